@@ -1,1 +1,4 @@
-//! lib
+//! Everything a contributor runs, and the test bed that tests, demo and benchmarks share.
+
+pub mod demo;
+pub mod testbed;
