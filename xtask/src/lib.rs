@@ -1,4 +1,5 @@
-//! Everything a contributor runs, and the test bed that tests, demo and benchmarks share.
+//! What the tasks share with the tests: where things are, the test bed, and the demo that is played on it.
 
 pub mod demo;
 pub mod testbed;
+pub mod workspace;

@@ -8,7 +8,6 @@ use xtask::testbed::client::LoadOptions;
 use xtask::testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS, PUBLIC_NAME};
 use xtask::testbed::dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME};
 use xtask::testbed::helper::Load;
-use xtask::testbed::packages;
 use xtask::testbed::samples;
 use xtask::testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig};
 
@@ -44,7 +43,12 @@ fn a_node_has_its_own_cgroup_root_bpffs_and_state_and_the_host_has_none_of_it() 
     let cgroups: Vec<&str> = mounts.lines().filter(|line| line.contains(" - cgroup")).collect();
     assert_eq!(cgroups.len(), 1, "{cgroups:?}");
     assert!(cgroups[0].contains(" /sys/fs/cgroup ") && cgroups[0].contains("/node "), "{cgroups:?}");
-    let seen = rig.node.place().run("ls /sys/fs/cgroup/kubepods; stat -f -c %T /sys/fs/bpf; ls -A /etc/redirector /run/redirector", LIMIT).unwrap().stdout;
+    let seen = rig
+        .node
+        .place()
+        .run("ls /sys/fs/cgroup/kubepods; stat -f -c %T /sys/fs/bpf; ls -A /etc/redirector /run/redirector", LIMIT)
+        .unwrap()
+        .stdout;
     assert!(seen.contains("podabc") && seen.contains("bpf"), "{seen}");
     rig.node.place().write("/etc/redirector/redirector.toml", "here").unwrap();
     assert_eq!(rig.node.place().read("/etc/redirector/redirector.toml").unwrap(), "here");
@@ -57,7 +61,7 @@ fn load_balancers_admit_the_nodes_address_and_no_other() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     let balancer = rig.customer.load_balancer(1).unwrap();
-    let greet = "curl -sS --http0.9 --max-time 5 http://203.0.113.7:8080/";
+    let greet = "curl -sS --max-time 5 http://203.0.113.7:8080/";
     assert_eq!(says(&executor, greet), "lb1\n");
     let elsewhere = rig.customer.place().run(greet, LIMIT).unwrap();
     assert!(!elsewhere.stdout.contains("lb1"), "{}", elsewhere.text());
@@ -70,7 +74,7 @@ fn a_stopped_load_balancer_refuses_a_silent_one_hangs_and_both_come_back() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     let mut balancer = rig.customer.load_balancer(2).unwrap();
-    let greet = || executor.run("curl -sS --http0.9 --connect-timeout 0.5 http://203.0.113.8:8080/", LIMIT).unwrap();
+    let greet = || executor.run("curl -sS --connect-timeout 0.5 http://203.0.113.8:8080/", LIMIT).unwrap();
     assert_eq!(greet().stdout, "lb2\n");
     balancer.stop().unwrap();
     assert_eq!(greet().status.code(), Some(7), "{}", greet().text());
@@ -86,7 +90,8 @@ fn a_stopped_load_balancer_refuses_a_silent_one_hangs_and_both_come_back() {
 fn the_public_name_has_both_addresses_and_can_be_changed() {
     let rig = Rig::new().unwrap();
     let mut dns = rig.customer.dns_server().unwrap();
-    let ask = |name: &str| rig.node.place().run(&format!("getent ahostsv4 {name} | grep STREAM | cut -d' ' -f1 | sort"), LIMIT).unwrap().stdout;
+    let ask =
+        |name: &str| rig.node.place().run(&format!("getent ahostsv4 {name} | grep STREAM | cut -d' ' -f1 | sort"), LIMIT).unwrap().stdout;
     assert_eq!(ask(PUBLIC_NAME), "203.0.113.7\n203.0.113.8\n");
     assert_eq!(ask(UNRELATED_NAME), format!("{UNRELATED_ADDRESS}\n"));
     dns.set_addresses(&[Ipv4Addr::new(203, 0, 113, 8)]).unwrap();
@@ -98,7 +103,6 @@ fn the_public_name_has_both_addresses_and_can_be_changed() {
 
 #[test]
 fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
-    packages::ensure_venv(&|line| eprintln!("{line}")).unwrap();
     let rig = Rig::new().unwrap();
     let (registry, balancer) = (rig.customer.registry().unwrap(), rig.customer.load_balancer(1).unwrap());
     let executor = executor_with_hosts(&rig);
@@ -107,7 +111,10 @@ fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
     let hello = says(&executor, &format!("curl -sS https://{INTERNAL_NAME}/"));
     assert!(hello.contains(INTERNAL_NAME), "{hello}");
     let admitted = balancer.admitted();
-    assert!(admitted.iter().any(|c| c.server_name.as_deref() == Some(INTERNAL_NAME) && c.source.ip().to_string() == "198.51.100.1"), "{admitted:?}");
+    assert!(
+        admitted.iter().any(|c| c.server_name.as_deref() == Some(INTERNAL_NAME) && c.source.ip().to_string() == "198.51.100.1"),
+        "{admitted:?}"
+    );
 
     let pushed = samples::image(&home.join("image")).unwrap();
     says(&executor, &format!("skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"));
@@ -163,7 +170,7 @@ fn two_rigs_stand_at_once_and_leave_nothing_behind() {
     let (executor, other) = (one.executor(ExecutorOptions::pod("one")).unwrap(), two.executor(ExecutorOptions::pod("one")).unwrap());
     let balancers = (one.customer.load_balancer(1).unwrap(), two.customer.load_balancer(1).unwrap());
     for place in [&executor, &other] {
-        assert_eq!(says(place, "curl -sS --http0.9 http://203.0.113.7:8080/"), "lb1\n");
+        assert_eq!(says(place, "curl -sS http://203.0.113.7:8080/"), "lb1\n");
     }
     // A process that left its parent, as a daemon does, must go as well.
     says(&executor, "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $!");

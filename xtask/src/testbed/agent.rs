@@ -12,9 +12,9 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::node::Node;
-use super::packages;
 use super::place::Place;
 use super::service::Service;
+use crate::workspace;
 
 /// Where the agent looks for its configuration when nothing else is said.
 pub const CONFIG_PATH: &str = "/etc/redirector/redirector.toml";
@@ -60,7 +60,7 @@ impl AgentOptions {
 
 /// The configuration file that the documentation shows and the packages install, word for word.
 pub fn documented_config() -> Result<String> {
-    let path = packages::workspace().join("deploy/redirector.toml");
+    let path = workspace::root().join("deploy/redirector.toml");
     fs::read_to_string(&path).with_context(|| format!("failed to read the documented configuration {}", path.display()))
 }
 

@@ -96,7 +96,8 @@ impl Report {
         self.wrong_peer += other.wrong_peer;
         self.wrong_banner += other.wrong_banner;
         self.failures.extend(other.failures);
-        for (mine, theirs) in [(&mut self.failed, other.failed), (&mut self.banners, other.banners), (&mut self.ungreeted, other.ungreeted)] {
+        for (mine, theirs) in [(&mut self.failed, other.failed), (&mut self.banners, other.banners), (&mut self.ungreeted, other.ungreeted)]
+        {
             for (key, count) in theirs {
                 *mine.entry(key).or_default() += count;
             }
@@ -166,9 +167,10 @@ fn judge(options: &LoadOptions, mut stream: TcpStream, report: &mut Report, star
     if stream.peer_addr().ok() != Some(options.expect_peer.unwrap_or(options.target)) {
         report.wrong_peer += 1;
     }
-    let mut banner = String::new();
-    let read = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_string(&mut banner));
-    match (read, banner.strip_suffix('\n')) {
+    let mut text = String::new();
+    let read = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_string(&mut text));
+    // What comes before the last line is an HTTP header, or nothing.
+    match (read, text.strip_suffix('\n').and_then(|text| text.lines().last())) {
         (Ok(_), Some(banner)) => {
             if !options.expect_banner.is_empty() && !options.expect_banner.iter().any(|expected| expected == banner) {
                 report.wrong_banner += 1;

@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use super::mounts::{ResolvConf, View};
 use super::namespace::Namespaces;
 use super::node::{self, Node};
-use super::packages;
 use super::place::Place;
 use super::process::Finished;
+use crate::workspace;
 
 /// Whose network an executor uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Executor {
         }
         let cgroup = options.cgroup.unwrap_or_else(|| format!("kubepods/pod{name}"));
         let mut place = Place::new(node.place().ground(), namespaces, &Path::new(node::ROOT).join(cgroup), name)?;
-        place.add_to_path(&packages::venv().join("bin"));
+        place.add_to_path(&workspace::python_home().join("bin"));
         // The image's own settings, as any image with an internal CA has them; no configuration of the host's reaches pip.
         place.set_environment("PIP_CONFIG_FILE", "/dev/null");
         place.set_environment("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt");

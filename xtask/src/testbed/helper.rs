@@ -1,16 +1,16 @@
 //! The xtask binary as a helper inside executors: cgroups hold processes, not threads, so the load client must be one.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::client::{LoadOptions, Report};
-use super::packages;
 use super::place::Place;
 use super::process;
+use crate::workspace;
 
 /// Building xtask from nothing takes about a minute on two cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
@@ -28,11 +28,10 @@ fn locate() -> Result<PathBuf> {
     if own.file_name().is_some_and(|name| name == "xtask") {
         return Ok(own);
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "xtask", "--bin", "xtask"]).current_dir(packages::workspace());
+    let mut build = workspace::cargo();
+    build.args(["build", "--quiet", "--package", "xtask", "--bin", "xtask"]);
     process::finish(build, BUILD_LIMIT)?.success().context("failed to build the load client with cargo")?;
-    let built = packages::target_dir().join("debug/xtask");
+    let built = workspace::target_dir().join("debug/xtask");
     if !built.is_file() {
         bail!("cargo built no {}", built.display());
     }

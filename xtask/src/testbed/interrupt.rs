@@ -1,6 +1,7 @@
 //! Takes every living rig down when the process is told to stop, then lets the signal do what it does by default.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use anyhow::{Context, Result};
@@ -29,6 +30,14 @@ impl Remains {
     }
 }
 
+/// Set before anything is taken down.
+static HAPPENED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a signal is ending this process right now, so that what fails fails because of it.
+pub fn interrupted() -> bool {
+    HAPPENED.load(Ordering::SeqCst)
+}
+
 static LIVING: Mutex<Vec<Remains>> = Mutex::new(Vec::new());
 
 /// From now on `remains` are removed when a signal ends this process.
@@ -54,6 +63,7 @@ fn listen() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to listen for signals")?;
     std::thread::spawn(move || {
         let Some(signal) = signals.forever().next() else { return };
+        HAPPENED.store(true, Ordering::SeqCst);
         // The lock is kept: no new rig may be made, and none dropped, from here on.
         let living = living();
         for remains in living.iter() {

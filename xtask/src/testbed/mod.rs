@@ -43,6 +43,7 @@ mod network;
 pub use agent::{Agent, AgentOptions};
 pub use customer::Customer;
 pub use executor::{Executor, ExecutorOptions, Network};
+pub use interrupt::interrupted;
 pub use mounts::ResolvConf;
 pub use namespace::Namespaces;
 pub use node::Node;

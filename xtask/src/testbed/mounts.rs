@@ -137,10 +137,7 @@ mod tests {
     #[test]
     fn a_pods_resolv_conf_has_its_search_domains_and_ndots() {
         let text = ResolvConf::kubernetes("169.254.20.53").text();
-        assert_eq!(
-            text,
-            "nameserver 169.254.20.53\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
-        );
+        assert_eq!(text, "nameserver 169.254.20.53\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n");
         assert_eq!(ResolvConf::default().text(), "nameserver 169.254.20.53\n");
     }
 }

@@ -1,14 +1,11 @@
 //! What the test bed needs on the machine, and where it is. `cargo xtask setup` installs it.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Result, bail};
 
-use super::process;
+use crate::workspace;
 
 /// Debian packages, each with a program that shows whether it is there.
 pub const DEBIAN: &[(&str, &str)] = &[
@@ -26,7 +23,7 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("python3-venv", "python3"),
 ];
 
-/// PyPI packages of the test bed's Python environment, [`venv`]. pip itself comes with it, and is the demo's real pip.
+/// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the demo's real pip.
 pub const PYPI: &[&str] = &["pypiserver==2.4.2"];
 
 /// npm packages: none yet.
@@ -34,8 +31,6 @@ pub const NPM: &[&str] = &[];
 
 /// Where programs are, whatever PATH says: a person's PATH on Debian lacks the sbin folders.
 const FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// Longest time pip may take.
-const PIP_LIMIT: Duration = Duration::from_secs(300);
 
 /// The Debian packages that are missing here.
 pub fn missing_debian() -> Vec<&'static str> {
@@ -56,52 +51,13 @@ pub fn path_of(program: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The workspace's root.
-pub fn workspace() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_owned()
-}
-
-/// Cargo's target directory: CARGO_TARGET_DIR, else `target` in the workspace.
-pub fn target_dir() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        // A relative one is relative to where cargo was started, which for `cargo xtask` is where we were.
-        Some(path) => std::path::absolute(&path).unwrap_or_else(|_| path.into()),
-        None => workspace().join("target"),
+/// A program of the Python environment that setup makes; the error says how to make it.
+pub fn python_tool(program: &str) -> Result<PathBuf> {
+    let path = workspace::python_home().join("bin").join(program);
+    if !path.is_file() {
+        bail!("{} is missing: run `cargo xtask setup`, which makes a Python environment with {}", path.display(), PYPI.join(", "));
     }
-}
-
-/// The test bed's Python environment, with pip and [`PYPI`].
-pub fn venv() -> PathBuf {
-    target_dir().join("testbed").join("venv")
-}
-
-/// Makes [`venv`] when it is not there or not the one we need; says so through `say` before it starts. Safe to run twice at once.
-pub fn ensure_venv(say: &dyn Fn(&str)) -> Result<()> {
-    let (venv, wanted) = (venv(), PYPI.join(" "));
-    let marker = venv.join("complete");
-    let folder = venv.parent().unwrap_or(&venv);
-    fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    let lock = File::create(folder.join("venv.lock")).context("failed to make the lock of the Python environment")?;
-    flock(&lock, FlockOperation::LockExclusive).context("failed to lock the Python environment")?;
-    if fs::read_to_string(&marker).is_ok_and(|made| made == wanted) {
-        return Ok(());
-    }
-    say(&format!("making a Python environment with {wanted} in {}", venv.display()));
-    if venv.exists() {
-        fs::remove_dir_all(&venv).with_context(|| format!("failed to remove {}", venv.display()))?;
-    }
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv"]).arg(&venv);
-    process::finish(make, PIP_LIMIT)
-        .and_then(process::Finished::success)
-        .context("failed to make a Python environment: is python3-venv installed? (`apt-get install python3-venv`)")?;
-    let mut install = Command::new(venv.join("bin/pip"));
-    install.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYPI);
-    process::finish(install, PIP_LIMIT)
-        .and_then(process::Finished::success)
-        .with_context(|| format!("failed to install {wanted} by pip: is a PyPI index reachable?"))?;
-    fs::write(&marker, wanted).with_context(|| format!("failed to write {}", marker.display()))
+    Ok(path)
 }
 
 fn find(program: &str) -> Option<PathBuf> {

@@ -117,7 +117,9 @@ impl Place {
     /// Reads a file as this place sees it.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<String> {
         let path = path.as_ref();
-        self.namespaces.run(|| fs::read_to_string(path))?.with_context(|| format!("failed to read {} in a place of the rig", path.display()))
+        self.namespaces
+            .run(|| fs::read_to_string(path))?
+            .with_context(|| format!("failed to read {} in a place of the rig", path.display()))
     }
 
     /// Ends everything that runs in this place's cgroup or below it.

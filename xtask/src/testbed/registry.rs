@@ -74,7 +74,7 @@ fn packages(place: &Place, folder: &Path) -> Result<Service> {
     let wheels = folder.join("wheels");
     samples::wheel(&wheels)?;
     let (host, port) = PACKAGES.split_once(':').context("failed to split pypiserver's address")?;
-    let mut command = place.command(packages::venv().join("bin/python"));
+    let mut command = place.command(packages::python_tool("python")?);
     command.args(["-m", "pypiserver", "run", "-i", host, "-p", port, "--disable-fallback", "-a", ".", "-P", "."]).arg(&wheels);
     Service::start("pypiserver", &folder.join("pypiserver.log"), command)
 }

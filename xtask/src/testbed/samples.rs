@@ -27,7 +27,11 @@ pub fn image(folder: &Path) -> Result<String> {
     write(&content.join("hello.txt"), "hello from an image of company.net\n")?;
     let layer = folder.join("layer.tar");
     let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-cf"]).arg(&layer).arg("-C").arg(&content).arg(".");
+    tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-cf"])
+        .arg(&layer)
+        .arg("-C")
+        .arg(&content)
+        .arg(".");
     process::finish(tar, LIMIT)?.success().context("failed to pack the image's layer with tar")?;
 
     let (layer, layer_size) = blob(&blobs, &fs::read(&layer).context("failed to read the image's layer")?)?;
@@ -70,7 +74,7 @@ pub fn wheel(folder: &Path) -> Result<()> {
     write(&tree.join(&info).join("METADATA"), &format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"))?;
     write(&tree.join(&info).join("WHEEL"), "Wheel-Version: 1.0\nGenerator: redirector\nRoot-Is-Purelib: true\nTag: py3-none-any\n")?;
     write(&tree.join(&info).join("RECORD"), &format!("{module}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"))?;
-    let mut zip = Command::new(packages::venv().join("bin/python"));
+    let mut zip = Command::new(packages::python_tool("python")?);
     zip.args(["-m", "zipfile", "-c"]).arg(folder.join(format!("{module}-1.0-py3-none-any.whl"))).args([&format!("{module}.py"), &info]);
     zip.current_dir(&tree);
     process::finish(zip, LIMIT)?.success().context("failed to pack a wheel")?;
