@@ -2,4 +2,9 @@
 //!
 //! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath} → plan → {route, vip} → config → common`.
 
+pub mod config;
+pub mod datapath;
+pub mod host;
+pub mod plan;
 pub mod route;
+pub mod vip;
