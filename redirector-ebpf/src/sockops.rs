@@ -128,12 +128,7 @@ fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
 fn peer(ops: *mut bpf_sock_ops) -> (Ip6Be, PortBe) {
     let family = read!((*ops).family);
     let ip4 = Ip4Be(read!((*ops).remote_ip4));
-    let ip6 = Ip6Be([
-        read!((*ops).remote_ip6[0]),
-        read!((*ops).remote_ip6[1]),
-        read!((*ops).remote_ip6[2]),
-        read!((*ops).remote_ip6[3]),
-    ]);
+    let ip6 = Ip6Be([read!((*ops).remote_ip6[0]), read!((*ops).remote_ip6[1]), read!((*ops).remote_ip6[2]), read!((*ops).remote_ip6[3])]);
     // Network order, in the upper half of the word on a little-endian machine.
     let port = PortBe((read!((*ops).remote_port) >> 16) as u16);
     (if family == AF_INET { Ip6Be::mapped(ip4) } else { ip6 }, port)
