@@ -2,4 +2,8 @@
 //!
 //! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath} → plan → {route, vip} → config → common`.
 
+pub mod config;
+pub mod document;
+pub mod durable;
 pub mod route;
+pub mod vip;
