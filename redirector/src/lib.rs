@@ -4,6 +4,8 @@
 
 pub mod config;
 pub mod datapath;
+pub mod document;
+pub mod durable;
 pub mod host;
 pub mod plan;
 pub mod route;
