@@ -2,4 +2,8 @@
 //!
 //! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath} → plan → {route, vip} → config → common`.
 
+pub mod backend;
+pub mod config;
+pub mod dns;
+pub mod nameservers;
 pub mod route;
