@@ -104,6 +104,7 @@ fn same_question(one: &[u8], other: &[u8]) -> bool {
 
 /// A message with its length in front, as TCP has it (RFC 1035 section 4.2.2).
 pub(super) fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
-    let len = u16::try_from(message.len()).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a DNS message has at most 65535 bytes"))?;
+    let len =
+        u16::try_from(message.len()).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a DNS message has at most 65535 bytes"))?;
     Ok([&len.to_be_bytes(), message].concat())
 }

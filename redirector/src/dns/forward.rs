@@ -81,7 +81,8 @@ impl Race<'_> {
         let everyone: Vec<_> = candidates.first.iter().chain(&candidates.then).cloned().collect();
         let mut again = everyone.into_iter().cycle();
         let mut waiting = candidates.then.into_iter();
-        let mut running: FuturesUnordered<_> = candidates.first.into_iter().map(|upstream| ask(self.exchange, upstream, self.transport)).collect();
+        let mut running: FuturesUnordered<_> =
+            candidates.first.into_iter().map(|upstream| ask(self.exchange, upstream, self.transport)).collect();
         let mut next = Instant::now() + NEXT_AFTER;
         loop {
             let failed = tokio::select! {

@@ -77,7 +77,10 @@ fn local_ip(hex: &str) -> Option<IpAddr> {
 
 fn has_socket(descriptors: &Path, links: &HashSet<String>) -> bool {
     let Ok(entries) = fs::read_dir(descriptors) else { return false };
-    entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).any(|link| link.to_str().is_some_and(|link| links.contains(link)))
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|link| link.to_str().is_some_and(|link| links.contains(link)))
 }
 
 fn command(process: &Path) -> String {

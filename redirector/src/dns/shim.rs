@@ -1,11 +1,6 @@
 //! The shim as a whole: bound first, then served until told to stop.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -83,10 +78,12 @@ pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<B
     }
     let listeners = settings.listen.iter().map(|address| Listener::bind(*address)).collect::<Result<Vec<_>, _>>()?;
     let own: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
-    if let Some(ours) = settings.upstreams.iter().find_map(|upstream| matches!(upstream, Upstream::Server(at) if own.contains(at)).then_some(upstream))
-        && let Upstream::Server(address) = ours
-    {
-        return Err(BindError::Loop(*address));
+    let named = settings.upstreams.iter().filter_map(|upstream| match upstream {
+        Upstream::Server(server) => Some(*server),
+        Upstream::System => None,
+    });
+    if let Some(server) = named.into_iter().find(|server| own.contains(server)) {
+        return Err(BindError::Loop(server));
     }
     let nameservers = Nameservers::with_resolv_conf(settings.upstreams.clone(), own, resolv_conf);
     if nameservers.current().is_empty() {
