@@ -3,9 +3,11 @@
 mod build;
 mod build_ebpf;
 mod exec;
+mod image;
 mod lock;
 mod progress;
 mod setup;
+mod test;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,10 @@ enum Verb {
     BuildEbpf,
     /// Build the static release binary
     Build,
+    /// Build the container image
+    Image(image::Args),
+    /// Run every check and test
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +39,8 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&args),
         Verb::BuildEbpf => build_ebpf::run().map(|()| true),
         Verb::Build => build::run().map(|()| true),
+        Verb::Image(args) => image::run(&args).map(|()| true),
+        Verb::Test(args) => test::run(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

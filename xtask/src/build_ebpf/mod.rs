@@ -48,7 +48,7 @@ pub(crate) fn ensure() -> anyhow::Result<String> {
 }
 
 /// The programs' own target directory: cargo's lock on ours is never waited for, and the flags of the one never disturb the other.
-fn build_dir() -> PathBuf {
+pub(crate) fn build_dir() -> PathBuf {
     workspace::target_dir().join("ebpf-build")
 }
 
