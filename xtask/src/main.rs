@@ -12,6 +12,7 @@ mod test;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::{demo, testbed::client};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Everything a contributor runs", disable_help_subcommand = true)]
@@ -30,8 +31,13 @@ enum Verb {
     Build,
     /// Build the container image
     Image(image::Args),
+    /// Show the whole job on this machine: a customer, a node, an executor, and what happens when parts fail
+    Demo(demo::Args),
     /// Run every check and test
     Test(test::Args),
+    /// Small programs that tests and the demo run inside executors
+    #[command(hide = true)]
+    Client(client::ClientArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,7 +46,9 @@ fn main() -> ExitCode {
         Verb::BuildEbpf => build_ebpf::run().map(|()| true),
         Verb::Build => build::run().map(|()| true),
         Verb::Image(args) => image::run(&args).map(|()| true),
+        Verb::Demo(args) => demo::run(args).map(|()| true),
         Verb::Test(args) => test::run(&args),
+        Verb::Client(args) => client::run(args).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
