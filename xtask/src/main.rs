@@ -1,10 +1,21 @@
-//! `cargo xtask VERB`: what contributors and CI run.
+//! `cargo xtask`: everything a contributor runs. One file per verb; each does first what it needs.
+
+mod build;
+mod build_ebpf;
+mod exec;
+mod image;
+mod lock;
+mod progress;
+mod setup;
+mod test;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::{demo, testbed::client};
 
 #[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Everything a contributor runs", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -12,20 +23,36 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Shows the whole job on this machine.
-    Demo(xtask::demo::Args),
-    /// Programs that run inside an executor.
+    /// Install what the other tasks need; says first what
+    Setup(setup::Args),
+    /// Build the programs for the kernel and check the object
+    BuildEbpf,
+    /// Build the static release binary
+    Build,
+    /// Build the container image
+    Image(image::Args),
+    /// Show the whole job on this machine: a customer, a node, an executor, and what happens when parts fail
+    Demo(demo::Args),
+    /// Run every check and test
+    Test(test::Args),
+    /// Small programs that tests and the demo run inside executors
     #[command(hide = true)]
-    Client(xtask::testbed::client::ClientArgs),
+    Client(client::ClientArgs),
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
-        Verb::Demo(args) => xtask::demo::run(args),
-        Verb::Client(args) => xtask::testbed::client::run(args),
+    let outcome = match Cli::parse().verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::BuildEbpf => build_ebpf::run().map(|()| true),
+        Verb::Build => build::run().map(|()| true),
+        Verb::Image(args) => image::run(&args).map(|()| true),
+        Verb::Demo(args) => demo::run(args).map(|()| true),
+        Verb::Test(args) => test::run(&args),
+        Verb::Client(args) => client::run(args).map(|()| true),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
