@@ -23,26 +23,26 @@ use xtask::testbed::{
 };
 
 /// The route that the tests use, and its VIP.
-pub const INDEX: u32 = 7;
-pub const VIP: &str = "198.18.0.7";
+pub(crate) const INDEX: u32 = 7;
+pub(crate) const VIP: &str = "198.18.0.7";
 
 /// The port that the customer's servers listen on.
-pub const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
 /// Longest time for a client.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A node with an executor, and a datapath attached to its pods.
-pub struct Bed {
+pub(crate) struct Bed {
     // Before the rig: the namespaces live as long as their last user.
-    pub datapath: Datapath,
-    pub executor: Executor,
-    pub rig: Rig,
+    pub(crate) datapath: Datapath,
+    pub(crate) executor: Executor,
+    pub(crate) rig: Rig,
 }
 
 impl Bed {
     /// Attached, without a route.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let rig = Rig::new().unwrap();
         let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
         let datapath = attached(&rig);
@@ -50,7 +50,7 @@ impl Bed {
     }
 
     /// Attached, with a route from [`VIP`] to two servers, `one` and `two`, on every port.
-    pub fn with_two_servers() -> (Self, BannerServer, BannerServer) {
+    pub(crate) fn with_two_servers() -> (Self, BannerServer, BannerServer) {
         let mut bed = Self::new();
         let (one, two) = (bed.server(0, "one"), bed.server(1, "two"));
         bed.put(&[], &LOAD_BALANCERS);
@@ -58,79 +58,79 @@ impl Bed {
     }
 
     /// A server at the address of load balancer `number` (0 or 1).
-    pub fn server(&self, number: usize, banner: &str) -> BannerServer {
+    pub(crate) fn server(&self, number: usize, banner: &str) -> BannerServer {
         self.rig.customer.banner_server(SocketAddr::from((LOAD_BALANCERS[number], PORT)), banner).unwrap()
     }
 
     /// Puts the route of [`INDEX`].
-    pub fn put(&mut self, ports: &[(u16, u16)], backends: &[Ipv4Addr]) {
+    pub(crate) fn put(&mut self, ports: &[(u16, u16)], backends: &[Ipv4Addr]) {
         self.datapath.apply(&[put(ports, backends)]).unwrap();
     }
 
-    pub fn counters(&self) -> RouteCounters {
+    pub(crate) fn counters(&self) -> RouteCounters {
         self.datapath.route_counters(INDEX).unwrap()
     }
 
     /// A line of shell in the executor.
-    pub fn run(&self, line: &str) -> Finished {
+    pub(crate) fn run(&self, line: &str) -> Finished {
         self.executor.run(line, LIMIT).unwrap()
     }
 
     /// What a connect from the executor is greeted with, or the name of its errno.
-    pub fn greeting(&self, address: &str, port: u16) -> String {
+    pub(crate) fn greeting(&self, address: &str, port: u16) -> String {
         greeting(self.executor.place(), address, port)
     }
 
     /// Connects to the VIP, `rate` a second.
-    pub fn load(&self, rate: u32, seconds: f64, banners: &[&str]) -> Load {
+    pub(crate) fn load(&self, rate: u32, seconds: f64, banners: &[&str]) -> Load {
         let expect_banner = banners.iter().map(|&banner| banner.to_owned()).collect();
         let target = SocketAddr::new(VIP.parse().unwrap(), PORT);
         Load::start(self.executor.place(), &LoadOptions { target, rate, seconds, expect_peer: None, expect_banner }).unwrap()
     }
 
     /// `count` connects, a thousand a second.
-    pub fn connects(&self, count: u32) -> Report {
+    pub(crate) fn connects(&self, count: u32) -> Report {
         self.load(1000, f64::from(count) / 1000.0, &[]).report().unwrap()
     }
 }
 
 /// A change that puts a route at [`INDEX`].
-pub fn put(ports: &[(u16, u16)], backends: &[Ipv4Addr]) -> Change {
+pub(crate) fn put(ports: &[(u16, u16)], backends: &[Ipv4Addr]) -> Change {
     let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
     let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
     Change::Put { index: INDEX, route: PlannedRoute { ports, backends, on_no_backend: OnNoBackend::Refuse } }
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let pool = Pool::new("198.18.0.0/16".parse().unwrap(), None, true).unwrap();
     Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool }
 }
 
 /// Runs `action` where the agent would run: in the node's namespaces.
-pub fn on_node<T: Send>(rig: &Rig, action: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn on_node<T: Send>(rig: &Rig, action: impl FnOnce() -> T + Send) -> T {
     rig.node.place().namespaces().run(action).unwrap()
 }
 
 /// Opens the datapath on the rig's node.
-pub fn open(rig: &Rig) -> Result<Datapath, DatapathError> {
+pub(crate) fn open(rig: &Rig) -> Result<Datapath, DatapathError> {
     on_node(rig, || Datapath::open(&settings()))
 }
 
 /// Attaches to what `auto` finds on the rig's node: its `kubepods`.
-pub fn attach(rig: &Rig, datapath: &mut Datapath) {
+pub(crate) fn attach(rig: &Rig, datapath: &mut Datapath) {
     let attachments = on_node(rig, || datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap());
     assert_eq!(attachments.len(), 1, "{attachments:?}");
     assert_eq!(attachments[0].programs.len(), redirector_common::names::PROGRAMS.len(), "{attachments:?}");
 }
 
-pub fn attached(rig: &Rig) -> Datapath {
+pub(crate) fn attached(rig: &Rig) -> Datapath {
     let mut datapath = open(rig).unwrap();
     attach(rig, &mut datapath);
     datapath
 }
 
 /// What a connect from `place` is greeted with, or the name of its errno.
-pub fn greeting(place: &xtask::testbed::Place, address: &str, port: u16) -> String {
+pub(crate) fn greeting(place: &xtask::testbed::Place, address: &str, port: u16) -> String {
     let script = format!(
         "import errno, socket, sys\n\
          try: s = socket.create_connection(('{address}', {port}), 10)\n\
