@@ -25,6 +25,9 @@ use crate::nameservers::Nameservers;
 /// One server has this long to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// And this long for one address family after the other one has addresses.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// What one look-up found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -74,8 +77,19 @@ impl Resolvers {
             }
         };
         absolute.set_fqdn(true);
-        let (v4, v6) = tokio::join!(self.family(&absolute, RecordType::A, &servers), self.family(&absolute, RecordType::AAAA, &servers));
-        Answer { v4, v6 }
+        self.families(&absolute, &servers).await
+    }
+
+    /// Both at the same time. Once one has addresses the other gets only a little longer: there are servers that never answer AAAA, and what is
+    /// known must not wait for them each time.
+    async fn families(&self, name: &Name, servers: &[SocketAddr]) -> Answer {
+        let v4 = self.family(name, RecordType::A, servers);
+        let v6 = self.family(name, RecordType::AAAA, servers);
+        tokio::pin!(v4, v6);
+        tokio::select! {
+            found = &mut v4 => Answer { v6: other(&found, v6).await, v4: found },
+            found = &mut v6 => Answer { v4: other(&found, v4).await, v6: found },
+        }
     }
 
     async fn family(&self, name: &Name, kind: RecordType, servers: &[SocketAddr]) -> Family {
@@ -127,6 +141,16 @@ impl Resolvers {
         let resolver = builder.build()?;
         by_server.insert(server, resolver.clone());
         Ok(resolver)
+    }
+}
+
+/// The other family, once one is known.
+async fn other(known: &Family, other: impl Future<Output = Family>) -> Family {
+    match known {
+        Family::Addresses { .. } => tokio::time::timeout(GRACE, other)
+            .await
+            .unwrap_or_else(|_| Family::Failed(format!("no answer for the other address family within {GRACE:?} of the first"))),
+        _ => other.await,
     }
 }
 
