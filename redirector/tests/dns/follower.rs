@@ -166,7 +166,8 @@ fn start(servers: &[SocketAddr], state_file: &Path) -> Follower {
 async fn both_families_are_asked_and_united_sorted_without_doubles() {
     let records = ["203.0.113.8", "203.0.113.7", "203.0.113.8"].map(|address| (NAME, v4(address), 20));
     let zone = Zone::new(Says::Records(records.into_iter().chain([(NAME, v6("2001:db8::7"), 10)]).collect()));
-    let (rig, resolved) = Rig::follow(&[zone.serve().await.address]).await;
+    let upstream = zone.serve().await;
+    let (rig, resolved) = Rig::follow(&[upstream.address]).await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7", "203.0.113.8", "2001:db8::7"]));
     assert_eq!((resolved.freshness.clone(), resolved.ttl), (Freshness::Fresh, Duration::from_secs(10)));
     assert_eq!(rig.now(), resolved);
@@ -180,7 +181,8 @@ async fn cnames_are_followed_and_their_ttl_counts() {
         ("lb.cloud.example", alias("lb-1.cloud.example"), 300),
         ("lb-1.cloud.example", v4("203.0.113.7"), 60),
     ]));
-    let (_rig, resolved) = Rig::follow(&[zone.serve().await.address]).await;
+    let upstream = zone.serve().await;
+    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
     assert_eq!(resolved.ttl, Duration::from_secs(7));
 }
@@ -202,7 +204,8 @@ async fn a_cname_whose_target_must_be_asked_for_is_followed() {
 #[tokio::test]
 async fn a_change_is_followed_when_the_ttl_ends() {
     let zone = Zone::new(one("203.0.113.7", 0));
-    let (rig, resolved) = Rig::follow(&[zone.serve().await.address]).await;
+    let upstream = zone.serve().await;
+    let (rig, resolved) = Rig::follow(&[upstream.address]).await;
     assert_eq!((resolved.addresses, resolved.ttl), (addresses(&["203.0.113.7"]), Duration::from_secs(1)));
     zone.say(one("203.0.113.8", 100_000));
     let start = Instant::now();
@@ -264,7 +267,8 @@ async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
 #[tokio::test]
 async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
     let zone = Zone::new(Says::Code(ResponseCode::ServFail));
-    let rig = Rig::start(&[zone.serve().await.address]);
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
     let change = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -278,7 +282,8 @@ async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
 #[tokio::test]
 async fn the_second_nameserver_is_asked_when_the_first_fails() {
     let (bad, good) = (Zone::new(Says::Code(ResponseCode::ServFail)), Zone::new(one("203.0.113.7", 60)));
-    let (_rig, resolved) = Rig::follow(&[bad.serve().await.address, good.serve().await.address]).await;
+    let (bad, good) = (bad.serve().await, good.serve().await);
+    let (_rig, resolved) = Rig::follow(&[bad.address, good.address]).await;
     assert_eq!((resolved.addresses, resolved.freshness), (addresses(&["203.0.113.7"]), Freshness::Fresh));
 }
 
@@ -286,7 +291,8 @@ async fn the_second_nameserver_is_asked_when_the_first_fails() {
 async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
     let zone = Zone::new(Says::OnlyV4(vec![(NAME, v4("203.0.113.7"), 60)]));
     let start = Instant::now();
-    let (_rig, resolved) = Rig::follow(&[zone.serve().await.address]).await;
+    let upstream = zone.serve().await;
+    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
     assert_eq!((resolved.addresses, resolved.freshness), (addresses(&["203.0.113.7"]), Freshness::Fresh));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
@@ -295,7 +301,8 @@ async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
 async fn a_family_that_fails_is_kept_next_to_the_one_that_answers() {
     let records = |address| vec![(NAME, v4(address), 1), (NAME, v6("2001:db8::7"), 1)];
     let zone = Zone::new(Says::Records(records("203.0.113.7")));
-    let (rig, _) = Rig::follow(&[zone.serve().await.address]).await;
+    let upstream = zone.serve().await;
+    let (rig, _) = Rig::follow(&[upstream.address]).await;
     zone.say(Says::OnlyV4(records("203.0.113.8")));
     let resolved = rig.until("the change", |resolved| resolved.addresses[0] == addresses(&["203.0.113.8"])[0]).await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.8", "2001:db8::7"]));
@@ -339,7 +346,8 @@ async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
 #[tokio::test]
 async fn a_refresh_looks_up_early_and_nothing_is_answered_from_a_cache() {
     let zone = Zone::new(one("203.0.113.7", 300));
-    let (rig, _) = Rig::follow(&[zone.serve().await.address]).await;
+    let upstream = zone.serve().await;
+    let (rig, _) = Rig::follow(&[upstream.address]).await;
     zone.say(one("203.0.113.8", 300));
     let start = Instant::now();
     for _ in 0..10 {
@@ -404,7 +412,8 @@ async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
 #[tokio::test]
 async fn addresses_survive_a_kill_right_after_they_became_known() {
     let zone = Zone::new(one("203.0.113.7", 60));
-    let (rig, _) = Rig::follow(&[zone.serve().await.address]).await;
+    let upstream = zone.serve().await;
+    let (rig, _) = Rig::follow(&[upstream.address]).await;
     let file = state_file(rig.directory.path());
     let deadline = Instant::now() + SOON;
     while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("203.0.113.7")) {
@@ -468,7 +477,8 @@ async fn a_large_answer_is_fetched_over_tcp_and_cut_at_64_addresses() {
 #[tokio::test]
 async fn a_name_blanked_by_a_filter_is_a_failure_and_not_this_host() {
     let zone = Zone::new(one("0.0.0.0", 60));
-    let rig = Rig::start(&[zone.serve().await.address]);
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
     let resolved = rig.follower.settle(&source(), Duration::from_millis(300)).await;
     assert!(
