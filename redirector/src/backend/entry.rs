@@ -193,3 +193,73 @@ fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.dedup();
     addresses
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry::new(Target { destination: Destination::Name("lb.example".into()), resolver: None }, Timestamp::UNIX_EPOCH)
+    }
+
+    fn found(last: u8, seconds: u64) -> Family {
+        Family::Addresses { addresses: vec![IpAddr::from([203, 0, 113, last])], ttl: Duration::from_secs(seconds) }
+    }
+
+    fn no(seconds: Option<u64>) -> Family {
+        Family::Empty { reason: "no".into(), ttl: seconds.map(Duration::from_secs) }
+    }
+
+    fn failed() -> Family {
+        Family::Failed("SERVFAIL".into())
+    }
+
+    fn apply(entry: &mut Entry, v4: Family, v6: Family) -> u64 {
+        entry.apply(Answer { v4, v6 }, Timestamp::now()).as_secs()
+    }
+
+    #[test]
+    fn the_ttl_has_a_floor_and_a_ceiling() {
+        let mut entry = entry();
+        assert_eq!([0, 1, 60, 300, 86_400].map(|ttl| apply(&mut entry, found(7, ttl), no(None))), [1, 1, 60, 300, 300]);
+    }
+
+    #[test]
+    fn failures_are_retried_ever_later_and_an_answer_starts_over() {
+        let mut entry = entry();
+        let waits = [(); 7].map(|()| apply(&mut entry, failed(), failed()));
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        apply(&mut entry, found(7, 60), no(None));
+        assert_eq!(apply(&mut entry, failed(), failed()), 1);
+    }
+
+    #[test]
+    fn a_no_counts_for_its_own_ttl_within_bounds() {
+        let mut entry = entry();
+        assert_eq!([None, Some(0), Some(10), Some(3600)].map(|ttl| apply(&mut entry, no(ttl), no(ttl))), [5, 1, 10, 30]);
+    }
+
+    #[test]
+    fn a_failure_between_two_noes_starts_their_count_over() {
+        let mut entry = entry();
+        apply(&mut entry, found(7, 60), no(None));
+        for _ in 0..5 {
+            apply(&mut entry, no(None), no(None));
+            apply(&mut entry, no(None), no(None));
+            apply(&mut entry, no(None), failed());
+        }
+        assert_eq!(entry.resolved().addresses, [IpAddr::from([203, 0, 113, 7])]);
+    }
+
+    #[test]
+    fn an_emptied_target_that_fails_stays_empty_and_known() {
+        let mut entry = entry();
+        for _ in 0..3 {
+            apply(&mut entry, no(None), no(None));
+        }
+        assert_eq!((entry.resolved().addresses, entry.resolved().freshness), (vec![], Freshness::Fresh));
+        apply(&mut entry, failed(), failed());
+        assert!(matches!(entry.resolved().freshness, Freshness::Kept { .. }));
+        assert!(!entry.is_worth_saving());
+    }
+}

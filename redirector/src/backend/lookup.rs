@@ -6,10 +6,11 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use hickory_proto::{
     op::ResponseCode,
     rr::{Name, RData, RecordType},
@@ -54,20 +55,27 @@ pub(super) enum Family {
 /// Asks servers about names.
 #[derive(Debug)]
 pub(super) struct Resolvers {
-    nameservers: Nameservers,
+    nameservers: ArcSwap<Nameservers>,
     by_server: Mutex<HashMap<SocketAddr, TokioResolver>>,
 }
 
 impl Resolvers {
     pub(super) fn new(nameservers: Nameservers) -> Self {
-        Self { nameservers, by_server: Mutex::default() }
+        Self { nameservers: ArcSwap::from_pointee(nameservers), by_server: Mutex::default() }
+    }
+
+    /// Asks others from now on, where a route has no resolver of its own.
+    pub(super) fn set_nameservers(&self, nameservers: Nameservers) {
+        self.nameservers.store(Arc::new(nameservers));
+        // Those that nobody asks any more shall not pile up.
+        self.by_server.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Both families of `name` at the same time, from `resolver`, else from the first nameserver that has an answer.
     pub(super) async fn lookup(&self, name: &str, resolver: Option<SocketAddr>) -> Answer {
         let servers = match resolver {
             Some(resolver) => vec![resolver],
-            None => self.nameservers.current().to_vec(),
+            None => self.nameservers.load().current().to_vec(),
         };
         let mut absolute = match Name::from_ascii(name) {
             Ok(name) => name,
@@ -100,7 +108,7 @@ impl Resolvers {
                 answer => return answer,
             }
         }
-        Family::Failed(failure.or_else(|| self.nameservers.problem()).unwrap_or_else(|| "no nameserver to ask".into()))
+        Family::Failed(failure.or_else(|| self.nameservers.load().problem()).unwrap_or_else(|| "no nameserver to ask".into()))
     }
 
     async fn ask(&self, name: &Name, kind: RecordType, server: SocketAddr) -> Family {

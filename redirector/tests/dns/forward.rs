@@ -175,14 +175,14 @@ async fn another_upstream_is_asked_when_the_first_is_silent_and_the_silent_one_i
     for _ in 0..2 {
         let start = Instant::now();
         assert!(is_good(&shim.ask(&query).await, &query));
-        assert!((900..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!((900..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
     let asked = first.asked().len();
     let start = Instant::now();
     for _ in 0..20 {
         assert!(is_good(&shim.ask(&query).await, &query));
     }
-    assert!(start.elapsed() < Duration::from_millis(500), "it is set aside: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(900), "it is set aside: {:?}", start.elapsed());
     assert!(first.asked().len() <= asked + 1);
     shim.stop().await;
 }
@@ -204,7 +204,7 @@ async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
         let start = Instant::now();
         let second_before = second.asked().len();
         assert!(is_good(&shim.ask(&query).await, &query));
-        assert!(start.elapsed() < Duration::from_millis(500), "a trial runs next to a good upstream: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(900), "a trial runs next to a good upstream: {:?}", start.elapsed());
         if second.asked().len() == second_before {
             break;
         }
@@ -222,7 +222,7 @@ async fn a_closed_port_costs_no_time() {
     let start = Instant::now();
     assert!(is_good(&shim.ask(&query).await, &query));
     assert!(is_good(&shim.ask_tcp(&query).await, &query));
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
     shim.stop().await;
 }
 
@@ -239,7 +239,7 @@ async fn servfail_of_one_upstream_is_bettered_by_another_and_else_passed_on() {
     let start = Instant::now();
     let expected = reply(&query, ResponseCode::ServFail, &[]);
     assert_eq!(shim.ask(&query).await, expected);
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
     let counters = shim.publisher.counters();
     assert_eq!((counters.forwarded, counters.servfail), (1, 0), "it is the upstream's answer, not ours");
     shim.stop().await;
@@ -262,7 +262,7 @@ async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits()
     let query = raw_query(0x1234, 0x0100, [1, 0, 0, 1], &[raw_question("www.exAmple.com", 1, 1), raw_opt(4096, 0, true)].concat());
     let start = Instant::now();
     let got = shim.ask(&query).await;
-    assert!((3500..4900).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!((3500..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     let message = parsed(&got);
     assert_eq!((message.metadata.response_code, message.metadata.id), (ResponseCode::ServFail, 0x1234));
     assert!(!message.metadata.authoritative && message.edns.is_some_and(|edns| edns.flags().dnssec_ok));
@@ -279,7 +279,7 @@ async fn when_every_upstream_refuses_the_packet_servfail_comes_at_once() {
     let start = Instant::now();
     assert_eq!(parsed(&shim.ask(&other_query()).await).metadata.response_code, ResponseCode::ServFail);
     assert_eq!(parsed(&shim.ask_tcp(&other_query()).await).metadata.response_code, ResponseCode::ServFail);
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
     shim.stop().await;
 }
 

@@ -128,7 +128,7 @@ async fn published_answers_hold_for_the_next_query() {
 #[tokio::test]
 async fn queries_on_one_connection_are_answered_as_their_answers_come() {
     let upstream =
-        Mock::start(|asked| vec![Do::Wait(Duration::from_millis(400)), Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+        Mock::start(|asked| vec![Do::Wait(Duration::from_secs(1)), Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
     let shim = Running::start(&[upstream.address]).await;
     let mut stream = TcpStream::connect(shim.address).await.expect("connected");
     let (slow, slow2, fast) =
@@ -137,7 +137,7 @@ async fn queries_on_one_connection_are_answered_as_their_answers_come() {
     stream.write_all(&[framed(&slow), framed(&slow2), framed(&fast)].concat()).await.expect("sent");
     assert_eq!(read(&mut stream).await[..2], fast[..2], "ours needs no upstream and comes first");
     let mut ids = [read(&mut stream).await[..2].to_vec(), read(&mut stream).await[..2].to_vec()];
-    assert!(start.elapsed() < Duration::from_millis(800), "both were asked at the same time");
+    assert!(start.elapsed() < Duration::from_millis(1900), "both were asked at the same time");
     ids.sort();
     let mut expected = [slow[..2].to_vec(), slow2[..2].to_vec()];
     expected.sort();
@@ -208,7 +208,7 @@ async fn random_packets_neither_stop_nor_slow_the_shim() {
     }
     let start = std::time::Instant::now();
     assert_eq!(parsed(&shim.ask(&source(RecordType::A)).await).answers.len(), 1);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     let counters = shim.publisher.counters();
     assert!(counters.queries > 1000 && counters.formerr > 0 && counters.dropped > 0 && counters.forwarded > 0, "{counters:?}");
     shim.stop().await;
