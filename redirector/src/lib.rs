@@ -4,6 +4,12 @@
 
 pub mod backend;
 pub mod config;
+pub mod datapath;
 pub mod dns;
+pub mod document;
+pub mod durable;
+pub mod host;
 pub mod nameservers;
+pub mod plan;
 pub mod route;
+pub mod vip;
