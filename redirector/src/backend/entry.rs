@@ -8,7 +8,7 @@ use super::{
     Freshness, Resolved, Target,
     lookup::{Answer, Family},
 };
-use crate::route::Destination;
+use crate::route::{Destination, MAX_BACKENDS};
 
 /// An answer counts at least this long.
 const TTL_FLOOR: Duration = Duration::from_secs(1);
@@ -22,9 +22,6 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 const NEGATIVE: Duration = Duration::from_secs(5);
 /// So many authoritative noes in a row empty a route.
 const EMPTIES: u32 = 3;
-/// More addresses than this are cut off.
-const MOST: usize = 64;
-
 /// One target.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -102,7 +99,7 @@ impl Entry {
     /// What others may see.
     pub(super) fn resolved(&self) -> Resolved {
         let mut addresses = [&self.v4[..], &self.v6[..]].concat();
-        addresses.truncate(MOST);
+        addresses.truncate(MAX_BACKENDS);
         Resolved { addresses, freshness: self.freshness.clone(), resolved_at: self.resolved_at, ttl: self.ttl }
     }
 
@@ -180,10 +177,10 @@ impl Entry {
 
     fn warn_of_cut(&mut self) {
         let all = self.v4.len() + self.v6.len();
-        if all > MOST && !self.warned_of_cut {
+        if all > MAX_BACKENDS && !self.warned_of_cut {
             self.warned_of_cut = true;
             let name = self.name().unwrap_or("the list of addresses");
-            tracing::warn!(name, addresses = all, "only the first {MOST} addresses are used");
+            tracing::warn!(name, addresses = all, "only the first {MAX_BACKENDS} addresses are used");
         }
     }
 }

@@ -265,7 +265,7 @@ impl Shared {
         let path = self.state_file.clone();
         let stored = tokio::task::spawn_blocking(move || saved.store(&path)).await;
         if let Ok(Err(error)) = stored {
-            tracing::warn!(path = %self.state_file.display(), %error, "failed to save the last known addresses");
+            tracing::warn!("failed to save the last known addresses: {:#}", anyhow::Error::from(error));
         }
     }
 }

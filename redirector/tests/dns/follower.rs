@@ -1,166 +1,22 @@
 //! Following destinations: what becomes of addresses when answers change, fail or vanish.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use hickory_proto::{
-    op::{Message, OpCode, ResponseCode},
-    rr::{
-        RData, Record, RecordType,
-        rdata::{A, AAAA, CNAME, SOA},
-    },
+    op::ResponseCode,
+    rr::{RData, rdata::CNAME},
 };
 use redirector::{
-    backend::{Follower, FollowerSettings, Freshness, Resolved, Target},
-    config::Upstream,
+    backend::{Freshness, Target},
     route::{Destination, SourceName},
 };
-use tempfile::TempDir;
 
 use crate::{
-    message::{bytes, name_of, parsed},
-    mock::{Asked, Do, Mock},
+    message::{name_of, parsed},
+    mock::{Do, Mock},
+    shim::SOON,
+    zone::{NAME, Rig, Says, Zone, addresses, by_name, one, only, source, v4, v6},
 };
-
-const NAME: &str = "artifactory.public.company.net";
-/// No look-up of a test takes longer.
-const SOON: Duration = Duration::from_secs(10);
-
-/// What an authoritative server says, changed by a test as it goes.
-#[derive(Clone)]
-struct Zone(Arc<Mutex<Says>>);
-
-#[derive(Clone)]
-enum Says {
-    /// Records: owner, data, TTL.
-    Records(Vec<(&'static str, RData, u32)>),
-    Code(ResponseCode),
-    Nothing,
-    /// As the first, but never about AAAA.
-    OnlyV4(Vec<(&'static str, RData, u32)>),
-}
-
-impl Zone {
-    fn new(says: Says) -> Self {
-        Self(Arc::new(Mutex::new(says)))
-    }
-
-    fn say(&self, says: Says) {
-        *self.0.lock().expect("not poisoned") = says;
-    }
-
-    async fn serve(&self) -> Mock {
-        let zone = self.clone();
-        Mock::start(move |asked| zone.answer(asked)).await
-    }
-
-    fn answer(&self, asked: &Asked) -> Vec<Do> {
-        let query = parsed(&asked.query);
-        let question = &query.queries[0];
-        let mut reply = Message::response(query.metadata.id, OpCode::Query);
-        reply.metadata.recursion_available = true;
-        reply.add_query(question.clone());
-        let says = self.0.lock().expect("not poisoned").clone();
-        let records = match says {
-            Says::Nothing => return vec![],
-            Says::OnlyV4(_) if question.query_type() == RecordType::AAAA => return vec![],
-            Says::Code(code) => {
-                reply.metadata.response_code = code;
-                vec![]
-            }
-            Says::Records(records) | Says::OnlyV4(records) => records,
-        };
-        let mut owner = question.name().to_lowercase();
-        for (name, data, ttl) in records {
-            let wanted = [RecordType::CNAME, question.query_type()].contains(&data.record_type());
-            if name_of(name) == owner && wanted {
-                if let RData::CNAME(CNAME(target)) = &data {
-                    owner = target.clone();
-                }
-                reply.add_answer(Record::from_rdata(name_of(name), ttl, data));
-            }
-        }
-        if reply.answers.is_empty() && reply.metadata.response_code != ResponseCode::ServFail {
-            let soa = SOA::new(name_of("ns.company.net"), name_of("hostmaster.company.net"), 1, 3600, 600, 86400, 1);
-            reply.add_authority(Record::from_rdata(name_of("company.net"), 1, RData::SOA(soa)));
-        }
-        vec![Do::Send(bytes(&reply))]
-    }
-}
-
-fn v4(address: &str) -> RData {
-    RData::A(A(address.parse().expect("an address")))
-}
-
-fn v6(address: &str) -> RData {
-    RData::AAAA(AAAA(address.parse().expect("an address")))
-}
-
-fn one(address: &str, ttl: u32) -> Says {
-    Says::Records(vec![(NAME, v4(address), ttl)])
-}
-
-fn addresses(list: &[&str]) -> Vec<IpAddr> {
-    list.iter().map(|text| text.parse().expect("an address")).collect()
-}
-
-fn source() -> SourceName {
-    "artifactory.internal.company.net".parse().expect("a source")
-}
-
-fn by_name(name: &str) -> Target {
-    Target { destination: Destination::Name(name.into()), resolver: None }
-}
-
-fn only(target: Target) -> BTreeMap<SourceName, Target> {
-    BTreeMap::from([(source(), target)])
-}
-
-struct Rig {
-    follower: Follower,
-    directory: TempDir,
-}
-
-impl Rig {
-    fn start(servers: &[SocketAddr]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        Self { follower: start(servers, &state_file(directory.path())), directory }
-    }
-
-    /// Follows NAME and waits for its first answer.
-    async fn follow(servers: &[SocketAddr]) -> (Self, Resolved) {
-        let rig = Self::start(servers);
-        rig.follower.set_targets(only(by_name(NAME)));
-        let resolved = rig.follower.settle(&source(), SOON).await;
-        (rig, resolved)
-    }
-
-    fn now(&self) -> Resolved {
-        self.follower.current()[&source()].clone()
-    }
-
-    /// Waits until the published state is as wanted.
-    async fn until(&self, what: &str, wanted: impl Fn(&Resolved) -> bool) -> Resolved {
-        let mut updates = self.follower.subscribe();
-        let found = tokio::time::timeout(SOON, updates.wait_for(|all| all.get(&source()).is_some_and(&wanted))).await;
-        assert!(found.is_ok(), "{what} never came; last: {:?}", self.now());
-        self.now()
-    }
-}
-
-fn state_file(directory: &Path) -> PathBuf {
-    directory.join("addresses.json")
-}
-
-fn start(servers: &[SocketAddr], state_file: &Path) -> Follower {
-    let upstreams = servers.iter().map(|server| Upstream::Server(*server)).collect();
-    Follower::start(FollowerSettings { upstreams, own: vec![], state_file: state_file.into() }).expect("started")
-}
 
 #[tokio::test]
 async fn both_families_are_asked_and_united_sorted_without_doubles() {
@@ -389,69 +245,6 @@ async fn another_destination_starts_anew_and_kept_targets_go_on() {
     rig.follower.set_targets(only(by_name("else.company.net")));
     assert!(!rig.follower.current().contains_key(&other));
     assert_eq!((rig.now().addresses, rig.now().freshness), (vec![], Freshness::Unresolved { error: None }));
-}
-
-#[tokio::test]
-async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
-    let zone = Zone::new(one("203.0.113.7", 60));
-    let upstream = zone.serve().await;
-    let (Rig { follower, directory }, good) = Rig::follow(&[upstream.address]).await;
-    follower.shutdown().await;
-
-    zone.say(Says::Nothing);
-    let again = start(&[upstream.address], &state_file(directory.path()));
-    again.set_targets(only(by_name(NAME)));
-    let first = again.current()[&source()].clone();
-    assert_eq!((&first.addresses, first.resolved_at), (&good.addresses, good.resolved_at));
-    assert!(matches!(first.freshness, Freshness::Kept { .. }));
-    again.set_targets(only(Target { resolver: Some(upstream.address), ..by_name(NAME) }));
-    assert!(again.current()[&source()].addresses.is_empty(), "another resolver may know other addresses");
-    again.shutdown().await;
-}
-
-#[tokio::test]
-async fn addresses_survive_a_kill_right_after_they_became_known() {
-    let zone = Zone::new(one("203.0.113.7", 60));
-    let upstream = zone.serve().await;
-    let (rig, _) = Rig::follow(&[upstream.address]).await;
-    let file = state_file(rig.directory.path());
-    let deadline = Instant::now() + SOON;
-    while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("203.0.113.7")) {
-        assert!(Instant::now() < deadline, "never saved");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let left: Vec<_> = std::fs::read_dir(rig.directory.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
-    assert_eq!(left, ["addresses.json"], "no temporary file is left");
-}
-
-#[tokio::test]
-async fn an_emptied_route_stays_empty_over_a_restart() {
-    let zone = Zone::new(one("203.0.113.7", 1));
-    let upstream = zone.serve().await;
-    let (Rig { follower, directory }, _) = Rig::follow(&[upstream.address]).await;
-    follower.shutdown().await;
-    zone.say(Says::Code(ResponseCode::NXDomain));
-    let rig = Rig { follower: start(&[upstream.address], &state_file(directory.path())), directory };
-    rig.follower.set_targets(only(by_name(NAME)));
-    assert_eq!(rig.now().addresses.len(), 1);
-    rig.until("the empty answer", |resolved| resolved.addresses.is_empty()).await;
-    rig.follower.shutdown().await;
-    let text = std::fs::read_to_string(state_file(rig.directory.path())).expect("saved");
-    assert!(!text.contains("203.0.113.7"), "{text}");
-}
-
-#[tokio::test]
-async fn a_damaged_state_file_is_no_reason_not_to_start() {
-    let zone = Zone::new(one("203.0.113.7", 60));
-    let upstream = zone.serve().await;
-    let directory = tempfile::tempdir().expect("a directory");
-    for damaged in ["", "{", "[]", r#"{"version":99,"destinations":[]}"#] {
-        std::fs::write(state_file(directory.path()), damaged).expect("written");
-        let follower = start(&[upstream.address], &state_file(directory.path()));
-        follower.set_targets(only(by_name(NAME)));
-        assert_eq!(follower.settle(&source(), SOON).await.addresses, addresses(&["203.0.113.7"]));
-        follower.shutdown().await;
-    }
 }
 
 #[tokio::test]

@@ -5,4 +5,6 @@ mod follower;
 mod forward;
 mod message;
 mod mock;
+mod restart;
 mod shim;
+mod zone;
