@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::route::{RawRoute, SourceName};
+use crate::route::{Hand, RawRoute, SourceName};
 
 /// The version of every shape in this module, in the field `version` of each top-level object.
 pub const VERSION: u32 = 1;
@@ -129,9 +129,9 @@ pub struct AttachmentInfo {
     pub cgroup: Option<PathBuf>,
     /// Its ID (the inode of its directory).
     pub cgroup_id: u64,
-    /// The hooks with a program of ours.
-    pub hooks: Vec<String>,
-    /// Whether the cgroup and every link are still there.
+    /// The programs that are attached there.
+    pub programs: Vec<String>,
+    /// Whether the cgroup is still there and every program attached.
     pub live: bool,
 }
 
@@ -160,8 +160,8 @@ pub struct RouteView {
     pub source: Option<SourceName>,
     /// Its virtual address.
     pub vip: VipView,
-    /// Which hand made it: `file`, `command line` or `import`; null without an agent.
-    pub made_by: Option<String>,
+    /// Which hand made it: `file`, `command_line` or `import`; null without an agent.
+    pub made_by: Option<Hand>,
     /// What was configured, in the shape of `[[routes]]`; null without an agent.
     pub definition: Option<RawRoute>,
     /// Whether the kernel has it and DNS answers it; without an agent: whether the kernel has it.
@@ -223,8 +223,8 @@ pub struct BackendView {
     pub failures: u32,
     /// Milliseconds until the kernel tries it again by itself; null when it is eligible.
     pub retry_in_ms: Option<u64>,
-    /// What became of connects to it.
-    pub counters: Option<Counters>,
+    /// What became of connects to it; null when only the pins tell.
+    pub counters: Option<BackendCounters>,
 }
 
 /// Whether connects go to a backend.
@@ -237,33 +237,37 @@ pub enum BackendState {
     SetAside,
 }
 
-/// What became of connects, since the route or backend came into the kernel.
+/// What became of a route's connects since it got its virtual address. `started` is the sum of the six ends and what is in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
     /// Connects that were redirected.
     pub started: u64,
-    /// Of these: established.
+    /// Connects that a backend accepted.
     pub established: u64,
-    /// Of these: refused by the backend.
+    /// Connects that a backend refused.
     pub refused: u64,
-    /// Of these: timed out.
+    /// Connects that were not answered.
     pub timed_out: u64,
-    /// Of these: unreachable, by an ICMP error or for want of a route.
+    /// Connects that the network reported as undeliverable.
     pub unreachable: u64,
-    /// Of these: given up by the caller.
+    /// Connects that the application gave up.
     pub aborted: u64,
-    /// Of these: never left this host.
+    /// Connects that never left this host.
     pub unsent: u64,
-    /// Established connections that have ended.
+    /// Established connections that have ended since.
     pub closed: u64,
-    /// Connects refused at once: a port that the route does not list, or no backend.
+    /// Connects refused here, at once: a port that the route does not list, or no backend.
     pub denied: u64,
     /// Connects left alone, by `on_no_backend = "pass"`.
     pub passed: u64,
+    /// Connects sent to a backend that is set aside, since all were.
+    pub desperate: u64,
+    /// Nanoseconds from connect to established, summed over the established ones.
+    pub connect_ns: u64,
     /// Bytes received on connections that have ended.
     pub rx_bytes: u64,
-    /// Bytes sent on connections that have ended.
+    /// Bytes acknowledged on connections that have ended.
     pub tx_bytes: u64,
 }
 
@@ -272,6 +276,28 @@ impl Counters {
     pub fn open(&self) -> u64 {
         self.established.saturating_sub(self.closed)
     }
+}
+
+/// What became of the connects to one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendCounters {
+    /// Connects that were sent here.
+    pub started: u64,
+    /// Connects that it accepted.
+    pub established: u64,
+    /// Connects that it refused.
+    pub refused: u64,
+    /// Connects that were not answered.
+    pub timed_out: u64,
+    /// Connects that the network reported as undeliverable.
+    pub unreachable: u64,
+    /// Connects that the application gave up.
+    pub aborted: u64,
+    /// Connects that never left this host.
+    pub unsent: u64,
+    /// Established connections that have ended since.
+    pub closed: u64,
 }
 
 /// What a change of one route did: the reply to `POST`, `PATCH` and `DELETE` on routes.
@@ -319,30 +345,32 @@ pub struct ImportRequest {
     pub dry_run: bool,
 }
 
-/// The reply to `POST /v1/import`.
+/// The reply to `POST /v1/import`: the difference between what served and what serves now, or would.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Imported {
     /// [`VERSION`].
     pub version: u32,
     /// Whether nothing was changed because `dry_run` was asked for.
     pub dry_run: bool,
-    /// What changed, or would, by source.
-    pub changes: Vec<ImportChange>,
+    /// Routes that are new.
+    pub added: Vec<RawRoute>,
+    /// Routes that are different.
+    pub changed: Vec<Differing>,
+    /// Routes that are gone.
+    pub removed: Vec<RawRoute>,
+    /// How many routes stay as they are.
+    pub unchanged: usize,
     /// What the operator should know although the change was made.
     pub warnings: Vec<String>,
 }
 
-/// What an import does to one route.
+/// One route before and after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ImportChange {
-    /// The source.
-    pub source: SourceName,
-    /// What it does: `added`, `changed`, `unchanged`, `removed` or `restored`.
-    pub change: ChangeKind,
-    /// The route before.
-    pub before: Option<RawRoute>,
-    /// The route after.
-    pub after: Option<RawRoute>,
+pub struct Differing {
+    /// What it was.
+    pub old: RawRoute,
+    /// What it is now.
+    pub new: RawRoute,
 }
 
 /// `GET /v1/export`, `redirector route export -o json`: what `POST /v1/import` takes.

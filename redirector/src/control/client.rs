@@ -17,7 +17,7 @@ use super::{
     api,
     error::{ApiError, ErrorBody},
 };
-use crate::route::{RawRoute, SourceName};
+use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// For a whole request. Longer than the server's own patience with its owner task.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,7 +95,7 @@ impl Client {
         self.send(Method::POST, "/v1/routes", Some(route)).await
     }
 
-    /// `PATCH /v1/routes/{source}` with a JSON merge patch.
+    /// `PATCH /v1/routes/{source}` with what is to change.
     pub async fn set(&self, source: &SourceName, patch: &serde_json::Map<String, serde_json::Value>) -> Result<api::Changed, ClientError> {
         self.send(Method::PATCH, &route_path(source), Some(patch)).await
     }

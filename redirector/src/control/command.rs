@@ -8,7 +8,7 @@ use super::{
     api,
     error::{ApiError, ErrorCode},
 };
-use crate::route::{RawRoute, SourceName};
+use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// Where the owner task puts its answer. Dropping it tells the client that the agent is on its way out.
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -24,8 +24,8 @@ pub enum Command {
     Route(SourceName, Reply<api::RouteShow>),
     /// Add a route that does not exist yet.
     Add(Box<RawRoute>, Caller, Reply<api::Changed>),
-    /// Change a route: a JSON merge patch (RFC 7396) on its definition.
-    Set(SourceName, serde_json::Map<String, serde_json::Value>, Caller, Reply<api::Changed>),
+    /// Change a route: what is absent stays, null clears.
+    Set(SourceName, Box<RoutePatch>, Caller, Reply<api::Changed>),
     /// Remove a route, or the override of a file's route.
     Remove(SourceName, Caller, Reply<api::Changed>),
     /// Import routes.

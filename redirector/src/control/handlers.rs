@@ -17,7 +17,7 @@ use super::{
     Caller, Command, Handle, api,
     error::{ApiError, ErrorCode},
 };
-use crate::route::{RawRoute, SourceName};
+use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// How much, and for how long, a body is read.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +79,8 @@ async fn set(
     body: Body,
 ) -> Answer<api::Changed> {
     let source = source_name(&source)?;
-    let patch = parse(&read(body, shared.bounds.body, shared.bounds.read).await?)?;
-    shared.handle.ask(|reply| Command::Set(source, patch, caller, reply)).await.map(Json)
+    let patch: RoutePatch = parse(&read(body, shared.bounds.body, shared.bounds.read).await?)?;
+    shared.handle.ask(|reply| Command::Set(source, Box::new(patch), caller, reply)).await.map(Json)
 }
 
 async fn remove(State(shared): State<Shared>, Extension(caller): Extension<Caller>, Path(source): Path<String>) -> Answer<api::Changed> {

@@ -11,6 +11,7 @@ mod error;
 mod handlers;
 mod server;
 mod socket;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -19,3 +20,4 @@ pub use command::{Caller, Command, Handle, Reply};
 pub use error::{ApiError, ErrorBody, ErrorCode};
 pub use server::{Limits, Server};
 pub use socket::SocketError;
+pub(crate) use summary::count;
