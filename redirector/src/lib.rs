@@ -2,5 +2,9 @@
 //!
 //! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath} → plan → {route, vip} → config → common`.
 
+pub mod config;
 pub mod control;
+mod document;
+mod durable;
 pub mod route;
+pub mod vip;

@@ -79,7 +79,7 @@ impl FromStr for SourceName {
 }
 
 /// RFC 1035 section 2.3.1, with the underscore that internal names do have.
-fn is_label(label: &str) -> bool {
+pub(super) fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && !label.starts_with('-')

@@ -1,0 +1,156 @@
+//! The configuration as it is written: which keys there are and of which type, nothing about what they mean.
+
+use serde::Serialize;
+
+use super::{CgroupSpec, Config, Intercept, Upstream};
+use crate::{
+    document::{Node, Reader, value::format_duration},
+    route::{RawRoute, Route},
+};
+
+/// The file's shape. It is written by serde, but read key by key, since serde stops at the first problem.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RawConfig {
+    pub(super) agent: RawAgent,
+    pub(super) attach: RawAttach,
+    pub(super) pool: RawPool,
+    pub(super) dns: RawDns,
+    pub(super) health: RawHealth,
+    /// Only for writing: routes are read by [`crate::route`].
+    routes: Vec<RawRoute>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RawAgent {
+    pub(super) state_dir: Option<String>,
+    pub(super) run_dir: Option<String>,
+    pub(super) bpffs: Option<String>,
+    pub(super) admin: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RawAttach {
+    pub(super) cgroups: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RawPool {
+    pub(super) ipv4: Option<String>,
+    pub(super) ipv6: Option<String>,
+    pub(super) guard: Option<bool>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RawDns {
+    pub(super) listen: Option<Vec<String>>,
+    pub(super) upstreams: Option<Vec<String>>,
+    pub(super) intercept: Option<RawIntercept>,
+    pub(super) real_address_clients: Option<Vec<String>>,
+    pub(super) ttl: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum RawIntercept {
+    Word(String),
+    Resolvers(Vec<String>),
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RawHealth {
+    pub(super) connect_timeout: Option<String>,
+    pub(super) probe_interval: Option<String>,
+}
+
+/// Takes every key out of a document; the routes are returned as they stand, with their paths.
+pub(super) fn read(root: Node, reader: &mut Reader<'_>) -> (RawConfig, Vec<(String, Node)>) {
+    let mut root = reader.root(root);
+    let mut config = RawConfig::default();
+
+    let mut agent = root.section("agent").overridden_by("REDIRECTOR_AGENT");
+    config.agent.state_dir = agent.text("state_dir", "`\"/var/lib/redirector\"`");
+    config.agent.run_dir = agent.text("run_dir", "`\"/run/redirector\"`");
+    config.agent.bpffs = agent.text("bpffs", "`\"/sys/fs/bpf/redirector\"`");
+    config.agent.admin = agent.text("admin", "`\"127.0.0.1:9464\"` or `\"off\"`");
+    agent.finish();
+
+    let mut attach = root.section("attach").overridden_by("REDIRECTOR_ATTACH");
+    config.attach.cgroups = attach.texts("cgroups", "`[\"auto\"]`");
+    attach.finish();
+
+    let mut pool = root.section("pool").overridden_by("REDIRECTOR_POOL");
+    config.pool.ipv4 = pool.text("ipv4", "`\"198.18.0.0/16\"`");
+    config.pool.ipv6 = pool.text("ipv6", "`\"fd00:198:18::/112\"`");
+    config.pool.guard = pool.boolean("guard");
+    pool.finish();
+
+    let mut dns = root.section("dns").overridden_by("REDIRECTOR_DNS");
+    config.dns.listen = dns.texts("listen", "`[\"169.254.20.53:53\"]`");
+    config.dns.upstreams = dns.texts("upstreams", "`[\"system\"]`");
+    config.dns.intercept =
+        dns.text_or_texts("intercept", "`[\"10.96.0.10\"]`").map(|value| value.map_or_else(RawIntercept::Resolvers, RawIntercept::Word));
+    config.dns.real_address_clients = dns.texts("real_address_clients", "`[\"10.61.0.0/16\"]`");
+    config.dns.ttl = dns.integer("ttl", "`30`, in seconds");
+    dns.finish();
+
+    let mut health = root.section("health").overridden_by("REDIRECTOR_HEALTH");
+    config.health.connect_timeout = health.text("connect_timeout", "`\"3s\"`");
+    config.health.probe_interval = health.text("probe_interval", "`\"5s\"`");
+    health.finish();
+
+    let routes = root.tables("routes");
+    root.finish();
+    (config, routes)
+}
+
+impl From<&Config> for RawConfig {
+    fn from(config: &Config) -> Self {
+        let Config { agent, attach, pool, dns, health, routes } = config;
+        let path = |path: &std::path::Path| Some(path.to_string_lossy().into_owned());
+        Self {
+            agent: RawAgent {
+                state_dir: path(&agent.state_dir),
+                run_dir: path(&agent.run_dir),
+                bpffs: path(&agent.bpffs),
+                admin: Some(agent.admin.map_or_else(|| "off".into(), |admin| admin.to_string())),
+            },
+            attach: RawAttach { cgroups: Some(attach.cgroups.iter().map(cgroup).collect()) },
+            pool: RawPool { ipv4: Some(pool.ipv4.to_string()), ipv6: pool.ipv6.map(|ipv6| ipv6.to_string()), guard: Some(pool.guard) },
+            dns: RawDns {
+                listen: Some(dns.listen.iter().map(ToString::to_string).collect()),
+                upstreams: Some(dns.upstreams.iter().map(upstream).collect()),
+                intercept: Some(intercept(&dns.intercept)),
+                real_address_clients: Some(dns.real_address_clients.iter().map(ToString::to_string).collect()),
+                ttl: Some(dns.ttl.into()),
+            },
+            health: RawHealth {
+                connect_timeout: Some(format_duration(health.connect_timeout)),
+                probe_interval: Some(format_duration(health.probe_interval)),
+            },
+            routes: routes.iter().map(|route: &Route| route.into()).collect(),
+        }
+    }
+}
+
+fn cgroup(spec: &CgroupSpec) -> String {
+    match spec {
+        CgroupSpec::Auto => "auto".into(),
+        CgroupSpec::Pattern(pattern) => pattern.clone(),
+    }
+}
+
+fn upstream(upstream: &Upstream) -> String {
+    match upstream {
+        Upstream::System => "system".into(),
+        Upstream::Server(server) => server.to_string(),
+    }
+}
+
+fn intercept(intercept: &Intercept) -> RawIntercept {
+    match intercept {
+        Intercept::Auto => RawIntercept::Word("auto".into()),
+        Intercept::On => RawIntercept::Word("on".into()),
+        Intercept::Off => RawIntercept::Word("off".into()),
+        Intercept::Resolvers(resolvers) => RawIntercept::Resolvers(resolvers.iter().map(ToString::to_string).collect()),
+    }
+}

@@ -1,0 +1,284 @@
+//! From what is written to what is meant: every value is checked, then how the values go together.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    Agent, Attach, CgroupSpec, Config, Dns, Health, Intercept, Pool, Upstream,
+    raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawPool},
+};
+use crate::{
+    document::{Node, Reader, value},
+    route,
+};
+
+/// The longest path of a unix socket, without the closing zero byte.
+const LONGEST_SOCKET: usize = 107;
+/// The most that `dns.ttl` may be: a day.
+const MOST_TTL: i64 = 86_400;
+/// The shortest of every duration of `[health]`.
+const LEAST_DURATION: Duration = Duration::from_millis(100);
+
+/// Why a text is not the value that its key takes; kinds that only the configuration has.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("`{0}` is not an absolute path: begin it with `/`")]
+    RelativePath(String),
+    #[error("`{0}` goes up by `..`: write the path without it")]
+    ParentPath(String),
+    #[error("is empty: write `\"auto\"`, or a path or glob such as `\"kubepods.slice\"`")]
+    EmptyCgroup,
+    #[error("`{0}` is not known: write `auto`, `on`, `off`, or a list of resolver addresses")]
+    Intercept(String),
+    #[error("`{0}` is not known: write `system`, or the address of a DNS server such as `10.0.0.2:53`")]
+    Upstream(String),
+    #[error("`{0}` is not known: write an address with a port such as `127.0.0.1:9464`, or `off`")]
+    Admin(String),
+    #[error("`{0}` is an IPv6 network: write an IPv4 one such as `198.18.0.0/16`, and this one as `pool.ipv6`")]
+    NotIpv4(IpNet),
+    #[error("`{0}` is an IPv4 network: write an IPv6 one such as `fd00:198:18::/112`")]
+    NotIpv6(IpNet),
+    #[error(transparent)]
+    Value(#[from] value::ValueError),
+}
+
+/// What the document means; where it means nothing the reader is told, and a default stands in for it.
+pub(super) fn resolve(raw: RawConfig, routes: Vec<(String, Node)>, reader: &mut Reader<'_>) -> Config {
+    let mut check = Check { reader };
+    let mut config = Config {
+        agent: check.agent(raw.agent),
+        attach: Attach { cgroups: check.cgroups(raw.attach.cgroups) },
+        pool: check.pool(raw.pool),
+        dns: check.dns(raw.dns),
+        health: check.health(raw.health),
+        routes: Vec::new(),
+    };
+    let paths: Vec<_> = routes.iter().map(|(path, _)| path.clone()).collect();
+    config.routes = route::import::read_all(routes, check.reader, false);
+    check.pool_against(&config, paths.len());
+    config
+}
+
+struct Check<'c, 'a> {
+    reader: &'c mut Reader<'a>,
+}
+
+impl Check<'_, '_> {
+    fn agent(&mut self, raw: RawAgent) -> Agent {
+        let default = Agent::default();
+        let agent = Agent {
+            state_dir: self.one("agent.state_dir", raw.state_dir, absolute).unwrap_or(default.state_dir),
+            run_dir: self.one("agent.run_dir", raw.run_dir, absolute).unwrap_or(default.run_dir),
+            bpffs: self.one("agent.bpffs", raw.bpffs, absolute).unwrap_or(default.bpffs),
+            admin: self.one("agent.admin", raw.admin, admin).unwrap_or(default.admin),
+        };
+        let socket = agent.control_socket();
+        if socket.as_os_str().len() > LONGEST_SOCKET {
+            let message = format!("`{}` is longer than a unix socket's {LONGEST_SOCKET} bytes: write a shorter path", socket.display());
+            self.reader.report("agent.run_dir", message);
+        }
+        agent
+    }
+
+    fn cgroups(&mut self, raw: Option<Vec<String>>) -> Vec<CgroupSpec> {
+        let specs = self.list("attach.cgroups", raw, cgroup);
+        if specs.as_ref().is_some_and(Vec::is_empty) {
+            self.reader.report("attach.cgroups", "is an empty list, which would redirect nobody: write `[\"auto\"]`, or leave it out");
+        }
+        specs.unwrap_or(Attach::default().cgroups)
+    }
+
+    fn pool(&mut self, raw: RawPool) -> Pool {
+        let default = Pool::default();
+        let ipv4 = self.one("pool.ipv4", raw.ipv4, |text| match value::network(text)? {
+            IpNet::V4(network) => Ok(network),
+            network => Err(Refused::NotIpv4(network)),
+        });
+        let ipv6 = self.one("pool.ipv6", raw.ipv6, |text| match value::network(text)? {
+            IpNet::V6(network) => Ok(network),
+            network => Err(Refused::NotIpv6(network)),
+        });
+        // A size is compared only with one that was understood.
+        let ipv6 = ipv6.filter(|_| !self.reader.refused("pool.ipv4"));
+        match Pool::new(ipv4.unwrap_or(default.ipv4), ipv6, raw.guard.unwrap_or(default.guard)) {
+            Ok(pool) => pool,
+            Err((key, error)) => {
+                self.reader.report(&format!("pool.{key}"), error);
+                default
+            }
+        }
+    }
+
+    fn dns(&mut self, raw: RawDns) -> Dns {
+        let default = Dns::default();
+        let listen = self.list("dns.listen", raw.listen, |text| Ok(value::listener(text)?)).unwrap_or(default.listen);
+        let upstreams = self.list("dns.upstreams", raw.upstreams, upstream).unwrap_or(default.upstreams);
+        if upstreams.is_empty() && !self.reader.refused("dns.upstreams") {
+            self.reader.report("dns.upstreams", "is an empty list, so no other name would resolve: write `[\"system\"]`, or leave it out");
+        }
+        for (n, upstream) in upstreams.iter().enumerate() {
+            if let Upstream::Server(server) = upstream
+                && listen.contains(server)
+            {
+                let message = format_args!("`{server}` is in `dns.listen`, so the shim would ask itself: write the resolver behind it");
+                self.reader.report(&format!("dns.upstreams[{n}]"), message);
+            }
+        }
+        let intercept = raw.intercept.map_or(default.intercept, |raw| self.intercept(raw));
+        if listen.is_empty() && !self.reader.refused("dns.listen") && matches!(intercept, Intercept::On | Intercept::Resolvers(_)) {
+            self.reader
+                .report("dns.intercept", "needs `dns.listen`: write an address there that executors can reach, or `intercept = \"off\"`");
+        }
+        let clients = self.list("dns.real_address_clients", raw.real_address_clients, |text| Ok(value::network(text)?));
+        let real_address_clients = clients.unwrap_or(default.real_address_clients);
+        let ttl = raw.ttl.map_or(default.ttl, |ttl| match u32::try_from(ttl) {
+            Ok(seconds) if ttl <= MOST_TTL => seconds,
+            _ => {
+                self.reader.report("dns.ttl", format_args!("`{ttl}` is out of range: write 0 to {MOST_TTL}, in seconds"));
+                default.ttl
+            }
+        });
+        Dns { listen, upstreams, intercept, real_address_clients, ttl }
+    }
+
+    fn intercept(&mut self, raw: RawIntercept) -> Intercept {
+        let texts = match raw {
+            RawIntercept::Resolvers(texts) => texts,
+            RawIntercept::Word(word) => match (word.as_str(), value::address(&word)) {
+                ("auto", _) => return Intercept::Auto,
+                ("on", _) => return Intercept::On,
+                ("off", _) => return Intercept::Off,
+                // One address needs no list: the environment can't tell the two apart anyway.
+                (_, Ok(address)) => return Intercept::Resolvers(vec![address]),
+                (_, Err(_)) => {
+                    self.reader.report("dns.intercept", Refused::Intercept(word));
+                    return Intercept::Auto;
+                }
+            },
+        };
+        if texts.is_empty() {
+            self.reader.report("dns.intercept", "is an empty list: write `\"off\"`, or at least one resolver address");
+        }
+        Intercept::Resolvers(self.list("dns.intercept", Some(texts), |text| Ok(value::address(text)?)).unwrap_or_default())
+    }
+
+    fn health(&mut self, raw: RawHealth) -> Health {
+        let default = Health::default();
+        let up_to = |most: u64| move |text: &str| value::duration(text, LEAST_DURATION, Duration::from_secs(most));
+        Health {
+            connect_timeout: self.one("health.connect_timeout", raw.connect_timeout, up_to(120)).unwrap_or(default.connect_timeout),
+            probe_interval: self.one("health.probe_interval", raw.probe_interval, up_to(3600)).unwrap_or(default.probe_interval),
+        }
+    }
+
+    /// Refuses addresses of the configuration that lie in the pool, and more routes than it has addresses.
+    fn pool_against(&mut self, config: &Config, routes: usize) {
+        if self.reader.refused("pool") {
+            return;
+        }
+        let pool = &config.pool;
+        let usable = pool.usable().len();
+        if routes > usable {
+            let message = format_args!("`{}` has {usable} addresses for {routes} routes: write a shorter prefix length", pool.ipv4);
+            self.reader.report("pool.ipv4", message);
+        }
+        let listen = config.dns.listen.iter().enumerate().map(|(n, socket)| (format!("dns.listen[{n}]"), socket.ip()));
+        let upstreams = config.dns.upstreams.iter().enumerate().filter_map(|(n, upstream)| match upstream {
+            Upstream::Server(server) => Some((format!("dns.upstreams[{n}]"), server.ip())),
+            Upstream::System => None,
+        });
+        let admin = config.agent.admin.map(|admin| ("agent.admin".to_owned(), admin.ip()));
+        for (key, ip) in listen.chain(upstreams).chain(admin) {
+            if pool.contains(ip) {
+                self.reader.report(&key, format_args!("`{ip}` is in the pool of virtual addresses: write another one, or move `pool`"));
+            }
+        }
+        self.routes_against_pool(config, routes);
+    }
+
+    fn routes_against_pool(&mut self, config: &Config, routes: usize) {
+        // A route that was refused has no number any more; the others are checked once it is mended.
+        if config.routes.len() != routes {
+            return;
+        }
+        for (n, route) in config.routes.iter().enumerate() {
+            if let Err(refused) = config.pool.check_route(route) {
+                self.reader.report_within(&format!("routes[{n}]"), refused.problems);
+            }
+        }
+    }
+
+    /// A value that may be absent; a refused one is reported and counts as absent.
+    fn one<T, E: fmt::Display>(&mut self, key: &str, raw: Option<String>, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+        parse(&raw?).map_err(|error| self.reader.report(key, error)).ok()
+    }
+
+    /// A list that may be absent, each of whose values stands there once; refused ones are reported and left out.
+    fn list<T: PartialEq>(&mut self, key: &str, raw: Option<Vec<String>>, parse: impl Fn(&str) -> Result<T, Refused>) -> Option<Vec<T>> {
+        let mut values = Vec::new();
+        for (n, text) in raw?.iter().enumerate() {
+            let path = format!("{key}[{n}]");
+            match parse(text) {
+                Ok(value) if values.contains(&value) => self.reader.report(&path, format_args!("`{text}` stands here twice: remove one")),
+                Ok(value) => values.push(value),
+                Err(error) => self.reader.report(&path, error),
+            }
+        }
+        Some(values)
+    }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, Refused> {
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        return Err(Refused::RelativePath(text.into()));
+    }
+    without_parents(path, text)?;
+    Ok(path.into())
+}
+
+fn without_parents(path: &Path, text: &str) -> Result<(), Refused> {
+    match path.components().any(|part| part == Component::ParentDir) {
+        true => Err(Refused::ParentPath(text.into())),
+        false => Ok(()),
+    }
+}
+
+fn cgroup(text: &str) -> Result<CgroupSpec, Refused> {
+    match text {
+        "" => Err(Refused::EmptyCgroup),
+        "auto" => Ok(CgroupSpec::Auto),
+        pattern => without_parents(Path::new(pattern), pattern).map(|()| CgroupSpec::Pattern(pattern.into())),
+    }
+}
+
+fn admin(text: &str) -> Result<Option<SocketAddr>, Refused> {
+    match text {
+        "off" => Ok(None),
+        text if text.contains(|byte: char| byte.is_ascii_digit()) => Ok(Some(admin_socket(text)?)),
+        text => Err(Refused::Admin(text.into())),
+    }
+}
+
+/// Unlike the shim, the admin listener may have the unspecified address: a scraper comes from anywhere.
+fn admin_socket(text: &str) -> Result<SocketAddr, value::ValueError> {
+    match text.parse::<SocketAddr>() {
+        Ok(socket) if socket.ip().is_unspecified() => Ok(socket),
+        _ => value::socket(text, 9464),
+    }
+}
+
+fn upstream(text: &str) -> Result<Upstream, Refused> {
+    match (text, value::server(text)) {
+        ("system", _) => Ok(Upstream::System),
+        (_, Ok(server)) => Ok(Upstream::Server(server)),
+        (_, Err(value::ValueError::Socket(text))) => Err(Refused::Upstream(text)),
+        (_, Err(error)) => Err(error.into()),
+    }
+}

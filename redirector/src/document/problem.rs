@@ -1,0 +1,91 @@
+//! One problem of a text, with the place where a person finds it.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// Where a problem stands.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// In a value that has no file, such as one from the API.
+    Nowhere,
+    /// In a file as a whole, or in one whose format tells no lines.
+    File {
+        /// The file, as it was named.
+        file: PathBuf,
+    },
+    /// At a line of a file.
+    Line {
+        /// The file, as it was named.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+    },
+    /// In an environment variable.
+    Environment {
+        /// Its name.
+        variable: String,
+    },
+}
+
+impl Place {
+    /// The place as it sorts: the environment first, then the file from top to bottom.
+    pub(crate) fn order(&self) -> (u8, usize, usize) {
+        match self {
+            Self::Environment { .. } => (0, 0, 0),
+            Self::Nowhere => (1, 0, 0),
+            Self::File { .. } => (2, 0, 0),
+            Self::Line { line, column, .. } => (2, *line, *column),
+        }
+    }
+
+    /// The file at large.
+    pub(crate) fn file(file: &Path) -> Self {
+        Self::File { file: file.to_owned() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere => Ok(()),
+            Self::File { file } => write!(f, "{}", file.display()),
+            Self::Line { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::Environment { variable } => write!(f, "environment variable {variable}"),
+        }
+    }
+}
+
+/// One problem: its place, its key, and what is wrong with the value and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// Where it stands.
+    pub place: Place,
+    /// The key's path, such as `routes[2].ports[0]`; empty when the problem has no key (a syntax error).
+    pub key: String,
+    /// What is wrong, with the value and the remedy.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of a key whose place is not known (yet).
+    pub(crate) fn of(key: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { place: Place::Nowhere, key: key.into(), message: message.to_string() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place != Place::Nowhere {
+            write!(f, "{}: ", self.place)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "key `{}`: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}

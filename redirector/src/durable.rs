@@ -1,0 +1,122 @@
+//! Files that survive a power cut: each one is the old file or the new one, never half of one.
+//!
+//! Every file the agent keeps (`leases.json`, `routes.json`, the last known addresses) is written by [`write_atomically`].
+//! A file that can't be read back is never emptied or overwritten: [`set_aside`] renames it, so that a person can look at it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// What went wrong with which file.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {action} {}", path.display())]
+pub struct DurableError {
+    /// The verb of the step that failed.
+    pub action: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Replaces the file at `path` by one that holds `bytes`, or leaves it as it was.
+///
+/// The bytes go to a temporary file in the same directory (made with its parents when missing), which is synced, renamed over
+/// `path`, and made durable by a sync of the directory. The file is readable and writable by its owner only.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| DurableError { action, path, source }
+    };
+    fs::create_dir_all(directory).map_err(failed("make directory", directory))?;
+    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    let mut new = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".new")
+        .tempfile_in(directory)
+        .map_err(failed("make a temporary file in", directory))?;
+    new.write_all(bytes).map_err(failed("write", new.path()))?;
+    new.as_file().sync_all().map_err(failed("sync", new.path()))?;
+    // The commit point: before it the old file stands, after it the new one.
+    new.persist(path).map_err(|error| failed("replace", path)(error.error))?;
+    sync_directory(directory).map_err(failed("sync directory", directory))
+}
+
+/// Reads the file at `path`, or tells that there is none.
+pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DurableError { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+/// Renames a file that can't be used to the first free `NAME.damaged-<n>` beside it, and says where it is now.
+pub fn set_aside(path: &Path) -> Result<PathBuf, DurableError> {
+    let beside = |n: u32| {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".damaged-{n}"));
+        path.with_file_name(name)
+    };
+    let aside = (1..=u32::MAX).map(beside).find(|candidate| !candidate.exists()).expect("a directory holds fewer than 2^32 files");
+    fs::rename(path, &aside).map_err(|source| DurableError { action: "set aside", path: path.to_owned(), source })?;
+    Ok(aside)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_holds_the_new_bytes_and_nothing_else_is_left_beside_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("deep/er/routes.json");
+        write_atomically(&path, b"one").expect("written");
+        write_atomically(&path, b"two").expect("replaced");
+        assert_eq!(read_if_present(&path).expect("read").as_deref(), Some(b"two".as_slice()));
+        let names: Vec<_> = fs::read_dir(path.parent().expect("a parent")).expect("listed").collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file_and_no_temporary_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        // A directory that is not empty can't be replaced by a file: the rename is the step that fails.
+        let path = directory.path().join("state");
+        fs::create_dir_all(path.join("inner")).expect("made");
+        let error = write_atomically(&path, b"new").expect_err("a directory is in the way");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(path.join("inner").is_dir());
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn a_missing_file_is_not_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(read_if_present(&directory.path().join("absent")).expect("no error"), None);
+    }
+
+    #[test]
+    fn each_damaged_file_gets_a_name_of_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("leases.json");
+        for n in 1..=3 {
+            fs::write(&path, format!("damage {n}")).expect("written");
+            let aside = set_aside(&path).expect("set aside");
+            assert_eq!(aside, directory.path().join(format!("leases.json.damaged-{n}")));
+            assert_eq!(fs::read_to_string(aside).expect("read"), format!("damage {n}"));
+            assert!(!path.exists());
+        }
+    }
+}

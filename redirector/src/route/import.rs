@@ -1,0 +1,153 @@
+//! Reads routes that were written for something else: `executorPrivateDNS` in YAML as it stands, or our own TOML, JSON or YAML.
+//!
+//! Around the routes anything may stand (a whole instance specification, a whole configuration file) and is left alone; in a
+//! route every key must be known.
+
+use std::{collections::HashMap, fmt, path::Path};
+
+use super::{Route, SourceName, raw};
+use crate::document::{Node, Problem, Reader, Value};
+
+pub use super::export::Format;
+
+/// Where the routes may stand in a document, from the top; the first path that exists is taken.
+const PATHS: [&[&str]; 4] = [
+    &["spec", "infrastructure", "executorPrivateDNS", "routes"],
+    &["infrastructure", "executorPrivateDNS", "routes"],
+    &["executorPrivateDNS", "routes"],
+    &["routes"],
+];
+
+/// Every problem of an imported text. Displayed as one line for each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ImportError {
+    /// The problems, in the order of their lines where the format tells lines.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.problems.iter().enumerate() {
+            write!(f, "{}{problem}", if n == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads routes from a text whose format shows in the text itself.
+pub fn parse(text: &str) -> Result<Vec<Route>, ImportError> {
+    parse_named(Path::new("<input>"), text)
+}
+
+/// Reads routes from the text of a file; its extension tells the format, else the text does. Problems name the file.
+pub fn parse_named(name: &Path, text: &str) -> Result<Vec<Route>, ImportError> {
+    let format = name.extension().and_then(|extension| extension.to_str()?.to_ascii_lowercase().parse().ok());
+    let mut reader = Reader::new(name, &|_| None);
+    let documents = documents(text, format.unwrap_or_else(|| guess(text)), &mut reader);
+    let routes = match reader.refused("") {
+        true => Vec::new(),
+        false => routes(documents, &mut reader),
+    };
+    match reader.finish() {
+        problems if problems.is_empty() => Ok(routes),
+        problems => Err(ImportError { problems }),
+    }
+}
+
+/// The format that a text looks like.
+fn guess(text: &str) -> Format {
+    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        return Format::Json;
+    }
+    let text = text.trim_start_matches('\u{feff}');
+    match text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')) {
+        // `[[routes]]` and `[agent]` begin TOML, `[{` a list in YAML or in JSON that is broken.
+        Some(line) if line.starts_with('[') => match line.trim_start_matches('[').starts_with(|first: char| first.is_ascii_alphabetic()) {
+            true => Format::Toml,
+            false => Format::Yaml,
+        },
+        Some(line) => match line.split_once('=') {
+            Some((key, _)) if key.trim().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.\"".contains(&byte)) => Format::Toml,
+            _ => Format::Yaml,
+        },
+        None => Format::Yaml,
+    }
+}
+
+fn documents(text: &str, format: Format, reader: &mut Reader<'_>) -> Vec<Node> {
+    let read = match format {
+        Format::Toml => {
+            let (root, errors) = Node::from_toml(text);
+            errors.into_iter().for_each(|error| reader.report_syntax(error));
+            return vec![root];
+        }
+        Format::Json => Node::from_json(text).map(|root| vec![root]),
+        Format::Yaml => Node::from_yaml(text),
+    };
+    read.unwrap_or_else(|error| {
+        reader.report_syntax(error);
+        Vec::new()
+    })
+}
+
+/// The routes of every document.
+fn routes(documents: Vec<Node>, reader: &mut Reader<'_>) -> Vec<Route> {
+    let mut items = Vec::new();
+    let mut found = false;
+    for document in documents {
+        let Some((path, node)) = locate(document) else { continue };
+        found = true;
+        match node.value {
+            Value::List(list) => items.extend(list.into_iter().enumerate().map(|(n, item)| (format!("{path}[{n}]"), item))),
+            other => reader.report(&path, format_args!("expected a list of routes, not {}", other.describe())),
+        }
+    }
+    if !found {
+        reader.report(
+            "",
+            "has no routes: expected the list `spec.infrastructure.executorPrivateDNS.routes`, `routes`, or `[[routes]]` in TOML",
+        );
+    }
+    read_all(items, reader, true)
+}
+
+/// Reads each item as a route, and refuses a source that stands there twice.
+pub(crate) fn read_all(items: Vec<(String, Node)>, reader: &mut Reader<'_>, foreign: bool) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::with_capacity(items.len());
+    let mut first: HashMap<SourceName, String> = HashMap::new();
+    for (path, item) in items {
+        let Ok(section) = reader.table(&path, item) else { continue };
+        let raw = raw::read(section, foreign);
+        // A source counts even when the rest of its route is wrong, so that one run shows every duplicate.
+        if let Ok(source) = raw.source.parse::<SourceName>() {
+            match first.get(&source) {
+                Some(other) => {
+                    let at = reader.place_of(other);
+                    let key = format!("{path}.source");
+                    reader.report(&key, format_args!("`{}` is the source of `{other}` ({at}) already: remove one of the two", raw.source));
+                }
+                None => drop(first.insert(source, path.clone())),
+            }
+        }
+        match Route::try_from(raw) {
+            Ok(route) => routes.push(route),
+            Err(refused) => reader.report_within(&path, refused.problems),
+        }
+    }
+    routes
+}
+
+/// The routes of a document and their path: the document itself when it is a list.
+fn locate(document: Node) -> Option<(String, Node)> {
+    if matches!(document.value, Value::List(_)) {
+        return Some((String::new(), document));
+    }
+    PATHS.iter().find_map(|path| {
+        let node = path.iter().try_fold(&document, |node, key| node.get(key))?;
+        (!matches!(node.value, Value::Null)).then(|| (path.join("."), node.clone()))
+    })
+}
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

@@ -1,0 +1,204 @@
+//! What serves: the file's routes, overlaid by those that the command line and imports made.
+//!
+//! A [`RouteSet`] is a value. Whoever changes it clones it, changes the clone, saves [`RouteSet::stored`], and then lets the clone
+//! serve; so a change that fails half way has changed nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use super::{Hand, Route, RouteDiff, RoutePatch, RouteProblems, SourceName, StoredRoute};
+use crate::vip::Pool;
+
+/// The routes of the configuration file and of the store.
+#[derive(Clone, Debug)]
+pub struct RouteSet {
+    path: PathBuf,
+    pool: Pool,
+    file: BTreeMap<SourceName, Route>,
+    stored: BTreeMap<SourceName, StoredRoute>,
+}
+
+/// A route that serves, and where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'s> {
+    /// The route.
+    pub route: &'s Route,
+    /// Who made it.
+    pub hand: Hand,
+    /// The file's route of the same source, which this one hides.
+    pub hides: Option<&'s Route>,
+}
+
+/// What removing a route did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// The source has no route any more.
+    Gone(Route),
+    /// The file's route, which the removed one hid, serves again.
+    BackToFile {
+        /// The route that was removed.
+        removed: Route,
+        /// The file's.
+        serves: Route,
+    },
+}
+
+/// Why a change was refused; nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteSetError {
+    /// The source has a route.
+    #[error("`{source_name}` has a route already, made by the {hand}{}: change it by `redirector route set {source_name}`", of_file(*hand, file))]
+    Exists {
+        /// The source.
+        source_name: SourceName,
+        /// Who made its route.
+        hand: Hand,
+        /// The configuration file.
+        file: PathBuf,
+    },
+    /// The source has no route.
+    #[error("there is no route of `{source_name}`{}", nearest.as_ref().map_or_else(|| "; `redirector route list` shows all".into(), |near| format!(": did you mean `{near}`?")))]
+    Unknown {
+        /// The source.
+        source_name: SourceName,
+        /// The one that was meant, perhaps.
+        nearest: Option<SourceName>,
+    },
+    /// The route is the file's.
+    #[error("the route of `{source_name}` comes from {}: remove it there", file.display())]
+    InFile {
+        /// The source.
+        source_name: SourceName,
+        /// The configuration file.
+        file: PathBuf,
+    },
+    /// Replacing everything would have to remove routes of the file.
+    #[error("`{}` {} from {} and can't be replaced by none: remove {} there, or import without --replace", sources.join("`, `"), if sources.len() == 1 { "comes" } else { "come" }, file.display(), if sources.len() == 1 { "it" } else { "them" })]
+    ReplaceFile {
+        /// The sources of those routes.
+        sources: Vec<String>,
+        /// The configuration file.
+        file: PathBuf,
+    },
+    /// The route would not be valid.
+    #[error(transparent)]
+    Problems(#[from] RouteProblems),
+}
+
+fn of_file(hand: Hand, file: &Path) -> String {
+    if hand == Hand::File { format!(" {}", file.display()) } else { String::new() }
+}
+
+impl RouteSet {
+    /// The routes of the configuration file at `path`, whose sources are distinct, and those of the store.
+    pub fn new(path: PathBuf, pool: Pool, routes: Vec<Route>, stored: BTreeMap<SourceName, StoredRoute>) -> Self {
+        let file = routes.into_iter().map(|route| (route.source.clone(), route)).collect();
+        Self { path, pool, file, stored }
+    }
+
+    /// The same with other routes in the file: a reload.
+    pub fn with_file(&self, pool: Pool, routes: Vec<Route>) -> Self {
+        Self::new(self.path.clone(), pool, routes, self.stored.clone())
+    }
+
+    /// Every route that serves, in the order of the sources.
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        let sources: BTreeSet<_> = self.file.keys().chain(self.stored.keys()).collect();
+        sources.into_iter().filter_map(|source| self.get(source))
+    }
+
+    /// How many routes serve.
+    pub fn len(&self) -> usize {
+        self.file.len() + self.stored.keys().filter(|source| !self.file.contains_key(*source)).count()
+    }
+
+    /// Whether no route serves.
+    pub fn is_empty(&self) -> bool {
+        self.file.is_empty() && self.stored.is_empty()
+    }
+
+    /// The route of a source.
+    pub fn get(&self, source: &SourceName) -> Option<Entry<'_>> {
+        let file = self.file.get(source);
+        match self.stored.get(source) {
+            Some(stored) => Some(Entry { route: &stored.route, hand: stored.hand, hides: file }),
+            None => file.map(|route| Entry { route, hand: Hand::File, hides: None }),
+        }
+    }
+
+    /// What belongs on disk.
+    pub fn stored(&self) -> &BTreeMap<SourceName, StoredRoute> {
+        &self.stored
+    }
+
+    /// Adds the route of a source that has none.
+    pub fn add(&mut self, route: Route, hand: Hand) -> Result<(), RouteSetError> {
+        if let Some(entry) = self.get(&route.source) {
+            return Err(RouteSetError::Exists { source_name: route.source.clone(), hand: entry.hand, file: self.path.clone() });
+        }
+        self.pool.check_route(&route)?;
+        self.stored.insert(route.source.clone(), StoredRoute { hand, route });
+        Ok(())
+    }
+
+    /// Changes a route, and returns it as it is then. The file's route is not changed but hidden by one that is kept in the store.
+    pub fn set(&mut self, source: &SourceName, patch: &RoutePatch) -> Result<&Route, RouteSetError> {
+        let entry = self.get(source).ok_or_else(|| self.unknown(source))?;
+        let route = entry.route.patched(patch)?;
+        self.pool.check_route(&route)?;
+        // A patch that changes nothing leaves the route with the hand that made it.
+        if route != *entry.route {
+            self.stored.insert(source.clone(), StoredRoute { hand: Hand::CommandLine, route });
+        }
+        Ok(self.get(source).expect("it was found above and is still there").route)
+    }
+
+    /// Removes a route that the command line or an import made. A route of the file that it hid serves again; one that only the
+    /// file has is refused.
+    pub fn remove(&mut self, source: &SourceName) -> Result<Removed, RouteSetError> {
+        match (self.stored.remove(source), self.file.get(source)) {
+            (Some(stored), Some(file)) => Ok(Removed::BackToFile { removed: stored.route, serves: file.clone() }),
+            (Some(stored), None) => Ok(Removed::Gone(stored.route)),
+            (None, Some(_)) => Err(RouteSetError::InFile { source_name: source.clone(), file: self.path.clone() }),
+            (None, None) => Err(self.unknown(source)),
+        }
+    }
+
+    /// Takes imported routes over and returns what that changes; a clone of the set does for `--dry-run`.
+    ///
+    /// A route of another hand is changed where it differs and keeps its hand where it does not. With `replace` the imported
+    /// routes become the whole: stored routes that are not among them go, and a route of the file that is not is an error.
+    pub fn import(&mut self, routes: Vec<Route>, replace: bool) -> Result<RouteDiff, RouteSetError> {
+        for route in &routes {
+            self.pool.check_route(route)?;
+        }
+        let before = self.clone();
+        if replace {
+            let new: BTreeSet<_> = routes.iter().map(|route| &route.source).collect();
+            let sources: Vec<_> = self.file.keys().filter(|source| !new.contains(source)).map(ToString::to_string).collect();
+            if !sources.is_empty() {
+                return Err(RouteSetError::ReplaceFile { sources, file: self.path.clone() });
+            }
+            self.stored.retain(|source, _| new.contains(source));
+        }
+        for route in routes {
+            if self.get(&route.source).is_none_or(|entry| *entry.route != route) {
+                self.stored.insert(route.source.clone(), StoredRoute { hand: Hand::Import, route });
+            }
+        }
+        Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
+    }
+
+    fn unknown(&self, source: &SourceName) -> RouteSetError {
+        let text = source.to_string();
+        let near = |candidate: &SourceName| (strsim::damerau_levenshtein(&text, &candidate.to_string()), candidate.clone());
+        let nearest = self.iter().map(|entry| near(&entry.route.source)).min().filter(|(distance, _)| *distance <= 3);
+        RouteSetError::Unknown { source_name: source.clone(), nearest: nearest.map(|(_, source)| source) }
+    }
+}
+
+#[cfg(test)]
+#[path = "set_tests.rs"]
+mod tests;

@@ -1,0 +1,208 @@
+//! The routes that the command line and imports made, on disk.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Hand, RawRoute, Route, SourceName};
+use crate::durable::{self, DurableError};
+
+/// The version of the file's shape that this binary writes and reads.
+const VERSION: u32 = 1;
+
+/// Where the routes are kept: `state_dir/routes.json`.
+#[derive(Clone, Debug)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// A stored route and who made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRoute {
+    /// Who made it: the command line or an import.
+    pub hand: Hand,
+    /// The route.
+    pub route: Route,
+}
+
+/// What was read from the file.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store, for saving.
+    pub store: Store,
+    /// The routes by their sources.
+    pub routes: BTreeMap<SourceName, StoredRoute>,
+    /// Set when the file was damaged: what is wrong with it, where it is now, and how many routes were kept. It is also logged.
+    pub warning: Option<String>,
+}
+
+/// Why the routes could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is from a newer redirector.
+    #[error("{} has version {found}, this binary reads {VERSION}: run the newer redirector, or move the file away and add its routes again", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The file could not be read or written.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+}
+
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The file's shape.
+#[derive(Serialize, Deserialize)]
+struct OnDisk<R> {
+    version: u32,
+    routes: Vec<R>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RouteOnDisk {
+    hand: Hand,
+    route: RawRoute,
+}
+
+impl Store {
+    /// Reads the routes at `path`, or none when there is no file. A damaged file is set aside, never emptied: each route in it
+    /// that can still be read is kept, and the rest is told.
+    pub fn open(path: PathBuf) -> Result<Opened, StoreError> {
+        let store = Self { path };
+        let Some(bytes) = durable::read_if_present(&store.path)? else {
+            return Ok(Opened { store, routes: BTreeMap::new(), warning: None });
+        };
+        let (routes, damage) = read(&bytes, &store.path)?;
+        if damage.is_empty() {
+            return Ok(Opened { store, routes, warning: None });
+        }
+        let aside = durable::set_aside(&store.path)?;
+        if !routes.is_empty() {
+            store.save(&routes)?;
+        }
+        let warning = format!(
+            "{} was damaged and is now {}: {} of its routes were kept; add the others again ({})",
+            store.path.display(),
+            aside.display(),
+            routes.len(),
+            damage.join("; ")
+        );
+        tracing::warn!("{warning}");
+        Ok(Opened { store, routes, warning: Some(warning) })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the routes; on an error the file is as it was.
+    pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), StoreError> {
+        let routes = routes.values().map(|stored| RouteOnDisk { hand: stored.hand, route: (&stored.route).into() }).collect();
+        let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes }).expect("texts are JSON") + "\n";
+        Ok(durable::write_atomically(&self.path, text.as_bytes())?)
+    }
+}
+
+/// The routes of a file's bytes, and what is wrong with the others.
+fn read(bytes: &[u8], path: &Path) -> Result<(BTreeMap<SourceName, StoredRoute>, Vec<String>), StoreError> {
+    let mut routes = BTreeMap::new();
+    if let Ok(Versioned { version }) = serde_json::from_slice(bytes)
+        && version > VERSION
+    {
+        return Err(StoreError::Newer { path: path.to_owned(), found: version });
+    }
+    let file = match serde_json::from_slice::<OnDisk<serde_json::Value>>(bytes) {
+        Ok(file) => file,
+        Err(error) => return Ok((routes, vec![error.to_string()])),
+    };
+    let mut damage = Vec::new();
+    for value in file.routes {
+        match stored(value) {
+            Ok(stored) => match routes.entry(stored.route.source.clone()) {
+                std::collections::btree_map::Entry::Vacant(free) => drop(free.insert(stored)),
+                std::collections::btree_map::Entry::Occupied(taken) => damage.push(format!("`{}` stands there twice", taken.key())),
+            },
+            Err(reason) => damage.push(reason),
+        }
+    }
+    Ok((routes, damage))
+}
+
+fn stored(value: serde_json::Value) -> Result<StoredRoute, String> {
+    let RouteOnDisk { hand, route } = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    let route = Route::try_from(route).map_err(|problems| problems.to_string().replace('\n', "; "))?;
+    Ok(StoredRoute { hand, route })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> BTreeMap<SourceName, StoredRoute> {
+        let routes = crate::route::import::parse("[{source: a, destination: lb, ports: [443]}, {source: '*.b', destination: 203.0.113.7}]");
+        let stored = |route: Route| (route.source.clone(), StoredRoute { hand: Hand::Import, route });
+        routes.expect("routes").into_iter().map(stored).collect()
+    }
+
+    #[test]
+    fn routes_come_back_as_they_were_saved() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state/routes.json");
+        let Opened { store, routes, warning } = Store::open(path.clone()).expect("opened");
+        assert!(routes.is_empty() && warning.is_none());
+        store.save(&some()).expect("saved");
+        let again = Store::open(path).expect("opened");
+        assert_eq!((again.routes, again.warning), (some(), None));
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_whole_and_its_good_routes_are_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("routes.json");
+        Store { path: path.clone() }.save(&some()).expect("saved");
+        let damaged = std::fs::read_to_string(&path).expect("read").replace("203.0.113.7", "203.0.113.700");
+        std::fs::write(&path, &damaged).expect("written");
+        let opened = Store::open(path.clone()).expect("opened");
+        assert_eq!(opened.routes.keys().map(ToString::to_string).collect::<Vec<_>>(), ["a"]);
+        let warning = opened.warning.expect("a warning");
+        assert!(warning.contains("routes.json.damaged-1") && warning.contains("203.0.113.700"), "{warning}");
+        assert_eq!(std::fs::read_to_string(directory.path().join("routes.json.damaged-1")).expect("kept"), damaged);
+        assert_eq!(Store::open(path).expect("opened").routes.len(), 1, "what was kept is on disk again");
+    }
+
+    #[test]
+    fn half_a_file_is_set_aside() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("routes.json");
+        Store { path: path.clone() }.save(&some()).expect("saved");
+        let whole = std::fs::read(&path).expect("read");
+        for n in 1..=3 {
+            std::fs::write(&path, &whole[..whole.len() - 10 * n]).expect("written");
+            let opened = Store::open(path.clone()).expect("opened");
+            assert!(opened.routes.is_empty());
+            assert!(opened.warning.expect("a warning").contains(&format!("routes.json.damaged-{n}")));
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("routes.json");
+        let newer = r#"{"version": 2, "shape": "unknown"}"#;
+        std::fs::write(&path, newer).expect("written");
+        assert!(matches!(Store::open(path.clone()), Err(StoreError::Newer { found: 2, .. })));
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), newer);
+    }
+}

@@ -1,0 +1,9 @@
+//! Virtual addresses: the pool that they come from and which source has which.
+//!
+//! A VIP is an index into the pool, so the kernel finds a route by an array element and nothing has to be looked up by address.
+
+mod leases;
+mod pool;
+
+pub use leases::{LeaseError, LeaseWarning, Leases};
+pub use pool::{Pool, PoolError};
