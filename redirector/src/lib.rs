@@ -2,9 +2,12 @@
 //!
 //! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath} → plan → {route, vip} → config → common`.
 
+pub mod backend;
 pub mod config;
 pub mod control;
-mod document;
-mod durable;
+pub mod dns;
+pub mod document;
+pub mod durable;
+pub mod nameservers;
 pub mod route;
 pub mod vip;

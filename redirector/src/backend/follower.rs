@@ -1,0 +1,337 @@
+//! The task that looks names up when they are due, and the handle to it.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BackendError, Freshness, Resolved, Target,
+    entry::{Entry, TTL_CEILING},
+    lookup::{Answer, Resolvers},
+    saved::{Saved, SavedDestination},
+};
+use crate::{config::Upstream, nameservers::Nameservers, route::SourceName};
+
+/// Look-ups at a time.
+const CONCURRENT: usize = 32;
+/// An early look-up comes at least this long after the last one.
+const REFRESH_GAP: Duration = Duration::from_secs(1);
+/// How often the state file is written when only times changed.
+const SAVE_EVERY: Duration = Duration::from_secs(300);
+/// The next look-up is due after the TTL, more or less by this part of it.
+const JITTER: f64 = 0.1;
+
+/// What the follower needs to know.
+#[derive(Clone, Debug)]
+pub struct FollowerSettings {
+    /// Who is asked about targets without a resolver of their own.
+    pub upstreams: Vec<Upstream>,
+    /// Our own DNS addresses, which are never asked: the shim would answer with a VIP, and the route would lead to itself.
+    pub own: Vec<SocketAddr>,
+    /// Where the last known addresses are kept.
+    pub state_file: PathBuf,
+}
+
+/// Follows the destinations of routes. Dropping it stops its task; [`Follower::shutdown`] also saves what is known.
+#[derive(Debug)]
+pub struct Follower {
+    shared: Arc<Shared>,
+    task: Option<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    published: watch::Sender<Arc<BTreeMap<SourceName, Resolved>>>,
+    /// Counts the look-ups that ended, for those who wait for one.
+    progress: watch::Sender<u64>,
+    /// Targets changed, or an early look-up is wanted.
+    wake: Notify,
+    resolvers: Resolvers,
+    state_file: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    followed: BTreeMap<SourceName, Followed>,
+    /// What an earlier run left, for targets to come.
+    saved: Vec<SavedDestination>,
+    next_token: u64,
+}
+
+#[derive(Debug)]
+struct Followed {
+    entry: Entry,
+    /// Tells this target from a former one of the same source, whose look-up may still be under way.
+    token: u64,
+    running: bool,
+    due: Instant,
+    last: Option<Instant>,
+}
+
+/// A look-up to make.
+struct Job {
+    source: SourceName,
+    token: u64,
+    name: String,
+    resolver: Option<SocketAddr>,
+}
+
+impl Follower {
+    /// Starts the task, with nothing to follow yet. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the state file is there and can't be read.
+    pub fn start(settings: FollowerSettings) -> Result<Self, BackendError> {
+        let FollowerSettings { upstreams, own, state_file } = settings;
+        Self::with_nameservers(Nameservers::new(upstreams, own), state_file)
+    }
+
+    fn with_nameservers(nameservers: Nameservers, state_file: PathBuf) -> Result<Self, BackendError> {
+        let state = State { saved: Saved::load(&state_file, Timestamp::now())?, ..State::default() };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            published: watch::Sender::default(),
+            progress: watch::Sender::default(),
+            wake: Notify::new(),
+            resolvers: Resolvers::new(nameservers),
+            state_file,
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(Arc::clone(&shared), stop.clone()));
+        Ok(Self { shared, task: Some(task), stop })
+    }
+
+    /// Makes these the targets. Those that were there before go on undisturbed, new ones are looked up at once. What this changes is in
+    /// [`Follower::current`] when it returns.
+    pub fn set_targets(&self, targets: BTreeMap<SourceName, Target>) {
+        let mut state = self.shared.lock();
+        state.followed.retain(|source, followed| targets.get(source) == Some(&followed.entry.target));
+        for (source, target) in targets {
+            if !state.followed.contains_key(&source) {
+                let followed = state.follow(target);
+                state.followed.insert(source, followed);
+            }
+        }
+        self.shared.publish(&state);
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    /// What is known now.
+    pub fn current(&self) -> Arc<BTreeMap<SourceName, Resolved>> {
+        Arc::clone(&self.shared.published.borrow())
+    }
+
+    /// Tells when addresses or their freshness change; a look-up that only confirms them does not wake anyone.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<BTreeMap<SourceName, Resolved>>> {
+        self.shared.published.subscribe()
+    }
+
+    /// Waits for the first answer about a source, good or authoritatively negative, or for the deadline, and says what is known then. A failed
+    /// look-up ends the wait only when there are last good addresses to go on with.
+    pub async fn settle(&self, source: &SourceName, deadline: Duration) -> Resolved {
+        let mut progress = self.shared.progress.subscribe();
+        let settled = async { while !self.shared.is_settled(source) && progress.changed().await.is_ok() {} };
+        // What is known counts in either case.
+        let _ = timeout(deadline, settled).await;
+        self.shared.lock().followed.get(source).map_or_else(
+            || Resolved {
+                addresses: vec![],
+                freshness: Freshness::Unresolved { error: Some(format!("{source} is not followed")) },
+                resolved_at: Timestamp::now(),
+                ttl: TTL_CEILING,
+            },
+            |followed| followed.entry.resolved(),
+        )
+    }
+
+    /// Looks a source's destination up earlier than its TTL says, after a backend failed, say. Not more than once a second.
+    pub fn refresh(&self, source: &SourceName) {
+        if let Some(followed) = self.shared.lock().followed.get_mut(source) {
+            let now = Instant::now();
+            let earliest = followed.last.map_or(now, |last| now.max(last + REFRESH_GAP));
+            followed.due = followed.due.min(earliest);
+        }
+        self.shared.wake.notify_one();
+    }
+
+    /// Stops the task and saves what is known.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take()
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the task that follows destinations panicked");
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Looks up what is due until `stop` is cancelled.
+async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut lookups = JoinSet::new();
+    let mut saved_at = Instant::now();
+    loop {
+        for job in shared.lock().due(CONCURRENT.saturating_sub(lookups.len())) {
+            let shared = Arc::clone(&shared);
+            lookups.spawn(async move {
+                let answer = shared.resolvers.lookup(&job.name, job.resolver).await;
+                (job, answer)
+            });
+        }
+        let next = shared.lock().next_due().filter(|_| lookups.len() < CONCURRENT);
+        let worth_saving = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(Ok((job, answer))) = lookups.join_next() => shared.take_in(&job, answer),
+            () = shared.wake.notified() => false,
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => false,
+        };
+        if worth_saving || saved_at.elapsed() >= SAVE_EVERY {
+            saved_at = Instant::now();
+            shared.save().await;
+        }
+    }
+    shared.save().await;
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_settled(&self, source: &SourceName) -> bool {
+        self.lock().followed.get(source).is_none_or(|followed| followed.entry.is_settled())
+    }
+
+    /// Applies an answer and says whether the addresses changed.
+    fn take_in(&self, job: &Job, answer: Answer) -> bool {
+        let mut state = self.lock();
+        let Some(followed) = state.followed.get_mut(&job.source).filter(|followed| followed.token == job.token) else { return false };
+        let before = followed.entry.resolved();
+        let wait = followed.entry.apply(answer, Timestamp::now());
+        let now = Instant::now();
+        followed.running = false;
+        followed.last = Some(now);
+        followed.due = now + wait.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER));
+        let after = followed.entry.resolved();
+        if followed.entry.is_answered() {
+            // What an earlier run knew is out of date from here on, also when the name has no address any more.
+            state.saved.retain(|saved| saved.name != job.name || saved.resolver != job.resolver);
+        }
+        self.publish(&state);
+        drop(state);
+        self.progress.send_modify(|count| *count += 1);
+        report(&job.name, &before, &after);
+        before.addresses != after.addresses
+    }
+
+    /// Publishes what is known; wakes subscribers only when addresses or freshness changed.
+    fn publish(&self, state: &State) {
+        let now: BTreeMap<_, _> = state.followed.iter().map(|(source, followed)| (source.clone(), followed.entry.resolved())).collect();
+        self.published.send_if_modified(|published| {
+            let same = |(one, two): ((&SourceName, &Resolved), (&SourceName, &Resolved))| {
+                one.0 == two.0 && one.1.addresses == two.1.addresses && one.1.freshness == two.1.freshness
+            };
+            let changed = published.len() != now.len() || !published.iter().zip(&now).all(same);
+            *published = Arc::new(now);
+            changed
+        });
+    }
+
+    async fn save(&self) {
+        let saved = Saved::new(self.lock().to_save());
+        let path = self.state_file.clone();
+        let stored = tokio::task::spawn_blocking(move || saved.store(&path)).await;
+        if let Ok(Err(error)) = stored {
+            tracing::warn!(path = %self.state_file.display(), %error, "failed to save the last known addresses");
+        }
+    }
+}
+
+impl State {
+    fn follow(&mut self, target: Target) -> Followed {
+        let mut entry = Entry::new(target, Timestamp::now());
+        let saved = self.saved.iter().find(|saved| entry.name() == Some(&saved.name) && entry.target.resolver == saved.resolver);
+        if let Some(saved) = saved {
+            entry.restore(saved.addresses.clone(), saved.resolved_at, saved.ttl());
+        }
+        self.next_token += 1;
+        Followed { entry, token: self.next_token, running: false, due: Instant::now(), last: None }
+    }
+
+    /// The look-ups that are due, at most so many, the longest overdue first; they count as running.
+    fn due(&mut self, most: usize) -> Vec<Job> {
+        let now = Instant::now();
+        let mut due: Vec<_> = self.followed.iter_mut().filter(|(_, followed)| followed.is_waiting() && followed.due <= now).collect();
+        due.sort_by_key(|(_, followed)| followed.due);
+        due.truncate(most);
+        due.into_iter()
+            .filter_map(|(source, followed)| {
+                let name = followed.entry.name()?.to_owned();
+                followed.running = true;
+                Some(Job { source: source.clone(), token: followed.token, name, resolver: followed.entry.target.resolver })
+            })
+            .collect()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.followed.values().filter(|followed| followed.is_waiting()).map(|followed| followed.due).min()
+    }
+
+    /// What to write to disk. What an earlier run left stays until its name is followed again and has an answer.
+    fn to_save(&self) -> Vec<SavedDestination> {
+        let mut all: Vec<SavedDestination> = self.followed.values().filter_map(Followed::to_save).collect();
+        all.extend(self.saved.iter().cloned());
+        all.sort_by(|one, two| (&one.name, one.resolver).cmp(&(&two.name, two.resolver)).then(two.resolved_at.cmp(&one.resolved_at)));
+        all.dedup_by(|one, two| one.name == two.name && one.resolver == two.resolver);
+        all
+    }
+}
+
+impl Followed {
+    fn is_waiting(&self) -> bool {
+        !self.running && self.entry.name().is_some()
+    }
+
+    fn to_save(&self) -> Option<SavedDestination> {
+        let Resolved { addresses, resolved_at, ttl, .. } = self.entry.is_worth_saving().then(|| self.entry.resolved())?;
+        let name = self.entry.name()?.to_owned();
+        Some(SavedDestination { name, resolver: self.entry.target.resolver, addresses, resolved_at, ttl_seconds: ttl.as_secs() })
+    }
+}
+
+/// Says what changed, once per change.
+fn report(name: &str, before: &Resolved, after: &Resolved) {
+    if before.addresses != after.addresses {
+        tracing::info!(name, addresses = ?after.addresses, "the destination's addresses changed");
+    }
+    match (&before.freshness, &after.freshness) {
+        (Freshness::Kept { error: old }, Freshness::Kept { error }) if old == error => {}
+        (_, Freshness::Kept { error }) => tracing::warn!("keeping the last {} addresses of {name}: {error}", after.addresses.len()),
+        (Freshness::Unresolved { error: Some(old) }, Freshness::Unresolved { error: Some(error) }) if old == error => {}
+        (_, Freshness::Unresolved { error: Some(error) }) => tracing::warn!("no address of {name} is known yet: {error}"),
+        (Freshness::Kept { .. } | Freshness::Unresolved { error: Some(_) }, _) => tracing::info!(name, "the destination resolves again"),
+        _ => {}
+    }
+}

@@ -1,0 +1,133 @@
+//! The names that are ours and their virtual addresses: an immutable table, looked up by the lower-case wire form of a name.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use super::wire::LowerName;
+use crate::route::SourceName;
+
+/// The virtual addresses of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// What an A question gets.
+    pub v4: Ipv4Addr,
+    /// What an AAAA question gets; no address without a v6 pool.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// Which names have which answer. Immutable: a change publishes a new one.
+#[derive(Debug, Default)]
+pub struct Answers {
+    exact: HashMap<Box<[u8]>, Vip>,
+    wildcards: HashMap<Box<[u8]>, Vip>,
+    /// Bit n: there is a wildcard whose suffix has n labels. Most names need no look-up among the wildcards at all.
+    depths: u128,
+    reverse: HashMap<IpAddr, Box<[u8]>>,
+}
+
+impl Answers {
+    /// The table of these sources. A source that comes twice has its last addresses.
+    pub fn new(entries: impl IntoIterator<Item = (SourceName, Vip)>) -> Self {
+        let mut answers = Self::default();
+        for (source, vip) in entries {
+            let wire = to_wire(source.name());
+            let labels = source.name().split('.').count();
+            let target = if source.is_wildcard() { [b"\x01*", &wire[..]].concat() } else { wire.clone() };
+            answers.reverse.insert(vip.v4.into(), target.clone().into());
+            if let Some(v6) = vip.v6 {
+                answers.reverse.insert(v6.into(), target.into());
+            }
+            if source.is_wildcard() {
+                answers.depths |= 1 << labels;
+                answers.wildcards.insert(wire.into(), vip);
+            } else {
+                answers.exact.insert(wire.into(), vip);
+            }
+        }
+        answers
+    }
+
+    /// Number of sources.
+    pub fn len(&self) -> usize {
+        self.exact.len() + self.wildcards.len()
+    }
+
+    /// Whether there is no source.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The source that a name belongs to: itself, else the longest `*.suffix` that has it below.
+    pub(super) fn find(&self, name: &LowerName) -> Option<&Vip> {
+        let wire = name.as_bytes();
+        if let Some(vip) = self.exact.get(wire) {
+            return Some(vip);
+        }
+        if self.depths == 0 {
+            return None;
+        }
+        let mut at = 0;
+        for depth in (1..name.labels()).rev() {
+            at += 1 + usize::from(wire[at]);
+            if self.depths >> depth & 1 == 1
+                && let Some(vip) = self.wildcards.get(&wire[at..])
+            {
+                return Some(vip);
+            }
+        }
+        None
+    }
+
+    /// If the name is the reverse name of a virtual address of ours: its source in wire form.
+    pub(super) fn find_reverse(&self, name: &LowerName) -> Option<&[u8]> {
+        let address = reverse_address(name)?;
+        self.reverse.get(&address).map(|source| &source[..])
+    }
+}
+
+/// The wire form of a name that `SourceName` accepted: labels of 1 to 63 characters, 253 in all.
+fn to_wire(name: &str) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(name.len() + 2);
+    for label in name.split('.') {
+        wire.push(u8::try_from(label.len()).expect("SourceName has labels of at most 63 characters"));
+        wire.extend_from_slice(label.as_bytes());
+    }
+    wire.push(0);
+    wire
+}
+
+/// The address whose reverse name this is (RFC 1035 section 3.5, RFC 3596 section 2.5).
+fn reverse_address(name: &LowerName) -> Option<IpAddr> {
+    let wire = name.as_bytes();
+    match name.labels() {
+        6 => reverse_v4(wire.strip_suffix(b"\x07in-addr\x04arpa\0")?).map(IpAddr::V4),
+        34 => reverse_v6(wire.strip_suffix(b"\x03ip6\x04arpa\0")?).map(IpAddr::V6),
+        _ => None,
+    }
+}
+
+fn reverse_v4(mut labels: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    for octet in octets.iter_mut().rev() {
+        let (&len, rest) = labels.split_first()?;
+        let (digits, rest) = rest.split_at_checked(len.into())?;
+        let plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits[0] != b'0');
+        *octet = plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
+        labels = rest;
+    }
+    labels.is_empty().then(|| octets.into())
+}
+
+fn reverse_v6(labels: &[u8]) -> Option<Ipv6Addr> {
+    if labels.len() != 64 {
+        return None;
+    }
+    let mut address: u128 = 0;
+    for label in labels.chunks_exact(2).rev() {
+        let digit = char::from(label[1]).to_digit(16).filter(|_| label[0] == 1)?;
+        address = address << 4 | u128::from(digit);
+    }
+    Some(address.into())
+}

@@ -1,0 +1,110 @@
+//! One query to one upstream: the client's bytes under an ID and a source port of our own, and the reply that fits.
+
+use std::{io, net::SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+};
+
+use super::{
+    counters::Counters,
+    respond::Question,
+    wire::{self, HEADER, Header, flag, rcode},
+};
+
+/// How a query travels to the upstream: as it came from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// A UDP reply larger than the client asked for is read nonetheless up to this size, in bytes.
+const UDP_REPLY: usize = 4096;
+
+/// A query that is being forwarded.
+pub(super) struct Exchange<'a> {
+    pub(super) query: &'a [u8],
+    pub(super) question: &'a Question,
+    pub(super) counters: &'a Counters,
+}
+
+impl Exchange<'_> {
+    /// Asks `upstream` and waits, without a limit of time, for the reply that fits. It has the client's ID again.
+    pub(super) async fn run(&self, upstream: SocketAddr, transport: Transport) -> io::Result<Vec<u8>> {
+        let mut packet = self.query.to_vec();
+        let id: [u8; 2] = rand::random();
+        packet[..2].copy_from_slice(&id);
+        let mut reply = match transport {
+            Transport::Udp => self.over_udp(upstream, &packet).await?,
+            Transport::Tcp => self.over_tcp(upstream, &packet).await?,
+        };
+        reply[..2].copy_from_slice(&self.query[..2]);
+        Ok(reply)
+    }
+
+    /// A connected socket per query: the kernel picks a random source port, drops packets from elsewhere and reports ICMP errors.
+    async fn over_udp(&self, upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
+        let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+        socket.connect(&upstream.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        socket.send(packet).await?;
+        // One byte more than we take, so that a cut reply shows.
+        let limit = usize::from(self.question.payload).max(UDP_REPLY);
+        let mut reply = Vec::with_capacity(limit + 1);
+        loop {
+            reply.clear();
+            let received = socket.recv_buf(&mut reply).await?;
+            if received <= limit && self.fits(packet, &reply) {
+                return Ok(reply);
+            }
+            Counters::count(&self.counters.mismatched);
+        }
+    }
+
+    async fn over_tcp(&self, upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(upstream).await?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&framed(packet)?).await?;
+        loop {
+            let len = stream.read_u16().await?;
+            let mut reply = vec![0; len.into()];
+            stream.read_exact(&mut reply).await?;
+            if self.fits(packet, &reply) {
+                return Ok(reply);
+            }
+            Counters::count(&self.counters.mismatched);
+        }
+    }
+
+    /// Whether `reply` answers `packet`: its ID, its opcode, its question, and a form that can be walked over.
+    fn fits(&self, packet: &[u8], reply: &[u8]) -> bool {
+        let Some(header) = Header::read(reply) else { return false };
+        if !header.is_response() || header.opcode() != 0 || reply[..2] != packet[..2] {
+            return false;
+        }
+        if header.counts == [0; 4] && reply.len() == HEADER {
+            // What a server says that could not even read the question, or would not.
+            return matches!(header.rcode(), rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED);
+        }
+        let end = self.question.end;
+        header.counts[0] == 1
+            && reply.get(HEADER..end).is_some_and(|question| same_question(question, &packet[HEADER..end]))
+            && (header.flags & flag::TC != 0 || wire::is_well_formed(reply, end, &header))
+    }
+}
+
+/// Whether two questions are the same, the case of the name aside: some servers lower it, and a client that cares checks it itself.
+fn same_question(one: &[u8], other: &[u8]) -> bool {
+    let tail = one.len().saturating_sub(4);
+    one.len() == other.len() && one[..tail].eq_ignore_ascii_case(&other[..tail]) && one[tail..] == other[tail..]
+}
+
+/// A message with its length in front, as TCP has it (RFC 1035 section 4.2.2).
+pub(super) fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
+    let len =
+        u16::try_from(message.len()).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a DNS message has at most 65535 bytes"))?;
+    Ok([&len.to_be_bytes(), message].concat())
+}

@@ -1,0 +1,138 @@
+//! Forwarding: whom to ask when, and what to pass on. The bytes are the client's one way and the upstream's the other.
+
+use std::{io, sync::Arc, time::Duration};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    counters::Counters,
+    exchange::{Exchange, Transport},
+    respond::Question,
+    upstreams::{Candidates, Upstream, Upstreams},
+    wire::{Header, rcode},
+};
+
+/// After this time without a reply the next upstream is asked, too; the slow one may still answer.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
+/// After this time the client gets SERVFAIL. Below the 5 s after which glibc, musl and Go give up.
+const BUDGET: Duration = Duration::from_secs(4);
+
+/// Passes queries on.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    upstreams: Upstreams,
+    counters: Arc<Counters>,
+    /// One permit per query that waits for an upstream, which also bounds sockets and memory.
+    slots: Semaphore,
+}
+
+/// The client gets SERVFAIL; the counters know why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unanswered;
+
+impl Forwarder {
+    pub(super) fn new(upstreams: Upstreams, counters: Arc<Counters>, slots: usize) -> Self {
+        Self { upstreams, counters, slots: Semaphore::new(slots) }
+    }
+
+    /// The upstream's reply under the client's ID.
+    pub(super) async fn forward(&self, query: &[u8], question: &Question, transport: Transport) -> Result<Vec<u8>, Unanswered> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            Counters::count(&self.counters.overloaded);
+            Counters::count(&self.counters.servfail);
+            return Err(Unanswered);
+        };
+        let exchange = Exchange { query, question, counters: &self.counters };
+        let mut race = Race { exchange: &exchange, transport, last_resort: None };
+        let in_time = tokio::time::timeout(BUDGET, race.run(self.upstreams.candidates())).await;
+        if in_time.is_err() {
+            Counters::count(&self.counters.timeouts);
+        }
+        if let Some(reply) = in_time.ok().flatten().or(race.last_resort) {
+            Counters::count(&self.counters.forwarded);
+            return Ok(reply);
+        }
+        Counters::count(&self.counters.servfail);
+        Err(Unanswered)
+    }
+
+    /// The servers that are asked, and why there are none.
+    pub(super) fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+}
+
+/// The upstreams racing for one query.
+struct Race<'a> {
+    exchange: &'a Exchange<'a>,
+    transport: Transport,
+    /// A reply that another upstream may better.
+    last_resort: Option<Vec<u8>>,
+}
+
+impl Race<'_> {
+    /// The first reply that is not a refusal to serve. Nothing, when every upstream failed at once or the best is a refusal, which is in
+    /// `last_resort`. While some are only silent it goes on for ever, asking them again.
+    async fn run(&mut self, candidates: Candidates) -> Option<Vec<u8>> {
+        let everyone: Vec<_> = candidates.first.iter().chain(&candidates.then).cloned().collect();
+        let mut again = everyone.into_iter().cycle();
+        let mut waiting = candidates.then.into_iter();
+        let mut running: FuturesUnordered<_> =
+            candidates.first.into_iter().map(|upstream| ask(self.exchange, upstream, self.transport)).collect();
+        let mut next = Instant::now() + NEXT_AFTER;
+        loop {
+            let failed = tokio::select! {
+                biased;
+                Some((upstream, result)) = running.next() => match self.judge(&upstream, result) {
+                    Some(reply) => return Some(reply),
+                    None => true,
+                },
+                () = sleep_until(next) => false,
+            };
+            if let Some(upstream) = waiting.next() {
+                running.push(ask(self.exchange, upstream, self.transport));
+            } else if running.is_empty() || (!failed && self.last_resort.is_some()) {
+                return None;
+            } else if failed {
+                continue;
+            } else if let Some(upstream) = again.next() {
+                running.push(ask(self.exchange, upstream, self.transport));
+            }
+            next = Instant::now() + NEXT_AFTER;
+        }
+    }
+
+    /// The reply if it is one to pass on at once.
+    fn judge(&mut self, upstream: &Upstream, result: io::Result<Vec<u8>>) -> Option<Vec<u8>> {
+        match result {
+            Ok(reply) => {
+                upstream.succeeded();
+                let refusal = Header::read(&reply).is_some_and(|header| matches!(header.rcode(), rcode::SERVFAIL | rcode::REFUSED));
+                if !refusal {
+                    return Some(reply);
+                }
+                self.last_resort.get_or_insert(reply);
+            }
+            Err(error) => upstream.failed(&error.to_string()),
+        }
+        None
+    }
+}
+
+/// One exchange, which blames the upstream when it is slow and goes on waiting.
+async fn ask(exchange: &Exchange<'_>, upstream: Arc<Upstream>, transport: Transport) -> (Arc<Upstream>, io::Result<Vec<u8>>) {
+    let run = exchange.run(upstream.address, transport);
+    tokio::pin!(run);
+    let result = match tokio::time::timeout(NEXT_AFTER, &mut run).await {
+        Ok(result) => result,
+        Err(_) => {
+            upstream.failed("no reply within a second");
+            run.await
+        }
+    };
+    (upstream, result)
+}

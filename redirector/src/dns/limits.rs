@@ -1,0 +1,53 @@
+//! How much the shim takes on at a time.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Limits that keep memory and descriptors bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Queries that may wait for upstreams; each has a socket or two.
+    pub(super) forwarded: usize,
+    /// TCP connections of clients, on one address.
+    pub(super) connections: usize,
+}
+
+/// More descriptors than this are never needed.
+const DESCRIPTORS: u64 = 16_384;
+/// Queries that wait for upstreams, where descriptors allow.
+const FORWARDED: u64 = 4096;
+/// TCP connections on one address, where descriptors allow.
+const CONNECTIONS: u64 = 512;
+
+impl Limits {
+    /// What the descriptors of this process allow, its soft limit raised as far as that needs: 1024, which most services inherit, is
+    /// a limit for programs that use select().
+    pub(super) fn of_this_process() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let now = limit.current.unwrap_or(u64::MAX);
+        let wanted = limit.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS);
+        if now >= wanted {
+            return Self::for_descriptors(now);
+        }
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+            Ok(()) => Self::for_descriptors(wanted),
+            Err(_) => Self::for_descriptors(now),
+        }
+    }
+
+    /// Half of them for forwarding, an eighth for connections; the rest is the agent's.
+    fn for_descriptors(descriptors: u64) -> Self {
+        let share = |part: u64, most: u64| usize::try_from((descriptors / part).clamp(16, most)).unwrap_or(16);
+        Self { forwarded: share(4, FORWARDED), connections: share(8, CONNECTIONS) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_mean_few_queries_at_a_time() {
+        assert_eq!(Limits::for_descriptors(256), Limits { forwarded: 64, connections: 32 });
+        assert_eq!(Limits::for_descriptors(u64::MAX), Limits { forwarded: 4096, connections: 512 });
+    }
+}

@@ -1,0 +1,26 @@
+//! The DNS shim: it answers the sources with their virtual addresses and passes everything else on, byte for byte.
+//!
+//! The only place that knows DNS wire format. [`bind`] opens the sockets, [`BoundShim::serve`] answers; [`Publisher::publish`] changes the
+//! answers while it serves. [`answer`] is the decision about one query, a pure function.
+
+mod answers;
+mod bind;
+mod counters;
+mod exchange;
+mod forward;
+mod holder;
+mod limits;
+mod respond;
+mod shim;
+mod tcp;
+mod udp;
+mod upstreams;
+mod wire;
+
+pub use answers::{Answers, Vip};
+pub use bind::BindError;
+pub use counters::DnsCounters;
+pub use holder::Holder;
+pub use respond::{Kind, Outcome, Question, answer};
+pub use shim::{BoundShim, Publisher, ShimSettings, bind};
+pub use wire::Reply;

@@ -1,0 +1,170 @@
+//! The shim as a whole: bound first, then served until told to stop.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    answers::Answers,
+    bind::{BindError, Listener},
+    counters::{Counters, DnsCounters},
+    forward::Forwarder,
+    limits::Limits,
+    respond::{self, Outcome},
+    tcp, udp,
+    upstreams::Upstreams,
+    wire::Reply,
+};
+use crate::{
+    config::Upstream,
+    nameservers::{Nameservers, RESOLV_CONF},
+};
+
+/// How long a query that is being forwarded may go on after the shim was told to stop.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What the shim needs to know.
+#[derive(Clone, Debug)]
+pub struct ShimSettings {
+    /// Where it answers, over UDP and TCP. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Who is asked for names that are not ours.
+    pub upstreams: Vec<Upstream>,
+    /// Time to live of our answers, in seconds.
+    pub ttl: u32,
+}
+
+/// A shim that has its sockets and does not answer yet.
+#[derive(Debug)]
+pub struct BoundShim {
+    listeners: Vec<Listener>,
+    core: Arc<Core>,
+}
+
+/// Gives a shim its answers and reads its counters.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    core: Arc<Core>,
+}
+
+/// What every socket's task shares.
+#[derive(Debug)]
+pub(super) struct Core {
+    answers: ArcSwap<Answers>,
+    ttl: u32,
+    pub(super) counters: Arc<Counters>,
+    pub(super) forwarder: Forwarder,
+    pub(super) limits: Limits,
+    /// Tasks that wait for upstreams.
+    pub(super) tasks: TaskTracker,
+}
+
+/// Binds every address, or none. Nothing is answered before [`BoundShim::serve`] runs; what arrives until then waits in the sockets.
+///
+/// # Errors
+///
+/// [`BindError`], which names the address and what to do, also when there is no upstream left to forward to.
+pub async fn bind(settings: &ShimSettings) -> Result<BoundShim, BindError> {
+    bind_with(settings, Path::new(RESOLV_CONF))
+}
+
+/// As [`bind`], with another file in the place of /etc/resolv.conf.
+pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<BoundShim, BindError> {
+    if settings.listen.is_empty() {
+        return Err(BindError::NoAddress);
+    }
+    let listeners = settings.listen.iter().map(|address| Listener::bind(*address)).collect::<Result<Vec<_>, _>>()?;
+    let own: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+    let named = settings.upstreams.iter().filter_map(|upstream| match upstream {
+        Upstream::Server(server) => Some(*server),
+        Upstream::System => None,
+    });
+    if let Some(server) = named.into_iter().find(|server| own.contains(server)) {
+        return Err(BindError::Loop(server));
+    }
+    let nameservers = Nameservers::with_resolv_conf(settings.upstreams.clone(), own, resolv_conf);
+    if nameservers.current().is_empty() {
+        return Err(BindError::NoUpstream(nameservers.problem().unwrap_or_default()));
+    }
+    let counters = Arc::new(Counters::default());
+    let limits = Limits::of_this_process();
+    let core = Core {
+        answers: ArcSwap::default(),
+        ttl: settings.ttl,
+        counters: Arc::clone(&counters),
+        forwarder: Forwarder::new(Upstreams::new(nameservers), counters, limits.forwarded),
+        limits,
+        tasks: TaskTracker::new(),
+    };
+    Ok(BoundShim { listeners, core: Arc::new(core) })
+}
+
+impl BoundShim {
+    /// The addresses that it answers on, with their true ports, in the order of the settings.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listener| listener.address).collect()
+    }
+
+    /// A handle for publishing answers and reading counters, before and while it serves.
+    pub fn publisher(&self) -> Publisher {
+        Publisher { core: Arc::clone(&self.core) }
+    }
+
+    /// Answers until `shutdown` is cancelled; queries that are being forwarded then have a second to end.
+    ///
+    /// # Errors
+    ///
+    /// When a socket fails for good, or a task of ours panicked.
+    pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        // Dropped on every way out, so that no task of ours outlives this call.
+        let stop = shutdown.child_token();
+        let _stop = stop.clone().drop_guard();
+        let mut sockets = JoinSet::new();
+        for Listener { address, udp, tcp } in self.listeners {
+            sockets.spawn(udp::serve(udp, address, Arc::clone(&self.core), stop.clone()));
+            sockets.spawn(tcp::serve(tcp, address, Arc::clone(&self.core), stop.clone()));
+        }
+        while let Some(ended) = sockets.join_next().await {
+            ended.context("a task of the DNS shim panicked")??;
+        }
+        self.core.tasks.close();
+        if tokio::time::timeout(DRAIN, self.core.tasks.wait()).await.is_err() {
+            tracing::debug!(left = self.core.tasks.len(), "queries were still waiting for an upstream when the DNS shim stopped");
+        }
+        Ok(())
+    }
+}
+
+impl Publisher {
+    /// Makes these the answers, at once and as a whole.
+    pub fn publish(&self, answers: Answers) {
+        self.core.answers.store(Arc::new(answers));
+    }
+
+    /// What the shim did so far.
+    pub fn counters(&self) -> DnsCounters {
+        self.core.counters.snapshot()
+    }
+
+    /// Why forwarding does not or may not work, in words for a person: no server left, or resolv.conf can't be read.
+    pub fn upstream_problem(&self) -> Option<String> {
+        self.core.forwarder.upstreams().nameservers().problem()
+    }
+}
+
+impl Core {
+    /// Decides about a query and counts it. The reply is in `reply` when it is ours.
+    pub(super) fn decide(&self, query: &[u8], reply: &mut Reply) -> Outcome {
+        Counters::count(&self.counters.queries);
+        let outcome = respond::answer(query, &self.answers.load(), self.ttl, reply);
+        match outcome {
+            Outcome::Reply(kind) => self.counters.replied(kind),
+            Outcome::Drop => Counters::count(&self.counters.dropped),
+            Outcome::Forward(_) => {}
+        }
+        outcome
+    }
+}

@@ -1,0 +1,127 @@
+//! Answering over TCP (RFC 7766): several queries on one connection, each answered as soon as its answer is there.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    counters::Counters,
+    exchange::{Transport, framed},
+    respond::{self, Outcome, Question},
+    shim::Core,
+    wire::Reply,
+};
+
+/// A connection on which nothing happens for this long is closed (RFC 7766 section 6.2.3 asks for a few seconds).
+const IDLE: Duration = Duration::from_secs(10);
+/// A client that does not take its replies for this long is cut off.
+const SEND: Duration = Duration::from_secs(5);
+/// Queries of one connection that may wait for upstreams; reading stops meanwhile.
+const PIPELINED: usize = 64;
+/// After accept() failed for want of descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves one listener until `stop` is cancelled.
+pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<Core>, stop: CancellationToken) -> anyhow::Result<()> {
+    let slots = Arc::new(Semaphore::new(core.limits.connections));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%address, %error, "failed to accept a DNS connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            Counters::count(&core.counters.connections_refused);
+            continue;
+        };
+        let (connection, stop) = (Connection::new(stream, Arc::clone(&core)), stop.clone());
+        core.tasks.spawn(async move {
+            let _slot = slot;
+            if let Err(error) = connection.run(stop).await {
+                tracing::debug!(%address, %error, "a DNS connection failed");
+            }
+        });
+    }
+}
+
+/// One client.
+struct Connection {
+    stream: TcpStream,
+    core: Arc<Core>,
+    unread: BytesMut,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, core: Arc<Core>) -> Self {
+        Self { stream, core, unread: BytesMut::new() }
+    }
+
+    /// Until the client has closed and has its replies, nothing happens for a while, or `stop` is cancelled.
+    async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
+        self.stream.set_nodelay(true)?;
+        let core = Arc::clone(&self.core);
+        let mut reply = Reply::new();
+        let mut waiting = FuturesUnordered::new();
+        let mut open = true;
+        while open || !waiting.is_empty() {
+            while waiting.len() < PIPELINED
+                && let Some(query) = self.next_query()
+            {
+                match core.decide(&query, &mut reply) {
+                    Outcome::Drop => return Ok(()),
+                    Outcome::Reply(_) => self.send(reply.as_bytes()).await?,
+                    Outcome::Forward(question) => waiting.push(forward(&core, query, question)),
+                }
+            }
+            tokio::select! {
+                biased;
+                Some(reply) = waiting.next() => self.send(&reply).await?,
+                read = self.stream.read_buf(&mut self.unread), if open && waiting.len() < PIPELINED => open = read? > 0,
+                () = sleep(IDLE), if waiting.is_empty() => return Ok(()),
+                () = stop.cancelled(), if open => open = false,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next whole message among what was read.
+    fn next_query(&mut self) -> Option<Vec<u8>> {
+        let len = usize::from(u16::from_be_bytes(*self.unread.first_chunk()?));
+        let query = self.unread.get(2..2 + len)?.to_vec();
+        self.unread.advance(2 + len);
+        Some(query)
+    }
+
+    async fn send(&mut self, reply: &[u8]) -> io::Result<()> {
+        let sent = timeout(SEND, self.stream.write_all(&framed(reply)?)).await;
+        sent.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies")))
+    }
+}
+
+/// The upstream's reply, or SERVFAIL.
+async fn forward(core: &Core, query: Vec<u8>, question: Question) -> Vec<u8> {
+    match core.forwarder.forward(&query, &question, Transport::Tcp).await {
+        Ok(reply) => reply,
+        Err(_) => {
+            let mut reply = Reply::new();
+            respond::servfail(&query, &mut reply);
+            reply.as_bytes().to_vec()
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The upstreams and how they are doing: one that fails is set aside and, when its time has come, tried next to a good one.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::nameservers::Nameservers;
+
+/// Failures in a row that set an upstream aside. One lost packet does not.
+const PATIENCE: u32 = 2;
+/// For how long an upstream is set aside at first; doubled at each failure since.
+const ASIDE_FIRST: Duration = Duration::from_secs(1);
+/// For how long at most.
+const ASIDE_LONGEST: Duration = Duration::from_secs(30);
+
+/// The servers that queries are forwarded to.
+#[derive(Debug)]
+pub(super) struct Upstreams {
+    nameservers: Nameservers,
+    started: Instant,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    servers: Arc<[SocketAddr]>,
+    upstreams: Vec<Arc<Upstream>>,
+}
+
+/// One server.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) address: SocketAddr,
+    started: Instant,
+    failures: AtomicU32,
+    /// Milliseconds since `started` until which it is set aside.
+    aside_until: AtomicU64,
+}
+
+/// Whom to ask, for one query.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// To be asked at once: the first good one, and those set aside whose time has come.
+    pub(super) first: Vec<Arc<Upstream>>,
+    /// To be asked when those fail or are slow, in this order.
+    pub(super) then: Vec<Arc<Upstream>>,
+}
+
+impl Upstreams {
+    pub(super) fn new(nameservers: Nameservers) -> Self {
+        Self { nameservers, started: Instant::now(), known: Mutex::default() }
+    }
+
+    pub(super) fn nameservers(&self) -> &Nameservers {
+        &self.nameservers
+    }
+
+    /// Whom to ask now. The configured order counts. When every server is set aside, all are asked at once, since a guess beats a
+    /// certain failure.
+    pub(super) fn candidates(&self) -> Candidates {
+        let upstreams = self.upstreams();
+        if upstreams.iter().all(|upstream| upstream.is_aside()) {
+            return Candidates { first: upstreams, then: vec![] };
+        }
+        let mut candidates = Candidates::default();
+        let mut last = Vec::new();
+        let mut good = false;
+        for upstream in upstreams {
+            if !upstream.is_suspect() {
+                let list = if good { &mut candidates.then } else { &mut candidates.first };
+                list.push(upstream);
+                good = true;
+            } else if upstream.claim_trial() {
+                candidates.first.push(upstream);
+            } else {
+                last.push(upstream);
+            }
+        }
+        candidates.then.append(&mut last);
+        candidates
+    }
+
+    /// The servers of now; those that stay keep their record.
+    fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        let servers = self.nameservers.current();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.servers != servers {
+            let old = std::mem::take(&mut known.upstreams);
+            let keep = |address: &SocketAddr| old.iter().find(|upstream| upstream.address == *address).cloned();
+            known.upstreams = servers.iter().map(|at| keep(at).unwrap_or_else(|| Arc::new(Upstream::new(*at, self.started)))).collect();
+            known.servers = servers;
+        }
+        known.upstreams.clone()
+    }
+}
+
+impl Upstream {
+    fn new(address: SocketAddr, started: Instant) -> Self {
+        Self { address, started, failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) }
+    }
+
+    /// It answered.
+    pub(super) fn succeeded(&self) {
+        if self.failures.swap(0, Relaxed) >= PATIENCE {
+            tracing::info!(upstream = %self.address, "the upstream answers again");
+        }
+        self.aside_until.store(0, Relaxed);
+    }
+
+    /// It did not answer in time, or refused the packet.
+    pub(super) fn failed(&self, why: &str) {
+        let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
+        if failures < PATIENCE {
+            return;
+        }
+        let doubled = ASIDE_FIRST.saturating_mul(1 << (failures - PATIENCE).min(8));
+        self.set_aside(doubled.min(ASIDE_LONGEST));
+        if failures == PATIENCE {
+            tracing::warn!(upstream = %self.address, why, "the upstream is set aside");
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.failures.load(Relaxed) >= PATIENCE
+    }
+
+    fn is_aside(&self) -> bool {
+        self.is_suspect() && self.now() < self.aside_until.load(Relaxed)
+    }
+
+    /// Whether its time has come to be tried; true for one caller only, others wait for what comes of it.
+    fn claim_trial(&self) -> bool {
+        let until = self.aside_until.load(Relaxed);
+        let now = self.now();
+        let next = now + millis(ASIDE_FIRST);
+        now >= until && self.aside_until.compare_exchange(until, next, Relaxed, Relaxed).is_ok()
+    }
+
+    fn set_aside(&self, time: Duration) {
+        self.aside_until.fetch_max(self.now() + millis(time), Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.started.elapsed())
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
