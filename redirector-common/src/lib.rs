@@ -1,2 +1,26 @@
+//! What the programs in the kernel and the agent share.
+//!
+//! Layouts are integers and byte arrays, `#[repr(C)]`, with explicit zeroed padding; sizes are asserted at compile time. Byte order
+//! lives in the type. Every decision that both sides must agree on is a pure function in [`decide`], tested on the host.
 #![no_std]
-//! common
+
+pub mod abi;
+pub mod addr;
+pub mod agent;
+pub mod backend;
+pub mod decide;
+pub mod names;
+pub mod origin;
+pub mod route;
+pub mod stats;
+
+/// Marks table types as plain data for aya, and fixes their size: a changed size is a changed ABI.
+macro_rules! table_type {
+    ($type:ty, $size:literal) => {
+        const _: () = assert!(core::mem::size_of::<$type>() == $size);
+        // SAFETY: `repr(C)` or `repr(transparent)` over integers without padding or niches, as the size shows: any bytes are a value.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $type {}
+    };
+}
+pub(crate) use table_type;

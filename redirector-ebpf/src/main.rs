@@ -1,8 +1,73 @@
-//! programs
+//! The programs. Each hook is one attribute, one call, one explicit verdict; decisions are made in `redirector_common::decide`.
+//!
+//! | program | does |
+//! |---|---|
+//! | `rd_connect4`, `rd_connect6` | TCP to the pool: choose a backend, record the origin, rewrite. Everything else: leave |
+//! | `rd_peername4`, `rd_peername6` | tell the socket the peer that it asked for |
+//! | `rd_sockops` | follow each redirected connection: sent, retransmitted, established, closed |
+//! | `rd_release` | see sockets go that never got through |
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "the atomic addition of `maps::add`"), feature(core_intrinsics))]
+
+mod connect;
+mod ctx;
+mod maps;
+mod peername;
+mod release;
+mod sockops;
+
+use aya_ebpf::{
+    macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
+    programs::{SockAddrContext, SockContext, SockOpsContext},
+};
+
+/// The kernel offers some helpers to GPL-compatible programs only.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The call goes on; for hooks that can refuse, the opposite is [`connect::DENY`].
+const ALLOW: i32 = 1;
+
+#[cgroup_sock_addr(connect4)]
+fn rd_connect4(ctx: SockAddrContext) -> i32 {
+    connect::connect4(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn rd_connect6(ctx: SockAddrContext) -> i32 {
+    connect::connect6(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn rd_peername4(ctx: SockAddrContext) -> i32 {
+    peername::peername4(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn rd_peername6(ctx: SockAddrContext) -> i32 {
+    peername::peername6(&ctx);
+    ALLOW
+}
+
+/// Returns 1, always: with 0 the kernel drops the reply of every `sock_ops` program on the socket, a neighbour's included.
+#[sock_ops]
+fn rd_sockops(ctx: SockOpsContext) -> u32 {
+    sockops::follow(&ctx);
+    1
+}
+
+#[cgroup_sock(sock_release)]
+fn rd_release(ctx: SockContext) -> i32 {
+    release::release(&ctx);
+    ALLOW
+}
+
 #[cfg(not(test))]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // The verifier accepts no program that could get here.
     loop {}
 }

@@ -1,0 +1,94 @@
+//! Addresses and ports in network byte order, converted once, at the edge.
+
+use crate::table_type;
+
+/// An IPv4 address whose bytes in memory are in network order, as `bpf_sock_addr.user_ip4` has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Ip4Be(pub u32);
+table_type!(Ip4Be, 4);
+
+impl Ip4Be {
+    /// From `[203, 0, 113, 7]`.
+    pub const fn from_octets(octets: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(octets))
+    }
+
+    /// As `[203, 0, 113, 7]`.
+    pub const fn octets(self) -> [u8; 4] {
+        self.0.to_ne_bytes()
+    }
+
+    /// The address as a number that can be added to: 203.0.113.7 is `0xcb007107`.
+    pub const fn number(self) -> u32 {
+        u32::from_be(self.0)
+    }
+
+    /// The inverse of [`Ip4Be::number`].
+    pub const fn from_number(number: u32) -> Self {
+        Self(number.to_be())
+    }
+}
+
+/// A port whose bytes in memory are in network order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct PortBe(pub u16);
+table_type!(PortBe, 2);
+
+impl PortBe {
+    /// From a port as people write it.
+    pub const fn new(port: u16) -> Self {
+        Self(port.to_be())
+    }
+
+    /// The port as people write it.
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+/// An IPv6 address as four words, each with its bytes in network order, as `bpf_sock_addr.user_ip6` has them. An IPv4 address has its
+/// mapped form, `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Ip6Be(pub [u32; 4]);
+table_type!(Ip6Be, 16);
+
+/// The third word of every IPv4-mapped address.
+pub const MAPPED_WORD: u32 = 0xffff_u32.to_be();
+
+impl Ip6Be {
+    /// `::ffff:a.b.c.d`.
+    pub const fn mapped(ip: Ip4Be) -> Self {
+        Self([0, 0, MAPPED_WORD, ip.0])
+    }
+
+    /// The IPv4 address, if this is a mapped one.
+    pub const fn as_mapped(self) -> Option<Ip4Be> {
+        let [a, b, c, d] = self.0;
+        if a == 0 && b == 0 && c == MAPPED_WORD { Some(Ip4Be(d)) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_stay_in_network_order() {
+        assert_eq!(Ip4Be::from_octets([203, 0, 113, 7]).octets(), [203, 0, 113, 7]);
+        assert_eq!(Ip4Be::from_octets([203, 0, 113, 7]).number(), 0xcb00_7107);
+        assert_eq!(Ip4Be::from_number(0xcb00_7107).octets(), [203, 0, 113, 7]);
+        assert_eq!(PortBe::new(443).0.to_ne_bytes(), [0x01, 0xbb]);
+        assert_eq!(PortBe::new(443).get(), 443);
+    }
+
+    #[test]
+    fn a_mapped_address_is_told_from_every_other() {
+        let ip = Ip4Be::from_octets([198, 18, 0, 1]);
+        assert_eq!(Ip6Be::mapped(ip).as_mapped(), Some(ip));
+        assert_eq!(Ip6Be([0, 0, 0, ip.0]).as_mapped(), None);
+        assert_eq!(Ip6Be([1, 0, MAPPED_WORD, ip.0]).as_mapped(), None);
+    }
+}

@@ -1,0 +1,87 @@
+//! Backends: their numbers, and what the kernel thinks of their health.
+
+use crate::table_type;
+
+/// The number of one backend of one route, an index into the backend tables. 24 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct BackendId(pub u32);
+
+impl BackendId {
+    /// The largest number. 0 stands for "none".
+    pub const MAX: u32 = 0x00ff_ffff;
+    /// No backend: what a fresh origin has.
+    pub const NONE: Self = Self(0);
+}
+
+/// A backend's health in one word, so that it changes in one store: the low 8 bits count consecutive failures, the rest is the time
+/// (`CLOCK_MONOTONIC`, nanoseconds, the low 8 bits cut off) until which it is set aside. 0 is healthy, and needs no clock to be seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Health(pub u64);
+table_type!(Health, 8);
+
+impl Health {
+    /// Nothing known against it.
+    pub const HEALTHY: Self = Self(0);
+    /// The first time-out of a backend that failed, in nanoseconds; each further failure doubles it.
+    pub const FIRST_BACK_OFF_NS: u64 = 1_000_000_000;
+    /// No time-out is longer, in nanoseconds.
+    pub const LONGEST_BACK_OFF_NS: u64 = 30_000_000_000;
+
+    /// Consecutive failures, up to 255.
+    pub const fn failures(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// When it is due again, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub const fn until_ns(self) -> u64 {
+        self.0 & !0xff
+    }
+
+    /// Whether a connect that could go elsewhere stays away from it at `now_ns`.
+    pub const fn is_set_aside(self, now_ns: u64) -> bool {
+        self.0 != 0 && now_ns < self.until_ns()
+    }
+
+    /// The health after one more failure at `now_ns`: set aside for 1, 2, 4, 8, 16, then 30 s.
+    pub const fn after_failure(self, now_ns: u64) -> Self {
+        let shift = if self.failures() > 5 { 5 } else { self.failures() };
+        let wanted = Self::FIRST_BACK_OFF_NS << shift;
+        let back_off = if wanted > Self::LONGEST_BACK_OFF_NS { Self::LONGEST_BACK_OFF_NS } else { wanted };
+        let failures = self.failures().saturating_add(1);
+        Self((now_ns.wrapping_add(back_off) & !0xff) | failures as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_healthy_backend_is_never_set_aside() {
+        assert!(!Health::HEALTHY.is_set_aside(0));
+        assert!(!Health::HEALTHY.is_set_aside(u64::MAX));
+    }
+
+    #[test]
+    fn each_failure_doubles_the_time_out_up_to_thirty_seconds() {
+        let mut health = Health::HEALTHY;
+        for (failures, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30)] {
+            let now = 1000 * SECOND;
+            health = health.after_failure(now);
+            assert_eq!(health.failures(), failures);
+            assert!(health.is_set_aside(now + seconds * SECOND - 256));
+            assert!(!health.is_set_aside(now + seconds * SECOND));
+        }
+    }
+
+    #[test]
+    fn failures_stop_counting_at_255() {
+        let health = (0..1000).fold(Health::HEALTHY, |health, _| health.after_failure(SECOND));
+        assert_eq!(health.failures(), 255);
+        assert!(health.is_set_aside(SECOND));
+    }
+}

@@ -1,0 +1,71 @@
+//! The names of programs, maps and load-time constants: at most 15 bytes each, or the kernel cuts them.
+
+/// Rewrites IPv4 connects.
+pub const CONNECT4: &str = "rd_connect4";
+/// Rewrites IPv6 connects to IPv4-mapped addresses.
+pub const CONNECT6: &str = "rd_connect6";
+/// Tells IPv4 sockets the peer that they asked for.
+pub const PEERNAME4: &str = "rd_peername4";
+/// Tells IPv6 sockets the peer that they asked for.
+pub const PEERNAME6: &str = "rd_peername6";
+/// Follows each redirected connection.
+pub const SOCKOPS: &str = "rd_sockops";
+/// Sees sockets go that never got through.
+pub const RELEASE: &str = "rd_release";
+
+/// Every program, in the order in which an upgrade swaps them: those that read what connect writes first, connect last.
+pub const PROGRAMS: &[&str] = &[PEERNAME4, PEERNAME6, SOCKOPS, RELEASE, CONNECT4, CONNECT6];
+
+/// [`crate::route::RouteEntry`] by index in the pool.
+pub const ROUTES: &str = "RD_ROUTES";
+/// [`crate::route::Slot`]: the blocks that route entries point to.
+pub const SLOTS: &str = "RD_SLOTS";
+/// [`crate::backend::Health`] by backend number.
+pub const HEALTH: &str = "RD_HEALTH";
+/// [`crate::origin::Origin`] by socket.
+pub const ORIGINS: &str = "RD_ORIGINS";
+/// [`crate::stats::RouteStats`] by index in the pool.
+pub const ROUTE_STATS: &str = "RD_ROUTE_STATS";
+/// [`crate::stats::BackendStats`] by backend number.
+pub const BACKEND_STATS: &str = "RD_BKND_STATS";
+/// [`crate::agent::AgentState`], one element.
+pub const AGENT: &str = "RD_AGENT";
+
+/// Every map.
+pub const MAPS: &[&str] = &[ROUTES, SLOTS, HEALTH, ORIGINS, ROUTE_STATS, BACKEND_STATS, AGENT];
+
+/// Load-time constant: the pool's first address, in network order.
+pub const POOL4_BASE: &str = "POOL4_BASE";
+/// Load-time constant: the pool's netmask, in network order.
+pub const POOL4_MASK: &str = "POOL4_MASK";
+/// Load-time constant: 1 when the kernel lets these programs say the errno (`bpf_set_retval`, 6.1 and later).
+pub const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
+
+#[cfg(test)]
+mod tests {
+    use core::mem::size_of;
+
+    use super::*;
+    use crate::{abi, agent, backend, origin, route, stats};
+
+    #[test]
+    fn every_name_fits_in_fifteen_bytes() {
+        for name in PROGRAMS.iter().chain(MAPS) {
+            assert!(name.len() <= 15, "{name}");
+        }
+    }
+
+    #[test]
+    fn layout_is_pinned_to_the_version() {
+        let layout = [
+            size_of::<route::RouteEntry>(),
+            size_of::<route::Slot>(),
+            size_of::<backend::Health>(),
+            size_of::<origin::Origin>(),
+            size_of::<stats::RouteStats>(),
+            size_of::<stats::BackendStats>(),
+            size_of::<agent::AgentState>(),
+        ];
+        assert_eq!((abi::ABI, layout), (1, [8, 8, 8, 40, 112, 72, 24]), "a changed layout needs a new ABI version");
+    }
+}

@@ -1,0 +1,84 @@
+//! Reading and writing the hooks' contexts.
+//!
+//! The verifier (5.10 to 6.18) wants each access to be one load or store at a constant offset of the context pointer. Copying an array out
+//! makes the compiler compute addresses: "dereference of modified ctx ptr". Hence word by word, volatile.
+
+use aya_ebpf::{bindings::bpf_sock_addr, programs::SockAddrContext};
+use redirector_common::addr::{Ip4Be, Ip6Be, PortBe};
+
+macro_rules! read {
+    ($place:expr) => {
+        // SAFETY: the kernel hands every program a valid context; the verifier checks the offset.
+        unsafe { core::ptr::read_volatile(&raw const $place) }
+    };
+}
+macro_rules! write {
+    ($place:expr, $value:expr) => {
+        // SAFETY: as for reading; the verifier checks that the field is writable in this hook.
+        unsafe { core::ptr::write_volatile(&raw mut $place, $value) }
+    };
+}
+pub(crate) use read;
+
+/// Stream sockets of TCP, and of MPTCP whose first subflow carries the connect.
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_MPTCP: u32 = 262;
+
+/// A `connect` or `getpeername` hook's context.
+pub(crate) struct SockAddr(*mut bpf_sock_addr);
+
+impl SockAddr {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &SockAddrContext) -> Self {
+        Self(ctx.sock_addr)
+    }
+
+    /// The address in an IPv4 hook.
+    #[inline(always)]
+    pub(crate) fn ip4(&self) -> Ip4Be {
+        Ip4Be(read!((*self.0).user_ip4))
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_ip4(&self, ip: Ip4Be) {
+        write!((*self.0).user_ip4, ip.0)
+    }
+
+    /// The address in an IPv6 hook.
+    #[inline(always)]
+    pub(crate) fn ip6(&self) -> Ip6Be {
+        Ip6Be([read!((*self.0).user_ip6[0]), read!((*self.0).user_ip6[1]), read!((*self.0).user_ip6[2]), read!((*self.0).user_ip6[3])])
+    }
+
+    /// Replaces the IPv4 address in an IPv4-mapped one.
+    #[inline(always)]
+    pub(crate) fn set_mapped(&self, ip: Ip4Be) {
+        write!((*self.0).user_ip6[3], ip.0)
+    }
+
+    /// The port, in either hook.
+    #[inline(always)]
+    pub(crate) fn port(&self) -> PortBe {
+        PortBe(read!((*self.0).user_port) as u16)
+    }
+
+    /// Four bytes: the verifier rejects a 2-byte write.
+    #[inline(always)]
+    pub(crate) fn set_port(&self, port: PortBe) {
+        write!((*self.0).user_port, u32::from(port.0))
+    }
+
+    /// Whether this is a connect of TCP; UDP probes of a VIP are left alone.
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        let protocol = read!((*self.0).protocol);
+        read!((*self.0).type_) == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+    }
+
+    /// The socket.
+    #[inline(always)]
+    pub(crate) fn sk(&self) -> *mut core::ffi::c_void {
+        read!((*self.0).__bindgen_anon_1.sk).cast()
+    }
+}

@@ -1,0 +1,186 @@
+//! The tables, the load-time constants, and what decisions read of them.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, SkStorage},
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_sk_storage_get},
+    macros::btf_map,
+};
+use redirector_common::{
+    addr::Ip4Be,
+    agent::AgentState,
+    backend::{BackendId, Health},
+    decide::{Pool4, Tables},
+    origin::Origin,
+    route::{RouteEntry, Slot},
+    stats::{BackendStats, RouteStats},
+};
+
+// The sizes here are placeholders: the loader sets them from the pool.
+
+/// See [`redirector_common::names::ROUTES`].
+#[btf_map]
+static RD_ROUTES: Array<RouteEntry, 1> = Array::new();
+
+/// See [`redirector_common::names::SLOTS`].
+#[btf_map]
+static RD_SLOTS: Array<Slot, 1> = Array::new();
+
+/// See [`redirector_common::names::HEALTH`].
+#[btf_map]
+static RD_HEALTH: Array<Health, 1> = Array::new();
+
+/// See [`redirector_common::names::ORIGINS`].
+#[btf_map]
+pub(crate) static RD_ORIGINS: SkStorage<Origin> = SkStorage::new();
+
+/// See [`redirector_common::names::ROUTE_STATS`].
+#[btf_map]
+static RD_ROUTE_STATS: Array<RouteStats, 1> = Array::new();
+
+/// See [`redirector_common::names::BACKEND_STATS`].
+#[btf_map]
+static RD_BKND_STATS: Array<BackendStats, 1> = Array::new();
+
+/// See [`redirector_common::names::AGENT`]. Written and read by agents; pinned beside the tables that it describes.
+#[btf_map]
+static RD_AGENT: Array<AgentState, 1> = Array::new();
+
+#[unsafe(no_mangle)]
+static POOL4_BASE: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static POOL4_MASK: Global<u32> = Global::new(u32::MAX);
+
+#[unsafe(no_mangle)]
+static HAS_SET_RETVAL: Global<u32> = Global::new(0);
+
+/// The pool; the verifier knows it as two constants.
+#[inline(always)]
+pub(crate) fn pool4() -> Pool4 {
+    Pool4 { base: Ip4Be(POOL4_BASE.load()), mask: POOL4_MASK.load() }
+}
+
+/// Whether this kernel lets connect programs say the errno. The verifier drops what stands behind a constant 0, unknown helpers included.
+#[inline(always)]
+pub(crate) fn has_set_retval() -> bool {
+    HAS_SET_RETVAL.load() != 0
+}
+
+/// The tables as decisions read them.
+pub(crate) struct KernelTables;
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn route(&self, index: u32) -> Option<RouteEntry> {
+        // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
+        RD_ROUTES.get_ptr(index).map(|entry| unsafe { read_once(entry) })
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        // SAFETY: as above.
+        RD_SLOTS.get_ptr(index).map(|slot| unsafe { read_once(slot) })
+    }
+
+    #[inline(always)]
+    fn health(&self, id: BackendId) -> Health {
+        // SAFETY: as above.
+        RD_HEALTH.get_ptr(id.0).map_or(Health::HEALTHY, |health| unsafe { read_once(health) })
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: takes nothing, touches nothing of ours.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+/// Reads an 8-byte element in one load. A plain copy may be split into loads of its fields, which a concurrent store can come between.
+///
+/// # Safety
+///
+/// `element` points to 8 readable bytes, aligned to 8.
+#[inline(always)]
+unsafe fn read_once<T: Copy>(element: *const T) -> T {
+    const { assert!(size_of::<T>() == 8) };
+    // SAFETY: the caller's promise; `T` is plain data of 8 bytes.
+    unsafe {
+        let word = core::ptr::read_volatile(element.cast::<u64>());
+        core::mem::transmute_copy(&word)
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: takes nothing, touches nothing of ours.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The origin of a socket, if one was recorded.
+#[inline(always)]
+pub(crate) fn origin(sk: *mut core::ffi::c_void) -> Option<&'static mut Origin> {
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: the helper checks the socket and returns null or the socket's own storage, which lives as long as the socket.
+    unsafe { bpf_sk_storage_get((&raw const RD_ORIGINS).cast_mut().cast(), sk, core::ptr::null_mut(), 0).cast::<Origin>().as_mut() }
+}
+
+/// The counters of route `index`.
+#[inline(always)]
+pub(crate) fn route_stats(index: u32) -> Option<&'static mut RouteStats> {
+    // SAFETY: a map value stays mapped while a program runs; counters are only touched through `add`.
+    RD_ROUTE_STATS.get_ptr_mut(index).and_then(|stats| unsafe { stats.as_mut() })
+}
+
+/// The counters of backend `id`.
+#[inline(always)]
+pub(crate) fn backend_stats(id: BackendId) -> Option<&'static mut BackendStats> {
+    // SAFETY: as above.
+    RD_BKND_STATS.get_ptr_mut(id.0).and_then(|stats| unsafe { stats.as_mut() })
+}
+
+/// Sets backend `id` aside after one more failure.
+#[inline(always)]
+pub(crate) fn blame(id: BackendId) {
+    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+        // SAFETY: a map value stays mapped while a program runs. Two failures at once may count as one; both set the backend aside.
+        unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).after_failure(now_ns())) };
+    }
+}
+
+/// Forgets the failures of backend `id`, since it has just accepted a connect.
+#[inline(always)]
+pub(crate) fn absolve(id: BackendId) {
+    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+        // SAFETY: as above.
+        unsafe {
+            if core::ptr::read_volatile(health).0 != Health::HEALTHY.0 {
+                core::ptr::write_volatile(health, Health::HEALTHY);
+            }
+        }
+    }
+}
+
+/// Adds to a counter, atomically.
+#[inline(always)]
+pub(crate) fn add(counter: &mut u64, amount: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the counter is 8 aligned bytes of a map value; every program touches it this way only. `AtomicU64::fetch_add` does not exist
+    // for this target, which has the addition but, before the instruction set's third version (5.12), no compare-and-swap.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(counter, amount);
+    }
+    // Only for the lints, which run on the host.
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        *counter = counter.wrapping_add(amount);
+    }
+}

@@ -1,0 +1,135 @@
+//! `sock_ops`: each redirected connection from its SYN to its end.
+
+use aya_ebpf::{bindings::bpf_sock_ops, programs::SockOpsContext};
+use redirector_common::{
+    addr::{Ip4Be, Ip6Be, PortBe},
+    origin::Origin,
+};
+
+use crate::{
+    ctx::read,
+    maps::{self, add},
+    release,
+};
+
+// `enum` values of `bpf_sock_ops.op` (uapi/linux/bpf.h).
+const TCP_CONNECT: u32 = 3;
+const ACTIVE_ESTABLISHED: u32 = 4;
+const RTO: u32 = 8;
+const STATE: u32 = 10;
+
+// Which of the optional callbacks a socket wants.
+const RTO_FLAG: u32 = 1;
+const STATE_FLAG: u32 = 4;
+
+// TCP states.
+const TCP_ESTABLISHED: u32 = 1;
+const TCP_SYN_SENT: u32 = 2;
+const TCP_CLOSE: u32 = 7;
+
+const AF_INET: u32 = 2;
+
+#[inline(always)]
+pub(crate) fn follow(ctx: &SockOpsContext) {
+    match ctx.op() {
+        TCP_CONNECT => connecting(ctx),
+        // Only sockets that `connecting` took for ours have the flags: everybody else's cost ends here.
+        ACTIVE_ESTABLISHED | RTO | STATE if ctx.cb_flags() & STATE_FLAG == 0 => {}
+        ACTIVE_ESTABLISHED => established(ctx),
+        RTO => retransmitting(ctx),
+        STATE => moving(ctx),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn origin(ctx: &SockOpsContext) -> Option<&'static mut Origin> {
+    maps::origin(read!((*ctx.ops).__bindgen_anon_2.sk).cast())
+}
+
+/// The SYN is about to leave: the final addresses are known. Asks for the callbacks that tell the rest.
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext) {
+    let Some(origin) = origin(ctx) else { return };
+    let (address, port) = peer(ctx.ops);
+    if origin.phase != Origin::PHASE_CHOSEN || !origin.leads_to(address, port) {
+        return;
+    }
+    origin.phase = Origin::PHASE_CONNECTING;
+    // The helper replaces the flags: those of other programs have to be said again.
+    let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG) as i32);
+}
+
+#[inline(always)]
+fn established(ctx: &SockOpsContext) {
+    let Some(origin) = origin(ctx) else { return };
+    if origin.phase != Origin::PHASE_CONNECTING {
+        return;
+    }
+    origin.phase = Origin::PHASE_ESTABLISHED;
+    maps::absolve(origin.id());
+    if let Some(stats) = maps::route_stats(origin.route) {
+        add(&mut stats.established, 1);
+        add(&mut stats.connect_ns, maps::now_ns().wrapping_sub(origin.started_ns));
+    }
+    if let Some(stats) = maps::backend_stats(origin.id()) {
+        add(&mut stats.established, 1);
+    }
+}
+
+/// The retransmission timer fired; the third argument says whether the kernel gives up. The first time sets the backend aside at once.
+#[inline(always)]
+fn retransmitting(ctx: &SockOpsContext) {
+    let Some(origin) = origin(ctx) else { return };
+    if origin.phase != Origin::PHASE_CONNECTING {
+        return;
+    }
+    origin.marks |= Origin::MARK_RETRANSMITTED;
+    if read!((*ctx.ops).__bindgen_anon_1.args[2]) != 0 {
+        origin.marks |= Origin::MARK_EXPIRED;
+    }
+    release::blame_once(origin);
+}
+
+#[inline(always)]
+fn moving(ctx: &SockOpsContext) {
+    let from = read!((*ctx.ops).__bindgen_anon_1.args[0]);
+    let to = read!((*ctx.ops).__bindgen_anon_1.args[1]);
+    if to != TCP_CLOSE {
+        return;
+    }
+    let Some(origin) = origin(ctx) else { return };
+    if from == TCP_SYN_SENT && origin.phase == Origin::PHASE_CONNECTING {
+        release::settle(origin);
+    } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
+        closed(ctx, origin);
+    }
+}
+
+/// The end of an established connection, with its final counters.
+#[inline(always)]
+fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
+    origin.phase = Origin::PHASE_OVER;
+    if let Some(stats) = maps::route_stats(origin.route) {
+        add(&mut stats.closed, 1);
+        add(&mut stats.rx_bytes, read!((*ctx.ops).bytes_received));
+        add(&mut stats.tx_bytes, read!((*ctx.ops).bytes_acked));
+    }
+    if let Some(stats) = maps::backend_stats(origin.id()) {
+        add(&mut stats.closed, 1);
+    }
+}
+
+/// Where the socket really goes. A dual-stack socket has the mapped address in `remote_ip6`.
+///
+/// Everything is read before anything is decided: from loads in two branches the compiler makes one, at a computed offset, and the verifier
+/// (6.18) says "dereference of modified ctx ptr R7 off=44 disallowed".
+#[inline(always)]
+fn peer(ops: *mut bpf_sock_ops) -> (Ip6Be, PortBe) {
+    let family = read!((*ops).family);
+    let ip4 = Ip4Be(read!((*ops).remote_ip4));
+    let ip6 = Ip6Be([read!((*ops).remote_ip6[0]), read!((*ops).remote_ip6[1]), read!((*ops).remote_ip6[2]), read!((*ops).remote_ip6[3])]);
+    // Network order, in the upper half of the word on a little-endian machine.
+    let port = PortBe((read!((*ops).remote_port) >> 16) as u16);
+    (if family == AF_INET { Ip6Be::mapped(ip4) } else { ip6 }, port)
+}

@@ -1,0 +1,180 @@
+//! Which slots and which backend numbers are free. What was freed last is reused last, so that a program that still reads an old block, or a
+//! connection that still counts for an old backend, meets a stranger as late as possible.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use redirector_common::backend::BackendId;
+
+/// Free stretches of the slot table, handed out in a circle.
+#[derive(Debug)]
+pub(super) struct SlotBlocks {
+    /// Start and length of each free stretch; neighbours are merged.
+    free: BTreeMap<u32, u32>,
+    /// Where the search goes on: behind the last block handed out.
+    cursor: u32,
+}
+
+impl SlotBlocks {
+    pub(super) fn new(slots: u32) -> Self {
+        Self { free: BTreeMap::from([(0, slots)]), cursor: 0 }
+    }
+
+    /// A block of `length` slots, or nothing when no stretch is long enough. A block of no slots is anywhere.
+    pub(super) fn take(&mut self, length: u32) -> Option<u32> {
+        if length == 0 {
+            return Some(0);
+        }
+        let fits = |(&start, &free): (&u32, &u32)| (free >= length).then_some(start);
+        let behind = self.free.range(self.cursor..).find_map(fits);
+        // The stretch that the cursor stands in begins before it.
+        let start = behind.or_else(|| self.free.range(..self.cursor).find_map(fits))?;
+        self.reserve(start..start + length);
+        self.cursor = start + length;
+        Some(start)
+    }
+
+    /// Takes exactly this block, which must be free: for blocks that a previous agent placed. False when it is not free.
+    pub(super) fn reserve(&mut self, block: Range<u32>) -> bool {
+        if block.is_empty() {
+            return true;
+        }
+        let Some((&start, &length)) = self.free.range(..=block.start).next_back() else { return false };
+        let end = start + length;
+        if block.end > end {
+            return false;
+        }
+        self.free.remove(&start);
+        if start < block.start {
+            self.free.insert(start, block.start - start);
+        }
+        if block.end < end {
+            self.free.insert(block.end, end - block.end);
+        }
+        true
+    }
+
+    /// Gives a block back.
+    pub(super) fn free(&mut self, block: Range<u32>) {
+        if block.is_empty() {
+            return;
+        }
+        let (mut start, mut end) = (block.start, block.end);
+        if let Some((&before, &length)) = self.free.range(..start).next_back()
+            && before + length == start
+        {
+            self.free.remove(&before);
+            start = before;
+        }
+        if let Some(length) = self.free.remove(&end) {
+            end += length;
+        }
+        self.free.insert(start, end - start);
+    }
+}
+
+/// Free backend numbers.
+#[derive(Debug)]
+pub(super) struct BackendIds {
+    freed: VecDeque<u32>,
+    /// Numbers from here to the limit were never used.
+    fresh: u32,
+    limit: u32,
+}
+
+impl BackendIds {
+    /// The numbers from 1 up to, and without, `limit`, without those that are `taken` already.
+    pub(super) fn new(limit: u32, taken: impl IntoIterator<Item = u32>) -> Self {
+        let mut taken: Vec<u32> = taken.into_iter().collect();
+        taken.sort_unstable();
+        let fresh = taken.last().map_or(1, |last| last + 1);
+        let freed = (1..fresh).filter(|id| taken.binary_search(id).is_err()).collect();
+        Self { freed, fresh, limit }
+    }
+
+    /// A number that was never used, or else the one that has been free for longest.
+    pub(super) fn take(&mut self) -> Option<BackendId> {
+        if self.fresh < self.limit {
+            self.fresh += 1;
+            return Some(BackendId(self.fresh - 1));
+        }
+        self.freed.pop_front().map(BackendId)
+    }
+
+    /// Gives a number back.
+    pub(super) fn free(&mut self, id: BackendId) {
+        self.freed.push_back(id.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_freed_block_is_reused_only_after_the_rest_of_the_table() {
+        let mut blocks = SlotBlocks::new(12);
+        let first = blocks.take(4).expect("room");
+        blocks.free(first..first + 4);
+        assert_eq!(blocks.take(4), Some(4));
+        assert_eq!(blocks.take(4), Some(8));
+        assert_eq!(blocks.take(4), Some(0));
+        assert_eq!(blocks.take(1), None);
+    }
+
+    #[test]
+    fn neighbours_become_one_stretch_again() {
+        let mut blocks = SlotBlocks::new(9);
+        for expected in [0, 3, 6] {
+            assert_eq!(blocks.take(3), Some(expected));
+        }
+        for start in [0, 6, 3] {
+            blocks.free(start..start + 3);
+        }
+        assert_eq!(blocks.take(9), Some(0));
+    }
+
+    #[test]
+    fn a_number_that_was_freed_last_comes_back_last() {
+        let mut ids = BackendIds::new(4, [2]);
+        assert_eq!(ids.take(), Some(BackendId(3)));
+        assert_eq!(ids.take(), Some(BackendId(1)));
+        assert_eq!(ids.take(), None);
+        ids.free(BackendId(3));
+        ids.free(BackendId(1));
+        assert_eq!((ids.take(), ids.take()), (Some(BackendId(3)), Some(BackendId(1))));
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_never_overlap_and_nothing_is_lost(steps in proptest::collection::vec((any::<bool>(), 0u32..20, any::<prop::sample::Index>()), 0..200)) {
+            const SLOTS: u32 = 300;
+            let mut blocks = SlotBlocks::new(SLOTS);
+            let mut taken: Vec<Range<u32>> = Vec::new();
+            for (take, length, which) in steps {
+                if take || taken.is_empty() {
+                    if let Some(start) = blocks.take(length) && length > 0 {
+                        taken.push(start..start + length);
+                    }
+                } else {
+                    blocks.free(taken.swap_remove(which.index(taken.len())));
+                }
+                let used: BTreeSet<u32> = taken.iter().cloned().flatten().collect();
+                prop_assert_eq!(used.len(), taken.iter().map(|block| block.len()).sum::<usize>());
+                prop_assert!(used.iter().all(|&slot| slot < SLOTS));
+                let free: u32 = blocks.free.values().sum();
+                prop_assert_eq!(free as usize + used.len(), SLOTS as usize);
+            }
+            for block in taken {
+                blocks.free(block);
+            }
+            prop_assert_eq!(blocks.free, BTreeMap::from([(0, SLOTS)]));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Which cgroups to attach to: the hierarchy's mount, paths, globs, and what `auto` stands for.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::DatapathError;
+use crate::config::CgroupSpec;
+
+/// `statfs` magic of cgroup2 (linux/magic.h).
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// The inode of the hierarchy's real root.
+const ROOT_INODE: u64 = 1;
+
+/// Where container runtimes keep their workloads, below the hierarchy's mount. The last one is for Docker with the systemd driver.
+const AUTO: &[&str] = &["kubepods", "kubepods.slice", "docker", "system.slice/docker-*.scope"];
+
+/// A cgroup, by its path on this host and by the number that the kernel knows it by (the folder's inode).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// The folder.
+    pub path: PathBuf,
+    /// The folder's inode number.
+    pub id: u64,
+}
+
+impl Cgroup {
+    fn at(path: &Path) -> Option<Self> {
+        let is_cgroup = rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC);
+        let metadata = fs::metadata(path).ok().filter(|metadata| is_cgroup && metadata.is_dir())?;
+        Some(Self { path: path.to_owned(), id: metadata.ino() })
+    }
+}
+
+/// Where the cgroup2 hierarchy is mounted here: the mount that shows its real root, else (in a container, or a test) the first usable one.
+///
+/// # Errors
+///
+/// [`DatapathError::NoCgroup2`] when none is mounted.
+pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| DatapathError::call("read /proc/self/mountinfo", error))?;
+    let usable: Vec<Cgroup> = cgroup2_mount_points(&mounts).iter().filter_map(|path| Cgroup::at(path)).collect();
+    let root = usable.iter().find(|cgroup| cgroup.id == ROOT_INODE).or(usable.first());
+    root.map(|cgroup| cgroup.path.clone()).ok_or(DatapathError::NoCgroup2)
+}
+
+/// The mount points of cgroup2 in a mountinfo text (proc_pid_mountinfo(5)). Mounts that are hidden by others are among them.
+fn cgroup2_mount_points(mountinfo: &str) -> Vec<PathBuf> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        (after.split(' ').next()? == "cgroup2").then(|| PathBuf::from(unescape(before.split(' ').nth(4).unwrap_or_default())))
+    });
+    mounts.collect()
+}
+
+/// mountinfo writes space, tab, newline and backslash as `\ooo`.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))
+}
+
+/// The cgroups that `specs` stand for right now, each once. Globs may match nothing yet; a plain path must be there.
+///
+/// # Errors
+///
+/// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for a plain path that is not a cgroup.
+pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
+    let mount = cgroup2_mount()?;
+    let mut found = BTreeMap::new();
+    for spec in specs {
+        let cgroups = match spec {
+            CgroupSpec::Auto => auto(&mount),
+            CgroupSpec::Pattern(pattern) => matching(&mount, pattern)?,
+        };
+        found.extend(cgroups.into_iter().map(|cgroup| (cgroup.id, cgroup)));
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The workloads of the container runtimes that are here; on a host without any, everything.
+fn auto(mount: &Path) -> Vec<Cgroup> {
+    let runtimes: Vec<Cgroup> = AUTO.iter().flat_map(|pattern| expand(mount, pattern)).filter_map(|path| Cgroup::at(&path)).collect();
+    if runtimes.is_empty() { Cgroup::at(mount).into_iter().collect() } else { runtimes }
+}
+
+fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
+    let problem = |problem: String| DatapathError::Cgroup { pattern: pattern.to_owned(), problem };
+    let below = match Path::new(pattern).strip_prefix(mount) {
+        Ok(below) => below,
+        Err(_) => Path::new(pattern.trim_start_matches('/')),
+    };
+    let Some(below) = below.to_str() else { return Err(problem("is not UTF-8".into())) };
+    if below.split('/').any(|part| part == "..") {
+        return Err(problem("leaves the hierarchy by `..`".into()));
+    }
+    if let Err(error) = glob::Pattern::new(below) {
+        return Err(problem(format!("is not a glob: {error}")));
+    }
+    let cgroups: Vec<Cgroup> = expand(mount, below).iter().filter_map(|path| Cgroup::at(path)).collect();
+    if cgroups.is_empty() && !below.contains(['*', '?', '[']) {
+        return Err(problem(format!(
+            "is not a cgroup below {}: create it first, or use a glob for one that appears later",
+            mount.display()
+        )));
+    }
+    Ok(cgroups)
+}
+
+/// The paths below `base` that match `pattern`.
+fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
+    let whole = format!("{}/{}", glob::Pattern::escape(&base.to_string_lossy()), pattern.trim_matches('/'));
+    glob::glob(whole.trim_end_matches('/')).map(|paths| paths.flatten().collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup2_is_found_among_the_mounts_wherever_it_is() {
+        let mountinfo = "\
+25 30 0:22 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
+26 25 0:23 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate
+27 25 0:24 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
+99 30 0:23 /a /mnt/with\\040space rw - cgroup2 cgroup2 rw";
+        assert_eq!(cgroup2_mount_points(mountinfo), [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/with space")]);
+    }
+
+    #[test]
+    fn this_host_has_a_cgroup2_hierarchy_and_its_root_can_be_named() {
+        let mount = cgroup2_mount().expect("these tests need cgroup2");
+        let root = cgroups(&[CgroupSpec::Pattern("/".into())]).expect("the root");
+        assert_eq!(root, [Cgroup { path: mount.clone(), id: fs::metadata(&mount).expect("the mount").ino() }]);
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_refused_and_a_glob_is_not() {
+        let missing = cgroups(&[CgroupSpec::Pattern("no-such-cgroup".into())]).expect_err("missing");
+        assert!(missing.to_string().contains("`no-such-cgroup` is not a cgroup below"), "{missing}");
+        assert!(cgroups(&[CgroupSpec::Pattern("../etc".into())]).is_err());
+        assert_eq!(cgroups(&[CgroupSpec::Pattern("no-such-*".into())]).expect("a glob"), []);
+    }
+}

@@ -1,0 +1,108 @@
+//! What can go wrong between us and the kernel.
+
+use std::{io, path::PathBuf};
+
+use ipnet::Ipv4Net;
+
+/// Why the datapath could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// EPERM, with what it probably stands for.
+    #[error("not permitted to {action}: {cause}")]
+    NotPermitted {
+        /// What was tried.
+        action: String,
+        /// Which capability, seccomp profile or limit is the probable cause, and the remedy.
+        cause: String,
+    },
+    /// The kernel has no such thing.
+    #[error("this kernel can't {action}: {source}; `redirector check` tells what it lacks")]
+    Unsupported {
+        /// What was tried.
+        action: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No cgroup2 hierarchy is mounted.
+    #[error(
+        "no cgroup2 hierarchy is mounted here: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or boot with `systemd.unified_cgroup_hierarchy=1`"
+    )]
+    NoCgroup2,
+    /// A cgroup of the configuration that is not there or not a cgroup.
+    #[error("attach.cgroups: `{pattern}` {problem}")]
+    Cgroup {
+        /// As configured.
+        pattern: String,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
+    /// The folder of the pins is not in a bpf file system.
+    #[error("{path} is not in a bpf file system: `mount -t bpf bpf /sys/fs/bpf`, or set `agent.bpffs` to a folder of one")]
+    NotBpffs {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The pins were made by a binary with another version of the tables.
+    #[error(
+        "the loaded datapath has ABI {found}, this binary has {ours}: run the binary that made it, or `redirector unload` first (connects to VIPs are refused until the next start)"
+    )]
+    OtherAbi {
+        /// The version of the pins.
+        found: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// The pins were made for another pool.
+    #[error(
+        "the loaded datapath serves pool {found}, the configuration says {wanted}: set `pool.ipv4 = \"{found}\"` again, or run `redirector unload` first (VIPs change with the pool)"
+    )]
+    OtherPool {
+        /// The pool of the pins.
+        found: Ipv4Net,
+        /// The configured one.
+        wanted: Ipv4Net,
+    },
+    /// A pinned table is not what this binary would make.
+    #[error("the pinned table {path} has {found}, this binary makes {ours}: run `redirector unload` first")]
+    OtherShape {
+        /// The pin.
+        path: PathBuf,
+        /// Its type and sizes.
+        found: String,
+        /// The type and sizes that were expected.
+        ours: String,
+    },
+    /// The plan does not fit into the tables.
+    #[error("{what} of the datapath are used up: {remedy}")]
+    Full {
+        /// Which table.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A call failed for a reason that no variant above names.
+    #[error("failed to {action}")]
+    Call {
+        /// What was tried.
+        action: String,
+        /// What the kernel or aya said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl DatapathError {
+    /// `failed to <action>`, because of `source`.
+    pub(super) fn call(action: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Call { action: action.into(), source: source.into() }
+    }
+
+    /// Whether this kernel or these privileges can't do it, whatever the configuration says: exit code 3.
+    pub fn is_platform(&self) -> bool {
+        matches!(self, Self::NotPermitted { .. } | Self::Unsupported { .. } | Self::NoCgroup2 | Self::NotBpffs { .. })
+    }
+
+    /// Whether the configuration is the cause: exit code 2.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Cgroup { .. } | Self::OtherPool { .. })
+    }
+}

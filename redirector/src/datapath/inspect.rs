@@ -1,0 +1,187 @@
+//! The datapath seen from its pins alone, without an agent; and its removal.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aya::maps::{Array, Map, MapData};
+use ipnet::Ipv4Net;
+use redirector_common::{abi::ABI, agent::AgentState, names, route::RouteEntry};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Attachment, DatapathError, RouteCounters, cgroup2_mount, links,
+    pins::{self, Pins},
+    tables::{self, read},
+};
+
+/// What the pins tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedStatus {
+    /// Version of the tables.
+    pub abi: u32,
+    /// The pool of VIPs.
+    pub pool: String,
+    /// Process id of the agent that wrote last, in its own pid namespace.
+    pub agent_pid: u32,
+    /// Time since that agent's last sign of life; absent before the first.
+    pub heartbeat_age: Option<Duration>,
+    /// The cgroups whose sockets are redirected.
+    pub attachments: Vec<Attachment>,
+    /// The routes in the tables.
+    pub routes: Vec<PinnedRoute>,
+}
+
+/// A route in the tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedRoute {
+    /// Its virtual address.
+    pub vip: IpAddr,
+    /// Its backends' addresses.
+    pub backends: Vec<IpAddr>,
+    /// What became of its connects.
+    pub counters: RouteCounters,
+}
+
+/// What [`unload`] removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Links, one for each program and cgroup.
+    pub links: usize,
+    /// Tables.
+    pub maps: usize,
+    /// Cgroups that nothing of ours is attached to any more.
+    pub cgroups: usize,
+    /// The pool that was served, if the tables said it.
+    pub pool: Option<String>,
+}
+
+/// Reads the pins below `bpffs`; nothing when there are none.
+///
+/// # Errors
+///
+/// [`DatapathError::OtherAbi`] for another version's pins, [`DatapathError::NotPermitted`] without the capability to open them.
+pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
+    let pins = Pins::new(bpffs);
+    if !pins.exist() {
+        return match pins.other_abi() {
+            Some(found) => Err(DatapathError::OtherAbi { found, ours: ABI }),
+            None => Ok(None),
+        };
+    }
+    let Some(agent) = agent_state(&pins)? else { return Ok(None) };
+    let paths = cgroup_paths();
+    Ok(Some(PinnedStatus {
+        abi: agent.abi,
+        pool: pool_of(&agent).to_string(),
+        agent_pid: agent.pid,
+        heartbeat_age: (agent.heartbeat_ns != 0).then(|| Duration::from_nanos(tables::monotonic_ns().saturating_sub(agent.heartbeat_ns))),
+        attachments: links::attachments(&pins, |id| paths.get(&id).cloned()),
+        routes: routes(&pins, &agent)?,
+    }))
+}
+
+fn agent_state(pins: &Pins) -> Result<Option<AgentState>, DatapathError> {
+    if !pins.map(names::AGENT).exists() {
+        return Ok(None);
+    }
+    let agent = read(&open::<AgentState>(pins, names::AGENT)?, names::AGENT, 0)?;
+    Ok((agent.abi != 0).then_some(agent))
+}
+
+fn pool_of(agent: &AgentState) -> Ipv4Net {
+    Ipv4Net::new_assert(agent.pool_base.octets().into(), agent.pool_prefix.min(32) as u8)
+}
+
+fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
+    let entries = open::<RouteEntry>(pins, names::ROUTES)?;
+    let slots = open::<redirector_common::route::Slot>(pins, names::SLOTS)?;
+    let stats = open::<redirector_common::stats::RouteStats>(pins, names::ROUTE_STATS)?;
+    let mut routes = Vec::new();
+    for index in 0..entries.len() {
+        let entry = read(&entries, names::ROUTES, index)?;
+        if !entry.is_present() {
+            continue;
+        }
+        let first = entry.first + u32::from(entry.ports);
+        let backends =
+            (first..first + u32::from(entry.backends)).map(|slot| Ok(IpAddr::from(read(&slots, names::SLOTS, slot)?.address().octets())));
+        routes.push(PinnedRoute {
+            vip: std::net::Ipv4Addr::from_bits(agent.pool_base.number().wrapping_add(index)).into(),
+            backends: backends.collect::<Result<_, DatapathError>>()?,
+            counters: read(&stats, names::ROUTE_STATS, index)?.into(),
+        });
+    }
+    Ok(routes)
+}
+
+fn open<V: aya::Pod>(pins: &Pins, name: &str) -> Result<Array<MapData, V>, DatapathError> {
+    let path = pins.map(name);
+    let data = MapData::from_pin(&path).map_err(|error| match error {
+        aya::maps::MapError::SyscallError(error) => {
+            super::object::from_io(&format!("open the pinned table {}", path.display()), error.io_error)
+        }
+        other => DatapathError::call(format!("open the pinned table {}", path.display()), other),
+    })?;
+    Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(format!("open the pinned table {}", path.display()), error))
+}
+
+/// The path of every cgroup here, by number.
+fn cgroup_paths() -> HashMap<u64, PathBuf> {
+    let mut paths = HashMap::new();
+    let Ok(mount) = cgroup2_mount() else { return paths };
+    let mut open = vec![mount];
+    while let Some(folder) = open.pop() {
+        if let Ok(metadata) = fs::metadata(&folder) {
+            paths.insert(metadata.ino(), folder.clone());
+        }
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        open.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    paths
+}
+
+/// Detaches everything that is pinned below `bpffs` and removes every pin: links first, so that no program outlives its tables' names.
+///
+/// # Errors
+///
+/// The first pin that can't be removed; those before it are gone.
+pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
+    let pins = Pins::new(bpffs);
+    let mut removed = Removed { pool: agent_state(&pins).ok().flatten().map(|agent| pool_of(&agent).to_string()), ..Removed::default() };
+    for version in versions(bpffs) {
+        for cgroup in pins::names_in(&version.join("links")) {
+            let folder = version.join("links").join(cgroup);
+            // Connect last in the order of attaching, so first here.
+            let mut names = pins::names_in(&folder);
+            names.sort_by_key(|name| !name.starts_with("rd_connect"));
+            for name in names {
+                removed.links += usize::from(pins::remove(&folder.join(name))?);
+            }
+            pins::remove_folder(&folder)?;
+            removed.cgroups += 1;
+        }
+        for name in pins::names_in(&version.join("maps")) {
+            removed.maps += usize::from(pins::remove(&version.join("maps").join(name))?);
+        }
+        for folder in [version.join("links"), version.join("maps"), version] {
+            pins::remove_folder(&folder)?;
+        }
+    }
+    if bpffs.is_dir() && pins::names_in(bpffs).is_empty() {
+        // The mount point itself, when the whole bpf file system is ours: that stays.
+        let _ = fs::remove_dir(bpffs);
+    }
+    Ok(removed)
+}
+
+/// The folders of every version of ours.
+fn versions(bpffs: &Path) -> Vec<PathBuf> {
+    let is_version = |name: &String| name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+    pins::names_in(bpffs).into_iter().filter(is_version).map(|name| bpffs.join(name)).collect()
+}

@@ -1,0 +1,182 @@
+//! The embedded programs, and loading them onto new or pinned tables.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Array, MapData, MapError},
+    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+};
+use redirector_common::{abi, addr::Ip4Be, decide::Pool4, names};
+
+use super::{DatapathError, pins::Pins, preflight, status::ProgramStatus};
+use crate::vip::Pool;
+
+/// The programs of this binary, built by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
+
+/// The loaded object.
+pub(super) struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are pinned.
+    pub(super) fn load(pool: &Pool, pins: Option<&Pins>) -> Result<Self, DatapathError> {
+        raise_memlock();
+        let ebpf = load_maps(pool, pins).map_err(|error| from_ebpf("create the tables", error))?;
+        let mut object = Self { ebpf };
+        for name in names::PROGRAMS {
+            load_program(object.program(name)?).map_err(|error| from_program(&format!("load the program {name}"), error))?;
+        }
+        Ok(object)
+    }
+
+    /// The program called `name`.
+    pub(super) fn program(&mut self, name: &str) -> Result<&mut Program, DatapathError> {
+        self.ebpf.program_mut(name).ok_or_else(|| DatapathError::call(format!("find the program {name} in the object"), "not there"))
+    }
+
+    /// Takes a table out of the object.
+    pub(super) fn array<V: aya::Pod>(&mut self, name: &str) -> Result<Array<MapData, V>, DatapathError> {
+        let map =
+            self.ebpf.take_map(name).ok_or_else(|| DatapathError::call(format!("find the table {name} in the object"), "not there"))?;
+        Array::try_from(map).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+    }
+
+    /// What was loaded, with the verifier's figures.
+    pub(super) fn programs(&self) -> Vec<ProgramStatus> {
+        let infos = names::PROGRAMS.iter().filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
+        infos
+            .map(|(name, info)| ProgramStatus {
+                name: (*name).to_owned(),
+                id: info.id(),
+                verified_instructions: info.verified_instruction_count(),
+                jited_bytes: info.size_jitted(),
+            })
+            .collect()
+    }
+}
+
+fn load_maps(pool: &Pool, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
+    let Pool4 { base, mask } = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
+    let has_set_retval = u32::from(preflight::has_set_retval());
+    let mut loader = EbpfLoader::new();
+    loader.override_global(names::POOL4_BASE, &base.0, true).override_global(names::POOL4_MASK, &mask, true).override_global(
+        names::HAS_SET_RETVAL,
+        &has_set_retval,
+        true,
+    );
+    for (name, entries) in sizes(pool) {
+        loader.map_max_entries(name, entries);
+    }
+    for name in names::MAPS {
+        if let Some(pins) = pins {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
+    loader.load(OBJECT)
+}
+
+/// Entries of the tables whose size follows from the pool's.
+pub(super) fn sizes(pool: &Pool) -> [(&'static str, u32); 5] {
+    let addresses = pool.size();
+    let backends = abi::backends(addresses);
+    [
+        (names::ROUTES, addresses),
+        (names::SLOTS, abi::slots(addresses)),
+        (names::HEALTH, backends),
+        (names::ROUTE_STATS, addresses),
+        (names::BACKEND_STATS, backends),
+    ]
+}
+
+fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Attaches a loaded program to a cgroup. `Single` sets no flag at all: as a link, that *is* "multi"; any other mode is EINVAL since 5.7.
+pub(super) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink, DatapathError> {
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    let link = || -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(match program {
+            Program::CgroupSockAddr(program) => {
+                let id = program.attach(cgroup, MODE)?;
+                program.take_link(id)?.try_into()?
+            }
+            Program::CgroupSock(program) => {
+                let id = program.attach(cgroup, MODE)?;
+                program.take_link(id)?.try_into()?
+            }
+            Program::SockOps(program) => {
+                let id = program.attach(cgroup, MODE)?;
+                program.take_link(id)?.try_into()?
+            }
+            _ => return Err(ProgramError::UnexpectedProgramType.into()),
+        })
+    };
+    link().map_err(|error| DatapathError::call("attach", error))
+}
+
+/// Before 5.11 tables count against RLIMIT_MEMLOCK. Where it can't be raised, creating them says EPERM and the error names this cause.
+fn raise_memlock() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    if rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited).is_err() {
+        tracing::debug!("RLIMIT_MEMLOCK stays as it is: only kernels before 5.11 need more");
+    }
+}
+
+fn from_ebpf(action: &str, error: EbpfError) -> DatapathError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => from_io(&format!("create the table {name}"), io_error),
+        EbpfError::MapError(MapError::SyscallError(error)) => from_io(action, error.io_error),
+        EbpfError::ProgramError(error) => from_program(action, error),
+        other => DatapathError::call(action, other),
+    }
+}
+
+fn from_program(action: &str, error: ProgramError) -> DatapathError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            tracing::debug!(%verifier_log, action, "the verifier's log");
+            match io_error.raw_os_error() {
+                Some(libc::EPERM) | Some(libc::ENOSYS) => from_io(action, io_error),
+                _ => DatapathError::Unsupported {
+                    action: action.to_owned(),
+                    source: std::io::Error::new(io_error.kind(), format!("{io_error}: {}", reason(&verifier_log.to_string()))),
+                },
+            }
+        }
+        ProgramError::SyscallError(error) => from_io(action, error.io_error),
+        other => DatapathError::call(action, other),
+    }
+}
+
+/// The verifier says the reason last, before its statistics.
+fn reason(log: &str) -> &str {
+    const STATISTICS: &[&str] = &["processed ", "verification time ", "stack depth "];
+    let is_reason = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    log.lines().rev().find(is_reason).unwrap_or("no verifier log")
+}
+
+pub(super) fn from_io(action: &str, error: std::io::Error) -> DatapathError {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => DatapathError::NotPermitted { action: action.to_owned(), cause: preflight::why_not_permitted() },
+        Some(libc::EINVAL) | Some(libc::ENOSYS) | Some(libc::EOPNOTSUPP) => {
+            DatapathError::Unsupported { action: action.to_owned(), source: error }
+        }
+        _ => DatapathError::call(action, error),
+    }
+}
+
+/// The descriptor of a loaded program.
+pub(super) fn program_fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>, DatapathError> {
+    let fd = program.fd().map_err(|error| DatapathError::call("get a loaded program's descriptor", error))?;
+    // SAFETY: the program owns the descriptor and is borrowed for as long as the result lives.
+    Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_fd().as_raw_fd()) })
+}

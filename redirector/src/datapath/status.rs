@@ -1,0 +1,161 @@
+//! What the datapath tells people and scripts.
+
+use std::{net::IpAddr, time::Duration};
+
+use redirector_common::stats::{BackendStats, RouteStats};
+use serde::{Deserialize, Serialize};
+
+use super::Attachment;
+
+/// What became of a route's connects since its VIP was leased. `started` equals the sum of the six ends and what is in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCounters {
+    /// Connects that were redirected.
+    pub started: u64,
+    /// Connects that a backend accepted.
+    pub established: u64,
+    /// Connects that were answered with a reset.
+    pub refused: u64,
+    /// Connects that were not answered.
+    pub timed_out: u64,
+    /// Connects that the network reported as undeliverable.
+    pub unreachable: u64,
+    /// Connects that the application gave up.
+    pub aborted: u64,
+    /// Connects that never left this host.
+    pub unsent: u64,
+    /// Established connections that have ended since.
+    pub closed: u64,
+    /// Connects that were refused here: unlisted port, no backend.
+    pub denied: u64,
+    /// Connects that were left alone by `on_no_backend = "pass"`.
+    pub passed: u64,
+    /// Connects that were sent to a backend that is set aside, since all were.
+    pub desperate: u64,
+    /// Nanoseconds from connect to established, summed over the established ones.
+    pub connect_ns: u64,
+    /// Bytes received on connections that have ended.
+    pub rx_bytes: u64,
+    /// Bytes acknowledged on connections that have ended.
+    pub tx_bytes: u64,
+}
+
+impl From<RouteStats> for RouteCounters {
+    fn from(s: RouteStats) -> Self {
+        Self {
+            started: s.started,
+            established: s.established,
+            refused: s.refused,
+            timed_out: s.timed_out,
+            unreachable: s.unreachable,
+            aborted: s.aborted,
+            unsent: s.unsent,
+            closed: s.closed,
+            denied: s.denied,
+            passed: s.passed,
+            desperate: s.desperate,
+            connect_ns: s.connect_ns,
+            rx_bytes: s.rx_bytes,
+            tx_bytes: s.tx_bytes,
+        }
+    }
+}
+
+/// What became of one backend's connects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendCounters {
+    /// Connects that were sent here.
+    pub started: u64,
+    /// Connects that it accepted.
+    pub established: u64,
+    /// Connects that were answered with a reset.
+    pub refused: u64,
+    /// Connects that were not answered.
+    pub timed_out: u64,
+    /// Connects that the network reported as undeliverable.
+    pub unreachable: u64,
+    /// Connects that the application gave up.
+    pub aborted: u64,
+    /// Connects that never left this host.
+    pub unsent: u64,
+    /// Established connections that have ended since.
+    pub closed: u64,
+}
+
+impl From<BackendStats> for BackendCounters {
+    fn from(s: BackendStats) -> Self {
+        Self {
+            started: s.started,
+            established: s.established,
+            refused: s.refused,
+            timed_out: s.timed_out,
+            unreachable: s.unreachable,
+            aborted: s.aborted,
+            unsent: s.unsent,
+            closed: s.closed,
+        }
+    }
+}
+
+/// One backend of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its address.
+    pub address: IpAddr,
+    /// Why connects stay away from it; absent while they don't.
+    pub set_aside: Option<SetAside>,
+    /// What became of its connects.
+    pub counters: BackendCounters,
+}
+
+/// A backend that has failed and is not due again yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Consecutive failures, up to 255.
+    pub failures: u8,
+    /// Until connects try it again, in milliseconds.
+    pub retry_in_ms: u64,
+}
+
+/// A backend that has failed and not been seen working since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// The route: its VIP's index.
+    pub index: u32,
+    /// The backend's address.
+    pub address: IpAddr,
+    /// The port that failed last.
+    pub port: u16,
+    /// Consecutive failures, up to 255.
+    pub failures: u8,
+}
+
+/// One loaded program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramStatus {
+    /// Its name.
+    pub name: String,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// Instructions that the verifier looked at (5.16 and later).
+    pub verified_instructions: Option<u32>,
+    /// Bytes of machine code.
+    pub jited_bytes: u32,
+}
+
+/// The datapath as its agent sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the tables.
+    pub abi: u32,
+    /// The pool of VIPs.
+    pub pool: String,
+    /// The loaded programs.
+    pub programs: Vec<ProgramStatus>,
+    /// The cgroups whose sockets are redirected.
+    pub attachments: Vec<Attachment>,
+    /// Routes in the tables.
+    pub routes: usize,
+    /// Time since the agent's last sign of life.
+    pub heartbeat_age: Option<Duration>,
+}

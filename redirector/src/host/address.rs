@@ -1,0 +1,84 @@
+//! The shim's address: added to `lo` where the host lacks it, and removed again.
+
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::Handle;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+
+use super::{HostError, to_io, with_netlink};
+
+/// Addresses of ours carry this label (`ip address` shows it): 15 bytes at most, the device's name first.
+const LABEL: &str = "lo:redirector";
+
+/// The index of `lo` in every network namespace.
+const LO: u32 = 1;
+
+/// What [`ensure_address`] found or did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddedAddress {
+    /// Added to `lo`, or left there by an earlier agent: ours to remove.
+    Ours,
+    /// The host has it: nobody's to remove.
+    Host,
+}
+
+/// Makes sure that the host has `ip`. Loopback and unspecified addresses are always there.
+///
+/// # Errors
+///
+/// [`HostError::Address`] when it can't be added, [`HostError::Netlink`] when the addresses can't be listed.
+pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
+    if ip.is_loopback() || ip.is_unspecified() {
+        return Ok(AddedAddress::Host);
+    }
+    with_netlink(async |handle| {
+        if let Some(existing) = find(&handle, ip).await? {
+            return Ok(if is_ours(&existing) { AddedAddress::Ours } else { AddedAddress::Host });
+        }
+        let length = if ip.is_ipv4() { 32 } else { 128 };
+        let mut request = handle.address().add(LO, ip, length);
+        let message = request.message_mut();
+        if ip.is_ipv4() {
+            message.attributes.push(AddressAttribute::Label(LABEL.into()));
+            // A full-length prefix has no broadcast address; the library adds one that equals the address.
+            message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+        }
+        request.execute().await.map_err(|error| HostError::Address { address: ip, source: to_io(error) })?;
+        Ok(AddedAddress::Ours)
+    })
+    .await
+}
+
+/// Removes `ip` from `lo` if an agent of ours has put it there. True when it has.
+///
+/// # Errors
+///
+/// [`HostError::Netlink`] when the kernel refuses.
+pub async fn remove_address(ip: IpAddr) -> Result<bool, HostError> {
+    with_netlink(async |handle| {
+        let Some(existing) = find(&handle, ip).await?.filter(is_ours) else { return Ok(false) };
+        let removed = handle.address().del(existing).execute().await;
+        removed.map_err(|error| HostError::netlink(format!("remove {ip} from lo"), error))?;
+        Ok(true)
+    })
+    .await
+}
+
+async fn find(handle: &Handle, ip: IpAddr) -> Result<Option<AddressMessage>, HostError> {
+    let listed: Result<Vec<AddressMessage>, _> = handle.address().get().execute().try_collect().await;
+    let addresses = listed.map_err(|error| HostError::netlink("list the addresses of this host", error))?;
+    let has = |message: &AddressMessage| {
+        message.attributes.iter().any(|attribute| match attribute {
+            AddressAttribute::Local(address) | AddressAttribute::Address(address) => *address == ip,
+            _ => false,
+        })
+    };
+    Ok(addresses.into_iter().find(has))
+}
+
+/// IPv6 addresses have no labels; one on `lo` with a full-length prefix can only be ours or be missed by nobody.
+fn is_ours(message: &AddressMessage) -> bool {
+    let labelled = message.attributes.iter().any(|attribute| matches!(attribute, AddressAttribute::Label(label) if label == LABEL));
+    labelled || (message.header.index == LO && message.header.prefix_len == 128)
+}

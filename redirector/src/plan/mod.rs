@@ -1,0 +1,107 @@
+//! What the kernel's tables are to hold, and the difference between two such plans. Pure: nothing here reads or writes anything.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::route::{OnNoBackend, PortPair};
+
+/// One route as the tables are to hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRoute {
+    /// The ports that the route lists; empty: every port, unchanged.
+    pub ports: Vec<PortPair>,
+    /// The destination's addresses. `None`: not known yet, so whatever the tables hold for this VIP stays.
+    pub backends: Option<Vec<IpAddr>>,
+    /// What a connect gets that can't be redirected.
+    pub on_no_backend: OnNoBackend,
+}
+
+/// Everything that the tables are to hold, by VIP index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The routes by the index of their VIP in the pool.
+    pub routes: BTreeMap<u32, PlannedRoute>,
+}
+
+/// One step from a plan to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The VIP gets this route, in the place of any that it has.
+    Put {
+        /// The VIP's index.
+        index: u32,
+        /// Its route.
+        route: PlannedRoute,
+    },
+    /// The VIP has no route any more.
+    Withdraw {
+        /// The VIP's index.
+        index: u32,
+    },
+}
+
+/// The steps from `old` to `new`: routes that appear or differ first, then those that go, so that no step leaves a gap that the next one closes.
+pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
+    let put = new.routes.iter().filter(|(index, route)| !old.routes.get(index).is_some_and(|old| stands_for(old, route)));
+    let withdraw = old.routes.keys().filter(|index| !new.routes.contains_key(index));
+    put.map(|(&index, route)| Change::Put { index, route: route.clone() })
+        .chain(withdraw.map(|&index| Change::Withdraw { index }))
+        .collect()
+}
+
+/// Whether `old` in the tables is all that `new` asks for. Backends that are not known yet ask for nothing.
+fn stands_for(old: &PlannedRoute, new: &PlannedRoute) -> bool {
+    old.ports == new.ports && old.on_no_backend == new.on_no_backend && (new.backends.is_none() || old.backends == new.backends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(backends: Option<&[[u8; 4]]>) -> PlannedRoute {
+        PlannedRoute {
+            ports: vec![PortPair { client: 443, destination: 443 }],
+            backends: backends.map(|list| list.iter().map(|&octets| IpAddr::from(octets)).collect()),
+            on_no_backend: OnNoBackend::Refuse,
+        }
+    }
+
+    fn plan(routes: &[(u32, PlannedRoute)]) -> Plan {
+        Plan { routes: routes.iter().cloned().collect() }
+    }
+
+    const ONE: &[[u8; 4]] = &[[203, 0, 113, 7]];
+    const TWO: &[[u8; 4]] = &[[203, 0, 113, 7], [203, 0, 113, 8]];
+
+    #[test]
+    fn equal_plans_have_no_difference() {
+        let one = plan(&[(1, route(Some(ONE))), (2, route(Some(TWO)))]);
+        assert_eq!(diff(&one, &one), []);
+    }
+
+    #[test]
+    fn what_is_new_or_different_is_put_and_what_is_gone_is_withdrawn_last() {
+        let old = plan(&[(1, route(Some(ONE))), (2, route(Some(ONE))), (3, route(Some(ONE)))]);
+        let new = plan(&[(2, route(Some(ONE))), (3, route(Some(TWO))), (4, route(Some(ONE)))]);
+        assert_eq!(
+            diff(&old, &new),
+            [
+                Change::Put { index: 3, route: route(Some(TWO)) },
+                Change::Put { index: 4, route: route(Some(ONE)) },
+                Change::Withdraw { index: 1 }
+            ]
+        );
+    }
+
+    #[test]
+    fn backends_that_are_not_known_yet_change_nothing_that_serves() {
+        let serving = plan(&[(1, route(Some(TWO)))]);
+        assert_eq!(diff(&serving, &plan(&[(1, route(None))])), []);
+        assert_eq!(diff(&Plan::default(), &plan(&[(1, route(None))])), [Change::Put { index: 1, route: route(None) }]);
+    }
+
+    #[test]
+    fn a_known_empty_set_is_a_change() {
+        let serving = plan(&[(1, route(Some(TWO)))]);
+        assert_eq!(diff(&serving, &plan(&[(1, route(Some(&[])))])), [Change::Put { index: 1, route: route(Some(&[])) }]);
+    }
+}
