@@ -194,7 +194,7 @@ impl Owner {
 
     /// Sends a probe to every backend that has failed.
     fn knock(&mut self) {
-        match self.live.datapath.suspects() {
+        match self.live.datapath.set_aside() {
             Ok(suspects) => self.probes.send(suspects, self.config.health.connect_timeout),
             Err(error) => warn!("failed to read which backends have failed: {}", error_chain(&error)),
         }
