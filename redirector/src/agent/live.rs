@@ -37,7 +37,14 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(routes: RouteSet, leases: Leases, datapath: Datapath, follower: Follower, publisher: Option<Publisher>, pool: Pool) -> Self {
+    pub(super) fn new(
+        routes: RouteSet,
+        leases: Leases,
+        datapath: Datapath,
+        follower: Follower,
+        publisher: Option<Publisher>,
+        pool: Pool,
+    ) -> Self {
         Self {
             routes,
             leases,
@@ -51,6 +58,14 @@ impl Live {
             replaced: BTreeSet::new(),
             changes: 0,
         }
+    }
+
+    /// Gives a VIP to every route that has none.
+    ///
+    /// # Errors
+    /// When the pool is too small, or the leases can't be written.
+    pub(super) fn lease_all(&mut self) -> Result<(), crate::vip::LeaseError> {
+        self.leases.lease_all(self.routes.iter().map(|entry| &entry.route.source))
     }
 
     /// Follows the destinations of the routes that there are now.
@@ -100,9 +115,10 @@ impl Live {
 
         // DNS first for what goes, so that nobody is given a VIP that is about to lead nowhere.
         let kept = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &wanted, &self.pool);
-        let going: Vec<_> = self.published.iter().filter(|(source, vip)| kept.get(*source) != Some(vip)).map(|(source, _)| source.clone()).collect();
+        let going: Vec<_> =
+            self.published.iter().filter(|(source, vip)| kept.get(*source) != Some(vip)).map(|(source, _)| source.clone()).collect();
         if !going.is_empty() {
-            going.iter().for_each(|source| drop(self.published.remove(source)));
+            self.published.retain(|source, _| !going.contains(source));
             self.publish();
         }
 
@@ -157,8 +173,14 @@ impl Live {
     }
 }
 
-/// An error with its causes on one line.
-pub(super) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string);
-    std::iter::once(error.to_string()).chain(causes).collect::<Vec<_>>().join(": ")
+/// An error with its causes on one line. A cause that the text above it quotes already is not said twice.
+pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }

@@ -34,7 +34,7 @@ pub enum LockError {
 
 /// The lock of a run directory, held until it is dropped or the process dies, however it dies.
 #[derive(Debug)]
-pub struct Lock {
+pub(super) struct Lock {
     _file: File,
     pid_file: PathBuf,
 }
@@ -44,7 +44,7 @@ impl Lock {
     ///
     /// # Errors
     /// When another agent holds it (named by its pid), or a file can't be written.
-    pub fn take(run_dir: &Path) -> Result<Self, LockError> {
+    pub(super) fn take(run_dir: &Path) -> Result<Self, LockError> {
         let (path, pid_file) = (run_dir.join("agent.lock"), run_dir.join("agent.pid"));
         let failed = |verb, path: &Path| {
             let path = path.to_owned();

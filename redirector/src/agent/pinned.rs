@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use super::{problems, view};
 use crate::{
     control::api,
-    datapath::{self, DatapathError, PinnedRoute, PinnedStatus},
+    datapath::{self, DatapathError, PinnedStatus},
     route::SourceName,
 };
 
@@ -52,34 +52,33 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path) -> api::DatapathInfo {
 
 fn routes(pinned: &PinnedStatus, names: &BTreeMap<u32, SourceName>) -> Vec<api::RouteView> {
     let base = pinned.pool.parse::<Ipv4Net>().map_or(0, |pool| pool.network().to_bits());
-    let mut routes: Vec<_> = pinned.routes.iter().map(|route| view_of(route, base, names)).collect();
+    let view = pinned.routes.iter().map(|route| {
+        let vip = vip(route.vip, base);
+        api::RouteView {
+            source: names.get(&vip.index).cloned(),
+            vip,
+            made_by: None,
+            definition: None,
+            live: true,
+            resolution: None,
+            backends: route.backends.iter().map(backend).collect(),
+            counters: Some(view::counters(route.counters)),
+        }
+    });
+    let mut routes: Vec<_> = view.collect();
     routes.sort_by(|one, other| (&one.source, one.vip.index).cmp(&(&other.source, other.vip.index)));
     routes
 }
 
-fn view_of(route: &PinnedRoute, base: u32, names: &BTreeMap<u32, SourceName>) -> api::RouteView {
-    let ipv4 = match route.vip {
-        IpAddr::V4(vip) => Some(vip),
-        IpAddr::V6(_) => None,
-    };
-    let index = ipv4.map_or(0, |vip| vip.to_bits().wrapping_sub(base));
-    let backend = |&address: &IpAddr| api::BackendView {
-        address,
-        state: api::BackendState::Eligible,
-        failures: 0,
-        retry_in_ms: None,
-        counters: None,
-    };
-    api::RouteView {
-        source: names.get(&index).cloned(),
-        vip: api::VipView { index, ipv4, ipv6: None },
-        made_by: None,
-        definition: None,
-        live: true,
-        resolution: None,
-        backends: route.backends.iter().map(backend).collect(),
-        counters: Some(view::counters(route.counters)),
+fn vip(address: IpAddr, base: u32) -> api::VipView {
+    match address {
+        IpAddr::V4(vip) => api::VipView { index: vip.to_bits().wrapping_sub(base), ipv4: Some(vip), ipv6: None },
+        IpAddr::V6(vip) => api::VipView { index: 0, ipv4: None, ipv6: Some(vip) },
     }
+}
+
+fn backend(&address: &IpAddr) -> api::BackendView {
+    api::BackendView { address, state: api::BackendState::Eligible, failures: 0, retry_in_ms: None, counters: None }
 }
 
 /// Which source has which VIP, as far as the file can be read. Opening it as the agent does could write it.

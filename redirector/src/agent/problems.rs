@@ -34,7 +34,11 @@ fn of_agent(owner: &Owner) -> Vec<Problem> {
         note("not_in_kernel", format!("the kernel did not take a change of the routes: {refused}"), Some("the agent goes on trying"));
     }
     if let Some(error) = &owner.attached.error {
-        note("not_attached", format!("attaching failed: {error}"), Some("the agent goes on trying; `redirector check` tells what this host lacks"));
+        note(
+            "not_attached",
+            format!("attaching failed: {error}"),
+            Some("the agent goes on trying; `redirector check` tells what this host lacks"),
+        );
     } else if owner.attached.list.is_empty() {
         let remedy = "set attach.cgroups, or start a container: the agent looks again every 2 s";
         note("not_attached", "no cgroup matches attach.cgroups, so nothing is redirected".into(), Some(remedy));
@@ -78,7 +82,12 @@ pub(super) fn of_view(route: &RouteView) -> Vec<Problem> {
             many => format!("the kernel keeps the last {}", addresses(many)),
         };
         let message = format!("{destination}, the destination of {name}, does not resolve ({error}): {serves}");
-        problems.push(problem("unresolved", true, message, Some("check the name, and the resolver that is asked for it (resolver, dns.upstreams)")));
+        problems.push(problem(
+            "unresolved",
+            true,
+            message,
+            Some("check the name, and the resolver that is asked for it (resolver, dns.upstreams)"),
+        ));
     } else if route.backends.is_empty() && route.resolution.is_some() {
         let message = format!("{destination}, the destination of {name}, has no address");
         problems.push(problem("no_backends", true, message, Some("check the name's A records")));
@@ -98,7 +107,11 @@ fn set_aside(route: &RouteView, name: &str, problem: &dyn Fn(&str, bool, String,
     }
     if aside.len() == route.backends.len() {
         let message = match aside.as_slice() {
-            [only] => format!("{}, the only backend of {name}, is set aside after {}: it is tried all the same", only.address, failures(only.failures)),
+            [only] => format!(
+                "{}, the only backend of {name}, is set aside after {}: it is tried all the same",
+                only.address,
+                failures(only.failures)
+            ),
             all => format!("all {} backends of {name} are set aside: they are tried all the same", all.len()),
         };
         let remedy = "is this node's egress address on the load balancer's allowlist? `redirector route show` tells refused from timed out";

@@ -2,7 +2,14 @@
 
 use std::{fmt, io};
 
-use crate::control::{ClientError, ErrorCode};
+use crate::{
+    config::ConfigErrors,
+    control::{ClientError, ErrorCode},
+    datapath::DatapathError,
+    dns::BindError,
+    host::HostError,
+    route::{RouteProblems, import::ImportError},
+};
 
 /// How an invocation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +75,53 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             _ => Exit::Failed,
         });
     }
-    // Whoever read our output has gone: nothing is wrong with us.
-    cause.downcast_ref::<io::Error>().filter(|error| error.kind() == io::ErrorKind::BrokenPipe).map(|_| Exit::Done)
+    if let Some(datapath) = cause.downcast_ref::<DatapathError>() {
+        return match datapath {
+            error if error.is_platform() => Some(Exit::Unsupported),
+            error if error.is_configuration() => Some(Exit::Usage),
+            _ => Some(Exit::Failed),
+        };
+    }
+    if let Some(bind) = cause.downcast_ref::<BindError>() {
+        return match bind {
+            BindError::NotPermitted { .. } => Some(Exit::Unsupported),
+            BindError::NoAddress | BindError::Unspecified(_) | BindError::Loop(_) => Some(Exit::Usage),
+            _ => Some(Exit::Failed),
+        };
+    }
+    if cause.is::<ConfigErrors>()
+        || cause.is::<ImportError>()
+        || cause.is::<RouteProblems>()
+        || matches!(cause.downcast_ref(), Some(HostError::PoolIsRouted { .. }))
+    {
+        return Some(Exit::Usage);
+    }
+    let io = cause.downcast_ref::<io::Error>()?;
+    match io.kind() {
+        // Whoever read our output has gone: nothing is wrong with us.
+        io::ErrorKind::BrokenPipe => Some(Exit::Done),
+        io::ErrorKind::PermissionDenied => Some(Exit::Unsupported),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn the_cause_decides_the_code_however_deep_it_is() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(Exit::of(&anyhow::Error::from(denied).context("failed to open x").context("failed to start")), Exit::Unsupported);
+        let gone: anyhow::Result<()> = Err(io::Error::from(io::ErrorKind::BrokenPipe)).context("failed to write the table");
+        assert_eq!(Exit::of(&gone.expect_err("an error")), Exit::Done);
+        assert_eq!(Exit::of(&Exit::Absent.because("nothing here").context("failed to ask")), Exit::Absent);
+        assert_eq!(Exit::of(&DatapathError::NoCgroup2.into()), Exit::Unsupported);
+        let refused = |code| ClientError::Refused(crate::control::ApiError::new(code, "no")).into();
+        assert_eq!(Exit::of(&refused(ErrorCode::Invalid)), Exit::Usage);
+        assert_eq!(Exit::of(&refused(ErrorCode::Conflict)), Exit::Failed);
+        assert_eq!(Exit::of(&anyhow::anyhow!("whatever")), Exit::Failed);
+    }
 }

@@ -14,7 +14,7 @@ use super::{Exit, env::Env};
   redirector completions bash > /etc/bash_completion.d/redirector
   redirector completions zsh > \"${fpath[1]}/_redirector\"
   redirector completions fish > ~/.config/fish/completions/redirector.fish")]
-pub struct Completions {
+pub(super) struct Completions {
     /// The shell
     shell: Shell,
 }
@@ -32,7 +32,7 @@ impl Completions {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector man /usr/local/share/man/man1")]
-pub struct Man {
+pub(super) struct Man {
     /// Where to write them; made if it is missing
     directory: PathBuf,
 }

@@ -111,7 +111,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
     ended.unwrap_or_else(|error| {
         let exit = Exit::of(&error);
         if exit != Exit::Done {
-            let _ = writeln!(env.err, "redirector: {error:#}");
+            let _ = writeln!(env.err, "redirector: {}", crate::agent::error_chain(error.as_ref()));
         }
         exit
     })

@@ -11,7 +11,7 @@ use super::env::Env;
 
 /// How what was read is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// For a person.
     #[default]
     Table,
@@ -23,15 +23,20 @@ pub enum Format {
 
 /// `-o table|json|yaml`.
 #[derive(Args, Clone, Copy, Debug, Default)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// How to print it
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    pub format: Format,
+    pub(super) format: Format,
 }
 
 impl OutputArgs {
     /// Prints `value`, or what `table` writes.
-    pub fn print(self, env: &mut Env<'_>, value: &impl Serialize, table: impl FnOnce(&mut Env<'_>) -> std::io::Result<()>) -> anyhow::Result<()> {
+    pub(super) fn print(
+        self,
+        env: &mut Env<'_>,
+        value: &impl Serialize,
+        table: impl FnOnce(&mut Env<'_>) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
         match self.format {
             Format::Table => table(env)?,
             Format::Json => writeln!(env.out, "{}", serde_json::to_string_pretty(value).context("failed to write JSON")?)?,
@@ -43,14 +48,18 @@ impl OutputArgs {
 }
 
 /// An empty table without borders, two blanks between columns.
-pub fn table<const N: usize>(env: &Env<'_>, header: [&str; N]) -> Table {
+pub(super) fn table<const N: usize>(env: &Env<'_>, header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.to_vec());
     match env.width {
         Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
-    if env.colour { table.enforce_styling() } else { table.force_no_tty() };
+    if env.colour {
+        table.enforce_styling()
+    } else {
+        table.force_no_tty()
+    };
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -58,12 +67,12 @@ pub fn table<const N: usize>(env: &Env<'_>, header: [&str; N]) -> Table {
 }
 
 /// Writes a table without the blanks at the end of lines.
-pub fn write_table(out: &mut dyn Write, table: &Table) -> std::io::Result<()> {
+pub(super) fn write_table(out: &mut dyn Write, table: &Table) -> std::io::Result<()> {
     table.lines().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
 }
 
 /// A length of time for a person: its two largest units.
-pub fn span(length: Duration) -> String {
+pub(super) fn span(length: Duration) -> String {
     let seconds = length.as_secs();
     match seconds {
         0 => format!("{} ms", length.as_millis()),
@@ -75,7 +84,7 @@ pub fn span(length: Duration) -> String {
 }
 
 /// A number of bytes for a person.
-pub fn bytes(number: u64) -> String {
+pub(super) fn bytes(number: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = number as f64;
     let mut unit = 0;

@@ -18,9 +18,7 @@ impl Place {
     /// to be found, as far as its `[agent]` table can be read.
     pub(super) fn find(config: &Path) -> Self {
         match crate::config::load(config) {
-            Ok(config) => {
-                Self { run_dir: config.agent.run_dir, state_dir: config.agent.state_dir, bpffs: config.agent.bpffs }
-            }
+            Ok(config) => Self { run_dir: config.agent.run_dir, state_dir: config.agent.state_dir, bpffs: config.agent.bpffs },
             Err(_) => Self::leniently(config),
         }
     }

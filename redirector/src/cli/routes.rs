@@ -84,7 +84,10 @@ pub(super) fn show(env: &mut Env<'_>, route: &RouteView) -> io::Result<()> {
     line("addresses", &resolution_words(route))?;
     if let Some(counters) = &route.counters {
         line("connects", &counter_words(counters))?;
-        line("traffic", &format!("{} received, {} sent, on connections that have ended", bytes(counters.rx_bytes), bytes(counters.tx_bytes)))?;
+        line(
+            "traffic",
+            &format!("{} received, {} sent, on connections that have ended", bytes(counters.rx_bytes), bytes(counters.tx_bytes)),
+        )?;
     }
     if route.backends.is_empty() {
         return writeln!(env.out, "\n  no backend: {}", without_backend(route));

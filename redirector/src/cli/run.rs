@@ -15,7 +15,7 @@ use crate::agent;
 
 SIGHUP, or a changed file, reloads the configuration; a file with an error changes nothing. SIGTERM ends the agent and leaves the programs
 in the kernel, where they go on redirecting; `redirector unload` removes them.")]
-pub struct Run {
+pub(super) struct Run {
     /// The least severe messages that are logged: error, warn, info, debug, trace, or a filter such as redirector::dns=debug
     #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]
     log_level: String,
@@ -36,7 +36,8 @@ impl Run {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         // Read before the log starts, so that a wrong file is told as every command tells it.
         let config = crate::config::load(&context.config)?;
-        agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable).map_err(|error| Exit::Usage.because(error.to_string()))?;
+        agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)
+            .map_err(|error| Exit::Usage.because(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -27,7 +27,7 @@ use crate::{
   redirector status -o json | jq -r '.problems[].message'
 
 Exit codes: 0 all is well, 1 something is degraded (it says what), 4 no agent and nothing of it in the kernel.")]
-pub struct Status {
+pub(super) struct Status {
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -89,14 +89,20 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     }
     if let Some(dns) = &status.dns {
         let listen: Vec<_> = dns.listen.iter().map(ToString::to_string).collect();
-        line("dns", format!("{} {} {}", listen.join(", "), if listen.len() == 1 { "answers" } else { "answer" }, count(dns.names, "name")))?;
+        line(
+            "dns",
+            format!("{} {} {}", listen.join(", "), if listen.len() == 1 { "answers" } else { "answer" }, count(dns.names, "name")),
+        )?;
     }
     let Some(datapath) = &status.datapath else { return line("datapath", "not loaded".into()) };
     let heartbeat = match datapath.heartbeat_age_ms {
         Some(age) => format!("heartbeat {} ago", span(Duration::from_millis(age))),
         None => "no heartbeat yet".into(),
     };
-    line("datapath", format!("ABI {}, {} at {}, {heartbeat}", datapath.abi, count(datapath.programs.len(), "program"), datapath.pins.display()))?;
+    line(
+        "datapath",
+        format!("ABI {}, {} at {}, {heartbeat}", datapath.abi, count(datapath.programs.len(), "program"), datapath.pins.display()),
+    )?;
     line("pool", datapath.pool_ipv6.iter().fold(datapath.pool_ipv4.clone(), |v4, v6| format!("{v4}, {v6}")))?;
     for (number, at) in datapath.attachments.iter().enumerate() {
         let cgroup = at.cgroup.as_ref().map_or_else(|| format!("cgroup {}", at.cgroup_id), |path| path.display().to_string());

@@ -96,7 +96,7 @@ impl Client {
     }
 
     /// `PATCH /v1/routes/{source}` with what is to change.
-    pub async fn set(&self, source: &SourceName, patch: &serde_json::Map<String, serde_json::Value>) -> Result<api::Changed, ClientError> {
+    pub async fn set(&self, source: &SourceName, patch: &RoutePatch) -> Result<api::Changed, ClientError> {
         self.send(Method::PATCH, &route_path(source), Some(patch)).await
     }
 

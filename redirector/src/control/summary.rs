@@ -16,11 +16,9 @@ impl Status {
         let mut words = match (&self.agent, &self.datapath) {
             (_, None) => "nothing is loaded into the kernel".to_owned(),
             (Some(_), _) => format!("redirecting {} for {}", count(live, "route"), count(cgroups, "cgroup")),
-            (None, _) => format!(
-                "no agent runs; the pinned datapath goes on redirecting {} for {}",
-                count(live, "route"),
-                count(cgroups, "cgroup")
-            ),
+            (None, _) => {
+                format!("no agent runs; the pinned datapath goes on redirecting {} for {}", count(live, "route"), count(cgroups, "cgroup"))
+            }
         };
         let set_aside =
             self.routes.iter().flat_map(|route| &route.backends).filter(|backend| backend.state == BackendState::SetAside).count();

@@ -1,7 +1,7 @@
 //! `route import` and `route export`.
 
 use std::{
-    io::{Read, Write},
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -30,7 +30,7 @@ const LARGEST_FILE: u64 = 32 << 20;
 
 Takes `executorPrivateDNS.routes` (source, destination, resolverIP) as it stands in a larger YAML file, the [[routes]] of a TOML file, or
 JSON. All routes are taken or none.")]
-pub struct Import {
+pub(super) struct Import {
     /// The file; `-` is standard input
     file: PathBuf,
     /// Print what would change and change nothing
@@ -102,7 +102,7 @@ fn diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Result<()> {
 #[command(after_help = "Examples:
   redirector route export > routes.toml
   redirector route export -o json")]
-pub struct Export {
+pub(super) struct Export {
     /// How to print them
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = ExportFormat::Toml)]
     format: ExportFormat,
@@ -118,7 +118,7 @@ enum ExportFormat {
     Yaml,
 }
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct Routes<'a> {
     routes: &'a [RawRoute],
 }

@@ -10,7 +10,7 @@ use super::{Context, Exit, env::Env};
 
 /// What to do with routes.
 #[derive(Debug, Subcommand)]
-pub enum RouteVerb {
+pub(super) enum RouteVerb {
     /// Print every route with its virtual address, backends and counters
     #[command(visible_alias = "ls")]
     List(read::List),
@@ -31,7 +31,7 @@ pub enum RouteVerb {
 
 impl RouteVerb {
     /// Carries it out.
-    pub fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::List(verb) => verb.run(env, context),
             Self::Show(verb) => verb.run(env, context),

@@ -1,7 +1,5 @@
 //! `route list` and `route show`.
 
-use std::io::Write;
-
 use clap::Args;
 
 use super::super::{Context, Exit, env::Env, output::OutputArgs, routes};
@@ -15,7 +13,7 @@ use crate::{
 #[command(after_help = "Examples:
   redirector route list
   redirector route list -o json | jq -r '.routes[] | select(.live | not) | .source'")]
-pub struct List {
+pub(super) struct List {
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -37,7 +35,7 @@ impl List {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector route show artifactory.internal.company.net")]
-pub struct Show {
+pub(super) struct Show {
     /// The route's source
     source: SourceName,
     #[command(flatten)]
