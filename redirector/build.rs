@@ -1,13 +1,30 @@
-//! Embeds the programs that `cargo xtask build-ebpf` has built.
-use std::{env, fs, path::PathBuf};
+//! Copies the programs' object, which `cargo xtask build-ebpf` makes, to where the crate embeds it from.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 fn main() {
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let target = env::var_os("CARGO_TARGET_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target"));
-    let object = target.join("ebpf/redirector-ebpf");
-    println!("cargo:rerun-if-changed={}", object.display());
-    fs::copy(&object, out.join("redirector-ebpf"))
-        .unwrap_or_else(|_| panic!("{} is missing: run `cargo xtask build-ebpf`", object.display()));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts"));
+    let object = target_dir(&out).join("ebpf").join("redirector-ebpf");
+    println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
+    println!("cargo::rerun-if-changed={}", object.display());
+    if let Err(error) = fs::copy(&object, out.join("redirector-ebpf")) {
+        println!("cargo::error=failed to copy the programs for the kernel from {}: {error}", object.display());
+        println!(
+            "cargo::error=`cargo xtask build-ebpf` makes them; run it once, and again whenever redirector-ebpf or redirector-common change"
+        );
+    }
+}
+
+/// Cargo's target directory, of which a build script is told only by the environment: else it is the one that cargo marked above our own output.
+fn target_dir(out: &Path) -> PathBuf {
+    if let Some(dir) = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()) {
+        return dir;
+    }
+    // With `--target`, cargo marks the directory of that target too, just below.
+    let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
+    let outermost = out.ancestors().skip_while(|dir| !marked(dir)).take_while(marked).last();
+    outermost.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), Path::to_path_buf)
 }

@@ -1,2 +1,70 @@
-//! bin
-fn main() {}
+//! `cargo xtask`: everything a contributor runs. One file per verb; each does first what it needs.
+
+mod build;
+mod build_ebpf;
+mod exec;
+mod image;
+mod lock;
+mod progress;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{demo, testbed::client};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Everything a contributor runs", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what the other tasks need; says first what
+    Setup(setup::Args),
+    /// Build the programs for the kernel and check the object
+    BuildEbpf,
+    /// Build the static release binary
+    Build,
+    /// Build the container image
+    Image(image::Args),
+    /// Show the whole job on this machine: a customer, a node, an executor, and what happens when parts fail
+    Demo(demo::Args),
+    /// Run every check and test
+    Test(test::Args),
+    /// Small programs that tests and the demo run inside executors
+    #[command(hide = true)]
+    Client(client::ClientArgs),
+}
+
+/// The demo, with what it needs built first.
+fn show(args: demo::Args) -> anyhow::Result<()> {
+    if args.wants_build() {
+        setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
+        build::ensure()?;
+    }
+    demo::run(args)
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::BuildEbpf => build_ebpf::run().map(|()| true),
+        Verb::Build => build::run().map(|()| true),
+        Verb::Image(args) => image::run(&args).map(|()| true),
+        Verb::Demo(args) => show(args).map(|()| true),
+        Verb::Test(args) => test::run(&args),
+        Verb::Client(args) => client::run(args).map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

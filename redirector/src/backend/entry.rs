@@ -8,7 +8,7 @@ use super::{
     Freshness, Resolved, Target,
     lookup::{Answer, Family},
 };
-use crate::route::Destination;
+use crate::route::{Destination, MAX_BACKENDS};
 
 /// An answer counts at least this long.
 const TTL_FLOOR: Duration = Duration::from_secs(1);
@@ -22,9 +22,6 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 const NEGATIVE: Duration = Duration::from_secs(5);
 /// So many authoritative noes in a row empty a route.
 const EMPTIES: u32 = 3;
-/// More addresses than this are cut off.
-const MOST: usize = 64;
-
 /// One target.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -102,7 +99,7 @@ impl Entry {
     /// What others may see.
     pub(super) fn resolved(&self) -> Resolved {
         let mut addresses = [&self.v4[..], &self.v6[..]].concat();
-        addresses.truncate(MOST);
+        addresses.truncate(MAX_BACKENDS);
         Resolved { addresses, freshness: self.freshness.clone(), resolved_at: self.resolved_at, ttl: self.ttl }
     }
 
@@ -180,10 +177,10 @@ impl Entry {
 
     fn warn_of_cut(&mut self) {
         let all = self.v4.len() + self.v6.len();
-        if all > MOST && !self.warned_of_cut {
+        if all > MAX_BACKENDS && !self.warned_of_cut {
             self.warned_of_cut = true;
             let name = self.name().unwrap_or("the list of addresses");
-            tracing::warn!(name, addresses = all, "only the first {MOST} addresses are used");
+            tracing::warn!(name, addresses = all, "only the first {MAX_BACKENDS} addresses are used");
         }
     }
 }
@@ -192,4 +189,74 @@ fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry::new(Target { destination: Destination::Name("lb.example".into()), resolver: None }, Timestamp::UNIX_EPOCH)
+    }
+
+    fn found(last: u8, seconds: u64) -> Family {
+        Family::Addresses { addresses: vec![IpAddr::from([203, 0, 113, last])], ttl: Duration::from_secs(seconds) }
+    }
+
+    fn no(seconds: Option<u64>) -> Family {
+        Family::Empty { reason: "no".into(), ttl: seconds.map(Duration::from_secs) }
+    }
+
+    fn failed() -> Family {
+        Family::Failed("SERVFAIL".into())
+    }
+
+    fn apply(entry: &mut Entry, v4: Family, v6: Family) -> u64 {
+        entry.apply(Answer { v4, v6 }, Timestamp::now()).as_secs()
+    }
+
+    #[test]
+    fn the_ttl_has_a_floor_and_a_ceiling() {
+        let mut entry = entry();
+        assert_eq!([0, 1, 60, 300, 86_400].map(|ttl| apply(&mut entry, found(7, ttl), no(None))), [1, 1, 60, 300, 300]);
+    }
+
+    #[test]
+    fn failures_are_retried_ever_later_and_an_answer_starts_over() {
+        let mut entry = entry();
+        let waits = [(); 7].map(|()| apply(&mut entry, failed(), failed()));
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        apply(&mut entry, found(7, 60), no(None));
+        assert_eq!(apply(&mut entry, failed(), failed()), 1);
+    }
+
+    #[test]
+    fn a_no_counts_for_its_own_ttl_within_bounds() {
+        let mut entry = entry();
+        assert_eq!([None, Some(0), Some(10), Some(3600)].map(|ttl| apply(&mut entry, no(ttl), no(ttl))), [5, 1, 10, 30]);
+    }
+
+    #[test]
+    fn a_failure_between_two_noes_starts_their_count_over() {
+        let mut entry = entry();
+        apply(&mut entry, found(7, 60), no(None));
+        for _ in 0..5 {
+            apply(&mut entry, no(None), no(None));
+            apply(&mut entry, no(None), no(None));
+            apply(&mut entry, no(None), failed());
+        }
+        assert_eq!(entry.resolved().addresses, [IpAddr::from([203, 0, 113, 7])]);
+    }
+
+    #[test]
+    fn an_emptied_target_that_fails_stays_empty_and_known() {
+        let mut entry = entry();
+        for _ in 0..3 {
+            apply(&mut entry, no(None), no(None));
+        }
+        assert_eq!((entry.resolved().addresses, entry.resolved().freshness), (vec![], Freshness::Fresh));
+        apply(&mut entry, failed(), failed());
+        assert!(matches!(entry.resolved().freshness, Freshness::Kept { .. }));
+        assert!(!entry.is_worth_saving());
+    }
 }

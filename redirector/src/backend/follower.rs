@@ -98,17 +98,13 @@ impl Follower {
     /// When the state file is there and can't be read.
     pub fn start(settings: FollowerSettings) -> Result<Self, BackendError> {
         let FollowerSettings { upstreams, own, state_file } = settings;
-        Self::with_nameservers(Nameservers::new(upstreams, own), state_file)
-    }
-
-    fn with_nameservers(nameservers: Nameservers, state_file: PathBuf) -> Result<Self, BackendError> {
         let state = State { saved: Saved::load(&state_file, Timestamp::now())?, ..State::default() };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             published: watch::Sender::default(),
             progress: watch::Sender::default(),
             wake: Notify::new(),
-            resolvers: Resolvers::new(nameservers),
+            resolvers: Resolvers::new(Nameservers::new(upstreams, own)),
             state_file,
         });
         let stop = CancellationToken::new();
@@ -130,6 +126,11 @@ impl Follower {
         self.shared.publish(&state);
         drop(state);
         self.shared.wake.notify_one();
+    }
+
+    /// Asks other servers from now on about targets without a resolver of their own. What is known stays until it is due.
+    pub fn set_upstreams(&self, upstreams: Vec<Upstream>, own: Vec<SocketAddr>) {
+        self.shared.resolvers.set_nameservers(Nameservers::new(upstreams, own));
     }
 
     /// What is known now.
@@ -264,7 +265,7 @@ impl Shared {
         let path = self.state_file.clone();
         let stored = tokio::task::spawn_blocking(move || saved.store(&path)).await;
         if let Ok(Err(error)) = stored {
-            tracing::warn!(path = %self.state_file.display(), %error, "failed to save the last known addresses");
+            tracing::warn!("failed to save the last known addresses: {:#}", anyhow::Error::from(error));
         }
     }
 }

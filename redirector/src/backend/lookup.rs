@@ -6,10 +6,11 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use hickory_proto::{
     op::ResponseCode,
     rr::{Name, RData, RecordType},
@@ -24,6 +25,9 @@ use crate::nameservers::Nameservers;
 
 /// One server has this long to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// And this long for one address family after the other one has addresses.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What one look-up found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,20 +55,27 @@ pub(super) enum Family {
 /// Asks servers about names.
 #[derive(Debug)]
 pub(super) struct Resolvers {
-    nameservers: Nameservers,
+    nameservers: ArcSwap<Nameservers>,
     by_server: Mutex<HashMap<SocketAddr, TokioResolver>>,
 }
 
 impl Resolvers {
     pub(super) fn new(nameservers: Nameservers) -> Self {
-        Self { nameservers, by_server: Mutex::default() }
+        Self { nameservers: ArcSwap::from_pointee(nameservers), by_server: Mutex::default() }
+    }
+
+    /// Asks others from now on, where a route has no resolver of its own.
+    pub(super) fn set_nameservers(&self, nameservers: Nameservers) {
+        self.nameservers.store(Arc::new(nameservers));
+        // Those that nobody asks any more shall not pile up.
+        self.by_server.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Both families of `name` at the same time, from `resolver`, else from the first nameserver that has an answer.
     pub(super) async fn lookup(&self, name: &str, resolver: Option<SocketAddr>) -> Answer {
         let servers = match resolver {
             Some(resolver) => vec![resolver],
-            None => self.nameservers.current().to_vec(),
+            None => self.nameservers.load().current().to_vec(),
         };
         let mut absolute = match Name::from_ascii(name) {
             Ok(name) => name,
@@ -74,8 +85,19 @@ impl Resolvers {
             }
         };
         absolute.set_fqdn(true);
-        let (v4, v6) = tokio::join!(self.family(&absolute, RecordType::A, &servers), self.family(&absolute, RecordType::AAAA, &servers));
-        Answer { v4, v6 }
+        self.families(&absolute, &servers).await
+    }
+
+    /// Both at the same time. Once one has addresses the other gets only a little longer: there are servers that never answer AAAA, and what is
+    /// known must not wait for them each time.
+    async fn families(&self, name: &Name, servers: &[SocketAddr]) -> Answer {
+        let v4 = self.family(name, RecordType::A, servers);
+        let v6 = self.family(name, RecordType::AAAA, servers);
+        tokio::pin!(v4, v6);
+        tokio::select! {
+            found = &mut v4 => Answer { v6: other(&found, v6).await, v4: found },
+            found = &mut v6 => Answer { v4: other(&found, v4).await, v6: found },
+        }
     }
 
     async fn family(&self, name: &Name, kind: RecordType, servers: &[SocketAddr]) -> Family {
@@ -86,7 +108,7 @@ impl Resolvers {
                 answer => return answer,
             }
         }
-        Family::Failed(failure.or_else(|| self.nameservers.problem()).unwrap_or_else(|| "no nameserver to ask".into()))
+        Family::Failed(failure.or_else(|| self.nameservers.load().problem()).unwrap_or_else(|| "no nameserver to ask".into()))
     }
 
     async fn ask(&self, name: &Name, kind: RecordType, server: SocketAddr) -> Family {
@@ -127,6 +149,16 @@ impl Resolvers {
         let resolver = builder.build()?;
         by_server.insert(server, resolver.clone());
         Ok(resolver)
+    }
+}
+
+/// The other family, once one is known.
+async fn other(known: &Family, other: impl Future<Output = Family>) -> Family {
+    match known {
+        Family::Addresses { .. } => tokio::time::timeout(GRACE, other)
+            .await
+            .unwrap_or_else(|_| Family::Failed(format!("no answer for the other address family within {GRACE:?} of the first"))),
+        _ => other.await,
     }
 }
 

@@ -1,15 +1,15 @@
 //! The last known addresses on disk, so that a restart while DNS is down begins with them.
 
 use std::{
-    fs, io,
-    io::Write as _,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, DurableError};
 
 /// Addresses older than this are not used again: they may belong to somebody else by now.
 const OLDEST: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -20,14 +20,9 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The state file is there and can't be read.
-    #[error("failed to read the last known addresses from {path}: make it readable for the agent, or remove it")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The file with the last known addresses can't be read, or is damaged and can't be set aside.
+    #[error("failed to load the last known addresses")]
+    State(#[from] DurableError),
 }
 
 /// The file's content.
@@ -59,37 +54,27 @@ impl Saved {
         Self { version: VERSION, destinations }
     }
 
-    /// What an earlier run left; nothing when there is no file, or none that can be understood, which is logged and no reason to stop.
+    /// What an earlier run left. A file that can't be understood is set aside and logged, and is no reason not to start: what it held is asked
+    /// for again.
     pub(super) fn load(path: &Path, now: Timestamp) -> Result<Vec<SavedDestination>, BackendError> {
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-            Err(source) => return Err(BackendError::Read { path: path.into(), source }),
-        };
-        match serde_json::from_slice::<Self>(&text) {
+        let Some(text) = durable::read_if_present(path)? else { return Ok(vec![]) };
+        let problem = match serde_json::from_slice::<Self>(&text) {
             Ok(saved) if saved.version == VERSION => {
                 let recent = |saved: &SavedDestination| now.duration_since(saved.resolved_at) <= OLDEST;
-                Ok(saved.destinations.into_iter().filter(recent).collect())
+                return Ok(saved.destinations.into_iter().filter(recent).collect());
             }
-            Ok(saved) => {
-                tracing::warn!(path = %path.display(), version = saved.version, "ignoring last known addresses of an unknown version");
-                Ok(vec![])
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "ignoring last known addresses that can't be read");
-                Ok(vec![])
-            }
-        }
+            Ok(saved) => format!("its version is {}, not {VERSION}", saved.version),
+            Err(error) => error.to_string(),
+        };
+        let aside = durable::set_aside(path)?;
+        tracing::warn!(path = %path.display(), aside = %aside.display(), problem, "the last known addresses can't be read and are set aside");
+        Ok(vec![])
     }
 
-    /// Replaces the file: the old one or the new one is there at any time, whatever happens to the power.
-    pub(super) fn store(&self, path: &Path) -> io::Result<()> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.write_all(b"\n")?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        fs::File::open(directory)?.sync_all()
+    /// Replaces the file.
+    pub(super) fn store(&self, path: &Path) -> Result<(), DurableError> {
+        let mut text = serde_json::to_vec_pretty(self).expect("names, addresses and times are JSON");
+        text.push(b'\n');
+        durable::write_atomically(path, &text)
     }
 }

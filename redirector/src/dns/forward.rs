@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     sync::Semaphore,
@@ -24,7 +25,7 @@ const BUDGET: Duration = Duration::from_secs(4);
 /// Passes queries on.
 #[derive(Debug)]
 pub(super) struct Forwarder {
-    upstreams: Upstreams,
+    upstreams: ArcSwap<Upstreams>,
     counters: Arc<Counters>,
     /// One permit per query that waits for an upstream, which also bounds sockets and memory.
     slots: Semaphore,
@@ -36,7 +37,7 @@ pub(super) struct Unanswered;
 
 impl Forwarder {
     pub(super) fn new(upstreams: Upstreams, counters: Arc<Counters>, slots: usize) -> Self {
-        Self { upstreams, counters, slots: Semaphore::new(slots) }
+        Self { upstreams: ArcSwap::from_pointee(upstreams), counters, slots: Semaphore::new(slots) }
     }
 
     /// The upstream's reply under the client's ID.
@@ -48,7 +49,7 @@ impl Forwarder {
         };
         let exchange = Exchange { query, question, counters: &self.counters };
         let mut race = Race { exchange: &exchange, transport, last_resort: None };
-        let in_time = tokio::time::timeout(BUDGET, race.run(self.upstreams.candidates())).await;
+        let in_time = tokio::time::timeout(BUDGET, race.run(self.upstreams.load().candidates())).await;
         if in_time.is_err() {
             Counters::count(&self.counters.timeouts);
         }
@@ -60,9 +61,14 @@ impl Forwarder {
         Err(Unanswered)
     }
 
-    /// The servers that are asked, and why there are none.
-    pub(super) fn upstreams(&self) -> &Upstreams {
-        &self.upstreams
+    /// Asks others from now on.
+    pub(super) fn set_upstreams(&self, upstreams: Upstreams) {
+        self.upstreams.store(Arc::new(upstreams));
+    }
+
+    /// Why forwarding does not or may not work.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.upstreams.load().nameservers().problem()
     }
 }
 
@@ -117,10 +123,18 @@ impl Race<'_> {
                 }
                 self.last_resort.get_or_insert(reply);
             }
+            Err(error) if is_our_fault(&error) => tracing::debug!(upstream = %upstream.address, %error, "failed to forward a query"),
             Err(error) => upstream.failed(&error.to_string()),
         }
         None
     }
+}
+
+/// Errors that say nothing about the upstream: too few descriptors, buffers or memory, a query too large for UDP.
+fn is_our_fault(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::MSGSIZE];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
 /// One exchange, which blames the upstream when it is slow and goes on waiting.
@@ -135,4 +149,32 @@ async fn ask(exchange: &Exchange<'_>, upstream: Arc<Upstream>, transport: Transp
         }
     };
     (upstream, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::{config::Upstream, nameservers::Nameservers};
+
+    #[tokio::test]
+    async fn a_query_too_many_is_unanswered_at_once_and_counted() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let server = silent.local_addr().expect("an address");
+        let counters = Arc::new(Counters::default());
+        let forwarder = forwarder(server, &counters);
+        let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01x\0\0\x01\0\x01";
+        let question = Question { end: query.len(), payload: 512 };
+        let first = forwarder.forward(query, &question, Transport::Udp);
+        tokio::pin!(first);
+        assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(), "it waits for the upstream");
+        assert_eq!(forwarder.forward(query, &question, Transport::Udp).await, Err(Unanswered));
+        assert_eq!((counters.snapshot().overloaded, counters.snapshot().servfail), (1, 1));
+    }
+
+    fn forwarder(server: SocketAddr, counters: &Arc<Counters>) -> Forwarder {
+        let nameservers = Nameservers::new(vec![Upstream::Server(server)], vec![]);
+        Forwarder::new(Upstreams::new(nameservers), Arc::clone(counters), 1)
+    }
 }

@@ -54,17 +54,15 @@ pub fn answer(query: &[u8], answers: &Answers, ttl: u32, reply: &mut Reply) -> O
         return Outcome::Drop;
     }
     let mut builder = Builder { query, header, reply, edns: None };
+    let question = if header.counts[0] == 1 { RawQuestion::read(query).ok() } else { None };
+    let edns = question.as_ref().map(|question| wire::edns(query, question.end, &header));
+    builder.edns = edns.and_then(Result::ok).flatten();
     if header.opcode() != 0 {
-        return builder.error(rcode::NOTIMP, None, Kind::NotImp);
+        return builder.error(rcode::NOTIMP, question.as_ref(), Kind::NotImp);
     }
-    if header.counts[0] != 1 {
-        return builder.error(rcode::FORMERR, None, Kind::FormErr);
-    }
-    let Ok(question) = RawQuestion::read(query) else { return builder.error(rcode::FORMERR, None, Kind::FormErr) };
-    let Ok(edns) = wire::edns(query, question.end, &header) else {
-        return builder.error(rcode::FORMERR, Some(&question), Kind::FormErr);
+    let (Some(question), Some(Ok(edns))) = (&question, edns) else {
+        return builder.error(rcode::FORMERR, question.as_ref(), Kind::FormErr);
     };
-    builder.edns = edns;
     let ours = if question.class == code::CLASS_CHAOS {
         // version.bind and the like would describe us or, forwarded, the upstream: nobody's business in either case.
         Err(Kind::Refused)
@@ -80,9 +78,9 @@ pub fn answer(query: &[u8], answers: &Answers, ttl: u32, reply: &mut Reply) -> O
         return Outcome::Forward(Question { end: question.end, payload });
     };
     match ours {
-        Ok(_) if edns.is_some_and(|edns| edns.version != 0) => builder.bad_version(&question),
-        Ok(data) if question.class == code::CLASS_IN => builder.data(&question, data, ttl),
-        _ => builder.error(rcode::REFUSED, Some(&question), Kind::Refused),
+        Ok(_) if edns.is_some_and(|edns| edns.version != 0) => builder.bad_version(question),
+        Ok(data) if question.class == code::CLASS_IN => builder.data(question, data, ttl),
+        _ => builder.error(rcode::REFUSED, Some(question), Kind::Refused),
     }
 }
 

@@ -1,6 +1,14 @@
 //! The shim as a whole: bound first, then served until told to stop.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -54,7 +62,10 @@ pub struct Publisher {
 #[derive(Debug)]
 pub(super) struct Core {
     answers: ArcSwap<Answers>,
-    ttl: u32,
+    ttl: AtomicU32,
+    /// Our addresses with their true ports.
+    own: Vec<SocketAddr>,
+    resolv_conf: PathBuf,
     pub(super) counters: Arc<Counters>,
     pub(super) forwarder: Forwarder,
     pub(super) limits: Limits,
@@ -78,28 +89,36 @@ pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<B
     }
     let listeners = settings.listen.iter().map(|address| Listener::bind(*address)).collect::<Result<Vec<_>, _>>()?;
     let own: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
-    let named = settings.upstreams.iter().filter_map(|upstream| match upstream {
-        Upstream::Server(server) => Some(*server),
-        Upstream::System => None,
-    });
-    if let Some(server) = named.into_iter().find(|server| own.contains(server)) {
-        return Err(BindError::Loop(server));
-    }
-    let nameservers = Nameservers::with_resolv_conf(settings.upstreams.clone(), own, resolv_conf);
-    if nameservers.current().is_empty() {
-        return Err(BindError::NoUpstream(nameservers.problem().unwrap_or_default()));
-    }
+    let upstreams = upstreams(settings, &own, resolv_conf)?;
     let counters = Arc::new(Counters::default());
     let limits = Limits::of_this_process();
     let core = Core {
         answers: ArcSwap::default(),
-        ttl: settings.ttl,
+        ttl: AtomicU32::new(settings.ttl),
+        own,
+        resolv_conf: resolv_conf.into(),
         counters: Arc::clone(&counters),
-        forwarder: Forwarder::new(Upstreams::new(nameservers), counters, limits.forwarded),
+        forwarder: Forwarder::new(upstreams, counters, limits.forwarded),
         limits,
         tasks: TaskTracker::new(),
     };
     Ok(BoundShim { listeners, core: Arc::new(core) })
+}
+
+/// The servers to forward to, which are never ourselves and at least one.
+fn upstreams(settings: &ShimSettings, own: &[SocketAddr], resolv_conf: &Path) -> Result<Upstreams, BindError> {
+    let ours = |upstream: &Upstream| match upstream {
+        Upstream::Server(server) if own.contains(server) => Some(*server),
+        _ => None,
+    };
+    if let Some(server) = settings.upstreams.iter().find_map(ours) {
+        return Err(BindError::Loop(server));
+    }
+    let nameservers = Nameservers::with_resolv_conf(settings.upstreams.clone(), own.to_vec(), resolv_conf);
+    if nameservers.current().is_empty() {
+        return Err(BindError::NoUpstream(nameservers.problem().unwrap_or_default()));
+    }
+    Ok(Upstreams::new(nameservers))
 }
 
 impl BoundShim {
@@ -144,6 +163,18 @@ impl Publisher {
         self.core.answers.store(Arc::new(answers));
     }
 
+    /// Takes the upstreams and the TTL of other settings, for the next query on. Where it listens stays as it was bound.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Loop`] and [`BindError::NoUpstream`]; then everything stays as it was.
+    pub fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
+        let upstreams = upstreams(settings, &self.core.own, &self.core.resolv_conf)?;
+        self.core.forwarder.set_upstreams(upstreams);
+        self.core.ttl.store(settings.ttl, Relaxed);
+        Ok(())
+    }
+
     /// What the shim did so far.
     pub fn counters(&self) -> DnsCounters {
         self.core.counters.snapshot()
@@ -151,7 +182,7 @@ impl Publisher {
 
     /// Why forwarding does not or may not work, in words for a person: no server left, or resolv.conf can't be read.
     pub fn upstream_problem(&self) -> Option<String> {
-        self.core.forwarder.upstreams().nameservers().problem()
+        self.core.forwarder.problem()
     }
 }
 
@@ -159,12 +190,44 @@ impl Core {
     /// Decides about a query and counts it. The reply is in `reply` when it is ours.
     pub(super) fn decide(&self, query: &[u8], reply: &mut Reply) -> Outcome {
         Counters::count(&self.counters.queries);
-        let outcome = respond::answer(query, &self.answers.load(), self.ttl, reply);
+        let outcome = respond::answer(query, &self.answers.load(), self.ttl.load(Relaxed), reply);
         match outcome {
             Outcome::Reply(kind) => self.counters.replied(kind),
             Outcome::Drop => Counters::count(&self.counters.dropped),
             Outcome::Forward(_) => {}
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ShimSettings {
+        ShimSettings { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], upstreams: vec![Upstream::System], ttl: 30 }
+    }
+
+    #[tokio::test]
+    async fn a_resolv_conf_without_a_server_is_an_error_that_names_it() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let error = bind_with(&settings(), file.path()).expect_err("no server").to_string();
+        assert!(error.contains(&file.path().display().to_string()) && error.contains("`dns.upstreams`"), "{error}");
+        let error = bind_with(&settings(), Path::new("/nonexistent/resolv.conf")).expect_err("no file").to_string();
+        assert!(error.contains("failed to read /nonexistent/resolv.conf"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn reconfiguring_to_ourselves_is_refused_and_changes_nothing() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "nameserver 192.0.2.1\n").expect("written");
+        let shim = bind_with(&settings(), file.path()).expect("bound");
+        let own = shim.local_addrs()[0];
+        let wrong = ShimSettings { upstreams: vec![Upstream::Server(own)], ttl: 1, ..settings() };
+        let error = shim.publisher().reconfigure(&wrong).expect_err("a loop");
+        assert!(matches!(error, BindError::Loop(address) if address == own), "{error}");
+        assert_eq!(shim.core.ttl.load(Relaxed), 30);
+        shim.publisher().reconfigure(&ShimSettings { ttl: 60, ..settings() }).expect("fine");
+        assert_eq!(shim.core.ttl.load(Relaxed), 60);
     }
 }

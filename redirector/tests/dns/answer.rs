@@ -1,0 +1,300 @@
+//! The decision about one query.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::{DNSClass, RData, RecordType, rdata},
+};
+use proptest::prelude::*;
+use redirector::dns::{Answers, Kind, Outcome, Question, Reply, Vip, answer};
+
+use crate::message::{bytes, name_of, parsed, query, raw_opt, raw_query, raw_question};
+
+const TTL: u32 = 30;
+const RD: u16 = 0x0100;
+
+fn v4(last: u8) -> Vip {
+    Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None }
+}
+
+fn answers() -> Answers {
+    let v6 = Vip { v6: Some("fd00::7".parse().expect("an address")), ..v4(7) };
+    let entries = [
+        ("artifactory.internal.company.net", v4(1)),
+        ("*.internal.company.net", v4(2)),
+        ("*.b.internal.company.net", v4(3)),
+        ("exact.b.internal.company.net", v4(4)),
+        ("six.example", v6),
+    ];
+    Answers::new(entries.map(|(source, vip)| (source.parse().expect("a source"), vip)))
+}
+
+/// The reply that is ours.
+fn ours(query: &[u8]) -> (Kind, Message) {
+    let mut reply = Reply::new();
+    match answer(query, &answers(), TTL, &mut reply) {
+        Outcome::Reply(kind) => (kind, parsed(reply.as_bytes())),
+        other => panic!("{other:?} instead of a reply"),
+    }
+}
+
+fn is_forwarded(query: &[u8]) -> bool {
+    matches!(answer(query, &answers(), TTL, &mut Reply::new()), Outcome::Forward(_))
+}
+
+fn ask(name: &str, kind: RecordType) -> (Kind, Message) {
+    ours(&bytes(&query(name, kind)))
+}
+
+fn only_address(message: &Message) -> IpAddr {
+    match &message.answers[..] {
+        [record] => record.data.ip_addr().expect("an address record"),
+        other => panic!("{} answers instead of one", other.len()),
+    }
+}
+
+#[test]
+fn a_of_a_source_is_exactly_its_vip() {
+    let (kind, reply) = ask("artifactory.internal.company.net", RecordType::A);
+    assert_eq!(kind, Kind::Answered);
+    assert_eq!(only_address(&reply), Ipv4Addr::new(198, 18, 0, 1));
+    assert_eq!(reply.answers[0].ttl, TTL);
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert!(reply.metadata.authoritative && reply.metadata.recursion_available && reply.metadata.recursion_desired);
+    assert!(!reply.metadata.authentic_data && !reply.metadata.truncation);
+    assert!(reply.edns.is_none(), "no EDNS was asked for");
+}
+
+#[test]
+fn the_case_of_the_question_is_kept() {
+    let asked = raw_query(7, RD, [1, 0, 0, 0], &raw_question("aRTifactory.INTERNAL.company.Net", 1, 1));
+    let mut reply = Reply::new();
+    assert_eq!(answer(&asked, &answers(), TTL, &mut reply), Outcome::Reply(Kind::Answered));
+    assert_eq!(reply.as_bytes()[12..asked.len()], asked[12..]);
+}
+
+#[test]
+fn every_other_type_of_a_source_is_nodata_with_an_soa() {
+    for code in (2..=300).chain([32768, 65535]).filter(|code| *code != 255 && *code != 41) {
+        let asked = raw_query(7, RD, [1, 0, 0, 0], &raw_question("artifactory.internal.company.net", code, 1));
+        let (kind, reply) = ours(&asked);
+        assert_eq!((kind, reply.metadata.response_code), (Kind::NoData, ResponseCode::NoError), "type {code}");
+        assert!(reply.answers.is_empty() && reply.metadata.authoritative, "type {code}");
+        let [soa] = &reply.authorities[..] else { panic!("no SOA for type {code}") };
+        let RData::SOA(data) = &soa.data else { panic!("no SOA for type {code}") };
+        assert_eq!((soa.ttl, data.minimum), (TTL, TTL));
+        assert_eq!(soa.name, name_of("artifactory.internal.company.net"));
+    }
+}
+
+#[test]
+fn any_of_a_source_is_its_one_address() {
+    assert_eq!(only_address(&ask("artifactory.internal.company.net", RecordType::ANY).1), Ipv4Addr::new(198, 18, 0, 1));
+}
+
+#[test]
+fn aaaa_is_answered_only_with_a_v6_vip() {
+    let (kind, reply) = ask("six.example", RecordType::AAAA);
+    assert_eq!(kind, Kind::Answered);
+    assert_eq!(only_address(&reply), "fd00::7".parse::<Ipv6Addr>().expect("an address"));
+    assert_eq!(ask("artifactory.internal.company.net", RecordType::AAAA).0, Kind::NoData);
+}
+
+#[test]
+fn exact_wins_over_wildcards_and_the_longest_wildcard_over_shorter_ones() {
+    let vip = |name: &str| only_address(&ask(name, RecordType::A).1);
+    assert_eq!(vip("other.internal.company.net"), Ipv4Addr::new(198, 18, 0, 2));
+    assert_eq!(vip("x.y.internal.company.net"), Ipv4Addr::new(198, 18, 0, 2));
+    assert_eq!(vip("b.internal.company.net"), Ipv4Addr::new(198, 18, 0, 2));
+    assert_eq!(vip("x.b.internal.company.net"), Ipv4Addr::new(198, 18, 0, 3));
+    assert_eq!(vip("x.y.B.internal.company.net"), Ipv4Addr::new(198, 18, 0, 3));
+    assert_eq!(vip("exact.b.internal.company.net"), Ipv4Addr::new(198, 18, 0, 4));
+}
+
+#[test]
+fn names_that_are_not_ours_go_upstream() {
+    for name in [
+        "internal.company.net",
+        "company.net",
+        "example",
+        ".",
+        "artifactory.internal.company.net.svc.cluster.local",
+        "xinternal.company.net",
+    ] {
+        assert!(is_forwarded(&bytes(&query(name, RecordType::A))), "{name}");
+    }
+    // A dot inside a label is not a label's end.
+    let mut question = b"\x14internal.company.net\x00".to_vec();
+    question.splice(0..0, *b"\x01x");
+    question.extend([0, 1, 0, 1]);
+    assert!(is_forwarded(&raw_query(7, RD, [1, 0, 0, 0], &question)));
+}
+
+#[test]
+fn ptr_of_a_vip_is_its_source_and_of_another_address_upstreams() {
+    let (kind, reply) = ask("1.0.18.198.in-addr.arpa", RecordType::PTR);
+    assert_eq!(kind, Kind::Answered);
+    assert_eq!(reply.answers[0].data, RData::PTR(rdata::PTR(name_of("artifactory.internal.company.net"))));
+    let v6 = "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.D.F.ip6.arpa";
+    assert_eq!(ask(v6, RecordType::PTR).1.answers[0].data, RData::PTR(rdata::PTR(name_of("six.example"))));
+    assert_eq!(ask("2.0.18.198.in-addr.arpa", RecordType::PTR).1.answers[0].data.to_string(), "*.internal.company.net.");
+    assert_eq!(ask("1.0.18.198.in-addr.arpa", RecordType::A).0, Kind::NoData);
+    for name in [
+        "9.0.18.198.in-addr.arpa",
+        "18.198.in-addr.arpa",
+        "01.0.18.198.in-addr.arpa",
+        "1.0.18.300.in-addr.arpa",
+        "1.0.0.18.198.in-addr.arpa",
+    ] {
+        assert!(is_forwarded(&bytes(&query(name, RecordType::PTR))), "{name}");
+    }
+}
+
+#[test]
+fn chaos_and_zone_transfers_are_refused() {
+    let mut chaos = query("version.bind", RecordType::TXT);
+    chaos.queries[0].set_query_class(DNSClass::CH);
+    let (kind, reply) = ours(&bytes(&chaos));
+    assert_eq!((kind, reply.metadata.response_code), (Kind::Refused, ResponseCode::Refused));
+    assert_eq!(ask("example.com", RecordType::AXFR).1.metadata.response_code, ResponseCode::Refused);
+    let mut hesiod = query("artifactory.internal.company.net", RecordType::A);
+    hesiod.queries[0].set_query_class(DNSClass::HS);
+    assert_eq!(ours(&bytes(&hesiod)).0, Kind::Refused);
+}
+
+#[test]
+fn what_is_not_one_question_is_formerr_and_another_opcode_notimp() {
+    let question = raw_question("artifactory.internal.company.net", 1, 1);
+    for (counts, rest) in [
+        ([0, 0, 0, 0], vec![]),
+        ([2, 0, 0, 0], [&question[..], &question].concat()),
+        ([1, 0, 0, 0], vec![]),
+        ([1, 0, 0, 1], question.clone()),
+    ] {
+        let (kind, reply) = ours(&raw_query(7, RD, counts, &rest));
+        assert_eq!((kind, reply.metadata.response_code, reply.metadata.id), (Kind::FormErr, ResponseCode::FormErr, 7), "{counts:?}");
+    }
+    let pointer = [&[0xc0, 12][..], &[0, 1, 0, 1]].concat();
+    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 0], &pointer)).0, Kind::FormErr);
+    for opcode in 1..16 {
+        let (kind, _) = ours(&raw_query(7, opcode << 11, [1, 0, 0, 0], &question));
+        assert_eq!(kind, Kind::NotImp, "opcode {opcode}");
+    }
+}
+
+#[test]
+fn replies_and_fragments_of_headers_are_dropped() {
+    let mut reply = Reply::new();
+    let question = raw_question("artifactory.internal.company.net", 1, 1);
+    for query in [raw_query(7, 0x8180, [1, 0, 0, 0], &question), vec![], vec![0; 11]] {
+        assert_eq!(answer(&query, &answers(), TTL, &mut reply), Outcome::Drop);
+    }
+}
+
+#[test]
+fn edns_is_echoed_with_our_payload_and_the_clients_do_bit() {
+    for dnssec_ok in [false, true] {
+        let rest = [raw_question("artifactory.internal.company.net", 1, 1), raw_opt(4096, 0, dnssec_ok)].concat();
+        let (_, reply) = ours(&raw_query(7, RD | 0x0010, [1, 0, 0, 1], &rest));
+        let edns = reply.edns.expect("EDNS");
+        assert_eq!((edns.max_payload(), edns.version(), edns.flags().dnssec_ok), (1232, 0, dnssec_ok));
+        assert!(reply.metadata.checking_disabled && !reply.metadata.authentic_data);
+        assert_eq!(reply.answers.len(), 1);
+    }
+}
+
+#[test]
+fn an_unknown_edns_version_of_a_source_is_badvers_and_elsewhere_the_upstreams_affair() {
+    let (kind, reply) = ours(&raw_query(7, RD, [1, 0, 0, 1], &[raw_question("six.example", 1, 1), raw_opt(1232, 1, false)].concat()));
+    // BADVERS, whose number hickory-proto also knows as BADSIG.
+    assert_eq!((kind, u16::from(reply.metadata.response_code)), (Kind::FormErr, 16));
+    assert!(reply.answers.is_empty());
+    assert!(is_forwarded(&raw_query(7, RD, [1, 0, 0, 1], &[raw_question("example.com", 1, 1), raw_opt(1232, 1, false)].concat())));
+}
+
+#[test]
+fn two_opt_records_or_one_with_a_name_are_formerr() {
+    let two = [raw_question("six.example", 1, 1), raw_opt(1232, 0, false), raw_opt(1232, 0, false)].concat();
+    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 2], &two)).0, Kind::FormErr);
+    let mut named = raw_question("six.example", 1, 1);
+    named.extend([1, b'x']);
+    named.extend(raw_opt(1232, 0, false));
+    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 1], &named)).0, Kind::FormErr);
+}
+
+#[test]
+fn the_forwarder_learns_the_clients_payload() {
+    let payload = |query: &[u8]| match answer(query, &answers(), TTL, &mut Reply::new()) {
+        Outcome::Forward(Question { payload, end }) => (payload, end),
+        other => panic!("{other:?}"),
+    };
+    let question = raw_question("example.com", 1, 1);
+    let end = 12 + question.len();
+    assert_eq!(payload(&raw_query(7, RD, [1, 0, 0, 0], &question)), (512, end));
+    assert_eq!(payload(&raw_query(7, RD, [1, 0, 0, 1], &[question.clone(), raw_opt(4000, 0, false)].concat())), (4000, end));
+    assert_eq!(payload(&raw_query(7, RD, [1, 0, 0, 1], &[question, raw_opt(100, 0, false)].concat())), (512, end));
+}
+
+#[test]
+fn the_longest_names_fit_into_a_reply() {
+    // 253 characters, which are 255 bytes on the wire, as a source and as the question.
+    let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+    let answers = Answers::new([(long.parse().expect("a source"), v4(9))]);
+    let rest = [raw_question(&long, 28, 1), raw_opt(512, 0, true)].concat();
+    let mut reply = Reply::new();
+    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TTL, &mut reply), Outcome::Reply(Kind::NoData));
+    parsed(reply.as_bytes());
+    let rest = [raw_question("9.0.18.198.in-addr.arpa", 12, 1), raw_opt(512, 0, true)].concat();
+    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TTL, &mut reply), Outcome::Reply(Kind::Answered));
+    assert_eq!(parsed(reply.as_bytes()).answers[0].data, RData::PTR(rdata::PTR(name_of(&long))));
+}
+
+/// Whatever the bytes are: no panic; a reply is read by hickory-proto, has the query's ID and, if any, its question.
+fn holds_for(query: &[u8]) {
+    let mut reply = Reply::new();
+    let outcome = answer(query, &answers(), TTL, &mut reply);
+    match outcome {
+        Outcome::Drop => assert!(query.len() < 12 || query[2] & 0x80 != 0),
+        Outcome::Forward(question) => assert!(question.end <= query.len() && question.payload >= 512),
+        Outcome::Reply(_) => {
+            let bytes = reply.as_bytes();
+            let message = parsed(bytes);
+            assert_eq!(bytes[..2], query[..2]);
+            assert!(message.queries.len() <= 1 && bytes.len() <= 512);
+            if message.queries.len() == 1 {
+                let end = 12 + message.queries[0].name().iter().map(|label| label.len() + 1).sum::<usize>() + 1 + 4;
+                assert_eq!(bytes[12..end], query[12..end]);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(query in prop::collection::vec(any::<u8>(), 0..600)) {
+        holds_for(&query);
+    }
+
+    #[test]
+    fn mutated_queries_never_panic(
+        name in "([a-zA-Z0-9_-]{1,20}\\.){0,4}(internal\\.company\\.net|six\\.example|0\\.18\\.198\\.in-addr\\.arpa|example)",
+        kind in prop_oneof![Just(1u16), Just(28), Just(12), Just(255), Just(65), any::<u16>()],
+        class in prop_oneof![9 => Just(1u16), 1 => any::<u16>()],
+        opt in any::<Option<(u16, bool)>>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<Option<prop::sample::Index>>(),
+    ) {
+        let mut rest = raw_question(&name, kind, class);
+        rest.extend(opt.iter().flat_map(|(payload, dnssec_ok)| raw_opt(*payload, 0, *dnssec_ok)));
+        let mut query = raw_query(4711, RD, [1, 0, 0, opt.is_some().into()], &rest);
+        for (at, value) in changes {
+            let at = at.index(query.len());
+            query[at] = value;
+        }
+        query.truncate(cut.map_or(query.len(), |cut| cut.index(query.len() + 1)));
+        holds_for(&query);
+    }
+}

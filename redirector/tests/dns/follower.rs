@@ -1,0 +1,281 @@
+//! Following destinations: what becomes of addresses when answers change, fail or vanish.
+
+use std::time::{Duration, Instant};
+
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{RData, rdata::CNAME},
+};
+use redirector::{
+    backend::{Freshness, Target},
+    route::{Destination, SourceName},
+};
+
+use crate::{
+    message::{name_of, parsed},
+    mock::{Do, Mock},
+    shim::SOON,
+    zone::{NAME, Rig, Says, Zone, addresses, by_name, one, only, source, v4, v6},
+};
+
+#[tokio::test]
+async fn both_families_are_asked_and_united_sorted_without_doubles() {
+    let records = ["203.0.113.8", "203.0.113.7", "203.0.113.8"].map(|address| (NAME, v4(address), 20));
+    let zone = Zone::new(Says::Records(records.into_iter().chain([(NAME, v6("2001:db8::7"), 10)]).collect()));
+    let upstream = zone.serve().await;
+    let (rig, resolved) = Rig::follow(&[upstream.address]).await;
+    assert_eq!(resolved.addresses, addresses(&["203.0.113.7", "203.0.113.8", "2001:db8::7"]));
+    assert_eq!((resolved.freshness.clone(), resolved.ttl), (Freshness::Fresh, Duration::from_secs(10)));
+    assert_eq!(rig.now(), resolved);
+}
+
+#[tokio::test]
+async fn cnames_are_followed_and_their_ttl_counts() {
+    let alias = |target: &str| RData::CNAME(CNAME(name_of(target)));
+    let zone = Zone::new(Says::Records(vec![
+        (NAME, alias("lb.cloud.example"), 7),
+        ("lb.cloud.example", alias("lb-1.cloud.example"), 300),
+        ("lb-1.cloud.example", v4("203.0.113.7"), 60),
+    ]));
+    let upstream = zone.serve().await;
+    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
+    assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
+    assert_eq!(resolved.ttl, Duration::from_secs(7));
+}
+
+#[tokio::test]
+async fn a_cname_whose_target_must_be_asked_for_is_followed() {
+    let alias = RData::CNAME(CNAME(name_of("lb.cloud.example")));
+    let zone = Mock::start(move |asked| {
+        let asks_alias = parsed(&asked.query).queries[0].name() == &name_of(NAME);
+        let records = if asks_alias { vec![(NAME, alias.clone(), 5)] } else { vec![("lb.cloud.example", v4("203.0.113.7"), 60)] };
+        Zone::new(Says::Records(records)).answer(asked)
+    })
+    .await;
+    let (_rig, resolved) = Rig::follow(&[zone.address]).await;
+    assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
+    assert_eq!(resolved.ttl, Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_change_is_followed_when_the_ttl_ends() {
+    let zone = Zone::new(one("203.0.113.7", 0));
+    let upstream = zone.serve().await;
+    let (rig, resolved) = Rig::follow(&[upstream.address]).await;
+    assert_eq!((resolved.addresses, resolved.ttl), (addresses(&["203.0.113.7"]), Duration::from_secs(1)));
+    zone.say(one("203.0.113.8", 100_000));
+    let start = Instant::now();
+    let resolved = rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(resolved.ttl, Duration::from_secs(300), "a long TTL is cut");
+}
+
+#[tokio::test]
+async fn a_failure_keeps_the_last_good_addresses_and_says_so() {
+    let zone = Zone::new(one("203.0.113.7", 1));
+    let upstream = zone.serve().await;
+    let (rig, good) = Rig::follow(&[upstream.address]).await;
+    zone.say(Says::Code(ResponseCode::ServFail));
+    let kept = rig.until("Kept", |resolved| matches!(resolved.freshness, Freshness::Kept { .. })).await;
+    assert_eq!(kept.addresses, good.addresses);
+    let expected = format!("{} answered SERVFAIL", upstream.address);
+    assert_eq!(kept.freshness, Freshness::Kept { error: expected });
+    zone.say(one("203.0.113.7", 1));
+    rig.until("Fresh", |resolved| resolved.freshness == Freshness::Fresh).await;
+}
+
+#[tokio::test]
+async fn only_the_third_authoritative_no_empties_a_route() {
+    let zone = Zone::new(one("203.0.113.7", 1));
+    let upstream = zone.serve().await;
+    let (rig, good) = Rig::follow(&[upstream.address]).await;
+    zone.say(Says::Code(ResponseCode::NXDomain));
+    let mut updates = rig.follower.subscribe();
+    let mut seen = Vec::new();
+    while !rig.now().addresses.is_empty() {
+        tokio::time::timeout(SOON, updates.changed()).await.expect("a change in time").expect("it lives");
+        seen.push(rig.now());
+    }
+    let [first, second, third] = &seen[..] else { panic!("{seen:?}") };
+    for (round, kept) in [first, second].into_iter().enumerate() {
+        assert_eq!(kept.addresses, good.addresses);
+        let error = format!("{} says that there is no such name ({} of 3 times before it is believed)", upstream.address, round + 1);
+        assert_eq!(kept.freshness, Freshness::Kept { error });
+    }
+    assert_eq!((&third.addresses, &third.freshness), (&vec![], &Freshness::Fresh));
+
+    zone.say(one("203.0.113.9", 1));
+    rig.until("the addresses again", |resolved| resolved.addresses == addresses(&["203.0.113.9"])).await;
+}
+
+#[tokio::test]
+async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
+    let zone = Zone::new(Says::Code(ResponseCode::Refused));
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
+    rig.follower.set_targets(only(by_name(NAME)));
+    assert_eq!(rig.now().freshness, Freshness::Unresolved { error: None });
+    let resolved = rig.follower.settle(&source(), Duration::from_millis(500)).await;
+    assert_eq!(resolved.freshness, Freshness::Unresolved { error: Some(format!("{} answered REFUSED", upstream.address)) });
+    assert!(resolved.addresses.is_empty());
+}
+
+#[tokio::test]
+async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
+    let zone = Zone::new(Says::Code(ResponseCode::ServFail));
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
+    rig.follower.set_targets(only(by_name(NAME)));
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        zone.say(one("203.0.113.7", 60));
+    };
+    let source = source();
+    let (resolved, ()) = tokio::join!(rig.follower.settle(&source, SOON), change);
+    assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
+}
+
+#[tokio::test]
+async fn the_second_nameserver_is_asked_when_the_first_fails() {
+    let (bad, good) = (Zone::new(Says::Code(ResponseCode::ServFail)), Zone::new(one("203.0.113.7", 60)));
+    let (bad, good) = (bad.serve().await, good.serve().await);
+    let (_rig, resolved) = Rig::follow(&[bad.address, good.address]).await;
+    assert_eq!((resolved.addresses, resolved.freshness), (addresses(&["203.0.113.7"]), Freshness::Fresh));
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
+    let zone = Zone::new(Says::OnlyV4(vec![(NAME, v4("203.0.113.7"), 60)]));
+    let start = Instant::now();
+    let upstream = zone.serve().await;
+    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
+    assert_eq!((resolved.addresses, resolved.freshness), (addresses(&["203.0.113.7"]), Freshness::Fresh));
+    assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_family_that_fails_is_kept_next_to_the_one_that_answers() {
+    let records = |address| vec![(NAME, v4(address), 1), (NAME, v6("2001:db8::7"), 1)];
+    let zone = Zone::new(Says::Records(records("203.0.113.7")));
+    let upstream = zone.serve().await;
+    let (rig, _) = Rig::follow(&[upstream.address]).await;
+    zone.say(Says::OnlyV4(records("203.0.113.8")));
+    let resolved = rig.until("the change", |resolved| resolved.addresses[0] == addresses(&["203.0.113.8"])[0]).await;
+    assert_eq!(resolved.addresses, addresses(&["203.0.113.8", "2001:db8::7"]));
+    assert!(matches!(resolved.freshness, Freshness::Kept { .. }));
+    zone.say(one("203.0.113.8", 1));
+    rig.until("the end of v6", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
+}
+
+#[tokio::test]
+async fn a_routes_own_resolver_is_asked_instead_of_the_upstreams() {
+    let (upstream, own) = (Zone::new(one("203.0.113.1", 60)), Zone::new(one("203.0.113.2", 60)));
+    let (upstream, own) = (upstream.serve().await, own.serve().await);
+    let rig = Rig::start(&[upstream.address]);
+    rig.follower.set_targets(only(Target { resolver: Some(own.address), ..by_name(NAME) }));
+    assert_eq!(rig.follower.settle(&source(), SOON).await.addresses, addresses(&["203.0.113.2"]));
+    assert!(upstream.asked().is_empty());
+}
+
+#[tokio::test]
+async fn names_are_asked_for_as_they_stand() {
+    let zone = Zone::new(one("203.0.113.7", 60));
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
+    rig.follower.set_targets(only(by_name("lb")));
+    rig.follower.settle(&source(), SOON).await;
+    let names: Vec<_> = upstream.asked().iter().map(|asked| parsed(&asked.query).queries[0].name().to_string()).collect();
+    assert!(names.iter().all(|name| name == "lb."), "{names:?}");
+}
+
+#[tokio::test]
+async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
+    let upstream = Zone::new(Says::Nothing).serve().await;
+    let rig = Rig::start(&[upstream.address]);
+    let list = addresses(&["203.0.113.8", "203.0.113.7", "203.0.113.8"]);
+    rig.follower.set_targets(only(Target { destination: Destination::Addresses(list), resolver: None }));
+    assert_eq!((rig.now().addresses, rig.now().freshness), (addresses(&["203.0.113.7", "203.0.113.8"]), Freshness::Fixed));
+    rig.follower.settle(&source(), Duration::from_millis(100)).await;
+    assert!(upstream.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_refresh_looks_up_early_and_nothing_is_answered_from_a_cache() {
+    let zone = Zone::new(one("203.0.113.7", 300));
+    let upstream = zone.serve().await;
+    let (rig, _) = Rig::follow(&[upstream.address]).await;
+    zone.say(one("203.0.113.8", 300));
+    let start = Instant::now();
+    for _ in 0..10 {
+        rig.follower.refresh(&source());
+    }
+    rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
+    assert!((900..6000).contains(&start.elapsed().as_millis()), "not sooner than a second after the last: {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_confirmed_answer_wakes_nobody() {
+    let zone = Zone::new(one("203.0.113.7", 1));
+    let upstream = zone.serve().await;
+    let (rig, first) = Rig::follow(&[upstream.address]).await;
+    let mut updates = rig.follower.subscribe();
+    updates.mark_unchanged();
+    while upstream.asked().len() < 6 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!updates.has_changed().expect("it lives"));
+    assert!(rig.now().resolved_at > first.resolved_at);
+}
+
+#[tokio::test]
+async fn another_destination_starts_anew_and_kept_targets_go_on() {
+    let zone = Zone::new(one("203.0.113.7", 300));
+    let upstream = zone.serve().await;
+    let (rig, _) = Rig::follow(&[upstream.address]).await;
+    let other: SourceName = "other.internal.company.net".parse().expect("a source");
+    let asked = upstream.asked().len();
+    let mut targets = only(by_name(NAME));
+    targets.insert(other.clone(), Target { destination: Destination::Addresses(addresses(&["203.0.113.9"])), resolver: None });
+    rig.follower.set_targets(targets);
+    assert_eq!(rig.follower.current().len(), 2);
+    assert_eq!(rig.now().freshness, Freshness::Fresh);
+    assert_eq!(upstream.asked().len(), asked, "it is not asked again");
+
+    zone.say(Says::Nothing);
+    rig.follower.set_targets(only(by_name("else.company.net")));
+    assert!(!rig.follower.current().contains_key(&other));
+    assert_eq!((rig.now().addresses, rig.now().freshness), (vec![], Freshness::Unresolved { error: None }));
+}
+
+#[tokio::test]
+async fn a_large_answer_is_fetched_over_tcp_and_cut_at_64_addresses() {
+    let records: Vec<_> = (0..100).map(|index| (NAME, v4(&format!("203.0.113.{index}")), 60)).collect();
+    let zone = Zone::new(Says::Records(records));
+    let upstream = Mock::start(move |asked| {
+        let full = zone.answer(asked);
+        if asked.tcp {
+            return full;
+        }
+        let truncated = [&asked.query[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &asked.query[12..]].concat();
+        let end = asked.query.len() - 11;
+        vec![Do::Send(truncated[..end].to_vec())]
+    })
+    .await;
+    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
+    assert_eq!(resolved.addresses.len(), 64);
+    assert_eq!(resolved.addresses[63], addresses(&["203.0.113.63"])[0]);
+    assert!(upstream.asked().iter().any(|asked| asked.tcp));
+}
+
+#[tokio::test]
+async fn a_name_blanked_by_a_filter_is_a_failure_and_not_this_host() {
+    let zone = Zone::new(one("0.0.0.0", 60));
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
+    rig.follower.set_targets(only(by_name(NAME)));
+    let resolved = rig.follower.settle(&source(), Duration::from_millis(300)).await;
+    assert!(
+        matches!(&resolved.freshness, Freshness::Unresolved { error: Some(error) } if error.contains("no usable address")),
+        "{resolved:?}"
+    );
+}

@@ -1,0 +1,342 @@
+//! What the shim passes on: the bytes, and what it does about upstreams that fail or lie.
+
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{
+        RData, RecordType,
+        rdata::{A, TXT},
+    },
+};
+use tokio::net::UdpSocket;
+
+use crate::{
+    message::{bytes, parsed, query, raw_opt, raw_query, raw_question, reply},
+    mock::{Asked, Do, Mock},
+    shim::{Running, receive},
+};
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+
+fn good(asked: &Asked) -> Vec<u8> {
+    reply(&asked.query, ResponseCode::NoError, &[RData::A(A(ADDRESS))])
+}
+
+fn servfail(asked: &Asked) -> Vec<u8> {
+    reply(&asked.query, ResponseCode::ServFail, &[])
+}
+
+fn other_query() -> Vec<u8> {
+    bytes(&query("www.example.com", RecordType::A))
+}
+
+fn is_good(reply: &[u8], query: &[u8]) -> bool {
+    let message = parsed(reply);
+    reply[..2] == query[..2] && message.answers.len() == 1 && message.answers[0].data.ip_addr() == Some(ADDRESS.into())
+}
+
+async fn silent() -> Mock {
+    Mock::start(|_| vec![]).await
+}
+
+/// A port of 127.0.0.1 where nobody listens, so that the kernel answers with ICMP.
+async fn closed() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
+}
+
+/// A reply that no library would write: odd case, unknown types, an answer for another name, compression, two OPT options, flags and all.
+fn odd_reply(query: &[u8]) -> Vec<u8> {
+    let mut bytes = [&query[..2], &[0x85, 0xb0, 0, 1, 0, 2, 0, 0, 0, 1]].concat();
+    let end = query.len() - raw_opt(4096, 0, true).len();
+    bytes.extend_from_slice(&query[12..end]);
+    bytes.extend_from_slice(&[0xc0, 12, 0xff, 0x01, 0, 1, 0, 0, 0, 5, 0, 3, 0xde, 0xad, 0xbf]);
+    bytes.extend_from_slice(b"\x03WwW\xc0\x10\x00\x10\x00\x01\x00\x00\x00\x00\x00\x04\x03odd");
+    bytes.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 12, 0, 3, 0, 2, b'i', b'd', 0, 10, 0, 2, 1, 2]);
+    bytes
+}
+
+#[tokio::test]
+async fn queries_and_replies_keep_every_byte_but_the_id() {
+    let upstream = Mock::start(|asked| vec![Do::Send(odd_reply(&asked.query))]).await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = raw_query(0x1234, 0x0130, [1, 0, 0, 1], &[raw_question("wWw.exAmple.com", 0xff01, 1), raw_opt(4096, 0, true)].concat());
+    let udp = shim.ask(&query).await;
+    let tcp = shim.ask_tcp(&query).await;
+    assert_eq!(udp, odd_reply(&query));
+    assert_eq!(tcp, odd_reply(&query));
+    let asked = upstream.asked();
+    assert_eq!(asked.iter().map(|asked| asked.tcp).collect::<Vec<_>>(), [false, true], "TCP follows TCP");
+    assert!(asked.iter().all(|asked| asked.query[2..] == query[2..]));
+    assert_eq!(shim.publisher.counters().forwarded, 2);
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn each_query_has_its_own_id_and_source_port() {
+    let upstream = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = other_query();
+    for _ in 0..32 {
+        assert!(is_good(&shim.ask(&query).await, &query));
+    }
+    let asked = upstream.asked();
+    let ids: HashSet<_> = asked.iter().map(|asked| asked.query[..2].to_vec()).collect();
+    let ports: HashSet<_> = asked.iter().map(|asked| asked.from.port()).collect();
+    assert!(ids.len() > 24 && ports.len() > 24, "{} IDs and {} ports for 32 queries", ids.len(), ports.len());
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_truncated_reply_is_passed_on_as_it_is_even_when_cut_within_a_record() {
+    let cut = |query: &[u8]| {
+        let mut bytes = [&query[..2], &[0x83, 0x80, 0, 1, 0, 9, 0, 0, 0, 0], &query[12..]].concat();
+        bytes.extend_from_slice(&[0xc0, 12, 0, 16, 0]);
+        bytes
+    };
+    let upstream = Mock::start(move |asked| vec![Do::Send(cut(&asked.query))]).await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = other_query();
+    assert_eq!(shim.ask(&query).await, cut(&query));
+    assert_eq!(upstream.asked().len(), 1, "the retry over TCP is the client's");
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_reply_passes_over_tcp() {
+    let text = TXT::new((0..60).map(|index| format!("{index:0>250}")).collect());
+    let large = move |query: &[u8]| reply(query, ResponseCode::NoError, &[RData::TXT(text.clone())]);
+    let upstream_large = large.clone();
+    let upstream = Mock::start(move |asked| vec![Do::Send(upstream_large(&asked.query))]).await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = bytes(&query("big.example.com", RecordType::TXT));
+    let got = shim.ask_tcp(&query).await;
+    assert!(got.len() > 15_000);
+    assert_eq!(got, large(&query));
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
+    let upstream = Mock::start(|asked| {
+        let right = good(asked);
+        let mut wrong_id = right.clone();
+        wrong_id[0] ^= 0xff;
+        let mut wrong_type = right.clone();
+        wrong_type[asked.query.len() - 3] = 28;
+        let wrong_name = reply(&bytes(&query("www.example.org", RecordType::A)), ResponseCode::NoError, &[]);
+        let mut lying_counts = right.clone();
+        lying_counts[7] = 7;
+        let wrong_name = [&asked.query[..2], &wrong_name[2..]].concat();
+        let not_a_reply = asked.query.clone();
+        let header_only = [&asked.query[..2], &[0x81, 0x80], &[0; 8]].concat();
+        let garbage = vec![0x55; 700];
+        let mut actions: Vec<_> =
+            [wrong_id, wrong_type, wrong_name, lying_counts, not_a_reply, header_only, garbage, vec![]].into_iter().map(Do::Send).collect();
+        if !asked.tcp {
+            actions.push(Do::Spoof(reply(&asked.query, ResponseCode::NXDomain, &[])));
+        }
+        actions.extend([Do::Wait(Duration::from_millis(100)), Do::Send(right)]);
+        actions
+    })
+    .await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = other_query();
+    assert!(is_good(&shim.ask(&query).await, &query));
+    assert_eq!(shim.publisher.counters().mismatched, 8);
+    assert!(is_good(&shim.ask_tcp(&query).await, &query));
+    assert_eq!(upstream.asked().len(), 2);
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_header_that_says_formerr_is_passed_on() {
+    // What servers answer that don't know EDNS; the client then asks again without it.
+    let upstream = Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x81], &[0; 8]].concat())]).await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = other_query();
+    assert_eq!(shim.ask(&query).await, [&query[..2], &[0x81, 0x81], &[0; 8]].concat());
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn another_upstream_is_asked_when_the_first_is_silent_and_the_silent_one_is_set_aside() {
+    let (first, second) = (silent().await, Mock::start(|asked| vec![Do::Send(good(asked))]).await);
+    let shim = Running::start(&[first.address, second.address]).await;
+    let query = other_query();
+    for _ in 0..2 {
+        let start = Instant::now();
+        assert!(is_good(&shim.ask(&query).await, &query));
+        assert!((900..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    }
+    let asked = first.asked().len();
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert!(is_good(&shim.ask(&query).await, &query));
+    }
+    assert!(start.elapsed() < Duration::from_millis(900), "it is set aside: {:?}", start.elapsed());
+    assert!(first.asked().len() <= asked + 1);
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
+    let works = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&works);
+    let first = Mock::start(move |asked| if answers.load(Ordering::Relaxed) { vec![Do::Send(good(asked))] } else { vec![] }).await;
+    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
+    let shim = Running::start(&[first.address, second.address]).await;
+    let query = other_query();
+    for _ in 0..2 {
+        shim.ask(&query).await;
+    }
+    works.store(true, Ordering::Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let start = Instant::now();
+        let second_before = second.asked().len();
+        assert!(is_good(&shim.ask(&query).await, &query));
+        assert!(start.elapsed() < Duration::from_millis(900), "a trial runs next to a good upstream: {:?}", start.elapsed());
+        if second.asked().len() == second_before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it never came back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_closed_port_costs_no_time() {
+    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
+    let shim = Running::start(&[closed().await, second.address]).await;
+    let query = other_query();
+    let start = Instant::now();
+    assert!(is_good(&shim.ask(&query).await, &query));
+    assert!(is_good(&shim.ask_tcp(&query).await, &query));
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn servfail_of_one_upstream_is_bettered_by_another_and_else_passed_on() {
+    let bad = Mock::start(|asked| vec![Do::Send(servfail(asked))]).await;
+    let well = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
+    let query = other_query();
+    let shim = Running::start(&[bad.address, well.address]).await;
+    assert!(is_good(&shim.ask(&query).await, &query));
+    shim.stop().await;
+
+    let shim = Running::start(&[bad.address]).await;
+    let start = Instant::now();
+    let expected = reply(&query, ResponseCode::ServFail, &[]);
+    assert_eq!(shim.ask(&query).await, expected);
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    let counters = shim.publisher.counters();
+    assert_eq!((counters.forwarded, counters.servfail), (1, 0), "it is the upstream's answer, not ours");
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn nxdomain_is_an_answer_and_nobody_else_is_asked() {
+    let first = Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
+    let shim = Running::start(&[first.address, second.address]).await;
+    assert_eq!(parsed(&shim.ask(&other_query()).await).metadata.response_code, ResponseCode::NXDomain);
+    assert!(second.asked().is_empty());
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits() {
+    let upstream = silent().await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = raw_query(0x1234, 0x0100, [1, 0, 0, 1], &[raw_question("www.exAmple.com", 1, 1), raw_opt(4096, 0, true)].concat());
+    let start = Instant::now();
+    let got = shim.ask(&query).await;
+    assert!((3500..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    let message = parsed(&got);
+    assert_eq!((message.metadata.response_code, message.metadata.id), (ResponseCode::ServFail, 0x1234));
+    assert!(!message.metadata.authoritative && message.edns.is_some_and(|edns| edns.flags().dnssec_ok));
+    assert_eq!(got[12..33], query[12..33]);
+    assert!(upstream.asked().len() >= 3, "it was asked again and again: {}", upstream.asked().len());
+    let counters = shim.publisher.counters();
+    assert_eq!((counters.servfail, counters.timeouts, counters.forwarded), (1, 1, 0));
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn when_every_upstream_refuses_the_packet_servfail_comes_at_once() {
+    let shim = Running::start(&[closed().await, closed().await]).await;
+    let start = Instant::now();
+    assert_eq!(parsed(&shim.ask(&other_query()).await).metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(parsed(&shim.ask_tcp(&other_query()).await).metadata.response_code, ResponseCode::ServFail);
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_upstream_is_waited_for() {
+    let upstream = Mock::start(|asked| vec![Do::Wait(Duration::from_millis(1500)), Do::Send(good(asked))]).await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = other_query();
+    let start = Instant::now();
+    assert!(is_good(&shim.ask(&query).await, &query));
+    assert!(start.elapsed() < Duration::from_millis(2400), "{:?}", start.elapsed());
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
+    let upstream = Mock::start(|asked| {
+        let text = asked.query[13..21].to_vec();
+        let data = RData::TXT(TXT::new(vec![String::from_utf8_lossy(&text).into_owned()]));
+        vec![Do::Wait(Duration::from_millis(rand::random_range(0..30))), Do::Send(reply(&asked.query, ResponseCode::NoError, &[data]))]
+    })
+    .await;
+    let shim = Running::start(&[upstream.address]).await;
+    let sockets = 50;
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..sockets {
+        let address = shim.address;
+        clients.spawn(async move {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+            socket.connect(address).await.expect("connected");
+            for round in 0..10 {
+                let text = format!("c{client:03}r{round:03}");
+                let query = bytes(&query(&format!("{text}.example.com"), RecordType::TXT));
+                socket.send(&query).await.expect("sent");
+                let got = parsed(&receive(&socket).await);
+                assert_eq!(got.answers[0].data.to_string(), text);
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("no mix-up");
+    }
+    assert_eq!(shim.publisher.counters().forwarded, 500);
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_lets_queries_under_way_end() {
+    let upstream = Mock::start(|asked| vec![Do::Wait(Duration::from_millis(300)), Do::Send(good(asked))]).await;
+    let shim = Running::start(&[upstream.address]).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    socket.connect(shim.address).await.expect("connected");
+    let query = other_query();
+    socket.send(&query).await.expect("sent");
+    while upstream.asked().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shim.stop().await;
+    assert!(is_good(&receive(&socket).await, &query));
+}

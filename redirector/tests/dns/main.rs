@@ -1,0 +1,10 @@
+//! The DNS shim and the follower of destinations, against real sockets, real clients, and an upstream that misbehaves on demand.
+
+mod answer;
+mod follower;
+mod forward;
+mod message;
+mod mock;
+mod restart;
+mod shim;
+mod zone;

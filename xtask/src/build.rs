@@ -1,0 +1,99 @@
+//! `cargo xtask build`: the release binary, linked statically, at `target/release/redirector`.
+//!
+//! glibc's own static link, so that the binary runs from an empty image. It takes an explicit target: the flag would otherwise reach proc macros,
+//! which can't be static.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+use object::read::elf::{ElfFile64, ProgramHeader as _};
+
+use crate::{
+    build_ebpf, exec,
+    progress::{Step, seconds},
+};
+use xtask::workspace;
+
+/// Builds the binary; says what it made.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let started = Instant::now();
+    let path = ensure()?;
+    let size = fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.len();
+    #[expect(clippy::cast_precision_loss, reason = "a size in megabytes with one digit")]
+    let megabytes = size as f64 / 1e6;
+    eprintln!("{}: {megabytes:.1} MB, static ({})", path.display(), seconds(started.elapsed()));
+    Ok(())
+}
+
+/// As [`run`], for tasks that need the binary; once per process. Returns where it is.
+pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
+    static DONE: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(done) = DONE.get() {
+        return Ok(done.clone());
+    }
+    let done = make()?;
+    Ok(DONE.get_or_init(|| done).clone())
+}
+
+fn make() -> anyhow::Result<PathBuf> {
+    build_ebpf::ensure()?;
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut command = workspace::cargo();
+    command.args(["build", "--locked", "--release", "--package", "redirector", "--bin", "redirector", "--target", &target]);
+    command.env("CARGO_ENCODED_RUSTFLAGS", "-C\u{1f}target-feature=+crt-static").env_remove("RUSTFLAGS");
+    let step = Step::start(format!("building the release binary for {target}"));
+    let finished = exec::capture(&mut command, |line| step.note(line))?;
+    if !finished.status.success() {
+        step.failed();
+        bail!("failed to build the release binary:\n{}", finished.output.trim_end());
+    }
+    step.done();
+
+    let built = workspace::target_dir().join(&target).join("release").join("redirector");
+    check_static(&built)?;
+    let path = workspace::release_binary();
+    publish(&built, &path)?;
+    Ok(path)
+}
+
+/// A static binary asks for no interpreter.
+fn check_static(path: &Path) -> anyhow::Result<()> {
+    let data = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let file = ElfFile64::<object::Endianness>::parse(&*data).with_context(|| format!("{} is not a 64-bit ELF file", path.display()))?;
+    let endian = file.endian();
+    if file.elf_program_headers().iter().any(|header| header.p_type(endian) == object::elf::PT_INTERP) {
+        bail!("{} is not static: it asks for an interpreter (PT_INTERP)", path.display());
+    }
+    Ok(())
+}
+
+/// Links the binary to where people look for it, in one step.
+fn publish(built: &Path, path: &Path) -> anyhow::Result<()> {
+    let dir = path.parent().context("the binary's path has no directory")?;
+    fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
+    let aside = dir.join(format!(".redirector-{}", std::process::id()));
+    fs::hard_link(built, &aside)
+        .or_else(|_| fs::copy(built, &aside).map(drop))
+        .with_context(|| format!("failed to copy the binary to {}", dir.display()))?;
+    // When both names are one file already, rename leaves both: hence the removal.
+    let moved = fs::rename(&aside, path).with_context(|| format!("failed to move the binary to {}", path.display()));
+    let _ = fs::remove_file(&aside);
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_binary_is_refused() {
+        // The tests themselves are linked dynamically.
+        let error = check_static(Path::new("/proc/self/exe")).unwrap_err().to_string();
+        assert!(error.contains("PT_INTERP"), "{error}");
+    }
+}

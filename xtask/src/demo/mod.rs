@@ -1,0 +1,146 @@
+//! `cargo xtask demo`: the whole job on one machine, told as a transcript.
+//!
+//! It stands up a customer, a node and an executor from the test bed, starts the agent from the documented configuration, and plays a
+//! number of steps; each shows the command as typed and proves something. Whatever happens, nothing is left behind.
+
+mod acts;
+mod scene;
+mod transcript;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::acts::{ACTS, Act};
+use self::scene::Scene;
+use self::transcript::{Transcript, seconds};
+use crate::testbed::{agent, leftovers};
+use crate::workspace;
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Hold everything open after the last step, and say how to enter it
+    #[arg(long)]
+    keep: bool,
+    /// Play only these steps
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    only: Vec<String>,
+    /// List the steps and play none
+    #[arg(long)]
+    list: bool,
+    /// The redirector to show [default: the release binary of `cargo xtask build`]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// The agent's configuration [default: the documented one, deploy/redirector.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Args {
+    /// Whether the release binary must be built first: not to list the steps, and not when another one is named.
+    #[must_use]
+    pub fn wants_build(&self) -> bool {
+        !self.list && self.binary.is_none()
+    }
+}
+
+/// Plays the demo. The release binary and the tools of `cargo xtask setup` must be there. An error when any step is not what it should be.
+pub fn run(args: Args) -> Result<()> {
+    let acts = chosen(&args.only)?;
+    let mut transcript = Transcript::new();
+    if args.list {
+        acts.iter().for_each(|act| transcript.line(format!("{:<10} {}", act.key, act.title)));
+        return Ok(());
+    }
+    ensure!(rustix::process::geteuid().is_root(), "the demo makes namespaces, cgroups and eBPF programs: run it as root");
+    let binary = binary(&args)?;
+    let config = match &args.config {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?,
+        None => agent::documented_config()?,
+    };
+
+    let started = Instant::now();
+    introduce(&transcript);
+    let mut scene = Scene::set(&transcript, &binary, &config).context("failed to stand the demo up")?;
+    let stood = started.elapsed();
+    for act in acts {
+        transcript.step(act.title, |step| (act.play)(&mut scene, step));
+    }
+    let failed = transcript.records().iter().filter(|record| !record.failures.is_empty()).count();
+    if failed > 0 {
+        transcript.heading("The agent's log ends with");
+        transcript.aside(&scene.agent.log_tail());
+    }
+    if args.keep {
+        keep(&transcript, &scene);
+    }
+    drop(scene);
+    conclude(&transcript, &[format!("{} to stand up, {} in all", seconds(stood), seconds(started.elapsed()))])
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Act>> {
+    if let Some(unknown) = only.iter().find(|key| !ACTS.iter().any(|act| act.key == **key)) {
+        let known: Vec<&str> = ACTS.iter().map(|act| act.key).collect();
+        bail!("no step is called {unknown}: there are {}", known.join(", "));
+    }
+    Ok(ACTS.iter().filter(|act| only.is_empty() || only.iter().any(|key| key == act.key)).collect())
+}
+
+fn binary(args: &Args) -> Result<PathBuf> {
+    let path = args.binary.clone().unwrap_or_else(workspace::release_binary);
+    path.canonicalize().with_context(|| format!("failed to find {}: `cargo xtask build` makes it", path.display()))
+}
+
+fn introduce(transcript: &Transcript) {
+    transcript.heading("redirector: a private registry reached through its public load balancer");
+    transcript.line(
+        "  A job needs artifactory.internal.company.net. Its owner exposes it through artifactory.public.company.net, which admits\n  \
+         two addresses and passes TLS through. Nothing in the job changes. Below, each command is shown as it is run.\n",
+    );
+    transcript.aside(
+        "    executor 10.61.1.2 ─── node 198.51.100.1, .2 ─── internet ─── 203.0.113.7, .8 ─── registry 10.20.0.10\n    \
+         a job, its cgroup      redirector                             HAProxy             nginx, docker-registry, pypiserver",
+    );
+    transcript.heading("Standing up");
+}
+
+fn keep(transcript: &Transcript, scene: &Scene) {
+    transcript.heading("Kept for you to look around, as root in another terminal; Enter or Ctrl-C here takes it down");
+    for (who, place) in [
+        ("node", scene.rig.node.place()),
+        ("executor", scene.executor.place()),
+        ("outside", scene.executor.outside()),
+        ("customer", scene.rig.customer.place()),
+    ] {
+        transcript.line(format!("  {who}:\n    {}", place.enter_hint()));
+    }
+    transcript.line(format!("  logs:\n    {}", scene.rig.files().display()));
+    let mut line = String::new();
+    // Without a terminal there is nobody to press Enter: wait for a signal.
+    if !matches!(std::io::stdin().read_line(&mut line), Ok(length) if length > 0) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+fn conclude(transcript: &Transcript, closing: &[String]) -> Result<()> {
+    let left = leftovers()?;
+    let records = transcript.records();
+    let failed = records.iter().filter(|record| !record.failures.is_empty()).count();
+    let mut lines = vec![format!("{} of {} steps are what they should be", records.len() - failed, records.len())];
+    lines.extend_from_slice(closing);
+    lines.push(match left.as_slice() {
+        [] => "nothing is left behind: no process, namespace, mount, cgroup or file".to_owned(),
+        paths => format!(
+            "left behind: {}",
+            paths.iter().map(|path: &PathBuf| path.as_path()).map(Path::to_string_lossy).collect::<Vec<_>>().join(", ")
+        ),
+    });
+    transcript.summary(&lines);
+    ensure!(failed == 0, "{failed} of {} steps are not what they should be", records.len());
+    ensure!(left.is_empty(), "the demo left something behind");
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The scene: a whole rig with every server, one executor and the agent, as the steps find it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::transcript::Transcript;
+use crate::testbed::customer::INTERNAL_NAME;
+use crate::testbed::dns_server::DnsServer;
+use crate::testbed::load_balancer::LoadBalancer;
+use crate::testbed::registry::Registry;
+use crate::testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, process, samples};
+
+/// Everything that stands while the steps are played. Fields are dropped in this order.
+pub(super) struct Scene {
+    /// The agent.
+    pub(super) agent: Agent,
+    /// The job.
+    pub(super) executor: Executor,
+    /// The two load balancers.
+    pub(super) balancers: [LoadBalancer; 2],
+    /// The registry behind them.
+    pub(super) registry: Registry,
+    _dns: DnsServer,
+    /// The command line's binary.
+    binary: PathBuf,
+    /// The identity of the image in the executor's `image` folder.
+    pub(super) image: String,
+    /// What holds them.
+    pub(super) rig: Rig,
+}
+
+impl Scene {
+    /// Stands everything up, with a line for each part.
+    pub(super) fn set(transcript: &Transcript, binary: &Path, config: &str) -> Result<Self> {
+        let mut rig = transcript.prepare("namespaces, cgroup and links of node and customer", Rig::new)?;
+        let dns = transcript
+            .prepare("customer: nsd answers artifactory.public.company.net with 203.0.113.7 and .8", || rig.customer.dns_server())?;
+        let registry =
+            transcript.prepare("customer: docker-registry and pypiserver behind nginx with TLS, own CA", || rig.customer.registry())?;
+        let balancers = transcript.prepare("customer: two HAProxy pass-through load balancers that admit 198.51.100.1 and .2", || {
+            Ok([rig.customer.load_balancer(1)?, rig.customer.load_balancer(2)?])
+        })?;
+        let folder = binary.parent().context("the binary has no folder")?;
+        rig.node.place_mut().add_to_path(folder);
+        let agent = transcript.prepare("node: redirector run, as root with CAP_BPF, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE only", || {
+            Agent::start(&rig.node, AgentOptions::with_config(binary, config))
+        })?;
+        let (executor, image) =
+            transcript.prepare("node: an executor, cgroup kubepods/podjob, own network, resolver 169.254.20.53", || {
+                let executor = rig.executor(ExecutorOptions::pod("job"))?;
+                let image = samples::image(&executor.place().home().join("image"))?;
+                Ok((executor, image))
+            })?;
+        Ok(Self { agent, executor, balancers, registry, _dns: dns, binary: binary.to_owned(), image, rig })
+    }
+
+    /// The route as `redirector route show -o json` has it.
+    pub(super) fn route(&self) -> Result<Value> {
+        let shown = self.rig.node.cli_json(&self.binary, &["route", "show", INTERNAL_NAME])?;
+        Ok(shown["route"].clone())
+    }
+
+    /// The route's virtual address.
+    pub(super) fn vip(&self) -> Result<Ipv4Addr> {
+        let route = self.route()?;
+        let text = route["vip"]["ipv4"].as_str().with_context(|| format!("the route has no virtual address: {route}"))?;
+        text.parse().with_context(|| format!("failed to parse the virtual address {text}"))
+    }
+
+    /// The virtual address with a port.
+    pub(super) fn vip_at(&self, port: u16) -> Result<SocketAddr> {
+        Ok(SocketAddr::from((self.vip()?, port)))
+    }
+
+    /// Whether the kernel has set this backend aside.
+    pub(super) fn is_set_aside(&self, address: Ipv4Addr) -> Result<bool> {
+        let route = self.route()?;
+        let backends = route["backends"].as_array().into_iter().flatten();
+        let state =
+            backends.filter(|backend| backend["address"] == address.to_string()).map(|backend| backend["state"] == "set_aside").next();
+        state.with_context(|| format!("the route has no backend {address}: {route}"))
+    }
+
+    /// Waits until the kernel chooses this backend again.
+    pub(super) fn wait_eligible(&self, address: Ipv4Addr, limit: Duration) -> Result<()> {
+        process::until(&format!("{address} was not taken back"), limit, || {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(!self.is_set_aside(address)?)
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! The transcript: what a person reads while the demo plays. It must show what was run, word for word, and judge nothing by itself.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+
+use crate::testbed::{Place, interrupted, process::Finished};
+
+/// Lines of output that are shown of one command.
+const SHOWN: usize = 8;
+/// Longest line of output that is shown.
+const WIDTH: usize = 118;
+/// Longest time that one command may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const PROMPT: Style = AnsiColor::Cyan.on_default();
+
+/// One step, when it is over.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    /// Its title.
+    pub(super) title: String,
+    /// Its time, without that of the steps around it.
+    pub(super) took: Duration,
+    /// What was not as it should be; empty for a step that went well.
+    pub(super) failures: Vec<String>,
+}
+
+/// The transcript of one demo.
+#[derive(Debug)]
+pub(super) struct Transcript {
+    colour: bool,
+    records: Vec<Record>,
+}
+
+impl Transcript {
+    /// On standard output; in colour on a terminal, unless NO_COLOR is set.
+    pub(super) fn new() -> Self {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { colour, records: Vec::new() }
+    }
+
+    /// A line as it is.
+    pub(super) fn line(&self, text: impl Display) {
+        // A reader who has seen enough (`| head`) is no failure of the demo.
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+
+    /// A heading.
+    pub(super) fn heading(&self, text: &str) {
+        self.line(format!("\n{}\n", self.paint(BOLD, text)));
+    }
+
+    /// Something in dim letters.
+    pub(super) fn aside(&self, text: &str) {
+        self.line(self.paint(DIM, text));
+    }
+
+    /// Runs one part of the preparations, and shows that it is done and how long it took.
+    pub(super) fn prepare<T>(&self, what: &str, part: impl FnOnce() -> Result<T>) -> Result<T> {
+        let started = Instant::now();
+        match part() {
+            Ok(made) => {
+                self.line(format!("  {} {what:<86} {}", self.paint(GOOD, "✓"), self.paint(DIM, &seconds(started.elapsed()))));
+                Ok(made)
+            }
+            Err(error) => {
+                self.line(format!("  {} {what}", self.paint(BAD, "✗")));
+                Err(error)
+            }
+        }
+    }
+
+    /// Plays one step. It has failed when something it wanted to prove does not hold, or when `play` returns an error.
+    pub(super) fn step(&mut self, title: &str, play: impl FnOnce(&mut Step<'_>) -> Result<()>) {
+        let number = self.records.len() + 1;
+        self.line(format!("\n{}", self.paint(BOLD, &format!("{number:>2}  {title}"))));
+        let started = Instant::now();
+        let mut step = Step { transcript: self, failures: Vec::new(), proofs: 0 };
+        if let Err(error) = play(&mut step) {
+            wait_if_interrupted();
+            step.prove(false, &format!("{error:#}"));
+        }
+        if step.proofs == 0 {
+            step.prove(false, "the step proved nothing");
+        }
+        let failures = step.failures;
+        let took = started.elapsed();
+        self.line(format!("    {}", self.paint(DIM, &seconds(took))));
+        self.records.push(Record { title: title.to_owned(), took, failures });
+    }
+
+    /// One screen: every step with its verdict and time.
+    pub(super) fn summary(&self, closing: &[String]) {
+        self.heading("Summary");
+        for (number, record) in self.records.iter().enumerate() {
+            let mark = if record.failures.is_empty() { self.paint(GOOD, "✓") } else { self.paint(BAD, "✗") };
+            let took = self.paint(DIM, &seconds(record.took));
+            self.line(format!("  {mark} {:>2}  {:<82} {took}", number + 1, record.title));
+            for failure in &record.failures {
+                self.line(format!("        {}", self.paint(BAD, failure.lines().next().unwrap_or_default())));
+            }
+        }
+        self.line("");
+        for text in closing {
+            self.line(format!("  {text}"));
+        }
+    }
+
+    /// The steps so far.
+    pub(super) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// Who types a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Who {
+    /// A job.
+    Executor,
+    /// A process beside the job: its network, not its cgroup.
+    Outside,
+    /// The operator of the node.
+    Node,
+    /// The customer's staff.
+    Customer,
+}
+
+impl Who {
+    fn prompt(self) -> &'static str {
+        match self {
+            Self::Executor => "executor$",
+            Self::Outside => "outside$",
+            Self::Node => "node#",
+            Self::Customer => "customer#",
+        }
+    }
+}
+
+/// A step that is being played.
+pub(super) struct Step<'t> {
+    transcript: &'t Transcript,
+    failures: Vec<String>,
+    proofs: usize,
+}
+
+impl Step<'_> {
+    /// Shows a command, runs it in `place` by `sh -c`, and shows what it said.
+    pub(super) fn run(&self, who: Who, place: &Place, command: &str) -> Result<Finished> {
+        self.typed(who, command);
+        let done = place.run(command, LIMIT)?;
+        self.output(&done.text());
+        Ok(done)
+    }
+
+    /// Shows a command that is run by other means.
+    pub(super) fn typed(&self, who: Who, command: &str) {
+        self.transcript.line(format!("    {} {command}", self.transcript.paint(PROMPT, who.prompt())));
+    }
+
+    /// Shows what a command, or a server's log, said.
+    pub(super) fn output(&self, text: &str) {
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let hidden = lines.len().saturating_sub(SHOWN);
+        for line in lines.iter().take(SHOWN) {
+            let line: String = line.chars().take(WIDTH).collect();
+            self.transcript.aside(&format!("      {line}"));
+        }
+        if hidden > 0 {
+            self.transcript.aside(&format!("      … {hidden} more lines"));
+        }
+    }
+
+    /// Says what happens, where no command does.
+    pub(super) fn tell(&self, text: &str) {
+        self.transcript.aside(&format!("    {text}"));
+    }
+
+    /// A claim, and whether it holds.
+    pub(super) fn prove(&mut self, holds: bool, claim: &str) {
+        self.proofs += 1;
+        let mark = if holds { self.transcript.paint(GOOD, "✓") } else { self.transcript.paint(BAD, "✗") };
+        self.transcript.line(format!("    {mark} {claim}"));
+        if !holds {
+            self.failures.push(format!("not so: {claim}"));
+        }
+    }
+}
+
+/// What fails while a signal takes the rig down is not worth a word; the signal's thread ends the process.
+fn wait_if_interrupted() {
+    std::thread::sleep(Duration::from_millis(100));
+    while interrupted() {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// A duration as the transcript writes it.
+pub(super) fn seconds(time: Duration) -> String {
+    match time.as_secs_f64() {
+        short if short < 0.095 => format!("{:.0} ms", short * 1000.0),
+        long => format!("{long:.1} s"),
+    }
+}

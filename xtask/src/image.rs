@@ -1,0 +1,126 @@
+//! `cargo xtask image`: an image from scratch with the static binary, made offline by buildah, as an OCI archive and in a container storage.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    build, exec,
+    progress::{Step, seconds},
+    setup::{self, needs::Group},
+};
+use xtask::workspace;
+
+/// The name that `deploy/daemonset.yaml` uses.
+const NAME: &str = concat!("localhost/redirector:", env!("CARGO_PKG_VERSION"));
+
+/// Arguments of `cargo xtask image`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Name and tag of the image
+    #[arg(long, default_value = NAME)]
+    tag: String,
+    /// Container storage to put the image into; buildah's own when left out
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// State of that container storage
+    #[arg(long, value_name = "DIR", requires = "root")]
+    runroot: Option<PathBuf>,
+}
+
+/// Builds the image into a container storage, and the archive.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    setup::ensure(&[Group::Image])?;
+    let binary = build::ensure()?;
+    let storage = Storage { root: args.root.clone(), runroot: args.runroot.clone() };
+    let archive = make(&storage, &binary, &args.tag)?;
+    let size = fs::metadata(&archive).with_context(|| format!("failed to look at {}", archive.display()))?.len();
+    eprintln!("{}: {} kB in {} ({})", args.tag, size / 1000, archive.display(), seconds(started.elapsed()));
+    Ok(())
+}
+
+/// Builds the archive only, by way of a storage that is removed again: what the tests load, and nothing that a person's own storage would show.
+pub(crate) fn ensure_archive() -> anyhow::Result<PathBuf> {
+    setup::ensure(&[Group::Image])?;
+    let binary = build::ensure()?;
+    let storage =
+        tempfile::Builder::new().prefix("redirector-image-").tempdir().context("failed to create a directory for a container storage")?;
+    make(&Storage { root: Some(storage.path().join("root")), runroot: Some(storage.path().join("run")) }, &binary, NAME)
+}
+
+struct Storage {
+    root: Option<PathBuf>,
+    runroot: Option<PathBuf>,
+}
+
+impl Storage {
+    fn buildah(&self) -> Command {
+        let mut command = Command::new("buildah");
+        if let Some(root) = &self.root {
+            let runroot = self.runroot.clone().unwrap_or_else(|| root.with_extension("run"));
+            // A plain directory per layer: no mount that could be left behind, and it works on any file system.
+            command.arg("--root").arg(root).arg("--runroot").arg(runroot).args(["--storage-driver", "vfs"]);
+        }
+        command
+    }
+}
+
+/// The image, in the storage and as an archive; returns the archive's path.
+fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> {
+    let step = Step::start(format!("building the image {tag}"));
+    let context = tempfile::Builder::new().prefix("redirector-context-").tempdir().context("failed to create a build context")?;
+    let copy = context.path().join("redirector");
+    fs::copy(binary, &copy).with_context(|| format!("failed to copy {}", binary.display()))?;
+
+    let mut command = storage.buildah();
+    command.args(["build", "--quiet", "--pull-never", "--format", "oci", "--tag", tag]);
+    for label in labels()? {
+        command.arg("--label").arg(label);
+    }
+    command.arg("--file").arg(workspace::root().join("deploy/Containerfile")).arg(context.path());
+    exec::run(&mut command, |line| step.note(line)).context("failed to build the image")?;
+
+    let archive = workspace::image_archive();
+    let dir = archive.parent().context("the archive's path has no directory")?;
+    fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
+    let aside = tempfile::Builder::new()
+        .prefix(".image-")
+        .tempdir_in(dir)
+        .with_context(|| format!("failed to create a directory in {}", dir.display()))?;
+    let file = aside.path().join("image.tar");
+    exec::run(storage.buildah().args(["push", "--quiet", tag]).arg(format!("oci-archive:{}:{tag}", file.display())), |line| {
+        step.note(line)
+    })
+    .context("failed to write the image's archive")?;
+    fs::rename(&file, &archive).with_context(|| format!("failed to move the archive to {}", archive.display()))?;
+    step.done();
+    Ok(archive)
+}
+
+/// The labels that OCI gives a meaning to.
+fn labels() -> anyhow::Result<Vec<String>> {
+    let mut labels = vec![
+        "org.opencontainers.image.title=redirector".to_owned(),
+        "org.opencontainers.image.description=An eBPF-accelerated connection redirector".to_owned(),
+        "org.opencontainers.image.licenses=(MIT OR Apache-2.0) AND (MIT OR GPL-2.0-only)".to_owned(),
+        format!("org.opencontainers.image.version={}", env!("CARGO_PKG_VERSION")),
+    ];
+    // A source archive has no repository, and is no less buildable for it.
+    let root = workspace::root();
+    let git = exec::capture(Command::new("git").current_dir(&root).args(["rev-parse", "HEAD"]), |_| {});
+    if let Ok(commit) = git
+        && commit.status.success()
+    {
+        labels.push(format!("org.opencontainers.image.revision={}", commit.output.trim()));
+    }
+    if labels.iter().any(|label| label.contains('\n')) {
+        bail!("a label holds a line break: {labels:?}");
+    }
+    Ok(labels)
+}

@@ -1,0 +1,67 @@
+//! The rig's own cgroup directory: made below the cgroup2 mount, emptied and removed as a whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How long processes that were killed may take to leave their cgroup.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// Where cgroup2 is mounted, by /proc/self/mountinfo: /sys/fs/cgroup, or /sys/fs/cgroup/unified on a hybrid system.
+pub(super) fn mount_point() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("failed to read /proc/self/mountinfo")?;
+    let found = mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4)).flatten()
+    });
+    found.map(PathBuf::from).context("no cgroup2 is mounted: try `mount -t cgroup2 cgroup2 /sys/fs/cgroup`")
+}
+
+/// Makes `path`, with what is missing above it.
+pub(super) fn make(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("failed to make the cgroup {} (this needs root)", path.display()))
+}
+
+/// Opens the file through which a process puts itself into `cgroup`: it writes "0".
+pub(super) fn door(cgroup: &Path) -> Result<File> {
+    make(cgroup)?;
+    let path = cgroup.join("cgroup.procs");
+    OpenOptions::new().write(true).open(&path).with_context(|| format!("failed to open {}", path.display()))
+}
+
+/// Kills whatever lives in `cgroup` or below, and removes all of it. A directory that is not there is fine.
+pub(super) fn remove(cgroup: &Path) -> Result<()> {
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        kill(cgroup);
+        match remove_tree(cgroup) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                bail!("failed to remove the cgroup {}: {error}", cgroup.display());
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+/// SIGKILL to everything in `cgroup` and below it; one write since Linux 5.14.
+pub(super) fn kill(cgroup: &Path) {
+    // A failure shows when the directory can't be removed.
+    let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+}
+
+fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
+    let entries = match fs::read_dir(cgroup) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
+}

@@ -1,0 +1,248 @@
+//! The load client: plain TCP connects at a steady rate, each one checked. `xtask client connect` runs it inside an executor.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Threads that connect; a connect that hangs holds one of them for [`PATIENCE`].
+const THREADS: usize = 48;
+/// Longest time for a connect, and again for the banner.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Failures that a report tells the time of.
+const SHOWN: usize = 10;
+
+/// `xtask client`: small programs that tests and the demo run inside an executor.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClientArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Connects at a steady rate and prints a report in JSON.
+    Connect(LoadOptions),
+}
+
+/// What the load client does.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LoadOptions {
+    /// Address and port to connect to.
+    #[arg(long)]
+    pub target: SocketAddr,
+    /// Connects a second.
+    #[arg(long, default_value_t = 1000)]
+    pub rate: u32,
+    /// For how many seconds.
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// What getpeername must say; the target when left out.
+    #[arg(long)]
+    pub expect_peer: Option<SocketAddr>,
+    /// A banner that may greet a connection; several may be given, none allows any.
+    #[arg(long)]
+    pub expect_banner: Vec<String>,
+}
+
+/// What came of it. Every attempt is in exactly one of `connected` and `failed`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Connects begun.
+    pub attempted: u64,
+    /// Connects that succeeded.
+    pub connected: u64,
+    /// Connects that did not, by errno.
+    pub failed: BTreeMap<String, u64>,
+    /// Connections whose getpeername was not what was asked for.
+    pub wrong_peer: u64,
+    /// Connections by the banner they were greeted with.
+    pub banners: BTreeMap<String, u64>,
+    /// Connections that ended without a whole banner, by errno or `end of stream`.
+    pub ungreeted: BTreeMap<String, u64>,
+    /// Connections greeted with a banner that is not allowed.
+    pub wrong_banner: u64,
+    /// The first failures: seconds since the start, and what happened.
+    pub failures: Vec<(f64, String)>,
+    /// Wall clock, in seconds.
+    pub seconds: f64,
+    /// Time in connect(): half of them took at most this, in microseconds.
+    pub median_us: u64,
+    /// Time in connect(): 99 of 100 took at most this, in microseconds.
+    pub p99_us: u64,
+    /// Longest time in connect(), in microseconds.
+    pub slowest_us: u64,
+}
+
+impl Report {
+    /// Whether every connect succeeded, was greeted as allowed, and showed the peer it asked for.
+    pub fn flawless(&self) -> bool {
+        self.attempted > 0
+            && self.connected == self.attempted
+            && self.wrong_peer == 0
+            && self.wrong_banner == 0
+            && self.ungreeted.is_empty()
+            && self.banners.values().sum::<u64>() == self.attempted
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.attempted += other.attempted;
+        self.connected += other.connected;
+        self.wrong_peer += other.wrong_peer;
+        self.wrong_banner += other.wrong_banner;
+        self.failures.extend(other.failures);
+        for (mine, theirs) in [(&mut self.failed, other.failed), (&mut self.banners, other.banners), (&mut self.ungreeted, other.ungreeted)]
+        {
+            for (key, count) in theirs {
+                *mine.entry(key).or_default() += count;
+            }
+        }
+    }
+}
+
+/// Runs `xtask client`.
+pub fn run(args: ClientArgs) -> Result<()> {
+    let Verb::Connect(options) = args.verb;
+    let report = connect(&options)?;
+    println!("{}", serde_json::to_string(&report).context("failed to write the report")?);
+    Ok(())
+}
+
+/// Connects as `options` say, from the calling process.
+pub fn connect(options: &LoadOptions) -> Result<Report> {
+    anyhow::ensure!(options.rate > 0 && options.seconds > 0.0, "the rate and the time must be above zero");
+    let total = (f64::from(options.rate) * options.seconds).ceil() as u64;
+    let (next, start) = (AtomicU64::new(0), Instant::now());
+    let parts = thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| work(options, &next, total, start))).collect();
+        workers.into_iter().map(|worker| worker.join()).collect::<Vec<_>>()
+    });
+    let (mut report, mut latencies) = (Report::default(), Vec::new());
+    for part in parts {
+        let (partial, times) = part.map_err(|_| anyhow::anyhow!("a connecting thread panicked"))?;
+        report.merge(partial);
+        latencies.extend(times);
+    }
+    latencies.sort_unstable();
+    let at = |hundredth: usize| latencies.get((latencies.len().saturating_sub(1)) * hundredth / 100).copied().unwrap_or(0);
+    (report.median_us, report.p99_us, report.slowest_us) = (at(50), at(99), at(100));
+    report.failures.sort_by(|a, b| a.0.total_cmp(&b.0));
+    report.failures.truncate(SHOWN);
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Takes the next connect's number, waits for its moment, and makes it, until there are no more.
+fn work(options: &LoadOptions, next: &AtomicU64, total: u64, start: Instant) -> (Report, Vec<u64>) {
+    let (mut report, mut latencies) = (Report::default(), Vec::new());
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= total {
+            return (report, latencies);
+        }
+        let moment = start + Duration::from_secs_f64(number as f64 / f64::from(options.rate));
+        thread::sleep(moment.saturating_duration_since(Instant::now()));
+        let begun = Instant::now();
+        report.attempted += 1;
+        match TcpStream::connect_timeout(&options.target, PATIENCE) {
+            Ok(stream) => {
+                latencies.push(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+                report.connected += 1;
+                judge(options, stream, &mut report, start);
+            }
+            Err(error) => {
+                report.failures.push((start.elapsed().as_secs_f64(), errno(&error)));
+                *report.failed.entry(errno(&error)).or_default() += 1;
+            }
+        }
+    }
+}
+
+fn judge(options: &LoadOptions, mut stream: TcpStream, report: &mut Report, start: Instant) {
+    if stream.peer_addr().ok() != Some(options.expect_peer.unwrap_or(options.target)) {
+        report.wrong_peer += 1;
+    }
+    let mut text = String::new();
+    let read = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_string(&mut text));
+    // What comes before the last line is an HTTP header, or nothing.
+    match (read, text.strip_suffix('\n').and_then(|text| text.lines().last())) {
+        (Ok(_), Some(banner)) => {
+            if !options.expect_banner.is_empty() && !options.expect_banner.iter().any(|expected| expected == banner) {
+                report.wrong_banner += 1;
+            }
+            *report.banners.entry(banner.to_owned()).or_default() += 1;
+        }
+        (read, _) => {
+            let why = read.map_or_else(|error| errno(&error), |_| "end of stream".to_owned());
+            report.failures.push((start.elapsed().as_secs_f64(), format!("after connecting: {why}")));
+            *report.ungreeted.entry(why).or_default() += 1;
+        }
+    }
+}
+
+/// The name of an error, as errno(3) has it where it is common here.
+pub fn errno(error: &io::Error) -> String {
+    let name = match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => "ECONNREFUSED",
+        Some(libc::ETIMEDOUT) => "ETIMEDOUT",
+        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH",
+        Some(libc::ENETUNREACH) => "ENETUNREACH",
+        Some(libc::ECONNRESET) => "ECONNRESET",
+        Some(libc::EPERM) => "EPERM",
+        Some(libc::EADDRNOTAVAIL) => "EADDRNOTAVAIL",
+        Some(libc::EMFILE) => "EMFILE",
+        Some(libc::EAGAIN) => "no answer in time",
+        _ if error.kind() == io::ErrorKind::TimedOut => "no answer in time",
+        _ => return error.to_string(),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn options(target: SocketAddr) -> LoadOptions {
+        LoadOptions { target, rate: 500, seconds: 0.1, expect_peer: None, expect_banner: vec!["here".to_owned()] }
+    }
+
+    #[test]
+    fn every_connect_is_counted_once_and_checked() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let text: &[u8] = if number == 7 { b"elsewhere\n" } else { b"here\n" };
+                stream.unwrap().write_all(text).unwrap();
+            }
+        });
+        let report = connect(&options(target)).unwrap();
+        assert_eq!((report.attempted, report.connected, report.wrong_banner, report.wrong_peer), (50, 50, 1, 0), "{report:?}");
+        assert!(!report.flawless());
+    }
+
+    #[test]
+    fn a_refused_connect_is_told_by_its_errno_and_time() {
+        let target = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let report = connect(&options(target)).unwrap();
+        assert_eq!(report.failed.get("ECONNREFUSED"), Some(&50), "{report:?}");
+        assert_eq!((report.connected, report.failures.len()), (0, SHOWN));
+    }
+
+    #[test]
+    fn another_peer_than_the_expected_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut options = options(listener.local_addr().unwrap());
+        options.expect_peer = Some("198.18.0.1:80".parse().unwrap());
+        thread::spawn(move || listener.incoming().for_each(|stream| stream.unwrap().write_all(b"here\n").unwrap()));
+        assert_eq!(connect(&options).unwrap().wrong_peer, 50);
+    }
+}

@@ -1,0 +1,136 @@
+//! The customer's public DNS server: nsd, authoritative for the public name and for a zone that has nothing to do with it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::customer::{DNS_ADDRESS, PUBLIC_NAME};
+use super::packages;
+use super::place::Place;
+use super::process;
+use super::service::Service;
+
+/// A name in the unrelated zone.
+pub const UNRELATED_NAME: &str = "www.example.test";
+/// Its address.
+pub const UNRELATED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
+/// Time to live of every record, in seconds.
+pub const TTL: u32 = 2;
+/// nsd is up, or has loaded a zone again, well within this.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A running nsd.
+#[derive(Debug)]
+pub struct DnsServer {
+    service: Service,
+    place: Place,
+    zone: PathBuf,
+}
+
+impl DnsServer {
+    pub(super) fn start(place: &Place, addresses: &[Ipv4Addr]) -> Result<Self> {
+        let folder = place.folder("dns")?;
+        let (zone, config) = (folder.join("public.company.net.zone"), folder.join("nsd.conf"));
+        write(&zone, &public_zone(addresses))?;
+        write(&folder.join("example.test.zone"), &unrelated_zone())?;
+        write(&config, &configuration(&folder))?;
+        let mut command = place.command(packages::path_of("nsd")?);
+        command.arg("-d").arg("-c").arg(&config);
+        let service = Service::start("nsd", &folder.join("nsd.log"), command)?;
+        let mut server = Self { service, place: place.clone(), zone };
+        let place = place.clone();
+        server.service.wait_ready(LIMIT, || Ok(ask(&place)? == sorted(addresses)))?;
+        Ok(server)
+    }
+
+    /// Makes the public name resolve to `addresses` from now on; none makes an empty answer. Returns when the server answers so.
+    pub fn set_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<()> {
+        write(&self.zone, &public_zone(addresses))?;
+        self.service.signal(Signal::HUP)?;
+        let (place, wanted) = (self.place.clone(), sorted(addresses));
+        self.service.wait_ready(LIMIT, || Ok(ask(&place)? == wanted))
+    }
+
+    /// Ends it: resolvers get no answer any more.
+    pub fn stop(&mut self) -> Result<()> {
+        self.service.kill()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.service.log()
+    }
+}
+
+/// Response rate limiting, on by default in Debian's build, would hold back the tests.
+fn configuration(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "server:\n\
+         \u{20} ip-address: {DNS_ADDRESS}\n\
+         \u{20} server-count: 1\n\
+         \u{20} username: \"\"\n\
+         \u{20} zonesdir: \"{folder}\"\n\
+         \u{20} database: \"\"\n\
+         \u{20} pidfile: \"\"\n\
+         \u{20} xfrdfile: \"\"\n\
+         \u{20} xfrdir: \"{folder}\"\n\
+         \u{20} zonelistfile: \"{folder}/zone.list\"\n\
+         \u{20} rrl-ratelimit: 0\n\
+         \u{20} rrl-whitelist-ratelimit: 0\n\
+         remote-control:\n\
+         \u{20} control-enable: no\n\
+         zone:\n\
+         \u{20} name: public.company.net\n\
+         \u{20} zonefile: public.company.net.zone\n\
+         zone:\n\
+         \u{20} name: example.test\n\
+         \u{20} zonefile: example.test.zone\n"
+    )
+}
+
+fn public_zone(addresses: &[Ipv4Addr]) -> String {
+    let mut zone = head("public.company.net");
+    for address in addresses {
+        let _ = writeln!(zone, "artifactory IN A {address}");
+    }
+    // The name exists whatever its addresses, so that an empty set is NODATA and not NXDOMAIN.
+    zone.push_str("artifactory IN TXT \"load balancers\"\n");
+    zone
+}
+
+fn unrelated_zone() -> String {
+    format!("{}www IN A {UNRELATED_ADDRESS}\nwww IN TXT \"nothing to do with it\"\nmail IN MX 10 www\n", head("example.test"))
+}
+
+fn head(origin: &str) -> String {
+    format!("$ORIGIN {origin}.\n$TTL {TTL}\n@ IN SOA ns hostmaster 1 3600 600 86400 {TTL}\n@ IN NS ns\nns IN A {DNS_ADDRESS}\n")
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
+}
+
+fn sorted(addresses: &[Ipv4Addr]) -> Vec<String> {
+    let mut texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.sort();
+    texts
+}
+
+/// What the server answers for the public name, or a marker when it does not answer.
+fn ask(place: &Place) -> Result<Vec<String>> {
+    let mut dig = place.command(packages::path_of("dig")?);
+    dig.args(["+short", "+tries=1", "+time=1", &format!("@{DNS_ADDRESS}"), PUBLIC_NAME, "A"]);
+    let answer = process::finish(dig, Duration::from_secs(5))?;
+    if !answer.status.success() {
+        return Ok(vec!["no answer".to_owned()]);
+    }
+    let mut lines: Vec<String> = answer.stdout.lines().map(str::to_owned).collect();
+    lines.sort();
+    Ok(lines)
+}

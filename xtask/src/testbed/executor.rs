@@ -1,0 +1,111 @@
+//! An executor: a job's processes, in a pod's cgroup and network namespace, or in the node's network.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::mounts::{ResolvConf, View};
+use super::namespace::Namespaces;
+use super::node::{self, Node};
+use super::place::Place;
+use super::process::Finished;
+use crate::workspace;
+
+/// Whose network an executor uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Its own namespace behind a veth pair; the node masquerades it.
+    Pod,
+    /// The node's, as with `hostNetwork: true`.
+    Host,
+}
+
+/// How an executor is made.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// Its cgroup is `kubepods/pod<name>` below the node's root. Letters and digits.
+    pub name: String,
+    /// Its /etc/resolv.conf.
+    pub resolv: ResolvConf,
+    /// Whose network it uses.
+    pub network: Network,
+    /// Its cgroup below the node's root, instead of `kubepods/pod<name>`.
+    pub cgroup: Option<String>,
+}
+
+impl ExecutorOptions {
+    /// A pod named `name` whose resolver is the shim.
+    pub fn pod(name: &str) -> Self {
+        Self { name: name.to_owned(), resolv: ResolvConf::default(), network: Network::Pod, cgroup: None }
+    }
+}
+
+/// An executor. It trusts the customer's certificate authority, and its PATH has the Python tools of the test bed.
+#[derive(Debug)]
+pub struct Executor {
+    place: Place,
+    outside: Place,
+}
+
+impl Executor {
+    pub(super) fn new(node: &Node, number: u8, options: ExecutorOptions, ca_pem: &str) -> Result<Self> {
+        let name = &options.name;
+        let stage = node.place().ground().folder(&format!("stage-{name}-{number}"))?;
+        let view = || View::new(&stage, &options.resolv)?.trust(ca_pem);
+        let namespaces = match options.network {
+            Network::Pod => Namespaces::create(view),
+            Network::Host => Namespaces::create_in(node.place().namespaces(), view),
+        };
+        let namespaces = Arc::new(namespaces.with_context(|| format!("failed to make the executor {name}"))?);
+        if options.network == Network::Pod {
+            node.connect(&namespaces, number)?;
+            namespaces.run(spare_ports)??;
+        }
+        let cgroup = options.cgroup.unwrap_or_else(|| format!("kubepods/pod{name}"));
+        let mut place = Place::new(node.place().ground(), namespaces, &Path::new(node::ROOT).join(cgroup), name)?;
+        place.add_to_path(&workspace::python_home().join("bin"));
+        // The image's own settings, as any image with an internal CA has them; no configuration of the host's reaches pip.
+        place.set_environment("PIP_CONFIG_FILE", "/dev/null");
+        place.set_environment("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt");
+        place.set_environment("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        let outside = place.in_cgroup(&Path::new(node::ROOT).join("system.slice/other.service"), &format!("outside-{name}"))?;
+        Ok(Self { place, outside })
+    }
+
+    /// Where its processes run.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The control: the same namespaces, but a cgroup that no program is attached to.
+    pub fn outside(&self) -> &Place {
+        &self.outside
+    }
+
+    /// A program in the executor.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.place.command(program)
+    }
+
+    /// A program next to the executor: its network, not its cgroup.
+    pub fn outside_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.outside.command(program)
+    }
+
+    /// Runs a line of shell in the executor.
+    pub fn run(&self, line: &str, limit: Duration) -> Result<Finished> {
+        self.place.run(line, limit)
+    }
+}
+
+/// A thousand connects a second use up the usual 28,000 ports within TIME_WAIT's minute.
+fn spare_ports() -> Result<()> {
+    for (setting, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
+        let path = format!("/proc/sys/net/ipv4/{setting}");
+        std::fs::write(&path, value).with_context(|| format!("failed to write {path}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The xtask binary as a helper inside executors: cgroups hold processes, not threads, so the load client must be one.
+
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::client::{LoadOptions, Report};
+use super::place::Place;
+use super::process;
+use crate::workspace;
+
+/// Building xtask from nothing takes about a minute on two cores.
+const BUILD_LIMIT: Duration = Duration::from_secs(900);
+/// Beyond its own time the load client waits for connects that hang, twice five seconds, and a busy machine.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// The xtask binary: this process's own, or the one that cargo builds from the same workspace (a test binary has only the library).
+pub fn binary() -> Result<PathBuf> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(|| locate().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn locate() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("failed to find this program's own path")?;
+    if own.file_name().is_some_and(|name| name == "xtask") {
+        return Ok(own);
+    }
+    let mut build = workspace::cargo();
+    build.args(["build", "--quiet", "--package", "xtask", "--bin", "xtask"]);
+    process::finish(build, BUILD_LIMIT)?.success().context("failed to build the load client with cargo")?;
+    let built = workspace::target_dir().join("debug/xtask");
+    if !built.is_file() {
+        bail!("cargo built no {}", built.display());
+    }
+    Ok(built)
+}
+
+/// A load client that runs.
+#[derive(Debug)]
+pub struct Load {
+    child: Child,
+    limit: Duration,
+}
+
+impl Load {
+    /// Starts connecting from `place`. The calling thread must live until the report is in.
+    pub fn start(place: &Place, options: &LoadOptions) -> Result<Self> {
+        let mut command = place.command(binary()?);
+        command.args(arguments(options)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().context("failed to start the load client")?;
+        Ok(Self { child, limit: Duration::from_secs_f64(options.seconds) + GRACE })
+    }
+
+    /// Waits for its end and returns its report.
+    pub fn report(mut self) -> Result<Report> {
+        // Its output is one line, which the pipe holds.
+        if process::wait(&mut self.child, self.limit)?.is_none() {
+            self.child.kill().context("failed to kill the load client")?;
+        }
+        let output = self.child.wait_with_output().context("failed to wait for the load client")?;
+        if !output.status.success() {
+            bail!("the load client failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        serde_json::from_slice(&output.stdout).context("failed to parse the load client's report")
+    }
+}
+
+/// The command line of the load client, as typed after `xtask`.
+pub fn arguments(options: &LoadOptions) -> Vec<String> {
+    let mut arguments: Vec<String> = ["client", "connect"].map(str::to_owned).to_vec();
+    let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+    add("--target", options.target.to_string());
+    add("--rate", options.rate.to_string());
+    add("--seconds", options.seconds.to_string());
+    if let Some(peer) = options.expect_peer {
+        add("--expect-peer", peer.to_string());
+    }
+    for banner in &options.expect_banner {
+        add("--expect-banner", banner.clone());
+    }
+    arguments
+}

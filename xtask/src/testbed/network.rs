@@ -1,0 +1,30 @@
+//! Devices, addresses and packet rules, by iproute2 and nft, in whatever namespace the calling thread is in.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::process;
+
+/// iproute2 and nft answer at once; this only bounds a machine in trouble.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs the lines of an `ip -batch` script; empty lines are fine.
+pub(super) fn ip(script: &str) -> Result<()> {
+    feed("ip", &["-force", "-batch", "-"], script)
+}
+
+/// Loads an nft script.
+pub(super) fn nft(script: &str) -> Result<()> {
+    feed("nft", &["-f", "-"], script)
+}
+
+fn feed(program: &str, arguments: &[&str], script: &str) -> Result<()> {
+    let mut command = super::packages::tool(program)?;
+    command.args(arguments);
+    let done = process::finish_with_input(command, script.as_bytes(), LIMIT)?;
+    if !done.status.success() {
+        bail!("failed to run `{program} {}` ({}): {}\n{script}", arguments.join(" "), done.status, done.stderr.trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! The node: the machine on which agent and executors run.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::mounts::{ResolvConf, View};
+use super::namespace::Namespaces;
+use super::place::Place;
+use super::process::{self, Finished};
+use super::rig::{Ground, NODE_ADDRESS, NODE_ADDRESS_2};
+use super::{customer, network};
+
+/// The node's own cgroup root, below the rig's directory.
+pub(super) const ROOT: &str = "node";
+/// Where the agent lives on a node with systemd.
+const AGENT_CGROUP: &str = "node/system.slice/redirector.service";
+/// Longest time a command of the product may take.
+const CLI_LIMIT: Duration = Duration::from_secs(30);
+
+/// The node. Its file system view: own `/etc`, `/run` and `/var/lib/redirector`, `/sys/fs/cgroup` rooted at the rig, a fresh bpffs.
+#[derive(Debug)]
+pub struct Node {
+    place: Place,
+}
+
+impl Node {
+    pub(super) fn new(ground: &Arc<Ground>, customer: &Namespaces) -> Result<Self> {
+        // `attach.cgroups = ["auto"]` looks for these when the agent starts, as on a real node.
+        super::cgroup::make(&ground.cgroup().join(ROOT).join("kubepods"))?;
+        let (root, stage) = (ground.cgroup().join(ROOT), ground.folder("stage-node")?);
+        let link = link(&customer.net_path());
+        let namespaces = Namespaces::create(|| {
+            View::new(&stage, &ResolvConf::of(customer::DNS_ADDRESS))?.become_node(&root)?;
+            forward()?;
+            network::ip(&link)?;
+            network::nft(&rules())
+        })
+        .context("failed to make the node")?;
+        Ok(Self { place: Place::new(ground, Arc::new(namespaces), Path::new(AGENT_CGROUP), "node")? })
+    }
+
+    /// Where the agent and its command line run: the node's namespaces, outside every executor's cgroup.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// For changes to the environment.
+    pub fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    /// A program on the node, as root, in the agent's cgroup.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.place.command(program)
+    }
+
+    /// Runs the command line `binary` with `arguments`; what it said and how it ended is the caller's to judge.
+    pub fn cli(&self, binary: &Path, arguments: &[&str]) -> Result<Finished> {
+        let mut command = self.place.command(binary);
+        command.args(arguments);
+        process::finish(command, CLI_LIMIT).with_context(|| format!("failed to run `redirector {}`", arguments.join(" ")))
+    }
+
+    /// As [`Node::cli`] with `-o json`, parsed. The exit code is not looked at: `status` exits 1 when something is degraded.
+    pub fn cli_json(&self, binary: &Path, arguments: &[&str]) -> Result<serde_json::Value> {
+        let done = self.cli(binary, &[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&done.stdout)
+            .with_context(|| format!("failed to parse the JSON of `redirector {}` ({}): {}", arguments.join(" "), done.status, done.text()))
+    }
+
+    /// Joins a new namespace to the node with a veth pair: `eth0` on its side. `number` makes the 10.61.NUMBER.0/24 between them.
+    pub(super) fn connect(&self, namespaces: &Namespaces, number: u8) -> Result<()> {
+        let path = namespaces.net_path();
+        self.place.namespaces().run(|| {
+            network::ip(&format!(
+                "link add pod{number} type veth peer name eth0 netns {path}\n\
+                 addr add 10.61.{number}.1/24 dev pod{number}\n\
+                 link set pod{number} up\n"
+            ))
+        })??;
+        namespaces.run(|| {
+            network::ip(&format!(
+                "link set lo up\n\
+                 addr add 10.61.{number}.2/24 dev eth0\n\
+                 link set eth0 up\n\
+                 route add default via 10.61.{number}.1\n"
+            ))
+        })?
+    }
+}
+
+/// The node's default route leads to the customer's namespace and ends there: a packet that leaks can be counted, and reaches nobody.
+fn link(customer: &str) -> String {
+    format!(
+        "link set lo up\n\
+         link add uplink type veth peer name public netns {customer}\n\
+         addr add {NODE_ADDRESS}/24 dev uplink\n\
+         addr add {NODE_ADDRESS_2}/24 dev uplink\n\
+         link set uplink up\n\
+         route add {} dev uplink src {NODE_ADDRESS}\n\
+         route add default via {} dev uplink src {NODE_ADDRESS}\n",
+        customer::NETWORK,
+        customer::GATEWAY
+    )
+}
+
+/// Executors leave with the allowlisted source address.
+fn rules() -> String {
+    format!(
+        "table ip rig {{\n\
+           chain postrouting {{\n\
+             type nat hook postrouting priority srcnat; policy accept;\n\
+             oifname \"uplink\" ip saddr 10.61.0.0/16 snat to {NODE_ADDRESS}\n\
+           }}\n\
+         }}\n"
+    )
+}
+
+/// Per network namespace, so it is set from inside.
+fn forward() -> Result<()> {
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("failed to set net.ipv4.ip_forward in the node's namespace")
+}

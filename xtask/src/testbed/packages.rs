@@ -1,0 +1,78 @@
+//! What the test bed needs on the machine, and where it is. `cargo xtask setup` installs it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::workspace;
+
+/// Debian packages, each with a program that shows whether it is there.
+pub const DEBIAN: &[(&str, &str)] = &[
+    ("iproute2", "ip"),
+    ("nftables", "nft"),
+    ("util-linux", "nsenter"),
+    ("haproxy", "haproxy"),
+    ("nsd", "nsd"),
+    ("nginx-light", "nginx"),
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("curl", "curl"),
+    ("ca-certificates", "update-ca-certificates"),
+    ("bind9-dnsutils", "dig"),
+    ("python3-venv", "python3"),
+];
+
+/// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the demo's real pip.
+pub const PYPI: &[&str] = &["pypiserver==2.4.2"];
+
+/// npm packages: none yet.
+pub const NPM: &[&str] = &[];
+
+/// Where programs are, whatever PATH says: a person's PATH on Debian lacks the sbin folders.
+const FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// The Debian packages that are missing here.
+pub fn missing_debian() -> Vec<&'static str> {
+    DEBIAN.iter().filter(|(_, program)| find(program).is_none()).map(|(package, _)| *package).collect()
+}
+
+/// A command for `program`, which is to be run by its absolute path; the error names the package that has it.
+pub fn tool(program: &str) -> Result<Command> {
+    Ok(Command::new(path_of(program)?))
+}
+
+/// The absolute path of `program`; the error names the package that has it.
+pub fn path_of(program: &str) -> Result<PathBuf> {
+    let Some(path) = find(program) else {
+        let package = DEBIAN.iter().find(|(_, known)| *known == program).map_or(program, |(package, _)| package);
+        bail!("{program} is not installed: run `cargo xtask setup`, or `apt-get install {package}`");
+    };
+    Ok(path)
+}
+
+/// A program of the Python environment that setup makes; the error says how to make it.
+pub fn python_tool(program: &str) -> Result<PathBuf> {
+    let path = workspace::python_home().join("bin").join(program);
+    if !path.is_file() {
+        bail!("{} is missing: run `cargo xtask setup`, which makes a Python environment with {}", path.display(), PYPI.join(", "));
+    }
+    Ok(path)
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = FOLDERS.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
+    folders.map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_its_package_and_the_command_that_installs_it() {
+        let error = path_of("no-such-program").unwrap_err().to_string();
+        assert!(error.contains("cargo xtask setup") && error.contains("apt-get install no-such-program"), "{error}");
+    }
+}

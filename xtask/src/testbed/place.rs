@@ -1,0 +1,154 @@
+//! A place to run programs in: namespaces, a cgroup, an environment.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::chdir;
+
+use super::namespace::Namespaces;
+use super::process::{self, Finished};
+use super::rig::Ground;
+
+/// Where Debian keeps programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A place that processes can be started in. Clones are the same place.
+#[derive(Clone, Debug)]
+pub struct Place {
+    namespaces: Arc<Namespaces>,
+    /// Opened beforehand: who writes "0" into it is in the cgroup.
+    door: Arc<File>,
+    cgroup: PathBuf,
+    home: PathBuf,
+    environment: Vec<(String, String)>,
+    /// Keeps the rig's cgroup and files until the last place is gone.
+    ground: Arc<Ground>,
+}
+
+impl Place {
+    pub(super) fn new(ground: &Arc<Ground>, namespaces: Arc<Namespaces>, cgroup: &Path, name: &str) -> Result<Self> {
+        let cgroup = ground.cgroup().join(cgroup);
+        let door = Arc::new(super::cgroup::door(&cgroup)?);
+        let home = ground.folder(&format!("home-{name}"))?;
+        let mut place = Self { namespaces, door, cgroup, home, environment: Vec::new(), ground: Arc::clone(ground) };
+        place.set_environment("PATH", PATH);
+        place.set_environment("LANG", "C.UTF-8");
+        Ok(place)
+    }
+
+    /// The same namespaces seen from another cgroup of the rig, given relative to the rig's directory.
+    pub(super) fn in_cgroup(&self, cgroup: &Path, name: &str) -> Result<Self> {
+        let mut place = Self::new(&self.ground, Arc::clone(&self.namespaces), cgroup, name)?;
+        place.environment.clone_from(&self.environment);
+        Ok(place)
+    }
+
+    /// Sets a variable for everything started here from now on. Nothing of this process's own environment is passed on.
+    pub fn set_environment(&mut self, key: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != key);
+        self.environment.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Puts `folder` first in PATH.
+    pub fn add_to_path(&mut self, folder: &Path) {
+        let path = self.environment.iter().find(|(key, _)| key == "PATH").map_or(PATH, |(_, path)| path);
+        let path = format!("{}:{path}", folder.display());
+        self.set_environment("PATH", &path);
+    }
+
+    /// `program`, to be started in this place, with its home as working directory. It gets SIGKILL when the thread that spawned it ends;
+    /// [`process::spawn_lasting`] spawns from a thread that lasts.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", &self.home).envs(self.environment.iter().map(|(key, value)| (key, value)));
+        process::die_with_parent(&mut command);
+        let (namespaces, door) = (Arc::clone(&self.namespaces), Arc::clone(&self.door));
+        let home = std::ffi::CString::new(self.home.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        // SAFETY: between fork and exec the closure only makes system calls on what was opened and allocated before.
+        unsafe {
+            command.pre_exec(move || {
+                rustix::io::write(door.as_fd(), b"0")?;
+                namespaces.enter()?;
+                Ok(chdir(home.as_c_str())?)
+            });
+        }
+        command
+    }
+
+    /// A line of shell, as a person would type it here.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = self.command("/bin/sh");
+        command.args(["-c", line]);
+        command
+    }
+
+    /// Runs a line of shell to its end; an error only when it could not be run, or not within `limit`.
+    pub fn run(&self, line: &str, limit: Duration) -> Result<Finished> {
+        process::finish(self.shell(line), limit).with_context(|| format!("failed to run `{line}`"))
+    }
+
+    /// Its namespaces.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    /// Its cgroup directory, as the host names it.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Its home and working directory: a folder of the rig's, seen at the same path from everywhere.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// A folder of this name in its home, made when it is not there.
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.home.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("failed to make {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Writes a file as this place sees it.
+    pub fn write(&self, path: impl AsRef<Path>, text: &str) -> Result<()> {
+        let path = path.as_ref();
+        self.namespaces.run(|| fs::write(path, text))?.with_context(|| format!("failed to write {} in a place of the rig", path.display()))
+    }
+
+    /// Reads a file as this place sees it.
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<String> {
+        let path = path.as_ref();
+        self.namespaces
+            .run(|| fs::read_to_string(path))?
+            .with_context(|| format!("failed to read {} in a place of the rig", path.display()))
+    }
+
+    /// Ends everything that runs in this place's cgroup or below it.
+    pub fn kill_everything(&self) {
+        super::cgroup::kill(&self.cgroup);
+    }
+
+    /// The rig's ground, for services that keep logs on it.
+    pub(super) fn ground(&self) -> &Arc<Ground> {
+        &self.ground
+    }
+
+    /// The shell command that opens an interactive shell in this place, for `--keep`.
+    pub fn enter_hint(&self) -> String {
+        let environment: Vec<String> = self.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        format!(
+            "sh -c 'echo $$ >{}/cgroup.procs; exec nsenter --net={} --mount={} env -i HOME={} TERM=$TERM {} bash --norc'",
+            self.cgroup.display(),
+            self.namespaces.net_path(),
+            self.namespaces.mount_path(),
+            self.home.display(),
+            environment.join(" ")
+        )
+    }
+}

@@ -1,0 +1,114 @@
+//! The customer's registry: docker-registry and pypiserver behind one nginx that ends TLS for the internal name, as an Artifactory does.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::certificate::Certificates;
+use super::customer::{INTERNAL_NAME, REGISTRY_ADDRESS, accepts};
+use super::packages;
+use super::place::Place;
+use super::samples;
+use super::service::Service;
+
+/// Every one of them is up well within this, on a machine that is busy too.
+const LIMIT: Duration = Duration::from_secs(20);
+/// docker-registry, inside the customer's namespace only.
+const IMAGES: &str = "127.0.0.1:5000";
+/// pypiserver, inside the customer's namespace only.
+const PACKAGES: &str = "127.0.0.1:5001";
+
+/// A running registry: `/v2/` for images, `/simple/` for Python packages, and `/` to say hello.
+#[derive(Debug)]
+pub struct Registry {
+    nginx: Service,
+    _images: Service,
+    _packages: Service,
+    folder: PathBuf,
+}
+
+impl Registry {
+    pub(super) fn start(place: &Place, certificates: &Certificates) -> Result<Self> {
+        let folder = place.folder("registry")?;
+        let mut images = images(place, &folder)?;
+        let mut packages = packages(place, &folder)?;
+        let mut nginx = nginx(place, &folder, certificates)?;
+        for (service, address) in [(&mut images, IMAGES), (&mut packages, PACKAGES), (&mut nginx, &format!("{REGISTRY_ADDRESS}:443"))] {
+            let address: SocketAddr = address.parse().context("failed to parse an address of the registry")?;
+            service.wait_ready(LIMIT, || accepts(place, address))?;
+        }
+        Ok(Self { nginx, _images: images, _packages: packages, folder })
+    }
+
+    /// The requests it has answered: server name of the TLS handshake, request line and status.
+    pub fn requests(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// What nginx has complained about.
+    pub fn complaints(&self) -> String {
+        self.nginx.log()
+    }
+}
+
+fn images(place: &Place, folder: &Path) -> Result<Service> {
+    let data = folder.join("images");
+    let config = write(
+        &folder.join("docker-registry.yml"),
+        &format!(
+            "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+             http:\n  addr: {IMAGES}\n  secret: rig\n",
+            data.display()
+        ),
+    )?;
+    let mut command = place.command(packages::path_of("docker-registry")?);
+    command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
+    Service::start("docker-registry", &folder.join("docker-registry.log"), command)
+}
+
+fn packages(place: &Place, folder: &Path) -> Result<Service> {
+    let wheels = folder.join("wheels");
+    samples::wheel(&wheels)?;
+    let (host, port) = PACKAGES.split_once(':').context("failed to split pypiserver's address")?;
+    let mut command = place.command(packages::python_tool("python")?);
+    command.args(["-m", "pypiserver", "run", "-i", host, "-p", port, "--disable-fallback", "-a", ".", "-P", "."]).arg(&wheels);
+    Service::start("pypiserver", &folder.join("pypiserver.log"), command)
+}
+
+fn nginx(place: &Place, folder: &Path, certificates: &Certificates) -> Result<Service> {
+    let text = format!(
+        "user root; daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr warn;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{\n\
+           log_format rig '$ssl_server_name \"$request\" $status';\n\
+           access_log {folder}/access.log rig;\n\
+           client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;\n\
+           uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;\n\
+           client_max_body_size 0;\n\
+           server {{\n\
+             listen {REGISTRY_ADDRESS}:443 ssl; server_name {INTERNAL_NAME};\n\
+             ssl_certificate {certificate}; ssl_certificate_key {key};\n\
+             proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https; proxy_set_header X-Forwarded-For $remote_addr;\n\
+             location = / {{ default_type text/plain; return 200 \"registry of company.net, asked for as $ssl_server_name\\n\"; }}\n\
+             location /v2/ {{ proxy_pass http://{IMAGES}; }}\n\
+             location / {{ proxy_pass http://{PACKAGES}; }}\n\
+           }}\n\
+         }}\n",
+        folder = folder.display(),
+        certificate = certificates.chain_path.display(),
+        key = certificates.key_path.display(),
+    );
+    let config = write(&folder.join("nginx.conf"), &text)?;
+    let mut command = place.command(packages::path_of("nginx")?);
+    command.arg("-e").arg("stderr").arg("-c").arg(config);
+    Service::start("nginx", &folder.join("nginx.log"), command)
+}
+
+fn write(path: &Path, text: &str) -> Result<PathBuf> {
+    fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
+    Ok(path.to_owned())
+}
