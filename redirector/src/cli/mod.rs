@@ -13,6 +13,8 @@ mod route;
 mod routes;
 mod run;
 mod status;
+#[cfg(test)]
+mod tests;
 mod unload;
 
 use std::{ffi::OsString, path::PathBuf};
