@@ -2,14 +2,18 @@
 //!
 //! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath} → plan → {route, vip} → config → common`.
 
+pub mod agent;
 pub mod backend;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod datapath;
 pub mod dns;
 pub mod document;
 pub mod durable;
 pub mod host;
 pub mod nameservers;
+pub mod observe;
 pub mod plan;
 pub mod route;
 pub mod vip;

@@ -6,6 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::Instant,
 };
 
@@ -29,8 +30,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As [`run`], for tasks that need the binary; returns where it is.
+/// As [`run`], for tasks that need the binary; once per process. Returns where it is.
 pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
+    static DONE: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(done) = DONE.get() {
+        return Ok(done.clone());
+    }
+    let done = make()?;
+    Ok(DONE.get_or_init(|| done).clone())
+}
+
+fn make() -> anyhow::Result<PathBuf> {
     build_ebpf::ensure()?;
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut command = workspace::cargo();

@@ -40,13 +40,22 @@ enum Verb {
     Client(client::ClientArgs),
 }
 
+/// The demo, with what it needs built first.
+fn show(args: demo::Args) -> anyhow::Result<()> {
+    if args.wants_build() {
+        setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
+        build::ensure()?;
+    }
+    demo::run(args)
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args),
         Verb::BuildEbpf => build_ebpf::run().map(|()| true),
         Verb::Build => build::run().map(|()| true),
         Verb::Image(args) => image::run(&args).map(|()| true),
-        Verb::Demo(args) => demo::run(args).map(|()| true),
+        Verb::Demo(args) => show(args).map(|()| true),
         Verb::Test(args) => test::run(&args),
         Verb::Client(args) => client::run(args).map(|()| true),
     };

@@ -148,7 +148,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         whole(format!("line {line} is not UTF-8 text: save the file as UTF-8"))
     })?;
-    parse(&text, path, &|variable| std::env::var(variable).ok())
+    parse(&text, path, &|variable| std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned()))
 }
 
 /// Reads a configuration from its text, which problems call `name`, below the variables that `env` tells.
@@ -230,6 +230,8 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
+#[cfg(test)]
+mod any_text;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Check<'_, '_> {
 
     fn cgroups(&mut self, raw: Option<Vec<String>>) -> Vec<CgroupSpec> {
         let specs = self.list("attach.cgroups", raw, cgroup);
-        if specs.as_ref().is_some_and(Vec::is_empty) {
+        if specs.as_ref().is_some_and(Vec::is_empty) && !self.reader.refused("attach.cgroups") {
             self.reader.report("attach.cgroups", "is an empty list, which would redirect nobody: write `[\"auto\"]`, or leave it out");
         }
         specs.unwrap_or(Attach::default().cgroups)

@@ -7,7 +7,7 @@ use std::{
 
 /// Where a problem stands.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Place {
     /// In a value that has no file, such as one from the API.
     Nowhere,
@@ -87,5 +87,23 @@ impl fmt::Display for Problem {
             write!(f, "key `{}`: ", self.key)?;
         }
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_for_a_person_and_an_object_for_a_program() {
+        let place = Place::Line { file: "f.toml".into(), line: 2, column: 7 };
+        let problem = Problem { place, ..Problem::of("dns.ttl", "is wrong") };
+        assert_eq!(problem.to_string(), "f.toml:2:7: key `dns.ttl`: is wrong");
+        assert_eq!(
+            serde_json::to_string(&problem).expect("json"),
+            r#"{"place":{"kind":"line","file":"f.toml","line":2,"column":7},"key":"dns.ttl","message":"is wrong"}"#
+        );
+        assert_eq!(Problem::of("", "no file").to_string(), "no file");
+        assert_eq!(serde_json::to_string(&Place::Nowhere).expect("json"), r#"{"kind":"nowhere"}"#);
     }
 }

@@ -1,6 +1,10 @@
 //! Takes keys out of a document by name and type, and gathers what is wrong with them.
 
-use std::{collections::HashMap, fmt, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    path::Path,
+};
 
 use super::{
     Node, Place, Problem, Value,
@@ -13,12 +17,16 @@ pub(crate) struct Reader<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     places: HashMap<String, Place>,
     problems: Vec<Problem>,
+    /// The path of every key that was asked for, but for those of a list's items.
+    known: BTreeSet<String>,
+    /// Keys that nobody asked for, with those that were asked for beside them.
+    unknown: Vec<(String, String, Vec<&'static str>)>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of a document that is called `file`, some of whose keys environment variables override.
     pub(crate) fn new(file: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { file, environment, places: HashMap::new(), problems: Vec::new() }
+        Self { file, environment, places: HashMap::new(), problems: Vec::new(), known: BTreeSet::new(), unknown: Vec::new() }
     }
 
     /// The top of the document.
@@ -69,6 +77,14 @@ impl<'a> Reader<'a> {
 
     /// Every problem, in the order of their lines.
     pub(crate) fn finish(mut self) -> Vec<Problem> {
+        for (path, key, beside) in std::mem::take(&mut self.unknown) {
+            let elsewhere = self.known.iter().find(|known| known.rsplit_once('.').is_some_and(|(_, last)| last == key));
+            let message = match elsewhere.map(String::as_str).or_else(|| nearest(&key, &beside)) {
+                Some(near) => format!("is not a key here: did you mean `{near}`?"),
+                None => format!("is not a key here: known are `{}`", beside.join("`, `")),
+            };
+            self.report(&path, message);
+        }
         self.problems.sort_by_key(|problem| problem.place.order());
         self.problems
     }
@@ -208,17 +224,13 @@ impl<'r, 'a> Section<'r, 'a> {
         self.reader.report(&join(&self.path, key), message);
     }
 
-    /// Refuses every key that nobody asked for, naming the nearest one that somebody did.
+    /// Refuses every key that nobody asked for. The reader names the one that was meant, when it has seen all of them.
     pub(crate) fn finish(self) {
         for entry in self.entries {
             let path = join(&self.path, &entry.key);
             let place = self.reader.place(entry.at);
             self.reader.places.insert(path.clone(), place);
-            let known = self.asked.join("`, `");
-            match nearest(&entry.key, &self.asked) {
-                Some(near) => self.reader.report(&path, format_args!("is not a key here: did you mean `{near}`?")),
-                None => self.reader.report(&path, format_args!("is not a key here: known are `{known}`")),
-            }
+            self.reader.unknown.push((path, entry.key, self.asked.clone()));
         }
     }
 
@@ -226,6 +238,10 @@ impl<'r, 'a> Section<'r, 'a> {
     fn take(&mut self, key: &'static str, from_variable: impl Fn(&str) -> Value) -> Option<Node> {
         self.asked.push(key);
         let path = join(&self.path, key);
+        // The keys of a list's items are the same for each, and no place to move a key to.
+        if !path.contains('[') {
+            self.reader.known.insert(path.clone());
+        }
         let found = self.entries.iter().position(|entry| entry.key == key).map(|at| self.entries.swap_remove(at));
         // An empty variable counts as none: that is how most things that set variables say "not set".
         let variable = self.variable.as_ref().map(|prefix| format!("{prefix}_{}", key.to_ascii_uppercase()));

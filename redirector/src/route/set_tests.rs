@@ -1,1 +1,126 @@
+//! Which hand's route serves, and what each hand may do to another's.
 
+use super::*;
+use crate::route::{Field, RawDestination, RawRoute};
+
+fn name(text: &str) -> SourceName {
+    text.parse().expect("a name")
+}
+
+fn route(source: &str, destination: &str) -> Route {
+    let raw = RawRoute { source: source.into(), destination: RawDestination::One(destination.into()), ..RawRoute::default() };
+    raw.try_into().expect("a route")
+}
+
+fn to(destination: &str) -> RoutePatch {
+    RoutePatch { destination: Some(RawDestination::One(destination.into())), ..RoutePatch::default() }
+}
+
+/// A set whose file has the routes of `filed` to `file.lb`.
+fn set(filed: &[&str]) -> RouteSet {
+    let routes = filed.iter().map(|source| route(source, "file.lb")).collect();
+    RouteSet::new("/etc/redirector/redirector.toml".into(), Pool::default(), routes, BTreeMap::new())
+}
+
+/// Every route that serves: source, destination, hand.
+fn serving(set: &RouteSet) -> Vec<String> {
+    assert_eq!(set.len(), set.iter().count());
+    set.iter().map(|entry| format!("{} {} {}", entry.route.source, entry.route.destination, entry.hand)).collect()
+}
+
+#[test]
+fn a_route_is_added_once_and_a_second_one_is_refused_naming_the_hand_that_made_the_first() {
+    let mut set = set(&["a"]);
+    set.add(route("b", "cli.lb"), Hand::CommandLine).expect("added");
+    assert_eq!(serving(&set), ["a file.lb file", "b cli.lb command line"]);
+    let error = set.add(route("a", "x"), Hand::CommandLine).expect_err("the file has it").to_string();
+    assert_eq!(error, "`a` has a route already, made by the file /etc/redirector/redirector.toml: change it by `redirector route set a`");
+    let error = set.add(route("B.", "x"), Hand::CommandLine).expect_err("it was added").to_string();
+    assert_eq!(error, "`b` has a route already, made by the command line: change it by `redirector route set b`");
+}
+
+#[test]
+fn setting_a_route_of_the_file_hides_it_and_removing_brings_it_back() {
+    let mut set = set(&["a"]);
+    assert_eq!(set.set(&name("a"), &to("cli.lb")).expect("set").destination.to_string(), "cli.lb");
+    let entry = set.get(&name("a")).expect("serves");
+    assert_eq!((entry.hand, entry.hides), (Hand::CommandLine, Some(&route("a", "file.lb"))));
+    assert_eq!(set.stored().len(), 1);
+    // A reload of the file does not undo what the command line set.
+    let mut set = set.with_file(Pool::default(), vec![route("a", "file2.lb")]);
+    assert_eq!(serving(&set), ["a cli.lb command line"]);
+    let removed = set.remove(&name("a")).expect("removed");
+    assert_eq!(removed, Removed::BackToFile { removed: route("a", "cli.lb"), serves: route("a", "file2.lb") });
+    assert_eq!(serving(&set), ["a file2.lb file"]);
+    assert!(set.stored().is_empty());
+}
+
+#[test]
+fn a_route_of_the_file_is_not_removed_by_hand() {
+    let mut set = set(&["a"]);
+    let error = set.remove(&name("a")).expect_err("refused").to_string();
+    assert_eq!(error, "the route of `a` comes from /etc/redirector/redirector.toml: remove it there");
+    assert_eq!(serving(&set), ["a file.lb file"]);
+}
+
+#[test]
+fn a_source_without_a_route_is_told_with_the_one_that_was_meant() {
+    let mut set = set(&["artifactory.internal"]);
+    let error = set.remove(&name("artifctory.internal")).expect_err("unknown").to_string();
+    assert_eq!(error, "there is no route of `artifctory.internal`: did you mean `artifactory.internal`?");
+    let error = set.set(&name("other"), &to("x")).expect_err("unknown").to_string();
+    assert_eq!(error, "there is no route of `other`; `redirector route list` shows all");
+}
+
+#[test]
+fn a_change_that_changes_nothing_keeps_the_hand() {
+    let mut set = set(&["a"]);
+    set.set(&name("a"), &to("file.lb")).expect("set");
+    set.set(&name("a"), &RoutePatch { ports: Field::Clear, ..RoutePatch::default() }).expect("set");
+    assert_eq!(serving(&set), ["a file.lb file"]);
+}
+
+#[test]
+fn a_refused_change_changes_nothing() {
+    let mut set = set(&["a"]);
+    assert!(set.set(&name("a"), &to("not a name")).is_err());
+    // The default pool has 198.18.0.7: a VIP can't be a backend.
+    let error = set.set(&name("a"), &to("198.18.0.7")).expect_err("in the pool").to_string();
+    assert!(error.contains("`198.18.0.7` is in the pool of virtual addresses"), "{error}");
+    assert!(set.add(route("b", "198.18.0.7"), Hand::CommandLine).is_err());
+    assert!(set.import(vec![route("b", "lb"), route("c", "198.18.0.7")], false).is_err());
+    assert_eq!(serving(&set), ["a file.lb file"]);
+}
+
+#[test]
+fn an_import_adds_changes_and_leaves_alone_what_it_does_not_name() {
+    let mut set = set(&["a", "b"]);
+    set.add(route("c", "cli.lb"), Hand::CommandLine).expect("added");
+    set.add(route("d", "cli.lb"), Hand::CommandLine).expect("added");
+    let imported = vec![route("a", "file.lb"), route("b", "new.lb"), route("c", "new.lb"), route("e", "new.lb")];
+    let diff = set.import(imported, false).expect("imported");
+    assert_eq!(serving(&set), ["a file.lb file", "b new.lb import", "c new.lb import", "d cli.lb command line", "e new.lb import"]);
+    assert!(diff.to_string().ends_with("1 added, 2 changed, 0 removed, 2 unchanged"), "{diff}");
+}
+
+#[test]
+fn an_import_that_replaces_is_the_whole_afterwards() {
+    let mut set = set(&["a"]);
+    set.set(&name("a"), &to("cli.lb")).expect("set");
+    set.add(route("b", "cli.lb"), Hand::CommandLine).expect("added");
+    let diff = set.import(vec![route("a", "new.lb"), route("c", "new.lb")], true).expect("imported");
+    assert_eq!(serving(&set), ["a new.lb import", "c new.lb import"]);
+    assert!(diff.to_string().ends_with("1 added, 1 changed, 1 removed, 0 unchanged"), "{diff}");
+}
+
+#[test]
+fn replacing_is_refused_where_it_would_have_to_remove_routes_of_the_file() {
+    let mut set = set(&["a", "b"]);
+    set.add(route("c", "cli.lb"), Hand::CommandLine).expect("added");
+    let error = set.import(vec![route("d", "new.lb")], true).expect_err("refused").to_string();
+    assert_eq!(
+        error,
+        "`a`, `b` come from /etc/redirector/redirector.toml and can't be replaced by none: remove them there, or import without --replace"
+    );
+    assert_eq!(serving(&set), ["a file.lb file", "b file.lb file", "c cli.lb command line"]);
+}

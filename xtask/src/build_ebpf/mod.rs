@@ -8,6 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::Instant,
 };
 
@@ -34,8 +35,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As [`run`], for tasks that need the object; returns what there is to say about it.
+/// As [`run`], for tasks that need the object; once per process. Returns what there is to say about it.
 pub(crate) fn ensure() -> anyhow::Result<String> {
+    static DONE: OnceLock<String> = OnceLock::new();
+    if let Some(done) = DONE.get() {
+        return Ok(done.clone());
+    }
+    let done = make()?;
+    Ok(DONE.get_or_init(|| done).clone())
+}
+
+fn make() -> anyhow::Result<String> {
     setup::ensure(&[Group::Toolchain])?;
     let toolchain = toolchain::find()?;
     let _lock = lock::acquire(&build_dir().join("redirector-ebpf.lock"))?;

@@ -87,7 +87,7 @@ pub(crate) fn install(packages: &[Package]) -> anyhow::Result<()> {
 }
 
 fn install_once(packages: &[Package], names: &[&str]) -> anyhow::Result<()> {
-    let services: Vec<_> = packages.iter().filter_map(|package| package.service).collect();
+    let services: Vec<_> = packages.iter().filter_map(|package| package.service()).collect();
     let lock_timeout = format!("DPkg::Lock::Timeout={}", PATIENCE.as_secs());
     let services = services.join(" ");
     let mut words = vec!["sh", "-c", QUIETLY, "apt-get", &services, "install", "-y", "--no-install-recommends", "--no-remove"];

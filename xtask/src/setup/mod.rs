@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 
 use self::needs::{Group, Package};
 use crate::{exec, lock, progress::Step};
-use xtask::workspace;
+use xtask::{testbed, workspace};
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args, Debug)]
@@ -76,15 +76,19 @@ struct Plan {
 
 impl Plan {
     fn make(groups: &[Group]) -> anyhow::Result<Self> {
-        let missing = |package: &&Package| groups.contains(&package.group) && !package.probe.present();
-        let mut plan = Self { packages: needs::PACKAGES.iter().filter(missing).copied().collect(), ..Self::default() };
+        let missing = |package: &Package| groups.contains(&package.group) && !package.probe.present();
+        let mut plan = Self { packages: needs::packages().filter(missing).collect(), ..Self::default() };
         if groups.contains(&Group::Toolchain) {
             plan.need_toolchain()?;
         }
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
             plan.python = !python::present();
-            if plan.python && apt::present() && !plan.packages.iter().any(|package| package.name == "python3") && !python::can_make() {
+            if plan.python
+                && apt::present()
+                && !plan.packages.iter().any(|package| package.name == needs::PYTHON_VENV.name)
+                && !python::can_make()
+            {
                 plan.packages.push(needs::PYTHON_VENV);
             }
         }
@@ -127,7 +131,11 @@ impl Plan {
             lines.push(format!("bpf-linker {}, built by cargo in about half a minute, since {problem}", toolchain::LINKER_VERSION));
         }
         if self.python {
-            lines.push(format!("a Python environment with pypiserver in {}", python::home().display()));
+            lines.push(format!(
+                "a Python environment with {} in {}",
+                testbed::packages::PYPI.join(", "),
+                workspace::python_home().display()
+            ));
         }
         lines
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use crate::exec;
+use xtask::testbed;
 
 /// What a task needs; each task asks only for its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,51 +45,47 @@ pub(crate) struct Package {
     pub(crate) group: Group,
     pub(crate) name: &'static str,
     pub(crate) probe: Probe,
-    /// The service that the package would start at boot, which nobody here wants.
-    pub(crate) service: Option<&'static str>,
 }
 
 const fn program(group: Group, name: &'static str, program: &'static str) -> Package {
-    Package { group, name, probe: Probe::Program(program), service: None }
+    Package { group, name, probe: Probe::Program(program) }
 }
 
 const fn path(group: Group, name: &'static str, path: &'static str) -> Package {
-    Package { group, name, probe: Probe::Path(path), service: None }
+    Package { group, name, probe: Probe::Path(path) }
 }
 
-const fn server(name: &'static str, program: &'static str, service: &'static str) -> Package {
-    Package { group: Group::Tests, name, probe: Probe::Program(program), service: Some(service) }
-}
-
-/// The packages of a Debian machine, but for the compiler, which has an alternative (see `toolchain`).
-pub(crate) const PACKAGES: &[Package] = &[
+/// What the image and its tests take; what the test bed takes, it lists itself (`testbed::packages`).
+const OWN: &[Package] = &[
     program(Group::Image, "buildah", "buildah"),
-    // The image test plays the manifest's pod: podman with runc (crun refuses hybrid cgroups) and a pause process.
+    // The image test plays the manifest's pod: podman with runc (crun refuses hybrid cgroups) and a pause process, and an executor's container.
     program(Group::Tests, "podman", "podman"),
     program(Group::Tests, "runc", "runc"),
     program(Group::Tests, "catatonit", "catatonit"),
     program(Group::Tests, "busybox-static", "busybox"),
-    // The customer's side.
-    server("haproxy", "haproxy", "haproxy"),
-    server("nsd", "nsd", "nsd"),
-    server("docker-registry", "docker-registry", "docker-registry"),
-    // The executor's clients.
-    program(Group::Tests, "curl", "curl"),
-    program(Group::Tests, "skopeo", "skopeo"),
+    // Clients of the real-kernel tests, beside those of the test bed.
     program(Group::Tests, "nodejs", "node"),
-    program(Group::Tests, "openjdk-17-jdk-headless", "javac"),
+    program(Group::Tests, "default-jdk-headless", "javac"),
     program(Group::Tests, "musl-tools", "musl-gcc"),
-    program(Group::Tests, "python3", "python3"),
-    // Namespaces, filters, and looking at what happens.
-    program(Group::Tests, "iproute2", "ip"),
-    program(Group::Tests, "nftables", "nft"),
-    program(Group::Tests, "bind9-dnsutils", "dig"),
     program(Group::Tests, "openssl", "openssl"),
-    program(Group::Tests, "iputils-ping", "ping"),
-    program(Group::Tests, "util-linux", "setpriv"),
-    program(Group::Tests, "libcap2-bin", "capsh"),
-    program(Group::Tests, "dnsmasq-base", "dnsmasq"),
 ];
+
+/// The services that some of these packages would start at boot, which nobody here wants.
+const SERVICES: &[&str] = &["docker-registry", "haproxy", "nginx", "nsd"];
+
+impl Package {
+    /// The service that the package would start at boot.
+    pub(crate) fn service(&self) -> Option<&'static str> {
+        // nginx is in packages of several sizes.
+        SERVICES.iter().copied().find(|service| self.name == *service || self.name.strip_prefix(service) == Some("-light"))
+    }
+}
+
+/// The packages of a Debian machine, but for the compiler, which has an alternative (see `toolchain`).
+pub(crate) fn packages() -> impl Iterator<Item = Package> {
+    let test_bed = testbed::packages::DEBIAN.iter().map(|&(name, tool)| program(Group::Tests, name, tool));
+    OWN.iter().copied().chain(test_bed)
+}
 
 /// Debian's compiler that ships a core library for BPF; pulls the shared libLLVM that bpf-linker is linked against.
 pub(crate) const DISTRIBUTION_COMPILER: &[Package] = &[
@@ -105,11 +102,17 @@ mod tests {
 
     #[test]
     fn a_package_is_named_once() {
-        let mut names: Vec<_> = PACKAGES.iter().chain(DISTRIBUTION_COMPILER).map(|package| package.name).collect();
+        let mut names: Vec<_> = packages().chain(DISTRIBUTION_COMPILER.iter().copied()).map(|package| package.name).collect();
         names.sort_unstable();
         let all = names.len();
         names.dedup();
         assert_eq!(names.len(), all, "a package is listed twice");
+    }
+
+    #[test]
+    fn every_service_belongs_to_a_package() {
+        let served: Vec<_> = packages().filter_map(|package| package.service()).collect();
+        assert!(SERVICES.iter().all(|service| served.contains(service)), "{served:?}");
     }
 
     #[test]

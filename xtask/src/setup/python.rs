@@ -1,27 +1,15 @@
 //! Python's packages, in a private environment: nothing is put among the machine's own.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::Context as _;
 
 use crate::{exec, progress::Step};
-use xtask::workspace;
-
-/// What the environment holds; its directory is named by it, so that a new list makes a new environment.
-const REQUIREMENTS: &[&str] = &["pypiserver==2.4.2"];
-
-/// The environment that [`install`] makes.
-pub(crate) fn home() -> PathBuf {
-    workspace::python_home()
-}
+use xtask::{testbed::packages::PYPI, workspace};
 
 /// Whether the environment is there and whole.
 pub(crate) fn present() -> bool {
-    fs::read_to_string(home().join(STAMP)).is_ok_and(|stamp| stamp == REQUIREMENTS.join("\n"))
+    fs::read_to_string(workspace::python_home().join(STAMP)).is_ok_and(|stamp| stamp == PYPI.join("\n"))
 }
 
 /// Written last.
@@ -34,16 +22,16 @@ pub(crate) fn can_make() -> bool {
 
 /// Makes the environment anew.
 pub(crate) fn install() -> anyhow::Result<()> {
-    let step = Step::start(format!("installing {} from PyPI", REQUIREMENTS.join(", ")));
-    let home = home();
+    let step = Step::start(format!("installing {} from PyPI", PYPI.join(", ")));
+    let home = workspace::python_home();
     if home.exists() {
         fs::remove_dir_all(&home).with_context(|| format!("failed to remove {}", home.display()))?;
     }
     exec::run(Command::new("python3").args(["-m", "venv"]).arg(&home), |line| step.note(line))?;
     let pip = home.join("bin/pip");
-    exec::run(Command::new(&pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(REQUIREMENTS), |line| step.note(line))?;
+    exec::run(Command::new(&pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PYPI), |line| step.note(line))?;
     let stamp: &Path = &home.join(STAMP);
-    fs::write(stamp, REQUIREMENTS.join("\n")).with_context(|| format!("failed to write {}", stamp.display()))?;
+    fs::write(stamp, PYPI.join("\n")).with_context(|| format!("failed to write {}", stamp.display()))?;
     step.done_with(&home.display().to_string());
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Every cargo command builds the same packages with the same flags, so the tree is compiled once for running and once for checking; only the
 //! image and the demo take the release build.
 
-use std::{fs, process::Command};
+use std::{env, fs, process::Command};
 
 use anyhow::{Context as _, bail};
 
@@ -100,6 +100,7 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
                 privileged()?;
                 Ok(tests(&["--test", IMAGE_TEST], &[]))
             }),
+            Stage { name: "demo", work: Work::Program(Box::new(demo)), needed: false },
         ]);
     }
     Ok(stages)
@@ -125,9 +126,21 @@ fn lint_programs() -> Command {
 }
 
 fn document() -> Command {
-    let mut command = cargo(&["doc", "--no-deps"]);
+    let mut command = cargo(&["doc", "--no-deps", "--document-private-items"]);
     command.args(PACKAGES).env("RUSTDOCFLAGS", "-D warnings");
     command
+}
+
+/// The demo as a process of its own: it takes namespaces and signals for itself.
+fn demo() -> anyhow::Result<Command> {
+    privileged()?;
+    let own = env::current_exe().context("failed to find this program's own path")?;
+    // Cargo may have built xtask anew meanwhile, with the same sources; then our own file is gone, and the kernel says so in its name.
+    let name = own.to_string_lossy();
+    let mut command = Command::new(name.strip_suffix(" (deleted)").unwrap_or(&name));
+    workspace::clean(&mut command);
+    command.current_dir(workspace::root()).arg("demo");
+    Ok(command)
 }
 
 fn tests(words: &[&str], names: &[String]) -> Command {

@@ -34,7 +34,7 @@ pub struct DnsServer {
 
 impl DnsServer {
     pub(super) fn start(place: &Place, addresses: &[Ipv4Addr]) -> Result<Self> {
-        let folder = place.ground().folder("dns")?;
+        let folder = place.folder("dns")?;
         let (zone, config) = (folder.join("public.company.net.zone"), folder.join("nsd.conf"));
         write(&zone, &public_zone(addresses))?;
         write(&folder.join("example.test.zone"), &unrelated_zone())?;

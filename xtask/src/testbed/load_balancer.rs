@@ -43,7 +43,7 @@ pub struct Admitted {
 
 impl LoadBalancer {
     pub(super) fn start(place: &Place, number: usize) -> Result<Self> {
-        let folder = place.ground().folder(&format!("lb{number}"))?;
+        let folder = place.folder(&format!("lb{number}"))?;
         let behind = SocketAddr::from(([127, 0, 0, 1], 18_080 + u16::try_from(number)?));
         let banner = BannerServer::start(place.namespaces(), behind, &format!("lb{number}"))?;
         let mut balancer = Self { number, place: place.clone(), folder, service: None, banner };
@@ -59,6 +59,11 @@ impl LoadBalancer {
     /// `lb1` or `lb2`: what it says on port 8080.
     pub fn name(&self) -> String {
         format!("lb{}", self.number)
+    }
+
+    /// Its pid; `None` when it is stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.service.as_ref().map(Service::pid)
     }
 
     /// Kills it: connects are refused from now on, and what went through it is reset.
@@ -127,7 +132,7 @@ impl LoadBalancer {
                 text.push_str(
                     "  tcp-request inspect-delay 3s\n  tcp-request content capture req.ssl_sni len 80\n\
                      \u{20} tcp-request content accept if { req.ssl_hello_type 1 }\n\
-                     \u{20} log-format \"admitted %ci:%cp port=%fp name=%[capture.req.hdr(0)]\"\n",
+                     \u{20} log-format \"%Ts.%ms admitted %ci:%cp port=%fp name=%[capture.req.hdr(0)]\"\n",
                 );
             } else {
                 text.push_str("  no log\n");
@@ -140,7 +145,7 @@ impl LoadBalancer {
 
 /// Reads a line of the log format above.
 fn parse(line: &str) -> Option<Admitted> {
-    let mut words = line.strip_prefix("admitted ")?.split(' ');
+    let mut words = line.split_once(" admitted ")?.1.split(' ');
     let source = words.next()?.parse().ok()?;
     let port = words.next()?.strip_prefix("port=")?.parse().ok()?;
     let name = words.next()?.strip_prefix("name=")?;
@@ -153,10 +158,10 @@ mod tests {
 
     #[test]
     fn a_log_line_names_source_port_and_server_name() {
-        let line = parse("admitted 198.51.100.1:40000 port=443 name=artifactory.internal.company.net").unwrap();
+        let line = parse("1795000000.001 admitted 198.51.100.1:40000 port=443 name=artifactory.internal.company.net").unwrap();
         assert_eq!((line.source.to_string().as_str(), line.port), ("198.51.100.1:40000", 443));
         assert_eq!(line.server_name.as_deref(), Some("artifactory.internal.company.net"));
-        assert_eq!(parse("admitted 198.51.100.1:40000 port=443 name=-").unwrap().server_name, None);
+        assert_eq!(parse("1795000000.001 admitted 198.51.100.1:40000 port=443 name=-").unwrap().server_name, None);
         assert_eq!(parse("[NOTICE] haproxy version is 2.6"), None);
     }
 }

@@ -108,6 +108,13 @@ impl Place {
         &self.home
     }
 
+    /// A folder of this name in its home, made when it is not there.
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.home.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("failed to make {}", path.display()))?;
+        Ok(path)
+    }
+
     /// Writes a file as this place sees it.
     pub fn write(&self, path: impl AsRef<Path>, text: &str) -> Result<()> {
         let path = path.as_ref();

@@ -32,7 +32,7 @@ pub struct Registry {
 
 impl Registry {
     pub(super) fn start(place: &Place, certificates: &Certificates) -> Result<Self> {
-        let folder = place.ground().folder("registry")?;
+        let folder = place.folder("registry")?;
         let mut images = images(place, &folder)?;
         let mut packages = packages(place, &folder)?;
         let mut nginx = nginx(place, &folder, certificates)?;

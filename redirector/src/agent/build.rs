@@ -1,0 +1,210 @@
+//! Building and binding: everything that can fail, before anything is served. The datapath comes last, so that a start that fails leaves no
+//! pins; what it changed on the host before that is taken back, unless an earlier agent's datapath is there and works with it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    live::Live,
+    lock::Lock,
+    notify::Notify,
+    owner::{Attached, Owner},
+    probes::Probes,
+    signals::Signals,
+    watch::FileWatch,
+};
+use crate::{
+    backend::{Follower, FollowerSettings},
+    config::Config,
+    control::{Command, Handle, Limits, Server},
+    datapath::{self, Datapath},
+    dns::{self, BoundShim, ShimSettings},
+    host,
+    observe::{Admin, Health},
+    route::{Opened, RouteSet, Store},
+    vip::Leases,
+};
+
+/// How long the control server waits for the owner task's answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Commands that may wait for the owner task.
+const QUEUE: usize = 256;
+/// How long everything together may take to end; the contract is two seconds.
+const LAST_CALL: Duration = Duration::from_millis(1500);
+
+/// An agent that has everything it needs and serves nothing yet.
+pub(super) struct Bound {
+    owner: Owner,
+    sockets: Sockets,
+    signals: Signals,
+    /// Last, so that it is given back last.
+    _lock: Lock,
+}
+
+struct Sockets {
+    shim: Option<BoundShim>,
+    control: Server,
+    admin: Option<Admin>,
+}
+
+/// Builds and binds the agent.
+pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound> {
+    let watch = FileWatch::new(&path);
+    make_directory(&config.agent.run_dir, 0o755)?;
+    make_directory(&config.agent.state_dir, 0o750)?;
+    let lock = Lock::take(&config.agent.run_dir)?;
+    let signals = Signals::listen()?;
+    // Only to tell a wrong pattern before anything is changed; the owner task looks again and again.
+    datapath::cgroups(&config.attach.cgroups)?;
+    let fresh = datapath::inspect(&config.agent.bpffs)?.is_none();
+    let built = build(path, config.clone(), watch).await;
+    if built.is_err() && fresh {
+        take_back(&config).await;
+    }
+    let (owner, sockets) = built?;
+    Ok(Bound { owner, sockets, signals, _lock: lock })
+}
+
+async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Result<(Owner, Sockets)> {
+    let state = |file: &str| config.agent.state_dir.join(file);
+    let Opened { store, routes: stored, warning } = Store::open(state("routes.json"))?;
+    let leases = Leases::open(state("leases.json"), &config.pool)?;
+    let warnings = warning.into_iter().chain(leases.warnings().iter().map(ToString::to_string)).collect();
+    let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
+
+    let (sockets, listen) = sockets(&config).await?;
+    let follower = Follower::start(FollowerSettings {
+        upstreams: config.dns.upstreams.clone(),
+        own: listen.clone(),
+        state_file: state("destinations.json"),
+    })?;
+    if config.pool.guard {
+        host::guard(&config.pool).await?;
+    }
+    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+
+    let publisher = sockets.shim.as_ref().map(BoundShim::publisher);
+    let mut live = Live::new(routes, leases, datapath, follower, publisher, config.pool.clone());
+    live.lease_all()?;
+    let now = jiff::Timestamp::now();
+    let owner = Owner {
+        live,
+        store,
+        at_start: config.clone(),
+        config,
+        config_path: path,
+        config_error: None,
+        restart_needed: Vec::new(),
+        loaded_at: now,
+        started_at: now,
+        beaten_at: Instant::now(),
+        listen,
+        warnings,
+        attached: Attached::default(),
+        watch,
+        waits: JoinSet::new(),
+        health: Health::default(),
+        notify: Notify::new(),
+        probes: Probes::default(),
+    };
+    Ok((owner, sockets))
+}
+
+async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> {
+    for address in &config.dns.listen {
+        host::ensure_address(address.ip()).await?;
+    }
+    let settings = ShimSettings { listen: config.dns.listen.clone(), upstreams: config.dns.upstreams.clone(), ttl: config.dns.ttl };
+    let shim = if settings.listen.is_empty() { None } else { Some(dns::bind(&settings).await?) };
+    let listen = shim.as_ref().map(BoundShim::local_addrs).unwrap_or_default();
+    let control = Server::bind(&config.agent.control_socket(), Limits::default()).await?;
+    let admin = match config.agent.admin {
+        Some(address) => {
+            let bound = Admin::bind(address).await;
+            let remedy = || format!("failed to bind agent.admin = \"{address}\": give it a free address of this host, or \"off\"");
+            Some(bound.with_context(remedy)?)
+        }
+        None => None,
+    };
+    Ok((Sockets { shim, control, admin }, listen))
+}
+
+/// Takes back what a failed first start has changed on the host.
+async fn take_back(config: &Config) {
+    let mut errors = Vec::new();
+    for address in &config.dns.listen {
+        errors.extend(host::remove_address(address.ip()).await.err());
+    }
+    if config.pool.guard {
+        errors.extend(host::remove_guard(config.pool.ipv4).await.err());
+    }
+    for error in errors {
+        // Whoever may not add may not remove; the start's own error says it.
+        tracing::debug!(%error, "failed to take back a change of the host");
+    }
+}
+
+fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .with_context(|| format!("failed to make the directory {}", path.display()))
+}
+
+impl Bound {
+    /// Serves until a signal ends it.
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { mut owner, sockets, signals, _lock } = self;
+        let shutdown = CancellationToken::new();
+        let (commands, queue) = mpsc::channel::<Command>(QUEUE);
+        let (failed, failures) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        info!(
+            config = %owner.config_path.display(),
+            dns = ?owner.listen,
+            control = %owner.config.agent.control_socket().display(),
+            admin = owner.config.agent.admin.map(|address| address.to_string()),
+            "redirector {} has its sockets",
+            env!("CARGO_PKG_VERSION")
+        );
+        if let Some(shim) = sockets.shim {
+            let stop = shutdown.clone();
+            tasks.spawn(async move {
+                if let Err(error) = shim.serve(stop).await {
+                    let _ = failed.send(error.context("the DNS shim has failed")).await;
+                }
+            });
+        }
+        tasks.spawn(sockets.control.serve(Handle::new(commands, PATIENCE), shutdown.clone()));
+        if let Some(admin) = sockets.admin {
+            tasks.spawn(admin.serve(owner.health.clone(), shutdown.clone()));
+        }
+        owner.start();
+        let ended = owner.run(queue, signals, failures).await;
+        owner.notify.stopping();
+        info!("stopping; the datapath stays and goes on redirecting");
+        shutdown.cancel();
+        let last_call = async {
+            while tasks.join_next().await.is_some() {}
+            owner.waits.shutdown().await;
+            if let Some(follower) = std::sync::Arc::into_inner(owner.live.follower) {
+                follower.shutdown().await;
+            }
+        };
+        if tokio::time::timeout(LAST_CALL, last_call).await.is_err() {
+            warn!("not everything had ended within {LAST_CALL:?}");
+        }
+        ended
+    }
+}

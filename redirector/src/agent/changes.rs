@@ -1,0 +1,321 @@
+//! Changes of the routes: checked, leased, saved, followed, and live before they are answered.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{desired, live::error_chain, owner::Owner, view};
+use crate::{
+    control::{
+        ApiError, Caller, Command, ErrorCode, Reply,
+        api::{self, ChangeKind, VERSION},
+    },
+    route::{Hand, RawRoute, Removed, Route, RouteDiff, RouteProblems, RouteSet, RouteSetError, SourceName},
+    vip::LeaseError,
+};
+
+/// How long a change waits for the first answer about a new destination. After that it is live with what is known: perhaps nothing.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What to do when a change's destinations have settled.
+#[derive(Debug)]
+pub(super) enum Finish {
+    /// Nothing is waiting.
+    Nothing,
+    /// The agent's start is over.
+    Started,
+    /// Answer the change of one route.
+    Changed(Reply<api::Changed>, ChangeKind, SourceName),
+    /// Answer an import.
+    Imported(Reply<api::Imported>, Box<api::Imported>),
+    /// Answer a reload.
+    Reloaded(Reply<api::Reloaded>, api::Reloaded),
+}
+
+/// A wait that is over: the sources it held back, with the number of the change.
+pub(super) type Settled = (Vec<(SourceName, u64)>, Finish);
+
+impl Owner {
+    /// Carries out one command as a whole.
+    pub(super) fn command(&mut self, command: Command) {
+        // A client that has gone does not take its answer; its change stands all the same.
+        match command {
+            Command::Status(reply) => drop(reply.send(Ok(view::status(self)))),
+            Command::Routes(reply) => drop(reply.send(Ok(api::RouteList { version: VERSION, routes: view::routes(self) }))),
+            Command::Route(source, reply) => {
+                let show = view::route(self, &source).map(|route| api::RouteShow { version: VERSION, route });
+                drop(reply.send(show.ok_or_else(|| self.unknown(&source))));
+            }
+            Command::Export(reply) => {
+                let routes = self.live.routes.iter().map(|entry| entry.route.into()).collect();
+                drop(reply.send(Ok(api::Export { version: VERSION, routes })));
+            }
+            Command::Add(raw, caller, reply) => self.change(caller, reply, |owner| owner.add(*raw)),
+            Command::Set(source, patch, caller, reply) => self.change(caller, reply, |owner| {
+                let mut next = owner.live.routes.clone();
+                let same = next.set(&source, &patch).map_err(refusal)? == owner.live.routes.get(&source).expect("set found it").route;
+                Ok((next, if same { ChangeKind::Unchanged } else { ChangeKind::Changed }, source))
+            }),
+            Command::Remove(source, caller, reply) => self.change(caller, reply, |owner| {
+                let mut next = owner.live.routes.clone();
+                let kind = match next.remove(&source).map_err(refusal)? {
+                    Removed::Gone(_) => ChangeKind::Removed,
+                    Removed::BackToFile { .. } => ChangeKind::Restored,
+                };
+                Ok((next, kind, source))
+            }),
+            Command::Import(request, caller, reply) => self.import(request, caller, reply),
+            Command::Reload(caller, reply) => {
+                info!(%caller, "a reload was asked for");
+                match self.reload() {
+                    Ok(reloaded) => self.settle_changed(reloaded.changed.clone(), Finish::Reloaded(reply, reloaded)),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+        }
+    }
+
+    fn add(&self, raw: RawRoute) -> Result<(RouteSet, ChangeKind, SourceName), ApiError> {
+        let route = Route::try_from(raw).map_err(invalid)?;
+        let (source, mut next) = (route.source.clone(), self.live.routes.clone());
+        next.add(route, Hand::CommandLine).map_err(refusal)?;
+        Ok((next, ChangeKind::Added, source))
+    }
+
+    /// A change of one route: made on a copy, saved, and then served.
+    fn change(
+        &mut self,
+        caller: Caller,
+        reply: Reply<api::Changed>,
+        make: impl FnOnce(&Self) -> Result<(RouteSet, ChangeKind, SourceName), ApiError>,
+    ) {
+        let committed = make(self).and_then(|(next, kind, source)| Ok((self.commit(next)?, kind, source)));
+        match committed {
+            Ok((changed, kind, source)) => {
+                info!(%caller, %source, change = ?kind, "a route was changed");
+                self.settle_changed(changed, Finish::Changed(reply, kind, source));
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn import(&mut self, request: api::ImportRequest, caller: Caller, reply: Reply<api::Imported>) {
+        let made = || -> Result<(RouteSet, api::Imported), ApiError> {
+            let mut problems = RouteProblemsList::default();
+            let routes: Vec<Route> = request.routes.into_iter().filter_map(|raw| problems.take(Route::try_from(raw))).collect();
+            problems.none()?;
+            let mut next = self.live.routes.clone();
+            let diff = next.import(routes, request.replace).map_err(refusal)?;
+            Ok((next, imported(diff, request.dry_run)))
+        };
+        let (next, answer) = match made() {
+            Ok(made) => made,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        if request.dry_run {
+            return drop(reply.send(Ok(answer)));
+        }
+        match self.commit(next) {
+            Ok(changed) => {
+                let (added, differing, removed) = (answer.added.len(), answer.changed.len(), answer.removed.len());
+                info!(%caller, added, changed = differing, removed, "routes were imported");
+                self.settle_changed(changed, Finish::Imported(reply, Box::new(answer)));
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Leases, saves and follows what `next` has; after this it is what is wanted. Says which sources differ from before.
+    fn commit(&mut self, next: RouteSet) -> Result<Vec<SourceName>, ApiError> {
+        // A lease without a route is freed by the next reconciliation; a route without a lease would not be live.
+        self.live.leases.lease_all(next.iter().map(|entry| &entry.route.source)).map_err(lease_refusal)?;
+        if next.stored() != self.live.routes.stored() {
+            let saved = self.store.save(next.stored());
+            saved.map_err(|error| ApiError::new(ErrorCode::Storage, format!("nothing was changed: {}", error_chain(&error))))?;
+        }
+        Ok(self.serve(next))
+    }
+
+    /// The routes of `next` are what is wanted from here on.
+    pub(super) fn serve(&mut self, next: RouteSet) -> Vec<SourceName> {
+        let before = std::mem::replace(&mut self.live.routes, next);
+        self.live.follow();
+        let known = self.live.follower.current();
+        let mut changed = Vec::new();
+        let mut unknown = Vec::new();
+        for entry in self.live.routes.iter() {
+            let (route, old) = (entry.route, before.get(&entry.route.source).map(|entry| entry.route));
+            if old == Some(route) {
+                continue;
+            }
+            changed.push(route.source.clone());
+            if !known.get(&route.source).is_some_and(desired::is_known) {
+                let replaced = old.is_some_and(|old| old.destination != route.destination || old.resolver != route.resolver);
+                unknown.push((route.source.clone(), replaced));
+            }
+        }
+        for (source, replaced) in unknown {
+            self.live.awaits(&source, replaced);
+        }
+        changed.extend(before.iter().map(|entry| &entry.route.source).filter(|source| self.live.routes.get(source).is_none()).cloned());
+        changed
+    }
+
+    /// Makes live what can be; `finish` follows when the destinations of `sources` have answered, or [`SETTLE`] is over.
+    pub(super) fn settle_changed(&mut self, sources: Vec<SourceName>, finish: Finish) {
+        let _ = self.live.reconcile();
+        let held: Vec<_> = sources.into_iter().filter_map(|source| self.live.held(&source).map(|change| (source, change))).collect();
+        if held.is_empty() {
+            return self.finish(finish);
+        }
+        let follower = self.live.follower.clone();
+        self.waits.spawn(async move {
+            let all = held.iter().map(|(source, _)| follower.settle(source, SETTLE));
+            futures_util::future::join_all(all).await;
+            (held, finish)
+        });
+    }
+
+    /// A wait is over.
+    pub(super) fn settled(&mut self, (held, finish): Settled) {
+        for (source, change) in held {
+            self.live.arrived(&source, change);
+        }
+        let _ = self.live.reconcile();
+        self.finish(finish);
+    }
+
+    fn finish(&mut self, finish: Finish) {
+        match finish {
+            Finish::Nothing => {}
+            Finish::Started => self.started(),
+            Finish::Changed(reply, kind, source) => drop(reply.send(self.answer(kind, source))),
+            Finish::Imported(reply, mut answer) => {
+                let sources = answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
+                let sources: Vec<SourceName> = sources.filter_map(|raw| raw.source.parse().ok()).collect();
+                answer.warnings = sources.iter().filter_map(|source| self.warning(source)).collect();
+                drop(reply.send(self.kernel_took_it().map(|()| *answer)));
+            }
+            Finish::Reloaded(reply, reloaded) => drop(reply.send(self.kernel_took_it().map(|()| reloaded))),
+        }
+        self.tell_readiness();
+    }
+
+    fn answer(&self, change: ChangeKind, source: SourceName) -> Result<api::Changed, ApiError> {
+        self.kernel_took_it()?;
+        let route = view::route(self, &source);
+        if change != ChangeKind::Removed && route.is_none() {
+            return Err(ApiError::new(ErrorCode::Conflict, format!("the route of {source} was removed by somebody else meanwhile")));
+        }
+        let warnings = self.warning(&source).into_iter().collect();
+        Ok(api::Changed { version: VERSION, change, source, route, warnings })
+    }
+
+    fn kernel_took_it(&self) -> Result<(), ApiError> {
+        let Some(refused) = &self.live.refused else { return Ok(()) };
+        let message = format!("the change is kept, but the kernel did not take it: {refused}");
+        Err(ApiError::new(ErrorCode::Kernel, message).remedy("the agent goes on trying; `redirector status` tells when it is live"))
+    }
+
+    /// What is amiss with a route that was just changed.
+    fn warning(&self, source: &SourceName) -> Option<String> {
+        view::route(self, source)?;
+        let problems = super::problems::of_route(self, source);
+        problems.into_iter().next().map(|problem| problem.message)
+    }
+
+    fn unknown(&self, source: &SourceName) -> ApiError {
+        // The set's own words, which name the nearest source.
+        let refused = self.live.routes.clone().set(source, &crate::route::RoutePatch::default()).err();
+        refused.map_or_else(|| ApiError::no_route(source), refusal)
+    }
+
+    /// Reads the configuration file again and serves it; on an error nothing changes but what `status` says.
+    pub(super) fn reload(&mut self) -> Result<api::Reloaded, ApiError> {
+        self.watch.reading();
+        let loaded = crate::config::load(&self.config_path);
+        let committed = match loaded {
+            Ok(config) => self.take(config),
+            Err(errors) => {
+                let remedy = "correct the file; what it said before serves on";
+                Err(ApiError::new(ErrorCode::Invalid, errors.to_string()).remedy(remedy))
+            }
+        };
+        match committed {
+            Ok(changed) => {
+                self.config_error = None;
+                self.loaded_at = jiff::Timestamp::now();
+                info!(changed = changed.len(), "the configuration was reloaded");
+                if !self.restart_needed.is_empty() {
+                    warn!(keys = self.restart_needed.join(", "), "these keys take effect when the agent is restarted");
+                }
+                Ok(api::Reloaded { version: VERSION, changed, restart_needed_for: self.restart_needed.clone() })
+            }
+            Err(error) => {
+                warn!("the configuration was not reloaded, the old state serves: {error}");
+                self.config_error = Some(error.message.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn take(&mut self, config: crate::config::Config) -> Result<Vec<SourceName>, ApiError> {
+        let next = self.live.routes.with_file(self.live.pool.clone(), config.routes.clone());
+        let changed = self.commit(next)?;
+        self.restart_needed = restart_needed(&self.at_start, &config);
+        self.config = config;
+        Ok(changed)
+    }
+}
+
+/// Keys whose new value the running agent does not take over.
+fn restart_needed(running: &crate::config::Config, new: &crate::config::Config) -> Vec<String> {
+    let (one, other) = (running, new);
+    let keys = [
+        ("agent.state_dir", one.agent.state_dir != other.agent.state_dir),
+        ("agent.run_dir", one.agent.run_dir != other.agent.run_dir),
+        ("agent.bpffs", one.agent.bpffs != other.agent.bpffs),
+        ("agent.admin", one.agent.admin != other.agent.admin),
+        ("pool", one.pool != other.pool),
+        ("dns", one.dns != other.dns),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
+}
+
+fn imported(diff: RouteDiff, dry_run: bool) -> api::Imported {
+    let RouteDiff { added, changed, removed, unchanged } = diff;
+    let changed = changed.into_iter().map(|change| api::Differing { old: change.old, new: change.new }).collect();
+    api::Imported { version: VERSION, dry_run, added, changed, removed, unchanged, warnings: vec![] }
+}
+
+/// The problems of many routes, told together.
+#[derive(Default)]
+struct RouteProblemsList(Vec<String>);
+
+impl RouteProblemsList {
+    fn take(&mut self, route: Result<Route, RouteProblems>) -> Option<Route> {
+        route.map_err(|problems| self.0.push(problems.to_string())).ok()
+    }
+
+    fn none(self) -> Result<(), ApiError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ApiError::new(ErrorCode::Invalid, self.0.join("\n"))) }
+    }
+}
+
+fn invalid(problems: RouteProblems) -> ApiError {
+    ApiError::new(ErrorCode::Invalid, problems.to_string())
+}
+
+fn refusal(error: RouteSetError) -> ApiError {
+    let code = match &error {
+        RouteSetError::Exists { .. } | RouteSetError::InFile { .. } | RouteSetError::ReplaceFile { .. } => ErrorCode::Conflict,
+        RouteSetError::Unknown { .. } => ErrorCode::NotFound,
+        RouteSetError::Problems(_) => ErrorCode::Invalid,
+    };
+    ApiError::new(code, error.to_string())
+}
+
+fn lease_refusal(error: LeaseError) -> ApiError {
+    let code = if matches!(error, LeaseError::PoolFull { .. }) { ErrorCode::Exhausted } else { ErrorCode::Storage };
+    ApiError::new(code, format!("nothing was changed: {}", error_chain(&error)))
+}

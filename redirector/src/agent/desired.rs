@@ -1,0 +1,70 @@
+//! What the kernel and DNS are to hold, from what is configured, leased and resolved. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    backend::{Freshness, Resolved},
+    dns::Vip,
+    plan::{Plan, PlannedRoute},
+    route::{Route, SourceName},
+    vip::Pool,
+};
+
+/// Everything that the plan follows from, besides the routes.
+pub(super) struct Inputs<'a> {
+    /// The index of each source's VIP.
+    pub(super) leases: &'a dyn Fn(&SourceName) -> Option<u32>,
+    /// What is known about each destination.
+    pub(super) resolved: &'a BTreeMap<SourceName, Resolved>,
+    /// What the kernel holds now.
+    pub(super) kernel: &'a Plan,
+    /// Sources whose new definition waits for its first addresses: until then nothing of theirs changes.
+    pub(super) awaiting: &'a dyn Fn(&SourceName) -> bool,
+    /// Sources whose backends in the kernel are a former destination's.
+    pub(super) replaced: &'a BTreeSet<SourceName>,
+}
+
+impl Inputs<'_> {
+    /// What the kernel is to hold.
+    pub(super) fn plan<'r>(&self, routes: impl IntoIterator<Item = &'r Route>) -> Plan {
+        let planned = routes.into_iter().filter_map(|route| {
+            let index = (self.leases)(&route.source)?;
+            let holds = self.kernel.routes.get(&index);
+            if (self.awaiting)(&route.source) { Some((index, holds?.clone())) } else { Some((index, self.planned(route, holds))) }
+        });
+        Plan { routes: planned.collect() }
+    }
+
+    fn planned(&self, route: &Route, holds: Option<&PlannedRoute>) -> PlannedRoute {
+        let backends = match self.resolved.get(&route.source) {
+            Some(resolved) if is_known(resolved) => Some(resolved.addresses.clone()),
+            // After a restart whose resolver does not answer, what the kernel has is the last good answer. A former destination's is not.
+            _ if holds.is_some() && !self.replaced.contains(&route.source) => None,
+            _ => Some(Vec::new()),
+        };
+        PlannedRoute { ports: route.ports.pairs().to_vec(), backends, on_no_backend: route.on_no_backend }
+    }
+}
+
+/// Whether there ever was an answer about the destination; an empty one is one.
+pub(super) fn is_known(resolved: &Resolved) -> bool {
+    !matches!(resolved.freshness, Freshness::Unresolved { .. })
+}
+
+/// What DNS is to answer: the VIPs of those sources that the kernel can translate.
+pub(super) fn answers<'r>(
+    routes: impl IntoIterator<Item = &'r Route>,
+    leases: &dyn Fn(&SourceName) -> Option<u32>,
+    kernel: &Plan,
+    pool: &Pool,
+) -> BTreeMap<SourceName, Vip> {
+    let answer = |route: &Route| {
+        let index = leases(&route.source).filter(|index| kernel.routes.contains_key(index))?;
+        Some((route.source.clone(), Vip { v4: pool.ipv4_at(index)?, v6: pool.ipv6_at(index) }))
+    };
+    routes.into_iter().filter_map(answer).collect()
+}
+
+#[cfg(test)]
+#[path = "desired_tests.rs"]
+mod tests;

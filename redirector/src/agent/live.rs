@@ -1,0 +1,186 @@
+//! What is wanted and what serves, and bringing the one to the other: kernel first, then DNS; withdrawn in the other order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tracing::{error, info, warn};
+
+use super::desired::{self, Inputs};
+use crate::{
+    backend::{Follower, Target},
+    datapath::{Datapath, DatapathError},
+    dns::{Answers, Publisher, Vip},
+    plan,
+    route::{RouteSet, SourceName},
+    vip::{Leases, Pool},
+};
+
+/// Routes on their way from configuration to kernel and DNS.
+pub(super) struct Live {
+    pub(super) routes: RouteSet,
+    pub(super) leases: Leases,
+    pub(super) datapath: Datapath,
+    pub(super) follower: Arc<Follower>,
+    /// None when `dns.listen` is empty: no shim.
+    pub(super) publisher: Option<Publisher>,
+    pub(super) pool: Pool,
+    /// What DNS answers now.
+    pub(super) published: BTreeMap<SourceName, Vip>,
+    /// Why the kernel did not take the last plan.
+    pub(super) refused: Option<String>,
+    /// Sources whose new definition waits for its first addresses, with the number of the change.
+    awaiting: BTreeMap<SourceName, u64>,
+    replaced: BTreeSet<SourceName>,
+    changes: u64,
+}
+
+impl Live {
+    pub(super) fn new(
+        routes: RouteSet,
+        leases: Leases,
+        datapath: Datapath,
+        follower: Follower,
+        publisher: Option<Publisher>,
+        pool: Pool,
+    ) -> Self {
+        Self {
+            routes,
+            leases,
+            datapath,
+            follower: Arc::new(follower),
+            publisher,
+            pool,
+            published: BTreeMap::new(),
+            refused: None,
+            awaiting: BTreeMap::new(),
+            replaced: BTreeSet::new(),
+            changes: 0,
+        }
+    }
+
+    /// Gives a VIP to every route that has none.
+    ///
+    /// # Errors
+    /// When the pool is too small, or the leases can't be written.
+    pub(super) fn lease_all(&mut self) -> Result<(), crate::vip::LeaseError> {
+        self.leases.lease_all(self.routes.iter().map(|entry| &entry.route.source))
+    }
+
+    /// Follows the destinations of the routes that there are now.
+    pub(super) fn follow(&self) {
+        let target = |route: &crate::route::Route| Target { destination: route.destination.clone(), resolver: route.resolver };
+        self.follower.set_targets(self.routes.iter().map(|entry| (entry.route.source.clone(), target(entry.route))).collect());
+    }
+
+    /// Holds `source` back until [`Live::arrived`] is told the number of this change. `replaced`: its destination is another one now.
+    pub(super) fn awaits(&mut self, source: &SourceName, replaced: bool) {
+        self.changes += 1;
+        self.awaiting.insert(source.clone(), self.changes);
+        if replaced {
+            self.replaced.insert(source.clone());
+        }
+    }
+
+    /// The number of the change that holds `source` back, if one does.
+    pub(super) fn held(&self, source: &SourceName) -> Option<u64> {
+        self.awaiting.get(source).copied()
+    }
+
+    /// The wait that had this number is over; a later change of the same source goes on holding it back.
+    pub(super) fn arrived(&mut self, source: &SourceName, change: u64) {
+        if self.awaiting.get(source) == Some(&change) {
+            self.awaiting.remove(source);
+        }
+    }
+
+    /// Brings kernel and DNS to what is wanted, and frees the VIPs that nothing wants any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses. What it took stands, DNS answers no more than that, and the next call tries the rest again.
+    pub(super) fn reconcile(&mut self) -> Result<(), DatapathError> {
+        let before = self.datapath.plan();
+        let resolved = self.follower.current();
+        let leases = |source: &SourceName| self.leases.get(source);
+        let inputs = Inputs {
+            leases: &leases,
+            resolved: &resolved,
+            kernel: &before,
+            awaiting: &|source| self.awaiting.contains_key(source),
+            replaced: &self.replaced,
+        };
+        let wanted = inputs.plan(self.routes.iter().map(|entry| entry.route));
+        let changes = plan::diff(&before, &wanted);
+
+        // DNS first for what goes, so that nobody is given a VIP that is about to lead nowhere.
+        let kept = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &wanted, &self.pool);
+        let going: Vec<_> =
+            self.published.iter().filter(|(source, vip)| kept.get(*source) != Some(vip)).map(|(source, _)| source.clone()).collect();
+        if !going.is_empty() {
+            self.published.retain(|source, _| !going.contains(source));
+            self.publish();
+        }
+
+        let applied = self.datapath.apply(&changes);
+        self.replaced.retain(|source| !resolved.get(source).is_some_and(desired::is_known));
+
+        // Then DNS for what came: only what the kernel has.
+        let leases = |source: &SourceName| self.leases.get(source);
+        let answers = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &self.datapath.plan(), &self.pool);
+        if answers != self.published {
+            self.published = answers;
+            self.publish();
+        }
+        self.note(&applied);
+        applied?;
+        self.free_unwanted();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        if let Some(publisher) = &self.publisher {
+            publisher.publish(Answers::new(self.published.iter().map(|(source, vip)| (source.clone(), *vip))));
+        }
+    }
+
+    /// Logs a refusal once, and its end.
+    fn note(&mut self, applied: &Result<(), DatapathError>) {
+        let refused = applied.as_ref().err().map(|error| error_chain(error));
+        if refused != self.refused {
+            match &refused {
+                Some(error) => error!("the kernel did not take a change of the routes; trying again: {error}"),
+                None => info!("the kernel has all routes again"),
+            }
+            self.refused = refused;
+        }
+    }
+
+    /// A VIP is free only after DNS and the kernel have let go of it.
+    fn free_unwanted(&mut self) {
+        let unwanted: Vec<_> =
+            self.leases.iter().map(|(source, _)| source).filter(|source| self.routes.get(source).is_none()).cloned().collect();
+        if unwanted.is_empty() {
+            return;
+        }
+        if let Err(error) = self.leases.release_all(&unwanted) {
+            warn!(%error, "failed to free the virtual addresses of removed routes; trying again");
+        }
+        for source in &unwanted {
+            self.replaced.remove(source);
+            self.awaiting.remove(source);
+        }
+    }
+}
+
+/// An error with its causes on one line. A cause that the text above it quotes already is not said twice.
+pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}

@@ -1,0 +1,113 @@
+//! One agent at a time for each run directory.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Why this agent may not run.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another one does.
+    #[error("another agent{} runs with {}: stop it first, or give this one another `agent.run_dir`, `agent.state_dir` and `agent.bpffs`", pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(), path.display())]
+    Held {
+        /// The run directory's lock.
+        path: PathBuf,
+        /// The other agent, as far as its pid file tells.
+        pid: Option<u32>,
+    },
+    /// The file can't be had.
+    #[error("failed to {verb} {}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// The lock of a run directory, held until it is dropped or the process dies, however it dies.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+    pid_file: PathBuf,
+}
+
+impl Lock {
+    /// Takes `agent.lock` in `run_dir` and writes `agent.pid`.
+    ///
+    /// # Errors
+    /// When another agent holds it (named by its pid), or a file can't be written.
+    pub(super) fn take(run_dir: &Path) -> Result<Self, LockError> {
+        let (path, pid_file) = (run_dir.join("agent.lock"), run_dir.join("agent.pid"));
+        let failed = |verb, path: &Path| {
+            let path = path.to_owned();
+            move |source| LockError::Io { verb, path, source }
+        };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed("open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held { path, pid: running(run_dir) }),
+            Err(error) => return Err(failed("lock", &path)(error.into())),
+        }
+        let written = File::create(&pid_file).and_then(|mut pid| writeln!(pid, "{}", std::process::id()));
+        written.map_err(failed("write", &pid_file))?;
+        Ok(Self { _file: file, pid_file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The lock goes with the file descriptor, after this; so nobody else's pid is removed.
+        let _ = fs::remove_file(&self.pid_file);
+    }
+}
+
+/// The agent that runs with `run_dir`, or none: the pid file counts only while the lock is held.
+pub fn running(run_dir: &Path) -> Option<u32> {
+    let file = File::open(run_dir.join("agent.lock")).ok()?;
+    // A shared lock that is given back at once; a starting agent that meets it in this instant would be refused, so only look when asked to.
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => fs::read_to_string(run_dir.join("agent.pid")).ok()?.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// Whether an agent holds the lock of `run_dir`, be its pid known or not.
+pub fn is_running(run_dir: &Path) -> bool {
+    let Ok(file) = File::open(run_dir.join("agent.lock")) else { return false };
+    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_naming_the_first_and_may_run_after_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = Lock::take(directory.path()).expect("the first one");
+        assert!(is_running(directory.path()));
+        let refusal = Lock::take(directory.path()).expect_err("the second one").to_string();
+        assert!(refusal.contains(&format!("another agent, pid {}, runs with", std::process::id())), "{refusal}");
+        drop(first);
+        assert!(!directory.path().join("agent.pid").exists());
+        assert!(!is_running(directory.path()));
+        Lock::take(directory.path()).expect("the next one");
+    }
+
+    #[test]
+    fn the_pid_file_of_a_killed_agent_names_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("agent.lock"), "").expect("a lock file");
+        fs::write(directory.path().join("agent.pid"), "1\n").expect("a pid file");
+        assert_eq!(running(directory.path()), None);
+        Lock::take(directory.path()).expect("nobody holds it");
+    }
+}

@@ -1,0 +1,46 @@
+//! The log: standard error, for a person or a machine.
+
+use std::io::{self, IsTerminal};
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log of this process. `level` is a word for our own messages (others' at `warn`), or a whole filter.
+///
+/// # Errors
+/// When `level` is neither, or a log was started already.
+pub fn start_logging(level: &str, json: bool, variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    let filter = filter(level)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = if json {
+        log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    } else {
+        let plain = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        log.with_target(false).with_ansi(io::stderr().is_terminal() && !plain).try_init()
+    };
+    started.map_err(|error| anyhow::anyhow!("failed to start the log: {error}"))
+}
+
+fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    let remedy = || format!("--log-level `{level}`: write error, warn, info, debug or trace, or a filter such as `redirector::dns=debug`");
+    match level {
+        "off" | "error" | "warn" | "info" | "debug" | "trace" => Ok(EnvFilter::new(format!("warn,redirector={level}"))),
+        word if word.contains(['=', ',']) => EnvFilter::try_new(word).with_context(remedy),
+        _ => anyhow::bail!(remedy()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_a_word_or_a_filter() {
+        for level in ["info", "debug", "redirector::dns=debug", "info,redirector::backend=trace"] {
+            filter(level).expect(level);
+        }
+        let refusal = filter("loud").expect_err("no level").to_string();
+        assert!(refusal.starts_with("--log-level `loud`: write error"), "{refusal}");
+        assert!(filter("a=b=c").is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! The agent: build, bind, run.
+//!
+//! | file | is |
+//! |---|---|
+//! | `build` | everything that can fail, before anything is served: directories, lock, state files, sockets, host, datapath |
+//! | `owner` | the one task that owns the state, and what wakes it |
+//! | `changes` | commands and reloads: checked, leased, saved, followed, live, answered |
+//! | `live` | what is wanted and what serves, and bringing the one to the other |
+//! | `desired` | what kernel and DNS are to hold; pure |
+//! | `probes` | knocking at backends that have failed |
+//! | `view`, `problems`, `pinned` | what the agent, or what it left behind, tells |
+//! | `lock`, `logging`, `notify`, `signals`, `watch` | the process and its surroundings |
+//!
+//! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left DNS before it leaves the kernel.
+
+mod build;
+mod changes;
+mod desired;
+mod live;
+mod lock;
+mod logging;
+mod notify;
+mod owner;
+mod pinned;
+mod probes;
+mod problems;
+mod signals;
+mod view;
+mod watch;
+
+use std::path::PathBuf;
+
+pub(crate) use live::error_chain;
+pub use lock::{LockError, is_running, running};
+pub use logging::start_logging;
+pub use pinned::pinned_status;
+
+use crate::config::Config;
+
+/// Runs the agent with `config`, which was read from `path`, until SIGTERM or SIGINT. The datapath, the guard and the listen addresses stay
+/// as they are then, and go on redirecting.
+///
+/// # Errors
+/// When the agent can't start (nothing of it is left behind, and what an earlier agent left still works), or a part of it fails for good.
+pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
+    build::bind(path, config).await?.run().await
+}

@@ -1,0 +1,225 @@
+//! The owner task: the one place where anything changes. Everything else sends it a command or an event.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    changes::{Finish, Settled},
+    live::{Live, error_chain},
+    notify::Notify,
+    probes::Probes,
+    signals::{Signal, Signals},
+    watch::FileWatch,
+};
+use crate::{
+    config::Config,
+    control::{Command, count},
+    datapath::{self, Attachment},
+    observe::Health,
+    route::Store,
+};
+
+/// The agent's sign of life for the programs in the kernel; they take it for dead after 2 s.
+const BEAT: Duration = Duration::from_millis(250);
+/// How often the cgroups are looked for again.
+const RESCAN: Duration = Duration::from_secs(2);
+/// How often the configuration file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The agent's state. See [`Owner::run`].
+pub(super) struct Owner {
+    pub(super) live: Live,
+    pub(super) store: Store,
+    /// The configuration in force.
+    pub(super) config: Config,
+    /// The one that the agent was started with, whose addresses and directories it keeps.
+    pub(super) at_start: Config,
+    pub(super) config_path: PathBuf,
+    pub(super) config_error: Option<String>,
+    pub(super) restart_needed: Vec<String>,
+    pub(super) loaded_at: jiff::Timestamp,
+    pub(super) started_at: jiff::Timestamp,
+    pub(super) beaten_at: Instant,
+    /// Where DNS is answered.
+    pub(super) listen: Vec<SocketAddr>,
+    /// What was amiss with the state files.
+    pub(super) warnings: Vec<String>,
+    pub(super) attached: Attached,
+    pub(super) watch: FileWatch,
+    pub(super) waits: JoinSet<Settled>,
+    pub(super) health: Health,
+    pub(super) notify: Notify,
+    pub(super) probes: Probes,
+}
+
+/// Where the programs are attached.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    pub(super) list: Vec<Attachment>,
+    /// Why the last attempt failed.
+    pub(super) error: Option<String>,
+    /// The cgroups of the last successful attempt.
+    cgroups: Vec<u64>,
+}
+
+/// Ticks that are late are not made up for.
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+impl Owner {
+    /// Owns the state until a signal ends the agent. `failed` tells that a part of it has ended for good.
+    pub(super) async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut signals: Signals,
+        mut failed: mpsc::Receiver<anyhow::Error>,
+    ) -> anyhow::Result<()> {
+        let mut changes = self.live.follower.subscribe();
+        let (mut beat, mut rescan, mut look) = (every(BEAT), every(RESCAN), every(LOOK));
+        let mut probe = every(self.config.health.probe_interval);
+        loop {
+            tokio::select! {
+                biased;
+                signal = signals.next() => match signal {
+                    Signal::Terminate => return Ok(()),
+                    Signal::Hangup => self.reload_unasked(),
+                },
+                Some(error) = failed.recv() => return Err(error),
+                _ = beat.tick() => self.beat(),
+                Some(settled) = self.waits.join_next(), if !self.waits.is_empty() => match settled {
+                    Ok(settled) => self.settled(settled),
+                    Err(error) => error!(%error, "a wait for new destinations panicked"),
+                },
+                Some(result) = self.probes.next() => self.probed(result),
+                Ok(()) = changes.changed() => {
+                    let _ = self.live.reconcile();
+                    self.tell_readiness();
+                }
+                Some(command) = commands.recv() => self.command(command),
+                _ = rescan.tick() => self.attach(),
+                _ = look.tick() => if self.watch.poll() {
+                    info!(path = %self.config_path.display(), "the configuration file has changed");
+                    self.reload_unasked();
+                },
+                _ = probe.tick() => {
+                    self.knock();
+                    if probe.period() != self.config.health.probe_interval {
+                        probe = every(self.config.health.probe_interval);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first plan: what is known is live at once, what is not is waited for, and the agent is ready then.
+    pub(super) fn start(&mut self) {
+        self.live.follow();
+        let known = self.live.follower.current();
+        let sources: Vec<_> = self.live.routes.iter().map(|entry| entry.route.source.clone()).collect();
+        for source in &sources {
+            if !known.get(source).is_some_and(super::desired::is_known) {
+                self.live.awaits(source, false);
+            }
+        }
+        self.attach();
+        self.settle_changed(sources, Finish::Started);
+    }
+
+    /// The start is over.
+    pub(super) fn started(&mut self) {
+        let (routes, cgroups) = (self.live.published.len(), self.attached.list.len());
+        info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
+        self.notify.ready();
+    }
+
+    fn beat(&mut self) {
+        match self.live.datapath.beat() {
+            Ok(()) => self.beaten_at = Instant::now(),
+            Err(error) => warn!("failed to give a sign of life to the datapath: {}", error_chain(&error)),
+        }
+        self.health.alive();
+        self.notify.alive();
+    }
+
+    fn reload_unasked(&mut self) {
+        self.notify.reloading();
+        if let Ok(reloaded) = self.reload() {
+            self.settle_changed(reloaded.changed, Finish::Nothing);
+        }
+        self.notify.ready();
+    }
+
+    /// Attaches to cgroups that have appeared and lets go of those that have gone.
+    fn attach(&mut self) {
+        let attached = datapath::cgroups(&self.config.attach.cgroups).and_then(|cgroups| {
+            let mut ids: Vec<_> = cgroups.iter().map(|cgroup| cgroup.id).collect();
+            ids.sort_unstable();
+            if ids == self.attached.cgroups && self.attached.error.is_none() {
+                return Ok(None);
+            }
+            self.live.datapath.attach(&cgroups).map(|list| Some((ids, list)))
+        });
+        match attached {
+            Ok(None) => {}
+            Ok(Some((ids, list))) => {
+                for at in list.iter().filter(|at| !self.attached.cgroups.contains(&at.id)) {
+                    info!(cgroup = %at.cgroup.as_deref().unwrap_or("?".as_ref()).display(), "attached");
+                }
+                // A cgroup that vanished meanwhile is tried again if it comes back under the same number.
+                let cgroups = ids.into_iter().filter(|id| list.iter().any(|at| at.id == *id)).collect();
+                self.attached = Attached { list, error: None, cgroups };
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                if self.attached.error.as_ref() != Some(&error) {
+                    error!("failed to attach; trying again: {error}");
+                    self.attached.error = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Sends a probe to every backend that has failed.
+    fn knock(&mut self) {
+        match self.live.datapath.set_aside() {
+            Ok(suspects) => self.probes.send(suspects, self.config.health.connect_timeout),
+            Err(error) => warn!("failed to read which backends have failed: {}", error_chain(&error)),
+        }
+    }
+
+    fn probed(&mut self, result: super::probes::Probed) {
+        let source = self.live.leases.source_of(result.index).cloned();
+        match result.outcome {
+            Ok(_) => match self.live.datapath.reinstate(result.index, result.address) {
+                Ok(()) => info!(source = source.map(|source| source.to_string()), backend = %result.address, "a backend is back"),
+                Err(error) => warn!(backend = %result.address, "failed to reinstate a backend: {}", error_chain(&error)),
+            },
+            // Perhaps the load balancer has moved: its name is asked earlier than its TTL says.
+            Err(_) => {
+                if let Some(source) = source {
+                    self.live.follower.refresh(&source);
+                }
+            }
+        }
+    }
+
+    /// Ready is: bound, which it is by now, and every route's VIP in the kernel and answered.
+    pub(super) fn tell_readiness(&self) {
+        let missing = self.live.routes.iter().map(|entry| &entry.route.source).filter(|source| !self.live.published.contains_key(source));
+        let reasons = missing.map(|source| format!("{source} is not live yet")).chain(self.live.refused.clone()).collect();
+        self.health.set_not_ready(reasons);
+    }
+}

@@ -1,0 +1,93 @@
+//! The status without an agent: what the pins, and the files that it left, still tell.
+
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
+
+use ipnet::Ipv4Net;
+
+use super::{problems, view};
+use crate::{
+    control::api,
+    datapath::{self, DatapathError, PinnedStatus},
+    route::SourceName,
+};
+
+/// The status from the pins below `bpffs` and the leases in `state_dir`; none when there are no pins.
+///
+/// # Errors
+/// When the pins are another version's, or these privileges can't open them.
+pub fn pinned_status(bpffs: &Path, state_dir: &Path) -> Result<Option<api::Status>, DatapathError> {
+    let Some(pinned) = datapath::inspect(bpffs)? else { return Ok(None) };
+    let names = leased_names(&state_dir.join("leases.json"));
+    let status = api::Status {
+        version: api::VERSION,
+        state: api::State::Degraded,
+        summary: String::new(),
+        problems: vec![problems::general(
+            "agent_dead",
+            "no agent runs: destinations are not followed, and DNS does not answer".to_owned(),
+            "start it with `redirector run`, or take the datapath away with `redirector unload`",
+        )],
+        agent: None,
+        config: None,
+        dns: None,
+        routes: routes(&pinned, &names),
+        datapath: Some(datapath_info(&pinned, bpffs)),
+    };
+    Ok(Some(status.concluded()))
+}
+
+fn datapath_info(pinned: &PinnedStatus, bpffs: &Path) -> api::DatapathInfo {
+    let attachments: Vec<_> = pinned.attachments.iter().map(view::attachment).collect();
+    let programs: std::collections::BTreeSet<_> = attachments.iter().flat_map(|at| at.programs.clone()).collect();
+    api::DatapathInfo {
+        abi: pinned.abi,
+        pins: bpffs.to_owned(),
+        pool_ipv4: pinned.pool.clone(),
+        pool_ipv6: None,
+        heartbeat_age_ms: pinned.heartbeat_age.map(view::milliseconds),
+        programs: programs.into_iter().collect(),
+        attachments,
+    }
+}
+
+fn routes(pinned: &PinnedStatus, names: &BTreeMap<u32, SourceName>) -> Vec<api::RouteView> {
+    let base = pinned.pool.parse::<Ipv4Net>().map_or(0, |pool| pool.network().to_bits());
+    let view = pinned.routes.iter().map(|route| {
+        let vip = vip(route.vip, base);
+        api::RouteView {
+            source: names.get(&vip.index).cloned(),
+            vip,
+            made_by: None,
+            definition: None,
+            live: true,
+            resolution: None,
+            backends: route.backends.iter().map(backend).collect(),
+            counters: Some(view::counters(route.counters)),
+        }
+    });
+    let mut routes: Vec<_> = view.collect();
+    routes.sort_by(|one, other| (&one.source, one.vip.index).cmp(&(&other.source, other.vip.index)));
+    routes
+}
+
+fn vip(address: IpAddr, base: u32) -> api::VipView {
+    match address {
+        IpAddr::V4(vip) => api::VipView { index: vip.to_bits().wrapping_sub(base), ipv4: Some(vip), ipv6: None },
+        IpAddr::V6(vip) => api::VipView { index: 0, ipv4: None, ipv6: Some(vip) },
+    }
+}
+
+fn backend(&address: &IpAddr) -> api::BackendView {
+    api::BackendView { address, state: api::BackendState::Eligible, failures: 0, retry_in_ms: None, counters: None }
+}
+
+/// Which source has which VIP, as far as the file can be read. Opening it as the agent does could write it.
+fn leased_names(path: &Path) -> BTreeMap<u32, SourceName> {
+    #[derive(serde::Deserialize)]
+    struct Leased {
+        leases: BTreeMap<String, u32>,
+    }
+    let leased: Option<Leased> = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let leases = leased.map(|leased| leased.leases).unwrap_or_default();
+    leases.into_iter().filter_map(|(name, index)| Some((index, name.parse().ok()?))).collect()
+}

@@ -1,0 +1,165 @@
+//! What the agent tells of itself: its state in the shapes of the control API.
+
+use std::{path::Path, time::Duration};
+
+use super::{owner::Owner, problems};
+use crate::{
+    backend::{Freshness, Resolved},
+    control::api,
+    datapath,
+    dns::Publisher,
+    route::{Entry, SourceName},
+};
+
+/// Everything.
+pub(super) fn status(owner: &Owner) -> api::Status {
+    let status = api::Status {
+        version: api::VERSION,
+        state: api::State::Ok,
+        summary: String::new(),
+        problems: problems::all(owner),
+        agent: Some(agent(owner)),
+        config: Some(config(owner)),
+        dns: owner.live.publisher.as_ref().map(|publisher| dns(owner, publisher)),
+        datapath: Some(datapath(owner)),
+        routes: routes(owner),
+    };
+    status.concluded()
+}
+
+fn agent(owner: &Owner) -> api::AgentInfo {
+    let uptime = jiff::Timestamp::now().duration_since(owner.started_at);
+    api::AgentInfo {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: owner.started_at,
+        uptime_seconds: uptime.as_secs().max(0).unsigned_abs(),
+    }
+}
+
+fn config(owner: &Owner) -> api::ConfigInfo {
+    api::ConfigInfo {
+        path: owner.config_path.clone(),
+        loaded_at: owner.loaded_at,
+        error: owner.config_error.clone(),
+        restart_needed_for: owner.restart_needed.clone(),
+    }
+}
+
+fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
+    let counters = serde_json::to_value(publisher.counters()).and_then(serde_json::from_value).unwrap_or_default();
+    api::DnsInfo { listen: owner.listen.clone(), names: owner.live.published.len(), counters }
+}
+
+fn datapath(owner: &Owner) -> api::DatapathInfo {
+    let status = owner.live.datapath.status();
+    api::DatapathInfo {
+        abi: status.abi,
+        pins: owner.at_start.agent.bpffs.clone(),
+        pool_ipv4: owner.live.pool.ipv4.to_string(),
+        pool_ipv6: owner.live.pool.ipv6.map(|range| range.to_string()),
+        heartbeat_age_ms: Some(milliseconds(owner.beaten_at.elapsed())),
+        programs: status.programs.into_iter().map(|program| program.name).collect(),
+        attachments: owner.attached.list.iter().map(attachment).collect(),
+    }
+}
+
+/// An attachment, which is live while its cgroup is the one that it was.
+pub(super) fn attachment(at: &datapath::Attachment) -> api::AttachmentInfo {
+    let same = |path: &Path| std::fs::metadata(path).is_ok_and(|found| std::os::unix::fs::MetadataExt::ino(&found) == at.id);
+    let live = !at.programs.is_empty() && at.cgroup.as_deref().is_some_and(same);
+    api::AttachmentInfo { cgroup: at.cgroup.clone(), cgroup_id: at.id, programs: at.programs.clone(), live }
+}
+
+/// Every route, by source.
+pub(super) fn routes(owner: &Owner) -> Vec<api::RouteView> {
+    owner.live.routes.iter().map(|entry| view(owner, entry)).collect()
+}
+
+/// One route.
+pub(super) fn route(owner: &Owner, source: &SourceName) -> Option<api::RouteView> {
+    owner.live.routes.get(source).map(|entry| view(owner, entry))
+}
+
+fn view(owner: &Owner, entry: Entry<'_>) -> api::RouteView {
+    let (live, source) = (&owner.live, &entry.route.source);
+    let index = live.leases.get(source);
+    let published = live.published.get(source);
+    let backends = index.map(|index| live.datapath.backends(index)).transpose().ok().flatten().unwrap_or_default();
+    api::RouteView {
+        source: Some(source.clone()),
+        vip: api::VipView {
+            index: index.unwrap_or_default(),
+            ipv4: index.and_then(|index| live.pool.ipv4_at(index)),
+            ipv6: index.and_then(|index| live.pool.ipv6_at(index)),
+        },
+        made_by: Some(entry.hand),
+        definition: Some(entry.route.into()),
+        live: published.is_some() && live.held(source).is_none(),
+        resolution: live.follower.current().get(source).map(resolution),
+        backends: backends.into_iter().map(backend).collect(),
+        counters: index.and_then(|index| live.datapath.route_counters(index).ok()).map(counters),
+    }
+}
+
+fn resolution(resolved: &Resolved) -> api::Resolution {
+    let (state, error) = match &resolved.freshness {
+        Freshness::Fixed => (api::ResolutionState::Fixed, None),
+        Freshness::Fresh => (api::ResolutionState::Fresh, None),
+        Freshness::Kept { error } => (api::ResolutionState::Kept, Some(error.clone())),
+        Freshness::Unresolved { error } => (api::ResolutionState::Unresolved, error.clone()),
+    };
+    let learned = !matches!(state, api::ResolutionState::Unresolved);
+    let expires = matches!(state, api::ResolutionState::Fresh | api::ResolutionState::Kept);
+    api::Resolution {
+        state,
+        error,
+        resolved_at: learned.then_some(resolved.resolved_at),
+        ttl_seconds: expires.then_some(resolved.ttl.as_secs()),
+    }
+}
+
+fn backend(status: datapath::BackendStatus) -> api::BackendView {
+    let c = status.counters;
+    api::BackendView {
+        address: status.address,
+        state: if status.set_aside.is_some() { api::BackendState::SetAside } else { api::BackendState::Eligible },
+        failures: status.set_aside.map_or(0, |set_aside| set_aside.failures.into()),
+        retry_in_ms: status.set_aside.map(|set_aside| set_aside.retry_in_ms),
+        counters: Some(api::BackendCounters {
+            started: c.started,
+            established: c.established,
+            refused: c.refused,
+            timed_out: c.timed_out,
+            unreachable: c.unreachable,
+            aborted: c.aborted,
+            unsent: c.unsent,
+            closed: c.closed,
+        }),
+    }
+}
+
+/// The datapath's counters in the API's shape.
+pub(super) fn counters(c: datapath::RouteCounters) -> api::Counters {
+    api::Counters {
+        started: c.started,
+        established: c.established,
+        refused: c.refused,
+        timed_out: c.timed_out,
+        unreachable: c.unreachable,
+        aborted: c.aborted,
+        unsent: c.unsent,
+        closed: c.closed,
+        denied: c.denied,
+        passed: c.passed,
+        desperate: c.desperate,
+        connect_ns: c.connect_ns,
+        rx_bytes: c.rx_bytes,
+        tx_bytes: c.tx_bytes,
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn milliseconds(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}

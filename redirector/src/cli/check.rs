@@ -1,0 +1,118 @@
+//! `redirector check`: can this host run the agent, and what to do if not.
+
+use std::{io, path::Path};
+
+use clap::Args;
+use comfy_table::{Cell, Color};
+use serde::Serialize;
+
+use super::{
+    Context, Exit, block_on,
+    env::Env,
+    output::{OutputArgs, table, write_table},
+};
+use crate::{
+    config::Config,
+    control::api,
+    datapath::{self, Check as Checked, Outcome, Settings},
+    host,
+};
+
+/// `check`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector check
+  redirector check -o json | jq '.checks[] | select(.outcome != \"ok\")'
+
+Changes nothing. Exit codes: 0 it can (perhaps with warnings), 1 something of this host is in the way, 2 the configuration has problems,
+3 this kernel or these privileges can't do it.")]
+pub(super) struct Check {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `redirector check -o json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    /// The worst outcome.
+    outcome: Outcome,
+    checks: Vec<Checked>,
+}
+
+impl Check {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let loaded = crate::config::load(&context.config);
+        let configuration = of_configuration(&context.config, loaded.as_ref().map_err(ToString::to_string));
+        // The kernel is worth a look whatever the file says.
+        let config = loaded.unwrap_or_default();
+        let settings = Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() };
+        let platform = datapath::preflight(&settings, &config.attach.cgroups);
+        let host = block_on(of_host(&config))?;
+
+        let failed = |checks: &[Checked]| checks.iter().any(|check| check.outcome == Outcome::Failed);
+        let exit = match () {
+            () if failed(&platform) => Exit::Unsupported,
+            () if failed(std::slice::from_ref(&configuration)) => Exit::Usage,
+            () if failed(&host) => Exit::Failed,
+            () => Exit::Done,
+        };
+        let checks: Vec<_> = std::iter::once(configuration).chain(platform).chain(host).collect();
+        let warned = checks.iter().any(|check| check.outcome == Outcome::Warning);
+        let outcome = match exit {
+            Exit::Done if warned => Outcome::Warning,
+            Exit::Done => Outcome::Ok,
+            _ => Outcome::Failed,
+        };
+        let report = Report { version: api::VERSION, outcome, checks };
+        self.output.print(env, &report, |env| words(env, &report))?;
+        Ok(exit)
+    }
+}
+
+fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
+    match loaded {
+        Ok(config) => Checked::ok("configuration", format!("{}: {}", path.display(), crate::control::count(config.routes.len(), "route"))),
+        Err(problems) => Checked::failed("configuration", problems, "correct the file; `redirector config check` reports the same"),
+    }
+}
+
+/// The pool against this host's routes.
+async fn of_host(config: &Config) -> Vec<Checked> {
+    let pool = config.pool.ipv4;
+    let check = match host::conflicts(&config.pool).await {
+        Ok(conflicts) if conflicts.is_empty() => Checked::ok("pool", format!("{pool}: no route of this host overlaps it")),
+        Ok(conflicts) => Checked::warning(
+            "pool",
+            format!("{pool} overlaps routes of this host: {}", conflicts.join("; ")),
+            "set pool.ipv4 to a range that nothing here uses",
+        ),
+        Err(error) => {
+            Checked::warning("pool", format!("{pool}: {}", crate::agent::error_chain(&error)), "run it in the host's network namespace")
+        }
+    };
+    vec![check]
+}
+
+fn words(env: &mut Env<'_>, report: &Report) -> io::Result<()> {
+    let mut table = table(env, ["CHECK", "OUTCOME", "FOUND"]);
+    for check in &report.checks {
+        let outcome = match check.outcome {
+            Outcome::Ok => Cell::new("ok").fg(Color::Green),
+            Outcome::Warning => Cell::new("warning").fg(Color::Yellow),
+            Outcome::Failed => Cell::new("FAILED").fg(Color::Red),
+        };
+        let found = match &check.remedy {
+            Some(remedy) => format!("{}\n→ {remedy}", check.detail),
+            None => check.detail.clone(),
+        };
+        table.add_row(vec![Cell::new(&check.name), outcome, Cell::new(found)]);
+    }
+    write_table(env.out, &table)?;
+    let verdict = match report.outcome {
+        Outcome::Ok => "this host can run the agent",
+        Outcome::Warning => "this host can run the agent, with the warnings above",
+        Outcome::Failed => "this host can't run the agent as it is: see the remedies above",
+    };
+    writeln!(env.out, "\n{verdict}")
+}

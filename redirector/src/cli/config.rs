@@ -1,0 +1,50 @@
+//! `redirector config …`: the configuration file, without an agent.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Context, Exit, env::Env};
+use crate::control::count;
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Report every problem of a configuration file at once
+    Check(Check),
+    /// Print the configuration in effect, every default written out
+    Show(Show),
+}
+
+/// `config check`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector config check
+  redirector config check ./redirector.toml")]
+pub(super) struct Check {
+    /// The file [default: the one that every command reads]
+    file: Option<PathBuf>,
+}
+
+/// `config show`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector config show
+  REDIRECTOR_DNS_TTL=5 redirector config show | grep ttl
+
+This is what the file, the environment and the defaults come to. A running agent may have an earlier version: `redirector status` tells.")]
+pub(super) struct Show {}
+
+impl ConfigVerb {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        match self {
+            Self::Check(check) => {
+                let file = check.file.as_ref().unwrap_or(&context.config);
+                let config = crate::config::load(file)?;
+                writeln!(env.out, "{}: no problem, {}", file.display(), count(config.routes.len(), "route"))?;
+            }
+            Self::Show(_) => write!(env.out, "{}", crate::config::load(&context.config)?.effective_toml())?,
+        }
+        Ok(Exit::Done)
+    }
+}

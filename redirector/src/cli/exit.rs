@@ -1,0 +1,127 @@
+//! Exit codes: a documented contract, decided here and returned from main only.
+
+use std::{fmt, io};
+
+use crate::{
+    config::ConfigErrors,
+    control::{ClientError, ErrorCode},
+    datapath::DatapathError,
+    dns::BindError,
+    host::HostError,
+    route::{RouteProblems, import::ImportError},
+};
+
+/// How an invocation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done; for `status`, nothing is amiss.
+    Done,
+    /// 1: failed; for `status`, something is amiss.
+    Failed,
+    /// 2: the command line or the configuration is wrong.
+    Usage,
+    /// 3: this kernel or these privileges can't do it.
+    Unsupported,
+    /// 4: there is no agent and none of its pins.
+    Absent,
+}
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unsupported => 3,
+            Self::Absent => 4,
+        }
+    }
+
+    /// An error that ends with this code.
+    pub fn because(self, message: impl Into<String>) -> anyhow::Error {
+        Coded { exit: self, message: message.into() }.into()
+    }
+
+    /// The code for an error, by the first of its causes that decides one.
+    pub fn of(error: &anyhow::Error) -> Self {
+        error.chain().find_map(code_of).unwrap_or(Self::Failed)
+    }
+}
+
+/// An error that knows its exit code.
+#[derive(Debug)]
+struct Coded {
+    exit: Exit,
+    message: String,
+}
+
+impl fmt::Display for Coded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Coded {}
+
+fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(coded) = cause.downcast_ref::<Coded>() {
+        return Some(coded.exit);
+    }
+    if let Some(client) = cause.downcast_ref::<ClientError>() {
+        return Some(match client {
+            ClientError::NotPermitted { .. } => Exit::Unsupported,
+            ClientError::Refused(error) if matches!(error.code, ErrorCode::Invalid | ErrorCode::BadRequest) => Exit::Usage,
+            _ => Exit::Failed,
+        });
+    }
+    if let Some(datapath) = cause.downcast_ref::<DatapathError>() {
+        return match datapath {
+            error if error.is_platform() => Some(Exit::Unsupported),
+            error if error.is_configuration() => Some(Exit::Usage),
+            _ => Some(Exit::Failed),
+        };
+    }
+    if let Some(bind) = cause.downcast_ref::<BindError>() {
+        return match bind {
+            BindError::NotPermitted { .. } => Some(Exit::Unsupported),
+            BindError::NoAddress | BindError::Unspecified(_) | BindError::Loop(_) => Some(Exit::Usage),
+            _ => Some(Exit::Failed),
+        };
+    }
+    if cause.is::<ConfigErrors>()
+        || cause.is::<ImportError>()
+        || cause.is::<RouteProblems>()
+        || matches!(cause.downcast_ref(), Some(HostError::PoolIsRouted { .. }))
+    {
+        return Some(Exit::Usage);
+    }
+    let io = cause.downcast_ref::<io::Error>()?;
+    match io.kind() {
+        // Whoever read our output has gone: nothing is wrong with us.
+        io::ErrorKind::BrokenPipe => Some(Exit::Done),
+        io::ErrorKind::PermissionDenied => Some(Exit::Unsupported),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn the_cause_decides_the_code_however_deep_it_is() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(Exit::of(&anyhow::Error::from(denied).context("failed to open x").context("failed to start")), Exit::Unsupported);
+        let gone: anyhow::Result<()> = Err(io::Error::from(io::ErrorKind::BrokenPipe)).context("failed to write the table");
+        assert_eq!(Exit::of(&gone.expect_err("an error")), Exit::Done);
+        assert_eq!(Exit::of(&Exit::Absent.because("nothing here").context("failed to ask")), Exit::Absent);
+        assert_eq!(Exit::of(&DatapathError::NoCgroup2.into()), Exit::Unsupported);
+        let refused = |code| ClientError::Refused(crate::control::ApiError::new(code, "no")).into();
+        assert_eq!(Exit::of(&refused(ErrorCode::Invalid)), Exit::Usage);
+        assert_eq!(Exit::of(&refused(ErrorCode::Conflict)), Exit::Failed);
+        assert_eq!(Exit::of(&anyhow::anyhow!("whatever")), Exit::Failed);
+    }
+}

@@ -1,0 +1,132 @@
+//! The command line: one file per noun or verb, each command a function over an injected [`env::Env`].
+//!
+//! Standard output is data, standard error is talk; exit codes are those of [`Exit`].
+
+mod check;
+mod config;
+pub mod env;
+mod exit;
+mod generate;
+mod output;
+mod place;
+mod route;
+mod routes;
+mod run;
+mod status;
+mod unload;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use self::exit::Exit;
+use self::{env::Env, place::Place};
+use crate::control::{Client, ClientError};
+
+/// Redirects connections to a private name to the live addresses of its public load balancer, in the kernel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "redirector",
+    version,
+    max_term_width = 120,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  redirector check                           can this host run it?
+  redirector run                             the agent, in the foreground
+  redirector route add artifactory.internal.company.net artifactory.public.company.net
+  redirector status                          is all well?
+
+Exit codes: 0 done, 1 failed or degraded, 2 wrong usage or configuration, 3 this kernel or these privileges can't do it,
+4 no agent and nothing of it in the kernel."
+)]
+pub struct Cli {
+    /// The configuration file [env: REDIRECTOR_CONFIG] [default: /etc/redirector/redirector.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the agent in the foreground
+    Run(run::Run),
+    /// Say whether this host can run the agent, and what to do if not
+    Check(check::Check),
+    /// Routes: list, show, add, set, remove, import, export
+    #[command(subcommand)]
+    Route(route::RouteVerb),
+    /// Say whether all is well; works without the agent too
+    Status(status::Status),
+    /// The configuration file
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+    /// Detach the programs and remove everything the agent left in the kernel
+    Unload(unload::Unload),
+    /// Print completions for a shell
+    Completions(generate::Completions),
+    /// Write the manual pages
+    Man(generate::Man),
+}
+
+/// What every command knows.
+#[derive(Debug)]
+pub struct Context {
+    config: PathBuf,
+}
+
+impl Context {
+    /// Asks the agent; an absent one is told apart from a dead one whose datapath works on.
+    fn ask<T>(&self, question: impl AsyncFnOnce(Client) -> Result<T, ClientError>) -> anyhow::Result<T> {
+        let place = Place::find(&self.config);
+        let client = Client::new(place.control_socket());
+        block_on(question(client))?.map_err(|error| place.explain(error))
+    }
+}
+
+/// Runs a future to its end on this thread.
+fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    use anyhow::Context as _;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?;
+    Ok(runtime.block_on(future))
+}
+
+/// Parses `arguments` (the program's name first), carries them out, and prints an error if there is one.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, env),
+    };
+    let context = Context { config: crate::config::path(cli.config) };
+    let ended = match cli.verb {
+        Verb::Run(verb) => verb.run(env, &context),
+        Verb::Check(verb) => verb.run(env, &context),
+        Verb::Route(verb) => verb.run(env, &context),
+        Verb::Status(verb) => verb.run(env, &context),
+        Verb::Config(verb) => verb.run(env, &context),
+        Verb::Unload(verb) => verb.run(env, &context),
+        Verb::Completions(verb) => verb.run(env),
+        Verb::Man(verb) => verb.run(env),
+    };
+    ended.unwrap_or_else(|error| {
+        let exit = Exit::of(&error);
+        if exit != Exit::Done {
+            let _ = writeln!(env.err, "redirector: {}", crate::agent::error_chain(error.as_ref()));
+        }
+        exit
+    })
+}
+
+/// Help and version are data; anything else is talk.
+fn usage(error: &clap::Error, env: &mut Env<'_>) -> Exit {
+    let rendered = error.render();
+    let text = if env.colour { rendered.ansi().to_string() } else { rendered.to_string() };
+    let stream: &mut dyn std::io::Write = if error.use_stderr() { env.err } else { env.out };
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+/// The whole command line, for manual pages, completions and the reference.
+pub fn command() -> clap::Command {
+    Cli::command()
+}

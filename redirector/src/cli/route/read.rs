@@ -1,0 +1,51 @@
+//! `route list` and `route show`.
+
+use clap::Args;
+
+use super::super::{Context, Exit, env::Env, output::OutputArgs, routes};
+use crate::{
+    control::api::{RouteList, RouteShow},
+    route::SourceName,
+};
+
+/// `route list`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route list
+  redirector route list -o json | jq -r '.routes[] | select(.live | not) | .source'")]
+pub(super) struct List {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl List {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let list: RouteList = context.ask(async |client| client.routes().await)?;
+        self.output.print(env, &list, |env| {
+            if list.routes.is_empty() {
+                return writeln!(env.err, "there are no routes: `redirector route add SOURCE DESTINATION` makes one");
+            }
+            routes::list(env, &list.routes)
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+/// `route show`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route show artifactory.internal.company.net")]
+pub(super) struct Show {
+    /// The route's source
+    source: SourceName,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Show {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let show: RouteShow = context.ask(async |client| client.route(&self.source).await)?;
+        self.output.print(env, &show, |env| routes::show(env, &show.route))?;
+        Ok(Exit::Done)
+    }
+}

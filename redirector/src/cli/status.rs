@@ -1,0 +1,116 @@
+//! `redirector status`: is all well, in words first.
+
+use std::{io, time::Duration};
+
+use clap::Args;
+
+use super::{
+    Context, Exit, block_on,
+    env::{Env, Paint},
+    output::{OutputArgs, span},
+    place::Place,
+    routes,
+};
+use crate::{
+    agent,
+    control::{
+        Client, ClientError,
+        api::{self, State},
+        count,
+    },
+};
+
+/// `status`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector status
+  redirector status -o json | jq -r '.problems[].message'
+
+Exit codes: 0 all is well, 1 something is degraded (it says what), 4 no agent and nothing of it in the kernel.")]
+pub(super) struct Status {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Status {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let place = Place::find(&context.config);
+        let client = Client::new(place.control_socket());
+        let status = match block_on(client.status())? {
+            Ok(status) => status,
+            Err(error @ ClientError::Unreachable { .. }) => {
+                agent::pinned_status(&place.bpffs, &place.state_dir)?.ok_or_else(|| place.explain(error))?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.output.print(env, &status, |env| words(env, &status))?;
+        Ok(if status.state == State::Ok { Exit::Done } else { Exit::Failed })
+    }
+}
+
+fn words(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
+    let paint = Paint(env.colour);
+    let summary = match status.state {
+        State::Ok => paint.good(&status.summary),
+        State::Degraded => paint.warn(&status.summary),
+    };
+    writeln!(env.out, "{summary}")?;
+    if !status.problems.is_empty() {
+        writeln!(env.out)?;
+    }
+    for problem in &status.problems {
+        let mark = if problem.degrades { paint.bad("!") } else { paint.dim("-") };
+        writeln!(env.out, "{mark} {}", problem.message)?;
+        if let Some(remedy) = &problem.remedy {
+            writeln!(env.out, "    {}", paint.dim(remedy))?;
+        }
+    }
+    writeln!(env.out)?;
+    parts(env, status)?;
+    if !status.routes.is_empty() {
+        writeln!(env.out)?;
+        routes::list(env, &status.routes)?;
+    }
+    Ok(())
+}
+
+/// The agent and what it is made of, one line each.
+fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
+    let mut line = |key: &str, value: String| writeln!(env.out, "{key:<10} {value}");
+    match &status.agent {
+        Some(agent) => {
+            let up = span(Duration::from_secs(agent.uptime_seconds));
+            line("agent", format!("version {}, pid {}, up {up}", agent.version, agent.pid))?;
+        }
+        None => line("agent", "not running".into())?,
+    }
+    if let Some(config) = &status.config {
+        line("config", format!("{}, loaded {}", config.path.display(), config.loaded_at.strftime("%F %T UTC")))?;
+    }
+    if let Some(dns) = &status.dns {
+        let listen: Vec<_> = dns.listen.iter().map(ToString::to_string).collect();
+        line(
+            "dns",
+            format!("{} {} {}", listen.join(", "), if listen.len() == 1 { "answers" } else { "answer" }, count(dns.names, "name")),
+        )?;
+    }
+    let Some(datapath) = &status.datapath else { return line("datapath", "not loaded".into()) };
+    let heartbeat = match datapath.heartbeat_age_ms {
+        Some(age) => format!("heartbeat {} ago", span(Duration::from_millis(age))),
+        None => "no heartbeat yet".into(),
+    };
+    line(
+        "datapath",
+        format!("ABI {}, {} at {}, {heartbeat}", datapath.abi, count(datapath.programs.len(), "program"), datapath.pins.display()),
+    )?;
+    line("pool", datapath.pool_ipv6.iter().fold(datapath.pool_ipv4.clone(), |v4, v6| format!("{v4}, {v6}")))?;
+    for (number, at) in datapath.attachments.iter().enumerate() {
+        let cgroup = at.cgroup.as_ref().map_or_else(|| format!("cgroup {}", at.cgroup_id), |path| path.display().to_string());
+        let gone = if at.live { "" } else { " (gone)" };
+        line(if number == 0 { "attached" } else { "" }, format!("{cgroup}{gone}"))?;
+    }
+    if datapath.attachments.is_empty() {
+        line("attached", "to no cgroup".into())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The client that the command line uses.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use super::{
+    api,
+    error::{ApiError, ErrorBody},
+};
+use crate::route::{RawRoute, RoutePatch, SourceName};
+
+/// For a whole request. Longer than the server's own patience with its owner task.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// An answer larger than this is not one of ours.
+const LARGEST_ANSWER: usize = 256 << 20;
+
+/// Why a request brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens: no agent runs, or it runs with another `agent.run_dir`.
+    #[error("no agent answers on {}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The socket is there, but not for this user.
+    #[error("not allowed to connect to {}: only root and the socket's group may", path.display())]
+    NotPermitted {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The agent refused; its own words.
+    #[error("{0}{remedy}", remedy = .0.remedy.as_ref().map(|remedy| format!(": {remedy}")).unwrap_or_default())]
+    Refused(ApiError),
+    /// An answer that is not one.
+    #[error("failed to {verb} the agent's answer on {}", path.display())]
+    Broken {
+        /// What was tried.
+        verb: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A client of one agent; each call is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// A client of the agent that listens on `socket`. Nothing is connected yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { path: socket.into() }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.path
+    }
+
+    /// `GET /v1/status`.
+    pub async fn status(&self) -> Result<api::Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// `GET /v1/routes`.
+    pub async fn routes(&self) -> Result<api::RouteList, ClientError> {
+        self.get("/v1/routes").await
+    }
+
+    /// `GET /v1/routes/{source}`.
+    pub async fn route(&self, source: &SourceName) -> Result<api::RouteShow, ClientError> {
+        self.get(&route_path(source)).await
+    }
+
+    /// `POST /v1/routes`.
+    pub async fn add(&self, route: &RawRoute) -> Result<api::Changed, ClientError> {
+        self.send(Method::POST, "/v1/routes", Some(route)).await
+    }
+
+    /// `PATCH /v1/routes/{source}` with what is to change.
+    pub async fn set(&self, source: &SourceName, patch: &RoutePatch) -> Result<api::Changed, ClientError> {
+        self.send(Method::PATCH, &route_path(source), Some(patch)).await
+    }
+
+    /// `DELETE /v1/routes/{source}`.
+    pub async fn remove(&self, source: &SourceName) -> Result<api::Changed, ClientError> {
+        self.send(Method::DELETE, &route_path(source), None::<&()>).await
+    }
+
+    /// `POST /v1/import`.
+    pub async fn import(&self, request: &api::ImportRequest) -> Result<api::Imported, ClientError> {
+        self.send(Method::POST, "/v1/import", Some(request)).await
+    }
+
+    /// `GET /v1/export`.
+    pub async fn export(&self) -> Result<api::Export, ClientError> {
+        self.get("/v1/export").await
+    }
+
+    /// `POST /v1/reload`.
+    pub async fn reload(&self) -> Result<api::Reloaded, ClientError> {
+        self.send(Method::POST, "/v1/reload", None::<&()>).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.send(Method::GET, path, None::<&()>).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, ClientError> {
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.broken("write the question for", error))?;
+        let (status, answer) = tokio::time::timeout(PATIENCE, self.exchange(method, path, body.unwrap_or_default()))
+            .await
+            .map_err(|_| self.broken("wait for", format!("nothing came within {} s", PATIENCE.as_secs())))??;
+        if status.is_success() {
+            return serde_json::from_slice(&answer).map_err(|error| self.broken("understand", error));
+        }
+        match serde_json::from_slice::<ErrorBody>(&answer) {
+            Ok(body) => Err(ClientError::Refused(body.error)),
+            Err(_) => Err(self.broken("understand", format!("HTTP status {status}"))),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream = UnixStream::connect(&self.path).await.map_err(|source| self.unreachable(source))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken("begin", error))?;
+        let driver = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "redirector")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONNECTION, "close")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| self.broken("ask for", error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.broken("receive", error))?;
+        let status = response.status();
+        let answer = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| self.broken("read", error))?;
+        driver.abort();
+        Ok((status, answer.to_bytes()))
+    }
+
+    fn unreachable(&self, source: io::Error) -> ClientError {
+        let path = self.path.clone();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path, source },
+            _ => ClientError::Unreachable { path, source },
+        }
+    }
+
+    fn broken(&self, verb: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        ClientError::Broken { verb, path: self.path.clone(), source: source.into() }
+    }
+}
+
+fn route_path(source: &SourceName) -> String {
+    // A source has letters, digits, `-`, `_`, `.` and `*` only: all of them stand for themselves in a path.
+    format!("/v1/routes/{source}")
+}

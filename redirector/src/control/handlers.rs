@@ -1,0 +1,134 @@
+//! Paths and methods of the API; each handler reads its request whole and asks the owner task.
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Json, Router,
+    body::Body,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Caller, Command, Handle, api,
+    error::{ApiError, ErrorCode},
+};
+use crate::route::{RawRoute, RoutePatch, SourceName};
+
+/// How much, and for how long, a body is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) body: usize,
+    pub(super) import: usize,
+    pub(super) read: Duration,
+}
+
+#[derive(Clone)]
+struct Shared {
+    handle: Handle,
+    bounds: Bounds,
+}
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// Every path of version 1.
+pub(super) fn router(handle: Handle, bounds: Bounds) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/routes", get(routes).post(add))
+        .route("/v1/routes/{source}", get(route).patch(set).delete(remove))
+        .route("/v1/import", post(import))
+        .route("/v1/export", get(export))
+        .route("/v1/reload", post(reload))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(Shared { handle, bounds })
+}
+
+async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
+    shared.handle.ask(Command::Status).await.map(Json)
+}
+
+async fn routes(State(shared): State<Shared>) -> Answer<api::RouteList> {
+    shared.handle.ask(Command::Routes).await.map(Json)
+}
+
+async fn route(State(shared): State<Shared>, Path(source): Path<String>) -> Answer<api::RouteShow> {
+    let source = source_name(&source)?;
+    shared.handle.ask(|reply| Command::Route(source, reply)).await.map(Json)
+}
+
+async fn add(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<(StatusCode, Json<api::Changed>), ApiError> {
+    let route: RawRoute = parse(&read(body, shared.bounds.body, shared.bounds.read).await?)?;
+    let changed = shared.handle.ask(|reply| Command::Add(Box::new(route), caller, reply)).await?;
+    Ok((StatusCode::CREATED, Json(changed)))
+}
+
+async fn set(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(source): Path<String>,
+    body: Body,
+) -> Answer<api::Changed> {
+    let source = source_name(&source)?;
+    let patch: RoutePatch = parse(&read(body, shared.bounds.body, shared.bounds.read).await?)?;
+    shared.handle.ask(|reply| Command::Set(source, Box::new(patch), caller, reply)).await.map(Json)
+}
+
+async fn remove(State(shared): State<Shared>, Extension(caller): Extension<Caller>, Path(source): Path<String>) -> Answer<api::Changed> {
+    let source = source_name(&source)?;
+    shared.handle.ask(|reply| Command::Remove(source, caller, reply)).await.map(Json)
+}
+
+async fn import(State(shared): State<Shared>, Extension(caller): Extension<Caller>, body: Body) -> Answer<api::Imported> {
+    let request: api::ImportRequest = parse(&read(body, shared.bounds.import, shared.bounds.read).await?)?;
+    shared.handle.ask(|reply| Command::Import(request, caller, reply)).await.map(Json)
+}
+
+async fn export(State(shared): State<Shared>) -> Answer<api::Export> {
+    shared.handle.ask(Command::Export).await.map(Json)
+}
+
+async fn reload(State(shared): State<Shared>, Extension(caller): Extension<Caller>) -> Answer<api::Reloaded> {
+    shared.handle.ask(|reply| Command::Reload(caller, reply)).await.map(Json)
+}
+
+async fn no_such_path(uri: axum::http::Uri) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path()))
+        .remedy("version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export and /v1/reload")
+}
+
+async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
+
+/// The whole body, within `limit` bytes and `patience`.
+async fn read(body: Body, limit: usize, patience: Duration) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {limit} bytes")))
+        }
+        Ok(Err(error)) => Err(ApiError::new(ErrorCode::BadRequest, format!("the body did not arrive: {error}"))),
+        Err(_) => Err(ApiError::new(ErrorCode::Timeout, format!("the body did not arrive within {} s", patience.as_secs_f32()))),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let code = if error.is_data() { ErrorCode::Invalid } else { ErrorCode::BadRequest };
+        ApiError::new(code, format!("the body is not what this path takes: {error}")).remedy("docs/reference/api.md shows the shapes")
+    })
+}
+
+fn source_name(text: &str) -> Result<SourceName, ApiError> {
+    text.parse().map_err(|error: crate::route::SourceNameError| ApiError::new(ErrorCode::Invalid, error.to_string()))
+}

@@ -1,0 +1,155 @@
+//! `/healthz` and `/readyz`, each with its reasons.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The agent's owner task gives a sign of life four times a second; after this long without one it hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(2);
+
+/// What the agent tells of itself, and the admin listener tells others.
+#[derive(Clone, Debug)]
+pub struct Health(Arc<Mutex<Told>>);
+
+#[derive(Debug)]
+struct Told {
+    alive_at: Instant,
+    not_ready: Vec<String>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Told { alive_at: Instant::now(), not_ready: vec!["starting".into()] })))
+    }
+}
+
+impl Health {
+    /// A sign of life.
+    pub fn alive(&self) {
+        self.told().alive_at = Instant::now();
+    }
+
+    /// Why the agent is not ready; empty when it is.
+    pub fn set_not_ready(&self, reasons: Vec<String>) {
+        self.told().not_ready = reasons;
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[derive(Serialize)]
+struct Answer {
+    ok: bool,
+    reasons: Vec<String>,
+}
+
+type Response = (StatusCode, Json<Answer>);
+
+fn answer(reasons: Vec<String>) -> Response {
+    let ok = reasons.is_empty();
+    (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(Answer { ok, reasons }))
+}
+
+/// The admin listener, bound and not yet serving.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+}
+
+impl Admin {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// When the address is not this host's or the port is taken.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(|listener| Self { listener })
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`.
+    pub async fn serve(self, health: Health, shutdown: CancellationToken) {
+        let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(health);
+        // Dropped at shutdown rather than drained: a probe that is cut off by it has its answer.
+        tokio::select! {
+            ended = async { axum::serve(self.listener, router).await } => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the admin listener has ended");
+                }
+            }
+            () = shutdown.cancelled() => {}
+        }
+    }
+}
+
+async fn healthz(State(health): State<Health>) -> Response {
+    let silent = health.told().alive_at.elapsed();
+    answer(if silent > HANGS_AFTER { vec![format!("the agent has given no sign of life for {} s", silent.as_secs())] } else { vec![] })
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    answer(health.told().not_ready.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        let reading = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(5), reading).await.expect("in time").expect("readable");
+        answer
+    }
+
+    #[tokio::test]
+    async fn readiness_says_what_is_missing_and_ends_with_the_agent() {
+        let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
+        let address = admin.local_addr().expect("an address");
+        let (health, shutdown) = (Health::default(), CancellationToken::new());
+        let serving = tokio::spawn(admin.serve(health.clone(), shutdown.clone()));
+        let answer = get(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("starting"), "{answer}");
+        health.set_not_ready(vec![]);
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/metrics").await.starts_with("HTTP/1.1 404"));
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(2), serving).await.expect("in time").expect("ended");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_hangs_is_seen() {
+        let health = Health::default();
+        health.told().alive_at = Instant::now().checked_sub(Duration::from_secs(5)).expect("the machine has been up that long");
+        let (status, Json(answer)) = healthz(State(health.clone())).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.reasons, ["the agent has given no sign of life for 5 s"]);
+        health.alive();
+        assert_eq!(healthz(State(health)).await.0, StatusCode::OK);
+    }
+}

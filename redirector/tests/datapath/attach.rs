@@ -1,0 +1,90 @@
+//! Which cgroups: those that `auto`, a path or a glob stand for, as they come and go.
+
+use std::fs;
+
+use redirector::{
+    config::CgroupSpec,
+    datapath::{self, DatapathError},
+};
+use xtask::testbed::{ExecutorOptions, customer::LOAD_BALANCERS};
+
+use crate::rig::{Bed, PORT, VIP, greeting, on_node};
+
+fn paths(bed: &Bed, specs: &[CgroupSpec]) -> Vec<String> {
+    let found = on_node(&bed.rig, || datapath::cgroups(specs)).unwrap();
+    found.iter().map(|cgroup| cgroup.path.display().to_string()).collect()
+}
+
+fn pattern(text: &str) -> CgroupSpec {
+    CgroupSpec::Pattern(text.into())
+}
+
+#[test]
+fn auto_is_the_container_runtimes_cgroups_and_the_root_where_there_is_none() {
+    let bed = Bed::new();
+    assert_eq!(paths(&bed, &[CgroupSpec::Auto]), ["/sys/fs/cgroup/kubepods"]);
+    on_node(&bed.rig, || fs::create_dir_all("/sys/fs/cgroup/system.slice/docker-0a1b.scope").unwrap());
+    let mut found = paths(&bed, &[CgroupSpec::Auto]);
+    found.sort();
+    assert_eq!(found, ["/sys/fs/cgroup/kubepods", "/sys/fs/cgroup/system.slice/docker-0a1b.scope"]);
+    on_node(&bed.rig, || {
+        fs::remove_dir("/sys/fs/cgroup/system.slice/docker-0a1b.scope").unwrap();
+        fs::remove_dir("/sys/fs/cgroup/kubepods/podjob").unwrap();
+        fs::remove_dir("/sys/fs/cgroup/kubepods").unwrap();
+    });
+    assert_eq!(paths(&bed, &[CgroupSpec::Auto]), ["/sys/fs/cgroup"]);
+}
+
+#[test]
+fn a_path_must_be_there_and_a_glob_may_wait() {
+    let bed = Bed::new();
+    assert_eq!(paths(&bed, &[pattern("kubepods/pod*")]), ["/sys/fs/cgroup/kubepods/podjob"]);
+    assert_eq!(paths(&bed, &[pattern("/sys/fs/cgroup/kubepods")]), ["/sys/fs/cgroup/kubepods"]);
+    assert!(paths(&bed, &[pattern("nothing-*")]).is_empty());
+    let missing = on_node(&bed.rig, || datapath::cgroups(&[pattern("nothing")])).expect_err("not there");
+    assert!(matches!(missing, DatapathError::Cgroup { .. }) && missing.is_configuration(), "{missing}");
+}
+
+#[test]
+fn a_cgroup_that_is_not_listed_any_more_is_detached_and_one_that_is_new_is_attached() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let other = bed.rig.executor(ExecutorOptions { cgroup: Some("docker/job".into()), ..ExecutorOptions::pod("docker") }).unwrap();
+    bed.rig.node.place().run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT).unwrap().success().unwrap();
+    assert_eq!((bed.greeting(VIP, PORT).len(), greeting(other.place(), VIP, PORT).as_str()), (3, "EHOSTUNREACH"));
+    let Bed { datapath, executor, rig } = &mut bed;
+    let attach = |datapath: &mut datapath::Datapath, spec: &str| {
+        on_node(rig, || datapath.attach(&datapath::cgroups(&[pattern(spec)]).unwrap()).unwrap())
+    };
+    let attachments = attach(datapath, "docker");
+    assert_eq!(attachments.len(), 1, "{attachments:?}");
+    assert_eq!(greeting(executor.place(), VIP, PORT), "EHOSTUNREACH");
+    assert_eq!(greeting(other.place(), VIP, PORT).len(), 3);
+}
+
+#[test]
+fn a_cgroup_that_went_away_leaves_no_link_behind() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let Bed { datapath, rig, .. } = &mut bed;
+    on_node(rig, || {
+        fs::create_dir("/sys/fs/cgroup/gone").unwrap();
+        let specs = [pattern("gone*"), CgroupSpec::Auto];
+        assert_eq!(datapath.attach(&datapath::cgroups(&specs).unwrap()).unwrap().len(), 2);
+        fs::remove_dir("/sys/fs/cgroup/gone").unwrap();
+        assert_eq!(datapath.attach(&datapath::cgroups(&specs).unwrap()).unwrap().len(), 1);
+    });
+    assert_eq!(bed.greeting(VIP, PORT).len(), 3);
+}
+
+#[test]
+fn attached_above_and_below_a_connect_is_redirected_once() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let Bed { datapath, rig, .. } = &mut bed;
+    on_node(rig, || {
+        let specs = [pattern("kubepods"), pattern("kubepods/podjob")];
+        assert_eq!(datapath.attach(&datapath::cgroups(&specs).unwrap()).unwrap().len(), 2);
+    });
+    assert!(bed.connects(100).flawless());
+    let counters = bed.counters();
+    assert_eq!((counters.started, counters.established), (100, 100), "{counters:?}");
+    assert_eq!(bed.datapath.backends(crate::rig::INDEX).unwrap().len(), LOAD_BALANCERS.len());
+}

@@ -1,0 +1,143 @@
+//! What outlives the process: connects go on, a new process adopts everything, an unfit one refuses, and unload leaves nothing.
+
+use std::{fs, net::IpAddr, path::Path};
+
+use redirector::{
+    config::CgroupSpec,
+    datapath::{self, Datapath, DatapathError},
+    plan::{Change, PlannedRoute},
+    route::{OnNoBackend, PortPair},
+    vip::Pool,
+};
+use redirector_common::{abi, names};
+use xtask::testbed::customer::LOAD_BALANCERS;
+
+use crate::rig::{Bed, INDEX, PORT, VIP, attach, attached, on_node, open, put, settings};
+
+#[test]
+fn connects_go_on_without_the_process_and_its_successor_adopts_routes_and_counters() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    bed.put(&[(PORT, PORT), (80, PORT)], &LOAD_BALANCERS);
+    let before = bed.datapath.plan();
+    drop(bed.datapath);
+    assert_eq!(crate::rig::greeting(bed.executor.place(), VIP, 80).len(), 3);
+
+    let datapath = attached(&bed.rig);
+    assert_eq!(datapath.plan(), before);
+    assert_eq!(datapath.route_counters(INDEX).unwrap().established, 1);
+    assert_eq!(crate::rig::greeting(bed.executor.place(), VIP, 80).len(), 3);
+    assert_eq!(datapath.route_counters(INDEX).unwrap().established, 2);
+}
+
+#[test]
+fn programs_are_swapped_under_full_load_without_one_connect_failing() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let load = bed.load(1000, 4.0, &["one", "two"]);
+    for _ in 0..8 {
+        bed.datapath = attached(&bed.rig);
+        bed.datapath.apply(&[put(&[], &LOAD_BALANCERS)]).unwrap();
+    }
+    let report = load.report().unwrap();
+    assert!(report.flawless(), "{report:?}");
+    let counters = bed.counters();
+    assert_eq!((counters.started, counters.established), (4000, 4000), "{counters:?}");
+    assert_eq!(bed.rig.customer.leaked_packets().unwrap(), 0);
+}
+
+#[test]
+fn an_established_connection_keeps_its_peer_name_across_a_restart() {
+    let (bed, _one, _two) = Bed::with_two_servers();
+    // Connects, waits for a line, then asks who it is talking to.
+    let script =
+        format!("import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); input(); print(s.getpeername())");
+    let mut command = bed.executor.command("/usr/bin/python3");
+    command.args(["-c", &script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert_eq!(lines.next().unwrap().unwrap(), "up");
+    drop(bed.datapath);
+    let datapath = attached(&bed.rig);
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), format!("('{VIP}', {PORT})"));
+    assert!(child.wait().unwrap().success());
+    assert_eq!(datapath.route_counters(INDEX).unwrap().established, 1);
+}
+
+#[test]
+fn unload_removes_every_pin_and_connects_are_left_alone_again() {
+    let (bed, _one, _two) = Bed::with_two_servers();
+    drop(bed.datapath);
+    let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
+    assert_eq!((removed.links, removed.cgroups, removed.maps), (names::PROGRAMS.len(), 1, names::MAPS.len()));
+    assert_eq!(removed.pool.as_deref(), Some("198.18.0.0/16"));
+    assert!(!on_node(&bed.rig, || settings().bpffs.exists()));
+    assert_eq!(on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).unwrap(), None);
+    bed.rig.node.place().run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT).unwrap().success().unwrap();
+    assert_eq!(crate::rig::greeting(bed.executor.place(), VIP, PORT), "EHOSTUNREACH");
+}
+
+#[test]
+fn the_pins_alone_tell_routes_counters_and_attachments() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    bed.datapath.beat().unwrap();
+    assert!(bed.connects(10).flawless());
+    drop(bed.datapath);
+    let status = on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).unwrap().expect("pins");
+    assert_eq!((status.abi, status.pool.as_str(), status.agent_pid), (abi::ABI, "198.18.0.0/16", std::process::id()));
+    assert!(status.heartbeat_age.is_some());
+    assert_eq!(status.attachments.len(), 1);
+    assert_eq!(status.attachments[0].cgroup.as_deref(), Some(Path::new("/sys/fs/cgroup/kubepods")));
+    assert_eq!(status.routes.len(), 1);
+    assert_eq!(status.routes[0].vip.to_string(), VIP);
+    assert_eq!(status.routes[0].backends, LOAD_BALANCERS.map(IpAddr::from));
+    assert_eq!(status.routes[0].counters.established, 10);
+}
+
+#[test]
+fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
+    let (bed, _one, _two) = Bed::with_two_servers();
+    let elsewhere = |net: &str| {
+        let pool = Pool::new(net.parse().unwrap(), None, true).unwrap();
+        let settings = datapath::Settings { pool, ..settings() };
+        on_node(&bed.rig, || Datapath::open(&settings).err().expect("refused"))
+    };
+    let moved = elsewhere("198.19.0.0/16");
+    assert!(matches!(moved, DatapathError::OtherPool { .. }) && moved.is_configuration(), "{moved}");
+    assert!(moved.to_string().contains("redirector unload"), "{moved}");
+    let shrunk = elsewhere("198.18.0.0/24");
+    assert!(matches!(shrunk, DatapathError::OtherShape { .. } | DatapathError::OtherPool { .. }), "{shrunk}");
+
+    on_node(&bed.rig, || fs::create_dir_all("/sys/fs/bpf/redirector/v999/maps").unwrap());
+    let other = open(&bed.rig).err().expect("refused");
+    assert!(matches!(other, DatapathError::OtherAbi { found: 999, ours: abi::ABI }), "{other}");
+    assert!(bed.connects(10).flawless());
+}
+
+#[test]
+fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let route = PlannedRoute {
+        ports: vec![PortPair { client: PORT, destination: PORT }],
+        backends: Some(LOAD_BALANCERS.map(IpAddr::from).to_vec()),
+        on_no_backend: OnNoBackend::Refuse,
+    };
+    let all: Vec<Change> = (0..65_536).map(|index| Change::Put { index, route: route.clone() }).collect();
+    bed.datapath.apply(&all).unwrap();
+    assert_eq!(bed.datapath.plan().routes.len(), 65_536);
+    // Twice over: every block is replaced, so freed ones must be found again.
+    bed.datapath.apply(&all).unwrap();
+    bed.datapath = open(&bed.rig).unwrap();
+    attach(&bed.rig, &mut bed.datapath);
+    assert_eq!(bed.datapath.plan().routes.len(), 65_536);
+    assert_eq!(bed.greeting("198.18.255.255", PORT).len(), 3);
+    assert!(bed.connects(100).flawless());
+}
+
+#[test]
+fn preflight_finds_nothing_wrong_on_a_node_that_works() {
+    let bed = Bed::new();
+    let checks = on_node(&bed.rig, || datapath::preflight(&settings(), &[CgroupSpec::Auto]));
+    let wrong: Vec<_> = checks.iter().filter(|check| check.outcome == datapath::Outcome::Failed).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(checks.iter().any(|check| check.name == "programs" && check.detail.starts_with("6 load")), "{checks:?}");
+}

@@ -1,0 +1,143 @@
+//! The datapath on a rig, and what every test asks of it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use redirector::{
+    config::CgroupSpec,
+    datapath::{self, Datapath, DatapathError, RouteCounters, Settings},
+    plan::{Change, PlannedRoute},
+    route::{OnNoBackend, PortPair},
+    vip::Pool,
+};
+use xtask::testbed::{
+    Executor, ExecutorOptions, Rig,
+    banner::BannerServer,
+    client::{LoadOptions, Report},
+    customer::LOAD_BALANCERS,
+    helper::Load,
+    process::Finished,
+};
+
+/// The route that the tests use, and its VIP.
+pub(crate) const INDEX: u32 = 7;
+pub(crate) const VIP: &str = "198.18.0.7";
+
+/// The port that the customer's servers listen on.
+pub(crate) const PORT: u16 = 8080;
+
+/// Longest time for a client.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A node with an executor, and a datapath attached to its pods.
+pub(crate) struct Bed {
+    // Before the rig: the namespaces live as long as their last user.
+    pub(crate) datapath: Datapath,
+    pub(crate) executor: Executor,
+    pub(crate) rig: Rig,
+}
+
+impl Bed {
+    /// Attached, without a route.
+    pub(crate) fn new() -> Self {
+        let rig = Rig::new().unwrap();
+        let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
+        let datapath = attached(&rig);
+        Self { datapath, executor, rig }
+    }
+
+    /// Attached, with a route from [`VIP`] to two servers, `one` and `two`, on every port.
+    pub(crate) fn with_two_servers() -> (Self, BannerServer, BannerServer) {
+        let mut bed = Self::new();
+        let (one, two) = (bed.server(0, "one"), bed.server(1, "two"));
+        bed.put(&[], &LOAD_BALANCERS);
+        (bed, one, two)
+    }
+
+    /// A server at the address of load balancer `number` (0 or 1).
+    pub(crate) fn server(&self, number: usize, banner: &str) -> BannerServer {
+        self.rig.customer.banner_server(SocketAddr::from((LOAD_BALANCERS[number], PORT)), banner).unwrap()
+    }
+
+    /// Puts the route of [`INDEX`].
+    pub(crate) fn put(&mut self, ports: &[(u16, u16)], backends: &[Ipv4Addr]) {
+        self.datapath.apply(&[put(ports, backends)]).unwrap();
+    }
+
+    pub(crate) fn counters(&self) -> RouteCounters {
+        self.datapath.route_counters(INDEX).unwrap()
+    }
+
+    /// A line of shell in the executor.
+    pub(crate) fn run(&self, line: &str) -> Finished {
+        self.executor.run(line, LIMIT).unwrap()
+    }
+
+    /// What a connect from the executor is greeted with, or the name of its errno.
+    pub(crate) fn greeting(&self, address: &str, port: u16) -> String {
+        greeting(self.executor.place(), address, port)
+    }
+
+    /// Connects to the VIP, `rate` a second.
+    pub(crate) fn load(&self, rate: u32, seconds: f64, banners: &[&str]) -> Load {
+        let expect_banner = banners.iter().map(|&banner| banner.to_owned()).collect();
+        let target = SocketAddr::new(VIP.parse().unwrap(), PORT);
+        Load::start(self.executor.place(), &LoadOptions { target, rate, seconds, expect_peer: None, expect_banner }).unwrap()
+    }
+
+    /// `count` connects, a thousand a second.
+    pub(crate) fn connects(&self, count: u32) -> Report {
+        self.load(1000, f64::from(count) / 1000.0, &[]).report().unwrap()
+    }
+}
+
+/// A change that puts a route at [`INDEX`].
+pub(crate) fn put(ports: &[(u16, u16)], backends: &[Ipv4Addr]) -> Change {
+    let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
+    let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
+    Change::Put { index: INDEX, route: PlannedRoute { ports, backends, on_no_backend: OnNoBackend::Refuse } }
+}
+
+pub(crate) fn settings() -> Settings {
+    let pool = Pool::new("198.18.0.0/16".parse().unwrap(), None, true).unwrap();
+    Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool }
+}
+
+/// Runs `action` where the agent would run: in the node's namespaces.
+pub(crate) fn on_node<T: Send>(rig: &Rig, action: impl FnOnce() -> T + Send) -> T {
+    rig.node.place().namespaces().run(action).unwrap()
+}
+
+/// Opens the datapath on the rig's node.
+pub(crate) fn open(rig: &Rig) -> Result<Datapath, DatapathError> {
+    on_node(rig, || Datapath::open(&settings()))
+}
+
+/// Attaches to what `auto` finds on the rig's node: its `kubepods`.
+pub(crate) fn attach(rig: &Rig, datapath: &mut Datapath) {
+    let attachments = on_node(rig, || datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap());
+    assert_eq!(attachments.len(), 1, "{attachments:?}");
+    assert_eq!(attachments[0].programs.len(), redirector_common::names::PROGRAMS.len(), "{attachments:?}");
+}
+
+pub(crate) fn attached(rig: &Rig) -> Datapath {
+    let mut datapath = open(rig).unwrap();
+    attach(rig, &mut datapath);
+    datapath
+}
+
+/// What a connect from `place` is greeted with, or the name of its errno.
+pub(crate) fn greeting(place: &xtask::testbed::Place, address: &str, port: u16) -> String {
+    let script = format!(
+        "import errno, socket, sys\n\
+         try: s = socket.create_connection(('{address}', {port}), 10)\n\
+         except OSError as e: print(errno.errorcode.get(e.errno, e)); sys.exit()\n\
+         print(s.makefile().read().split()[-1])"
+    );
+    let mut command = place.command("/usr/bin/python3");
+    command.args(["-c", &script]);
+    xtask::testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout.trim().to_owned()
+}
