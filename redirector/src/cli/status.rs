@@ -79,8 +79,11 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     let mut line = |key: &str, value: String| writeln!(env.out, "{key:<10} {value}");
     match &status.agent {
         Some(agent) => {
-            let up = span(Duration::from_secs(agent.uptime_seconds));
-            line("agent", format!("version {}, pid {}, up {up}", agent.version, agent.pid))?;
+            let up = match agent.uptime_seconds {
+                0 => "just started".to_owned(),
+                seconds => format!("up {}", span(Duration::from_secs(seconds))),
+            };
+            line("agent", format!("version {}, pid {}, {up}", agent.version, agent.pid))?;
         }
         None => line("agent", "not running".into())?,
     }
