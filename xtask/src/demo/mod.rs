@@ -8,7 +8,7 @@ mod scene;
 mod transcript;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -17,6 +17,9 @@ use self::scene::Scene;
 use self::transcript::{Transcript, seconds};
 use crate::testbed::{agent, leftovers};
 use crate::workspace;
+
+/// A demo that goes well takes half a minute. One that does not should not take a coffee break.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Clone, Debug, clap::Args)]
@@ -66,6 +69,10 @@ pub fn run(args: Args) -> Result<()> {
     let mut scene = Scene::set(&transcript, &binary, &config).context("failed to stand the demo up")?;
     let stood = started.elapsed();
     for act in acts {
+        if started.elapsed() > PATIENCE {
+            transcript.skip(act.title, "the demo is taking too long");
+            continue;
+        }
         transcript.step(act.title, |step| (act.play)(&mut scene, step));
     }
     let failed = transcript.records().iter().filter(|record| !record.failures.is_empty()).count();

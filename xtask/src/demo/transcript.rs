@@ -86,15 +86,19 @@ impl Transcript {
         let mut step = Step { transcript: self, failures: Vec::new(), proofs: 0 };
         if let Err(error) = play(&mut step) {
             wait_if_interrupted();
-            step.prove(false, &format!("{error:#}"));
-        }
-        if step.proofs == 0 {
-            step.prove(false, "the step proved nothing");
+            step.fail(format!("{error:#}"));
+        } else if step.proofs == 0 {
+            step.fail("the step proved nothing".to_owned());
         }
         let failures = step.failures;
         let took = started.elapsed();
         self.line(format!("    {}", self.paint(DIM, &seconds(took))));
         self.records.push(Record { title: title.to_owned(), took, failures });
+    }
+
+    /// Records a step that is not played.
+    pub(super) fn skip(&mut self, title: &str, why: &str) {
+        self.records.push(Record { title: title.to_owned(), took: Duration::ZERO, failures: vec![format!("not played: {why}")] });
     }
 
     /// One screen: every step with its verdict and time.
@@ -190,11 +194,17 @@ impl Step<'_> {
     /// A claim, and whether it holds.
     pub(super) fn prove(&mut self, holds: bool, claim: &str) {
         self.proofs += 1;
-        let mark = if holds { self.transcript.paint(GOOD, "✓") } else { self.transcript.paint(BAD, "✗") };
-        self.transcript.line(format!("    {mark} {claim}"));
-        if !holds {
-            self.failures.push(format!("not so: {claim}"));
+        if holds {
+            self.transcript.line(format!("    {} {claim}", self.transcript.paint(GOOD, "✓")));
+        } else {
+            wait_if_interrupted();
+            self.fail(format!("not so: {claim}"));
         }
+    }
+
+    fn fail(&mut self, what: String) {
+        self.transcript.line(format!("    {} {what}", self.transcript.paint(BAD, "✗")));
+        self.failures.push(what);
     }
 }
 

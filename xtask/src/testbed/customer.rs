@@ -99,7 +99,7 @@ impl Customer {
         Registry::start(&self.place, &self.certificates)
     }
 
-    /// Starts load balancer 1 or 2: 443 goes through to the registry, 8080 to a server that says `lb1` or `lb2` and closes.
+    /// Starts load balancer 1 or 2: 443 goes through to the registry, 80 and 8080 to a web server that says `lb1` or `lb2` and closes.
     pub fn load_balancer(&self, number: usize) -> Result<LoadBalancer> {
         LoadBalancer::start(&self.place, number)
     }

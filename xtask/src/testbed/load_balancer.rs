@@ -56,7 +56,7 @@ impl LoadBalancer {
         LOAD_BALANCERS[self.number - 1]
     }
 
-    /// `lb1` or `lb2`: what it says on port 8080.
+    /// `lb1` or `lb2`: what it says on ports 80 and 8080.
     pub fn name(&self) -> String {
         format!("lb{}", self.number)
     }
@@ -90,13 +90,13 @@ impl LoadBalancer {
         Ok(())
     }
 
-    /// The connections it has admitted so far, in order. Those to port 8080 are only counted: see [`LoadBalancer::greeted`].
+    /// The connections it has admitted so far, in order. Those to ports 80 and 8080 are only counted: see [`LoadBalancer::greeted`].
     pub fn admitted(&self) -> Vec<Admitted> {
         let log = fs::read_to_string(self.folder.join("haproxy.log")).unwrap_or_default();
         log.lines().filter_map(parse).filter(|connection| connection.source.ip().to_string().starts_with("198.51.100.")).collect()
     }
 
-    /// Connections on port 8080 that were served.
+    /// Connections on ports 80 and 8080 that were served.
     pub fn greeted(&self) -> u64 {
         self.banner.served()
     }
@@ -121,10 +121,13 @@ impl LoadBalancer {
              defaults\n  mode tcp\n  log global\n  option dontlognull\n  option logasap\n  backlog 4096\n\
              \u{20} timeout connect 3s\n  timeout client 60s\n  timeout server 60s\n"
         );
-        for (name, port, behind) in [("tls", 443, format!("{REGISTRY_ADDRESS}:443")), ("plain", 8080, self.banner.address().to_string())] {
+        for (name, listen, behind) in [
+            ("tls", format!("{address}:443"), format!("{REGISTRY_ADDRESS}:443")),
+            ("plain", format!("{address}:80,{address}:8080"), self.banner.address().to_string()),
+        ] {
             let _ = write!(
                 text,
-                "frontend {name}\n  bind {address}:{port}\n\
+                "frontend {name}\n  bind {listen}\n\
                  \u{20} tcp-request connection reject unless {{ src {NODE_ADDRESS} {NODE_ADDRESS_2} }}\n\
                  \u{20} default_backend {name}\n"
             );
