@@ -179,7 +179,7 @@ fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let failed: u64 = report.failed.values().sum();
     let shares: Vec<String> = report.banners.iter().map(|(name, count)| format!("{name} {count}")).collect();
     step.output(&format!(
-        "{} attempted, {} connected, {failed} failed, {} with a wrong peer; {}; connect() took {} µs (median), {} µs (99 %)",
+        "{} attempted, {} connected, {failed} failed, {} with a wrong peer; {}\nconnect() took {} µs (median), {} µs (99 of 100)",
         report.attempted,
         report.connected,
         report.wrong_peer,

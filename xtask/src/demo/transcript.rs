@@ -10,9 +10,9 @@ use anyhow::Result;
 use crate::testbed::{Place, interrupted, process::Finished};
 
 /// Lines of output that are shown of one command.
-const SHOWN: usize = 8;
+const SHOWN: usize = 12;
 /// Longest line of output that is shown.
-const WIDTH: usize = 118;
+const WIDTH: usize = 130;
 /// Longest time that one command may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
