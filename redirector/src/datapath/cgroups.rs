@@ -43,7 +43,9 @@ impl Cgroup {
 ///
 /// [`DatapathError::NoCgroup2`] when none is mounted.
 pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| DatapathError::call("read /proc/self/mountinfo", error))?;
+    // The calling thread's view: `/proc/self` is the main thread's.
+    const MOUNTS: &str = "/proc/thread-self/mountinfo";
+    let mounts = fs::read_to_string(MOUNTS).map_err(|error| DatapathError::call(format!("read {MOUNTS}"), error))?;
     let usable: Vec<Cgroup> = cgroup2_mount_points(&mounts).iter().filter_map(|path| Cgroup::at(path)).collect();
     let root = usable.iter().find(|cgroup| cgroup.id == ROOT_INODE).or(usable.first());
     root.map(|cgroup| cgroup.path.clone()).ok_or(DatapathError::NoCgroup2)

@@ -79,10 +79,12 @@ fn the_destinations_new_addresses_are_used_without_a_command() {
     let mut job = Job::with_config(CONFIG);
     job.dns.set_addresses(&LOAD_BALANCERS[1..]).unwrap();
     // The zone's TTL is 2 s.
-    xtask::testbed::process::until("only the new address to be used", std::time::Duration::from_secs(15), || {
-        Ok((0..6).all(|_| greeted_by(&job, INTERNAL_NAME) == "lb2"))
+    let backends = |job: &Job| job.json(&["route", "show", INTERNAL_NAME])["route"]["backends"].to_string();
+    xtask::testbed::process::until("the old address to go", std::time::Duration::from_secs(15), || {
+        Ok(!backends(&job).contains("203.0.113.7"))
     })
-    .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
+    .unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", backends(&job), job.agent.log_tail()));
+    assert!((0..6).all(|_| greeted_by(&job, INTERNAL_NAME) == "lb2"));
     // The resolver falls silent: the last good address stays.
     job.dns.stop().unwrap();
     std::thread::sleep(std::time::Duration::from_secs(5));

@@ -60,7 +60,7 @@ fn sigterm_ends_the_agent_within_two_seconds_and_connects_go_on() {
 }
 
 #[test]
-fn every_vip_is_the_same_after_restarts_and_a_lost_state_directory() {
+fn every_vip_is_the_same_after_a_sigkill_and_after_a_sigterm() {
     let mut job = Job::with_config(CONFIG);
     for number in 0..20 {
         let added = job.cli(&["route", "add", &format!("host{number}.internal.company.net"), "203.0.113.7"]);
@@ -69,7 +69,10 @@ fn every_vip_is_the_same_after_restarts_and_a_lost_state_directory() {
     let vips = |job: &Job| -> Vec<(String, String)> {
         let listed = job.json(&["route", "list"]);
         let routes = listed["routes"].as_array().unwrap_or_else(|| panic!("{listed}"));
-        routes.iter().map(|route| (route["source"].as_str().unwrap().to_owned(), route["vip"].as_str().unwrap().to_owned())).collect()
+        routes
+            .iter()
+            .map(|route| (route["source"].as_str().unwrap().to_owned(), route["vip"]["ipv4"].as_str().unwrap().to_owned()))
+            .collect()
     };
     let before = vips(&job);
     assert_eq!(before.len(), 21);
