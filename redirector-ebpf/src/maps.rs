@@ -123,12 +123,10 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The origin of a socket, if one was recorded.
+/// The origin of a socket, if one was recorded. A context's socket that may be null has to be compared with null first; one that may not (the
+/// context of `sock_release` itself) must not be: "R6 pointer comparison prohibited" without CAP_PERFMON (6.18).
 #[inline(always)]
 pub(crate) fn origin(sk: *mut core::ffi::c_void) -> Option<&'static mut Origin> {
-    if sk.is_null() {
-        return None;
-    }
     // SAFETY: the helper checks the socket and returns null or the socket's own storage, which lives as long as the socket.
     unsafe { bpf_sk_storage_get((&raw const RD_ORIGINS).cast_mut().cast(), sk, core::ptr::null_mut(), 0).cast::<Origin>().as_mut() }
 }

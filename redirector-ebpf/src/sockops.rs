@@ -44,7 +44,8 @@ pub(crate) fn follow(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn origin(ctx: &SockOpsContext) -> Option<&'static mut Origin> {
-    maps::origin(read!((*ctx.ops).__bindgen_anon_2.sk).cast())
+    let sk = read!((*ctx.ops).__bindgen_anon_2.sk);
+    if sk.is_null() { None } else { maps::origin(sk.cast()) }
 }
 
 /// The SYN is about to leave: the final addresses are known. Asks for the callbacks that tell the rest.

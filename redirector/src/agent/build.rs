@@ -142,6 +142,9 @@ async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> 
 /// Takes back what a failed first start has changed on the host.
 async fn take_back(config: &Config) {
     let mut errors = Vec::new();
+    if let Err(error) = datapath::unload(&config.agent.bpffs) {
+        tracing::debug!(%error, "failed to take back the pins of a start that failed");
+    }
     for address in &config.dns.listen {
         errors.extend(host::remove_address(address.ip()).await.err());
     }

@@ -11,22 +11,19 @@ use crate::{
     route::SourceName,
 };
 
-/// The status from the pins below `bpffs` and the leases in `state_dir`; none when there are no pins.
+/// The status from the pins below `bpffs` and the leases in `state_dir`, told because of `silence`: why no agent answered. None when there
+/// are no pins.
 ///
 /// # Errors
 /// When the pins are another version's, or these privileges can't open them.
-pub fn pinned_status(bpffs: &Path, state_dir: &Path) -> Result<Option<api::Status>, DatapathError> {
+pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> Result<Option<api::Status>, DatapathError> {
     let Some(pinned) = datapath::inspect(bpffs)? else { return Ok(None) };
     let names = leased_names(&state_dir.join("leases.json"));
     let status = api::Status {
         version: api::VERSION,
         state: api::State::Degraded,
         summary: String::new(),
-        problems: vec![problems::general(
-            "agent_dead",
-            "no agent runs: destinations are not followed, and DNS does not answer".to_owned(),
-            "start it with `redirector run`, or take the datapath away with `redirector unload`",
-        )],
+        problems: vec![silence],
         agent: None,
         config: None,
         dns: None,
@@ -34,6 +31,25 @@ pub fn pinned_status(bpffs: &Path, state_dir: &Path) -> Result<Option<api::Statu
         datapath: Some(datapath_info(&pinned, bpffs)),
     };
     Ok(Some(status.concluded()))
+}
+
+/// No agent runs.
+pub fn agent_dead() -> api::Problem {
+    problems::general(
+        "agent_dead",
+        "no agent runs: destinations are not followed, and DNS does not answer".to_owned(),
+        "start it with `redirector run`, or take the datapath away with `redirector unload`",
+    )
+}
+
+/// An agent runs and does not answer.
+pub fn agent_silent(error: &dyn std::error::Error, pid: Option<u32>) -> api::Problem {
+    let who = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    problems::general(
+        "agent_silent",
+        format!("{error}{who}: it hangs or is stopped"),
+        "look at its log, then restart it: connects go on being redirected meanwhile",
+    )
 }
 
 fn datapath_info(pinned: &PinnedStatus, bpffs: &Path) -> api::DatapathInfo {

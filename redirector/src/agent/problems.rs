@@ -3,7 +3,7 @@
 use super::{owner::Owner, view};
 use crate::{
     control::{
-        api::{BackendState, Problem, ResolutionState, RouteView},
+        api::{BackendState, BackendView, Problem, ResolutionState, RouteView},
         count,
     },
     route::SourceName,
@@ -63,67 +63,114 @@ fn of_agent(owner: &Owner) -> Vec<Problem> {
 
 /// What is amiss with a route.
 pub(super) fn of_view(route: &RouteView) -> Vec<Problem> {
-    let name = route.source.as_ref().map_or_else(|| "a route".to_owned(), ToString::to_string);
-    let destination = route.definition.as_ref().map_or_else(|| "the destination".to_owned(), |raw| raw.destination.to_string());
-    let problem = |code: &str, degrades: bool, message: String, remedy: Option<&str>| Problem {
-        code: code.to_owned(),
-        source: route.source.clone(),
-        message,
-        remedy: remedy.map(str::to_owned),
-        degrades,
-    };
-    let mut problems = Vec::new();
-    let resolution = route.resolution.as_ref();
-    let error = resolution.and_then(|resolution| resolution.error.as_deref()).unwrap_or("no answer yet");
-    let unresolved = resolution.is_some_and(|resolution| resolution.state == ResolutionState::Unresolved);
-    if unresolved {
-        let serves = match route.backends.len() {
-            0 => "no backend is known".to_owned(),
-            many => format!("the kernel keeps the last {}", addresses(many)),
-        };
-        let message = format!("{destination}, the destination of {name}, does not resolve ({error}): {serves}");
-        problems.push(problem(
-            "unresolved",
-            true,
-            message,
-            Some("check the name, and the resolver that is asked for it (resolver, dns.upstreams)"),
-        ));
-    } else if route.backends.is_empty() && route.resolution.is_some() {
-        let message = format!("{destination}, the destination of {name}, has no address");
-        problems.push(problem("no_backends", true, message, Some("check the name's A records")));
-    } else if resolution.is_some_and(|resolution| resolution.state == ResolutionState::Kept) {
-        let message = format!("keeping the last {} of {destination}: {error}", addresses(route.backends.len()));
-        problems.push(problem("kept_addresses", false, message, None));
-    }
-    problems.extend(set_aside(route, &name, &problem));
-    problems
+    of_destination(route).into_iter().chain(of_backends(route)).collect()
 }
 
-fn set_aside(route: &RouteView, name: &str, problem: &dyn Fn(&str, bool, String, Option<&str>) -> Problem) -> Vec<Problem> {
+/// A problem of one route.
+fn of(route: &RouteView, code: &str, degrades: bool, message: String, remedy: impl Into<Option<&'static str>>) -> Problem {
+    Problem { source: route.source.clone(), degrades, ..general(code, message, remedy) }
+}
+
+fn name(route: &RouteView) -> String {
+    route.source.as_ref().map_or_else(|| "a route".to_owned(), ToString::to_string)
+}
+
+fn of_destination(route: &RouteView) -> Option<Problem> {
+    let resolution = route.resolution.as_ref()?;
+    let destination = route.definition.as_ref().map_or_else(|| "the destination".to_owned(), |raw| raw.destination.to_string());
+    let (name, error) = (name(route), resolution.error.as_deref().unwrap_or("no answer yet"));
+    match (resolution.state, route.backends.len()) {
+        (ResolutionState::Unresolved, backends) => {
+            let serves = match backends {
+                0 => "no backend is known".to_owned(),
+                many => format!("the kernel keeps the last {}", addresses(many)),
+            };
+            let message = format!("{destination}, the destination of {name}, does not resolve ({error}): {serves}");
+            Some(of(route, "unresolved", true, message, "check the name, and the resolver that is asked for it (resolver, dns.upstreams)"))
+        }
+        (_, 0) => {
+            let message = format!("{destination}, the destination of {name}, has no address");
+            Some(of(route, "no_backends", true, message, "check the name's A records"))
+        }
+        (ResolutionState::Kept, backends) => {
+            let message = format!("keeping the last {} of {destination}: {error}", addresses(backends));
+            Some(of(route, "kept_addresses", false, message, None))
+        }
+        (ResolutionState::Fixed | ResolutionState::Fresh, _) => None,
+    }
+}
+
+fn of_backends(route: &RouteView) -> Vec<Problem> {
+    let name = name(route);
     let aside: Vec<_> = route.backends.iter().filter(|backend| backend.state == BackendState::SetAside).collect();
-    let failures = |failures: u32| count(failures as usize, "failure");
-    if aside.is_empty() {
-        return Vec::new();
+    let failures = |backend: &BackendView| count(backend.failures as usize, "failure");
+    if aside.len() < route.backends.len() {
+        let words = |backend: &BackendView| format!("{}, a backend of {name}, is set aside after {}", backend.address, failures(backend));
+        return aside.into_iter().map(|backend| of(route, "backend_set_aside", false, words(backend), None)).collect();
     }
-    if aside.len() == route.backends.len() {
-        let message = match aside.as_slice() {
-            [only] => format!(
-                "{}, the only backend of {name}, is set aside after {}: it is tried all the same",
-                only.address,
-                failures(only.failures)
-            ),
-            all => format!("all {} backends of {name} are set aside: they are tried all the same", all.len()),
-        };
-        let remedy = "is this node's egress address on the load balancer's allowlist? `redirector route show` tells refused from timed out";
-        return vec![problem("all_backends_set_aside", true, message, Some(remedy))];
-    }
-    let one = |backend: &&crate::control::api::BackendView| {
-        let message = format!("{}, a backend of {name}, is set aside after {}", backend.address, failures(backend.failures));
-        problem("backend_set_aside", false, message, None)
+    let message = match aside.as_slice() {
+        [] => return Vec::new(),
+        [only] => format!("{}, the only backend of {name}, is set aside after {}: it is tried all the same", only.address, failures(only)),
+        all => format!("all {} backends of {name} are set aside: they are tried all the same", all.len()),
     };
-    aside.iter().map(one).collect()
+    let remedy = "is this node's egress address on the load balancer's allowlist? `redirector route show` tells refused from timed out";
+    vec![of(route, "all_backends_set_aside", true, message, remedy)]
 }
 
 fn addresses(number: usize) -> String {
     if number == 1 { "address".to_owned() } else { format!("{number} addresses") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::{Resolution, VipView};
+
+    fn route(state: ResolutionState, backends: &[u32]) -> RouteView {
+        let backend = |(n, &failures): (usize, &u32)| BackendView {
+            address: std::net::IpAddr::from([203, 0, 113, n as u8 + 1]),
+            state: if failures > 0 { BackendState::SetAside } else { BackendState::Eligible },
+            failures,
+            retry_in_ms: (failures > 0).then_some(500),
+            counters: None,
+        };
+        RouteView {
+            source: Some("a.internal".parse().expect("a source")),
+            vip: VipView { index: 1, ipv4: Some([198, 18, 0, 1].into()), ipv6: None },
+            made_by: None,
+            definition: None,
+            live: true,
+            resolution: Some(Resolution { state, error: Some("SERVFAIL".into()), resolved_at: None, ttl_seconds: None }),
+            backends: backends.iter().enumerate().map(backend).collect(),
+            counters: None,
+        }
+    }
+
+    fn told(state: ResolutionState, backends: &[u32]) -> Vec<(String, bool)> {
+        of_view(&route(state, backends)).into_iter().map(|problem| (problem.message, problem.degrades)).collect()
+    }
+
+    #[test]
+    fn a_route_that_works_has_no_problem() {
+        assert_eq!(told(ResolutionState::Fresh, &[0, 0]), []);
+        assert_eq!(told(ResolutionState::Fixed, &[0]), []);
+    }
+
+    #[test]
+    fn what_is_amiss_is_told_and_degrades_only_when_connects_suffer() {
+        let of = "the destination, the destination of a.internal";
+        let told_of = |state, backends: &[u32]| told(state, backends).remove(0);
+        assert_eq!(told_of(ResolutionState::Kept, &[0, 0]), ("keeping the last 2 addresses of the destination: SERVFAIL".into(), false));
+        let unresolved = format!("{of}, does not resolve (SERVFAIL): no backend is known");
+        assert_eq!(told_of(ResolutionState::Unresolved, &[]), (unresolved, true));
+        let kept = format!("{of}, does not resolve (SERVFAIL): the kernel keeps the last address");
+        assert_eq!(told_of(ResolutionState::Unresolved, &[0]), (kept, true));
+        assert_eq!(told_of(ResolutionState::Fresh, &[]), (format!("{of}, has no address"), true));
+        let one = "203.0.113.2, a backend of a.internal, is set aside after 3 failures";
+        assert_eq!(told(ResolutionState::Fresh, &[0, 3]), [(one.into(), false)]);
+        let all = "all 2 backends of a.internal are set aside: they are tried all the same";
+        assert_eq!(told(ResolutionState::Fresh, &[1, 3]), [(all.into(), true)]);
+        let only = "203.0.113.1, the only backend of a.internal, is set aside after 1 failure: it is tried all the same";
+        assert_eq!(told(ResolutionState::Fixed, &[1]), [(only.into(), true)]);
+    }
 }

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use clap::Args;
 use comfy_table::{Cell, Color};
+use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use super::{
@@ -80,18 +81,24 @@ fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
 /// The pool against this host's routes.
 async fn of_host(config: &Config) -> Vec<Checked> {
     let pool = config.pool.ipv4;
+    let remedy = "set pool.ipv4 to a range that nothing here uses";
     let check = match host::conflicts(&config.pool).await {
         Ok(conflicts) if conflicts.is_empty() => Checked::ok("pool", format!("{pool}: no route of this host overlaps it")),
-        Ok(conflicts) => Checked::warning(
-            "pool",
-            format!("{pool} overlaps routes of this host: {}", conflicts.join("; ")),
-            "set pool.ipv4 to a range that nothing here uses",
-        ),
+        // The guard can't be added beside a route of the same prefix.
+        Ok(conflicts) if config.pool.guard && conflicts.iter().any(|route| is_to(route, pool)) => {
+            Checked::failed("pool", format!("{pool} is routed by this host: {}", conflicts.join("; ")), remedy)
+        }
+        Ok(conflicts) => Checked::warning("pool", format!("{pool} overlaps routes of this host: {}", conflicts.join("; ")), remedy),
         Err(error) => {
             Checked::warning("pool", format!("{pool}: {}", crate::agent::error_chain(&error)), "run it in the host's network namespace")
         }
     };
     vec![check]
+}
+
+/// Whether a route as [`host::conflicts`] writes it leads to exactly this network.
+fn is_to(route: &str, pool: Ipv4Net) -> bool {
+    route.split_whitespace().any(|word| word.parse() == Ok(pool))
 }
 
 fn words(env: &mut Env<'_>, report: &Report) -> io::Result<()> {

@@ -76,11 +76,12 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         });
     }
     if let Some(datapath) = cause.downcast_ref::<DatapathError>() {
-        return match datapath {
-            error if error.is_platform() => Some(Exit::Unsupported),
-            error if error.is_configuration() => Some(Exit::Usage),
-            _ => Some(Exit::Failed),
-        };
+        match datapath {
+            error if error.is_platform() => return Some(Exit::Unsupported),
+            error if error.is_configuration() => return Some(Exit::Usage),
+            // Its own cause may still tell: EACCES on a pin, say.
+            _ => {}
+        }
     }
     if let Some(bind) = cause.downcast_ref::<BindError>() {
         return match bind {

@@ -13,6 +13,8 @@ mod route;
 mod routes;
 mod run;
 mod status;
+#[cfg(test)]
+mod tests;
 mod unload;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -36,8 +38,9 @@ use crate::control::{Client, ClientError};
   redirector route add artifactory.internal.company.net artifactory.public.company.net
   redirector status                          is all well?
 
-Exit codes: 0 done, 1 failed or degraded, 2 wrong usage or configuration, 3 this kernel or these privileges can't do it,
-4 no agent and nothing of it in the kernel."
+Exit codes:
+  0 done   1 failed, or degraded   2 wrong usage or configuration   3 not on this kernel or with these privileges
+  4 no agent, and nothing of it in the kernel"
 )]
 pub struct Cli {
     /// The configuration file [env: REDIRECTOR_CONFIG] [default: /etc/redirector/redirector.toml]

@@ -39,7 +39,11 @@ impl Status {
         let status = match block_on(client.status())? {
             Ok(status) => status,
             Err(error @ ClientError::Unreachable { .. }) => {
-                agent::pinned_status(&place.bpffs, &place.state_dir)?.ok_or_else(|| place.explain(error))?
+                agent::pinned_status(&place.bpffs, &place.state_dir, agent::agent_dead())?.ok_or_else(|| place.explain(error))?
+            }
+            Err(error @ ClientError::Silent { .. }) => {
+                let silence = agent::agent_silent(&error, agent::running(&place.run_dir));
+                agent::pinned_status(&place.bpffs, &place.state_dir, silence)?.ok_or(error)?
             }
             Err(error) => return Err(error.into()),
         };
@@ -79,9 +83,13 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     let mut line = |key: &str, value: String| writeln!(env.out, "{key:<10} {value}");
     match &status.agent {
         Some(agent) => {
-            let up = span(Duration::from_secs(agent.uptime_seconds));
-            line("agent", format!("version {}, pid {}, up {up}", agent.version, agent.pid))?;
+            let up = match agent.uptime_seconds {
+                0 => "just started".to_owned(),
+                seconds => format!("up {}", span(Duration::from_secs(seconds))),
+            };
+            line("agent", format!("version {}, pid {}, {up}", agent.version, agent.pid))?;
         }
+        None if status.problems.iter().any(|problem| problem.code == "agent_silent") => line("agent", "does not answer".into())?,
         None => line("agent", "not running".into())?,
     }
     if let Some(config) = &status.config {

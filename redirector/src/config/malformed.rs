@@ -291,9 +291,10 @@ fn the_same_source_twice_is_told_with_both_lines() {
 
 #[test]
 fn what_is_no_toml_is_told_with_its_lines_and_nothing_is_guessed_around_it() {
-    told("[dns]\nttl = \n", "f:2:7: ", "");
-    told("[dns]\nttl = 1\nttl = 2", "f:3:1: duplicate key", "");
-    told("[dns\nttl = 1", "f:1:5: ", "");
+    told("[dns]\nttl = \n", "f:2:7: `ttl =` is not TOML: ", "string values must be quoted");
+    told("[[routes]]\nsource = a.internal", "f:2:10: `source = a.internal` is not TOML: ", "string values must be quoted");
+    told("[dns]\nttl = 1\nttl = 2", "f:3:1: `ttl = 2` is not TOML", "duplicate key");
+    told("[dns\nttl = 1", "f:1:5: `[dns` is not TOML: ", "unclosed table, expected `]`");
     let several = problems("[dns]\nttl = \nlisten = [\"x\"\n[pool]\nipv4 = \"198.18.0.0/16\nunknown = 1");
     assert!(several.len() > 1 && several.iter().all(|problem| !problem.contains("key `")), "{several:#?}");
 }

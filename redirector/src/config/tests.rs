@@ -195,3 +195,16 @@ fn a_missing_file_says_what_to_do() {
 fn the_flag_names_the_file() {
     assert_eq!(path(Some("/elsewhere.toml".into())), Path::new("/elsewhere.toml"));
 }
+
+#[test]
+fn twenty_thousand_routes_are_read_without_waiting() {
+    let route = |n: u32| format!("[[routes]]\nsource = \"host{n}.internal\"\ndestination = \"lb{n}.public\"\nports = [443]\n");
+    let text: String = (0..20_000).map(route).collect();
+    let wrong = text.replace("lb", "lb:");
+    let began = std::time::Instant::now();
+    assert_eq!(config(&text).routes.len(), 20_000);
+    assert_eq!(without_environment(&wrong).expect_err("each of them is wrong").problems.len(), 20_000);
+    let took = began.elapsed();
+    // What must never come is a search for each route, or each problem, through all the others.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+}

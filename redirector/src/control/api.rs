@@ -50,8 +50,7 @@ pub enum State {
 /// One thing that is amiss.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// A stable word for programs: `agent_dead`, `heartbeat_stale`, `config_error`, `unresolved`, `kept_addresses`, `backend_set_aside`,
-    /// `all_backends_set_aside`, `no_backends`, `not_attached`, `not_in_kernel`, `dns_failed`.
+    /// A stable word for programs; `docs/reference/api.md` lists them.
     pub code: String,
     /// The route it concerns, if one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

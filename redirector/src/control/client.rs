@@ -20,7 +20,9 @@ use super::{
 use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// For a whole request. Longer than the server's own patience with its owner task.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(40);
+/// For the status: whoever asks for it wants to know of an agent that hangs, and has the pins to look at.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// An answer larger than this is not one of ours.
 const LARGEST_ANSWER: usize = 256 << 20;
 
@@ -42,6 +44,14 @@ pub enum ClientError {
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Somebody listens and does not answer.
+    #[error("the agent that listens on {} has not answered within {} s", path.display(), patience.as_secs())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The agent refused; its own words.
     #[error("{0}{remedy}", remedy = .0.remedy.as_ref().map(|remedy| format!(": {remedy}")).unwrap_or_default())]
@@ -77,7 +87,7 @@ impl Client {
 
     /// `GET /v1/status`.
     pub async fn status(&self) -> Result<api::Status, ClientError> {
-        self.get("/v1/status").await
+        self.send_within(STATUS_PATIENCE, Method::GET, "/v1/status", None::<&()>).await
     }
 
     /// `GET /v1/routes`.
@@ -125,10 +135,20 @@ impl Client {
     }
 
     async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, ClientError> {
+        self.send_within(PATIENCE, method, path, body).await
+    }
+
+    async fn send_within<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ClientError> {
         let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.broken("write the question for", error))?;
-        let (status, answer) = tokio::time::timeout(PATIENCE, self.exchange(method, path, body.unwrap_or_default()))
+        let (status, answer) = tokio::time::timeout(patience, self.exchange(method, path, body.unwrap_or_default()))
             .await
-            .map_err(|_| self.broken("wait for", format!("nothing came within {} s", PATIENCE.as_secs())))??;
+            .map_err(|_| ClientError::Silent { path: self.path.clone(), patience })??;
         if status.is_success() {
             return serde_json::from_slice(&answer).map_err(|error| self.broken("understand", error));
         }

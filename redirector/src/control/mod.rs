@@ -9,6 +9,8 @@ mod client;
 mod command;
 mod error;
 mod handlers;
+#[cfg(test)]
+mod reference;
 mod server;
 mod socket;
 mod summary;

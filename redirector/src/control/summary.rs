@@ -17,7 +17,11 @@ impl Status {
             (_, None) => "nothing is loaded into the kernel".to_owned(),
             (Some(_), _) => format!("redirecting {} for {}", count(live, "route"), count(cgroups, "cgroup")),
             (None, _) => {
-                format!("no agent runs; the pinned datapath goes on redirecting {} for {}", count(live, "route"), count(cgroups, "cgroup"))
+                format!(
+                    "no agent answers; the pinned datapath goes on redirecting {} for {}",
+                    count(live, "route"),
+                    count(cgroups, "cgroup")
+                )
             }
         };
         let set_aside =

@@ -36,7 +36,8 @@ impl Cgroup {
     }
 }
 
-/// Where the cgroup2 hierarchy is mounted here: the mount that shows its real root, else (in a container, or a test) the first usable one.
+/// Where the cgroup2 hierarchy is mounted here: the mount that shows its real root, else (in a container whose node is one, or a test) the one
+/// that begins highest above our own cgroup: a pod that was given its host's hierarchy also has the one that its runtime mounted.
 ///
 /// # Errors
 ///
@@ -50,13 +51,19 @@ pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
     root.map(|cgroup| cgroup.path.clone()).ok_or(DatapathError::NoCgroup2)
 }
 
-/// The mount points of cgroup2 in a mountinfo text (proc_pid_mountinfo(5)). Mounts that are hidden by others are among them.
+/// The mount points of cgroup2 in a mountinfo text (proc_pid_mountinfo(5)), highest first. Mounts that are hidden by others are among them.
 fn cgroup2_mount_points(mountinfo: &str) -> Vec<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
-        (after.split(' ').next()? == "cgroup2").then(|| PathBuf::from(unescape(before.split(' ').nth(4).unwrap_or_default())))
+        let mut fields = before.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        // What lies above the root of our cgroup namespace is shown relative to it.
+        let above = root.split('/').filter(|part| *part == "..").count();
+        (after.split(' ').next()? == "cgroup2").then(|| (above, PathBuf::from(unescape(point))))
     });
-    mounts.collect()
+    let mut mounts: Vec<_> = mounts.collect();
+    mounts.sort_by_key(|(above, _)| std::cmp::Reverse(*above));
+    mounts.into_iter().map(|(_, point)| point).collect()
 }
 
 /// mountinfo writes space, tab, newline and backslash as `\ooo`.
@@ -131,6 +138,14 @@ mod tests {
 27 25 0:24 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
 99 30 0:23 /a /mnt/with\\040space rw - cgroup2 cgroup2 rw";
         assert_eq!(cgroup2_mount_points(mountinfo), [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/with space")]);
+    }
+
+    #[test]
+    fn a_pod_takes_the_mount_of_its_host_for_the_hierarchy_not_its_own() {
+        let mountinfo = "\
+31 30 0:22 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
+32 30 0:22 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw";
+        assert_eq!(cgroup2_mount_points(mountinfo), [Path::new("/host/sys/fs/cgroup"), Path::new("/sys/fs/cgroup")]);
     }
 
     #[test]

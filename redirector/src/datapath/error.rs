@@ -23,6 +23,14 @@ pub enum DatapathError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel is older than the programs.
+    #[error("kernel {release} is older than {oldest}: run a newer kernel on this node")]
+    TooOld {
+        /// The kernel's release.
+        release: String,
+        /// The oldest that the programs are written for.
+        oldest: &'static str,
+    },
     /// No cgroup2 hierarchy is mounted.
     #[error(
         "no cgroup2 hierarchy is mounted here: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or boot with `systemd.unified_cgroup_hierarchy=1`"
@@ -98,7 +106,7 @@ impl DatapathError {
 
     /// Whether this kernel or these privileges can't do it, whatever the configuration says: exit code 3.
     pub fn is_platform(&self) -> bool {
-        matches!(self, Self::NotPermitted { .. } | Self::Unsupported { .. } | Self::NoCgroup2 | Self::NotBpffs { .. })
+        matches!(self, Self::TooOld { .. } | Self::NotPermitted { .. } | Self::Unsupported { .. } | Self::NoCgroup2 | Self::NotBpffs { .. })
     }
 
     /// Whether the configuration is the cause: exit code 2.

@@ -65,6 +65,7 @@ impl Datapath {
     /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] when this kernel or these privileges can't do it;
     /// [`DatapathError::OtherAbi`] and [`DatapathError::OtherPool`] when the pins were made for something else.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
+        preflight::refuse_old_kernel()?;
         let pins = pins::Pins::new(&settings.bpffs);
         pins.prepare()?;
         shape::compare(&pins, &settings.pool)?;

@@ -51,7 +51,7 @@ impl Check {
 }
 
 /// The oldest kernel that the programs are written for.
-const OLDEST: (u8, u8) = (5, 10);
+const OLDEST: &str = "5.10";
 
 // Capability numbers (linux/capability.h).
 const CAP_NET_BIND_SERVICE: u32 = 10;
@@ -68,13 +68,23 @@ pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
 }
 
 fn kernel() -> Check {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    if kernel_at_least(OLDEST.0, OLDEST.1, 0) {
-        Check::ok("kernel", format!("{release}; {}.{} or later is needed", OLDEST.0, OLDEST.1))
-    } else {
-        Check::failed("kernel", format!("{release} is older than {}.{}", OLDEST.0, OLDEST.1), "run a newer kernel on this node")
+    match old_kernel() {
+        None => Check::ok("kernel", format!("{}; {OLDEST} or later is needed", release())),
+        Some(release) => Check::failed("kernel", format!("{release} is older than {OLDEST}"), "run a newer kernel on this node"),
     }
+}
+
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn old_kernel() -> Option<String> {
+    (!kernel_at_least(5, 10, 0)).then(release)
+}
+
+/// Refuses a kernel that the programs are not written for, before anything is made in it.
+pub(super) fn refuse_old_kernel() -> Result<(), DatapathError> {
+    old_kernel().map_or(Ok(()), |release| Err(DatapathError::TooOld { release, oldest: OLDEST }))
 }
 
 fn kernel_at_least(major: u8, minor: u8, patch: u16) -> bool {

@@ -58,10 +58,7 @@ impl Node {
     pub(crate) fn from_toml(text: &str) -> (Self, Vec<SyntaxError>) {
         let lines = Lines::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
-        let errors = errors
-            .iter()
-            .map(|error| SyntaxError { at: error.span().map(|span| lines.position(span.start)), message: error.message().to_owned() })
-            .collect();
+        let errors = errors.iter().map(|error| lines.syntax_error(error)).collect();
         (Self { at: None, value: from_toml_table(table.get_ref(), &lines) }, errors)
     }
 
@@ -190,6 +187,16 @@ impl<'t> Lines<'t> {
     fn of(text: &'t str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { text, starts }
+    }
+
+    /// A syntax error with the line that it stands in, in words that need no grammar beside them.
+    fn syntax_error(&self, error: &toml::de::Error) -> SyntaxError {
+        let at = error.span().map(|span| self.position(span.start));
+        let message = error.message().strip_suffix(", expected literal string").unwrap_or(error.message());
+        match at.and_then(|at| self.text.lines().nth(at.line - 1)).map(str::trim).filter(|line| !line.is_empty()) {
+            Some(line) => SyntaxError { at, message: format!("`{}` is not TOML: {message}", line.chars().take(60).collect::<String>()) },
+            None => SyntaxError { at, message: format!("not TOML: {message}") },
+        }
     }
 
     fn position(&self, offset: usize) -> Position {

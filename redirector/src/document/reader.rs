@@ -1,7 +1,7 @@
 //! Takes keys out of a document by name and type, and gathers what is wrong with them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     path::Path,
 };
@@ -17,6 +17,8 @@ pub(crate) struct Reader<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     places: HashMap<String, Place>,
     problems: Vec<Problem>,
+    /// The keys that have a problem.
+    reported: HashSet<String>,
     /// The path of every key that was asked for, but for those of a list's items.
     known: BTreeSet<String>,
     /// Keys that nobody asked for, with those that were asked for beside them.
@@ -26,7 +28,15 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of a document that is called `file`, some of whose keys environment variables override.
     pub(crate) fn new(file: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { file, environment, places: HashMap::new(), problems: Vec::new(), known: BTreeSet::new(), unknown: Vec::new() }
+        Self {
+            file,
+            environment,
+            places: HashMap::new(),
+            problems: Vec::new(),
+            reported: HashSet::new(),
+            known: BTreeSet::new(),
+            unknown: Vec::new(),
+        }
     }
 
     /// The top of the document.
@@ -53,7 +63,7 @@ impl<'a> Reader<'a> {
 
     /// Notes a problem of the key at `key`; only the first one of each key is kept.
     pub(crate) fn report(&mut self, key: &str, message: impl fmt::Display) {
-        if !self.problems.iter().any(|problem| problem.key == key && !key.is_empty()) {
+        if key.is_empty() || self.reported.insert(key.to_owned()) {
             self.problems.push(Problem { place: self.place_of(key), key: key.to_owned(), message: message.to_string() });
         }
     }

@@ -159,7 +159,7 @@ pub(crate) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     }
 }
 
-/// A duration as [`duration`] reads it: whole seconds, else milliseconds.
+/// A duration as it is read from the configuration: whole seconds, else milliseconds.
 pub fn format_duration(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{}s", duration.as_secs()),

@@ -16,6 +16,9 @@ mod store;
 
 use std::{fmt, net::IpAddr, net::SocketAddr, str::FromStr, time::Duration};
 
+/// What the tables in the kernel hold for one route.
+pub use redirector_common::abi::{MAX_BACKENDS, MAX_PORTS};
+
 pub use destination::{Destination, DestinationError};
 pub use diff::{RouteChange, RouteDiff};
 pub use patch::{Field, RoutePatch};
@@ -24,12 +27,6 @@ pub use raw::{RawDestination, RawRoute, RouteProblems};
 pub use set::{Entry, Removed, RouteSet, RouteSetError};
 pub use source::{SourceName, SourceNameError};
 pub use store::{Opened, Store, StoreError, StoredRoute};
-
-/// The most port pairs of one route: what the table in the kernel holds.
-pub const MAX_PORTS: usize = 16;
-
-/// The most addresses of one destination: what the table in the kernel holds.
-pub const MAX_BACKENDS: usize = 64;
 
 /// A source, and where connections to it go instead.
 #[derive(Clone, Debug, PartialEq, Eq)]

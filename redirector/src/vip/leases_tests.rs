@@ -210,7 +210,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// Whatever is leased and released: no address twice, none outside the pool, a lease never moves, a source that comes back
     /// while its address is free gets that one, and the file always has what was promised.

@@ -14,8 +14,12 @@ use xtask::testbed::{Executor, Node, Rig};
 use xtask::workspace;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// A probe's command answers at once.
+const EXEC_LIMIT: Duration = Duration::from_secs(5);
 /// Where podman puts a pod's cgroup.
 const PODS: &str = "/sys/fs/cgroup/libpod_parent";
+/// podman's state, in the node's own /run: podman takes no path of more than 50 bytes.
+const RUNROOT: &str = "/run/podman";
 /// The executor's image: a static shell and its tools.
 const EXECUTOR_IMAGE: &str = "localhost/executor:1";
 
@@ -54,12 +58,16 @@ impl<'rig> Kubelet<'rig> {
 
     /// Runs podman on the node to its end.
     pub(crate) fn podman(&self, words: &[&str]) -> Result<Finished> {
+        self.podman_within(LIMIT, words)
+    }
+
+    fn podman_within(&self, limit: Duration, words: &[&str]) -> Result<Finished> {
         let mut command = self.node.command("podman");
-        command.arg("--root").arg(self.files.join("root")).arg("--runroot").arg(self.files.join("run")).args(["--storage-driver", "vfs"]);
+        command.arg("--root").arg(self.files.join("root")).args(["--runroot", RUNROOT, "--storage-driver", "vfs"]);
         command.args(words).env("CONTAINERS_CONF", self.files.join("containers.conf"));
         // No systemd runs the probes' timers here; the test asks what they would.
         command.env("DISABLE_HC_SYSTEMD", "true");
-        process::finish(command, LIMIT).with_context(|| format!("failed to run podman {}", words.join(" ")))
+        process::finish(command, limit).with_context(|| format!("failed to run podman {}", words.join(" ")))
     }
 
     /// Runs a program of the executor's image in a container to its end.
@@ -134,13 +142,15 @@ impl Pod<'_> {
     pub(crate) fn wait_for(&self, words: &[&str], limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
-            let done = self.kubelet.podman(&[&["exec", "redirector-agent"], words].concat())?;
-            if done.status.success() {
-                return Ok(done.stdout);
-            }
+            let said = match self.kubelet.podman_within(EXEC_LIMIT, &[&["exec", "redirector-agent"], words].concat()) {
+                Ok(done) if done.status.success() => return Ok(done.stdout),
+                Ok(done) => done.text(),
+                // An exec that meets the end of its container never returns.
+                Err(error) => format!("{error:#}"),
+            };
             if Instant::now() > deadline {
-                let log = self.kubelet.podman(&["logs", "redirector-agent"])?.text();
-                bail!("`{}` in the pod did not succeed within {limit:?}: {}\nthe agent's log:\n{log}", words.join(" "), done.text());
+                let log = self.kubelet.podman(&["logs", "--tail", "20", "redirector-agent"])?.text();
+                bail!("`{}` in the pod did not succeed within {limit:?}: {said}\nthe agent's log ends with:\n{log}", words.join(" "));
             }
             thread::sleep(Duration::from_millis(100));
         }

@@ -69,7 +69,7 @@ fn destination(mut parts: Vec<String>) -> RawDestination {
 
 The change is kept on disk and live for the next connect when the command returns. A destination that does not resolve is kept and
 followed (exit code 0, with a warning); connects are refused until it does.")]
-pub(super) struct Add {
+pub(in crate::cli) struct Add {
     /// The internal name that executors ask for, exact or `*.suffix`
     source: SourceName,
     /// The load balancer: a DNS name, or one or more addresses
@@ -106,7 +106,7 @@ impl Add {
   redirector route set artifactory.internal.company.net --clear ports
 
 Lists are replaced as a whole. A route of the configuration file gets an override, which `route remove` takes away again.")]
-pub(super) struct Set {
+pub(in crate::cli) struct Set {
     /// The route's source
     source: SourceName,
     /// Another load balancer: a DNS name, or one or more addresses
@@ -173,7 +173,7 @@ impl Clearable {
   redirector route remove artifactory.internal.company.net
 
 Removing the override of a route of the configuration file brings the file's route back. A route of the file itself is removed there.")]
-pub(super) struct Remove {
+pub(in crate::cli) struct Remove {
     /// The route's source
     source: SourceName,
 }

@@ -30,7 +30,7 @@ const LARGEST_FILE: u64 = 32 << 20;
 
 Takes `executorPrivateDNS.routes` (source, destination, resolverIP) as it stands in a larger YAML file, the [[routes]] of a TOML file, or
 JSON. All routes are taken or none.")]
-pub(super) struct Import {
+pub(in crate::cli) struct Import {
     /// The file; `-` is standard input
     file: PathBuf,
     /// Print what would change and change nothing
@@ -102,7 +102,7 @@ fn diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Result<()> {
 #[command(after_help = "Examples:
   redirector route export > routes.toml
   redirector route export -o json")]
-pub(super) struct Export {
+pub(in crate::cli) struct Export {
     /// How to print them
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = ExportFormat::Toml)]
     format: ExportFormat,

@@ -13,7 +13,7 @@ use crate::{
 #[command(after_help = "Examples:
   redirector route list
   redirector route list -o json | jq -r '.routes[] | select(.live | not) | .source'")]
-pub(super) struct List {
+pub(in crate::cli) struct List {
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -35,7 +35,7 @@ impl List {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector route show artifactory.internal.company.net")]
-pub(super) struct Show {
+pub(in crate::cli) struct Show {
     /// The route's source
     source: SourceName,
     #[command(flatten)]

@@ -1,0 +1,176 @@
+//! The command line against an agent that is a script: what it asks, what it prints, and how it ends.
+
+mod changing;
+mod reading;
+mod whole;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    sync::mpsc as threads,
+    thread::JoinHandle,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, env::Env};
+use crate::{
+    control::{
+        ApiError, Command, ErrorCode, Handle, Limits, Server,
+        api::{self, *},
+    },
+    route::{Hand, RawRoute},
+};
+
+/// A configuration whose directories are its own, and perhaps an agent behind its socket.
+struct Rig {
+    directory: tempfile::TempDir,
+    agent: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+/// How an invocation ended and what it printed.
+#[derive(Debug)]
+struct Ended {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+impl Rig {
+    fn without_agent() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let rig = Self { directory, agent: None };
+        let at = |name: &str| rig.at(name).display().to_string();
+        let text = format!(
+            "[agent]\nrun_dir = \"{}\"\nstate_dir = \"{}\"\nbpffs = \"{}\"\n\n[[routes]]\nsource = \"a.internal\"\ndestination = \"lb.public\"\n",
+            at("run"),
+            at("state"),
+            at("bpffs")
+        );
+        std::fs::write(rig.at("redirector.toml"), text).expect("written");
+        rig
+    }
+
+    /// With an agent that answers every command by `script`.
+    fn with_agent(script: impl Fn(Command) + Send + 'static) -> Self {
+        let mut rig = Self::without_agent();
+        std::fs::create_dir(rig.at("run")).expect("made");
+        let (socket, stop) = (rig.at("run/control.sock"), CancellationToken::new());
+        let (bound, is_bound) = threads::channel();
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let server = Server::bind(&socket, Limits::default()).await.expect("bound");
+                bound.send(()).expect("somebody waits");
+                let (sender, mut queue) = tokio::sync::mpsc::channel(8);
+                let handle = Handle::new(sender, std::time::Duration::from_secs(5));
+                let serving = tokio::spawn(server.serve(handle, stopped));
+                while let Some(command) = queue.recv().await {
+                    script(command);
+                }
+                serving.await.expect("ends well");
+            });
+        });
+        is_bound.recv_timeout(std::time::Duration::from_secs(10)).expect("it binds");
+        rig.agent = Some((stop, thread));
+        rig
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        self.run_with(arguments, "", false)
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &str, colour: bool) -> Ended {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = self.run_into(arguments, input, colour, &mut out, &mut err);
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Ended { exit, out: text(out), err: text(err) }
+    }
+
+    fn run_into(&self, arguments: &[&str], input: &str, colour: bool, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+        let config = self.at("redirector.toml");
+        let words = ["redirector", "--config"].map(OsString::from).into_iter().chain([config.into_os_string()]);
+        let arguments: Vec<_> = words.chain(arguments.iter().map(OsString::from)).collect();
+        let mut env = Env { input: &mut input.as_bytes(), out, err, colour, width: None, variable: &|_| None };
+        super::main(arguments, &mut env)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.agent.take() {
+            stop.cancel();
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the agent's script has panicked");
+        }
+    }
+}
+
+fn definition(ports: &[&str]) -> RawRoute {
+    let mut raw: RawRoute = serde_json::from_str(r#"{"source": "a.internal", "destination": "lb.public"}"#).expect("a route");
+    raw.ports = (!ports.is_empty()).then(|| ports.iter().map(ToString::to_string).collect());
+    raw
+}
+
+fn backend(last: u8, failures: u32) -> BackendView {
+    BackendView {
+        address: [203, 0, 113, last].into(),
+        state: if failures == 0 { BackendState::Eligible } else { BackendState::SetAside },
+        failures,
+        retry_in_ms: (failures > 0).then_some(4000),
+        counters: Some(BackendCounters { started: 9, established: 7, refused: 2, closed: 6, ..BackendCounters::default() }),
+    }
+}
+
+fn view(backends: Vec<BackendView>) -> RouteView {
+    RouteView {
+        source: Some("a.internal".parse().expect("a source")),
+        vip: VipView { index: 7, ipv4: Some([198, 18, 0, 7].into()), ipv6: None },
+        made_by: Some(Hand::CommandLine),
+        definition: Some(definition(&["443", "80:8080"])),
+        live: true,
+        resolution: Some(Resolution { state: ResolutionState::Fresh, error: None, resolved_at: None, ttl_seconds: Some(30) }),
+        backends,
+        counters: Some(Counters { started: 9, established: 7, refused: 2, closed: 6, rx_bytes: 1536, ..Counters::default() }),
+    }
+}
+
+fn status(problems: Vec<Problem>) -> api::Status {
+    let at =
+        AttachmentInfo { cgroup: Some("/sys/fs/cgroup/kubepods".into()), cgroup_id: 42, programs: vec!["rd_connect4".into()], live: true };
+    let status = api::Status {
+        version: VERSION,
+        state: State::Ok,
+        summary: String::new(),
+        problems,
+        agent: Some(AgentInfo { pid: 4711, version: "0.1.0".into(), started_at: jiff::Timestamp::UNIX_EPOCH, uptime_seconds: 7260 }),
+        config: Some(ConfigInfo {
+            path: "/etc/redirector/redirector.toml".into(),
+            loaded_at: jiff::Timestamp::UNIX_EPOCH,
+            error: None,
+            restart_needed_for: vec![],
+        }),
+        dns: Some(DnsInfo { listen: vec!["169.254.20.53:53".parse().expect("an address")], names: 1, counters: [].into() }),
+        datapath: Some(DatapathInfo {
+            abi: 1,
+            pins: "/sys/fs/bpf/redirector".into(),
+            pool_ipv4: "198.18.0.0/16".into(),
+            pool_ipv6: None,
+            heartbeat_age_ms: Some(120),
+            programs: vec!["rd_connect4".into()],
+            attachments: vec![at],
+        }),
+        routes: vec![view(vec![backend(7, 0), backend(8, 3)])],
+    };
+    status.concluded()
+}
+
+fn unexpected(command: Command) {
+    panic!("an unexpected command: {command:?}");
+}

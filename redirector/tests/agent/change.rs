@@ -1,0 +1,113 @@
+//! Routes changed from the command line: live for the next connect when the command returns, and kept.
+
+use xtask::testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
+
+use crate::rig::{Job, LIMIT};
+
+/// Every port, so that the greeting servers behind port 8080 can tell who answered.
+const CONFIG: &str = "\
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = \"artifactory.public.company.net\"
+";
+
+fn greeted_by(job: &Job, name: &str) -> String {
+    job.says(&format!("curl -sS --max-time 10 http://{name}:8080/")).trim().to_owned()
+}
+
+fn done(job: &Job, arguments: &[&str]) -> String {
+    let finished = job.cli(arguments);
+    assert!(finished.status.success(), "{}", finished.text());
+    finished.stdout
+}
+
+#[test]
+fn route_set_is_live_for_the_first_connect_after_it_returns() {
+    let job = Job::with_config(CONFIG);
+    for (address, banner) in LOAD_BALANCERS.iter().zip(["lb1", "lb2"]).cycle().take(10) {
+        done(&job, &["route", "set", INTERNAL_NAME, "--destination", &address.to_string()]);
+        assert_eq!(greeted_by(&job, INTERNAL_NAME), banner);
+    }
+}
+
+#[test]
+fn an_added_route_serves_at_once_survives_a_restart_and_is_gone_when_removed() {
+    let mut job = Job::with_config(CONFIG);
+    done(&job, &["route", "add", "git.internal.company.net", "203.0.113.8", "--port", "80:8080", "--port", "8080"]);
+    assert_eq!(greeted_by(&job, "git.internal.company.net"), "lb2");
+    assert_eq!(job.says("curl -sS --max-time 10 http://git.internal.company.net/").trim(), "lb2");
+    let vip = job.says("getent hosts git.internal.company.net");
+    job.agent.restart().unwrap();
+    assert_eq!(job.says("getent hosts git.internal.company.net"), vip);
+    assert_eq!(greeted_by(&job, "git.internal.company.net"), "lb2");
+    done(&job, &["route", "remove", "git.internal.company.net"]);
+    let gone = job.executor.run("getent hosts git.internal.company.net", LIMIT).unwrap();
+    assert!(!gone.status.success(), "{}", gone.text());
+    let address = vip.split_whitespace().next().unwrap();
+    let refused = job.executor.run(&format!("curl -sS --max-time 10 http://{address}:8080/"), LIMIT).unwrap();
+    assert!(refused.stderr.contains("refused") || refused.status.code() == Some(7), "{}", refused.text());
+}
+
+#[test]
+fn an_override_of_a_file_route_gives_way_to_the_file_when_it_is_removed() {
+    let job = Job::with_config(CONFIG);
+    done(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.8"]);
+    assert_eq!(job.json(&["route", "show", INTERNAL_NAME]).to_string().matches("203.0.113.7").count(), 0);
+    done(&job, &["route", "remove", INTERNAL_NAME]);
+    assert!(job.json(&["route", "show", INTERNAL_NAME]).to_string().contains("203.0.113.7"));
+    let refused = job.cli(&["route", "remove", INTERNAL_NAME]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
+    assert!(refused.stderr.contains("redirector.toml"), "{}", refused.text());
+}
+
+#[test]
+fn the_platforms_own_yaml_is_imported_as_it_stands() {
+    let job = Job::with_config(CONFIG);
+    let yaml = "spec:\n  infrastructure:\n    executorPrivateDNS:\n      proxyTag: insiders\n      routes:\n        - source: npm.internal.company.net\n          destination: artifactory.public.company.net\n          resolverIP: 203.0.113.53\n";
+    let file = job.rig.node.place().home().join("config.yaml");
+    job.rig.node.place().write(&file, yaml).unwrap();
+    let path = file.to_str().unwrap();
+    let dry = done(&job, &["route", "import", path, "--dry-run"]);
+    assert!(dry.contains("npm.internal.company.net"), "{dry}");
+    assert_eq!(job.json(&["route", "list"])["routes"].as_array().unwrap().len(), 1);
+    done(&job, &["route", "import", path]);
+    assert!(["lb1", "lb2"].contains(&greeted_by(&job, "npm.internal.company.net").as_str()));
+}
+
+#[test]
+fn the_destinations_new_addresses_are_used_without_a_command() {
+    let mut job = Job::with_config(CONFIG);
+    job.dns.set_addresses(&LOAD_BALANCERS[1..]).unwrap();
+    // The zone's TTL is 2 s.
+    let backends = |job: &Job| job.json(&["route", "show", INTERNAL_NAME])["route"]["backends"].to_string();
+    xtask::testbed::process::until("the old address to go", std::time::Duration::from_secs(15), || {
+        Ok(!backends(&job).contains("203.0.113.7"))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", backends(&job), job.agent.log_tail()));
+    assert!((0..6).all(|_| greeted_by(&job, INTERNAL_NAME) == "lb2"));
+    // The resolver falls silent: the last good address stays.
+    job.dns.stop().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(greeted_by(&job, INTERNAL_NAME), "lb2");
+}
+
+#[test]
+fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
+    let mut job = Job::with_config(CONFIG);
+    let more = format!("{CONFIG}\n[[routes]]\nsource = \"git.internal.company.net\"\ndestination = \"203.0.113.8\"\n");
+    job.agent.write_config(&more).unwrap();
+    job.agent.sighup().unwrap();
+    let serves =
+        |job: &Job, name: &str| job.executor.run(&format!("curl -sS --max-time 2 http://{name}:8080/"), LIMIT).unwrap().stdout == "lb2\n";
+    xtask::testbed::process::until("the new route to serve", std::time::Duration::from_secs(10), || {
+        Ok(serves(&job, "git.internal.company.net"))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
+    job.agent.write_config("[[routes]]\nsorce = \"x\"\n").unwrap();
+    job.agent.sighup().unwrap();
+    xtask::testbed::process::until("status to say that the file is broken", std::time::Duration::from_secs(10), || {
+        Ok(job.cli(&["status"]).status.code() == Some(1))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
+    assert!(serves(&job, "git.internal.company.net"));
+}

@@ -1,0 +1,163 @@
+//! What goes wrong at the start: a clear error, the documented exit code, and nothing left attached or half made.
+
+use std::time::Duration;
+
+use xtask::testbed::{
+    ExecutorOptions, Rig,
+    agent::{AgentOptions, CAPABILITIES, CONFIG_PATH, keep_capabilities},
+    process::{self, Finished},
+};
+
+use crate::rig::{Job, LIMIT, binary};
+
+const CONFIG: &str = "[[routes]]\nsource = \"a.internal.company.net\"\ndestination = \"203.0.113.7\"\n";
+
+/// A node without an agent.
+struct Node {
+    rig: Rig,
+}
+
+impl Node {
+    fn new(config: &str) -> Self {
+        let rig = Rig::new().unwrap();
+        rig.node.place().write(CONFIG_PATH, config).unwrap();
+        Self { rig }
+    }
+
+    /// `redirector run`, which is expected to end by itself.
+    fn run(&self, capabilities: &[u32]) -> Finished {
+        let mut command = self.rig.node.place().command(binary());
+        command.arg("run");
+        keep_capabilities(&mut command, capabilities);
+        process::finish(command, Duration::from_secs(20)).unwrap()
+    }
+
+    /// After a shell line in the node's namespaces.
+    fn run_after(&self, line: &str) -> Finished {
+        self.rig.node.place().run(&format!("{line} && exec {} run", binary().display()), Duration::from_secs(20)).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self) {
+        let left = self.rig.node.place().run("ls -A /sys/fs/bpf/redirector /run/redirector 2>/dev/null | grep -v -e : -e '^$' -e '^agent.lock$'; ip route show type unreachable; ip -o addr show lo | grep redirector", LIMIT).unwrap();
+        assert_eq!(left.stdout, "", "something was left behind");
+    }
+}
+
+#[track_caller]
+fn assert_ends(finished: &Finished, code: i32, words: &[&str]) {
+    assert_eq!(finished.status.code(), Some(code), "{}", finished.text());
+    for word in words {
+        assert!(finished.stderr.contains(word), "`{word}` is not said:\n{}", finished.text());
+    }
+}
+
+#[test]
+fn a_wrong_configuration_names_file_line_key_and_remedy() {
+    let node = Node::new("[dns]\nlisten = [\"169.254.20.53\"]\nttll = 3\n[[routes]]\nsource = \"a.b\"\n");
+    assert_ends(&node.run(&CAPABILITIES), 2, &["redirector.toml:2", "redirector.toml:3", "did you mean `ttl`", "routes[0].destination"]);
+    node.assert_untouched();
+}
+
+#[test]
+fn a_missing_configuration_names_the_path_and_how_to_choose_another() {
+    let rig = Rig::new().unwrap();
+    let finished = rig.node.cli(binary(), &["run"]).unwrap();
+    assert_ends(&finished, 2, &[CONFIG_PATH, "--config"]);
+}
+
+#[test]
+fn each_missing_capability_is_named() {
+    const NET_BIND_SERVICE: u32 = CAPABILITIES[0];
+    const NET_ADMIN: u32 = CAPABILITIES[1];
+    const BPF: u32 = CAPABILITIES[2];
+    let node = Node::new(CONFIG);
+    assert_ends(&node.run(&[NET_BIND_SERVICE, NET_ADMIN]), 3, &["CAP_BPF"]);
+    node.assert_untouched();
+    assert_ends(&node.run(&[NET_BIND_SERVICE, BPF]), 3, &["CAP_NET_ADMIN"]);
+    node.assert_untouched();
+    assert_ends(&node.run(&[NET_ADMIN, BPF]), 3, &["CAP_NET_BIND_SERVICE"]);
+    node.assert_untouched();
+}
+
+#[test]
+fn a_host_without_cgroup2_or_bpffs_is_told_so() {
+    let node = Node::new(CONFIG);
+    let without = node.run_after("umount /sys/fs/cgroup && mount -t tmpfs none /sys/fs/cgroup");
+    assert_ends(&without, 3, &["cgroup2"]);
+    node.assert_untouched();
+    let node = Node::new(CONFIG);
+    assert_ends(&node.run_after("umount /sys/fs/bpf"), 3, &["bpf file system", "mount -t bpf"]);
+    node.assert_untouched();
+}
+
+#[test]
+fn a_kernel_that_is_too_old_is_told_by_check_and_run() {
+    let node = Node::new(CONFIG);
+    // The kernel tells this process, and its children, that it is a 2.6.
+    let old = |verb: &str| node.rig.node.place().run(&format!("setarch --uname-2.6 {} {verb}", binary().display()), LIMIT).unwrap();
+    let check = old("check");
+    assert_eq!(check.status.code(), Some(3), "{}", check.text());
+    assert!(check.stdout.contains("5.10"), "{}", check.text());
+    assert_ends(&old("run"), 3, &["5.10"]);
+    node.assert_untouched();
+}
+
+#[test]
+fn an_occupied_port_is_named_with_who_holds_it() {
+    let node = Node::new(CONFIG);
+    let mut holder = node.rig.node.place().command("/usr/bin/python3");
+    holder.args(["-c", "import socket, sys, time\ns = socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0', 53)); print('up', flush=True); time.sleep(60)"]);
+    holder.stdout(std::process::Stdio::piped());
+    let mut holder = holder.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line).unwrap();
+    assert_ends(&node.run(&CAPABILITIES), 1, &["169.254.20.53:53", "uses the port", "dns.listen"]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    node.assert_untouched();
+}
+
+#[test]
+fn a_second_agent_refuses_and_names_the_first() {
+    let job = Job::with_config(CONFIG);
+    let second = job.cli(&["run"]);
+    assert_ends(&second, 1, &[&job.agent.pid().to_string()]);
+    let status = job.cli(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}", status.text());
+}
+
+#[test]
+fn commands_without_an_agent_and_without_pins_say_so() {
+    let node = Node::new(CONFIG);
+    for arguments in [&["status"][..], &["route", "list"], &["unload"]] {
+        let finished = node.rig.node.cli(binary(), arguments).unwrap();
+        assert_eq!(finished.status.code(), Some(4), "{arguments:?}: {}", finished.text());
+    }
+    let usage = node.rig.node.cli(binary(), &["route", "ad"]).unwrap();
+    assert_eq!(usage.status.code(), Some(2), "{}", usage.text());
+}
+
+#[test]
+fn a_pool_that_the_host_routes_elsewhere_is_refused() {
+    let node = Node::new(CONFIG);
+    let finished = node.run_after("ip route add 198.18.0.0/16 via 203.0.113.1");
+    assert_ends(&finished, 2, &["198.18.0.0/16", "pool"]);
+    let left = node.rig.node.place().run("ls -A /sys/fs/bpf/redirector", LIMIT).unwrap();
+    assert!(!left.stdout.contains("v1"), "{}", left.text());
+}
+
+#[test]
+fn check_says_what_it_looked_at_and_ends_well_on_a_node_that_works() {
+    let node = Node::new(CONFIG);
+    let _executor = node.rig.executor(ExecutorOptions::pod("job")).unwrap();
+    let check = node.rig.node.cli(binary(), &["check"]).unwrap();
+    assert_eq!(check.status.code(), Some(0), "{}", check.text());
+    for word in ["kernel", "CAP_BPF", "cgroup2", "bpffs", "programs", "pool"] {
+        assert!(check.stdout.contains(word), "{word}: {}", check.text());
+    }
+    let json = node.rig.node.cli_json(binary(), &["check"]).unwrap();
+    assert!(json["checks"].as_array().is_some_and(|checks| checks.len() >= 8), "{json}");
+    node.assert_untouched();
+    let _ = AgentOptions::with_config(binary(), CONFIG);
+}

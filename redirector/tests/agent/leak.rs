@@ -1,0 +1,41 @@
+//! The leak guard: a connect to a VIP that no hook rewrites fails at once, and no packet leaves the node.
+
+use std::time::Instant;
+
+use xtask::testbed::{place::Place, process::Finished};
+
+use crate::rig::{Job, LIMIT};
+
+fn knock(place: &Place, vip: &str) -> (Finished, u128) {
+    let began = Instant::now();
+    let finished = place.run(&format!("curl -sS --connect-timeout 10 http://{vip}:443/"), LIMIT).unwrap();
+    (finished, began.elapsed().as_millis())
+}
+
+#[test]
+fn without_a_hook_a_connect_to_a_vip_fails_at_once_and_nothing_leaves_the_node() {
+    let job = Job::new();
+    let vip = job.vip();
+    // From a pod's network, from the node's own, and for TCP as well as UDP.
+    for place in [job.executor.outside(), job.rig.node.place()] {
+        let (finished, milliseconds) = knock(place, &vip);
+        assert_eq!(finished.status.code(), Some(7), "{}", finished.text());
+        assert!(milliseconds < 2000, "took {milliseconds} ms");
+        place.run(&format!("echo x > /dev/udp/{vip}/443"), LIMIT).unwrap();
+    }
+    assert_eq!(job.rig.customer.leaked_packets().unwrap(), 0);
+}
+
+#[test]
+fn the_guard_stays_when_the_agent_is_killed_and_goes_with_unload() {
+    let mut job = Job::new();
+    let routes = |job: &Job| job.rig.node.place().run("ip route show type unreachable", LIMIT).unwrap().stdout;
+    assert!(routes(&job).contains("198.18.0.0/16"), "{}", routes(&job));
+    job.agent.sigkill().unwrap();
+    assert!(routes(&job).contains("198.18.0.0/16"), "{}", routes(&job));
+    let unloaded = job.cli(&["unload"]);
+    assert!(unloaded.status.success(), "{}", unloaded.text());
+    assert_eq!(routes(&job), "");
+    let addresses = job.rig.node.place().run("ip -o addr show lo", LIMIT).unwrap().stdout;
+    assert!(!addresses.contains("169.254.20.53"), "{addresses}");
+}

@@ -1,0 +1,8 @@
+//! The whole product on the real kernel: the agent with exactly its three capabilities, real clients, a real registry behind real load balancers.
+
+mod change;
+mod clients;
+mod errors;
+mod leak;
+mod restart;
+mod rig;

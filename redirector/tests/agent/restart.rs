@@ -1,0 +1,84 @@
+//! The agent dies, is upgraded, or ends: connects notice nothing.
+
+use std::time::{Duration, Instant};
+
+use xtask::testbed::{client::LoadOptions, helper::Load};
+
+use crate::rig::Job;
+
+/// The documented route on the port of the load balancers' greeting servers.
+const CONFIG: &str = "\
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = \"artifactory.public.company.net\"
+";
+
+fn load(job: &Job, vip: &str, seconds: f64) -> Load {
+    let options = LoadOptions {
+        target: format!("{vip}:8080").parse().unwrap(),
+        rate: 1000,
+        seconds,
+        expect_peer: None,
+        expect_banner: vec!["lb1".into(), "lb2".into()],
+    };
+    Load::start(job.executor.place(), &options).unwrap()
+}
+
+#[test]
+fn killed_under_a_thousand_connects_a_second_none_fails_before_during_or_after_its_restart() {
+    let mut job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    let load = load(&job, &vip, 9.0);
+    std::thread::sleep(Duration::from_secs(2));
+    job.agent.sigkill().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let status = job.cli(&["status"]);
+    assert_eq!(status.status.code(), Some(1), "{}", status.text());
+    job.agent.restart().unwrap();
+    assert_eq!(job.vip(), vip);
+    let report = load.report().unwrap();
+    assert!(report.flawless(), "{report:?}\n{}", job.agent.log_tail());
+    assert_eq!(report.attempted, 9000);
+    assert_eq!(job.rig.customer.leaked_packets().unwrap(), 0);
+    let route = job.json(&["route", "show", "artifactory.internal.company.net"]);
+    let text = route.to_string();
+    assert!(text.contains("\"started\":9000") && text.contains("\"established\":9000"), "{text}");
+}
+
+#[test]
+fn sigterm_ends_the_agent_within_two_seconds_and_connects_go_on() {
+    let mut job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    let load = load(&job, &vip, 3.0);
+    std::thread::sleep(Duration::from_secs(1));
+    let began = Instant::now();
+    let ended = job.agent.sigterm().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
+    assert_eq!(ended.code(), Some(0), "{}", job.agent.log_tail());
+    let report = load.report().unwrap();
+    assert!(report.flawless(), "{report:?}");
+}
+
+#[test]
+fn every_vip_is_the_same_after_a_sigkill_and_after_a_sigterm() {
+    let mut job = Job::with_config(CONFIG);
+    for number in 0..20 {
+        let added = job.cli(&["route", "add", &format!("host{number}.internal.company.net"), "203.0.113.7"]);
+        assert!(added.status.success(), "{}", added.text());
+    }
+    let vips = |job: &Job| -> Vec<(String, String)> {
+        let listed = job.json(&["route", "list"]);
+        let routes = listed["routes"].as_array().unwrap_or_else(|| panic!("{listed}"));
+        routes
+            .iter()
+            .map(|route| (route["source"].as_str().unwrap().to_owned(), route["vip"]["ipv4"].as_str().unwrap().to_owned()))
+            .collect()
+    };
+    let before = vips(&job);
+    assert_eq!(before.len(), 21);
+    job.agent.restart().unwrap();
+    assert_eq!(vips(&job), before);
+    job.agent.sigterm().unwrap();
+    job.agent.restart().unwrap();
+    assert_eq!(vips(&job), before);
+}

@@ -1,0 +1,72 @@
+//! A customer, a node with the agent, and an executor.
+
+use std::{path::Path, time::Duration};
+
+use xtask::testbed::{
+    Executor, ExecutorOptions, Rig,
+    agent::{Agent, AgentOptions},
+    customer::INTERNAL_NAME,
+    dns_server::DnsServer,
+    load_balancer::LoadBalancer,
+    process::Finished,
+    registry::Registry,
+};
+
+/// Longest time for a client.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub(crate) fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_redirector"))
+}
+
+/// The main job: everything stands, and the agent serves the documented configuration.
+pub(crate) struct Job {
+    pub(crate) agent: Agent,
+    pub(crate) executor: Executor,
+    pub(crate) balancers: [LoadBalancer; 2],
+    pub(crate) dns: DnsServer,
+    // The namespaces live as long as their last user.
+    pub(crate) rig: Rig,
+}
+
+impl Job {
+    pub(crate) fn new() -> Self {
+        Self::with_config(&xtask::testbed::agent::documented_config().unwrap())
+    }
+
+    pub(crate) fn with_config(config: &str) -> Self {
+        let rig = Rig::new().unwrap();
+        let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
+        let dns = rig.customer.dns_server().unwrap();
+        let balancers = [1, 2].map(|number| rig.customer.load_balancer(number).unwrap());
+        let agent = Agent::start(&rig.node, AgentOptions::with_config(binary(), config)).unwrap();
+        Self { agent, executor, balancers, dns, rig }
+    }
+
+    /// The registry behind the load balancers. Keep it for as long as clients need it.
+    pub(crate) fn registry(&self) -> Registry {
+        self.rig.customer.registry().unwrap()
+    }
+
+    /// A line of shell in the executor, which must succeed; its output.
+    pub(crate) fn says(&self, line: &str) -> String {
+        let finished = self.executor.run(line, LIMIT).unwrap();
+        finished.success().unwrap_or_else(|error| panic!("{line}: {error:#}\nthe agent's log:\n{}", self.agent.log_tail())).stdout
+    }
+
+    /// The command line on the node.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Finished {
+        self.rig.node.cli(binary(), arguments).unwrap()
+    }
+
+    /// The command line with `-o json`.
+    pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        self.rig.node.cli_json(binary(), arguments).unwrap()
+    }
+
+    /// The VIP of the internal name, as the executor's resolver has it.
+    pub(crate) fn vip(&self) -> String {
+        self.says(&format!("getent ahostsv4 {INTERNAL_NAME} | head -n 1 | cut -d' ' -f1")).trim().to_owned()
+    }
+}
