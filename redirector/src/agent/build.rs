@@ -83,15 +83,16 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
 
     let (sockets, listen) = sockets(&config).await?;
+    if config.pool.guard {
+        host::guard(&config.pool).await?;
+    }
+    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    // Only now: it leaves a file behind.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
         own: listen.clone(),
         state_file: state("destinations.json"),
     })?;
-    if config.pool.guard {
-        host::guard(&config.pool).await?;
-    }
-    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
 
     let publisher = sockets.shim.as_ref().map(BoundShim::publisher);
     let mut live = Live::new(routes, leases, datapath, follower, publisher, config.pool.clone());
