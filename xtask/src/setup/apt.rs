@@ -101,7 +101,7 @@ fn install_once(packages: &[Package], names: &[&str]) -> anyhow::Result<()> {
     words.extend(names);
     let mut command = privileged(&words).with_context(|| format!("failed to install packages: `{}` would", by_hand(names)))?;
 
-    let step = Step::start(format!("installing {} packages by apt-get", names.len()));
+    let step = Step::start(format!("installing {} by apt-get", count(names.len())));
     let finished = exec::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
@@ -114,6 +114,11 @@ fn install_once(packages: &[Package], names: &[&str]) -> anyhow::Result<()> {
 /// The command that a person would type for the same.
 pub(crate) fn by_hand(names: &[&str]) -> String {
     format!("sudo apt-get install -y --no-install-recommends {}", names.join(" "))
+}
+
+/// `1 package`, `2 packages`.
+pub(crate) fn count(packages: usize) -> String {
+    format!("{packages} package{}", if packages == 1 { "" } else { "s" })
 }
 
 fn is_stale(error: &anyhow::Error) -> bool {
