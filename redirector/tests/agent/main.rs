@@ -4,5 +4,6 @@ mod change;
 mod clients;
 mod errors;
 mod leak;
+mod readme;
 mod restart;
 mod rig;
