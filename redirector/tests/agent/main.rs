@@ -3,6 +3,9 @@
 mod change;
 mod clients;
 mod errors;
+mod explain;
 mod leak;
 mod restart;
 mod rig;
+mod stage;
+mod verify;
