@@ -33,6 +33,12 @@ pub(crate) fn present() -> bool {
     exec::on_path("apt-get") && Path::new("/var/lib/dpkg").is_dir()
 }
 
+/// Whether the lists of the machine's sources were ever fetched; container images come without.
+pub(crate) fn has_lists() -> bool {
+    let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+    lists.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+}
+
 /// The packages that apt would find nothing for, as its lists stand.
 pub(crate) fn unknown<'a>(packages: &[&'a str]) -> anyhow::Result<Vec<&'a str>> {
     let output = exec::run(Command::new("apt-cache").arg("policy").args(packages).env("LC_ALL", "C"), |_| {})?;
