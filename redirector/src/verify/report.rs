@@ -159,3 +159,30 @@ pub struct Waypoint {
     /// What it is.
     pub detail: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Every code that a source file gives to a finding.
+    fn codes(source: &str) -> BTreeSet<String> {
+        let source: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");
+        let word = |rest: &str| rest.split('"').next().unwrap_or_default().to_owned();
+        let starts = ["Finding::new(\"", "Finding::note(\"", "code: \""];
+        starts.iter().flat_map(|start| source.split(start).skip(1).map(word).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn the_operators_page_has_every_code_and_no_other() {
+        let mut known = codes(include_str!("diagnose.rs"));
+        known.extend(codes(include_str!("explain.rs")));
+        known.insert("agent_silent".into());
+        let page = include_str!("../../../docs/operator.md");
+        let rows = page.lines().skip_while(|line| !line.starts_with("| code |")).skip(2).take_while(|line| line.starts_with('|'));
+        let told: BTreeSet<String> = rows
+            .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split(',').map(|code| code.trim().trim_matches('`').to_owned()))
+            .collect();
+        assert!(known.len() > 40, "{known:?}");
+        assert_eq!(told, known);
+    }
+}
