@@ -12,6 +12,7 @@
 //! | `program_log` | the programs' debug log |
 //! | `sys` | the bpf(2) commands that aya does not have |
 //! | `preflight` | what this kernel and these privileges allow, one by one |
+//! | `others` | whose programs are on our hooks besides ours |
 //! | `inspect` | the state from the pins alone, and removing them |
 
 mod blocks;
@@ -20,6 +21,7 @@ mod error;
 mod inspect;
 mod links;
 mod object;
+mod others;
 mod pins;
 mod preflight;
 mod program_log;
@@ -34,6 +36,7 @@ pub use cgroups::{Cgroup, cgroup2_mount, cgroups};
 pub use error::DatapathError;
 pub use inspect::{PinnedStatus, Removed, inspect, unload};
 pub use links::Attachment;
+pub use others::{OtherProgram, others};
 pub use preflight::{Check, Outcome, preflight};
 pub use program_log::ProgramLog;
 pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, SetAside, Status, Suspect};
