@@ -1,6 +1,6 @@
 //! Answering over UDP: one task reads and answers what is ours; what is not goes on in a task per query.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use super::{
     counters::Counters,
     exchange::Transport,
     respond::{self, Outcome, Question},
-    shim::Core,
+    shim::{Asker, Core},
     wire::Reply,
 };
 
@@ -29,9 +29,13 @@ pub(super) async fn serve(socket: UdpSocket, address: SocketAddr, core: Arc<Core
             () = stop.cancelled() => return Ok(()),
             ready = socket.readable() => ready?,
         }
+        let now = Instant::now();
         for _ in 0..BATCH {
             match socket.try_recv_from(&mut buffer) {
-                Ok((len, client)) => receive(&socket, &core, &buffer[..len], client, &mut reply),
+                Ok((len, client)) => {
+                    let asker = Asker { client: client.ip(), own: address.ip(), now };
+                    receive(&socket, &core, &buffer[..len], client, asker, &mut reply);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error for an earlier reply of ours, say. The socket itself is fine.
                 Err(error) => tracing::debug!(%address, %error, "failed to receive a DNS query"),
@@ -40,8 +44,8 @@ pub(super) async fn serve(socket: UdpSocket, address: SocketAddr, core: Arc<Core
     }
 }
 
-fn receive(socket: &Arc<UdpSocket>, core: &Arc<Core>, query: &[u8], client: SocketAddr, reply: &mut Reply) {
-    match core.decide(query, reply) {
+fn receive(socket: &Arc<UdpSocket>, core: &Arc<Core>, query: &[u8], client: SocketAddr, asker: Asker, reply: &mut Reply) {
+    match core.decide(query, asker, reply) {
         Outcome::Drop => {}
         // When the socket's send buffer is full the client asks again, as after any lost packet.
         Outcome::Reply(_) => {
@@ -55,7 +59,7 @@ fn receive(socket: &Arc<UdpSocket>, core: &Arc<Core>, query: &[u8], client: Sock
 }
 
 async fn forward(socket: Arc<UdpSocket>, core: Arc<Core>, query: Vec<u8>, question: Question, client: SocketAddr) {
-    let sent = match core.forwarder.forward(&query, &question, Transport::Udp).await {
+    let sent = match core.forwarder.forward(&query, &question, Transport::Udp, client.ip()).await {
         Ok(reply) => socket.send_to(&reply, client).await,
         Err(_) => {
             let mut reply = Reply::new();
