@@ -144,7 +144,7 @@ fn mount_root(mount: &Path) -> Option<String> {
         let mut fields = before.split(' ').skip(3);
         Some((fields.next()?.to_owned(), fields.next()?.into(), after.starts_with("cgroup2 ")))
     };
-    mounts.lines().filter_map(fields).filter(|(_, point, cgroup2)| *cgroup2 && point == mount).map(|(root, ..)| root).last()
+    mounts.lines().filter_map(fields).filter(|(_, point, cgroup2)| *cgroup2 && point == mount).map(|(root, ..)| root).next_back()
 }
 
 fn holds(cgroup: &Path, pid: u32) -> bool {
