@@ -3,6 +3,7 @@
 mod build;
 mod build_ebpf;
 mod exec;
+mod fuzz;
 mod image;
 mod lock;
 mod progress;
@@ -35,6 +36,8 @@ enum Verb {
     Demo(demo::Args),
     /// Run every check and test
     Test(test::Args),
+    /// Fuzz what reads DNS packets, with libFuzzer
+    Fuzz(fuzz::Args),
     /// Small programs that tests and the demo run inside executors
     #[command(hide = true)]
     Client(client::ClientArgs),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Image(args) => image::run(&args).map(|()| true),
         Verb::Demo(args) => show(args).map(|()| true),
         Verb::Test(args) => test::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),
         Verb::Client(args) => client::run(args).map(|()| true),
     };
     match outcome {
