@@ -3,6 +3,7 @@
 mod build;
 mod build_ebpf;
 mod exec;
+mod fuzz;
 mod image;
 mod lock;
 mod progress;
@@ -37,6 +38,8 @@ enum Verb {
     Bench(bench::Args),
     /// Run every check and test
     Test(test::Args),
+    /// Fuzz what reads DNS packets, with libFuzzer
+    Fuzz(fuzz::Args),
     /// Small programs that tests and the demo run inside executors
     #[command(hide = true)]
     Client(client::ClientArgs),
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => show(args).map(|()| true),
         Verb::Bench(args) => measure(&args).map(|()| true),
         Verb::Test(args) => test::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),
         Verb::Client(args) => client::run(args).map(|()| true),
     };
     match outcome {

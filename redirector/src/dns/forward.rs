@@ -23,6 +23,7 @@ use super::{
     limits::Limits,
     quota::Shares,
     respond::Question,
+    sockets::Sockets,
     upstreams::{Candidates, Upstream, Upstreams},
     wire::{Header, rcode},
 };
@@ -55,12 +56,12 @@ impl Forwarder {
         Self { upstreams: ArcSwap::from_pointee(upstreams), counters, slots, shares, answered: AtomicBool::new(false) }
     }
 
-    /// The upstream's reply under the client's ID.
+    /// The upstream's reply under the client's ID. The sockets are those of the runtime that this runs on.
     pub(super) async fn forward(
         &self,
         query: &[u8],
         question: &Question,
-        transport: Transport,
+        (transport, sockets): (Transport, &Sockets),
         client: IpAddr,
     ) -> Result<Vec<u8>, Unanswered> {
         let share = self.shares.take(client);
@@ -72,7 +73,7 @@ impl Forwarder {
             Counters::count(&self.counters.servfail);
             return Err(Unanswered);
         };
-        let exchange = Exchange { query, question, counters: &self.counters };
+        let exchange = Exchange { query, question, counters: &self.counters, sockets };
         let upstreams = self.upstreams.load_full();
         let mut race = Race { exchange: &exchange, transport, last_resort: None };
         let in_time = tokio::time::timeout(BUDGET, race.run(upstreams.candidates())).await;
@@ -93,8 +94,8 @@ impl Forwarder {
     pub(super) async fn first_contact(&self) {
         const QUERY: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
         let question = Question { end: QUERY.len(), payload: 512 };
-        let uncounted = Counters::default();
-        let exchange = Exchange { query: &QUERY, question: &question, counters: &uncounted };
+        let (uncounted, sockets) = (Counters::default(), Sockets::default());
+        let exchange = Exchange { query: &QUERY, question: &question, counters: &uncounted, sockets: &sockets };
         loop {
             let upstreams = self.upstreams.load_full();
             if self.answered.load(Relaxed) {
@@ -224,10 +225,12 @@ mod tests {
         let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01x\0\0\x01\0\x01";
         let question = Question { end: query.len(), payload: 512 };
         let client = IpAddr::from([10, 0, 0, 1]);
-        let first = forwarder.forward(query, &question, Transport::Udp, client);
+        let sockets = Sockets::default();
+        let over = (Transport::Udp, &sockets);
+        let first = forwarder.forward(query, &question, over, client);
         tokio::pin!(first);
         assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(), "it waits for the upstream");
-        assert_eq!(forwarder.forward(query, &question, Transport::Udp, client).await, Err(Unanswered));
+        assert_eq!(forwarder.forward(query, &question, over, client).await, Err(Unanswered));
         assert_eq!((counters.snapshot().overloaded, counters.snapshot().servfail), (1, 1));
     }
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod answers;
+mod batch;
 mod bind;
 mod counters;
 mod exchange;
@@ -15,6 +16,7 @@ mod limits;
 mod quota;
 mod respond;
 mod shim;
+mod sockets;
 mod tcp;
 mod udp;
 mod upstreams;
@@ -23,7 +25,8 @@ mod wire;
 pub use answers::{Answer, Answers, Vip};
 pub use bind::BindError;
 pub use counters::DnsCounters;
+pub use exchange::fits;
 pub use holder::Holder;
-pub use respond::{Kind, Outcome, Question, Terms, answer};
+pub use respond::{Kind, Outcome, Question, Terms, answer, refuse};
 pub use shim::{BoundShim, Publisher, ShimSettings, bind};
 pub use wire::Reply;

@@ -103,7 +103,7 @@ pub fn answer(query: &[u8], answers: &Answers, terms: Terms, reply: &mut Reply) 
 }
 
 /// Writes REFUSED, which is never longer than the query: the header, its question if it can be read, an OPT record if it had one.
-pub(super) fn refuse(query: &[u8], reply: &mut Reply) -> Outcome {
+pub fn refuse(query: &[u8], reply: &mut Reply) -> Outcome {
     reply.clear();
     let Some(header) = Header::read(query).filter(|header| !header.is_response()) else { return Outcome::Drop };
     let question = if header.counts[0] == 1 { RawQuestion::read(query).ok() } else { None };

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// How long a query that is being forwarded may go on after the shim was told to stop.
-const DRAIN: Duration = Duration::from_secs(1);
+pub(super) const DRAIN: Duration = Duration::from_secs(1);
 
 /// What the shim needs to know.
 #[derive(Clone, Debug)]
@@ -172,7 +172,8 @@ impl BoundShim {
         let _stop = stop.clone().drop_guard();
         let mut sockets = JoinSet::new();
         for Listener { address, udp, tcp } in self.listeners {
-            sockets.spawn(udp::serve(udp, address, Arc::clone(&self.core), stop.clone()));
+            let (core, stopped) = (Arc::clone(&self.core), stop.clone());
+            sockets.spawn_blocking(move || udp::run(udp, address, &core, &stopped));
             sockets.spawn(tcp::serve(tcp, address, Arc::clone(&self.core), stop.clone()));
         }
         let (core, quiet) = (Arc::clone(&self.core), stop.clone());

@@ -22,6 +22,7 @@ use super::{
     exchange::{Transport, framed},
     respond::{self, Outcome, Question},
     shim::{Asker, Core},
+    sockets::Sockets,
     wire::Reply,
 };
 
@@ -125,7 +126,7 @@ impl Connection {
 
 /// The upstream's reply, or SERVFAIL.
 async fn forward(core: &Core, query: Vec<u8>, question: Question, client: IpAddr) -> Vec<u8> {
-    match core.forwarder.forward(&query, &question, Transport::Tcp, client).await {
+    match core.forwarder.forward(&query, &question, (Transport::Tcp, &Sockets::default()), client).await {
         Ok(reply) => reply,
         Err(_) => {
             let mut reply = Reply::new();
