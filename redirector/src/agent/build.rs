@@ -91,8 +91,9 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     if config.pool.guard {
         host::guard(&config.pool).await?;
     }
-    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    let mut datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
 
+    datapath.set_connect_timeout(config.health.connect_timeout)?;
     let publisher = sockets.shim.as_ref().map(BoundShim::publisher);
     let mut live = Live::new(routes, leases, datapath, follower, publisher, config.pool.clone());
     live.lease_all()?;
