@@ -79,10 +79,7 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             if hook.vip6 {
                 origin.marks |= Origin::MARK_VIP6;
             }
-            match choice.address.as_mapped() {
-                Some(backend) => log_redirected(ctx, index, port, backend, choice.port),
-                None => log_redirected6(ctx, index, port, choice.id, choice.port),
-            }
+            log_redirected(ctx, index, port, choice.id, choice.port);
             options::hurry(ctx, origin, choice.another);
             count_start(index, &choice);
             if !choice.source.is_unspecified() && !(hook.bind)(choice.source) {
@@ -118,7 +115,7 @@ fn record(ctx: &SockAddrContext, index: u32, port: PortBe, choice: &Choice) -> O
     origin.backend_id = choice.id.0;
     origin.vip_port = port;
     origin.backend_port = choice.port;
-    origin.idle_seconds = choice.idle_seconds;
+    origin.idle_seconds = choice.idle_seconds as u16;
     origin.phase = Origin::PHASE_CHOSEN;
     // Whether the socket has a retransmission count of ours stays known.
     origin.marks &= Origin::MARK_HURRIED;
@@ -161,13 +158,8 @@ fn refuse(index: u32) -> i32 {
 // corrupt spilled pointer on stack". The levels are known at load; at `info` nothing of the bodies is left.
 
 #[inline(never)]
-fn log_redirected(ctx: &SockAddrContext, vip: u32, port: PortBe, backend: Ip4Be, backend_port: PortBe) {
-    debug!(ctx, "vip {} port {} goes to {:i} port {}", vip, port.get(), backend.number(), backend_port.get());
-}
-
-#[inline(never)]
-fn log_redirected6(ctx: &SockAddrContext, vip: u32, port: PortBe, backend: BackendId, backend_port: PortBe) {
-    debug!(ctx, "vip {} port {} goes to IPv6 backend number {} port {}", vip, port.get(), backend.0, backend_port.get());
+fn log_redirected(ctx: &SockAddrContext, vip: u32, port: PortBe, backend: BackendId, backend_port: PortBe) {
+    debug!(ctx, "vip {} port {} goes to backend number {} port {}", vip, port.get(), backend.0, backend_port.get());
 }
 
 #[inline(never)]

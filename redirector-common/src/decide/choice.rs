@@ -36,11 +36,14 @@ pub struct Choice {
     pub desperate: bool,
     /// The route has another one that is eligible.
     pub another: bool,
-    /// The load balancer's idle time-out in seconds; 0: none is known.
-    pub idle_seconds: u16,
+    /// The load balancer's idle time-out in seconds; 0: none is known. Wide enough to leave no padding: where the compiler keeps this on the stack
+    /// and copies it whole, the verifier refuses to read bytes that nobody wrote without CAP_PERFMON ("invalid read from stack off -40+0 size 8").
+    pub idle_seconds: u32,
     /// The address to connect from, of the same family; `::` leaves it to the kernel.
     pub source: Ip6Be,
 }
+
+const _: () = assert!(size_of::<Choice>() == 44, "padding");
 
 /// The backends of one family in a block.
 #[derive(Clone, Copy)]

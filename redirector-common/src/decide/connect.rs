@@ -146,7 +146,7 @@ pub fn connect(tables: &impl Tables, index: u32, client: Client) -> Verdict {
 
 /// What a block's options come to for one connect.
 struct Extra {
-    idle_seconds: u16,
+    idle_seconds: u32,
     source: Ip6Be,
 }
 
@@ -160,11 +160,11 @@ fn options(tables: &impl Tables, entry: RouteEntry, index: u32, (families, four)
     };
     let (before, count) = if four { (0, options.sources4) } else { (options.sources4, options.sources6) };
     let Some(turn) = tables.turn(index).checked_rem(u32::from(count)) else {
-        return Lookup::Found(Extra { idle_seconds: options.idle_seconds, source: Ip6Be::default() });
+        return Lookup::Found(Extra { idle_seconds: u32::from(options.idle_seconds), source: Ip6Be::default() });
     };
     match tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn)) {
         Some(slot) if slot.generation() == entry.generation => {
-            Lookup::Found(Extra { idle_seconds: options.idle_seconds, source: address(tables, families, slot) })
+            Lookup::Found(Extra { idle_seconds: u32::from(options.idle_seconds), source: address(tables, families, slot) })
         }
         _ => Lookup::Stale,
     }
