@@ -1,7 +1,6 @@
 //! `connect4` and `connect6`: TCP to the pool gets a backend; everything else is left alone.
 
 use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
-use aya_log_ebpf::debug;
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::BackendId,
@@ -70,8 +69,9 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
         Some(origin) => origin.id(),
         None => BackendId::NONE,
     };
-    match decide::connect(&KernelTables, index, Client { port, families: hook.families, last }) {
-        Verdict::Redirect(choice) => {
+    let mut choice = Choice::default();
+    match decide::connect(&KernelTables, index, Client { port, families: hook.families, last }, &mut choice) {
+        Verdict::Redirect => {
             if let Some(previous) = previous {
                 release::settle(previous);
             }
@@ -79,7 +79,6 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             if hook.vip6 {
                 origin.marks |= Origin::MARK_VIP6;
             }
-            log_redirected(ctx, index, port, choice.id, choice.port);
             options::hurry(ctx, origin, choice.another);
             count_start(index, &choice);
             if !choice.source.is_unspecified() && !(hook.bind)(choice.source) {
@@ -89,10 +88,7 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             addr.set_port(choice.port);
             ALLOW
         }
-        Verdict::Refuse => {
-            log_refused(ctx, index, port);
-            refuse(index)
-        }
+        Verdict::Refuse => refuse(index),
         Verdict::Pass => {
             if let Some(stats) = maps::route_stats(index) {
                 maps::add(&mut stats.passed, 1);
@@ -115,7 +111,7 @@ fn record(ctx: &SockAddrContext, index: u32, port: PortBe, choice: &Choice) -> O
     origin.backend_id = choice.id.0;
     origin.vip_port = port;
     origin.backend_port = choice.port;
-    origin.idle_seconds = choice.idle_seconds as u16;
+    origin.idle_seconds = choice.idle_seconds;
     origin.phase = Origin::PHASE_CHOSEN;
     // Whether the socket has a retransmission count of ours stays known.
     origin.marks &= Origin::MARK_HURRIED;
@@ -152,17 +148,4 @@ fn refuse(index: u32) -> i32 {
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }
     DENY
-}
-
-// A message needs stack of its own: in the caller's frame the compiler reuses slots, and without CAP_PERFMON the verifier (6.18) says "attempt to
-// corrupt spilled pointer on stack". The levels are known at load; at `info` nothing of the bodies is left.
-
-#[inline(never)]
-fn log_redirected(ctx: &SockAddrContext, vip: u32, port: PortBe, backend: BackendId, backend_port: PortBe) {
-    debug!(ctx, "vip {} port {} goes to backend number {} port {}", vip, port.get(), backend.0, backend_port.get());
-}
-
-#[inline(never)]
-fn log_refused(ctx: &SockAddrContext, vip: u32, port: PortBe) {
-    debug!(ctx, "vip {} port {} is refused", vip, port.get());
 }

@@ -127,7 +127,7 @@ fn the_programs_log_their_decisions_at_the_debug_level_and_only_there() {
         let greeted = executor.run(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"), LIMIT).unwrap();
         assert_eq!(greeted.stdout, "lb1\n", "{}", greeted.text());
         std::thread::sleep(std::time::Duration::from_millis(300));
-        agent.log().lines().filter(|line| line.contains("goes to backend number 1 port 8080")).count()
+        agent.log().lines().filter(|line| line.contains("is connected to backend number 1")).count()
     };
     assert_eq!((decisions("debug"), decisions("info")), (1, 0));
 }
