@@ -69,8 +69,9 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
         Some(origin) => origin.id(),
         None => BackendId::NONE,
     };
-    match decide::connect(&KernelTables, index, Client { port, families: hook.families, last }) {
-        Verdict::Redirect(choice) => {
+    let mut choice = Choice::default();
+    match decide::connect(&KernelTables, index, Client { port, families: hook.families, last }, &mut choice) {
+        Verdict::Redirect => {
             if let Some(previous) = previous {
                 release::settle(previous);
             }

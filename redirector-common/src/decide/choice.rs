@@ -1,11 +1,11 @@
 //! Which backend a connect gets: uniform over the eligible ones of the right family, not the one that this socket tried last.
 
-use super::connect::{Lookup, Tables};
+use super::connect::{Client, Read, Tables};
 use crate::{
     abi::MAX_BACKENDS,
     addr::{Ip6Be, PortBe},
     backend::{BackendId, Health},
-    route::{RouteEntry, Slot},
+    route::{Options, RouteEntry, Slot},
 };
 
 /// Which addresses a connect can have.
@@ -63,39 +63,65 @@ impl Candidates {
         }
     }
 
-    /// One of them; nothing when the block was replaced meanwhile.
+    /// One of them. Another generation's when the block was replaced meanwhile.
     #[inline(always)]
-    fn get(self, tables: &impl Tables, offset: u32) -> Option<Slot> {
-        tables.slot(self.first.wrapping_add(offset)).filter(|slot| slot.generation() == self.generation)
+    fn get(self, tables: &impl Tables, offset: u32) -> Slot {
+        let slot = tables.slot(self.first.wrapping_add(offset));
+        slot.unwrap_or(Slot::options(self.generation.wrapping_add(1), Options::default()))
     }
 }
 
-/// Picks a backend of `entry`, avoiding `last` while another one is eligible. Port, idle time-out and source are left for the caller to fill in.
+/// Fills `choice` with a backend of `entry`, avoiding `last` while another one is eligible. Port, idle time-out and source are left for the caller to fill in.
 ///
 /// A first draw is taken as it is when it is eligible: with all healthy, that is one random number and a look at its neighbour, which tells
 /// that there is another. Otherwise the eligible ones are counted and, if the first draw was none, one of them is drawn; together the two draws are
 /// uniform over the eligible.
+///
+/// The result goes to a place that is initialised, not into an enum: parts of an enum that are not set make the compiler copy undefined stack,
+/// "invalid read from stack off -40+0 size 8" without CAP_PERFMON (6.18).
 #[inline(always)]
-pub fn choose(tables: &impl Tables, entry: RouteEntry, families: Families, last: BackendId) -> Lookup<Choice> {
+pub fn choose(tables: &impl Tables, entry: RouteEntry, client: Client, choice: &mut Choice) -> Read {
+    let Client { families, last, .. } = client;
     let candidates = Candidates::new(entry, families);
     let count = candidates.count;
     if count == 0 {
-        return Lookup::None;
+        return Read::None;
     }
     let drawn = if count == 1 { 0 } else { below(tables.random(), count) };
-    let Some(slot) = candidates.get(tables, drawn) else { return Lookup::Stale };
+    let slot = candidates.get(tables, drawn);
+    if slot.generation() != entry.generation {
+        return Read::Stale;
+    }
     let is_fine = slot.id().0 != last.0 && tables.health(slot.id()).0 == Health::HEALTHY.0;
     if is_fine {
         if count == 1 {
-            return Lookup::Found(chosen(address(tables, families, slot), slot.id(), false, false));
+            return chosen(tables, families, slot, choice);
         }
         let next = if drawn + 1 == count { 0 } else { drawn + 1 };
-        let Some(neighbour) = candidates.get(tables, next) else { return Lookup::Stale };
+        let neighbour = candidates.get(tables, next);
+        if neighbour.generation() != entry.generation {
+            return Read::Stale;
+        }
         if tables.health(neighbour.id()).0 == Health::HEALTHY.0 {
-            return Lookup::Found(chosen(address(tables, families, slot), slot.id(), false, true));
+            choice.another = true;
+            return chosen(tables, families, slot, choice);
         }
     }
-    survey(tables, candidates, families, (last, slot))
+    survey(tables, candidates, (families, last, slot), choice)
+}
+
+/// Fills `choice` with a backend of `entry`, whatever its health.
+#[inline(always)]
+pub(super) fn any(tables: &impl Tables, entry: RouteEntry, client: Client, choice: &mut Choice) -> Read {
+    let candidates = Candidates::new(entry, client.families);
+    if candidates.count == 0 {
+        return Read::None;
+    }
+    let slot = candidates.get(tables, below(tables.random(), candidates.count));
+    if slot.generation() != entry.generation {
+        return Read::Stale;
+    }
+    chosen(tables, client.families, slot, choice)
 }
 
 /// Enough bits for a count of [`MAX_BACKENDS`].
@@ -103,19 +129,24 @@ const COUNT_MASK: u32 = 2 * MAX_BACKENDS as u32 - 1;
 
 /// The second draw, over the eligible ones only. `drawn` stands if it is one of them, and is taken if there is none.
 #[inline(always)]
-fn survey(tables: &impl Tables, candidates: Candidates, families: Families, (last, drawn): (BackendId, Slot)) -> Lookup<Choice> {
+fn survey(tables: &impl Tables, candidates: Candidates, asked: (Families, BackendId, Slot), choice: &mut Choice) -> Read {
+    let (families, last, drawn) = asked;
     let now = tables.now_ns();
     // The verifier must not know that this is 0, or each count makes a state of its own and it gives up on the loop: "BPF program is too
     // large. Processed 1000001 insn" (6.18). Nobody has the number NONE, so its health is 0, but only we know. A count that starts unknown and
     // is masked is the same state in every round.
-    let mut eligible = tables.health(BackendId::NONE).0 as u32 & COUNT_MASK;
-    let mut pick = Slot::default();
+    let zero = tables.health(BackendId::NONE).0 as u32;
+    let mut eligible = zero & COUNT_MASK;
+    let mut pick = drawn;
     let mut retry = Slot::default();
     for offset in 0..MAX_BACKENDS as u32 {
         if offset >= candidates.count {
             break;
         }
-        let Some(slot) = candidates.get(tables, offset) else { return Lookup::Stale };
+        let slot = candidates.get(tables, offset);
+        if slot.generation() != candidates.generation {
+            return Read::Stale;
+        }
         if tables.health(slot.id()).is_set_aside(now) {
             continue;
         }
@@ -129,7 +160,7 @@ fn survey(tables: &impl Tables, candidates: Candidates, families: Families, (las
             pick = slot;
         }
     }
-    let another = eligible > 1 || eligible == 1 && retry.tag != 0;
+    choice.another = eligible > 1 || eligible == 1 && retry.tag != 0;
     let stands = drawn.id().0 != last.0 && !tables.health(drawn.id()).is_set_aside(now);
     let slot = if stands {
         drawn
@@ -140,13 +171,15 @@ fn survey(tables: &impl Tables, candidates: Candidates, families: Families, (las
     } else {
         drawn
     };
-    let desperate = !stands && eligible == 0 && retry.tag == 0;
-    Lookup::Found(chosen(address(tables, families, slot), slot.id(), desperate, another))
+    choice.desperate = !stands && eligible == 0 && retry.tag == 0;
+    chosen(tables, families, slot, choice)
 }
 
 #[inline(always)]
-fn chosen(address: Ip6Be, id: BackendId, desperate: bool, another: bool) -> Choice {
-    Choice { id, address, desperate, another, ..Choice::default() }
+fn chosen(tables: &impl Tables, families: Families, slot: Slot, choice: &mut Choice) -> Read {
+    choice.id = slot.id();
+    choice.address = address(tables, families, slot);
+    Read::Done
 }
 
 /// The address in a slot of a backend or a source. For an `AF_INET` socket there is one kind only, and the programs are shorter.
@@ -170,7 +203,7 @@ pub(super) mod test_tables {
 
     use super::*;
 
-    use crate::{addr::Ip4Be, route::Options};
+    use crate::addr::Ip4Be;
 
     const SLOTS: usize = 256;
 
@@ -320,12 +353,18 @@ mod tests {
         let mut counts = BTreeMap::new();
         let mut desperate = 0;
         for _ in 0..DRAWS {
-            let Lookup::Found(choice) = choose(tables, entry, families, BackendId(last)) else { panic!("no backend") };
+            let choice = choice(tables, entry, families, last).expect("a backend");
             assert_eq!(choice.address, TestTables::address(choice.id.0));
             *counts.entry(choice.id.0).or_insert(0) += 1;
             desperate += u32::from(choice.desperate);
         }
         (counts, desperate)
+    }
+
+    fn choice(tables: &TestTables, entry: RouteEntry, families: Families, last: u32) -> Option<Choice> {
+        let mut choice = Choice::default();
+        let client = Client { port: PortBe::new(443), families, last: BackendId(last) };
+        (choose(tables, entry, client, &mut choice) == Read::Done).then_some(choice)
     }
 
     #[track_caller]
@@ -399,12 +438,8 @@ mod tests {
 
     fn another(tables: &TestTables, last: u32) -> bool {
         let entry = tables.route(VIP).expect("a route");
-        let choices: std::vec::Vec<bool> = (0..200)
-            .map(|_| match choose(tables, entry, Families::ONLY4, BackendId(last)) {
-                Lookup::Found(choice) => choice.another,
-                other => panic!("{other:?}"),
-            })
-            .collect();
+        let choices: std::vec::Vec<bool> =
+            (0..200).map(|_| choice(tables, entry, Families::ONLY4, last).expect("a backend").another).collect();
         assert!(choices.iter().all(|&another| another == choices[0]), "it depends on the draw");
         choices[0]
     }
@@ -448,8 +483,8 @@ mod tests {
         }
         assert_uniform(&draw_of(&four, dual6, 0).0, &[1, 2]);
         assert_uniform(&draw_of(&six, dual4, 0).0, &[101, 102]);
-        let none = |tables: &TestTables, families| choose(tables, tables.route(VIP).expect("a route"), families, BackendId::NONE);
-        assert_eq!(none(&four, only6), Lookup::None);
-        assert_eq!(none(&six, Families::ONLY4), Lookup::None);
+        let any = |tables: &TestTables, families| choice(tables, tables.route(VIP).expect("a route"), families, 0);
+        assert_eq!(any(&four, only6), None);
+        assert_eq!(any(&six, Families::ONLY4), None);
     }
 }

@@ -1,6 +1,6 @@
 //! What a connect to an address of the pool does.
 
-use super::choice::{Choice, Families, address, choose};
+use super::choice::{Choice, Families, address, any, choose};
 use crate::{
     abi::MAX_PORTS,
     addr::{Ip4Be, Ip6Be, PortBe},
@@ -84,29 +84,16 @@ pub trait Tables {
     fn random(&self) -> u32;
 }
 
-/// Goes round again when the block was replaced under the reader.
-macro_rules! or_again {
-    ($lookup:expr) => {
-        match $lookup {
-            Lookup::Stale => continue,
-            other => other,
-        }
-    };
-}
-
 /// What a connect does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to a backend.
-    Redirect(Choice),
+    /// It goes to the backend that was chosen.
+    Redirect,
     /// It is refused at once.
     Refuse,
     /// It is left alone, since the route says so.
     Pass,
 }
-
-/// A block can be replaced while it is read; the next read of the entry finds its successor. More than this many in a row do not happen.
-const READS: u32 = 2;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,88 +106,111 @@ pub struct Client {
     pub last: BackendId,
 }
 
-/// Decides a TCP connect to the pool's address `index`.
+/// Decides a TCP connect to the pool's address `index`. The backend, if it gets one, is put into `choice`.
 #[inline(always)]
-pub fn connect(tables: &impl Tables, index: u32, client: Client) -> Verdict {
-    let mut entry = RouteEntry::default();
-    for _ in 0..READS {
-        entry = match tables.route(index) {
-            Some(entry) if entry.is_present() => entry,
+pub fn connect(tables: &impl Tables, index: u32, client: Client, choice: &mut Choice) -> Verdict {
+    let entry = match tables.route(index) {
+        Some(entry) if entry.is_present() => entry,
+        _ => return Verdict::Refuse,
+    };
+    let mut read = attempt(tables, entry, (index, &client), choice);
+    if read == Read::Stale {
+        // The route's new block. No second look at anybody's health, which would double the verifier's work for what hardly ever happens.
+        read = match tables.route(index) {
+            Some(entry) if entry.is_present() => guess(tables, entry, &client, choice),
             _ => return Verdict::Refuse,
         };
-        let Lookup::Found(port) = or_again!(translate(tables, entry, client.port)) else { break };
-        let Lookup::Found(mut choice) = or_again!(choose(tables, entry, client.families, client.last)) else { break };
-        choice.port = port;
-        if entry.has_options() {
-            let Lookup::Found(extra) = or_again!(options(tables, entry, index, (client.families, choice.address.as_mapped().is_some())))
-            else {
-                break;
-            };
-            choice.idle_seconds = extra.idle_seconds;
-            choice.source = extra.source;
-        }
-        return Verdict::Redirect(choice);
     }
-    if entry.passes() { Verdict::Pass } else { Verdict::Refuse }
+    match read {
+        Read::Done => Verdict::Redirect,
+        _ if entry.passes() => Verdict::Pass,
+        _ => Verdict::Refuse,
+    }
 }
 
-/// What a block's options come to for one connect.
-struct Extra {
-    idle_seconds: u16,
-    source: Ip6Be,
-}
-
-/// The options, with the source address whose turn it is.
+/// A reading that takes any backend, from the source that the kernel chooses.
 #[inline(always)]
-fn options(tables: &impl Tables, entry: RouteEntry, index: u32, (families, four): (Families, bool)) -> Lookup<Extra> {
-    let at = entry.options_slot();
-    let options = match tables.slot(at) {
-        Some(slot) if slot.generation() == entry.generation => slot.as_options(),
-        _ => return Lookup::Stale,
-    };
-    let (before, count) = if four { (0, options.sources4) } else { (options.sources4, options.sources6) };
-    let Some(turn) = tables.turn(index).checked_rem(u32::from(count)) else {
-        return Lookup::Found(Extra { idle_seconds: options.idle_seconds, source: Ip6Be::default() });
-    };
-    match tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn)) {
-        Some(slot) if slot.generation() == entry.generation => {
-            Lookup::Found(Extra { idle_seconds: options.idle_seconds, source: address(tables, families, slot) })
-        }
-        _ => Lookup::Stale,
+fn guess(tables: &impl Tables, entry: RouteEntry, client: &Client, choice: &mut Choice) -> Read {
+    *choice = Choice::default();
+    let read = translate(tables, entry, client.port, choice);
+    if read != Read::Done {
+        return read;
     }
+    any(tables, entry, *client, choice)
 }
 
-/// What reading a block came to.
+/// One reading of a route's block: the port, the backend, the options.
+#[inline(always)]
+fn attempt(tables: &impl Tables, entry: RouteEntry, (index, client): (u32, &Client), choice: &mut Choice) -> Read {
+    let read = translate(tables, entry, client.port, choice);
+    if read != Read::Done {
+        return read;
+    }
+    let read = choose(tables, entry, *client, choice);
+    if read != Read::Done || !entry.has_options() {
+        return read;
+    }
+    options(tables, entry, (index, client.families), choice)
+}
+
+/// Reads the options, with the source address whose turn it is.
+#[inline(always)]
+fn options(tables: &impl Tables, entry: RouteEntry, (index, families): (u32, Families), choice: &mut Choice) -> Read {
+    let at = entry.options_slot();
+    let slot = tables.slot(at).unwrap_or_default();
+    if slot.generation() != entry.generation {
+        return Read::Stale;
+    }
+    let options = slot.as_options();
+    choice.idle_seconds = options.idle_seconds;
+    let four = choice.address.as_mapped().is_some();
+    let (before, count) = if four { (0, options.sources4) } else { (options.sources4, options.sources6) };
+    if count == 0 {
+        return Read::Done;
+    }
+    let turn = tables.turn(index) % u32::from(count);
+    let slot = tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn)).unwrap_or_default();
+    if slot.generation() != entry.generation {
+        return Read::Stale;
+    }
+    choice.source = address(tables, families, slot);
+    Read::Done
+}
+
+/// What reading a part of a block came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup<T> {
+#[repr(u32)]
+pub enum Read {
     /// It is there.
-    Found(T),
+    Done,
     /// It is not there.
     None,
     /// The block was replaced under the reader.
     Stale,
 }
 
-/// The destination's port for the client's `port`.
+/// Finds the destination's port for the client's `port`.
 #[inline(always)]
-fn translate(tables: &impl Tables, entry: RouteEntry, port: PortBe) -> Lookup<PortBe> {
+fn translate(tables: &impl Tables, entry: RouteEntry, port: PortBe, choice: &mut Choice) -> Read {
     if entry.ports == 0 {
-        return Lookup::Found(port);
+        choice.port = port;
+        return Read::Done;
     }
     for offset in 0..MAX_PORTS as u32 {
         if offset >= u32::from(entry.ports) {
-            return Lookup::None;
+            return Read::None;
         }
         match tables.slot(entry.first().wrapping_add(offset)) {
             Some(slot) if slot.generation() == entry.generation => {
                 if slot.client_port().0 == port.0 {
-                    return Lookup::Found(slot.destination_port());
+                    choice.port = slot.destination_port();
+                    return Read::Done;
                 }
             }
-            _ => return Lookup::Stale,
+            _ => return Read::Stale,
         }
     }
-    Lookup::None
+    Read::None
 }
 
 #[cfg(test)]
@@ -212,8 +222,17 @@ mod tests {
 
     const VIP: u32 = 7;
 
-    fn connect(tables: &TestTables, index: u32, port: PortBe, last: BackendId) -> Verdict {
-        super::connect(tables, index, Client { port, families: Families::ONLY4, last })
+    /// What an `AF_INET` socket gets: a choice, or none.
+    fn connect(tables: &TestTables, index: u32, port: PortBe, last: BackendId) -> Result<Choice, Verdict> {
+        connect_of(tables, index, Client { port, families: Families::ONLY4, last })
+    }
+
+    fn connect_of(tables: &TestTables, index: u32, client: Client) -> Result<Choice, Verdict> {
+        let mut choice = Choice::default();
+        match super::connect(tables, index, client, &mut choice) {
+            Verdict::Redirect => Ok(choice),
+            other => Err(other),
+        }
     }
 
     #[test]
@@ -229,14 +248,14 @@ mod tests {
 
     #[test]
     fn a_vip_without_a_route_is_refused() {
-        assert_eq!(connect(&TestTables::default(), VIP, PortBe::new(443), BackendId::NONE), Verdict::Refuse);
+        assert_eq!(connect(&TestTables::default(), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Refuse));
     }
 
     #[test]
     fn without_a_port_list_every_port_passes_unchanged() {
         let tables = TestTables::with_route(VIP, &[], &[1], 0);
         for port in [1, 443, 65535] {
-            let Verdict::Redirect(choice) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else { panic!("not redirected") };
+            let Ok(choice) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else { panic!("not redirected") };
             assert_eq!(choice.port.get(), port);
         }
     }
@@ -244,26 +263,26 @@ mod tests {
     #[test]
     fn a_listed_port_is_mapped_and_any_other_is_refused() {
         let tables = TestTables::with_route(VIP, &[(443, 443), (80, 8080)], &[1], 0);
-        let port = |asked| match connect(&tables, VIP, PortBe::new(asked), BackendId::NONE) {
-            Verdict::Redirect(choice) => Some(choice.port.get()),
-            _ => None,
-        };
+        let port = |asked| connect(&tables, VIP, PortBe::new(asked), BackendId::NONE).ok().map(|choice| choice.port.get());
         assert_eq!((port(443), port(80), port(8080), port(22)), (Some(443), Some(8080), None, None));
     }
 
     #[test]
     fn pass_leaves_alone_what_refuse_refuses() {
         let pass = RouteEntry::PASS;
-        assert_eq!(connect(&TestTables::with_route(VIP, &[(443, 443)], &[1], pass), VIP, PortBe::new(22), BackendId::NONE), Verdict::Pass);
-        assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], pass), VIP, PortBe::new(443), BackendId::NONE), Verdict::Pass);
-        assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], 0), VIP, PortBe::new(443), BackendId::NONE), Verdict::Refuse);
+        assert_eq!(
+            connect(&TestTables::with_route(VIP, &[(443, 443)], &[1], pass), VIP, PortBe::new(22), BackendId::NONE),
+            Err(Verdict::Pass)
+        );
+        assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], pass), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Pass));
+        assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], 0), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Refuse));
     }
 
     #[test]
     fn a_block_that_was_replaced_meanwhile_is_read_again() {
         let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
         tables.flip_after_first_read(VIP);
-        let Verdict::Redirect(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
+        let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
         assert_eq!(choice.address, TestTables::address(9));
     }
 
@@ -282,12 +301,10 @@ mod tests {
         let tables = TestTables::with_options(VIP, &[1, 101], 350, &[2, 3, 4, 102, 103]);
         let sources = |families| -> std::vec::Vec<Ip6Be> {
             let client = Client { port: PortBe::new(443), families, last: BackendId::NONE };
-            let source = |_| match super::connect(&tables, VIP, client) {
-                Verdict::Redirect(choice) => {
-                    assert_eq!(choice.idle_seconds, 350);
-                    choice.source
-                }
-                other => panic!("{other:?}"),
+            let source = |_| {
+                let choice = connect_of(&tables, VIP, client).expect("redirected");
+                assert_eq!(choice.idle_seconds, 350);
+                choice.source
             };
             (0..6).map(source).collect()
         };
@@ -296,7 +313,7 @@ mod tests {
         let [two, three] = [102, 103].map(TestTables::address);
         assert_eq!(sources(Families { six_first: true, both: true }), [three, two, three, two, three, two]);
         let tables = TestTables::with_options(VIP, &[1], 0, &[]);
-        let Verdict::Redirect(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
+        let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
         assert_eq!((choice.source, choice.idle_seconds), (Ip6Be::default(), 0));
     }
 }

@@ -5,5 +5,5 @@ mod connect;
 mod fate;
 
 pub use choice::{Choice, Families, choose};
-pub use connect::{Client, Pool4, Pool6, Tables, Verdict, connect};
+pub use connect::{Client, Pool4, Pool6, Read, Tables, Verdict, connect};
 pub use fate::{End, end_of_connect};
