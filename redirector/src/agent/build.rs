@@ -155,6 +155,9 @@ async fn take_back(config: &Config) {
     }
     if config.pool.guard {
         errors.extend(host::remove_guard(config.pool.ipv4).await.err());
+        if let Some(ipv6) = config.pool.ipv6 {
+            errors.extend(host::remove_guard(ipv6).await.err());
+        }
     }
     for error in errors {
         // Whoever may not add may not remove; the start's own error says it.

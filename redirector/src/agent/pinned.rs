@@ -59,7 +59,7 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path) -> api::DatapathInfo {
         abi: pinned.abi,
         pins: bpffs.to_owned(),
         pool_ipv4: pinned.pool.clone(),
-        pool_ipv6: None,
+        pool_ipv6: pinned.pool_ipv6.clone(),
         heartbeat_age_ms: pinned.heartbeat_age.map(view::milliseconds),
         programs: programs.into_iter().collect(),
         attachments,
@@ -69,7 +69,7 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path) -> api::DatapathInfo {
 fn routes(pinned: &PinnedStatus, names: &BTreeMap<u32, SourceName>) -> Vec<api::RouteView> {
     let base = pinned.pool.parse::<Ipv4Net>().map_or(0, |pool| pool.network().to_bits());
     let view = pinned.routes.iter().map(|route| {
-        let vip = vip(route.vip, base);
+        let vip = api::VipView { ipv6: route.vip6, ..vip(route.vip, base) };
         api::RouteView {
             source: names.get(&vip.index).cloned(),
             vip,

@@ -1,7 +1,7 @@
 //! `redirector unload`: takes everything away that the agent left in the kernel.
 
 use clap::Args;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{Context, Exit, block_on, env::Env, output::OutputArgs, place::Place};
@@ -68,12 +68,16 @@ async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Repor
         guard: None,
         addresses: vec![],
     };
-    let pinned: Option<Ipv4Net> = removed.pool.and_then(|pool| pool.parse().ok());
-    for pool in [pinned.unwrap_or(config.pool.ipv4), config.pool.ipv4] {
+    let pinned = removed.pool.into_iter().chain(removed.pool_ipv6).filter_map(|pool| pool.parse::<IpNet>().ok());
+    let configured = [IpNet::from(config.pool.ipv4)].into_iter().chain(config.pool.ipv6.map(IpNet::from));
+    let pools: std::collections::BTreeSet<IpNet> = pinned.chain(configured).collect();
+    let mut guards = Vec::new();
+    for pool in pools {
         if host::remove_guard(pool).await? {
-            report.guard = Some(pool.to_string());
+            guards.push(pool.to_string());
         }
     }
+    report.guard = (!guards.is_empty()).then(|| guards.join(", "));
     for listen in &config.dns.listen {
         if host::remove_address(listen.ip()).await? {
             report.addresses.push(listen.ip().to_string());

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{abi::ABI, addr::Ip6Be, agent::AgentState, backend::BackendId, names, route::RouteEntry};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ pub struct PinnedStatus {
     pub abi: u32,
     /// The pool of VIPs.
     pub pool: String,
+    /// The IPv6 pool, if there is one.
+    pub pool_ipv6: Option<String>,
     /// Process id of the agent that wrote last, in its own pid namespace.
     pub agent_pid: u32,
     /// Time since that agent's last sign of life; absent before the first.
@@ -62,6 +64,8 @@ pub struct Removed {
     pub cgroups: usize,
     /// The pool that was served, if the tables said it.
     pub pool: Option<String>,
+    /// The IPv6 pool that was served.
+    pub pool_ipv6: Option<String>,
 }
 
 /// Reads the pins below `bpffs`; nothing when there are none.
@@ -82,6 +86,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
     Ok(Some(PinnedStatus {
         abi: agent.abi,
         pool: pool_of(&agent).to_string(),
+        pool_ipv6: pool6_of(&agent).map(|net| net.to_string()),
         agent_pid: agent.pid,
         heartbeat_age: (agent.heartbeat_ns != 0).then(|| Duration::from_nanos(tables::monotonic_ns().saturating_sub(agent.heartbeat_ns))),
         attachments: links::attachments(&pins, |id| paths.get(&id).cloned()),
@@ -101,9 +106,13 @@ fn pool_of(agent: &AgentState) -> Ipv4Net {
     Ipv4Net::new_assert(agent.pool_base.octets().into(), agent.pool_prefix.min(32) as u8)
 }
 
-fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
+fn pool6_of(agent: &AgentState) -> Option<Ipv6Net> {
     let base = Some(agent.pool6_base).filter(|base| !base.is_unspecified())?;
-    Some(Ipv6Addr::from_bits(object::from_ip6(base).to_bits() | u128::from(index)))
+    Some(Ipv6Net::new_assert(object::from_ip6(base), 96 + agent.pool_prefix.min(32) as u8))
+}
+
+fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
+    Some(Ipv6Addr::from_bits(pool6_of(agent)?.network().to_bits() | u128::from(index)))
 }
 
 fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
@@ -163,7 +172,12 @@ fn cgroup_paths() -> HashMap<u64, PathBuf> {
 /// The first pin that can't be removed; those before it are gone.
 pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
     let pins = Pins::new(bpffs);
-    let mut removed = Removed { pool: agent_state(&pins).ok().flatten().map(|agent| pool_of(&agent).to_string()), ..Removed::default() };
+    let agent = agent_state(&pins).ok().flatten();
+    let mut removed = Removed {
+        pool: agent.as_ref().map(|agent| pool_of(agent).to_string()),
+        pool_ipv6: agent.as_ref().and_then(pool6_of).map(|net| net.to_string()),
+        ..Removed::default()
+    };
     for version in versions(bpffs) {
         for cgroup in pins::names_in(&version.join("links")) {
             let folder = version.join("links").join(cgroup);

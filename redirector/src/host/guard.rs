@@ -1,10 +1,11 @@
 //! The leak guard: an `unreachable` route for the pool, so that a connect which no hook rewrote fails at once instead of leaving the node.
 //! Rewriting happens before routing, so redirected connects never meet it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -26,39 +27,49 @@ pub enum Guard {
     Present,
 }
 
-/// Adds the guard route for the pool. Idempotent.
+/// Adds the guard routes for the pool, one for each family that it has. Idempotent.
 ///
 /// # Errors
 ///
 /// [`HostError::PoolIsRouted`] when the same prefix has somebody else's route, [`HostError::Netlink`] when the kernel refuses.
 pub async fn guard(pool: &Pool) -> Result<Guard, HostError> {
-    let pool = pool.ipv4.trunc();
+    let nets = nets(pool);
     with_netlink(async |handle| {
-        let existing: Vec<RouteMessage> = routes(&handle).await?.into_iter().filter(|route| destination(route) == Some(pool)).collect();
-        if existing.iter().any(is_ours) {
-            return Ok(Guard::Present);
+        let mut all = Guard::Present;
+        for net in nets {
+            if guard_one(&handle, net).await? == Guard::Added {
+                all = Guard::Added;
+            }
         }
-        if let Some(route) = existing.first() {
-            return Err(HostError::PoolIsRouted { pool: pool.to_string(), route: describe(route) });
-        }
-        let added = handle.route().add(message(pool)).execute().await;
-        added.map_err(|error| HostError::netlink(format!("add the guard route for {pool}"), error))?;
-        Ok(Guard::Added)
+        Ok(all)
     })
     .await
 }
 
-/// Removes the guard route. True when there was one; somebody else's route is left alone.
+async fn guard_one(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
+    let existing: Vec<RouteMessage> = routes(handle, net).await?.into_iter().filter(|route| destination(route) == Some(net)).collect();
+    if existing.iter().any(is_ours) {
+        return Ok(Guard::Present);
+    }
+    if let Some(route) = existing.first() {
+        return Err(HostError::PoolIsRouted { key: key(net), pool: net.to_string(), route: describe(route) });
+    }
+    let added = handle.route().add(message(net)).execute().await;
+    added.map_err(|error| HostError::netlink(format!("add the guard route for {net}"), error))?;
+    Ok(Guard::Added)
+}
+
+/// Removes the guard route for one range. True when there was one; somebody else's route is left alone.
 ///
 /// # Errors
 ///
 /// [`HostError::Netlink`] when the kernel refuses.
-pub async fn remove_guard(pool: Ipv4Net) -> Result<bool, HostError> {
-    let pool = pool.trunc();
-    with_netlink(async |handle| match handle.route().del(message(pool)).execute().await.map_err(to_io) {
+pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
+    let net = net.into().trunc();
+    with_netlink(async |handle| match handle.route().del(message(net)).execute().await.map_err(to_io) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-        Err(source) => Err(HostError::Netlink { action: format!("remove the guard route for {pool}"), source }),
+        Err(source) => Err(HostError::Netlink { action: format!("remove the guard route for {net}"), source }),
     })
     .await
 }
@@ -70,52 +81,81 @@ pub async fn remove_guard(pool: Ipv4Net) -> Result<bool, HostError> {
 ///
 /// [`HostError::Netlink`] when the routes can't be listed.
 pub async fn conflicts(pool: &Pool) -> Result<Vec<String>, HostError> {
-    let pool = pool.ipv4.trunc();
+    let nets = nets(pool);
     with_netlink(async |handle| {
-        let overlaps = |route: &RouteMessage| {
-            // The default route overlaps everything and is what the guard is for.
-            destination(route).is_some_and(|net| net.prefix_len() > 0 && (net.contains(&pool) || pool.contains(&net))) && !is_ours(route)
-        };
-        Ok(routes(&handle).await?.iter().filter(|route| overlaps(route)).map(describe).collect())
+        let mut conflicts = Vec::new();
+        for pool in nets {
+            let overlaps = |route: &&RouteMessage| {
+                // The default route overlaps everything and is what the guard is for.
+                destination(route).is_some_and(|net| net.prefix_len() > 0 && (net.contains(&pool) || pool.contains(&net)))
+                    && !is_ours(route)
+            };
+            conflicts.extend(routes(&handle, pool).await?.iter().filter(overlaps).map(describe));
+        }
+        Ok(conflicts)
     })
     .await
 }
 
-async fn routes(handle: &Handle) -> Result<Vec<RouteMessage>, HostError> {
-    let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+fn nets(pool: &Pool) -> Vec<IpNet> {
+    [IpNet::from(pool.ipv4)].into_iter().chain(pool.ipv6.map(IpNet::from)).map(|net| net.trunc()).collect()
+}
+
+fn key(net: IpNet) -> &'static str {
+    if net.addr().is_ipv4() { "ipv4" } else { "ipv6" }
+}
+
+/// The routes of `net`'s family.
+async fn routes(handle: &Handle, net: IpNet) -> Result<Vec<RouteMessage>, HostError> {
+    let all = match net {
+        IpNet::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        IpNet::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    };
     let listed: Result<Vec<RouteMessage>, _> = handle.route().get(all).execute().try_collect().await;
     let routes = listed.map_err(|error| HostError::netlink("list the routes of this host", error))?;
     // The local and broadcast routes of the host's own addresses stand in a table of their own.
     Ok(routes.into_iter().filter(|route| route.header.table != LOCAL_TABLE).collect())
 }
 
-fn message(pool: Ipv4Net) -> RouteMessage {
-    RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-        .destination_prefix(pool.network(), pool.prefix_len())
-        .kind(RouteType::Unreachable)
-        .protocol(RouteProtocol::from(PROTOCOL))
-        .build()
+fn message(net: IpNet) -> RouteMessage {
+    let (kind, protocol) = (RouteType::Unreachable, RouteProtocol::from(PROTOCOL));
+    match net {
+        IpNet::V4(net) => {
+            let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(net.network(), net.prefix_len());
+            builder.kind(kind).protocol(protocol).build()
+        }
+        IpNet::V6(net) => {
+            let builder = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len());
+            builder.kind(kind).protocol(protocol).build()
+        }
+    }
 }
 
 fn is_ours(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unreachable && u8::from(route.header.protocol) == PROTOCOL
 }
 
-fn destination(route: &RouteMessage) -> Option<Ipv4Net> {
+fn destination(route: &RouteMessage) -> Option<IpNet> {
     let address = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::from(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
         _ => None,
     });
-    match address {
-        Some(address) => Ipv4Net::new(address, route.header.destination_prefix_length).ok(),
-        None => Ipv4Net::new(std::net::Ipv4Addr::UNSPECIFIED, 0).ok().filter(|_| route.header.destination_prefix_length == 0),
-    }
+    let any = || match route.header.address_family {
+        AddressFamily::Inet => Some(Ipv4Addr::UNSPECIFIED.into()),
+        AddressFamily::Inet6 => Some(Ipv6Addr::UNSPECIFIED.into()),
+        _ => None,
+    };
+    let length = route.header.destination_prefix_length;
+    let address = address.or_else(|| any().filter(|_| length == 0))?;
+    IpNet::new(address, length).ok()
 }
 
 fn describe(route: &RouteMessage) -> String {
     let net = destination(route).map_or_else(|| "?".into(), |net| net.to_string());
     let gateway = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(format!(" via {}", IpAddr::V4(*address))),
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(format!(" via {address}")),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some(format!(" via {address}")),
         _ => None,
     });
     let kind = if route.header.kind == RouteType::Unicast { String::new() } else { format!("{:?} ", route.header.kind).to_lowercase() };

@@ -15,9 +15,11 @@ use rtnetlink::Handle;
 pub enum HostError {
     /// Somebody else routes the pool.
     #[error(
-        "`pool.ipv4 = \"{pool}\"` is routed by this host already ({route}): choose a pool that nothing uses, or set `pool.guard = false` if that route never leads out"
+        "`pool.{key} = \"{pool}\"` is routed by this host already ({route}): choose a pool that nothing uses, or set `pool.guard = false` if that route never leads out"
     )]
     PoolIsRouted {
+        /// Which of the pool's ranges: `ipv4` or `ipv6`.
+        key: &'static str,
         /// The pool.
         pool: String,
         /// The route that is in the way.

@@ -18,6 +18,8 @@ fn after_one_refusal_no_connect_starts_on_that_backend_until_it_is_due() {
     let mut bed = Bed::new();
     let _two = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS);
+    // Cargo may take longer than the set-aside to find that the load client is built.
+    xtask::testbed::helper::binary().unwrap();
     let began = Instant::now();
     let mut refused = 0;
     // Half of the connects meet the dead one, until one has.
@@ -25,13 +27,16 @@ fn after_one_refusal_no_connect_starts_on_that_backend_until_it_is_due() {
         refused += u32::from(bed.greeting(VIP, PORT) == "ECONNREFUSED");
     }
     assert_eq!(refused, 1);
-    // The first set-aside lasts 1 s; 500 connects take half of that.
+    // The first set-aside lasts 1 s, the second one 2 s, and 500 connects take half a second. On a busy machine they may begin so late that the
+    // backend is due again on the way: then one of them meets it, and no more.
     let report = bed.connects(500);
-    assert!(report.flawless(), "{report:?}");
+    let again = report.attempted - report.connected;
+    assert!(again <= 1 && report.wrong_peer == 0 && report.ungreeted.is_empty(), "{report:?}");
     assert_eq!(report.banners.keys().collect::<Vec<_>>(), ["two"]);
     let suspects = bed.datapath.set_aside().unwrap();
     assert_eq!(suspects.len(), 1);
-    assert_eq!((suspects[0].address, suspects[0].port, suspects[0].failures), (LOAD_BALANCERS[0].into(), PORT, 1));
+    assert_eq!((suspects[0].address, suspects[0].port), (LOAD_BALANCERS[0].into(), PORT));
+    assert_eq!(u64::from(suspects[0].failures), 1 + again);
     assert_balanced(&bed.counters());
 }
 

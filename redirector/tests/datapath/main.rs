@@ -5,6 +5,7 @@
 mod attach;
 mod connect;
 mod failure;
+mod ipv6;
 mod options;
 mod pins;
 mod rig;

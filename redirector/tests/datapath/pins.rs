@@ -141,3 +141,19 @@ fn preflight_finds_nothing_wrong_on_a_node_that_works() {
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(checks.iter().any(|check| check.name == "programs" && check.detail.starts_with("6 load")), "{checks:?}");
 }
+
+/// The verifier gives up at a million; each kernel counts differently, so there must be room.
+const MOST_INSTRUCTIONS: u32 = 400_000;
+
+#[test]
+fn the_verifiers_work_stays_far_below_its_limit() {
+    let bed = Bed::new();
+    let programs = bed.datapath.status().programs;
+    for program in &programs {
+        println!(
+            "{}: {:?} instructions verified, {} bytes of machine code",
+            program.name, program.verified_instructions, program.jited_bytes
+        );
+        assert!(program.verified_instructions.unwrap_or(0) < MOST_INSTRUCTIONS, "{programs:#?}");
+    }
+}

@@ -25,6 +25,7 @@ use xtask::testbed::{
 /// The route that the tests use, and its VIP.
 pub(crate) const INDEX: u32 = 7;
 pub(crate) const VIP: &str = "198.18.0.7";
+pub(crate) const VIP6: &str = "fd00:18::7";
 
 /// The port that the customer's servers listen on.
 pub(crate) const PORT: u16 = 8080;
@@ -109,7 +110,7 @@ pub(crate) fn put(ports: &[(u16, u16)], backends: &[Ipv4Addr]) -> Change {
 }
 
 pub(crate) fn settings() -> Settings {
-    let pool = Pool::new("198.18.0.0/16".parse().unwrap(), None, true).unwrap();
+    let pool = Pool::new("198.18.0.0/16".parse().unwrap(), Some("fd00:18::/112".parse().unwrap()), true).unwrap();
     Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool }
 }
 
