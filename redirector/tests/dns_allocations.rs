@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use redirector::dns::{Answers, Kind, Outcome, Reply, Vip, answer};
+use redirector::dns::{Answers, Kind, Outcome, Reply, Terms, Vip, answer};
 
 struct Counting;
 
@@ -53,6 +53,7 @@ fn deciding_about_a_query_allocates_nothing() {
     let sources = ["artifactory.internal.company.net", "*.internal.company.net"];
     let vips = (1..).map(|last| Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None });
     let answers = Answers::new(sources.map(|source| source.parse().expect("a source")).into_iter().zip(vips));
+    let terms = Terms { ttl: 30, real: false };
     let mut reply = Reply::new();
     let a_record = query("Artifactory.internal.company.net", 1);
     let no_data = query("x.y.internal.company.net", 28);
@@ -60,10 +61,10 @@ fn deciding_about_a_query_allocates_nothing() {
     let foreign = query("artifactory.internal.company.net.default.svc.cluster.local", 1);
     let count = allocations(|| {
         for _ in 0..100 {
-            assert_eq!(answer(&a_record, &answers, 30, &mut reply), Outcome::Reply(Kind::Answered));
-            assert_eq!(answer(&no_data, &answers, 30, &mut reply), Outcome::Reply(Kind::NoData));
-            assert_eq!(answer(&pointer, &answers, 30, &mut reply), Outcome::Reply(Kind::Answered));
-            assert!(matches!(answer(&foreign, &answers, 30, &mut reply), Outcome::Forward(_)));
+            assert_eq!(answer(&a_record, &answers, terms, &mut reply), Outcome::Reply(Kind::Answered));
+            assert_eq!(answer(&no_data, &answers, terms, &mut reply), Outcome::Reply(Kind::NoData));
+            assert_eq!(answer(&pointer, &answers, terms, &mut reply), Outcome::Reply(Kind::Answered));
+            assert!(matches!(answer(&foreign, &answers, terms, &mut reply), Outcome::Forward(_)));
         }
     });
     assert_eq!(count, 0);

@@ -3,6 +3,7 @@
 mod build;
 mod build_ebpf;
 mod exec;
+mod fuzz;
 mod image;
 mod lock;
 mod progress;
@@ -40,6 +41,8 @@ enum Verb {
     Vm(vm::Args),
     /// Run every check and test
     Test(test::Args),
+    /// Fuzz what reads DNS packets, with libFuzzer
+    Fuzz(fuzz::Args),
     /// Small programs that tests and the demo run inside executors
     #[command(hide = true)]
     Client(client::ClientArgs),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => measure(&args).map(|()| true),
         Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),
         Verb::Client(args) => client::run(args).map(|()| true),
     };
     match outcome {

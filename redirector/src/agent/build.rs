@@ -86,7 +86,8 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     if config.pool.guard {
         host::guard(&config.pool).await?;
     }
-    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    let mut datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    datapath.set_connect_timeout(config.health.connect_timeout)?;
     // Only now: it leaves a file behind.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
@@ -97,6 +98,9 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     let publisher = sockets.shim.as_ref().map(BoundShim::publisher);
     let mut live = Live::new(routes, leases, datapath, follower, publisher, config.pool.clone());
     live.lease_all()?;
+    live.real_addresses = !config.dns.real_address_clients.is_empty();
+    // Before anything is served: a source must not be asked of an upstream, which denies it.
+    live.publish();
     let now = jiff::Timestamp::now();
     let owner = Owner {
         live,
@@ -125,7 +129,7 @@ async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> 
     for address in &config.dns.listen {
         host::ensure_address(address.ip()).await?;
     }
-    let settings = ShimSettings { listen: config.dns.listen.clone(), upstreams: config.dns.upstreams.clone(), ttl: config.dns.ttl };
+    let settings = ShimSettings::from(&config.dns);
     let shim = if settings.listen.is_empty() { None } else { Some(dns::bind(&settings).await?) };
     let listen = shim.as_ref().map(BoundShim::local_addrs).unwrap_or_default();
     let control = Server::bind(&config.agent.control_socket(), Limits::default()).await?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -11,7 +12,7 @@ use super::desired::{self, Inputs};
 use crate::{
     backend::{Follower, Target},
     datapath::{Datapath, DatapathError},
-    dns::{Answers, Publisher, Vip},
+    dns::{Answer, Answers, Publisher, Vip},
     plan,
     route::{RouteSet, SourceName},
     vip::{Leases, Pool},
@@ -26,8 +27,12 @@ pub(super) struct Live {
     /// None when `dns.listen` is empty: no shim.
     pub(super) publisher: Option<Publisher>,
     pub(super) pool: Pool,
-    /// What DNS answers now.
+    /// The VIPs that DNS answers now.
     pub(super) published: BTreeMap<SourceName, Vip>,
+    /// All that DNS was told.
+    told: BTreeMap<SourceName, Answer>,
+    /// Whether some clients get real addresses.
+    pub(super) real_addresses: bool,
     /// Why the kernel did not take the last plan.
     pub(super) refused: Option<String>,
     /// Sources whose new definition waits for its first addresses, with the number of the change.
@@ -53,6 +58,8 @@ impl Live {
             publisher,
             pool,
             published: BTreeMap::new(),
+            told: BTreeMap::new(),
+            real_addresses: false,
             refused: None,
             awaiting: BTreeMap::new(),
             replaced: BTreeSet::new(),
@@ -119,8 +126,8 @@ impl Live {
             self.published.iter().filter(|(source, vip)| kept.get(*source) != Some(vip)).map(|(source, _)| source.clone()).collect();
         if !going.is_empty() {
             self.published.retain(|source, _| !going.contains(source));
-            self.publish();
         }
+        self.publish();
 
         let applied = self.datapath.apply(&changes);
         self.replaced.retain(|source| !resolved.get(source).is_some_and(desired::is_known));
@@ -128,19 +135,47 @@ impl Live {
         // Then DNS for what came: only what the kernel has.
         let leases = |source: &SourceName| self.leases.get(source);
         let answers = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &self.datapath.plan(), &self.pool);
-        if answers != self.published {
-            self.published = answers;
-            self.publish();
-        }
+        self.published = answers;
+        self.publish();
         self.note(&applied);
         applied?;
         self.free_unwanted();
         Ok(())
     }
 
-    fn publish(&self) {
-        if let Some(publisher) = &self.publisher {
-            publisher.publish(Answers::new(self.published.iter().map(|(source, vip)| (source.clone(), *vip))));
+    /// Tells DNS about every route: its VIP, or that it is on its way.
+    pub(super) fn publish(&mut self) {
+        let Some(publisher) = &self.publisher else { return };
+        let sources = self.routes.iter().map(|entry| &entry.route.source);
+        let answers: BTreeMap<_, _> = sources.map(|source| (source.clone(), self.answer(source))).collect();
+        if answers != self.told {
+            publisher.publish(Answers::new(answers.clone()));
+            self.told = answers;
+        }
+    }
+
+    fn answer(&self, source: &SourceName) -> Answer {
+        match self.published.get(source) {
+            Some(vip) => Answer::Live { vip: *vip, real: if self.real_addresses { self.eligible(source) } else { Vec::new() } },
+            None => Answer::Pending,
+        }
+    }
+
+    /// The backends that a connect would try now: those that are not set aside, or all when all are.
+    fn eligible(&self, source: &SourceName) -> Vec<IpAddr> {
+        let backends = self.leases.get(source).map(|index| self.datapath.backends(index));
+        match backends.transpose() {
+            Ok(backends) => {
+                let (good, aside): (Vec<_>, Vec<_>) =
+                    backends.unwrap_or_default().into_iter().partition(|backend| backend.set_aside.is_none());
+                let chosen = if good.is_empty() { aside } else { good };
+                chosen.into_iter().map(|backend| backend.address).collect()
+            }
+            // What the destination's name said is the next best.
+            Err(error) => {
+                warn!(%source, "failed to read the state of a route's backends: {}", error_chain(&error));
+                self.follower.current().get(source).map(|resolved| resolved.addresses.clone()).unwrap_or_default()
+            }
         }
     }
 

@@ -33,7 +33,7 @@ use crate::{
 const BEAT: Duration = Duration::from_millis(250);
 /// How often the cgroups are looked for again.
 const RESCAN: Duration = Duration::from_secs(2);
-/// How often the configuration file is looked at.
+/// How often the configuration file is looked at, and what else changes without an event.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The agent's state. See [`Owner::run`].
@@ -110,10 +110,7 @@ impl Owner {
                 }
                 Some(command) = commands.recv() => self.command(command),
                 _ = rescan.tick() => self.attach(),
-                _ = look.tick() => if self.watch.poll() {
-                    info!(path = %self.config_path.display(), "the configuration file has changed");
-                    self.reload_unasked();
-                },
+                _ = look.tick() => self.look(),
                 _ = probe.tick() => {
                     self.knock();
                     if probe.period() != self.config.health.probe_interval {
@@ -152,6 +149,18 @@ impl Owner {
         }
         self.health.alive();
         self.notify.alive();
+    }
+
+    /// At what changes without an event: the configuration file, the backends' health, the upstreams.
+    fn look(&mut self) {
+        if self.watch.poll() {
+            info!(path = %self.config_path.display(), "the configuration file has changed");
+            self.reload_unasked();
+        }
+        if self.live.real_addresses {
+            self.live.publish();
+        }
+        self.tell_readiness();
     }
 
     fn reload_unasked(&mut self) {
@@ -216,10 +225,11 @@ impl Owner {
         }
     }
 
-    /// Ready is: bound, which it is by now, and every route's VIP in the kernel and answered.
+    /// Ready is: bound, which it is by now, an upstream has answered once, and every route's VIP in the kernel and answered.
     pub(super) fn tell_readiness(&self) {
         let missing = self.live.routes.iter().map(|entry| &entry.route.source).filter(|source| !self.live.published.contains_key(source));
-        let reasons = missing.map(|source| format!("{source} is not live yet")).chain(self.live.refused.clone()).collect();
+        let upstream = self.live.publisher.as_ref().and_then(|publisher| publisher.awaited_upstream());
+        let reasons = missing.map(|source| format!("{source} is not live yet")).chain(self.live.refused.clone()).chain(upstream).collect();
         self.health.set_not_ready(reasons);
     }
 }

@@ -21,6 +21,7 @@ fn line() -> impl Strategy<Value = String> {
         "listen",
         "upstreams",
         "intercept",
+        "clients",
         "real_address_clients",
         "ttl",
         "connect_timeout",

@@ -25,7 +25,11 @@ fn a_key_that_is_not_known_is_told_with_the_nearest_one() {
         ("[agnt]\nstate_dir = \"/x\"", "f:1:2: key `agnt`:", "did you mean `agent`?"),
         ("[agent]\n\nstatedir = \"/x\"", "f:3:1: key `agent.statedir`:", "did you mean `state_dir`?"),
         ("[dns]\nlisten = [\"127.0.0.1:53\"]\nupstream = [\"system\"]", "f:3:1: key `dns.upstream`:", "did you mean `upstreams`?"),
-        ("[dns]\nxyz = 1", "f:2:1: key `dns.xyz`:", "known are `listen`, `upstreams`, `intercept`, `real_address_clients`, `ttl`"),
+        (
+            "[dns]\nxyz = 1",
+            "f:2:1: key `dns.xyz`:",
+            "known are `listen`, `upstreams`, `intercept`, `clients`, `real_address_clients`, `ttl`",
+        ),
         ("[health]\ntimeout = \"3s\"", "f:2:1: key `health.timeout`:", "did you mean `connect_timeout`?"),
         ("[[routes]]\nsource = \"a\"\ndestination = \"b\"\nport = [\"443\"]", "f:4:1: key `routes[0].port`:", "did you mean `ports`?"),
         ("[[route]]\nsource = \"a\"\ndestination = \"b\"", "f:1:3: key `route`:", "did you mean `routes`?"),
@@ -157,6 +161,8 @@ fn a_value_that_means_nothing_in_dns_and_health_is_told_with_its_remedy() {
             "write one such as",
         ),
         ("[dns]\nlisten = []\nintercept = \"on\"", "f:3:13: key `dns.intercept`: needs `dns.listen`", "that executors can reach"),
+        ("[dns]\nclients = [\"all\"]", "f:2:12: key `dns.clients[0]`: `all` is not known", "write `local`, or a network"),
+        ("[dns]\nclients = []", "f:2:11: key `dns.clients`: is an empty list", "write `[\"local\"]`, networks, or both"),
         (
             "[dns]\nreal_address_clients = [\"10.61.0.1/16\"]",
             "f:2:25: key `dns.real_address_clients[0]`: `10.61.0.1/16` has bits set",

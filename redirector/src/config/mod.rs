@@ -84,6 +84,8 @@ pub struct Dns {
     pub upstreams: Vec<Upstream>,
     /// Whose DNS traffic is taken to the shim.
     pub intercept: Intercept,
+    /// Whose queries are answered; those of all others are refused.
+    pub clients: Vec<DnsClients>,
     /// Client networks that get the real address, since no hook sees them.
     pub real_address_clients: Vec<IpNet>,
     /// The time to live of our answers, in seconds.
@@ -97,6 +99,15 @@ pub enum Upstream {
     System,
     /// This server.
     Server(SocketAddr),
+}
+
+/// Whose queries the shim answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsClients {
+    /// This host, the networks that it reaches without a gateway, and every private address (RFC 1918, RFC 6598, link-local, unique local).
+    Local,
+    /// This network.
+    Network(IpNet),
 }
 
 /// Whose DNS traffic is taken to the shim.
@@ -209,6 +220,7 @@ impl Default for Dns {
             listen: vec![(Ipv4Addr::new(169, 254, 20, 53), 53).into()],
             upstreams: vec![Upstream::System],
             intercept: Intercept::Auto,
+            clients: vec![DnsClients::Local],
             real_address_clients: Vec::new(),
             ttl: 30,
         }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{CgroupSpec, Config, Intercept, Upstream};
+use super::{CgroupSpec, Config, DnsClients, Intercept, Upstream};
 use crate::{
     document::{Node, Reader, value::format_duration},
     route::{RawRoute, Route},
@@ -45,6 +45,7 @@ pub(super) struct RawDns {
     pub(super) listen: Option<Vec<String>>,
     pub(super) upstreams: Option<Vec<String>>,
     pub(super) intercept: Option<RawIntercept>,
+    pub(super) clients: Option<Vec<String>>,
     pub(super) real_address_clients: Option<Vec<String>>,
     pub(super) ttl: Option<i64>,
 }
@@ -89,6 +90,7 @@ pub(super) fn read(root: Node, reader: &mut Reader<'_>) -> (RawConfig, Vec<(Stri
     config.dns.upstreams = dns.texts("upstreams", "`[\"system\"]`");
     config.dns.intercept =
         dns.text_or_texts("intercept", "`[\"10.96.0.10\"]`").map(|value| value.map_or_else(RawIntercept::Resolvers, RawIntercept::Word));
+    config.dns.clients = dns.texts("clients", "`[\"local\"]`");
     config.dns.real_address_clients = dns.texts("real_address_clients", "`[\"10.61.0.0/16\"]`");
     config.dns.ttl = dns.integer("ttl", "`30`, in seconds");
     dns.finish();
@@ -120,6 +122,7 @@ impl From<&Config> for RawConfig {
                 listen: Some(dns.listen.iter().map(ToString::to_string).collect()),
                 upstreams: Some(dns.upstreams.iter().map(upstream).collect()),
                 intercept: Some(intercept(&dns.intercept)),
+                clients: Some(dns.clients.iter().map(clients).collect()),
                 real_address_clients: Some(dns.real_address_clients.iter().map(ToString::to_string).collect()),
                 ttl: Some(dns.ttl.into()),
             },
@@ -143,6 +146,13 @@ fn upstream(upstream: &Upstream) -> String {
     match upstream {
         Upstream::System => "system".into(),
         Upstream::Server(server) => server.to_string(),
+    }
+}
+
+fn clients(clients: &DnsClients) -> String {
+    match clients {
+        DnsClients::Local => "local".into(),
+        DnsClients::Network(network) => network.to_string(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Agent, Attach, CgroupSpec, Config, Dns, Health, Intercept, Pool, Upstream,
+    Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, Pool, Upstream,
     raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawPool},
 };
 use crate::{
@@ -38,6 +38,8 @@ enum Refused {
     Intercept(String),
     #[error("`{0}` is not known: write `system`, or the address of a DNS server such as `10.0.0.2:53`")]
     Upstream(String),
+    #[error("`{0}` is not known: write `local`, or a network such as `10.61.0.0/16`")]
+    DnsClients(String),
     #[error("`{0}` is not known: write an address with a port such as `127.0.0.1:9464`, or `off`")]
     Admin(String),
     #[error("`{0}` is an IPv6 network: write an IPv4 one such as `198.18.0.0/16`, and this one as `pool.ipv6`")]
@@ -135,8 +137,12 @@ impl Check<'_, '_> {
             self.reader
                 .report("dns.intercept", "needs `dns.listen`: write an address there that executors can reach, or `intercept = \"off\"`");
         }
-        let clients = self.list("dns.real_address_clients", raw.real_address_clients, |text| Ok(value::network(text)?));
-        let real_address_clients = clients.unwrap_or(default.real_address_clients);
+        let clients = self.list("dns.clients", raw.clients, dns_clients).unwrap_or(default.clients);
+        if clients.is_empty() && !self.reader.refused("dns.clients") {
+            self.reader.report("dns.clients", "is an empty list, so nobody would be answered: write `[\"local\"]`, networks, or both");
+        }
+        let guests = self.list("dns.real_address_clients", raw.real_address_clients, |text| Ok(value::network(text)?));
+        let real_address_clients = guests.unwrap_or(default.real_address_clients);
         let ttl = raw.ttl.map_or(default.ttl, |ttl| match u32::try_from(ttl) {
             Ok(seconds) if ttl <= MOST_TTL => seconds,
             _ => {
@@ -144,7 +150,7 @@ impl Check<'_, '_> {
                 default.ttl
             }
         });
-        Dns { listen, upstreams, intercept, real_address_clients, ttl }
+        Dns { listen, upstreams, intercept, clients, real_address_clients, ttl }
     }
 
     fn intercept(&mut self, raw: RawIntercept) -> Intercept {
@@ -279,6 +285,15 @@ fn upstream(text: &str) -> Result<Upstream, Refused> {
         ("system", _) => Ok(Upstream::System),
         (_, Ok(server)) => Ok(Upstream::Server(server)),
         (_, Err(value::ValueError::Socket(text))) => Err(Refused::Upstream(text)),
+        (_, Err(error)) => Err(error.into()),
+    }
+}
+
+fn dns_clients(text: &str) -> Result<DnsClients, Refused> {
+    match (text, value::network(text)) {
+        ("local", _) => Ok(DnsClients::Local),
+        (_, Ok(network)) => Ok(DnsClients::Network(network)),
+        (_, Err(value::ValueError::Network(text))) => Err(Refused::DnsClients(text)),
         (_, Err(error)) => Err(error.into()),
     }
 }

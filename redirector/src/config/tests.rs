@@ -72,6 +72,7 @@ fn every_key_means_what_it_says() {
         listen = ["127.0.0.1:5353", "[fd00::53]:53"]
         upstreams = ["10.0.0.2", "system", "[fd00::2]:5353"]
         intercept = ["10.96.0.10", "fd00::10"]
+        clients = ["local", "203.0.113.0/24"]
         real_address_clients = ["10.61.0.0/16", "192.0.2.1", "fd00:61::/64"]
         ttl = 0
         [health]
@@ -99,6 +100,7 @@ fn every_key_means_what_it_says() {
     let server = |text: &str| Upstream::Server(text.parse().expect("an address"));
     assert_eq!(config.dns.upstreams, [server("10.0.0.2:53"), Upstream::System, server("[fd00::2]:5353")]);
     assert!(matches!(&config.dns.intercept, Intercept::Resolvers(resolvers) if resolvers.len() == 2));
+    assert!(matches!(config.dns.clients[..], [DnsClients::Local, DnsClients::Network(_)]));
     assert_eq!(config.dns.real_address_clients.len(), 3);
     assert_eq!((config.dns.ttl, config.health.connect_timeout), (0, Duration::from_millis(500)));
     assert_eq!(config.health.probe_interval, Duration::from_secs(60));

@@ -1,8 +1,12 @@
 //! The names that are ours and their virtual addresses: an immutable table, looked up by the lower-case wire form of a name.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use super::wire::LowerName;
@@ -17,34 +21,67 @@ pub struct Vip {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// Which names have which answer. Immutable: a change publishes a new one.
+/// What a source is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The kernel can't translate its VIP yet: SERVFAIL, which clients ask again about; a negative answer they would keep.
+    Pending,
+    /// Its VIP leads somewhere.
+    Live {
+        /// For everyone whose connects are redirected.
+        vip: Vip,
+        /// For those whose connects no hook sees: the destination's addresses that are worth a try. None is SERVFAIL.
+        real: Vec<IpAddr>,
+    },
+}
+
+impl From<Vip> for Answer {
+    fn from(vip: Vip) -> Self {
+        Self::Live { vip, real: Vec::new() }
+    }
+}
+
+/// One source in the table.
+#[derive(Debug)]
+pub(super) struct Entry {
+    source: SourceName,
+    pub(super) answer: Answer,
+    /// Queries for it that were answered.
+    pub(super) answered: Arc<AtomicU64>,
+}
+
+/// Which names have which answer. Immutable but for the count of answers: a change publishes a new one.
 #[derive(Debug, Default)]
 pub struct Answers {
-    exact: HashMap<Box<[u8]>, Vip>,
-    wildcards: HashMap<Box<[u8]>, Vip>,
+    exact: HashMap<Box<[u8]>, Entry>,
+    wildcards: HashMap<Box<[u8]>, Entry>,
     /// Bit n: there is a wildcard whose suffix has n labels. Most names need no look-up among the wildcards at all.
     depths: u128,
     reverse: HashMap<IpAddr, Box<[u8]>>,
 }
 
 impl Answers {
-    /// The table of these sources. A source that comes twice has its last addresses.
-    pub fn new(entries: impl IntoIterator<Item = (SourceName, Vip)>) -> Self {
+    /// The table of these sources. A source that comes twice has its last answer.
+    pub fn new<A: Into<Answer>>(entries: impl IntoIterator<Item = (SourceName, A)>) -> Self {
         let mut answers = Self::default();
-        for (source, vip) in entries {
+        for (source, answer) in entries {
+            let answer = answer.into();
             let wire = to_wire(source.name());
             let labels = source.name().split('.').count();
             let target = if source.is_wildcard() { [b"\x01*", &wire[..]].concat() } else { wire.clone() };
-            answers.reverse.insert(vip.v4.into(), target.clone().into());
-            if let Some(v6) = vip.v6 {
-                answers.reverse.insert(v6.into(), target.into());
+            if let Answer::Live { vip, .. } = &answer {
+                answers.reverse.insert(vip.v4.into(), target.clone().into());
+                if let Some(v6) = vip.v6 {
+                    answers.reverse.insert(v6.into(), target.into());
+                }
             }
-            if source.is_wildcard() {
+            let table = if source.is_wildcard() {
                 answers.depths |= 1 << labels;
-                answers.wildcards.insert(wire.into(), vip);
+                &mut answers.wildcards
             } else {
-                answers.exact.insert(wire.into(), vip);
-            }
+                &mut answers.exact
+            };
+            table.insert(wire.into(), Entry { source, answer, answered: Arc::default() });
         }
         answers
     }
@@ -59,11 +96,28 @@ impl Answers {
         self.len() == 0
     }
 
+    /// Goes on with the counts of `before`.
+    pub(super) fn inherit(&mut self, before: &Self) {
+        for (now, then) in [(&mut self.exact, &before.exact), (&mut self.wildcards, &before.wildcards)] {
+            for (name, entry) in now {
+                if let Some(old) = then.get(name) {
+                    entry.answered = Arc::clone(&old.answered);
+                }
+            }
+        }
+    }
+
+    /// How many queries for each source were answered.
+    pub(super) fn counts(&self) -> BTreeMap<SourceName, u64> {
+        let entries = self.exact.values().chain(self.wildcards.values());
+        entries.map(|entry| (entry.source.clone(), entry.answered.load(Relaxed))).collect()
+    }
+
     /// The source that a name belongs to: itself, else the longest `*.suffix` that has it below.
-    pub(super) fn find(&self, name: &LowerName) -> Option<&Vip> {
+    pub(super) fn find(&self, name: &LowerName) -> Option<&Entry> {
         let wire = name.as_bytes();
-        if let Some(vip) = self.exact.get(wire) {
-            return Some(vip);
+        if let Some(entry) = self.exact.get(wire) {
+            return Some(entry);
         }
         if self.depths == 0 {
             return None;
@@ -72,9 +126,9 @@ impl Answers {
         for depth in (1..name.labels()).rev() {
             at += 1 + usize::from(wire[at]);
             if self.depths >> depth & 1 == 1
-                && let Some(vip) = self.wildcards.get(&wire[at..])
+                && let Some(entry) = self.wildcards.get(&wire[at..])
             {
-                return Some(vip);
+                return Some(entry);
             }
         }
         None

@@ -1,9 +1,12 @@
 //! The shim's sockets: UDP and TCP on every address, each bound explicitly, and errors that say what to do.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 
 use super::{exchange::Transport, holder::Holder};
 
@@ -120,7 +123,7 @@ fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
 fn bound_udp(socket: Socket) -> io::Result<UdpSocket> {
     // The kernel caps it silently, and a small queue is better than no shim.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn listening(socket: Socket) -> io::Result<TcpListener> {

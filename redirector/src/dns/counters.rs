@@ -7,7 +7,7 @@ use super::respond::Kind;
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
         /// What the shim did since it was bound. `queries` is, once all are done, the sum of `answered`, `nodata`, `forwarded`, `servfail`,
-        /// `formerr`, `notimp`, `refused` and `dropped`; the others say more about some of these.
+        /// `formerr`, `notimp`, `refused`, `pending`, `limited` and `dropped`; the others say more about some of these.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         #[non_exhaustive]
         pub struct DnsCounters { $($(#[$doc])* pub $name: u64,)+ }
@@ -38,8 +38,12 @@ counters! {
     formerr,
     /// An opcode other than QUERY: NOTIMP.
     notimp,
-    /// CHAOS questions and zone transfers: REFUSED.
+    /// CHAOS questions, zone transfers and clients that are not in `dns.clients`: REFUSED.
     refused,
+    /// A source whose VIP led nowhere yet, or, for a client that gets real addresses, without any: SERVFAIL.
+    pending,
+    /// Got no answer, since the client asked more than its share.
+    limited,
     /// Got no answer: not a query, or shorter than a header.
     dropped,
     /// Replies to forwarded queries that could not be sent (these are in `forwarded` or `servfail`, too).
@@ -50,6 +54,10 @@ counters! {
     overloaded,
     /// Replies of upstreams that did not fit their query and were ignored.
     mismatched,
+    /// Queries of clients that are not in `dns.clients` (these are in `refused` or `limited`, too).
+    strangers,
+    /// Too many queries of one client were waiting for upstreams (these are in `overloaded` and `servfail`, too).
+    hogged,
     /// TCP connections that were closed because there were too many.
     connections_refused,
 }
@@ -67,6 +75,7 @@ impl Counters {
             Kind::FormErr => &self.formerr,
             Kind::NotImp => &self.notimp,
             Kind::Refused => &self.refused,
+            Kind::Pending => &self.pending,
         });
     }
 }

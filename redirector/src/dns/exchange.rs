@@ -2,15 +2,15 @@
 
 use std::{io, net::SocketAddr};
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::TcpStream,
 };
 
 use super::{
     counters::Counters,
     respond::Question,
+    sockets::Sockets,
     wire::{self, HEADER, Header, flag, rcode},
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Exchange<'a> {
     pub(super) query: &'a [u8],
     pub(super) question: &'a Question,
     pub(super) counters: &'a Counters,
+    /// Those of the runtime that this runs on.
+    pub(super) sockets: &'a Sockets,
 }
 
 impl Exchange<'_> {
@@ -45,23 +47,22 @@ impl Exchange<'_> {
         Ok(reply)
     }
 
-    /// A connected socket per query: the kernel picks a random source port, drops packets from elsewhere and reports ICMP errors.
     async fn over_udp(&self, upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
-        let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
-        socket.connect(&upstream.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        socket.send(packet).await?;
+        let socket = self.sockets.connect(upstream)?;
+        socket.send(packet)?;
         // One byte more than we take, so that a cut reply shows.
         let limit = usize::from(self.question.payload).max(UDP_REPLY);
-        let mut reply = Vec::with_capacity(limit + 1);
-        loop {
-            reply.clear();
-            let received = socket.recv_buf(&mut reply).await?;
-            if received <= limit && self.fits(packet, &reply) {
-                return Ok(reply);
+        let mut reply = vec![0; limit + 1];
+        let fits = |reply: &[u8]| {
+            let fits = reply.len() <= limit && fits(packet, self.question, reply);
+            if !fits {
+                Counters::count(&self.counters.mismatched);
             }
-            Counters::count(&self.counters.mismatched);
-        }
+            fits
+        };
+        socket.receive(&mut reply, fits).await?;
+        self.sockets.give_back(socket);
+        Ok(reply)
     }
 
     async fn over_tcp(&self, upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
@@ -72,28 +73,29 @@ impl Exchange<'_> {
             let len = stream.read_u16().await?;
             let mut reply = vec![0; len.into()];
             stream.read_exact(&mut reply).await?;
-            if self.fits(packet, &reply) {
+            if fits(packet, self.question, &reply) {
                 return Ok(reply);
             }
             Counters::count(&self.counters.mismatched);
         }
     }
+}
 
-    /// Whether `reply` answers `packet`: its ID, its opcode, its question, and a form that can be walked over.
-    fn fits(&self, packet: &[u8], reply: &[u8]) -> bool {
-        let Some(header) = Header::read(reply) else { return false };
-        if !header.is_response() || header.opcode() != 0 || reply[..2] != packet[..2] {
-            return false;
-        }
-        if header.counts == [0; 4] && reply.len() == HEADER {
-            // What a server says that could not even read the question, or would not.
-            return matches!(header.rcode(), rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED);
-        }
-        let end = self.question.end;
-        header.counts[0] == 1
-            && reply.get(HEADER..end).is_some_and(|question| same_question(question, &packet[HEADER..end]))
-            && (header.flags & flag::TC != 0 || wire::is_well_formed(reply, end, &header))
+/// Whether an upstream's `reply` answers `query`, which is as it was sent and has its question at `question`: the ID, the opcode, the
+/// question, and a form that can be walked over.
+pub fn fits(query: &[u8], question: &Question, reply: &[u8]) -> bool {
+    let Some(header) = Header::read(reply) else { return false };
+    if !header.is_response() || header.opcode() != 0 || reply[..2] != query[..2] {
+        return false;
     }
+    if header.counts == [0; 4] && reply.len() == HEADER {
+        // What a server says that could not even read the question, or would not.
+        return matches!(header.rcode(), rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED);
+    }
+    let end = question.end;
+    header.counts[0] == 1
+        && reply.get(HEADER..end).is_some_and(|asked| same_question(asked, &query[HEADER..end]))
+        && (header.flags & flag::TC != 0 || wire::is_well_formed(reply, end, &header))
 }
 
 /// Whether two questions are the same, the case of the name aside: some servers lower it, and a client that cares checks it itself.

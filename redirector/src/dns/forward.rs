@@ -1,6 +1,14 @@
 //! Forwarding: whom to ask when, and what to pass on. The bytes are the client's one way and the upstream's the other.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -12,7 +20,10 @@ use tokio::{
 use super::{
     counters::Counters,
     exchange::{Exchange, Transport},
+    limits::Limits,
+    quota::Shares,
     respond::Question,
+    sockets::Sockets,
     upstreams::{Candidates, Upstream, Upstreams},
     wire::{Header, rcode},
 };
@@ -29,6 +40,10 @@ pub(super) struct Forwarder {
     counters: Arc<Counters>,
     /// One permit per query that waits for an upstream, which also bounds sockets and memory.
     slots: Semaphore,
+    /// Of these, what each client has.
+    shares: Shares,
+    /// Whether an upstream ever answered anything.
+    answered: AtomicBool,
 }
 
 /// The client gets SERVFAIL; the counters know why.
@@ -36,29 +51,74 @@ pub(super) struct Forwarder {
 pub(super) struct Unanswered;
 
 impl Forwarder {
-    pub(super) fn new(upstreams: Upstreams, counters: Arc<Counters>, slots: usize) -> Self {
-        Self { upstreams: ArcSwap::from_pointee(upstreams), counters, slots: Semaphore::new(slots) }
+    pub(super) fn new(upstreams: Upstreams, counters: Arc<Counters>, limits: Limits) -> Self {
+        let (slots, shares) = (Semaphore::new(limits.forwarded), Shares::new(limits.share));
+        Self { upstreams: ArcSwap::from_pointee(upstreams), counters, slots, shares, answered: AtomicBool::new(false) }
     }
 
-    /// The upstream's reply under the client's ID.
-    pub(super) async fn forward(&self, query: &[u8], question: &Question, transport: Transport) -> Result<Vec<u8>, Unanswered> {
-        let Ok(_slot) = self.slots.try_acquire() else {
+    /// The upstream's reply under the client's ID. The sockets are those of the runtime that this runs on.
+    pub(super) async fn forward(
+        &self,
+        query: &[u8],
+        question: &Question,
+        (transport, sockets): (Transport, &Sockets),
+        client: IpAddr,
+    ) -> Result<Vec<u8>, Unanswered> {
+        let share = self.shares.take(client);
+        if share.is_none() {
+            Counters::count(&self.counters.hogged);
+        }
+        let (Some(_share), Ok(_slot)) = (share, self.slots.try_acquire()) else {
             Counters::count(&self.counters.overloaded);
             Counters::count(&self.counters.servfail);
             return Err(Unanswered);
         };
-        let exchange = Exchange { query, question, counters: &self.counters };
+        let exchange = Exchange { query, question, counters: &self.counters, sockets };
+        let upstreams = self.upstreams.load_full();
         let mut race = Race { exchange: &exchange, transport, last_resort: None };
-        let in_time = tokio::time::timeout(BUDGET, race.run(self.upstreams.load().candidates())).await;
+        let in_time = tokio::time::timeout(BUDGET, race.run(upstreams.candidates())).await;
         if in_time.is_err() {
             Counters::count(&self.counters.timeouts);
         }
         if let Some(reply) = in_time.ok().flatten().or(race.last_resort) {
             Counters::count(&self.counters.forwarded);
+            self.answered.store(true, Relaxed);
             return Ok(reply);
         }
         Counters::count(&self.counters.servfail);
         Err(Unanswered)
+    }
+
+    /// Asks the upstreams for the root's servers, which every server has something to say about, until one has ever answered anything.
+    /// The counters have nothing of it.
+    pub(super) async fn first_contact(&self) {
+        const QUERY: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+        let question = Question { end: QUERY.len(), payload: 512 };
+        let (uncounted, sockets) = (Counters::default(), Sockets::default());
+        let exchange = Exchange { query: &QUERY, question: &question, counters: &uncounted, sockets: &sockets };
+        loop {
+            let upstreams = self.upstreams.load_full();
+            if self.answered.load(Relaxed) {
+                return;
+            }
+            let Candidates { first, then } = upstreams.candidates();
+            let asked: FuturesUnordered<_> =
+                first.iter().chain(&then).map(|upstream| exchange.run(upstream.address, Transport::Udp)).collect();
+            let answers = asked.filter_map(|result| std::future::ready(result.ok()));
+            tokio::pin!(answers);
+            match tokio::time::timeout(NEXT_AFTER, answers.next()).await {
+                Ok(Some(_)) => self.answered.store(true, Relaxed),
+                // All refused at once, or none said anything.
+                Ok(None) => tokio::time::sleep(NEXT_AFTER).await,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whom no answer came from so far; nothing once one came.
+    pub(super) fn awaited(&self) -> Option<Vec<SocketAddr>> {
+        let upstreams = self.upstreams.load();
+        (!self.answered.load(Relaxed)).then(|| upstreams.nameservers().current().to_vec())
     }
 
     /// Asks others from now on.
@@ -153,8 +213,6 @@ async fn ask(exchange: &Exchange<'_>, upstream: Arc<Upstream>, transport: Transp
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
     use crate::{config::Upstream, nameservers::Nameservers};
 
@@ -166,15 +224,18 @@ mod tests {
         let forwarder = forwarder(server, &counters);
         let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01x\0\0\x01\0\x01";
         let question = Question { end: query.len(), payload: 512 };
-        let first = forwarder.forward(query, &question, Transport::Udp);
+        let client = IpAddr::from([10, 0, 0, 1]);
+        let sockets = Sockets::default();
+        let over = (Transport::Udp, &sockets);
+        let first = forwarder.forward(query, &question, over, client);
         tokio::pin!(first);
         assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(), "it waits for the upstream");
-        assert_eq!(forwarder.forward(query, &question, Transport::Udp).await, Err(Unanswered));
+        assert_eq!(forwarder.forward(query, &question, over, client).await, Err(Unanswered));
         assert_eq!((counters.snapshot().overloaded, counters.snapshot().servfail), (1, 1));
     }
 
     fn forwarder(server: SocketAddr, counters: &Arc<Counters>) -> Forwarder {
         let nameservers = Nameservers::new(vec![Upstream::Server(server)], vec![]);
-        Forwarder::new(Upstreams::new(nameservers), Arc::clone(counters), 1)
+        Forwarder::new(Upstreams::new(nameservers), Arc::clone(counters), Limits { forwarded: 1, share: 1, connections: 1 })
     }
 }

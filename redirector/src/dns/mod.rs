@@ -3,24 +3,30 @@
 //! The only place that knows DNS wire format. [`bind()`] opens the sockets, [`BoundShim::serve`] answers; [`Publisher::publish`] changes the
 //! answers while it serves. [`answer`] is the decision about one query, a pure function.
 
+mod access;
 mod answers;
+mod batch;
 mod bind;
 mod counters;
 mod exchange;
 mod forward;
 mod holder;
+mod host;
 mod limits;
+mod quota;
 mod respond;
 mod shim;
+mod sockets;
 mod tcp;
 mod udp;
 mod upstreams;
 mod wire;
 
-pub use answers::{Answers, Vip};
+pub use answers::{Answer, Answers, Vip};
 pub use bind::BindError;
 pub use counters::DnsCounters;
+pub use exchange::fits;
 pub use holder::Holder;
-pub use respond::{Kind, Outcome, Question, answer};
+pub use respond::{Kind, Outcome, Question, Terms, answer, refuse};
 pub use shim::{BoundShim, Publisher, ShimSettings, bind};
 pub use wire::Reply;

@@ -4,8 +4,10 @@
 //! name exists), and because glibc and Go take a negative answer with neither AA nor RA for a lame referral and ask the next server, which
 //! would leak the internal name and bring back NXDOMAIN. RA, because we do recurse for everything else. Never AD: nothing was validated.
 
+use std::{net::IpAddr, sync::atomic::Ordering::Relaxed};
+
 use super::{
-    answers::{Answers, Vip},
+    answers::{Answer, Answers, Entry},
     wire::{self, EDNS_PAYLOAD, Edns, HEADER, Header, RawQuestion, Reply, code, flag, rcode},
 };
 
@@ -31,8 +33,10 @@ pub enum Kind {
     FormErr,
     /// An opcode other than QUERY.
     NotImp,
-    /// A class or a zone transfer that we don't serve.
+    /// A class, a zone transfer or a client that we don't serve.
     Refused,
+    /// SERVFAIL, since the source's VIP leads nowhere yet.
+    Pending,
 }
 
 /// What the forwarder must know about a query.
@@ -44,16 +48,30 @@ pub struct Question {
     pub payload: u16,
 }
 
-/// Decides about the query and writes the answer, if it is ours, into `reply`. `ttl` is that of every record, in seconds.
+/// How a client is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Time to live of a virtual address, and of everything else that we say, in seconds.
+    pub ttl: u32,
+    /// Whether it gets the destination's own addresses.
+    pub real: bool,
+}
+
+/// Time to live of a real address, in seconds: no hook moves such a client on when the address dies.
+const REAL_TTL: u32 = 5;
+/// Real addresses in one answer: with the longest name there is, and of the larger kind, they fit the 512 bytes of a client without EDNS.
+const MOST_REAL: usize = 8;
+
+/// Decides about the query and writes the answer, if it is ours, into `reply`.
 ///
 /// Never panics and never allocates, whatever the bytes are.
-pub fn answer(query: &[u8], answers: &Answers, ttl: u32, reply: &mut Reply) -> Outcome {
+pub fn answer(query: &[u8], answers: &Answers, terms: Terms, reply: &mut Reply) -> Outcome {
     reply.clear();
     let Some(header) = Header::read(query) else { return Outcome::Drop };
     if header.is_response() {
         return Outcome::Drop;
     }
-    let mut builder = Builder { query, header, reply, edns: None };
+    let mut builder = Builder { query, header, reply, edns: None, answers: 0 };
     let question = if header.counts[0] == 1 { RawQuestion::read(query).ok() } else { None };
     let edns = question.as_ref().map(|question| wire::edns(query, question.end, &header));
     builder.edns = edns.and_then(Result::ok).flatten();
@@ -66,8 +84,8 @@ pub fn answer(query: &[u8], answers: &Answers, ttl: u32, reply: &mut Reply) -> O
     let ours = if question.class == code::CLASS_CHAOS {
         // version.bind and the like would describe us or, forwarded, the upstream: nobody's business in either case.
         Err(Kind::Refused)
-    } else if let Some(vip) = answers.find(&question.name) {
-        Ok(Data::Addresses(vip))
+    } else if let Some(entry) = answers.find(&question.name) {
+        Ok(Data::Source(entry))
     } else if let Some(source) = answers.find_reverse(&question.name) {
         Ok(Data::Pointer(source))
     } else if matches!(question.kind, code::AXFR | code::IXFR) {
@@ -79,9 +97,18 @@ pub fn answer(query: &[u8], answers: &Answers, ttl: u32, reply: &mut Reply) -> O
     };
     match ours {
         Ok(_) if edns.is_some_and(|edns| edns.version != 0) => builder.bad_version(question),
-        Ok(data) if question.class == code::CLASS_IN => builder.data(question, data, ttl),
+        Ok(data) if question.class == code::CLASS_IN => builder.data(question, data, terms),
         _ => builder.error(rcode::REFUSED, Some(question), Kind::Refused),
     }
+}
+
+/// Writes REFUSED, which is never longer than the query: the header, its question if it can be read, an OPT record if it had one.
+pub fn refuse(query: &[u8], reply: &mut Reply) -> Outcome {
+    reply.clear();
+    let Some(header) = Header::read(query).filter(|header| !header.is_response()) else { return Outcome::Drop };
+    let question = if header.counts[0] == 1 { RawQuestion::read(query).ok() } else { None };
+    let edns = question.as_ref().and_then(|question| wire::edns(query, question.end, &header).ok().flatten());
+    Builder { query, header, reply, edns, answers: 0 }.error(rcode::REFUSED, question.as_ref(), Kind::Refused)
 }
 
 /// Writes SERVFAIL for a query that [`answer`] wanted forwarded.
@@ -90,12 +117,12 @@ pub(super) fn servfail(query: &[u8], reply: &mut Reply) {
     let Some(header) = Header::read(query) else { return };
     let Ok(question) = RawQuestion::read(query) else { return };
     let edns = wire::edns(query, question.end, &header).ok().flatten();
-    Builder { query, header, reply, edns }.error(rcode::SERVFAIL, Some(&question), Kind::Refused);
+    Builder { query, header, reply, edns, answers: 0 }.error(rcode::SERVFAIL, Some(&question), Kind::Refused);
 }
 
 /// What is ours under a name.
 enum Data<'a> {
-    Addresses(&'a Vip),
+    Source(&'a Entry),
     /// A source in wire form.
     Pointer(&'a [u8]),
 }
@@ -106,6 +133,8 @@ struct Builder<'a> {
     header: Header,
     reply: &'a mut Reply,
     edns: Option<Edns>,
+    /// Records in the answer section so far.
+    answers: u8,
 }
 
 /// A compression pointer to the question's name.
@@ -113,28 +142,49 @@ const QUESTION_NAME: [u8; 2] = [0xc0, HEADER as u8];
 
 impl Builder<'_> {
     /// The record of the asked type, or none and an SOA. ANY gets the one record that there is (RFC 8482 section 4.1).
-    fn data(mut self, question: &RawQuestion, data: Data<'_>, ttl: u32) -> Outcome {
-        self.start(flag::AA, Some(question));
-        let kind = match (&data, question.kind) {
-            (Data::Addresses(vip), code::A | code::ANY) => {
-                self.record(code::A, ttl, &vip.v4.octets());
-                Kind::Answered
+    fn data(mut self, question: &RawQuestion, data: Data<'_>, terms: Terms) -> Outcome {
+        let (answer, ttl) = match &data {
+            Data::Source(Entry { answer: Answer::Pending, .. }) => return self.error(rcode::SERVFAIL, Some(question), Kind::Pending),
+            Data::Source(Entry { answer: Answer::Live { real, .. }, .. }) if terms.real && real.is_empty() => {
+                return self.error(rcode::SERVFAIL, Some(question), Kind::Pending);
             }
-            (Data::Addresses(Vip { v6: Some(v6), .. }), code::AAAA) => {
-                self.record(code::AAAA, ttl, &v6.octets());
-                Kind::Answered
+            Data::Source(entry) => {
+                entry.answered.fetch_add(1, Relaxed);
+                (Some(&entry.answer), if terms.real { REAL_TTL.min(terms.ttl) } else { terms.ttl })
             }
-            (Data::Pointer(source), code::PTR | code::ANY) => {
-                self.record(code::PTR, ttl, source);
-                Kind::Answered
-            }
-            _ => {
-                self.soa(ttl);
-                Kind::NoData
-            }
+            Data::Pointer(_) => (None, terms.ttl),
         };
+        self.start(flag::AA, Some(question));
+        match (answer, &data, question.kind) {
+            (Some(Answer::Live { real, .. }), _, kind) if terms.real => self.real_addresses(kind, ttl, real),
+            (Some(Answer::Live { vip, .. }), _, code::A | code::ANY) => self.record(code::A, ttl, &vip.v4.octets()),
+            (Some(Answer::Live { vip, .. }), _, code::AAAA) => vip.v6.iter().for_each(|v6| self.record(code::AAAA, ttl, &v6.octets())),
+            (_, Data::Pointer(source), code::PTR | code::ANY) => self.record(code::PTR, ttl, source),
+            _ => {}
+        }
+        let empty = self.answers == 0;
+        if empty {
+            self.soa(ttl);
+        }
         self.finish(0);
-        Outcome::Reply(kind)
+        Outcome::Reply(if empty { Kind::NoData } else { Kind::Answered })
+    }
+
+    /// Those of the asked family, beginning anywhere, so that clients spread over them.
+    fn real_addresses(&mut self, kind: u16, ttl: u32, real: &[IpAddr]) {
+        let wanted = |address: &&IpAddr| match kind {
+            code::A | code::ANY => address.is_ipv4(),
+            code::AAAA => address.is_ipv6(),
+            _ => false,
+        };
+        let number = real.iter().filter(wanted).count();
+        let first = usize::from(self.header.id).checked_rem(number).unwrap_or(0);
+        for address in real.iter().filter(wanted).cycle().skip(first).take(number.min(MOST_REAL)) {
+            match address {
+                IpAddr::V4(v4) => self.record(code::A, ttl, &v4.octets()),
+                IpAddr::V6(v6) => self.record(code::AAAA, ttl, &v6.octets()),
+            }
+        }
     }
 
     fn error(mut self, code: u16, question: Option<&RawQuestion>, kind: Kind) -> Outcome {
@@ -161,9 +211,10 @@ impl Builder<'_> {
         }
     }
 
-    /// The one answer record, of the question's name.
+    /// One more answer record, of the question's name.
     fn record(&mut self, kind: u16, ttl: u32, data: &[u8]) {
-        self.reply.set_count(1, 1);
+        self.answers += 1;
+        self.reply.set_count(1, self.answers);
         self.record_header(kind, ttl, data.len());
         self.reply.push(data);
     }

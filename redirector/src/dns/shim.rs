@@ -1,38 +1,43 @@
 //! The shim as a whole: bound first, then served until told to stop.
 
 use std::{
-    net::SocketAddr,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    access::{Access, Client},
     answers::Answers,
     bind::{BindError, Listener},
     counters::{Counters, DnsCounters},
     forward::Forwarder,
     limits::Limits,
-    respond::{self, Outcome},
+    quota::{self, Quotas},
+    respond::{self, Outcome, Terms},
     tcp, udp,
     upstreams::Upstreams,
     wire::Reply,
 };
 use crate::{
-    config::Upstream,
+    config::{self, DnsClients, Upstream},
     nameservers::{Nameservers, RESOLV_CONF},
+    route::SourceName,
 };
 
 /// How long a query that is being forwarded may go on after the shim was told to stop.
-const DRAIN: Duration = Duration::from_secs(1);
+pub(super) const DRAIN: Duration = Duration::from_secs(1);
 
 /// What the shim needs to know.
 #[derive(Clone, Debug)]
@@ -41,8 +46,19 @@ pub struct ShimSettings {
     pub listen: Vec<SocketAddr>,
     /// Who is asked for names that are not ours.
     pub upstreams: Vec<Upstream>,
+    /// Whose queries are answered; those of others are refused.
+    pub clients: Vec<DnsClients>,
+    /// Of these and besides these, who gets real addresses.
+    pub real_address_clients: Vec<IpNet>,
     /// Time to live of our answers, in seconds.
     pub ttl: u32,
+}
+
+impl From<&config::Dns> for ShimSettings {
+    fn from(dns: &config::Dns) -> Self {
+        let config::Dns { listen, upstreams, clients, real_address_clients, ttl, intercept: _ } = dns.clone();
+        Self { listen, upstreams, clients, real_address_clients, ttl }
+    }
 }
 
 /// A shim that has its sockets and does not answer yet.
@@ -58,10 +74,21 @@ pub struct Publisher {
     core: Arc<Core>,
 }
 
+/// Who asks, whom, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) client: IpAddr,
+    /// Our address.
+    pub(super) own: IpAddr,
+    pub(super) now: Instant,
+}
+
 /// What every socket's task shares.
 #[derive(Debug)]
 pub(super) struct Core {
     answers: ArcSwap<Answers>,
+    access: ArcSwap<Access>,
+    quotas: Quotas,
     ttl: AtomicU32,
     /// Our addresses with their true ports.
     own: Vec<SocketAddr>,
@@ -94,11 +121,13 @@ pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<B
     let limits = Limits::of_this_process();
     let core = Core {
         answers: ArcSwap::default(),
+        access: ArcSwap::from_pointee(Access::new(&settings.clients, &settings.real_address_clients)),
+        quotas: Quotas::new(),
         ttl: AtomicU32::new(settings.ttl),
         own,
         resolv_conf: resolv_conf.into(),
         counters: Arc::clone(&counters),
-        forwarder: Forwarder::new(upstreams, counters, limits.forwarded),
+        forwarder: Forwarder::new(upstreams, counters, limits),
         limits,
         tasks: TaskTracker::new(),
     };
@@ -143,9 +172,17 @@ impl BoundShim {
         let _stop = stop.clone().drop_guard();
         let mut sockets = JoinSet::new();
         for Listener { address, udp, tcp } in self.listeners {
-            sockets.spawn(udp::serve(udp, address, Arc::clone(&self.core), stop.clone()));
+            let (core, stopped) = (Arc::clone(&self.core), stop.clone());
+            sockets.spawn_blocking(move || udp::run(udp, address, &core, &stopped));
             sockets.spawn(tcp::serve(tcp, address, Arc::clone(&self.core), stop.clone()));
         }
+        let (core, quiet) = (Arc::clone(&self.core), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = core.forwarder.first_contact() => {}
+                () = quiet.cancelled() => {}
+            }
+        });
         while let Some(ended) = sockets.join_next().await {
             ended.context("a task of the DNS shim panicked")??;
         }
@@ -159,11 +196,12 @@ impl BoundShim {
 
 impl Publisher {
     /// Makes these the answers, at once and as a whole.
-    pub fn publish(&self, answers: Answers) {
+    pub fn publish(&self, mut answers: Answers) {
+        answers.inherit(&self.core.answers.load());
         self.core.answers.store(Arc::new(answers));
     }
 
-    /// Takes the upstreams and the TTL of other settings, for the next query on. Where it listens stays as it was bound.
+    /// Takes the upstreams, the clients and the TTL of other settings, for the next query on. Where it listens stays as it was bound.
     ///
     /// # Errors
     ///
@@ -171,6 +209,7 @@ impl Publisher {
     pub fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
         let upstreams = upstreams(settings, &self.core.own, &self.core.resolv_conf)?;
         self.core.forwarder.set_upstreams(upstreams);
+        self.core.access.store(Arc::new(Access::new(&settings.clients, &settings.real_address_clients)));
         self.core.ttl.store(settings.ttl, Relaxed);
         Ok(())
     }
@@ -178,6 +217,19 @@ impl Publisher {
     /// What the shim did so far.
     pub fn counters(&self) -> DnsCounters {
         self.core.counters.snapshot()
+    }
+
+    /// How many queries for each source were answered since it was first published.
+    pub fn answered(&self) -> BTreeMap<SourceName, u64> {
+        self.core.answers.load().counts()
+    }
+
+    /// Who is to answer before other names can be said to resolve, in words; nothing once an upstream has answered anything. Until then they
+    /// are asked over and over.
+    pub fn awaited_upstream(&self) -> Option<String> {
+        let servers = self.core.forwarder.awaited()?;
+        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        Some(format!("no DNS upstream has answered yet ({})", servers.join(", ")))
     }
 
     /// Why forwarding does not or may not work, in words for a person: no server left, or resolv.conf can't be read.
@@ -188,9 +240,23 @@ impl Publisher {
 
 impl Core {
     /// Decides about a query and counts it. The reply is in `reply` when it is ours.
-    pub(super) fn decide(&self, query: &[u8], reply: &mut Reply) -> Outcome {
+    pub(super) fn decide(&self, query: &[u8], asker: Asker, reply: &mut Reply) -> Outcome {
         Counters::count(&self.counters.queries);
-        let outcome = respond::answer(query, &self.answers.load(), self.ttl.load(Relaxed), reply);
+        let client = self.access.load().of(asker.client, asker.own);
+        if client == Client::Stranger {
+            Counters::count(&self.counters.strangers);
+        }
+        let rate = if client == Client::Stranger { quota::REFUSALS } else { quota::RATE };
+        if client != Client::Host && !self.quotas.admit(asker.client, rate, asker.now) {
+            Counters::count(&self.counters.limited);
+            return Outcome::Drop;
+        }
+        let outcome = if client == Client::Stranger {
+            respond::refuse(query, reply)
+        } else {
+            let terms = Terms { ttl: self.ttl.load(Relaxed), real: client == Client::Guest };
+            respond::answer(query, &self.answers.load(), terms, reply)
+        };
         match outcome {
             Outcome::Reply(kind) => self.counters.replied(kind),
             Outcome::Drop => Counters::count(&self.counters.dropped),
@@ -205,7 +271,13 @@ mod tests {
     use super::*;
 
     fn settings() -> ShimSettings {
-        ShimSettings { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], upstreams: vec![Upstream::System], ttl: 30 }
+        ShimSettings {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            upstreams: vec![Upstream::System],
+            clients: vec![DnsClients::Local],
+            real_address_clients: vec![],
+            ttl: 30,
+        }
     }
 
     #[tokio::test]

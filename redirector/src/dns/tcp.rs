@@ -1,6 +1,11 @@
 //! Answering over TCP (RFC 7766): several queries on one connection, each answered as soon as its answer is there.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf, BytesMut};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -16,7 +21,8 @@ use super::{
     counters::Counters,
     exchange::{Transport, framed},
     respond::{self, Outcome, Question},
-    shim::Core,
+    shim::{Asker, Core},
+    sockets::Sockets,
     wire::Reply,
 };
 
@@ -38,8 +44,8 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<
             () = stop.cancelled() => return Ok(()),
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%address, %error, "failed to accept a DNS connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -50,7 +56,8 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<
             Counters::count(&core.counters.connections_refused);
             continue;
         };
-        let (connection, stop) = (Connection::new(stream, Arc::clone(&core)), stop.clone());
+        let asker = (client.ip(), address.ip());
+        let (connection, stop) = (Connection::new(stream, asker, Arc::clone(&core)), stop.clone());
         core.tasks.spawn(async move {
             let _slot = slot;
             if let Err(error) = connection.run(stop).await {
@@ -63,13 +70,15 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<
 /// One client.
 struct Connection {
     stream: TcpStream,
+    /// The client's address and ours.
+    asker: (IpAddr, IpAddr),
     core: Arc<Core>,
     unread: BytesMut,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, core: Arc<Core>) -> Self {
-        Self { stream, core, unread: BytesMut::new() }
+    fn new(stream: TcpStream, asker: (IpAddr, IpAddr), core: Arc<Core>) -> Self {
+        Self { stream, asker, core, unread: BytesMut::new() }
     }
 
     /// Until the client has closed and has its replies, nothing happens for a while, or `stop` is cancelled.
@@ -83,10 +92,11 @@ impl Connection {
             while waiting.len() < PIPELINED
                 && let Some(query) = self.next_query()
             {
-                match core.decide(&query, &mut reply) {
+                let (client, own) = self.asker;
+                match core.decide(&query, Asker { client, own, now: Instant::now() }, &mut reply) {
                     Outcome::Drop => return Ok(()),
                     Outcome::Reply(_) => self.send(reply.as_bytes()).await?,
-                    Outcome::Forward(question) => waiting.push(forward(&core, query, question)),
+                    Outcome::Forward(question) => waiting.push(forward(&core, query, question, client)),
                 }
             }
             tokio::select! {
@@ -115,8 +125,8 @@ impl Connection {
 }
 
 /// The upstream's reply, or SERVFAIL.
-async fn forward(core: &Core, query: Vec<u8>, question: Question) -> Vec<u8> {
-    match core.forwarder.forward(&query, &question, Transport::Tcp).await {
+async fn forward(core: &Core, query: Vec<u8>, question: Question, client: IpAddr) -> Vec<u8> {
+    match core.forwarder.forward(&query, &question, (Transport::Tcp, &Sockets::default()), client).await {
         Ok(reply) => reply,
         Err(_) => {
             let mut reply = Reply::new();

@@ -207,8 +207,8 @@ pub(super) fn is_well_formed(message: &[u8], at: usize, header: &Header) -> bool
     (0..records).all(|_| skip_record(message, at).map(|(_, end)| at = end).is_ok())
 }
 
-/// A reply of ours under construction. The largest is a PTR answer: header 12, a reverse name of 74 + 4, a record of 12 + 255, OPT 11,
-/// together 368 bytes. Hence none is ever truncated, EDNS or not.
+/// A reply of ours under construction. The largest is 8 real v6 addresses of the longest name: header
+/// 12, question 255 + 4, 8 records of 12 + 16, OPT 11, together 506 bytes. Hence none is ever truncated, EDNS or not.
 pub struct Reply {
     bytes: [u8; Self::CAPACITY],
     len: usize,

@@ -7,11 +7,12 @@ use hickory_proto::{
     rr::{DNSClass, RData, RecordType, rdata},
 };
 use proptest::prelude::*;
-use redirector::dns::{Answers, Kind, Outcome, Question, Reply, Vip, answer};
+use redirector::dns::{Answer, Answers, Kind, Outcome, Question, Reply, Terms, Vip, answer};
 
 use crate::message::{bytes, name_of, parsed, query, raw_opt, raw_query, raw_question};
 
 const TTL: u32 = 30;
+const TERMS: Terms = Terms { ttl: TTL, real: false };
 const RD: u16 = 0x0100;
 
 fn v4(last: u8) -> Vip {
@@ -33,14 +34,14 @@ fn answers() -> Answers {
 /// The reply that is ours.
 fn ours(query: &[u8]) -> (Kind, Message) {
     let mut reply = Reply::new();
-    match answer(query, &answers(), TTL, &mut reply) {
+    match answer(query, &answers(), TERMS, &mut reply) {
         Outcome::Reply(kind) => (kind, parsed(reply.as_bytes())),
         other => panic!("{other:?} instead of a reply"),
     }
 }
 
 fn is_forwarded(query: &[u8]) -> bool {
-    matches!(answer(query, &answers(), TTL, &mut Reply::new()), Outcome::Forward(_))
+    matches!(answer(query, &answers(), TERMS, &mut Reply::new()), Outcome::Forward(_))
 }
 
 fn ask(name: &str, kind: RecordType) -> (Kind, Message) {
@@ -52,6 +53,69 @@ fn only_address(message: &Message) -> IpAddr {
         [record] => record.data.ip_addr().expect("an address record"),
         other => panic!("{} answers instead of one", other.len()),
     }
+}
+
+fn pending_and_real() -> Answers {
+    let addresses = |list: &[&str]| list.iter().map(|text| text.parse().expect("an address")).collect();
+    let many: Vec<IpAddr> = (1..=64).map(|n| IpAddr::from([203, 0, 113, n])).collect();
+    let live = |real| Answer::Live { vip: v4(1), real };
+    let entries = [
+        ("coming.example", Answer::Pending),
+        ("two.example", live(addresses(&["203.0.113.7", "203.0.113.8", "2001:db8::7"]))),
+        ("many.example", live(many)),
+        ("none.example", live(vec![])),
+    ];
+    Answers::new(entries.map(|(source, answer)| (source.parse().expect("a source"), answer)))
+}
+
+/// The reply to a question for a name, under an ID.
+fn told(name: &str, kind: RecordType, id: u16, real: bool) -> (Kind, Message, usize) {
+    let mut asked = query(name, kind);
+    asked.metadata.id = id;
+    let mut reply = Reply::new();
+    match answer(&bytes(&asked), &pending_and_real(), Terms { ttl: TTL, real }, &mut reply) {
+        Outcome::Reply(kind) => (kind, parsed(reply.as_bytes()), reply.as_bytes().len()),
+        other => panic!("{other:?} instead of a reply"),
+    }
+}
+
+#[test]
+fn a_source_on_its_way_is_a_failure_to_be_asked_again_and_never_a_negative() {
+    for (real, kind) in [(false, RecordType::A), (false, RecordType::AAAA), (false, RecordType::HTTPS), (true, RecordType::A)] {
+        let (outcome, reply, _) = told("coming.example", kind, 1, real);
+        assert_eq!((outcome, reply.metadata.response_code), (Kind::Pending, ResponseCode::ServFail));
+        assert!(reply.answers.is_empty() && reply.authorities.is_empty());
+    }
+}
+
+#[test]
+fn a_client_that_no_hook_sees_gets_the_real_addresses_for_a_short_time() {
+    let addresses = |name, kind, id| -> Vec<String> {
+        let (_, reply, length) = told(name, kind, id, true);
+        assert!(length <= 512 && reply.answers.iter().all(|record| record.ttl == 5));
+        reply.answers.iter().filter_map(|record| record.data.ip_addr()).map(|address| address.to_string()).collect()
+    };
+    assert_eq!(addresses("two.example", RecordType::A, 0), ["203.0.113.7", "203.0.113.8"]);
+    assert_eq!(addresses("two.example", RecordType::A, 1), ["203.0.113.8", "203.0.113.7"], "clients spread");
+    assert_eq!(addresses("two.example", RecordType::AAAA, 0), ["2001:db8::7"]);
+    assert_eq!(addresses("many.example", RecordType::A, 60).len(), 8, "as many as fit");
+    assert_eq!(told("many.example", RecordType::AAAA, 0, true).0, Kind::NoData);
+    assert_eq!(told("two.example", RecordType::TXT, 0, true).0, Kind::NoData);
+    assert_eq!(told("none.example", RecordType::A, 0, true).1.metadata.response_code, ResponseCode::ServFail);
+    let (_, reply, _) = told("none.example", RecordType::A, 0, false);
+    assert_eq!(reply.answers[0].data.ip_addr(), Some(v4(1).v4.into()), "others are redirected, whatever is eligible");
+}
+
+#[test]
+fn eight_real_addresses_of_the_longest_name_fit_a_client_without_edns() {
+    let long = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+    let real = (1..=9).map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n])).collect();
+    let answers = Answers::new([(long.parse().expect("a source"), Answer::Live { vip: v4(1), real })]);
+    let rest = [raw_question(&long, 28, 1), raw_opt(512, 0, true)].concat();
+    let mut reply = Reply::new();
+    let outcome = answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, Terms { ttl: TTL, real: true }, &mut reply);
+    assert_eq!(outcome, Outcome::Reply(Kind::Answered));
+    assert_eq!((parsed(reply.as_bytes()).answers.len(), reply.as_bytes().len()), (8, 506));
 }
 
 #[test]
@@ -70,7 +134,7 @@ fn a_of_a_source_is_exactly_its_vip() {
 fn the_case_of_the_question_is_kept() {
     let asked = raw_query(7, RD, [1, 0, 0, 0], &raw_question("aRTifactory.INTERNAL.company.Net", 1, 1));
     let mut reply = Reply::new();
-    assert_eq!(answer(&asked, &answers(), TTL, &mut reply), Outcome::Reply(Kind::Answered));
+    assert_eq!(answer(&asked, &answers(), TERMS, &mut reply), Outcome::Reply(Kind::Answered));
     assert_eq!(reply.as_bytes()[12..asked.len()], asked[12..]);
 }
 
@@ -188,7 +252,7 @@ fn replies_and_fragments_of_headers_are_dropped() {
     let mut reply = Reply::new();
     let question = raw_question("artifactory.internal.company.net", 1, 1);
     for query in [raw_query(7, 0x8180, [1, 0, 0, 0], &question), vec![], vec![0; 11]] {
-        assert_eq!(answer(&query, &answers(), TTL, &mut reply), Outcome::Drop);
+        assert_eq!(answer(&query, &answers(), TERMS, &mut reply), Outcome::Drop);
     }
 }
 
@@ -225,7 +289,7 @@ fn two_opt_records_or_one_with_a_name_are_formerr() {
 
 #[test]
 fn the_forwarder_learns_the_clients_payload() {
-    let payload = |query: &[u8]| match answer(query, &answers(), TTL, &mut Reply::new()) {
+    let payload = |query: &[u8]| match answer(query, &answers(), TERMS, &mut Reply::new()) {
         Outcome::Forward(Question { payload, end }) => (payload, end),
         other => panic!("{other:?}"),
     };
@@ -243,17 +307,17 @@ fn the_longest_names_fit_into_a_reply() {
     let answers = Answers::new([(long.parse().expect("a source"), v4(9))]);
     let rest = [raw_question(&long, 28, 1), raw_opt(512, 0, true)].concat();
     let mut reply = Reply::new();
-    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TTL, &mut reply), Outcome::Reply(Kind::NoData));
+    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply), Outcome::Reply(Kind::NoData));
     parsed(reply.as_bytes());
     let rest = [raw_question("9.0.18.198.in-addr.arpa", 12, 1), raw_opt(512, 0, true)].concat();
-    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TTL, &mut reply), Outcome::Reply(Kind::Answered));
+    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply), Outcome::Reply(Kind::Answered));
     assert_eq!(parsed(reply.as_bytes()).answers[0].data, RData::PTR(rdata::PTR(name_of(&long))));
 }
 
 /// Whatever the bytes are: no panic; a reply is read by hickory-proto, has the query's ID and, if any, its question.
 fn holds_for(query: &[u8]) {
     let mut reply = Reply::new();
-    let outcome = answer(query, &answers(), TTL, &mut reply);
+    let outcome = answer(query, &answers(), TERMS, &mut reply);
     match outcome {
         Outcome::Drop => assert!(query.len() < 12 || query[2] & 0x80 != 0),
         Outcome::Forward(question) => assert!(question.end <= query.len() && question.payload >= 512),

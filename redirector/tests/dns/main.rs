@@ -1,5 +1,6 @@
 //! The DNS shim and the follower of destinations, against real sockets, real clients, and an upstream that misbehaves on demand.
 
+mod access;
 mod answer;
 mod follower;
 mod forward;

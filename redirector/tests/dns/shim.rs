@@ -8,7 +8,7 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::{
-    config::Upstream,
+    config::{DnsClients, Upstream},
     dns::{Answers, BindError, BoundShim, Publisher, ShimSettings, Vip, bind},
 };
 use tokio::{
@@ -42,6 +42,11 @@ impl Running {
         Self::serve(bound)
     }
 
+    /// As [`Running::start`], with other settings.
+    pub(crate) async fn start_with(settings: ShimSettings) -> Self {
+        Self::serve(bind(&settings).await.expect("bound"))
+    }
+
     fn serve(bound: BoundShim) -> Self {
         let (address, publisher, stop) = (bound.local_addrs()[0], bound.publisher(), CancellationToken::new());
         let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 1), v6: None };
@@ -72,13 +77,14 @@ impl Running {
     }
 }
 
-fn settings(upstreams: &[SocketAddr]) -> ShimSettings {
+pub(crate) fn settings(upstreams: &[SocketAddr]) -> ShimSettings {
     let upstreams = upstreams.iter().map(|server| Upstream::Server(*server)).collect();
-    ShimSettings { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], upstreams, ttl: 30 }
+    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    ShimSettings { listen, upstreams, clients: vec![DnsClients::Local], real_address_clients: vec![], ttl: 30 }
 }
 
 /// A server that nobody asks.
-fn unused() -> SocketAddr {
+pub(crate) fn unused() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9))
 }
 
@@ -99,7 +105,7 @@ pub(crate) async fn read(stream: &mut TcpStream) -> Vec<u8> {
     message
 }
 
-fn source(kind: RecordType) -> Vec<u8> {
+pub(crate) fn source(kind: RecordType) -> Vec<u8> {
     bytes(&query("artifactory.internal.company.net", kind))
 }
 

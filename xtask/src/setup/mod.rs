@@ -131,7 +131,7 @@ impl Plan {
         let mut lines = Vec::new();
         if !self.packages.is_empty() {
             let names: Vec<_> = self.packages.iter().map(|package| package.name).collect();
-            lines.push(format!("{} packages: {} (their services are not started)", names.len(), names.join(" ")));
+            lines.push(format!("{}: {} (their services are not started)", apt::count(names.len()), names.join(" ")));
         }
         if !self.components.is_empty() {
             lines.push(format!("by rustup: {}", self.components.join(", ")));

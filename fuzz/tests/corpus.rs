@@ -1,0 +1,70 @@
+//! The seed corpus, and mutations of it that are the same in every run: what the fuzz targets check, within seconds and without libFuzzer.
+
+use std::{fs, path::Path};
+
+/// Mutations of each seed.
+const ROUNDS: u64 = 20_000;
+
+/// A generator that needs no crate: xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).expect("31 bits") % end.max(1)
+    }
+
+    fn byte(&mut self) -> u8 {
+        [0, 1, 12, 41, 63, 64, 127, 128, 192, 255, self.below(256).to_le_bytes()[0], self.below(256).to_le_bytes()[0]][self.below(12)]
+    }
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    let mut paths: Vec<_> = fs::read_dir(&folder).expect("the seeds").map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 10, "few seeds in {}", folder.display());
+    paths.iter().map(|path| fs::read(path).expect("a seed")).collect()
+}
+
+fn mutate(seed: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=random.below(5) {
+        let at = random.below(bytes.len() + 1);
+        match random.below(6) {
+            0 => bytes.insert(at, random.byte()),
+            1 => bytes.truncate(at),
+            2 => bytes.extend_from_slice(&other[random.below(other.len())..]),
+            3 if at < bytes.len() => drop(bytes.remove(at)),
+            _ if at < bytes.len() => bytes[at] = random.byte(),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+fn run(target: &str, check: fn(&[u8])) {
+    let seeds = seeds(target);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for seed in &seeds {
+        check(seed);
+        for _ in 0..ROUNDS {
+            let other = &seeds[random.below(seeds.len())];
+            let input = mutate(seed, other, &mut random);
+            let outcome = std::panic::catch_unwind(|| check(&input));
+            assert!(outcome.is_ok(), "{target} fails for {input:02x?}");
+        }
+    }
+}
+
+#[test]
+fn any_query_is_answered_as_it_must_be() {
+    run("query", redirector_fuzz::query);
+}
+
+#[test]
+fn no_reply_passes_that_does_not_fit_its_query() {
+    run("reply", redirector_fuzz::reply);
+}
