@@ -254,8 +254,15 @@ pub(crate) fn add(counter: &mut u64, amount: u64) {
 }
 
 /// The same number, but the compiler does not know it. It makes an atomic "or" of an addition of 0, which no kernel before 5.12 has: "BPF_STX uses
-/// reserved fields" (5.10).
+/// reserved fields" (5.10). `black_box` would go by way of the stack: "attempt to corrupt spilled pointer on stack" (5.10 and 6.1).
 #[inline(always)]
 pub(crate) fn unknown(amount: u64) -> u64 {
-    core::hint::black_box(amount)
+    #[cfg(target_arch = "bpf")]
+    let amount = {
+        let mut amount = amount;
+        // SAFETY: copies a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) amount, options(pure, nomem, nostack)) };
+        amount
+    };
+    amount
 }

@@ -42,7 +42,7 @@ impl Bed {
     pub(crate) fn put(&mut self, index: u32, ports: &[(u16, u16)], backends: &[Ipv4Addr], on_no_backend: OnNoBackend) -> Result<()> {
         let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
         let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
-        let route = PlannedRoute { ports, backends, on_no_backend };
+        let route = PlannedRoute { ports, backends, on_no_backend, sources: Vec::new(), idle_timeout: None };
         Ok(self.datapath.apply(&[Change::Put { index, route }])?)
     }
 }

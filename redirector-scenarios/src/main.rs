@@ -5,6 +5,7 @@
 //! `SCENARIO<tab>name<tab>ok|FAIL<tab>detail`, `PROGRAM<tab>name<tab>verified instructions<tab>bytes`, `END` when none was forgotten.
 
 mod bed;
+mod last_words;
 mod machine;
 mod scenarios;
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         return match play() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
+                println!("{}", last_words::said());
                 println!("SCENARIO\tload and attach\tFAIL\t{}", format!("{error:#}").replace(['\n', '\t'], " "));
                 ExitCode::FAILURE
             }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn play() -> anyhow::Result<()> {
+    last_words::listen();
     println!("KERNEL\t{}", rustix::system::uname().release().to_string_lossy());
     let mut bed = bed::Bed::new().context("failed to load and attach")?;
     println!("SCENARIO\tload and attach\tok\t");

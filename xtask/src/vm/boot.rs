@@ -6,7 +6,7 @@ use super::kernels::{Arch, Entry};
 use crate::exec;
 
 /// Lines of a machine's output that are shown when it failed.
-const TAIL: usize = 25;
+const TAIL: usize = 100;
 
 /// What a machine said.
 #[derive(Clone, Debug)]
