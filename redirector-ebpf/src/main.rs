@@ -8,7 +8,11 @@
 //! | `rd_release` | see sockets go that never got through |
 #![no_std]
 #![no_main]
-#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "the atomic addition of `maps::add`"), feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "the atomic addition of `maps::add`"),
+    feature(asm_experimental_arch, core_intrinsics)
+)]
 
 mod connect;
 mod ctx;

@@ -237,7 +237,7 @@ pub(crate) fn absolve(id: BackendId) {
     }
 }
 
-/// Adds to a counter, atomically.
+/// Adds to a counter, atomically. An amount that the compiler may know to be 0 goes through [`unknown`].
 #[inline(always)]
 pub(crate) fn add(counter: &mut u64, amount: u64) {
     #[cfg(target_arch = "bpf")]
@@ -251,4 +251,18 @@ pub(crate) fn add(counter: &mut u64, amount: u64) {
     {
         *counter = counter.wrapping_add(amount);
     }
+}
+
+/// The same number, but the compiler does not know it. It makes an atomic "or" of an addition of 0, which no kernel before 5.12 has: "BPF_STX uses
+/// reserved fields" (5.10). `black_box` would go by way of the stack: "attempt to corrupt spilled pointer on stack" (5.10 and 6.1).
+#[inline(always)]
+pub(crate) fn unknown(amount: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    let amount = {
+        let mut amount = amount;
+        // SAFETY: copies a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) amount, options(pure, nomem, nostack)) };
+        amount
+    };
+    amount
 }

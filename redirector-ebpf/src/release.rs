@@ -8,7 +8,7 @@ use redirector_common::{
 
 use crate::{
     ctx::read,
-    maps::{self, add},
+    maps::{self, add, unknown},
 };
 
 const TCP_SYN_SENT: u32 = 2;
@@ -28,11 +28,11 @@ pub(crate) fn release(ctx: &SockContext) {
 /// path, which the verifier (6.18) allows with CAP_PERFMON only: "R0 tried to add from different maps, paths or scalars".
 macro_rules! count_end {
     ($stats:ident, $end:ident) => {
-        add(&mut $stats.refused, u64::from($end == End::Refused));
-        add(&mut $stats.timed_out, u64::from($end == End::TimedOut));
-        add(&mut $stats.unreachable, u64::from($end == End::Unreachable));
-        add(&mut $stats.aborted, u64::from($end == End::Aborted));
-        add(&mut $stats.unsent, u64::from($end == End::Unsent));
+        add(&mut $stats.refused, unknown(u64::from($end == End::Refused)));
+        add(&mut $stats.timed_out, unknown(u64::from($end == End::TimedOut)));
+        add(&mut $stats.unreachable, unknown(u64::from($end == End::Unreachable)));
+        add(&mut $stats.aborted, unknown(u64::from($end == End::Aborted)));
+        add(&mut $stats.unsent, unknown(u64::from($end == End::Unsent)));
     };
 }
 

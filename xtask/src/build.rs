@@ -41,24 +41,30 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
 }
 
 fn make() -> anyhow::Result<PathBuf> {
-    build_ebpf::ensure()?;
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut command = workspace::cargo();
-    command.args(["build", "--locked", "--release", "--package", "redirector", "--bin", "redirector", "--target", &target]);
-    command.env("CARGO_ENCODED_RUSTFLAGS", "-C\u{1f}target-feature=+crt-static").env_remove("RUSTFLAGS");
-    let step = Step::start(format!("building the release binary for {target}"));
-    let finished = exec::capture(&mut command, |line| step.note(line))?;
-    if !finished.status.success() {
-        step.failed();
-        bail!("failed to build the release binary:\n{}", finished.output.trim_end());
-    }
-    step.done();
-
-    let built = workspace::target_dir().join(&target).join("release").join("redirector");
-    check_static(&built)?;
+    let built = static_program("redirector", "redirector", &target)?;
     let path = workspace::release_binary();
     publish(&built, &path)?;
     Ok(path)
+}
+
+/// A static release build of a program, below the target's own directory.
+pub(crate) fn static_program(package: &str, program: &str, target: &str) -> anyhow::Result<PathBuf> {
+    build_ebpf::ensure()?;
+    let mut command = workspace::cargo();
+    command.args(["build", "--locked", "--release", "--package", package, "--bin", program, "--target", target]);
+    command.env("CARGO_ENCODED_RUSTFLAGS", "-C\u{1f}target-feature=+crt-static").env_remove("RUSTFLAGS");
+    let what = if program == "redirector" { "the release binary".to_owned() } else { program.to_owned() };
+    let step = Step::start(format!("building {what} for {target}"));
+    let finished = exec::capture(&mut command, |line| step.note(line))?;
+    if !finished.status.success() {
+        step.failed();
+        bail!("failed to build {what}:\n{}", finished.output.trim_end());
+    }
+    step.done();
+    let built = workspace::target_dir().join(target).join("release").join(program);
+    check_static(&built)?;
+    Ok(built)
 }
 
 /// A static binary asks for no interpreter.

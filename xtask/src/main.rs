@@ -9,6 +9,7 @@ mod lock;
 mod progress;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Verb {
     Demo(demo::Args),
     /// Measure what the redirector costs, next to its peers
     Bench(bench::Args),
+    /// Play the datapath's scenarios on kernels from 5.10 to the newest, in emulated machines
+    Vm(vm::Args),
     /// Run every check and test
     Test(test::Args),
     /// Fuzz what reads DNS packets, with libFuzzer
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Image(args) => image::run(&args).map(|()| true),
         Verb::Demo(args) => show(args).map(|()| true),
         Verb::Bench(args) => measure(&args).map(|()| true),
+        Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),
         Verb::Client(args) => client::run(args).map(|()| true),

@@ -42,6 +42,7 @@ pub(crate) fn check(object: &[u8], programs: &[&str], maps: &[&str]) -> anyhow::
         problems.push(format!("its licence is {}, not \"{LICENSE}\"", license.map_or("missing".to_owned(), |text| format!("\"{text}\""))));
     }
     let found = Contents { size: object.len(), programs: names(&file, is_program), maps: names(&file, is_map), btf };
+    problems.extend(young_atomics(&file));
     compare("program", &found.programs, programs, &mut problems);
     compare("map", &found.maps, maps, &mut problems);
     if !problems.is_empty() {
@@ -52,6 +53,19 @@ pub(crate) fn check(object: &[u8], programs: &[&str], maps: &[&str]) -> anyhow::
 
 fn section<'data>(file: &object::File<'data>, name: &str) -> Option<&'data [u8]> {
     file.section_by_name(name)?.data().ok()
+}
+
+/// Atomic instructions that kernels before 5.12 do not have: all but the addition that returns nothing. The compiler makes one of an innocent
+/// addition when it knows the amount to be 0.
+fn young_atomics(file: &object::File<'_>) -> Vec<String> {
+    const ATOMIC: [u8; 2] = [0xc3, 0xdb];
+    let code = file.sections().filter(|section| section.kind() == object::SectionKind::Text);
+    let young = code.filter_map(|section| {
+        let count = section.data().ok()?.chunks_exact(8).filter(|word| ATOMIC.contains(&word[0]) && word[4..] != [0; 4]).count();
+        let name = section.name().unwrap_or_default();
+        (count > 0).then(|| format!("{count} atomic instructions in {name} are not additions, which no kernel before 5.12 takes"))
+    });
+    young.collect()
 }
 
 /// Names of the global symbols in the sections that `wanted` picks.

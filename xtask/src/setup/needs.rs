@@ -16,10 +16,12 @@ pub(crate) enum Group {
     Image,
     /// What the tests and the demo run: the customer's servers, and the clients.
     Tests,
+    /// What emulates the machines that other kernels are tried on.
+    Machines,
 }
 
 /// Every group, for `cargo xtask setup` without arguments.
-pub(crate) const ALL: [Group; 3] = [Group::Toolchain, Group::Image, Group::Tests];
+pub(crate) const ALL: [Group; 4] = [Group::Toolchain, Group::Image, Group::Tests, Group::Machines];
 
 /// How to see that something is there.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,9 @@ const OWN: &[Package] = &[
     program(Group::Tests, "default-jdk-headless", "javac"),
     program(Group::Tests, "musl-tools", "musl-gcc"),
     program(Group::Tests, "openssl", "openssl"),
+    program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
+    // Older kernels come as packages that are compressed so.
+    program(Group::Machines, "xz-utils", "xz"),
 ];
 
 /// The services that some of these packages would start at boot, which nobody here wants.

@@ -24,9 +24,12 @@ const STAGE_LIMIT: Duration = Duration::from_secs(2400);
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Leave out what needs the release build: the image and the demo
+    /// Leave out what needs the release build: the image, the demo and the other kernels
     #[arg(long)]
     quick: bool,
+    /// Leave out the other kernels, which are emulated
+    #[arg(long)]
+    without_vm: bool,
     /// Only run the tests whose name contains this, and no other check
     filter: Option<String>,
 }
@@ -34,7 +37,7 @@ pub(crate) struct Args {
 /// Runs the stages; whether all passed.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let started = Instant::now();
-    let stages = stages::plan(args.quick, args.filter.as_deref())?;
+    let stages = stages::plan(args.quick, args.without_vm, args.filter.as_deref())?;
     let mut report = Report::default();
     let mut broken: Option<&str> = None;
     for stage in &stages {

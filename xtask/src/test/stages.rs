@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use crate::{
     build, build_ebpf, image,
     setup::{self, needs},
+    vm,
 };
 use xtask::workspace;
 
@@ -56,7 +57,7 @@ const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector
 const IMAGE_TEST: &str = "daemonset";
 
 /// The stages to run.
-pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stage>> {
+pub(super) fn plan(quick: bool, without_vm: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stage>> {
     let mut stages = vec![
         Stage::needed("setup", || setup::ensure(&needs::ALL).map(drop)),
         Stage::needed("build-ebpf", || build_ebpf::ensure().map(drop)),
@@ -102,6 +103,9 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
             }),
             Stage { name: "demo", work: Work::Program(Box::new(demo)), needed: false },
         ]);
+        if !without_vm {
+            stages.push(Stage::task("other kernels", vm::ensure_passes));
+        }
     }
     Ok(stages)
 }

@@ -1,0 +1,87 @@
+//! A datapath that is attached, servers on the loopback device, and connects that say where they landed.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use redirector::config::CgroupSpec;
+use redirector::datapath::{self, Datapath, Settings};
+use redirector::plan::{Change, PlannedRoute};
+use redirector::route::{OnNoBackend, PortPair};
+use redirector::vip::Pool;
+
+use crate::machine;
+
+/// The port that every server listens on.
+pub(crate) const PORT: u16 = 8080;
+/// A server that says `one`.
+pub(crate) const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// A server that says `two`.
+pub(crate) const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+/// Nobody listens here.
+pub(crate) const CLOSED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
+/// Longest time for a connect: the machine is emulated.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What every scenario plays on.
+pub(crate) struct Bed {
+    pub(crate) datapath: Datapath,
+}
+
+impl Bed {
+    /// Servers listen, and the datapath is attached to the pods, without a route.
+    pub(crate) fn new() -> Result<Self> {
+        serve(ONE, "one\n")?;
+        serve(TWO, "two\n")?;
+        Ok(Self { datapath: attached()? })
+    }
+
+    /// A route from the VIP of `index` to `backends`.
+    pub(crate) fn put(&mut self, index: u32, ports: &[(u16, u16)], backends: &[Ipv4Addr], on_no_backend: OnNoBackend) -> Result<()> {
+        let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
+        let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
+        let route = PlannedRoute { ports, backends, on_no_backend, sources: Vec::new(), idle_timeout: None };
+        Ok(self.datapath.apply(&[Change::Put { index, route }])?)
+    }
+}
+
+/// The VIP of `index`.
+pub(crate) fn vip(index: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + index)
+}
+
+pub(crate) fn settings() -> Result<Settings> {
+    let pool = Pool::new("198.18.0.0/16".parse()?, None, true).map_err(|(_, error)| error)?;
+    Ok(Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool })
+}
+
+/// Loads, or adopts what is pinned, and attaches.
+pub(crate) fn attached() -> Result<Datapath> {
+    let mut datapath = Datapath::open(&settings()?)?;
+    let cgroups = datapath::cgroups(&[CgroupSpec::Pattern(machine::ATTACHED.to_owned())])?;
+    datapath.attach(&cgroups)?;
+    Ok(datapath)
+}
+
+fn serve(address: Ipv4Addr, banner: &'static str) -> Result<()> {
+    let listener = TcpListener::bind((address, PORT)).with_context(|| format!("failed to listen at {address}"))?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that has gone already is its own witness.
+            let _ = (&stream).write_all(banner.as_bytes());
+        }
+    });
+    Ok(())
+}
+
+/// Connects, and reads the banner; returns it with what getpeername says.
+pub(crate) fn greeting(target: SocketAddr) -> io::Result<(String, SocketAddr)> {
+    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+    let peer = stream.peer_addr()?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut banner = String::new();
+    stream.read_to_string(&mut banner)?;
+    Ok((banner.trim().to_owned(), peer))
+}

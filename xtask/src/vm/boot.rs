@@ -1,0 +1,151 @@
+//! One machine: started, listened to, judged.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use super::kernels::{Arch, Entry};
+use crate::exec;
+
+/// Lines of a machine's output that are shown when it failed.
+const TAIL: usize = 100;
+
+/// What a machine said.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) entry: Entry,
+    /// The kernel's release.
+    pub(super) release: String,
+    pub(super) scenarios: Vec<Scenario>,
+    pub(super) programs: Vec<Program>,
+    /// Whether the last line came.
+    complete: bool,
+    pub(super) output: String,
+}
+
+/// How a scenario came out; the detail is empty when it went well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scenario {
+    pub(super) name: String,
+    pub(super) passed: bool,
+    pub(super) detail: String,
+}
+
+/// A program as this kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) name: String,
+    /// Instructions that the verifier looked at; absent before 5.16, which does not tell.
+    pub(super) verified: Option<u32>,
+    /// Bytes of machine code.
+    pub(super) bytes: u32,
+}
+
+impl Outcome {
+    pub(super) fn passed(&self) -> bool {
+        self.complete && !self.scenarios.is_empty() && self.scenarios.iter().all(|scenario| scenario.passed)
+    }
+
+    /// What is wrong, in a line.
+    pub(super) fn problem(&self) -> String {
+        match self.scenarios.iter().find(|scenario| !scenario.passed) {
+            Some(scenario) => format!("{}: {}", scenario.name, scenario.detail),
+            None if self.panicked() => "the kernel panicked".to_owned(),
+            None => "the machine did not get to the end of its scenarios".to_owned(),
+        }
+    }
+
+    fn panicked(&self) -> bool {
+        self.output.contains("Kernel panic") || self.output.contains("Oops:")
+    }
+
+    pub(super) fn tail(&self) -> String {
+        let lines: Vec<&str> = self.output.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+
+    fn read(entry: Entry, output: String) -> Self {
+        let mut outcome =
+            Self { entry, release: String::new(), scenarios: Vec::new(), programs: Vec::new(), complete: false, output: String::new() };
+        for line in output.lines() {
+            let fields: Vec<&str> = line.trim_end().split('\t').collect();
+            match fields[..] {
+                ["KERNEL", release] => outcome.release = release.to_owned(),
+                ["SCENARIO", name, verdict, ref detail @ ..] => {
+                    let detail = detail.first().unwrap_or(&"").to_string();
+                    outcome.scenarios.push(Scenario { name: name.to_owned(), passed: verdict == "ok", detail });
+                }
+                ["PROGRAM", name, verified, bytes] => {
+                    let (verified, bytes) = (verified.parse().ok(), bytes.parse().unwrap_or(0));
+                    outcome.programs.push(Program { name: name.to_owned(), verified, bytes });
+                }
+                ["END"] => outcome.complete = true,
+                _ => {}
+            }
+        }
+        outcome.output = output;
+        outcome
+    }
+}
+
+/// Boots `kernel` with `initrd` and waits until it powers off. A guest that panics gets a second chance: emulated, 6.12 does so now and then.
+pub(super) fn play(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::Result<Outcome> {
+    let first = once(entry, kernel, initrd, limit)?;
+    if first.complete || !first.panicked() {
+        return Ok(first);
+    }
+    eprintln!("  the kernel {entry} panicked; once more");
+    once(entry, kernel, initrd, limit)
+}
+
+fn once(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::Result<Outcome> {
+    let mut command = emulator(entry.arch);
+    command.args(["-m", "512", "-smp", "1", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+    command.arg("-append").arg(format!("console={} quiet panic=-1", console(entry.arch)));
+    let finished = exec::capture_within(&mut command, limit, |_| {})?;
+    Ok(Outcome::read(entry, finished.output.replace('\r', "")))
+}
+
+/// TCG always: where /dev/kvm is there, it may be one that runs no foreign kernel.
+fn emulator(arch: Arch) -> Command {
+    match arch {
+        Arch::X86 => {
+            let mut command = Command::new("qemu-system-x86_64");
+            command.args(["-accel", "tcg", "-cpu", "max", "-M", "q35"]);
+            command
+        }
+    }
+}
+
+fn console(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86 => "ttyS0",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::kernels::CATALOGUE;
+
+    #[test]
+    fn a_machine_that_says_all_and_ends_has_passed() {
+        let said = "noise\r\nKERNEL\t6.1.0\nSCENARIO\tredirect\tok\t\nPROGRAM\trd_connect4\t-\t900\nEND\n".replace('\r', "");
+        let outcome = Outcome::read(CATALOGUE[0], said);
+        assert!(outcome.passed());
+        assert_eq!(outcome.programs, [Program { name: "rd_connect4".to_owned(), verified: None, bytes: 900 }]);
+    }
+
+    #[test]
+    fn a_machine_that_stops_before_its_end_has_failed() {
+        let outcome = Outcome::read(CATALOGUE[0], "SCENARIO\tredirect\tok\t\nKernel panic - not syncing\n".to_owned());
+        assert!(!outcome.passed() && outcome.panicked());
+        assert_eq!(outcome.problem(), "the kernel panicked");
+        assert!(!Outcome::read(CATALOGUE[0], "END\n".to_owned()).passed(), "no scenario was played");
+    }
+
+    #[test]
+    fn a_failed_scenario_is_named_with_its_detail() {
+        let outcome = Outcome::read(CATALOGUE[0], "SCENARIO\tpass\tFAIL\tgot 13\nEND\n".to_owned());
+        assert_eq!(outcome.problem(), "pass: got 13");
+    }
+}

@@ -1,0 +1,196 @@
+//! Debian's kernels: which, and fetching them without installing anything.
+//!
+//! Each suite gets an apt state of its own in our cache; the mirror is the one that this machine's own sources name.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{exec, lock, progress::Step};
+use xtask::workspace;
+
+/// A machine's architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Arch {
+    /// 64-bit PC.
+    #[value(name = "x86_64")]
+    X86,
+}
+
+impl Arch {
+    pub(super) const ALL: [Self; 1] = [Self::X86];
+
+    /// As the compiler says.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::X86 => "x86_64",
+        }
+    }
+
+    /// As Debian says.
+    fn debian(self) -> &'static str {
+        match self {
+            Self::X86 => "amd64",
+        }
+    }
+}
+
+/// A kernel to try.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// What `--kernel` calls it.
+    pub(super) name: &'static str,
+    pub(super) arch: Arch,
+    suite: &'static str,
+    /// How its release begins.
+    release: &'static str,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.arch.name())
+    }
+}
+
+/// The kernels of Debian's releases, and the newest that its backports have.
+pub(super) const CATALOGUE: [Entry; 5] = [
+    Entry { name: "5.10", arch: Arch::X86, suite: "bullseye-security", release: "5.10." },
+    Entry { name: "6.1", arch: Arch::X86, suite: "bookworm-security", release: "6.1." },
+    Entry { name: "6.12", arch: Arch::X86, suite: "bookworm-security", release: "6.12." },
+    Entry { name: "6.18", arch: Arch::X86, suite: "trixie-backports", release: "6.18." },
+    Entry { name: "newest", arch: Arch::X86, suite: "trixie-backports", release: "7." },
+];
+
+/// The kernel's image, from the cache or fetched. With `refresh`, what the cache has is compared with what the suite has.
+pub(super) fn ensure(entry: &Entry, refresh: bool) -> anyhow::Result<PathBuf> {
+    let folder = workspace::tools_dir().join("kernels").join(entry.arch.name()).join(entry.name);
+    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let _lock = lock::acquire(&workspace::tools_dir().join("kernels.lock"))?;
+    let cached = images(&folder)?;
+    if let Some(image) = cached.last().filter(|_| !refresh) {
+        return Ok(image.clone());
+    }
+    let step = Step::start(format!("fetching the kernel {entry} from {}", entry.suite));
+    let image = fetch(entry, &folder, &step)?;
+    for old in cached.iter().filter(|old| **old != image) {
+        fs::remove_file(old).with_context(|| format!("failed to remove {}", old.display()))?;
+    }
+    step.done_with(&image.file_name().unwrap_or_default().to_string_lossy());
+    Ok(image)
+}
+
+fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
+    let mut images: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    images.retain(|path| path.extension().is_some_and(|extension| extension == "vmlinuz"));
+    images.sort_unstable();
+    Ok(images)
+}
+
+fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
+    let apt = Apt::new(entry)?;
+    exec::run(apt.command("apt-get").arg("update"), |line| step.note(line))
+        .with_context(|| format!("failed to read the lists of {}", entry.suite))?;
+    let names = ["linux-image-", "linux-binary-"].map(|prefix| exec::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
+    let [images, binaries] = names;
+    let names = images? + &binaries?;
+    let Some(package) = newest(&names, entry.release, entry.arch.debian()) else {
+        bail!("{} has no kernel {}", entry.suite, entry.release);
+    };
+    let image = folder.join(format!("{package}.vmlinuz"));
+    if image.is_file() {
+        return Ok(image);
+    }
+    let aside = tempfile::tempdir_in(folder).context("failed to create a directory for a package")?;
+    exec::run(apt.command("apt-get").args(["download", package]).current_dir(aside.path()), |line| step.note(line))
+        .with_context(|| format!("failed to fetch {package}"))?;
+    // Both layouts: an image in /boot, and beside the modules.
+    const UNPACK: &str = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform='s,.*/,,' './boot/vmlinuz*' './usr/lib/modules/*/vmlinuz'; ls vmlinuz*";
+    // tar complains about the one of the two patterns that fits nothing; what counts is the file.
+    let listed = exec::run(Command::new("sh").args(["-c", UNPACK]).current_dir(aside.path()), |_| {})?;
+    let found = listed.lines().find(|line| line.starts_with("vmlinuz")).with_context(|| format!("{package} holds no vmlinuz"))?;
+    fs::rename(aside.path().join(found), &image).with_context(|| format!("failed to move the kernel to {}", image.display()))?;
+    Ok(image)
+}
+
+/// The newest package of a kernel whose release begins so. Where a version has both, the image is in `linux-binary-`.
+fn newest<'a>(names: &'a str, release: &str, architecture: &str) -> Option<&'a str> {
+    let suffix = format!("-cloud-{architecture}");
+    let fits = |name: &&str| {
+        let version = name.strip_prefix("linux-image-").or_else(|| name.strip_prefix("linux-binary-"));
+        version.is_some_and(|version| version.starts_with(release) && version.ends_with(&suffix))
+    };
+    names.lines().map(str::trim).filter(fits).max_by_key(|name| {
+        let numbers = name.split(|character: char| !character.is_ascii_digit()).filter_map(|part| part.parse().ok());
+        (numbers.collect::<Vec<u32>>(), name.starts_with("linux-binary-"))
+    })
+}
+
+/// apt with a state of its own.
+struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    fn new(entry: &Entry) -> anyhow::Result<Self> {
+        let architecture = entry.arch.debian();
+        let state = workspace::tools_dir().join("kernels").join(format!("apt-{}-{architecture}", entry.suite));
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(state.join(folder)).with_context(|| format!("failed to create {}", state.join(folder).display()))?;
+        }
+        fs::write(state.join("status"), "").context("failed to write an empty package status")?;
+        let archive = if entry.suite.ends_with("-security") { "debian-security" } else { "debian" };
+        let source =
+            format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {}/{archive} {} main\n", mirror()?, entry.suite);
+        fs::write(state.join("sources.list"), source).context("failed to write a list of sources")?;
+        let at = |key: &str, name: &str| format!("{key}={}", state.join(name).display());
+        let mut options = vec![at("Dir::Etc::sourcelist", "sources.list"), "Dir::Etc::sourceparts=-".to_owned()];
+        options.extend([at("Dir::State::lists", "lists"), at("Dir::Cache", "cache"), at("Dir::State::status", "status")]);
+        // Its files are ours, wherever the cache is.
+        options.push("APT::Sandbox::User=root".to_owned());
+        options.extend([format!("APT::Architecture={architecture}"), format!("APT::Architectures={architecture}")]);
+        Ok(Self { options })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-q").env("LC_ALL", "C");
+        self.options.iter().for_each(|option| {
+            command.args(["-o", option]);
+        });
+        command
+    }
+}
+
+/// Where the machine's own sources get Debian from.
+fn mirror() -> anyhow::Result<String> {
+    let sites = exec::run(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]), |_| {})
+        .context("failed to ask apt where its packages come from; kernels are fetched on Debian only")?;
+    let site = sites.lines().find(|site| site.contains("/debian")).context("none of this machine's package sources is Debian's")?;
+    Ok(site.rsplit_once("/debian").map_or(site, |(mirror, _)| mirror).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &str = "linux-image-6.1.0-56-cloud-amd64\nlinux-image-6.12.9+deb12-cloud-amd64\nlinux-image-6.12.117+deb12-cloud-amd64\n\
+        linux-image-6.12.118+deb12-cloud-amd64-unsigned\nlinux-image-6.12.118+deb12-amd64\nlinux-image-cloud-amd64\n\
+        linux-image-7.3.4+deb13-cloud-amd64\nlinux-binary-7.3.4+deb13-cloud-amd64\n";
+
+    #[test]
+    fn the_newest_signed_cloud_kernel_of_a_series_is_taken_by_number_not_by_letter() {
+        assert_eq!(newest(NAMES, "6.12.", "amd64"), Some("linux-image-6.12.117+deb12-cloud-amd64"));
+        assert_eq!(newest(NAMES, "6.1.", "amd64"), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(newest(NAMES, "6.18.", "amd64"), None);
+    }
+
+    #[test]
+    fn where_a_version_has_two_packages_the_one_with_the_image_is_taken() {
+        assert_eq!(newest(NAMES, "7.", "amd64"), Some("linux-binary-7.3.4+deb13-cloud-amd64"));
+    }
+}
