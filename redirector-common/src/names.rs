@@ -31,7 +31,10 @@ pub const BACKEND_STATS: &str = "RD_BKND_STATS";
 /// [`crate::agent::AgentState`], one element.
 pub const AGENT: &str = "RD_AGENT";
 
-/// Every map.
+/// aya-log's ring buffer for the programs' debug log. Each process has its own; it is not pinned.
+pub const LOG: &str = "AYA_LOGS";
+
+/// Every table that is pinned: all maps but [`LOG`].
 pub const MAPS: &[&str] = &[ROUTES, SLOTS, HEALTH, ORIGINS, ROUTE_STATS, BACKEND_STATS, AGENT];
 
 /// Load-time constant: the pool's first address, in network order.

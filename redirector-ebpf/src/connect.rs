@@ -1,6 +1,7 @@
 //! `connect4` and `connect6`: TCP to the pool gets a backend; everything else is left alone.
 
 use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
+use aya_log_ebpf::debug;
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::BackendId,
@@ -55,12 +56,16 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, rewrite: impl Fn
             if !record(ctx, index, port, &choice) {
                 return refuse(index);
             }
+            log_redirected(ctx, index, port, choice.address, choice.port);
             count_start(index, &choice);
             rewrite(choice.address);
             addr.set_port(choice.port);
             ALLOW
         }
-        Verdict::Refuse => refuse(index),
+        Verdict::Refuse => {
+            log_refused(ctx, index, port);
+            refuse(index)
+        }
         Verdict::Pass => {
             if let Some(stats) = maps::route_stats(index) {
                 maps::add(&mut stats.passed, 1);
@@ -110,4 +115,17 @@ fn refuse(index: u32) -> i32 {
         unsafe { bpf_set_retval(-ECONNREFUSED) };
     }
     DENY
+}
+
+// A message needs stack of its own: in the caller's frame the compiler reuses slots, and without CAP_PERFMON the verifier (6.18) says "attempt to
+// corrupt spilled pointer on stack". The levels are known at load; at `info` nothing of the bodies is left.
+
+#[inline(never)]
+fn log_redirected(ctx: &SockAddrContext, vip: u32, port: PortBe, backend: Ip4Be, backend_port: PortBe) {
+    debug!(ctx, "vip {} port {} goes to {:i} port {}", vip, port.get(), backend.number(), backend_port.get());
+}
+
+#[inline(never)]
+fn log_refused(ctx: &SockAddrContext, vip: u32, port: PortBe) {
+    debug!(ctx, "vip {} port {} is refused", vip, port.get());
 }

@@ -16,4 +16,5 @@ pub mod nameservers;
 pub mod observe;
 pub mod plan;
 pub mod route;
+pub mod verify;
 pub mod vip;

@@ -146,7 +146,7 @@ impl Stamp {
 
 /// The `nameserver` lines of a resolv.conf, as resolv.conf(5) has them. Other lines and addresses that can't be read are skipped, as
 /// every libc does.
-fn parse(text: &str) -> Vec<SocketAddr> {
+pub fn parse(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();

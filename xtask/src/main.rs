@@ -13,7 +13,7 @@ mod test;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{demo, testbed::client};
+use xtask::{bench, demo, testbed::client};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Everything a contributor runs", disable_help_subcommand = true)]
@@ -34,6 +34,8 @@ enum Verb {
     Image(image::Args),
     /// Show the whole job on this machine: a customer, a node, an executor, and what happens when parts fail
     Demo(demo::Args),
+    /// Measure what the redirector costs, next to its peers
+    Bench(bench::Args),
     /// Run every check and test
     Test(test::Args),
     /// Fuzz what reads DNS packets, with libFuzzer
@@ -52,6 +54,15 @@ fn show(args: demo::Args) -> anyhow::Result<()> {
     demo::run(args)
 }
 
+/// A benchmark, with what it needs built first.
+fn measure(args: &bench::Args) -> anyhow::Result<()> {
+    if args.wants_build() {
+        setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
+        build::ensure()?;
+    }
+    bench::run(args)
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args),
@@ -59,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Build => build::run().map(|()| true),
         Verb::Image(args) => image::run(&args).map(|()| true),
         Verb::Demo(args) => show(args).map(|()| true),
+        Verb::Bench(args) => measure(&args).map(|()| true),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),
         Verb::Client(args) => client::run(args).map(|()| true),

@@ -83,15 +83,16 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
 
     let (sockets, listen) = sockets(&config).await?;
+    if config.pool.guard {
+        host::guard(&config.pool).await?;
+    }
+    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    // Only now: it leaves a file behind.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
         own: listen.clone(),
         state_file: state("destinations.json"),
     })?;
-    if config.pool.guard {
-        host::guard(&config.pool).await?;
-    }
-    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
 
     let publisher = sockets.shim.as_ref().map(BoundShim::publisher);
     let mut live = Live::new(routes, leases, datapath, follower, publisher, config.pool.clone());
@@ -189,6 +190,15 @@ impl Bound {
             tasks.spawn(async move {
                 if let Err(error) = shim.serve(stop).await {
                     let _ = failed.send(error.context("the DNS shim has failed")).await;
+                }
+            });
+        }
+        if let Some(log) = owner.live.datapath.program_log() {
+            let stop = shutdown.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    Err(error) = log.follow() => warn!(%error, "the programs' log has ended"),
                 }
             });
         }

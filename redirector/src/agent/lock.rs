@@ -1,9 +1,8 @@
-//! One agent at a time for each run directory.
+//! One agent at a time for each run directory. The directory itself is locked: there is no lock file to leave behind, or to race for.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -15,17 +14,17 @@ pub enum LockError {
     /// Another one does.
     #[error("another agent{} runs with {}: stop it first, or give this one another `agent.run_dir`, `agent.state_dir` and `agent.bpffs`", pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(), path.display())]
     Held {
-        /// The run directory's lock.
+        /// The run directory.
         path: PathBuf,
         /// The other agent, as far as its pid file tells.
         pid: Option<u32>,
     },
-    /// The file can't be had.
+    /// The directory or its pid file can't be had.
     #[error("failed to {verb} {}", path.display())]
     Io {
         /// What was tried.
         verb: &'static str,
-        /// The file.
+        /// The directory or file.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -35,30 +34,30 @@ pub enum LockError {
 /// The lock of a run directory, held until it is dropped or the process dies, however it dies.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    _directory: File,
     pid_file: PathBuf,
 }
 
 impl Lock {
-    /// Takes `agent.lock` in `run_dir` and writes `agent.pid`.
+    /// Locks `run_dir` and writes `agent.pid` into it.
     ///
     /// # Errors
     /// When another agent holds it (named by its pid), or a file can't be written.
     pub(super) fn take(run_dir: &Path) -> Result<Self, LockError> {
-        let (path, pid_file) = (run_dir.join("agent.lock"), run_dir.join("agent.pid"));
         let failed = |verb, path: &Path| {
             let path = path.to_owned();
             move |source| LockError::Io { verb, path, source }
         };
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed("open", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let directory = File::open(run_dir).map_err(failed("open", run_dir))?;
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held { path, pid: running(run_dir) }),
-            Err(error) => return Err(failed("lock", &path)(error.into())),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held { path: run_dir.to_owned(), pid: pid(run_dir) }),
+            Err(error) => return Err(failed("lock", run_dir)(error.into())),
         }
+        let pid_file = pid_file(run_dir);
         let written = File::create(&pid_file).and_then(|mut pid| writeln!(pid, "{}", std::process::id()));
         written.map_err(failed("write", &pid_file))?;
-        Ok(Self { _file: file, pid_file })
+        Ok(Self { _directory: directory, pid_file })
     }
 }
 
@@ -69,20 +68,24 @@ impl Drop for Lock {
     }
 }
 
+fn pid_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.pid")
+}
+
+fn pid(run_dir: &Path) -> Option<u32> {
+    fs::read_to_string(pid_file(run_dir)).ok()?.trim().parse().ok()
+}
+
 /// The agent that runs with `run_dir`, or none: the pid file counts only while the lock is held.
 pub fn running(run_dir: &Path) -> Option<u32> {
-    let file = File::open(run_dir.join("agent.lock")).ok()?;
-    // A shared lock that is given back at once; a starting agent that meets it in this instant would be refused, so only look when asked to.
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(rustix::io::Errno::WOULDBLOCK) => fs::read_to_string(run_dir.join("agent.pid")).ok()?.trim().parse().ok(),
-        _ => None,
-    }
+    is_running(run_dir).then(|| pid(run_dir))?
 }
 
 /// Whether an agent holds the lock of `run_dir`, be its pid known or not.
 pub fn is_running(run_dir: &Path) -> bool {
-    let Ok(file) = File::open(run_dir.join("agent.lock")) else { return false };
-    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+    let Ok(directory) = File::open(run_dir) else { return false };
+    // A shared lock that is given back at once: an agent that starts in this very instant would be refused, and its supervisor try again.
+    matches!(flock(&directory, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
 }
 
 #[cfg(test)]
@@ -97,7 +100,7 @@ mod tests {
         let refusal = Lock::take(directory.path()).expect_err("the second one").to_string();
         assert!(refusal.contains(&format!("another agent, pid {}, runs with", std::process::id())), "{refusal}");
         drop(first);
-        assert!(!directory.path().join("agent.pid").exists());
+        assert_eq!(fs::read_dir(directory.path()).expect("the directory").count(), 0, "nothing is left behind");
         assert!(!is_running(directory.path()));
         Lock::take(directory.path()).expect("the next one");
     }
@@ -105,7 +108,6 @@ mod tests {
     #[test]
     fn the_pid_file_of_a_killed_agent_names_nobody() {
         let directory = tempfile::tempdir().expect("a directory");
-        fs::write(directory.path().join("agent.lock"), "").expect("a lock file");
         fs::write(directory.path().join("agent.pid"), "1\n").expect("a pid file");
         assert_eq!(running(directory.path()), None);
         Lock::take(directory.path()).expect("nobody holds it");

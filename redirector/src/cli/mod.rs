@@ -6,7 +6,9 @@ mod check;
 mod config;
 pub mod env;
 mod exit;
+mod explain;
 mod generate;
+mod known;
 mod output;
 mod place;
 mod route;
@@ -16,6 +18,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod unload;
+mod verify;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -37,6 +40,7 @@ use crate::control::{Client, ClientError};
   redirector run                             the agent, in the foreground
   redirector route add artifactory.internal.company.net artifactory.public.company.net
   redirector status                          is all well?
+  redirector verify artifactory.internal.company.net    does it work from an executor's place?
 
 Exit codes:
   0 done   1 failed, or degraded   2 wrong usage or configuration   3 not on this kernel or with these privileges
@@ -61,6 +65,10 @@ enum Verb {
     Route(route::RouteVerb),
     /// Say whether all is well; works without the agent too
     Status(status::Status),
+    /// Say what a connect would do, and what prevents it
+    Explain(explain::Explain),
+    /// Connect for real from an executor's place, and say which step fails and why
+    Verify(Box<verify::Verify>),
     /// The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -70,6 +78,9 @@ enum Verb {
     Completions(generate::Completions),
     /// Write the manual pages
     Man(generate::Man),
+    /// The child of `verify`
+    #[command(hide = true)]
+    VerifyProbe(verify::Probe),
 }
 
 /// What every command knows.
@@ -106,6 +117,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
         Verb::Check(verb) => verb.run(env, &context),
         Verb::Route(verb) => verb.run(env, &context),
         Verb::Status(verb) => verb.run(env, &context),
+        Verb::Explain(verb) => verb.run(env, &context),
+        Verb::Verify(verb) => verb.run(env, &context),
+        Verb::VerifyProbe(_) => verify::Probe::run(env),
         Verb::Config(verb) => verb.run(env, &context),
         Verb::Unload(verb) => verb.run(env, &context),
         Verb::Completions(verb) => verb.run(env),

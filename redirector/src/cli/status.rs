@@ -5,19 +5,16 @@ use std::{io, time::Duration};
 use clap::Args;
 
 use super::{
-    Context, Exit, block_on,
+    Context, Exit,
     env::{Env, Paint},
+    known,
     output::{OutputArgs, span},
     place::Place,
     routes,
 };
-use crate::{
-    agent,
-    control::{
-        Client, ClientError,
-        api::{self, State},
-        count,
-    },
+use crate::control::{
+    api::{self, State},
+    count,
 };
 
 /// `status`.
@@ -35,18 +32,7 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let place = Place::find(&context.config);
-        let client = Client::new(place.control_socket());
-        let status = match block_on(client.status())? {
-            Ok(status) => status,
-            Err(error @ ClientError::Unreachable { .. }) => {
-                agent::pinned_status(&place.bpffs, &place.state_dir, agent::agent_dead())?.ok_or_else(|| place.explain(error))?
-            }
-            Err(error @ ClientError::Silent { .. }) => {
-                let silence = agent::agent_silent(&error, agent::running(&place.run_dir));
-                agent::pinned_status(&place.bpffs, &place.state_dir, silence)?.ok_or(error)?
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let status = known::status(&place)?;
         self.output.print(env, &status, |env| words(env, &status))?;
         Ok(if status.state == State::Ok { Exit::Done } else { Exit::Failed })
     }

@@ -28,9 +28,10 @@ impl SlotBlocks {
             return Some(0);
         }
         let fits = |(&start, &free): (&u32, &u32)| (free >= length).then_some(start);
-        let behind = self.free.range(self.cursor..).find_map(fits);
-        // The stretch that the cursor stands in begins before it.
-        let start = behind.or_else(|| self.free.range(..self.cursor).find_map(fits))?;
+        let cursor = self.cursor;
+        // What is left of the stretch that the cursor stands in, then those behind it, then those before it.
+        let here = self.free.range(..cursor).next_back().filter(|&(&start, &free)| start + free >= cursor + length).map(|_| cursor);
+        let start = here.or_else(|| self.free.range(cursor..).find_map(fits)).or_else(|| self.free.range(..cursor).find_map(fits))?;
         self.reserve(start..start + length);
         self.cursor = start + length;
         Some(start)

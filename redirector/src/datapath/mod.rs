@@ -9,8 +9,10 @@
 //! | `tables` | writing plans: block first, then the route flips to it |
 //! | `cgroups` | which cgroups to attach to |
 //! | `links` | attaching, swapping programs under live links, detaching |
+//! | `program_log` | the programs' debug log |
 //! | `sys` | the bpf(2) commands that aya does not have |
 //! | `preflight` | what this kernel and these privileges allow, one by one |
+//! | `others` | whose programs are on our hooks besides ours |
 //! | `inspect` | the state from the pins alone, and removing them |
 
 mod blocks;
@@ -19,8 +21,10 @@ mod error;
 mod inspect;
 mod links;
 mod object;
+mod others;
 mod pins;
 mod preflight;
+mod program_log;
 mod shape;
 mod status;
 mod sys;
@@ -32,7 +36,9 @@ pub use cgroups::{Cgroup, cgroup2_mount, cgroups};
 pub use error::DatapathError;
 pub use inspect::{PinnedStatus, Removed, inspect, unload};
 pub use links::Attachment;
+pub use others::{OtherProgram, others};
 pub use preflight::{Check, Outcome, preflight};
+pub use program_log::ProgramLog;
 pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, SetAside, Status, Suspect};
 
 use crate::{
@@ -132,6 +138,11 @@ impl Datapath {
     /// When the kernel refuses to write the table.
     pub fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
         self.tables.reinstate(index, address)
+    }
+
+    /// The programs' debug log, when this process's log level asks for it.
+    pub fn program_log(&mut self) -> Option<ProgramLog> {
+        self.object.log()
     }
 
     /// The agent's sign of life.

@@ -9,7 +9,7 @@ use aya::{
 };
 use redirector_common::{abi, addr::Ip4Be, decide::Pool4, names};
 
-use super::{DatapathError, pins::Pins, preflight, status::ProgramStatus};
+use super::{DatapathError, pins::Pins, preflight, program_log, program_log::ProgramLog, status::ProgramStatus};
 use crate::vip::Pool;
 
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
@@ -44,6 +44,11 @@ impl Object {
         Array::try_from(map).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
     }
 
+    /// The programs' debug log, when it is on.
+    pub(super) fn log(&mut self) -> Option<ProgramLog> {
+        ProgramLog::open(&mut self.ebpf)
+    }
+
     /// What was loaded, with the verifier's figures.
     pub(super) fn programs(&self) -> Vec<ProgramStatus> {
         let infos = names::PROGRAMS.iter().filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
@@ -61,12 +66,12 @@ impl Object {
 fn load_maps(pool: &Pool, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
     let Pool4 { base, mask } = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
     let has_set_retval = u32::from(preflight::has_set_retval());
+    let log_level = program_log::level();
     let mut loader = EbpfLoader::new();
-    loader.override_global(names::POOL4_BASE, &base.0, true).override_global(names::POOL4_MASK, &mask, true).override_global(
-        names::HAS_SET_RETVAL,
-        &has_set_retval,
-        true,
-    );
+    loader.override_global(names::POOL4_BASE, &base.0, true);
+    loader.override_global(names::POOL4_MASK, &mask, true);
+    loader.override_global(names::HAS_SET_RETVAL, &has_set_retval, true);
+    loader.override_global(aya_log::LEVEL, &log_level, true);
     for (name, entries) in sizes(pool) {
         loader.map_max_entries(name, entries);
     }

@@ -12,6 +12,8 @@ use std::{
 
 // Commands and attributes of bpf(2), uapi/linux/bpf.h.
 const BPF_OBJ_GET: i32 = 7;
+const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
+const BPF_PROG_QUERY: i32 = 16;
 const BPF_LINK_UPDATE: i32 = 29;
 
 /// The attributes of `BPF_OBJ_GET`.
@@ -44,6 +46,67 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 pub(super) fn update_link(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = LinkUpdate { link_fd: link.as_raw_fd() as u32, new_prog_fd: program.as_raw_fd() as u32, flags: 0, old_prog_fd: 0 };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// The attributes of `BPF_PROG_QUERY` (4.15).
+#[repr(C, align(8))]
+struct ProgQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+}
+
+/// `BPF_F_QUERY_EFFECTIVE`: what runs there, those of the cgroups above included.
+const QUERY_EFFECTIVE: u32 = 1;
+/// The kernel takes no more than this on one hook of one cgroup (`BPF_CGROUP_MAX_PROGS`); with those above it, this is plenty.
+const MOST_PROGRAMS: usize = 512;
+
+/// The numbers of the programs that run on a hook of a cgroup, in the order in which they run.
+pub(super) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0_u32; MOST_PROGRAMS];
+    let mut attributes = ProgQuery {
+        target_fd: cgroup as u32,
+        attach_type,
+        query_flags: QUERY_EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: ids.len() as u32,
+        pad: 0,
+    };
+    bpf(BPF_PROG_QUERY, &mut attributes)?;
+    ids.truncate(attributes.prog_cnt as usize);
+    Ok(ids)
+}
+
+/// The attributes of `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C, align(8))]
+struct InfoByFd {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`; the kernel fills no more than it is given.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+}
+
+/// The number of the program under a link.
+pub(super) fn link_program(link: &OwnedFd) -> io::Result<u32> {
+    let mut info = LinkInfo::default();
+    let mut attributes =
+        InfoByFd { bpf_fd: link.as_raw_fd() as u32, info_len: size_of::<LinkInfo>() as u32, info: std::ptr::from_mut(&mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info.prog_id)
 }
 
 fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {

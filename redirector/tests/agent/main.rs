@@ -3,6 +3,10 @@
 mod change;
 mod clients;
 mod errors;
+mod explain;
 mod leak;
+mod readme;
 mod restart;
 mod rig;
+mod stage;
+mod verify;

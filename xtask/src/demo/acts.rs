@@ -191,6 +191,7 @@ fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     for (time, what) in &report.failures {
         step.tell(&format!("at {time:.3} s: {what}"));
     }
+    step.prove(scene.rig.customer.leaked_packets()? == 0, "no packet for a virtual address has left the node");
     step.prove(scene.vip_at(80)? == target, &format!("the virtual address is {} as before", target.ip()));
     let after = step.run(Who::Node, scene.rig.node.place(), "redirector status")?;
     step.prove(after.status.success(), "all is well again");

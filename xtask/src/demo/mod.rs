@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<()> {
         transcript.aside(&scene.agent.log_tail());
     }
     if args.keep {
-        keep(&transcript, &scene);
+        keep(&transcript, &scene)?;
     }
     drop(scene);
     conclude(&transcript, &[format!("{} to stand up, {} in all", seconds(stood), seconds(started.elapsed()))])
@@ -113,17 +113,18 @@ fn introduce(transcript: &Transcript) {
     transcript.heading("Standing up");
 }
 
-fn keep(transcript: &Transcript, scene: &Scene) {
-    transcript.heading("Kept for you to look around, as root in another terminal; Enter or Ctrl-C here takes it down");
-    for (who, place) in [
-        ("node", scene.rig.node.place()),
-        ("executor", scene.executor.place()),
-        ("outside", scene.executor.outside()),
-        ("customer", scene.rig.customer.place()),
-    ] {
-        transcript.line(format!("  {who}:\n    {}", place.enter_hint()));
+fn keep(transcript: &Transcript, scene: &Scene) -> Result<()> {
+    let places = [
+        ("executor", scene.executor.place(), "the job: its cgroup, its network"),
+        ("outside", scene.executor.outside(), "the same network, another cgroup"),
+        ("node", scene.rig.node.place(), "where `redirector` runs: try `redirector status`"),
+        ("customer", scene.rig.customer.place(), "load balancers, registry, DNS server; their logs are in its home"),
+    ];
+    transcript.heading("Kept for you. As root in another terminal (without arguments a shell, else the command):");
+    for (name, place, what) in places {
+        transcript.line(format!("  {:<74} {what}", place.door_script(name)?.display()));
     }
-    transcript.line(format!("  logs:\n    {}", scene.rig.files().display()));
+    transcript.heading("Enter or Ctrl-C here takes it down.");
     let mut line = String::new();
     // Without a terminal there is nobody to press Enter: wait for a signal.
     if !matches!(std::io::stdin().read_line(&mut line), Ok(length) if length > 0) {
@@ -131,6 +132,7 @@ fn keep(transcript: &Transcript, scene: &Scene) {
             std::thread::park();
         }
     }
+    Ok(())
 }
 
 fn conclude(transcript: &Transcript, closing: &[String]) -> Result<()> {

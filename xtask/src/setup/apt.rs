@@ -33,6 +33,12 @@ pub(crate) fn present() -> bool {
     exec::on_path("apt-get") && Path::new("/var/lib/dpkg").is_dir()
 }
 
+/// Whether the lists of the machine's sources were ever fetched; container images come without.
+pub(crate) fn has_lists() -> bool {
+    let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+    lists.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+}
+
 /// The packages that apt would find nothing for, as its lists stand.
 pub(crate) fn unknown<'a>(packages: &[&'a str]) -> anyhow::Result<Vec<&'a str>> {
     let output = exec::run(Command::new("apt-cache").arg("policy").args(packages).env("LC_ALL", "C"), |_| {})?;
@@ -91,20 +97,15 @@ fn install_once(packages: &[Package], names: &[&str]) -> anyhow::Result<()> {
     let lock_timeout = format!("DPkg::Lock::Timeout={}", PATIENCE.as_secs());
     let services = services.join(" ");
     let mut words = vec!["sh", "-c", QUIETLY, "apt-get", &services, "install", "-y", "--no-install-recommends", "--no-remove"];
-    words.extend(["-o", &lock_timeout, "-o", "Dpkg::Use-Pty=0", "-o", "APT::Status-Fd=1"]);
+    words.extend(["-o", &lock_timeout, "-o", "Dpkg::Use-Pty=0"]);
     words.extend(names);
     let mut command = privileged(&words).with_context(|| format!("failed to install packages: `{}` would", by_hand(names)))?;
 
-    let step = Step::start(format!("installing {} packages by apt-get", names.len()));
-    let finished = exec::capture(&mut command, |line| {
-        if let Some(state) = progress(line) {
-            step.note(&state);
-        }
-    })?;
+    let step = Step::start(format!("installing {} by apt-get", count(names.len())));
+    let finished = exec::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
-        let talk: Vec<_> = finished.output.lines().filter(|line| progress(line).is_none()).collect();
-        bail!("`{}` failed ({}):\n{}", by_hand(names), finished.status, talk.join("\n"));
+        bail!("`{}` failed ({}):\n{}", by_hand(names), finished.status, finished.output.trim_end());
     }
     step.done();
     Ok(())
@@ -115,16 +116,14 @@ pub(crate) fn by_hand(names: &[&str]) -> String {
     format!("sudo apt-get install -y --no-install-recommends {}", names.join(" "))
 }
 
+/// `1 package`, `2 packages`.
+pub(crate) fn count(packages: usize) -> String {
+    format!("{packages} package{}", if packages == 1 { "" } else { "s" })
+}
+
 fn is_stale(error: &anyhow::Error) -> bool {
     let text = error.to_string();
     text.contains("404 ") || text.contains("Unable to fetch some archives") || text.contains("Unable to locate package")
-}
-
-/// A line of apt's machine-readable status, `pmstatus:haproxy:37.5:Unpacking haproxy`, as a person reads it.
-fn progress(line: &str) -> Option<String> {
-    let mut fields = line.strip_prefix("pmstatus:").or_else(|| line.strip_prefix("dlstatus:"))?.splitn(3, ':').skip(1);
-    let percent: f32 = fields.next()?.parse().ok()?;
-    Some(format!("{percent:.0} % {}", fields.next().unwrap_or_default()))
 }
 
 /// A command as root: directly, or by sudo, which may ask for a password on a terminal.
@@ -155,11 +154,5 @@ mod tests {
         assert!(has_candidate(policy, "here"));
         assert!(!has_candidate(policy, "gone"));
         assert!(!has_candidate(policy, "never-heard-of"));
-    }
-
-    #[test]
-    fn apts_status_lines_are_read() {
-        assert_eq!(progress("pmstatus:nsd:37.5:Unpacking nsd (amd64)").as_deref(), Some("38 % Unpacking nsd (amd64)"));
-        assert_eq!(progress("Setting up nsd"), None);
     }
 }

@@ -49,18 +49,30 @@ pub(crate) fn ensure(groups: &[Group]) -> anyhow::Result<bool> {
     }
     let _lock = lock::acquire(&workspace::tools_dir().join("setup.lock"))?;
     // Whoever held the lock may have installed it.
-    let plan = Plan::make(groups)?;
+    let mut plan = Plan::make(groups)?;
     if plan.is_empty() {
         return Ok(false);
     }
-    eprintln!("setup installs:");
-    plan.lines().iter().for_each(|line| eprintln!("  {line}"));
+    announce(&plan);
+    if !plan.packages.is_empty() && apt::present() && !apt::has_lists() {
+        apt::update()?;
+        let known = Plan::make(groups)?;
+        if known.nightly != plan.nightly {
+            announce(&known);
+        }
+        plan = known;
+    }
     plan.carry_out()?;
     let left = Plan::make(groups)?;
     if !left.is_empty() {
         bail!("still missing after setup:\n  {}", left.lines().join("\n  "));
     }
     Ok(true)
+}
+
+fn announce(plan: &Plan) {
+    eprintln!("setup installs:");
+    plan.lines().iter().for_each(|line| eprintln!("  {line}"));
 }
 
 /// What is missing, by who installs it.
@@ -119,7 +131,7 @@ impl Plan {
         let mut lines = Vec::new();
         if !self.packages.is_empty() {
             let names: Vec<_> = self.packages.iter().map(|package| package.name).collect();
-            lines.push(format!("{} packages: {} (their services are not started)", names.len(), names.join(" ")));
+            lines.push(format!("{}: {} (their services are not started)", apt::count(names.len()), names.join(" ")));
         }
         if !self.components.is_empty() {
             lines.push(format!("by rustup: {}", self.components.join(", ")));
@@ -165,16 +177,10 @@ impl Plan {
     }
 }
 
-/// Whether apt's sources have the compiler that ships a core library for BPF; the lists are fetched when they were never.
+/// Whether apt's sources have the compiler that ships a core library for BPF; taken for granted until their lists were fetched.
 fn distribution_has_compiler() -> anyhow::Result<bool> {
     let names: Vec<_> = needs::DISTRIBUTION_COMPILER.iter().map(|package| package.name).collect();
-    if apt::unknown(&names)?.is_empty() {
-        return Ok(true);
-    }
-    if Path::new("/etc/debian_version").exists() {
-        apt::update()?;
-    }
-    Ok(apt::unknown(&names)?.is_empty())
+    Ok(!apt::has_lists() || apt::unknown(&names)?.is_empty())
 }
 
 /// rustfmt and clippy, where the running toolchain lacks them.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::bench::worker;
+
 /// Threads that connect; a connect that hangs holds one of them for [`PATIENCE`].
 const THREADS: usize = 48;
 /// Longest time for a connect, and again for the banner.
@@ -28,6 +30,10 @@ pub struct ClientArgs {
 enum Verb {
     /// Connects at a steady rate and prints a report in JSON.
     Connect(LoadOptions),
+    /// Connects in batches, on command, and tells the time that each took.
+    Measure,
+    /// Answers a byte with a byte, for `measure`.
+    Serve,
 }
 
 /// What the load client does.
@@ -107,7 +113,11 @@ impl Report {
 
 /// Runs `xtask client`.
 pub fn run(args: ClientArgs) -> Result<()> {
-    let Verb::Connect(options) = args.verb;
+    let options = match args.verb {
+        Verb::Connect(options) => options,
+        Verb::Measure => return worker::measure(),
+        Verb::Serve => return worker::serve(),
+    };
     let report = connect(&options)?;
     println!("{}", serde_json::to_string(&report).context("failed to write the report")?);
     Ok(())

@@ -85,6 +85,11 @@ impl Executor {
         &self.outside
     }
 
+    /// The executor's namespaces seen from another cgroup, given below the node's root.
+    pub fn beside(&self, cgroup: &str) -> Result<Place> {
+        self.place.in_cgroup(&Path::new(node::ROOT).join(cgroup), &cgroup.replace('/', "-"))
+    }
+
     /// A program in the executor.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.place.command(program)

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -139,16 +140,23 @@ impl Place {
         &self.ground
     }
 
-    /// The shell command that opens an interactive shell in this place, for `--keep`.
-    pub fn enter_hint(&self) -> String {
+    /// Writes a script into the rig's folder that opens a shell here, or runs its arguments; returns its path. It works while this process
+    /// lives.
+    pub fn door_script(&self, name: &str) -> Result<PathBuf> {
         let environment: Vec<String> = self.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        format!(
-            "sh -c 'echo $$ >{}/cgroup.procs; exec nsenter --net={} --mount={} env -i HOME={} TERM=$TERM {} bash --norc'",
+        let script = format!(
+            "#!/bin/sh\n[ $# -gt 0 ] || set -- bash --norc\necho $$ >{}/cgroup.procs\n\
+             exec nsenter --net={} --mount={} --wd={home} env -i HOME={home} TERM=\"$TERM\" {} \"$@\"\n",
             self.cgroup.display(),
             self.namespaces.net_path(),
             self.namespaces.mount_path(),
-            self.home.display(),
-            environment.join(" ")
-        )
+            environment.join(" "),
+            home = self.home.display(),
+        );
+        let path = self.ground.files().join(format!("enter-{name}"));
+        fs::write(&path, script).with_context(|| format!("failed to write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("failed to make {} executable", path.display()))?;
+        Ok(path)
     }
 }

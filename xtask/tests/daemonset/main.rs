@@ -17,7 +17,7 @@ const CAPABILITIES: &str = "0000008000001400";
 
 /// One test, in the order in which an operator would look: standing the node up is most of its time.
 #[test]
-fn the_manifests_pod_redirects_an_executors_container_and_goes_on_doing_so_when_its_agent_is_killed() {
+fn the_manifests_pod_redirects_an_executors_container_and_goes_on_doing_so_when_the_pod_is_killed() {
     let rig = Rig::new().unwrap();
     let _dns = rig.customer.dns_server().unwrap();
     let _balancers = [rig.customer.load_balancer(1).unwrap(), rig.customer.load_balancer(2).unwrap()];
@@ -37,15 +37,15 @@ fn the_manifests_pod_redirects_an_executors_container_and_goes_on_doing_so_when_
     let looked_up = kubelet.run(&executor, &["nslookup", "-type=a", INTERNAL_NAME]).unwrap().text();
     let vip =
         looked_up.split_whitespace().find(|word| word.starts_with(POOL)).unwrap_or_else(|| panic!("no address of the pool: {looked_up}"));
-    let greeting = kubelet.run(&executor, &["wget", "-q", "-O", "-", &format!("http://{INTERNAL_NAME}:8080/")]).unwrap().text();
+    let greeting = kubelet.run(&executor, &["wget", "-q", "-O", "-", &format!("http://{INTERNAL_NAME}:8080/")]).unwrap().stdout;
     assert!(greeting == "lb1\n" || greeting == "lb2\n", "{greeting}");
     let refused = kubelet.run(&outside, &["wget", "-q", "-T", "5", "-O", "-", &format!("http://{vip}:8080/")]).unwrap();
     assert!(!refused.status.success(), "a container outside kubepods was redirected: {}", refused.text());
     let direct = kubelet.run(&outside, &["wget", "-q", "-O", "-", &format!("http://{}:8080/", LOAD_BALANCERS[0])]).unwrap();
-    assert_eq!(direct.text(), "lb1\n", "the container outside kubepods has no network at all");
+    assert_eq!(direct.stdout, "lb1\n", "the container outside kubepods has no network at all");
 
     pod.kill().unwrap();
-    let kept = kubelet.run(&executor, &["wget", "-q", "-O", "-", &format!("http://{vip}:8080/")]).unwrap().text();
-    assert!(kept == "lb1\n" || kept == "lb2\n", "with the agent killed: {kept}");
+    let kept = kubelet.run(&executor, &["wget", "-q", "-O", "-", &format!("http://{vip}:8080/")]).unwrap().stdout;
+    assert!(kept == "lb1\n" || kept == "lb2\n", "with the pod gone: {kept}");
     assert_eq!(rig.customer.leaked_packets().unwrap(), 0, "packets for the pool left the node");
 }

@@ -110,7 +110,7 @@ pub(in crate::cli) struct Export {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ExportFormat {
-    /// The [[routes]] of a configuration file
+    /// The `[[routes]]` of a configuration file
     Toml,
     /// One JSON object
     Json,

@@ -57,7 +57,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 fn unload_with_nothing_there_says_so_and_refuses_while_an_agent_runs() {
     let rig = Rig::without_agent();
     std::fs::create_dir(rig.at("run")).expect("made");
-    let lock = std::fs::File::create(rig.at("run/agent.lock")).expect("made");
+    let lock = std::fs::File::open(rig.at("run")).expect("opened");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("locked");
     std::fs::write(rig.at("run/agent.pid"), "4711\n").expect("written");
     let ended = rig.run(&["unload"]);

@@ -1,0 +1,119 @@
+use super::*;
+use crate::{
+    control::api::{BackendState, BackendView, Resolution, ResolutionState, VipView},
+    route::RawRoute,
+};
+
+fn route(counters: Counters) -> RouteView {
+    let definition = serde_json::json!({"source": "a.internal", "destination": "lb.public", "ports": ["443", "80:8080"]});
+    RouteView {
+        source: Some("a.internal".parse().expect("a source")),
+        vip: VipView { index: 1, ipv4: Some([198, 18, 0, 1].into()), ipv6: None },
+        made_by: None,
+        definition: Some(serde_json::from_value::<RawRoute>(definition).expect("a definition")),
+        live: true,
+        resolution: Some(Resolution { state: ResolutionState::Fresh, error: None, resolved_at: None, ttl_seconds: None }),
+        backends: vec![BackendView {
+            address: [203, 0, 113, 7].into(),
+            state: BackendState::Eligible,
+            failures: 0,
+            retry_in_ms: None,
+            counters: None,
+        }],
+        counters: Some(counters),
+    }
+}
+
+/// The first cause of what was seen, with counters that grew by `grown`.
+fn cause(seen: &Seen, port: u16, grown: Counters, change: impl FnOnce(&mut Facts<'_>)) -> (String, String) {
+    let (before, after) = (route(Counters::default()), route(grown));
+    let listen = ["169.254.20.53:53".parse().expect("an address")];
+    let source = SourceAddresses { expected: vec![], executor: None, node: Some([198, 51, 100, 1].into()) };
+    let mut facts = Facts {
+        name: "a.internal",
+        port,
+        before: &before,
+        after: Some(&after),
+        agent: true,
+        listen: &listen,
+        in_pool: &|address| matches!(address, IpAddr::V4(address) if address.octets()[..2] == [198, 18]),
+        attached: true,
+        covered: true,
+        cgroup: "/sys/fs/cgroup/kubepods".into(),
+        process: None,
+        source: &source,
+    };
+    change(&mut facts);
+    let (_, findings) = diagnose(seen, &facts);
+    findings.into_iter().next().map(|finding| (finding.code, finding.cause)).unwrap_or_default()
+}
+
+fn dns(server: &str, addresses: &[[u8; 4]], code: &str) -> Seen {
+    let addresses = addresses.iter().map(|&address| address.into()).collect();
+    let server = server.parse().expect("an address");
+    Seen { dns: Some(DnsSeen::Answer { server, addresses, code: code.into(), milliseconds: 1 }), ..Seen::default() }
+}
+
+#[test]
+fn each_answer_of_dns_that_is_not_the_virtual_address_has_its_cause() {
+    let told = |seen: &Seen| cause(seen, 443, Counters::default(), |_| {}).0;
+    let (shim, other) = ("169.254.20.53:53", "10.96.0.10:53");
+    assert_eq!(told(&dns(shim, &[[198, 18, 0, 1]], "NOERROR")), "");
+    assert_eq!(told(&dns(other, &[[198, 18, 0, 1]], "NOERROR")), "", "an intercepted nameserver");
+    assert_eq!(told(&dns(other, &[[198, 18, 0, 9]], "NOERROR")), "other_vip");
+    assert_eq!(told(&dns(other, &[[203, 0, 113, 7]], "NOERROR")), "real_address");
+    assert_eq!(told(&dns(other, &[[192, 0, 2, 1]], "NOERROR")), "not_the_shim");
+    assert_eq!(told(&dns(other, &[], "NXDOMAIN")), "not_the_shim");
+    assert_eq!(told(&dns("127.0.0.11:53", &[], "NXDOMAIN")), "loopback_resolver");
+    assert_eq!(told(&dns(shim, &[], "NXDOMAIN")), "not_live");
+    assert_eq!(told(&dns(shim, &[], "SERVFAIL")), "not_live");
+}
+
+#[test]
+fn silence_of_the_shim_is_the_dead_agents_or_the_networks_fault() {
+    let silent =
+        |server: &str, why: Io| Seen { dns: Some(DnsSeen::Failed { server: server.parse().expect("an address"), why }), ..Seen::default() };
+    let told = |seen: &Seen, agent: bool| cause(seen, 443, Counters::default(), |facts| facts.agent = agent).0;
+    assert_eq!(told(&silent("169.254.20.53:53", Io::Refused), false), "agent_dead");
+    assert_eq!(told(&silent("169.254.20.53:53", Io::TimedOut), true), "shim_unreachable");
+    assert_eq!(told(&silent("127.0.0.53:53", Io::Refused), true), "loopback_resolver");
+    assert_eq!(told(&silent("10.96.0.10:53", Io::TimedOut), true), "not_the_shim");
+}
+
+fn failed(why: Io) -> Seen {
+    let to = "198.18.0.1:443".parse().expect("an address");
+    Seen { connect: Some(ConnectSeen::Failed { to, why, milliseconds: 3 }), ..Seen::default() }
+}
+
+#[test]
+fn a_connect_that_no_hook_saw_is_told_from_one_that_was_redirected() {
+    let started = Counters { started: 1, ..Counters::default() };
+    let denied = Counters { denied: 1, ..Counters::default() };
+    let told = |why: Io, port: u16, grown: Counters| cause(&failed(why), port, grown, |_| {}).0;
+    assert_eq!(told(Io::Refused, 443, started), "backend_refused");
+    assert_eq!(told(Io::TimedOut, 443, started), "backend_timeout");
+    assert_eq!(told(Io::Unreachable, 443, started), "backend_unreachable");
+    assert_eq!(told(Io::NotPermitted, 443, started), "forbidden_here");
+    assert_eq!(told(Io::Refused, 22, denied), "port_not_listed");
+    assert_eq!(told(Io::NotPermitted, 22, denied), "port_not_listed", "a kernel below 6.1");
+    assert_eq!(told(Io::Refused, 443, denied), "denied");
+    assert_eq!(told(Io::NotPermitted, 443, Counters::default()), "hook_missed");
+    let unseen = |change: fn(&mut Facts<'_>)| cause(&failed(Io::Unreachable), 443, Counters::default(), change).0;
+    assert_eq!(unseen(|facts| facts.covered = false), "wrong_cgroup");
+    assert_eq!(unseen(|facts| facts.attached = false), "not_attached");
+}
+
+#[test]
+fn a_timeout_says_which_source_address_is_wanted_and_which_is_taken() {
+    let started = Counters { started: 1, ..Counters::default() };
+    let (_, words) = cause(&failed(Io::TimedOut), 443, started, |_| {});
+    assert!(words.contains("is this node's egress address on the load balancer's allowlist?") && words.contains("198.51.100.1"), "{words}");
+    let other = SourceAddresses {
+        expected: vec![[198, 51, 100, 2].into()],
+        executor: Some([10, 61, 0, 2].into()),
+        node: Some([198, 51, 100, 1].into()),
+    };
+    assert!(other.wrong());
+    let expected = "the source address is to be 198.51.100.2, and is 198.51.100.1 (this node's; the executor's own is 10.61.0.2)";
+    assert_eq!(other.words(), expected);
+}

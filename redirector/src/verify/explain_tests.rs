@@ -1,0 +1,64 @@
+use super::*;
+
+fn status() -> Status {
+    serde_json::from_value(serde_json::json!({
+        "version": 1, "state": "ok", "summary": "", "problems": [],
+        "agent": {"pid": 1, "version": "0", "started_at": "1970-01-01T00:00:00Z", "uptime_seconds": 1},
+        "config": null, "dns": {"listen": ["169.254.20.53:53"], "names": 1, "counters": {}},
+        "datapath": {"abi": 1, "pins": "/p", "pool_ipv4": "198.18.0.0/16", "pool_ipv6": null, "heartbeat_age_ms": 100, "programs": [],
+            "attachments": [{"cgroup": "/c/kubepods", "cgroup_id": 5, "programs": ["a"], "live": true}]},
+        "routes": [{"source": "*.a.internal", "vip": {"index": 1, "ipv4": "198.18.0.1", "ipv6": null}, "made_by": "file", "live": true,
+            "definition": {"source": "*.a.internal", "destination": "lb"}, "resolution": null,
+            "backends": [{"address": "203.0.113.7", "state": "eligible", "failures": 0, "retry_in_ms": null, "counters": null}], "counters": null}]
+    }))
+    .expect("a status")
+}
+
+fn told(status: &Status, asked: &str, others: &[OtherProgram]) -> Explained {
+    let shim = ["169.254.20.53:53".parse().expect("an address")];
+    explain(&asked.parse().expect("a target"), &Known { status, process: None, shim: &shim, others })
+}
+
+/// The first finding after `change`.
+fn first(change: impl FnOnce(&mut Status)) -> String {
+    let mut status = status();
+    change(&mut status);
+    told(&status, "x.a.internal", &[]).findings.first().map(|finding| finding.code.clone()).unwrap_or_default()
+}
+
+#[test]
+fn a_route_that_works_has_no_finding_and_says_where_a_connect_goes() {
+    let explained = told(&status(), "x.a.internal:8443", &[]);
+    assert_eq!((explained.redirected, explained.verdict.as_str()), (true, "redirected to 203.0.113.7:8443"));
+    assert_eq!(explained.findings, []);
+}
+
+#[test]
+fn what_the_agents_own_state_prevents_is_named() {
+    assert_eq!(first(|_| {}), "");
+    assert_eq!(first(|status| status.datapath.as_mut().expect("one").attachments.clear()), "not_attached");
+    assert_eq!(first(|status| status.datapath.as_mut().expect("one").attachments[0].live = false), "not_attached");
+    assert_eq!(first(|status| status.datapath.as_mut().expect("one").heartbeat_age_ms = Some(2500)), "stale_heartbeat");
+    assert_eq!(first(|status| status.agent = None), "agent_dead");
+    assert_eq!(first(|status| status.routes[0].live = false), "not_live");
+    assert_eq!(first(|status| status.routes[0].backends.clear()), "no_backends");
+    assert_eq!(first(|status| status.routes[0].backends[0].state = BackendState::SetAside), "all_set_aside");
+    for (code, as_code) in [("not_in_kernel", "not_in_kernel"), ("config_error", "config_error")] {
+        let problem = crate::control::api::Problem { code: code.into(), source: None, message: "m".into(), remedy: None, degrades: true };
+        assert_eq!(first(|status| status.problems.push(problem)), as_code);
+    }
+    let silent =
+        crate::control::api::Problem { code: "agent_silent".into(), source: None, message: "m".into(), remedy: None, degrades: true };
+    let hangs = |status: &mut Status| {
+        status.agent = None;
+        status.problems.push(silent);
+    };
+    assert_eq!(first(hangs), "agent_silent");
+}
+
+#[test]
+fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
+    let other = OtherProgram { hook: "connect4".into(), id: 7, name: Some("cil_sock4_connect".into()) };
+    let explained = told(&status(), "198.18.0.1", std::slice::from_ref(&other));
+    assert!(explained.redirected && explained.findings[0].cause.contains("cil_sock4_connect (ID 7)"), "{explained:?}");
+}

@@ -1,0 +1,65 @@
+//! What was asked about: a name with a port; and the route that serves it.
+
+use std::str::FromStr;
+
+use crate::{control::api::RouteView, route::SourceName};
+
+/// A name and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The name, in lower case and without the final dot.
+    pub name: String,
+    /// The port; 443 unless said otherwise.
+    pub port: u16,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, port) = match text.split_once(':') {
+            Some((name, port)) => (name, port.parse().ok().filter(|&port| port > 0).ok_or(format!("`{port}` is not a port (1 to 65535)"))?),
+            None => (text, 443),
+        };
+        let source: SourceName = name.parse().map_err(|error: crate::route::SourceNameError| error.to_string())?;
+        if source.is_wildcard() {
+            return Err(format!("`{source}` stands for many names: give one that it matches, such as `registry.{}`", source.name()));
+        }
+        Ok(Self { name: source.name().to_owned(), port })
+    }
+}
+
+/// The route that serves `name`: the exact one, else the longest wildcard, as DNS answers.
+pub fn route_for<'r>(name: &str, routes: &'r [RouteView]) -> Option<&'r RouteView> {
+    let serves = |route: &&RouteView| route.source.as_ref().is_some_and(|source| matches(source, name));
+    routes.iter().filter(serves).max_by_key(|route| {
+        let source = route.source.as_ref().expect("it was matched");
+        (!source.is_wildcard(), source.name().len())
+    })
+}
+
+fn matches(source: &SourceName, name: &str) -> bool {
+    let below = || name.strip_suffix(source.name()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'));
+    if source.is_wildcard() { below() } else { source.name() == name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_name_and_443_unless_said_otherwise() {
+        assert_eq!("Git.Internal.".parse(), Ok(Target { name: "git.internal".into(), port: 443 }));
+        assert_eq!("git.internal:22".parse(), Ok(Target { name: "git.internal".into(), port: 22 }));
+        for wrong in ["git.internal:0", "git.internal:x", "*.internal", "10.0.0.1", ""] {
+            assert!(wrong.parse::<Target>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_exact_route_wins_over_wildcards_and_the_longer_wildcard_over_the_shorter() {
+        let source = |text: &str| text.parse::<SourceName>().expect("a source");
+        assert!(matches(&source("*.a.b"), "x.a.b") && matches(&source("*.a.b"), "y.x.a.b"));
+        assert!(!matches(&source("*.a.b"), "a.b") && !matches(&source("*.a.b"), "xa.b") && !matches(&source("a.b"), "x.a.b"));
+    }
+}

@@ -1,0 +1,135 @@
+//! One A question, asked as a libc asks it: each nameserver in turn, UDP, TCP when the answer did not fit.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{Name, RData, RecordType},
+};
+use serde::{Deserialize, Serialize};
+
+use super::Io;
+
+/// A libc reads three `nameserver` lines.
+const SERVERS: usize = 3;
+
+/// What came of the question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DnsSeen {
+    /// /etc/hosts has the name, so DNS is not asked.
+    Hosts { address: IpAddr },
+    /// There is nobody to ask.
+    NoServer,
+    /// A server answered with addresses, or with none.
+    Answer { server: SocketAddr, addresses: Vec<IpAddr>, code: String, milliseconds: u64 },
+    /// No server answered; the first one's failure.
+    Failed { server: SocketAddr, why: Io },
+}
+
+impl DnsSeen {
+    /// The address that a client would connect to.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Hosts { address } => Some(*address),
+            Self::Answer { addresses, .. } => addresses.first().copied(),
+            _ => None,
+        }
+    }
+}
+
+/// Asks for the A records of `name`.
+pub(super) fn ask(name: &str, servers: &[SocketAddr], patience: Duration) -> DnsSeen {
+    let mut first = None;
+    let mut empty = None;
+    for &server in servers.iter().take(SERVERS) {
+        let began = Instant::now();
+        match question(name).and_then(|(id, query)| exchange(server, id, &query, patience)) {
+            Ok(reply) => {
+                let seen = read(&reply, server, began.elapsed());
+                match &reply.metadata.response_code {
+                    // As glibc does: these are an answer. SERVFAIL and the like make it ask the next one.
+                    ResponseCode::NoError | ResponseCode::NXDomain => return seen,
+                    _ => drop(empty.get_or_insert(seen)),
+                }
+            }
+            Err(error) => drop(first.get_or_insert(DnsSeen::Failed { server, why: Io::of(&error) })),
+        }
+    }
+    empty.or(first).unwrap_or(DnsSeen::NoServer)
+}
+
+fn read(reply: &Message, server: SocketAddr, took: Duration) -> DnsSeen {
+    let address = |data: &RData| match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        _ => None,
+    };
+    DnsSeen::Answer {
+        server,
+        addresses: reply.answers.iter().filter_map(|record| address(&record.data)).collect(),
+        code: match reply.metadata.response_code {
+            ResponseCode::NoError => "NOERROR".into(),
+            ResponseCode::NXDomain => "NXDOMAIN".into(),
+            ResponseCode::ServFail => "SERVFAIL".into(),
+            ResponseCode::Refused => "REFUSED".into(),
+            other => format!("{other:?}").to_uppercase(),
+        },
+        milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn question(name: &str) -> io::Result<(u16, Vec<u8>)> {
+    let mut wanted = Name::from_ascii(name).map_err(io::Error::other)?;
+    wanted.set_fqdn(true);
+    let id = rand::random();
+    let mut message = Message::new(id, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(wanted, RecordType::A));
+    Ok((id, message.to_vec().map_err(io::Error::other)?))
+}
+
+fn exchange(server: SocketAddr, id: u16, query: &[u8], patience: Duration) -> io::Result<Message> {
+    let unspecified: IpAddr = if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let socket = UdpSocket::bind((unspecified, 0))?;
+    // Connected, so that a closed port is told.
+    socket.connect(server)?;
+    let deadline = Instant::now() + patience;
+    let mut buffer = vec![0; 4096];
+    for part in [patience / 2, patience / 2] {
+        socket.send(query)?;
+        let until = deadline.min(Instant::now() + part);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            socket.set_read_timeout(Some(left))?;
+            match socket.recv(&mut buffer) {
+                Ok(length) => match Message::from_vec(&buffer[..length]) {
+                    Ok(reply) if reply.metadata.id == id && reply.metadata.truncation => return over_tcp(server, query, patience),
+                    Ok(reply) if reply.metadata.id == id => return Ok(reply),
+                    _ => {}
+                },
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn over_tcp(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<Message> {
+    let mut stream = TcpStream::connect_timeout(&server, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    let length = u16::try_from(query.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), query].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut reply = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut reply)?;
+    Message::from_vec(&reply).map_err(io::Error::other)
+}

@@ -1,0 +1,188 @@
+//! What `verify` and `explain` tell: shapes of `-o json`, documented in docs/reference/api.md.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{probe::CertificateSeen, process::Process};
+use crate::route::SourceName;
+
+/// A cause, or something worth knowing, with what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// A stable word for programs; docs/operator.md lists them.
+    pub code: String,
+    /// What is the matter, for a person.
+    pub cause: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Whether it prevents the connection; false for what is worth knowing.
+    pub prevents: bool,
+}
+
+impl Finding {
+    /// Something that prevents the connection.
+    pub(crate) fn new(code: &str, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), cause: cause.into(), next: Some(next.into()), prevents: true }
+    }
+
+    /// Something worth knowing.
+    pub(crate) fn note(code: &str, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { prevents: false, ..Self::new(code, cause, next) }
+    }
+}
+
+/// `redirector verify -o json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// [`crate::control::api::VERSION`].
+    pub version: u32,
+    /// Whether every step is done and nothing prevents a client from doing the same.
+    pub ok: bool,
+    /// The name that was verified.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+    /// The route that serves the name; null when none does.
+    pub route: Option<SourceName>,
+    /// Where it was done from; null when nothing was done.
+    pub place: Option<PlaceInfo>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// What was found; the first that `prevents` is the cause of the failure.
+    pub findings: Vec<Finding>,
+    /// The server's certificate, when one was shown.
+    pub certificate: Option<CertificateSeen>,
+    /// Which source addresses connects are to have, and have.
+    pub source: SourceAddresses,
+    /// The platform's own acceptance test: a line for a shell.
+    pub command: Option<String>,
+}
+
+/// Where `verify` acted from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceInfo {
+    /// The cgroup.
+    pub cgroup: PathBuf,
+    /// The process whose place it is; null for a cgroup and the node's own network.
+    pub process: Option<Process>,
+    /// Who was asked for names.
+    pub nameservers: Vec<IpAddr>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `dns`, `connect`, `tls` or `http`.
+    pub step: String,
+    /// How it ended.
+    pub outcome: StepOutcome,
+    /// What was seen, for a person.
+    pub detail: String,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepOutcome {
+    /// Well.
+    Ok,
+    /// Not well; nothing after it was tried.
+    Failed,
+}
+
+/// The source addresses of connects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceAddresses {
+    /// The route's `source_ips`; empty when it leaves the choice to the kernel.
+    pub expected: Vec<IpAddr>,
+    /// What the executor's own network takes towards the load balancer, before any translation.
+    pub executor: Option<IpAddr>,
+    /// What this node takes towards the load balancer.
+    pub node: Option<IpAddr>,
+}
+
+impl SourceAddresses {
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        let list = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        let actual = match (self.node, self.executor) {
+            (Some(node), Some(executor)) if node != executor => format!("{node} (this node's; the executor's own is {executor})"),
+            (Some(one), _) | (None, Some(one)) => one.to_string(),
+            (None, None) => "not known, since no route leads there".into(),
+        };
+        match self.expected.as_slice() {
+            [] => format!("the source address towards it is {actual}, unless it is translated further on"),
+            expected => format!("the source address is to be {}, and is {actual}", list(expected)),
+        }
+    }
+
+    /// Whether connects leave with another address than the route says.
+    pub(super) fn wrong(&self) -> bool {
+        let actual = self.node.or(self.executor);
+        !self.expected.is_empty() && actual.is_some_and(|actual| !self.expected.contains(&actual))
+    }
+}
+
+/// `redirector explain -o json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// [`crate::control::api::VERSION`].
+    pub version: u32,
+    /// What was asked about.
+    pub asked: String,
+    /// What a connect would do, in one line.
+    pub verdict: String,
+    /// Whether it would be redirected, and nothing that is known prevents it.
+    pub redirected: bool,
+    /// The way, one line each: name, virtual address, route, backends, hook.
+    pub way: Vec<Waypoint>,
+    /// What would prevent it, the first first; then what is worth knowing.
+    pub findings: Vec<Finding>,
+    /// The process, when one was named.
+    pub process: Option<Process>,
+    /// The virtual address, when there is one.
+    pub vip: Option<Ipv4Addr>,
+    /// The addresses that a connect may go to.
+    pub backends: Vec<IpAddr>,
+}
+
+/// One stage of the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waypoint {
+    /// `name`, `vip`, `route`, `port`, `backends`, `hook` or `process`.
+    pub stage: String,
+    /// What it is.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Every code that a source file gives to a finding.
+    fn codes(source: &str) -> BTreeSet<String> {
+        let source: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");
+        let word = |rest: &str| rest.split('"').next().unwrap_or_default().to_owned();
+        let starts = ["Finding::new(\"", "Finding::note(\"", "code: \""];
+        starts.iter().flat_map(|start| source.split(start).skip(1).map(word).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn the_operators_page_has_every_code_and_no_other() {
+        let mut known = codes(include_str!("diagnose.rs"));
+        known.extend(codes(include_str!("explain.rs")));
+        known.insert("agent_silent".into());
+        let page = include_str!("../../../docs/operator.md");
+        let rows = page.lines().skip_while(|line| !line.starts_with("| code |")).skip(2).take_while(|line| line.starts_with('|'));
+        let told: BTreeSet<String> = rows
+            .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split(',').map(|code| code.trim().trim_matches('`').to_owned()))
+            .collect();
+        assert!(known.len() > 40, "{known:?}");
+        assert_eq!(told, known);
+    }
+}

@@ -1,0 +1,64 @@
+//! The cgroup that the probe runs in: a process's own, or a new one below the asked one, which goes when the probe is over.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use crate::datapath;
+
+/// A cgroup to run in.
+#[derive(Debug)]
+pub(super) struct Room {
+    path: PathBuf,
+    made: bool,
+}
+
+impl Room {
+    /// The cgroup of a process.
+    pub(super) fn of_process(path: &Path) -> Self {
+        Self { path: path.to_owned(), made: false }
+    }
+
+    /// A room below `cgroup`. The kernel takes processes in leaves only, so it is a new cgroup of its own.
+    pub(super) fn below(cgroup: &Path) -> anyhow::Result<Self> {
+        let path = cgroup.join(format!("redirector-verify-{}", std::process::id()));
+        match fs::create_dir(&path) {
+            Ok(()) => Ok(Self { path, made: true }),
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                let why = format!("failed to make a cgroup below {} to act from ({error}): run this as root on the node", cgroup.display());
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())
+            }
+            Err(error) => Err(error).with_context(|| format!("failed to make a cgroup below {}", cgroup.display())),
+        }
+    }
+
+    /// The cgroup's directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.made {
+            // The probe has been waited for; the kernel may need a moment to see it.
+            for _ in 0..50 {
+                if fs::remove_dir(&self.path).is_ok() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// The directory that `--cgroup` means: absolute, or below the cgroup2 mount.
+pub(super) fn named(cgroup: &Path) -> anyhow::Result<PathBuf> {
+    let mount = datapath::cgroup2_mount()?;
+    let path = if cgroup.starts_with(&mount) { cgroup.to_owned() } else { mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup)) };
+    anyhow::ensure!(path.join("cgroup.procs").exists(), "{} is not a cgroup below {}", cgroup.display(), mount.display());
+    Ok(path)
+}

@@ -1,0 +1,76 @@
+//! `redirector explain`: the way of a connect, and what would prevent it.
+
+use xtask::testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
+
+use crate::{
+    rig::Job,
+    stage::{CONFIG, Sleeper, ask, assert_cause},
+};
+
+#[test]
+fn a_connect_that_would_be_redirected_is_explained_by_name_and_by_address() {
+    let job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    let sleeper = Sleeper::start(&job.executor, &[]);
+    for arguments in [&["explain", INTERNAL_NAME][..], &["explain", &vip], &["explain", INTERNAL_NAME, "--pid", &sleeper.pid()]] {
+        let (json, finished) = ask(&job, arguments);
+        assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
+        assert_eq!(json["vip"], vip);
+        assert_eq!(json["backends"].as_array().unwrap().len(), 2, "{json}");
+        assert!(json["verdict"].as_str().unwrap().contains("one of 2 eligible backends"), "{json}");
+    }
+    let people = job.cli(&["explain", &format!("{INTERNAL_NAME}:8443"), "--pid", &sleeper.pid()]);
+    for words in ["8443 becomes 8080", "203.0.113.7:8080", "kubepods/podjob is covered by", "nameserver 169.254.20.53"] {
+        assert!(people.stdout.contains(words), "{words}: {}", people.text());
+    }
+}
+
+#[test]
+fn what_would_prevent_it_is_named() {
+    let mut job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    let explain = |job: &Job, rest: &[&str], code: &str, words: &[&str]| assert_cause(job, &[&["explain"], rest].concat(), code, words);
+    explain(&job, &["artifactory.intern.company.net"], "no_route", &["did you mean artifactory.internal.company.net?"]);
+    explain(&job, &["198.18.77.7"], "vip_without_route", &["refused at once"]);
+    explain(&job, &["203.0.113.7"], "not_virtual", &["load balancer's own address", INTERNAL_NAME]);
+    explain(&job, &["192.0.2.1:80"], "not_virtual", &["not ours"]);
+    explain(&job, &[&format!("{vip}:22")], "port_not_listed", &["port 22"]);
+    explain(&job, &["nowhere.internal.company.net"], "no_backends", &["nowhere.public.company.net", "refused at once"]);
+
+    let other = |name: &str, cgroup: &str, nameserver: &str| {
+        let options = ExecutorOptions { resolv: ResolvConf::of(nameserver), cgroup: Some(cgroup.into()), ..ExecutorOptions::pod(name) };
+        job.rig.executor(options).unwrap()
+    };
+    let loopback = other("loopback", "kubepods/loopback", "127.0.0.53");
+    let stray = other("stray", "system.slice/stray", "169.254.20.53");
+    let coredns = other("coredns", "kubepods/coredns", "10.96.0.10");
+    for (executor, variables, code, words) in [
+        (&loopback, &[][..], "loopback_resolver", "127.0.0.53"),
+        (&stray, &[], "wrong_cgroup", "system.slice/stray"),
+        (&coredns, &[], "other_resolver", "10.96.0.10"),
+        (&job.executor, &[("https_proxy", "http://proxy:3128")], "proxy", "https_proxy=http://proxy:3128"),
+    ] {
+        let sleeper = Sleeper::start(executor, variables);
+        explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], code, &[words]);
+    }
+    let sleeper = Sleeper::called("qemu-system-x86", &job.executor, &[]);
+    explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], "guest_kernel", &["QEMU"]);
+    let missing = job.cli(&["explain", INTERNAL_NAME, "--pid", "4194303"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(missing.stderr.contains("there is no process 4194303"), "{}", missing.text());
+
+    job.agent.sigkill().unwrap();
+    explain(&job, &[INTERNAL_NAME], "agent_dead", &["redirector run"]);
+}
+
+#[test]
+fn backends_that_have_all_failed_are_told() {
+    let mut job = Job::with_config(CONFIG);
+    for balancer in &mut job.balancers {
+        balancer.stop().unwrap();
+    }
+    for _ in 0..8 {
+        let _ = job.executor.run(&format!("curl -s --max-time 2 https://{INTERNAL_NAME}/"), crate::rig::LIMIT).unwrap();
+    }
+    assert_cause(&job, &["explain", INTERNAL_NAME], "all_set_aside", &["all 2 backends", "allowlist"]);
+}

@@ -1,0 +1,102 @@
+//! Every command in the README is run, in its order and at its place: `node#` and `executor$` on a rig, `host#` on a node without an agent,
+//! `stopped#` after the agent has ended. What can't be run as it stands here is listed, with the test that does it.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use xtask::testbed::{Rig, helper, process};
+
+use crate::rig::{Job, LIMIT, binary};
+
+/// Commands that another test or stage runs.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("cluster$ kubectl apply -f deploy/daemonset.yaml", "xtask/tests/daemonset plays this manifest's pod under podman"),
+    ("host# systemctl enable --now redirector", "no systemd runs on the machines that the tests run on"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+/// The lines of the README's `console` blocks that begin with `prompt`, without it.
+fn commands(prompt: &str) -> Vec<String> {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let lines = blocks.flat_map(str::lines).filter(|line| !ELSEWHERE.iter().any(|(known, _)| known == line));
+    lines.filter_map(|line| line.strip_prefix(prompt).map(str::to_owned)).collect()
+}
+
+#[test]
+fn every_command_has_a_prompt_that_this_test_knows() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    for line in blocks.flat_map(str::lines) {
+        let known = ["$ ", "node# ", "executor$ ", "host# ", "stopped# ", "cluster$ "].iter().any(|prompt| line.starts_with(prompt));
+        assert!(known, "no test runs `{line}`");
+    }
+    for (line, _) in ELSEWHERE {
+        assert!(readme.contains(line), "`{line}` is not in the README any more");
+    }
+}
+
+/// The gate itself runs `test`, `demo`, `build` and `image`; here it is enough that the verbs exist.
+#[test]
+fn every_xtask_verb_exists() {
+    let lines = commands("$ ");
+    assert!(lines.len() >= 4, "{lines:?}");
+    for line in lines {
+        let verb = line.strip_prefix("cargo xtask ").unwrap_or_else(|| panic!("`{line}` is no verb of xtask"));
+        let mut help = std::process::Command::new(helper::binary().unwrap());
+        help.args(verb.split(' ')).arg("--help");
+        process::finish(help, LIMIT).unwrap().success().unwrap_or_else(|error| panic!("{line}: {error:#}"));
+    }
+}
+
+#[test]
+fn every_command_of_node_and_executor_works() {
+    let mut job = Job::new();
+    let _registry = job.registry();
+    let tools = job.rig.files().join("bin");
+    fs::create_dir_all(&tools).unwrap();
+    symlink(binary(), tools.join("redirector")).unwrap();
+    job.rig.node.place_mut().add_to_path(&tools);
+    let (mut node, mut executor) = (0, 0);
+    for line in commands("node# ") {
+        let done = job.rig.node.place().run(&line, LIMIT).unwrap();
+        assert!(done.status.success(), "node# {line}\n{}", done.text());
+        node += 1;
+    }
+    for line in commands("executor$ ") {
+        job.says(&line);
+        executor += 1;
+    }
+    job.agent.sigterm().unwrap();
+    for line in commands("stopped# ") {
+        let done = job.rig.node.place().run(&line, LIMIT).unwrap();
+        assert!(done.status.success(), "stopped# {line}\n{}", done.text());
+    }
+    assert!(node >= 9 && executor >= 2, "{node} and {executor} commands");
+}
+
+#[test]
+fn the_files_are_installed_where_the_unit_and_the_agent_look_for_them() {
+    let rig = Rig::new().unwrap();
+    // The repository as after `cargo xtask build`, and a node whose /usr/local/bin is its own.
+    let clone = rig.files().join("clone");
+    fs::create_dir_all(clone.join("target/release")).unwrap();
+    symlink(root().join("deploy"), clone.join("deploy")).unwrap();
+    symlink(binary(), clone.join("target/release/redirector")).unwrap();
+    let run = |line: &str| {
+        let done = rig.node.place().run(&format!("cd {} && {line}", clone.display()), LIMIT).unwrap();
+        assert!(done.status.success(), "host# {line}\n{}", done.text());
+        done.stdout
+    };
+    run("mount -t tmpfs none /usr/local/bin");
+    let lines = commands("host# ");
+    assert!(lines.len() >= 3, "{lines:?}");
+    lines.iter().for_each(|line| drop(run(line)));
+    let unit = rig.node.place().read("/etc/systemd/system/redirector.service").unwrap();
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("ExecStart");
+    let program = start.split(' ').next().unwrap();
+    assert_eq!(run(&format!("{program} --version")).split(' ').next(), Some("redirector"));
+    run("redirector config check");
+}

@@ -1,0 +1,29 @@
+//! `cargo xtask bench connect` works: every variant is measured, and every target is judged. The figures of a quick run are not looked at.
+
+use std::path::Path;
+
+use xtask::bench::{self, Options};
+
+#[test]
+fn a_quick_run_measures_every_variant_and_judges_every_target() {
+    let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
+    let report = bench::connect(&Options { quick: true, binary, output: None }).unwrap();
+
+    let names: Vec<(usize, usize)> = report.scenarios.iter().map(|scenario| (scenario.timings.len(), scenario.ratios.len())).collect();
+    assert_eq!(names, [(3, 4), (3, 4), (7, 12), (3, 4), (5, 8)]);
+    for scenario in &report.scenarios {
+        assert!(scenario.rounds >= 3, "{}: {} rounds", scenario.name, scenario.rounds);
+        assert!(scenario.timings.iter().all(|timing| timing.nanoseconds.median > 0.0), "{scenario:?}");
+    }
+    let connect = |variant: &str| report.hooks.iter().any(|cost| cost.hook == "connect4" && cost.variant.starts_with(variant));
+    assert!(connect("empty programs") && connect("redirector, miss") && connect("redirector, hit"), "{:?}", report.hooks);
+    assert_eq!(report.targets.len(), 6, "{:?}", report.targets);
+
+    let folder = std::env::temp_dir().join(format!("redirector-bench-{}", std::process::id()));
+    bench::write(&report, &folder).unwrap();
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (json, markdown, plot) = (text("connect.json"), text("connect.md"), text("connect.svg"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(serde_json::from_str::<bench::Report>(&json).unwrap().scenarios.len(), report.scenarios.len());
+    assert!(markdown.contains("| redirector, hit |") && plot.starts_with("<svg"), "{markdown}");
+}

@@ -1,0 +1,204 @@
+//! The few bpf(2) commands that the comparison takes: hand-assembled programs on a cgroup, and the kernel's own clock on programs.
+//!
+//! Raw, since the programs are three instructions and the peer must cost nothing that a library adds. Every object is gone with its descriptor.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result};
+
+// Commands (`enum bpf_cmd`).
+const MAP_CREATE: i64 = 0;
+const PROG_LOAD: i64 = 5;
+const PROG_GET_FD_BY_ID: i64 = 13;
+const OBJ_GET_INFO_BY_FD: i64 = 15;
+const PROG_QUERY: i64 = 16;
+const BTF_LOAD: i64 = 18;
+const LINK_CREATE: i64 = 28;
+const ENABLE_STATS: i64 = 32;
+
+const MAP_TYPE_SK_STORAGE: u32 = 24;
+const F_NO_PREALLOC: u32 = 1;
+/// Bytes of the storage that the redirector keeps with a socket.
+const STORAGE_SIZE: u32 = size_of::<redirector_common::origin::Origin>() as u32;
+
+/// A hook: its name, the type of its programs, and its number (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hook {
+    pub(super) name: &'static str,
+    program_type: u32,
+    number: u32,
+}
+
+const SOCK: u32 = 9;
+const SOCK_OPS: u32 = 13;
+const SOCK_ADDR: u32 = 18;
+
+const CONNECT4: Hook = Hook { name: "connect4", program_type: SOCK_ADDR, number: 10 };
+
+/// The hooks that a TCP connect or a UDP one passes where the redirector is attached.
+pub(super) const HOOKS: [Hook; 6] = [
+    CONNECT4,
+    Hook { name: "connect6", program_type: SOCK_ADDR, number: 11 },
+    Hook { name: "getpeername4", program_type: SOCK_ADDR, number: 29 },
+    Hook { name: "getpeername6", program_type: SOCK_ADDR, number: 30 },
+    Hook { name: "sock_ops", program_type: SOCK_OPS, number: 3 },
+    Hook { name: "sock_release", program_type: SOCK, number: 34 },
+];
+
+/// One instruction: operation, destination register, source register, offset, immediate.
+type Instruction = (u8, u8, u8, i16, i32);
+
+const MOV_IMMEDIATE: u8 = 0xb7;
+const EXIT: u8 = 0x95;
+/// `r0 = 1; exit`: allow, and nothing else.
+const EMPTY: &[Instruction] = &[(MOV_IMMEDIATE, 0, 0, 0, 1), (EXIT, 0, 0, 0, 0)];
+
+/// Programs on a cgroup. Detached when dropped.
+#[derive(Debug)]
+pub(super) struct Attached(#[expect(dead_code, reason = "held: closing the links detaches the programs")] Vec<OwnedFd>);
+
+/// Attaches a program that does nothing to every hook of `cgroup`.
+pub(super) fn attach_empty(cgroup: &File) -> Result<Attached> {
+    let links = HOOKS.iter().map(|hook| link(cgroup, *hook, EMPTY)).collect::<Result<_>>()?;
+    Ok(Attached(links))
+}
+
+/// As [`attach_empty`], but the one at connect4 makes the socket's storage, and does nothing with it.
+pub(super) fn attach_storage(cgroup: &File) -> Result<Attached> {
+    let map = storage_map().context("failed to make a map of socket storage")?;
+    let program = make_storage(map.as_raw_fd());
+    let links = HOOKS.iter().map(|hook| link(cgroup, *hook, if *hook == CONNECT4 { &program } else { EMPTY })).collect::<Result<_>>()?;
+    Ok(Attached(links))
+}
+
+/// `if (ctx->sk) bpf_sk_storage_get(map, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE); return 1`
+fn make_storage(map: i32) -> Vec<Instruction> {
+    const LOAD_DOUBLE: u8 = 0x79;
+    const LOAD_MAP: u8 = 0x18;
+    const JUMP_EQUAL: u8 = 0x15;
+    const CALL: u8 = 0x85;
+    const SK_OFFSET: i16 = 64;
+    const SK_STORAGE_GET: i32 = 107;
+    vec![
+        (LOAD_DOUBLE, 2, 1, SK_OFFSET, 0),
+        (JUMP_EQUAL, 2, 0, 5, 0),
+        (LOAD_MAP, 1, 1, 0, map),
+        (0, 0, 0, 0, 0),
+        (MOV_IMMEDIATE, 3, 0, 0, 0),
+        (MOV_IMMEDIATE, 4, 0, 0, 1),
+        (CALL, 0, 0, 0, SK_STORAGE_GET),
+        (MOV_IMMEDIATE, 0, 0, 0, 1),
+        (EXIT, 0, 0, 0, 0),
+    ]
+}
+
+/// Storage must say its types: a 4-byte integer, and a structure of so many bytes.
+fn storage_map() -> Result<OwnedFd> {
+    const INT: u32 = 1 << 24;
+    const STRUCT: u32 = 4 << 24;
+    const STRINGS: &[u8] = b"\0int\0";
+    let types = [1, INT, 4, 1 << 24 | 32, 0, STRUCT, STORAGE_SIZE];
+    let types: Vec<u8> = types.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+    let mut btf: Vec<u8> = [&0xeb9f_u16.to_ne_bytes()[..], &[1, 0]].concat();
+    let header = [24, 0, types.len() as u32, types.len() as u32, STRINGS.len() as u32];
+    btf.extend(header.iter().flat_map(|word| word.to_ne_bytes()));
+    btf.extend_from_slice(&types);
+    btf.extend_from_slice(STRINGS);
+
+    let mut attributes = Attributes::default();
+    attributes.pointer(0, btf.as_ptr()).word(16, btf.len() as u32);
+    let btf = attributes.descriptor(BTF_LOAD).context("failed to load type information")?;
+    let mut attributes = Attributes::default();
+    attributes.word(0, MAP_TYPE_SK_STORAGE).word(4, 4).word(8, STORAGE_SIZE).word(16, F_NO_PREALLOC);
+    attributes.word(48, btf.as_raw_fd() as u32).word(52, 1).word(56, 2);
+    Ok(attributes.descriptor(MAP_CREATE)?)
+}
+
+fn link(cgroup: &File, hook: Hook, program: &[Instruction]) -> Result<OwnedFd> {
+    let program = load(hook, program).with_context(|| format!("failed to load a program for {}", hook.name))?;
+    let mut attributes = Attributes::default();
+    attributes.word(0, program.as_raw_fd() as u32).word(4, cgroup.as_raw_fd() as u32).word(8, hook.number);
+    attributes.descriptor(LINK_CREATE).with_context(|| format!("failed to attach a program to {}", hook.name))
+}
+
+fn load(hook: Hook, program: &[Instruction]) -> io::Result<OwnedFd> {
+    let encode = |&(operation, destination, source, offset, immediate): &Instruction| {
+        let mut bytes = [operation, source << 4 | destination, 0, 0, 0, 0, 0, 0];
+        bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
+        bytes[4..].copy_from_slice(&immediate.to_ne_bytes());
+        bytes
+    };
+    let code: Vec<u8> = program.iter().flat_map(encode).collect();
+    let license = c"Dual MIT/GPL";
+    let mut attributes = Attributes::default();
+    attributes.word(0, hook.program_type).word(4, program.len() as u32).pointer(8, code.as_ptr()).pointer(16, license.as_ptr().cast());
+    attributes.word(68, hook.number);
+    attributes.descriptor(PROG_LOAD)
+}
+
+/// While this lives, the kernel clocks every run of every program.
+pub(super) fn enable_stats() -> Result<OwnedFd> {
+    Attributes::default().descriptor(ENABLE_STATS).context("failed to make the kernel clock programs (bpf_enable_stats)")
+}
+
+/// Time in programs and how often they ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Runs {
+    pub(super) nanoseconds: u64,
+    pub(super) count: u64,
+}
+
+/// The program that is attached to `hook` of `cgroup` itself, and its runs so far; nothing when there is none.
+pub(super) fn runs(cgroup: &File, hook: Hook) -> Result<Option<Runs>> {
+    let Some(program) = attached(cgroup, hook)? else { return Ok(None) };
+    let mut info = [0_u8; 232];
+    let mut attributes = Attributes::default();
+    attributes.word(0, program.as_raw_fd() as u32).word(4, info.len() as u32).pointer(8, info.as_mut_ptr());
+    attributes.call(OBJ_GET_INFO_BY_FD).context("failed to ask for a program's runs")?;
+    let number = |offset: usize| info[offset..offset + 8].try_into().map(u64::from_ne_bytes).unwrap_or_default();
+    Ok(Some(Runs { nanoseconds: number(192), count: number(200) }))
+}
+
+fn attached(cgroup: &File, hook: Hook) -> Result<Option<OwnedFd>> {
+    let mut ids = [0_u32; 8];
+    let mut attributes = Attributes::default();
+    attributes.word(0, cgroup.as_raw_fd() as u32).word(4, hook.number).pointer(16, ids.as_mut_ptr().cast()).word(24, ids.len() as u32);
+    attributes.call(PROG_QUERY).with_context(|| format!("failed to ask for the programs at {}", hook.name))?;
+    if ids[0] == 0 {
+        return Ok(None);
+    }
+    let mut attributes = Attributes::default();
+    attributes.word(0, ids[0]);
+    attributes.descriptor(PROG_GET_FD_BY_ID).map(Some).context("failed to open a program by its number")
+}
+
+/// `union bpf_attr`, by offset.
+#[derive(Default)]
+struct Attributes([u64; 18]);
+
+impl Attributes {
+    fn word(&mut self, offset: usize, value: u32) -> &mut Self {
+        let shift = if offset.is_multiple_of(8) { 0 } else { 32 };
+        self.0[offset / 8] |= u64::from(value) << if cfg!(target_endian = "little") { shift } else { 32 - shift };
+        self
+    }
+
+    fn pointer(&mut self, offset: usize, target: *const u8) -> &mut Self {
+        self.0[offset / 8] = target as u64;
+        self
+    }
+
+    fn call(&mut self, command: i64) -> io::Result<i64> {
+        // SAFETY: the attributes outlive the call, and every pointer in them is to a live buffer of the length that stands beside it.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0)) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    }
+
+    fn descriptor(&mut self, command: i64) -> io::Result<OwnedFd> {
+        let number = i32::try_from(self.call(command)?).map_err(io::Error::other)?;
+        // SAFETY: the command returned a new descriptor, which nobody else has.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+}

@@ -1,0 +1,167 @@
+//! Where it is measured: a node with the agent, clients in cgroups side by side, and the server at the other end of their veth pair.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::bpf;
+use super::worker::{self, Worker};
+use crate::testbed::service::Service;
+use crate::testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Place, Rig, packages, process};
+
+/// Leases fill a pool of 65,536 but for its first and last address.
+pub(super) const FULL: u32 = 65_534;
+/// The first address of the pool that is leased; the peer translates it, and it has a route when all have.
+pub(super) const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// Where HAProxy listens beside its client.
+const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18_000);
+/// Importing a pool full of routes makes as many leases.
+const IMPORT_LIMIT: Duration = Duration::from_secs(60);
+
+/// One client, and what it connects to.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) worker: Worker,
+    /// Its cgroup, for asking what is attached there.
+    pub(super) cgroup: File,
+    /// The server, reached directly.
+    pub(super) server: SocketAddrV4,
+    /// The server, reached the way that this client's variant is about.
+    pub(super) by_way: SocketAddrV4,
+}
+
+/// Everything that stands while it is measured. Fields are dropped in this order.
+pub(super) struct Scene {
+    /// No program attached.
+    pub(super) bare: Client,
+    /// Programs that do nothing.
+    pub(super) empty: Client,
+    /// As `empty`, but with socket storage made at each connect.
+    pub(super) storage: Client,
+    /// The redirector.
+    pub(super) ours: Client,
+    /// The kernel's own address translation, by nftables.
+    pub(super) dnat: Client,
+    /// A proxy beside the client.
+    pub(super) proxy: Client,
+    _server: Worker,
+    _haproxy: Service,
+    _attached: [bpf::Attached; 2],
+    _agent: Agent,
+    _executors: [Executor; 3],
+    files: std::path::PathBuf,
+    binary: std::path::PathBuf,
+    rig: Rig,
+}
+
+impl Scene {
+    /// Stands everything up with one route; what is measured runs on `core`.
+    pub(super) fn set(binary: &Path, core: usize) -> Result<Self> {
+        let rig = Rig::new()?;
+        // Translation and tracking in the node's namespace would be a good part of what is measured, and none of it ours.
+        rig.node.place().run("nft delete table ip rig && sysctl -qw net.ipv4.tcp_max_tw_buckets=1", IMPORT_LIMIT)?.success()?;
+        let [first, second, third] = ["ours", "dnat", "proxy"].map(|name| rig.executor(ExecutorOptions::pod(name)));
+        let executors = [first?, second?, third?];
+        let (server, port) = Worker::server(rig.node.place(), core)?;
+        let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &configuration()))?;
+        let files = rig.files().to_owned();
+        let at = |number: u8| SocketAddrV4::new(Ipv4Addr::new(10, 61, number, 1), port);
+
+        let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
+        let (bare, empty, storage) = (beside("bare")?, beside("empty")?, beside("storage")?);
+        let attached = [bpf::attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];
+
+        translate(executors[1].place(), at(2))?;
+        let haproxy = haproxy(executors[2].outside(), at(3), core)?;
+        let translated = SocketAddrV4::new(FIRST_VIP, port);
+        let client = |place: &Place, server, by_way| -> Result<Client> {
+            Ok(Client { worker: Worker::client(place, core)?, cgroup: cgroup(place)?, server, by_way })
+        };
+        let own = SocketAddrV4::new(vip(&rig, binary, 0)?, port);
+        Ok(Self {
+            bare: client(&bare, at(1), at(1))?,
+            empty: client(&empty, at(1), at(1))?,
+            storage: client(&storage, at(1), at(1))?,
+            ours: client(executors[0].place(), at(1), own)?,
+            dnat: client(executors[1].place(), at(2), translated)?,
+            proxy: client(executors[2].place(), at(3), PROXY)?,
+            _server: server,
+            _haproxy: haproxy,
+            _attached: attached,
+            _agent: agent,
+            _executors: executors,
+            files,
+            binary: binary.to_owned(),
+            rig,
+        })
+    }
+
+    /// Fills the pool with routes.
+    pub(super) fn fill(&self) -> Result<()> {
+        let routes: Vec<Value> = (0..FULL).map(|number| json!({ "source": source(number), "destination": ["10.61.1.1"] })).collect();
+        let file = self.files.join("routes.json");
+        std::fs::write(&file, json!({ "routes": routes }).to_string()).with_context(|| format!("failed to write {}", file.display()))?;
+        let mut import = self.rig.node.command(&self.binary);
+        import.args(["route", "import", "--replace", "-o", "json"]).arg(&file);
+        process::finish(import, IMPORT_LIMIT)?.success().context("failed to fill the pool with routes")?;
+        let last = vip(&self.rig, &self.binary, FULL - 1)?;
+        ensure!(last != *self.ours.by_way.ip(), "two of {FULL} routes have one address, {last}");
+        Ok(())
+    }
+}
+
+/// The address of a route.
+fn vip(rig: &Rig, binary: &Path, number: u32) -> Result<Ipv4Addr> {
+    let route = rig.node.cli_json(binary, &["route", "show", &source(number)])?["route"].clone();
+    let text = route["vip"]["ipv4"].as_str().with_context(|| format!("the route {number} has no address: {route}"))?;
+    text.parse().with_context(|| format!("failed to parse the address {text}"))
+}
+
+fn source(number: u32) -> String {
+    format!("r{number}.internal.company.net")
+}
+
+fn configuration() -> String {
+    format!(
+        "[attach]\ncgroups = [\"kubepods/podours\"]\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n\
+         [[routes]]\nsource = \"{}\"\ndestination = [\"10.61.1.1\"]\n",
+        source(0)
+    )
+}
+
+fn cgroup(place: &Place) -> Result<File> {
+    File::open(place.cgroup()).with_context(|| format!("failed to open {}", place.cgroup().display()))
+}
+
+/// Translates what the pool's first address is asked for, in the client's own namespace, as a node's service proxy would.
+fn translate(place: &Place, server: SocketAddrV4) -> Result<()> {
+    let rules = format!(
+        "table ip peer {{ chain output {{ type nat hook output priority -100; ip daddr {FIRST_VIP} tcp dport {} dnat to {server}\n }}\n }}\n",
+        server.port()
+    );
+    let mut nft = place.command(packages::path_of("nft")?);
+    nft.args(["-f", "-"]);
+    process::finish_with_input(nft, rules.as_bytes(), IMPORT_LIMIT)?.success().context("failed to set up nftables")?;
+    Ok(())
+}
+
+fn haproxy(place: &Place, server: SocketAddrV4, core: usize) -> Result<Service> {
+    let config = place.home().join("haproxy.cfg");
+    let text = format!(
+        "global\n  maxconn 4000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 3s\n  timeout client 60s\n  timeout server 60s\n\
+         listen peer\n  bind {PROXY}\n  server one {server}\n"
+    );
+    std::fs::write(&config, text).with_context(|| format!("failed to write {}", config.display()))?;
+    let mut command = place.command(packages::path_of("haproxy")?);
+    command.arg("-db").arg("-f").arg(&config);
+    worker::pin(&mut command, core);
+    let mut service = Service::start("haproxy", &place.home().join("haproxy.log"), command)?;
+    service.wait_ready(Duration::from_secs(10), || {
+        place.namespaces().run(|| std::net::TcpStream::connect_timeout(&PROXY.into(), Duration::from_millis(500)).is_ok())
+    })?;
+    Ok(service)
+}

@@ -1,0 +1,237 @@
+//! The processes that are measured: a client that connects in batches, on command, and the server it talks to. Both stay on one core.
+//!
+//! Commands come over a pipe, so that many clients in different cgroups take turns within one run.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept, bind, connect, getsockname, listen, recv, send, socket_with,
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::testbed::{Place, helper};
+
+/// Priority of what is measured: a machine that does other things interrupts it less. Not an error when it is not allowed.
+const NICENESS: i32 = -15;
+
+/// What one operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    /// connect() of a UDP socket that stays open: no packet, the hook alone.
+    Udp,
+    /// socket(), connect() and close() of a UDP socket.
+    UdpLife,
+    /// socket(), connect(), one byte each way and close() of a TCP connection.
+    Tcp,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::UdpLife => "udp-life",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// A batch of operations: to `spread` addresses from `target` on, at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub(super) operation: Operation,
+    pub(super) count: u32,
+    pub(super) target: SocketAddrV4,
+    pub(super) spread: u32,
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.operation, self.count, self.target, self.spread)
+    }
+}
+
+impl Batch {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let operation = match words.next()? {
+            "udp" => Operation::Udp,
+            "udp-life" => Operation::UdpLife,
+            "tcp" => Operation::Tcp,
+            _ => return None,
+        };
+        let (count, target, spread) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { operation, count, target, spread })
+    }
+}
+
+/// A client or server process on its core.
+#[derive(Debug)]
+pub(super) struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    /// A client in `place`.
+    pub(super) fn client(place: &Place, core: usize) -> Result<Self> {
+        Self::start(place, core, "measure")
+    }
+
+    /// A server in `place`, and the port that it listens on at every address.
+    pub(super) fn server(place: &Place, core: usize) -> Result<(Self, u16)> {
+        let mut server = Self::start(place, core, "serve")?;
+        let port = server.line()?.parse().context("failed to read the server's port")?;
+        Ok((server, port))
+    }
+
+    fn start(place: &Place, core: usize, role: &str) -> Result<Self> {
+        let mut command = place.command(helper::binary()?);
+        command.args(["client", role]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        pin(&mut command, core);
+        let mut child = command.spawn().context("failed to start a process to measure")?;
+        let (stdin, stdout) = (child.stdin.take().context("no pipe")?, child.stdout.take().context("no pipe")?);
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
+    }
+
+    /// Runs a batch; nanoseconds for each operation.
+    pub(super) fn run(&mut self, batch: Batch) -> Result<f64> {
+        writeln!(self.stdin, "{batch}").context("failed to command a client")?;
+        let answer = self.line()?;
+        let total: u64 = answer.parse().map_err(|_| anyhow::anyhow!("a client failed at `{batch}`: {answer}"))?;
+        Ok(total as f64 / f64::from(batch.count))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).context("failed to read from a measured process")?;
+        ensure!(!line.is_empty(), "a measured process ended");
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Keeps what `command` starts on one core, before others.
+pub(super) fn pin(command: &mut Command, core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    // SAFETY: the closure makes two system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            Ok(sched_setaffinity(None, &set)?)
+        });
+    }
+}
+
+/// `xtask client measure`: answers each command with the nanoseconds that it took.
+pub fn measure() -> Result<()> {
+    let mut seed = 0x9e37_79b9_u32;
+    for line in std::io::stdin().lines() {
+        let line = line.context("failed to read a command")?;
+        let batch = Batch::parse(&line).with_context(|| format!("not a batch: {line}"))?;
+        let answer = match perform(&batch, &mut seed) {
+            Ok(nanoseconds) => nanoseconds.to_string(),
+            Err(error) => format!("{error:#}"),
+        };
+        println!("{answer}");
+    }
+    Ok(())
+}
+
+fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
+    let mut target = || {
+        // xorshift32; the bias of the product is far below the noise.
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 17;
+        *seed ^= *seed << 5;
+        let offset = (u64::from(*seed) * u64::from(batch.spread)) >> 32;
+        SocketAddrV4::new((batch.target.ip().to_bits() + offset as u32).into(), batch.target.port())
+    };
+    let lasting = new_socket(SocketType::DGRAM)?;
+    let started = Instant::now();
+    for _ in 0..batch.count {
+        match batch.operation {
+            Operation::Udp => connect_udp(lasting.as_raw_fd(), target())?,
+            Operation::UdpLife => {
+                let socket = new_socket(SocketType::DGRAM)?;
+                connect_udp(socket.as_raw_fd(), target())?;
+            }
+            Operation::Tcp => exchange(&target())?,
+        }
+    }
+    Ok(started.elapsed().as_nanos())
+}
+
+/// The bare call: it takes some 300 ns, of which a layer of ours would be a good part, the more so in a debug build.
+fn connect_udp(socket: i32, target: SocketAddrV4) -> Result<()> {
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: target.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: target.ip().to_bits().to_be() },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: the address is a whole `sockaddr_in`, which outlives the call.
+    let result = unsafe { libc::connect(socket, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).context("connect") }
+}
+
+/// The server closes first, so that the client's ports are free again at once.
+fn exchange(target: &SocketAddrV4) -> Result<()> {
+    let mut byte = [0];
+    let socket = new_socket(SocketType::STREAM)?;
+    connect(&socket, target).context("connect")?;
+    send(&socket, b"?", SendFlags::NOSIGNAL).context("send")?;
+    let (answer, _) = recv(&socket, &mut byte, RecvFlags::empty()).context("recv")?;
+    let (end, _) = recv(&socket, &mut byte, RecvFlags::empty()).context("recv")?;
+    ensure!((answer, end) == (1, 0), "expected one byte and the end, got {answer} and {end}");
+    Ok(())
+}
+
+fn new_socket(kind: SocketType) -> Result<OwnedFd> {
+    socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).context("socket")
+}
+
+/// `xtask client serve`: one byte back for one byte, then the end; one connection after the other.
+pub fn serve() -> Result<()> {
+    let listener = new_socket(SocketType::STREAM)?;
+    bind(&listener, &SocketAddr::from(([0, 0, 0, 0], 0))).context("failed to bind")?;
+    listen(&listener, 1024).context("failed to listen")?;
+    let Ok(SocketAddr::V4(address)) = SocketAddr::try_from(getsockname(&listener).context("failed to read the port")?) else {
+        bail!("the listener has no IPv4 address");
+    };
+    println!("{}", address.port());
+    loop {
+        let connection = accept(&listener).context("failed to accept")?;
+        let mut byte = [0];
+        // A client that goes away early is its own witness.
+        if recv(&connection, &mut byte, RecvFlags::empty()).is_ok() {
+            let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_written_and_read_alike() {
+        let batch = Batch { operation: Operation::UdpLife, count: 12, target: "198.18.0.1:443".parse().unwrap(), spread: 65_534 };
+        assert_eq!(Batch::parse(&batch.to_string()), Some(batch));
+        assert_eq!(Batch::parse("tcp 12"), None);
+    }
+}
