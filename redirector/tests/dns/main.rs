@@ -2,6 +2,7 @@
 
 mod access;
 mod answer;
+mod clients;
 mod corpus;
 mod follower;
 mod forward;
