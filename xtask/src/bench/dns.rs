@@ -196,6 +196,9 @@ fn measure(options: &Options) -> Result<Report> {
             target: *target,
         }));
     }
+    // A round trip between cores would mostly measure how this machine wakes a core.
+    pin(upstream.child.id(), 1)?;
+    pin(std::process::id(), 1)?;
     report.latencies = latencies(options.rounds, &upstream, &[&shim, &dnsmasq])?;
     report.load[1] = self::load();
     Ok(report)
@@ -369,6 +372,14 @@ fn processor_time(child: &Child) -> Result<f64> {
     Ok(tasks.filter_map(|task| nanoseconds(task.ok()?)).sum::<f64>() / 1e3)
 }
 
+/// Moves a process of one thread to a core.
+fn pin(pid: u32, core: usize) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    rustix::thread::sched_setaffinity(pid, &cores).context("failed to move a process to a core")
+}
+
 fn resident(server: &Server) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -407,11 +418,15 @@ impl Report {
         let _ = writeln!(text, "{}, {}. {}.\n", self.date, self.machine, self.versions.join(", "));
         let _ = writeln!(
             text,
-            "{rounds} rounds of {seconds} s for each server in turn; servers on core 1, dnsperf and the upstream on core 0. Load average {:.1} before \
-             and {:.1} after: on {} the figures of one round differ much, their ratios less. Figures: median (quartiles).\n",
+            "{rounds} rounds of {seconds} s for each server in turn; servers on core 1, dnsperf and the upstream on core 0; for round trips all on core 1. Load average {:.1} before \
+             and {:.1} after, on {}. Figures: median (quartiles).\n",
             self.load[0],
             self.load[1],
-            if self.load[0] > 2.0 { "a machine as busy as this" } else { "a machine that is idle otherwise" }
+            if self.load[0] > 2.5 {
+                "a machine whose cores others used, too: queries per second suffer from them, processor time per query and ratios hardly"
+            } else {
+                "a machine that is idle otherwise"
+            }
         );
         let _ = writeln!(text, "| load | server | queries/s | CPU µs/query | lost |\n|---|---|---|---|---|");
         for Turn { load, server, rate, cpu, lost } in &self.turns {
