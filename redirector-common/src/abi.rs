@@ -3,13 +3,16 @@
 /// Version of the table layouts, their meaning, and the names of the pins. The pins live under `bpffs/v<ABI>/`.
 ///
 /// It moves with every change of a type in this crate that a map holds; `layout_is_pinned_to_the_version` in [`crate::names`] notices.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Port pairs that one route can have: the programs compare at most this many.
 pub const MAX_PORTS: usize = 16;
 
 /// Backends that one route can have: the programs look at most at this many.
 pub const MAX_BACKENDS: usize = 64;
+
+/// Source addresses that one route can have.
+pub const MAX_SOURCES: usize = 15;
 
 /// Slots of [`crate::route::Slot`] for each address of the pool, on average: port pairs, backends, and room for the blocks of the next plan.
 pub const SLOTS_PER_VIP: u32 = 8;
@@ -25,7 +28,7 @@ pub const fn slots(pool: u32) -> u32 {
     pool.saturating_mul(SLOTS_PER_VIP).saturating_add(SMALLEST_TABLE)
 }
 
-/// Entries of the backend tables for a pool of `pool` addresses; below the 2²⁴ that [`crate::backend::BackendId`] can number.
+/// Entries of the backend tables for a pool of `pool` addresses; below the 2²³ that [`crate::backend::BackendId`] can number.
 pub const fn backends(pool: u32) -> u32 {
     let wanted = pool.saturating_mul(BACKENDS_PER_VIP).saturating_add(SMALLEST_TABLE);
     if wanted > crate::backend::BackendId::MAX { crate::backend::BackendId::MAX } else { wanted }

@@ -64,6 +64,12 @@ impl Ip6Be {
         Self([0, 0, MAPPED_WORD, ip.0])
     }
 
+    /// Whether it is `::`.
+    pub const fn is_unspecified(self) -> bool {
+        let [a, b, c, d] = self.0;
+        a | b | c | d == 0
+    }
+
     /// The IPv4 address, if this is a mapped one.
     pub const fn as_mapped(self) -> Option<Ip4Be> {
         let [a, b, c, d] = self.0;

@@ -2,14 +2,14 @@
 
 use crate::table_type;
 
-/// The number of one backend of one route, an index into the backend tables. 24 bits.
+/// The number of one backend of one route, an index into the backend tables. 23 bits. IPv6 source addresses have numbers too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct BackendId(pub u32);
 
 impl BackendId {
     /// The largest number. 0 stands for "none".
-    pub const MAX: u32 = 0x00ff_ffff;
+    pub const MAX: u32 = 0x007f_ffff;
     /// No backend: what a fresh origin has.
     pub const NONE: Self = Self(0);
 }
@@ -46,10 +46,18 @@ impl Health {
 
     /// The health after one more failure at `now_ns`: set aside for 1, 2, 4, 8, 16, then 30 s.
     pub const fn after_failure(self, now_ns: u64) -> Self {
-        let shift = if self.failures() > 5 { 5 } else { self.failures() };
+        Self::aside(self.failures().saturating_add(1), now_ns)
+    }
+
+    /// The health when a failure that was counted already is confirmed at `now_ns`: the time-out begins anew.
+    pub const fn confirmed(self, now_ns: u64) -> Self {
+        Self::aside(if self.failures() == 0 { 1 } else { self.failures() }, now_ns)
+    }
+
+    const fn aside(failures: u8, now_ns: u64) -> Self {
+        let shift = if failures > 6 { 5 } else { failures - 1 };
         let wanted = Self::FIRST_BACK_OFF_NS << shift;
         let back_off = if wanted > Self::LONGEST_BACK_OFF_NS { Self::LONGEST_BACK_OFF_NS } else { wanted };
-        let failures = self.failures().saturating_add(1);
         Self((now_ns.wrapping_add(back_off) & !0xff) | failures as u64)
     }
 }
@@ -76,6 +84,15 @@ mod tests {
             assert!(health.is_set_aside(now + seconds * SECOND - 256));
             assert!(!health.is_set_aside(now + seconds * SECOND));
         }
+    }
+
+    #[test]
+    fn a_confirmed_failure_counts_once_and_its_time_begins_anew() {
+        let once = Health::HEALTHY.after_failure(10 * SECOND);
+        let confirmed = once.confirmed(13 * SECOND);
+        assert_eq!(confirmed.failures(), 1);
+        assert!(confirmed.is_set_aside(14 * SECOND - 256) && !confirmed.is_set_aside(14 * SECOND));
+        assert_eq!(Health::HEALTHY.confirmed(SECOND), Health::HEALTHY.after_failure(SECOND), "reinstated in between");
     }
 
     #[test]

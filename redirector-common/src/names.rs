@@ -2,7 +2,7 @@
 
 /// Rewrites IPv4 connects.
 pub const CONNECT4: &str = "rd_connect4";
-/// Rewrites IPv6 connects to IPv4-mapped addresses.
+/// Rewrites IPv6 connects, those to IPv4-mapped addresses included.
 pub const CONNECT6: &str = "rd_connect6";
 /// Tells IPv4 sockets the peer that they asked for.
 pub const PEERNAME4: &str = "rd_peername4";
@@ -31,16 +31,25 @@ pub const BACKEND_STATS: &str = "RD_BKND_STATS";
 /// [`crate::agent::AgentState`], one element.
 pub const AGENT: &str = "RD_AGENT";
 
+/// [`crate::addr::Ip6Be`] by backend number: the addresses that do not fit in a slot.
+pub const BACKENDS6: &str = "RD_BACKENDS6";
+/// [`crate::agent::Control`], one element.
+pub const CONTROL: &str = "RD_CONTROL";
+
 /// aya-log's ring buffer for the programs' debug log. Each process has its own; it is not pinned.
 pub const LOG: &str = "AYA_LOGS";
 
 /// Every table that is pinned: all maps but [`LOG`].
-pub const MAPS: &[&str] = &[ROUTES, SLOTS, HEALTH, ORIGINS, ROUTE_STATS, BACKEND_STATS, AGENT];
+pub const MAPS: &[&str] = &[ROUTES, SLOTS, HEALTH, ORIGINS, ROUTE_STATS, BACKEND_STATS, AGENT, BACKENDS6, CONTROL];
 
 /// Load-time constant: the pool's first address, in network order.
 pub const POOL4_BASE: &str = "POOL4_BASE";
 /// Load-time constant: the pool's netmask, in network order.
 pub const POOL4_MASK: &str = "POOL4_MASK";
+/// Load-time constants: the four words of the IPv6 pool's first address, in network order. Its last word has the IPv4 pool's netmask.
+pub const POOL6_BASE: [&str; 4] = ["POOL6_BASE0", "POOL6_BASE1", "POOL6_BASE2", "POOL6_BASE3"];
+/// Load-time constant: 1 when there is an IPv6 pool.
+pub const HAS_POOL6: &str = "HAS_POOL6";
 /// Load-time constant: 1 when the kernel lets these programs say the errno (`bpf_set_retval`, 6.1 and later).
 pub const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
 
@@ -68,7 +77,8 @@ mod tests {
             size_of::<stats::RouteStats>(),
             size_of::<stats::BackendStats>(),
             size_of::<agent::AgentState>(),
+            size_of::<agent::Control>(),
         ];
-        assert_eq!((abi::ABI, layout), (1, [8, 8, 8, 40, 112, 72, 24]), "a changed layout needs a new ABI version");
+        assert_eq!((abi::ABI, layout), (2, [8, 8, 8, 88, 128, 72, 40, 8]), "a changed layout needs a new ABI version");
     }
 }

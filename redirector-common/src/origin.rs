@@ -12,8 +12,16 @@ use crate::{
 pub struct Origin {
     /// `CLOCK_MONOTONIC` in nanoseconds at the connect.
     pub started_ns: u64,
+    /// Nanoseconds from the connect to established; 0 before.
+    pub latency_ns: u64,
+    /// The caller's cgroup. It and the next two are captured only while somebody reads events.
+    pub cgroup: u64,
+    /// The caller's command.
+    pub comm: [u8; 16],
     /// The backend's address; an IPv4 one in its mapped form.
     pub backend: Ip6Be,
+    /// The caller's process id.
+    pub pid: u32,
     /// The route: the VIP's index in the pool.
     pub route: u32,
     /// The backend's number ([`BackendId`]).
@@ -22,6 +30,8 @@ pub struct Origin {
     pub vip_port: PortBe,
     /// The port that it was sent to.
     pub backend_port: PortBe,
+    /// The load balancer's idle time-out in seconds; 0: none is known.
+    pub idle_seconds: u16,
     /// How far the connect got: one of the `PHASE_` constants.
     pub phase: u8,
     /// What was seen on the way: `MARK_` bits.
@@ -29,9 +39,9 @@ pub struct Origin {
     /// Connects of this socket that were redirected before this one, up to 255.
     pub tries: u8,
     /// Zero.
-    pub padding: u8,
+    pub padding: [u8; 7],
 }
-table_type!(Origin, 40);
+table_type!(Origin, 88);
 
 impl Origin {
     /// No connect of this socket was redirected, or its fate is told and nothing more is to be counted.
@@ -51,6 +61,10 @@ impl Origin {
     pub const MARK_ABORTED: u8 = 4;
     /// The backend has been set aside for this attempt already.
     pub const MARK_BLAMED: u8 = 8;
+    /// The route had another backend to offer, so that this one has less time to answer.
+    pub const MARK_HURRIED: u8 = 16;
+    /// The client asked for the IPv6 VIP.
+    pub const MARK_VIP6: u8 = 32;
 
     /// The backend that this socket was sent to last.
     pub const fn id(&self) -> BackendId {

@@ -36,8 +36,12 @@ pub struct RouteStats {
     pub rx_bytes: u64,
     /// Bytes that the other side acknowledged on connections that have ended.
     pub tx_bytes: u64,
+    /// Segments sent again on connections that have ended.
+    pub retransmitted: u64,
+    /// Connects that could not be made from the route's source address, which this host or the pod lacks; they went on with the kernel's choice.
+    pub source_failed: u64,
 }
-table_type!(RouteStats, 112);
+table_type!(RouteStats, 128);
 
 /// What became of a backend's connects. The counters mean the same as the route's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

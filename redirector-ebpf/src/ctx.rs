@@ -51,10 +51,28 @@ impl SockAddr {
         Ip6Be([read!((*self.0).user_ip6[0]), read!((*self.0).user_ip6[1]), read!((*self.0).user_ip6[2]), read!((*self.0).user_ip6[3])])
     }
 
-    /// Replaces the IPv4 address in an IPv4-mapped one.
     #[inline(always)]
-    pub(crate) fn set_mapped(&self, ip: Ip4Be) {
-        write!((*self.0).user_ip6[3], ip.0)
+    pub(crate) fn set_ip6(&self, ip: Ip6Be) {
+        let [a, b, c, d] = ip.0;
+        write!((*self.0).user_ip6[0], a);
+        write!((*self.0).user_ip6[1], b);
+        write!((*self.0).user_ip6[2], c);
+        write!((*self.0).user_ip6[3], d);
+    }
+
+    /// Whether the application has bound an IPv4 socket to an address or a port.
+    #[inline(always)]
+    pub(crate) fn is_bound4(&self) -> bool {
+        let sk = read!((*self.0).__bindgen_anon_1.sk);
+        read!((*sk).src_ip4) | read!((*sk).src_port) != 0
+    }
+
+    /// Whether the application has bound an IPv6 socket to an address, and whether to a port.
+    #[inline(always)]
+    pub(crate) fn is_bound6(&self) -> (bool, bool) {
+        let sk = read!((*self.0).__bindgen_anon_1.sk);
+        let ip = [read!((*sk).src_ip6[0]), read!((*sk).src_ip6[1]), read!((*sk).src_ip6[2]), read!((*sk).src_ip6[3])];
+        (ip[0] | ip[1] | ip[2] | ip[3] != 0, read!((*sk).src_port) != 0)
     }
 
     /// The port, in either hook.

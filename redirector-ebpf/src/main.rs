@@ -2,7 +2,7 @@
 //!
 //! | program | does |
 //! |---|---|
-//! | `rd_connect4`, `rd_connect6` | TCP to the pool: choose a backend, record the origin, rewrite. Everything else: leave |
+//! | `rd_connect4`, `rd_connect6` | TCP to the pool: choose a backend, record the origin, set the socket's options, rewrite. Everything else: leave |
 //! | `rd_peername4`, `rd_peername6` | tell the socket the peer that it asked for |
 //! | `rd_sockops` | follow each redirected connection: sent, retransmitted, established, closed |
 //! | `rd_release` | see sockets go that never got through |
@@ -13,6 +13,7 @@
 mod connect;
 mod ctx;
 mod maps;
+mod options;
 mod peername;
 mod release;
 mod sockops;

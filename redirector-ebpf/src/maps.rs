@@ -7,10 +7,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use redirector_common::{
-    addr::Ip4Be,
-    agent::AgentState,
+    addr::{Ip4Be, Ip6Be},
+    agent::{AgentState, Control},
     backend::{BackendId, Health},
-    decide::{Pool4, Tables},
+    decide::{Pool4, Pool6, Tables},
     origin::Origin,
     route::{RouteEntry, Slot},
     stats::{BackendStats, RouteStats},
@@ -46,11 +46,34 @@ static RD_BKND_STATS: Array<BackendStats, 1> = Array::new();
 #[btf_map]
 static RD_AGENT: Array<AgentState, 1> = Array::new();
 
+/// See [`redirector_common::names::BACKENDS6`].
+#[btf_map]
+static RD_BACKENDS6: Array<Ip6Be, 1> = Array::new();
+
+/// See [`redirector_common::names::CONTROL`].
+#[btf_map]
+static RD_CONTROL: Array<Control, 1> = Array::new();
+
 #[unsafe(no_mangle)]
 static POOL4_BASE: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
 static POOL4_MASK: Global<u32> = Global::new(u32::MAX);
+
+#[unsafe(no_mangle)]
+static POOL6_BASE0: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static POOL6_BASE1: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static POOL6_BASE2: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static POOL6_BASE3: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static HAS_POOL6: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: Global<u32> = Global::new(0);
@@ -59,6 +82,23 @@ static HAS_SET_RETVAL: Global<u32> = Global::new(0);
 #[inline(always)]
 pub(crate) fn pool4() -> Pool4 {
     Pool4 { base: Ip4Be(POOL4_BASE.load()), mask: POOL4_MASK.load() }
+}
+
+/// The IPv6 pool, if there is one.
+#[inline(always)]
+pub(crate) fn pool6() -> Option<Pool6> {
+    if HAS_POOL6.load() == 0 {
+        return None;
+    }
+    let base = Ip6Be([POOL6_BASE0.load(), POOL6_BASE1.load(), POOL6_BASE2.load(), POOL6_BASE3.load()]);
+    Some(Pool6 { base, mask: POOL4_MASK.load() })
+}
+
+/// What the agent says at this moment.
+#[inline(always)]
+pub(crate) fn control() -> Control {
+    // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
+    RD_CONTROL.get_ptr(0).map_or_else(Control::default, |control| unsafe { read_once(control) })
 }
 
 /// Whether this kernel lets connect programs say the errno. The verifier drops what stands behind a constant 0, unknown helpers included.
@@ -81,6 +121,27 @@ impl Tables for KernelTables {
     fn slot(&self, index: u32) -> Option<Slot> {
         // SAFETY: as above.
         RD_SLOTS.get_ptr(index).map(|slot| unsafe { read_once(slot) })
+    }
+
+    #[inline(always)]
+    fn address6(&self, id: BackendId) -> Ip6Be {
+        let Some(address) = RD_BACKENDS6.get_ptr(id.0).map(|address| address.cast::<u32>()) else { return Ip6Be::default() };
+        // SAFETY: as above; four aligned words. The address was written before the block that has its number, and a number is given to another
+        // address only after all others were.
+        unsafe {
+            Ip6Be([
+                core::ptr::read_volatile(address),
+                core::ptr::read_volatile(address.add(1)),
+                core::ptr::read_volatile(address.add(2)),
+                core::ptr::read_volatile(address.add(3)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn turn(&self, index: u32) -> u32 {
+        // SAFETY: as above.
+        RD_ROUTE_STATS.get_ptr(index).map_or(0, |stats| unsafe { core::ptr::read_volatile(&raw const (*stats).started) } as u32)
     }
 
     #[inline(always)]
@@ -151,6 +212,15 @@ pub(crate) fn blame(id: BackendId) {
     if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
         // SAFETY: a map value stays mapped while a program runs. Two failures at once may count as one; both set the backend aside.
         unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).after_failure(now_ns())) };
+    }
+}
+
+/// Sets backend `id` aside anew for a failure that was counted already.
+#[inline(always)]
+pub(crate) fn confirm(id: BackendId) {
+    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).confirmed(now_ns())) };
     }
 }
 

@@ -44,6 +44,9 @@ pub(crate) fn settle(origin: &mut Origin) {
     }
     let end = end_of_connect(origin.phase, origin.marks);
     if end.blames_backend() {
+        if origin.marks & Origin::MARK_BLAMED != 0 {
+            maps::confirm(origin.id());
+        }
         blame_once(origin);
     }
     origin.phase = Origin::PHASE_OVER;

@@ -9,10 +9,11 @@ use redirector_common::{
 use crate::{
     ctx::read,
     maps::{self, add},
-    release,
+    options, release,
 };
 
 // `enum` values of `bpf_sock_ops.op` (uapi/linux/bpf.h).
+const TIMEOUT_INIT: u32 = 1;
 const TCP_CONNECT: u32 = 3;
 const ACTIVE_ESTABLISHED: u32 = 4;
 const RTO: u32 = 8;
@@ -34,7 +35,8 @@ pub(crate) fn follow(ctx: &SockOpsContext) {
     match ctx.op() {
         TCP_CONNECT => connecting(ctx),
         // Only sockets that `connecting` took for ours have the flags: everybody else's cost ends here.
-        ACTIVE_ESTABLISHED | RTO | STATE if ctx.cb_flags() & STATE_FLAG == 0 => {}
+        TIMEOUT_INIT | ACTIVE_ESTABLISHED | RTO | STATE if ctx.cb_flags() & STATE_FLAG == 0 => {}
+        TIMEOUT_INIT => waiting(ctx),
         ACTIVE_ESTABLISHED => established(ctx),
         RTO => retransmitting(ctx),
         STATE => moving(ctx),
@@ -61,6 +63,15 @@ fn connecting(ctx: &SockOpsContext) {
     let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG) as i32);
 }
 
+/// The kernel asks for the time-out of a SYN: at its first transmission, and at each time-out to compute when to give up.
+#[inline(always)]
+fn waiting(ctx: &SockOpsContext) {
+    let Some(origin) = origin(ctx) else { return };
+    if let Some(jiffies) = options::syn_timeout(origin) {
+        ctx.set_reply(jiffies);
+    }
+}
+
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
@@ -69,9 +80,13 @@ fn established(ctx: &SockOpsContext) {
     }
     origin.phase = Origin::PHASE_ESTABLISHED;
     maps::absolve(origin.id());
+    origin.latency_ns = maps::now_ns().wrapping_sub(origin.started_ns);
+    if origin.idle_seconds != 0 {
+        options::keep_alive(ctx.ops, origin.idle_seconds);
+    }
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.established, 1);
-        add(&mut stats.connect_ns, maps::now_ns().wrapping_sub(origin.started_ns));
+        add(&mut stats.connect_ns, origin.latency_ns);
     }
     if let Some(stats) = maps::backend_stats(origin.id()) {
         add(&mut stats.established, 1);
@@ -115,6 +130,7 @@ fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
         add(&mut stats.closed, 1);
         add(&mut stats.rx_bytes, read!((*ctx.ops).bytes_received));
         add(&mut stats.tx_bytes, read!((*ctx.ops).bytes_acked));
+        add(&mut stats.retransmitted, u64::from(read!((*ctx.ops).total_retrans)));
     }
     if let Some(stats) = maps::backend_stats(origin.id()) {
         add(&mut stats.closed, 1);

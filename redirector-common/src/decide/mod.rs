@@ -4,6 +4,6 @@ mod choice;
 mod connect;
 mod fate;
 
-pub use choice::{Choice, choose};
-pub use connect::{Pool4, Tables, Verdict, connect};
+pub use choice::{Choice, Families, choose};
+pub use connect::{Client, Pool4, Pool6, Tables, Verdict, connect};
 pub use fate::{End, end_of_connect};

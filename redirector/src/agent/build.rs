@@ -86,7 +86,8 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     if config.pool.guard {
         host::guard(&config.pool).await?;
     }
-    let datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    let mut datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    datapath.set_connect_timeout(config.health.connect_timeout)?;
     // Only now: it leaves a file behind.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),

@@ -163,6 +163,7 @@ impl Owner {
 
     /// Makes live what can be; `finish` follows when the destinations of `sources` have answered, or [`SETTLE`] is over.
     pub(super) fn settle_changed(&mut self, sources: Vec<SourceName>, finish: Finish) {
+        self.warn_of_sources(&sources);
         let _ = self.live.reconcile();
         let held: Vec<_> = sources.into_iter().filter_map(|source| self.live.held(&source).map(|change| (source, change))).collect();
         if held.is_empty() {
@@ -174,6 +175,15 @@ impl Owner {
             futures_util::future::join_all(all).await;
             (held, finish)
         });
+    }
+
+    /// Source addresses that this host lacks cost no connect, but the load balancer may not know the ones that are used instead.
+    fn warn_of_sources(&self, sources: &[SourceName]) {
+        for route in sources.iter().filter_map(|source| self.live.routes.get(source)).map(|entry| entry.route) {
+            for ip in route.source_ips.iter().filter(|ip| !crate::host::has_address(**ip)) {
+                warn!(source = %route.source, "this host lacks the source address {ip}: connects go out from the kernel's choice");
+            }
+        }
     }
 
     /// A wait is over.
@@ -263,6 +273,9 @@ impl Owner {
         let next = self.live.routes.with_file(self.live.pool.clone(), config.routes.clone());
         let changed = self.commit(next)?;
         self.restart_needed = restart_needed(&self.at_start, &config);
+        if let Err(error) = self.live.datapath.set_connect_timeout(config.health.connect_timeout) {
+            warn!("health.connect_timeout stays as it was: {}", error_chain(&error));
+        }
         self.config = config;
         Ok(changed)
     }

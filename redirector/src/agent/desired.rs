@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     backend::{Freshness, Resolved},
     dns::Vip,
-    plan::{Plan, PlannedRoute},
+    plan::{self, Plan, PlannedRoute},
     route::{Route, SourceName},
     vip::Pool,
 };
@@ -37,12 +37,18 @@ impl Inputs<'_> {
 
     fn planned(&self, route: &Route, holds: Option<&PlannedRoute>) -> PlannedRoute {
         let backends = match self.resolved.get(&route.source) {
-            Some(resolved) if is_known(resolved) => Some(resolved.addresses.clone()),
+            Some(resolved) if is_known(resolved) => Some(plan::by_family(resolved.addresses.clone())),
             // After a restart whose resolver does not answer, what the kernel has is the last good answer. A former destination's is not.
             _ if holds.is_some() && !self.replaced.contains(&route.source) => None,
             _ => Some(Vec::new()),
         };
-        PlannedRoute { ports: route.ports.pairs().to_vec(), backends, on_no_backend: route.on_no_backend }
+        PlannedRoute {
+            ports: route.ports.pairs().to_vec(),
+            backends,
+            on_no_backend: route.on_no_backend,
+            sources: plan::by_family(route.source_ips.clone()),
+            idle_timeout: route.idle_timeout,
+        }
     }
 }
 

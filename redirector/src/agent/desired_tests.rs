@@ -21,7 +21,7 @@ fn unresolved() -> Resolved {
 
 fn planned(backends: Option<&[&str]>) -> PlannedRoute {
     let parse = |list: &[&str]| list.iter().map(|text| text.parse::<IpAddr>().expect("an address")).collect();
-    PlannedRoute { ports: vec![], backends: backends.map(parse), on_no_backend: crate::route::OnNoBackend::Refuse }
+    PlannedRoute { ports: vec![], backends: backends.map(parse), ..PlannedRoute::default() }
 }
 
 /// The plan for the one route A, leased index 1.

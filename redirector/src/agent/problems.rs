@@ -6,6 +6,7 @@ use crate::{
         api::{BackendState, BackendView, Problem, ResolutionState, RouteView},
         count,
     },
+    host,
     route::SourceName,
 };
 
@@ -63,7 +64,7 @@ fn of_agent(owner: &Owner) -> Vec<Problem> {
 
 /// What is amiss with a route.
 pub(super) fn of_view(route: &RouteView) -> Vec<Problem> {
-    of_destination(route).into_iter().chain(of_backends(route)).collect()
+    of_destination(route).into_iter().chain(of_sources(route)).chain(of_backends(route)).collect()
 }
 
 /// A problem of one route.
@@ -98,6 +99,28 @@ fn of_destination(route: &RouteView) -> Option<Problem> {
         }
         (ResolutionState::Fixed | ResolutionState::Fresh, _) => None,
     }
+}
+
+fn of_sources(route: &RouteView) -> Vec<Problem> {
+    let name = name(route);
+    let texts = route.definition.iter().flat_map(|raw| raw.source_ips.iter().flatten());
+    let missing = texts.filter(|text| text.parse().is_ok_and(|ip| !host::has_address(ip)));
+    let remedy = "add it to this host, or correct source_ips; until then connects go out from the kernel's choice";
+    let problem = |text: &String| of(route, "source_missing", true, format!("this host lacks {text}, a source address of {name}"), remedy);
+    let problems: Vec<_> = missing.map(problem).collect();
+    let failed = route.counters.map_or(0, |counters| counters.source_failed);
+    if !problems.is_empty() || failed == 0 {
+        return problems;
+    }
+    let message =
+        format!("{failed} connects of {name} went out from the kernel's choice: the network namespace of the caller lacks source_ips");
+    vec![of(
+        route,
+        "source_failed",
+        false,
+        message,
+        "nothing, where the host translates the pods' addresses; source_ips is for host networking",
+    )]
 }
 
 fn of_backends(route: &RouteView) -> Vec<Problem> {
@@ -154,6 +177,21 @@ mod tests {
     fn a_route_that_works_has_no_problem() {
         assert_eq!(told(ResolutionState::Fresh, &[0, 0]), []);
         assert_eq!(told(ResolutionState::Fixed, &[0]), []);
+    }
+
+    #[test]
+    fn a_source_address_that_this_host_lacks_is_told_and_one_that_it_has_is_not() {
+        let from = |ips: &[&str], source_failed| {
+            let definition =
+                crate::route::RawRoute { source_ips: Some(ips.iter().map(ToString::to_string).collect()), ..Default::default() };
+            let counters = Some(crate::control::api::Counters { source_failed, ..Default::default() });
+            let view = RouteView { definition: Some(definition), counters, ..route(ResolutionState::Fresh, &[0]) };
+            of_view(&view).into_iter().map(|problem| (problem.code, problem.message, problem.degrades)).collect::<Vec<_>>()
+        };
+        assert_eq!(from(&["127.0.0.1"], 0), []);
+        let message = "this host lacks 192.0.2.77, a source address of a.internal".to_owned();
+        assert_eq!(from(&["127.0.0.1", "192.0.2.77"], 3), [("source_missing".into(), message, true)]);
+        assert_eq!(from(&["127.0.0.1"], 3)[0].0, "source_failed");
     }
 
     #[test]

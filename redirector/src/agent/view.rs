@@ -156,6 +156,8 @@ pub(super) fn counters(c: datapath::RouteCounters) -> api::Counters {
         connect_ns: c.connect_ns,
         rx_bytes: c.rx_bytes,
         tx_bytes: c.tx_bytes,
+        retransmitted: c.retransmitted,
+        source_failed: c.source_failed,
     }
 }
 

@@ -41,6 +41,15 @@ impl ConfigVerb {
             Self::Check(check) => {
                 let file = check.file.as_ref().unwrap_or(&context.config);
                 let config = crate::config::load(file)?;
+                for route in &config.routes {
+                    for ip in route.source_ips.iter().filter(|ip| !crate::host::has_address(**ip)) {
+                        writeln!(
+                            env.err,
+                            "warning: source_ips of {}: this host lacks `{ip}`, connects will go out from the kernel's choice",
+                            route.source
+                        )?;
+                    }
+                }
                 writeln!(env.out, "{}: no problem, {}", file.display(), count(config.routes.len(), "route"))?;
             }
             Self::Show(_) => write!(env.out, "{}", crate::config::load(&context.config)?.effective_toml())?,

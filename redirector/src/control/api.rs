@@ -268,6 +268,10 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Bytes acknowledged on connections that have ended.
     pub tx_bytes: u64,
+    /// Segments sent again on connections that have ended.
+    pub retransmitted: u64,
+    /// Connects that could not be made from the route's source address, and went out from the kernel's choice.
+    pub source_failed: u64,
 }
 
 impl Counters {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// Why the datapath could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +62,14 @@ pub enum DatapathError {
     },
     /// The pins were made for another pool.
     #[error(
-        "the loaded datapath serves pool {found}, the configuration says {wanted}: set `pool.ipv4 = \"{found}\"` again, or run `redirector unload` first (VIPs change with the pool)"
+        "the loaded datapath serves pool {found}, the configuration says {wanted}: set `pool.{key} = \"{found}\"` again, or run `redirector unload` first (VIPs change with the pool)",
+        key = if found.addr().is_ipv4() { "ipv4" } else { "ipv6" }
     )]
     OtherPool {
         /// The pool of the pins.
-        found: Ipv4Net,
+        found: IpNet,
         /// The configured one.
-        wanted: Ipv4Net,
+        wanted: IpNet,
     },
     /// A pinned table is not what this binary would make.
     #[error("the pinned table {path} has {found}, this binary makes {ours}: run `redirector unload` first")]

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,12 +11,13 @@ use std::{
 
 use aya::maps::{Array, Map, MapData};
 use ipnet::Ipv4Net;
-use redirector_common::{abi::ABI, agent::AgentState, names, route::RouteEntry};
+use redirector_common::{abi::ABI, addr::Ip6Be, agent::AgentState, backend::BackendId, names, route::RouteEntry};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attachment, DatapathError, RouteCounters, cgroup2_mount, links,
+    Attachment, DatapathError, RouteCounters, cgroup2_mount, links, object,
     pins::{self, Pins},
+    placed::Placed,
     tables::{self, read},
 };
 
@@ -42,6 +43,8 @@ pub struct PinnedStatus {
 pub struct PinnedRoute {
     /// Its virtual address.
     pub vip: IpAddr,
+    /// Its virtual IPv6 address, if there is a pool of them.
+    pub vip6: Option<Ipv6Addr>,
     /// Its backends' addresses.
     pub backends: Vec<IpAddr>,
     /// What became of its connects.
@@ -98,22 +101,29 @@ fn pool_of(agent: &AgentState) -> Ipv4Net {
     Ipv4Net::new_assert(agent.pool_base.octets().into(), agent.pool_prefix.min(32) as u8)
 }
 
+fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
+    let base = Some(agent.pool6_base).filter(|base| !base.is_unspecified())?;
+    Some(Ipv6Addr::from_bits(object::from_ip6(base).to_bits() | u128::from(index)))
+}
+
 fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
     let entries = open::<RouteEntry>(pins, names::ROUTES)?;
     let slots = open::<redirector_common::route::Slot>(pins, names::SLOTS)?;
     let stats = open::<redirector_common::stats::RouteStats>(pins, names::ROUTE_STATS)?;
+    let backends6 = open::<Ip6Be>(pins, names::BACKENDS6)?;
     let mut routes = Vec::new();
     for index in 0..entries.len() {
         let entry = read(&entries, names::ROUTES, index)?;
         if !entry.is_present() {
             continue;
         }
-        let first = entry.first + u32::from(entry.ports);
-        let backends =
-            (first..first + u32::from(entry.backends)).map(|slot| Ok(IpAddr::from(read(&slots, names::SLOTS, slot)?.address().octets())));
+        let slot = |index| if index < slots.len() { read(&slots, names::SLOTS, index).map(Some) } else { Ok(None) };
+        let address6 = |id: BackendId| Ok(object::from_ip6(read(&backends6, names::BACKENDS6, id.0)?));
+        let placed = Placed::read(entry, slot, address6)?;
         routes.push(PinnedRoute {
+            vip6: vip6(agent, index),
             vip: std::net::Ipv4Addr::from_bits(agent.pool_base.number().wrapping_add(index)).into(),
-            backends: backends.collect::<Result<_, DatapathError>>()?,
+            backends: placed.into_iter().flat_map(|placed| placed.backends).map(|(address, _)| address).collect(),
             counters: read(&stats, names::ROUTE_STATS, index)?.into(),
         });
     }

@@ -6,6 +6,7 @@
 //! | `pins` | where everything is pinned, and by whom |
 //! | `shape` | comparing pinned tables with the ones that this binary would make |
 //! | `blocks` | which slots and backend numbers are free: the oldest freed ones are reused first |
+//! | `placed` | one route and the slots of its block |
 //! | `tables` | writing plans: block first, then the route flips to it |
 //! | `cgroups` | which cgroups to attach to |
 //! | `links` | attaching, swapping programs under live links, detaching |
@@ -23,6 +24,7 @@ mod links;
 mod object;
 mod others;
 mod pins;
+mod placed;
 mod preflight;
 mod program_log;
 mod shape;
@@ -145,6 +147,15 @@ impl Datapath {
         self.object.log()
     }
 
+    /// How long a connect may wait for a backend that does not answer, where its route has another one to offer.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to write the table.
+    pub fn set_connect_timeout(&mut self, timeout: Duration) -> Result<(), DatapathError> {
+        self.tables.set_connect_timeout(timeout, sys::hz())
+    }
+
     /// The agent's sign of life.
     ///
     /// # Errors
@@ -159,6 +170,7 @@ impl Datapath {
         Status {
             abi: redirector_common::abi::ABI,
             pool: self.settings.pool.ipv4.to_string(),
+            pool_ipv6: self.settings.pool.ipv6.map(|net| net.to_string()),
             programs: self.object.programs(),
             attachments: self.links.attachments(),
             routes: self.tables.len(),

@@ -1,13 +1,21 @@
 //! The embedded programs, and loading them onto new or pinned tables.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    net::Ipv6Addr,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Array, MapData, MapError},
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
 };
-use redirector_common::{abi, addr::Ip4Be, decide::Pool4, names};
+use redirector_common::{
+    abi,
+    addr::{Ip4Be, Ip6Be},
+    decide::{Pool4, Pool6},
+    names,
+};
 
 use super::{DatapathError, pins::Pins, preflight, program_log, program_log::ProgramLog, status::ProgramStatus};
 use crate::vip::Pool;
@@ -67,7 +75,13 @@ fn load_maps(pool: &Pool, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
     let Pool4 { base, mask } = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
     let has_set_retval = u32::from(preflight::has_set_retval());
     let log_level = program_log::level();
+    let pool6 = pool.ipv6.map(|net| Pool6::new(ip6(net.network()), Pool4 { base, mask }).base.0);
+    let (has_pool6, base6) = (u32::from(pool6.is_some()), pool6.unwrap_or_default());
     let mut loader = EbpfLoader::new();
+    loader.override_global(names::HAS_POOL6, &has_pool6, true);
+    for (name, word) in names::POOL6_BASE.into_iter().zip(&base6) {
+        loader.override_global(name, word, true);
+    }
     loader.override_global(names::POOL4_BASE, &base.0, true);
     loader.override_global(names::POOL4_MASK, &mask, true);
     loader.override_global(names::HAS_SET_RETVAL, &has_set_retval, true);
@@ -83,8 +97,21 @@ fn load_maps(pool: &Pool, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
     loader.load(OBJECT)
 }
 
+/// An IPv6 address as the tables have it.
+pub(super) fn ip6(address: Ipv6Addr) -> Ip6Be {
+    let bytes = address.octets();
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Ip6Be([word(0), word(4), word(8), word(12)])
+}
+
+/// The inverse of [`ip6`].
+pub(super) fn from_ip6(address: Ip6Be) -> Ipv6Addr {
+    let [a, b, c, d] = address.0.map(u32::from_be);
+    Ipv6Addr::from_bits(u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d))
+}
+
 /// Entries of the tables whose size follows from the pool's.
-pub(super) fn sizes(pool: &Pool) -> [(&'static str, u32); 5] {
+pub(super) fn sizes(pool: &Pool) -> [(&'static str, u32); 6] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
     [
@@ -93,6 +120,7 @@ pub(super) fn sizes(pool: &Pool) -> [(&'static str, u32); 5] {
         (names::HEALTH, backends),
         (names::ROUTE_STATS, addresses),
         (names::BACKEND_STATS, backends),
+        (names::BACKENDS6, backends),
     ]
 }
 

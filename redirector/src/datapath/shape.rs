@@ -3,7 +3,8 @@
 
 use aya::maps::MapInfo;
 use redirector_common::{
-    agent::AgentState,
+    addr::Ip6Be,
+    agent::{AgentState, Control},
     backend::Health,
     names,
     origin::Origin,
@@ -60,6 +61,8 @@ fn expected(name: &str, pool: &Pool) -> Shape {
         names::ROUTE_STATS => size_of::<RouteStats>(),
         names::BACKEND_STATS => size_of::<BackendStats>(),
         names::ORIGINS => size_of::<Origin>(),
+        names::BACKENDS6 => size_of::<Ip6Be>(),
+        names::CONTROL => size_of::<Control>(),
         _ => size_of::<AgentState>(),
     } as u32;
     let map_type = if name == names::ORIGINS { SK_STORAGE } else { ARRAY };

@@ -38,6 +38,10 @@ pub struct RouteCounters {
     pub rx_bytes: u64,
     /// Bytes acknowledged on connections that have ended.
     pub tx_bytes: u64,
+    /// Segments sent again on connections that have ended.
+    pub retransmitted: u64,
+    /// Connects that could not be made from the route's source address and went on with the kernel's choice.
+    pub source_failed: u64,
 }
 
 impl From<RouteStats> for RouteCounters {
@@ -57,6 +61,8 @@ impl From<RouteStats> for RouteCounters {
             connect_ns: s.connect_ns,
             rx_bytes: s.rx_bytes,
             tx_bytes: s.tx_bytes,
+            retransmitted: s.retransmitted,
+            source_failed: s.source_failed,
         }
     }
 }
@@ -150,6 +156,8 @@ pub struct Status {
     pub abi: u32,
     /// The pool of VIPs.
     pub pool: String,
+    /// The IPv6 pool, if there is one.
+    pub pool_ipv6: Option<String>,
     /// The loaded programs.
     pub programs: Vec<ProgramStatus>,
     /// The cgroups whose sockets are redirected.

@@ -114,3 +114,14 @@ fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
+
+/// Jiffies in a second, `CONFIG_HZ`: the resolution of the coarse clocks is one jiffy (kernel/time/posix-timers.c).
+pub(super) fn hz() -> u32 {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in the value.
+    let failed = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0;
+    match u32::try_from(resolution.tv_nsec) {
+        Ok(nanoseconds @ 1..) if !failed => (1_000_000_000 + nanoseconds / 2) / nanoseconds,
+        _ => 250,
+    }
+}

@@ -1,17 +1,13 @@
 //! The tables: plans written block first, route last; counters and health read back; and all of it rebuilt from the pins after a restart.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    ops::Range,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use aya::maps::{Array, MapData};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{
-    abi::{self, MAX_BACKENDS, MAX_PORTS},
-    addr::{Ip4Be, PortBe},
-    agent::AgentState,
+    abi::{self, MAX_BACKENDS, MAX_PORTS, MAX_SOURCES},
+    addr::{Ip4Be, Ip6Be},
+    agent::{AgentState, Control},
     backend::{BackendId, Health},
     names,
     route::{RouteEntry, Slot},
@@ -21,11 +17,12 @@ use redirector_common::{
 use super::{
     BackendStatus, DatapathError, RouteCounters, SetAside, Suspect,
     blocks::{BackendIds, SlotBlocks},
-    object::Object,
+    object::{self, Object},
+    placed::{Numbered, Placed},
 };
 use crate::{
-    plan::{Change, Plan, PlannedRoute},
-    route::{OnNoBackend, PortPair},
+    plan::{Change, Plan, PlannedRoute, by_family},
+    route::PortPair,
     vip::Pool,
 };
 
@@ -36,35 +33,14 @@ pub(super) struct Tables {
     health: Array<MapData, Health>,
     route_stats: Array<MapData, RouteStats>,
     backend_stats: Array<MapData, BackendStats>,
+    backends6: Array<MapData, Ip6Be>,
+    control: Array<MapData, Control>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
     blocks: SlotBlocks,
     ids: BackendIds,
     generation: u8,
     placed: BTreeMap<u32, Placed>,
-}
-
-/// A route that stands in the tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Placed {
-    entry: RouteEntry,
-    ports: Vec<PortPair>,
-    backends: Vec<(Ipv4Addr, BackendId)>,
-    on_no_backend: OnNoBackend,
-}
-
-impl Placed {
-    fn block(&self) -> Range<u32> {
-        self.entry.first..self.entry.first + u32::from(self.entry.ports) + u32::from(self.entry.backends)
-    }
-
-    fn as_planned(&self) -> PlannedRoute {
-        PlannedRoute {
-            ports: self.ports.clone(),
-            backends: Some(self.backends.iter().map(|&(address, _)| address.into()).collect()),
-            on_no_backend: self.on_no_backend,
-        }
-    }
 }
 
 impl Tables {
@@ -76,6 +52,8 @@ impl Tables {
             health: object.array(names::HEALTH)?,
             route_stats: object.array(names::ROUTE_STATS)?,
             backend_stats: object.array(names::BACKEND_STATS)?,
+            backends6: object.array(names::BACKENDS6)?,
+            control: object.array(names::CONTROL)?,
             agent: object.array(names::AGENT)?,
             state: AgentState::default(),
             blocks: SlotBlocks::new(abi::slots(pool.size())),
@@ -97,13 +75,24 @@ impl Tables {
             pid: std::process::id(),
             pool_base: Ip4Be::from_octets(pool.ipv4.network().octets()),
             pool_prefix: u32::from(pool.ipv4.prefix_len()),
+            pool6_base: pool.ipv6.map(|net| object::ip6(net.network())).unwrap_or_default(),
         };
         if found.abi != 0 && found.abi != abi::ABI {
             return Err(DatapathError::OtherAbi { found: found.abi, ours: abi::ABI });
         }
         if found.abi != 0 && (found.pool_base, found.pool_prefix) != (ours.pool_base, ours.pool_prefix) {
             let network = Ipv4Net::new_assert(found.pool_base.octets().into(), found.pool_prefix.min(32) as u8);
-            return Err(DatapathError::OtherPool { found: network, wanted: pool.ipv4.trunc() });
+            return Err(DatapathError::OtherPool { found: network.into(), wanted: pool.ipv4.trunc().into() });
+        }
+        // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one would be somebody's VIPs.
+        if found.abi != 0 && !found.pool6_base.is_unspecified() && !ours.pool6_base.is_unspecified() && found.pool6_base != ours.pool6_base
+        {
+            let prefix = 96 + found.pool_prefix.min(32) as u8;
+            let network = Ipv6Net::new_assert(object::from_ip6(found.pool6_base), prefix);
+            return Err(DatapathError::OtherPool {
+                found: network.into(),
+                wanted: pool.ipv6.map(|net| net.trunc()).unwrap_or_default().into(),
+            });
         }
         self.state = ours;
         write(&mut self.agent, names::AGENT, 0, ours)
@@ -125,29 +114,15 @@ impl Tables {
                 None => write(&mut self.routes, names::ROUTES, index, RouteEntry::default())?,
             }
         }
-        let taken = self.placed.values().flat_map(|placed| placed.backends.iter().map(|(_, id)| id.0));
+        let taken = self.placed.values().flat_map(Placed::ids).map(|id| id.0);
         self.ids = BackendIds::new(abi::backends(pool.size()), taken);
         Ok(())
     }
 
     fn read_block(&self, entry: RouteEntry) -> Result<Option<Placed>, DatapathError> {
-        let mut ports = Vec::new();
-        let mut backends = Vec::new();
-        let count = u32::from(entry.ports) + u32::from(entry.backends);
-        for offset in 0..count {
-            let Some(index) = entry.first.checked_add(offset).filter(|&index| index < self.slots.len()) else { return Ok(None) };
-            let slot = read(&self.slots, names::SLOTS, index)?;
-            if slot.generation() != entry.generation {
-                return Ok(None);
-            }
-            if offset < u32::from(entry.ports) {
-                ports.push(PortPair { client: slot.client_port().get(), destination: slot.destination_port().get() });
-            } else {
-                backends.push((Ipv4Addr::from(slot.address().octets()), slot.id()));
-            }
-        }
-        let on_no_backend = if entry.passes() { OnNoBackend::Pass } else { OnNoBackend::Refuse };
-        Ok(Some(Placed { entry, ports, backends, on_no_backend }))
+        let slot = |index| if index < self.slots.len() { read(&self.slots, names::SLOTS, index).map(Some) } else { Ok(None) };
+        let address6 = |id: BackendId| Ok(object::from_ip6(read(&self.backends6, names::BACKENDS6, id.0)?));
+        Placed::read(entry, slot, address6)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -168,60 +143,61 @@ impl Tables {
     /// Writes a new block, then flips the route to it in one store, then frees the old block.
     fn put(&mut self, index: u32, route: &PlannedRoute) -> Result<(), DatapathError> {
         let old = self.placed.get(&index).cloned();
-        let known = old.as_ref().map_or(&[][..], |placed| &placed.backends);
-        let wanted: Vec<Ipv4Addr> = match &route.backends {
-            Some(addresses) => addresses.iter().filter_map(as_ipv4).take(MAX_BACKENDS).collect(),
+        let known: &[Numbered] = old.as_ref().map_or(&[], |placed| &placed.backends);
+        let wanted: Vec<IpAddr> = match &route.backends {
+            Some(addresses) => addresses.iter().copied().take(MAX_BACKENDS).collect(),
             None => known.iter().map(|&(address, _)| address).collect(),
         };
         let mut fresh = Vec::new();
-        let mut backends = Vec::with_capacity(wanted.len());
-        for address in wanted {
-            let id = match known.iter().find(|(known, _)| *known == address) {
-                Some(&(_, id)) => id,
-                None => {
-                    let id = self.ids.take().ok_or(full("backend numbers"))?;
-                    fresh.push(id);
-                    id
-                }
-            };
-            backends.push((address, id));
-        }
-        for &id in &fresh {
+        let backends = self.number(wanted, known, &mut fresh)?;
+        for &(_, id) in &fresh {
             write(&mut self.health, names::HEALTH, id.0, Health::HEALTHY)?;
             write(&mut self.backend_stats, names::BACKEND_STATS, id.0, BackendStats::default())?;
         }
+        let known: &[Numbered] = old.as_ref().map_or(&[], |placed| &placed.sources);
+        let (sources4, sources6) = route.sources.iter().take(MAX_SOURCES).partition(|address| address.is_ipv4());
+        let mut sources: Vec<Numbered> = Vec::<IpAddr>::into_iter(sources4).map(|address| (address, BackendId::NONE)).collect();
+        sources.extend(self.number(sources6, known, &mut fresh)?);
+        for &(address, id) in &fresh {
+            if let IpAddr::V6(address) = address {
+                write(&mut self.backends6, names::BACKENDS6, id.0, object::ip6(address))?;
+            }
+        }
         let ports: Vec<PortPair> = route.ports.iter().copied().take(MAX_PORTS).collect();
-        let placed = self.write_block(ports, backends, route.on_no_backend)?;
+        let entry = RouteEntry::default();
+        let placed = Placed { entry, ports, backends, sources, idle_timeout: route.idle_timeout, on_no_backend: route.on_no_backend };
+        let placed = self.write_block(placed)?;
         // The commit point: from here on connects see the new block.
         write(&mut self.routes, names::ROUTES, index, placed.entry)?;
-        let kept = placed.backends.clone();
-        self.placed.insert(index, placed);
         if let Some(old) = old {
             self.blocks.free(old.block());
-            let gone = old.backends.iter().filter(|(_, id)| !kept.iter().any(|(_, kept)| kept == id));
-            gone.for_each(|&(_, id)| self.ids.free(id));
+            let kept: Vec<BackendId> = placed.ids().collect();
+            old.ids().filter(|id| !kept.contains(id)).for_each(|id| self.ids.free(id));
         }
+        self.placed.insert(index, placed);
         Ok(())
     }
 
-    fn write_block(
-        &mut self,
-        ports: Vec<PortPair>,
-        backends: Vec<(Ipv4Addr, BackendId)>,
-        on_no_backend: OnNoBackend,
-    ) -> Result<Placed, DatapathError> {
-        let first = self.blocks.take((ports.len() + backends.len()) as u32).ok_or(full("slots"))?;
+    /// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the others get `fresh` ones.
+    fn number(&mut self, addresses: Vec<IpAddr>, known: &[Numbered], fresh: &mut Vec<Numbered>) -> Result<Vec<Numbered>, DatapathError> {
+        let number = |address: IpAddr| match known.iter().find(|(known, _)| *known == address) {
+            Some(&numbered) => Ok(numbered),
+            None => {
+                let id = self.ids.take().ok_or(full("backend numbers"))?;
+                fresh.push((address, id));
+                Ok((address, id))
+            }
+        };
+        by_family(addresses).into_iter().map(number).collect()
+    }
+
+    fn write_block(&mut self, mut placed: Placed) -> Result<Placed, DatapathError> {
+        let first = self.blocks.take(placed.length()).ok_or(full("slots"))?;
         self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        let port_slots = ports.iter().map(|pair| Slot::port(generation, PortBe::new(pair.client), PortBe::new(pair.destination)));
-        let backend_slots = backends.iter().map(|&(address, id)| Slot::backend(generation, id, Ip4Be::from_octets(address.octets())));
-        for (slot, value) in (first..).zip(port_slots.chain(backend_slots)) {
+        for (slot, value) in (first..).zip(placed.lay_out(first, self.generation)) {
             write(&mut self.slots, names::SLOTS, slot, value)?;
         }
-        let pass = if on_no_backend == OnNoBackend::Pass { RouteEntry::PASS } else { 0 };
-        let entry =
-            RouteEntry { first, ports: ports.len() as u8, backends: backends.len() as u8, generation, policy: RouteEntry::PRESENT | pass };
-        Ok(Placed { entry, ports, backends, on_no_backend })
+        Ok(placed)
     }
 
     /// The VIP's connects are refused from here on.
@@ -229,7 +205,7 @@ impl Tables {
         write(&mut self.routes, names::ROUTES, index, RouteEntry::default())?;
         if let Some(old) = self.placed.remove(&index) {
             self.blocks.free(old.block());
-            old.backends.iter().for_each(|&(_, id)| self.ids.free(id));
+            old.ids().for_each(|id| self.ids.free(id));
         }
         Ok(())
     }
@@ -249,7 +225,7 @@ impl Tables {
                     .is_set_aside(now)
                     .then(|| SetAside { failures: health.failures(), retry_in_ms: health.until_ns().saturating_sub(now) / 1_000_000 });
                 let counters = read(&self.backend_stats, names::BACKEND_STATS, id.0)?.into();
-                Ok(BackendStatus { address: address.into(), set_aside, counters })
+                Ok(BackendStatus { address, set_aside, counters })
             })
             .collect()
     }
@@ -261,7 +237,7 @@ impl Tables {
                 let health = read(&self.health, names::HEALTH, id.0)?;
                 if health != Health::HEALTHY {
                     let port = read(&self.backend_stats, names::BACKEND_STATS, id.0)?.failed_port as u16;
-                    suspects.push(Suspect { index, address: address.into(), port, failures: health.failures() });
+                    suspects.push(Suspect { index, address, port, failures: health.failures() });
                 }
             }
         }
@@ -270,10 +246,17 @@ impl Tables {
 
     pub(super) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
         let backends = self.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
-        match backends.iter().find(|(known, _)| IpAddr::from(*known) == address) {
+        match backends.iter().find(|(known, _)| *known == address) {
             Some(&(_, id)) => write(&mut self.health, names::HEALTH, id.0, Health::HEALTHY),
             None => Ok(()),
         }
+    }
+
+    /// See [`super::Datapath::set_connect_timeout`].
+    pub(super) fn set_connect_timeout(&mut self, timeout: Duration, hz: u32) -> Result<(), DatapathError> {
+        let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let control = read(&self.control, names::CONTROL, 0)?.with_connect_timeout(timeout, hz);
+        write(&mut self.control, names::CONTROL, 0, control)
     }
 
     pub(super) fn beat(&mut self) -> Result<(), DatapathError> {
@@ -286,13 +269,6 @@ impl Tables {
 pub(super) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-fn as_ipv4(address: &IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    }
 }
 
 fn full(what: &'static str) -> DatapathError {

@@ -65,6 +65,11 @@ pub async fn remove_address(ip: IpAddr) -> Result<bool, HostError> {
     .await
 }
 
+/// Whether a connection can be made from `ip` here: whether this network namespace has the address, or lets anybody take any.
+pub fn has_address(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
 async fn find(handle: &Handle, ip: IpAddr) -> Result<Option<AddressMessage>, HostError> {
     let listed: Result<Vec<AddressMessage>, _> = handle.address().get().execute().try_collect().await;
     let addresses = listed.map_err(|error| HostError::netlink("list the addresses of this host", error))?;

@@ -6,7 +6,7 @@ mod guard;
 
 use std::{io, net::IpAddr};
 
-pub use address::{AddedAddress, ensure_address, remove_address};
+pub use address::{AddedAddress, ensure_address, has_address, remove_address};
 pub use guard::{Guard, conflicts, guard, remove_guard};
 use rtnetlink::Handle;
 

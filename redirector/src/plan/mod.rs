@@ -1,18 +1,28 @@
 //! What the kernel's tables are to hold, and the difference between two such plans. Pure: nothing here reads or writes anything.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use crate::route::{OnNoBackend, PortPair};
 
 /// One route as the tables are to hold it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlannedRoute {
     /// The ports that the route lists; empty: every port, unchanged.
     pub ports: Vec<PortPair>,
-    /// The destination's addresses. `None`: not known yet, so whatever the tables hold for this VIP stays.
+    /// The destination's addresses, IPv4 ones first. `None`: not known yet, so whatever the tables hold for this VIP stays.
     pub backends: Option<Vec<IpAddr>>,
     /// What a connect gets that can't be redirected.
     pub on_no_backend: OnNoBackend,
+    /// Addresses to connect from, IPv4 ones first; empty: the kernel's choice.
+    pub sources: Vec<IpAddr>,
+    /// The load balancer's idle time-out, in whole seconds.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// IPv4 addresses first, each family in the order that it has: as the tables keep them.
+pub fn by_family(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses
 }
 
 /// Everything that the tables are to hold, by VIP index.
@@ -50,7 +60,8 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
 
 /// Whether `old` in the tables is all that `new` asks for. Backends that are not known yet ask for nothing.
 fn stands_for(old: &PlannedRoute, new: &PlannedRoute) -> bool {
-    old.ports == new.ports && old.on_no_backend == new.on_no_backend && (new.backends.is_none() || old.backends == new.backends)
+    let same = |of: &PlannedRoute| (of.ports.clone(), of.on_no_backend, of.sources.clone(), of.idle_timeout);
+    same(old) == same(new) && (new.backends.is_none() || old.backends == new.backends)
 }
 
 #[cfg(test)]
@@ -61,7 +72,7 @@ mod tests {
         PlannedRoute {
             ports: vec![PortPair { client: 443, destination: 443 }],
             backends: backends.map(|list| list.iter().map(|&octets| IpAddr::from(octets)).collect()),
-            on_no_backend: OnNoBackend::Refuse,
+            ..PlannedRoute::default()
         }
     }
 
@@ -97,6 +108,17 @@ mod tests {
         let serving = plan(&[(1, route(Some(TWO)))]);
         assert_eq!(diff(&serving, &plan(&[(1, route(None))])), []);
         assert_eq!(diff(&Plan::default(), &plan(&[(1, route(None))])), [Change::Put { index: 1, route: route(None) }]);
+    }
+
+    #[test]
+    fn another_source_address_or_idle_timeout_is_a_change() {
+        let serving = plan(&[(1, route(Some(ONE)))]);
+        for changed in [
+            PlannedRoute { sources: vec![[198, 51, 100, 1].into()], ..route(Some(ONE)) },
+            PlannedRoute { idle_timeout: Some(Duration::from_secs(350)), ..route(Some(ONE)) },
+        ] {
+            assert_eq!(diff(&serving, &plan(&[(1, changed.clone())])), [Change::Put { index: 1, route: changed }]);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod store;
 use std::{fmt, net::IpAddr, net::SocketAddr, str::FromStr, time::Duration};
 
 /// What the tables in the kernel hold for one route.
-pub use redirector_common::abi::{MAX_BACKENDS, MAX_PORTS};
+pub use redirector_common::abi::{MAX_BACKENDS, MAX_PORTS, MAX_SOURCES};
 
 pub use destination::{Destination, DestinationError};
 pub use diff::{RouteChange, RouteDiff};

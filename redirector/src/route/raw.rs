@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Destination, DestinationError, OnNoBackend, PortMap, Route, SourceName};
+use super::{Destination, DestinationError, MAX_SOURCES, OnNoBackend, PortMap, Route, SourceName};
 use crate::document::{
     Problem, Section,
     value::{self, format_duration},
@@ -188,11 +188,20 @@ impl Check {
 
     fn source_ips(&mut self, texts: &[String]) -> Vec<IpAddr> {
         let mut addresses = Vec::with_capacity(texts.len());
+        if texts.len() > MAX_SOURCES {
+            self.problems.push(Problem::of("source_ips", format_args!("has {} addresses: write at most {MAX_SOURCES}", texts.len())));
+        }
         for (n, text) in texts.iter().enumerate() {
             let key = format!("source_ips[{n}]");
             match value::address(text) {
                 Ok(address) if addresses.contains(&address) => {
                     self.problems.push(Problem::of(key, format_args!("`{address}` stands here twice: remove one")));
+                }
+                Ok(address) if address.is_loopback() => {
+                    self.problems.push(Problem::of(
+                        key,
+                        format_args!("`{address}` leads nowhere but to this host: write an address that others know"),
+                    ));
                 }
                 Ok(address) => addresses.push(address),
                 Err(error) => self.problems.push(Problem::of(key, error)),

@@ -66,7 +66,7 @@ fn a_vip_without_a_route_and_a_route_without_backends_are_refused_at_once() {
 #[test]
 fn pass_leaves_alone_what_refuse_refuses() {
     let mut bed = Bed::new();
-    let route = PlannedRoute { ports: Vec::new(), backends: Some(Vec::new()), on_no_backend: OnNoBackend::Pass };
+    let route = PlannedRoute { ports: Vec::new(), backends: Some(Vec::new()), on_no_backend: OnNoBackend::Pass, ..PlannedRoute::default() };
     bed.datapath.apply(&[Change::Put { index: INDEX, route }]).unwrap();
     bed.rig.node.place().run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT).unwrap().success().unwrap();
     assert_eq!(bed.greeting(VIP, PORT), "EHOSTUNREACH");

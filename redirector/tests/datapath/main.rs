@@ -5,5 +5,6 @@
 mod attach;
 mod connect;
 mod failure;
+mod options;
 mod pins;
 mod rig;

@@ -6,7 +6,7 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, Datapath, DatapathError},
     plan::{Change, PlannedRoute},
-    route::{OnNoBackend, PortPair},
+    route::PortPair,
     vip::Pool,
 };
 use redirector_common::{abi, names};
@@ -119,7 +119,7 @@ fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
     let route = PlannedRoute {
         ports: vec![PortPair { client: PORT, destination: PORT }],
         backends: Some(LOAD_BALANCERS.map(IpAddr::from).to_vec()),
-        on_no_backend: OnNoBackend::Refuse,
+        ..PlannedRoute::default()
     };
     let all: Vec<Change> = (0..65_536).map(|index| Change::Put { index, route: route.clone() }).collect();
     bed.datapath.apply(&all).unwrap();

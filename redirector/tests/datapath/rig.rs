@@ -10,7 +10,7 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, Datapath, DatapathError, RouteCounters, Settings},
     plan::{Change, PlannedRoute},
-    route::{OnNoBackend, PortPair},
+    route::PortPair,
     vip::Pool,
 };
 use xtask::testbed::{
@@ -76,6 +76,13 @@ impl Bed {
         self.executor.run(line, LIMIT).unwrap()
     }
 
+    /// What a Python script in the executor prints.
+    pub(crate) fn python(&self, script: &str) -> String {
+        let mut command = self.executor.command("/usr/bin/python3");
+        command.args(["-c", script]);
+        xtask::testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout
+    }
+
     /// What a connect from the executor is greeted with, or the name of its errno.
     pub(crate) fn greeting(&self, address: &str, port: u16) -> String {
         greeting(self.executor.place(), address, port)
@@ -98,7 +105,7 @@ impl Bed {
 pub(crate) fn put(ports: &[(u16, u16)], backends: &[Ipv4Addr]) -> Change {
     let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
     let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
-    Change::Put { index: INDEX, route: PlannedRoute { ports, backends, on_no_backend: OnNoBackend::Refuse } }
+    Change::Put { index: INDEX, route: PlannedRoute { ports, backends, ..PlannedRoute::default() } }
 }
 
 pub(crate) fn settings() -> Settings {

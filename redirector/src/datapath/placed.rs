@@ -1,0 +1,176 @@
+//! One route as it stands in the tables: what it is made of, and the slots of its block. Pure but for the backend numbers it is given.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    ops::Range,
+    time::Duration,
+};
+
+use redirector_common::{
+    addr::{Ip4Be, PortBe},
+    backend::BackendId,
+    route::{Options, RouteEntry, Slot},
+};
+
+use crate::{
+    plan::PlannedRoute,
+    route::{OnNoBackend, PortPair},
+};
+
+/// An address and its number. An IPv4 source has none ([`BackendId::NONE`]): it stands in its slot.
+pub(super) type Numbered = (IpAddr, BackendId);
+
+/// A route that stands in the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) entry: RouteEntry,
+    pub(super) ports: Vec<PortPair>,
+    /// IPv4 ones first.
+    pub(super) backends: Vec<Numbered>,
+    /// IPv4 ones first.
+    pub(super) sources: Vec<Numbered>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) on_no_backend: OnNoBackend,
+}
+
+impl Placed {
+    /// The slots that it takes.
+    pub(super) fn block(&self) -> Range<u32> {
+        let options = if self.entry.has_options() { 1 + self.sources.len() } else { 0 };
+        self.entry.first()..self.entry.options_slot() + options as u32
+    }
+
+    pub(super) fn as_planned(&self) -> PlannedRoute {
+        PlannedRoute {
+            ports: self.ports.clone(),
+            backends: Some(self.backends.iter().map(|&(address, _)| address).collect()),
+            on_no_backend: self.on_no_backend,
+            sources: self.sources.iter().map(|&(address, _)| address).collect(),
+            idle_timeout: self.idle_timeout,
+        }
+    }
+
+    /// Every number that it uses.
+    pub(super) fn ids(&self) -> impl Iterator<Item = BackendId> {
+        self.backends.iter().chain(&self.sources).map(|&(_, id)| id).filter(|&id| id != BackendId::NONE)
+    }
+
+    /// Whether it needs the slot of options.
+    fn options(&self) -> Option<Options> {
+        let sources6 = self.sources.iter().filter(|(address, _)| address.is_ipv6()).count();
+        let options = Options {
+            idle_seconds: self.idle_timeout.map_or(0, |timeout| u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX)),
+            sources4: (self.sources.len() - sources6) as u8,
+            sources6: sources6 as u8,
+        };
+        (options != Options::default()).then_some(options)
+    }
+
+    /// How many slots it needs.
+    pub(super) fn length(&self) -> u32 {
+        let options = if self.options().is_some() { 1 + self.sources.len() } else { 0 };
+        (self.ports.len() + self.backends.len() + options) as u32
+    }
+
+    /// Makes the entry for a block at `first`, and gives the slots to write there.
+    pub(super) fn lay_out(&mut self, first: u32, generation: u8) -> Vec<Slot> {
+        let sixes = self.backends.iter().filter(|(address, _)| address.is_ipv6()).count();
+        let pass = if self.on_no_backend == OnNoBackend::Pass { RouteEntry::PASS } else { 0 };
+        let options = self.options();
+        let more = if options.is_some() { RouteEntry::OPTIONS } else { 0 };
+        self.entry = RouteEntry {
+            place: RouteEntry::place(first, sixes as u8),
+            ports: self.ports.len() as u8,
+            backends4: (self.backends.len() - sixes) as u8,
+            generation,
+            policy: RouteEntry::PRESENT | pass | more,
+        };
+        let slot = |&(address, id): &Numbered| match address {
+            IpAddr::V4(address) => Slot::v4(generation, id, Ip4Be::from_octets(address.octets())),
+            IpAddr::V6(_) => Slot::v6(generation, id),
+        };
+        let ports = self.ports.iter().map(|pair| Slot::port(generation, PortBe::new(pair.client), PortBe::new(pair.destination)));
+        let options = options.map(|options| Slot::options(generation, options));
+        ports.chain(self.backends.iter().map(slot)).chain(options).chain(self.sources.iter().map(slot)).collect()
+    }
+
+    /// Reads a block back. Nothing when it is damaged: a slot is missing or another generation's.
+    pub(super) fn read<E>(
+        entry: RouteEntry,
+        slot: impl Fn(u32) -> Result<Option<Slot>, E>,
+        address6: impl Fn(BackendId) -> Result<Ipv6Addr, E>,
+    ) -> Result<Option<Self>, E> {
+        let slots = |range: Range<u32>| -> Result<Option<Vec<Slot>>, E> {
+            let mut found = Vec::new();
+            for index in range {
+                match slot(index)? {
+                    Some(slot) if slot.generation() == entry.generation => found.push(slot),
+                    _ => return Ok(None),
+                }
+            }
+            Ok(Some(found))
+        };
+        let numbered = |slots: Vec<Slot>| -> Result<Vec<Numbered>, E> {
+            let address = |slot: Slot| match slot.is_v6() {
+                true => Ok((IpAddr::from(address6(slot.id())?), slot.id())),
+                false => Ok((IpAddr::from(slot.address().octets()), slot.id())),
+            };
+            slots.into_iter().map(address).collect()
+        };
+        let Some(ports) = slots(entry.first()..entry.first_backend())? else { return Ok(None) };
+        let Some(backends) = slots(entry.first_backend()..entry.options_slot())? else { return Ok(None) };
+        let mut options = Options::default();
+        let mut sources = Vec::new();
+        if entry.has_options() {
+            let at = entry.options_slot();
+            let Some(found) = slots(at..at + 1)? else { return Ok(None) };
+            options = found[0].as_options();
+            let count = u32::from(options.sources4) + u32::from(options.sources6);
+            let Some(found) = slots(at + 1..at + 1 + count)? else { return Ok(None) };
+            sources = numbered(found)?;
+        }
+        let pair = |slot: Slot| PortPair { client: slot.client_port().get(), destination: slot.destination_port().get() };
+        Ok(Some(Self {
+            entry,
+            ports: ports.into_iter().map(pair).collect(),
+            backends: numbered(backends)?,
+            sources,
+            idle_timeout: (options.idle_seconds != 0).then(|| Duration::from_secs(options.idle_seconds.into())),
+            on_no_backend: if entry.passes() { OnNoBackend::Pass } else { OnNoBackend::Refuse },
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entry: RouteEntry, first: u32, slots: &[Slot]) -> Option<Placed> {
+        let slot = |index: u32| Ok::<_, ()>(index.checked_sub(first).and_then(|offset| slots.get(offset as usize).copied()));
+        Placed::read(entry, slot, |id| Ok(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id.0)))).expect("no error")
+    }
+
+    #[test]
+    fn a_block_gives_back_what_it_was_made_of_and_a_damaged_one_nothing() {
+        let six = |id: u32| (IpAddr::from(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id))), BackendId(id));
+        let four = |last: u8, id: u32| (IpAddr::from([203, 0, 113, last]), BackendId(id));
+        let whole = Placed {
+            entry: RouteEntry::default(),
+            ports: vec![PortPair { client: 80, destination: 8080 }],
+            backends: vec![four(7, 1), four(8, 2), six(3)],
+            sources: vec![four(1, 0), six(4), six(5)],
+            idle_timeout: Some(Duration::from_secs(350)),
+            on_no_backend: OnNoBackend::Pass,
+        };
+        let bare = Placed { sources: vec![], idle_timeout: None, ..whole.clone() };
+        for (mut placed, length) in [(whole, 8), (bare, 4)] {
+            let slots = placed.lay_out(100, 9);
+            assert_eq!((placed.length(), slots.len() as u32, placed.block()), (length, length, 100..100 + length));
+            assert_eq!(read(placed.entry, 100, &slots), Some(placed.clone()));
+            let mut damaged = slots.clone();
+            *damaged.last_mut().expect("slots") = Slot::v4(8, BackendId(1), Ip4Be::default());
+            assert_eq!(read(placed.entry, 100, &damaged), None);
+            assert_eq!(read(placed.entry, 100, &slots[1..]), None);
+        }
+    }
+}
