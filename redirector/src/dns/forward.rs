@@ -24,7 +24,7 @@ use super::{
     quota::Shares,
     respond::Question,
     sockets::Sockets,
-    upstreams::{Candidates, Upstream, Upstreams},
+    upstreams::{Candidates, Upstream, UpstreamHealth, Upstreams},
     wire::{Header, rcode},
 };
 
@@ -124,6 +124,11 @@ impl Forwarder {
     /// Asks others from now on.
     pub(super) fn set_upstreams(&self, upstreams: Upstreams) {
         self.upstreams.store(Arc::new(upstreams));
+    }
+
+    /// How each upstream is doing.
+    pub(super) fn health(&self) -> Vec<UpstreamHealth> {
+        self.upstreams.load().health()
     }
 
     /// Why forwarding does not or may not work.

@@ -29,4 +29,5 @@ pub use exchange::fits;
 pub use holder::Holder;
 pub use respond::{Kind, Outcome, Question, Terms, answer, refuse};
 pub use shim::{BoundShim, Publisher, ShimSettings, bind};
+pub use upstreams::UpstreamHealth;
 pub use wire::Reply;

@@ -111,6 +111,19 @@ pub fn refuse(query: &[u8], reply: &mut Reply) -> Outcome {
     Builder { query, header, reply, edns, answers: 0 }.error(rcode::REFUSED, question.as_ref(), Kind::Refused)
 }
 
+/// The name and type of the first question, for a log: whatever is not plain is escaped.
+pub(super) fn asked(query: &[u8]) -> Option<String> {
+    let question = RawQuestion::read(query).ok()?;
+    let mut labels = question.name.as_bytes();
+    let mut name = String::new();
+    while let Some((&len, rest)) = labels.split_first().filter(|(len, _)| **len > 0) {
+        let (label, rest) = rest.split_at_checked(len.into())?;
+        name += &format!("{}.", label.escape_ascii());
+        labels = rest;
+    }
+    Some(format!("{name} TYPE{}", question.kind))
+}
+
 /// Writes SERVFAIL for a query that [`answer`] wanted forwarded.
 pub(super) fn servfail(query: &[u8], reply: &mut Reply) {
     reply.clear();

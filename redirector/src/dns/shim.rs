@@ -27,7 +27,7 @@ use super::{
     quota::{self, Quotas},
     respond::{self, Outcome, Terms},
     tcp, udp,
-    upstreams::Upstreams,
+    upstreams::{UpstreamHealth, Upstreams},
     wire::Reply,
 };
 use crate::{
@@ -219,6 +219,11 @@ impl Publisher {
         self.core.counters.snapshot()
     }
 
+    /// How each upstream is doing, in the configured order.
+    pub fn upstreams(&self) -> Vec<UpstreamHealth> {
+        self.core.forwarder.health()
+    }
+
     /// How many queries for each source were answered since it was first published.
     pub fn answered(&self) -> BTreeMap<SourceName, u64> {
         self.core.answers.load().counts()
@@ -261,6 +266,11 @@ impl Core {
             Outcome::Reply(kind) => self.counters.replied(kind),
             Outcome::Drop => Counters::count(&self.counters.dropped),
             Outcome::Forward(_) => {}
+        }
+        // Names are private: they are logged only when this target is asked for by its level.
+        if tracing::enabled!(target: "redirector::dns::queries", tracing::Level::TRACE) {
+            let name = respond::asked(query).unwrap_or_default();
+            tracing::trace!(target: "redirector::dns::queries", client = %asker.client, %name, ?outcome, "a query");
         }
         outcome
     }

@@ -42,6 +42,18 @@ pub(super) struct Upstream {
     aside_until: AtomicU64,
 }
 
+/// How an upstream is doing.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct UpstreamHealth {
+    /// The server.
+    pub address: SocketAddr,
+    /// Failures since it last answered.
+    pub failures: u32,
+    /// Whether others are asked in its place for a while.
+    pub set_aside: bool,
+}
+
 /// Whom to ask, for one query.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
@@ -83,6 +95,16 @@ impl Upstreams {
         }
         candidates.then.append(&mut last);
         candidates
+    }
+
+    /// How each server is doing, in the configured order.
+    pub(super) fn health(&self) -> Vec<UpstreamHealth> {
+        let health = |upstream: Arc<Upstream>| UpstreamHealth {
+            address: upstream.address,
+            failures: upstream.failures.load(Relaxed),
+            set_aside: upstream.is_suspect(),
+        };
+        self.upstreams().into_iter().map(health).collect()
     }
 
     /// The servers of now; those that stay keep their record.

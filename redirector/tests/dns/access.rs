@@ -117,6 +117,8 @@ async fn the_upstream_is_awaited_until_it_says_anything_at_all() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(shim.publisher.counters().queries, 0, "nobody asked");
+    let health = shim.publisher.upstreams();
+    assert_eq!((health.len(), health[0].address, health[0].set_aside), (1, upstream.address, false));
     assert!(silent.publisher.awaited_upstream().is_some());
     shim.stop().await;
     silent.stop().await;

@@ -2,6 +2,8 @@
 
 mod access;
 mod answer;
+mod clients;
+mod corpus;
 mod follower;
 mod forward;
 mod message;

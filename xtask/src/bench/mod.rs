@@ -4,6 +4,7 @@
 //! that a machine that does other things meanwhile disturbs both sides alike. See `bench/README.md`.
 
 mod bpf;
+pub mod dns;
 mod measure;
 mod plan;
 mod plot;
@@ -33,6 +34,8 @@ pub struct Args {
 enum What {
     /// The cost of a connect: missed, redirected, and by the peers' ways
     Connect(Options),
+    /// Queries a second, latency and memory of the DNS shim, beside unbound and dnsmasq
+    Dns(dns::Options),
 }
 
 /// How a benchmark runs.
@@ -53,15 +56,17 @@ impl Args {
     /// Whether the release binary must be built first.
     #[must_use]
     pub fn wants_build(&self) -> bool {
-        let What::Connect(options) = &self.what;
-        options.binary.is_none()
+        matches!(&self.what, What::Connect(options) if options.binary.is_none())
     }
 }
 
 /// Runs what the arguments name, prints the result as a table, and writes it into the results' folder. Whether every target was met is in the
 /// table; a missed one is no error.
 pub fn run(args: &Args) -> Result<()> {
-    let What::Connect(options) = &args.what;
+    let options = match &args.what {
+        What::Connect(options) => options,
+        What::Dns(options) => return dns::run(options),
+    };
     let report = connect(options)?;
     print!("{}", report.table());
     let folder = options.output.clone().or_else(|| (!options.quick).then(|| workspace::root().join("bench/results")));

@@ -20,6 +20,10 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("ca-certificates", "update-ca-certificates"),
     ("bind9-dnsutils", "dig"),
+    ("dnsmasq-base", "dnsmasq"),
+    ("dnsperf", "dnsperf"),
+    ("knot-dnsutils", "kdig"),
+    ("unbound", "unbound"),
     ("python3-venv", "python3"),
 ];
 

@@ -1,0 +1,457 @@
+//! `cargo xtask bench dns`: the shim beside unbound and dnsmasq, on the same core in the same minutes.
+//!
+//! Every server runs all the time and takes its turn; what is judged are ratios of neighbours in time, so that a machine that does other
+//! things meanwhile disturbs all alike. Processor time per query is told beside queries per second: it does not count what others took.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::statistics::Spread;
+use crate::{
+    testbed::{packages, process},
+    workspace,
+};
+
+/// What the clients ask for: ours, and names of the upstream, of which no two are the same.
+const LOCAL: &str = "artifactory.internal.company.net";
+const ZONE: &str = "elsewhere.example";
+/// Names of the upstream; more than are asked for while an answer is on its way.
+const NAMES: u32 = 20_000;
+const DNSPERF_EXTRA: Duration = Duration::from_secs(20);
+/// Longest time until a server answers.
+const START: Duration = Duration::from_secs(10);
+
+/// How it runs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Rounds; in each, every server has its turn
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Seconds of a turn
+    #[arg(long, default_value_t = 1)]
+    seconds: u32,
+    /// Scheduling priority of everything measured: below zero, other work on this machine disturbs less
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    nice: i32,
+    /// The shim to measure [default: the release build of the example `shim`]
+    #[arg(long, value_name = "FILE")]
+    shim: Option<PathBuf>,
+    /// Where dns.json and dns.md go [default: bench/results]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+/// What a run found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// When it began, UTC.
+    pub date: String,
+    /// Kernel release, processor, cores.
+    pub machine: String,
+    /// The programs and their versions.
+    pub versions: Vec<String>,
+    /// Load averages of one minute, before and after.
+    pub load: [f64; 2],
+    /// Rounds, and seconds of a turn.
+    pub rounds: (usize, u32),
+    /// What each server did.
+    pub turns: Vec<Turn>,
+    /// The shim against each other server.
+    pub ratios: Vec<Ratio>,
+    /// Round trips of one query at a time, in microseconds.
+    pub latencies: Vec<Latency>,
+    /// Resident memory of the shim in KiB: at the start, after each round.
+    pub memory_kib: Vec<u64>,
+}
+
+/// One server under one load.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Turn {
+    /// `local` or `forwarded`.
+    pub load: String,
+    /// The server.
+    pub server: String,
+    /// Answered queries per second of wall clock.
+    pub rate: Spread,
+    /// Processor time of the server, in microseconds per query.
+    pub cpu: Spread,
+    /// Queries without an answer, of all rounds.
+    pub lost: u64,
+}
+
+/// The shim's rate over another's in the same round.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Ratio {
+    /// `local` or `forwarded`.
+    pub load: String,
+    /// The other server.
+    pub against: String,
+    /// Quotient of the rates.
+    pub rate: Spread,
+    /// Quotient of the processor times per query, the other's over the shim's: what the rate would be if nothing else were at work.
+    pub cpu: Spread,
+    /// What was promised of the rate.
+    pub target: f64,
+}
+
+/// Round trips.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Who was asked.
+    pub server: String,
+    /// The median of each round.
+    pub median: Spread,
+    /// What it adds to the upstream's own, by round.
+    pub added: Spread,
+}
+
+/// A server that runs while this value lives.
+struct Server {
+    name: &'static str,
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs it, prints the result and writes it down.
+pub fn run(options: &Options) -> Result<()> {
+    let report = measure(options)?;
+    let text = report.markdown();
+    print!("{text}");
+    let folder = options.output.clone().unwrap_or_else(|| workspace::root().join("bench/results"));
+    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let json = serde_json::to_string_pretty(&report).context("failed to write the report as JSON")? + "\n";
+    for (name, text) in [("dns.json", json), ("dns.md", text)] {
+        fs::write(folder.join(name), text).with_context(|| format!("failed to write {}", folder.join(name).display()))?;
+    }
+    Ok(())
+}
+
+fn measure(options: &Options) -> Result<Report> {
+    let shim = options.shim.clone().unwrap_or_else(|| workspace::target_dir().join("release/examples/shim"));
+    ensure!(shim.is_file(), "there is no {}: run `cargo build --release -p redirector --example shim`", shim.display());
+    let folder = tempfile::tempdir().context("failed to make a folder")?;
+    let bench = Bench { options, folder: folder.path() };
+    let upstream =
+        bench.unbound("upstream", &format!("local-zone: \"{ZONE}.\" redirect\n local-data: \"{ZONE}. 30 IN A 192.0.2.1\""), 0)?;
+    let local = bench.unbound("unbound", &format!("local-zone: \"{LOCAL}.\" static\n local-data: \"{LOCAL}. 30 IN A 198.18.0.1\""), 1)?;
+    let dnsmasq = bench.dnsmasq(upstream.address)?;
+    let shim = bench.shim(&shim, upstream.address)?;
+
+    let mut report = Report {
+        date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        machine: machine(),
+        versions: versions(),
+        load: [load(), 0.0],
+        rounds: (options.rounds, options.seconds),
+        memory_kib: vec![resident(&shim)],
+        ..Report::default()
+    };
+    let own = bench.queries("local", [format!("{LOCAL} A")])?;
+    let others = bench.queries("forwarded", (0..NAMES).map(|n| format!("n{n}.{ZONE} A")))?;
+    let loads = [
+        Load { name: "local", queries: own, outstanding: 200, peers: vec![(&local, 1.2), (&dnsmasq, 1.5)] },
+        Load { name: "forwarded", queries: others, outstanding: 50, peers: vec![(&dnsmasq, 1.0)] },
+    ];
+    for Load { name: load, queries, outstanding, peers } in loads {
+        let servers: Vec<&Server> = std::iter::once(&shim).chain(peers.iter().map(|(peer, _)| *peer)).collect();
+        let mut turns: Vec<Vec<Measured>> = vec![Vec::new(); servers.len()];
+        for round in 0..options.rounds {
+            eprint!("\r{load}: round {} of {}  ", round + 1, options.rounds);
+            // Everyone is first and last equally often.
+            for n in 0..servers.len() {
+                let at = (n + round) % servers.len();
+                turns[at].push(bench.turn(servers[at], &queries, outstanding)?);
+            }
+            report.memory_kib.push(resident(&shim));
+        }
+        eprintln!();
+        report.turns.extend(servers.iter().zip(&turns).map(|(server, turns)| Turn {
+            load: load.into(),
+            server: server.name.into(),
+            rate: Spread::of(turns.iter().map(|turn| turn.rate).collect()),
+            cpu: Spread::of(turns.iter().map(|turn| turn.cpu).collect()),
+            lost: turns.iter().map(|turn| turn.lost).sum(),
+        }));
+        report.ratios.extend(peers.iter().zip(&turns[1..]).map(|((peer, target), theirs)| Ratio {
+            load: load.into(),
+            against: peer.name.into(),
+            rate: Spread::of(turns[0].iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate).collect()),
+            cpu: Spread::of(turns[0].iter().zip(theirs).map(|(ours, theirs)| theirs.cpu / ours.cpu).collect()),
+            target: *target,
+        }));
+    }
+    // A round trip between cores would mostly measure how this machine wakes a core.
+    pin(upstream.child.id(), 1)?;
+    pin(std::process::id(), 1)?;
+    report.latencies = latencies(options.rounds, &upstream, &[&shim, &dnsmasq])?;
+    report.load[1] = self::load();
+    Ok(report)
+}
+
+/// What clients ask, and whom besides the shim, with the quotient of rates that was promised.
+struct Load<'a> {
+    name: &'static str,
+    queries: PathBuf,
+    outstanding: u32,
+    peers: Vec<(&'a Server, f64)>,
+}
+
+/// Where servers have their files.
+struct Bench<'a> {
+    options: &'a Options,
+    folder: &'a Path,
+}
+
+#[derive(Clone, Copy)]
+struct Measured {
+    rate: f64,
+    cpu: f64,
+    lost: u64,
+}
+
+impl Bench<'_> {
+    /// A command on one core, with the priority that was asked for.
+    fn pinned(&self, core: u32, program: &Path) -> Result<Command> {
+        let mut command = packages::tool("nice")?;
+        command.arg(format!("--adjustment={}", self.options.nice)).arg("taskset").arg("-c").arg(core.to_string()).arg(program);
+        process::die_with_parent(&mut command);
+        Ok(command)
+    }
+
+    fn start(name: &'static str, address: SocketAddr, mut command: Command, asks: &str) -> Result<Server> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let server = Server { name, address, child: child.with_context(|| format!("failed to start {name}"))? };
+        let query = query(1, asks);
+        process::until(&format!("{name} answers"), START, || {
+            let socket = client(address)?;
+            Ok(socket.send(&query).and_then(|_| socket.recv(&mut [0; 512])).is_ok())
+        })?;
+        Ok(server)
+    }
+
+    fn unbound(&self, name: &'static str, zone: &str, core: u32) -> Result<Server> {
+        let address = free_port()?;
+        let config = self.folder.join(format!("{name}.conf"));
+        let text = format!(
+            "server:\n interface: 127.0.0.1\n port: {}\n do-daemonize: no\n chroot: \"\"\n username: \"\"\n directory: \"{}\"\n pidfile: \"\"\n \
+             use-syslog: no\n verbosity: 0\n num-threads: 1\n module-config: \"iterator\"\n so-rcvbuf: 1m\n {zone}\nremote-control:\n control-enable: no\n",
+            address.port(),
+            self.folder.display()
+        );
+        fs::write(&config, text).context("failed to write unbound's configuration")?;
+        let mut command = self.pinned(core, &packages::path_of("unbound")?)?;
+        command.arg("-d").arg("-c").arg(config);
+        Self::start(name, address, command, if name == "upstream" { ZONE } else { LOCAL })
+    }
+
+    fn dnsmasq(&self, upstream: SocketAddr) -> Result<Server> {
+        let address = free_port()?;
+        let mut command = self.pinned(1, &packages::path_of("dnsmasq")?)?;
+        command.args([
+            "--keep-in-foreground",
+            "--no-resolv",
+            "--no-hosts",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--cache-size=0",
+            "--user=root",
+        ]);
+        command
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--dns-forward-max=4096"])
+            .arg(format!("--port={}", address.port()));
+        command.arg(format!("--server=127.0.0.1#{}", upstream.port())).arg(format!("--address=/{LOCAL}/198.18.0.1"));
+        Self::start("dnsmasq", address, command, LOCAL)
+    }
+
+    fn shim(&self, program: &Path, upstream: SocketAddr) -> Result<Server> {
+        let address = free_port()?;
+        let mut command = self.pinned(1, program)?;
+        command.arg(address.to_string()).arg(upstream.to_string()).arg(LOCAL);
+        Self::start("redirector", address, command, LOCAL)
+    }
+
+    fn queries(&self, name: &str, lines: impl IntoIterator<Item = String>) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        let text: String = lines.into_iter().map(|line| line + "\n").collect();
+        fs::write(&path, text).context("failed to write the queries")?;
+        Ok(path)
+    }
+
+    /// One server under load, by dnsperf on the other core.
+    fn turn(&self, server: &Server, queries: &Path, outstanding: u32) -> Result<Measured> {
+        let mut command = self.pinned(0, &packages::path_of("dnsperf")?)?;
+        command.args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-p"]).arg(server.address.port().to_string()).arg("-d").arg(queries);
+        command.arg("-q").arg(outstanding.to_string()).arg("-l").arg(self.options.seconds.to_string());
+        let before = processor_time(&server.child)?;
+        let output = process::finish(command, DNSPERF_EXTRA + Duration::from_secs(self.options.seconds.into()))?.success()?.stdout;
+        let cpu = processor_time(&server.child)? - before;
+        let figure = |label: &str| -> Result<f64> {
+            let line =
+                output.lines().find_map(|line| line.trim().strip_prefix(label)).with_context(|| format!("dnsperf says no {label}"))?;
+            line.split_ascii_whitespace()
+                .next()
+                .and_then(|word| word.parse().ok())
+                .with_context(|| format!("dnsperf's {label} is no number"))
+        };
+        let completed = figure("Queries completed:")?;
+        ensure!(completed > 0.0, "{} answered nothing", server.name);
+        Ok(Measured { rate: figure("Queries per second:")?, cpu: cpu / completed, lost: figure("Queries lost:")? as u64 })
+    }
+}
+
+/// A query for the A record of a name.
+fn query(id: u16, name: &str) -> Vec<u8> {
+    let labels = name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
+    id.to_be_bytes().into_iter().chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]).chain(labels).chain([0, 0, 1, 0, 1]).collect()
+}
+
+fn client(server: SocketAddr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind("127.0.0.1:0").context("failed to bind a client's socket")?;
+    socket.connect(server).context("failed to connect a client's socket")?;
+    socket.set_read_timeout(Some(Duration::from_millis(500))).context("failed to set a time-out")?;
+    Ok(socket)
+}
+
+/// A port that was free a moment ago, for UDP and TCP.
+fn free_port() -> Result<SocketAddr> {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("failed to bind")?;
+    tcp.local_addr().context("failed to read a bound address")
+}
+
+/// Round trips of single queries to the upstream and through each server, in turns.
+fn latencies(rounds: usize, upstream: &Server, servers: &[&Server]) -> Result<Vec<Latency>> {
+    const QUERIES: u16 = 300;
+    let everyone: Vec<&Server> = std::iter::once(upstream).chain(servers.iter().copied()).collect();
+    let mut medians: Vec<Vec<f64>> = vec![Vec::new(); everyone.len()];
+    for round in 0..rounds {
+        let mut times: Vec<Vec<f64>> = vec![Vec::new(); everyone.len()];
+        for n in 0..QUERIES {
+            for (server, times) in everyone.iter().zip(&mut times) {
+                let socket = client(server.address)?;
+                let query = query(n, &format!("l{round}-{n}.{ZONE}"));
+                let start = Instant::now();
+                socket.send(&query).context("failed to send")?;
+                // One that is lost has no round trip.
+                if socket.recv(&mut [0; 512]).is_ok() {
+                    times.push(start.elapsed().as_secs_f64() * 1e6);
+                }
+            }
+        }
+        medians.iter_mut().zip(times).for_each(|(medians, times)| medians.push(Spread::of(times).median));
+    }
+    let latency = |(server, medians_of): (&&Server, &Vec<f64>)| Latency {
+        server: server.name.into(),
+        median: Spread::of(medians_of.clone()),
+        added: Spread::of(medians_of.iter().zip(&medians[0]).map(|(through, direct)| through - direct).collect()),
+    };
+    Ok(everyone.iter().zip(&medians).map(latency).collect())
+}
+
+/// Time that all threads of a process were on a processor, in microseconds.
+fn processor_time(child: &Child) -> Result<f64> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).context("failed to list the threads of a server")?;
+    let nanoseconds = |task: fs::DirEntry| -> Option<f64> {
+        fs::read_to_string(task.path().join("schedstat")).ok()?.split_ascii_whitespace().next()?.parse().ok()
+    };
+    Ok(tasks.filter_map(|task| nanoseconds(task.ok()?)).sum::<f64>() / 1e3)
+}
+
+/// Moves a process of one thread to a core.
+fn pin(pid: u32, core: usize) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    rustix::thread::sched_setaffinity(pid, &cores).context("failed to move a process to a core")
+}
+
+fn resident(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
+}
+
+fn machine() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("?", |line| line.trim_start_matches([' ', '\t', ':']));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+}
+
+fn versions() -> Vec<String> {
+    let ask = |program: &str, flag: &str, mark: &str| {
+        let output = packages::tool(program).ok()?.arg(flag).output().ok()?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        text.lines().find(|line| line.contains(mark)).map(|line| line.trim().to_owned())
+    };
+    let found = [ask("unbound", "-V", "Version"), ask("dnsmasq", "--version", "version"), ask("dnsperf", "-h", "Version")];
+    std::iter::once(format!("redirector {}", env!("CARGO_PKG_VERSION"))).chain(found.into_iter().flatten()).collect()
+}
+
+impl Report {
+    /// The report for a person.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = String::from("# DNS\n\n");
+        let (rounds, seconds) = self.rounds;
+        let _ = writeln!(text, "{}, {}. {}.\n", self.date, self.machine, self.versions.join(", "));
+        let _ = writeln!(
+            text,
+            "{rounds} rounds of {seconds} s for each server in turn; servers on core 1, dnsperf and the upstream on core 0; for round trips all on core 1. Load average {:.1} before \
+             and {:.1} after, on {}. Figures: median (quartiles).\n",
+            self.load[0],
+            self.load[1],
+            if self.load[0] > 2.5 {
+                "a machine whose cores others used, too: queries per second suffer from them, processor time per query and ratios hardly"
+            } else {
+                "a machine that is idle otherwise"
+            }
+        );
+        let _ = writeln!(text, "| load | server | queries/s | CPU µs/query | lost |\n|---|---|---|---|---|");
+        for Turn { load, server, rate, cpu, lost } in &self.turns {
+            let _ = writeln!(text, "| {load} | {server} | {} | {} | {lost} |", spread(rate, 0), spread(cpu, 2));
+        }
+        let _ = writeln!(text, "\n| load | redirector against | queries/s | by CPU time | target | met |\n|---|---|---|---|---|---|");
+        for Ratio { load, against, rate, cpu, target } in &self.ratios {
+            let met = if rate.median >= *target { "yes" } else { "**no**" };
+            let _ = writeln!(text, "| {load} | {against} | {} | {} | {target} | {met} |", spread(rate, 2), spread(cpu, 2));
+        }
+        let _ = writeln!(text, "\n| one query at a time | median µs | added µs |\n|---|---|---|");
+        for Latency { server, median, added } in &self.latencies {
+            let _ = writeln!(text, "| {server} | {} | {} |", spread(median, 1), spread(added, 1));
+        }
+        let most = self.memory_kib.iter().max().copied().unwrap_or(0);
+        let ends = (self.memory_kib.first().copied().unwrap_or(0), self.memory_kib.last().copied().unwrap_or(0));
+        let _ = writeln!(
+            text,
+            "\nThe target of the added median is 60 µs. Memory of the shim: {} KiB at the start, {} KiB at the end, {most} KiB at most.",
+            ends.0, ends.1
+        );
+        text
+    }
+}
+
+fn spread(spread: &Spread, digits: usize) -> String {
+    format!("{:.digits$} ({:.digits$} to {:.digits$})", spread.median, spread.quartile_1, spread.quartile_3)
+}
