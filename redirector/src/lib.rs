@@ -15,6 +15,8 @@ pub mod host;
 pub mod nameservers;
 pub mod observe;
 pub mod plan;
+#[cfg(test)]
+mod reference;
 pub mod route;
 pub mod verify;
 pub mod vip;

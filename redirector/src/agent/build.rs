@@ -30,8 +30,8 @@ use crate::{
     datapath::{self, Datapath},
     dns::{self, BoundShim, ShimSettings},
     host,
-    observe::{Admin, Health},
-    route::{Opened, RouteSet, Store},
+    observe::{Admin, Health, Metrics},
+    route::{History, Opened, RouteSet, Store},
     vip::Leases,
 };
 
@@ -46,6 +46,7 @@ const LAST_CALL: Duration = Duration::from_millis(1500);
 pub(super) struct Bound {
     owner: Owner,
     sockets: Sockets,
+    metrics: Metrics,
     signals: Signals,
     /// Last, so that it is given back last.
     _lock: Lock,
@@ -71,15 +72,16 @@ pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound>
     if built.is_err() && fresh {
         take_back(&config).await;
     }
-    let (owner, sockets) = built?;
-    Ok(Bound { owner, sockets, signals, _lock: lock })
+    let (owner, sockets, metrics) = built?;
+    Ok(Bound { owner, sockets, metrics, signals, _lock: lock })
 }
 
-async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Result<(Owner, Sockets)> {
+async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Result<(Owner, Sockets, Metrics)> {
     let state = |file: &str| config.agent.state_dir.join(file);
     let Opened { store, routes: stored, warning } = Store::open(state("routes.json"))?;
     let leases = Leases::open(state("leases.json"), &config.pool)?;
     let warnings = warning.into_iter().chain(leases.warnings().iter().map(ToString::to_string)).collect();
+    let history = History::open(state("history"), &stored)?;
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
 
     let (sockets, listen) = sockets(&config).await?;
@@ -102,9 +104,11 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     // Before anything is served: a source must not be asked of an upstream, which denies it.
     live.publish();
     let now = jiff::Timestamp::now();
+    let (asking, scrapes) = mpsc::channel(1);
     let owner = Owner {
         live,
         store,
+        history,
         at_start: config.clone(),
         config,
         config_path: path,
@@ -121,8 +125,10 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
         health: Health::default(),
         notify: Notify::new(),
         probes: Probes::default(),
+        changes: std::collections::BTreeMap::new(),
+        scrapes,
     };
-    Ok((owner, sockets))
+    Ok((owner, sockets, Metrics::new(asking)))
 }
 
 async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> {
@@ -173,7 +179,7 @@ fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
 impl Bound {
     /// Serves until a signal ends it.
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { mut owner, sockets, signals, _lock } = self;
+        let Self { mut owner, sockets, metrics, signals, _lock } = self;
         let shutdown = CancellationToken::new();
         let (commands, queue) = mpsc::channel::<Command>(QUEUE);
         let (failed, failures) = mpsc::channel(1);
@@ -205,7 +211,7 @@ impl Bound {
         }
         tasks.spawn(sockets.control.serve(Handle::new(commands, PATIENCE), shutdown.clone()));
         if let Some(admin) = sockets.admin {
-            tasks.spawn(admin.serve(owner.health.clone(), shutdown.clone()));
+            tasks.spawn(admin.serve(owner.health.clone(), metrics, shutdown.clone()));
         }
         owner.start();
         let ended = owner.run(queue, signals, failures).await;

@@ -26,10 +26,34 @@ pub(super) enum Finish {
     Started,
     /// Answer the change of one route.
     Changed(Reply<api::Changed>, ChangeKind, SourceName),
+    /// Answer a rollback.
+    RolledBack(Reply<api::RolledBack>, Box<api::RolledBack>),
     /// Answer an import.
     Imported(Reply<api::Imported>, Box<api::Imported>),
     /// Answer a reload.
     Reloaded(Reply<api::Reloaded>, api::Reloaded),
+}
+
+/// Who asks for a change, and what for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Why {
+    pub(super) did: &'static str,
+    pub(super) caller: Caller,
+    /// The change that is taken back.
+    pub(super) undoes: Option<u64>,
+}
+
+impl Why {
+    fn of(kind: ChangeKind, caller: Caller) -> Self {
+        let did = match kind {
+            ChangeKind::Added => "added",
+            ChangeKind::Changed => "changed",
+            ChangeKind::Unchanged => "unchanged",
+            ChangeKind::Removed => "removed",
+            ChangeKind::Restored => "restored",
+        };
+        Self { did, caller, undoes: None }
+    }
 }
 
 /// A wait that is over: the sources it held back, with the number of the change.
@@ -64,6 +88,8 @@ impl Owner {
                 };
                 Ok((next, kind, source))
             }),
+            Command::History(reply) => drop(reply.send(Ok(self.changes_made()))),
+            Command::Rollback(request, caller, reply) => self.rollback(request, caller, reply),
             Command::Import(request, caller, reply) => self.import(request, caller, reply),
             Command::Reload(caller, reply) => {
                 info!(%caller, "a reload was asked for");
@@ -89,7 +115,7 @@ impl Owner {
         reply: Reply<api::Changed>,
         make: impl FnOnce(&Self) -> Result<(RouteSet, ChangeKind, SourceName), ApiError>,
     ) {
-        let committed = make(self).and_then(|(next, kind, source)| Ok((self.commit(next)?, kind, source)));
+        let committed = make(self).and_then(|(next, kind, source)| Ok((self.commit(next, &Why::of(kind, caller))?, kind, source)));
         match committed {
             Ok((changed, kind, source)) => {
                 info!(%caller, %source, change = ?kind, "a route was changed");
@@ -115,7 +141,7 @@ impl Owner {
         if request.dry_run {
             return drop(reply.send(Ok(answer)));
         }
-        match self.commit(next) {
+        match self.commit(next, &Why { did: "imported", caller, undoes: None }) {
             Ok(changed) => {
                 let (added, differing, removed) = (answer.added.len(), answer.changed.len(), answer.removed.len());
                 info!(%caller, added, changed = differing, removed, "routes were imported");
@@ -126,12 +152,22 @@ impl Owner {
     }
 
     /// Leases, saves and follows what `next` has; after this it is what is wanted. Says which sources differ from before.
-    fn commit(&mut self, next: RouteSet) -> Result<Vec<SourceName>, ApiError> {
+    pub(super) fn commit(&mut self, next: RouteSet, why: &Why) -> Result<Vec<SourceName>, ApiError> {
         // A lease without a route is freed by the next reconciliation; a route without a lease would not be live.
         self.live.leases.lease_all(next.iter().map(|entry| &entry.route.source)).map_err(lease_refusal)?;
         if next.stored() != self.live.routes.stored() {
-            let saved = self.store.save(next.stored());
-            saved.map_err(|error| ApiError::new(ErrorCode::Storage, format!("nothing was changed: {}", error_chain(&error))))?;
+            let refused = |error: &(dyn std::error::Error + 'static)| {
+                ApiError::new(ErrorCode::Storage, format!("nothing was changed: {}", error_chain(error)))
+            };
+            // The record first: a change without one could not be taken back.
+            let recorded = self.record(why, &next).map_err(|error| refused(&error))?;
+            if let Err(error) = self.store.save(next.stored()) {
+                if let Some(number) = recorded {
+                    let _ = self.history.forget(number);
+                }
+                return Err(refused(&error));
+            }
+            *self.changes.entry(why.did.to_owned()).or_default() += 1;
         }
         Ok(self.serve(next))
     }
@@ -201,9 +237,11 @@ impl Owner {
             Finish::Started => self.started(),
             Finish::Changed(reply, kind, source) => drop(reply.send(self.answer(kind, source))),
             Finish::Imported(reply, mut answer) => {
-                let sources = answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
-                let sources: Vec<SourceName> = sources.filter_map(|raw| raw.source.parse().ok()).collect();
-                answer.warnings = sources.iter().filter_map(|source| self.warning(source)).collect();
+                answer.warnings = self.warnings_of(&answer);
+                drop(reply.send(self.kernel_took_it().map(|()| *answer)));
+            }
+            Finish::RolledBack(reply, mut answer) => {
+                answer.result.warnings = self.warnings_of(&answer.result);
                 drop(reply.send(self.kernel_took_it().map(|()| *answer)));
             }
             Finish::Reloaded(reply, reloaded) => drop(reply.send(self.kernel_took_it().map(|()| reloaded))),
@@ -225,6 +263,13 @@ impl Owner {
         let Some(refused) = &self.live.refused else { return Ok(()) };
         let message = format!("the change is kept, but the kernel did not take it: {refused}");
         Err(ApiError::new(ErrorCode::Kernel, message).remedy("the agent goes on trying; `redirector status` tells when it is live"))
+    }
+
+    /// What is amiss with routes that are new or different.
+    fn warnings_of(&self, answer: &api::Imported) -> Vec<String> {
+        let sources = answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
+        let sources: Vec<SourceName> = sources.filter_map(|raw| raw.source.parse().ok()).collect();
+        sources.iter().filter_map(|source| self.warning(source)).collect()
     }
 
     /// What is amiss with a route that was just changed.
@@ -271,7 +316,11 @@ impl Owner {
 
     fn take(&mut self, config: crate::config::Config) -> Result<Vec<SourceName>, ApiError> {
         let next = self.live.routes.with_file(self.live.pool.clone(), config.routes.clone());
-        let changed = self.commit(next)?;
+        // The store is as it was, so there is nothing to record.
+        let changed = self.commit(next, &Why { did: "reloaded", caller: Caller::default(), undoes: None })?;
+        if !changed.is_empty() {
+            *self.changes.entry("reloaded".to_owned()).or_default() += 1;
+        }
         self.restart_needed = restart_needed(&self.at_start, &config);
         if let Err(error) = self.live.datapath.set_connect_timeout(config.health.connect_timeout) {
             warn!("health.connect_timeout stays as it was: {}", error_chain(&error));
@@ -295,7 +344,7 @@ fn restart_needed(running: &crate::config::Config, new: &crate::config::Config) 
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
 }
 
-fn imported(diff: RouteDiff, dry_run: bool) -> api::Imported {
+pub(super) fn imported(diff: RouteDiff, dry_run: bool) -> api::Imported {
     let RouteDiff { added, changed, removed, unchanged } = diff;
     let changed = changed.into_iter().map(|change| api::Differing { old: change.old, new: change.new }).collect();
     api::Imported { version: VERSION, dry_run, added, changed, removed, unchanged, warnings: vec![] }

@@ -5,10 +5,11 @@
 //! | `build` | everything that can fail, before anything is served: directories, lock, state files, sockets, host, datapath |
 //! | `owner` | the one task that owns the state, and what wakes it |
 //! | `changes` | commands and reloads: checked, leased, saved, followed, live, answered |
+//! | `history` | who changed what, and taking it back |
 //! | `live` | what is wanted and what serves, and bringing the one to the other |
 //! | `desired` | what kernel and DNS are to hold; pure |
 //! | `probes` | knocking at backends that have failed |
-//! | `view`, `problems`, `pinned` | what the agent, or what it left behind, tells |
+//! | `view`, `problems`, `pinned`, `scrape` | what the agent, or what it left behind, tells |
 //! | `lock`, `logging`, `notify`, `signals`, `watch` | the process and its surroundings |
 //!
 //! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left DNS before it leaves the kernel.
@@ -16,6 +17,7 @@
 mod build;
 mod changes;
 mod desired;
+mod history;
 mod live;
 mod lock;
 mod logging;
@@ -24,6 +26,7 @@ mod owner;
 mod pinned;
 mod probes;
 mod problems;
+mod scrape;
 mod signals;
 mod view;
 mod watch;

@@ -26,7 +26,7 @@ use crate::{
     control::{Command, count},
     datapath::{self, Attachment},
     observe::Health,
-    route::Store,
+    route::{History, Store},
 };
 
 /// The agent's sign of life for the programs in the kernel; they take it for dead after 2 s.
@@ -40,6 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Owner {
     pub(super) live: Live,
     pub(super) store: Store,
+    pub(super) history: History,
     /// The configuration in force.
     pub(super) config: Config,
     /// The one that the agent was started with, whose addresses and directories it keeps.
@@ -60,6 +61,10 @@ pub(super) struct Owner {
     pub(super) health: Health,
     pub(super) notify: Notify,
     pub(super) probes: Probes,
+    /// Changes of routes since the start, by kind.
+    pub(super) changes: std::collections::BTreeMap<String, u64>,
+    /// Questions of the metrics.
+    pub(super) scrapes: mpsc::Receiver<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>,
 }
 
 /// Where the programs are attached.
@@ -109,6 +114,7 @@ impl Owner {
                     self.tell_readiness();
                 }
                 Some(command) = commands.recv() => self.command(command),
+                Some(scrape) = self.scrapes.recv() => drop(scrape.send(super::scrape::snapshot(self))),
                 _ = rescan.tick() => self.attach(),
                 _ = look.tick() => self.look(),
                 _ = probe.tick() => {

@@ -28,7 +28,8 @@ pub(super) fn general(code: &str, message: String, remedy: impl Into<Option<&'st
     Problem { code: code.to_owned(), source: None, message, remedy: remedy.into().map(str::to_owned), degrades: true }
 }
 
-fn of_agent(owner: &Owner) -> Vec<Problem> {
+/// What is amiss with the agent or the datapath as a whole.
+pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut note = |code: &str, message: String, remedy: Option<&'static str>| problems.push(general(code, message, remedy));
     if let Some(refused) = &owner.live.refused {

@@ -29,11 +29,15 @@ pub(super) struct Check {
 /// `config show`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  redirector config show
+  redirector config show --effective
   REDIRECTOR_DNS_TTL=5 redirector config show | grep ttl
 
 This is what the file, the environment and the defaults come to. A running agent may have an earlier version: `redirector status` tells.")]
-pub(super) struct Show {}
+pub(super) struct Show {
+    /// As it is in effect; this is what it does in any case
+    #[arg(long)]
+    effective: bool,
+}
 
 impl ConfigVerb {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
@@ -52,7 +56,7 @@ impl ConfigVerb {
                 }
                 writeln!(env.out, "{}: no problem, {}", file.display(), count(config.routes.len(), "route"))?;
             }
-            Self::Show(_) => write!(env.out, "{}", crate::config::load(&context.config)?.effective_toml())?,
+            Self::Show(Show { effective: _ }) => write!(env.out, "{}", crate::config::load(&context.config)?.effective_toml())?,
         }
         Ok(Exit::Done)
     }

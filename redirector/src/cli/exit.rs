@@ -27,6 +27,26 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Every code.
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 5] = [Self::Done, Self::Failed, Self::Usage, Self::Unsupported, Self::Absent];
+
+    /// What a code means, for the reference.
+    #[cfg(test)]
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => {
+                "done. `status`: nothing is amiss; `verify`: it works; `explain`: a connect would be redirected; `check`: this host can run the agent"
+            }
+            Self::Failed => {
+                "failed, and standard error says why. `status`: something is degraded; `verify`, `explain`: it would not work, and the findings say why"
+            }
+            Self::Usage => "the command line, the configuration, or a route is wrong: correct it, trying again does not help",
+            Self::Unsupported => "this kernel, or these privileges, can't do it: `redirector check` tells which",
+            Self::Absent => "no agent runs, and nothing of it is in the kernel",
+        }
+    }
+
     /// The number.
     pub fn code(self) -> u8 {
         match self {

@@ -367,6 +367,57 @@ pub struct Imported {
     pub warnings: Vec<String>,
 }
 
+/// `GET /v1/history`, `redirector route history -o json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeList {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The changes that are kept, the last one first.
+    pub changes: Vec<Change>,
+}
+
+/// A change of the stored routes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its number; they grow by one.
+    pub number: u64,
+    /// When.
+    pub at: jiff::Timestamp,
+    /// The user of the process that asked for it.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// The process; null when it was not visible to the agent.
+    pub pid: Option<i32>,
+    /// `added`, `changed`, `removed`, `restored`, `imported` or `rolled_back`.
+    pub did: String,
+    /// The change that it took back.
+    pub undoes: Option<u64>,
+    /// Whether it was taken back.
+    pub undone: bool,
+    /// The sources that it concerns.
+    pub sources: Vec<SourceName>,
+}
+
+/// The body of `POST /v1/rollback`; an empty one is `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// Whether to say what would change and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// The reply to `POST /v1/rollback`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The change that was taken back.
+    pub undone: Change,
+    /// What that changed.
+    #[serde(flatten)]
+    pub result: Imported,
+}
+
 /// One route before and after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Differing {

@@ -120,6 +120,16 @@ impl Client {
         self.send(Method::POST, "/v1/import", Some(request)).await
     }
 
+    /// `GET /v1/history`.
+    pub async fn history(&self) -> Result<api::ChangeList, ClientError> {
+        self.get("/v1/history").await
+    }
+
+    /// `POST /v1/rollback`.
+    pub async fn rollback(&self, request: &api::RollbackRequest) -> Result<api::RolledBack, ClientError> {
+        self.send(Method::POST, "/v1/rollback", Some(request)).await
+    }
+
     /// `GET /v1/export`.
     pub async fn export(&self) -> Result<api::Export, ClientError> {
         self.get("/v1/export").await

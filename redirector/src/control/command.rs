@@ -30,6 +30,10 @@ pub enum Command {
     Remove(SourceName, Caller, Reply<api::Changed>),
     /// Import routes.
     Import(api::ImportRequest, Caller, Reply<api::Imported>),
+    /// Tell who changed what.
+    History(Reply<api::ChangeList>),
+    /// Take the last change back.
+    Rollback(api::RollbackRequest, Caller, Reply<api::RolledBack>),
     /// Tell every definition that serves.
     Export(Reply<api::Export>),
     /// Read the configuration file again.

@@ -43,6 +43,8 @@ pub(super) fn router(handle: Handle, bounds: Bounds) -> Router {
         .route("/v1/routes/{source}", get(route).patch(set).delete(remove))
         .route("/v1/import", post(import))
         .route("/v1/export", get(export))
+        .route("/v1/history", get(history))
+        .route("/v1/rollback", post(rollback))
         .route("/v1/reload", post(reload))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -93,6 +95,16 @@ async fn import(State(shared): State<Shared>, Extension(caller): Extension<Calle
     shared.handle.ask(|reply| Command::Import(request, caller, reply)).await.map(Json)
 }
 
+async fn history(State(shared): State<Shared>) -> Answer<api::ChangeList> {
+    shared.handle.ask(Command::History).await.map(Json)
+}
+
+async fn rollback(State(shared): State<Shared>, Extension(caller): Extension<Caller>, body: Body) -> Answer<api::RolledBack> {
+    let body = read(body, shared.bounds.body, shared.bounds.read).await?;
+    let request: api::RollbackRequest = if body.is_empty() { api::RollbackRequest::default() } else { parse(&body)? };
+    shared.handle.ask(|reply| Command::Rollback(request, caller, reply)).await.map(Json)
+}
+
 async fn export(State(shared): State<Shared>) -> Answer<api::Export> {
     shared.handle.ask(Command::Export).await.map(Json)
 }
@@ -102,8 +114,9 @@ async fn reload(State(shared): State<Shared>, Extension(caller): Extension<Calle
 }
 
 async fn no_such_path(uri: axum::http::Uri) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path()))
-        .remedy("version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export and /v1/reload")
+    ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path())).remedy(
+        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, /v1/history, /v1/rollback and /v1/reload",
+    )
 }
 
 async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {

@@ -59,6 +59,17 @@ fn the_reference_names_every_field_of_every_answer() {
     };
     let reloaded = api::Reloaded { version: 1, changed: vec![], restart_needed_for: vec![] };
     let request = api::ImportRequest { routes: vec![], replace: false, dry_run: false };
+    let change = api::Change {
+        number: 1,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        uid: 0,
+        gid: 0,
+        pid: None,
+        did: "added".into(),
+        undoes: None,
+        undone: false,
+        sources: vec![],
+    };
     let mut found = std::collections::BTreeSet::new();
     for value in [
         serde_json::to_value(status),
@@ -66,6 +77,7 @@ fn the_reference_names_every_field_of_every_answer() {
         serde_json::to_value(changed),
         serde_json::to_value(reloaded),
         serde_json::to_value(request),
+        serde_json::to_value(change),
     ] {
         keys(&value.expect("JSON"), &mut found);
     }

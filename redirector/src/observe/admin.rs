@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`, each with its reasons.
+//! `/healthz` and `/readyz`, each with its reasons, and `/metrics`.
 
 use std::{
     io,
@@ -11,6 +11,8 @@ use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::metrics::{CONTENT_TYPE, Metrics};
 
 /// The agent's owner task gives a sign of life four times a second; after this long without one it hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(2);
@@ -84,8 +86,9 @@ impl Admin {
     }
 
     /// Serves until `shutdown`.
-    pub async fn serve(self, health: Health, shutdown: CancellationToken) {
-        let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(health);
+    pub async fn serve(self, health: Health, metrics: Metrics, shutdown: CancellationToken) {
+        let told = Router::new().route("/metrics", get(scrape)).with_state(metrics);
+        let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(health).merge(told);
         // Dropped at shutdown rather than drained: a probe that is cut off by it has its answer.
         tokio::select! {
             ended = async { axum::serve(self.listener, router).await } => {
@@ -101,6 +104,10 @@ impl Admin {
 async fn healthz(State(health): State<Health>) -> Response {
     let silent = health.told().alive_at.elapsed();
     answer(if silent > HANGS_AFTER { vec![format!("the agent has given no sign of life for {} s", silent.as_secs())] } else { vec![] })
+}
+
+async fn scrape(State(metrics): State<Metrics>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
+    ([(axum::http::header::CONTENT_TYPE, CONTENT_TYPE)], metrics.scrape().await)
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
@@ -131,13 +138,21 @@ mod tests {
         let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
         let address = admin.local_addr().expect("an address");
         let (health, shutdown) = (Health::default(), CancellationToken::new());
-        let serving = tokio::spawn(admin.serve(health.clone(), shutdown.clone()));
+        let (asking, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>(1);
+        tokio::spawn(async move {
+            while let Some(reply) = asked.recv().await {
+                let _ = reply.send(crate::observe::Snapshot::default());
+            }
+        });
+        let serving = tokio::spawn(admin.serve(health.clone(), Metrics::new(asking), shutdown.clone()));
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("starting"), "{answer}");
         health.set_not_ready(vec![]);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
-        assert!(get(address, "/metrics").await.starts_with("HTTP/1.1 404"));
+        let metrics = get(address, "/metrics").await;
+        assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("application/openmetrics-text"), "{metrics}");
+        assert!(metrics.contains("# EOF") && get(address, "/").await.starts_with("HTTP/1.1 404"));
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(2), serving).await.expect("in time").expect("ended");
     }

@@ -1,5 +1,8 @@
 //! What the outside may see without asking for more than a GET: the admin listener.
 
 mod admin;
+mod metrics;
+mod process;
 
 pub use admin::{Admin, Health};
+pub use metrics::{Asking, METRICS, Metric, Metrics, RouteSample, Snapshot};

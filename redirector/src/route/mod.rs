@@ -6,6 +6,7 @@
 mod destination;
 mod diff;
 pub mod export;
+mod history;
 pub mod import;
 mod patch;
 mod ports;
@@ -21,6 +22,7 @@ pub use redirector_common::abi::{MAX_BACKENDS, MAX_PORTS, MAX_SOURCES};
 
 pub use destination::{Destination, DestinationError};
 pub use diff::{RouteChange, RouteDiff};
+pub use history::{Author, History, Record, UndoError};
 pub use patch::{Field, RoutePatch};
 pub use ports::{PortError, PortMap, PortPair};
 pub use raw::{RawDestination, RawRoute, RouteProblems};

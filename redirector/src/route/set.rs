@@ -191,6 +191,19 @@ impl RouteSet {
         Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
     }
 
+    /// Puts another content of the store in the place of this one, and returns what that changes of what serves.
+    ///
+    /// # Errors
+    /// When a route of it does not fit the pool; nothing has changed then.
+    pub fn restore(&mut self, stored: BTreeMap<SourceName, StoredRoute>) -> Result<RouteDiff, RouteProblems> {
+        for route in stored.values() {
+            self.pool.check_route(&route.route)?;
+        }
+        let before = self.clone();
+        self.stored = stored;
+        Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
+    }
+
     fn unknown(&self, source: &SourceName) -> RouteSetError {
         let text = source.to_string();
         let near = |candidate: &SourceName| (strsim::damerau_levenshtein(&text, &candidate.to_string()), candidate.clone());

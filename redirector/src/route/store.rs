@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hand, RawRoute, Route, SourceName};
+use super::{Hand, RawRoute, Route, RouteProblems, SourceName};
 use crate::durable::{self, DurableError};
 
 /// The version of the file's shape that this binary writes and reads.
@@ -68,10 +68,25 @@ struct OnDisk<R> {
     routes: Vec<R>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct RouteOnDisk {
+/// A route as it stands in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RouteOnDisk {
     hand: Hand,
     route: RawRoute,
+}
+
+impl From<&StoredRoute> for RouteOnDisk {
+    fn from(stored: &StoredRoute) -> Self {
+        Self { hand: stored.hand, route: (&stored.route).into() }
+    }
+}
+
+impl TryFrom<RouteOnDisk> for StoredRoute {
+    type Error = RouteProblems;
+
+    fn try_from(written: RouteOnDisk) -> Result<Self, RouteProblems> {
+        Ok(Self { hand: written.hand, route: Route::try_from(written.route)? })
+    }
 }
 
 impl Store {
@@ -108,7 +123,7 @@ impl Store {
 
     /// Writes the routes; on an error the file is as it was.
     pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), StoreError> {
-        let routes = routes.values().map(|stored| RouteOnDisk { hand: stored.hand, route: (&stored.route).into() }).collect();
+        let routes = routes.values().map(RouteOnDisk::from).collect();
         let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes }).expect("texts are JSON") + "\n";
         Ok(durable::write_atomically(&self.path, text.as_bytes())?)
     }
@@ -140,9 +155,8 @@ fn read(bytes: &[u8], path: &Path) -> Result<(BTreeMap<SourceName, StoredRoute>,
 }
 
 fn stored(value: serde_json::Value) -> Result<StoredRoute, String> {
-    let RouteOnDisk { hand, route } = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    let route = Route::try_from(route).map_err(|problems| problems.to_string().replace('\n', "; "))?;
-    Ok(StoredRoute { hand, route })
+    let written: RouteOnDisk = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    StoredRoute::try_from(written).map_err(|problems| problems.to_string().replace('\n', "; "))
 }
 
 #[cfg(test)]

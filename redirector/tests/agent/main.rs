@@ -5,6 +5,7 @@ mod clients;
 mod errors;
 mod explain;
 mod leak;
+mod operate;
 mod readme;
 mod restart;
 mod rig;

@@ -73,7 +73,7 @@ fn read(env: &mut Env<'_>, file: &Path) -> anyhow::Result<String> {
 }
 
 /// One line per route that changes, its keys below it, and the sum.
-fn diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Result<()> {
+pub(super) fn diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Result<()> {
     let paint = Paint(env.colour);
     let changed = imported.changed.iter().map(|Differing { old, new }| RouteChange { old: old.clone(), new: new.clone() });
     let diff = RouteDiff {

@@ -1,6 +1,7 @@
 //! `redirector route …`: the noun that matters.
 
 mod change;
+mod history;
 mod import;
 mod read;
 
@@ -25,6 +26,10 @@ pub(super) enum RouteVerb {
     Remove(change::Remove),
     /// Take routes from a file: executorPrivateDNS YAML, TOML, or JSON
     Import(import::Import),
+    /// Print who changed what, and when
+    History(history::History),
+    /// Take the last change back
+    Rollback(history::Rollback),
     /// Print the routes that serve, in a form that import takes
     Export(import::Export),
 }
@@ -39,6 +44,8 @@ impl RouteVerb {
             Self::Set(verb) => verb.run(env, context),
             Self::Remove(verb) => verb.run(env, context),
             Self::Import(verb) => verb.run(env, context),
+            Self::History(verb) => verb.run(env, context),
+            Self::Rollback(verb) => verb.run(env, context),
             Self::Export(verb) => verb.run(env, context),
         }
     }

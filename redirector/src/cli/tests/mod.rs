@@ -2,6 +2,7 @@
 
 mod changing;
 mod reading;
+mod reference;
 mod whole;
 
 use std::{

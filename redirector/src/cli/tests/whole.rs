@@ -67,7 +67,7 @@ fn unload_with_nothing_there_says_so_and_refuses_while_an_agent_runs() {
 
 fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
     let mut below = command.get_subcommands().peekable();
-    if below.peek().is_none() { vec![command] } else { below.flat_map(leaves).collect() }
+    if below.peek().is_none() { vec![command] } else { below.filter(|leaf| !leaf.is_hide_set()).flat_map(leaves).collect() }
 }
 
 #[test]

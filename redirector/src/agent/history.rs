@@ -1,0 +1,80 @@
+//! Who changed what; and taking the last change back, which is a change like any other.
+
+use std::collections::BTreeSet;
+
+use tracing::info;
+
+use super::{
+    changes::{Finish, Why, imported},
+    owner::Owner,
+};
+use crate::{
+    control::{
+        ApiError, Caller, ErrorCode, Reply,
+        api::{self, VERSION},
+    },
+    durable::DurableError,
+    route::{Author, Record, RouteSet, UndoError},
+};
+
+impl Owner {
+    /// Records what differs between the routes that are stored and `next`.
+    pub(super) fn record(&mut self, why: &Why, next: &RouteSet) -> Result<Option<u64>, DurableError> {
+        let by = Author { uid: why.caller.uid, gid: why.caller.gid, pid: why.caller.pid };
+        self.history.record(by, why.did, why.undoes, self.live.routes.stored(), next.stored())
+    }
+
+    /// Every change that is kept.
+    pub(super) fn changes_made(&self) -> api::ChangeList {
+        let records = self.history.records();
+        let undone: BTreeSet<u64> = records.iter().filter_map(|record| record.undoes).collect();
+        let changes = records.into_iter().map(|record| told(&record, undone.contains(&record.number))).collect();
+        api::ChangeList { version: VERSION, changes }
+    }
+
+    /// Takes the last change back, or says what that would change.
+    pub(super) fn rollback(&mut self, request: api::RollbackRequest, caller: Caller, reply: Reply<api::RolledBack>) {
+        let made = || -> Result<(RouteSet, api::RolledBack), ApiError> {
+            let record = self.history.last().map_err(refusal)?;
+            let mut next = self.live.routes.clone();
+            let diff = record.undo(&mut next).map_err(refusal)?;
+            Ok((next, api::RolledBack { undone: told(&record, !request.dry_run), result: imported(diff, request.dry_run) }))
+        };
+        let (next, answer) = match made() {
+            Ok(made) => made,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        if request.dry_run {
+            return drop(reply.send(Ok(answer)));
+        }
+        match self.commit(next, &Why { did: "rolled_back", caller, undoes: Some(answer.undone.number) }) {
+            Ok(changed) => {
+                info!(%caller, change = answer.undone.number, "a change was taken back");
+                self.settle_changed(changed, Finish::RolledBack(reply, Box::new(answer)));
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+fn told(record: &Record, undone: bool) -> api::Change {
+    api::Change {
+        number: record.number,
+        at: record.at,
+        uid: record.by.uid,
+        gid: record.by.gid,
+        pid: record.by.pid,
+        did: record.did.clone(),
+        undoes: record.undoes,
+        undone,
+        sources: record.sources(),
+    }
+}
+
+fn refusal(error: UndoError) -> ApiError {
+    let code = match &error {
+        UndoError::Nothing => ErrorCode::NotFound,
+        UndoError::Differs { .. } | UndoError::Invalid { .. } => ErrorCode::Conflict,
+    };
+    ApiError::new(code, error.to_string())
+}

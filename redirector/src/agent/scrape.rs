@@ -1,0 +1,68 @@
+//! What the agent tells to a scrape.
+
+use std::collections::BTreeMap;
+
+use super::{owner::Owner, problems, view};
+use crate::{
+    control::api::{BackendState, Counters, ResolutionState, RouteView},
+    observe::{RouteSample, Snapshot},
+};
+
+/// Everything that metrics are made of, read now.
+pub(super) fn snapshot(owner: &Owner) -> Snapshot {
+    let mut views = view::routes(owner);
+    views.sort_by_key(|view| view.vip.index);
+    let mut problems = BTreeMap::new();
+    let mut degraded = false;
+    for problem in problems::of_agent(owner).into_iter().chain(views.iter().flat_map(problems::of_view)) {
+        degraded |= problem.degrades;
+        *problems.entry(problem.code).or_default() += 1;
+    }
+    let pool = owner.live.pool.usable();
+    let publisher = owner.live.publisher.as_ref();
+    Snapshot {
+        errors: views.iter().filter(|view| view.live && view.counters.is_none()).count() as u64,
+        routes: views.into_iter().map(sample).collect(),
+        problems,
+        degraded,
+        dns: publisher
+            .and_then(|publisher| serde_json::from_value(serde_json::to_value(publisher.counters()).ok()?).ok())
+            .unwrap_or_default(),
+        names: owner.live.published.len() as u64,
+        cgroups: owner.attached.list.len() as u64,
+        pool: [pool.len() as u64, owner.live.leases.iter().count() as u64],
+        heartbeat_age: owner.beaten_at.elapsed().as_secs_f64(),
+        config: (owner.config_error.is_none(), owner.loaded_at.as_millisecond() as f64 / 1000.0),
+        changes: owner.changes.clone(),
+    }
+}
+
+fn sample(view: RouteView) -> RouteSample {
+    let c: Counters = view.counters.unwrap_or_default();
+    let aside = view.backends.iter().filter(|backend| backend.state == BackendState::SetAside).count() as u64;
+    let fresh = |state| matches!(state, ResolutionState::Fixed | ResolutionState::Fresh);
+    RouteSample {
+        source: view.source.map(|source| source.to_string()).unwrap_or_default(),
+        live: view.live,
+        fresh: view.resolution.is_some_and(|resolution| fresh(resolution.state)),
+        backends: [view.backends.len() as u64 - aside, aside],
+        counters: vec![
+            ("redirector_route_connects_started", c.started as f64),
+            ("redirector_route_connections_closed", c.closed as f64),
+            ("redirector_route_connects_denied", c.denied as f64),
+            ("redirector_route_connects_passed", c.passed as f64),
+            ("redirector_route_connects_desperate", c.desperate as f64),
+            ("redirector_route_connect_seconds", c.connect_ns as f64 / 1e9),
+            ("redirector_route_received_bytes", c.rx_bytes as f64),
+            ("redirector_route_sent_bytes", c.tx_bytes as f64),
+        ],
+        ended: [
+            ("established", c.established),
+            ("refused", c.refused),
+            ("timed_out", c.timed_out),
+            ("unreachable", c.unreachable),
+            ("aborted", c.aborted),
+            ("unsent", c.unsent),
+        ],
+    }
+}

@@ -1,0 +1,316 @@
+//! `/metrics`: OpenMetrics, read when it is asked for. Every metric stands in one table, [`METRICS`], and so does its documentation.
+//!
+//! No label holds what a client chose: routes are told apart by their source, and at most [`ROUTES`] of them; the others are one.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::process;
+
+/// What an answer of [`Metrics::scrape`] is, for its HTTP header.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Routes with a label of their own, those with the lowest virtual addresses; the sum of all others is labelled [`OTHERS`].
+pub(super) const ROUTES: usize = 1000;
+/// The label of the routes beyond [`ROUTES`]. No source has a blank.
+pub(super) const OTHERS: &str = "other routes";
+/// How long the agent may take to tell.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the agent tells when it is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Every route, in the order of virtual addresses.
+    pub routes: Vec<RouteSample>,
+    /// Codes of problems, with how often each occurs.
+    pub problems: BTreeMap<String, u64>,
+    /// Whether a problem degrades.
+    pub degraded: bool,
+    /// The shim's counters, by name.
+    pub dns: BTreeMap<String, u64>,
+    /// Names that DNS answers.
+    pub names: u64,
+    /// Cgroups that the programs are attached to.
+    pub cgroups: u64,
+    /// Addresses of the pool, and those that are leased.
+    pub pool: [u64; 2],
+    /// Seconds since the last sign of life to the kernel.
+    pub heartbeat_age: f64,
+    /// Whether the configuration file's present content serves, and when what serves was read (seconds since 1970).
+    pub config: (bool, f64),
+    /// Changes of routes since the start, by kind.
+    pub changes: BTreeMap<String, u64>,
+    /// Readings that failed.
+    pub errors: u64,
+}
+
+/// A route's numbers.
+#[derive(Clone, Debug, Default)]
+pub struct RouteSample {
+    /// Its source.
+    pub source: String,
+    /// Whether the kernel has it and DNS answers it.
+    pub live: bool,
+    /// Whether its addresses are the resolver's own last answer, or literal.
+    pub fresh: bool,
+    /// Eligible backends, and those set aside.
+    pub backends: [u64; 2],
+    /// Counters by the names that [`METRICS`] uses.
+    pub counters: Vec<(&'static str, f64)>,
+    /// How connects ended, by result.
+    pub ended: [(&'static str, u64); 6],
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name, without `_total`.
+    pub name: &'static str,
+    /// Whether it is a counter; else a gauge.
+    pub counter: bool,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, counter: true, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, counter: false, labels, help }
+}
+
+/// Every metric, in the order in which they are told.
+pub const METRICS: &[Metric] = &[
+    gauge("redirector_build_info", &["version"], "1, with the agent's version"),
+    gauge("redirector_degraded", &[], "1 while something is amiss, as status says it"),
+    gauge("redirector_problems", &["code"], "Problems by code, as status lists them; absent while there is none"),
+    gauge("redirector_routes", &[], "Routes that are configured"),
+    gauge("redirector_dns_names", &[], "Sources that DNS answers"),
+    gauge("redirector_attached_cgroups", &[], "Cgroups that the programs are attached to"),
+    gauge("redirector_pool_addresses", &[], "Virtual addresses that can be leased"),
+    gauge("redirector_pool_addresses_leased", &[], "Virtual addresses that are leased"),
+    gauge("redirector_heartbeat_age_seconds", &[], "Time since the agent's last sign of life to the kernel; above 2 it counts as dead"),
+    gauge("redirector_config_valid", &[], "1 while the configuration file's present content serves"),
+    gauge("redirector_config_loaded_timestamp_seconds", &[], "When the configuration that serves was read, seconds since 1970"),
+    counter("redirector_changes", &["kind"], "Changes of routes by commands, imports, rollbacks and reloads since the agent's start"),
+    gauge("redirector_route_live", &["source"], "1 while the kernel has the route and DNS answers it"),
+    gauge(
+        "redirector_route_destination_fresh",
+        &["source"],
+        "1 while the addresses are the resolver's last answer, or literal; 0: kept, or unknown",
+    ),
+    gauge("redirector_route_backends", &["source", "state"], "Backends, eligible and set_aside"),
+    counter("redirector_route_connects_started", &["source"], "Connects that were redirected"),
+    counter(
+        "redirector_route_connects_ended",
+        &["source", "result"],
+        "How they ended: established, refused, timed_out, unreachable, aborted, unsent; started is their sum and what is in flight",
+    ),
+    counter("redirector_route_connections_closed", &["source"], "Established connections that have ended"),
+    counter("redirector_route_connects_denied", &["source"], "Connects refused here: an unlisted port, or no backend"),
+    counter("redirector_route_connects_passed", &["source"], "Connects left alone since there was no backend (on_no_backend = \"pass\")"),
+    counter("redirector_route_connects_desperate", &["source"], "Connects sent to a backend that is set aside, since all were"),
+    counter("redirector_route_connect_seconds", &["source"], "Time from connect to established, summed over the established ones"),
+    counter("redirector_route_received_bytes", &["source"], "Bytes received on connections that have ended"),
+    counter("redirector_route_sent_bytes", &["source"], "Bytes acknowledged on connections that have ended"),
+    counter("redirector_dns_queries", &[], "Queries received over UDP and TCP"),
+    counter(
+        "redirector_dns_outcomes",
+        &["outcome"],
+        "What became of them: answered and nodata by us, forwarded, servfail, formerr, notimp, refused, dropped; queries is their sum",
+    ),
+    counter(
+        "redirector_dns_incidents",
+        &["incident"],
+        "What else happened to queries: timeouts, overload, replies that did not fit, and such",
+    ),
+    counter("redirector_scrape_errors", &[], "Readings that failed, in the kernel or of the agent, since its start"),
+    gauge("redirector_scrape_duration_seconds", &[], "How long reading took, this time"),
+    counter("process_cpu_seconds", &[], "User and system time of the agent"),
+    gauge("process_resident_memory_bytes", &[], "Resident memory of the agent"),
+    gauge("process_virtual_memory_bytes", &[], "Virtual memory of the agent"),
+    gauge("process_open_fds", &[], "Open file descriptors of the agent"),
+    gauge("process_max_fds", &[], "How many it may open"),
+    gauge("process_threads", &[], "Threads of the agent"),
+    gauge("process_start_time_seconds", &[], "When the agent was started, seconds since 1970"),
+];
+
+/// Outcomes of DNS queries; what else the shim counts are incidents.
+const OUTCOMES: [&str; 8] = ["answered", "nodata", "forwarded", "servfail", "formerr", "notimp", "refused", "dropped"];
+
+/// Where to ask for a snapshot: the agent's owner task answers.
+pub type Asking = mpsc::Sender<oneshot::Sender<Snapshot>>;
+
+/// The metrics of one agent.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    asking: Asking,
+    errors: Arc<AtomicU64>,
+}
+
+impl Metrics {
+    /// Metrics that are asked for over `asking`.
+    pub fn new(asking: Asking) -> Self {
+        Self { asking, errors: Arc::default() }
+    }
+
+    /// Everything, as OpenMetrics. An agent that does not answer leaves its process and the count of errors to be told.
+    pub async fn scrape(&self) -> String {
+        let began = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        let asked = async { self.asking.send(reply).await.ok().map(|()| answer) };
+        let snapshot = tokio::time::timeout(PATIENCE, async { asked.await?.await.ok() }).await.ok().flatten();
+        self.errors.fetch_add(snapshot.as_ref().map_or(1, |snapshot| snapshot.errors), Relaxed);
+        let read = Read { snapshot, errors: self.errors.load(Relaxed), took: began.elapsed().as_secs_f64() };
+        encode(read)
+    }
+}
+
+fn encode(read: Read) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Told(Mutex::new(read.samples()))));
+    let mut page = String::new();
+    text::encode(&mut page, &registry).expect("a string takes everything");
+    page
+}
+
+/// What one scrape has read.
+struct Read {
+    snapshot: Option<Snapshot>,
+    errors: u64,
+    took: f64,
+}
+
+type Labels = Vec<(&'static str, String)>;
+type Samples = BTreeMap<&'static str, Vec<(Labels, f64)>>;
+
+impl Read {
+    fn samples(self) -> Samples {
+        let mut samples = Samples::new();
+        let mut add = |name: &'static str, labels: Labels, value: f64| samples.entry(name).or_default().push((labels, value));
+        add("redirector_scrape_errors", vec![], self.errors as f64);
+        add("redirector_scrape_duration_seconds", vec![], self.took);
+        add("redirector_build_info", vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0);
+        for (name, value) in process::read() {
+            add(name, vec![], value);
+        }
+        let Some(snapshot) = self.snapshot else { return samples };
+        add("redirector_degraded", vec![], snapshot.degraded.into());
+        for (code, number) in snapshot.problems {
+            add("redirector_problems", vec![("code", code)], number as f64);
+        }
+        add("redirector_routes", vec![], snapshot.routes.len() as f64);
+        add("redirector_dns_names", vec![], snapshot.names as f64);
+        add("redirector_attached_cgroups", vec![], snapshot.cgroups as f64);
+        add("redirector_pool_addresses", vec![], snapshot.pool[0] as f64);
+        add("redirector_pool_addresses_leased", vec![], snapshot.pool[1] as f64);
+        add("redirector_heartbeat_age_seconds", vec![], snapshot.heartbeat_age);
+        add("redirector_config_valid", vec![], snapshot.config.0.into());
+        add("redirector_config_loaded_timestamp_seconds", vec![], snapshot.config.1);
+        for (kind, number) in snapshot.changes {
+            add("redirector_changes", vec![("kind", kind)], number as f64);
+        }
+        for route in bounded(snapshot.routes) {
+            of_route(route, &mut add);
+        }
+        for (name, value) in snapshot.dns {
+            match name.as_str() {
+                "queries" => add("redirector_dns_queries", vec![], value as f64),
+                outcome if OUTCOMES.contains(&outcome) => add("redirector_dns_outcomes", vec![("outcome", name)], value as f64),
+                _ => add("redirector_dns_incidents", vec![("incident", name)], value as f64),
+            }
+        }
+        samples
+    }
+}
+
+fn of_route(route: RouteSample, add: &mut impl FnMut(&'static str, Labels, f64)) {
+    let source = || ("source", route.source.clone());
+    add("redirector_route_live", vec![source()], route.live.into());
+    add("redirector_route_destination_fresh", vec![source()], route.fresh.into());
+    for (state, number) in ["eligible", "set_aside"].into_iter().zip(route.backends) {
+        add("redirector_route_backends", vec![source(), ("state", state.to_owned())], number as f64);
+    }
+    for (result, number) in route.ended {
+        add("redirector_route_connects_ended", vec![source(), ("result", result.to_owned())], number as f64);
+    }
+    for &(name, value) in &route.counters {
+        add(name, vec![source()], value);
+    }
+}
+
+/// The first [`ROUTES`], and one that is the sum of all others.
+fn bounded(mut routes: Vec<RouteSample>) -> Vec<RouteSample> {
+    if routes.len() <= ROUTES {
+        return routes;
+    }
+    let mut others = routes.split_off(ROUTES).into_iter();
+    let mut sum = others.next().expect("there are more");
+    for other in others {
+        sum.live &= other.live;
+        sum.fresh &= other.fresh;
+        sum.backends = [0, 1].map(|n| sum.backends[n] + other.backends[n]);
+        for (mine, theirs) in sum.counters.iter_mut().zip(other.counters) {
+            mine.1 += theirs.1;
+        }
+        for (mine, theirs) in sum.ended.iter_mut().zip(other.ended) {
+            mine.1 += theirs.1;
+        }
+    }
+    routes.push(RouteSample { source: OTHERS.to_owned(), ..sum });
+    routes
+}
+
+/// One scrape's samples, on their way into the text.
+struct Told(Mutex<Samples>);
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+impl Collector for Told {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for metric in METRICS {
+            let Some(samples) = samples.get(metric.name) else { continue };
+            let kind = if metric.counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+            for (labels, value) in samples {
+                // Without labels a family of one: OpenMetrics wants no empty braces.
+                if labels.is_empty() {
+                    put(&mut family, metric, *value)?;
+                } else {
+                    put(&mut family.encode_family(labels)?, metric, *value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put(encoder: &mut prometheus_client::encoding::MetricEncoder<'_>, metric: &Metric, value: f64) -> fmt::Result {
+    if metric.counter { encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None) } else { encoder.encode_gauge(&value) }
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -1,0 +1,184 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn route(source: &str, started: f64) -> RouteSample {
+    RouteSample {
+        source: source.to_owned(),
+        live: true,
+        fresh: true,
+        backends: [2, 1],
+        counters: ROUTE_COUNTERS.iter().map(|&name| (name, started)).collect(),
+        ended: [("established", 1), ("refused", 2), ("timed_out", 3), ("unreachable", 4), ("aborted", 5), ("unsent", 6)],
+    }
+}
+
+const ROUTE_COUNTERS: [&str; 8] = [
+    "redirector_route_connects_started",
+    "redirector_route_connections_closed",
+    "redirector_route_connects_denied",
+    "redirector_route_connects_passed",
+    "redirector_route_connects_desperate",
+    "redirector_route_connect_seconds",
+    "redirector_route_received_bytes",
+    "redirector_route_sent_bytes",
+];
+
+fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
+    let map = |names: &[&str]| names.iter().map(|&name| (name.to_owned(), 7)).collect();
+    Snapshot {
+        routes,
+        problems: map(&["config_error"]),
+        dns: map(&["queries", "answered", "timeouts"]),
+        changes: map(&["added"]),
+        pool: [65534, 2],
+        ..Snapshot::default()
+    }
+}
+
+fn page(snapshot: Snapshot) -> String {
+    encode(Read { snapshot: Some(snapshot), errors: 0, took: 0.001 })
+}
+
+/// The family that a line of the text belongs to.
+fn family(line: &str) -> &str {
+    let name = line.split(['{', ' ']).next().unwrap_or_default();
+    name.strip_suffix("_total").unwrap_or(name)
+}
+
+#[test]
+fn every_metric_of_the_table_is_told_with_its_labels_and_no_other() {
+    let page = page(snapshot(vec![route("a.internal", 9.0), route("*.b.internal", 0.5)]));
+    let samples: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+    for metric in METRICS {
+        let of: Vec<_> = samples.iter().filter(|line| family(line) == metric.name).collect();
+        assert!(!of.is_empty(), "{} is not told", metric.name);
+        for line in of {
+            let keys: Vec<&str> = line
+                .split_once('{')
+                .map_or(vec![], |(_, rest)| rest.split("\",").map(|label| label.split('=').next().unwrap_or_default()).collect());
+            assert_eq!(keys, metric.labels, "{line}");
+            assert_eq!(line.split(['{', ' ']).next().is_some_and(|name| name.ends_with("_total")), metric.counter, "{line}");
+        }
+    }
+    let told: BTreeSet<_> = samples.iter().map(|line| family(line)).collect();
+    assert_eq!(told, METRICS.iter().map(|metric| metric.name).collect());
+}
+
+/// The rules of OpenMetrics that a scraper refuses a page for.
+#[test]
+fn the_page_is_openmetrics() {
+    let page = page(snapshot((0..50).map(|n| route(&format!("host{n}.internal"), 1.0)).collect()));
+    assert!(page.ends_with("# EOF\n"));
+    let mut finished = BTreeSet::new();
+    let mut current = "";
+    let mut seen = BTreeSet::new();
+    for line in page.lines().take_while(|line| *line != "# EOF") {
+        let name = match line.strip_prefix("# ") {
+            Some(about) => about.split(' ').nth(1).expect("a name"),
+            None => {
+                let (series, value) = line.rsplit_once(' ').expect("a value");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                assert!(seen.insert(series), "twice: {series}");
+                family(line)
+            }
+        };
+        if name != current {
+            assert!(finished.insert(name), "the family {name} is interrupted");
+            assert!(line.starts_with("# HELP") || line.starts_with("# TYPE"), "{line}");
+            current = name;
+        }
+    }
+}
+
+#[test]
+fn what_a_route_counts_can_be_read_from_the_page() {
+    let page = page(snapshot(vec![route("a.internal", 9.0)]));
+    for line in [
+        "redirector_route_connects_started_total{source=\"a.internal\"} 9.0",
+        "redirector_route_connects_ended_total{source=\"a.internal\",result=\"timed_out\"} 3.0",
+        "redirector_route_backends{source=\"a.internal\",state=\"set_aside\"} 1.0",
+        "redirector_dns_incidents_total{incident=\"timeouts\"} 7.0",
+        "redirector_problems{code=\"config_error\"} 7.0",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+    }
+}
+
+#[test]
+fn routes_beyond_a_thousand_are_told_as_one() {
+    let page = page(snapshot((0..ROUTES + 20).map(|n| route(&format!("host{n}.internal"), 1.0)).collect()));
+    let started: Vec<_> = page.lines().filter(|line| line.starts_with("redirector_route_connects_started_total{")).collect();
+    assert_eq!(started.len(), ROUTES + 1);
+    assert!(started.contains(&"redirector_route_connects_started_total{source=\"other routes\"} 20.0"), "{started:?}");
+    assert!(page.contains(&format!("redirector_routes {}.0", ROUTES + 20)));
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_answer_is_counted_and_its_process_is_told() {
+    let (asking, mut asked) = mpsc::channel::<oneshot::Sender<Snapshot>>(1);
+    let metrics = Metrics::new(asking);
+    tokio::spawn(async move {
+        // Takes the question and drops it.
+        while asked.recv().await.is_some() {}
+    });
+    let page = metrics.scrape().await;
+    assert!(page.contains("redirector_scrape_errors_total 1.0") && page.contains("process_resident_memory_bytes "), "{page}");
+    assert!(!page.contains("redirector_degraded"));
+}
+
+fn table() -> String {
+    let row = |metric: &Metric| {
+        let total = if metric.counter { "_total" } else { "" };
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let kind = if metric.counter { "counter" } else { "gauge" };
+        format!("| `{}{total}` | {kind} | {} | {} |\n", metric.name, labels.join(", "), metric.help)
+    };
+    format!("| metric | type | labels | says |\n|---|---|---|---|\n{}", METRICS.iter().map(row).collect::<String>())
+}
+
+#[test]
+fn the_reference_is_generated_from_the_table() {
+    crate::reference::assert_generated("metrics.md", &table());
+}
+
+/// Names of ours in a text, as far as they can be metrics.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("redirector_") || word.starts_with("process_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn dashboard_and_alerts_load_and_name_only_metrics_that_exist() {
+    let known: BTreeSet<String> =
+        METRICS.iter().map(|metric| format!("{}{}", metric.name, if metric.counter { "_total" } else { "" })).collect();
+    let dashboard: serde_json::Value = serde_json::from_str(include_str!("../../../deploy/grafana-dashboard.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let queries: Vec<&str> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .filter_map(|target| target["expr"].as_str())
+        .collect();
+    assert!(queries.len() >= 10);
+    let alerts: serde_json::Value = serde_yaml_ng::from_str(include_str!("../../../deploy/alerts.yaml")).expect("YAML");
+    let rules: Vec<_> =
+        alerts["groups"].as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array().expect("rules")).collect();
+    let expressions: Vec<&str> = rules.iter().map(|rule| rule["expr"].as_str().expect("an expression")).collect();
+    for rule in &rules {
+        assert!(
+            rule["alert"].is_string() && rule["annotations"]["summary"].is_string() && rule["labels"]["severity"].is_string(),
+            "{rule}"
+        );
+    }
+    for query in queries.iter().chain(&expressions) {
+        let metrics = named(query);
+        assert!(!metrics.is_empty() || query.contains("up{"), "{query}");
+        assert!(metrics.is_subset(&known), "{query} names a metric that does not exist");
+        let depth = query.chars().try_fold(0_i32, |depth, c| match c {
+            '(' | '{' | '[' => Some(depth + 1),
+            ')' | '}' | ']' => Some(depth - 1).filter(|depth| *depth >= 0),
+            _ => Some(depth),
+        });
+        assert_eq!(depth, Some(0), "{query}");
+    }
+}
