@@ -111,11 +111,7 @@ fn killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes() {
         let (began, begun) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
             let lines = BufReader::new(output).lines().map_while(Result::ok).filter(|line| line.starts_with("do"));
-            lines
-                .inspect(|_| {
-                    let _ = began.send(());
-                })
-                .collect::<Vec<_>>()
+            lines.inspect(|_| began.send(()).unwrap_or_default()).collect::<Vec<_>>()
         });
         // From its first change on: what comes before is the start.
         begun.recv_timeout(Duration::from_secs(30)).unwrap();

@@ -22,11 +22,8 @@ pub(super) fn level() -> u8 {
 pub struct ProgramLog(EbpfLogger<&'static dyn log::Log>);
 
 impl ProgramLog {
-    /// Opens the log of a loaded object; nothing when it is off or can't be read.
+    /// Opens the log of a loaded object; nothing when it can't be read.
     pub(super) fn open(ebpf: &mut Ebpf) -> Option<Self> {
-        if level() == 0 {
-            return None;
-        }
         EbpfLogger::init(ebpf).inspect_err(|error| tracing::warn!(%error, "the programs' log can't be read")).ok().map(Self)
     }
 
