@@ -36,10 +36,7 @@ pub const BACKENDS6: &str = "RD_BACKENDS6";
 /// [`crate::agent::Control`], one element.
 pub const CONTROL: &str = "RD_CONTROL";
 
-/// aya-log's ring buffer for the programs' debug log. Each process has its own; it is not pinned.
-pub const LOG: &str = "AYA_LOGS";
-
-/// Every table that is pinned: all maps but [`LOG`].
+/// Every table. All are pinned.
 pub const MAPS: &[&str] = &[ROUTES, SLOTS, HEALTH, ORIGINS, ROUTE_STATS, BACKEND_STATS, AGENT, BACKENDS6, CONTROL];
 
 /// Load-time constant: the pool's first address, in network order.

@@ -1,7 +1,6 @@
 //! `sock_ops`: each redirected connection from its SYN to its end.
 
 use aya_ebpf::{bindings::bpf_sock_ops, programs::SockOpsContext};
-use aya_log_ebpf::debug;
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     origin::Origin,
@@ -80,7 +79,6 @@ fn established(ctx: &SockOpsContext) {
         return;
     }
     origin.phase = Origin::PHASE_ESTABLISHED;
-    log_established(ctx, origin.route, origin.backend_id);
     maps::absolve(origin.id());
     origin.latency_ns = maps::now_ns().wrapping_sub(origin.started_ns);
     if origin.idle_seconds != 0 {
@@ -151,11 +149,4 @@ fn peer(ops: *mut bpf_sock_ops) -> (Ip6Be, PortBe) {
     // Network order, in the upper half of the word on a little-endian machine.
     let port = PortBe((read!((*ops).remote_port) >> 16) as u16);
     (if family == AF_INET { Ip6Be::mapped(ip4) } else { ip6 }, port)
-}
-
-/// A message needs stack of its own: in the caller's frame the compiler reuses slots, and without CAP_PERFMON the verifier (6.18) says "attempt to
-/// corrupt spilled pointer on stack". The level is known at load; at `info` nothing of the body is left.
-#[inline(never)]
-fn log_established(ctx: &SockOpsContext, vip: u32, backend: u32) {
-    debug!(ctx, "vip {} is connected to backend number {}", vip, backend);
 }

@@ -203,15 +203,6 @@ impl Bound {
                 }
             });
         }
-        if let Some(log) = owner.live.datapath.program_log() {
-            let stop = shutdown.clone();
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    Err(error) = log.follow() => warn!(%error, "the programs' log has ended"),
-                }
-            });
-        }
         tasks.spawn(sockets.control.serve(Handle::new(commands, PATIENCE), shutdown.clone()));
         if let Some(admin) = sockets.admin {
             tasks.spawn(admin.serve(owner.health.clone(), metrics, shutdown.clone()));

@@ -10,7 +10,6 @@
 //! | `tables` | writing plans: block first, then the route flips to it |
 //! | `cgroups` | which cgroups to attach to |
 //! | `links` | attaching, swapping programs under live links, detaching |
-//! | `program_log` | the programs' debug log |
 //! | `sys` | the bpf(2) commands that aya does not have |
 //! | `preflight` | what this kernel and these privileges allow, one by one |
 //! | `others` | whose programs are on our hooks besides ours |
@@ -26,7 +25,6 @@ mod others;
 mod pins;
 mod placed;
 mod preflight;
-mod program_log;
 mod shape;
 mod status;
 mod sys;
@@ -40,7 +38,6 @@ pub use inspect::{PinnedStatus, Removed, inspect, unload};
 pub use links::Attachment;
 pub use others::{OtherProgram, others};
 pub use preflight::{Check, Outcome, preflight};
-pub use program_log::ProgramLog;
 pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, SetAside, Status, Suspect};
 
 use crate::{
@@ -140,11 +137,6 @@ impl Datapath {
     /// When the kernel refuses to write the table.
     pub fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
         self.tables.reinstate(index, address)
-    }
-
-    /// The programs' debug log, when this process's log level asks for it.
-    pub fn program_log(&mut self) -> Option<ProgramLog> {
-        self.object.log()
     }
 
     /// How long a connect may wait for a backend that does not answer, where its route has another one to offer.

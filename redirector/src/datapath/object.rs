@@ -17,7 +17,7 @@ use redirector_common::{
     names,
 };
 
-use super::{DatapathError, pins::Pins, preflight, program_log, program_log::ProgramLog, status::ProgramStatus};
+use super::{DatapathError, pins::Pins, preflight, status::ProgramStatus};
 use crate::vip::Pool;
 
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
@@ -26,28 +26,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/re
 /// The loaded object.
 pub(super) struct Object {
     ebpf: Ebpf,
-    /// The level of the programs' debug log; 0: none.
-    log_level: u8,
 }
 
 impl Object {
     /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are pinned.
     pub(super) fn load(pool: &Pool, pins: Option<&Pins>) -> Result<Self, DatapathError> {
         raise_memlock();
-        let log_level = program_log::level();
-        match Self::load_at(pool, pins, log_level) {
-            // Kernels up to 6.12 refuse the messages' code; the programs themselves they take.
-            Err(error) if log_level != 0 => {
-                tracing::warn!(%error, "this kernel can't load the programs with their debug log: going on without it");
-                Self::load_at(pool, pins, 0)
-            }
-            loaded => loaded,
-        }
-    }
-
-    fn load_at(pool: &Pool, pins: Option<&Pins>, log_level: u8) -> Result<Self, DatapathError> {
-        let ebpf = load_maps(pool, pins, log_level).map_err(|error| from_ebpf("create the tables", error))?;
-        let mut object = Self { ebpf, log_level };
+        let ebpf = load_maps(pool, pins).map_err(|error| from_ebpf("create the tables", error))?;
+        let mut object = Self { ebpf };
         for name in names::PROGRAMS {
             load_program(object.program(name)?).map_err(|error| from_program(&format!("load the program {name}"), error))?;
         }
@@ -66,11 +52,6 @@ impl Object {
         Array::try_from(map).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
     }
 
-    /// The programs' debug log, when it is on.
-    pub(super) fn log(&mut self) -> Option<ProgramLog> {
-        if self.log_level == 0 { None } else { ProgramLog::open(&mut self.ebpf) }
-    }
-
     /// What was loaded, with the verifier's figures.
     pub(super) fn programs(&self) -> Vec<ProgramStatus> {
         let infos = names::PROGRAMS.iter().filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
@@ -85,7 +66,7 @@ impl Object {
     }
 }
 
-fn load_maps(pool: &Pool, pins: Option<&Pins>, log_level: u8) -> Result<Ebpf, EbpfError> {
+fn load_maps(pool: &Pool, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
     let Pool4 { base, mask } = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
     let has_set_retval = u32::from(preflight::has_set_retval());
     let pool6 = pool.ipv6.map(|net| Pool6::new(ip6(net.network()), Pool4 { base, mask }).base.0);
@@ -98,7 +79,6 @@ fn load_maps(pool: &Pool, pins: Option<&Pins>, log_level: u8) -> Result<Ebpf, Eb
     loader.override_global(names::POOL4_BASE, &base.0, true);
     loader.override_global(names::POOL4_MASK, &mask, true);
     loader.override_global(names::HAS_SET_RETVAL, &has_set_retval, true);
-    loader.override_global(aya_log::LEVEL, &log_level, true);
     for (name, entries) in sizes(pool) {
         loader.map_max_entries(name, entries);
     }

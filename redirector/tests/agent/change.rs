@@ -111,23 +111,3 @@ fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
     assert!(serves(&job, "git.internal.company.net"));
 }
-
-#[test]
-fn the_programs_log_their_decisions_at_the_debug_level_and_only_there() {
-    let decisions = |level: &str| {
-        let rig = xtask::testbed::Rig::new().unwrap();
-        let executor = rig.executor(xtask::testbed::ExecutorOptions::pod("job")).unwrap();
-        let _server = rig.customer.load_balancer(1).unwrap();
-        let mut options = xtask::testbed::agent::AgentOptions::with_config(
-            crate::rig::binary(),
-            &CONFIG.replace("artifactory.public.company.net", "203.0.113.7"),
-        );
-        options.arguments = vec!["--log-level".into(), level.into()];
-        let agent = xtask::testbed::agent::Agent::start(&rig.node, options).unwrap();
-        let greeted = executor.run(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"), LIMIT).unwrap();
-        assert_eq!(greeted.stdout, "lb1\n", "{}", greeted.text());
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        agent.log().lines().filter(|line| line.contains("is connected to backend number 1")).count()
-    };
-    assert_eq!((decisions("debug"), decisions("info")), (1, 0));
-}
