@@ -95,7 +95,8 @@ fn causes_in_tls_and_http() {
     let check = |ca: Option<&str>, code: &str, words: &[&str]| {
         let ca = ca.map(|ca| vec!["--ca", ca]).unwrap_or_default();
         // HAProxy tries a server that refuses four times, a second apart, before it closes the client's connection.
-        let arguments = [vec!["verify", INTERNAL_NAME, "--timeout", "6"], ca].concat();
+        let timeout = if code == "closed_early" { "6" } else { "3" };
+        let arguments = [vec!["verify", INTERNAL_NAME, "--timeout", timeout], ca].concat();
         assert_cause(&job, &arguments, code, words);
     };
     // Nothing behind the load balancers: they take the connection and close it.
