@@ -3,6 +3,7 @@
 //! On Debian by apt, in one call; elsewhere only Rust's own tools by rustup, and the rest is named. Every other task calls [`ensure`].
 
 mod apt;
+pub(crate) mod aside;
 pub(crate) mod needs;
 mod python;
 pub(crate) mod toolchain;

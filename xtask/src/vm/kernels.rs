@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{exec, lock, progress::Step};
+use crate::{exec, lock, progress::Step, setup::aside::Apt};
 use xtask::workspace;
 
 /// A machine's architecture.
@@ -92,7 +92,8 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
-    let apt = Apt::new(entry)?;
+    let state = workspace::tools_dir().join("kernels").join(format!("apt-{}-{}", entry.suite, entry.arch.debian()));
+    let apt = Apt::new(&state, &[entry.suite.to_owned()], entry.arch.debian())?;
     exec::run(apt.command("apt-get").arg("update"), |line| step.note(line))
         .with_context(|| format!("failed to read the lists of {}", entry.suite))?;
     let names = ["linux-image-", "linux-binary-"].map(|prefix| exec::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
@@ -128,50 +129,6 @@ fn newest<'a>(names: &'a str, release: &str, architecture: &str) -> Option<&'a s
         let numbers = name.split(|character: char| !character.is_ascii_digit()).filter_map(|part| part.parse().ok());
         (numbers.collect::<Vec<u32>>(), name.starts_with("linux-binary-"))
     })
-}
-
-/// apt with a state of its own.
-struct Apt {
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn new(entry: &Entry) -> anyhow::Result<Self> {
-        let architecture = entry.arch.debian();
-        let state = workspace::tools_dir().join("kernels").join(format!("apt-{}-{architecture}", entry.suite));
-        for folder in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(state.join(folder)).with_context(|| format!("failed to create {}", state.join(folder).display()))?;
-        }
-        fs::write(state.join("status"), "").context("failed to write an empty package status")?;
-        let archive = if entry.suite.ends_with("-security") { "debian-security" } else { "debian" };
-        let source =
-            format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {}/{archive} {} main\n", mirror()?, entry.suite);
-        fs::write(state.join("sources.list"), source).context("failed to write a list of sources")?;
-        let at = |key: &str, name: &str| format!("{key}={}", state.join(name).display());
-        let mut options = vec![at("Dir::Etc::sourcelist", "sources.list"), "Dir::Etc::sourceparts=-".to_owned()];
-        options.extend([at("Dir::State::lists", "lists"), at("Dir::Cache", "cache"), at("Dir::State::status", "status")]);
-        // Its files are ours, wherever the cache is.
-        options.push("APT::Sandbox::User=root".to_owned());
-        options.extend([format!("APT::Architecture={architecture}"), format!("APT::Architectures={architecture}")]);
-        Ok(Self { options })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.arg("-q").env("LC_ALL", "C");
-        self.options.iter().for_each(|option| {
-            command.args(["-o", option]);
-        });
-        command
-    }
-}
-
-/// Where the machine's own sources get Debian from.
-fn mirror() -> anyhow::Result<String> {
-    let sites = exec::run(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]), |_| {})
-        .context("failed to ask apt where its packages come from; kernels are fetched on Debian only")?;
-    let site = sites.lines().find(|site| site.contains("/debian")).context("none of this machine's package sources is Debian's")?;
-    Ok(site.rsplit_once("/debian").map_or(site, |(mirror, _)| mirror).to_owned())
 }
 
 #[cfg(test)]
