@@ -8,8 +8,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::needs::Package;
+use super::{
+    aside::{Apt, Installed},
+    needs::{Package, names},
+};
 use crate::{exec, progress::Step};
+use xtask::workspace;
 
 /// How long to wait for another user of apt or dpkg.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -28,15 +32,18 @@ apt-get "$@" || exit
 if [ -d /run/systemd/system ] && [ -n "$services" ]; then systemctl disable --quiet $services; fi
 "#;
 
+/// What is known of the lists of the machine's sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lists {
+    /// Fetched some day, or never.
+    AsFound,
+    /// Fetched by this run.
+    Fresh,
+}
+
 /// Whether this is a machine of apt's.
 pub(crate) fn present() -> bool {
     exec::on_path("apt-get") && Path::new("/var/lib/dpkg").is_dir()
-}
-
-/// Whether the lists of the machine's sources were ever fetched; container images come without.
-pub(crate) fn has_lists() -> bool {
-    let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
-    lists.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
 }
 
 /// The packages that apt would find nothing for, as its lists stand.
@@ -71,41 +78,93 @@ pub(crate) fn update() -> anyhow::Result<()> {
     }
 }
 
-/// Installs packages in one call. The lists are fetched first when they do not know a package, and anew when they turn out to be stale.
-pub(crate) fn install(packages: &[Package]) -> anyhow::Result<()> {
-    let names: Vec<_> = packages.iter().map(|package| package.name).collect();
-    let mut updated = false;
-    if !unknown(&names)?.is_empty() {
-        update()?;
-        updated = true;
-        let unknown = unknown(&names)?;
-        if !unknown.is_empty() {
-            bail!("apt knows no package {}: are the distribution's updates and security suites among its sources?", unknown.join(", "));
-        }
-    }
-    match install_once(packages, &names) {
-        Err(error) if !updated && is_stale(&error) => {
+/// Installs packages in one call. Lists that turn out to be stale are fetched anew, unless they are fresh. What can't be installed next to what the
+/// machine has is installed from its release's backports.
+pub(crate) fn install(packages: &[Package], lists: Lists) -> anyhow::Result<()> {
+    let result = match install_once(packages, None) {
+        Err(error) if lists == Lists::AsFound && is_stale(&error) => {
             update()?;
-            install_once(packages, &names)
+            install_once(packages, None)
         }
+        result => result,
+    };
+    match result {
+        Err(error) if is_conflict(&error) => install_apart(packages, &error),
         result => result,
     }
 }
 
-fn install_once(packages: &[Package], names: &[&str]) -> anyhow::Result<()> {
+/// Installs what can be installed, and the rest from backports: one package that gets on badly with the machine's must not keep the others away.
+fn install_apart(packages: &[Package], refusal: &anyhow::Error) -> anyhow::Result<()> {
+    let (stuck, free): (Vec<_>, Vec<_>) = packages.iter().copied().partition(|package| !fits(package.name));
+    if stuck.is_empty() {
+        bail!("{refusal:#}\neach of these packages could be installed alone: what they need excludes each other");
+    }
+    let installed = if free.is_empty() { Ok(()) } else { install_once(&free, None) };
+    backported(&stuck)?;
+    installed
+}
+
+/// Whether apt would install the package next to what the machine has.
+fn fits(name: &str) -> bool {
+    let words = ["--simulate", "install", "-y", "--no-install-recommends", "--no-remove", name];
+    exec::capture(Command::new("apt-get").args(words).env("LC_ALL", "C"), |_| {}).is_ok_and(|finished| finished.status.success())
+}
+
+/// Installs packages whose version in the machine's sources would take others off it: they are there from a newer suite than its sources name (an
+/// image that was built with backports, say). That suite has what fits them.
+fn backported(packages: &[Package]) -> anyhow::Result<()> {
+    let names = names(packages);
+    let release = release().with_context(|| format!("{} can't be installed next to what this machine has", names.join(", ")))?;
+    let backports = format!("{release}-backports");
+    eprintln!(
+        "setup: {release}'s own {} would take other packages off this machine: trying {backports}, this once (its sources stay as they are)",
+        names.join(", ")
+    );
+    let suites = [release.clone(), format!("{release}-updates"), format!("{release}-security"), backports.clone()];
+    let state = workspace::tools_dir().join(format!("apt-{backports}"));
+    let apt = Apt::new(&state, &suites, &architecture()?, Installed::AsOnTheMachine)?;
+    let step = Step::start(format!("apt-get update, with {backports}"));
+    exec::run(apt.command("apt-get").arg("update"), |line| step.note(line))
+        .with_context(|| format!("failed to read the lists of {backports}"))?;
+    step.done();
+    install_once(packages, Some((&apt, &backports)))
+}
+
+/// The code name of this machine's release, as its suites are named.
+fn release() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/etc/os-release").context("failed to read /etc/os-release")?;
+    let value = |key: &str| text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_matches('"').to_owned()));
+    match (value("ID=").as_deref(), value("VERSION_CODENAME=")) {
+        (Some("debian"), Some(codename)) => Ok(codename),
+        (id, _) => bail!("only Debian's releases have backports that are known here, and /etc/os-release says {}", id.unwrap_or("nothing")),
+    }
+}
+
+fn architecture() -> anyhow::Result<String> {
+    Ok(exec::run(Command::new("dpkg").arg("--print-architecture"), |_| {})?.trim().to_owned())
+}
+
+fn install_once(packages: &[Package], from: Option<(&Apt, &str)>) -> anyhow::Result<()> {
+    let names = names(packages);
     let services: Vec<_> = packages.iter().filter_map(|package| package.service()).collect();
     let lock_timeout = format!("DPkg::Lock::Timeout={}", PATIENCE.as_secs());
     let services = services.join(" ");
     let mut words = vec!["sh", "-c", QUIETLY, "apt-get", &services, "install", "-y", "--no-install-recommends", "--no-remove"];
     words.extend(["-o", &lock_timeout, "-o", "Dpkg::Use-Pty=0"]);
-    words.extend(names);
-    let mut command = privileged(&words).with_context(|| format!("failed to install packages: `{}` would", by_hand(names)))?;
+    if let Some((apt, suite)) = from {
+        words.extend(apt.options());
+        words.extend(["--target-release", suite]);
+    }
+    words.extend(&names);
+    let mut command = privileged(&words).with_context(|| format!("failed to install packages: `{}` would", by_hand(&names)))?;
 
-    let step = Step::start(format!("installing {} by apt-get", count(names.len())));
+    let source = from.map(|(_, suite)| format!(" from {suite}")).unwrap_or_default();
+    let step = Step::start(format!("installing {} by apt-get{source}", count(names.len())));
     let finished = exec::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
-        bail!("`{}` failed ({}):\n{}", by_hand(names), finished.status, finished.output.trim_end());
+        bail!("`{}`{source} failed ({}):\n{}", by_hand(&names), finished.status, finished.output.trim_end());
     }
     step.done();
     Ok(())
@@ -124,6 +183,12 @@ pub(crate) fn count(packages: usize) -> String {
 fn is_stale(error: &anyhow::Error) -> bool {
     let text = error.to_string();
     text.contains("404 ") || text.contains("Unable to fetch some archives") || text.contains("Unable to locate package")
+}
+
+/// Whether apt refused since the packages exclude what the machine has, or what it has excludes them.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    let text = error.to_string();
+    text.contains("Packages need to be removed but remove is disabled") || text.contains("have unmet dependencies")
 }
 
 /// A command as root: directly, or by sudo, which may ask for a password on a terminal.
@@ -147,6 +212,16 @@ fn privileged(words: &[&str]) -> anyhow::Result<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_for_what_the_machine_has_is_told_from_a_failed_download() {
+        let removal = anyhow::anyhow!(
+            "The following packages will be REMOVED:\n  qemu-utils\nE: Packages need to be removed but remove is disabled."
+        );
+        let download = anyhow::anyhow!("E: Failed to fetch http://mirror.test/x.deb  404  Not Found");
+        assert!(is_conflict(&removal) && !is_stale(&removal));
+        assert!(is_stale(&download) && !is_conflict(&download));
+    }
 
     #[test]
     fn a_package_without_a_candidate_is_unknown() {

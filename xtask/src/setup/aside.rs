@@ -6,6 +6,15 @@ use anyhow::Context as _;
 
 use crate::exec;
 
+/// Which packages such an apt takes for installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Installed {
+    /// None: for what is only fetched.
+    Nothing,
+    /// What the machine has: for what is installed on it.
+    AsOnTheMachine,
+}
+
 /// apt with sources, lists and a cache of its own.
 #[derive(Debug)]
 pub(crate) struct Apt {
@@ -14,7 +23,7 @@ pub(crate) struct Apt {
 
 impl Apt {
     /// An apt that keeps its state in `state` and knows these suites of Debian for one architecture (as Debian names it).
-    pub(crate) fn new(state: &Path, suites: &[String], architecture: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(state: &Path, suites: &[String], architecture: &str, installed: Installed) -> anyhow::Result<Self> {
         for folder in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(state.join(folder)).with_context(|| format!("failed to create {}", state.join(folder).display()))?;
         }
@@ -24,8 +33,10 @@ impl Apt {
         let at = |key: &str, name: &str| format!("{key}={}", state.join(name).display());
         let mut options = vec![at("Dir::Etc::sourcelist", "sources.list"), "Dir::Etc::sourceparts=-".to_owned()];
         options.extend([at("Dir::State::lists", "lists"), at("Dir::Cache", "cache")]);
-        fs::write(state.join("status"), "").context("failed to write an empty package status")?;
-        options.push(at("Dir::State::status", "status"));
+        if installed == Installed::Nothing {
+            fs::write(state.join("status"), "").context("failed to write an empty package status")?;
+            options.push(at("Dir::State::status", "status"));
+        }
         // Its files are ours, wherever the cache is.
         options.push("APT::Sandbox::User=root".to_owned());
         options.extend([format!("APT::Architecture={architecture}"), format!("APT::Architectures={architecture}")]);
@@ -35,8 +46,13 @@ impl Apt {
     /// A command of apt's with this state.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.arg("-q").args(self.options.iter().flat_map(|option| ["-o", option])).env("LC_ALL", "C");
+        command.arg("-q").args(self.options()).env("LC_ALL", "C");
         command
+    }
+
+    /// The words that give any command of apt's this state.
+    pub(crate) fn options(&self) -> impl Iterator<Item = &str> {
+        self.options.iter().flat_map(|option| ["-o", option])
     }
 }
 

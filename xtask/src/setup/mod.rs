@@ -12,7 +12,10 @@ use std::{env, path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
 
-use self::needs::{Group, Package};
+use self::{
+    apt::Lists,
+    needs::{Group, Package, names},
+};
 use crate::{exec, lock, progress::Step};
 use xtask::{testbed, workspace};
 
@@ -31,7 +34,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let groups = if args.groups.is_empty() { &needs::ALL[..] } else { &args.groups };
     if args.check {
-        let plan = Plan::make(groups)?;
+        let plan = Plan::make(groups, Lists::AsFound)?;
         plan.lines().iter().for_each(|line| println!("{line}"));
         return Ok(plan.is_empty());
     }
@@ -45,26 +48,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 
 /// Installs what is missing for these groups, saying first what; whether there was anything to install.
 pub(crate) fn ensure(groups: &[Group]) -> anyhow::Result<bool> {
-    if Plan::make(groups)?.is_empty() {
+    if Plan::make(groups, Lists::AsFound)?.is_empty() {
         return Ok(false);
     }
     let _lock = lock::acquire(&workspace::tools_dir().join("setup.lock"))?;
     // Whoever held the lock may have installed it.
-    let mut plan = Plan::make(groups)?;
+    let mut plan = Plan::make(groups, Lists::AsFound)?;
     if plan.is_empty() {
         return Ok(false);
     }
     announce(&plan);
-    if !plan.packages.is_empty() && apt::present() && !apt::has_lists() {
+    let mut lists = Lists::AsFound;
+    if plan.wants_lists()? {
         apt::update()?;
-        let known = Plan::make(groups)?;
-        if known.nightly != plan.nightly {
+        lists = Lists::Fresh;
+        let known = Plan::make(groups, lists)?;
+        if known.lines() != plan.lines() {
             announce(&known);
         }
         plan = known;
     }
-    plan.carry_out()?;
-    let left = Plan::make(groups)?;
+    plan.carry_out(lists)?;
+    let left = Plan::make(groups, lists)?;
     if !left.is_empty() {
         bail!("still missing after setup:\n  {}", left.lines().join("\n  "));
     }
@@ -88,11 +93,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(groups: &[Group]) -> anyhow::Result<Self> {
+    fn make(groups: &[Group], lists: Lists) -> anyhow::Result<Self> {
         let missing = |package: &Package| groups.contains(&package.group) && !package.probe.present();
         let mut plan = Self { packages: needs::packages().filter(missing).collect(), ..Self::default() };
         if groups.contains(&Group::Toolchain) {
-            plan.need_toolchain()?;
+            plan.need_toolchain(lists)?;
         }
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
@@ -108,20 +113,26 @@ impl Plan {
         Ok(plan)
     }
 
-    fn need_toolchain(&mut self) -> anyhow::Result<()> {
+    fn need_toolchain(&mut self, lists: Lists) -> anyhow::Result<()> {
         let Err(problem) = toolchain::find() else { return Ok(()) };
         if env::var_os(toolchain::LINKER_OVERRIDE).is_some_and(|path| !path.is_empty()) && toolchain::find_pair().is_ok() {
             return Err(problem);
         }
-        self.toolchain = Some(format!("{problem:#}"));
         if toolchain::find_pair().is_err() {
-            if apt::present() && distribution_has_compiler()? {
-                self.packages.extend(needs::DISTRIBUTION_COMPILER);
-            } else {
-                self.nightly = true;
+            let apt = apt::present().then(|| apt::unknown(&names(needs::DISTRIBUTION_COMPILER))).transpose()?;
+            match Source::of_compiler(apt.map(|unknown| unknown.is_empty()), lists, toolchain::has_shared_llvm()) {
+                Source::Distribution => self.packages.extend(needs::DISTRIBUTION_COMPILER),
+                Source::Nightly => self.nightly = true,
+                Source::None => return Err(problem.context(toolchain::no_source())),
             }
         }
+        self.toolchain = Some(format!("{problem:#}"));
         Ok(())
+    }
+
+    /// Whether apt's lists have to be fetched before this plan can be trusted: they do not know all that it names.
+    fn wants_lists(&self) -> anyhow::Result<bool> {
+        Ok(!self.packages.is_empty() && apt::present() && !apt::unknown(&names(&self.packages))?.is_empty())
     }
 
     fn is_empty(&self) -> bool {
@@ -153,13 +164,17 @@ impl Plan {
         lines
     }
 
-    fn carry_out(&self) -> anyhow::Result<()> {
+    fn carry_out(&self, lists: Lists) -> anyhow::Result<()> {
         if !self.packages.is_empty() {
             if !apt::present() {
                 let programs: Vec<_> = self.packages.iter().map(|package| package.name).collect();
                 bail!("this machine has no apt: install with its own package manager what Debian has as {}", programs.join(", "));
             }
-            apt::install(&self.packages)?;
+            let unknown = apt::unknown(&names(&self.packages))?;
+            if !unknown.is_empty() {
+                bail!("apt knows no package {}: are the distribution's updates and security suites among its sources?", unknown.join(", "));
+            }
+            apt::install(&self.packages, lists)?;
         }
         if !self.components.is_empty() {
             rustup(&["component", "add"], &self.components)?;
@@ -178,10 +193,27 @@ impl Plan {
     }
 }
 
-/// Whether apt's sources have the compiler that ships a core library for BPF; taken for granted until their lists were fetched.
-fn distribution_has_compiler() -> anyhow::Result<bool> {
-    let names: Vec<_> = needs::DISTRIBUTION_COMPILER.iter().map(|package| package.name).collect();
-    Ok(!apt::has_lists() || apt::unknown(&names)?.is_empty())
+/// Who has a compiler for BPF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Debian's packages, which bring the shared LLVM that bpf-linker takes.
+    Distribution,
+    /// rustup's nightly, whose own LLVM is no library that bpf-linker could take.
+    Nightly,
+    None,
+}
+
+impl Source {
+    /// `apt_knows`: whether apt's lists have the distribution's compiler, on a machine of apt's. Lists that were not just fetched may be older than
+    /// the compiler, so that it is taken for granted until they are. A nightly is of use only where the machine has an LLVM to link with.
+    fn of_compiler(apt_knows: Option<bool>, lists: Lists, shared_llvm: bool) -> Self {
+        match apt_knows {
+            Some(true) => Self::Distribution,
+            Some(false) if lists == Lists::AsFound => Self::Distribution,
+            Some(false) | None if shared_llvm => Self::Nightly,
+            Some(false) | None => Self::None,
+        }
+    }
 }
 
 /// rustfmt and clippy, where the running toolchain lacks them.
@@ -200,4 +232,24 @@ fn rustup(words: &[&str], last: &[&str]) -> anyhow::Result<()> {
         .with_context(|| format!("failed to install by rustup: `{}` would", exec::shown(&command)))?;
     step.done();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_that_old_lists_do_not_know_is_looked_for_in_fresh_ones() {
+        assert_eq!(Source::of_compiler(Some(false), Lists::AsFound, false), Source::Distribution);
+        assert_eq!(Source::of_compiler(Some(false), Lists::AsFound, true), Source::Distribution);
+        assert_eq!(Source::of_compiler(Some(true), Lists::Fresh, false), Source::Distribution);
+    }
+
+    #[test]
+    fn a_nightly_is_installed_only_where_bpf_linker_could_be_built_for_it() {
+        assert_eq!(Source::of_compiler(Some(false), Lists::Fresh, true), Source::Nightly);
+        assert_eq!(Source::of_compiler(None, Lists::AsFound, true), Source::Nightly);
+        assert_eq!(Source::of_compiler(Some(false), Lists::Fresh, false), Source::None);
+        assert_eq!(Source::of_compiler(None, Lists::AsFound, false), Source::None);
+    }
 }

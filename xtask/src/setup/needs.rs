@@ -71,6 +71,7 @@ const OWN: &[Package] = &[
     program(Group::Tests, "musl-tools", "musl-gcc"),
     program(Group::Tests, "openssl", "openssl"),
     program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
+    program(Group::Machines, "qemu-system-arm", "qemu-system-aarch64"),
     // Older kernels come as packages that are compressed so.
     program(Group::Machines, "xz-utils", "xz"),
 ];
@@ -100,6 +101,11 @@ pub(crate) const DISTRIBUTION_COMPILER: &[Package] = &[
 
 /// What Debian's Python lacks to make an environment.
 pub(crate) const PYTHON_VENV: Package = path(Group::Tests, "python3-venv", "/usr/share/doc/python3-venv");
+
+/// What a package manager calls these.
+pub(crate) fn names(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().map(|package| package.name).collect()
+}
 
 #[cfg(test)]
 mod tests {

@@ -217,6 +217,20 @@ fn shared_llvm(major: u32) -> Option<Llvm> {
     })
 }
 
+/// Whether the machine has a shared LLVM that bpf-linker can be built for.
+pub(crate) fn has_shared_llvm() -> bool {
+    LLVM_VERSIONS.into_iter().any(|major| shared_llvm(major).is_some())
+}
+
+/// What to do where neither apt nor rustup can help.
+pub(crate) fn no_source() -> String {
+    let (first, last) = (LLVM_VERSIONS.start(), LLVM_VERSIONS.end());
+    format!(
+        "no source of a Rust compiler for BPF: apt has no rustc-web with libstd-rust-web-dev-bpf, and rustup's nightly takes a shared LLVM \
+         (libLLVM.so.{first} to .{last}), which this machine's package manager may have"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{exec, lock, progress::Step, setup::aside::Apt};
+use crate::{
+    exec, lock,
+    progress::Step,
+    setup::aside::{Apt, Installed},
+};
 use xtask::workspace;
 
 /// A machine's architecture.
@@ -93,7 +97,7 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     let state = workspace::tools_dir().join("kernels").join(format!("apt-{}-{}", entry.suite, entry.arch.debian()));
-    let apt = Apt::new(&state, &[entry.suite.to_owned()], entry.arch.debian())?;
+    let apt = Apt::new(&state, &[entry.suite.to_owned()], entry.arch.debian(), Installed::Nothing)?;
     exec::run(apt.command("apt-get").arg("update"), |line| step.note(line))
         .with_context(|| format!("failed to read the lists of {}", entry.suite))?;
     let names = ["linux-image-", "linux-binary-"].map(|prefix| exec::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
