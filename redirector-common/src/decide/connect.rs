@@ -218,7 +218,7 @@ mod tests {
     extern crate std;
 
     use super::*;
-    use crate::decide::choice::test_tables::TestTables;
+    use crate::decide::test_tables::TestTables;
 
     const VIP: u32 = 7;
 

@@ -3,6 +3,8 @@
 mod choice;
 mod connect;
 mod fate;
+#[cfg(test)]
+mod test_tables;
 
 pub use choice::{Choice, Families, choose};
 pub use connect::{Client, Pool4, Pool6, Read, Tables, Verdict, connect};

@@ -1,0 +1,150 @@
+extern crate std;
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::decide::test_tables::TestTables;
+
+const VIP: u32 = 1;
+const DRAWS: u32 = 30_000;
+
+/// How often each backend comes up in [`DRAWS`] draws, and how many of them were desperate.
+fn draw(tables: &TestTables, last: u32) -> (BTreeMap<u32, u32>, u32) {
+    draw_of(tables, Families::ONLY4, last)
+}
+
+fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32, u32>, u32) {
+    let entry = tables.route(VIP).expect("a route");
+    let mut counts = BTreeMap::new();
+    let mut desperate = 0;
+    for _ in 0..DRAWS {
+        let choice = choice(tables, entry, families, last).expect("a backend");
+        assert_eq!(choice.address, TestTables::address(choice.id.0));
+        *counts.entry(choice.id.0).or_insert(0) += 1;
+        desperate += u32::from(choice.desperate);
+    }
+    (counts, desperate)
+}
+
+fn choice(tables: &TestTables, entry: RouteEntry, families: Families, last: u32) -> Option<Choice> {
+    let mut choice = Choice::default();
+    let client = Client { port: PortBe::new(443), families, last: BackendId(last) };
+    (choose(tables, entry, client, &mut choice) == Read::Done).then_some(choice)
+}
+
+#[track_caller]
+fn assert_uniform(counts: &BTreeMap<u32, u32>, expected: &[u32]) {
+    assert_eq!(counts.keys().copied().collect::<std::vec::Vec<_>>(), expected);
+    let fair = DRAWS / expected.len() as u32;
+    for (id, count) in counts {
+        assert!(count.abs_diff(fair) < fair / 10, "backend {id}: {count} of {DRAWS}, fair is {fair}");
+    }
+}
+
+fn failed(now: u64) -> Health {
+    Health::HEALTHY.after_failure(now)
+}
+
+#[test]
+fn healthy_backends_share_evenly_and_cost_no_clock() {
+    let tables = TestTables::with_route(VIP, &[], &[1, 2, 3], 0);
+    assert_uniform(&draw(&tables, 0).0, &[1, 2, 3]);
+    assert_eq!(tables.clock_reads.get(), 0);
+}
+
+#[test]
+fn a_backend_that_is_set_aside_gets_nothing_and_its_share_is_spread_evenly() {
+    let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1, 2, 3, 4], 0);
+    tables.health.insert(2, failed(tables.now));
+    assert_uniform(&draw(&tables, 0).0, &[1, 3, 4]);
+}
+
+#[test]
+fn a_backend_whose_time_is_over_is_eligible_again() {
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
+    tables.health.insert(2, failed(tables.now));
+    tables.now += Health::FIRST_BACK_OFF_NS;
+    assert_uniform(&draw(&tables, 0).0, &[1, 2]);
+}
+
+#[test]
+fn the_last_backend_of_this_socket_is_avoided_while_there_is_another() {
+    let tables = TestTables::with_route(VIP, &[], &[1, 2, 3], 0);
+    assert_uniform(&draw(&tables, 3).0, &[1, 2]);
+    assert_uniform(&draw(&TestTables::with_route(VIP, &[], &[5], 0), 5).0, &[5]);
+}
+
+#[test]
+fn the_last_one_beats_one_that_is_set_aside() {
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
+    tables.health.insert(2, failed(tables.now));
+    let (counts, desperate) = draw(&tables, 1);
+    assert_uniform(&counts, &[1]);
+    assert_eq!(desperate, 0);
+}
+
+#[test]
+fn when_all_are_set_aside_all_are_tried_and_it_is_said() {
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
+    for id in [1, 2] {
+        tables.health.insert(id, failed(tables.now));
+    }
+    let (counts, desperate) = draw(&tables, 0);
+    assert_uniform(&counts, &[1, 2]);
+    assert_eq!(desperate, DRAWS);
+}
+
+#[test]
+fn sixty_four_backends_are_all_in_reach() {
+    let ids: std::vec::Vec<u32> = (1..=64).collect();
+    let tables = TestTables::with_route(VIP, &[(1, 1); 16], &ids, 0);
+    assert_eq!(draw(&tables, 0).0.len(), 64);
+}
+
+fn another(tables: &TestTables, last: u32) -> bool {
+    let entry = tables.route(VIP).expect("a route");
+    let choices: std::vec::Vec<bool> = (0..200).map(|_| choice(tables, entry, Families::ONLY4, last).expect("a backend").another).collect();
+    assert!(choices.iter().all(|&another| another == choices[0]), "it depends on the draw");
+    choices[0]
+}
+
+#[test]
+fn it_is_told_whether_another_one_is_eligible() {
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2, 3, 4], 0);
+    assert!(another(&tables, 0));
+    assert!(another(&tables, 1), "the last one of this socket is one for the next");
+    for id in [2, 3] {
+        tables.health.insert(id, failed(tables.now));
+    }
+    assert!(another(&tables, 0));
+    assert!(another(&tables, 4));
+    tables.health.insert(4, failed(tables.now));
+    assert!(!another(&tables, 0), "only one is left");
+    tables.health.insert(1, failed(tables.now));
+    assert!(!another(&tables, 0), "none is");
+    assert!(!another(&TestTables::with_route(VIP, &[], &[1], 0), 0));
+}
+
+#[test]
+fn a_look_at_the_neighbour_does_not_bend_the_odds() {
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2, 3, 4, 5], 0);
+    tables.health.insert(3, failed(tables.now));
+    tables.health.insert(5, Health(1 << 8 | 1));
+    assert_uniform(&draw(&tables, 0).0, &[1, 2, 4, 5]);
+}
+
+#[test]
+fn each_client_gets_the_family_it_asked_for_and_the_other_only_when_it_can_and_must() {
+    let mixed = TestTables::with_route(VIP, &[], &[1, 2, 101, 102, 103], 0);
+    let (four, six) = (TestTables::with_route(VIP, &[], &[1, 2], 0), TestTables::with_route(VIP, &[], &[101, 102], 0));
+    let dual4 = Families { six_first: false, both: true };
+    let dual6 = Families { six_first: true, both: true };
+    let only6 = Families { six_first: true, both: false };
+    for (families, from_mixed) in [(Families::ONLY4, &[1, 2][..]), (dual4, &[1, 2]), (dual6, &[101, 102, 103]), (only6, &[101, 102, 103])] {
+        assert_uniform(&draw_of(&mixed, families, 0).0, from_mixed);
+    }
+    assert_uniform(&draw_of(&four, dual6, 0).0, &[1, 2]);
+    assert_uniform(&draw_of(&six, dual4, 0).0, &[101, 102]);
+    let any = |tables: &TestTables, families| choice(tables, tables.route(VIP).expect("a route"), families, 0);
+    assert_eq!(any(&four, only6), None);
+    assert_eq!(any(&six, Families::ONLY4), None);
+}
