@@ -1,4 +1,8 @@
-//! Many UDP packets with one system call (recvmmsg, sendmmsg): half the cost of a query is entering the kernel.
+//! Many UDP packets with one system call (recvmmsg, sendmmsg), and replies to one socket as one packet that the kernel cuts up (UDP_SEGMENT,
+//! Linux 4.18): most of what a query costs is entering the kernel and its walk through the network stack.
+//!
+//! A resolver asks for A and AAAA at once from one socket, and a forwarder in front of us asks everything from a few: their replies share
+//! the walk.
 
 use std::{
     io,
@@ -9,8 +13,8 @@ use std::{
 
 use super::wire::Reply;
 
-/// Packets in one call.
-const MOST: usize = 32;
+/// Packets in one call; not above 64, what every kernel takes in the segments of one packet (UDP_MAX_SEGMENTS).
+const MOST: usize = 64;
 /// The longest query that is read whole, in bytes. What is longer is cut and thereby malformed.
 const LONGEST: usize = 4096;
 /// A `sockaddr_in6`, which is the larger one.
@@ -21,6 +25,23 @@ const NAME: usize = 28;
 #[repr(C, align(8))]
 struct Name([u8; NAME]);
 
+/// Ancillary data that says how long the segments of a packet are.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Segment([u8; SEGMENT]);
+
+/// The option of `SOL_UDP` (linux/udp.h), which the libc crate has for some systems only.
+const UDP_SEGMENT: libc::c_int = 103;
+/// `CMSG_SPACE(size_of::<u16>())`: a header of 16 bytes, the length, padding.
+const SEGMENT: usize = 24;
+
+/// Replies that leave as one packet: so many of `sending`, from this place on.
+#[derive(Clone, Copy)]
+struct Group {
+    start: usize,
+    number: usize,
+}
+
 /// Room for a batch of queries and the replies to them. Every pointer in `headers` leads into a boxed slice of the same value, none of
 /// which is ever moved or grown.
 pub(super) struct Batch {
@@ -29,8 +50,12 @@ pub(super) struct Batch {
     names: Box<[Name]>,
     parts: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
+    segments: Box<[Segment]>,
     /// Which replies go out, as places in the batch.
     sending: Vec<usize>,
+    groups: Vec<Group>,
+    /// Whether the kernel cuts packets up; not where a device lacks checksums, say.
+    segmenting: bool,
 }
 
 // SAFETY: the pointers lead into what the value owns, and are used only by its methods, which borrow it mutably.
@@ -47,7 +72,10 @@ impl Batch {
             names: vec![Name([0; NAME]); MOST].into(),
             parts: vec![part; MOST].into(),
             headers: vec![header; MOST].into(),
+            segments: vec![Segment([0; SEGMENT]); MOST].into(),
             sending: Vec::with_capacity(MOST),
+            groups: Vec::with_capacity(MOST),
+            segmenting: true,
         }
     }
 
@@ -55,7 +83,7 @@ impl Batch {
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         for at in 0..MOST {
             self.parts[at] = libc::iovec { iov_base: self.queries[at].as_mut_ptr().cast(), iov_len: LONGEST };
-            self.address(at, at);
+            self.address(at, at, at);
         }
         // SAFETY: each of the MOST headers has a name of NAME bytes and one part of LONGEST bytes, which this value owns and nobody else uses.
         let received = unsafe {
@@ -78,34 +106,84 @@ impl Batch {
 
     /// Sends the replies. One that can't be sent is lost, as on the way; when the socket is full so are the others. Returns how many.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> usize {
-        let sending = std::mem::take(&mut self.sending);
-        let number = sending.len();
-        for (place, &at) in sending.iter().enumerate() {
-            let bytes = self.replies[at].as_bytes();
-            self.parts[place] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            self.address(place, at);
-        }
-        self.sending = sending;
-        let (mut done, mut sent) = (0, 0);
-        while done < number {
-            let rest = &mut self.headers[done..number];
-            // SAFETY: each of these headers has the name of a client and one part, the reply to it; the kernel only reads both.
+        let mut sent = 0;
+        let mut done = 0;
+        self.group();
+        while done < self.groups.len() {
+            self.prepare(done);
+            let rest = &mut self.headers[done..self.groups.len()];
+            // SAFETY: each of these headers has the name of a client, the replies to it as parts, and, when they are several, ancillary
+            // data of SEGMENT bytes; the kernel only reads them.
             let result = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, libc::MSG_DONTWAIT) };
+            let error = io::Error::last_os_error();
             match usize::try_from(result) {
                 Ok(some) if some > 0 => {
+                    sent += self.groups[done..done + some].iter().map(|group| group.number).sum::<usize>();
                     done += some;
-                    sent += some;
                 }
-                _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => break,
-                // The first of the rest is at fault.
+                _ if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The first of the rest is at fault: each of its replies by itself, then, and no more packets to be cut up.
+                _ if self.groups[done].number > 1 => {
+                    tracing::debug!(%error, "DNS replies leave one by one: the kernel does not take several as one packet");
+                    self.segmenting = false;
+                    self.split(done);
+                }
                 _ => done += 1,
             }
         }
         sent
     }
 
-    /// Makes a header of the part at the same place and of a client's name.
-    fn address(&mut self, place: usize, client: usize) {
+    /// Puts replies to the same client next to each other, the longest first, and makes groups of those that may share a packet: all as long
+    /// as the first, but for the last one, which may be shorter.
+    fn group(&mut self) {
+        let (names, replies) = (&self.names, &self.replies);
+        self.groups.clear();
+        if self.segmenting && self.sending.len() > 1 {
+            self.sending.sort_unstable_by_key(|&at| (names[at].0, std::cmp::Reverse(replies[at].as_bytes().len())));
+        }
+        let length = |place: usize| replies[self.sending[place]].as_bytes().len();
+        for place in 0..self.sending.len() {
+            let joins = |group: &Group| {
+                let same_client = names[self.sending[group.start]].0 == names[self.sending[place]].0;
+                same_client && length(group.start + group.number - 1) == length(group.start)
+            };
+            match self.groups.last_mut() {
+                Some(group) if self.segmenting && joins(group) => group.number += 1,
+                _ => self.groups.push(Group { start: place, number: 1 }),
+            }
+        }
+    }
+
+    /// Makes groups of one of this group and of all after it.
+    fn split(&mut self, from: usize) {
+        let start = self.groups[from].start;
+        self.groups.truncate(from);
+        self.groups.extend((start..self.sending.len()).map(|start| Group { start, number: 1 }));
+    }
+
+    /// Writes the headers of the groups from this one on.
+    fn prepare(&mut self, from: usize) {
+        for at in from..self.groups.len() {
+            let Group { start, number } = self.groups[at];
+            for place in start..start + number {
+                let bytes = self.replies[self.sending[place]].as_bytes();
+                self.parts[place] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            }
+            self.address(at, start, self.sending[start]);
+            let header = &mut self.headers[at].msg_hdr;
+            header.msg_iovlen = number as _;
+            if number > 1 {
+                let segment = &mut self.segments[at];
+                *segment = Segment::of(self.replies[self.sending[start]].as_bytes().len());
+                header.msg_control = segment.0.as_mut_ptr().cast();
+                header.msg_controllen = SEGMENT as _;
+            }
+        }
+    }
+
+    /// Makes a header of this part and of a client's name.
+    fn address(&mut self, place: usize, part: usize, client: usize) {
         let name = &mut self.names[client];
         let length = match u16::from_ne_bytes([name.0[0], name.0[1]]).into() {
             libc::AF_INET => size_of::<libc::sockaddr_in>(),
@@ -114,8 +192,24 @@ impl Batch {
         let header = &mut self.headers[place].msg_hdr;
         header.msg_name = name.0.as_mut_ptr().cast();
         header.msg_namelen = length as libc::socklen_t;
-        header.msg_iov = &raw mut self.parts[place];
+        header.msg_iov = &raw mut self.parts[part];
         header.msg_iovlen = 1;
+        header.msg_control = ptr::null_mut();
+        header.msg_controllen = 0;
+    }
+}
+
+impl Segment {
+    /// For segments of this length, in bytes. Lengths of ours fit 16 bits.
+    fn of(length: usize) -> Self {
+        let mut bytes = [0; SEGMENT];
+        // A `cmsghdr`: its length with the data as a native word, level, type; then the data.
+        let fixed = size_of::<libc::cmsghdr>();
+        bytes[..size_of::<usize>()].copy_from_slice(&(fixed + size_of::<u16>()).to_ne_bytes());
+        bytes[fixed - 8..fixed - 4].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+        bytes[fixed - 4..fixed].copy_from_slice(&UDP_SEGMENT.to_ne_bytes());
+        bytes[fixed..fixed + 2].copy_from_slice(&(length as u16).to_ne_bytes());
+        Self(bytes)
     }
 }
 
@@ -167,6 +261,52 @@ mod tests {
                 assert_eq!(client.as_ref().expect("bound").recv(&mut bytes).expect("a reply"), 2);
                 assert_eq!(bytes[..2], [round, n as u8]);
             }
+        }
+    }
+
+    /// Replies that leave as one packet arrive one by one, whatever their lengths are and whoever else gets some.
+    fn shares_a_packet(listen: &str, segmenting: bool) {
+        let server = UdpSocket::bind(listen).expect("bound");
+        server.set_nonblocking(true).expect("set");
+        let address = server.local_addr().expect("an address");
+        let clients = [(); 3].map(|()| UdpSocket::bind(address.ip().to_string() + ":0").expect("bound"));
+        let mut batch = Batch { segmenting, ..Batch::new() };
+        let number = MOST;
+        for n in 0..number {
+            clients[n % 3].send_to(&[n as u8], address).expect("sent");
+        }
+        assert_eq!(batch.receive(server.as_fd()).expect("packets"), number);
+        for at in 0..number {
+            let (query, _, reply) = batch.query(at);
+            let n = query[0];
+            reply.clear();
+            reply.push(&vec![n; 40 + usize::from(n / 3 % 5)]);
+            batch.reply(at);
+        }
+        assert_eq!(batch.send(server.as_fd()), number);
+        assert_eq!(batch.segmenting, segmenting, "loopback takes packets that are to be cut up");
+        assert!(!segmenting || batch.groups.len() < number / 2, "{} packets", batch.groups.len());
+        for (place, client) in clients.iter().enumerate() {
+            client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("set");
+            let mut seen: Vec<_> = (place..number)
+                .step_by(3)
+                .map(|_| {
+                    let mut bytes = [0; 512];
+                    let length = client.recv(&mut bytes).expect("a reply");
+                    assert_eq!(bytes[..length], vec![bytes[0]; 40 + usize::from(bytes[0] / 3 % 5)]);
+                    usize::from(bytes[0])
+                })
+                .collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (place..number).step_by(3).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn replies_to_one_client_share_a_packet_and_arrive_one_by_one() {
+        for segmenting in [true, false] {
+            shares_a_packet("127.0.0.1:0", segmenting);
+            shares_a_packet("[::1]:0", segmenting);
         }
     }
 
