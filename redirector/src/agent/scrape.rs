@@ -6,10 +6,13 @@ use super::{owner::Owner, problems, view};
 use crate::{
     control::api::{BackendState, Counters, ResolutionState, RouteView},
     observe::{RouteSample, Snapshot},
+    route::SourceName,
 };
 
 /// Everything that metrics are made of, read now.
 pub(super) fn snapshot(owner: &Owner) -> Snapshot {
+    let publisher = owner.live.publisher.as_ref();
+    let answered = publisher.map(|publisher| publisher.answered()).unwrap_or_default();
     let mut views = view::routes(owner);
     views.sort_by_key(|view| view.vip.index);
     let mut problems = BTreeMap::new();
@@ -19,15 +22,16 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
         *problems.entry(problem.code).or_default() += 1;
     }
     let pool = owner.live.pool.usable();
-    let publisher = owner.live.publisher.as_ref();
     Snapshot {
         errors: views.iter().filter(|view| view.live && view.counters.is_none()).count() as u64,
-        routes: views.into_iter().map(sample).collect(),
+        routes: views.into_iter().map(|view| sample(view, &answered)).collect(),
         problems,
         degraded,
         dns: publisher
             .and_then(|publisher| serde_json::from_value(serde_json::to_value(publisher.counters()).ok()?).ok())
             .unwrap_or_default(),
+        tally: publisher.map(|publisher| publisher.tally()).unwrap_or_default(),
+        upstreams: publisher.map(|publisher| publisher.upstreams()).unwrap_or_default(),
         names: owner.live.published.len() as u64,
         cgroups: owner.attached.list.len() as u64,
         pool: [pool.len() as u64, owner.live.leases.iter().count() as u64],
@@ -37,7 +41,8 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
     }
 }
 
-fn sample(view: RouteView) -> RouteSample {
+fn sample(view: RouteView, answered: &BTreeMap<SourceName, u64>) -> RouteSample {
+    let answers = view.source.as_ref().and_then(|source| answered.get(source)).copied().unwrap_or_default();
     let c: Counters = view.counters.unwrap_or_default();
     let aside = view.backends.iter().filter(|backend| backend.state == BackendState::SetAside).count() as u64;
     let fresh = |state| matches!(state, ResolutionState::Fixed | ResolutionState::Fresh);
@@ -55,6 +60,7 @@ fn sample(view: RouteView) -> RouteSample {
             ("redirector_route_connect_seconds", c.connect_ns as f64 / 1e9),
             ("redirector_route_received_bytes", c.rx_bytes as f64),
             ("redirector_route_sent_bytes", c.tx_bytes as f64),
+            ("redirector_route_dns_answers", answers as f64),
         ],
         ended: [
             ("established", c.established),

@@ -7,7 +7,7 @@ use crate::{
     backend::{Freshness, Resolved},
     control::api,
     datapath,
-    dns::Publisher,
+    dns::{Publisher, UpstreamHealth},
     route::{Entry, SourceName},
 };
 
@@ -48,7 +48,10 @@ fn config(owner: &Owner) -> api::ConfigInfo {
 
 fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
     let counters = serde_json::to_value(publisher.counters()).and_then(serde_json::from_value).unwrap_or_default();
-    api::DnsInfo { listen: owner.listen.clone(), names: owner.live.published.len(), counters }
+    let upstream =
+        |at: UpstreamHealth| api::UpstreamInfo { address: at.address, set_aside: at.set_aside, asked: at.asked, failed: at.failed };
+    let upstreams = publisher.upstreams().into_iter().map(upstream).collect();
+    api::DnsInfo { listen: owner.listen.clone(), names: owner.live.published.len(), counters, upstreams }
 }
 
 fn datapath(owner: &Owner) -> api::DatapathInfo {

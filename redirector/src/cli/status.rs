@@ -87,6 +87,9 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
             "dns",
             format!("{} {} {}", listen.join(", "), if listen.len() == 1 { "answers" } else { "answer" }, count(dns.names, "name")),
         )?;
+        let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, if at.set_aside { " (set aside: it failed)" } else { "" });
+        let upstreams: Vec<_> = dns.upstreams.iter().map(upstream).collect();
+        line("upstreams", upstreams.join(", "))?;
     }
     let Some(datapath) = &status.datapath else { return line("datapath", "not loaded".into()) };
     let heartbeat = match datapath.heartbeat_age_ms {

@@ -100,6 +100,22 @@ pub struct DnsInfo {
     pub names: usize,
     /// Its counters by name, since the agent's start.
     pub counters: std::collections::BTreeMap<String, u64>,
+    /// Whom it asks about names that are not its own, in this order.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamInfo>,
+}
+
+/// A DNS server that the shim forwards to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamInfo {
+    /// The server.
+    pub address: SocketAddr,
+    /// Whether it failed, and others are asked in its place for a while.
+    pub set_aside: bool,
+    /// Queries that it was sent since it was first seen.
+    pub asked: u64,
+    /// Of these, how many it did not answer within a second, or refused to take.
+    pub failed: u64,
 }
 
 /// The datapath in the kernel.

@@ -29,7 +29,8 @@ fn assert_named(word: &str) {
 #[test]
 fn the_reference_names_every_field_of_every_answer() {
     let status: api::Status = serde_json::from_value(serde_json::json!({
-        "version": 1, "state": "ok", "summary": "", "dns": {"listen": [], "names": 0, "counters": {}},
+        "version": 1, "state": "ok", "summary": "", "dns": {"listen": [], "names": 0, "counters": {},
+            "upstreams": [{"address": "192.0.2.53:53", "set_aside": true, "asked": 1, "failed": 1}]},
         "problems": [{"code": "x", "source": "a.b", "message": "", "remedy": "", "degrades": true}],
         "agent": {"pid": 1, "version": "", "started_at": "1970-01-01T00:00:00Z", "uptime_seconds": 0},
         "config": {"path": "", "loaded_at": "1970-01-01T00:00:00Z", "error": null, "restart_needed_for": []},

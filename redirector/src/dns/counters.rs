@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::respond::Kind;
+use super::{respond::Kind, tally::Tally};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
@@ -13,7 +13,11 @@ macro_rules! counters {
         pub struct DnsCounters { $($(#[$doc])* pub $name: u64,)+ }
 
         #[derive(Debug, Default)]
-        pub(super) struct Counters { $(pub(super) $name: AtomicU64,)+ }
+        pub(super) struct Counters {
+            $(pub(super) $name: AtomicU64,)+
+            /// The same queries by type, code and time.
+            pub(super) tally: Tally,
+        }
 
         impl Counters {
             pub(super) fn snapshot(&self) -> DnsCounters {
@@ -58,7 +62,7 @@ counters! {
     strangers,
     /// Too many queries of one client were waiting for upstreams (these are in `overloaded` and `servfail`, too).
     hogged,
-    /// TCP connections that were closed because there were too many.
+    /// TCP connections that were closed because there were too many, of one client or of all.
     connections_refused,
 }
 

@@ -52,7 +52,6 @@ impl Exchange<'_> {
         socket.send(packet)?;
         // One byte more than we take, so that a cut reply shows.
         let limit = usize::from(self.question.payload).max(UDP_REPLY);
-        let mut reply = vec![0; limit + 1];
         let fits = |reply: &[u8]| {
             let fits = reply.len() <= limit && fits(packet, self.question, reply);
             if !fits {
@@ -60,7 +59,7 @@ impl Exchange<'_> {
             }
             fits
         };
-        socket.receive(&mut reply, fits).await?;
+        let reply = self.sockets.receive(&socket, limit + 1, fits).await?;
         self.sockets.give_back(socket);
         Ok(reply)
     }

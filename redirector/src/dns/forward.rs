@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 
@@ -21,10 +21,10 @@ use super::{
     counters::Counters,
     exchange::{Exchange, Transport},
     limits::Limits,
-    quota::Shares,
+    quota::{Share, Shares},
     respond::Question,
     sockets::Sockets,
-    upstreams::{Candidates, Upstream, UpstreamHealth, Upstreams},
+    upstreams::{AT_ONCE, Candidates, Upstream, UpstreamHealth, Upstreams},
     wire::{Header, rcode},
 };
 
@@ -39,11 +39,18 @@ pub(super) struct Forwarder {
     upstreams: ArcSwap<Upstreams>,
     counters: Arc<Counters>,
     /// One permit per query that waits for an upstream, which also bounds sockets and memory.
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
     /// Of these, what each client has.
-    shares: Shares,
+    shares: Arc<Shares>,
     /// Whether an upstream ever answered anything.
     answered: AtomicBool,
+}
+
+/// Room for one query that waits, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _slot: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// The client gets SERVFAIL; the counters know why.
@@ -52,8 +59,22 @@ pub(super) struct Unanswered;
 
 impl Forwarder {
     pub(super) fn new(upstreams: Upstreams, counters: Arc<Counters>, limits: Limits) -> Self {
-        let (slots, shares) = (Semaphore::new(limits.forwarded), Shares::new(limits.share));
+        let (slots, shares) = (Arc::new(Semaphore::new(limits.forwarded)), Shares::new(limits.share));
         Self { upstreams: ArcSwap::from_pointee(upstreams), counters, slots, shares, answered: AtomicBool::new(false) }
+    }
+
+    /// Room for one more query of the client. To be asked for before anything is kept of the query: what a flood sends must not pile up.
+    pub(super) fn admit(&self, client: IpAddr) -> Result<Place, Unanswered> {
+        let share = self.shares.take(client);
+        if share.is_none() {
+            Counters::count(&self.counters.hogged);
+        }
+        if let (Some(_share), Ok(_slot)) = (share, Arc::clone(&self.slots).try_acquire_owned()) {
+            return Ok(Place { _slot, _share });
+        }
+        Counters::count(&self.counters.overloaded);
+        Counters::count(&self.counters.servfail);
+        Err(Unanswered)
     }
 
     /// The upstream's reply under the client's ID. The sockets are those of the runtime that this runs on.
@@ -62,26 +83,20 @@ impl Forwarder {
         query: &[u8],
         question: &Question,
         (transport, sockets): (Transport, &Sockets),
-        client: IpAddr,
+        _place: Place,
     ) -> Result<Vec<u8>, Unanswered> {
-        let share = self.shares.take(client);
-        if share.is_none() {
-            Counters::count(&self.counters.hogged);
-        }
-        let (Some(_share), Ok(_slot)) = (share, self.slots.try_acquire()) else {
-            Counters::count(&self.counters.overloaded);
-            Counters::count(&self.counters.servfail);
-            return Err(Unanswered);
-        };
+        let began = Instant::now();
         let exchange = Exchange { query, question, counters: &self.counters, sockets };
         let upstreams = self.upstreams.load_full();
         let mut race = Race { exchange: &exchange, transport, last_resort: None };
         let in_time = tokio::time::timeout(BUDGET, race.run(upstreams.candidates())).await;
+        self.counters.tally.forwarded.add(began.elapsed(), 1);
         if in_time.is_err() {
             Counters::count(&self.counters.timeouts);
         }
         if let Some(reply) = in_time.ok().flatten().or(race.last_resort) {
             Counters::count(&self.counters.forwarded);
+            self.counters.tally.passed_on(&reply);
             self.answered.store(true, Relaxed);
             return Ok(reply);
         }
@@ -164,13 +179,14 @@ impl Race<'_> {
                 },
                 () = sleep_until(next) => false,
             };
-            if let Some(upstream) = waiting.next() {
+            let room = running.len() < AT_ONCE;
+            if room && let Some(upstream) = waiting.next() {
                 running.push(ask(self.exchange, upstream, self.transport));
             } else if running.is_empty() || (!failed && self.last_resort.is_some()) {
                 return None;
             } else if failed {
                 continue;
-            } else if let Some(upstream) = again.next() {
+            } else if room && let Some(upstream) = again.next() {
                 running.push(ask(self.exchange, upstream, self.transport));
             }
             next = Instant::now() + NEXT_AFTER;
@@ -178,10 +194,10 @@ impl Race<'_> {
     }
 
     /// The reply if it is one to pass on at once.
-    fn judge(&mut self, upstream: &Upstream, result: io::Result<Vec<u8>>) -> Option<Vec<u8>> {
+    fn judge(&mut self, upstream: &Upstream, result: io::Result<(Vec<u8>, Duration)>) -> Option<Vec<u8>> {
         match result {
-            Ok(reply) => {
-                upstream.succeeded();
+            Ok((reply, took)) => {
+                upstream.succeeded(took);
                 let refusal = Header::read(&reply).is_some_and(|header| matches!(header.rcode(), rcode::SERVFAIL | rcode::REFUSED));
                 if !refusal {
                     return Some(reply);
@@ -202,8 +218,10 @@ fn is_our_fault(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
-/// One exchange, which blames the upstream when it is slow and goes on waiting.
-async fn ask(exchange: &Exchange<'_>, upstream: Arc<Upstream>, transport: Transport) -> (Arc<Upstream>, io::Result<Vec<u8>>) {
+/// One exchange, with the time that it took, which blames the upstream when it is slow and goes on waiting.
+async fn ask(exchange: &Exchange<'_>, upstream: Arc<Upstream>, transport: Transport) -> (Arc<Upstream>, io::Result<(Vec<u8>, Duration)>) {
+    let began = Instant::now();
+    upstream.asked();
     let run = exchange.run(upstream.address, transport);
     tokio::pin!(run);
     let result = match tokio::time::timeout(NEXT_AFTER, &mut run).await {
@@ -213,7 +231,7 @@ async fn ask(exchange: &Exchange<'_>, upstream: Arc<Upstream>, transport: Transp
             run.await
         }
     };
-    (upstream, result)
+    (upstream, result.map(|reply| (reply, began.elapsed())))
 }
 
 #[cfg(test)]
@@ -232,15 +250,19 @@ mod tests {
         let client = IpAddr::from([10, 0, 0, 1]);
         let sockets = Sockets::default();
         let over = (Transport::Udp, &sockets);
-        let first = forwarder.forward(query, &question, over, client);
+        let first = forwarder.forward(query, &question, over, forwarder.admit(client).expect("room"));
         tokio::pin!(first);
         assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(), "it waits for the upstream");
-        assert_eq!(forwarder.forward(query, &question, over, client).await, Err(Unanswered));
+        assert_eq!(forwarder.admit(client).expect_err("no room"), Unanswered);
         assert_eq!((counters.snapshot().overloaded, counters.snapshot().servfail), (1, 1));
     }
 
     fn forwarder(server: SocketAddr, counters: &Arc<Counters>) -> Forwarder {
         let nameservers = Nameservers::new(vec![Upstream::Server(server)], vec![]);
-        Forwarder::new(Upstreams::new(nameservers), Arc::clone(counters), Limits { forwarded: 1, share: 1, connections: 1 })
+        Forwarder::new(
+            Upstreams::new(nameservers),
+            Arc::clone(counters),
+            Limits { forwarded: 1, share: 1, connections: 1, connections_share: 1 },
+        )
     }
 }

@@ -5,12 +5,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Limits that keep memory and descriptors bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Queries that may wait for upstreams; each has a socket or two.
+    /// Queries that may wait for upstreams; each has up to three sockets.
     pub(super) forwarded: usize,
     /// Of these, those of one client.
     pub(super) share: usize,
     /// TCP connections of clients, on one address.
     pub(super) connections: usize,
+    /// Of these, those of one client, or of all strangers.
+    pub(super) connections_share: usize,
 }
 
 /// More descriptors than this are never needed.
@@ -36,11 +38,12 @@ impl Limits {
         }
     }
 
-    /// Half of them for forwarding, an eighth for connections; the rest is the agent's.
+    /// Three quarters of them for forwarding, an eighth for connections; the rest is the agent's.
     fn for_descriptors(descriptors: u64) -> Self {
         let share = |part: u64, most: u64| usize::try_from((descriptors / part).clamp(16, most)).unwrap_or(16);
         let forwarded = share(4, FORWARDED);
-        Self { forwarded, share: forwarded / 4, connections: share(8, CONNECTIONS) }
+        let connections = share(8, CONNECTIONS);
+        Self { forwarded, share: forwarded / 4, connections, connections_share: connections / 4 }
     }
 }
 
@@ -50,7 +53,7 @@ mod tests {
 
     #[test]
     fn few_descriptors_mean_few_queries_at_a_time() {
-        assert_eq!(Limits::for_descriptors(256), Limits { forwarded: 64, share: 16, connections: 32 });
-        assert_eq!(Limits::for_descriptors(u64::MAX), Limits { forwarded: 4096, share: 1024, connections: 512 });
+        assert_eq!(Limits::for_descriptors(256), Limits { forwarded: 64, share: 16, connections: 32, connections_share: 8 });
+        assert_eq!(Limits::for_descriptors(u64::MAX), Limits { forwarded: 4096, share: 1024, connections: 512, connections_share: 128 });
     }
 }

@@ -1,10 +1,11 @@
-//! How much one client may ask: a bucket of queries for each, in a table of fixed size, and its share of the queries that wait for upstreams.
+//! How much one client may ask: a bucket of queries for each, in a table of fixed size, and its share of the queries that wait for
+//! upstreams, and of the connections.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -83,42 +84,45 @@ fn identity(client: IpAddr) -> u64 {
     }
 }
 
-/// Who has how many queries waiting for upstreams. As large as there are such queries.
+/// Who has how much of something that there is only so much of: queries that wait for upstreams, connections. As large as its content.
 #[derive(Debug)]
 pub(super) struct Shares {
     most: u32,
-    waiting: Mutex<HashMap<IpAddr, u32>>,
+    /// By [`identity`].
+    taken: Mutex<HashMap<u64, u32>>,
 }
 
-/// One query that waits.
-pub(super) struct Share<'a> {
-    shares: &'a Shares,
-    client: IpAddr,
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    shares: Arc<Shares>,
+    client: u64,
 }
 
 impl Shares {
     /// At most `most` for one client.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most: u32::try_from(most).unwrap_or(u32::MAX), waiting: Mutex::default() }
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most: u32::try_from(most).unwrap_or(u32::MAX), taken: Mutex::default() })
     }
 
-    pub(super) fn take(&self, client: IpAddr) -> Option<Share<'_>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = waiting.entry(client).or_default();
+    pub(super) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Share> {
+        let client = identity(client);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = taken.entry(client).or_default();
         (*has < self.most).then(|| {
             *has += 1;
-            Share { shares: self, client }
+            Share { shares: Arc::clone(self), client }
         })
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
-        let mut waiting = self.shares.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(has) = waiting.get_mut(&self.client) {
+        let mut taken = self.shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(has) = taken.get_mut(&self.client) {
             *has -= 1;
             if *has == 0 {
-                waiting.remove(&self.client);
+                taken.remove(&self.client);
             }
         }
     }
@@ -164,7 +168,7 @@ mod tests {
         assert!(held.iter().all(Option::is_some) && shares.take(ONE).is_none());
         assert!(shares.take([10, 0, 0, 2].into()).is_some());
         drop(held);
-        assert!(shares.waiting.lock().expect("not poisoned").is_empty());
+        assert!(shares.taken.lock().expect("not poisoned").is_empty());
         assert!(shares.take(ONE).is_some());
     }
 }

@@ -26,6 +26,7 @@ use super::{
     limits::Limits,
     quota::{self, Quotas},
     respond::{self, Outcome, Terms},
+    tally::DnsTally,
     tcp, udp,
     upstreams::{UpstreamHealth, Upstreams},
     wire::Reply,
@@ -219,6 +220,11 @@ impl Publisher {
         self.core.counters.snapshot()
     }
 
+    /// The same by type, code and time.
+    pub fn tally(&self) -> DnsTally {
+        self.core.counters.tally.snapshot()
+    }
+
     /// How each upstream is doing, in the configured order.
     pub fn upstreams(&self) -> Vec<UpstreamHealth> {
         self.core.forwarder.health()
@@ -244,9 +250,15 @@ impl Publisher {
 }
 
 impl Core {
+    /// Whether a client that asked our address is one that we refuse.
+    pub(super) fn is_stranger(&self, (client, own): (IpAddr, IpAddr)) -> bool {
+        self.access.load().of(client, own) == Client::Stranger
+    }
+
     /// Decides about a query and counts it. The reply is in `reply` when it is ours.
     pub(super) fn decide(&self, query: &[u8], asker: Asker, reply: &mut Reply) -> Outcome {
         Counters::count(&self.counters.queries);
+        self.counters.tally.asked(query);
         let client = self.access.load().of(asker.client, asker.own);
         if client == Client::Stranger {
             Counters::count(&self.counters.strangers);

@@ -21,6 +21,8 @@ const KEPT: usize = 128;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     idle: [Mutex<Vec<AsyncFd<Socket>>>; 2],
+    /// Where packets are read to, one at a time: a query that waits holds no room for a reply.
+    packet: Mutex<Vec<u8>>,
 }
 
 /// A socket that has one upstream as its peer, so that the kernel drops packets from elsewhere and reports ICMP errors.
@@ -47,6 +49,29 @@ impl Sockets {
         Ok(Asking { socket, v6 })
     }
 
+    /// Waits for a packet that `is_it` takes, of at most `room` bytes, the rest cut off; others are left out.
+    pub(super) async fn receive(&self, asking: &Asking, room: usize, is_it: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
+        loop {
+            let mut ready = asking.socket.ready(EVENTS).await?;
+            let mut packet = self.packet.lock().unwrap_or_else(PoisonError::into_inner);
+            if packet.len() < room {
+                packet.resize(room, 0);
+            }
+            loop {
+                match asking.socket.get_ref().read(&mut packet[..room]) {
+                    Ok(length) if is_it(&packet[..length]) => {
+                        // The next packet wakes us anew.
+                        ready.clear_ready();
+                        return Ok(packet[..length].to_vec());
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break ready.clear_ready(),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
     /// Takes a socket back that has its reply.
     pub(super) fn give_back(&self, Asking { socket, v6 }: Asking) {
         if rustix::net::connect_unspec(socket.get_ref()).is_ok() {
@@ -62,27 +87,6 @@ impl Asking {
     /// Sends one packet. A full send buffer is an error: the packet would come late.
     pub(super) fn send(&self, packet: &[u8]) -> io::Result<()> {
         self.socket.get_ref().write(packet).map(drop)
-    }
-
-    /// Waits for a packet that `is_it` takes, in `buffer`; others are left out.
-    pub(super) async fn receive(&self, buffer: &mut Vec<u8>, is_it: impl Fn(&[u8]) -> bool) -> io::Result<()> {
-        let room = buffer.len();
-        loop {
-            let mut ready = self.socket.ready(EVENTS).await?;
-            loop {
-                match self.socket.get_ref().read(&mut buffer[..room]) {
-                    Ok(length) if is_it(&buffer[..length]) => {
-                        buffer.truncate(length);
-                        // The next packet wakes us anew.
-                        ready.clear_ready();
-                        return Ok(());
-                    }
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break ready.clear_ready(),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
     }
 }
 
@@ -107,8 +111,7 @@ mod tests {
             for answer in [[round, 1], [round, 2]] {
                 server.send_to(&answer, from).expect("sent");
             }
-            let mut reply = vec![0; 100];
-            asking.receive(&mut reply, |bytes| bytes[0] == round).await.expect("a reply");
+            let reply = sockets.receive(&asking, 100, |bytes| bytes[0] == round).await.expect("a reply");
             assert_eq!(reply, [round, 1]);
             sockets.give_back(asking);
         }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     counters::Counters,
     exchange::{Transport, framed},
+    quota::Shares,
     respond::{self, Outcome, Question},
     shim::{Asker, Core},
     sockets::Sockets,
@@ -38,6 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves one listener until `stop` is cancelled.
 pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<Core>, stop: CancellationToken) -> anyhow::Result<()> {
     let slots = Arc::new(Semaphore::new(core.limits.connections));
+    let shares = Shares::new(core.limits.connections_share);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -52,14 +54,16 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+        let asker = (client.ip(), address.ip());
+        // All strangers are one client: what they hold must not keep those out that are served.
+        let share = shares.take(if core.is_stranger(asker) { Ipv4Addr::UNSPECIFIED.into() } else { client.ip() });
+        let (Some(share), Ok(slot)) = (share, Arc::clone(&slots).try_acquire_owned()) else {
             Counters::count(&core.counters.connections_refused);
             continue;
         };
-        let asker = (client.ip(), address.ip());
         let (connection, stop) = (Connection::new(stream, asker, Arc::clone(&core)), stop.clone());
         core.tasks.spawn(async move {
-            let _slot = slot;
+            let _held = (slot, share);
             if let Err(error) = connection.run(stop).await {
                 tracing::debug!(%address, %error, "a DNS connection failed");
             }
@@ -93,9 +97,13 @@ impl Connection {
                 && let Some(query) = self.next_query()
             {
                 let (client, own) = self.asker;
-                match core.decide(&query, Asker { client, own, now: Instant::now() }, &mut reply) {
+                let now = Instant::now();
+                match core.decide(&query, Asker { client, own, now }, &mut reply) {
                     Outcome::Drop => return Ok(()),
-                    Outcome::Reply(_) => self.send(reply.as_bytes()).await?,
+                    Outcome::Reply(_) => {
+                        self.send(reply.as_bytes()).await?;
+                        core.counters.tally.local.add(now.elapsed(), 1);
+                    }
                     Outcome::Forward(question) => waiting.push(forward(&core, query, question, client)),
                 }
             }
@@ -126,7 +134,9 @@ impl Connection {
 
 /// The upstream's reply, or SERVFAIL.
 async fn forward(core: &Core, query: Vec<u8>, question: Question, client: IpAddr) -> Vec<u8> {
-    match core.forwarder.forward(&query, &question, (Transport::Tcp, &Sockets::default()), client).await {
+    let sockets = Sockets::default();
+    let forwarded = async { core.forwarder.forward(&query, &question, (Transport::Tcp, &sockets), core.forwarder.admit(client)?).await };
+    match forwarded.await {
         Ok(reply) => reply,
         Err(_) => {
             let mut reply = Reply::new();

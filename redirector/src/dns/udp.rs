@@ -12,6 +12,7 @@ use super::{
     batch::Batch,
     counters::Counters,
     exchange::Transport,
+    forward::Place,
     respond::{self, Outcome, Question},
     shim::{Asker, Core, DRAIN},
     sockets::Sockets,
@@ -73,15 +74,23 @@ impl Server {
             match self.core.decide(query, Asker { client: client.ip(), own: self.address.ip(), now }, reply) {
                 Outcome::Drop => {}
                 Outcome::Reply(_) => batch.reply(at),
-                Outcome::Forward(question) => {
-                    let forwarding =
-                        Forwarding { socket: Arc::clone(&self.socket), core: Arc::clone(&self.core), sockets: Arc::clone(&self.sockets) };
-                    self.tasks.spawn(forwarding.run(query.to_vec(), question, client));
-                }
+                Outcome::Forward(question) => match self.core.forwarder.admit(client.ip()) {
+                    Ok(place) => self.forward(query.to_vec(), question, (client, place)),
+                    Err(_) => {
+                        respond::servfail(query, reply);
+                        batch.reply(at);
+                    }
+                },
             }
         }
         // When the socket's send buffer is full the clients ask again, as after any lost packet.
-        batch.send(self.socket.as_fd());
+        let sent = batch.send(self.socket.as_fd());
+        self.core.counters.tally.local.add(now.elapsed(), sent as u64);
+    }
+
+    fn forward(&self, query: Vec<u8>, question: Question, from: (SocketAddr, Place)) {
+        let forwarding = Forwarding { socket: Arc::clone(&self.socket), core: Arc::clone(&self.core), sockets: Arc::clone(&self.sockets) };
+        self.tasks.spawn(forwarding.run(query, question, from));
     }
 }
 
@@ -93,8 +102,8 @@ struct Forwarding {
 }
 
 impl Forwarding {
-    async fn run(self, query: Vec<u8>, question: Question, client: SocketAddr) {
-        let forwarded = self.core.forwarder.forward(&query, &question, (Transport::Udp, &self.sockets), client.ip());
+    async fn run(self, query: Vec<u8>, question: Question, (client, place): (SocketAddr, Place)) {
+        let forwarded = self.core.forwarder.forward(&query, &question, (Transport::Udp, &self.sockets), place);
         let sent = match forwarded.await {
             Ok(reply) => self.socket.send_to(&reply, client).await,
             Err(_) => {

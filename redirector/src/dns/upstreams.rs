@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::tally::{Latency, Times};
 use crate::nameservers::Nameservers;
 
+/// Exchanges of one query at a time; each has a socket.
+pub(super) const AT_ONCE: usize = 3;
 /// Failures in a row that set an upstream aside. One lost packet does not.
 const PATIENCE: u32 = 2;
 /// For how long an upstream is set aside at first; doubled at each failure since.
@@ -40,10 +43,14 @@ pub(super) struct Upstream {
     failures: AtomicU32,
     /// Milliseconds since `started` until which it is set aside.
     aside_until: AtomicU64,
+    /// Queries that it was sent, and those that it did not answer in time.
+    asked: AtomicU64,
+    failed: AtomicU64,
+    times: Times,
 }
 
 /// How an upstream is doing.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct UpstreamHealth {
     /// The server.
@@ -52,6 +59,21 @@ pub struct UpstreamHealth {
     pub failures: u32,
     /// Whether others are asked in its place for a while.
     pub set_aside: bool,
+    /// Queries that it was sent since it was first seen, those of other upstreams that had failed among them.
+    pub asked: u64,
+    /// Of these, how many it did not answer within a second, or refused to take.
+    pub failed: u64,
+    /// How long its replies took.
+    pub latency: Latency,
+}
+
+#[cfg(test)]
+impl UpstreamHealth {
+    /// One that failed lately.
+    pub(crate) fn example() -> Self {
+        let latency = super::tally::DnsTally::example().forwarded;
+        Self { address: ([192, 0, 2, 53], 53).into(), failures: 2, set_aside: true, asked: 5, failed: 3, latency }
+    }
 }
 
 /// Whom to ask, for one query.
@@ -72,12 +94,13 @@ impl Upstreams {
         &self.nameservers
     }
 
-    /// Whom to ask now. The configured order counts. When every server is set aside, all are asked at once, since a guess beats a
+    /// Whom to ask now. The configured order counts. When every server is set aside, three are asked at once, since a guess beats a
     /// certain failure.
     pub(super) fn candidates(&self) -> Candidates {
-        let upstreams = self.upstreams();
+        let mut upstreams = self.upstreams();
         if upstreams.iter().all(|upstream| upstream.is_aside()) {
-            return Candidates { first: upstreams, then: vec![] };
+            let then = upstreams.split_off(upstreams.len().min(AT_ONCE));
+            return Candidates { first: upstreams, then };
         }
         let mut candidates = Candidates::default();
         let mut last = Vec::new();
@@ -87,7 +110,7 @@ impl Upstreams {
                 let list = if good { &mut candidates.then } else { &mut candidates.first };
                 list.push(upstream);
                 good = true;
-            } else if upstream.claim_trial() {
+            } else if candidates.first.len() < AT_ONCE && upstream.claim_trial() {
                 candidates.first.push(upstream);
             } else {
                 last.push(upstream);
@@ -103,6 +126,9 @@ impl Upstreams {
             address: upstream.address,
             failures: upstream.failures.load(Relaxed),
             set_aside: upstream.is_suspect(),
+            asked: upstream.asked.load(Relaxed),
+            failed: upstream.failed.load(Relaxed),
+            latency: upstream.times.snapshot(),
         };
         self.upstreams().into_iter().map(health).collect()
     }
@@ -123,11 +149,25 @@ impl Upstreams {
 
 impl Upstream {
     fn new(address: SocketAddr, started: Instant) -> Self {
-        Self { address, started, failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) }
+        Self {
+            address,
+            started,
+            failures: AtomicU32::new(0),
+            aside_until: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            times: Times::default(),
+        }
     }
 
-    /// It answered.
-    pub(super) fn succeeded(&self) {
+    /// It is sent a query.
+    pub(super) fn asked(&self) {
+        self.asked.fetch_add(1, Relaxed);
+    }
+
+    /// It answered after this time.
+    pub(super) fn succeeded(&self, took: Duration) {
+        self.times.add(took, 1);
         if self.failures.swap(0, Relaxed) >= PATIENCE {
             tracing::info!(upstream = %self.address, "the upstream answers again");
         }
@@ -136,6 +176,7 @@ impl Upstream {
 
     /// It did not answer in time, or refused the packet.
     pub(super) fn failed(&self, why: &str) {
+        self.failed.fetch_add(1, Relaxed);
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures < PATIENCE {
             return;

@@ -140,6 +140,16 @@ impl RawQuestion {
     }
 }
 
+/// The type that the first question asks for, without a look at anything else.
+pub(super) fn asked_type(message: &[u8]) -> Option<u16> {
+    let mut at = HEADER;
+    while let label @ 1..=63 = usize::from(*message.get(at)?) {
+        at += 1 + label;
+    }
+    let rest = message.get(at..at + 3)?;
+    (rest[0] == 0).then(|| u16::from_be_bytes([rest[1], rest[2]]))
+}
+
 /// What an OPT record says (RFC 6891).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Edns {

@@ -21,6 +21,7 @@ use prometheus_client::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::process;
+use crate::dns::{DnsTally, Latency, UpstreamHealth};
 
 /// What an answer of [`Metrics::scrape`] is, for its HTTP header.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -42,6 +43,10 @@ pub struct Snapshot {
     pub degraded: bool,
     /// The shim's counters, by name.
     pub dns: BTreeMap<String, u64>,
+    /// Its queries by type, code and time.
+    pub tally: DnsTally,
+    /// How its upstreams are doing.
+    pub upstreams: Vec<UpstreamHealth>,
     /// Names that DNS answers.
     pub names: u64,
     /// Cgroups that the programs are attached to.
@@ -80,20 +85,46 @@ pub struct RouteSample {
 pub struct Metric {
     /// Its name, without `_total`.
     pub name: &'static str,
-    /// Whether it is a counter; else a gauge.
-    pub counter: bool,
+    /// What it is.
+    pub kind: Kind,
     /// Its labels.
     pub labels: &'static [&'static str],
     /// What it says.
     pub help: &'static str,
 }
 
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// A value of now.
+    Gauge,
+    /// Times by class, in seconds.
+    Histogram,
+}
+
+impl Kind {
+    /// What its samples have behind the name.
+    pub fn suffixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Counter => &["_total"],
+            Self::Gauge => &[""],
+            Self::Histogram => &["_bucket", "_count", "_sum"],
+        }
+    }
+}
+
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, counter: true, labels, help }
+    Metric { name, kind: Kind::Counter, labels, help }
 }
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, counter: false, labels, help }
+    Metric { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, labels, help }
 }
 
 /// Every metric, in the order in which they are told.
@@ -130,17 +161,29 @@ pub const METRICS: &[Metric] = &[
     counter("redirector_route_connect_seconds", &["source"], "Time from connect to established, summed over the established ones"),
     counter("redirector_route_received_bytes", &["source"], "Bytes received on connections that have ended"),
     counter("redirector_route_sent_bytes", &["source"], "Bytes acknowledged on connections that have ended"),
+    counter(
+        "redirector_route_dns_answers",
+        &["source"],
+        "DNS queries for the source that were answered with its virtual or real addresses, or with none",
+    ),
     counter("redirector_dns_queries", &[], "Queries received over UDP and TCP"),
+    counter("redirector_dns_questions", &["type"], "The same by what they ask for; rare types are `other`"),
     counter(
         "redirector_dns_outcomes",
         &["outcome"],
-        "What became of them: answered and nodata by us, forwarded, servfail, formerr, notimp, refused, dropped; queries is their sum",
+        "What became of them: answered, nodata and pending by us, forwarded, servfail, formerr, notimp, refused, limited, dropped; queries is their sum",
     ),
     counter(
         "redirector_dns_incidents",
         &["incident"],
         "What else happened to queries: timeouts, overload, replies that did not fit, and such",
     ),
+    counter("redirector_dns_upstream_answers", &["code"], "Replies of upstreams that were passed on, by response code"),
+    histogram("redirector_dns_seconds", &["answer"], "Time from a query to its answer: local, forwarded"),
+    gauge("redirector_dns_upstream_up", &["upstream"], "1 while the upstream is asked; 0: it failed, and others are asked in its place"),
+    counter("redirector_dns_upstream_queries", &["upstream"], "Queries that the upstream was sent"),
+    counter("redirector_dns_upstream_failures", &["upstream"], "Queries that it did not answer within a second, or did not take"),
+    histogram("redirector_dns_upstream_seconds", &["upstream"], "How long its replies took"),
     counter("redirector_scrape_errors", &[], "Readings that failed, in the kernel or of the agent, since its start"),
     gauge("redirector_scrape_duration_seconds", &[], "How long reading took, this time"),
     counter("process_cpu_seconds", &[], "User and system time of the agent"),
@@ -153,7 +196,10 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// Outcomes of DNS queries; what else the shim counts are incidents.
-const OUTCOMES: [&str; 8] = ["answered", "nodata", "forwarded", "servfail", "formerr", "notimp", "refused", "dropped"];
+const OUTCOMES: [&str; 10] =
+    ["answered", "nodata", "forwarded", "servfail", "formerr", "notimp", "refused", "pending", "limited", "dropped"];
+/// Upstreams with a label of their own: those that are asked first.
+const UPSTREAMS: usize = 32;
 
 /// Where to ask for a snapshot: the agent's owner task answers.
 pub type Asking = mpsc::Sender<oneshot::Sender<Snapshot>>;
@@ -199,12 +245,19 @@ struct Read {
 }
 
 type Labels = Vec<(&'static str, String)>;
-type Samples = BTreeMap<&'static str, Vec<(Labels, f64)>>;
+type Samples = BTreeMap<&'static str, Vec<(Labels, Value)>>;
+
+/// One sample's.
+enum Value {
+    Number(f64),
+    Times(Latency),
+}
 
 impl Read {
     fn samples(self) -> Samples {
         let mut samples = Samples::new();
-        let mut add = |name: &'static str, labels: Labels, value: f64| samples.entry(name).or_default().push((labels, value));
+        let mut add =
+            |name: &'static str, labels: Labels, value: f64| samples.entry(name).or_default().push((labels, Value::Number(value)));
         add("redirector_scrape_errors", vec![], self.errors as f64);
         add("redirector_scrape_duration_seconds", vec![], self.took);
         add("redirector_build_info", vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0);
@@ -237,8 +290,39 @@ impl Read {
                 _ => add("redirector_dns_incidents", vec![("incident", name)], value as f64),
             }
         }
+        of_types_and_codes(&snapshot.tally, &mut add);
+        let upstreams = &snapshot.upstreams[..snapshot.upstreams.len().min(UPSTREAMS)];
+        for upstream in upstreams {
+            of_upstream(upstream, &mut add);
+        }
+        let local = ("redirector_dns_seconds", ("answer", "local".to_owned()), snapshot.tally.local);
+        let forwarded = ("redirector_dns_seconds", ("answer", "forwarded".to_owned()), snapshot.tally.forwarded);
+        let each = upstreams.iter().map(|at| ("redirector_dns_upstream_seconds", label_of(at), at.latency.clone()));
+        for (name, label, times) in [local, forwarded].into_iter().chain(each) {
+            samples.entry(name).or_default().push((vec![label], Value::Times(times)));
+        }
         samples
     }
+}
+
+fn of_types_and_codes(tally: &DnsTally, add: &mut impl FnMut(&'static str, Labels, f64)) {
+    for &(kind, number) in &tally.types {
+        add("redirector_dns_questions", vec![("type", kind.to_owned())], number as f64);
+    }
+    for &(code, number) in &tally.codes {
+        add("redirector_dns_upstream_answers", vec![("code", code.to_owned())], number as f64);
+    }
+}
+
+fn label_of(upstream: &UpstreamHealth) -> (&'static str, String) {
+    ("upstream", upstream.address.to_string())
+}
+
+fn of_upstream(upstream: &UpstreamHealth, add: &mut impl FnMut(&'static str, Labels, f64)) {
+    let label = || vec![label_of(upstream)];
+    add("redirector_dns_upstream_up", label(), (!upstream.set_aside).into());
+    add("redirector_dns_upstream_queries", label(), upstream.asked as f64);
+    add("redirector_dns_upstream_failures", label(), upstream.failed as f64);
 }
 
 fn of_route(route: RouteSample, add: &mut impl FnMut(&'static str, Labels, f64)) {
@@ -292,14 +376,18 @@ impl Collector for Told {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for metric in METRICS {
             let Some(samples) = samples.get(metric.name) else { continue };
-            let kind = if metric.counter { MetricType::Counter } else { MetricType::Gauge };
+            let kind = match metric.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+            };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
             for (labels, value) in samples {
                 // Without labels a family of one: OpenMetrics wants no empty braces.
                 if labels.is_empty() {
-                    put(&mut family, metric, *value)?;
+                    put(&mut family, metric, value)?;
                 } else {
-                    put(&mut family.encode_family(labels)?, metric, *value)?;
+                    put(&mut family.encode_family(labels)?, metric, value)?;
                 }
             }
         }
@@ -307,8 +395,12 @@ impl Collector for Told {
     }
 }
 
-fn put(encoder: &mut prometheus_client::encoding::MetricEncoder<'_>, metric: &Metric, value: f64) -> fmt::Result {
-    if metric.counter { encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None) } else { encoder.encode_gauge(&value) }
+fn put(encoder: &mut prometheus_client::encoding::MetricEncoder<'_>, metric: &Metric, value: &Value) -> fmt::Result {
+    match value {
+        Value::Number(value) if metric.kind == Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(value, None),
+        Value::Number(value) => encoder.encode_gauge(value),
+        Value::Times(times) => encoder.encode_histogram::<NoLabelSet>(times.seconds, times.number(), &times.classes, None),
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ fn route(source: &str, started: f64) -> RouteSample {
     }
 }
 
-const ROUTE_COUNTERS: [&str; 8] = [
+const ROUTE_COUNTERS: [&str; 9] = [
+    "redirector_route_dns_answers",
     "redirector_route_connects_started",
     "redirector_route_connections_closed",
     "redirector_route_connects_denied",
@@ -30,6 +31,8 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
         routes,
         problems: map(&["config_error"]),
         dns: map(&["queries", "answered", "timeouts"]),
+        tally: DnsTally::example(),
+        upstreams: vec![UpstreamHealth::example()],
         changes: map(&["added"]),
         pool: [65534, 2],
         ..Snapshot::default()
@@ -43,7 +46,8 @@ fn page(snapshot: Snapshot) -> String {
 /// The family that a line of the text belongs to.
 fn family(line: &str) -> &str {
     let name = line.split(['{', ' ']).next().unwrap_or_default();
-    name.strip_suffix("_total").unwrap_or(name)
+    let suffixes = ["_total", "_bucket", "_count", "_sum"];
+    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
 #[test]
@@ -57,8 +61,9 @@ fn every_metric_of_the_table_is_told_with_its_labels_and_no_other() {
             let keys: Vec<&str> = line
                 .split_once('{')
                 .map_or(vec![], |(_, rest)| rest.split("\",").map(|label| label.split('=').next().unwrap_or_default()).collect());
-            assert_eq!(keys, metric.labels, "{line}");
-            assert_eq!(line.split(['{', ' ']).next().is_some_and(|name| name.ends_with("_total")), metric.counter, "{line}");
+            let (name, keys) = (line.split(['{', ' ']).next().expect("a name"), keys.iter().filter(|key| **key != "le").copied());
+            assert_eq!(keys.collect::<Vec<_>>(), metric.labels, "{line}");
+            assert!(metric.kind.suffixes().contains(&&name[metric.name.len()..]), "{line}");
         }
     }
     let told: BTreeSet<_> = samples.iter().map(|line| family(line)).collect();
@@ -99,6 +104,13 @@ fn what_a_route_counts_can_be_read_from_the_page() {
         "redirector_route_connects_ended_total{source=\"a.internal\",result=\"timed_out\"} 3.0",
         "redirector_route_backends{source=\"a.internal\",state=\"set_aside\"} 1.0",
         "redirector_dns_incidents_total{incident=\"timeouts\"} 7.0",
+        "redirector_route_dns_answers_total{source=\"a.internal\"} 9.0",
+        "redirector_dns_questions_total{type=\"AAAA\"} 3.0",
+        "redirector_dns_upstream_answers_total{code=\"NXDOMAIN\"} 2.0",
+        "redirector_dns_upstream_up{upstream=\"192.0.2.53:53\"} 0.0",
+        "redirector_dns_seconds_bucket{le=\"0.00025\",answer=\"forwarded\"} 1",
+        "redirector_dns_seconds_bucket{le=\"+Inf\",answer=\"forwarded\"} 2",
+        "redirector_dns_upstream_seconds_count{upstream=\"192.0.2.53:53\"} 2",
         "redirector_problems{code=\"config_error\"} 7.0",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
@@ -129,9 +141,9 @@ async fn an_agent_that_does_not_answer_is_counted_and_its_process_is_told() {
 
 fn table() -> String {
     let row = |metric: &Metric| {
-        let total = if metric.counter { "_total" } else { "" };
+        let total = if metric.kind == Kind::Counter { "_total" } else { "" };
         let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let kind = if metric.counter { "counter" } else { "gauge" };
+        let kind = format!("{:?}", metric.kind).to_lowercase();
         format!("| `{}{total}` | {kind} | {} | {} |\n", metric.name, labels.join(", "), metric.help)
     };
     format!("| metric | type | labels | says |\n|---|---|---|---|\n{}", METRICS.iter().map(row).collect::<String>())
@@ -151,7 +163,7 @@ fn named(text: &str) -> BTreeSet<String> {
 #[test]
 fn dashboard_and_alerts_load_and_name_only_metrics_that_exist() {
     let known: BTreeSet<String> =
-        METRICS.iter().map(|metric| format!("{}{}", metric.name, if metric.counter { "_total" } else { "" })).collect();
+        METRICS.iter().flat_map(|metric| metric.kind.suffixes().iter().map(|suffix| format!("{}{suffix}", metric.name))).collect();
     let dashboard: serde_json::Value = serde_json::from_str(include_str!("../../../deploy/grafana-dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let queries: Vec<&str> = panels

@@ -5,4 +5,4 @@ mod metrics;
 mod process;
 
 pub use admin::{Admin, Health};
-pub use metrics::{Asking, METRICS, Metric, Metrics, RouteSample, Snapshot};
+pub use metrics::{Asking, Kind, METRICS, Metric, Metrics, RouteSample, Snapshot};

@@ -7,12 +7,16 @@ use redirector::{
     config::DnsClients,
     dns::{Answer, Answers, ShimSettings, Vip},
 };
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UdpSocket,
+    time::timeout,
+};
 
 use crate::{
     message::{bytes, parsed, query, raw_opt, raw_query, raw_question, reply},
     mock::{Do, Mock},
-    shim::{Running, receive, settings, source, unused},
+    shim::{Running, SOON, framed, receive, settings, source, unused},
 };
 
 fn only_strangers() -> ShimSettings {
@@ -79,6 +83,39 @@ async fn one_client_cannot_take_every_place_in_the_queue_for_a_silent_upstream()
     let answer =
         timeout(Duration::from_secs(1), shim.ask(&bytes(&query("fast.example", RecordType::A)))).await.expect("not behind the flood");
     assert_eq!(parsed(&answer).metadata.response_code, ResponseCode::NXDomain);
+    shim.stop().await;
+}
+
+/// A connection that stays open, or that was closed at once.
+async fn connects(from: [u8; 4], shim: &Running) -> Option<tokio::net::TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((from, 0).into()).expect("bound");
+    let mut stream = socket.connect(shim.address).await.expect("connected");
+    stream.write_all(&framed(&source(RecordType::A))).await.expect("sent");
+    let mut length = [0; 2];
+    // Closed without a word, or with a reset.
+    matches!(timeout(SOON, stream.read_exact(&mut length)).await.expect("in time"), Ok(2)).then_some(stream)
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_every_connection() {
+    let shim = Running::start(&[unused()]).await;
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..140 {
+        match connects([127, 0, 0, 9], &shim).await {
+            Some(stream) => held.push(stream),
+            None => refused += 1,
+        }
+    }
+    assert!(refused > 0 && !held.is_empty() && held.len() <= 128, "{} held, {refused} refused", held.len());
+    assert_eq!(shim.publisher.counters().connections_refused, refused);
+    assert!(connects([127, 0, 0, 10], &shim).await.is_some(), "another client has room");
+    drop(held);
+    let deadline = std::time::Instant::now() + SOON;
+    while connects([127, 0, 0, 9], &shim).await.is_none() {
+        assert!(std::time::Instant::now() < deadline, "what is closed is given back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     shim.stop().await;
 }
 

@@ -22,7 +22,7 @@ use tokio::net::UdpSocket;
 use crate::{
     message::{bytes, parsed, query, raw_opt, raw_query, raw_question, reply},
     mock::{Asked, Do, Mock},
-    shim::{Running, receive},
+    shim::{Running, receive, source},
 };
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
@@ -323,6 +323,36 @@ async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
         ended.expect("no mix-up");
     }
     assert_eq!(shim.publisher.counters().forwarded, 500);
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn queries_are_counted_by_type_code_time_and_upstream() {
+    let dead = closed().await;
+    let upstream = Mock::start(|asked| {
+        let code = if asked.query[13] == b'n' { ResponseCode::NXDomain } else { ResponseCode::NoError };
+        vec![Do::Wait(Duration::from_millis(30)), Do::Send(reply(&asked.query, code, &[]))]
+    })
+    .await;
+    let shim = Running::start(&[dead, upstream.address]).await;
+    for (name, kind) in [("no.example", RecordType::A), ("no.example", RecordType::AAAA), ("yes.example", RecordType::AAAA)] {
+        shim.ask(&bytes(&query(name, kind))).await;
+    }
+    shim.ask(&source(RecordType::HTTPS)).await;
+    shim.ask(&raw_query(7, 0, [0; 4], &[])).await;
+    let tally = shim.publisher.tally();
+    let counted = |counts: &[(&'static str, u64)]| counts.iter().filter(|(_, number)| *number > 0).copied().collect::<Vec<_>>();
+    assert_eq!(counted(&tally.types), [("A", 1), ("AAAA", 2), ("HTTPS", 1), ("unreadable", 1)]);
+    assert_eq!(counted(&tally.codes), [("NOERROR", 1), ("NXDOMAIN", 2)]);
+    assert_eq!((tally.local.number(), tally.forwarded.number()), (2, 3));
+    let classes: Vec<_> = tally.forwarded.classes.iter().filter(|(_, number)| *number > 0).collect();
+    assert!(classes.iter().all(|(bound, _)| *bound > 0.025), "each waited for the upstream: {classes:?}");
+    assert!(tally.forwarded.seconds > 0.09, "{}", tally.forwarded.seconds);
+    let health = shim.publisher.upstreams();
+    let [first, second] = &health[..] else { panic!("{health:?}") };
+    assert_eq!((first.address, first.set_aside, first.asked, first.failed), (dead, true, 2, 2), "set aside by its second failure");
+    assert_eq!((second.set_aside, second.asked, second.failed, second.latency.number()), (false, 3, 0, 3));
+    assert_eq!(first.latency.number(), 0);
     shim.stop().await;
 }
 

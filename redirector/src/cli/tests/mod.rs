@@ -142,6 +142,10 @@ fn view(backends: Vec<BackendView>) -> RouteView {
     }
 }
 
+fn upstream(address: &str, set_aside: bool) -> UpstreamInfo {
+    UpstreamInfo { address: address.parse().expect("an address"), set_aside, asked: 9, failed: 2 }
+}
+
 fn status(problems: Vec<Problem>) -> api::Status {
     let at =
         AttachmentInfo { cgroup: Some("/sys/fs/cgroup/kubepods".into()), cgroup_id: 42, programs: vec!["rd_connect4".into()], live: true };
@@ -157,7 +161,12 @@ fn status(problems: Vec<Problem>) -> api::Status {
             error: None,
             restart_needed_for: vec![],
         }),
-        dns: Some(DnsInfo { listen: vec!["169.254.20.53:53".parse().expect("an address")], names: 1, counters: [].into() }),
+        dns: Some(DnsInfo {
+            listen: vec!["169.254.20.53:53".parse().expect("an address")],
+            names: 1,
+            counters: [].into(),
+            upstreams: vec![upstream("10.0.0.2:53", true), upstream("10.0.0.3:53", false)],
+        }),
         datapath: Some(DatapathInfo {
             abi: 1,
             pins: "/sys/fs/bpf/redirector".into(),
