@@ -24,8 +24,8 @@ pub struct DurableError {
 
 /// Replaces the file at `path` by one that holds `bytes`, or leaves it as it was.
 ///
-/// The bytes go to a temporary file in the same directory (made with its parents when missing), which is synced, renamed over
-/// `path`, and made durable by a sync of the directory. The file is readable and writable by its owner only.
+/// The bytes go to a temporary file in the same directory, which is synced, renamed over `path`, and made durable by a sync of the directory.
+/// The directory is made when it is missing, its parents are not. The file is readable and writable by its owner only.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -35,7 +35,10 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
         let path = path.to_owned();
         move |source| DurableError { action, path, source }
     };
-    fs::create_dir_all(directory).map_err(failed("make directory", directory))?;
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("make directory", directory)(error)),
+        Ok(()) | Err(_) => {}
+    }
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let mut new = tempfile::Builder::new()
         .prefix(&prefix)
@@ -81,7 +84,7 @@ mod tests {
     #[test]
     fn the_file_holds_the_new_bytes_and_nothing_else_is_left_beside_it() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("deep/er/routes.json");
+        let path = directory.path().join("state/routes.json");
         write_atomically(&path, b"one").expect("written");
         write_atomically(&path, b"two").expect("replaced");
         assert_eq!(read_if_present(&path).expect("read").as_deref(), Some(b"two".as_slice()));

@@ -179,6 +179,7 @@ impl Follower {
         {
             tracing::error!(%error, "the task that follows destinations panicked");
         }
+        self.shared.save().await;
     }
 }
 
@@ -213,7 +214,6 @@ async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             shared.save().await;
         }
     }
-    shared.save().await;
 }
 
 impl Shared {

@@ -39,7 +39,8 @@ async fn addresses_survive_a_kill_right_after_they_became_known() {
         assert!(Instant::now() < deadline, "never saved");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let left: Vec<_> = std::fs::read_dir(rig.directory.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(rig.directory.path().join("state")).expect("readable").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["addresses.json"], "no temporary file is left");
 }
 
@@ -65,11 +66,12 @@ async fn a_damaged_state_file_is_no_reason_not_to_start() {
     let upstream = zone.serve().await;
     let directory = tempfile::tempdir().expect("a directory");
     for damaged in ["", "{", "[]", r#"{"version":99,"destinations":[]}"#] {
+        std::fs::create_dir_all(directory.path().join("state")).expect("made");
         std::fs::write(state_file(directory.path()), damaged).expect("written");
         let follower = start(&[upstream.address], &state_file(directory.path()));
         follower.set_targets(only(by_name(NAME)));
         assert_eq!(follower.settle(&source(), SOON).await.addresses, addresses(&["203.0.113.7"]));
         follower.shutdown().await;
     }
-    assert_eq!(std::fs::read_to_string(directory.path().join("addresses.json.damaged-2")).expect("set aside"), "{");
+    assert_eq!(std::fs::read_to_string(directory.path().join("state/addresses.json.damaged-2")).expect("set aside"), "{");
 }

@@ -121,12 +121,38 @@ pub(crate) fn only(target: Target) -> BTreeMap<SourceName, Target> {
 
 pub(crate) struct Rig {
     pub(crate) follower: Follower,
-    pub(crate) directory: TempDir,
+    pub(crate) directory: Folder,
+}
+
+/// A temporary folder that goes although a save of the follower, which is dropped just before, is still under way in it.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let filled_meanwhile =
+            || std::fs::remove_dir_all(self.path()).is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty);
+        for _ in 0..200 {
+            if !filled_meanwhile() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
 }
 
 impl Rig {
     pub(crate) fn start(servers: &[SocketAddr]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = Folder::new();
         Self { follower: start(servers, &state_file(directory.path())), directory }
     }
 
@@ -151,8 +177,9 @@ impl Rig {
     }
 }
 
+/// Below a folder of its own: a save makes that one when it is missing, and nothing above it.
 pub(crate) fn state_file(directory: &Path) -> PathBuf {
-    directory.join("addresses.json")
+    directory.join("state/addresses.json")
 }
 
 pub(crate) fn start(servers: &[SocketAddr], state_file: &Path) -> Follower {
