@@ -84,6 +84,11 @@ impl fmt::Display for Coded {
 
 impl std::error::Error for Coded {}
 
+/// Whether an error is a list of problems, one a line.
+pub(super) fn lists_problems(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<ConfigErrors>() || cause.is::<ImportError>() || cause.is::<RouteProblems>())
+}
+
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(coded) = cause.downcast_ref::<Coded>() {
         return Some(coded.exit);
@@ -91,6 +96,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(client) = cause.downcast_ref::<ClientError>() {
         return Some(match client {
             ClientError::NotPermitted { .. } => Exit::Unsupported,
+            ClientError::Refused(error) if error.code == ErrorCode::Forbidden => Exit::Unsupported,
             ClientError::Refused(error) if matches!(error.code, ErrorCode::Invalid | ErrorCode::BadRequest) => Exit::Usage,
             _ => Exit::Failed,
         });

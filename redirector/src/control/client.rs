@@ -38,7 +38,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket is there, but not for this user.
-    #[error("not allowed to connect to {}: only root and the socket's group may", path.display())]
+    #[error("not allowed to connect to {}: run this as root, or as a member of the socket's group", path.display())]
     NotPermitted {
         /// The socket.
         path: PathBuf,
@@ -52,6 +52,14 @@ pub enum ClientError {
         path: PathBuf,
         /// How long it was waited for.
         patience: Duration,
+    },
+    /// An agent of another version.
+    #[error("the agent on {} speaks version {found} of the control API, this command version {}: use the agent's own binary, or restart the agent with this one", path.display(), api::VERSION)]
+    OtherVersion {
+        /// The socket.
+        path: PathBuf,
+        /// The version in its answer.
+        found: u64,
     },
     /// The agent refused; its own words.
     #[error("{0}{remedy}", remedy = .0.remedy.as_ref().map(|remedy| format!(": {remedy}")).unwrap_or_default())]
@@ -160,11 +168,20 @@ impl Client {
             .await
             .map_err(|_| ClientError::Silent { path: self.path.clone(), patience })??;
         if status.is_success() {
-            return serde_json::from_slice(&answer).map_err(|error| self.broken("understand", error));
+            return self.understand(&answer);
         }
         match serde_json::from_slice::<ErrorBody>(&answer) {
             Ok(body) => Err(ClientError::Refused(body.error)),
             Err(_) => Err(self.broken("understand", format!("HTTP status {status}"))),
+        }
+    }
+
+    /// An answer of another version is told as that, whatever of it could be read.
+    fn understand<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+        let value: serde_json::Value = serde_json::from_slice(answer).map_err(|error| self.broken("understand", error))?;
+        match value["version"].as_u64() {
+            Some(found) if found != u64::from(api::VERSION) => Err(ClientError::OtherVersion { path: self.path.clone(), found }),
+            _ => serde_json::from_value(value).map_err(|error| self.broken("understand", error)),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct ApiError {
 pub enum ErrorCode {
     /// 400: the request is not what the API takes (no JSON, an unknown field, a wrong type).
     BadRequest,
+    /// 403: the caller is neither root, nor the agent's own user, nor in the socket's group.
+    Forbidden,
     /// 404: no such path or no such route.
     NotFound,
     /// 405: the path exists, the method does not.
@@ -65,6 +67,7 @@ impl ErrorCode {
     pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,

@@ -113,6 +113,14 @@ async fn reload(State(shared): State<Shared>, Extension(caller): Extension<Calle
     shared.handle.ask(|reply| Command::Reload(caller, reply)).await.map(Json)
 }
 
+/// What a caller gets who may not ask, whatever it asks.
+pub(super) fn forbidden() -> Router {
+    Router::new().fallback(async |Extension(caller): Extension<Caller>| {
+        ApiError::new(ErrorCode::Forbidden, format!("{caller} may not ask this agent"))
+            .remedy("ask as root, or as a member of the socket's group")
+    })
+}
+
 async fn no_such_path(uri: axum::http::Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path())).remedy(
         "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, /v1/history, /v1/rollback and /v1/reload",

@@ -9,6 +9,7 @@ mod client;
 mod command;
 mod error;
 mod handlers;
+mod peer;
 #[cfg(test)]
 mod reference;
 mod server;

@@ -90,9 +90,21 @@ fn the_reference_names_every_field_of_every_answer() {
 #[test]
 fn the_reference_names_every_error_with_its_status() {
     use ErrorCode::*;
-    for code in
-        [BadRequest, NotFound, MethodNotAllowed, Timeout, Conflict, TooLarge, Invalid, Exhausted, Kernel, Storage, ShuttingDown, NoAnswer]
-    {
+    for code in [
+        BadRequest,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Timeout,
+        Conflict,
+        TooLarge,
+        Invalid,
+        Exhausted,
+        Kernel,
+        Storage,
+        ShuttingDown,
+        NoAnswer,
+    ] {
         let word = serde_json::to_value(code).expect("a word");
         let row = format!("| {} | `{}` |", code.status().as_u16(), word.as_str().expect("a word"));
         assert!(PAGE.contains(&row), "docs/reference/api.md has no row `{row}`");

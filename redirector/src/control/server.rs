@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::{
     Caller, Handle, SocketError,
     handlers::{self, Bounds},
+    peer,
     socket::ControlSocket,
 };
 
@@ -71,9 +72,11 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (router, shutdown) = (router.clone(), shutdown.clone());
+                    let caller = peer::caller(&stream);
+                    let router = if self.socket.admits(&stream, caller) { router.clone() } else { handlers::forbidden() };
+                    let (router, shutdown) = (router.layer(Extension(caller)), shutdown.clone());
                     connections.spawn(async move {
-                        connection(stream, router, limits.read, shutdown).await;
+                        connection(stream, caller, router, limits.read, shutdown).await;
                         drop(slot);
                     });
                 }
@@ -90,12 +93,8 @@ impl Server {
 }
 
 /// One client, until it leaves, breaks a limit, or the agent shuts down.
-async fn connection(stream: UnixStream, router: Router, read: Duration, shutdown: CancellationToken) {
-    let caller = stream.peer_cred().map_or_else(
-        |_| Caller { pid: None, uid: u32::MAX, gid: u32::MAX },
-        |peer| Caller { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() },
-    );
-    let service = TowerToHyperService::new(router.layer(Extension(caller)));
+async fn connection(stream: UnixStream, caller: Caller, router: Router, read: Duration, shutdown: CancellationToken) {
+    let service = TowerToHyperService::new(router);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(read).max_buf_size(64 << 10);
     let serving = builder.serve_connection(TokioIo::new(stream), service);

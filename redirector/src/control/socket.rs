@@ -8,6 +8,8 @@ use std::{
 
 use tokio::net::{UnixListener, UnixStream};
 
+use super::{Caller, peer};
+
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;
 
@@ -65,6 +67,18 @@ impl ControlSocket {
                 Err(failed("place")(source))
             }
         }
+    }
+}
+
+impl ControlSocket {
+    /// Whether the other end may ask: root, our own user, and the socket's group, which is what its mode says as well. A mode that somebody has
+    /// widened, or a descriptor that was handed on, does not.
+    pub(super) fn admits(&self, stream: &UnixStream, caller: Caller) -> bool {
+        if caller.uid == 0 || caller.uid == rustix::process::geteuid().as_raw() {
+            return true;
+        }
+        // Asked anew each time: an operator may give the socket to a group while the agent runs.
+        std::fs::symlink_metadata(&self.path).is_ok_and(|socket| caller.gid == socket.gid() || peer::groups(stream).contains(&socket.gid()))
     }
 }
 

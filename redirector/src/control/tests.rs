@@ -246,3 +246,64 @@ async fn a_dead_agents_socket_is_replaced_a_live_agents_is_not() {
 async fn bind_error(path: &Path) -> SocketError {
     Server::bind(path, Limits::default()).await.expect_err("the path is taken")
 }
+
+#[tokio::test]
+async fn an_agent_of_another_version_is_told_with_both_versions() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("control.sock");
+    let listener = UnixListener::bind(&path).expect("bound");
+    let old = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let _ = stream.read(&mut [0; 4096]).await;
+        let body = r#"{"version": 7, "routes": "of another shape"}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.expect("written");
+    });
+    let error = Client::new(&path).routes().await.expect_err("another version");
+    assert!(matches!(error, ClientError::OtherVersion { found: 7, .. }), "{error:?}");
+    assert!(error.to_string().contains("version 7") && error.to_string().contains("version 1"), "{error}");
+    old.await.expect("ends well");
+}
+
+/// Asks for the export as another user, whatever the socket's mode says; the HTTP status.
+fn status_for(socket: &Path, uid: u32, gid: u32, groups: &str) -> String {
+    let mut command = std::process::Command::new("setpriv");
+    let identity = [
+        format!("--reuid={uid}"),
+        format!("--regid={gid}"),
+        if groups.is_empty() { "--clear-groups".into() } else { format!("--groups={groups}") },
+    ];
+    command.args(identity).args(["curl", "-s", "--max-time", "5", "-o", "/dev/stderr", "-w", "%{http_code}", "--unix-socket"]);
+    let output = command.arg(socket).arg("http://x/v1/status").output().expect("setpriv and curl are here");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A socket that somebody has made writable for all still answers only root and its group.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_root_and_the_sockets_group_are_answered() {
+    const GROUP: u32 = 54321;
+    let mut rig = Rig::quick().await;
+    let socket = rig.socket();
+    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("changed");
+    open(rig.directory.path(), 0o755);
+    open(&socket, 0o666);
+    std::os::unix::fs::chown(&socket, None, Some(GROUP)).expect("these tests need root");
+    let owner = tokio::spawn(async move {
+        let mut asked = 0;
+        while let Some(command) = rig.queue.recv().await {
+            let Command::Status(reply) = command else { panic!("{command:?}") };
+            reply.send(Err(ApiError::new(ErrorCode::Conflict, "reached the owner"))).expect("somebody waits");
+            asked += 1;
+            if asked == 3 {
+                break;
+            }
+        }
+        rig
+    });
+    let told = tokio::task::spawn_blocking(move || {
+        [(65534, 65534, ""), (65534, GROUP, ""), (65534, 65534, "54321"), (65534, 65534, "54320"), (0, 0, "")]
+            .map(|(uid, gid, groups)| status_for(&socket, uid, gid, groups))
+    });
+    assert_eq!(told.await.expect("asked"), ["403", "409", "409", "403", "409"]);
+    owner.await.expect("three were let through");
+}
