@@ -245,6 +245,8 @@ impl fmt::Display for ConfigErrors {
 #[cfg(test)]
 mod any_text;
 #[cfg(test)]
+mod generated;
+#[cfg(test)]
 mod malformed;
 #[cfg(test)]
 mod tests;

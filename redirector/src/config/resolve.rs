@@ -34,6 +34,8 @@ enum Refused {
     ParentPath(String),
     #[error("is empty: write `\"auto\"`, or a path or glob such as `\"kubepods.slice\"`")]
     EmptyCgroup,
+    #[error("`{0}` is not a glob: {1}; write `[[]` for a bracket itself")]
+    Glob(String, &'static str),
     #[error("`{0}` is not known: write `auto`, `on`, `off`, or a list of resolver addresses")]
     Intercept(String),
     #[error("`{0}` is not known: write `system`, or the address of a DNS server such as `10.0.0.2:53`")]
@@ -260,7 +262,11 @@ fn cgroup(text: &str) -> Result<CgroupSpec, Refused> {
     match text {
         "" => Err(Refused::EmptyCgroup),
         "auto" => Ok(CgroupSpec::Auto),
-        pattern => without_parents(Path::new(pattern), pattern).map(|()| CgroupSpec::Pattern(pattern.into())),
+        pattern => {
+            without_parents(Path::new(pattern), pattern)?;
+            glob::Pattern::new(pattern).map_err(|error| Refused::Glob(pattern.into(), error.msg))?;
+            Ok(CgroupSpec::Pattern(pattern.into()))
+        }
     }
 }
 

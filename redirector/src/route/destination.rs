@@ -34,7 +34,7 @@ pub enum DestinationError {
     #[error("`{0}` is a URL: write the host name alone")]
     Url(String),
     /// A wildcard.
-    #[error("`{0}` is a wildcard: a destination is one name, which every source that matches shares")]
+    #[error("`{0}` is a wildcard: write one name, which every source that matches shares")]
     Wildcard(String),
     /// A name in a list.
     #[error("`{0}` is not an IP address: a list holds addresses only; write one name alone, without brackets")]

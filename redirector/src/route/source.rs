@@ -17,13 +17,13 @@ pub struct SourceName {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceNameError {
     /// Nothing is left of the text.
-    #[error("a source is a DNS name such as `artifactory.internal.company.net`, not an empty text")]
+    #[error("is empty: write the DNS name that executors ask for, such as `artifactory.internal.company.net`")]
     Empty,
     /// RFC 1035 section 2.3.4.
-    #[error("`{0}` is {len} characters long; a DNS name has at most 253", len = .0.len())]
+    #[error("`{0}` is {len} characters long: write a DNS name, which has at most 253", len = .0.len())]
     TooLong(String),
     /// A label that is empty, longer than 63 characters, or has a character that host names do not have.
-    #[error("`{label}` in `{name}` is not a DNS label (1 to 63 letters, digits, `-` or `_`)")]
+    #[error("`{label}` in `{name}` is not a DNS label: write 1 to 63 letters, digits, `-` or `_` between the dots")]
     Label {
         /// The label.
         label: String,
@@ -31,10 +31,10 @@ pub enum SourceNameError {
         name: String,
     },
     /// `*` anywhere but as the whole first label.
-    #[error("`{0}`: a wildcard stands alone as the first label, as in `*.internal.company.net`")]
+    #[error("`{0}`: a wildcard stands alone as the first label: write it as in `*.internal.company.net`")]
     Wildcard(String),
     /// An address where a name belongs.
-    #[error("`{0}` is an address; a source is the name that executors ask for")]
+    #[error("`{0}` is an address: write the name that executors ask for")]
     Address(String),
 }
 
