@@ -292,7 +292,7 @@ impl Owner {
         let committed = match loaded {
             Ok(config) => self.take(config),
             Err(errors) => {
-                let remedy = "correct the file; what it said before serves on";
+                let remedy = "correct the file; what it said before is still in use";
                 Err(ApiError::new(ErrorCode::Invalid, errors.to_string()).remedy(remedy))
             }
         };
@@ -307,7 +307,7 @@ impl Owner {
                 Ok(api::Reloaded { version: VERSION, changed, restart_needed_for: self.restart_needed.clone() })
             }
             Err(error) => {
-                warn!("the configuration was not reloaded, the old state serves: {error}");
+                warn!("the configuration was not reloaded, what it said before is still in use: {error}");
                 self.config_error = Some(error.message.clone());
                 Err(error)
             }

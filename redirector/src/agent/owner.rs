@@ -145,6 +145,8 @@ impl Owner {
     pub(super) fn started(&mut self) {
         let (routes, cgroups) = (self.live.published.len(), self.attached.list.len());
         info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
+        // Whoever waits for us relies on interception, which takes an agent without a sign of life for dead.
+        self.beat();
         self.notify.ready();
     }
 

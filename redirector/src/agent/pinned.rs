@@ -37,8 +37,8 @@ pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> R
 pub fn agent_dead() -> api::Problem {
     problems::general(
         "agent_dead",
-        "no agent runs: destinations are not followed, and DNS does not answer".to_owned(),
-        "start it with `redirector run`, or take the datapath away with `redirector unload`",
+        "no agent runs: the routes' names do not resolve, and new addresses of their destinations go unnoticed".to_owned(),
+        "start it (`redirector run`, or its service); to end redirecting for good: `redirector unload`",
     )
 }
 

@@ -46,7 +46,7 @@ pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
         note("not_attached", "no cgroup matches attach.cgroups, so nothing is redirected".into(), Some(remedy));
     }
     if let Some(error) = &owner.config_error {
-        let message = format!("the configuration file has an error, what it said before serves on:\n{error}");
+        let message = format!("the configuration file is wrong, and what it said before is still in use:\n{error}");
         note("config_error", message, Some("correct it; `redirector config check` reports all problems"));
     }
     if let Some(problem) = owner.live.publisher.as_ref().and_then(|publisher| publisher.upstream_problem()) {
@@ -87,7 +87,7 @@ fn of_destination(route: &RouteView) -> Option<Problem> {
                 0 => "no backend is known".to_owned(),
                 many => format!("the kernel keeps the last {}", addresses(many)),
             };
-            let message = format!("{destination}, the destination of {name}, does not resolve ({error}): {serves}");
+            let message = format!("{destination}, the destination of {name}, does not resolve: {error}; {serves}");
             Some(of(route, "unresolved", true, message, "check the name, and the resolver that is asked for it (resolver, dns.upstreams)"))
         }
         (_, 0) => {
@@ -200,9 +200,9 @@ mod tests {
         let of = "the destination, the destination of a.internal";
         let told_of = |state, backends: &[u32]| told(state, backends).remove(0);
         assert_eq!(told_of(ResolutionState::Kept, &[0, 0]), ("keeping the last 2 addresses of the destination: SERVFAIL".into(), false));
-        let unresolved = format!("{of}, does not resolve (SERVFAIL): no backend is known");
+        let unresolved = format!("{of}, does not resolve: SERVFAIL; no backend is known");
         assert_eq!(told_of(ResolutionState::Unresolved, &[]), (unresolved, true));
-        let kept = format!("{of}, does not resolve (SERVFAIL): the kernel keeps the last address");
+        let kept = format!("{of}, does not resolve: SERVFAIL; the kernel keeps the last address");
         assert_eq!(told_of(ResolutionState::Unresolved, &[0]), (kept, true));
         assert_eq!(told_of(ResolutionState::Fresh, &[]), (format!("{of}, has no address"), true));
         let one = "203.0.113.2, a backend of a.internal, is set aside after 3 failures";

@@ -151,7 +151,7 @@ impl Entry {
             self.resolved_at = now;
             self.known = true;
         } else {
-            self.worsen(format!("{reason} ({} of {EMPTIES} times before it is believed)", self.empties));
+            self.worsen(format!("{reason}, as {} of the {EMPTIES} answers in a row that it takes to be believed", self.empties));
         }
         ttl.unwrap_or(NEGATIVE).clamp(TTL_FLOOR, RETRY_LONGEST)
     }

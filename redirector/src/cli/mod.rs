@@ -128,10 +128,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
     ended.unwrap_or_else(|error| {
         let exit = Exit::of(&error);
         if exit != Exit::Done {
-            let _ = writeln!(env.err, "redirector: {}", crate::agent::error_chain(error.as_ref()));
+            let _ = env.err.write_all(told(&error).as_bytes());
         }
         exit
     })
+}
+
+/// An error for a person. Problems that have lines of their own begin them with file and line, where editors and grep look for them.
+fn told(error: &anyhow::Error) -> String {
+    let words = crate::agent::error_chain(error.as_ref());
+    match words.lines().count() {
+        many @ 2.. if exit::lists_problems(error) => format!("redirector: {many} problems:\n{words}\n"),
+        _ => format!("redirector: {words}\n"),
+    }
 }
 
 /// Help and version are data; anything else is talk.

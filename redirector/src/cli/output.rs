@@ -83,6 +83,11 @@ pub(super) fn span(length: Duration) -> String {
     }
 }
 
+/// Text of several lines below a mark: the first line stands beside it.
+pub(super) fn indented(text: &str) -> String {
+    text.replace('\n', "\n    ")
+}
+
 /// A number of bytes for a person.
 pub(super) fn bytes(number: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

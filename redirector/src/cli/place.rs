@@ -48,11 +48,15 @@ impl Place {
             return error.into();
         }
         match datapath::inspect(&self.bpffs) {
-            Ok(None) => Exit::Absent.because(format!("{error}, and nothing of it is in the kernel: start it with `redirector run`")),
+            Ok(None) => Exit::Absent.because(format!("{error}, and nothing of it is in the kernel: start it with `redirector run`, or name its configuration with --config")),
             Ok(Some(_)) => Exit::Failed.because(format!(
-                "{error}; the pinned datapath goes on redirecting, but routes can't be read or changed: start the agent with `redirector run`"
+                "{error}: start it (`redirector run`, or its service); the programs in the kernel go on redirecting meanwhile, as `redirector status` shows"
             )),
-            Err(_) => Exit::Failed.because(format!("{error}: start it with `redirector run`")),
+            Err(unread) => {
+                let unread = anyhow::Error::from(unread);
+                let why = crate::agent::error_chain(unread.as_ref());
+                Exit::of(&unread).because(format!("{error}, and what is in the kernel can't be told: {why}"))
+            }
         }
     }
 }

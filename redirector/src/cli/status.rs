@@ -8,7 +8,7 @@ use super::{
     Context, Exit,
     env::{Env, Paint},
     known,
-    output::{OutputArgs, span},
+    output::{OutputArgs, indented, span},
     place::Place,
     routes,
 };
@@ -50,7 +50,7 @@ fn words(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     }
     for problem in &status.problems {
         let mark = if problem.degrades { paint.bad("!") } else { paint.dim("-") };
-        writeln!(env.out, "{mark} {}", problem.message)?;
+        writeln!(env.out, "{mark} {}", indented(&problem.message))?;
         if let Some(remedy) = &problem.remedy {
             writeln!(env.out, "    {}", paint.dim(remedy))?;
         }
@@ -73,7 +73,10 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
                 0 => "just started".to_owned(),
                 seconds => format!("up {}", span(Duration::from_secs(seconds))),
             };
-            line("agent", format!("version {}, pid {}, {up}", agent.version, agent.pid))?;
+            let ours = env!("CARGO_PKG_VERSION");
+            let other =
+                if agent.version == ours { String::new() } else { format!(" (this command is {ours}: restart the agent to upgrade it)") };
+            line("agent", format!("version {}{other}, pid {}, {up}", agent.version, agent.pid))?;
         }
         None if status.problems.iter().any(|problem| problem.code == "agent_silent") => line("agent", "does not answer".into())?,
         None => line("agent", "not running".into())?,

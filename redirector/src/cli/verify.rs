@@ -8,7 +8,7 @@ use super::{
     Context, Exit,
     env::{Env, Paint},
     known,
-    output::OutputArgs,
+    output::{OutputArgs, indented},
 };
 use crate::verify::{self, Finding, Process, StepOutcome, Target, Until, Verified};
 
@@ -99,7 +99,7 @@ pub(super) fn findings(env: &mut Env<'_>, findings: &[Finding]) -> io::Result<()
     let paint = Paint(env.colour);
     for finding in findings {
         let mark = if finding.prevents { paint.bad("!") } else { paint.dim("-") };
-        writeln!(env.out, "{mark} {}", finding.cause)?;
+        writeln!(env.out, "{mark} {}", indented(&finding.cause))?;
         if let Some(next) = &finding.next {
             writeln!(env.out, "    {}", paint.dim(next))?;
         }

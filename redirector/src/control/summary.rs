@@ -18,7 +18,7 @@ impl Status {
             (Some(_), _) => format!("redirecting {} for {}", count(live, "route"), count(cgroups, "cgroup")),
             (None, _) => {
                 format!(
-                    "no agent answers; the pinned datapath goes on redirecting {} for {}",
+                    "no agent answers; the programs in the kernel go on redirecting {} for {}",
                     count(live, "route"),
                     count(cgroups, "cgroup")
                 )
@@ -33,7 +33,7 @@ impl Status {
             }
         }
         if self.config.as_ref().is_some_and(|config| config.error.is_some()) {
-            words.push_str("; the configuration file has an error, the old state serves");
+            words.push_str("; the configuration file is wrong, what it said before is still in use");
         }
         words
     }

@@ -16,7 +16,7 @@ pub enum DatapathError {
         cause: String,
     },
     /// The kernel has no such thing.
-    #[error("this kernel can't {action}: {source}; `redirector check` tells what it lacks")]
+    #[error("this kernel can't {action}: `redirector check` tells what it lacks")]
     Unsupported {
         /// What was tried.
         action: String,

@@ -75,7 +75,7 @@ pub struct Removed {
 /// [`DatapathError::OtherAbi`] for another version's pins, [`DatapathError::NotPermitted`] without the capability to open them.
 pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
-    if !pins.exist() {
+    if !pins.exist()? {
         return match pins.other_abi() {
             Some(found) => Err(DatapathError::OtherAbi { found, ours: ABI }),
             None => Ok(None),
@@ -172,6 +172,7 @@ fn cgroup_paths() -> HashMap<u64, PathBuf> {
 /// The first pin that can't be removed; those before it are gone.
 pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
     let pins = Pins::new(bpffs);
+    pins.exist()?;
     let agent = agent_state(&pins).ok().flatten();
     let mut removed = Removed {
         pool: agent.as_ref().map(|agent| pool_of(agent).to_string()),

@@ -45,9 +45,10 @@ impl Pins {
         self.cgroup(cgroup).join(program)
     }
 
-    /// Whether anything of this ABI is pinned.
-    pub(super) fn exist(&self) -> bool {
-        self.root().join("maps").is_dir()
+    /// Whether anything of this ABI is pinned. What may not be looked at is not taken for absent.
+    pub(super) fn exist(&self) -> Result<bool, DatapathError> {
+        let failed = |error| DatapathError::call(format!("look into {} (run this as root)", self.bpffs.display()), error);
+        self.root().join("maps").try_exists().map_err(failed)
     }
 
     /// Makes the folders, and refuses a place that is no bpf file system or that holds another version's pins.

@@ -117,7 +117,7 @@ fn jit() -> Check {
         ),
         Ok(value) => Check::ok("jit", format!("net.core.bpf_jit_enable is {value}")),
         // Only root may read it, and inside a network namespace of its own it is not shown.
-        Err(_) => Check::ok("jit", "not shown here"),
+        Err(_) => Check::ok("jit", "not known: net.core.bpf_jit_enable can't be read here"),
     }
 }
 
@@ -129,7 +129,7 @@ fn capabilities() -> Vec<Check> {
     ];
     let check = |(name, number, purpose): (&str, u32, &str)| {
         if has_capability(number) || number == CAP_BPF && has_capability(CAP_SYS_ADMIN) {
-            Check::ok(name, purpose)
+            Check::ok(name, format!("granted; needed to {purpose}"))
         } else {
             Check::failed(name, format!("missing: needed to {purpose}"), grant(name))
         }
@@ -247,10 +247,15 @@ fn programs(settings: &Settings) -> Check {
         }
         Err(error) => {
             let remedy = match &error {
-                DatapathError::NotPermitted { .. } => "see the checks above",
-                _ => "report it with the kernel's version and the output of `redirector --log-level debug check`",
+                DatapathError::NotPermitted { .. } => "see what failed above",
+                _ => "report it with this line and the kernel's version",
             };
-            Check::failed("programs", format!("{:#}", anyhow::Error::from(error)), remedy)
+            let detail = match error {
+                // Its causes are the lines above, each with its remedy.
+                DatapathError::NotPermitted { .. } => "not permitted to load them".to_owned(),
+                error => format!("{:#}", anyhow::Error::from(error)),
+            };
+            Check::failed("programs", detail, remedy)
         }
     }
 }

@@ -26,7 +26,7 @@ pub enum HostError {
         route: String,
     },
     /// Netlink refused.
-    #[error("failed to {action}: {source}{}", hint(source))]
+    #[error("failed to {action}{}", hint(source))]
     Netlink {
         /// What was tried.
         action: String,
@@ -34,7 +34,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// The address that the shim is to listen on can't be added.
-    #[error("failed to add {address} to lo: {source}{}", hint(source))]
+    #[error("failed to add {address} to lo{}", hint(source))]
     Address {
         /// The address.
         address: IpAddr,

@@ -306,8 +306,8 @@ pub(crate) fn wrong_cgroup(cgroup: &str) -> Finding {
 /// A route without addresses.
 pub(crate) fn no_backends(route: &RouteView) -> Finding {
     let destination = route.definition.as_ref().map_or_else(|| "the destination".to_owned(), |raw| raw.destination.to_string());
-    let why = route.resolution.as_ref().and_then(|resolution| resolution.error.as_deref()).map(|error| format!(" ({error})"));
-    let cause = format!("no address of {destination} is known{}: there is nobody to connect to", why.unwrap_or_default());
+    let why = route.resolution.as_ref().and_then(|resolution| resolution.error.as_deref()).map(|error| format!(": {error}"));
+    let cause = format!("no address of {destination} is known{}; there is nobody to connect to", why.unwrap_or_default());
     Finding::new(
         "no_backends",
         cause,

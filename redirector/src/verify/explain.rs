@@ -12,10 +12,7 @@ use super::{
     report::{Explained, Finding, Waypoint},
 };
 use crate::{
-    control::{
-        api::{AttachmentInfo, BackendState, RouteView, Status, VERSION},
-        count,
-    },
+    control::api::{AttachmentInfo, BackendState, RouteView, Status, VERSION},
     datapath::OtherProgram,
 };
 
@@ -98,7 +95,8 @@ impl Told {
         };
         let source = route.source.as_ref().map_or_else(String::new, ToString::to_string);
         let vip = route.vip.ipv4.map_or_else(|| "no address".to_owned(), |vip| vip.to_string());
-        self.way("name", format!("{} is answered with {vip}, by the route of {source}", target.name));
+        let answered = if known.status.agent.is_some() { "is answered with" } else { "would be answered with" };
+        self.way("name", format!("{} {answered} {vip}, by the route of {source}", target.name));
         self.hook(known);
         self.resolver(&target.name, known);
         self.served(route, target.port, known);
@@ -285,13 +283,13 @@ impl Told {
         if route.backends.is_empty() {
             let finding = no_backends(route);
             let does =
-                if pass { "; the route lets connects pass, to the virtual address itself" } else { ": connects are refused at once" };
+                if pass { ", the route lets connects pass, to the virtual address itself" } else { ", connects are refused at once" };
             self.findings.push(Finding { cause: format!("{}{does}", finding.cause), ..finding });
         } else if eligible.is_empty() {
-            let cause = format!(
-                "all {} are set aside since they failed lately; they are tried all the same",
-                count(route.backends.len(), "backend")
-            );
+            let cause = match route.backends.len() {
+                1 => "the only backend is set aside since it failed lately; it is tried all the same".to_owned(),
+                all => format!("all {all} backends are set aside since they failed lately; they are tried all the same"),
+            };
             let next = "`redirector verify` tells how they fail; is this node's egress address on the load balancer's allowlist?";
             self.findings.push(Finding::new("all_set_aside", cause, next));
         } else if eligible.len() < route.backends.len() {

@@ -9,5 +9,6 @@ mod operate;
 mod readme;
 mod restart;
 mod rig;
+mod snapshots;
 mod stage;
 mod verify;

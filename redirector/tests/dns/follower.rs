@@ -99,7 +99,11 @@ async fn only_the_third_authoritative_no_empties_a_route() {
     let [first, second, third] = &seen[..] else { panic!("{seen:?}") };
     for (round, kept) in [first, second].into_iter().enumerate() {
         assert_eq!(kept.addresses, good.addresses);
-        let error = format!("{} says that there is no such name ({} of 3 times before it is believed)", upstream.address, round + 1);
+        let error = format!(
+            "{} says that there is no such name, as {} of the 3 answers in a row that it takes to be believed",
+            upstream.address,
+            round + 1
+        );
         assert_eq!(kept.freshness, Freshness::Kept { error });
     }
     assert_eq!((&third.addresses, &third.freshness), (&vec![], &Freshness::Fresh));

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::super::{Context, Exit, env::Env, routes};
+use super::super::{Context, Exit, env::Env, output::OutputArgs, routes};
 use crate::{
     control::api::{ChangeKind, Changed},
     route::{Field, RawDestination, RawRoute, Route, RoutePatch, SourceName},
@@ -77,10 +77,13 @@ pub(in crate::cli) struct Add {
     destination: Vec<String>,
     #[command(flatten)]
     definition: Definition,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 impl Add {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let output = self.output;
         let Definition { ports, resolver, source_ips, on_no_backend, idle_timeout } = self.definition;
         let route = RawRoute {
             source: self.source.to_string(),
@@ -94,7 +97,7 @@ impl Add {
         // The agent would say the same; without one, the command line is still told what is wrong with it.
         Route::try_from(route.clone()).map_err(|problems| Exit::Usage.because(problems.to_string()))?;
         let changed = context.ask(async |client| client.add(&route).await)?;
-        say(env, &changed)
+        say(env, output, &changed)
     }
 }
 
@@ -117,6 +120,8 @@ pub(in crate::cli) struct Set {
     /// A field to set back to its default
     #[arg(long, value_enum, value_name = "FIELD", value_delimiter = ',')]
     clear: Vec<Clearable>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -132,10 +137,10 @@ enum Clearable {
 
 impl Set {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        let source = self.source.clone();
+        let (source, output) = (self.source.clone(), self.output);
         let patch = self.patch()?;
         let changed = context.ask(async |client| client.set(&source, &patch).await)?;
-        say(env, &changed)
+        say(env, output, &changed)
     }
 
     fn patch(self) -> anyhow::Result<RoutePatch> {
@@ -176,27 +181,33 @@ Removing the override of a route of the configuration file brings the file's rou
 pub(in crate::cli) struct Remove {
     /// The route's source
     source: SourceName,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 impl Remove {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let changed = context.ask(async |client| client.remove(&self.source).await)?;
-        say(env, &changed)
+        say(env, self.output, &changed)
     }
 }
 
 /// What is live now on standard output, warnings on standard error.
-fn say(env: &mut Env<'_>, changed: &Changed) -> anyhow::Result<Exit> {
-    let (source, live) = (&changed.source, changed.route.as_ref().map(routes::live_words).unwrap_or_default());
-    match changed.change {
-        ChangeKind::Added => writeln!(env.out, "added {source}: {live}")?,
-        ChangeKind::Changed => writeln!(env.out, "changed {source}: {live}")?,
-        ChangeKind::Unchanged => writeln!(env.out, "{source} is like that already: {live}")?,
-        ChangeKind::Removed => writeln!(env.out, "removed {source}")?,
-        ChangeKind::Restored => writeln!(env.out, "removed the override of {source}; the file's route serves again: {live}")?,
-    }
+fn say(env: &mut Env<'_>, output: OutputArgs, changed: &Changed) -> anyhow::Result<Exit> {
+    output.print(env, changed, |env| words(env, changed))?;
     for warning in &changed.warnings {
         writeln!(env.err, "redirector: warning: {warning}")?;
     }
     Ok(Exit::Done)
+}
+
+fn words(env: &mut Env<'_>, changed: &Changed) -> std::io::Result<()> {
+    let (source, live) = (&changed.source, changed.route.as_ref().map(routes::live_words).unwrap_or_default());
+    match changed.change {
+        ChangeKind::Added => writeln!(env.out, "added {source}: {live}"),
+        ChangeKind::Changed => writeln!(env.out, "changed {source}: {live}"),
+        ChangeKind::Unchanged => writeln!(env.out, "{source} is like that already: {live}"),
+        ChangeKind::Removed => writeln!(env.out, "removed {source}"),
+        ChangeKind::Restored => writeln!(env.out, "removed the override of {source}; the file's route serves again: {live}"),
+    }
 }

@@ -36,7 +36,8 @@ pub(in crate::cli) struct Import {
     /// Print what would change and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Make it the whole: routes from earlier imports and the command line that are not in the file go
+    /// Make it the whole: routes from earlier imports and the command line that are not in the file go. Refused while the configuration file has
+    /// a route that is not in it
     #[arg(long)]
     replace: bool,
     #[command(flatten)]

@@ -98,6 +98,6 @@ a dry run: nothing was changed
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected), "{ended:?}");
     let ended = rig.run_with(&["route", "import", "-"], "routes: [{source: 1.2.3.4, destination: ''}]", false);
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Usage, ""), "{ended:?}");
-    assert_eq!(ended.err.lines().count(), 2, "both problems are told: {}", ended.err);
+    assert_eq!(ended.err.lines().count(), 3, "both problems are told: {}", ended.err);
     assert_eq!(rig.run(&["route", "import", "/nonexistent.yaml"]).exit, Exit::Failed);
 }

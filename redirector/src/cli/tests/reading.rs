@@ -112,7 +112,7 @@ fn without_an_agent_and_its_pins_every_command_says_so_with_exit_code_4() {
         assert_eq!((ended.exit, ended.out.as_str()), (Exit::Absent, ""), "{arguments:?}");
         let socket = rig.at("run/control.sock");
         let words = format!(
-            "redirector: no agent answers on {}, and nothing of it is in the kernel: start it with `redirector run`\n",
+            "redirector: no agent answers on {}, and nothing of it is in the kernel: start it with `redirector run`, or name its configuration with --config\n",
             socket.display()
         );
         assert_eq!(ended.err, words, "{arguments:?}");

@@ -27,7 +27,8 @@ fn the_configuration_is_checked_as_a_whole_and_shown_with_its_defaults() {
     let wrong = rig.at("wrong.toml");
     std::fs::write(&wrong, "x = 1\n[dns]\nttl = \"a\"\n").expect("written");
     let ended = rig.run(&["config", "check", &wrong.display().to_string()]);
-    assert_eq!((ended.exit, ended.err.lines().count()), (Exit::Usage, 2), "{}", ended.err);
+    assert_eq!((ended.exit, ended.err.lines().count()), (Exit::Usage, 3), "{}", ended.err);
+    assert!(ended.err.starts_with("redirector: 2 problems:\n/"), "{}", ended.err);
 }
 
 /// A reader that has gone.

@@ -1,0 +1,344 @@
+//! What every command prints in every state an operator meets it in, word for word: `snapshots/` has one file for each state, to be read by a
+//! person. `INSTA_UPDATE=always cargo test -p redirector --test agent snapshots` writes them anew; read the difference before it is committed.
+
+use std::fmt::Write as _;
+
+use xtask::testbed::process::{self, Finished, until};
+
+use crate::rig::{Job, LIMIT, binary};
+
+/// A route that works, one whose name does not resolve, and one whose only backend refuses.
+const CONFIG: &str = "\
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = [\"203.0.113.7\", \"203.0.113.8\"]
+ports = [\"443\", \"80\", \"8443:8080\"]
+";
+const TROUBLE: &str = "\
+[[routes]]
+source = \"nowhere.internal.company.net\"
+destination = \"nowhere.public.company.net\"
+[[routes]]
+source = \"refusing.internal.company.net\"
+destination = \"203.0.113.1\"
+source_ips = [\"192.0.2.77\"]
+";
+const PLATFORM_YAML: &str = "\
+spec:
+  infrastructure:
+    executorPrivateDNS:
+      proxyTag: insiders
+      routes:
+        - source: npm.internal.company.net
+          destination: artifactory.public.company.net
+          resolverIP: 203.0.113.53
+";
+
+/// Commands that only read, in the order of the command line.
+const READING: &[&str] = &[
+    "status",
+    "route list",
+    "route show artifactory.internal.company.net",
+    "route show unknown.internal.company.net",
+    "route history",
+    "route export",
+    "explain artifactory.internal.company.net",
+    "explain unknown.internal.company.net",
+    "config check",
+    "config show",
+];
+
+/// A terminal session: commands, what they printed, and how they ended.
+struct Session<'a> {
+    job: &'a Job,
+    text: String,
+}
+
+impl<'a> Session<'a> {
+    fn new(job: &'a Job) -> Self {
+        Self { job, text: String::new() }
+    }
+
+    /// Runs a command line of the operator.
+    fn run(&mut self, line: &str) -> &mut Self {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let finished = self.job.cli(&arguments);
+        self.note(&format!("node# redirector {line}"), &finished)
+    }
+
+    fn run_all(&mut self, lines: &[&str]) -> &mut Self {
+        lines.iter().fold(self, |session, line| session.run(line))
+    }
+
+    /// The same as a user without any privilege.
+    fn run_as_nobody(&mut self, line: &str) -> &mut Self {
+        let mut command = self.job.rig.node.command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(binary()).args(line.split(' '));
+        let finished = process::finish(command, LIMIT).unwrap();
+        self.note(&format!("nobody$ redirector {line}"), &finished)
+    }
+
+    fn note(&mut self, prompt: &str, finished: &Finished) -> &mut Self {
+        let _ = write!(self.text, "{prompt}\n{}", finished.stdout);
+        finished.stderr.lines().for_each(|line| {
+            let _ = writeln!(self.text, "2> {line}");
+        });
+        match finished.status.code() {
+            Some(0) => {}
+            Some(code) => {
+                let _ = writeln!(self.text, "exit {code}");
+            }
+            None => panic!("{prompt}: {}", finished.text()),
+        }
+        self.text.push('\n');
+        self
+    }
+
+    /// What is different on every run and every machine has a name instead.
+    fn assert(&self, name: &str) {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_omit_expression(true);
+        settings.set_prepend_module_to_snapshot(false);
+        for (what, instead) in [
+            (r"/tmp/redirector-rig-[^ /]*", "[rig]"),
+            (r"redirector-rig-[0-9-]+", "[rig]"),
+            (r"/(sys/fs/cgroup|[a-z/]*cgroup[a-z0-9]*)(/unified)?/\[rig\]", "[cgroup2]/[rig]"),
+            (r"mounted at /[^ ;]*;", "mounted at [cgroup2];"),
+            (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+Z)?", "[time]"),
+            (r"pid \d+", "pid [pid]"),
+            (r#""pid": \d+"#, r#""pid": "[pid]""#),
+            (r#""(cgroup_id|heartbeat_age_ms|uptime_seconds|retry_in_ms|connect_ns|abi)": \d+"#, r#""$1": "[number]""#),
+            (r#""(asked|failed|rx_bytes|tx_bytes|retransmitted|took_ms|latency_ms)": [\d.]+"#, r#""$1": "[number]""#),
+            (r"ABI \d+, \d+ programs", "ABI [abi], [n] programs"),
+            (r"this binary has \d+", "this binary has [abi]"),
+            (r"heartbeat [^,\n]+ ago", "heartbeat [age] ago"),
+            (r"(just started|up \d[^\n]*)", "up [age]"),
+            (r"tried again in \d+ (ms|s)", "tried again in [age]"),
+            (r"\[age\] {2,}", "[age]  "),
+            (r"(BACKEND|WHO) +(STATE|WHAT) +", "$1  $2  "),
+            (r"pid \[pid\] {2,}", "pid [pid]  "),
+            (r"\d+ sent to a backend", "[n] sent to a backend"),
+            (r#""desperate": \d+"#, r#""desperate": "[number]""#),
+            (r"\d of the 3 answers", "[n] of the 3 answers"),
+            (r"(in|after) \d+ ms", "$1 [n] ms"),
+            (r"198\.51\.100\.1:\d+", "198.51.100.1:[port]"),
+            (r"(through |company\.net:443:)203\.0\.113\.[78]:443", "$1[backend]:443"),
+            (r"redirector-verify-\d+", "redirector-verify-[n]"),
+            (r"set aside after \d+ failures", "set aside after [n] failures"),
+            (r"[67]\.\d+\.\d+[-\w.]*; 5\.", "[kernel]; 5."),
+            (r"\d+ load; the verifier looked at \d+ instructions", "[n] load; the verifier looked at [n] instructions"),
+            (r"removed \d+ (links|pinned tables)", "removed [n] $1"),
+            (r#""(links|maps|failures)": \d+"#, r#""$1": "[number]""#),
+            (r"Linux \d[^\n]*", "Linux [kernel]"),
+            (r"\d+(\.\d+)? (B|KiB) received, \d+(\.\d+)? (B|KiB) sent", "[bytes] received, [bytes] sent"),
+            (r#"(?s)"programs": \[[^\]]*\]"#, r#""programs": "[programs]""#),
+            (r#"(?s)("names": \d+,\s+"counters": )\{[^}]*\}"#, r#"$1"[counters]""#),
+        ] {
+            settings.add_filter(what, instead);
+        }
+        settings.bind(|| insta::assert_snapshot!(name, &self.text));
+    }
+}
+
+/// The same commands for a program: `-o json` on each that has it.
+fn as_json(lines: &[&str]) -> Vec<String> {
+    lines.iter().filter(|line| !line.starts_with("config ")).map(|line| format!("{line} -o json")).collect()
+}
+
+fn run_json(session: &mut Session<'_>, lines: &[&str]) {
+    as_json(lines).iter().for_each(|line| {
+        session.run(line);
+    });
+}
+
+/// The heartbeat counts for two seconds.
+fn wait_until_stale(job: &Job) {
+    until("the heartbeat to be stale", LIMIT, || Ok(job.json(&["status"])["datapath"]["heartbeat_age_ms"].as_u64() > Some(2000))).unwrap();
+}
+
+fn write(job: &Job, name: &str, text: &str) -> String {
+    let file = job.rig.node.place().home().join(name);
+    job.rig.node.place().write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn agent_up() {
+    let job = Job::with_config(CONFIG);
+    let _registry = job.registry();
+    let authority = write(&job, "authority.pem", job.rig.customer.ca_pem());
+    let (mut session, mut json) = (Session::new(&job), Session::new(&job));
+    session.run_all(READING);
+    // Before the first connect, which goes to either of the backends.
+    run_json(&mut json, READING);
+    session.run("verify artifactory.internal.company.net");
+    session.run(&format!("verify artifactory.internal.company.net --ca {authority}")).run("check").run("unload").assert("up");
+    json.run(&format!("verify artifactory.internal.company.net --ca {authority} -o json")).run("check -o json").assert("up-json");
+}
+
+#[test]
+fn changes() {
+    let job = Job::with_config(CONFIG);
+    let yaml = write(&job, "platform.yaml", PLATFORM_YAML);
+    let bad = write(&job, "bad.yaml", "routes:\n  - source: 10.0.0.1\n    destination: lb:443\n  - destination: lb\n");
+    let mut session = Session::new(&job);
+    session.run_all(&[
+        "route add git.internal.company.net 203.0.113.8 --port 22 --port 443",
+        "route add git.internal.company.net 203.0.113.7",
+        "route add artifactory.internal.company.net 203.0.113.7",
+        "route add nowhere.internal.company.net nowhere.public.company.net",
+        "route add 10.0.0.1 203.0.113.7",
+        "route add a..b lb:443 --port 0",
+        "route set git.internal.company.net --destination 203.0.113.7 --clear ports",
+        "route set git.internal.company.net --destination 203.0.113.7",
+        "route set artifactory.internal.company.net --idle-timeout 350s",
+        "route set unknown.internal.company.net --idle-timeout 350s",
+        "route list",
+        "route remove nowhere.internal.company.net",
+        "route remove artifactory.internal.company.net",
+        "route remove artifactory.internal.company.net",
+        "route remove gitt.internal.company.net",
+    ]);
+    for rest in ["--dry-run", "", "", "--replace --dry-run", "--replace"] {
+        session.run(format!("route import {yaml} {rest}").trim_end());
+    }
+    session.run(&format!("route import {bad}")).run("route import /nonexistent.yaml");
+    session.run_all(&["route list", "route history", "route rollback --dry-run", "route rollback", "route rollback", "route history"]);
+    session.assert("changes");
+    let mut json = Session::new(&job);
+    json.run_all(&[
+        "route add x.internal 203.0.113.8 -o json",
+        "route set x.internal --port 443 -o json",
+        "route remove x.internal -o json",
+    ]);
+    json.run(&format!("route import {yaml} --dry-run -o json")).run_all(&["route rollback -o json", "route history -o json"]);
+    json.assert("changes-json");
+}
+
+#[test]
+fn agent_degraded() {
+    let mut job = Job::with_config(&format!("{CONFIG}{TROUBLE}"));
+    for _ in 0..12 {
+        let _ = job.executor.run("curl -sk --max-time 2 -o /dev/null https://refusing.internal.company.net/", LIMIT).unwrap();
+    }
+    job.agent.write_config("[dns]\nttll = 3\n[[routes]]\nsource = \"a.b\"\n").unwrap();
+    job.agent.sighup().unwrap();
+    // The third answer that there is no such name is believed.
+    let told = |words: &str| until(words, LIMIT, || Ok(job.cli(&["status"]).stdout.contains(words))).unwrap();
+    told("the configuration file is wrong");
+    told("has no address");
+    let lines = &[
+        "status",
+        "route show refusing.internal.company.net",
+        "explain artifactory.internal.company.net",
+        "explain nowhere.internal.company.net",
+        "explain refusing.internal.company.net",
+        "verify nowhere.internal.company.net",
+        "verify refusing.internal.company.net",
+        "config check",
+        "config show",
+    ];
+    let mut session = Session::new(&job);
+    session.run_all(lines).run("route add c.internal 203.0.113.8").assert("degraded");
+    let mut json = Session::new(&job);
+    run_json(&mut json, lines);
+    json.assert("degraded-json");
+}
+
+#[test]
+fn agent_down() {
+    let mut job = Job::with_config(CONFIG);
+    let _registry = job.registry();
+    job.agent.sigkill().unwrap();
+    wait_until_stale(&job);
+    let mut session = Session::new(&job);
+    session.run_all(READING).run("verify artifactory.internal.company.net");
+    session.run_all(&["route add a.b 203.0.113.7", "route remove a.b", "route rollback", "check", "unload"]).assert("down");
+    job.agent.restart().unwrap();
+    job.agent.sigkill().unwrap();
+    wait_until_stale(&job);
+    let mut json = Session::new(&job);
+    run_json(&mut json, READING);
+    json.run("verify artifactory.internal.company.net -o json").run("unload -o json").assert("down-json");
+}
+
+#[test]
+fn no_agent_and_none_of_its_pins() {
+    let mut job = Job::with_config(CONFIG);
+    job.agent.sigkill().unwrap();
+    job.cli(&["unload"]).success().unwrap();
+    let mut session = Session::new(&job);
+    session.run_all(READING).run_all(&[
+        "verify artifactory.internal.company.net",
+        "route add a.b 203.0.113.7",
+        "route remove a.b",
+        "route rollback",
+        "check",
+        "unload",
+    ]);
+    session.assert("absent");
+    let mut json = Session::new(&job);
+    run_json(&mut json, READING);
+    json.run("check -o json").run("unload -o json").assert("absent-json");
+}
+
+/// Pins that another version has made, and an agent that can't start because of them.
+#[test]
+fn pins_of_another_version() {
+    let mut job = Job::with_config(CONFIG);
+    job.agent.sigkill().unwrap();
+    job.rig.node.place().run("cd /sys/fs/bpf/redirector && mv v* v99", LIMIT).unwrap().success().unwrap();
+    let mut session = Session::new(&job);
+    session.run_all(&[
+        "status",
+        "route list",
+        "explain artifactory.internal.company.net",
+        "verify artifactory.internal.company.net",
+        "run",
+        "status -o json",
+        "unload",
+        "unload",
+    ]);
+    session.assert("other-version");
+}
+
+/// An agent that is alive and does not answer.
+#[test]
+fn agent_that_hangs() {
+    let job = Job::with_config(CONFIG);
+    let _registry = job.registry();
+    job.rig.node.place().run(&format!("kill -STOP {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
+    wait_until_stale(&job);
+    let mut session = Session::new(&job);
+    session.run_all(&["status", "explain artifactory.internal.company.net", "status -o json", "run", "unload"]).assert("hangs");
+    job.rig.node.place().run(&format!("kill -CONT {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
+}
+
+#[test]
+fn no_privileges() {
+    let mut job = Job::with_config(CONFIG);
+    let lines = &[
+        "status",
+        "route list",
+        "route add a.b 203.0.113.7",
+        "explain artifactory.internal.company.net",
+        "verify artifactory.internal.company.net",
+        "config check",
+        "check",
+        "check -o json",
+        "status -o json",
+        "run",
+        "unload",
+    ];
+    let mut session = Session::new(&job);
+    lines.iter().for_each(|line| {
+        session.run_as_nobody(line);
+    });
+    session.assert("no-privileges");
+    job.agent.sigkill().unwrap();
+    let mut session = Session::new(&job);
+    lines[..4].iter().chain(&["unload"]).for_each(|line| {
+        session.run_as_nobody(line);
+    });
+    session.assert("no-privileges-agent-down");
+}
