@@ -129,6 +129,7 @@ async fn no_such_path(uri: axum::http::Uri) -> ApiError {
 
 async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
     ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+        .remedy("docs/reference/api.md has the methods of each path")
 }
 
 /// The whole body, within `limit` bytes and `patience`.
@@ -136,10 +137,12 @@ async fn read(body: Body, limit: usize, patience: Duration) -> Result<Bytes, Api
     match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {limit} bytes")))
+            Err(ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {limit} bytes"))
+                .remedy("send less, or the parts one by one"))
         }
         Ok(Err(error)) => Err(ApiError::new(ErrorCode::BadRequest, format!("the body did not arrive: {error}"))),
-        Err(_) => Err(ApiError::new(ErrorCode::Timeout, format!("the body did not arrive within {} s", patience.as_secs_f32()))),
+        Err(_) => Err(ApiError::new(ErrorCode::Timeout, format!("the body did not arrive within {} s", patience.as_secs_f32()))
+            .remedy("send as many bytes as content-length says")),
     }
 }
 

@@ -200,7 +200,10 @@ fn five_hundred_malformed_requests_are_each_refused_clearly_and_none_is_applied(
         if let Some((_, body)) = answer.split_once("\r\n\r\n").filter(|(_, body)| !body.is_empty()) {
             let error: serde_json::Value = serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{shown}: {error}: {answer}"));
             let message = error["error"]["message"].as_str().unwrap();
-            assert!(message.len() > 10 && error["error"]["code"].is_string(), "{shown}: {answer}");
+            assert!(error["error"]["code"].is_string(), "{shown}: {answer}");
+            // The remedy stands by itself, or with the key that is wrong.
+            let told = error["error"]["remedy"].is_string() || REMEDIES.iter().any(|word| message.contains(word));
+            assert!(message.len() > 10 && told, "no remedy: {shown}: {answer}");
         }
         *told.entry(status).or_default() += 1;
     }
@@ -210,6 +213,9 @@ fn five_hundred_malformed_requests_are_each_refused_clearly_and_none_is_applied(
     assert!(!job.agent.log().contains("panicked"), "{}", job.agent.log());
     assert_eq!(job.cli(&["status"]).status.code(), Some(0));
 }
+
+/// What tells a person what to do.
+const REMEDIES: &[&str] = &["write", "remove", "add", "leave it out", "is missing", "expected", "such as"];
 
 fn exchange(socket: &PathBuf, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();

@@ -132,3 +132,20 @@ fn the_agent_is_found_although_its_configuration_file_has_an_error_by_now() {
     let expected = "[[routes]]\nsource = \"a.internal\"\ndestination = \"lb.public\"\nports = [\"443\"]\n";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected), "{ended:?}");
 }
+
+#[test]
+fn an_agent_of_another_version_is_pointed_at() {
+    let rig = Rig::with_agent(|command| match command {
+        Command::Status(reply) => {
+            let mut status = status(vec![]);
+            status.agent.as_mut().expect("an agent").version = "9.8.7".into();
+            reply.send(Ok(status)).expect("somebody waits");
+        }
+        other => unexpected(other),
+    });
+    let ended = rig.run(&["status"]);
+    let words =
+        format!("agent      version 9.8.7 (this command is {}: restart the agent to upgrade it), pid 4711", env!("CARGO_PKG_VERSION"));
+    assert_eq!(ended.exit, Exit::Done);
+    assert!(ended.out.contains(&words), "{}", ended.out);
+}
