@@ -89,6 +89,7 @@ impl Owner {
                 Ok((next, kind, source))
             }),
             Command::History(reply) => drop(reply.send(Ok(self.changes_made()))),
+            Command::Change(number, reply) => drop(reply.send(self.change_made(number))),
             Command::Rollback(request, caller, reply) => self.rollback(request, caller, reply),
             Command::Import(request, caller, reply) => self.import(request, caller, reply),
             Command::Reload(caller, reply) => {

@@ -32,6 +32,17 @@ impl Owner {
         api::ChangeList { version: VERSION, changes }
     }
 
+    /// One of them, with what it did.
+    pub(super) fn change_made(&self, number: u64) -> Result<api::ChangeShow, ApiError> {
+        let records = self.history.records();
+        let undone = records.iter().any(|record| record.undoes == Some(number));
+        let record = records.into_iter().find(|record| record.number == number).ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("there is no record of change {number}"))
+                .remedy("`redirector route history` has all that are kept")
+        })?;
+        Ok(api::ChangeShow { change: told(&record, undone), did: imported(record.diff(), false) })
+    }
+
     /// Takes the last change back, or says what that would change.
     pub(super) fn rollback(&mut self, request: api::RollbackRequest, caller: Caller, reply: Reply<api::RolledBack>) {
         let made = || -> Result<(RouteSet, api::RolledBack), ApiError> {

@@ -415,6 +415,16 @@ pub struct Change {
     pub sources: Vec<SourceName>,
 }
 
+/// `GET /v1/history/{number}`, `redirector route history NUMBER -o json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeShow {
+    /// The change.
+    pub change: Change,
+    /// What it did to the stored routes.
+    #[serde(flatten)]
+    pub did: Imported,
+}
+
 /// The body of `POST /v1/rollback`; an empty one is `{}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

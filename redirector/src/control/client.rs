@@ -133,6 +133,11 @@ impl Client {
         self.get("/v1/history").await
     }
 
+    /// `GET /v1/history/{number}`.
+    pub async fn change(&self, number: u64) -> Result<api::ChangeShow, ClientError> {
+        self.get(&format!("/v1/history/{number}")).await
+    }
+
     /// `POST /v1/rollback`.
     pub async fn rollback(&self, request: &api::RollbackRequest) -> Result<api::RolledBack, ClientError> {
         self.send(Method::POST, "/v1/rollback", Some(request)).await

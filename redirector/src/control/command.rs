@@ -32,6 +32,8 @@ pub enum Command {
     Import(api::ImportRequest, Caller, Reply<api::Imported>),
     /// Tell who changed what.
     History(Reply<api::ChangeList>),
+    /// Tell one change in full.
+    Change(u64, Reply<api::ChangeShow>),
     /// Take the last change back.
     Rollback(api::RollbackRequest, Caller, Reply<api::RolledBack>),
     /// Tell every definition that serves.

@@ -44,6 +44,7 @@ pub(super) fn router(handle: Handle, bounds: Bounds) -> Router {
         .route("/v1/import", post(import))
         .route("/v1/export", get(export))
         .route("/v1/history", get(history))
+        .route("/v1/history/{number}", get(change))
         .route("/v1/rollback", post(rollback))
         .route("/v1/reload", post(reload))
         .fallback(no_such_path)
@@ -99,6 +100,14 @@ async fn history(State(shared): State<Shared>) -> Answer<api::ChangeList> {
     shared.handle.ask(Command::History).await.map(Json)
 }
 
+async fn change(State(shared): State<Shared>, Path(number): Path<String>) -> Answer<api::ChangeShow> {
+    let number = number.parse().map_err(|_| {
+        ApiError::new(ErrorCode::Invalid, format!("`{number}` is not the number of a change"))
+            .remedy("`redirector route history` has the numbers")
+    })?;
+    shared.handle.ask(|reply| Command::Change(number, reply)).await.map(Json)
+}
+
 async fn rollback(State(shared): State<Shared>, Extension(caller): Extension<Caller>, body: Body) -> Answer<api::RolledBack> {
     let body = read(body, shared.bounds.body, shared.bounds.read).await?;
     let request: api::RollbackRequest = if body.is_empty() { api::RollbackRequest::default() } else { parse(&body)? };
@@ -123,7 +132,7 @@ pub(super) fn forbidden() -> Router {
 
 async fn no_such_path(uri: axum::http::Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path())).remedy(
-        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, /v1/history, /v1/rollback and /v1/reload",
+        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, /v1/history, /v1/history/{number}, /v1/rollback and /v1/reload",
     )
 }
 

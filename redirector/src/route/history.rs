@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{RouteDiff, RouteProblems, RouteSet, SourceName, StoredRoute, store::RouteOnDisk};
+use super::{RouteChange, RouteDiff, RouteProblems, RouteSet, SourceName, StoredRoute, store::RouteOnDisk};
 use crate::durable::{self, DurableError};
 
 /// How many changes are kept.
@@ -194,6 +194,20 @@ impl Record {
     /// The sources that it concerns.
     pub fn sources(&self) -> Vec<SourceName> {
         self.changes.iter().map(|change| change.source.clone()).collect()
+    }
+
+    /// What it did to the stored routes. An override of a file's route is an addition.
+    pub fn diff(&self) -> RouteDiff {
+        let mut diff = RouteDiff::default();
+        for change in &self.changes {
+            match (change.before.as_ref().map(RouteOnDisk::route), change.after.as_ref().map(RouteOnDisk::route)) {
+                (None, Some(new)) => diff.added.push(new.clone()),
+                (Some(old), None) => diff.removed.push(old.clone()),
+                (Some(old), Some(new)) => diff.changed.push(RouteChange { old: old.clone(), new: new.clone() }),
+                (None, None) => {}
+            }
+        }
+        diff
     }
 
     /// Takes the change back in `routes`, and says what that changes of what serves.

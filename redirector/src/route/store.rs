@@ -75,6 +75,13 @@ pub(super) struct RouteOnDisk {
     route: RawRoute,
 }
 
+impl RouteOnDisk {
+    /// What was configured.
+    pub(super) fn route(&self) -> &RawRoute {
+        &self.route
+    }
+}
+
 impl From<&StoredRoute> for RouteOnDisk {
     fn from(stored: &StoredRoute) -> Self {
         Self { hand: stored.hand, route: (&stored.route).into() }

@@ -203,7 +203,18 @@ fn changes() {
         session.run(format!("route import {yaml} {rest}").trim_end());
     }
     session.run(&format!("route import {bad}")).run("route import /nonexistent.yaml");
-    session.run_all(&["route list", "route history", "route rollback --dry-run", "route rollback", "route rollback", "route history"]);
+    session.run_all(&[
+        "route list",
+        "route history",
+        "route rollback --dry-run",
+        "route rollback",
+        "route rollback",
+        "route history",
+        "route history 3",
+        "route history 6",
+        "route history 99",
+        "route history x",
+    ]);
     session.assert("changes");
     let mut json = Session::new(&job);
     json.run_all(&[
@@ -211,7 +222,11 @@ fn changes() {
         "route set x.internal --port 443 -o json",
         "route remove x.internal -o json",
     ]);
-    json.run(&format!("route import {yaml} --dry-run -o json")).run_all(&["route rollback -o json", "route history -o json"]);
+    json.run(&format!("route import {yaml} --dry-run -o json")).run_all(&[
+        "route rollback -o json",
+        "route history 5 -o json",
+        "route history -o json",
+    ]);
     json.assert("changes-json");
 }
 

@@ -16,16 +16,28 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector route history
+  redirector route history 7                what change 7 did, route by route
   redirector route history -o json | jq '.changes[0]'
 
 Changes of the configuration file are not among them: its history is the file's own.")]
 pub(in crate::cli) struct History {
+    /// A change, to see in full; all of them in short when left out
+    number: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 impl History {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        if let Some(number) = self.number {
+            let show = context.ask(async |client| client.change(number).await)?;
+            self.output.print(env, &show, |env| {
+                let change = &show.change;
+                writeln!(env.out, "change {number}: {} at {}, by {}", what(change), change.at.strftime("%F %T UTC"), who(change))?;
+                diff(env, &show.did)
+            })?;
+            return Ok(Exit::Done);
+        }
         let history = context.ask(async |client| client.history().await)?;
         self.output.print(env, &history, |env| list(env, &history.changes))?;
         Ok(Exit::Done)
