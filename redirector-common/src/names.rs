@@ -13,8 +13,15 @@ pub const SOCKOPS: &str = "rd_sockops";
 /// Sees sockets go that never got through.
 pub const RELEASE: &str = "rd_release";
 
+/// What the name of every program begins with: a pin of another name is not ours.
+pub const PROGRAM_PREFIX: &str = "rd_";
+
 /// Every program, in the order in which an upgrade swaps them: those that read what connect writes first, connect last.
 pub const PROGRAMS: &[&str] = &[PEERNAME4, PEERNAME6, SOCKOPS, RELEASE, CONNECT4, CONNECT6];
+
+/// The programs that act on sockets which another program has marked in [`ORIGINS`], and do nothing on others. An upgrade that can't go on with that
+/// table leaves the old ones in place beside the new ones, for the sockets that they know.
+pub const FOLLOWERS: &[&str] = &[PEERNAME4, PEERNAME6, SOCKOPS, RELEASE];
 
 /// [`crate::route::RouteEntry`] by index in the pool.
 pub const ROUTES: &str = "RD_ROUTES";
@@ -36,6 +43,9 @@ pub const BACKENDS6: &str = "RD_BACKENDS6";
 /// [`crate::agent::Control`], one element.
 pub const CONTROL: &str = "RD_CONTROL";
 
+/// What the name of every table begins with: a pin of another name is not ours.
+pub const MAP_PREFIX: &str = "RD_";
+
 /// Every table. All are pinned.
 pub const MAPS: &[&str] = &[ROUTES, SLOTS, HEALTH, ORIGINS, ROUTE_STATS, BACKEND_STATS, AGENT, BACKENDS6, CONTROL];
 
@@ -52,16 +62,19 @@ pub const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
 
 #[cfg(test)]
 mod tests {
+    use core::ops::RangeInclusive;
+
     use core::mem::size_of;
 
     use super::*;
     use crate::{abi, agent, backend, origin, route, stats};
 
     #[test]
-    fn every_name_fits_in_fifteen_bytes() {
+    fn every_name_fits_in_fifteen_bytes_and_is_recognized_as_ours() {
         for name in PROGRAMS.iter().chain(MAPS) {
             assert!(name.len() <= 15, "{name}");
         }
+        assert!(PROGRAMS.iter().all(|name| name.starts_with(PROGRAM_PREFIX)) && MAPS.iter().all(|name| name.starts_with(MAP_PREFIX)));
     }
 
     #[test]
@@ -76,6 +89,18 @@ mod tests {
             size_of::<agent::AgentState>(),
             size_of::<agent::Control>(),
         ];
-        assert_eq!((abi::ABI, layout), (2, [8, 8, 8, 88, 128, 72, 40, 8]), "a changed layout needs a new ABI version");
+        assert_eq!(
+            (abi::ABI, layout),
+            (2, [8, 8, 8, 88, 128, 72, 40, 8]),
+            "a changed layout needs a new ABI version, and its place in abi::CHANGED"
+        );
+    }
+
+    #[test]
+    fn what_changed_is_a_table_and_did_so_in_a_version_that_there_was() {
+        for (table, version) in abi::CHANGED {
+            assert!(MAPS.contains(table), "{table}");
+            assert!(RangeInclusive::new(abi::FIRST + 1, abi::ABI).contains(version), "{table} in {version}");
+        }
     }
 }

@@ -67,7 +67,7 @@ pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound>
     let signals = Signals::listen()?;
     // Only to tell a wrong pattern before anything is changed; the owner task looks again and again.
     datapath::cgroups(&config.attach.cgroups)?;
-    let fresh = datapath::inspect(&config.agent.bpffs)?.is_none();
+    let fresh = !datapath::is_pinned(&config.agent.bpffs)?;
     let built = build(path, config.clone(), watch).await;
     if built.is_err() && fresh {
         take_back(&config).await;

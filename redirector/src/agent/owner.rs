@@ -115,7 +115,7 @@ impl Owner {
                 }
                 Some(command) = commands.recv() => self.command(command),
                 Some(scrape) = self.scrapes.recv() => drop(scrape.send(super::scrape::snapshot(self))),
-                _ = rescan.tick() => self.attach(),
+                _ = rescan.tick() => if !self.live.datapath.lacks_routes() { self.attach() },
                 _ = look.tick() => self.look(),
                 _ = probe.tick() => {
                     self.knock();
@@ -137,12 +137,16 @@ impl Owner {
                 self.live.awaits(source, false);
             }
         }
-        self.attach();
+        if !self.live.datapath.lacks_routes() {
+            self.attach();
+        }
         self.settle_changed(sources, Finish::Started);
     }
 
     /// The start is over.
     pub(super) fn started(&mut self) {
+        // Where an older version's programs had to go on serving until now.
+        self.attach();
         let (routes, cgroups) = (self.live.published.len(), self.attached.list.len());
         info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
         // Whoever waits for us relies on interception, which takes an agent without a sign of life for dead.

@@ -50,9 +50,14 @@ pub enum DatapathError {
         /// The folder.
         path: PathBuf,
     },
-    /// The pins were made by a binary with another version of the tables.
+    /// The pins were made by a binary with another version of the tables. `redirector run` takes older ones over.
     #[error(
-        "the loaded datapath has ABI {found}, this binary has {ours}: run the binary that made it, or `redirector unload` first (connects to VIPs are refused until the next start)"
+        "the loaded datapath has ABI {found}, this binary has {ours}: {}",
+        if found > ours {
+            "run the binary that made it or a newer one, or `redirector unload` first (connects to VIPs are not redirected until the next start)"
+        } else {
+            "`redirector run` takes it over as it serves; until then the binary that made it tells its state"
+        }
     )]
     OtherAbi {
         /// The version of the pins.

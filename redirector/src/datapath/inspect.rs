@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{Array, Map, MapData};
 use ipnet::{Ipv4Net, Ipv6Net};
-use redirector_common::{abi::ABI, addr::Ip6Be, agent::AgentState, backend::BackendId, names, route::RouteEntry};
+use redirector_common::{abi::ABI, agent::AgentState, names, stats::RouteStats};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Attachment, DatapathError, RouteCounters, cgroup2_mount, links, object,
     pins::{self, Pins},
-    placed::Placed,
+    routes::RouteTables,
     tables::{self, read},
+    upgrade,
 };
 
 /// What the pins tell.
@@ -81,7 +81,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
             None => Ok(None),
         };
     }
-    let Some(agent) = agent_state(&pins)? else { return Ok(None) };
+    let Some(agent) = upgrade::agent_state(&pins)?.filter(|agent| agent.abi != 0) else { return Ok(None) };
     let paths = cgroup_paths();
     Ok(Some(PinnedStatus {
         abi: agent.abi,
@@ -89,17 +89,9 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
         pool_ipv6: pool6_of(&agent).map(|net| net.to_string()),
         agent_pid: agent.pid,
         heartbeat_age: (agent.heartbeat_ns != 0).then(|| Duration::from_nanos(tables::monotonic_ns().saturating_sub(agent.heartbeat_ns))),
-        attachments: links::attachments(&pins, |id| paths.get(&id).cloned()),
+        attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
         routes: routes(&pins, &agent)?,
     }))
-}
-
-fn agent_state(pins: &Pins) -> Result<Option<AgentState>, DatapathError> {
-    if !pins.map(names::AGENT).exists() {
-        return Ok(None);
-    }
-    let agent = read(&open::<AgentState>(pins, names::AGENT)?, names::AGENT, 0)?;
-    Ok((agent.abi != 0).then_some(agent))
 }
 
 fn pool_of(agent: &AgentState) -> Ipv4Net {
@@ -116,38 +108,22 @@ fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
 }
 
 fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
-    let entries = open::<RouteEntry>(pins, names::ROUTES)?;
-    let slots = open::<redirector_common::route::Slot>(pins, names::SLOTS)?;
-    let stats = open::<redirector_common::stats::RouteStats>(pins, names::ROUTE_STATS)?;
-    let backends6 = open::<Ip6Be>(pins, names::BACKENDS6)?;
+    let tables = RouteTables::open(pins)?;
+    let stats = object::open_pin::<RouteStats>(pins, names::ROUTE_STATS)?;
     let mut routes = Vec::new();
-    for index in 0..entries.len() {
-        let entry = read(&entries, names::ROUTES, index)?;
+    for index in 0..tables.len() {
+        let entry = tables.entry(index)?;
         if !entry.is_present() {
             continue;
         }
-        let slot = |index| if index < slots.len() { read(&slots, names::SLOTS, index).map(Some) } else { Ok(None) };
-        let address6 = |id: BackendId| Ok(object::from_ip6(read(&backends6, names::BACKENDS6, id.0)?));
-        let placed = Placed::read(entry, slot, address6)?;
         routes.push(PinnedRoute {
             vip6: vip6(agent, index),
             vip: std::net::Ipv4Addr::from_bits(agent.pool_base.number().wrapping_add(index)).into(),
-            backends: placed.into_iter().flat_map(|placed| placed.backends).map(|(address, _)| address).collect(),
+            backends: tables.block(entry)?.into_iter().flat_map(|placed| placed.backends).map(|(address, _)| address).collect(),
             counters: read(&stats, names::ROUTE_STATS, index)?.into(),
         });
     }
     Ok(routes)
-}
-
-fn open<V: aya::Pod>(pins: &Pins, name: &str) -> Result<Array<MapData, V>, DatapathError> {
-    let path = pins.map(name);
-    let data = MapData::from_pin(&path).map_err(|error| match error {
-        aya::maps::MapError::SyscallError(error) => {
-            super::object::from_io(&format!("open the pinned table {}", path.display()), error.io_error)
-        }
-        other => DatapathError::call(format!("open the pinned table {}", path.display()), other),
-    })?;
-    Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(format!("open the pinned table {}", path.display()), error))
 }
 
 /// The path of every cgroup here, by number.
@@ -165,48 +141,38 @@ fn cgroup_paths() -> HashMap<u64, PathBuf> {
     paths
 }
 
-/// Detaches everything that is pinned below `bpffs` and removes every pin: links first, so that no program outlives its tables' names.
+/// Whether an agent that starts at `bpffs` finds pins to go on with: its own version's or an older one's.
+///
+/// # Errors
+///
+/// [`DatapathError::OtherAbi`] for a younger version's pins, [`DatapathError::NotBpffs`].
+pub fn is_pinned(bpffs: &Path) -> Result<bool, DatapathError> {
+    let pins = Pins::new(bpffs);
+    pins.refuse_foreign()?;
+    Ok(pins.exist()? || !pins.older().is_empty())
+}
+
+/// Detaches everything of ours that is pinned below `bpffs`, of whichever version, and removes every pin.
 ///
 /// # Errors
 ///
 /// The first pin that can't be removed; those before it are gone.
 pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
-    let pins = Pins::new(bpffs);
-    pins.exist()?;
-    let agent = agent_state(&pins).ok().flatten();
-    let mut removed = Removed {
-        pool: agent.as_ref().map(|agent| pool_of(agent).to_string()),
-        pool_ipv6: agent.as_ref().and_then(pool6_of).map(|net| net.to_string()),
-        ..Removed::default()
-    };
-    for version in versions(bpffs) {
-        for cgroup in pins::names_in(&version.join("links")) {
-            let folder = version.join("links").join(cgroup);
-            // Connect last in the order of attaching, so first here.
-            let mut names = pins::names_in(&folder);
-            names.sort_by_key(|name| !name.starts_with("rd_connect"));
-            for name in names {
-                removed.links += usize::from(pins::remove(&folder.join(name))?);
-            }
-            pins::remove_folder(&folder)?;
-            removed.cgroups += 1;
+    Pins::new(bpffs).exist()?;
+    let mut removed = Removed::default();
+    for pins in pins::versions(bpffs) {
+        if let Some(agent) = upgrade::agent_state(&pins).ok().flatten().filter(|agent| agent.abi != 0) {
+            removed.pool = Some(pool_of(&agent).to_string());
+            removed.pool_ipv6 = pool6_of(&agent).map(|net| net.to_string());
         }
-        for name in pins::names_in(&version.join("maps")) {
-            removed.maps += usize::from(pins::remove(&version.join("maps").join(name))?);
-        }
-        for folder in [version.join("links"), version.join("maps"), version] {
-            pins::remove_folder(&folder)?;
-        }
+        let (links, cgroups, maps) = pins.remove()?;
+        removed.links += links;
+        removed.cgroups += cgroups;
+        removed.maps += maps;
     }
     if bpffs.is_dir() && pins::names_in(bpffs).is_empty() {
         // The mount point itself, when the whole bpf file system is ours: that stays.
         let _ = fs::remove_dir(bpffs);
     }
     Ok(removed)
-}
-
-/// The folders of every version of ours.
-fn versions(bpffs: &Path) -> Vec<PathBuf> {
-    let is_version = |name: &String| name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
-    pins::names_in(bpffs).into_iter().filter(is_version).map(|name| bpffs.join(name)).collect()
 }

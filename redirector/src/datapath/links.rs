@@ -1,11 +1,21 @@
 //! Links: one for each program and cgroup, pinned, so that they outlive the agent. An upgrade swaps the program under a live link.
 
-use std::{collections::BTreeMap, fs, fs::File, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    fs::File,
+    path::{Path, PathBuf},
+};
 
+use aya::maps::MapInfo;
 use redirector_common::names;
 use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use super::{Cgroup, DatapathError, object, object::Object, pins, pins::Pins, sys};
+
+/// Between the name of a program that an upgrade left in place and the version that it is of.
+const KEPT: &str = "@";
 
 /// A cgroup that the programs are attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,21 +31,27 @@ pub struct Attachment {
 /// Our links.
 pub(super) struct Links {
     pins: Pins,
+    /// Older versions' pins, until every link of theirs is ours or gone. The youngest has what serves; others can only be remains.
+    older: Vec<Pins>,
     /// The cgroups whose links have this process's programs.
     current: BTreeMap<u64, PathBuf>,
 }
 
 impl Links {
     pub(super) fn new(pins: Pins) -> Self {
-        Self { pins, current: BTreeMap::new() }
+        Self { older: pins.older(), pins, current: BTreeMap::new() }
     }
 
     pub(super) fn attachments(&self) -> Vec<Attachment> {
-        attachments(&self.pins, |id| self.current.get(&id).cloned())
+        attachments(&self.pins.with_older(), |id| self.current.get(&id).cloned())
     }
 
     /// See [`super::Datapath::attach`].
+    ///
+    /// CRITICAL SECTION of an upgrade from another version, from the commit to the removal of the old folders: killed anywhere in here, every link
+    /// has one whole program, old or new, and its pin is in one of the two folders, so the next start goes on from what it finds.
     pub(super) fn attach(&mut self, object: &mut Object, cgroups: &[Cgroup]) -> Result<Vec<Attachment>, DatapathError> {
+        self.pins.commit()?;
         for cgroup in cgroups.iter().filter(|cgroup| !self.current.contains_key(&cgroup.id)).collect::<Vec<_>>() {
             if self.attach_one(object, cgroup)? {
                 self.current.insert(cgroup.id, cgroup.path.clone());
@@ -43,9 +59,16 @@ impl Links {
         }
         for id in self.pins.cgroups() {
             if !cgroups.iter().any(|cgroup| cgroup.id == id) {
-                detach(&self.pins, id)?;
+                self.pins.detach(id)?;
                 self.current.remove(&id);
             }
+        }
+        for old in std::mem::take(&mut self.older) {
+            let removed = old.remove();
+            if removed.is_err() {
+                self.older.push(old);
+            }
+            removed?;
         }
         Ok(self.attachments())
     }
@@ -57,41 +80,82 @@ impl Links {
         fs::create_dir_all(&pins).map_err(|error| DatapathError::call(format!("create {}", pins.display()), error))?;
         for name in names::PROGRAMS {
             let pin = self.pins.link(cgroup.id, name);
-            if pin.exists() && swap(object, name, &pin)? {
+            if swap(object, name, &pin)? || self.take_over(object, name, cgroup.id)? {
                 continue;
             }
             let place = format!("{name} to {}", cgroup.path.display());
             let link = object::attach(object.program(name)?, &folder).map_err(|error| explain(&place, error))?;
             link.pin(&pin).map_err(|error| DatapathError::call(format!("pin the link {name} at {}", pin.display()), error))?;
+            debug!(pin = %pin.display(), "attached");
         }
         Ok(true)
     }
+
+    /// Swaps the program under an older version's link and moves the pin to where ours are. False when there is none.
+    fn take_over(&self, object: &mut Object, name: &str, cgroup: u64) -> Result<bool, DatapathError> {
+        for old in self.older.iter().rev() {
+            let from = old.link(cgroup, name);
+            if !from.exists() {
+                continue;
+            }
+            if names::FOLLOWERS.contains(&name) && self.has_other_origins(old)? {
+                rename(&from, &self.pins.link(cgroup, &format!("{name}{KEPT}{}", old.abi())))?;
+                continue;
+            }
+            if swap(object, name, &from)? {
+                rename(&from, &self.pins.link(cgroup, name))?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether `old` marks sockets in another table than we do. Then its programs must stay for the sockets that they know, and for those that
+    /// its connect programs go on marking until they are swapped; they do nothing on ours, and ours nothing on theirs.
+    fn has_other_origins(&self, old: &Pins) -> Result<bool, DatapathError> {
+        let table = |pins: &Pins| {
+            let path = pins.map(names::ORIGINS);
+            if !path.exists() {
+                return Ok(None);
+            }
+            MapInfo::from_pin(&path)
+                .map(|info| Some(info.id()))
+                .map_err(|error| DatapathError::call(format!("read the pinned table {}", path.display()), error))
+        };
+        Ok(table(old)? != table(&self.pins)?)
+    }
 }
 
-/// Puts our program under a pinned link. False when the link is dead (its cgroup was removed): its pin is gone then.
-fn swap(object: &mut Object, name: &str, pin: &std::path::Path) -> Result<bool, DatapathError> {
+fn rename(from: &Path, to: &Path) -> Result<(), DatapathError> {
+    fs::rename(from, to).map_err(|error| DatapathError::call(format!("move {} to {}", from.display(), to.display()), error))?;
+    debug!(pin = %to.display(), "moved");
+    Ok(())
+}
+
+/// Puts our program under a pinned link. False when there is none, or only a dead one (its cgroup was removed): its pin is gone then.
+fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<bool, DatapathError> {
+    if !pin.exists() {
+        return Ok(false);
+    }
     let link = sys::open_pin(pin).map_err(|error| DatapathError::call(format!("open the pinned link {}", pin.display()), error))?;
     match sys::update_link(&link, object::program_fd(object.program(name)?)?) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            debug!(pin = %pin.display(), "swapped");
+            Ok(true)
+        }
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => pins::remove(pin).map(|_| false),
         Err(error) => Err(object::from_io(&format!("swap the program under {}", pin.display()), error)),
     }
 }
 
-/// Removes every link of a cgroup, connect first: no connect is rewritten whose peer name can't be told.
-pub(super) fn detach(pins: &Pins, cgroup: u64) -> Result<usize, DatapathError> {
-    let mut removed = 0;
-    for name in names::PROGRAMS.iter().rev() {
-        removed += usize::from(pins::remove(&pins.link(cgroup, name))?);
-    }
-    pins::remove_folder(&pins.cgroup(cgroup))?;
-    Ok(removed)
-}
-
 /// What is pinned, with the paths that `path_of` knows.
-pub(super) fn attachments(pins: &Pins, path_of: impl Fn(u64) -> Option<PathBuf>) -> Vec<Attachment> {
-    let attachment = |id| Attachment { cgroup: path_of(id), id, programs: pins::names_in(&pins.cgroup(id)) };
-    pins.cgroups().into_iter().map(attachment).collect()
+pub(super) fn attachments(versions: &[Pins], path_of: impl Fn(u64) -> Option<PathBuf>) -> Vec<Attachment> {
+    let cgroups: BTreeSet<u64> = versions.iter().flat_map(Pins::cgroups).collect();
+    let programs = |id| {
+        let pinned = versions.iter().flat_map(|pins| pins.programs(id)).filter(|name| !name.contains(KEPT));
+        pinned.collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    cgroups.into_iter().map(|id| Attachment { cgroup: path_of(id), id, programs: programs(id) }).collect()
 }
 
 fn explain(place: &str, error: DatapathError) -> DatapathError {

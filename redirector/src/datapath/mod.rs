@@ -4,9 +4,12 @@
 //! |---|---|
 //! | `object` | the embedded programs: loading them onto new or pinned tables |
 //! | `pins` | where everything is pinned, and by whom |
+//! | `version` | which version's tables are made and adopted |
+//! | `upgrade` | taking over from an older version's pins |
 //! | `shape` | comparing pinned tables with the ones that this binary would make |
 //! | `blocks` | which slots and backend numbers are free: the oldest freed ones are reused first |
 //! | `placed` | one route and the slots of its block |
+//! | `routes` | the three tables that say what a route is |
 //! | `tables` | writing plans: block first, then the route flips to it |
 //! | `cgroups` | which cgroups to attach to |
 //! | `links` | attaching, swapping programs under live links, detaching |
@@ -25,20 +28,25 @@ mod others;
 mod pins;
 mod placed;
 mod preflight;
+mod routes;
 mod shape;
 mod status;
 mod sys;
 mod tables;
+mod upgrade;
+mod version;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use cgroups::{Cgroup, cgroup2_mount, cgroups};
 pub use error::DatapathError;
-pub use inspect::{PinnedStatus, Removed, inspect, unload};
+pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, unload};
 pub use links::Attachment;
 pub use others::{OtherProgram, others};
 pub use preflight::{Check, Outcome, preflight};
 pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, SetAside, Status, Suspect};
+use tracing::debug;
+pub use version::Version;
 
 use crate::{
     plan::{Change, Plan},
@@ -57,36 +65,70 @@ pub struct Settings {
 /// The loaded datapath. Dropping it leaves everything that is pinned in place and working.
 pub struct Datapath {
     settings: Settings,
+    abi: u32,
     object: object::Object,
     tables: tables::Tables,
     links: links::Links,
+    lacks_routes: bool,
 }
 
 impl Datapath {
     /// Loads the programs, onto the tables that are pinned or onto new ones. Nothing is attached yet, and connects notice nothing.
     ///
+    /// An older version's pins are taken over: what means the same in this version is gone on with, the rest is made anew. They serve until
+    /// [`Datapath::attach`].
+    ///
     /// # Errors
     ///
     /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] when this kernel or these privileges can't do it;
-    /// [`DatapathError::OtherAbi`] and [`DatapathError::OtherPool`] when the pins were made for something else.
+    /// [`DatapathError::OtherAbi`] for a younger version's pins, [`DatapathError::OtherPool`] for those of another pool.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
+        Self::open_as(settings, &Version::own())
+    }
+
+    /// As [`Datapath::open`], in the part of a binary with other tables than this one's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Datapath::open`].
+    #[doc(hidden)]
+    pub fn open_as(settings: &Settings, version: &Version) -> Result<Self, DatapathError> {
         preflight::refuse_old_kernel()?;
-        let pins = pins::Pins::new(&settings.bpffs);
-        pins.prepare()?;
-        shape::compare(&pins, &settings.pool)?;
-        let mut object = object::Object::load(&settings.pool, Some(&pins))?;
-        let tables = tables::Tables::open(&mut object, &settings.pool)?;
-        Ok(Self { settings: settings.clone(), object, tables, links: links::Links::new(pins) })
+        let mut pins = pins::Pins::of(&settings.bpffs, version.abi);
+        pins.refuse_foreign()?;
+        let mut predecessor = None;
+        match pins.older().pop() {
+            Some(old) if !pins.exist()? => {
+                pins = pins.stage()?;
+                predecessor = Some(upgrade::Predecessor::prepare(&pins, old, &settings.pool, version)?);
+            }
+            _ => pins.make_folders()?,
+        }
+        shape::compare(&pins, &settings.pool, version)?;
+        let mut object = object::Object::load(&settings.pool, version, Some(&pins))?;
+        let tables = tables::Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
+        debug!(abi = version.abi, "ready to attach");
+        let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.knows_routes());
+        Ok(Self { settings: settings.clone(), abi: version.abi, object, tables, links: links::Links::new(pins), lacks_routes })
+    }
+
+    /// Whether older programs serve routes that these tables don't have, since this binary can't read them. Then attaching must wait until the
+    /// plan is in the tables: until then those programs go on serving.
+    pub fn lacks_routes(&self) -> bool {
+        self.lacks_routes
     }
 
     /// Attaches to `cgroups`: links that are pinned already are swapped to the programs of this binary, atomically; new ones are made and
-    /// pinned; links of cgroups that are not listed go. A cgroup that vanished meanwhile is no error.
+    /// pinned; links of cgroups that are not listed go. A cgroup that vanished meanwhile is no error. An older version's links are taken over in
+    /// the same way, and what else it has pinned is removed last.
     ///
     /// # Errors
     ///
     /// The first link that can't be made, by name and path. What was attached before it stays.
     pub fn attach(&mut self, cgroups: &[Cgroup]) -> Result<Vec<Attachment>, DatapathError> {
-        self.links.attach(&mut self.object, cgroups)
+        let attachments = self.links.attach(&mut self.object, cgroups)?;
+        self.lacks_routes = false;
+        Ok(attachments)
     }
 
     /// What the tables hold now.
@@ -160,7 +202,7 @@ impl Datapath {
     /// Programs, attachments and tables, for people and scripts.
     pub fn status(&self) -> Status {
         Status {
-            abi: redirector_common::abi::ABI,
+            abi: self.abi,
             pool: self.settings.pool.ipv4.to_string(),
             pool_ipv6: self.settings.pool.ipv6.map(|net| net.to_string()),
             programs: self.object.programs(),

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, MapData, MapError},
+    maps::{Array, Map, MapData, MapError},
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
 };
 use redirector_common::{
@@ -17,7 +17,7 @@ use redirector_common::{
     names,
 };
 
-use super::{DatapathError, pins::Pins, preflight, status::ProgramStatus};
+use super::{DatapathError, pins::Pins, preflight, status::ProgramStatus, version::Version};
 use crate::vip::Pool;
 
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
@@ -30,9 +30,9 @@ pub(super) struct Object {
 
 impl Object {
     /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are pinned.
-    pub(super) fn load(pool: &Pool, pins: Option<&Pins>) -> Result<Self, DatapathError> {
+    pub(super) fn load(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Self, DatapathError> {
         raise_memlock();
-        let ebpf = load_maps(pool, pins).map_err(|error| from_ebpf("create the tables", error))?;
+        let ebpf = load_maps(pool, version, pins).map_err(|error| from_ebpf("create the tables", error))?;
         let mut object = Self { ebpf };
         for name in names::PROGRAMS {
             load_program(object.program(name)?).map_err(|error| from_program(&format!("load the program {name}"), error))?;
@@ -66,7 +66,12 @@ impl Object {
     }
 }
 
-fn load_maps(pool: &Pool, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
+/// The object as it is embedded, to be looked at.
+pub(super) fn parse() -> Result<aya_obj::Object, DatapathError> {
+    aya_obj::Object::parse(OBJECT).map_err(|error| DatapathError::call("read the embedded programs", error))
+}
+
+fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
     let Pool4 { base, mask } = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
     let has_set_retval = u32::from(preflight::has_set_retval());
     let pool6 = pool.ipv6.map(|net| Pool6::new(ip6(net.network()), Pool4 { base, mask }).base.0);
@@ -79,7 +84,7 @@ fn load_maps(pool: &Pool, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
     loader.override_global(names::POOL4_BASE, &base.0, true);
     loader.override_global(names::POOL4_MASK, &mask, true);
     loader.override_global(names::HAS_SET_RETVAL, &has_set_retval, true);
-    for (name, entries) in sizes(pool) {
+    for (name, entries) in sizes(pool, version) {
         loader.map_max_entries(name, entries);
     }
     for name in names::MAPS {
@@ -104,9 +109,10 @@ pub(super) fn from_ip6(address: Ip6Be) -> Ipv6Addr {
 }
 
 /// Entries of the tables whose size follows from the pool's.
-pub(super) fn sizes(pool: &Pool) -> [(&'static str, u32); 6] {
+pub(super) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 6] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
+    let extra = |name| version.extra_entries.iter().find(|(larger, _)| *larger == name).map_or(0, |&(_, extra)| extra);
     [
         (names::ROUTES, addresses),
         (names::SLOTS, abi::slots(addresses)),
@@ -115,6 +121,7 @@ pub(super) fn sizes(pool: &Pool) -> [(&'static str, u32); 6] {
         (names::BACKEND_STATS, backends),
         (names::BACKENDS6, backends),
     ]
+    .map(|(name, entries)| (name, entries + extra(name)))
 }
 
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
@@ -124,6 +131,17 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
+}
+
+/// Opens a pinned table, which must have elements of this size.
+pub(super) fn open_pin<V: aya::Pod>(pins: &Pins, name: &str) -> Result<Array<MapData, V>, DatapathError> {
+    let path = pins.map(name);
+    let opening = || format!("open the pinned table {}", path.display());
+    let data = MapData::from_pin(&path).map_err(|error| match error {
+        MapError::SyscallError(error) => from_io(&opening(), error.io_error),
+        other => DatapathError::call(opening(), other),
+    })?;
+    Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening(), error))
 }
 
 /// Attaches a loaded program to a cgroup. `Single` sets no flag at all: as a link, that *is* "multi"; any other mode is EINVAL since 5.7.

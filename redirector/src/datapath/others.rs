@@ -4,7 +4,11 @@ use std::{fs::File, os::fd::AsRawFd, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DatapathError, pins::Pins, sys};
+use super::{
+    DatapathError,
+    pins::{self, Pins},
+    sys,
+};
 
 /// The hooks that decide a connect, with their `enum bpf_attach_type` (uapi/linux/bpf.h).
 const HOOKS: [(&str, u32); 3] = [("connect4", 10), ("connect6", 11), ("sock_ops", 3)];
@@ -28,7 +32,7 @@ pub struct OtherProgram {
 pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, DatapathError> {
     let asked = || format!("ask which programs are on {}", cgroup.display());
     let folder = File::open(cgroup).map_err(|error| super::object::from_io(&asked(), error))?;
-    let ours = own_programs(&Pins::new(bpffs));
+    let ours = own_programs(bpffs);
     let mut found = Vec::new();
     for (hook, kind) in HOOKS {
         let ids = sys::effective_programs(folder.as_raw_fd(), kind).map_err(|error| super::object::from_io(&asked(), error))?;
@@ -41,10 +45,14 @@ pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, Datapath
     Ok(found)
 }
 
-/// The numbers of the programs under our pinned links.
-fn own_programs(pins: &Pins) -> Vec<u32> {
-    let links = pins.cgroups().into_iter().flat_map(|id| redirector_common::names::PROGRAMS.iter().map(move |name| pins.link(id, name)));
-    links.filter_map(|pin| sys::link_program(&sys::open_pin(&pin).ok()?).ok()).collect()
+/// The numbers of the programs under our pinned links, of whichever version.
+fn own_programs(bpffs: &Path) -> Vec<u32> {
+    let links = |pins: Pins| {
+        let of = |cgroup| pins.programs(cgroup).into_iter().map(|name| pins.link(cgroup, &name)).collect::<Vec<_>>();
+        pins.cgroups().into_iter().flat_map(of).collect::<Vec<_>>()
+    };
+    let pins = pins::versions(bpffs).into_iter().flat_map(links);
+    pins.filter_map(|pin| sys::link_program(&sys::open_pin(&pin).ok()?).ok()).collect()
 }
 
 fn name_of(id: u32) -> Option<String> {

@@ -1,4 +1,5 @@
-//! The pins: `bpffs/v<ABI>/maps/<table>` and `bpffs/v<ABI>/links/<cgroup id>/<program>`.
+//! The pins: `bpffs/v<ABI>/maps/<table>` and `bpffs/v<ABI>/links/<cgroup id>/<program>`. What an upgrade prepares stands in `bpffs/v<ABI>-new`
+//! until it is committed.
 
 use std::{
     ffi::OsStr,
@@ -6,34 +7,76 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redirector_common::abi::ABI;
+use redirector_common::{abi::ABI, names};
+use tracing::debug;
 
 use super::DatapathError;
 
 /// `statfs` magic of a bpf file system (linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// The folder of our pins.
-#[derive(Clone, Debug)]
+/// What is prepared and not committed yet ends so. (The file system takes no name with a dot.)
+const STAGED: &str = "-new";
+
+/// The folder of one version's pins.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pins {
     bpffs: PathBuf,
+    abi: u32,
+    staged: bool,
 }
 
 impl Pins {
+    /// Those of this binary's version.
     pub(super) fn new(bpffs: &Path) -> Self {
-        Self { bpffs: bpffs.to_owned() }
+        Self::of(bpffs, ABI)
     }
 
-    /// Everything of this ABI.
+    /// Those of version `abi`.
+    pub(super) fn of(bpffs: &Path, abi: u32) -> Self {
+        Self { bpffs: bpffs.to_owned(), abi, staged: false }
+    }
+
+    /// Where the same version's pins are prepared aside. What an interrupted preparation left there is removed.
+    pub(super) fn stage(&self) -> Result<Self, DatapathError> {
+        let staged = Self { staged: true, ..self.clone() };
+        staged.remove()?;
+        staged.make_folders()?;
+        Ok(staged)
+    }
+
+    /// Moves what is prepared to where it belongs, in one step. No effect on what is there already.
+    pub(super) fn commit(&mut self) -> Result<(), DatapathError> {
+        if !self.staged {
+            return Ok(());
+        }
+        let from = self.root();
+        self.staged = false;
+        let committing = |error| DatapathError::call(format!("move {} to {}", from.display(), self.root().display()), error);
+        fs::rename(&from, self.root()).map_err(committing)?;
+        debug!(pins = %self.root().display(), "committed");
+        Ok(())
+    }
+
+    /// The version of the pins.
+    pub(super) fn abi(&self) -> u32 {
+        self.abi
+    }
+
+    /// Everything of this version.
     pub(super) fn root(&self) -> PathBuf {
-        self.bpffs.join(format!("v{ABI}"))
+        self.bpffs.join(format!("v{}{}", self.abi, if self.staged { STAGED } else { "" }))
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.root().join("maps")
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.root().join("maps").join(name)
+        self.maps().join(name)
     }
 
-    pub(super) fn links(&self) -> PathBuf {
+    fn links(&self) -> PathBuf {
         self.root().join("links")
     }
 
@@ -45,38 +88,108 @@ impl Pins {
         self.cgroup(cgroup).join(program)
     }
 
-    /// Whether anything of this ABI is pinned. What may not be looked at is not taken for absent.
+    /// Whether anything of this version is pinned. What may not be looked at is not taken for absent.
     pub(super) fn exist(&self) -> Result<bool, DatapathError> {
         let failed = |error| DatapathError::call(format!("look into {} (run this as root)", self.bpffs.display()), error);
-        self.root().join("maps").try_exists().map_err(failed)
+        self.maps().try_exists().map_err(failed)
     }
 
-    /// Makes the folders, and refuses a place that is no bpf file system or that holds another version's pins.
-    pub(super) fn prepare(&self) -> Result<(), DatapathError> {
-        let existing = self.bpffs.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        if !is_bpffs(existing) {
-            return Err(DatapathError::NotBpffs { path: self.bpffs.clone() });
-        }
-        if let Some(found) = self.other_abi() {
-            return Err(DatapathError::OtherAbi { found, ours: ABI });
-        }
-        for folder in [self.root().join("maps"), self.links()] {
+    /// Makes the folders.
+    pub(super) fn make_folders(&self) -> Result<(), DatapathError> {
+        for folder in [self.maps(), self.links()] {
             fs::create_dir_all(&folder).map_err(|error| DatapathError::call(format!("create {}", folder.display()), error))?;
         }
         Ok(())
     }
 
-    /// The version of pins that are not ours to adopt.
+    /// Refuses a place that is no bpf file system, or that a younger version has taken over.
+    pub(super) fn refuse_foreign(&self) -> Result<(), DatapathError> {
+        let existing = self.bpffs.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        if !is_bpffs(existing) {
+            return Err(DatapathError::NotBpffs { path: self.bpffs.clone() });
+        }
+        match self.others().last() {
+            Some(younger) if younger.abi > self.abi => Err(DatapathError::OtherAbi { found: younger.abi, ours: self.abi }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The pins of other versions, the oldest first.
+    fn others(&self) -> Vec<Self> {
+        versions(&self.bpffs).into_iter().filter(|other| !other.staged && other.abi != self.abi).collect()
+    }
+
+    /// The pins of older versions, the oldest first.
+    pub(super) fn older(&self) -> Vec<Self> {
+        self.others().into_iter().filter(|other| other.abi < self.abi).collect()
+    }
+
+    /// These and those of older versions, whose links may not all have been moved yet.
+    pub(super) fn with_older(&self) -> Vec<Self> {
+        [vec![self.clone()], self.older()].concat()
+    }
+
+    /// Some version's pins that are not of this one, the youngest.
     pub(super) fn other_abi(&self) -> Option<u32> {
-        let entries = fs::read_dir(&self.bpffs).ok()?;
-        let versions = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_prefix('v')?.parse().ok());
-        versions.into_iter().find(|&version: &u32| version != ABI)
+        self.others().last().map(|other| other.abi)
     }
 
     /// The cgroups that links are pinned for.
     pub(super) fn cgroups(&self) -> Vec<u64> {
         names_in(&self.links()).iter().filter_map(|name| name.parse().ok()).collect()
     }
+
+    /// The programs whose links are pinned for a cgroup.
+    pub(super) fn programs(&self, cgroup: u64) -> Vec<String> {
+        names_in(&self.cgroup(cgroup)).into_iter().filter(|name| name.starts_with(names::PROGRAM_PREFIX)).collect()
+    }
+
+    /// The tables that are pinned.
+    pub(super) fn tables(&self) -> Vec<String> {
+        names_in(&self.maps()).into_iter().filter(|name| name.starts_with(names::MAP_PREFIX)).collect()
+    }
+
+    /// Removes every pin of ours, links first, so that no program outlives its tables' names. A folder with something else in it stays.
+    /// Returns how many links, cgroups and tables went.
+    pub(super) fn remove(&self) -> Result<(usize, usize, usize), DatapathError> {
+        let cgroups = self.cgroups();
+        let links = cgroups.iter().map(|&cgroup| self.detach(cgroup)).sum::<Result<usize, _>>()?;
+        let mut tables = 0;
+        for name in self.tables() {
+            tables += usize::from(remove(&self.map(&name))?);
+        }
+        for folder in [self.links(), self.maps(), self.root()] {
+            remove_folder(&folder)?;
+        }
+        Ok((links, cgroups.len(), tables))
+    }
+
+    /// Removes every link of a cgroup, connect first: no connect is rewritten whose peer name can't be told.
+    pub(super) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
+        let mut programs = self.programs(cgroup);
+        programs.sort_by_key(|name| !name.starts_with("rd_connect"));
+        let mut removed = 0;
+        for name in programs {
+            removed += usize::from(remove(&self.link(cgroup, &name))?);
+        }
+        remove_folder(&self.cgroup(cgroup))?;
+        Ok(removed)
+    }
+}
+
+/// Every version's pins, the oldest first, with those that are prepared and not committed.
+pub(super) fn versions(bpffs: &Path) -> Vec<Pins> {
+    let version = |name: String| {
+        let number = name.strip_prefix('v')?;
+        let staged = number.ends_with(STAGED);
+        let abi = number.strip_suffix(STAGED).unwrap_or(number).parse().ok()?;
+        Some(Pins { bpffs: bpffs.to_owned(), abi, staged })
+    };
+    // An empty folder is what is left of ours when its removal was interrupted, unless no binary so old has ever made it.
+    let is_ours = |pins: &Pins| pins.maps().is_dir() || pins.links().is_dir() || pins.abi <= ABI;
+    let mut versions: Vec<Pins> = names_in(bpffs).into_iter().filter_map(version).filter(is_ours).collect();
+    versions.sort_by_key(|pins| (pins.abi, pins.staged));
+    versions
 }
 
 /// Whether `path` is in a bpf file system.
@@ -95,16 +208,19 @@ pub(super) fn names_in(folder: &Path) -> Vec<String> {
 /// Removes a pin, and with the last reference what it holds. One that is gone already is no error.
 pub(super) fn remove(pin: &Path) -> Result<bool, DatapathError> {
     match fs::remove_file(pin) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            debug!(pin = %pin.display(), "removed");
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(DatapathError::call(format!("remove the pin {}", pin.display()), error)),
     }
 }
 
-/// Removes a folder of pins that is empty by now.
-pub(super) fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
+/// Removes a folder of pins, unless somebody else has put something there.
+fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
             Err(DatapathError::call(format!("remove the folder {}", folder.file_name().unwrap_or(OsStr::new("?")).display()), error))
         }
         _ => Ok(()),

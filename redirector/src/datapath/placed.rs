@@ -52,7 +52,12 @@ impl Placed {
 
     /// Every number that it uses.
     pub(super) fn ids(&self) -> impl Iterator<Item = BackendId> {
-        self.backends.iter().chain(&self.sources).map(|&(_, id)| id).filter(|&id| id != BackendId::NONE)
+        self.numbered().map(|(_, id)| id)
+    }
+
+    /// Every address that has a number.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = Numbered> {
+        self.backends.iter().chain(&self.sources).copied().filter(|&(_, id)| id != BackendId::NONE)
     }
 
     /// Whether it needs the slot of options.

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use aya::util::KernelVersion;
 use serde::{Deserialize, Serialize};
 
-use super::{DatapathError, Settings, cgroup2_mount, cgroups, object::Object, pins};
+use super::{DatapathError, Settings, cgroup2_mount, cgroups, object::Object, pins, version::Version};
 use crate::config::CgroupSpec;
 
 /// How a check came out.
@@ -239,7 +239,7 @@ fn bpffs(path: &Path) -> Check {
 
 /// The proof: the verifier takes every program, under these privileges, with this pool.
 fn programs(settings: &Settings) -> Check {
-    match Object::load(&settings.pool, None) {
+    match Object::load(&settings.pool, &Version::own(), None) {
         Ok(object) => {
             let programs = object.programs();
             let instructions: u32 = programs.iter().filter_map(|program| program.verified_instructions).sum();

@@ -1,4 +1,5 @@
-//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, and asking who else is on a hook.
+//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, asking who else is on a hook, reading an element of unknown
+//! size.
 
 use std::{
     ffi::CString,
@@ -11,6 +12,7 @@ use std::{
 };
 
 // Commands and attributes of bpf(2), uapi/linux/bpf.h.
+const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_QUERY: i32 = 16;
@@ -40,6 +42,31 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The attributes of `BPF_MAP_LOOKUP_ELEM`.
+#[repr(C, align(8))]
+struct Lookup {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// An element of a table whose elements have `size` bytes, which aya reads only when a type of ours has as many.
+pub(super) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Vec<u8>> {
+    // The kernel writes whole words.
+    let mut value = vec![0; size.next_multiple_of(8)];
+    let mut attributes = Lookup {
+        map_fd: table.as_raw_fd() as u32,
+        pad: 0,
+        key: std::ptr::from_ref(&index) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
+    Ok(value)
 }
 
 /// Puts `program` in the place of the program under `link`, atomically: no connect sees neither or both (3.8 to 5 µs, measured).

@@ -6,11 +6,11 @@ use aya::maps::{Array, MapData};
 use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{
     abi::{self, MAX_BACKENDS, MAX_PORTS, MAX_SOURCES},
-    addr::{Ip4Be, Ip6Be},
+    addr::Ip4Be,
     agent::{AgentState, Control},
     backend::{BackendId, Health},
     names,
-    route::{RouteEntry, Slot},
+    route::RouteEntry,
     stats::{BackendStats, RouteStats},
 };
 
@@ -19,6 +19,9 @@ use super::{
     blocks::{BackendIds, SlotBlocks},
     object::{self, Object},
     placed::{Numbered, Placed},
+    routes::RouteTables,
+    upgrade::Predecessor,
+    version::Version,
 };
 use crate::{
     plan::{Change, Plan, PlannedRoute, by_family},
@@ -28,12 +31,10 @@ use crate::{
 
 /// The tables in the kernel and what we know of them.
 pub(super) struct Tables {
-    routes: Array<MapData, RouteEntry>,
-    slots: Array<MapData, Slot>,
+    kernel: RouteTables,
     health: Array<MapData, Health>,
     route_stats: Array<MapData, RouteStats>,
     backend_stats: Array<MapData, BackendStats>,
-    backends6: Array<MapData, Ip6Be>,
     control: Array<MapData, Control>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
@@ -44,15 +45,18 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Takes the tables of a loaded object, and reads back what a previous agent left in them.
-    pub(super) fn open(object: &mut Object, pool: &Pool) -> Result<Self, DatapathError> {
+    /// Takes the tables of a loaded object, and reads back what a previous agent left in them, or in those of `predecessor`.
+    pub(super) fn open(
+        object: &mut Object,
+        pool: &Pool,
+        version: &Version,
+        predecessor: Option<&Predecessor>,
+    ) -> Result<Self, DatapathError> {
         let mut tables = Self {
-            routes: object.array(names::ROUTES)?,
-            slots: object.array(names::SLOTS)?,
+            kernel: RouteTables::of(object)?,
             health: object.array(names::HEALTH)?,
             route_stats: object.array(names::ROUTE_STATS)?,
             backend_stats: object.array(names::BACKEND_STATS)?,
-            backends6: object.array(names::BACKENDS6)?,
             control: object.array(names::CONTROL)?,
             agent: object.array(names::AGENT)?,
             state: AgentState::default(),
@@ -61,68 +65,86 @@ impl Tables {
             generation: 0,
             placed: BTreeMap::new(),
         };
-        tables.claim(pool)?;
+        tables.claim(pool, version.abi)?;
         tables.read_back(pool)?;
+        if let Some(predecessor) = predecessor {
+            tables.succeed(predecessor, pool)?;
+        }
         Ok(tables)
     }
 
     /// Checks whose tables these are, and writes that they are ours.
-    fn claim(&mut self, pool: &Pool) -> Result<(), DatapathError> {
+    fn claim(&mut self, pool: &Pool, abi: u32) -> Result<(), DatapathError> {
         let found = read(&self.agent, names::AGENT, 0)?;
-        let ours = AgentState {
+        if found.abi != 0 && found.abi != abi {
+            return Err(DatapathError::OtherAbi { found: found.abi, ours: abi });
+        }
+        refuse_other_pool(&found, pool)?;
+        self.state = AgentState {
             heartbeat_ns: found.heartbeat_ns,
-            abi: abi::ABI,
+            abi,
             pid: std::process::id(),
             pool_base: Ip4Be::from_octets(pool.ipv4.network().octets()),
             pool_prefix: u32::from(pool.ipv4.prefix_len()),
             pool6_base: pool.ipv6.map(|net| object::ip6(net.network())).unwrap_or_default(),
         };
-        if found.abi != 0 && found.abi != abi::ABI {
-            return Err(DatapathError::OtherAbi { found: found.abi, ours: abi::ABI });
-        }
-        if found.abi != 0 && (found.pool_base, found.pool_prefix) != (ours.pool_base, ours.pool_prefix) {
-            let network = Ipv4Net::new_assert(found.pool_base.octets().into(), found.pool_prefix.min(32) as u8);
-            return Err(DatapathError::OtherPool { found: network.into(), wanted: pool.ipv4.trunc().into() });
-        }
-        // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one would be somebody's VIPs.
-        if found.abi != 0 && !found.pool6_base.is_unspecified() && !ours.pool6_base.is_unspecified() && found.pool6_base != ours.pool6_base
-        {
-            let prefix = 96 + found.pool_prefix.min(32) as u8;
-            let network = Ipv6Net::new_assert(object::from_ip6(found.pool6_base), prefix);
-            return Err(DatapathError::OtherPool {
-                found: network.into(),
-                wanted: pool.ipv6.map(|net| net.trunc()).unwrap_or_default().into(),
-            });
-        }
-        self.state = ours;
-        write(&mut self.agent, names::AGENT, 0, ours)
+        write(&mut self.agent, names::AGENT, 0, self.state)
     }
 
     /// Rebuilds our knowledge from the tables. An entry whose block is damaged is withdrawn: the next plan puts it again.
     fn read_back(&mut self, pool: &Pool) -> Result<(), DatapathError> {
         for index in 0..pool.size() {
-            let entry = read(&self.routes, names::ROUTES, index)?;
+            let entry = self.kernel.entry(index)?;
             if !entry.is_present() {
                 continue;
             }
-            let placed = self.read_block(entry)?.filter(|placed| self.blocks.reserve(placed.block()));
+            let placed = self.kernel.block(entry)?.filter(|placed| self.blocks.reserve(placed.block()));
             match placed {
                 Some(placed) => {
                     self.generation = self.generation.max(entry.generation);
                     self.placed.insert(index, placed);
                 }
-                None => write(&mut self.routes, names::ROUTES, index, RouteEntry::default())?,
+                None => self.kernel.set_entry(index, RouteEntry::default())?,
             }
         }
-        let taken = self.placed.values().flat_map(Placed::ids).map(|id| id.0);
-        self.ids = BackendIds::new(abi::backends(pool.size()), taken);
+        self.number_from(pool);
         Ok(())
     }
 
-    fn read_block(&self, entry: RouteEntry) -> Result<Option<Placed>, DatapathError> {
-        let slot = |index| if index < self.slots.len() { read(&self.slots, names::SLOTS, index).map(Some) } else { Ok(None) };
-        let address6 = |id: BackendId| Ok(object::from_ip6(read(&self.backends6, names::BACKENDS6, id.0)?));
-        Placed::read(entry, slot, address6)
+    /// Which backend numbers are free follows from what is placed.
+    fn number_from(&mut self, pool: &Pool) {
+        let taken = self.placed.values().flat_map(Placed::ids).map(|id| id.0);
+        self.ids = BackendIds::new(abi::backends(pool.size()), taken);
+    }
+
+    /// Goes on where an older version's tables stand: its heartbeat, and those routes, health and counters that are not in shared tables. The
+    /// backends keep their numbers, since origins and shared tables have them.
+    fn succeed(&mut self, predecessor: &Predecessor, pool: &Pool) -> Result<(), DatapathError> {
+        self.state.heartbeat_ns = predecessor.state.heartbeat_ns;
+        write(&mut self.agent, names::AGENT, 0, self.state)?;
+        let limit = abi::backends(pool.size());
+        for (index, placed) in predecessor.routes()? {
+            let ids: Vec<BackendId> = placed.ids().collect();
+            if ids.iter().any(|id| id.0 >= limit) {
+                continue;
+            }
+            for (address, id) in placed.numbered() {
+                self.kernel.set_address(id, address)?;
+            }
+            let placed = self.write_block(placed)?;
+            self.kernel.set_entry(index, placed.entry)?;
+            self.placed.insert(index, placed);
+            for id in ids {
+                if let Some(health) = predecessor.health(id)? {
+                    write(&mut self.health, names::HEALTH, id.0, health)?;
+                }
+                if let Some(stats) = predecessor.backend_stats(id)? {
+                    write(&mut self.backend_stats, names::BACKEND_STATS, id.0, stats)?;
+                }
+            }
+        }
+        self.number_from(pool);
+        Ok(())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -159,16 +181,14 @@ impl Tables {
         let mut sources: Vec<Numbered> = Vec::<IpAddr>::into_iter(sources4).map(|address| (address, BackendId::NONE)).collect();
         sources.extend(self.number(sources6, known, &mut fresh)?);
         for &(address, id) in &fresh {
-            if let IpAddr::V6(address) = address {
-                write(&mut self.backends6, names::BACKENDS6, id.0, object::ip6(address))?;
-            }
+            self.kernel.set_address(id, address)?;
         }
         let ports: Vec<PortPair> = route.ports.iter().copied().take(MAX_PORTS).collect();
         let entry = RouteEntry::default();
         let placed = Placed { entry, ports, backends, sources, idle_timeout: route.idle_timeout, on_no_backend: route.on_no_backend };
         let placed = self.write_block(placed)?;
         // The commit point: from here on connects see the new block.
-        write(&mut self.routes, names::ROUTES, index, placed.entry)?;
+        self.kernel.set_entry(index, placed.entry)?;
         if let Some(old) = old {
             self.blocks.free(old.block());
             let kept: Vec<BackendId> = placed.ids().collect();
@@ -195,14 +215,14 @@ impl Tables {
         let first = self.blocks.take(placed.length()).ok_or(full("slots"))?;
         self.generation = self.generation.wrapping_add(1);
         for (slot, value) in (first..).zip(placed.lay_out(first, self.generation)) {
-            write(&mut self.slots, names::SLOTS, slot, value)?;
+            self.kernel.set_slot(slot, value)?;
         }
         Ok(placed)
     }
 
     /// The VIP's connects are refused from here on.
     fn withdraw(&mut self, index: u32) -> Result<(), DatapathError> {
-        write(&mut self.routes, names::ROUTES, index, RouteEntry::default())?;
+        self.kernel.set_entry(index, RouteEntry::default())?;
         if let Some(old) = self.placed.remove(&index) {
             self.blocks.free(old.block());
             old.ids().for_each(|id| self.ids.free(id));
@@ -271,6 +291,26 @@ pub(super) fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Refuses tables whose VIPs are of another pool.
+pub(super) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), DatapathError> {
+    if found.abi == 0 {
+        return Ok(());
+    }
+    let prefix = found.pool_prefix.min(32) as u8;
+    let network = Ipv4Net::new_assert(found.pool_base.octets().into(), prefix).trunc();
+    if network != pool.ipv4.trunc() {
+        return Err(DatapathError::OtherPool { found: network.into(), wanted: pool.ipv4.trunc().into() });
+    }
+    // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one would be somebody's VIPs.
+    let network = Ipv6Net::new_assert(object::from_ip6(found.pool6_base), 96 + prefix).trunc();
+    match pool.ipv6.map(|net| net.trunc()) {
+        Some(wanted) if !found.pool6_base.is_unspecified() && wanted != network => {
+            Err(DatapathError::OtherPool { found: network.into(), wanted: wanted.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn full(what: &'static str) -> DatapathError {
     DatapathError::Full { what, remedy: "use fewer backends and ports per route, or a larger pool" }
 }
@@ -279,6 +319,6 @@ pub(super) fn read<V: aya::Pod>(table: &Array<MapData, V>, name: &str, index: u3
     table.get(&index, 0).map_err(|error| DatapathError::call(format!("read {name}[{index}]"), error))
 }
 
-fn write<V: aya::Pod>(table: &mut Array<MapData, V>, name: &str, index: u32, value: V) -> Result<(), DatapathError> {
+pub(super) fn write<V: aya::Pod>(table: &mut Array<MapData, V>, name: &str, index: u32, value: V) -> Result<(), DatapathError> {
     table.set(index, value, 0).map_err(|error| DatapathError::call(format!("write {name}[{index}]"), error))
 }

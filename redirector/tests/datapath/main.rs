@@ -9,3 +9,5 @@ mod ipv6;
 mod options;
 mod pins;
 mod rig;
+mod upgrade;
+mod upgrade_killed;

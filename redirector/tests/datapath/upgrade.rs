@@ -1,0 +1,185 @@
+//! Upgrades: a binary with other tables takes over from one that serves, while connects go on.
+
+use std::time::Duration;
+
+use redirector::{
+    config::CgroupSpec,
+    datapath::{self, Datapath, DatapathError, RouteCounters, Version},
+};
+use redirector_common::{abi, names};
+use xtask::testbed::{Rig, banner::BannerServer, customer::LOAD_BALANCERS};
+
+use crate::rig::{Bed, INDEX, PORT, VIP, on_node, put, settings};
+
+/// A younger binary, in whose version `changed` are not what they were.
+pub(crate) fn younger(by: u32, changed: &[&'static str]) -> Version {
+    let abi = abi::ABI + by;
+    Version { abi, changed: changed.iter().map(|&name| (name, abi)).collect(), ..Version::own() }
+}
+
+pub(crate) fn open(rig: &Rig, version: &Version) -> Result<Datapath, DatapathError> {
+    on_node(rig, || Datapath::open_as(&settings(), version))
+}
+
+pub(crate) fn attach(rig: &Rig, datapath: &mut Datapath) {
+    let attachments = on_node(rig, || datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap());
+    assert_eq!(attachments.iter().map(|at| at.programs.len()).collect::<Vec<_>>(), [names::PROGRAMS.len()], "{attachments:?}");
+}
+
+/// The names in a folder of the node's bpf file system.
+pub(crate) fn pinned(rig: &Rig, folder: &str) -> Vec<String> {
+    let path = settings().bpffs.join(folder);
+    let listed =
+        on_node(rig, || std::fs::read_dir(path).map(|entries| entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()));
+    let mut names: Vec<_> = listed.unwrap_or_default().into_iter().map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A bed that a binary of version `old` serves, with two servers.
+pub(crate) fn served_by(old: &Version) -> (Bed, BannerServer, BannerServer) {
+    let (mut bed, one, two) = Bed::with_two_servers();
+    on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
+    bed.datapath = open(&bed.rig, old).unwrap();
+    bed.put(&[], &LOAD_BALANCERS);
+    attach(&bed.rig, &mut bed.datapath);
+    (bed, one, two)
+}
+
+/// Upgrades from `old` to `new` and back up again under load, and returns the bed and what the load saw in counters.
+fn upgraded_under_load(old: &Version, new: &Version) -> (Bed, [BannerServer; 2], RouteCounters) {
+    let (mut bed, one, two) = served_by(old);
+    let load = bed.load(1000, 3.0, &["one", "two"]);
+    std::thread::sleep(Duration::from_millis(500));
+    let mut datapath = open(&bed.rig, new).unwrap();
+    if datapath.lacks_routes() {
+        assert!(datapath.plan().routes.is_empty());
+        datapath.apply(&[put(&[], &LOAD_BALANCERS)]).unwrap();
+    }
+    assert_eq!(datapath.plan(), bed.datapath.plan());
+    attach(&bed.rig, &mut datapath);
+    bed.datapath = datapath;
+    let report = load.report().unwrap();
+    assert!(report.flawless(), "{report:?}");
+    assert_eq!(bed.rig.customer.leaked_packets().unwrap(), 0);
+    assert_eq!(pinned(&bed.rig, "."), [format!("v{}", new.abi)]);
+    assert_eq!(pinned(&bed.rig, &format!("v{}/maps", new.abi)).len(), names::MAPS.len());
+    let counters = bed.counters();
+    (bed, [one, two], counters)
+}
+
+#[test]
+fn tables_that_have_not_changed_are_shared_and_not_one_count_is_lost() {
+    let (bed, _servers, counters) = upgraded_under_load(&Version::own(), &younger(1, &[]));
+    assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
+    let backends = bed.datapath.backends(INDEX).unwrap();
+    assert_eq!(backends.iter().map(|backend| backend.counters.established).sum::<u64>(), 3000, "{backends:?}");
+}
+
+#[test]
+fn tables_of_another_size_are_made_anew_with_the_routes_health_and_numbers_of_the_old_ones() {
+    let old = Version { extra_entries: vec![(names::SLOTS, 64), (names::HEALTH, 64)], ..Version::own() };
+    let (mut bed, _one, two) = served_by(&old);
+    drop(two);
+    while bed.datapath.set_aside().unwrap().is_empty() {
+        bed.greeting(VIP, PORT);
+    }
+    let (before, suspects) = (bed.datapath.backends(INDEX).unwrap(), bed.datapath.set_aside().unwrap());
+    let mut datapath = open(&bed.rig, &younger(1, &[])).unwrap();
+    assert!(!datapath.lacks_routes());
+    attach(&bed.rig, &mut datapath);
+    assert_eq!((datapath.plan(), datapath.set_aside().unwrap()), (bed.datapath.plan(), suspects));
+    let after = datapath.backends(INDEX).unwrap();
+    let counters = |backends: &[datapath::BackendStatus]| backends.iter().map(|at| (at.address, at.counters)).collect::<Vec<_>>();
+    assert_eq!(counters(&after), counters(&before));
+    // And what is counted from now on counts for the same backends. (The dead one may be due again by now.)
+    bed.datapath = datapath;
+    assert!((0..20).any(|_| bed.greeting(VIP, PORT) == "one"));
+    assert_eq!(bed.datapath.backends(INDEX).unwrap()[0].counters.established, before[0].counters.established + 1);
+}
+
+#[test]
+fn tables_of_another_size_change_hands_under_load_without_a_connect_failing() {
+    let old = Version { extra_entries: vec![(names::SLOTS, 64)], ..Version::own() };
+    let (_bed, _servers, counters) = upgraded_under_load(&old, &younger(1, &[]));
+    assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
+}
+
+#[test]
+fn routes_that_can_not_be_read_are_served_by_the_old_programs_until_the_plan_is_there() {
+    let new = younger(1, &[names::ROUTES, names::SLOTS]);
+    let (_bed, _servers, counters) = upgraded_under_load(&Version::own(), &new);
+    // Counters go by the VIP, and backends have new numbers.
+    assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
+}
+
+#[test]
+fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_programs_that_made_them() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let script = format!(
+        "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); input(); print(s.getpeername()); s.close()"
+    );
+    let mut command = bed.executor.command("/usr/bin/python3");
+    command.args(["-c", &script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert_eq!(lines.next().unwrap().unwrap(), "up");
+
+    let new = younger(1, &[names::ORIGINS]);
+    let load = bed.load(1000, 3.0, &["one", "two"]);
+    std::thread::sleep(Duration::from_millis(500));
+    bed.datapath = open(&bed.rig, &new).unwrap();
+    attach(&bed.rig, &mut bed.datapath);
+    let report = load.report().unwrap();
+    // Whose peer was asked for between two swaps, too.
+    assert!(report.flawless(), "{report:?}");
+
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), format!("('{VIP}', {PORT})"));
+    assert!(child.wait().unwrap().success());
+    let counters = bed.counters();
+    assert_eq!((counters.started, counters.established), (3001, 3001), "{counters:?}");
+    assert_eq!(counters.closed, 3001, "{counters:?}");
+
+    // The old programs go with the next upgrade, or with everything.
+    let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
+    assert_eq!(removed.links, names::PROGRAMS.len() + names::FOLLOWERS.len());
+}
+
+#[test]
+fn a_younger_versions_pins_are_refused_with_the_remedy_and_nothing_changes() {
+    let (bed, _one, _two) = served_by(&younger(1, &[]));
+    let refused = open(&bed.rig, &Version::own()).err().expect("refused");
+    assert!(matches!(refused, DatapathError::OtherAbi { found, ours } if found == abi::ABI + 1 && ours == abi::ABI), "{refused}");
+    let words = format!("has ABI {}, this binary has {}", abi::ABI + 1, abi::ABI);
+    assert!(refused.to_string().contains(&words) && refused.to_string().contains("`redirector unload`"), "{refused}");
+    let looked = on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).expect_err("refused");
+    assert_eq!(looked.to_string(), refused.to_string());
+    assert!(bed.connects(10).flawless());
+    let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
+    assert_eq!((removed.links, removed.maps), (names::PROGRAMS.len(), names::MAPS.len()));
+}
+
+#[test]
+fn an_upgrade_that_is_never_attached_changes_nothing_and_the_old_binary_starts_again() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let before = bed.datapath.plan();
+    drop(open(&bed.rig, &younger(1, &[names::ROUTES])).unwrap());
+    assert_eq!(pinned(&bed.rig, "."), [format!("v{}", abi::ABI), format!("v{}-new", abi::ABI + 1)]);
+    bed.datapath = crate::rig::attached(&bed.rig);
+    assert_eq!(bed.datapath.plan(), before);
+    assert!(bed.connects(10).flawless());
+    let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
+    assert_eq!(removed.links, names::PROGRAMS.len());
+    assert!(!on_node(&bed.rig, || settings().bpffs.exists()));
+}
+
+#[test]
+fn an_older_version_for_another_pool_is_refused() {
+    let (bed, _one, _two) = Bed::with_two_servers();
+    let pool = redirector::vip::Pool::new("198.19.0.0/16".parse().unwrap(), None, true).unwrap();
+    let elsewhere = datapath::Settings { pool, ..settings() };
+    let refused = on_node(&bed.rig, || Datapath::open_as(&elsewhere, &younger(1, &[])).err().expect("refused"));
+    assert!(matches!(refused, DatapathError::OtherPool { .. }), "{refused}");
+    assert!(bed.connects(10).flawless());
+}
