@@ -1,7 +1,7 @@
 //! A datapath that is attached, servers on the loopback device, and connects that say where they landed.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub(crate) const PORT: u16 = 8080;
 pub(crate) const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// A server that says `two`.
 pub(crate) const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+/// A server that says `six`.
+pub(crate) const SIX: Ipv6Addr = Ipv6Addr::LOCALHOST;
 /// Nobody listens here.
 pub(crate) const CLOSED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 /// Longest time for a connect: the machine is emulated.
@@ -33,8 +35,9 @@ pub(crate) struct Bed {
 impl Bed {
     /// Servers listen, and the datapath is attached to the pods, without a route.
     pub(crate) fn new() -> Result<Self> {
-        serve(ONE, "one\n")?;
-        serve(TWO, "two\n")?;
+        serve(ONE.into(), "one\n")?;
+        serve(TWO.into(), "two\n")?;
+        serve(SIX.into(), "six\n")?;
         Ok(Self { datapath: attached()? })
     }
 
@@ -42,7 +45,11 @@ impl Bed {
     pub(crate) fn put(&mut self, index: u32, ports: &[(u16, u16)], backends: &[Ipv4Addr], on_no_backend: OnNoBackend) -> Result<()> {
         let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
         let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
-        let route = PlannedRoute { ports, backends, on_no_backend, sources: Vec::new(), idle_timeout: None };
+        self.put_route(index, PlannedRoute { ports, backends, on_no_backend, ..PlannedRoute::default() })
+    }
+
+    /// The same with all that a route can say.
+    pub(crate) fn put_route(&mut self, index: u32, route: PlannedRoute) -> Result<()> {
         Ok(self.datapath.apply(&[Change::Put { index, route }])?)
     }
 }
@@ -52,8 +59,14 @@ pub(crate) fn vip(index: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + index)
 }
 
+/// The IPv6 VIP of `index`.
+pub(crate) fn vip6(index: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 0).to_bits() + u128::from(index))
+}
+
 pub(crate) fn settings() -> Result<Settings> {
-    let pool = Pool::new("198.18.0.0/16".parse()?, None, true).map_err(|(_, error)| error)?;
+    let ipv6 = Some("fd00:198:18::/112".parse()?);
+    let pool = Pool::new("198.18.0.0/16".parse()?, ipv6, true).map_err(|(_, error)| error)?;
     Ok(Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool })
 }
 
@@ -65,7 +78,7 @@ pub(crate) fn attached() -> Result<Datapath> {
     Ok(datapath)
 }
 
-fn serve(address: Ipv4Addr, banner: &'static str) -> Result<()> {
+fn serve(address: IpAddr, banner: &'static str) -> Result<()> {
     let listener = TcpListener::bind((address, PORT)).with_context(|| format!("failed to listen at {address}"))?;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -76,9 +89,14 @@ fn serve(address: Ipv4Addr, banner: &'static str) -> Result<()> {
     Ok(())
 }
 
+/// Connects, with patience.
+pub(crate) fn open(target: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&target, PATIENCE)
+}
+
 /// Connects, and reads the banner; returns it with what getpeername says.
 pub(crate) fn greeting(target: SocketAddr) -> io::Result<(String, SocketAddr)> {
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+    let mut stream = open(target)?;
     let peer = stream.peer_addr()?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut banner = String::new();

@@ -7,6 +7,7 @@
 mod bed;
 mod last_words;
 mod machine;
+mod options;
 mod scenarios;
 
 use std::process::ExitCode;

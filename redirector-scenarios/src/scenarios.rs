@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,16 @@ use redirector_common::names;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
 
 use crate::bed::{Bed, CLOSED, ONE, PORT, TWO, attached, greeting, settings, vip};
-use crate::machine;
+use crate::{machine, options};
 
 type Scenario = fn(&mut Bed) -> Result<()>;
 
 /// All but the last one, which takes the datapath away.
-pub(crate) const ALL: [(&str, Scenario); 13] = [
+pub(crate) const ALL: [(&str, Scenario); 17] = [
     ("capabilities", only_two_capabilities),
     ("redirect IPv4", redirect_v4),
     ("redirect mapped IPv6", redirect_mapped),
+    ("redirect IPv6", options::redirect_v6),
     ("getpeername", peer_name),
     ("port map", port_map),
     ("refusal", refusal),
@@ -29,12 +30,15 @@ pub(crate) const ALL: [(&str, Scenario); 13] = [
     ("UDP untouched", udp),
     ("refused, set aside", set_aside),
     ("silent, set aside", silent),
+    ("source address", options::source_address),
+    ("keepalive", options::keep_alive),
+    ("connect time-out", options::hurry),
     ("counters balance", balance),
     ("adopt after restart", adopt),
     ("swap under load", swap),
 ];
 
-fn at(index: u32) -> SocketAddr {
+pub(crate) fn at(index: u32) -> SocketAddr {
     SocketAddrV4::new(vip(index), PORT).into()
 }
 
@@ -133,13 +137,25 @@ fn set_aside(bed: &mut Bed) -> Result<()> {
     Ok(())
 }
 
-/// A full backlog drops SYNs: the first retransmission, after a second, sets the backend aside.
+/// What keeps a server silent for as long as it lives.
+pub(crate) struct Silence {
+    _listener: TcpListener,
+    _fillers: Vec<OwnedFd>,
+}
+
+/// A server at `address` whose full backlog drops SYNs.
+pub(crate) fn silence(address: Ipv4Addr) -> Result<Silence> {
+    let listener = TcpListener::bind((address, PORT))?;
+    listen(listener.as_fd(), 0)?;
+    let fillers = (0..4).map(|_| start((address, PORT).into())).collect::<Result<_>>()?;
+    std::thread::sleep(Duration::from_millis(200));
+    Ok(Silence { _listener: listener, _fillers: fillers })
+}
+
+/// The first retransmission, after a second, sets the backend aside.
 fn silent(bed: &mut Bed) -> Result<()> {
     let full = Ipv4Addr::new(127, 0, 0, 5);
-    let listener = TcpListener::bind((full, PORT))?;
-    listen(listener.as_fd(), 0)?;
-    let fillers: Vec<_> = (0..4).map(|_| start((full, PORT).into())).collect::<Result<_>>()?;
-    std::thread::sleep(Duration::from_millis(200));
+    let silence = silence(full)?;
     bed.put(10, &[], &[full], Refuse)?;
     let waiting = start(at(10))?;
     let deadline = Instant::now() + Duration::from_secs(8);
@@ -147,14 +163,14 @@ fn silent(bed: &mut Bed) -> Result<()> {
         ensure!(Instant::now() < deadline, "not set aside after 8 s: {:?}", bed.datapath.route_counters(10)?);
         std::thread::sleep(Duration::from_millis(50));
     }
-    drop((waiting, fillers));
+    drop((waiting, silence));
     let counters = bed.datapath.route_counters(10)?;
     ensure!((counters.started, counters.aborted) == (1, 1), "{counters:?}");
     Ok(())
 }
 
 /// A connect that nobody waits for.
-fn start(target: SocketAddr) -> Result<std::os::fd::OwnedFd> {
+fn start(target: SocketAddr) -> Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     match connect(&socket, &target) {
@@ -164,7 +180,7 @@ fn start(target: SocketAddr) -> Result<std::os::fd::OwnedFd> {
 }
 
 fn balance(bed: &mut Bed) -> Result<()> {
-    for index in 1..=10 {
+    for index in (1..=10).chain(options::INDICES) {
         let c = bed.datapath.route_counters(index)?;
         let ends = c.established + c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent;
         ensure!(c.started == ends, "route {index}: {c:?}");
@@ -222,7 +238,7 @@ pub(crate) fn unload(bed: Bed) -> Result<()> {
     expect_errno(greeting(at(1)), libc::ENETUNREACH)
 }
 
-fn expect_errno<T: std::fmt::Debug>(result: io::Result<T>, errno: i32) -> Result<()> {
+pub(crate) fn expect_errno<T: std::fmt::Debug>(result: io::Result<T>, errno: i32) -> Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(errno) => Ok(()),
         Err(error) => bail!("expected errno {errno}, got {error}"),

@@ -6,6 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::OnceLock,
     time::Instant,
 };
@@ -42,18 +43,22 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
 
 fn make() -> anyhow::Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let built = static_program("redirector", "redirector", &target)?;
+    let built = static_program("redirector", "redirector", &target, |_| {})?;
     let path = workspace::release_binary();
     publish(&built, &path)?;
     Ok(path)
 }
 
-/// A static release build of a program, below the target's own directory.
-pub(crate) fn static_program(package: &str, program: &str, target: &str) -> anyhow::Result<PathBuf> {
+/// What makes the binary static.
+pub(crate) const STATIC: &str = "-C\u{1f}target-feature=+crt-static";
+
+/// A static release build of a program, below the target's own directory. `prepare` may give cargo another compiler.
+pub(crate) fn static_program(package: &str, program: &str, target: &str, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<PathBuf> {
     build_ebpf::ensure()?;
     let mut command = workspace::cargo();
     command.args(["build", "--locked", "--release", "--package", package, "--bin", program, "--target", target]);
-    command.env("CARGO_ENCODED_RUSTFLAGS", "-C\u{1f}target-feature=+crt-static").env_remove("RUSTFLAGS");
+    command.env("CARGO_ENCODED_RUSTFLAGS", STATIC).env_remove("RUSTFLAGS");
+    prepare(&mut command);
     let what = if program == "redirector" { "the release binary".to_owned() } else { program.to_owned() };
     let step = Step::start(format!("building {what} for {target}"));
     let finished = exec::capture(&mut command, |line| step.note(line))?;

@@ -72,6 +72,9 @@ const OWN: &[Package] = &[
     program(Group::Tests, "openssl", "openssl"),
     program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
     program(Group::Machines, "qemu-system-arm", "qemu-system-aarch64"),
+    // What links programs for the other architecture; its standard library is kept aside (`vm::cross`).
+    program(Group::Machines, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+    path(Group::Machines, "libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
     // Older kernels come as packages that are compressed so.
     program(Group::Machines, "xz-utils", "xz"),
 ];

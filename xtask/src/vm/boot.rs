@@ -113,12 +113,19 @@ fn emulator(arch: Arch) -> Command {
             command.args(["-accel", "tcg", "-cpu", "max", "-M", "q35"]);
             command
         }
+        Arch::Arm => {
+            let mut command = Command::new("qemu-system-aarch64");
+            // The architecture's own pointer authentication takes most of the time when it is emulated.
+            command.args(["-accel", "tcg", "-cpu", "max,pauth-impdef=on", "-M", "virt"]);
+            command
+        }
     }
 }
 
 fn console(arch: Arch) -> &'static str {
     match arch {
         Arch::X86 => "ttyS0",
+        Arch::Arm => "ttyAMA0",
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
 
-use super::kernels::Arch;
+use super::{cross::Cross, kernels::Arch};
 use crate::build;
 use xtask::workspace;
 
@@ -13,7 +13,13 @@ const PROGRAM: &str = "redirector-scenarios";
 
 /// Builds the program and packs it.
 pub(super) fn initrd(arch: Arch) -> anyhow::Result<PathBuf> {
-    let program = build::static_program(PROGRAM, PROGRAM, &format!("{}-unknown-linux-gnu", arch.name()))?;
+    let target = format!("{}-unknown-linux-gnu", arch.name());
+    let program = if arch.name() == std::env::consts::ARCH {
+        build::static_program(PROGRAM, PROGRAM, &target, |_| {})?
+    } else {
+        let cross = Cross::ensure(arch)?;
+        build::static_program(PROGRAM, PROGRAM, &target, |command| cross.prepare(command))?
+    };
     let program = fs::read(&program).with_context(|| format!("failed to read {}", program.display()))?;
     let folder = workspace::target_dir().join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;

@@ -23,22 +23,27 @@ pub(crate) enum Arch {
     /// 64-bit PC.
     #[value(name = "x86_64")]
     X86,
+    /// 64-bit ARM.
+    #[value(name = "aarch64")]
+    Arm,
 }
 
 impl Arch {
-    pub(super) const ALL: [Self; 1] = [Self::X86];
+    pub(super) const ALL: [Self; 2] = [Self::X86, Self::Arm];
 
     /// As the compiler says.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::X86 => "x86_64",
+            Self::Arm => "aarch64",
         }
     }
 
     /// As Debian says.
-    fn debian(self) -> &'static str {
+    pub(super) fn debian(self) -> &'static str {
         match self {
             Self::X86 => "amd64",
+            Self::Arm => "arm64",
         }
     }
 }
@@ -61,12 +66,13 @@ impl fmt::Display for Entry {
 }
 
 /// The kernels of Debian's releases, and the newest that its backports have.
-pub(super) const CATALOGUE: [Entry; 5] = [
+pub(super) const CATALOGUE: [Entry; 6] = [
     Entry { name: "5.10", arch: Arch::X86, suite: "bullseye-security", release: "5.10." },
     Entry { name: "6.1", arch: Arch::X86, suite: "bookworm-security", release: "6.1." },
     Entry { name: "6.12", arch: Arch::X86, suite: "bookworm-security", release: "6.12." },
     Entry { name: "6.18", arch: Arch::X86, suite: "trixie-backports", release: "6.18." },
     Entry { name: "newest", arch: Arch::X86, suite: "trixie-backports", release: "7." },
+    Entry { name: "6.12", arch: Arch::Arm, suite: "bookworm-security", release: "6.12." },
 ];
 
 /// The kernel's image, from the cache or fetched. With `refresh`, what the cache has is compared with what the suite has.

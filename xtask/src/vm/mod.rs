@@ -4,6 +4,7 @@
 //! seconds. Kernels come from the distribution that this machine is set up with, by way of its own apt configuration, and are kept.
 
 mod boot;
+mod cross;
 mod guest;
 mod kernels;
 mod table;

@@ -1,0 +1,121 @@
+//! Building for another architecture than this machine's.
+//!
+//! Debian's compiler, which builds the programs for the kernel too, knows every target; what it lacks is the target's standard library. That comes
+//! as a package of the other architecture, which is unpacked in our cache: the machine's own package manager need not know that architecture.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use super::kernels::Arch;
+use crate::{
+    build, exec, lock,
+    progress::Step,
+    setup::aside::{Apt, Installed},
+};
+use xtask::workspace;
+
+/// The package of the standard library that belongs to Debian's compiler.
+const LIBRARY: &str = "libstd-rust-web-dev";
+
+/// The compiler.
+const COMPILER: &str = "/usr/bin/rustc";
+
+/// A compiler with a standard library for another architecture.
+pub(super) struct Cross {
+    arch: Arch,
+    sysroot: PathBuf,
+}
+
+impl Cross {
+    /// From the cache, or fetched: the library must be of the very version that this machine has of its own.
+    pub(super) fn ensure(arch: Arch) -> anyhow::Result<Self> {
+        let version = installed_version()?;
+        let folder = workspace::tools_dir().join("std").join(format!("{}-{version}", arch.debian()));
+        let sysroot = folder.join("usr");
+        let library = sysroot.join("lib/rustlib").join(target(arch)).join("lib");
+        if !library.is_dir() {
+            let _lock = lock::acquire(&workspace::tools_dir().join("std.lock"))?;
+            if !library.is_dir() {
+                fetch(arch, &version, &folder)?;
+            }
+        }
+        if !library.is_dir() {
+            bail!("{LIBRARY} {version} for {} holds no {}", arch.debian(), library.display());
+        }
+        Ok(Self { arch, sysroot })
+    }
+
+    /// Makes cargo build with it.
+    pub(super) fn prepare(&self, command: &mut Command) {
+        let linker = format!("CARGO_TARGET_{}_LINKER", target(self.arch).to_uppercase().replace('-', "_"));
+        command.env("RUSTC", COMPILER).env(linker, format!("{}-linux-gnu-gcc", self.arch.name()));
+        // Build scripts run on this machine, with the compiler's own library: cargo gives these flags to the target's crates only.
+        command.env("CARGO_ENCODED_RUSTFLAGS", format!("{}\u{1f}--sysroot\u{1f}{}", build::STATIC, self.sysroot.display()));
+    }
+}
+
+fn target(arch: Arch) -> String {
+    format!("{}-unknown-linux-gnu", arch.name())
+}
+
+fn installed_version() -> anyhow::Result<String> {
+    let version = exec::run(Command::new("dpkg-query").args(["-W", "-f=${Version}", LIBRARY]), |_| {});
+    version.map(|version| version.trim().to_owned()).context(
+        "programs for another architecture are built with Debian's rustc-web: `--arch x86_64` leaves them out where that compiler is not",
+    )
+}
+
+fn fetch(arch: Arch, version: &str, folder: &Path) -> anyhow::Result<()> {
+    let step = Step::start(format!("fetching the standard library for {}", arch.name()));
+    let release = fs::read_to_string("/etc/os-release").context("failed to read /etc/os-release")?;
+    let codename = codename(&release).context("/etc/os-release names no release")?;
+    let state = workspace::tools_dir().join("std").join(format!("apt-{codename}-{}", arch.debian()));
+    let suites = [codename.to_owned(), format!("{codename}-security")];
+    let apt = Apt::new(&state, &suites, arch.debian(), Installed::Nothing)?;
+    exec::run(apt.command("apt-get").arg("update"), |line| step.note(line)).context("failed to read the lists of packages")?;
+    let parent = folder.parent().context("the cache has no directory")?;
+    let aside = tempfile::tempdir_in(parent).context("failed to create a directory for a package")?;
+    let package = format!("{LIBRARY}={version}");
+    exec::run(apt.command("apt-get").args(["download", &package]).current_dir(aside.path()), |line| step.note(line))
+        .with_context(|| format!("failed to fetch {package} for {}", arch.debian()))?;
+    let unpacked = aside.path().join("unpacked");
+    exec::run(Command::new("sh").args(["-c", "dpkg-deb -x *.deb unpacked"]).current_dir(aside.path()), |_| {})
+        .with_context(|| format!("failed to unpack {package}"))?;
+    fs::rename(&unpacked, folder).with_context(|| format!("failed to move the library to {}", folder.display()))?;
+    step.done_with(version);
+    Ok(())
+}
+
+/// The word that Debian's suites begin with.
+fn codename(release: &str) -> Option<&str> {
+    release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suites_are_named_after_this_machines_release() {
+        assert_eq!(codename("NAME=\"Debian\"\nVERSION_CODENAME=bookworm\nID=debian\n"), Some("bookworm"));
+        assert_eq!(codename("ID=other\n"), None);
+    }
+
+    #[test]
+    fn only_the_targets_crates_get_the_other_library() {
+        let cross = Cross { arch: Arch::Arm, sysroot: PathBuf::from("/cache/usr") };
+        let mut command = Command::new("cargo");
+        cross.prepare(&mut command);
+        let value = |name: &str| {
+            let found = command.get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value);
+            found.map(|value| value.to_string_lossy().into_owned())
+        };
+        assert_eq!(value("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER").as_deref(), Some("aarch64-linux-gnu-gcc"));
+        assert!(value("CARGO_ENCODED_RUSTFLAGS").is_some_and(|flags| flags.ends_with("+crt-static\u{1f}--sysroot\u{1f}/cache/usr")));
+    }
+}
