@@ -1,4 +1,4 @@
-//! `cargo xtask bench connect` works: every variant is measured, and every target is judged. The figures of a quick run are not looked at.
+//! `cargo xtask bench` works: every variant is measured, and every target is judged. The figures of a quick run are not looked at.
 
 use std::path::Path;
 
@@ -26,4 +26,22 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(serde_json::from_str::<bench::Report>(&json).unwrap().scenarios.len(), report.scenarios.len());
     assert!(markdown.contains("| redirector, hit |") && plot.starts_with("<svg"), "{markdown}");
+}
+
+#[test]
+fn a_quick_run_measures_the_agent_and_judges_every_promise() {
+    let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
+    let folder = std::env::temp_dir().join(format!("redirector-bench-agent-{}", std::process::id()));
+    bench::agent::run(&bench::agent::Options { quick: true, binary, output: Some(folder.clone()) }).unwrap();
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (json, markdown, plot) = (text("agent.json"), text("agent.md"), text("agent.svg"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    let report: bench::agent::Report = serde_json::from_str(&json).unwrap();
+    assert!(report.figures.iter().all(|figure| figure.count > 0 && figure.p99 >= figure.median), "{report:?}");
+    assert_eq!(report.figures.iter().filter(|figure| figure.limit.is_some()).count(), 7, "{report:?}");
+    assert!(
+        report.figures.iter().any(|figure| figure.what.contains("10 routes") && figure.unit == "ms" && figure.median > 0.0),
+        "{report:?}"
+    );
+    assert!(markdown.contains("a scrape, 1,000 routes") && plot.contains("class=\"one\""), "{markdown}");
 }

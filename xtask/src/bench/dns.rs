@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::statistics::Spread;
+use super::{host, statistics::Spread};
 use crate::{
     testbed::{packages, process},
     workspace,
@@ -155,11 +155,11 @@ fn measure(options: &Options) -> Result<Report> {
 
     let mut report = Report {
         date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        machine: machine(),
+        machine: host::machine(),
         versions: versions(),
-        load: [load(), 0.0],
+        load: [host::load(), 0.0],
         rounds: (options.rounds, options.seconds),
-        memory_kib: vec![resident(&shim)],
+        memory_kib: vec![host::resident_kib(shim.child.id())],
         ..Report::default()
     };
     let own = bench.queries("local", [format!("{LOCAL} A")])?;
@@ -178,7 +178,7 @@ fn measure(options: &Options) -> Result<Report> {
                 let at = (n + round) % servers.len();
                 turns[at].push(bench.turn(servers[at], &queries, outstanding)?);
             }
-            report.memory_kib.push(resident(&shim));
+            report.memory_kib.push(host::resident_kib(shim.child.id()));
         }
         eprintln!();
         report.turns.extend(servers.iter().zip(&turns).map(|(server, turns)| Turn {
@@ -200,7 +200,7 @@ fn measure(options: &Options) -> Result<Report> {
     pin(upstream.child.id(), 1)?;
     pin(std::process::id(), 1)?;
     report.latencies = latencies(options.rounds, &upstream, &[&shim, &dnsmasq])?;
-    report.load[1] = self::load();
+    report.load[1] = host::load();
     Ok(report)
 }
 
@@ -298,9 +298,9 @@ impl Bench<'_> {
         let mut command = self.pinned(0, &packages::path_of("dnsperf")?)?;
         command.args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-p"]).arg(server.address.port().to_string()).arg("-d").arg(queries);
         command.arg("-q").arg(outstanding.to_string()).arg("-l").arg(self.options.seconds.to_string());
-        let before = processor_time(&server.child)?;
+        let before = host::processor_time(server.child.id())?;
         let output = process::finish(command, DNSPERF_EXTRA + Duration::from_secs(self.options.seconds.into()))?.success()?.stdout;
-        let cpu = processor_time(&server.child)? - before;
+        let cpu = host::processor_time(server.child.id())? - before;
         let figure = |label: &str| -> Result<f64> {
             let line =
                 output.lines().find_map(|line| line.trim().strip_prefix(label)).with_context(|| format!("dnsperf says no {label}"))?;
@@ -363,40 +363,12 @@ fn latencies(rounds: usize, upstream: &Server, servers: &[&Server]) -> Result<Ve
     Ok(everyone.iter().zip(&medians).map(latency).collect())
 }
 
-/// Time that all threads of a process were on a processor, in microseconds.
-fn processor_time(child: &Child) -> Result<f64> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).context("failed to list the threads of a server")?;
-    let nanoseconds = |task: fs::DirEntry| -> Option<f64> {
-        fs::read_to_string(task.path().join("schedstat")).ok()?.split_ascii_whitespace().next()?.parse().ok()
-    };
-    Ok(tasks.filter_map(|task| nanoseconds(task.ok()?)).sum::<f64>() / 1e3)
-}
-
 /// Moves a process of one thread to a core.
 fn pin(pid: u32, core: usize) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(core);
     rustix::thread::sched_setaffinity(pid, &cores).context("failed to move a process to a core")
-}
-
-fn resident(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
-fn load() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
-}
-
-fn machine() -> String {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("?", |line| line.trim_start_matches([' ', '\t', ':']));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
 fn versions() -> Vec<String> {

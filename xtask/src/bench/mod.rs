@@ -3,8 +3,10 @@
 //! The variants take turns within one run, on one core, in batches of a millisecond or two. What is judged are ratios of neighbours in time, so
 //! that a machine that does other things meanwhile disturbs both sides alike. See `bench/README.md`.
 
+pub mod agent;
 mod bpf;
 pub mod dns;
+mod host;
 mod measure;
 mod plan;
 mod plot;
@@ -36,6 +38,8 @@ enum What {
     Connect(Options),
     /// Queries a second, latency and memory of the DNS shim, beside unbound and dnsmasq
     Dns(dns::Options),
+    /// What the agent costs, and how soon a route change is live
+    Agent(agent::Options),
 }
 
 /// How a benchmark runs.
@@ -56,7 +60,11 @@ impl Args {
     /// Whether the release binary must be built first.
     #[must_use]
     pub fn wants_build(&self) -> bool {
-        matches!(&self.what, What::Connect(options) if options.binary.is_none())
+        match &self.what {
+            What::Connect(options) => options.binary.is_none(),
+            What::Agent(options) => options.binary.is_none(),
+            What::Dns(_) => false,
+        }
     }
 }
 
@@ -66,6 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     let options = match &args.what {
         What::Connect(options) => options,
         What::Dns(options) => return dns::run(options),
+        What::Agent(options) => return agent::run(options),
     };
     let report = connect(options)?;
     print!("{}", report.table());

@@ -1,4 +1,4 @@
-//! A small plot: bars of ratios with their spread, in SVG that any browser and any code host shows.
+//! Small plots: bars of ratios with their spread, in SVG that any browser and any code host shows.
 
 use std::fmt::Write as _;
 
@@ -25,18 +25,24 @@ pub(super) fn svg(report: &Report) -> String {
         y += panel(&mut body, y, &format!("{scenario}: time against {against}"), &bars, scale);
     }
     let note = format!("{}; kernel {}; {}. Bars: medians; whiskers: quartiles.", report.machine, report.kernel, report.date);
-    let _ = writeln!(body, "<text x=\"16\" y=\"{:.0}\" class=\"note\">{}</text>", y + 8.0, escape(&note));
+    document(&body, y, &note)
+}
+
+/// The whole picture: panels that are `height` high, and a note below them.
+pub(super) fn document(panels: &str, height: f64, note: &str) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{:.0}\" viewBox=\"0 0 {WIDTH} {0:.0}\">\n\
          <style>text {{ font: 13px sans-serif; fill: #222 }} .title {{ font-weight: bold }} .note {{ font-size: 11px; fill: #666 }}\n\
          .bar {{ fill: #4878a8 }} .ours {{ fill: #2a9d5c }} .one {{ stroke: #222; stroke-dasharray: 3 3 }} .whisker {{ stroke: #222 }}</style>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{body}</svg>\n",
-        y + 22.0
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{panels}<text x=\"16\" y=\"{:.0}\" class=\"note\">{}</text>\n</svg>\n",
+        height + 22.0,
+        height + 8.0,
+        escape(note)
     )
 }
 
 /// Draws one panel at height `y`; returns its own height.
-fn panel(body: &mut String, y: f64, title: &str, bars: &[(&str, &Spread)], scale: f64) -> f64 {
+pub(super) fn panel(body: &mut String, y: f64, title: &str, bars: &[(&str, &Spread)], scale: f64) -> f64 {
     let x = |ratio: f64| LEFT + (WIDTH - LEFT - 70.0) * ratio.clamp(0.0, scale) / scale;
     let _ = writeln!(body, "<text x=\"16\" y=\"{:.0}\" class=\"title\">{}</text>", y + 12.0, escape(title));
     let mut top = y + 24.0;

@@ -1,0 +1,94 @@
+//! `cargo xtask bench agent`: what the agent costs and how soon a change is live: route changes from the shell, memory, idle time, scrapes.
+//!
+//! Nothing here is compared with a peer: each figure has a limit that was promised. What others do on the machine shows in the times (the load
+//! average is told), not in memory, and hardly in processor time.
+
+mod report;
+mod scene;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+pub use self::report::{Figure, Report};
+use self::scene::Scene;
+use super::{host, scene::FULL};
+use crate::workspace;
+
+/// How it runs.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// A few rounds of everything, to see that it works; its figures say little
+    #[arg(long)]
+    pub quick: bool,
+    /// The redirector to measure [default: the release binary of `cargo xtask build`]
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Where agent.{json,md,svg} go [default: bench/results; nowhere with --quick]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// Runs it, prints the result and writes it down.
+pub fn run(options: &Options) -> Result<()> {
+    let report = measure(options)?;
+    let text = report.markdown();
+    print!("{text}");
+    let Some(folder) = options.output.clone().or_else(|| (!options.quick).then(|| workspace::root().join("bench/results"))) else {
+        return Ok(());
+    };
+    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let json = serde_json::to_string_pretty(&report).context("failed to write the report as JSON")? + "\n";
+    for (name, text) in [("agent.json", json), ("agent.svg", report.svg()), ("agent.md", text)] {
+        fs::write(folder.join(name), text).with_context(|| format!("failed to write {}", folder.join(name).display()))?;
+    }
+    eprintln!("written to {}", folder.join("agent.{json,md,svg}").display());
+    Ok(())
+}
+
+/// Measures an agent of its own; needs root.
+pub fn measure(options: &Options) -> Result<Report> {
+    ensure!(rustix::process::geteuid().is_root(), "the benchmark makes namespaces, cgroups and eBPF programs: run it as root");
+    let binary = options.binary.clone().unwrap_or_else(workspace::release_binary);
+    // Absolute, since programs of the rig start in folders of their own.
+    let binary = binary.canonicalize().with_context(|| format!("there is no {}: run `cargo xtask build` first", binary.display()))?;
+    let (changes, scrapes, idle) = if options.quick { (20, 5, 2) } else { (500, 100, 30) };
+    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an error when it is not allowed.
+    let _ = rustix::process::setpriority_process(None, -15);
+    let mut scene = Scene::set(&binary, true)?;
+    let mut report = Report {
+        date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        machine: host::machine(),
+        load: [host::load(), 0.0],
+        ..Report::default()
+    };
+    let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| report.figures.push(Figure::of(what, unit, limit, values));
+
+    scene.fill(10)?;
+    let (took, spent) = scene.spent(changes, |scene| scene.changes(changes))?;
+    add("a route change, 10 routes, state on disk", "ms", Some(10.0), took);
+    add("the agent's processor time for it", "ms", None, vec![spent]);
+    add("the disk's part of it, by itself", "ms", None, scene.disk(changes)?);
+    add("processor time, idle, 10 routes", "% of a core", Some(0.1), vec![scene.idle(Duration::from_secs(idle))?]);
+    add("memory, 10 routes", "MiB", Some(20.0), vec![scene.resident()]);
+    scene.fill(1000)?;
+    let (took, spent) = scene.spent(scrapes, |scene| scene.scrapes(scrapes))?;
+    add("a scrape, 1,000 routes", "ms", Some(20.0), took);
+    add("the agent's processor time for it", "ms", None, vec![spent]);
+    add("a route change, 1,000 routes", "ms", None, scene.changes(changes)?);
+    // Half a pool of debug builds takes minutes: a quick run is content with less.
+    let full = if options.quick { 2000 } else { FULL };
+    scene.fill(full)?;
+    add(&format!("memory, {full} routes, after import"), "MiB", Some(120.0), vec![scene.resident()]);
+    add(&format!("a route change, {full} routes"), "ms", None, scene.changes(changes / 20)?);
+    add(&format!("processor time, idle, {full} routes"), "% of a core", None, vec![scene.idle(Duration::from_secs(idle))?]);
+    scene.agent.restart()?;
+    add(&format!("a start with {full} routes, until it is ready"), "s", None, vec![scene.agent.ready_after().as_secs_f64()]);
+    add(&format!("memory, {full} routes, after a start"), "MiB", Some(120.0), vec![scene.resident()]);
+    drop(scene);
+    let mut scene = Scene::set(&binary, false)?;
+    scene.fill(10)?;
+    add("a route change, 10 routes, state in memory", "ms", Some(10.0), scene.changes(changes)?);
+    report.load[1] = host::load();
+    Ok(report)
+}

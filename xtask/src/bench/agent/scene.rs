@@ -1,0 +1,170 @@
+//! Where it is measured: a node with the agent, an executor that connects, and a server on the node.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    bench::{
+        host,
+        worker::{Batch, Operation, Worker},
+    },
+    testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, dns_server::DnsServer, process},
+};
+
+/// Importing a pool full of routes makes as many leases.
+const IMPORT_LIMIT: Duration = Duration::from_secs(120);
+/// After this long, what the last command has left to do is done.
+const SETTLED: Duration = Duration::from_secs(3);
+/// The agent's admin listener, in the node's namespace.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// A node with the agent, an executor that connects, and a server on the node.
+pub(super) struct Scene {
+    client: Worker,
+    vip: Ipv4Addr,
+    port: u16,
+    pub(super) agent: Agent,
+    _server: Worker,
+    _executor: Executor,
+    _dns: DnsServer,
+    files: PathBuf,
+    binary: PathBuf,
+    rig: Rig,
+}
+
+impl Scene {
+    /// An agent with a route, that keeps its state on the disk that holds temporary files, or in memory.
+    pub(super) fn set(binary: &Path, on_disk: bool) -> Result<Self> {
+        let rig = Rig::new()?;
+        let state = if on_disk { rig.files().join("state") } else { PathBuf::from("/run/redirector-state") };
+        let state = state.display();
+        // An upstream that answers: one that does not is asked again and again.
+        let dns = rig.customer.dns_server()?;
+        let executor = rig.executor(ExecutorOptions::pod("job"))?;
+        let (server, port) = Worker::server(rig.node.place(), 0)?;
+        // What is changed is a route of the file: its overrides come and go.
+        let config = format!("[agent]\nstate_dir = \"{state}\"\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n");
+        let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &config))?;
+        let client = Worker::client(executor.place(), 0)?;
+        let files = rig.files().to_owned();
+        let mut scene = Self {
+            client,
+            vip: Ipv4Addr::UNSPECIFIED,
+            port,
+            agent,
+            _server: server,
+            _executor: executor,
+            _dns: dns,
+            files,
+            binary: binary.to_owned(),
+            rig,
+        };
+        scene.fill(1)?;
+        let route = scene.rig.node.cli_json(binary, &["route", "show", &source(0)])?;
+        let vip = route["route"]["vip"]["ipv4"].as_str().with_context(|| format!("the route has no address: {route}"))?;
+        scene.vip = vip.parse().with_context(|| format!("failed to parse the address {vip}"))?;
+        Ok(scene)
+    }
+
+    /// Makes it `number` routes.
+    pub(super) fn fill(&self, number: u32) -> Result<()> {
+        let routes: Vec<Value> = (0..number).map(|number| json!({ "source": source(number), "destination": ["10.61.1.1"] })).collect();
+        let file = self.files.join("routes.json");
+        fs::write(&file, json!({ "routes": routes }).to_string()).with_context(|| format!("failed to write {}", file.display()))?;
+        let mut import = self.rig.node.command(&self.binary);
+        import.args(["route", "import", "--replace", "-o", "json"]).arg(&file);
+        process::finish(import, IMPORT_LIMIT)?.success().with_context(|| format!("failed to import {number} routes"))?;
+        Ok(())
+    }
+
+    /// Changes a route again and again, each time so that a connect works which was refused before; milliseconds that each command took from
+    /// its start to its end. The very next connect must work.
+    pub(super) fn changes(&mut self, count: usize) -> Result<Vec<f64>> {
+        let mut times = Vec::with_capacity(count);
+        for number in 0..count {
+            let listed = 1000 + (number % 2) as u16;
+            let mut change = self.rig.node.command(&self.binary);
+            change.args(["route", "set", &source(0), "--port", &format!("{listed}:{}", self.port)]);
+            let finished = process::finish(change, IMPORT_LIMIT)?.success().context("failed to change a route")?;
+            times.push(finished.took.as_secs_f64() * 1e3);
+            let batch = Batch { operation: Operation::Tcp, count: 1, target: SocketAddrV4::new(self.vip, listed), spread: 1 };
+            self.client.run(batch).context("the change was not live for the next connect")?;
+        }
+        Ok(times)
+    }
+
+    /// What `work` gives, and the milliseconds of processor time that the agent took for each of its `count` parts.
+    pub(super) fn spent<T>(&mut self, count: usize, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, f64)> {
+        let before = host::processor_time(self.agent.pid())?;
+        let given = work(self)?;
+        let spent = host::processor_time(self.agent.pid())? - before;
+        Ok((given, spent / 1e3 / count as f64))
+    }
+
+    /// Milliseconds that a change's two files take the disk alone: written aside, synced, renamed, and their folders synced.
+    pub(super) fn disk(&self, count: usize) -> Result<Vec<f64>> {
+        let folders = [self.files.join("one"), self.files.join("other")];
+        for folder in &folders {
+            fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        }
+        let write = |folder: &PathBuf| -> std::io::Result<()> {
+            let mut file = fs::File::create(folder.join("new"))?;
+            file.write_all(&[b'x'; 2048])?;
+            file.sync_all()?;
+            fs::rename(folder.join("new"), folder.join("file"))?;
+            fs::File::open(folder)?.sync_all()
+        };
+        let timed = |_| {
+            let began = Instant::now();
+            folders.iter().try_for_each(write).context("failed to write and sync a file")?;
+            Ok(began.elapsed().as_secs_f64() * 1e3)
+        };
+        (0..count).map(timed).collect()
+    }
+
+    /// The share of a core that the agent takes when nobody wants anything of it, in percent.
+    pub(super) fn idle(&self, length: Duration) -> Result<f64> {
+        // What the last command left to do is done by then.
+        thread::sleep(SETTLED);
+        let before = host::processor_time(self.agent.pid())?;
+        let began = Instant::now();
+        thread::sleep(length);
+        let spent = host::processor_time(self.agent.pid())? - before;
+        Ok(spent / began.elapsed().as_micros() as f64 * 100.0)
+    }
+
+    /// Resident memory in MiB, once what is free has been given back: the agent does that within a second.
+    pub(super) fn resident(&self) -> f64 {
+        thread::sleep(SETTLED);
+        host::resident_kib(self.agent.pid()) as f64 / 1024.0
+    }
+
+    /// Milliseconds that each scrape took, from connect to the last byte.
+    pub(super) fn scrapes(&mut self, count: usize) -> Result<Vec<f64>> {
+        self.rig.node.place().namespaces().run(|| (0..count).map(|_| scrape()).collect())?
+    }
+}
+
+fn scrape() -> Result<f64> {
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(ADMIN).context("failed to connect to the admin listener")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").context("failed to ask for metrics")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).context("failed to read metrics")?;
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    ensure!(page.ends_with("# EOF\n") && page.matches("redirector_route_live{").count() == 1000, "not the metrics of 1,000 routes: {page}");
+    Ok(took)
+}
+
+fn source(number: u32) -> String {
+    format!("r{number}.internal.company.net")
+}
