@@ -39,7 +39,12 @@ pub(super) struct Live {
     awaiting: BTreeMap<SourceName, u64>,
     replaced: BTreeSet<SourceName>,
     changes: u64,
+    /// Whether plans of so many routes were compared that a lot of memory was needed only for that.
+    pub(super) much_planned: bool,
 }
+
+/// Routes of a plan that are many: some megabytes.
+const MANY: usize = 1000;
 
 impl Live {
     pub(super) fn new(
@@ -64,6 +69,7 @@ impl Live {
             awaiting: BTreeMap::new(),
             replaced: BTreeSet::new(),
             changes: 0,
+            much_planned: false,
         }
     }
 
@@ -119,6 +125,7 @@ impl Live {
         };
         let wanted = inputs.plan(self.routes.iter().map(|entry| entry.route));
         let changes = plan::diff(&before, &wanted);
+        self.much_planned |= before.routes.len().max(wanted.routes.len()) > MANY;
 
         // DNS first for what goes, so that nobody is given a VIP that is about to lead nowhere.
         let kept = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &wanted, &self.pool);

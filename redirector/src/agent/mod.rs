@@ -10,7 +10,7 @@
 //! | `desired` | what kernel and DNS are to hold; pure |
 //! | `probes` | knocking at backends that have failed |
 //! | `view`, `problems`, `pinned`, `scrape` | what the agent, or what it left behind, tells |
-//! | `lock`, `logging`, `notify`, `signals`, `watch` | the process and its surroundings |
+//! | `lock`, `logging`, `memory`, `notify`, `signals`, `watch` | the process and its surroundings |
 //!
 //! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left DNS before it leaves the kernel.
 
@@ -21,6 +21,7 @@ mod history;
 mod live;
 mod lock;
 mod logging;
+mod memory;
 mod notify;
 mod owner;
 mod pinned;

@@ -172,6 +172,9 @@ impl Owner {
         if self.live.real_addresses {
             self.live.publish();
         }
+        if std::mem::take(&mut self.live.much_planned) {
+            super::memory::give_back();
+        }
         self.tell_readiness();
     }
 
@@ -239,7 +242,10 @@ impl Owner {
 
     /// Ready is: bound, which it is by now, an upstream has answered once, and every route's VIP in the kernel and answered.
     pub(super) fn tell_readiness(&self) {
-        let missing = self.live.routes.iter().map(|entry| &entry.route.source).filter(|source| !self.live.published.contains_key(source));
+        // What is published has a route, so equal numbers say that nothing is missing; a full pool is not searched every second for that.
+        let all = self.live.published.len() == self.live.routes.len();
+        let routes = (!all).then(|| self.live.routes.iter().map(|entry| &entry.route.source)).into_iter().flatten();
+        let missing = routes.filter(|source| !self.live.published.contains_key(source));
         let upstream = self.live.publisher.as_ref().and_then(|publisher| publisher.awaited_upstream());
         let reasons = missing.map(|source| format!("{source} is not live yet")).chain(self.live.refused.clone()).chain(upstream).collect();
         self.health.set_not_ready(reasons);

@@ -116,13 +116,15 @@ impl Follower {
     /// [`Follower::current`] when it returns.
     pub fn set_targets(&self, targets: BTreeMap<SourceName, Target>) {
         let mut state = self.shared.lock();
-        state.followed.retain(|source, followed| targets.get(source) == Some(&followed.entry.target));
-        for (source, target) in targets {
-            if !state.followed.contains_key(&source) {
-                let followed = state.follow(target);
-                state.followed.insert(source, followed);
-            }
-        }
+        let mut before = std::mem::take(&mut state.followed);
+        before.retain(|source, followed| targets.get(source) == Some(&followed.entry.target));
+        // Collected and not inserted: a tree that grows in order is half empty.
+        let followed = targets.into_iter().map(|(source, target)| {
+            let followed = before.remove(&source).unwrap_or_else(|| state.follow(target));
+            (source, followed)
+        });
+        let followed = followed.collect();
+        state.followed = followed;
         self.shared.publish(&state);
         drop(state);
         self.shared.wake.notify_one();

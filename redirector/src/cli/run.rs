@@ -44,9 +44,11 @@ impl Run {
             .thread_name("redirector")
             .build()
             .context("failed to start the runtime")?;
-        let ended = runtime.block_on(agent::run(context.config.clone(), config));
+        // On a worker, beside the timers: run here, each of its ticks would wake two threads.
+        let running = runtime.spawn(agent::run(context.config.clone(), config));
+        let ended = runtime.block_on(running).context("the agent panicked");
         // A resolver or a probe may sit in a system call; the contract is two seconds, whatever it does.
         runtime.shutdown_timeout(std::time::Duration::from_millis(300));
-        ended.map(|()| Exit::Done)
+        ended?.map(|()| Exit::Done)
     }
 }

@@ -208,7 +208,10 @@ impl Tables {
                 Ok((address, id))
             }
         };
-        by_family(addresses).into_iter().map(number).collect()
+        let mut numbered: Vec<Numbered> = by_family(addresses).into_iter().map(number).collect::<Result<_, _>>()?;
+        // Kept for as long as the route, and most routes have one or two.
+        numbered.shrink_to_fit();
+        Ok(numbered)
     }
 
     fn write_block(&mut self, mut placed: Placed) -> Result<Placed, DatapathError> {

@@ -20,7 +20,10 @@ use prometheus_client::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::process;
+use super::{
+    labels::{Label, Labels, Word},
+    process,
+};
 use crate::dns::{DnsTally, Latency, UpstreamHealth};
 
 /// What an answer of [`Metrics::scrape`] is, for its HTTP header.
@@ -29,6 +32,8 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(super) const ROUTES: usize = 1000;
 /// The label of the routes beyond [`ROUTES`]. No source has a blank.
 pub(super) const OTHERS: &str = "other routes";
+/// Room for the text of [`ROUTES`], some 2 KiB each.
+const PAGE: usize = 4 << 20;
 /// How long the agent may take to tell.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -232,7 +237,8 @@ impl Metrics {
 fn encode(read: Read) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Told(Mutex::new(read.samples()))));
-    let mut page = String::new();
+    // The page is not moved while it grows, and takes no more memory than it has.
+    let mut page = String::with_capacity(PAGE);
     text::encode(&mut page, &registry).expect("a string takes everything");
     page
 }
@@ -244,7 +250,6 @@ struct Read {
     took: f64,
 }
 
-type Labels = Vec<(&'static str, String)>;
 type Samples = BTreeMap<&'static str, Vec<(Labels, Value)>>;
 
 /// One sample's.
@@ -258,36 +263,36 @@ impl Read {
         let mut samples = Samples::new();
         let mut add =
             |name: &'static str, labels: Labels, value: f64| samples.entry(name).or_default().push((labels, Value::Number(value)));
-        add("redirector_scrape_errors", vec![], self.errors as f64);
-        add("redirector_scrape_duration_seconds", vec![], self.took);
-        add("redirector_build_info", vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0);
+        add("redirector_scrape_errors", Labels::None, self.errors as f64);
+        add("redirector_scrape_duration_seconds", Labels::None, self.took);
+        add("redirector_build_info", Labels::one("version", env!("CARGO_PKG_VERSION")), 1.0);
         for (name, value) in process::read() {
-            add(name, vec![], value);
+            add(name, Labels::None, value);
         }
         let Some(snapshot) = self.snapshot else { return samples };
-        add("redirector_degraded", vec![], snapshot.degraded.into());
+        add("redirector_degraded", Labels::None, snapshot.degraded.into());
         for (code, number) in snapshot.problems {
-            add("redirector_problems", vec![("code", code)], number as f64);
+            add("redirector_problems", Labels::one("code", code), number as f64);
         }
-        add("redirector_routes", vec![], snapshot.routes.len() as f64);
-        add("redirector_dns_names", vec![], snapshot.names as f64);
-        add("redirector_attached_cgroups", vec![], snapshot.cgroups as f64);
-        add("redirector_pool_addresses", vec![], snapshot.pool[0] as f64);
-        add("redirector_pool_addresses_leased", vec![], snapshot.pool[1] as f64);
-        add("redirector_heartbeat_age_seconds", vec![], snapshot.heartbeat_age);
-        add("redirector_config_valid", vec![], snapshot.config.0.into());
-        add("redirector_config_loaded_timestamp_seconds", vec![], snapshot.config.1);
+        add("redirector_routes", Labels::None, snapshot.routes.len() as f64);
+        add("redirector_dns_names", Labels::None, snapshot.names as f64);
+        add("redirector_attached_cgroups", Labels::None, snapshot.cgroups as f64);
+        add("redirector_pool_addresses", Labels::None, snapshot.pool[0] as f64);
+        add("redirector_pool_addresses_leased", Labels::None, snapshot.pool[1] as f64);
+        add("redirector_heartbeat_age_seconds", Labels::None, snapshot.heartbeat_age);
+        add("redirector_config_valid", Labels::None, snapshot.config.0.into());
+        add("redirector_config_loaded_timestamp_seconds", Labels::None, snapshot.config.1);
         for (kind, number) in snapshot.changes {
-            add("redirector_changes", vec![("kind", kind)], number as f64);
+            add("redirector_changes", Labels::one("kind", kind), number as f64);
         }
         for route in bounded(snapshot.routes) {
             of_route(route, &mut add);
         }
         for (name, value) in snapshot.dns {
             match name.as_str() {
-                "queries" => add("redirector_dns_queries", vec![], value as f64),
-                outcome if OUTCOMES.contains(&outcome) => add("redirector_dns_outcomes", vec![("outcome", name)], value as f64),
-                _ => add("redirector_dns_incidents", vec![("incident", name)], value as f64),
+                "queries" => add("redirector_dns_queries", Labels::None, value as f64),
+                outcome if OUTCOMES.contains(&outcome) => add("redirector_dns_outcomes", Labels::one("outcome", name), value as f64),
+                _ => add("redirector_dns_incidents", Labels::one("incident", name), value as f64),
             }
         }
         of_types_and_codes(&snapshot.tally, &mut add);
@@ -295,11 +300,11 @@ impl Read {
         for upstream in upstreams {
             of_upstream(upstream, &mut add);
         }
-        let local = ("redirector_dns_seconds", ("answer", "local".to_owned()), snapshot.tally.local);
-        let forwarded = ("redirector_dns_seconds", ("answer", "forwarded".to_owned()), snapshot.tally.forwarded);
+        let local = ("redirector_dns_seconds", ("answer", Word::Fixed("local")), snapshot.tally.local);
+        let forwarded = ("redirector_dns_seconds", ("answer", Word::Fixed("forwarded")), snapshot.tally.forwarded);
         let each = upstreams.iter().map(|at| ("redirector_dns_upstream_seconds", label_of(at), at.latency.clone()));
         for (name, label, times) in [local, forwarded].into_iter().chain(each) {
-            samples.entry(name).or_default().push((vec![label], Value::Times(times)));
+            samples.entry(name).or_default().push((Labels::One([label]), Value::Times(times)));
         }
         samples
     }
@@ -307,36 +312,37 @@ impl Read {
 
 fn of_types_and_codes(tally: &DnsTally, add: &mut impl FnMut(&'static str, Labels, f64)) {
     for &(kind, number) in &tally.types {
-        add("redirector_dns_questions", vec![("type", kind.to_owned())], number as f64);
+        add("redirector_dns_questions", Labels::one("type", kind), number as f64);
     }
     for &(code, number) in &tally.codes {
-        add("redirector_dns_upstream_answers", vec![("code", code.to_owned())], number as f64);
+        add("redirector_dns_upstream_answers", Labels::one("code", code), number as f64);
     }
 }
 
-fn label_of(upstream: &UpstreamHealth) -> (&'static str, String) {
-    ("upstream", upstream.address.to_string())
+fn label_of(upstream: &UpstreamHealth) -> Label {
+    ("upstream", upstream.address.to_string().into())
 }
 
 fn of_upstream(upstream: &UpstreamHealth, add: &mut impl FnMut(&'static str, Labels, f64)) {
-    let label = || vec![label_of(upstream)];
+    let label = || Labels::One([label_of(upstream)]);
     add("redirector_dns_upstream_up", label(), (!upstream.set_aside).into());
     add("redirector_dns_upstream_queries", label(), upstream.asked as f64);
     add("redirector_dns_upstream_failures", label(), upstream.failed as f64);
 }
 
 fn of_route(route: RouteSample, add: &mut impl FnMut(&'static str, Labels, f64)) {
-    let source = || ("source", route.source.clone());
-    add("redirector_route_live", vec![source()], route.live.into());
-    add("redirector_route_destination_fresh", vec![source()], route.fresh.into());
+    let source = Word::from(route.source);
+    let source = || ("source", source.clone());
+    add("redirector_route_live", Labels::One([source()]), route.live.into());
+    add("redirector_route_destination_fresh", Labels::One([source()]), route.fresh.into());
     for (state, number) in ["eligible", "set_aside"].into_iter().zip(route.backends) {
-        add("redirector_route_backends", vec![source(), ("state", state.to_owned())], number as f64);
+        add("redirector_route_backends", Labels::Two([source(), ("state", state.into())]), number as f64);
     }
     for (result, number) in route.ended {
-        add("redirector_route_connects_ended", vec![source(), ("result", result.to_owned())], number as f64);
+        add("redirector_route_connects_ended", Labels::Two([source(), ("result", result.into())]), number as f64);
     }
     for &(name, value) in &route.counters {
-        add(name, vec![source()], value);
+        add(name, Labels::One([source()]), value);
     }
 }
 
@@ -384,10 +390,9 @@ impl Collector for Told {
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
             for (labels, value) in samples {
                 // Without labels a family of one: OpenMetrics wants no empty braces.
-                if labels.is_empty() {
-                    put(&mut family, metric, value)?;
-                } else {
-                    put(&mut family.encode_family(labels)?, metric, value)?;
+                match labels.as_slice() {
+                    [] => put(&mut family, metric, value)?,
+                    labels => put(&mut family.encode_family(&labels)?, metric, value)?,
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What the outside may see without asking for more than a GET: the admin listener.
 
 mod admin;
+mod labels;
 mod metrics;
 mod process;
 

@@ -105,8 +105,18 @@ impl RouteSet {
 
     /// Every route that serves, in the order of the sources.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        let sources: BTreeSet<_> = self.file.keys().chain(self.stored.keys()).collect();
-        sources.into_iter().filter_map(|source| self.get(source))
+        let (mut file, mut stored) = (self.file.iter().peekable(), self.stored.iter().peekable());
+        std::iter::from_fn(move || {
+            let next_stored = stored.peek().map(|(source, _)| *source);
+            // The file's are those below the next stored one; one of the same source is hidden by it.
+            if let Some((source, route)) = file.next_if(|(source, _)| next_stored.is_none_or(|stored| *source <= stored))
+                && next_stored != Some(source)
+            {
+                return Some(Entry { route, hand: Hand::File, hides: None });
+            }
+            let (source, StoredRoute { hand, route }) = stored.next()?;
+            Some(Entry { route, hand: *hand, hides: self.file.get(source) })
+        })
     }
 
     /// How many routes serve.
@@ -188,6 +198,8 @@ impl RouteSet {
                 self.stored.insert(route.source.clone(), StoredRoute { hand: Hand::Import, route });
             }
         }
+        // Built anew: a tree that grew in order is half empty.
+        self.stored = std::mem::take(&mut self.stored).into_iter().collect();
         Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
     }
 

@@ -1,6 +1,6 @@
 //! Source names: the internal name that executors ask for, exact or `*.suffix`.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// An internal name, exact (`artifactory.internal.company.net`) or with one leading wildcard label (`*.internal.company.net`).
 ///
@@ -8,8 +8,8 @@ use std::{fmt, str::FromStr};
 /// `x.a.b` and `y.x.a.b`, not `a.b`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceName {
-    /// The name without `*.`.
-    name: String,
+    /// The name without `*.`. Shared: a full pool's names stand in a dozen tables each.
+    name: Arc<str>,
     wildcard: bool,
 }
 
