@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     control::api::{BackendState, BackendView, Resolution, ResolutionState, VipView},
     route::RawRoute,
+    verify::probe::{HttpSeen, TlsFailure, TlsSeen},
 };
 
 fn route(counters: Counters) -> RouteView {
@@ -101,6 +102,28 @@ fn a_connect_that_no_hook_saw_is_told_from_one_that_was_redirected() {
     let unseen = |change: fn(&mut Facts<'_>)| cause(&failed(Io::Unreachable), 443, Counters::default(), change).0;
     assert_eq!(unseen(|facts| facts.covered = false), "wrong_cgroup");
     assert_eq!(unseen(|facts| facts.attached = false), "not_attached");
+}
+
+#[test]
+fn each_failure_of_tls_has_its_cause() {
+    let told = |why: TlsFailure| {
+        let seen = Seen { tls: Some(TlsSeen::Failed { why, words: "w".into(), certificate: None }), ..Seen::default() };
+        cause(&seen, 443, Counters::default(), |_| {}).0
+    };
+    assert_eq!(told(TlsFailure::NotYetValid), "certificate_not_yet_valid");
+    assert_eq!(told(TlsFailure::BadCertificate), "bad_certificate");
+    assert_eq!(told(TlsFailure::Alert("unrecognized_name".into())), "tls_refused");
+    assert_eq!(told(TlsFailure::Incompatible), "tls_incompatible");
+    assert_eq!(told(TlsFailure::NoRoots), "no_roots");
+    assert_eq!(told(TlsFailure::Other), "tls_failed");
+}
+
+#[test]
+fn each_failure_of_http_has_its_cause_and_a_connect_may_fail_in_other_ways() {
+    let http = |http: HttpSeen| cause(&Seen { http: Some(http), ..Seen::default() }, 443, Counters::default(), |_| {}).0;
+    assert_eq!(http(HttpSeen::Failed { why: TlsFailure::Other, words: "w".into() }), "http_failed");
+    let started = Counters { started: 1, ..Counters::default() };
+    assert_eq!(cause(&failed(Io::Other("out of memory".into())), 443, started, |_| {}).0, "backend_failed");
 }
 
 #[test]

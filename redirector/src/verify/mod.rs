@@ -280,3 +280,6 @@ impl Watchdog {
         self.thread.join().unwrap_or(true)
     }
 }
+
+#[cfg(test)]
+mod causes_tests;

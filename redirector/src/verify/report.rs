@@ -175,6 +175,7 @@ mod tests {
     #[test]
     fn the_operators_page_has_every_code_and_no_other() {
         let mut known = codes(include_str!("diagnose.rs"));
+        known.extend(codes(include_str!("diagnose/session.rs")));
         known.extend(codes(include_str!("explain.rs")));
         known.insert("agent_silent".into());
         let page = include_str!("../../../docs/operator.md");

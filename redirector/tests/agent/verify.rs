@@ -77,6 +77,13 @@ fn causes_in_the_executor_itself() {
     loopback.place().write("/etc/resolv.conf", "search a.b\n").unwrap();
     verify(&sleeper.pid(), "no_nameserver", &["no nameserver"]);
 
+    // A resolver that is not the shim: one that knows nothing of the name, and one that is not there.
+    for (name, nameserver, words) in [("foreign", "203.0.113.53", "answers REFUSED"), ("nobody", "203.0.113.54", "does not answer")] {
+        let stranger = other(name, nameserver);
+        let sleeper = Sleeper::start(&stranger, &[]);
+        verify(&sleeper.pid(), "not_the_shim", &[nameserver, words, "169.254.20.53"]);
+    }
+
     let sleeper = Sleeper::start(&job.executor, &[("HTTPS_PROXY", "http://proxy.company.net:3128")]);
     verify(&sleeper.pid(), "proxy", &["HTTPS_PROXY=http://proxy.company.net:3128", "NO_PROXY"]);
     let sleeper = Sleeper::start(&job.executor, &[("HTTPS_PROXY", "http://proxy.company.net:3128"), ("NO_PROXY", ".company.net")]);
@@ -125,6 +132,8 @@ fn causes_in_tls_and_http() {
         |answer: Option<&'static str>, code: &str, words: &[&str]| tls(Tls { answer, ..Tls::of(INTERNAL_NAME) }, true, code, words);
     answers(Some("HTTP/1.1 401 Unauthorized\r\n\r\n"), "credentials_wanted", &["the path works", "create the executor's secret"]);
     answers(Some("HTTP/1.1 403 Forbidden\r\n\r\n"), "forbidden", &["the path works"]);
+    answers(Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), "proxy_answered", &["proxy"]);
+    answers(Some("HTTP/1.1 500 Internal Server Error\r\n\r\n"), "server_error", &["500"]);
     answers(Some("HTTP/1.1 503 Service Unavailable\r\n\r\n"), "server_down", &["503", "no healthy server"]);
     answers(Some("HTTP/1.1 421 Misdirected Request\r\n\r\n"), "misdirected", &["internal name"]);
     answers(Some("220 smtp.company.net ESMTP\r\n"), "not_http", &["220 smtp"]);

@@ -1,0 +1,55 @@
+//! docs/reference/causes.md lists every cause that `verify` and `explain` name, and where each is staged; docs/operator.md says what to do about it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+const SOURCES: [&str; 3] = [include_str!("diagnose.rs"), include_str!("diagnose/session.rs"), include_str!("explain.rs")];
+/// Where it is staged on the real kernel.
+const STAGED: [(&str, &str); 2] =
+    [("verify", include_str!("../../tests/agent/verify.rs")), ("explain", include_str!("../../tests/agent/explain.rs"))];
+/// Where it is tested without one.
+const TESTED: [&str; 2] = [include_str!("diagnose_tests.rs"), include_str!("explain_tests.rs")];
+const OPERATOR: &str = include_str!("../../../docs/operator.md");
+
+/// Texts in quotes that can be a code.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split('"').filter(|word| word.len() > 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+}
+
+/// The code that follows each place where a finding is made.
+fn codes() -> BTreeSet<&'static str> {
+    let mut codes = BTreeSet::from(["agent_dead", "agent_silent"]);
+    for source in SOURCES {
+        for made in ["Finding::new(", "Finding::note(", "Finding { code: "] {
+            let follow = source.split(made).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            codes.extend(follow.filter_map(|rest| rest.split('"').next()));
+        }
+    }
+    codes
+}
+
+#[test]
+fn the_reference_of_causes_is_generated_and_the_operator_is_told_of_each() {
+    let codes = codes();
+    let mut staged: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (command, test) in STAGED {
+        for code in words(test).filter(|word| codes.contains(word)).collect::<BTreeSet<_>>() {
+            staged.entry(code).or_default().push(command);
+        }
+    }
+    let tested: BTreeSet<_> = TESTED.into_iter().flat_map(words).collect();
+    let mut page = "| code | staged on the real kernel | tested without |\n|---|---|---|\n".to_owned();
+    for code in &codes {
+        assert!(OPERATOR.contains(&format!("`{code}`")), "docs/operator.md does not say what to do about {code}");
+        let commands =
+            staged.get(code).map(|commands| commands.iter().map(|command| format!("`{command}`")).collect::<Vec<_>>().join(", "));
+        assert!(commands.is_some() || tested.contains(code), "{code} is named and no test has it");
+        let without = if tested.contains(code) { "yes" } else { "" };
+        let _ = writeln!(page, "| `{code}` | {} | {without} |", commands.unwrap_or_default());
+    }
+    assert!(staged.len() >= 20, "{staged:?}");
+    let _ = write!(page, "\n{} causes, {} of them staged on the real kernel.", codes.len(), staged.len());
+    crate::reference::assert_generated("causes.md", &page);
+}
