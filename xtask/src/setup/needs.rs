@@ -80,7 +80,7 @@ const OWN: &[Package] = &[
 ];
 
 /// The services that some of these packages would start at boot, which nobody here wants.
-const SERVICES: &[&str] = &["docker-registry", "haproxy", "nginx", "nsd", "unbound"];
+const SERVICES: &[&str] = &["docker-registry", "haproxy", "nginx", "nsd", "prometheus", "unbound"];
 
 impl Package {
     /// The service that the package would start at boot.

@@ -25,10 +25,16 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("knot-dnsutils", "kdig"),
     ("unbound", "unbound"),
     ("python3-venv", "python3"),
+    ("strace", "strace"),
+    // What reads the metrics, the alert rules, the completions and the manual pages.
+    ("prometheus", "promtool"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+    ("man-db", "man"),
 ];
 
 /// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the demo's real pip.
-pub const PYPI: &[&str] = &["pypiserver==2.4.2"];
+pub const PYPI: &[&str] = &["pypiserver==2.4.2", "prometheus-client==0.23.1"];
 
 /// npm packages: none yet.
 pub const NPM: &[&str] = &[];

@@ -1,0 +1,252 @@
+//! Ten clients make ten thousand changes at once. The records of the history are the order in which the agent made them: replayed one after the
+//! other by a model that knows nothing of the agent, they fit together, they are what the clients were told, and they end where the agent ends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use redirector::{
+    control::{
+        Client, ClientError, ErrorCode,
+        api::{ImportRequest, RollbackRequest},
+    },
+    route::{Field, RawDestination, RawRoute, RoutePatch, SourceName},
+};
+use serde_json::Value;
+
+use crate::rig::Job;
+
+const CLIENTS: u32 = 10;
+const CHANGES: usize = 10_000;
+const SOURCES: u32 = 40;
+/// How many records may wait to be read: the agent keeps a hundred of them.
+const AHEAD: usize = 50;
+/// Longest time for everything.
+const LIMIT: Duration = Duration::from_secs(300);
+/// In memory: what is looked at is the order, and the disk would take most of the time.
+const STATE: &str = "/run/redirector-state";
+
+/// What a client asked for and was told was done.
+#[derive(Debug)]
+struct Told {
+    source: String,
+    /// The port that tells this change from every other; none for a removal.
+    port: Option<String>,
+}
+
+#[derive(Default)]
+struct Storm {
+    /// Changes that were begun, and those that the history has shown.
+    begun: AtomicUsize,
+    read: AtomicUsize,
+    over: AtomicBool,
+    /// Which sources have a route, as far as anybody has heard: only to ask for what is likely to be granted.
+    routed: Mutex<BTreeSet<u32>>,
+    told: Mutex<Vec<Told>>,
+    rollbacks: AtomicUsize,
+}
+
+fn name(number: u32) -> String {
+    format!("storm{number}.internal.company.net")
+}
+
+/// A route whose one port is nobody else's.
+fn route(number: u32, id: usize) -> RawRoute {
+    RawRoute {
+        source: name(number),
+        destination: RawDestination::Many(vec![format!("203.0.113.{}", id % 250 + 1)]),
+        ports: Some(vec![(id + 1).to_string()]),
+        ..RawRoute::default()
+    }
+}
+
+impl Storm {
+    /// One client, until there were enough changes.
+    async fn client(&self) {
+        let client = Client::new("/run/redirector/control.sock");
+        loop {
+            let id = self.begun.fetch_add(1, SeqCst);
+            if self.read.load(SeqCst) >= CHANGES || self.over.load(SeqCst) {
+                return;
+            }
+            while id > self.read.load(SeqCst) + self.refused() + AHEAD && !self.over.load(SeqCst) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // Ports are one above.
+            assert!(id < 65_000, "too many refusals");
+            self.change(&client, id).await;
+        }
+    }
+
+    /// Changes that were begun and have no record, roughly: those that were refused.
+    fn refused(&self) -> usize {
+        let done = self.told.lock().unwrap().len() + self.rollbacks.load(SeqCst);
+        self.begun.load(SeqCst).saturating_sub(done + CLIENTS as usize)
+    }
+
+    async fn change(&self, client: &Client, id: usize) {
+        let number = rand::random::<u32>() % SOURCES;
+        let there = self.routed.lock().unwrap().contains(&number);
+        let source: SourceName = name(number).parse().unwrap();
+        match rand::random::<u32>() % 100 {
+            0 => {
+                if granted(client.rollback(&RollbackRequest::default()).await) {
+                    self.rollbacks.fetch_add(1, SeqCst);
+                }
+            }
+            1..=10 => {
+                let routes = vec![route(number, id), route((number + 1) % SOURCES, id)];
+                let request = ImportRequest { routes, replace: false, dry_run: false };
+                if granted(client.import(&request).await) {
+                    self.routed.lock().unwrap().extend([number, (number + 1) % SOURCES]);
+                    self.tell(number, Some(id));
+                }
+            }
+            11..=35 if there => {
+                if granted(client.remove(&source).await) {
+                    self.routed.lock().unwrap().remove(&number);
+                    self.tell(number, None);
+                }
+            }
+            _ if there => {
+                let patch = RoutePatch { ports: Field::Set(vec![(id + 1).to_string()]), ..RoutePatch::default() };
+                if granted(client.set(&source, &patch).await) {
+                    self.tell(number, Some(id));
+                }
+            }
+            _ => {
+                if granted(client.add(&route(number, id)).await) {
+                    self.routed.lock().unwrap().insert(number);
+                    self.tell(number, Some(id));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, number: u32, id: Option<usize>) {
+        self.told.lock().unwrap().push(Told { source: name(number), port: id.map(|id| (id + 1).to_string()) });
+    }
+
+    /// Reads each record before it is dropped, until the clients have ended.
+    fn read_history(&self) -> BTreeMap<u64, Value> {
+        let mut records = BTreeMap::new();
+        let began = Instant::now();
+        loop {
+            let over = self.over.load(SeqCst);
+            let folder = std::fs::read_dir(format!("{STATE}/history")).into_iter().flatten();
+            for file in folder.map(|file| file.unwrap().path()) {
+                let number = file.file_stem().unwrap().to_string_lossy().parse::<u64>();
+                let Some(number) = number.ok().filter(|number| !records.contains_key(number)) else { continue };
+                if let Ok(text) = std::fs::read(&file) {
+                    records.insert(number, serde_json::from_slice(&text).unwrap());
+                }
+            }
+            self.read.store(records.len(), SeqCst);
+            if over || began.elapsed() > LIMIT {
+                self.over.store(true, SeqCst);
+                return records;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Whether it was done. A refusal because of what somebody else did meanwhile is none of a failure.
+#[track_caller]
+fn granted<T>(answer: Result<T, ClientError>) -> bool {
+    match answer {
+        Ok(_) => true,
+        Err(ClientError::Refused(error)) if matches!(error.code, ErrorCode::Conflict | ErrorCode::NotFound) => {
+            // This one is answered after the change was made and recorded.
+            error.message.contains("by somebody else meanwhile")
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Replays the records; every one begins where the one before it has ended. Says what is left.
+fn replayed(records: &BTreeMap<u64, Value>) -> BTreeMap<String, Value> {
+    let mut model: BTreeMap<String, Value> = BTreeMap::new();
+    for ((number, record), expected) in records.iter().zip(1..) {
+        assert_eq!(*number, expected, "a record is missing");
+        for change in record["changes"].as_array().unwrap() {
+            let source = change["source"].as_str().unwrap();
+            assert_eq!(model.get(source), Some(&change["before"]).filter(|before| !before.is_null()), "change {number} of {source}");
+            if let Some(undoes) = record["undoes"].as_u64() {
+                let undone = records[&undoes]["changes"].as_array().unwrap().iter().find(|undone| undone["source"] == source).unwrap();
+                assert_eq!(change["after"], undone["before"], "change {number} takes {undoes} back");
+            }
+            match &change["after"] {
+                Value::Null => drop(model.remove(source)),
+                after => drop(model.insert(source.to_owned(), after.clone())),
+            }
+        }
+    }
+    model
+}
+
+#[test]
+fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends() {
+    let mut job = Job::with_config(&format!("[agent]\nstate_dir = \"{STATE}\"\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"));
+    let storm = Storm::default();
+    let inside = job.rig.node.place().namespaces();
+    let records = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| inside.run(|| storm.read_history()).unwrap());
+        let clients = (0..CLIENTS).map(|_| {
+            scope.spawn(|| {
+                let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(storm.client());
+                inside.run(run).unwrap();
+            })
+        });
+        let ended: Vec<_> = clients.collect::<Vec<_>>().into_iter().map(|client| client.join()).collect();
+        storm.over.store(true, SeqCst);
+        let records = reader.join().unwrap();
+        ended.into_iter().for_each(|client| client.unwrap());
+        records
+    });
+    assert!(records.len() >= CHANGES, "{} changes in {LIMIT:?}", records.len());
+
+    // What the clients were told is what is recorded: each change once.
+    let told = storm.told.into_inner().unwrap();
+    assert_eq!(records.len(), told.len() + storm.rollbacks.into_inner());
+    let mut recorded: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for change in records.values().filter(|record| record["undoes"].is_null()).flat_map(|record| record["changes"].as_array().unwrap()) {
+        let port = change["after"]["route"]["ports"][0].as_str().unwrap_or("none");
+        *recorded.entry((change["source"].as_str().unwrap(), port)).or_default() += 1;
+    }
+    let mut removed: BTreeMap<&str, usize> = BTreeMap::new();
+    for Told { source, port } in &told {
+        match port {
+            Some(port) => assert_eq!(recorded.get(&(source.as_str(), port.as_str())), Some(&1), "{source} with port {port}"),
+            None => *removed.entry(source).or_default() += 1,
+        }
+    }
+    for (source, times) in removed {
+        assert_eq!(recorded.get(&(source, "none")), Some(&times), "removals of {source}");
+    }
+
+    // It ends where the model ends: in what the agent tells, on disk, and after a SIGKILL.
+    let model = replayed(&records);
+    let wanted: BTreeMap<String, Value> = model.iter().map(|(source, stored)| (source.clone(), stored["route"].clone())).collect();
+    let vips = |job: &Job| -> BTreeMap<String, (Value, Value)> {
+        let listed = job.json(&["route", "list"]);
+        let routes = listed["routes"].as_array().unwrap().clone();
+        routes
+            .into_iter()
+            .map(|route| (route["source"].as_str().unwrap().into(), (route["definition"].clone(), route["vip"]["ipv4"].clone())))
+            .collect()
+    };
+    let served = vips(&job);
+    assert_eq!(served.iter().map(|(source, (route, _))| (source.clone(), route.clone())).collect::<BTreeMap<_, _>>(), wanted);
+    assert_eq!(served.values().map(|(_, vip)| vip.to_string()).collect::<BTreeSet<_>>().len(), served.len(), "{served:?}");
+    let disk: Value = serde_json::from_str(&job.rig.node.place().read(format!("{STATE}/routes.json")).unwrap()).unwrap();
+    assert_eq!(disk["routes"].as_array().unwrap(), &model.into_values().collect::<Vec<_>>());
+    job.agent.sigkill().unwrap();
+    job.agent.restart().unwrap();
+    assert_eq!(vips(&job), served);
+}
