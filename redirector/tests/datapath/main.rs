@@ -6,6 +6,7 @@ mod attach;
 mod connect;
 mod failure;
 mod ipv6;
+mod neighbours;
 mod options;
 mod pins;
 mod rig;
