@@ -57,8 +57,6 @@ pub const POOL4_MASK: &str = "POOL4_MASK";
 pub const POOL6_BASE: [&str; 4] = ["POOL6_BASE0", "POOL6_BASE1", "POOL6_BASE2", "POOL6_BASE3"];
 /// Load-time constant: 1 when there is an IPv6 pool.
 pub const HAS_POOL6: &str = "HAS_POOL6";
-/// Load-time constant: 1 when the kernel lets these programs say the errno (`bpf_set_retval`, 6.1 and later).
-pub const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,6 @@
 use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
-    backend::BackendId,
     decide::{self, Choice, Client, Families, Verdict},
     origin::Origin,
 };
@@ -11,7 +10,7 @@ use redirector_common::{
 use crate::{
     ALLOW,
     ctx::SockAddr,
-    maps::{self, KernelTables, RD_ORIGINS},
+    maps::{self, KernelTables},
     options, release,
 };
 
@@ -64,18 +63,13 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
         return ALLOW;
     }
     let port = addr.port();
-    let previous = maps::origin(addr.sk());
-    let last = match &previous {
-        Some(origin) => origin.id(),
-        None => BackendId::NONE,
-    };
+    // Without a place for the origin, no hook could tell the socket's peer or its fate.
+    let Some(origin) = maps::origin_or_new(ctx) else { return refuse(index) };
     let mut choice = Choice::default();
-    match decide::connect(&KernelTables, index, Client { port, families: hook.families, last }, &mut choice) {
+    match decide::connect(&KernelTables, index, Client { port, families: hook.families, last: origin.id() }, &mut choice) {
         Verdict::Redirect => {
-            if let Some(previous) = previous {
-                release::settle(previous);
-            }
-            let Some(origin) = record(ctx, index, port, &choice) else { return refuse(index) };
+            release::settle(origin);
+            record(origin, index, port, &choice);
             if hook.vip6 {
                 origin.marks |= Origin::MARK_VIP6;
             }
@@ -98,11 +92,9 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
     }
 }
 
-/// Remembers where the socket wanted to go. Without that, no hook could tell its peer or its fate, so a failure refuses the connect.
+/// Remembers where the socket wanted to go.
 #[inline(always)]
-fn record(ctx: &SockAddrContext, index: u32, port: PortBe, choice: &Choice) -> Option<&'static mut Origin> {
-    // SAFETY: the storage is the socket's own and lives as long as it; the hook runs under the socket's lock.
-    let origin = unsafe { RD_ORIGINS.get_or_insert_ptr_mut(ctx, None).as_mut() }?;
+fn record(origin: &mut Origin, index: u32, port: PortBe, choice: &Choice) {
     origin.tries = if origin.backend_port.0 == 0 { 0 } else { origin.tries.saturating_add(1) };
     origin.started_ns = maps::now_ns();
     origin.latency_ns = 0;
@@ -115,7 +107,6 @@ fn record(ctx: &SockAddrContext, index: u32, port: PortBe, choice: &Choice) -> O
     origin.phase = Origin::PHASE_CHOSEN;
     // Whether the socket has a retransmission count of ours stays known.
     origin.marks &= Origin::MARK_HURRIED;
-    Some(origin)
 }
 
 #[inline(always)]
@@ -143,9 +134,7 @@ fn refuse(index: u32) -> i32 {
     if let Some(stats) = maps::route_stats(index) {
         maps::add(&mut stats.denied, 1);
     }
-    if maps::has_set_retval() {
-        // SAFETY: sets this call's return value only.
-        unsafe { bpf_set_retval(-ECONNREFUSED) };
-    }
+    // SAFETY: sets this call's return value only. For a kernel that lacks this helper the loader takes the call out.
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
     DENY
 }

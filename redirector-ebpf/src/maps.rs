@@ -5,12 +5,13 @@ use aya_ebpf::{
     btf_maps::{Array, SkStorage},
     helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_sk_storage_get},
     macros::btf_map,
+    programs::SockAddrContext,
 };
 use redirector_common::{
-    addr::{Ip4Be, Ip6Be},
+    addr::{Ip4Be, Ip6Be, PortBe},
     agent::{AgentState, Control},
     backend::{BackendId, Health},
-    decide::{Pool4, Pool6, Tables},
+    decide::{self, Candidates, Drawn, Found, Pool4, Pool6, Ports, Survey, Tables},
     origin::Origin,
     route::{RouteEntry, Slot},
     stats::{BackendStats, RouteStats},
@@ -32,7 +33,7 @@ static RD_HEALTH: Array<Health, 1> = Array::new();
 
 /// See [`redirector_common::names::ORIGINS`].
 #[btf_map]
-pub(crate) static RD_ORIGINS: SkStorage<Origin> = SkStorage::new();
+static RD_ORIGINS: SkStorage<Origin> = SkStorage::new();
 
 /// See [`redirector_common::names::ROUTE_STATS`].
 #[btf_map]
@@ -75,9 +76,6 @@ static POOL6_BASE3: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static HAS_POOL6: Global<u32> = Global::new(0);
 
-#[unsafe(no_mangle)]
-static HAS_SET_RETVAL: Global<u32> = Global::new(0);
-
 /// The pool; the verifier knows it as two constants.
 #[inline(always)]
 pub(crate) fn pool4() -> Pool4 {
@@ -101,26 +99,20 @@ pub(crate) fn control() -> Control {
     RD_CONTROL.get_ptr(0).map_or_else(Control::default, |control| unsafe { read_once(control) })
 }
 
-/// Whether this kernel lets connect programs say the errno. The verifier drops what stands behind a constant 0, unknown helpers included.
-#[inline(always)]
-pub(crate) fn has_set_retval() -> bool {
-    HAS_SET_RETVAL.load() != 0
-}
-
 /// The tables as decisions read them.
 pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
     #[inline(always)]
-    fn route(&self, index: u32) -> Option<RouteEntry> {
+    fn route(&self, index: u32) -> RouteEntry {
         // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
-        RD_ROUTES.get_ptr(index).map(|entry| unsafe { read_once(entry) })
+        RD_ROUTES.get_ptr(index).map_or_else(RouteEntry::default, |entry| unsafe { read_once(entry) })
     }
 
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<Slot> {
+    fn slot(&self, index: u32) -> Slot {
         // SAFETY: as above.
-        RD_SLOTS.get_ptr(index).map(|slot| unsafe { read_once(slot) })
+        RD_SLOTS.get_ptr(index).map_or_else(Slot::default, |slot| unsafe { read_once(slot) })
     }
 
     #[inline(always)]
@@ -160,6 +152,36 @@ impl Tables for KernelTables {
         // SAFETY: takes nothing, touches nothing of ours.
         unsafe { bpf_get_prandom_u32() }
     }
+
+    #[inline(always)]
+    fn find_port(&self, ports: Ports, client: PortBe) -> Found {
+        Found(rd_find_port(ports.first, ports.count, u32::from(ports.generation), u32::from(client.0)))
+    }
+
+    #[inline(always)]
+    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Survey {
+        let shape = candidates.count | u32::from(candidates.generation) << 8;
+        Survey(rd_survey(candidates.first, shape, drawn.offset, drawn.last.0))
+    }
+}
+
+// Both loops are global functions: the verifier checks each once, with any arguments, not once more for every state of its caller, which
+// multiplied two loops (141,442 instructions for `rd_connect4` on 6.18; with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
+
+/// See [`decide::find_port()`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rd_find_port(first: u32, count: u32, generation: u32, client: u32) -> u32 {
+    let ports = Ports { first, count, generation: generation as u8 };
+    decide::find_port(&KernelTables, ports, PortBe(client as u16)).0
+}
+
+/// See [`decide::survey()`]; `shape` is the number of candidates and, from bit 8, their generation.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rd_survey(first: u32, shape: u32, offset: u32, last: u32) -> u32 {
+    let candidates = Candidates { first, count: shape & 0xff, generation: (shape >> 8) as u8 };
+    decide::survey(&KernelTables, candidates, Drawn { offset, last: BackendId(last) }).0
 }
 
 /// Reads an 8-byte element in one load. A plain copy may be split into loads of its fields, which a concurrent store can come between.
@@ -190,6 +212,13 @@ pub(crate) fn now_ns() -> u64 {
 pub(crate) fn origin(sk: *mut core::ffi::c_void) -> Option<&'static mut Origin> {
     // SAFETY: the helper checks the socket and returns null or the socket's own storage, which lives as long as the socket.
     unsafe { bpf_sk_storage_get((&raw const RD_ORIGINS).cast_mut().cast(), sk, core::ptr::null_mut(), 0).cast::<Origin>().as_mut() }
+}
+
+/// The origin of a socket, recorded now if it has none: then all zero.
+#[inline(always)]
+pub(crate) fn origin_or_new(ctx: &SockAddrContext) -> Option<&'static mut Origin> {
+    // SAFETY: the storage is the socket's own and lives as long as it; the hook runs under the socket's lock.
+    unsafe { RD_ORIGINS.get_or_insert_ptr_mut(ctx, None).as_mut() }
 }
 
 /// The counters of route `index`.

@@ -12,8 +12,8 @@ use redirector_common::{
 
 use crate::maps;
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 
 // Levels and options (linux/tcp.h, asm-generic/socket.h; the same on x86-64 and arm64).
 const SOL_SOCKET: i32 = 1;
@@ -27,37 +27,33 @@ const TCP_SYNCNT: i32 = 7;
 /// `net.ipv4.tcp_syn_retries` as the kernel has it by default.
 const DEFAULT_SYN_RETRIES: i32 = 6;
 
-#[repr(C)]
-struct SockAddrIn {
-    family: u16,
-    port: u16,
-    ip: u32,
-    zero: [u32; 2],
-}
+// Addresses are made of whole words: half of a word written onto the other half is "attempt to corrupt spilled pointer on stack" without
+// CAP_PERFMON (5.10 to 6.12). In the first word stand the family, the port (0: left open) and, for IPv4, the address.
 
-#[repr(C)]
-struct SockAddrIn6 {
-    family: u16,
-    port: u16,
-    flow: u32,
-    ip: [u32; 4],
-    scope: u32,
-}
+const SIZE_OF_SOCKADDR_IN: i32 = 16;
+const SIZE_OF_SOCKADDR_IN6: i32 = 28;
 
 /// Binds an IPv4 socket to an address, with the port left open. False when this network namespace lacks it.
 #[inline(always)]
 pub(crate) fn bind4(ctx: &SockAddrContext, source: Ip4Be) -> bool {
-    let mut addr = SockAddrIn { family: AF_INET, port: 0, ip: source.0, zero: [0; 2] };
+    let mut addr = [pair(AF_INET, source.0), 0];
     // SAFETY: the address is whole, and outlives the call.
-    unsafe { bpf_bind(ctx.sock_addr, (&raw mut addr).cast::<sockaddr>(), size_of::<SockAddrIn>() as i32) == 0 }
+    unsafe { bpf_bind(ctx.sock_addr, (&raw mut addr).cast::<sockaddr>(), SIZE_OF_SOCKADDR_IN) == 0 }
 }
 
 /// The same for an IPv6 socket; the address may be a mapped one.
 #[inline(always)]
 pub(crate) fn bind6(ctx: &SockAddrContext, source: Ip6Be) -> bool {
-    let mut addr = SockAddrIn6 { family: AF_INET6, port: 0, flow: 0, ip: source.0, scope: 0 };
+    let [a, b, c, d] = source.0;
+    let mut addr = [pair(AF_INET6, 0), pair(a, b), pair(c, d), 0];
     // SAFETY: as above.
-    unsafe { bpf_bind(ctx.sock_addr, (&raw mut addr).cast::<sockaddr>(), size_of::<SockAddrIn6>() as i32) == 0 }
+    unsafe { bpf_bind(ctx.sock_addr, (&raw mut addr).cast::<sockaddr>(), SIZE_OF_SOCKADDR_IN6) == 0 }
+}
+
+/// Two halves of a word in the order in which they stand in memory: programs are built for little-endian machines.
+#[inline(always)]
+const fn pair(first: u32, second: u32) -> u64 {
+    first as u64 | (second as u64) << 32
 }
 
 /// Gives the SYN fewer retransmissions while the route has another backend to offer; the time-out of each is told to the `sock_ops` hook. A

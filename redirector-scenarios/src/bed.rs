@@ -24,6 +24,8 @@ pub(crate) const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 pub(crate) const SIX: Ipv6Addr = Ipv6Addr::LOCALHOST;
 /// Nobody listens here.
 pub(crate) const CLOSED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
+/// Bytes of what a server says.
+const BANNER: usize = 4;
 /// Longest time for a connect: the machine is emulated.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -99,7 +101,8 @@ pub(crate) fn greeting(target: SocketAddr) -> io::Result<(String, SocketAddr)> {
     let mut stream = open(target)?;
     let peer = stream.peer_addr()?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut banner = String::new();
-    stream.read_to_string(&mut banner)?;
-    Ok((banner.trim().to_owned(), peer))
+    // No further than the banner: 7.3 resets connections whose closed end it has too many of, which is no connect's failure.
+    let mut banner = [0; BANNER];
+    stream.read_exact(&mut banner)?;
+    Ok((String::from_utf8_lossy(&banner).trim().to_owned(), peer))
 }

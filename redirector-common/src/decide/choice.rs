@@ -1,11 +1,15 @@
 //! Which backend a connect gets: uniform over the eligible ones of the right family, not the one that this socket tried last.
 
-use super::connect::{Client, Read, Tables};
+use super::{
+    bits,
+    connect::{Client, Read, Tables},
+    unrolled::unrolled,
+};
 use crate::{
     abi::MAX_BACKENDS,
     addr::{Ip6Be, PortBe},
     backend::{BackendId, Health},
-    route::{Options, RouteEntry, Slot},
+    route::{RouteEntry, Slot},
 };
 
 /// Which addresses a connect can have.
@@ -43,11 +47,14 @@ pub struct Choice {
 }
 
 /// The backends of one family in a block.
-#[derive(Clone, Copy)]
-struct Candidates {
-    first: u32,
-    count: u32,
-    generation: u8,
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates {
+    /// The first one's slot.
+    pub first: u32,
+    /// How many; no more than [`MAX_BACKENDS`] are looked at.
+    pub count: u32,
+    /// The block's generation.
+    pub generation: u8,
 }
 
 impl Candidates {
@@ -65,9 +72,49 @@ impl Candidates {
 
     /// One of them. Another generation's when the block was replaced meanwhile.
     #[inline(always)]
-    fn get(self, tables: &impl Tables, offset: u32) -> Slot {
-        let slot = tables.slot(self.first.wrapping_add(offset));
-        slot.unwrap_or(Slot::options(self.generation.wrapping_add(1), Options::default()))
+    fn get(self, tables: &(impl Tables + ?Sized), offset: u32) -> Slot {
+        tables.slot(self.first.wrapping_add(offset))
+    }
+}
+
+/// What a survey starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn {
+    /// The place of the first draw's backend among the candidates.
+    pub offset: u32,
+    /// The last backend of this socket.
+    pub last: BackendId,
+}
+
+/// What a survey found, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Survey(pub u32);
+
+impl Survey {
+    const OFFSET: u32 = MAX_BACKENDS as u32 - 1;
+    const ANOTHER: u32 = 0x100;
+    const DESPERATE: u32 = 0x200;
+    const STALE: Self = Self(0x400);
+
+    /// The place of the backend that the connect gets.
+    pub const fn offset(self) -> u32 {
+        self.0 & Self::OFFSET
+    }
+
+    /// See [`Choice::another`].
+    pub const fn another(self) -> bool {
+        self.0 & Self::ANOTHER != 0
+    }
+
+    /// See [`Choice::desperate`].
+    pub const fn desperate(self) -> bool {
+        self.0 & Self::DESPERATE != 0
+    }
+
+    /// The block was replaced meanwhile; the rest says nothing.
+    pub const fn is_stale(self) -> bool {
+        self.0 & Self::STALE.0 != 0
     }
 }
 
@@ -107,7 +154,7 @@ pub fn choose(tables: &impl Tables, entry: RouteEntry, client: Client, choice: &
             return chosen(tables, families, slot, choice);
         }
     }
-    survey(tables, candidates, (families, last, slot), choice)
+    surveyed(tables, candidates, (families, Drawn { offset: drawn, last }), choice)
 }
 
 /// Fills `choice` with a backend of `entry`, whatever its health.
@@ -124,55 +171,61 @@ pub(super) fn any(tables: &impl Tables, entry: RouteEntry, client: Client, choic
     chosen(tables, client.families, slot, choice)
 }
 
-/// Enough bits for a count of [`MAX_BACKENDS`].
-const COUNT_MASK: u32 = 2 * MAX_BACKENDS as u32 - 1;
-
-/// The second draw, over the eligible ones only. `drawn` stands if it is one of them, and is taken if there is none.
+/// Takes the backend that a survey finds.
 #[inline(always)]
-fn survey(tables: &impl Tables, candidates: Candidates, asked: (Families, BackendId, Slot), choice: &mut Choice) -> Read {
-    let (families, last, drawn) = asked;
+fn surveyed(tables: &impl Tables, candidates: Candidates, (families, drawn): (Families, Drawn), choice: &mut Choice) -> Read {
+    let survey = tables.survey(candidates, drawn);
+    if survey.is_stale() {
+        return Read::Stale;
+    }
+    let slot = candidates.get(tables, survey.offset());
+    if slot.generation() != candidates.generation {
+        return Read::Stale;
+    }
+    choice.another = survey.another();
+    choice.desperate = survey.desperate();
+    chosen(tables, families, slot, choice)
+}
+
+/// The second draw, over the eligible ones only. The first one stands if it is one of them, and is taken if there is none.
+///
+/// Arithmetic instead of branches: each branch is a state that the verifier follows to the end, and the rounds multiply them.
+#[inline(always)]
+pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Drawn) -> Survey {
     let now = tables.now_ns();
-    // The verifier must not know that this is 0, or each count makes a state of its own and it gives up on the loop: "BPF program is too
-    // large. Processed 1000001 insn" (6.18). Nobody has the number NONE, so its health is 0, but only we know. A count that starts unknown and
-    // is masked is the same state in every round.
-    let zero = tables.health(BackendId::NONE).0 as u32;
-    let mut eligible = zero & COUNT_MASK;
-    let mut pick = drawn;
-    let mut retry = Slot::default();
-    for offset in 0..MAX_BACKENDS as u32 {
+    let mut stale = 0;
+    // One bit for each place.
+    let (mut due, mut last) = (0_u64, 0_u64);
+    unrolled!(offset in 0..64 {
         if offset >= candidates.count {
             break;
         }
         let slot = candidates.get(tables, offset);
-        if slot.generation() != candidates.generation {
-            return Read::Stale;
-        }
-        if tables.health(slot.id()).is_set_aside(now) {
-            continue;
-        }
-        if slot.id().0 == last.0 {
-            retry = slot;
-            continue;
-        }
-        // Reservoir sampling: the n-th eligible one replaces the pick with probability 1/n, so one pass is enough.
-        eligible = (eligible + 1) & COUNT_MASK;
-        if below(tables.random(), eligible) == 0 {
-            pick = slot;
-        }
+        stale |= slot.generation() ^ candidates.generation;
+        due |= tables.health(slot.id()).due_bit(now) << offset;
+        last |= zero_bit(slot.id().0 ^ drawn.last.0) << offset;
+    });
+    if stale != 0 {
+        return Survey::STALE;
     }
-    choice.another = eligible > 1 || eligible == 1 && retry.tag != 0;
-    let stands = drawn.id().0 != last.0 && !tables.health(drawn.id()).is_set_aside(now);
-    let slot = if stands {
-        drawn
-    } else if eligible != 0 {
-        pick
-    } else if retry.tag != 0 {
-        retry
+    let (others, retry) = (due & !last, due & last);
+    let stands = others >> (drawn.offset & Survey::OFFSET) & 1 != 0;
+    let another = if due & due.wrapping_sub(1) != 0 { Survey::ANOTHER } else { 0 };
+    if stands {
+        Survey(drawn.offset & Survey::OFFSET | another)
+    } else if others != 0 {
+        Survey(bits::select(others, below(tables.random(), bits::ones(others))) | another)
+    } else if retry != 0 {
+        Survey(bits::select(retry, 0))
     } else {
-        drawn
-    };
-    choice.desperate = !stands && eligible == 0 && retry.tag == 0;
-    chosen(tables, families, slot, choice)
+        Survey(drawn.offset & Survey::OFFSET | Survey::DESPERATE)
+    }
+}
+
+/// 1 for 0, else 0.
+#[inline(always)]
+const fn zero_bit(number: u32) -> u64 {
+    (number as u64).wrapping_sub(1) >> 63
 }
 
 #[inline(always)]

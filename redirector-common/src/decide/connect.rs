@@ -1,8 +1,8 @@
 //! What a connect to an address of the pool does.
 
-use super::choice::{Choice, Families, address, any, choose};
+use super::choice::{Candidates, Choice, Drawn, Families, Survey, address, any, choose, survey};
+use super::unrolled::unrolled;
 use crate::{
-    abi::MAX_PORTS,
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::{BackendId, Health},
     route::{RouteEntry, Slot},
@@ -68,10 +68,10 @@ impl Pool6 {
 
 /// The tables as a decision reads them, and the two things of the world that it depends on.
 pub trait Tables {
-    /// The route entry at `index`; nothing beyond the table's end.
-    fn route(&self, index: u32) -> Option<RouteEntry>;
-    /// The slot at `index`; nothing beyond the table's end.
-    fn slot(&self, index: u32) -> Option<Slot>;
+    /// The route entry at `index`; one that says "no route" beyond the table's end.
+    fn route(&self, index: u32) -> RouteEntry;
+    /// The slot at `index`; one of generation 0, which no block has, beyond the table's end.
+    fn slot(&self, index: u32) -> Slot;
     /// The IPv6 address of backend or source `id`.
     fn address6(&self, id: BackendId) -> Ip6Be;
     /// A number that grows with the connects of route `index`.
@@ -82,6 +82,14 @@ pub trait Tables {
     fn now_ns(&self) -> u64;
     /// A uniformly distributed number.
     fn random(&self) -> u32;
+    /// [`find_port()`] with these tables; the kernel's call it as a function of its own, which the verifier checks once.
+    fn find_port(&self, ports: Ports, client: PortBe) -> Found {
+        find_port(self, ports, client)
+    }
+    /// [`survey()`] with these tables; as above.
+    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Survey {
+        survey(self, candidates, drawn)
+    }
 }
 
 /// What a connect does.
@@ -109,17 +117,18 @@ pub struct Client {
 /// Decides a TCP connect to the pool's address `index`. The backend, if it gets one, is put into `choice`.
 #[inline(always)]
 pub fn connect(tables: &impl Tables, index: u32, client: Client, choice: &mut Choice) -> Verdict {
-    let entry = match tables.route(index) {
-        Some(entry) if entry.is_present() => entry,
-        _ => return Verdict::Refuse,
-    };
+    let entry = tables.route(index);
+    if !entry.is_present() {
+        return Verdict::Refuse;
+    }
     let mut read = attempt(tables, entry, (index, &client), choice);
     if read == Read::Stale {
         // The route's new block. No second look at anybody's health, which would double the verifier's work for what hardly ever happens.
-        read = match tables.route(index) {
-            Some(entry) if entry.is_present() => guess(tables, entry, &client, choice),
-            _ => return Verdict::Refuse,
-        };
+        let entry = tables.route(index);
+        if !entry.is_present() {
+            return Verdict::Refuse;
+        }
+        read = guess(tables, entry, &client, choice);
     }
     match read {
         Read::Done => Verdict::Redirect,
@@ -157,7 +166,7 @@ fn attempt(tables: &impl Tables, entry: RouteEntry, (index, client): (u32, &Clie
 #[inline(always)]
 fn options(tables: &impl Tables, entry: RouteEntry, (index, families): (u32, Families), choice: &mut Choice) -> Read {
     let at = entry.options_slot();
-    let slot = tables.slot(at).unwrap_or_default();
+    let slot = tables.slot(at);
     if slot.generation() != entry.generation {
         return Read::Stale;
     }
@@ -169,7 +178,7 @@ fn options(tables: &impl Tables, entry: RouteEntry, (index, families): (u32, Fam
         return Read::Done;
     }
     let turn = tables.turn(index) % u32::from(count);
-    let slot = tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn)).unwrap_or_default();
+    let slot = tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn));
     if slot.generation() != entry.generation {
         return Read::Stale;
     }
@@ -189,6 +198,20 @@ pub enum Read {
     Stale,
 }
 
+impl Read {
+    pub(super) const fn word(self) -> u32 {
+        self as u32
+    }
+
+    pub(super) const fn of_word(word: u32) -> Self {
+        match word {
+            0 => Self::Done,
+            1 => Self::None,
+            _ => Self::Stale,
+        }
+    }
+}
+
 /// Finds the destination's port for the client's `port`.
 #[inline(always)]
 fn translate(tables: &impl Tables, entry: RouteEntry, port: PortBe, choice: &mut Choice) -> Read {
@@ -196,21 +219,62 @@ fn translate(tables: &impl Tables, entry: RouteEntry, port: PortBe, choice: &mut
         choice.port = port;
         return Read::Done;
     }
-    for offset in 0..MAX_PORTS as u32 {
-        if offset >= u32::from(entry.ports) {
-            return Read::None;
-        }
-        match tables.slot(entry.first().wrapping_add(offset)) {
-            Some(slot) if slot.generation() == entry.generation => {
-                if slot.client_port().0 == port.0 {
-                    choice.port = slot.destination_port();
-                    return Read::Done;
-                }
-            }
-            _ => return Read::Stale,
-        }
+    let found = tables.find_port(Ports { first: entry.first(), count: u32::from(entry.ports), generation: entry.generation }, port);
+    choice.port = found.port();
+    found.read()
+}
+
+/// The port pairs of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// The first one's slot.
+    pub first: u32,
+    /// How many; no more than [`MAX_PORTS`](crate::abi::MAX_PORTS) are looked at.
+    pub count: u32,
+    /// The block's generation.
+    pub generation: u8,
+}
+
+/// What [`find_port`] found, in one word: the destination's port in the low half, a [`Read`] in the high half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Found(pub u32);
+
+impl Found {
+    const STALE: Self = Self(Read::Stale.word() << 16);
+    const NONE: Self = Self(Read::None.word() << 16);
+
+    const fn at(port: PortBe) -> Self {
+        Self(Read::Done.word() << 16 | port.0 as u32)
     }
-    Read::None
+
+    /// The destination's port, when [`Found::read`] says that there is one.
+    pub const fn port(self) -> PortBe {
+        PortBe(self.0 as u16)
+    }
+
+    /// What the search came to.
+    pub const fn read(self) -> Read {
+        Read::of_word(self.0 >> 16)
+    }
+}
+
+/// Finds the pair for the port that the client asks for.
+#[inline(always)]
+pub fn find_port(tables: &(impl Tables + ?Sized), ports: Ports, client: PortBe) -> Found {
+    unrolled!(offset in 0..16 {
+        if offset >= ports.count {
+            break;
+        }
+        let slot = tables.slot(ports.first.wrapping_add(offset));
+        if slot.generation() != ports.generation {
+            return Found::STALE;
+        }
+        if slot.client_port().0 == client.0 {
+            return Found::at(slot.destination_port());
+        }
+    });
+    Found::NONE
 }
 
 #[cfg(test)]

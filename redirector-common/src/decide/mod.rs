@@ -1,11 +1,13 @@
 //! Pure decisions, made in the kernel and tested here: what a connect does, which backend it gets, how it ended.
 
+mod bits;
 mod choice;
 mod connect;
 mod fate;
 #[cfg(test)]
 mod test_tables;
+mod unrolled;
 
-pub use choice::{Choice, Families, choose};
-pub use connect::{Client, Pool4, Pool6, Read, Tables, Verdict, connect};
+pub use choice::{Candidates, Choice, Drawn, Families, Survey, choose, survey};
+pub use connect::{Client, Found, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port};
 pub use fate::{End, end_of_connect};

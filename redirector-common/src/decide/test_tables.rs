@@ -103,16 +103,16 @@ impl TestTables {
 }
 
 impl Tables for TestTables {
-    fn route(&self, index: u32) -> Option<RouteEntry> {
-        let entry = self.routes.borrow().get(&index).copied();
+    fn route(&self, index: u32) -> RouteEntry {
+        let entry = self.routes.borrow().get(&index).copied().unwrap_or_default();
         if let Some(flipped) = self.flip.take() {
             self.put(99, 10, 77, &[(443, 443)], &[66], 0);
             self.put(flipped, 100, 2, &[(443, 443)], &[9], 0);
         }
         entry
     }
-    fn slot(&self, index: u32) -> Option<Slot> {
-        self.slots.borrow().get(index as usize).copied()
+    fn slot(&self, index: u32) -> Slot {
+        self.slots.borrow().get(index as usize).copied().unwrap_or_default()
     }
     fn address6(&self, id: BackendId) -> Ip6Be {
         Self::address(id.0)

@@ -21,6 +21,7 @@
 mod blocks;
 mod cgroups;
 mod error;
+mod helper;
 mod inspect;
 mod links;
 mod object;

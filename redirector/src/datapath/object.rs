@@ -17,11 +17,14 @@ use redirector_common::{
     names,
 };
 
-use super::{DatapathError, pins::Pins, preflight, status::ProgramStatus, version::Version};
+use super::{DatapathError, helper, pins::Pins, preflight, status::ProgramStatus, version::Version};
 use crate::vip::Pool;
 
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
+
+/// The number of the helper that says a refused connect's errno (uapi/linux/bpf.h); connect programs have it since 6.1.
+pub(super) const BPF_SET_RETVAL: u32 = 187;
 
 /// The loaded object.
 pub(super) struct Object {
@@ -73,7 +76,6 @@ pub(super) fn parse() -> Result<aya_obj::Object, DatapathError> {
 
 fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
     let Pool4 { base, mask } = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
-    let has_set_retval = u32::from(preflight::has_set_retval());
     let pool6 = pool.ipv6.map(|net| Pool6::new(ip6(net.network()), Pool4 { base, mask }).base.0);
     let (has_pool6, base6) = (u32::from(pool6.is_some()), pool6.unwrap_or_default());
     let mut loader = EbpfLoader::new();
@@ -83,7 +85,6 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
     }
     loader.override_global(names::POOL4_BASE, &base.0, true);
     loader.override_global(names::POOL4_MASK, &mask, true);
-    loader.override_global(names::HAS_SET_RETVAL, &has_set_retval, true);
     for (name, entries) in sizes(pool, version) {
         loader.map_max_entries(name, entries);
     }
@@ -92,7 +93,7 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    loader.load(OBJECT)
+    if preflight::has_set_retval() { loader.load(OBJECT) } else { loader.load(&helper::without(OBJECT, BPF_SET_RETVAL)) }
 }
 
 /// An IPv6 address as the tables have it.

@@ -10,7 +10,7 @@ use std::{
 use redirector_common::{abi::ABI, names};
 use tracing::debug;
 
-use super::DatapathError;
+use super::{DatapathError, sys};
 
 /// `statfs` magic of a bpf file system (linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -170,7 +170,12 @@ impl Pins {
         programs.sort_by_key(|name| !name.starts_with("rd_connect"));
         let mut removed = 0;
         for name in programs {
-            removed += usize::from(remove(&self.link(cgroup, &name))?);
+            let pin = self.link(cgroup, &name);
+            // A link whose cgroup is gone is detached already; its pin goes all the same.
+            if let Err(error) = sys::open_pin(&pin).and_then(|link| sys::detach_link(&link)) {
+                tracing::debug!(pin = %pin.display(), %error, "the link is not detached by itself");
+            }
+            removed += usize::from(remove(&pin)?);
         }
         remove_folder(&self.cgroup(cgroup))?;
         Ok(removed)

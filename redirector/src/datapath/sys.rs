@@ -17,6 +17,7 @@ const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_QUERY: i32 = 16;
 const BPF_LINK_UPDATE: i32 = 29;
+const BPF_LINK_DETACH: i32 = 34;
 
 /// The attributes of `BPF_OBJ_GET`.
 #[repr(C, align(8))]
@@ -73,6 +74,18 @@ pub(super) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Ve
 pub(super) fn update_link(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = LinkUpdate { link_fd: link.as_raw_fd() as u32, new_prog_fd: program.as_raw_fd() as u32, flags: 0, old_prog_fd: 0 };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// The attributes of `BPF_LINK_DETACH` (5.9).
+#[repr(C, align(8))]
+struct LinkDetach {
+    link_fd: u32,
+    pad: u32,
+}
+
+/// Takes the program under `link` off its hook, now. Removing the pin would do so too, but 5.10 only gets to it some time after.
+pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd: link.as_raw_fd() as u32, pad: 0 }).map(drop)
 }
 
 /// The attributes of `BPF_PROG_QUERY` (4.15).

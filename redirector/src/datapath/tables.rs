@@ -216,7 +216,8 @@ impl Tables {
 
     fn write_block(&mut self, mut placed: Placed) -> Result<Placed, DatapathError> {
         let first = self.blocks.take(placed.length()).ok_or(full("slots"))?;
-        self.generation = self.generation.wrapping_add(1);
+        // 0 is the generation of a slot that was never written.
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
         for (slot, value) in (first..).zip(placed.lay_out(first, self.generation)) {
             self.kernel.set_slot(slot, value)?;
         }
