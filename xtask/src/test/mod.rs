@@ -1,4 +1,5 @@
-//! `cargo xtask test`: formatting, lints, unit tests, documentation, the real-kernel tests, the image and the demo, one after the other.
+//! `cargo xtask test`: formatting, lints, unit tests, documentation, the real-kernel tests, the image, the demo and the other kernels, one after the
+//! other.
 //!
 //! A stage that fails shows all it wrote and does not stop the others, except those that need it. The last line is `N passed, N failed`.
 
@@ -24,12 +25,9 @@ const STAGE_LIMIT: Duration = Duration::from_secs(2400);
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Leave out what needs the release build: the image and the demo
+    /// Leave out what needs a release build: the image, the demo and the other kernels
     #[arg(long)]
     quick: bool,
-    /// Boot the other kernels as well, emulated: 6.18 and 7.x pass, 5.10 to 6.12 are known to refuse connect4 (docs/ARCHITECTURE.md)
-    #[arg(long)]
-    with_vm: bool,
     /// Only run the tests whose name contains this, and no other check
     filter: Option<String>,
 }
@@ -37,7 +35,7 @@ pub(crate) struct Args {
 /// Runs the stages; whether all passed.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let started = Instant::now();
-    let stages = stages::plan(args.quick, args.with_vm, args.filter.as_deref())?;
+    let stages = stages::plan(args.quick, args.filter.as_deref())?;
     let mut report = Report::default();
     let mut broken: Option<&str> = None;
     for stage in &stages {

@@ -57,7 +57,7 @@ const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector
 const IMAGE_TEST: &str = "daemonset";
 
 /// The stages to run.
-pub(super) fn plan(quick: bool, with_vm: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stage>> {
+pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stage>> {
     let mut stages = vec![
         Stage::needed("setup", || setup::ensure(&needs::ALL).map(drop)),
         Stage::needed("build-ebpf", || build_ebpf::ensure().map(drop)),
@@ -102,10 +102,8 @@ pub(super) fn plan(quick: bool, with_vm: bool, filter: Option<&str>) -> anyhow::
                 Ok(tests(&["--test", IMAGE_TEST], &[]))
             }),
             Stage { name: "demo", work: Work::Program(Box::new(demo)), needed: false },
+            Stage::task("other kernels", vm::ensure_passes),
         ]);
-        if with_vm {
-            stages.push(Stage::task("other kernels", vm::ensure_passes));
-        }
     }
     Ok(stages)
 }
