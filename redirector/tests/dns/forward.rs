@@ -215,6 +215,32 @@ async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
 }
 
 #[tokio::test]
+async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer() {
+    let began = Instant::now();
+    // Dead and alive for 0.7 s each.
+    let first =
+        Mock::start(move |asked| if (began.elapsed().as_millis() / 700).is_multiple_of(2) { vec![] } else { vec![Do::Send(good(asked))] })
+            .await;
+    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
+    let shim = Running::start(&[first.address, second.address]).await;
+    let (query, mut slow, mut all) = (other_query(), 0, 0);
+    while began.elapsed() < Duration::from_secs(8) {
+        let start = Instant::now();
+        assert!(is_good(&shim.ask(&query).await, &query));
+        assert!(start.elapsed() < Duration::from_millis(2500), "the other one is asked after a second: {:?}", start.elapsed());
+        slow += usize::from(start.elapsed() > Duration::from_millis(500));
+        all += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let counters = shim.publisher.counters();
+    assert_eq!((counters.servfail, counters.forwarded), (0, all));
+    assert!(slow <= 8 && all > 50, "{slow} of {all} waited");
+    let [first, second] = &shim.publisher.upstreams()[..] else { panic!("two upstreams") };
+    assert!(first.failed > 0 && first.latency.number() > 0 && second.failed == 0, "{first:?} {second:?}");
+    shim.stop().await;
+}
+
+#[tokio::test]
 async fn a_closed_port_costs_no_time() {
     let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
     let shim = Running::start(&[closed().await, second.address]).await;

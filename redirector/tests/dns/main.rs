@@ -6,6 +6,7 @@ mod clients;
 mod corpus;
 mod follower;
 mod forward;
+mod lookups;
 mod message;
 mod mock;
 mod restart;

@@ -52,12 +52,21 @@ impl Mock {
                 break (udp, tcp);
             }
         };
-        let address = udp.local_addr().expect("an address");
-        let (handler, log): (Handler, _) = (Arc::new(handler), Arc::default());
+        Self::serve(udp, tcp, Arc::new(handler))
+    }
+
+    fn serve(udp: UdpSocket, tcp: TcpListener, handler: Handler) -> Self {
+        let (address, log) = (udp.local_addr().expect("an address"), Arc::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(Arc::new(udp), Arc::clone(&handler), Arc::clone(&log)));
         tasks.spawn(serve_tcp(tcp, handler, Arc::clone(&log)));
         Self { address, log, _tasks: tasks }
+    }
+
+    /// Listens there.
+    pub(crate) async fn at(address: SocketAddr, handler: impl Fn(&Asked) -> Vec<Do> + Send + Sync + 'static) -> Self {
+        let (udp, tcp) = (UdpSocket::bind(address).await.expect("free"), TcpListener::bind(address).await.expect("free"));
+        Self::serve(udp, tcp, Arc::new(handler))
     }
 
     /// What was asked so far.

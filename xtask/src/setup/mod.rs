@@ -7,6 +7,7 @@ pub(crate) mod aside;
 pub(crate) mod needs;
 mod python;
 pub(crate) mod toolchain;
+mod unpacked;
 
 use std::{env, path::Path, process::Command};
 
@@ -90,6 +91,8 @@ struct Plan {
     /// Why the BPF toolchain is not whole.
     toolchain: Option<String>,
     python: bool,
+    /// Packages that are unpacked and not installed.
+    unpacked: Vec<&'static str>,
 }
 
 impl Plan {
@@ -102,6 +105,7 @@ impl Plan {
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
             plan.python = !python::present();
+            plan.unpacked = if apt::present() { unpacked::missing() } else { vec![] };
             if plan.python
                 && apt::present()
                 && !plan.packages.iter().any(|package| package.name == needs::PYTHON_VENV.name)
@@ -136,7 +140,12 @@ impl Plan {
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.components.is_empty() && !self.nightly && self.toolchain.is_none() && !self.python
+        self.packages.is_empty()
+            && self.components.is_empty()
+            && !self.nightly
+            && self.toolchain.is_none()
+            && !self.python
+            && self.unpacked.is_empty()
     }
 
     fn lines(&self) -> Vec<String> {
@@ -153,6 +162,9 @@ impl Plan {
         }
         if let Some(problem) = &self.toolchain {
             lines.push(format!("bpf-linker {}, built by cargo in about half a minute, since {problem}", toolchain::LINKER_VERSION));
+        }
+        if !self.unpacked.is_empty() {
+            lines.push(format!("unpacked below {}, not installed: {}", workspace::tools_dir().display(), self.unpacked.join(", ")));
         }
         if self.python {
             lines.push(format!(
@@ -189,6 +201,7 @@ impl Plan {
         if self.python {
             python::install()?;
         }
+        self.unpacked.iter().try_for_each(|package| unpacked::install(package))?;
         Ok(())
     }
 }

@@ -33,6 +33,11 @@ impl ResolvConf {
         Self { search, ndots: Some(5), ..Self::of(nameserver) }
     }
 
+    /// Writes it anew where this thread is, which must have an /etc of its own.
+    pub(super) fn write(&self) -> Result<()> {
+        write_anew("/etc/resolv.conf", &self.text())
+    }
+
     fn text(&self) -> String {
         let mut text: String = self.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
         if !self.search.is_empty() {

@@ -33,6 +33,9 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("man-db", "man"),
 ];
 
+/// Debian packages that are unpacked aside and not installed, since that would change the machine, each with its program.
+pub const UNPACKED: &[(&str, &str)] = &[("systemd-resolved", "lib/systemd/systemd-resolved")];
+
 /// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the demo's real pip.
 pub const PYPI: &[&str] = &["pypiserver==2.4.2", "prometheus-client==0.23.1"];
 
@@ -58,6 +61,21 @@ pub fn path_of(program: &str) -> Result<PathBuf> {
         let package = DEBIAN.iter().find(|(_, known)| *known == program).map_or(program, |(package, _)| package);
         bail!("{program} is not installed: run `cargo xtask setup`, or `apt-get install {package}`");
     };
+    Ok(path)
+}
+
+/// Where an unpacked package is.
+pub fn unpacked_home(package: &str) -> PathBuf {
+    workspace::tools_dir().join("unpacked").join(package)
+}
+
+/// A program of an unpacked package, by its path there.
+pub fn unpacked(program: &str) -> Result<PathBuf> {
+    let package = UNPACKED.iter().find(|(_, known)| *known == program).map_or(program, |(package, _)| package);
+    let path = unpacked_home(package).join(program);
+    if !path.is_file() {
+        bail!("{} is missing: run `cargo xtask setup`, which unpacks {package} there", path.display());
+    }
     Ok(path)
 }
 
