@@ -3,6 +3,8 @@
 //! Every server runs all the time and takes its turn; what is judged are ratios of neighbours in time, so that a machine that does other
 //! things meanwhile disturbs all alike. Processor time per query is told beside queries per second: it does not count what others took.
 
+mod soak;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -15,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use self::soak::Soak;
 use super::{host, statistics::Spread};
 use crate::{
     testbed::{packages, process},
@@ -39,6 +42,9 @@ pub struct Options {
     /// Seconds of a turn
     #[arg(long, default_value_t = 1)]
     seconds: u32,
+    /// Seconds of a steady load at the end, over which memory is read; 600 for a published run
+    #[arg(long, default_value_t = 0)]
+    soak: u32,
     /// Scheduling priority of everything measured: below zero, other work on this machine disturbs less
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     nice: i32,
@@ -71,6 +77,9 @@ pub struct Report {
     pub latencies: Vec<Latency>,
     /// Resident memory of the shim in KiB: at the start, after each round.
     pub memory_kib: Vec<u64>,
+    /// Memory under a steady load, if it was asked for.
+    #[serde(default)]
+    pub soak: Option<Soak>,
 }
 
 /// One server under one load.
@@ -201,6 +210,10 @@ fn measure(options: &Options) -> Result<Report> {
     pin(std::process::id(), 1)?;
     report.latencies = latencies(options.rounds, &upstream, &[&shim, &dnsmasq])?;
     report.load[1] = host::load();
+    if options.soak > 0 {
+        pin(upstream.child.id(), 0)?;
+        report.soak = Some(soak::run(&bench, &shim, options.soak)?);
+    }
     Ok(report)
 }
 
@@ -301,18 +314,18 @@ impl Bench<'_> {
         let before = host::processor_time(server.child.id())?;
         let output = process::finish(command, DNSPERF_EXTRA + Duration::from_secs(self.options.seconds.into()))?.success()?.stdout;
         let cpu = host::processor_time(server.child.id())? - before;
-        let figure = |label: &str| -> Result<f64> {
-            let line =
-                output.lines().find_map(|line| line.trim().strip_prefix(label)).with_context(|| format!("dnsperf says no {label}"))?;
-            line.split_ascii_whitespace()
-                .next()
-                .and_then(|word| word.parse().ok())
-                .with_context(|| format!("dnsperf's {label} is no number"))
-        };
+        let figure = |label| figure(&output, label);
         let completed = figure("Queries completed:")?;
         ensure!(completed > 0.0, "{} answered nothing", server.name);
         Ok(Measured { rate: figure("Queries per second:")?, cpu: cpu / completed, lost: figure("Queries lost:")? as u64 })
     }
+}
+
+/// A number that dnsperf says.
+fn figure(output: &str, label: &str) -> Result<f64> {
+    let line = output.lines().find_map(|line| line.trim().strip_prefix(label)).with_context(|| format!("dnsperf says no {label}"))?;
+    let word = line.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
+    word.with_context(|| format!("dnsperf's {label} is no number"))
 }
 
 /// A query for the A record of a name.
@@ -420,6 +433,17 @@ impl Report {
             "\nThe target of the added median is 60 µs. Memory of the shim: {} KiB at the start, {} KiB at the end, {most} KiB at most.",
             ends.0, ends.1
         );
+        if let Some(soak) = &self.soak {
+            let (first, last) = soak.ends();
+            let _ = writeln!(
+                text,
+                "\nUnder {} queries in {} s, half of them forwarded, {} lost: {first} KiB at most in the first minute, {last} KiB at most in the last one. Every ten seconds: {}.",
+                soak.queries,
+                soak.seconds,
+                soak.lost,
+                soak.memory_kib.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+            );
+        }
         text
     }
 }
