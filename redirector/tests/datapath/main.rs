@@ -3,6 +3,7 @@
 //! Each test has a rig of its own: a node with its own cgroup root and bpf file system, an executor in a pod's cgroup, a customer behind a link.
 
 mod attach;
+mod clients;
 mod connect;
 mod failure;
 mod ipv6;
@@ -10,5 +11,6 @@ mod neighbours;
 mod options;
 mod pins;
 mod rig;
+mod swaps;
 mod upgrade;
 mod upgrade_killed;

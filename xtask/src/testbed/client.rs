@@ -34,6 +34,8 @@ enum Verb {
     Measure,
     /// Answers a byte with a byte, for `measure`.
     Serve,
+    /// Connects as fast as it can until its input ends, and prints a report in JSON.
+    Storm(super::storm::StormOptions),
 }
 
 /// What the load client does.
@@ -117,6 +119,7 @@ pub fn run(args: ClientArgs) -> Result<()> {
         Verb::Connect(options) => options,
         Verb::Measure => return worker::measure(),
         Verb::Serve => return worker::serve(),
+        Verb::Storm(options) => return super::storm::run(options),
     };
     let report = connect(&options)?;
     println!("{}", serde_json::to_string(&report).context("failed to write the report")?);

@@ -32,6 +32,7 @@ pub mod registry;
 pub mod rig;
 pub mod samples;
 pub mod service;
+pub mod storm;
 
 mod cgroup;
 mod identity;

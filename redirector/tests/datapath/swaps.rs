@@ -1,0 +1,45 @@
+//! Programs are swapped under as many connects as two cores can make: none fails, none goes astray, none is lost from the count.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use xtask::testbed::storm::Storm;
+
+use crate::rig::{Bed, VIP, attached};
+
+const SWAPS: u32 = 20;
+
+/// Connects in all. `REDIRECTOR_TEST_CONNECTS=1000000` asks for a million, which takes a minute or two of two idle cores.
+const CONNECTS: u64 = 100_000;
+
+/// Longest time.
+const LIMIT: Duration = Duration::from_secs(240);
+
+#[test]
+fn twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count() {
+    let wanted = std::env::var("REDIRECTOR_TEST_CONNECTS").map_or(CONNECTS, |text| text.parse().unwrap());
+    let mut bed = Bed::new();
+    // A connect that no program saw would fail at once.
+    bed.run("ip route add unreachable 198.18.0.0/16").success().unwrap();
+    let mut storm = Storm::start(bed.executor.place(), VIP.parse().unwrap()).unwrap();
+    bed.put(&[(storm.port, storm.port)], &[Ipv4Addr::LOCALHOST]);
+    storm.begin().unwrap();
+    let (began, mut swaps) = (Instant::now(), 0);
+    while swaps < SWAPS || bed.counters().started < wanted {
+        assert!(began.elapsed() < LIMIT, "{swaps} swaps and {:?}", bed.counters());
+        if swaps < SWAPS && bed.counters().started >= wanted * u64::from(swaps) / u64::from(SWAPS) {
+            bed.datapath = attached(&bed.rig);
+            swaps += 1;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let report = storm.report().unwrap();
+    println!("{swaps} swaps: {report:?}");
+    assert!(report.attempted >= wanted, "{report:?}");
+    assert_eq!((report.redirected, report.wrong_peer, report.failed.len()), (report.attempted, 0, 0), "{report:?}");
+    assert_eq!(report.accepted, report.attempted, "{report:?}");
+    let c = bed.counters();
+    assert_eq!((c.started, c.established, c.closed, c.denied), (report.attempted, report.attempted, report.attempted, 0), "{c:?}");
+}

@@ -1,0 +1,160 @@
+//! The storm: as many connects as the processor can make, each checked for its peer's name. `xtask client storm` runs it inside an executor, with a
+//! server beside it on the executor's own loopback, so that nothing but connecting takes time.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{Child, Stdio},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use serde::{Deserialize, Serialize};
+
+use super::{client::errno, helper, place::Place, process};
+
+/// Threads that connect: enough to keep two cores busy, few enough that the server gets its share.
+const THREADS: usize = 3;
+/// The storm ends this long after it was told to, or is killed.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What the storm connects to.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct StormOptions {
+    /// The virtual address.
+    #[arg(long)]
+    pub vip: Ipv4Addr,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StormReport {
+    /// Connects begun.
+    pub attempted: u64,
+    /// Connects that succeeded and whose getpeername was the virtual address.
+    pub redirected: u64,
+    /// Connects that succeeded and whose getpeername was not.
+    pub wrong_peer: u64,
+    /// Connects that did not, by errno.
+    pub failed: BTreeMap<String, u64>,
+    /// Connections that the server accepted.
+    pub accepted: u64,
+    /// Wall clock, in seconds.
+    pub seconds: f64,
+}
+
+/// Runs `xtask client storm`: prints the port of its server, connects to the virtual address on that port until its input ends, prints the report.
+pub(super) fn run(options: StormOptions) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen")?;
+    rustix::net::listen(&listener, 4096).context("failed to make the backlog longer")?;
+    let target = SocketAddr::from((options.vip, listener.local_addr().context("failed to read the port")?.port()));
+    println!("{}", target.port());
+    // The route is made for that port meanwhile.
+    let mut byte = [0];
+    std::io::stdin().read_exact(&mut byte).context("failed to wait for the word to begin")?;
+    let (over, accepted) = (AtomicBool::new(false), AtomicU64::new(0));
+    let begun = Instant::now();
+    let mut report = thread::scope(|scope| {
+        scope.spawn(|| accept(&listener, &accepted));
+        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| connects(target, &over))).collect();
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        over.store(true, Ordering::Relaxed);
+        let mut report = StormReport::default();
+        for worker in workers {
+            report.merge(worker.join().unwrap_or_default());
+        }
+        // What is connected waits to be accepted.
+        let patience = Instant::now() + Duration::from_secs(5);
+        while accepted.load(Ordering::Relaxed) < report.redirected + report.wrong_peer && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        report
+    });
+    report.accepted = accepted.into_inner();
+    report.seconds = begun.elapsed().as_secs_f64();
+    println!("{}", serde_json::to_string(&report).context("failed to write the report")?);
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, accepted: &AtomicU64) {
+    while listener.accept().is_ok() {
+        accepted.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn connects(target: SocketAddr, over: &AtomicBool) -> StormReport {
+    let mut report = StormReport::default();
+    while !over.load(Ordering::Relaxed) {
+        report.attempted += 1;
+        match connect(target) {
+            Ok(true) => report.redirected += 1,
+            Ok(false) => report.wrong_peer += 1,
+            Err(error) => *report.failed.entry(errno(&error)).or_default() += 1,
+        }
+    }
+    report
+}
+
+/// Whether getpeername says `target`. Closed by a reset (a lingering time of 0), so that the port is free again at once.
+fn connect(target: SocketAddr) -> std::io::Result<bool> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    rustix::net::connect(&socket, &target)?;
+    let peer = rustix::net::getpeername(&socket)?.map(SocketAddr::try_from);
+    Ok(peer.is_some_and(|peer| peer == Ok(target)))
+}
+
+impl StormReport {
+    fn merge(&mut self, other: Self) {
+        self.attempted += other.attempted;
+        self.redirected += other.redirected;
+        self.wrong_peer += other.wrong_peer;
+        for (errno, count) in other.failed {
+            *self.failed.entry(errno).or_default() += count;
+        }
+    }
+}
+
+/// A storm in a place.
+#[derive(Debug)]
+pub struct Storm {
+    child: Child,
+    /// Where its server listens, on the place's loopback.
+    pub port: u16,
+}
+
+impl Storm {
+    /// Starts the server; [`Storm::begin`] lets the connects go. The calling thread must live until the report is in.
+    pub fn start(place: &Place, vip: Ipv4Addr) -> Result<Self> {
+        let mut command = place.command(helper::binary()?);
+        command.args(["client", "storm", "--vip", &vip.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("failed to start the storm")?;
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().context("the storm has no output")?;
+        // One line and no more: the rest of the output is the report's.
+        BufReader::with_capacity(1, stdout).read_line(&mut line).context("failed to read the storm's port")?;
+        let port = line.trim().parse().with_context(|| format!("not a port: {line}"))?;
+        Ok(Self { child, port })
+    }
+
+    /// Lets the connects go.
+    pub fn begin(&mut self) -> Result<()> {
+        use std::io::Write;
+        self.child.stdin.as_mut().context("the storm has no input")?.write_all(b"!").context("failed to begin the storm")
+    }
+
+    /// Ends it.
+    pub fn report(mut self) -> Result<StormReport> {
+        drop(self.child.stdin.take());
+        if process::wait(&mut self.child, GRACE)?.is_none() {
+            self.child.kill().context("failed to kill the storm")?;
+        }
+        let output = self.child.wait_with_output().context("failed to wait for the storm")?;
+        serde_json::from_slice(&output.stdout).with_context(|| format!("failed to parse the storm's report ({})", output.status))
+    }
+}
