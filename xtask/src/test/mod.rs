@@ -1,5 +1,5 @@
-//! `cargo xtask test`: formatting, lints, unit tests, documentation, the real-kernel tests, the image, the demo and the other kernels, one after the
-//! other.
+//! `cargo xtask test`: formatting, lints, unit tests, documentation, the real-kernel tests, the image, the demo, the other kernels and the
+//! fuzz targets, one after the other.
 //!
 //! A stage that fails shows all it wrote and does not stop the others, except those that need it. The last line is `N passed, N failed`.
 
@@ -25,7 +25,7 @@ const STAGE_LIMIT: Duration = Duration::from_secs(2400);
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Leave out what needs a release build: the image, the demo and the other kernels
+    /// Leave out what needs a release build: the image, the demo, the other kernels and the fuzz targets
     #[arg(long)]
     quick: bool,
     /// Only run the tests whose name contains this, and no other check

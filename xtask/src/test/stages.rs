@@ -8,7 +8,7 @@ use std::{env, fs, process::Command};
 use anyhow::{Context as _, bail};
 
 use crate::{
-    build, build_ebpf, image,
+    build, build_ebpf, fuzz, image,
     setup::{self, needs},
     vm,
 };
@@ -103,6 +103,7 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
             }),
             Stage { name: "demo", work: Work::Program(Box::new(demo)), needed: false },
             Stage::task("other kernels", vm::ensure_passes),
+            Stage::task("fuzz targets", fuzz::ensure_passes),
         ]);
     }
     Ok(stages)
