@@ -1,10 +1,4 @@
-//! Bits of a word, by arithmetic alone: no branch, no loop, nothing for the verifier to multiply.
-
-/// How many bits are set.
-#[inline(always)]
-pub(super) const fn ones(bits: u64) -> u32 {
-    bits.count_ones()
-}
+//! Searching the bits of a word by arithmetic alone: no branch, no loop, nothing for the verifier to multiply.
 
 /// The place of the set bit that has `rank` set ones below it. Meaningless when there are no more than `rank`.
 #[inline(always)]
@@ -21,7 +15,7 @@ pub(super) const fn select(bits: u64, rank: u32) -> u32 {
 /// Leaves the lower `width` bits from `place` on behind if the one that is searched for is above them.
 #[inline(always)]
 const fn narrow(bits: u64, (place, rank): (u32, u32), width: u32) -> (u32, u32) {
-    let below = ones(bits >> place & ((1 << width) - 1));
+    let below = (bits >> place & ((1 << width) - 1)).count_ones();
     // All ones if `below <= rank`, else 0.
     let above = ((below.wrapping_sub(rank + 1) as i32) >> 31) as u32;
     (place + (width & above), rank - (below & above))

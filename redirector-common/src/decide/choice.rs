@@ -214,7 +214,7 @@ pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Dr
     if stands {
         Survey(drawn.offset & Survey::OFFSET | another)
     } else if others != 0 {
-        Survey(bits::select(others, below(tables.random(), bits::ones(others))) | another)
+        Survey(bits::select(others, below(tables.random(), others.count_ones())) | another)
     } else if retry != 0 {
         Survey(bits::select(retry, 0))
     } else {

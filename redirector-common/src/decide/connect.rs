@@ -1,7 +1,9 @@
 //! What a connect to an address of the pool does.
 
-use super::choice::{Candidates, Choice, Drawn, Families, Survey, address, any, choose, survey};
-use super::unrolled::unrolled;
+use super::{
+    choice::{Candidates, Choice, Drawn, Families, Survey, address, any, choose, survey},
+    unrolled::unrolled,
+};
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::{BackendId, Health},

@@ -10,27 +10,27 @@ macro_rules! unrolled {
     ($offset:ident in 0..16 $body:block) => {
         #[allow(clippy::never_loop, reason = "one round: `break` leaves it from any place")]
         loop {
-            $crate::decide::unrolled::unrolled!(@four $offset $body 0);
+            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
             break;
         }
     };
     ($offset:ident in 0..64 $body:block) => {
         #[allow(clippy::never_loop, reason = "as above")]
         loop {
-            $crate::decide::unrolled::unrolled!(@four $offset $body 0);
-            $crate::decide::unrolled::unrolled!(@four $offset $body 16);
-            $crate::decide::unrolled::unrolled!(@four $offset $body 32);
-            $crate::decide::unrolled::unrolled!(@four $offset $body 48);
+            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
+            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 16);
+            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 32);
+            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 48);
             break;
         }
     };
-    (@four $offset:ident $body:block $from:literal) => {
-        $crate::decide::unrolled::unrolled!(@one $offset $body $from + 0, $from + 1, $from + 2, $from + 3);
-        $crate::decide::unrolled::unrolled!(@one $offset $body $from + 4, $from + 5, $from + 6, $from + 7);
-        $crate::decide::unrolled::unrolled!(@one $offset $body $from + 8, $from + 9, $from + 10, $from + 11);
-        $crate::decide::unrolled::unrolled!(@one $offset $body $from + 12, $from + 13, $from + 14, $from + 15);
+    (@sixteen $offset:ident $body:block $from:literal) => {
+        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 0, $from + 1, $from + 2, $from + 3);
+        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 4, $from + 5, $from + 6, $from + 7);
+        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 8, $from + 9, $from + 10, $from + 11);
+        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 12, $from + 13, $from + 14, $from + 15);
     };
-    (@one $offset:ident $body:block $($value:expr),+) => {
+    (@each $offset:ident $body:block $($value:expr),+) => {
         $({
             let $offset: u32 = $value;
             $body

@@ -68,9 +68,7 @@ impl ControlSocket {
             }
         }
     }
-}
 
-impl ControlSocket {
     /// Whether the other end may ask: root, our own user, and the socket's group, which is what its mode says as well. A mode that somebody has
     /// widened, or a descriptor that was handed on, does not.
     pub(super) fn admits(&self, stream: &UnixStream, caller: Caller) -> bool {
