@@ -32,7 +32,7 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
 fn a_quick_run_measures_the_agent_and_judges_every_promise() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
     let folder = std::env::temp_dir().join(format!("redirector-bench-agent-{}", std::process::id()));
-    bench::agent::run(&bench::agent::Options { quick: true, binary, output: Some(folder.clone()) }).unwrap();
+    bench::agent::run(&Options { quick: true, binary, output: Some(folder.clone()) }).unwrap();
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (json, markdown, plot) = (text("agent.json"), text("agent.md"), text("agent.svg"));
     std::fs::remove_dir_all(&folder).unwrap();

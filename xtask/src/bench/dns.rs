@@ -143,12 +143,7 @@ pub fn run(options: &Options) -> Result<()> {
     let text = report.markdown();
     print!("{text}");
     let folder = options.output.clone().unwrap_or_else(|| workspace::root().join("bench/results"));
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let json = serde_json::to_string_pretty(&report).context("failed to write the report as JSON")? + "\n";
-    for (name, text) in [("dns.json", json), ("dns.md", text)] {
-        fs::write(folder.join(name), text).with_context(|| format!("failed to write {}", folder.join(name).display()))?;
-    }
-    Ok(())
+    super::write_files(&folder, &[("dns.json", super::json(&report)?), ("dns.md", text)])
 }
 
 fn measure(options: &Options) -> Result<Report> {

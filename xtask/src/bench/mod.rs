@@ -39,7 +39,7 @@ enum What {
     /// Queries a second, latency and memory of the DNS shim, beside unbound and dnsmasq
     Dns(dns::Options),
     /// What the agent costs, and how soon a route change is live
-    Agent(agent::Options),
+    Agent(Options),
 }
 
 /// How a benchmark runs.
@@ -56,13 +56,27 @@ pub struct Options {
     pub output: Option<PathBuf>,
 }
 
+impl Options {
+    /// Where the results go, if anywhere.
+    fn folder(&self) -> Option<PathBuf> {
+        self.output.clone().or_else(|| (!self.quick).then(|| workspace::root().join("bench/results")))
+    }
+
+    /// The redirector to measure, once it is known that this can be done here.
+    fn measurable(&self) -> Result<PathBuf> {
+        ensure!(rustix::process::geteuid().is_root(), "the benchmark makes namespaces, cgroups and eBPF programs: run it as root");
+        let binary = self.binary.clone().unwrap_or_else(workspace::release_binary);
+        // Absolute, since programs of the rig start in folders of their own.
+        binary.canonicalize().with_context(|| format!("there is no {}: run `cargo xtask build` first", binary.display()))
+    }
+}
+
 impl Args {
     /// Whether the release binary must be built first.
     #[must_use]
     pub fn wants_build(&self) -> bool {
         match &self.what {
-            What::Connect(options) => options.binary.is_none(),
-            What::Agent(options) => options.binary.is_none(),
+            What::Connect(options) | What::Agent(options) => options.binary.is_none(),
             What::Dns(_) => false,
         }
     }
@@ -78,8 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let report = connect(options)?;
     print!("{}", report.table());
-    let folder = options.output.clone().or_else(|| (!options.quick).then(|| workspace::root().join("bench/results")));
-    if let Some(folder) = folder {
+    if let Some(folder) = options.folder() {
         write(&report, &folder)?;
         eprintln!("written to {}", folder.join("connect.{json,md,svg}").display());
     }
@@ -88,10 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Measures connects; needs root. Takes less than three minutes, and some seconds when it is quick.
 pub fn connect(options: &Options) -> Result<Report> {
-    ensure!(rustix::process::geteuid().is_root(), "the benchmark makes namespaces, cgroups and eBPF programs: run it as root");
-    let binary = options.binary.clone().unwrap_or_else(workspace::release_binary);
-    // Absolute, since programs of the rig start in folders of their own.
-    let binary = binary.canonicalize().with_context(|| format!("there is no {}: run `cargo xtask build` first", binary.display()))?;
+    let binary = options.measurable()?;
     let started = Instant::now();
     let effort = if options.quick { plan::Effort::QUICK } else { plan::Effort::FULL };
     let mut report = report::Report::begin()?;
@@ -102,11 +112,18 @@ pub fn connect(options: &Options) -> Result<Report> {
 
 /// Writes `connect.json`, `connect.md` and `connect.svg` into `folder`.
 pub fn write(report: &Report, folder: &Path) -> Result<()> {
+    write_files(folder, &[("connect.json", json(report)?), ("connect.md", report.markdown()), ("connect.svg", plot::svg(report))])
+}
+
+/// A report as a file of JSON.
+fn json(report: &impl serde::Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(report).context("failed to write the report as JSON")? + "\n")
+}
+
+fn write_files(folder: &Path, files: &[(&str, String)]) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let json = serde_json::to_string_pretty(report).context("failed to write the report as JSON")?;
-    for (name, text) in [("connect.json", json + "\n"), ("connect.md", report.markdown()), ("connect.svg", plot::svg(report))] {
+    files.iter().try_for_each(|(name, text)| {
         let path = folder.join(name);
-        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
-    }
-    Ok(())
+        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
+    })
 }

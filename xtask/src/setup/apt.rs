@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{
-    aside::{Apt, Installed},
+    aside::{self, Apt, Installed},
     needs::{Package, names},
 };
 use crate::{exec, progress::Step};
@@ -115,7 +115,7 @@ fn fits(name: &str) -> bool {
 /// image that was built with backports, say). That suite has what fits them.
 fn backported(packages: &[Package]) -> anyhow::Result<()> {
     let names = names(packages);
-    let release = release().with_context(|| format!("{} can't be installed next to what this machine has", names.join(", ")))?;
+    let release = aside::release().with_context(|| format!("{} can't be installed next to what this machine has", names.join(", ")))?;
     let backports = format!("{release}-backports");
     eprintln!(
         "setup: {release}'s own {} would take other packages off this machine: trying {backports}, this once (its sources stay as they are)",
@@ -125,20 +125,9 @@ fn backported(packages: &[Package]) -> anyhow::Result<()> {
     let state = workspace::tools_dir().join(format!("apt-{backports}"));
     let apt = Apt::new(&state, &suites, &architecture()?, Installed::AsOnTheMachine)?;
     let step = Step::start(format!("apt-get update, with {backports}"));
-    exec::run(apt.command("apt-get").arg("update"), |line| step.note(line))
-        .with_context(|| format!("failed to read the lists of {backports}"))?;
+    apt.update(&step).with_context(|| format!("failed to read the lists of {backports}"))?;
     step.done();
     install_once(packages, Some((&apt, &backports)))
-}
-
-/// The code name of this machine's release, as its suites are named.
-fn release() -> anyhow::Result<String> {
-    let text = std::fs::read_to_string("/etc/os-release").context("failed to read /etc/os-release")?;
-    let value = |key: &str| text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_matches('"').to_owned()));
-    match (value("ID=").as_deref(), value("VERSION_CODENAME=")) {
-        (Some("debian"), Some(codename)) => Ok(codename),
-        (id, _) => bail!("only Debian's releases have backports that are known here, and /etc/os-release says {}", id.unwrap_or("nothing")),
-    }
 }
 
 fn architecture() -> anyhow::Result<String> {

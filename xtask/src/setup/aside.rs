@@ -2,9 +2,10 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
 
-use crate::exec;
+use crate::{exec, progress::Step};
 
 /// Which packages such an apt takes for installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +51,34 @@ impl Apt {
         command
     }
 
+    /// Reads the suites' lists.
+    pub(crate) fn update(&self, step: &Step) -> anyhow::Result<()> {
+        exec::run(self.command("apt-get").arg("update"), |line| step.note(line)).map(drop)
+    }
+
+    /// Fetches a package into a new folder inside `parent`, which goes when the result is dropped.
+    pub(crate) fn download(&self, package: &str, parent: &Path, step: &Step) -> anyhow::Result<TempDir> {
+        let aside = tempfile::tempdir_in(parent).context("failed to create a directory for a package")?;
+        exec::run(self.command("apt-get").args(["download", package]).current_dir(aside.path()), |line| step.note(line))?;
+        Ok(aside)
+    }
+
     /// The words that give any command of apt's this state.
     pub(crate) fn options(&self) -> impl Iterator<Item = &str> {
         self.options.iter().flat_map(|option| ["-o", option])
+    }
+}
+
+/// The code name of this machine's release, as its suites are named.
+pub(crate) fn release() -> anyhow::Result<String> {
+    codename(&fs::read_to_string("/etc/os-release").context("failed to read /etc/os-release")?)
+}
+
+fn codename(release: &str) -> anyhow::Result<String> {
+    let value = |key: &str| release.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_matches('"').to_owned()));
+    match (value("ID=").as_deref(), value("VERSION_CODENAME=")) {
+        (Some("debian"), Some(codename)) => Ok(codename),
+        (id, _) => bail!("only the suites of Debian's releases are known here, and /etc/os-release says {}", id.unwrap_or("nothing")),
     }
 }
 
@@ -82,6 +108,12 @@ fn site_of(sites: &str, archive: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_suites_are_named_after_this_machines_release() {
+        assert_eq!(codename("NAME=\"Debian\"\nVERSION_CODENAME=bookworm\nID=debian\n").unwrap(), "bookworm");
+        assert!(codename("ID=other\n").unwrap_err().to_string().ends_with("says other"));
+    }
 
     #[test]
     fn an_archive_comes_from_the_site_that_has_it_on_this_machine() {

@@ -15,7 +15,7 @@ use super::kernels::Arch;
 use crate::{
     build, exec, lock,
     progress::Step,
-    setup::aside::{Apt, Installed},
+    setup::aside::{self, Apt, Installed},
 };
 use xtask::workspace;
 
@@ -72,17 +72,14 @@ fn installed_version() -> anyhow::Result<String> {
 
 fn fetch(arch: Arch, version: &str, folder: &Path) -> anyhow::Result<()> {
     let step = Step::start(format!("fetching the standard library for {}", arch.name()));
-    let release = fs::read_to_string("/etc/os-release").context("failed to read /etc/os-release")?;
-    let codename = codename(&release).context("/etc/os-release names no release")?;
+    let codename = aside::release()?;
     let state = workspace::tools_dir().join("std").join(format!("apt-{codename}-{}", arch.debian()));
-    let suites = [codename.to_owned(), format!("{codename}-security")];
+    let suites = [codename.clone(), format!("{codename}-security")];
     let apt = Apt::new(&state, &suites, arch.debian(), Installed::Nothing)?;
-    exec::run(apt.command("apt-get").arg("update"), |line| step.note(line)).context("failed to read the lists of packages")?;
+    apt.update(&step).context("failed to read the lists of packages")?;
     let parent = folder.parent().context("the cache has no directory")?;
-    let aside = tempfile::tempdir_in(parent).context("failed to create a directory for a package")?;
     let package = format!("{LIBRARY}={version}");
-    exec::run(apt.command("apt-get").args(["download", &package]).current_dir(aside.path()), |line| step.note(line))
-        .with_context(|| format!("failed to fetch {package} for {}", arch.debian()))?;
+    let aside = apt.download(&package, parent, &step).with_context(|| format!("failed to fetch {package} for {}", arch.debian()))?;
     let unpacked = aside.path().join("unpacked");
     exec::run(Command::new("sh").args(["-c", "dpkg-deb -x *.deb unpacked"]).current_dir(aside.path()), |_| {})
         .with_context(|| format!("failed to unpack {package}"))?;
@@ -91,20 +88,9 @@ fn fetch(arch: Arch, version: &str, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The word that Debian's suites begin with.
-fn codename(release: &str) -> Option<&str> {
-    release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_suites_are_named_after_this_machines_release() {
-        assert_eq!(codename("NAME=\"Debian\"\nVERSION_CODENAME=bookworm\nID=debian\n"), Some("bookworm"));
-        assert_eq!(codename("ID=other\n"), None);
-    }
 
     #[test]
     fn only_the_targets_crates_get_the_other_library() {

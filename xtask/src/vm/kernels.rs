@@ -104,8 +104,7 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     let state = workspace::tools_dir().join("kernels").join(format!("apt-{}-{}", entry.suite, entry.arch.debian()));
     let apt = Apt::new(&state, &[entry.suite.to_owned()], entry.arch.debian(), Installed::Nothing)?;
-    exec::run(apt.command("apt-get").arg("update"), |line| step.note(line))
-        .with_context(|| format!("failed to read the lists of {}", entry.suite))?;
+    apt.update(step).with_context(|| format!("failed to read the lists of {}", entry.suite))?;
     let names = ["linux-image-", "linux-binary-"].map(|prefix| exec::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
     let [images, binaries] = names;
     let names = images? + &binaries?;
@@ -116,9 +115,7 @@ fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     if image.is_file() {
         return Ok(image);
     }
-    let aside = tempfile::tempdir_in(folder).context("failed to create a directory for a package")?;
-    exec::run(apt.command("apt-get").args(["download", package]).current_dir(aside.path()), |line| step.note(line))
-        .with_context(|| format!("failed to fetch {package}"))?;
+    let aside = apt.download(package, folder, step).with_context(|| format!("failed to fetch {package}"))?;
     // Both layouts: an image in /boot, and beside the modules.
     const UNPACK: &str = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform='s,.*/,,' './boot/vmlinuz*' './usr/lib/modules/*/vmlinuz'; ls vmlinuz*";
     // tar complains about the one of the two patterns that fits nothing; what counts is the file.

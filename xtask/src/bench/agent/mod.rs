@@ -6,52 +6,28 @@
 mod report;
 mod scene;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 pub use self::report::{Figure, Report};
 use self::scene::Scene;
-use super::{host, scene::FULL};
-use crate::workspace;
-
-/// How it runs.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Options {
-    /// A few rounds of everything, to see that it works; its figures say little
-    #[arg(long)]
-    pub quick: bool,
-    /// The redirector to measure [default: the release binary of `cargo xtask build`]
-    #[arg(long, value_name = "FILE")]
-    pub binary: Option<PathBuf>,
-    /// Where agent.{json,md,svg} go [default: bench/results; nowhere with --quick]
-    #[arg(long, value_name = "DIR")]
-    pub output: Option<PathBuf>,
-}
+use super::{Options, host, scene::FULL};
 
 /// Runs it, prints the result and writes it down.
 pub fn run(options: &Options) -> Result<()> {
     let report = measure(options)?;
     let text = report.markdown();
     print!("{text}");
-    let Some(folder) = options.output.clone().or_else(|| (!options.quick).then(|| workspace::root().join("bench/results"))) else {
-        return Ok(());
-    };
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let json = serde_json::to_string_pretty(&report).context("failed to write the report as JSON")? + "\n";
-    for (name, text) in [("agent.json", json), ("agent.svg", report.svg()), ("agent.md", text)] {
-        fs::write(folder.join(name), text).with_context(|| format!("failed to write {}", folder.join(name).display()))?;
-    }
+    let Some(folder) = options.folder() else { return Ok(()) };
+    super::write_files(&folder, &[("agent.json", super::json(&report)?), ("agent.svg", report.svg()), ("agent.md", text)])?;
     eprintln!("written to {}", folder.join("agent.{json,md,svg}").display());
     Ok(())
 }
 
 /// Measures an agent of its own; needs root.
 pub fn measure(options: &Options) -> Result<Report> {
-    ensure!(rustix::process::geteuid().is_root(), "the benchmark makes namespaces, cgroups and eBPF programs: run it as root");
-    let binary = options.binary.clone().unwrap_or_else(workspace::release_binary);
-    // Absolute, since programs of the rig start in folders of their own.
-    let binary = binary.canonicalize().with_context(|| format!("there is no {}: run `cargo xtask build` first", binary.display()))?;
+    let binary = options.measurable()?;
     let (changes, scrapes, idle) = if options.quick { (20, 5, 2) } else { (500, 100, 30) };
     // As the connects' benchmark does: a machine that does other things interrupts it less. Not an error when it is not allowed.
     let _ = rustix::process::setpriority_process(None, -15);
