@@ -1,8 +1,8 @@
 //! Failures on stage: servers in the registry's place that misbehave, and processes that stand for a job.
 
 use std::{
-    io::{Read, Write},
-    net::TcpStream,
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Child,
     sync::Arc,
@@ -15,9 +15,13 @@ use rustls::{
     ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use xtask::testbed::{Executor, customer::REGISTRY_ADDRESS, process::Finished};
+use xtask::testbed::{
+    Executor,
+    customer::REGISTRY_ADDRESS,
+    process::{Finished, until},
+};
 
-use crate::rig::{Job, binary};
+use crate::rig::{Job, LIMIT, binary};
 
 /// A route that works, and trouble, each under a name of its own.
 pub(crate) const CONFIG: &str = "\
@@ -104,7 +108,18 @@ impl Server {
 
     fn start(job: &Job, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let namespaces = job.rig.customer.place().namespaces();
-        let listener = namespaces.run(|| std::net::TcpListener::bind((REGISTRY_ADDRESS, 443))).unwrap().unwrap();
+        // A process that another test is starting has a copy of the last listener between its fork and its exec.
+        let mut listener = None;
+        until("the registry's port to be free", LIMIT, || {
+            match namespaces.run(|| TcpListener::bind((REGISTRY_ADDRESS, 443)))? {
+                Ok(bound) => listener = Some(bound),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(listener.is_some())
+        })
+        .unwrap();
+        let listener = listener.unwrap();
         listener.set_nonblocking(true).unwrap();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
