@@ -28,6 +28,9 @@ impl Health {
     pub const FIRST_BACK_OFF_NS: u64 = 1_000_000_000;
     /// No time-out is longer, in nanoseconds.
     pub const LONGEST_BACK_OFF_NS: u64 = 30_000_000_000;
+    /// How long others stay away while one connect tries a backend whose time is over, in nanoseconds: longer than a SYN's first retransmission
+    /// takes, which sets it aside again.
+    pub const TRIAL_NS: u64 = 2_000_000_000;
 
     /// Consecutive failures, up to 255.
     pub const fn failures(self) -> u8 {
@@ -51,19 +54,37 @@ impl Health {
 
     /// The health after one more failure at `now_ns`: set aside for 1, 2, 4, 8, 16, then 30 s.
     pub const fn after_failure(self, now_ns: u64) -> Self {
-        Self::aside(self.failures().saturating_add(1), now_ns)
+        self.aside(self.failures().saturating_add(1), now_ns)
     }
 
     /// The health when a failure that was counted already is confirmed at `now_ns`: the time-out begins anew.
     pub const fn confirmed(self, now_ns: u64) -> Self {
-        Self::aside(if self.failures() == 0 { 1 } else { self.failures() }, now_ns)
+        self.aside(if self.failures() == 0 { 1 } else { self.failures() }, now_ns)
     }
 
-    const fn aside(failures: u8, now_ns: u64) -> Self {
+    /// The health while one connect, begun at `now_ns`, tries a backend whose time is over: nobody else starts on it until that one's fate is
+    /// known, or the trial's time is over too.
+    pub const fn on_trial(self, now_ns: u64) -> Self {
+        self.until(now_ns.wrapping_add(Self::TRIAL_NS))
+    }
+
+    /// The health while a prober watches over the backend: set aside until `until_ns` at least. A healthy one stays healthy.
+    pub const fn held(self, until_ns: u64) -> Self {
+        if self.0 == 0 { self } else { self.until(until_ns) }
+    }
+
+    /// With this many failures, for the time that they come to.
+    const fn aside(self, failures: u8, now_ns: u64) -> Self {
         let shift = if failures > 6 { 5 } else { failures - 1 };
         let wanted = Self::FIRST_BACK_OFF_NS << shift;
         let back_off = if wanted > Self::LONGEST_BACK_OFF_NS { Self::LONGEST_BACK_OFF_NS } else { wanted };
-        Self((now_ns.wrapping_add(back_off) & !0xff) | failures as u64)
+        Self(self.until_ns() | failures as u64).until(now_ns.wrapping_add(back_off))
+    }
+
+    /// Set aside until `until_ns`, or longer where it was already: no later word shortens a time-out.
+    const fn until(self, until_ns: u64) -> Self {
+        let until_ns = if until_ns > self.until_ns() { until_ns } else { self.until_ns() };
+        Self((until_ns & !0xff) | self.failures() as u64)
     }
 }
 
@@ -84,7 +105,7 @@ mod tests {
     fn each_failure_doubles_the_time_out_up_to_thirty_seconds() {
         let mut health = Health::HEALTHY;
         for (failures, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30)] {
-            let now = 1000 * SECOND;
+            let now = u64::from(failures) * 100 * SECOND;
             health = health.after_failure(now);
             assert_eq!(health.failures(), failures);
             let due = now + seconds * SECOND;
@@ -100,6 +121,29 @@ mod tests {
         assert_eq!(confirmed.failures(), 1);
         assert!(confirmed.is_set_aside(14 * SECOND - 256) && !confirmed.is_set_aside(14 * SECOND));
         assert_eq!(Health::HEALTHY.confirmed(SECOND), Health::HEALTHY.after_failure(SECOND), "reinstated in between");
+    }
+
+    #[test]
+    fn no_later_word_shortens_a_time_out() {
+        let held = Health::HEALTHY.after_failure(10 * SECOND).held(20 * SECOND);
+        assert_eq!((held.failures(), held.is_set_aside(20 * SECOND - 256), held.is_set_aside(20 * SECOND)), (1, true, false));
+        for later in [held.confirmed(12 * SECOND), held.after_failure(12 * SECOND), held.held(15 * SECOND), held.on_trial(12 * SECOND)] {
+            assert_eq!(later.until_ns(), held.until_ns());
+        }
+        assert_eq!(held.after_failure(19 * SECOND).until_ns(), (21 * SECOND) & !0xff);
+    }
+
+    #[test]
+    fn a_backend_that_is_due_is_tried_by_one_and_set_aside_for_the_others() {
+        let due = Health::HEALTHY.after_failure(10 * SECOND);
+        let tried = due.on_trial(12 * SECOND);
+        assert!(!due.is_set_aside(12 * SECOND) && tried.is_set_aside(14 * SECOND - 256) && !tried.is_set_aside(14 * SECOND));
+        assert_eq!(tried.failures(), 1, "a trial is no failure");
+    }
+
+    #[test]
+    fn a_backend_that_has_recovered_is_not_held() {
+        assert_eq!(Health::HEALTHY.held(SECOND), Health::HEALTHY);
     }
 
     #[test]

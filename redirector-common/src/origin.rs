@@ -10,9 +10,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Origin {
-    /// `CLOCK_MONOTONIC` in nanoseconds at the connect.
+    /// `CLOCK_MONOTONIC` in nanoseconds when the first SYN was about to leave; says nothing while [`Origin::PHASE_CHOSEN`].
     pub started_ns: u64,
-    /// Nanoseconds from the connect to established; 0 before.
+    /// Nanoseconds from the first SYN to established; 0 before.
     pub latency_ns: u64,
     /// The caller's cgroup. It and the next two are captured only while somebody reads events.
     pub cgroup: u64,
@@ -65,6 +65,8 @@ impl Origin {
     pub const MARK_HURRIED: u8 = 16;
     /// The client asked for the IPv6 VIP.
     pub const MARK_VIP6: u8 = 32;
+    /// The socket has a SYN retransmission count of ours.
+    pub const MARK_LIMITED: u8 = 64;
 
     /// The backend that this socket was sent to last.
     pub const fn id(&self) -> BackendId {

@@ -73,7 +73,10 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             if hook.vip6 {
                 origin.marks |= Origin::MARK_VIP6;
             }
-            options::hurry(ctx, origin, choice.another);
+            if choice.trial {
+                maps::try_out(choice.id);
+            }
+            options::take_time(ctx, origin);
             count_start(index, &choice);
             if !choice.source.is_unspecified() && !(hook.bind)(choice.source) {
                 count_source_failed(index);
@@ -96,7 +99,6 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
 #[inline(always)]
 fn record(origin: &mut Origin, index: u32, port: PortBe, choice: &Choice) {
     origin.tries = if origin.backend_port.0 == 0 { 0 } else { origin.tries.saturating_add(1) };
-    origin.started_ns = maps::now_ns();
     origin.latency_ns = 0;
     origin.backend = choice.address;
     origin.route = index;
@@ -106,7 +108,10 @@ fn record(origin: &mut Origin, index: u32, port: PortBe, choice: &Choice) {
     origin.idle_seconds = choice.idle_seconds;
     origin.phase = Origin::PHASE_CHOSEN;
     // Whether the socket has a retransmission count of ours stays known.
-    origin.marks &= Origin::MARK_HURRIED;
+    origin.marks &= Origin::MARK_LIMITED;
+    if choice.another {
+        origin.marks |= Origin::MARK_HURRIED;
+    }
 }
 
 #[inline(always)]

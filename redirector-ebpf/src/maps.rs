@@ -11,7 +11,7 @@ use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     agent::{AgentState, Control},
     backend::{BackendId, Health},
-    decide::{self, Candidates, Drawn, Found, Pool4, Pool6, Ports, Survey, Tables},
+    decide::{self, Candidates, Client, Drawing, Drawn, Families, Found, Pick, Pool4, Pool6, Ports, Tables},
     origin::Origin,
     route::{RouteEntry, Slot},
     stats::{BackendStats, RouteStats},
@@ -159,14 +159,29 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Survey {
+    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Drawing {
         let shape = candidates.count | u32::from(candidates.generation) << 8;
-        Survey(rd_survey(candidates.first, shape, drawn.offset, drawn.last.0))
+        Drawing(rd_survey(candidates.first, shape, drawn.offset, drawn.last.0))
+    }
+
+    #[inline(always)]
+    fn pick(&self, index: u32, client: Client) -> Pick {
+        let Families { six_first, both } = client.families;
+        let asked = u32::from(client.port.0) | u32::from(six_first) << 16 | u32::from(both) << 17;
+        Pick(rd_pick(index, asked, client.last.0))
     }
 }
 
-// Both loops are global functions: the verifier checks each once, with any arguments, not once more for every state of its caller, which
-// multiplied two loops (141,442 instructions for `rd_connect4` on 6.18; with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
+// Global functions: the verifier checks each once, with any arguments, not once more for every state of its caller, which multiplied two loops
+// (141,442 instructions for `rd_connect4` on 6.18; with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
+
+/// See [`decide::pick()`]; `asked` is the client's port, and from bit 16 its [`Families`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rd_pick(index: u32, asked: u32, last: u32) -> u64 {
+    let families = Families { six_first: asked & 1 << 16 != 0, both: asked & 1 << 17 != 0 };
+    decide::pick(&KernelTables, index, Client { port: PortBe(asked as u16), families, last: BackendId(last) }).0
+}
 
 /// See [`decide::find_port()`].
 #[unsafe(no_mangle)]
@@ -250,6 +265,15 @@ pub(crate) fn confirm(id: BackendId) {
     if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
         // SAFETY: as above.
         unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).confirmed(now_ns())) };
+    }
+}
+
+/// Keeps others away from backend `id` while one connect tries whether it works again.
+#[inline(always)]
+pub(crate) fn try_out(id: BackendId) {
+    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+        // SAFETY: as above. Two connects at once may both try.
+        unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).on_trial(now_ns())) };
     }
 }
 

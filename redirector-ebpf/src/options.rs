@@ -56,18 +56,23 @@ const fn pair(first: u32, second: u32) -> u64 {
     first as u64 | (second as u64) << 32
 }
 
-/// Gives the SYN fewer retransmissions while the route has another backend to offer; the time-out of each is told to the `sock_ops` hook. A
-/// later connect of the same socket that has no alternative gets the kernel's default again.
+/// Gives a socket the kernel's own number of SYN retransmissions again, when an earlier connect of it had fewer and this one is in no hurry.
 #[inline(always)]
-pub(crate) fn hurry(ctx: &SockAddrContext, origin: &mut Origin, another: bool) {
-    let control = maps::control();
-    let hurried = origin.marks & Origin::MARK_HURRIED != 0;
-    if another && control.syn_timeout != 0 {
-        origin.marks |= Origin::MARK_HURRIED;
-        set(ctx.sock_addr.cast(), SOL_TCP, TCP_SYNCNT, i32::from(control.syn_retries));
-    } else if hurried {
-        origin.marks &= !Origin::MARK_HURRIED;
+pub(crate) fn take_time(ctx: &SockAddrContext, origin: &mut Origin) {
+    if origin.marks & (Origin::MARK_HURRIED | Origin::MARK_LIMITED) == Origin::MARK_LIMITED {
+        origin.marks &= !Origin::MARK_LIMITED;
         set(ctx.sock_addr.cast(), SOL_TCP, TCP_SYNCNT, DEFAULT_SYN_RETRIES);
+    }
+}
+
+/// Gives the SYN fewer retransmissions while the route has another backend to offer. At the first one is early enough, and costs a connect that
+/// is answered nothing.
+#[inline(always)]
+pub(crate) fn hurry(ops: *mut bpf_sock_ops, origin: &mut Origin) {
+    let control = maps::control();
+    if origin.marks & (Origin::MARK_HURRIED | Origin::MARK_LIMITED) == Origin::MARK_HURRIED && control.syn_timeout != 0 {
+        origin.marks |= Origin::MARK_LIMITED;
+        set(ops.cast(), SOL_TCP, TCP_SYNCNT, i32::from(control.syn_retries));
     }
 }
 

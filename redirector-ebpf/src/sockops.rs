@@ -59,6 +59,7 @@ fn connecting(ctx: &SockOpsContext) {
         return;
     }
     origin.phase = Origin::PHASE_CONNECTING;
+    origin.started_ns = maps::now_ns();
     // The helper replaces the flags: those of other programs have to be said again.
     let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG) as i32);
 }
@@ -104,6 +105,7 @@ fn retransmitting(ctx: &SockOpsContext) {
     if read!((*ctx.ops).__bindgen_anon_1.args[2]) != 0 {
         origin.marks |= Origin::MARK_EXPIRED;
     }
+    options::hurry(ctx.ops, origin);
     release::blame_once(origin);
 }
 

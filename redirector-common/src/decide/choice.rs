@@ -1,10 +1,6 @@
 //! Which backend a connect gets: uniform over the eligible ones of the right family, not the one that this socket tried last.
 
-use super::{
-    bits,
-    connect::{Client, Read, Tables},
-    unrolled::unrolled,
-};
+use super::{bits, connect::Tables, unrolled::unrolled};
 use crate::{
     abi::MAX_BACKENDS,
     addr::{Ip6Be, PortBe},
@@ -40,6 +36,8 @@ pub struct Choice {
     pub desperate: bool,
     /// The route has another one that is eligible.
     pub another: bool,
+    /// It has failed, its time is over, and there is another: nobody else is to try it until this connect's fate is known.
+    pub trial: bool,
     /// The load balancer's idle time-out in seconds; 0: none is known.
     pub idle_seconds: u16,
     /// The address to connect from, of the same family; `::` leaves it to the kernel.
@@ -58,8 +56,9 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// Those of `entry` that a socket of these families can have.
     #[inline(always)]
-    fn new(entry: RouteEntry, families: Families) -> Self {
+    pub(super) fn new(entry: RouteEntry, families: Families) -> Self {
         let (four, six) = (u32::from(entry.backends4), u32::from(entry.backends6()));
         let use6 = if families.six_first { !(families.both && six == 0) } else { families.both && four == 0 };
         let first = entry.first_backend();
@@ -86,18 +85,21 @@ pub struct Drawn {
     pub last: BackendId,
 }
 
-/// What a survey found, in one word.
+/// Which candidate a connect gets, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct Survey(pub u32);
+pub struct Drawing(pub u32);
 
-impl Survey {
+impl Drawing {
     const OFFSET: u32 = MAX_BACKENDS as u32 - 1;
     const ANOTHER: u32 = 0x100;
     const DESPERATE: u32 = 0x200;
-    const STALE: Self = Self(0x400);
+    const TRIAL: u32 = 0x400;
+    const STALE: Self = Self(0x800);
+    /// What it says beside the place.
+    pub(super) const FLAGS: u32 = Self::ANOTHER | Self::DESPERATE | Self::TRIAL;
 
-    /// The place of the backend that the connect gets.
+    /// Its place among the candidates.
     pub const fn offset(self) -> u32 {
         self.0 & Self::OFFSET
     }
@@ -112,86 +114,55 @@ impl Survey {
         self.0 & Self::DESPERATE != 0
     }
 
+    /// See [`Choice::trial`].
+    pub const fn trial(self) -> bool {
+        self.0 & Self::TRIAL != 0
+    }
+
     /// The block was replaced meanwhile; the rest says nothing.
     pub const fn is_stale(self) -> bool {
         self.0 & Self::STALE.0 != 0
     }
 }
 
-/// Fills `choice` with a backend of `entry`, avoiding `last` while another one is eligible. Port, idle time-out and source are left for the caller to fill in.
+/// Draws one of `candidates`, of which there is at least one, avoiding `last` while another one is eligible.
 ///
 /// A first draw is taken as it is when it is eligible: with all healthy, that is one random number and a look at its neighbour, which tells
 /// that there is another. Otherwise the eligible ones are counted and, if the first draw was none, one of them is drawn; together the two draws are
 /// uniform over the eligible.
-///
-/// The result goes to a place that is initialised, not into an enum: parts of an enum that are not set make the compiler copy undefined stack,
-/// "invalid read from stack off -40+0 size 8" without CAP_PERFMON (6.18).
 #[inline(always)]
-pub fn choose(tables: &impl Tables, entry: RouteEntry, client: Client, choice: &mut Choice) -> Read {
-    let Client { families, last, .. } = client;
-    let candidates = Candidates::new(entry, families);
-    let count = candidates.count;
-    if count == 0 {
-        return Read::None;
+pub(super) fn draw(tables: &(impl Tables + ?Sized), candidates: Candidates, last: BackendId) -> Drawing {
+    let Candidates { count, generation, .. } = candidates;
+    let offset = if count == 1 { 0 } else { below(tables.random(), count) };
+    let slot = candidates.get(tables, offset);
+    if slot.generation() != generation {
+        return Drawing::STALE;
     }
-    let drawn = if count == 1 { 0 } else { below(tables.random(), count) };
-    let slot = candidates.get(tables, drawn);
-    if slot.generation() != entry.generation {
-        return Read::Stale;
-    }
-    let is_fine = slot.id().0 != last.0 && tables.health(slot.id()).0 == Health::HEALTHY.0;
-    if is_fine {
+    if slot.id().0 != last.0 && tables.health(slot.id()).0 == Health::HEALTHY.0 {
         if count == 1 {
-            return chosen(tables, families, slot, choice);
+            return Drawing(offset);
         }
-        let next = if drawn + 1 == count { 0 } else { drawn + 1 };
-        let neighbour = candidates.get(tables, next);
-        if neighbour.generation() != entry.generation {
-            return Read::Stale;
+        let neighbour = candidates.get(tables, if offset + 1 == count { 0 } else { offset + 1 });
+        if neighbour.generation() != generation {
+            return Drawing::STALE;
         }
         if tables.health(neighbour.id()).0 == Health::HEALTHY.0 {
-            choice.another = true;
-            return chosen(tables, families, slot, choice);
+            return Drawing(offset & Drawing::OFFSET | Drawing::ANOTHER);
         }
     }
-    surveyed(tables, candidates, (families, Drawn { offset: drawn, last }), choice)
-}
-
-/// Fills `choice` with a backend of `entry`, whatever its health.
-#[inline(always)]
-pub(super) fn any(tables: &impl Tables, entry: RouteEntry, client: Client, choice: &mut Choice) -> Read {
-    let candidates = Candidates::new(entry, client.families);
-    if candidates.count == 0 {
-        return Read::None;
-    }
-    let slot = candidates.get(tables, below(tables.random(), candidates.count));
-    if slot.generation() != entry.generation {
-        return Read::Stale;
-    }
-    chosen(tables, client.families, slot, choice)
-}
-
-/// Takes the backend that a survey finds.
-#[inline(always)]
-fn surveyed(tables: &impl Tables, candidates: Candidates, (families, drawn): (Families, Drawn), choice: &mut Choice) -> Read {
-    let survey = tables.survey(candidates, drawn);
+    let survey = tables.survey(candidates, Drawn { offset, last });
     if survey.is_stale() {
-        return Read::Stale;
+        return survey;
     }
     let slot = candidates.get(tables, survey.offset());
-    if slot.generation() != candidates.generation {
-        return Read::Stale;
-    }
-    choice.another = survey.another();
-    choice.desperate = survey.desperate();
-    chosen(tables, families, slot, choice)
+    if survey.another() && tables.health(slot.id()).0 != Health::HEALTHY.0 { Drawing(survey.0 | Drawing::TRIAL) } else { survey }
 }
 
 /// The second draw, over the eligible ones only. The first one stands if it is one of them, and is taken if there is none.
 ///
 /// Arithmetic instead of branches: each branch is a state that the verifier follows to the end, and the rounds multiply them.
 #[inline(always)]
-pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Drawn) -> Survey {
+pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Drawn) -> Drawing {
     let now = tables.now_ns();
     let mut stale = 0;
     // One bit for each place.
@@ -206,19 +177,19 @@ pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Dr
         last |= zero_bit(slot.id().0 ^ drawn.last.0) << offset;
     });
     if stale != 0 {
-        return Survey::STALE;
+        return Drawing::STALE;
     }
     let (others, retry) = (due & !last, due & last);
-    let stands = others >> (drawn.offset & Survey::OFFSET) & 1 != 0;
-    let another = if due & due.wrapping_sub(1) != 0 { Survey::ANOTHER } else { 0 };
+    let stands = others >> (drawn.offset & Drawing::OFFSET) & 1 != 0;
+    let another = if due & due.wrapping_sub(1) != 0 { Drawing::ANOTHER } else { 0 };
     if stands {
-        Survey(drawn.offset & Survey::OFFSET | another)
+        Drawing(drawn.offset & Drawing::OFFSET | another)
     } else if others != 0 {
-        Survey(bits::select(others, below(tables.random(), others.count_ones())) | another)
+        Drawing(bits::select(others, below(tables.random(), others.count_ones())) | another)
     } else if retry != 0 {
-        Survey(bits::select(retry, 0))
+        Drawing(bits::select(retry, 0))
     } else {
-        Survey(drawn.offset & Survey::OFFSET | Survey::DESPERATE)
+        Drawing(drawn.offset & Drawing::OFFSET | Drawing::DESPERATE)
     }
 }
 
@@ -226,13 +197,6 @@ pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Dr
 #[inline(always)]
 const fn zero_bit(number: u32) -> u64 {
     (number as u64).wrapping_sub(1) >> 63
-}
-
-#[inline(always)]
-fn chosen(tables: &impl Tables, families: Families, slot: Slot, choice: &mut Choice) -> Read {
-    choice.id = slot.id();
-    choice.address = address(tables, families, slot);
-    Read::Done
 }
 
 /// The address in a slot of a backend or a source. For an `AF_INET` socket there is one kind only, and the programs are shorter.

@@ -2,7 +2,10 @@ extern crate std;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::decide::test_tables::TestTables;
+use crate::{
+    addr::PortBe,
+    decide::{Client, Verdict, connect, test_tables::TestTables},
+};
 
 const VIP: u32 = 1;
 const DRAWS: u32 = 30_000;
@@ -13,11 +16,10 @@ fn draw(tables: &TestTables, last: u32) -> (BTreeMap<u32, u32>, u32) {
 }
 
 fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32, u32>, u32) {
-    let entry = tables.route(VIP);
     let mut counts = BTreeMap::new();
     let mut desperate = 0;
     for _ in 0..DRAWS {
-        let choice = choice(tables, entry, families, last).expect("a backend");
+        let choice = choice(tables, families, last).expect("a backend");
         assert_eq!(choice.address, TestTables::address(choice.id.0));
         *counts.entry(choice.id.0).or_insert(0) += 1;
         desperate += u32::from(choice.desperate);
@@ -25,10 +27,10 @@ fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32,
     (counts, desperate)
 }
 
-fn choice(tables: &TestTables, entry: RouteEntry, families: Families, last: u32) -> Option<Choice> {
+fn choice(tables: &TestTables, families: Families, last: u32) -> Option<Choice> {
     let mut choice = Choice::default();
     let client = Client { port: PortBe::new(443), families, last: BackendId(last) };
-    (choose(tables, entry, client, &mut choice) == Read::Done).then_some(choice)
+    (connect(tables, VIP, client, &mut choice) == Verdict::Redirect).then_some(choice)
 }
 
 #[track_caller]
@@ -96,13 +98,29 @@ fn when_all_are_set_aside_all_are_tried_and_it_is_said() {
 #[test]
 fn sixty_four_backends_are_all_in_reach() {
     let ids: std::vec::Vec<u32> = (1..=64).collect();
-    let tables = TestTables::with_route(VIP, &[(1, 1); 16], &ids, 0);
+    let tables = TestTables::with_route(VIP, &[(443, 443); 16], &ids, 0);
     assert_eq!(draw(&tables, 0).0.len(), 64);
 }
 
+#[test]
+fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
+    let trials = |tables: &TestTables, last| -> std::vec::Vec<(u32, bool)> {
+        let drawn = (0..200).map(|_| choice(tables, Families::ONLY4, last).expect("a backend"));
+        drawn.map(|choice| (choice.id.0, choice.trial)).collect()
+    };
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
+    tables.fail(2);
+    assert!(trials(&tables, 0).iter().all(|&drawn| drawn == (1, false)), "set aside");
+    tables.now += Health::FIRST_BACK_OFF_NS;
+    let due = trials(&tables, 0);
+    assert!(due.contains(&(1, false)) && due.contains(&(2, true)) && due.iter().all(|&(id, trial)| trial == (id == 2)), "{due:?}");
+    let mut only = TestTables::with_route(VIP, &[], &[1], 0);
+    only.fail(1);
+    assert!(trials(&only, 0).iter().all(|&drawn| drawn == (1, false)), "the only one is always tried");
+}
+
 fn another(tables: &TestTables, last: u32) -> bool {
-    let entry = tables.route(VIP);
-    let choices: std::vec::Vec<bool> = (0..200).map(|_| choice(tables, entry, Families::ONLY4, last).expect("a backend").another).collect();
+    let choices: std::vec::Vec<bool> = (0..200).map(|_| choice(tables, Families::ONLY4, last).expect("a backend").another).collect();
     assert!(choices.iter().all(|&another| another == choices[0]), "it depends on the draw");
     choices[0]
 }
@@ -144,7 +162,7 @@ fn each_client_gets_the_family_it_asked_for_and_the_other_only_when_it_can_and_m
     }
     assert_uniform(&draw_of(&four, dual6, 0).0, &[1, 2]);
     assert_uniform(&draw_of(&six, dual4, 0).0, &[101, 102]);
-    let any = |tables: &TestTables, families| choice(tables, tables.route(VIP), families, 0);
+    let any = |tables: &TestTables, families| choice(tables, families, 0);
     assert_eq!(any(&four, only6), None);
     assert_eq!(any(&six, Families::ONLY4), None);
 }

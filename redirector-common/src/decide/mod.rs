@@ -8,6 +8,6 @@ mod fate;
 mod test_tables;
 mod unrolled;
 
-pub use choice::{Candidates, Choice, Drawn, Families, Survey, choose, survey};
-pub use connect::{Client, Found, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port};
+pub use choice::{Candidates, Choice, Drawing, Drawn, Families, survey};
+pub use connect::{Client, Found, Pick, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port, pick};
 pub use fate::{End, end_of_connect};

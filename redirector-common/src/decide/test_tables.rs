@@ -96,7 +96,17 @@ impl TestTables {
         self.routes.borrow_mut().insert(index, entry);
     }
 
-    /// After the entry is read once, its block is overwritten by a stranger's and the entry points to a new one with backend 9.
+    /// Another sequence of random numbers.
+    pub(in crate::decide) fn seed(&mut self, seed: u64) {
+        self.seed = Cell::new(seed);
+    }
+
+    /// Sets backend `id` aside as of now.
+    pub(in crate::decide) fn fail(&mut self, id: u32) {
+        self.health.insert(id, Health::HEALTHY.after_failure(self.now));
+    }
+
+    /// After the entry is read once, its block is overwritten by a stranger's and the entry points to a new one with backends 9, 10 and 11.
     pub(in crate::decide) fn flip_after_first_read(&mut self, index: u32) {
         self.flip.set(Some(index));
     }
@@ -107,7 +117,7 @@ impl Tables for TestTables {
         let entry = self.routes.borrow().get(&index).copied().unwrap_or_default();
         if let Some(flipped) = self.flip.take() {
             self.put(99, 10, 77, &[(443, 443)], &[66], 0);
-            self.put(flipped, 100, 2, &[(443, 443)], &[9], 0);
+            self.put(flipped, 100, 2, &[(443, 443)], &[9, 10, 11], 0);
         }
         entry
     }

@@ -17,7 +17,7 @@ use super::{
     changes::{Finish, Settled},
     live::{Live, error_chain},
     notify::Notify,
-    probes::Probes,
+    probes::{Pace, Probes},
     signals::{Signal, Signals},
     watch::FileWatch,
 };
@@ -35,6 +35,11 @@ const BEAT: Duration = Duration::from_millis(250);
 const RESCAN: Duration = Duration::from_secs(2);
 /// How often the configuration file is looked at, and what else changes without an event.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the backends' health is looked at: within their first time-out, so that a probe is under way before they are due again.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Looking takes no more than one part in this many: a full pool's 131,072 backends take tens of milliseconds.
+const WATCH_SHARE: u32 = 50;
 
 /// The agent's state. See [`Owner::run`].
 pub(super) struct Owner {
@@ -93,8 +98,7 @@ impl Owner {
         mut failed: mpsc::Receiver<anyhow::Error>,
     ) -> anyhow::Result<()> {
         let mut changes = self.live.follower.subscribe();
-        let (mut beat, mut rescan, mut look) = (every(BEAT), every(RESCAN), every(LOOK));
-        let mut probe = every(self.config.health.probe_interval);
+        let (mut beat, mut rescan, mut look, mut watch) = (every(BEAT), every(RESCAN), every(LOOK), every(WATCH));
         loop {
             tokio::select! {
                 biased;
@@ -117,11 +121,10 @@ impl Owner {
                 Some(scrape) = self.scrapes.recv() => drop(scrape.send(super::scrape::snapshot(self))),
                 _ = rescan.tick() => if !self.live.datapath.lacks_routes() { self.attach() },
                 _ = look.tick() => self.look(),
-                _ = probe.tick() => {
+                _ = watch.tick() => {
+                    let began = Instant::now();
                     self.knock();
-                    if probe.period() != self.config.health.probe_interval {
-                        probe = every(self.config.health.probe_interval);
-                    }
+                    watch.reset_after(WATCH.max(began.elapsed() * WATCH_SHARE));
                 }
             }
         }
@@ -216,11 +219,18 @@ impl Owner {
         }
     }
 
-    /// Sends a probe to every backend that has failed.
+    /// Sends a probe to every backend that has failed. It stays set aside until its next probe begins: its own time-out may be over earlier, and
+    /// then an application's connect would be the one to find out that it still fails.
     fn knock(&mut self) {
-        match self.live.datapath.set_aside() {
-            Ok(suspects) => self.probes.send(suspects, self.config.health.connect_timeout),
-            Err(error) => warn!("failed to read which backends have failed: {}", error_chain(&error)),
+        let suspects = match self.live.datapath.set_aside() {
+            Ok(suspects) => suspects,
+            Err(error) => return warn!("failed to read which backends have failed: {}", error_chain(&error)),
+        };
+        let pace = Pace { interval: self.config.health.probe_interval, timeout: self.config.health.connect_timeout };
+        for (index, address) in self.probes.send(suspects, pace) {
+            if let Err(error) = self.live.datapath.hold(index, address, pace.longest_gap(WATCH)) {
+                warn!(backend = %address, "failed to keep a backend set aside: {}", error_chain(&error));
+            }
         }
     }
 

@@ -182,6 +182,16 @@ impl Datapath {
         self.tables.reinstate(index, address)
     }
 
+    /// Keeps a backend that has failed set aside for `time` from now at least, since somebody probes it. One that has been seen working meanwhile
+    /// stays eligible, and an address that the route does not have any more is no error.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read or write the table.
+    pub fn hold(&mut self, index: u32, address: IpAddr, time: Duration) -> Result<(), DatapathError> {
+        self.tables.hold(index, address, time)
+    }
+
     /// How long a connect may wait for a backend that does not answer, where its route has another one to offer.
     ///
     /// # Errors

@@ -276,6 +276,15 @@ impl Tables {
         }
     }
 
+    /// See [`super::Datapath::hold`].
+    pub(super) fn hold(&mut self, index: u32, address: IpAddr, time: Duration) -> Result<(), DatapathError> {
+        let backends = self.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
+        let Some(&(_, id)) = backends.iter().find(|(known, _)| *known == address) else { return Ok(()) };
+        let until = monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let held = read(&self.health, names::HEALTH, id.0)?.held(until);
+        write(&mut self.health, names::HEALTH, id.0, held)
+    }
+
     /// See [`super::Datapath::set_connect_timeout`].
     pub(super) fn set_connect_timeout(&mut self, timeout: Duration, hz: u32) -> Result<(), DatapathError> {
         let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);

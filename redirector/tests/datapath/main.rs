@@ -6,6 +6,7 @@ mod attach;
 mod clients;
 mod connect;
 mod failure;
+mod faults;
 mod ipv6;
 mod neighbours;
 mod options;

@@ -1,0 +1,235 @@
+//! Every way for a backend to fail: what its connect is told, how it is counted, and that applications are spared the next one.
+
+use std::{
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use redirector::datapath::RouteCounters;
+use xtask::testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
+
+use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
+
+/// A dark backend's first set-aside, by the kernel alone.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// How a backend fails.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// Nobody listens: the host answers with a reset.
+    Reset,
+    /// Nothing answers.
+    Blackhole,
+    /// The node's router says that there is no such host.
+    Unreachable,
+    /// The pod itself has no way there.
+    NoRoute,
+}
+
+impl Fault {
+    fn bring(self, bed: &Bed, address: Ipv4Addr) {
+        let route = format!("ip route add unreachable {address}/32");
+        match self {
+            Self::Reset => {}
+            Self::Blackhole => bed.rig.customer.silence(address).unwrap(),
+            Self::Unreachable => drop(bed.rig.node.place().run(&route, LIMIT).unwrap().success().unwrap()),
+            Self::NoRoute => drop(bed.run(&route).success().unwrap()),
+        }
+    }
+}
+
+/// The errno's name of each of `count` connects, one after the other, or the greeting.
+fn connects(bed: &Bed, count: u32, pause: f64) -> Vec<(String, f64)> {
+    let script = format!(
+        "import errno, socket, time\n\
+         for n in range({count}):\n\
+         \x20s, began = socket.socket(), time.monotonic()\n\
+         \x20try: s.connect(('{VIP}', {PORT})); end = s.makefile().read().split()[-1]\n\
+         \x20except OSError as e: end = errno.errorcode[e.errno]\n\
+         \x20print(end, time.monotonic() - began, flush=True); s.close(); time.sleep({pause})"
+    );
+    let parse = |line: &str| line.split_once(' ').map(|(end, seconds)| (end.to_owned(), seconds.parse().unwrap())).unwrap();
+    bed.python(&script).lines().map(parse).collect()
+}
+
+/// How many connects ended without a connection, and that the sum is right.
+#[track_caller]
+fn failures(c: &RouteCounters) -> u64 {
+    let failed = c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent;
+    assert_eq!(c.started, c.established + failed, "{c:?}");
+    failed
+}
+
+/// One backend only, which fails: what an application is told, and which counter says so.
+#[test]
+fn each_fault_is_told_to_the_application_as_it_is_and_counted_by_its_name() {
+    let [dead, _] = LOAD_BALANCERS;
+    for (fault, errno, blamed) in [
+        (Fault::Reset, "ECONNREFUSED", true),
+        (Fault::Blackhole, "ETIMEDOUT", true),
+        (Fault::Unreachable, "EHOSTUNREACH", true),
+        (Fault::NoRoute, "EHOSTUNREACH", false),
+    ] {
+        let mut bed = Bed::new();
+        bed.run("sysctl -qw net.ipv4.tcp_syn_retries=1 net.ipv4.tcp_syn_linear_timeouts=0").success().unwrap();
+        fault.bring(&bed, dead);
+        bed.put(&[], &[dead]);
+        let seen: Vec<String> = connects(&bed, 1, 0.0).into_iter().map(|(end, _)| end).collect();
+        assert_eq!(seen, [errno], "{fault:?}");
+        let c = bed.counters();
+        assert_eq!(failures(&c), 1);
+        let counted = match fault {
+            Fault::Reset => c.refused,
+            Fault::Blackhole => c.timed_out,
+            // Before the first retransmission it can't be told from a reset.
+            Fault::Unreachable => c.unreachable + c.refused,
+            Fault::NoRoute => c.unsent,
+        };
+        assert_eq!(counted, 1, "{fault:?}: {c:?}");
+        assert_eq!(bed.datapath.set_aside().unwrap().len(), usize::from(blamed), "{fault:?}");
+    }
+}
+
+#[test]
+fn after_the_first_failure_no_connect_starts_on_the_dead_backend_until_it_is_due_again() {
+    for fault in [Fault::Reset, Fault::Blackhole, Fault::Unreachable] {
+        let mut bed = Bed::new();
+        bed.datapath.set_connect_timeout(Duration::from_millis(1500)).unwrap();
+        let [dead, _] = LOAD_BALANCERS;
+        let _two = bed.server(1, "two");
+        fault.bring(&bed, dead);
+        bed.put(&[], &LOAD_BALANCERS);
+        while bed.datapath.set_aside().unwrap().is_empty() {
+            connects(&bed, 1, 0.0);
+        }
+        // Held, as the agent's prober does it, so that a busy machine's delays do not make it due.
+        bed.datapath.hold(INDEX, dead.into(), Duration::from_secs(60)).unwrap();
+        let started = |bed: &Bed| bed.datapath.backends(INDEX).unwrap()[0].counters.started;
+        let before = started(&bed);
+        let report = bed.connects(1000);
+        assert!(report.flawless(), "{fault:?}: {report:?}");
+        assert_eq!(started(&bed), before, "{fault:?}");
+        failures(&bed.counters());
+    }
+}
+
+#[test]
+fn a_dark_backend_that_is_due_again_is_tried_by_one_connect_and_the_others_are_spared() {
+    let mut bed = Bed::new();
+    bed.datapath.set_connect_timeout(Duration::from_millis(1500)).unwrap();
+    let [dark, _] = LOAD_BALANCERS;
+    let _two = bed.server(1, "two");
+    bed.rig.customer.silence(dark).unwrap();
+    bed.put(&[], &LOAD_BALANCERS);
+    let started = |bed: &Bed| bed.datapath.backends(INDEX).unwrap()[0].counters.started;
+    while bed.datapath.set_aside().unwrap().is_empty() {
+        connects(&bed, 1, 0.0);
+    }
+    let before = started(&bed);
+    thread::sleep(FIRST + Duration::from_millis(200));
+    // For one second, 500 connects: the first one that draws it takes it for the others, and is out of luck.
+    let report = bed.load(500, 1.0, &[]).report().unwrap();
+    assert_eq!(started(&bed) - before, 1, "{report:?}");
+    assert_eq!((report.connected, report.failed.values().sum::<u64>()), (499, 1), "{report:?}");
+    assert_eq!(bed.datapath.set_aside().unwrap()[0].failures, 2);
+}
+
+#[test]
+fn an_application_with_two_backends_of_which_one_is_dark_waits_once() {
+    let mut bed = Bed::new();
+    const TIMEOUT: f64 = 1.5;
+    bed.datapath.set_connect_timeout(Duration::from_secs_f64(TIMEOUT)).unwrap();
+    let [dark, _] = LOAD_BALANCERS;
+    let _two = bed.server(1, "two");
+    bed.rig.customer.silence(dark).unwrap();
+    bed.put(&[], &LOAD_BALANCERS);
+    // One connect after the other, as a job does it that is in no hurry, until one has met the dark one; and some more.
+    let mut seen = Vec::new();
+    let began = Instant::now();
+    while bed.datapath.set_aside().unwrap().is_empty() {
+        assert!(began.elapsed() < LIMIT, "it never came up");
+        seen.extend(connects(&bed, 1, 0.0));
+    }
+    bed.datapath.hold(INDEX, dark.into(), LIMIT).unwrap();
+    seen.extend(connects(&bed, 100, 0.01));
+    let waits: Vec<_> = seen.iter().filter(|(end, _)| end != "two").collect();
+    assert!(waits.len() == 1 && waits[0].0 == "ETIMEDOUT" && waits[0].1 <= TIMEOUT, "{waits:?}");
+}
+
+#[test]
+fn a_backend_that_flaps_costs_at_most_one_connect_for_each_time_it_falls_and_is_used_while_it_stands() {
+    let (mut bed, one, two) = Bed::with_two_servers();
+    drop(one);
+    let load = bed.load(200, 9.0, &[]);
+    let (mut falls, mut one) = (1_u64, None::<BannerServer>);
+    // Down for a second and a half, up for one, and so on.
+    for up in [false, true, false, true, false] {
+        if up {
+            one = Some(bed.server(0, "one"));
+            // As the agent does it when a probe succeeds.
+            bed.datapath.reinstate(INDEX, LOAD_BALANCERS[0].into()).unwrap();
+            thread::sleep(FIRST);
+        } else if one.take().is_some() {
+            falls += 1;
+        }
+        thread::sleep(FIRST * 3 / 2);
+    }
+    let report = load.report().unwrap();
+    let c = bed.counters();
+    let failed = failures(&c);
+    // Each fall costs the connects that are under way on it, few at 200 a second, and the one that tries it when it is due.
+    assert!(failed >= 1 && failed <= 8 * falls, "{failed} failures in {falls} falls: {report:?}");
+    assert_eq!(c.refused, failed, "{c:?}");
+    assert!(report.banners["one"] > 50 && report.banners["two"] > 500, "{report:?}");
+    assert_eq!(c.denied, 0);
+    drop(two);
+}
+
+#[test]
+fn when_all_are_dead_every_connect_is_told_so_at_once_and_the_first_that_works_again_ends_it() {
+    let mut bed = Bed::new();
+    bed.put(&[], &LOAD_BALANCERS);
+    let report = bed.connects(300);
+    assert_eq!(report.failed.get("ECONNREFUSED"), Some(&300), "{report:?}");
+    let c = bed.counters();
+    assert_eq!((failures(&c), c.refused), (300, 300), "{c:?}");
+    assert!(c.desperate > 250, "{c:?}");
+    let _two = bed.server(1, "two");
+    let began = Instant::now();
+    while bed.greeting(VIP, PORT) != "two" {
+        assert!(began.elapsed() < LIMIT, "it never came back");
+    }
+    // The one that works is healthy by its first success, and the dead one is set aside still: up to 30 s after so many failures.
+    let report = bed.connects(300);
+    assert!(report.flawless(), "{report:?}");
+}
+
+#[test]
+fn the_addresses_of_a_route_change_under_load_without_one_connect_failing_or_going_astray() {
+    let mut bed = Bed::new();
+    let addresses: Vec<Ipv4Addr> = (100..108).map(|last| Ipv4Addr::new(203, 0, 113, last)).collect();
+    let servers: Vec<BannerServer> = addresses
+        .iter()
+        .map(|address| {
+            bed.rig.customer.place().run(&format!("ip addr add {address}/32 dev lo"), LIMIT).unwrap().success().unwrap();
+            bed.rig.customer.banner_server((*address, PORT).into(), &address.to_string()).unwrap()
+        })
+        .collect();
+    bed.put(&[], &addresses[..2]);
+    let load = bed.load(1000, 4.0, &[]);
+    let (began, mut changes) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(4) {
+        let at = changes % addresses.len();
+        let pair = [addresses[at], addresses[(at + 1) % addresses.len()]];
+        bed.datapath.apply(&[put(&[], &pair)]).unwrap();
+        changes += 1;
+        thread::sleep(Duration::from_micros(500));
+    }
+    let report = load.report().unwrap();
+    assert!(report.flawless(), "{report:?}");
+    assert!(changes > 500 && report.banners.len() == addresses.len(), "{changes} changes: {:?}", report.banners);
+    let c = bed.counters();
+    assert_eq!((failures(&c), c.established, c.denied), (0, 4000, 0), "{c:?}");
+    assert_eq!(servers.iter().map(BannerServer::served).sum::<u64>(), 4000);
+}
