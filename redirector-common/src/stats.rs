@@ -8,7 +8,7 @@ use crate::table_type;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteStats {
-    /// Connects that were redirected.
+    /// Connects that were redirected: counted when the SYN leaves, or at their end if it never does.
     pub started: u64,
     /// Connects that a backend accepted.
     pub established: u64,

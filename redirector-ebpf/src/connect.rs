@@ -77,7 +77,9 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
                 maps::try_out(choice.id);
             }
             options::take_time(ctx, origin);
-            count_start(index, &choice);
+            if choice.desperate {
+                count_desperate(index);
+            }
             if !choice.source.is_unspecified() && !(hook.bind)(choice.source) {
                 count_source_failed(index);
             }
@@ -122,15 +124,9 @@ fn count_source_failed(index: u32) {
 }
 
 #[inline(always)]
-fn count_start(index: u32, choice: &Choice) {
+fn count_desperate(index: u32) {
     if let Some(stats) = maps::route_stats(index) {
-        maps::add(&mut stats.started, 1);
-        if choice.desperate {
-            maps::add(&mut stats.desperate, 1);
-        }
-    }
-    if let Some(stats) = maps::backend_stats(choice.id) {
-        maps::add(&mut stats.started, 1);
+        maps::add(&mut stats.desperate, 1);
     }
 }
 

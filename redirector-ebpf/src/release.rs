@@ -32,6 +32,8 @@ macro_rules! count_end {
         add(&mut $stats.timed_out, unknown(u64::from($end == End::TimedOut)));
         add(&mut $stats.unreachable, unknown(u64::from($end == End::Unreachable)));
         add(&mut $stats.aborted, unknown(u64::from($end == End::Aborted)));
+        // One whose SYN has left was counted as begun then.
+        add(&mut $stats.started, unknown(u64::from($end == End::Unsent)));
         add(&mut $stats.unsent, unknown(u64::from($end == End::Unsent)));
     };
 }

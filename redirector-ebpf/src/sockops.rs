@@ -62,6 +62,12 @@ fn connecting(ctx: &SockOpsContext) {
     origin.started_ns = maps::now_ns();
     // The helper replaces the flags: those of other programs have to be said again.
     let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG) as i32);
+    if let Some(stats) = maps::route_stats(origin.route) {
+        add(&mut stats.started, 1);
+    }
+    if let Some(stats) = maps::backend_stats(origin.id()) {
+        add(&mut stats.started, 1);
+    }
 }
 
 /// The kernel asks for the time-out of a SYN: at its first transmission, and at each time-out to compute when to give up.
