@@ -10,7 +10,9 @@
 //! | `blocks` | which slots and backend numbers are free: the oldest freed ones are reused first |
 //! | `placed` | one route and the slots of its block |
 //! | `routes` | the three tables that say what a route is |
-//! | `tables` | writing plans: block first, then the route flips to it |
+//! | `batch` | writing many elements of a table with one call |
+//! | `writer` | writing plans: block first, then the route flips to it |
+//! | `tables` | all tables: whose they are, what is read back from them |
 //! | `cgroups` | which cgroups to attach to |
 //! | `links` | attaching, swapping programs under live links, detaching |
 //! | `sys` | the bpf(2) commands that aya does not have |
@@ -18,6 +20,7 @@
 //! | `others` | whose programs are on our hooks besides ours |
 //! | `inspect` | the state from the pins alone, and removing them |
 
+mod batch;
 mod blocks;
 mod cgroups;
 mod error;
@@ -36,6 +39,7 @@ mod sys;
 mod tables;
 mod upgrade;
 mod version;
+mod writer;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -137,13 +141,14 @@ impl Datapath {
         self.tables.plan()
     }
 
-    /// Carries out `changes`, in order. Each is live for the next connect when it is done.
+    /// Carries out `changes`, in order; they are live for the next connect when this returns. Many are written together, and each becomes live by
+    /// one store of its own: no connect sees a route in part.
     ///
     /// # Errors
     ///
     /// The first change that does not fit or that the kernel refuses; those before it stand.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
-        changes.iter().try_for_each(|change| self.tables.apply(change))
+        self.tables.apply(changes)
     }
 
     /// The counters of the route at `index`. They outlive the agent and the route's changes.

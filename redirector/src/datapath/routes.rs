@@ -1,8 +1,6 @@
 //! The tables that say what a route is: entries, blocks of slots, and the IPv6 addresses that slots name by number. Here they are only read and
 //! written; what goes where is the business of `tables` and `placed`.
 
-use std::net::IpAddr;
-
 use aya::maps::{Array, MapData};
 use redirector_common::{
     addr::Ip6Be,
@@ -13,10 +11,11 @@ use redirector_common::{
 
 use super::{
     DatapathError,
+    batch::{Stopped, write_all},
     object::{self, Object},
     pins::Pins,
     placed::Placed,
-    tables::{read, write},
+    tables::read,
 };
 
 /// The three tables. They belong together: each names what stands in the next.
@@ -44,6 +43,23 @@ impl RouteTables {
         })
     }
 
+    /// Tables by themselves.
+    #[cfg(test)]
+    pub(super) fn new(entries: Array<MapData, RouteEntry>, slots: Array<MapData, Slot>, addresses6: Array<MapData, Ip6Be>) -> Self {
+        Self { entries, slots, addresses6 }
+    }
+
+    /// The same tables, by descriptors of their own.
+    #[cfg(test)]
+    pub(super) fn again(&self) -> Self {
+        fn again<V: aya::Pod>(table: &Array<MapData, V>) -> Array<MapData, V> {
+            let map = aya::maps::IterableMap::map(table);
+            let data = MapData::from_id(map.info().expect("known to the kernel").id()).expect("opened");
+            Array::try_from(aya::maps::Map::Array(data)).expect("the same types")
+        }
+        Self { entries: again(&self.entries), slots: again(&self.slots), addresses6: again(&self.addresses6) }
+    }
+
     /// How many addresses the pool has.
     pub(super) fn len(&self) -> u32 {
         self.entries.len()
@@ -60,20 +76,17 @@ impl RouteTables {
         Placed::read(entry, slot, address6)
     }
 
-    /// In one store: the next connect sees it.
-    pub(super) fn set_entry(&mut self, index: u32, entry: RouteEntry) -> Result<(), DatapathError> {
-        write(&mut self.entries, names::ROUTES, index, entry)
+    /// Each in one store: the next connect to that address sees it.
+    pub(super) fn set_entries(&mut self, entries: (&[u32], &[RouteEntry])) -> Result<(), Stopped> {
+        write_all(&mut self.entries, names::ROUTES, entries)
     }
 
-    pub(super) fn set_slot(&mut self, index: u32, slot: Slot) -> Result<(), DatapathError> {
-        write(&mut self.slots, names::SLOTS, index, slot)
+    pub(super) fn set_slots(&mut self, slots: (&[u32], &[Slot])) -> Result<(), Stopped> {
+        write_all(&mut self.slots, names::SLOTS, slots)
     }
 
-    /// The address behind a number, where it does not fit in a slot.
-    pub(super) fn set_address(&mut self, id: BackendId, address: IpAddr) -> Result<(), DatapathError> {
-        match address {
-            IpAddr::V4(_) => Ok(()),
-            IpAddr::V6(address) => write(&mut self.addresses6, names::BACKENDS6, id.0, object::ip6(address)),
-        }
+    /// The addresses behind numbers, where they do not fit in a slot.
+    pub(super) fn set_addresses(&mut self, addresses: (&[u32], &[Ip6Be])) -> Result<(), Stopped> {
+        write_all(&mut self.addresses6, names::BACKENDS6, addresses)
     }
 }

@@ -1,21 +1,24 @@
 //! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, asking who else is on a hook, reading an element of unknown
-//! size.
+//! size, writing many elements at once.
 
 use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
 };
+
+use aya::maps::{Array, IterableMap, MapData};
 
 // Commands and attributes of bpf(2), uapi/linux/bpf.h.
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_QUERY: i32 = 16;
+const BPF_MAP_UPDATE_BATCH: i32 = 26;
 const BPF_LINK_UPDATE: i32 = 29;
 const BPF_LINK_DETACH: i32 = 34;
 
@@ -68,6 +71,41 @@ pub(super) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Ve
     };
     bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
     Ok(value)
+}
+
+/// The attributes of `BPF_MAP_UPDATE_BATCH` (5.6).
+#[repr(C, align(8))]
+struct UpdateBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Writes each of `values` at the index beside it, in this order, with one call. Says how many are written: all, or those before the first one
+/// that the kernel refuses, or none when it does not know the command.
+pub(super) fn update_elements<V: aya::Pod>(table: &Array<MapData, V>, at: &[u32], values: &[V]) -> usize {
+    assert_eq!(at.len(), values.len(), "an index for each value");
+    let mut attributes = UpdateBatch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: at.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: at.len() as u32,
+        map_fd: IterableMap::map(table).fd().as_fd().as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_UPDATE_BATCH, &mut attributes) {
+        Ok(_) => at.len(),
+        // The kernel says how far it came, but only once it has begun: refused as a whole, the number is ours still.
+        Err(_) if (attributes.count as usize) < at.len() => attributes.count as usize,
+        Err(_) => 0,
+    }
 }
 
 /// Puts `program` in the place of the program under `link`, atomically: no connect sees neither or both (3.8 to 5 µs, measured).

@@ -1,47 +1,40 @@
-//! The tables: plans written block first, route last; counters and health read back; and all of it rebuilt from the pins after a restart.
+//! The tables: plans are written by `writer`; counters and health are read back here, and all of it is rebuilt from the pins after a restart.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use aya::maps::{Array, MapData};
 use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{
-    abi::{self, MAX_BACKENDS, MAX_PORTS, MAX_SOURCES},
+    abi,
     addr::Ip4Be,
     agent::{AgentState, Control},
     backend::{BackendId, Health},
     names,
-    route::RouteEntry,
-    stats::{BackendStats, RouteStats},
+    stats::RouteStats,
 };
 
 use super::{
     BackendStatus, DatapathError, RouteCounters, SetAside, Suspect,
     blocks::{BackendIds, SlotBlocks},
     object::{self, Object},
-    placed::{Numbered, Placed},
+    placed::Placed,
     routes::RouteTables,
     upgrade::Predecessor,
     version::Version,
+    writer::Writer,
 };
 use crate::{
-    plan::{Change, Plan, PlannedRoute, by_family},
-    route::PortPair,
+    plan::{Change, Plan},
     vip::Pool,
 };
 
 /// The tables in the kernel and what we know of them.
 pub(super) struct Tables {
-    kernel: RouteTables,
-    health: Array<MapData, Health>,
+    writer: Writer,
     route_stats: Array<MapData, RouteStats>,
-    backend_stats: Array<MapData, BackendStats>,
     control: Array<MapData, Control>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
-    blocks: SlotBlocks,
-    ids: BackendIds,
-    generation: u8,
-    placed: BTreeMap<u32, Placed>,
 }
 
 impl Tables {
@@ -52,18 +45,21 @@ impl Tables {
         version: &Version,
         predecessor: Option<&Predecessor>,
     ) -> Result<Self, DatapathError> {
-        let mut tables = Self {
-            kernel: RouteTables::of(object)?,
+        let writer = Writer {
+            routes: RouteTables::of(object)?,
             health: object.array(names::HEALTH)?,
-            route_stats: object.array(names::ROUTE_STATS)?,
             backend_stats: object.array(names::BACKEND_STATS)?,
-            control: object.array(names::CONTROL)?,
-            agent: object.array(names::AGENT)?,
-            state: AgentState::default(),
             blocks: SlotBlocks::new(abi::slots(pool.size())),
             ids: BackendIds::new(0, []),
             generation: 0,
             placed: BTreeMap::new(),
+        };
+        let mut tables = Self {
+            writer,
+            route_stats: object.array(names::ROUTE_STATS)?,
+            control: object.array(names::CONTROL)?,
+            agent: object.array(names::AGENT)?,
+            state: AgentState::default(),
         };
         tables.claim(pool, version.abi)?;
         tables.read_back(pool)?;
@@ -93,18 +89,19 @@ impl Tables {
 
     /// Rebuilds our knowledge from the tables. An entry whose block is damaged is withdrawn: the next plan puts it again.
     fn read_back(&mut self, pool: &Pool) -> Result<(), DatapathError> {
+        let writer = &mut self.writer;
         for index in 0..pool.size() {
-            let entry = self.kernel.entry(index)?;
+            let entry = writer.routes.entry(index)?;
             if !entry.is_present() {
                 continue;
             }
-            let placed = self.kernel.block(entry)?.filter(|placed| self.blocks.reserve(placed.block()));
+            let placed = writer.routes.block(entry)?.filter(|placed| writer.blocks.reserve(placed.block()));
             match placed {
                 Some(placed) => {
-                    self.generation = self.generation.max(entry.generation);
-                    self.placed.insert(index, placed);
+                    writer.generation = writer.generation.max(entry.generation);
+                    writer.placed.insert(index, placed);
                 }
-                None => self.kernel.set_entry(index, RouteEntry::default())?,
+                None => writer.apply(&[Change::Withdraw { index }])?,
             }
         }
         self.number_from(pool);
@@ -113,8 +110,8 @@ impl Tables {
 
     /// Which backend numbers are free follows from what is placed.
     fn number_from(&mut self, pool: &Pool) {
-        let taken = self.placed.values().flat_map(Placed::ids).map(|id| id.0);
-        self.ids = BackendIds::new(abi::backends(pool.size()), taken);
+        let taken = self.writer.placed.values().flat_map(Placed::ids).map(|id| id.0);
+        self.writer.ids = BackendIds::new(abi::backends(pool.size()), taken);
     }
 
     /// Goes on where an older version's tables stand: its heartbeat, and those routes, health and counters that are not in shared tables. The
@@ -128,18 +125,13 @@ impl Tables {
             if ids.iter().any(|id| id.0 >= limit) {
                 continue;
             }
-            for (address, id) in placed.numbered() {
-                self.kernel.set_address(id, address)?;
-            }
-            let placed = self.write_block(placed)?;
-            self.kernel.set_entry(index, placed.entry)?;
-            self.placed.insert(index, placed);
+            self.writer.copy(index, placed)?;
             for id in ids {
                 if let Some(health) = predecessor.health(id)? {
-                    write(&mut self.health, names::HEALTH, id.0, health)?;
+                    write(&mut self.writer.health, names::HEALTH, id.0, health)?;
                 }
                 if let Some(stats) = predecessor.backend_stats(id)? {
-                    write(&mut self.backend_stats, names::BACKEND_STATS, id.0, stats)?;
+                    write(&mut self.writer.backend_stats, names::BACKEND_STATS, id.0, stats)?;
                 }
             }
         }
@@ -148,90 +140,15 @@ impl Tables {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.placed.len()
+        self.writer.placed.len()
     }
 
     pub(super) fn plan(&self) -> Plan {
-        Plan { routes: self.placed.iter().map(|(&index, placed)| (index, placed.as_planned())).collect() }
+        Plan { routes: self.writer.placed.iter().map(|(&index, placed)| (index, placed.as_planned())).collect() }
     }
 
-    pub(super) fn apply(&mut self, change: &Change) -> Result<(), DatapathError> {
-        match change {
-            Change::Put { index, route } => self.put(*index, route),
-            Change::Withdraw { index } => self.withdraw(*index),
-        }
-    }
-
-    /// Writes a new block, then flips the route to it in one store, then frees the old block.
-    fn put(&mut self, index: u32, route: &PlannedRoute) -> Result<(), DatapathError> {
-        let old = self.placed.get(&index).cloned();
-        let known: &[Numbered] = old.as_ref().map_or(&[], |placed| &placed.backends);
-        let wanted: Vec<IpAddr> = match &route.backends {
-            Some(addresses) => addresses.iter().copied().take(MAX_BACKENDS).collect(),
-            None => known.iter().map(|&(address, _)| address).collect(),
-        };
-        let mut fresh = Vec::new();
-        let backends = self.number(wanted, known, &mut fresh)?;
-        for &(_, id) in &fresh {
-            write(&mut self.health, names::HEALTH, id.0, Health::HEALTHY)?;
-            write(&mut self.backend_stats, names::BACKEND_STATS, id.0, BackendStats::default())?;
-        }
-        let known: &[Numbered] = old.as_ref().map_or(&[], |placed| &placed.sources);
-        let (sources4, sources6) = route.sources.iter().take(MAX_SOURCES).partition(|address| address.is_ipv4());
-        let mut sources: Vec<Numbered> = Vec::<IpAddr>::into_iter(sources4).map(|address| (address, BackendId::NONE)).collect();
-        sources.extend(self.number(sources6, known, &mut fresh)?);
-        for &(address, id) in &fresh {
-            self.kernel.set_address(id, address)?;
-        }
-        let ports: Vec<PortPair> = route.ports.iter().copied().take(MAX_PORTS).collect();
-        let entry = RouteEntry::default();
-        let placed = Placed { entry, ports, backends, sources, idle_timeout: route.idle_timeout, on_no_backend: route.on_no_backend };
-        let placed = self.write_block(placed)?;
-        // The commit point: from here on connects see the new block.
-        self.kernel.set_entry(index, placed.entry)?;
-        if let Some(old) = old {
-            self.blocks.free(old.block());
-            let kept: Vec<BackendId> = placed.ids().collect();
-            old.ids().filter(|id| !kept.contains(id)).for_each(|id| self.ids.free(id));
-        }
-        self.placed.insert(index, placed);
-        Ok(())
-    }
-
-    /// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the others get `fresh` ones.
-    fn number(&mut self, addresses: Vec<IpAddr>, known: &[Numbered], fresh: &mut Vec<Numbered>) -> Result<Vec<Numbered>, DatapathError> {
-        let number = |address: IpAddr| match known.iter().find(|(known, _)| *known == address) {
-            Some(&numbered) => Ok(numbered),
-            None => {
-                let id = self.ids.take().ok_or(full("backend numbers"))?;
-                fresh.push((address, id));
-                Ok((address, id))
-            }
-        };
-        let mut numbered: Vec<Numbered> = by_family(addresses).into_iter().map(number).collect::<Result<_, _>>()?;
-        // Kept for as long as the route, and most routes have one or two.
-        numbered.shrink_to_fit();
-        Ok(numbered)
-    }
-
-    fn write_block(&mut self, mut placed: Placed) -> Result<Placed, DatapathError> {
-        let first = self.blocks.take(placed.length()).ok_or(full("slots"))?;
-        // 0 is the generation of a slot that was never written.
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
-        for (slot, value) in (first..).zip(placed.lay_out(first, self.generation)) {
-            self.kernel.set_slot(slot, value)?;
-        }
-        Ok(placed)
-    }
-
-    /// The VIP's connects are refused from here on.
-    fn withdraw(&mut self, index: u32) -> Result<(), DatapathError> {
-        self.kernel.set_entry(index, RouteEntry::default())?;
-        if let Some(old) = self.placed.remove(&index) {
-            self.blocks.free(old.block());
-            old.ids().for_each(|id| self.ids.free(id));
-        }
-        Ok(())
+    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
+        self.writer.apply(changes)
     }
 
     pub(super) fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
@@ -239,16 +156,16 @@ impl Tables {
     }
 
     pub(super) fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
-        let backends = self.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
+        let backends = self.writer.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
         let now = monotonic_ns();
         backends
             .iter()
             .map(|&(address, id)| {
-                let health = read(&self.health, names::HEALTH, id.0)?;
+                let health = read(&self.writer.health, names::HEALTH, id.0)?;
                 let set_aside = health
                     .is_set_aside(now)
                     .then(|| SetAside { failures: health.failures(), retry_in_ms: health.until_ns().saturating_sub(now) / 1_000_000 });
-                let counters = read(&self.backend_stats, names::BACKEND_STATS, id.0)?.into();
+                let counters = read(&self.writer.backend_stats, names::BACKEND_STATS, id.0)?.into();
                 Ok(BackendStatus { address, set_aside, counters })
             })
             .collect()
@@ -256,11 +173,11 @@ impl Tables {
 
     pub(super) fn suspects(&self) -> Result<Vec<Suspect>, DatapathError> {
         let mut suspects = Vec::new();
-        for (&index, placed) in &self.placed {
+        for (&index, placed) in &self.writer.placed {
             for &(address, id) in &placed.backends {
-                let health = read(&self.health, names::HEALTH, id.0)?;
+                let health = read(&self.writer.health, names::HEALTH, id.0)?;
                 if health != Health::HEALTHY {
-                    let port = read(&self.backend_stats, names::BACKEND_STATS, id.0)?.failed_port as u16;
+                    let port = read(&self.writer.backend_stats, names::BACKEND_STATS, id.0)?.failed_port as u16;
                     suspects.push(Suspect { index, address, port, failures: health.failures() });
                 }
             }
@@ -269,20 +186,20 @@ impl Tables {
     }
 
     pub(super) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
-        let backends = self.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
+        let backends = self.writer.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
         match backends.iter().find(|(known, _)| *known == address) {
-            Some(&(_, id)) => write(&mut self.health, names::HEALTH, id.0, Health::HEALTHY),
+            Some(&(_, id)) => write(&mut self.writer.health, names::HEALTH, id.0, Health::HEALTHY),
             None => Ok(()),
         }
     }
 
     /// See [`super::Datapath::hold`].
     pub(super) fn hold(&mut self, index: u32, address: IpAddr, time: Duration) -> Result<(), DatapathError> {
-        let backends = self.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
+        let backends = self.writer.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
         let Some(&(_, id)) = backends.iter().find(|(known, _)| *known == address) else { return Ok(()) };
         let until = monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        let held = read(&self.health, names::HEALTH, id.0)?.held(until);
-        write(&mut self.health, names::HEALTH, id.0, held)
+        let held = read(&self.writer.health, names::HEALTH, id.0)?.held(until);
+        write(&mut self.writer.health, names::HEALTH, id.0, held)
     }
 
     /// See [`super::Datapath::set_connect_timeout`].
@@ -322,10 +239,6 @@ pub(super) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), D
         }
         _ => Ok(()),
     }
-}
-
-fn full(what: &'static str) -> DatapathError {
-    DatapathError::Full { what, remedy: "use fewer backends and ports per route, or a larger pool" }
 }
 
 pub(super) fn read<V: aya::Pod>(table: &Array<MapData, V>, name: &str, index: u32) -> Result<V, DatapathError> {

@@ -49,6 +49,15 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The index of the VIP that it is about.
+    pub fn index(&self) -> u32 {
+        match self {
+            Self::Put { index, .. } | Self::Withdraw { index } => *index,
+        }
+    }
+}
+
 /// The steps from `old` to `new`: routes that appear or differ first, then those that go, so that no step leaves a gap that the next one closes.
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let put = new.routes.iter().filter(|(index, route)| !old.routes.get(index).is_some_and(|old| stands_for(old, route)));

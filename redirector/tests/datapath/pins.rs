@@ -5,7 +5,7 @@ use std::{fs, net::IpAddr, path::Path};
 use redirector::{
     config::CgroupSpec,
     datapath::{self, Datapath, DatapathError},
-    plan::{Change, PlannedRoute},
+    plan::{Plan, PlannedRoute, diff},
     route::PortPair,
     vip::Pool,
 };
@@ -116,19 +116,27 @@ fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
 #[test]
 fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    let route = PlannedRoute {
-        ports: vec![PortPair { client: PORT, destination: PORT }],
-        backends: Some(LOAD_BALANCERS.map(IpAddr::from).to_vec()),
-        ..PlannedRoute::default()
+    // Every route with two backends: those of two routes are servers, the others' are nobody's but theirs.
+    let route = |index: u32, third: u8| {
+        let [_, _, high, low] = index.to_be_bytes();
+        let own = [1, 2].map(|first| IpAddr::from([10 + first, third, high, low])).to_vec();
+        PlannedRoute {
+            ports: vec![PortPair { client: PORT, destination: PORT }],
+            backends: Some(if [INDEX, 65_535].contains(&index) { LOAD_BALANCERS.map(IpAddr::from).to_vec() } else { own }),
+            ..PlannedRoute::default()
+        }
     };
-    let all: Vec<Change> = (0..65_536).map(|index| Change::Put { index, route: route.clone() }).collect();
-    bed.datapath.apply(&all).unwrap();
-    assert_eq!(bed.datapath.plan().routes.len(), 65_536);
-    // Twice over: every block is replaced, so freed ones must be found again.
-    bed.datapath.apply(&all).unwrap();
+    let plan = |third: u8| Plan { routes: (0..65_536).map(|index| (index, route(index, third))).collect() };
+    // The second time every block and every backend is replaced, so freed ones must be found again.
+    for third in [1, 2] {
+        let before = bed.datapath.plan();
+        bed.datapath.apply(&diff(&before, &plan(third))).unwrap();
+        assert_eq!(bed.datapath.plan(), plan(third));
+    }
+    // Read back from the kernel, all of them.
     bed.datapath = open(&bed.rig).unwrap();
+    assert_eq!(bed.datapath.plan(), plan(2));
     attach(&bed.rig, &mut bed.datapath);
-    assert_eq!(bed.datapath.plan().routes.len(), 65_536);
     assert_eq!(bed.greeting("198.18.255.255", PORT).len(), 3);
     assert!(bed.connects(100).flawless());
 }

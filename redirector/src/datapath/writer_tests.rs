@@ -1,0 +1,219 @@
+//! On tables in the kernel that nobody else sees. An element is refused because its table is smaller than the writer was told.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv6Addr,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::Plan;
+
+/// Entries of each table, and what the writer is told of two of them.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    routes: u32,
+    slots: u32,
+    health: u32,
+    stats: u32,
+    addresses: u32,
+    told_slots: u32,
+    told_numbers: u32,
+}
+
+impl Sizes {
+    /// Tables as large as the writer is told.
+    fn honest(routes: u32, slots: u32, numbers: u32) -> Self {
+        Self { routes, slots, health: numbers, stats: numbers, addresses: numbers, told_slots: slots, told_numbers: numbers }
+    }
+
+    fn writer(self) -> Writer {
+        fn table<V: aya::Pod>(entries: u32) -> Array<MapData, V> {
+            Array::create(entries, 0).expect("a table")
+        }
+        Writer {
+            routes: RouteTables::new(table(self.routes), table(self.slots), table(self.addresses)),
+            health: table(self.health),
+            backend_stats: table(self.stats),
+            blocks: SlotBlocks::new(self.told_slots),
+            ids: BackendIds::new(self.told_numbers, []),
+            generation: 0,
+            placed: BTreeMap::new(),
+        }
+    }
+}
+
+impl Writer {
+    fn plan(&self) -> Plan {
+        Plan { routes: self.placed.iter().map(|(&index, placed)| (index, placed.as_planned())).collect() }
+    }
+
+    /// What a successor would read from the tables.
+    fn in_kernel(&self) -> Plan {
+        let mut plan = Plan::default();
+        for index in 0..self.routes.len() {
+            let entry = self.routes.entry(index).expect("an entry");
+            if entry.is_present() {
+                let placed = self.routes.block(entry).expect("slots").expect("a whole block");
+                assert_eq!(Some(&placed), self.placed.get(&index));
+                plan.routes.insert(index, placed.as_planned());
+            }
+        }
+        assert_eq!(plan, self.plan());
+        plan
+    }
+
+    /// After all routes are gone, all room is free again.
+    fn assert_nothing_is_lost(mut self, sizes: Sizes) {
+        let all: Vec<Change> = self.placed.keys().map(|&index| Change::Withdraw { index }).collect();
+        self.apply(&all).expect("withdrawn");
+        assert_eq!(self.in_kernel(), Plan::default());
+        assert_eq!(self.blocks.take(sizes.told_slots), Some(0), "every slot is free");
+        let numbers = std::iter::from_fn(|| self.ids.take()).map(|id| id.0).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(numbers, (1..sizes.told_numbers).collect());
+    }
+}
+
+/// The plan after `changes`, one by one.
+fn after(changes: &[Change]) -> Plan {
+    let mut plan = Plan::default();
+    for change in changes {
+        match change {
+            Change::Put { index, route } => plan.routes.insert(*index, route.clone()),
+            Change::Withdraw { index } => plan.routes.remove(index),
+        };
+    }
+    plan
+}
+
+fn route(backends: &[IpAddr]) -> PlannedRoute {
+    PlannedRoute {
+        ports: vec![PortPair { client: 443, destination: 8443 }],
+        backends: Some(by_family(backends.to_vec())),
+        ..PlannedRoute::default()
+    }
+}
+
+/// Two backends that nobody else has.
+fn two(index: u32, round: u8) -> PlannedRoute {
+    let [_, high, middle, low] = index.to_be_bytes();
+    route(&[IpAddr::from([10 + 2 * round, high, middle, low]), IpAddr::from([11 + 2 * round, high, middle, low])])
+}
+
+fn all(routes: u32, round: u8) -> Vec<Change> {
+    (0..routes).map(|index| Change::Put { index, route: two(index, round) }).collect()
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        3 => any::<[u8; 4]>().prop_map(IpAddr::from),
+        1 => any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into()),
+    ]
+}
+
+fn change(routes: u32) -> impl Strategy<Value = Change> {
+    let put = (0..routes, prop::collection::btree_set(address(), 0..4), prop::collection::vec(address(), 0..2));
+    prop_oneof![
+        4 => put.prop_map(|(index, backends, sources)| {
+            let backends: Vec<IpAddr> = backends.into_iter().collect();
+            Change::Put { index, route: PlannedRoute { sources, ..route(&backends) } }
+        }),
+        1 => (0..routes).prop_map(|index| Change::Withdraw { index }),
+    ]
+}
+
+const ROUTES: u32 = 12;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Where a table ends too early, for whichever table, the changes before the one that does not fit stand, and none after it; what they would
+    /// have used is free again.
+    #[test]
+    fn changes_stand_up_to_the_one_that_the_kernel_refuses(
+        changes in prop::collection::vec(change(ROUTES), 1..40),
+        short in 0..6_usize,
+        at in 1..40_u32,
+    ) {
+        let mut sizes = Sizes::honest(ROUTES, 400, 120);
+        match short {
+            0 => sizes.routes = at.min(ROUTES),
+            1 => sizes.slots = at * 4,
+            2 => sizes.health = at,
+            3 => sizes.stats = at,
+            4 => sizes.addresses = at,
+            _ => {}
+        }
+        apply_all_or_up_to_the_refused(sizes, &changes, "failed to write ")?;
+    }
+
+    #[test]
+    fn changes_stand_up_to_the_one_that_does_not_fit(
+        changes in prop::collection::vec(change(ROUTES), 1..60),
+        slots in 10..80_u32,
+        numbers in 4..60_u32,
+    ) {
+        apply_all_or_up_to_the_refused(Sizes::honest(ROUTES, slots, numbers), &changes, "")?;
+    }
+}
+
+fn apply_all_or_up_to_the_refused(sizes: Sizes, changes: &[Change], refusal: &str) -> Result<(), TestCaseError> {
+    let mut writer = sizes.writer();
+    let result = writer.apply(changes);
+    let stand = writer.in_kernel();
+    match result {
+        Ok(()) => prop_assert_eq!(stand, after(changes)),
+        Err(error) => {
+            prop_assert!(error.to_string().starts_with(refusal), "{}", error);
+            let stood = (0..changes.len()).find(|&count| after(&changes[..count]) == stand);
+            let Some(count) = stood else { return Err(TestCaseError::fail(format!("{stand:?} is after none of the changes"))) };
+            // Once more from there: it is refused again, and nothing has changed.
+            prop_assert!(writer.apply(&changes[count..]).is_err());
+            prop_assert_eq!(writer.in_kernel(), stand);
+        }
+    }
+    writer.assert_nothing_is_lost(sizes);
+    Ok(())
+}
+
+#[test]
+fn a_full_pool_is_replaced_with_room_for_a_few_more_backends_only() {
+    const MANY: u32 = 5000;
+    let sizes = Sizes::honest(MANY, 4 * MANY, 2 * MANY + 8);
+    let mut writer = sizes.writer();
+    for round in 0..3 {
+        writer.apply(&all(MANY, round)).expect("written");
+        assert_eq!(writer.in_kernel(), after(&all(MANY, round)));
+    }
+    writer.assert_nothing_is_lost(sizes);
+}
+
+#[test]
+fn whoever_reads_meanwhile_sees_each_route_as_it_was_or_as_it_is() {
+    const MANY: u32 = 4096;
+    let mut writer = Sizes::honest(MANY, 8 * MANY, 2 * MANY + 1024).writer();
+    writer.apply(&all(MANY, 0)).expect("written");
+    // The same tables by another descriptor.
+    let tables = writer.routes.again();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut reads = 0_u32;
+            while !done.load(Ordering::Relaxed) || reads < MANY {
+                let index = reads.wrapping_mul(2_654_435_761) % MANY;
+                reads += 1;
+                // As the programs do: a block that was replaced in between says so by its generation, and the route is read again.
+                let placed = (0..4).find_map(|_| tables.block(tables.entry(index).expect("an entry")).expect("slots"));
+                let planned = placed.expect("a whole block").as_planned();
+                assert!((0..8).any(|round| planned == two(index, round)), "{planned:?} at {index}");
+            }
+        });
+        for round in 1..8 {
+            writer.apply(&all(MANY, round)).expect("written");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(writer.in_kernel(), after(&all(MANY, 7)));
+}
