@@ -1,11 +1,12 @@
 //! Files that survive a power cut: each one is the old file or the new one, never half of one.
 //!
 //! Every file the agent keeps (`leases.json`, `routes.json`, the last known addresses) is written by [`write_atomically`].
-//! A file that can't be read back is never emptied or overwritten: [`set_aside`] renames it, so that a person can look at it.
+//! A file that can't be read back is never lost: [`set_aside`] keeps a copy of it, so that a person can look at it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -25,20 +26,13 @@ pub struct DurableError {
 /// Replaces the file at `path` by one that holds `bytes`, or leaves it as it was.
 ///
 /// The bytes go to a temporary file in the same directory, which is synced, renamed over `path`, and made durable by a sync of the directory.
-/// The directory is made when it is missing, its parents are not. The file is readable and writable by its owner only.
+/// The directory must be there. The file is readable and writable by its owner only.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| DurableError { action, path, source }
     };
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed("make directory", directory)(error)),
-        Ok(()) | Err(_) => {}
-    }
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let mut new = tempfile::Builder::new()
         .prefix(&prefix)
@@ -61,7 +55,28 @@ pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
     }
 }
 
-/// Renames a file that can't be used to the first free `NAME.damaged-<n>` beside it, and says where it is now.
+/// Makes a directory with this mode, and those above it that are missing, each of them durable; one that is there stays as it is.
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), DurableError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| DurableError { action, path, source }
+    };
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = directory_of(path);
+    make_directory(above, mode)?;
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(failed("make the directory", path)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    sync_directory(above).map_err(failed("sync directory", above))
+}
+
+/// Copies a file that can't be used to the first free `NAME.damaged-<n>` beside it, and says where that is. Whoever asks for it writes the
+/// file itself anew: at no instant is there nothing.
 pub fn set_aside(path: &Path) -> Result<PathBuf, DurableError> {
     let beside = |n: u32| {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -69,8 +84,16 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, DurableError> {
         path.with_file_name(name)
     };
     let aside = (1..=u32::MAX).map(beside).find(|candidate| !candidate.exists()).expect("a directory holds fewer than 2^32 files");
-    fs::rename(path, &aside).map_err(|source| DurableError { action: "set aside", path: path.to_owned(), source })?;
+    let bytes = fs::read(path).map_err(|source| DurableError { action: "read", path: path.to_owned(), source })?;
+    write_atomically(&aside, &bytes)?;
     Ok(aside)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -84,7 +107,8 @@ mod tests {
     #[test]
     fn the_file_holds_the_new_bytes_and_nothing_else_is_left_beside_it() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("state/routes.json");
+        let path = directory.path().join("state/deeper/routes.json");
+        make_directory(path.parent().expect("a parent"), 0o750).expect("made");
         write_atomically(&path, b"one").expect("written");
         write_atomically(&path, b"two").expect("replaced");
         assert_eq!(read_if_present(&path).expect("read").as_deref(), Some(b"two".as_slice()));
@@ -119,7 +143,7 @@ mod tests {
             let aside = set_aside(&path).expect("set aside");
             assert_eq!(aside, directory.path().join(format!("leases.json.damaged-{n}")));
             assert_eq!(fs::read_to_string(aside).expect("read"), format!("damage {n}"));
-            assert!(!path.exists());
+            assert_eq!(fs::read_to_string(&path).expect("still there"), format!("damage {n}"));
         }
     }
 }

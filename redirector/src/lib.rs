@@ -1,6 +1,6 @@
 //! The agent and the command line of redirector, as a library so that tests and tools can use its parts.
 //!
-//! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath} → plan → {route, vip} → config → common`.
+//! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath, state} → plan → {route, vip} → config → common`.
 
 pub mod agent;
 pub mod backend;
@@ -18,5 +18,6 @@ pub mod plan;
 #[cfg(test)]
 mod reference;
 pub mod route;
+pub mod state;
 pub mod verify;
 pub mod vip;

@@ -11,7 +11,8 @@ use std::{
 };
 
 use redirector::{
-    route::{Author, Hand, History, RawRoute, Route, RouteSet, Store},
+    route::{Hand, RawRoute, Route, RouteSet},
+    state::{Change, Opened, State as Kept},
     vip::{Leases, Pool},
 };
 
@@ -29,9 +30,8 @@ const SOURCES: u32 = 8;
 type State = (BTreeMap<String, String>, BTreeMap<String, u32>);
 
 struct Files {
-    store: Store,
+    kept: Kept,
     leases: Leases,
-    history: History,
     routes: RouteSet,
 }
 
@@ -39,13 +39,10 @@ impl Files {
     /// As the agent does it. A warning would be damage.
     fn open(folder: &Path) -> Self {
         let pool = Pool::new("198.18.0.0/24".parse().unwrap(), None, false).unwrap();
-        let opened = Store::open(folder.join("routes.json")).unwrap();
-        assert_eq!(opened.warning, None);
-        let leases = Leases::open(folder.join("leases.json"), &pool).unwrap();
-        assert!(leases.warnings().is_empty(), "{:?}", leases.warnings());
-        let history = History::open(folder.join("history"), &opened.routes).unwrap();
-        let routes = RouteSet::new("redirector.toml".into(), pool, vec![], opened.routes);
-        Self { store: opened.store, leases, history, routes }
+        let Opened { state: kept, leases, routes, warnings } = Kept::open(folder, &pool).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let routes = RouteSet::new("redirector.toml".into(), pool, vec![], routes);
+        Self { kept, leases, routes }
     }
 
     fn state(routes: &RouteSet, leases: &Leases) -> State {
@@ -54,23 +51,30 @@ impl Files {
         (destinations, indices.map(|(source, index)| (source.to_string(), index)).collect())
     }
 
-    /// One change in the agent's order: leases, history, routes, then what is not wanted any more.
+    /// One change as the agent makes it, which frees then what is not wanted any more.
     fn change(&mut self, next: RouteSet) {
         self.leases.lease_all(next.iter().map(|entry| &entry.route.source)).unwrap();
         announce("doing", &Self::state(&next, &self.leases));
-        self.history.record(Author::default(), "changed", None, self.routes.stored(), next.stored()).unwrap();
-        self.store.save(next.stored()).unwrap();
+        let change = Change { did: "changed", ..Change::default() };
+        self.kept.commit(&change, self.routes.stored(), next.stored(), &mut self.leases).unwrap();
         self.routes = next;
         announce("done", &Self::state(&self.routes, &self.leases));
         let unwanted: Vec<_> =
             self.leases.iter().map(|(source, _)| source).filter(|source| self.routes.get(source).is_none()).cloned().collect();
-        self.leases.release_all(&unwanted).unwrap();
+        self.leases.release_all(&unwanted);
+    }
+
+    /// As the agent does it when the journal is long.
+    fn fold(&mut self) {
+        self.kept.fold(self.routes.stored(), &mut self.leases).unwrap();
     }
 }
 
 fn announce(word: &str, state: &State) {
+    // In one write: what the test's harness has begun to say stands before it.
+    let line = format!("\n{word} {}\n", serde_json::to_string(state).unwrap());
     let mut out = std::io::stdout().lock();
-    writeln!(out, "\n{word} {}", serde_json::to_string(state).unwrap()).unwrap();
+    out.write_all(line.as_bytes()).unwrap();
     out.flush().unwrap();
 }
 
@@ -94,6 +98,9 @@ fn child(folder: &Path) {
             next.import(vec![wanted], false).unwrap();
         }
         files.change(next);
+        if n % 3 == 2 {
+            files.fold();
+        }
         assert!(files.routes.iter().all(|entry| entry.hand == Hand::Import));
     }
 }
@@ -113,7 +120,7 @@ fn assert_found(folder: &Path, possible: &[State]) -> State {
     let found = Files::open(folder);
     let state = Files::state(&found.routes, &found.leases);
     assert!(possible.contains(&state), "found {state:?}\nexpected one of {possible:?}");
-    for record in found.history.records() {
+    for record in found.kept.records() {
         assert!(record.number > 0 && !record.sources().is_empty());
     }
     state
@@ -143,7 +150,9 @@ fn killed_at_every_system_call_that_touches_a_file() {
     }
     let mut kills = 0;
     let mut unfinished = 0;
-    for call in ["openat", "write", "fsync", "rename,renameat,renameat2", "unlink,unlinkat", "mkdir,mkdirat", "close"] {
+    for call in
+        ["openat", "write", "pwrite64", "fsync", "fdatasync", "rename,renameat,renameat2", "unlink,unlinkat", "mkdir,mkdirat", "close"]
+    {
         for n in 1.. {
             let folder = tempfile::tempdir().unwrap();
             let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={n}"));
@@ -160,35 +169,69 @@ fn killed_at_every_system_call_that_touches_a_file() {
         }
     }
     println!("{kills} kills, {unfinished} of them in the midst of a change");
-    assert!(kills > 20 * FEW && unfinished > 10 * FEW, "{kills} kills, {unfinished} in the midst of a change");
+    // A change is a write and a sync; the folding that follows some is a lot more.
+    assert!(kills > 10 * FEW && unfinished >= 2 * FEW, "{kills} kills, {unfinished} in the midst of a change");
 }
 
-/// What a power cut takes is what was not synced: so a file is synced before it is renamed into its place, and its folder before the change is done.
-#[test]
-fn files_are_synced_before_they_take_their_place_and_folders_before_a_change_is_done() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("trace");
-    let state = folder.path().join("state");
-    let (_, ended) =
-        traced(&["-y", "-s", "16", "-e", "trace=write,fsync,rename,renameat,renameat2", "-o", &log.display().to_string()], &state);
+/// The calls that write, sync and rename, of a child of [`FEW`] changes in `state`.
+fn written_by_a_child(state: &Path, log: &Path) -> Vec<String> {
+    let calls = "trace=write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,mkdir,mkdirat";
+    let (_, ended) = traced(&["-y", "-s", "16", "-e", calls, "-o", &log.display().to_string()], state);
     assert!(ended);
-    let text = std::fs::read_to_string(&log).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    // Behind a descriptor strace names its file.
-    let call = |line: &str, name: &str, path: &str| line.contains(&format!(" {name}(")) && line.contains(&format!("<{path}>"));
-    let mut renames = 0;
-    for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(" rename")) {
-        let paths: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
-        let [from, to] = paths[..] else { panic!("{line}") };
-        let before = &lines[..at];
-        let written = before.iter().rposition(|line| call(line, "write", from)).unwrap_or_else(|| panic!("never written: {line}"));
-        assert!(before[written..].iter().any(|line| call(line, "fsync", from)), "not synced before: {line}");
-        let into = Path::new(to).parent().unwrap().display().to_string();
-        let done = lines[at..].iter().position(|line| line.contains("\"\\ndone ")).map_or(lines.len(), |length| at + length);
-        assert!(lines[at..done].iter().any(|line| call(line, "fsync", &into)), "{into} is not synced after: {line}");
-        renames += 1;
+    std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Whether a line of the trace is this call on this file: behind a descriptor strace names it.
+fn is_call(line: &str, name: &str, path: &Path) -> bool {
+    line.contains(&format!(" {name}(")) && line.contains(&format!("<{}>", path.display()))
+}
+
+/// What a power cut takes is what was not synced: so a file is synced before it is renamed into its place, and its folder after it; and a folder
+/// that is made is synced into the one above it.
+#[test]
+fn files_are_synced_before_they_take_their_place_and_folders_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = written_by_a_child(&folder.path().join("state"), &folder.path().join("trace"));
+    let (mut renames, mut folders) = (0, 0);
+    for (at, line) in lines.iter().enumerate() {
+        let paths: Vec<&Path> = line.split('"').skip(1).step_by(2).map(Path::new).collect();
+        // Whatever is next said or written relies on it.
+        let before_the_next = |path: &Path| {
+            let after = &lines[at + 1..];
+            let synced = after.iter().position(|line| is_call(line, "fsync", path)).unwrap_or(after.len());
+            !after[..synced].iter().any(|line| line.contains(" rename") || line.contains(" pwrite64(") || line.contains("\"\\ndo"))
+        };
+        if line.contains(" rename") {
+            let [from, to] = paths[..] else { panic!("{line}") };
+            let before = &lines[..at];
+            let written = before.iter().rposition(|line| is_call(line, "write", from)).unwrap_or_else(|| panic!("never written: {line}"));
+            assert!(before[written..].iter().any(|line| is_call(line, "fsync", from)), "not synced before: {line}");
+            assert!(before_the_next(to.parent().unwrap()), "not synced after: {line}");
+            renames += 1;
+        } else if line.contains(" mkdir") && line.ends_with(" = 0") {
+            assert!(before_the_next(paths[0].parent().unwrap()), "not synced after: {line}");
+            folders += 1;
+        }
     }
-    assert!(renames >= 2 * FEW, "{text}");
+    // The start, and the folding after every third change.
+    assert!(renames >= 3 * (1 + FEW / 3) && folders == 2, "{lines:#?}");
+}
+
+#[test]
+fn a_change_is_one_write_and_one_sync_of_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let lines = written_by_a_child(&state, &folder.path().join("trace"));
+    let said = |what: &str| {
+        lines.iter().enumerate().filter(|(_, line)| line.contains(&format!("\"\\n{what} "))).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let (doing, done) = (said("doing"), said("done"));
+    assert_eq!((doing.len(), done.len()), (FEW, FEW), "{lines:#?}");
+    for (from, to) in doing.into_iter().zip(done) {
+        let [write, sync] = &lines[from + 1..to] else { panic!("{:#?}", &lines[from..=to]) };
+        let journal = state.join("journal");
+        assert!(is_call(write, "pwrite64", &journal) && is_call(sync, "fdatasync", &journal), "{write}\n{sync}");
+    }
 }
 
 #[test]

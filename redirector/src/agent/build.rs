@@ -2,10 +2,8 @@
 //! pins; what it changed on the host before that is taken back, unless an earlier agent's datapath is there and works with it.
 
 use std::{
-    fs,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -29,10 +27,10 @@ use crate::{
     control::{Command, Handle, Limits, Server},
     datapath::{self, Datapath},
     dns::{self, BoundShim, ShimSettings},
-    host,
+    durable, host,
     observe::{Admin, Health, Metrics},
-    route::{History, Opened, RouteSet, Store},
-    vip::Leases,
+    route::RouteSet,
+    state::{Change, Opened, State},
 };
 
 /// How long the control server waits for the owner task's answer.
@@ -61,8 +59,7 @@ struct Sockets {
 /// Builds and binds the agent.
 pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound> {
     let watch = FileWatch::new(&path);
-    make_directory(&config.agent.run_dir, 0o755)?;
-    make_directory(&config.agent.state_dir, 0o750)?;
+    durable::make_directory(&config.agent.run_dir, 0o755)?;
     let lock = Lock::take(&config.agent.run_dir)?;
     let signals = Signals::listen()?;
     // Only to tell a wrong pattern before anything is changed; the owner task looks again and again.
@@ -77,12 +74,10 @@ pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound>
 }
 
 async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Result<(Owner, Sockets, Metrics)> {
-    let state = |file: &str| config.agent.state_dir.join(file);
-    let Opened { store, routes: stored, warning } = Store::open(state("routes.json"))?;
-    let leases = Leases::open(state("leases.json"), &config.pool)?;
-    let warnings = warning.into_iter().chain(leases.warnings().iter().map(ToString::to_string)).collect();
-    let history = History::open(state("history"), &stored)?;
+    let Opened { mut state, mut leases, routes: stored, warnings } = State::open(&config.agent.state_dir, &config.pool)?;
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
+    leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
+    state.commit(&Change::default(), routes.stored(), routes.stored(), &mut leases)?;
 
     let (sockets, listen) = sockets(&config).await?;
     if config.pool.guard {
@@ -94,12 +89,11 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
         own: listen.clone(),
-        state_file: state("destinations.json"),
+        state_file: config.agent.state_dir.join("destinations.json"),
     })?;
 
     let publisher = sockets.shim.as_ref().map(BoundShim::publisher);
     let mut live = Live::new(routes, leases, datapath, follower, publisher, config.pool.clone());
-    live.lease_all()?;
     live.real_addresses = !config.dns.real_address_clients.is_empty();
     // Before anything is served: a source must not be asked of an upstream, which denies it.
     live.publish();
@@ -107,8 +101,7 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     let (asking, scrapes) = mpsc::channel(1);
     let owner = Owner {
         live,
-        store,
-        history,
+        state,
         at_start: config.clone(),
         config,
         config_path: path,
@@ -169,14 +162,6 @@ async fn take_back(config: &Config) {
         // Whoever may not add may not remove; the start's own error says it.
         tracing::debug!(%error, "failed to take back a change of the host");
     }
-}
-
-fn make_directory(path: &Path, mode: u32) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .with_context(|| format!("failed to make the directory {}", path.display()))
 }
 
 impl Bound {

@@ -11,6 +11,7 @@ use crate::{
         api::{self, ChangeKind, VERSION},
     },
     route::{Hand, RawRoute, Removed, Route, RouteDiff, RouteProblems, RouteSet, RouteSetError, SourceName},
+    state::{Author, Change},
     vip::LeaseError,
 };
 
@@ -156,18 +157,11 @@ impl Owner {
     pub(super) fn commit(&mut self, next: RouteSet, why: &Why) -> Result<Vec<SourceName>, ApiError> {
         // A lease without a route is freed by the next reconciliation; a route without a lease would not be live.
         self.live.leases.lease_all(next.iter().map(|entry| &entry.route.source)).map_err(lease_refusal)?;
-        if next.stored() != self.live.routes.stored() {
-            let refused = |error: &(dyn std::error::Error + 'static)| {
-                ApiError::new(ErrorCode::Storage, format!("nothing was changed: {}", error_chain(error)))
-            };
-            // The record first: a change without one could not be taken back.
-            let recorded = self.record(why, &next).map_err(|error| refused(&error))?;
-            if let Err(error) = self.store.save(next.stored()) {
-                if let Some(number) = recorded {
-                    let _ = self.history.forget(number);
-                }
-                return Err(refused(&error));
-            }
+        let by = Author { uid: why.caller.uid, gid: why.caller.gid, pid: why.caller.pid };
+        let change = Change { by, did: why.did, undoes: why.undoes };
+        let committed = self.state.commit(&change, self.live.routes.stored(), next.stored(), &mut self.live.leases);
+        let refused = |error| ApiError::new(ErrorCode::Storage, format!("nothing was changed: {}", error_chain(&error)));
+        if committed.map_err(refused)? {
             *self.changes.entry(why.did.to_owned()).or_default() += 1;
         }
         Ok(self.serve(next))

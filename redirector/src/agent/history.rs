@@ -13,20 +13,14 @@ use crate::{
         ApiError, Caller, ErrorCode, Reply,
         api::{self, VERSION},
     },
-    durable::DurableError,
-    route::{Author, Record, RouteSet, UndoError},
+    route::RouteSet,
+    state::{Record, UndoError},
 };
 
 impl Owner {
-    /// Records what differs between the routes that are stored and `next`.
-    pub(super) fn record(&mut self, why: &Why, next: &RouteSet) -> Result<Option<u64>, DurableError> {
-        let by = Author { uid: why.caller.uid, gid: why.caller.gid, pid: why.caller.pid };
-        self.history.record(by, why.did, why.undoes, self.live.routes.stored(), next.stored())
-    }
-
     /// Every change that is kept.
     pub(super) fn changes_made(&self) -> api::ChangeList {
-        let records = self.history.records();
+        let records = self.state.records();
         let undone: BTreeSet<u64> = records.iter().filter_map(|record| record.undoes).collect();
         let changes = records.into_iter().map(|record| told(&record, undone.contains(&record.number))).collect();
         api::ChangeList { version: VERSION, changes }
@@ -34,7 +28,7 @@ impl Owner {
 
     /// One of them, with what it did.
     pub(super) fn change_made(&self, number: u64) -> Result<api::ChangeShow, ApiError> {
-        let records = self.history.records();
+        let records = self.state.records();
         let undone = records.iter().any(|record| record.undoes == Some(number));
         let record = records.into_iter().find(|record| record.number == number).ok_or_else(|| {
             ApiError::new(ErrorCode::NotFound, format!("there is no record of change {number}"))
@@ -46,7 +40,7 @@ impl Owner {
     /// Takes the last change back, or says what that would change.
     pub(super) fn rollback(&mut self, request: api::RollbackRequest, caller: Caller, reply: Reply<api::RolledBack>) {
         let made = || -> Result<(RouteSet, api::RolledBack), ApiError> {
-            let record = self.history.last().map_err(refusal)?;
+            let record = self.state.last().map_err(refusal)?;
             let mut next = self.live.routes.clone();
             let diff = record.undo(&mut next).map_err(refusal)?;
             Ok((next, api::RolledBack { undone: told(&record, !request.dry_run), result: imported(diff, request.dry_run) }))

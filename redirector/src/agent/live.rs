@@ -73,14 +73,6 @@ impl Live {
         }
     }
 
-    /// Gives a VIP to every route that has none.
-    ///
-    /// # Errors
-    /// When the pool is too small, or the leases can't be written.
-    pub(super) fn lease_all(&mut self) -> Result<(), crate::vip::LeaseError> {
-        self.leases.lease_all(self.routes.iter().map(|entry| &entry.route.source))
-    }
-
     /// Follows the destinations of the routes that there are now.
     pub(super) fn follow(&self) {
         let target = |route: &crate::route::Route| Target { destination: route.destination.clone(), resolver: route.resolver };
@@ -205,9 +197,7 @@ impl Live {
         if unwanted.is_empty() {
             return;
         }
-        if let Err(error) = self.leases.release_all(&unwanted) {
-            warn!(%error, "failed to free the virtual addresses of removed routes; trying again");
-        }
+        self.leases.release_all(&unwanted);
         for source in &unwanted {
             self.replaced.remove(source);
             self.awaiting.remove(source);

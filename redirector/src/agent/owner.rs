@@ -26,7 +26,7 @@ use crate::{
     control::{Command, count},
     datapath::{self, Attachment},
     observe::Health,
-    route::{History, Store},
+    state::State,
 };
 
 /// The agent's sign of life for the programs in the kernel; they take it for dead after 2 s.
@@ -44,8 +44,7 @@ const WATCH_SHARE: u32 = 50;
 /// The agent's state. See [`Owner::run`].
 pub(super) struct Owner {
     pub(super) live: Live,
-    pub(super) store: Store,
-    pub(super) history: History,
+    pub(super) state: State,
     /// The configuration in force.
     pub(super) config: Config,
     /// The one that the agent was started with, whose addresses and directories it keeps.
@@ -166,7 +165,7 @@ impl Owner {
         self.notify.alive();
     }
 
-    /// At what changes without an event: the configuration file, the backends' health, the upstreams.
+    /// At what changes without an event: the configuration file, the backends' health, the upstreams, the journal's length.
     fn look(&mut self) {
         if self.watch.poll() {
             info!(path = %self.config_path.display(), "the configuration file has changed");
@@ -174,6 +173,11 @@ impl Owner {
         }
         if self.live.real_addresses {
             self.live.publish();
+        }
+        if self.state.wants_folding()
+            && let Err(error) = self.state.fold(self.live.routes.stored(), &mut self.live.leases)
+        {
+            warn!("failed to fold the journal of changes; trying again: {}", error_chain(&error));
         }
         if std::mem::take(&mut self.live.much_planned) {
             super::memory::give_back();

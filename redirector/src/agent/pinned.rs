@@ -18,7 +18,7 @@ use crate::{
 /// When the pins are another version's, or these privileges can't open them.
 pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> Result<Option<api::Status>, DatapathError> {
     let Some(pinned) = datapath::inspect(bpffs)? else { return Ok(None) };
-    let names = leased_names(&state_dir.join("leases.json"));
+    let names = crate::state::leased(state_dir);
     let status = api::Status {
         version: api::VERSION,
         state: api::State::Degraded,
@@ -95,15 +95,4 @@ fn vip(address: IpAddr, base: u32) -> api::VipView {
 
 fn backend(&address: &IpAddr) -> api::BackendView {
     api::BackendView { address, state: api::BackendState::Eligible, failures: 0, retry_in_ms: None, counters: None }
-}
-
-/// Which source has which VIP, as far as the file can be read. Opening it as the agent does could write it.
-fn leased_names(path: &Path) -> BTreeMap<u32, SourceName> {
-    #[derive(serde::Deserialize)]
-    struct Leased {
-        leases: BTreeMap<String, u32>,
-    }
-    let leased: Option<Leased> = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let leases = leased.map(|leased| leased.leases).unwrap_or_default();
-    leases.into_iter().filter_map(|(name, index)| Some((index, name.parse().ok()?))).collect()
 }

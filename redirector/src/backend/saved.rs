@@ -67,6 +67,7 @@ impl Saved {
             Err(error) => error.to_string(),
         };
         let aside = durable::set_aside(path)?;
+        Self::new(vec![]).store(path)?;
         tracing::warn!(path = %path.display(), aside = %aside.display(), problem, "the last known addresses can't be read and are set aside");
         Ok(vec![])
     }

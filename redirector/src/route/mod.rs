@@ -6,7 +6,6 @@
 mod destination;
 mod diff;
 pub mod export;
-mod history;
 pub mod import;
 mod patch;
 mod ports;
@@ -22,12 +21,12 @@ pub use redirector_common::abi::{MAX_BACKENDS, MAX_PORTS, MAX_SOURCES};
 
 pub use destination::{Destination, DestinationError};
 pub use diff::{RouteChange, RouteDiff};
-pub use history::{Author, History, Record, UndoError};
 pub use patch::{Field, RoutePatch};
 pub use ports::{PortError, PortMap, PortPair};
 pub use raw::{RawDestination, RawRoute, RouteProblems};
 pub use set::{Entry, Removed, RouteSet, RouteSetError};
 pub use source::{SourceName, SourceNameError};
+pub(crate) use store::RouteOnDisk;
 pub use store::{Opened, Store, StoreError, StoredRoute};
 
 /// A source, and where connections to it go instead.

@@ -70,14 +70,14 @@ struct OnDisk<R> {
 
 /// A route as it stands in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RouteOnDisk {
+pub(crate) struct RouteOnDisk {
     hand: Hand,
     route: RawRoute,
 }
 
 impl RouteOnDisk {
     /// What was configured.
-    pub(super) fn route(&self) -> &RawRoute {
+    pub(crate) fn route(&self) -> &RawRoute {
         &self.route
     }
 }
@@ -109,9 +109,7 @@ impl Store {
             return Ok(Opened { store, routes, warning: None });
         }
         let aside = durable::set_aside(&store.path)?;
-        if !routes.is_empty() {
-            store.save(&routes)?;
-        }
+        store.save(&routes)?;
         let warning = format!(
             "{} was damaged and is now {}: {} of its routes were kept; add the others again ({})",
             store.path.display(),
@@ -129,10 +127,10 @@ impl Store {
     }
 
     /// Writes the routes; on an error the file is as it was.
-    pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), StoreError> {
+    pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), DurableError> {
         let routes = routes.values().map(RouteOnDisk::from).collect();
         let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes }).expect("texts are JSON") + "\n";
-        Ok(durable::write_atomically(&self.path, text.as_bytes())?)
+        durable::write_atomically(&self.path, text.as_bytes())
     }
 }
 
@@ -179,7 +177,7 @@ mod tests {
     #[test]
     fn routes_come_back_as_they_were_saved() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("state/routes.json");
+        let path = directory.path().join("routes.json");
         let Opened { store, routes, warning } = Store::open(path.clone()).expect("opened");
         assert!(routes.is_empty() && warning.is_none());
         store.save(&some()).expect("saved");
@@ -213,7 +211,7 @@ mod tests {
             let opened = Store::open(path.clone()).expect("opened");
             assert!(opened.routes.is_empty());
             assert!(opened.warning.expect("a warning").contains(&format!("routes.json.damaged-{n}")));
-            assert!(!path.exists());
+            assert!(Store::open(path.clone()).expect("opened").warning.is_none(), "it is told once");
         }
     }
 

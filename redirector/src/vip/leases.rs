@@ -1,12 +1,13 @@
 //! Which source has which VIP, kept on disk.
 //!
 //! A client may keep a VIP for ever (a JVM's DNS cache), so a VIP must not come to mean another source. Hence a lease is on disk
-//! before anybody hears of it; a source that comes back gets the VIP it had; and a freed VIP goes to another source only when no
+//! before anybody hears of it: [`State`](crate::state::State) sees to that, which keeps what changed between two writings of the file. A source that comes back gets the VIP it had; and a freed VIP goes to another source only when no
 //! VIP is left that nobody has had. Where to begin looking is a hash of the source's name, so that a lost file usually gives the
 //! same VIPs again, and two nodes usually agree without talking.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -22,13 +23,31 @@ use crate::{
 /// The version of the file's shape that this binary writes and reads.
 const VERSION: u32 = 1;
 
-/// The leases of one agent. Every change is on disk before it is seen.
+/// The leases of one agent.
 #[derive(Debug)]
 pub struct Leases {
     path: PathBuf,
     pool: Pool,
     state: State,
+    unkept: Vec<LeaseChange>,
     warnings: Vec<LeaseWarning>,
+}
+
+/// What happened to one VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseChange {
+    /// The source has the VIP of this index.
+    Leased(SourceName, u32),
+    /// The source had it last.
+    Freed(SourceName, u32),
+}
+
+impl LeaseChange {
+    fn index(&self) -> u32 {
+        let (Self::Leased(_, index) | Self::Freed(_, index)) = self;
+        *index
+    }
 }
 
 /// Why a lease could not be had or kept.
@@ -116,12 +135,15 @@ struct Versioned {
 
 /// The file's shape.
 #[derive(Serialize, Deserialize)]
-struct OnDisk {
+struct OnDisk<L, F> {
     version: u32,
     pool: PoolOnDisk,
-    leases: BTreeMap<String, u32>,
-    freed: Vec<Freed>,
+    leases: L,
+    freed: F,
 }
+
+/// A file that is JSON of the right shape, whatever its names are.
+type Read = OnDisk<BTreeMap<String, u32>, Vec<Freed>>;
 
 #[derive(Serialize, Deserialize)]
 struct PoolOnDisk {
@@ -130,17 +152,20 @@ struct PoolOnDisk {
 }
 
 impl Leases {
-    /// Reads the leases at `path`, or starts without any. A damaged file is set aside and what could be read of it is kept; that,
-    /// and a pool that is not the file's, is logged and told by [`Leases::warnings`].
-    pub fn open(path: PathBuf, pool: &Pool) -> Result<Self, LeaseError> {
-        let mut leases = Self { path, pool: pool.clone(), state: State::default(), warnings: Vec::new() };
-        let Some(bytes) = durable::read_if_present(&leases.path)? else { return Ok(leases) };
-        let changed = match read(&bytes, &leases.path)? {
-            Ok(file) => leases.adopt(file)?,
-            Err(reason) => leases.set_aside(reason)?,
-        };
-        if changed {
-            leases.save(&leases.state)?;
+    /// Reads the leases at `path`, or starts without any, and goes on from there by what changed `since` the file was written. A damaged file
+    /// is set aside and what could be read of it is kept; that, and a pool that is not the file's, is logged and told by [`Leases::warnings`].
+    pub fn open(path: PathBuf, pool: &Pool, since: Vec<LeaseChange>) -> Result<Self, LeaseError> {
+        let mut leases = Self { path, pool: pool.clone(), state: State::default(), unkept: Vec::new(), warnings: Vec::new() };
+        match durable::read_if_present(&leases.path)?.map(|bytes| read(&bytes, &leases.path)).transpose()? {
+            Some(Ok(file)) => leases.adopt(file, since)?,
+            Some(Err(reason)) => {
+                leases.state.replay(since, &pool.usable());
+                leases.damaged(reason)?;
+            }
+            None => leases.state.replay(since, &pool.usable()),
+        }
+        if !leases.warnings.is_empty() {
+            leases.save()?;
         }
         for warning in &leases.warnings {
             tracing::warn!("{warning}");
@@ -169,13 +194,7 @@ impl Leases {
         leased.or_else(|| self.state.freed.iter().find(|freed| freed.index == index).map(|freed| &freed.source))
     }
 
-    /// The VIP index of a source, leased now if it has none. It is on disk when this returns.
-    pub fn lease(&mut self, source: &SourceName) -> Result<u32, LeaseError> {
-        self.lease_all([source])?;
-        Ok(self.get(source).expect("lease_all leases every source or fails"))
-    }
-
-    /// Leases a VIP for each source that has none, and writes the file once. On an error none of them is leased.
+    /// Leases a VIP for each source that has none; on an error none of them. Nobody may hear of one before [`Leases::unkept`] is on disk.
     ///
     /// The sources are taken in the order of their names, so that the same set always gets the same VIPs.
     pub fn lease_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) -> Result<(), LeaseError> {
@@ -185,85 +204,88 @@ impl Leases {
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let mut next = self.state.clone();
-        next.lease(&wanted, &self.pool)?;
-        self.commit(next)
-    }
-
-    /// Frees the VIP of a source; nothing happens when it has none. It is on disk when this returns.
-    pub fn release(&mut self, source: &SourceName) -> Result<(), LeaseError> {
-        self.release_all([source])
-    }
-
-    /// Frees the VIPs of several sources, and writes the file once. On an error none of them is freed.
-    pub fn release_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) -> Result<(), LeaseError> {
-        let mut next = self.state.clone();
-        for source in sources {
-            if let Some(index) = next.leases.remove(source) {
-                next.freed.push(Freed { index, source: source.clone() });
-            }
-        }
-        if next == self.state { Ok(()) } else { self.commit(next) }
-    }
-
-    /// The only way the state changes: first on disk, then here.
-    fn commit(&mut self, next: State) -> Result<(), LeaseError> {
-        self.save(&next)?;
-        self.state = next;
+        self.state.lease(&wanted, &self.pool)?;
+        self.unkept.extend(wanted.into_iter().map(|source| LeaseChange::Leased(source.clone(), self.state.leases[source])));
         Ok(())
     }
 
-    fn save(&self, state: &State) -> Result<(), LeaseError> {
+    /// Frees the VIPs of several sources; nothing happens to one that has none. That need not be on disk: whoever reads the file finds leases
+    /// that nothing wants, and frees them again.
+    pub fn release_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
+        for source in sources {
+            if let Some((source, index)) = self.state.leases.remove_entry(source) {
+                self.unkept.push(LeaseChange::Freed(source.clone(), index));
+                self.state.freed.push(Freed { index, source });
+            }
+        }
+    }
+
+    /// What has changed since this was last [kept](Leases::kept) or saved.
+    pub fn unkept(&self) -> &[LeaseChange] {
+        &self.unkept
+    }
+
+    /// What had changed is on disk, beside the file.
+    pub fn kept(&mut self) {
+        self.unkept = Vec::new();
+    }
+
+    /// Writes the file anew.
+    ///
+    /// # Errors
+    /// When it can't be written: it is as it was, and so is what there is to keep.
+    pub fn save(&mut self) -> Result<(), DurableError> {
         let file = OnDisk {
             version: VERSION,
             pool: PoolOnDisk { ipv4: self.pool.ipv4, ipv6: self.pool.ipv6 },
-            leases: state.leases.iter().map(|(source, index)| (source.to_string(), *index)).collect(),
-            freed: state.freed.clone(),
+            leases: &self.state.leases,
+            freed: &self.state.freed,
         };
         let text = serde_json::to_vec(&file).expect("maps of names to numbers are JSON");
-        Ok(durable::write_atomically(&self.path, &text)?)
+        durable::write_atomically(&self.path, &text)?;
+        self.kept();
+        Ok(())
     }
 
-    /// Takes over what a file holds; says whether the file must be written anew.
-    fn adopt(&mut self, file: OnDisk) -> Result<bool, LeaseError> {
+    /// Takes over what a file holds, and what happened since.
+    fn adopt(&mut self, file: Read, since: Vec<LeaseChange>) -> Result<(), LeaseError> {
         let old = file.pool.ipv4;
         // An index means another address in another pool. Refusing it would only make the operator delete this file, since the
         // pool was changed on purpose; so the leases go on by index where they fit, and the warning says what that costs.
         let other_pool = old != self.pool.ipv4;
-        let (mut state, damage) = State::checked(file, old)?;
+        let usable = Pool { ipv4: old, ipv6: None, guard: false }.usable();
+        let (state, damage) = State::checked(file, &usable);
+        self.state = state;
+        self.state.replay(since, &usable);
         if let Some(reason) = damage {
-            let aside = durable::set_aside(&self.path)?;
-            let kept = state.leases.len();
-            self.warnings.push(LeaseWarning::Damaged { path: self.path.clone(), reason, aside, kept });
+            self.damaged(reason)?;
         }
         if other_pool {
-            let before = state.leases.len();
+            let before = self.state.leases.len();
             let usable = self.pool.usable();
-            state.leases.retain(|_, index| usable.contains(index));
+            self.state.leases.retain(|_, index| usable.contains(index));
             // Nobody has seen the new pool's addresses, unless the pool only changed its width.
             let same_base = old.network() == self.pool.ipv4.network();
-            state.freed.retain(|freed| same_base && usable.contains(&freed.index));
-            let kept = state.leases.len();
+            self.state.freed.retain(|freed| same_base && usable.contains(&freed.index));
+            let kept = self.state.leases.len();
             self.warnings.push(LeaseWarning::OtherPool { old, new: self.pool.ipv4, kept, dropped: before - kept });
         }
-        self.state = state;
-        Ok(!self.warnings.is_empty())
+        Ok(())
     }
 
-    /// Renames a file that is not even JSON of the right shape.
-    fn set_aside(&mut self, reason: String) -> Result<bool, LeaseError> {
+    fn damaged(&mut self, reason: String) -> Result<(), LeaseError> {
         let aside = durable::set_aside(&self.path)?;
-        self.warnings.push(LeaseWarning::Damaged { path: self.path.clone(), reason, aside, kept: 0 });
-        Ok(false)
+        self.warnings.push(LeaseWarning::Damaged { path: self.path.clone(), reason, aside, kept: self.state.leases.len() });
+        Ok(())
     }
 }
 
 /// Reads the file's bytes. The inner error says how they are damaged; the outer one is no damage.
-fn read(bytes: &[u8], path: &Path) -> Result<Result<OnDisk, String>, LeaseError> {
+fn read(bytes: &[u8], path: &Path) -> Result<Result<Read, String>, LeaseError> {
     match serde_json::from_slice::<Versioned>(bytes) {
         Err(error) => Ok(Err(error.to_string())),
         Ok(Versioned { version }) if version > VERSION => Err(LeaseError::Newer { path: path.to_owned(), found: version }),
-        Ok(_) => Ok(serde_json::from_slice::<OnDisk>(bytes).map_err(|error| error.to_string()).and_then(|file| {
+        Ok(_) => Ok(serde_json::from_slice::<Read>(bytes).map_err(|error| error.to_string()).and_then(|file| {
             // Sizes are computed from the pool below, so it has to be one.
             Pool::new(file.pool.ipv4, file.pool.ipv6, false).map_err(|(_, error)| error.to_string())?;
             Ok(file)
@@ -271,10 +293,16 @@ fn read(bytes: &[u8], path: &Path) -> Result<Result<OnDisk, String>, LeaseError>
     }
 }
 
+/// Which source has the VIP of which index, as far as the file can be read. Nothing is checked or written.
+pub(crate) fn leased(path: &Path) -> BTreeMap<u32, SourceName> {
+    let file: Option<Read> = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let leases = file.map(|file| file.leases).unwrap_or_default();
+    leases.into_iter().filter_map(|(name, index)| Some((index, name.parse().ok()?))).collect()
+}
+
 impl State {
     /// Keeps what makes sense of a file: valid names, indices that the file's own pool leases, each once. Says what did not.
-    fn checked(file: OnDisk, pool: Ipv4Net) -> Result<(Self, Option<String>), LeaseError> {
-        let usable = Pool { ipv4: pool, ipv6: None, guard: false }.usable();
+    fn checked(file: Read, usable: &Range<u32>) -> (Self, Option<String>) {
         let mut taken = vec![false; usable.end as usize];
         let mut take = |index: u32| usable.contains(&index) && !std::mem::replace(&mut taken[index as usize], true);
         let mut state = Self::default();
@@ -294,7 +322,23 @@ impl State {
                 false => damage = Some(format!("freed index {} is outside the pool or taken", freed.index)),
             }
         }
-        Ok((state, damage))
+        (state, damage)
+    }
+
+    /// Goes on by what happened since. The last word about an index counts, so that it does no harm to hear again what is in the state already.
+    fn replay(&mut self, since: Vec<LeaseChange>, usable: &Range<u32>) {
+        let last: HashMap<u32, usize> = since.iter().enumerate().map(|(n, change)| (change.index(), n)).collect();
+        self.leases.retain(|_, index| !last.contains_key(index));
+        self.freed.retain(|freed| !last.contains_key(&freed.index));
+        for (n, change) in since.into_iter().enumerate() {
+            if !usable.contains(&change.index()) || last[&change.index()] != n {
+                continue;
+            }
+            match change {
+                LeaseChange::Leased(source, index) => drop(self.leases.insert(source, index)),
+                LeaseChange::Freed(source, index) => self.freed.push(Freed { index, source }),
+            }
+        }
     }
 
     /// Leases a VIP to each of `wanted`, none of which has one: its own old one, else one that nobody has had, else the one that
@@ -302,6 +346,11 @@ impl State {
     fn lease(&mut self, wanted: &[&SourceName], pool: &Pool) -> Result<(), LeaseError> {
         let own: HashMap<&SourceName, u32> = self.freed.iter().map(|freed| (&freed.source, freed.index)).collect();
         let (returning, new): (Vec<&SourceName>, Vec<&SourceName>) = wanted.iter().partition(|source| own.contains_key(**source));
+        let usable = pool.usable().len();
+        // Whatever is not leased is unseen or freed, so this alone decides.
+        if let Some(without) = new.get(usable - self.leases.len() - returning.len()) {
+            return Err(LeaseError::PoolFull { pool: pool.ipv4, usable, source_name: (*without).clone() });
+        }
         let returning: BTreeMap<SourceName, u32> = returning.into_iter().map(|source| (source.clone(), own[source])).collect();
         self.freed.retain(|freed| !returning.contains_key(&freed.source));
         self.leases.extend(returning);
@@ -309,11 +358,8 @@ impl State {
         let mut unseen = Unseen::new(self, pool);
         let mut oldest = std::mem::take(&mut self.freed).into_iter();
         for source in new {
-            let Some(index) = unseen.take(source).or_else(|| oldest.next().map(|freed| freed.index)) else {
-                let usable = pool.usable().len();
-                return Err(LeaseError::PoolFull { pool: pool.ipv4, usable, source_name: source.clone() });
-            };
-            self.leases.insert(source.clone(), index);
+            let index = unseen.take(source).or_else(|| oldest.next().map(|freed| freed.index));
+            self.leases.insert(source.clone(), index.expect("there are enough, as was counted"));
         }
         self.freed = oldest.collect();
         Ok(())

@@ -1,4 +1,4 @@
-//! Leases: stable, distinct, on disk before they are seen.
+//! Leases: stable and distinct, and as the file and what happened since say.
 
 use std::collections::BTreeSet;
 
@@ -22,11 +22,25 @@ fn place_on_disk() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn open(path: &Path, ipv4: &str) -> Leases {
-    Leases::open(path.to_owned(), &pool(ipv4)).expect("opened")
+    Leases::open(path.to_owned(), &pool(ipv4), vec![]).expect("opened")
+}
+
+/// One at a time, and the file anew each time.
+impl Leases {
+    fn lease(&mut self, source: &SourceName) -> Result<u32, LeaseError> {
+        self.lease_all([source])?;
+        self.save()?;
+        Ok(self.get(source).expect("leased"))
+    }
+
+    fn release(&mut self, source: &SourceName) -> Result<(), DurableError> {
+        self.release_all([source]);
+        self.save()
+    }
 }
 
 #[test]
-fn a_lease_is_on_disk_before_it_is_seen_and_survives() {
+fn a_lease_survives() {
     let (_directory, path) = place_on_disk();
     let mut leases = open(&path, "198.18.0.0/16");
     let index = leases.lease(&name("a.internal")).expect("leased");
@@ -101,17 +115,38 @@ fn a_batch_that_does_not_fit_leases_none_of_it() {
 }
 
 #[test]
-fn a_write_that_fails_changes_nothing() {
+fn what_could_not_be_written_stays_to_be_kept() {
     let (directory, path) = place_on_disk();
     let mut leases = open(&path, "198.18.0.0/16");
-    leases.lease(&name("a")).expect("leased");
+    let a = leases.lease(&name("a")).expect("leased");
+    assert!(leases.unkept().is_empty());
     // A directory in the file's place lets no rename through, whoever runs the test.
     std::fs::remove_file(&path).expect("removed");
     std::fs::create_dir_all(path.join("inner")).expect("made");
+    leases.release_all([&name("a")]);
     assert!(matches!(leases.lease(&name("b")), Err(LeaseError::Durable(_))));
-    assert!(leases.release(&name("a")).is_err());
-    assert_eq!((leases.get(&name("a")).is_some(), leases.get(&name("b"))), (true, None));
+    let b = leases.get(&name("b")).expect("leased, though nobody may hear of it");
+    assert_eq!(leases.unkept(), [LeaseChange::Freed(name("a"), a), LeaseChange::Leased(name("b"), b)]);
     assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn what_happened_since_the_file_was_written_is_heard_any_number_of_times() {
+    let (_directory, path) = place_on_disk();
+    let mut leases = open(&path, "10.0.0.0/30"); // two addresses
+    leases.lease(&name("a")).expect("leased");
+    let old = std::fs::read(&path).expect("read");
+    leases.lease_all([&name("b")]).expect("leased");
+    leases.release_all([&name("a")]);
+    leases.lease_all([&name("c")]).expect("the one of a, which is free");
+    leases.release_all([&name("b")]);
+    let since = leases.unkept().to_vec();
+    leases.save().expect("saved");
+    let opened = |since: &[LeaseChange]| Leases::open(path.clone(), &pool("10.0.0.0/30"), since.to_vec()).expect("opened").state;
+    assert_eq!(opened(&[]), leases.state);
+    assert_eq!(opened(&since), leases.state, "once more than it happened");
+    std::fs::write(&path, old).expect("written");
+    assert_eq!(opened(&since), leases.state, "from where it began");
 }
 
 #[test]
@@ -121,6 +156,7 @@ fn a_full_pool_is_leased_at_once() {
     let mut leases = open(&path, "198.18.0.0/16");
     let began = std::time::Instant::now();
     leases.lease_all(&names).expect("leased");
+    leases.save().expect("saved");
     let took = began.elapsed();
     println!("65,534 leases in {took:?}");
     // A release build takes a tenth of a second. What must never come back is a search for each lease through all the others.
@@ -168,7 +204,7 @@ fn a_pool_in_the_file_that_is_none_counts_as_damage() {
 fn a_file_of_a_newer_version_is_left_alone() {
     let (_directory, path) = place_on_disk();
     std::fs::write(&path, r#"{"version": 2, "shape": "unknown"}"#).expect("written");
-    assert!(matches!(Leases::open(path.clone(), &pool("10.0.0.0/24")), Err(LeaseError::Newer { found: 2, .. })));
+    assert!(matches!(Leases::open(path.clone(), &pool("10.0.0.0/24"), vec![]), Err(LeaseError::Newer { found: 2, .. })));
     assert!(path.exists());
 }
 
@@ -213,7 +249,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// Whatever is leased and released: no address twice, none outside the pool, a lease never moves, a source that comes back
-    /// while its address is free gets that one, and the file always has what was promised.
+    /// while its address is free gets that one, and a file has it all.
     #[test]
     fn leases_are_distinct_stable_and_on_disk(steps in prop::collection::vec(step(), 1..40)) {
         let (_directory, path) = place_on_disk();
@@ -233,8 +269,9 @@ proptest! {
                     }
                     Err(error) => panic!("{error}"),
                 },
-                Step::Release(ns) => leases.release_all(&named(&ns)).expect("released"),
+                Step::Release(ns) => leases.release_all(&named(&ns)),
                 Step::Reopen => {
+                    leases.save().expect("saved");
                     let again = open(&path, "10.0.0.0/28");
                     prop_assert_eq!(&again.state, &leases.state);
                     leases = again;
@@ -254,7 +291,7 @@ proptest! {
     fn any_file_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let (directory, path) = place_on_disk();
         std::fs::write(&path, &bytes).expect("written");
-        if let Ok(leases) = Leases::open(path.clone(), &pool("10.0.0.0/28")) {
+        if let Ok(leases) = Leases::open(path.clone(), &pool("10.0.0.0/28"), vec![]) {
             prop_assert_eq!(leases.warnings().len(), 1);
             prop_assert_eq!(std::fs::read(directory.path().join("leases.json.damaged-1")).expect("kept"), bytes);
         }

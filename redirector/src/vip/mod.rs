@@ -5,5 +5,6 @@
 mod leases;
 mod pool;
 
-pub use leases::{LeaseError, LeaseWarning, Leases};
+pub(crate) use leases::leased;
+pub use leases::{LeaseChange, LeaseError, LeaseWarning, Leases};
 pub use pool::{Pool, PoolError};

@@ -138,12 +138,11 @@ impl Storm {
         let began = Instant::now();
         loop {
             let over = self.over.load(SeqCst);
-            let folder = std::fs::read_dir(format!("{STATE}/history")).into_iter().flatten();
-            for file in folder.map(|file| file.unwrap().path()) {
-                let number = file.file_stem().unwrap().to_string_lossy().parse::<u64>();
-                let Some(number) = number.ok().filter(|number| !records.contains_key(number)) else { continue };
-                if let Ok(text) = std::fs::read(&file) {
-                    records.insert(number, serde_json::from_slice(&text).unwrap());
+            // The journal last: what is folded meanwhile is found there the next time.
+            let folder = std::fs::read_dir(format!("{STATE}/history")).into_iter().flatten().map(|file| file.unwrap().path());
+            for file in folder.chain([format!("{STATE}/journal").into()]) {
+                for record in std::fs::read_to_string(&file).unwrap_or_default().lines().filter_map(record) {
+                    records.insert(record["number"].as_u64().unwrap(), record);
                 }
             }
             self.read.store(records.len(), SeqCst);
@@ -154,6 +153,12 @@ impl Storm {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// The record of a line: a checksum, a space, and JSON. What is being written has none yet.
+fn record(line: &str) -> Option<Value> {
+    let entry: Value = serde_json::from_str(line.get(9..)?).ok()?;
+    Some(entry["record"].clone()).filter(|record| !record.is_null())
 }
 
 /// Whether it was done. A refusal because of what somebody else did meanwhile is none of a failure.
@@ -244,9 +249,10 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
     let served = vips(&job);
     assert_eq!(served.iter().map(|(source, (route, _))| (source.clone(), route.clone())).collect::<BTreeMap<_, _>>(), wanted);
     assert_eq!(served.values().map(|(_, vip)| vip.to_string()).collect::<BTreeSet<_>>().len(), served.len(), "{served:?}");
-    let disk: Value = serde_json::from_str(&job.rig.node.place().read(format!("{STATE}/routes.json")).unwrap()).unwrap();
-    assert_eq!(disk["routes"].as_array().unwrap(), &model.into_values().collect::<Vec<_>>());
     job.agent.sigkill().unwrap();
     job.agent.restart().unwrap();
     assert_eq!(vips(&job), served);
+    // At its start, what the journal said has gone into the file.
+    let disk: Value = serde_json::from_str(&job.rig.node.place().read(format!("{STATE}/routes.json")).unwrap()).unwrap();
+    assert_eq!(disk["routes"].as_array().unwrap(), &model.into_values().collect::<Vec<_>>());
 }

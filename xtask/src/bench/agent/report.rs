@@ -81,8 +81,7 @@ impl Report {
         let _ = writeln!(
             text,
             "\nA route change is `redirector route set` from the start of its process to its end; the connect that follows was refused before the \
-             change and has to work. It writes two files (the routes, and the record of who changed what), and syncs each and its folder: the \
-             disk's part is that alone, by this program. A scrape is timed from connect to the last byte. Memory is resident memory, three \
+             change and has to work. It is one line of the journal and one sync: the disk's part is that alone, by this program. A scrape is timed from connect to the last byte. Memory is resident memory, three \
              seconds after the last change; a pool of 65,536 has 65,534 addresses to lease."
         );
         text

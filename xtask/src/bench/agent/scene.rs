@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -110,22 +111,17 @@ impl Scene {
         Ok((given, spent / 1e3 / count as f64))
     }
 
-    /// Milliseconds that a change's two files take the disk alone: written aside, synced, renamed, and their folders synced.
+    /// Milliseconds that a change takes the disk alone: a line of the journal, written into a file that is there in full length, and synced.
     pub(super) fn disk(&self, count: usize) -> Result<Vec<f64>> {
-        let folders = [self.files.join("one"), self.files.join("other")];
-        for folder in &folders {
-            fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        }
-        let write = |folder: &PathBuf| -> std::io::Result<()> {
-            let mut file = fs::File::create(folder.join("new"))?;
-            file.write_all(&[b'x'; 2048])?;
-            file.sync_all()?;
-            fs::rename(folder.join("new"), folder.join("file"))?;
-            fs::File::open(folder)?.sync_all()
-        };
-        let timed = |_| {
+        const LINE: [u8; 512] = [b'x'; 512];
+        let path = self.files.join("journal");
+        fs::write(&path, vec![0; LINE.len() * count]).with_context(|| format!("failed to write {}", path.display()))?;
+        let file = fs::File::options().write(true).open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+        file.sync_all().with_context(|| format!("failed to sync {}", path.display()))?;
+        let timed = |number| {
             let began = Instant::now();
-            folders.iter().try_for_each(write).context("failed to write and sync a file")?;
+            let written = file.write_all_at(&LINE, (number * LINE.len()) as u64).and_then(|()| file.sync_data());
+            written.with_context(|| format!("failed to write and sync {}", path.display()))?;
             Ok(began.elapsed().as_secs_f64() * 1e3)
         };
         (0..count).map(timed).collect()

@@ -1,0 +1,207 @@
+//! The journal: a line for each change, with its checksum, in a file that is there in its full length before, so that a line takes one write
+//! and one sync of data, and none of the file's size.
+//!
+//! A line that was cut off by a kill or a power cut belongs to a change that nobody was told was done, and is passed over. Any other line that
+//! can't be read is damage.
+
+use std::{
+    borrow::Cow,
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Record, StateError};
+use crate::{
+    durable::{self, DurableError},
+    vip::LeaseChange,
+};
+
+/// The version of a line's shape.
+pub(super) const VERSION: u32 = 1;
+/// How long the file is made: room for some hundreds of changes. A journal that needs more grows.
+const ROOM: u64 = 256 << 10;
+
+/// One change.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Entry<'a> {
+    version: u32,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) leases: Cow<'a, [LeaseChange]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) record: Option<Record>,
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn new(leases: Cow<'a, [LeaseChange]>, record: Option<Record>) -> Self {
+        Self { version: VERSION, leases, record }
+    }
+
+    /// The line of this: the checksum of the rest, a space, and JSON.
+    pub(super) fn line(&self) -> Vec<u8> {
+        let text = serde_json::to_vec(self).expect("texts and numbers are JSON");
+        let mut line = format!("{:08x} ", crc32fast::hash(&text)).into_bytes();
+        line.extend(text);
+        line.push(b'\n');
+        line
+    }
+
+    fn read(line: &[u8]) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let damaged = |reason: &str| Unreadable::Damaged(reason.to_owned());
+        let (sum, text) = line.split_at_checked(9).ok_or_else(|| damaged("it is too short"))?;
+        if sum != format!("{:08x} ", crc32fast::hash(text)).as_bytes() {
+            return Err(damaged("its checksum is another one"));
+        }
+        match serde_json::from_slice::<Versioned>(text) {
+            Ok(Versioned { version }) if version > VERSION => Err(Unreadable::Newer(version)),
+            _ => serde_json::from_slice(text).map_err(|error| Unreadable::Damaged(error.to_string())),
+        }
+    }
+}
+
+/// Why a line is no entry.
+enum Unreadable {
+    Newer(u32),
+    Damaged(String),
+}
+
+/// What a journal holds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) entries: Vec<Entry<'static>>,
+    /// What is wrong with it.
+    pub(super) damage: Option<String>,
+    /// Whether it is there, and nothing was ever written to it.
+    blank: bool,
+}
+
+/// Reads a journal, or nothing where there is none.
+pub(super) fn read(path: &Path) -> Result<Found, StateError> {
+    let Some(bytes) = durable::read_if_present(path)? else { return Ok(Found::default()) };
+    let newer = |found| StateError::Newer { path: path.to_owned(), found };
+    let mut found = Found { blank: true, ..Found::default() };
+    let mut cut_off = None;
+    for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+        if line.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        found.blank = false;
+        // A text has no NUL, so these are from before the line was written.
+        let whole = line.ends_with(b"\n") && !line.contains(&0);
+        match Entry::read(line.strip_suffix(b"\n").unwrap_or(line)) {
+            Ok(entry) => {
+                // Only the last change can be cut off: this one was begun when that was on disk.
+                found.damage = found.damage.or(cut_off.take());
+                found.entries.push(entry);
+            }
+            Err(Unreadable::Newer(version)) => return Err(newer(version)),
+            Err(Unreadable::Damaged(reason)) => {
+                let reason = format!("line {number}: {reason}");
+                if whole { found.damage = found.damage.or(Some(reason)) } else { cut_off = cut_off.or(Some(reason)) }
+            }
+        }
+    }
+    if let Some(reason) = cut_off {
+        tracing::warn!(path = %path.display(), reason, "the change that was under way when the agent was killed was not made");
+    }
+    Ok(found)
+}
+
+/// The file, for what comes.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    /// None until it is made anew.
+    file: Option<File>,
+    /// How much of it is written.
+    end: u64,
+    /// From which length on it is long.
+    long: u64,
+}
+
+impl Journal {
+    /// Reads the journal at `path`. It takes no line before it is [renewed](Journal::renew), unless it is there and empty.
+    pub(super) fn open(path: PathBuf) -> Result<(Self, Found), StateError> {
+        let found = read(&path)?;
+        let file = if found.blank { Some(opened(&path)?) } else { None };
+        Ok((Self { path, file, end: 0, long: ROOM }, found))
+    }
+
+    /// Whether it has to be renewed before it takes a line.
+    pub(super) fn is_broken(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Whether it is time to renew it: it has outgrown its room, and the files that are written for that.
+    pub(super) fn is_long(&self) -> bool {
+        self.end > self.long
+    }
+
+    /// Writes a line. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// When it is not. Then the journal has to be renewed, since nobody knows what the disk has of the line.
+    pub(super) fn append(&mut self, entry: &Entry<'_>) -> Result<(), DurableError> {
+        let line = entry.line();
+        let failed = |action, source| DurableError { action, path: self.path.clone(), source };
+        let file = self.file.as_ref().ok_or_else(|| failed("write", std::io::Error::other("it was not made anew")))?;
+        let written = file.write_all_at(&line, self.end).map_err(|error| failed("write", error));
+        if let Err(error) = written.and_then(|()| file.sync_data().map_err(|error| failed("sync", error))) {
+            // Should the agent not live to renew it, nobody is to find what was refused.
+            let _ = file.set_len(self.end);
+            self.file = None;
+            return Err(error);
+        }
+        self.end += line.len() as u64;
+        Ok(())
+    }
+
+    /// An empty journal takes the place of this one. `files`: how many bytes were written so that it may.
+    pub(super) fn renew(&mut self, files: u64) -> Result<(), DurableError> {
+        durable::write_atomically(&self.path, &vec![0; ROOM as usize])?;
+        self.file = Some(opened(&self.path)?);
+        self.end = 0;
+        self.long = ROOM.max(files);
+        Ok(())
+    }
+
+    /// From here on it can't be written, until it is renewed.
+    #[cfg(test)]
+    pub(super) fn refuse(&mut self) {
+        self.file = Some(File::open(&self.path).expect("opened for reading"));
+    }
+
+    /// The records of its changes, as far as they can be read.
+    pub(super) fn records(&self) -> Vec<Record> {
+        match read(&self.path) {
+            Ok(found) => found.entries.into_iter().filter_map(|entry| entry.record).collect(),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "changes since the last folding can't be told");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Keeps a copy of a damaged journal, and says what happened.
+    pub(super) fn set_aside(&self, damage: &str, kept: usize) -> Result<String, DurableError> {
+        let aside = durable::set_aside(&self.path)?;
+        let warning = format!(
+            "{} was damaged ({damage}) and is now {}: {kept} of its changes were kept; `redirector route list` shows what there is",
+            self.path.display(),
+            aside.display()
+        );
+        tracing::warn!("{warning}");
+        Ok(warning)
+    }
+}
+
+fn opened(path: &Path) -> Result<File, DurableError> {
+    let file = OpenOptions::new().write(true).open(path);
+    file.map_err(|source| DurableError { action: "open", path: path.to_owned(), source })
+}
