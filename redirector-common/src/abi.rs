@@ -3,10 +3,11 @@
 /// Version of the table layouts, their meaning, and the names of the pins. The pins live under `bpffs/v<ABI>/`.
 ///
 /// It moves with every change of a type in this crate that a map holds; `layout_is_pinned_to_the_version` in [`crate::names`] notices.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Tables whose layout or meaning changed after [`FIRST`], with the version of the latest change. An upgrade goes on with every pinned table that has
-/// not changed since the version that made it, counters and all, and makes the others anew; so a changed layout belongs in here.
+/// not changed since the version that made it, counters and all, and makes the others anew; so a changed layout belongs in here. A table that an older
+/// version did not have needs no place: it is made, and the counters beside it go on.
 pub const CHANGED: &[(&str, u32)] = &[];
 
 /// The version that every table not in [`CHANGED`] has had its layout and its meaning since. Nothing of older versions is taken over.

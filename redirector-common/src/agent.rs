@@ -32,7 +32,8 @@ pub struct Control {
     pub syn_timeout: u16,
     /// Retransmissions of such a SYN.
     pub syn_retries: u8,
-    /// 1 while somebody reads events.
+    /// 0: nobody reads events. Else they are told, and of successes one in 2^(n-1): what is told of a connect is drawn when it begins, so that
+    /// nobody is told half of a story. Failures are always told.
     pub events: u8,
     /// Zero.
     pub padding: u32,

@@ -43,11 +43,34 @@ pub const BACKENDS6: &str = "RD_BACKENDS6";
 /// [`crate::agent::Control`], one element.
 pub const CONTROL: &str = "RD_CONTROL";
 
+/// [`crate::stats::RouteTimes`] by index in the pool.
+pub const ROUTE_TIMES: &str = "RD_ROUTE_TIMES";
+/// [`crate::stats::BackendTimes`] by backend number.
+pub const BACKEND_TIMES: &str = "RD_BKND_TIMES";
+/// The ring buffer of [`crate::event::Event`].
+pub const EVENTS: &str = "RD_EVENTS";
+/// [`crate::event::EventStats`], one element.
+pub const EVENT_STATS: &str = "RD_EVENT_STATS";
+
 /// What the name of every table begins with: a pin of another name is not ours.
 pub const MAP_PREFIX: &str = "RD_";
 
 /// Every table. All are pinned.
-pub const MAPS: &[&str] = &[ROUTES, SLOTS, HEALTH, ORIGINS, ROUTE_STATS, BACKEND_STATS, AGENT, BACKENDS6, CONTROL];
+pub const MAPS: &[&str] = &[
+    ROUTES,
+    SLOTS,
+    HEALTH,
+    ORIGINS,
+    ROUTE_STATS,
+    BACKEND_STATS,
+    AGENT,
+    BACKENDS6,
+    CONTROL,
+    ROUTE_TIMES,
+    BACKEND_TIMES,
+    EVENTS,
+    EVENT_STATS,
+];
 
 /// Load-time constant: the pool's first address, in network order.
 pub const POOL4_BASE: &str = "POOL4_BASE";
@@ -65,7 +88,7 @@ mod tests {
     use core::mem::size_of;
 
     use super::*;
-    use crate::{abi, agent, backend, origin, route, stats};
+    use crate::{abi, agent, backend, event, origin, route, stats};
 
     #[test]
     fn every_name_fits_in_fifteen_bytes_and_is_recognized_as_ours() {
@@ -86,10 +109,14 @@ mod tests {
             size_of::<stats::BackendStats>(),
             size_of::<agent::AgentState>(),
             size_of::<agent::Control>(),
+            size_of::<stats::RouteTimes>(),
+            size_of::<stats::BackendTimes>(),
+            size_of::<event::Event>(),
+            size_of::<event::EventStats>(),
         ];
         assert_eq!(
             (abi::ABI, layout),
-            (2, [8, 8, 8, 88, 128, 72, 40, 8]),
+            (3, [8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8]),
             "a changed layout needs a new ABI version, and its place in abi::CHANGED"
         );
     }

@@ -14,13 +14,13 @@ pub struct Origin {
     pub started_ns: u64,
     /// Nanoseconds from the first SYN to established; 0 before.
     pub latency_ns: u64,
-    /// The caller's cgroup. It and the next two are captured only while somebody reads events.
+    /// The cgroup of the process that called connect. It, the command and the process id are captured only while somebody reads events.
     pub cgroup: u64,
-    /// The caller's command.
+    /// The command of the thread that called connect.
     pub comm: [u8; 16],
     /// The backend's address; an IPv4 one in its mapped form.
     pub backend: Ip6Be,
-    /// The caller's process id.
+    /// The process id, in the first pid namespace.
     pub pid: u32,
     /// The route: the VIP's index in the pool.
     pub route: u32,
@@ -38,8 +38,10 @@ pub struct Origin {
     pub marks: u8,
     /// Connects of this socket that were redirected before this one, up to 255.
     pub tries: u8,
+    /// What is told of this connect: 0 for nothing, else see [`crate::event::drawn`].
+    pub told: u8,
     /// Zero.
-    pub padding: [u8; 7],
+    pub padding: [u8; 6],
 }
 table_type!(Origin, 88);
 

@@ -4,12 +4,14 @@ use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     decide::{self, Choice, Client, Families, Verdict},
+    event::Event,
     origin::Origin,
 };
 
 use crate::{
     ALLOW,
     ctx::SockAddr,
+    emit::{self, Denied},
     maps::{self, KernelTables},
     options, release,
 };
@@ -63,8 +65,9 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
         return ALLOW;
     }
     let port = addr.port();
+    let denied = |kind, forgotten| Denied { kind, route: index, vip6: hook.vip6, asked: port, forgotten };
     // Without a place for the origin, no hook could tell the socket's peer or its fate.
-    let Some(origin) = maps::origin_or_new(ctx) else { return refuse(index) };
+    let Some(origin) = maps::origin_or_new(ctx) else { return refuse(&denied(Event::DENIED, true)) };
     let mut choice = Choice::default();
     match decide::connect(&KernelTables, index, Client { port, families: hook.families, last: origin.id() }, &mut choice) {
         Verdict::Redirect => {
@@ -76,6 +79,7 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             if choice.trial {
                 maps::try_out(choice.id);
             }
+            emit::begin(origin);
             options::take_time(ctx, origin);
             if choice.desperate {
                 count_desperate(index);
@@ -87,8 +91,9 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             addr.set_port(choice.port);
             ALLOW
         }
-        Verdict::Refuse => refuse(index),
+        Verdict::Refuse => refuse(&denied(Event::DENIED, false)),
         Verdict::Pass => {
+            emit::denied(&denied(Event::PASSED, false));
             if let Some(stats) = maps::route_stats(index) {
                 maps::add(&mut stats.passed, 1);
             }
@@ -131,8 +136,9 @@ fn count_desperate(index: u32) {
 }
 
 #[inline(always)]
-fn refuse(index: u32) -> i32 {
-    if let Some(stats) = maps::route_stats(index) {
+fn refuse(denied: &Denied) -> i32 {
+    emit::denied(denied);
+    if let Some(stats) = maps::route_stats(denied.route) {
         maps::add(&mut stats.denied, 1);
     }
     // SAFETY: sets this call's return value only. For a kernel that lacks this helper the loader takes the call out.

@@ -16,6 +16,7 @@
 
 mod connect;
 mod ctx;
+mod emit;
 mod maps;
 mod options;
 mod peername;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, SkStorage},
+    btf_maps::{Array, RingBuf, SkStorage},
     helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_sk_storage_get},
     macros::btf_map,
     programs::SockAddrContext,
@@ -12,9 +12,10 @@ use redirector_common::{
     agent::{AgentState, Control},
     backend::{BackendId, Health},
     decide::{self, Candidates, Client, Drawing, Drawn, Families, Found, Pick, Pool4, Pool6, Ports, Tables},
+    event::{EventStats, RING_BYTES},
     origin::Origin,
     route::{RouteEntry, Slot},
-    stats::{BackendStats, RouteStats},
+    stats::{BackendStats, BackendTimes, RouteStats, RouteTimes, latency_bucket},
 };
 
 // The sizes here are placeholders: the loader sets them from the pool.
@@ -54,6 +55,22 @@ static RD_BACKENDS6: Array<Ip6Be, 1> = Array::new();
 /// See [`redirector_common::names::CONTROL`].
 #[btf_map]
 static RD_CONTROL: Array<Control, 1> = Array::new();
+
+/// See [`redirector_common::names::ROUTE_TIMES`].
+#[btf_map]
+static RD_ROUTE_TIMES: Array<RouteTimes, 1> = Array::new();
+
+/// See [`redirector_common::names::BACKEND_TIMES`].
+#[btf_map]
+static RD_BKND_TIMES: Array<BackendTimes, 1> = Array::new();
+
+/// See [`redirector_common::names::EVENTS`].
+#[btf_map]
+static RD_EVENTS: RingBuf<(), { RING_BYTES as usize }> = RingBuf::new();
+
+/// See [`redirector_common::names::EVENT_STATS`].
+#[btf_map]
+static RD_EVENT_STATS: Array<EventStats, 1> = Array::new();
 
 #[unsafe(no_mangle)]
 static POOL4_BASE: Global<u32> = Global::new(0);
@@ -248,6 +265,45 @@ pub(crate) fn route_stats(index: u32) -> Option<&'static mut RouteStats> {
 pub(crate) fn backend_stats(id: BackendId) -> Option<&'static mut BackendStats> {
     // SAFETY: as above.
     RD_BKND_STATS.get_ptr_mut(id.0).and_then(|stats| unsafe { stats.as_mut() })
+}
+
+/// Counts an event that the ring did not take.
+#[inline(always)]
+pub(crate) fn count_lost() {
+    // SAFETY: as above.
+    if let Some(stats) = RD_EVENT_STATS.get_ptr_mut(0).and_then(|stats| unsafe { stats.as_mut() }) {
+        add(&mut stats.lost, 1);
+    }
+}
+
+/// The ring of events, as the helpers want it.
+#[inline(always)]
+pub(crate) fn ring() -> *mut core::ffi::c_void {
+    (&raw const RD_EVENTS).cast_mut().cast()
+}
+
+/// How long connects of route `index` took.
+#[inline(always)]
+pub(crate) fn route_times(index: u32) -> Option<&'static mut RouteTimes> {
+    // SAFETY: as above.
+    RD_ROUTE_TIMES.get_ptr_mut(index).and_then(|times| unsafe { times.as_mut() })
+}
+
+/// How long connects to backend `id` took.
+#[inline(always)]
+pub(crate) fn backend_times(id: BackendId) -> Option<&'static mut BackendTimes> {
+    // SAFETY: as above.
+    RD_BKND_TIMES.get_ptr_mut(id.0).and_then(|times| unsafe { times.as_mut() })
+}
+
+/// Counts a connect that was established after `ns` nanoseconds.
+#[inline(always)]
+pub(crate) fn count_latency(times: &mut RouteTimes, ns: u64) {
+    // The mask is for the verifier, which the compiler must not outwit.
+    let bucket = unknown(latency_bucket(ns)) & 0xf;
+    // SAFETY: there are fifteen buckets and one more counter behind them; the sixteenth is never meant.
+    let counter = unsafe { &mut *(&raw mut times.latency).cast::<u64>().add(bucket as usize) };
+    add(counter, 1);
 }
 
 /// Sets backend `id` aside after one more failure.

@@ -8,6 +8,7 @@ use redirector_common::{
 
 use crate::{
     ctx::read,
+    emit,
     maps::{self, add, unknown},
 };
 
@@ -58,6 +59,7 @@ pub(crate) fn settle(origin: &mut Origin) {
     if let Some(stats) = maps::backend_stats(origin.id()) {
         count_end!(stats, end);
     }
+    emit::failed(origin, end);
 }
 
 /// Sets the backend aside, once for each connect.

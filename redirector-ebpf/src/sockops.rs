@@ -8,6 +8,7 @@ use redirector_common::{
 
 use crate::{
     ctx::read,
+    emit,
     maps::{self, add},
     options, release,
 };
@@ -98,6 +99,13 @@ fn established(ctx: &SockOpsContext) {
     if let Some(stats) = maps::backend_stats(origin.id()) {
         add(&mut stats.established, 1);
     }
+    if let Some(times) = maps::route_times(origin.route) {
+        maps::count_latency(times, origin.latency_ns);
+    }
+    if let Some(times) = maps::backend_times(origin.id()) {
+        add(&mut times.connect_ns, origin.latency_ns);
+    }
+    emit::established(origin);
 }
 
 /// The retransmission timer fired; the third argument says whether the kernel gives up. The first time sets the backend aside at once.
@@ -134,15 +142,29 @@ fn moving(ctx: &SockOpsContext) {
 #[inline(always)]
 fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
     origin.phase = Origin::PHASE_OVER;
+    let last = emit::Last {
+        rx_bytes: read!((*ctx.ops).bytes_received),
+        tx_bytes: read!((*ctx.ops).bytes_acked),
+        retransmitted: read!((*ctx.ops).total_retrans),
+        // The kernel keeps eighths.
+        srtt_us: read!((*ctx.ops).srtt_us) >> 3,
+    };
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.closed, 1);
-        add(&mut stats.rx_bytes, read!((*ctx.ops).bytes_received));
-        add(&mut stats.tx_bytes, read!((*ctx.ops).bytes_acked));
-        add(&mut stats.retransmitted, u64::from(read!((*ctx.ops).total_retrans)));
+        add(&mut stats.rx_bytes, last.rx_bytes);
+        add(&mut stats.tx_bytes, last.tx_bytes);
+        add(&mut stats.retransmitted, u64::from(last.retransmitted));
     }
     if let Some(stats) = maps::backend_stats(origin.id()) {
         add(&mut stats.closed, 1);
     }
+    if let Some(times) = maps::route_times(origin.route) {
+        add(&mut times.srtt_us, u64::from(last.srtt_us));
+    }
+    if let Some(times) = maps::backend_times(origin.id()) {
+        add(&mut times.srtt_us, u64::from(last.srtt_us));
+    }
+    emit::closed(origin, &last);
 }
 
 /// Where the socket really goes. A dual-stack socket has the mapped address in `remote_ip6`.

@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, mount};
 
 /// The cgroup that the datapath is attached to, and the one below it that the scenarios run in.
 pub(crate) const ATTACHED: &str = "/sys/fs/cgroup/kubepods";
-const POD: &str = "/sys/fs/cgroup/kubepods/podvm";
+pub(crate) const POD: &str = "/sys/fs/cgroup/kubepods/podvm";
 
 /// CAP_NET_ADMIN and CAP_BPF, by number: all that loading, attaching and pinning may take.
 pub(crate) const CAPABILITIES: [u64; 2] = [12, 39];

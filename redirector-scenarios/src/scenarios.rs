@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use redirector::datapath::{self, RouteCounters};
+use redirector::datapath::{self, Happened, Reason, RouteCounters};
 use redirector::route::OnNoBackend::{Pass, Refuse};
 use redirector_common::names;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
@@ -18,7 +19,7 @@ use crate::{machine, options};
 type Scenario = fn(&mut Bed) -> Result<()>;
 
 /// All but the last one, which takes the datapath away.
-pub(crate) const ALL: [(&str, Scenario); 17] = [
+pub(crate) const ALL: [(&str, Scenario); 18] = [
     ("capabilities", only_two_capabilities),
     ("redirect IPv4", redirect_v4),
     ("redirect mapped IPv6", redirect_mapped),
@@ -34,6 +35,7 @@ pub(crate) const ALL: [(&str, Scenario); 17] = [
     ("keepalive", options::keep_alive),
     ("connect time-out", options::hurry),
     ("counters balance", balance),
+    ("events", events),
     ("adopt after restart", adopt),
     ("swap under load", swap),
 ];
@@ -189,6 +191,32 @@ fn balance(bed: &mut Bed) -> Result<()> {
     ensure!((first.started, first.established) == (40, 40), "{first:?}");
     // "one\n" or "two\n", and the end.
     ensure!(first.rx_bytes >= 160 && first.connect_ns > 0, "{first:?}");
+    Ok(())
+}
+
+/// An established connection, its end, a refusal by a backend and one here: each told once, with who called.
+fn events(bed: &mut Bed) -> Result<()> {
+    let mut reader = bed.datapath.take_events().context("somebody else reads the events")?;
+    bed.put(13, &[], &[ONE], Refuse)?;
+    bed.put(14, &[(PORT, PORT)], &[CLOSED], Refuse)?;
+    bed.datapath.tell_events(Some(0))?;
+    greeting(at(13))?;
+    expect_errno(greeting(mapped(14)), libc::ECONNREFUSED)?;
+    expect_errno(greeting((vip(14), 22).into()), refusal_errno())?;
+    bed.datapath.tell_events(None)?;
+    let events = reader.read(100);
+    let told: Vec<_> = events.iter().map(|event| (event.index, event.happened)).collect();
+    let wanted =
+        [(13, Happened::Established), (13, Happened::Closed), (14, Happened::Refused), (14, Happened::Denied(Reason::PortNotListed))];
+    // The end of the first one may come late.
+    ensure!(told.len() == 4 && wanted.iter().all(|one| told.contains(one)), "{events:?}");
+    let cgroup = std::fs::metadata(machine::POD)?.ino();
+    let ours = |event: &datapath::Event| event.pid == std::process::id() && event.command == "init" && event.cgroup == cgroup;
+    ensure!(events.iter().all(ours), "not by process {} in cgroup {cgroup}: {events:?}", std::process::id());
+    ensure!(events.iter().any(|event| event.rx_bytes >= 4 && !event.srtt.is_zero()), "{events:?}");
+    let counters = bed.datapath.route_counters(13)?;
+    ensure!(counters.latency.iter().sum::<u64>() == 1 && counters.srtt_us > 0, "{counters:?}");
+    ensure!(bed.datapath.lost_events()? == 0, "events were lost");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::{BackendId, Health},
+    event::Event,
     route::{RouteEntry, Slot},
 };
 
@@ -304,6 +305,16 @@ fn translate(tables: &(impl Tables + ?Sized), entry: RouteEntry, port: PortBe) -
         return Found::at(port);
     }
     tables.find_port(Ports { first: entry.first(), count: u32::from(entry.ports), generation: entry.generation }, port)
+}
+
+/// Why a connect to address `index` and `port` gets no backend: one of the `REASON_` constants of [`Event`].
+#[inline(always)]
+pub fn refusal(tables: &(impl Tables + ?Sized), index: u32, port: PortBe) -> u8 {
+    let entry = tables.route(index);
+    if !entry.is_present() {
+        return Event::REASON_NO_ROUTE;
+    }
+    if translate(tables, entry, port).read() == Read::None { Event::REASON_PORT } else { Event::REASON_NO_BACKEND }
 }
 
 /// The port pairs of a block.

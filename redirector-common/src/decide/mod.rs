@@ -9,5 +9,5 @@ mod test_tables;
 mod unrolled;
 
 pub use choice::{Candidates, Choice, Drawing, Drawn, Families, survey};
-pub use connect::{Client, Found, Pick, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port, pick};
+pub use connect::{Client, Found, Pick, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port, pick, refusal};
 pub use fate::{End, end_of_connect};

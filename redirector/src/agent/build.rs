@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
+    events::{self, Reading},
     live::Live,
     lock::Lock,
     notify::Notify,
@@ -45,6 +46,7 @@ pub(super) struct Bound {
     owner: Owner,
     sockets: Sockets,
     metrics: Metrics,
+    events: Reading,
     signals: Signals,
     /// Last, so that it is given back last.
     _lock: Lock,
@@ -69,11 +71,11 @@ pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound>
     if built.is_err() && fresh {
         take_back(&config).await;
     }
-    let (owner, sockets, metrics) = built?;
-    Ok(Bound { owner, sockets, metrics, signals, _lock: lock })
+    let (owner, sockets, metrics, events) = built?;
+    Ok(Bound { owner, sockets, metrics, events, signals, _lock: lock })
 }
 
-async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Result<(Owner, Sockets, Metrics)> {
+async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Result<(Owner, Sockets, Metrics, Reading)> {
     let Opened { mut state, mut leases, routes: stored, warnings } = State::open(&config.agent.state_dir, &config.pool)?;
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
@@ -85,6 +87,8 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     }
     let mut datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
     datapath.set_connect_timeout(config.health.connect_timeout)?;
+    let reader = datapath.take_events().context("the events of this datapath are read already")?;
+    let (events, reading) = events::new(reader, config.pool.clone());
     // Only now: it leaves a file behind.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
@@ -120,8 +124,9 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
         probes: Probes::default(),
         changes: std::collections::BTreeMap::new(),
         scrapes,
+        events,
     };
-    Ok((owner, sockets, Metrics::new(asking)))
+    Ok((owner, sockets, Metrics::new(asking), reading))
 }
 
 async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> {
@@ -167,7 +172,7 @@ async fn take_back(config: &Config) {
 impl Bound {
     /// Serves until a signal ends it.
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { mut owner, sockets, metrics, signals, _lock } = self;
+        let Self { mut owner, sockets, metrics, events, signals, _lock } = self;
         let shutdown = CancellationToken::new();
         let (commands, queue) = mpsc::channel::<Command>(QUEUE);
         let (failed, failures) = mpsc::channel(1);
@@ -192,6 +197,7 @@ impl Bound {
         if let Some(admin) = sockets.admin {
             tasks.spawn(admin.serve(owner.health.clone(), metrics, shutdown.clone()));
         }
+        tasks.spawn(events.run(shutdown.clone()));
         owner.start();
         let ended = owner.run(queue, signals, failures).await;
         owner.notify.stopping();

@@ -92,6 +92,7 @@ impl Owner {
             Command::History(reply) => drop(reply.send(Ok(self.changes_made()))),
             Command::Change(number, reply) => drop(reply.send(self.change_made(number))),
             Command::Rollback(request, caller, reply) => self.rollback(request, caller, reply),
+            Command::Events(query, reply) => drop(reply.send(self.subscribe(query))),
             Command::Import(request, caller, reply) => self.import(request, caller, reply),
             Command::Reload(caller, reply) => {
                 info!(%caller, "a reload was asked for");
@@ -274,7 +275,7 @@ impl Owner {
         problems.into_iter().next().map(|problem| problem.message)
     }
 
-    fn unknown(&self, source: &SourceName) -> ApiError {
+    pub(super) fn unknown(&self, source: &SourceName) -> ApiError {
         // The set's own words, which name the nearest source.
         let refused = self.live.routes.clone().set(source, &crate::route::RoutePatch::default()).err();
         refused.map_or_else(|| ApiError::no_route(source), refusal)

@@ -9,14 +9,17 @@
 //! | `live` | what is wanted and what serves, and bringing the one to the other |
 //! | `desired` | what kernel and DNS are to hold; pure |
 //! | `probes` | knocking at backends that have failed |
+//! | `events`, `callers` | what the kernel tells of single connects, with the names of those who made them, to whoever reads |
 //! | `view`, `problems`, `pinned`, `scrape` | what the agent, or what it left behind, tells |
 //! | `lock`, `logging`, `memory`, `notify`, `signals`, `watch` | the process and its surroundings |
 //!
 //! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left DNS before it leaves the kernel.
 
 mod build;
+mod callers;
 mod changes;
 mod desired;
+mod events;
 mod history;
 mod live;
 mod lock;

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     changes::{Finish, Settled},
+    events::Events,
     live::{Live, error_chain},
     notify::Notify,
     probes::{Pace, Probes},
@@ -69,6 +70,7 @@ pub(super) struct Owner {
     pub(super) changes: std::collections::BTreeMap<String, u64>,
     /// Questions of the metrics.
     pub(super) scrapes: mpsc::Receiver<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>,
+    pub(super) events: Events,
 }
 
 /// Where the programs are attached.
@@ -117,6 +119,7 @@ impl Owner {
                     self.tell_readiness();
                 }
                 Some(command) = commands.recv() => self.command(command),
+                Some(question) = self.events.question() => self.name_events(question),
                 Some(scrape) = self.scrapes.recv() => drop(scrape.send(super::scrape::snapshot(self))),
                 _ = rescan.tick() => if !self.live.datapath.lacks_routes() { self.attach() },
                 _ = look.tick() => self.look(),
@@ -161,6 +164,7 @@ impl Owner {
             Ok(()) => self.beaten_at = Instant::now(),
             Err(error) => warn!("failed to give a sign of life to the datapath: {}", error_chain(&error)),
         }
+        self.tell_events();
         self.health.alive();
         self.notify.alive();
     }

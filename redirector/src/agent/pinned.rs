@@ -20,6 +20,7 @@ pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> R
     let Some(pinned) = datapath::inspect(bpffs)? else { return Ok(None) };
     let names = crate::state::leased(state_dir);
     let status = api::Status {
+        events: None,
         version: api::VERSION,
         state: api::State::Degraded,
         summary: String::new(),
@@ -77,7 +78,7 @@ fn routes(pinned: &PinnedStatus, names: &BTreeMap<u32, SourceName>) -> Vec<api::
             definition: None,
             live: true,
             resolution: None,
-            backends: route.backends.iter().map(backend).collect(),
+            backends: route.backends.iter().cloned().map(view::backend).collect(),
             counters: Some(view::counters(route.counters)),
         }
     });
@@ -91,8 +92,4 @@ fn vip(address: IpAddr, base: u32) -> api::VipView {
         IpAddr::V4(vip) => api::VipView { index: vip.to_bits().wrapping_sub(base), ipv4: Some(vip), ipv6: None },
         IpAddr::V6(vip) => api::VipView { index: 0, ipv4: None, ipv6: Some(vip) },
     }
-}
-
-fn backend(&address: &IpAddr) -> api::BackendView {
-    api::BackendView { address, state: api::BackendState::Eligible, failures: 0, retry_in_ms: None, counters: None }
 }

@@ -22,6 +22,7 @@ pub(super) fn status(owner: &Owner) -> api::Status {
         config: Some(config(owner)),
         dns: owner.live.publisher.as_ref().map(|publisher| dns(owner, publisher)),
         datapath: Some(datapath(owner)),
+        events: Some(owner.events_info()),
         routes: routes(owner),
     };
     status.concluded()
@@ -122,7 +123,8 @@ fn resolution(resolved: &Resolved) -> api::Resolution {
     }
 }
 
-fn backend(status: datapath::BackendStatus) -> api::BackendView {
+/// A backend in the API's shape.
+pub(super) fn backend(status: datapath::BackendStatus) -> api::BackendView {
     let c = status.counters;
     api::BackendView {
         address: status.address,
@@ -138,6 +140,8 @@ fn backend(status: datapath::BackendStatus) -> api::BackendView {
             aborted: c.aborted,
             unsent: c.unsent,
             closed: c.closed,
+            connect_ns: c.connect_ns,
+            srtt_us: c.srtt_us,
         }),
     }
 }
@@ -161,6 +165,8 @@ pub(super) fn counters(c: datapath::RouteCounters) -> api::Counters {
         tx_bytes: c.tx_bytes,
         retransmitted: c.retransmitted,
         source_failed: c.source_failed,
+        srtt_us: c.srtt_us,
+        latency: c.latency,
     }
 }
 

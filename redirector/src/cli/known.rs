@@ -30,7 +30,12 @@ pub(super) fn now(context: &Context) -> anyhow::Result<Known> {
 
 /// The status, with or without an agent.
 pub(super) fn status(place: &Place) -> anyhow::Result<api::Status> {
-    match block_on(Client::new(place.control_socket()).status())? {
+    block_on(ask(place))?
+}
+
+/// The same, for a command that asks again and again.
+pub(super) async fn ask(place: &Place) -> anyhow::Result<api::Status> {
+    match Client::new(place.control_socket()).status().await {
         Ok(status) => Ok(status),
         Err(error @ ClientError::Unreachable { .. }) => {
             agent::pinned_status(&place.bpffs, &place.state_dir, agent::agent_dead())?.ok_or_else(|| place.explain(error))

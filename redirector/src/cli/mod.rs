@@ -5,6 +5,7 @@
 mod check;
 mod config;
 pub mod env;
+mod events;
 mod exit;
 mod explain;
 mod generate;
@@ -69,6 +70,8 @@ enum Verb {
     Explain(explain::Explain),
     /// Connect for real from an executor's place, and say which step fails and why
     Verify(Box<verify::Verify>),
+    /// Tell what became of single connects, as it happens
+    Events(events::Events),
     /// The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -120,6 +123,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
         Verb::Explain(verb) => verb.run(env, &context),
         Verb::Verify(verb) => verb.run(env, &context),
         Verb::VerifyProbe(_) => verify::Probe::run(env),
+        Verb::Events(verb) => verb.run(env, &context),
         Verb::Config(verb) => verb.run(env, &context),
         Verb::Unload(verb) => verb.run(env, &context),
         Verb::Completions(verb) => verb.run(env),

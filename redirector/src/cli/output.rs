@@ -83,6 +83,19 @@ pub(super) fn span(length: Duration) -> String {
     }
 }
 
+/// A short time, given in nanoseconds, for a person: three digits at most.
+pub(super) fn short(nanoseconds: u64) -> String {
+    let microseconds = nanoseconds as f64 / 1e3;
+    match nanoseconds {
+        0..9_995 => format!("{microseconds:.1} µs"),
+        9_995..999_500 => format!("{microseconds:.0} µs"),
+        999_500..9_995_000 => format!("{:.1} ms", microseconds / 1e3),
+        9_995_000..999_500_000 => format!("{:.0} ms", microseconds / 1e3),
+        999_500_000..60_000_000_000 => format!("{:.1} s", microseconds / 1e6),
+        _ => span(Duration::from_nanos(nanoseconds)),
+    }
+}
+
 /// Text of several lines below a mark: the first line stands beside it.
 pub(super) fn indented(text: &str) -> String {
     text.replace('\n', "\n    ")
@@ -109,6 +122,10 @@ mod tests {
         let spans = [(250, "250 ms"), (3_000, "3 s"), (61_000, "1 min 1 s"), (7_260_000, "2 h 1 min"), (180_000_000, "2 d 2 h")];
         for (milliseconds, words) in spans {
             assert_eq!(span(Duration::from_millis(milliseconds)), words);
+        }
+        let shorts = [(850, "0.8 µs"), (412_000, "412 µs"), (1_234_000, "1.2 ms"), (87_000_000, "87 ms"), (3_100_000_000, "3.1 s")];
+        for (nanoseconds, words) in shorts {
+            assert_eq!(short(nanoseconds), words);
         }
         for (number, words) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB"), (u64::MAX, "16.0 EiB")] {
             assert_eq!(bytes(number), words);

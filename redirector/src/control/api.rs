@@ -7,8 +7,10 @@ use std::{
     path::PathBuf,
 };
 
+use redirector_common::stats::LATENCY_BUCKETS;
 use serde::{Deserialize, Serialize};
 
+pub use super::event::{Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic};
 use crate::route::{Hand, RawRoute, SourceName};
 
 /// The version of every shape in this module, in the field `version` of each top-level object.
@@ -33,6 +35,9 @@ pub struct Status {
     pub dns: Option<DnsInfo>,
     /// The programs, maps and links in the kernel; null when there are none.
     pub datapath: Option<DatapathInfo>,
+    /// How events of single connects fare; null without an agent.
+    #[serde(default)]
+    pub events: Option<EventsInfo>,
     /// Every route, by source.
     pub routes: Vec<RouteView>,
 }
@@ -238,7 +243,7 @@ pub struct BackendView {
     pub failures: u32,
     /// Milliseconds until the kernel tries it again by itself; null when it is eligible.
     pub retry_in_ms: Option<u64>,
-    /// What became of connects to it; null when only the pins tell.
+    /// What became of connects to it.
     pub counters: Option<BackendCounters>,
 }
 
@@ -288,6 +293,10 @@ pub struct Counters {
     pub retransmitted: u64,
     /// Connects that could not be made from the route's source address, and went out from the kernel's choice.
     pub source_failed: u64,
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    pub srtt_us: u64,
+    /// The established ones by the time that it took: less than 2^17 ns, then less than twice as long each, up to 2^30 ns; all the rest.
+    pub latency: [u64; LATENCY_BUCKETS],
 }
 
 impl Counters {
@@ -317,6 +326,10 @@ pub struct BackendCounters {
     pub unsent: u64,
     /// Established connections that have ended since.
     pub closed: u64,
+    /// Nanoseconds from connect to established, summed over the established ones.
+    pub connect_ns: u64,
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    pub srtt_us: u64,
 }
 
 /// What a change of one route did: the reply to `POST`, `PATCH` and `DELETE` on routes.

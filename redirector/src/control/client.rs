@@ -8,13 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    api,
+    api::{self, EventLine, EventQuery},
     error::{ApiError, ErrorBody},
 };
 use crate::route::{RawRoute, RoutePatch, SourceName};
@@ -148,6 +149,20 @@ impl Client {
         self.get("/v1/export").await
     }
 
+    /// `GET /v1/events`.
+    pub async fn events(&self, query: &EventQuery) -> Result<EventStream, ClientError> {
+        let path = format!("/v1/events?{}", query.encoded());
+        let begun = tokio::time::timeout(PATIENCE, self.begin(Method::GET, &path, Vec::new()));
+        let (response, driver) = begun.await.map_err(|_| ClientError::Silent { path: self.path.clone(), patience: PATIENCE })??;
+        let status = response.status();
+        let body = response.into_body();
+        if !status.is_success() {
+            let answer = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| self.broken("read", error))?;
+            return Err(self.refused(status, &answer.to_bytes()));
+        }
+        Ok(EventStream { client: self.clone(), body, rest: Vec::new(), _driver: driver })
+    }
+
     /// `POST /v1/reload`.
     pub async fn reload(&self) -> Result<api::Reloaded, ClientError> {
         self.send(Method::POST, "/v1/reload", None::<&()>).await
@@ -175,9 +190,13 @@ impl Client {
         if status.is_success() {
             return self.understand(&answer);
         }
-        match serde_json::from_slice::<ErrorBody>(&answer) {
-            Ok(body) => Err(ClientError::Refused(body.error)),
-            Err(_) => Err(self.broken("understand", format!("HTTP status {status}"))),
+        Err(self.refused(status, &answer))
+    }
+
+    fn refused(&self, status: StatusCode, answer: &[u8]) -> ClientError {
+        match serde_json::from_slice::<ErrorBody>(answer) {
+            Ok(body) => ClientError::Refused(body.error),
+            Err(_) => self.broken("understand", format!("HTTP status {status}")),
         }
     }
 
@@ -191,10 +210,18 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+        let (response, _driver) = self.begin(method, path, body).await?;
+        let status = response.status();
+        let answer = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| self.broken("read", error))?;
+        Ok((status, answer.to_bytes()))
+    }
+
+    /// Asks, and returns the head of the answer; its body comes as long as the driver lives.
+    async fn begin(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), ClientError> {
         let stream = UnixStream::connect(&self.path).await.map_err(|source| self.unreachable(source))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken("begin", error))?;
-        let driver = tokio::spawn(connection);
+        let driver = AbortOnDropHandle::new(tokio::spawn(async { drop(connection.await) }));
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -204,10 +231,7 @@ impl Client {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| self.broken("ask for", error))?;
         let response = sender.send_request(request).await.map_err(|error| self.broken("receive", error))?;
-        let status = response.status();
-        let answer = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| self.broken("read", error))?;
-        driver.abort();
-        Ok((status, answer.to_bytes()))
+        Ok((response, driver))
     }
 
     fn unreachable(&self, source: io::Error) -> ClientError {
@@ -220,6 +244,34 @@ impl Client {
 
     fn broken(&self, verb: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
         ClientError::Broken { verb, path: self.path.clone(), source: source.into() }
+    }
+}
+
+/// Events as they arrive.
+#[derive(Debug)]
+pub struct EventStream {
+    client: Client,
+    body: Incoming,
+    /// What has arrived of the next line.
+    rest: Vec<u8>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl EventStream {
+    /// The next lines, as many as have arrived; nothing when there are no more.
+    ///
+    /// # Errors
+    /// When the agent goes away in the middle, or says what this version does not understand.
+    pub async fn next(&mut self) -> Result<Option<Vec<EventLine>>, ClientError> {
+        loop {
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|error| self.client.broken("read", error))?;
+            self.rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { continue };
+            let whole: Vec<u8> = self.rest.drain(..=end).collect();
+            let lines = whole.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice);
+            return lines.collect::<Result<_, _>>().map(Some).map_err(|error| self.client.broken("understand", error));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     api,
     error::{ApiError, ErrorCode},
+    events::Subscription,
 };
 use crate::route::{RawRoute, RoutePatch, SourceName};
 
@@ -38,6 +39,8 @@ pub enum Command {
     Rollback(api::RollbackRequest, Caller, Reply<api::RolledBack>),
     /// Tell every definition that serves.
     Export(Reply<api::Export>),
+    /// Tell what has happened to connects, and what happens.
+    Events(api::EventQuery, Reply<Subscription>),
     /// Read the configuration file again.
     Reload(Caller, Reply<api::Reloaded>),
 }

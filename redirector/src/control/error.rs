@@ -47,6 +47,8 @@ pub enum ErrorCode {
     TooLarge,
     /// 422: understood, but not a possible route or configuration.
     Invalid,
+    /// 429: as many readers follow events as may.
+    TooMany,
     /// 507: no virtual address is free, or the kernel's tables are full.
     Exhausted,
     /// 500: the change is kept, but the kernel did not take it; the agent goes on trying.
@@ -74,6 +76,7 @@ impl ErrorCode {
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
             Self::Kernel | Self::Storage | Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

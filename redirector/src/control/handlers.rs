@@ -1,17 +1,20 @@
 //! Paths and methods of the API; each handler reads its request whole and asks the owner task.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
     body::Body,
-    extract::{Path, State},
-    http::StatusCode,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Caller, Command, Handle, api,
@@ -31,12 +34,18 @@ pub(super) struct Bounds {
 struct Shared {
     handle: Handle,
     bounds: Bounds,
+    shutdown: CancellationToken,
+    /// Who may follow events.
+    places: Arc<Semaphore>,
 }
+
+/// Readers that may follow events at one time: each keeps a connection.
+const READERS: usize = 16;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
 /// Every path of version 1.
-pub(super) fn router(handle: Handle, bounds: Bounds) -> Router {
+pub(super) fn router(handle: Handle, bounds: Bounds, shutdown: CancellationToken) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/routes", get(routes).post(add))
@@ -46,10 +55,11 @@ pub(super) fn router(handle: Handle, bounds: Bounds) -> Router {
         .route("/v1/history", get(history))
         .route("/v1/history/{number}", get(change))
         .route("/v1/rollback", post(rollback))
+        .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .with_state(Shared { handle, bounds })
+        .with_state(Shared { handle, bounds, shutdown, places: Arc::new(Semaphore::new(READERS)) })
 }
 
 async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
@@ -118,6 +128,23 @@ async fn export(State(shared): State<Shared>) -> Answer<api::Export> {
     shared.handle.ask(Command::Export).await.map(Json)
 }
 
+/// Lines of JSON. A reader that does not take them loses some, and is told how many; nobody waits for it.
+async fn events(State(shared): State<Shared>, query: Result<Query<api::EventQuery>, QueryRejection>) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|error| {
+        ApiError::new(ErrorCode::BadRequest, format!("the query is not what this path takes: {}", error.body_text()))
+            .remedy("it takes follow, route, result, failed and limit")
+    })?;
+    let place = if query.follow {
+        let full = || ApiError::new(ErrorCode::TooMany, format!("{READERS} readers follow events already")).remedy("end one of them");
+        Some(Arc::clone(&shared.places).try_acquire_owned().map_err(|_| full())?)
+    } else {
+        None
+    };
+    let subscription = shared.handle.ask(|reply| Command::Events(query, reply)).await?;
+    let lines = Body::from_stream(subscription.lines(shared.shutdown, place));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+}
+
 async fn reload(State(shared): State<Shared>, Extension(caller): Extension<Caller>) -> Answer<api::Reloaded> {
     shared.handle.ask(|reply| Command::Reload(caller, reply)).await.map(Json)
 }
@@ -132,7 +159,7 @@ pub(super) fn forbidden() -> Router {
 
 async fn no_such_path(uri: axum::http::Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path())).remedy(
-        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, /v1/history, /v1/history/{number}, /v1/rollback and /v1/reload",
+        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, /v1/history, /v1/history/{number}, /v1/rollback, /v1/events and /v1/reload",
     )
 }
 

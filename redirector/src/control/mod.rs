@@ -8,6 +8,8 @@ pub mod api;
 mod client;
 mod command;
 mod error;
+mod event;
+mod events;
 mod handlers;
 mod peer;
 #[cfg(test)]
@@ -18,9 +20,10 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, EventStream};
 pub use command::{Caller, Command, Handle, Reply};
 pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use events::{EventHub, KEPT, Subscription};
 pub use server::{Limits, Server};
 pub use socket::SocketError;
 pub(crate) use summary::count;

@@ -36,6 +36,7 @@ fn the_reference_names_every_field_of_every_answer() {
         "config": {"path": "", "loaded_at": "1970-01-01T00:00:00Z", "error": null, "restart_needed_for": []},
         "datapath": {"abi": 1, "pins": "", "pool_ipv4": "", "pool_ipv6": null, "heartbeat_age_ms": null, "programs": [],
             "attachments": [{"cgroup": null, "cgroup_id": 1, "programs": [], "live": true}]},
+        "events": {"told": 1, "lost": 0, "one_in": 1, "readers": 0},
         "routes": [{"source": null, "vip": {"index": 1, "ipv4": null, "ipv6": null}, "made_by": "file", "live": true,
             "definition": {"source": "a.b", "destination": "c", "ports": [], "resolver": "", "source_ips": [], "on_no_backend": "", "idle_timeout": ""},
             "resolution": {"state": "kept", "error": null, "resolved_at": null, "ttl_seconds": null},
@@ -79,6 +80,8 @@ fn the_reference_names_every_field_of_every_answer() {
         serde_json::to_value(reloaded),
         serde_json::to_value(request),
         serde_json::to_value(change),
+        serde_json::to_value(api::Event::sample()),
+        serde_json::to_value(api::Lost { version: 1, lost: 1, lost_by: api::LostBy::Kernel }),
     ] {
         keys(&value.expect("JSON"), &mut found);
     }
@@ -99,6 +102,7 @@ fn the_reference_names_every_error_with_its_status() {
         Conflict,
         TooLarge,
         Invalid,
+        TooMany,
         Exhausted,
         Kernel,
         Storage,

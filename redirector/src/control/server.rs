@@ -58,7 +58,7 @@ impl Server {
     /// Serves until `shutdown`, then lets requests under way end for [`Limits::drain`] and removes the socket.
     pub async fn serve(self, handle: Handle, shutdown: CancellationToken) {
         let limits = self.limits;
-        let router = handlers::router(handle, Bounds { body: limits.body, import: limits.import, read: limits.read });
+        let router = handlers::router(handle, Bounds { body: limits.body, import: limits.import, read: limits.read }, shutdown.clone());
         let slots = Arc::new(Semaphore::new(limits.connections));
         let mut connections = JoinSet::new();
         loop {

@@ -1,7 +1,7 @@
 //! Which cgroups to attach to: the hierarchy's mount, paths, globs, and what `auto` stands for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -124,6 +124,21 @@ fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
 fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
     let whole = format!("{}/{}", glob::Pattern::escape(&base.to_string_lossy()), pattern.trim_matches('/'));
     glob::glob(whole.trim_end_matches('/')).map(|paths| paths.flatten().collect()).unwrap_or_default()
+}
+
+/// The path of every cgroup here, by number.
+pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
+    let mut paths = HashMap::new();
+    let Ok(mount) = cgroup2_mount() else { return paths };
+    let mut open = vec![mount];
+    while let Some(folder) = open.pop() {
+        if let Ok(metadata) = fs::metadata(&folder) {
+            paths.insert(metadata.ino(), folder.clone());
+        }
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        open.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    paths
 }
 
 #[cfg(test)]

@@ -1,21 +1,22 @@
 //! The datapath seen from its pins alone, without an agent; and its removal.
 
 use std::{
-    collections::HashMap,
     fs,
     net::{IpAddr, Ipv6Addr},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use redirector_common::{abi::ABI, agent::AgentState, names, stats::RouteStats};
+use redirector_common::{abi::ABI, agent::AgentState, backend::Health, names};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attachment, DatapathError, RouteCounters, cgroup2_mount, links, object,
+    Attachment, BackendStatus, DatapathError, RouteCounters, cgroup_paths,
+    counters::Counters,
+    links, object,
     pins::{self, Pins},
+    placed::Numbered,
     routes::RouteTables,
     tables::{self, read},
     upgrade,
@@ -47,8 +48,8 @@ pub struct PinnedRoute {
     pub vip: IpAddr,
     /// Its virtual IPv6 address, if there is a pool of them.
     pub vip6: Option<Ipv6Addr>,
-    /// Its backends' addresses.
-    pub backends: Vec<IpAddr>,
+    /// Its backends.
+    pub backends: Vec<BackendStatus>,
     /// What became of its connects.
     pub counters: RouteCounters,
 }
@@ -109,36 +110,25 @@ fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
 
 fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
     let tables = RouteTables::open(pins)?;
-    let stats = object::open_pin::<RouteStats>(pins, names::ROUTE_STATS)?;
+    let counters = Counters::open(pins)?;
+    let health = object::open_pin::<Health>(pins, names::HEALTH)?;
+    let now = tables::monotonic_ns();
     let mut routes = Vec::new();
     for index in 0..tables.len() {
         let entry = tables.entry(index)?;
         if !entry.is_present() {
             continue;
         }
+        let numbered = tables.block(entry)?.into_iter().flat_map(|placed| placed.backends);
+        let backend = |(address, id): Numbered| counters.backend((address, id), read(&health, names::HEALTH, id.0)?, now);
         routes.push(PinnedRoute {
             vip6: vip6(agent, index),
             vip: std::net::Ipv4Addr::from_bits(agent.pool_base.number().wrapping_add(index)).into(),
-            backends: tables.block(entry)?.into_iter().flat_map(|placed| placed.backends).map(|(address, _)| address).collect(),
-            counters: read(&stats, names::ROUTE_STATS, index)?.into(),
+            backends: numbered.map(backend).collect::<Result<_, DatapathError>>()?,
+            counters: counters.route(index)?,
         });
     }
     Ok(routes)
-}
-
-/// The path of every cgroup here, by number.
-fn cgroup_paths() -> HashMap<u64, PathBuf> {
-    let mut paths = HashMap::new();
-    let Ok(mount) = cgroup2_mount() else { return paths };
-    let mut open = vec![mount];
-    while let Some(folder) = open.pop() {
-        if let Ok(metadata) = fs::metadata(&folder) {
-            paths.insert(metadata.ino(), folder.clone());
-        }
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        open.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
-    }
-    paths
 }
 
 /// Whether an agent that starts at `bpffs` finds pins to go on with: its own version's or an older one's.

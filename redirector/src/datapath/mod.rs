@@ -18,12 +18,16 @@
 //! | `sys` | the bpf(2) commands that aya does not have |
 //! | `preflight` | what this kernel and these privileges allow, one by one |
 //! | `others` | whose programs are on our hooks besides ours |
+//! | `counters` | what became of connects, by route and by backend |
+//! | `events` | what the programs tell of single connects |
 //! | `inspect` | the state from the pins alone, and removing them |
 
 mod batch;
 mod blocks;
 mod cgroups;
+mod counters;
 mod error;
+mod events;
 mod helper;
 mod inspect;
 mod links;
@@ -43,8 +47,9 @@ mod writer;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-pub use cgroups::{Cgroup, cgroup2_mount, cgroups};
+pub use cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups};
 pub use error::DatapathError;
+pub use events::{Event, EventReader, Happened, Reason};
 pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, unload};
 pub use links::Attachment;
 pub use others::{OtherProgram, others};
@@ -75,6 +80,7 @@ pub struct Datapath {
     tables: tables::Tables,
     links: links::Links,
     lacks_routes: bool,
+    events: Option<EventReader>,
 }
 
 impl Datapath {
@@ -113,8 +119,9 @@ impl Datapath {
         let mut object = object::Object::load(&settings.pool, version, Some(&pins))?;
         let tables = tables::Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
         debug!(abi = version.abi, "ready to attach");
+        let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
         let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.knows_routes());
-        Ok(Self { settings: settings.clone(), abi: version.abi, object, tables, links: links::Links::new(pins), lacks_routes })
+        Ok(Self { settings: settings.clone(), abi: version.abi, object, tables, links: links::Links::new(pins), lacks_routes, events })
     }
 
     /// Whether older programs serve routes that these tables don't have, since this binary can't read them. Then attaching must wait until the
@@ -204,6 +211,30 @@ impl Datapath {
     /// When the kernel refuses to write the table.
     pub fn set_connect_timeout(&mut self, timeout: Duration) -> Result<(), DatapathError> {
         self.tables.set_connect_timeout(timeout, sys::hz())
+    }
+
+    /// The reading end of the events; nothing after the first call. What happened while nobody read is there, as far as the ring took it.
+    pub fn take_events(&mut self) -> Option<EventReader> {
+        self.events.take()
+    }
+
+    /// Whether the programs tell events, and how many successes one of them stands for: `None`, or the power of two. Connects that are under way
+    /// stay as they began.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to write the table.
+    pub fn tell_events(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
+        self.tables.tell_events(sampling)
+    }
+
+    /// Events that the full ring has not taken since the tables were made.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the table.
+    pub fn lost_events(&self) -> Result<u64, DatapathError> {
+        self.tables.lost_events()
     }
 
     /// The agent's sign of life.

@@ -1,14 +1,16 @@
 //! The embedded programs, and loading them onto new or pinned tables.
 
 use std::{
+    borrow::Cow,
     net::Ipv6Addr,
     os::fd::{AsFd, AsRawFd},
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, Map, MapData, MapError},
+    maps::{Array, Map, MapData, MapError, RingBuf},
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+    sys::BpfHelper,
 };
 use redirector_common::{
     abi,
@@ -25,6 +27,9 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 
 /// The number of the helper that says a refused connect's errno (uapi/linux/bpf.h); connect programs have it since 6.1.
 pub(super) const BPF_SET_RETVAL: u32 = 187;
+
+/// The number of the helper that tells the command of the process that calls connect.
+const BPF_GET_CURRENT_COMM: u32 = BpfHelper::BPF_FUNC_get_current_comm as u32;
 
 /// The loaded object.
 pub(super) struct Object {
@@ -53,6 +58,12 @@ impl Object {
         let map =
             self.ebpf.take_map(name).ok_or_else(|| DatapathError::call(format!("find the table {name} in the object"), "not there"))?;
         Array::try_from(map).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+    }
+
+    /// Takes a ring buffer out of the object.
+    pub(super) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, DatapathError> {
+        let map = self.ebpf.take_map(name).ok_or_else(|| DatapathError::call(format!("find {name} in the object"), "not there"))?;
+        RingBuf::try_from(map).map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
     }
 
     /// What was loaded, with the verifier's figures.
@@ -93,7 +104,19 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    if preflight::has_set_retval() { loader.load(OBJECT) } else { loader.load(&helper::without(OBJECT, BPF_SET_RETVAL)) }
+    loader.load(&fitting())
+}
+
+/// The programs without the calls that this kernel refuses from us.
+fn fitting() -> Cow<'static, [u8]> {
+    let mut object = Cow::Borrowed(OBJECT);
+    if !preflight::has_set_retval() {
+        object = helper::without(&object, BPF_SET_RETVAL).into();
+    }
+    if !preflight::tells_commands() {
+        object = helper::without(&object, BPF_GET_CURRENT_COMM).into();
+    }
+    object
 }
 
 /// An IPv6 address as the tables have it.
@@ -110,7 +133,7 @@ pub(super) fn from_ip6(address: Ip6Be) -> Ipv6Addr {
 }
 
 /// Entries of the tables whose size follows from the pool's.
-pub(super) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 6] {
+pub(super) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 8] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
     let extra = |name| version.extra_entries.iter().find(|(larger, _)| *larger == name).map_or(0, |&(_, extra)| extra);
@@ -121,6 +144,8 @@ pub(super) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 6] 
         (names::ROUTE_STATS, addresses),
         (names::BACKEND_STATS, backends),
         (names::BACKENDS6, backends),
+        (names::ROUTE_TIMES, addresses),
+        (names::BACKEND_TIMES, backends),
     ]
     .map(|(name, entries)| (name, entries + extra(name)))
 }

@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use aya::util::KernelVersion;
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+    util::KernelVersion,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{DatapathError, Settings, cgroup2_mount, cgroups, object::Object, pins, version::Version};
@@ -94,6 +98,12 @@ fn kernel_at_least(major: u8, minor: u8, patch: u16) -> bool {
 /// Whether connect programs can say the errno: `bpf_set_retval` for these hooks, 6.1 and later.
 pub(super) fn has_set_retval() -> bool {
     kernel_at_least(6, 1, 0)
+}
+
+/// Whether connect programs can tell the command of their caller. Since 6.17 that takes CAP_PERFMON, which is no capability that we ask for: "program
+/// of this type cannot use helper bpf_get_current_comm#16" (6.18). Without it the agent looks the process up.
+pub(super) fn tells_commands() -> bool {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_comm).unwrap_or(false)
 }
 
 fn errno() -> Check {

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use redirector_common::stats::{BackendStats, RouteStats};
+use redirector_common::{
+    backend::Health,
+    stats::{BackendStats, BackendTimes, LATENCY_BUCKETS, RouteStats, RouteTimes},
+};
 use serde::{Deserialize, Serialize};
 
 use super::Attachment;
@@ -42,10 +45,14 @@ pub struct RouteCounters {
     pub retransmitted: u64,
     /// Connects that could not be made from the route's source address and went on with the kernel's choice.
     pub source_failed: u64,
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    pub srtt_us: u64,
+    /// The established ones by the time that it took: see [`redirector_common::stats::latency_bound_ns`].
+    pub latency: [u64; LATENCY_BUCKETS],
 }
 
-impl From<RouteStats> for RouteCounters {
-    fn from(s: RouteStats) -> Self {
+impl RouteCounters {
+    pub(super) fn new(s: RouteStats, times: RouteTimes) -> Self {
         Self {
             started: s.started,
             established: s.established,
@@ -63,6 +70,8 @@ impl From<RouteStats> for RouteCounters {
             tx_bytes: s.tx_bytes,
             retransmitted: s.retransmitted,
             source_failed: s.source_failed,
+            srtt_us: times.srtt_us,
+            latency: times.latency,
         }
     }
 }
@@ -86,10 +95,14 @@ pub struct BackendCounters {
     pub unsent: u64,
     /// Established connections that have ended since.
     pub closed: u64,
+    /// Nanoseconds from connect to established, summed over the established ones.
+    pub connect_ns: u64,
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    pub srtt_us: u64,
 }
 
-impl From<BackendStats> for BackendCounters {
-    fn from(s: BackendStats) -> Self {
+impl BackendCounters {
+    fn new(s: BackendStats, times: BackendTimes) -> Self {
         Self {
             started: s.started,
             established: s.established,
@@ -99,6 +112,8 @@ impl From<BackendStats> for BackendCounters {
             aborted: s.aborted,
             unsent: s.unsent,
             closed: s.closed,
+            connect_ns: times.connect_ns,
+            srtt_us: times.srtt_us,
         }
     }
 }
@@ -112,6 +127,16 @@ pub struct BackendStatus {
     pub set_aside: Option<SetAside>,
     /// What became of its connects.
     pub counters: BackendCounters,
+}
+
+impl BackendStatus {
+    /// From its elements of the tables, at `now_ns` of the monotonic clock.
+    pub(super) fn new(address: IpAddr, (health, now_ns): (Health, u64), (stats, times): (BackendStats, BackendTimes)) -> Self {
+        let set_aside = health
+            .is_set_aside(now_ns)
+            .then(|| SetAside { failures: health.failures(), retry_in_ms: health.until_ns().saturating_sub(now_ns) / 1_000_000 });
+        Self { address, set_aside, counters: BackendCounters::new(stats, times) }
+    }
 }
 
 /// A backend that has failed and is not due again yet.

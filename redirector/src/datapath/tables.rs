@@ -9,13 +9,14 @@ use redirector_common::{
     addr::Ip4Be,
     agent::{AgentState, Control},
     backend::{BackendId, Health},
+    event::EventStats,
     names,
-    stats::RouteStats,
 };
 
 use super::{
-    BackendStatus, DatapathError, RouteCounters, SetAside, Suspect,
+    BackendStatus, DatapathError, RouteCounters, Suspect,
     blocks::{BackendIds, SlotBlocks},
+    counters::Counters,
     object::{self, Object},
     placed::Placed,
     routes::RouteTables,
@@ -31,8 +32,8 @@ use crate::{
 /// The tables in the kernel and what we know of them.
 pub(super) struct Tables {
     writer: Writer,
-    route_stats: Array<MapData, RouteStats>,
     control: Array<MapData, Control>,
+    event_stats: Array<MapData, EventStats>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
 }
@@ -48,7 +49,7 @@ impl Tables {
         let writer = Writer {
             routes: RouteTables::of(object)?,
             health: object.array(names::HEALTH)?,
-            backend_stats: object.array(names::BACKEND_STATS)?,
+            counters: Counters::of(object)?,
             blocks: SlotBlocks::new(abi::slots(pool.size())),
             ids: BackendIds::new(0, []),
             generation: 0,
@@ -56,8 +57,8 @@ impl Tables {
         };
         let mut tables = Self {
             writer,
-            route_stats: object.array(names::ROUTE_STATS)?,
             control: object.array(names::CONTROL)?,
+            event_stats: object.array(names::EVENT_STATS)?,
             agent: object.array(names::AGENT)?,
             state: AgentState::default(),
         };
@@ -131,7 +132,7 @@ impl Tables {
                     write(&mut self.writer.health, names::HEALTH, id.0, health)?;
                 }
                 if let Some(stats) = predecessor.backend_stats(id)? {
-                    write(&mut self.writer.backend_stats, names::BACKEND_STATS, id.0, stats)?;
+                    write(&mut self.writer.counters.backends, names::BACKEND_STATS, id.0, stats)?;
                 }
             }
         }
@@ -152,7 +153,7 @@ impl Tables {
     }
 
     pub(super) fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
-        read(&self.route_stats, names::ROUTE_STATS, index).map(RouteCounters::from)
+        self.writer.counters.route(index)
     }
 
     pub(super) fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
@@ -162,11 +163,7 @@ impl Tables {
             .iter()
             .map(|&(address, id)| {
                 let health = read(&self.writer.health, names::HEALTH, id.0)?;
-                let set_aside = health
-                    .is_set_aside(now)
-                    .then(|| SetAside { failures: health.failures(), retry_in_ms: health.until_ns().saturating_sub(now) / 1_000_000 });
-                let counters = read(&self.writer.backend_stats, names::BACKEND_STATS, id.0)?.into();
-                Ok(BackendStatus { address, set_aside, counters })
+                self.writer.counters.backend((address, id), health, now)
             })
             .collect()
     }
@@ -177,7 +174,7 @@ impl Tables {
             for &(address, id) in &placed.backends {
                 let health = read(&self.writer.health, names::HEALTH, id.0)?;
                 if health != Health::HEALTHY {
-                    let port = read(&self.writer.backend_stats, names::BACKEND_STATS, id.0)?.failed_port as u16;
+                    let port = self.writer.counters.failed_port(id)?;
                     suspects.push(Suspect { index, address, port, failures: health.failures() });
                 }
             }
@@ -207,6 +204,17 @@ impl Tables {
         let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let control = read(&self.control, names::CONTROL, 0)?.with_connect_timeout(timeout, hz);
         write(&mut self.control, names::CONTROL, 0, control)
+    }
+
+    /// See [`super::Datapath::tell_events`].
+    pub(super) fn tell_events(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
+        let control = read(&self.control, names::CONTROL, 0)?;
+        let events = sampling.map_or(0, |sampling| sampling.saturating_add(1));
+        write(&mut self.control, names::CONTROL, 0, Control { events, ..control })
+    }
+
+    pub(super) fn lost_events(&self) -> Result<u64, DatapathError> {
+        read(&self.event_stats, names::EVENT_STATS, 0).map(|stats| stats.lost)
     }
 
     pub(super) fn beat(&mut self) -> Result<(), DatapathError> {

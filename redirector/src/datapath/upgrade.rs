@@ -29,7 +29,7 @@ use super::{
 use crate::vip::Pool;
 
 /// The tables that speak of backends by number.
-const BY_NUMBER: [&str; 2] = [names::HEALTH, names::BACKEND_STATS];
+const BY_NUMBER: [&str; 3] = [names::HEALTH, names::BACKEND_STATS, names::BACKEND_TIMES];
 
 /// An older version's tables.
 pub(super) struct Predecessor {

@@ -12,13 +12,14 @@ use redirector_common::{
     backend::{BackendId, Health},
     names,
     route::{RouteEntry, Slot},
-    stats::BackendStats,
+    stats::{BackendStats, BackendTimes},
 };
 
 use super::{
     DatapathError,
     batch::{Elements, Stopped, write_all},
     blocks::{BackendIds, SlotBlocks},
+    counters::Counters,
     object,
     placed::{Numbered, Placed},
     routes::RouteTables,
@@ -35,7 +36,7 @@ const TOGETHER: usize = 1024;
 pub(super) struct Writer {
     pub(super) routes: RouteTables,
     pub(super) health: Array<MapData, Health>,
-    pub(super) backend_stats: Array<MapData, BackendStats>,
+    pub(super) counters: Counters,
     pub(super) blocks: SlotBlocks,
     pub(super) ids: BackendIds,
     /// The latest block's.
@@ -51,6 +52,7 @@ struct Together {
     /// Backend numbers that begin anew, with nobody's failures and counters.
     health: Elements<Health>,
     stats: Elements<BackendStats>,
+    times: Elements<BackendTimes>,
     addresses: Elements<Ip6Be>,
     slots: Elements<Slot>,
     entries: Elements<RouteEntry>,
@@ -165,7 +167,7 @@ impl Writer {
 
     /// Writes what is ready. When an element is refused, only the changes before the one that needs it are carried out, whole.
     fn carry_out(&mut self, together: Together) -> Result<(), DatapathError> {
-        let Together { steps, health, stats, addresses, slots, entries } = together;
+        let Together { steps, health, stats, times, addresses, slots, entries } = together;
         let (mut ready, mut refused) = (steps.len(), Ok(()));
         let mut write = |end: fn(&Ends) -> usize, table: &mut dyn FnMut(usize) -> Result<(), Stopped>| {
             let count = ready.checked_sub(1).map_or(0, |last| end(&steps[last].ends));
@@ -176,7 +178,8 @@ impl Writer {
             }
         };
         write(|ends| ends.numbers, &mut |count| write_all(&mut self.health, names::HEALTH, health.first(count)));
-        write(|ends| ends.numbers, &mut |count| write_all(&mut self.backend_stats, names::BACKEND_STATS, stats.first(count)));
+        write(|ends| ends.numbers, &mut |count| write_all(&mut self.counters.backends, names::BACKEND_STATS, stats.first(count)));
+        write(|ends| ends.numbers, &mut |count| write_all(&mut self.counters.backend_times, names::BACKEND_TIMES, times.first(count)));
         write(|ends| ends.addresses, &mut |count| self.routes.set_addresses(addresses.first(count)));
         write(|ends| ends.slots, &mut |count| self.routes.set_slots(slots.first(count)));
         // The commit point: with each of these stores a route has its new block for all connects that follow, or is gone.
@@ -220,6 +223,7 @@ impl Together {
         for &(_, id) in backends {
             self.health.push(id.0, Health::HEALTHY);
             self.stats.push(id.0, BackendStats::default());
+            self.times.push(id.0, BackendTimes::default());
         }
     }
 

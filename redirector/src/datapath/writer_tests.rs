@@ -36,7 +36,7 @@ impl Sizes {
         Writer {
             routes: RouteTables::new(table(self.routes), table(self.slots), table(self.addresses)),
             health: table(self.health),
-            backend_stats: table(self.stats),
+            counters: Counters::new((table(1), table(1)), (table(self.stats), table(self.stats))),
             blocks: SlotBlocks::new(self.told_slots),
             ids: BackendIds::new(self.told_numbers, []),
             generation: 0,

@@ -3,6 +3,7 @@
 mod change;
 mod clients;
 mod errors;
+mod events;
 mod explain;
 mod leak;
 mod loads;

@@ -23,7 +23,7 @@ destination = \"artifactory.public.company.net\"
 ";
 
 /// The agent's control socket, seen from here.
-fn socket(job: &Job) -> PathBuf {
+pub(crate) fn socket(job: &Job) -> PathBuf {
     format!("/proc/{}/root/run/redirector/control.sock", job.agent.pid()).into()
 }
 

@@ -5,6 +5,7 @@
 mod attach;
 mod clients;
 mod connect;
+mod events;
 mod failure;
 mod faults;
 mod ipv6;

@@ -89,7 +89,8 @@ fn the_pins_alone_tell_routes_counters_and_attachments() {
     assert_eq!(status.attachments[0].cgroup.as_deref(), Some(Path::new("/sys/fs/cgroup/kubepods")));
     assert_eq!(status.routes.len(), 1);
     assert_eq!(status.routes[0].vip.to_string(), VIP);
-    assert_eq!(status.routes[0].backends, LOAD_BALANCERS.map(IpAddr::from));
+    let addresses: Vec<IpAddr> = status.routes[0].backends.iter().map(|backend| backend.address).collect();
+    assert_eq!(addresses, LOAD_BALANCERS.map(IpAddr::from));
     assert_eq!(status.routes[0].counters.established, 10);
 }
 

@@ -48,7 +48,10 @@ pub(crate) fn served_by(old: &Version) -> (Bed, BannerServer, BannerServer) {
 
 /// Upgrades from `old` to `new` and back up again under load, and returns the bed and what the load saw in counters.
 fn upgraded_under_load(old: &Version, new: &Version) -> (Bed, [BannerServer; 2], RouteCounters) {
-    let (mut bed, one, two) = served_by(old);
+    upgrade_under_load(served_by(old), new)
+}
+
+fn upgrade_under_load((mut bed, one, two): (Bed, BannerServer, BannerServer), new: &Version) -> (Bed, [BannerServer; 2], RouteCounters) {
     let load = bed.load(1000, 3.0, &["one", "two"]);
     std::thread::sleep(Duration::from_millis(500));
     let mut datapath = open(&bed.rig, new).unwrap();
@@ -74,6 +77,22 @@ fn tables_that_have_not_changed_are_shared_and_not_one_count_is_lost() {
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
     let backends = bed.datapath.backends(INDEX).unwrap();
     assert_eq!(backends.iter().map(|backend| backend.counters.established).sum::<u64>(), 3000, "{backends:?}");
+}
+
+#[test]
+fn what_abi_2_counted_goes_on_in_abi_3_which_adds_times_and_events() {
+    const NEW: [&str; 4] = [names::ROUTE_TIMES, names::BACKEND_TIMES, names::EVENTS, names::EVENT_STATS];
+    let served = served_by(&Version::own());
+    on_node(&served.0.rig, || NEW.map(|name| std::fs::remove_file(settings().bpffs.join(format!("v{}/maps/{name}", abi::ABI))).unwrap()));
+    let (mut bed, _servers, counters) = upgrade_under_load(served, &younger(1, &[]));
+    assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
+    // The older version's programs took no times; those of the new one did.
+    let timed = counters.latency.iter().sum::<u64>();
+    assert!((1..3000).contains(&timed), "{counters:?}");
+    let mut reader = bed.datapath.take_events().unwrap();
+    bed.datapath.tell_events(Some(0)).unwrap();
+    assert!(bed.connects(10).flawless());
+    assert!(reader.read(1000).len() >= 10);
 }
 
 #[test]

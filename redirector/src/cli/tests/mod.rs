@@ -1,6 +1,7 @@
 //! The command line against an agent that is a script: what it asks, what it prints, and how it ends.
 
 mod changing;
+mod events;
 mod reading;
 mod reference;
 mod whole;
@@ -176,6 +177,7 @@ fn status(problems: Vec<Problem>) -> api::Status {
             programs: vec!["rd_connect4".into()],
             attachments: vec![at],
         }),
+        events: Some(EventsInfo { told: 20, lost: 0, one_in: 1, readers: 0 }),
         routes: vec![view(vec![backend(7, 0), backend(8, 3)])],
     };
     status.concluded()

@@ -1,0 +1,115 @@
+//! `events`, word for word.
+
+use crate::control::EventHub;
+
+use super::*;
+
+/// An event of each kind, at known times.
+fn lines() -> Vec<EventLine> {
+    let closed = Event::sample();
+    let at = |seconds: i64| jiff::Timestamp::new(1_780_000_000 + seconds, 123_000_000).expect("a time");
+    let bare = Event { reason: None, traffic: None, ..closed.clone() };
+    let event = |seconds, result, elapsed_ns| Event { at: at(seconds), result, elapsed_ns, ..bare.clone() };
+    let denied = Event { reason: Some(EventReason::PortNotListed), backend: None, vip_port: 22, ..event(7, EventResult::Denied, 0) };
+    let unknown = Event {
+        source: None,
+        command: None,
+        cgroup: None,
+        backend: None,
+        reason: Some(EventReason::NoRoute),
+        vip: [198, 18, 0, 9].into(),
+        ..event(8, EventResult::Passed, 0)
+    };
+    let sampled = Event { stands_for: 8, ..event(0, EventResult::Established, 850_000) };
+    let events = [
+        sampled,
+        Event { at: at(1), reason: None, ..closed },
+        event(2, EventResult::Refused, 412_000),
+        event(3, EventResult::TimedOut, 3_100_000_000),
+        event(4, EventResult::Unreachable, 1_016_000_000),
+        event(5, EventResult::Aborted, 300_000_000),
+        event(6, EventResult::Unsent, 0),
+        denied,
+        unknown,
+    ];
+    let lost = |lost, lost_by| EventLine::Lost(Lost { version: VERSION, lost, lost_by });
+    let missing = [lost(1, LostBy::Kernel), lost(12, LostBy::Reader)];
+    events.into_iter().map(|event| EventLine::Event(Box::new(event))).chain(missing).collect()
+}
+
+/// An agent to which these have happened.
+fn told(lines: Vec<EventLine>) -> Rig {
+    let hub = EventHub::default();
+    hub.publish(lines);
+    Rig::with_agent(move |command| match command {
+        Command::Events(query, reply) => drop(reply.send(Ok(hub.subscribe(query)))),
+        other => unexpected(other),
+    })
+}
+
+#[test]
+fn every_result_has_a_line_for_a_person_and_what_is_missing_is_said() {
+    let rig = told(lines());
+    let ended = rig.run(&["events"]);
+    let expected = "\
+TIME (UTC)               RESULT          TOOK  ROUTE           BACKEND                WHO
+2026-05-28 20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  (one of 8)
+2026-05-28 20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, round trip 800 µs, 1 segment sent again
+2026-05-28 20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+2026-05-28 20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+2026-05-28 20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+2026-05-28 20:26:45.123  given up      300 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+2026-05-28 20:26:46.123  never sent         -  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+2026-05-28 20:26:47.123  denied             -  a.internal:22   -                      curl[4711] /kubepods/podjob  port not listed
+2026-05-28 20:26:48.123  left alone         -  198.18.0.9:443  -                      process [4711] cgroup 99  no route
+";
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));
+    let missing = "\
+1 event is missing here: more happened than could be told
+12 events are missing here: this reader is too slow
+";
+    assert_eq!(ended.err, missing);
+    assert!(rig.run_with(&["events"], "", true).out.contains("\x1b["));
+}
+
+#[test]
+fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
+    let rig = told(lines());
+    let ended = rig.run(&["events", "-o", "json"]);
+    let read: Vec<EventLine> = ended.out.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    assert_eq!((ended.exit, read), (Exit::Done, lines()));
+    let first = r#"{"version":1,"at":"2026-05-28T20:26:40.123Z","result":"established","reason":null,"source":"a.internal","vip":"198.18.0.7","vip_port":443,"backend":"203.0.113.7:8443","elapsed_ns":850000,"traffic":null,"pid":4711,"command":"curl","cgroup":"/sys/fs/cgroup/kubepods/podjob","cgroup_id":99,"stands_for":8}"#;
+    assert_eq!(ended.out.lines().next(), Some(first));
+}
+
+#[test]
+fn a_reader_gets_what_it_asks_for_and_no_more() {
+    let rig = told(lines());
+    let results = |arguments: &[&str]| {
+        let ended = rig.run(&[&["events", "-o", "json"], arguments].concat());
+        let read = ended.out.lines().map(|line| serde_json::from_str::<EventLine>(line).expect("an event"));
+        read.filter_map(|line| line.event().map(|event| event.result.word())).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(results(&["--failed"]), "refused timed_out unreachable aborted unsent denied passed");
+    assert_eq!(results(&["--result", "closed,unsent"]), "closed unsent");
+    assert_eq!(results(&["--route", "a.internal", "--count", "2"]), "established closed");
+    assert_eq!(results(&["--follow", "--count", "3", "--failed", "--limit", "9"]), "refused timed_out unreachable");
+    // The two that tell of missing ones are among the last three.
+    assert_eq!(results(&["-n", "3"]), "passed");
+    for wrong in
+        [&["events", "--result", "lost"][..], &["events", "--count", "0"], &["events", "--route", "10.0.0.1"], &["events", "-o", "yaml"]]
+    {
+        assert_eq!(rig.run(wrong).exit, Exit::Usage, "{wrong:?}");
+    }
+}
+
+#[test]
+fn where_nothing_has_happened_or_no_agent_runs_that_is_said() {
+    let ended = told(vec![]).run(&["events"]);
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, ""));
+    assert_eq!(ended.err, "no such thing has happened yet: the agent keeps the last 1000 events\n");
+    assert_eq!(told(vec![]).run(&["events", "-o", "json"]).err, "");
+    let ended = Rig::without_agent().run(&["events"]);
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Absent, ""));
+    assert!(ended.err.contains("start it with `redirector run`"), "{}", ended.err);
+}

@@ -1,0 +1,75 @@
+//! The tables that the programs write and everybody reads: what became of connects, and how long they took.
+
+use std::net::IpAddr;
+
+use aya::maps::{Array, MapData};
+use redirector_common::{
+    backend::{BackendId, Health},
+    names,
+    stats::{BackendStats, BackendTimes, RouteStats, RouteTimes},
+};
+
+use super::{
+    BackendStatus, DatapathError, RouteCounters,
+    object::{self, Object},
+    pins::Pins,
+    tables::read,
+};
+
+/// The four tables: two by route, two by backend.
+pub(super) struct Counters {
+    routes: Array<MapData, RouteStats>,
+    route_times: Array<MapData, RouteTimes>,
+    /// Written by the agent, too: a number that is given to another backend begins anew, and so does the next.
+    pub(super) backends: Array<MapData, BackendStats>,
+    pub(super) backend_times: Array<MapData, BackendTimes>,
+}
+
+impl Counters {
+    /// On tables that a test has made.
+    #[cfg(test)]
+    pub(super) fn new(
+        (routes, route_times): (Array<MapData, RouteStats>, Array<MapData, RouteTimes>),
+        (backends, backend_times): (Array<MapData, BackendStats>, Array<MapData, BackendTimes>),
+    ) -> Self {
+        Self { routes, route_times, backends, backend_times }
+    }
+
+    /// Those of a loaded object.
+    pub(super) fn of(object: &mut Object) -> Result<Self, DatapathError> {
+        Ok(Self {
+            routes: object.array(names::ROUTE_STATS)?,
+            route_times: object.array(names::ROUTE_TIMES)?,
+            backends: object.array(names::BACKEND_STATS)?,
+            backend_times: object.array(names::BACKEND_TIMES)?,
+        })
+    }
+
+    /// Those that are pinned.
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            routes: object::open_pin(pins, names::ROUTE_STATS)?,
+            route_times: object::open_pin(pins, names::ROUTE_TIMES)?,
+            backends: object::open_pin(pins, names::BACKEND_STATS)?,
+            backend_times: object::open_pin(pins, names::BACKEND_TIMES)?,
+        })
+    }
+
+    /// What became of the connects of the route at `index`.
+    pub(super) fn route(&self, index: u32) -> Result<RouteCounters, DatapathError> {
+        let stats = read(&self.routes, names::ROUTE_STATS, index)?;
+        Ok(RouteCounters::new(stats, read(&self.route_times, names::ROUTE_TIMES, index)?))
+    }
+
+    /// A backend's, with its health at `now_ns` of the monotonic clock.
+    pub(super) fn backend(&self, (address, id): (IpAddr, BackendId), health: Health, now_ns: u64) -> Result<BackendStatus, DatapathError> {
+        let stats = read(&self.backends, names::BACKEND_STATS, id.0)?;
+        let times = read(&self.backend_times, names::BACKEND_TIMES, id.0)?;
+        Ok(BackendStatus::new(address, (health, now_ns), (stats, times)))
+    }
+
+    /// The port of a backend that failed last.
+    pub(super) fn failed_port(&self, id: BackendId) -> Result<u16, DatapathError> {
+        read(&self.backends, names::BACKEND_STATS, id.0).map(|stats| stats.failed_port as u16)
+    }
+}

@@ -1,0 +1,187 @@
+//! Events of single connects, out of the ring buffer that the programs write to.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd, RawFd},
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use redirector_common::{addr::PortBe, event};
+
+use super::{object, tables::monotonic_ns};
+
+/// What happened to a connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// A backend accepted it.
+    Established,
+    /// It was established, and has ended.
+    Closed,
+    /// It was answered with a reset.
+    Refused,
+    /// It was not answered.
+    TimedOut,
+    /// The network reported it as undeliverable.
+    Unreachable,
+    /// The application gave it up.
+    Aborted,
+    /// It never left this host.
+    Unsent,
+    /// It was refused here.
+    Denied(Reason),
+    /// It was left alone, by `on_no_backend = "pass"`.
+    Passed(Reason),
+}
+
+/// Why a connect was not redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The address has no route.
+    NoRoute,
+    /// The route does not list the port.
+    PortNotListed,
+    /// The route has no backend that the socket could reach.
+    NoBackend,
+    /// The kernel had no memory to remember it.
+    NoMemory,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub at: jiff::Timestamp,
+    /// What.
+    pub happened: Happened,
+    /// The route: its VIP's index.
+    pub index: u32,
+    /// Whether the client asked for the IPv6 VIP.
+    pub vip6: bool,
+    /// The port that the client asked for.
+    pub vip_port: u16,
+    /// Where it was sent.
+    pub backend: Option<SocketAddr>,
+    /// From the connect to this; for [`Happened::Closed`], from established to this.
+    pub elapsed: Duration,
+    /// Bytes received, when it has ended.
+    pub rx_bytes: u64,
+    /// Bytes acknowledged, when it has ended.
+    pub tx_bytes: u64,
+    /// The smoothed round-trip time, when it has ended.
+    pub srtt: Duration,
+    /// Segments sent again, when it has ended.
+    pub retransmitted: u32,
+    /// The process that called connect, in the first pid namespace.
+    pub pid: u32,
+    /// Its command; of a thread that has a name of its own, that name. Empty where the kernel does not let the programs know (6.17 and later,
+    /// without CAP_PERFMON).
+    pub command: String,
+    /// Its cgroup: the inode of the directory.
+    pub cgroup: u64,
+    /// It stands for so many of its kind: under pressure not every success is told.
+    pub stands_for: u32,
+}
+
+/// The reading end of the ring. There is one for each datapath.
+pub struct EventReader {
+    ring: RingBuf<MapData>,
+}
+
+impl std::fmt::Debug for EventReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EventReader")
+    }
+}
+
+/// For a reactor: the ring becomes readable when something happens after all was read.
+impl AsRawFd for EventReader {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl EventReader {
+    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring }
+    }
+
+    /// What has happened since the last call, at most `limit` events, the oldest first. Never waits, and costs no system call.
+    pub fn read(&mut self, limit: usize) -> Vec<Event> {
+        let clock = Clock::now();
+        let mut events = Vec::new();
+        while events.len() < limit {
+            let Some(item) = self.ring.next() else { break };
+            if item.len() >= size_of::<event::Event>() {
+                // SAFETY: as many bytes are there, and any bytes are an event.
+                let raw = unsafe { item.as_ptr().cast::<event::Event>().read_unaligned() };
+                events.extend(told(&raw, &clock));
+            }
+        }
+        events
+    }
+}
+
+/// Both clocks at one moment.
+struct Clock {
+    monotonic_ns: u64,
+    wall: jiff::Timestamp,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self { monotonic_ns: monotonic_ns(), wall: jiff::Timestamp::now() }
+    }
+
+    /// The wall clock's time at `ns` of the monotonic one.
+    fn at(&self, ns: u64) -> jiff::Timestamp {
+        let ago = self.monotonic_ns.saturating_sub(ns);
+        self.wall.checked_sub(Duration::from_nanos(ago)).unwrap_or(self.wall)
+    }
+}
+
+fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
+    let happened = happened(raw)?;
+    let backend = object::from_ip6(raw.backend);
+    let address = backend.to_ipv4_mapped().map_or(IpAddr::V6(backend), IpAddr::V4);
+    let command = raw.comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    Some(Event {
+        at: clock.at(raw.at_ns),
+        happened,
+        index: raw.route,
+        vip6: raw.vip6 != 0,
+        vip_port: raw.vip_port.get(),
+        backend: (raw.backend_port != PortBe(0) && !address.is_unspecified()).then(|| SocketAddr::new(address, raw.backend_port.get())),
+        elapsed: Duration::from_nanos(raw.elapsed_ns),
+        rx_bytes: raw.rx_bytes,
+        tx_bytes: raw.tx_bytes,
+        srtt: Duration::from_micros(raw.srtt_us.into()),
+        retransmitted: raw.retransmitted,
+        pid: raw.pid,
+        command: String::from_utf8_lossy(command).into_owned(),
+        cgroup: raw.cgroup,
+        stands_for: if matches!(happened, Happened::Established | Happened::Closed) { event::stands_for(raw.told) } else { 1 },
+    })
+}
+
+/// Nothing for a kind that this version does not know.
+fn happened(raw: &event::Event) -> Option<Happened> {
+    let reason = match raw.reason {
+        event::Event::REASON_NO_ROUTE => Reason::NoRoute,
+        event::Event::REASON_PORT => Reason::PortNotListed,
+        event::Event::REASON_MEMORY => Reason::NoMemory,
+        _ => Reason::NoBackend,
+    };
+    Some(match raw.kind {
+        event::Event::ESTABLISHED => Happened::Established,
+        event::Event::CLOSED => Happened::Closed,
+        event::Event::REFUSED => Happened::Refused,
+        event::Event::TIMED_OUT => Happened::TimedOut,
+        event::Event::UNREACHABLE => Happened::Unreachable,
+        event::Event::ABORTED => Happened::Aborted,
+        event::Event::UNSENT => Happened::Unsent,
+        event::Event::DENIED => Happened::Denied(reason),
+        event::Event::PASSED => Happened::Passed(reason),
+        _ => return None,
+    })
+}

@@ -1,0 +1,192 @@
+//! `redirector events`: what an operator sees of single connects, and that no reader holds anything up.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use serde_json::Value;
+use xtask::testbed::{
+    client::LoadOptions,
+    helper::Load,
+    process::{self, until},
+};
+
+use crate::{
+    operate,
+    rig::{Job, LIMIT, binary},
+};
+
+const CONFIG: &str = "\
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = \"artifactory.public.company.net\"
+ports = [\"443\", \"8080\"]
+[[routes]]
+source = \"refusing.internal.company.net\"
+destination = \"203.0.113.1\"
+";
+
+/// The events that `redirector events -o json` tells with these arguments.
+fn events(job: &Job, arguments: &[&str]) -> Vec<Value> {
+    let finished = job.cli(&[&["events", "-o", "json"], arguments].concat());
+    let finished = finished.success().unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
+    finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn results(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["result"].as_str().unwrap_or("lost")).collect()
+}
+
+/// Waits until so many events are there, and returns them.
+fn wait_for(job: &Job, arguments: &[&str], number: usize) -> Vec<Value> {
+    let mut found = Vec::new();
+    until(&format!("{number} events"), LIMIT, || {
+        found = events(job, arguments);
+        Ok(found.len() >= number)
+    })
+    .unwrap();
+    found
+}
+
+/// Connects by bash, which keeps what it gets for a second, and lives as long in any case.
+fn connect(job: &Job, to: &str) {
+    job.says(&format!("bash -c 'exec 3<>/dev/tcp/{to} && read -r line <&3; sleep 1; true'"));
+}
+
+/// A thousand connects a second from the executor, in the background.
+fn load(job: &Job, seconds: f64) -> Load {
+    let options = LoadOptions {
+        target: format!("{}:8080", job.vip()).parse().unwrap(),
+        rate: 1000,
+        seconds,
+        expect_peer: None,
+        expect_banner: vec!["lb1".into(), "lb2".into()],
+    };
+    Load::start(job.executor.place(), &options).unwrap()
+}
+
+/// A request for events on the control socket, whose answer nobody has read yet.
+fn ask(job: &Job, query: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(operate::socket(job)).unwrap();
+    write!(stream, "GET /v1/events?{query} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+}
+
+#[test]
+fn a_connection_and_a_failure_are_told_with_who_made_them_as_a_table_and_as_json() {
+    let job = Job::with_config(CONFIG);
+    connect(&job, "artifactory.internal.company.net/8080");
+    connect(&job, "refusing.internal.company.net/443");
+    connect(&job, "artifactory.internal.company.net/22");
+    let told = wait_for(&job, &[], 4);
+    assert_eq!(results(&told), ["established", "closed", "refused", "denied"], "{told:#?}");
+    for event in &told {
+        assert_eq!((event["version"].as_u64(), event["stands_for"].as_u64()), (Some(1), Some(1)), "{event:#}");
+        assert!(event["cgroup"].as_str().is_some_and(|path| path.ends_with("/kubepods/podjob")), "{event:#}");
+        assert!(event["pid"].as_u64().is_some_and(|pid| pid > 1), "{event:#}");
+    }
+    let [established, closed, refused, denied] = &told[..] else { unreachable!() };
+    assert_eq!((established["source"].as_str(), established["vip_port"].as_u64()), (Some("artifactory.internal.company.net"), Some(8080)));
+    assert_eq!((established["vip"].as_str(), established["command"].as_str()), (Some(job.vip().as_str()), Some("bash")), "{established:#}");
+    assert_eq!((established["backend"].as_str(), &established["traffic"]), (closed["backend"].as_str(), &Value::Null));
+    assert!(closed["traffic"]["rx_bytes"].as_u64() >= Some(4) && closed["elapsed_ns"].as_u64() > Some(900_000_000), "{closed:#}");
+    assert_eq!((refused["backend"].as_str(), refused["reason"].as_str()), (Some("203.0.113.1:443"), None));
+    assert_eq!((denied["backend"].as_str(), denied["reason"].as_str()), (None, Some("port_not_listed")));
+
+    let table = job.cli(&["events"]).stdout;
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(table.lines().next().unwrap().contains("TIME (UTC)"), "{table}");
+    assert!(
+        table.contains("artifactory.internal.company.net:8080") && table.contains(" received, ") && table.contains("port not listed"),
+        "{table}"
+    );
+
+    let of = |arguments: &[&str]| results(&events(&job, arguments)).join(" ");
+    assert_eq!(of(&["--route", "refusing.internal.company.net"]), "refused");
+    assert_eq!(of(&["--failed"]), "refused denied");
+    assert_eq!(of(&["--result", "closed,denied"]), "closed denied");
+    assert_eq!(of(&["--limit", "1"]), "denied");
+    let unknown = job.cli(&["events", "--route", "refusin.internal.company.net"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", unknown.text());
+    assert!(unknown.stderr.contains("refusing.internal.company.net"), "the nearest one is named: {}", unknown.text());
+}
+
+#[test]
+fn a_reader_that_follows_is_told_at_once_and_ends_when_it_has_seen_enough_or_the_agent_ends() {
+    let mut job = Job::with_config(CONFIG);
+    let follow = |count: Option<&str>| {
+        let mut command = job.rig.node.command(binary());
+        command.args(["events", "--follow", "-o", "json"]).args(count.iter().map(|count| format!("--count={count}")));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let (mut counting, mut endless) = (follow(Some("1")), follow(None));
+    until("both to follow", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 2)).unwrap();
+    connect(&job, "artifactory.internal.company.net/8080");
+    let mut line = String::new();
+    BufReader::new(endless.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["result"], "established", "{line}");
+    assert!(process::wait(&mut counting, LIMIT).unwrap().expect("it ends").success());
+    let mut text = String::new();
+    counting.stdout.unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    job.agent.sigterm().unwrap();
+    assert_eq!(process::wait(&mut endless, LIMIT).unwrap().expect("it ends").code(), Some(1));
+    let mut words = String::new();
+    endless.stderr.unwrap().read_to_string(&mut words).unwrap();
+    assert!(words.contains("the agent has ended"), "{words}");
+}
+
+#[test]
+fn a_reader_that_does_not_read_loses_events_is_told_how_many_and_holds_nobody_up() {
+    let job = Job::with_config(CONFIG);
+    let mut stuck = ask(&job, "follow=true");
+    until("it to follow", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 1)).unwrap();
+    let load = load(&job, 8.0);
+    for _ in 0..10 {
+        assert!(job.cli(&["status"]).status.success(), "{}", job.agent.log_tail());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(load.report().unwrap().flawless());
+    // What is kept is bounded.
+    assert!(events(&job, &[]).len() <= 1000);
+    stuck.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut told = Vec::new();
+    let _ = stuck.read_to_end(&mut told);
+    let told = String::from_utf8_lossy(&told);
+    let lost = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|line| line["lost_by"] == "reader");
+    let lost: u64 = lost.map(|line| line["lost"].as_u64().unwrap()).sum();
+    assert!(lost > 0, "{} bytes were told", told.len());
+}
+
+#[test]
+fn more_readers_than_there_are_places_are_refused_until_one_leaves() {
+    let job = Job::with_config(CONFIG);
+    let mut readers: Vec<UnixStream> = (0..16).map(|_| ask(&job, "follow=true")).collect();
+    until("all to follow", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 16)).unwrap();
+    let mut refused = String::new();
+    ask(&job, "follow=true").read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("\"too_many\""), "{refused}");
+    // One that does not follow takes no place.
+    assert_eq!(events(&job, &[]), Vec::<Value>::new());
+    readers.pop();
+    until("a place", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 15)).unwrap();
+    let mut wrong = String::new();
+    ask(&job, "follow=maybe").read_to_string(&mut wrong).unwrap();
+    assert!(wrong.starts_with("HTTP/1.1 400") && wrong.contains("it takes follow, route, result, failed and limit"), "{wrong}");
+}
+
+#[test]
+fn what_happened_while_the_agent_was_away_is_told_by_the_next_one() {
+    let mut job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    job.agent.sigkill().unwrap();
+    let down = job.cli(&["events"]);
+    assert_eq!(down.status.code(), Some(1), "{}", down.text());
+    connect(&job, &format!("{vip}/8080"));
+    job.agent.restart().unwrap();
+    let told = wait_for(&job, &[], 2);
+    assert_eq!(results(&told), ["established", "closed"], "{told:#?}");
+}

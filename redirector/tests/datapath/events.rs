@@ -1,0 +1,171 @@
+//! What the programs tell of single connects: one event for each end, who called, and nothing that waits.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::MetadataExt,
+    time::Duration,
+};
+
+use redirector::datapath::{Event, EventReader, Happened, Reason};
+use xtask::testbed::customer::LOAD_BALANCERS;
+
+use crate::rig::{Bed, INDEX, PORT, VIP, VIP6};
+
+/// More than any test makes.
+const ALL: usize = 1 << 20;
+
+/// A bed whose events are read.
+fn told(bed: &mut Bed) -> EventReader {
+    bed.datapath.tell_events(Some(0)).unwrap();
+    bed.datapath.take_events().expect("the first one to ask gets it")
+}
+
+fn ends(events: &[Event]) -> Vec<Happened> {
+    events.iter().map(|event| event.happened).collect()
+}
+
+/// Connects in Python, whatever comes of it.
+fn connect(bed: &Bed, address: &str, port: u16, before: &str) -> String {
+    let family = if address.contains(':') { "10" } else { "2" };
+    bed.python(&format!(
+        "import os, socket\ns = socket.socket({family})\n{before}\ntry: s.connect(('{address}', {port})); s.makefile().read()\n\
+         except OSError: pass\nprint(os.getpid())"
+    ))
+}
+
+#[test]
+fn a_connection_is_told_when_it_is_established_and_when_it_ends_with_who_made_it() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    bed.put(&[(80, PORT)], &LOAD_BALANCERS[..1]);
+    let mut reader = told(&mut bed);
+    let before = jiff::Timestamp::now();
+    connect(&bed, VIP, 80, "");
+    let events = reader.read(ALL);
+    assert_eq!(ends(&events), [Happened::Established, Happened::Closed], "{events:?}");
+    let cgroup = bed.executor.place().cgroup().metadata().unwrap().ino();
+    for event in &events {
+        assert_eq!((event.index, event.vip6, event.vip_port), (INDEX, false, 80), "{event:?}");
+        assert_eq!(event.backend, Some(SocketAddr::from((LOAD_BALANCERS[0], PORT))), "{event:?}");
+        assert_eq!((event.command.as_str(), event.cgroup, event.stands_for), ("python3", cgroup, 1), "{event:?}");
+        assert!(event.pid > 1 && event.pid == events[0].pid, "{event:?}");
+        assert!(event.at >= before && event.at <= jiff::Timestamp::now(), "{event:?}");
+        assert!(event.elapsed > Duration::ZERO && event.elapsed < Duration::from_secs(10), "{event:?}");
+    }
+    // "one\n" and the end; the SYN and the end.
+    assert_eq!((events[0].rx_bytes, events[1].rx_bytes >= 4, events[1].tx_bytes >= 1), (0, true, true), "{events:?}");
+    assert!(events[1].srtt > Duration::ZERO && events[1].srtt < Duration::from_secs(1), "{events:?}");
+    // The same numbers are in the counters.
+    let counters = bed.counters();
+    assert_eq!(counters.latency.iter().sum::<u64>(), 1, "{counters:?}");
+    assert_eq!(Duration::from_nanos(counters.connect_ns), events[0].elapsed);
+    assert_eq!(Duration::from_micros(counters.srtt_us), events[1].srtt);
+    let backend = bed.datapath.backends(INDEX).unwrap()[0].counters;
+    assert_eq!((backend.connect_ns, backend.srtt_us), (counters.connect_ns, counters.srtt_us));
+    assert_eq!(bed.datapath.lost_events().unwrap(), 0);
+}
+
+#[test]
+fn every_other_end_is_told_once_with_its_name() {
+    let mut bed = Bed::new();
+    let mut reader = told(&mut bed);
+    let mut expect = |bed: &mut Bed, happened: Happened, address: &str, port: u16, before: &str| {
+        connect(bed, address, port, before);
+        let events = reader.read(ALL);
+        assert_eq!(ends(&events), [happened], "{events:?}");
+        assert_eq!((events[0].command.as_str(), events[0].vip_port, events[0].vip6), ("python3", port, address.contains(':')));
+        events.into_iter().next().unwrap()
+    };
+    bed.put(&[], &LOAD_BALANCERS[..1]);
+    let refused = expect(&mut bed, Happened::Refused, VIP, PORT, "");
+    assert_eq!(refused.backend, Some(SocketAddr::from((LOAD_BALANCERS[0], PORT))));
+    expect(&mut bed, Happened::Refused, VIP6, PORT, "");
+    bed.put(&[], &[Ipv4Addr::new(203, 0, 113, 99)]);
+    // ARP gives up after three seconds.
+    let unreachable = expect(&mut bed, Happened::Unreachable, VIP, PORT, "");
+    assert!(unreachable.elapsed > Duration::from_millis(500), "{unreachable:?}");
+    bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
+    bed.put(&[], &LOAD_BALANCERS[..1]);
+    let timed_out = expect(&mut bed, Happened::TimedOut, VIP, PORT, "s.setsockopt(6, 7, 1)");
+    assert!(timed_out.elapsed > Duration::from_secs(1), "{timed_out:?}");
+    expect(&mut bed, Happened::Aborted, VIP, PORT, "s.settimeout(0.3)");
+    // What is refused here.
+    bed.put(&[(443, 443)], &LOAD_BALANCERS[..1]);
+    let denied = expect(&mut bed, Happened::Denied(Reason::PortNotListed), VIP, 22, "");
+    assert_eq!((denied.index, denied.backend), (INDEX, None));
+    bed.put(&[], &[]);
+    expect(&mut bed, Happened::Denied(Reason::NoBackend), VIP, 443, "");
+    let unknown = expect(&mut bed, Happened::Denied(Reason::NoRoute), "198.18.0.9", 443, "");
+    assert_eq!(unknown.index, 9);
+    let pass = redirector::plan::PlannedRoute { on_no_backend: redirector::route::OnNoBackend::Pass, ..Default::default() };
+    bed.datapath.apply(&[redirector::plan::Change::Put { index: INDEX, route: pass }]).unwrap();
+    expect(&mut bed, Happened::Passed(Reason::NoBackend), VIP, 443, "s.settimeout(0.3)");
+    bed.put(&[], &LOAD_BALANCERS[..1]);
+    bed.run("ip route del default").success().unwrap();
+    expect(&mut bed, Happened::Unsent, VIP, 443, "");
+    let c = bed.counters();
+    assert_eq!(c.started, c.established + c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent, "{c:?}");
+}
+
+#[test]
+fn while_nobody_reads_nothing_is_told_and_nothing_is_lost() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    assert!(bed.connects(50).flawless());
+    let mut reader = bed.datapath.take_events().unwrap();
+    assert_eq!((reader.read(ALL), bed.datapath.lost_events().unwrap()), (vec![], 0));
+    assert!(bed.datapath.take_events().is_none(), "there is one reader");
+}
+
+#[test]
+fn a_full_ring_loses_events_counts_them_and_holds_up_no_connect() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    bed.put(&[(PORT, PORT)], &LOAD_BALANCERS);
+    let mut reader = told(&mut bed);
+    // Refused here, since that is quick: more than the ring holds.
+    const DENIED: usize = 12_000;
+    bed.python(&format!(
+        "import socket\nfor n in range({DENIED}):\n s = socket.socket()\n try: s.connect(('{VIP}', 1))\n except OSError: pass\n s.close()"
+    ));
+    let report = bed.connects(300);
+    assert!(report.flawless(), "{report:?}");
+    let c = bed.counters();
+    assert_eq!((c.denied, c.started, c.established), (DENIED as u64, 300, 300), "{c:?}");
+    let kept = reader.read(ALL).len();
+    let lost = bed.datapath.lost_events().unwrap();
+    // Each connection has two; the last one may not have ended yet.
+    let made = DENIED as u64 + 300 + bed.counters().closed;
+    assert!((9_000..11_000).contains(&kept) && lost == made - kept as u64, "{kept} kept and {lost} lost of {made}");
+    // There is room again.
+    assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
+    assert_eq!(ends(&reader.read(ALL)), [Happened::Denied(Reason::PortNotListed)]);
+}
+
+#[test]
+fn under_pressure_some_successes_are_told_in_full_and_every_failure() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    let mut reader = told(&mut bed);
+    bed.datapath.tell_events(Some(3)).unwrap();
+    assert!(bed.connects(800).flawless());
+    let events = reader.read(ALL);
+    let count = |what| events.iter().filter(|event| event.happened == what).count();
+    let established = count(Happened::Established);
+    // 100 of 800; the bounds are six standard deviations away.
+    assert!((44..=156).contains(&established), "{established}");
+    assert_eq!((count(Happened::Closed), events.len()), (established, 2 * established));
+    assert!(events.iter().all(|event| event.stands_for == 8));
+    bed.put(&[(1, 1)], &LOAD_BALANCERS);
+    for _ in 0..20 {
+        assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
+    }
+    let failures = reader.read(ALL);
+    assert_eq!((ends(&failures), failures[0].stands_for), (vec![Happened::Refused; 20], 1));
+}
+
+#[test]
+fn what_happened_while_no_agent_ran_is_read_by_the_next_one() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    drop(told(&mut bed));
+    assert!(bed.connects(20).flawless());
+    bed.datapath = crate::rig::attached(&bed.rig);
+    let events = bed.datapath.take_events().unwrap().read(ALL);
+    assert_eq!(events.iter().filter(|event| event.happened == Happened::Established).count(), 20, "{events:?}");
+}
