@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
+    attach::Attached,
     events::{self, Reading},
     live::Live,
     lock::Lock,
     notify::Notify,
-    owner::{Attached, Owner},
+    owner::Owner,
     probes::Probes,
     signals::Signals,
     watch::FileWatch,
@@ -116,7 +117,7 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
         beaten_at: Instant::now(),
         listen,
         warnings,
-        attached: Attached::default(),
+        attached: Attached::new(),
         watch,
         waits: JoinSet::new(),
         health: Health::default(),

@@ -251,7 +251,7 @@ impl Owner {
         if change != ChangeKind::Removed && route.is_none() {
             return Err(ApiError::new(ErrorCode::Conflict, format!("the route of {source} was removed by somebody else meanwhile")));
         }
-        let warnings = self.warning(&source).into_iter().collect();
+        let warnings = self.warnings(&source);
         Ok(api::Changed { version: VERSION, change, source, route, warnings })
     }
 
@@ -265,14 +265,12 @@ impl Owner {
     fn warnings_of(&self, answer: &api::Imported) -> Vec<String> {
         let sources = answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
         let sources: Vec<SourceName> = sources.filter_map(|raw| raw.source.parse().ok()).collect();
-        sources.iter().filter_map(|source| self.warning(source)).collect()
+        sources.iter().flat_map(|source| self.warnings(source)).collect()
     }
 
     /// What is amiss with a route that was just changed.
-    fn warning(&self, source: &SourceName) -> Option<String> {
-        view::route(self, source)?;
-        let problems = super::problems::of_route(self, source);
-        problems.into_iter().next().map(|problem| problem.message)
+    fn warnings(&self, source: &SourceName) -> Vec<String> {
+        super::problems::of_route(self, source).into_iter().map(|problem| problem.message).collect()
     }
 
     pub(super) fn unknown(&self, source: &SourceName) -> ApiError {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `build` | everything that can fail, before anything is served: directories, lock, state files, sockets, host, datapath |
 //! | `owner` | the one task that owns the state, and what wakes it |
+//! | `attach`, `cgroup_watch` | keeping the programs on cgroups that come and go |
 //! | `changes` | commands and reloads: checked, leased, saved, followed, live, answered |
 //! | `history` | who changed what, and taking it back |
 //! | `live` | what is wanted and what serves, and bringing the one to the other |
@@ -11,12 +12,14 @@
 //! | `probes` | knocking at backends that have failed |
 //! | `events`, `callers` | what the kernel tells of single connects, with the names of those who made them, to whoever reads |
 //! | `view`, `problems`, `pinned`, `scrape` | what the agent, or what it left behind, tells |
-//! | `lock`, `logging`, `memory`, `notify`, `signals`, `watch` | the process and its surroundings |
+//! | `lock`, `logging`, `memory`, `notify`, `signals`, `versions`, `watch` | the process and its surroundings |
 //!
 //! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left DNS before it leaves the kernel.
 
+mod attach;
 mod build;
 mod callers;
+mod cgroup_watch;
 mod changes;
 mod desired;
 mod events;
@@ -32,6 +35,7 @@ mod probes;
 mod problems;
 mod scrape;
 mod signals;
+mod versions;
 mod view;
 mod watch;
 

@@ -14,6 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    attach::{Attached, RESCAN},
     changes::{Finish, Settled},
     events::Events,
     live::{Live, error_chain},
@@ -25,15 +26,12 @@ use super::{
 use crate::{
     config::Config,
     control::{Command, count},
-    datapath::{self, Attachment},
     observe::Health,
     state::State,
 };
 
 /// The agent's sign of life for the programs in the kernel; they take it for dead after 2 s.
 const BEAT: Duration = Duration::from_millis(250);
-/// How often the cgroups are looked for again.
-const RESCAN: Duration = Duration::from_secs(2);
 /// How often the configuration file is looked at, and what else changes without an event.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the backends' health is looked at: within their first time-out, so that a probe is under way before they are due again.
@@ -71,16 +69,6 @@ pub(super) struct Owner {
     /// Questions of the metrics.
     pub(super) scrapes: mpsc::Receiver<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>,
     pub(super) events: Events,
-}
-
-/// Where the programs are attached.
-#[derive(Debug, Default)]
-pub(super) struct Attached {
-    pub(super) list: Vec<Attachment>,
-    /// Why the last attempt failed.
-    pub(super) error: Option<String>,
-    /// The cgroups of the last successful attempt.
-    cgroups: Vec<u64>,
 }
 
 /// Ticks that are late are not made up for.
@@ -121,7 +109,8 @@ impl Owner {
                 Some(command) = commands.recv() => self.command(command),
                 Some(question) = self.events.question() => self.name_events(question),
                 Some(scrape) = self.scrapes.recv() => drop(scrape.send(super::scrape::snapshot(self))),
-                _ = rescan.tick() => if !self.live.datapath.lacks_routes() { self.attach() },
+                () = self.attached.watch.changed() => self.cgroups_changed(),
+                _ = rescan.tick() => self.rescan(),
                 _ = look.tick() => self.look(),
                 _ = watch.tick() => {
                     let began = Instant::now();
@@ -152,8 +141,10 @@ impl Owner {
     pub(super) fn started(&mut self) {
         // Where an older version's programs had to go on serving until now.
         self.attach();
+        self.attached.started();
         let (routes, cgroups) = (self.live.published.len(), self.attached.list.len());
         info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
+        super::versions::note(&self.at_start.agent.state_dir, jiff::Timestamp::now());
         // Whoever waits for us relies on interception, which takes an agent without a sign of life for dead.
         self.beat();
         self.notify.ready();
@@ -195,36 +186,6 @@ impl Owner {
             self.settle_changed(reloaded.changed, Finish::Nothing);
         }
         self.notify.ready();
-    }
-
-    /// Attaches to cgroups that have appeared and lets go of those that have gone.
-    fn attach(&mut self) {
-        let attached = datapath::cgroups(&self.config.attach.cgroups).and_then(|cgroups| {
-            let mut ids: Vec<_> = cgroups.iter().map(|cgroup| cgroup.id).collect();
-            ids.sort_unstable();
-            if ids == self.attached.cgroups && self.attached.error.is_none() {
-                return Ok(None);
-            }
-            self.live.datapath.attach(&cgroups).map(|list| Some((ids, list)))
-        });
-        match attached {
-            Ok(None) => {}
-            Ok(Some((ids, list))) => {
-                for at in list.iter().filter(|at| !self.attached.cgroups.contains(&at.id)) {
-                    info!(cgroup = %at.cgroup.as_deref().unwrap_or("?".as_ref()).display(), "attached");
-                }
-                // A cgroup that vanished meanwhile is tried again if it comes back under the same number.
-                let cgroups = ids.into_iter().filter(|id| list.iter().any(|at| at.id == *id)).collect();
-                self.attached = Attached { list, error: None, cgroups };
-            }
-            Err(error) => {
-                let error = error_chain(&error);
-                if self.attached.error.as_ref() != Some(&error) {
-                    error!("failed to attach; trying again: {error}");
-                    self.attached.error = Some(error);
-                }
-            }
-        }
     }
 
     /// Sends a probe to every backend that has failed. It stays set aside until its next probe begins: its own time-out may be over earlier, and

@@ -29,7 +29,7 @@ pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> R
         config: None,
         dns: None,
         routes: routes(&pinned, &names),
-        datapath: Some(datapath_info(&pinned, bpffs)),
+        datapath: Some(datapath_info(&pinned, bpffs, state_dir)),
     };
     Ok(Some(status.concluded()))
 }
@@ -53,7 +53,7 @@ pub fn agent_silent(error: &dyn std::error::Error, pid: Option<u32>) -> api::Pro
     )
 }
 
-fn datapath_info(pinned: &PinnedStatus, bpffs: &Path) -> api::DatapathInfo {
+fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::DatapathInfo {
     let attachments: Vec<_> = pinned.attachments.iter().map(view::attachment).collect();
     let programs: std::collections::BTreeSet<_> = attachments.iter().flat_map(|at| at.programs.clone()).collect();
     api::DatapathInfo {
@@ -64,6 +64,11 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path) -> api::DatapathInfo {
         heartbeat_age_ms: pinned.heartbeat_age.map(view::milliseconds),
         programs: programs.into_iter().collect(),
         attachments,
+        cgroup2_mount: datapath::cgroup2_mount().ok(),
+        waiting: Vec::new(),
+        fading_cgroups: 0,
+        neighbours: view::neighbours(bpffs, &pinned.attachments),
+        upgraded: super::versions::last_upgrade(state_dir),
     }
 }
 

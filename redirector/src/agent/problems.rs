@@ -41,9 +41,13 @@ pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
             format!("attaching failed: {error}"),
             Some("the agent goes on trying; `redirector check` tells what this host lacks"),
         );
-    } else if owner.attached.list.is_empty() {
-        let remedy = "set attach.cgroups, or start a container: the agent looks again every 2 s";
+    } else if owner.attached.list.is_empty() && owner.attached.waiting.is_empty() {
+        let remedy = "set attach.cgroups, or start a container: the agent attaches when its cgroup appears";
         note("not_attached", "no cgroup matches attach.cgroups, so nothing is redirected".into(), Some(remedy));
+    }
+    for why in told_waits(&owner.attached.waiting) {
+        let remedy = "the agent goes on trying, and redirects for the other cgroups meanwhile";
+        note("not_attached", format!("attaching failed: {why}"), Some(remedy));
     }
     if let Some(error) = &owner.config_error {
         let message = format!("the configuration file is wrong, and what it said before is still in use:\n{error}");
@@ -61,6 +65,17 @@ pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
         problems.push(Problem { degrades: false, ..general("state_file", warning.clone(), None) });
     }
     problems
+}
+
+/// The first reasons why cgroups wait to be attached to, and how many there are besides.
+fn told_waits(waiting: &[(std::path::PathBuf, String)]) -> Vec<String> {
+    const TOLD: usize = 3;
+    let mut told: Vec<String> = waiting.iter().take(TOLD).map(|(_, why)| why.clone()).collect();
+    let more = waiting.len() - told.len();
+    if let Some(last) = told.last_mut().filter(|_| more > 0) {
+        *last = format!("{last}; and at {} more", count(more, "cgroup"));
+    }
+    told
 }
 
 /// What is amiss with a route.

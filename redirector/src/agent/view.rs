@@ -65,7 +65,34 @@ fn datapath(owner: &Owner) -> api::DatapathInfo {
         heartbeat_age_ms: Some(milliseconds(owner.beaten_at.elapsed())),
         programs: status.programs.into_iter().map(|program| program.name).collect(),
         attachments: owner.attached.list.iter().map(attachment).collect(),
+        cgroup2_mount: datapath::cgroup2_mount().ok(),
+        waiting: owner
+            .attached
+            .waiting
+            .iter()
+            .map(|(cgroup, why)| api::WaitingInfo { cgroup: cgroup.clone(), reason: why.clone() })
+            .collect(),
+        fading_cgroups: owner.live.datapath.fading(),
+        neighbours: neighbours(&owner.at_start.agent.bpffs, &owner.attached.list),
+        upgraded: super::versions::last_upgrade(&owner.at_start.agent.state_dir),
     }
+}
+
+/// The programs of others beside those at `attached`. Some of many are enough to tell: whoever is above one of them is above the others, too.
+pub(super) fn neighbours(bpffs: &Path, attached: &[datapath::Attachment]) -> Vec<api::NeighbourInfo> {
+    const ASKED: usize = 32;
+    let at = |cgroup: &Path| {
+        let others = datapath::others(bpffs, cgroup).unwrap_or_default().into_iter();
+        let told = others.map(|datapath::OtherProgram { hook, id, name, runs_first }| api::NeighbourInfo {
+            cgroup: cgroup.to_owned(),
+            hook,
+            id,
+            name,
+            runs_first,
+        });
+        told.collect::<Vec<_>>()
+    };
+    attached.iter().filter_map(|at| at.cgroup.as_deref()).take(ASKED).flat_map(at).collect()
 }
 
 /// An attachment, which is live while its cgroup is the one that it was.

@@ -93,7 +93,22 @@ async fn of_host(config: &Config) -> Vec<Checked> {
             Checked::warning("pool", format!("{pool}: {}", crate::agent::error_chain(&error)), "run it in the host's network namespace")
         }
     };
-    vec![check]
+    vec![check, source_addresses(config)]
+}
+
+/// The addresses that connects are to be made from, against those of this host.
+fn source_addresses(config: &Config) -> Checked {
+    const NAME: &str = "source_ips";
+    let wanted = || config.routes.iter().flat_map(|route| route.source_ips.iter().map(move |ip| (ip, &route.source)));
+    let missing: Vec<_> = wanted().filter(|(ip, _)| !host::has_address(**ip)).map(|(ip, source)| format!("{ip} ({source})")).collect();
+    if !missing.is_empty() {
+        let remedy = "add them to this host, or correct source_ips; until then connects go out from the kernel's choice";
+        return Checked::warning(NAME, format!("this host lacks {}", missing.join(", ")), remedy);
+    }
+    match wanted().count() {
+        0 => Checked::ok(NAME, "no route has any: connects go out from the kernel's choice"),
+        _ => Checked::ok(NAME, "this host has the source addresses of every route"),
+    }
 }
 
 /// Whether a route as [`host::conflicts`] writes it leads to exactly this network.

@@ -12,9 +12,12 @@ use super::{
     place::Place,
     routes,
 };
-use crate::control::{
-    api::{self, State},
-    count,
+use crate::{
+    control::{
+        api::{self, State},
+        count,
+    },
+    datapath,
 };
 
 /// `status`.
@@ -32,7 +35,8 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let place = Place::find(&context.config);
-        let status = known::status(&place)?;
+        let mut status = known::status(&place)?;
+        name_neighbours(&mut status);
         self.output.print(env, &status, |env| words(env, &status))?;
         Ok(if status.state == State::Ok { Exit::Done } else { Exit::Failed })
     }
@@ -104,13 +108,83 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
         format!("ABI {}, {} at {}, {heartbeat}", datapath.abi, count(datapath.programs.len(), "program"), datapath.pins.display()),
     )?;
     line("pool", datapath.pool_ipv6.iter().fold(datapath.pool_ipv4.clone(), |v4, v6| format!("{v4}, {v6}")))?;
-    for (number, at) in datapath.attachments.iter().enumerate() {
+    if let Some(upgrade) = &datapath.upgraded {
+        let from = format!("from version {} (ABI {})", upgrade.from_version, upgrade.from_abi);
+        line("upgraded", format!("{from} on {}", upgrade.at.strftime("%F %T UTC")))?;
+    }
+    if let Some(mount) = &datapath.cgroup2_mount {
+        line("cgroup2", mount.display().to_string())?;
+    }
+    attached(env, datapath)
+}
+
+/// Where the programs are, and who else is there.
+fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
+    /// Lines for cgroups: a node may have hundreds.
+    const SHOWN: usize = 10;
+    let mut line = |key: &str, value: String| writeln!(env.out, "{key:<10} {value}");
+    for (number, at) in datapath.attachments.iter().take(SHOWN).enumerate() {
         let cgroup = at.cgroup.as_ref().map_or_else(|| format!("cgroup {}", at.cgroup_id), |path| path.display().to_string());
         let gone = if at.live { "" } else { " (gone)" };
         line(if number == 0 { "attached" } else { "" }, format!("{cgroup}{gone}"))?;
     }
-    if datapath.attachments.is_empty() {
-        line("attached", "to no cgroup".into())?;
+    match datapath.attachments.len() {
+        0 => line("attached", "to no cgroup".into())?,
+        many if many > SHOWN => line("", format!("and {} more", count(many - SHOWN, "cgroup")))?,
+        _ => {}
+    }
+    if datapath.fading_cgroups > 0 {
+        let gone = count(datapath.fading_cgroups, "cgroup");
+        line("gone", format!("{gone} with sockets that are still open: they are followed to their end"))?;
+    }
+    for (number, words) in neighbours(&datapath.neighbours).into_iter().enumerate() {
+        line(if number == 0 { "neighbours" } else { "" }, words)?;
     }
     Ok(())
+}
+
+/// A line for each program of others, wherever it was met.
+fn neighbours(met: &[api::NeighbourInfo]) -> Vec<String> {
+    let mut told: Vec<(&api::NeighbourInfo, usize)> = Vec::new();
+    for one in met {
+        match told.iter_mut().find(|(known, _)| (&known.hook, known.id) == (&one.hook, one.id)) {
+            Some((_, cgroups)) => *cgroups += 1,
+            None => told.push((one, 1)),
+        }
+    }
+    let words = |(at, cgroups): (&api::NeighbourInfo, usize)| {
+        let place = if cgroups == 1 { at.cgroup.display().to_string() } else { count(cgroups, "cgroup") };
+        let order = if at.runs_first { "before" } else { "after" };
+        format!("{} (ID {}) is on {} of {place}, too, and runs {order} ours", at.name.as_deref().unwrap_or("a program"), at.id, at.hook)
+    };
+    told.into_iter().map(words).collect()
+}
+
+/// The agent has no right to ask for names; whoever runs this command may have.
+fn name_neighbours(status: &mut api::Status) {
+    for neighbour in status.datapath.iter_mut().flat_map(|datapath| &mut datapath.neighbours).filter(|at| at.name.is_none()) {
+        neighbour.name = datapath::program_name(neighbour.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_above_several_cgroups_is_told_once() {
+        let met = |cgroup: &str, id| api::NeighbourInfo {
+            cgroup: cgroup.into(),
+            hook: "connect4".into(),
+            id,
+            name: (id == 7).then(|| "cil_sock4_connect".into()),
+            runs_first: id == 8,
+        };
+        let told = neighbours(&[met("/a", 7), met("/b", 7), met("/b", 8)]);
+        let expected = [
+            "cil_sock4_connect (ID 7) is on connect4 of 2 cgroups, too, and runs after ours",
+            "a program (ID 8) is on connect4 of /b, too, and runs before ours",
+        ];
+        assert_eq!(told, expected);
+    }
 }

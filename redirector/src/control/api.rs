@@ -124,7 +124,7 @@ pub struct UpstreamInfo {
 }
 
 /// The datapath in the kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatapathInfo {
     /// The version of what kernel and user space share.
     pub abi: u32,
@@ -140,6 +140,60 @@ pub struct DatapathInfo {
     pub programs: Vec<String>,
     /// Where they are attached.
     pub attachments: Vec<AttachmentInfo>,
+    /// Where cgroup2 is mounted, which the paths and patterns of `attach.cgroups` are relative to; null when it is nowhere.
+    #[serde(default)]
+    pub cgroup2_mount: Option<PathBuf>,
+    /// Cgroups that could not be attached to; the agent goes on trying. Empty without an agent.
+    #[serde(default)]
+    pub waiting: Vec<WaitingInfo>,
+    /// Cgroups that are gone and have left open sockets, for which the programs stay. 0 without an agent.
+    #[serde(default)]
+    pub fading_cgroups: usize,
+    /// Programs of others on the hooks of the first 32 attachments.
+    #[serde(default)]
+    pub neighbours: Vec<NeighbourInfo>,
+    /// The last time that another version of the agent took over; null when there never was one.
+    #[serde(default)]
+    pub upgraded: Option<UpgradeInfo>,
+}
+
+/// A cgroup that could not be attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingInfo {
+    /// The cgroup's directory.
+    pub cgroup: PathBuf,
+    /// Why.
+    pub reason: String,
+}
+
+/// Somebody else's program on a hook of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourInfo {
+    /// The cgroup whose connects it sees: ours, by its own or an attachment above.
+    pub cgroup: PathBuf,
+    /// `connect4`, `connect6`, `getpeername4`, `getpeername6`, `sock_ops` or `sock_release`.
+    pub hook: String,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// Its name; null when whoever asked may not ask for it.
+    pub name: Option<String>,
+    /// Whether it runs before ours, so that ours sees what it has left of the address.
+    pub runs_first: bool,
+}
+
+/// Another version of the agent took over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeInfo {
+    /// When it served for the first time.
+    pub at: jiff::Timestamp,
+    /// The version before.
+    pub from_version: String,
+    /// The version of its tables.
+    pub from_abi: u32,
+    /// The version that took over.
+    pub to_version: String,
+    /// The version of its tables.
+    pub to_abi: u32,
 }
 
 /// One cgroup that the programs are attached to.

@@ -1,7 +1,7 @@
 //! Which cgroups to attach to: the hierarchy's mount, paths, globs, and what `auto` stands for.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -33,6 +33,11 @@ impl Cgroup {
         let is_cgroup = rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC);
         let metadata = fs::metadata(path).ok().filter(|metadata| is_cgroup && metadata.is_dir())?;
         Some(Self { path: path.to_owned(), id: metadata.ino() })
+    }
+
+    /// Whether it is still there: a folder of the same path may be another cgroup by now.
+    pub(super) fn exists(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.id)
     }
 }
 
@@ -91,6 +96,20 @@ pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
     Ok(found.into_values().collect())
 }
 
+/// The folders in which a cgroup that comes or goes can change what `specs` stand for: those that a pattern's beginning leads to.
+pub fn deciding_folders(mount: &Path, specs: &[CgroupSpec]) -> BTreeSet<PathBuf> {
+    let patterns = specs.iter().flat_map(|spec| match spec {
+        CgroupSpec::Auto => AUTO.to_vec(),
+        CgroupSpec::Pattern(pattern) => below(mount, pattern).into_iter().collect(),
+    });
+    patterns.flat_map(|pattern| beginnings(pattern.trim_matches('/'))).flat_map(|beginning| expand(mount, beginning)).collect()
+}
+
+/// `a/b/c` begins with nothing, `a` and `a/b`.
+fn beginnings(pattern: &str) -> impl Iterator<Item = &str> {
+    std::iter::once("").chain(pattern.match_indices('/').map(|(end, _)| &pattern[..end]))
+}
+
 /// The workloads of the container runtimes that are here; on a host without any, everything.
 fn auto(mount: &Path) -> Vec<Cgroup> {
     let runtimes: Vec<Cgroup> = AUTO.iter().flat_map(|pattern| expand(mount, pattern)).filter_map(|path| Cgroup::at(&path)).collect();
@@ -99,11 +118,7 @@ fn auto(mount: &Path) -> Vec<Cgroup> {
 
 fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
     let problem = |problem: String| DatapathError::Cgroup { pattern: pattern.to_owned(), problem };
-    let below = match Path::new(pattern).strip_prefix(mount) {
-        Ok(below) => below,
-        Err(_) => Path::new(pattern.trim_start_matches('/')),
-    };
-    let Some(below) = below.to_str() else { return Err(problem("is not UTF-8".into())) };
+    let Some(below) = below(mount, pattern) else { return Err(problem("is not UTF-8".into())) };
     if below.split('/').any(|part| part == "..") {
         return Err(problem("leaves the hierarchy by `..`".into()));
     }
@@ -120,10 +135,19 @@ fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
     Ok(cgroups)
 }
 
-/// The paths below `base` that match `pattern`.
+/// A pattern without the mount, which it may begin with.
+fn below<'a>(mount: &Path, pattern: &'a str) -> Option<&'a str> {
+    match Path::new(pattern).strip_prefix(mount) {
+        Ok(below) => below.to_str(),
+        Err(_) => Some(pattern.trim_start_matches('/')),
+    }
+}
+
+/// The folders below `base` that match `pattern`.
 fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
     let whole = format!("{}/{}", glob::Pattern::escape(&base.to_string_lossy()), pattern.trim_matches('/'));
-    glob::glob(whole.trim_end_matches('/')).map(|paths| paths.flatten().collect()).unwrap_or_default()
+    let paths = glob::glob(whole.trim_end_matches('/')).into_iter().flatten().flatten();
+    paths.filter(|path| path.is_dir()).collect()
 }
 
 /// The path of every cgroup here, by number.
@@ -161,6 +185,25 @@ mod tests {
 31 30 0:22 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
 32 30 0:22 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw";
         assert_eq!(cgroup2_mount_points(mountinfo), [Path::new("/host/sys/fs/cgroup"), Path::new("/sys/fs/cgroup")]);
+    }
+
+    #[test]
+    fn the_folders_that_decide_are_those_that_a_patterns_beginning_leads_to() {
+        let mount = tempfile::tempdir().expect("a directory");
+        for folder in ["a/x/deep", "a/y", "b"] {
+            fs::create_dir_all(mount.path().join(folder)).expect("made");
+        }
+        let decide = |pattern: &str| {
+            let folders = deciding_folders(mount.path(), &[CgroupSpec::Pattern(pattern.into())]);
+            let below = |path: &PathBuf| path.strip_prefix(mount.path()).expect("below").display().to_string();
+            folders.iter().map(below).collect::<Vec<_>>()
+        };
+        assert_eq!(decide("b"), [""]);
+        assert_eq!(decide("/a/*/job-*"), ["", "a", "a/x", "a/y"]);
+        assert_eq!(decide(mount.path().join("a/x/*").to_str().expect("UTF-8")), ["", "a", "a/x"]);
+        assert_eq!(decide("a/**/job"), ["", "a", "a/x", "a/x/deep", "a/y"]);
+        assert_eq!(decide("missing/*"), [""]);
+        assert_eq!(deciding_folders(mount.path(), &[CgroupSpec::Auto]), BTreeSet::from([mount.path().to_owned()]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use redirector_common::names;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{Cgroup, DatapathError, object, object::Object, pins, pins::Pins, sys};
+use super::{Cgroup, DatapathError, cgroup_paths, object, object::Object, pins, pins::Pins, sys};
 
 /// Between the name of a program that an upgrade left in place and the version that it is of.
 const KEPT: &str = "@";
@@ -28,6 +28,26 @@ pub struct Attachment {
     pub programs: Vec<String>,
 }
 
+/// A cgroup that the programs could not all be attached to.
+#[derive(Debug)]
+pub struct Refused {
+    /// Where.
+    pub cgroup: Cgroup,
+    /// Why, by program.
+    pub error: DatapathError,
+}
+
+/// What came of attaching to many cgroups.
+#[derive(Debug, Default)]
+pub struct Attaching {
+    /// Those that every program is attached to since then.
+    pub new: Vec<Cgroup>,
+    /// Those that could not all be attached to.
+    pub refused: Vec<Refused>,
+    /// How many were not tried.
+    pub left: usize,
+}
+
 /// Our links.
 pub(super) struct Links {
     pins: Pins,
@@ -35,34 +55,77 @@ pub(super) struct Links {
     older: Vec<Pins>,
     /// The cgroups whose links have this process's programs.
     current: BTreeMap<u64, PathBuf>,
+    /// Cgroups that are gone, whose links the kernel still needs.
+    fading: BTreeSet<u64>,
 }
 
 impl Links {
     pub(super) fn new(pins: Pins) -> Self {
-        Self { older: pins.older(), pins, current: BTreeMap::new() }
+        Self { older: pins.older(), pins, current: BTreeMap::new(), fading: BTreeSet::new() }
     }
 
     pub(super) fn attachments(&self) -> Vec<Attachment> {
-        attachments(&self.pins.with_older(), |id| self.current.get(&id).cloned())
+        let mut all = attachments(&self.pins.with_older(), |id| self.current.get(&id).cloned());
+        all.retain(|at| !self.fading.contains(&at.id));
+        all
+    }
+
+    /// How many cgroups are gone whose sockets are not.
+    pub(super) fn fading(&self) -> usize {
+        self.fading.len()
     }
 
     /// See [`super::Datapath::attach`].
     ///
     /// CRITICAL SECTION of an upgrade from another version, from the commit to the removal of the old folders: killed anywhere in here, every link
     /// has one whole program, old or new, and its pin is in one of the two folders, so the next start goes on from what it finds.
-    pub(super) fn attach(&mut self, object: &mut Object, cgroups: &[Cgroup]) -> Result<Vec<Attachment>, DatapathError> {
+    pub(super) fn attach(&mut self, object: &mut Object, cgroups: &[Cgroup], most: usize) -> Result<Attaching, DatapathError> {
         self.pins.commit()?;
-        for cgroup in cgroups.iter().filter(|cgroup| !self.current.contains_key(&cgroup.id)).collect::<Vec<_>>() {
-            if self.attach_one(object, cgroup)? {
-                self.current.insert(cgroup.id, cgroup.path.clone());
+        let mut done = Attaching::default();
+        let new: Vec<_> = cgroups.iter().filter(|cgroup| !self.current.contains_key(&cgroup.id)).collect();
+        for cgroup in new.iter().take(most) {
+            match self.attach_one(object, cgroup) {
+                Ok(()) => {
+                    self.current.insert(cgroup.id, cgroup.path.clone());
+                    done.new.push((*cgroup).clone());
+                }
+                // It went while it was attached to. What was attached by then has no other end than that of cgroups that went later.
+                Err(_) if !cgroup.exists() => drop(self.fading.insert(cgroup.id)),
+                Err(error) => done.refused.push(Refused { cgroup: (*cgroup).clone(), error }),
             }
         }
-        for id in self.pins.cgroups() {
-            if !cgroups.iter().any(|cgroup| cgroup.id == id) {
-                self.pins.detach(id)?;
-                self.current.remove(&id);
-            }
+        self.let_go(cgroups)?;
+        done.left = new.len().saturating_sub(most);
+        if done.refused.is_empty() && done.left == 0 {
+            self.remove_older()?;
         }
+        Ok(done)
+    }
+
+    /// Detaches from cgroups that are not listed. One that is gone has its links until its last socket is closed, or else the ends of its last
+    /// connections would not be counted: the kernel detaches them then, and their pins go.
+    fn let_go(&mut self, listed: &[Cgroup]) -> Result<(), DatapathError> {
+        let mut here = None;
+        self.fading.retain(|id| self.pins.cgroup(*id).exists());
+        for id in self.pins.cgroups().into_iter().filter(|id| !listed.iter().any(|cgroup| cgroup.id == *id)) {
+            let known = self.current.remove(&id).map(|path| Cgroup { path, id });
+            let gone = self.fading.contains(&id)
+                || match known {
+                    Some(cgroup) => !cgroup.exists(),
+                    // Attached to by an earlier agent.
+                    None => !here.get_or_insert_with(cgroup_paths).contains_key(&id),
+                };
+            if gone && self.pins.in_use(id) {
+                self.fading.insert(id);
+                continue;
+            }
+            self.pins.detach(id)?;
+            self.fading.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn remove_older(&mut self) -> Result<(), DatapathError> {
         for old in std::mem::take(&mut self.older) {
             let removed = old.remove();
             if removed.is_err() {
@@ -70,12 +133,13 @@ impl Links {
             }
             removed?;
         }
-        Ok(self.attachments())
+        Ok(())
     }
 
-    /// Attaches or swaps every program, those that others depend on first. False when the cgroup vanished meanwhile.
-    fn attach_one(&self, object: &mut Object, cgroup: &Cgroup) -> Result<bool, DatapathError> {
-        let Ok(folder) = File::open(&cgroup.path) else { return Ok(false) };
+    /// Attaches or swaps every program, those that others depend on first.
+    fn attach_one(&self, object: &mut Object, cgroup: &Cgroup) -> Result<(), DatapathError> {
+        let opening = |error| DatapathError::call(format!("open the cgroup {}", cgroup.path.display()), error);
+        let folder = File::open(&cgroup.path).map_err(opening)?;
         let pins = self.pins.cgroup(cgroup.id);
         fs::create_dir_all(&pins).map_err(|error| DatapathError::call(format!("create {}", pins.display()), error))?;
         for name in names::PROGRAMS {
@@ -88,7 +152,7 @@ impl Links {
             link.pin(&pin).map_err(|error| DatapathError::call(format!("pin the link {name} at {}", pin.display()), error))?;
             debug!(pin = %pin.display(), "attached");
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Swaps the program under an older version's link and moves the pin to where ours are. False when there is none.

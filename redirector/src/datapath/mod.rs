@@ -16,6 +16,7 @@
 //! | `cgroups` | which cgroups to attach to |
 //! | `links` | attaching, swapping programs under live links, detaching |
 //! | `sys` | the bpf(2) commands that aya does not have |
+//! | `features` | what old kernels lack, and what comes of it |
 //! | `preflight` | what this kernel and these privileges allow, one by one |
 //! | `others` | whose programs are on our hooks besides ours |
 //! | `counters` | what became of connects, by route and by backend |
@@ -28,6 +29,7 @@ mod cgroups;
 mod counters;
 mod error;
 mod events;
+mod features;
 mod helper;
 mod inspect;
 mod links;
@@ -47,12 +49,13 @@ mod writer;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-pub use cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups};
+pub use cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, deciding_folders};
 pub use error::DatapathError;
 pub use events::{Event, EventReader, Happened, Reason};
+pub use features::{FEATURES, Feature};
 pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, unload};
-pub use links::Attachment;
-pub use others::{OtherProgram, others};
+pub use links::{Attaching, Attachment, Refused};
+pub use others::{OtherProgram, others, program_name};
 pub use preflight::{Check, Outcome, preflight};
 pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, SetAside, Status, Suspect};
 use tracing::debug;
@@ -131,16 +134,38 @@ impl Datapath {
     }
 
     /// Attaches to `cgroups`: links that are pinned already are swapped to the programs of this binary, atomically; new ones are made and
-    /// pinned; links of cgroups that are not listed go. A cgroup that vanished meanwhile is no error. An older version's links are taken over in
-    /// the same way, and what else it has pinned is removed last.
+    /// pinned; links of cgroups that are not listed go. A cgroup that vanished meanwhile is no error; its links go with its last socket. An older
+    /// version's links are taken over in the same way, and what else it has pinned is removed last.
     ///
     /// # Errors
     ///
-    /// The first link that can't be made, by name and path. What was attached before it stays.
+    /// The first link that can't be made, by name and path. What else could be attached is.
     pub fn attach(&mut self, cgroups: &[Cgroup]) -> Result<Vec<Attachment>, DatapathError> {
-        let attachments = self.links.attach(&mut self.object, cgroups)?;
+        match self.attach_each(cgroups, usize::MAX)?.refused.into_iter().next() {
+            Some(refused) => Err(refused.error),
+            None => Ok(self.attachments()),
+        }
+    }
+
+    /// As [`Datapath::attach`], to `most` new cgroups at a time; tells which of them could not be attached to, each with the reason.
+    ///
+    /// # Errors
+    ///
+    /// When links that are not wanted can't be removed, or an upgrade can't be committed.
+    pub fn attach_each(&mut self, cgroups: &[Cgroup], most: usize) -> Result<Attaching, DatapathError> {
+        // Whoever attaches has the plan in the tables; what fails is tried again.
         self.lacks_routes = false;
-        Ok(attachments)
+        self.links.attach(&mut self.object, cgroups, most)
+    }
+
+    /// The cgroups whose sockets are redirected.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.links.attachments()
+    }
+
+    /// Cgroups that are gone and have open sockets left, which are followed to their end. A later [`Datapath::attach`] finds out when they are.
+    pub fn fading(&self) -> usize {
+        self.links.fading()
     }
 
     /// What the tables hold now.

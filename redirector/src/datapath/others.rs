@@ -1,27 +1,34 @@
 //! Whose programs are on our hooks besides ours.
 
-use std::{fs::File, os::fd::AsRawFd, path::Path};
+use std::{
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DatapathError,
+    DatapathError, cgroup2_mount,
     pins::{self, Pins},
     sys,
 };
 
-/// The hooks that decide a connect, with their `enum bpf_attach_type` (uapi/linux/bpf.h).
-const HOOKS: [(&str, u32); 3] = [("connect4", 10), ("connect6", 11), ("sock_ops", 3)];
+/// The hooks that ours are on, with their `enum bpf_attach_type` (uapi/linux/bpf.h).
+const HOOKS: [(&str, u32); 6] =
+    [("connect4", 10), ("connect6", 11), ("getpeername4", 29), ("getpeername6", 30), ("sock_ops", 3), ("sock_release", 34)];
 
 /// A program that is not ours, on a hook of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherProgram {
-    /// `connect4`, `connect6` or `sock_ops`.
+    /// `connect4`, `connect6`, `getpeername4`, `getpeername6`, `sock_ops` or `sock_release`.
     pub hook: String,
     /// The kernel's number for it.
     pub id: u32,
     /// Its name, when these privileges may ask for it.
     pub name: Option<String>,
+    /// Whether it runs before ours. Where ours are not, nothing does.
+    pub runs_first: bool,
 }
 
 /// The programs of others that are in effect at `cgroup`: its own and those of the cgroups above it.
@@ -32,30 +39,51 @@ pub struct OtherProgram {
 pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, DatapathError> {
     let asked = || format!("ask which programs are on {}", cgroup.display());
     let folder = File::open(cgroup).map_err(|error| super::object::from_io(&asked(), error))?;
-    let ours = own_programs(bpffs);
+    let ours = own_programs(bpffs, cgroup);
     let mut found = Vec::new();
     for (hook, kind) in HOOKS {
         let ids = sys::effective_programs(folder.as_raw_fd(), kind).map_err(|error| super::object::from_io(&asked(), error))?;
-        found.extend(ids.into_iter().filter(|id| !ours.contains(id)).map(|id| OtherProgram {
+        // In the order in which they run.
+        let first_of_ours = ids.iter().position(|id| ours.contains(id)).unwrap_or(0);
+        let theirs = ids.into_iter().enumerate().filter(|(_, id)| !ours.contains(id));
+        found.extend(theirs.map(|(place, id)| OtherProgram {
             hook: hook.to_owned(),
             id,
-            name: name_of(id),
+            name: program_name(id),
+            runs_first: place < first_of_ours,
         }));
     }
     Ok(found)
 }
 
-/// The numbers of the programs under our pinned links, of whichever version.
-fn own_programs(bpffs: &Path) -> Vec<u32> {
+/// Where above `cgroup`, or at it, a program keeps all others off a hook of ours, if one does: the hook and the cgroup.
+pub(super) fn exclusive_above(cgroup: &Path) -> Result<Option<(&'static str, PathBuf)>, DatapathError> {
+    let mount = cgroup2_mount()?;
+    for place in cgroup.ancestors().take_while(|place| place.starts_with(&mount)) {
+        let asked = || format!("ask which programs are on {}", place.display());
+        let folder = File::open(place).map_err(|error| super::object::from_io(&asked(), error))?;
+        for (hook, kind) in HOOKS {
+            if sys::has_exclusive_program(folder.as_raw_fd(), kind).map_err(|error| super::object::from_io(&asked(), error))? {
+                return Ok(Some((hook, place.to_owned())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The numbers of the programs under our links, of whichever version, that are in effect at `cgroup`: those of itself and of the cgroups above it.
+fn own_programs(bpffs: &Path, cgroup: &Path) -> Vec<u32> {
+    let cgroups: Vec<u64> = cgroup.ancestors().filter_map(|path| Some(fs::metadata(path).ok()?.ino())).collect();
     let links = |pins: Pins| {
-        let of = |cgroup| pins.programs(cgroup).into_iter().map(|name| pins.link(cgroup, &name)).collect::<Vec<_>>();
-        pins.cgroups().into_iter().flat_map(of).collect::<Vec<_>>()
+        let of = |&cgroup: &u64| pins.programs(cgroup).into_iter().map(|name| pins.link(cgroup, &name)).collect::<Vec<_>>();
+        cgroups.iter().flat_map(of).collect::<Vec<_>>()
     };
     let pins = pins::versions(bpffs).into_iter().flat_map(links);
     pins.filter_map(|pin| sys::link_program(&sys::open_pin(&pin).ok()?).ok()).collect()
 }
 
-fn name_of(id: u32) -> Option<String> {
+/// The name of a program, when it has one and these privileges may ask for it.
+pub fn program_name(id: u32) -> Option<String> {
     let mut all = aya::programs::loaded_programs().flatten();
     let name = all.find(|program| program.id() == id)?.name_as_str()?.to_owned();
     (!name.is_empty()).then_some(name)

@@ -164,6 +164,13 @@ impl Pins {
         Ok((links, cgroups.len(), tables))
     }
 
+    /// Whether the kernel still has a program on the cgroup of a pinned link, which it does until the last socket of a removed cgroup is closed.
+    pub(super) fn in_use(&self, cgroup: u64) -> bool {
+        let attached =
+            |name: &String| sys::open_pin(&self.link(cgroup, name)).and_then(|link| sys::link_cgroup(&link)).is_ok_and(|id| id != 0);
+        self.programs(cgroup).iter().any(attached)
+    }
+
     /// Removes every link of a cgroup, connect first: no connect is rewritten whose peer name can't be told.
     pub(super) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
         let mut programs = self.programs(cgroup);

@@ -9,7 +9,13 @@ use aya::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{DatapathError, Settings, cgroup2_mount, cgroups, object::Object, pins, version::Version};
+use super::{
+    Cgroup, DatapathError, OtherProgram, Settings, cgroup2_mount, cgroups,
+    features::{self, FEATURES},
+    object::Object,
+    others, pins,
+    version::Version,
+};
 use crate::config::CgroupSpec;
 
 /// How a check came out.
@@ -65,9 +71,12 @@ const CAP_BPF: u32 = 39;
 
 /// Checks everything that the datapath needs, without changing anything: the programs are loaded and let go again.
 pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
-    let mut checks = vec![kernel(), errno(), jit()];
+    let mut checks = vec![kernel()];
+    checks.extend(FEATURES.iter().map(|feature| feature.check(|major, minor| kernel_at_least(major, minor, 0))));
+    checks.extend([commands(), jit()]);
     checks.extend(capabilities());
-    checks.extend([seccomp(), memlock(), cgroup2(specs), bpffs(&settings.bpffs), programs(settings)]);
+    checks.extend([seccomp(), memlock(), cgroup2(specs), hybrid(specs), neighbours(settings, specs)]);
+    checks.extend([bpffs(&settings.bpffs), programs(settings)]);
     checks
 }
 
@@ -106,16 +115,23 @@ pub(super) fn tells_commands() -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_comm).unwrap_or(false)
 }
 
-fn errno() -> Check {
-    if has_set_retval() {
-        Check::ok("refusal", "a refused connect gets ECONNREFUSED (bpf_set_retval)")
-    } else {
-        Check::warning(
-            "refusal",
-            "a refused connect gets EPERM: bpf_set_retval needs 6.1",
-            "nothing is needed; a 6.1 kernel says ECONNREFUSED",
-        )
-    }
+/// Nothing is lost by the one or the other but the command of a process that has ended before it is looked up.
+fn commands() -> Check {
+    let detail = match tells_commands() {
+        true => "events have their caller's command from the kernel (bpf_get_current_comm)",
+        false => {
+            "events have their caller's command from /proc, if it is still there: connect programs may not ask (since 6.17 without CAP_PERFMON)"
+        }
+    };
+    Check::ok("commands", detail)
+}
+
+/// Whether sockets know their cgroup2 cgroup beside net_cls and net_prio.
+fn hybrid(specs: &[CgroupSpec]) -> Check {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let at_root = |cgroup: &Cgroup| cgroup2_mount().is_ok_and(|mount| cgroup.path == mount);
+    let at_root_only = cgroups(specs).is_ok_and(|found| found.iter().all(at_root));
+    features::socket_cgroups(&mounts, kernel_at_least(5, 15, 0), at_root_only)
 }
 
 fn jit() -> Check {
@@ -234,6 +250,53 @@ fn cgroup2(specs: &[CgroupSpec]) -> Check {
     }
 }
 
+/// Cgroups whose hooks are looked at: whoever is above one is above others, too.
+const ASKED: usize = 32;
+
+/// Whose programs are on our hooks already, and whether one of them keeps ours away.
+fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
+    const NAME: &str = "neighbours";
+    let found = cgroups(specs).unwrap_or_default();
+    let mut words = Vec::new();
+    for cgroup in found.iter().take(ASKED) {
+        match others::exclusive_above(&cgroup.path) {
+            Ok(Some((hook, at))) => {
+                let detail = format!("a program is attached to {hook} of {} exclusively: ours can't be below it", at.display());
+                return Check::failed(
+                    NAME,
+                    detail,
+                    "`bpftool cgroup tree` names it; its owner has to attach it with `multi`, or as a link",
+                );
+            }
+            Ok(None) => {}
+            Err(error) => return not_known(NAME, error),
+        }
+        match others::others(&settings.bpffs, &cgroup.path) {
+            Ok(others) => words.extend(others.iter().map(told)),
+            Err(error) => return not_known(NAME, error),
+        }
+    }
+    words.sort();
+    words.dedup();
+    match words.as_slice() {
+        [] => Check::ok(NAME, "no other program is on our hooks"),
+        words => Check::ok(NAME, format!("other programs are on our hooks, too: {}", words.join(", "))),
+    }
+}
+
+fn told(other: &OtherProgram) -> String {
+    format!("{} (ID {}) on {}", other.name.as_deref().unwrap_or("a program"), other.id, other.hook)
+}
+
+/// What is in the way of looking is in the way of everything else and has its line above.
+fn not_known(name: &str, error: DatapathError) -> Check {
+    let why = match error {
+        DatapathError::NotPermitted { .. } => "not permitted to ask which programs are on our hooks".to_owned(),
+        error => format!("{:#}", anyhow::Error::from(error)),
+    };
+    Check::ok(name, format!("not known: {why}"))
+}
+
 fn bpffs(path: &Path) -> Check {
     const NAME: &str = "bpffs";
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
@@ -252,8 +315,13 @@ fn programs(settings: &Settings) -> Check {
     match Object::load(&settings.pool, &Version::own(), None) {
         Ok(object) => {
             let programs = object.programs();
-            let instructions: u32 = programs.iter().filter_map(|program| program.verified_instructions).sum();
-            Check::ok("programs", format!("{} load; the verifier looked at {instructions} instructions", programs.len()))
+            let instructions: Option<u32> = programs.iter().map(|program| program.verified_instructions).sum();
+            let verified = match instructions {
+                Some(instructions) => format!("; the verifier looked at {instructions} instructions"),
+                // Told since 5.16.
+                None => String::new(),
+            };
+            Check::ok("programs", format!("{} load{verified}", programs.len()))
         }
         Err(error) => {
             let remedy = match &error {

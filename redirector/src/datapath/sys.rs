@@ -160,6 +160,14 @@ pub(super) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Ve
     Ok(ids)
 }
 
+/// Whether a program is on a hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`, which forbids any other below it.
+pub(super) fn has_exclusive_program(cgroup: i32, attach_type: u32) -> io::Result<bool> {
+    let mut attributes =
+        ProgQuery { target_fd: cgroup as u32, attach_type, query_flags: 0, attach_flags: 0, prog_ids: 0, prog_cnt: 0, pad: 0 };
+    bpf(BPF_PROG_QUERY, &mut attributes)?;
+    Ok(attributes.prog_cnt > 0 && attributes.attach_flags == 0)
+}
+
 /// The attributes of `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C, align(8))]
 struct InfoByFd {
@@ -176,15 +184,27 @@ struct LinkInfo {
     id: u32,
     prog_id: u32,
     pad: u32,
+    /// Of a link to a cgroup.
+    cgroup_id: u64,
 }
 
 /// The number of the program under a link.
 pub(super) fn link_program(link: &OwnedFd) -> io::Result<u32> {
+    link_info(link).map(|info| info.prog_id)
+}
+
+/// The number of the cgroup that a link is attached to; 0 when the kernel has let go of it: the cgroup is removed, and the last socket of it is
+/// closed (`bpf_cgroup_link_auto_detach`).
+pub(super) fn link_cgroup(link: &OwnedFd) -> io::Result<u64> {
+    link_info(link).map(|info| info.cgroup_id)
+}
+
+fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
     let mut attributes =
         InfoByFd { bpf_fd: link.as_raw_fd() as u32, info_len: size_of::<LinkInfo>() as u32, info: std::ptr::from_mut(&mut info) as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok(info.prog_id)
+    Ok(info)
 }
 
 fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {

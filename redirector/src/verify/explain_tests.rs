@@ -58,7 +58,7 @@ fn what_the_agents_own_state_prevents_is_named() {
 
 #[test]
 fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
-    let other = OtherProgram { hook: "connect4".into(), id: 7, name: Some("cil_sock4_connect".into()) };
+    let other = OtherProgram { hook: "connect4".into(), id: 7, name: Some("cil_sock4_connect".into()), runs_first: false };
     let explained = told(&status(), "198.18.0.1", std::slice::from_ref(&other));
     assert!(explained.redirected && explained.findings[0].cause.contains("cil_sock4_connect (ID 7)"), "{explained:?}");
 }
@@ -71,6 +71,6 @@ fn a_backend_of_several_that_is_set_aside_is_worth_knowing_and_prevents_nothing(
     status.routes[0].backends.push(second);
     let explained = told(&status, "198.18.0.1", &[]);
     assert!(explained.redirected && explained.findings[0].code == "backend_set_aside", "{explained:?}");
-    let other = OtherProgram { hook: "connect4".into(), id: 7, name: None };
+    let other = OtherProgram { hook: "connect4".into(), id: 7, name: None, runs_first: false };
     assert_eq!(told(&self::status(), "198.18.0.1", &[other]).findings[0].code, "other_program");
 }

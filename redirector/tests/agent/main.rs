@@ -1,10 +1,12 @@
 //! The whole product on the real kernel: the agent with exactly its three capabilities, real clients, a real registry behind real load balancers.
 
+mod cgroups;
 mod change;
 mod clients;
 mod errors;
 mod events;
 mod explain;
+mod hierarchy;
 mod leak;
 mod loads;
 mod operate;
@@ -12,6 +14,7 @@ mod readme;
 mod restart;
 mod rig;
 mod snapshots;
+mod source;
 mod stage;
 mod storm;
 mod verify;

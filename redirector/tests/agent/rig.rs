@@ -36,8 +36,18 @@ impl Job {
     }
 
     pub(crate) fn with_config(config: &str) -> Self {
+        Self::prepared(config, |_| {})
+    }
+
+    /// On a rig that something is done to before the agent starts.
+    pub(crate) fn prepared(config: &str, prepare: impl FnOnce(&Rig)) -> Self {
         let rig = Rig::new().unwrap();
         let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
+        prepare(&rig);
+        Self::on(rig, executor, config)
+    }
+
+    fn on(rig: Rig, executor: Executor, config: &str) -> Self {
         let dns = rig.customer.dns_server().unwrap();
         let balancers = [1, 2].map(|number| rig.customer.load_balancer(number).unwrap());
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary(), config)).unwrap();

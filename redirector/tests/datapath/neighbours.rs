@@ -70,6 +70,10 @@ struct Neighbour {
 
 impl Neighbour {
     fn that_forbids(address: Ipv4Addr) -> Self {
+        Self::at(ROOT, address)
+    }
+
+    fn at(cgroup: &str, address: Ipv4Addr) -> Self {
         let instruction = |code: u8, registers: u8, offset: i16, value: u32| {
             u64::from(code) | u64::from(registers) << 8 | u64::from(offset as u16) << 16 | u64::from(value) << 32
         };
@@ -92,7 +96,7 @@ impl Neighbour {
         };
         let program = bpf(BPF_PROG_LOAD, &mut load).unwrap();
         // SAFETY: the kernel has just made this descriptor for us.
-        Self { program: unsafe { OwnedFd::from_raw_fd(program) }, cgroup: File::open(ROOT).unwrap() }
+        Self { program: unsafe { OwnedFd::from_raw_fd(program) }, cgroup: File::open(cgroup).unwrap() }
     }
 
     fn attributes(&self, flags: u32) -> Attach {
@@ -197,4 +201,42 @@ fn unload_leaves_other_programs_and_other_pins_in_place() {
     on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
     await_others(&bed, &["neighbour"]);
     assert!(on_node(&bed.rig, || theirs.is_dir()));
+}
+
+/// The line of `redirector check` about other programs, with what it attaches to.
+fn checked(bed: &Bed) -> datapath::Check {
+    let checks = on_node(&bed.rig, || datapath::preflight(&settings(), &[CgroupSpec::Auto]));
+    checks.into_iter().find(|check| check.name == "neighbours").unwrap()
+}
+
+#[test]
+fn who_runs_before_ours_and_who_after_is_told() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    assert_eq!(checked(&bed).detail, "no other program is on our hooks");
+    let address = Ipv4Addr::new(192, 0, 2, 1);
+    detach_ours(&mut bed);
+    let (above, beside) = on_node(&bed.rig, || (Neighbour::that_forbids(address), Neighbour::at("/sys/fs/cgroup/kubepods", address)));
+    above.attach(Mode::Multi);
+    beside.attach(Mode::Multi);
+    attach_ours(&mut bed).unwrap();
+    let found = on_node(&bed.rig, || datapath::others(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())).unwrap();
+    let told: Vec<_> = found.iter().map(|other| (other.hook.as_str(), other.runs_first)).collect();
+    // The one at the same cgroup came before ours; the one above runs last, whenever it came.
+    assert_eq!(told, [("connect4", true), ("connect4", false)], "{found:?}");
+    let check = checked(&bed);
+    assert_eq!((check.outcome, check.detail.matches("neighbour (ID ").count()), (datapath::Outcome::Ok, 2), "{check:?}");
+    beside.detach();
+    above.detach();
+}
+
+#[test]
+fn an_exclusive_neighbour_is_named_before_the_agent_starts() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    detach_ours(&mut bed);
+    let neighbour = on_node(&bed.rig, || Neighbour::that_forbids(Ipv4Addr::new(192, 0, 2, 1)));
+    neighbour.attach(Mode::Exclusive);
+    let check = checked(&bed);
+    assert_eq!(check.outcome, datapath::Outcome::Failed, "{check:?}");
+    assert!(check.detail.contains("connect4 of /sys/fs/cgroup exclusively") && check.remedy.is_some(), "{check:?}");
+    neighbour.detach();
 }

@@ -176,6 +176,16 @@ fn status(problems: Vec<Problem>) -> api::Status {
             heartbeat_age_ms: Some(120),
             programs: vec!["rd_connect4".into()],
             attachments: vec![at],
+            cgroup2_mount: Some("/sys/fs/cgroup".into()),
+            fading_cgroups: 2,
+            upgraded: Some(UpgradeInfo {
+                at: jiff::Timestamp::UNIX_EPOCH,
+                from_version: "0.0.9".into(),
+                from_abi: 1,
+                to_version: "0.1.0".into(),
+                to_abi: 2,
+            }),
+            ..DatapathInfo::default()
         }),
         events: Some(EventsInfo { told: 20, lost: 0, one_in: 1, readers: 0 }),
         routes: vec![view(vec![backend(7, 0), backend(8, 3)])],

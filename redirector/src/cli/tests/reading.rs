@@ -88,7 +88,10 @@ dns        169.254.20.53:53 answers 1 name
 upstreams  10.0.0.2:53 (set aside: it failed), 10.0.0.3:53
 datapath   ABI 1, 1 program at /sys/fs/bpf/redirector, heartbeat 120 ms ago
 pool       198.18.0.0/16
+upgraded   from version 0.0.9 (ABI 1) on 1970-01-01 00:00:00 UTC
+cgroup2    /sys/fs/cgroup
 attached   /sys/fs/cgroup/kubepods
+gone       2 cgroups with sockets that are still open: they are followed to their end
 
 SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  MADE BY
 a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  command line

@@ -1,8 +1,10 @@
-//! `cargo xtask bench agent`: what the agent costs and how soon a change is live: route changes from the shell, memory, idle time, scrapes.
+//! `cargo xtask bench agent`: what the agent costs and how soon a change is live: route changes from the shell, cgroups that appear, memory,
+//! idle time, scrapes.
 //!
 //! Nothing here is compared with a peer: each figure has a limit that was promised. What others do on the machine shows in the times (the load
 //! average is told), not in memory, and hardly in processor time.
 
+mod cgroups;
 mod report;
 mod scene;
 
@@ -47,6 +49,9 @@ pub fn measure(options: &Options) -> Result<Report> {
     add("the disk's part of it, by itself", "ms", None, scene.disk(changes)?);
     add("processor time, idle, 10 routes", "% of a core", Some(0.1), vec![scene.idle(Duration::from_secs(idle))?]);
     add("memory, 10 routes", "MiB", Some(20.0), vec![scene.resident()]);
+    let attached = scene.cgroups(changes.min(100))?;
+    add("a cgroup that appears, until it is attached", "ms", None, attached);
+    add("1,000 cgroups that appear, until all are attached", "ms", None, vec![scene.burst_of_cgroups(1000)?]);
     scene.fill(1000)?;
     let (took, spent) = scene.spent(scrapes, |scene| scene.scrapes(scrapes))?;
     add("a scrape, 1,000 routes", "ms", Some(20.0), took);

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::cgroups::FOLDER;
 use crate::{
     bench::{
         host,
@@ -39,7 +40,7 @@ pub(super) struct Scene {
     _dns: DnsServer,
     files: PathBuf,
     binary: PathBuf,
-    rig: Rig,
+    pub(super) rig: Rig,
 }
 
 impl Scene {
@@ -53,7 +54,9 @@ impl Scene {
         let executor = rig.executor(ExecutorOptions::pod("job"))?;
         let (server, port) = Worker::server(rig.node.place(), 0)?;
         // What is changed is a route of the file: its overrides come and go.
-        let config = format!("[agent]\nstate_dir = \"{state}\"\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n");
+        let config = format!(
+            "[agent]\nstate_dir = \"{state}\"\n[attach]\ncgroups = [\"auto\", \"{FOLDER}/*\"]\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
+        );
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &config))?;
         let client = Worker::client(executor.place(), 0)?;
         let files = rig.files().to_owned();

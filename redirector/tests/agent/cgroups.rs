@@ -1,0 +1,179 @@
+//! Cgroups that come and go while the agent runs.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use redirector_common::{abi, names};
+use xtask::testbed::{Place, customer::INTERNAL_NAME, process::until};
+
+use crate::rig::{Job, LIMIT};
+
+/// Attached to what appears in a folder that is not there yet, one level and two levels down.
+const CONFIG: &str = "\
+[attach]
+cgroups = [\"jobs/*\", \"nested/*/job-*\"]
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = \"artifactory.public.company.net\"
+";
+
+/// Where the node has its cgroups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Runs `action` where the agent runs.
+pub(crate) fn on_node<T: Send>(job: &Job, action: impl FnOnce() -> T + Send) -> T {
+    job.rig.node.place().namespaces().run(action).unwrap()
+}
+
+/// Where the links of every cgroup are pinned.
+fn links() -> PathBuf {
+    format!("/sys/fs/bpf/redirector/v{}/links", abi::ABI).into()
+}
+
+/// The pin of the link that is made last.
+fn last_pin(cgroup: &Path) -> PathBuf {
+    let id = fs::metadata(cgroup).unwrap().ino();
+    links().join(id.to_string()).join(names::PROGRAMS[names::PROGRAMS.len() - 1])
+}
+
+/// Makes a cgroup, and returns how long it took until every program was attached to it. For a thread on the node.
+fn attached_after(cgroup: &str) -> Duration {
+    let cgroup = Path::new(CGROUPS).join(cgroup);
+    let started = Instant::now();
+    fs::create_dir(&cgroup).unwrap();
+    let pin = last_pin(&cgroup);
+    while !pin.exists() {
+        assert!(started.elapsed() < LIMIT, "{} is not attached", cgroup.display());
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    started.elapsed()
+}
+
+fn attached(job: &Job) -> usize {
+    job.json(&["status"])["datapath"]["attachments"].as_array().unwrap().len()
+}
+
+/// Returns when as many cgroups are attached, and nothing else is pinned.
+pub(crate) fn await_attached(job: &Job, count: usize) {
+    let reached = until("the cgroups to be attached", LIMIT, || {
+        Ok(attached(job) == count && on_node(job, || fs::read_dir(links()).unwrap().count()) == count)
+    });
+    reached.unwrap_or_else(|error| panic!("{error:#}: {} of {count}\n{}", attached(job), job.agent.log_tail()));
+}
+
+pub(crate) fn greets(place: &Place) -> bool {
+    place.run(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"), LIMIT).unwrap().status.success()
+}
+
+/// The rescans that find what no event tells of come every two or ten seconds.
+#[test]
+fn a_cgroup_is_attached_when_it_appears_without_waiting_for_a_look_around() {
+    let job = Job::with_config(CONFIG);
+    let told = job.cli(&["status"]).stdout;
+    assert!(told.contains("no cgroup matches attach.cgroups"), "{told}");
+    let times = on_node(&job, || {
+        fs::create_dir_all("/sys/fs/cgroup/jobs").unwrap();
+        fs::create_dir_all("/sys/fs/cgroup/nested/one").unwrap();
+        let nested = (0..10).map(|number| attached_after(&format!("nested/one/job-{number}")));
+        (0..10).map(|number| attached_after(&format!("jobs/{number}"))).chain(nested).collect::<Vec<_>>()
+    });
+    let mut sorted = times.clone();
+    sorted.sort_unstable();
+    assert!(sorted[sorted.len() / 2] < Duration::from_secs(1), "{times:?}");
+    assert_eq!(attached(&job), 20);
+    assert!(greets(&job.executor.beside("jobs/3").unwrap()) && greets(&job.executor.beside("nested/one/job-3/below").unwrap()));
+    assert!(!greets(&job.executor.beside("nested/one/other").unwrap()), "it does not match");
+    println!("attached after {sorted:?}");
+}
+
+#[test]
+fn a_thousand_cgroups_that_come_and_go_leave_nothing_behind_and_lose_nothing() {
+    const MANY: usize = 1000;
+    const LEFT: usize = 10;
+    let job = Job::with_config(CONFIG);
+    let path = |number: usize| format!("{CGROUPS}/jobs/{number}");
+    on_node(&job, || {
+        fs::create_dir_all("/sys/fs/cgroup/jobs").unwrap();
+        (0..MANY).for_each(|number| fs::create_dir(path(number)).unwrap());
+    });
+    await_attached(&job, MANY);
+    assert!(greets(&job.executor.beside("jobs/999").unwrap()));
+    on_node(&job, || (LEFT..MANY).for_each(|number| fs::remove_dir(path(number)).unwrap()));
+    await_attached(&job, LEFT);
+    // While each is attached to, it goes.
+    on_node(&job, || {
+        for number in LEFT..MANY {
+            fs::create_dir(path(number)).unwrap();
+            if number % 3 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            fs::remove_dir(path(number)).unwrap();
+        }
+    });
+    await_attached(&job, LEFT);
+    assert!(greets(&job.executor.beside("jobs/3").unwrap()));
+    let status = job.json(&["status"]);
+    assert_eq!((status["state"].as_str(), &status["routes"][0]["counters"]["established"]), (Some("ok"), &2.into()), "{status}");
+    let log = job.agent.log();
+    assert!(!log.contains(" ERROR ") && !log.contains(" WARN "), "{log}");
+}
+
+/// 16,384 events wait for a process that does not read them, by default; here twenty thousand come.
+#[test]
+fn cgroups_whose_events_were_lost_are_found_all_the_same() {
+    let job = Job::with_config(CONFIG);
+    on_node(&job, || fs::create_dir_all("/sys/fs/cgroup/jobs").unwrap());
+    let signal = |name: &str| job.rig.node.place().run(&format!("kill -{name} {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
+    signal("STOP");
+    on_node(&job, || {
+        for number in 0..10_000 {
+            let path = format!("{CGROUPS}/jobs/{number}");
+            fs::create_dir(&path).unwrap();
+            fs::remove_dir(&path).unwrap();
+        }
+        fs::create_dir("/sys/fs/cgroup/jobs/late").unwrap();
+    });
+    signal("CONT");
+    await_attached(&job, 1);
+    assert!(greets(&job.executor.beside("jobs/late").unwrap()));
+}
+
+/// A job's sockets may outlive its cgroup: in another process, or in the kernel until their last data is acknowledged.
+#[test]
+fn a_connection_that_outlives_its_cgroup_is_counted_to_its_end() {
+    let job = Job::with_config(CONFIG);
+    on_node(&job, || fs::create_dir_all("/sys/fs/cgroup/jobs/short").unwrap());
+    await_attached(&job, 1);
+    let script = format!(
+        "import os, socket, time\n\
+         s = socket.create_connection(('{INTERNAL_NAME}', 8080)); s.recv(100)\n\
+         open('connected', 'w').close()\n\
+         while not os.path.exists('close'): time.sleep(0.01)\n\
+         print(s.getpeername()[0]); s.close()"
+    );
+    let place = job.executor.beside("jobs/short").unwrap();
+    let mut command = place.command("/usr/bin/python3");
+    let mut child = command.args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    until("a connection", LIMIT, || Ok(place.home().join("connected").exists())).unwrap();
+    // Out of the cgroup, which goes, with the socket of it.
+    job.rig
+        .node
+        .place()
+        .run(&format!("echo {} >/sys/fs/cgroup/cgroup.procs; rmdir /sys/fs/cgroup/jobs/short", child.id()), LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
+    until("the agent to see it go", LIMIT, || Ok(attached(&job) == 0)).unwrap();
+    let counters = || job.json(&["status"])["routes"][0]["counters"].clone();
+    assert_eq!((&counters()["established"], &counters()["closed"]), (&1.into(), &0.into()));
+    fs::write(place.home().join("close"), "").unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert!(said.starts_with("198.18.") && child.wait().unwrap().success(), "{said}");
+    until("its end to be counted", LIMIT, || Ok(counters()["closed"] == 1)).unwrap();
+    await_attached(&job, 0);
+}

@@ -1,0 +1,77 @@
+//! How soon the programs are on a cgroup that appears, alone and among a thousand.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use redirector_common::{abi, names};
+
+use super::Scene;
+
+/// Where the agent of the benchmark attaches to whatever appears.
+pub(super) const FOLDER: &str = "jobs";
+/// Longest time to wait for the agent.
+const LIMIT: Duration = Duration::from_secs(60);
+
+impl Scene {
+    /// Milliseconds from each of `count` calls of mkdir(2) to its last program attached, one after the other.
+    pub(super) fn cgroups(&self, count: usize) -> Result<Vec<f64>> {
+        self.on_node(|| (0..count).map(|number| attached(&[make(number)?]).map(milliseconds)).collect())
+    }
+
+    /// Milliseconds from the first of `count` calls of mkdir(2) in a row to the last program attached to the last of them.
+    pub(super) fn burst_of_cgroups(&self, count: usize) -> Result<f64> {
+        self.on_node(|| {
+            let began = Instant::now();
+            let made = (0..count).map(make).collect::<Result<Vec<_>>>()?;
+            attached(&made)?;
+            Ok(milliseconds(began))
+        })
+    }
+
+    /// In the node's view of cgroups and pins; what was made is removed.
+    fn on_node<T: Send>(&self, measure: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.rig.node.place().namespaces().run(|| {
+            let folder = Path::new("/sys/fs/cgroup").join(FOLDER);
+            fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+            let measured = measure();
+            for entry in fs::read_dir(&folder).context("failed to list what was made")?.flatten().filter(|entry| entry.path().is_dir()) {
+                fs::remove_dir(entry.path()).with_context(|| format!("failed to remove {}", entry.path().display()))?;
+            }
+            measured
+        })?
+    }
+}
+
+/// The time just before it was made, and where its last link will be pinned.
+fn make(number: usize) -> Result<(Instant, PathBuf)> {
+    let path = Path::new("/sys/fs/cgroup").join(FOLDER).join(number.to_string());
+    let began = Instant::now();
+    fs::create_dir(&path).with_context(|| format!("failed to make {}", path.display()))?;
+    let id = fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.ino();
+    let last = names::PROGRAMS.last().context("there are no programs")?;
+    Ok((began, format!("/sys/fs/bpf/redirector/v{}/links/{id}/{last}", abi::ABI).into()))
+}
+
+/// Waits for all of them; when the first was made.
+fn attached(made: &[(Instant, PathBuf)]) -> Result<Instant> {
+    let first = made.first().context("nothing was made")?.0;
+    for (_, pin) in made {
+        while !pin.exists() {
+            if first.elapsed() > LIMIT {
+                bail!("{} was not pinned within {LIMIT:?}", pin.display());
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+    Ok(first)
+}
+
+fn milliseconds(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1e3
+}
