@@ -144,7 +144,7 @@ impl Owner {
         self.attached.started();
         let (routes, cgroups) = (self.live.published.len(), self.attached.list.len());
         info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
-        super::versions::note(&self.at_start.agent.state_dir, jiff::Timestamp::now());
+        super::versions::note(&self.at_start.agent.state_dir, jiff::Timestamp::now(), self.live.datapath.taken_over_from());
         // Whoever waits for us relies on interception, which takes an agent without a sign of life for dead.
         self.beat();
         self.notify.ready();

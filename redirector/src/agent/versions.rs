@@ -14,13 +14,14 @@ const FILE: &str = "version.json";
 /// A version of the agent, with that of its tables in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Version {
-    version: String,
+    /// Nothing for one that did not note itself yet, and was found by its tables.
+    version: Option<String>,
     abi: u32,
 }
 
 impl Version {
     fn own() -> Self {
-        Self { version: env!("CARGO_PKG_VERSION").to_owned(), abi: ABI }
+        Self { version: Some(env!("CARGO_PKG_VERSION").to_owned()), abi: ABI }
     }
 }
 
@@ -35,13 +36,14 @@ struct Record {
     before: Option<Version>,
 }
 
-/// Notes that this version serves. That it can't be noted is no reason not to serve.
-pub(super) fn note(state_dir: &Path, now: jiff::Timestamp) {
-    let before = read(state_dir);
-    if before.as_ref().is_some_and(|record| record.now == Version::own()) {
+/// Notes that this version serves; `taken_over` is the version of the older tables that its datapath was made from. That it can't be noted is no
+/// reason not to serve.
+pub(super) fn note(state_dir: &Path, now: jiff::Timestamp, taken_over: Option<u32>) {
+    let before = read(state_dir).map(|record| record.now).or(taken_over.map(|abi| Version { version: None, abi }));
+    if before == Some(Version::own()) {
         return;
     }
-    let record = Record { now: Version::own(), since: now, before: before.map(|record| record.now) };
+    let record = Record { now: Version::own(), since: now, before };
     let bytes = serde_json::to_vec_pretty(&record).unwrap_or_default();
     if let Err(error) = durable::write_atomically(&state_dir.join(FILE), &bytes) {
         warn!("failed to note which version serves: {}", super::error_chain(&error));
@@ -52,7 +54,13 @@ pub(super) fn note(state_dir: &Path, now: jiff::Timestamp) {
 pub(super) fn last_upgrade(state_dir: &Path) -> Option<UpgradeInfo> {
     let Record { now, since, before } = read(state_dir)?;
     let before = before?;
-    Some(UpgradeInfo { at: since, from_version: before.version, from_abi: before.abi, to_version: now.version, to_abi: now.abi })
+    Some(UpgradeInfo {
+        at: since,
+        from_version: before.version,
+        from_abi: before.abi,
+        to_version: now.version.unwrap_or_default(),
+        to_abi: now.abi,
+    })
 }
 
 /// A file that makes no sense is as good as none: it only tells.
@@ -72,22 +80,30 @@ mod tests {
     #[test]
     fn an_upgrade_is_told_with_the_version_before_and_when_it_was() {
         let folder = tempfile::tempdir().expect("a directory");
-        note(folder.path(), at(10));
+        note(folder.path(), at(10), None);
         assert_eq!(last_upgrade(folder.path()), None, "the first version ever");
         let older = r#"{"version": "0.0.9", "abi": 1, "since": "1970-01-01T00:00:05Z", "before": null}"#;
         std::fs::write(folder.path().join(FILE), older).expect("written");
-        note(folder.path(), at(20));
+        note(folder.path(), at(20), None);
         // A restart is no upgrade.
-        note(folder.path(), at(30));
+        note(folder.path(), at(30), None);
         let told = last_upgrade(folder.path()).expect("an upgrade");
-        assert_eq!((told.from_version.as_str(), told.from_abi, told.to_abi, told.at), ("0.0.9", 1, ABI, at(20)));
+        assert_eq!((told.from_version.as_deref(), told.from_abi, told.to_abi, told.at), (Some("0.0.9"), 1, ABI, at(20)));
+    }
+
+    #[test]
+    fn a_version_that_has_noted_nothing_is_known_by_its_tables() {
+        let folder = tempfile::tempdir().expect("a directory");
+        note(folder.path(), at(10), Some(2));
+        let told = last_upgrade(folder.path()).expect("an upgrade");
+        assert_eq!((told.from_version, told.from_abi), (None, 2));
     }
 
     #[test]
     fn a_file_that_makes_no_sense_is_replaced() {
         let folder = tempfile::tempdir().expect("a directory");
         std::fs::write(folder.path().join(FILE), "{").expect("written");
-        note(folder.path(), at(10));
+        note(folder.path(), at(10), None);
         assert_eq!(read(folder.path()).map(|record| record.since), Some(at(10)));
     }
 }

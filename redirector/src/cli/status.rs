@@ -109,8 +109,9 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     )?;
     line("pool", datapath.pool_ipv6.iter().fold(datapath.pool_ipv4.clone(), |v4, v6| format!("{v4}, {v6}")))?;
     if let Some(upgrade) = &datapath.upgraded {
-        let from = format!("from version {} (ABI {})", upgrade.from_version, upgrade.from_abi);
-        line("upgraded", format!("{from} on {}", upgrade.at.strftime("%F %T UTC")))?;
+        let version =
+            upgrade.from_version.as_deref().map_or_else(|| "an earlier version".to_owned(), |version| format!("version {version}"));
+        line("upgraded", format!("from {version} (ABI {}) on {}", upgrade.from_abi, upgrade.at.strftime("%F %T UTC")))?;
     }
     if let Some(mount) = &datapath.cgroup2_mount {
         line("cgroup2", mount.display().to_string())?;

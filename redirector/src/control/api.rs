@@ -186,8 +186,8 @@ pub struct NeighbourInfo {
 pub struct UpgradeInfo {
     /// When it served for the first time.
     pub at: jiff::Timestamp,
-    /// The version before.
-    pub from_version: String,
+    /// The version before; null when it is known by its tables only.
+    pub from_version: Option<String>,
     /// The version of its tables.
     pub from_abi: u32,
     /// The version that took over.

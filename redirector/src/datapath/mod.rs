@@ -83,6 +83,7 @@ pub struct Datapath {
     tables: tables::Tables,
     links: links::Links,
     lacks_routes: bool,
+    taken_over_from: Option<u32>,
     events: Option<EventReader>,
 }
 
@@ -123,8 +124,23 @@ impl Datapath {
         let tables = tables::Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
+        let taken_over_from = predecessor.as_ref().map(upgrade::Predecessor::abi);
         let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.knows_routes());
-        Ok(Self { settings: settings.clone(), abi: version.abi, object, tables, links: links::Links::new(pins), lacks_routes, events })
+        Ok(Self {
+            settings: settings.clone(),
+            abi: version.abi,
+            object,
+            tables,
+            links: links::Links::new(pins),
+            lacks_routes,
+            taken_over_from,
+            events,
+        })
+    }
+
+    /// The version of the older tables that this one goes on from, when it has found such.
+    pub fn taken_over_from(&self) -> Option<u32> {
+        self.taken_over_from
     }
 
     /// Whether older programs serve routes that these tables don't have, since this binary can't read them. Then attaching must wait until the

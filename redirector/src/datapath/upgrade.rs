@@ -70,6 +70,11 @@ impl Predecessor {
         Ok(predecessor)
     }
 
+    /// Which version it is.
+    pub(super) fn abi(&self) -> u32 {
+        self.pins.abi()
+    }
+
     /// Whether its routes can be read.
     pub(super) fn knows_routes(&self) -> bool {
         routes::NAMES.iter().all(|name| self.understood.contains(name) && self.pins.map(name).exists())

@@ -180,7 +180,7 @@ fn status(problems: Vec<Problem>) -> api::Status {
             fading_cgroups: 2,
             upgraded: Some(UpgradeInfo {
                 at: jiff::Timestamp::UNIX_EPOCH,
-                from_version: "0.0.9".into(),
+                from_version: Some("0.0.9".into()),
                 from_abi: 1,
                 to_version: "0.1.0".into(),
                 to_abi: 2,
