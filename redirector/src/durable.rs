@@ -26,9 +26,10 @@ pub struct DurableError {
 /// Replaces the file at `path` by one that holds `bytes`, or leaves it as it was.
 ///
 /// The bytes go to a temporary file in the same directory, which is synced, renamed over `path`, and made durable by a sync of the directory.
-/// The directory must be there. The file is readable and writable by its owner only.
+/// The directory is [made](make_directory) when it is missing. The file is readable and writable by its owner only.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let directory = directory_of(path);
+    make_directory(directory, 0o750)?;
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| DurableError { action, path, source }
@@ -108,7 +109,6 @@ mod tests {
     fn the_file_holds_the_new_bytes_and_nothing_else_is_left_beside_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("state/deeper/routes.json");
-        make_directory(path.parent().expect("a parent"), 0o750).expect("made");
         write_atomically(&path, b"one").expect("written");
         write_atomically(&path, b"two").expect("replaced");
         assert_eq!(read_if_present(&path).expect("read").as_deref(), Some(b"two".as_slice()));

@@ -181,7 +181,7 @@ impl Owner {
                 continue;
             }
             changed.push(route.source.clone());
-            if !known.get(&route.source).is_some_and(desired::is_known) {
+            if !known.get(&route.source).is_some_and(|resolved| desired::is_known(resolved)) {
                 let replaced = old.is_some_and(|old| old.destination != route.destination || old.resolver != route.resolver);
                 unknown.push((route.source.clone(), replaced));
             }

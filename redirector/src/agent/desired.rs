@@ -1,6 +1,9 @@
 //! What the kernel and DNS are to hold, from what is configured, leased and resolved. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     backend::{Freshness, Resolved},
@@ -15,7 +18,7 @@ pub(super) struct Inputs<'a> {
     /// The index of each source's VIP.
     pub(super) leases: &'a dyn Fn(&SourceName) -> Option<u32>,
     /// What is known about each destination.
-    pub(super) resolved: &'a BTreeMap<SourceName, Resolved>,
+    pub(super) resolved: &'a BTreeMap<SourceName, Arc<Resolved>>,
     /// What the kernel holds now.
     pub(super) kernel: &'a Plan,
     /// Sources whose new definition waits for its first addresses: until then nothing of theirs changes.
@@ -57,15 +60,15 @@ pub(super) fn is_known(resolved: &Resolved) -> bool {
     !matches!(resolved.freshness, Freshness::Unresolved { .. })
 }
 
-/// What DNS is to answer: the VIPs of those sources that the kernel can translate.
+/// What DNS is to answer: the VIPs of those sources that the kernel can translate, as `in_kernel` tells of each index.
 pub(super) fn answers<'r>(
     routes: impl IntoIterator<Item = &'r Route>,
     leases: &dyn Fn(&SourceName) -> Option<u32>,
-    kernel: &Plan,
+    in_kernel: &dyn Fn(u32) -> bool,
     pool: &Pool,
 ) -> BTreeMap<SourceName, Vip> {
     let answer = |route: &Route| {
-        let index = leases(&route.source).filter(|index| kernel.routes.contains_key(index))?;
+        let index = leases(&route.source).filter(|index| in_kernel(*index))?;
         Some((route.source.clone(), Vip { v4: pool.ipv4_at(index)?, v6: pool.ipv6_at(index) }))
     };
     routes.into_iter().filter_map(answer).collect()

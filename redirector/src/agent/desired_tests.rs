@@ -29,7 +29,7 @@ fn plan_for(known: Option<Resolved>, kernel: Option<PlannedRoute>, awaiting: boo
     let source: SourceName = A.parse().expect("a source");
     let inputs = Inputs {
         leases: &|_| Some(1),
-        resolved: &known.into_iter().map(|known| (source.clone(), known)).collect(),
+        resolved: &known.into_iter().map(|known| (source.clone(), Arc::new(known))).collect(),
         kernel: &Plan { routes: kernel.into_iter().map(|route| (1, route)).collect() },
         awaiting: &|_| awaiting,
         replaced: &replaced.then_some(source).into_iter().collect(),
@@ -84,7 +84,7 @@ fn dns_answers_only_what_the_kernel_translates() {
         _ => None,
     };
     let kernel = Plan { routes: [(1, planned(None)), (3, planned(None))].into() };
-    let answers = answers(&routes, &leases, &kernel, &Pool::default());
+    let answers = answers(&routes, &leases, &|index| kernel.routes.contains_key(&index), &Pool::default());
     let names: Vec<_> = answers.keys().map(ToString::to_string).collect();
     assert_eq!(names, ["a.internal"]);
     assert_eq!(answers.values().next().map(|vip| vip.v4), Some([198, 18, 0, 1].into()));

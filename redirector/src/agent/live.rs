@@ -29,8 +29,6 @@ pub(super) struct Live {
     pub(super) pool: Pool,
     /// The VIPs that DNS answers now.
     pub(super) published: BTreeMap<SourceName, Vip>,
-    /// All that DNS was told.
-    told: BTreeMap<SourceName, Answer>,
     /// Whether some clients get real addresses.
     pub(super) real_addresses: bool,
     /// Why the kernel did not take the last plan.
@@ -63,7 +61,6 @@ impl Live {
             publisher,
             pool,
             published: BTreeMap::new(),
-            told: BTreeMap::new(),
             real_addresses: false,
             refused: None,
             awaiting: BTreeMap::new(),
@@ -120,21 +117,24 @@ impl Live {
         self.much_planned |= before.routes.len().max(wanted.routes.len()) > MANY;
 
         // DNS first for what goes, so that nobody is given a VIP that is about to lead nowhere.
-        let kept = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &wanted, &self.pool);
+        drop(before);
+        let stays = |index| wanted.routes.contains_key(&index);
+        let kept = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &stays, &self.pool);
         let going: Vec<_> =
             self.published.iter().filter(|(source, vip)| kept.get(*source) != Some(vip)).map(|(source, _)| source.clone()).collect();
         if !going.is_empty() {
             self.published.retain(|source, _| !going.contains(source));
         }
         self.publish();
+        drop((kept, wanted));
 
         let applied = self.datapath.apply(&changes);
-        self.replaced.retain(|source| !resolved.get(source).is_some_and(desired::is_known));
+        self.replaced.retain(|source| !resolved.get(source).is_some_and(|resolved| desired::is_known(resolved)));
 
         // Then DNS for what came: only what the kernel has.
         let leases = |source: &SourceName| self.leases.get(source);
-        let answers = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &self.datapath.plan(), &self.pool);
-        self.published = answers;
+        let there = |index| self.datapath.has_route(index);
+        self.published = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &there, &self.pool);
         self.publish();
         self.note(&applied);
         applied?;
@@ -143,13 +143,11 @@ impl Live {
     }
 
     /// Tells DNS about every route: its VIP, or that it is on its way.
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&self) {
         let Some(publisher) = &self.publisher else { return };
-        let sources = self.routes.iter().map(|entry| &entry.route.source);
-        let answers: BTreeMap<_, _> = sources.map(|source| (source.clone(), self.answer(source))).collect();
-        if answers != self.told {
-            publisher.publish(Answers::new(answers.clone()));
-            self.told = answers;
+        let answers = || self.routes.iter().map(|entry| (entry.route.source.clone(), self.answer(&entry.route.source)));
+        if !publisher.says(answers()) {
+            publisher.publish(Answers::new(answers()));
         }
     }
 

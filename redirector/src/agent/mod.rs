@@ -44,6 +44,7 @@ use std::path::PathBuf;
 pub(crate) use live::error_chain;
 pub use lock::{LockError, is_running, running};
 pub use logging::start_logging;
+pub use memory::prepare as prepare_memory;
 pub use pinned::{agent_dead, agent_silent, pinned_status};
 
 use crate::config::Config;

@@ -127,7 +127,7 @@ impl Owner {
         let known = self.live.follower.current();
         let sources: Vec<_> = self.live.routes.iter().map(|entry| entry.route.source.clone()).collect();
         for source in &sources {
-            if !known.get(source).is_some_and(super::desired::is_known) {
+            if !known.get(source).is_some_and(|resolved| super::desired::is_known(resolved)) {
                 self.live.awaits(source, false);
             }
         }

@@ -127,7 +127,7 @@ fn view(owner: &Owner, entry: Entry<'_>) -> api::RouteView {
         made_by: Some(entry.hand),
         definition: Some(entry.route.into()),
         live: published.is_some() && live.held(source).is_none(),
-        resolution: live.follower.current().get(source).map(resolution),
+        resolution: live.follower.current().get(source).map(|resolved| resolution(resolved)),
         backends: backends.into_iter().map(backend).collect(),
         counters: index.and_then(|index| live.datapath.route_counters(index).ok()).map(counters),
     }

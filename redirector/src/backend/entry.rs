@@ -188,6 +188,8 @@ impl Entry {
 fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
+    // Kept for as long as the route, and most names have one or two.
+    addresses.shrink_to_fit();
     addresses
 }
 

@@ -52,10 +52,13 @@ pub struct Follower {
     stop: CancellationToken,
 }
 
+/// What is known about every target.
+pub type Known = Arc<BTreeMap<SourceName, Arc<Resolved>>>;
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    published: watch::Sender<Arc<BTreeMap<SourceName, Resolved>>>,
+    published: watch::Sender<Known>,
     /// Counts the look-ups that ended, for those who wait for one.
     progress: watch::Sender<u64>,
     /// Targets changed, or an early look-up is wanted.
@@ -66,7 +69,10 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Targets that are names.
     followed: BTreeMap<SourceName, Followed>,
+    /// Literal addresses, about which there is nothing to do: a pool full of routes may have nothing else.
+    fixed: BTreeMap<SourceName, Arc<Resolved>>,
     /// What an earlier run left, for targets to come.
     saved: Vec<SavedDestination>,
     next_token: u64,
@@ -118,8 +124,16 @@ impl Follower {
         let mut state = self.shared.lock();
         let mut before = std::mem::take(&mut state.followed);
         before.retain(|source, followed| targets.get(source) == Some(&followed.entry.target));
+        let mut fixed_before = std::mem::take(&mut state.fixed);
+        let (fixed, names): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, target)| target.destination.addresses().is_some());
         // Collected and not inserted: a tree that grows in order is half empty.
-        let followed = targets.into_iter().map(|(source, target)| {
+        let fixed = fixed.into_iter().map(|(source, target)| {
+            let resolved = Entry::new(target, Timestamp::now()).resolved();
+            let same = fixed_before.remove(&source).filter(|before| before.addresses == resolved.addresses);
+            (source, same.unwrap_or_else(|| Arc::new(resolved)))
+        });
+        state.fixed = fixed.collect();
+        let followed = names.into_iter().map(|(source, target)| {
             let followed = before.remove(&source).unwrap_or_else(|| state.follow(target));
             (source, followed)
         });
@@ -136,12 +150,12 @@ impl Follower {
     }
 
     /// What is known now.
-    pub fn current(&self) -> Arc<BTreeMap<SourceName, Resolved>> {
+    pub fn current(&self) -> Known {
         Arc::clone(&self.shared.published.borrow())
     }
 
     /// Tells when addresses or their freshness change; a look-up that only confirms them does not wake anyone.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<BTreeMap<SourceName, Resolved>>> {
+    pub fn subscribe(&self) -> watch::Receiver<Known> {
         self.shared.published.subscribe()
     }
 
@@ -152,15 +166,14 @@ impl Follower {
         let settled = async { while !self.shared.is_settled(source) && progress.changed().await.is_ok() {} };
         // What is known counts in either case.
         let _ = timeout(deadline, settled).await;
-        self.shared.lock().followed.get(source).map_or_else(
-            || Resolved {
-                addresses: vec![],
-                freshness: Freshness::Unresolved { error: Some(format!("{source} is not followed")) },
-                resolved_at: Timestamp::now(),
-                ttl: TTL_CEILING,
-            },
-            |followed| followed.entry.resolved(),
-        )
+        let state = self.shared.lock();
+        let known = state.followed.get(source).map(|followed| followed.entry.resolved());
+        known.or_else(|| state.fixed.get(source).map(|fixed| Resolved::clone(fixed))).unwrap_or_else(|| Resolved {
+            addresses: vec![],
+            freshness: Freshness::Unresolved { error: Some(format!("{source} is not followed")) },
+            resolved_at: Timestamp::now(),
+            ttl: TTL_CEILING,
+        })
     }
 
     /// Looks a source's destination up earlier than its TTL says, after a backend failed, say. Not more than once a second.
@@ -251,12 +264,13 @@ impl Shared {
 
     /// Publishes what is known; wakes subscribers only when addresses or freshness changed.
     fn publish(&self, state: &State) {
-        let now: BTreeMap<_, _> = state.followed.iter().map(|(source, followed)| (source.clone(), followed.entry.resolved())).collect();
+        let followed = state.followed.iter().map(|(source, followed)| (source.clone(), Arc::new(followed.entry.resolved())));
+        let fixed = state.fixed.iter().map(|(source, resolved)| (source.clone(), Arc::clone(resolved)));
+        let now: BTreeMap<_, _> = followed.chain(fixed).collect();
         self.published.send_if_modified(|published| {
-            let same = |(one, two): ((&SourceName, &Resolved), (&SourceName, &Resolved))| {
-                one.0 == two.0 && one.1.addresses == two.1.addresses && one.1.freshness == two.1.freshness
-            };
-            let changed = published.len() != now.len() || !published.iter().zip(&now).all(same);
+            let alike = |one: &Resolved, two: &Resolved| one.addresses == two.addresses && one.freshness == two.freshness;
+            let same = published.iter().zip(&now).all(|((one, before), (two, after))| one == two && alike(before, after));
+            let changed = published.len() != now.len() || !same;
             *published = Arc::new(now);
             changed
         });

@@ -17,7 +17,7 @@ use std::{
 
 use jiff::Timestamp;
 
-pub use follower::{Follower, FollowerSettings};
+pub use follower::{Follower, FollowerSettings, Known};
 pub use probe::probe;
 pub use saved::BackendError;
 

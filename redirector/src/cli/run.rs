@@ -38,6 +38,7 @@ impl Run {
         let config = crate::config::load(&context.config)?;
         agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)
             .map_err(|error| Exit::Usage.because(error.to_string()))?;
+        agent::prepare_memory();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -189,6 +189,11 @@ impl Datapath {
         self.tables.plan()
     }
 
+    /// Whether the tables hold a route for the VIP at `index`.
+    pub fn has_route(&self, index: u32) -> bool {
+        self.tables.has_route(index)
+    }
+
     /// Carries out `changes`, in order; they are live for the next connect when this returns. Many are written together, and each becomes live by
     /// one store of its own: no connect sees a route in part.
     ///

@@ -120,7 +120,10 @@ impl Placed {
                 true => Ok((IpAddr::from(address6(slot.id())?), slot.id())),
                 false => Ok((IpAddr::from(slot.address().octets()), slot.id())),
             };
-            slots.into_iter().map(address).collect()
+            let mut numbered: Vec<Numbered> = slots.into_iter().map(address).collect::<Result<_, E>>()?;
+            // Kept for as long as the route, and most routes have one or two.
+            numbered.shrink_to_fit();
+            Ok(numbered)
         };
         let Some(ports) = slots(entry.first()..entry.first_backend())? else { return Ok(None) };
         let Some(backends) = slots(entry.first_backend()..entry.options_slot())? else { return Ok(None) };

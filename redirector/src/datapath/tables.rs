@@ -144,6 +144,10 @@ impl Tables {
         self.writer.placed.len()
     }
 
+    pub(super) fn has_route(&self, index: u32) -> bool {
+        self.writer.placed.contains_key(&index)
+    }
+
     pub(super) fn plan(&self) -> Plan {
         Plan { routes: self.writer.placed.iter().map(|(&index, placed)| (index, placed.as_planned())).collect() }
     }

@@ -57,7 +57,8 @@ pub struct Answers {
     wildcards: HashMap<Box<[u8]>, Entry>,
     /// Bit n: there is a wildcard whose suffix has n labels. Most names need no look-up among the wildcards at all.
     depths: u128,
-    reverse: HashMap<IpAddr, Box<[u8]>>,
+    /// The sources in wire form by their virtual addresses, in order.
+    reverse: Vec<(IpAddr, Box<[u8]>)>,
 }
 
 impl Answers {
@@ -68,12 +69,10 @@ impl Answers {
             let answer = answer.into();
             let wire = to_wire(source.name());
             let labels = source.name().split('.').count();
-            let target = if source.is_wildcard() { [b"\x01*", &wire[..]].concat() } else { wire.clone() };
             if let Answer::Live { vip, .. } = &answer {
-                answers.reverse.insert(vip.v4.into(), target.clone().into());
-                if let Some(v6) = vip.v6 {
-                    answers.reverse.insert(v6.into(), target.into());
-                }
+                let target = if source.is_wildcard() { [b"\x01*", &wire[..]].concat() } else { wire.clone() };
+                let addresses = [Some(vip.v4.into()), vip.v6.map(IpAddr::from)];
+                answers.reverse.extend(addresses.into_iter().flatten().map(|address| (address, target.clone().into())));
             }
             let table = if source.is_wildcard() {
                 answers.depths |= 1 << labels;
@@ -83,7 +82,20 @@ impl Answers {
             };
             table.insert(wire.into(), Entry { source, answer, answered: Arc::default() });
         }
+        answers.reverse.sort_unstable();
+        answers.reverse.shrink_to_fit();
         answers
+    }
+
+    /// Whether this is the table of exactly these sources with these answers.
+    pub fn says(&self, entries: impl IntoIterator<Item = (SourceName, Answer)>) -> bool {
+        let mut number = 0;
+        let all = entries.into_iter().all(|(source, answer)| {
+            number += 1;
+            let table = if source.is_wildcard() { &self.wildcards } else { &self.exact };
+            table.get(&to_wire(source.name())[..]).is_some_and(|entry| entry.answer == answer)
+        });
+        all && number == self.len()
     }
 
     /// Number of sources.
@@ -137,7 +149,8 @@ impl Answers {
     /// If the name is the reverse name of a virtual address of ours: its source in wire form.
     pub(super) fn find_reverse(&self, name: &LowerName) -> Option<&[u8]> {
         let address = reverse_address(name)?;
-        self.reverse.get(&address).map(|source| &source[..])
+        let at = self.reverse.binary_search_by_key(&address, |(address, _)| *address).ok()?;
+        Some(&self.reverse[at].1)
     }
 }
 

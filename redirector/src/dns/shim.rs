@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     access::{Access, Client},
-    answers::Answers,
+    answers::{Answer, Answers},
     bind::{BindError, Listener},
     counters::{Counters, DnsCounters},
     forward::Forwarder,
@@ -200,6 +200,11 @@ impl Publisher {
     pub fn publish(&self, mut answers: Answers) {
         answers.inherit(&self.core.answers.load());
         self.core.answers.store(Arc::new(answers));
+    }
+
+    /// Whether these are the answers now.
+    pub fn says(&self, answers: impl IntoIterator<Item = (SourceName, Answer)>) -> bool {
+        self.core.answers.load().says(answers)
     }
 
     /// Takes the upstreams, the clients and the TTL of other settings, for the next query on. Where it listens stays as it was bound.

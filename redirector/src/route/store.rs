@@ -2,10 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
 
 use super::{Hand, RawRoute, Route, RouteProblems, SourceName};
 use crate::durable::{self, DurableError};
@@ -65,7 +69,32 @@ struct Versioned {
 #[derive(Serialize, Deserialize)]
 struct OnDisk<R> {
     version: u32,
-    routes: Vec<R>,
+    routes: R,
+}
+
+/// The routes of a file, each of which may be none. Each is understood as it is read, so that a large file takes no memory but its routes'.
+struct Routes(Vec<Result<StoredRoute, String>>);
+
+impl<'de> Deserialize<'de> for Routes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Routes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of routes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Routes, A::Error> {
+                let mut routes = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    routes.push(stored(value));
+                }
+                Ok(Routes(routes))
+            }
+        }
+        deserializer.deserialize_seq(Each)
+    }
 }
 
 /// A route as it stands in a file.
@@ -128,7 +157,7 @@ impl Store {
 
     /// Writes the routes; on an error the file is as it was.
     pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), DurableError> {
-        let routes = routes.values().map(RouteOnDisk::from).collect();
+        let routes: Vec<RouteOnDisk> = routes.values().map(RouteOnDisk::from).collect();
         let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes }).expect("texts are JSON") + "\n";
         durable::write_atomically(&self.path, text.as_bytes())
     }
@@ -136,27 +165,27 @@ impl Store {
 
 /// The routes of a file's bytes, and what is wrong with the others.
 fn read(bytes: &[u8], path: &Path) -> Result<(BTreeMap<SourceName, StoredRoute>, Vec<String>), StoreError> {
-    let mut routes = BTreeMap::new();
     if let Ok(Versioned { version }) = serde_json::from_slice(bytes)
         && version > VERSION
     {
         return Err(StoreError::Newer { path: path.to_owned(), found: version });
     }
-    let file = match serde_json::from_slice::<OnDisk<serde_json::Value>>(bytes) {
-        Ok(file) => file,
-        Err(error) => return Ok((routes, vec![error.to_string()])),
+    let read = match serde_json::from_slice::<OnDisk<Routes>>(bytes) {
+        Ok(file) => file.routes.0,
+        Err(error) => return Ok((BTreeMap::new(), vec![error.to_string()])),
     };
     let mut damage = Vec::new();
-    for value in file.routes {
-        match stored(value) {
-            Ok(stored) => match routes.entry(stored.route.source.clone()) {
-                std::collections::btree_map::Entry::Vacant(free) => drop(free.insert(stored)),
-                std::collections::btree_map::Entry::Occupied(taken) => damage.push(format!("`{}` stands there twice", taken.key())),
-            },
-            Err(reason) => damage.push(reason),
+    let mut good: Vec<_> = read.into_iter().filter_map(|route| route.map_err(|reason| damage.push(reason)).ok()).collect();
+    good.sort_by(|one, other| one.route.source.cmp(&other.route.source));
+    good.dedup_by(|other, one| {
+        let twice = other.route.source == one.route.source;
+        if twice {
+            damage.push(format!("`{}` stands there twice", one.route.source));
         }
-    }
-    Ok((routes, damage))
+        twice
+    });
+    // Collected and not inserted: a tree that grows in order is half empty.
+    Ok((good.into_iter().map(|stored| (stored.route.source.clone(), stored)).collect(), damage))
 }
 
 fn stored(value: serde_json::Value) -> Result<StoredRoute, String> {

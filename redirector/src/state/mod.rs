@@ -101,7 +101,8 @@ impl State {
             since.extend(entry.leases.into_owned());
             warnings.extend(entry.record.and_then(|record| record.redo(&mut routes).err()).map(|problems| problems.to_string()));
         }
-        let leases = Leases::open(folder.join("leases.json"), pool, since)?;
+        let mut leases = Leases::open(folder.join("leases.json"), pool, since)?;
+        leases.share_names(routes.keys());
         warnings.extend(leases.warnings().iter().map(ToString::to_string));
         let history = History::open(folder.join("history"))?;
         let state = Self { last: history.last(), store, journal, history };

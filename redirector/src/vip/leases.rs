@@ -220,6 +220,13 @@ impl Leases {
         }
     }
 
+    /// Takes the names over from those who have the same: each is in memory once.
+    pub fn share_names<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
+        let mut leases = std::mem::take(&mut self.state.leases);
+        let shared: Vec<_> = sources.into_iter().filter_map(|source| Some((source.clone(), leases.remove(source)?))).collect();
+        self.state.leases = shared.into_iter().chain(leases).collect();
+    }
+
     /// What has changed since this was last [kept](Leases::kept) or saved.
     pub fn unkept(&self) -> &[LeaseChange] {
         &self.unkept

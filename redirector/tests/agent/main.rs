@@ -17,4 +17,5 @@ mod snapshots;
 mod source;
 mod stage;
 mod storm;
+mod supervised;
 mod verify;

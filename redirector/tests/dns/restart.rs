@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
-use redirector::backend::{Freshness, Target};
+use redirector::backend::{Freshness, Resolved, Target};
 
 use crate::{
     shim::SOON,
@@ -20,7 +20,7 @@ async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
     zone.say(Says::Nothing);
     let again = start(&[upstream.address], &state_file(directory.path()));
     again.set_targets(only(by_name(NAME)));
-    let first = again.current()[&source()].clone();
+    let first = Resolved::clone(&again.current()[&source()]);
     assert_eq!((&first.addresses, first.resolved_at), (&good.addresses, good.resolved_at));
     assert!(matches!(first.freshness, Freshness::Kept { .. }));
     again.set_targets(only(Target { resolver: Some(upstream.address), ..by_name(NAME) }));

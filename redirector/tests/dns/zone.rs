@@ -165,13 +165,13 @@ impl Rig {
     }
 
     pub(crate) fn now(&self) -> Resolved {
-        self.follower.current()[&source()].clone()
+        Resolved::clone(&self.follower.current()[&source()])
     }
 
     /// Waits until the published state is as wanted.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Resolved) -> bool) -> Resolved {
         let mut updates = self.follower.subscribe();
-        let found = tokio::time::timeout(SOON, updates.wait_for(|all| all.get(&source()).is_some_and(&wanted))).await;
+        let found = tokio::time::timeout(SOON, updates.wait_for(|all| all.get(&source()).is_some_and(|known| wanted(known)))).await;
         assert!(found.is_ok(), "{what} never came; last: {:?}", self.now());
         self.now()
     }

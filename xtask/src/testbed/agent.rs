@@ -70,8 +70,16 @@ pub struct Agent {
     place: Place,
     options: AgentOptions,
     service: Service,
+    manager: Manager,
     /// From spawn to READY=1.
     ready_after: Duration,
+}
+
+/// The service manager's ear.
+#[derive(Debug)]
+struct Manager {
+    socket: UnixDatagram,
+    heard: Vec<String>,
 }
 
 impl Agent {
@@ -79,8 +87,8 @@ impl Agent {
     pub fn start(node: &Node, options: AgentOptions) -> Result<Self> {
         let place = node.place().clone();
         place.write(CONFIG_PATH, &options.config)?;
-        let (service, ready_after) = launch(&place, &options)?;
-        Ok(Self { place, options, service, ready_after })
+        let (service, manager, ready_after) = launch(&place, &options)?;
+        Ok(Self { place, options, service, manager, ready_after })
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -101,7 +109,7 @@ impl Agent {
     /// Starts it anew, after a SIGKILL when it still runs.
     pub fn restart(&mut self) -> Result<()> {
         self.sigkill()?;
-        (self.service, self.ready_after) = launch(&self.place, &self.options)?;
+        (self.service, self.manager, self.ready_after) = launch(&self.place, &self.options)?;
         Ok(())
     }
 
@@ -114,6 +122,12 @@ impl Agent {
     /// Time from spawn to READY=1 of the last start.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
+    }
+
+    /// What its last start has told the service manager so far, such as `READY=1`, in order.
+    pub fn told_the_manager(&mut self) -> Result<&[String]> {
+        self.manager.listen()?;
+        Ok(&self.manager.heard)
     }
 
     /// Its pid.
@@ -137,13 +151,10 @@ impl Agent {
     }
 }
 
-fn launch(place: &Place, options: &AgentOptions) -> Result<(Service, Duration)> {
+fn launch(place: &Place, options: &AgentOptions) -> Result<(Service, Manager, Duration)> {
     let files = place.ground().files();
     let notify = files.join("notify");
-    let _ = fs::remove_file(&notify);
-    let socket = UnixDatagram::bind(&notify).with_context(|| format!("failed to bind {}", notify.display()))?;
-    socket.set_nonblocking(true).context("failed to make the notify socket non-blocking")?;
-
+    let mut manager = Manager::bind(&notify)?;
     let mut command = place.command(&options.binary);
     command.arg("run").args(&options.arguments).env("NOTIFY_SOCKET", &notify);
     command.envs(options.environment.iter().map(|(key, value)| (key, value)));
@@ -152,19 +163,30 @@ fn launch(place: &Place, options: &AgentOptions) -> Result<(Service, Duration)> 
     }
     let started = Instant::now();
     let mut service = Service::start("the agent", &files.join("agent.log"), command)?;
-    service.wait_ready(READY_LIMIT, || notified(&socket))?;
-    Ok((service, started.elapsed()))
+    service.wait_ready(READY_LIMIT, || {
+        manager.listen()?;
+        Ok(manager.heard.iter().any(|state| state == "READY=1"))
+    })?;
+    Ok((service, manager, started.elapsed()))
 }
 
-/// Reads what has arrived; whether READY=1 is in it.
-fn notified(socket: &UnixDatagram) -> Result<bool> {
-    let mut buffer = [0; 4096];
-    loop {
-        match socket.recv(&mut buffer) {
-            Ok(length) if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1") => return Ok(true),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error).context("failed to read the notify socket"),
+impl Manager {
+    fn bind(path: &Path) -> Result<Self> {
+        let _ = fs::remove_file(path);
+        let socket = UnixDatagram::bind(path).with_context(|| format!("failed to bind {}", path.display()))?;
+        socket.set_nonblocking(true).context("failed to make the notify socket non-blocking")?;
+        Ok(Self { socket, heard: Vec::new() })
+    }
+
+    /// Takes in what has arrived.
+    fn listen(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(length) => self.heard.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error).context("failed to read the notify socket"),
+            }
         }
     }
 }
