@@ -4,6 +4,10 @@ use std::path::Path;
 
 use xtask::bench::{self, Options};
 
+#[path = "../examples/bulk.rs"]
+#[expect(dead_code, reason = "its main is the example's")]
+mod bulk;
+
 #[test]
 fn a_quick_run_measures_every_variant_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
@@ -36,7 +40,7 @@ fn a_quick_run_measures_the_agent_and_judges_every_promise() {
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (json, markdown, plot) = (text("agent.json"), text("agent.md"), text("agent.svg"));
     std::fs::remove_dir_all(&folder).unwrap();
-    let report: bench::agent::Report = serde_json::from_str(&json).unwrap();
+    let report: bench::promises::Report = serde_json::from_str(&json).unwrap();
     assert!(report.figures.iter().all(|figure| figure.count > 0 && figure.p99 >= figure.median), "{report:?}");
     assert_eq!(report.figures.iter().filter(|figure| figure.limit.is_some()).count(), 7, "{report:?}");
     assert!(
@@ -44,4 +48,17 @@ fn a_quick_run_measures_the_agent_and_judges_every_promise() {
         "{report:?}"
     );
     assert!(markdown.contains("a scrape, 1,000 routes") && plot.contains("class=\"one\""), "{markdown}");
+}
+
+#[test]
+fn a_quick_run_fills_the_kernel_and_judges_every_promise() {
+    let options = Options { quick: true, binary: Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned()), output: None };
+    let report = bench::bulk::measure(&options, |rig| {
+        let mut times = bench::bulk::Times::default();
+        rig.node.place().namespaces().run(|| bulk::measure(Path::new(bench::bulk::BPFFS), &mut times))??;
+        Ok(times)
+    });
+    let report = report.unwrap();
+    assert!(report.figures.iter().all(|figure| figure.count > 0 && figure.median > 0.0), "{report:?}");
+    assert_eq!((report.figures.len(), report.figures.iter().filter(|figure| figure.limit.is_some()).count()), (10, 3), "{report:?}");
 }

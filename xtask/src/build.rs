@@ -42,24 +42,43 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
 }
 
 fn make() -> anyhow::Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let built = static_program("redirector", "redirector", &target, |_| {})?;
+    let built = static_program("redirector", Program::Binary("redirector"), &target(), |_| {})?;
     let path = workspace::release_binary();
     publish(&built, &path)?;
     Ok(path)
+}
+
+/// Builds an example of the product as the release binary is built, at [`workspace::release_example`].
+pub(crate) fn example(name: &'static str) -> anyhow::Result<()> {
+    static_program("redirector", Program::Example(name), &target(), |_| {}).map(drop)
+}
+
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// What to build of a package.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program {
+    Binary(&'static str),
+    Example(&'static str),
 }
 
 /// What makes the binary static.
 pub(crate) const STATIC: &str = "-C\u{1f}target-feature=+crt-static";
 
 /// A static release build of a program, below the target's own directory. `prepare` may give cargo another compiler.
-pub(crate) fn static_program(package: &str, program: &str, target: &str, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<PathBuf> {
+pub(crate) fn static_program(package: &str, program: Program, target: &str, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<PathBuf> {
     build_ebpf::ensure()?;
+    let (option, name, folder) = match program {
+        Program::Binary(name) => ("--bin", name, "release"),
+        Program::Example(name) => ("--example", name, "release/examples"),
+    };
     let mut command = workspace::cargo();
-    command.args(["build", "--locked", "--release", "--package", package, "--bin", program, "--target", target]);
+    command.args(["build", "--locked", "--release", "--package", package, option, name, "--target", target]);
     command.env("CARGO_ENCODED_RUSTFLAGS", STATIC).env_remove("RUSTFLAGS");
     prepare(&mut command);
-    let what = if program == "redirector" { "the release binary".to_owned() } else { program.to_owned() };
+    let what = if name == "redirector" { "the release binary" } else { name };
     let step = Step::start(format!("building {what} for {target}"));
     let finished = exec::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
@@ -67,7 +86,7 @@ pub(crate) fn static_program(package: &str, program: &str, target: &str, prepare
         bail!("failed to build {what}:\n{}", finished.output.trim_end());
     }
     step.done();
-    let built = workspace::target_dir().join(target).join("release").join(program);
+    let built = workspace::target_dir().join(target).join(folder).join(name);
     check_static(&built)?;
     Ok(built)
 }

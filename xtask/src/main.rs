@@ -63,6 +63,9 @@ fn measure(args: &bench::Args) -> anyhow::Result<()> {
         setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
         build::ensure()?;
     }
+    if let Some(example) = args.wants_example() {
+        build::example(example)?;
+    }
     bench::run(args)
 }
 

@@ -38,6 +38,12 @@ pub fn release_binary() -> PathBuf {
     target_dir().join("release").join("redirector")
 }
 
+/// The static release build of an example of the product.
+#[must_use]
+pub fn release_example(name: &str) -> PathBuf {
+    target_dir().join(format!("{}-unknown-linux-gnu/release/examples", env::consts::ARCH)).join(name)
+}
+
 /// The image that `cargo xtask image` makes, as an OCI archive.
 #[must_use]
 pub fn image_archive() -> PathBuf {

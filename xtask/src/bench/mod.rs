@@ -5,11 +5,13 @@
 
 pub mod agent;
 mod bpf;
+pub mod bulk;
 pub mod dns;
 mod host;
 mod measure;
 mod plan;
 mod plot;
+pub mod promises;
 mod report;
 mod scene;
 mod statistics;
@@ -40,6 +42,8 @@ enum What {
     Dns(dns::Options),
     /// What the agent costs, and how soon a route change is live
     Agent(Options),
+    /// How soon a pool full of routes is in the kernel, and one route's change
+    Bulk(bulk::Options),
 }
 
 /// How a benchmark runs.
@@ -77,7 +81,17 @@ impl Args {
     pub fn wants_build(&self) -> bool {
         match &self.what {
             What::Connect(options) | What::Agent(options) => options.binary.is_none(),
+            What::Bulk(options) => options.common.binary.is_none(),
             What::Dns(_) => false,
+        }
+    }
+
+    /// The example of the product that must be built first.
+    #[must_use]
+    pub fn wants_example(&self) -> Option<&'static str> {
+        match &self.what {
+            What::Bulk(options) if options.program.is_none() => Some(bulk::EXAMPLE),
+            _ => None,
         }
     }
 }
@@ -89,6 +103,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Connect(options) => options,
         What::Dns(options) => return dns::run(options),
         What::Agent(options) => return agent::run(options),
+        What::Bulk(options) => return bulk::run(options),
     };
     let report = connect(options)?;
     print!("{}", report.table());

@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, path::PathBuf};
 use anyhow::Context as _;
 
 use super::{cross::Cross, kernels::Arch};
-use crate::build;
+use crate::build::{self, Program};
 use xtask::workspace;
 
 /// The package and its program.
@@ -15,10 +15,10 @@ const PROGRAM: &str = "redirector-scenarios";
 pub(super) fn initrd(arch: Arch) -> anyhow::Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", arch.name());
     let program = if arch.name() == std::env::consts::ARCH {
-        build::static_program(PROGRAM, PROGRAM, &target, |_| {})?
+        build::static_program(PROGRAM, Program::Binary(PROGRAM), &target, |_| {})?
     } else {
         let cross = Cross::ensure(arch)?;
-        build::static_program(PROGRAM, PROGRAM, &target, |command| cross.prepare(command))?
+        build::static_program(PROGRAM, Program::Binary(PROGRAM), &target, |command| cross.prepare(command))?
     };
     let program = fs::read(&program).with_context(|| format!("failed to read {}", program.display()))?;
     let folder = workspace::target_dir().join("vm");

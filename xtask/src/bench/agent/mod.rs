@@ -5,24 +5,30 @@
 //! average is told), not in memory, and hardly in processor time.
 
 mod cgroups;
-mod report;
 mod scene;
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-pub use self::report::{Figure, Report};
 use self::scene::Scene;
-use super::{Options, host, scene::FULL};
+use super::{
+    Options,
+    promises::{Figure, Report},
+    scene::FULL,
+};
+
+const EXPLANATION: &str = "A route change is `redirector route set` from the start of its process to its end; the connect that follows was refused before the \
+     change and has to work. It is one line of the journal and one sync: the disk's part is that alone, by this program. A scrape is timed from connect to the last \
+     byte. Memory is resident memory, three seconds after the last change; a pool of 65,536 has 65,534 addresses to lease.";
 
 /// Runs it, prints the result and writes it down.
 pub fn run(options: &Options) -> Result<()> {
     let report = measure(options)?;
-    let text = report.markdown();
+    let text = report.markdown("The agent", EXPLANATION);
     print!("{text}");
     let Some(folder) = options.folder() else { return Ok(()) };
-    super::write_files(&folder, &[("agent.json", super::json(&report)?), ("agent.svg", report.svg()), ("agent.md", text)])?;
+    super::write_files(&folder, &[("agent.json", super::json(&report)?), ("agent.svg", report.svg("the agent")), ("agent.md", text)])?;
     eprintln!("written to {}", folder.join("agent.{json,md,svg}").display());
     Ok(())
 }
@@ -34,12 +40,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     // As the connects' benchmark does: a machine that does other things interrupts it less. Not an error when it is not allowed.
     let _ = rustix::process::setpriority_process(None, -15);
     let mut scene = Scene::set(&binary, true)?;
-    let mut report = Report {
-        date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        machine: host::machine(),
-        load: [host::load(), 0.0],
-        ..Report::default()
-    };
+    let mut report = Report::begin();
     let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| report.figures.push(Figure::of(what, unit, limit, values));
 
     scene.fill(10)?;
@@ -70,6 +71,6 @@ pub fn measure(options: &Options) -> Result<Report> {
     let mut scene = Scene::set(&binary, false)?;
     scene.fill(10)?;
     add("a route change, 10 routes, state in memory", "ms", Some(10.0), scene.changes(changes)?);
-    report.load[1] = host::load();
+    report.finish();
     Ok(report)
 }

@@ -1,10 +1,10 @@
-//! What a run found, for a program, for a person, and as a plot.
+//! Figures and what was promised of them, for a program, for a person, and as a plot.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bench::{host, plot, statistics::Spread};
+use super::{host, plot, statistics::Spread};
 
 /// What a run found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -58,10 +58,21 @@ impl Figure {
 }
 
 impl Report {
-    /// The report for a person.
+    /// Without a figure, now and on this machine.
+    pub(super) fn begin() -> Self {
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string();
+        Self { date, machine: host::machine(), load: [host::load(), 0.0], ..Self::default() }
+    }
+
+    /// Nothing more is measured.
+    pub(super) fn finish(&mut self) {
+        self.load[1] = host::load();
+    }
+
+    /// The report for a person: under `title`, with an explanation below the figures.
     #[must_use]
-    pub fn markdown(&self) -> String {
-        let mut text = String::from("# The agent\n\n");
+    pub fn markdown(&self, title: &str, explanation: &str) -> String {
+        let mut text = format!("# {title}\n\n");
         let _ = writeln!(
             text,
             "{}, {}. Load average {:.1} before and {:.1} after, on {}.\n",
@@ -78,24 +89,19 @@ impl Report {
             let kept = figure.met().map_or("", |met| if met { "yes" } else { "**no**" });
             let _ = writeln!(text, "| {what} | {unit} | {median:.2} | {p99:.2} | {count} | {limit} | {kept} |");
         }
-        let _ = writeln!(
-            text,
-            "\nA route change is `redirector route set` from the start of its process to its end; the connect that follows was refused before the \
-             change and has to work. It is one line of the journal and one sync: the disk's part is that alone, by this program. A scrape is timed from connect to the last byte. Memory is resident memory, three \
-             seconds after the last change; a pool of 65,536 has 65,534 addresses to lease."
-        );
+        let _ = writeln!(text, "\n{explanation}");
         text
     }
 }
 
 impl Report {
     /// A bar for each promise: what was measured, as a share of what was promised.
-    pub(super) fn svg(&self) -> String {
+    pub(super) fn svg(&self, subject: &str) -> String {
         let shares: Vec<_> = self.figures.iter().filter_map(Figure::share).collect();
         let bars: Vec<_> = shares.iter().map(|(what, spread)| (*what, spread)).collect();
         let mut body = String::new();
         let scale = bars.iter().map(|(_, spread)| spread.quartile_3).fold(1.1, f64::max).min(FAR);
-        let height = 16.0 + plot::panel(&mut body, 16.0, "the agent: 99 of 100 against what was promised", &bars, scale);
+        let height = 16.0 + plot::panel(&mut body, 16.0, &format!("{subject}: 99 of 100 against what was promised"), &bars, scale);
         let note = format!("{}; {}. Dashed: the limit; whiskers: from the median to 99 of 100.", self.machine, self.date);
         plot::document(&body, height, &note)
     }

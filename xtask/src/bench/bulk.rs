@@ -1,0 +1,141 @@
+//! `cargo xtask bench bulk`: how soon a pool full of routes is in the kernel, and one route's change; and how soon an agent serves as many from a file.
+//!
+//! The tables are written by the product's example `bulk`, which does what the agent does from its plan on; the clock stands in it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::promises::{Figure, Report};
+use super::scene::FULL;
+use crate::testbed::{Agent, AgentOptions, Rig, process};
+use crate::workspace;
+
+/// The product's example that writes the tables.
+pub const EXAMPLE: &str = "bulk";
+
+/// How long the example may take, or a command.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Routes of an import.
+const IMPORTED: u32 = 10_000;
+
+const EXPLANATION: &str = "Times in the kernel are from the plan, which the agent has in memory, to the end of the last call: comparing it with what stands, finding room, and \
+     writing the tables. \"With other backends\" replaces every block and every backend number. \"One after the other\" hands over the same changes singly, \
+     as many calls as it takes. One change is made among 65,535 other routes, 2,000 in each round, all over the pool. \"Adopted\" is a new process's \
+     start: it loads the programs, and reads every route back. An agent's start is from its process to READY=1, with a debug or release binary as it was \
+     given; an import is `redirector route import` from the start of its process to its end, with the state on disk.";
+
+/// Arguments of `cargo xtask bench bulk`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
+pub struct Options {
+    /// Those that it shares with the others.
+    #[command(flatten)]
+    pub common: super::Options,
+    /// The program that writes the tables [default: a release build of the example `bulk`]
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+}
+
+/// What the example tells: times of all rounds, in microseconds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Times {
+    /// From an empty kernel and a plan of 65,536 routes with two backends each to a kernel that has them all.
+    pub filled: Vec<f64>,
+    /// The processor time of that, which what others do on the machine hardly lengthens.
+    pub filled_processor: Vec<f64>,
+    /// From there to as many routes with other backends.
+    pub replaced: Vec<f64>,
+    /// The same again, one change after the other.
+    pub singly: Vec<f64>,
+    /// One route's change, among all the others.
+    pub one: Vec<f64>,
+    /// From the pins to programs that are loaded again and tables that are known again.
+    pub adopted: Vec<f64>,
+    /// To an empty plan.
+    pub withdrawn: Vec<f64>,
+}
+
+/// Runs it, prints the result and writes it down.
+pub fn run(options: &Options) -> Result<()> {
+    let program = options.program.clone().unwrap_or_else(|| workspace::release_example(EXAMPLE));
+    let rounds = if options.common.quick { 1 } else { 10 };
+    let report = measure(&options.common, |rig| {
+        let mut command = rig.node.command(&program);
+        command.arg(BPFFS).arg(rounds.to_string());
+        let said = process::finish(command, LIMIT)?.success().with_context(|| format!("failed to run {}", program.display()))?.stdout;
+        serde_json::from_str(&said).with_context(|| format!("failed to read what {} says: {said}", program.display()))
+    })?;
+    let text = report.markdown("A pool full of routes", EXPLANATION);
+    print!("{text}");
+    let Some(folder) = options.common.folder() else { return Ok(()) };
+    super::write_files(&folder, &[("bulk.json", super::json(&report)?), ("bulk.svg", report.svg("bulk")), ("bulk.md", text)])?;
+    eprintln!("written to {}", folder.join("bulk.{json,md,svg}").display());
+    Ok(())
+}
+
+/// Where the tables are pinned, on the rig's node.
+pub const BPFFS: &str = "/sys/fs/bpf/bulk";
+
+/// Measures on a rig of its own, with tables that `kernel` writes; needs root.
+pub fn measure(options: &super::Options, kernel: impl FnOnce(&Rig) -> Result<Times>) -> Result<Report> {
+    let binary = options.measurable()?;
+    let mut report = Report::begin();
+    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an error when it is not allowed.
+    let _ = rustix::process::setpriority_process(None, -15);
+    let rig = Rig::new()?;
+    let times = kernel(&rig)?;
+    let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| report.figures.push(Figure::of(what, unit, limit, values));
+    let milliseconds = |times: Vec<f64>| times.into_iter().map(|time| time / 1e3).collect::<Vec<_>>();
+    add("65,536 routes with two backends each, into an empty kernel", "ms", Some(500.0), milliseconds(times.filled));
+    add("the processor time of that", "ms", None, milliseconds(times.filled_processor));
+    add("65,536 routes with other backends", "ms", Some(500.0), milliseconds(times.replaced));
+    add("the same, one after the other", "ms", None, milliseconds(times.singly));
+    add("65,536 routes withdrawn", "ms", None, milliseconds(times.withdrawn));
+    add("65,536 routes adopted by a new process", "ms", None, milliseconds(times.adopted));
+    add("one route's change, from the plan", "µs", Some(100.0), times.one);
+
+    let dns = rig.customer.dns_server()?;
+    let many = if options.quick { 2000 } else { FULL };
+    let imported = if options.quick { 1000 } else { IMPORTED };
+    let mut agent = Agent::start(&rig.node, AgentOptions::with_config(&binary, &configuration(many)))?;
+    add(&format!("an agent's first start with {many} routes in its file"), "s", None, vec![agent.ready_after().as_secs_f64()]);
+    agent.restart()?;
+    add("its second start", "s", None, vec![agent.ready_after().as_secs_f64()]);
+    agent.sigterm()?;
+    agent.write_config(&configuration(0))?;
+    agent.restart()?;
+    add(&format!("an import of {imported} routes"), "s", None, vec![import(&rig, &binary, imported)?]);
+    report.finish();
+    drop(dns);
+    Ok(report)
+}
+
+/// Seconds that an import takes.
+fn import(rig: &Rig, binary: &std::path::Path, number: u32) -> Result<f64> {
+    let routes: Vec<Value> = (0..number).map(|number| json!({ "source": source(number), "destination": BACKENDS })).collect();
+    let file = rig.files().join("routes.json");
+    std::fs::write(&file, json!({ "routes": routes }).to_string()).with_context(|| format!("failed to write {}", file.display()))?;
+    let mut import = rig.node.command(binary);
+    import.args(["route", "import", "-o", "json"]).arg(&file);
+    let finished = process::finish(import, LIMIT)?.success().with_context(|| format!("failed to import {number} routes"))?;
+    Ok(finished.took.as_secs_f64())
+}
+
+const BACKENDS: [&str; 2] = ["10.61.1.1", "10.61.1.2"];
+
+fn configuration(routes: u32) -> String {
+    let mut text = "[dns]\nupstreams = [\"203.0.113.53:53\"]\n".to_owned();
+    for number in 0..routes {
+        let _ = write!(text, "[[routes]]\nsource = \"{}\"\ndestination = {BACKENDS:?}\n", source(number));
+    }
+    text
+}
+
+fn source(number: u32) -> String {
+    format!("r{number}.internal.company.net")
+}
