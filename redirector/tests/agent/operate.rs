@@ -12,7 +12,12 @@ use redirector::{
     control::{Client, api::ChangeKind},
     route::{RawRoute, SourceName},
 };
-use xtask::testbed::{customer::INTERNAL_NAME, process::until};
+use xtask::testbed::{
+    agent::{Agent, AgentOptions},
+    customer::INTERNAL_NAME,
+    dns_server::UNRELATED_NAME,
+    process::until,
+};
 
 use crate::rig::{Job, LIMIT};
 
@@ -29,6 +34,24 @@ pub(crate) fn socket(job: &Job) -> PathBuf {
 
 fn scrape(job: &Job) -> String {
     job.rig.node.place().run("curl -sS --max-time 5 http://127.0.0.1:9464/metrics", LIMIT).unwrap().success().unwrap().stdout
+}
+
+/// Who looks what up is nobody's business who reads the log for another reason.
+#[test]
+fn names_of_queries_are_in_the_log_only_when_they_are_asked_for() {
+    let mut job = Job::new();
+    for (level, logged) in [("debug", false), ("info,redirector::dns::queries=trace", true)] {
+        job.agent.sigterm().unwrap();
+        let arguments = ["--log-level", level].map(str::to_owned).to_vec();
+        let options = AgentOptions { arguments, ..AgentOptions::documented(crate::rig::binary()).unwrap() };
+        job.agent = Agent::start(&job.rig.node, options).unwrap();
+        job.vip();
+        job.executor.run(&format!("getent ahostsv4 {UNRELATED_NAME}"), LIMIT).unwrap().success().unwrap();
+        let log = job.agent.log();
+        assert_eq!(log.contains(UNRELATED_NAME), logged, "{log}");
+        let of_ours = log.lines().any(|line| line.contains("a query") && line.contains(INTERNAL_NAME));
+        assert_eq!(of_ours, logged, "{log}");
+    }
 }
 
 #[test]
