@@ -60,17 +60,27 @@ impl Change {
 
 /// The steps from `old` to `new`: routes that appear or differ first, then those that go, so that no step leaves a gap that the next one closes.
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
-    let put = new.routes.iter().filter(|(index, route)| !old.routes.get(index).is_some_and(|old| stands_for(old, route)));
-    let withdraw = old.routes.keys().filter(|index| !new.routes.contains_key(index));
-    put.map(|(&index, route)| Change::Put { index, route: route.clone() })
-        .chain(withdraw.map(|&index| Change::Withdraw { index }))
-        .collect()
+    let put = new.routes.iter().filter_map(|(&index, route)| step(index, old.routes.get(&index), Some(route)));
+    let gone = old.routes.keys().filter(|index| !new.routes.contains_key(index));
+    put.chain(gone.map(|&index| Change::Withdraw { index })).collect()
+}
+
+/// The step from what the tables hold for a VIP to what they are to hold; nothing when they hold it already.
+pub fn step(index: u32, old: Option<&PlannedRoute>, new: Option<&PlannedRoute>) -> Option<Change> {
+    match (old, new) {
+        (None, None) => None,
+        (Some(_), None) => Some(Change::Withdraw { index }),
+        (Some(old), Some(new)) if stands_for(old, new) => None,
+        (_, Some(new)) => Some(Change::Put { index, route: new.clone() }),
+    }
 }
 
 /// Whether `old` in the tables is all that `new` asks for. Backends that are not known yet ask for nothing.
 fn stands_for(old: &PlannedRoute, new: &PlannedRoute) -> bool {
-    let same = |of: &PlannedRoute| (of.ports.clone(), of.on_no_backend, of.sources.clone(), of.idle_timeout);
-    same(old) == same(new) && (new.backends.is_none() || old.backends == new.backends)
+    fn rest(of: &PlannedRoute) -> (&[PortPair], OnNoBackend, &[IpAddr], Option<Duration>) {
+        (&of.ports, of.on_no_backend, &of.sources, of.idle_timeout)
+    }
+    rest(old) == rest(new) && (new.backends.is_none() || old.backends == new.backends)
 }
 
 #[cfg(test)]
@@ -110,6 +120,21 @@ mod tests {
                 Change::Withdraw { index: 1 }
             ]
         );
+    }
+
+    #[test]
+    fn a_route_by_itself_takes_the_step_that_it_takes_among_all() {
+        let routes = [None, Some(route(None)), Some(route(Some(&[]))), Some(route(Some(ONE))), Some(route(Some(TWO)))];
+        let of = |route: &Option<PlannedRoute>| Plan { routes: route.iter().map(|route| (7, route.clone())).collect() };
+        for old in &routes {
+            for new in &routes {
+                assert_eq!(
+                    step(7, old.as_ref(), new.as_ref()).into_iter().collect::<Vec<_>>(),
+                    diff(&of(old), &of(new)),
+                    "{old:?} {new:?}"
+                );
+            }
+        }
     }
 
     #[test]

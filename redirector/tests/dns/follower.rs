@@ -1,10 +1,14 @@
 //! Following destinations: what becomes of addresses when answers change, fail or vanish.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use hickory_proto::{
     op::ResponseCode,
-    rr::{RData, rdata::CNAME},
+    rr::{RData, RecordType, rdata::CNAME},
 };
 use redirector::{
     backend::{Freshness, Target},
@@ -12,7 +16,7 @@ use redirector::{
 };
 
 use crate::{
-    message::{name_of, parsed},
+    message::{bytes, name_of, parsed, reply},
     mock::{Do, Mock},
     shim::SOON,
     zone::{NAME, Rig, Says, Zone, addresses, by_name, one, only, source, v4, v6},
@@ -282,4 +286,43 @@ async fn a_name_blanked_by_a_filter_is_a_failure_and_not_this_host() {
         matches!(&resolved.freshness, Freshness::Unresolved { error: Some(error) } if error.contains("no usable address")),
         "{resolved:?}"
     );
+}
+
+/// Destinations that were learned in one moment, after a restart say, are not all asked about again in one moment.
+#[tokio::test]
+async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
+    const NAMES: usize = 64;
+    const TTL: Duration = Duration::from_secs(3);
+    let times = Arc::new(Mutex::new(BTreeMap::<String, Vec<Instant>>::new()));
+    let seen = Arc::clone(&times);
+    let upstream = Mock::start(move |asked| {
+        let query = parsed(&asked.query);
+        let (name, kind) = (query.queries[0].name().to_string(), query.queries[0].query_type());
+        if kind == RecordType::A {
+            seen.lock().expect("not poisoned").entry(name).or_default().push(Instant::now());
+        }
+        let records = if kind == RecordType::A { vec![v4("203.0.113.7")] } else { vec![v6("2001:db8::7")] };
+        let mut reply = parsed(&reply(&asked.query, ResponseCode::NoError, &records));
+        reply.answers.iter_mut().for_each(|record| record.ttl = TTL.as_secs() as u32);
+        vec![Do::Send(bytes(&reply))]
+    })
+    .await;
+    let rig = Rig::start(&[upstream.address]);
+    let target = |number| {
+        let source: SourceName = format!("r{number}.internal.company.net").parse().expect("a source");
+        (source, by_name(&format!("r{number}.public.company.net")))
+    };
+    rig.follower.set_targets((0..NAMES).map(target).collect());
+    let twice = || times.lock().expect("not poisoned").values().filter(|times| times.len() >= 2).count() == NAMES;
+    let all = async {
+        while !twice() {
+            tokio::time::sleep(Duration::from_millis(10)).await
+        }
+    };
+    tokio::time::timeout(3 * SOON, all).await.expect("every name is asked about twice");
+    let waits: Vec<Duration> = times.lock().expect("not poisoned").values().map(|times| times[1] - times[0]).collect();
+    let (soonest, latest) = (waits.iter().min().expect("waits"), waits.iter().max().expect("waits"));
+    // A busy machine makes some later, and none sooner.
+    assert!(*soonest >= TTL.mul_f64(0.9) && *soonest < TTL, "{waits:?}");
+    assert!(*latest - *soonest >= TTL.mul_f64(0.1), "{waits:?}");
 }
