@@ -45,6 +45,8 @@ pub(super) struct Events {
 /// The names of routes, and what the ring has lost.
 pub(super) struct Question {
     indices: BTreeSet<u32>,
+    /// Those whose backends did not answer, or refused.
+    failing: BTreeSet<u32>,
     reply: oneshot::Sender<Names>,
 }
 
@@ -72,7 +74,11 @@ impl Owner {
         }
     }
 
+    /// Answers the task that reads. Where backends fail, the load balancer has perhaps moved: its name is asked earlier than its TTL says.
     pub(super) fn name_events(&self, question: Question) {
+        for source in question.failing.iter().filter_map(|&index| self.live.leases.source_of(index)) {
+            self.live.follower.refresh(source);
+        }
         let source = |index| Some((index, self.live.leases.source_of(index)?.clone()));
         let sources = question.indices.into_iter().filter_map(source).collect();
         // The task that asked may have ended.
@@ -170,7 +176,9 @@ impl Reading {
     async fn publish(&mut self, events: Vec<datapath::Event>) -> Option<()> {
         let (reply, answer) = oneshot::channel();
         let indices = events.iter().map(|event| event.index).collect();
-        self.asking.send(Question { indices, reply }).await.ok()?;
+        let fails = |event: &&datapath::Event| matches!(event.happened, Happened::Refused | Happened::TimedOut | Happened::Unreachable);
+        let failing = events.iter().filter(fails).map(|event| event.index).collect();
+        self.asking.send(Question { indices, failing, reply }).await.ok()?;
         let Names { sources, lost } = answer.await.ok()?;
         self.count.fetch_add(events.len() as u64, Relaxed);
         let missing = lost.saturating_sub(self.lost.replace(lost).unwrap_or(lost));

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
+
 use super::{owner::Owner, problems, view};
 use crate::{
     control::api::{BackendState, Counters, ResolutionState, RouteView},
+    dns::Latency,
     observe::{RouteSample, Snapshot},
     route::SourceName,
 };
@@ -22,8 +25,11 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
         *problems.entry(problem.code).or_default() += 1;
     }
     let pool = owner.live.pool.usable();
+    let events = owner.events_info();
     Snapshot {
         errors: views.iter().filter(|view| view.live && view.counters.is_none()).count() as u64,
+        connects: connects(views.iter().filter_map(|view| view.counters)),
+        events: [events.told, events.lost, events.one_in.into()],
         routes: views.into_iter().map(|view| sample(view, &answered)).collect(),
         problems,
         degraded,
@@ -39,6 +45,19 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
         config: (owner.config_error.is_none(), owner.loaded_at.as_millisecond() as f64 / 1000.0),
         changes: owner.changes.clone(),
     }
+}
+
+/// How long connects took to be established, of all routes together: told by route it would be most of the page.
+fn connects(counters: impl Iterator<Item = Counters>) -> Latency {
+    let bound = |bucket| latency_bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+    let mut all = Latency { seconds: 0.0, classes: (0..LATENCY_BUCKETS).map(|bucket| (bound(bucket), 0)).collect() };
+    for route in counters {
+        all.seconds += route.connect_ns as f64 / 1e9;
+        for (class, count) in all.classes.iter_mut().zip(route.latency) {
+            class.1 += count;
+        }
+    }
+    all
 }
 
 fn sample(view: RouteView, answered: &BTreeMap<SourceName, u64>) -> RouteSample {
@@ -58,6 +77,7 @@ fn sample(view: RouteView, answered: &BTreeMap<SourceName, u64>) -> RouteSample 
             ("redirector_route_connects_passed", c.passed as f64),
             ("redirector_route_connects_desperate", c.desperate as f64),
             ("redirector_route_connect_seconds", c.connect_ns as f64 / 1e9),
+            ("redirector_route_round_trip_seconds", c.srtt_us as f64 / 1e6),
             ("redirector_route_received_bytes", c.rx_bytes as f64),
             ("redirector_route_sent_bytes", c.tx_bytes as f64),
             ("redirector_route_dns_answers", answers as f64),

@@ -18,6 +18,7 @@ mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
 mod unload;
 mod verify;
 
@@ -72,6 +73,8 @@ enum Verb {
     Verify(Box<verify::Verify>),
     /// Tell what became of single connects, as it happens
     Events(events::Events),
+    /// Show routes and backends at work, refreshed every second
+    Top(top::Top),
     /// The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -124,6 +127,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
         Verb::Verify(verb) => verb.run(env, &context),
         Verb::VerifyProbe(_) => verify::Probe::run(env),
         Verb::Events(verb) => verb.run(env, &context),
+        Verb::Top(verb) => verb.run(env, &context),
         Verb::Config(verb) => verb.run(env, &context),
         Verb::Unload(verb) => verb.run(env, &context),
         Verb::Completions(verb) => verb.run(env),

@@ -64,6 +64,11 @@ pub struct Snapshot {
     pub config: (bool, f64),
     /// Changes of routes since the start, by kind.
     pub changes: BTreeMap<String, u64>,
+    /// How long connects of all routes took to be established.
+    pub connects: Latency,
+    /// Events that were told since the agent's start, those that the full ring has lost since the tables were made, and the share of successes that is
+    /// told: one in so many.
+    pub events: [u64; 3],
     /// Readings that failed.
     pub errors: u64,
 }
@@ -146,6 +151,14 @@ pub const METRICS: &[Metric] = &[
     gauge("redirector_config_valid", &[], "1 while the configuration file's present content serves"),
     gauge("redirector_config_loaded_timestamp_seconds", &[], "When the configuration that serves was read, seconds since 1970"),
     counter("redirector_changes", &["kind"], "Changes of routes by commands, imports, rollbacks and reloads since the agent's start"),
+    histogram(
+        "redirector_connect_seconds",
+        &[],
+        "Time from connect to established, of all routes, since the tables in the kernel were made",
+    ),
+    counter("redirector_events", &[], "Events of single connects that were told since the agent's start"),
+    counter("redirector_events_lost", &[], "Events that the full ring between kernel and agent did not take, since the tables were made"),
+    gauge("redirector_events_one_in", &[], "Of so many successes one is told; 1 unless there is pressure. Failures are all told"),
     gauge("redirector_route_live", &["source"], "1 while the kernel has the route and DNS answers it"),
     gauge(
         "redirector_route_destination_fresh",
@@ -164,6 +177,11 @@ pub const METRICS: &[Metric] = &[
     counter("redirector_route_connects_passed", &["source"], "Connects left alone since there was no backend (on_no_backend = \"pass\")"),
     counter("redirector_route_connects_desperate", &["source"], "Connects sent to a backend that is set aside, since all were"),
     counter("redirector_route_connect_seconds", &["source"], "Time from connect to established, summed over the established ones"),
+    counter(
+        "redirector_route_round_trip_seconds",
+        &["source"],
+        "Smoothed round-trip times at the end of connections, summed over those that have ended",
+    ),
     counter("redirector_route_received_bytes", &["source"], "Bytes received on connections that have ended"),
     counter("redirector_route_sent_bytes", &["source"], "Bytes acknowledged on connections that have ended"),
     counter(
@@ -285,6 +303,9 @@ impl Read {
         for (kind, number) in snapshot.changes {
             add("redirector_changes", Labels::one("kind", kind), number as f64);
         }
+        for (name, value) in ["redirector_events", "redirector_events_lost", "redirector_events_one_in"].into_iter().zip(snapshot.events) {
+            add(name, Labels::None, value as f64);
+        }
         for route in bounded(snapshot.routes) {
             of_route(route, &mut add);
         }
@@ -303,6 +324,7 @@ impl Read {
         let local = ("redirector_dns_seconds", ("answer", Word::Fixed("local")), snapshot.tally.local);
         let forwarded = ("redirector_dns_seconds", ("answer", Word::Fixed("forwarded")), snapshot.tally.forwarded);
         let each = upstreams.iter().map(|at| ("redirector_dns_upstream_seconds", label_of(at), at.latency.clone()));
+        samples.insert("redirector_connect_seconds", vec![(Labels::None, Value::Times(snapshot.connects))]);
         for (name, label, times) in [local, forwarded].into_iter().chain(each) {
             samples.entry(name).or_default().push((Labels::One([label]), Value::Times(times)));
         }

@@ -13,7 +13,8 @@ fn route(source: &str, started: f64) -> RouteSample {
     }
 }
 
-const ROUTE_COUNTERS: [&str; 9] = [
+const ROUTE_COUNTERS: [&str; 10] = [
+    "redirector_route_round_trip_seconds",
     "redirector_route_dns_answers",
     "redirector_route_connects_started",
     "redirector_route_connections_closed",
@@ -33,6 +34,8 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
         dns: map(&["queries", "answered", "timeouts"]),
         tally: DnsTally::example(),
         upstreams: vec![UpstreamHealth::example()],
+        connects: Latency { seconds: 0.5, classes: vec![(0.25, 3), (f64::INFINITY, 1)] },
+        events: [20, 3, 8],
         changes: map(&["added"]),
         pool: [65534, 2],
         ..Snapshot::default()
@@ -112,6 +115,12 @@ fn what_a_route_counts_can_be_read_from_the_page() {
         "redirector_dns_seconds_bucket{le=\"+Inf\",answer=\"forwarded\"} 2",
         "redirector_dns_upstream_seconds_count{upstream=\"192.0.2.53:53\"} 2",
         "redirector_problems{code=\"config_error\"} 7.0",
+        "redirector_route_round_trip_seconds_total{source=\"a.internal\"} 9.0",
+        "redirector_connect_seconds_bucket{le=\"0.25\"} 3",
+        "redirector_connect_seconds_bucket{le=\"+Inf\"} 4",
+        "redirector_connect_seconds_sum 0.5",
+        "redirector_events_lost_total 3.0",
+        "redirector_events_one_in 8.0",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }

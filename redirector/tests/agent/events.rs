@@ -190,3 +190,25 @@ fn what_happened_while_the_agent_was_away_is_told_by_the_next_one() {
     let told = wait_for(&job, &[], 2);
     assert_eq!(results(&told), ["established", "closed"], "{told:#?}");
 }
+
+#[test]
+fn a_destination_whose_backend_fails_is_asked_again_long_before_its_ttl() {
+    const MOVING: &str = "\
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = \"artifactory.public.company.net\"
+";
+    let mut job = Job::with_config(MOVING);
+    let show = |job: &Job| job.json(&["route", "show", "artifactory.internal.company.net"]);
+    job.dns.set_ttl(3600);
+    job.dns.set_addresses(&["203.0.113.7".parse().unwrap()]).unwrap();
+    let followed = |job: &Job| {
+        let route = show(job)["route"].clone();
+        (route["resolution"]["ttl_seconds"].as_u64().unwrap(), route["backends"][0]["address"].as_str().unwrap_or_default().to_owned())
+    };
+    until("the long TTL", LIMIT, || Ok(followed(&job).0 > 120)).unwrap();
+    job.dns.set_addresses(&["203.0.113.1".parse().unwrap()]).unwrap();
+    connect(&job, "artifactory.internal.company.net/9");
+    // Within half of the TTL at the most.
+    until("the new address", LIMIT, || Ok(followed(&job).1 == "203.0.113.1")).unwrap();
+}

@@ -18,4 +18,5 @@ mod source;
 mod stage;
 mod storm;
 mod supervised;
+mod top;
 mod verify;

@@ -19,7 +19,7 @@ use super::service::Service;
 pub const UNRELATED_NAME: &str = "www.example.test";
 /// Its address.
 pub const UNRELATED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
-/// Time to live of every record, in seconds.
+/// Time to live of every record, in seconds, unless a test wants another one for the public name.
 pub const TTL: u32 = 2;
 /// nsd is up, or has loaded a zone again, well within this.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -30,19 +30,20 @@ pub struct DnsServer {
     service: Service,
     place: Place,
     zone: PathBuf,
+    ttl: u32,
 }
 
 impl DnsServer {
     pub(super) fn start(place: &Place, addresses: &[Ipv4Addr]) -> Result<Self> {
         let folder = place.folder("dns")?;
         let (zone, config) = (folder.join("public.company.net.zone"), folder.join("nsd.conf"));
-        write(&zone, &public_zone(addresses))?;
+        write(&zone, &public_zone(addresses, TTL))?;
         write(&folder.join("example.test.zone"), &unrelated_zone())?;
         write(&config, &configuration(&folder))?;
         let mut command = place.command(packages::path_of("nsd")?);
         command.arg("-d").arg("-c").arg(&config);
         let service = Service::start("nsd", &folder.join("nsd.log"), command)?;
-        let mut server = Self { service, place: place.clone(), zone };
+        let mut server = Self { service, place: place.clone(), zone, ttl: TTL };
         let place = place.clone();
         server.service.wait_ready(LIMIT, || Ok(ask(&place)? == sorted(addresses)))?;
         Ok(server)
@@ -50,10 +51,15 @@ impl DnsServer {
 
     /// Makes the public name resolve to `addresses` from now on; none makes an empty answer. Returns when the server answers so.
     pub fn set_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<()> {
-        write(&self.zone, &public_zone(addresses))?;
+        write(&self.zone, &public_zone(addresses, self.ttl))?;
         self.service.signal(Signal::HUP)?;
         let (place, wanted) = (self.place.clone(), sorted(addresses));
         self.service.wait_ready(LIMIT, || Ok(ask(&place)? == wanted))
+    }
+
+    /// The public name's time to live in seconds, from the next change of its addresses on.
+    pub fn set_ttl(&mut self, ttl: u32) {
+        self.ttl = ttl;
     }
 
     /// Ends it: resolvers get no answer any more.
@@ -94,10 +100,10 @@ fn configuration(folder: &Path) -> String {
     )
 }
 
-fn public_zone(addresses: &[Ipv4Addr]) -> String {
+fn public_zone(addresses: &[Ipv4Addr], ttl: u32) -> String {
     let mut zone = head("public.company.net");
     for address in addresses {
-        let _ = writeln!(zone, "artifactory IN A {address}");
+        let _ = writeln!(zone, "artifactory {ttl} IN A {address}");
     }
     // The name exists whatever its addresses, so that an empty set is NODATA and not NXDOMAIN.
     zone.push_str("artifactory IN TXT \"load balancers\"\n");

@@ -4,6 +4,7 @@ mod changing;
 mod events;
 mod reading;
 mod reference;
+mod top;
 mod whole;
 
 use std::{

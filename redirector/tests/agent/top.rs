@@ -1,0 +1,81 @@
+//! `redirector top` in a terminal: a pty plays one.
+
+use xtask::testbed::process;
+
+use crate::rig::{Job, LIMIT, binary};
+
+const CONFIG: &str = "\
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = [\"203.0.113.7\", \"203.0.113.8\"]
+[[routes]]
+source = \"refusing.internal.company.net\"
+destination = \"203.0.113.1\"
+";
+
+/// Runs a command in a terminal of 100 by 30, does what it is told when words appear, and prints all that was drawn.
+const TERMINAL: &str = r#"
+import fcntl, os, pty, select, struct, sys, termios, time
+steps = eval(sys.argv[1])
+pid, master = pty.fork()
+if pid == 0:
+    os.environ['TERM'] = 'xterm'
+    os.execv(sys.argv[2], sys.argv[2:])
+def size(rows, columns): fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+size(30, 100)
+drawn, seen, deadline = b'', 0, time.time() + 60
+while time.time() < deadline:
+    if not select.select([master], [], [], 0.2)[0]: continue
+    try: piece = os.read(master, 65536)
+    except OSError: break
+    if not piece: break
+    drawn += piece
+    if steps and steps[0][0].encode() in drawn[seen:]:
+        seen = len(drawn)
+        step = steps.pop(0)[1]
+        if isinstance(step, tuple): size(*step)
+        else: os.write(master, step.encode())
+sys.stdout.buffer.write(drawn)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if not steps else f'nobody saw {steps}')
+"#;
+
+/// What is drawn, and how it ends.
+fn played(job: &Job, steps: &str, arguments: &[&str]) -> process::Finished {
+    let mut command = job.rig.node.command("/usr/bin/python3");
+    command.args(["-c", TERMINAL, steps]).arg(binary()).arg("top").args(arguments);
+    process::finish(command, LIMIT * 2).unwrap()
+}
+
+#[test]
+fn a_terminal_shows_routes_backends_and_failures_follows_keys_and_its_size_and_is_given_back() {
+    let job = Job::with_config(CONFIG);
+    for _ in 0..3 {
+        job.says("bash -c 'exec 3<>/dev/tcp/refusing.internal.company.net/443; true'");
+    }
+    // What stands already is not drawn again, so that single words are waited for. Sorted, then made smaller, then left: each waits for what the one before has drawn.
+    let steps = "[('LAST', 's'), ('failing', (12, 60)), ('quits', 'q')]";
+    let finished = played(&job, steps, &["--interval", "0.5"]).success().unwrap();
+    let drawn = &finished.stdout;
+    let (enters, leaves) = (drawn.find("\x1b[?1049h"), drawn.rfind("\x1b[?1049l"));
+    assert!(enters.is_some() && enters < leaves, "{drawn:?}");
+    assert!(drawn.ends_with("\x1b[?25h"), "the cursor is back: {drawn:?}");
+    for words in ["artifactory.internal.company.net", "203.0.113.8", "refused", "busiest"] {
+        assert!(drawn.contains(words), "{words}: {drawn:?}");
+    }
+    assert!(drawn.contains("\x1b[1m") || drawn.contains("\x1b[32m") || drawn.contains(";5;2m"), "colours: {drawn:?}");
+}
+
+#[test]
+fn without_colours_there_are_none_and_without_an_agent_the_pins_tell() {
+    let mut job = Job::with_config(CONFIG);
+    job.agent.sigkill().unwrap();
+    let mut command = job.rig.node.command("/usr/bin/env");
+    command.args(["NO_COLOR=1", "/usr/bin/python3", "-c", TERMINAL, "[('203.0.113.7', 'q')]"]).arg(binary()).arg("top");
+    let drawn = process::finish(command, LIMIT * 2).unwrap().success().unwrap().stdout;
+    assert!(drawn.contains("answers;") && drawn.contains("artifactory.internal.company.net"), "{drawn:?}");
+    for code in ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[38;5;"] {
+        assert!(!drawn.contains(code), "{code:?}: {drawn:?}");
+    }
+    let piped = job.cli(&["top", "--interval", "0.1"]);
+    assert!(piped.status.success() && !piped.stdout.contains('\x1b'), "{}", piped.text());
+}
