@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use redirector::config::CgroupSpec;
-use redirector::datapath::{self, Datapath, Settings};
+use redirector::datapath::{self, Datapath, Settings, Version};
 use redirector::plan::{Change, PlannedRoute};
 use redirector::route::{OnNoBackend, PortPair};
 use redirector::vip::Pool;
@@ -74,7 +74,12 @@ pub(crate) fn settings() -> Result<Settings> {
 
 /// Loads, or adopts what is pinned, and attaches.
 pub(crate) fn attached() -> Result<Datapath> {
-    let mut datapath = Datapath::open(&settings()?)?;
+    attached_as(&Version::own())
+}
+
+/// The same in the part of a binary of another version.
+pub(crate) fn attached_as(version: &Version) -> Result<Datapath> {
+    let mut datapath = Datapath::open_as(&settings()?, version)?;
     let cgroups = datapath::cgroups(&[CgroupSpec::Pattern(machine::ATTACHED.to_owned())])?;
     datapath.attach(&cgroups)?;
     Ok(datapath)

@@ -4,6 +4,7 @@
 //! for, and powers off. The second process plays the scenarios and says on standard output, line by line, how each came out:
 //! `SCENARIO<tab>name<tab>ok|FAIL<tab>detail`, `PROGRAM<tab>name<tab>verified instructions<tab>bytes`, `END` when none was forgotten.
 
+mod attaching;
 mod bed;
 mod last_words;
 mod machine;
@@ -16,8 +17,16 @@ use anyhow::Context as _;
 
 /// The argument that makes this the second process.
 const PLAY: &str = "play";
+/// The argument that makes this the one that is nobody.
+const PLAY_AS_NOBODY: &str = "play-as-nobody";
+/// A user without any right of its own.
+const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(PLAY_AS_NOBODY) {
+        tell("as uid 65534", &scenarios::as_nobody(NOBODY));
+        return ExitCode::SUCCESS;
+    }
     if std::env::args().nth(1).as_deref() == Some(PLAY) {
         return match play() {
             Ok(()) => ExitCode::SUCCESS,
@@ -32,7 +41,9 @@ fn main() -> ExitCode {
         eprintln!("this is the init of a virtual machine: `cargo xtask vm` starts it");
         return ExitCode::FAILURE;
     }
-    if let Err(error) = machine::prepare().and_then(|()| machine::start_again(PLAY)) {
+    let played =
+        machine::prepare().and_then(|()| machine::start_again(PLAY_AS_NOBODY, NOBODY)).and_then(|()| machine::start_again(PLAY, 0));
+    if let Err(error) = played {
         println!("SCENARIO\tmachine\tFAIL\t{error:#}");
     }
     machine::power_off()
@@ -48,14 +59,16 @@ fn play() -> anyhow::Result<()> {
         println!("PROGRAM\t{}\t{verified}\t{}", program.name, program.jited_bytes);
     }
     for (name, scenario) in scenarios::ALL {
-        match scenario(&mut bed) {
-            Ok(()) => println!("SCENARIO\t{name}\tok\t"),
-            Err(error) => println!("SCENARIO\t{name}\tFAIL\t{}", format!("{error:#}").replace(['\n', '\t'], " ")),
-        }
+        tell(name, &scenario(&mut bed));
     }
-    let last = scenarios::unload(bed);
-    let detail = last.as_ref().err().map(|error| format!("{error:#}").replace(['\n', '\t'], " "));
-    println!("SCENARIO\tunload\t{}\t{}", if last.is_ok() { "ok" } else { "FAIL" }, detail.unwrap_or_default());
+    tell("unload", &scenarios::unload(bed));
     println!("END");
     Ok(())
+}
+
+fn tell(name: &str, outcome: &anyhow::Result<()>) {
+    match outcome {
+        Ok(()) => println!("SCENARIO\t{name}\tok\t"),
+        Err(error) => println!("SCENARIO\t{name}\tFAIL\t{}", format!("{error:#}").replace(['\n', '\t'], " ")),
+    }
 }

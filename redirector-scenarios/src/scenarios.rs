@@ -14,13 +14,14 @@ use redirector_common::names;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
 
 use crate::bed::{Bed, CLOSED, ONE, PORT, TWO, attached, greeting, settings, vip};
-use crate::{machine, options};
+use crate::{attaching, machine, options};
 
 type Scenario = fn(&mut Bed) -> Result<()>;
 
 /// All but the last one, which takes the datapath away.
-pub(crate) const ALL: [(&str, Scenario); 18] = [
+pub(crate) const ALL: [(&str, Scenario); 21] = [
     ("capabilities", only_two_capabilities),
+    ("check", attaching::check),
     ("redirect IPv4", redirect_v4),
     ("redirect mapped IPv6", redirect_mapped),
     ("redirect IPv6", options::redirect_v6),
@@ -38,6 +39,8 @@ pub(crate) const ALL: [(&str, Scenario); 18] = [
     ("events", events),
     ("adopt after restart", adopt),
     ("swap under load", swap),
+    ("cgroup goes, sockets stay", attaching::cgroup_goes),
+    ("take over an older version", attaching::take_over),
 ];
 
 pub(crate) fn at(index: u32) -> SocketAddr {
@@ -53,6 +56,18 @@ fn only_two_capabilities(_: &mut Bed) -> Result<()> {
     let wanted = machine::CAPABILITIES.iter().fold(0_u64, |mask, capability| mask | 1 << capability);
     ensure!(status.contains(&format!("CapEff:\t{wanted:016x}")), "other capabilities than {wanted:016x}: {status}");
     Ok(())
+}
+
+/// With what systemd's `AmbientCapabilities=` gives and no user's rights: loads, redirects, refuses, unloads.
+pub(crate) fn as_nobody(uid: u32) -> Result<()> {
+    let mut bed = Bed::new().context("failed to load and attach")?;
+    ensure!(rustix::process::geteuid().as_raw() == uid, "uid {}", rustix::process::geteuid().as_raw());
+    only_two_capabilities(&mut bed)?;
+    redirect_v4(&mut bed)?;
+    peer_name(&mut bed)?;
+    bed.put(6, &[], &[], Refuse)?;
+    expect_errno(greeting(at(6)), refusal_errno())?;
+    unload(bed)
 }
 
 fn redirect_v4(bed: &mut Bed) -> Result<()> {
@@ -89,11 +104,16 @@ fn port_map(bed: &mut Bed) -> Result<()> {
     expect_errno(greeting((vip(4), 443).into()), libc::ECONNREFUSED)
 }
 
+/// This kernel's version.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
+}
+
 /// What a connect that the programs refuse gets: kernels before 6.1 don't let them say.
 fn refusal_errno() -> i32 {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
-    if (numbers.next(), numbers.next()) >= (Some(6), Some(1)) { libc::ECONNREFUSED } else { libc::EPERM }
+    if kernel() >= (6, 1) { libc::ECONNREFUSED } else { libc::EPERM }
 }
 
 fn refusal(bed: &mut Bed) -> Result<()> {
@@ -234,26 +254,31 @@ fn adopt(bed: &mut Bed) -> Result<()> {
 
 fn swap(bed: &mut Bed) -> Result<()> {
     bed.put(12, &[], &[ONE, TWO], Refuse)?;
+    let made = under_load(12, || (0..2).try_for_each(|_| attached().map(|datapath| bed.datapath = datapath)))?;
+    let counters = bed.datapath.route_counters(12)?;
+    ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
+    Ok(())
+}
+
+/// Connects to the VIP of `index` while `act` does something, each of which must be redirected; how many there were.
+pub(crate) fn under_load(index: u32, act: impl FnOnce() -> Result<()>) -> Result<u64> {
     let (over, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = || -> Result<()> {
         while !over.load(Ordering::Relaxed) {
-            let (_, peer) = greeting(at(12))?;
-            ensure!(peer == at(12), "told {peer}");
+            let (_, peer) = greeting(at(index))?;
+            ensure!(peer == at(index), "told {peer}");
             count.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     };
     std::thread::scope(|scope| -> Result<()> {
         let load = scope.spawn(load);
-        let swapped = (0..2).try_for_each(|_| attached().map(|datapath| bed.datapath = datapath));
+        let acted = act();
         over.store(true, Ordering::Relaxed);
         load.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
-        swapped
+        acted
     })?;
-    let counters = bed.datapath.route_counters(12)?;
-    let made = count.load(Ordering::Relaxed);
-    ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
-    Ok(())
+    Ok(count.load(Ordering::Relaxed))
 }
 
 /// Takes the datapath away, and sees that nothing of it is left.

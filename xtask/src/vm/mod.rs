@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Longest time for one machine: a second for the kernel, some for the verifier, and some for scenarios that wait; all of it emulated.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(600);
 /// Machines at a time.
 const AT_ONCE: usize = 2;
 
