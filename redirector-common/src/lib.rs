@@ -9,6 +9,7 @@ pub mod addr;
 pub mod agent;
 pub mod backend;
 pub mod decide;
+pub mod dns;
 pub mod event;
 pub mod names;
 pub mod origin;

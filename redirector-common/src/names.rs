@@ -4,6 +4,14 @@
 pub const CONNECT4: &str = "rd_connect4";
 /// Rewrites IPv6 connects, those to IPv4-mapped addresses included.
 pub const CONNECT6: &str = "rd_connect6";
+/// Takes IPv4 datagrams for resolvers to the shim.
+pub const SENDMSG4: &str = "rd_sendmsg4";
+/// The same for IPv6.
+pub const SENDMSG6: &str = "rd_sendmsg6";
+/// Tells IPv4 sockets the resolver that a datagram answers for.
+pub const RECVMSG4: &str = "rd_recvmsg4";
+/// The same for IPv6 sockets.
+pub const RECVMSG6: &str = "rd_recvmsg6";
 /// Tells IPv4 sockets the peer that they asked for.
 pub const PEERNAME4: &str = "rd_peername4";
 /// Tells IPv6 sockets the peer that they asked for.
@@ -16,8 +24,12 @@ pub const RELEASE: &str = "rd_release";
 /// What the name of every program begins with: a pin of another name is not ours.
 pub const PROGRAM_PREFIX: &str = "rd_";
 
-/// Every program, in the order in which an upgrade swaps them: those that read what connect writes first, connect last.
-pub const PROGRAMS: &[&str] = &[PEERNAME4, PEERNAME6, SOCKOPS, RELEASE, CONNECT4, CONNECT6];
+/// Every program, in the order in which an upgrade swaps them: those that tell back what others rewrite first,
+/// those that rewrite last.
+pub const PROGRAMS: &[&str] = &[PEERNAME4, PEERNAME6, RECVMSG4, RECVMSG6, SOCKOPS, RELEASE, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
+
+/// The programs that rewrite where a socket goes: the first to be detached, so that nothing is rewritten that can't be told back.
+pub const REWRITERS: &[&str] = &[CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
 
 /// The programs that act on sockets which another program has marked in [`ORIGINS`], and do nothing on others. An upgrade that can't go on with that
 /// table leaves the old ones in place beside the new ones, for the sockets that they know.
@@ -51,6 +63,12 @@ pub const BACKEND_TIMES: &str = "RD_BKND_TIMES";
 pub const EVENTS: &str = "RD_EVENTS";
 /// [`crate::event::EventStats`], one element.
 pub const EVENT_STATS: &str = "RD_EVENT_STATS";
+/// [`crate::dns::Shim`], one element.
+pub const SHIM: &str = "RD_SHIM";
+/// [`crate::dns::Resolver`] by slot: a hash, of which an element can be made only once.
+pub const RESOLVERS: &str = "RD_RESOLVERS";
+/// What became of executors' DNS: a counter for each slot, then [`crate::dns::CROWDED`] and [`crate::dns::STALE`].
+pub const DNS_STATS: &str = "RD_DNS_STATS";
 
 /// What the name of every table begins with: a pin of another name is not ours.
 pub const MAP_PREFIX: &str = "RD_";
@@ -70,6 +88,9 @@ pub const MAPS: &[&str] = &[
     BACKEND_TIMES,
     EVENTS,
     EVENT_STATS,
+    SHIM,
+    RESOLVERS,
+    DNS_STATS,
 ];
 
 /// Load-time constant: the pool's first address, in network order.
@@ -88,7 +109,7 @@ mod tests {
     use core::mem::size_of;
 
     use super::*;
-    use crate::{abi, agent, backend, event, origin, route, stats};
+    use crate::{abi, agent, backend, dns, event, origin, route, stats};
 
     #[test]
     fn every_name_fits_in_fifteen_bytes_and_is_recognized_as_ours() {
@@ -113,10 +134,12 @@ mod tests {
             size_of::<stats::BackendTimes>(),
             size_of::<event::Event>(),
             size_of::<event::EventStats>(),
+            size_of::<dns::Shim>(),
+            size_of::<dns::Resolver>(),
         ];
         assert_eq!(
             (abi::ABI, layout),
-            (3, [8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8]),
+            (3, [8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 24]),
             "a changed layout needs a new ABI version, and its place in abi::CHANGED"
         );
     }

@@ -1,4 +1,4 @@
-//! `connect4` and `connect6`: TCP to the pool gets a backend; everything else is left alone.
+//! `connect4` and `connect6`: TCP to the pool gets a backend, DNS goes to [`crate::intercept`]; everything else is left alone.
 
 use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use redirector_common::{
@@ -12,6 +12,7 @@ use crate::{
     ALLOW,
     ctx::SockAddr,
     emit::{self, Denied},
+    intercept,
     maps::{self, KernelTables},
     options, release,
 };
@@ -34,7 +35,10 @@ struct Hook<R, B> {
 #[inline(always)]
 pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
     let addr = SockAddr::new(ctx);
-    let Some(index) = maps::pool4().index(addr.ip4()) else { return ALLOW };
+    let Some(index) = maps::pool4().index(addr.ip4()) else {
+        intercept::forward4(ctx);
+        return ALLOW;
+    };
     let rewrite = |to: Ip6Be| addr.set_ip4(Ip4Be(to.0[3]));
     let bind = |source: Ip6Be| addr.is_bound4() || options::bind4(ctx, Ip4Be(source.0[3]));
     redirect(ctx, &addr, index, Hook { families: Families::ONLY4, vip6: false, rewrite, bind })
@@ -51,7 +55,10 @@ pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
         Some(ip) => (maps::pool4().index(ip), false),
         None => (maps::pool6().and_then(|pool| pool.index(asked)), true),
     };
-    let Some(index) = index else { return ALLOW };
+    let Some(index) = index else {
+        intercept::forward6(ctx, asked);
+        return ALLOW;
+    };
     let (has_address, has_port) = addr.is_bound6();
     // An address that the application has bound decides the family.
     let families = Families { six_first: vip6, both: !has_address };

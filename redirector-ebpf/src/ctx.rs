@@ -24,8 +24,9 @@ pub(crate) use read;
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
+const IPPROTO_UDP: u32 = 17;
 
-/// A `connect` or `getpeername` hook's context.
+/// A `connect`, `sendmsg`, `recvmsg` or `getpeername` hook's context.
 pub(crate) struct SockAddr(*mut bpf_sock_addr);
 
 impl SockAddr {
@@ -92,6 +93,20 @@ impl SockAddr {
     pub(crate) fn is_tcp(&self) -> bool {
         let protocol = read!((*self.0).protocol);
         read!((*self.0).type_) == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+    }
+
+    /// Whether this is TCP or UDP; a ping socket's connect comes by as well.
+    #[inline(always)]
+    pub(crate) fn has_ports(&self) -> bool {
+        let protocol = read!((*self.0).protocol);
+        protocol == IPPROTO_UDP || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP
+    }
+
+    /// The socket's mark (SO_MARK).
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        let sk = read!((*self.0).__bindgen_anon_1.sk);
+        read!((*sk).mark)
     }
 
     /// The socket.

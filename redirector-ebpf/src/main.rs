@@ -3,7 +3,10 @@
 //! | program | does |
 //! |---|---|
 //! | `rd_connect4`, `rd_connect6` | TCP to the pool: choose a backend, record the origin, set the socket's options, rewrite. Everything else: leave |
-//! | `rd_peername4`, `rd_peername6` | tell the socket the peer that it asked for |
+//! | the same | port 53: to the shim's port for the resolver that is asked |
+//! | `rd_sendmsg4`, `rd_sendmsg6` | the same for datagrams of sockets that are not connected |
+//! | `rd_recvmsg4`, `rd_recvmsg6` | tell the socket the resolver that it asked |
+//! | `rd_peername4`, `rd_peername6` | tell the socket the peer that it asked for: the VIP, or the resolver |
 //! | `rd_sockops` | follow each redirected connection: sent, retransmitted, established, closed |
 //! | `rd_release` | see sockets go that never got through |
 #![no_std]
@@ -16,11 +19,14 @@
 
 mod connect;
 mod ctx;
+mod datagram;
 mod emit;
+mod intercept;
 mod maps;
 mod options;
 mod peername;
 mod release;
+mod resolvers;
 mod sockops;
 
 use aya_ebpf::{
@@ -44,6 +50,30 @@ fn rd_connect4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 fn rd_connect6(ctx: SockAddrContext) -> i32 {
     connect::connect6(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn rd_sendmsg4(ctx: SockAddrContext) -> i32 {
+    datagram::sendmsg4(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn rd_sendmsg6(ctx: SockAddrContext) -> i32 {
+    datagram::sendmsg6(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn rd_recvmsg4(ctx: SockAddrContext) -> i32 {
+    datagram::recvmsg4(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn rd_recvmsg6(ctx: SockAddrContext) -> i32 {
+    datagram::recvmsg6(&ctx);
+    ALLOW
 }
 
 #[cgroup_sock_addr(getpeername4)]

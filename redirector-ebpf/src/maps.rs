@@ -44,7 +44,7 @@ static RD_ROUTE_STATS: Array<RouteStats, 1> = Array::new();
 #[btf_map]
 static RD_BKND_STATS: Array<BackendStats, 1> = Array::new();
 
-/// See [`redirector_common::names::AGENT`]. Written and read by agents; pinned beside the tables that it describes.
+/// See [`redirector_common::names::AGENT`]. Written by agents; pinned beside the tables that it describes.
 #[btf_map]
 static RD_AGENT: Array<AgentState, 1> = Array::new();
 
@@ -114,6 +114,13 @@ pub(crate) fn pool6() -> Option<Pool6> {
 pub(crate) fn control() -> Control {
     // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
     RD_CONTROL.get_ptr(0).map_or_else(Control::default, |control| unsafe { read_once(control) })
+}
+
+/// The agent's last sign of life, in nanoseconds of `CLOCK_MONOTONIC`; 0 for none.
+#[inline(always)]
+pub(crate) fn heartbeat_ns() -> u64 {
+    // SAFETY: as above; an aligned word is read in one access.
+    RD_AGENT.get_ptr(0).map_or(0, |agent| unsafe { core::ptr::read_volatile(&raw const (*agent).heartbeat_ns) })
 }
 
 /// The tables as decisions read them.

@@ -1,4 +1,4 @@
-//! `getpeername4` and `getpeername6`: the socket is told the VIP and the port that it asked for.
+//! `getpeername4` and `getpeername6`: the socket is told the VIP, or the resolver, and the port that it asked for.
 
 use aya_ebpf::programs::SockAddrContext;
 use redirector_common::{
@@ -6,7 +6,7 @@ use redirector_common::{
     origin::Origin,
 };
 
-use crate::{ctx::SockAddr, maps};
+use crate::{ctx::SockAddr, intercept, maps};
 
 #[inline(always)]
 pub(crate) fn peername4(ctx: &SockAddrContext) {
@@ -14,6 +14,8 @@ pub(crate) fn peername4(ctx: &SockAddrContext) {
     if let Some(origin) = origin_of(&addr, Ip6Be::mapped(addr.ip4())) {
         addr.set_ip4(vip4(origin));
         addr.set_port(origin.vip_port);
+    } else {
+        intercept::back4(&addr);
     }
 }
 
@@ -26,6 +28,8 @@ pub(crate) fn peername6(ctx: &SockAddrContext) {
             _ => Ip6Be::mapped(vip4(origin)),
         });
         addr.set_port(origin.vip_port);
+    } else {
+        intercept::back6(&addr);
     }
 }
 

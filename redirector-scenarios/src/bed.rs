@@ -27,7 +27,7 @@ pub(crate) const CLOSED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 /// Bytes of what a server says.
 const BANNER: usize = 4;
 /// Longest time for a connect: the machine is emulated.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every scenario plays on.
 pub(crate) struct Bed {

@@ -6,6 +6,7 @@
 
 mod attaching;
 mod bed;
+mod interception;
 mod last_words;
 mod machine;
 mod options;

@@ -14,12 +14,12 @@ use redirector_common::names;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
 
 use crate::bed::{Bed, CLOSED, ONE, PORT, TWO, attached, greeting, settings, vip};
-use crate::{attaching, machine, options};
+use crate::{attaching, interception, machine, options};
 
 type Scenario = fn(&mut Bed) -> Result<()>;
 
 /// All but the last one, which takes the datapath away.
-pub(crate) const ALL: [(&str, Scenario); 21] = [
+pub(crate) const ALL: [(&str, Scenario); 23] = [
     ("capabilities", only_two_capabilities),
     ("check", attaching::check),
     ("redirect IPv4", redirect_v4),
@@ -35,6 +35,8 @@ pub(crate) const ALL: [(&str, Scenario); 21] = [
     ("source address", options::source_address),
     ("keepalive", options::keep_alive),
     ("connect time-out", options::hurry),
+    ("DNS intercepted", interception::intercept),
+    ("DNS heartbeat", interception::heartbeat),
     ("counters balance", balance),
     ("events", events),
     ("adopt after restart", adopt),

@@ -3,6 +3,7 @@
 mod bits;
 mod choice;
 mod connect;
+mod dns;
 mod fate;
 #[cfg(test)]
 mod test_tables;
@@ -10,4 +11,5 @@ mod unrolled;
 
 pub use choice::{Candidates, Choice, Drawing, Drawn, Families, survey};
 pub use connect::{Client, Found, Pick, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port, pick, refusal};
+pub use dns::{Claims, Held, Reach, Slots, is_alive, reach, slot_of};
 pub use fate::{End, end_of_connect};

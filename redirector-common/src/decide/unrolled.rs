@@ -3,14 +3,25 @@
 //! Without CAP_PERFMON a verifier before 6.17 follows both ways of every branch, also where it knows the way, as the processor might by speculation;
 //! beyond the last round of a loop it then finds one more, without end: "The sequence of 8193 jumps is too complex" (5.10 to 6.12).
 
-use crate::abi::{MAX_BACKENDS, MAX_PORTS};
+use crate::{
+    abi::{MAX_BACKENDS, MAX_PORTS},
+    dns::SLOTS,
+};
 
-/// `for $offset in 0..16` or `0..64`, each round written out. `break` leaves it; `continue` is not to be used.
+/// `for $offset in 0..16`, `0..32` or `0..64`, each round written out. `break` leaves it; `continue` is not to be used.
 macro_rules! unrolled {
     ($offset:ident in 0..16 $body:block) => {
         #[allow(clippy::never_loop, reason = "one round: `break` leaves it from any place")]
         loop {
             $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
+            break;
+        }
+    };
+    ($offset:ident in 0..32 $body:block) => {
+        #[allow(clippy::never_loop, reason = "as above")]
+        loop {
+            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
+            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 16);
             break;
         }
     };
@@ -40,4 +51,4 @@ macro_rules! unrolled {
 pub(super) use unrolled;
 
 // The rounds that are written out are the limits.
-const _: () = assert!(MAX_PORTS == 16 && MAX_BACKENDS == 64);
+const _: () = assert!(MAX_PORTS == 16 && SLOTS == 32 && MAX_BACKENDS == 64);

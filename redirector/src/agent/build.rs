@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::{
     attach::Attached,
     events::{self, Reading},
+    interception::Interception,
     live::Live,
     lock::Lock,
     notify::Notify,
@@ -82,7 +83,7 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
     state.commit(&Change::default(), routes.stored(), routes.stored(), &mut leases)?;
 
-    let (sockets, listen) = sockets(&config).await?;
+    let (mut sockets, listen) = sockets(&config).await?;
     if config.pool.guard {
         host::guard(&config.pool).await?;
     }
@@ -90,6 +91,7 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     datapath.set_connect_timeout(config.health.connect_timeout)?;
     let reader = datapath.take_events().context("the events of this datapath are read already")?;
     let (events, reading) = events::new(reader, config.pool.clone());
+    let interception = Interception::prepare(sockets.shim.as_mut(), &mut datapath, &config)?;
     // Only now: it leaves a file behind.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
@@ -118,6 +120,7 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
         listen,
         warnings,
         attached: Attached::new(),
+        interception,
         watch,
         waits: JoinSet::new(),
         health: Health::default(),
@@ -202,6 +205,7 @@ impl Bound {
         owner.start();
         let ended = owner.run(queue, signals, failures).await;
         owner.notify.stopping();
+        owner.stop_intercepting();
         info!("stopping; the datapath stays and goes on redirecting");
         shutdown.cancel();
         let last_call = async {

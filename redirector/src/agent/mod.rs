@@ -9,6 +9,7 @@
 //! | `history` | who changed what, and taking it back |
 //! | `live` | what is wanted and what serves, and bringing the one to the other |
 //! | `desired` | what kernel and DNS are to hold; pure |
+//! | `interception` | whose DNS goes to the shim |
 //! | `probes` | knocking at backends that have failed |
 //! | `events`, `callers` | what the kernel tells of single connects, with the names of those who made them, to whoever reads |
 //! | `view`, `problems`, `pinned`, `scrape` | what the agent, or what it left behind, tells |
@@ -24,6 +25,7 @@ mod changes;
 mod desired;
 mod events;
 mod history;
+mod interception;
 mod live;
 mod lock;
 mod logging;

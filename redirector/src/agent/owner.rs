@@ -17,6 +17,7 @@ use super::{
     attach::{Attached, RESCAN},
     changes::{Finish, Settled},
     events::Events,
+    interception::Interception,
     live::{Live, error_chain},
     notify::Notify,
     probes::{Pace, Probes},
@@ -59,6 +60,7 @@ pub(super) struct Owner {
     /// What was amiss with the state files.
     pub(super) warnings: Vec<String>,
     pub(super) attached: Attached,
+    pub(super) interception: Interception,
     pub(super) watch: FileWatch,
     pub(super) waits: JoinSet<Settled>,
     pub(super) health: Health,
@@ -110,7 +112,10 @@ impl Owner {
                 Some(question) = self.events.question() => self.name_events(question),
                 Some(scrape) = self.scrapes.recv() => drop(scrape.send(super::scrape::snapshot(self))),
                 () = self.attached.watch.changed() => self.cgroups_changed(),
-                _ = rescan.tick() => self.rescan(),
+                _ = rescan.tick() => {
+                    self.rescan();
+                    self.free_idle_resolvers();
+                }
                 _ = look.tick() => self.look(),
                 _ = watch.tick() => {
                     let began = Instant::now();
@@ -134,6 +139,9 @@ impl Owner {
         if !self.live.datapath.lacks_routes() {
             self.attach();
         }
+        // Before the agent is ready: a source that is not live yet gets no answer from us, where an upstream would deny it.
+        self.beat();
+        self.intercept();
         self.settle_changed(sources, Finish::Started);
     }
 
@@ -166,6 +174,7 @@ impl Owner {
             info!(path = %self.config_path.display(), "the configuration file has changed");
             self.reload_unasked();
         }
+        self.intercept();
         if self.live.real_addresses {
             self.live.publish();
         }

@@ -57,6 +57,16 @@ pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
         let remedy = "set dns.upstreams to servers that this host can reach";
         note("dns_failed", format!("names that are not ours can't be forwarded: {problem}"), Some(remedy));
     }
+    if let Err(why) = owner.interception.now.as_ref()
+        && !why.wanted
+    {
+        let remedy = "remove the cause and restart the agent, or set dns.intercept = \"off\" and make the shim the executors' nameserver";
+        note("not_intercepted", format!("the DNS of executors is not intercepted: {}", why.reason), Some(remedy));
+    }
+    for resolver in owner.interception.unserved(&owner.at_start.dns.intercept) {
+        let remedy = "add an address of its family to dns.listen";
+        note("not_intercepted", format!("dns.intercept has {resolver}, and no address in dns.listen can answer for it"), Some(remedy));
+    }
     if !owner.restart_needed.is_empty() {
         let message = format!("new values of {} take effect when the agent is restarted", owner.restart_needed.join(", "));
         problems.push(Problem { degrades: false, ..general("restart_needed", message, None) });

@@ -26,6 +26,7 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
     }
     let pool = owner.live.pool.usable();
     let events = owner.events_info();
+    let interception = owner.live.datapath.interception().unwrap_or_default();
     Snapshot {
         errors: views.iter().filter(|view| view.live && view.counters.is_none()).count() as u64,
         connects: connects(views.iter().filter_map(|view| view.counters)),
@@ -38,6 +39,12 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
             .unwrap_or_default(),
         tally: publisher.map(|publisher| publisher.tally()).unwrap_or_default(),
         upstreams: publisher.map(|publisher| publisher.upstreams()).unwrap_or_default(),
+        intercepting: owner.interception.now.is_ok(),
+        intercepted: [
+            interception.resolvers.iter().map(|at| at.taken).sum::<u64>() + interception.forgotten,
+            interception.stale,
+            interception.crowded,
+        ],
         names: owner.live.published.len() as u64,
         cgroups: owner.attached.list.len() as u64,
         pool: [pool.len() as u64, owner.live.leases.iter().count() as u64],

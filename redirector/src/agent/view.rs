@@ -52,7 +52,8 @@ fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
     let upstream =
         |at: UpstreamHealth| api::UpstreamInfo { address: at.address, set_aside: at.set_aside, asked: at.asked, failed: at.failed };
     let upstreams = publisher.upstreams().into_iter().map(upstream).collect();
-    api::DnsInfo { listen: owner.listen.clone(), names: owner.live.published.len(), counters, upstreams }
+    let interception = Some(owner.interception_info());
+    api::DnsInfo { listen: owner.listen.clone(), names: owner.live.published.len(), counters, upstreams, interception }
 }
 
 fn datapath(owner: &Owner) -> api::DatapathInfo {

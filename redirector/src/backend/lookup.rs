@@ -16,11 +16,12 @@ use hickory_proto::{
     rr::{Name, RData, RecordType},
 };
 use hickory_resolver::{
-    TokioResolver,
+    Resolver,
     config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    net::{DnsError, NetError},
 };
 
+use super::provider::Marked;
 use crate::nameservers::Nameservers;
 
 /// One server has this long to answer.
@@ -56,7 +57,7 @@ pub(super) enum Family {
 #[derive(Debug)]
 pub(super) struct Resolvers {
     nameservers: ArcSwap<Nameservers>,
-    by_server: Mutex<HashMap<SocketAddr, TokioResolver>>,
+    by_server: Mutex<HashMap<SocketAddr, Resolver<Marked>>>,
 }
 
 impl Resolvers {
@@ -133,7 +134,7 @@ impl Resolvers {
         Family::Addresses { addresses, ttl }
     }
 
-    fn resolver(&self, server: SocketAddr) -> Result<TokioResolver, NetError> {
+    fn resolver(&self, server: SocketAddr) -> Result<Resolver<Marked>, NetError> {
         let mut by_server = self.by_server.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(resolver) = by_server.get(&server) {
             return Ok(resolver.clone());
@@ -144,7 +145,7 @@ impl Resolvers {
             connection
         });
         let config = ResolverConfig::from_name_servers(vec![NameServerConfig::new(server.ip(), true, connections.into())]);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder = Resolver::builder_with_config(config, Marked::default());
         set_options(builder.options_mut());
         let resolver = builder.build()?;
         by_server.insert(server, resolver.clone());

@@ -8,6 +8,7 @@ mod entry;
 mod follower;
 mod lookup;
 mod probe;
+mod provider;
 mod saved;
 
 use std::{

@@ -68,6 +68,21 @@ fn words(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     Ok(())
 }
 
+/// Whose DNS is taken to the shim.
+fn intercepted(interception: &api::InterceptionInfo) -> String {
+    if let Some(why_not) = &interception.why_not {
+        return format!("nobody's DNS: {why_not}");
+    }
+    let asked: Vec<_> = interception.resolvers.iter().map(|resolver| format!("{} ({})", resolver.address, resolver.taken)).collect();
+    let whose = if interception.listed_only { "DNS to listed resolvers" } else { "the DNS of executors" };
+    let asked = if asked.is_empty() { "nobody has asked yet".to_owned() } else { format!("asked: {}", asked.join(", ")) };
+    let crowded = match interception.left_alone_crowded {
+        0 => String::new(),
+        number => format!("; {number} left alone, since too many resolvers are asked"),
+    };
+    format!("{whose}; {asked}{crowded}")
+}
+
 /// The agent and what it is made of, one line each.
 fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     let mut line = |key: &str, value: String| writeln!(env.out, "{key:<10} {value}");
@@ -97,6 +112,9 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
         let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, if at.set_aside { " (set aside: it failed)" } else { "" });
         let upstreams: Vec<_> = dns.upstreams.iter().map(upstream).collect();
         line("upstreams", upstreams.join(", "))?;
+        if let Some(interception) = &dns.interception {
+            line("intercept", intercepted(interception))?;
+        }
     }
     let Some(datapath) = &status.datapath else { return line("datapath", "not loaded".into()) };
     let heartbeat = match datapath.heartbeat_age_ms {

@@ -108,6 +108,35 @@ pub struct DnsInfo {
     /// Whom it asks about names that are not its own, in this order.
     #[serde(default)]
     pub upstreams: Vec<UpstreamInfo>,
+    /// Whether the DNS of executors is taken to it.
+    #[serde(default)]
+    pub interception: Option<InterceptionInfo>,
+}
+
+/// DNS interception.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterceptionInfo {
+    /// Whether the DNS of executors is taken to the shim.
+    pub on: bool,
+    /// Why it is not; null when it is.
+    pub why_not: Option<String>,
+    /// Whether only the resolvers of `dns.intercept` are intercepted.
+    pub listed_only: bool,
+    /// The resolvers that executors asked, as far as they are told apart.
+    pub resolvers: Vec<InterceptedResolver>,
+    /// Connects and datagrams to port 53 that went where they were meant to, since the agent had given no sign of life for 2 s.
+    pub left_alone_stale: u64,
+    /// Those that went where they were meant to, since too many other resolvers had been asked.
+    pub left_alone_crowded: u64,
+}
+
+/// A resolver that executors asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterceptedResolver {
+    /// Its address.
+    pub address: std::net::IpAddr,
+    /// Connects, and datagrams of sockets that are not connected, that were taken to the shim.
+    pub taken: u64,
 }
 
 /// A DNS server that the shim forwards to.

@@ -13,6 +13,7 @@
 //! | `batch` | writing many elements of a table with one call |
 //! | `writer` | writing plans: block first, then the route flips to it |
 //! | `tables` | all tables: whose they are, what is read back from them |
+//! | `interception` | whose DNS goes to the shim, and which resolver has which of its ports |
 //! | `cgroups` | which cgroups to attach to |
 //! | `links` | attaching, swapping programs under live links, detaching |
 //! | `sys` | the bpf(2) commands that aya does not have |
@@ -32,6 +33,7 @@ mod events;
 mod features;
 mod helper;
 mod inspect;
+mod interception;
 mod links;
 mod object;
 mod others;
@@ -54,6 +56,7 @@ pub use error::DatapathError;
 pub use events::{Event, EventReader, Happened, Reason};
 pub use features::{FEATURES, Feature};
 pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, unload};
+pub use interception::{DNS_SLOTS, Intercepted, InterceptedResolver, InterceptionStatus, ResolverOf, ShimAt};
 pub use links::{Attaching, Attachment, Refused};
 pub use others::{OtherProgram, others, program_name};
 pub use preflight::{Check, Outcome, preflight};
@@ -81,6 +84,7 @@ pub struct Datapath {
     abi: u32,
     object: object::Object,
     tables: tables::Tables,
+    interception: interception::Interception,
     links: links::Links,
     lacks_routes: bool,
     taken_over_from: Option<u32>,
@@ -122,6 +126,7 @@ impl Datapath {
         shape::compare(&pins, &settings.pool, version)?;
         let mut object = object::Object::load(&settings.pool, version, Some(&pins))?;
         let tables = tables::Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
+        let interception = interception::Interception::open(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
         let taken_over_from = predecessor.as_ref().map(upgrade::Predecessor::abi);
@@ -131,6 +136,7 @@ impl Datapath {
             abi: version.abi,
             object,
             tables,
+            interception,
             links: links::Links::new(pins),
             lacks_routes,
             taken_over_from,
@@ -281,6 +287,47 @@ impl Datapath {
     /// When the kernel refuses to read the table.
     pub fn lost_events(&self) -> Result<u64, DatapathError> {
         self.tables.lost_events()
+    }
+
+    /// Where the shim listens. Nothing is intercepted until [`Datapath::intercept`] says so.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to write the table.
+    pub fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
+        self.interception.set_shim(at)
+    }
+
+    /// Whose DNS goes to the shim, from the next query on, and while [`Datapath::beat`] is called often enough.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to write a table, or [`DatapathError::Full`] for more resolvers than there are slots.
+    pub fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
+        self.interception.intercept(what)
+    }
+
+    /// Which resolver a port of the shim's stands for; usable from any thread.
+    pub fn resolver_of(&self) -> ResolverOf {
+        self.interception.resolver_of()
+    }
+
+    /// Frees the slots of resolvers that nobody has asked for a while, when few are left. To be called now and then.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read or write a table.
+    pub fn free_idle_resolvers(&mut self) -> Result<(), DatapathError> {
+        self.interception.free_idle()
+    }
+
+    /// What is intercepted, and what became of it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a table.
+    pub fn interception(&self) -> Result<InterceptionStatus, DatapathError> {
+        self.interception.status()
     }
 
     /// The agent's sign of life.

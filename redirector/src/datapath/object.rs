@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, Map, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, RingBuf},
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
     sys::BpfHelper,
 };
@@ -53,17 +53,23 @@ impl Object {
         self.ebpf.program_mut(name).ok_or_else(|| DatapathError::call(format!("find the program {name} in the object"), "not there"))
     }
 
-    /// Takes a table out of the object.
+    /// Takes an array out of the object.
     pub(super) fn array<V: aya::Pod>(&mut self, name: &str) -> Result<Array<MapData, V>, DatapathError> {
-        let map =
-            self.ebpf.take_map(name).ok_or_else(|| DatapathError::call(format!("find the table {name} in the object"), "not there"))?;
-        Array::try_from(map).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+        Array::try_from(self.table(name)?).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+    }
+
+    /// Takes a hash whose keys are numbers out of the object.
+    pub(super) fn hash<V: aya::Pod>(&mut self, name: &str) -> Result<HashMap<MapData, u32, V>, DatapathError> {
+        HashMap::try_from(self.table(name)?).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+    }
+
+    fn table(&mut self, name: &str) -> Result<Map, DatapathError> {
+        self.ebpf.take_map(name).ok_or_else(|| DatapathError::call(format!("find the table {name} in the object"), "not there"))
     }
 
     /// Takes a ring buffer out of the object.
     pub(super) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, DatapathError> {
-        let map = self.ebpf.take_map(name).ok_or_else(|| DatapathError::call(format!("find {name} in the object"), "not there"))?;
-        RingBuf::try_from(map).map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
+        RingBuf::try_from(self.table(name)?).map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
     }
 
     /// What was loaded, with the verifier's figures.

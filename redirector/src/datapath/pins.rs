@@ -171,10 +171,10 @@ impl Pins {
         self.programs(cgroup).iter().any(attached)
     }
 
-    /// Removes every link of a cgroup, connect first: no connect is rewritten whose peer name can't be told.
+    /// Removes every link of a cgroup, those that rewrite first: nothing is rewritten that can't be told back.
     pub(super) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
         let mut programs = self.programs(cgroup);
-        programs.sort_by_key(|name| !name.starts_with("rd_connect"));
+        programs.sort_by_key(|name| !names::REWRITERS.iter().any(|first| name.starts_with(first)));
         let mut removed = 0;
         for name in programs {
             let pin = self.link(cgroup, &name);

@@ -70,6 +70,9 @@ pub enum BindError {
     /// An upstream is one of our own addresses.
     #[error("`dns.upstreams` has {0}, which is in `dns.listen`: queries would go round in circles; name the real server")]
     Loop(SocketAddr),
+    /// Our own queries would be intercepted, too.
+    #[error("our own DNS queries can't be told from those of executors: marking a socket (SO_MARK) needs CAP_NET_ADMIN")]
+    Unmarked(#[source] io::Error),
     /// Nobody to forward to.
     #[error("no server to forward DNS to: {0}")]
     NoUpstream(String),
@@ -81,6 +84,8 @@ pub(super) struct Listener {
     pub(super) address: SocketAddr,
     pub(super) udp: UdpSocket,
     pub(super) tcp: TcpListener,
+    /// For which resolver: a port of its own has intercepted DNS.
+    pub(super) slot: Option<u32>,
 }
 
 impl Listener {
@@ -95,11 +100,16 @@ impl Listener {
             let udp = open(address, Transport::Udp).and_then(bound_udp).map_err(|error| explain(address, Transport::Udp, error))?;
             let address = udp.local_addr().map_err(|error| explain(address, Transport::Udp, error))?;
             match open(address, Transport::Tcp).and_then(listening) {
-                Ok(tcp) => return Ok(Self { address, udp, tcp }),
+                Ok(tcp) => return Ok(Self { address, udp, tcp, slot: None }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
                 Err(error) => return Err(explain(address, Transport::Tcp, error)),
             }
         }
+    }
+
+    /// As [`Listener::bind`], for intercepted DNS.
+    pub(super) fn of_slot(address: SocketAddr, slot: u32) -> Result<Self, BindError> {
+        Ok(Self { slot: Some(slot), ..Self::bind(address)? })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     sockets::Sockets,
     wire::{self, HEADER, Header, flag, rcode},
 };
+use crate::marked;
 
 /// How a query travels to the upstream: as it came from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Exchange<'_> {
     }
 
     async fn over_tcp(&self, upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(upstream).await?;
+        let mut stream = connect(upstream).await?;
         stream.set_nodelay(true)?;
         stream.write_all(&framed(packet)?).await?;
         loop {
@@ -78,6 +79,14 @@ impl Exchange<'_> {
             Counters::count(&self.counters.mismatched);
         }
     }
+}
+
+/// A connection of ours, whose first packet is not intercepted.
+async fn connect(upstream: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if upstream.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Without the privilege nothing is intercepted.
+    let _ = marked::mark(&socket);
+    socket.connect(upstream).await
 }
 
 /// Whether an upstream's `reply` answers `query`, which is as it was sent and has its question at `question`: the ID, the opcode, the

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -23,6 +23,7 @@ use super::{
     limits::Limits,
     quota::{Share, Shares},
     respond::Question,
+    slots::Asked,
     sockets::Sockets,
     upstreams::{AT_ONCE, Candidates, Upstream, UpstreamHealth, Upstreams},
     wire::{Header, rcode},
@@ -44,6 +45,18 @@ pub(super) struct Forwarder {
     shares: Arc<Shares>,
     /// Whether an upstream ever answered anything.
     answered: AtomicBool,
+    /// Whom executors asked, where that is intercepted.
+    asked: OnceLock<Asked>,
+}
+
+/// How a query goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way<'a> {
+    pub(super) transport: Transport,
+    /// Those of the runtime that this runs on.
+    pub(super) sockets: &'a Sockets,
+    /// Where it arrived, if it was intercepted: then it goes to the resolver that was asked.
+    pub(super) slot: Option<u32>,
 }
 
 /// Room for one query that waits, until it is dropped.
@@ -60,7 +73,14 @@ pub(super) struct Unanswered;
 impl Forwarder {
     pub(super) fn new(upstreams: Upstreams, counters: Arc<Counters>, limits: Limits) -> Self {
         let (slots, shares) = (Arc::new(Semaphore::new(limits.forwarded)), Shares::new(limits.share));
-        Self { upstreams: ArcSwap::from_pointee(upstreams), counters, slots, shares, answered: AtomicBool::new(false) }
+        Self {
+            upstreams: ArcSwap::from_pointee(upstreams),
+            counters,
+            slots,
+            shares,
+            answered: AtomicBool::new(false),
+            asked: OnceLock::new(),
+        }
     }
 
     /// Room for one more query of the client. To be asked for before anything is kept of the query: what a flood sends must not pile up.
@@ -77,19 +97,24 @@ impl Forwarder {
         Err(Unanswered)
     }
 
-    /// The upstream's reply under the client's ID. The sockets are those of the runtime that this runs on.
-    pub(super) async fn forward(
-        &self,
-        query: &[u8],
-        question: &Question,
-        (transport, sockets): (Transport, &Sockets),
-        _place: Place,
-    ) -> Result<Vec<u8>, Unanswered> {
+    /// Lets intercepted queries go to the resolvers that were asked; to be said once.
+    pub(super) fn set_asked(&self, asked: Asked) {
+        let _ = self.asked.set(asked);
+    }
+
+    /// Whom to ask.
+    fn candidates(&self, slot: Option<u32>) -> Candidates {
+        let asked = slot.and_then(|slot| self.asked.get()?.candidates(slot));
+        asked.unwrap_or_else(|| self.upstreams.load().candidates())
+    }
+
+    /// The upstream's reply under the client's ID.
+    pub(super) async fn forward(&self, query: &[u8], question: &Question, way: Way<'_>, _place: Place) -> Result<Vec<u8>, Unanswered> {
+        let Way { transport, sockets, slot } = way;
         let began = Instant::now();
         let exchange = Exchange { query, question, counters: &self.counters, sockets };
-        let upstreams = self.upstreams.load_full();
         let mut race = Race { exchange: &exchange, transport, last_resort: None };
-        let in_time = tokio::time::timeout(BUDGET, race.run(upstreams.candidates())).await;
+        let in_time = tokio::time::timeout(BUDGET, race.run(self.candidates(slot))).await;
         self.counters.tally.forwarded.add(began.elapsed(), 1);
         if in_time.is_err() {
             Counters::count(&self.counters.timeouts);
@@ -144,6 +169,11 @@ impl Forwarder {
     /// How each upstream is doing.
     pub(super) fn health(&self) -> Vec<UpstreamHealth> {
         self.upstreams.load().health()
+    }
+
+    /// How the resolvers are doing that executors asked.
+    pub(super) fn asked_health(&self) -> Vec<UpstreamHealth> {
+        self.asked.get().map(Asked::health).unwrap_or_default()
     }
 
     /// Why forwarding does not or may not work.
@@ -249,7 +279,7 @@ mod tests {
         let question = Question { end: query.len(), payload: 512 };
         let client = IpAddr::from([10, 0, 0, 1]);
         let sockets = Sockets::default();
-        let over = (Transport::Udp, &sockets);
+        let over = Way { transport: Transport::Udp, sockets: &sockets, slot: None };
         let first = forwarder.forward(query, &question, over, forwarder.admit(client).expect("room"));
         tokio::pin!(first);
         assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(), "it waits for the upstream");

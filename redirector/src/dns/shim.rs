@@ -26,6 +26,7 @@ use super::{
     limits::Limits,
     quota::{self, Quotas},
     respond::{self, Outcome, Terms},
+    slots::{self, Asked, ResolverOfSlot, SlotPorts},
     tally::DnsTally,
     tcp, udp,
     upstreams::{UpstreamHealth, Upstreams},
@@ -66,6 +67,8 @@ impl From<&config::Dns> for ShimSettings {
 #[derive(Debug)]
 pub struct BoundShim {
     listeners: Vec<Listener>,
+    /// Those of intercepted DNS, a list for each address.
+    intercepted: Vec<Vec<Listener>>,
     core: Arc<Core>,
 }
 
@@ -132,7 +135,7 @@ pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<B
         limits,
         tasks: TaskTracker::new(),
     };
-    Ok(BoundShim { listeners, core: Arc::new(core) })
+    Ok(BoundShim { listeners, intercepted: Vec::new(), core: Arc::new(core) })
 }
 
 /// The servers to forward to, which are never ourselves and at least one.
@@ -157,6 +160,19 @@ impl BoundShim {
         self.listeners.iter().map(|listener| listener.address).collect()
     }
 
+    /// Opens `count` further ports for intercepted DNS, which follow each other. What arrives at one of them, and is not ours, goes to the resolver
+    /// that `resolver_of` names for its slot.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`], when no row of ports is free, or our own queries can't be told from those of executors.
+    pub fn intercept(&mut self, count: u16, resolver_of: Box<ResolverOfSlot>) -> Result<SlotPorts, BindError> {
+        let (ports, listeners) = slots::open(&self.local_addrs(), count)?;
+        self.intercepted = listeners;
+        self.core.forwarder.set_asked(Asked::new(resolver_of, self.core.own.clone()));
+        Ok(ports)
+    }
+
     /// A handle for publishing answers and reading counters, before and while it serves.
     pub fn publisher(&self) -> Publisher {
         Publisher { core: Arc::clone(&self.core) }
@@ -172,10 +188,15 @@ impl BoundShim {
         let stop = shutdown.child_token();
         let _stop = stop.clone().drop_guard();
         let mut sockets = JoinSet::new();
-        for Listener { address, udp, tcp } in self.listeners {
+        for listeners in self.listeners.into_iter().map(|listener| vec![listener]).chain(self.intercepted) {
+            let room = tcp::Room::new(self.core.limits);
+            let mut doors = Vec::new();
+            for Listener { address, udp, tcp, slot } in listeners {
+                doors.push((udp, address, slot));
+                sockets.spawn(tcp::serve((tcp, address, slot), room.clone(), Arc::clone(&self.core), stop.clone()));
+            }
             let (core, stopped) = (Arc::clone(&self.core), stop.clone());
-            sockets.spawn_blocking(move || udp::run(udp, address, &core, &stopped));
-            sockets.spawn(tcp::serve(tcp, address, Arc::clone(&self.core), stop.clone()));
+            sockets.spawn_blocking(move || udp::run(doors, &core, &stopped));
         }
         let (core, quiet) = (Arc::clone(&self.core), stop.clone());
         tokio::spawn(async move {
@@ -233,6 +254,11 @@ impl Publisher {
     /// How each upstream is doing, in the configured order.
     pub fn upstreams(&self) -> Vec<UpstreamHealth> {
         self.core.forwarder.health()
+    }
+
+    /// How the resolvers are doing whose queries are intercepted.
+    pub fn asked_resolvers(&self) -> Vec<UpstreamHealth> {
+        self.core.forwarder.asked_health()
     }
 
     /// How many queries for each source were answered since it was first published.

@@ -12,6 +12,8 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
+use crate::marked;
+
 /// A packet, or an ICMP error. That the socket could be written to is no news.
 const EVENTS: Interest = Interest::READABLE.add(Interest::ERROR);
 /// Idle sockets that are kept, of each family.
@@ -41,6 +43,8 @@ impl Sockets {
             Some(socket) => socket,
             None => {
                 let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+                // Without the privilege nothing is intercepted.
+                let _ = marked::mark(&socket);
                 // SAFETY: the AsyncFd owns the socket, which has one descriptor for as long as it lives.
                 unsafe { AsyncFd::register_with_interest(socket, EVENTS) }.map_err(io::Error::from)?
             }

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     counters::Counters,
     exchange::{Transport, framed},
+    forward::Way,
+    limits::Limits,
     quota::Shares,
     respond::{self, Outcome, Question},
     shim::{Asker, Core},
@@ -36,10 +38,25 @@ const PIPELINED: usize = 64;
 /// After accept() failed for want of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Room for connections, which listeners may share.
+#[derive(Clone)]
+pub(super) struct Room {
+    slots: Arc<Semaphore>,
+    shares: Arc<Shares>,
+}
+
+impl Room {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { slots: Arc::new(Semaphore::new(limits.connections)), shares: Shares::new(limits.connections_share) }
+    }
+}
+
+/// A listener, its address, and its slot when it has intercepted DNS.
+pub(super) type Door = (TcpListener, SocketAddr, Option<u32>);
+
 /// Serves one listener until `stop` is cancelled.
-pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<Core>, stop: CancellationToken) -> anyhow::Result<()> {
-    let slots = Arc::new(Semaphore::new(core.limits.connections));
-    let shares = Shares::new(core.limits.connections_share);
+pub(super) async fn serve((listener, address, slot): Door, room: Room, core: Arc<Core>, stop: CancellationToken) -> anyhow::Result<()> {
+    let Room { slots, shares } = room;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -57,13 +74,13 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, core: Arc<
         let asker = (client.ip(), address.ip());
         // All strangers are one client: what they hold must not keep those out that are served.
         let share = shares.take(if core.is_stranger(asker) { Ipv4Addr::UNSPECIFIED.into() } else { client.ip() });
-        let (Some(share), Ok(slot)) = (share, Arc::clone(&slots).try_acquire_owned()) else {
+        let (Some(share), Ok(place)) = (share, Arc::clone(&slots).try_acquire_owned()) else {
             Counters::count(&core.counters.connections_refused);
             continue;
         };
-        let (connection, stop) = (Connection::new(stream, asker, Arc::clone(&core)), stop.clone());
+        let (connection, stop) = (Connection::new(stream, asker, slot, Arc::clone(&core)), stop.clone());
         core.tasks.spawn(async move {
-            let _held = (slot, share);
+            let _held = (place, share);
             if let Err(error) = connection.run(stop).await {
                 tracing::debug!(%address, %error, "a DNS connection failed");
             }
@@ -76,13 +93,14 @@ struct Connection {
     stream: TcpStream,
     /// The client's address and ours.
     asker: (IpAddr, IpAddr),
+    slot: Option<u32>,
     core: Arc<Core>,
     unread: BytesMut,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, asker: (IpAddr, IpAddr), core: Arc<Core>) -> Self {
-        Self { stream, asker, core, unread: BytesMut::new() }
+    fn new(stream: TcpStream, asker: (IpAddr, IpAddr), slot: Option<u32>, core: Arc<Core>) -> Self {
+        Self { stream, asker, slot, core, unread: BytesMut::new() }
     }
 
     /// Until the client has closed and has its replies, nothing happens for a while, or `stop` is cancelled.
@@ -104,7 +122,7 @@ impl Connection {
                         self.send(reply.as_bytes()).await?;
                         core.counters.tally.local.add(now.elapsed(), 1);
                     }
-                    Outcome::Forward(question) => waiting.push(forward(&core, query, question, client)),
+                    Outcome::Forward(question) => waiting.push(forward(&core, query, question, (client, self.slot))),
                 }
             }
             tokio::select! {
@@ -133,9 +151,10 @@ impl Connection {
 }
 
 /// The upstream's reply, or SERVFAIL.
-async fn forward(core: &Core, query: Vec<u8>, question: Question, client: IpAddr) -> Vec<u8> {
+async fn forward(core: &Core, query: Vec<u8>, question: Question, (client, slot): (IpAddr, Option<u32>)) -> Vec<u8> {
     let sockets = Sockets::default();
-    let forwarded = async { core.forwarder.forward(&query, &question, (Transport::Tcp, &sockets), core.forwarder.admit(client)?).await };
+    let way = Way { transport: Transport::Tcp, sockets: &sockets, slot };
+    let forwarded = async { core.forwarder.forward(&query, &question, way, core.forwarder.admit(client)?).await };
     match forwarded.await {
         Ok(reply) => reply,
         Err(_) => {

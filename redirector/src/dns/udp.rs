@@ -1,10 +1,12 @@
-//! Answering over UDP: one thread for each address reads and answers in batches what is ours; what is not goes on in a task per query.
+//! Answering over UDP: one thread for each address reads and answers in batches what is ours; what is not goes on in a task per query. The ports of
+//! an address that have intercepted DNS share one thread more.
 //!
 //! The thread has a runtime of its own, so that a query that is forwarded never changes threads, and nothing that the agent does holds DNS up.
 
-use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Instant};
+use std::{cell::RefCell, io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
+use futures_util::future::try_join_all;
 use tokio::{io::Interest, net::UdpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -12,7 +14,7 @@ use super::{
     batch::Batch,
     counters::Counters,
     exchange::Transport,
-    forward::Place,
+    forward::{Place, Way},
     respond::{self, Outcome, Question},
     shim::{Asker, Core, DRAIN},
     sockets::Sockets,
@@ -21,17 +23,28 @@ use super::{
 
 /// Batches that are taken from the socket before replies of upstreams get the thread.
 const BATCHES: usize = 4;
+/// Batches that are taken from the socket when it is about to be closed: as many as it has room for.
+const LAST_BATCHES: usize = 64;
 
-/// Serves one socket until `stop` is cancelled, then lets queries under way end. Takes the thread it is called on.
-pub(super) fn run(socket: std::net::UdpSocket, address: SocketAddr, core: &Arc<Core>, stop: &CancellationToken) -> anyhow::Result<()> {
+/// A socket, its address, and its slot when it has intercepted DNS.
+pub(super) type Door = (std::net::UdpSocket, SocketAddr, Option<u32>);
+
+/// Serves sockets until `stop` is cancelled, then lets queries under way end. Takes the thread it is called on.
+pub(super) fn run(doors: Vec<Door>, core: &Arc<Core>, stop: &CancellationToken) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start a runtime for DNS")?;
     runtime.block_on(async {
-        let socket = Arc::new(UdpSocket::from_std(socket).context("failed to register a DNS socket")?);
-        let mut server = Server { socket, address, core: Arc::clone(core), tasks: TaskTracker::new(), sockets: Arc::default() };
-        server.serve(stop).await?;
-        server.tasks.close();
-        if tokio::time::timeout(DRAIN, server.tasks.wait()).await.is_err() {
-            tracing::debug!(%address, left = server.tasks.len(), "queries were still waiting for an upstream when the DNS shim stopped");
+        let (tasks, sockets, batch) = (TaskTracker::new(), Arc::<Sockets>::default(), RefCell::new(Batch::new()));
+        let serving = doors.into_iter().map(|(socket, address, slot)| {
+            let (tasks, sockets, core, batch) = (tasks.clone(), Arc::clone(&sockets), Arc::clone(core), &batch);
+            async move {
+                let socket = Arc::new(UdpSocket::from_std(socket).context("failed to register a DNS socket")?);
+                Server { socket, address, slot, core, tasks, sockets }.serve(batch, stop).await
+            }
+        });
+        try_join_all(serving).await?;
+        tasks.close();
+        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+            tracing::debug!(left = tasks.len(), "queries were still waiting for an upstream when the DNS shim stopped");
         }
         Ok(())
     })
@@ -40,6 +53,7 @@ pub(super) fn run(socket: std::net::UdpSocket, address: SocketAddr, core: &Arc<C
 struct Server {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
+    slot: Option<u32>,
     core: Arc<Core>,
     /// Queries that wait for upstreams, and what they ask with.
     tasks: TaskTracker,
@@ -47,23 +61,37 @@ struct Server {
 }
 
 impl Server {
-    async fn serve(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let mut batch = Batch::new();
+    /// The batch is every socket's of the thread: it is full only between two points where others run.
+    async fn serve(&self, batch: &RefCell<Batch>, stop: &CancellationToken) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => break,
                 ready = self.socket.readable() => ready?,
             }
-            for _ in 0..BATCHES {
-                match self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_fd())) {
-                    Ok(number) => self.answer(&mut batch, number),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An ICMP error for an earlier reply of ours, say. The socket itself is fine.
-                    Err(error) => tracing::debug!(address = %self.address, %error, "failed to receive DNS queries"),
-                }
-            }
+            self.answer_batches(&mut batch.borrow_mut());
             tokio::task::yield_now().await;
+        }
+        self.answer_the_last(&mut batch.borrow_mut());
+        Ok(())
+    }
+
+    /// Who has asked before the end would wait for a time-out.
+    fn answer_the_last(&self, batch: &mut Batch) {
+        for _ in 0..LAST_BATCHES {
+            let Ok(number) = batch.receive(self.socket.as_fd()) else { break };
+            self.answer(batch, number);
+        }
+    }
+
+    fn answer_batches(&self, batch: &mut Batch) {
+        for _ in 0..BATCHES {
+            match self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_fd())) {
+                Ok(number) => self.answer(batch, number),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An ICMP error for an earlier reply of ours, say. The socket itself is fine.
+                Err(error) => tracing::debug!(address = %self.address, %error, "failed to receive DNS queries"),
+            }
         }
     }
 
@@ -89,7 +117,8 @@ impl Server {
     }
 
     fn forward(&self, query: Vec<u8>, question: Question, from: (SocketAddr, Place)) {
-        let forwarding = Forwarding { socket: Arc::clone(&self.socket), core: Arc::clone(&self.core), sockets: Arc::clone(&self.sockets) };
+        let (socket, core, sockets) = (Arc::clone(&self.socket), Arc::clone(&self.core), Arc::clone(&self.sockets));
+        let forwarding = Forwarding { socket, slot: self.slot, core, sockets };
         self.tasks.spawn(forwarding.run(query, question, from));
     }
 }
@@ -97,13 +126,15 @@ impl Server {
 /// One query on its way.
 struct Forwarding {
     socket: Arc<UdpSocket>,
+    slot: Option<u32>,
     core: Arc<Core>,
     sockets: Arc<Sockets>,
 }
 
 impl Forwarding {
     async fn run(self, query: Vec<u8>, question: Question, (client, place): (SocketAddr, Place)) {
-        let forwarded = self.core.forwarder.forward(&query, &question, (Transport::Udp, &self.sockets), place);
+        let way = Way { transport: Transport::Udp, sockets: &self.sockets, slot: self.slot };
+        let forwarded = self.core.forwarder.forward(&query, &question, way, place);
         let sent = match forwarded.await {
             Ok(reply) => self.socket.send_to(&reply, client).await,
             Err(_) => {

@@ -39,6 +39,8 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
+    /// Whether the configuration names it. What executors ask is their business, and no matter for the log.
+    is_ours: bool,
     started: Instant,
     failures: AtomicU32,
     /// Milliseconds since `started` until which it is set aside.
@@ -122,15 +124,7 @@ impl Upstreams {
 
     /// How each server is doing, in the configured order.
     pub(super) fn health(&self) -> Vec<UpstreamHealth> {
-        let health = |upstream: Arc<Upstream>| UpstreamHealth {
-            address: upstream.address,
-            failures: upstream.failures.load(Relaxed),
-            set_aside: upstream.is_suspect(),
-            asked: upstream.asked.load(Relaxed),
-            failed: upstream.failed.load(Relaxed),
-            latency: upstream.times.snapshot(),
-        };
-        self.upstreams().into_iter().map(health).collect()
+        self.upstreams().iter().map(|upstream| upstream.health()).collect()
     }
 
     /// The servers of now; those that stay keep their record.
@@ -151,12 +145,30 @@ impl Upstream {
     fn new(address: SocketAddr, started: Instant) -> Self {
         Self {
             address,
+            is_ours: true,
             started,
             failures: AtomicU32::new(0),
             aside_until: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             times: Times::default(),
+        }
+    }
+
+    /// A resolver that an executor asked.
+    pub(super) fn asked_for(address: SocketAddr, started: Instant) -> Self {
+        Self { is_ours: false, ..Self::new(address, started) }
+    }
+
+    /// How it is doing.
+    pub(super) fn health(&self) -> UpstreamHealth {
+        UpstreamHealth {
+            address: self.address,
+            failures: self.failures.load(Relaxed),
+            set_aside: self.is_suspect(),
+            asked: self.asked.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            latency: self.times.snapshot(),
         }
     }
 
@@ -168,7 +180,7 @@ impl Upstream {
     /// It answered after this time.
     pub(super) fn succeeded(&self, took: Duration) {
         self.times.add(took, 1);
-        if self.failures.swap(0, Relaxed) >= PATIENCE {
+        if self.failures.swap(0, Relaxed) >= PATIENCE && self.is_ours {
             tracing::info!(upstream = %self.address, "the upstream answers again");
         }
         self.aside_until.store(0, Relaxed);
@@ -183,7 +195,7 @@ impl Upstream {
         }
         let doubled = ASIDE_FIRST.saturating_mul(1 << (failures - PATIENCE).min(8));
         self.set_aside(doubled.min(ASIDE_LONGEST));
-        if failures == PATIENCE {
+        if failures == PATIENCE && self.is_ours {
             tracing::warn!(upstream = %self.address, why, "the upstream is set aside");
         }
     }

@@ -52,6 +52,10 @@ pub struct Snapshot {
     pub tally: DnsTally,
     /// How its upstreams are doing.
     pub upstreams: Vec<UpstreamHealth>,
+    /// Whether the DNS of executors is intercepted.
+    pub intercepting: bool,
+    /// Connects and datagrams of executors to port 53: taken to the shim, left alone without a sign of life, left alone without a slot.
+    pub intercepted: [u64; 3],
     /// Names that DNS answers.
     pub names: u64,
     /// Cgroups that the programs are attached to.
@@ -207,6 +211,13 @@ pub const METRICS: &[Metric] = &[
     counter("redirector_dns_upstream_queries", &["upstream"], "Queries that the upstream was sent"),
     counter("redirector_dns_upstream_failures", &["upstream"], "Queries that it did not answer within a second, or did not take"),
     histogram("redirector_dns_upstream_seconds", &["upstream"], "How long its replies took"),
+    gauge("redirector_dns_intercepting", &[], "1 while the DNS of executors is taken to the shim"),
+    counter("redirector_dns_intercepted", &[], "Connects and unconnected datagrams of executors to port 53 that were taken to the shim"),
+    counter(
+        "redirector_dns_not_intercepted",
+        &["reason"],
+        "Those that were left alone: stale, since the agent gave no sign of life; crowded, since too many resolvers were asked",
+    ),
     counter("redirector_scrape_errors", &[], "Readings that failed, in the kernel or of the agent, since its start"),
     gauge("redirector_scrape_duration_seconds", &[], "How long reading took, this time"),
     counter("process_cpu_seconds", &[], "User and system time of the agent"),
@@ -316,6 +327,11 @@ impl Read {
                 _ => add("redirector_dns_incidents", Labels::one("incident", name), value as f64),
             }
         }
+        let [taken, stale, crowded] = snapshot.intercepted;
+        add("redirector_dns_intercepting", Labels::None, snapshot.intercepting.into());
+        add("redirector_dns_intercepted", Labels::None, taken as f64);
+        add("redirector_dns_not_intercepted", Labels::one("reason", "stale"), stale as f64);
+        add("redirector_dns_not_intercepted", Labels::one("reason", "crowded"), crowded as f64);
         of_types_and_codes(&snapshot.tally, &mut add);
         let upstreams = &snapshot.upstreams[..snapshot.upstreams.len().min(UPSTREAMS)];
         for upstream in upstreams {

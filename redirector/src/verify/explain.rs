@@ -204,7 +204,8 @@ impl Told {
     }
 
     fn process(&mut self, process: &Process, name: &str, known: &Known<'_>) {
-        let servers = process.nameservers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let told = |server: &IpAddr| format!("{server}{}", if is_intercepted(*server, process, known) { " (intercepted)" } else { "" });
+        let servers = process.nameservers.iter().map(told).collect::<Vec<_>>().join(", ");
         let network = if process.host_network { "this node's network" } else { "a network of its own" };
         self.way("process", format!("{} (pid {}) in {network}, nameserver {servers}", process.command, process.pid));
         if let Some((variable, value)) = process.proxy_for(name) {
@@ -225,14 +226,18 @@ impl Told {
                 "its /etc/resolv.conf names no nameserver",
                 "make the shim its nameserver, or set dns.intercept",
             )),
-            Some(server) if shim(server) => {}
+            Some(server) if shim(server) || is_intercepted(*server, process, known) => {}
             Some(server) if server.is_loopback() => self.findings.push(loopback_resolver(*server)),
-            // Whether interception reaches it is not known here, so this does not say that it fails.
-            Some(server) => self.findings.push(Finding::note(
-                "other_resolver",
-                format!("its nameserver {server} is not the shim: the name is found only when dns.intercept takes that traffic"),
-                "`redirector verify --pid` asks it for real",
-            )),
+            Some(server) => {
+                let interception = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref());
+                let why_not = interception.and_then(|interception| interception.why_not.as_deref()).unwrap_or("it is not in dns.intercept");
+                // The server may pass the name on to the shim, so this does not say that it fails.
+                self.findings.push(Finding::note(
+                    "other_resolver",
+                    format!("its nameserver {server} is not the shim, and what it is asked is not intercepted: {why_not}"),
+                    "`redirector verify --pid` asks it for real",
+                ));
+            }
         }
     }
 
@@ -328,6 +333,13 @@ impl Told {
             findings: self.findings,
         }
     }
+}
+
+/// Whether what `process` asks `server` goes to the shim.
+fn is_intercepted(server: IpAddr, process: &Process, known: &Known<'_>) -> bool {
+    let Some(interception) = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref()) else { return false };
+    let listed = !interception.listed_only || interception.resolvers.iter().any(|resolver| resolver.address == server);
+    interception.on && listed && (process.host_network || !server.is_loopback())
 }
 
 /// The attachment that covers a cgroup.

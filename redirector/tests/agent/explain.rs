@@ -47,12 +47,15 @@ fn what_would_prevent_it_is_named() {
     for (executor, variables, code, words) in [
         (&loopback, &[][..], "loopback_resolver", "127.0.0.53"),
         (&stray, &[], "wrong_cgroup", "system.slice/stray"),
-        (&coredns, &[], "other_resolver", "10.96.0.10"),
         (&job.executor, &[("https_proxy", "http://proxy:3128")], "proxy", "https_proxy=http://proxy:3128"),
     ] {
         let sleeper = Sleeper::start(executor, variables);
         explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], code, &[words]);
     }
+    // Another nameserver is as good as the shim, as long as it is intercepted.
+    let sleeper = Sleeper::start(&coredns, &[]);
+    let explained = job.cli(&["explain", INTERNAL_NAME, "--pid", &sleeper.pid()]);
+    assert!(explained.status.success() && explained.stdout.contains("nameserver 10.96.0.10 (intercepted)"), "{}", explained.text());
     let sleeper = Sleeper::called("qemu-system-x86", &job.executor, &[]);
     explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], "guest_kernel", &["QEMU"]);
     let missing = job.cli(&["explain", INTERNAL_NAME, "--pid", "4194303"]);
@@ -61,6 +64,11 @@ fn what_would_prevent_it_is_named() {
 
     job.agent.sigkill().unwrap();
     explain(&job, &[INTERNAL_NAME], "agent_dead", &["redirector run"]);
+
+    let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = [\"10.96.0.11\"]\n"));
+    let options = ExecutorOptions { resolv: ResolvConf::of("10.96.0.10"), ..ExecutorOptions::pod("coredns") };
+    let sleeper = Sleeper::start(&job.rig.executor(options).unwrap(), &[]);
+    explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], "other_resolver", &["10.96.0.10", "not in dns.intercept"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod errors;
 mod events;
 mod explain;
 mod hierarchy;
+mod interception;
 mod leak;
 mod loads;
 mod operate;

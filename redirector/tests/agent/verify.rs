@@ -60,7 +60,7 @@ fn causes_in_route_dns_and_connect() {
 
 #[test]
 fn causes_in_the_executor_itself() {
-    let job = Job::with_config(CONFIG);
+    let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
     let other = |name: &str, nameserver: &str| {
         let resolv = ResolvConf::of(nameserver);
         job.rig.executor(ExecutorOptions { resolv, ..ExecutorOptions::pod(name) }).unwrap()

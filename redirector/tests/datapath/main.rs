@@ -8,6 +8,7 @@ mod connect;
 mod events;
 mod failure;
 mod faults;
+mod interception;
 mod ipv6;
 mod neighbours;
 mod options;

@@ -11,4 +11,5 @@ mod message;
 mod mock;
 mod restart;
 mod shim;
+mod slots;
 mod zone;

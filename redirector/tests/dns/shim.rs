@@ -47,7 +47,7 @@ impl Running {
         Self::serve(bind(&settings).await.expect("bound"))
     }
 
-    fn serve(bound: BoundShim) -> Self {
+    pub(crate) fn serve(bound: BoundShim) -> Self {
         let (address, publisher, stop) = (bound.local_addrs()[0], bound.publisher(), CancellationToken::new());
         let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 1), v6: None };
         publisher.publish(Answers::new([("artifactory.internal.company.net".parse().expect("a source"), vip)]));
@@ -57,23 +57,38 @@ impl Running {
 
     /// One query over UDP.
     pub(crate) async fn ask(&self, query: &[u8]) -> Vec<u8> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
-        socket.connect(self.address).await.expect("connected");
-        socket.send(query).await.expect("sent");
-        receive(&socket).await
+        Port(self.address).ask(query).await
     }
 
     /// One query over TCP.
     pub(crate) async fn ask_tcp(&self, query: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.address).await.expect("connected");
-        stream.write_all(&framed(query)).await.expect("sent");
-        read(&mut stream).await
+        Port(self.address).ask_tcp(query).await
     }
 
     /// Stops it, which must go smoothly and soon.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         timeout(SOON, self.task).await.expect("it stops").expect("no panic").expect("no error");
+    }
+}
+
+/// Where a shim answers.
+pub(crate) struct Port(pub(crate) SocketAddr);
+
+impl Port {
+    /// One query over UDP.
+    pub(crate) async fn ask(&self, query: &[u8]) -> Vec<u8> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        socket.connect(self.0).await.expect("connected");
+        socket.send(query).await.expect("sent");
+        receive(&socket).await
+    }
+
+    /// One query over TCP.
+    pub(crate) async fn ask_tcp(&self, query: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.0).await.expect("connected");
+        stream.write_all(&framed(query)).await.expect("sent");
+        read(&mut stream).await
     }
 }
 

@@ -168,6 +168,14 @@ fn status(problems: Vec<Problem>) -> api::Status {
             names: 1,
             counters: [].into(),
             upstreams: vec![upstream("10.0.0.2:53", true), upstream("10.0.0.3:53", false)],
+            interception: Some(InterceptionInfo {
+                on: true,
+                why_not: None,
+                listed_only: false,
+                resolvers: vec![InterceptedResolver { address: [10, 96, 0, 10].into(), taken: 12 }],
+                left_alone_stale: 0,
+                left_alone_crowded: 0,
+            }),
         }),
         datapath: Some(DatapathInfo {
             abi: 1,

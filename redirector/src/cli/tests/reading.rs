@@ -86,6 +86,7 @@ agent      version 0.1.0, pid 4711, up 2 h 1 min
 config     /etc/redirector/redirector.toml, loaded 1970-01-01 00:00:00 UTC
 dns        169.254.20.53:53 answers 1 name
 upstreams  10.0.0.2:53 (set aside: it failed), 10.0.0.3:53
+intercept  the DNS of executors; asked: 10.96.0.10 (12)
 datapath   ABI 1, 1 program at /sys/fs/bpf/redirector, heartbeat 120 ms ago
 pool       198.18.0.0/16
 upgraded   from version 0.0.9 (ABI 1) on 1970-01-01 00:00:00 UTC

@@ -1,0 +1,116 @@
+//! Scenarios of DNS interception: the shim is a responder on each of its ports, and the resolver does not exist.
+
+use std::io;
+use std::mem::size_of_val;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use redirector::datapath::{Intercepted, ShimAt};
+use redirector_common::dns::{MARK, SLOTS, STALE_NS};
+
+use crate::bed::{Bed, PATIENCE};
+
+/// The shim's address: a loopback one, so that it also matters that this is the host's own network.
+const SHIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+const FIRST_PORT: u16 = 5310;
+/// Nobody has these, and nothing leads to them.
+const RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
+
+/// Each way to ask is answered by the shim's port for the resolver and told that the resolver did it; our own queries are not taken.
+pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
+    for port in (FIRST_PORT..).take(SLOTS as usize) {
+        respond(port)?;
+    }
+    bed.datapath.set_shim(&ShimAt { ipv4: Some(SHIM), ipv6: None, first_port: FIRST_PORT })?;
+    bed.datapath.intercept(&Intercepted::Everything)?;
+    bed.datapath.beat()?;
+    let mut ports = Vec::new();
+    for resolver in RESOLVERS {
+        let four = SocketAddr::from((resolver, 53));
+        let mapped = SocketAddr::from((resolver.to_ipv6_mapped(), 53));
+        let mut seen = Vec::new();
+        for (target, is_connected) in [(four, false), (four, true), (mapped, false), (mapped, true)] {
+            bed.datapath.beat()?;
+            seen.push(ask(target, is_connected).with_context(|| format!("{target}, connected: {is_connected}"))?);
+        }
+        ensure!(seen.iter().all(|port| *port == seen[0]), "{resolver} has more than one port: {seen:?}");
+        ports.push(seen[0]);
+    }
+    ensure!(ports[0] != ports[1], "two resolvers share a port");
+    let socket = socket(RESOLVERS[0].into())?;
+    mark(&socket)?;
+    match socket.send_to(b"ask", (RESOLVERS[0], 53)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => Ok(()),
+        other => bail!("the agent's own query: {other:?}"),
+    }
+}
+
+/// Without a sign of life nothing is taken any more, and what comes late is told back still.
+pub(crate) fn heartbeat(bed: &mut Bed) -> Result<()> {
+    bed.datapath.beat()?;
+    let resolver = SocketAddr::from((RESOLVERS[0], 53));
+    let late = socket(resolver.ip())?;
+    late.send_to(b"ask", resolver)?;
+    std::thread::sleep(Duration::from_nanos(STALE_NS) + Duration::from_millis(50));
+    match socket(resolver.ip())?.send_to(b"ask", resolver) {
+        Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => {}
+        other => bail!("the agent is dead: {other:?}"),
+    }
+    let (_, from) = late.recv_from(&mut [0; 8])?;
+    ensure!(from == resolver, "a late reply is told to come from {from}");
+    let status = bed.datapath.interception()?;
+    ensure!((status.stale, status.crowded, status.resolvers.len()) == (1, 0, RESOLVERS.len()), "{status:?}");
+    Ok(bed.datapath.intercept(&Intercepted::Nothing)?)
+}
+
+/// Answers each datagram with the port that it came to.
+fn respond(port: u16) -> Result<()> {
+    let socket = UdpSocket::bind((SHIM, port))?;
+    std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+        let mut buffer = [0; 8];
+        while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&port.to_be_bytes(), client);
+        }
+    })?;
+    Ok(())
+}
+
+/// The port of the shim's that answered.
+fn ask(resolver: SocketAddr, is_connected: bool) -> Result<u16> {
+    let socket = socket(resolver.ip())?;
+    if is_connected {
+        socket.connect(resolver)?;
+        ensure!(socket.peer_addr()? == resolver, "getpeername says {}", socket.peer_addr()?);
+        socket.send(b"ask")?;
+    } else {
+        socket.send_to(b"ask", resolver)?;
+    }
+    let mut answer = [0; 2];
+    let (_, from) = socket.recv_from(&mut answer)?;
+    ensure!(from == resolver, "the answer is told to come from {from}");
+    Ok(u16::from_be_bytes(answer))
+}
+
+fn socket(resolver: std::net::IpAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(if resolver.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// Marks a socket as one of the agent's own.
+fn mark(socket: &UdpSocket) -> io::Result<()> {
+    let mark = MARK;
+    // SAFETY: the kernel reads the number, which outlives the call.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MARK,
+            (&raw const mark).cast(),
+            size_of_val(&mark) as libc::socklen_t,
+        )
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,179 @@
+//! Whose DNS goes to the shim: what the configuration wants, where we are attached, and what this host allows.
+
+use std::net::IpAddr;
+
+use tracing::{info, warn};
+
+use super::{live::error_chain, owner::Owner};
+use crate::{
+    config::{Config, Intercept},
+    control::api,
+    datapath::{self, Attachment, Datapath, Intercepted, ShimAt},
+    dns::{BoundShim, SlotPorts},
+};
+
+/// DNS interception.
+pub(super) struct Interception {
+    /// Where the shim takes intercepted DNS, or why it can't.
+    ports: Result<SlotPorts, WhyNot>,
+    /// What is intercepted now, or why nothing is.
+    pub(super) now: Result<Intercepted, WhyNot>,
+}
+
+/// Why nothing is intercepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WhyNot {
+    /// In words.
+    pub(super) reason: String,
+    /// Whether that is what the configuration wants.
+    pub(super) wanted: bool,
+}
+
+impl WhyNot {
+    fn as_wanted(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), wanted: true }
+    }
+}
+
+const AT_ROOT: &str = "the programs are attached at the root, and a whole host's DNS is not taken unasked: dns.intercept = \"on\" does";
+
+impl Interception {
+    /// Opens the shim's ports for it, and tells the datapath where they are. Nothing is intercepted yet.
+    pub(super) fn prepare(shim: Option<&mut BoundShim>, datapath: &mut Datapath, config: &Config) -> anyhow::Result<Self> {
+        let ports = match shim {
+            None => Err(WhyNot::as_wanted("dns.listen is empty, so there is no DNS shim")),
+            Some(_) if config.dns.intercept == Intercept::Off => Err(WhyNot::as_wanted("dns.intercept is \"off\"")),
+            Some(shim) => {
+                let resolver_of = datapath.resolver_of();
+                let ports = shim.intercept(datapath::DNS_SLOTS, Box::new(move |slot| resolver_of.slot(slot)));
+                ports.map_err(|error| WhyNot { reason: error_chain(&error), wanted: false })
+            }
+        };
+        let at = ports
+            .as_ref()
+            .map_or_else(|_| ShimAt::default(), |ports| ShimAt { ipv4: ports.ipv4, ipv6: ports.ipv6, first_port: ports.first_port });
+        datapath.set_shim(&at)?;
+        Ok(Self { ports, now: Err(WhyNot::as_wanted("the agent is starting")) })
+    }
+
+    /// What is to be intercepted.
+    fn wanted(&self, intercept: &Intercept, attached: &[Attachment]) -> Result<Intercepted, WhyNot> {
+        if let Err(why_not) = &self.ports {
+            return Err(why_not.clone());
+        }
+        if *intercept == Intercept::Auto && attached.iter().any(is_root) {
+            return Err(WhyNot::as_wanted(AT_ROOT));
+        }
+        Ok(match intercept {
+            Intercept::Resolvers(resolvers) => Intercepted::Listed(resolvers.clone()),
+            _ => Intercepted::Everything,
+        })
+    }
+
+    /// The resolvers of the configuration that no address of the shim's can answer for.
+    pub(super) fn unserved(&self, intercept: &Intercept) -> Vec<IpAddr> {
+        let (Intercept::Resolvers(resolvers), Ok(ports)) = (intercept, &self.ports) else { return Vec::new() };
+        let served = |resolver: &IpAddr| if resolver.is_ipv4() { ports.ipv4.is_some() } else { ports.ipv6.is_some() };
+        resolvers.iter().filter(|resolver| !served(resolver)).copied().collect()
+    }
+}
+
+/// Whether this is the root of the cgroups, and what is attached there is every process's.
+fn is_root(at: &Attachment) -> bool {
+    at.cgroup.is_some() && at.cgroup == datapath::cgroup2_mount().ok()
+}
+
+impl Owner {
+    /// Brings interception to what is wanted now.
+    pub(super) fn intercept(&mut self) {
+        let wanted = self.interception.wanted(&self.at_start.dns.intercept, &self.attached.list);
+        if wanted == self.interception.now {
+            return;
+        }
+        let what = wanted.clone().unwrap_or_default();
+        self.interception.now = match self.live.datapath.intercept(&what) {
+            Ok(()) => wanted,
+            Err(error) => Err(WhyNot { reason: error_chain(&error), wanted: false }),
+        };
+        match &self.interception.now {
+            Ok(Intercepted::Listed(resolvers)) => info!(?resolvers, "the DNS of executors to these resolvers goes to the shim"),
+            Ok(_) => info!("the DNS of executors goes to the shim"),
+            Err(why) => info!("the DNS of executors is left alone: {}", why.reason),
+        }
+    }
+
+    /// Leaves DNS alone from here on, for as long as nobody answers.
+    pub(super) fn stop_intercepting(&mut self) {
+        if let Err(error) = self.live.datapath.intercept(&Intercepted::Nothing) {
+            warn!("failed to end the interception of DNS; it ends by itself within 2 s: {}", error_chain(&error));
+        }
+    }
+
+    /// Gives other resolvers the slots of those that nobody asks any more.
+    pub(super) fn free_idle_resolvers(&mut self) {
+        if let Err(error) = self.live.datapath.free_idle_resolvers() {
+            warn!("failed to look for resolvers that nobody asks any more: {}", error_chain(&error));
+        }
+    }
+
+    /// For `status`.
+    pub(super) fn interception_info(&self) -> api::InterceptionInfo {
+        let status = self.live.datapath.interception().unwrap_or_default();
+        let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver { address: at.address, taken: at.taken };
+        api::InterceptionInfo {
+            on: self.interception.now.is_ok(),
+            why_not: self.interception.now.as_ref().err().map(|why| why.reason.clone()),
+            listed_only: status.listed_only,
+            resolvers: status.resolvers.into_iter().map(resolver).collect(),
+            left_alone_stale: status.stale,
+            left_alone_crowded: status.crowded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interception(ports: Result<SlotPorts, WhyNot>) -> Interception {
+        Interception { ports, now: Ok(Intercepted::Nothing) }
+    }
+
+    fn ports() -> SlotPorts {
+        SlotPorts { ipv4: Some([169, 254, 20, 53].into()), ipv6: None, first_port: 5310 }
+    }
+
+    fn at(cgroup: std::path::PathBuf) -> Vec<Attachment> {
+        vec![Attachment { cgroup: Some(cgroup), id: 1, programs: Vec::new() }]
+    }
+
+    #[test]
+    fn auto_takes_the_dns_of_pods_and_leaves_a_whole_hosts_alone() {
+        let (ready, root) = (interception(Ok(ports())), datapath::cgroup2_mount().expect("a cgroup2 mount"));
+        assert_eq!(ready.wanted(&Intercept::Auto, &at(root.join("kubepods"))), Ok(Intercepted::Everything));
+        assert_eq!(ready.wanted(&Intercept::Auto, &[]), Ok(Intercepted::Everything), "nobody's yet");
+        let why = ready.wanted(&Intercept::Auto, &at(root.clone())).expect_err("the root");
+        assert!(why.wanted && why.reason.contains("\"on\""), "{why:?}");
+        assert_eq!(ready.wanted(&Intercept::On, &at(root.clone())), Ok(Intercepted::Everything));
+        let listed = vec![IpAddr::from([10, 96, 0, 10])];
+        assert_eq!(ready.wanted(&Intercept::Resolvers(listed.clone()), &at(root)), Ok(Intercepted::Listed(listed)));
+    }
+
+    #[test]
+    fn what_is_not_possible_is_told_from_what_is_not_wanted() {
+        let taken = interception(Err(WhyNot { reason: "failed to bind UDP 169.254.20.53:5310".to_owned(), wanted: false }));
+        for intercept in [Intercept::Auto, Intercept::On, Intercept::Resolvers(vec![[10, 96, 0, 10].into()])] {
+            let why = taken.wanted(&intercept, &[]).expect_err("no port");
+            assert!(!why.wanted && why.reason.contains("5310"), "{why:?}");
+        }
+        assert!(interception(Err(WhyNot::as_wanted("off"))).wanted(&Intercept::Off, &[]).expect_err("off").wanted);
+    }
+
+    #[test]
+    fn a_listed_resolver_of_a_family_that_the_shim_lacks_is_named() {
+        let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0x53]);
+        let intercept = Intercept::Resolvers(vec![[10, 96, 0, 10].into(), six]);
+        assert_eq!(interception(Ok(ports())).unserved(&intercept), [six]);
+        assert_eq!(interception(Ok(ports())).unserved(&Intercept::Auto), Vec::<IpAddr>::new());
+    }
+}

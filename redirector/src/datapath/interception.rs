@@ -1,0 +1,283 @@
+//! DNS interception from the agent's side: what is intercepted, which resolver has which slot, and what came of it.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Array, HashMap, MapData, MapError};
+use redirector_common::{
+    addr::{Ip4Be, Ip6Be},
+    decide::{Claims, Held, Slots, slot_of},
+    dns::{self, Resolver, SLOTS, Shim},
+    names,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DatapathError,
+    object::{self, Object},
+    tables::{read, write},
+};
+
+/// Ports that the shim needs for intercepted DNS, one for each resolver that executors ask at a time.
+pub const DNS_SLOTS: u16 = SLOTS as u16;
+
+/// A resolver that nobody asked for this long gives its slot back when few are left. No client waits that long for a reply.
+const IDLE: Duration = Duration::from_secs(60);
+/// Few: as many free slots.
+const FEW: usize = SLOTS as usize / 4;
+
+type ResolverTable = HashMap<MapData, u32, Resolver>;
+
+/// Where the shim listens for intercepted DNS: of each family the address, and the port of slot 0, which the others follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShimAt {
+    /// Its IPv4 address; without it queries to IPv4 resolvers are left alone.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+    /// The port of slot 0; [`SLOTS`] ports are the shim's.
+    pub first_port: u16,
+}
+
+/// What is intercepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Intercepted {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Queries to these resolvers.
+    Listed(Vec<IpAddr>),
+    /// Queries to every resolver.
+    Everything,
+}
+
+/// A resolver whose queries are, or were, intercepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterceptedResolver {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether the configuration names it.
+    pub listed: bool,
+    /// Connects, and datagrams of sockets that are not connected, that were taken to the shim.
+    pub taken: u64,
+}
+
+/// What is intercepted, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterceptionStatus {
+    /// Whether anything is, as long as the agent lives.
+    pub on: bool,
+    /// Whether that is only what goes to listed resolvers.
+    pub listed_only: bool,
+    /// The resolvers that have a slot.
+    pub resolvers: Vec<InterceptedResolver>,
+    /// Connects and datagrams that were left alone since the agent gave no sign of life.
+    pub stale: u64,
+    /// Those that were left alone since every slot had another resolver.
+    pub crowded: u64,
+    /// Those that were taken to the shim for resolvers that have lost their slot since.
+    pub forgotten: u64,
+}
+
+/// The tables of interception.
+pub(super) struct Interception {
+    shim: Array<MapData, Shim>,
+    state: Shim,
+    resolvers: Arc<RwLock<ResolverTable>>,
+    stats: Array<MapData, u64>,
+    /// When each slot's counter was seen to move last.
+    moved: BTreeMap<u32, (u64, Instant)>,
+    /// What the counters of slots said that were freed.
+    forgotten: u64,
+}
+
+/// Tells which resolver a slot stands for.
+#[derive(Clone)]
+pub struct ResolverOf(Arc<RwLock<ResolverTable>>);
+
+impl ResolverOf {
+    /// The resolver of `slot`; nothing when it has none.
+    pub fn slot(&self, slot: u32) -> Option<IpAddr> {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(&slot, 0).ok().map(|resolver| address(resolver.address))
+    }
+}
+
+impl Interception {
+    /// Takes the tables of a loaded object. What they say stays, until [`Interception::set_shim`].
+    pub(super) fn open(object: &mut Object) -> Result<Self, DatapathError> {
+        let shim = object.array(names::SHIM)?;
+        let state = Shim { host_netns: netns_cookie(), ..read(&shim, names::SHIM, 0)? };
+        let resolvers = Arc::new(RwLock::new(object.hash(names::RESOLVERS)?));
+        Ok(Self { shim, state, resolvers, stats: object.array(names::DNS_STATS)?, moved: BTreeMap::new(), forgotten: 0 })
+    }
+
+    /// See [`super::Datapath::set_shim`]. Off first, since the programs look at one word after the other.
+    pub(super) fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
+        self.set_mode(Shim::OFF)?;
+        let ip4 = at.ipv4.map_or_else(Ip4Be::default, |ip| Ip4Be::from_octets(ip.octets()));
+        let ip6 = at.ipv6.map_or_else(Ip6Be::default, object::ip6);
+        self.state = Shim { ip4, ip6, first_port: at.first_port.into(), ..self.state };
+        write(&mut self.shim, names::SHIM, 0, self.state)
+    }
+
+    /// See [`super::Datapath::intercept`].
+    pub(super) fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
+        let listed: &[IpAddr] = match what {
+            Intercepted::Listed(listed) => listed,
+            _ => &[],
+        };
+        self.list(listed)?;
+        self.set_mode(match what {
+            Intercepted::Nothing => Shim::OFF,
+            Intercepted::Listed(_) => Shim::LISTED,
+            Intercepted::Everything => Shim::ALL,
+        })
+    }
+
+    fn set_mode(&mut self, mode: u32) -> Result<(), DatapathError> {
+        self.state.mode = mode;
+        write(&mut self.shim, names::SHIM, 0, self.state)
+    }
+
+    /// Marks these resolvers, and no others, as listed; those without a slot get one, if one is free.
+    fn list(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
+        let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
+        for &address in listed {
+            if slot_of(&Claiming(RefCell::new(&mut table)), mapped(address), Claims::Free as u32) == SLOTS {
+                return Err(DatapathError::Full { what: "DNS slots", remedy: "list fewer resolvers in `dns.intercept`" });
+            }
+        }
+        for slot in 0..SLOTS {
+            let Some(found) = look_up(&table, slot)? else { continue };
+            let wanted = u32::from(listed.contains(&address(found.address)));
+            if found.listed != wanted {
+                insert(&mut table, slot, Resolver { listed: wanted, ..found }, EXIST)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn resolver_of(&self) -> ResolverOf {
+        ResolverOf(Arc::clone(&self.resolvers))
+    }
+
+    /// See [`super::Datapath::free_idle_resolvers`].
+    pub(super) fn free_idle(&mut self) -> Result<(), DatapathError> {
+        let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = Vec::new();
+        for slot in 0..SLOTS {
+            if let Some(resolver) = look_up(&table, slot)? {
+                taken.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
+            }
+        }
+        self.moved.retain(|slot, _| taken.iter().any(|(known, ..)| known == slot));
+        let now = Instant::now();
+        let crowded = SLOTS as usize - taken.len() < FEW;
+        for (slot, resolver, count) in taken {
+            let moved = self.moved.entry(slot).or_insert((count, now));
+            if moved.0 != count {
+                *moved = (count, now);
+            } else if crowded && resolver.listed == 0 && now.duration_since(moved.1) >= IDLE {
+                let removed = table.remove(&slot);
+                removed.map_err(|error| DatapathError::call(format!("remove {}[{slot}]", names::RESOLVERS), error))?;
+                write(&mut self.stats, names::DNS_STATS, slot, 0)?;
+                self.forgotten += count;
+                self.moved.remove(&slot);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
+        let (table, mode) = (self.resolvers.read().unwrap_or_else(PoisonError::into_inner), self.state.mode);
+        let count = |counter| read(&self.stats, names::DNS_STATS, counter);
+        let mut status = InterceptionStatus {
+            on: mode != Shim::OFF,
+            listed_only: mode == Shim::LISTED,
+            resolvers: Vec::new(),
+            stale: count(dns::STALE)?,
+            crowded: count(dns::CROWDED)?,
+            forgotten: self.forgotten,
+        };
+        for slot in 0..SLOTS {
+            if let Some(resolver) = look_up(&table, slot)? {
+                let (address, listed) = (address(resolver.address), resolver.listed != 0);
+                status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
+            }
+        }
+        status.resolvers.sort_by_key(|resolver| resolver.address);
+        Ok(status)
+    }
+}
+
+/// Flags of an update (uapi/linux/bpf.h): only a new element, only one that is there.
+const NOEXIST: u64 = 1;
+const EXIST: u64 = 2;
+
+/// The table as the search for a slot reads it; the programs claim slots at the same time.
+struct Claiming<'t>(RefCell<&'t mut ResolverTable>);
+
+impl Slots for Claiming<'_> {
+    fn held(&self, slot: u32, asked: Ip6Be) -> Held {
+        match look_up(&self.0.borrow(), slot) {
+            Ok(Some(resolver)) if resolver.address == asked && resolver.listed != 0 => Held::Listed,
+            Ok(Some(resolver)) if resolver.address == asked => Held::This,
+            Ok(None) => Held::Free,
+            _ => Held::Other,
+        }
+    }
+
+    fn claim(&self, slot: u32, asked: Ip6Be) -> bool {
+        insert(&mut self.0.borrow_mut(), slot, Resolver { address: asked, listed: 1, padding: 0 }, NOEXIST).is_ok()
+    }
+}
+
+fn look_up(table: &ResolverTable, slot: u32) -> Result<Option<Resolver>, DatapathError> {
+    match table.get(&slot, 0) {
+        Ok(resolver) => Ok(Some(resolver)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(DatapathError::call(format!("read {}[{slot}]", names::RESOLVERS), error)),
+    }
+}
+
+fn insert(table: &mut ResolverTable, slot: u32, resolver: Resolver, flags: u64) -> Result<(), DatapathError> {
+    table.insert(slot, resolver, flags).map_err(|error| DatapathError::call(format!("write {}[{slot}]", names::RESOLVERS), error))
+}
+
+/// As the tables have it.
+fn mapped(address: IpAddr) -> Ip6Be {
+    match address {
+        IpAddr::V4(address) => Ip6Be::mapped(Ip4Be::from_octets(address.octets())),
+        IpAddr::V6(address) => object::ip6(address),
+    }
+}
+
+/// The inverse of [`mapped`].
+fn address(address: Ip6Be) -> IpAddr {
+    match address.as_mapped() {
+        Some(address) => IpAddr::V4(address.octets().into()),
+        None => IpAddr::V6(object::from_ip6(address)),
+    }
+}
+
+/// The kernel's number for this thread's network namespace; 0, which means the initial one, where the kernel does not tell (before 5.14).
+fn netns_cookie() -> u64 {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let cookie = || -> io::Result<u64> {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
+        // SAFETY: the kernel writes at most `length` bytes into the number.
+        let result =
+            unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length) };
+        if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    };
+    cookie().unwrap_or(0)
+}

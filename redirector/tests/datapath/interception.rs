@@ -1,0 +1,258 @@
+//! DNS interception: who is taken to the shim's ports, what the asker is told, and who is left alone. A responder that says its own address and
+//! port stands for the shim, and another one for a resolver.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use redirector::datapath::{Datapath, Intercepted, InterceptionStatus, ShimAt};
+use redirector_common::dns::SLOTS;
+use xtask::testbed::{ExecutorOptions, Network, Place, process};
+
+use crate::rig::{Bed, LIMIT, attached};
+
+const SCRIPT: &str = include_str!("interception.py");
+const SHIM: &str = "169.254.20.53";
+const SHIM6: &str = "fd00:20::53";
+const FIRST_PORT: u16 = 5310;
+/// An address of the customer's, where a resolver may answer.
+const RESOLVER: &str = "203.0.113.53";
+/// A resolver that does not exist: whoever asks it is answered by the shim or by nobody.
+const NOBODY: &str = "10.96.0.10";
+
+fn script(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = place.command("/usr/bin/python3");
+    command.args(["-c", SCRIPT]).args(arguments);
+    command
+}
+
+/// What an asker prints.
+fn ask(place: &Place, arguments: &[&str]) -> Vec<String> {
+    let finished = process::finish(script(place, arguments), LIMIT).unwrap();
+    finished.success().unwrap_or_else(|error| panic!("{arguments:?}: {error:#}")).stdout.lines().map(str::to_owned).collect()
+}
+
+/// A responder, until it is dropped.
+struct Responder(Child);
+
+impl Responder {
+    fn start(place: &Place, address: &str, ports: &[&str]) -> Self {
+        let mut child = script(place, &[&["serve", address], ports].concat()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n");
+        Self(child)
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A bed with a responder on each of the shim's ports, and nothing intercepted yet.
+struct Intercepting {
+    bed: Bed,
+    _shim: Vec<Responder>,
+}
+
+impl Intercepting {
+    fn new() -> Self {
+        let bed = Bed::new();
+        let place = bed.rig.node.place();
+        for address in [format!("{SHIM}/32"), format!("{SHIM6}/128")] {
+            place.run(&format!("ip addr add {address} dev lo nodad"), LIMIT).unwrap().success().unwrap();
+        }
+        let (first, count) = (FIRST_PORT.to_string(), SLOTS.to_string());
+        let shim = [SHIM, SHIM6].map(|address| Responder::start(place, address, &[&first, &count, "53"]));
+        let mut new = Self { bed, _shim: shim.into() };
+        new.datapath().set_shim(&at()).unwrap();
+        new
+    }
+
+    /// The same, with what is intercepted.
+    fn of(what: &Intercepted) -> Self {
+        let mut new = Self::new();
+        new.datapath().intercept(what).unwrap();
+        new.datapath().beat().unwrap();
+        new
+    }
+
+    fn datapath(&mut self) -> &mut Datapath {
+        &mut self.bed.datapath
+    }
+
+    fn status(&self) -> InterceptionStatus {
+        self.bed.datapath.interception().unwrap()
+    }
+
+    /// What an asker in the pod prints, with the agent alive.
+    fn ask(&mut self, arguments: &[&str]) -> Vec<String> {
+        self.datapath().beat().unwrap();
+        ask(self.bed.executor.place(), arguments)
+    }
+
+    /// The shim's port for a resolver.
+    fn port_of(&self, resolver: &str) -> u16 {
+        let (resolver, of) = (resolver.parse::<IpAddr>().unwrap(), self.bed.datapath.resolver_of());
+        let slot = (0..SLOTS).find(|&slot| of.slot(slot) == Some(resolver)).unwrap_or_else(|| panic!("{resolver} has no slot"));
+        FIRST_PORT + slot as u16
+    }
+
+    fn taken(&self, resolver: &str) -> u64 {
+        let resolver = resolver.parse::<IpAddr>().unwrap();
+        self.status().resolvers.iter().find(|known| known.address == resolver).map_or(0, |known| known.taken)
+    }
+
+    /// A resolver that really answers.
+    fn original(&self) -> Responder {
+        Responder::start(self.bed.rig.customer.place(), RESOLVER, &["53", "2"])
+    }
+}
+
+fn at() -> ShimAt {
+    ShimAt { ipv4: Some(SHIM.parse().unwrap()), ipv6: Some(SHIM6.parse().unwrap()), first_port: FIRST_PORT }
+}
+
+#[test]
+fn every_way_to_ask_is_answered_by_the_shim_and_told_that_the_resolver_did() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let ways = [
+        ("connected", NOBODY),
+        ("unconnected", NOBODY),
+        ("mapped_connected", "::ffff:10.96.0.10"),
+        ("mapped_unconnected", "::ffff:10.96.0.10"),
+        ("tcp", NOBODY),
+        ("mapped_tcp", "::ffff:10.96.0.10"),
+    ];
+    for (count, (way, told)) in (1..).zip(ways) {
+        let seen = bed.ask(&[way, NOBODY]);
+        assert_eq!(seen, [format!("{told}#53 {SHIM}#{}", bed.port_of(NOBODY))], "{way}");
+        assert_eq!(bed.taken(NOBODY), count, "{way} is counted once");
+    }
+    let seen = bed.ask(&["both", NOBODY, RESOLVER]);
+    assert_eq!(seen, [NOBODY, RESOLVER].map(|resolver| format!("{resolver}#53 {SHIM}#{}", bed.port_of(resolver))), "sendmmsg");
+    let status = bed.status();
+    assert!(status.on && !status.listed_only && status.resolvers.len() == 2 && (status.stale, status.crowded) == (0, 0), "{status:?}");
+}
+
+#[test]
+fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let host = bed.bed.rig.executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") }).unwrap();
+    for way in ["connected", "unconnected", "tcp"] {
+        bed.datapath().beat().unwrap();
+        let seen = ask(host.place(), &[way, "fd00:96::10"]);
+        assert_eq!(seen, [format!("fd00:96::10#53 {SHIM6}#{}", bed.port_of("fd00:96::10"))], "{way}");
+    }
+    assert_eq!(bed.taken("fd00:96::10"), 3);
+    // A link-local resolver is another machine on each link; whatever becomes of the query, it is not the shim's.
+    ask(host.place(), &["connected", "fe80::1"]);
+    assert_eq!(bed.status().resolvers.len(), 1);
+}
+
+#[test]
+fn two_pods_with_different_resolvers_have_different_ports_of_the_shim() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let other = bed.bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
+    let first = bed.ask(&["unconnected", NOBODY]);
+    let second = ask(other.place(), &["unconnected", "10.96.0.11"]);
+    let (one, two) = (bed.port_of(NOBODY), bed.port_of("10.96.0.11"));
+    assert_ne!(one, two);
+    assert_eq!([first, second].concat(), [format!("{NOBODY}#53 {SHIM}#{one}"), format!("10.96.0.11#53 {SHIM}#{two}")]);
+}
+
+#[test]
+fn what_is_no_query_of_an_executor_is_left_alone() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let _original = bed.original();
+    let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
+    assert_eq!(bed.ask(&["marked", RESOLVER]), original, "the agent's own");
+    assert_eq!(ask(bed.bed.executor.outside(), &["connected", RESOLVER]), original, "another cgroup's");
+    assert_eq!(bed.ask(&["elsewhere", RESOLVER]), [format!("{RESOLVER}#54 {RESOLVER}#54")], "another port's");
+    assert_eq!(bed.ask(&["connected", SHIM]), [format!("{SHIM}#53 {SHIM}#53")], "the shim's own address");
+    assert!(bed.status().resolvers.is_empty(), "{:?}", bed.status());
+}
+
+#[test]
+fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let _dockers = Responder::start(bed.bed.executor.place(), "127.0.0.11", &["53", "1"]);
+    let untouched = ["127.0.0.11#53 127.0.0.11#53"];
+    for way in ["connected", "unconnected", "tcp"] {
+        assert_eq!(bed.ask(&[way, "127.0.0.11"]), untouched, "{way}");
+    }
+    assert_eq!(bed.ask(&["mapped_unconnected", "127.0.0.11"]), ["::ffff:127.0.0.11#53 127.0.0.11#53"]);
+    assert!(bed.status().resolvers.is_empty(), "{:?}", bed.status());
+    let host = bed.bed.rig.executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") }).unwrap();
+    bed.datapath().beat().unwrap();
+    let seen = ask(host.place(), &["unconnected", "127.0.0.53"]);
+    assert_eq!(seen, [format!("127.0.0.53#53 {SHIM}#{}", bed.port_of("127.0.0.53"))]);
+}
+
+#[test]
+fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let _original = bed.original();
+    assert_eq!(bed.ask(&["connected", RESOLVER]), [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]);
+    // The last one of the agent's life is answered a second after its death was noticed.
+    let (sent, place) = (format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER)), bed.bed.executor.place().clone());
+    bed.datapath().beat().unwrap();
+    let slow = std::thread::spawn(move || ask(&place, &["slowly", RESOLVER]));
+    std::thread::sleep(Duration::from_millis(2050));
+    for way in ["connected", "unconnected", "tcp"] {
+        assert_eq!(ask(bed.bed.executor.place(), &[way, RESOLVER]), [format!("{RESOLVER}#53 {RESOLVER}#53")], "{way}");
+    }
+    assert_eq!(slow.join().unwrap(), [sent], "what was translated is translated back");
+    assert_eq!(bed.status().stale, 3);
+    bed.datapath().beat().unwrap();
+    assert_eq!(ask(bed.bed.executor.place(), &["connected", RESOLVER]), [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]);
+}
+
+#[test]
+fn a_resolver_without_a_free_slot_is_asked_itself_and_counted() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let _original = bed.original();
+    let count = SLOTS.to_string();
+    assert_eq!(bed.ask(&["every", "10.96.1", &count]), ["asked"]);
+    assert_eq!((bed.status().resolvers.len(), bed.status().crowded), (SLOTS as usize, 0));
+    assert_eq!(bed.ask(&["connected", RESOLVER]), [format!("{RESOLVER}#53 {RESOLVER}#53")]);
+    assert_eq!(bed.status().crowded, 1);
+    assert_eq!(bed.ask(&["connected", "10.96.1.7"]), [format!("10.96.1.7#53 {SHIM}#{}", bed.port_of("10.96.1.7"))]);
+}
+
+#[test]
+fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
+    let mut bed = Intercepting::of(&Intercepted::Listed(vec![NOBODY.parse().unwrap()]));
+    let _original = bed.original();
+    let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
+    assert_eq!(bed.ask(&["connected", NOBODY]), [format!("{NOBODY}#53 {SHIM}#{}", bed.port_of(NOBODY))]);
+    assert_eq!(bed.ask(&["connected", RESOLVER]), original);
+    assert_eq!(bed.status().crowded, 0);
+    bed.datapath().intercept(&Intercepted::Listed(vec![RESOLVER.parse().unwrap()])).unwrap();
+    let taken = [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))];
+    assert_eq!(bed.ask(&["connected", RESOLVER]), taken);
+    bed.datapath().intercept(&Intercepted::Nothing).unwrap();
+    assert_eq!(bed.ask(&["connected", RESOLVER]), original);
+    let many = (0..=SLOTS as u8).map(|last| Ipv4Addr::new(10, 0, 0, last).into()).collect();
+    let error = bed.datapath().intercept(&Intercepted::Listed(many)).unwrap_err().to_string();
+    assert!(error.contains("dns.intercept"), "{error}");
+    assert_eq!(bed.ask(&["connected", RESOLVER]), original);
+}
+
+#[test]
+fn a_new_agent_goes_on_with_the_resolvers_of_the_last_one() {
+    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let before = bed.ask(&["connected", NOBODY]);
+    let port = bed.port_of(NOBODY);
+    bed.bed.datapath = attached(&bed.bed.rig);
+    assert_eq!(bed.port_of(NOBODY), port);
+    assert_eq!(bed.ask(&["connected", NOBODY]), before);
+    bed.datapath().set_shim(&at()).unwrap();
+    assert!(!bed.status().on);
+}
