@@ -203,10 +203,12 @@ fn twenty_thousand_routes_are_read_without_waiting() {
     let route = |n: u32| format!("[[routes]]\nsource = \"host{n}.internal\"\ndestination = \"lb{n}.public\"\nports = [443]\n");
     let text: String = (0..20_000).map(route).collect();
     let wrong = text.replace("lb", "lb:");
-    let began = std::time::Instant::now();
+    // Of this thread alone: other tests run beside it.
+    let began = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     assert_eq!(config(&text).routes.len(), 20_000);
     assert_eq!(without_environment(&wrong).expect_err("each of them is wrong").problems.len(), 20_000);
-    let took = began.elapsed();
+    let ended = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = ended.tv_sec - began.tv_sec;
     // What must never come is a search for each route, or each problem, through all the others.
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(seconds < 30, "{seconds} s");
 }
