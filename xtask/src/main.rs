@@ -35,6 +35,8 @@ enum Verb {
     Image(image::Args),
     /// Show the whole job on this machine: a customer, a node, an executor, and what happens when parts fail
     Demo(demo::Args),
+    /// Take what the commands show from a real run, as pictures for the documentation
+    Docs(demo::captures::Args),
     /// Measure what the redirector costs, next to its peers
     Bench(bench::Args),
     /// Play the datapath's scenarios on kernels from 5.10 to the newest, in emulated machines
@@ -57,6 +59,15 @@ fn show(args: demo::Args) -> anyhow::Result<()> {
     demo::run(args)
 }
 
+/// The pictures of the documentation, with what they need built first.
+fn capture(args: &demo::captures::Args) -> anyhow::Result<()> {
+    if args.wants_build() {
+        setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
+        build::ensure()?;
+    }
+    demo::captures::run(args)
+}
+
 /// A benchmark, with what it needs built first.
 fn measure(args: &bench::Args) -> anyhow::Result<()> {
     if args.wants_build() {
@@ -76,6 +87,7 @@ fn main() -> ExitCode {
         Verb::Build => build::run().map(|()| true),
         Verb::Image(args) => image::run(&args).map(|()| true),
         Verb::Demo(args) => show(args).map(|()| true),
+        Verb::Docs(args) => capture(&args).map(|()| true),
         Verb::Bench(args) => measure(&args).map(|()| true),
         Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),

@@ -4,6 +4,8 @@
 //! number of steps; each shows the command as typed and proves something. Whatever happens, nothing is left behind.
 
 mod acts;
+pub mod captures;
+mod picture;
 mod scene;
 mod transcript;
 

@@ -1,0 +1,95 @@
+//! `cargo xtask docs`: what the commands look like to an operator, taken from a real run and drawn as pictures for the documentation.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::picture;
+use super::scene::Scene;
+use super::transcript::Transcript;
+use crate::testbed::customer::INTERNAL_NAME;
+use crate::testbed::{agent, process};
+use crate::workspace;
+
+/// Longest time for one command.
+const LIMIT: Duration = Duration::from_secs(60);
+/// The terminal's columns.
+const COLUMNS: usize = 170;
+
+/// Arguments of `cargo xtask docs`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The redirector to show [default: the release binary of `cargo xtask build`]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Where the pictures go
+    #[arg(long, value_name = "DIRECTORY", default_value = "docs/captures")]
+    into: PathBuf,
+}
+
+impl Args {
+    /// Whether the release binary must be built first.
+    #[must_use]
+    pub fn wants_build(&self) -> bool {
+        self.binary.is_none()
+    }
+}
+
+/// Takes every capture. The release binary and the tools of `cargo xtask setup` must be there.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "the captures need namespaces, cgroups and eBPF programs: run this as root");
+    let path = args.binary.clone().unwrap_or_else(workspace::release_binary);
+    let binary = path.canonicalize().with_context(|| format!("failed to find {}: `cargo xtask build` makes it", path.display()))?;
+    let transcript = Transcript::new();
+    let mut scene = Scene::set(&transcript, &binary, &agent::documented_config()?).context("failed to stand the scene up")?;
+    std::fs::create_dir_all(&args.into).with_context(|| format!("failed to create {}", args.into.display()))?;
+    let authority = scene.rig.node.place().home().join("ca.pem");
+    scene.rig.node.place().write(&authority, scene.rig.customer.ca_pem())?;
+
+    take(&scene, &args.into, "check", "redirector check")?;
+    let verify = format!("redirector verify {INTERNAL_NAME} --ca ca.pem");
+    take(&scene, &args.into, "verify", &verify)?;
+    // Something to look at: one of the load balancers dies while a job works.
+    work(&scene, 60)?;
+    scene.balancers[0].stop()?;
+    let first = scene.balancers[0].address();
+    process::until(&format!("{first} to be set aside"), LIMIT, || {
+        work(&scene, 5)?;
+        scene.is_set_aside(first)
+    })?;
+    take(&scene, &args.into, "status", "redirector status")?;
+    let busy = process::spawn_lasting(scene.executor.place().shell(&connects(400)))?;
+    let taken = take(&scene, &args.into, "top", "redirector top --once")
+        .and_then(|()| take(&scene, &args.into, "events", "redirector events --limit 12"));
+    finish(busy)?;
+    taken
+}
+
+/// So many short connections of the job.
+fn connects(number: usize) -> String {
+    format!("for n in $(seq {number}); do curl -sk --max-time 5 -o /dev/null https://{INTERNAL_NAME}/; done; true")
+}
+
+fn work(scene: &Scene, connections: usize) -> Result<()> {
+    scene.executor.run(&connects(connections), LIMIT)?.success().map(drop)
+}
+
+fn finish(mut busy: std::process::Child) -> Result<()> {
+    process::wait(&mut busy, LIMIT)?.context("the job did not end")?;
+    Ok(())
+}
+
+/// Runs a command on the node in a terminal, and draws what it shows.
+fn take(scene: &Scene, into: &Path, name: &str, line: &str) -> Result<()> {
+    let inside = format!("cd {}; stty cols {COLUMNS} rows 50; {line}", scene.rig.node.place().home().display());
+    let mut command = scene.rig.node.command("/usr/bin/script");
+    command.args(["--quiet", "--return", "--command", &inside, "/dev/null"]).env("TERM", "xterm").stdin(std::process::Stdio::null());
+    let finished = process::finish(command, LIMIT)?;
+    // `status` says by its exit code that something is amiss; what it prints is what is wanted.
+    ensure!(!finished.stdout.trim().is_empty(), "`{line}` has shown nothing: {}", finished.text());
+    let file = into.join(format!("{name}.svg"));
+    std::fs::write(&file, picture::svg(line, &finished.stdout, COLUMNS)).with_context(|| format!("failed to write {}", file.display()))?;
+    println!("{}", file.display());
+    Ok(())
+}
