@@ -59,7 +59,7 @@ pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, unload};
 pub use interception::{DNS_SLOTS, Intercepted, InterceptedResolver, InterceptionStatus, ResolverOf, ShimAt};
 pub use links::{Attaching, Attachment, Refused};
 pub use others::{OtherProgram, others, program_name};
-pub use preflight::{Check, Outcome, preflight};
+pub use preflight::{Check, Outcome, preflight, tells_commands};
 pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, SetAside, Status, Suspect};
 use tracing::debug;
 pub use version::Version;

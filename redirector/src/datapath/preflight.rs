@@ -111,7 +111,7 @@ pub(super) fn has_set_retval() -> bool {
 
 /// Whether connect programs can tell the command of their caller. Since 6.17 that takes CAP_PERFMON, which is no capability that we ask for: "program
 /// of this type cannot use helper bpf_get_current_comm#16" (6.18). Without it the agent looks the process up.
-pub(super) fn tells_commands() -> bool {
+pub fn tells_commands() -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_comm).unwrap_or(false)
 }
 

@@ -126,8 +126,10 @@ pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd: link.as_raw_fd() as u32, pad: 0 }).map(drop)
 }
 
-/// The attributes of `BPF_PROG_QUERY` (4.15).
+/// The attributes of `BPF_PROG_QUERY` (4.15), in the length that they have since 6.6: the kernel (6.18) writes the last of them whatever length it
+/// was told.
 #[repr(C, align(8))]
+#[derive(Default)]
 struct ProgQuery {
     target_fd: u32,
     attach_type: u32,
@@ -136,6 +138,10 @@ struct ProgQuery {
     prog_ids: u64,
     prog_cnt: u32,
     pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// `BPF_F_QUERY_EFFECTIVE`: what runs there, those of the cgroups above included.
@@ -150,10 +156,9 @@ pub(super) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Ve
         target_fd: cgroup as u32,
         attach_type,
         query_flags: QUERY_EFFECTIVE,
-        attach_flags: 0,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: ids.len() as u32,
-        pad: 0,
+        ..ProgQuery::default()
     };
     bpf(BPF_PROG_QUERY, &mut attributes)?;
     ids.truncate(attributes.prog_cnt as usize);
@@ -162,8 +167,7 @@ pub(super) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Ve
 
 /// Whether a program is on a hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`, which forbids any other below it.
 pub(super) fn has_exclusive_program(cgroup: i32, attach_type: u32) -> io::Result<bool> {
-    let mut attributes =
-        ProgQuery { target_fd: cgroup as u32, attach_type, query_flags: 0, attach_flags: 0, prog_ids: 0, prog_cnt: 0, pad: 0 };
+    let mut attributes = ProgQuery { target_fd: cgroup as u32, attach_type, ..ProgQuery::default() };
     bpf(BPF_PROG_QUERY, &mut attributes)?;
     Ok(attributes.prog_cnt > 0 && attributes.attach_flags == 0)
 }
