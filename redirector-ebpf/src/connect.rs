@@ -6,6 +6,7 @@ use redirector_common::{
     decide::{self, Choice, Client, Families, Verdict},
     event::Event,
     origin::Origin,
+    stats::RouteStats,
 };
 
 use crate::{
@@ -89,10 +90,10 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             emit::begin(origin);
             options::take_time(ctx, origin);
             if choice.desperate {
-                count_desperate(index);
+                count(index, |stats| &mut stats.desperate);
             }
             if !choice.source.is_unspecified() && !(hook.bind)(choice.source) {
-                count_source_failed(index);
+                count(index, |stats| &mut stats.source_failed);
             }
             (hook.rewrite)(choice.address);
             addr.set_port(choice.port);
@@ -101,9 +102,7 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
         Verdict::Refuse => refuse(&denied(Event::DENIED, false)),
         Verdict::Pass => {
             emit::denied(&denied(Event::PASSED, false));
-            if let Some(stats) = maps::route_stats(index) {
-                maps::add(&mut stats.passed, 1);
-            }
+            count(index, |stats| &mut stats.passed);
             ALLOW
         }
     }
@@ -128,26 +127,18 @@ fn record(origin: &mut Origin, index: u32, port: PortBe, choice: &Choice) {
     }
 }
 
+/// Adds one to a counter of route `index`.
 #[inline(always)]
-fn count_source_failed(index: u32) {
+fn count(index: u32, counter: impl FnOnce(&mut RouteStats) -> &mut u64) {
     if let Some(stats) = maps::route_stats(index) {
-        maps::add(&mut stats.source_failed, 1);
-    }
-}
-
-#[inline(always)]
-fn count_desperate(index: u32) {
-    if let Some(stats) = maps::route_stats(index) {
-        maps::add(&mut stats.desperate, 1);
+        maps::add(counter(stats), 1);
     }
 }
 
 #[inline(always)]
 fn refuse(denied: &Denied) -> i32 {
     emit::denied(denied);
-    if let Some(stats) = maps::route_stats(denied.route) {
-        maps::add(&mut stats.denied, 1);
-    }
+    count(denied.route, |stats| &mut stats.denied);
     // SAFETY: sets this call's return value only. For a kernel that lacks this helper the loader takes the call out.
     unsafe { bpf_set_retval(-ECONNREFUSED) };
     DENY

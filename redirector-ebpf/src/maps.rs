@@ -141,17 +141,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn address6(&self, id: BackendId) -> Ip6Be {
-        let Some(address) = RD_BACKENDS6.get_ptr(id.0).map(|address| address.cast::<u32>()) else { return Ip6Be::default() };
-        // SAFETY: as above; four aligned words. The address was written before the block that has its number, and a number is given to another
-        // address only after all others were.
-        unsafe {
-            Ip6Be([
-                core::ptr::read_volatile(address),
-                core::ptr::read_volatile(address.add(1)),
-                core::ptr::read_volatile(address.add(2)),
-                core::ptr::read_volatile(address.add(3)),
-            ])
-        }
+        // SAFETY: as above. The address was written before the block that has its number, and a number is given to another address only after all
+        // others were.
+        RD_BACKENDS6.get_ptr(id.0).map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
     }
 
     #[inline(always)]
@@ -235,6 +227,25 @@ unsafe fn read_once<T: Copy>(element: *const T) -> T {
     unsafe {
         let word = core::ptr::read_volatile(element.cast::<u64>());
         core::mem::transmute_copy(&word)
+    }
+}
+
+/// Reads an address word by word.
+///
+/// # Safety
+///
+/// `address` points to 16 readable bytes, aligned to 4.
+#[inline(always)]
+pub(crate) unsafe fn read_address(address: *const Ip6Be) -> Ip6Be {
+    let words = address.cast::<u32>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        Ip6Be([
+            core::ptr::read_volatile(words),
+            core::ptr::read_volatile(words.add(1)),
+            core::ptr::read_volatile(words.add(2)),
+            core::ptr::read_volatile(words.add(3)),
+        ])
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn shim() -> Shim {
     unsafe {
         Shim {
             host_netns: core::ptr::read_volatile(&raw const (*shim).host_netns),
-            ip6: words((&raw const (*shim).ip6).cast()),
+            ip6: maps::read_address(&raw const (*shim).ip6),
             ip4: Ip4Be(core::ptr::read_volatile(&raw const (*shim).ip4.0)),
             first_port: core::ptr::read_volatile(&raw const (*shim).first_port),
             mode: core::ptr::read_volatile(&raw const (*shim).mode),
@@ -55,7 +55,7 @@ pub(crate) fn count(counter: u32) {
 #[inline(always)]
 pub(crate) fn resolver(slot: u32) -> Ip6Be {
     // SAFETY: as above; an element is made whole, and its address is not changed afterwards.
-    RD_RESOLVERS.get_ptr(slot).map_or_else(Ip6Be::default, |resolver| unsafe { words((&raw const (*resolver).address).cast()) })
+    RD_RESOLVERS.get_ptr(slot).map_or_else(Ip6Be::default, |resolver| unsafe { maps::read_address(&raw const (*resolver).address) })
 }
 
 /// The slot of a resolver; see [`decide::slot_of()`].
@@ -83,9 +83,8 @@ impl Slots for KernelSlots {
         let Some(resolver) = RD_RESOLVERS.get_ptr(slot) else { return Held::Free };
         // SAFETY: as above.
         let (address, listed) =
-            unsafe { (words((&raw const (*resolver).address).cast()), core::ptr::read_volatile(&raw const (*resolver).listed)) };
-        let ([a, b, c, d], [e, f, g, h]) = (address.0, asked.0);
-        if (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) != 0 {
+            unsafe { (maps::read_address(&raw const (*resolver).address), core::ptr::read_volatile(&raw const (*resolver).listed)) };
+        if !address.is_same(asked) {
             Held::Other
         } else if listed != 0 {
             Held::Listed
@@ -97,23 +96,5 @@ impl Slots for KernelSlots {
     #[inline(always)]
     fn claim(&self, slot: u32, asked: Ip6Be) -> bool {
         RD_RESOLVERS.insert(slot, Resolver { address: asked, listed: 0, padding: 0 }, u64::from(BPF_NOEXIST)).is_ok()
-    }
-}
-
-/// Reads an address word by word.
-///
-/// # Safety
-///
-/// `address` points to 16 readable bytes, aligned to 4.
-#[inline(always)]
-unsafe fn words(address: *const u32) -> Ip6Be {
-    // SAFETY: the caller's promise.
-    unsafe {
-        Ip6Be([
-            core::ptr::read_volatile(address),
-            core::ptr::read_volatile(address.add(1)),
-            core::ptr::read_volatile(address.add(2)),
-            core::ptr::read_volatile(address.add(3)),
-        ])
     }
 }

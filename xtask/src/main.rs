@@ -50,11 +50,16 @@ enum Verb {
     Client(client::ClientArgs),
 }
 
+/// The release binary, and what shows it or measures it.
+fn release() -> anyhow::Result<()> {
+    setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
+    build::ensure().map(drop)
+}
+
 /// The demo, with what it needs built first.
 fn show(args: demo::Args) -> anyhow::Result<()> {
     if args.wants_build() {
-        setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
-        build::ensure()?;
+        release()?;
     }
     demo::run(args)
 }
@@ -62,8 +67,7 @@ fn show(args: demo::Args) -> anyhow::Result<()> {
 /// The pictures of the documentation, with what they need built first.
 fn capture(args: &demo::captures::Args) -> anyhow::Result<()> {
     if args.wants_build() {
-        setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
-        build::ensure()?;
+        release()?;
     }
     demo::captures::run(args)
 }
@@ -71,8 +75,7 @@ fn capture(args: &demo::captures::Args) -> anyhow::Result<()> {
 /// A benchmark, with what it needs built first.
 fn measure(args: &bench::Args) -> anyhow::Result<()> {
     if args.wants_build() {
-        setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
-        build::ensure()?;
+        release()?;
     }
     if let Some(example) = args.wants_example() {
         build::example(example)?;

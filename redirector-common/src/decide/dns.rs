@@ -20,7 +20,7 @@ pub enum Reach {
 /// From where queries to `asked` may be taken to `shim`, which is of the same family (`::` or `::ffff:0.0.0.0` when there is none).
 #[inline(always)]
 pub const fn reach(asked: Ip6Be, shim: Ip6Be) -> Reach {
-    if is_nobody(asked) || is_nobody(shim) || is_link_local(asked) || is_same(asked, shim) {
+    if is_nobody(asked) || is_nobody(shim) || is_link_local(asked) || asked.is_same(shim) {
         Reach::Never
     } else if is_loopback(asked) || is_loopback(shim) {
         Reach::Host
@@ -42,7 +42,7 @@ const fn is_nobody(ip: Ip6Be) -> bool {
 const fn is_loopback(ip: Ip6Be) -> bool {
     match ip.as_mapped() {
         Some(ip) => ip.number() >> 24 == 127,
-        None => is_same(ip, Ip6Be([0, 0, 0, 1_u32.to_be()])),
+        None => ip.is_same(Ip6Be([0, 0, 0, 1_u32.to_be()])),
     }
 }
 
@@ -50,12 +50,6 @@ const fn is_loopback(ip: Ip6Be) -> bool {
 #[inline(always)]
 const fn is_link_local(ip: Ip6Be) -> bool {
     u32::from_be(ip.0[0]) >> 22 == 0xfe80 >> 6
-}
-
-#[inline(always)]
-const fn is_same(one: Ip6Be, other: Ip6Be) -> bool {
-    let ([a, b, c, d], [e, f, g, h]) = (one.0, other.0);
-    (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
 }
 
 /// Whether an agent whose last sign of life was at `heartbeat_ns` (0: never) lives at `now_ns`. It may have been written after `now_ns` was read.

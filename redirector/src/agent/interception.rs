@@ -61,7 +61,7 @@ impl Interception {
         if let Err(why_not) = &self.ports {
             return Err(why_not.clone());
         }
-        if *intercept == Intercept::Auto && attached.iter().any(is_root) {
+        if *intercept == Intercept::Auto && has_root(attached) {
             return Err(WhyNot::as_wanted(AT_ROOT));
         }
         Ok(match intercept {
@@ -78,9 +78,9 @@ impl Interception {
     }
 }
 
-/// Whether this is the root of the cgroups, and what is attached there is every process's.
-fn is_root(at: &Attachment) -> bool {
-    at.cgroup.is_some() && at.cgroup == datapath::cgroup2_mount().ok()
+/// Whether one of these is the root of the cgroups, and what is attached there is every process's.
+fn has_root(attached: &[Attachment]) -> bool {
+    datapath::cgroup2_mount().is_ok_and(|root| attached.iter().any(|at| at.cgroup.as_ref() == Some(&root)))
 }
 
 impl Owner {

@@ -1,7 +1,7 @@
 //! Events of single connects, out of the ring buffer that the programs write to.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::{AsRawFd, RawFd},
     time::Duration,
 };
@@ -142,8 +142,7 @@ impl Clock {
 
 fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
     let happened = happened(raw)?;
-    let backend = object::from_ip6(raw.backend);
-    let address = backend.to_ipv4_mapped().map_or(IpAddr::V6(backend), IpAddr::V4);
+    let address = object::from_ip(raw.backend);
     let command = raw.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     Some(Event {
         at: clock.at(raw.at_ns),

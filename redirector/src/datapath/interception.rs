@@ -106,7 +106,7 @@ impl ResolverOf {
     /// The resolver of `slot`; nothing when it has none.
     pub fn slot(&self, slot: u32) -> Option<IpAddr> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        table.get(&slot, 0).ok().map(|resolver| address(resolver.address))
+        table.get(&slot, 0).ok().map(|resolver| object::from_ip(resolver.address))
     }
 }
 
@@ -151,13 +151,13 @@ impl Interception {
     fn list(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
         let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
         for &address in listed {
-            if slot_of(&Claiming(RefCell::new(&mut table)), mapped(address), Claims::Free as u32) == SLOTS {
+            if slot_of(&Claiming(RefCell::new(&mut table)), object::ip(address), Claims::Free as u32) == SLOTS {
                 return Err(DatapathError::Full { what: "DNS slots", remedy: "list fewer resolvers in `dns.intercept`" });
             }
         }
         for slot in 0..SLOTS {
             let Some(found) = look_up(&table, slot)? else { continue };
-            let wanted = u32::from(listed.contains(&address(found.address)));
+            let wanted = u32::from(listed.contains(&object::from_ip(found.address)));
             if found.listed != wanted {
                 insert(&mut table, slot, Resolver { listed: wanted, ..found }, EXIST)?;
             }
@@ -209,7 +209,7 @@ impl Interception {
         };
         for slot in 0..SLOTS {
             if let Some(resolver) = look_up(&table, slot)? {
-                let (address, listed) = (address(resolver.address), resolver.listed != 0);
+                let (address, listed) = (object::from_ip(resolver.address), resolver.listed != 0);
                 status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
             }
         }
@@ -250,22 +250,6 @@ fn look_up(table: &ResolverTable, slot: u32) -> Result<Option<Resolver>, Datapat
 
 fn insert(table: &mut ResolverTable, slot: u32, resolver: Resolver, flags: u64) -> Result<(), DatapathError> {
     table.insert(slot, resolver, flags).map_err(|error| DatapathError::call(format!("write {}[{slot}]", names::RESOLVERS), error))
-}
-
-/// As the tables have it.
-fn mapped(address: IpAddr) -> Ip6Be {
-    match address {
-        IpAddr::V4(address) => Ip6Be::mapped(Ip4Be::from_octets(address.octets())),
-        IpAddr::V6(address) => object::ip6(address),
-    }
-}
-
-/// The inverse of [`mapped`].
-fn address(address: Ip6Be) -> IpAddr {
-    match address.as_mapped() {
-        Some(address) => IpAddr::V4(address.octets().into()),
-        None => IpAddr::V6(object::from_ip6(address)),
-    }
 }
 
 /// The kernel's number for this thread's network namespace; 0, which means the initial one, where the kernel does not tell (before 5.14).

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    net::Ipv6Addr,
+    net::{IpAddr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
 };
 
@@ -136,6 +136,20 @@ pub(super) fn ip6(address: Ipv6Addr) -> Ip6Be {
 pub(super) fn from_ip6(address: Ip6Be) -> Ipv6Addr {
     let [a, b, c, d] = address.0.map(u32::from_be);
     Ipv6Addr::from_bits(u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d))
+}
+
+/// An address as tables for both families have it: an IPv4 one in its mapped form.
+pub(super) fn ip(address: IpAddr) -> Ip6Be {
+    match address {
+        IpAddr::V4(address) => ip6(address.to_ipv6_mapped()),
+        IpAddr::V6(address) => ip6(address),
+    }
+}
+
+/// The inverse of [`ip`].
+pub(super) fn from_ip(address: Ip6Be) -> IpAddr {
+    let address = from_ip6(address);
+    address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
 }
 
 /// Entries of the tables whose size follows from the pool's.

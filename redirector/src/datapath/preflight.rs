@@ -129,7 +129,8 @@ fn commands() -> Check {
 /// Whether sockets know their cgroup2 cgroup beside net_cls and net_prio.
 fn hybrid(specs: &[CgroupSpec]) -> Check {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-    let at_root = |cgroup: &Cgroup| cgroup2_mount().is_ok_and(|mount| cgroup.path == mount);
+    let mount = cgroup2_mount();
+    let at_root = |cgroup: &Cgroup| mount.as_ref().is_ok_and(|mount| cgroup.path == *mount);
     let at_root_only = cgroups(specs).is_ok_and(|found| found.iter().all(at_root));
     features::socket_cgroups(&mounts, kernel_at_least(5, 15, 0), at_root_only)
 }

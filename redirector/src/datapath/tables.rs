@@ -18,7 +18,7 @@ use super::{
     blocks::{BackendIds, SlotBlocks},
     counters::Counters,
     object::{self, Object},
-    placed::Placed,
+    placed::{Numbered, Placed},
     routes::RouteTables,
     upgrade::Predecessor,
     version::Version,
@@ -161,9 +161,8 @@ impl Tables {
     }
 
     pub(super) fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
-        let backends = self.writer.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
         let now = monotonic_ns();
-        backends
+        self.numbered(index)
             .iter()
             .map(|&(address, id)| {
                 let health = read(&self.writer.health, names::HEALTH, id.0)?;
@@ -186,18 +185,24 @@ impl Tables {
         Ok(suspects)
     }
 
+    /// The backends of the route at `index`, which may have none or not be there.
+    fn numbered(&self, index: u32) -> &[Numbered] {
+        self.writer.placed.get(&index).map_or(&[], |placed| &placed.backends)
+    }
+
+    /// The number of one of them.
+    fn id_of(&self, index: u32, address: IpAddr) -> Option<BackendId> {
+        self.numbered(index).iter().find(|(known, _)| *known == address).map(|&(_, id)| id)
+    }
+
     pub(super) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
-        let backends = self.writer.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
-        match backends.iter().find(|(known, _)| *known == address) {
-            Some(&(_, id)) => write(&mut self.writer.health, names::HEALTH, id.0, Health::HEALTHY),
-            None => Ok(()),
-        }
+        let Some(id) = self.id_of(index, address) else { return Ok(()) };
+        write(&mut self.writer.health, names::HEALTH, id.0, Health::HEALTHY)
     }
 
     /// See [`super::Datapath::hold`].
     pub(super) fn hold(&mut self, index: u32, address: IpAddr, time: Duration) -> Result<(), DatapathError> {
-        let backends = self.writer.placed.get(&index).map_or(&[][..], |placed| &placed.backends);
-        let Some(&(_, id)) = backends.iter().find(|(known, _)| *known == address) else { return Ok(()) };
+        let Some(id) = self.id_of(index, address) else { return Ok(()) };
         let until = monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let held = read(&self.writer.health, names::HEALTH, id.0)?.held(until);
         write(&mut self.writer.health, names::HEALTH, id.0, held)

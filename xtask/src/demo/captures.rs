@@ -10,7 +10,6 @@ use super::scene::Scene;
 use super::transcript::Transcript;
 use crate::testbed::customer::INTERNAL_NAME;
 use crate::testbed::{agent, process};
-use crate::workspace;
 
 /// Longest time for one command.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -39,8 +38,7 @@ impl Args {
 /// Takes every capture. The release binary and the tools of `cargo xtask setup` must be there.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "the captures need namespaces, cgroups and eBPF programs: run this as root");
-    let path = args.binary.clone().unwrap_or_else(workspace::release_binary);
-    let binary = path.canonicalize().with_context(|| format!("failed to find {}: `cargo xtask build` makes it", path.display()))?;
+    let binary = super::binary(args.binary.as_deref())?;
     let transcript = Transcript::new();
     let mut scene = Scene::set(&transcript, &binary, &agent::documented_config()?).context("failed to stand the scene up")?;
     std::fs::create_dir_all(&args.into).with_context(|| format!("failed to create {}", args.into.display()))?;

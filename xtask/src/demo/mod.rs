@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     ensure!(rustix::process::geteuid().is_root(), "the demo makes namespaces, cgroups and eBPF programs: run it as root");
-    let binary = binary(&args)?;
+    let binary = binary(args.binary.as_deref())?;
     let config = match &args.config {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?,
         None => agent::documented_config()?,
@@ -97,8 +97,9 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Act>> {
     Ok(ACTS.iter().filter(|act| only.is_empty() || only.iter().any(|key| key == act.key)).collect())
 }
 
-fn binary(args: &Args) -> Result<PathBuf> {
-    let path = args.binary.clone().unwrap_or_else(workspace::release_binary);
+/// The redirector to show.
+fn binary(named: Option<&Path>) -> Result<PathBuf> {
+    let path = named.map(Path::to_owned).unwrap_or_else(workspace::release_binary);
     path.canonicalize().with_context(|| format!("failed to find {}: `cargo xtask build` makes it", path.display()))
 }
 

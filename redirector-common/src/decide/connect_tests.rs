@@ -1,0 +1,119 @@
+extern crate std;
+
+use super::*;
+use crate::decide::test_tables::TestTables;
+
+const VIP: u32 = 7;
+
+/// What an `AF_INET` socket gets: a choice, or none.
+fn connect(tables: &TestTables, index: u32, port: PortBe, last: BackendId) -> Result<Choice, Verdict> {
+    connect_of(tables, index, Client { port, families: Families::ONLY4, last })
+}
+
+fn connect_of(tables: &TestTables, index: u32, client: Client) -> Result<Choice, Verdict> {
+    let mut choice = Choice::default();
+    match super::connect(tables, index, client, &mut choice) {
+        Verdict::Redirect => Ok(choice),
+        other => Err(other),
+    }
+}
+
+#[test]
+fn the_pool_is_one_masked_comparison() {
+    let pool = Pool4::new(Ip4Be::from_octets([198, 18, 0, 0]), 16);
+    assert_eq!(pool.index(Ip4Be::from_octets([198, 18, 0, 0])), Some(0));
+    assert_eq!(pool.index(Ip4Be::from_octets([198, 18, 1, 2])), Some(258));
+    assert_eq!(pool.index(Ip4Be::from_octets([198, 18, 255, 255])), Some(65535));
+    assert_eq!(pool.index(Ip4Be::from_octets([198, 19, 0, 0])), None);
+    assert_eq!(pool.index(Ip4Be::from_octets([198, 17, 255, 255])), None);
+    assert_eq!(Pool4::new(Ip4Be::from_octets([10, 0, 0, 9]), 32).index(Ip4Be::from_octets([10, 0, 0, 9])), Some(0));
+}
+
+#[test]
+fn a_vip_without_a_route_is_refused() {
+    assert_eq!(connect(&TestTables::default(), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Refuse));
+}
+
+#[test]
+fn without_a_port_list_every_port_passes_unchanged() {
+    let tables = TestTables::with_route(VIP, &[], &[1], 0);
+    for port in [1, 443, 65535] {
+        let Ok(choice) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else { panic!("not redirected") };
+        assert_eq!(choice.port.get(), port);
+    }
+}
+
+#[test]
+fn a_listed_port_is_mapped_and_any_other_is_refused() {
+    let tables = TestTables::with_route(VIP, &[(443, 443), (80, 8080)], &[1], 0);
+    let port = |asked| connect(&tables, VIP, PortBe::new(asked), BackendId::NONE).ok().map(|choice| choice.port.get());
+    assert_eq!((port(443), port(80), port(8080), port(22)), (Some(443), Some(8080), None, None));
+}
+
+#[test]
+fn pass_leaves_alone_what_refuse_refuses() {
+    let pass = RouteEntry::PASS;
+    assert_eq!(connect(&TestTables::with_route(VIP, &[(443, 443)], &[1], pass), VIP, PortBe::new(22), BackendId::NONE), Err(Verdict::Pass));
+    assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], pass), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Pass));
+    assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], 0), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Refuse));
+}
+
+#[test]
+fn a_block_that_was_replaced_meanwhile_is_read_again() {
+    let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
+    tables.flip_after_first_read(VIP);
+    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
+    assert!([9, 10, 11].map(TestTables::address).contains(&choice.address), "{choice:?}");
+}
+
+#[test]
+fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
+    let again = |aside: &[u32]| -> std::collections::BTreeSet<u32> {
+        let seen = (0..100).map(|seed| {
+            let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
+            tables.seed(seed);
+            tables.flip_after_first_read(VIP);
+            for &id in aside {
+                tables.fail(id);
+            }
+            let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
+            assert_eq!(choice.desperate, aside.len() == 3);
+            choice.id.0
+        });
+        seen.collect()
+    };
+    assert_eq!(again(&[]), [9, 10, 11].into());
+    assert_eq!(again(&[9]), [10, 11].into());
+    assert_eq!(again(&[9, 10, 11]), [9, 10, 11].into());
+}
+
+#[test]
+fn the_ipv6_pool_is_as_large_as_the_ipv4_one() {
+    let base = Ip6Be([0xfd00_u32.to_be(), 0, 0, 0x1_0000_u32.to_be()]);
+    let pool = Pool6::new(base, Pool4::new(Ip4Be::from_octets([198, 18, 0, 0]), 16));
+    let last = |word: u32| Ip6Be([base.0[0], 0, 0, word.to_be()]);
+    assert_eq!((pool.index(last(0x1_0000)), pool.index(last(0x1_0102)), pool.index(last(0x1_ffff))), (Some(0), Some(258), Some(65535)));
+    assert_eq!((pool.index(last(0xffff)), pool.index(last(0x2_0000)), pool.index(Ip6Be([0, 0, 0, base.0[3]]))), (None, None, None));
+    assert_eq!((pool.at(0), pool.at(258)), (base, last(0x1_0102)));
+}
+
+#[test]
+fn sources_of_the_backends_family_are_taken_in_turn() {
+    let tables = TestTables::with_options(VIP, &[1, 101], 350, &[2, 3, 4, 102, 103]);
+    let sources = |families| -> std::vec::Vec<Ip6Be> {
+        let client = Client { port: PortBe::new(443), families, last: BackendId::NONE };
+        let source = |_| {
+            let choice = connect_of(&tables, VIP, client).expect("redirected");
+            assert_eq!(choice.idle_seconds, 350);
+            choice.source
+        };
+        (0..6).map(source).collect()
+    };
+    let [two, three, four] = [2, 3, 4].map(TestTables::address);
+    assert_eq!(sources(Families::ONLY4), [three, four, two, three, four, two]);
+    let [two, three] = [102, 103].map(TestTables::address);
+    assert_eq!(sources(Families { six_first: true, both: true }), [three, two, three, two, three, two]);
+    let tables = TestTables::with_options(VIP, &[1], 0, &[]);
+    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
+    assert_eq!((choice.source, choice.idle_seconds), (Ip6Be::default(), 0));
+}
