@@ -56,7 +56,7 @@ impl Files {
         self.leases.lease_all(next.iter().map(|entry| &entry.route.source)).unwrap();
         announce("doing", &Self::state(&next, &self.leases));
         let change = Change { did: "changed", ..Change::default() };
-        self.kept.commit(&change, self.routes.stored(), next.stored(), &mut self.leases).unwrap();
+        self.kept.commit(&change, &self.routes.edits(&next), self.routes.stored(), &mut self.leases).unwrap();
         self.routes = next;
         announce("done", &Self::state(&self.routes, &self.leases));
         let unwanted: Vec<_> =
@@ -93,7 +93,8 @@ fn child(folder: &Path) {
         let wanted = route(number, destination);
         let mut next = files.routes.clone();
         if next.get(&wanted.source).is_some() && destination % 3 == 0 {
-            next.remove(&wanted.source).unwrap();
+            let edit = next.removing(&wanted.source).unwrap();
+            next.take(edit);
         } else {
             next.import(vec![wanted], false).unwrap();
         }

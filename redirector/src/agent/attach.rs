@@ -13,8 +13,6 @@ use crate::{
     datapath::{self, Attaching, Attachment, Cgroup, DatapathError},
 };
 
-/// How often what has failed is tried again, and everything is looked at where not all changes are told.
-pub(super) const RESCAN: Duration = Duration::from_secs(2);
 /// How often everything is looked at where all changes are told.
 const RESCAN_WATCHED: Duration = Duration::from_secs(10);
 
@@ -29,6 +27,8 @@ pub(super) struct Attached {
     pub(super) waiting: Vec<(PathBuf, String)>,
     /// Why it is not even known where to attach, or nothing could be changed.
     pub(super) error: Option<String>,
+    /// Whether the root is among them, so that what is attached is every process's.
+    pub(super) at_root: bool,
     /// Tells when to look again.
     pub(super) watch: CgroupWatch,
     /// The cgroups that were there at the last look, and are attached to.
@@ -45,6 +45,7 @@ impl Attached {
             list: Vec::new(),
             waiting: Vec::new(),
             error: None,
+            at_root: false,
             watch: CgroupWatch::new(),
             cgroups: Vec::new(),
             unfinished: false,
@@ -76,7 +77,7 @@ impl Owner {
         }
     }
 
-    /// Called every [`RESCAN`].
+    /// Tries again what has failed, and looks at everything where not all changes are told. Called every two seconds.
     pub(super) fn rescan(&mut self) {
         if !self.live.datapath.lacks_routes() && self.attached.is_due() {
             self.attach();
@@ -120,6 +121,7 @@ impl Owner {
             self.attached.watch.look_again();
         }
         self.attached.cgroups = ids;
+        self.attached.at_root = datapath::cgroup2_mount().is_ok_and(|root| list.iter().any(|at| at.cgroup.as_ref() == Some(&root)));
         self.attached.list = list;
         self.attached.waiting = waiting;
         self.attached.error = None;

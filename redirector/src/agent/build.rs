@@ -81,7 +81,7 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     let Opened { mut state, mut leases, routes: stored, warnings } = State::open(&config.agent.state_dir, &config.pool)?;
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
-    state.commit(&Change::default(), routes.stored(), routes.stored(), &mut leases)?;
+    state.commit(&Change::default(), &[], routes.stored(), &mut leases)?;
 
     let (mut sockets, listen) = sockets(&config).await?;
     if config.pool.guard {
@@ -117,6 +117,7 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
         loaded_at: now,
         started_at: now,
         beaten_at: Instant::now(),
+        health_due: Instant::now(),
         listen,
         warnings,
         attached: Attached::new(),

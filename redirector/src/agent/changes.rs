@@ -10,7 +10,7 @@ use crate::{
         ApiError, Caller, Command, ErrorCode, Reply,
         api::{self, ChangeKind, VERSION},
     },
-    route::{Hand, RawRoute, Removed, Route, RouteDiff, RouteProblems, RouteSet, RouteSetError, SourceName},
+    route::{Edit, Hand, Route, RouteDiff, RouteProblems, RouteSet, RouteSetError, SourceName},
     state::{Author, Change},
     vip::LeaseError,
 };
@@ -75,19 +75,18 @@ impl Owner {
                 let routes = self.live.routes.iter().map(|entry| entry.route.into()).collect();
                 drop(reply.send(Ok(api::Export { version: VERSION, routes })));
             }
-            Command::Add(raw, caller, reply) => self.change(caller, reply, |owner| owner.add(*raw)),
-            Command::Set(source, patch, caller, reply) => self.change(caller, reply, |owner| {
-                let mut next = owner.live.routes.clone();
-                let same = next.set(&source, &patch).map_err(refusal)? == owner.live.routes.get(&source).expect("set found it").route;
-                Ok((next, if same { ChangeKind::Unchanged } else { ChangeKind::Changed }, source))
+            Command::Add(raw, caller, reply) => self.change(caller, reply, |routes| {
+                let edit = routes.adding(Route::try_from(*raw).map_err(invalid)?, Hand::CommandLine).map_err(refusal)?;
+                Ok((ChangeKind::Added, edit.source.clone(), Some(edit)))
             }),
-            Command::Remove(source, caller, reply) => self.change(caller, reply, |owner| {
-                let mut next = owner.live.routes.clone();
-                let kind = match next.remove(&source).map_err(refusal)? {
-                    Removed::Gone(_) => ChangeKind::Removed,
-                    Removed::BackToFile { .. } => ChangeKind::Restored,
-                };
-                Ok((next, kind, source))
+            Command::Set(source, patch, caller, reply) => self.change(caller, reply, |routes| {
+                let edit = routes.setting(&source, &patch).map_err(refusal)?;
+                Ok((if edit.is_some() { ChangeKind::Changed } else { ChangeKind::Unchanged }, source, edit))
+            }),
+            Command::Remove(source, caller, reply) => self.change(caller, reply, |routes| {
+                let edit = routes.removing(&source).map_err(refusal)?;
+                let hides = routes.get(&source).is_some_and(|entry| entry.hides.is_some());
+                Ok((if hides { ChangeKind::Restored } else { ChangeKind::Removed }, source, Some(edit)))
             }),
             Command::History(reply) => drop(reply.send(Ok(self.changes_made()))),
             Command::Change(number, reply) => drop(reply.send(self.change_made(number))),
@@ -104,22 +103,18 @@ impl Owner {
         }
     }
 
-    fn add(&self, raw: RawRoute) -> Result<(RouteSet, ChangeKind, SourceName), ApiError> {
-        let route = Route::try_from(raw).map_err(invalid)?;
-        let (source, mut next) = (route.source.clone(), self.live.routes.clone());
-        next.add(route, Hand::CommandLine).map_err(refusal)?;
-        Ok((next, ChangeKind::Added, source))
-    }
-
-    /// A change of one route: made on a copy, saved, and then served.
+    /// A change of one route, as `make` says: saved, and then served.
     fn change(
         &mut self,
         caller: Caller,
         reply: Reply<api::Changed>,
-        make: impl FnOnce(&Self) -> Result<(RouteSet, ChangeKind, SourceName), ApiError>,
+        make: impl FnOnce(&RouteSet) -> Result<(ChangeKind, SourceName, Option<Edit>), ApiError>,
     ) {
-        let committed = make(self).and_then(|(next, kind, source)| Ok((self.commit(next, &Why::of(kind, caller))?, kind, source)));
-        match committed {
+        let made = make(&self.live.routes).and_then(|(kind, source, edit)| {
+            let changed = edit.map(|edit| self.commit_one(edit, &Why::of(kind, caller))).transpose()?;
+            Ok((changed.into_iter().collect(), kind, source))
+        });
+        match made {
             Ok((changed, kind, source)) => {
                 info!(%caller, %source, change = ?kind, "a route was changed");
                 self.settle_changed(changed, Finish::Changed(reply, kind, source));
@@ -156,47 +151,68 @@ impl Owner {
 
     /// Leases, saves and follows what `next` has; after this it is what is wanted. Says which sources differ from before.
     pub(super) fn commit(&mut self, next: RouteSet, why: &Why) -> Result<Vec<SourceName>, ApiError> {
-        // A lease without a route is freed by the next reconciliation; a route without a lease would not be live.
-        self.live.leases.lease_all(next.iter().map(|entry| &entry.route.source)).map_err(lease_refusal)?;
+        self.lease(next.iter().map(|entry| &entry.route.source))?;
+        self.save(&self.live.routes.edits(&next), why)?;
+        Ok(self.serve(next))
+    }
+
+    /// As [`Owner::commit`] where one route changes: the others are not looked at, however many they are.
+    fn commit_one(&mut self, edit: Edit, why: &Why) -> Result<SourceName, ApiError> {
+        self.lease(edit.after.iter().map(|stored| &stored.route.source))?;
+        self.save(std::slice::from_ref(&edit), why)?;
+        let source = edit.source.clone();
+        let before = self.live.routes.get(&source).map(|entry| entry.route.clone());
+        self.live.routes.take(edit);
+        self.live.follow_only(&source);
+        self.await_destination(&source, before.as_ref());
+        Ok(source)
+    }
+
+    /// A lease without a route is freed by the next reconciliation; a route without a lease would not be live.
+    fn lease<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) -> Result<(), ApiError> {
+        self.live.leases.lease_all(sources).map_err(lease_refusal)
+    }
+
+    /// On disk when this returns.
+    fn save(&mut self, edits: &[Edit], why: &Why) -> Result<(), ApiError> {
         let by = Author { uid: why.caller.uid, gid: why.caller.gid, pid: why.caller.pid };
         let change = Change { by, did: why.did, undoes: why.undoes };
-        let committed = self.state.commit(&change, self.live.routes.stored(), next.stored(), &mut self.live.leases);
+        let committed = self.state.commit(&change, edits, self.live.routes.stored(), &mut self.live.leases);
         let refused = |error| ApiError::new(ErrorCode::Storage, format!("nothing was changed: {}", error_chain(&error)));
         if committed.map_err(refused)? {
             *self.changes.entry(why.did.to_owned()).or_default() += 1;
         }
-        Ok(self.serve(next))
+        Ok(())
     }
 
     /// The routes of `next` are what is wanted from here on.
-    pub(super) fn serve(&mut self, next: RouteSet) -> Vec<SourceName> {
+    fn serve(&mut self, next: RouteSet) -> Vec<SourceName> {
         let before = std::mem::replace(&mut self.live.routes, next);
         self.live.follow();
-        let known = self.live.follower.current();
-        let mut changed = Vec::new();
-        let mut unknown = Vec::new();
-        for entry in self.live.routes.iter() {
-            let (route, old) = (entry.route, before.get(&entry.route.source).map(|entry| entry.route));
-            if old == Some(route) {
-                continue;
-            }
-            changed.push(route.source.clone());
-            if !known.get(&route.source).is_some_and(|resolved| desired::is_known(resolved)) {
-                let replaced = old.is_some_and(|old| old.destination != route.destination || old.resolver != route.resolver);
-                unknown.push((route.source.clone(), replaced));
-            }
-        }
-        for (source, replaced) in unknown {
-            self.live.awaits(&source, replaced);
+        let old = |source: &SourceName| before.get(source).map(|entry| entry.route);
+        let differing = self.live.routes.iter().filter(|entry| old(&entry.route.source) != Some(entry.route));
+        let mut changed: Vec<_> = differing.map(|entry| entry.route.source.clone()).collect();
+        for source in &changed {
+            self.await_destination(source, old(source));
         }
         changed.extend(before.iter().map(|entry| &entry.route.source).filter(|source| self.live.routes.get(source).is_none()).cloned());
         changed
     }
 
+    /// Holds a route back whose destination is not known yet. `before` is what served for its source.
+    fn await_destination(&mut self, source: &SourceName, before: Option<&Route>) {
+        let Some(route) = self.live.routes.get(source).map(|entry| entry.route) else { return };
+        if self.live.follower.current().get(source).is_some_and(|resolved| desired::is_known(resolved)) {
+            return;
+        }
+        let replaced = before.is_some_and(|old| old.destination != route.destination || old.resolver != route.resolver);
+        self.live.awaits(source, replaced);
+    }
+
     /// Makes live what can be; `finish` follows when the destinations of `sources` have answered, or [`SETTLE`] is over.
     pub(super) fn settle_changed(&mut self, sources: Vec<SourceName>, finish: Finish) {
         self.warn_of_sources(&sources);
-        let _ = self.live.reconcile();
+        let _ = self.live.reconcile_only(&sources);
         let held: Vec<_> = sources.into_iter().filter_map(|source| self.live.held(&source).map(|change| (source, change))).collect();
         if held.is_empty() {
             return self.finish(finish);
@@ -220,10 +236,11 @@ impl Owner {
 
     /// A wait is over.
     pub(super) fn settled(&mut self, (held, finish): Settled) {
-        for (source, change) in held {
-            self.live.arrived(&source, change);
+        for (source, change) in &held {
+            self.live.arrived(source, *change);
         }
-        let _ = self.live.reconcile();
+        let sources: Vec<_> = held.into_iter().map(|(source, _)| source).collect();
+        let _ = self.live.reconcile_only(&sources);
         self.finish(finish);
     }
 
@@ -274,9 +291,7 @@ impl Owner {
     }
 
     pub(super) fn unknown(&self, source: &SourceName) -> ApiError {
-        // The set's own words, which name the nearest source.
-        let refused = self.live.routes.clone().set(source, &crate::route::RoutePatch::default()).err();
-        refused.map_or_else(|| ApiError::no_route(source), refusal)
+        refusal(self.live.routes.unknown(source))
     }
 
     /// Reads the configuration file again and serves it; on an error nothing changes but what `status` says.

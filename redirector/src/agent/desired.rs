@@ -19,8 +19,8 @@ pub(super) struct Inputs<'a> {
     pub(super) leases: &'a dyn Fn(&SourceName) -> Option<u32>,
     /// What is known about each destination.
     pub(super) resolved: &'a BTreeMap<SourceName, Arc<Resolved>>,
-    /// What the kernel holds now.
-    pub(super) kernel: &'a Plan,
+    /// What the kernel holds now for a VIP.
+    pub(super) kernel: &'a dyn Fn(u32) -> Option<PlannedRoute>,
     /// Sources whose new definition waits for its first addresses: until then nothing of theirs changes.
     pub(super) awaiting: &'a dyn Fn(&SourceName) -> bool,
     /// Sources whose backends in the kernel are a former destination's.
@@ -30,12 +30,14 @@ pub(super) struct Inputs<'a> {
 impl Inputs<'_> {
     /// What the kernel is to hold.
     pub(super) fn plan<'r>(&self, routes: impl IntoIterator<Item = &'r Route>) -> Plan {
-        let planned = routes.into_iter().filter_map(|route| {
-            let index = (self.leases)(&route.source)?;
-            let holds = self.kernel.routes.get(&index);
-            if (self.awaiting)(&route.source) { Some((index, holds?.clone())) } else { Some((index, self.planned(route, holds))) }
-        });
-        Plan { routes: planned.collect() }
+        Plan { routes: routes.into_iter().filter_map(|route| self.route(route)).collect() }
+    }
+
+    /// What the kernel is to hold for one route, and where.
+    pub(super) fn route(&self, route: &Route) -> Option<(u32, PlannedRoute)> {
+        let index = (self.leases)(&route.source)?;
+        let holds = (self.kernel)(index);
+        if (self.awaiting)(&route.source) { Some((index, holds?)) } else { Some((index, self.planned(route, holds.as_ref()))) }
     }
 
     fn planned(&self, route: &Route, holds: Option<&PlannedRoute>) -> PlannedRoute {
@@ -60,6 +62,11 @@ pub(super) fn is_known(resolved: &Resolved) -> bool {
     !matches!(resolved.freshness, Freshness::Unresolved { .. })
 }
 
+/// The addresses at an index of the pool.
+pub(super) fn vip(pool: &Pool, index: u32) -> Option<Vip> {
+    Some(Vip { v4: pool.ipv4_at(index)?, v6: pool.ipv6_at(index) })
+}
+
 /// What DNS is to answer: the VIPs of those sources that the kernel can translate, as `in_kernel` tells of each index.
 pub(super) fn answers<'r>(
     routes: impl IntoIterator<Item = &'r Route>,
@@ -69,7 +76,7 @@ pub(super) fn answers<'r>(
 ) -> BTreeMap<SourceName, Vip> {
     let answer = |route: &Route| {
         let index = leases(&route.source).filter(|index| in_kernel(*index))?;
-        Some((route.source.clone(), Vip { v4: pool.ipv4_at(index)?, v6: pool.ipv6_at(index) }))
+        Some((route.source.clone(), vip(pool, index)?))
     };
     routes.into_iter().filter_map(answer).collect()
 }

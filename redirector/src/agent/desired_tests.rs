@@ -30,7 +30,7 @@ fn plan_for(known: Option<Resolved>, kernel: Option<PlannedRoute>, awaiting: boo
     let inputs = Inputs {
         leases: &|_| Some(1),
         resolved: &known.into_iter().map(|known| (source.clone(), Arc::new(known))).collect(),
-        kernel: &Plan { routes: kernel.into_iter().map(|route| (1, route)).collect() },
+        kernel: &|index| kernel.clone().filter(|_| index == 1),
         awaiting: &|_| awaiting,
         replaced: &replaced.then_some(source).into_iter().collect(),
     };

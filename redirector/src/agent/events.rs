@@ -50,24 +50,32 @@ pub(super) struct Question {
     reply: oneshot::Sender<Names>,
 }
 
+/// What the task that reads the ring wants of the owner task.
+pub(super) enum Wants {
+    Names(Question),
+    /// Another share of successes is to be told.
+    OtherSampling,
+}
+
 struct Names {
     sources: BTreeMap<u32, SourceName>,
     lost: u64,
 }
 
 impl Events {
-    /// The next question of the task that reads.
-    pub(super) async fn question(&mut self) -> Option<Question> {
-        self.questions.recv().await
+    /// What the task that reads wants next; never, once it has ended.
+    pub(super) async fn next(&mut self) -> Wants {
+        tokio::select! {
+            Some(question) = self.questions.recv() => Wants::Names(question),
+            Ok(()) = self.sampling.changed() => Wants::OtherSampling,
+            else => std::future::pending().await,
+        }
     }
 }
 
 impl Owner {
-    /// Tells the kernel which events are wanted, when that has changed.
+    /// Tells the kernel which events are wanted.
     pub(super) fn tell_events(&mut self) {
-        if !self.events.sampling.has_changed().unwrap_or(false) {
-            return;
-        }
         let sampling = *self.events.sampling.borrow_and_update();
         if let Err(error) = self.live.datapath.tell_events(Some(sampling)) {
             tracing::warn!("failed to tell the datapath which events are wanted: {}", super::error_chain(&error));

@@ -8,7 +8,7 @@ use super::{live::error_chain, owner::Owner};
 use crate::{
     config::{Config, Intercept},
     control::api,
-    datapath::{self, Attachment, Datapath, Intercepted, ShimAt},
+    datapath::{self, Datapath, Intercepted, ShimAt},
     dns::{BoundShim, SlotPorts},
 };
 
@@ -56,12 +56,12 @@ impl Interception {
         Ok(Self { ports, now: Err(WhyNot::as_wanted("the agent is starting")) })
     }
 
-    /// What is to be intercepted.
-    fn wanted(&self, intercept: &Intercept, attached: &[Attachment]) -> Result<Intercepted, WhyNot> {
+    /// What is to be intercepted, where the programs are attached at the root, or are not.
+    fn wanted(&self, intercept: &Intercept, at_root: bool) -> Result<Intercepted, WhyNot> {
         if let Err(why_not) = &self.ports {
             return Err(why_not.clone());
         }
-        if *intercept == Intercept::Auto && has_root(attached) {
+        if *intercept == Intercept::Auto && at_root {
             return Err(WhyNot::as_wanted(AT_ROOT));
         }
         Ok(match intercept {
@@ -78,15 +78,10 @@ impl Interception {
     }
 }
 
-/// Whether one of these is the root of the cgroups, and what is attached there is every process's.
-fn has_root(attached: &[Attachment]) -> bool {
-    datapath::cgroup2_mount().is_ok_and(|root| attached.iter().any(|at| at.cgroup.as_ref() == Some(&root)))
-}
-
 impl Owner {
     /// Brings interception to what is wanted now.
     pub(super) fn intercept(&mut self) {
-        let wanted = self.interception.wanted(&self.at_start.dns.intercept, &self.attached.list);
+        let wanted = self.interception.wanted(&self.at_start.dns.intercept, self.attached.at_root);
         if wanted == self.interception.now {
             return;
         }
@@ -109,8 +104,11 @@ impl Owner {
         }
     }
 
-    /// Gives other resolvers the slots of those that nobody asks any more.
+    /// Gives other resolvers the slots of those that nobody asks any more. While nothing is intercepted, nobody wants one.
     pub(super) fn free_idle_resolvers(&mut self) {
+        if self.interception.now.is_err() {
+            return;
+        }
         if let Err(error) = self.live.datapath.free_idle_resolvers() {
             warn!("failed to look for resolvers that nobody asks any more: {}", error_chain(&error));
         }
@@ -143,30 +141,25 @@ mod tests {
         SlotPorts { ipv4: Some([169, 254, 20, 53].into()), ipv6: None, first_port: 5310 }
     }
 
-    fn at(cgroup: std::path::PathBuf) -> Vec<Attachment> {
-        vec![Attachment { cgroup: Some(cgroup), id: 1, programs: Vec::new() }]
-    }
-
     #[test]
     fn auto_takes_the_dns_of_pods_and_leaves_a_whole_hosts_alone() {
-        let (ready, root) = (interception(Ok(ports())), datapath::cgroup2_mount().expect("a cgroup2 mount"));
-        assert_eq!(ready.wanted(&Intercept::Auto, &at(root.join("kubepods"))), Ok(Intercepted::Everything));
-        assert_eq!(ready.wanted(&Intercept::Auto, &[]), Ok(Intercepted::Everything), "nobody's yet");
-        let why = ready.wanted(&Intercept::Auto, &at(root.clone())).expect_err("the root");
+        let ready = interception(Ok(ports()));
+        assert_eq!(ready.wanted(&Intercept::Auto, false), Ok(Intercepted::Everything));
+        let why = ready.wanted(&Intercept::Auto, true).expect_err("the root");
         assert!(why.wanted && why.reason.contains("\"on\""), "{why:?}");
-        assert_eq!(ready.wanted(&Intercept::On, &at(root.clone())), Ok(Intercepted::Everything));
+        assert_eq!(ready.wanted(&Intercept::On, true), Ok(Intercepted::Everything));
         let listed = vec![IpAddr::from([10, 96, 0, 10])];
-        assert_eq!(ready.wanted(&Intercept::Resolvers(listed.clone()), &at(root)), Ok(Intercepted::Listed(listed)));
+        assert_eq!(ready.wanted(&Intercept::Resolvers(listed.clone()), true), Ok(Intercepted::Listed(listed)));
     }
 
     #[test]
     fn what_is_not_possible_is_told_from_what_is_not_wanted() {
         let taken = interception(Err(WhyNot { reason: "failed to bind UDP 169.254.20.53:5310".to_owned(), wanted: false }));
         for intercept in [Intercept::Auto, Intercept::On, Intercept::Resolvers(vec![[10, 96, 0, 10].into()])] {
-            let why = taken.wanted(&intercept, &[]).expect_err("no port");
+            let why = taken.wanted(&intercept, false).expect_err("no port");
             assert!(!why.wanted && why.reason.contains("5310"), "{why:?}");
         }
-        assert!(interception(Err(WhyNot::as_wanted("off"))).wanted(&Intercept::Off, &[]).expect_err("off").wanted);
+        assert!(interception(Err(WhyNot::as_wanted("off"))).wanted(&Intercept::Off, false).expect_err("off").wanted);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     datapath::{Datapath, DatapathError},
     dns::{Answer, Answers, Publisher, Vip},
     plan,
-    route::{RouteSet, SourceName},
+    route::{Route, RouteSet, SourceName},
     vip::{Leases, Pool},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Live {
     pub(super) real_addresses: bool,
     /// Why the kernel did not take the last plan.
     pub(super) refused: Option<String>,
+    /// Whether all routes were brought to what is wanted, and none has been refused since.
+    brought_all: bool,
     /// Sources whose new definition waits for its first addresses, with the number of the change.
     awaiting: BTreeMap<SourceName, u64>,
     replaced: BTreeSet<SourceName>,
@@ -43,6 +45,8 @@ pub(super) struct Live {
 
 /// Routes of a plan that are many: some megabytes.
 const MANY: usize = 1000;
+/// Routes that are looked at one by one.
+const FEW: usize = 100;
 
 impl Live {
     pub(super) fn new(
@@ -63,6 +67,7 @@ impl Live {
             published: BTreeMap::new(),
             real_addresses: false,
             refused: None,
+            brought_all: false,
             awaiting: BTreeMap::new(),
             replaced: BTreeSet::new(),
             changes: 0,
@@ -72,8 +77,12 @@ impl Live {
 
     /// Follows the destinations of the routes that there are now.
     pub(super) fn follow(&self) {
-        let target = |route: &crate::route::Route| Target { destination: route.destination.clone(), resolver: route.resolver };
         self.follower.set_targets(self.routes.iter().map(|entry| (entry.route.source.clone(), target(entry.route))).collect());
+    }
+
+    /// The same where only this source's route has changed.
+    pub(super) fn follow_only(&self, source: &SourceName) {
+        self.follower.set_target(source, self.routes.get(source).map(|entry| target(entry.route)));
     }
 
     /// Holds `source` back until [`Live::arrived`] is told the number of this change. `replaced`: its destination is another one now.
@@ -90,6 +99,11 @@ impl Live {
         self.awaiting.get(source).copied()
     }
 
+    /// Whether a source's route is in the kernel and DNS answers it, as it is defined now.
+    pub(super) fn serves(&self, source: &SourceName) -> bool {
+        self.published.contains_key(source) && !self.awaiting.contains_key(source)
+    }
+
     /// The wait that had this number is over; a later change of the same source goes on holding it back.
     pub(super) fn arrived(&mut self, source: &SourceName, change: u64) {
         if self.awaiting.get(source) == Some(&change) {
@@ -103,21 +117,13 @@ impl Live {
     /// When the kernel refuses. What it took stands, DNS answers no more than that, and the next call tries the rest again.
     pub(super) fn reconcile(&mut self) -> Result<(), DatapathError> {
         let before = self.datapath.plan();
-        let resolved = self.follower.current();
-        let leases = |source: &SourceName| self.leases.get(source);
-        let inputs = Inputs {
-            leases: &leases,
-            resolved: &resolved,
-            kernel: &before,
-            awaiting: &|source| self.awaiting.contains_key(source),
-            replaced: &self.replaced,
-        };
-        let wanted = inputs.plan(self.routes.iter().map(|entry| entry.route));
+        let wanted = self.wanted(|inputs| inputs.plan(self.routes.iter().map(|entry| entry.route)));
         let changes = plan::diff(&before, &wanted);
         self.much_planned |= before.routes.len().max(wanted.routes.len()) > MANY;
 
         // DNS first for what goes, so that nobody is given a VIP that is about to lead nowhere.
         drop(before);
+        let leases = |source: &SourceName| self.leases.get(source);
         let stays = |index| wanted.routes.contains_key(&index);
         let kept = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &stays, &self.pool);
         let going: Vec<_> =
@@ -128,18 +134,83 @@ impl Live {
         self.publish();
         drop((kept, wanted));
 
-        let applied = self.datapath.apply(&changes);
-        self.replaced.retain(|source| !resolved.get(source).is_some_and(|resolved| desired::is_known(resolved)));
+        let applied = self.apply(&changes);
 
         // Then DNS for what came: only what the kernel has.
         let leases = |source: &SourceName| self.leases.get(source);
         let there = |index| self.datapath.has_route(index);
         self.published = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &there, &self.pool);
         self.publish();
+        self.brought_all = applied.is_ok();
         self.note(&applied);
         applied?;
         self.free_unwanted();
         Ok(())
+    }
+
+    /// As [`Live::reconcile`] where nothing else has changed than what is known of, or wanted for, these sources: the other routes are not looked
+    /// at, however many they are.
+    ///
+    /// # Errors
+    /// As [`Live::reconcile`].
+    pub(super) fn reconcile_only(&mut self, sources: &[SourceName]) -> Result<(), DatapathError> {
+        // What an earlier agent left, or an earlier call did not bring about, may be anywhere.
+        if !self.brought_all || sources.len() > FEW {
+            return self.reconcile();
+        }
+        let changes = self.steps(sources);
+        // In the same order as for all: DNS first for what goes, then DNS for what came.
+        self.publish_only(sources);
+        let applied = self.apply(&changes);
+        for source in sources {
+            let index = self.leases.get(source).filter(|index| self.datapath.has_route(*index));
+            match index.filter(|_| self.routes.get(source).is_some()).and_then(|index| desired::vip(&self.pool, index)) {
+                Some(vip) => drop(self.published.insert(source.clone(), vip)),
+                None => drop(self.published.remove(source)),
+            }
+        }
+        self.publish_only(sources);
+        self.brought_all = applied.is_ok();
+        self.note(&applied);
+        applied?;
+        self.free_unwanted();
+        Ok(())
+    }
+
+    /// What the kernel has to take for these sources: what comes before what goes, which is not published any more.
+    fn steps(&mut self, sources: &[SourceName]) -> Vec<plan::Change> {
+        let (mut put, mut withdrawn) = (Vec::new(), Vec::new());
+        for source in sources {
+            let Some(index) = self.leases.get(source) else { continue };
+            let wanted = self.routes.get(source).and_then(|entry| self.wanted(|inputs| inputs.route(entry.route)));
+            if wanted.is_none() {
+                self.published.remove(source);
+            }
+            let step = plan::step(index, self.datapath.planned(index).as_ref(), wanted.as_ref().map(|(_, route)| route));
+            let list = if wanted.is_some() { &mut put } else { &mut withdrawn };
+            list.extend(step);
+        }
+        put.append(&mut withdrawn);
+        put
+    }
+
+    /// What is to be in the kernel, of the routes that `of` takes from everything that it follows from.
+    fn wanted<T>(&self, of: impl FnOnce(&Inputs<'_>) -> T) -> T {
+        let resolved = self.follower.current();
+        of(&Inputs {
+            leases: &|source| self.leases.get(source),
+            resolved: &resolved,
+            kernel: &|index| self.datapath.planned(index),
+            awaiting: &|source| self.awaiting.contains_key(source),
+            replaced: &self.replaced,
+        })
+    }
+
+    fn apply(&mut self, changes: &[plan::Change]) -> Result<(), DatapathError> {
+        let applied = self.datapath.apply(changes);
+        let resolved = self.follower.current();
+        self.replaced.retain(|source| !resolved.get(source).is_some_and(|resolved| desired::is_known(resolved)));
+        applied
     }
 
     /// Tells DNS about every route: its VIP, or that it is on its way.
@@ -149,6 +220,13 @@ impl Live {
         if !publisher.says(answers()) {
             publisher.publish(Answers::new(answers()));
         }
+    }
+
+    /// As [`Live::publish`], where the answers of other sources are what they were.
+    fn publish_only(&self, sources: &[SourceName]) {
+        let Some(publisher) = &self.publisher else { return };
+        let answer = |source: &SourceName| self.routes.get(source).map(|_| self.answer(source));
+        publisher.update(sources.iter().map(|source| (source.clone(), answer(source))));
     }
 
     fn answer(&self, source: &SourceName) -> Answer {
@@ -190,17 +268,22 @@ impl Live {
 
     /// A VIP is free only after DNS and the kernel have let go of it.
     fn free_unwanted(&mut self) {
-        let unwanted: Vec<_> =
-            self.leases.iter().map(|(source, _)| source).filter(|source| self.routes.get(source).is_none()).cloned().collect();
-        if unwanted.is_empty() {
+        // Every route has one, so that equal numbers say that no other is left.
+        if self.leases.len() == self.routes.len() {
             return;
         }
+        let unwanted: Vec<_> =
+            self.leases.iter().map(|(source, _)| source).filter(|source| self.routes.get(source).is_none()).cloned().collect();
         self.leases.release_all(&unwanted);
         for source in &unwanted {
             self.replaced.remove(source);
             self.awaiting.remove(source);
         }
     }
+}
+
+fn target(route: &Route) -> Target {
+    Target { destination: route.destination.clone(), resolver: route.resolver }
 }
 
 /// An error with its causes on one line. A cause that the text above it quotes already is not said twice.

@@ -14,9 +14,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    attach::{Attached, RESCAN},
+    attach::Attached,
     changes::{Finish, Settled},
-    events::Events,
+    events::{Events, Wants},
     interception::Interception,
     live::{Live, error_chain},
     notify::Notify,
@@ -31,15 +31,17 @@ use crate::{
     state::State,
 };
 
-/// The agent's sign of life for the programs in the kernel; they take it for dead after 2 s.
-const BEAT: Duration = Duration::from_millis(250);
-/// How often the configuration file is looked at, and what else changes without an event.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often the backends' health is looked at: within their first time-out, so that a probe is under way before they are due again.
-const WATCH: Duration = Duration::from_millis(500);
+/// The owner's one clock, on whose ticks everything happens that no event tells of: an agent that has nothing to do wakes this often. Each tick is a sign
+/// of life for the programs in the kernel, which take the agent for dead after 2 s; and a look at the backends' health, within their first time-out, so
+/// that a probe is under way before they are due again.
+const TICK: Duration = Duration::from_millis(500);
+/// Every so many ticks the configuration file is looked at, and what else changes without an event.
+const LOOK: u32 = 2;
+/// Every so many ticks what has failed is tried again.
+const RESCAN: u32 = 4;
 
-/// Looking takes no more than one part in this many: a full pool's 131,072 backends take tens of milliseconds.
-const WATCH_SHARE: u32 = 50;
+/// Looking at the health takes no more than one part in this many: that of a full pool's backends is some milliseconds to read.
+const HEALTH_SHARE: u32 = 200;
 
 /// The agent's state. See [`Owner::run`].
 pub(super) struct Owner {
@@ -55,6 +57,8 @@ pub(super) struct Owner {
     pub(super) loaded_at: jiff::Timestamp,
     pub(super) started_at: jiff::Timestamp,
     pub(super) beaten_at: Instant,
+    /// When the backends' health may be looked at again.
+    pub(super) health_due: Instant,
     /// Where DNS is answered.
     pub(super) listen: Vec<SocketAddr>,
     /// What was amiss with the state files.
@@ -89,7 +93,7 @@ impl Owner {
         mut failed: mpsc::Receiver<anyhow::Error>,
     ) -> anyhow::Result<()> {
         let mut changes = self.live.follower.subscribe();
-        let (mut beat, mut rescan, mut look, mut watch) = (every(BEAT), every(RESCAN), every(LOOK), every(WATCH));
+        let (mut clock, mut ticks) = (every(TICK), 0);
         loop {
             tokio::select! {
                 biased;
@@ -98,31 +102,41 @@ impl Owner {
                     Signal::Hangup => self.reload_unasked(),
                 },
                 Some(error) = failed.recv() => return Err(error),
-                _ = beat.tick() => self.beat(),
+                _ = clock.tick() => {
+                    self.tick(ticks);
+                    ticks = (ticks + 1) % (LOOK * RESCAN);
+                }
                 Some(settled) = self.waits.join_next(), if !self.waits.is_empty() => match settled {
                     Ok(settled) => self.settled(settled),
                     Err(error) => error!(%error, "a wait for new destinations panicked"),
                 },
                 Some(result) = self.probes.next() => self.probed(result),
                 Ok(()) = changes.changed() => {
-                    let _ = self.live.reconcile();
+                    let learned = self.live.follower.take_changed();
+                    let _ = self.live.reconcile_only(&learned);
                     self.tell_readiness();
                 }
                 Some(command) = commands.recv() => self.command(command),
-                Some(question) = self.events.question() => self.name_events(question),
+                wants = self.events.next() => match wants {
+                    Wants::Names(question) => self.name_events(question),
+                    Wants::OtherSampling => self.tell_events(),
+                },
                 Some(scrape) = self.scrapes.recv() => drop(scrape.send(super::scrape::snapshot(self))),
                 () = self.attached.watch.changed() => self.cgroups_changed(),
-                _ = rescan.tick() => {
-                    self.rescan();
-                    self.free_idle_resolvers();
-                }
-                _ = look.tick() => self.look(),
-                _ = watch.tick() => {
-                    let began = Instant::now();
-                    self.knock();
-                    watch.reset_after(WATCH.max(began.elapsed() * WATCH_SHARE));
-                }
             }
+        }
+    }
+
+    /// What is due at the tick of this number.
+    fn tick(&mut self, number: u32) {
+        self.beat();
+        self.knock();
+        if number.is_multiple_of(RESCAN) {
+            self.rescan();
+            self.free_idle_resolvers();
+        }
+        if number.is_multiple_of(LOOK) {
+            self.look();
         }
     }
 
@@ -141,6 +155,7 @@ impl Owner {
         }
         // Before the agent is ready: a source that is not live yet gets no answer from us, where an upstream would deny it.
         self.beat();
+        self.tell_events();
         self.intercept();
         self.settle_changed(sources, Finish::Started);
     }
@@ -163,7 +178,6 @@ impl Owner {
             Ok(()) => self.beaten_at = Instant::now(),
             Err(error) => warn!("failed to give a sign of life to the datapath: {}", error_chain(&error)),
         }
-        self.tell_events();
         self.health.alive();
         self.notify.alive();
     }
@@ -200,16 +214,27 @@ impl Owner {
     /// Sends a probe to every backend that has failed. It stays set aside until its next probe begins: its own time-out may be over earlier, and
     /// then an application's connect would be the one to find out that it still fails.
     fn knock(&mut self) {
-        let suspects = match self.live.datapath.set_aside() {
+        let began = Instant::now();
+        if began < self.health_due {
+            return;
+        }
+        let suspects = self.live.datapath.set_aside();
+        self.health_due = began + began.elapsed() * HEALTH_SHARE;
+        let suspects = match suspects {
             Ok(suspects) => suspects,
             Err(error) => return warn!("failed to read which backends have failed: {}", error_chain(&error)),
         };
         let pace = Pace { interval: self.config.health.probe_interval, timeout: self.config.health.connect_timeout };
         for (index, address) in self.probes.send(suspects, pace) {
-            if let Err(error) = self.live.datapath.hold(index, address, pace.longest_gap(WATCH)) {
+            if let Err(error) = self.live.datapath.hold(index, address, pace.longest_gap(self.health_gap())) {
                 warn!(backend = %address, "failed to keep a backend set aside: {}", error_chain(&error));
             }
         }
+    }
+
+    /// From one look at the backends' health to the next.
+    fn health_gap(&self) -> Duration {
+        TICK + self.health_due.saturating_duration_since(Instant::now())
     }
 
     fn probed(&mut self, result: super::probes::Probed) {

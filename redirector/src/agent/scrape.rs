@@ -6,34 +6,33 @@ use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 
 use super::{owner::Owner, problems, view};
 use crate::{
-    control::api::{BackendState, Counters, ResolutionState, RouteView},
+    backend::Freshness,
+    control::api::Problem,
+    datapath::RouteStatus,
     dns::Latency,
-    observe::{RouteSample, Snapshot},
-    route::SourceName,
+    observe::{RouteSample, RouteSamples, Snapshot},
+    route::{Entry, SourceName},
 };
+
+/// Routes that are read at once: so many take few calls and little memory.
+const TOGETHER: usize = 4096;
 
 /// Everything that metrics are made of, read now.
 pub(super) fn snapshot(owner: &Owner) -> Snapshot {
+    let mut read = Read::default();
+    read.take(problems::of_agent(owner));
+    read.routes(owner);
     let publisher = owner.live.publisher.as_ref();
-    let answered = publisher.map(|publisher| publisher.answered()).unwrap_or_default();
-    let mut views = view::routes(owner);
-    views.sort_by_key(|view| view.vip.index);
-    let mut problems = BTreeMap::new();
-    let mut degraded = false;
-    for problem in problems::of_agent(owner).into_iter().chain(views.iter().flat_map(problems::of_view)) {
-        degraded |= problem.degrades;
-        *problems.entry(problem.code).or_default() += 1;
-    }
     let pool = owner.live.pool.usable();
     let events = owner.events_info();
     let interception = owner.live.datapath.interception().unwrap_or_default();
     Snapshot {
-        errors: views.iter().filter(|view| view.live && view.counters.is_none()).count() as u64,
-        connects: connects(views.iter().filter_map(|view| view.counters)),
+        errors: read.errors,
+        connects: read.connects.told(),
         events: [events.told, events.lost, events.one_in.into()],
-        routes: views.into_iter().map(|view| sample(view, &answered)).collect(),
-        problems,
-        degraded,
+        routes: read.samples,
+        problems: read.problems,
+        degraded: read.degraded,
         dns: publisher
             .and_then(|publisher| serde_json::from_value(serde_json::to_value(publisher.counters()).ok()?).ok())
             .unwrap_or_default(),
@@ -54,48 +53,94 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
     }
 }
 
-/// How long connects took to be established, of all routes together: told by route it would be most of the page.
-fn connects(counters: impl Iterator<Item = Counters>) -> Latency {
-    let bound = |bucket| latency_bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
-    let mut all = Latency { seconds: 0.0, classes: (0..LATENCY_BUCKETS).map(|bucket| (bound(bucket), 0)).collect() };
-    for route in counters {
-        all.seconds += route.connect_ns as f64 / 1e9;
-        for (class, count) in all.classes.iter_mut().zip(route.latency) {
-            class.1 += count;
-        }
-    }
-    all
+/// What is read of routes.
+#[derive(Default)]
+struct Read {
+    samples: RouteSamples,
+    connects: Connects,
+    problems: BTreeMap<String, u64>,
+    degraded: bool,
+    errors: u64,
 }
 
-fn sample(view: RouteView, answered: &BTreeMap<SourceName, u64>) -> RouteSample {
-    let answers = view.source.as_ref().and_then(|source| answered.get(source)).copied().unwrap_or_default();
-    let c: Counters = view.counters.unwrap_or_default();
-    let aside = view.backends.iter().filter(|backend| backend.state == BackendState::SetAside).count() as u64;
-    let fresh = |state| matches!(state, ResolutionState::Fixed | ResolutionState::Fresh);
-    RouteSample {
-        source: view.source.map(|source| source.to_string()).unwrap_or_default(),
-        live: view.live,
-        fresh: view.resolution.is_some_and(|resolution| fresh(resolution.state)),
-        backends: [view.backends.len() as u64 - aside, aside],
-        counters: vec![
-            ("redirector_route_connects_started", c.started as f64),
-            ("redirector_route_connections_closed", c.closed as f64),
-            ("redirector_route_connects_denied", c.denied as f64),
-            ("redirector_route_connects_passed", c.passed as f64),
-            ("redirector_route_connects_desperate", c.desperate as f64),
-            ("redirector_route_connect_seconds", c.connect_ns as f64 / 1e9),
-            ("redirector_route_round_trip_seconds", c.srtt_us as f64 / 1e6),
-            ("redirector_route_received_bytes", c.rx_bytes as f64),
-            ("redirector_route_sent_bytes", c.tx_bytes as f64),
-            ("redirector_route_dns_answers", answers as f64),
-        ],
-        ended: [
-            ("established", c.established),
-            ("refused", c.refused),
-            ("timed_out", c.timed_out),
-            ("unreachable", c.unreachable),
-            ("aborted", c.aborted),
-            ("unsent", c.unsent),
-        ],
+impl Read {
+    fn take(&mut self, problems: Vec<Problem>) {
+        for problem in problems {
+            self.degraded |= problem.degrades;
+            *self.problems.entry(problem.code).or_default() += 1;
+        }
+    }
+
+    /// Every route, in the order of virtual addresses.
+    fn routes(&mut self, owner: &Owner) {
+        let publisher = owner.live.publisher.as_ref();
+        let answered = publisher.map(|publisher| publisher.answered()).unwrap_or_default();
+        let mut routes: Vec<(u32, Entry<'_>)> =
+            owner.live.routes.iter().filter_map(|entry| Some((owner.live.leases.get(&entry.route.source)?, entry))).collect();
+        routes.sort_unstable_by_key(|(index, _)| *index);
+        for routes in routes.chunks(TOGETHER) {
+            let indices: Vec<u32> = routes.iter().map(|(index, _)| *index).collect();
+            let mut told = owner.live.datapath.routes(&indices).unwrap_or_default().into_iter();
+            for (_, entry) in routes {
+                self.route(owner, *entry, told.next(), &answered);
+            }
+        }
+    }
+
+    fn route(&mut self, owner: &Owner, entry: Entry<'_>, told: Option<RouteStatus>, answered: &BTreeMap<SourceName, u64>) {
+        let source = &entry.route.source;
+        let live = owner.live.serves(source);
+        let resolved = owner.live.follower.current().get(source).cloned();
+        let fresh = resolved.is_some_and(|resolved| matches!(resolved.freshness, Freshness::Fixed | Freshness::Fresh));
+        self.errors += u64::from(live && told.is_none());
+        let readable = told.is_some();
+        let RouteStatus { counters: c, backends } = told.unwrap_or_default();
+        let set_aside = backends.iter().filter(|backend| backend.set_aside.is_some()).count() as u64;
+        self.connects.add(c.connect_ns, &c.latency);
+        self.samples.push(RouteSample {
+            source: source.to_string(),
+            live,
+            fresh,
+            eligible: backends.len() as u64 - set_aside,
+            set_aside,
+            started: c.started,
+            ended: [c.established, c.refused, c.timed_out, c.unreachable, c.aborted, c.unsent],
+            closed: c.closed,
+            denied: c.denied,
+            passed: c.passed,
+            desperate: c.desperate,
+            connect_ns: c.connect_ns,
+            srtt_us: c.srtt_us,
+            rx_bytes: c.rx_bytes,
+            tx_bytes: c.tx_bytes,
+            dns_answers: answered.get(source).copied().unwrap_or_default(),
+        });
+        // Most routes have no problem, and a view is dear.
+        let well = fresh && set_aside == 0 && !backends.is_empty() && entry.route.source_ips.is_empty() && c.source_failed == 0;
+        if !well {
+            let told = readable.then_some(RouteStatus { counters: c, backends });
+            self.take(problems::of_view(&view::view(owner, entry, told)));
+        }
+    }
+}
+
+/// How long connects took to be established, of all routes together: told by route it would be most of the page.
+#[derive(Default)]
+struct Connects {
+    ns: u64,
+    classes: [u64; LATENCY_BUCKETS],
+}
+
+impl Connects {
+    fn add(&mut self, ns: u64, classes: &[u64; LATENCY_BUCKETS]) {
+        self.ns += ns;
+        for (all, route) in self.classes.iter_mut().zip(classes) {
+            *all += route;
+        }
+    }
+
+    fn told(&self) -> Latency {
+        let bound = |bucket| latency_bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+        Latency { seconds: self.ns as f64 / 1e9, classes: (0..).map(bound).zip(self.classes).collect() }
     }
 }

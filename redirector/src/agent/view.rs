@@ -1,8 +1,8 @@
 //! What the agent tells of itself: its state in the shapes of the control API.
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
-use super::{owner::Owner, problems};
+use super::{live::error_chain, owner::Owner, problems};
 use crate::{
     backend::{Freshness, Resolved},
     control::api,
@@ -105,19 +105,35 @@ pub(super) fn attachment(at: &datapath::Attachment) -> api::AttachmentInfo {
 
 /// Every route, by source.
 pub(super) fn routes(owner: &Owner) -> Vec<api::RouteView> {
-    owner.live.routes.iter().map(|entry| view(owner, entry)).collect()
+    let mut told = of_kernel(owner);
+    owner.live.routes.iter().map(|entry| view(owner, entry, told.remove(&entry.route.source))).collect()
+}
+
+/// What the kernel tells of each route, as far as it can be read.
+pub(super) fn of_kernel(owner: &Owner) -> HashMap<SourceName, datapath::RouteStatus> {
+    let live = &owner.live;
+    let index = |entry: Entry<'_>| Some((live.leases.get(&entry.route.source)?, entry.route.source.clone()));
+    let mut routes: Vec<_> = live.routes.iter().filter_map(index).collect();
+    routes.sort_unstable_by_key(|(index, _)| *index);
+    let (indices, sources): (Vec<u32>, Vec<SourceName>) = routes.into_iter().unzip();
+    let told = live.datapath.routes(&indices).unwrap_or_else(|error| {
+        tracing::warn!("failed to read counters and health: {}", error_chain(&error));
+        Vec::new()
+    });
+    sources.into_iter().zip(told).collect()
 }
 
 /// One route.
 pub(super) fn route(owner: &Owner, source: &SourceName) -> Option<api::RouteView> {
-    owner.live.routes.get(source).map(|entry| view(owner, entry))
+    let live = &owner.live;
+    let told = live.leases.get(source).and_then(|index| live.datapath.routes(&[index]).ok()?.pop());
+    live.routes.get(source).map(|entry| view(owner, entry, told))
 }
 
-fn view(owner: &Owner, entry: Entry<'_>) -> api::RouteView {
+pub(super) fn view(owner: &Owner, entry: Entry<'_>, told: Option<datapath::RouteStatus>) -> api::RouteView {
     let (live, source) = (&owner.live, &entry.route.source);
     let index = live.leases.get(source);
-    let published = live.published.get(source);
-    let backends = index.map(|index| live.datapath.backends(index)).transpose().ok().flatten().unwrap_or_default();
+    let (counters, backends) = told.map(|told| (told.counters, told.backends)).unzip();
     api::RouteView {
         source: Some(source.clone()),
         vip: api::VipView {
@@ -127,10 +143,10 @@ fn view(owner: &Owner, entry: Entry<'_>) -> api::RouteView {
         },
         made_by: Some(entry.hand),
         definition: Some(entry.route.into()),
-        live: published.is_some() && live.held(source).is_none(),
+        live: live.serves(source),
         resolution: live.follower.current().get(source).map(|resolved| resolution(resolved)),
-        backends: backends.into_iter().map(backend).collect(),
-        counters: index.and_then(|index| live.datapath.route_counters(index).ok()).map(counters),
+        backends: backends.into_iter().flatten().map(backend).collect(),
+        counters: counters.map(self::counters),
     }
 }
 

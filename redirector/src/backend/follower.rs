@@ -1,7 +1,7 @@
 //! The task that looks names up when they are due, and the handle to it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -73,6 +73,8 @@ struct State {
     followed: BTreeMap<SourceName, Followed>,
     /// Literal addresses, about which there is nothing to do: a pool full of routes may have nothing else.
     fixed: BTreeMap<SourceName, Arc<Resolved>>,
+    /// Whose addresses or freshness a look-up has changed since [`Follower::take_changed`] was asked last.
+    changed: BTreeSet<SourceName>,
     /// What an earlier run left, for targets to come.
     saved: Vec<SavedDestination>,
     next_token: u64,
@@ -144,6 +146,39 @@ impl Follower {
         self.shared.wake.notify_one();
     }
 
+    /// As [`Follower::set_targets`] for one source, whose target it is from now on, or `None`; the others are not looked at, and nobody is woken by it.
+    pub fn set_target(&self, source: &SourceName, target: Option<Target>) {
+        let mut state = self.shared.lock();
+        if state.followed.get(source).is_some_and(|followed| Some(&followed.entry.target) == target.as_ref()) {
+            return;
+        }
+        state.followed.remove(source);
+        let before = state.fixed.remove(source);
+        let resolved = target.map(|target| {
+            if target.destination.addresses().is_some() {
+                let resolved = Entry::new(target, Timestamp::now()).resolved();
+                let same = before.filter(|before| before.addresses == resolved.addresses);
+                let resolved = same.unwrap_or_else(|| Arc::new(resolved));
+                state.fixed.insert(source.clone(), Arc::clone(&resolved));
+                return resolved;
+            }
+            let followed = state.follow(target);
+            let resolved = Arc::new(followed.entry.resolved());
+            state.followed.insert(source.clone(), followed);
+            resolved
+        });
+        self.shared.published.send_if_modified(|published| {
+            let published = Arc::make_mut(published);
+            match resolved {
+                Some(resolved) => drop(published.insert(source.clone(), resolved)),
+                None => drop(published.remove(source)),
+            }
+            false
+        });
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
     /// Asks other servers from now on about targets without a resolver of their own. What is known stays until it is due.
     pub fn set_upstreams(&self, upstreams: Vec<Upstream>, own: Vec<SocketAddr>) {
         self.shared.resolvers.set_nameservers(Nameservers::new(upstreams, own));
@@ -157,6 +192,11 @@ impl Follower {
     /// Tells when addresses or their freshness change; a look-up that only confirms them does not wake anyone.
     pub fn subscribe(&self) -> watch::Receiver<Known> {
         self.shared.published.subscribe()
+    }
+
+    /// The sources about which look-ups have told something new since this was asked last, some of them perhaps no target any more.
+    pub fn take_changed(&self) -> Vec<SourceName> {
+        std::mem::take(&mut self.shared.lock().changed).into_iter().collect()
     }
 
     /// Waits for the first answer about a source, good or authoritatively negative, or for the deadline, and says what is known then. A failed
@@ -255,7 +295,7 @@ impl Shared {
             // What an earlier run knew is out of date from here on, also when the name has no address any more.
             state.saved.retain(|saved| saved.name != job.name || saved.resolver != job.resolver);
         }
-        self.publish(&state);
+        self.publish_one(&mut state, &job.source, &after);
         drop(state);
         self.progress.send_modify(|count| *count += 1);
         report(&job.name, &before, &after);
@@ -268,10 +308,21 @@ impl Shared {
         let fixed = state.fixed.iter().map(|(source, resolved)| (source.clone(), Arc::clone(resolved)));
         let now: BTreeMap<_, _> = followed.chain(fixed).collect();
         self.published.send_if_modified(|published| {
-            let alike = |one: &Resolved, two: &Resolved| one.addresses == two.addresses && one.freshness == two.freshness;
             let same = published.iter().zip(&now).all(|((one, before), (two, after))| one == two && alike(before, after));
             let changed = published.len() != now.len() || !same;
             *published = Arc::new(now);
+            changed
+        });
+    }
+
+    /// As [`Shared::publish`] after a look-up, which tells nothing of the others.
+    fn publish_one(&self, state: &mut State, source: &SourceName, now: &Resolved) {
+        self.published.send_if_modified(|published| {
+            let changed = published.get(source).is_none_or(|before| !alike(before, now));
+            if changed {
+                state.changed.insert(source.clone());
+            }
+            Arc::make_mut(published).insert(source.clone(), Arc::new(now.clone()));
             changed
         });
     }
@@ -336,6 +387,11 @@ impl Followed {
         let name = self.entry.name()?.to_owned();
         Some(SavedDestination { name, resolver: self.entry.target.resolver, addresses, resolved_at, ttl_seconds: ttl.as_secs() })
     }
+}
+
+/// Whether nobody has to be told of the difference.
+fn alike(one: &Resolved, two: &Resolved) -> bool {
+    one.addresses == two.addresses && one.freshness == two.freshness
 }
 
 /// Says what changed, once per change.

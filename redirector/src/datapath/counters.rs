@@ -11,6 +11,7 @@ use redirector_common::{
 
 use super::{
     BackendStatus, DatapathError, RouteCounters,
+    batch::read_each,
     object::{self, Object},
     pins::Pins,
     tables::read,
@@ -59,6 +60,26 @@ impl Counters {
     pub(super) fn route(&self, index: u32) -> Result<RouteCounters, DatapathError> {
         let stats = read(&self.routes, names::ROUTE_STATS, index)?;
         Ok(RouteCounters::new(stats, read(&self.route_times, names::ROUTE_TIMES, index)?))
+    }
+
+    /// The same of many routes, whose indices ascend.
+    pub(super) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteCounters>, DatapathError> {
+        let mut stats = Vec::with_capacity(indices.len());
+        read_each(&self.routes, names::ROUTE_STATS, indices, |_, read| stats.push(read))?;
+        let mut counters = Vec::with_capacity(indices.len());
+        read_each(&self.route_times, names::ROUTE_TIMES, indices, |at, times| counters.push(RouteCounters::new(stats[at], times)))?;
+        Ok(counters)
+    }
+
+    /// What is known of many backends, whose numbers ascend.
+    pub(super) fn each_backend(
+        &self,
+        numbers: &[u32],
+        mut each: impl FnMut(usize, BackendStats, BackendTimes),
+    ) -> Result<(), DatapathError> {
+        let mut stats = Vec::with_capacity(numbers.len());
+        read_each(&self.backends, names::BACKEND_STATS, numbers, |_, read| stats.push(read))?;
+        read_each(&self.backend_times, names::BACKEND_TIMES, numbers, |at, times| each(at, stats[at], times))
     }
 
     /// A backend's, with its health at `now_ns` of the monotonic clock.

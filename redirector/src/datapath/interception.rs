@@ -173,10 +173,8 @@ impl Interception {
     pub(super) fn free_idle(&mut self) -> Result<(), DatapathError> {
         let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
         let mut taken = Vec::new();
-        for slot in 0..SLOTS {
-            if let Some(resolver) = look_up(&table, slot)? {
-                taken.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
-            }
+        for (slot, resolver) in all(&table)? {
+            taken.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
         }
         self.moved.retain(|slot, _| taken.iter().any(|(known, ..)| known == slot));
         let now = Instant::now();
@@ -207,11 +205,9 @@ impl Interception {
             crowded: count(dns::CROWDED)?,
             forgotten: self.forgotten,
         };
-        for slot in 0..SLOTS {
-            if let Some(resolver) = look_up(&table, slot)? {
-                let (address, listed) = (object::from_ip(resolver.address), resolver.listed != 0);
-                status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
-            }
+        for (slot, resolver) in all(&table)? {
+            let (address, listed) = (object::from_ip(resolver.address), resolver.listed != 0);
+            status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
         }
         status.resolvers.sort_by_key(|resolver| resolver.address);
         Ok(status)
@@ -238,6 +234,16 @@ impl Slots for Claiming<'_> {
     fn claim(&self, slot: u32, asked: Ip6Be) -> bool {
         insert(&mut self.0.borrow_mut(), slot, Resolver { address: asked, listed: 1, padding: 0 }, NOEXIST).is_ok()
     }
+}
+
+/// The slots that have a resolver. Costs as many calls as there are.
+fn all(table: &ResolverTable) -> Result<Vec<(u32, Resolver)>, DatapathError> {
+    let mut found = Vec::new();
+    for slot in table.keys() {
+        let slot = slot.map_err(|error| DatapathError::call(format!("go through {}", names::RESOLVERS), error))?;
+        found.extend(look_up(table, slot)?.map(|resolver| (slot, resolver)));
+    }
+    Ok(found)
 }
 
 fn look_up(table: &ResolverTable, slot: u32) -> Result<Option<Resolver>, DatapathError> {

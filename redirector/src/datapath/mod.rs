@@ -60,12 +60,12 @@ pub use interception::{DNS_SLOTS, Intercepted, InterceptedResolver, Interception
 pub use links::{Attaching, Attachment, Refused};
 pub use others::{OtherProgram, others, program_name};
 pub use preflight::{Check, Outcome, preflight, tells_commands};
-pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, SetAside, Status, Suspect};
+pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, RouteStatus, SetAside, Status, Suspect};
 use tracing::debug;
 pub use version::Version;
 
 use crate::{
-    plan::{Change, Plan},
+    plan::{Change, Plan, PlannedRoute},
     vip::Pool,
 };
 
@@ -195,6 +195,11 @@ impl Datapath {
         self.tables.plan()
     }
 
+    /// What the tables hold for the VIP at `index` now.
+    pub fn planned(&self, index: u32) -> Option<PlannedRoute> {
+        self.tables.planned(index)
+    }
+
     /// Whether the tables hold a route for the VIP at `index`.
     pub fn has_route(&self, index: u32) -> bool {
         self.tables.has_route(index)
@@ -228,12 +233,21 @@ impl Datapath {
         self.tables.backends(index)
     }
 
+    /// Counters and backends of the routes at `indices`, which ascend: a few calls for all of them where the kernel has `BPF_MAP_LOOKUP_BATCH` (5.6).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a table.
+    pub fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
+        self.tables.routes(indices)
+    }
+
     /// Every backend that has failed and not been seen working since: what a prober should knock at.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read a table.
-    pub fn set_aside(&self) -> Result<Vec<Suspect>, DatapathError> {
+    pub fn set_aside(&mut self) -> Result<Vec<Suspect>, DatapathError> {
         self.tables.suspects()
     }
 

@@ -11,7 +11,7 @@ use redirector_common::{
 
 use super::{
     DatapathError,
-    batch::{Stopped, write_all},
+    batch::{Stopped, read_each, write_all},
     object::{self, Object},
     pins::Pins,
     placed::Placed,
@@ -67,6 +67,13 @@ impl RouteTables {
 
     pub(super) fn entry(&self, index: u32) -> Result<RouteEntry, DatapathError> {
         read(&self.entries, names::ROUTES, index)
+    }
+
+    /// Those of the first `size` entries that are routes, with their indices.
+    pub(super) fn present(&self, size: u32) -> Result<Vec<(u32, RouteEntry)>, DatapathError> {
+        let (all, mut present) = ((0..size).collect::<Vec<_>>(), Vec::new());
+        read_each(&self.entries, names::ROUTES, &all, |at, entry| present.extend(entry.is_present().then_some((all[at], entry))))?;
+        Ok(present)
     }
 
     /// The block that an entry points to; nothing when it is damaged.

@@ -76,6 +76,15 @@ impl RouteCounters {
     }
 }
 
+/// One route, as the tables tell of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// What became of its connects.
+    pub counters: RouteCounters,
+    /// Its backends, IPv4 ones first.
+    pub backends: Vec<BackendStatus>,
+}
+
 /// What became of one backend's connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendCounters {

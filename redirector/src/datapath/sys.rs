@@ -1,5 +1,5 @@
 //! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, asking who else is on a hook, reading an element of unknown
-//! size, writing many elements at once.
+//! size, reading and writing many elements at once.
 
 use std::{
     ffi::CString,
@@ -18,6 +18,7 @@ const BPF_MAP_LOOKUP_ELEM: i32 = 1;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_PROG_QUERY: i32 = 16;
+const BPF_MAP_LOOKUP_BATCH: i32 = 24;
 const BPF_MAP_UPDATE_BATCH: i32 = 26;
 const BPF_LINK_UPDATE: i32 = 29;
 const BPF_LINK_DETACH: i32 = 34;
@@ -73,9 +74,9 @@ pub(super) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Ve
     Ok(value)
 }
 
-/// The attributes of `BPF_MAP_UPDATE_BATCH` (5.6).
+/// The attributes of `BPF_MAP_LOOKUP_BATCH` and `BPF_MAP_UPDATE_BATCH` (5.6).
 #[repr(C, align(8))]
-struct UpdateBatch {
+struct Batch {
     in_batch: u64,
     out_batch: u64,
     keys: u64,
@@ -90,7 +91,7 @@ struct UpdateBatch {
 /// that the kernel refuses, or none when it does not know the command.
 pub(super) fn update_elements<V: aya::Pod>(table: &Array<MapData, V>, at: &[u32], values: &[V]) -> usize {
     assert_eq!(at.len(), values.len(), "an index for each value");
-    let mut attributes = UpdateBatch {
+    let mut attributes = Batch {
         in_batch: 0,
         out_batch: 0,
         keys: at.as_ptr() as u64,
@@ -106,6 +107,31 @@ pub(super) fn update_elements<V: aya::Pod>(table: &Array<MapData, V>, at: &[u32]
         Err(_) if (attributes.count as usize) < at.len() => attributes.count as usize,
         Err(_) => 0,
     }
+}
+
+/// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or none when the kernel does not know the command, or
+/// those that there are.
+pub(super) fn read_elements<V: aya::Pod>(table: &Array<MapData, V>, first: u32, values: &mut [V]) -> usize {
+    let mut at = vec![0_u32; values.len()];
+    // The kernel begins after the key that it is told.
+    let (before, mut last) = (first.wrapping_sub(1), 0_u32);
+    let mut attributes = Batch {
+        in_batch: if first == 0 { 0 } else { std::ptr::from_ref(&before) as u64 },
+        out_batch: std::ptr::from_mut(&mut last) as u64,
+        keys: at.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: at.len() as u32,
+        map_fd: IterableMap::map(table).fd().as_fd().as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    let read = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+        Ok(_) => at.len(),
+        Err(_) if (attributes.count as usize) < at.len() => attributes.count as usize,
+        Err(_) => 0,
+    };
+    let expected = at[..read].iter().zip(first..).take_while(|(key, expected)| *key == expected);
+    expected.count()
 }
 
 /// Puts `program` in the place of the program under `link`, atomically: no connect sees neither or both (3.8 to 5 µs, measured).

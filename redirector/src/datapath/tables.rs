@@ -14,7 +14,8 @@ use redirector_common::{
 };
 
 use super::{
-    BackendStatus, DatapathError, RouteCounters, Suspect,
+    BackendStatus, DatapathError, RouteCounters, RouteStatus, Suspect,
+    batch::read_each,
     blocks::{BackendIds, SlotBlocks},
     counters::Counters,
     object::{self, Object},
@@ -25,7 +26,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    plan::{Change, Plan},
+    plan::{Change, Plan, PlannedRoute},
     vip::Pool,
 };
 
@@ -36,6 +37,26 @@ pub(super) struct Tables {
     event_stats: Array<MapData, EventStats>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
+    /// Whose health is looked at; nothing after a change.
+    watched: Option<Watched>,
+}
+
+/// The backends of all routes: their numbers, which ascend, and the route of each. They stand close together, so that a few calls read the health of all.
+struct Watched {
+    numbers: Vec<u32>,
+    routes: Vec<u32>,
+}
+
+impl Watched {
+    fn new(placed: &BTreeMap<u32, Placed>) -> Self {
+        let mut all = Vec::new();
+        for (&index, placed) in placed {
+            all.extend(placed.backends.iter().map(|(_, id)| (id.0, index)));
+        }
+        all.sort_unstable();
+        let (numbers, routes) = all.into_iter().unzip();
+        Self { numbers, routes }
+    }
 }
 
 impl Tables {
@@ -61,6 +82,7 @@ impl Tables {
             event_stats: object.array(names::EVENT_STATS)?,
             agent: object.array(names::AGENT)?,
             state: AgentState::default(),
+            watched: None,
         };
         tables.claim(pool, version.abi)?;
         tables.read_back(pool)?;
@@ -91,11 +113,7 @@ impl Tables {
     /// Rebuilds our knowledge from the tables. An entry whose block is damaged is withdrawn: the next plan puts it again.
     fn read_back(&mut self, pool: &Pool) -> Result<(), DatapathError> {
         let writer = &mut self.writer;
-        for index in 0..pool.size() {
-            let entry = writer.routes.entry(index)?;
-            if !entry.is_present() {
-                continue;
-            }
+        for (index, entry) in writer.routes.present(pool.size())? {
             let placed = writer.routes.block(entry)?.filter(|placed| writer.blocks.reserve(placed.block()));
             match placed {
                 Some(placed) => {
@@ -152,7 +170,14 @@ impl Tables {
         Plan { routes: self.writer.placed.iter().map(|(&index, placed)| (index, placed.as_planned())).collect() }
     }
 
+    pub(super) fn planned(&self, index: u32) -> Option<PlannedRoute> {
+        self.writer.placed.get(&index).map(Placed::as_planned)
+    }
+
     pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
+        if !changes.is_empty() {
+            self.watched = None;
+        }
         self.writer.apply(changes)
     }
 
@@ -171,18 +196,40 @@ impl Tables {
             .collect()
     }
 
-    pub(super) fn suspects(&self) -> Result<Vec<Suspect>, DatapathError> {
-        let mut suspects = Vec::new();
-        for (&index, placed) in &self.writer.placed {
-            for &(address, id) in &placed.backends {
-                let health = read(&self.writer.health, names::HEALTH, id.0)?;
-                if health != Health::HEALTHY {
-                    let port = self.writer.counters.failed_port(id)?;
-                    suspects.push(Suspect { index, address, port, failures: health.failures() });
-                }
-            }
+    /// See [`super::Datapath::routes`].
+    pub(super) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
+        let now = monotonic_ns();
+        let of = |(route, &index): (usize, &u32)| self.numbered(index).iter().map(move |&(address, id)| (id.0, route, address));
+        // In the order of the numbers to read them, in that of the routes to tell them.
+        let mut backends: Vec<_> = indices.iter().enumerate().flat_map(of).enumerate().map(|(place, (id, ..))| (id, place)).collect();
+        backends.sort_unstable();
+        let (numbers, places): (Vec<u32>, Vec<usize>) = backends.into_iter().unzip();
+        let mut health = Vec::with_capacity(numbers.len());
+        read_each(&self.writer.health, names::HEALTH, &numbers, |_, read| health.push(read))?;
+        let mut known = vec![None; numbers.len()];
+        self.writer.counters.each_backend(&numbers, |at, stats, times| known[places[at]] = Some((health[at], stats, times)))?;
+        let counters = self.writer.counters.routes(indices)?;
+        let mut routes: Vec<_> = counters.into_iter().map(|counters| RouteStatus { counters, backends: Vec::new() }).collect();
+        for ((_, route, address), known) in indices.iter().enumerate().flat_map(of).zip(known) {
+            let Some((health, stats, times)) = known else { continue };
+            routes[route].backends.push(BackendStatus::new(address, (health, now), (stats, times)));
         }
-        Ok(suspects)
+        Ok(routes)
+    }
+
+    pub(super) fn suspects(&mut self) -> Result<Vec<Suspect>, DatapathError> {
+        let watched = self.watched.get_or_insert_with(|| Watched::new(&self.writer.placed));
+        let mut failed = Vec::new();
+        read_each(&self.writer.health, names::HEALTH, &watched.numbers, |at, health| {
+            if health != Health::HEALTHY {
+                failed.push((watched.routes[at], BackendId(watched.numbers[at]), health));
+            }
+        })?;
+        let suspect = |(index, id, health): (u32, BackendId, Health)| {
+            let Some(&(address, _)) = self.numbered(index).iter().find(|(_, known)| *known == id) else { return Ok(None) };
+            Ok(Some(Suspect { index, address, port: self.writer.counters.failed_port(id)?, failures: health.failures() }))
+        };
+        failed.into_iter().filter_map(|failed| suspect(failed).transpose()).collect()
     }
 
     /// The backends of the route at `index`, which may have none or not be there.

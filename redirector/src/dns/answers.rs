@@ -1,7 +1,7 @@
 //! The names that are ours and their virtual addresses: an immutable table, looked up by the lower-case wire form of a name.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc,
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::wire::LowerName;
+use super::{shards::Shards, wire::LowerName};
 use crate::route::SourceName;
 
 /// The virtual addresses of one source.
@@ -41,8 +41,19 @@ impl From<Vip> for Answer {
     }
 }
 
+impl Answer {
+    /// The virtual addresses that lead back to the source.
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let (v4, v6) = match self {
+            Self::Live { vip, .. } => (Some(vip.v4.into()), vip.v6.map(IpAddr::from)),
+            Self::Pending => (None, None),
+        };
+        [v4, v6].into_iter().flatten()
+    }
+}
+
 /// One source in the table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     source: SourceName,
     pub(super) answer: Answer,
@@ -50,15 +61,30 @@ pub(super) struct Entry {
     pub(super) answered: Arc<AtomicU64>,
 }
 
-/// Which names have which answer. Immutable but for the count of answers: a change publishes a new one.
-#[derive(Debug, Default)]
+/// Which names have which answer. Immutable but for the count of answers: a change publishes a new one, which shares most of itself with this one.
+#[derive(Clone, Debug)]
 pub struct Answers {
-    exact: HashMap<Box<[u8]>, Entry>,
-    wildcards: HashMap<Box<[u8]>, Entry>,
+    exact: Shards<Wire, Entry>,
+    wildcards: Shards<Wire, Entry>,
+    /// How many wildcards have a suffix of so many labels.
+    suffixes: [u32; MOST_LABELS],
     /// Bit n: there is a wildcard whose suffix has n labels. Most names need no look-up among the wildcards at all.
     depths: u128,
-    /// The sources in wire form by their virtual addresses, in order.
-    reverse: Vec<(IpAddr, Box<[u8]>)>,
+    /// The sources in wire form by their virtual addresses.
+    reverse: Shards<IpAddr, Wire>,
+}
+
+/// A name in wire form.
+type Wire = Arc<[u8]>;
+
+/// A name has at most 253 characters.
+const MOST_LABELS: usize = 128;
+
+impl Default for Answers {
+    fn default() -> Self {
+        let (exact, wildcards, reverse) = Default::default();
+        Self { exact, wildcards, suffixes: [0; MOST_LABELS], depths: 0, reverse }
+    }
 }
 
 impl Answers {
@@ -66,25 +92,49 @@ impl Answers {
     pub fn new<A: Into<Answer>>(entries: impl IntoIterator<Item = (SourceName, A)>) -> Self {
         let mut answers = Self::default();
         for (source, answer) in entries {
-            let answer = answer.into();
-            let wire = to_wire(source.name());
-            let labels = source.name().split('.').count();
-            if let Answer::Live { vip, .. } = &answer {
-                let target = if source.is_wildcard() { [b"\x01*", &wire[..]].concat() } else { wire.clone() };
-                let addresses = [Some(vip.v4.into()), vip.v6.map(IpAddr::from)];
-                answers.reverse.extend(addresses.into_iter().flatten().map(|address| (address, target.clone().into())));
-            }
-            let table = if source.is_wildcard() {
-                answers.depths |= 1 << labels;
-                &mut answers.wildcards
-            } else {
-                &mut answers.exact
-            };
-            table.insert(wire.into(), Entry { source, answer, answered: Arc::default() });
+            answers.set(&source, Some(answer.into()));
         }
-        answers.reverse.sort_unstable();
-        answers.reverse.shrink_to_fit();
         answers
+    }
+
+    /// Gives a source this answer, or none: then it is not ours. What it was asked so far is counted on.
+    pub fn set(&mut self, source: &SourceName, answer: Option<Answer>) {
+        let name: Wire = to_wire(source.name()).into();
+        let whole = if source.is_wildcard() { [b"\x01*", &name[..]].concat().into() } else { Arc::clone(&name) };
+        let before = self.table_of(source).remove(&name);
+        for address in before.iter().flat_map(|before| before.answer.addresses()) {
+            // Unless the address is another source's by now.
+            if self.reverse.get(&address) == Some(&whole) {
+                self.reverse.remove(&address);
+            }
+        }
+        if source.is_wildcard() {
+            self.count_wildcard(source.name().split('.').count(), (before.is_some(), answer.is_some()));
+        }
+        let Some(answer) = answer else { return };
+        for address in answer.addresses() {
+            self.reverse.insert(address, Arc::clone(&whole));
+        }
+        let answered = before.map(|before| before.answered).unwrap_or_default();
+        self.table_of(source).insert(name, Entry { source: source.clone(), answer, answered });
+    }
+
+    fn table_of(&mut self, source: &SourceName) -> &mut Shards<Wire, Entry> {
+        if source.is_wildcard() { &mut self.wildcards } else { &mut self.exact }
+    }
+
+    /// One wildcard more or less whose suffix has so many labels.
+    fn count_wildcard(&mut self, labels: usize, (before, after): (bool, bool)) {
+        let number = &mut self.suffixes[labels];
+        *number = *number + u32::from(after) - u32::from(before);
+        let bit = 1 << labels;
+        self.depths = if *number > 0 { self.depths | bit } else { self.depths & !bit };
+    }
+
+    /// What a source is answered; nothing when it is not ours.
+    pub fn get(&self, source: &SourceName) -> Option<&Answer> {
+        let table = if source.is_wildcard() { &self.wildcards } else { &self.exact };
+        table.get(&to_wire(source.name())[..]).map(|entry| &entry.answer)
     }
 
     /// Whether this is the table of exactly these sources with these answers.
@@ -92,8 +142,7 @@ impl Answers {
         let mut number = 0;
         let all = entries.into_iter().all(|(source, answer)| {
             number += 1;
-            let table = if source.is_wildcard() { &self.wildcards } else { &self.exact };
-            table.get(&to_wire(source.name())[..]).is_some_and(|entry| entry.answer == answer)
+            self.get(&source) == Some(&answer)
         });
         all && number == self.len()
     }
@@ -111,7 +160,7 @@ impl Answers {
     /// Goes on with the counts of `before`.
     pub(super) fn inherit(&mut self, before: &Self) {
         for (now, then) in [(&mut self.exact, &before.exact), (&mut self.wildcards, &before.wildcards)] {
-            for (name, entry) in now {
+            for (name, entry) in now.iter_mut() {
                 if let Some(old) = then.get(name) {
                     entry.answered = Arc::clone(&old.answered);
                 }
@@ -121,8 +170,8 @@ impl Answers {
 
     /// How many queries for each source were answered.
     pub(super) fn counts(&self) -> BTreeMap<SourceName, u64> {
-        let entries = self.exact.values().chain(self.wildcards.values());
-        entries.map(|entry| (entry.source.clone(), entry.answered.load(Relaxed))).collect()
+        let entries = self.exact.iter().chain(self.wildcards.iter());
+        entries.map(|(_, entry)| (entry.source.clone(), entry.answered.load(Relaxed))).collect()
     }
 
     /// The source that a name belongs to: itself, else the longest `*.suffix` that has it below.
@@ -148,9 +197,7 @@ impl Answers {
 
     /// If the name is the reverse name of a virtual address of ours: its source in wire form.
     pub(super) fn find_reverse(&self, name: &LowerName) -> Option<&[u8]> {
-        let address = reverse_address(name)?;
-        let at = self.reverse.binary_search_by_key(&address, |(address, _)| *address).ok()?;
-        Some(&self.reverse[at].1)
+        self.reverse.get(&reverse_address(name)?).map(|wire| &wire[..])
     }
 }
 

@@ -15,6 +15,7 @@ mod host;
 mod limits;
 mod quota;
 mod respond;
+mod shards;
 mod shim;
 mod slots;
 mod sockets;

@@ -223,6 +223,21 @@ impl Publisher {
         self.core.answers.store(Arc::new(answers));
     }
 
+    /// Gives these sources other answers, at once and together; `None`: the name is not ours any more. Costs what it changes, however many answers
+    /// there are.
+    pub fn update(&self, changes: impl IntoIterator<Item = (SourceName, Option<Answer>)>) {
+        let now = self.core.answers.load();
+        let mut next: Option<Answers> = None;
+        for (source, answer) in changes {
+            if next.as_ref().unwrap_or(&now).get(&source) != answer.as_ref() {
+                next.get_or_insert_with(|| Answers::clone(&now)).set(&source, answer);
+            }
+        }
+        if let Some(next) = next {
+            self.core.answers.store(Arc::new(next));
+        }
+    }
+
     /// Whether these are the answers now.
     pub fn says(&self, answers: impl IntoIterator<Item = (SourceName, Answer)>) -> bool {
         self.core.answers.load().says(answers)

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::{CONTENT_TYPE, Metrics};
 
-/// The agent's owner task gives a sign of life four times a second; after this long without one it hangs.
+/// The agent's owner task gives a sign of life twice a second; after this long without one it hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// What the agent tells of itself, and the admin listener tells others.

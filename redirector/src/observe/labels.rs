@@ -1,4 +1,4 @@
-//! The labels of one sample: at most two, without a heap of their own, since a scrape of a thousand routes has twenty thousand samples.
+//! The label of one sample, without a heap of its own.
 
 use std::{
     fmt::{self, Write as _},
@@ -14,7 +14,6 @@ pub(super) type Label = (&'static str, Word);
 pub(super) enum Labels {
     None,
     One([Label; 1]),
-    Two([Label; 2]),
 }
 
 impl Labels {
@@ -26,7 +25,6 @@ impl Labels {
         match self {
             Self::None => &[],
             Self::One(labels) => labels,
-            Self::Two(labels) => labels,
         }
     }
 }

@@ -1,35 +1,30 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::observe::snapshot::{ROUTES, RouteSample};
 
-fn route(source: &str, started: f64) -> RouteSample {
+fn route(source: &str, started: u64) -> RouteSample {
     RouteSample {
         source: source.to_owned(),
         live: true,
         fresh: true,
-        backends: [2, 1],
-        counters: ROUTE_COUNTERS.iter().map(|&name| (name, started)).collect(),
-        ended: [("established", 1), ("refused", 2), ("timed_out", 3), ("unreachable", 4), ("aborted", 5), ("unsent", 6)],
+        eligible: 2,
+        set_aside: 1,
+        started,
+        ended: [1, 2, 3, 4, 5, 6],
+        connect_ns: 1_500_000_000,
+        srtt_us: 250_000,
+        dns_answers: 9,
+        ..RouteSample::default()
     }
 }
 
-const ROUTE_COUNTERS: [&str; 10] = [
-    "redirector_route_round_trip_seconds",
-    "redirector_route_dns_answers",
-    "redirector_route_connects_started",
-    "redirector_route_connections_closed",
-    "redirector_route_connects_denied",
-    "redirector_route_connects_passed",
-    "redirector_route_connects_desperate",
-    "redirector_route_connect_seconds",
-    "redirector_route_received_bytes",
-    "redirector_route_sent_bytes",
-];
-
 fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
     let map = |names: &[&str]| names.iter().map(|&name| (name.to_owned(), 7)).collect();
+    let mut samples = RouteSamples::default();
+    routes.into_iter().for_each(|route| samples.push(route));
     Snapshot {
-        routes,
+        routes: samples,
         problems: map(&["config_error"]),
         dns: map(&["queries", "answered", "timeouts"]),
         tally: DnsTally::example(),
@@ -55,7 +50,7 @@ fn family(line: &str) -> &str {
 
 #[test]
 fn every_metric_of_the_table_is_told_with_its_labels_and_no_other() {
-    let page = page(snapshot(vec![route("a.internal", 9.0), route("*.b.internal", 0.5)]));
+    let page = page(snapshot(vec![route("a.internal", 9), route("*.b.internal", 5)]));
     let samples: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
     for metric in METRICS {
         let of: Vec<_> = samples.iter().filter(|line| family(line) == metric.name).collect();
@@ -76,7 +71,7 @@ fn every_metric_of_the_table_is_told_with_its_labels_and_no_other() {
 /// The rules of OpenMetrics that a scraper refuses a page for.
 #[test]
 fn the_page_is_openmetrics() {
-    let page = page(snapshot((0..50).map(|n| route(&format!("host{n}.internal"), 1.0)).collect()));
+    let page = page(snapshot((0..50).map(|n| route(&format!("host{n}.internal"), 1)).collect()));
     assert!(page.ends_with("# EOF\n"));
     let mut finished = BTreeSet::new();
     let mut current = "";
@@ -101,7 +96,7 @@ fn the_page_is_openmetrics() {
 
 #[test]
 fn what_a_route_counts_can_be_read_from_the_page() {
-    let page = page(snapshot(vec![route("a.internal", 9.0)]));
+    let page = page(snapshot(vec![route("a.internal", 9)]));
     for line in [
         "redirector_route_connects_started_total{source=\"a.internal\"} 9.0",
         "redirector_route_connects_ended_total{source=\"a.internal\",result=\"timed_out\"} 3.0",
@@ -115,7 +110,8 @@ fn what_a_route_counts_can_be_read_from_the_page() {
         "redirector_dns_seconds_bucket{le=\"+Inf\",answer=\"forwarded\"} 2",
         "redirector_dns_upstream_seconds_count{upstream=\"192.0.2.53:53\"} 2",
         "redirector_problems{code=\"config_error\"} 7.0",
-        "redirector_route_round_trip_seconds_total{source=\"a.internal\"} 9.0",
+        "redirector_route_round_trip_seconds_total{source=\"a.internal\"} 0.25",
+        "redirector_route_connect_seconds_total{source=\"a.internal\"} 1.5",
         "redirector_connect_seconds_bucket{le=\"0.25\"} 3",
         "redirector_connect_seconds_bucket{le=\"+Inf\"} 4",
         "redirector_connect_seconds_sum 0.5",
@@ -128,7 +124,7 @@ fn what_a_route_counts_can_be_read_from_the_page() {
 
 #[test]
 fn routes_beyond_a_thousand_are_told_as_one() {
-    let page = page(snapshot((0..ROUTES + 20).map(|n| route(&format!("host{n}.internal"), 1.0)).collect()));
+    let page = page(snapshot((0..ROUTES + 20).map(|n| route(&format!("host{n}.internal"), 1)).collect()));
     let started: Vec<_> = page.lines().filter(|line| line.starts_with("redirector_route_connects_started_total{")).collect();
     assert_eq!(started.len(), ROUTES + 1);
     assert!(started.contains(&"redirector_route_connects_started_total{source=\"other routes\"} 20.0"), "{started:?}");

@@ -5,6 +5,7 @@
 
 mod destination;
 mod diff;
+mod edit;
 pub mod export;
 pub mod import;
 mod patch;
@@ -21,10 +22,11 @@ pub use redirector_common::abi::{MAX_BACKENDS, MAX_PORTS, MAX_SOURCES};
 
 pub use destination::{Destination, DestinationError};
 pub use diff::{RouteChange, RouteDiff};
+pub use edit::Edit;
 pub use patch::{Field, RoutePatch};
 pub use ports::{PortError, PortMap, PortPair};
 pub use raw::{RawDestination, RawRoute, RouteProblems};
-pub use set::{Entry, Removed, RouteSet, RouteSetError};
+pub use set::{Entry, RouteSet, RouteSetError};
 pub use source::{SourceName, SourceNameError};
 pub(crate) use store::RouteOnDisk;
 pub use store::{Opened, Store, StoreError, StoredRoute};

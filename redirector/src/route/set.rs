@@ -1,14 +1,14 @@
 //! What serves: the file's routes, overlaid by those that the command line and imports made.
 //!
-//! A [`RouteSet`] is a value. Whoever changes it clones it, changes the clone, saves [`RouteSet::stored`], and then lets the clone
-//! serve; so a change that fails half way has changed nothing.
+//! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then taken over; for a change of many, whoever makes it clones
+//! the set, changes the clone, saves what differs, and then lets the clone serve. So a change that fails half way has changed nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use super::{Hand, Route, RouteDiff, RoutePatch, RouteProblems, SourceName, StoredRoute};
+use super::{Edit, Hand, Route, RouteDiff, RoutePatch, RouteProblems, SourceName, StoredRoute};
 use crate::vip::Pool;
 
 /// The routes of the configuration file and of the store.
@@ -18,6 +18,8 @@ pub struct RouteSet {
     pool: Pool,
     file: BTreeMap<SourceName, Route>,
     stored: BTreeMap<SourceName, StoredRoute>,
+    /// How many stored routes hide one of the file.
+    hiding: usize,
 }
 
 /// A route that serves, and where it comes from.
@@ -29,20 +31,6 @@ pub struct Entry<'s> {
     pub hand: Hand,
     /// The file's route of the same source, which this one hides.
     pub hides: Option<&'s Route>,
-}
-
-/// What removing a route did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// The source has no route any more.
-    Gone(Route),
-    /// The file's route, which the removed one hid, serves again.
-    BackToFile {
-        /// The route that was removed.
-        removed: Route,
-        /// The file's.
-        serves: Route,
-    },
 }
 
 /// Why a change was refused; nothing has changed.
@@ -95,7 +83,9 @@ impl RouteSet {
     /// The routes of the configuration file at `path`, whose sources are distinct, and those of the store.
     pub fn new(path: PathBuf, pool: Pool, routes: Vec<Route>, stored: BTreeMap<SourceName, StoredRoute>) -> Self {
         let file = routes.into_iter().map(|route| (route.source.clone(), route)).collect();
-        Self { path, pool, file, stored }
+        let mut set = Self { path, pool, file, stored, hiding: 0 };
+        set.count();
+        set
     }
 
     /// The same with other routes in the file: a reload.
@@ -121,7 +111,7 @@ impl RouteSet {
 
     /// How many routes serve.
     pub fn len(&self) -> usize {
-        self.file.len() + self.stored.keys().filter(|source| !self.file.contains_key(*source)).count()
+        self.file.len() + self.stored.len() - self.hiding
     }
 
     /// Whether no route serves.
@@ -143,37 +133,65 @@ impl RouteSet {
         &self.stored
     }
 
-    /// Adds the route of a source that has none.
-    pub fn add(&mut self, route: Route, hand: Hand) -> Result<(), RouteSetError> {
+    /// What makes the store of `next` of this one's.
+    pub fn edits(&self, next: &Self) -> Vec<Edit> {
+        Edit::between(&self.stored, &next.stored)
+    }
+
+    /// How to add the route of a source that has none.
+    ///
+    /// # Errors
+    /// When it has one, or the route does not fit the pool.
+    pub fn adding(&self, route: Route, hand: Hand) -> Result<Edit, RouteSetError> {
         if let Some(entry) = self.get(&route.source) {
             return Err(RouteSetError::Exists { source_name: route.source.clone(), hand: entry.hand, file: self.path.clone() });
         }
         self.pool.check_route(&route)?;
-        self.stored.insert(route.source.clone(), StoredRoute { hand, route });
-        Ok(())
+        Ok(Edit { source: route.source.clone(), before: None, after: Some(StoredRoute { hand, route }) })
     }
 
-    /// Changes a route, and returns it as it is then. The file's route is not changed but hidden by one that is kept in the store.
-    pub fn set(&mut self, source: &SourceName, patch: &RoutePatch) -> Result<&Route, RouteSetError> {
+    /// How to change a route; nothing when it is so already, and stays with the hand that made it. The file's route is not changed but hidden by
+    /// one that is kept in the store.
+    ///
+    /// # Errors
+    /// When there is none, or it would not be valid.
+    pub fn setting(&self, source: &SourceName, patch: &RoutePatch) -> Result<Option<Edit>, RouteSetError> {
         let entry = self.get(source).ok_or_else(|| self.unknown(source))?;
         let route = entry.route.patched(patch)?;
         self.pool.check_route(&route)?;
-        // A patch that changes nothing leaves the route with the hand that made it.
-        if route != *entry.route {
-            self.stored.insert(source.clone(), StoredRoute { hand: Hand::CommandLine, route });
+        if route == *entry.route {
+            return Ok(None);
         }
-        Ok(self.get(source).expect("it was found above and is still there").route)
+        let after = Some(StoredRoute { hand: Hand::CommandLine, route });
+        Ok(Some(Edit { source: source.clone(), before: self.stored.get(source).cloned(), after }))
     }
 
-    /// Removes a route that the command line or an import made. A route of the file that it hid serves again; one that only the
-    /// file has is refused.
-    pub fn remove(&mut self, source: &SourceName) -> Result<Removed, RouteSetError> {
-        match (self.stored.remove(source), self.file.get(source)) {
-            (Some(stored), Some(file)) => Ok(Removed::BackToFile { removed: stored.route, serves: file.clone() }),
-            (Some(stored), None) => Ok(Removed::Gone(stored.route)),
-            (None, Some(_)) => Err(RouteSetError::InFile { source_name: source.clone(), file: self.path.clone() }),
-            (None, None) => Err(self.unknown(source)),
+    /// How to remove a route that the command line or an import made. A route of the file that it hides serves again; one that only the file has is
+    /// refused.
+    ///
+    /// # Errors
+    /// When there is none, or only the file has it.
+    pub fn removing(&self, source: &SourceName) -> Result<Edit, RouteSetError> {
+        match self.stored.get(source) {
+            Some(stored) => Ok(Edit { source: source.clone(), before: Some(stored.clone()), after: None }),
+            None if self.file.contains_key(source) => Err(RouteSetError::InFile { source_name: source.clone(), file: self.path.clone() }),
+            None => Err(self.unknown(source)),
         }
+    }
+
+    /// Takes a change over.
+    pub fn take(&mut self, edit: Edit) {
+        let before = match edit.after {
+            Some(route) => self.stored.insert(edit.source.clone(), route).is_some(),
+            None => self.stored.remove(&edit.source).is_some(),
+        };
+        if self.file.contains_key(&edit.source) {
+            self.hiding = self.hiding + usize::from(self.stored.contains_key(&edit.source)) - usize::from(before);
+        }
+    }
+
+    fn count(&mut self) {
+        self.hiding = self.stored.keys().filter(|source| self.file.contains_key(*source)).count();
     }
 
     /// Takes imported routes over and returns what that changes; a clone of the set does for `--dry-run`.
@@ -200,6 +218,7 @@ impl RouteSet {
         }
         // Built anew: a tree that grew in order is half empty.
         self.stored = std::mem::take(&mut self.stored).into_iter().collect();
+        self.count();
         Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
     }
 
@@ -213,10 +232,12 @@ impl RouteSet {
         }
         let before = self.clone();
         self.stored = stored;
+        self.count();
         Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
     }
 
-    fn unknown(&self, source: &SourceName) -> RouteSetError {
+    /// That a source has no route, with the one that was meant, perhaps.
+    pub fn unknown(&self, source: &SourceName) -> RouteSetError {
         let text = source.to_string();
         let near = |candidate: &SourceName| (strsim::damerau_levenshtein(&text, &candidate.to_string()), candidate.clone());
         let nearest = self.iter().map(|entry| near(&entry.route.source)).min().filter(|(distance, _)| *distance <= 3);

@@ -22,6 +22,27 @@ fn set(filed: &[&str]) -> RouteSet {
     RouteSet::new("/etc/redirector/redirector.toml".into(), Pool::default(), routes, BTreeMap::new())
 }
 
+/// What commands do.
+trait Commands {
+    fn add(&mut self, route: Route, hand: Hand) -> Result<(), RouteSetError>;
+    fn set(&mut self, source: &SourceName, patch: &RoutePatch) -> Result<(), RouteSetError>;
+    fn remove(&mut self, source: &SourceName) -> Result<(), RouteSetError>;
+}
+
+impl Commands for RouteSet {
+    fn add(&mut self, route: Route, hand: Hand) -> Result<(), RouteSetError> {
+        self.adding(route, hand).map(|edit| self.take(edit))
+    }
+
+    fn set(&mut self, source: &SourceName, patch: &RoutePatch) -> Result<(), RouteSetError> {
+        self.setting(source, patch).map(|edit| edit.into_iter().for_each(|edit| self.take(edit)))
+    }
+
+    fn remove(&mut self, source: &SourceName) -> Result<(), RouteSetError> {
+        self.removing(source).map(|edit| self.take(edit))
+    }
+}
+
 /// Every route that serves: source, destination, hand.
 fn serving(set: &RouteSet) -> Vec<String> {
     assert_eq!(set.len(), set.iter().count());
@@ -42,15 +63,15 @@ fn a_route_is_added_once_and_a_second_one_is_refused_naming_the_hand_that_made_t
 #[test]
 fn setting_a_route_of_the_file_hides_it_and_removing_brings_it_back() {
     let mut set = set(&["a"]);
-    assert_eq!(set.set(&name("a"), &to("cli.lb")).expect("set").destination.to_string(), "cli.lb");
+    set.set(&name("a"), &to("cli.lb")).expect("set");
+    assert_eq!(serving(&set), ["a cli.lb command line"]);
     let entry = set.get(&name("a")).expect("serves");
     assert_eq!((entry.hand, entry.hides), (Hand::CommandLine, Some(&route("a", "file.lb"))));
     assert_eq!(set.stored().len(), 1);
     // A reload of the file does not undo what the command line set.
     let mut set = set.with_file(Pool::default(), vec![route("a", "file2.lb")]);
     assert_eq!(serving(&set), ["a cli.lb command line"]);
-    let removed = set.remove(&name("a")).expect("removed");
-    assert_eq!(removed, Removed::BackToFile { removed: route("a", "cli.lb"), serves: route("a", "file2.lb") });
+    set.remove(&name("a")).expect("removed");
     assert_eq!(serving(&set), ["a file2.lb file"]);
     assert!(set.stored().is_empty());
 }
@@ -123,4 +144,23 @@ fn replacing_is_refused_where_it_would_have_to_remove_routes_of_the_file() {
         "`a`, `b` come from /etc/redirector/redirector.toml and can't be replaced by none: remove them there, or import without --replace"
     );
     assert_eq!(serving(&set), ["a file.lb file", "b file.lb file", "c cli.lb command line"]);
+}
+
+#[test]
+fn the_edits_between_two_sets_make_one_of_the_other_whatever_each_hides() {
+    let routes = ["a", "b", "c"];
+    // Each source has no stored route, or one of two.
+    let states = (0..27).map(|n| [n % 3, n / 3 % 3, n / 9]);
+    let of = |state: [i32; 3]| {
+        let mut set = set(&["a", "b"]);
+        let stored = routes.into_iter().zip(state).filter(|(_, kind)| *kind > 0);
+        set.import(stored.map(|(source, kind)| route(source, &format!("lb{kind}"))).collect(), false).expect("imported");
+        set
+    };
+    for (before, after) in states.clone().flat_map(|one| states.clone().map(move |other| (of(one), of(other)))) {
+        let (mut edited, edits) = (before.clone(), before.edits(&after));
+        assert!(edits.iter().all(|edit| edit.before != edit.after && edit.before.as_ref() == before.stored().get(&edit.source)));
+        edits.into_iter().for_each(|edit| edited.take(edit));
+        assert_eq!(serving(&edited), serving(&after));
+    }
 }

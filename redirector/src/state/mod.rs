@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     durable::{self, DurableError},
-    route::{SourceName, Store, StoreError, StoredRoute},
+    route::{Edit, SourceName, Store, StoreError, StoredRoute},
     vip::{LeaseChange, LeaseError, Leases, Pool},
 };
 
@@ -113,16 +113,16 @@ impl State {
         Ok(opened)
     }
 
-    /// Makes a change of the routes, and what is [unkept](Leases::unkept) of the leases, true: on disk when this returns. Tells whether the
-    /// routes differ at all; what only the leases have is kept when it has to be.
+    /// Makes `edits` of the routes that are stored `before`, and what is [unkept](Leases::unkept) of the leases, true: on disk when this returns.
+    /// Tells whether there was anything to record; what only the leases have is kept when it has to be.
     ///
     /// # Errors
     /// When it can't be written: nothing is changed then, and `leases` has as much to keep as before.
-    pub fn commit(&mut self, change: &Change<'_>, before: &Stored, after: &Stored, leases: &mut Leases) -> Result<bool, DurableError> {
+    pub fn commit(&mut self, change: &Change<'_>, edits: &[Edit], before: &Stored, leases: &mut Leases) -> Result<bool, DurableError> {
         if self.journal.is_broken() {
             self.fold(before, leases)?;
         }
-        let record = Record::of(self.last + 1, change, before, after);
+        let record = Record::of(self.last + 1, change, edits);
         let leased = leases.unkept().iter().any(|change| matches!(change, LeaseChange::Leased(..)));
         let recorded = record.is_some();
         if recorded || leased {

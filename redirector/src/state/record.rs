@@ -1,11 +1,9 @@
 //! One change of the stored routes: who made it, when, and what each route was before and is after.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use super::Stored;
-use crate::route::{RouteChange, RouteDiff, RouteOnDisk, RouteProblems, RouteSet, SourceName, StoredRoute};
+use crate::route::{Edit, RouteChange, RouteDiff, RouteOnDisk, RouteProblems, RouteSet, SourceName, StoredRoute};
 
 /// The version of a record's shape.
 const VERSION: u32 = 1;
@@ -84,17 +82,11 @@ pub struct Change<'a> {
 }
 
 impl Record {
-    /// What differs between two states of the store, or nothing.
-    pub(super) fn of(number: u64, change: &Change<'_>, before: &Stored, after: &Stored) -> Option<Self> {
-        let changed = before.iter().filter(|(source, route)| after.get(*source) != Some(route)).map(|(source, _)| source);
-        let added = after.keys().filter(|source| !before.contains_key(*source));
-        let sources: BTreeSet<&SourceName> = changed.chain(added).collect();
-        let one = |source: &SourceName| RouteDifference {
-            source: source.clone(),
-            before: on_disk(before, source),
-            after: on_disk(after, source),
-        };
-        let changes: Vec<_> = sources.into_iter().map(one).collect();
+    /// What `edits` do, or nothing.
+    pub(super) fn of(number: u64, change: &Change<'_>, edits: &[Edit]) -> Option<Self> {
+        let on_disk = |route: &Option<StoredRoute>| route.as_ref().map(RouteOnDisk::from);
+        let one = |edit: &Edit| RouteDifference { source: edit.source.clone(), before: on_disk(&edit.before), after: on_disk(&edit.after) };
+        let changes: Vec<_> = edits.iter().map(one).collect();
         let Change { by, did, undoes } = *change;
         let record = Self { version: VERSION, number, at: jiff::Timestamp::now(), by, did: did.to_owned(), undoes, changes };
         (!record.changes.is_empty()).then_some(record)

@@ -183,6 +183,12 @@ impl Leases {
         self.state.leases.get(source).copied()
     }
 
+    /// How many sources have a VIP.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks whether there is none")]
+    pub fn len(&self) -> usize {
+        self.state.leases.len()
+    }
+
     /// Every lease, in the order of the sources.
     pub fn iter(&self) -> impl Iterator<Item = (&SourceName, u32)> {
         self.state.leases.iter().map(|(source, index)| (source, *index))

@@ -362,3 +362,45 @@ proptest! {
         holds_for(&query);
     }
 }
+
+/// Sources that come and go in [`a_table_that_is_changed_one_by_one_answers_as_one_that_is_made_whole`].
+const COMING: [&str; 6] = ["a.example", "*.example", "b.a.example", "*.a.example", "c.example", "*.c.example"];
+
+proptest! {
+    #[test]
+    fn a_table_that_is_changed_one_by_one_answers_as_one_that_is_made_whole(
+        steps in proptest::collection::vec((0..COMING.len(), 0u8..4), 0..40)
+    ) {
+        let mut wanted = std::collections::BTreeMap::new();
+        let mut changed = Answers::new(Vec::<(redirector::route::SourceName, Vip)>::new());
+        for (which, answer) in steps {
+            let source: redirector::route::SourceName = COMING[which].parse().expect("a source");
+            let answer = match answer {
+                0 => None,
+                1 => Some(Answer::Pending),
+                // Each source has one of two addresses of its own, so that an address is never two sources' at a time.
+                other => Some(Answer::from(v4(10 * which as u8 + other))),
+            };
+            changed.set(&source, answer.clone());
+            match answer {
+                Some(answer) => drop(wanted.insert(source, answer)),
+                None => drop(wanted.remove(&source)),
+            }
+        }
+        prop_assert!(changed.says(wanted.clone()));
+        let whole = Answers::new(wanted);
+        let told = |answers: &Answers, name: &str, kind| {
+            let mut reply = Reply::new();
+            let outcome = format!("{:?}", answer(&bytes(&query(name, kind)), answers, TERMS, &mut reply));
+            let records = if outcome.starts_with("Reply") { parsed(reply.as_bytes()).answers } else { Vec::new() };
+            (outcome, records)
+        };
+        for name in ["example", "a.example", "x.example", "b.a.example", "x.b.a.example", "c.example", "x.c.example"] {
+            prop_assert_eq!(told(&changed, name, RecordType::A), told(&whole, name, RecordType::A), "{}", name);
+        }
+        for last in 0..60 {
+            let name = format!("{last}.0.18.198.in-addr.arpa");
+            prop_assert_eq!(told(&changed, &name, RecordType::PTR), told(&whole, &name, RecordType::PTR), "{}", name);
+        }
+    }
+}

@@ -326,3 +326,48 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
     assert!(*soonest >= TTL.mul_f64(0.9) && *soonest < TTL, "{waits:?}");
     assert!(*latest - *soonest >= TTL.mul_f64(0.1), "{waits:?}");
 }
+
+#[tokio::test]
+async fn what_changed_is_told_by_source_and_once() {
+    const OTHER: &str = "other.public.company.net";
+    let zone = Zone::new(Says::Records(vec![(NAME, v4("203.0.113.7"), 1), (OTHER, v4("203.0.113.9"), 1)]));
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
+    let other: SourceName = "other.internal.company.net".parse().expect("a source");
+    rig.follower.set_targets(BTreeMap::from([(source(), by_name(NAME)), (other.clone(), by_name(OTHER))]));
+    rig.follower.settle(&other, SOON).await;
+    rig.follower.settle(&source(), SOON).await;
+    assert_eq!(rig.follower.take_changed(), [source(), other.clone()]);
+
+    zone.say(Says::Records(vec![(NAME, v4("203.0.113.8"), 1), (OTHER, v4("203.0.113.9"), 1)]));
+    rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
+    assert_eq!(rig.follower.take_changed(), [source()]);
+    assert_eq!(rig.follower.current()[&other].addresses, addresses(&["203.0.113.9"]));
+}
+
+#[tokio::test]
+async fn one_target_comes_changes_and_goes_and_the_others_stay() {
+    const OTHER: &str = "other.public.company.net";
+    let zone = Zone::new(Says::Records(vec![(NAME, v4("203.0.113.7"), 60), (OTHER, v4("203.0.113.9"), 60)]));
+    let upstream = zone.serve().await;
+    let rig = Rig::start(&[upstream.address]);
+    rig.follower.set_targets(BTreeMap::from([(source(), by_name(NAME))]));
+    rig.follower.settle(&source(), SOON).await;
+    let asked = upstream.asked().len();
+
+    let other: SourceName = "other.internal.company.net".parse().expect("a source");
+    let literal = Target { destination: Destination::Addresses(addresses(&["203.0.113.40"])), resolver: None };
+    for (target, expected) in [(literal.clone(), "203.0.113.40"), (by_name(OTHER), "203.0.113.9"), (literal, "203.0.113.40")] {
+        rig.follower.set_target(&other, Some(target));
+        assert_eq!(rig.follower.settle(&other, SOON).await.addresses, addresses(&[expected]));
+        assert_eq!(rig.follower.current()[&other].addresses, addresses(&[expected]));
+        assert_eq!(rig.follower.current()[&source()].addresses, addresses(&["203.0.113.7"]));
+    }
+    rig.follower.set_target(&other, None);
+    assert_eq!(rig.follower.current().keys().collect::<Vec<_>>(), [&source()]);
+    // The same again is no other target: nothing is asked about it.
+    rig.follower.set_target(&source(), Some(by_name(NAME)));
+    rig.follower.settle(&source(), SOON).await;
+    let names = upstream.asked().iter().skip(asked).map(|asked| parsed(&asked.query).queries[0].name().to_string()).collect::<Vec<_>>();
+    assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("other.")), "{names:?}");
+}
