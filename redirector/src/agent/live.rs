@@ -136,11 +136,8 @@ impl Live {
 
         let applied = self.apply(&changes);
 
-        // Then DNS for what came: only what the kernel has.
-        let leases = |source: &SourceName| self.leases.get(source);
-        let there = |index| self.datapath.has_route(index);
-        self.published = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &there, &self.pool);
-        self.publish();
+        // Then DNS for what came.
+        self.publish_what_stands();
         self.brought_all = applied.is_ok();
         self.note(&applied);
         applied?;
@@ -211,6 +208,14 @@ impl Live {
         let resolved = self.follower.current();
         self.replaced.retain(|source| !resolved.get(source).is_some_and(|resolved| desired::is_known(resolved)));
         applied
+    }
+
+    /// Tells DNS what the kernel has, and no more: at the start, what an earlier agent left there.
+    pub(super) fn publish_what_stands(&mut self) {
+        let leases = |source: &SourceName| self.leases.get(source);
+        let there = |index| self.datapath.has_route(index);
+        self.published = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &there, &self.pool);
+        self.publish();
     }
 
     /// Tells DNS about every route: its VIP, or that it is on its way.

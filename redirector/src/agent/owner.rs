@@ -153,6 +153,7 @@ impl Owner {
         if !self.live.datapath.lacks_routes() {
             self.attach();
         }
+        self.live.publish_what_stands();
         // Before the agent is ready: a source that is not live yet gets no answer from us, where an upstream would deny it.
         self.beat();
         self.tell_events();

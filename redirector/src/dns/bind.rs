@@ -12,7 +12,7 @@ use super::{exchange::Transport, holder::Holder};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
-/// How much the kernel may queue for us, in bytes; it may give less.
+/// How much the kernel may queue for us, in bytes: half a second of 5,000 queries, each of which it counts as 768 bytes or more, twice this in all.
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// With port 0 the kernel chooses a UDP port; its TCP twin may be taken.
 const PORT_TRIES: usize = 16;
@@ -131,8 +131,10 @@ fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
 }
 
 fn bound_udp(socket: Socket) -> io::Result<UdpSocket> {
-    // The kernel caps it silently, and a small queue is better than no shim.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    // Without CAP_NET_ADMIN the kernel caps it silently (net.core.rmem_max), and a small queue is better than no shim.
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
     Ok(socket.into())
 }
 

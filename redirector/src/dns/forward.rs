@@ -16,6 +16,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     counters::Counters,
@@ -47,6 +48,8 @@ pub(super) struct Forwarder {
     answered: AtomicBool,
     /// Whom executors asked, where that is intercepted.
     asked: OnceLock<Asked>,
+    /// Cancelled when nobody waits for upstreams any more.
+    over: CancellationToken,
 }
 
 /// How a query goes on.
@@ -80,6 +83,7 @@ impl Forwarder {
             shares,
             answered: AtomicBool::new(false),
             asked: OnceLock::new(),
+            over: CancellationToken::new(),
         }
     }
 
@@ -114,12 +118,12 @@ impl Forwarder {
         let began = Instant::now();
         let exchange = Exchange { query, question, counters: &self.counters, sockets };
         let mut race = Race { exchange: &exchange, transport, last_resort: None };
-        let in_time = tokio::time::timeout(BUDGET, race.run(self.candidates(slot))).await;
+        let in_time = tokio::time::timeout(BUDGET, self.over.run_until_cancelled(race.run(self.candidates(slot)))).await;
         self.counters.tally.forwarded.add(began.elapsed(), 1);
         if in_time.is_err() {
             Counters::count(&self.counters.timeouts);
         }
-        if let Some(reply) = in_time.ok().flatten().or(race.last_resort) {
+        if let Some(reply) = in_time.ok().flatten().flatten().or(race.last_resort) {
             Counters::count(&self.counters.forwarded);
             self.counters.tally.passed_on(&reply);
             self.answered.store(true, Relaxed);
@@ -159,6 +163,11 @@ impl Forwarder {
     pub(super) fn awaited(&self) -> Option<Vec<SocketAddr>> {
         let upstreams = self.upstreams.load();
         (!self.answered.load(Relaxed)).then(|| upstreams.nameservers().current().to_vec())
+    }
+
+    /// Waits for no upstream any more: who does is told that none answered.
+    pub(super) fn give_up(&self) {
+        self.over.cancel();
     }
 
     /// Asks others from now on.

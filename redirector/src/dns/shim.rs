@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -40,6 +40,13 @@ use crate::{
 
 /// How long a query that is being forwarded may go on after the shim was told to stop.
 pub(super) const DRAIN: Duration = Duration::from_secs(1);
+/// Interception ends in the kernel before it ends here, and a query may be on its way between the two. A socket of it is closed when nothing has come
+/// for so long,
+pub(super) const QUIET: Duration = Duration::from_millis(100);
+/// or, since a client's connected socket may go on asking, after this time.
+pub(super) const LINGER: Duration = Duration::from_millis(400);
+/// How long it may take to say so to those that are still waiting then.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What the shim needs to know.
 #[derive(Clone, Debug)]
@@ -205,14 +212,19 @@ impl BoundShim {
                 () = quiet.cancelled() => {}
             }
         });
-        while let Some(ended) = sockets.join_next().await {
-            ended.context("a task of the DNS shim panicked")??;
+        let core = Arc::clone(&self.core);
+        let everything = async {
+            while let Some(ended) = sockets.join_next().await {
+                ended.context("a task of the DNS shim panicked")??;
+            }
+            core.tasks.close();
+            core.tasks.wait().await;
+            Ok(())
+        };
+        tokio::select! {
+            ended = everything => ended,
+            () = self.core.end(&stop) => Ok(()),
         }
-        self.core.tasks.close();
-        if tokio::time::timeout(DRAIN, self.core.tasks.wait()).await.is_err() {
-            tracing::debug!(left = self.core.tasks.len(), "queries were still waiting for an upstream when the DNS shim stopped");
-        }
-        Ok(())
     }
 }
 
@@ -296,6 +308,15 @@ impl Publisher {
 }
 
 impl Core {
+    /// The end of those that still wait for an upstream a second after `stop`. They are told so: silence would cost the client a time-out.
+    async fn end(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        sleep(DRAIN).await;
+        tracing::debug!("queries were still waiting for an upstream when the DNS shim stopped");
+        self.forwarder.give_up();
+        sleep(LAST_WORDS).await;
+    }
+
     /// Whether a client that asked our address is one that we refuse.
     pub(super) fn is_stranger(&self, (client, own): (IpAddr, IpAddr)) -> bool {
         self.access.load().of(client, own) == Client::Stranger

@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use super::{
     limits::Limits,
     quota::Shares,
     respond::{self, Outcome, Question},
-    shim::{Asker, Core},
+    shim::{Asker, Core, LINGER, QUIET},
     sockets::Sockets,
     wire::Reply,
 };
@@ -54,14 +54,24 @@ impl Room {
 /// A listener, its address, and its slot when it has intercepted DNS.
 pub(super) type Door = (TcpListener, SocketAddr, Option<u32>);
 
-/// Serves one listener until `stop` is cancelled.
+/// Serves one listener until `stop` is cancelled and who has connected by then is accepted; one of intercepted DNS, until nobody connects any more.
 pub(super) async fn serve((listener, address, slot): Door, room: Room, core: Arc<Core>, stop: CancellationToken) -> anyhow::Result<()> {
     let Room { slots, shares } = room;
+    let mut end = None;
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            accepted = listener.accept() => accepted,
+        let accepted = match end {
+            None => tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    end = Some(Instant::now() + if slot.is_some() { LINGER } else { Duration::ZERO });
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            },
+            Some(end) => match timeout_at(end.min(Instant::now() + QUIET).into(), listener.accept()).await {
+                Ok(accepted) => accepted,
+                Err(_) => return Ok(()),
+            },
         };
         let (stream, client) = match accepted {
             Ok(accepted) => accepted,
@@ -103,13 +113,13 @@ impl Connection {
         Self { stream, asker, slot, core, unread: BytesMut::new() }
     }
 
-    /// Until the client has closed and has its replies, nothing happens for a while, or `stop` is cancelled.
+    /// Until the client has closed and has its replies, or nothing happens for a while, which is a short one once `stop` is cancelled.
     async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         let core = Arc::clone(&self.core);
         let mut reply = Reply::new();
         let mut waiting = FuturesUnordered::new();
-        let mut open = true;
+        let (mut open, mut idle) = (true, IDLE);
         while open || !waiting.is_empty() {
             while waiting.len() < PIPELINED
                 && let Some(query) = self.next_query()
@@ -129,8 +139,8 @@ impl Connection {
                 biased;
                 Some(reply) = waiting.next() => self.send(&reply).await?,
                 read = self.stream.read_buf(&mut self.unread), if open && waiting.len() < PIPELINED => open = read? > 0,
-                () = sleep(IDLE), if waiting.is_empty() => return Ok(()),
-                () = stop.cancelled(), if open => open = false,
+                () = stop.cancelled(), if idle == IDLE => idle = QUIET,
+                () = sleep(idle), if waiting.is_empty() => return Ok(()),
             }
         }
         Ok(())

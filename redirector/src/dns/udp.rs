@@ -7,7 +7,11 @@ use std::{cell::RefCell, io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Ins
 
 use anyhow::Context as _;
 use futures_util::future::try_join_all;
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::{
+    io::Interest,
+    net::UdpSocket,
+    time::{timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -16,7 +20,7 @@ use super::{
     exchange::Transport,
     forward::{Place, Way},
     respond::{self, Outcome, Question},
-    shim::{Asker, Core, DRAIN},
+    shim::{Asker, Core, DRAIN, LINGER, QUIET},
     sockets::Sockets,
     wire::Reply,
 };
@@ -43,9 +47,8 @@ pub(super) fn run(doors: Vec<Door>, core: &Arc<Core>, stop: &CancellationToken) 
         });
         try_join_all(serving).await?;
         tasks.close();
-        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-            tracing::debug!(left = tasks.len(), "queries were still waiting for an upstream when the DNS shim stopped");
-        }
+        // None waits for longer; this is for the runtime's sake, which must end.
+        let _ = timeout(2 * DRAIN, tasks.wait()).await;
         Ok(())
     })
 }
@@ -72,7 +75,21 @@ impl Server {
             self.answer_batches(&mut batch.borrow_mut());
             tokio::task::yield_now().await;
         }
+        if self.slot.is_some() {
+            self.linger(batch).await?;
+        }
         self.answer_the_last(&mut batch.borrow_mut());
+        Ok(())
+    }
+
+    /// Goes on until nobody asks any more.
+    async fn linger(&self, batch: &RefCell<Batch>) -> io::Result<()> {
+        let end = Instant::now() + LINGER;
+        while let Ok(ready) = timeout_at(end.min(Instant::now() + QUIET).into(), self.socket.readable()).await {
+            ready?;
+            self.answer_batches(&mut batch.borrow_mut());
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod leak;
 mod loads;
 mod operate;
 mod readme;
+mod resolvers;
 mod restart;
 mod rig;
 mod snapshots;

@@ -1,6 +1,9 @@
 //! The ports for intercepted DNS: each passes on to the resolver that its slot stands for, and to no other.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use hickory_proto::{
     op::ResponseCode,
@@ -11,7 +14,7 @@ use redirector::dns::bind;
 use crate::{
     message::{bytes, parsed, query, reply},
     mock::{Asked, Do, Mock},
-    shim::{Port, Running, settings, source},
+    shim::{Port, Running, settings, source, unused},
 };
 
 const SLOTS: u16 = 4;
@@ -73,6 +76,30 @@ async fn a_resolver_that_does_not_answer_is_nobody_elses_business() {
     }
     assert!(system.asked().is_empty());
     shim.stop().await;
+}
+
+#[tokio::test]
+async fn told_to_stop_a_port_goes_on_until_nobody_asks_and_who_waits_for_a_resolver_is_told() {
+    let mut bound = bind(&settings(&[unused()])).await.expect("bound");
+    // It never answers. Over TCP it refuses.
+    let silent = tokio::net::UdpSocket::bind((resolver(4), 53)).await.expect("a resolver");
+    let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(4)))).expect("a row of ports");
+    let port = SocketAddr::new(bound.local_addrs()[0].ip(), ports.first_port);
+    let shim = Running::serve(bound);
+    let waiting = tokio::spawn(async move { Port(port).ask(&bytes(&query("www.example.com", RecordType::A))).await });
+    let over_tcp = tokio::spawn(async move { Port(port).ask_tcp(&bytes(&query("www.example.com", RecordType::A))).await });
+    silent.recv(&mut [0; 512]).await.expect("the query was passed on");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    let stopping = tokio::spawn(shim.stop());
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(parsed(&Port(port).ask(&source(RecordType::A)).await).answers.len(), 1, "after {:?}", began.elapsed());
+    }
+    for answer in [waiting.await, over_tcp.await] {
+        assert_eq!(parsed(&answer.expect("an answer")).metadata.response_code, ResponseCode::ServFail);
+    }
+    stopping.await.expect("stopped");
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ enum Verb {
     Serve,
     /// Connects as fast as it can until its input ends, and prints a report in JSON.
     Storm(super::storm::StormOptions),
+    /// Asks a resolver at a steady rate, and prints a report in JSON.
+    Queries(super::queries::QueryOptions),
 }
 
 /// What the load client does.
@@ -120,6 +122,7 @@ pub fn run(args: ClientArgs) -> Result<()> {
         Verb::Measure => return worker::measure(),
         Verb::Serve => return worker::serve(),
         Verb::Storm(options) => return super::storm::run(options),
+        Verb::Queries(options) => return super::queries::run(&options),
     };
     let report = connect(&options)?;
     println!("{}", serde_json::to_string(&report).context("failed to write the report")?);

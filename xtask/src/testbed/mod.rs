@@ -28,6 +28,7 @@ pub mod node;
 pub mod packages;
 pub mod place;
 pub mod process;
+pub mod queries;
 pub mod registry;
 pub mod rig;
 pub mod samples;
