@@ -6,6 +6,7 @@ use crate::{
         api::{BackendState, BackendView, Problem, ResolutionState, RouteView},
         count,
     },
+    dns::Publisher,
     host,
     route::SourceName,
 };
@@ -56,6 +57,10 @@ pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
     if let Some(problem) = owner.live.publisher.as_ref().and_then(|publisher| publisher.upstream_problem()) {
         let remedy = "set dns.upstreams to servers that this host can reach";
         note("dns_failed", format!("names that are not ours can't be forwarded: {problem}"), Some(remedy));
+    }
+    for looping in owner.live.publisher.iter().flat_map(Publisher::upstreams).filter(|upstream| upstream.loops) {
+        let remedy = "let it ask the real server, or name that in dns.upstreams; the agent looks again every few seconds";
+        note("dns_loop", format!("{}, a DNS upstream, asks us in turn; it is set aside", looping.address), Some(remedy));
     }
     if let Err(why) = owner.interception.now.as_ref()
         && !why.wanted

@@ -49,8 +49,13 @@ fn config(owner: &Owner) -> api::ConfigInfo {
 
 fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
     let counters = serde_json::to_value(publisher.counters()).and_then(serde_json::from_value).unwrap_or_default();
-    let upstream =
-        |at: UpstreamHealth| api::UpstreamInfo { address: at.address, set_aside: at.set_aside, asked: at.asked, failed: at.failed };
+    let upstream = |at: UpstreamHealth| api::UpstreamInfo {
+        address: at.address,
+        set_aside: at.set_aside,
+        loops: at.loops,
+        asked: at.asked,
+        failed: at.failed,
+    };
     let upstreams = publisher.upstreams().into_iter().map(upstream).collect();
     let interception = Some(owner.interception_info());
     api::DnsInfo { listen: owner.listen.clone(), names: owner.live.published.len(), counters, upstreams, interception }

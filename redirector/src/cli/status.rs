@@ -109,7 +109,12 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
             "dns",
             format!("{} {} {}", listen.join(", "), if listen.len() == 1 { "answers" } else { "answer" }, count(dns.names, "name")),
         )?;
-        let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, if at.set_aside { " (set aside: it failed)" } else { "" });
+        let why = |at: &api::UpstreamInfo| match (at.loops, at.set_aside) {
+            (true, _) => " (set aside: it asks us in turn)",
+            (false, true) => " (set aside: it failed)",
+            (false, false) => "",
+        };
+        let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, why(at));
         let upstreams: Vec<_> = dns.upstreams.iter().map(upstream).collect();
         line("upstreams", upstreams.join(", "))?;
         if let Some(interception) = &dns.interception {

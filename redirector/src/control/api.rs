@@ -144,8 +144,11 @@ pub struct InterceptedResolver {
 pub struct UpstreamInfo {
     /// The server.
     pub address: SocketAddr,
-    /// Whether it failed, and others are asked in its place for a while.
+    /// Whether others are asked in its place for a while, since it failed or loops.
     pub set_aside: bool,
+    /// Whether it asks us in turn.
+    #[serde(default)]
+    pub loops: bool,
     /// Queries that it was sent since it was first seen.
     pub asked: u64,
     /// Of these, how many it did not answer within a second, or refused to take.

@@ -165,6 +165,11 @@ impl Forwarder {
         (!self.answered.load(Relaxed)).then(|| upstreams.nameservers().current().to_vec())
     }
 
+    /// The configured upstreams.
+    pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.upstreams.load().upstreams()
+    }
+
     /// Waits for no upstream any more: who does is told that none answered.
     pub(super) fn give_up(&self) {
         self.over.cancel();
@@ -203,6 +208,9 @@ impl Race<'_> {
     /// The first reply that is not a refusal to serve. Nothing, when every upstream failed at once or the best is a refusal, which is in
     /// `last_resort`. While some are only silent it goes on for ever, asking them again.
     async fn run(&mut self, candidates: Candidates) -> Option<Vec<u8>> {
+        if candidates.is_empty() {
+            return None;
+        }
         let everyone: Vec<_> = candidates.first.iter().chain(&candidates.then).cloned().collect();
         let mut again = everyone.into_iter().cycle();
         let mut waiting = candidates.then.into_iter();

@@ -13,6 +13,7 @@ mod forward;
 mod holder;
 mod host;
 mod limits;
+mod loops;
 mod quota;
 mod respond;
 mod shards;

@@ -24,6 +24,7 @@ use super::{
     counters::{Counters, DnsCounters},
     forward::Forwarder,
     limits::Limits,
+    loops::Loops,
     quota::{self, Quotas},
     respond::{self, Outcome, Terms},
     slots::{self, Asked, ResolverOfSlot, SlotPorts},
@@ -106,6 +107,7 @@ pub(super) struct Core {
     resolv_conf: PathBuf,
     pub(super) counters: Arc<Counters>,
     pub(super) forwarder: Forwarder,
+    loops: Loops,
     pub(super) limits: Limits,
     /// Tasks that wait for upstreams.
     pub(super) tasks: TaskTracker,
@@ -139,6 +141,7 @@ pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<B
         resolv_conf: resolv_conf.into(),
         counters: Arc::clone(&counters),
         forwarder: Forwarder::new(upstreams, counters, limits),
+        loops: Loops::new(),
         limits,
         tasks: TaskTracker::new(),
     };
@@ -208,7 +211,7 @@ impl BoundShim {
         let (core, quiet) = (Arc::clone(&self.core), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = core.forwarder.first_contact() => {}
+                _ = futures_util::future::join(core.forwarder.first_contact(), core.loops.watch(&core.forwarder)) => {}
                 () = quiet.cancelled() => {}
             }
         });
@@ -263,6 +266,7 @@ impl Publisher {
     pub fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
         let upstreams = upstreams(settings, &self.core.own, &self.core.resolv_conf)?;
         self.core.forwarder.set_upstreams(upstreams);
+        self.core.loops.look();
         self.core.access.store(Arc::new(Access::new(&settings.clients, &settings.real_address_clients)));
         self.core.ttl.store(settings.ttl, Relaxed);
         Ok(())
@@ -293,12 +297,16 @@ impl Publisher {
         self.core.answers.load().counts()
     }
 
-    /// Who is to answer before other names can be said to resolve, in words; nothing once an upstream has answered anything. Until then they
-    /// are asked over and over.
+    /// Who is to answer before other names can be said to resolve, in words; nothing once an upstream has answered anything, unless all of
+    /// them loop. Until then they are asked over and over.
     pub fn awaited_upstream(&self) -> Option<String> {
-        let servers = self.core.forwarder.awaited()?;
-        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
-        Some(format!("no DNS upstream has answered yet ({})", servers.join(", ")))
+        let list = |servers: &[SocketAddr]| servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let upstreams = self.core.forwarder.upstreams();
+        if !upstreams.is_empty() && upstreams.iter().all(|upstream| upstream.loops()) {
+            let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.address).collect();
+            return Some(format!("every DNS upstream asks us in turn ({})", list(&servers)));
+        }
+        Some(format!("no DNS upstream has answered yet ({})", list(&self.core.forwarder.awaited()?)))
     }
 
     /// Why forwarding does not or may not work, in words for a person: no server left, or resolv.conf can't be read.
@@ -340,6 +348,10 @@ impl Core {
         } else {
             let terms = Terms { ttl: self.ttl.load(Relaxed), real: client == Client::Guest };
             respond::answer(query, &self.answers.load(), terms, reply)
+        };
+        let outcome = match outcome {
+            Outcome::Forward(_) if self.loops.came_back(query) => respond::refuse(query, reply),
+            other => other,
         };
         match outcome {
             Outcome::Reply(kind) => self.counters.replied(kind),

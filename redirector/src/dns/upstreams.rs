@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,11 @@ const PATIENCE: u32 = 2;
 const ASIDE_FIRST: Duration = Duration::from_secs(1);
 /// For how long at most.
 const ASIDE_LONGEST: Duration = Duration::from_secs(30);
+
+/// Bits of [`Upstream::probe`]: it was asked once, the last question has come back, it loops.
+const PROBED: u8 = 1;
+const CAME_BACK: u8 = 2;
+const LOOPS: u8 = 4;
 
 /// The servers that queries are forwarded to.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(super) struct Upstream {
     failures: AtomicU32,
     /// Milliseconds since `started` until which it is set aside.
     aside_until: AtomicU64,
+    /// What questions of ours that came back have told: see [`super::loops`].
+    probe: AtomicU8,
     /// Queries that it was sent, and those that it did not answer in time.
     asked: AtomicU64,
     failed: AtomicU64,
@@ -61,6 +68,8 @@ pub struct UpstreamHealth {
     pub failures: u32,
     /// Whether others are asked in its place for a while.
     pub set_aside: bool,
+    /// Whether that is since it asks us in turn.
+    pub loops: bool,
     /// Queries that it was sent since it was first seen, those of other upstreams that had failed among them.
     pub asked: u64,
     /// Of these, how many it did not answer within a second, or refused to take.
@@ -74,7 +83,7 @@ impl UpstreamHealth {
     /// One that failed lately.
     pub(crate) fn example() -> Self {
         let latency = super::tally::DnsTally::example().forwarded;
-        Self { address: ([192, 0, 2, 53], 53).into(), failures: 2, set_aside: true, asked: 5, failed: 3, latency }
+        Self { address: ([192, 0, 2, 53], 53).into(), failures: 2, set_aside: true, loops: false, asked: 5, failed: 3, latency }
     }
 }
 
@@ -87,6 +96,12 @@ pub(super) struct Candidates {
     pub(super) then: Vec<Arc<Upstream>>,
 }
 
+impl Candidates {
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.then.is_empty()
+    }
+}
+
 impl Upstreams {
     pub(super) fn new(nameservers: Nameservers) -> Self {
         Self { nameservers, started: Instant::now(), known: Mutex::default() }
@@ -97,9 +112,10 @@ impl Upstreams {
     }
 
     /// Whom to ask now. The configured order counts. When every server is set aside, three are asked at once, since a guess beats a
-    /// certain failure.
+    /// certain failure; but never one that loops.
     pub(super) fn candidates(&self) -> Candidates {
         let mut upstreams = self.upstreams();
+        upstreams.retain(|upstream| !upstream.loops());
         if upstreams.iter().all(|upstream| upstream.is_aside()) {
             let then = upstreams.split_off(upstreams.len().min(AT_ONCE));
             return Candidates { first: upstreams, then };
@@ -128,7 +144,7 @@ impl Upstreams {
     }
 
     /// The servers of now; those that stay keep their record.
-    fn upstreams(&self) -> Vec<Arc<Upstream>> {
+    pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         let servers = self.nameservers.current();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.servers != servers {
@@ -149,6 +165,7 @@ impl Upstream {
             started,
             failures: AtomicU32::new(0),
             aside_until: AtomicU64::new(0),
+            probe: AtomicU8::new(0),
             asked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             times: Times::default(),
@@ -165,7 +182,8 @@ impl Upstream {
         UpstreamHealth {
             address: self.address,
             failures: self.failures.load(Relaxed),
-            set_aside: self.is_suspect(),
+            set_aside: self.is_suspect() || self.loops(),
+            loops: self.loops(),
             asked: self.asked.load(Relaxed),
             failed: self.failed.load(Relaxed),
             latency: self.times.snapshot(),
@@ -197,6 +215,39 @@ impl Upstream {
         self.set_aside(doubled.min(ASIDE_LONGEST));
         if failures == PATIENCE && self.is_ours {
             tracing::warn!(upstream = %self.address, why, "the upstream is set aside");
+        }
+    }
+
+    /// Whether it was ever asked whether it loops.
+    pub(super) fn was_probed(&self) -> bool {
+        self.probe.load(Relaxed) != 0
+    }
+
+    /// Whether it asks us in turn.
+    pub(super) fn loops(&self) -> bool {
+        self.probe.load(Relaxed) & LOOPS != 0
+    }
+
+    /// It is asked whether it loops.
+    pub(super) fn begin_probe(&self) {
+        self.probe.fetch_or(PROBED, Relaxed);
+        self.probe.fetch_and(!CAME_BACK, Relaxed);
+    }
+
+    /// The question has come back.
+    pub(super) fn looped(&self) {
+        if self.probe.fetch_or(CAME_BACK | LOOPS, Relaxed) & LOOPS == 0 {
+            tracing::warn!(
+                upstream = %self.address,
+                "the upstream asks us in turn, so it is set aside until it does no more: let it ask the real server, or name that in dns.upstreams"
+            );
+        }
+    }
+
+    /// The question has come back by now, or never will.
+    pub(super) fn end_probe(&self) {
+        if self.probe.load(Relaxed) & CAME_BACK == 0 && self.probe.fetch_and(!LOOPS, Relaxed) & LOOPS != 0 {
+            tracing::info!(upstream = %self.address, "the upstream asks us no more");
         }
     }
 

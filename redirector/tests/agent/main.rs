@@ -10,6 +10,7 @@ mod hierarchy;
 mod interception;
 mod leak;
 mod loads;
+mod loops;
 mod operate;
 mod readme;
 mod resolvers;

@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::{op::ResponseCode, rr::RecordType};
+use redirector::dns::ShimSettings;
 use xtask::testbed::{packages, process};
 
 use crate::{
-    message::reply,
+    message::{bytes, parsed, query, reply},
     mock::{Do, Mock},
-    shim::Running,
+    shim::{Running, settings},
 };
 
 const NAME: &str = "artifactory.internal.company.net";
@@ -46,6 +47,17 @@ async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() 
     shim.stop().await;
 }
 
+/// An address that was free a moment ago, for UDP and TCP.
+fn free() -> SocketAddr {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = tcp.local_addr().expect("an address");
+        if UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
 /// dnsmasq on a port of loopback, with the shim as its only server. It ends with this value.
 struct Dnsmasq {
     address: SocketAddr,
@@ -61,13 +73,10 @@ impl Drop for Dnsmasq {
 
 impl Dnsmasq {
     fn start(server: SocketAddr) -> Self {
-        let address = loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-            let address = tcp.local_addr().expect("an address");
-            if UdpSocket::bind(address).is_ok() {
-                break address;
-            }
-        };
+        Self::at(free(), server)
+    }
+
+    fn at(address: SocketAddr, server: SocketAddr) -> Self {
         let mut command: Command = packages::tool("dnsmasq").expect("installed");
         command.args([
             "--keep-in-foreground",
@@ -109,5 +118,40 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
         upstream.asked().iter().all(|asked| !asked.query.windows(8).any(|label| label.eq_ignore_ascii_case(b"internal"))),
         "no source leaks"
     );
+    shim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more() {
+    let other = Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let (own, elsewhere) = (free(), bytes(&query("elsewhere.example", RecordType::A)));
+    let looping = Dnsmasq::start(own);
+    let shim = Running::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) }).await;
+    let until = async |loops: bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while shim.publisher.upstreams()[0].loops != loops {
+            assert!(Instant::now() < deadline, "not {loops}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(true).await;
+    let (asked, before) = (Instant::now(), shim.publisher.counters().queries);
+    assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::ServFail);
+    assert!(shim.publisher.counters().queries - before < 5, "it goes round no more: {:?}", shim.publisher.counters());
+    assert!(asked.elapsed() < Duration::from_secs(1), "nobody waits for what can't come");
+    let why = shim.publisher.awaited_upstream().expect("not ready");
+    assert!(why.contains("asks us in turn") && why.contains(&looping.address.to_string()), "{why}");
+    // With another upstream beside it, that one answers, and the looping one is left out.
+    shim.publisher.reconfigure(&ShimSettings { listen: vec![own], ..settings(&[looping.address, other.address]) }).expect("fine");
+    until(true).await;
+    assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!((shim.publisher.awaited_upstream(), other.asked().len()), (None, 1));
+    // Its configuration is mended: it is an upstream as any other.
+    let address = looping.address;
+    drop(looping);
+    let mended = Dnsmasq::at(address, other.address);
+    until(false).await;
+    shim.publisher.reconfigure(&ShimSettings { listen: vec![own], ..settings(&[mended.address]) }).expect("fine");
+    assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
     shim.stop().await;
 }

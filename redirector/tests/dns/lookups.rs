@@ -218,3 +218,20 @@ fn behind_systemd_resolved_every_lookup_ends_on_the_vip_and_other_names_are_the_
         shim.stop().await;
     });
 }
+
+#[test]
+fn a_systemd_resolved_that_asks_the_shim_in_turn_is_set_aside() {
+    on_an_island(&ResolvConf::of("127.0.0.53"), async |_| {
+        let _resolved = Resolved::start();
+        let looping = port_53(Ipv4Addr::new(127, 0, 0, 53));
+        let shim = Running::start_with(ShimSettings { listen: vec![port_53(SHIM)], ..settings(&[looping]) }).await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !shim.publisher.upstreams()[0].loops {
+            assert!(std::time::Instant::now() < deadline, "{:?}", shim.publisher.upstreams());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(run(&["dig", "+tries=1", "+time=5", "elsewhere.example", "A"]).contains("SERVFAIL"));
+        assert!(run(&["getent", "ahosts", NAME]).contains(VIP), "names of ours need no upstream");
+        shim.stop().await;
+    });
+}

@@ -7,6 +7,7 @@ mod corpus;
 mod follower;
 mod forward;
 mod lookups;
+mod loops;
 mod message;
 mod mock;
 mod restart;

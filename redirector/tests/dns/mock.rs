@@ -41,6 +41,9 @@ pub(crate) struct Mock {
 /// The question for the root's servers, by which a shim sees whether its upstream is there. It is refused, which says so, and not told.
 const FIRST_CONTACT: [u8; 5] = [0, 0, 2, 0, 1];
 
+/// What the question begins with, by which a shim sees whether its upstream asks it in turn.
+const LOOP_PROBE: &[u8] = b"redirector-loop-";
+
 type Handler = Arc<dyn Fn(&Asked) -> Vec<Do> + Send + Sync>;
 
 impl Mock {
@@ -80,7 +83,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, handler: Handler, log: Arc<Mutex<Vec<
     let mut buffer = vec![0; 65_535];
     while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
         let asked = Asked { query: buffer[..len].to_vec(), from, tcp: false };
-        if asked.query[12..] == FIRST_CONTACT {
+        if asked.query[12..] == FIRST_CONTACT || asked.query[13..].starts_with(LOOP_PROBE) {
             drop(socket.send_to(&[&asked.query[..2], &[0x80, 5], &[0; 8]].concat(), from).await);
             continue;
         }

@@ -145,7 +145,7 @@ fn view(backends: Vec<BackendView>) -> RouteView {
 }
 
 fn upstream(address: &str, set_aside: bool) -> UpstreamInfo {
-    UpstreamInfo { address: address.parse().expect("an address"), set_aside, asked: 9, failed: 2 }
+    UpstreamInfo { address: address.parse().expect("an address"), set_aside, loops: false, asked: 9, failed: 2 }
 }
 
 fn status(problems: Vec<Problem>) -> api::Status {

@@ -1,0 +1,68 @@
+//! A forwarder on the node that asks the agent in turn.
+
+use std::{
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use xtask::testbed::{Rig, customer::DNS_ADDRESS, packages};
+
+use crate::rig::Job;
+
+const CONFIG: &str = "\
+[dns]
+upstreams = [\"127.0.0.1:5399\"]
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = \"artifactory.public.company.net\"
+";
+
+/// dnsmasq on the node, until it is dropped.
+struct Dnsmasq(Child);
+
+impl Dnsmasq {
+    fn asking(rig: &Rig, server: &str) -> Self {
+        let mut command = rig.node.command(packages::path_of("dnsmasq").unwrap());
+        command.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file=", "--user=root"]);
+        command.args(["--listen-address=127.0.0.1", "--bind-interfaces", "--port=5399"]).arg(format!("--server={server}"));
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn until(what: &str, mut yes: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !yes() {
+        assert!(Instant::now() < deadline, "not {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_dnsmasq_that_asks_us_in_turn_is_told_with_the_remedy_and_used_once_it_is_mended() {
+    let mut dnsmasq = None;
+    let job = Job::prepared(CONFIG, |rig| dnsmasq = Some(Dnsmasq::asking(rig, "169.254.20.53")));
+    let readyz = || job.rig.node.place().run("curl -s http://127.0.0.1:9464/readyz", Duration::from_secs(10)).unwrap().stdout;
+    until("set aside", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == true);
+    let status = job.cli(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    let told = [
+        "upstreams  127.0.0.1:5399 (set aside: it asks us in turn)",
+        "127.0.0.1:5399, a DNS upstream, asks us in turn; it is set aside",
+        "let it ask the real server, or name that in dns.upstreams",
+    ];
+    assert!(told.iter().all(|line| status.stdout.contains(line)), "{}", status.text());
+    until("unready", || readyz().contains("every DNS upstream asks us in turn (127.0.0.1:5399)"));
+    assert!(job.agent.log().contains("the upstream asks us in turn"), "{}", job.agent.log_tail());
+    drop(dnsmasq.take());
+    let _mended = Dnsmasq::asking(&job.rig, DNS_ADDRESS);
+    until("used again", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == false);
+    until("ready", || !readyz().contains("in turn"));
+    assert!(job.agent.log().contains("the upstream asks us no more"), "{}", job.agent.log_tail());
+}
