@@ -76,6 +76,18 @@ impl Interception {
         let served = |resolver: &IpAddr| if resolver.is_ipv4() { ports.ipv4.is_some() } else { ports.ipv6.is_some() };
         resolvers.iter().filter(|resolver| !served(resolver)).copied().collect()
     }
+
+    /// The first of the host's own nameservers whose family the shim has no address of, when every resolver's DNS is to be intercepted: executors
+    /// often have the host's.
+    pub(super) fn out_of_family(&self, nameservers: impl IntoIterator<Item = IpAddr>) -> Option<IpAddr> {
+        let (Ok(Intercepted::Everything), Ok(ports)) = (&self.now, &self.ports) else { return None };
+        // A loopback or link-local one is no executor's by its address.
+        let is_others = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        };
+        nameservers.into_iter().find(|ip| ports.ipv6.is_none() && is_others(ip))
+    }
 }
 
 impl Owner {
@@ -160,6 +172,18 @@ mod tests {
             assert!(!why.wanted && why.reason.contains("5310"), "{why:?}");
         }
         assert!(interception(Err(WhyNot::as_wanted("off"))).wanted(&Intercept::Off, false).expect_err("off").wanted);
+    }
+
+    #[test]
+    fn a_nameserver_of_the_host_that_the_shim_can_not_answer_for_is_named() {
+        let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0x53]);
+        let (four, link_local) = (IpAddr::from([10, 96, 0, 10]), "fe80::1".parse().expect("an address"));
+        let mut interception = interception(Ok(ports()));
+        assert_eq!(interception.out_of_family([four, six]), None, "nothing is intercepted");
+        interception.now = Ok(Intercepted::Everything);
+        assert_eq!(interception.out_of_family([four, link_local, six]), Some(six));
+        interception.ports = Ok(SlotPorts { ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 0x54].into()), ..ports() });
+        assert_eq!(interception.out_of_family([four, six]), None);
     }
 
     #[test]

@@ -72,6 +72,14 @@ pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
         let remedy = "add an address of its family to dns.listen";
         note("not_intercepted", format!("dns.intercept has {resolver}, and no address in dns.listen can answer for it"), Some(remedy));
     }
+    let upstreams = owner.live.publisher.iter().flat_map(Publisher::upstreams);
+    if let Some(resolver) = owner.interception.out_of_family(upstreams.map(|upstream| upstream.address.ip())) {
+        let message = format!(
+            "this host's nameserver {resolver} is likely its executors', and no address in dns.listen can answer for it: its DNS is left alone"
+        );
+        let remedy = "add an IPv6 address that executors reach to dns.listen (the agent puts it on lo when the host lacks it)";
+        problems.push(Problem { degrades: false, ..general("not_intercepted", message, Some(remedy)) });
+    }
     if !owner.restart_needed.is_empty() {
         let message = format!("new values of {} take effect when the agent is restarted", owner.restart_needed.join(", "));
         problems.push(Problem { degrades: false, ..general("restart_needed", message, None) });

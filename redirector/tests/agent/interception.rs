@@ -208,6 +208,15 @@ fn killed_under_five_thousand_queries_a_second_every_query_is_answered_at_its_fi
 }
 
 #[test]
+fn a_nameserver_that_only_an_ipv6_shim_could_answer_for_is_told_with_the_remedy() {
+    let resolv = format!("nameserver {ONE}\nnameserver fd00:53::53\n");
+    let job = Job::prepared(CONFIG, |rig| rig.node.place().write("/etc/resolv.conf", &resolv).unwrap());
+    let told = job.cli(&["status"]);
+    assert!(told.stdout.contains("fd00:53::53") && told.stdout.contains("add an IPv6 address"), "{}", told.text());
+    assert!(told.status.success(), "all that is intercepted works: {}", told.text());
+}
+
+#[test]
 fn off_leaves_dns_alone_and_says_so() {
     let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
     let executor = pod(&job, "stranger", ONE);
