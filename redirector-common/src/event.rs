@@ -116,6 +116,13 @@ pub const fn drawn(events: u8, random: u32) -> u8 {
     events & !BRIEF | ((others != 0) as u8) << 7
 }
 
+/// A number that looks like chance, of how many connects a route has seen: one call of the kernel less than chance itself. The first one of each
+/// route is told.
+#[inline(always)]
+pub const fn mixed(connects: u32) -> u32 {
+    connects.wrapping_mul(0x9e37_79b1) >> 16
+}
+
 /// Whether a success is told.
 #[inline(always)]
 pub const fn tells_success(told: u8) -> bool {
@@ -144,6 +151,10 @@ mod tests {
             let told = |random| drawn(sampled + 1, random);
             assert_eq!((0..4096).filter(|&random| tells_success(told(random))).count(), 4096 >> sampled);
             assert!((0..4096).all(|random| told(random) != 0 && stands_for(told(random)) == 1 << sampled));
+        }
+        for sampled in 0..=MOST_SAMPLED {
+            let told = (0..1 << 16).filter(|&connects| tells_success(drawn(sampled + 1, mixed(connects)))).count();
+            assert!(told.abs_diff(1 << 16 >> sampled) <= 1 << 16 >> sampled >> 3, "{told} of 65,536 for one in 2^{sampled}");
         }
         assert!(!tells_success(0));
         assert_eq!(stands_for(drawn(127, 0)), 1 << MOST_SAMPLED, "what no agent writes");

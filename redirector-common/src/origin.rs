@@ -14,7 +14,8 @@ pub struct Origin {
     pub started_ns: u64,
     /// Nanoseconds from the first SYN to established; 0 before.
     pub latency_ns: u64,
-    /// The cgroup of the process that called connect. It, the command and the process id are captured only while somebody reads events.
+    /// The cgroup of the process that called connect. It, the command and the process id are captured only while somebody reads events, and under pressure
+    /// only if the connect's success is told or its failure likely.
     pub cgroup: u64,
     /// The command of the thread that called connect.
     pub comm: [u8; 16],

@@ -65,6 +65,18 @@ impl RouteEntry {
         self.first_backend().wrapping_add(self.backends4 as u32).wrapping_add(self.backends6() as u32)
     }
 
+    /// The entry in one word.
+    pub const fn word(self) -> u64 {
+        // SAFETY: eight bytes without padding.
+        unsafe { core::mem::transmute(self) }
+    }
+
+    /// The entry that [`RouteEntry::word`] was made of.
+    pub const fn of_word(word: u64) -> Self {
+        // SAFETY: eight bytes without padding, and any value of each.
+        unsafe { core::mem::transmute(word) }
+    }
+
     /// Whether a route stands at this address.
     pub const fn is_present(self) -> bool {
         self.policy & Self::PRESENT != 0

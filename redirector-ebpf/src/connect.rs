@@ -1,5 +1,7 @@
 //! `connect4` and `connect6`: TCP to the pool gets a backend, DNS goes to [`crate::intercept`]; everything else is left alone.
 
+use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
+
 use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
@@ -72,31 +74,39 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
     if !addr.is_tcp() {
         return ALLOW;
     }
-    let port = addr.port();
-    let denied = |kind, forgotten| Denied { kind, route: index, vip6: hook.vip6, asked: port, forgotten };
+    let denied = |kind, forgotten| Denied { kind, route: index, vip6: hook.vip6, asked: addr.port(), forgotten };
     // Without a place for the origin, no hook could tell the socket's peer or its fate.
     let Some(origin) = maps::origin_or_new(ctx) else { return refuse(&denied(Event::DENIED, true)) };
+    // What the socket did before is over now.
+    release::settle(origin);
+    let client = || Client { port: addr.port(), families: hook.families, last: origin.id() };
     let mut choice = Choice::default();
-    match decide::connect(&KernelTables, index, Client { port, families: hook.families, last: origin.id() }, &mut choice) {
+    match decide::connect(&KernelTables, index, client, &mut choice) {
         Verdict::Redirect => {
-            release::settle(origin);
-            record(origin, index, port, &choice);
+            origin.backend = choice.address(&KernelTables, hook.families);
+            origin.backend_id = choice.id().0;
+            compiler_fence(SeqCst);
+            record(origin, index, addr.port(), choice);
             if hook.vip6 {
                 origin.marks |= Origin::MARK_VIP6;
             }
-            if choice.trial {
-                maps::try_out(choice.id);
+            (hook.rewrite)(origin.backend);
+            addr.set_port(choice.port());
+            emit::begin(origin, choice.trial() || choice.desperate());
+            if choice.trial() {
+                maps::try_out(origin.id());
             }
-            emit::begin(origin);
             options::take_time(ctx, origin);
-            if choice.desperate {
+            if choice.desperate() {
                 count(index, |stats| &mut stats.desperate);
             }
-            if !choice.source.is_unspecified() && !(hook.bind)(choice.source) {
-                count(index, |stats| &mut stats.source_failed);
+            if choice.has_options() {
+                let extras = choice.options(&KernelTables, index, hook.families);
+                origin.idle_seconds = extras.idle_seconds;
+                if !extras.source.is_unspecified() && !(hook.bind)(extras.source) {
+                    count(index, |stats| &mut stats.source_failed);
+                }
             }
-            (hook.rewrite)(choice.address);
-            addr.set_port(choice.port);
             ALLOW
         }
         Verdict::Refuse => refuse(&denied(Event::DENIED, false)),
@@ -110,19 +120,17 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
 
 /// Remembers where the socket wanted to go.
 #[inline(always)]
-fn record(origin: &mut Origin, index: u32, port: PortBe, choice: &Choice) {
+fn record(origin: &mut Origin, index: u32, port: PortBe, choice: Choice) {
     origin.tries = if origin.backend_port.0 == 0 { 0 } else { origin.tries.saturating_add(1) };
     origin.latency_ns = 0;
-    origin.backend = choice.address;
     origin.route = index;
-    origin.backend_id = choice.id.0;
     origin.vip_port = port;
-    origin.backend_port = choice.port;
-    origin.idle_seconds = choice.idle_seconds;
+    origin.backend_port = choice.port();
+    origin.idle_seconds = 0;
     origin.phase = Origin::PHASE_CHOSEN;
     // Whether the socket has a retransmission count of ours stays known.
     origin.marks &= Origin::MARK_LIMITED;
-    if choice.another {
+    if choice.another() {
         origin.marks |= Origin::MARK_HURRIED;
     }
 }

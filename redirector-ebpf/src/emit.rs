@@ -4,11 +4,11 @@
 //! which costs more than the event, happens a few times a second at most.
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ringbuf_reserve, bpf_ringbuf_submit,
 };
 use redirector_common::{
     addr::PortBe,
-    decide::{self, End},
+    decide::{self, End, Tables},
     event::{self, Event},
     origin::Origin,
 };
@@ -26,16 +26,21 @@ pub(crate) struct Last {
 const NONE: Last = Last { rx_bytes: 0, tx_bytes: 0, retransmitted: 0, srtt_us: 0 };
 
 /// At the connect: remembers who called, if anybody reads. Later hooks run in whatever process the packet met.
+///
+/// Asking costs a connect as much as choosing its backend. So under pressure, when of many successes one is told, only those are asked, and the
+/// ones that are likely to fail: a `doubtful` backend, and a socket that tries again.
 #[inline(always)]
-pub(crate) fn begin(origin: &mut Origin) {
+pub(crate) fn begin(origin: &mut Origin, doubtful: bool) {
     let events = maps::control().events;
     origin.told = events;
     if events == 0 {
         return;
     }
     if events > 1 {
-        // SAFETY: takes nothing, touches nothing of ours.
-        origin.told = event::drawn(events, unsafe { bpf_get_prandom_u32() });
+        origin.told = event::drawn(events, event::mixed(KernelTables.turn(origin.route)));
+        if !event::tells_success(origin.told) && !doubtful && origin.tries == 0 {
+            return;
+        }
     }
     origin.cgroup = cgroup();
     origin.pid = pid();
@@ -65,13 +70,13 @@ fn command(to: *mut [u8; 16]) {
 pub(crate) fn established(origin: &Origin) {
     if event::tells_success(origin.told) {
         let moment = Moment { at_ns: origin.started_ns.wrapping_add(origin.latency_ns), elapsed_ns: origin.latency_ns };
-        tell(origin, Event::ESTABLISHED, moment, &NONE);
+        tell(origin, Event::ESTABLISHED, moment, || NONE);
     }
 }
 
 /// An established connection has ended.
 #[inline(always)]
-pub(crate) fn closed(origin: &Origin, last: &Last) {
+pub(crate) fn closed(origin: &Origin, last: impl FnOnce() -> Last) {
     if event::tells_success(origin.told) {
         let at_ns = maps::now_ns();
         tell(
@@ -90,7 +95,7 @@ pub(crate) fn failed(origin: &Origin, end: End) {
         let at_ns = maps::now_ns();
         // What was never sent has no beginning.
         let elapsed_ns = if end == End::Unsent { 0 } else { at_ns.wrapping_sub(origin.started_ns) };
-        tell(origin, Event::of_end(end), Moment { at_ns, elapsed_ns }, &NONE);
+        tell(origin, Event::of_end(end), Moment { at_ns, elapsed_ns }, || NONE);
     }
 }
 
@@ -108,8 +113,9 @@ macro_rules! put {
 }
 
 #[inline(always)]
-fn tell(origin: &Origin, kind: u8, moment: Moment, last: &Last) {
+fn tell(origin: &Origin, kind: u8, moment: Moment, last: impl FnOnce() -> Last) {
     send(|event| {
+        let last = last();
         put!(event.at_ns = moment.at_ns);
         put!(event.elapsed_ns = moment.elapsed_ns);
         put!(event.cgroup = origin.cgroup);

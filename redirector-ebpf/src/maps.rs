@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     btf_maps::{Array, RingBuf, SkStorage},
-    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_sk_storage_get},
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_sk_storage_get},
     macros::btf_map,
     programs::SockAddrContext,
 };
@@ -11,7 +11,7 @@ use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     agent::{AgentState, Control},
     backend::{BackendId, Health},
-    decide::{self, Candidates, Client, Drawing, Drawn, Families, Found, Pick, Pool4, Pool6, Ports, Tables},
+    decide::{self, Asked, Candidates, Client, Drawing, Drawn, Found, Pick, Pool4, Pool6, Ports, Tables},
     event::{EventStats, RING_BYTES},
     origin::Origin,
     route::{RouteEntry, Slot},
@@ -109,18 +109,50 @@ pub(crate) fn pool6() -> Option<Pool6> {
     Some(Pool6 { base, mask: POOL4_MASK.load() })
 }
 
+/// The element of an array at `index`.
+///
+/// The kernel takes the key from the stack. Without CAP_PERFMON it puts a barrier behind each store to the stack that may be the first to its place,
+/// and knows that one is not only where the place has seen stores of half a word (6.18): the key is the upper half of one, and all lookups of a
+/// program share it. The pointer goes through an instruction that the compiler can't see through, or it would move the key elsewhere.
+#[inline(always)]
+pub(crate) fn element<T, const N: usize>(array: &Array<T, N>, index: u32) -> Option<*mut T> {
+    #[repr(C, align(8))]
+    struct Key {
+        lower: core::mem::MaybeUninit<u32>,
+        index: u32,
+    }
+    let mut key = Key { lower: core::mem::MaybeUninit::uninit(), index };
+    let place = opaque(&raw mut key);
+    // SAFETY: `place` is `key`, which outlives the call; the helper reads four bytes of it and returns null or an element.
+    let element = unsafe { bpf_map_lookup_elem((&raw const *array).cast_mut().cast(), (&raw const (*place).index).cast()) };
+    if element.is_null() { None } else { Some(element.cast()) }
+}
+
+/// The same pointer, but the compiler does not know it.
+#[inline(always)]
+fn opaque<T>(pointer: *mut T) -> *mut T {
+    #[cfg(target_arch = "bpf")]
+    let pointer = {
+        let mut pointer = pointer;
+        // SAFETY: copies a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer, options(nostack)) };
+        pointer
+    };
+    pointer
+}
+
 /// What the agent says at this moment.
 #[inline(always)]
 pub(crate) fn control() -> Control {
     // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
-    RD_CONTROL.get_ptr(0).map_or_else(Control::default, |control| unsafe { read_once(control) })
+    element(&RD_CONTROL, 0).map_or_else(Control::default, |control| unsafe { read_once(control) })
 }
 
 /// The agent's last sign of life, in nanoseconds of `CLOCK_MONOTONIC`; 0 for none.
 #[inline(always)]
 pub(crate) fn heartbeat_ns() -> u64 {
     // SAFETY: as above; an aligned word is read in one access.
-    RD_AGENT.get_ptr(0).map_or(0, |agent| unsafe { core::ptr::read_volatile(&raw const (*agent).heartbeat_ns) })
+    element(&RD_AGENT, 0).map_or(0, |agent| unsafe { core::ptr::read_volatile(&raw const (*agent).heartbeat_ns) })
 }
 
 /// The tables as decisions read them.
@@ -130,32 +162,32 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn route(&self, index: u32) -> RouteEntry {
         // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
-        RD_ROUTES.get_ptr(index).map_or_else(RouteEntry::default, |entry| unsafe { read_once(entry) })
+        element(&RD_ROUTES, index).map_or_else(RouteEntry::default, |entry| unsafe { read_once(entry) })
     }
 
     #[inline(always)]
     fn slot(&self, index: u32) -> Slot {
         // SAFETY: as above.
-        RD_SLOTS.get_ptr(index).map_or_else(Slot::default, |slot| unsafe { read_once(slot) })
+        element(&RD_SLOTS, index).map_or_else(Slot::default, |slot| unsafe { read_once(slot) })
     }
 
     #[inline(always)]
     fn address6(&self, id: BackendId) -> Ip6Be {
         // SAFETY: as above. The address was written before the block that has its number, and a number is given to another address only after all
         // others were.
-        RD_BACKENDS6.get_ptr(id.0).map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
+        element(&RD_BACKENDS6, id.0).map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
     }
 
     #[inline(always)]
     fn turn(&self, index: u32) -> u32 {
         // SAFETY: as above.
-        RD_ROUTE_STATS.get_ptr(index).map_or(0, |stats| unsafe { core::ptr::read_volatile(&raw const (*stats).started) } as u32)
+        element(&RD_ROUTE_STATS, index).map_or(0, |stats| unsafe { core::ptr::read_volatile(&raw const (*stats).started) } as u32)
     }
 
     #[inline(always)]
     fn health(&self, id: BackendId) -> Health {
         // SAFETY: as above.
-        RD_HEALTH.get_ptr(id.0).map_or(Health::HEALTHY, |health| unsafe { read_once(health) })
+        element(&RD_HEALTH, id.0).map_or(Health::HEALTHY, |health| unsafe { read_once(health) })
     }
 
     #[inline(always)]
@@ -182,21 +214,24 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn pick(&self, index: u32, client: Client) -> Pick {
-        let Families { six_first, both } = client.families;
-        let asked = u32::from(client.port.0) | u32::from(six_first) << 16 | u32::from(both) << 17;
-        Pick(rd_pick(index, asked, client.last.0))
+        let asked = Asked::new(client).0;
+        Pick(rd_pick(index, asked as u32, (asked >> 32) as u32))
+    }
+
+    #[inline(always)]
+    fn afresh(&self, word: u64) -> u64 {
+        afresh(word)
     }
 }
 
 // Global functions: the verifier checks each once, with any arguments, not once more for every state of its caller, which multiplied two loops
 // (141,442 instructions for `rd_connect4` on 6.18; with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
 
-/// See [`decide::pick()`]; `asked` is the client's port, and from bit 16 its [`Families`].
+/// See [`decide::pick()`]; `lower` and `upper` are the halves of [`Asked`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rd_pick(index: u32, asked: u32, last: u32) -> u64 {
-    let families = Families { six_first: asked & 1 << 16 != 0, both: asked & 1 << 17 != 0 };
-    decide::pick(&KernelTables, index, Client { port: PortBe(asked as u16), families, last: BackendId(last) }).0
+extern "C" fn rd_pick(index: u32, lower: u32, upper: u32) -> u64 {
+    decide::pick(&KernelTables, index, Asked(u64::from(lower) | u64::from(upper) << 32)).0
 }
 
 /// See [`decide::find_port()`].
@@ -275,21 +310,21 @@ pub(crate) fn origin_or_new(ctx: &SockAddrContext) -> Option<&'static mut Origin
 #[inline(always)]
 pub(crate) fn route_stats(index: u32) -> Option<&'static mut RouteStats> {
     // SAFETY: a map value stays mapped while a program runs; counters are only touched through `add`.
-    RD_ROUTE_STATS.get_ptr_mut(index).and_then(|stats| unsafe { stats.as_mut() })
+    element(&RD_ROUTE_STATS, index).map(|stats| unsafe { &mut *stats })
 }
 
 /// The counters of backend `id`.
 #[inline(always)]
 pub(crate) fn backend_stats(id: BackendId) -> Option<&'static mut BackendStats> {
     // SAFETY: as above.
-    RD_BKND_STATS.get_ptr_mut(id.0).and_then(|stats| unsafe { stats.as_mut() })
+    element(&RD_BKND_STATS, id.0).map(|stats| unsafe { &mut *stats })
 }
 
 /// Counts an event that the ring did not take.
 #[inline(always)]
 pub(crate) fn count_lost() {
     // SAFETY: as above.
-    if let Some(stats) = RD_EVENT_STATS.get_ptr_mut(0).and_then(|stats| unsafe { stats.as_mut() }) {
+    if let Some(stats) = element(&RD_EVENT_STATS, 0).map(|stats| unsafe { &mut *stats }) {
         add(&mut stats.lost, 1);
     }
 }
@@ -304,14 +339,14 @@ pub(crate) fn ring() -> *mut core::ffi::c_void {
 #[inline(always)]
 pub(crate) fn route_times(index: u32) -> Option<&'static mut RouteTimes> {
     // SAFETY: as above.
-    RD_ROUTE_TIMES.get_ptr_mut(index).and_then(|times| unsafe { times.as_mut() })
+    element(&RD_ROUTE_TIMES, index).map(|times| unsafe { &mut *times })
 }
 
 /// How long connects to backend `id` took.
 #[inline(always)]
 pub(crate) fn backend_times(id: BackendId) -> Option<&'static mut BackendTimes> {
     // SAFETY: as above.
-    RD_BKND_TIMES.get_ptr_mut(id.0).and_then(|times| unsafe { times.as_mut() })
+    element(&RD_BKND_TIMES, id.0).map(|times| unsafe { &mut *times })
 }
 
 /// Counts a connect that was established after `ns` nanoseconds.
@@ -327,7 +362,7 @@ pub(crate) fn count_latency(times: &mut RouteTimes, ns: u64) {
 /// Sets backend `id` aside after one more failure.
 #[inline(always)]
 pub(crate) fn blame(id: BackendId) {
-    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+    if let Some(health) = element(&RD_HEALTH, id.0) {
         // SAFETY: a map value stays mapped while a program runs. Two failures at once may count as one; both set the backend aside.
         unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).after_failure(now_ns())) };
     }
@@ -336,7 +371,7 @@ pub(crate) fn blame(id: BackendId) {
 /// Sets backend `id` aside anew for a failure that was counted already.
 #[inline(always)]
 pub(crate) fn confirm(id: BackendId) {
-    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+    if let Some(health) = element(&RD_HEALTH, id.0) {
         // SAFETY: as above.
         unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).confirmed(now_ns())) };
     }
@@ -345,7 +380,7 @@ pub(crate) fn confirm(id: BackendId) {
 /// Keeps others away from backend `id` while one connect tries whether it works again.
 #[inline(always)]
 pub(crate) fn try_out(id: BackendId) {
-    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+    if let Some(health) = element(&RD_HEALTH, id.0) {
         // SAFETY: as above. Two connects at once may both try.
         unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).on_trial(now_ns())) };
     }
@@ -354,7 +389,7 @@ pub(crate) fn try_out(id: BackendId) {
 /// Forgets the failures of backend `id`, since it has just accepted a connect.
 #[inline(always)]
 pub(crate) fn absolve(id: BackendId) {
-    if let Some(health) = RD_HEALTH.get_ptr_mut(id.0) {
+    if let Some(health) = element(&RD_HEALTH, id.0) {
         // SAFETY: as above.
         unsafe {
             if core::ptr::read_volatile(health).0 != Health::HEALTHY.0 {
@@ -392,4 +427,17 @@ pub(crate) fn unknown(amount: u64) -> u64 {
         amount
     };
     amount
+}
+
+/// The same number, each time as if it were another: the compiler works out anew what is made of it.
+#[inline(always)]
+fn afresh(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    let number = {
+        let mut number = number;
+        // SAFETY: copies a register to itself. Not `pure`: two of the same number would be made one.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
+        number
+    };
+    number
 }

@@ -28,7 +28,7 @@ static RD_DNS_STATS: Array<u64, { COUNTERS as usize }> = Array::new();
 /// Where intercepted DNS goes.
 #[inline(always)]
 pub(crate) fn shim() -> Shim {
-    let Some(shim) = RD_SHIM.get_ptr(0) else { return Shim::default() };
+    let Some(shim) = maps::element(&RD_SHIM, 0) else { return Shim::default() };
     // SAFETY: a map value stays mapped while a program runs; nothing but `mode`, one word, changes while it is looked at.
     unsafe {
         Shim {
@@ -46,7 +46,7 @@ pub(crate) fn shim() -> Shim {
 #[inline(always)]
 pub(crate) fn count(counter: u32) {
     // SAFETY: as above; counters are only touched through `add`.
-    if let Some(counter) = RD_DNS_STATS.get_ptr_mut(counter).and_then(|counter| unsafe { counter.as_mut() }) {
+    if let Some(counter) = maps::element(&RD_DNS_STATS, counter).map(|counter| unsafe { &mut *counter }) {
         maps::add(counter, 1);
     }
 }

@@ -22,6 +22,8 @@ const STATE: u32 = 10;
 
 // Which of the optional callbacks a socket wants.
 const RTO_FLAG: u32 = 1;
+/// Of retransmissions: not for the callback, but to know a hurried connect without looking it up.
+const RETRANS_FLAG: u32 = 2;
 const STATE_FLAG: u32 = 4;
 
 // TCP states.
@@ -37,6 +39,7 @@ pub(crate) fn follow(ctx: &SockOpsContext) {
         TCP_CONNECT => connecting(ctx),
         // Only sockets that `connecting` took for ours have the flags: everybody else's cost ends here.
         TIMEOUT_INIT | ACTIVE_ESTABLISHED | RTO | STATE if ctx.cb_flags() & STATE_FLAG == 0 => {}
+        TIMEOUT_INIT if ctx.cb_flags() & RETRANS_FLAG == 0 => {}
         TIMEOUT_INIT => waiting(ctx),
         ACTIVE_ESTABLISHED => established(ctx),
         RTO => retransmitting(ctx),
@@ -62,7 +65,8 @@ fn connecting(ctx: &SockOpsContext) {
     origin.phase = Origin::PHASE_CONNECTING;
     origin.started_ns = maps::now_ns();
     // The helper replaces the flags: those of other programs have to be said again.
-    let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG) as i32);
+    let hurried = u32::from(origin.marks & Origin::MARK_HURRIED) / u32::from(Origin::MARK_HURRIED) * RETRANS_FLAG;
+    let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG | hurried) as i32);
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.started, 1);
     }
@@ -138,33 +142,37 @@ fn moving(ctx: &SockOpsContext) {
     }
 }
 
-/// The end of an established connection, with its final counters.
+/// The end of an established connection, with its final counters. Each is read where it is used: one kept over a call would be stored on the stack.
 #[inline(always)]
 fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
     origin.phase = Origin::PHASE_OVER;
-    let last = emit::Last {
-        rx_bytes: read!((*ctx.ops).bytes_received),
-        tx_bytes: read!((*ctx.ops).bytes_acked),
-        retransmitted: read!((*ctx.ops).total_retrans),
-        // The kernel keeps eighths.
-        srtt_us: read!((*ctx.ops).srtt_us) >> 3,
-    };
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.closed, 1);
-        add(&mut stats.rx_bytes, last.rx_bytes);
-        add(&mut stats.tx_bytes, last.tx_bytes);
-        add(&mut stats.retransmitted, u64::from(last.retransmitted));
+        add(&mut stats.rx_bytes, read!((*ctx.ops).bytes_received));
+        add(&mut stats.tx_bytes, read!((*ctx.ops).bytes_acked));
+        add(&mut stats.retransmitted, u64::from(read!((*ctx.ops).total_retrans)));
     }
     if let Some(stats) = maps::backend_stats(origin.id()) {
         add(&mut stats.closed, 1);
     }
     if let Some(times) = maps::route_times(origin.route) {
-        add(&mut times.srtt_us, u64::from(last.srtt_us));
+        add(&mut times.srtt_us, u64::from(srtt_us(ctx)));
     }
     if let Some(times) = maps::backend_times(origin.id()) {
-        add(&mut times.srtt_us, u64::from(last.srtt_us));
+        add(&mut times.srtt_us, u64::from(srtt_us(ctx)));
     }
-    emit::closed(origin, &last);
+    emit::closed(origin, || emit::Last {
+        rx_bytes: read!((*ctx.ops).bytes_received),
+        tx_bytes: read!((*ctx.ops).bytes_acked),
+        retransmitted: read!((*ctx.ops).total_retrans),
+        srtt_us: srtt_us(ctx),
+    });
+}
+
+/// The smoothed round-trip time. The kernel keeps eighths.
+#[inline(always)]
+fn srtt_us(ctx: &SockOpsContext) -> u32 {
+    read!((*ctx.ops).srtt_us) >> 3
 }
 
 /// Where the socket really goes. A dual-stack socket has the mapped address in `remote_ip6`.

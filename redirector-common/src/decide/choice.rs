@@ -1,11 +1,15 @@
 //! Which backend a connect gets: uniform over the eligible ones of the right family, not the one that this socket tried last.
 
-use super::{bits, connect::Tables, unrolled::unrolled};
+use super::{
+    bits,
+    connect::{Known, Tables},
+    unrolled::unrolled,
+};
 use crate::{
     abi::MAX_BACKENDS,
-    addr::{Ip6Be, PortBe},
+    addr::Ip6Be,
     backend::{BackendId, Health},
-    route::{RouteEntry, Slot},
+    route::Slot,
 };
 
 /// Which addresses a connect can have.
@@ -23,27 +27,6 @@ impl Families {
     pub const ONLY4: Self = Self { six_first: false, both: false };
 }
 
-/// A backend for one connect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Choice {
-    /// Its number.
-    pub id: BackendId,
-    /// Its address; an IPv4 one in its mapped form.
-    pub address: Ip6Be,
-    /// The port to connect to.
-    pub port: PortBe,
-    /// It is set aside, but so is every other.
-    pub desperate: bool,
-    /// The route has another one that is eligible.
-    pub another: bool,
-    /// It has failed, its time is over, and there is another: nobody else is to try it until this connect's fate is known.
-    pub trial: bool,
-    /// The load balancer's idle time-out in seconds; 0: none is known.
-    pub idle_seconds: u16,
-    /// The address to connect from, of the same family; `::` leaves it to the kernel.
-    pub source: Ip6Be,
-}
-
 /// The backends of one family in a block.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates {
@@ -56,19 +39,6 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Those of `entry` that a socket of these families can have.
-    #[inline(always)]
-    pub(super) fn new(entry: RouteEntry, families: Families) -> Self {
-        let (four, six) = (u32::from(entry.backends4), u32::from(entry.backends6()));
-        let use6 = if families.six_first { !(families.both && six == 0) } else { families.both && four == 0 };
-        let first = entry.first_backend();
-        if use6 {
-            Self { first: first.wrapping_add(four), count: six, generation: entry.generation }
-        } else {
-            Self { first, count: four, generation: entry.generation }
-        }
-    }
-
     /// One of them. Another generation's when the block was replaced meanwhile.
     #[inline(always)]
     fn get(self, tables: &(impl Tables + ?Sized), offset: u32) -> Slot {
@@ -131,30 +101,37 @@ impl Drawing {
 /// that there is another. Otherwise the eligible ones are counted and, if the first draw was none, one of them is drawn; together the two draws are
 /// uniform over the eligible.
 #[inline(always)]
-pub(super) fn draw(tables: &(impl Tables + ?Sized), candidates: Candidates, last: BackendId) -> Drawing {
-    let Candidates { count, generation, .. } = candidates;
+pub(super) fn draw(tables: &(impl Tables + ?Sized), known: &mut Known) -> Drawing {
+    let count = known.candidates().count;
     let offset = if count == 1 { 0 } else { below(tables.random(), count) };
-    let slot = candidates.get(tables, offset);
-    if slot.generation() != generation {
+    known.afresh(tables);
+    let slot = known.candidates().get(tables, offset);
+    known.afresh(tables);
+    if slot.generation() != known.entry.generation {
         return Drawing::STALE;
     }
-    if slot.id().0 != last.0 && tables.health(slot.id()).0 == Health::HEALTHY.0 {
-        if count == 1 {
-            return Drawing(offset);
+    if slot.id().0 != known.asked.last().0 && tables.health(slot.id()).0 == Health::HEALTHY.0 {
+        known.afresh(tables);
+        let candidates = known.candidates();
+        if candidates.count == 1 {
+            return Drawing(0);
         }
-        let neighbour = candidates.get(tables, if offset + 1 == count { 0 } else { offset + 1 });
-        if neighbour.generation() != generation {
+        let neighbour = candidates.get(tables, if offset + 1 == candidates.count { 0 } else { offset + 1 });
+        known.afresh(tables);
+        if neighbour.generation() != known.entry.generation {
             return Drawing::STALE;
         }
         if tables.health(neighbour.id()).0 == Health::HEALTHY.0 {
             return Drawing(offset & Drawing::OFFSET | Drawing::ANOTHER);
         }
     }
-    let survey = tables.survey(candidates, Drawn { offset, last });
+    known.afresh(tables);
+    let survey = tables.survey(known.candidates(), Drawn { offset, last: known.asked.last() });
     if survey.is_stale() {
         return survey;
     }
-    let slot = candidates.get(tables, survey.offset());
+    known.afresh(tables);
+    let slot = known.candidates().get(tables, survey.offset());
     if survey.another() && tables.health(slot.id()).0 != Health::HEALTHY.0 { Drawing(survey.0 | Drawing::TRIAL) } else { survey }
 }
 
@@ -195,14 +172,20 @@ pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Dr
 
 /// 1 for 0, else 0.
 #[inline(always)]
-const fn zero_bit(number: u32) -> u64 {
+pub(super) const fn zero_bit(number: u32) -> u64 {
     (number as u64).wrapping_sub(1) >> 63
 }
 
 /// The address in a slot of a backend or a source. For an `AF_INET` socket there is one kind only, and the programs are shorter.
 #[inline(always)]
 pub(super) fn address(tables: &impl Tables, families: Families, slot: Slot) -> Ip6Be {
-    if (families.six_first || families.both) && slot.is_v6() { tables.address6(slot.id()) } else { Ip6Be::mapped(slot.address()) }
+    if is_v6(families, slot) { tables.address6(slot.id()) } else { Ip6Be::mapped(slot.address()) }
+}
+
+/// Whether a client of `families` finds an IPv6 address in that slot.
+#[inline(always)]
+pub(super) const fn is_v6(families: Families, slot: Slot) -> bool {
+    (families.six_first || families.both) && slot.is_v6()
 }
 
 /// A number below `count` from a uniform one, without division (Lemire 2019); the bias is below 2⁻²⁶ for up to 64.

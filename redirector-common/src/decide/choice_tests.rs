@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     addr::PortBe,
-    decide::{Client, Verdict, connect, test_tables::TestTables},
+    decide::{Choice, Client, Verdict, connect, test_tables::TestTables},
 };
 
 const VIP: u32 = 1;
@@ -20,9 +20,9 @@ fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32,
     let mut desperate = 0;
     for _ in 0..DRAWS {
         let choice = choice(tables, families, last).expect("a backend");
-        assert_eq!(choice.address, TestTables::address(choice.id.0));
-        *counts.entry(choice.id.0).or_insert(0) += 1;
-        desperate += u32::from(choice.desperate);
+        assert_eq!(choice.address(tables, families), TestTables::address(choice.id().0));
+        *counts.entry(choice.id().0).or_insert(0) += 1;
+        desperate += u32::from(choice.desperate());
     }
     (counts, desperate)
 }
@@ -30,7 +30,7 @@ fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32,
 fn choice(tables: &TestTables, families: Families, last: u32) -> Option<Choice> {
     let mut choice = Choice::default();
     let client = Client { port: PortBe::new(443), families, last: BackendId(last) };
-    (connect(tables, VIP, client, &mut choice) == Verdict::Redirect).then_some(choice)
+    (connect(tables, VIP, || client, &mut choice) == Verdict::Redirect).then_some(choice)
 }
 
 #[track_caller]
@@ -106,7 +106,7 @@ fn sixty_four_backends_are_all_in_reach() {
 fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
     let trials = |tables: &TestTables, last| -> std::vec::Vec<(u32, bool)> {
         let drawn = (0..200).map(|_| choice(tables, Families::ONLY4, last).expect("a backend"));
-        drawn.map(|choice| (choice.id.0, choice.trial)).collect()
+        drawn.map(|choice| (choice.id().0, choice.trial())).collect()
     };
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.fail(2);
@@ -120,7 +120,7 @@ fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
 }
 
 fn another(tables: &TestTables, last: u32) -> bool {
-    let choices: std::vec::Vec<bool> = (0..200).map(|_| choice(tables, Families::ONLY4, last).expect("a backend").another).collect();
+    let choices: std::vec::Vec<bool> = (0..200).map(|_| choice(tables, Families::ONLY4, last).expect("a backend").another()).collect();
     assert!(choices.iter().all(|&another| another == choices[0]), "it depends on the draw");
     choices[0]
 }

@@ -1,7 +1,7 @@
 //! What a connect to an address of the pool does.
 
 use super::{
-    choice::{Candidates, Choice, Drawing, Drawn, Families, address, draw, survey},
+    choice::{Candidates, Drawing, Drawn, Families, address, draw, is_v6, survey, zero_bit},
     unrolled::unrolled,
 };
 use crate::{
@@ -95,7 +95,11 @@ pub trait Tables {
     }
     /// [`pick()`] with these tables; as above.
     fn pick(&self, index: u32, client: Client) -> Pick {
-        pick(self, index, client)
+        pick(self, index, Asked::new(client))
+    }
+    /// The same word; a compiler must not know that it is, see [`Known`].
+    fn afresh(&self, word: u64) -> u64 {
+        word
     }
 }
 
@@ -121,22 +125,72 @@ pub struct Client {
     pub last: BackendId,
 }
 
+/// A [`Client`] in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Asked(pub u64);
+
+impl Asked {
+    const SIX_FIRST: u32 = 16;
+    const BOTH: u32 = 17;
+    const LAST: u32 = 32;
+
+    /// Of what a client asked.
+    #[inline(always)]
+    pub const fn new(client: Client) -> Self {
+        let Families { six_first, both } = client.families;
+        Self(
+            client.port.0 as u64
+                | (six_first as u64) << Self::SIX_FIRST
+                | (both as u64) << Self::BOTH
+                | (client.last.0 as u64) << Self::LAST,
+        )
+    }
+
+    /// The port.
+    #[inline(always)]
+    pub const fn port(self) -> PortBe {
+        PortBe(self.0 as u16)
+    }
+
+    /// With the destination's port, and with the family that the backend will have.
+    #[inline(always)]
+    const fn settled(self, port: PortBe, six: u32) -> Self {
+        Self(self.0 & 0xffff_ffff_0000_0000 | (six as u64) << Self::SIX_FIRST | port.0 as u64)
+    }
+
+    /// 1 for IPv6 backends, once it is settled.
+    #[inline(always)]
+    const fn six(self) -> u32 {
+        (self.0 >> Self::SIX_FIRST) as u32 & 1
+    }
+
+    /// `if six_first { !(both && there are no IPv6 ones) } else { both && there are no IPv4 ones }`, in arithmetic.
+    #[inline(always)]
+    const fn prefers_six(self, entry: RouteEntry) -> u32 {
+        let (six_first, both) = ((self.0 >> Self::SIX_FIRST) as u32, (self.0 >> Self::BOTH) as u32);
+        let (no_four, no_six) = (zero_bit(entry.backends4 as u32) as u32, zero_bit(entry.backends6() as u32) as u32);
+        (six_first & !(both & no_six) | !six_first & both & no_four) & 1
+    }
+
+    #[inline(always)]
+    pub(super) const fn last(self) -> BackendId {
+        BackendId((self.0 >> Self::LAST) as u32)
+    }
+}
+
 /// Decides a TCP connect to the pool's address `index`. The backend, if it gets one, is put into `choice`.
 ///
 /// The result goes to a place that is initialised, not into an enum: parts of an enum that are not set make the compiler copy undefined stack,
 /// "invalid read from stack off -40+0 size 8" without CAP_PERFMON (6.18).
 #[inline(always)]
-pub fn connect(tables: &impl Tables, index: u32, client: Client, choice: &mut Choice) -> Verdict {
-    let mut pick = tables.pick(index, client);
-    let mut read = fill(tables, pick, client.families, choice);
-    if read == Read::Done && pick.options() != 0 {
-        read = options(tables, pick, (index, client.families), choice);
-    }
+pub fn connect(tables: &impl Tables, index: u32, client: impl Fn() -> Client, choice: &mut Choice) -> Verdict {
+    let mut pick = tables.pick(index, client());
+    let mut read = fill(tables, pick, choice);
     if read == Read::Stale {
-        // The route's new block; its source is left to the kernel, since this hardly ever happens.
-        *choice = Choice::default();
-        pick = tables.pick(index, client);
-        read = fill(tables, pick, client.families, choice);
+        // The route's new block.
+        pick = tables.pick(index, client());
+        read = fill(tables, pick, choice);
     }
     match read {
         Read::Done => Verdict::Redirect,
@@ -145,8 +199,93 @@ pub fn connect(tables: &impl Tables, index: u32, client: Client, choice: &mut Ch
     }
 }
 
+/// A backend for one connect: two words, as they stand in the tables. What is made of them is made where it is used, since each value that is kept
+/// over a call takes a place on the stack, and without CAP_PERFMON the kernel puts a barrier behind the first store to each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    pick: Pick,
+    slot: Slot,
+}
+
+impl Choice {
+    /// Its number.
+    #[inline(always)]
+    pub const fn id(self) -> BackendId {
+        self.slot.id()
+    }
+
+    /// Its address for a client of `families`; an IPv4 one in its mapped form.
+    #[inline(always)]
+    pub fn address(self, tables: &impl Tables, families: Families) -> Ip6Be {
+        address(tables, families, self.slot)
+    }
+
+    /// The port to connect to.
+    #[inline(always)]
+    pub const fn port(self) -> PortBe {
+        self.pick.port()
+    }
+
+    /// It is set aside, but so is every other.
+    #[inline(always)]
+    pub const fn desperate(self) -> bool {
+        self.pick.drawing().desperate()
+    }
+
+    /// The route has another one that is eligible.
+    #[inline(always)]
+    pub const fn another(self) -> bool {
+        self.pick.drawing().another()
+    }
+
+    /// It has failed, its time is over, and there is another: nobody else is to try it until this connect's fate is known.
+    #[inline(always)]
+    pub const fn trial(self) -> bool {
+        self.pick.drawing().trial()
+    }
+
+    /// Whether the route says more than ports and backends.
+    #[inline(always)]
+    pub const fn has_options(self) -> bool {
+        self.pick.options() != 0
+    }
+
+    /// The options of route `index`, with the source address whose turn it is, for a client of `families`. None, if the block was replaced since:
+    /// what they were is unknown then, and this connect goes without.
+    #[inline(always)]
+    pub fn options(self, tables: &impl Tables, index: u32, families: Families) -> Extras {
+        let mut extras = Extras::default();
+        let at = self.pick.slot().wrapping_add(self.pick.options());
+        let slot = tables.slot(at);
+        if slot.generation() != self.pick.generation() {
+            return extras;
+        }
+        let options = slot.as_options();
+        extras.idle_seconds = options.idle_seconds;
+        let (before, count) = if is_v6(families, self.slot) { (options.sources4, options.sources6) } else { (0, options.sources4) };
+        if count == 0 {
+            return extras;
+        }
+        let turn = tables.turn(index) % u32::from(count);
+        let slot = tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn));
+        if slot.generation() == self.pick.generation() {
+            extras.source = address(tables, families, slot);
+        }
+        extras
+    }
+}
+
+/// What a route says beyond ports and backends, for one connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// The load balancer's idle time-out in seconds; 0: none is known.
+    pub idle_seconds: u16,
+    /// The address to connect from, of the backend's family; `::` leaves it to the kernel.
+    pub source: Ip6Be,
+}
+
 /// Where a reading of a route's block led, in one word: to a backend's slot, or nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Pick(pub u64);
 
@@ -200,38 +339,72 @@ impl Pick {
 
 /// One reading of the block of route `index`: the port and the backend.
 #[inline(always)]
-pub fn pick(tables: &(impl Tables + ?Sized), index: u32, client: Client) -> Pick {
+pub fn pick(tables: &(impl Tables + ?Sized), index: u32, asked: Asked) -> Pick {
+    let asked = Asked(tables.afresh(asked.0));
     let entry = tables.route(index);
     if !entry.is_present() {
         return Pick::nowhere(Read::None, RouteEntry::default());
     }
-    let found = translate(tables, entry, client.port);
+    let found = translate(tables, entry, asked.port());
     if found.read() != Read::Done {
         return Pick::nowhere(found.read(), entry);
     }
-    let candidates = Candidates::new(entry, client.families);
-    if candidates.count == 0 {
-        return Pick::nowhere(Read::None, entry);
+    let mut known = Known { entry, asked: asked.settled(found.port(), asked.prefers_six(entry)) };
+    known.afresh(tables);
+    if known.candidates().count == 0 {
+        return Pick::nowhere(Read::None, known.entry);
     }
-    let drawing = draw(tables, candidates, client.last);
+    let drawing = draw(tables, &mut known);
+    known.afresh(tables);
     if drawing.is_stale() {
-        return Pick::nowhere(Read::Stale, entry);
+        return Pick::nowhere(Read::Stale, known.entry);
     }
-    let slot = candidates.first.wrapping_add(drawing.offset()) & 0x00ff_ffff;
+    let Known { entry, asked } = known;
+    let slot = known.candidates().first.wrapping_add(drawing.offset()) & 0x00ff_ffff;
     let options = if entry.has_options() { entry.options_slot().wrapping_sub(slot) & 0xff } else { 0 };
     Pick(
         u64::from(slot)
             | u64::from(entry.generation) << Pick::GENERATION
-            | u64::from(found.port().0) << Pick::PORT
+            | u64::from(asked.port().0) << Pick::PORT
             | u64::from(options) << Pick::OPTIONS
             | u64::from(drawing.0 & Drawing::FLAGS) << Pick::DRAWING
             | Pick::passing(entry).0,
     )
 }
 
+/// What is known of a route and of its client while its block is read: two words.
+///
+/// After each look at a table everything is worked out [`afresh`](Known::afresh) from them: a value that is kept over it would be stored on the stack,
+/// and that costs more, see [`Choice`].
+pub(super) struct Known {
+    pub(super) entry: RouteEntry,
+    pub(super) asked: Asked,
+}
+
+impl Known {
+    #[inline(always)]
+    pub(super) fn afresh(&mut self, tables: &(impl Tables + ?Sized)) {
+        self.entry = RouteEntry::of_word(tables.afresh(self.entry.word()));
+        self.asked = Asked(tables.afresh(self.asked.0));
+    }
+
+    /// The backends of the family that was settled on.
+    #[inline(always)]
+    pub(super) fn candidates(&self) -> Candidates {
+        let (four, six) = (u32::from(self.entry.backends4), u32::from(self.entry.backends6()));
+        // All ones for IPv6, or 0.
+        let mask = self.asked.six().wrapping_neg();
+        Candidates {
+            first: self.entry.first_backend().wrapping_add(four & mask),
+            count: four ^ (four ^ six) & mask,
+            generation: self.entry.generation,
+        }
+    }
+}
+
 /// Takes the backend that was picked.
 #[inline(always)]
-fn fill(tables: &impl Tables, pick: Pick, families: Families, choice: &mut Choice) -> Read {
+fn fill(tables: &impl Tables, pick: Pick, choice: &mut Choice) -> Read {
     if pick.read() != Read::Done {
         return pick.read();
     }
@@ -239,36 +412,7 @@ fn fill(tables: &impl Tables, pick: Pick, families: Families, choice: &mut Choic
     if slot.generation() != pick.generation() {
         return Read::Stale;
     }
-    choice.id = slot.id();
-    choice.address = address(tables, families, slot);
-    choice.port = pick.port();
-    choice.another = pick.drawing().another();
-    choice.desperate = pick.drawing().desperate();
-    choice.trial = pick.drawing().trial();
-    Read::Done
-}
-
-/// Reads the options, with the source address whose turn it is.
-#[inline(always)]
-fn options(tables: &impl Tables, pick: Pick, (index, families): (u32, Families), choice: &mut Choice) -> Read {
-    let at = pick.slot().wrapping_add(pick.options());
-    let slot = tables.slot(at);
-    if slot.generation() != pick.generation() {
-        return Read::Stale;
-    }
-    let options = slot.as_options();
-    choice.idle_seconds = options.idle_seconds;
-    let four = choice.address.as_mapped().is_some();
-    let (before, count) = if four { (0, options.sources4) } else { (options.sources4, options.sources6) };
-    if count == 0 {
-        return Read::Done;
-    }
-    let turn = tables.turn(index) % u32::from(count);
-    let slot = tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn));
-    if slot.generation() != pick.generation() {
-        return Read::Stale;
-    }
-    choice.source = address(tables, families, slot);
+    *choice = Choice { pick, slot };
     Read::Done
 }
 

@@ -12,7 +12,7 @@ fn connect(tables: &TestTables, index: u32, port: PortBe, last: BackendId) -> Re
 
 fn connect_of(tables: &TestTables, index: u32, client: Client) -> Result<Choice, Verdict> {
     let mut choice = Choice::default();
-    match super::connect(tables, index, client, &mut choice) {
+    match super::connect(tables, index, || client, &mut choice) {
         Verdict::Redirect => Ok(choice),
         other => Err(other),
     }
@@ -39,14 +39,14 @@ fn without_a_port_list_every_port_passes_unchanged() {
     let tables = TestTables::with_route(VIP, &[], &[1], 0);
     for port in [1, 443, 65535] {
         let Ok(choice) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else { panic!("not redirected") };
-        assert_eq!(choice.port.get(), port);
+        assert_eq!(choice.port().get(), port);
     }
 }
 
 #[test]
 fn a_listed_port_is_mapped_and_any_other_is_refused() {
     let tables = TestTables::with_route(VIP, &[(443, 443), (80, 8080)], &[1], 0);
-    let port = |asked| connect(&tables, VIP, PortBe::new(asked), BackendId::NONE).ok().map(|choice| choice.port.get());
+    let port = |asked| connect(&tables, VIP, PortBe::new(asked), BackendId::NONE).ok().map(|choice| choice.port().get());
     assert_eq!((port(443), port(80), port(8080), port(22)), (Some(443), Some(8080), None, None));
 }
 
@@ -63,7 +63,7 @@ fn a_block_that_was_replaced_meanwhile_is_read_again() {
     let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
     tables.flip_after_first_read(VIP);
     let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
-    assert!([9, 10, 11].map(TestTables::address).contains(&choice.address), "{choice:?}");
+    assert!([9, 10, 11].map(TestTables::address).contains(&choice.address(&tables, Families::ONLY4)), "{choice:?}");
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
                 tables.fail(id);
             }
             let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
-            assert_eq!(choice.desperate, aside.len() == 3);
-            choice.id.0
+            assert_eq!(choice.desperate(), aside.len() == 3);
+            choice.id().0
         });
         seen.collect()
     };
@@ -104,8 +104,9 @@ fn sources_of_the_backends_family_are_taken_in_turn() {
         let client = Client { port: PortBe::new(443), families, last: BackendId::NONE };
         let source = |_| {
             let choice = connect_of(&tables, VIP, client).expect("redirected");
-            assert_eq!(choice.idle_seconds, 350);
-            choice.source
+            let extras = choice.options(&tables, VIP, families);
+            assert_eq!(extras.idle_seconds, 350);
+            extras.source
         };
         (0..6).map(source).collect()
     };
@@ -115,5 +116,6 @@ fn sources_of_the_backends_family_are_taken_in_turn() {
     assert_eq!(sources(Families { six_first: true, both: true }), [three, two, three, two, three, two]);
     let tables = TestTables::with_options(VIP, &[1], 0, &[]);
     let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
-    assert_eq!((choice.source, choice.idle_seconds), (Ip6Be::default(), 0));
+    assert!(choice.has_options());
+    assert_eq!(choice.options(&tables, VIP, Families::ONLY4), Extras::default());
 }

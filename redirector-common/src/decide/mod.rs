@@ -9,7 +9,9 @@ mod fate;
 mod test_tables;
 mod unrolled;
 
-pub use choice::{Candidates, Choice, Drawing, Drawn, Families, survey};
-pub use connect::{Client, Found, Pick, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port, pick, refusal};
+pub use choice::{Candidates, Drawing, Drawn, Families, survey};
+pub use connect::{
+    Asked, Choice, Client, Extras, Found, Pick, Pool4, Pool6, Ports, Read, Tables, Verdict, connect, find_port, pick, refusal,
+};
 pub use dns::{Claims, Held, Reach, Slots, is_alive, reach, slot_of};
 pub use fate::{End, end_of_connect};

@@ -38,6 +38,9 @@ impl Default for Callers {
 impl Callers {
     /// The folder of cgroup `id`. One that nobody knows yet is looked for, at most once a second.
     pub(super) fn cgroup(&mut self, id: u64) -> Option<PathBuf> {
+        if id == 0 {
+            return None;
+        }
         let fresh = self.walked.is_some_and(|walked| walked.elapsed() < WALK);
         if !fresh && self.cgroups.get(&id).is_none_or(Option::is_none) {
             self.walked = Some(Instant::now());
@@ -57,7 +60,7 @@ impl Callers {
         if !event.command.is_empty() {
             return Some(event.command.clone());
         }
-        if !self.sees_processes {
+        if !self.sees_processes || event.pid == 0 {
             return None;
         }
         let known = self.commands.get(&event.pid);

@@ -33,6 +33,9 @@ const REST: Duration = Duration::from_millis(100);
 const BATCH: usize = 16 * 1024;
 /// Above so many successes a second, not every one is told.
 const MOST: u64 = 2000;
+/// The same while nobody reads: what is kept for the next reader is the last thousand, and each one costs the connect that it tells of as much as
+/// choosing its backend does.
+const MOST_UNREAD: u64 = 200;
 
 /// What the owner task has of events.
 pub(super) struct Events {
@@ -169,7 +172,8 @@ impl Reading {
             };
             if let Some(told) = pressure.add(&events) {
                 self.wanted.send_if_modified(|wanted| {
-                    let next = next_sampling(*wanted, told);
+                    let most = if self.hub.readers() > 0 { MOST } else { MOST_UNREAD };
+                    let next = next_sampling(*wanted, told, most);
                     std::mem::replace(wanted, next) != next
                 });
             }
@@ -270,17 +274,16 @@ impl Pressure {
     }
 }
 
-/// The power of two of which one success is told, after a second in which `told` were: so many more that they fit, or one step back when half as
-/// many would have.
-fn next_sampling(now: u8, told: u64) -> u8 {
-    let most = redirector_common::event::MOST_SAMPLED;
-    if told > MOST {
-        let times = told.div_ceil(MOST).next_power_of_two().trailing_zeros();
-        now.saturating_add(u8::try_from(times).unwrap_or(most)).min(most)
-    } else if told < MOST / 4 {
-        now.saturating_sub(1)
+/// The power of two of which one success is told, after a second in which `told` were of which `most` are wanted: so many more that they fit, or
+/// so many less that twice as many would still fit.
+fn next_sampling(now: u8, told: u64, most: u64) -> u8 {
+    let highest = redirector_common::event::MOST_SAMPLED;
+    if told > most {
+        let times = told.div_ceil(most).next_power_of_two().trailing_zeros();
+        now.saturating_add(u8::try_from(times).unwrap_or(highest)).min(highest)
     } else {
-        now
+        let times = (most / 2 / told.max(1)).checked_ilog2().unwrap_or(0);
+        now.saturating_sub(u8::try_from(times).unwrap_or(highest))
     }
 }
 
@@ -290,12 +293,15 @@ mod tests {
 
     #[test]
     fn so_many_successes_are_told_that_they_fit_and_all_of_them_when_it_is_quiet() {
-        assert_eq!(next_sampling(0, 0), 0);
-        assert_eq!(next_sampling(0, MOST), 0);
+        assert_eq!(next_sampling(0, 0, MOST), 0);
+        assert_eq!(next_sampling(0, MOST, MOST), 0);
         // 40,000 a second: one in 32 makes 1,250.
-        assert_eq!(next_sampling(0, 40_000), 5);
-        assert_eq!(next_sampling(5, 1250), 5, "it stays");
-        assert_eq!(next_sampling(5, 400), 4, "step by step");
-        assert_eq!(next_sampling(9, u64::MAX), redirector_common::event::MOST_SAMPLED);
+        assert_eq!(next_sampling(0, 40_000, MOST), 5);
+        assert_eq!(next_sampling(5, 1250, MOST), 5, "it stays");
+        assert_eq!(next_sampling(5, 500, MOST), 4, "twice as many fit, and twice as many again would not");
+        assert_eq!(next_sampling(9, u64::MAX, MOST), redirector_common::event::MOST_SAMPLED);
+        assert_eq!(next_sampling(9, 0, MOST), 0, "it is quiet");
+        // 5,000 a second, and somebody begins to read, and goes.
+        assert_eq!([next_sampling(5, 156, MOST), next_sampling(3, 625, MOST), next_sampling(3, 625, MOST_UNREAD)], [3, 3, 5]);
     }
 }

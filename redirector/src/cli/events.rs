@@ -171,8 +171,7 @@ pub(super) fn target(event: &Event) -> String {
 
 /// Who asked, and what else there is to say.
 pub(super) fn who(event: &Event) -> String {
-    let command = event.command.as_deref().unwrap_or("process ");
-    let mut words = format!("{command}[{}] {}", event.pid, cgroup(event));
+    let mut words = if event.pid == 0 { "caller unknown".to_owned() } else { caller(event) };
     if let Some(reason) = event.reason {
         words.push_str(&format!("  {}", reason.words()));
     }
@@ -187,6 +186,11 @@ pub(super) fn who(event: &Event) -> String {
         words.push_str(&format!("  (one of {})", event.stands_for));
     }
     words
+}
+
+fn caller(event: &Event) -> String {
+    let command = event.command.as_deref().unwrap_or("process ");
+    format!("{command}[{}] {}", event.pid, cgroup(event))
 }
 
 /// The cgroup below the hierarchy's mount.

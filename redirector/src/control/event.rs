@@ -52,13 +52,14 @@ pub struct Event {
     pub elapsed_ns: u64,
     /// What was carried; null unless `result` is `closed`.
     pub traffic: Option<Traffic>,
-    /// The process that called connect, as the node counts it.
+    /// The process that called connect, as the node counts it. 0 when it was not asked for: so it may be with a failure under pressure, the first one
+    /// of its backend.
     pub pid: u32,
     /// Its command; null when the kernel did not tell it and the process was gone before it was looked for.
     pub command: Option<String>,
     /// Its cgroup's directory; null when that was gone before it was looked for.
     pub cgroup: Option<PathBuf>,
-    /// The ID of its cgroup (the inode of its directory).
+    /// The ID of its cgroup (the inode of its directory); 0 as above.
     pub cgroup_id: u64,
     /// Under pressure not every success is told; this one stands for so many.
     pub stands_for: u32,

@@ -25,7 +25,7 @@ fn lines() -> Vec<EventLine> {
         sampled,
         Event { at: at(1), reason: None, ..closed },
         event(2, EventResult::Refused, 412_000),
-        event(3, EventResult::TimedOut, 3_100_000_000),
+        Event { pid: 0, command: None, cgroup: None, cgroup_id: 0, ..event(3, EventResult::TimedOut, 3_100_000_000) },
         event(4, EventResult::Unreachable, 1_016_000_000),
         event(5, EventResult::Aborted, 300_000_000),
         event(6, EventResult::Unsent, 0),
@@ -56,7 +56,7 @@ TIME (UTC)               RESULT          TOOK  ROUTE           BACKEND          
 2026-05-28 20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  (one of 8)
 2026-05-28 20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, round trip 800 µs, 1 segment sent again
 2026-05-28 20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-2026-05-28 20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+2026-05-28 20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       caller unknown
 2026-05-28 20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
 2026-05-28 20:26:45.123  given up      300 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
 2026-05-28 20:26:46.123  never sent         -  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
