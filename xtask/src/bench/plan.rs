@@ -56,6 +56,9 @@ pub(super) const TCP: &str = "TCP connect, one byte each way, close";
 pub(super) const UDP_FULL: &str = "UDP connect(), 65,534 routes";
 pub(super) const TCP_FULL: &str = "TCP connect, one byte each way, close, 65,534 routes";
 
+/// The hooks of connects that hit, one after the other, and send nothing: the programs and the tables are in the caches.
+pub(super) const HOT: &str = "hit, nothing sent";
+
 /// How much is measured.
 pub(super) struct Effort {
     rounds: usize,
@@ -77,6 +80,7 @@ impl Effort {
 /// Batches of a millisecond or two: long against the pipes, short against a scheduler's turn.
 const UDP_BATCH: u32 = 3000;
 const TCP_BATCH: u32 = 40;
+const HOT_BATCH: u32 = 500;
 
 /// Stands the scene up and measures everything.
 pub(super) fn carry_out(binary: &Path, effort: &Effort, report: &mut Report) -> Result<()> {
@@ -96,6 +100,7 @@ pub(super) fn carry_out(binary: &Path, effort: &Effort, report: &mut Report) -> 
     for (name, variants) in [("miss", [EMPTY, STORAGE, MISS]), ("hit", [EMPTY, STORAGE, HIT])] {
         report.hooks.extend(measure::hooks(&mut scene, name, Operation::Tcp, TCP_BATCH, &variants, effort.clocked)?);
     }
+    report.hooks.extend(measure::hooks(&mut scene, HOT, Operation::TcpProhibited, HOT_BATCH, &[EMPTY, STORAGE, HIT], effort.clocked)?);
     eprintln!("filling the pool with {FULL} routes");
     scene.fill()?;
     let mut measured = |scene: &mut Scene, name, operation, count, variants: &[Variant], seconds| -> Result<()> {

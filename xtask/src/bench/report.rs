@@ -146,7 +146,7 @@ impl Report {
         let (bare, empty, hit) = (plan::BARE.name, plan::EMPTY.name, plan::HIT.name);
         let quotient = |scenario, variant, against| self.ratio(scenario, variant, against).map(|ratio| ratio.ratio.median);
         let full = |variant| Some(quotient(plan::TCP_FULL, variant, bare)? / quotient(plan::TCP, hit, bare)?);
-        let above = |variant| self.hook("hit", variant, "connect4").map(|cost| cost.above_empty.median);
+        let above = |variant| self.hook(plan::HOT, variant, "connect4").map(|cost| cost.above_empty.median);
         let rows = [
             ("a miss: UDP connect() against empty programs", 1.05, quotient(plan::UDP, plan::MISS.name, empty)),
             ("a miss, TCP, against empty programs", 1.05, quotient(plan::TCP, plan::MISS.name, empty)),

@@ -71,6 +71,9 @@ impl Scene {
         let files = rig.files().to_owned();
         let at = |number: u8| SocketAddrV4::new(Ipv4Addr::new(10, 61, number, 1), port);
 
+        // The clients beside each other share one namespace.
+        let rule = format!("ip rule add ipproto tcp dport {} prohibit", worker::PROHIBITED);
+        executors[0].place().run(&rule, IMPORT_LIMIT)?.success()?;
         let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
         let (bare, empty, storage) = (beside("bare")?, beside("empty")?, beside("storage")?);
         let attached = [bpf::attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];

@@ -30,7 +30,12 @@ pub(super) enum Operation {
     UdpLife,
     /// socket(), connect(), one byte each way and close() of a TCP connection.
     Tcp,
+    /// socket(), connect() and close() of a TCP socket whose connect a routing rule prohibits: the hook has done its work by then, and nothing is sent.
+    TcpProhibited,
 }
+
+/// The port that routing prohibits, for [`Operation::TcpProhibited`].
+pub(super) const PROHIBITED: u16 = 9;
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,6 +43,7 @@ impl fmt::Display for Operation {
             Self::Udp => "udp",
             Self::UdpLife => "udp-life",
             Self::Tcp => "tcp",
+            Self::TcpProhibited => "tcp-prohibited",
         })
     }
 }
@@ -64,6 +70,7 @@ impl Batch {
             "udp" => Operation::Udp,
             "udp-life" => Operation::UdpLife,
             "tcp" => Operation::Tcp,
+            "tcp-prohibited" => Operation::TcpProhibited,
             _ => return None,
         };
         let (count, target, spread) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -171,13 +178,25 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
                 connect_udp(socket.as_raw_fd(), target())?;
             }
             Operation::Tcp => exchange(&target())?,
+            Operation::TcpProhibited => {
+                let socket = new_socket(SocketType::STREAM)?;
+                let refused = connect_bare(socket.as_raw_fd(), SocketAddrV4::new(*target().ip(), PROHIBITED));
+                ensure!(
+                    refused.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)),
+                    "a connect that routing prohibits was made"
+                );
+            }
         }
     }
     Ok(started.elapsed().as_nanos())
 }
 
-/// The bare call: it takes some 300 ns, of which a layer of ours would be a good part, the more so in a debug build.
 fn connect_udp(socket: i32, target: SocketAddrV4) -> Result<()> {
+    connect_bare(socket, target).context("connect")
+}
+
+/// The bare call: it takes some 300 ns, of which a layer of ours would be a good part, the more so in a debug build.
+fn connect_bare(socket: i32, target: SocketAddrV4) -> std::io::Result<()> {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,
         sin_port: target.port().to_be(),
@@ -186,7 +205,7 @@ fn connect_udp(socket: i32, target: SocketAddrV4) -> Result<()> {
     };
     // SAFETY: the address is a whole `sockaddr_in`, which outlives the call.
     let result = unsafe { libc::connect(socket, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).context("connect") }
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// The server closes first, so that the client's ports are free again at once.
