@@ -111,3 +111,25 @@ fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
     assert!(serves(&job, "git.internal.company.net"));
 }
+
+/// Its destination's resolver never answers, so that the route is on its way for the two seconds that it is waited for.
+#[test]
+fn a_route_on_its_way_is_servfail_and_not_ready_and_then_its_vip() {
+    let job = Job::with_config(CONFIG);
+    let readyz = || job.rig.node.place().run("curl -s http://127.0.0.1:9464/readyz", LIMIT).unwrap().stdout;
+    let asked = || job.executor.run("dig +tries=1 +time=5 late.internal.company.net A", LIMIT).unwrap().stdout;
+    assert!(!readyz().contains("not live"), "{}", readyz());
+    let add = ["route", "add", "late.internal.company.net", "late.public.company.net", "--resolver", "203.0.113.99:53"];
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| done(&job, &add));
+        let (mut unready, mut failed) = (false, false);
+        while !adding.is_finished() {
+            unready |= readyz().contains("late.internal.company.net is not live yet");
+            failed |= asked().contains("status: SERVFAIL");
+        }
+        adding.join().unwrap();
+        assert!(unready && failed, "unready {unready}, SERVFAIL {failed}");
+    });
+    assert!(asked().contains("198.18."), "{}", asked());
+    assert!(!readyz().contains("not live"), "{}", readyz());
+}
