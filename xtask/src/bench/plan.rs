@@ -52,6 +52,7 @@ pub(super) const PROXY: Variant = by_way("HAProxy", Who::Proxy);
 /// The scenarios' names, by which the targets find them.
 pub(super) const UDP: &str = "UDP connect()";
 pub(super) const UDP_LIFE: &str = "UDP socket(), connect(), close()";
+pub(super) const UDP_SEND: &str = "UDP sendto(), one byte, not DNS";
 pub(super) const TCP: &str = "TCP connect, one byte each way, close";
 pub(super) const UDP_FULL: &str = "UDP connect(), 65,534 routes";
 pub(super) const TCP_FULL: &str = "TCP connect, one byte each way, close, 65,534 routes";
@@ -95,6 +96,7 @@ pub(super) fn carry_out(binary: &Path, effort: &Effort, report: &mut Report) -> 
     };
     measured(&mut scene, UDP, Operation::Udp, UDP_BATCH, &[BARE, EMPTY, MISS], 15.0)?;
     measured(&mut scene, UDP_LIFE, Operation::UdpLife, UDP_BATCH / 3, &[BARE, EMPTY, MISS], 12.0)?;
+    measured(&mut scene, UDP_SEND, Operation::UdpSend, UDP_BATCH / 3, &[BARE, MISS], 12.0)?;
     measured(&mut scene, TCP, Operation::Tcp, TCP_BATCH, &[BARE, EMPTY, STORAGE, MISS, HIT, DNAT, PROXY], 50.0)?;
     eprintln!("clocking the hooks");
     for (name, variants) in [("miss", [EMPTY, STORAGE, MISS]), ("hit", [EMPTY, STORAGE, HIT])] {

@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept, bind, connect, getsockname, listen, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept, bind, connect, getsockname, listen, recv, send, sendto,
+    socket_with,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -28,6 +29,8 @@ pub(super) enum Operation {
     Udp,
     /// socket(), connect() and close() of a UDP socket.
     UdpLife,
+    /// sendto() of one byte from a UDP socket that is not connected, to a port that nobody has.
+    UdpSend,
     /// socket(), connect(), one byte each way and close() of a TCP connection.
     Tcp,
     /// socket(), connect() and close() of a TCP socket whose connect a routing rule prohibits: the hook has done its work by then, and nothing is sent.
@@ -42,6 +45,7 @@ impl fmt::Display for Operation {
         f.write_str(match self {
             Self::Udp => "udp",
             Self::UdpLife => "udp-life",
+            Self::UdpSend => "udp-send",
             Self::Tcp => "tcp",
             Self::TcpProhibited => "tcp-prohibited",
         })
@@ -69,6 +73,7 @@ impl Batch {
         let operation = match words.next()? {
             "udp" => Operation::Udp,
             "udp-life" => Operation::UdpLife,
+            "udp-send" => Operation::UdpSend,
             "tcp" => Operation::Tcp,
             "tcp-prohibited" => Operation::TcpProhibited,
             _ => return None,
@@ -177,6 +182,7 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
                 let socket = new_socket(SocketType::DGRAM)?;
                 connect_udp(socket.as_raw_fd(), target())?;
             }
+            Operation::UdpSend => drop(sendto(&lasting, b"?", SendFlags::empty(), &target()).context("sendto")?),
             Operation::Tcp => exchange(&target())?,
             Operation::TcpProhibited => {
                 let socket = new_socket(SocketType::STREAM)?;
