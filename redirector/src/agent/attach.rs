@@ -108,7 +108,9 @@ impl Owner {
             return Ok(());
         }
         let Attaching { new, refused, left } = self.live.datapath.attach_each(cgroups, at.at_once)?;
-        let list = self.live.datapath.attachments();
+        let mut list = self.live.datapath.attachments();
+        // One that took only some of the programs waits for the others.
+        list.retain(|at| !refused.iter().any(|refused| refused.cgroup.id == at.id));
         tell_new(&new);
         let waiting: Vec<_> = refused.iter().map(|refused| (refused.cgroup.path.clone(), error_chain(&refused.error))).collect();
         for (_, why) in waiting.iter().filter(|waits| !at.waiting.contains(waits)) {

@@ -128,16 +128,21 @@ impl Owner {
 
     /// For `status`.
     pub(super) fn interception_info(&self) -> api::InterceptionInfo {
-        let status = self.live.datapath.interception().unwrap_or_default();
-        let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver { address: at.address, taken: at.taken };
-        api::InterceptionInfo {
-            on: self.interception.now.is_ok(),
-            why_not: self.interception.now.as_ref().err().map(|why| why.reason.clone()),
-            listed_only: status.listed_only,
-            resolvers: status.resolvers.into_iter().map(resolver).collect(),
-            left_alone_stale: status.stale,
-            left_alone_crowded: status.crowded,
-        }
+        let found = self.live.datapath.interception().unwrap_or_default();
+        info(found, self.interception.now.as_ref().map(drop).map_err(|why| why.reason.clone()))
+    }
+}
+
+/// What the tables tell, in the API's shape; and whether it is on, or why it is not.
+pub(super) fn info(found: datapath::InterceptionStatus, now: Result<(), String>) -> api::InterceptionInfo {
+    let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver { address: at.address, taken: at.taken };
+    api::InterceptionInfo {
+        on: now.is_ok(),
+        why_not: now.err(),
+        listed_only: found.listed_only,
+        resolvers: found.resolvers.into_iter().map(resolver).collect(),
+        left_alone_stale: found.stale,
+        left_alone_crowded: found.crowded,
     }
 }
 

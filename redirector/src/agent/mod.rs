@@ -47,7 +47,7 @@ pub(crate) use live::error_chain;
 pub use lock::{LockError, is_running, running};
 pub use logging::start_logging;
 pub use memory::prepare as prepare_memory;
-pub use pinned::{agent_dead, agent_silent, pinned_status};
+pub use pinned::{agent_dead, agent_silent, other_version, pinned_status};
 
 use crate::config::Config;
 

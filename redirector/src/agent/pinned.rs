@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use ipnet::Ipv4Net;
 
-use super::{problems, view};
+use super::{interception, problems, view};
 use crate::{
     control::api,
     datapath::{self, DatapathError, PinnedStatus},
@@ -27,11 +27,34 @@ pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> R
         problems: vec![silence],
         agent: None,
         config: None,
-        dns: None,
+        dns: Some(dns(pinned.interception.clone())),
         routes: routes(&pinned, &names),
         datapath: Some(datapath_info(&pinned, bpffs, state_dir)),
     };
     Ok(Some(status.concluded()))
+}
+
+/// The status where another version's pins are, whose tables this binary can't read.
+pub fn other_version(found: u32, ours: u32) -> api::Status {
+    let remedy = if found > ours {
+        "run the binary that made them, or a newer one; to end redirecting for good: `redirector unload`"
+    } else {
+        "start this version's agent, which takes them over"
+    };
+    let message = format!("the programs in the kernel are another version's: its tables have ABI {found}, this binary has {ours}");
+    let status = api::Status {
+        version: api::VERSION,
+        state: api::State::Degraded,
+        summary: String::new(),
+        problems: vec![problems::general(api::OTHER_VERSION, message, remedy)],
+        agent: None,
+        config: None,
+        dns: None,
+        datapath: None,
+        events: None,
+        routes: Vec::new(),
+    };
+    status.concluded()
 }
 
 /// No agent runs.
@@ -51,6 +74,14 @@ pub fn agent_silent(error: &dyn std::error::Error, pid: Option<u32>) -> api::Pro
         format!("{error}{who}: it hangs or is stopped"),
         "look at its log, then restart it: connects go on being redirected meanwhile",
     )
+}
+
+/// No shim that answers; whose DNS was taken to it, and is not now.
+fn dns(found: datapath::InterceptionStatus) -> api::DnsInfo {
+    let why_not =
+        if found.on { "no agent gives a sign of life, so that it goes where it was meant to" } else { "it was not when the agent ended" };
+    let interception = interception::info(found, Err(why_not.to_owned()));
+    api::DnsInfo { interception: Some(interception), ..api::DnsInfo::default() }
 }
 
 fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::DatapathInfo {

@@ -11,7 +11,7 @@ use crate::{
     datapath::RouteStatus,
     dns::Latency,
     observe::{RouteSample, RouteSamples, Snapshot},
-    route::{Entry, SourceName},
+    route::Entry,
 };
 
 /// Routes that are read at once: so many take few calls and little memory.
@@ -73,8 +73,7 @@ impl Read {
 
     /// Every route, in the order of virtual addresses.
     fn routes(&mut self, owner: &Owner) {
-        let publisher = owner.live.publisher.as_ref();
-        let answered = publisher.map(|publisher| publisher.answered()).unwrap_or_default();
+        let answered = owner.live.publisher.as_ref().map(|publisher| publisher.answered());
         let mut routes: Vec<(u32, Entry<'_>)> =
             owner.live.routes.iter().filter_map(|entry| Some((owner.live.leases.get(&entry.route.source)?, entry))).collect();
         routes.sort_unstable_by_key(|(index, _)| *index);
@@ -82,12 +81,13 @@ impl Read {
             let indices: Vec<u32> = routes.iter().map(|(index, _)| *index).collect();
             let mut told = owner.live.datapath.routes(&indices).unwrap_or_default().into_iter();
             for (_, entry) in routes {
-                self.route(owner, *entry, told.next(), &answered);
+                let answered = answered.as_ref().map_or(0, |answered| answered(&entry.route.source));
+                self.route(owner, *entry, told.next(), answered);
             }
         }
     }
 
-    fn route(&mut self, owner: &Owner, entry: Entry<'_>, told: Option<RouteStatus>, answered: &BTreeMap<SourceName, u64>) {
+    fn route(&mut self, owner: &Owner, entry: Entry<'_>, told: Option<RouteStatus>, dns_answers: u64) {
         let source = &entry.route.source;
         let live = owner.live.serves(source);
         let resolved = owner.live.follower.current().get(source).cloned();
@@ -113,7 +113,7 @@ impl Read {
             srtt_us: c.srtt_us,
             rx_bytes: c.rx_bytes,
             tx_bytes: c.tx_bytes,
-            dns_answers: answered.get(source).copied().unwrap_or_default(),
+            dns_answers,
         });
         // Most routes have no problem, and a view is dear.
         let well = fresh && set_aside == 0 && !backends.is_empty() && entry.route.source_ips.is_empty() && c.source_failed == 0;

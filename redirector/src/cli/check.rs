@@ -6,6 +6,7 @@ use clap::Args;
 use comfy_table::{Cell, Color};
 use ipnet::Ipv4Net;
 use serde::Serialize;
+use socket2::{Domain, Socket, Type};
 
 use super::{
     Context, Exit, block_on,
@@ -13,7 +14,7 @@ use super::{
     output::{OutputArgs, table, write_table},
 };
 use crate::{
-    config::Config,
+    config::{Config, Intercept},
     control::api,
     datapath::{self, Check as Checked, Outcome, Settings},
     host,
@@ -93,7 +94,7 @@ async fn of_host(config: &Config) -> Vec<Checked> {
             Checked::warning("pool", format!("{pool}: {}", crate::agent::error_chain(&error)), "run it in the host's network namespace")
         }
     };
-    vec![check, source_addresses(config)]
+    vec![check, source_addresses(config), interception(config)]
 }
 
 /// The addresses that connects are to be made from, against those of this host.
@@ -109,6 +110,39 @@ fn source_addresses(config: &Config) -> Checked {
         0 => Checked::ok(NAME, "no route has any: connects go out from the kernel's choice"),
         _ => Checked::ok(NAME, "this host has the source addresses of every route"),
     }
+}
+
+/// Whose DNS the agent would take to the shim, what that needs, and whether it is so now.
+fn interception(config: &Config) -> Checked {
+    const NAME: &str = "dns_intercept";
+    let at_root = || {
+        let cgroups = datapath::cgroups(&config.attach.cgroups).unwrap_or_default();
+        datapath::cgroup2_mount().is_ok_and(|root| cgroups.iter().any(|cgroup| cgroup.path == root))
+    };
+    let whose = match &config.dns.intercept {
+        _ if config.dns.listen.is_empty() => return Checked::ok(NAME, "off: dns.listen is empty, so there is no shim"),
+        Intercept::Off => return Checked::ok(NAME, "off, as dns.intercept says"),
+        Intercept::Auto if at_root() => {
+            return Checked::ok(
+                NAME,
+                "off: we attach at the root, and a whole host's DNS is not taken unasked (dns.intercept = \"on\" does)",
+            );
+        }
+        Intercept::Auto | Intercept::On => "the DNS of executors".to_owned(),
+        Intercept::Resolvers(list) => format!("DNS to {}", list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    let mark = Socket::new(Domain::IPV4, Type::DGRAM, None).and_then(|socket| crate::marked::mark(&socket));
+    if let Err(error) = mark {
+        let found = format!("{whose} can't be taken to the shim: our own queries can't be told apart by a mark (SO_MARK: {error})");
+        return Checked::warning(NAME, found, "run it with CAP_NET_ADMIN, as the agent does, or set dns.intercept = \"off\"");
+    }
+    let now = match datapath::pinned_interception(&config.agent.bpffs) {
+        Ok(Some(found)) if found.on && crate::agent::is_running(&config.agent.run_dir) => "it does now",
+        Ok(Some(_)) => "not now, since no agent does it",
+        Ok(None) => "nothing is loaded yet",
+        Err(_) => "whether it does now can't be read",
+    };
+    Checked::ok(NAME, format!("{whose} goes to the shim, by its sendmsg and recvmsg hooks and marked sockets; {now}"))
 }
 
 /// Whether a route as [`host::conflicts`] writes it leads to exactly this network.

@@ -72,7 +72,7 @@ impl Events {
         let place = Place::find(&context.config);
         let limit = self.limit.or(self.follow.then_some(BEFORE));
         let query = EventQuery { follow: self.follow, route: self.route, result: self.result, failed: self.failed, limit };
-        let mut printer = Printer { format: self.format, target: 0 };
+        let mut printer = Printer { format: self.format, target: 0, day: day(jiff::Timestamp::now()) };
         let mut left = self.count;
         block_on(async {
             let asked = Client::new(place.control_socket()).events(&query).await;
@@ -113,6 +113,8 @@ struct Printer {
     format: Format,
     /// The widest target so far.
     target: usize,
+    /// The day of the line before, at first today: lines have the time only.
+    day: String,
 }
 
 impl Printer {
@@ -134,7 +136,7 @@ impl Printer {
         self.target = targets.chain([self.target, "ROUTE".len()]).max().unwrap_or_default();
         if first {
             let width = self.target;
-            writeln!(env.out, "{:<23}  {:<11}  {:>7}  {:<width$}  {:<21}  WHO", "TIME (UTC)", "RESULT", "TOOK", "ROUTE", "BACKEND")?;
+            writeln!(env.out, "{:<12}  {:<11}  {:>7}  {:<width$}  {:<21}  WHO", "TIME (UTC)", "RESULT", "TOOK", "ROUTE", "BACKEND")?;
         }
         for line in lines {
             match line {
@@ -145,8 +147,12 @@ impl Printer {
         Ok(())
     }
 
-    fn event(&self, env: &mut Env<'_>, event: &Event) -> io::Result<()> {
-        let paint = Paint(env.colour);
+    fn event(&mut self, env: &mut Env<'_>, event: &Event) -> io::Result<()> {
+        let (paint, day) = (Paint(env.colour), day(event.at));
+        if day != self.day {
+            writeln!(env.out, "{}", paint.dim(&day))?;
+            self.day = day;
+        }
         let result = format!("{:<11}", event.result.words());
         let result = match event.result {
             EventResult::Established => paint.good(&result),
@@ -156,9 +162,13 @@ impl Printer {
         };
         let took = if event.elapsed_ns == 0 { "-".to_owned() } else { short(event.elapsed_ns) };
         let backend = event.backend.map_or_else(|| "-".to_owned(), |backend| backend.to_string());
-        let (time, width) = (event.at.strftime("%F %T%.3f"), self.target);
+        let (time, width) = (event.at.strftime("%T%.3f"), self.target);
         writeln!(env.out, "{time}  {result}  {took:>7}  {:<width$}  {backend:<21}  {}", target(event), who(event))
     }
+}
+
+fn day(at: jiff::Timestamp) -> String {
+    at.strftime("%F").to_string()
 }
 
 /// What was asked for.

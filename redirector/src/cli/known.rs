@@ -22,8 +22,8 @@ pub(super) struct Known {
 pub(super) fn now(context: &Context) -> anyhow::Result<Known> {
     let status = status(&Place::find(&context.config))?;
     let shim = match &status.dns {
-        Some(dns) => dns.listen.clone(),
-        None => crate::config::load(&context.config).map_or_else(|_| vec![SHIM.into()], |config| config.dns.listen),
+        Some(dns) if !dns.listen.is_empty() => dns.listen.clone(),
+        _ => crate::config::load(&context.config).map_or_else(|_| vec![SHIM.into()], |config| config.dns.listen),
     };
     Ok(Known { status, shim })
 }

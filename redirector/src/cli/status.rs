@@ -13,11 +13,12 @@ use super::{
     routes,
 };
 use crate::{
+    agent,
     control::{
         api::{self, State},
         count,
     },
-    datapath,
+    datapath::{self, DatapathError},
 };
 
 /// `status`.
@@ -35,10 +36,18 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let place = Place::find(&context.config);
-        let mut status = known::status(&place)?;
+        let mut status = known::status(&place).or_else(of_other_version)?;
         name_neighbours(&mut status);
         self.output.print(env, &status, |env| words(env, &status))?;
         Ok(if status.state == State::Ok { Exit::Done } else { Exit::Failed })
+    }
+}
+
+/// Another version's pins can't be read, but that they are there is a status, too.
+fn of_other_version(error: anyhow::Error) -> anyhow::Result<api::Status> {
+    match error.downcast_ref() {
+        Some(&DatapathError::OtherAbi { found, ours }) => Ok(agent::other_version(found, ours)),
+        _ => Err(error),
     }
 }
 
@@ -70,10 +79,15 @@ fn words(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
 
 /// Whose DNS is taken to the shim.
 fn intercepted(interception: &api::InterceptionInfo) -> String {
-    if let Some(why_not) = &interception.why_not {
-        return format!("nobody's DNS: {why_not}");
-    }
     let asked: Vec<_> = interception.resolvers.iter().map(|resolver| format!("{} ({})", resolver.address, resolver.taken)).collect();
+    if let Some(why_not) = &interception.why_not {
+        let were = if asked.is_empty() { String::new() } else { format!("; asked were {}", asked.join(", ")) };
+        let stale = match interception.left_alone_stale {
+            0 => String::new(),
+            number => format!("; {number} left alone since the agent is silent"),
+        };
+        return format!("nobody's DNS: {why_not}{were}{stale}");
+    }
     let whose = if interception.listed_only { "DNS to listed resolvers" } else { "the DNS of executors" };
     let asked = if asked.is_empty() { "nobody has asked yet".to_owned() } else { format!("asked: {}", asked.join(", ")) };
     let crowded = match interception.left_alone_crowded {
@@ -104,24 +118,27 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
         line("config", format!("{}, loaded {}", config.path.display(), config.loaded_at.strftime("%F %T UTC")))?;
     }
     if let Some(dns) = &status.dns {
-        let listen: Vec<_> = dns.listen.iter().map(ToString::to_string).collect();
-        line(
-            "dns",
-            format!("{} {} {}", listen.join(", "), if listen.len() == 1 { "answers" } else { "answer" }, count(dns.names, "name")),
-        )?;
-        let why = |at: &api::UpstreamInfo| match (at.loops, at.set_aside) {
-            (true, _) => " (set aside: it asks us in turn)",
-            (false, true) => " (set aside: it failed)",
-            (false, false) => "",
-        };
-        let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, why(at));
-        let upstreams: Vec<_> = dns.upstreams.iter().map(upstream).collect();
-        line("upstreams", upstreams.join(", "))?;
+        // Without an agent there is no shim, and only what the tables tell of it.
+        if !dns.listen.is_empty() {
+            let listen: Vec<_> = dns.listen.iter().map(ToString::to_string).collect();
+            let answer = if listen.len() == 1 { "answers" } else { "answer" };
+            line("dns", format!("{} {answer} {}", listen.join(", "), count(dns.names, "name")))?;
+            let why = |at: &api::UpstreamInfo| match (at.loops, at.set_aside) {
+                (true, _) => " (set aside: it asks us in turn)",
+                (false, true) => " (set aside: it failed)",
+                (false, false) => "",
+            };
+            let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, why(at));
+            let upstreams: Vec<_> = dns.upstreams.iter().map(upstream).collect();
+            line("upstreams", upstreams.join(", "))?;
+        }
         if let Some(interception) = &dns.interception {
             line("intercept", intercepted(interception))?;
         }
     }
-    let Some(datapath) = &status.datapath else { return line("datapath", "not loaded".into()) };
+    let Some(datapath) = &status.datapath else {
+        return line("datapath", if status.is_other_version() { "another version's".into() } else { "not loaded".into() });
+    };
     let heartbeat = match datapath.heartbeat_age_ms {
         Some(age) => format!("heartbeat {} ago", span(Duration::from_millis(age))),
         None => "no heartbeat yet".into(),

@@ -97,7 +97,7 @@ pub struct ConfigInfo {
 }
 
 /// The DNS shim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsInfo {
     /// The addresses it is bound to.
     pub listen: Vec<SocketAddr>,
@@ -112,6 +112,9 @@ pub struct DnsInfo {
     #[serde(default)]
     pub interception: Option<InterceptionInfo>,
 }
+
+/// The code of a problem: what is in the kernel is another version's, and can't be read.
+pub const OTHER_VERSION: &str = "other_version";
 
 /// DNS interception.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

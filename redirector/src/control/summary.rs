@@ -1,6 +1,6 @@
 //! The status in words: one line, and whether anything is amiss.
 
-use super::api::{BackendState, State, Status};
+use super::api::{BackendState, OTHER_VERSION, State, Status};
 
 impl Status {
     /// Fills in `state` and `summary` from the rest.
@@ -10,7 +10,15 @@ impl Status {
         self
     }
 
+    /// Whether what is in the kernel is another version's, so that nothing else is known.
+    pub fn is_other_version(&self) -> bool {
+        self.problems.iter().any(|problem| problem.code == OTHER_VERSION)
+    }
+
     fn words(&self) -> String {
+        if self.is_other_version() {
+            return "another version's programs are in the kernel; what they redirect can't be told".to_owned();
+        }
         let live = self.routes.iter().filter(|route| route.live).count();
         let cgroups = self.datapath.as_ref().map_or(0, |datapath| datapath.attachments.iter().filter(|at| at.live).count());
         let mut words = match (&self.agent, &self.datapath) {

@@ -12,9 +12,9 @@ use redirector_common::{abi::ABI, agent::AgentState, backend::Health, names};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attachment, BackendStatus, DatapathError, RouteCounters, cgroup_paths,
+    Attachment, BackendStatus, DatapathError, InterceptionStatus, RouteCounters, cgroup_paths,
     counters::Counters,
-    links, object,
+    interception, links, object,
     pins::{self, Pins},
     placed::Numbered,
     routes::RouteTables,
@@ -39,6 +39,8 @@ pub struct PinnedStatus {
     pub attachments: Vec<Attachment>,
     /// The routes in the tables.
     pub routes: Vec<PinnedRoute>,
+    /// Whose DNS goes to the shim while an agent lives, and what became of it.
+    pub interception: InterceptionStatus,
 }
 
 /// A route in the tables.
@@ -92,7 +94,18 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
         heartbeat_age: (agent.heartbeat_ns != 0).then(|| Duration::from_nanos(tables::monotonic_ns().saturating_sub(agent.heartbeat_ns))),
         attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
         routes: routes(&pins, &agent)?,
+        interception: interception::pinned(&pins)?,
     }))
+}
+
+/// Whose DNS goes to the shim while an agent lives, from the pins below `bpffs`; nothing when there are none.
+///
+/// # Errors
+///
+/// When they can't be opened or read.
+pub fn pinned_interception(bpffs: &Path) -> Result<Option<InterceptionStatus>, DatapathError> {
+    let pins = Pins::new(bpffs);
+    pins.exist()?.then(|| interception::pinned(&pins)).transpose()
 }
 
 fn pool_of(agent: &AgentState) -> Ipv4Net {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DatapathError,
     object::{self, Object},
+    pins::Pins,
     tables::{read, write},
 };
 
@@ -195,23 +196,34 @@ impl Interception {
     }
 
     pub(super) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
-        let (table, mode) = (self.resolvers.read().unwrap_or_else(PoisonError::into_inner), self.state.mode);
-        let count = |counter| read(&self.stats, names::DNS_STATS, counter);
-        let mut status = InterceptionStatus {
-            on: mode != Shim::OFF,
-            listed_only: mode == Shim::LISTED,
-            resolvers: Vec::new(),
-            stale: count(dns::STALE)?,
-            crowded: count(dns::CROWDED)?,
-            forgotten: self.forgotten,
-        };
-        for (slot, resolver) in all(&table)? {
-            let (address, listed) = (object::from_ip(resolver.address), resolver.listed != 0);
-            status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
-        }
-        status.resolvers.sort_by_key(|resolver| resolver.address);
-        Ok(status)
+        let table = self.resolvers.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(InterceptionStatus { forgotten: self.forgotten, ..told(self.state.mode, &table, &self.stats)? })
     }
+}
+
+/// What the pinned tables tell, without an agent.
+pub(super) fn pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathError> {
+    let shim: Array<MapData, Shim> = object::open_pin(pins, names::SHIM)?;
+    let mode = read(&shim, names::SHIM, 0)?.mode;
+    told(mode, &object::open_pinned_hash(pins, names::RESOLVERS)?, &object::open_pin(pins, names::DNS_STATS)?)
+}
+
+fn told(mode: u32, table: &ResolverTable, stats: &Array<MapData, u64>) -> Result<InterceptionStatus, DatapathError> {
+    let count = |counter| read(stats, names::DNS_STATS, counter);
+    let mut status = InterceptionStatus {
+        on: mode != Shim::OFF,
+        listed_only: mode == Shim::LISTED,
+        resolvers: Vec::new(),
+        stale: count(dns::STALE)?,
+        crowded: count(dns::CROWDED)?,
+        forgotten: 0,
+    };
+    for (slot, resolver) in all(table)? {
+        let (address, listed) = (object::from_ip(resolver.address), resolver.listed != 0);
+        status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
+    }
+    status.resolvers.sort_by_key(|resolver| resolver.address);
+    Ok(status)
 }
 
 /// Flags of an update (uapi/linux/bpf.h): only a new element, only one that is there.

@@ -55,7 +55,7 @@ pub use cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, deciding_folders
 pub use error::DatapathError;
 pub use events::{Event, EventReader, Happened, Reason};
 pub use features::{FEATURES, Feature};
-pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, unload};
+pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, pinned_interception, unload};
 pub use interception::{DNS_SLOTS, Intercepted, InterceptedResolver, InterceptionStatus, ResolverOf, ShimAt};
 pub use links::{Attaching, Attachment, Refused};
 pub use others::{OtherProgram, others, program_name};

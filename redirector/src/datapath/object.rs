@@ -181,13 +181,25 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 
 /// Opens a pinned table, which must have elements of this size.
 pub(super) fn open_pin<V: aya::Pod>(pins: &Pins, name: &str) -> Result<Array<MapData, V>, DatapathError> {
+    let (data, opening) = open_table(pins, name)?;
+    Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening, error))
+}
+
+/// Opens a pinned hash whose keys are numbers.
+pub(super) fn open_pinned_hash<V: aya::Pod>(pins: &Pins, name: &str) -> Result<HashMap<MapData, u32, V>, DatapathError> {
+    let (data, opening) = open_table(pins, name)?;
+    HashMap::try_from(Map::HashMap(data)).map_err(|error| DatapathError::call(opening, error))
+}
+
+/// A pinned table, and what was done to open it, for errors.
+fn open_table(pins: &Pins, name: &str) -> Result<(MapData, String), DatapathError> {
     let path = pins.map(name);
-    let opening = || format!("open the pinned table {}", path.display());
-    let data = MapData::from_pin(&path).map_err(|error| match error {
-        MapError::SyscallError(error) => from_io(&opening(), error.io_error),
-        other => DatapathError::call(opening(), other),
-    })?;
-    Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening(), error))
+    let opening = format!("open the pinned table {}", path.display());
+    match MapData::from_pin(&path) {
+        Ok(data) => Ok((data, opening)),
+        Err(MapError::SyscallError(error)) => Err(from_io(&opening, error.io_error)),
+        Err(other) => Err(DatapathError::call(opening, other)),
+    }
 }
 
 /// Attaches a loaded program to a cgroup. `Single` sets no flag at all: as a link, that *is* "multi"; any other mode is EINVAL since 5.7.

@@ -1,7 +1,6 @@
 //! The names that are ours and their virtual addresses: an immutable table, looked up by the lower-case wire form of a name.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc,
@@ -55,7 +54,6 @@ impl Answer {
 /// One source in the table.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    source: SourceName,
     pub(super) answer: Answer,
     /// Queries for it that were answered.
     pub(super) answered: Arc<AtomicU64>,
@@ -116,7 +114,7 @@ impl Answers {
             self.reverse.insert(address, Arc::clone(&whole));
         }
         let answered = before.map(|before| before.answered).unwrap_or_default();
-        self.table_of(source).insert(name, Entry { source: source.clone(), answer, answered });
+        self.table_of(source).insert(name, Entry { answer, answered });
     }
 
     fn table_of(&mut self, source: &SourceName) -> &mut Shards<Wire, Entry> {
@@ -133,8 +131,12 @@ impl Answers {
 
     /// What a source is answered; nothing when it is not ours.
     pub fn get(&self, source: &SourceName) -> Option<&Answer> {
+        self.entry(source).map(|entry| &entry.answer)
+    }
+
+    fn entry(&self, source: &SourceName) -> Option<&Entry> {
         let table = if source.is_wildcard() { &self.wildcards } else { &self.exact };
-        table.get(&to_wire(source.name())[..]).map(|entry| &entry.answer)
+        table.get(&to_wire(source.name())[..])
     }
 
     /// Whether this is the table of exactly these sources with these answers.
@@ -168,10 +170,9 @@ impl Answers {
         }
     }
 
-    /// How many queries for each source were answered.
-    pub(super) fn counts(&self) -> BTreeMap<SourceName, u64> {
-        let entries = self.exact.iter().chain(self.wildcards.iter());
-        entries.map(|(_, entry)| (entry.source.clone(), entry.answered.load(Relaxed))).collect()
+    /// How many queries for a source were answered.
+    pub(super) fn answered(&self, source: &SourceName) -> u64 {
+        self.entry(source).map_or(0, |entry| entry.answered.load(Relaxed))
     }
 
     /// The source that a name belongs to: itself, else the longest `*.suffix` that has it below.

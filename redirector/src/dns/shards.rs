@@ -57,7 +57,8 @@ impl<K: Clone + Eq + Hash, V: Clone> Shards<K, V> {
         self.parts.iter_mut().filter(|part| !part.is_empty()).flat_map(|part| Arc::make_mut(part).iter_mut())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    #[cfg(test)]
+    fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.parts.iter().flat_map(|part| part.iter())
     }
 }

@@ -1,7 +1,6 @@
 //! The shim as a whole: bound first, then served until told to stop.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -292,9 +291,10 @@ impl Publisher {
         self.core.forwarder.asked_health()
     }
 
-    /// How many queries for each source were answered since it was first published.
-    pub fn answered(&self) -> BTreeMap<SourceName, u64> {
-        self.core.answers.load().counts()
+    /// Tells how many queries for a source were answered since it was first published.
+    pub fn answered(&self) -> impl Fn(&SourceName) -> u64 + use<> {
+        let answers = self.core.answers.load_full();
+        move |source| answers.answered(source)
     }
 
     /// Who is to answer before other names can be said to resolve, in words; nothing once an upstream has answered anything, unless all of

@@ -33,6 +33,8 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// Room for the text of a route, and of everything else.
 const ROUTE_TEXT: usize = 2 << 10;
 const OTHER_TEXT: usize = 64 << 10;
+/// The last line of a page.
+const END: &str = "# EOF\n";
 /// How long the agent may take to tell.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -75,8 +77,13 @@ fn encode(read: Read) -> String {
     let (samples, routes) = read.samples();
     // The page is not moved while it grows.
     let mut page = String::with_capacity(OTHER_TEXT + ROUTE_TEXT * routes.told().len());
-    registry.register_collector(Box::new(Told(Mutex::new((samples, routes)))));
+    registry.register_collector(Box::new(Told(Mutex::new(samples))));
     text::encode(&mut page, &registry).expect("a string takes everything");
+    page.truncate(page.strip_suffix(END).map_or(page.len(), str::len));
+    for (metric, says) in METRICS.iter().filter_map(|metric| Some((metric, routes::says(metric)?))) {
+        routes::write(&mut page, metric, says, routes.told());
+    }
+    page.push_str(END);
     page
 }
 
@@ -174,8 +181,8 @@ fn of_upstream(upstream: &UpstreamHealth, add: &mut impl FnMut(&'static str, Lab
     add("redirector_dns_upstream_failures", label(), upstream.failed as f64);
 }
 
-/// What one scrape has read, on its way into the text.
-struct Told(Mutex<(Samples, RouteSamples)>);
+/// One scrape's samples but those of routes, on their way into the text.
+struct Told(Mutex<Samples>);
 
 impl fmt::Debug for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,16 +192,9 @@ impl fmt::Debug for Told {
 
 impl Collector for Told {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (samples, routes) = &*told;
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for metric in METRICS {
-            match routes::says(metric) {
-                Some(says) if !routes.told().is_empty() => {
-                    says.write(routes.told(), &mut begin(&mut encoder, metric)?, |family, value| number(family, metric, value))?;
-                }
-                Some(_) => {}
-                None => write_samples(&mut encoder, metric, samples.get(metric.name).map_or(&[], Vec::as_slice))?,
-            }
+            write_samples(&mut encoder, metric, samples.get(metric.name).map_or(&[], Vec::as_slice))?;
         }
         Ok(())
     }
@@ -204,7 +204,12 @@ fn write_samples(encoder: &mut DescriptorEncoder<'_>, metric: &Metric, samples: 
     if samples.is_empty() {
         return Ok(());
     }
-    let mut family = begin(encoder, metric)?;
+    let kind = match metric.kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Histogram => MetricType::Histogram,
+    };
+    let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
     for (labels, value) in samples {
         // Without labels a family of one: OpenMetrics wants no empty braces.
         match labels.as_slice() {
@@ -215,26 +220,11 @@ fn write_samples(encoder: &mut DescriptorEncoder<'_>, metric: &Metric, samples: 
     Ok(())
 }
 
-fn begin<'e>(encoder: &'e mut DescriptorEncoder<'_>, metric: &'e Metric) -> Result<MetricEncoder<'e>, fmt::Error> {
-    let kind = match metric.kind {
-        Kind::Counter => MetricType::Counter,
-        Kind::Gauge => MetricType::Gauge,
-        Kind::Histogram => MetricType::Histogram,
-    };
-    encoder.encode_descriptor(metric.name, metric.help, None, kind)
-}
-
 fn put(encoder: &mut MetricEncoder<'_>, metric: &Metric, value: &Value) -> fmt::Result {
     match value {
-        Value::Number(value) => number(encoder, metric, *value),
+        Value::Number(value) if metric.kind == Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(value, None),
+        Value::Number(value) => encoder.encode_gauge(value),
         Value::Times(times) => encoder.encode_histogram::<NoLabelSet>(times.seconds, times.number(), &times.classes, None),
-    }
-}
-
-fn number(encoder: &mut MetricEncoder<'_>, metric: &Metric, value: f64) -> fmt::Result {
-    match metric.kind {
-        Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None),
-        _ => encoder.encode_gauge(&value),
     }
 }
 

@@ -7,8 +7,12 @@ use std::{
 
 const SOURCES: [&str; 3] = [include_str!("diagnose.rs"), include_str!("diagnose/session.rs"), include_str!("explain.rs")];
 /// Where it is staged on the real kernel.
-const STAGED: [(&str, &str); 2] =
-    [("verify", include_str!("../../tests/agent/verify.rs")), ("explain", include_str!("../../tests/agent/explain.rs"))];
+const STAGED: [(&str, &str); 4] = [
+    ("verify", include_str!("../../tests/agent/verify.rs")),
+    ("verify", include_str!("../../tests/agent/interception.rs")),
+    ("explain", include_str!("../../tests/agent/explain.rs")),
+    ("explain", include_str!("../../tests/agent/neighbours.rs")),
+];
 /// Where it is tested without one.
 const TESTED: [&str; 2] = [include_str!("diagnose_tests.rs"), include_str!("explain_tests.rs")];
 const OPERATOR: &str = include_str!("../../../docs/operator.md");

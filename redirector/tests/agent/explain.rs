@@ -82,3 +82,21 @@ fn backends_that_have_all_failed_are_told() {
     }
     assert_cause(&job, &["explain", INTERNAL_NAME], "all_set_aside", &["all 2 backends", "allowlist"]);
 }
+
+#[test]
+fn an_agent_that_is_attached_nowhere_hangs_or_can_not_give_signs_of_life_is_told() {
+    let job = Job::with_config(&format!("[attach]\ncgroups = [\"nobodys/*\"]\n{CONFIG}"));
+    assert_cause(&job, &["explain", INTERNAL_NAME], "not_attached", &["attached to no cgroup", "attach.cgroups"]);
+
+    let job = Job::with_config(CONFIG);
+    // The kernel refuses whatever is written to a frozen table: the agent lives, and the programs hear nothing of it.
+    let pin = format!("/sys/fs/bpf/redirector/v{}/maps/{}", redirector_common::abi::ABI, redirector_common::names::AGENT);
+    job.rig.node.place().run(&format!("bpftool map freeze pinned {pin}"), crate::rig::LIMIT).unwrap().success().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert_cause(&job, &["explain", INTERNAL_NAME], "stale_heartbeat", &["last sign of life", "agent's log"]);
+
+    let job = Job::with_config(CONFIG);
+    job.rig.node.place().run(&format!("kill -STOP {}", job.agent.pid()), crate::rig::LIMIT).unwrap().success().unwrap();
+    assert_cause(&job, &["explain", INTERNAL_NAME], "agent_silent", &["no agent answers", "restart the agent"]);
+    job.rig.node.place().run(&format!("kill -CONT {}", job.agent.pid()), crate::rig::LIMIT).unwrap().success().unwrap();
+}

@@ -121,6 +121,16 @@ fn with_the_agent_dead_names_resolve_at_the_original_server_after_two_seconds() 
     std::thread::sleep(Duration::from_millis(2100));
     assert_eq!(address(&executor, UNRELATED_NAME), UNRELATED_ADDRESS.to_string());
     assert_eq!(address(&executor, INTERNAL_NAME), "");
+    // The tables tell it without the agent.
+    let told = job.cli(&["status", "-o", "json"]);
+    let interception = serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap()["dns"]["interception"].take();
+    assert_eq!((&interception["on"], &interception["resolvers"][0]["address"]), (&false.into(), &ONE.into()), "{}", told.text());
+    assert!(
+        interception["resolvers"][0]["taken"].as_u64() > Some(0) && interception["left_alone_stale"].as_u64() > Some(0),
+        "{interception}"
+    );
+    let told = job.cli(&["status"]);
+    assert!(told.stdout.contains("nobody's DNS: no agent gives a sign of life") && told.stdout.contains(ONE), "{}", told.text());
     job.agent.restart().unwrap();
     assert!(is_vip(&address(&executor, INTERNAL_NAME)), "{}", job.agent.log_tail());
     // When it is told to end it lets go at once.
@@ -223,6 +233,36 @@ fn off_leaves_dns_alone_and_says_so() {
     assert_eq!(address(&executor, INTERNAL_NAME), "");
     let status = job.cli(&["status"]);
     assert!(status.status.success() && status.stdout.contains("nobody's DNS: dns.intercept is \"off\""), "{}", status.text());
+    let checked = |more: &str| {
+        let file = job.rig.files().join("check.toml");
+        std::fs::write(&file, more).unwrap();
+        let check = job.cli(&["check", "--config", file.to_str().unwrap(), "-o", "json"]);
+        let report: serde_json::Value = serde_json::from_str(&check.stdout).unwrap_or_else(|error| panic!("{error}: {}", check.text()));
+        let found = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "dns_intercept").cloned();
+        found.unwrap()["detail"].as_str().unwrap().to_owned()
+    };
+    for (more, words) in [
+        ("[dns]\nintercept = \"off\"\n", "off, as dns.intercept says"),
+        ("[dns]\nlisten = []\n", "there is no shim"),
+        ("[attach]\ncgroups = [\"/\"]\n", "not taken unasked"),
+        ("[dns]\nintercept = [\"10.96.0.10\"]\n", "DNS to 10.96.0.10 goes to the shim"),
+        ("[attach]\ncgroups = [\"/\"]\n[dns]\nintercept = \"on\"\n", "not now, since no agent does it"),
+    ] {
+        assert!(checked(more).contains(words), "{more}: {}", checked(more));
+    }
+}
+
+/// A second agent, or a cache of answers, between an executor and the shim.
+#[test]
+fn the_address_of_another_route_in_an_answer_is_named() {
+    let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
+    job.rig.customer.place().run(&format!("ip addr add {}/24 dev public", TWO.0), LIMIT).unwrap().success().unwrap();
+    let mut command = job.rig.customer.place().command("/usr/bin/python3");
+    command.args(["-c", SERVER, TWO.0, "198.18.77.7"]);
+    let _server = Running::start(command);
+    let sleeper = crate::stage::Sleeper::start(&pod(&job, "second", TWO.0), &[]);
+    let words = ["198.18.77.7 is not the virtual address of", "a second agent"];
+    crate::stage::assert_cause(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid()], "other_vip", &words);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod failure;
 mod faults;
 mod interception;
 mod ipv6;
+mod neighbour;
 mod neighbours;
 mod options;
 mod pins;

@@ -1,12 +1,6 @@
 //! Other programs on the same hooks, above our cgroup: theirs first and ours first, with each way to attach.
 
-use std::{
-    fs::File,
-    io,
-    net::Ipv4Addr,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    time::Duration,
-};
+use std::{net::Ipv4Addr, time::Duration};
 
 use redirector::{
     config::CgroupSpec,
@@ -14,104 +8,13 @@ use redirector::{
 };
 use xtask::testbed::customer::LOAD_BALANCERS;
 
-use crate::rig::{Bed, PORT, VIP, on_node, settings};
+use crate::{
+    neighbour::{Mode, Neighbour},
+    rig::{Bed, PORT, VIP, on_node, settings},
+};
 
 /// The node's root, as its programs see it: above `kubepods`, where ours are.
 const ROOT: &str = "/sys/fs/cgroup";
-
-// Commands and numbers of bpf(2), uapi/linux/bpf.h.
-const BPF_PROG_LOAD: i32 = 5;
-const BPF_PROG_ATTACH: i32 = 8;
-const BPF_PROG_DETACH: i32 = 9;
-const CGROUP_SOCK_ADDR: u32 = 18;
-const INET4_CONNECT: u32 = 10;
-
-/// How a neighbour attaches: `BPF_PROG_ATTACH` with these flags.
-#[derive(Clone, Copy, Debug)]
-enum Mode {
-    Exclusive = 0,
-    Override = 1,
-    Multi = 2,
-}
-
-/// The attributes of `BPF_PROG_LOAD`, as far as they are needed.
-#[repr(C)]
-struct Load {
-    kind: u32,
-    instructions: u32,
-    code: u64,
-    license: u64,
-    unused: [u64; 3],
-    name: [u8; 16],
-    interface: u32,
-    attach_type: u32,
-}
-
-/// The attributes of `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
-#[repr(C)]
-struct Attach {
-    cgroup: u32,
-    program: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: the attributes are live, and their size is told.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
-}
-
-/// Somebody's connect4 program at the root, which forbids connects to one address.
-struct Neighbour {
-    program: OwnedFd,
-    cgroup: File,
-}
-
-impl Neighbour {
-    fn that_forbids(address: Ipv4Addr) -> Self {
-        Self::at(ROOT, address)
-    }
-
-    fn at(cgroup: &str, address: Ipv4Addr) -> Self {
-        let instruction = |code: u8, registers: u8, offset: i16, value: u32| {
-            u64::from(code) | u64::from(registers) << 8 | u64::from(offset as u16) << 16 | u64::from(value) << 32
-        };
-        let code = [
-            instruction(0x61, 0x12, 4, 0),                                    // r2 = ctx->user_ip4, network byte order
-            instruction(0xb7, 0x00, 0, 1),                                    // r0 = 1: allow
-            instruction(0x56, 0x02, 1, u32::from_ne_bytes(address.octets())), // if w2 != address, skip one
-            instruction(0xb7, 0x00, 0, 0),                                    // r0 = 0: deny
-            instruction(0x95, 0x00, 0, 0),                                    // exit
-        ];
-        let mut load = Load {
-            kind: CGROUP_SOCK_ADDR,
-            instructions: code.len() as u32,
-            code: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            unused: [0; 3],
-            name: *b"neighbour\0\0\0\0\0\0\0",
-            interface: 0,
-            attach_type: INET4_CONNECT,
-        };
-        let program = bpf(BPF_PROG_LOAD, &mut load).unwrap();
-        // SAFETY: the kernel has just made this descriptor for us.
-        Self { program: unsafe { OwnedFd::from_raw_fd(program) }, cgroup: File::open(cgroup).unwrap() }
-    }
-
-    fn attributes(&self, flags: u32) -> Attach {
-        let (cgroup, program) = (self.cgroup.as_raw_fd() as u32, self.program.as_raw_fd() as u32);
-        Attach { cgroup, program, attach_type: INET4_CONNECT, flags }
-    }
-
-    fn attach(&self, mode: Mode) {
-        bpf(BPF_PROG_ATTACH, &mut self.attributes(mode as u32)).unwrap();
-    }
-
-    fn detach(&self) {
-        bpf(BPF_PROG_DETACH, &mut self.attributes(0)).unwrap();
-    }
-}
 
 fn detach_ours(bed: &mut Bed) {
     on_node(&bed.rig, || bed.datapath.attach(&[]).unwrap());
@@ -141,7 +44,7 @@ fn others(bed: &Bed) -> Vec<String> {
 fn beside_a_neighbour(mode: Mode, ours_first: bool) -> (String, Vec<String>) {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.put(&[], &LOAD_BALANCERS[..1]);
-    let neighbour = on_node(&bed.rig, || Neighbour::that_forbids(LOAD_BALANCERS[0]));
+    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, LOAD_BALANCERS[0]));
     if !ours_first {
         detach_ours(&mut bed);
     }
@@ -172,7 +75,7 @@ fn a_neighbour_above_us_that_is_not_multi_is_not_run_below_our_cgroup() {
 #[test]
 fn a_neighbour_that_never_saw_the_vip_can_not_forbid_it() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    let neighbour = on_node(&bed.rig, || Neighbour::that_forbids(VIP.parse().unwrap()));
+    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, VIP.parse().unwrap()));
     neighbour.attach(Mode::Multi);
     assert!(bed.connects(20).flawless());
 }
@@ -181,7 +84,7 @@ fn a_neighbour_that_never_saw_the_vip_can_not_forbid_it() {
 fn an_exclusive_neighbour_that_came_first_is_told_and_left_alone_until_it_goes() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     detach_ours(&mut bed);
-    let neighbour = on_node(&bed.rig, || Neighbour::that_forbids(Ipv4Addr::new(192, 0, 2, 1)));
+    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
     neighbour.attach(Mode::Exclusive);
     let refused = attach_ours(&mut bed).expect_err("refused");
     assert!(matches!(refused, DatapathError::NotPermitted { .. }) && refused.to_string().contains("exclusively"), "{refused}");
@@ -194,7 +97,7 @@ fn an_exclusive_neighbour_that_came_first_is_told_and_left_alone_until_it_goes()
 #[test]
 fn unload_leaves_other_programs_and_other_pins_in_place() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    let neighbour = on_node(&bed.rig, || Neighbour::that_forbids(Ipv4Addr::new(192, 0, 2, 1)));
+    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
     neighbour.attach(Mode::Multi);
     let theirs = settings().bpffs.join("v1-of-somebody");
     on_node(&bed.rig, || std::fs::create_dir(&theirs).unwrap());
@@ -215,7 +118,7 @@ fn who_runs_before_ours_and_who_after_is_told() {
     assert_eq!(checked(&bed).detail, "no other program is on our hooks");
     let address = Ipv4Addr::new(192, 0, 2, 1);
     detach_ours(&mut bed);
-    let (above, beside) = on_node(&bed.rig, || (Neighbour::that_forbids(address), Neighbour::at("/sys/fs/cgroup/kubepods", address)));
+    let (above, beside) = on_node(&bed.rig, || (Neighbour::at(ROOT, address), Neighbour::at("/sys/fs/cgroup/kubepods", address)));
     above.attach(Mode::Multi);
     beside.attach(Mode::Multi);
     attach_ours(&mut bed).unwrap();
@@ -233,7 +136,7 @@ fn who_runs_before_ours_and_who_after_is_told() {
 fn an_exclusive_neighbour_is_named_before_the_agent_starts() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     detach_ours(&mut bed);
-    let neighbour = on_node(&bed.rig, || Neighbour::that_forbids(Ipv4Addr::new(192, 0, 2, 1)));
+    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
     neighbour.attach(Mode::Exclusive);
     let check = checked(&bed);
     assert_eq!(check.outcome, datapath::Outcome::Failed, "{check:?}");

@@ -52,16 +52,17 @@ fn every_result_has_a_line_for_a_person_and_what_is_missing_is_said() {
     let rig = told(lines());
     let ended = rig.run(&["events"]);
     let expected = "\
-TIME (UTC)               RESULT          TOOK  ROUTE           BACKEND                WHO
-2026-05-28 20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  (one of 8)
-2026-05-28 20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, round trip 800 µs, 1 segment sent again
-2026-05-28 20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-2026-05-28 20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       caller unknown
-2026-05-28 20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-2026-05-28 20:26:45.123  given up      300 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-2026-05-28 20:26:46.123  never sent         -  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-2026-05-28 20:26:47.123  denied             -  a.internal:22   -                      curl[4711] /kubepods/podjob  port not listed
-2026-05-28 20:26:48.123  left alone         -  198.18.0.9:443  -                      process [4711] cgroup 99  no route
+TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                WHO
+2026-05-28
+20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  (one of 8)
+20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, round trip 800 µs, 1 segment sent again
+20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       caller unknown
+20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+20:26:45.123  given up      300 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+20:26:46.123  never sent         -  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+20:26:47.123  denied             -  a.internal:22   -                      curl[4711] /kubepods/podjob  port not listed
+20:26:48.123  left alone         -  198.18.0.9:443  -                      process [4711] cgroup 99  no route
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));
     let missing = "\

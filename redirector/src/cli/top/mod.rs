@@ -6,6 +6,7 @@
 //! | `page` | lines: a sample for a person |
 //! | `screen` | the terminal and its keys |
 
+mod columns;
 mod page;
 mod sample;
 mod screen;
@@ -51,7 +52,8 @@ OK/S, FAIL/S and DENY/S are connects that a backend accepted, that came to nothi
 never sent) and that were refused here, per second. WAIT is connects under way, OPEN established connections. P50 and P99 are the
 time that connects took, estimated from a histogram whose buckets double; dim: of all before, since this interval had none. A
 backend has the mean (ø). Keys: q quits, s sorts, arrows scroll. Without an agent the numbers come from the pinned tables, and
-the last failures are missing. When standard output is no terminal, one page is printed, as with --once.")]
+the last failures are missing. A screen that is too narrow for all columns does without WAIT, P50, DENY/S and OPEN, in this order.
+When standard output is no terminal, one page is printed, as with --once.")]
 pub(super) struct Top {
     /// Print one page and end
     #[arg(long)]
@@ -110,7 +112,7 @@ impl Top {
                 Format::Json => writeln!(env.out, "{}", serde_json::to_string(&sample(&before, &now))?)?,
                 Format::Table => {
                     let width = env.width.map_or(usize::MAX, usize::from);
-                    let page = self.page(&before, &now, &source.failures(&now).await, self.sort);
+                    let page = page((&before, &now), &source.failures(&now).await, (self.sort, width));
                     page.lines().try_for_each(|line| writeln!(env.out, "{}", line.paint(Paint(env.colour), width)))?;
                 }
             }
@@ -152,7 +154,8 @@ impl Top {
             }
             if let Some((last, now, failures)) = &shown {
                 let bar = format!("q quits   s sorts: {}   ↑↓ scroll   every {} s", order.words(), self.interval.as_secs_f64());
-                screen.draw(&self.page(last, now, failures, order), &bar)?;
+                let width = screen.width()?;
+                screen.draw(&page((last, now), failures, (order, width)), &bar)?;
             }
             if wish.is_none() {
                 left = left.map(|left| left - 1);
@@ -162,10 +165,11 @@ impl Top {
             }
         }
     }
+}
 
-    fn page(&self, before: &Look, now: &Look, failures: &[Event], order: Order) -> Page {
-        Page::new(sample(before, now), &now.status.problems, failures, order)
-    }
+/// In this order, on a screen of this width.
+fn page((before, now): (&Look, &Look), failures: &[Event], shown: (Order, usize)) -> Page {
+    Page::new(sample(before, now), &now.status.problems, failures, shown)
 }
 
 /// Where the numbers come from.

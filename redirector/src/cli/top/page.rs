@@ -1,6 +1,9 @@
 //! A sample as lines for a person; pure.
 
-use super::sample::{Activity, BackendRow, Latency, RouteRow, Sample};
+use super::{
+    columns::{Column, Columns},
+    sample::{Activity, BackendRow, Latency, RouteRow, Sample},
+};
 use crate::{
     cli::{
         env::Paint,
@@ -121,18 +124,15 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// `failures` are the last connects that have failed.
-    pub(super) fn new(mut sample: Sample, problems: &[Problem], failures: &[Event], order: Order) -> Self {
+    /// On a screen of `width` columns. `failures` are the last connects that have failed.
+    pub(super) fn new(mut sample: Sample, problems: &[Problem], failures: &[Event], (order, width): (Order, usize)) -> Self {
         order.sort(&mut sample.routes);
-        let name = sample.routes.iter().map(|row| row_name(row).chars().count()).max().unwrap_or_default().clamp(24, 60);
+        let longest = sample.routes.iter().map(|row| row_name(row).chars().count()).max().unwrap_or_default();
+        let columns = Columns::fitting(width, longest);
         let mut head = head(&sample, problems);
         head.push(Line::default());
-        let columns = format!(
-            "{:<name$} {:>7} {:>7} {:>7} {:>6} {:>7} {:>9} {:>9}  STATE",
-            "ROUTE", "OK/S", "FAIL/S", "DENY/S", "WAIT", "OPEN", "P50", "P99"
-        );
-        head.push(Line::one(Tone::Strong, columns));
-        let rows = sample.routes.iter().flat_map(|row| route(row, name)).collect();
+        head.push(Line::one(Tone::Strong, columns.header()));
+        let rows = sample.routes.iter().flat_map(|row| route(row, &columns)).collect();
         Self { head, rows, foot: foot(failures) }
     }
 
@@ -172,7 +172,7 @@ fn head(sample: &Sample, problems: &[Problem]) -> Vec<Line> {
     lines
 }
 
-fn route(row: &RouteRow, name: usize) -> Vec<Line> {
+fn route(row: &RouteRow, columns: &Columns) -> Vec<Line> {
     let eligible = row.backends.iter().filter(|backend| backend.state == BackendState::Eligible).count();
     let (tone, state) = match (eligible, row.backends.len()) {
         _ if !row.live => (Tone::Bad, "not live".to_owned()),
@@ -185,33 +185,59 @@ fn route(row: &RouteRow, name: usize) -> Vec<Line> {
         Some(Latency { p50_ns, p99_ns, recent, .. }) => (short(p50_ns), short(p99_ns), recent),
         None => ("-".into(), "-".into(), false),
     };
-    let line = Line::one(Tone::Strong, padded(&row_name(row), name));
-    let line = activity(line, &row.activity, true);
-    let line = line.and(if recent { Tone::Plain } else { Tone::Dim }, format!(" {p50:>9} {p99:>9}")).and(tone, format!("  {state}"));
-    std::iter::once(line).chain(row.backends.iter().map(|backend| backend_line(backend, name))).collect()
+    let line = numbers(Line::one(Tone::Strong, padded(&row_name(row), columns.name)), columns, |column| match column {
+        Column::P50 => (if recent { Tone::Plain } else { Tone::Dim }, p50.clone()),
+        Column::P99 => (if recent { Tone::Plain } else { Tone::Dim }, p99.clone()),
+        other => activity(&row.activity, other),
+    });
+    let line = line.and(tone, format!("  {state}"));
+    std::iter::once(line).chain(row.backends.iter().map(|backend| backend_line(backend, columns))).collect()
 }
 
-fn backend_line(row: &BackendRow, name: usize) -> Line {
-    let mean = row.mean_ns.map_or_else(|| "-".into(), |mean| format!("ø {}", short(mean)));
-    let line = activity(Line::one(Tone::Plain, padded(&format!("  {}", row.address), name)), &row.activity, false);
-    let line = line.and(Tone::Plain, format!(" {mean:>9} {:>9}", ""));
+fn backend_line(row: &BackendRow, columns: &Columns) -> Line {
+    let name = padded(&format!("  {}", row.address), columns.name);
+    // A backend has a mean only: where it stands depends on what is shown.
+    let mean_at = if columns.numbers.contains(&Column::P50) { Column::P50 } else { Column::P99 };
+    let line = numbers(Line::one(Tone::Plain, name), columns, |column| match column {
+        column if column == mean_at => (Tone::Plain, row.mean_ns.map_or_else(|| "-".into(), |mean| format!("ø {}", short(mean)))),
+        Column::Deny | Column::P50 | Column::P99 => (Tone::Plain, String::new()),
+        other => activity(&row.activity, other),
+    });
     match row.state {
         BackendState::Eligible => line.and(Tone::Dim, "  eligible"),
-        BackendState::SetAside => {
-            let again = row.retry_in_ms.map(|left| format!(", again in {}", span(std::time::Duration::from_millis(left))));
-            let failures = count(row.failures as usize, "failure");
-            line.and(Tone::Warn, format!("  set aside, {failures}{}", again.unwrap_or_default()))
-        }
+        BackendState::SetAside => line.and(Tone::Warn, format!("  {}", set_aside(row, columns.state))),
     }
 }
 
-fn activity(line: Line, activity: &Activity, denies: bool) -> Line {
+/// In so many words as there is room for.
+fn set_aside(row: &BackendRow, room: usize) -> String {
+    let again = row.retry_in_ms.map(|left| span(std::time::Duration::from_millis(left)));
+    let failures = count(row.failures as usize, "failure");
+    let whole = format!("set aside, {failures}{}", again.as_ref().map(|left| format!(", again in {left}")).unwrap_or_default());
+    if whole.chars().count() <= room {
+        return whole;
+    }
+    again.map_or_else(|| "set aside".to_owned(), |left| format!("aside for {left}"))
+}
+
+/// A line's numbers, each in its column.
+fn numbers(line: Line, columns: &Columns, of: impl Fn(Column) -> (Tone, String)) -> Line {
+    columns.numbers.iter().fold(line, |line, &column| {
+        let (tone, text) = of(column);
+        line.and(tone, format!(" {text:>width$}", width = column.width()))
+    })
+}
+
+fn activity(activity: &Activity, column: Column) -> (Tone, String) {
     let bad = |rate: f64| if rate > 0.0 { Tone::Bad } else { Tone::Plain };
-    let denied = if denies { number(activity.denied_per_second) } else { String::new() };
-    line.and(Tone::Plain, format!(" {:>7}", number(activity.established_per_second)))
-        .and(bad(activity.failed_per_second), format!(" {:>7}", number(activity.failed_per_second)))
-        .and(bad(activity.denied_per_second), format!(" {denied:>7}"))
-        .and(Tone::Plain, format!(" {:>6} {:>7}", activity.connecting, activity.open))
+    match column {
+        Column::Ok => (Tone::Plain, number(activity.established_per_second)),
+        Column::Fail => (bad(activity.failed_per_second), number(activity.failed_per_second)),
+        Column::Deny => (bad(activity.denied_per_second), number(activity.denied_per_second)),
+        Column::Wait => (Tone::Plain, activity.connecting.to_string()),
+        Column::Open => (Tone::Plain, activity.open.to_string()),
+        Column::P50 | Column::P99 => (Tone::Plain, String::new()),
+    }
 }
 
 fn foot(failures: &[Event]) -> Vec<Line> {

@@ -50,6 +50,11 @@ impl<'a> Screen<'a> {
         self.view.above = self.view.above.saturating_add_signed(by);
     }
 
+    /// In columns.
+    pub(super) fn width(&self) -> io::Result<usize> {
+        Ok(self.terminal.size()?.width.into())
+    }
+
     /// Draws what differs from what stands there. `bar` is the last line.
     pub(super) fn draw(&mut self, page: &Page, bar: &str) -> io::Result<()> {
         let view = &mut self.view;
