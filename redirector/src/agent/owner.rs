@@ -134,6 +134,10 @@ impl Owner {
         if number.is_multiple_of(RESCAN) {
             self.rescan();
             self.free_idle_resolvers();
+            if self.live.refused.is_some() {
+                // Noted where it is known, once.
+                let _ = self.live.reconcile();
+            }
         }
         if number.is_multiple_of(LOOK) {
             self.look();
