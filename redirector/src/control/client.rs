@@ -22,8 +22,8 @@ use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// For a whole request. Longer than the server's own patience with its owner task.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// For the status: whoever asks for it wants to know of an agent that hangs, and has the pins to look at.
-const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// For the status, and until events begin: whoever asks for them wants to know of an agent that hangs.
+const WATCHING_PATIENCE: Duration = Duration::from_secs(5);
 /// An answer larger than this is not one of ours.
 const LARGEST_ANSWER: usize = 256 << 20;
 
@@ -96,7 +96,7 @@ impl Client {
 
     /// `GET /v1/status`.
     pub async fn status(&self) -> Result<api::Status, ClientError> {
-        self.send_within(STATUS_PATIENCE, Method::GET, "/v1/status", None::<&()>).await
+        self.send_within(WATCHING_PATIENCE, Method::GET, "/v1/status", None::<&()>).await
     }
 
     /// `GET /v1/routes`.
@@ -152,8 +152,8 @@ impl Client {
     /// `GET /v1/events`.
     pub async fn events(&self, query: &EventQuery) -> Result<EventStream, ClientError> {
         let path = format!("/v1/events?{}", query.encoded());
-        let begun = tokio::time::timeout(PATIENCE, self.begin(Method::GET, &path, Vec::new()));
-        let (response, driver) = begun.await.map_err(|_| ClientError::Silent { path: self.path.clone(), patience: PATIENCE })??;
+        let begun = tokio::time::timeout(WATCHING_PATIENCE, self.begin(Method::GET, &path, Vec::new()));
+        let (response, driver) = begun.await.map_err(|_| ClientError::Silent { path: self.path.clone(), patience: WATCHING_PATIENCE })??;
         let status = response.status();
         let body = response.into_body();
         if !status.is_success() {

@@ -48,6 +48,9 @@ const READING: &[&str] = &[
     "config show",
 ];
 
+/// Commands that show life.
+const WATCHING: &[&str] = &["events", "top --once"];
+
 /// A terminal session: commands, what they printed, and how they ended.
 struct Session<'a> {
     job: &'a Job,
@@ -96,6 +99,11 @@ impl<'a> Session<'a> {
 
     /// What is different on every run and every machine has a name instead.
     fn assert(&self, name: &str) {
+        self.assert_with(&[], name);
+    }
+
+    /// The same, with more that is different: an expression, and what stands instead.
+    fn assert_with(&self, different: &[(&str, &str)], name: &str) {
         let mut settings = insta::Settings::clone_current();
         settings.set_omit_expression(true);
         settings.set_prepend_module_to_snapshot(false);
@@ -137,6 +145,9 @@ impl<'a> Session<'a> {
         ] {
             settings.add_filter(what, instead);
         }
+        for (what, instead) in different {
+            settings.add_filter(what, *instead);
+        }
         settings.bind(|| insta::assert_snapshot!(name, &self.text));
     }
 }
@@ -175,6 +186,38 @@ fn agent_up() {
     session.run("verify artifactory.internal.company.net");
     session.run(&format!("verify artifactory.internal.company.net --ca {authority}")).run("check").run("unload").assert("up");
     json.run(&format!("verify artifactory.internal.company.net --ca {authority} -o json")).run("check -o json").assert("up-json");
+}
+
+/// `events` and `top`, once one connection has come and gone.
+#[test]
+fn agent_at_work() {
+    let job = Job::with_config(&CONFIG.replace(", \"203.0.113.8\"", ""));
+    let _registry = job.registry();
+    let page = "curl -sk --max-time 10 -o /dev/null https://artifactory.internal.company.net/";
+    job.executor.run(page, LIMIT).unwrap().success().unwrap();
+    until("the connection to be told", LIMIT, || Ok(job.cli(&["events"]).stdout.contains("closed"))).unwrap();
+    let mut session = Session::new(&job);
+    session.run_all(&[
+        "events",
+        "events --failed",
+        "events --route unknown.internal.company.net",
+        "events --follow --count 1 -n 1",
+        "top --once",
+        "top --once --route unknown.internal.company.net",
+        "events -o json",
+        "top --once -o json",
+    ]);
+    session.assert_with(
+        &[
+            (r"\d\d:\d\d:\d\d\.\d+", "[clock]"),
+            (r" *\d+(\.\d+)? (µs|ms)\b", " [took]"),
+            (r"(curl|process )\[\d+\]", "$1[pid]"),
+            (r#""interval_seconds":[\d.]+"#, r#""interval_seconds":"[number]""#),
+            (r#""(at|from|to|since)":"[^"]*""#, r#""$1":"[time]""#),
+            (r#""(pid|cgroup_id|elapsed_ns|rx_bytes|tx_bytes|srtt_us|retransmitted|seconds|uptime_seconds|[a-z0-9_]*(_us|_ns|_ms))":[\d.]+"#, r#""$1":"[number]""#),
+        ],
+        "at-work",
+    );
 }
 
 #[test]
@@ -269,6 +312,7 @@ fn agent_down() {
     wait_until_stale(&job);
     let mut session = Session::new(&job);
     session.run_all(READING).run("verify artifactory.internal.company.net");
+    session.run_all(WATCHING);
     session.run_all(&["route add a.b 203.0.113.7", "route remove a.b", "route rollback", "check", "unload"]).assert("down");
     job.agent.restart().unwrap();
     job.agent.sigkill().unwrap();
@@ -284,7 +328,7 @@ fn no_agent_and_none_of_its_pins() {
     job.agent.sigkill().unwrap();
     job.cli(&["unload"]).success().unwrap();
     let mut session = Session::new(&job);
-    session.run_all(READING).run_all(&[
+    session.run_all(READING).run_all(WATCHING).run_all(&[
         "verify artifactory.internal.company.net",
         "route add a.b 203.0.113.7",
         "route remove a.b",
@@ -312,6 +356,8 @@ fn pins_of_another_version() {
         "verify artifactory.internal.company.net",
         "run",
         "status -o json",
+        "events",
+        "top --once",
         "unload",
         "unload",
     ]);
@@ -326,7 +372,8 @@ fn agent_that_hangs() {
     job.rig.node.place().run(&format!("kill -STOP {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
     wait_until_stale(&job);
     let mut session = Session::new(&job);
-    session.run_all(&["status", "explain artifactory.internal.company.net", "status -o json", "run", "unload"]).assert("hangs");
+    session.run_all(&["status", "explain artifactory.internal.company.net", "status -o json"]).run_all(WATCHING);
+    session.run_all(&["run", "unload"]).assert("hangs");
     job.rig.node.place().run(&format!("kill -CONT {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
 }
 
@@ -343,6 +390,8 @@ fn no_privileges() {
         "check",
         "check -o json",
         "status -o json",
+        "events",
+        "top --once",
         "run",
         "unload",
     ];
