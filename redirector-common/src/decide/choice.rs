@@ -74,17 +74,17 @@ impl Drawing {
         self.0 & Self::OFFSET
     }
 
-    /// See [`Choice::another`].
+    /// See [`super::Choice::another`].
     pub const fn another(self) -> bool {
         self.0 & Self::ANOTHER != 0
     }
 
-    /// See [`Choice::desperate`].
+    /// See [`super::Choice::desperate`].
     pub const fn desperate(self) -> bool {
         self.0 & Self::DESPERATE != 0
     }
 
-    /// See [`Choice::trial`].
+    /// See [`super::Choice::trial`].
     pub const fn trial(self) -> bool {
         self.0 & Self::TRIAL != 0
     }

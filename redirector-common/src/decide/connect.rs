@@ -97,7 +97,7 @@ pub trait Tables {
     fn pick(&self, index: u32, client: Client) -> Pick {
         pick(self, index, Asked::new(client))
     }
-    /// The same word; a compiler must not know that it is, see [`Known`].
+    /// The same word; a compiler must not know that it is, see `Known`.
     fn afresh(&self, word: u64) -> u64 {
         word
     }

@@ -49,7 +49,7 @@ pub(super) const ROUTES: usize = 1000;
 /// The label of the routes beyond [`ROUTES`]. No source has a blank.
 pub(super) const OTHERS: &str = "other routes";
 
-/// The numbers of every route: of the first [`ROUTES`] by itself, of all others together.
+/// The numbers of every route: of the first `ROUTES` by itself, of all others together.
 #[derive(Clone, Debug, Default)]
 pub struct RouteSamples {
     told: Vec<RouteSample>,
