@@ -153,7 +153,8 @@ impl Client {
     pub async fn events(&self, query: &EventQuery) -> Result<EventStream, ClientError> {
         let path = format!("/v1/events?{}", query.encoded());
         let begun = tokio::time::timeout(WATCHING_PATIENCE, self.begin(Method::GET, &path, Vec::new()));
-        let (response, driver) = begun.await.map_err(|_| ClientError::Silent { path: self.path.clone(), patience: WATCHING_PATIENCE })??;
+        let (response, driver) =
+            begun.await.map_err(|_| ClientError::Silent { path: self.path.clone(), patience: WATCHING_PATIENCE })??;
         let status = response.status();
         let body = response.into_body();
         if !status.is_success() {
