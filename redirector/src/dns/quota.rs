@@ -150,6 +150,15 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_of_search_domains_is_let_through() {
+        // With ndots:5 and three search domains, four names are asked for in two families.
+        const LOOKUP: u32 = (3 + 1) * 2;
+        let (quotas, now) = (Quotas::new(), Instant::now());
+        assert_eq!(admitted(&quotas, ONE, 2500 * LOOKUP, now), 2500 * LOOKUP, "2,500 lookups at once");
+        assert_eq!(admitted(&quotas, ONE, 1250 * LOOKUP, now + Duration::from_secs(1)), 1250 * LOOKUP, "and 1,250 each second");
+    }
+
+    #[test]
     fn a_million_spoofed_clients_take_no_more_memory_and_a_network_of_v6_is_one_client() {
         let (quotas, now) = (Quotas::new(), Instant::now());
         for n in 0..1_000_000_u32 {
