@@ -14,7 +14,7 @@ use std::{
 use super::wire::Reply;
 
 /// Packets in one call; not above 64, what every kernel takes in the segments of one packet (UDP_MAX_SEGMENTS).
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 /// The longest query that is read whole, in bytes. What is longer is cut and thereby malformed.
 const LONGEST: usize = 4096;
 /// A `sockaddr_in6`, which is the larger one.

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    batch::Batch,
+    batch::{Batch, MOST},
     counters::Counters,
     exchange::Transport,
     forward::{Place, Way},
@@ -72,8 +72,9 @@ impl Server {
                 () = stop.cancelled() => break,
                 ready = self.socket.readable() => ready?,
             }
-            self.answer_batches(&mut batch.borrow_mut());
-            tokio::task::yield_now().await;
+            if !self.answer_batches(&mut batch.borrow_mut()) {
+                tokio::task::yield_now().await;
+            }
         }
         if self.slot.is_some() {
             self.linger(batch).await?;
@@ -101,15 +102,24 @@ impl Server {
         }
     }
 
-    fn answer_batches(&self, batch: &mut Batch) {
+    /// Whether the socket is empty now. One that gave less than it was asked for is: what comes later makes it readable anew, as epoll tells edges.
+    /// Asking it once more, or the runtime for others' turn, would be a system call each.
+    fn answer_batches(&self, batch: &mut Batch) -> bool {
         for _ in 0..BATCHES {
             match self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_fd())) {
-                Ok(number) => self.answer(batch, number),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(number) => {
+                    self.answer(batch, number);
+                    if number < MOST {
+                        let _ = self.socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 // An ICMP error for an earlier reply of ours, say. The socket itself is fine.
                 Err(error) => tracing::debug!(address = %self.address, %error, "failed to receive DNS queries"),
             }
         }
+        false
     }
 
     fn answer(&self, batch: &mut Batch, number: usize) {
