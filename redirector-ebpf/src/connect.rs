@@ -85,6 +85,7 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
         Verdict::Redirect => {
             origin.backend = choice.address(&KernelTables, hook.families);
             origin.backend_id = choice.id().0;
+            // The slot is stored before more is read: kept beside that, its parts would have to go by way of the stack.
             compiler_fence(SeqCst);
             record(origin, index, addr.port(), choice);
             if hook.vip6 {

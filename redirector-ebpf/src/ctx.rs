@@ -22,7 +22,7 @@ pub(crate) use read;
 
 /// Stream sockets of TCP, and of MPTCP whose first subflow carries the connect.
 const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
+pub(crate) const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
 const IPPROTO_UDP: u32 = 17;
 

@@ -128,6 +128,13 @@ pub(crate) fn element<T, const N: usize>(array: &Array<T, N>, index: u32) -> Opt
     if element.is_null() { None } else { Some(element.cast()) }
 }
 
+/// The counters at `index`.
+#[inline(always)]
+pub(crate) fn counters<T, const N: usize>(array: &Array<T, N>, index: u32) -> Option<&'static mut T> {
+    // SAFETY: a map value stays mapped while a program runs; counters are only touched through `add`.
+    element(array, index).map(|counters| unsafe { &mut *counters })
+}
+
 /// The same pointer, but the compiler does not know it.
 #[inline(always)]
 fn opaque<T>(pointer: *mut T) -> *mut T {
@@ -309,22 +316,19 @@ pub(crate) fn origin_or_new(ctx: &SockAddrContext) -> Option<&'static mut Origin
 /// The counters of route `index`.
 #[inline(always)]
 pub(crate) fn route_stats(index: u32) -> Option<&'static mut RouteStats> {
-    // SAFETY: a map value stays mapped while a program runs; counters are only touched through `add`.
-    element(&RD_ROUTE_STATS, index).map(|stats| unsafe { &mut *stats })
+    counters(&RD_ROUTE_STATS, index)
 }
 
 /// The counters of backend `id`.
 #[inline(always)]
 pub(crate) fn backend_stats(id: BackendId) -> Option<&'static mut BackendStats> {
-    // SAFETY: as above.
-    element(&RD_BKND_STATS, id.0).map(|stats| unsafe { &mut *stats })
+    counters(&RD_BKND_STATS, id.0)
 }
 
 /// Counts an event that the ring did not take.
 #[inline(always)]
 pub(crate) fn count_lost() {
-    // SAFETY: as above.
-    if let Some(stats) = element(&RD_EVENT_STATS, 0).map(|stats| unsafe { &mut *stats }) {
+    if let Some(stats) = counters(&RD_EVENT_STATS, 0) {
         add(&mut stats.lost, 1);
     }
 }
@@ -338,15 +342,13 @@ pub(crate) fn ring() -> *mut core::ffi::c_void {
 /// How long connects of route `index` took.
 #[inline(always)]
 pub(crate) fn route_times(index: u32) -> Option<&'static mut RouteTimes> {
-    // SAFETY: as above.
-    element(&RD_ROUTE_TIMES, index).map(|times| unsafe { &mut *times })
+    counters(&RD_ROUTE_TIMES, index)
 }
 
 /// How long connects to backend `id` took.
 #[inline(always)]
 pub(crate) fn backend_times(id: BackendId) -> Option<&'static mut BackendTimes> {
-    // SAFETY: as above.
-    element(&RD_BKND_TIMES, id.0).map(|times| unsafe { &mut *times })
+    counters(&RD_BKND_TIMES, id.0)
 }
 
 /// Counts a connect that was established after `ns` nanoseconds.

@@ -7,14 +7,11 @@ use redirector_common::{
 };
 
 use crate::{
-    ctx::read,
+    ctx::{IPPROTO_TCP, read},
     emit,
     maps::{self, add, unknown},
+    sockops::{TCP_CLOSE, TCP_SYN_SENT},
 };
-
-const TCP_SYN_SENT: u32 = 2;
-const TCP_CLOSE: u32 = 7;
-const IPPROTO_TCP: u32 = 6;
 
 /// The application lets go of the socket. One that is still connecting is about to be closed: the state callback that follows counts it.
 ///

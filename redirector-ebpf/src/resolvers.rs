@@ -45,8 +45,7 @@ pub(crate) fn shim() -> Shim {
 /// Counts one more.
 #[inline(always)]
 pub(crate) fn count(counter: u32) {
-    // SAFETY: as above; counters are only touched through `add`.
-    if let Some(counter) = maps::element(&RD_DNS_STATS, counter).map(|counter| unsafe { &mut *counter }) {
+    if let Some(counter) = maps::counters(&RD_DNS_STATS, counter) {
         maps::add(counter, 1);
     }
 }

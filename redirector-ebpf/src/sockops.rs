@@ -28,8 +28,8 @@ const STATE_FLAG: u32 = 4;
 
 // TCP states.
 const TCP_ESTABLISHED: u32 = 1;
-const TCP_SYN_SENT: u32 = 2;
-const TCP_CLOSE: u32 = 7;
+pub(crate) const TCP_SYN_SENT: u32 = 2;
+pub(crate) const TCP_CLOSE: u32 = 7;
 
 const AF_INET: u32 = 2;
 

@@ -127,14 +127,13 @@ impl Follower {
         let mut before = std::mem::take(&mut state.followed);
         before.retain(|source, followed| targets.get(source) == Some(&followed.entry.target));
         let mut fixed_before = std::mem::take(&mut state.fixed);
-        let (fixed, names): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, target)| target.destination.addresses().is_some());
+        let (literal, names): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, target)| target.destination.addresses().is_some());
         // Collected and not inserted: a tree that grows in order is half empty.
-        let fixed = fixed.into_iter().map(|(source, target)| {
-            let resolved = Entry::new(target, Timestamp::now()).resolved();
-            let same = fixed_before.remove(&source).filter(|before| before.addresses == resolved.addresses);
-            (source, same.unwrap_or_else(|| Arc::new(resolved)))
+        let literal = literal.into_iter().map(|(source, target)| {
+            let resolved = fixed(target, fixed_before.remove(&source));
+            (source, resolved)
         });
-        state.fixed = fixed.collect();
+        state.fixed = literal.collect();
         let followed = names.into_iter().map(|(source, target)| {
             let followed = before.remove(&source).unwrap_or_else(|| state.follow(target));
             (source, followed)
@@ -156,9 +155,7 @@ impl Follower {
         let before = state.fixed.remove(source);
         let resolved = target.map(|target| {
             if target.destination.addresses().is_some() {
-                let resolved = Entry::new(target, Timestamp::now()).resolved();
-                let same = before.filter(|before| before.addresses == resolved.addresses);
-                let resolved = same.unwrap_or_else(|| Arc::new(resolved));
+                let resolved = fixed(target, before);
                 state.fixed.insert(source.clone(), Arc::clone(&resolved));
                 return resolved;
             }
@@ -387,6 +384,12 @@ impl Followed {
         let name = self.entry.name()?.to_owned();
         Some(SavedDestination { name, resolver: self.entry.target.resolver, addresses, resolved_at, ttl_seconds: ttl.as_secs() })
     }
+}
+
+/// What literal addresses resolve to: `before`, as long as they are the same.
+fn fixed(target: Target, before: Option<Arc<Resolved>>) -> Arc<Resolved> {
+    let resolved = Entry::new(target, Timestamp::now()).resolved();
+    before.filter(|before| before.addresses == resolved.addresses).unwrap_or_else(|| Arc::new(resolved))
 }
 
 /// Whether nobody has to be told of the difference.

@@ -87,26 +87,37 @@ struct Batch {
     flags: u64,
 }
 
+impl Batch {
+    /// Of `count` elements of `table`, whose keys and values are there, or are to be written there.
+    fn new<V: aya::Pod>(table: &Array<MapData, V>, keys: *const u32, values: *const V, count: usize) -> Self {
+        Self {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys as u64,
+            values: values as u64,
+            count: count as u32,
+            map_fd: IterableMap::map(table).fd().as_fd().as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        }
+    }
+
+    /// How many elements the kernel did. It says how far it came, but only once it has begun: refused as a whole, the number is ours still.
+    fn call(&mut self, command: i32) -> usize {
+        let all = self.count;
+        match bpf(command, self) {
+            Ok(_) => all as usize,
+            Err(_) if self.count < all => self.count as usize,
+            Err(_) => 0,
+        }
+    }
+}
+
 /// Writes each of `values` at the index beside it, in this order, with one call. Says how many are written: all, or those before the first one
 /// that the kernel refuses, or none when it does not know the command.
 pub(super) fn update_elements<V: aya::Pod>(table: &Array<MapData, V>, at: &[u32], values: &[V]) -> usize {
     assert_eq!(at.len(), values.len(), "an index for each value");
-    let mut attributes = Batch {
-        in_batch: 0,
-        out_batch: 0,
-        keys: at.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count: at.len() as u32,
-        map_fd: IterableMap::map(table).fd().as_fd().as_raw_fd() as u32,
-        elem_flags: 0,
-        flags: 0,
-    };
-    match bpf(BPF_MAP_UPDATE_BATCH, &mut attributes) {
-        Ok(_) => at.len(),
-        // The kernel says how far it came, but only once it has begun: refused as a whole, the number is ours still.
-        Err(_) if (attributes.count as usize) < at.len() => attributes.count as usize,
-        Err(_) => 0,
-    }
+    Batch::new(table, at.as_ptr(), values.as_ptr(), at.len()).call(BPF_MAP_UPDATE_BATCH)
 }
 
 /// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or none when the kernel does not know the command, or
@@ -115,21 +126,12 @@ pub(super) fn read_elements<V: aya::Pod>(table: &Array<MapData, V>, first: u32, 
     let mut at = vec![0_u32; values.len()];
     // The kernel begins after the key that it is told.
     let (before, mut last) = (first.wrapping_sub(1), 0_u32);
-    let mut attributes = Batch {
+    let mut batch = Batch {
         in_batch: if first == 0 { 0 } else { std::ptr::from_ref(&before) as u64 },
         out_batch: std::ptr::from_mut(&mut last) as u64,
-        keys: at.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: at.len() as u32,
-        map_fd: IterableMap::map(table).fd().as_fd().as_raw_fd() as u32,
-        elem_flags: 0,
-        flags: 0,
+        ..Batch::new(table, at.as_mut_ptr(), values.as_mut_ptr(), at.len())
     };
-    let read = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
-        Ok(_) => at.len(),
-        Err(_) if (attributes.count as usize) < at.len() => attributes.count as usize,
-        Err(_) => 0,
-    };
+    let read = batch.call(BPF_MAP_LOOKUP_BATCH);
     let expected = at[..read].iter().zip(first..).take_while(|(key, expected)| *key == expected);
     expected.count()
 }
