@@ -3,21 +3,23 @@
 //! Every server runs all the time and takes its turn; what is judged are ratios of neighbours in time, so that a machine that does other
 //! things meanwhile disturbs all alike. Processor time per query is told beside queries per second: it does not count what others took.
 
+mod report;
+mod servers;
 mod soak;
 
 use std::{
-    fmt::Write as _,
     fs,
-    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
 
-pub use self::soak::Soak;
+use self::servers::{Server, client, query};
+pub use self::{
+    report::{Latency, Ratio, Report, Turn},
+    soak::Soak,
+};
 use super::{host, statistics::Spread};
 use crate::{
     testbed::{packages, process},
@@ -54,87 +56,6 @@ pub struct Options {
     /// Where dns.json and dns.md go [default: bench/results]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-}
-
-/// What a run found.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Report {
-    /// When it began, UTC.
-    pub date: String,
-    /// Kernel release, processor, cores.
-    pub machine: String,
-    /// The programs and their versions.
-    pub versions: Vec<String>,
-    /// Load averages of one minute, before and after.
-    pub load: [f64; 2],
-    /// Rounds, and seconds of a turn.
-    pub rounds: (usize, u32),
-    /// What each server did.
-    pub turns: Vec<Turn>,
-    /// The shim against each other server.
-    pub ratios: Vec<Ratio>,
-    /// Round trips of one query at a time, in microseconds.
-    pub latencies: Vec<Latency>,
-    /// Resident memory of the shim in KiB: at the start, after each round.
-    pub memory_kib: Vec<u64>,
-    /// Memory under a steady load, if it was asked for.
-    #[serde(default)]
-    pub soak: Option<Soak>,
-}
-
-/// One server under one load.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Turn {
-    /// `local` or `forwarded`.
-    pub load: String,
-    /// The server.
-    pub server: String,
-    /// Answered queries per second of wall clock.
-    pub rate: Spread,
-    /// Processor time of the server, in microseconds per query.
-    pub cpu: Spread,
-    /// Queries without an answer, of all rounds.
-    pub lost: u64,
-}
-
-/// The shim's rate over another's in the same round.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Ratio {
-    /// `local` or `forwarded`.
-    pub load: String,
-    /// The other server.
-    pub against: String,
-    /// Quotient of the rates.
-    pub rate: Spread,
-    /// Quotient of the processor times per query, the other's over the shim's: what the rate would be if nothing else were at work.
-    pub cpu: Spread,
-    /// What was promised of the rate.
-    pub target: f64,
-}
-
-/// Round trips.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Latency {
-    /// Who was asked.
-    pub server: String,
-    /// The median of each round.
-    pub median: Spread,
-    /// What it adds to the upstream's own, by round.
-    pub added: Spread,
-}
-
-/// A server that runs while this value lives.
-struct Server {
-    name: &'static str,
-    address: SocketAddr,
-    child: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Runs it, prints the result and writes it down.
@@ -234,66 +155,6 @@ struct Measured {
 }
 
 impl Bench<'_> {
-    /// A command on one core, with the priority that was asked for.
-    fn pinned(&self, core: u32, program: &Path) -> Result<Command> {
-        let mut command = packages::tool("nice")?;
-        command.arg(format!("--adjustment={}", self.options.nice)).arg("taskset").arg("-c").arg(core.to_string()).arg(program);
-        process::die_with_parent(&mut command);
-        Ok(command)
-    }
-
-    fn start(name: &'static str, address: SocketAddr, mut command: Command, asks: &str) -> Result<Server> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let server = Server { name, address, child: child.with_context(|| format!("failed to start {name}"))? };
-        let query = query(1, asks);
-        process::until(&format!("{name} answers"), START, || {
-            let socket = client(address)?;
-            Ok(socket.send(&query).and_then(|_| socket.recv(&mut [0; 512])).is_ok())
-        })?;
-        Ok(server)
-    }
-
-    fn unbound(&self, name: &'static str, zone: &str, core: u32) -> Result<Server> {
-        let address = free_port()?;
-        let config = self.folder.join(format!("{name}.conf"));
-        let text = format!(
-            "server:\n interface: 127.0.0.1\n port: {}\n do-daemonize: no\n chroot: \"\"\n username: \"\"\n directory: \"{}\"\n pidfile: \"\"\n \
-             use-syslog: no\n verbosity: 0\n num-threads: 1\n module-config: \"iterator\"\n so-rcvbuf: 1m\n {zone}\nremote-control:\n control-enable: no\n",
-            address.port(),
-            self.folder.display()
-        );
-        fs::write(&config, text).context("failed to write unbound's configuration")?;
-        let mut command = self.pinned(core, &packages::path_of("unbound")?)?;
-        command.arg("-d").arg("-c").arg(config);
-        Self::start(name, address, command, if name == "upstream" { ZONE } else { LOCAL })
-    }
-
-    fn dnsmasq(&self, upstream: SocketAddr) -> Result<Server> {
-        let address = free_port()?;
-        let mut command = self.pinned(1, &packages::path_of("dnsmasq")?)?;
-        command.args([
-            "--keep-in-foreground",
-            "--no-resolv",
-            "--no-hosts",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-            "--cache-size=0",
-            "--user=root",
-        ]);
-        command
-            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--dns-forward-max=4096"])
-            .arg(format!("--port={}", address.port()));
-        command.arg(format!("--server=127.0.0.1#{}", upstream.port())).arg(format!("--address=/{LOCAL}/198.18.0.1"));
-        Self::start("dnsmasq", address, command, LOCAL)
-    }
-
-    fn shim(&self, program: &Path, upstream: SocketAddr) -> Result<Server> {
-        let address = free_port()?;
-        let mut command = self.pinned(1, program)?;
-        command.arg(address.to_string()).arg(upstream.to_string()).arg(LOCAL);
-        Self::start("redirector", address, command, LOCAL)
-    }
-
     fn queries(&self, name: &str, lines: impl IntoIterator<Item = String>) -> Result<PathBuf> {
         let path = self.folder.join(name);
         let text: String = lines.into_iter().map(|line| line + "\n").collect();
@@ -321,25 +182,6 @@ fn figure(output: &str, label: &str) -> Result<f64> {
     let line = output.lines().find_map(|line| line.trim().strip_prefix(label)).with_context(|| format!("dnsperf says no {label}"))?;
     let word = line.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
     word.with_context(|| format!("dnsperf's {label} is no number"))
-}
-
-/// A query for the A record of a name.
-fn query(id: u16, name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
-    id.to_be_bytes().into_iter().chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]).chain(labels).chain([0, 0, 1, 0, 1]).collect()
-}
-
-fn client(server: SocketAddr) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind("127.0.0.1:0").context("failed to bind a client's socket")?;
-    socket.connect(server).context("failed to connect a client's socket")?;
-    socket.set_read_timeout(Some(Duration::from_millis(500))).context("failed to set a time-out")?;
-    Ok(socket)
-}
-
-/// A port that was free a moment ago, for UDP and TCP.
-fn free_port() -> Result<SocketAddr> {
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("failed to bind")?;
-    tcp.local_addr().context("failed to read a bound address")
 }
 
 /// Round trips of single queries to the upstream and through each server, in turns.
@@ -387,62 +229,4 @@ fn versions() -> Vec<String> {
     };
     let found = [ask("unbound", "-V", "Version"), ask("dnsmasq", "--version", "version"), ask("dnsperf", "-h", "Version")];
     std::iter::once(format!("redirector {}", env!("CARGO_PKG_VERSION"))).chain(found.into_iter().flatten()).collect()
-}
-
-impl Report {
-    /// The report for a person.
-    #[must_use]
-    pub fn markdown(&self) -> String {
-        let mut text = String::from("# DNS\n\n");
-        let (rounds, seconds) = self.rounds;
-        let _ = writeln!(text, "{}, {}. {}.\n", self.date, self.machine, self.versions.join(", "));
-        let _ = writeln!(
-            text,
-            "{rounds} rounds of {seconds} s for each server in turn; servers on core 1, dnsperf and the upstream on core 0; for round trips all on core 1. Load average {:.1} before \
-             and {:.1} after, on {}. Figures: median (quartiles).\n",
-            self.load[0],
-            self.load[1],
-            if self.load[0] > 2.5 {
-                "a machine whose cores others used, too: queries per second suffer from them, processor time per query and ratios hardly"
-            } else {
-                "a machine that is idle otherwise"
-            }
-        );
-        let _ = writeln!(text, "| load | server | queries/s | CPU µs/query | lost |\n|---|---|---|---|---|");
-        for Turn { load, server, rate, cpu, lost } in &self.turns {
-            let _ = writeln!(text, "| {load} | {server} | {} | {} | {lost} |", spread(rate, 0), spread(cpu, 2));
-        }
-        let _ = writeln!(text, "\n| load | redirector against | queries/s | by CPU time | target | met |\n|---|---|---|---|---|---|");
-        for Ratio { load, against, rate, cpu, target } in &self.ratios {
-            let met = if rate.median >= *target { "yes" } else { "**no**" };
-            let _ = writeln!(text, "| {load} | {against} | {} | {} | {target} | {met} |", spread(rate, 2), spread(cpu, 2));
-        }
-        let _ = writeln!(text, "\n| one query at a time | median µs | added µs |\n|---|---|---|");
-        for Latency { server, median, added } in &self.latencies {
-            let _ = writeln!(text, "| {server} | {} | {} |", spread(median, 1), spread(added, 1));
-        }
-        let most = self.memory_kib.iter().max().copied().unwrap_or(0);
-        let ends = (self.memory_kib.first().copied().unwrap_or(0), self.memory_kib.last().copied().unwrap_or(0));
-        let _ = writeln!(
-            text,
-            "\nThe target of the added median is 60 µs. Memory of the shim: {} KiB at the start, {} KiB at the end, {most} KiB at most.",
-            ends.0, ends.1
-        );
-        if let Some(soak) = &self.soak {
-            let (first, last) = soak.ends();
-            let _ = writeln!(
-                text,
-                "\nUnder {} queries in {} s, half of them forwarded, {} lost: {first} KiB at most in the first minute, {last} KiB at most in the last one. Every ten seconds: {}.",
-                soak.queries,
-                soak.seconds,
-                soak.lost,
-                soak.memory_kib.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
-            );
-        }
-        text
-    }
-}
-
-fn spread(spread: &Spread, digits: usize) -> String {
-    format!("{:.digits$} ({:.digits$} to {:.digits$})", spread.median, spread.quartile_1, spread.quartile_3)
 }
