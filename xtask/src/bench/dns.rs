@@ -22,7 +22,7 @@ pub use self::{
 };
 use super::{host, statistics::Spread};
 use crate::{
-    testbed::{packages, process},
+    testbed::{Island, ResolvConf, packages, process},
     workspace,
 };
 
@@ -60,14 +60,15 @@ pub struct Options {
 
 /// Runs it, prints the result and writes it down.
 pub fn run(options: &Options) -> Result<()> {
-    let report = measure(options)?;
+    let island = Island::new(&ResolvConf::default())?;
+    let report = island.run(|| measure(options, &island))??;
     let text = report.markdown();
     print!("{text}");
     let folder = options.output.clone().unwrap_or_else(|| workspace::root().join("bench/results"));
     super::write_files(&folder, &[("dns.json", super::json(&report)?), ("dns.md", text)])
 }
 
-fn measure(options: &Options) -> Result<Report> {
+fn measure(options: &Options, island: &Island) -> Result<Report> {
     let shim = options.shim.clone().unwrap_or_else(|| workspace::target_dir().join("release/examples/shim"));
     ensure!(shim.is_file(), "there is no {}: run `cargo build --release -p redirector --example shim`", shim.display());
     let folder = tempfile::tempdir().context("failed to make a folder")?;
@@ -90,10 +91,18 @@ fn measure(options: &Options) -> Result<Report> {
     let own = bench.queries("local", [format!("{LOCAL} A")])?;
     let others = bench.queries("forwarded", (0..NAMES).map(|n| format!("n{n}.{ZONE} A")))?;
     let loads = [
-        Load { name: "local", queries: own, outstanding: 200, peers: vec![(&local, 1.2), (&dnsmasq, 1.5)] },
-        Load { name: "forwarded", queries: others, outstanding: 50, peers: vec![(&dnsmasq, 1.0)] },
+        Load {
+            name: "local",
+            steered: true,
+            queries: own.clone(),
+            outstanding: 200,
+            peers: vec![(&local, Some(1.2)), (&dnsmasq, Some(1.5))],
+        },
+        Load { name: "local, not steered", steered: false, queries: own, outstanding: 200, peers: vec![(&local, None), (&dnsmasq, None)] },
+        Load { name: "forwarded", steered: false, queries: others, outstanding: 50, peers: vec![(&dnsmasq, Some(1.0))] },
     ];
-    for Load { name: load, queries, outstanding, peers } in loads {
+    for Load { name: load, steered, queries, outstanding, peers } in loads {
+        island.steer_loopback(steered.then_some(1))?;
         let servers: Vec<&Server> = std::iter::once(&shim).chain(peers.iter().map(|(peer, _)| *peer)).collect();
         let mut turns: Vec<Vec<Measured>> = vec![Vec::new(); servers.len()];
         for round in 0..options.rounds {
@@ -111,6 +120,7 @@ fn measure(options: &Options) -> Result<Report> {
             server: server.name.into(),
             rate: Spread::of(turns.iter().map(|turn| turn.rate).collect()),
             cpu: Spread::of(turns.iter().map(|turn| turn.cpu).collect()),
+            busy: [0, 1].map(|core| Spread::of(turns.iter().map(|turn| turn.busy[core]).collect())),
             lost: turns.iter().map(|turn| turn.lost).sum(),
         }));
         report.ratios.extend(peers.iter().zip(&turns[1..]).map(|((peer, target), theirs)| Ratio {
@@ -122,12 +132,12 @@ fn measure(options: &Options) -> Result<Report> {
         }));
     }
     // A round trip between cores would mostly measure how this machine wakes a core.
-    pin(upstream.child.id(), 1)?;
-    pin(std::process::id(), 1)?;
+    pin(Some(upstream.child.id()), 1)?;
+    pin(None, 1)?;
     report.latencies = latencies(options.rounds, &upstream, &[&shim, &dnsmasq])?;
     report.load[1] = host::load();
     if options.soak > 0 {
-        pin(upstream.child.id(), 0)?;
+        pin(Some(upstream.child.id()), 0)?;
         report.soak = Some(soak::run(&bench, &shim, options.soak)?);
     }
     Ok(report)
@@ -136,9 +146,11 @@ fn measure(options: &Options) -> Result<Report> {
 /// What clients ask, and whom besides the shim, with the quotient of rates that was promised.
 struct Load<'a> {
     name: &'static str,
+    /// Whether queries and replies are received on the servers' core.
+    steered: bool,
     queries: PathBuf,
     outstanding: u32,
-    peers: Vec<(&'a Server, f64)>,
+    peers: Vec<(&'a Server, Option<f64>)>,
 }
 
 /// Where servers have their files.
@@ -151,6 +163,7 @@ struct Bench<'a> {
 struct Measured {
     rate: f64,
     cpu: f64,
+    busy: [f64; 2],
     lost: u64,
 }
 
@@ -165,15 +178,17 @@ impl Bench<'_> {
     /// One server under load, by dnsperf on the other core.
     fn turn(&self, server: &Server, queries: &Path, outstanding: u32) -> Result<Measured> {
         let mut command = self.pinned(0, &packages::path_of("dnsperf")?)?;
-        command.args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-p"]).arg(server.address.port().to_string()).arg("-d").arg(queries);
+        command.args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-t", "1", "-p"]).arg(server.address.port().to_string()).arg("-d").arg(queries);
         command.arg("-q").arg(outstanding.to_string()).arg("-l").arg(self.options.seconds.to_string());
-        let before = host::processor_time(server.child.id())?;
+        let (before, cores) = (host::processor_time(server.child.id())?, host::cores()?);
         let output = process::finish(command, DNSPERF_EXTRA + Duration::from_secs(self.options.seconds.into()))?.success()?.stdout;
         let cpu = host::processor_time(server.child.id())? - before;
+        let since: Vec<[u64; 2]> = host::cores()?.iter().zip(cores).map(|(now, then)| [now[0] - then[0], now[1] - then[1]]).collect();
+        let busy = [0, 1].map(|core| since.get(core).map_or(0.0, |[busy, all]| *busy as f64 * 100.0 / (*all).max(1) as f64));
         let figure = |label| figure(&output, label);
         let completed = figure("Queries completed:")?;
         ensure!(completed > 0.0, "{} answered nothing", server.name);
-        Ok(Measured { rate: figure("Queries per second:")?, cpu: cpu / completed, lost: figure("Queries lost:")? as u64 })
+        Ok(Measured { rate: figure("Queries per second:")?, cpu: cpu / completed, busy, lost: figure("Queries lost:")? as u64 })
     }
 }
 
@@ -213,9 +228,9 @@ fn latencies(rounds: usize, upstream: &Server, servers: &[&Server]) -> Result<Ve
     Ok(everyone.iter().zip(&medians).map(latency).collect())
 }
 
-/// Moves a process of one thread to a core.
-fn pin(pid: u32, core: usize) -> Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+/// Moves a process of one thread, or this thread, to a core.
+fn pin(pid: Option<u32>, core: usize) -> Result<()> {
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(core);
     rustix::thread::sched_setaffinity(pid, &cores).context("failed to move a process to a core")

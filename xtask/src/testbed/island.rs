@@ -1,7 +1,10 @@
 //! A network with loopback, a device that leads nowhere, and a resolv.conf: where servers and resolvers meet on port 53, and nothing that a
 //! client sends can leave.
 
+use std::fs;
+
 use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, mount};
 use tempfile::TempDir;
 
 use super::mounts::{ResolvConf, View};
@@ -32,6 +35,21 @@ impl Island {
     /// Puts another resolv.conf in place of the one that is there.
     pub fn set_resolv_conf(&self, resolv: &ResolvConf) -> Result<()> {
         self.namespaces.run(|| resolv.write())?
+    }
+
+    /// Has what loopback carries received on `core` (receive packet steering); `None`: on the core that sends it.
+    pub fn steer_loopback(&self, core: Option<u32>) -> Result<()> {
+        // The host's sysfs shows the host's devices.
+        const SYSFS: &str = "/run/sys";
+        let cores = core.map_or(0_u64, |core| 1 << core);
+        self.namespaces.run(|| {
+            if !fs::exists(SYSFS).context("failed to look for a sysfs")? {
+                fs::create_dir(SYSFS).context("failed to make a folder for a sysfs")?;
+                mount("redirector-rig", SYSFS, "sysfs", MountFlags::empty(), None).context("failed to mount a sysfs")?;
+            }
+            fs::write(format!("{SYSFS}/class/net/lo/queues/rx-0/rps_cpus"), format!("{cores:x}"))
+                .context("failed to steer loopback's packets: has this kernel CONFIG_RPS?")
+        })?
     }
 
     /// Runs `action` on a thread inside; threads and programs that it starts are inside, too.

@@ -35,7 +35,7 @@ pub struct Report {
 /// One server under one load.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Turn {
-    /// `local` or `forwarded`.
+    /// `local`, `local, not steered` or `forwarded`.
     pub load: String,
     /// The server.
     pub server: String,
@@ -43,6 +43,9 @@ pub struct Turn {
     pub rate: Spread,
     /// Processor time of the server, in microseconds per query.
     pub cpu: Spread,
+    /// How busy the clients' core and the servers' were, in percent.
+    #[serde(default)]
+    pub busy: [Spread; 2],
     /// Queries without an answer, of all rounds.
     pub lost: u64,
 }
@@ -50,7 +53,7 @@ pub struct Turn {
 /// The shim's rate over another's in the same round.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ratio {
-    /// `local` or `forwarded`.
+    /// As of a turn.
     pub load: String,
     /// The other server.
     pub against: String,
@@ -58,8 +61,8 @@ pub struct Ratio {
     pub rate: Spread,
     /// Quotient of the processor times per query, the other's over the shim's: what the rate would be if nothing else were at work.
     pub cpu: Spread,
-    /// What was promised of the rate.
-    pub target: f64,
+    /// What was promised of the rate, if anything was.
+    pub target: Option<f64>,
 }
 
 /// Round trips.
@@ -92,13 +95,32 @@ impl Report {
                 "a machine that is idle otherwise"
             }
         );
-        let _ = writeln!(text, "| load | server | queries/s | CPU µs/query | lost |\n|---|---|---|---|---|");
-        for Turn { load, server, rate, cpu, lost } in &self.turns {
-            let _ = writeln!(text, "| {load} | {server} | {} | {} | {lost} |", spread(rate, 0), spread(cpu, 2));
+        let _ = writeln!(
+            text,
+            "| load | server | queries/s | CPU µs/query | core 0 busy, % | core 1 busy, % | lost |\n|---|---|---|---|---|---|---|"
+        );
+        for Turn { load, server, rate, cpu, busy: [clients, servers], lost } in &self.turns {
+            let _ = writeln!(
+                text,
+                "| {load} | {server} | {} | {} | {:.0} | {:.0} | {lost} |",
+                spread(rate, 0),
+                spread(cpu, 2),
+                clients.median,
+                servers.median
+            );
         }
+        let _ = writeln!(
+            text,
+            "\nIn \"local\" what loopback carries is received on core 1 (receive packet steering), as it is where a network card's interrupts come to the servers' core: there \
+             the servers' core is the limit. Not steered, the core that sends a query also does what its receiver's kernel has to do, and dnsperf's core is full before the servers'."
+        );
         let _ = writeln!(text, "\n| load | redirector against | queries/s | by CPU time | target | met |\n|---|---|---|---|---|---|");
         for Ratio { load, against, rate, cpu, target } in &self.ratios {
-            let met = if rate.median >= *target { "yes" } else { "**no**" };
+            let (target, met) = match target {
+                Some(target) if rate.median >= *target => (target.to_string(), "yes"),
+                Some(target) => (target.to_string(), "**no**"),
+                None => (String::new(), ""),
+            };
             let _ = writeln!(text, "| {load} | {against} | {} | {} | {target} | {met} |", spread(rate, 2), spread(cpu, 2));
         }
         let _ = writeln!(text, "\n| one query at a time | median µs | added µs |\n|---|---|---|");
