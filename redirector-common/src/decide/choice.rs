@@ -1,10 +1,6 @@
 //! Which backend a connect gets: uniform over the eligible ones of the right family, not the one that this socket tried last.
 
-use super::{
-    bits,
-    connect::{Known, Tables},
-    unrolled::unrolled,
-};
+use super::{bits, connect::Tables, pick::Known, unrolled::unrolled};
 use crate::{
     abi::MAX_BACKENDS,
     addr::Ip6Be,

@@ -19,17 +19,6 @@ fn connect_of(tables: &TestTables, index: u32, client: Client) -> Result<Choice,
 }
 
 #[test]
-fn the_pool_is_one_masked_comparison() {
-    let pool = Pool4::new(Ip4Be::from_octets([198, 18, 0, 0]), 16);
-    assert_eq!(pool.index(Ip4Be::from_octets([198, 18, 0, 0])), Some(0));
-    assert_eq!(pool.index(Ip4Be::from_octets([198, 18, 1, 2])), Some(258));
-    assert_eq!(pool.index(Ip4Be::from_octets([198, 18, 255, 255])), Some(65535));
-    assert_eq!(pool.index(Ip4Be::from_octets([198, 19, 0, 0])), None);
-    assert_eq!(pool.index(Ip4Be::from_octets([198, 17, 255, 255])), None);
-    assert_eq!(Pool4::new(Ip4Be::from_octets([10, 0, 0, 9]), 32).index(Ip4Be::from_octets([10, 0, 0, 9])), Some(0));
-}
-
-#[test]
 fn a_vip_without_a_route_is_refused() {
     assert_eq!(connect(&TestTables::default(), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Refuse));
 }
@@ -85,16 +74,6 @@ fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
     assert_eq!(again(&[]), [9, 10, 11].into());
     assert_eq!(again(&[9]), [10, 11].into());
     assert_eq!(again(&[9, 10, 11]), [9, 10, 11].into());
-}
-
-#[test]
-fn the_ipv6_pool_is_as_large_as_the_ipv4_one() {
-    let base = Ip6Be([0xfd00_u32.to_be(), 0, 0, 0x1_0000_u32.to_be()]);
-    let pool = Pool6::new(base, Pool4::new(Ip4Be::from_octets([198, 18, 0, 0]), 16));
-    let last = |word: u32| Ip6Be([base.0[0], 0, 0, word.to_be()]);
-    assert_eq!((pool.index(last(0x1_0000)), pool.index(last(0x1_0102)), pool.index(last(0x1_ffff))), (Some(0), Some(258), Some(65535)));
-    assert_eq!((pool.index(last(0xffff)), pool.index(last(0x2_0000)), pool.index(Ip6Be([0, 0, 0, base.0[3]]))), (None, None, None));
-    assert_eq!((pool.at(0), pool.at(258)), (base, last(0x1_0102)));
 }
 
 #[test]

@@ -178,7 +178,11 @@ impl Bench<'_> {
     /// One server under load, by dnsperf on the other core.
     fn turn(&self, server: &Server, queries: &Path, outstanding: u32) -> Result<Measured> {
         let mut command = self.pinned(0, &packages::path_of("dnsperf")?)?;
-        command.args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-t", "1", "-p"]).arg(server.address.port().to_string()).arg("-d").arg(queries);
+        command
+            .args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-t", "1", "-p"])
+            .arg(server.address.port().to_string())
+            .arg("-d")
+            .arg(queries);
         command.arg("-q").arg(outstanding.to_string()).arg("-l").arg(self.options.seconds.to_string());
         let (before, cores) = (host::processor_time(server.child.id())?, host::cores()?);
         let output = process::finish(command, DNSPERF_EXTRA + Duration::from_secs(self.options.seconds.into()))?.success()?.stdout;
