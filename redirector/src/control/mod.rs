@@ -16,6 +16,7 @@ mod peer;
 mod reference;
 mod server;
 mod socket;
+mod status;
 mod summary;
 #[cfg(test)]
 mod tests;
