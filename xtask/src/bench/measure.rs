@@ -22,6 +22,23 @@ pub(super) struct Limit {
     pub(super) time: Duration,
 }
 
+/// How often the hooks are clocked, and beside what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clocked {
+    pub(super) rounds: usize,
+    /// What else is done in each round, unclocked.
+    pub(super) beside: Option<(Variant, Operation, u32)>,
+}
+
+/// Does the same again and again for so long.
+pub(super) fn load(scene: &mut Scene, variant: &Variant, operation: Operation, count: u32, time: Duration) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        once(scene, variant, operation, count)?;
+    }
+    Ok(())
+}
+
 /// Measures `variants` against each other.
 pub(super) fn alternate(
     scene: &mut Scene,
@@ -98,13 +115,16 @@ pub(super) fn hooks(
     operation: Operation,
     count: u32,
     variants: &[Variant],
-    rounds: usize,
+    effort: Clocked,
 ) -> Result<Vec<HookCost>> {
     let _clocked = bpf::enable_stats()?;
     let mut costs = Vec::new();
     let mut samples = vec![vec![Vec::new(); bpf::HOOKS.len()]; variants.len()];
     let mut runs_each = vec![vec![0.0; bpf::HOOKS.len()]; variants.len()];
-    for round in 0..rounds + WARM_UP {
+    for round in 0..effort.rounds + WARM_UP {
+        if let Some((load, operation, count)) = &effort.beside {
+            once(scene, load, *operation, *count)?;
+        }
         for (which, variant) in variants.iter().enumerate() {
             let before = all_runs(client(scene, variant.who))?;
             once(scene, variant, operation, count)?;
@@ -118,17 +138,22 @@ pub(super) fn hooks(
             }
         }
     }
-    let empty = variants.iter().position(|variant| variant.who == Who::Empty);
+    let position = |who| variants.iter().position(|variant| variant.who == who);
+    let (empty, storage) = (position(Who::Empty), position(Who::Storage));
     for (which, variant) in variants.iter().enumerate() {
         for (hook, values) in samples[which].iter().enumerate().filter(|(_, values)| !values.is_empty()) {
-            let base = empty.map_or_else(Vec::new, |empty| samples[empty][hook].clone());
+            let above = |base: Option<usize>| {
+                let base = base.map_or(&[][..], |base| &samples[base][hook]);
+                Spread::of(values.iter().zip(base).map(|(mine, theirs)| mine - theirs).collect())
+            };
             costs.push(HookCost {
                 scenario: name.to_owned(),
                 variant: variant.name.to_owned(),
                 hook: bpf::HOOKS[hook].name.to_owned(),
                 runs_per_operation: runs_each[which][hook],
                 nanoseconds: Spread::of(values.clone()),
-                above_empty: Spread::of(values.iter().zip(&base).map(|(mine, theirs)| mine - theirs).collect()),
+                above_empty: above(empty),
+                above_storage: above(storage),
             });
         }
     }
