@@ -21,7 +21,15 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     }
     let connect = |variant: &str| report.hooks.iter().any(|cost| cost.hook == "connect4" && cost.variant.starts_with(variant));
     assert!(connect("empty programs") && connect("redirector, miss") && connect("redirector, hit"), "{:?}", report.hooks);
-    assert_eq!(report.targets.len(), 6, "{:?}", report.targets);
+    for state in ["hit, nothing sent", "hit, nothing sent, each caller asked"] {
+        let mut costs = report.hooks.iter().filter(|cost| cost.scenario == state && cost.hook == "connect4");
+        assert!(
+            costs.any(|cost| cost.variant == "redirector, hit" && cost.above_storage.low <= cost.above_storage.high),
+            "{state}: {:?}",
+            report.hooks
+        );
+    }
+    assert_eq!(report.targets.len(), 7, "{:?}", report.targets);
 
     let folder = std::env::temp_dir().join(format!("redirector-bench-{}", std::process::id()));
     bench::write(&report, &folder).unwrap();
