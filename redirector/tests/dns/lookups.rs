@@ -167,6 +167,9 @@ fn the_systems_upstream_follows_resolv_conf_and_is_never_ourselves() {
     });
 }
 
+/// What systemd-resolved writes last, for resolv.conf to be a link to.
+const STUB: &str = "/run/systemd/resolve/stub-resolv.conf";
+
 /// systemd-resolved on 127.0.0.53, with the shim as its only server. It ends with this value.
 struct Resolved(Child);
 
@@ -194,8 +197,9 @@ impl Resolved {
         process::die_with_parent(&mut command);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
         let resolved = Self(child);
-        let listens = || Ok(std::net::TcpStream::connect("127.0.0.53:53").is_ok());
-        process::until("systemd-resolved listens", Duration::from_secs(20), listens).expect("in time");
+        // It may listen before it has written its file.
+        let stands = || Ok(Path::new(STUB).exists() && std::net::TcpStream::connect("127.0.0.53:53").is_ok());
+        process::until("systemd-resolved listens and has written its stub-resolv.conf", Duration::from_secs(20), stands).expect("in time");
         resolved
     }
 }
@@ -205,7 +209,6 @@ fn behind_systemd_resolved_every_lookup_ends_on_the_vip_and_other_names_are_the_
     on_an_island(&ResolvConf::of("127.0.0.53"), async |_| {
         let (upstream, shim) = start().await;
         let _resolved = Resolved::start();
-        assert!(Path::new("/run/systemd/resolve/stub-resolv.conf").exists());
         assert!(run(&["getent", "ahosts", NAME]).contains(VIP));
         assert_eq!(run(&["dig", "+tries=1", "+time=5", "+short", NAME, "A"]).trim(), VIP);
         assert_eq!(run(&["dig", "+tries=1", "+time=5", "+tcp", "+short", NAME, "A"]).trim(), VIP);
