@@ -24,7 +24,7 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     for state in ["hit, nothing sent", "hit, nothing sent, each caller asked"] {
         let mut costs = report.hooks.iter().filter(|cost| cost.scenario == state && cost.hook == "connect4");
         assert!(
-            costs.any(|cost| cost.variant == "redirector, hit" && cost.above_storage.low <= cost.above_storage.high),
+            costs.any(|cost| cost.variant == "redirector, hit" && cost.above_storage != Default::default()),
             "{state}: {:?}",
             report.hooks
         );

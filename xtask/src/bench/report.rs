@@ -141,13 +141,15 @@ impl Report {
 
     /// The quotient of two variants in a scenario.
     pub(super) fn ratio(&self, scenario: &str, variant: &str, against: &str) -> Option<&Ratio> {
-        let scenario = self.scenarios.iter().find(|known| known.name == scenario)?;
-        scenario.ratios.iter().find(|ratio| ratio.variant == variant && ratio.against == against)
+        self.scenario(scenario)?.ratios.iter().find(|ratio| ratio.variant == variant && ratio.against == against)
+    }
+
+    fn scenario(&self, name: &str) -> Option<&Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == name)
     }
 
     fn timing(&self, scenario: &str, variant: &str) -> Option<&Timing> {
-        let scenario = self.scenarios.iter().find(|known| known.name == scenario)?;
-        scenario.timings.iter().find(|timing| timing.variant == variant)
+        self.scenario(scenario)?.timings.iter().find(|timing| timing.variant == variant)
     }
 
     fn hook(&self, scenario: &str, variant: &str, hook: &str) -> Option<&HookCost> {
