@@ -10,6 +10,25 @@ use crate::{
     table_type,
 };
 
+/// An element of a table as one word.
+macro_rules! one_word {
+    ($type:ty) => {
+        impl $type {
+            /// The eight bytes as a word.
+            pub const fn word(self) -> u64 {
+                // SAFETY: eight bytes without padding.
+                unsafe { core::mem::transmute(self) }
+            }
+
+            /// What the word was made of.
+            pub const fn of_word(word: u64) -> Self {
+                // SAFETY: eight bytes without padding, and any value of each.
+                unsafe { core::mem::transmute(word) }
+            }
+        }
+    };
+}
+
 /// One address of the pool: where its block is. All zero: no route.
 ///
 /// The block's slots, in this order: port pairs, IPv4 backends, IPv6 backends; and if [`RouteEntry::OPTIONS`] is set, the options, then
@@ -29,6 +48,7 @@ pub struct RouteEntry {
     pub policy: u8,
 }
 table_type!(RouteEntry, 8);
+one_word!(RouteEntry);
 
 impl RouteEntry {
     /// Policy bit: there is a route.
@@ -65,16 +85,11 @@ impl RouteEntry {
         self.first_backend().wrapping_add(self.backends4 as u32).wrapping_add(self.backends6() as u32)
     }
 
-    /// The entry in one word.
-    pub const fn word(self) -> u64 {
-        // SAFETY: eight bytes without padding.
-        unsafe { core::mem::transmute(self) }
-    }
-
-    /// The entry that [`RouteEntry::word`] was made of.
-    pub const fn of_word(word: u64) -> Self {
-        // SAFETY: eight bytes without padding, and any value of each.
-        unsafe { core::mem::transmute(word) }
+    /// Whether a route stands here that has from `least` to `most` IPv4 backends, IPv6 ones or not, no list of ports and no options.
+    pub const fn is_plain4(self, least: u8, most: u8) -> bool {
+        const MASK: u64 = RouteEntry { place: 0, ports: 0xff, backends4: 0, generation: 0, policy: !RouteEntry::PASS }.word();
+        const PLAIN: u64 = RouteEntry { place: 0, ports: 0, backends4: 0, generation: 0, policy: RouteEntry::PRESENT }.word();
+        self.word() & MASK == PLAIN && self.backends4.wrapping_sub(least) <= most - least
     }
 
     /// Whether a route stands at this address.
@@ -116,6 +131,7 @@ pub struct Slot {
     pub tag: u32,
 }
 table_type!(Slot, 8);
+one_word!(Slot);
 
 impl Slot {
     const IS_V6: u32 = 1 << 23;

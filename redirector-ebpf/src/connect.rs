@@ -5,6 +5,7 @@ use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
+    backend::BackendId,
     decide::{self, Choice, Client, Families, Verdict},
     event::Event,
     origin::Origin,
@@ -79,37 +80,17 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
     let Some(origin) = maps::origin_or_new(ctx) else { return refuse(&denied(Event::DENIED, true)) };
     // What the socket did before is over now.
     release::settle(origin);
-    let client = || Client { port: addr.port(), families: hook.families, last: origin.id() };
+    // The short ways end in a `take` of their own, in which what they never say costs nothing.
+    let client = Socket { addr, families: hook.families, origin };
+    if let Some(choice) = decide::only(&KernelTables, index, &client) {
+        return take(ctx, addr, index, hook, origin, choice);
+    }
+    if let Some(choice) = decide::one_of_few(&KernelTables, index, &client) {
+        return take(ctx, addr, index, hook, origin, choice);
+    }
     let mut choice = Choice::default();
-    match decide::connect(&KernelTables, index, client, &mut choice) {
-        Verdict::Redirect => {
-            origin.backend = choice.address(&KernelTables, hook.families);
-            origin.backend_id = choice.id().0;
-            // The slot is stored before more is read: kept beside that, its parts would have to go by way of the stack.
-            compiler_fence(SeqCst);
-            record(origin, index, addr.port(), choice);
-            if hook.vip6 {
-                origin.marks |= Origin::MARK_VIP6;
-            }
-            (hook.rewrite)(origin.backend);
-            addr.set_port(choice.port());
-            emit::begin(origin, choice.trial() || choice.desperate());
-            if choice.trial() {
-                maps::try_out(origin.id());
-            }
-            options::take_time(ctx, origin);
-            if choice.desperate() {
-                count(index, |stats| &mut stats.desperate);
-            }
-            if choice.has_options() {
-                let extras = choice.options(&KernelTables, index, hook.families);
-                origin.idle_seconds = extras.idle_seconds;
-                if !extras.source.is_unspecified() && !(hook.bind)(extras.source) {
-                    count(index, |stats| &mut stats.source_failed);
-                }
-            }
-            ALLOW
-        }
+    match decide::connect(&KernelTables, index, &client, &mut choice) {
+        Verdict::Redirect => take(ctx, addr, index, hook, origin, choice),
         Verdict::Refuse => refuse(&denied(Event::DENIED, false)),
         Verdict::Pass => {
             emit::denied(&denied(Event::PASSED, false));
@@ -117,6 +98,68 @@ fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl 
             ALLOW
         }
     }
+}
+
+/// The socket that connects.
+struct Socket<'a> {
+    addr: &'a SockAddr,
+    families: Families,
+    origin: &'a Origin,
+}
+
+impl Client for Socket<'_> {
+    #[inline(always)]
+    fn port(&self) -> PortBe {
+        self.addr.port()
+    }
+
+    #[inline(always)]
+    fn families(&self) -> Families {
+        self.families
+    }
+
+    #[inline(always)]
+    fn last(&self) -> BackendId {
+        self.origin.id()
+    }
+}
+
+/// Sends the socket to the backend that was chosen.
+#[inline(always)]
+fn take(
+    ctx: &SockAddrContext,
+    addr: &SockAddr,
+    index: u32,
+    hook: Hook<impl FnOnce(Ip6Be), impl FnOnce(Ip6Be) -> bool>,
+    origin: &mut Origin,
+    choice: Choice,
+) -> i32 {
+    origin.backend = choice.address(&KernelTables, hook.families);
+    origin.backend_id = choice.id().0;
+    // The slot is stored before more is read: kept beside that, its parts would have to go by way of the stack.
+    compiler_fence(SeqCst);
+    record(origin, index, addr.port(), choice);
+    if hook.vip6 {
+        origin.marks |= Origin::MARK_VIP6;
+    }
+    (hook.rewrite)(origin.backend);
+    addr.set_port(choice.port());
+    emit::begin(origin, choice.trial() || choice.desperate());
+    if choice.trial() {
+        maps::try_out(origin.id());
+    }
+    options::take_time(ctx, origin);
+    if choice.desperate() {
+        count(index, |stats| &mut stats.desperate);
+    }
+    if choice.has_options() {
+        let extras = choice.options(&KernelTables, index, hook.families);
+        origin.idle_seconds = extras.idle_seconds;
+        if !extras.source.is_unspecified() && !(hook.bind)(extras.source) {
+            count(index, |stats| &mut stats.source_failed);
+        }
+    }
+    ALLOW
 }
 
 /// Remembers where the socket wanted to go.

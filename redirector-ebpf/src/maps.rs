@@ -179,6 +179,13 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn slot_of(&self, index: u32, generation: u8) -> Option<Slot> {
+        // SAFETY: as above.
+        let slot: Slot = unsafe { read_once(element(&RD_SLOTS, index)?) };
+        if slot.generation() == generation { Some(slot) } else { None }
+    }
+
+    #[inline(always)]
     fn address6(&self, id: BackendId) -> Ip6Be {
         // SAFETY: as above. The address was written before the block that has its number, and a number is given to another address only after all
         // others were.
@@ -220,7 +227,7 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn pick(&self, index: u32, client: Client) -> Pick {
+    fn pick(&self, index: u32, client: &impl Client) -> Pick {
         let asked = Asked::new(client).0;
         Pick(rd_pick(index, asked as u32, (asked >> 32) as u32))
     }

@@ -47,9 +47,14 @@ macro_rules! count_end {
 /// Counts the end of a connect that was not established, once, and sets its backend aside if it is to blame.
 #[inline(always)]
 pub(crate) fn settle(origin: &mut Origin) {
-    if !origin.is_in_flight() {
-        return;
+    if origin.is_in_flight() {
+        finish(origin);
     }
+}
+
+/// A function of its own: as a part of the hooks that connect it would be in their way each time, though few sockets try twice.
+#[inline(never)]
+fn finish(origin: &mut Origin) {
     let end = end_of_connect(origin.phase, origin.marks);
     if end.blames_backend() {
         if origin.marks & Origin::MARK_BLAMED != 0 {

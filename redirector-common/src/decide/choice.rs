@@ -58,7 +58,7 @@ pub struct Drawing(pub u32);
 
 impl Drawing {
     const OFFSET: u32 = MAX_BACKENDS as u32 - 1;
-    const ANOTHER: u32 = 0x100;
+    pub(super) const ANOTHER: u32 = 0x100;
     const DESPERATE: u32 = 0x200;
     const TRIAL: u32 = 0x400;
     const STALE: Self = Self(0x800);
@@ -186,7 +186,7 @@ pub(super) const fn is_v6(families: Families, slot: Slot) -> bool {
 
 /// A number below `count` from a uniform one, without division (Lemire 2019); the bias is below 2⁻²⁶ for up to 64.
 #[inline(always)]
-const fn below(random: u32, count: u32) -> u32 {
+pub(super) const fn below(random: u32, count: u32) -> u32 {
     ((random as u64 * count as u64) >> 32) as u32
 }
 

@@ -2,9 +2,9 @@ extern crate std;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{
-    addr::PortBe,
-    decide::{Choice, Client, Verdict, connect, test_tables::TestTables},
+use crate::decide::{
+    Choice, Verdict, connect,
+    test_tables::{TestClient, TestTables},
 };
 
 const VIP: u32 = 1;
@@ -29,8 +29,8 @@ fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32,
 
 fn choice(tables: &TestTables, families: Families, last: u32) -> Option<Choice> {
     let mut choice = Choice::default();
-    let client = Client { port: PortBe::new(443), families, last: BackendId(last) };
-    (connect(tables, VIP, || client, &mut choice) == Verdict::Redirect).then_some(choice)
+    let client = TestClient { families, last: BackendId(last), ..TestClient::default() };
+    (connect(tables, VIP, &client, &mut choice) == Verdict::Redirect).then_some(choice)
 }
 
 #[track_caller]

@@ -18,6 +18,10 @@ pub trait Tables {
     fn route(&self, index: u32) -> RouteEntry;
     /// The slot at `index`; one of generation 0, which no block has, beyond the table's end.
     fn slot(&self, index: u32) -> Slot;
+    /// The slot at `index`, if it was written for a block of this generation.
+    fn slot_of(&self, index: u32, generation: u8) -> Option<Slot> {
+        Some(self.slot(index)).filter(|slot| slot.generation() == generation)
+    }
     /// The IPv6 address of backend or source `id`.
     fn address6(&self, id: BackendId) -> Ip6Be;
     /// A number that grows with the connects of route `index`.
@@ -37,7 +41,7 @@ pub trait Tables {
         survey(self, candidates, drawn)
     }
     /// [`pick()`] with these tables; as above.
-    fn pick(&self, index: u32, client: Client) -> Pick {
+    fn pick(&self, index: u32, client: &impl Client) -> Pick {
         pick(self, index, Asked::new(client))
     }
     /// The same word; a compiler must not know that it is, see `Known`.
@@ -57,15 +61,14 @@ pub enum Verdict {
     Pass,
 }
 
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
+/// Who asks. What is told of it is read where it is needed, since a value that is kept costs, see [`Choice`].
+pub trait Client {
     /// The port it asks for.
-    pub port: PortBe,
+    fn port(&self) -> PortBe;
     /// The addresses it can have.
-    pub families: Families,
+    fn families(&self) -> Families;
     /// The last backend of this socket ([`BackendId::NONE`]: none).
-    pub last: BackendId,
+    fn last(&self) -> BackendId;
 }
 
 /// Decides a TCP connect to the pool's address `index`. The backend, if it gets one, is put into `choice`.
@@ -73,12 +76,12 @@ pub struct Client {
 /// The result goes to a place that is initialised, not into an enum: parts of an enum that are not set make the compiler copy undefined stack,
 /// "invalid read from stack off -40+0 size 8" without CAP_PERFMON (6.18).
 #[inline(always)]
-pub fn connect(tables: &impl Tables, index: u32, client: impl Fn() -> Client, choice: &mut Choice) -> Verdict {
-    let mut pick = tables.pick(index, client());
+pub fn connect(tables: &impl Tables, index: u32, client: &impl Client, choice: &mut Choice) -> Verdict {
+    let mut pick = tables.pick(index, client);
     let mut read = fill(tables, pick, choice);
     if read == Read::Stale {
         // The route's new block.
-        pick = tables.pick(index, client());
+        pick = tables.pick(index, client);
         read = fill(tables, pick, choice);
     }
     match read {
@@ -97,6 +100,18 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// The backend in `slot`, when there is no other one and nothing else to say.
+    #[inline(always)]
+    pub(super) const fn only(slot: Slot, port: PortBe) -> Self {
+        Self { pick: Pick::only(port), slot }
+    }
+
+    /// The backend in `slot`, when there are others, all eligible, and nothing else to say.
+    #[inline(always)]
+    pub(super) const fn one_of(slot: Slot, port: PortBe) -> Self {
+        Self { pick: Pick::one_of(port), slot }
+    }
+
     /// Its number.
     #[inline(always)]
     pub const fn id(self) -> BackendId {

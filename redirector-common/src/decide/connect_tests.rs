@@ -1,18 +1,18 @@
 extern crate std;
 
 use super::*;
-use crate::decide::test_tables::TestTables;
+use crate::decide::test_tables::{TestClient, TestTables};
 
 const VIP: u32 = 7;
 
 /// What an `AF_INET` socket gets: a choice, or none.
 fn connect(tables: &TestTables, index: u32, port: PortBe, last: BackendId) -> Result<Choice, Verdict> {
-    connect_of(tables, index, Client { port, families: Families::ONLY4, last })
+    connect_of(tables, index, TestClient { port, families: Families::ONLY4, last })
 }
 
-fn connect_of(tables: &TestTables, index: u32, client: Client) -> Result<Choice, Verdict> {
+fn connect_of(tables: &TestTables, index: u32, client: TestClient) -> Result<Choice, Verdict> {
     let mut choice = Choice::default();
-    match super::connect(tables, index, || client, &mut choice) {
+    match super::connect(tables, index, &client, &mut choice) {
         Verdict::Redirect => Ok(choice),
         other => Err(other),
     }
@@ -80,7 +80,7 @@ fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
 fn sources_of_the_backends_family_are_taken_in_turn() {
     let tables = TestTables::with_options(VIP, &[1, 101], 350, &[2, 3, 4, 102, 103]);
     let sources = |families| -> std::vec::Vec<Ip6Be> {
-        let client = Client { port: PortBe::new(443), families, last: BackendId::NONE };
+        let client = TestClient { families, ..TestClient::default() };
         let source = |_| {
             let choice = connect_of(&tables, VIP, client).expect("redirected");
             let extras = choice.options(&tables, VIP, families);

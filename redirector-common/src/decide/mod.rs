@@ -6,6 +6,7 @@ mod connect;
 mod dns;
 mod fate;
 mod pick;
+mod plain;
 mod pool;
 mod ports;
 #[cfg(test)]
@@ -17,5 +18,6 @@ pub use connect::{Choice, Client, Extras, Tables, Verdict, connect, refusal};
 pub use dns::{Claims, Held, Reach, Slots, is_alive, reach, slot_of};
 pub use fate::{End, end_of_connect};
 pub use pick::{Asked, Pick, Read, pick};
+pub use plain::{one_of_few, only};
 pub use pool::{Pool4, Pool6};
 pub use ports::{Found, Ports, find_port};

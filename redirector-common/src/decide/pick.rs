@@ -19,13 +19,13 @@ impl Asked {
 
     /// Of what a client asked.
     #[inline(always)]
-    pub const fn new(client: Client) -> Self {
-        let Families { six_first, both } = client.families;
+    pub fn new(client: &impl Client) -> Self {
+        let Families { six_first, both } = client.families();
         Self(
-            client.port.0 as u64
-                | (six_first as u64) << Self::SIX_FIRST
-                | (both as u64) << Self::BOTH
-                | (client.last.0 as u64) << Self::LAST,
+            u64::from(client.port().0)
+                | u64::from(six_first) << Self::SIX_FIRST
+                | u64::from(both) << Self::BOTH
+                | u64::from(client.last().0) << Self::LAST,
         )
     }
 
@@ -79,6 +79,16 @@ impl Pick {
 
     const fn passing(entry: RouteEntry) -> Self {
         Self(((entry.policy & RouteEntry::PASS) as u64) << Self::POLICY)
+    }
+
+    /// The only backend of a route that says nothing of ports and options: all that is to know is the port.
+    pub(super) const fn only(port: PortBe) -> Self {
+        Self((port.0 as u64) << Self::PORT)
+    }
+
+    /// The same for one of several.
+    pub(super) const fn one_of(port: PortBe) -> Self {
+        Self((port.0 as u64) << Self::PORT | (Drawing::ANOTHER as u64) << Self::DRAWING)
     }
 
     const fn nowhere(read: Read, entry: RouteEntry) -> Self {

@@ -4,7 +4,7 @@ extern crate std;
 use core::cell::{Cell, RefCell};
 use std::{collections::BTreeMap, vec::Vec};
 
-use super::Tables;
+use super::{Client, Families, Tables};
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::{BackendId, Health},
@@ -15,6 +15,34 @@ const SLOTS: usize = 256;
 
 /// Port pairs, backends, and the slots behind them.
 type Parts<'a> = (&'a [(u16, u16)], &'a [u32], Vec<Slot>);
+
+/// Who asks; by default an `AF_INET` socket, for the first time.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::decide) struct TestClient {
+    pub(in crate::decide) port: PortBe,
+    pub(in crate::decide) families: Families,
+    pub(in crate::decide) last: BackendId,
+}
+
+impl Default for TestClient {
+    fn default() -> Self {
+        Self { port: PortBe::new(443), families: Families::ONLY4, last: BackendId::NONE }
+    }
+}
+
+impl Client for TestClient {
+    fn port(&self) -> PortBe {
+        self.port
+    }
+
+    fn families(&self) -> Families {
+        self.families
+    }
+
+    fn last(&self) -> BackendId {
+        self.last
+    }
+}
 
 pub(in crate::decide) struct TestTables {
     routes: RefCell<BTreeMap<u32, RouteEntry>>,

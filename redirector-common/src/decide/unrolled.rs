@@ -8,10 +8,17 @@ use crate::{
     dns::SLOTS,
 };
 
-/// `for $offset in 0..16`, `0..32` or `0..64`, each round written out. `break` leaves it; `continue` is not to be used.
+/// `for $offset in 0..4`, `0..16`, `0..32` or `0..64`, each round written out. `break` leaves it; `continue` is not to be used.
 macro_rules! unrolled {
-    ($offset:ident in 0..16 $body:block) => {
+    ($offset:ident in 0..4 $body:block) => {
         #[allow(clippy::never_loop, reason = "one round: `break` leaves it from any place")]
+        loop {
+            $crate::decide::unrolled::unrolled!(@each $offset $body 0, 1, 2, 3);
+            break;
+        }
+    };
+    ($offset:ident in 0..16 $body:block) => {
+        #[allow(clippy::never_loop, reason = "as above")]
         loop {
             $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
             break;

@@ -83,6 +83,7 @@ fn client(scene: &mut Scene, who: Who) -> &mut Client {
         Who::Empty => &mut scene.empty,
         Who::Storage => &mut scene.storage,
         Who::Ours => &mut scene.ours,
+        Who::Two => &mut scene.two,
         Who::Dnat => &mut scene.dnat,
         Who::Proxy => &mut scene.proxy,
     }

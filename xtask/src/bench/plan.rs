@@ -18,6 +18,7 @@ pub(super) enum Who {
     Empty,
     Storage,
     Ours,
+    Two,
     Dnat,
     Proxy,
 }
@@ -46,6 +47,7 @@ pub(super) const EMPTY: Variant = direct("empty programs", Who::Empty);
 pub(super) const STORAGE: Variant = direct("empty + socket storage", Who::Storage);
 pub(super) const MISS: Variant = direct("redirector, miss", Who::Ours);
 pub(super) const HIT: Variant = by_way("redirector, hit", Who::Ours);
+pub(super) const HIT_TWO: Variant = by_way("redirector, hit, one of two backends", Who::Two);
 pub(super) const HIT_ALL: Variant = Variant { name: "redirector, hit, any of 65,534 VIPs", who: Who::Ours, by_way: true, spread: FULL };
 pub(super) const DNAT: Variant = by_way("nftables DNAT", Who::Dnat);
 pub(super) const PROXY: Variant = by_way("HAProxy", Who::Proxy);
@@ -63,6 +65,9 @@ pub(super) const TCP_FULL: &str = "TCP connect, one byte each way, close, 65,534
 pub(super) const HOT: &str = "hit, nothing sent";
 /// The same while it is quiet, when each connect's caller is asked for.
 pub(super) const HOT_ASKED: &str = "hit, nothing sent, each caller asked";
+
+/// The same as the first with a pool full of routes, and beside it a route of two backends, of which one is chosen.
+pub(super) const HOT_FULL: &str = "hit, nothing sent, 65,534 routes";
 
 /// How much is measured.
 pub(super) struct Effort {
@@ -126,6 +131,14 @@ pub(super) fn carry_out(binary: &Path, effort: &Effort, report: &mut Report) -> 
     };
     measured(&mut scene, UDP_FULL, Operation::Udp, UDP_BATCH, &[BARE, EMPTY, MISS], 10.0)?;
     measured(&mut scene, TCP_FULL, Operation::Tcp, TCP_BATCH, &[BARE, EMPTY, MISS, HIT, HIT_ALL], 40.0)?;
+    report.hooks.extend(measure::hooks(
+        &mut scene,
+        HOT_FULL,
+        Operation::TcpProhibited,
+        HOT_BATCH,
+        &[EMPTY, STORAGE, HIT, HIT_TWO],
+        pressed,
+    )?);
     let full = measure::hooks(&mut scene, "hit, 65,534 routes", Operation::Tcp, TCP_BATCH, &[EMPTY, HIT_ALL], clocked)?;
     report.hooks.extend(full);
     Ok(())

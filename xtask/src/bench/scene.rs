@@ -17,6 +17,8 @@ use crate::testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Place, Rig,
 pub(super) const FULL: u32 = 65_534;
 /// The first address of the pool that is leased; the peer translates it, and it has a route when all have.
 pub(super) const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// The route of two backends.
+const OF_TWO: u32 = 1;
 /// Where HAProxy listens beside its client.
 const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18_000);
 /// Importing a pool full of routes makes as many leases.
@@ -42,8 +44,10 @@ pub(super) struct Scene {
     pub(super) empty: Client,
     /// As `empty`, but with socket storage made at each connect.
     pub(super) storage: Client,
-    /// The redirector.
+    /// The redirector; the route has one backend.
     pub(super) ours: Client,
+    /// Beside it, with a route of two backends; there is none before the pool is full.
+    pub(super) two: Client,
     /// The kernel's own address translation, by nftables.
     pub(super) dnat: Client,
     /// A proxy beside the client.
@@ -90,6 +94,7 @@ impl Scene {
             empty: client(&empty, at(1), at(1))?,
             storage: client(&storage, at(1), at(1))?,
             ours: client(executors[0].place(), at(1), own)?,
+            two: client(executors[0].place(), at(1), own)?,
             dnat: client(executors[1].place(), at(2), translated)?,
             proxy: client(executors[2].place(), at(3), PROXY)?,
             _server: server,
@@ -103,9 +108,11 @@ impl Scene {
         })
     }
 
-    /// Fills the pool with routes.
-    pub(super) fn fill(&self) -> Result<()> {
-        let routes: Vec<Value> = (0..FULL).map(|number| json!({ "source": source(number), "destination": ["10.61.1.1"] })).collect();
+    /// Fills the pool with routes: one of two backends, the others of one.
+    pub(super) fn fill(&mut self) -> Result<()> {
+        let addresses = ["10.61.1.1", "10.61.2.1"];
+        let destination = |number| &addresses[..if number == OF_TWO { 2 } else { 1 }];
+        let routes: Vec<Value> = (0..FULL).map(|number| json!({ "source": source(number), "destination": destination(number) })).collect();
         let file = self.files.join("routes.json");
         std::fs::write(&file, json!({ "routes": routes }).to_string()).with_context(|| format!("failed to write {}", file.display()))?;
         let mut import = self.rig.node.command(&self.binary);
@@ -113,6 +120,7 @@ impl Scene {
         process::finish(import, IMPORT_LIMIT)?.success().context("failed to fill the pool with routes")?;
         let last = vip(&self.rig, &self.binary, FULL - 1)?;
         ensure!(last != *self.ours.by_way.ip(), "two of {FULL} routes have one address, {last}");
+        self.two.by_way.set_ip(vip(&self.rig, &self.binary, OF_TWO)?);
         Ok(())
     }
 }
