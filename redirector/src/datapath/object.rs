@@ -92,16 +92,11 @@ pub(super) fn parse() -> Result<aya_obj::Object, DatapathError> {
 }
 
 fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
-    let Pool4 { base, mask } = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
-    let pool6 = pool.ipv6.map(|net| Pool6::new(ip6(net.network()), Pool4 { base, mask }).base.0);
-    let (has_pool6, base6) = (u32::from(pool6.is_some()), pool6.unwrap_or_default());
+    let constants = constants(pool);
     let mut loader = EbpfLoader::new();
-    loader.override_global(names::HAS_POOL6, &has_pool6, true);
-    for (name, word) in names::POOL6_BASE.into_iter().zip(&base6) {
-        loader.override_global(name, word, true);
+    for (name, value) in &constants {
+        loader.override_global(name, value, true);
     }
-    loader.override_global(names::POOL4_BASE, &base.0, true);
-    loader.override_global(names::POOL4_MASK, &mask, true);
     for (name, entries) in sizes(pool, version) {
         loader.map_max_entries(name, entries);
     }
@@ -111,6 +106,16 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
         }
     }
     loader.load(&fitting())
+}
+
+/// The load-time constants that tell the programs their pool.
+fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
+    let pool4 = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
+    let pool6 = pool.ipv6.map(|net| Pool6::new(ip6(net.network()), pool4).base.0);
+    let mut constants =
+        vec![(names::HAS_POOL6, u32::from(pool6.is_some())), (names::POOL4_BASE, pool4.base.0), (names::POOL4_MASK, pool4.mask)];
+    constants.extend(names::POOL6_BASE.into_iter().zip(pool6.unwrap_or_default()));
+    constants
 }
 
 /// The programs without the calls that this kernel refuses from us.
@@ -282,3 +287,7 @@ pub(super) fn program_fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_
     // SAFETY: the program owns the descriptor and is borrowed for as long as the result lives.
     Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_fd().as_raw_fd()) })
 }
+
+#[cfg(test)]
+#[path = "miss_tests.rs"]
+mod miss_tests;
