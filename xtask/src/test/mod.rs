@@ -106,6 +106,11 @@ fn run_program(name: &str, make: &dyn Fn() -> anyhow::Result<std::process::Comma
         counts.failed = counts.failed.max(1);
         step.failed();
         eprint!("{output}");
+    } else if tests == Tests::Yes && counts == Counts::default() {
+        // A name that fits no test, or that of a test which was renamed.
+        counts.failed = 1;
+        step.failed();
+        eprintln!("no test ran: none has a name that fits");
     } else if tests == Tests::Yes {
         step.done_with(&format!("{} passed", counts.passed));
     } else {
@@ -145,6 +150,12 @@ mod tests {
     #[test]
     fn a_stage_that_could_not_even_count_has_failed() {
         let counts = run_program("a build that fails", &|| Ok(std::process::Command::new("false")), Tests::Yes);
+        assert_eq!(counts, Counts { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn a_stage_whose_filter_fits_no_test_has_failed() {
+        let counts = run_program("a filter", &|| Ok(std::process::Command::new("true")), Tests::Yes);
         assert_eq!(counts, Counts { passed: 0, failed: 1 });
     }
 }

@@ -56,6 +56,10 @@ const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector
 /// The test that runs the manifest's pod.
 const IMAGE_TEST: &str = "daemonset";
 
+/// The test that swaps the programs under load, and how many connects it makes when it has the machine to itself; beside others it makes fewer.
+const SWAPS_TEST: &str = "swaps::twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count";
+const CONNECTS: &str = "1000000";
+
 /// The stages to run.
 pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stage>> {
     let mut stages = vec![
@@ -85,7 +89,8 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
         Stage { name: "lints", work: Work::Program(Box::new(|| Ok(lint()))), needed: false },
         Stage { name: "documentation", work: Work::Program(Box::new(|| Ok(document()))), needed: false },
         Stage::tests("unit tests", || Ok(tests(&["--lib", "--bins"], &[]))),
-        Stage::tests("documentation's examples", || Ok(tests(&["--doc"], &[]))),
+        // There need not be any.
+        Stage { name: "documentation's examples", work: Work::Program(Box::new(|| Ok(tests(&["--doc"], &[])))), needed: false },
     ]);
     if !kernel_tests.is_empty() {
         stages.push(Stage::tests("real-kernel tests", move || {
@@ -100,6 +105,12 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
             Stage::tests("the manifest's pod", || {
                 privileged()?;
                 Ok(tests(&["--test", IMAGE_TEST], &[]))
+            }),
+            Stage::tests("twenty swaps under a million connects", || {
+                privileged()?;
+                let mut command = tests(&["--test", "datapath"], &[]);
+                command.args(["--", "--exact", SWAPS_TEST]).env("REDIRECTOR_TEST_CONNECTS", CONNECTS);
+                Ok(command)
             }),
             Stage { name: "demo", work: Work::Program(Box::new(demo)), needed: false },
             Stage::task("other kernels", vm::ensure_passes),
