@@ -16,9 +16,8 @@ use crate::{
     ALLOW,
     ctx::SockAddr,
     emit::{self, Denied},
-    intercept,
-    maps::{self, KernelTables},
-    options, release,
+    health, intercept, maps, options, release,
+    tables::KernelTables,
 };
 
 /// The call fails: with the errno that `bpf_set_retval` gave, else with EPERM.
@@ -146,7 +145,7 @@ fn take(
     addr.set_port(choice.port());
     emit::begin(origin, choice.trial() || choice.desperate());
     if choice.trial() {
-        maps::try_out(origin.id());
+        health::try_out(origin.id());
     }
     options::take_time(ctx, origin);
     if choice.desperate() {

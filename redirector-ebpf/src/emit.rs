@@ -13,7 +13,7 @@ use redirector_common::{
     origin::Origin,
 };
 
-use crate::maps::{self, KernelTables};
+use crate::{maps, tables::KernelTables};
 
 /// The last numbers of an established connection.
 pub(crate) struct Last {

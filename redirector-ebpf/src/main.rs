@@ -21,6 +21,7 @@ mod connect;
 mod ctx;
 mod datagram;
 mod emit;
+mod health;
 mod intercept;
 mod maps;
 mod options;
@@ -28,6 +29,7 @@ mod peername;
 mod release;
 mod resolvers;
 mod sockops;
+mod tables;
 
 use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr, sock_ops},

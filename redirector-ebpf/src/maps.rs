@@ -1,17 +1,17 @@
-//! The tables, the load-time constants, and what decisions read of them.
+//! The tables, the load-time constants, and how an element is reached, read and counted in.
 
 use aya_ebpf::{
     Global,
     btf_maps::{Array, RingBuf, SkStorage},
-    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_sk_storage_get},
+    helpers::generated::{bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_sk_storage_get},
     macros::btf_map,
     programs::SockAddrContext,
 };
 use redirector_common::{
-    addr::{Ip4Be, Ip6Be, PortBe},
+    addr::{Ip4Be, Ip6Be},
     agent::{AgentState, Control},
     backend::{BackendId, Health},
-    decide::{self, Asked, Candidates, Client, Drawing, Drawn, Found, Pick, Pool4, Pool6, Ports, Tables},
+    decide::{Pool4, Pool6},
     event::{EventStats, RING_BYTES},
     origin::Origin,
     route::{RouteEntry, Slot},
@@ -22,15 +22,15 @@ use redirector_common::{
 
 /// See [`redirector_common::names::ROUTES`].
 #[btf_map]
-static RD_ROUTES: Array<RouteEntry, 1> = Array::new();
+pub(crate) static RD_ROUTES: Array<RouteEntry, 1> = Array::new();
 
 /// See [`redirector_common::names::SLOTS`].
 #[btf_map]
-static RD_SLOTS: Array<Slot, 1> = Array::new();
+pub(crate) static RD_SLOTS: Array<Slot, 1> = Array::new();
 
 /// See [`redirector_common::names::HEALTH`].
 #[btf_map]
-static RD_HEALTH: Array<Health, 1> = Array::new();
+pub(crate) static RD_HEALTH: Array<Health, 1> = Array::new();
 
 /// See [`redirector_common::names::ORIGINS`].
 #[btf_map]
@@ -38,7 +38,7 @@ static RD_ORIGINS: SkStorage<Origin> = SkStorage::new();
 
 /// See [`redirector_common::names::ROUTE_STATS`].
 #[btf_map]
-static RD_ROUTE_STATS: Array<RouteStats, 1> = Array::new();
+pub(crate) static RD_ROUTE_STATS: Array<RouteStats, 1> = Array::new();
 
 /// See [`redirector_common::names::BACKEND_STATS`].
 #[btf_map]
@@ -50,7 +50,7 @@ static RD_AGENT: Array<AgentState, 1> = Array::new();
 
 /// See [`redirector_common::names::BACKENDS6`].
 #[btf_map]
-static RD_BACKENDS6: Array<Ip6Be, 1> = Array::new();
+pub(crate) static RD_BACKENDS6: Array<Ip6Be, 1> = Array::new();
 
 /// See [`redirector_common::names::CONTROL`].
 #[btf_map]
@@ -162,115 +162,13 @@ pub(crate) fn heartbeat_ns() -> u64 {
     element(&RD_AGENT, 0).map_or(0, |agent| unsafe { core::ptr::read_volatile(&raw const (*agent).heartbeat_ns) })
 }
 
-/// The tables as decisions read them.
-pub(crate) struct KernelTables;
-
-impl Tables for KernelTables {
-    #[inline(always)]
-    fn route(&self, index: u32) -> RouteEntry {
-        // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
-        element(&RD_ROUTES, index).map_or_else(RouteEntry::default, |entry| unsafe { read_once(entry) })
-    }
-
-    #[inline(always)]
-    fn slot(&self, index: u32) -> Slot {
-        // SAFETY: as above.
-        element(&RD_SLOTS, index).map_or_else(Slot::default, |slot| unsafe { read_once(slot) })
-    }
-
-    #[inline(always)]
-    fn slot_of(&self, index: u32, generation: u8) -> Option<Slot> {
-        // SAFETY: as above.
-        let slot: Slot = unsafe { read_once(element(&RD_SLOTS, index)?) };
-        if slot.generation() == generation { Some(slot) } else { None }
-    }
-
-    #[inline(always)]
-    fn address6(&self, id: BackendId) -> Ip6Be {
-        // SAFETY: as above. The address was written before the block that has its number, and a number is given to another address only after all
-        // others were.
-        element(&RD_BACKENDS6, id.0).map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
-    }
-
-    #[inline(always)]
-    fn turn(&self, index: u32) -> u32 {
-        // SAFETY: as above.
-        element(&RD_ROUTE_STATS, index).map_or(0, |stats| unsafe { core::ptr::read_volatile(&raw const (*stats).started) } as u32)
-    }
-
-    #[inline(always)]
-    fn health(&self, id: BackendId) -> Health {
-        // SAFETY: as above.
-        element(&RD_HEALTH, id.0).map_or(Health::HEALTHY, |health| unsafe { read_once(health) })
-    }
-
-    #[inline(always)]
-    fn now_ns(&self) -> u64 {
-        now_ns()
-    }
-
-    #[inline(always)]
-    fn random(&self) -> u32 {
-        // SAFETY: takes nothing, touches nothing of ours.
-        unsafe { bpf_get_prandom_u32() }
-    }
-
-    #[inline(always)]
-    fn find_port(&self, ports: Ports, client: PortBe) -> Found {
-        Found(rd_find_port(ports.first, ports.count, u32::from(ports.generation), u32::from(client.0)))
-    }
-
-    #[inline(always)]
-    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Drawing {
-        let shape = candidates.count | u32::from(candidates.generation) << 8;
-        Drawing(rd_survey(candidates.first, shape, drawn.offset, drawn.last.0))
-    }
-
-    #[inline(always)]
-    fn pick(&self, index: u32, client: &impl Client) -> Pick {
-        let asked = Asked::new(client).0;
-        Pick(rd_pick(index, asked as u32, (asked >> 32) as u32))
-    }
-
-    #[inline(always)]
-    fn afresh(&self, word: u64) -> u64 {
-        afresh(word)
-    }
-}
-
-// Global functions: the verifier checks each once, with any arguments, not once more for every state of its caller, which multiplied two loops
-// (141,442 instructions for `rd_connect4` on 6.18; with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
-
-/// See [`decide::pick()`]; `lower` and `upper` are the halves of [`Asked`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn rd_pick(index: u32, lower: u32, upper: u32) -> u64 {
-    decide::pick(&KernelTables, index, Asked(u64::from(lower) | u64::from(upper) << 32)).0
-}
-
-/// See [`decide::find_port()`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn rd_find_port(first: u32, count: u32, generation: u32, client: u32) -> u32 {
-    let ports = Ports { first, count, generation: generation as u8 };
-    decide::find_port(&KernelTables, ports, PortBe(client as u16)).0
-}
-
-/// See [`decide::survey()`]; `shape` is the number of candidates and, from bit 8, their generation.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn rd_survey(first: u32, shape: u32, offset: u32, last: u32) -> u32 {
-    let candidates = Candidates { first, count: shape & 0xff, generation: (shape >> 8) as u8 };
-    decide::survey(&KernelTables, candidates, Drawn { offset, last: BackendId(last) }).0
-}
-
 /// Reads an 8-byte element in one load. A plain copy may be split into loads of its fields, which a concurrent store can come between.
 ///
 /// # Safety
 ///
 /// `element` points to 8 readable bytes, aligned to 8.
 #[inline(always)]
-unsafe fn read_once<T: Copy>(element: *const T) -> T {
+pub(crate) unsafe fn read_once<T: Copy>(element: *const T) -> T {
     const { assert!(size_of::<T>() == 8) };
     // SAFETY: the caller's promise; `T` is plain data of 8 bytes.
     unsafe {
@@ -368,46 +266,6 @@ pub(crate) fn count_latency(times: &mut RouteTimes, ns: u64) {
     add(counter, 1);
 }
 
-/// Sets backend `id` aside after one more failure.
-#[inline(always)]
-pub(crate) fn blame(id: BackendId) {
-    if let Some(health) = element(&RD_HEALTH, id.0) {
-        // SAFETY: a map value stays mapped while a program runs. Two failures at once may count as one; both set the backend aside.
-        unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).after_failure(now_ns())) };
-    }
-}
-
-/// Sets backend `id` aside anew for a failure that was counted already.
-#[inline(always)]
-pub(crate) fn confirm(id: BackendId) {
-    if let Some(health) = element(&RD_HEALTH, id.0) {
-        // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).confirmed(now_ns())) };
-    }
-}
-
-/// Keeps others away from backend `id` while one connect tries whether it works again.
-#[inline(always)]
-pub(crate) fn try_out(id: BackendId) {
-    if let Some(health) = element(&RD_HEALTH, id.0) {
-        // SAFETY: as above. Two connects at once may both try.
-        unsafe { core::ptr::write_volatile(health, core::ptr::read_volatile(health).on_trial(now_ns())) };
-    }
-}
-
-/// Forgets the failures of backend `id`, since it has just accepted a connect.
-#[inline(always)]
-pub(crate) fn absolve(id: BackendId) {
-    if let Some(health) = element(&RD_HEALTH, id.0) {
-        // SAFETY: as above.
-        unsafe {
-            if core::ptr::read_volatile(health).0 != Health::HEALTHY.0 {
-                core::ptr::write_volatile(health, Health::HEALTHY);
-            }
-        }
-    }
-}
-
 /// Adds to a counter, atomically. An amount that the compiler may know to be 0 goes through [`unknown`].
 #[inline(always)]
 pub(crate) fn add(counter: &mut u64, amount: u64) {
@@ -440,7 +298,7 @@ pub(crate) fn unknown(amount: u64) -> u64 {
 
 /// The same number, each time as if it were another: the compiler works out anew what is made of it.
 #[inline(always)]
-fn afresh(number: u64) -> u64 {
+pub(crate) fn afresh(number: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     let number = {
         let mut number = number;

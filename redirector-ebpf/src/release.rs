@@ -8,7 +8,7 @@ use redirector_common::{
 
 use crate::{
     ctx::{IPPROTO_TCP, read},
-    emit,
+    emit, health,
     maps::{self, add, unknown},
     sockops::{TCP_CLOSE, TCP_SYN_SENT},
 };
@@ -58,7 +58,7 @@ fn finish(origin: &mut Origin) {
     let end = end_of_connect(origin.phase, origin.marks);
     if end.blames_backend() {
         if origin.marks & Origin::MARK_BLAMED != 0 {
-            maps::confirm(origin.id());
+            health::confirm(origin.id());
         }
         blame_once(origin);
     }
@@ -79,7 +79,7 @@ pub(crate) fn blame_once(origin: &mut Origin) {
         return;
     }
     origin.marks |= Origin::MARK_BLAMED;
-    maps::blame(origin.id());
+    health::blame(origin.id());
     if let Some(stats) = maps::backend_stats(origin.id()) {
         stats.failed_port = u64::from(origin.backend_port.get());
     }

@@ -8,7 +8,7 @@ use redirector_common::{
 
 use crate::{
     ctx::read,
-    emit,
+    emit, health,
     maps::{self, add},
     options, release,
 };
@@ -91,7 +91,7 @@ fn established(ctx: &SockOpsContext) {
         return;
     }
     origin.phase = Origin::PHASE_ESTABLISHED;
-    maps::absolve(origin.id());
+    health::absolve(origin.id());
     origin.latency_ns = maps::now_ns().wrapping_sub(origin.started_ns);
     if origin.idle_seconds != 0 {
         options::keep_alive(ctx.ops, origin.idle_seconds);
