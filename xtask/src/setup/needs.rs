@@ -70,6 +70,8 @@ const OWN: &[Package] = &[
     program(Group::Tests, "default-jdk-headless", "javac"),
     program(Group::Tests, "musl-tools", "musl-gcc"),
     program(Group::Tests, "openssl", "openssl"),
+    // Freezes a table, so that the kernel refuses an agent's sign of life.
+    program(Group::Tests, "bpftool", "bpftool"),
     program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
     program(Group::Machines, "qemu-system-arm", "qemu-system-aarch64"),
     // What links programs for the other architecture; its standard library is kept aside (`vm::cross`).
