@@ -11,8 +11,8 @@ use crate::rig::{Bed, VIP, attached};
 
 const SWAPS: u32 = 20;
 
-/// Connects in all, beside other tests. `REDIRECTOR_TEST_CONNECTS=1000000`, with which `cargo xtask test` runs this once more and alone, asks for a million: half a minute
-/// to two minutes of two idle cores.
+/// Connects in all, beside other tests. `cargo xtask test` runs this once more, alone and with `REDIRECTOR_TEST_CONNECTS=1000000`: a million takes half a
+/// minute to two minutes of two idle cores.
 const CONNECTS: u64 = 100_000;
 
 /// Longest time.

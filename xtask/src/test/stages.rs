@@ -42,7 +42,11 @@ impl Stage {
     }
 
     fn cargo(name: &'static str, words: &'static [&'static str]) -> Self {
-        Self { name, work: Work::Program(Box::new(move || Ok(cargo(words)))), needed: false }
+        Self::program(name, move || Ok(cargo(words)))
+    }
+
+    fn program(name: &'static str, make: impl Fn() -> anyhow::Result<Command> + 'static) -> Self {
+        Self { name, work: Work::Program(Box::new(make)), needed: false }
     }
 
     fn tests(name: &'static str, make: impl Fn() -> anyhow::Result<Command> + 'static) -> Self {
@@ -85,12 +89,12 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
     }
     stages.extend([
         Stage::cargo("formatting", &["fmt", "--all", "--check"]),
-        Stage { name: "lints of the programs", work: Work::Program(Box::new(|| Ok(lint_programs()))), needed: false },
-        Stage { name: "lints", work: Work::Program(Box::new(|| Ok(lint()))), needed: false },
-        Stage { name: "documentation", work: Work::Program(Box::new(|| Ok(document()))), needed: false },
+        Stage::program("lints of the programs", || Ok(lint_programs())),
+        Stage::program("lints", || Ok(lint())),
+        Stage::program("documentation", || Ok(document())),
         Stage::tests("unit tests", || Ok(tests(&["--lib", "--bins"], &[]))),
         // There need not be any.
-        Stage { name: "documentation's examples", work: Work::Program(Box::new(|| Ok(tests(&["--doc"], &[])))), needed: false },
+        Stage::program("documentation's examples", || Ok(tests(&["--doc"], &[]))),
     ]);
     if !kernel_tests.is_empty() {
         stages.push(Stage::tests("real-kernel tests", move || {
@@ -112,7 +116,7 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
                 command.args(["--", "--exact", SWAPS_TEST]).env("REDIRECTOR_TEST_CONNECTS", CONNECTS);
                 Ok(command)
             }),
-            Stage { name: "demo", work: Work::Program(Box::new(demo)), needed: false },
+            Stage::program("demo", demo),
             Stage::task("other kernels", vm::ensure_passes),
             Stage::task("fuzz targets", fuzz::ensure_passes),
         ]);
