@@ -1,4 +1,5 @@
-//! Copies the programs' object, which `cargo xtask build-ebpf` makes, to where the crate embeds it from.
+//! Copies the programs' object, which `cargo xtask build-ebpf` makes, to where the crate embeds it
+//! from.
 
 use std::{
     env, fs,
@@ -11,20 +12,28 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
     println!("cargo::rerun-if-changed={}", object.display());
     if let Err(error) = fs::copy(&object, out.join("redirector-ebpf")) {
-        println!("cargo::error=failed to copy the programs for the kernel from {}: {error}", object.display());
         println!(
-            "cargo::error=`cargo xtask build-ebpf` makes them; run it once, and again whenever redirector-ebpf or redirector-common change"
+            "cargo::error=failed to copy the programs for the kernel from {}: {error}",
+            object.display()
+        );
+        println!(
+            "cargo::error=`cargo xtask build-ebpf` makes them; run it once, and again whenever \
+                redirector-ebpf or redirector-common change"
         );
     }
 }
 
-/// Cargo's target directory, of which a build script is told only by the environment: else it is the one that cargo marked above our own output.
+/// Cargo's target directory, of which a build script is told only by the environment: else it is
+/// the one that cargo marked above our own output.
 fn target_dir(out: &Path) -> PathBuf {
-    if let Some(dir) = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()) {
+    if let Some(dir) =
+        env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute())
+    {
         return dir;
     }
     // With `--target`, cargo marks the directory of that target too, just below.
     let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
     let outermost = out.ancestors().skip_while(|dir| !marked(dir)).take_while(marked).last();
-    outermost.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), Path::to_path_buf)
+    outermost
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), Path::to_path_buf)
 }

@@ -5,7 +5,9 @@ use std::{
     sync::LazyLock,
 };
 
-use redirector::dns::{Answer, Answers, Outcome, Question, Reply, Terms, Vip, answer, fits, refuse};
+use redirector::dns::{
+    Answer, Answers, Outcome, Question, Reply, Terms, Vip, answer, fits, refuse,
+};
 
 const HEADER: usize = 12;
 
@@ -40,7 +42,9 @@ pub fn query(data: &[u8]) {
             check_reply(query, reply.as_bytes());
             assert!(reply.as_bytes().len() <= 512);
         }
-        Outcome::Forward(question) => assert!(is_query && query.get(HEADER..question.end).is_some() && question.payload >= 512),
+        Outcome::Forward(question) => assert!(
+            is_query && query.get(HEADER..question.end).is_some() && question.payload >= 512
+        ),
     }
     match refuse(query, &mut reply) {
         Outcome::Reply(_) => {
@@ -51,11 +55,18 @@ pub fn query(data: &[u8]) {
     }
 }
 
-/// An upstream's reply: the first two bytes are the length of the query, then come the query and the reply.
+/// An upstream's reply: the first two bytes are the length of the query, then come the query and
+/// the reply.
 pub fn reply(data: &[u8]) {
     let Some((length, rest)) = data.split_first_chunk() else { return };
-    let Some((query, reply)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else { return };
-    let Outcome::Forward(question) = answer(query, &ANSWERS, Terms { ttl: 30, real: false }, &mut Reply::new()) else { return };
+    let Some((query, reply)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else {
+        return;
+    };
+    let Outcome::Forward(question) =
+        answer(query, &ANSWERS, Terms { ttl: 30, real: false }, &mut Reply::new())
+    else {
+        return;
+    };
     if !fits(query, &question, reply) {
         return;
     }
@@ -64,14 +75,20 @@ pub fn reply(data: &[u8]) {
     let whole = reply[4..HEADER] != [0; 8];
     assert!(!whole || same_question(query, reply, &question), "another question");
     let truncated = reply[2] & 2 != 0;
-    assert!(!whole || truncated || records_end(reply, question.end).is_some(), "a record that is not there");
+    assert!(
+        !whole || truncated || records_end(reply, question.end).is_some(),
+        "a record that is not there"
+    );
 }
 
 fn same_question(query: &[u8], reply: &[u8], question: &Question) -> bool {
-    reply.get(HEADER..question.end).is_some_and(|asked| asked.eq_ignore_ascii_case(&query[HEADER..question.end]))
+    reply
+        .get(HEADER..question.end)
+        .is_some_and(|asked| asked.eq_ignore_ascii_case(&query[HEADER..question.end]))
 }
 
-/// What we say is a header with our flags, the client's ID and question, and records that are where the counts say.
+/// What we say is a header with our flags, the client's ID and question, and records that are where
+/// the counts say.
 fn check_reply(query: &[u8], reply: &[u8]) {
     assert_eq!((&reply[..2], reply[2] & 0x80), (&query[..2], 0x80));
     assert!(reply[3] & 0x20 == 0, "AD was set though nothing was validated");
@@ -80,12 +97,18 @@ fn check_reply(query: &[u8], reply: &[u8]) {
         _ => name_end(reply, HEADER).expect("a question") + 4,
     };
     assert_eq!(reply.get(HEADER..end), query.get(HEADER..end), "the question is not the client's");
-    assert_eq!(records_end(reply, end), Some(reply.len()), "the records don't end where the reply does");
+    assert_eq!(
+        records_end(reply, end),
+        Some(reply.len()),
+        "the records don't end where the reply does"
+    );
 }
 
-/// Where the records after the question end. Written apart from the shim's own walk, so that one checks the other.
+/// Where the records after the question end. Written apart from the shim's own walk, so that one
+/// checks the other.
 fn records_end(message: &[u8], mut at: usize) -> Option<usize> {
-    let count = |section: usize| u32::from(u16::from_be_bytes([message[section], message[section + 1]]));
+    let count =
+        |section: usize| u32::from(u16::from_be_bytes([message[section], message[section + 1]]));
     for _ in 0..count(6) + count(8) + count(10) {
         at = name_end(message, at)?;
         let length = message.get(at + 8..at + 10)?;

@@ -1,4 +1,5 @@
-//! The seed corpus, and mutations of it that are the same in every run: what the fuzz targets check, within seconds and without libFuzzer.
+//! The seed corpus, and mutations of it that are the same in every run: what the fuzz targets
+//! check, within seconds and without libFuzzer.
 
 use std::{fs, path::Path};
 
@@ -17,13 +18,29 @@ impl Random {
     }
 
     fn byte(&mut self) -> u8 {
-        [0, 1, 12, 41, 63, 64, 127, 128, 192, 255, self.below(256).to_le_bytes()[0], self.below(256).to_le_bytes()[0]][self.below(12)]
+        [
+            0,
+            1,
+            12,
+            41,
+            63,
+            64,
+            127,
+            128,
+            192,
+            255,
+            self.below(256).to_le_bytes()[0],
+            self.below(256).to_le_bytes()[0],
+        ][self.below(12)]
     }
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-    let mut paths: Vec<_> = fs::read_dir(&folder).expect("the seeds").map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(&folder)
+        .expect("the seeds")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     paths.sort();
     assert!(paths.len() >= 10, "few seeds in {}", folder.display());
     paths.iter().map(|path| fs::read(path).expect("a seed")).collect()

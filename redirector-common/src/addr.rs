@@ -2,7 +2,8 @@
 
 use crate::table_type;
 
-/// An IPv4 address whose bytes in memory are in network order, as `bpf_sock_addr.user_ip4` has them.
+/// An IPv4 address whose bytes in memory are in network order, as `bpf_sock_addr.user_ip4` has
+/// them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Ip4Be(pub u32);
@@ -48,8 +49,8 @@ impl PortBe {
     }
 }
 
-/// An IPv6 address as four words, each with its bytes in network order, as `bpf_sock_addr.user_ip6` has them. An IPv4 address has its
-/// mapped form, `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2).
+/// An IPv6 address as four words, each with its bytes in network order, as `bpf_sock_addr.user_ip6`
+/// has them. An IPv4 address has its mapped form, `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Ip6Be(pub [u32; 4]);
@@ -70,7 +71,8 @@ impl Ip6Be {
         a | b | c | d == 0
     }
 
-    /// Whether both are the same address. Without a branch, each of which would be one more state for the verifier; `==` has up to four.
+    /// Whether both are the same address. Without a branch, each of which would be one more state
+    /// for the verifier; `==` has up to four.
     #[inline(always)]
     pub const fn is_same(self, other: Self) -> bool {
         let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);

@@ -2,7 +2,8 @@
 
 use crate::table_type;
 
-/// The number of one backend of one route, an index into the backend tables. 23 bits. IPv6 source addresses have numbers too.
+/// The number of one backend of one route, an index into the backend tables. 23 bits. IPv6 source
+/// addresses have numbers too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct BackendId(pub u32);
@@ -14,8 +15,9 @@ impl BackendId {
     pub const NONE: Self = Self(0);
 }
 
-/// A backend's health in one word, so that it changes in one store: the low 8 bits count consecutive failures, the rest is the time
-/// (`CLOCK_MONOTONIC`, nanoseconds, the low 8 bits cut off) until which it is set aside. 0 is healthy, and needs no clock to be seen.
+/// A backend's health in one word, so that it changes in one store: the low 8 bits count
+/// consecutive failures, the rest is the time (`CLOCK_MONOTONIC`, nanoseconds, the low 8 bits cut
+/// off) until which it is set aside. 0 is healthy, and needs no clock to be seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Health(pub u64);
@@ -24,12 +26,13 @@ table_type!(Health, 8);
 impl Health {
     /// Nothing known against it.
     pub const HEALTHY: Self = Self(0);
-    /// The first time-out of a backend that failed, in nanoseconds; each further failure doubles it.
+    /// The first time-out of a backend that failed, in nanoseconds; each further failure doubles
+    /// it.
     pub const FIRST_BACK_OFF_NS: u64 = 1_000_000_000;
     /// No time-out is longer, in nanoseconds.
     pub const LONGEST_BACK_OFF_NS: u64 = 30_000_000_000;
-    /// How long others stay away while one connect tries a backend whose time is over, in nanoseconds: longer than a SYN's first retransmission
-    /// takes, which sets it aside again.
+    /// How long others stay away while one connect tries a backend whose time is over, in
+    /// nanoseconds: longer than a SYN's first retransmission takes, which sets it aside again.
     pub const TRIAL_NS: u64 = 2_000_000_000;
 
     /// Consecutive failures, up to 255.
@@ -57,18 +60,20 @@ impl Health {
         self.aside(self.failures().saturating_add(1), now_ns)
     }
 
-    /// The health when a failure that was counted already is confirmed at `now_ns`: the time-out begins anew.
+    /// The health when a failure that was counted already is confirmed at `now_ns`: the time-out
+    /// begins anew.
     pub const fn confirmed(self, now_ns: u64) -> Self {
         self.aside(if self.failures() == 0 { 1 } else { self.failures() }, now_ns)
     }
 
-    /// The health while one connect, begun at `now_ns`, tries a backend whose time is over: nobody else starts on it until that one's fate is
-    /// known, or the trial's time is over too.
+    /// The health while one connect, begun at `now_ns`, tries a backend whose time is over: nobody
+    /// else starts on it until that one's fate is known, or the trial's time is over too.
     pub const fn on_trial(self, now_ns: u64) -> Self {
         self.until(now_ns.wrapping_add(Self::TRIAL_NS))
     }
 
-    /// The health while a prober watches over the backend: set aside until `until_ns` at least. A healthy one stays healthy.
+    /// The health while a prober watches over the backend: set aside until `until_ns` at least. A
+    /// healthy one stays healthy.
     pub const fn held(self, until_ns: u64) -> Self {
         if self.0 == 0 { self } else { self.until(until_ns) }
     }
@@ -77,11 +82,13 @@ impl Health {
     const fn aside(self, failures: u8, now_ns: u64) -> Self {
         let shift = if failures > 6 { 5 } else { failures - 1 };
         let wanted = Self::FIRST_BACK_OFF_NS << shift;
-        let back_off = if wanted > Self::LONGEST_BACK_OFF_NS { Self::LONGEST_BACK_OFF_NS } else { wanted };
+        let back_off =
+            if wanted > Self::LONGEST_BACK_OFF_NS { Self::LONGEST_BACK_OFF_NS } else { wanted };
         Self(self.until_ns() | failures as u64).until(now_ns.wrapping_add(back_off))
     }
 
-    /// Set aside until `until_ns`, or longer where it was already: no later word shortens a time-out.
+    /// Set aside until `until_ns`, or longer where it was already: no later word shortens a
+    /// time-out.
     const fn until(self, until_ns: u64) -> Self {
         let until_ns = if until_ns > self.until_ns() { until_ns } else { self.until_ns() };
         Self((until_ns & !0xff) | self.failures() as u64)
@@ -120,14 +127,26 @@ mod tests {
         let confirmed = once.confirmed(13 * SECOND);
         assert_eq!(confirmed.failures(), 1);
         assert!(confirmed.is_set_aside(14 * SECOND - 256) && !confirmed.is_set_aside(14 * SECOND));
-        assert_eq!(Health::HEALTHY.confirmed(SECOND), Health::HEALTHY.after_failure(SECOND), "reinstated in between");
+        assert_eq!(
+            Health::HEALTHY.confirmed(SECOND),
+            Health::HEALTHY.after_failure(SECOND),
+            "reinstated in between"
+        );
     }
 
     #[test]
     fn no_later_word_shortens_a_time_out() {
         let held = Health::HEALTHY.after_failure(10 * SECOND).held(20 * SECOND);
-        assert_eq!((held.failures(), held.is_set_aside(20 * SECOND - 256), held.is_set_aside(20 * SECOND)), (1, true, false));
-        for later in [held.confirmed(12 * SECOND), held.after_failure(12 * SECOND), held.held(15 * SECOND), held.on_trial(12 * SECOND)] {
+        assert_eq!(
+            (held.failures(), held.is_set_aside(20 * SECOND - 256), held.is_set_aside(20 * SECOND)),
+            (1, true, false)
+        );
+        for later in [
+            held.confirmed(12 * SECOND),
+            held.after_failure(12 * SECOND),
+            held.held(15 * SECOND),
+            held.on_trial(12 * SECOND),
+        ] {
             assert_eq!(later.until_ns(), held.until_ns());
         }
         assert_eq!(held.after_failure(19 * SECOND).until_ns(), (21 * SECOND) & !0xff);
@@ -137,7 +156,11 @@ mod tests {
     fn a_backend_that_is_due_is_tried_by_one_and_set_aside_for_the_others() {
         let due = Health::HEALTHY.after_failure(10 * SECOND);
         let tried = due.on_trial(12 * SECOND);
-        assert!(!due.is_set_aside(12 * SECOND) && tried.is_set_aside(14 * SECOND - 256) && !tried.is_set_aside(14 * SECOND));
+        assert!(
+            !due.is_set_aside(12 * SECOND)
+                && tried.is_set_aside(14 * SECOND - 256)
+                && !tried.is_set_aside(14 * SECOND)
+        );
         assert_eq!(tried.failures(), 1, "a trial is no failure");
     }
 

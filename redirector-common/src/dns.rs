@@ -1,7 +1,8 @@
 //! DNS interception: what agent and programs agree on.
 //!
-//! Beside its own port the shim listens on [`SLOTS`] further ports, one for each resolver that executors ask. A query is sent to the port of the
-//! resolver that it was meant for, and what comes from that port is told to come from that resolver. Nothing has to be remembered for a socket,
+//! Beside its own port the shim listens on [`SLOTS`] further ports, one for each resolver that
+//! executors ask. A query is sent to the port of the resolver that it was meant for, and what comes
+//! from that port is told to come from that resolver. Nothing has to be remembered for a socket,
 //! and the shim knows by the port who was asked.
 
 use crate::{
@@ -15,14 +16,16 @@ pub const PORT: PortBe = PortBe::new(53);
 /// Resolvers that can be told apart at a time, each by a port of the shim's.
 pub const SLOTS: u32 = 32;
 
-/// The mark (SO_MARK) of the agent's own sockets, whose queries are never intercepted. No bit of it is one of kube-proxy's (0xc000), Cilium's
-/// (0xffff0f00), Calico's (0xffff0000) or the AWS VPC CNI's (0x80).
+/// The mark (SO_MARK) of the agent's own sockets, whose queries are never intercepted. No bit of it
+/// is one of kube-proxy's (0xc000), Cilium's (0xffff0f00), Calico's (0xffff0000) or the AWS VPC
+/// CNI's (0x80).
 pub const MARK: u32 = 0x35;
 
 /// The agent counts as dead when its last sign of life is older than this, in nanoseconds.
 pub const STALE_NS: u64 = 2_000_000_000;
 
-/// The one element of the shim's table: where intercepted DNS goes. While `mode` is not [`Shim::OFF`] nothing but `mode` changes.
+/// The one element of the shim's table: where intercepted DNS goes. While `mode` is not
+/// [`Shim::OFF`] nothing but `mode` changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Shim {
@@ -62,7 +65,8 @@ impl Shim {
     }
 }
 
-/// A resolver that executors ask, by slot. An element is made once and whole, by whoever meets the resolver first.
+/// A resolver that executors ask, by slot. An element is made once and whole, by whoever meets the
+/// resolver first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Resolver {
@@ -75,9 +79,11 @@ pub struct Resolver {
 }
 table_type!(Resolver, 24);
 
-// The table of counters has a `u64` for each slot: connects, and datagrams of sockets that are not connected, that were taken to the shim.
+// The table of counters has a `u64` for each slot: connects, and datagrams of sockets that are not
+// connected, that were taken to the shim.
 
-/// The counter, after those of the slots, of what was left alone since every slot had another resolver.
+/// The counter, after those of the slots, of what was left alone since every slot had another
+/// resolver.
 pub const CROWDED: u32 = SLOTS;
 /// The counter of what was left alone since the agent gave no sign of life.
 pub const STALE: u32 = SLOTS + 1;

@@ -1,4 +1,5 @@
-//! What the programs tell of single connects, through a ring buffer. What the ring can't take is lost and counted; no connect ever waits for it.
+//! What the programs tell of single connects, through a ring buffer. What the ring can't take is
+//! lost and counted; no connect ever waits for it.
 
 use crate::{
     addr::{Ip6Be, PortBe},
@@ -6,7 +7,8 @@ use crate::{
     table_type,
 };
 
-/// Bytes of the ring buffer: room for ten thousand events, which is a quarter of a second at forty thousand a second.
+/// Bytes of the ring buffer: room for ten thousand events, which is a quarter of a second at forty
+/// thousand a second.
 pub const RING_BYTES: u32 = 1 << 20;
 
 /// One thing that happened to one connect.
@@ -104,10 +106,12 @@ table_type!(EventStats, 8);
 /// Under the highest pressure one success in 2^10 is told.
 pub const MOST_SAMPLED: u8 = 10;
 
-/// The bit of [`crate::origin::Origin::told`] that says that a success is not told: it is one of many.
+/// The bit of [`crate::origin::Origin::told`] that says that a success is not told: it is one of
+/// many.
 const BRIEF: u8 = 0x80;
 
-/// What is told of a connect that begins while `events` ([`crate::agent::Control::events`], not 0) is in force. Failures are told in any case.
+/// What is told of a connect that begins while `events` ([`crate::agent::Control::events`], not 0)
+/// is in force. Failures are told in any case.
 ///
 /// There is no branch in it: each would double what the verifier has to follow.
 #[inline(always)]
@@ -116,8 +120,8 @@ pub const fn drawn(events: u8, random: u32) -> u8 {
     events & !BRIEF | ((others != 0) as u8) << 7
 }
 
-/// A number that looks like chance, of how many connects a route has seen: one call of the kernel less than chance itself. The first one of each
-/// route is told.
+/// A number that looks like chance, of how many connects a route has seen: one call of the kernel
+/// less than chance itself. The first one of each route is told.
 #[inline(always)]
 pub const fn mixed(connects: u32) -> u32 {
     connects.wrapping_mul(0x9e37_79b1) >> 16
@@ -149,12 +153,23 @@ mod tests {
     fn one_success_in_two_to_the_n_is_told_and_every_failure() {
         for sampled in [0, 1, 5, MOST_SAMPLED] {
             let told = |random| drawn(sampled + 1, random);
-            assert_eq!((0..4096).filter(|&random| tells_success(told(random))).count(), 4096 >> sampled);
-            assert!((0..4096).all(|random| told(random) != 0 && stands_for(told(random)) == 1 << sampled));
+            assert_eq!(
+                (0..4096).filter(|&random| tells_success(told(random))).count(),
+                4096 >> sampled
+            );
+            assert!(
+                (0..4096)
+                    .all(|random| told(random) != 0 && stands_for(told(random)) == 1 << sampled)
+            );
         }
         for sampled in 0..=MOST_SAMPLED {
-            let told = (0..1 << 16).filter(|&connects| tells_success(drawn(sampled + 1, mixed(connects)))).count();
-            assert!(told.abs_diff(1 << 16 >> sampled) <= 1 << 16 >> sampled >> 3, "{told} of 65,536 for one in 2^{sampled}");
+            let told = (0..1 << 16)
+                .filter(|&connects| tells_success(drawn(sampled + 1, mixed(connects))))
+                .count();
+            assert!(
+                told.abs_diff(1 << 16 >> sampled) <= 1 << 16 >> sampled >> 3,
+                "{told} of 65,536 for one in 2^{sampled}"
+            );
         }
         assert!(!tells_success(0));
         assert_eq!(stands_for(drawn(127, 0)), 1 << MOST_SAMPLED, "what no agent writes");

@@ -1,7 +1,8 @@
 //! What the programs in the kernel and the agent share.
 //!
-//! Layouts are integers and byte arrays, `#[repr(C)]`, with explicit zeroed padding; sizes are asserted at compile time. Byte order
-//! lives in the type. Every decision that both sides must agree on is a pure function in [`decide`], tested on the host.
+//! Layouts are integers and byte arrays, `#[repr(C)]`, with explicit zeroed padding; sizes are
+//! asserted at compile time. Byte order lives in the type. Every decision that both sides must
+//! agree on is a pure function in [`decide`], tested on the host.
 #![no_std]
 
 pub mod abi;
@@ -20,7 +21,8 @@ pub mod stats;
 macro_rules! table_type {
     ($type:ty, $size:literal) => {
         const _: () = assert!(core::mem::size_of::<$type>() == $size);
-        // SAFETY: `repr(C)` or `repr(transparent)` over integers without padding or niches, as the size shows: any bytes are a value.
+        // SAFETY: `repr(C)` or `repr(transparent)` over integers without padding or niches, as the
+        // size shows: any bytes are a value.
         #[cfg(feature = "user")]
         unsafe impl aya::Pod for $type {}
     };

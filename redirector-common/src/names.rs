@@ -1,4 +1,5 @@
-//! The names of programs, maps and load-time constants: at most 15 bytes each, or the kernel cuts them.
+//! The names of programs, maps and load-time constants: at most 15 bytes each, or the kernel cuts
+//! them.
 
 /// Rewrites IPv4 connects.
 pub const CONNECT4: &str = "rd_connect4";
@@ -24,15 +25,20 @@ pub const RELEASE: &str = "rd_release";
 /// What the name of every program begins with: a pin of another name is not ours.
 pub const PROGRAM_PREFIX: &str = "rd_";
 
-/// Every program, in the order in which an upgrade swaps them: those that tell back what others rewrite first,
-/// those that rewrite last.
-pub const PROGRAMS: &[&str] = &[PEERNAME4, PEERNAME6, RECVMSG4, RECVMSG6, SOCKOPS, RELEASE, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
+/// Every program, in the order in which an upgrade swaps them: those that tell back what others
+/// rewrite first, those that rewrite last.
+pub const PROGRAMS: &[&str] = &[
+    PEERNAME4, PEERNAME6, RECVMSG4, RECVMSG6, SOCKOPS, RELEASE, CONNECT4, CONNECT6, SENDMSG4,
+    SENDMSG6,
+];
 
-/// The programs that rewrite where a socket goes: the first to be detached, so that nothing is rewritten that can't be told back.
+/// The programs that rewrite where a socket goes: the first to be detached, so that nothing is
+/// rewritten that can't be told back.
 pub const REWRITERS: &[&str] = &[CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
 
-/// The programs that act on sockets which another program has marked in [`ORIGINS`], and do nothing on others. An upgrade that can't go on with that
-/// table leaves the old ones in place beside the new ones, for the sockets that they know.
+/// The programs that act on sockets which another program has marked in [`ORIGINS`], and do nothing
+/// on others. An upgrade that can't go on with that table leaves the old ones in place beside the
+/// new ones, for the sockets that they know.
 pub const FOLLOWERS: &[&str] = &[PEERNAME4, PEERNAME6, SOCKOPS, RELEASE];
 
 /// [`crate::route::RouteEntry`] by index in the pool.
@@ -67,7 +73,8 @@ pub const EVENT_STATS: &str = "RD_EVENT_STATS";
 pub const SHIM: &str = "RD_SHIM";
 /// [`crate::dns::Resolver`] by slot: a hash, of which an element can be made only once.
 pub const RESOLVERS: &str = "RD_RESOLVERS";
-/// What became of executors' DNS: a counter for each slot, then [`crate::dns::CROWDED`] and [`crate::dns::STALE`].
+/// What became of executors' DNS: a counter for each slot, then [`crate::dns::CROWDED`] and
+/// [`crate::dns::STALE`].
 pub const DNS_STATS: &str = "RD_DNS_STATS";
 
 /// What the name of every table begins with: a pin of another name is not ours.
@@ -97,7 +104,8 @@ pub const MAPS: &[&str] = &[
 pub const POOL4_BASE: &str = "POOL4_BASE";
 /// Load-time constant: the pool's netmask, in network order.
 pub const POOL4_MASK: &str = "POOL4_MASK";
-/// Load-time constants: the four words of the IPv6 pool's first address, in network order. Its last word has the IPv4 pool's netmask.
+/// Load-time constants: the four words of the IPv6 pool's first address, in network order. Its last
+/// word has the IPv4 pool's netmask.
 pub const POOL6_BASE: [&str; 4] = ["POOL6_BASE0", "POOL6_BASE1", "POOL6_BASE2", "POOL6_BASE3"];
 /// Load-time constant: 1 when there is an IPv6 pool.
 pub const HAS_POOL6: &str = "HAS_POOL6";
@@ -116,7 +124,10 @@ mod tests {
         for name in PROGRAMS.iter().chain(MAPS) {
             assert!(name.len() <= 15, "{name}");
         }
-        assert!(PROGRAMS.iter().all(|name| name.starts_with(PROGRAM_PREFIX)) && MAPS.iter().all(|name| name.starts_with(MAP_PREFIX)));
+        assert!(
+            PROGRAMS.iter().all(|name| name.starts_with(PROGRAM_PREFIX))
+                && MAPS.iter().all(|name| name.starts_with(MAP_PREFIX))
+        );
     }
 
     #[test]
@@ -148,7 +159,10 @@ mod tests {
     fn what_changed_is_a_table_and_did_so_in_a_version_that_there_was() {
         for (table, version) in abi::CHANGED {
             assert!(MAPS.contains(table), "{table}");
-            assert!(RangeInclusive::new(abi::FIRST + 1, abi::ABI).contains(version), "{table} in {version}");
+            assert!(
+                RangeInclusive::new(abi::FIRST + 1, abi::ABI).contains(version),
+                "{table} in {version}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a redirected socket remembers: kept in socket storage, freed with the socket, readable in every later hook.
+//! What a redirected socket remembers: kept in socket storage, freed with the socket, readable in
+//! every later hook.
 
 use crate::{
     addr::{Ip6Be, PortBe},
@@ -10,12 +11,14 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Origin {
-    /// `CLOCK_MONOTONIC` in nanoseconds when the first SYN was about to leave; says nothing while [`Origin::PHASE_CHOSEN`].
+    /// `CLOCK_MONOTONIC` in nanoseconds when the first SYN was about to leave; says nothing while
+    /// [`Origin::PHASE_CHOSEN`].
     pub started_ns: u64,
     /// Nanoseconds from the first SYN to established; 0 before.
     pub latency_ns: u64,
-    /// The cgroup of the process that called connect. It, the command and the process id are captured only while somebody reads events, and under pressure
-    /// only if the connect's success is told or its failure likely.
+    /// The cgroup of the process that called connect. It, the command and the process id are
+    /// captured only while somebody reads events, and under pressure only if the connect's success
+    /// is told or its failure likely.
     pub cgroup: u64,
     /// The command of the thread that called connect.
     pub comm: [u8; 16],
@@ -47,7 +50,8 @@ pub struct Origin {
 table_type!(Origin, 88);
 
 impl Origin {
-    /// No connect of this socket was redirected, or its fate is told and nothing more is to be counted.
+    /// No connect of this socket was redirected, or its fate is told and nothing more is to be
+    /// counted.
     pub const PHASE_OVER: u8 = 0;
     /// The backend is chosen; nothing was sent yet.
     pub const PHASE_CHOSEN: u8 = 1;
@@ -76,11 +80,17 @@ impl Origin {
         BackendId(self.backend_id)
     }
 
-    /// Whether `address` and `port` are where this socket was sent: the socket may have been connected elsewhere since.
+    /// Whether `address` and `port` are where this socket was sent: the socket may have been
+    /// connected elsewhere since.
     pub const fn leads_to(&self, address: Ip6Be, port: PortBe) -> bool {
         let [a, b, c, d] = self.backend.0;
         let [e, f, g, h] = address.0;
-        a == e && b == f && c == g && d == h && self.backend_port.0 == port.0 && self.backend_port.0 != 0
+        a == e
+            && b == f
+            && c == g
+            && d == h
+            && self.backend_port.0 == port.0
+            && self.backend_port.0 != 0
     }
 
     /// Whether a connect of this socket has begun and its fate is not told yet.

@@ -1,8 +1,11 @@
-//! Routes as the programs see them: one 8-byte entry for each address of the pool, and blocks of 8-byte slots that entries point to.
+//! Routes as the programs see them: one 8-byte entry for each address of the pool, and blocks of
+//! 8-byte slots that entries point to.
 //!
-//! Array elements of up to 8 bytes are read and written in one access; longer ones tear (65 thousand torn reads of 705 million, measured).
-//! So a block is written first, in slots that no entry points to, and then the entry flips to it in one store. The generation stands in
-//! the entry and in every slot: a program that read the entry just before a flip notices when the old block is already somebody else's.
+//! Array elements of up to 8 bytes are read and written in one access; longer ones tear (65
+//! thousand torn reads of 705 million, measured). So a block is written first, in slots that no
+//! entry points to, and then the entry flips to it in one store. The generation stands in the entry
+//! and in every slot: a program that read the entry just before a flip notices when the old block
+//! is already somebody else's.
 
 use crate::{
     addr::{Ip4Be, PortBe},
@@ -31,8 +34,9 @@ macro_rules! one_word {
 
 /// One address of the pool: where its block is. All zero: no route.
 ///
-/// The block's slots, in this order: port pairs, IPv4 backends, IPv6 backends; and if [`RouteEntry::OPTIONS`] is set, the options, then
-/// the IPv4 and the IPv6 source addresses that they count.
+/// The block's slots, in this order: port pairs, IPv4 backends, IPv6 backends; and if
+/// [`RouteEntry::OPTIONS`] is set, the options, then the IPv4 and the IPv6 source addresses that
+/// they count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteEntry {
@@ -82,13 +86,30 @@ impl RouteEntry {
 
     /// The slot of the options.
     pub const fn options_slot(self) -> u32 {
-        self.first_backend().wrapping_add(self.backends4 as u32).wrapping_add(self.backends6() as u32)
+        self.first_backend()
+            .wrapping_add(self.backends4 as u32)
+            .wrapping_add(self.backends6() as u32)
     }
 
-    /// Whether a route stands here that has from `least` to `most` IPv4 backends, IPv6 ones or not, no list of ports and no options.
+    /// Whether a route stands here that has from `least` to `most` IPv4 backends, IPv6 ones or not,
+    /// no list of ports and no options.
     pub const fn is_plain4(self, least: u8, most: u8) -> bool {
-        const MASK: u64 = RouteEntry { place: 0, ports: 0xff, backends4: 0, generation: 0, policy: !RouteEntry::PASS }.word();
-        const PLAIN: u64 = RouteEntry { place: 0, ports: 0, backends4: 0, generation: 0, policy: RouteEntry::PRESENT }.word();
+        const MASK: u64 = RouteEntry {
+            place: 0,
+            ports: 0xff,
+            backends4: 0,
+            generation: 0,
+            policy: !RouteEntry::PASS,
+        }
+        .word();
+        const PLAIN: u64 = RouteEntry {
+            place: 0,
+            ports: 0,
+            backends4: 0,
+            generation: 0,
+            policy: RouteEntry::PRESENT,
+        }
+        .word();
         self.word() & MASK == PLAIN && self.backends4.wrapping_sub(least) <= most - least
     }
 
@@ -123,11 +144,13 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Slot {
-    /// An IPv4 address; or a port pair: the client's port in the low half, the destination's in the high half, both in network order; or
-    /// options: seconds in the low half, then the number of IPv4 and of IPv6 sources.
+    /// An IPv4 address; or a port pair: the client's port in the low half, the destination's in the
+    /// high half, both in network order; or options: seconds in the low half, then the number of
+    /// IPv4 and of IPv6 sources.
     pub value: u32,
-    /// The generation in the high 8 bits; the [`BackendId`] of a backend or of an IPv6 source address in the low 23; the bit between is set when
-    /// the address is an IPv6 one, which stands in a table of its own.
+    /// The generation in the high 8 bits; the [`BackendId`] of a backend or of an IPv6 source
+    /// address in the low 23; the bit between is set when the address is an IPv6 one, which stands
+    /// in a table of its own.
     pub tag: u32,
 }
 table_type!(Slot, 8);
@@ -153,7 +176,9 @@ impl Slot {
 
     /// Options.
     pub const fn options(generation: u8, options: Options) -> Self {
-        let value = options.idle_seconds as u32 | (options.sources4 as u32) << 16 | (options.sources6 as u32) << 24;
+        let value = options.idle_seconds as u32
+            | (options.sources4 as u32) << 16
+            | (options.sources6 as u32) << 24;
         Self { value, tag: tag(generation, 0) }
     }
 
@@ -189,7 +214,11 @@ impl Slot {
 
     /// The options, when the slot holds them.
     pub const fn as_options(self) -> Options {
-        Options { idle_seconds: self.value as u16, sources4: (self.value >> 16) as u8, sources6: (self.value >> 24) as u8 }
+        Options {
+            idle_seconds: self.value as u16,
+            sources4: (self.value >> 16) as u8,
+            sources6: (self.value >> 24) as u8,
+        }
     }
 }
 
@@ -205,20 +234,37 @@ mod tests {
     fn a_slot_gives_back_what_it_was_made_of() {
         let address = Ip4Be::from_octets([203, 0, 113, 7]);
         let backend = Slot::v4(250, BackendId(BackendId::MAX), address);
-        assert_eq!((backend.generation(), backend.id(), backend.address()), (250, BackendId(BackendId::MAX), address));
+        assert_eq!(
+            (backend.generation(), backend.id(), backend.address()),
+            (250, BackendId(BackendId::MAX), address)
+        );
         assert!(!backend.is_v6());
         let backend = Slot::v6(250, BackendId(BackendId::MAX));
-        assert_eq!((backend.generation(), backend.id(), backend.is_v6()), (250, BackendId(BackendId::MAX), true));
+        assert_eq!(
+            (backend.generation(), backend.id(), backend.is_v6()),
+            (250, BackendId(BackendId::MAX), true)
+        );
         let port = Slot::port(3, PortBe::new(80), PortBe::new(8080));
-        assert_eq!((port.generation(), port.client_port().get(), port.destination_port().get()), (3, 80, 8080));
+        assert_eq!(
+            (port.generation(), port.client_port().get(), port.destination_port().get()),
+            (3, 80, 8080)
+        );
         let options = Options { idle_seconds: 32_767, sources4: 9, sources6: 6 };
-        assert_eq!((Slot::options(7, options).generation(), Slot::options(7, options).as_options()), (7, options));
+        assert_eq!(
+            (Slot::options(7, options).generation(), Slot::options(7, options).as_options()),
+            (7, options)
+        );
     }
 
     #[test]
     fn an_entry_says_where_each_part_of_its_block_begins() {
-        let entry =
-            RouteEntry { place: RouteEntry::place(0x12_3456, 3), ports: 2, backends4: 5, generation: 1, policy: RouteEntry::OPTIONS };
+        let entry = RouteEntry {
+            place: RouteEntry::place(0x12_3456, 3),
+            ports: 2,
+            backends4: 5,
+            generation: 1,
+            policy: RouteEntry::OPTIONS,
+        };
         assert_eq!((entry.first(), entry.backends6()), (0x12_3456, 3));
         assert_eq!((entry.first_backend(), entry.options_slot()), (0x12_3458, 0x12_3460));
         assert!(entry.has_options() && !entry.is_present() && !entry.passes());

@@ -1,6 +1,8 @@
-//! Counters. Each is a 64-bit element of its own, only ever added to, atomically, so that they never tear and never lose a count.
+//! Counters. Each is a 64-bit element of its own, only ever added to, atomically, so that they
+//! never tear and never lose a count.
 //!
-//! They balance: `started = established + refused + timed_out + unreachable + aborted + unsent + in flight`.
+//! They balance:
+//! `started = established + refused + timed_out + unreachable + aborted + unsent + in flight`.
 
 use crate::table_type;
 
@@ -8,7 +10,8 @@ use crate::table_type;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteStats {
-    /// Connects that were redirected: counted when the SYN leaves, or at their end if it never does.
+    /// Connects that were redirected: counted when the SYN leaves, or at their end if it never
+    /// does.
     pub started: u64,
     /// Connects that a backend accepted.
     pub established: u64,
@@ -24,7 +27,8 @@ pub struct RouteStats {
     pub unsent: u64,
     /// Established connections that have ended since.
     pub closed: u64,
-    /// Connects that were refused here: a port that the route does not list, no route, or no backend.
+    /// Connects that were refused here: a port that the route does not list, no route, or no
+    /// backend.
     pub denied: u64,
     /// Connects that could not be redirected and were left alone, by `on_no_backend = "pass"`.
     pub passed: u64,
@@ -38,19 +42,21 @@ pub struct RouteStats {
     pub tx_bytes: u64,
     /// Segments sent again on connections that have ended.
     pub retransmitted: u64,
-    /// Connects that could not be made from the route's source address, which this host or the pod lacks; they went on with the kernel's choice.
+    /// Connects that could not be made from the route's source address, which this host or the pod
+    /// lacks; they went on with the kernel's choice.
     pub source_failed: u64,
 }
 table_type!(RouteStats, 128);
 
-/// How long a route's connects took. In a table of its own since ABI 3, so that the counters of ABI 2 go on being shared with its programs.
+/// How long a route's connects took. In a table of its own since ABI 3, so that the counters of ABI
+/// 2 go on being shared with its programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteTimes {
     /// Connects that were established, by the time that it took: see [`latency_bucket`].
     pub latency: [u64; LATENCY_BUCKETS],
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones. It stands behind the buckets since
-    /// the verifier takes the sixteenth for possible.
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
+    /// ones. It stands behind the buckets since the verifier takes the sixteenth for possible.
     pub srtt_us: u64,
 }
 table_type!(RouteTimes, 128);
@@ -61,7 +67,8 @@ table_type!(RouteTimes, 128);
 pub struct BackendTimes {
     /// Nanoseconds from connect to established, summed.
     pub connect_ns: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
+    /// ones.
     pub srtt_us: u64,
 }
 table_type!(BackendTimes, 16);
@@ -69,17 +76,19 @@ table_type!(BackendTimes, 16);
 /// Buckets of [`RouteTimes::latency`].
 pub const LATENCY_BUCKETS: usize = 15;
 
-/// What the first bucket holds took less than 2 to this nanoseconds (131 µs); each next one holds what took less than twice as long, up to 1.07 s
-/// (the first retransmission of a SYN comes after 1 s); the last one holds all the rest.
+/// What the first bucket holds took less than 2 to this nanoseconds (131 µs); each next one holds
+/// what took less than twice as long, up to 1.07 s (the first retransmission of a SYN comes after 1
+/// s); the last one holds all the rest.
 pub const FIRST_BUCKET_BITS: u32 = 17;
 
 /// The bucket of a connect that was established after `ns` nanoseconds, below [`LATENCY_BUCKETS`].
 ///
-/// There is no branch in it: the verifier wants the same arithmetic on a pointer into a map on every path ("R0 tried to add from different maps,
-/// paths or scalars", without CAP_PERFMON).
+/// There is no branch in it: the verifier wants the same arithmetic on a pointer into a map on
+/// every path ("R0 tried to add from different maps, paths or scalars", without CAP_PERFMON).
 #[inline(always)]
 pub const fn latency_bucket(ns: u64) -> u64 {
-    // Ones below the highest one, then as many of them as there are further buckets, then how many these are.
+    // Ones below the highest one, then as many of them as there are further buckets, then how many
+    // these are.
     let mut ones = ns >> FIRST_BUCKET_BITS;
     ones |= ones >> 1;
     ones |= ones >> 2;
@@ -94,7 +103,8 @@ pub const fn latency_bucket(ns: u64) -> u64 {
     (eights + (eights >> 8)) & 0xf
 }
 
-/// Below how many nanoseconds a connect of bucket `bucket` was established; nothing for the last one, which has no end.
+/// Below how many nanoseconds a connect of bucket `bucket` was established; nothing for the last
+/// one, which has no end.
 pub const fn latency_bound_ns(bucket: usize) -> Option<u64> {
     if bucket + 1 < LATENCY_BUCKETS { Some(1 << (FIRST_BUCKET_BITS + bucket as u32)) } else { None }
 }
@@ -135,7 +145,10 @@ mod tests {
                 let bucket = latency_bucket(ns) as usize;
                 assert!(bucket < LATENCY_BUCKETS, "{ns}: {bucket}");
                 assert!(latency_bound_ns(bucket).is_none_or(|bound| ns < bound), "{ns}: {bucket}");
-                assert!(bucket == 0 || ns >= latency_bound_ns(bucket - 1).unwrap(), "{ns}: {bucket}");
+                assert!(
+                    bucket == 0 || ns >= latency_bound_ns(bucket - 1).unwrap(),
+                    "{ns}: {bucket}"
+                );
             }
         }
         assert_eq!((latency_bucket(0), latency_bucket(u64::MAX)), (0, 14));

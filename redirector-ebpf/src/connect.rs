@@ -1,4 +1,5 @@
-//! `connect4` and `connect6`: TCP to the pool gets a backend, DNS goes to [`crate::intercept`]; everything else is left alone.
+//! `connect4` and `connect6`: TCP to the pool gets a backend, DNS goes to [`crate::intercept`];
+//! everything else is left alone.
 
 use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
@@ -49,7 +50,8 @@ pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
 
 /// An IPv6 VIP, or the mapped form of an IPv4 one (a JVM's sockets connect to nothing else).
 ///
-/// A socket for IPv6 only that gets an IPv4 backend is refused by the kernel itself (ENETUNREACH), which no hook can tell beforehand.
+/// A socket for IPv6 only that gets an IPv4 backend is refused by the kernel itself (ENETUNREACH),
+/// which no hook can tell beforehand.
 #[inline(always)]
 pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
     let addr = SockAddr::new(ctx);
@@ -70,13 +72,26 @@ pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn redirect(ctx: &SockAddrContext, addr: &SockAddr, index: u32, hook: Hook<impl FnOnce(Ip6Be), impl FnOnce(Ip6Be) -> bool>) -> i32 {
+fn redirect(
+    ctx: &SockAddrContext,
+    addr: &SockAddr,
+    index: u32,
+    hook: Hook<impl FnOnce(Ip6Be), impl FnOnce(Ip6Be) -> bool>,
+) -> i32 {
     if !addr.is_tcp() {
         return ALLOW;
     }
-    let denied = |kind, forgotten| Denied { kind, route: index, vip6: hook.vip6, asked: addr.port(), forgotten };
+    let denied = |kind, forgotten| Denied {
+        kind,
+        route: index,
+        vip6: hook.vip6,
+        asked: addr.port(),
+        forgotten,
+    };
     // Without a place for the origin, no hook could tell the socket's peer or its fate.
-    let Some(origin) = maps::origin_or_new(ctx) else { return refuse(&denied(Event::DENIED, true)) };
+    let Some(origin) = maps::origin_or_new(ctx) else {
+        return refuse(&denied(Event::DENIED, true));
+    };
     // What the socket did before is over now.
     release::settle(origin);
     // The short ways end in a `take` of their own, in which what they never say costs nothing.
@@ -135,7 +150,8 @@ fn take(
 ) -> i32 {
     origin.backend = choice.address(&KernelTables, hook.families);
     origin.backend_id = choice.id().0;
-    // The slot is stored before more is read: kept beside that, its parts would have to go by way of the stack.
+    // The slot is stored before more is read: kept beside that, its parts would have to go by way
+    // of the stack.
     compiler_fence(SeqCst);
     record(origin, index, addr.port(), choice);
     if hook.vip6 {
@@ -190,7 +206,8 @@ fn count(index: u32, counter: impl FnOnce(&mut RouteStats) -> &mut u64) {
 fn refuse(denied: &Denied) -> i32 {
     emit::denied(denied);
     count(denied.route, |stats| &mut stats.denied);
-    // SAFETY: sets this call's return value only. For a kernel that lacks this helper the loader takes the call out.
+    // SAFETY: sets this call's return value only. For a kernel that lacks this helper the loader
+    // takes the call out.
     unsafe { bpf_set_retval(-ECONNREFUSED) };
     DENY
 }

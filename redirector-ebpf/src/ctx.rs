@@ -1,7 +1,8 @@
 //! Reading and writing the hooks' contexts.
 //!
-//! The verifier (5.10 to 6.18) wants each access to be one load or store at a constant offset of the context pointer. Copying an array out
-//! makes the compiler compute addresses: "dereference of modified ctx ptr". Hence word by word, volatile.
+//! The verifier (5.10 to 6.18) wants each access to be one load or store at a constant offset of
+//! the context pointer. Copying an array out makes the compiler compute addresses: "dereference of
+//! modified ctx ptr". Hence word by word, volatile.
 
 use aya_ebpf::{bindings::bpf_sock_addr, programs::SockAddrContext};
 use redirector_common::addr::{Ip4Be, Ip6Be, PortBe};
@@ -49,7 +50,12 @@ impl SockAddr {
     /// The address in an IPv6 hook.
     #[inline(always)]
     pub(crate) fn ip6(&self) -> Ip6Be {
-        Ip6Be([read!((*self.0).user_ip6[0]), read!((*self.0).user_ip6[1]), read!((*self.0).user_ip6[2]), read!((*self.0).user_ip6[3])])
+        Ip6Be([
+            read!((*self.0).user_ip6[0]),
+            read!((*self.0).user_ip6[1]),
+            read!((*self.0).user_ip6[2]),
+            read!((*self.0).user_ip6[3]),
+        ])
     }
 
     #[inline(always)]
@@ -72,7 +78,12 @@ impl SockAddr {
     #[inline(always)]
     pub(crate) fn is_bound6(&self) -> (bool, bool) {
         let sk = read!((*self.0).__bindgen_anon_1.sk);
-        let ip = [read!((*sk).src_ip6[0]), read!((*sk).src_ip6[1]), read!((*sk).src_ip6[2]), read!((*sk).src_ip6[3])];
+        let ip = [
+            read!((*sk).src_ip6[0]),
+            read!((*sk).src_ip6[1]),
+            read!((*sk).src_ip6[2]),
+            read!((*sk).src_ip6[3]),
+        ];
         (ip[0] | ip[1] | ip[2] | ip[3] != 0, read!((*sk).src_port) != 0)
     }
 
@@ -92,7 +103,8 @@ impl SockAddr {
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> bool {
         let protocol = read!((*self.0).protocol);
-        read!((*self.0).type_) == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+        read!((*self.0).type_) == SOCK_STREAM
+            && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
     }
 
     /// Whether this is TCP or UDP; a ping socket's connect comes by as well.

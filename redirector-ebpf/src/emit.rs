@@ -1,10 +1,13 @@
-//! Events: who called connect, and what became of it. Nothing here waits, and while nobody reads, all that it costs is one look at a flag.
+//! Events: who called connect, and what became of it. Nothing here waits, and while nobody reads,
+//! all that it costs is one look at a flag.
 //!
-//! The kernel wakes the ring's reader only for an event that finds everything before it read. The reader rests after each look, so that a wake-up,
-//! which costs more than the event, happens a few times a second at most.
+//! The kernel wakes the ring's reader only for an event that finds everything before it read. The
+//! reader rests after each look, so that a wake-up, which costs more than the event, happens a few
+//! times a second at most.
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ringbuf_reserve,
+    bpf_ringbuf_submit,
 };
 use redirector_common::{
     addr::PortBe,
@@ -25,10 +28,12 @@ pub(crate) struct Last {
 
 const NONE: Last = Last { rx_bytes: 0, tx_bytes: 0, retransmitted: 0, srtt_us: 0 };
 
-/// At the connect: remembers who called, if anybody reads. Later hooks run in whatever process the packet met.
+/// At the connect: remembers who called, if anybody reads. Later hooks run in whatever process the
+/// packet met.
 ///
-/// Asking costs a connect as much as choosing its backend. So under pressure, when of many successes one is told, only those are asked, and the
-/// ones that are likely to fail: a `doubtful` backend, and a socket that tries again.
+/// Asking costs a connect as much as choosing its backend. So under pressure, when of many
+/// successes one is told, only those are asked, and the ones that are likely to fail: a `doubtful`
+/// backend, and a socket that tries again.
 #[inline(always)]
 pub(crate) fn begin(origin: &mut Origin, doubtful: bool) {
     let events = maps::control().events;
@@ -69,7 +74,10 @@ fn command(to: *mut [u8; 16]) {
 #[inline(always)]
 pub(crate) fn established(origin: &Origin) {
     if event::tells_success(origin.told) {
-        let moment = Moment { at_ns: origin.started_ns.wrapping_add(origin.latency_ns), elapsed_ns: origin.latency_ns };
+        let moment = Moment {
+            at_ns: origin.started_ns.wrapping_add(origin.latency_ns),
+            elapsed_ns: origin.latency_ns,
+        };
         tell(origin, Event::ESTABLISHED, moment, || NONE);
     }
 }
@@ -82,7 +90,10 @@ pub(crate) fn closed(origin: &Origin, last: impl FnOnce() -> Last) {
         tell(
             origin,
             Event::CLOSED,
-            Moment { at_ns, elapsed_ns: at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns) },
+            Moment {
+                at_ns,
+                elapsed_ns: at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns),
+            },
             last,
         );
     }
@@ -104,7 +115,8 @@ struct Moment {
     elapsed_ns: u64,
 }
 
-/// Writes one field, in one store. Of a whole event the compiler makes a copy on the stack and a call of `memset` first.
+/// Writes one field, in one store. Of a whole event the compiler makes a copy on the stack and a
+/// call of `memset` first.
 macro_rules! put {
     ($event:ident.$field:ident = $value:expr) => {
         // SAFETY: `send` gives room for one event.
@@ -165,12 +177,13 @@ pub(crate) struct Denied {
 /// Tells it, with who called.
 #[inline(always)]
 pub(crate) fn denied(denied: &Denied) {
-    let how = u32::from(denied.kind) | u32::from(denied.vip6) << 8 | u32::from(denied.forgotten) << 9;
+    let how =
+        u32::from(denied.kind) | u32::from(denied.vip6) << 8 | u32::from(denied.forgotten) << 9;
     rd_denied(denied.route, u32::from(denied.asked.0), how);
 }
 
-/// See [`denied()`]. A global function: the verifier checks it once. `how` is the kind, from bit 8 whether the VIP is an IPv6 one, and from bit 9
-/// whether there was no memory.
+/// See [`denied()`]. A global function: the verifier checks it once. `how` is the kind, from bit 8
+/// whether the VIP is an IPv6 one, and from bit 9 whether there was no memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rd_denied(route: u32, asked: u32, how: u32) -> u32 {
@@ -178,7 +191,11 @@ extern "C" fn rd_denied(route: u32, asked: u32, how: u32) -> u32 {
         return 0;
     }
     let asked = PortBe(asked as u16);
-    let reason = if how & 1 << 9 != 0 { Event::REASON_MEMORY } else { decide::refusal(&KernelTables, route, asked) };
+    let reason = if how & 1 << 9 != 0 {
+        Event::REASON_MEMORY
+    } else {
+        decide::refusal(&KernelTables, route, asked)
+    };
     send(|event| {
         put!(event.at_ns = maps::now_ns());
         put!(event.elapsed_ns = 0);
@@ -207,7 +224,8 @@ extern "C" fn rd_denied(route: u32, asked: u32, how: u32) -> u32 {
 #[inline(always)]
 fn send(fill: impl FnOnce(*mut Event)) {
     // SAFETY: the helper returns null or as much memory as was asked for, aligned to 8 bytes.
-    let event = unsafe { bpf_ringbuf_reserve(maps::ring(), size_of::<Event>() as u64, 0) }.cast::<Event>();
+    let event =
+        unsafe { bpf_ringbuf_reserve(maps::ring(), size_of::<Event>() as u64, 0) }.cast::<Event>();
     if event.is_null() {
         maps::count_lost();
         return;

@@ -4,7 +4,8 @@ use redirector_common::backend::{BackendId, Health};
 
 use crate::maps::{RD_HEALTH, element, now_ns};
 
-/// Sets backend `id` aside after one more failure. Two failures at once may count as one; both set it aside.
+/// Sets backend `id` aside after one more failure. Two failures at once may count as one; both set
+/// it aside.
 #[inline(always)]
 pub(crate) fn blame(id: BackendId) {
     change(id, Health::after_failure);
@@ -16,7 +17,8 @@ pub(crate) fn confirm(id: BackendId) {
     change(id, Health::confirmed);
 }
 
-/// Keeps others away from backend `id` while one connect tries whether it works again. Two connects at once may both try.
+/// Keeps others away from backend `id` while one connect tries whether it works again. Two connects
+/// at once may both try.
 #[inline(always)]
 pub(crate) fn try_out(id: BackendId) {
     change(id, Health::on_trial);
@@ -39,7 +41,10 @@ pub(crate) fn absolve(id: BackendId) {
 #[inline(always)]
 fn change(id: BackendId, next: impl FnOnce(Health, u64) -> Health) {
     if let Some(health) = element(&RD_HEALTH, id.0) {
-        // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read and written in one access each.
-        unsafe { core::ptr::write_volatile(health, next(core::ptr::read_volatile(health), now_ns())) };
+        // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read and
+        // written in one access each.
+        unsafe {
+            core::ptr::write_volatile(health, next(core::ptr::read_volatile(health), now_ns()))
+        };
     }
 }

@@ -1,7 +1,9 @@
-//! DNS interception: a query to a resolver goes to the shim's port for that resolver, and what comes from there is told to come from the resolver.
+//! DNS interception: a query to a resolver goes to the shim's port for that resolver, and what
+//! comes from there is told to come from the resolver.
 //!
-//! Forward only while the agent lives; back always, since what was translated must be told back whatever became of the agent. A datagram that two
-//! hooks see is translated once: what the first one leaves has another port than 53.
+//! Forward only while the agent lives; back always, since what was translated must be told back
+//! whatever became of the agent. A datagram that two hooks see is translated once: what the first
+//! one leaves has another port than 53.
 
 use aya_ebpf::{helpers::generated::bpf_get_netns_cookie, programs::SockAddrContext};
 use redirector_common::{
@@ -49,7 +51,8 @@ fn own6(shim: &Shim, other: Ip6Be) -> Ip6Be {
     if other.as_mapped().is_some() { Ip6Be::mapped(shim.ip4) } else { shim.ip6 }
 }
 
-/// The slot of the resolver `asked`, whose queries go to `own`; [`SLOTS`] for a query that is to be left alone.
+/// The slot of the resolver `asked`, whose queries go to `own`; [`SLOTS`] for a query that is to be
+/// left alone.
 #[inline(always)]
 fn slot_for(ctx: &SockAddrContext, asked: Ip6Be, own: Ip6Be, shim: &Shim) -> u32 {
     let addr = SockAddr::new(ctx);
@@ -65,7 +68,10 @@ fn slot_for(ctx: &SockAddrContext, asked: Ip6Be, own: Ip6Be, shim: &Shim) -> u32
         resolvers::count(dns::STALE);
         return SLOTS;
     }
-    let slot = resolvers::slot_of(asked, if shim.mode == Shim::ALL { Claims::Free } else { Claims::Never });
+    let slot = resolvers::slot_of(
+        asked,
+        if shim.mode == Shim::ALL { Claims::Free } else { Claims::Never },
+    );
     // The counter of the slot; or, since it follows them, the one of what found none.
     if slot < SLOTS || shim.mode == Shim::ALL {
         resolvers::count(slot);
@@ -78,7 +84,11 @@ fn slot_for(ctx: &SockAddrContext, asked: Ip6Be, own: Ip6Be, shim: &Shim) -> u32
 fn is_on_host(ctx: &SockAddrContext, shim: &Shim) -> bool {
     // SAFETY: null stands for the initial namespace; the context is the hook's own.
     unsafe {
-        let host = if shim.host_netns == 0 { bpf_get_netns_cookie(core::ptr::null_mut()) } else { shim.host_netns };
+        let host = if shim.host_netns == 0 {
+            bpf_get_netns_cookie(core::ptr::null_mut())
+        } else {
+            shim.host_netns
+        };
         bpf_get_netns_cookie(ctx.sock_addr.cast()) == host
     }
 }
@@ -106,7 +116,8 @@ pub(crate) fn back6(addr: &SockAddr) {
     }
 }
 
-/// The resolver that one of the shim's ports stands for; `::` for no such port, or when the address is not the shim's.
+/// The resolver that one of the shim's ports stands for; `::` for no such port, or when the address
+/// is not the shim's.
 #[inline(always)]
 fn resolver(is_shim: bool, port: PortBe, shim: &Shim) -> Ip6Be {
     let slot = shim.slot_at(port);

@@ -1,4 +1,5 @@
-//! The programs. Each hook is one attribute, one call, one explicit verdict; decisions are made in `redirector_common::decide`.
+//! The programs. Each hook is one attribute, one call, one explicit verdict; decisions are made in
+//! `redirector_common::decide`.
 //!
 //! | program | does |
 //! |---|---|
@@ -90,7 +91,8 @@ fn rd_peername6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Returns 1, always: with 0 the kernel drops the reply of every `sock_ops` program on the socket, a neighbour's included.
+/// Returns 1, always: with 0 the kernel drops the reply of every `sock_ops` program on the socket,
+/// a neighbour's included.
 #[sock_ops]
 fn rd_sockops(ctx: SockOpsContext) -> u32 {
     sockops::follow(&ctx);

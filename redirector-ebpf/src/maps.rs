@@ -44,7 +44,8 @@ pub(crate) static RD_ROUTE_STATS: Array<RouteStats, 1> = Array::new();
 #[btf_map]
 static RD_BKND_STATS: Array<BackendStats, 1> = Array::new();
 
-/// See [`redirector_common::names::AGENT`]. Written by agents; pinned beside the tables that it describes.
+/// See [`redirector_common::names::AGENT`]. Written by agents; pinned beside the tables that it
+/// describes.
 #[btf_map]
 static RD_AGENT: Array<AgentState, 1> = Array::new();
 
@@ -105,15 +106,18 @@ pub(crate) fn pool6() -> Option<Pool6> {
     if HAS_POOL6.load() == 0 {
         return None;
     }
-    let base = Ip6Be([POOL6_BASE0.load(), POOL6_BASE1.load(), POOL6_BASE2.load(), POOL6_BASE3.load()]);
+    let base =
+        Ip6Be([POOL6_BASE0.load(), POOL6_BASE1.load(), POOL6_BASE2.load(), POOL6_BASE3.load()]);
     Some(Pool6 { base, mask: POOL4_MASK.load() })
 }
 
 /// The element of an array at `index`.
 ///
-/// The kernel takes the key from the stack. Without CAP_PERFMON it puts a barrier behind each store to the stack that may be the first to its place,
-/// and knows that one is not only where the place has seen stores of half a word (6.18): the key is the upper half of one, and all lookups of a
-/// program share it. The pointer goes through an instruction that the compiler can't see through, or it would move the key elsewhere.
+/// The kernel takes the key from the stack. Without CAP_PERFMON it puts a barrier behind each store
+/// to the stack that may be the first to its place, and knows that one is not only where the place
+/// has seen stores of half a word (6.18): the key is the upper half of one, and all lookups of a
+/// program share it. The pointer goes through an instruction that the compiler can't see through,
+/// or it would move the key elsewhere.
 #[inline(always)]
 pub(crate) fn element<T, const N: usize>(array: &Array<T, N>, index: u32) -> Option<*mut T> {
     #[repr(C, align(8))]
@@ -123,15 +127,25 @@ pub(crate) fn element<T, const N: usize>(array: &Array<T, N>, index: u32) -> Opt
     }
     let mut key = Key { lower: core::mem::MaybeUninit::uninit(), index };
     let place = opaque(&raw mut key);
-    // SAFETY: `place` is `key`, which outlives the call; the helper reads four bytes of it and returns null or an element.
-    let element = unsafe { bpf_map_lookup_elem((&raw const *array).cast_mut().cast(), (&raw const (*place).index).cast()) };
+    // SAFETY: `place` is `key`, which outlives the call; the helper reads four bytes of it and
+    // returns null or an element.
+    let element = unsafe {
+        bpf_map_lookup_elem(
+            (&raw const *array).cast_mut().cast(),
+            (&raw const (*place).index).cast(),
+        )
+    };
     if element.is_null() { None } else { Some(element.cast()) }
 }
 
 /// The counters at `index`.
 #[inline(always)]
-pub(crate) fn counters<T, const N: usize>(array: &Array<T, N>, index: u32) -> Option<&'static mut T> {
-    // SAFETY: a map value stays mapped while a program runs; counters are only touched through `add`.
+pub(crate) fn counters<T, const N: usize>(
+    array: &Array<T, N>,
+    index: u32,
+) -> Option<&'static mut T> {
+    // SAFETY: a map value stays mapped while a program runs; counters are only touched through
+    // `add`.
     element(array, index).map(|counters| unsafe { &mut *counters })
 }
 
@@ -151,7 +165,8 @@ fn opaque<T>(pointer: *mut T) -> *mut T {
 /// What the agent says at this moment.
 #[inline(always)]
 pub(crate) fn control() -> Control {
-    // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
+    // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one
+    // access.
     element(&RD_CONTROL, 0).map_or_else(Control::default, |control| unsafe { read_once(control) })
 }
 
@@ -159,10 +174,12 @@ pub(crate) fn control() -> Control {
 #[inline(always)]
 pub(crate) fn heartbeat_ns() -> u64 {
     // SAFETY: as above; an aligned word is read in one access.
-    element(&RD_AGENT, 0).map_or(0, |agent| unsafe { core::ptr::read_volatile(&raw const (*agent).heartbeat_ns) })
+    element(&RD_AGENT, 0)
+        .map_or(0, |agent| unsafe { core::ptr::read_volatile(&raw const (*agent).heartbeat_ns) })
 }
 
-/// Reads an 8-byte element in one load. A plain copy may be split into loads of its fields, which a concurrent store can come between.
+/// Reads an 8-byte element in one load. A plain copy may be split into loads of its fields, which a
+/// concurrent store can come between.
 ///
 /// # Safety
 ///
@@ -203,18 +220,25 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The origin of a socket, if one was recorded. A context's socket that may be null has to be compared with null first; one that may not (the
-/// context of `sock_release` itself) must not be: "R6 pointer comparison prohibited" without CAP_PERFMON (6.18).
+/// The origin of a socket, if one was recorded. A context's socket that may be null has to be
+/// compared with null first; one that may not (the context of `sock_release` itself) must not be:
+/// "R6 pointer comparison prohibited" without CAP_PERFMON (6.18).
 #[inline(always)]
 pub(crate) fn origin(sk: *mut core::ffi::c_void) -> Option<&'static mut Origin> {
-    // SAFETY: the helper checks the socket and returns null or the socket's own storage, which lives as long as the socket.
-    unsafe { bpf_sk_storage_get((&raw const RD_ORIGINS).cast_mut().cast(), sk, core::ptr::null_mut(), 0).cast::<Origin>().as_mut() }
+    // SAFETY: the helper checks the socket and returns null or the socket's own storage, which
+    // lives as long as the socket.
+    unsafe {
+        bpf_sk_storage_get((&raw const RD_ORIGINS).cast_mut().cast(), sk, core::ptr::null_mut(), 0)
+            .cast::<Origin>()
+            .as_mut()
+    }
 }
 
 /// The origin of a socket, recorded now if it has none: then all zero.
 #[inline(always)]
 pub(crate) fn origin_or_new(ctx: &SockAddrContext) -> Option<&'static mut Origin> {
-    // SAFETY: the storage is the socket's own and lives as long as it; the hook runs under the socket's lock.
+    // SAFETY: the storage is the socket's own and lives as long as it; the hook runs under the
+    // socket's lock.
     unsafe { RD_ORIGINS.get_or_insert_ptr_mut(ctx, None).as_mut() }
 }
 
@@ -261,19 +285,24 @@ pub(crate) fn backend_times(id: BackendId) -> Option<&'static mut BackendTimes> 
 pub(crate) fn count_latency(times: &mut RouteTimes, ns: u64) {
     // The mask is for the verifier, which the compiler must not outwit.
     let bucket = unknown(latency_bucket(ns)) & 0xf;
-    // SAFETY: there are fifteen buckets and one more counter behind them; the sixteenth is never meant.
+    // SAFETY: there are fifteen buckets and one more counter behind them; the sixteenth is never
+    // meant.
     let counter = unsafe { &mut *(&raw mut times.latency).cast::<u64>().add(bucket as usize) };
     add(counter, 1);
 }
 
-/// Adds to a counter, atomically. An amount that the compiler may know to be 0 goes through [`unknown`].
+/// Adds to a counter, atomically. An amount that the compiler may know to be 0 goes through
+/// [`unknown`].
 #[inline(always)]
 pub(crate) fn add(counter: &mut u64, amount: u64) {
     #[cfg(target_arch = "bpf")]
-    // SAFETY: the counter is 8 aligned bytes of a map value; every program touches it this way only. `AtomicU64::fetch_add` does not exist
-    // for this target, which has the addition but, before the instruction set's third version (5.12), no compare-and-swap.
+    // SAFETY: the counter is 8 aligned bytes of a map value; every program touches it this way
+    // only. `AtomicU64::fetch_add` does not exist for this target, which has the addition but,
+    // before the instruction set's third version (5.12), no compare-and-swap.
     unsafe {
-        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(counter, amount);
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            counter, amount,
+        );
     }
     // Only for the lints, which run on the host.
     #[cfg(not(target_arch = "bpf"))]
@@ -282,8 +311,9 @@ pub(crate) fn add(counter: &mut u64, amount: u64) {
     }
 }
 
-/// The same number, but the compiler does not know it. It makes an atomic "or" of an addition of 0, which no kernel before 5.12 has: "BPF_STX uses
-/// reserved fields" (5.10). `black_box` would go by way of the stack: "attempt to corrupt spilled pointer on stack" (5.10 and 6.1).
+/// The same number, but the compiler does not know it. It makes an atomic "or" of an addition of 0,
+/// which no kernel before 5.12 has: "BPF_STX uses reserved fields" (5.10). `black_box` would go by
+/// way of the stack: "attempt to corrupt spilled pointer on stack" (5.10 and 6.1).
 #[inline(always)]
 pub(crate) fn unknown(amount: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
@@ -296,13 +326,15 @@ pub(crate) fn unknown(amount: u64) -> u64 {
     amount
 }
 
-/// The same number, each time as if it were another: the compiler works out anew what is made of it.
+/// The same number, each time as if it were another: the compiler works out anew what is made of
+/// it.
 #[inline(always)]
 pub(crate) fn afresh(number: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     let number = {
         let mut number = number;
-        // SAFETY: copies a register to itself. Not `pure`: two of the same number would be made one.
+        // SAFETY: copies a register to itself. Not `pure`: two of the same number would be made
+        // one.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
         number
     };

@@ -1,4 +1,5 @@
-//! `getpeername4` and `getpeername6`: the socket is told the VIP, or the resolver, and the port that it asked for.
+//! `getpeername4` and `getpeername6`: the socket is told the VIP, or the resolver, and the port
+//! that it asked for.
 
 use aya_ebpf::programs::SockAddrContext;
 use redirector_common::{
@@ -33,7 +34,8 @@ pub(crate) fn peername6(ctx: &SockAddrContext) {
     }
 }
 
-/// The origin of the actual peer. A socket that has been connected elsewhere since keeps its actual peer.
+/// The origin of the actual peer. A socket that has been connected elsewhere since keeps its actual
+/// peer.
 #[inline(always)]
 fn origin_of(addr: &SockAddr, peer: Ip6Be) -> Option<&'static Origin> {
     let origin = maps::origin(addr.sk())?;

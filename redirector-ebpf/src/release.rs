@@ -13,9 +13,11 @@ use crate::{
     sockops::{TCP_CLOSE, TCP_SYN_SENT},
 };
 
-/// The application lets go of the socket. One that is still connecting is about to be closed: the state callback that follows counts it.
+/// The application lets go of the socket. One that is still connecting is about to be closed: the
+/// state callback that follows counts it.
 ///
-/// A TCP socket in another state is, or was, connected, and its state callbacks have told or will tell it: most cost nothing more.
+/// A TCP socket in another state is, or was, connected, and its state callbacks have told or will
+/// tell it: most cost nothing more.
 #[inline(always)]
 pub(crate) fn release(ctx: &SockContext) {
     let state = read!((*ctx.sock).state);
@@ -30,8 +32,9 @@ pub(crate) fn release(ctx: &SockContext) {
     }
 }
 
-/// Adds one to the counter of `$end`, and nothing to the others. Choosing one of five counters would be arithmetic on a pointer that differs by
-/// path, which the verifier (6.18) allows with CAP_PERFMON only: "R0 tried to add from different maps, paths or scalars".
+/// Adds one to the counter of `$end`, and nothing to the others. Choosing one of five counters
+/// would be arithmetic on a pointer that differs by path, which the verifier (6.18) allows with
+/// CAP_PERFMON only: "R0 tried to add from different maps, paths or scalars".
 macro_rules! count_end {
     ($stats:ident, $end:ident) => {
         add(&mut $stats.refused, unknown(u64::from($end == End::Refused)));
@@ -44,7 +47,8 @@ macro_rules! count_end {
     };
 }
 
-/// Counts the end of a connect that was not established, once, and sets its backend aside if it is to blame.
+/// Counts the end of a connect that was not established, once, and sets its backend aside if it is
+/// to blame.
 #[inline(always)]
 pub(crate) fn settle(origin: &mut Origin) {
     if origin.is_in_flight() {
@@ -52,7 +56,8 @@ pub(crate) fn settle(origin: &mut Origin) {
     }
 }
 
-/// A function of its own: as a part of the hooks that connect it would be in their way each time, though few sockets try twice.
+/// A function of its own: as a part of the hooks that connect it would be in their way each time,
+/// though few sockets try twice.
 #[inline(never)]
 fn finish(origin: &mut Origin) {
     let end = end_of_connect(origin.phase, origin.marks);

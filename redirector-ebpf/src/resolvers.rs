@@ -29,7 +29,8 @@ static RD_DNS_STATS: Array<u64, { COUNTERS as usize }> = Array::new();
 #[inline(always)]
 pub(crate) fn shim() -> Shim {
     let Some(shim) = maps::element(&RD_SHIM, 0) else { return Shim::default() };
-    // SAFETY: a map value stays mapped while a program runs; nothing but `mode`, one word, changes while it is looked at.
+    // SAFETY: a map value stays mapped while a program runs; nothing but `mode`, one word, changes
+    // while it is looked at.
     unsafe {
         Shim {
             host_netns: core::ptr::read_volatile(&raw const (*shim).host_netns),
@@ -54,7 +55,9 @@ pub(crate) fn count(counter: u32) {
 #[inline(always)]
 pub(crate) fn resolver(slot: u32) -> Ip6Be {
     // SAFETY: as above; an element is made whole, and its address is not changed afterwards.
-    RD_RESOLVERS.get_ptr(slot).map_or_else(Ip6Be::default, |resolver| unsafe { maps::read_address(&raw const (*resolver).address) })
+    RD_RESOLVERS.get_ptr(slot).map_or_else(Ip6Be::default, |resolver| unsafe {
+        maps::read_address(&raw const (*resolver).address)
+    })
 }
 
 /// The slot of a resolver; see [`decide::slot_of()`].
@@ -81,8 +84,12 @@ impl Slots for KernelSlots {
     fn held(&self, slot: u32, asked: Ip6Be) -> Held {
         let Some(resolver) = RD_RESOLVERS.get_ptr(slot) else { return Held::Free };
         // SAFETY: as above.
-        let (address, listed) =
-            unsafe { (maps::read_address(&raw const (*resolver).address), core::ptr::read_volatile(&raw const (*resolver).listed)) };
+        let (address, listed) = unsafe {
+            (
+                maps::read_address(&raw const (*resolver).address),
+                core::ptr::read_volatile(&raw const (*resolver).listed),
+            )
+        };
         if !address.is_same(asked) {
             Held::Other
         } else if listed != 0 {
@@ -94,6 +101,12 @@ impl Slots for KernelSlots {
 
     #[inline(always)]
     fn claim(&self, slot: u32, asked: Ip6Be) -> bool {
-        RD_RESOLVERS.insert(slot, Resolver { address: asked, listed: 0, padding: 0 }, u64::from(BPF_NOEXIST)).is_ok()
+        RD_RESOLVERS
+            .insert(
+                slot,
+                Resolver { address: asked, listed: 0, padding: 0 },
+                u64::from(BPF_NOEXIST),
+            )
+            .is_ok()
     }
 }

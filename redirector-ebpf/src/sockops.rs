@@ -37,7 +37,8 @@ const AF_INET: u32 = 2;
 pub(crate) fn follow(ctx: &SockOpsContext) {
     match ctx.op() {
         TCP_CONNECT => connecting(ctx),
-        // Only sockets that `connecting` took for ours have the flags: everybody else's cost ends here.
+        // Only sockets that `connecting` took for ours have the flags: everybody else's cost ends
+        // here.
         TIMEOUT_INIT | ACTIVE_ESTABLISHED | RTO | STATE if ctx.cb_flags() & STATE_FLAG == 0 => {}
         TIMEOUT_INIT if ctx.cb_flags() & RETRANS_FLAG == 0 => {}
         TIMEOUT_INIT => waiting(ctx),
@@ -54,7 +55,8 @@ fn origin(ctx: &SockOpsContext) -> Option<&'static mut Origin> {
     if sk.is_null() { None } else { maps::origin(sk.cast()) }
 }
 
-/// The SYN is about to leave: the final addresses are known. Asks for the callbacks that tell the rest.
+/// The SYN is about to leave: the final addresses are known. Asks for the callbacks that tell the
+/// rest.
 #[inline(always)]
 fn connecting(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
@@ -65,7 +67,8 @@ fn connecting(ctx: &SockOpsContext) {
     origin.phase = Origin::PHASE_CONNECTING;
     origin.started_ns = maps::now_ns();
     // The helper replaces the flags: those of other programs have to be said again.
-    let hurried = u32::from(origin.marks & Origin::MARK_HURRIED) / u32::from(Origin::MARK_HURRIED) * RETRANS_FLAG;
+    let hurried = u32::from(origin.marks & Origin::MARK_HURRIED) / u32::from(Origin::MARK_HURRIED)
+        * RETRANS_FLAG;
     let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG | hurried) as i32);
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.started, 1);
@@ -75,7 +78,8 @@ fn connecting(ctx: &SockOpsContext) {
     }
 }
 
-/// The kernel asks for the time-out of a SYN: at its first transmission, and at each time-out to compute when to give up.
+/// The kernel asks for the time-out of a SYN: at its first transmission, and at each time-out to
+/// compute when to give up.
 #[inline(always)]
 fn waiting(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
@@ -112,7 +116,8 @@ fn established(ctx: &SockOpsContext) {
     emit::established(origin);
 }
 
-/// The retransmission timer fired; the third argument says whether the kernel gives up. The first time sets the backend aside at once.
+/// The retransmission timer fired; the third argument says whether the kernel gives up. The first
+/// time sets the backend aside at once.
 #[inline(always)]
 fn retransmitting(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
@@ -142,7 +147,8 @@ fn moving(ctx: &SockOpsContext) {
     }
 }
 
-/// The end of an established connection, with its final counters. Each is read where it is used: one kept over a call would be stored on the stack.
+/// The end of an established connection, with its final counters. Each is read where it is used:
+/// one kept over a call would be stored on the stack.
 #[inline(always)]
 fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
     origin.phase = Origin::PHASE_OVER;
@@ -177,13 +183,19 @@ fn srtt_us(ctx: &SockOpsContext) -> u32 {
 
 /// Where the socket really goes. A dual-stack socket has the mapped address in `remote_ip6`.
 ///
-/// Everything is read before anything is decided: from loads in two branches the compiler makes one, at a computed offset, and the verifier
-/// (6.18) says "dereference of modified ctx ptr R7 off=44 disallowed".
+/// Everything is read before anything is decided: from loads in two branches the compiler makes
+/// one, at a computed offset, and the verifier (6.18) says "dereference of modified ctx ptr R7
+/// off=44 disallowed".
 #[inline(always)]
 fn peer(ops: *mut bpf_sock_ops) -> (Ip6Be, PortBe) {
     let family = read!((*ops).family);
     let ip4 = Ip4Be(read!((*ops).remote_ip4));
-    let ip6 = Ip6Be([read!((*ops).remote_ip6[0]), read!((*ops).remote_ip6[1]), read!((*ops).remote_ip6[2]), read!((*ops).remote_ip6[3])]);
+    let ip6 = Ip6Be([
+        read!((*ops).remote_ip6[0]),
+        read!((*ops).remote_ip6[1]),
+        read!((*ops).remote_ip6[2]),
+        read!((*ops).remote_ip6[3]),
+    ]);
     // Network order, in the upper half of the word on a little-endian machine.
     let port = PortBe((read!((*ops).remote_port) >> 16) as u16);
     (if family == AF_INET { Ip6Be::mapped(ip4) } else { ip6 }, port)

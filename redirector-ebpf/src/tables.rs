@@ -8,7 +8,10 @@ use redirector_common::{
     route::{RouteEntry, Slot},
 };
 
-use crate::maps::{RD_BACKENDS6, RD_HEALTH, RD_ROUTE_STATS, RD_ROUTES, RD_SLOTS, afresh, element, now_ns, read_address, read_once};
+use crate::maps::{
+    RD_BACKENDS6, RD_HEALTH, RD_ROUTE_STATS, RD_ROUTES, RD_SLOTS, afresh, element, now_ns,
+    read_address, read_once,
+};
 
 /// The tables as decisions read them.
 pub(crate) struct KernelTables;
@@ -16,8 +19,10 @@ pub(crate) struct KernelTables;
 impl Tables for KernelTables {
     #[inline(always)]
     fn route(&self, index: u32) -> RouteEntry {
-        // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one access.
-        element(&RD_ROUTES, index).map_or_else(RouteEntry::default, |entry| unsafe { read_once(entry) })
+        // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read in one
+        // access.
+        element(&RD_ROUTES, index)
+            .map_or_else(RouteEntry::default, |entry| unsafe { read_once(entry) })
     }
 
     #[inline(always)]
@@ -35,15 +40,18 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn address6(&self, id: BackendId) -> Ip6Be {
-        // SAFETY: as above. The address was written before the block that has its number, and a number is given to another address only after all
-        // others were.
-        element(&RD_BACKENDS6, id.0).map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
+        // SAFETY: as above. The address was written before the block that has its number, and a
+        // number is given to another address only after all others were.
+        element(&RD_BACKENDS6, id.0)
+            .map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
     }
 
     #[inline(always)]
     fn turn(&self, index: u32) -> u32 {
         // SAFETY: as above.
-        element(&RD_ROUTE_STATS, index).map_or(0, |stats| unsafe { core::ptr::read_volatile(&raw const (*stats).started) } as u32)
+        element(&RD_ROUTE_STATS, index)
+            .map_or(0, |stats| unsafe { core::ptr::read_volatile(&raw const (*stats).started) }
+                as u32)
     }
 
     #[inline(always)]
@@ -65,7 +73,12 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn find_port(&self, ports: Ports, client: PortBe) -> Found {
-        Found(rd_find_port(ports.first, ports.count, u32::from(ports.generation), u32::from(client.0)))
+        Found(rd_find_port(
+            ports.first,
+            ports.count,
+            u32::from(ports.generation),
+            u32::from(client.0),
+        ))
     }
 
     #[inline(always)]
@@ -86,8 +99,9 @@ impl Tables for KernelTables {
     }
 }
 
-// Global functions: the verifier checks each once, with any arguments, not once more for every state of its caller, which multiplied two loops
-// (141,442 instructions for `rd_connect4` on 6.18; with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
+// Global functions: the verifier checks each once, with any arguments, not once more for every
+// state of its caller, which multiplied two loops (141,442 instructions for `rd_connect4` on 6.18;
+// with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
 
 /// See [`decide::pick()`]; `lower` and `upper` are the halves of [`Asked`].
 #[unsafe(no_mangle)]

@@ -1,4 +1,5 @@
-//! Scenarios of attaching: what `redirector check` says of this kernel, another version's pins, cgroups that go.
+//! Scenarios of attaching: what `redirector check` says of this kernel, another version's pins,
+//! cgroups that go.
 
 use std::fs;
 use std::net::TcpStream;
@@ -14,9 +15,11 @@ use crate::bed::{Bed, ONE, attached_as, open, settings};
 use crate::machine;
 use crate::scenarios::{at, kernel};
 
-/// Each line of `redirector check` is what this kernel and these privileges come to: what fails or warns, in order, with words of it.
+/// Each line of `redirector check` is what this kernel and these privileges come to: what fails or
+/// warns, in order, with words of it.
 pub(crate) fn check(_: &mut Bed) -> Result<()> {
-    let checks = datapath::preflight(&settings()?, &[CgroupSpec::Pattern(machine::ATTACHED.to_owned())]);
+    let checks =
+        datapath::preflight(&settings()?, &[CgroupSpec::Pattern(machine::ATTACHED.to_owned())]);
     let told: Vec<_> = checks.iter().filter(|check| check.outcome != Outcome::Ok).collect();
     let lacks = |since: (u32, u32)| kernel() < since;
     let mut expected = Vec::new();
@@ -30,7 +33,10 @@ pub(crate) fn check(_: &mut Bed) -> Result<()> {
     expected.push(("CAP_NET_BIND_SERVICE", Outcome::Failed, "missing"));
     let same = told.len() == expected.len()
         && told.iter().zip(&expected).all(|(check, (name, outcome, words))| {
-            check.name == *name && check.outcome == *outcome && check.detail.contains(words) && check.remedy.is_some()
+            check.name == *name
+                && check.outcome == *outcome
+                && check.detail.contains(words)
+                && check.remedy.is_some()
         });
     ensure!(same, "expected {expected:?}, told {told:?}");
     for (name, words) in [
@@ -39,7 +45,10 @@ pub(crate) fn check(_: &mut Bed) -> Result<()> {
         ("neighbours", "no other program"),
         ("cgroup2", machine::ATTACHED),
     ] {
-        let check = checks.iter().find(|check| check.name == name).with_context(|| format!("no line {name}"))?;
+        let check = checks
+            .iter()
+            .find(|check| check.name == name)
+            .with_context(|| format!("no line {name}"))?;
         ensure!(check.detail.contains(words), "{name}: `{words}` is not said: {}", check.detail);
     }
     Ok(())
@@ -58,26 +67,41 @@ pub(crate) fn take_over(bed: &mut Bed) -> Result<()> {
     ensure!(bed.datapath.plan() == before, "the plan is not what it was");
     let counters = bed.datapath.route_counters(15)?;
     ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
-    let pins: Vec<_> = fs::read_dir(settings()?.bpffs)?.flatten().map(|entry| entry.file_name()).collect();
+    let pins: Vec<_> =
+        fs::read_dir(settings()?.bpffs)?.flatten().map(|entry| entry.file_name()).collect();
     ensure!(pins == [format!("v{}", younger.abi).as_str()], "{pins:?}");
     Ok(())
 }
 
-/// A connection that outlives its cgroup is counted to its end, and then nothing of the cgroup is left.
+/// A connection that outlives its cgroup is counted to its end, and then nothing of the cgroup is
+/// left.
 pub(crate) fn cgroup_goes(bed: &mut Bed) -> Result<()> {
     const SHORT: &str = "/sys/fs/cgroup/jobs/short";
     bed.put(16, &[], &[ONE], Refuse)?;
     fs::create_dir(SHORT).context("failed to make a cgroup")?;
-    let both = [CgroupSpec::Pattern(machine::ATTACHED.to_owned()), CgroupSpec::Pattern("jobs/*".to_owned())];
-    let attach = |bed: &mut Bed| -> Result<usize> { Ok(bed.datapath.attach(&datapath::cgroups(&both)?)?.len()) };
+    let both = [
+        CgroupSpec::Pattern(machine::ATTACHED.to_owned()),
+        CgroupSpec::Pattern("jobs/*".to_owned()),
+    ];
+    let attach = |bed: &mut Bed| -> Result<usize> {
+        Ok(bed.datapath.attach(&datapath::cgroups(&both)?)?.len())
+    };
     ensure!(attach(bed)? == 2, "not attached");
     let stream = connected_in(SHORT)?;
     fs::remove_dir(SHORT).context("failed to remove a cgroup")?;
-    ensure!((attach(bed)?, bed.datapath.fading()) == (1, 1), "{:?}, {} fade", bed.datapath.attachments(), bed.datapath.fading());
+    ensure!(
+        (attach(bed)?, bed.datapath.fading()) == (1, 1),
+        "{:?}, {} fade",
+        bed.datapath.attachments(),
+        bed.datapath.fading()
+    );
     drop(stream);
     let deadline = Instant::now() + Duration::from_secs(8);
     while bed.datapath.fading() > 0 {
-        ensure!(Instant::now() < deadline, "the kernel has not let go of a removed cgroup after 8 s");
+        ensure!(
+            Instant::now() < deadline,
+            "the kernel has not let go of a removed cgroup after 8 s"
+        );
         std::thread::sleep(Duration::from_millis(50));
         attach(bed)?;
     }
@@ -88,7 +112,10 @@ pub(crate) fn cgroup_goes(bed: &mut Bed) -> Result<()> {
 
 /// A connection whose socket was made in `cgroup`, which this process has left again.
 fn connected_in(cgroup: &str) -> Result<TcpStream> {
-    let enter = |cgroup: &str| fs::write(format!("{cgroup}/cgroup.procs"), "0").with_context(|| format!("failed to enter {cgroup}"));
+    let enter = |cgroup: &str| {
+        fs::write(format!("{cgroup}/cgroup.procs"), "0")
+            .with_context(|| format!("failed to enter {cgroup}"))
+    };
     enter(cgroup)?;
     let stream = open(at(16));
     enter(machine::POD)?;

@@ -1,4 +1,5 @@
-//! A datapath that is attached, servers on the loopback device, and connects that say where they landed.
+//! A datapath that is attached, servers on the loopback device, and connects that say where they
+//! landed.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -44,10 +45,20 @@ impl Bed {
     }
 
     /// A route from the VIP of `index` to `backends`.
-    pub(crate) fn put(&mut self, index: u32, ports: &[(u16, u16)], backends: &[Ipv4Addr], on_no_backend: OnNoBackend) -> Result<()> {
-        let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
+    pub(crate) fn put(
+        &mut self,
+        index: u32,
+        ports: &[(u16, u16)],
+        backends: &[Ipv4Addr],
+        on_no_backend: OnNoBackend,
+    ) -> Result<()> {
+        let ports =
+            ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
         let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
-        self.put_route(index, PlannedRoute { ports, backends, on_no_backend, ..PlannedRoute::default() })
+        self.put_route(
+            index,
+            PlannedRoute { ports, backends, on_no_backend, ..PlannedRoute::default() },
+        )
     }
 
     /// The same with all that a route can say.
@@ -63,7 +74,9 @@ pub(crate) fn vip(index: u32) -> Ipv4Addr {
 
 /// The IPv6 VIP of `index`.
 pub(crate) fn vip6(index: u32) -> Ipv6Addr {
-    Ipv6Addr::from_bits(Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 0).to_bits() + u128::from(index))
+    Ipv6Addr::from_bits(
+        Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 0).to_bits() + u128::from(index),
+    )
 }
 
 pub(crate) fn settings() -> Result<Settings> {
@@ -86,11 +99,13 @@ pub(crate) fn attached_as(version: &Version) -> Result<Datapath> {
 }
 
 fn serve(address: IpAddr, banner: &'static str) -> Result<()> {
-    let listener = TcpListener::bind((address, PORT)).with_context(|| format!("failed to listen at {address}"))?;
+    let listener = TcpListener::bind((address, PORT))
+        .with_context(|| format!("failed to listen at {address}"))?;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A client that has gone already is its own witness. The client closes first: an end that has closed may reset what is left, and the
-            // other end's connect then says EPIPE (7.3 and arm64, once in thousands).
+            // A client that has gone already is its own witness. The client closes first: an end
+            // that has closed may reset what is left, and the other end's connect then says EPIPE
+            // (7.3 and arm64, once in thousands).
             let _ = (&stream).write_all(banner.as_bytes());
             let _ = stream.set_read_timeout(Some(PATIENCE));
             let _ = (&stream).read(&mut [0]);

@@ -1,4 +1,5 @@
-//! Scenarios of DNS interception: the shim is a responder on each of its ports, and the resolver does not exist.
+//! Scenarios of DNS interception: the shim is a responder on each of its ports, and the resolver
+//! does not exist.
 
 use std::io;
 use std::mem::size_of_val;
@@ -18,7 +19,8 @@ const FIRST_PORT: u16 = 5310;
 /// Nobody has these, and nothing leads to them.
 const RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
 
-/// Each way to ask is answered by the shim's port for the resolver and told that the resolver did it; our own queries are not taken.
+/// Each way to ask is answered by the shim's port for the resolver and told that the resolver did
+/// it; our own queries are not taken.
 pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
     for port in (FIRST_PORT..).take(SLOTS as usize) {
         respond(port)?;
@@ -31,11 +33,18 @@ pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
         let four = SocketAddr::from((resolver, 53));
         let mapped = SocketAddr::from((resolver.to_ipv6_mapped(), 53));
         let mut seen = Vec::new();
-        for (target, is_connected) in [(four, false), (four, true), (mapped, false), (mapped, true)] {
+        for (target, is_connected) in [(four, false), (four, true), (mapped, false), (mapped, true)]
+        {
             bed.datapath.beat()?;
-            seen.push(ask(target, is_connected).with_context(|| format!("{target}, connected: {is_connected}"))?);
+            seen.push(
+                ask(target, is_connected)
+                    .with_context(|| format!("{target}, connected: {is_connected}"))?,
+            );
         }
-        ensure!(seen.iter().all(|port| *port == seen[0]), "{resolver} has more than one port: {seen:?}");
+        ensure!(
+            seen.iter().all(|port| *port == seen[0]),
+            "{resolver} has more than one port: {seen:?}"
+        );
         ports.push(seen[0]);
     }
     ensure!(ports[0] != ports[1], "two resolvers share a port");
@@ -61,7 +70,10 @@ pub(crate) fn heartbeat(bed: &mut Bed) -> Result<()> {
     let (_, from) = late.recv_from(&mut [0; 8])?;
     ensure!(from == resolver, "a late reply is told to come from {from}");
     let status = bed.datapath.interception()?;
-    ensure!((status.stale, status.crowded, status.resolvers.len()) == (1, 0, RESOLVERS.len()), "{status:?}");
+    ensure!(
+        (status.stale, status.crowded, status.resolvers.len()) == (1, 0, RESOLVERS.len()),
+        "{status:?}"
+    );
     Ok(bed.datapath.intercept(&Intercepted::Nothing)?)
 }
 

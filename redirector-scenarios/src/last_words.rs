@@ -1,4 +1,5 @@
-//! The end of what the datapath has logged, the verifier's reasons above all: shown only when it did not load.
+//! The end of what the datapath has logged, the verifier's reasons above all: shown only when it
+//! did not load.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
@@ -24,13 +25,18 @@ impl Write for Ear {
     }
 }
 
-/// Keeps what this process logs from now on. The programs' own log stays off: it would be other programs that are loaded then.
+/// Keeps what this process logs from now on. The programs' own log stays off: it would be other
+/// programs that are loaded then.
 pub(crate) fn listen() {
-    let log = tracing_subscriber::fmt().with_env_filter("redirector::datapath=debug").with_ansi(false).with_writer(|| Ear);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter("redirector::datapath=debug")
+        .with_ansi(false)
+        .with_writer(|| Ear);
     log.init();
 }
 
 /// The end of it.
 pub(crate) fn said() -> String {
-    String::from_utf8_lossy(&SAID.lock().unwrap_or_else(PoisonError::into_inner)).replace("\\n", "\n")
+    String::from_utf8_lossy(&SAID.lock().unwrap_or_else(PoisonError::into_inner))
+        .replace("\\n", "\n")
 }

@@ -1,8 +1,10 @@
 //! The datapath's scenarios as the whole user space of a virtual machine.
 //!
-//! As process 1 it makes the machine fit to live in, starts itself again in a pod's cgroup with exactly the capabilities that the product asks
-//! for, and powers off. The second process plays the scenarios and says on standard output, line by line, how each came out:
-//! `SCENARIO<tab>name<tab>ok|FAIL<tab>detail`, `PROGRAM<tab>name<tab>verified instructions<tab>bytes`, `END` when none was forgotten.
+//! As process 1 it makes the machine fit to live in, starts itself again in a pod's cgroup with
+//! exactly the capabilities that the product asks for, and powers off. The second process plays the
+//! scenarios and says on standard output, line by line, how each came out:
+//! `SCENARIO<tab>name<tab>ok|FAIL<tab>detail`,
+//! `PROGRAM<tab>name<tab>verified instructions<tab>bytes`, `END` when none was forgotten.
 
 mod attaching;
 mod bed;
@@ -33,7 +35,10 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 println!("{}", last_words::said());
-                println!("SCENARIO\tload and attach\tFAIL\t{}", format!("{error:#}").replace(['\n', '\t'], " "));
+                println!(
+                    "SCENARIO\tload and attach\tFAIL\t{}",
+                    format!("{error:#}").replace(['\n', '\t'], " ")
+                );
                 ExitCode::FAILURE
             }
         };
@@ -42,8 +47,9 @@ fn main() -> ExitCode {
         eprintln!("this is the init of a virtual machine: `cargo xtask vm` starts it");
         return ExitCode::FAILURE;
     }
-    let played =
-        machine::prepare().and_then(|()| machine::start_again(PLAY_AS_NOBODY, NOBODY)).and_then(|()| machine::start_again(PLAY, 0));
+    let played = machine::prepare()
+        .and_then(|()| machine::start_again(PLAY_AS_NOBODY, NOBODY))
+        .and_then(|()| machine::start_again(PLAY, 0));
     if let Err(error) = played {
         println!("SCENARIO\tmachine\tFAIL\t{error:#}");
     }
@@ -56,7 +62,8 @@ fn play() -> anyhow::Result<()> {
     let mut bed = bed::Bed::new().context("failed to load and attach")?;
     println!("SCENARIO\tload and attach\tok\t");
     for program in bed.datapath.status().programs {
-        let verified = program.verified_instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        let verified =
+            program.verified_instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());
         println!("PROGRAM\t{}\t{verified}\t{}", program.name, program.jited_bytes);
     }
     for (name, scenario) in scenarios::ALL {
@@ -70,6 +77,8 @@ fn play() -> anyhow::Result<()> {
 fn tell(name: &str, outcome: &anyhow::Result<()>) {
     match outcome {
         Ok(()) => println!("SCENARIO\t{name}\tok\t"),
-        Err(error) => println!("SCENARIO\t{name}\tFAIL\t{}", format!("{error:#}").replace(['\n', '\t'], " ")),
+        Err(error) => {
+            println!("SCENARIO\t{name}\tFAIL\t{}", format!("{error:#}").replace(['\n', '\t'], " "))
+        }
     }
 }

@@ -16,26 +16,41 @@ use crate::scenarios::{at, expect_errno, silence};
 pub(crate) const INDICES: RangeInclusive<u32> = 20..=24;
 
 fn route(backends: &[IpAddr]) -> PlannedRoute {
-    PlannedRoute { backends: Some(backends.to_vec()), on_no_backend: Refuse, ..PlannedRoute::default() }
+    PlannedRoute {
+        backends: Some(backends.to_vec()),
+        on_no_backend: Refuse,
+        ..PlannedRoute::default()
+    }
 }
 
-/// Each family gets its own backend, at the same VIP index; getpeername says the VIP that was asked for.
+/// Each family gets its own backend, at the same VIP index; getpeername says the VIP that was asked
+/// for.
 pub(crate) fn redirect_v6(bed: &mut Bed) -> Result<()> {
     bed.put_route(20, route(&[ONE.into(), SIX.into()]))?;
     for (target, expected) in [(SocketAddr::from((vip6(20), PORT)), "six"), (at(20), "one")] {
         let (banner, peer) = greeting(target)?;
-        ensure!(banner == expected && peer == target, "{target}: landed on {banner:?}, told {peer}");
+        ensure!(
+            banner == expected && peer == target,
+            "{target}: landed on {banner:?}, told {peer}"
+        );
     }
     Ok(())
 }
 
-/// The connection comes from the route's address; one that this machine lacks is counted, and the connect goes on.
+/// The connection comes from the route's address; one that this machine lacks is counted, and the
+/// connect goes on.
 pub(crate) fn source_address(bed: &mut Bed) -> Result<()> {
     let source = Ipv4Addr::new(127, 0, 0, 9);
     bed.put_route(21, PlannedRoute { sources: vec![source.into()], ..route(&[ONE.into()]) })?;
     let local = open(at(21))?.local_addr()?;
     ensure!(local.ip() == source && local.port() != 0, "connected from {local}");
-    bed.put_route(22, PlannedRoute { sources: vec![Ipv4Addr::new(203, 0, 113, 9).into()], ..route(&[ONE.into()]) })?;
+    bed.put_route(
+        22,
+        PlannedRoute {
+            sources: vec![Ipv4Addr::new(203, 0, 113, 9).into()],
+            ..route(&[ONE.into()])
+        },
+    )?;
     greeting(at(22))?;
     let counters = bed.datapath.route_counters(22)?;
     ensure!((counters.source_failed, counters.established) == (1, 1), "{counters:?}");
@@ -44,20 +59,26 @@ pub(crate) fn source_address(bed: &mut Bed) -> Result<()> {
 
 /// The first probe comes at two thirds of the load balancer's idle time-out.
 pub(crate) fn keep_alive(bed: &mut Bed) -> Result<()> {
-    bed.put_route(23, PlannedRoute { idle_timeout: Some(Duration::from_secs(300)), ..route(&[ONE.into()]) })?;
+    bed.put_route(
+        23,
+        PlannedRoute { idle_timeout: Some(Duration::from_secs(300)), ..route(&[ONE.into()]) },
+    )?;
     let stream = open(at(23))?;
     let (on, idle) = (sockopt::socket_keepalive(&stream)?, sockopt::tcp_keepidle(&stream)?);
     ensure!(on && idle == Duration::from_secs(200), "keepalive {on}, first probe after {idle:?}");
     Ok(())
 }
 
-/// With another backend on offer, a connect to a silent one is over long before the kernel's own two minutes, and before this program's patience.
+/// With another backend on offer, a connect to a silent one is over long before the kernel's own
+/// two minutes, and before this program's patience.
 pub(crate) fn hurry(bed: &mut Bed) -> Result<()> {
     let dark = Ipv4Addr::new(127, 0, 0, 6);
     let _silence = silence(dark)?;
     bed.datapath.set_connect_timeout(Duration::from_secs(1))?;
     bed.put_route(24, route(&[dark.into(), TWO.into()]))?;
-    let failed = (0..200).find_map(|_| greeting(at(24)).err()).context("200 connects met no silent backend")?;
+    let failed = (0..200)
+        .find_map(|_| greeting(at(24)).err())
+        .context("200 connects met no silent backend")?;
     expect_errno::<()>(Err(failed), libc::ETIMEDOUT)?;
     for _ in 0..10 {
         let (banner, _) = greeting(at(24)).context("a connect was sent to the silent backend")?;

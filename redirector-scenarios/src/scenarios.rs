@@ -54,16 +54,26 @@ fn mapped(index: u32) -> SocketAddr {
 }
 
 fn only_two_capabilities(_: &mut Bed) -> Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status").context("failed to read /proc/self/status")?;
-    let wanted = machine::CAPABILITIES.iter().fold(0_u64, |mask, capability| mask | 1 << capability);
-    ensure!(status.contains(&format!("CapEff:\t{wanted:016x}")), "other capabilities than {wanted:016x}: {status}");
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("failed to read /proc/self/status")?;
+    let wanted =
+        machine::CAPABILITIES.iter().fold(0_u64, |mask, capability| mask | 1 << capability);
+    ensure!(
+        status.contains(&format!("CapEff:\t{wanted:016x}")),
+        "other capabilities than {wanted:016x}: {status}"
+    );
     Ok(())
 }
 
-/// With what systemd's `AmbientCapabilities=` gives and no user's rights: loads, redirects, refuses, unloads.
+/// With what systemd's `AmbientCapabilities=` gives and no user's rights: loads, redirects,
+/// refuses, unloads.
 pub(crate) fn as_nobody(uid: u32) -> Result<()> {
     let mut bed = Bed::new().context("failed to load and attach")?;
-    ensure!(rustix::process::geteuid().as_raw() == uid, "uid {}", rustix::process::geteuid().as_raw());
+    ensure!(
+        rustix::process::geteuid().as_raw() == uid,
+        "uid {}",
+        rustix::process::geteuid().as_raw()
+    );
     only_two_capabilities(&mut bed)?;
     redirect_v4(&mut bed)?;
     peer_name(&mut bed)?;
@@ -95,7 +105,10 @@ fn peer_name(bed: &mut Bed) -> Result<()> {
     let (_, peer) = greeting(asked)?;
     ensure!(peer == asked, "asked for {asked}, told {peer}");
     let (_, elsewhere) = greeting((ONE, PORT).into())?;
-    ensure!(elsewhere == SocketAddr::from((ONE, PORT)), "a socket that is not redirected is told {elsewhere}");
+    ensure!(
+        elsewhere == SocketAddr::from((ONE, PORT)),
+        "a socket that is not redirected is told {elsewhere}"
+    );
     Ok(())
 }
 
@@ -109,7 +122,9 @@ fn port_map(bed: &mut Bed) -> Result<()> {
 /// This kernel's version.
 pub(crate) fn kernel() -> (u32, u32) {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or_default());
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
@@ -151,9 +166,13 @@ fn set_aside(bed: &mut Bed) -> Result<()> {
     bed.put(9, &[], &[CLOSED, TWO], Refuse)?;
     (0..200).find(|_| greeting(at(9)).is_err()).context("200 connects met no closed port")?;
     let suspects = bed.datapath.set_aside()?;
-    ensure!(suspects.iter().any(|suspect| suspect.index == 9 && suspect.address == CLOSED), "{suspects:?}");
+    ensure!(
+        suspects.iter().any(|suspect| suspect.index == 9 && suspect.address == CLOSED),
+        "{suspects:?}"
+    );
     for _ in 0..10 {
-        let (banner, _) = greeting(at(9)).context("a connect was sent to the backend that had just refused")?;
+        let (banner, _) =
+            greeting(at(9)).context("a connect was sent to the backend that had just refused")?;
         ensure!(banner == "two", "landed on {banner:?}");
     }
     bed.datapath.reinstate(9, CLOSED.into())?;
@@ -184,7 +203,11 @@ fn silent(bed: &mut Bed) -> Result<()> {
     let waiting = start(at(10))?;
     let deadline = Instant::now() + Duration::from_secs(8);
     while !bed.datapath.set_aside()?.iter().any(|suspect| suspect.index == 10) {
-        ensure!(Instant::now() < deadline, "not set aside after 8 s: {:?}", bed.datapath.route_counters(10)?);
+        ensure!(
+            Instant::now() < deadline,
+            "not set aside after 8 s: {:?}",
+            bed.datapath.route_counters(10)?
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
     drop((waiting, silence));
@@ -216,7 +239,8 @@ fn balance(bed: &mut Bed) -> Result<()> {
     Ok(())
 }
 
-/// An established connection, its end, a refusal by a backend and one here: each told once, with who called.
+/// An established connection, its end, a refusal by a backend and one here: each told once, with
+/// who called.
 fn events(bed: &mut Bed) -> Result<()> {
     let mut reader = bed.datapath.take_events().context("somebody else reads the events")?;
     bed.put(13, &[], &[ONE], Refuse)?;
@@ -228,14 +252,24 @@ fn events(bed: &mut Bed) -> Result<()> {
     bed.datapath.tell_events(None)?;
     let events = reader.read(100);
     let told: Vec<_> = events.iter().map(|event| (event.index, event.happened)).collect();
-    let wanted =
-        [(13, Happened::Established), (13, Happened::Closed), (14, Happened::Refused), (14, Happened::Denied(Reason::PortNotListed))];
+    let wanted = [
+        (13, Happened::Established),
+        (13, Happened::Closed),
+        (14, Happened::Refused),
+        (14, Happened::Denied(Reason::PortNotListed)),
+    ];
     // The end of the first one may come late.
     ensure!(told.len() == 4 && wanted.iter().all(|one| told.contains(one)), "{events:?}");
     let cgroup = std::fs::metadata(machine::POD)?.ino();
     let command = if datapath::tells_commands() { "init" } else { "" };
-    let ours = |event: &datapath::Event| event.pid == std::process::id() && event.command == command && event.cgroup == cgroup;
-    ensure!(events.iter().all(ours), "not by process {} in cgroup {cgroup}: {events:?}", std::process::id());
+    let ours = |event: &datapath::Event| {
+        event.pid == std::process::id() && event.command == command && event.cgroup == cgroup
+    };
+    ensure!(
+        events.iter().all(ours),
+        "not by process {} in cgroup {cgroup}: {events:?}",
+        std::process::id()
+    );
     ensure!(events.iter().any(|event| event.rx_bytes >= 4 && !event.srtt.is_zero()), "{events:?}");
     let counters = bed.datapath.route_counters(13)?;
     ensure!(counters.latency.iter().sum::<u64>() == 1 && counters.srtt_us > 0, "{counters:?}");
@@ -257,13 +291,16 @@ fn adopt(bed: &mut Bed) -> Result<()> {
 
 fn swap(bed: &mut Bed) -> Result<()> {
     bed.put(12, &[], &[ONE, TWO], Refuse)?;
-    let made = under_load(12, || (0..2).try_for_each(|_| attached().map(|datapath| bed.datapath = datapath)))?;
+    let made = under_load(12, || {
+        (0..2).try_for_each(|_| attached().map(|datapath| bed.datapath = datapath))
+    })?;
     let counters = bed.datapath.route_counters(12)?;
     ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
     Ok(())
 }
 
-/// Connects to the VIP of `index` while `act` does something, each of which must be redirected; how many there were.
+/// Connects to the VIP of `index` while `act` does something, each of which must be redirected; how
+/// many there were.
 pub(crate) fn under_load(index: u32, act: impl FnOnce() -> Result<()>) -> Result<u64> {
     let (over, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = || -> Result<()> {
@@ -289,7 +326,10 @@ pub(crate) fn unload(bed: Bed) -> Result<()> {
     drop(bed);
     let settings = settings()?;
     let removed = datapath::unload(&settings.bpffs)?;
-    ensure!((removed.links, removed.maps) == (names::PROGRAMS.len(), names::MAPS.len()), "{removed:?}");
+    ensure!(
+        (removed.links, removed.maps) == (names::PROGRAMS.len(), names::MAPS.len()),
+        "{removed:?}"
+    );
     ensure!(!settings.bpffs.exists(), "pins are left");
     expect_errno(greeting(at(1)), libc::ENETUNREACH)
 }

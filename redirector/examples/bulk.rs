@@ -1,5 +1,5 @@
-//! Fills the kernel's tables with a pool full of routes, and changes routes one by one, against the clock: `cargo xtask bench bulk` runs it on a node
-//! with a bpf file system of its own.
+//! Fills the kernel's tables with a pool full of routes, and changes routes one by one, against the
+//! clock: `cargo xtask bench bulk` runs it on a node with a bpf file system of its own.
 //!
 //!     bulk BPFFS ROUNDS
 //!
@@ -27,7 +27,9 @@ const SINGLES: u32 = 2000;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (Some(bpffs), Some(rounds)) = (arguments.next(), arguments.next()) else { anyhow::bail!("usage: bulk BPFFS ROUNDS") };
+    let (Some(bpffs), Some(rounds)) = (arguments.next(), arguments.next()) else {
+        anyhow::bail!("usage: bulk BPFFS ROUNDS")
+    };
     let rounds: u32 = rounds.parse().context("ROUNDS is not a number")?;
     let mut times = Times::default();
     for round in 0..rounds {
@@ -60,16 +62,23 @@ pub(crate) fn measure(bpffs: &Path, times: &mut Times) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut datapath = Datapath::open(&settings)?;
     times.adopted.push(micros(began.elapsed()));
-    ensure!(datapath.plan() == before, "what was read back from the kernel is not what was written");
+    ensure!(
+        datapath.plan() == before,
+        "what was read back from the kernel is not what was written"
+    );
     times.withdrawn.push(micros(carry_out(&mut datapath, &Plan::default(), usize::MAX)?.0));
     drop(datapath);
     datapath::unload(bpffs)?;
     Ok(())
 }
 
-/// How long it takes from the plan, which the agent has in memory, to the kernel having it all, by the clock and on the processor; at most so many
-/// changes are handed over at once.
-fn carry_out(datapath: &mut Datapath, plan: &Plan, at_once: usize) -> anyhow::Result<(Duration, Duration)> {
+/// How long it takes from the plan, which the agent has in memory, to the kernel having it all, by
+/// the clock and on the processor; at most so many changes are handed over at once.
+fn carry_out(
+    datapath: &mut Datapath,
+    plan: &Plan,
+    at_once: usize,
+) -> anyhow::Result<(Duration, Duration)> {
     let before = datapath.plan();
     let (began, processor) = (Instant::now(), processor_time());
     for changes in diff(&before, plan).chunks(at_once) {
@@ -90,7 +99,8 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A route for every address, each to two backends of its own; `last` makes plans that differ in every route.
+/// A route for every address, each to two backends of its own; `last` makes plans that differ in
+/// every route.
 fn plan(last: u8) -> Plan {
     Plan { routes: (0..ROUTES).map(|index| (index, route(index, last))).collect() }
 }

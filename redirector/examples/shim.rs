@@ -1,6 +1,8 @@
-//! The DNS shim alone, on the agent's runtime but without the kernel: what `cargo xtask bench dns` measures, and tests restart under load.
+//! The DNS shim alone, on the agent's runtime but without the kernel: what `cargo xtask bench dns`
+//! measures, and tests restart under load.
 //!
-//! `shim LISTEN UPSTREAM SOURCE...`: the sources have the virtual addresses 198.18.0.1 and on. It serves until SIGTERM or SIGINT.
+//! `shim LISTEN UPSTREAM SOURCE...`: the sources have the virtual addresses 198.18.0.1 and on. It
+//! serves until SIGTERM or SIGINT.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -15,15 +17,20 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
     // The same as that of `redirector run`.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("failed to start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
     runtime.block_on(run())
 }
 
 async fn run() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut address = |what: &str| -> anyhow::Result<SocketAddr> {
-        let text = arguments.next().with_context(|| format!("{what} is missing: shim LISTEN UPSTREAM SOURCE..."))?;
+        let text = arguments
+            .next()
+            .with_context(|| format!("{what} is missing: shim LISTEN UPSTREAM SOURCE..."))?;
         text.parse().with_context(|| format!("{what} `{text}` is no ADDRESS:PORT"))
     };
     let (listen, upstream) = (address("LISTEN")?, address("UPSTREAM")?);
@@ -39,8 +46,12 @@ async fn run() -> anyhow::Result<()> {
     };
     let shim = bind(&settings).await?;
     let pool = u32::from(Ipv4Addr::new(198, 18, 0, 0));
-    shim.publisher()
-        .publish(Answers::new(sources.into_iter().zip(1..).map(|(source, index)| (source, Vip { v4: (pool + index).into(), v6: None }))));
+    shim.publisher().publish(Answers::new(
+        sources
+            .into_iter()
+            .zip(1..)
+            .map(|(source, index)| (source, Vip { v4: (pool + index).into(), v6: None })),
+    ));
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;

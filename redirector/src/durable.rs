@@ -1,7 +1,8 @@
 //! Files that survive a power cut: each one is the old file or the new one, never half of one.
 //!
-//! Every file the agent keeps (`leases.json`, `routes.json`, the last known addresses) is written by [`write_atomically`].
-//! A file that can't be read back is never lost: [`set_aside`] keeps a copy of it, so that a person can look at it.
+//! Every file the agent keeps (`leases.json`, `routes.json`, the last known addresses) is written
+//! by [`write_atomically`]. A file that can't be read back is never lost: [`set_aside`] keeps a
+//! copy of it, so that a person can look at it.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -25,8 +26,9 @@ pub struct DurableError {
 
 /// Replaces the file at `path` by one that holds `bytes`, or leaves it as it was.
 ///
-/// The bytes go to a temporary file in the same directory, which is synced, renamed over `path`, and made durable by a sync of the directory.
-/// The directory is [made](make_directory) when it is missing. The file is readable and writable by its owner only.
+/// The bytes go to a temporary file in the same directory, which is synced, renamed over `path`,
+/// and made durable by a sync of the directory. The directory is [made](make_directory) when it is
+/// missing. The file is readable and writable by its owner only.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let directory = directory_of(path);
     make_directory(directory, 0o750)?;
@@ -56,7 +58,8 @@ pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
     }
 }
 
-/// Makes a directory with this mode, and those above it that are missing, each of them durable; one that is there stays as it is.
+/// Makes a directory with this mode, and those above it that are missing, each of them durable; one
+/// that is there stays as it is.
 pub fn make_directory(path: &Path, mode: u32) -> Result<(), DurableError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
@@ -76,16 +79,23 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), DurableError> {
     sync_directory(above).map_err(failed("sync directory", above))
 }
 
-/// Copies a file that can't be used to the first free `NAME.damaged-<n>` beside it, and says where that is. Whoever asks for it writes the
-/// file itself anew: at no instant is there nothing.
+/// Copies a file that can't be used to the first free `NAME.damaged-<n>` beside it, and says where
+/// that is. Whoever asks for it writes the file itself anew: at no instant is there nothing.
 pub fn set_aside(path: &Path) -> Result<PathBuf, DurableError> {
     let beside = |n: u32| {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".damaged-{n}"));
         path.with_file_name(name)
     };
-    let aside = (1..=u32::MAX).map(beside).find(|candidate| !candidate.exists()).expect("a directory holds fewer than 2^32 files");
-    let bytes = fs::read(path).map_err(|source| DurableError { action: "read", path: path.to_owned(), source })?;
+    let aside = (1..=u32::MAX)
+        .map(beside)
+        .find(|candidate| !candidate.exists())
+        .expect("a directory holds fewer than 2^32 files");
+    let bytes = fs::read(path).map_err(|source| DurableError {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
     write_atomically(&aside, &bytes)?;
     Ok(aside)
 }
@@ -112,14 +122,16 @@ mod tests {
         write_atomically(&path, b"one").expect("written");
         write_atomically(&path, b"two").expect("replaced");
         assert_eq!(read_if_present(&path).expect("read").as_deref(), Some(b"two".as_slice()));
-        let names: Vec<_> = fs::read_dir(path.parent().expect("a parent")).expect("listed").collect();
+        let names: Vec<_> =
+            fs::read_dir(path.parent().expect("a parent")).expect("listed").collect();
         assert_eq!(names.len(), 1, "{names:?}");
     }
 
     #[test]
     fn a_write_that_fails_leaves_the_old_file_and_no_temporary_file() {
         let directory = tempfile::tempdir().expect("a directory");
-        // A directory that is not empty can't be replaced by a file: the rename is the step that fails.
+        // A directory that is not empty can't be replaced by a file: the rename is the step that
+        // fails.
         let path = directory.path().join("state");
         fs::create_dir_all(path.join("inner")).expect("made");
         let error = write_atomically(&path, b"new").expect_err("a directory is in the way");

@@ -1,6 +1,8 @@
-//! The agent and the command line of redirector, as a library so that tests and tools can use its parts.
+//! The agent and the command line of redirector, as a library so that tests and tools can use its
+//! parts.
 //!
-//! Arrows point one way: `cli → agent → {control, observe, dns, backend, datapath, state} → plan → {route, vip} → config → common`.
+//! Arrows point one way:
+//! `cli → agent → {control, observe, dns, backend, datapath, state} → plan → {route, vip} → config → common`.
 
 pub mod agent;
 pub mod backend;

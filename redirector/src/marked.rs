@@ -1,5 +1,5 @@
-//! The mark on sockets that ask DNS servers for ourselves: the programs in the kernel never take such queries to the shim, or those that the shim
-//! passes on would come back to it.
+//! The mark on sockets that ask DNS servers for ourselves: the programs in the kernel never take
+//! such queries to the shim, or those that the shim passes on would come back to it.
 
 use std::{io, os::fd::AsFd};
 

@@ -1,6 +1,8 @@
-//! Which nameservers the configuration means: `system` is the host's resolv.conf, followed as it changes, and never ourselves.
+//! Which nameservers the configuration means: `system` is the host's resolv.conf, followed as it
+//! changes, and never ourselves.
 //!
-//! The shim forwards to them and the backends' names are resolved through them. Neither knows the other, so this stands below both.
+//! The shim forwards to them and the backends' names are resolved through them. Neither knows the
+//! other, so this stands below both.
 
 use std::{
     fs, io,
@@ -41,7 +43,8 @@ struct Seen {
     problem: Option<String>,
 }
 
-/// What changes whenever the file does: a rename gives another inode, a rewrite another time or size.
+/// What changes whenever the file does: a rename gives another inode, a rewrite another time or
+/// size.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -51,21 +54,29 @@ struct Stamp {
 }
 
 impl Nameservers {
-    /// The servers that `upstreams` name, with `system` read from /etc/resolv.conf, without those in `own`.
+    /// The servers that `upstreams` name, with `system` read from /etc/resolv.conf, without those
+    /// in `own`.
     pub fn new(upstreams: Vec<Upstream>, own: Vec<SocketAddr>) -> Self {
         Self::with_resolv_conf(upstreams, own, Path::new(RESOLV_CONF))
     }
 
     /// As [`Nameservers::new`], with `system` read from another file.
-    pub fn with_resolv_conf(upstreams: Vec<Upstream>, own: Vec<SocketAddr>, resolv_conf: &Path) -> Self {
+    pub fn with_resolv_conf(
+        upstreams: Vec<Upstream>,
+        own: Vec<SocketAddr>,
+        resolv_conf: &Path,
+    ) -> Self {
         Self { upstreams, own, resolv_conf: resolv_conf.into(), seen: Mutex::default() }
     }
 
-    /// The servers in the order in which they are to be asked. Cheap: resolv.conf is looked at once a second at most, and read when
-    /// it changed. While it can't be read, the servers known before stay.
+    /// The servers in the order in which they are to be asked. Cheap: resolv.conf is looked at once
+    /// a second at most, and read when it changed. While it can't be read, the servers known before
+    /// stay.
     pub fn current(&self) -> Arc<[SocketAddr]> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.looked.is_none() || (self.follows_system() && seen.looked.is_some_and(|at| at.elapsed() >= LOOK_EVERY)) {
+        if seen.looked.is_none()
+            || (self.follows_system() && seen.looked.is_some_and(|at| at.elapsed() >= LOOK_EVERY))
+        {
             self.look(&mut seen);
         }
         Arc::clone(&seen.servers)
@@ -81,7 +92,9 @@ impl Nameservers {
         let path = self.resolv_conf.display();
         match (servers.is_empty(), self.follows_system()) {
             (false, _) => None,
-            (true, true) => Some(format!("{path} names no nameserver but ourselves: name one in `dns.upstreams`")),
+            (true, true) => Some(format!(
+                "{path} names no nameserver but ourselves: name one in `dns.upstreams`"
+            )),
             (true, false) => Some("`dns.upstreams` names no server: add one, or \"system\"".into()),
         }
     }
@@ -107,7 +120,8 @@ impl Nameservers {
                 seen.problem = None;
             }
             Err(error) => {
-                seen.problem = Some(format!("failed to read {}: {error}", self.resolv_conf.display()));
+                seen.problem =
+                    Some(format!("failed to read {}: {error}", self.resolv_conf.display()));
                 if seen.servers.is_empty() {
                     seen.servers = self.expand(&[]);
                 }
@@ -133,19 +147,26 @@ impl Nameservers {
     }
 
     fn is_ours(&self, server: &SocketAddr) -> bool {
-        self.own.iter().any(|own| own.port() == server.port() && own.ip() == server.ip().to_canonical())
+        self.own
+            .iter()
+            .any(|own| own.port() == server.port() && own.ip() == server.ip().to_canonical())
     }
 }
 
 impl Stamp {
     fn of(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
-        Ok(Self { device: file.dev(), inode: file.ino(), size: file.size(), modified: (file.mtime(), file.mtime_nsec()) })
+        Ok(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+        })
     }
 }
 
-/// The `nameserver` lines of a resolv.conf, as resolv.conf(5) has them. Other lines and addresses that can't be read are skipped, as
-/// every libc does.
+/// The `nameserver` lines of a resolv.conf, as resolv.conf(5) has them. Other lines and addresses
+/// that can't be read are skipped, as every libc does.
 pub fn parse(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
@@ -167,7 +188,9 @@ fn server(text: &str) -> Option<SocketAddr> {
 
 fn interface_index(name: &str) -> Option<u32> {
     let plain = !name.is_empty() && !name.contains('/') && name != ".." && name != ".";
-    plain.then(|| fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok())?
+    plain.then(|| {
+        fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()
+    })?
 }
 
 #[cfg(test)]
@@ -193,7 +216,8 @@ mod tests {
         let file = dir.path().join("resolv.conf");
         fs::write(&file, "nameserver 169.254.20.53\nnameserver 10.0.0.2\n").expect("written");
         let upstreams = vec![Upstream::System, Upstream::Server(addresses(&["10.0.0.2:53"])[0])];
-        let servers = Nameservers::with_resolv_conf(upstreams, addresses(&["169.254.20.53:53"]), &file);
+        let servers =
+            Nameservers::with_resolv_conf(upstreams, addresses(&["169.254.20.53:53"]), &file);
         assert_eq!(*servers.current(), addresses(&["10.0.0.2:53"]));
         assert_eq!(servers.problem(), None);
     }
@@ -213,7 +237,11 @@ mod tests {
         fs::remove_file(&file).expect("removed");
         std::thread::sleep(LOOK_EVERY);
         assert_eq!(*servers.current(), addresses(&["10.0.0.33:53"]));
-        assert!(servers.problem().expect("a problem").contains("failed to read"), "{:?}", servers.problem());
+        assert!(
+            servers.problem().expect("a problem").contains("failed to read"),
+            "{:?}",
+            servers.problem()
+        );
     }
 
     #[test]
@@ -221,7 +249,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("resolv.conf");
         fs::write(&file, "nameserver 169.254.20.53\n").expect("written");
-        let servers = Nameservers::with_resolv_conf(vec![Upstream::System], addresses(&["169.254.20.53:53"]), &file);
+        let servers = Nameservers::with_resolv_conf(
+            vec![Upstream::System],
+            addresses(&["169.254.20.53:53"]),
+            &file,
+        );
         assert!(servers.current().is_empty());
         assert!(servers.problem().expect("a problem").contains("`dns.upstreams`"));
     }

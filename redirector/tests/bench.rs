@@ -1,4 +1,5 @@
-//! `cargo xtask bench` works: every variant is measured, and every target is judged. The figures of a quick run are not looked at.
+//! `cargo xtask bench` works: every variant is measured, and every target is judged. The figures of
+//! a quick run are not looked at.
 
 use std::path::Path;
 
@@ -13,21 +14,39 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
     let report = bench::connect(&Options { quick: true, binary, output: None }).unwrap();
 
-    let names: Vec<(usize, usize)> = report.scenarios.iter().map(|scenario| (scenario.timings.len(), scenario.ratios.len())).collect();
+    let names: Vec<(usize, usize)> = report
+        .scenarios
+        .iter()
+        .map(|scenario| (scenario.timings.len(), scenario.ratios.len()))
+        .collect();
     assert_eq!(names, [(3, 4), (3, 4), (2, 1), (7, 12), (3, 4), (5, 8)]);
     for scenario in &report.scenarios {
         assert!(scenario.rounds >= 3, "{}: {} rounds", scenario.name, scenario.rounds);
-        assert!(scenario.timings.iter().all(|timing| timing.nanoseconds.median > 0.0), "{scenario:?}");
+        assert!(
+            scenario.timings.iter().all(|timing| timing.nanoseconds.median > 0.0),
+            "{scenario:?}"
+        );
     }
-    let connect = |variant: &str| report.hooks.iter().any(|cost| cost.hook == "connect4" && cost.variant.starts_with(variant));
-    assert!(connect("empty programs") && connect("redirector, miss") && connect("redirector, hit"), "{:?}", report.hooks);
+    let connect = |variant: &str| {
+        report.hooks.iter().any(|cost| cost.hook == "connect4" && cost.variant.starts_with(variant))
+    };
+    assert!(
+        connect("empty programs") && connect("redirector, miss") && connect("redirector, hit"),
+        "{:?}",
+        report.hooks
+    );
     for (state, variant) in [
         ("hit, nothing sent", "redirector, hit"),
         ("hit, nothing sent, each caller asked", "redirector, hit"),
         ("hit, nothing sent, 65,534 routes", "redirector, hit, one of two backends"),
     ] {
-        let mut costs = report.hooks.iter().filter(|cost| cost.scenario == state && cost.hook == "connect4");
-        assert!(costs.any(|cost| cost.variant == variant && cost.above_storage != Default::default()), "{state}: {:?}", report.hooks);
+        let mut costs =
+            report.hooks.iter().filter(|cost| cost.scenario == state && cost.hook == "connect4");
+        assert!(
+            costs.any(|cost| cost.variant == variant && cost.above_storage != Default::default()),
+            "{state}: {:?}",
+            report.hooks
+        );
     }
     assert_eq!(report.targets.len(), 7, "{:?}", report.targets);
 
@@ -36,37 +55,70 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (json, markdown, plot) = (text("connect.json"), text("connect.md"), text("connect.svg"));
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_eq!(serde_json::from_str::<bench::Report>(&json).unwrap().scenarios.len(), report.scenarios.len());
+    assert_eq!(
+        serde_json::from_str::<bench::Report>(&json).unwrap().scenarios.len(),
+        report.scenarios.len()
+    );
     assert!(markdown.contains("| redirector, hit |") && plot.starts_with("<svg"), "{markdown}");
 }
 
 #[test]
 fn a_quick_run_measures_the_agent_and_judges_every_promise() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
-    let folder = std::env::temp_dir().join(format!("redirector-bench-agent-{}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("redirector-bench-agent-{}", std::process::id()));
     bench::agent::run(&Options { quick: true, binary, output: Some(folder.clone()) }).unwrap();
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (json, markdown, plot) = (text("agent.json"), text("agent.md"), text("agent.svg"));
     std::fs::remove_dir_all(&folder).unwrap();
     let report: bench::promises::Report = serde_json::from_str(&json).unwrap();
-    assert!(report.figures.iter().all(|figure| figure.count > 0 && figure.p99 >= figure.median), "{report:?}");
-    assert_eq!(report.figures.iter().filter(|figure| figure.limit.is_some()).count(), 7, "{report:?}");
     assert!(
-        report.figures.iter().any(|figure| figure.what.contains("10 routes") && figure.unit == "ms" && figure.median > 0.0),
+        report.figures.iter().all(|figure| figure.count > 0 && figure.p99 >= figure.median),
         "{report:?}"
     );
-    assert!(markdown.contains("a scrape, 1,000 routes") && plot.contains("class=\"one\""), "{markdown}");
+    assert_eq!(
+        report.figures.iter().filter(|figure| figure.limit.is_some()).count(),
+        7,
+        "{report:?}"
+    );
+    assert!(
+        report.figures.iter().any(|figure| figure.what.contains("10 routes")
+            && figure.unit == "ms"
+            && figure.median > 0.0),
+        "{report:?}"
+    );
+    assert!(
+        markdown.contains("a scrape, 1,000 routes") && plot.contains("class=\"one\""),
+        "{markdown}"
+    );
 }
 
 #[test]
 fn a_quick_run_fills_the_kernel_and_judges_every_promise() {
-    let options = Options { quick: true, binary: Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned()), output: None };
+    let options = Options {
+        quick: true,
+        binary: Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned()),
+        output: None,
+    };
     let report = bench::bulk::measure(&options, |rig| {
         let mut times = bench::bulk::Times::default();
-        rig.node.place().namespaces().run(|| bulk::measure(Path::new(bench::bulk::BPFFS), &mut times))??;
+        rig.node
+            .place()
+            .namespaces()
+            .run(|| bulk::measure(Path::new(bench::bulk::BPFFS), &mut times))??;
         Ok(times)
     });
     let report = report.unwrap();
-    assert!(report.figures.iter().all(|figure| figure.count > 0 && figure.median > 0.0), "{report:?}");
-    assert_eq!((report.figures.len(), report.figures.iter().filter(|figure| figure.limit.is_some()).count()), (10, 3), "{report:?}");
+    assert!(
+        report.figures.iter().all(|figure| figure.count > 0 && figure.median > 0.0),
+        "{report:?}"
+    );
+    assert_eq!(
+        (
+            report.figures.len(),
+            report.figures.iter().filter(|figure| figure.limit.is_some()).count()
+        ),
+        (10, 3),
+        "{report:?}"
+    );
 }

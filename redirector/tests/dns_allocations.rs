@@ -1,4 +1,5 @@
-//! A local answer allocates nothing: the shim's rate must not depend on the allocator. Alone in its binary, since it replaces the allocator.
+//! A local answer allocates nothing: the shim's rate must not depend on the allocator. Alone in its
+//! binary, since it replaces the allocator.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -14,7 +15,8 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; the counter is thread-local, needs no destructor and never allocates.
+// SAFETY: every call goes to the system's allocator unchanged; the counter is thread-local, needs
+// no destructor and never allocates.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
@@ -52,7 +54,8 @@ fn query(name: &str, kind: u8) -> Vec<u8> {
 fn deciding_about_a_query_allocates_nothing() {
     let sources = ["artifactory.internal.company.net", "*.internal.company.net"];
     let vips = (1..).map(|last| Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None });
-    let answers = Answers::new(sources.map(|source| source.parse().expect("a source")).into_iter().zip(vips));
+    let answers =
+        Answers::new(sources.map(|source| source.parse().expect("a source")).into_iter().zip(vips));
     let terms = Terms { ttl: 30, real: false };
     let mut reply = Reply::new();
     let a_record = query("Artifactory.internal.company.net", 1);
@@ -61,9 +64,15 @@ fn deciding_about_a_query_allocates_nothing() {
     let foreign = query("artifactory.internal.company.net.default.svc.cluster.local", 1);
     let count = allocations(|| {
         for _ in 0..100 {
-            assert_eq!(answer(&a_record, &answers, terms, &mut reply), Outcome::Reply(Kind::Answered));
+            assert_eq!(
+                answer(&a_record, &answers, terms, &mut reply),
+                Outcome::Reply(Kind::Answered)
+            );
             assert_eq!(answer(&no_data, &answers, terms, &mut reply), Outcome::Reply(Kind::NoData));
-            assert_eq!(answer(&pointer, &answers, terms, &mut reply), Outcome::Reply(Kind::Answered));
+            assert_eq!(
+                answer(&pointer, &answers, terms, &mut reply),
+                Outcome::Reply(Kind::Answered)
+            );
             assert!(matches!(answer(&foreign, &answers, terms, &mut reply), Outcome::Forward(_)));
         }
     });

@@ -1,5 +1,5 @@
-//! A flood of names that no upstream answers: memory and descriptors stay bounded, and a client that is no part of it is answered. Alone in its
-//! binary, since it measures its own process.
+//! A flood of names that no upstream answers: memory and descriptors stay bounded, and a client
+//! that is no part of it is answered. Alone in its binary, since it measures its own process.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -25,8 +25,15 @@ const OTHERS: usize = 300;
 const MEMORY: u64 = 64 * 1024;
 
 fn query(id: u16, name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| std::iter::once(u8::try_from(label.len()).expect("short")).chain(label.bytes()));
-    id.to_be_bytes().into_iter().chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]).chain(labels).chain([0, 0, 1, 0, 1]).collect()
+    let labels = name.split('.').flat_map(|label| {
+        std::iter::once(u8::try_from(label.len()).expect("short")).chain(label.bytes())
+    });
+    id.to_be_bytes()
+        .into_iter()
+        .chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+        .chain(labels)
+        .chain([0, 0, 1, 0, 1])
+        .collect()
 }
 
 fn descriptors() -> usize {
@@ -74,7 +81,10 @@ fn is_answered(shim: SocketAddr) -> bool {
     })
 }
 
-fn shim(upstream: SocketAddr, runtime: &tokio::runtime::Runtime) -> (SocketAddr, Publisher, CancellationToken) {
+fn shim(
+    upstream: SocketAddr,
+    runtime: &tokio::runtime::Runtime,
+) -> (SocketAddr, Publisher, CancellationToken) {
     let settings = ShimSettings {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         upstreams: vec![Upstream::Server(upstream)],
@@ -83,8 +93,12 @@ fn shim(upstream: SocketAddr, runtime: &tokio::runtime::Runtime) -> (SocketAddr,
         ttl: 30,
     };
     let shim = runtime.block_on(bind(&settings)).expect("bound");
-    let (address, publisher, stop) = (shim.local_addrs()[0], shim.publisher(), CancellationToken::new());
-    publisher.publish(Answers::new([(NAME.parse().expect("a source"), Vip { v4: [198, 18, 0, 1].into(), v6: None })]));
+    let (address, publisher, stop) =
+        (shim.local_addrs()[0], shim.publisher(), CancellationToken::new());
+    publisher.publish(Answers::new([(
+        NAME.parse().expect("a source"),
+        Vip { v4: [198, 18, 0, 1].into(), v6: None },
+    )]));
     runtime.spawn(shim.serve(stop.clone()));
     (address, publisher, stop)
 }
@@ -92,7 +106,11 @@ fn shim(upstream: SocketAddr, runtime: &tokio::runtime::Runtime) -> (SocketAddr,
 #[test]
 fn a_flood_takes_bounded_memory_and_sockets_and_leaves_room_for_others() {
     let silent = UdpSocket::bind("127.0.0.1:0").expect("bound");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let (address, publisher, stop) = shim(silent.local_addr().expect("an address"), &runtime);
     assert!(is_answered(address));
     let before = (descriptors(), resident());
@@ -107,11 +125,18 @@ fn a_flood_takes_bounded_memory_and_sockets_and_leaves_room_for_others() {
         }
     });
     let counters = publisher.counters();
-    eprintln!("descriptors {} to {}, resident {} to {} KiB; {counters:?}", before.0, most.0, before.1, most.1);
+    eprintln!(
+        "descriptors {} to {}, resident {} to {} KiB; {counters:?}",
+        before.0, most.0, before.1, most.1
+    );
     assert!(answered, "another client is answered all the time: {counters:?}");
     assert!(counters.overloaded > 1000, "it was a flood: {counters:?}");
     assert!(most.0 - before.0 > 1000, "the flood was forwarded");
-    assert!(most.0 - before.0 < SOCKETS + OTHERS, "{} descriptors more than before", most.0 - before.0);
+    assert!(
+        most.0 - before.0 < SOCKETS + OTHERS,
+        "{} descriptors more than before",
+        most.0 - before.0
+    );
     assert!(most.1 - before.1 < MEMORY, "{} KiB more than before", most.1 - before.1);
     // The last ones get their SERVFAIL after four seconds.
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -1,6 +1,7 @@
-//! A process that changes routes, leases and history is killed, at every system call that touches a file and at random instants: what it had
-//! finished is there afterwards, what it was doing is there whole or not at all, and no virtual address has changed. For the power, which takes
-//! what was not synced with it, the order of writes, syncs and renames is looked at.
+//! A process that changes routes, leases and history is killed, at every system call that touches a
+//! file and at random instants: what it had finished is there afterwards, what it was doing is
+//! there whole or not at all, and no virtual address has changed. For the power, which takes what
+//! was not synced with it, the order of writes, syncs and renames is looked at.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +47,10 @@ impl Files {
     }
 
     fn state(routes: &RouteSet, leases: &Leases) -> State {
-        let destinations = routes.iter().map(|entry| (entry.route.source.to_string(), entry.route.destination.to_string())).collect();
+        let destinations = routes
+            .iter()
+            .map(|entry| (entry.route.source.to_string(), entry.route.destination.to_string()))
+            .collect();
         let indices = leases.iter().filter(|(source, _)| routes.get(source).is_some());
         (destinations, indices.map(|(source, index)| (source.to_string(), index)).collect())
     }
@@ -56,11 +60,18 @@ impl Files {
         self.leases.lease_all(next.iter().map(|entry| &entry.route.source)).unwrap();
         announce("doing", &Self::state(&next, &self.leases));
         let change = Change { did: "changed", ..Change::default() };
-        self.kept.commit(&change, &self.routes.edits(&next), self.routes.stored(), &mut self.leases).unwrap();
+        self.kept
+            .commit(&change, &self.routes.edits(&next), self.routes.stored(), &mut self.leases)
+            .unwrap();
         self.routes = next;
         announce("done", &Self::state(&self.routes, &self.leases));
-        let unwanted: Vec<_> =
-            self.leases.iter().map(|(source, _)| source).filter(|source| self.routes.get(source).is_none()).cloned().collect();
+        let unwanted: Vec<_> = self
+            .leases
+            .iter()
+            .map(|(source, _)| source)
+            .filter(|source| self.routes.get(source).is_none())
+            .cloned()
+            .collect();
         self.leases.release_all(&unwanted);
     }
 
@@ -79,8 +90,7 @@ fn announce(word: &str, state: &State) {
 }
 
 fn route(number: u32, destination: u32) -> Route {
-    let raw =
-        serde_json::json!({"source": format!("host{number}.internal"), "destination": format!("203.0.113.{}", destination % 200 + 1)});
+    let raw = serde_json::json!({"source": format!("host{number}.internal"), "destination": format!("203.0.113.{}", destination % 200 + 1)});
     Route::try_from(serde_json::from_value::<RawRoute>(raw).unwrap()).unwrap()
 }
 
@@ -89,7 +99,11 @@ fn child(folder: &Path) {
     let mut files = Files::open(folder);
     let few = std::env::var(CHANGES).ok().map(|text| text.parse::<u32>().unwrap());
     for n in 0..few.unwrap_or(u32::MAX) {
-        let (number, destination) = if few.is_some() { (n % 3, n) } else { (rand::random::<u32>() % SOURCES, rand::random::<u32>()) };
+        let (number, destination) = if few.is_some() {
+            (n % 3, n)
+        } else {
+            (rand::random::<u32>() % SOURCES, rand::random::<u32>())
+        };
         let wanted = route(number, destination);
         let mut next = files.routes.clone();
         if next.get(&wanted.source).is_some() && destination % 3 == 0 {
@@ -106,10 +120,13 @@ fn child(folder: &Path) {
     }
 }
 
-/// The states that may be found after a child that said this, begun in `last`: that after its last change, and that of the one under way.
+/// The states that may be found after a child that said this, begun in `last`: that after its last
+/// change, and that of the one under way.
 fn possible(said: &[String], last: &State) -> Vec<State> {
-    let told = |line: &String| serde_json::from_str::<State>(line.split_once(' ').unwrap().1).unwrap();
-    let mut possible = vec![said.iter().rev().find(|line| line.starts_with("done ")).map_or(last.clone(), told)];
+    let told =
+        |line: &String| serde_json::from_str::<State>(line.split_once(' ').unwrap().1).unwrap();
+    let mut possible =
+        vec![said.iter().rev().find(|line| line.starts_with("done ")).map_or(last.clone(), told)];
     if let Some(doing) = said.last().filter(|line| line.starts_with("doing ")) {
         possible.push(told(doing));
     }
@@ -127,7 +144,8 @@ fn assert_found(folder: &Path, possible: &[State]) -> State {
     state
 }
 
-/// A child of [`FEW`] changes under strace with these arguments, in a folder of its own; what it said, and whether it ended by itself.
+/// A child of [`FEW`] changes under strace with these arguments, in a folder of its own; what it
+/// said, and whether it ended by itself.
 fn traced(arguments: &[&str], folder: &Path) -> (Vec<String>, bool) {
     let output = xtask::testbed::packages::tool("strace")
         .unwrap()
@@ -135,13 +153,24 @@ fn traced(arguments: &[&str], folder: &Path) -> (Vec<String>, bool) {
         .args(arguments)
         .arg(std::env::current_exe().unwrap())
         // One thread: strace counts the calls of each.
-        .args(["--exact", "killed_at_every_system_call_that_touches_a_file", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "killed_at_every_system_call_that_touches_a_file",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD, folder)
         .env(CHANGES, FEW.to_string())
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    (said.lines().filter(|line| line.starts_with("do") && line.ends_with(']')).map(str::to_owned).collect(), output.status.success())
+    (
+        said.lines()
+            .filter(|line| line.starts_with("do") && line.ends_with(']'))
+            .map(str::to_owned)
+            .collect(),
+        output.status.success(),
+    )
 }
 
 #[test]
@@ -151,13 +180,23 @@ fn killed_at_every_system_call_that_touches_a_file() {
     }
     let mut kills = 0;
     let mut unfinished = 0;
-    for call in
-        ["openat", "write", "pwrite64", "fsync", "fdatasync", "rename,renameat,renameat2", "unlink,unlinkat", "mkdir,mkdirat", "close"]
-    {
+    for call in [
+        "openat",
+        "write",
+        "pwrite64",
+        "fsync",
+        "fdatasync",
+        "rename,renameat,renameat2",
+        "unlink,unlinkat",
+        "mkdir,mkdirat",
+        "close",
+    ] {
         for n in 1.. {
             let folder = tempfile::tempdir().unwrap();
-            let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={n}"));
-            let (said, ended) = traced(&["-o", "/dev/null", "-e", &trace, "-e", &inject], folder.path());
+            let (trace, inject) =
+                (format!("trace={call}"), format!("inject={call}:signal=KILL:when={n}"));
+            let (said, ended) =
+                traced(&["-o", "/dev/null", "-e", &trace, "-e", &inject], folder.path());
             let possible = possible(&said, &State::default());
             assert_found(folder.path(), &possible);
             if ended {
@@ -171,13 +210,17 @@ fn killed_at_every_system_call_that_touches_a_file() {
     }
     println!("{kills} kills, {unfinished} of them in the midst of a change");
     // A change is a write and a sync; the folding that follows some is a lot more.
-    assert!(kills > 10 * FEW && unfinished >= 2 * FEW, "{kills} kills, {unfinished} in the midst of a change");
+    assert!(
+        kills > 10 * FEW && unfinished >= 2 * FEW,
+        "{kills} kills, {unfinished} in the midst of a change"
+    );
 }
 
 /// The calls that write, sync and rename, of a child of [`FEW`] changes in `state`.
 fn written_by_a_child(state: &Path, log: &Path) -> Vec<String> {
     let calls = "trace=write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,mkdir,mkdirat";
-    let (_, ended) = traced(&["-y", "-s", "16", "-e", calls, "-o", &log.display().to_string()], state);
+    let (_, ended) =
+        traced(&["-y", "-s", "16", "-e", calls, "-o", &log.display().to_string()], state);
     assert!(ended);
     std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect()
 }
@@ -187,8 +230,8 @@ fn is_call(line: &str, name: &str, path: &Path) -> bool {
     line.contains(&format!(" {name}(")) && line.contains(&format!("<{}>", path.display()))
 }
 
-/// What a power cut takes is what was not synced: so a file is synced before it is renamed into its place, and its folder after it; and a folder
-/// that is made is synced into the one above it.
+/// What a power cut takes is what was not synced: so a file is synced before it is renamed into its
+/// place, and its folder after it; and a folder that is made is synced into the one above it.
 #[test]
 fn files_are_synced_before_they_take_their_place_and_folders_after_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -199,14 +242,23 @@ fn files_are_synced_before_they_take_their_place_and_folders_after_it() {
         // Whatever is next said or written relies on it.
         let before_the_next = |path: &Path| {
             let after = &lines[at + 1..];
-            let synced = after.iter().position(|line| is_call(line, "fsync", path)).unwrap_or(after.len());
-            !after[..synced].iter().any(|line| line.contains(" rename") || line.contains(" pwrite64(") || line.contains("\"\\ndo"))
+            let synced =
+                after.iter().position(|line| is_call(line, "fsync", path)).unwrap_or(after.len());
+            !after[..synced].iter().any(|line| {
+                line.contains(" rename") || line.contains(" pwrite64(") || line.contains("\"\\ndo")
+            })
         };
         if line.contains(" rename") {
             let [from, to] = paths[..] else { panic!("{line}") };
             let before = &lines[..at];
-            let written = before.iter().rposition(|line| is_call(line, "write", from)).unwrap_or_else(|| panic!("never written: {line}"));
-            assert!(before[written..].iter().any(|line| is_call(line, "fsync", from)), "not synced before: {line}");
+            let written = before
+                .iter()
+                .rposition(|line| is_call(line, "write", from))
+                .unwrap_or_else(|| panic!("never written: {line}"));
+            assert!(
+                before[written..].iter().any(|line| is_call(line, "fsync", from)),
+                "not synced before: {line}"
+            );
             assert!(before_the_next(to.parent().unwrap()), "not synced after: {line}");
             renames += 1;
         } else if line.contains(" mkdir") && line.ends_with(" = 0") {
@@ -224,14 +276,22 @@ fn a_change_is_one_write_and_one_sync_of_the_journal() {
     let state = folder.path().join("state");
     let lines = written_by_a_child(&state, &folder.path().join("trace"));
     let said = |what: &str| {
-        lines.iter().enumerate().filter(|(_, line)| line.contains(&format!("\"\\n{what} "))).map(|(at, _)| at).collect::<Vec<_>>()
+        lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| line.contains(&format!("\"\\n{what} ")))
+            .map(|(at, _)| at)
+            .collect::<Vec<_>>()
     };
     let (doing, done) = (said("doing"), said("done"));
     assert_eq!((doing.len(), done.len()), (FEW, FEW), "{lines:#?}");
     for (from, to) in doing.into_iter().zip(done) {
         let [write, sync] = &lines[from + 1..to] else { panic!("{:#?}", &lines[from..=to]) };
         let journal = state.join("journal");
-        assert!(is_call(write, "pwrite64", &journal) && is_call(sync, "fdatasync", &journal), "{write}\n{sync}");
+        assert!(
+            is_call(write, "pwrite64", &journal) && is_call(sync, "fdatasync", &journal),
+            "{write}\n{sync}"
+        );
     }
 }
 
@@ -245,7 +305,11 @@ fn killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes() {
     let (mut changes, mut between) = (0_usize, 0_usize);
     for _ in 0..KILLS {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes", "--nocapture"])
+            .args([
+                "--exact",
+                "killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes",
+                "--nocapture",
+            ])
             .env(CHILD, folder.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -253,7 +317,10 @@ fn killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes() {
         let output = process.stdout.take().unwrap();
         let (began, begun) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            let lines = BufReader::new(output).lines().map_while(Result::ok).filter(|line| line.starts_with("do"));
+            let lines = BufReader::new(output)
+                .lines()
+                .map_while(Result::ok)
+                .filter(|line| line.starts_with("do"));
             lines.inspect(|_| began.send(()).unwrap_or_default()).collect::<Vec<_>>()
         });
         // From its first change on: what comes before is the start.
@@ -268,5 +335,8 @@ fn killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes() {
         between += usize::from(possible.len() == 2);
         last = state;
     }
-    assert!(changes > 0 && between > KILLS / 10, "{changes} changes, {between} kills in the midst of one: too few to mean anything");
+    assert!(
+        changes > 0 && between > KILLS / 10,
+        "{changes} changes, {between} kills in the midst of one: too few to mean anything"
+    );
 }

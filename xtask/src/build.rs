@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the release binary, linked statically, at `target/release/redirector`.
 //!
-//! glibc's own static link, so that the binary runs from an empty image. It takes an explicit target: the flag would otherwise reach proc macros,
-//! which can't be static.
+//! glibc's own static link, so that the binary runs from an empty image. It takes an explicit
+//! target: the flag would otherwise reach proc macros, which can't be static.
 
 use std::{
     fs,
@@ -24,7 +24,8 @@ use xtask::workspace;
 pub(crate) fn run() -> anyhow::Result<()> {
     let started = Instant::now();
     let path = ensure()?;
-    let size = fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.len();
+    let size =
+        fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.len();
     #[expect(clippy::cast_precision_loss, reason = "a size in megabytes with one digit")]
     let megabytes = size as f64 / 1e6;
     eprintln!("{}: {megabytes:.1} MB, static ({})", path.display(), seconds(started.elapsed()));
@@ -48,7 +49,8 @@ fn make() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Builds an example of the product as the release binary is built, at [`workspace::release_example`].
+/// Builds an example of the product as the release binary is built, at
+/// [`workspace::release_example`].
 pub(crate) fn example(name: &'static str) -> anyhow::Result<()> {
     static_program("redirector", Program::Example(name), &target(), |_| {}).map(drop)
 }
@@ -67,15 +69,31 @@ pub(crate) enum Program {
 /// What makes the binary static.
 pub(crate) const STATIC: &str = "-C\u{1f}target-feature=+crt-static";
 
-/// A static release build of a program, below the target's own directory. `prepare` may give cargo another compiler.
-pub(crate) fn static_program(package: &str, program: Program, target: &str, prepare: impl FnOnce(&mut Command)) -> anyhow::Result<PathBuf> {
+/// A static release build of a program, below the target's own directory. `prepare` may give cargo
+/// another compiler.
+pub(crate) fn static_program(
+    package: &str,
+    program: Program,
+    target: &str,
+    prepare: impl FnOnce(&mut Command),
+) -> anyhow::Result<PathBuf> {
     build_ebpf::ensure()?;
     let (option, name, folder) = match program {
         Program::Binary(name) => ("--bin", name, "release"),
         Program::Example(name) => ("--example", name, "release/examples"),
     };
     let mut command = workspace::cargo();
-    command.args(["build", "--locked", "--release", "--package", package, option, name, "--target", target]);
+    command.args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        package,
+        option,
+        name,
+        "--target",
+        target,
+    ]);
     command.env("CARGO_ENCODED_RUSTFLAGS", STATIC).env_remove("RUSTFLAGS");
     prepare(&mut command);
     let what = if name == "redirector" { "the release binary" } else { name };
@@ -94,9 +112,14 @@ pub(crate) fn static_program(package: &str, program: Program, target: &str, prep
 /// A static binary asks for no interpreter.
 fn check_static(path: &Path) -> anyhow::Result<()> {
     let data = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-    let file = ElfFile64::<object::Endianness>::parse(&*data).with_context(|| format!("{} is not a 64-bit ELF file", path.display()))?;
+    let file = ElfFile64::<object::Endianness>::parse(&*data)
+        .with_context(|| format!("{} is not a 64-bit ELF file", path.display()))?;
     let endian = file.endian();
-    if file.elf_program_headers().iter().any(|header| header.p_type(endian) == object::elf::PT_INTERP) {
+    if file
+        .elf_program_headers()
+        .iter()
+        .any(|header| header.p_type(endian) == object::elf::PT_INTERP)
+    {
         bail!("{} is not static: it asks for an interpreter (PT_INTERP)", path.display());
     }
     Ok(())
@@ -111,7 +134,8 @@ fn publish(built: &Path, path: &Path) -> anyhow::Result<()> {
         .or_else(|_| fs::copy(built, &aside).map(drop))
         .with_context(|| format!("failed to copy the binary to {}", dir.display()))?;
     // When both names are one file already, rename leaves both: hence the removal.
-    let moved = fs::rename(&aside, path).with_context(|| format!("failed to move the binary to {}", path.display()));
+    let moved = fs::rename(&aside, path)
+        .with_context(|| format!("failed to move the binary to {}", path.display()));
     let _ = fs::remove_file(&aside);
     moved
 }

@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A program that ended: how, and everything it wrote to standard output and standard error, in the order in which it came.
+/// A program that ended: how, and everything it wrote to standard output and standard error, in the
+/// order in which it came.
 pub(crate) struct Finished {
     pub(crate) status: ExitStatus,
     pub(crate) output: String,
@@ -22,16 +23,24 @@ pub(crate) struct Finished {
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs a command to its end, giving each line to `on_line` as it comes.
-pub(crate) fn capture(command: &mut Command, on_line: impl FnMut(&str)) -> anyhow::Result<Finished> {
+pub(crate) fn capture(
+    command: &mut Command,
+    on_line: impl FnMut(&str),
+) -> anyhow::Result<Finished> {
     capture_within(command, LIMIT, on_line)
 }
 
 /// As [`capture`]; after `limit` the program and all that it started are killed.
-pub(crate) fn capture_within(command: &mut Command, limit: Duration, mut on_line: impl FnMut(&str)) -> anyhow::Result<Finished> {
+pub(crate) fn capture_within(
+    command: &mut Command,
+    limit: Duration,
+    mut on_line: impl FnMut(&str),
+) -> anyhow::Result<Finished> {
     let (reader, writer) = io::pipe().context("failed to make a pipe")?;
     let errors = writer.try_clone().context("failed to duplicate a pipe")?;
     command.stdin(Stdio::null()).stdout(writer).stderr(errors);
-    let mut child = command.spawn().with_context(|| format!("failed to start {}", shown(command)))?;
+    let mut child =
+        command.spawn().with_context(|| format!("failed to start {}", shown(command)))?;
     // The command holds our ends of the pipe: as long as it does, the reader below sees no end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let (done, ended) = mpsc::channel::<()>();
@@ -62,11 +71,13 @@ pub(crate) fn capture_within(command: &mut Command, limit: Duration, mut on_line
     Ok(Finished { status, output })
 }
 
-/// Kills a process and its descendants. Each is stopped before its children are listed, so that it starts no other.
+/// Kills a process and its descendants. Each is stopped before its children are listed, so that it
+/// starts no other.
 fn kill_tree(pid: u32) {
     signal(pid, Signal::STOP);
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let children: String = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    let children: String =
+        tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
     children.split_whitespace().filter_map(|child| child.parse().ok()).for_each(kill_tree);
     signal(pid, Signal::KILL);
 }
@@ -92,7 +103,11 @@ pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let quoted = words.map(|word| {
         let word = word.to_string_lossy();
-        if word.is_empty() || word.contains(char::is_whitespace) { format!("'{word}'") } else { word.into_owned() }
+        if word.is_empty() || word.contains(char::is_whitespace) {
+            format!("'{word}'")
+        } else {
+            word.into_owned()
+        }
     });
     quoted.collect::<Vec<_>>().join(" ")
 }
@@ -101,7 +116,9 @@ pub(crate) fn shown(command: &Command) -> String {
 pub(crate) fn on_path(program: &str) -> bool {
     // Debian keeps some tools where a plain user's PATH does not look.
     let places = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&places).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(program).is_file())
+    std::env::split_paths(&places)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(program).is_file())
 }
 
 #[cfg(test)]
@@ -110,21 +127,29 @@ mod tests {
 
     #[test]
     fn a_failing_program_is_reported_with_everything_it_wrote() {
-        let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), |_| {}).unwrap_err().to_string();
+        let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), |_| {})
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("out\nerr") && error.contains("exit status: 3"), "{error}");
     }
 
     #[test]
     fn a_program_that_takes_too_long_is_killed_with_its_children() {
         let limit = Duration::from_millis(300);
-        let finished = capture_within(Command::new("sh").args(["-c", "echo begun; sh -c 'sleep 60'; echo ended"]), limit, |_| {}).unwrap();
+        let finished = capture_within(
+            Command::new("sh").args(["-c", "echo begun; sh -c 'sleep 60'; echo ended"]),
+            limit,
+            |_| {},
+        )
+        .unwrap();
         assert!(!finished.status.success());
         assert!(finished.output.starts_with("begun\nkilled, since"), "{}", finished.output);
     }
 
     #[test]
     fn a_missing_program_is_reported_by_name() {
-        let error = format!("{:#}", run(&mut Command::new("no-such-program-of-ours"), |_| {}).unwrap_err());
+        let error =
+            format!("{:#}", run(&mut Command::new("no-such-program-of-ours"), |_| {}).unwrap_err());
         assert!(error.contains("failed to start no-such-program-of-ours"), "{error}");
     }
 }

@@ -1,7 +1,9 @@
-//! `cargo xtask fuzz`: the fuzz targets of the DNS shim under libFuzzer, built by the stable compiler.
+//! `cargo xtask fuzz`: the fuzz targets of the DNS shim under libFuzzer, built by the stable
+//! compiler.
 //!
-//! `cargo fuzz` wants a nightly compiler for its sanitizers. What finds new paths is the coverage, which LLVM's own pass gives to any
-//! compiler; memory errors are not looked for, since the fuzzed code has no `unsafe`.
+//! `cargo fuzz` wants a nightly compiler for its sanitizers. What finds new paths is the coverage,
+//! which LLVM's own pass gives to any compiler; memory errors are not looked for, since the fuzzed
+//! code has no `unsafe`.
 
 use std::{fs, process::Command};
 
@@ -55,24 +57,36 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "--target",
         &triple,
     ]);
-    ensure!(cargo.status().context("failed to start cargo")?.success(), "failed to build the fuzz targets");
+    ensure!(
+        cargo.status().context("failed to start cargo")?.success(),
+        "failed to build the fuzz targets"
+    );
     let programs = workspace::target_dir().join(triple).join("fuzz");
     let all = TARGETS.map(str::to_owned);
     for target in if args.targets.is_empty() { &all[..] } else { &args.targets } {
         let found = workspace::target_dir().join("fuzz").join(target);
-        fs::create_dir_all(&found).with_context(|| format!("failed to make {}", found.display()))?;
+        fs::create_dir_all(&found)
+            .with_context(|| format!("failed to make {}", found.display()))?;
         let mut fuzzer = Command::new(programs.join(target));
         fuzzer.arg(&found).arg(root.join("fuzz/seeds").join(target)).current_dir(&found);
-        fuzzer.args(["-max_len=1024", "-timeout=5", "-rss_limit_mb=1024", "-print_final_stats=1", "-verbosity=0"]);
+        fuzzer.args([
+            "-max_len=1024",
+            "-timeout=5",
+            "-rss_limit_mb=1024",
+            "-print_final_stats=1",
+            "-verbosity=0",
+        ]);
         match args.runs {
             Some(runs) => fuzzer.arg(format!("-runs={runs}")),
             None => fuzzer.arg(format!("-max_total_time={}", args.seconds)),
         };
         println!("{target}: new inputs go to {}", found.display());
-        let status = fuzzer.status().with_context(|| format!("failed to start the fuzz target {target}"))?;
+        let status =
+            fuzzer.status().with_context(|| format!("failed to start the fuzz target {target}"))?;
         ensure!(
             status.success(),
-            "{target} found an input that breaks a rule: see crash-* in {}, and add it to fuzz/seeds/{target}",
+            "{target} found an input that breaks a rule: see crash-* in {}, and add it to \
+                fuzz/seeds/{target}",
             found.display()
         );
     }

@@ -1,4 +1,5 @@
-//! `cargo xtask image`: an image from scratch with the static binary, made offline by buildah, as an OCI archive and in a container storage.
+//! `cargo xtask image`: an image from scratch with the static binary, made offline by buildah, as
+//! an OCI archive and in a container storage.
 
 use std::{
     fs,
@@ -40,18 +41,36 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let binary = build::ensure()?;
     let storage = Storage { root: args.root.clone(), runroot: args.runroot.clone() };
     let archive = make(&storage, &binary, &args.tag)?;
-    let size = fs::metadata(&archive).with_context(|| format!("failed to look at {}", archive.display()))?.len();
-    eprintln!("{}: {} kB in {} ({})", args.tag, size / 1000, archive.display(), seconds(started.elapsed()));
+    let size = fs::metadata(&archive)
+        .with_context(|| format!("failed to look at {}", archive.display()))?
+        .len();
+    eprintln!(
+        "{}: {} kB in {} ({})",
+        args.tag,
+        size / 1000,
+        archive.display(),
+        seconds(started.elapsed())
+    );
     Ok(())
 }
 
-/// Builds the archive only, by way of a storage that is removed again: what the tests load, and nothing that a person's own storage would show.
+/// Builds the archive only, by way of a storage that is removed again: what the tests load, and
+/// nothing that a person's own storage would show.
 pub(crate) fn ensure_archive() -> anyhow::Result<PathBuf> {
     setup::ensure(&[Group::Image])?;
     let binary = build::ensure()?;
-    let storage =
-        tempfile::Builder::new().prefix("redirector-image-").tempdir().context("failed to create a directory for a container storage")?;
-    make(&Storage { root: Some(storage.path().join("root")), runroot: Some(storage.path().join("run")) }, &binary, NAME)
+    let storage = tempfile::Builder::new()
+        .prefix("redirector-image-")
+        .tempdir()
+        .context("failed to create a directory for a container storage")?;
+    make(
+        &Storage {
+            root: Some(storage.path().join("root")),
+            runroot: Some(storage.path().join("run")),
+        },
+        &binary,
+        NAME,
+    )
 }
 
 struct Storage {
@@ -64,8 +83,14 @@ impl Storage {
         let mut command = Command::new("buildah");
         if let Some(root) = &self.root {
             let runroot = self.runroot.clone().unwrap_or_else(|| root.with_extension("run"));
-            // A plain directory per layer: no mount that could be left behind, and it works on any file system.
-            command.arg("--root").arg(root).arg("--runroot").arg(runroot).args(["--storage-driver", "vfs"]);
+            // A plain directory per layer: no mount that could be left behind, and it works on any
+            // file system.
+            command
+                .arg("--root")
+                .arg(root)
+                .arg("--runroot")
+                .arg(runroot)
+                .args(["--storage-driver", "vfs"]);
         }
         command
     }
@@ -74,7 +99,10 @@ impl Storage {
 /// The image, in the storage and as an archive; returns the archive's path.
 fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> {
     let step = Step::start(format!("building the image {tag}"));
-    let context = tempfile::Builder::new().prefix("redirector-context-").tempdir().context("failed to create a build context")?;
+    let context = tempfile::Builder::new()
+        .prefix("redirector-context-")
+        .tempdir()
+        .context("failed to create a build context")?;
     let copy = context.path().join("redirector");
     fs::copy(binary, &copy).with_context(|| format!("failed to copy {}", binary.display()))?;
 
@@ -94,11 +122,16 @@ fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> 
         .tempdir_in(dir)
         .with_context(|| format!("failed to create a directory in {}", dir.display()))?;
     let file = aside.path().join("image.tar");
-    exec::run(storage.buildah().args(["push", "--quiet", tag]).arg(format!("oci-archive:{}:{tag}", file.display())), |line| {
-        step.note(line)
-    })
+    exec::run(
+        storage
+            .buildah()
+            .args(["push", "--quiet", tag])
+            .arg(format!("oci-archive:{}:{tag}", file.display())),
+        |line| step.note(line),
+    )
     .context("failed to write the image's archive")?;
-    fs::rename(&file, &archive).with_context(|| format!("failed to move the archive to {}", archive.display()))?;
+    fs::rename(&file, &archive)
+        .with_context(|| format!("failed to move the archive to {}", archive.display()))?;
     step.done();
     Ok(archive)
 }
@@ -108,12 +141,14 @@ fn labels() -> anyhow::Result<Vec<String>> {
     let mut labels = vec![
         "org.opencontainers.image.title=redirector".to_owned(),
         "org.opencontainers.image.description=An eBPF-accelerated connection redirector".to_owned(),
-        "org.opencontainers.image.licenses=(MIT OR Apache-2.0) AND (MIT OR GPL-2.0-only)".to_owned(),
+        "org.opencontainers.image.licenses=(MIT OR Apache-2.0) AND (MIT OR GPL-2.0-only)"
+            .to_owned(),
         format!("org.opencontainers.image.version={}", env!("CARGO_PKG_VERSION")),
     ];
     // A source archive has no repository, and is no less buildable for it.
     let root = workspace::root();
-    let git = exec::capture(Command::new("git").current_dir(&root).args(["rev-parse", "HEAD"]), |_| {});
+    let git =
+        exec::capture(Command::new("git").current_dir(&root).args(["rev-parse", "HEAD"]), |_| {});
     if let Ok(commit) = git
         && commit.status.success()
     {

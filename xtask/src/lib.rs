@@ -1,4 +1,5 @@
-//! What the tasks share with the tests: where things are, the test bed, and the demo and the benchmark that stand on it.
+//! What the tasks share with the tests: where things are, the test bed, and the demo and the
+//! benchmark that stand on it.
 
 pub mod bench;
 pub mod demo;

@@ -17,7 +17,12 @@ use clap::{Parser, Subcommand};
 use xtask::{bench, demo, testbed::client};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Everything a contributor runs", disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Everything a contributor runs",
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -33,7 +38,8 @@ enum Verb {
     Build,
     /// Build the container image
     Image(image::Args),
-    /// Show the whole job on this machine: a customer, a node, an executor, and what happens when parts fail
+    /// Show the whole job on this machine: a customer, a node, an executor, and what happens when
+    /// parts fail
     Demo(demo::Args),
     /// Take what the commands show from a real run, as pictures for the documentation
     Docs(demo::captures::Args),

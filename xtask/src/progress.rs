@@ -1,4 +1,5 @@
-//! What a person sees while a task works: a spinner with the latest line on a terminal, plain lines anywhere else. All of it on standard error.
+//! What a person sees while a task works: a spinner with the latest line on a terminal, plain lines
+//! anywhere else. All of it on standard error.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -19,8 +20,10 @@ impl Step {
     pub(crate) fn start(name: impl Into<String>) -> Self {
         let name = name.into();
         let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("  {spinner} {prefix} {elapsed:.dim} {wide_msg:.dim}");
-            let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            let style =
+                ProgressStyle::with_template("  {spinner} {prefix} {elapsed:.dim} {wide_msg:.dim}");
+            let bar = ProgressBar::new_spinner()
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.set_prefix(name.clone());
             bar.enable_steady_tick(Duration::from_millis(100));
             bar

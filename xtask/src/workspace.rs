@@ -1,4 +1,5 @@
-//! Where things are: the workspace, its target directory, the cache of tools; and a clean environment for child processes.
+//! Where things are: the workspace, its target directory, the cache of tools; and a clean
+//! environment for child processes.
 //!
 //! Nothing here creates or reads anything: it only names places.
 
@@ -12,16 +13,20 @@ use std::{
 /// The workspace's root, as an absolute path.
 #[must_use]
 pub fn root() -> PathBuf {
-    let manifest = env::var_os("CARGO_MANIFEST_DIR").filter(|_| env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == "xtask"));
+    let manifest = env::var_os("CARGO_MANIFEST_DIR")
+        .filter(|_| env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == "xtask"));
     let xtask = manifest.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     xtask.parent().map_or(xtask.clone(), Path::to_path_buf)
 }
 
-/// Cargo's target directory: `CARGO_TARGET_DIR` (against the current directory, as cargo reads it), else `target` in the workspace.
+/// Cargo's target directory: `CARGO_TARGET_DIR` (against the current directory, as cargo reads it),
+/// else `target` in the workspace.
 #[must_use]
 pub fn target_dir() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => env::current_dir().map_or_else(|_| PathBuf::from(&dir), |here| here.join(&dir)),
+        Some(dir) => {
+            env::current_dir().map_or_else(|_| PathBuf::from(&dir), |here| here.join(&dir))
+        }
         None => root().join("target"),
     }
 }
@@ -41,7 +46,9 @@ pub fn release_binary() -> PathBuf {
 /// The static release build of an example of the product.
 #[must_use]
 pub fn release_example(name: &str) -> PathBuf {
-    target_dir().join(format!("{}-unknown-linux-gnu/release/examples", env::consts::ARCH)).join(name)
+    target_dir()
+        .join(format!("{}-unknown-linux-gnu/release/examples", env::consts::ARCH))
+        .join(name)
 }
 
 /// The image that `cargo xtask image` makes, as an OCI archive.
@@ -50,14 +57,14 @@ pub fn image_archive() -> PathBuf {
     target_dir().join("image").join("redirector.oci.tar")
 }
 
-/// The cache of tools that setup builds, shared by every clone of this user: below `XDG_CACHE_HOME`, else `~/.cache`, else the target
-/// directory.
+/// The cache of tools that setup builds, shared by every clone of this user: below
+/// `XDG_CACHE_HOME`, else `~/.cache`, else the target directory.
 #[must_use]
 pub fn tools_dir() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".cache")));
+    let cache =
+        env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(
+            || env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".cache")),
+        );
     cache.map_or_else(|| target_dir().join("tools"), |cache| cache.join("redirector").join("tools"))
 }
 
@@ -67,8 +74,9 @@ pub fn python_home() -> PathBuf {
     tools_dir().join("python")
 }
 
-/// A cargo command in the workspace, with what `cargo run` added to our environment taken away again: build scripts that watch those variables
-/// (ring's does) would otherwise run anew each time a task and a person take turns.
+/// A cargo command in the workspace, with what `cargo run` added to our environment taken away
+/// again: build scripts that watch those variables (ring's does) would otherwise run anew each time
+/// a task and a person take turns.
 #[must_use]
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
@@ -79,7 +87,8 @@ pub fn cargo() -> Command {
 
 /// Takes away from a command's environment what `cargo run` put there.
 pub fn clean(command: &mut Command) {
-    const FROM_CARGO_RUN: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    const FROM_CARGO_RUN: [&str; 4] =
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if FROM_CARGO_RUN.iter().any(|prefix| text.starts_with(prefix))
@@ -92,7 +101,10 @@ pub fn clean(command: &mut Command) {
     if let Some(path) = env::var_os("LD_LIBRARY_PATH") {
         let target = target_dir();
         let kept: Vec<_> = env::split_paths(&path)
-            .filter(|dir| !dir.starts_with(&target) && !dir.components().any(|part| part.as_os_str() == "toolchains"))
+            .filter(|dir| {
+                !dir.starts_with(&target)
+                    && !dir.components().any(|part| part.as_os_str() == "toolchains")
+            })
             .collect();
         match env::join_paths(&kept) {
             Ok(path) if !kept.is_empty() => command.env("LD_LIBRARY_PATH", path),

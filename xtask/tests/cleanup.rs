@@ -1,4 +1,5 @@
-//! Nothing is left behind, however the process that made a rig ends. Its victim is `xtask demo` with an agent that never gets ready.
+//! Nothing is left behind, however the process that made a rig ends. Its victim is `xtask demo`
+//! with an agent that never gets ready.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -19,26 +20,49 @@ fn hanging_demo(folder: &Path) -> Child {
     let config = folder.join("redirector.toml");
     fs::write(&config, "").unwrap();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    demo.arg("demo").arg("--binary").arg(agent).arg("--config").arg(config).stdout(Stdio::piped()).stderr(Stdio::null());
+    demo.arg("demo")
+        .arg("--binary")
+        .arg(agent)
+        .arg("--config")
+        .arg(config)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = demo.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.into_iter().any(|line| line.contains("two HAProxy")), "the demo ended before its load balancers stood");
+    assert!(
+        lines.into_iter().any(|line| line.contains("two HAProxy")),
+        "the demo ended before its load balancers stood"
+    );
     child
 }
 
 /// The cgroup and the folder of the one rig that `pid` made, as far as they are there.
 fn remains(pid: u32, beside: &Rig) -> Vec<PathBuf> {
-    let cgroups = beside.node.place().cgroup().ancestors().find(|path| path.ends_with(beside.name())).unwrap().parent().unwrap();
+    let cgroups = beside
+        .node
+        .place()
+        .cgroup()
+        .ancestors()
+        .find(|path| path.ends_with(beside.name()))
+        .unwrap()
+        .parent()
+        .unwrap();
     let entries = [cgroups, &std::env::temp_dir()].map(|folder| fs::read_dir(folder).unwrap());
     let paths = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
     paths
-        .filter(|path| path.to_string_lossy().contains("redirector-rig-") && path.to_string_lossy().contains(&format!("-{pid}-")))
+        .filter(|path| {
+            path.to_string_lossy().contains("redirector-rig-")
+                && path.to_string_lossy().contains(&format!("-{pid}-"))
+        })
         .collect()
 }
 
 fn end(child: &mut Child, signal: Signal) -> Option<i32> {
     kill_process(Pid::from_child(child), signal).unwrap();
-    process::wait(child, Duration::from_secs(20)).unwrap().expect("the demo still runs 20 s after the signal").signal()
+    process::wait(child, Duration::from_secs(20))
+        .unwrap()
+        .expect("the demo still runs 20 s after the signal")
+        .signal()
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The test bed against the real kernel, with everything but the redirection: what these show, the redirector's tests may rely on.
+//! The test bed against the real kernel, with everything but the redirection: what these show, the
+//! redirector's tests may rely on.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -13,15 +14,24 @@ use xtask::testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// An executor that finds the internal name at load balancer 1 by /etc/hosts, in the redirector's stead.
+/// An executor that finds the internal name at load balancer 1 by /etc/hosts, in the redirector's
+/// stead.
 fn executor_with_hosts(rig: &Rig) -> Executor {
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
-    executor.place().write("/etc/hosts", &format!("{} {INTERNAL_NAME}\n", LOAD_BALANCERS[0])).unwrap();
+    executor
+        .place()
+        .write("/etc/hosts", &format!("{} {INTERNAL_NAME}\n", LOAD_BALANCERS[0]))
+        .unwrap();
     executor
 }
 
 fn says(executor: &Executor, line: &str) -> String {
-    executor.run(line, LIMIT).unwrap().success().unwrap_or_else(|error| panic!("{line}: {error:#}")).stdout
+    executor
+        .run(line, LIMIT)
+        .unwrap()
+        .success()
+        .unwrap_or_else(|error| panic!("{line}: {error:#}"))
+        .stdout
 }
 
 #[test]
@@ -32,7 +42,10 @@ fn an_executor_is_in_its_pods_cgroup_and_a_process_outside_is_not() {
     assert!(inside.contains(&format!("0::/{}/node/kubepods/podabc", rig.name())), "{inside}");
     let outside = executor.outside().run("cat /proc/self/cgroup", LIMIT).unwrap().stdout;
     assert!(outside.contains("/node/system.slice/other.service"), "{outside}");
-    assert_eq!(executor.outside().run("ip -4 -br addr show eth0", LIMIT).unwrap().stdout, says(&executor, "ip -4 -br addr show eth0"));
+    assert_eq!(
+        executor.outside().run("ip -4 -br addr show eth0", LIMIT).unwrap().stdout,
+        says(&executor, "ip -4 -br addr show eth0")
+    );
 }
 
 #[test]
@@ -42,17 +55,27 @@ fn a_node_has_its_own_cgroup_root_bpffs_and_state_and_the_host_has_none_of_it() 
     let mounts = rig.node.place().read("/proc/thread-self/mountinfo").unwrap();
     let cgroups: Vec<&str> = mounts.lines().filter(|line| line.contains(" - cgroup")).collect();
     assert_eq!(cgroups.len(), 1, "{cgroups:?}");
-    assert!(cgroups[0].contains(" /sys/fs/cgroup ") && cgroups[0].contains("/node "), "{cgroups:?}");
+    assert!(
+        cgroups[0].contains(" /sys/fs/cgroup ") && cgroups[0].contains("/node "),
+        "{cgroups:?}"
+    );
     let seen = rig
         .node
         .place()
-        .run("ls /sys/fs/cgroup/kubepods; stat -f -c %T /sys/fs/bpf; ls -A /etc/redirector /run/redirector", LIMIT)
+        .run(
+            "ls /sys/fs/cgroup/kubepods; stat -f -c %T /sys/fs/bpf; ls -A /etc/redirector \
+            /run/redirector",
+            LIMIT,
+        )
         .unwrap()
         .stdout;
     assert!(seen.contains("podabc") && seen.contains("bpf"), "{seen}");
     rig.node.place().write("/etc/redirector/redirector.toml", "here").unwrap();
     assert_eq!(rig.node.place().read("/etc/redirector/redirector.toml").unwrap(), "here");
-    assert!(executor.place().read("/etc/redirector/redirector.toml").is_err(), "an executor sees the node's configuration");
+    assert!(
+        executor.place().read("/etc/redirector/redirector.toml").is_err(),
+        "an executor sees the node's configuration"
+    );
     assert!(!Path::new("/etc/redirector/redirector.toml").exists(), "the rig wrote to the host");
 }
 
@@ -74,7 +97,8 @@ fn a_stopped_load_balancer_refuses_a_silent_one_hangs_and_both_come_back() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     let mut balancer = rig.customer.load_balancer(2).unwrap();
-    let greet = || executor.run("curl -sS --connect-timeout 0.5 http://203.0.113.8:8080/", LIMIT).unwrap();
+    let greet =
+        || executor.run("curl -sS --connect-timeout 0.5 http://203.0.113.8:8080/", LIMIT).unwrap();
     assert_eq!(greet().stdout, "lb2\n");
     balancer.stop().unwrap();
     assert_eq!(greet().status.code(), Some(7), "{}", greet().text());
@@ -90,21 +114,28 @@ fn a_stopped_load_balancer_refuses_a_silent_one_hangs_and_both_come_back() {
 fn the_public_name_has_both_addresses_and_can_be_changed() {
     let rig = Rig::new().unwrap();
     let mut dns = rig.customer.dns_server().unwrap();
-    let ask =
-        |name: &str| rig.node.place().run(&format!("getent ahostsv4 {name} | grep STREAM | cut -d' ' -f1 | sort"), LIMIT).unwrap().stdout;
+    let ask = |name: &str| {
+        rig.node
+            .place()
+            .run(&format!("getent ahostsv4 {name} | grep STREAM | cut -d' ' -f1 | sort"), LIMIT)
+            .unwrap()
+            .stdout
+    };
     assert_eq!(ask(PUBLIC_NAME), "203.0.113.7\n203.0.113.8\n");
     assert_eq!(ask(UNRELATED_NAME), format!("{UNRELATED_ADDRESS}\n"));
     dns.set_addresses(&[Ipv4Addr::new(203, 0, 113, 8)]).unwrap();
     assert_eq!(ask(PUBLIC_NAME), "203.0.113.8\n");
     dns.set_addresses(&[]).unwrap();
-    let empty = rig.node.place().run(&format!("dig @203.0.113.53 {PUBLIC_NAME} A"), LIMIT).unwrap().stdout;
+    let empty =
+        rig.node.place().run(&format!("dig @203.0.113.53 {PUBLIC_NAME} A"), LIMIT).unwrap().stdout;
     assert!(empty.contains("NOERROR") && empty.contains("ANSWER: 0"), "{empty}");
 }
 
 #[test]
 fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
     let rig = Rig::new().unwrap();
-    let (registry, balancer) = (rig.customer.registry().unwrap(), rig.customer.load_balancer(1).unwrap());
+    let (registry, balancer) =
+        (rig.customer.registry().unwrap(), rig.customer.load_balancer(1).unwrap());
     let executor = executor_with_hosts(&rig);
     let home = executor.place().home();
 
@@ -112,19 +143,43 @@ fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
     assert!(hello.contains(INTERNAL_NAME), "{hello}");
     let admitted = balancer.admitted();
     assert!(
-        admitted.iter().any(|c| c.server_name.as_deref() == Some(INTERNAL_NAME) && c.source.ip().to_string() == "198.51.100.1"),
+        admitted.iter().any(|c| c.server_name.as_deref() == Some(INTERNAL_NAME)
+            && c.source.ip().to_string() == "198.51.100.1"),
         "{admitted:?}"
     );
 
     let pushed = samples::image(&home.join("image")).unwrap();
-    says(&executor, &format!("skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"));
-    says(&executor, &format!("skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"));
+    says(
+        &executor,
+        &format!(
+            "skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"
+        ),
+    );
+    says(
+        &executor,
+        &format!(
+            "skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"
+        ),
+    );
     assert_eq!(samples::image_identity(&home.join("pulled")).unwrap(), pushed);
 
-    says(&executor, &format!("pip install --index-url https://{INTERNAL_NAME}/simple --target site {}", samples::PACKAGE.0));
-    let said = says(&executor, "PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'");
+    says(
+        &executor,
+        &format!(
+            "pip install --index-url https://{INTERNAL_NAME}/simple --target site {}",
+            samples::PACKAGE.0
+        ),
+    );
+    let said = says(
+        &executor,
+        "PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'",
+    );
     assert_eq!(said.trim(), samples::PACKAGE_SAYS);
-    assert!(registry.requests().iter().all(|line| line.starts_with(INTERNAL_NAME)), "{:?}", registry.requests());
+    assert!(
+        registry.requests().iter().all(|line| line.starts_with(INTERNAL_NAME)),
+        "{:?}",
+        registry.requests()
+    );
 }
 
 #[test]
@@ -159,16 +214,32 @@ fn a_packet_for_the_pool_that_leaves_the_node_is_counted() {
 fn an_executor_on_the_nodes_network_has_the_nodes_addresses_and_its_own_resolv_conf() {
     let rig = Rig::new().unwrap();
     let resolv = ResolvConf::kubernetes("169.254.20.53");
-    let executor = rig.executor(ExecutorOptions { network: Network::Host, resolv, ..ExecutorOptions::pod("host") }).unwrap();
-    let seen = says(&executor, "ip -4 -br addr show uplink; cat /etc/resolv.conf /proc/self/cgroup");
-    assert!(seen.contains("198.51.100.1/24") && seen.contains("ndots:5") && seen.contains("/kubepods/podhost"), "{seen}");
+    let executor = rig
+        .executor(ExecutorOptions {
+            network: Network::Host,
+            resolv,
+            ..ExecutorOptions::pod("host")
+        })
+        .unwrap();
+    let seen =
+        says(&executor, "ip -4 -br addr show uplink; cat /etc/resolv.conf /proc/self/cgroup");
+    assert!(
+        seen.contains("198.51.100.1/24")
+            && seen.contains("ndots:5")
+            && seen.contains("/kubepods/podhost"),
+        "{seen}"
+    );
 }
 
 #[test]
 fn two_rigs_stand_at_once_and_leave_nothing_behind() {
     let (one, two) = (Rig::new().unwrap(), Rig::new().unwrap());
-    let (executor, other) = (one.executor(ExecutorOptions::pod("one")).unwrap(), two.executor(ExecutorOptions::pod("one")).unwrap());
-    let balancers = (one.customer.load_balancer(1).unwrap(), two.customer.load_balancer(1).unwrap());
+    let (executor, other) = (
+        one.executor(ExecutorOptions::pod("one")).unwrap(),
+        two.executor(ExecutorOptions::pod("one")).unwrap(),
+    );
+    let balancers =
+        (one.customer.load_balancer(1).unwrap(), two.customer.load_balancer(1).unwrap());
     for place in [&executor, &other] {
         assert_eq!(says(place, "curl -sS http://203.0.113.7:8080/"), "lb1\n");
     }

@@ -1,6 +1,8 @@
-//! Searching the bits of a word by arithmetic alone: no branch, no loop, nothing for the verifier to multiply.
+//! Searching the bits of a word by arithmetic alone: no branch, no loop, nothing for the verifier
+//! to multiply.
 
-/// The place of the set bit that has `rank` set ones below it. Meaningless when there are no more than `rank`.
+/// The place of the set bit that has `rank` set ones below it. Meaningless when there are no more
+/// than `rank`.
 #[inline(always)]
 pub(super) const fn select(bits: u64, rank: u32) -> u32 {
     let search = (0, rank);
@@ -12,7 +14,8 @@ pub(super) const fn select(bits: u64, rank: u32) -> u32 {
     narrow(bits, search, 1).0
 }
 
-/// Leaves the lower `width` bits from `place` on behind if the one that is searched for is above them.
+/// Leaves the lower `width` bits from `place` on behind if the one that is searched for is above
+/// them.
 #[inline(always)]
 const fn narrow(bits: u64, (place, rank): (u32, u32), width: u32) -> (u32, u32) {
     let below = (bits >> place & ((1 << width) - 1)).count_ones();
@@ -27,7 +30,9 @@ mod tests {
 
     #[test]
     fn every_set_bit_is_found_by_its_rank() {
-        for bits in [1, 1 << 63, u64::MAX, 0x8000_0001_0000_8001, 0x0123_4567_89ab_cdef, 0b1011_0000] {
+        for bits in
+            [1, 1 << 63, u64::MAX, 0x8000_0001_0000_8001, 0x0123_4567_89ab_cdef, 0b1011_0000]
+        {
             let places = (0..64).filter(|place| bits >> place & 1 != 0);
             for (rank, place) in places.enumerate() {
                 assert_eq!(select(bits, rank as u32), place, "{bits:x}, {rank}");

@@ -1,4 +1,5 @@
-//! Which backend a connect gets: uniform over the eligible ones of the right family, not the one that this socket tried last.
+//! Which backend a connect gets: uniform over the eligible ones of the right family, not the one
+//! that this socket tried last.
 
 use super::{bits, connect::Tables, pick::Known, unrolled::unrolled};
 use crate::{
@@ -13,8 +14,8 @@ use crate::{
 pub struct Families {
     /// The client asked for an IPv6 address (not an IPv4-mapped one), so IPv6 backends come first.
     pub six_first: bool,
-    /// The socket is one for both families: a route that has none of the family asked for serves it with the other. An `AF_INET` socket is not,
-    /// nor is one that is bound to an address.
+    /// The socket is one for both families: a route that has none of the family asked for serves it
+    /// with the other. An `AF_INET` socket is not, nor is one that is bound to an address.
     pub both: bool,
 }
 
@@ -91,10 +92,12 @@ impl Drawing {
     }
 }
 
-/// Draws one of `candidates`, of which there is at least one, avoiding `last` while another one is eligible.
+/// Draws one of `candidates`, of which there is at least one, avoiding `last` while another one is
+/// eligible.
 ///
-/// A first draw is taken as it is when it is eligible: with all healthy, that is one random number and a look at its neighbour, which tells
-/// that there is another. Otherwise the eligible ones are counted and, if the first draw was none, one of them is drawn; together the two draws are
+/// A first draw is taken as it is when it is eligible: with all healthy, that is one random number
+/// and a look at its neighbour, which tells that there is another. Otherwise the eligible ones are
+/// counted and, if the first draw was none, one of them is drawn; together the two draws are
 /// uniform over the eligible.
 #[inline(always)]
 pub(super) fn draw(tables: &(impl Tables + ?Sized), known: &mut Known) -> Drawing {
@@ -112,7 +115,8 @@ pub(super) fn draw(tables: &(impl Tables + ?Sized), known: &mut Known) -> Drawin
         if candidates.count == 1 {
             return Drawing(0);
         }
-        let neighbour = candidates.get(tables, if offset + 1 == candidates.count { 0 } else { offset + 1 });
+        let neighbour =
+            candidates.get(tables, if offset + 1 == candidates.count { 0 } else { offset + 1 });
         known.afresh(tables);
         if neighbour.generation() != known.entry.generation {
             return Drawing::STALE;
@@ -128,12 +132,18 @@ pub(super) fn draw(tables: &(impl Tables + ?Sized), known: &mut Known) -> Drawin
     }
     known.afresh(tables);
     let slot = known.candidates().get(tables, survey.offset());
-    if survey.another() && tables.health(slot.id()).0 != Health::HEALTHY.0 { Drawing(survey.0 | Drawing::TRIAL) } else { survey }
+    if survey.another() && tables.health(slot.id()).0 != Health::HEALTHY.0 {
+        Drawing(survey.0 | Drawing::TRIAL)
+    } else {
+        survey
+    }
 }
 
-/// The second draw, over the eligible ones only. The first one stands if it is one of them, and is taken if there is none.
+/// The second draw, over the eligible ones only. The first one stands if it is one of them, and is
+/// taken if there is none.
 ///
-/// Arithmetic instead of branches: each branch is a state that the verifier follows to the end, and the rounds multiply them.
+/// Arithmetic instead of branches: each branch is a state that the verifier follows to the end, and
+/// the rounds multiply them.
 #[inline(always)]
 pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Drawn) -> Drawing {
     let now = tables.now_ns();
@@ -172,7 +182,8 @@ pub(super) const fn zero_bit(number: u32) -> u64 {
     (number as u64).wrapping_sub(1) >> 63
 }
 
-/// The address in a slot of a backend or a source. For an `AF_INET` socket there is one kind only, and the programs are shorter.
+/// The address in a slot of a backend or a source. For an `AF_INET` socket there is one kind only,
+/// and the programs are shorter.
 #[inline(always)]
 pub(super) fn address(tables: &impl Tables, families: Families, slot: Slot) -> Ip6Be {
     if is_v6(families, slot) { tables.address6(slot.id()) } else { Ip6Be::mapped(slot.address()) }
@@ -184,7 +195,8 @@ pub(super) const fn is_v6(families: Families, slot: Slot) -> bool {
     (families.six_first || families.both) && slot.is_v6()
 }
 
-/// A number below `count` from a uniform one, without division (Lemire 2019); the bias is below 2⁻²⁶ for up to 64.
+/// A number below `count` from a uniform one, without division (Lemire 2019); the bias is below
+/// 2⁻²⁶ for up to 64.
 #[inline(always)]
 pub(super) const fn below(random: u32, count: u32) -> u32 {
     ((random as u64 * count as u64) >> 32) as u32

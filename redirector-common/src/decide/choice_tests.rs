@@ -38,7 +38,10 @@ fn assert_uniform(counts: &BTreeMap<u32, u32>, expected: &[u32]) {
     assert_eq!(counts.keys().copied().collect::<std::vec::Vec<_>>(), expected);
     let fair = DRAWS / expected.len() as u32;
     for (id, count) in counts {
-        assert!(count.abs_diff(fair) < fair / 10, "backend {id}: {count} of {DRAWS}, fair is {fair}");
+        assert!(
+            count.abs_diff(fair) < fair / 10,
+            "backend {id}: {count} of {DRAWS}, fair is {fair}"
+        );
     }
 }
 
@@ -113,14 +116,24 @@ fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
     assert!(trials(&tables, 0).iter().all(|&drawn| drawn == (1, false)), "set aside");
     tables.now += Health::FIRST_BACK_OFF_NS;
     let due = trials(&tables, 0);
-    assert!(due.contains(&(1, false)) && due.contains(&(2, true)) && due.iter().all(|&(id, trial)| trial == (id == 2)), "{due:?}");
+    assert!(
+        due.contains(&(1, false))
+            && due.contains(&(2, true))
+            && due.iter().all(|&(id, trial)| trial == (id == 2)),
+        "{due:?}"
+    );
     let mut only = TestTables::with_route(VIP, &[], &[1], 0);
     only.fail(1);
-    assert!(trials(&only, 0).iter().all(|&drawn| drawn == (1, false)), "the only one is always tried");
+    assert!(
+        trials(&only, 0).iter().all(|&drawn| drawn == (1, false)),
+        "the only one is always tried"
+    );
 }
 
 fn another(tables: &TestTables, last: u32) -> bool {
-    let choices: std::vec::Vec<bool> = (0..200).map(|_| choice(tables, Families::ONLY4, last).expect("a backend").another()).collect();
+    let choices: std::vec::Vec<bool> = (0..200)
+        .map(|_| choice(tables, Families::ONLY4, last).expect("a backend").another())
+        .collect();
     assert!(choices.iter().all(|&another| another == choices[0]), "it depends on the draw");
     choices[0]
 }
@@ -153,11 +166,19 @@ fn a_look_at_the_neighbour_does_not_bend_the_odds() {
 #[test]
 fn each_client_gets_the_family_it_asked_for_and_the_other_only_when_it_can_and_must() {
     let mixed = TestTables::with_route(VIP, &[], &[1, 2, 101, 102, 103], 0);
-    let (four, six) = (TestTables::with_route(VIP, &[], &[1, 2], 0), TestTables::with_route(VIP, &[], &[101, 102], 0));
+    let (four, six) = (
+        TestTables::with_route(VIP, &[], &[1, 2], 0),
+        TestTables::with_route(VIP, &[], &[101, 102], 0),
+    );
     let dual4 = Families { six_first: false, both: true };
     let dual6 = Families { six_first: true, both: true };
     let only6 = Families { six_first: true, both: false };
-    for (families, from_mixed) in [(Families::ONLY4, &[1, 2][..]), (dual4, &[1, 2]), (dual6, &[101, 102, 103]), (only6, &[101, 102, 103])] {
+    for (families, from_mixed) in [
+        (Families::ONLY4, &[1, 2][..]),
+        (dual4, &[1, 2]),
+        (dual6, &[101, 102, 103]),
+        (only6, &[101, 102, 103]),
+    ] {
         assert_uniform(&draw_of(&mixed, families, 0).0, from_mixed);
     }
     assert_uniform(&draw_of(&four, dual6, 0).0, &[1, 2]);

@@ -32,7 +32,8 @@ pub trait Tables {
     fn now_ns(&self) -> u64;
     /// A uniformly distributed number.
     fn random(&self) -> u32;
-    /// [`find_port()`] with these tables; the kernel's call it as a function of its own, which the verifier checks once.
+    /// [`find_port()`] with these tables; the kernel's call it as a function of its own, which the
+    /// verifier checks once.
     fn find_port(&self, ports: Ports, client: PortBe) -> Found {
         find_port(self, ports, client)
     }
@@ -61,7 +62,8 @@ pub enum Verdict {
     Pass,
 }
 
-/// Who asks. What is told of it is read where it is needed, since a value that is kept costs, see [`Choice`].
+/// Who asks. What is told of it is read where it is needed, since a value that is kept costs, see
+/// [`Choice`].
 pub trait Client {
     /// The port it asks for.
     fn port(&self) -> PortBe;
@@ -71,12 +73,19 @@ pub trait Client {
     fn last(&self) -> BackendId;
 }
 
-/// Decides a TCP connect to the pool's address `index`. The backend, if it gets one, is put into `choice`.
+/// Decides a TCP connect to the pool's address `index`. The backend, if it gets one, is put into
+/// `choice`.
 ///
-/// The result goes to a place that is initialised, not into an enum: parts of an enum that are not set make the compiler copy undefined stack,
-/// "invalid read from stack off -40+0 size 8" without CAP_PERFMON (6.18).
+/// The result goes to a place that is initialised, not into an enum: parts of an enum that are not
+/// set make the compiler copy undefined stack, "invalid read from stack off -40+0 size 8" without
+/// CAP_PERFMON (6.18).
 #[inline(always)]
-pub fn connect(tables: &impl Tables, index: u32, client: &impl Client, choice: &mut Choice) -> Verdict {
+pub fn connect(
+    tables: &impl Tables,
+    index: u32,
+    client: &impl Client,
+    choice: &mut Choice,
+) -> Verdict {
     let mut pick = tables.pick(index, client);
     let mut read = fill(tables, pick, choice);
     if read == Read::Stale {
@@ -91,8 +100,9 @@ pub fn connect(tables: &impl Tables, index: u32, client: &impl Client, choice: &
     }
 }
 
-/// A backend for one connect: two words, as they stand in the tables. What is made of them is made where it is used, since each value that is kept
-/// over a call takes a place on the stack, and without CAP_PERFMON the kernel puts a barrier behind the first store to each.
+/// A backend for one connect: two words, as they stand in the tables. What is made of them is made
+/// where it is used, since each value that is kept over a call takes a place on the stack, and
+/// without CAP_PERFMON the kernel puts a barrier behind the first store to each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     pick: Pick,
@@ -142,7 +152,8 @@ impl Choice {
         self.pick.drawing().another()
     }
 
-    /// It has failed, its time is over, and there is another: nobody else is to try it until this connect's fate is known.
+    /// It has failed, its time is over, and there is another: nobody else is to try it until this
+    /// connect's fate is known.
     #[inline(always)]
     pub const fn trial(self) -> bool {
         self.pick.drawing().trial()
@@ -154,8 +165,9 @@ impl Choice {
         self.pick.options() != 0
     }
 
-    /// The options of route `index`, with the source address whose turn it is, for a client of `families`. None, if the block was replaced since:
-    /// what they were is unknown then, and this connect goes without.
+    /// The options of route `index`, with the source address whose turn it is, for a client of
+    /// `families`. None, if the block was replaced since: what they were is unknown then, and this
+    /// connect goes without.
     #[inline(always)]
     pub fn options(self, tables: &impl Tables, index: u32, families: Families) -> Extras {
         let mut extras = Extras::default();
@@ -166,12 +178,17 @@ impl Choice {
         }
         let options = slot.as_options();
         extras.idle_seconds = options.idle_seconds;
-        let (before, count) = if is_v6(families, self.slot) { (options.sources4, options.sources6) } else { (0, options.sources4) };
+        let (before, count) = if is_v6(families, self.slot) {
+            (options.sources4, options.sources6)
+        } else {
+            (0, options.sources4)
+        };
         if count == 0 {
             return extras;
         }
         let turn = tables.turn(index) % u32::from(count);
-        let slot = tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn));
+        let slot =
+            tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn));
         if slot.generation() == self.pick.generation() {
             extras.source = address(tables, families, slot);
         }
@@ -202,14 +219,19 @@ fn fill(tables: &impl Tables, pick: Pick, choice: &mut Choice) -> Read {
     Read::Done
 }
 
-/// Why a connect to address `index` and `port` gets no backend: one of the `REASON_` constants of [`Event`].
+/// Why a connect to address `index` and `port` gets no backend: one of the `REASON_` constants of
+/// [`Event`].
 #[inline(always)]
 pub fn refusal(tables: &(impl Tables + ?Sized), index: u32, port: PortBe) -> u8 {
     let entry = tables.route(index);
     if !entry.is_present() {
         return Event::REASON_NO_ROUTE;
     }
-    if translate(tables, entry, port).read() == Read::None { Event::REASON_PORT } else { Event::REASON_NO_BACKEND }
+    if translate(tables, entry, port).read() == Read::None {
+        Event::REASON_PORT
+    } else {
+        Event::REASON_NO_BACKEND
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,12 @@ use crate::decide::test_tables::{TestClient, TestTables};
 const VIP: u32 = 7;
 
 /// What an `AF_INET` socket gets: a choice, or none.
-fn connect(tables: &TestTables, index: u32, port: PortBe, last: BackendId) -> Result<Choice, Verdict> {
+fn connect(
+    tables: &TestTables,
+    index: u32,
+    port: PortBe,
+    last: BackendId,
+) -> Result<Choice, Verdict> {
     connect_of(tables, index, TestClient { port, families: Families::ONLY4, last })
 }
 
@@ -20,14 +25,19 @@ fn connect_of(tables: &TestTables, index: u32, client: TestClient) -> Result<Cho
 
 #[test]
 fn a_vip_without_a_route_is_refused() {
-    assert_eq!(connect(&TestTables::default(), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Refuse));
+    assert_eq!(
+        connect(&TestTables::default(), VIP, PortBe::new(443), BackendId::NONE),
+        Err(Verdict::Refuse)
+    );
 }
 
 #[test]
 fn without_a_port_list_every_port_passes_unchanged() {
     let tables = TestTables::with_route(VIP, &[], &[1], 0);
     for port in [1, 443, 65535] {
-        let Ok(choice) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else { panic!("not redirected") };
+        let Ok(choice) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else {
+            panic!("not redirected")
+        };
         assert_eq!(choice.port().get(), port);
     }
 }
@@ -35,24 +45,52 @@ fn without_a_port_list_every_port_passes_unchanged() {
 #[test]
 fn a_listed_port_is_mapped_and_any_other_is_refused() {
     let tables = TestTables::with_route(VIP, &[(443, 443), (80, 8080)], &[1], 0);
-    let port = |asked| connect(&tables, VIP, PortBe::new(asked), BackendId::NONE).ok().map(|choice| choice.port().get());
+    let port = |asked| {
+        connect(&tables, VIP, PortBe::new(asked), BackendId::NONE)
+            .ok()
+            .map(|choice| choice.port().get())
+    };
     assert_eq!((port(443), port(80), port(8080), port(22)), (Some(443), Some(8080), None, None));
 }
 
 #[test]
 fn pass_leaves_alone_what_refuse_refuses() {
     let pass = RouteEntry::PASS;
-    assert_eq!(connect(&TestTables::with_route(VIP, &[(443, 443)], &[1], pass), VIP, PortBe::new(22), BackendId::NONE), Err(Verdict::Pass));
-    assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], pass), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Pass));
-    assert_eq!(connect(&TestTables::with_route(VIP, &[], &[], 0), VIP, PortBe::new(443), BackendId::NONE), Err(Verdict::Refuse));
+    assert_eq!(
+        connect(
+            &TestTables::with_route(VIP, &[(443, 443)], &[1], pass),
+            VIP,
+            PortBe::new(22),
+            BackendId::NONE
+        ),
+        Err(Verdict::Pass)
+    );
+    assert_eq!(
+        connect(
+            &TestTables::with_route(VIP, &[], &[], pass),
+            VIP,
+            PortBe::new(443),
+            BackendId::NONE
+        ),
+        Err(Verdict::Pass)
+    );
+    assert_eq!(
+        connect(&TestTables::with_route(VIP, &[], &[], 0), VIP, PortBe::new(443), BackendId::NONE),
+        Err(Verdict::Refuse)
+    );
 }
 
 #[test]
 fn a_block_that_was_replaced_meanwhile_is_read_again() {
     let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
     tables.flip_after_first_read(VIP);
-    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
-    assert!([9, 10, 11].map(TestTables::address).contains(&choice.address(&tables, Families::ONLY4)), "{choice:?}");
+    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
+        panic!("not redirected")
+    };
+    assert!(
+        [9, 10, 11].map(TestTables::address).contains(&choice.address(&tables, Families::ONLY4)),
+        "{choice:?}"
+    );
 }
 
 #[test]
@@ -65,7 +103,9 @@ fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
             for &id in aside {
                 tables.fail(id);
             }
-            let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
+            let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
+                panic!("not redirected")
+            };
             assert_eq!(choice.desperate(), aside.len() == 3);
             choice.id().0
         });
@@ -92,9 +132,14 @@ fn sources_of_the_backends_family_are_taken_in_turn() {
     let [two, three, four] = [2, 3, 4].map(TestTables::address);
     assert_eq!(sources(Families::ONLY4), [three, four, two, three, four, two]);
     let [two, three] = [102, 103].map(TestTables::address);
-    assert_eq!(sources(Families { six_first: true, both: true }), [three, two, three, two, three, two]);
+    assert_eq!(
+        sources(Families { six_first: true, both: true }),
+        [three, two, three, two, three, two]
+    );
     let tables = TestTables::with_options(VIP, &[1], 0, &[]);
-    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else { panic!("not redirected") };
+    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
+        panic!("not redirected")
+    };
     assert!(choice.has_options());
     assert_eq!(choice.options(&tables, VIP, Families::ONLY4), Extras::default());
 }

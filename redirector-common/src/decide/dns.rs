@@ -17,7 +17,8 @@ pub enum Reach {
     Anywhere,
 }
 
-/// From where queries to `asked` may be taken to `shim`, which is of the same family (`::` or `::ffff:0.0.0.0` when there is none).
+/// From where queries to `asked` may be taken to `shim`, which is of the same family (`::` or
+/// `::ffff:0.0.0.0` when there is none).
 #[inline(always)]
 pub const fn reach(asked: Ip6Be, shim: Ip6Be) -> Reach {
     if is_nobody(asked) || is_nobody(shim) || is_link_local(asked) || asked.is_same(shim) {
@@ -52,7 +53,8 @@ const fn is_link_local(ip: Ip6Be) -> bool {
     u32::from_be(ip.0[0]) >> 22 == 0xfe80 >> 6
 }
 
-/// Whether an agent whose last sign of life was at `heartbeat_ns` (0: never) lives at `now_ns`. It may have been written after `now_ns` was read.
+/// Whether an agent whose last sign of life was at `heartbeat_ns` (0: never) lives at `now_ns`. It
+/// may have been written after `now_ns` was read.
 #[inline(always)]
 pub const fn is_alive(heartbeat_ns: u64, now_ns: u64) -> bool {
     heartbeat_ns != 0 && now_ns.saturating_sub(heartbeat_ns) < STALE_NS
@@ -89,13 +91,15 @@ pub enum Claims {
     Free = u32::MAX,
 }
 
-/// The slot of the resolver `asked`; [`SLOTS`] when it has none and gets none. `claims` is a [`Claims`].
+/// The slot of the resolver `asked`; [`SLOTS`] when it has none and gets none. `claims` is a
+/// [`Claims`].
 ///
 /// Who loses a race for a free slot to another resolver has none: ask again.
 #[inline(always)]
 pub fn slot_of(table: &impl Slots, asked: Ip6Be, claims: u32) -> u32 {
     let home = home(asked);
-    // A bit for each free slot, by its distance from home; none when nothing is to be claimed. No branch depends on it within the rounds.
+    // A bit for each free slot, by its distance from home; none when nothing is to be claimed. No
+    // branch depends on it within the rounds.
     let mut free = 0_u32;
     unrolled!(offset in 0..32 {
         let slot = home.wrapping_add(offset) % SLOTS;
@@ -118,7 +122,8 @@ pub fn slot_of(table: &impl Slots, asked: Ip6Be, claims: u32) -> u32 {
 const fn home(asked: Ip6Be) -> u32 {
     let [a, b, c, d] = asked.0;
     // Fibonacci hashing: the upper bits depend on all the lower ones.
-    (a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d).wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros())
+    (a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d).wrapping_mul(0x9e37_79b1)
+        >> (32 - SLOTS.trailing_zeros())
 }
 
 #[cfg(test)]
@@ -169,7 +174,9 @@ mod tests {
         let shim = v4(169, 254, 20, 53);
         assert_eq!(reach(v4(10, 96, 0, 10), shim), Reach::Anywhere);
         assert_eq!(reach(shim, shim), Reach::Never);
-        for loopback in [v4(127, 0, 0, 1), v4(127, 0, 0, 11), v4(127, 0, 0, 53), v4(127, 255, 255, 255)] {
+        for loopback in
+            [v4(127, 0, 0, 1), v4(127, 0, 0, 11), v4(127, 0, 0, 53), v4(127, 255, 255, 255)]
+        {
             assert_eq!(reach(loopback, shim), Reach::Host);
         }
         assert_eq!(reach(v4(10, 96, 0, 10), v4(127, 0, 0, 1)), Reach::Host);
@@ -180,7 +187,10 @@ mod tests {
         assert_eq!(reach(v6(0, 1), shim), Reach::Host);
         assert_eq!(reach(v6(0, 0), shim), Reach::Never);
         assert_eq!(reach(v6(0xfd00_0000, 10), v6(0, 0)), Reach::Never);
-        assert_eq!((reach(v6(0xfe80_0000, 1), shim), reach(v6(0xfebf_ffff, 1), shim)), (Reach::Never, Reach::Never));
+        assert_eq!(
+            (reach(v6(0xfe80_0000, 1), shim), reach(v6(0xfebf_ffff, 1), shim)),
+            (Reach::Never, Reach::Never)
+        );
         assert_eq!(reach(v6(0xfec0_0000, 1), shim), Reach::Anywhere);
     }
 
@@ -221,7 +231,11 @@ mod tests {
         for resolver in [named, other] {
             assert!(slot_of(&table, resolver, CLAIM) < SLOTS);
         }
-        table.slots.borrow_mut().values_mut().for_each(|(address, listed)| *listed = *address == named);
+        table
+            .slots
+            .borrow_mut()
+            .values_mut()
+            .for_each(|(address, listed)| *listed = *address == named);
         assert!(slot_of(&table, named, Claims::Never as u32) < SLOTS);
         assert_eq!(slot_of(&table, other, Claims::Never as u32), SLOTS);
         assert_eq!(slot_of(&table, v4(10, 96, 0, 12), Claims::Never as u32), SLOTS);
@@ -230,7 +244,14 @@ mod tests {
 
     #[test]
     fn usual_resolvers_do_not_meet_in_one_slot() {
-        let usual = [v4(10, 96, 0, 10), v4(10, 0, 0, 2), v4(169, 254, 20, 10), v4(169, 254, 169, 254), v4(8, 8, 8, 8), v4(1, 1, 1, 1)];
+        let usual = [
+            v4(10, 96, 0, 10),
+            v4(10, 0, 0, 2),
+            v4(169, 254, 20, 10),
+            v4(169, 254, 169, 254),
+            v4(8, 8, 8, 8),
+            v4(1, 1, 1, 1),
+        ];
         let mut homes: Vec<u32> = usual.iter().map(|&at| home(at)).collect();
         homes.sort_unstable();
         homes.dedup();

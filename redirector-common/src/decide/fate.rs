@@ -9,7 +9,8 @@ pub enum End {
     Refused,
     /// Retransmitted until the kernel gave up.
     TimedOut,
-    /// Ended after a retransmission but before the kernel gave up: an ICMP error that the kernel acts upon only then.
+    /// Ended after a retransmission but before the kernel gave up: an ICMP error that the kernel
+    /// acts upon only then.
     Unreachable,
     /// Closed by the application.
     Aborted,
@@ -24,7 +25,8 @@ impl End {
     }
 }
 
-/// The end of a connect whose socket closes in `phase` with `marks` ([`Origin`]). Measured on 5.10 to 6.18:
+/// The end of a connect whose socket closes in `phase` with `marks` ([`Origin`]). Measured on 5.10
+/// to 6.18:
 ///
 /// | case | seen before the socket closes |
 /// |---|---|
@@ -56,14 +58,24 @@ mod tests {
         const CONNECTING: u8 = Origin::PHASE_CONNECTING;
         assert_eq!(end_of_connect(CONNECTING, 0), End::Refused);
         assert_eq!(end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED), End::Unreachable);
-        assert_eq!(end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED | Origin::MARK_EXPIRED), End::TimedOut);
-        assert_eq!(end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED | Origin::MARK_ABORTED), End::Aborted);
+        assert_eq!(
+            end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED | Origin::MARK_EXPIRED),
+            End::TimedOut
+        );
+        assert_eq!(
+            end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED | Origin::MARK_ABORTED),
+            End::Aborted
+        );
         assert_eq!(end_of_connect(Origin::PHASE_CHOSEN, 0), End::Unsent);
     }
 
     #[test]
     fn only_what_the_network_said_speaks_against_a_backend() {
-        assert!(End::Refused.blames_backend() && End::TimedOut.blames_backend() && End::Unreachable.blames_backend());
+        assert!(
+            End::Refused.blames_backend()
+                && End::TimedOut.blames_backend()
+                && End::Unreachable.blames_backend()
+        );
         assert!(!End::Aborted.blames_backend() && !End::Unsent.blames_backend());
     }
 }

@@ -1,4 +1,5 @@
-//! Pure decisions, made in the kernel and tested here: what a connect does, which backend it gets, how it ended.
+//! Pure decisions, made in the kernel and tested here: what a connect does, which backend it gets,
+//! how it ended.
 
 mod bits;
 mod choice;

@@ -1,4 +1,5 @@
-//! One reading of a route's block: which port, which backend. Everything in words, since a value that is kept costs, see [`super::Choice`].
+//! One reading of a route's block: which port, which backend. Everything in words, since a value
+//! that is kept costs, see [`super::Choice`].
 
 use super::{
     choice::{Candidates, Drawing, Families, draw, zero_bit},
@@ -47,11 +48,13 @@ impl Asked {
         (self.0 >> Self::SIX_FIRST) as u32 & 1
     }
 
-    /// `if six_first { !(both && there are no IPv6 ones) } else { both && there are no IPv4 ones }`, in arithmetic.
+    /// `if six_first { !(both && there are no IPv6 ones) } else { both && there are no IPv4 ones }`,
+    /// in arithmetic.
     #[inline(always)]
     const fn prefers_six(self, entry: RouteEntry) -> u32 {
         let (six_first, both) = ((self.0 >> Self::SIX_FIRST) as u32, (self.0 >> Self::BOTH) as u32);
-        let (no_four, no_six) = (zero_bit(entry.backends4 as u32) as u32, zero_bit(entry.backends6() as u32) as u32);
+        let (no_four, no_six) =
+            (zero_bit(entry.backends4 as u32) as u32, zero_bit(entry.backends6() as u32) as u32);
         (six_first & !(both & no_six) | !six_first & both & no_four) & 1
     }
 
@@ -81,7 +84,8 @@ impl Pick {
         Self(((entry.policy & RouteEntry::PASS) as u64) << Self::POLICY)
     }
 
-    /// The only backend of a route that says nothing of ports and options: all that is to know is the port.
+    /// The only backend of a route that says nothing of ports and options: all that is to know is
+    /// the port.
     pub(super) const fn only(port: PortBe) -> Self {
         Self((port.0 as u64) << Self::PORT)
     }
@@ -148,7 +152,8 @@ pub fn pick(tables: &(impl Tables + ?Sized), index: u32, asked: Asked) -> Pick {
     }
     let Known { entry, asked } = known;
     let slot = known.candidates().first.wrapping_add(drawing.offset()) & 0x00ff_ffff;
-    let options = if entry.has_options() { entry.options_slot().wrapping_sub(slot) & 0xff } else { 0 };
+    let options =
+        if entry.has_options() { entry.options_slot().wrapping_sub(slot) & 0xff } else { 0 };
     Pick(
         u64::from(slot)
             | u64::from(entry.generation) << Pick::GENERATION
@@ -161,8 +166,8 @@ pub fn pick(tables: &(impl Tables + ?Sized), index: u32, asked: Asked) -> Pick {
 
 /// What is known of a route and of its client while its block is read: two words.
 ///
-/// After each look at a table everything is worked out [`afresh`](Known::afresh) from them: a value that is kept over it would be stored on the stack,
-/// and that costs more, see [`super::Choice`].
+/// After each look at a table everything is worked out [`afresh`](Known::afresh) from them: a value
+/// that is kept over it would be stored on the stack, and that costs more, see [`super::Choice`].
 pub(super) struct Known {
     pub(super) entry: RouteEntry,
     pub(super) asked: Asked,

@@ -1,8 +1,10 @@
-//! The short ways of most connects: those of a socket that tries for the first time, to a route of IPv4 backends, all healthy, that says nothing of
-//! ports and options. The rest takes the long way, [`connect()`](super::connect()), which would decide the same.
+//! The short ways of most connects: those of a socket that tries for the first time, to a route of
+//! IPv4 backends, all healthy, that says nothing of ports and options. The rest takes the long way,
+//! [`connect()`](super::connect()), which would decide the same.
 //!
-//! They are two so that each is short from its first look to its last store: what is kept for another case is in the way of this one, and
-//! a hook finds little of itself in the processor's first cache.
+//! They are two so that each is short from its first look to its last store: what is kept for
+//! another case is in the way of this one, and a hook finds little of itself in the processor's
+//! first cache.
 
 use super::{
     choice::{Families, below},
@@ -29,7 +31,8 @@ pub fn only(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Ch
     Some(Choice::only(healthy(tables, entry, 0)?, client.port()))
 }
 
-/// One of a few. All are looked at before the draw, which so has no say in which way is taken: that would bend the odds.
+/// One of a few. All are looked at before the draw, which so has no say in which way is taken: that
+/// would bend the odds.
 #[inline(always)]
 pub fn one_of_few(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Choice> {
     let mut entry = tables.route(index);
@@ -44,7 +47,10 @@ pub fn one_of_few(tables: &impl Tables, index: u32, client: &impl Client) -> Opt
         entry = RouteEntry::of_word(tables.afresh(entry.word()));
     });
     let offset = below(tables.random(), u32::from(entry.backends4));
-    Some(Choice::one_of(tables.slot_of(entry.first().wrapping_add(offset), entry.generation)?, client.port()))
+    Some(Choice::one_of(
+        tables.slot_of(entry.first().wrapping_add(offset), entry.generation)?,
+        client.port(),
+    ))
 }
 
 /// Whether the socket takes IPv4 first, and tries for the first time.

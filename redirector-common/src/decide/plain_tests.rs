@@ -31,7 +31,12 @@ fn outcomes(
 ) -> BTreeSet<std::string::String> {
     let outcome = |choice: Choice| {
         let flags = [choice.another(), choice.desperate(), choice.trial(), choice.has_options()];
-        std::format!("{:?} {:?} {:?} {flags:?}", choice.id(), choice.port(), choice.address(tables, client.families))
+        std::format!(
+            "{:?} {:?} {:?} {flags:?}",
+            choice.id(),
+            choice.port(),
+            choice.address(tables, client.families)
+        )
     };
     (0..300).map(|_| way(tables, client).map_or_else(|| "none".into(), outcome)).collect()
 }
@@ -41,9 +46,16 @@ fn a_short_way_leads_where_the_long_one_does() {
     for ids in [&[1][..], &[1, 101], &[1, 2], &[1, 2, 3, 101, 102], &[1, 2, 3, 4]] {
         for policy in [0, RouteEntry::PASS] {
             for families in [Families::ONLY4, FOUR_FIRST] {
-                let (tables, client) = (TestTables::with_route(VIP, &[], ids, policy), TestClient { families, ..TestClient::default() });
+                let (tables, client) = (
+                    TestTables::with_route(VIP, &[], ids, policy),
+                    TestClient { families, ..TestClient::default() },
+                );
                 assert!(short(&tables, &client).is_some(), "{ids:?}");
-                assert_eq!(outcomes(&tables, &client, short), outcomes(&tables, &client, long), "{ids:?}");
+                assert_eq!(
+                    outcomes(&tables, &client, short),
+                    outcomes(&tables, &client, long),
+                    "{ids:?}"
+                );
             }
         }
     }
@@ -79,13 +91,25 @@ fn whatever_else_there_is_to_decide_takes_the_long_way() {
         }
     }
     assert_eq!(only(&replaced(&[1]), VIP, &client), None, "a block that was replaced meanwhile");
-    assert_eq!(one_of_few(&replaced(&[1, 2]), VIP, &client), None, "a block that was replaced meanwhile");
+    assert_eq!(
+        one_of_few(&replaced(&[1, 2]), VIP, &client),
+        None,
+        "a block that was replaced meanwhile"
+    );
     for ids in [&[1][..], &[1, 2]] {
         let tables = TestTables::with_route(VIP, &[], ids, 0);
-        assert_eq!(short(&tables, &TestClient { last: BackendId(1), ..client }), None, "a socket that tries again");
+        assert_eq!(
+            short(&tables, &TestClient { last: BackendId(1), ..client }),
+            None,
+            "a socket that tries again"
+        );
         let six = Families { six_first: true, both: true };
         assert_eq!(short(&tables, &TestClient { families: six, ..client }), None, "an IPv6 VIP");
-        assert_eq!(short(&tables, &TestClient { port: PortBe::new(22), ..client }).map(|choice| choice.port().get()), Some(22));
+        assert_eq!(
+            short(&tables, &TestClient { port: PortBe::new(22), ..client })
+                .map(|choice| choice.port().get()),
+            Some(22)
+        );
     }
 }
 
@@ -94,8 +118,12 @@ fn one_of_a_few_is_drawn_uniformly() {
     const DRAWS: usize = 30_000;
     let tables = TestTables::with_route(VIP, &[], &[1, 2, 3], 0);
     for id in 1..=3 {
-        let drawn =
-            (0..DRAWS).filter(|_| one_of_few(&tables, VIP, &TestClient::default()).is_some_and(|choice| choice.id().0 == id)).count();
+        let drawn = (0..DRAWS)
+            .filter(|_| {
+                one_of_few(&tables, VIP, &TestClient::default())
+                    .is_some_and(|choice| choice.id().0 == id)
+            })
+            .count();
         assert!(drawn.abs_diff(DRAWS / 3) < DRAWS / 50, "{id}: {drawn} of {DRAWS}");
     }
 }

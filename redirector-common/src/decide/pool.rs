@@ -22,14 +22,16 @@ impl Pool4 {
         Self { base: Ip4Be(base.0 & mask), mask }
     }
 
-    /// The index of `ip`, or nothing for an address outside: one masked comparison, the whole cost of a connect that is not ours.
+    /// The index of `ip`, or nothing for an address outside: one masked comparison, the whole cost
+    /// of a connect that is not ours.
     #[inline(always)]
     pub const fn index(self, ip: Ip4Be) -> Option<u32> {
         if ip.0 & self.mask == self.base.0 { Some(u32::from_be(ip.0 & !self.mask)) } else { None }
     }
 }
 
-/// The IPv6 pool: as many addresses as the IPv4 one, 65,536 at most, so that the last word tells them apart.
+/// The IPv6 pool: as many addresses as the IPv4 one, 65,536 at most, so that the last word tells
+/// them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool6 {
     /// The first address.
@@ -39,7 +41,8 @@ pub struct Pool6 {
 }
 
 impl Pool6 {
-    /// The pool of `size4`'s size that begins at `base`. Bits of `base` below its prefix are ignored.
+    /// The pool of `size4`'s size that begins at `base`. Bits of `base` below its prefix are
+    /// ignored.
     pub const fn new(base: Ip6Be, size4: Pool4) -> Self {
         let [a, b, c, d] = base.0;
         Self { base: Ip6Be([a, b, c, d & size4.mask]), mask: size4.mask }
@@ -49,7 +52,11 @@ impl Pool6 {
     #[inline(always)]
     pub const fn index(self, ip: Ip6Be) -> Option<u32> {
         let ([a, b, c, d], [e, f, g, h]) = (self.base.0, ip.0);
-        if (a ^ e) | (b ^ f) | (c ^ g) | (d ^ (h & self.mask)) == 0 { Some(u32::from_be(h & !self.mask)) } else { None }
+        if (a ^ e) | (b ^ f) | (c ^ g) | (d ^ (h & self.mask)) == 0 {
+            Some(u32::from_be(h & !self.mask))
+        } else {
+            None
+        }
     }
 
     /// The address at `index`.
@@ -72,7 +79,11 @@ mod tests {
         assert_eq!(pool.index(Ip4Be::from_octets([198, 18, 255, 255])), Some(65535));
         assert_eq!(pool.index(Ip4Be::from_octets([198, 19, 0, 0])), None);
         assert_eq!(pool.index(Ip4Be::from_octets([198, 17, 255, 255])), None);
-        assert_eq!(Pool4::new(Ip4Be::from_octets([10, 0, 0, 9]), 32).index(Ip4Be::from_octets([10, 0, 0, 9])), Some(0));
+        assert_eq!(
+            Pool4::new(Ip4Be::from_octets([10, 0, 0, 9]), 32)
+                .index(Ip4Be::from_octets([10, 0, 0, 9])),
+            Some(0)
+        );
     }
 
     #[test]
@@ -80,8 +91,18 @@ mod tests {
         let base = Ip6Be([0xfd00_u32.to_be(), 0, 0, 0x1_0000_u32.to_be()]);
         let pool = Pool6::new(base, Pool4::new(Ip4Be::from_octets([198, 18, 0, 0]), 16));
         let last = |word: u32| Ip6Be([base.0[0], 0, 0, word.to_be()]);
-        assert_eq!((pool.index(last(0x1_0000)), pool.index(last(0x1_0102)), pool.index(last(0x1_ffff))), (Some(0), Some(258), Some(65535)));
-        assert_eq!((pool.index(last(0xffff)), pool.index(last(0x2_0000)), pool.index(Ip6Be([0, 0, 0, base.0[3]]))), (None, None, None));
+        assert_eq!(
+            (pool.index(last(0x1_0000)), pool.index(last(0x1_0102)), pool.index(last(0x1_ffff))),
+            (Some(0), Some(258), Some(65535))
+        );
+        assert_eq!(
+            (
+                pool.index(last(0xffff)),
+                pool.index(last(0x2_0000)),
+                pool.index(Ip6Be([0, 0, 0, base.0[3]]))
+            ),
+            (None, None, None)
+        );
         assert_eq!((pool.at(0), pool.at(258)), (base, last(0x1_0102)));
     }
 }

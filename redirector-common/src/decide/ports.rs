@@ -9,7 +9,10 @@ pub(super) fn translate(tables: &(impl Tables + ?Sized), entry: RouteEntry, port
     if entry.ports == 0 {
         return Found::at(port);
     }
-    tables.find_port(Ports { first: entry.first(), count: u32::from(entry.ports), generation: entry.generation }, port)
+    tables.find_port(
+        Ports { first: entry.first(), count: u32::from(entry.ports), generation: entry.generation },
+        port,
+    )
 }
 
 /// The port pairs of a block.
@@ -23,7 +26,8 @@ pub struct Ports {
     pub generation: u8,
 }
 
-/// What [`find_port`] found, in one word: the destination's port in the low half, a [`Read`] in the high half.
+/// What [`find_port`] found, in one word: the destination's port in the low half, a [`Read`] in the
+/// high half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Found(pub u32);

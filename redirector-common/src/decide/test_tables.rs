@@ -75,22 +75,40 @@ impl TestTables {
     pub(in crate::decide) const FIRST_V6: u32 = 100;
 
     pub(in crate::decide) fn address(id: u32) -> Ip6Be {
-        if id >= Self::FIRST_V6 { Ip6Be([0xfd, 0, 0, id]) } else { Ip6Be::mapped(Ip4Be::from_octets([203, 0, 113, id as u8])) }
+        if id >= Self::FIRST_V6 {
+            Ip6Be([0xfd, 0, 0, id])
+        } else {
+            Ip6Be::mapped(Ip4Be::from_octets([203, 0, 113, id as u8]))
+        }
     }
 
     /// One route whose backends have the numbers `ids`, in a block of generation 1 at slot 10.
-    pub(in crate::decide) fn with_route(index: u32, ports: &[(u16, u16)], ids: &[u32], policy: u8) -> Self {
+    pub(in crate::decide) fn with_route(
+        index: u32,
+        ports: &[(u16, u16)],
+        ids: &[u32],
+        policy: u8,
+    ) -> Self {
         let tables = Self::default();
         tables.put(index, 10, 1, ports, ids, policy);
         tables
     }
 
     /// The same on every port, with options and the numbers of source addresses.
-    pub(in crate::decide) fn with_options(index: u32, ids: &[u32], idle_seconds: u16, sources: &[u32]) -> Self {
+    pub(in crate::decide) fn with_options(
+        index: u32,
+        ids: &[u32],
+        idle_seconds: u16,
+        sources: &[u32],
+    ) -> Self {
         let tables = Self::default();
         let sixes = sources.iter().filter(|&&id| id >= Self::FIRST_V6).count() as u8;
-        let options = Options { idle_seconds, sources4: sources.len() as u8 - sixes, sources6: sixes };
-        let slots = [Slot::options(1, options)].into_iter().chain(sources.iter().map(|&id| Self::slot_of(1, id))).collect();
+        let options =
+            Options { idle_seconds, sources4: sources.len() as u8 - sixes, sources6: sixes };
+        let slots = [Slot::options(1, options)]
+            .into_iter()
+            .chain(sources.iter().map(|&id| Self::slot_of(1, id)))
+            .collect();
         tables.put_all(index, 10, 1, (&[], ids, slots), RouteEntry::OPTIONS);
         tables
     }
@@ -102,13 +120,23 @@ impl TestTables {
         }
     }
 
-    fn put(&self, index: u32, first: u32, generation: u8, ports: &[(u16, u16)], ids: &[u32], policy: u8) {
+    fn put(
+        &self,
+        index: u32,
+        first: u32,
+        generation: u8,
+        ports: &[(u16, u16)],
+        ids: &[u32],
+        policy: u8,
+    ) {
         self.put_all(index, first, generation, (ports, ids, Vec::new()), policy);
     }
 
     fn put_all(&self, index: u32, first: u32, generation: u8, parts: Parts<'_>, policy: u8) {
         let (ports, ids, options) = parts;
-        let ports_slots = ports.iter().map(|&(client, to)| Slot::port(generation, PortBe::new(client), PortBe::new(to)));
+        let ports_slots = ports
+            .iter()
+            .map(|&(client, to)| Slot::port(generation, PortBe::new(client), PortBe::new(to)));
         let backend_slots = ids.iter().map(|&id| Self::slot_of(generation, id));
         let sixes = ids.iter().filter(|&&id| id >= Self::FIRST_V6).count() as u8;
         for (offset, slot) in ports_slots.chain(backend_slots).chain(options).enumerate() {
@@ -134,7 +162,8 @@ impl TestTables {
         self.health.insert(id, Health::HEALTHY.after_failure(self.now));
     }
 
-    /// After the entry is read once, its block is overwritten by a stranger's and the entry points to a new one with backends 9, 10 and 11.
+    /// After the entry is read once, its block is overwritten by a stranger's and the entry points
+    /// to a new one with backends 9, 10 and 11.
     pub(in crate::decide) fn flip_after_first_read(&mut self, index: u32) {
         self.flip.set(Some(index));
     }

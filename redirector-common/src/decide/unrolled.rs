@@ -1,14 +1,16 @@
 //! Loops without a loop.
 //!
-//! Without CAP_PERFMON a verifier before 6.17 follows both ways of every branch, also where it knows the way, as the processor might by speculation;
-//! beyond the last round of a loop it then finds one more, without end: "The sequence of 8193 jumps is too complex" (5.10 to 6.12).
+//! Without CAP_PERFMON a verifier before 6.17 follows both ways of every branch, also where it
+//! knows the way, as the processor might by speculation; beyond the last round of a loop it then
+//! finds one more, without end: "The sequence of 8193 jumps is too complex" (5.10 to 6.12).
 
 use crate::{
     abi::{MAX_BACKENDS, MAX_PORTS},
     dns::SLOTS,
 };
 
-/// `for $offset in 0..4`, `0..16`, `0..32` or `0..64`, each round written out. `break` leaves it; `continue` is not to be used.
+/// `for $offset in 0..4`, `0..16`, `0..32` or `0..64`, each round written out. `break` leaves it;
+/// `continue` is not to be used.
 macro_rules! unrolled {
     ($offset:ident in 0..4 $body:block) => {
         #[allow(clippy::never_loop, reason = "one round: `break` leaves it from any place")]

@@ -1,5 +1,6 @@
-//! Building and binding: everything that can fail, before anything is served. The datapath comes last, so that a start that fails leaves no
-//! pins; what it changed on the host before that is taken back, unless an earlier agent's datapath is there and works with it.
+//! Building and binding: everything that can fail, before anything is served. The datapath comes
+//! last, so that a start that fails leaves no pins; what it changed on the host before that is
+//! taken back, unless an earlier agent's datapath is there and works with it.
 
 use std::{
     net::SocketAddr,
@@ -66,7 +67,8 @@ pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound>
     durable::make_directory(&config.agent.run_dir, 0o755)?;
     let lock = Lock::take(&config.agent.run_dir)?;
     let signals = Signals::listen()?;
-    // Only to tell a wrong pattern before anything is changed; the owner task looks again and again.
+    // Only to tell a wrong pattern before anything is changed; the owner task looks again and
+    // again.
     datapath::cgroups(&config.attach.cgroups)?;
     let fresh = !datapath::is_pinned(&config.agent.bpffs)?;
     let built = build(path, config.clone(), watch).await;
@@ -77,8 +79,13 @@ pub(super) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound>
     Ok(Bound { owner, sockets, metrics, events, signals, _lock: lock })
 }
 
-async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Result<(Owner, Sockets, Metrics, Reading)> {
-    let Opened { mut state, mut leases, routes: stored, warnings } = State::open(&config.agent.state_dir, &config.pool)?;
+async fn build(
+    path: PathBuf,
+    config: Config,
+    watch: FileWatch,
+) -> anyhow::Result<(Owner, Sockets, Metrics, Reading)> {
+    let Opened { mut state, mut leases, routes: stored, warnings } =
+        State::open(&config.agent.state_dir, &config.pool)?;
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
     state.commit(&Change::default(), &[], routes.stored(), &mut leases)?;
@@ -87,7 +94,10 @@ async fn build(path: PathBuf, config: Config, watch: FileWatch) -> anyhow::Resul
     if config.pool.guard {
         host::guard(&config.pool).await?;
     }
-    let mut datapath = Datapath::open(&datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() })?;
+    let mut datapath = Datapath::open(&datapath::Settings {
+        bpffs: config.agent.bpffs.clone(),
+        pool: config.pool.clone(),
+    })?;
     datapath.set_connect_timeout(config.health.connect_timeout)?;
     let reader = datapath.take_events().context("the events of this datapath are read already")?;
     let (events, reading) = events::new(reader, config.pool.clone());
@@ -145,7 +155,12 @@ async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> 
     let admin = match config.agent.admin {
         Some(address) => {
             let bound = Admin::bind(address).await;
-            let remedy = || format!("failed to bind agent.admin = \"{address}\": give it a free address of this host, or \"off\"");
+            let remedy = || {
+                format!(
+                    "failed to bind agent.admin = \"{address}\": give it a free address of this \
+                        host, or \"off\""
+                )
+            };
             Some(bound.with_context(remedy)?)
         }
         None => None,

@@ -1,4 +1,5 @@
-//! Who calls connect, in words: the kernel tells a number for the cgroup, and not always the command.
+//! Who calls connect, in words: the kernel tells a number for the cgroup, and not always the
+//! command.
 
 use std::{
     collections::HashMap,
@@ -16,7 +17,8 @@ const REMEMBERED: usize = 16 * 1024;
 const WALK: Duration = Duration::from_secs(1);
 /// A process is looked at again at most so often: a busy one makes many connects.
 const FRESH: Duration = Duration::from_millis(100);
-/// The inode of the first pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h), whose numbers the programs tell.
+/// The inode of the first pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h), whose
+/// numbers the programs tell.
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 
 /// What is known of callers.
@@ -30,7 +32,8 @@ pub(super) struct Callers {
 
 impl Default for Callers {
     fn default() -> Self {
-        let sees_processes = fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == FIRST_PID_NAMESPACE);
+        let sees_processes = fs::metadata("/proc/self/ns/pid")
+            .is_ok_and(|namespace| namespace.ino() == FIRST_PID_NAMESPACE);
         Self { cgroups: HashMap::new(), walked: None, commands: HashMap::new(), sees_processes }
     }
 }
@@ -48,14 +51,15 @@ impl Callers {
                 self.cgroups.clear();
             }
             // A cgroup that is gone keeps its name: its last events are still to come.
-            self.cgroups.extend(datapath::cgroup_paths().into_iter().map(|(id, path)| (id, Some(path))));
+            self.cgroups
+                .extend(datapath::cgroup_paths().into_iter().map(|(id, path)| (id, Some(path))));
             self.cgroups.entry(id).or_default();
         }
         self.cgroups.get(&id).cloned().flatten()
     }
 
-    /// The caller's command. Where the kernel does not tell it, the process is looked up, as long as it lives; what was seen of it once is kept for
-    /// the end of its connections.
+    /// The caller's command. Where the kernel does not tell it, the process is looked up, as long
+    /// as it lives; what was seen of it once is kept for the end of its connections.
     pub(super) fn command(&mut self, event: &datapath::Event) -> Option<String> {
         if !event.command.is_empty() {
             return Some(event.command.clone());
@@ -69,7 +73,9 @@ impl Callers {
         {
             return command.clone();
         }
-        let seen = fs::read_to_string(format!("/proc/{}/comm", event.pid)).ok().map(|comm| comm.trim_end_matches('\n').to_owned());
+        let seen = fs::read_to_string(format!("/proc/{}/comm", event.pid))
+            .ok()
+            .map(|comm| comm.trim_end_matches('\n').to_owned());
         let command = seen.or_else(|| known.and_then(|(command, _)| command.clone()));
         if self.commands.len() > REMEMBERED {
             self.commands.clear();

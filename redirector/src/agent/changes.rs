@@ -15,7 +15,8 @@ use crate::{
     vip::LeaseError,
 };
 
-/// How long a change waits for the first answer about a new destination. After that it is live with what is known: perhaps nothing.
+/// How long a change waits for the first answer about a new destination. After that it is live with
+/// what is known: perhaps nothing.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// What to do when a change's destinations have settled.
@@ -66,9 +67,12 @@ impl Owner {
         // A client that has gone does not take its answer; its change stands all the same.
         match command {
             Command::Status(reply) => drop(reply.send(Ok(view::status(self)))),
-            Command::Routes(reply) => drop(reply.send(Ok(api::RouteList { version: VERSION, routes: view::routes(self) }))),
+            Command::Routes(reply) => drop(
+                reply.send(Ok(api::RouteList { version: VERSION, routes: view::routes(self) })),
+            ),
             Command::Route(source, reply) => {
-                let show = view::route(self, &source).map(|route| api::RouteShow { version: VERSION, route });
+                let show = view::route(self, &source)
+                    .map(|route| api::RouteShow { version: VERSION, route });
                 drop(reply.send(show.ok_or_else(|| self.unknown(&source))));
             }
             Command::Export(reply) => {
@@ -76,17 +80,27 @@ impl Owner {
                 drop(reply.send(Ok(api::Export { version: VERSION, routes })));
             }
             Command::Add(raw, caller, reply) => self.change(caller, reply, |routes| {
-                let edit = routes.adding(Route::try_from(*raw).map_err(invalid)?, Hand::CommandLine).map_err(refusal)?;
+                let edit = routes
+                    .adding(Route::try_from(*raw).map_err(invalid)?, Hand::CommandLine)
+                    .map_err(refusal)?;
                 Ok((ChangeKind::Added, edit.source.clone(), Some(edit)))
             }),
             Command::Set(source, patch, caller, reply) => self.change(caller, reply, |routes| {
                 let edit = routes.setting(&source, &patch).map_err(refusal)?;
-                Ok((if edit.is_some() { ChangeKind::Changed } else { ChangeKind::Unchanged }, source, edit))
+                Ok((
+                    if edit.is_some() { ChangeKind::Changed } else { ChangeKind::Unchanged },
+                    source,
+                    edit,
+                ))
             }),
             Command::Remove(source, caller, reply) => self.change(caller, reply, |routes| {
                 let edit = routes.removing(&source).map_err(refusal)?;
                 let hides = routes.get(&source).is_some_and(|entry| entry.hides.is_some());
-                Ok((if hides { ChangeKind::Restored } else { ChangeKind::Removed }, source, Some(edit)))
+                Ok((
+                    if hides { ChangeKind::Restored } else { ChangeKind::Removed },
+                    source,
+                    Some(edit),
+                ))
             }),
             Command::History(reply) => drop(reply.send(Ok(self.changes_made()))),
             Command::Change(number, reply) => drop(reply.send(self.change_made(number))),
@@ -96,7 +110,10 @@ impl Owner {
             Command::Reload(caller, reply) => {
                 info!(%caller, "a reload was asked for");
                 match self.reload() {
-                    Ok(reloaded) => self.settle_changed(reloaded.changed.clone(), Finish::Reloaded(reply, reloaded)),
+                    Ok(reloaded) => self.settle_changed(
+                        reloaded.changed.clone(),
+                        Finish::Reloaded(reply, reloaded),
+                    ),
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
@@ -111,7 +128,8 @@ impl Owner {
         make: impl FnOnce(&RouteSet) -> Result<(ChangeKind, SourceName, Option<Edit>), ApiError>,
     ) {
         let made = make(&self.live.routes).and_then(|(kind, source, edit)| {
-            let changed = edit.map(|edit| self.commit_one(edit, &Why::of(kind, caller))).transpose()?;
+            let changed =
+                edit.map(|edit| self.commit_one(edit, &Why::of(kind, caller))).transpose()?;
             Ok((changed.into_iter().collect(), kind, source))
         });
         match made {
@@ -126,7 +144,11 @@ impl Owner {
     fn import(&mut self, request: api::ImportRequest, caller: Caller, reply: Reply<api::Imported>) {
         let made = || -> Result<(RouteSet, api::Imported), ApiError> {
             let mut problems = RouteProblemsList::default();
-            let routes: Vec<Route> = request.routes.into_iter().filter_map(|raw| problems.take(Route::try_from(raw))).collect();
+            let routes: Vec<Route> = request
+                .routes
+                .into_iter()
+                .filter_map(|raw| problems.take(Route::try_from(raw)))
+                .collect();
             problems.none()?;
             let mut next = self.live.routes.clone();
             let diff = next.import(routes, request.replace).map_err(refusal)?;
@@ -141,7 +163,8 @@ impl Owner {
         }
         match self.commit(next, &Why { did: "imported", caller, undoes: None }) {
             Ok(changed) => {
-                let (added, differing, removed) = (answer.added.len(), answer.changed.len(), answer.removed.len());
+                let (added, differing, removed) =
+                    (answer.added.len(), answer.changed.len(), answer.removed.len());
                 info!(%caller, added, changed = differing, removed, "routes were imported");
                 self.settle_changed(changed, Finish::Imported(reply, Box::new(answer)));
             }
@@ -149,14 +172,20 @@ impl Owner {
         }
     }
 
-    /// Leases, saves and follows what `next` has; after this it is what is wanted. Says which sources differ from before.
-    pub(super) fn commit(&mut self, next: RouteSet, why: &Why) -> Result<Vec<SourceName>, ApiError> {
+    /// Leases, saves and follows what `next` has; after this it is what is wanted. Says which
+    /// sources differ from before.
+    pub(super) fn commit(
+        &mut self,
+        next: RouteSet,
+        why: &Why,
+    ) -> Result<Vec<SourceName>, ApiError> {
         self.lease(next.iter().map(|entry| &entry.route.source))?;
         self.save(&self.live.routes.edits(&next), why)?;
         Ok(self.serve(next))
     }
 
-    /// As [`Owner::commit`] where one route changes: the others are not looked at, however many they are.
+    /// As [`Owner::commit`] where one route changes: the others are not looked at, however many
+    /// they are.
     fn commit_one(&mut self, edit: Edit, why: &Why) -> Result<SourceName, ApiError> {
         self.lease(edit.after.iter().map(|stored| &stored.route.source))?;
         self.save(std::slice::from_ref(&edit), why)?;
@@ -168,8 +197,12 @@ impl Owner {
         Ok(source)
     }
 
-    /// A lease without a route is freed by the next reconciliation; a route without a lease would not be live.
-    fn lease<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) -> Result<(), ApiError> {
+    /// A lease without a route is freed by the next reconciliation; a route without a lease would
+    /// not be live.
+    fn lease<'s>(
+        &mut self,
+        sources: impl IntoIterator<Item = &'s SourceName>,
+    ) -> Result<(), ApiError> {
         self.live.leases.lease_all(sources).map_err(lease_refusal)
     }
 
@@ -177,8 +210,14 @@ impl Owner {
     fn save(&mut self, edits: &[Edit], why: &Why) -> Result<(), ApiError> {
         let by = Author { uid: why.caller.uid, gid: why.caller.gid, pid: why.caller.pid };
         let change = Change { by, did: why.did, undoes: why.undoes };
-        let committed = self.state.commit(&change, edits, self.live.routes.stored(), &mut self.live.leases);
-        let refused = |error| ApiError::new(ErrorCode::Storage, format!("nothing was changed: {}", error_chain(&error)));
+        let committed =
+            self.state.commit(&change, edits, self.live.routes.stored(), &mut self.live.leases);
+        let refused = |error| {
+            ApiError::new(
+                ErrorCode::Storage,
+                format!("nothing was changed: {}", error_chain(&error)),
+            )
+        };
         if committed.map_err(refused)? {
             *self.changes.entry(why.did.to_owned()).or_default() += 1;
         }
@@ -190,30 +229,50 @@ impl Owner {
         let before = std::mem::replace(&mut self.live.routes, next);
         self.live.follow();
         let old = |source: &SourceName| before.get(source).map(|entry| entry.route);
-        let differing = self.live.routes.iter().filter(|entry| old(&entry.route.source) != Some(entry.route));
+        let differing =
+            self.live.routes.iter().filter(|entry| old(&entry.route.source) != Some(entry.route));
         let mut changed: Vec<_> = differing.map(|entry| entry.route.source.clone()).collect();
         for source in &changed {
             self.await_destination(source, old(source));
         }
-        changed.extend(before.iter().map(|entry| &entry.route.source).filter(|source| self.live.routes.get(source).is_none()).cloned());
+        changed.extend(
+            before
+                .iter()
+                .map(|entry| &entry.route.source)
+                .filter(|source| self.live.routes.get(source).is_none())
+                .cloned(),
+        );
         changed
     }
 
-    /// Holds a route back whose destination is not known yet. `before` is what served for its source.
+    /// Holds a route back whose destination is not known yet. `before` is what served for its
+    /// source.
     fn await_destination(&mut self, source: &SourceName, before: Option<&Route>) {
         let Some(route) = self.live.routes.get(source).map(|entry| entry.route) else { return };
-        if self.live.follower.current().get(source).is_some_and(|resolved| desired::is_known(resolved)) {
+        if self
+            .live
+            .follower
+            .current()
+            .get(source)
+            .is_some_and(|resolved| desired::is_known(resolved))
+        {
             return;
         }
-        let replaced = before.is_some_and(|old| old.destination != route.destination || old.resolver != route.resolver);
+        let replaced = before.is_some_and(|old| {
+            old.destination != route.destination || old.resolver != route.resolver
+        });
         self.live.awaits(source, replaced);
     }
 
-    /// Makes live what can be; `finish` follows when the destinations of `sources` have answered, or [`SETTLE`] is over.
+    /// Makes live what can be; `finish` follows when the destinations of `sources` have answered,
+    /// or [`SETTLE`] is over.
     pub(super) fn settle_changed(&mut self, sources: Vec<SourceName>, finish: Finish) {
         self.warn_of_sources(&sources);
         let _ = self.live.reconcile_only(&sources);
-        let held: Vec<_> = sources.into_iter().filter_map(|source| self.live.held(&source).map(|change| (source, change))).collect();
+        let held: Vec<_> = sources
+            .into_iter()
+            .filter_map(|source| self.live.held(&source).map(|change| (source, change)))
+            .collect();
         if held.is_empty() {
             return self.finish(finish);
         }
@@ -225,11 +284,17 @@ impl Owner {
         });
     }
 
-    /// Source addresses that this host lacks cost no connect, but the load balancer may not know the ones that are used instead.
+    /// Source addresses that this host lacks cost no connect, but the load balancer may not know
+    /// the ones that are used instead.
     fn warn_of_sources(&self, sources: &[SourceName]) {
-        for route in sources.iter().filter_map(|source| self.live.routes.get(source)).map(|entry| entry.route) {
+        for route in sources
+            .iter()
+            .filter_map(|source| self.live.routes.get(source))
+            .map(|entry| entry.route)
+        {
             for ip in route.source_ips.iter().filter(|ip| !crate::host::has_address(**ip)) {
-                warn!(source = %route.source, "this host lacks the source address {ip}: connects go out from the kernel's choice");
+                warn!(source = %route.source, "this host lacks the source address {ip}: connects \
+                    go out from the kernel's choice");
             }
         }
     }
@@ -257,7 +322,9 @@ impl Owner {
                 answer.result.warnings = self.warnings_of(&answer.result);
                 drop(reply.send(self.kernel_took_it().map(|()| *answer)));
             }
-            Finish::Reloaded(reply, reloaded) => drop(reply.send(self.kernel_took_it().map(|()| reloaded))),
+            Finish::Reloaded(reply, reloaded) => {
+                drop(reply.send(self.kernel_took_it().map(|()| reloaded)))
+            }
         }
         self.tell_readiness();
     }
@@ -266,7 +333,10 @@ impl Owner {
         self.kernel_took_it()?;
         let route = view::route(self, &source);
         if change != ChangeKind::Removed && route.is_none() {
-            return Err(ApiError::new(ErrorCode::Conflict, format!("the route of {source} was removed by somebody else meanwhile")));
+            return Err(ApiError::new(
+                ErrorCode::Conflict,
+                format!("the route of {source} was removed by somebody else meanwhile"),
+            ));
         }
         let warnings = self.warnings(&source);
         Ok(api::Changed { version: VERSION, change, source, route, warnings })
@@ -275,12 +345,14 @@ impl Owner {
     fn kernel_took_it(&self) -> Result<(), ApiError> {
         let Some(refused) = &self.live.refused else { return Ok(()) };
         let message = format!("the change is kept, but the kernel did not take it: {refused}");
-        Err(ApiError::new(ErrorCode::Kernel, message).remedy("the agent goes on trying; `redirector status` tells when it is live"))
+        Err(ApiError::new(ErrorCode::Kernel, message)
+            .remedy("the agent goes on trying; `redirector status` tells when it is live"))
     }
 
     /// What is amiss with routes that are new or different.
     fn warnings_of(&self, answer: &api::Imported) -> Vec<String> {
-        let sources = answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
+        let sources =
+            answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
         let sources: Vec<SourceName> = sources.filter_map(|raw| raw.source.parse().ok()).collect();
         sources.iter().flat_map(|source| self.warnings(source)).collect()
     }
@@ -294,7 +366,8 @@ impl Owner {
         refusal(self.live.routes.unknown(source))
     }
 
-    /// Reads the configuration file again and serves it; on an error nothing changes but what `status` says.
+    /// Reads the configuration file again and serves it; on an error nothing changes but what
+    /// `status` says.
     pub(super) fn reload(&mut self) -> Result<api::Reloaded, ApiError> {
         self.watch.reading();
         let loaded = crate::config::load(&self.config_path);
@@ -311,12 +384,22 @@ impl Owner {
                 self.loaded_at = jiff::Timestamp::now();
                 info!(changed = changed.len(), "the configuration was reloaded");
                 if !self.restart_needed.is_empty() {
-                    warn!(keys = self.restart_needed.join(", "), "these keys take effect when the agent is restarted");
+                    warn!(
+                        keys = self.restart_needed.join(", "),
+                        "these keys take effect when the agent is restarted"
+                    );
                 }
-                Ok(api::Reloaded { version: VERSION, changed, restart_needed_for: self.restart_needed.clone() })
+                Ok(api::Reloaded {
+                    version: VERSION,
+                    changed,
+                    restart_needed_for: self.restart_needed.clone(),
+                })
             }
             Err(error) => {
-                warn!("the configuration was not reloaded, what it said before is still in use: {error}");
+                warn!(
+                    "the configuration was not reloaded, what it said before is still in use: \
+                        {error}"
+                );
                 self.config_error = Some(error.message.clone());
                 Err(error)
             }
@@ -326,7 +409,8 @@ impl Owner {
     fn take(&mut self, config: crate::config::Config) -> Result<Vec<SourceName>, ApiError> {
         let next = self.live.routes.with_file(self.live.pool.clone(), config.routes.clone());
         // The store is as it was, so there is nothing to record.
-        let changed = self.commit(next, &Why { did: "reloaded", caller: Caller::default(), undoes: None })?;
+        let changed =
+            self.commit(next, &Why { did: "reloaded", caller: Caller::default(), undoes: None })?;
         if !changed.is_empty() {
             *self.changes.entry("reloaded".to_owned()).or_default() += 1;
         }
@@ -355,8 +439,19 @@ fn restart_needed(running: &crate::config::Config, new: &crate::config::Config) 
 
 pub(super) fn imported(diff: RouteDiff, dry_run: bool) -> api::Imported {
     let RouteDiff { added, changed, removed, unchanged } = diff;
-    let changed = changed.into_iter().map(|change| api::Differing { old: change.old, new: change.new }).collect();
-    api::Imported { version: VERSION, dry_run, added, changed, removed, unchanged, warnings: vec![] }
+    let changed = changed
+        .into_iter()
+        .map(|change| api::Differing { old: change.old, new: change.new })
+        .collect();
+    api::Imported {
+        version: VERSION,
+        dry_run,
+        added,
+        changed,
+        removed,
+        unchanged,
+        warnings: vec![],
+    }
 }
 
 /// The problems of many routes, told together.
@@ -369,7 +464,11 @@ impl RouteProblemsList {
     }
 
     fn none(self) -> Result<(), ApiError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ApiError::new(ErrorCode::Invalid, self.0.join("\n"))) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::new(ErrorCode::Invalid, self.0.join("\n")))
+        }
     }
 }
 
@@ -379,7 +478,9 @@ fn invalid(problems: RouteProblems) -> ApiError {
 
 fn refusal(error: RouteSetError) -> ApiError {
     let code = match &error {
-        RouteSetError::Exists { .. } | RouteSetError::InFile { .. } | RouteSetError::ReplaceFile { .. } => ErrorCode::Conflict,
+        RouteSetError::Exists { .. }
+        | RouteSetError::InFile { .. }
+        | RouteSetError::ReplaceFile { .. } => ErrorCode::Conflict,
         RouteSetError::Unknown { .. } => ErrorCode::NotFound,
         RouteSetError::Problems(_) => ErrorCode::Invalid,
     };
@@ -387,6 +488,10 @@ fn refusal(error: RouteSetError) -> ApiError {
 }
 
 fn lease_refusal(error: LeaseError) -> ApiError {
-    let code = if matches!(error, LeaseError::PoolFull { .. }) { ErrorCode::Exhausted } else { ErrorCode::Storage };
+    let code = if matches!(error, LeaseError::PoolFull { .. }) {
+        ErrorCode::Exhausted
+    } else {
+        ErrorCode::Storage
+    };
     ApiError::new(code, format!("nothing was changed: {}", error_chain(&error)))
 }

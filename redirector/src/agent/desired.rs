@@ -21,7 +21,8 @@ pub(super) struct Inputs<'a> {
     pub(super) resolved: &'a BTreeMap<SourceName, Arc<Resolved>>,
     /// What the kernel holds now for a VIP.
     pub(super) kernel: &'a dyn Fn(u32) -> Option<PlannedRoute>,
-    /// Sources whose new definition waits for its first addresses: until then nothing of theirs changes.
+    /// Sources whose new definition waits for its first addresses: until then nothing of theirs
+    /// changes.
     pub(super) awaiting: &'a dyn Fn(&SourceName) -> bool,
     /// Sources whose backends in the kernel are a former destination's.
     pub(super) replaced: &'a BTreeSet<SourceName>,
@@ -37,13 +38,20 @@ impl Inputs<'_> {
     pub(super) fn route(&self, route: &Route) -> Option<(u32, PlannedRoute)> {
         let index = (self.leases)(&route.source)?;
         let holds = (self.kernel)(index);
-        if (self.awaiting)(&route.source) { Some((index, holds?)) } else { Some((index, self.planned(route, holds.as_ref()))) }
+        if (self.awaiting)(&route.source) {
+            Some((index, holds?))
+        } else {
+            Some((index, self.planned(route, holds.as_ref())))
+        }
     }
 
     fn planned(&self, route: &Route, holds: Option<&PlannedRoute>) -> PlannedRoute {
         let backends = match self.resolved.get(&route.source) {
-            Some(resolved) if is_known(resolved) => Some(plan::by_family(resolved.addresses.clone())),
-            // After a restart whose resolver does not answer, what the kernel has is the last good answer. A former destination's is not.
+            Some(resolved) if is_known(resolved) => {
+                Some(plan::by_family(resolved.addresses.clone()))
+            }
+            // After a restart whose resolver does not answer, what the kernel has is the last good
+            // answer. A former destination's is not.
             _ if holds.is_some() && !self.replaced.contains(&route.source) => None,
             _ => Some(Vec::new()),
         };
@@ -67,7 +75,8 @@ pub(super) fn vip(pool: &Pool, index: u32) -> Option<Vip> {
     Some(Vip { v4: pool.ipv4_at(index)?, v6: pool.ipv6_at(index) })
 }
 
-/// What DNS is to answer: the VIPs of those sources that the kernel can translate, as `in_kernel` tells of each index.
+/// What DNS is to answer: the VIPs of those sources that the kernel can translate, as `in_kernel`
+/// tells of each index.
 pub(super) fn answers<'r>(
     routes: impl IntoIterator<Item = &'r Route>,
     leases: &dyn Fn(&SourceName) -> Option<u32>,

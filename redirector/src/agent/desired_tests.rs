@@ -6,13 +6,22 @@ use crate::route::RawRoute;
 const A: &str = "a.internal";
 
 fn route(source: &str) -> Route {
-    let raw = RawRoute { source: source.into(), destination: crate::route::RawDestination::One("lb.public".into()), ..RawRoute::default() };
+    let raw = RawRoute {
+        source: source.into(),
+        destination: crate::route::RawDestination::One("lb.public".into()),
+        ..RawRoute::default()
+    };
     raw.try_into().expect("a route")
 }
 
 fn resolved(addresses: &[&str], freshness: Freshness) -> Resolved {
     let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-    Resolved { addresses, freshness, resolved_at: jiff::Timestamp::UNIX_EPOCH, ttl: Duration::from_secs(30) }
+    Resolved {
+        addresses,
+        freshness,
+        resolved_at: jiff::Timestamp::UNIX_EPOCH,
+        ttl: Duration::from_secs(30),
+    }
 }
 
 fn unresolved() -> Resolved {
@@ -20,12 +29,19 @@ fn unresolved() -> Resolved {
 }
 
 fn planned(backends: Option<&[&str]>) -> PlannedRoute {
-    let parse = |list: &[&str]| list.iter().map(|text| text.parse::<IpAddr>().expect("an address")).collect();
+    let parse = |list: &[&str]| {
+        list.iter().map(|text| text.parse::<IpAddr>().expect("an address")).collect()
+    };
     PlannedRoute { ports: vec![], backends: backends.map(parse), ..PlannedRoute::default() }
 }
 
 /// The plan for the one route A, leased index 1.
-fn plan_for(known: Option<Resolved>, kernel: Option<PlannedRoute>, awaiting: bool, replaced: bool) -> Option<PlannedRoute> {
+fn plan_for(
+    known: Option<Resolved>,
+    kernel: Option<PlannedRoute>,
+    awaiting: bool,
+    replaced: bool,
+) -> Option<PlannedRoute> {
     let source: SourceName = A.parse().expect("a source");
     let inputs = Inputs {
         leases: &|_| Some(1),
@@ -39,7 +55,9 @@ fn plan_for(known: Option<Resolved>, kernel: Option<PlannedRoute>, awaiting: boo
 
 #[test]
 fn known_addresses_are_planned_whether_fresh_kept_or_literal() {
-    for freshness in [Freshness::Fixed, Freshness::Fresh, Freshness::Kept { error: "SERVFAIL".into() }] {
+    for freshness in
+        [Freshness::Fixed, Freshness::Fresh, Freshness::Kept { error: "SERVFAIL".into() }]
+    {
         let plan = plan_for(Some(resolved(&["203.0.113.7"], freshness)), None, false, false);
         assert_eq!(plan, Some(planned(Some(&["203.0.113.7"]))));
     }
@@ -47,7 +65,12 @@ fn known_addresses_are_planned_whether_fresh_kept_or_literal() {
 
 #[test]
 fn an_authoritative_empty_answer_empties_the_route() {
-    let plan = plan_for(Some(resolved(&[], Freshness::Fresh)), Some(planned(Some(&["203.0.113.7"]))), false, false);
+    let plan = plan_for(
+        Some(resolved(&[], Freshness::Fresh)),
+        Some(planned(Some(&["203.0.113.7"]))),
+        false,
+        false,
+    );
     assert_eq!(plan, Some(planned(Some(&[]))));
 }
 
@@ -84,7 +107,8 @@ fn dns_answers_only_what_the_kernel_translates() {
         _ => None,
     };
     let kernel = Plan { routes: [(1, planned(None)), (3, planned(None))].into() };
-    let answers = answers(&routes, &leases, &|index| kernel.routes.contains_key(&index), &Pool::default());
+    let answers =
+        answers(&routes, &leases, &|index| kernel.routes.contains_key(&index), &Pool::default());
     let names: Vec<_> = answers.keys().map(ToString::to_string).collect();
     assert_eq!(names, ["a.internal"]);
     assert_eq!(answers.values().next().map(|vip| vip.v4), Some([198, 18, 0, 1].into()));

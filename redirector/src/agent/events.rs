@@ -1,7 +1,8 @@
-//! Events of single connects: out of the kernel's ring, with names instead of numbers, to whoever reads.
+//! Events of single connects: out of the kernel's ring, with names instead of numbers, to whoever
+//! reads.
 //!
-//! A task of its own reads the ring, at most ten times a second, and asks the owner task for the names of routes; the owner tells the kernel how
-//! many successes to tell.
+//! A task of its own reads the ring, at most ten times a second, and asks the owner task for the
+//! names of routes; the owner tells the kernel how many successes to tell.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,15 +27,16 @@ use crate::{
     vip::Pool,
 };
 
-/// The rest between two looks at the ring, which has room for what happens meanwhile, up to a hundred thousand events a second. The kernel wakes
-/// the reader for the first event of a rest only, so that there are ten wake-ups a second at most, and none while nothing happens.
+/// The rest between two looks at the ring, which has room for what happens meanwhile, up to a
+/// hundred thousand events a second. The kernel wakes the reader for the first event of a rest
+/// only, so that there are ten wake-ups a second at most, and none while nothing happens.
 const REST: Duration = Duration::from_millis(100);
 /// Events that are taken at once.
 const BATCH: usize = 16 * 1024;
 /// Above so many successes a second, not every one is told.
 const MOST: u64 = 2000;
-/// The same while nobody reads: what is kept for the next reader is the last thousand, and each one costs the connect that it tells of as much as
-/// choosing its backend does.
+/// The same while nobody reads: what is kept for the next reader is the last thousand, and each one
+/// costs the connect that it tells of as much as choosing its backend does.
 const MOST_UNREAD: u64 = 200;
 
 /// What the owner task has of events.
@@ -81,22 +83,30 @@ impl Owner {
     pub(super) fn tell_events(&mut self) {
         let sampling = *self.events.sampling.borrow_and_update();
         if let Err(error) = self.live.datapath.tell_events(Some(sampling)) {
-            tracing::warn!("failed to tell the datapath which events are wanted: {}", super::error_chain(&error));
+            tracing::warn!(
+                "failed to tell the datapath which events are wanted: {}",
+                super::error_chain(&error)
+            );
         }
     }
 
-    /// Answers the task that reads. Where backends fail, the load balancer has perhaps moved: its name is asked earlier than its TTL says.
+    /// Answers the task that reads. Where backends fail, the load balancer has perhaps moved: its
+    /// name is asked earlier than its TTL says.
     pub(super) fn name_events(&self, question: Question) {
-        for source in question.failing.iter().filter_map(|&index| self.live.leases.source_of(index)) {
+        for source in question.failing.iter().filter_map(|&index| self.live.leases.source_of(index))
+        {
             self.live.follower.refresh(source);
         }
         let source = |index| Some((index, self.live.leases.source_of(index)?.clone()));
         let sources = question.indices.into_iter().filter_map(source).collect();
         // The task that asked may have ended.
-        let _ = question.reply.send(Names { sources, lost: self.live.datapath.lost_events().unwrap_or_default() });
+        let _ = question
+            .reply
+            .send(Names { sources, lost: self.live.datapath.lost_events().unwrap_or_default() });
     }
 
-    /// A reader's events. One that asks for a route that never was gets told so, instead of nothing.
+    /// A reader's events. One that asks for a route that never was gets told so, instead of
+    /// nothing.
     pub(super) fn subscribe(&self, query: api::EventQuery) -> Result<Subscription, ApiError> {
         let unknown = query.route.clone().filter(|source| self.live.routes.get(source).is_none());
         let subscription = self.events.hub.subscribe(query);
@@ -124,7 +134,16 @@ pub(super) fn new(reader: EventReader, pool: Pool) -> (Events, Reading) {
     sampling.mark_changed();
     let count = Arc::new(AtomicU64::new(0));
     let callers = Callers::default();
-    let reading = Reading { reader: Some(reader), pool, hub: hub.clone(), asking, wanted, count: Arc::clone(&count), callers, lost: None };
+    let reading = Reading {
+        reader: Some(reader),
+        pool,
+        hub: hub.clone(),
+        asking,
+        wanted,
+        count: Arc::clone(&count),
+        callers,
+        lost: None,
+    };
     (Events { hub, questions, sampling, count }, reading)
 }
 
@@ -146,14 +165,16 @@ impl Reading {
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            Err(error) = self.read() => tracing::warn!("failed to wait for events, so there will be none: {error}"),
+            Err(error) = self.read() => tracing::warn!("failed to wait for events, so there will \
+                be none: {error}"),
         }
     }
 
     /// Until the owner task has ended.
     async fn read(&mut self) -> std::io::Result<()> {
         let Some(reader) = self.reader.take() else { return Ok(()) };
-        // SAFETY: the reader owns the descriptor of its ring, gives out no other, and keeps it open for as long as it lives.
+        // SAFETY: the reader owns the descriptor of its ring, gives out no other, and keeps it open
+        // for as long as it lives.
         let mut reader = unsafe { AsyncFd::register_with_interest(reader, Interest::READABLE) }?;
         let mut pressure = Pressure::default();
         loop {
@@ -188,20 +209,30 @@ impl Reading {
     async fn publish(&mut self, events: Vec<datapath::Event>) -> Option<()> {
         let (reply, answer) = oneshot::channel();
         let indices = events.iter().map(|event| event.index).collect();
-        let fails = |event: &&datapath::Event| matches!(event.happened, Happened::Refused | Happened::TimedOut | Happened::Unreachable);
+        let fails = |event: &&datapath::Event| {
+            matches!(event.happened, Happened::Refused | Happened::TimedOut | Happened::Unreachable)
+        };
         let failing = events.iter().filter(fails).map(|event| event.index).collect();
         self.asking.send(Question { indices, failing, reply }).await.ok()?;
         let Names { sources, lost } = answer.await.ok()?;
         self.count.fetch_add(events.len() as u64, Relaxed);
         let missing = lost.saturating_sub(self.lost.replace(lost).unwrap_or(lost));
-        let missing =
-            (missing > 0).then_some(api::EventLine::Lost(api::Lost { version: api::VERSION, lost: missing, lost_by: api::LostBy::Kernel }));
-        let lines: Vec<_> = events.into_iter().map(|event| self.line(event, &sources)).chain(missing).collect();
+        let missing = (missing > 0).then_some(api::EventLine::Lost(api::Lost {
+            version: api::VERSION,
+            lost: missing,
+            lost_by: api::LostBy::Kernel,
+        }));
+        let lines: Vec<_> =
+            events.into_iter().map(|event| self.line(event, &sources)).chain(missing).collect();
         self.hub.publish(lines);
         Some(())
     }
 
-    fn line(&mut self, event: datapath::Event, sources: &BTreeMap<u32, SourceName>) -> api::EventLine {
+    fn line(
+        &mut self,
+        event: datapath::Event,
+        sources: &BTreeMap<u32, SourceName>,
+    ) -> api::EventLine {
         let v6 = event.vip6.then(|| self.pool.ipv6_at(event.index)).flatten();
         let v4 = || self.pool.ipv4_at(event.index).unwrap_or(self.pool.ipv4.network());
         let (result, reason) = result(event.happened);
@@ -264,9 +295,13 @@ impl Default for Pressure {
 }
 
 impl Pressure {
-    /// Takes note of the successes among `events`; how many there were in a second, once it is over.
+    /// Takes note of the successes among `events`; how many there were in a second, once it is
+    /// over.
     fn add(&mut self, events: &[datapath::Event]) -> Option<u64> {
-        self.successes += events.iter().filter(|event| matches!(event.happened, Happened::Established | Happened::Closed)).count() as u64;
+        self.successes += events
+            .iter()
+            .filter(|event| matches!(event.happened, Happened::Established | Happened::Closed))
+            .count() as u64;
         if self.since.elapsed() < Duration::from_secs(1) {
             return None;
         }
@@ -274,8 +309,9 @@ impl Pressure {
     }
 }
 
-/// The power of two of which one success is told, after a second in which `told` were of which `most` are wanted: so many more that they fit, or
-/// so many less that twice as many would still fit.
+/// The power of two of which one success is told, after a second in which `told` were of which
+/// `most` are wanted: so many more that they fit, or so many less that twice as many would still
+/// fit.
 fn next_sampling(now: u8, told: u64, most: u64) -> u8 {
     let highest = redirector_common::event::MOST_SAMPLED;
     if told > most {
@@ -298,10 +334,21 @@ mod tests {
         // 40,000 a second: one in 32 makes 1,250.
         assert_eq!(next_sampling(0, 40_000, MOST), 5);
         assert_eq!(next_sampling(5, 1250, MOST), 5, "it stays");
-        assert_eq!(next_sampling(5, 500, MOST), 4, "twice as many fit, and twice as many again would not");
+        assert_eq!(
+            next_sampling(5, 500, MOST),
+            4,
+            "twice as many fit, and twice as many again would not"
+        );
         assert_eq!(next_sampling(9, u64::MAX, MOST), redirector_common::event::MOST_SAMPLED);
         assert_eq!(next_sampling(9, 0, MOST), 0, "it is quiet");
         // 5,000 a second, and somebody begins to read, and goes.
-        assert_eq!([next_sampling(5, 156, MOST), next_sampling(3, 625, MOST), next_sampling(3, 625, MOST_UNREAD)], [3, 3, 5]);
+        assert_eq!(
+            [
+                next_sampling(5, 156, MOST),
+                next_sampling(3, 625, MOST),
+                next_sampling(3, 625, MOST_UNREAD)
+            ],
+            [3, 3, 5]
+        );
     }
 }

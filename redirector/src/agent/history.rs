@@ -22,7 +22,10 @@ impl Owner {
     pub(super) fn changes_made(&self) -> api::ChangeList {
         let records = self.state.records();
         let undone: BTreeSet<u64> = records.iter().filter_map(|record| record.undoes).collect();
-        let changes = records.into_iter().map(|record| told(&record, undone.contains(&record.number))).collect();
+        let changes = records
+            .into_iter()
+            .map(|record| told(&record, undone.contains(&record.number)))
+            .collect();
         api::ChangeList { version: VERSION, changes }
     }
 
@@ -30,20 +33,32 @@ impl Owner {
     pub(super) fn change_made(&self, number: u64) -> Result<api::ChangeShow, ApiError> {
         let records = self.state.records();
         let undone = records.iter().any(|record| record.undoes == Some(number));
-        let record = records.into_iter().find(|record| record.number == number).ok_or_else(|| {
-            ApiError::new(ErrorCode::NotFound, format!("there is no record of change {number}"))
-                .remedy("`redirector route history` has all that are kept")
-        })?;
+        let record =
+            records.into_iter().find(|record| record.number == number).ok_or_else(|| {
+                ApiError::new(ErrorCode::NotFound, format!("there is no record of change {number}"))
+                    .remedy("`redirector route history` has all that are kept")
+            })?;
         Ok(api::ChangeShow { change: told(&record, undone), did: imported(record.diff(), false) })
     }
 
     /// Takes the last change back, or says what that would change.
-    pub(super) fn rollback(&mut self, request: api::RollbackRequest, caller: Caller, reply: Reply<api::RolledBack>) {
+    pub(super) fn rollback(
+        &mut self,
+        request: api::RollbackRequest,
+        caller: Caller,
+        reply: Reply<api::RolledBack>,
+    ) {
         let made = || -> Result<(RouteSet, api::RolledBack), ApiError> {
             let record = self.state.last().map_err(refusal)?;
             let mut next = self.live.routes.clone();
             let diff = record.undo(&mut next).map_err(refusal)?;
-            Ok((next, api::RolledBack { undone: told(&record, !request.dry_run), result: imported(diff, request.dry_run) }))
+            Ok((
+                next,
+                api::RolledBack {
+                    undone: told(&record, !request.dry_run),
+                    result: imported(diff, request.dry_run),
+                },
+            ))
         };
         let (next, answer) = match made() {
             Ok(made) => made,
@@ -52,7 +67,9 @@ impl Owner {
         if request.dry_run {
             return drop(reply.send(Ok(answer)));
         }
-        match self.commit(next, &Why { did: "rolled_back", caller, undoes: Some(answer.undone.number) }) {
+        match self
+            .commit(next, &Why { did: "rolled_back", caller, undoes: Some(answer.undone.number) })
+        {
             Ok(changed) => {
                 info!(%caller, change = answer.undone.number, "a change was taken back");
                 self.settle_changed(changed, Finish::RolledBack(reply, Box::new(answer)));

@@ -1,4 +1,5 @@
-//! Whose DNS goes to the shim: what the configuration wants, where we are attached, and what this host allows.
+//! Whose DNS goes to the shim: what the configuration wants, where we are attached, and what this
+//! host allows.
 
 use std::net::IpAddr;
 
@@ -35,23 +36,33 @@ impl WhyNot {
     }
 }
 
-const AT_ROOT: &str = "the programs are attached at the root, and a whole host's DNS is not taken unasked: dns.intercept = \"on\" does";
+const AT_ROOT: &str = "the programs are attached at the root, and a whole host's DNS is not taken \
+    unasked: dns.intercept = \"on\" does";
 
 impl Interception {
-    /// Opens the shim's ports for it, and tells the datapath where they are. Nothing is intercepted yet.
-    pub(super) fn prepare(shim: Option<&mut BoundShim>, datapath: &mut Datapath, config: &Config) -> anyhow::Result<Self> {
+    /// Opens the shim's ports for it, and tells the datapath where they are. Nothing is intercepted
+    /// yet.
+    pub(super) fn prepare(
+        shim: Option<&mut BoundShim>,
+        datapath: &mut Datapath,
+        config: &Config,
+    ) -> anyhow::Result<Self> {
         let ports = match shim {
             None => Err(WhyNot::as_wanted("dns.listen is empty, so there is no DNS shim")),
-            Some(_) if config.dns.intercept == Intercept::Off => Err(WhyNot::as_wanted("dns.intercept is \"off\"")),
+            Some(_) if config.dns.intercept == Intercept::Off => {
+                Err(WhyNot::as_wanted("dns.intercept is \"off\""))
+            }
             Some(shim) => {
                 let resolver_of = datapath.resolver_of();
-                let ports = shim.intercept(datapath::DNS_SLOTS, Box::new(move |slot| resolver_of.slot(slot)));
+                let ports = shim
+                    .intercept(datapath::DNS_SLOTS, Box::new(move |slot| resolver_of.slot(slot)));
                 ports.map_err(|error| WhyNot { reason: error_chain(&error), wanted: false })
             }
         };
-        let at = ports
-            .as_ref()
-            .map_or_else(|_| ShimAt::default(), |ports| ShimAt { ipv4: ports.ipv4, ipv6: ports.ipv6, first_port: ports.first_port });
+        let at = ports.as_ref().map_or_else(
+            |_| ShimAt::default(),
+            |ports| ShimAt { ipv4: ports.ipv4, ipv6: ports.ipv6, first_port: ports.first_port },
+        );
         datapath.set_shim(&at)?;
         Ok(Self { ports, now: Err(WhyNot::as_wanted("the agent is starting")) })
     }
@@ -72,15 +83,24 @@ impl Interception {
 
     /// The resolvers of the configuration that no address of the shim's can answer for.
     pub(super) fn unserved(&self, intercept: &Intercept) -> Vec<IpAddr> {
-        let (Intercept::Resolvers(resolvers), Ok(ports)) = (intercept, &self.ports) else { return Vec::new() };
-        let served = |resolver: &IpAddr| if resolver.is_ipv4() { ports.ipv4.is_some() } else { ports.ipv6.is_some() };
+        let (Intercept::Resolvers(resolvers), Ok(ports)) = (intercept, &self.ports) else {
+            return Vec::new();
+        };
+        let served = |resolver: &IpAddr| {
+            if resolver.is_ipv4() { ports.ipv4.is_some() } else { ports.ipv6.is_some() }
+        };
         resolvers.iter().filter(|resolver| !served(resolver)).copied().collect()
     }
 
-    /// The first of the host's own nameservers whose family the shim has no address of, when every resolver's DNS is to be intercepted: executors
-    /// often have the host's.
-    pub(super) fn out_of_family(&self, nameservers: impl IntoIterator<Item = IpAddr>) -> Option<IpAddr> {
-        let (Ok(Intercepted::Everything), Ok(ports)) = (&self.now, &self.ports) else { return None };
+    /// The first of the host's own nameservers whose family the shim has no address of, when every
+    /// resolver's DNS is to be intercepted: executors often have the host's.
+    pub(super) fn out_of_family(
+        &self,
+        nameservers: impl IntoIterator<Item = IpAddr>,
+    ) -> Option<IpAddr> {
+        let (Ok(Intercepted::Everything), Ok(ports)) = (&self.now, &self.ports) else {
+            return None;
+        };
         // A loopback or link-local one is no executor's by its address.
         let is_others = |ip: &IpAddr| match ip {
             IpAddr::V4(_) => false,
@@ -103,7 +123,9 @@ impl Owner {
             Err(error) => Err(WhyNot { reason: error_chain(&error), wanted: false }),
         };
         match &self.interception.now {
-            Ok(Intercepted::Listed(resolvers)) => info!(?resolvers, "the DNS of executors to these resolvers goes to the shim"),
+            Ok(Intercepted::Listed(resolvers)) => {
+                info!(?resolvers, "the DNS of executors to these resolvers goes to the shim")
+            }
             Ok(_) => info!("the DNS of executors goes to the shim"),
             Err(why) => info!("the DNS of executors is left alone: {}", why.reason),
         }
@@ -112,17 +134,24 @@ impl Owner {
     /// Leaves DNS alone from here on, for as long as nobody answers.
     pub(super) fn stop_intercepting(&mut self) {
         if let Err(error) = self.live.datapath.intercept(&Intercepted::Nothing) {
-            warn!("failed to end the interception of DNS; it ends by itself within 2 s: {}", error_chain(&error));
+            warn!(
+                "failed to end the interception of DNS; it ends by itself within 2 s: {}",
+                error_chain(&error)
+            );
         }
     }
 
-    /// Gives other resolvers the slots of those that nobody asks any more. While nothing is intercepted, nobody wants one.
+    /// Gives other resolvers the slots of those that nobody asks any more. While nothing is
+    /// intercepted, nobody wants one.
     pub(super) fn free_idle_resolvers(&mut self) {
         if self.interception.now.is_err() {
             return;
         }
         if let Err(error) = self.live.datapath.free_idle_resolvers() {
-            warn!("failed to look for resolvers that nobody asks any more: {}", error_chain(&error));
+            warn!(
+                "failed to look for resolvers that nobody asks any more: {}",
+                error_chain(&error)
+            );
         }
     }
 
@@ -134,8 +163,14 @@ impl Owner {
 }
 
 /// What the tables tell, in the API's shape; and whether it is on, or why it is not.
-pub(super) fn info(found: datapath::InterceptionStatus, now: Result<(), String>) -> api::InterceptionInfo {
-    let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver { address: at.address, taken: at.taken };
+pub(super) fn info(
+    found: datapath::InterceptionStatus,
+    now: Result<(), String>,
+) -> api::InterceptionInfo {
+    let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver {
+        address: at.address,
+        taken: at.taken,
+    };
     api::InterceptionInfo {
         on: now.is_ok(),
         why_not: now.err(),
@@ -166,28 +201,43 @@ mod tests {
         assert!(why.wanted && why.reason.contains("\"on\""), "{why:?}");
         assert_eq!(ready.wanted(&Intercept::On, true), Ok(Intercepted::Everything));
         let listed = vec![IpAddr::from([10, 96, 0, 10])];
-        assert_eq!(ready.wanted(&Intercept::Resolvers(listed.clone()), true), Ok(Intercepted::Listed(listed)));
+        assert_eq!(
+            ready.wanted(&Intercept::Resolvers(listed.clone()), true),
+            Ok(Intercepted::Listed(listed))
+        );
     }
 
     #[test]
     fn what_is_not_possible_is_told_from_what_is_not_wanted() {
-        let taken = interception(Err(WhyNot { reason: "failed to bind UDP 169.254.20.53:5310".to_owned(), wanted: false }));
-        for intercept in [Intercept::Auto, Intercept::On, Intercept::Resolvers(vec![[10, 96, 0, 10].into()])] {
+        let taken = interception(Err(WhyNot {
+            reason: "failed to bind UDP 169.254.20.53:5310".to_owned(),
+            wanted: false,
+        }));
+        for intercept in
+            [Intercept::Auto, Intercept::On, Intercept::Resolvers(vec![[10, 96, 0, 10].into()])]
+        {
             let why = taken.wanted(&intercept, false).expect_err("no port");
             assert!(!why.wanted && why.reason.contains("5310"), "{why:?}");
         }
-        assert!(interception(Err(WhyNot::as_wanted("off"))).wanted(&Intercept::Off, false).expect_err("off").wanted);
+        assert!(
+            interception(Err(WhyNot::as_wanted("off")))
+                .wanted(&Intercept::Off, false)
+                .expect_err("off")
+                .wanted
+        );
     }
 
     #[test]
     fn a_nameserver_of_the_host_that_the_shim_can_not_answer_for_is_named() {
         let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0x53]);
-        let (four, link_local) = (IpAddr::from([10, 96, 0, 10]), "fe80::1".parse().expect("an address"));
+        let (four, link_local) =
+            (IpAddr::from([10, 96, 0, 10]), "fe80::1".parse().expect("an address"));
         let mut interception = interception(Ok(ports()));
         assert_eq!(interception.out_of_family([four, six]), None, "nothing is intercepted");
         interception.now = Ok(Intercepted::Everything);
         assert_eq!(interception.out_of_family([four, link_local, six]), Some(six));
-        interception.ports = Ok(SlotPorts { ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 0x54].into()), ..ports() });
+        interception.ports =
+            Ok(SlotPorts { ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 0x54].into()), ..ports() });
         assert_eq!(interception.out_of_family([four, six]), None);
     }
 

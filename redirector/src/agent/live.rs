@@ -1,4 +1,5 @@
-//! What is wanted and what serves, and bringing the one to the other: kernel first, then DNS; withdrawn in the other order.
+//! What is wanted and what serves, and bringing the one to the other: kernel first, then DNS;
+//! withdrawn in the other order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,7 +78,12 @@ impl Live {
 
     /// Follows the destinations of the routes that there are now.
     pub(super) fn follow(&self) {
-        self.follower.set_targets(self.routes.iter().map(|entry| (entry.route.source.clone(), target(entry.route))).collect());
+        self.follower.set_targets(
+            self.routes
+                .iter()
+                .map(|entry| (entry.route.source.clone(), target(entry.route)))
+                .collect(),
+        );
     }
 
     /// The same where only this source's route has changed.
@@ -85,7 +91,8 @@ impl Live {
         self.follower.set_target(source, self.routes.get(source).map(|entry| target(entry.route)));
     }
 
-    /// Holds `source` back until [`Live::arrived`] is told the number of this change. `replaced`: its destination is another one now.
+    /// Holds `source` back until [`Live::arrived`] is told the number of this change. `replaced`:
+    /// its destination is another one now.
     pub(super) fn awaits(&mut self, source: &SourceName, replaced: bool) {
         self.changes += 1;
         self.awaiting.insert(source.clone(), self.changes);
@@ -104,7 +111,8 @@ impl Live {
         self.published.contains_key(source) && !self.awaiting.contains_key(source)
     }
 
-    /// The wait that had this number is over; a later change of the same source goes on holding it back.
+    /// The wait that had this number is over; a later change of the same source goes on holding it
+    /// back.
     pub(super) fn arrived(&mut self, source: &SourceName, change: u64) {
         if self.awaiting.get(source) == Some(&change) {
             self.awaiting.remove(source);
@@ -114,7 +122,8 @@ impl Live {
     /// Brings kernel and DNS to what is wanted, and frees the VIPs that nothing wants any more.
     ///
     /// # Errors
-    /// When the kernel refuses. What it took stands, DNS answers no more than that, and the next call tries the rest again.
+    /// When the kernel refuses. What it took stands, DNS answers no more than that, and the next
+    /// call tries the rest again.
     pub(super) fn reconcile(&mut self) -> Result<(), DatapathError> {
         let before = self.datapath.plan();
         let wanted = self.wanted(|inputs| inputs.plan(self.routes.iter().map(|entry| entry.route)));
@@ -125,9 +134,18 @@ impl Live {
         drop(before);
         let leases = |source: &SourceName| self.leases.get(source);
         let stays = |index| wanted.routes.contains_key(&index);
-        let kept = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &stays, &self.pool);
-        let going: Vec<_> =
-            self.published.iter().filter(|(source, vip)| kept.get(*source) != Some(vip)).map(|(source, _)| source.clone()).collect();
+        let kept = desired::answers(
+            self.routes.iter().map(|entry| entry.route),
+            &leases,
+            &stays,
+            &self.pool,
+        );
+        let going: Vec<_> = self
+            .published
+            .iter()
+            .filter(|(source, vip)| kept.get(*source) != Some(vip))
+            .map(|(source, _)| source.clone())
+            .collect();
         if !going.is_empty() {
             self.published.retain(|source, _| !going.contains(source));
         }
@@ -145,8 +163,8 @@ impl Live {
         Ok(())
     }
 
-    /// As [`Live::reconcile`] where nothing else has changed than what is known of, or wanted for, these sources: the other routes are not looked
-    /// at, however many they are.
+    /// As [`Live::reconcile`] where nothing else has changed than what is known of, or wanted for,
+    /// these sources: the other routes are not looked at, however many they are.
     ///
     /// # Errors
     /// As [`Live::reconcile`].
@@ -161,7 +179,10 @@ impl Live {
         let applied = self.apply(&changes);
         for source in sources {
             let index = self.leases.get(source).filter(|index| self.datapath.has_route(*index));
-            match index.filter(|_| self.routes.get(source).is_some()).and_then(|index| desired::vip(&self.pool, index)) {
+            match index
+                .filter(|_| self.routes.get(source).is_some())
+                .and_then(|index| desired::vip(&self.pool, index))
+            {
                 Some(vip) => drop(self.published.insert(source.clone(), vip)),
                 None => drop(self.published.remove(source)),
             }
@@ -174,16 +195,24 @@ impl Live {
         Ok(())
     }
 
-    /// What the kernel has to take for these sources: what comes before what goes, which is not published any more.
+    /// What the kernel has to take for these sources: what comes before what goes, which is not
+    /// published any more.
     fn steps(&mut self, sources: &[SourceName]) -> Vec<plan::Change> {
         let (mut put, mut withdrawn) = (Vec::new(), Vec::new());
         for source in sources {
             let Some(index) = self.leases.get(source) else { continue };
-            let wanted = self.routes.get(source).and_then(|entry| self.wanted(|inputs| inputs.route(entry.route)));
+            let wanted = self
+                .routes
+                .get(source)
+                .and_then(|entry| self.wanted(|inputs| inputs.route(entry.route)));
             if wanted.is_none() {
                 self.published.remove(source);
             }
-            let step = plan::step(index, self.datapath.planned(index).as_ref(), wanted.as_ref().map(|(_, route)| route));
+            let step = plan::step(
+                index,
+                self.datapath.planned(index).as_ref(),
+                wanted.as_ref().map(|(_, route)| route),
+            );
             let list = if wanted.is_some() { &mut put } else { &mut withdrawn };
             list.extend(step);
         }
@@ -191,7 +220,8 @@ impl Live {
         put
     }
 
-    /// What is to be in the kernel, of the routes that `of` takes from everything that it follows from.
+    /// What is to be in the kernel, of the routes that `of` takes from everything that it follows
+    /// from.
     fn wanted<T>(&self, of: impl FnOnce(&Inputs<'_>) -> T) -> T {
         let resolved = self.follower.current();
         of(&Inputs {
@@ -206,7 +236,9 @@ impl Live {
     fn apply(&mut self, changes: &[plan::Change]) -> Result<(), DatapathError> {
         let applied = self.datapath.apply(changes);
         let resolved = self.follower.current();
-        self.replaced.retain(|source| !resolved.get(source).is_some_and(|resolved| desired::is_known(resolved)));
+        self.replaced.retain(|source| {
+            !resolved.get(source).is_some_and(|resolved| desired::is_known(resolved))
+        });
         applied
     }
 
@@ -214,14 +246,23 @@ impl Live {
     pub(super) fn publish_what_stands(&mut self) {
         let leases = |source: &SourceName| self.leases.get(source);
         let there = |index| self.datapath.has_route(index);
-        self.published = desired::answers(self.routes.iter().map(|entry| entry.route), &leases, &there, &self.pool);
+        self.published = desired::answers(
+            self.routes.iter().map(|entry| entry.route),
+            &leases,
+            &there,
+            &self.pool,
+        );
         self.publish();
     }
 
     /// Tells DNS about every route: its VIP, or that it is on its way.
     pub(super) fn publish(&self) {
         let Some(publisher) = &self.publisher else { return };
-        let answers = || self.routes.iter().map(|entry| (entry.route.source.clone(), self.answer(&entry.route.source)));
+        let answers = || {
+            self.routes
+                .iter()
+                .map(|entry| (entry.route.source.clone(), self.answer(&entry.route.source)))
+        };
         if !publisher.says(answers()) {
             publisher.publish(Answers::new(answers()));
         }
@@ -236,25 +277,35 @@ impl Live {
 
     fn answer(&self, source: &SourceName) -> Answer {
         match self.published.get(source) {
-            Some(vip) => Answer::Live { vip: *vip, real: if self.real_addresses { self.eligible(source) } else { Vec::new() } },
+            Some(vip) => Answer::Live {
+                vip: *vip,
+                real: if self.real_addresses { self.eligible(source) } else { Vec::new() },
+            },
             None => Answer::Pending,
         }
     }
 
-    /// The backends that a connect would try now: those that are not set aside, or all when all are.
+    /// The backends that a connect would try now: those that are not set aside, or all when all
+    /// are.
     fn eligible(&self, source: &SourceName) -> Vec<IpAddr> {
         let backends = self.leases.get(source).map(|index| self.datapath.backends(index));
         match backends.transpose() {
             Ok(backends) => {
-                let (good, aside): (Vec<_>, Vec<_>) =
-                    backends.unwrap_or_default().into_iter().partition(|backend| backend.set_aside.is_none());
+                let (good, aside): (Vec<_>, Vec<_>) = backends
+                    .unwrap_or_default()
+                    .into_iter()
+                    .partition(|backend| backend.set_aside.is_none());
                 let chosen = if good.is_empty() { aside } else { good };
                 chosen.into_iter().map(|backend| backend.address).collect()
             }
             // What the destination's name said is the next best.
             Err(error) => {
                 warn!(%source, "failed to read the state of a route's backends: {}", error_chain(&error));
-                self.follower.current().get(source).map(|resolved| resolved.addresses.clone()).unwrap_or_default()
+                self.follower
+                    .current()
+                    .get(source)
+                    .map(|resolved| resolved.addresses.clone())
+                    .unwrap_or_default()
             }
         }
     }
@@ -264,7 +315,9 @@ impl Live {
         let refused = applied.as_ref().err().map(|error| error_chain(error));
         if refused != self.refused {
             match &refused {
-                Some(error) => error!("the kernel did not take a change of the routes; trying again: {error}"),
+                Some(error) => {
+                    error!("the kernel did not take a change of the routes; trying again: {error}")
+                }
                 None => info!("the kernel has all routes again"),
             }
             self.refused = refused;
@@ -277,8 +330,13 @@ impl Live {
         if self.leases.len() == self.routes.len() {
             return;
         }
-        let unwanted: Vec<_> =
-            self.leases.iter().map(|(source, _)| source).filter(|source| self.routes.get(source).is_none()).cloned().collect();
+        let unwanted: Vec<_> = self
+            .leases
+            .iter()
+            .map(|(source, _)| source)
+            .filter(|source| self.routes.get(source).is_none())
+            .cloned()
+            .collect();
         self.leases.release_all(&unwanted);
         for source in &unwanted {
             self.replaced.remove(source);
@@ -291,7 +349,8 @@ fn target(route: &Route) -> Target {
     Target { destination: route.destination.clone(), resolver: route.resolver }
 }
 
-/// An error with its causes on one line. A cause that the text above it quotes already is not said twice.
+/// An error with its causes on one line. A cause that the text above it quotes already is not said
+/// twice.
 pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut words = error.to_string();
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {

@@ -1,4 +1,5 @@
-//! One agent at a time for each run directory. The directory itself is locked: there is no lock file to leave behind, or to race for.
+//! One agent at a time for each run directory. The directory itself is locked: there is no lock
+//! file to leave behind, or to race for.
 
 use std::{
     fs::{self, File},
@@ -12,7 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another one does.
-    #[error("another agent{} runs with {}: stop it first, or give this one another `agent.run_dir`, `agent.state_dir` and `agent.bpffs`", pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(), path.display())]
+    #[error("another agent{} runs with {}: stop it first, or give this one another \
+        `agent.run_dir`, `agent.state_dir` and `agent.bpffs`", pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(), path.display())]
     Held {
         /// The run directory.
         path: PathBuf,
@@ -51,11 +53,14 @@ impl Lock {
         let directory = File::open(run_dir).map_err(failed("open", run_dir))?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held { path: run_dir.to_owned(), pid: pid(run_dir) }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(LockError::Held { path: run_dir.to_owned(), pid: pid(run_dir) });
+            }
             Err(error) => return Err(failed("lock", run_dir)(error.into())),
         }
         let pid_file = pid_file(run_dir);
-        let written = File::create(&pid_file).and_then(|mut pid| writeln!(pid, "{}", std::process::id()));
+        let written =
+            File::create(&pid_file).and_then(|mut pid| writeln!(pid, "{}", std::process::id()));
         written.map_err(failed("write", &pid_file))?;
         Ok(Self { _directory: directory, pid_file })
     }
@@ -84,8 +89,12 @@ pub fn running(run_dir: &Path) -> Option<u32> {
 /// Whether an agent holds the lock of `run_dir`, be its pid known or not.
 pub fn is_running(run_dir: &Path) -> bool {
     let Ok(directory) = File::open(run_dir) else { return false };
-    // A shared lock that is given back at once: an agent that starts in this very instant would be refused, and its supervisor try again.
-    matches!(flock(&directory, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+    // A shared lock that is given back at once: an agent that starts in this very instant would be
+    // refused, and its supervisor try again.
+    matches!(
+        flock(&directory, FlockOperation::NonBlockingLockShared),
+        Err(rustix::io::Errno::WOULDBLOCK)
+    )
 }
 
 #[cfg(test)]
@@ -98,9 +107,16 @@ mod tests {
         let first = Lock::take(directory.path()).expect("the first one");
         assert!(is_running(directory.path()));
         let refusal = Lock::take(directory.path()).expect_err("the second one").to_string();
-        assert!(refusal.contains(&format!("another agent, pid {}, runs with", std::process::id())), "{refusal}");
+        assert!(
+            refusal.contains(&format!("another agent, pid {}, runs with", std::process::id())),
+            "{refusal}"
+        );
         drop(first);
-        assert_eq!(fs::read_dir(directory.path()).expect("the directory").count(), 0, "nothing is left behind");
+        assert_eq!(
+            fs::read_dir(directory.path()).expect("the directory").count(),
+            0,
+            "nothing is left behind"
+        );
         assert!(!is_running(directory.path()));
         Lock::take(directory.path()).expect("the next one");
     }

@@ -5,11 +5,16 @@ use std::io::{self, IsTerminal};
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-/// Starts the log of this process. `level` is a word for our own messages (others' at `warn`), or a whole filter.
+/// Starts the log of this process. `level` is a word for our own messages (others' at `warn`), or a
+/// whole filter.
 ///
 /// # Errors
 /// When `level` is neither, or a log was started already.
-pub fn start_logging(level: &str, json: bool, variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+pub fn start_logging(
+    level: &str,
+    json: bool,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> anyhow::Result<()> {
     let filter = filter(level)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = if json {
@@ -22,9 +27,16 @@ pub fn start_logging(level: &str, json: bool, variable: &dyn Fn(&str) -> Option<
 }
 
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    let remedy = || format!("--log-level `{level}`: write error, warn, info, debug or trace, or a filter such as `redirector::dns=debug`");
+    let remedy = || {
+        format!(
+            "--log-level `{level}`: write error, warn, info, debug or trace, or a filter such as \
+                `redirector::dns=debug`"
+        )
+    };
     match level {
-        "off" | "error" | "warn" | "info" | "debug" | "trace" => Ok(EnvFilter::new(format!("warn,redirector={level}"))),
+        "off" | "error" | "warn" | "info" | "debug" | "trace" => {
+            Ok(EnvFilter::new(format!("warn,redirector={level}")))
+        }
         word if word.contains(['=', ',']) => EnvFilter::try_new(word).with_context(remedy),
         _ => anyhow::bail!(remedy()),
     }

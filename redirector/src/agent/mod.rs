@@ -15,7 +15,8 @@
 //! | `view`, `problems`, `pinned`, `scrape` | what the agent, or what it left behind, tells |
 //! | `lock`, `logging`, `memory`, `notify`, `signals`, `versions`, `watch` | the process and its surroundings |
 //!
-//! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left DNS before it leaves the kernel.
+//! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left
+//! DNS before it leaves the kernel.
 
 mod attach;
 mod build;
@@ -51,11 +52,12 @@ pub use pinned::{agent_dead, agent_silent, other_version, pinned_status};
 
 use crate::config::Config;
 
-/// Runs the agent with `config`, which was read from `path`, until SIGTERM or SIGINT. The datapath, the guard and the listen addresses stay
-/// as they are then, and go on redirecting.
+/// Runs the agent with `config`, which was read from `path`, until SIGTERM or SIGINT. The datapath,
+/// the guard and the listen addresses stay as they are then, and go on redirecting.
 ///
 /// # Errors
-/// When the agent can't start (nothing of it is left behind, and what an earlier agent left still works), or a part of it fails for good.
+/// When the agent can't start (nothing of it is left behind, and what an earlier agent left still
+/// works), or a part of it fails for good.
 pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     build::bind(path, config).await?.run().await
 }

@@ -15,7 +15,10 @@ pub(super) struct Notify {
 impl Notify {
     /// Reads what the service manager asked for.
     pub(super) fn new() -> Self {
-        Self { watchdog: sd_notify::watchdog_enabled().map(|period| period / 2), told: Instant::now() }
+        Self {
+            watchdog: sd_notify::watchdog_enabled().map(|period| period / 2),
+            told: Instant::now(),
+        }
     }
 
     /// The agent does its job.

@@ -1,4 +1,5 @@
-//! The owner task: the one place where anything changes. Everything else sends it a command or an event.
+//! The owner task: the one place where anything changes. Everything else sends it a command or an
+//! event.
 
 use std::{
     net::SocketAddr,
@@ -31,16 +32,18 @@ use crate::{
     state::State,
 };
 
-/// The owner's one clock, on whose ticks everything happens that no event tells of: an agent that has nothing to do wakes this often. Each tick is a sign
-/// of life for the programs in the kernel, which take the agent for dead after 2 s; and a look at the backends' health, within their first time-out, so
-/// that a probe is under way before they are due again.
+/// The owner's one clock, on whose ticks everything happens that no event tells of: an agent that
+/// has nothing to do wakes this often. Each tick is a sign of life for the programs in the kernel,
+/// which take the agent for dead after 2 s; and a look at the backends' health, within their first
+/// time-out, so that a probe is under way before they are due again.
 const TICK: Duration = Duration::from_millis(500);
 /// Every so many ticks the configuration file is looked at, and what else changes without an event.
 const LOOK: u32 = 2;
 /// Every so many ticks what has failed is tried again.
 const RESCAN: u32 = 4;
 
-/// Looking at the health takes no more than one part in this many: that of a full pool's backends is some milliseconds to read.
+/// Looking at the health takes no more than one part in this many: that of a full pool's backends
+/// is some milliseconds to read.
 const HEALTH_SHARE: u32 = 200;
 
 /// The agent's state. See [`Owner::run`].
@@ -85,7 +88,8 @@ fn every(period: Duration) -> Interval {
 }
 
 impl Owner {
-    /// Owns the state until a signal ends the agent. `failed` tells that a part of it has ended for good.
+    /// Owns the state until a signal ends the agent. `failed` tells that a part of it has ended for
+    /// good.
     pub(super) async fn run(
         &mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -144,11 +148,13 @@ impl Owner {
         }
     }
 
-    /// The first plan: what is known is live at once, what is not is waited for, and the agent is ready then.
+    /// The first plan: what is known is live at once, what is not is waited for, and the agent is
+    /// ready then.
     pub(super) fn start(&mut self) {
         self.live.follow();
         let known = self.live.follower.current();
-        let sources: Vec<_> = self.live.routes.iter().map(|entry| entry.route.source.clone()).collect();
+        let sources: Vec<_> =
+            self.live.routes.iter().map(|entry| entry.route.source.clone()).collect();
         for source in &sources {
             if !known.get(source).is_some_and(|resolved| super::desired::is_known(resolved)) {
                 self.live.awaits(source, false);
@@ -158,7 +164,8 @@ impl Owner {
             self.attach();
         }
         self.live.publish_what_stands();
-        // Before the agent is ready: a source that is not live yet gets no answer from us, where an upstream would deny it.
+        // Before the agent is ready: a source that is not live yet gets no answer from us, where an
+        // upstream would deny it.
         self.beat();
         self.tell_events();
         self.intercept();
@@ -172,8 +179,13 @@ impl Owner {
         self.attached.started();
         let (routes, cgroups) = (self.live.published.len(), self.attached.list.len());
         info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
-        super::versions::note(&self.at_start.agent.state_dir, jiff::Timestamp::now(), self.live.datapath.taken_over_from());
-        // Whoever waits for us relies on interception, which takes an agent without a sign of life for dead.
+        super::versions::note(
+            &self.at_start.agent.state_dir,
+            jiff::Timestamp::now(),
+            self.live.datapath.taken_over_from(),
+        );
+        // Whoever waits for us relies on interception, which takes an agent without a sign of life
+        // for dead.
         self.beat();
         self.notify.ready();
     }
@@ -181,13 +193,16 @@ impl Owner {
     fn beat(&mut self) {
         match self.live.datapath.beat() {
             Ok(()) => self.beaten_at = Instant::now(),
-            Err(error) => warn!("failed to give a sign of life to the datapath: {}", error_chain(&error)),
+            Err(error) => {
+                warn!("failed to give a sign of life to the datapath: {}", error_chain(&error))
+            }
         }
         self.health.alive();
         self.notify.alive();
     }
 
-    /// At what changes without an event: the configuration file, the backends' health, the upstreams, the journal's length.
+    /// At what changes without an event: the configuration file, the backends' health, the
+    /// upstreams, the journal's length.
     fn look(&mut self) {
         if self.watch.poll() {
             info!(path = %self.config_path.display(), "the configuration file has changed");
@@ -216,8 +231,9 @@ impl Owner {
         self.notify.ready();
     }
 
-    /// Sends a probe to every backend that has failed. It stays set aside until its next probe begins: its own time-out may be over earlier, and
-    /// then an application's connect would be the one to find out that it still fails.
+    /// Sends a probe to every backend that has failed. It stays set aside until its next probe
+    /// begins: its own time-out may be over earlier, and then an application's connect would be the
+    /// one to find out that it still fails.
     fn knock(&mut self) {
         let began = Instant::now();
         if began < self.health_due {
@@ -227,11 +243,18 @@ impl Owner {
         self.health_due = began + began.elapsed() * HEALTH_SHARE;
         let suspects = match suspects {
             Ok(suspects) => suspects,
-            Err(error) => return warn!("failed to read which backends have failed: {}", error_chain(&error)),
+            Err(error) => {
+                return warn!("failed to read which backends have failed: {}", error_chain(&error));
+            }
         };
-        let pace = Pace { interval: self.config.health.probe_interval, timeout: self.config.health.connect_timeout };
+        let pace = Pace {
+            interval: self.config.health.probe_interval,
+            timeout: self.config.health.connect_timeout,
+        };
         for (index, address) in self.probes.send(suspects, pace) {
-            if let Err(error) = self.live.datapath.hold(index, address, pace.longest_gap(self.health_gap())) {
+            if let Err(error) =
+                self.live.datapath.hold(index, address, pace.longest_gap(self.health_gap()))
+            {
                 warn!(backend = %address, "failed to keep a backend set aside: {}", error_chain(&error));
             }
         }
@@ -246,8 +269,12 @@ impl Owner {
         let source = self.live.leases.source_of(result.index).cloned();
         match result.outcome {
             Ok(_) => match self.live.datapath.reinstate(result.index, result.address) {
-                Ok(()) => info!(source = source.map(|source| source.to_string()), backend = %result.address, "a backend is back"),
-                Err(error) => warn!(backend = %result.address, "failed to reinstate a backend: {}", error_chain(&error)),
+                Ok(()) => {
+                    info!(source = source.map(|source| source.to_string()), backend = %result.address, "a backend is back")
+                }
+                Err(error) => {
+                    warn!(backend = %result.address, "failed to reinstate a backend: {}", error_chain(&error))
+                }
             },
             // Perhaps the load balancer has moved: its name is asked earlier than its TTL says.
             Err(_) => {
@@ -258,14 +285,24 @@ impl Owner {
         }
     }
 
-    /// Ready is: bound, which it is by now, an upstream has answered once, and every route's VIP in the kernel and answered.
+    /// Ready is: bound, which it is by now, an upstream has answered once, and every route's VIP in
+    /// the kernel and answered.
     pub(super) fn tell_readiness(&self) {
-        // What is published has a route, so equal numbers say that nothing is missing; a full pool is not searched every second for that.
+        // What is published has a route, so equal numbers say that nothing is missing; a full pool
+        // is not searched every second for that.
         let all = self.live.published.len() == self.live.routes.len();
-        let routes = (!all).then(|| self.live.routes.iter().map(|entry| &entry.route.source)).into_iter().flatten();
+        let routes = (!all)
+            .then(|| self.live.routes.iter().map(|entry| &entry.route.source))
+            .into_iter()
+            .flatten();
         let missing = routes.filter(|source| !self.live.published.contains_key(source));
-        let upstream = self.live.publisher.as_ref().and_then(|publisher| publisher.awaited_upstream());
-        let reasons = missing.map(|source| format!("{source} is not live yet")).chain(self.live.refused.clone()).chain(upstream).collect();
+        let upstream =
+            self.live.publisher.as_ref().and_then(|publisher| publisher.awaited_upstream());
+        let reasons = missing
+            .map(|source| format!("{source} is not live yet"))
+            .chain(self.live.refused.clone())
+            .chain(upstream)
+            .collect();
         self.health.set_not_ready(reasons);
     }
 }

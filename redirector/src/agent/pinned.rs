@@ -11,12 +11,16 @@ use crate::{
     route::SourceName,
 };
 
-/// The status from the pins below `bpffs` and the leases in `state_dir`, told because of `silence`: why no agent answered. None when there
-/// are no pins.
+/// The status from the pins below `bpffs` and the leases in `state_dir`, told because of `silence`:
+/// why no agent answered. None when there are no pins.
 ///
 /// # Errors
 /// When the pins are another version's, or these privileges can't open them.
-pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> Result<Option<api::Status>, DatapathError> {
+pub fn pinned_status(
+    bpffs: &Path,
+    state_dir: &Path,
+    silence: api::Problem,
+) -> Result<Option<api::Status>, DatapathError> {
     let Some(pinned) = datapath::inspect(bpffs)? else { return Ok(None) };
     let names = crate::state::leased(state_dir);
     let status = api::Status {
@@ -37,11 +41,15 @@ pub fn pinned_status(bpffs: &Path, state_dir: &Path, silence: api::Problem) -> R
 /// The status where another version's pins are, whose tables this binary can't read.
 pub fn other_version(found: u32, ours: u32) -> api::Status {
     let remedy = if found > ours {
-        "run the binary that made them, or a newer one; to end redirecting for good: `redirector unload`"
+        "run the binary that made them, or a newer one; to end redirecting for good: `redirector \
+            unload`"
     } else {
         "start this version's agent, which takes them over"
     };
-    let message = format!("the programs in the kernel are another version's: its tables have ABI {found}, this binary has {ours}");
+    let message = format!(
+        "the programs in the kernel are another version's: its tables have ABI {found}, this \
+            binary has {ours}"
+    );
     let status = api::Status {
         version: api::VERSION,
         state: api::State::Degraded,
@@ -61,8 +69,11 @@ pub fn other_version(found: u32, ours: u32) -> api::Status {
 pub fn agent_dead() -> api::Problem {
     problems::general(
         "agent_dead",
-        "no agent runs: the routes' names do not resolve, and new addresses of their destinations go unnoticed".to_owned(),
-        "start it (`redirector run`, or its service); to end redirecting for good: `redirector unload`",
+        "no agent runs: the routes' names do not resolve, and new addresses of their destinations \
+            go unnoticed"
+            .to_owned(),
+        "start it (`redirector run`, or its service); to end redirecting for good: `redirector \
+            unload`",
     )
 }
 
@@ -78,15 +89,19 @@ pub fn agent_silent(error: &dyn std::error::Error, pid: Option<u32>) -> api::Pro
 
 /// No shim that answers; whose DNS was taken to it, and is not now.
 fn dns(found: datapath::InterceptionStatus) -> api::DnsInfo {
-    let why_not =
-        if found.on { "no agent gives a sign of life, so that it goes where it was meant to" } else { "it was not when the agent ended" };
+    let why_not = if found.on {
+        "no agent gives a sign of life, so that it goes where it was meant to"
+    } else {
+        "it was not when the agent ended"
+    };
     let interception = interception::info(found, Err(why_not.to_owned()));
     api::DnsInfo { interception: Some(interception), ..api::DnsInfo::default() }
 }
 
 fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::DatapathInfo {
     let attachments: Vec<_> = pinned.attachments.iter().map(view::attachment).collect();
-    let programs: std::collections::BTreeSet<_> = attachments.iter().flat_map(|at| at.programs.clone()).collect();
+    let programs: std::collections::BTreeSet<_> =
+        attachments.iter().flat_map(|at| at.programs.clone()).collect();
     api::DatapathInfo {
         abi: pinned.abi,
         pins: bpffs.to_owned(),
@@ -119,13 +134,16 @@ fn routes(pinned: &PinnedStatus, names: &BTreeMap<u32, SourceName>) -> Vec<api::
         }
     });
     let mut routes: Vec<_> = view.collect();
-    routes.sort_by(|one, other| (&one.source, one.vip.index).cmp(&(&other.source, other.vip.index)));
+    routes
+        .sort_by(|one, other| (&one.source, one.vip.index).cmp(&(&other.source, other.vip.index)));
     routes
 }
 
 fn vip(address: IpAddr, base: u32) -> api::VipView {
     match address {
-        IpAddr::V4(vip) => api::VipView { index: vip.to_bits().wrapping_sub(base), ipv4: Some(vip), ipv6: None },
+        IpAddr::V4(vip) => {
+            api::VipView { index: vip.to_bits().wrapping_sub(base), ipv4: Some(vip), ipv6: None }
+        }
         IpAddr::V6(vip) => api::VipView { index: 0, ipv4: None, ipv6: Some(vip) },
     }
 }

@@ -25,16 +25,32 @@ pub(super) fn of_route(owner: &Owner, source: &SourceName) -> Vec<Problem> {
 }
 
 /// A problem of the agent or the datapath as a whole.
-pub(super) fn general(code: &str, message: String, remedy: impl Into<Option<&'static str>>) -> Problem {
-    Problem { code: code.to_owned(), source: None, message, remedy: remedy.into().map(str::to_owned), degrades: true }
+pub(super) fn general(
+    code: &str,
+    message: String,
+    remedy: impl Into<Option<&'static str>>,
+) -> Problem {
+    Problem {
+        code: code.to_owned(),
+        source: None,
+        message,
+        remedy: remedy.into().map(str::to_owned),
+        degrades: true,
+    }
 }
 
 /// What is amiss with the agent or the datapath as a whole.
 pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut note = |code: &str, message: String, remedy: Option<&'static str>| problems.push(general(code, message, remedy));
+    let mut note = |code: &str, message: String, remedy: Option<&'static str>| {
+        problems.push(general(code, message, remedy))
+    };
     if let Some(refused) = &owner.live.refused {
-        note("not_in_kernel", format!("the kernel did not take a change of the routes: {refused}"), Some("the agent goes on trying"));
+        note(
+            "not_in_kernel",
+            format!("the kernel did not take a change of the routes: {refused}"),
+            Some("the agent goes on trying"),
+        );
     }
     if let Some(error) = &owner.attached.error {
         note(
@@ -43,45 +59,86 @@ pub(super) fn of_agent(owner: &Owner) -> Vec<Problem> {
             Some("the agent goes on trying; `redirector check` tells what this host lacks"),
         );
     } else if owner.attached.list.is_empty() && owner.attached.waiting.is_empty() {
-        let remedy = "set attach.cgroups, or start a container: the agent attaches when its cgroup appears";
-        note("not_attached", "no cgroup matches attach.cgroups, so nothing is redirected".into(), Some(remedy));
+        let remedy =
+            "set attach.cgroups, or start a container: the agent attaches when its cgroup appears";
+        note(
+            "not_attached",
+            "no cgroup matches attach.cgroups, so nothing is redirected".into(),
+            Some(remedy),
+        );
     }
     for why in told_waits(&owner.attached.waiting) {
         let remedy = "the agent goes on trying, and redirects for the other cgroups meanwhile";
         note("not_attached", format!("attaching failed: {why}"), Some(remedy));
     }
     if let Some(error) = &owner.config_error {
-        let message = format!("the configuration file is wrong, and what it said before is still in use:\n{error}");
-        note("config_error", message, Some("correct it; `redirector config check` reports all problems"));
+        let message = format!(
+            "the configuration file is wrong, and what it said before is still in use:\n{error}"
+        );
+        note(
+            "config_error",
+            message,
+            Some("correct it; `redirector config check` reports all problems"),
+        );
     }
-    if let Some(problem) = owner.live.publisher.as_ref().and_then(|publisher| publisher.upstream_problem()) {
+    if let Some(problem) =
+        owner.live.publisher.as_ref().and_then(|publisher| publisher.upstream_problem())
+    {
         let remedy = "set dns.upstreams to servers that this host can reach";
-        note("dns_failed", format!("names that are not ours can't be forwarded: {problem}"), Some(remedy));
+        note(
+            "dns_failed",
+            format!("names that are not ours can't be forwarded: {problem}"),
+            Some(remedy),
+        );
     }
-    for looping in owner.live.publisher.iter().flat_map(Publisher::upstreams).filter(|upstream| upstream.loops) {
-        let remedy = "let it ask the real server, or name that in dns.upstreams; the agent looks again every few seconds";
-        note("dns_loop", format!("{}, a DNS upstream, asks us in turn; it is set aside", looping.address), Some(remedy));
+    for looping in
+        owner.live.publisher.iter().flat_map(Publisher::upstreams).filter(|upstream| upstream.loops)
+    {
+        let remedy = "let it ask the real server, or name that in dns.upstreams; the agent looks \
+            again every few seconds";
+        note(
+            "dns_loop",
+            format!("{}, a DNS upstream, asks us in turn; it is set aside", looping.address),
+            Some(remedy),
+        );
     }
     if let Err(why) = owner.interception.now.as_ref()
         && !why.wanted
     {
-        let remedy = "remove the cause and restart the agent, or set dns.intercept = \"off\" and make the shim the executors' nameserver";
-        note("not_intercepted", format!("the DNS of executors is not intercepted: {}", why.reason), Some(remedy));
+        let remedy = "remove the cause and restart the agent, or set dns.intercept = \"off\" and \
+            make the shim the executors' nameserver";
+        note(
+            "not_intercepted",
+            format!("the DNS of executors is not intercepted: {}", why.reason),
+            Some(remedy),
+        );
     }
     for resolver in owner.interception.unserved(&owner.at_start.dns.intercept) {
         let remedy = "add an address of its family to dns.listen";
-        note("not_intercepted", format!("dns.intercept has {resolver}, and no address in dns.listen can answer for it"), Some(remedy));
+        note(
+            "not_intercepted",
+            format!("dns.intercept has {resolver}, and no address in dns.listen can answer for it"),
+            Some(remedy),
+        );
     }
     let upstreams = owner.live.publisher.iter().flat_map(Publisher::upstreams);
-    if let Some(resolver) = owner.interception.out_of_family(upstreams.map(|upstream| upstream.address.ip())) {
+    if let Some(resolver) =
+        owner.interception.out_of_family(upstreams.map(|upstream| upstream.address.ip()))
+    {
         let message = format!(
-            "this host's nameserver {resolver} is likely its executors', and no address in dns.listen can answer for it: its DNS is left alone"
+            "this host's nameserver {resolver} is likely its executors', and no address in \
+                dns.listen can answer for it: its DNS is left alone"
         );
-        let remedy = "add an IPv6 address that executors reach to dns.listen (the agent puts it on lo when the host lacks it)";
-        problems.push(Problem { degrades: false, ..general("not_intercepted", message, Some(remedy)) });
+        let remedy = "add an IPv6 address that executors reach to dns.listen (the agent puts it on \
+            lo when the host lacks it)";
+        problems
+            .push(Problem { degrades: false, ..general("not_intercepted", message, Some(remedy)) });
     }
     if !owner.restart_needed.is_empty() {
-        let message = format!("new values of {} take effect when the agent is restarted", owner.restart_needed.join(", "));
+        let message = format!(
+            "new values of {} take effect when the agent is restarted",
+            owner.restart_needed.join(", ")
+        );
         problems.push(Problem { degrades: false, ..general("restart_needed", message, None) });
     }
     for warning in &owner.warnings {
@@ -107,7 +164,13 @@ pub(super) fn of_view(route: &RouteView) -> Vec<Problem> {
 }
 
 /// A problem of one route.
-fn of(route: &RouteView, code: &str, degrades: bool, message: String, remedy: impl Into<Option<&'static str>>) -> Problem {
+fn of(
+    route: &RouteView,
+    code: &str,
+    degrades: bool,
+    message: String,
+    remedy: impl Into<Option<&'static str>>,
+) -> Problem {
     Problem { source: route.source.clone(), degrades, ..general(code, message, remedy) }
 }
 
@@ -117,7 +180,10 @@ fn name(route: &RouteView) -> String {
 
 fn of_destination(route: &RouteView) -> Option<Problem> {
     let resolution = route.resolution.as_ref()?;
-    let destination = route.definition.as_ref().map_or_else(|| "the destination".to_owned(), |raw| raw.destination.to_string());
+    let destination = route
+        .definition
+        .as_ref()
+        .map_or_else(|| "the destination".to_owned(), |raw| raw.destination.to_string());
     let (name, error) = (name(route), resolution.error.as_deref().unwrap_or("no answer yet"));
     match (resolution.state, route.backends.len()) {
         (ResolutionState::Unresolved, backends) => {
@@ -125,15 +191,24 @@ fn of_destination(route: &RouteView) -> Option<Problem> {
                 0 => "no backend is known".to_owned(),
                 many => format!("the kernel keeps the last {}", addresses(many)),
             };
-            let message = format!("{destination}, the destination of {name}, does not resolve: {error}; {serves}");
-            Some(of(route, "unresolved", true, message, "check the name, and the resolver that is asked for it (resolver, dns.upstreams)"))
+            let message = format!(
+                "{destination}, the destination of {name}, does not resolve: {error}; {serves}"
+            );
+            Some(of(
+                route,
+                "unresolved",
+                true,
+                message,
+                "check the name, and the resolver that is asked for it (resolver, dns.upstreams)",
+            ))
         }
         (_, 0) => {
             let message = format!("{destination}, the destination of {name}, has no address");
             Some(of(route, "no_backends", true, message, "check the name's A records"))
         }
         (ResolutionState::Kept, backends) => {
-            let message = format!("keeping the last {} of {destination}: {error}", addresses(backends));
+            let message =
+                format!("keeping the last {} of {destination}: {error}", addresses(backends));
             Some(of(route, "kept_addresses", false, message, None))
         }
         (ResolutionState::Fixed | ResolutionState::Fresh, _) => None,
@@ -144,15 +219,26 @@ fn of_sources(route: &RouteView) -> Vec<Problem> {
     let name = name(route);
     let texts = route.definition.iter().flat_map(|raw| raw.source_ips.iter().flatten());
     let missing = texts.filter(|text| text.parse().is_ok_and(|ip| !host::has_address(ip)));
-    let remedy = "add it to this host, or correct source_ips; until then connects go out from the kernel's choice";
-    let problem = |text: &String| of(route, "source_missing", true, format!("this host lacks {text}, a source address of {name}"), remedy);
+    let remedy = "add it to this host, or correct source_ips; until then connects go out from the \
+        kernel's choice";
+    let problem = |text: &String| {
+        of(
+            route,
+            "source_missing",
+            true,
+            format!("this host lacks {text}, a source address of {name}"),
+            remedy,
+        )
+    };
     let problems: Vec<_> = missing.map(problem).collect();
     let failed = route.counters.map_or(0, |counters| counters.source_failed);
     if !problems.is_empty() || failed == 0 {
         return problems;
     }
-    let message =
-        format!("{failed} connects of {name} went out from the kernel's choice: the network namespace of the caller lacks source_ips");
+    let message = format!(
+        "{failed} connects of {name} went out from the kernel's choice: the network namespace of \
+            the caller lacks source_ips"
+    );
     vec![of(
         route,
         "source_failed",
@@ -164,18 +250,36 @@ fn of_sources(route: &RouteView) -> Vec<Problem> {
 
 fn of_backends(route: &RouteView) -> Vec<Problem> {
     let name = name(route);
-    let aside: Vec<_> = route.backends.iter().filter(|backend| backend.state == BackendState::SetAside).collect();
+    let aside: Vec<_> =
+        route.backends.iter().filter(|backend| backend.state == BackendState::SetAside).collect();
     let failures = |backend: &BackendView| count(backend.failures as usize, "failure");
     if aside.len() < route.backends.len() {
-        let words = |backend: &BackendView| format!("{}, a backend of {name}, is set aside after {}", backend.address, failures(backend));
-        return aside.into_iter().map(|backend| of(route, "backend_set_aside", false, words(backend), None)).collect();
+        let words = |backend: &BackendView| {
+            format!(
+                "{}, a backend of {name}, is set aside after {}",
+                backend.address,
+                failures(backend)
+            )
+        };
+        return aside
+            .into_iter()
+            .map(|backend| of(route, "backend_set_aside", false, words(backend), None))
+            .collect();
     }
     let message = match aside.as_slice() {
         [] => return Vec::new(),
-        [only] => format!("{}, the only backend of {name}, is set aside after {}: it is tried all the same", only.address, failures(only)),
-        all => format!("all {} backends of {name} are set aside: they are tried all the same", all.len()),
+        [only] => format!(
+            "{}, the only backend of {name}, is set aside after {}: it is tried all the same",
+            only.address,
+            failures(only)
+        ),
+        all => format!(
+            "all {} backends of {name} are set aside: they are tried all the same",
+            all.len()
+        ),
     };
-    let remedy = "is this node's egress address on the load balancer's allowlist? `redirector route show` tells refused from timed out";
+    let remedy = "is this node's egress address on the load balancer's allowlist? `redirector \
+        route show` tells refused from timed out";
     vec![of(route, "all_backends_set_aside", true, message, remedy)]
 }
 
@@ -202,14 +306,22 @@ mod tests {
             made_by: None,
             definition: None,
             live: true,
-            resolution: Some(Resolution { state, error: Some("SERVFAIL".into()), resolved_at: None, ttl_seconds: None }),
+            resolution: Some(Resolution {
+                state,
+                error: Some("SERVFAIL".into()),
+                resolved_at: None,
+                ttl_seconds: None,
+            }),
             backends: backends.iter().enumerate().map(backend).collect(),
             counters: None,
         }
     }
 
     fn told(state: ResolutionState, backends: &[u32]) -> Vec<(String, bool)> {
-        of_view(&route(state, backends)).into_iter().map(|problem| (problem.message, problem.degrades)).collect()
+        of_view(&route(state, backends))
+            .into_iter()
+            .map(|problem| (problem.message, problem.degrades))
+            .collect()
     }
 
     #[test]
@@ -221,15 +333,28 @@ mod tests {
     #[test]
     fn a_source_address_that_this_host_lacks_is_told_and_one_that_it_has_is_not() {
         let from = |ips: &[&str], source_failed| {
-            let definition =
-                crate::route::RawRoute { source_ips: Some(ips.iter().map(ToString::to_string).collect()), ..Default::default() };
-            let counters = Some(crate::control::api::Counters { source_failed, ..Default::default() });
-            let view = RouteView { definition: Some(definition), counters, ..route(ResolutionState::Fresh, &[0]) };
-            of_view(&view).into_iter().map(|problem| (problem.code, problem.message, problem.degrades)).collect::<Vec<_>>()
+            let definition = crate::route::RawRoute {
+                source_ips: Some(ips.iter().map(ToString::to_string).collect()),
+                ..Default::default()
+            };
+            let counters =
+                Some(crate::control::api::Counters { source_failed, ..Default::default() });
+            let view = RouteView {
+                definition: Some(definition),
+                counters,
+                ..route(ResolutionState::Fresh, &[0])
+            };
+            of_view(&view)
+                .into_iter()
+                .map(|problem| (problem.code, problem.message, problem.degrades))
+                .collect::<Vec<_>>()
         };
         assert_eq!(from(&["127.0.0.1"], 0), []);
         let message = "this host lacks 192.0.2.77, a source address of a.internal".to_owned();
-        assert_eq!(from(&["127.0.0.1", "192.0.2.77"], 3), [("source_missing".into(), message, true)]);
+        assert_eq!(
+            from(&["127.0.0.1", "192.0.2.77"], 3),
+            [("source_missing".into(), message, true)]
+        );
         assert_eq!(from(&["127.0.0.1"], 3)[0].0, "source_failed");
     }
 
@@ -237,7 +362,10 @@ mod tests {
     fn what_is_amiss_is_told_and_degrades_only_when_connects_suffer() {
         let of = "the destination, the destination of a.internal";
         let told_of = |state, backends: &[u32]| told(state, backends).remove(0);
-        assert_eq!(told_of(ResolutionState::Kept, &[0, 0]), ("keeping the last 2 addresses of the destination: SERVFAIL".into(), false));
+        assert_eq!(
+            told_of(ResolutionState::Kept, &[0, 0]),
+            ("keeping the last 2 addresses of the destination: SERVFAIL".into(), false)
+        );
         let unresolved = format!("{of}, does not resolve: SERVFAIL; no backend is known");
         assert_eq!(told_of(ResolutionState::Unresolved, &[]), (unresolved, true));
         let kept = format!("{of}, does not resolve: SERVFAIL; the kernel keeps the last address");
@@ -247,7 +375,8 @@ mod tests {
         assert_eq!(told(ResolutionState::Fresh, &[0, 3]), [(one.into(), false)]);
         let all = "all 2 backends of a.internal are set aside: they are tried all the same";
         assert_eq!(told(ResolutionState::Fresh, &[1, 3]), [(all.into(), true)]);
-        let only = "203.0.113.1, the only backend of a.internal, is set aside after 1 failure: it is tried all the same";
+        let only = "203.0.113.1, the only backend of a.internal, is set aside after 1 failure: it \
+            is tried all the same";
         assert_eq!(told(ResolutionState::Fixed, &[1]), [(only.into(), true)]);
     }
 }

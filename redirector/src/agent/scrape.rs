@@ -34,7 +34,9 @@ pub(super) fn snapshot(owner: &Owner) -> Snapshot {
         problems: read.problems,
         degraded: read.degraded,
         dns: publisher
-            .and_then(|publisher| serde_json::from_value(serde_json::to_value(publisher.counters()).ok()?).ok())
+            .and_then(|publisher| {
+                serde_json::from_value(serde_json::to_value(publisher.counters()).ok()?).ok()
+            })
             .unwrap_or_default(),
         tally: publisher.map(|publisher| publisher.tally()).unwrap_or_default(),
         upstreams: publisher.map(|publisher| publisher.upstreams()).unwrap_or_default(),
@@ -74,28 +76,42 @@ impl Read {
     /// Every route, in the order of virtual addresses.
     fn routes(&mut self, owner: &Owner) {
         let answered = owner.live.publisher.as_ref().map(|publisher| publisher.answered());
-        let mut routes: Vec<(u32, Entry<'_>)> =
-            owner.live.routes.iter().filter_map(|entry| Some((owner.live.leases.get(&entry.route.source)?, entry))).collect();
+        let mut routes: Vec<(u32, Entry<'_>)> = owner
+            .live
+            .routes
+            .iter()
+            .filter_map(|entry| Some((owner.live.leases.get(&entry.route.source)?, entry)))
+            .collect();
         routes.sort_unstable_by_key(|(index, _)| *index);
         for routes in routes.chunks(TOGETHER) {
             let indices: Vec<u32> = routes.iter().map(|(index, _)| *index).collect();
             let mut told = owner.live.datapath.routes(&indices).unwrap_or_default().into_iter();
             for (_, entry) in routes {
-                let answered = answered.as_ref().map_or(0, |answered| answered(&entry.route.source));
+                let answered =
+                    answered.as_ref().map_or(0, |answered| answered(&entry.route.source));
                 self.route(owner, *entry, told.next(), answered);
             }
         }
     }
 
-    fn route(&mut self, owner: &Owner, entry: Entry<'_>, told: Option<RouteStatus>, dns_answers: u64) {
+    fn route(
+        &mut self,
+        owner: &Owner,
+        entry: Entry<'_>,
+        told: Option<RouteStatus>,
+        dns_answers: u64,
+    ) {
         let source = &entry.route.source;
         let live = owner.live.serves(source);
         let resolved = owner.live.follower.current().get(source).cloned();
-        let fresh = resolved.is_some_and(|resolved| matches!(resolved.freshness, Freshness::Fixed | Freshness::Fresh));
+        let fresh = resolved.is_some_and(|resolved| {
+            matches!(resolved.freshness, Freshness::Fixed | Freshness::Fresh)
+        });
         self.errors += u64::from(live && told.is_none());
         let readable = told.is_some();
         let RouteStatus { counters: c, backends } = told.unwrap_or_default();
-        let set_aside = backends.iter().filter(|backend| backend.set_aside.is_some()).count() as u64;
+        let set_aside =
+            backends.iter().filter(|backend| backend.set_aside.is_some()).count() as u64;
         self.connects.add(c.connect_ns, &c.latency);
         self.samples.push(RouteSample {
             source: source.to_string(),
@@ -116,7 +132,11 @@ impl Read {
             dns_answers,
         });
         // Most routes have no problem, and a view is dear.
-        let well = fresh && set_aside == 0 && !backends.is_empty() && entry.route.source_ips.is_empty() && c.source_failed == 0;
+        let well = fresh
+            && set_aside == 0
+            && !backends.is_empty()
+            && entry.route.source_ips.is_empty()
+            && c.source_failed == 0;
         if !well {
             let told = readable.then_some(RouteStatus { counters: c, backends });
             self.take(problems::of_view(&view::view(owner, entry, told)));
@@ -124,7 +144,8 @@ impl Read {
     }
 }
 
-/// How long connects took to be established, of all routes together: told by route it would be most of the page.
+/// How long connects took to be established, of all routes together: told by route it would be most
+/// of the page.
 #[derive(Default)]
 struct Connects {
     ns: u64,
@@ -141,6 +162,9 @@ impl Connects {
 
     fn told(&self) -> Latency {
         let bound = |bucket| latency_bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
-        Latency { seconds: self.ns as f64 / 1e9, classes: (0..).map(bound).zip(self.classes).collect() }
+        Latency {
+            seconds: self.ns as f64 / 1e9,
+            classes: (0..).map(bound).zip(self.classes).collect(),
+        }
     }
 }

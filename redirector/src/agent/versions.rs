@@ -1,4 +1,5 @@
-//! Which version of the agent served before this one, and since when this one does: for whoever asks whether something began with an upgrade.
+//! Which version of the agent served before this one, and since when this one does: for whoever
+//! asks whether something began with an upgrade.
 
 use std::path::Path;
 
@@ -36,10 +37,12 @@ struct Record {
     before: Option<Version>,
 }
 
-/// Notes that this version serves; `taken_over` is the version of the older tables that its datapath was made from. That it can't be noted is no
-/// reason not to serve.
+/// Notes that this version serves; `taken_over` is the version of the older tables that its
+/// datapath was made from. That it can't be noted is no reason not to serve.
 pub(super) fn note(state_dir: &Path, now: jiff::Timestamp, taken_over: Option<u32>) {
-    let before = read(state_dir).map(|record| record.now).or(taken_over.map(|abi| Version { version: None, abi }));
+    let before = read(state_dir)
+        .map(|record| record.now)
+        .or(taken_over.map(|abi| Version { version: None, abi }));
     if before == Some(Version::own()) {
         return;
     }
@@ -82,13 +85,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         note(folder.path(), at(10), None);
         assert_eq!(last_upgrade(folder.path()), None, "the first version ever");
-        let older = r#"{"version": "0.0.9", "abi": 1, "since": "1970-01-01T00:00:05Z", "before": null}"#;
+        let older =
+            r#"{"version": "0.0.9", "abi": 1, "since": "1970-01-01T00:00:05Z", "before": null}"#;
         std::fs::write(folder.path().join(FILE), older).expect("written");
         note(folder.path(), at(20), None);
         // A restart is no upgrade.
         note(folder.path(), at(30), None);
         let told = last_upgrade(folder.path()).expect("an upgrade");
-        assert_eq!((told.from_version.as_deref(), told.from_abi, told.to_abi, told.at), (Some("0.0.9"), 1, ABI, at(20)));
+        assert_eq!(
+            (told.from_version.as_deref(), told.from_abi, told.to_abi, told.at),
+            (Some("0.0.9"), 1, ABI, at(20))
+        );
     }
 
     #[test]

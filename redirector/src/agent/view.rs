@@ -48,7 +48,9 @@ fn config(owner: &Owner) -> api::ConfigInfo {
 }
 
 fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
-    let counters = serde_json::to_value(publisher.counters()).and_then(serde_json::from_value).unwrap_or_default();
+    let counters = serde_json::to_value(publisher.counters())
+        .and_then(serde_json::from_value)
+        .unwrap_or_default();
     let upstream = |at: UpstreamHealth| api::UpstreamInfo {
         address: at.address,
         set_aside: at.set_aside,
@@ -58,7 +60,13 @@ fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
     };
     let upstreams = publisher.upstreams().into_iter().map(upstream).collect();
     let interception = Some(owner.interception_info());
-    api::DnsInfo { listen: owner.listen.clone(), names: owner.live.published.len(), counters, upstreams, interception }
+    api::DnsInfo {
+        listen: owner.listen.clone(),
+        names: owner.live.published.len(),
+        counters,
+        upstreams,
+        interception,
+    }
 }
 
 fn datapath(owner: &Owner) -> api::DatapathInfo {
@@ -84,17 +92,17 @@ fn datapath(owner: &Owner) -> api::DatapathInfo {
     }
 }
 
-/// The programs of others beside those at `attached`. Some of many are enough to tell: whoever is above one of them is above the others, too.
-pub(super) fn neighbours(bpffs: &Path, attached: &[datapath::Attachment]) -> Vec<api::NeighbourInfo> {
+/// The programs of others beside those at `attached`. Some of many are enough to tell: whoever is
+/// above one of them is above the others, too.
+pub(super) fn neighbours(
+    bpffs: &Path,
+    attached: &[datapath::Attachment],
+) -> Vec<api::NeighbourInfo> {
     const ASKED: usize = 32;
     let at = |cgroup: &Path| {
         let others = datapath::others(bpffs, cgroup).unwrap_or_default().into_iter();
-        let told = others.map(|datapath::OtherProgram { hook, id, name, runs_first }| api::NeighbourInfo {
-            cgroup: cgroup.to_owned(),
-            hook,
-            id,
-            name,
-            runs_first,
+        let told = others.map(|datapath::OtherProgram { hook, id, name, runs_first }| {
+            api::NeighbourInfo { cgroup: cgroup.to_owned(), hook, id, name, runs_first }
         });
         told.collect::<Vec<_>>()
     };
@@ -103,21 +111,36 @@ pub(super) fn neighbours(bpffs: &Path, attached: &[datapath::Attachment]) -> Vec
 
 /// An attachment, which is live while its cgroup is the one that it was.
 pub(super) fn attachment(at: &datapath::Attachment) -> api::AttachmentInfo {
-    let same = |path: &Path| std::fs::metadata(path).is_ok_and(|found| std::os::unix::fs::MetadataExt::ino(&found) == at.id);
+    let same = |path: &Path| {
+        std::fs::metadata(path)
+            .is_ok_and(|found| std::os::unix::fs::MetadataExt::ino(&found) == at.id)
+    };
     let live = !at.programs.is_empty() && at.cgroup.as_deref().is_some_and(same);
-    api::AttachmentInfo { cgroup: at.cgroup.clone(), cgroup_id: at.id, programs: at.programs.clone(), live }
+    api::AttachmentInfo {
+        cgroup: at.cgroup.clone(),
+        cgroup_id: at.id,
+        programs: at.programs.clone(),
+        live,
+    }
 }
 
 /// Every route, by source.
 pub(super) fn routes(owner: &Owner) -> Vec<api::RouteView> {
     let mut told = of_kernel(owner);
-    owner.live.routes.iter().map(|entry| view(owner, entry, told.remove(&entry.route.source))).collect()
+    owner
+        .live
+        .routes
+        .iter()
+        .map(|entry| view(owner, entry, told.remove(&entry.route.source)))
+        .collect()
 }
 
 /// What the kernel tells of each route, as far as it can be read.
 pub(super) fn of_kernel(owner: &Owner) -> HashMap<SourceName, datapath::RouteStatus> {
     let live = &owner.live;
-    let index = |entry: Entry<'_>| Some((live.leases.get(&entry.route.source)?, entry.route.source.clone()));
+    let index = |entry: Entry<'_>| {
+        Some((live.leases.get(&entry.route.source)?, entry.route.source.clone()))
+    };
     let mut routes: Vec<_> = live.routes.iter().filter_map(index).collect();
     routes.sort_unstable_by_key(|(index, _)| *index);
     let (indices, sources): (Vec<u32>, Vec<SourceName>) = routes.into_iter().unzip();
@@ -135,7 +158,11 @@ pub(super) fn route(owner: &Owner, source: &SourceName) -> Option<api::RouteView
     live.routes.get(source).map(|entry| view(owner, entry, told))
 }
 
-pub(super) fn view(owner: &Owner, entry: Entry<'_>, told: Option<datapath::RouteStatus>) -> api::RouteView {
+pub(super) fn view(
+    owner: &Owner,
+    entry: Entry<'_>,
+    told: Option<datapath::RouteStatus>,
+) -> api::RouteView {
     let (live, source) = (&owner.live, &entry.route.source);
     let index = live.leases.get(source);
     let (counters, backends) = told.map(|told| (told.counters, told.backends)).unzip();
@@ -177,7 +204,11 @@ pub(super) fn backend(status: datapath::BackendStatus) -> api::BackendView {
     let c = status.counters;
     api::BackendView {
         address: status.address,
-        state: if status.set_aside.is_some() { api::BackendState::SetAside } else { api::BackendState::Eligible },
+        state: if status.set_aside.is_some() {
+            api::BackendState::SetAside
+        } else {
+            api::BackendState::Eligible
+        },
         failures: status.set_aside.map_or(0, |set_aside| set_aside.failures.into()),
         retry_in_ms: status.set_aside.map(|set_aside| set_aside.retry_in_ms),
         counters: Some(api::BackendCounters {

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Which content a path has, as far as metadata tells: device, inode, length and time of change. None: nothing is there.
+/// Which content a path has, as far as metadata tells: device, inode, length and time of change.
+/// None: nothing is there.
 type Fingerprint = Option<(u64, u64, u64, i64, i64)>;
 
 /// Remembers which content was read, and tells when there is another that has stopped changing.
@@ -29,8 +30,8 @@ impl FileWatch {
         self.seen = self.read;
     }
 
-    /// Whether there is another content than the one that was read, and it was the same at the last poll: a file that is being written is
-    /// left alone until the next one.
+    /// Whether there is another content than the one that was read, and it was the same at the last
+    /// poll: a file that is being written is left alone until the next one.
     pub(super) fn poll(&mut self) -> bool {
         let before = std::mem::replace(&mut self.seen, fingerprint(&self.path));
         self.seen != self.read && self.seen == before

@@ -1,4 +1,5 @@
-//! What is known about one target, and what each look-up makes of it: pure, so that every rule is a test.
+//! What is known about one target, and what each look-up makes of it: pure, so that every rule is a
+//! test.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -33,7 +34,8 @@ pub(super) struct Entry {
     ttl: Duration,
     failures: u32,
     empties: u32,
-    /// Whether it ever had an answer; then there is something to keep, if only the knowledge that there is nothing.
+    /// Whether it ever had an answer; then there is something to keep, if only the knowledge that
+    /// there is nothing.
     known: bool,
     settled: bool,
     warned_of_cut: bool,
@@ -65,9 +67,15 @@ impl Entry {
     }
 
     /// Starts with addresses that an earlier run of the agent learned.
-    pub(super) fn restore(&mut self, addresses: Vec<IpAddr>, resolved_at: Timestamp, ttl: Duration) {
+    pub(super) fn restore(
+        &mut self,
+        addresses: Vec<IpAddr>,
+        resolved_at: Timestamp,
+        ttl: Duration,
+    ) {
         self.take(addresses);
-        self.freshness = Freshness::Kept { error: "known from before the start, not asked again yet".into() };
+        self.freshness =
+            Freshness::Kept { error: "known from before the start, not asked again yet".into() };
         self.resolved_at = resolved_at;
         self.ttl = ttl.clamp(TTL_FLOOR, TTL_CEILING);
         self.known = true;
@@ -100,15 +108,21 @@ impl Entry {
     pub(super) fn resolved(&self) -> Resolved {
         let mut addresses = [&self.v4[..], &self.v6[..]].concat();
         addresses.truncate(MAX_BACKENDS);
-        Resolved { addresses, freshness: self.freshness.clone(), resolved_at: self.resolved_at, ttl: self.ttl }
+        Resolved {
+            addresses,
+            freshness: self.freshness.clone(),
+            resolved_at: self.resolved_at,
+            ttl: self.ttl,
+        }
     }
 
     /// Takes in what a look-up found, and says after what time the next one is due, jitter aside.
     pub(super) fn apply(&mut self, answer: Answer, now: Timestamp) -> Duration {
         match answer {
-            Answer { v4: Family::Empty { reason, ttl: one }, v6: Family::Empty { ttl: other, .. } } => {
-                self.empty(reason, one.into_iter().chain(other).min(), now)
-            }
+            Answer {
+                v4: Family::Empty { reason, ttl: one },
+                v6: Family::Empty { ttl: other, .. },
+            } => self.empty(reason, one.into_iter().chain(other).min(), now),
             Answer { v4: Family::Failed(error), v6: Family::Failed(_) | Family::Empty { .. } }
             | Answer { v4: Family::Empty { .. }, v6: Family::Failed(error) } => self.failed(error),
             answer => self.answered(answer, now),
@@ -151,7 +165,10 @@ impl Entry {
             self.resolved_at = now;
             self.known = true;
         } else {
-            self.worsen(format!("{reason}, as {} of the {EMPTIES} answers in a row that it takes to be believed", self.empties));
+            self.worsen(format!(
+                "{reason}, as {} of the {EMPTIES} answers in a row that it takes to be believed",
+                self.empties
+            ));
         }
         ttl.unwrap_or(NEGATIVE).clamp(TTL_FLOOR, RETRY_LONGEST)
     }
@@ -166,7 +183,11 @@ impl Entry {
     }
 
     fn worsen(&mut self, error: String) {
-        self.freshness = if self.known { Freshness::Kept { error } } else { Freshness::Unresolved { error: Some(error) } };
+        self.freshness = if self.known {
+            Freshness::Kept { error }
+        } else {
+            Freshness::Unresolved { error: Some(error) }
+        };
     }
 
     fn take(&mut self, addresses: Vec<IpAddr>) {
@@ -180,7 +201,11 @@ impl Entry {
         if all > MAX_BACKENDS && !self.warned_of_cut {
             self.warned_of_cut = true;
             let name = self.name().unwrap_or("the list of addresses");
-            tracing::warn!(name, addresses = all, "only the first {MAX_BACKENDS} addresses are used");
+            tracing::warn!(
+                name,
+                addresses = all,
+                "only the first {MAX_BACKENDS} addresses are used"
+            );
         }
     }
 }
@@ -198,11 +223,17 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        Entry::new(Target { destination: Destination::Name("lb.example".into()), resolver: None }, Timestamp::UNIX_EPOCH)
+        Entry::new(
+            Target { destination: Destination::Name("lb.example".into()), resolver: None },
+            Timestamp::UNIX_EPOCH,
+        )
     }
 
     fn found(last: u8, seconds: u64) -> Family {
-        Family::Addresses { addresses: vec![IpAddr::from([203, 0, 113, last])], ttl: Duration::from_secs(seconds) }
+        Family::Addresses {
+            addresses: vec![IpAddr::from([203, 0, 113, last])],
+            ttl: Duration::from_secs(seconds),
+        }
     }
 
     fn no(seconds: Option<u64>) -> Family {
@@ -220,7 +251,10 @@ mod tests {
     #[test]
     fn the_ttl_has_a_floor_and_a_ceiling() {
         let mut entry = entry();
-        assert_eq!([0, 1, 60, 300, 86_400].map(|ttl| apply(&mut entry, found(7, ttl), no(None))), [1, 1, 60, 300, 300]);
+        assert_eq!(
+            [0, 1, 60, 300, 86_400].map(|ttl| apply(&mut entry, found(7, ttl), no(None))),
+            [1, 1, 60, 300, 300]
+        );
     }
 
     #[test]
@@ -235,7 +269,10 @@ mod tests {
     #[test]
     fn a_no_counts_for_its_own_ttl_within_bounds() {
         let mut entry = entry();
-        assert_eq!([None, Some(0), Some(10), Some(3600)].map(|ttl| apply(&mut entry, no(ttl), no(ttl))), [5, 1, 10, 30]);
+        assert_eq!(
+            [None, Some(0), Some(10), Some(3600)].map(|ttl| apply(&mut entry, no(ttl), no(ttl))),
+            [5, 1, 10, 30]
+        );
     }
 
     #[test]
@@ -256,7 +293,10 @@ mod tests {
         for _ in 0..3 {
             apply(&mut entry, no(None), no(None));
         }
-        assert_eq!((entry.resolved().addresses, entry.resolved().freshness), (vec![], Freshness::Fresh));
+        assert_eq!(
+            (entry.resolved().addresses, entry.resolved().freshness),
+            (vec![], Freshness::Fresh)
+        );
         apply(&mut entry, failed(), failed());
         assert!(matches!(entry.resolved().freshness, Freshness::Kept { .. }));
         assert!(!entry.is_worth_saving());

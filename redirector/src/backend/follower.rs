@@ -38,13 +38,15 @@ const JITTER: f64 = 0.1;
 pub struct FollowerSettings {
     /// Who is asked about targets without a resolver of their own.
     pub upstreams: Vec<Upstream>,
-    /// Our own DNS addresses, which are never asked: the shim would answer with a VIP, and the route would lead to itself.
+    /// Our own DNS addresses, which are never asked: the shim would answer with a VIP, and the
+    /// route would lead to itself.
     pub own: Vec<SocketAddr>,
     /// Where the last known addresses are kept.
     pub state_file: PathBuf,
 }
 
-/// Follows the destinations of routes. Dropping it stops its task; [`Follower::shutdown`] also saves what is known.
+/// Follows the destinations of routes. Dropping it stops its task; [`Follower::shutdown`] also
+/// saves what is known.
 #[derive(Debug)]
 pub struct Follower {
     shared: Arc<Shared>,
@@ -71,9 +73,11 @@ struct Shared {
 struct State {
     /// Targets that are names.
     followed: BTreeMap<SourceName, Followed>,
-    /// Literal addresses, about which there is nothing to do: a pool full of routes may have nothing else.
+    /// Literal addresses, about which there is nothing to do: a pool full of routes may have
+    /// nothing else.
     fixed: BTreeMap<SourceName, Arc<Resolved>>,
-    /// Whose addresses or freshness a look-up has changed since [`Follower::take_changed`] was asked last.
+    /// Whose addresses or freshness a look-up has changed since [`Follower::take_changed`] was
+    /// asked last.
     changed: BTreeSet<SourceName>,
     /// What an earlier run left, for targets to come.
     saved: Vec<SavedDestination>,
@@ -83,7 +87,8 @@ struct State {
 #[derive(Debug)]
 struct Followed {
     entry: Entry,
-    /// Tells this target from a former one of the same source, whose look-up may still be under way.
+    /// Tells this target from a former one of the same source, whose look-up may still be under
+    /// way.
     token: u64,
     running: bool,
     due: Instant,
@@ -106,7 +111,8 @@ impl Follower {
     /// When the state file is there and can't be read.
     pub fn start(settings: FollowerSettings) -> Result<Self, BackendError> {
         let FollowerSettings { upstreams, own, state_file } = settings;
-        let state = State { saved: Saved::load(&state_file, Timestamp::now())?, ..State::default() };
+        let state =
+            State { saved: Saved::load(&state_file, Timestamp::now())?, ..State::default() };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             published: watch::Sender::default(),
@@ -120,14 +126,15 @@ impl Follower {
         Ok(Self { shared, task: Some(task), stop })
     }
 
-    /// Makes these the targets. Those that were there before go on undisturbed, new ones are looked up at once. What this changes is in
-    /// [`Follower::current`] when it returns.
+    /// Makes these the targets. Those that were there before go on undisturbed, new ones are looked
+    /// up at once. What this changes is in [`Follower::current`] when it returns.
     pub fn set_targets(&self, targets: BTreeMap<SourceName, Target>) {
         let mut state = self.shared.lock();
         let mut before = std::mem::take(&mut state.followed);
         before.retain(|source, followed| targets.get(source) == Some(&followed.entry.target));
         let mut fixed_before = std::mem::take(&mut state.fixed);
-        let (literal, names): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, target)| target.destination.addresses().is_some());
+        let (literal, names): (Vec<_>, Vec<_>) =
+            targets.into_iter().partition(|(_, target)| target.destination.addresses().is_some());
         // Collected and not inserted: a tree that grows in order is half empty.
         let literal = literal.into_iter().map(|(source, target)| {
             let resolved = fixed(target, fixed_before.remove(&source));
@@ -145,10 +152,15 @@ impl Follower {
         self.shared.wake.notify_one();
     }
 
-    /// As [`Follower::set_targets`] for one source, whose target it is from now on, or `None`; the others are not looked at, and nobody is woken by it.
+    /// As [`Follower::set_targets`] for one source, whose target it is from now on, or `None`; the
+    /// others are not looked at, and nobody is woken by it.
     pub fn set_target(&self, source: &SourceName, target: Option<Target>) {
         let mut state = self.shared.lock();
-        if state.followed.get(source).is_some_and(|followed| Some(&followed.entry.target) == target.as_ref()) {
+        if state
+            .followed
+            .get(source)
+            .is_some_and(|followed| Some(&followed.entry.target) == target.as_ref())
+        {
             return;
         }
         state.followed.remove(source);
@@ -176,7 +188,8 @@ impl Follower {
         self.shared.wake.notify_one();
     }
 
-    /// Asks other servers from now on about targets without a resolver of their own. What is known stays until it is due.
+    /// Asks other servers from now on about targets without a resolver of their own. What is known
+    /// stays until it is due.
     pub fn set_upstreams(&self, upstreams: Vec<Upstream>, own: Vec<SocketAddr>) {
         self.shared.resolvers.set_nameservers(Nameservers::new(upstreams, own));
     }
@@ -186,34 +199,43 @@ impl Follower {
         Arc::clone(&self.shared.published.borrow())
     }
 
-    /// Tells when addresses or their freshness change; a look-up that only confirms them does not wake anyone.
+    /// Tells when addresses or their freshness change; a look-up that only confirms them does not
+    /// wake anyone.
     pub fn subscribe(&self) -> watch::Receiver<Known> {
         self.shared.published.subscribe()
     }
 
-    /// The sources about which look-ups have told something new since this was asked last, some of them perhaps no target any more.
+    /// The sources about which look-ups have told something new since this was asked last, some of
+    /// them perhaps no target any more.
     pub fn take_changed(&self) -> Vec<SourceName> {
         std::mem::take(&mut self.shared.lock().changed).into_iter().collect()
     }
 
-    /// Waits for the first answer about a source, good or authoritatively negative, or for the deadline, and says what is known then. A failed
-    /// look-up ends the wait only when there are last good addresses to go on with.
+    /// Waits for the first answer about a source, good or authoritatively negative, or for the
+    /// deadline, and says what is known then. A failed look-up ends the wait only when there are
+    /// last good addresses to go on with.
     pub async fn settle(&self, source: &SourceName, deadline: Duration) -> Resolved {
         let mut progress = self.shared.progress.subscribe();
-        let settled = async { while !self.shared.is_settled(source) && progress.changed().await.is_ok() {} };
+        let settled =
+            async { while !self.shared.is_settled(source) && progress.changed().await.is_ok() {} };
         // What is known counts in either case.
         let _ = timeout(deadline, settled).await;
         let state = self.shared.lock();
         let known = state.followed.get(source).map(|followed| followed.entry.resolved());
-        known.or_else(|| state.fixed.get(source).map(|fixed| Resolved::clone(fixed))).unwrap_or_else(|| Resolved {
-            addresses: vec![],
-            freshness: Freshness::Unresolved { error: Some(format!("{source} is not followed")) },
-            resolved_at: Timestamp::now(),
-            ttl: TTL_CEILING,
-        })
+        known
+            .or_else(|| state.fixed.get(source).map(|fixed| Resolved::clone(fixed)))
+            .unwrap_or_else(|| Resolved {
+                addresses: vec![],
+                freshness: Freshness::Unresolved {
+                    error: Some(format!("{source} is not followed")),
+                },
+                resolved_at: Timestamp::now(),
+                ttl: TTL_CEILING,
+            })
     }
 
-    /// Looks a source's destination up earlier than its TTL says, after a backend failed, say. Not more than once a second.
+    /// Looks a source's destination up earlier than its TTL says, after a backend failed, say. Not
+    /// more than once a second.
     pub fn refresh(&self, source: &SourceName) {
         if let Some(followed) = self.shared.lock().followed.get_mut(source) {
             let now = Instant::now();
@@ -280,7 +302,11 @@ impl Shared {
     /// Applies an answer and says whether the addresses changed.
     fn take_in(&self, job: &Job, answer: Answer) -> bool {
         let mut state = self.lock();
-        let Some(followed) = state.followed.get_mut(&job.source).filter(|followed| followed.token == job.token) else { return false };
+        let Some(followed) =
+            state.followed.get_mut(&job.source).filter(|followed| followed.token == job.token)
+        else {
+            return false;
+        };
         let before = followed.entry.resolved();
         let wait = followed.entry.apply(answer, Timestamp::now());
         let now = Instant::now();
@@ -289,7 +315,8 @@ impl Shared {
         followed.due = now + wait.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER));
         let after = followed.entry.resolved();
         if followed.entry.is_answered() {
-            // What an earlier run knew is out of date from here on, also when the name has no address any more.
+            // What an earlier run knew is out of date from here on, also when the name has no
+            // address any more.
             state.saved.retain(|saved| saved.name != job.name || saved.resolver != job.resolver);
         }
         self.publish_one(&mut state, &job.source, &after);
@@ -301,11 +328,18 @@ impl Shared {
 
     /// Publishes what is known; wakes subscribers only when addresses or freshness changed.
     fn publish(&self, state: &State) {
-        let followed = state.followed.iter().map(|(source, followed)| (source.clone(), Arc::new(followed.entry.resolved())));
-        let fixed = state.fixed.iter().map(|(source, resolved)| (source.clone(), Arc::clone(resolved)));
+        let followed = state
+            .followed
+            .iter()
+            .map(|(source, followed)| (source.clone(), Arc::new(followed.entry.resolved())));
+        let fixed =
+            state.fixed.iter().map(|(source, resolved)| (source.clone(), Arc::clone(resolved)));
         let now: BTreeMap<_, _> = followed.chain(fixed).collect();
         self.published.send_if_modified(|published| {
-            let same = published.iter().zip(&now).all(|((one, before), (two, after))| one == two && alike(before, after));
+            let same = published
+                .iter()
+                .zip(&now)
+                .all(|((one, before), (two, after))| one == two && alike(before, after));
             let changed = published.len() != now.len() || !same;
             *published = Arc::new(now);
             changed
@@ -329,7 +363,10 @@ impl Shared {
         let path = self.state_file.clone();
         let stored = tokio::task::spawn_blocking(move || saved.store(&path)).await;
         if let Ok(Err(error)) = stored {
-            tracing::warn!("failed to save the last known addresses: {:#}", anyhow::Error::from(error));
+            tracing::warn!(
+                "failed to save the last known addresses: {:#}",
+                anyhow::Error::from(error)
+            );
         }
     }
 }
@@ -337,7 +374,9 @@ impl Shared {
 impl State {
     fn follow(&mut self, target: Target) -> Followed {
         let mut entry = Entry::new(target, Timestamp::now());
-        let saved = self.saved.iter().find(|saved| entry.name() == Some(&saved.name) && entry.target.resolver == saved.resolver);
+        let saved = self.saved.iter().find(|saved| {
+            entry.name() == Some(&saved.name) && entry.target.resolver == saved.resolver
+        });
         if let Some(saved) = saved {
             entry.restore(saved.addresses.clone(), saved.resolved_at, saved.ttl());
         }
@@ -345,30 +384,50 @@ impl State {
         Followed { entry, token: self.next_token, running: false, due: Instant::now(), last: None }
     }
 
-    /// The look-ups that are due, at most so many, the longest overdue first; they count as running.
+    /// The look-ups that are due, at most so many, the longest overdue first; they count as
+    /// running.
     fn due(&mut self, most: usize) -> Vec<Job> {
         let now = Instant::now();
-        let mut due: Vec<_> = self.followed.iter_mut().filter(|(_, followed)| followed.is_waiting() && followed.due <= now).collect();
+        let mut due: Vec<_> = self
+            .followed
+            .iter_mut()
+            .filter(|(_, followed)| followed.is_waiting() && followed.due <= now)
+            .collect();
         due.sort_by_key(|(_, followed)| followed.due);
         due.truncate(most);
         due.into_iter()
             .filter_map(|(source, followed)| {
                 let name = followed.entry.name()?.to_owned();
                 followed.running = true;
-                Some(Job { source: source.clone(), token: followed.token, name, resolver: followed.entry.target.resolver })
+                Some(Job {
+                    source: source.clone(),
+                    token: followed.token,
+                    name,
+                    resolver: followed.entry.target.resolver,
+                })
             })
             .collect()
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.followed.values().filter(|followed| followed.is_waiting()).map(|followed| followed.due).min()
+        self.followed
+            .values()
+            .filter(|followed| followed.is_waiting())
+            .map(|followed| followed.due)
+            .min()
     }
 
-    /// What to write to disk. What an earlier run left stays until its name is followed again and has an answer.
+    /// What to write to disk. What an earlier run left stays until its name is followed again and
+    /// has an answer.
     fn to_save(&self) -> Vec<SavedDestination> {
-        let mut all: Vec<SavedDestination> = self.followed.values().filter_map(Followed::to_save).collect();
+        let mut all: Vec<SavedDestination> =
+            self.followed.values().filter_map(Followed::to_save).collect();
         all.extend(self.saved.iter().cloned());
-        all.sort_by(|one, two| (&one.name, one.resolver).cmp(&(&two.name, two.resolver)).then(two.resolved_at.cmp(&one.resolved_at)));
+        all.sort_by(|one, two| {
+            (&one.name, one.resolver)
+                .cmp(&(&two.name, two.resolver))
+                .then(two.resolved_at.cmp(&one.resolved_at))
+        });
         all.dedup_by(|one, two| one.name == two.name && one.resolver == two.resolver);
         all
     }
@@ -380,16 +439,25 @@ impl Followed {
     }
 
     fn to_save(&self) -> Option<SavedDestination> {
-        let Resolved { addresses, resolved_at, ttl, .. } = self.entry.is_worth_saving().then(|| self.entry.resolved())?;
+        let Resolved { addresses, resolved_at, ttl, .. } =
+            self.entry.is_worth_saving().then(|| self.entry.resolved())?;
         let name = self.entry.name()?.to_owned();
-        Some(SavedDestination { name, resolver: self.entry.target.resolver, addresses, resolved_at, ttl_seconds: ttl.as_secs() })
+        Some(SavedDestination {
+            name,
+            resolver: self.entry.target.resolver,
+            addresses,
+            resolved_at,
+            ttl_seconds: ttl.as_secs(),
+        })
     }
 }
 
 /// What literal addresses resolve to: `before`, as long as they are the same.
 fn fixed(target: Target, before: Option<Arc<Resolved>>) -> Arc<Resolved> {
     let resolved = Entry::new(target, Timestamp::now()).resolved();
-    before.filter(|before| before.addresses == resolved.addresses).unwrap_or_else(|| Arc::new(resolved))
+    before
+        .filter(|before| before.addresses == resolved.addresses)
+        .unwrap_or_else(|| Arc::new(resolved))
 }
 
 /// Whether nobody has to be told of the difference.
@@ -404,10 +472,20 @@ fn report(name: &str, before: &Resolved, after: &Resolved) {
     }
     match (&before.freshness, &after.freshness) {
         (Freshness::Kept { error: old }, Freshness::Kept { error }) if old == error => {}
-        (_, Freshness::Kept { error }) => tracing::warn!("keeping the last {} addresses of {name}: {error}", after.addresses.len()),
-        (Freshness::Unresolved { error: Some(old) }, Freshness::Unresolved { error: Some(error) }) if old == error => {}
-        (_, Freshness::Unresolved { error: Some(error) }) => tracing::warn!("no address of {name} is known yet: {error}"),
-        (Freshness::Kept { .. } | Freshness::Unresolved { error: Some(_) }, _) => tracing::info!(name, "the destination resolves again"),
+        (_, Freshness::Kept { error }) => tracing::warn!(
+            "keeping the last {} addresses of {name}: {error}",
+            after.addresses.len()
+        ),
+        (
+            Freshness::Unresolved { error: Some(old) },
+            Freshness::Unresolved { error: Some(error) },
+        ) if old == error => {}
+        (_, Freshness::Unresolved { error: Some(error) }) => {
+            tracing::warn!("no address of {name} is known yet: {error}")
+        }
+        (Freshness::Kept { .. } | Freshness::Unresolved { error: Some(_) }, _) => {
+            tracing::info!(name, "the destination resolves again")
+        }
         _ => {}
     }
 }

@@ -1,7 +1,8 @@
 //! Asking for the addresses of a name, through hickory-resolver.
 //!
-//! One resolver per server and our own order of asking: hickory's pool takes the first answer of two servers even if it is SERVFAIL, and tells
-//! servers apart by address without the port. Its cache is off, so that the TTL rules are ours alone.
+//! One resolver per server and our own order of asking: hickory's pool takes the first answer of
+//! two servers even if it is SERVFAIL, and tells servers apart by address without the port. Its
+//! cache is off, so that the TTL rules are ours alone.
 
 use std::{
     collections::HashMap,
@@ -17,7 +18,10 @@ use hickory_proto::{
 };
 use hickory_resolver::{
     Resolver,
-    config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+    config::{
+        ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig,
+        ResolverOpts,
+    },
     net::{DnsError, NetError},
 };
 
@@ -72,7 +76,8 @@ impl Resolvers {
         self.by_server.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Both families of `name` at the same time, from `resolver`, else from the first nameserver that has an answer.
+    /// Both families of `name` at the same time, from `resolver`, else from the first nameserver
+    /// that has an answer.
     pub(super) async fn lookup(&self, name: &str, resolver: Option<SocketAddr>) -> Answer {
         let servers = match resolver {
             Some(resolver) => vec![resolver],
@@ -89,8 +94,8 @@ impl Resolvers {
         self.families(&absolute, &servers).await
     }
 
-    /// Both at the same time. Once one has addresses the other gets only a little longer: there are servers that never answer AAAA, and what is
-    /// known must not wait for them each time.
+    /// Both at the same time. Once one has addresses the other gets only a little longer: there are
+    /// servers that never answer AAAA, and what is known must not wait for them each time.
     async fn families(&self, name: &Name, servers: &[SocketAddr]) -> Answer {
         let v4 = self.family(name, RecordType::A, servers);
         let v6 = self.family(name, RecordType::AAAA, servers);
@@ -105,29 +110,49 @@ impl Resolvers {
         let mut failure = None;
         for server in servers {
             match self.ask(name, kind, *server).await {
-                Family::Failed(why) => failure = Some(failure.map_or_else(|| why.clone(), |before: String| format!("{before}; {why}"))),
+                Family::Failed(why) => {
+                    failure =
+                        Some(failure.map_or_else(
+                            || why.clone(),
+                            |before: String| format!("{before}; {why}"),
+                        ))
+                }
                 answer => return answer,
             }
         }
-        Family::Failed(failure.or_else(|| self.nameservers.load().problem()).unwrap_or_else(|| "no nameserver to ask".into()))
+        Family::Failed(
+            failure
+                .or_else(|| self.nameservers.load().problem())
+                .unwrap_or_else(|| "no nameserver to ask".into()),
+        )
     }
 
     async fn ask(&self, name: &Name, kind: RecordType, server: SocketAddr) -> Family {
         let resolver = match self.resolver(server) {
             Ok(resolver) => resolver,
-            Err(error) => return Family::Failed(format!("failed to make a resolver for {server}: {error}")),
+            Err(error) => {
+                return Family::Failed(format!("failed to make a resolver for {server}: {error}"));
+            }
         };
         // hickory has its own time-outs, which a retry over TCP starts anew.
-        let answer = tokio::time::timeout(2 * TIMEOUT, resolver.lookup(name.clone(), kind)).await.unwrap_or(Err(NetError::Timeout));
+        let answer = tokio::time::timeout(2 * TIMEOUT, resolver.lookup(name.clone(), kind))
+            .await
+            .unwrap_or(Err(NetError::Timeout));
         let records = match &answer {
             Ok(lookup) => lookup.answers(),
             Err(error) => return explain(server, error),
         };
-        let addresses: Vec<_> =
-            records.iter().filter(|record| record.record_type() == kind).filter_map(|record| address(&record.data)).collect();
+        let addresses: Vec<_> = records
+            .iter()
+            .filter(|record| record.record_type() == kind)
+            .filter_map(|record| address(&record.data))
+            .collect();
         // A CNAME on the way counts as well: when it expires, the name may lead elsewhere.
-        let on_the_way = records.iter().filter(|record| [kind, RecordType::CNAME].contains(&record.record_type()));
-        let ttl = Duration::from_secs(on_the_way.map(|record| u64::from(record.ttl)).min().unwrap_or(0));
+        let on_the_way = records
+            .iter()
+            .filter(|record| [kind, RecordType::CNAME].contains(&record.record_type()));
+        let ttl =
+            Duration::from_secs(on_the_way.map(|record| u64::from(record.ttl)).min().unwrap_or(0));
         if addresses.is_empty() {
             return Family::Failed(format!("{server} answered with no usable address"));
         }
@@ -144,7 +169,11 @@ impl Resolvers {
             connection.port = server.port();
             connection
         });
-        let config = ResolverConfig::from_name_servers(vec![NameServerConfig::new(server.ip(), true, connections.into())]);
+        let config = ResolverConfig::from_name_servers(vec![NameServerConfig::new(
+            server.ip(),
+            true,
+            connections.into(),
+        )]);
         let mut builder = Resolver::builder_with_config(config, Marked::default());
         set_options(builder.options_mut());
         let resolver = builder.build()?;
@@ -156,9 +185,11 @@ impl Resolvers {
 /// The other family, once one is known.
 async fn other(known: &Family, other: impl Future<Output = Family>) -> Family {
     match known {
-        Family::Addresses { .. } => tokio::time::timeout(GRACE, other)
-            .await
-            .unwrap_or_else(|_| Family::Failed(format!("no answer for the other address family within {GRACE:?} of the first"))),
+        Family::Addresses { .. } => tokio::time::timeout(GRACE, other).await.unwrap_or_else(|_| {
+            Family::Failed(format!(
+                "no answer for the other address family within {GRACE:?} of the first"
+            ))
+        }),
         _ => other.await,
     }
 }
@@ -172,7 +203,8 @@ fn set_options(options: &mut ResolverOpts) {
     options.preserve_intermediates = true;
 }
 
-/// An address that a connect can lead to. `0.0.0.0` and `::` are how filters blank a name, and would mean this host.
+/// An address that a connect can lead to. `0.0.0.0` and `::` are how filters blank a name, and
+/// would mean this host.
 fn address(data: &RData) -> Option<IpAddr> {
     let ip = match data {
         RData::A(a) => IpAddr::V4(a.0),
@@ -184,15 +216,25 @@ fn address(data: &RData) -> Option<IpAddr> {
 
 fn explain(server: SocketAddr, error: &NetError) -> Family {
     match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) if none.soa.is_none() && none.ns.is_some() => {
-            Family::Failed(format!("{server} answered with a referral: it does not resolve names for us"))
+        NetError::Dns(DnsError::NoRecordsFound(none))
+            if none.soa.is_none() && none.ns.is_some() =>
+        {
+            Family::Failed(format!(
+                "{server} answered with a referral: it does not resolve names for us"
+            ))
         }
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
-            let what = if none.response_code == ResponseCode::NXDomain { "no such name" } else { "no address" };
+            let what = if none.response_code == ResponseCode::NXDomain {
+                "no such name"
+            } else {
+                "no address"
+            };
             let ttl = none.negative_ttl.map(|seconds| Duration::from_secs(seconds.into()));
             Family::Empty { reason: format!("{server} says that there is {what}"), ttl }
         }
-        NetError::Dns(DnsError::ResponseCode(code)) => Family::Failed(format!("{server} answered {}", mnemonic(*code))),
+        NetError::Dns(DnsError::ResponseCode(code)) => {
+            Family::Failed(format!("{server} answered {}", mnemonic(*code)))
+        }
         NetError::Timeout => Family::Failed(format!("{server} did not answer within {TIMEOUT:?}")),
         other => Family::Failed(format!("asking {server} failed: {other}")),
     }

@@ -1,8 +1,10 @@
-//! Where routes lead: the addresses behind each destination, followed as its name changes, and whether one answers.
+//! Where routes lead: the addresses behind each destination, followed as its name changes, and
+//! whether one answers.
 //!
-//! Names are asked for as they stand (no search domains, no hosts file), A and AAAA both, with CNAMEs followed. The rules: an answer counts
-//! for its TTL, within 1 s and 5 min; a failure keeps what was known; only an authoritative "no such address", three times in a row, empties
-//! a route. What must not happen here: choosing among addresses, which is the datapath's.
+//! Names are asked for as they stand (no search domains, no hosts file), A and AAAA both, with
+//! CNAMEs followed. The rules: an answer counts for its TTL, within 1 s and 5 min; a failure keeps
+//! what was known; only an authoritative "no such address", three times in a row, empties a route.
+//! What must not happen here: choosing among addresses, which is the datapath's.
 
 mod entry;
 mod follower;
@@ -53,7 +55,8 @@ pub enum Freshness {
     Fixed,
     /// The last look-up gave them; no addresses means that the name authoritatively has none.
     Fresh,
-    /// Good ones from before, kept because the last look-up failed or has not been made since the start.
+    /// Good ones from before, kept because the last look-up failed or has not been made since the
+    /// start.
     Kept {
         /// What went wrong.
         error: String,

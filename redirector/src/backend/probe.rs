@@ -17,7 +17,9 @@ pub async fn probe(addr: SocketAddr, timeout: Duration) -> Result<Duration, io::
     let start = Instant::now();
     match time::timeout(timeout, TcpStream::connect(addr)).await {
         Ok(connected) => connected.map(|_stream| start.elapsed()),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}")))
+        }
     }
 }
 
@@ -37,7 +39,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_backlog_times_out() {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
         socket.listen(0).expect("listening");
         let addr = socket.local_addr().expect("an address").as_socket().expect("an IP address");
@@ -48,7 +51,9 @@ mod tests {
 
     async fn probe_without_closing(addr: SocketAddr) -> Vec<TcpStream> {
         let mut streams = Vec::new();
-        while let Ok(Ok(stream)) = time::timeout(Duration::from_millis(200), TcpStream::connect(addr)).await {
+        while let Ok(Ok(stream)) =
+            time::timeout(Duration::from_millis(200), TcpStream::connect(addr)).await
+        {
             streams.push(stream);
         }
         streams

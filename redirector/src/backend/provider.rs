@@ -1,9 +1,11 @@
-//! The sockets that destinations are looked up with: marked as ours, so that such a query is never taken to the shim, which may have a virtual
-//! address for the name.
+//! The sockets that destinations are looked up with: marked as ours, so that such a query is never
+//! taken to the shim, which may have a virtual address for the name.
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
 
-use hickory_resolver::net::runtime::{RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime, iocompat::AsyncIoTokioAsStd};
+use hickory_resolver::net::runtime::{
+    RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime, iocompat::AsyncIoTokioAsStd,
+};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::marked;
@@ -27,7 +29,12 @@ impl RuntimeProvider for Marked {
         self.0.create_handle()
     }
 
-    fn connect_tcp(&self, server: SocketAddr, local: Option<SocketAddr>, timeout: Option<Duration>) -> Answer<Self::Tcp> {
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        local: Option<SocketAddr>,
+        timeout: Option<Duration>,
+    ) -> Answer<Self::Tcp> {
         Box::pin(async move {
             let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             mark(&socket);
@@ -35,7 +42,8 @@ impl RuntimeProvider for Marked {
                 socket.bind(local)?;
             }
             socket.set_nodelay(true)?;
-            let connected = tokio::time::timeout(timeout.unwrap_or(CONNECT), socket.connect(server)).await;
+            let connected =
+                tokio::time::timeout(timeout.unwrap_or(CONNECT), socket.connect(server)).await;
             connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(AsyncIoTokioAsStd)
         })
     }

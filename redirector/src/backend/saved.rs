@@ -54,13 +54,14 @@ impl Saved {
         Self { version: VERSION, destinations }
     }
 
-    /// What an earlier run left. A file that can't be understood is set aside and logged, and is no reason not to start: what it held is asked
-    /// for again.
+    /// What an earlier run left. A file that can't be understood is set aside and logged, and is no
+    /// reason not to start: what it held is asked for again.
     pub(super) fn load(path: &Path, now: Timestamp) -> Result<Vec<SavedDestination>, BackendError> {
         let Some(text) = durable::read_if_present(path)? else { return Ok(vec![]) };
         let problem = match serde_json::from_slice::<Self>(&text) {
             Ok(saved) if saved.version == VERSION => {
-                let recent = |saved: &SavedDestination| now.duration_since(saved.resolved_at) <= OLDEST;
+                let recent =
+                    |saved: &SavedDestination| now.duration_since(saved.resolved_at) <= OLDEST;
                 return Ok(saved.destinations.into_iter().filter(recent).collect());
             }
             Ok(saved) => format!("its version is {}, not {VERSION}", saved.version),
@@ -68,13 +69,15 @@ impl Saved {
         };
         let aside = durable::set_aside(path)?;
         Self::new(vec![]).store(path)?;
-        tracing::warn!(path = %path.display(), aside = %aside.display(), problem, "the last known addresses can't be read and are set aside");
+        tracing::warn!(path = %path.display(), aside = %aside.display(), problem, "the last known \
+            addresses can't be read and are set aside");
         Ok(vec![])
     }
 
     /// Replaces the file.
     pub(super) fn store(&self, path: &Path) -> Result<(), DurableError> {
-        let mut text = serde_json::to_vec_pretty(self).expect("names, addresses and times are JSON");
+        let mut text =
+            serde_json::to_vec_pretty(self).expect("names, addresses and times are JSON");
         text.push(b'\n');
         durable::write_atomically(path, &text)
     }

@@ -45,14 +45,16 @@ struct Report {
 impl Check {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let loaded = crate::config::load(&context.config);
-        let configuration = of_configuration(&context.config, loaded.as_ref().map_err(ToString::to_string));
+        let configuration =
+            of_configuration(&context.config, loaded.as_ref().map_err(ToString::to_string));
         // The kernel is worth a look whatever the file says.
         let config = loaded.unwrap_or_default();
         let settings = Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() };
         let platform = datapath::preflight(&settings, &config.attach.cgroups);
         let host = block_on(of_host(&config))?;
 
-        let failed = |checks: &[Checked]| checks.iter().any(|check| check.outcome == Outcome::Failed);
+        let failed =
+            |checks: &[Checked]| checks.iter().any(|check| check.outcome == Outcome::Failed);
         let exit = match () {
             () if failed(&platform) => Exit::Unsupported,
             () if failed(std::slice::from_ref(&configuration)) => Exit::Usage,
@@ -74,8 +76,15 @@ impl Check {
 
 fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
     match loaded {
-        Ok(config) => Checked::ok("configuration", format!("{}: {}", path.display(), crate::control::count(config.routes.len(), "route"))),
-        Err(problems) => Checked::failed("configuration", problems, "correct the file; `redirector config check` reports the same"),
+        Ok(config) => Checked::ok(
+            "configuration",
+            format!("{}: {}", path.display(), crate::control::count(config.routes.len(), "route")),
+        ),
+        Err(problems) => Checked::failed(
+            "configuration",
+            problems,
+            "correct the file; `redirector config check` reports the same",
+        ),
     }
 }
 
@@ -84,15 +93,27 @@ async fn of_host(config: &Config) -> Vec<Checked> {
     let pool = config.pool.ipv4;
     let remedy = "set pool.ipv4 to a range that nothing here uses";
     let check = match host::conflicts(&config.pool).await {
-        Ok(conflicts) if conflicts.is_empty() => Checked::ok("pool", format!("{pool}: no route of this host overlaps it")),
+        Ok(conflicts) if conflicts.is_empty() => {
+            Checked::ok("pool", format!("{pool}: no route of this host overlaps it"))
+        }
         // The guard can't be added beside a route of the same prefix.
         Ok(conflicts) if config.pool.guard && conflicts.iter().any(|route| is_to(route, pool)) => {
-            Checked::failed("pool", format!("{pool} is routed by this host: {}", conflicts.join("; ")), remedy)
+            Checked::failed(
+                "pool",
+                format!("{pool} is routed by this host: {}", conflicts.join("; ")),
+                remedy,
+            )
         }
-        Ok(conflicts) => Checked::warning("pool", format!("{pool} overlaps routes of this host: {}", conflicts.join("; ")), remedy),
-        Err(error) => {
-            Checked::warning("pool", format!("{pool}: {}", crate::agent::error_chain(&error)), "run it in the host's network namespace")
-        }
+        Ok(conflicts) => Checked::warning(
+            "pool",
+            format!("{pool} overlaps routes of this host: {}", conflicts.join("; ")),
+            remedy,
+        ),
+        Err(error) => Checked::warning(
+            "pool",
+            format!("{pool}: {}", crate::agent::error_chain(&error)),
+            "run it in the host's network namespace",
+        ),
     };
     vec![check, source_addresses(config), interception(config)]
 }
@@ -100,10 +121,19 @@ async fn of_host(config: &Config) -> Vec<Checked> {
 /// The addresses that connects are to be made from, against those of this host.
 fn source_addresses(config: &Config) -> Checked {
     const NAME: &str = "source_ips";
-    let wanted = || config.routes.iter().flat_map(|route| route.source_ips.iter().map(move |ip| (ip, &route.source)));
-    let missing: Vec<_> = wanted().filter(|(ip, _)| !host::has_address(**ip)).map(|(ip, source)| format!("{ip} ({source})")).collect();
+    let wanted = || {
+        config
+            .routes
+            .iter()
+            .flat_map(|route| route.source_ips.iter().map(move |ip| (ip, &route.source)))
+    };
+    let missing: Vec<_> = wanted()
+        .filter(|(ip, _)| !host::has_address(**ip))
+        .map(|(ip, source)| format!("{ip} ({source})"))
+        .collect();
     if !missing.is_empty() {
-        let remedy = "add them to this host, or correct source_ips; until then connects go out from the kernel's choice";
+        let remedy = "add them to this host, or correct source_ips; until then connects go out \
+            from the kernel's choice";
         return Checked::warning(NAME, format!("this host lacks {}", missing.join(", ")), remedy);
     }
     match wanted().count() {
@@ -120,29 +150,50 @@ fn interception(config: &Config) -> Checked {
         datapath::cgroup2_mount().is_ok_and(|root| cgroups.iter().any(|cgroup| cgroup.path == root))
     };
     let whose = match &config.dns.intercept {
-        _ if config.dns.listen.is_empty() => return Checked::ok(NAME, "off: dns.listen is empty, so there is no shim"),
+        _ if config.dns.listen.is_empty() => {
+            return Checked::ok(NAME, "off: dns.listen is empty, so there is no shim");
+        }
         Intercept::Off => return Checked::ok(NAME, "off, as dns.intercept says"),
         Intercept::Auto if at_root() => {
             return Checked::ok(
                 NAME,
-                "off: we attach at the root, and a whole host's DNS is not taken unasked (dns.intercept = \"on\" does)",
+                "off: we attach at the root, and a whole host's DNS is not taken unasked \
+                    (dns.intercept = \"on\" does)",
             );
         }
         Intercept::Auto | Intercept::On => "the DNS of executors".to_owned(),
-        Intercept::Resolvers(list) => format!("DNS to {}", list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        Intercept::Resolvers(list) => format!(
+            "DNS to {}",
+            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ),
     };
-    let mark = Socket::new(Domain::IPV4, Type::DGRAM, None).and_then(|socket| crate::marked::mark(&socket));
+    let mark = Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .and_then(|socket| crate::marked::mark(&socket));
     if let Err(error) = mark {
-        let found = format!("{whose} can't be taken to the shim: our own queries can't be told apart by a mark (SO_MARK: {error})");
-        return Checked::warning(NAME, found, "run it with CAP_NET_ADMIN, as the agent does, or set dns.intercept = \"off\"");
+        let found = format!(
+            "{whose} can't be taken to the shim: our own queries can't be told apart by a mark \
+                (SO_MARK: {error})"
+        );
+        return Checked::warning(
+            NAME,
+            found,
+            "run it with CAP_NET_ADMIN, as the agent does, or set dns.intercept = \"off\"",
+        );
     }
     let now = match datapath::pinned_interception(&config.agent.bpffs) {
-        Ok(Some(found)) if found.on && crate::agent::is_running(&config.agent.run_dir) => "it does now",
+        Ok(Some(found)) if found.on && crate::agent::is_running(&config.agent.run_dir) => {
+            "it does now"
+        }
         Ok(Some(_)) => "not now, since no agent does it",
         Ok(None) => "nothing is loaded yet",
         Err(_) => "whether it does now can't be read",
     };
-    Checked::ok(NAME, format!("{whose} goes to the shim, by its sendmsg and recvmsg hooks and marked sockets; {now}"))
+    Checked::ok(
+        NAME,
+        format!(
+            "{whose} goes to the shim, by its sendmsg and recvmsg hooks and marked sockets; {now}"
+        ),
+    )
 }
 
 /// Whether a route as [`host::conflicts`] writes it leads to exactly this network.

@@ -49,14 +49,22 @@ impl ConfigVerb {
                     for ip in route.source_ips.iter().filter(|ip| !crate::host::has_address(**ip)) {
                         writeln!(
                             env.err,
-                            "warning: source_ips of {}: this host lacks `{ip}`, connects will go out from the kernel's choice",
+                            "warning: source_ips of {}: this host lacks `{ip}`, connects will go \
+                                out from the kernel's choice",
                             route.source
                         )?;
                     }
                 }
-                writeln!(env.out, "{}: no problem, {}", file.display(), count(config.routes.len(), "route"))?;
+                writeln!(
+                    env.out,
+                    "{}: no problem, {}",
+                    file.display(),
+                    count(config.routes.len(), "route")
+                )?;
             }
-            Self::Show(Show { effective: _ }) => write!(env.out, "{}", crate::config::load(&context.config)?.effective_toml())?,
+            Self::Show(Show { effective: _ }) => {
+                write!(env.out, "{}", crate::config::load(&context.config)?.effective_toml())?
+            }
         }
         Ok(Exit::Done)
     }

@@ -23,7 +23,9 @@ pub fn with_real<T>(body: impl FnOnce(&mut Env<'_>) -> T) -> T {
     let variable = |name: &str| std::env::var(name).ok();
     let terminal = io::stdout().is_terminal();
     let colour = terminal && takes_colour(&variable);
-    let width = terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col)).flatten();
+    let width = terminal
+        .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col))
+        .flatten();
     // Unlocked: the agent's log and its panics go to standard error from other threads.
     let (mut input, mut out, mut err) = (io::stdin(), io::stdout(), io::stderr());
     body(&mut Env {
@@ -38,7 +40,8 @@ pub fn with_real<T>(body: impl FnOnce(&mut Env<'_>) -> T) -> T {
 
 /// <https://no-color.org>: any non-empty NO_COLOR turns colours off; so does a dumb terminal.
 pub fn takes_colour(variable: &dyn Fn(&str) -> Option<String>) -> bool {
-    variable("NO_COLOR").is_none_or(|value| value.is_empty()) && variable("TERM").is_none_or(|term| term != "dumb")
+    variable("NO_COLOR").is_none_or(|value| value.is_empty())
+        && variable("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Colours for single words outside of tables; plain text when there is no terminal.

@@ -43,7 +43,13 @@ pub(super) struct Events {
     #[arg(long, value_name = "SOURCE")]
     route: Option<SourceName>,
     /// Only these results, with commas between them
-    #[arg(long, visible_alias = "outcome", value_name = "RESULT", value_enum, value_delimiter = ',')]
+    #[arg(
+        long,
+        visible_alias = "outcome",
+        value_name = "RESULT",
+        value_enum,
+        value_delimiter = ','
+    )]
     result: Vec<EventResult>,
     /// Only connects that did not get through
     #[arg(long)]
@@ -71,8 +77,15 @@ impl Events {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let place = Place::find(&context.config);
         let limit = self.limit.or(self.follow.then_some(BEFORE));
-        let query = EventQuery { follow: self.follow, route: self.route, result: self.result, failed: self.failed, limit };
-        let mut printer = Printer { format: self.format, target: 0, day: day(jiff::Timestamp::now()) };
+        let query = EventQuery {
+            follow: self.follow,
+            route: self.route,
+            result: self.result,
+            failed: self.failed,
+            limit,
+        };
+        let mut printer =
+            Printer { format: self.format, target: 0, day: day(jiff::Timestamp::now()) };
         let mut left = self.count;
         block_on(async {
             let asked = Client::new(place.control_socket()).events(&query).await;
@@ -90,7 +103,10 @@ impl Events {
                 anyhow::bail!("the agent has ended: the next one tells what happens from now on");
             }
             if !any && self.format == Format::Table {
-                writeln!(env.err, "no such thing has happened yet: the agent keeps the last {KEPT} events")?;
+                writeln!(
+                    env.err,
+                    "no such thing has happened yet: the agent keeps the last {KEPT} events"
+                )?;
             }
             Ok(Exit::Done)
         })?
@@ -136,7 +152,11 @@ impl Printer {
         self.target = targets.chain([self.target, "ROUTE".len()]).max().unwrap_or_default();
         if first {
             let width = self.target;
-            writeln!(env.out, "{:<12}  {:<11}  {:>7}  {:<width$}  {:<21}  WHO", "TIME (UTC)", "RESULT", "TOOK", "ROUTE", "BACKEND")?;
+            writeln!(
+                env.out,
+                "{:<12}  {:<11}  {:>7}  {:<width$}  {:<21}  WHO",
+                "TIME (UTC)", "RESULT", "TOOK", "ROUTE", "BACKEND"
+            )?;
         }
         for line in lines {
             match line {
@@ -163,7 +183,12 @@ impl Printer {
         let took = if event.elapsed_ns == 0 { "-".to_owned() } else { short(event.elapsed_ns) };
         let backend = event.backend.map_or_else(|| "-".to_owned(), |backend| backend.to_string());
         let (time, width) = (event.at.strftime("%T%.3f"), self.target);
-        writeln!(env.out, "{time}  {result}  {took:>7}  {:<width$}  {backend:<21}  {}", target(event), who(event))
+        writeln!(
+            env.out,
+            "{time}  {result}  {took:>7}  {:<width$}  {backend:<21}  {}",
+            target(event),
+            who(event)
+        )
     }
 }
 
@@ -186,10 +211,17 @@ pub(super) fn who(event: &Event) -> String {
         words.push_str(&format!("  {}", reason.words()));
     }
     if let Some(traffic) = &event.traffic {
-        words.push_str(&format!("  {} received, {} sent", bytes(traffic.rx_bytes), bytes(traffic.tx_bytes)));
+        words.push_str(&format!(
+            "  {} received, {} sent",
+            bytes(traffic.rx_bytes),
+            bytes(traffic.tx_bytes)
+        ));
         words.push_str(&format!(", round trip {}", short(traffic.srtt_us.saturating_mul(1000))));
         if traffic.retransmitted > 0 {
-            words.push_str(&format!(", {} sent again", crate::control::count(traffic.retransmitted as usize, "segment")));
+            words.push_str(&format!(
+                ", {} sent again",
+                crate::control::count(traffic.retransmitted as usize, "segment")
+            ));
         }
     }
     if event.stands_for > 1 {
@@ -206,9 +238,9 @@ fn caller(event: &Event) -> String {
 /// The cgroup below the hierarchy's mount.
 fn cgroup(event: &Event) -> String {
     match &event.cgroup {
-        Some(path) => {
-            path.strip_prefix("/sys/fs/cgroup").map_or_else(|_| path.display().to_string(), |below| format!("/{}", below.display()))
-        }
+        Some(path) => path
+            .strip_prefix("/sys/fs/cgroup")
+            .map_or_else(|_| path.display().to_string(), |below| format!("/{}", below.display())),
         None => format!("cgroup {}", event.cgroup_id),
     }
 }

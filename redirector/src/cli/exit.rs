@@ -29,20 +29,28 @@ pub enum Exit {
 impl Exit {
     /// Every code.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 5] = [Self::Done, Self::Failed, Self::Usage, Self::Unsupported, Self::Absent];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Done, Self::Failed, Self::Usage, Self::Unsupported, Self::Absent];
 
     /// What a code means, for the reference.
     #[cfg(test)]
     pub(super) fn meaning(self) -> &'static str {
         match self {
             Self::Done => {
-                "done. `status`: nothing is amiss; `verify`: it works; `explain`: a connect would be redirected; `check`: this host can run the agent"
+                "done. `status`: nothing is amiss; `verify`: it works; `explain`: a connect would \
+                    be redirected; `check`: this host can run the agent"
             }
             Self::Failed => {
-                "failed, and standard error says why. `status`: something is degraded; `verify`, `explain`: it would not work, and the findings say why"
+                "failed, and standard error says why. `status`: something is degraded; `verify`, \
+                    `explain`: it would not work, and the findings say why"
             }
-            Self::Usage => "the command line, the configuration, or a route is wrong: correct it, trying again does not help",
-            Self::Unsupported => "this kernel, or these privileges, can't do it: `redirector check` tells which",
+            Self::Usage => {
+                "the command line, the configuration, or a route is wrong: correct it, trying \
+                    again does not help"
+            }
+            Self::Unsupported => {
+                "this kernel, or these privileges, can't do it: `redirector check` tells which"
+            }
             Self::Absent => "no agent runs, and nothing of it is in the kernel",
         }
     }
@@ -86,7 +94,9 @@ impl std::error::Error for Coded {}
 
 /// Whether an error is a list of problems, one a line.
 pub(super) fn lists_problems(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<ConfigErrors>() || cause.is::<ImportError>() || cause.is::<RouteProblems>())
+    error.chain().any(|cause| {
+        cause.is::<ConfigErrors>() || cause.is::<ImportError>() || cause.is::<RouteProblems>()
+    })
 }
 
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
@@ -97,7 +107,11 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(match client {
             ClientError::NotPermitted { .. } => Exit::Unsupported,
             ClientError::Refused(error) if error.code == ErrorCode::Forbidden => Exit::Unsupported,
-            ClientError::Refused(error) if matches!(error.code, ErrorCode::Invalid | ErrorCode::BadRequest) => Exit::Usage,
+            ClientError::Refused(error)
+                if matches!(error.code, ErrorCode::Invalid | ErrorCode::BadRequest) =>
+            {
+                Exit::Usage
+            }
             _ => Exit::Failed,
         });
     }
@@ -112,7 +126,9 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(bind) = cause.downcast_ref::<BindError>() {
         return match bind {
             BindError::NotPermitted { .. } => Some(Exit::Unsupported),
-            BindError::NoAddress | BindError::Unspecified(_) | BindError::Loop(_) => Some(Exit::Usage),
+            BindError::NoAddress | BindError::Unspecified(_) | BindError::Loop(_) => {
+                Some(Exit::Usage)
+            }
             _ => Some(Exit::Failed),
         };
     }
@@ -141,10 +157,19 @@ mod tests {
     #[test]
     fn the_cause_decides_the_code_however_deep_it_is() {
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        assert_eq!(Exit::of(&anyhow::Error::from(denied).context("failed to open x").context("failed to start")), Exit::Unsupported);
-        let gone: anyhow::Result<()> = Err(io::Error::from(io::ErrorKind::BrokenPipe)).context("failed to write the table");
+        assert_eq!(
+            Exit::of(
+                &anyhow::Error::from(denied).context("failed to open x").context("failed to start")
+            ),
+            Exit::Unsupported
+        );
+        let gone: anyhow::Result<()> =
+            Err(io::Error::from(io::ErrorKind::BrokenPipe)).context("failed to write the table");
         assert_eq!(Exit::of(&gone.expect_err("an error")), Exit::Done);
-        assert_eq!(Exit::of(&Exit::Absent.because("nothing here").context("failed to ask")), Exit::Absent);
+        assert_eq!(
+            Exit::of(&Exit::Absent.because("nothing here").context("failed to ask")),
+            Exit::Absent
+        );
         assert_eq!(Exit::of(&DatapathError::NoCgroup2.into()), Exit::Unsupported);
         let refused = |code| ClientError::Refused(crate::control::ApiError::new(code, "no")).into();
         assert_eq!(Exit::of(&refused(ErrorCode::Invalid)), Exit::Usage);

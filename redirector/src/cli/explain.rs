@@ -43,7 +43,12 @@ impl Explain {
         let known = known::now(context)?;
         let process = self.pid.map(Process::read).transpose()?;
         let others = others(&known, process.as_ref(), &Place::find(&context.config).bpffs);
-        let facts = verify::Known { status: &known.status, process: process.as_ref(), shim: &known.shim, others: &others };
+        let facts = verify::Known {
+            status: &known.status,
+            process: process.as_ref(),
+            shim: &known.shim,
+            others: &others,
+        };
         let explained = verify::explain(&self.target, &facts);
         self.output.print(env, &explained, |env| words(env, &explained))?;
         Ok(if explained.redirected { Exit::Done } else { Exit::Failed })
@@ -52,7 +57,12 @@ impl Explain {
 
 /// Programs of others where the process is, or where ours are. What may not be asked is not told.
 fn others(known: &Known, process: Option<&Process>, bpffs: &Path) -> Vec<datapath::OtherProgram> {
-    let attached = known.status.datapath.iter().flat_map(|datapath| &datapath.attachments).find_map(|at| at.cgroup.as_deref());
+    let attached = known
+        .status
+        .datapath
+        .iter()
+        .flat_map(|datapath| &datapath.attachments)
+        .find_map(|at| at.cgroup.as_deref());
     let cgroup = process.and_then(|process| process.cgroup.as_deref()).or(attached);
     cgroup.and_then(|cgroup| datapath::others(bpffs, cgroup).ok()).unwrap_or_default()
 }
@@ -60,7 +70,11 @@ fn others(known: &Known, process: Option<&Process>, bpffs: &Path) -> Vec<datapat
 fn words(env: &mut Env<'_>, explained: &Explained) -> io::Result<()> {
     let paint = Paint(env.colour);
     let verdict = format!("{}: {}", explained.asked, explained.verdict);
-    writeln!(env.out, "{}\n", if explained.redirected { paint.good(&verdict) } else { paint.bad(&verdict) })?;
+    writeln!(
+        env.out,
+        "{}\n",
+        if explained.redirected { paint.good(&verdict) } else { paint.bad(&verdict) }
+    )?;
     for waypoint in &explained.way {
         writeln!(env.out, "{:<9} {}", waypoint.stage, waypoint.detail)?;
     }

@@ -40,8 +40,10 @@ pub(super) struct Man {
 impl Man {
     pub(super) fn run(self, env: &mut Env<'_>) -> anyhow::Result<Exit> {
         let directory = self.directory.display();
-        std::fs::create_dir_all(&self.directory).with_context(|| format!("failed to make {directory}"))?;
-        clap_mangen::generate_to(super::command(), &self.directory).with_context(|| format!("failed to write into {directory}"))?;
+        std::fs::create_dir_all(&self.directory)
+            .with_context(|| format!("failed to make {directory}"))?;
+        clap_mangen::generate_to(super::command(), &self.directory)
+            .with_context(|| format!("failed to write into {directory}"))?;
         writeln!(env.err, "the manual pages are in {directory}")?;
         Ok(Exit::Done)
     }

@@ -23,7 +23,8 @@ pub(super) fn now(context: &Context) -> anyhow::Result<Known> {
     let status = status(&Place::find(&context.config))?;
     let shim = match &status.dns {
         Some(dns) if !dns.listen.is_empty() => dns.listen.clone(),
-        _ => crate::config::load(&context.config).map_or_else(|_| vec![SHIM.into()], |config| config.dns.listen),
+        _ => crate::config::load(&context.config)
+            .map_or_else(|_| vec![SHIM.into()], |config| config.dns.listen),
     };
     Ok(Known { status, shim })
 }
@@ -38,7 +39,8 @@ pub(super) async fn ask(place: &Place) -> anyhow::Result<api::Status> {
     match Client::new(place.control_socket()).status().await {
         Ok(status) => Ok(status),
         Err(error @ ClientError::Unreachable { .. }) => {
-            agent::pinned_status(&place.bpffs, &place.state_dir, agent::agent_dead())?.ok_or_else(|| place.explain(error))
+            agent::pinned_status(&place.bpffs, &place.state_dir, agent::agent_dead())?
+                .ok_or_else(|| place.explain(error))
         }
         Err(error @ ClientError::Silent { .. }) => {
             let silence = agent::agent_silent(&error, agent::running(&place.run_dir));

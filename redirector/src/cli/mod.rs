@@ -1,4 +1,5 @@
-//! The command line: one file per noun or verb, each command a function over an injected [`env::Env`].
+//! The command line: one file per noun or verb, each command a function over an injected
+//! [`env::Env`].
 //!
 //! Standard output is data, standard error is talk; exit codes are those of [`Exit`].
 
@@ -30,7 +31,8 @@ pub use self::exit::Exit;
 use self::{env::Env, place::Place};
 use crate::control::{Client, ClientError};
 
-/// Redirects connections to a private name to the live addresses of its public load balancer, in the kernel.
+/// Redirects connections to a private name to the live addresses of its public load balancer, in
+/// the kernel.
 #[derive(Debug, Parser)]
 #[command(
     name = "redirector",
@@ -97,7 +99,10 @@ pub struct Context {
 
 impl Context {
     /// Asks the agent; an absent one is told apart from a dead one whose datapath works on.
-    fn ask<T>(&self, question: impl AsyncFnOnce(Client) -> Result<T, ClientError>) -> anyhow::Result<T> {
+    fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(Client) -> Result<T, ClientError>,
+    ) -> anyhow::Result<T> {
         let place = Place::find(&self.config);
         let client = Client::new(place.control_socket());
         block_on(question(client))?.map_err(|error| place.explain(error))
@@ -107,11 +112,15 @@ impl Context {
 /// Runs a future to its end on this thread.
 fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     use anyhow::Context as _;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
     Ok(runtime.block_on(future))
 }
 
-/// Parses `arguments` (the program's name first), carries them out, and prints an error if there is one.
+/// Parses `arguments` (the program's name first), carries them out, and prints an error if there is
+/// one.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) -> Exit {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -142,11 +151,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
     })
 }
 
-/// An error for a person. Problems that have lines of their own begin them with file and line, where editors and grep look for them.
+/// An error for a person. Problems that have lines of their own begin them with file and line,
+/// where editors and grep look for them.
 fn told(error: &anyhow::Error) -> String {
     let words = crate::agent::error_chain(error.as_ref());
     match words.lines().count() {
-        many @ 2.. if exit::lists_problems(error) => format!("redirector: {many} problems:\n{words}\n"),
+        many @ 2.. if exit::lists_problems(error) => {
+            format!("redirector: {many} problems:\n{words}\n")
+        }
         _ => format!("redirector: {words}\n"),
     }
 }

@@ -39,8 +39,16 @@ impl OutputArgs {
     ) -> anyhow::Result<()> {
         match self.format {
             Format::Table => table(env)?,
-            Format::Json => writeln!(env.out, "{}", serde_json::to_string_pretty(value).context("failed to write JSON")?)?,
-            Format::Yaml => write!(env.out, "{}", serde_yaml_ng::to_string(value).context("failed to write YAML")?)?,
+            Format::Json => writeln!(
+                env.out,
+                "{}",
+                serde_json::to_string_pretty(value).context("failed to write JSON")?
+            )?,
+            Format::Yaml => write!(
+                env.out,
+                "{}",
+                serde_yaml_ng::to_string(value).context("failed to write YAML")?
+            )?,
         }
         env.out.flush()?;
         Ok(())
@@ -119,15 +127,33 @@ mod tests {
 
     #[test]
     fn lengths_of_time_and_sizes_read_well() {
-        let spans = [(250, "250 ms"), (3_000, "3 s"), (61_000, "1 min 1 s"), (7_260_000, "2 h 1 min"), (180_000_000, "2 d 2 h")];
+        let spans = [
+            (250, "250 ms"),
+            (3_000, "3 s"),
+            (61_000, "1 min 1 s"),
+            (7_260_000, "2 h 1 min"),
+            (180_000_000, "2 d 2 h"),
+        ];
         for (milliseconds, words) in spans {
             assert_eq!(span(Duration::from_millis(milliseconds)), words);
         }
-        let shorts = [(850, "0.8 µs"), (412_000, "412 µs"), (1_234_000, "1.2 ms"), (87_000_000, "87 ms"), (3_100_000_000, "3.1 s")];
+        let shorts = [
+            (850, "0.8 µs"),
+            (412_000, "412 µs"),
+            (1_234_000, "1.2 ms"),
+            (87_000_000, "87 ms"),
+            (3_100_000_000, "3.1 s"),
+        ];
         for (nanoseconds, words) in shorts {
             assert_eq!(short(nanoseconds), words);
         }
-        for (number, words) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB"), (u64::MAX, "16.0 EiB")] {
+        for (number, words) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
             assert_eq!(bytes(number), words);
         }
     }

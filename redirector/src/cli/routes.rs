@@ -8,7 +8,9 @@ use super::{
     env::{Env, Paint},
     output::{bytes, span, table, write_table},
 };
-use crate::control::api::{BackendCounters, BackendState, BackendView, Counters, ResolutionState, RouteView};
+use crate::control::api::{
+    BackendCounters, BackendState, BackendView, Counters, ResolutionState, RouteView,
+};
 
 /// `198.18.0.1 → 203.0.113.7, 203.0.113.8 (ports 443, 80:8080)`, or why connects are refused.
 pub(super) fn live_words(route: &RouteView) -> String {
@@ -18,7 +20,8 @@ pub(super) fn live_words(route: &RouteView) -> String {
     if route.backends.is_empty() {
         return format!("{vip} → no backend yet; {}{ports}", without_backend(route));
     }
-    let backends: Vec<_> = route.backends.iter().map(|backend| backend.address.to_string()).collect();
+    let backends: Vec<_> =
+        route.backends.iter().map(|backend| backend.address.to_string()).collect();
     format!("{vip} → {}{ports}", backends.join(", "))
 }
 
@@ -31,13 +34,21 @@ fn without_backend(route: &RouteView) -> &'static str {
 
 /// The table of many routes.
 pub(super) fn list(env: &mut Env<'_>, routes: &[RouteView]) -> io::Result<()> {
-    let mut table = table(env, ["SOURCE", "VIP", "DESTINATION", "BACKENDS", "OPEN", "ESTABLISHED", "FAILED", "MADE BY"]);
+    let mut table = table(
+        env,
+        ["SOURCE", "VIP", "DESTINATION", "BACKENDS", "OPEN", "ESTABLISHED", "FAILED", "MADE BY"],
+    );
     for route in routes {
         let counters = route.counters.unwrap_or_default();
         table.add_row(vec![
             Cell::new(name(route)),
             Cell::new(vip(route)),
-            Cell::new(route.definition.as_ref().map_or_else(|| "-".into(), |definition| definition.destination.to_string())),
+            Cell::new(
+                route
+                    .definition
+                    .as_ref()
+                    .map_or_else(|| "-".into(), |definition| definition.destination.to_string()),
+            ),
             backends_cell(route),
             number(counters.open()),
             number(counters.established),
@@ -54,7 +65,8 @@ fn number(value: u64) -> Cell {
 
 fn backends_cell(route: &RouteView) -> Cell {
     let all = route.backends.len();
-    let eligible = route.backends.iter().filter(|backend| backend.state == BackendState::Eligible).count();
+    let eligible =
+        route.backends.iter().filter(|backend| backend.state == BackendState::Eligible).count();
     match (eligible, all) {
         (_, 0) => Cell::new("none").fg(Color::Red),
         (eligible, all) if eligible == all => Cell::new(format!("{all} of {all}")).fg(Color::Green),
@@ -86,7 +98,11 @@ pub(super) fn show(env: &mut Env<'_>, route: &RouteView) -> io::Result<()> {
         line("connects", &counter_words(counters))?;
         line(
             "traffic",
-            &format!("{} received, {} sent, on connections that have ended", bytes(counters.rx_bytes), bytes(counters.tx_bytes)),
+            &format!(
+                "{} received, {} sent, on connections that have ended",
+                bytes(counters.rx_bytes),
+                bytes(counters.tx_bytes)
+            ),
         )?;
     }
     if route.backends.is_empty() {
@@ -97,7 +113,8 @@ pub(super) fn show(env: &mut Env<'_>, route: &RouteView) -> io::Result<()> {
 }
 
 fn backends(env: &mut Env<'_>, backends: &[BackendView]) -> io::Result<()> {
-    let mut table = table(env, ["BACKEND", "STATE", "OPEN", "ESTABLISHED", "REFUSED", "TIMED OUT", "OTHER"]);
+    let mut table =
+        table(env, ["BACKEND", "STATE", "OPEN", "ESTABLISHED", "REFUSED", "TIMED OUT", "OTHER"]);
     for backend in backends {
         let counters: BackendCounters = backend.counters.unwrap_or_default();
         table.add_row(vec![
@@ -124,13 +141,18 @@ fn state_cell(backend: &BackendView) -> Cell {
 pub(super) fn set_aside_words(backend: &BackendView) -> String {
     let failures = crate::control::count(backend.failures as usize, "failure");
     match backend.retry_in_ms {
-        Some(left) => format!("set aside after {failures}, tried again in {}", span(Duration::from_millis(left))),
+        Some(left) => format!(
+            "set aside after {failures}, tried again in {}",
+            span(Duration::from_millis(left))
+        ),
         None => format!("set aside after {failures}"),
     }
 }
 
 fn resolution_words(route: &RouteView) -> String {
-    let Some(resolution) = &route.resolution else { return "as the kernel has them; no agent follows the destination".into() };
+    let Some(resolution) = &route.resolution else {
+        return "as the kernel has them; no agent follows the destination".into();
+    };
     let error = resolution.error.as_deref().unwrap_or("no answer yet");
     match resolution.state {
         ResolutionState::Fixed => "literal".into(),
@@ -144,7 +166,12 @@ fn resolution_words(route: &RouteView) -> String {
 }
 
 fn counter_words(counters: &Counters) -> String {
-    let mut words = format!("{} started, {} established, {} open", counters.started, counters.established, counters.open());
+    let mut words = format!(
+        "{} started, {} established, {} open",
+        counters.started,
+        counters.established,
+        counters.open()
+    );
     for (number, what) in [
         (counters.refused, "refused by the backend"),
         (counters.timed_out, "timed out"),

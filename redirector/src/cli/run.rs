@@ -16,7 +16,8 @@ use crate::agent;
 SIGHUP, or a changed file, reloads the configuration; a file with an error changes nothing. SIGTERM ends the agent and leaves the programs
 in the kernel, where they go on redirecting; `redirector unload` removes them.")]
 pub(super) struct Run {
-    /// The least severe messages that are logged: error, warn, info, debug, trace, or a filter such as redirector::dns=debug
+    /// The least severe messages that are logged: error, warn, info, debug, trace, or a filter such
+    /// as redirector::dns=debug
     #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]
     log_level: String,
     /// How messages are logged
@@ -48,7 +49,8 @@ impl Run {
         // On a worker, beside the timers: run here, each of its ticks would wake two threads.
         let running = runtime.spawn(agent::run(context.config.clone(), config));
         let ended = runtime.block_on(running).context("the agent panicked");
-        // A resolver or a probe may sit in a system call; the contract is two seconds, whatever it does.
+        // A resolver or a probe may sit in a system call; the contract is two seconds, whatever it
+        // does.
         runtime.shutdown_timeout(std::time::Duration::from_millis(300));
         ended?.map(|()| Exit::Done)
     }

@@ -79,17 +79,30 @@ fn words(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
 
 /// Whose DNS is taken to the shim.
 fn intercepted(interception: &api::InterceptionInfo) -> String {
-    let asked: Vec<_> = interception.resolvers.iter().map(|resolver| format!("{} ({})", resolver.address, resolver.taken)).collect();
+    let asked: Vec<_> = interception
+        .resolvers
+        .iter()
+        .map(|resolver| format!("{} ({})", resolver.address, resolver.taken))
+        .collect();
     if let Some(why_not) = &interception.why_not {
-        let were = if asked.is_empty() { String::new() } else { format!("; asked were {}", asked.join(", ")) };
+        let were = if asked.is_empty() {
+            String::new()
+        } else {
+            format!("; asked were {}", asked.join(", "))
+        };
         let stale = match interception.left_alone_stale {
             0 => String::new(),
             number => format!("; {number} left alone since the agent is silent"),
         };
         return format!("nobody's DNS: {why_not}{were}{stale}");
     }
-    let whose = if interception.listed_only { "DNS to listed resolvers" } else { "the DNS of executors" };
-    let asked = if asked.is_empty() { "nobody has asked yet".to_owned() } else { format!("asked: {}", asked.join(", ")) };
+    let whose =
+        if interception.listed_only { "DNS to listed resolvers" } else { "the DNS of executors" };
+    let asked = if asked.is_empty() {
+        "nobody has asked yet".to_owned()
+    } else {
+        format!("asked: {}", asked.join(", "))
+    };
     let crowded = match interception.left_alone_crowded {
         0 => String::new(),
         number => format!("; {number} left alone, since too many resolvers are asked"),
@@ -107,15 +120,23 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
                 seconds => format!("up {}", span(Duration::from_secs(seconds))),
             };
             let ours = env!("CARGO_PKG_VERSION");
-            let other =
-                if agent.version == ours { String::new() } else { format!(" (this command is {ours}: restart the agent to upgrade it)") };
+            let other = if agent.version == ours {
+                String::new()
+            } else {
+                format!(" (this command is {ours}: restart the agent to upgrade it)")
+            };
             line("agent", format!("version {}{other}, pid {}, {up}", agent.version, agent.pid))?;
         }
-        None if status.problems.iter().any(|problem| problem.code == "agent_silent") => line("agent", "does not answer".into())?,
+        None if status.problems.iter().any(|problem| problem.code == "agent_silent") => {
+            line("agent", "does not answer".into())?
+        }
         None => line("agent", "not running".into())?,
     }
     if let Some(config) = &status.config {
-        line("config", format!("{}, loaded {}", config.path.display(), config.loaded_at.strftime("%F %T UTC")))?;
+        line(
+            "config",
+            format!("{}, loaded {}", config.path.display(), config.loaded_at.strftime("%F %T UTC")),
+        )?;
     }
     if let Some(dns) = &status.dns {
         // Without an agent there is no shim, and only what the tables tell of it.
@@ -137,7 +158,14 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
         }
     }
     let Some(datapath) = &status.datapath else {
-        return line("datapath", if status.is_other_version() { "another version's".into() } else { "not loaded".into() });
+        return line(
+            "datapath",
+            if status.is_other_version() {
+                "another version's".into()
+            } else {
+                "not loaded".into()
+            },
+        );
     };
     let heartbeat = match datapath.heartbeat_age_ms {
         Some(age) => format!("heartbeat {} ago", span(Duration::from_millis(age))),
@@ -145,13 +173,30 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     };
     line(
         "datapath",
-        format!("ABI {}, {} at {}, {heartbeat}", datapath.abi, count(datapath.programs.len(), "program"), datapath.pins.display()),
+        format!(
+            "ABI {}, {} at {}, {heartbeat}",
+            datapath.abi,
+            count(datapath.programs.len(), "program"),
+            datapath.pins.display()
+        ),
     )?;
-    line("pool", datapath.pool_ipv6.iter().fold(datapath.pool_ipv4.clone(), |v4, v6| format!("{v4}, {v6}")))?;
+    line(
+        "pool",
+        datapath.pool_ipv6.iter().fold(datapath.pool_ipv4.clone(), |v4, v6| format!("{v4}, {v6}")),
+    )?;
     if let Some(upgrade) = &datapath.upgraded {
-        let version =
-            upgrade.from_version.as_deref().map_or_else(|| "an earlier version".to_owned(), |version| format!("version {version}"));
-        line("upgraded", format!("from {version} (ABI {}) on {}", upgrade.from_abi, upgrade.at.strftime("%F %T UTC")))?;
+        let version = upgrade.from_version.as_deref().map_or_else(
+            || "an earlier version".to_owned(),
+            |version| format!("version {version}"),
+        );
+        line(
+            "upgraded",
+            format!(
+                "from {version} (ABI {}) on {}",
+                upgrade.from_abi,
+                upgrade.at.strftime("%F %T UTC")
+            ),
+        )?;
     }
     if let Some(mount) = &datapath.cgroup2_mount {
         line("cgroup2", mount.display().to_string())?;
@@ -165,7 +210,10 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
     const SHOWN: usize = 10;
     let mut line = |key: &str, value: String| writeln!(env.out, "{key:<10} {value}");
     for (number, at) in datapath.attachments.iter().take(SHOWN).enumerate() {
-        let cgroup = at.cgroup.as_ref().map_or_else(|| format!("cgroup {}", at.cgroup_id), |path| path.display().to_string());
+        let cgroup = at
+            .cgroup
+            .as_ref()
+            .map_or_else(|| format!("cgroup {}", at.cgroup_id), |path| path.display().to_string());
         let gone = if at.live { "" } else { " (gone)" };
         line(if number == 0 { "attached" } else { "" }, format!("{cgroup}{gone}"))?;
     }
@@ -176,7 +224,10 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
     }
     if datapath.fading_cgroups > 0 {
         let gone = count(datapath.fading_cgroups, "cgroup");
-        line("gone", format!("{gone} with sockets that are still open: they are followed to their end"))?;
+        line(
+            "gone",
+            format!("{gone} with sockets that are still open: they are followed to their end"),
+        )?;
     }
     for (number, words) in neighbours(&datapath.neighbours).into_iter().enumerate() {
         line(if number == 0 { "neighbours" } else { "" }, words)?;
@@ -194,16 +245,27 @@ fn neighbours(met: &[api::NeighbourInfo]) -> Vec<String> {
         }
     }
     let words = |(at, cgroups): (&api::NeighbourInfo, usize)| {
-        let place = if cgroups == 1 { at.cgroup.display().to_string() } else { count(cgroups, "cgroup") };
+        let place =
+            if cgroups == 1 { at.cgroup.display().to_string() } else { count(cgroups, "cgroup") };
         let order = if at.runs_first { "before" } else { "after" };
-        format!("{} (ID {}) is on {} of {place}, too, and runs {order} ours", at.name.as_deref().unwrap_or("a program"), at.id, at.hook)
+        format!(
+            "{} (ID {}) is on {} of {place}, too, and runs {order} ours",
+            at.name.as_deref().unwrap_or("a program"),
+            at.id,
+            at.hook
+        )
     };
     told.into_iter().map(words).collect()
 }
 
 /// The agent has no right to ask for names; whoever runs this command may have.
 fn name_neighbours(status: &mut api::Status) {
-    for neighbour in status.datapath.iter_mut().flat_map(|datapath| &mut datapath.neighbours).filter(|at| at.name.is_none()) {
+    for neighbour in status
+        .datapath
+        .iter_mut()
+        .flat_map(|datapath| &mut datapath.neighbours)
+        .filter(|at| at.name.is_none())
+    {
         neighbour.name = datapath::program_name(neighbour.id);
     }
 }

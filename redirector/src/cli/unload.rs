@@ -21,7 +21,8 @@ use crate::{
 Established connections live on. New connects to virtual addresses are not redirected any more: they fail, or leave this host towards the
 pool, once its guard route is gone. Routes and virtual addresses stay on disk for the next start.")]
 pub(super) struct Unload {
-    /// Unload although an agent runs; it does not notice, and redirects nothing until it is restarted
+    /// Unload although an agent runs; it does not notice, and redirects nothing until it is
+    /// restarted
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -43,22 +44,31 @@ impl Unload {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let place = Place::find(&context.config);
         if !self.force && agent::is_running(&place.run_dir) {
-            let pid = agent::running(&place.run_dir).map(|pid| format!(", pid {pid},")).unwrap_or_default();
-            return Err(Exit::Failed.because(format!("an agent{pid} runs and needs its datapath: stop it first, or say --force")));
+            let pid = agent::running(&place.run_dir)
+                .map(|pid| format!(", pid {pid},"))
+                .unwrap_or_default();
+            return Err(Exit::Failed.because(format!(
+                "an agent{pid} runs and needs its datapath: stop it first, or say --force"
+            )));
         }
         // Without a readable file: what the defaults would have put there, if it carries our mark.
         let config = crate::config::load(&context.config).unwrap_or_default();
         let removed = datapath::unload(&place.bpffs)?;
         let report = block_on(host_changes(removed, &config))??;
         if report.is_empty() {
-            return Err(Exit::Absent.because("there is nothing to unload: no pins, no guard route, no address of ours"));
+            return Err(Exit::Absent.because(
+                "there is nothing to unload: no pins, no guard route, no address of ours",
+            ));
         }
-        self.output.print(env, &report, |env| report.words().iter().try_for_each(|line| writeln!(env.out, "removed {line}")))?;
+        self.output.print(env, &report, |env| {
+            report.words().iter().try_for_each(|line| writeln!(env.out, "removed {line}"))
+        })?;
         Ok(Exit::Done)
     }
 }
 
-/// Removes the guard route and the listen addresses; both carry a mark, so somebody else's are left alone.
+/// Removes the guard route and the listen addresses; both carry a mark, so somebody else's are left
+/// alone.
 async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Report> {
     let mut report = Report {
         version: api::VERSION,
@@ -68,8 +78,13 @@ async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Repor
         guard: None,
         addresses: vec![],
     };
-    let pinned = removed.pool.into_iter().chain(removed.pool_ipv6).filter_map(|pool| pool.parse::<IpNet>().ok());
-    let configured = [IpNet::from(config.pool.ipv4)].into_iter().chain(config.pool.ipv6.map(IpNet::from));
+    let pinned = removed
+        .pool
+        .into_iter()
+        .chain(removed.pool_ipv6)
+        .filter_map(|pool| pool.parse::<IpNet>().ok());
+    let configured =
+        [IpNet::from(config.pool.ipv4)].into_iter().chain(config.pool.ipv6.map(IpNet::from));
     let pools: std::collections::BTreeSet<IpNet> = pinned.chain(configured).collect();
     let mut guards = Vec::new();
     for pool in pools {
@@ -94,7 +109,11 @@ impl Report {
     fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         if self.links > 0 {
-            words.push(format!("{} from {}", count(self.links, "link"), count(self.cgroups, "cgroup")));
+            words.push(format!(
+                "{} from {}",
+                count(self.links, "link"),
+                count(self.cgroups, "cgroup")
+            ));
         }
         if self.maps > 0 {
             words.push(count(self.maps, "pinned table"));

@@ -30,7 +30,8 @@ pub(super) struct Verify {
     /// Act from below this cgroup: absolute, or below the cgroup2 mount
     #[arg(long, value_name = "DIRECTORY")]
     cgroup: Option<PathBuf>,
-    /// Act as this process would: its cgroup, network namespace, resolv.conf, hosts, certificates and proxy variables
+    /// Act as this process would: its cgroup, network namespace, resolv.conf, hosts, certificates
+    /// and proxy variables
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
     /// Trust the certificate authorities of this PEM file instead of the place's own
@@ -62,7 +63,9 @@ impl Verify {
             patience: Duration::from_secs(self.timeout),
             shim: known.shim,
         };
-        let verified = verify::verify(&wanted, &known.status, || known::now(context).ok().map(|known| known.status))?;
+        let verified = verify::verify(&wanted, &known.status, || {
+            known::now(context).ok().map(|known| known.status)
+        })?;
         self.output.print(env, &verified, |env| words(env, &verified))?;
         Ok(if verified.ok { Exit::Done } else { Exit::Failed })
     }
@@ -71,8 +74,16 @@ impl Verify {
 fn words(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
     let paint = Paint(env.colour);
     if let Some(place) = &verified.place {
-        let who = place.process.as_ref().map(|process| format!(" as {} (pid {})", process.command, process.pid)).unwrap_or_default();
-        writeln!(env.out, "{}", paint.dim(&format!("acting from {}{who}", place.cgroup.display())))?;
+        let who = place
+            .process
+            .as_ref()
+            .map(|process| format!(" as {} (pid {})", process.command, process.pid))
+            .unwrap_or_default();
+        writeln!(
+            env.out,
+            "{}",
+            paint.dim(&format!("acting from {}{who}", place.cgroup.display()))
+        )?;
     }
     for step in &verified.steps {
         let mark = match step.outcome {
@@ -85,11 +96,17 @@ fn words(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
     let target = format!("{}:{}", verified.name, verified.port);
     match verified.findings.iter().find(|finding| finding.prevents) {
         None => writeln!(env.out, "{}", paint.good(&format!("{target} works from here")))?,
-        Some(_) => writeln!(env.out, "{}", paint.bad(&format!("{target} does not work from here")))?,
+        Some(_) => {
+            writeln!(env.out, "{}", paint.bad(&format!("{target} does not work from here")))?
+        }
     }
     findings(env, &verified.findings)?;
     if let Some(command) = &verified.command {
-        writeln!(env.out, "\nThe platform's own acceptance test, for comparison from the same place:\n    {command}")?;
+        writeln!(
+            env.out,
+            "\nThe platform's own acceptance test, for comparison from the same place:\n    \
+                {command}"
+        )?;
     }
     Ok(())
 }

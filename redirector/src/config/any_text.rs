@@ -1,4 +1,5 @@
-//! Any text is a configuration or is refused with its problems: nothing panics, and what is accepted comes back as itself.
+//! Any text is a configuration or is refused with its problems: nothing panics, and what is
+//! accepted comes back as itself.
 
 use std::path::Path;
 
@@ -8,8 +9,17 @@ use super::{Config, parse};
 
 /// Lines of a configuration, good and bad, in any order.
 fn line() -> impl Strategy<Value = String> {
-    let header =
-        prop::sample::select(vec!["[agent]", "[attach]", "[pool]", "[dns]", "[health]", "[[routes]]", "[x]", "[routes]", "[[dns]]"]);
+    let header = prop::sample::select(vec![
+        "[agent]",
+        "[attach]",
+        "[pool]",
+        "[dns]",
+        "[health]",
+        "[[routes]]",
+        "[x]",
+        "[routes]",
+        "[[dns]]",
+    ]);
     let key = prop::sample::select(vec![
         "state_dir",
         "run_dir",
@@ -76,16 +86,22 @@ fn line() -> impl Strategy<Value = String> {
     prop_oneof![1 => header.prop_map(str::to_owned), 3 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")), 1 => "\\PC{0,12}"]
 }
 
-/// What must hold of any text: it is accepted and comes back as itself, or refused with a problem; never a panic.
+/// What must hold of any text: it is accepted and comes back as itself, or refused with a problem;
+/// never a panic.
 fn read_or_refused(text: &str) -> Result<Config, ()> {
     match parse(text, Path::new("f"), &|_| None) {
         Ok(config) => {
-            let again = parse(&config.effective_toml(), Path::new("f"), &|_| None).unwrap_or_else(|errors| panic!("{errors}\nof {text}"));
+            let again = parse(&config.effective_toml(), Path::new("f"), &|_| None)
+                .unwrap_or_else(|errors| panic!("{errors}\nof {text}"));
             assert_eq!(again, config, "{text}");
             Ok(config)
         }
         Err(errors) => {
-            assert!(!errors.problems.is_empty() && errors.problems.iter().all(|problem| !problem.message.is_empty()), "{text}");
+            assert!(
+                !errors.problems.is_empty()
+                    && errors.problems.iter().all(|problem| !problem.message.is_empty()),
+                "{text}"
+            );
             Err(())
         }
     }

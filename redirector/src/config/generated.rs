@@ -1,4 +1,5 @@
-//! Hundreds of malformed configurations: a whole good file with one thing wrong, for each key and each way to get it wrong.
+//! Hundreds of malformed configurations: a whole good file with one thing wrong, for each key and
+//! each way to get it wrong.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -21,17 +22,69 @@ enum Takes {
 type Key = (&'static str, &'static str, Takes, &'static [&'static str]);
 
 const PATHS: &[&str] = &["", "relative", "/a/../b", "~/x", "./x", "C:\\\\x"];
-const BINDS: &[&str] =
-    &["", "localhost:53", "1.2.3.4:99999", "1.2.3.4", "[::1", "1.2.3.4:x", "999.1.1.1:53", "1.2.3.4:53:53", " 1.2.3.4:53"];
-const SERVERS: &[&str] = &["", "dns.google", "1.2.3.4:99999", "1.2.3.4:0", "[::1", "1.2.3.4:x", "999.1.1.1", "1.2.3.4:53:53", "1.2.3.4/24"];
-const ADDRESSES: &[&str] = &["", "host", "1.2.3", "1.2.3.4:53", "999.1.1.1", "[::1]", "::g", "1.2.3.4/24", "1.2.3.4 "];
-const NETWORKS: &[&str] = &["", "10.0.0.0/33", "10.0.0.1/16", "net/16", "10.0.0/16", "10.0.0.0/", "/16", "10.0.0.0/x", "10.0.0.0-10.0.0.9"];
-const POOLS: &[&str] =
-    &["", "10.0.0.0", "10.0.0.0/33", "10.0.0.1/16", "10.0.0.0/8", "10.0.0.0/31", "127.0.0.0/16", "224.0.0.0/16", "net/16"];
-const POOLS6: &[&str] = &["", "fd00::", "fd00::/129", "fd00::1/112", "fd00::/64", "10.0.0.0/16", "::1/112", "ff02::/112", "net/112"];
-const DURATIONS: &[&str] = &["", "3", "s", "-3s", "3 fortnights", "999999h", "1e3s", "0s", "3s3", "soon"];
-const NAMES: &[&str] = &["", "a..b", "a b", "10.0.0.1", "a.*.b", "http://a", "*", "a/b", "ä.b", ".a"];
-const DESTINATIONS: &[&str] = &["", "lb:443", "https://lb", "a..b", "a b", "lb/x", "198.18.0.9", "1.2.3.4:80", "*.lb"];
+const BINDS: &[&str] = &[
+    "",
+    "localhost:53",
+    "1.2.3.4:99999",
+    "1.2.3.4",
+    "[::1",
+    "1.2.3.4:x",
+    "999.1.1.1:53",
+    "1.2.3.4:53:53",
+    " 1.2.3.4:53",
+];
+const SERVERS: &[&str] = &[
+    "",
+    "dns.google",
+    "1.2.3.4:99999",
+    "1.2.3.4:0",
+    "[::1",
+    "1.2.3.4:x",
+    "999.1.1.1",
+    "1.2.3.4:53:53",
+    "1.2.3.4/24",
+];
+const ADDRESSES: &[&str] =
+    &["", "host", "1.2.3", "1.2.3.4:53", "999.1.1.1", "[::1]", "::g", "1.2.3.4/24", "1.2.3.4 "];
+const NETWORKS: &[&str] = &[
+    "",
+    "10.0.0.0/33",
+    "10.0.0.1/16",
+    "net/16",
+    "10.0.0/16",
+    "10.0.0.0/",
+    "/16",
+    "10.0.0.0/x",
+    "10.0.0.0-10.0.0.9",
+];
+const POOLS: &[&str] = &[
+    "",
+    "10.0.0.0",
+    "10.0.0.0/33",
+    "10.0.0.1/16",
+    "10.0.0.0/8",
+    "10.0.0.0/31",
+    "127.0.0.0/16",
+    "224.0.0.0/16",
+    "net/16",
+];
+const POOLS6: &[&str] = &[
+    "",
+    "fd00::",
+    "fd00::/129",
+    "fd00::1/112",
+    "fd00::/64",
+    "10.0.0.0/16",
+    "::1/112",
+    "ff02::/112",
+    "net/112",
+];
+const DURATIONS: &[&str] =
+    &["", "3", "s", "-3s", "3 fortnights", "999999h", "1e3s", "0s", "3s3", "soon"];
+const NAMES: &[&str] =
+    &["", "a..b", "a b", "10.0.0.1", "a.*.b", "http://a", "*", "a/b", "ä.b", ".a"];
+const DESTINATIONS: &[&str] =
+    &["", "lb:443", "https://lb", "a..b", "a b", "lb/x", "198.18.0.9", "1.2.3.4:80", "*.lb"];
 const PORTS: &[&str] = &["", "0", "65536", "443:", ":443", "80:8080:1", "http", "-1", "1-5", "80 "];
 const CGROUPS: &[&str] = &["", "../x", "a/../b", "[", "a/[b"];
 
@@ -83,7 +136,11 @@ fn file(changed: usize, line: impl Fn(&str, &str) -> String) -> (String, usize) 
         let (of, key) = key.split_once('.').unwrap_or(("routes", key));
         if of != section {
             section = of;
-            text.push_str(&if of == "routes" { "[[routes]]\n".to_owned() } else { format!("[{of}]\n") });
+            text.push_str(&if of == "routes" {
+                "[[routes]]\n".to_owned()
+            } else {
+                format!("[{of}]\n")
+            });
         }
         if number == changed {
             at = text.lines().count() + 1;
@@ -113,17 +170,23 @@ fn malformed() -> Vec<Malformed> {
         };
         for wrong in *texts {
             match takes {
-                Takes::Text | Takes::Either => push(short, &|key, _| format!("{key} = \"{wrong}\"")),
+                Takes::Text | Takes::Either => {
+                    push(short, &|key, _| format!("{key} = \"{wrong}\""))
+                }
                 _ => push(short, &|key, _| format!("{key} = [\"{wrong}\"]")),
             }
             if matches!(takes, Takes::Texts | Takes::Ports) {
-                push(short, &|key, good| format!("{key} = {}, \"{wrong}\"]", good.trim_end_matches(']')));
+                push(short, &|key, good| {
+                    format!("{key} = {}, \"{wrong}\"]", good.trim_end_matches(']'))
+                });
             }
         }
         for (value, _) in VALUES.iter().filter(|(_, fits)| !fits.contains(takes)) {
             push(short, &|key, _| format!("{key} = {value}"));
         }
-        push(&format!("did you mean `{short}`"), &|key, good| format!("{key} = {good}\n{key}x = {good}"));
+        push(&format!("did you mean `{short}`"), &|key, good| {
+            format!("{key} = {good}\n{key}x = {good}")
+        });
         push(short, &|key, good| format!("{key} = {good}\n{key} = {good}"));
         push("not TOML", &|key, _| format!("{key} ="));
         push("not TOML", &|key, _| format!("{key} = \"unfinished"));
@@ -150,10 +213,13 @@ const REMEDIES: &[&str] = &[
 #[test]
 fn the_good_file_has_every_key_and_is_accepted() {
     let (text, _) = file(usize::MAX, |_, _| String::new());
-    let config = parse(&text, Path::new("f"), &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+    let config =
+        parse(&text, Path::new("f"), &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
     let effective = config.effective_toml();
-    let keys: BTreeSet<&str> = effective.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key).collect();
-    let tried: BTreeSet<&str> = KEYS.iter().map(|(key, ..)| key.split_once('.').map_or(*key, |(_, key)| key)).collect();
+    let keys: BTreeSet<&str> =
+        effective.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key).collect();
+    let tried: BTreeSet<&str> =
+        KEYS.iter().map(|(key, ..)| key.split_once('.').map_or(*key, |(_, key)| key)).collect();
     let untried: Vec<_> = keys.difference(&tried).collect();
     assert!(untried.is_empty(), "{untried:?}");
 }
@@ -176,11 +242,14 @@ fn five_hundred_malformed_files_are_each_refused_with_place_key_and_remedy() {
         };
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let places = [format!("f:{line}:"), format!("f:{}:", line + 1)];
-        let here = |told: &&String| places.iter().any(|place| told.starts_with(place)) && told.contains(said.as_str());
+        let here = |told: &&String| {
+            places.iter().any(|place| told.starts_with(place)) && told.contains(said.as_str())
+        };
         if !told.iter().any(|told| here(&told)) {
             wrong.push(format!("no problem at line {line} says `{said}`: {shown}: {told:?}"));
         }
-        for told in told.iter().filter(|told| !REMEDIES.iter().any(|remedy| told.contains(remedy))) {
+        for told in told.iter().filter(|told| !REMEDIES.iter().any(|remedy| told.contains(remedy)))
+        {
             wrong.push(format!("no remedy: {shown}: {told}"));
         }
     }

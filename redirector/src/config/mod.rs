@@ -1,9 +1,10 @@
 //! The configuration: one TOML file, strict, with every problem told at once.
 //!
-//! It is parsed twice. `raw` takes the keys out of the document by name and type; `resolve` turns them into the form below,
-//! which has no `Option` but where absence means something. `REDIRECTOR_<SECTION>_<KEY>` in the environment stands above the
-//! file, lists separated by commas, and an empty variable counts as none. Other variables that begin with `REDIRECTOR_` are not
-//! looked at, since Kubernetes makes some for every service that is called `redirector`.
+//! It is parsed twice. `raw` takes the keys out of the document by name and type; `resolve` turns
+//! them into the form below, which has no `Option` but where absence means something.
+//! `REDIRECTOR_<SECTION>_<KEY>` in the environment stands above the file, lists separated by
+//! commas, and an empty variable counts as none. Other variables that begin with `REDIRECTOR_` are
+//! not looked at, since Kubernetes makes some for every service that is called `redirector`.
 
 mod raw;
 mod resolve;
@@ -104,7 +105,8 @@ pub enum Upstream {
 /// Whose queries the shim answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DnsClients {
-    /// This host, the networks that it reaches without a gateway, and every private address (RFC 1918, RFC 6598, link-local, unique local).
+    /// This host, the networks that it reaches without a gateway, and every private address (RFC
+    /// 1918, RFC 6598, link-local, unique local).
     Local,
     /// This network.
     Network(IpNet),
@@ -141,13 +143,17 @@ pub struct ConfigErrors {
 
 /// Where the configuration is: what the flag says, else `REDIRECTOR_CONFIG`, else [`DEFAULT_PATH`].
 pub fn path(flag: Option<PathBuf>) -> PathBuf {
-    let variable = || std::env::var_os("REDIRECTOR_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = || {
+        std::env::var_os("REDIRECTOR_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from)
+    };
     flag.or_else(variable).unwrap_or_else(|| DEFAULT_PATH.into())
 }
 
 /// Reads the configuration at `path`, below the environment of this process.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-    let whole = |message: String| ConfigErrors { problems: vec![Problem { place: Place::file(path), key: String::new(), message }] };
+    let whole = |message: String| ConfigErrors {
+        problems: vec![Problem { place: Place::file(path), key: String::new(), message }],
+    };
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => whole(format!(
             "there is no such file: write one (`[[routes]]` with `source` and `destination` is enough), or name it with --config or REDIRECTOR_CONFIG \
@@ -156,14 +162,25 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         _ => whole(format!("failed to read the configuration: {error}")),
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
         whole(format!("line {line} is not UTF-8 text: save the file as UTF-8"))
     })?;
-    parse(&text, path, &|variable| std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned()))
+    parse(&text, path, &|variable| {
+        std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
+    })
 }
 
-/// Reads a configuration from its text, which problems call `name`, below the variables that `env` tells.
-pub fn parse(text: &str, name: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
+/// Reads a configuration from its text, which problems call `name`, below the variables that `env`
+/// tells.
+pub fn parse(
+    text: &str,
+    name: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigErrors> {
     let mut reader = Reader::new(name, env);
     let (root, syntax) = Node::from_toml(text);
     let config = match syntax.is_empty() {
@@ -184,9 +201,11 @@ pub fn parse(text: &str, name: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
 }
 
 impl Config {
-    /// The configuration in effect as a TOML file, every default written out. Reading it gives the same configuration.
+    /// The configuration in effect as a TOML file, every default written out. Reading it gives the
+    /// same configuration.
     pub fn effective_toml(&self) -> String {
-        toml::to_string(&raw::RawConfig::from(self)).expect("texts, numbers and lists of them are TOML")
+        toml::to_string(&raw::RawConfig::from(self))
+            .expect("texts, numbers and lists of them are TOML")
     }
 }
 

@@ -1,4 +1,5 @@
-//! The configuration as it is written: which keys there are and of which type, nothing about what they mean.
+//! The configuration as it is written: which keys there are and of which type, nothing about what
+//! they mean.
 
 use serde::Serialize;
 
@@ -8,7 +9,8 @@ use crate::{
     route::{RawRoute, Route},
 };
 
-/// The file's shape. It is written by serde, but read key by key, since serde stops at the first problem.
+/// The file's shape. It is written by serde, but read key by key, since serde stops at the first
+/// problem.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RawConfig {
     pub(super) agent: RawAgent,
@@ -88,8 +90,9 @@ pub(super) fn read(root: Node, reader: &mut Reader<'_>) -> (RawConfig, Vec<(Stri
     let mut dns = root.section("dns").overridden_by("REDIRECTOR_DNS");
     config.dns.listen = dns.texts("listen", "`[\"169.254.20.53:53\"]`");
     config.dns.upstreams = dns.texts("upstreams", "`[\"system\"]`");
-    config.dns.intercept =
-        dns.text_or_texts("intercept", "`[\"10.96.0.10\"]`").map(|value| value.map_or_else(RawIntercept::Resolvers, RawIntercept::Word));
+    config.dns.intercept = dns
+        .text_or_texts("intercept", "`[\"10.96.0.10\"]`")
+        .map(|value| value.map_or_else(RawIntercept::Resolvers, RawIntercept::Word));
     config.dns.clients = dns.texts("clients", "`[\"local\"]`");
     config.dns.real_address_clients = dns.texts("real_address_clients", "`[\"10.61.0.0/16\"]`");
     config.dns.ttl = dns.integer("ttl", "`30`, in seconds");
@@ -117,13 +120,19 @@ impl From<&Config> for RawConfig {
                 admin: Some(agent.admin.map_or_else(|| "off".into(), |admin| admin.to_string())),
             },
             attach: RawAttach { cgroups: Some(attach.cgroups.iter().map(cgroup).collect()) },
-            pool: RawPool { ipv4: Some(pool.ipv4.to_string()), ipv6: pool.ipv6.map(|ipv6| ipv6.to_string()), guard: Some(pool.guard) },
+            pool: RawPool {
+                ipv4: Some(pool.ipv4.to_string()),
+                ipv6: pool.ipv6.map(|ipv6| ipv6.to_string()),
+                guard: Some(pool.guard),
+            },
             dns: RawDns {
                 listen: Some(dns.listen.iter().map(ToString::to_string).collect()),
                 upstreams: Some(dns.upstreams.iter().map(upstream).collect()),
                 intercept: Some(intercept(&dns.intercept)),
                 clients: Some(dns.clients.iter().map(clients).collect()),
-                real_address_clients: Some(dns.real_address_clients.iter().map(ToString::to_string).collect()),
+                real_address_clients: Some(
+                    dns.real_address_clients.iter().map(ToString::to_string).collect(),
+                ),
                 ttl: Some(dns.ttl.into()),
             },
             health: RawHealth {
@@ -161,6 +170,8 @@ fn intercept(intercept: &Intercept) -> RawIntercept {
         Intercept::Auto => RawIntercept::Word("auto".into()),
         Intercept::On => RawIntercept::Word("on".into()),
         Intercept::Off => RawIntercept::Word("off".into()),
-        Intercept::Resolvers(resolvers) => RawIntercept::Resolvers(resolvers.iter().map(ToString::to_string).collect()),
+        Intercept::Resolvers(resolvers) => {
+            RawIntercept::Resolvers(resolvers.iter().map(ToString::to_string).collect())
+        }
     }
 }

@@ -38,13 +38,18 @@ enum Refused {
     Glob(String, &'static str),
     #[error("`{0}` is not known: write `auto`, `on`, `off`, or a list of resolver addresses")]
     Intercept(String),
-    #[error("`{0}` is not known: write `system`, or the address of a DNS server such as `10.0.0.2:53`")]
+    #[error(
+        "`{0}` is not known: write `system`, or the address of a DNS server such as `10.0.0.2:53`"
+    )]
     Upstream(String),
     #[error("`{0}` is not known: write `local`, or a network such as `10.61.0.0/16`")]
     DnsClients(String),
     #[error("`{0}` is not known: write an address with a port such as `127.0.0.1:9464`, or `off`")]
     Admin(String),
-    #[error("`{0}` is an IPv6 network: write an IPv4 one such as `198.18.0.0/16`, and this one as `pool.ipv6`")]
+    #[error(
+        "`{0}` is an IPv6 network: write an IPv4 one such as `198.18.0.0/16`, and this one as \
+            `pool.ipv6`"
+    )]
     NotIpv4(IpNet),
     #[error("`{0}` is an IPv4 network: write an IPv6 one such as `fd00:198:18::/112`")]
     NotIpv6(IpNet),
@@ -52,8 +57,13 @@ enum Refused {
     Value(#[from] value::ValueError),
 }
 
-/// What the document means; where it means nothing the reader is told, and a default stands in for it.
-pub(super) fn resolve(raw: RawConfig, routes: Vec<(String, Node)>, reader: &mut Reader<'_>) -> Config {
+/// What the document means; where it means nothing the reader is told, and a default stands in for
+/// it.
+pub(super) fn resolve(
+    raw: RawConfig,
+    routes: Vec<(String, Node)>,
+    reader: &mut Reader<'_>,
+) -> Config {
     let mut check = Check { reader };
     let mut config = Config {
         agent: check.agent(raw.agent),
@@ -77,14 +87,19 @@ impl Check<'_, '_> {
     fn agent(&mut self, raw: RawAgent) -> Agent {
         let default = Agent::default();
         let agent = Agent {
-            state_dir: self.one("agent.state_dir", raw.state_dir, absolute).unwrap_or(default.state_dir),
+            state_dir: self
+                .one("agent.state_dir", raw.state_dir, absolute)
+                .unwrap_or(default.state_dir),
             run_dir: self.one("agent.run_dir", raw.run_dir, absolute).unwrap_or(default.run_dir),
             bpffs: self.one("agent.bpffs", raw.bpffs, absolute).unwrap_or(default.bpffs),
             admin: self.one("agent.admin", raw.admin, admin).unwrap_or(default.admin),
         };
         let socket = agent.control_socket();
         if socket.as_os_str().len() > LONGEST_SOCKET {
-            let message = format!("`{}` is longer than a unix socket's {LONGEST_SOCKET} bytes: write a shorter path", socket.display());
+            let message = format!(
+                "`{}` is longer than a unix socket's {LONGEST_SOCKET} bytes: write a shorter path",
+                socket.display()
+            );
             self.reader.report("agent.run_dir", message);
         }
         agent
@@ -93,7 +108,11 @@ impl Check<'_, '_> {
     fn cgroups(&mut self, raw: Option<Vec<String>>) -> Vec<CgroupSpec> {
         let specs = self.list("attach.cgroups", raw, cgroup);
         if specs.as_ref().is_some_and(Vec::is_empty) && !self.reader.refused("attach.cgroups") {
-            self.reader.report("attach.cgroups", "is an empty list, which would redirect nobody: write `[\"auto\"]`, or leave it out");
+            self.reader.report(
+                "attach.cgroups",
+                "is an empty list, which would redirect nobody: \
+                write `[\"auto\"]`, or leave it out",
+            );
         }
         specs.unwrap_or(Attach::default().cgroups)
     }
@@ -121,34 +140,59 @@ impl Check<'_, '_> {
 
     fn dns(&mut self, raw: RawDns) -> Dns {
         let default = Dns::default();
-        let listen = self.list("dns.listen", raw.listen, |text| Ok(value::listener(text)?)).unwrap_or(default.listen);
-        let upstreams = self.list("dns.upstreams", raw.upstreams, upstream).unwrap_or(default.upstreams);
+        let listen = self
+            .list("dns.listen", raw.listen, |text| Ok(value::listener(text)?))
+            .unwrap_or(default.listen);
+        let upstreams =
+            self.list("dns.upstreams", raw.upstreams, upstream).unwrap_or(default.upstreams);
         if upstreams.is_empty() && !self.reader.refused("dns.upstreams") {
-            self.reader.report("dns.upstreams", "is an empty list, so no other name would resolve: write `[\"system\"]`, or leave it out");
+            self.reader.report(
+                "dns.upstreams",
+                "is an empty list, so no other name would resolve: \
+                write `[\"system\"]`, or leave it out",
+            );
         }
         for (n, upstream) in upstreams.iter().enumerate() {
             if let Upstream::Server(server) = upstream
                 && listen.contains(server)
             {
-                let message = format_args!("`{server}` is in `dns.listen`, so the shim would ask itself: write the resolver behind it");
+                let message = format_args!(
+                    "`{server}` is in `dns.listen`, so the shim would ask itself: write the \
+                        resolver behind it"
+                );
                 self.reader.report(&format!("dns.upstreams[{n}]"), message);
             }
         }
         let intercept = raw.intercept.map_or(default.intercept, |raw| self.intercept(raw));
-        if listen.is_empty() && !self.reader.refused("dns.listen") && matches!(intercept, Intercept::On | Intercept::Resolvers(_)) {
-            self.reader
-                .report("dns.intercept", "needs `dns.listen`: write an address there that executors can reach, or `intercept = \"off\"`");
+        if listen.is_empty()
+            && !self.reader.refused("dns.listen")
+            && matches!(intercept, Intercept::On | Intercept::Resolvers(_))
+        {
+            self.reader.report(
+                "dns.intercept",
+                "needs `dns.listen`: write an address there that \
+                    executors can reach, or `intercept = \"off\"`",
+            );
         }
         let clients = self.list("dns.clients", raw.clients, dns_clients).unwrap_or(default.clients);
         if clients.is_empty() && !self.reader.refused("dns.clients") {
-            self.reader.report("dns.clients", "is an empty list, so nobody would be answered: write `[\"local\"]`, networks, or both");
+            self.reader.report(
+                "dns.clients",
+                "is an empty list, so nobody would be answered: \
+                write `[\"local\"]`, networks, or both",
+            );
         }
-        let guests = self.list("dns.real_address_clients", raw.real_address_clients, |text| Ok(value::network(text)?));
+        let guests = self.list("dns.real_address_clients", raw.real_address_clients, |text| {
+            Ok(value::network(text)?)
+        });
         let real_address_clients = guests.unwrap_or(default.real_address_clients);
         let ttl = raw.ttl.map_or(default.ttl, |ttl| match u32::try_from(ttl) {
             Ok(seconds) if ttl <= MOST_TTL => seconds,
             _ => {
-                self.reader.report("dns.ttl", format_args!("`{ttl}` is out of range: write 0 to {MOST_TTL}, in seconds"));
+                self.reader.report(
+                    "dns.ttl",
+                    format_args!("`{ttl}` is out of range: write 0 to {MOST_TTL}, in seconds"),
+                );
                 default.ttl
             }
         });
@@ -171,21 +215,34 @@ impl Check<'_, '_> {
             },
         };
         if texts.is_empty() {
-            self.reader.report("dns.intercept", "is an empty list: write `\"off\"`, or at least one resolver address");
+            self.reader.report(
+                "dns.intercept",
+                "is an empty list: write `\"off\"`, or at least one resolver address",
+            );
         }
-        Intercept::Resolvers(self.list("dns.intercept", Some(texts), |text| Ok(value::address(text)?)).unwrap_or_default())
+        Intercept::Resolvers(
+            self.list("dns.intercept", Some(texts), |text| Ok(value::address(text)?))
+                .unwrap_or_default(),
+        )
     }
 
     fn health(&mut self, raw: RawHealth) -> Health {
         let default = Health::default();
-        let up_to = |most: u64| move |text: &str| value::duration(text, LEAST_DURATION, Duration::from_secs(most));
+        let up_to = |most: u64| {
+            move |text: &str| value::duration(text, LEAST_DURATION, Duration::from_secs(most))
+        };
         Health {
-            connect_timeout: self.one("health.connect_timeout", raw.connect_timeout, up_to(120)).unwrap_or(default.connect_timeout),
-            probe_interval: self.one("health.probe_interval", raw.probe_interval, up_to(3600)).unwrap_or(default.probe_interval),
+            connect_timeout: self
+                .one("health.connect_timeout", raw.connect_timeout, up_to(120))
+                .unwrap_or(default.connect_timeout),
+            probe_interval: self
+                .one("health.probe_interval", raw.probe_interval, up_to(3600))
+                .unwrap_or(default.probe_interval),
         }
     }
 
-    /// Refuses addresses of the configuration that lie in the pool, and more routes than it has addresses.
+    /// Refuses addresses of the configuration that lie in the pool, and more routes than it has
+    /// addresses.
     fn pool_against(&mut self, config: &Config, routes: usize) {
         if self.reader.refused("pool") {
             return;
@@ -193,25 +250,41 @@ impl Check<'_, '_> {
         let pool = &config.pool;
         let usable = pool.usable().len();
         if routes > usable {
-            let message = format_args!("`{}` has {usable} addresses for {routes} routes: write a shorter prefix length", pool.ipv4);
+            let message = format_args!(
+                "`{}` has {usable} addresses for {routes} routes: write a shorter prefix length",
+                pool.ipv4
+            );
             self.reader.report("pool.ipv4", message);
         }
-        let listen = config.dns.listen.iter().enumerate().map(|(n, socket)| (format!("dns.listen[{n}]"), socket.ip()));
-        let upstreams = config.dns.upstreams.iter().enumerate().filter_map(|(n, upstream)| match upstream {
-            Upstream::Server(server) => Some((format!("dns.upstreams[{n}]"), server.ip())),
-            Upstream::System => None,
-        });
+        let listen = config
+            .dns
+            .listen
+            .iter()
+            .enumerate()
+            .map(|(n, socket)| (format!("dns.listen[{n}]"), socket.ip()));
+        let upstreams =
+            config.dns.upstreams.iter().enumerate().filter_map(|(n, upstream)| match upstream {
+                Upstream::Server(server) => Some((format!("dns.upstreams[{n}]"), server.ip())),
+                Upstream::System => None,
+            });
         let admin = config.agent.admin.map(|admin| ("agent.admin".to_owned(), admin.ip()));
         for (key, ip) in listen.chain(upstreams).chain(admin) {
             if pool.contains(ip) {
-                self.reader.report(&key, format_args!("`{ip}` is in the pool of virtual addresses: write another one, or move `pool`"));
+                self.reader.report(
+                    &key,
+                    format_args!(
+                        "`{ip}` is in the pool of virtual addresses: \
+                    write another one, or move `pool`"
+                    ),
+                );
             }
         }
         self.routes_against_pool(config, routes);
     }
 
     fn routes_against_pool(&mut self, config: &Config, routes: usize) {
-        // A route that was refused has no number any more; the others are checked once it is mended.
+        // A route that was refused has no number any more; the others are checked once it is
+        // mended.
         if config.routes.len() != routes {
             return;
         }
@@ -223,17 +296,30 @@ impl Check<'_, '_> {
     }
 
     /// A value that may be absent; a refused one is reported and counts as absent.
-    fn one<T, E: fmt::Display>(&mut self, key: &str, raw: Option<String>, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+    fn one<T, E: fmt::Display>(
+        &mut self,
+        key: &str,
+        raw: Option<String>,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
         parse(&raw?).map_err(|error| self.reader.report(key, error)).ok()
     }
 
-    /// A list that may be absent, each of whose values stands there once; refused ones are reported and left out.
-    fn list<T: PartialEq>(&mut self, key: &str, raw: Option<Vec<String>>, parse: impl Fn(&str) -> Result<T, Refused>) -> Option<Vec<T>> {
+    /// A list that may be absent, each of whose values stands there once; refused ones are reported
+    /// and left out.
+    fn list<T: PartialEq>(
+        &mut self,
+        key: &str,
+        raw: Option<Vec<String>>,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<Vec<T>> {
         let mut values = Vec::new();
         for (n, text) in raw?.iter().enumerate() {
             let path = format!("{key}[{n}]");
             match parse(text) {
-                Ok(value) if values.contains(&value) => self.reader.report(&path, format_args!("`{text}` stands here twice: remove one")),
+                Ok(value) if values.contains(&value) => self
+                    .reader
+                    .report(&path, format_args!("`{text}` stands here twice: remove one")),
                 Ok(value) => values.push(value),
                 Err(error) => self.reader.report(&path, error),
             }
@@ -264,7 +350,8 @@ fn cgroup(text: &str) -> Result<CgroupSpec, Refused> {
         "auto" => Ok(CgroupSpec::Auto),
         pattern => {
             without_parents(Path::new(pattern), pattern)?;
-            glob::Pattern::new(pattern).map_err(|error| Refused::Glob(pattern.into(), error.msg))?;
+            glob::Pattern::new(pattern)
+                .map_err(|error| Refused::Glob(pattern.into(), error.msg))?;
             Ok(CgroupSpec::Pattern(pattern.into()))
         }
     }
@@ -278,7 +365,8 @@ fn admin(text: &str) -> Result<Option<SocketAddr>, Refused> {
     }
 }
 
-/// Unlike the shim, the admin listener may have the unspecified address: a scraper comes from anywhere.
+/// Unlike the shim, the admin listener may have the unspecified address: a scraper comes from
+/// anywhere.
 fn admin_socket(text: &str) -> Result<SocketAddr, value::ValueError> {
     match text.parse::<SocketAddr>() {
         Ok(socket) if socket.ip().is_unspecified() => Ok(socket),

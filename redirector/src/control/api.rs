@@ -1,16 +1,21 @@
-//! The JSON shapes of the control API, which are those of `-o json` as well. Documented in `docs/reference/api.md`.
+//! The JSON shapes of the control API, which are those of `-o json` as well. Documented in
+//! `docs/reference/api.md`.
 //!
-//! A field is never removed or given another meaning within one [`VERSION`]; new fields may appear, so readers ignore what they don't know.
+//! A field is never removed or given another meaning within one [`VERSION`]; new fields may appear,
+//! so readers ignore what they don't know.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use redirector_common::stats::LATENCY_BUCKETS;
 use serde::{Deserialize, Serialize};
 
-pub use super::event::{Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic};
+pub use super::event::{
+    Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,
+};
 pub use super::status::{
-    AgentInfo, AttachmentInfo, ConfigInfo, DatapathInfo, DnsInfo, InterceptedResolver, InterceptionInfo, NeighbourInfo, OTHER_VERSION,
-    Problem, State, Status, UpgradeInfo, UpstreamInfo, WaitingInfo,
+    AgentInfo, AttachmentInfo, ConfigInfo, DatapathInfo, DnsInfo, InterceptedResolver,
+    InterceptionInfo, NeighbourInfo, OTHER_VERSION, Problem, State, Status, UpgradeInfo,
+    UpstreamInfo, WaitingInfo,
 };
 use crate::route::{Hand, RawRoute, SourceName};
 
@@ -119,7 +124,8 @@ pub enum BackendState {
     SetAside,
 }
 
-/// What became of a route's connects since it got its virtual address. `started` is the sum of the six ends and what is in flight.
+/// What became of a route's connects since it got its virtual address. `started` is the sum of the
+/// six ends and what is in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
@@ -153,11 +159,14 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// Segments sent again on connections that have ended.
     pub retransmitted: u64,
-    /// Connects that could not be made from the route's source address, and went out from the kernel's choice.
+    /// Connects that could not be made from the route's source address, and went out from the
+    /// kernel's choice.
     pub source_failed: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
+    /// ones.
     pub srtt_us: u64,
-    /// The established ones by the time that it took: less than 2^17 ns, then less than twice as long each, up to 2^30 ns; all the rest.
+    /// The established ones by the time that it took: less than 2^17 ns, then less than twice as
+    /// long each, up to 2^30 ns; all the rest.
     pub latency: [u64; LATENCY_BUCKETS],
 }
 
@@ -190,7 +199,8 @@ pub struct BackendCounters {
     pub closed: u64,
     /// Nanoseconds from connect to established, summed over the established ones.
     pub connect_ns: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
+    /// ones.
     pub srtt_us: u64,
 }
 
@@ -231,7 +241,8 @@ pub enum ChangeKind {
 pub struct ImportRequest {
     /// The routes.
     pub routes: Vec<RawRoute>,
-    /// Whether they are to be the whole: routes of earlier imports and of the command line that are not among them go.
+    /// Whether they are to be the whole: routes of earlier imports and of the command line that are
+    /// not among them go.
     #[serde(default)]
     pub replace: bool,
     /// Whether to say what would change and change nothing.
@@ -239,7 +250,8 @@ pub struct ImportRequest {
     pub dry_run: bool,
 }
 
-/// The reply to `POST /v1/import`: the difference between what served and what serves now, or would.
+/// The reply to `POST /v1/import`: the difference between what served and what serves now, or
+/// would.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Imported {
     /// [`VERSION`].

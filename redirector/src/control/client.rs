@@ -22,7 +22,8 @@ use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// For a whole request. Longer than the server's own patience with its owner task.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// For the status, and until events begin: whoever asks for them wants to know of an agent that hangs.
+/// For the status, and until events begin: whoever asks for them wants to know of an agent that
+/// hangs.
 const WATCHING_PATIENCE: Duration = Duration::from_secs(5);
 /// An answer larger than this is not one of ours.
 const LARGEST_ANSWER: usize = 256 << 20;
@@ -55,7 +56,8 @@ pub enum ClientError {
         patience: Duration,
     },
     /// An agent of another version.
-    #[error("the agent on {} speaks version {found} of the control API, this command version {}: use the agent's own binary, or restart the agent with this one", path.display(), api::VERSION)]
+    #[error("the agent on {} speaks version {found} of the control API, this command version {}: \
+        use the agent's own binary, or restart the agent with this one", path.display(), api::VERSION)]
     OtherVersion {
         /// The socket.
         path: PathBuf,
@@ -115,7 +117,11 @@ impl Client {
     }
 
     /// `PATCH /v1/routes/{source}` with what is to change.
-    pub async fn set(&self, source: &SourceName, patch: &RoutePatch) -> Result<api::Changed, ClientError> {
+    pub async fn set(
+        &self,
+        source: &SourceName,
+        patch: &RoutePatch,
+    ) -> Result<api::Changed, ClientError> {
         self.send(Method::PATCH, &route_path(source), Some(patch)).await
     }
 
@@ -140,7 +146,10 @@ impl Client {
     }
 
     /// `POST /v1/rollback`.
-    pub async fn rollback(&self, request: &api::RollbackRequest) -> Result<api::RolledBack, ClientError> {
+    pub async fn rollback(
+        &self,
+        request: &api::RollbackRequest,
+    ) -> Result<api::RolledBack, ClientError> {
         self.send(Method::POST, "/v1/rollback", Some(request)).await
     }
 
@@ -152,13 +161,19 @@ impl Client {
     /// `GET /v1/events`.
     pub async fn events(&self, query: &EventQuery) -> Result<EventStream, ClientError> {
         let path = format!("/v1/events?{}", query.encoded());
-        let begun = tokio::time::timeout(WATCHING_PATIENCE, self.begin(Method::GET, &path, Vec::new()));
-        let (response, driver) =
-            begun.await.map_err(|_| ClientError::Silent { path: self.path.clone(), patience: WATCHING_PATIENCE })??;
+        let begun =
+            tokio::time::timeout(WATCHING_PATIENCE, self.begin(Method::GET, &path, Vec::new()));
+        let (response, driver) = begun.await.map_err(|_| ClientError::Silent {
+            path: self.path.clone(),
+            patience: WATCHING_PATIENCE,
+        })??;
         let status = response.status();
         let body = response.into_body();
         if !status.is_success() {
-            let answer = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| self.broken("read", error))?;
+            let answer = Limited::new(body, LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| self.broken("read", error))?;
             return Err(self.refused(status, &answer.to_bytes()));
         }
         Ok(EventStream { client: self.clone(), body, rest: Vec::new(), _driver: driver })
@@ -173,7 +188,12 @@ impl Client {
         self.send(Method::GET, path, None::<&()>).await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, ClientError> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ClientError> {
         self.send_within(PATIENCE, method, path, body).await
     }
 
@@ -184,10 +204,14 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.broken("write the question for", error))?;
-        let (status, answer) = tokio::time::timeout(patience, self.exchange(method, path, body.unwrap_or_default()))
-            .await
-            .map_err(|_| ClientError::Silent { path: self.path.clone(), patience })??;
+        let body = body
+            .map(serde_json::to_vec)
+            .transpose()
+            .map_err(|error| self.broken("write the question for", error))?;
+        let (status, answer) =
+            tokio::time::timeout(patience, self.exchange(method, path, body.unwrap_or_default()))
+                .await
+                .map_err(|_| ClientError::Silent { path: self.path.clone(), patience })??;
         if status.is_success() {
             return self.understand(&answer);
         }
@@ -203,25 +227,43 @@ impl Client {
 
     /// An answer of another version is told as that, whatever of it could be read.
     fn understand<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
-        let value: serde_json::Value = serde_json::from_slice(answer).map_err(|error| self.broken("understand", error))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(answer).map_err(|error| self.broken("understand", error))?;
         match value["version"].as_u64() {
-            Some(found) if found != u64::from(api::VERSION) => Err(ClientError::OtherVersion { path: self.path.clone(), found }),
+            Some(found) if found != u64::from(api::VERSION) => {
+                Err(ClientError::OtherVersion { path: self.path.clone(), found })
+            }
             _ => serde_json::from_value(value).map_err(|error| self.broken("understand", error)),
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let (response, _driver) = self.begin(method, path, body).await?;
         let status = response.status();
-        let answer = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|error| self.broken("read", error))?;
+        let answer = Limited::new(response.into_body(), LARGEST_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| self.broken("read", error))?;
         Ok((status, answer.to_bytes()))
     }
 
     /// Asks, and returns the head of the answer; its body comes as long as the driver lives.
-    async fn begin(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|source| self.unreachable(source))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken("begin", error))?;
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), ClientError> {
+        let stream =
+            UnixStream::connect(&self.path).await.map_err(|source| self.unreachable(source))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken("begin", error))?;
         let driver = AbortOnDropHandle::new(tokio::spawn(async { drop(connection.await) }));
         let request = Request::builder()
             .method(method)
@@ -231,7 +273,8 @@ impl Client {
             .header(header::CONNECTION, "close")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| self.broken("ask for", error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken("receive", error))?;
+        let response =
+            sender.send_request(request).await.map_err(|error| self.broken("receive", error))?;
         Ok((response, driver))
     }
 
@@ -243,7 +286,11 @@ impl Client {
         }
     }
 
-    fn broken(&self, verb: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+    fn broken(
+        &self,
+        verb: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> ClientError {
         ClientError::Broken { verb, path: self.path.clone(), source: source.into() }
     }
 }
@@ -270,13 +317,20 @@ impl EventStream {
             self.rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { continue };
             let whole: Vec<u8> = self.rest.drain(..=end).collect();
-            let lines = whole.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice);
-            return lines.collect::<Result<_, _>>().map(Some).map_err(|error| self.client.broken("understand", error));
+            let lines = whole
+                .split(|&byte| byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(serde_json::from_slice);
+            return lines
+                .collect::<Result<_, _>>()
+                .map(Some)
+                .map_err(|error| self.client.broken("understand", error));
         }
     }
 }
 
 fn route_path(source: &SourceName) -> String {
-    // A source has letters, digits, `-`, `_`, `.` and `*` only: all of them stand for themselves in a path.
+    // A source has letters, digits, `-`, `_`, `.` and `*` only: all of them stand for themselves in
+    // a path.
     format!("/v1/routes/{source}")
 }

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::route::{RawRoute, RoutePatch, SourceName};
 
-/// Where the owner task puts its answer. Dropping it tells the client that the agent is on its way out.
+/// Where the owner task puts its answer. Dropping it tells the client that the agent is on its way
+/// out.
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
 /// One request to the owner task. Each is carried out as a whole, in the order of arrival.
@@ -73,14 +74,18 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A handle on a queue; a request that the owner has not answered after `patience` is answered for it.
+    /// A handle on a queue; a request that the owner has not answered after `patience` is answered
+    /// for it.
     pub fn new(queue: mpsc::Sender<Command>, patience: Duration) -> Self {
         Self { queue, patience }
     }
 
     /// Queues the command that `make` makes around a reply, and waits for the answer.
     pub async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApiError> {
-        let gone = || ApiError::new(ErrorCode::ShuttingDown, "the agent is shutting down").remedy("try again when it is back");
+        let gone = || {
+            ApiError::new(ErrorCode::ShuttingDown, "the agent is shutting down")
+                .remedy("try again when it is back")
+        };
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.queue.send(make(reply)).await.map_err(|_| gone())?;
@@ -89,7 +94,10 @@ impl Handle {
         tokio::time::timeout(self.patience, asked).await.unwrap_or_else(|_| {
             Err(ApiError::new(
                 ErrorCode::NoAnswer,
-                format!("the agent has not answered within {} s; the request may still be carried out", self.patience.as_secs()),
+                format!(
+                    "the agent has not answered within {} s; the request may still be carried out",
+                    self.patience.as_secs()
+                ),
             )
             .remedy("look at the agent's log and at `redirector status`"))
         })

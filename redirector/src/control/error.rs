@@ -99,7 +99,8 @@ impl ApiError {
 
     /// There is no such route.
     pub fn no_route(source: &dyn std::fmt::Display) -> Self {
-        Self::new(ErrorCode::NotFound, format!("there is no route for {source}")).remedy("`redirector route list` shows the routes")
+        Self::new(ErrorCode::NotFound, format!("there is no route for {source}"))
+            .remedy("`redirector route list` shows the routes")
     }
 }
 

@@ -1,4 +1,5 @@
-//! The JSON shapes of events: `GET /v1/events`, one object per line, which are those of `redirector events -o json` as well.
+//! The JSON shapes of events: `GET /v1/events`, one object per line, which are those of
+//! `redirector events -o json` as well.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -52,10 +53,11 @@ pub struct Event {
     pub elapsed_ns: u64,
     /// What was carried; null unless `result` is `closed`.
     pub traffic: Option<Traffic>,
-    /// The process that called connect, as the node counts it. 0 when it was not asked for: so it may be with a failure under pressure, the first one
-    /// of its backend.
+    /// The process that called connect, as the node counts it. 0 when it was not asked for: so it
+    /// may be with a failure under pressure, the first one of its backend.
     pub pid: u32,
-    /// Its command; null when the kernel did not tell it and the process was gone before it was looked for.
+    /// Its command; null when the kernel did not tell it and the process was gone before it was
+    /// looked for.
     pub command: Option<String>,
     /// Its cgroup's directory; null when that was gone before it was looked for.
     pub cgroup: Option<PathBuf>,
@@ -79,7 +81,12 @@ impl Event {
             vip_port: 443,
             backend: Some(([203, 0, 113, 7], 8443).into()),
             elapsed_ns: 1_500_000,
-            traffic: Some(Traffic { rx_bytes: 4096, tx_bytes: 517, srtt_us: 800, retransmitted: 1 }),
+            traffic: Some(Traffic {
+                rx_bytes: 4096,
+                tx_bytes: 517,
+                srtt_us: 800,
+                retransmitted: 1,
+            }),
             pid: 4711,
             command: Some("curl".into()),
             cgroup: Some("/sys/fs/cgroup/kubepods/podjob".into()),
@@ -222,7 +229,8 @@ pub struct EventQuery {
     /// Only these results, in a query with commas between them; all when empty.
     #[serde(deserialize_with = "results")]
     pub result: Vec<EventResult>,
-    /// Only those of connects that did not get through: every result but `established` and `closed`.
+    /// Only those of connects that did not get through: every result but `established` and
+    /// `closed`.
     pub failed: bool,
     /// At most this many of what has happened; all that is kept when absent.
     pub limit: Option<usize>,
@@ -256,10 +264,16 @@ impl EventQuery {
 }
 
 /// Words with commas between them.
-fn results<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<EventResult>, D::Error> {
+fn results<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<EventResult>, D::Error> {
     let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
     let words = text.split(',').filter(|word| !word.is_empty());
-    words.map(|word| EventResult::deserialize(serde::de::value::StrDeserializer::<D::Error>::new(word))).collect()
+    words
+        .map(|word| {
+            EventResult::deserialize(serde::de::value::StrDeserializer::<D::Error>::new(word))
+        })
+        .collect()
 }
 
 /// How events fare: part of `GET /v1/status`.

@@ -50,7 +50,8 @@ impl EventHub {
         }
     }
 
-    /// What has happened, and what happens from now on: nothing is in both, and nothing in between is missing.
+    /// What has happened, and what happens from now on: nothing is in both, and nothing in between
+    /// is missing.
     pub fn subscribe(&self, query: EventQuery) -> Subscription {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let next = query.follow.then(|| self.sender.subscribe());
@@ -79,7 +80,8 @@ impl Subscription {
         self.recent.is_empty()
     }
 
-    /// The events as lines of JSON: first what has happened; then, for a reader that follows, what happens, until `shutdown`.
+    /// The events as lines of JSON: first what has happened; then, for a reader that follows, what
+    /// happens, until `shutdown`.
     pub(super) fn lines(
         self,
         shutdown: CancellationToken,

@@ -96,13 +96,22 @@ async fn set(
     shared.handle.ask(|reply| Command::Set(source, Box::new(patch), caller, reply)).await.map(Json)
 }
 
-async fn remove(State(shared): State<Shared>, Extension(caller): Extension<Caller>, Path(source): Path<String>) -> Answer<api::Changed> {
+async fn remove(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(source): Path<String>,
+) -> Answer<api::Changed> {
     let source = source_name(&source)?;
     shared.handle.ask(|reply| Command::Remove(source, caller, reply)).await.map(Json)
 }
 
-async fn import(State(shared): State<Shared>, Extension(caller): Extension<Caller>, body: Body) -> Answer<api::Imported> {
-    let request: api::ImportRequest = parse(&read(body, shared.bounds.import, shared.bounds.read).await?)?;
+async fn import(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Answer<api::Imported> {
+    let request: api::ImportRequest =
+        parse(&read(body, shared.bounds.import, shared.bounds.read).await?)?;
     shared.handle.ask(|reply| Command::Import(request, caller, reply)).await.map(Json)
 }
 
@@ -110,7 +119,10 @@ async fn history(State(shared): State<Shared>) -> Answer<api::ChangeList> {
     shared.handle.ask(Command::History).await.map(Json)
 }
 
-async fn change(State(shared): State<Shared>, Path(number): Path<String>) -> Answer<api::ChangeShow> {
+async fn change(
+    State(shared): State<Shared>,
+    Path(number): Path<String>,
+) -> Answer<api::ChangeShow> {
     let number = number.parse().map_err(|_| {
         ApiError::new(ErrorCode::Invalid, format!("`{number}` is not the number of a change"))
             .remedy("`redirector route history` has the numbers")
@@ -118,9 +130,14 @@ async fn change(State(shared): State<Shared>, Path(number): Path<String>) -> Ans
     shared.handle.ask(|reply| Command::Change(number, reply)).await.map(Json)
 }
 
-async fn rollback(State(shared): State<Shared>, Extension(caller): Extension<Caller>, body: Body) -> Answer<api::RolledBack> {
+async fn rollback(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Answer<api::RolledBack> {
     let body = read(body, shared.bounds.body, shared.bounds.read).await?;
-    let request: api::RollbackRequest = if body.is_empty() { api::RollbackRequest::default() } else { parse(&body)? };
+    let request: api::RollbackRequest =
+        if body.is_empty() { api::RollbackRequest::default() } else { parse(&body)? };
     shared.handle.ask(|reply| Command::Rollback(request, caller, reply)).await.map(Json)
 }
 
@@ -128,14 +145,24 @@ async fn export(State(shared): State<Shared>) -> Answer<api::Export> {
     shared.handle.ask(Command::Export).await.map(Json)
 }
 
-/// Lines of JSON. A reader that does not take them loses some, and is told how many; nobody waits for it.
-async fn events(State(shared): State<Shared>, query: Result<Query<api::EventQuery>, QueryRejection>) -> Result<Response, ApiError> {
+/// Lines of JSON. A reader that does not take them loses some, and is told how many; nobody waits
+/// for it.
+async fn events(
+    State(shared): State<Shared>,
+    query: Result<Query<api::EventQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| {
-        ApiError::new(ErrorCode::BadRequest, format!("the query is not what this path takes: {}", error.body_text()))
-            .remedy("it takes follow, route, result, failed and limit")
+        ApiError::new(
+            ErrorCode::BadRequest,
+            format!("the query is not what this path takes: {}", error.body_text()),
+        )
+        .remedy("it takes follow, route, result, failed and limit")
     })?;
     let place = if query.follow {
-        let full = || ApiError::new(ErrorCode::TooMany, format!("{READERS} readers follow events already")).remedy("end one of them");
+        let full = || {
+            ApiError::new(ErrorCode::TooMany, format!("{READERS} readers follow events already"))
+                .remedy("end one of them")
+        };
         Some(Arc::clone(&shared.places).try_acquire_owned().map_err(|_| full())?)
     } else {
         None
@@ -145,7 +172,10 @@ async fn events(State(shared): State<Shared>, query: Result<Query<api::EventQuer
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 
-async fn reload(State(shared): State<Shared>, Extension(caller): Extension<Caller>) -> Answer<api::Reloaded> {
+async fn reload(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+) -> Answer<api::Reloaded> {
     shared.handle.ask(|reply| Command::Reload(caller, reply)).await.map(Json)
 }
 
@@ -159,7 +189,8 @@ pub(super) fn forbidden() -> Router {
 
 async fn no_such_path(uri: axum::http::Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path())).remedy(
-        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, /v1/history, /v1/history/{number}, /v1/rollback, /v1/events and /v1/reload",
+        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, \
+            /v1/history, /v1/history/{number}, /v1/rollback, /v1/events and /v1/reload",
     )
 }
 
@@ -172,23 +203,32 @@ async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> Api
 async fn read(body: Body, limit: usize, patience: Duration) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {limit} bytes"))
-                .remedy("send less, or the parts one by one"))
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            ErrorCode::TooLarge,
+            format!("the body is larger than {limit} bytes"),
+        )
+        .remedy("send less, or the parts one by one")),
+        Ok(Err(error)) => {
+            Err(ApiError::new(ErrorCode::BadRequest, format!("the body did not arrive: {error}")))
         }
-        Ok(Err(error)) => Err(ApiError::new(ErrorCode::BadRequest, format!("the body did not arrive: {error}"))),
-        Err(_) => Err(ApiError::new(ErrorCode::Timeout, format!("the body did not arrive within {} s", patience.as_secs_f32()))
-            .remedy("send as many bytes as content-length says")),
+        Err(_) => Err(ApiError::new(
+            ErrorCode::Timeout,
+            format!("the body did not arrive within {} s", patience.as_secs_f32()),
+        )
+        .remedy("send as many bytes as content-length says")),
     }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() { ErrorCode::Invalid } else { ErrorCode::BadRequest };
-        ApiError::new(code, format!("the body is not what this path takes: {error}")).remedy("docs/reference/api.md shows the shapes")
+        ApiError::new(code, format!("the body is not what this path takes: {error}"))
+            .remedy("docs/reference/api.md shows the shapes")
     })
 }
 
 fn source_name(text: &str) -> Result<SourceName, ApiError> {
-    text.parse().map_err(|error: crate::route::SourceNameError| ApiError::new(ErrorCode::Invalid, error.to_string()))
+    text.parse().map_err(|error: crate::route::SourceNameError| {
+        ApiError::new(ErrorCode::Invalid, error.to_string())
+    })
 }

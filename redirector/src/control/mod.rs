@@ -1,8 +1,11 @@
-//! The control API: HTTP with JSON on a unix socket, its server, its client and the types that both share.
+//! The control API: HTTP with JSON on a unix socket, its server, its client and the types that both
+//! share.
 //!
-//! This module knows nothing of routes, DNS or the kernel: a request becomes a [`Command`] in the queue of the agent's owner task, and the
-//! owner's reply becomes the response. So changes are serialised by the queue, and a client that goes away midway changes nothing by half:
-//! a command enters the queue only after the whole body was read and understood, and is then carried out whether or not anybody waits.
+//! This module knows nothing of routes, DNS or the kernel: a request becomes a [`Command`] in the
+//! queue of the agent's owner task, and the owner's reply becomes the response. So changes are
+//! serialised by the queue, and a client that goes away midway changes nothing by half: a command
+//! enters the queue only after the whole body was read and understood, and is then carried out
+//! whether or not anybody waits.
 
 pub mod api;
 mod client;

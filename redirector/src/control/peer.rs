@@ -17,13 +17,21 @@ pub(super) fn caller(stream: &UnixStream) -> Caller {
     )
 }
 
-/// The supplementary groups that it had when it connected (SO_PEERGROUPS, 4.13); none when the kernel does not say.
+/// The supplementary groups that it had when it connected (SO_PEERGROUPS, 4.13); none when the
+/// kernel does not say.
 pub(super) fn groups(stream: &UnixStream) -> Vec<u32> {
     let mut groups = vec![0_u32; MOST_GROUPS];
     let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or_default();
-    // SAFETY: the kernel writes at most `length` bytes to `groups`, which has as many, and the length that it wrote to `length`.
+    // SAFETY: the kernel writes at most `length` bytes to `groups`, which has as many, and the
+    // length that it wrote to `length`.
     let failed = unsafe {
-        libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut length) != 0
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        ) != 0
     };
     groups.truncate(if failed { 0 } else { length as usize / size_of::<u32>() });
     groups

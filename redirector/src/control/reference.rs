@@ -1,4 +1,5 @@
-//! Keeps `docs/reference/api.md` equal to the code: every field, code and path that exists is named there.
+//! Keeps `docs/reference/api.md` equal to the code: every field, code and path that exists is named
+//! there.
 
 use serde_json::Value;
 
@@ -50,7 +51,10 @@ fn the_reference_names_every_field_of_every_answer() {
         version: 1,
         dry_run: true,
         added: vec![],
-        changed: vec![api::Differing { old: crate::route::RawRoute::default(), new: crate::route::RawRoute::default() }],
+        changed: vec![api::Differing {
+            old: crate::route::RawRoute::default(),
+            new: crate::route::RawRoute::default(),
+        }],
         removed: vec![],
         unchanged: 0,
         warnings: vec![],

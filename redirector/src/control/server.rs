@@ -35,7 +35,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 1 << 20, import: 32 << 20, read: Duration::from_secs(10), connections: 64, drain: Duration::from_millis(500) }
+        Self {
+            body: 1 << 20,
+            import: 32 << 20,
+            read: Duration::from_secs(10),
+            connections: 64,
+            drain: Duration::from_millis(500),
+        }
     }
 }
 
@@ -50,15 +56,21 @@ impl Server {
     /// Binds the socket `path` with mode 0660, replacing that of a dead agent.
     ///
     /// # Errors
-    /// When a live agent listens there, when something else has the name, or when the system refuses.
+    /// When a live agent listens there, when something else has the name, or when the system
+    /// refuses.
     pub async fn bind(path: &Path, limits: Limits) -> Result<Self, SocketError> {
         Ok(Self { socket: ControlSocket::bind(path).await?, limits })
     }
 
-    /// Serves until `shutdown`, then lets requests under way end for [`Limits::drain`] and removes the socket.
+    /// Serves until `shutdown`, then lets requests under way end for [`Limits::drain`] and removes
+    /// the socket.
     pub async fn serve(self, handle: Handle, shutdown: CancellationToken) {
         let limits = self.limits;
-        let router = handlers::router(handle, Bounds { body: limits.body, import: limits.import, read: limits.read }, shutdown.clone());
+        let router = handlers::router(
+            handle,
+            Bounds { body: limits.body, import: limits.import, read: limits.read },
+            shutdown.clone(),
+        );
         let slots = Arc::new(Semaphore::new(limits.connections));
         let mut connections = JoinSet::new();
         loop {
@@ -73,7 +85,11 @@ impl Server {
             match accepted {
                 Ok((stream, _)) => {
                     let caller = peer::caller(&stream);
-                    let router = if self.socket.admits(&stream, caller) { router.clone() } else { handlers::forbidden() };
+                    let router = if self.socket.admits(&stream, caller) {
+                        router.clone()
+                    } else {
+                        handlers::forbidden()
+                    };
                     let (router, shutdown) = (router.layer(Extension(caller)), shutdown.clone());
                     connections.spawn(async move {
                         connection(stream, caller, router, limits.read, shutdown).await;
@@ -93,7 +109,13 @@ impl Server {
 }
 
 /// One client, until it leaves, breaks a limit, or the agent shuts down.
-async fn connection(stream: UnixStream, caller: Caller, router: Router, read: Duration, shutdown: CancellationToken) {
+async fn connection(
+    stream: UnixStream,
+    caller: Caller,
+    router: Router,
+    read: Duration,
+    shutdown: CancellationToken,
+) {
     let service = TowerToHyperService::new(router);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(read).max_buf_size(64 << 10);

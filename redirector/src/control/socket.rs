@@ -1,4 +1,5 @@
-//! The socket file: made with its final mode in one step, a dead agent's replaced, a live agent's respected.
+//! The socket file: made with its final mode in one step, a dead agent's replaced, a live agent's
+//! respected.
 
 use std::{
     io,
@@ -17,7 +18,8 @@ const MODE: u32 = 0o660;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Somebody listens on it.
-    #[error("{} is in use by a running agent: stop it first, or give this one another `agent.run_dir`", path.display())]
+    #[error("{} is in use by a running agent: stop it first, or give this one another \
+        `agent.run_dir`", path.display())]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -40,7 +42,8 @@ pub enum SocketError {
     },
 }
 
-/// A bound control socket. Its file is removed when this is dropped, unless another agent has put its own there.
+/// A bound control socket. Its file is removed when this is dropped, unless another agent has put
+/// its own there.
 #[derive(Debug)]
 pub(super) struct ControlSocket {
     pub(super) listener: UnixListener,
@@ -53,7 +56,8 @@ impl ControlSocket {
     pub(super) async fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |verb| move |source| SocketError::Io { verb, path: path.to_owned(), source };
         refuse_a_live_one(path).await?;
-        // Bound aside and renamed, so that nobody ever meets the socket with another mode, and a dead agent's is replaced in one step.
+        // Bound aside and renamed, so that nobody ever meets the socket with another mode, and a
+        // dead agent's is replaced in one step.
         let aside = path.with_extension(format!("{}.new", std::process::id()));
         let _ = std::fs::remove_file(&aside);
         let listener = UnixListener::bind(&aside).map_err(failed("bind"))?;
@@ -69,14 +73,17 @@ impl ControlSocket {
         }
     }
 
-    /// Whether the other end may ask: root, our own user, and the socket's group, which is what its mode says as well. A mode that somebody has
-    /// widened, or a descriptor that was handed on, does not.
+    /// Whether the other end may ask: root, our own user, and the socket's group, which is what its
+    /// mode says as well. A mode that somebody has widened, or a descriptor that was handed on,
+    /// does not.
     pub(super) fn admits(&self, stream: &UnixStream, caller: Caller) -> bool {
         if caller.uid == 0 || caller.uid == rustix::process::geteuid().as_raw() {
             return true;
         }
         // Asked anew each time: an operator may give the socket to a group while the agent runs.
-        std::fs::symlink_metadata(&self.path).is_ok_and(|socket| caller.gid == socket.gid() || peer::groups(stream).contains(&socket.gid()))
+        std::fs::symlink_metadata(&self.path).is_ok_and(|socket| {
+            caller.gid == socket.gid() || peer::groups(stream).contains(&socket.gid())
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! The JSON shapes of the status: `GET /v1/status`, which are those of `redirector status -o json` as well.
+//! The JSON shapes of the status: `GET /v1/status`, which are those of `redirector status -o json`
+//! as well.
 
 use std::{
     collections::BTreeMap,
@@ -124,7 +125,8 @@ pub struct InterceptionInfo {
     pub listed_only: bool,
     /// The resolvers that executors asked, as far as they are told apart.
     pub resolvers: Vec<InterceptedResolver>,
-    /// Connects and datagrams to port 53 that went where they were meant to, since the agent had given no sign of life for 2 s.
+    /// Connects and datagrams to port 53 that went where they were meant to, since the agent had
+    /// given no sign of life for 2 s.
     pub left_alone_stale: u64,
     /// Those that went where they were meant to, since too many other resolvers had been asked.
     pub left_alone_crowded: u64,
@@ -172,13 +174,15 @@ pub struct DatapathInfo {
     pub programs: Vec<String>,
     /// Where they are attached.
     pub attachments: Vec<AttachmentInfo>,
-    /// Where cgroup2 is mounted, which the paths and patterns of `attach.cgroups` are relative to; null when it is nowhere.
+    /// Where cgroup2 is mounted, which the paths and patterns of `attach.cgroups` are relative to;
+    /// null when it is nowhere.
     #[serde(default)]
     pub cgroup2_mount: Option<PathBuf>,
     /// Cgroups that could not be attached to; the agent goes on trying. Empty without an agent.
     #[serde(default)]
     pub waiting: Vec<WaitingInfo>,
-    /// Cgroups that are gone and have left open sockets, for which the programs stay. 0 without an agent.
+    /// Cgroups that are gone and have left open sockets, for which the programs stay. 0 without an
+    /// agent.
     #[serde(default)]
     pub fading_cgroups: usize,
     /// Programs of others on the hooks of the first 32 attachments.

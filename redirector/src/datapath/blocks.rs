@@ -1,5 +1,6 @@
-//! Which slots and which backend numbers are free. What was freed last is reused last, so that a program that still reads an old block, or a
-//! connection that still counts for an old backend, meets a stranger as late as possible.
+//! Which slots and which backend numbers are free. What was freed last is reused last, so that a
+//! program that still reads an old block, or a connection that still counts for an old backend,
+//! meets a stranger as late as possible.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,27 +23,39 @@ impl SlotBlocks {
         Self { free: BTreeMap::from([(0, slots)]), cursor: 0 }
     }
 
-    /// A block of `length` slots, or nothing when no stretch is long enough. A block of no slots is anywhere.
+    /// A block of `length` slots, or nothing when no stretch is long enough. A block of no slots is
+    /// anywhere.
     pub(super) fn take(&mut self, length: u32) -> Option<u32> {
         if length == 0 {
             return Some(0);
         }
         let fits = |(&start, &free): (&u32, &u32)| (free >= length).then_some(start);
         let cursor = self.cursor;
-        // What is left of the stretch that the cursor stands in, then those behind it, then those before it.
-        let here = self.free.range(..cursor).next_back().filter(|&(&start, &free)| start + free >= cursor + length).map(|_| cursor);
-        let start = here.or_else(|| self.free.range(cursor..).find_map(fits)).or_else(|| self.free.range(..cursor).find_map(fits))?;
+        // What is left of the stretch that the cursor stands in, then those behind it, then those
+        // before it.
+        let here = self
+            .free
+            .range(..cursor)
+            .next_back()
+            .filter(|&(&start, &free)| start + free >= cursor + length)
+            .map(|_| cursor);
+        let start = here
+            .or_else(|| self.free.range(cursor..).find_map(fits))
+            .or_else(|| self.free.range(..cursor).find_map(fits))?;
         self.reserve(start..start + length);
         self.cursor = start + length;
         Some(start)
     }
 
-    /// Takes exactly this block, which must be free: for blocks that a previous agent placed. False when it is not free.
+    /// Takes exactly this block, which must be free: for blocks that a previous agent placed. False
+    /// when it is not free.
     pub(super) fn reserve(&mut self, block: Range<u32>) -> bool {
         if block.is_empty() {
             return true;
         }
-        let Some((&start, &length)) = self.free.range(..=block.start).next_back() else { return false };
+        let Some((&start, &length)) = self.free.range(..=block.start).next_back() else {
+            return false;
+        };
         let end = start + length;
         if block.end > end {
             return false;

@@ -16,10 +16,12 @@ const CGROUP2_MAGIC: i64 = 0x6367_7270;
 /// The inode of the hierarchy's real root.
 const ROOT_INODE: u64 = 1;
 
-/// Where container runtimes keep their workloads, below the hierarchy's mount. The last one is for Docker with the systemd driver.
+/// Where container runtimes keep their workloads, below the hierarchy's mount. The last one is for
+/// Docker with the systemd driver.
 const AUTO: &[&str] = &["kubepods", "kubepods.slice", "docker", "system.slice/docker-*.scope"];
 
-/// A cgroup, by its path on this host and by the number that the kernel knows it by (the folder's inode).
+/// A cgroup, by its path on this host and by the number that the kernel knows it by (the folder's
+/// inode).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     /// The folder.
@@ -41,8 +43,9 @@ impl Cgroup {
     }
 }
 
-/// Where the cgroup2 hierarchy is mounted here: the mount that shows its real root, else (in a container whose node is one, or a test) the one
-/// that begins highest above our own cgroup: a pod that was given its host's hierarchy also has the one that its runtime mounted.
+/// Where the cgroup2 hierarchy is mounted here: the mount that shows its real root, else (in a
+/// container whose node is one, or a test) the one that begins highest above our own cgroup: a pod
+/// that was given its host's hierarchy also has the one that its runtime mounted.
 ///
 /// # Errors
 ///
@@ -50,13 +53,16 @@ impl Cgroup {
 pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
     // The calling thread's view: `/proc/self` is the main thread's.
     const MOUNTS: &str = "/proc/thread-self/mountinfo";
-    let mounts = fs::read_to_string(MOUNTS).map_err(|error| DatapathError::call(format!("read {MOUNTS}"), error))?;
-    let usable: Vec<Cgroup> = cgroup2_mount_points(&mounts).iter().filter_map(|path| Cgroup::at(path)).collect();
+    let mounts = fs::read_to_string(MOUNTS)
+        .map_err(|error| DatapathError::call(format!("read {MOUNTS}"), error))?;
+    let usable: Vec<Cgroup> =
+        cgroup2_mount_points(&mounts).iter().filter_map(|path| Cgroup::at(path)).collect();
     let root = usable.iter().find(|cgroup| cgroup.id == ROOT_INODE).or(usable.first());
     root.map(|cgroup| cgroup.path.clone()).ok_or(DatapathError::NoCgroup2)
 }
 
-/// The mount points of cgroup2 in a mountinfo text (proc_pid_mountinfo(5)), highest first. Mounts that are hidden by others are among them.
+/// The mount points of cgroup2 in a mountinfo text (proc_pid_mountinfo(5)), highest first. Mounts
+/// that are hidden by others are among them.
 fn cgroup2_mount_points(mountinfo: &str) -> Vec<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -78,11 +84,13 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
-/// The cgroups that `specs` stand for right now, each once. Globs may match nothing yet; a plain path must be there.
+/// The cgroups that `specs` stand for right now, each once. Globs may match nothing yet; a plain
+/// path must be there.
 ///
 /// # Errors
 ///
-/// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for a plain path that is not a cgroup.
+/// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for a plain path that is not a
+/// cgroup.
 pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
     let mount = cgroup2_mount()?;
     let mut found = BTreeMap::new();
@@ -96,13 +104,17 @@ pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
     Ok(found.into_values().collect())
 }
 
-/// The folders in which a cgroup that comes or goes can change what `specs` stand for: those that a pattern's beginning leads to.
+/// The folders in which a cgroup that comes or goes can change what `specs` stand for: those that a
+/// pattern's beginning leads to.
 pub fn deciding_folders(mount: &Path, specs: &[CgroupSpec]) -> BTreeSet<PathBuf> {
     let patterns = specs.iter().flat_map(|spec| match spec {
         CgroupSpec::Auto => AUTO.to_vec(),
         CgroupSpec::Pattern(pattern) => below(mount, pattern).into_iter().collect(),
     });
-    patterns.flat_map(|pattern| beginnings(pattern.trim_matches('/'))).flat_map(|beginning| expand(mount, beginning)).collect()
+    patterns
+        .flat_map(|pattern| beginnings(pattern.trim_matches('/')))
+        .flat_map(|beginning| expand(mount, beginning))
+        .collect()
 }
 
 /// `a/b/c` begins with nothing, `a` and `a/b`.
@@ -112,7 +124,11 @@ fn beginnings(pattern: &str) -> impl Iterator<Item = &str> {
 
 /// The workloads of the container runtimes that are here; on a host without any, everything.
 fn auto(mount: &Path) -> Vec<Cgroup> {
-    let runtimes: Vec<Cgroup> = AUTO.iter().flat_map(|pattern| expand(mount, pattern)).filter_map(|path| Cgroup::at(&path)).collect();
+    let runtimes: Vec<Cgroup> = AUTO
+        .iter()
+        .flat_map(|pattern| expand(mount, pattern))
+        .filter_map(|path| Cgroup::at(&path))
+        .collect();
     if runtimes.is_empty() { Cgroup::at(mount).into_iter().collect() } else { runtimes }
 }
 
@@ -125,7 +141,8 @@ fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
     if let Err(error) = glob::Pattern::new(below) {
         return Err(problem(format!("is not a glob: {error}")));
     }
-    let cgroups: Vec<Cgroup> = expand(mount, below).iter().filter_map(|path| Cgroup::at(path)).collect();
+    let cgroups: Vec<Cgroup> =
+        expand(mount, below).iter().filter_map(|path| Cgroup::at(path)).collect();
     if cgroups.is_empty() && !below.contains(['*', '?', '[']) {
         return Err(problem(format!(
             "is not a cgroup below {}: create it first, or use a glob for one that appears later",
@@ -145,7 +162,8 @@ fn below<'a>(mount: &Path, pattern: &'a str) -> Option<&'a str> {
 
 /// The folders below `base` that match `pattern`.
 fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
-    let whole = format!("{}/{}", glob::Pattern::escape(&base.to_string_lossy()), pattern.trim_matches('/'));
+    let whole =
+        format!("{}/{}", glob::Pattern::escape(&base.to_string_lossy()), pattern.trim_matches('/'));
     let paths = glob::glob(whole.trim_end_matches('/')).into_iter().flatten().flatten();
     paths.filter(|path| path.is_dir()).collect()
 }
@@ -160,7 +178,12 @@ pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
             paths.insert(metadata.ino(), folder.clone());
         }
         let Ok(entries) = fs::read_dir(&folder) else { continue };
-        open.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        open.extend(
+            entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
     }
     paths
 }
@@ -176,7 +199,10 @@ mod tests {
 26 25 0:23 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate
 27 25 0:24 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
 99 30 0:23 /a /mnt/with\\040space rw - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup2_mount_points(mountinfo), [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/with space")]);
+        assert_eq!(
+            cgroup2_mount_points(mountinfo),
+            [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/with space")]
+        );
     }
 
     #[test]
@@ -184,7 +210,10 @@ mod tests {
         let mountinfo = "\
 31 30 0:22 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
 32 30 0:22 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup2_mount_points(mountinfo), [Path::new("/host/sys/fs/cgroup"), Path::new("/sys/fs/cgroup")]);
+        assert_eq!(
+            cgroup2_mount_points(mountinfo),
+            [Path::new("/host/sys/fs/cgroup"), Path::new("/sys/fs/cgroup")]
+        );
     }
 
     #[test]
@@ -195,7 +224,9 @@ mod tests {
         }
         let decide = |pattern: &str| {
             let folders = deciding_folders(mount.path(), &[CgroupSpec::Pattern(pattern.into())]);
-            let below = |path: &PathBuf| path.strip_prefix(mount.path()).expect("below").display().to_string();
+            let below = |path: &PathBuf| {
+                path.strip_prefix(mount.path()).expect("below").display().to_string()
+            };
             folders.iter().map(below).collect::<Vec<_>>()
         };
         assert_eq!(decide("b"), [""]);
@@ -203,20 +234,30 @@ mod tests {
         assert_eq!(decide(mount.path().join("a/x/*").to_str().expect("UTF-8")), ["", "a", "a/x"]);
         assert_eq!(decide("a/**/job"), ["", "a", "a/x", "a/x/deep", "a/y"]);
         assert_eq!(decide("missing/*"), [""]);
-        assert_eq!(deciding_folders(mount.path(), &[CgroupSpec::Auto]), BTreeSet::from([mount.path().to_owned()]));
+        assert_eq!(
+            deciding_folders(mount.path(), &[CgroupSpec::Auto]),
+            BTreeSet::from([mount.path().to_owned()])
+        );
     }
 
     #[test]
     fn this_host_has_a_cgroup2_hierarchy_and_its_root_can_be_named() {
         let mount = cgroup2_mount().expect("these tests need cgroup2");
         let root = cgroups(&[CgroupSpec::Pattern("/".into())]).expect("the root");
-        assert_eq!(root, [Cgroup { path: mount.clone(), id: fs::metadata(&mount).expect("the mount").ino() }]);
+        assert_eq!(
+            root,
+            [Cgroup { path: mount.clone(), id: fs::metadata(&mount).expect("the mount").ino() }]
+        );
     }
 
     #[test]
     fn a_path_that_is_not_there_is_refused_and_a_glob_is_not() {
-        let missing = cgroups(&[CgroupSpec::Pattern("no-such-cgroup".into())]).expect_err("missing");
-        assert!(missing.to_string().contains("`no-such-cgroup` is not a cgroup below"), "{missing}");
+        let missing =
+            cgroups(&[CgroupSpec::Pattern("no-such-cgroup".into())]).expect_err("missing");
+        assert!(
+            missing.to_string().contains("`no-such-cgroup` is not a cgroup below"),
+            "{missing}"
+        );
         assert!(cgroups(&[CgroupSpec::Pattern("../etc".into())]).is_err());
         assert_eq!(cgroups(&[CgroupSpec::Pattern("no-such-*".into())]).expect("a glob"), []);
     }

@@ -1,4 +1,5 @@
-//! The tables that the programs write and everybody reads: what became of connects, and how long they took.
+//! The tables that the programs write and everybody reads: what became of connects, and how long
+//! they took.
 
 use std::net::IpAddr;
 
@@ -21,7 +22,8 @@ use super::{
 pub(super) struct Counters {
     routes: Array<MapData, RouteStats>,
     route_times: Array<MapData, RouteTimes>,
-    /// Written by the agent, too: a number that is given to another backend begins anew, and so does the next.
+    /// Written by the agent, too: a number that is given to another backend begins anew, and so
+    /// does the next.
     pub(super) backends: Array<MapData, BackendStats>,
     pub(super) backend_times: Array<MapData, BackendTimes>,
 }
@@ -67,7 +69,9 @@ impl Counters {
         let mut stats = Vec::with_capacity(indices.len());
         read_each(&self.routes, names::ROUTE_STATS, indices, |_, read| stats.push(read))?;
         let mut counters = Vec::with_capacity(indices.len());
-        read_each(&self.route_times, names::ROUTE_TIMES, indices, |at, times| counters.push(RouteCounters::new(stats[at], times)))?;
+        read_each(&self.route_times, names::ROUTE_TIMES, indices, |at, times| {
+            counters.push(RouteCounters::new(stats[at], times))
+        })?;
         Ok(counters)
     }
 
@@ -79,11 +83,18 @@ impl Counters {
     ) -> Result<(), DatapathError> {
         let mut stats = Vec::with_capacity(numbers.len());
         read_each(&self.backends, names::BACKEND_STATS, numbers, |_, read| stats.push(read))?;
-        read_each(&self.backend_times, names::BACKEND_TIMES, numbers, |at, times| each(at, stats[at], times))
+        read_each(&self.backend_times, names::BACKEND_TIMES, numbers, |at, times| {
+            each(at, stats[at], times)
+        })
     }
 
     /// A backend's, with its health at `now_ns` of the monotonic clock.
-    pub(super) fn backend(&self, (address, id): (IpAddr, BackendId), health: Health, now_ns: u64) -> Result<BackendStatus, DatapathError> {
+    pub(super) fn backend(
+        &self,
+        (address, id): (IpAddr, BackendId),
+        health: Health,
+        now_ns: u64,
+    ) -> Result<BackendStatus, DatapathError> {
         let stats = read(&self.backends, names::BACKEND_STATS, id.0)?;
         let times = read(&self.backend_times, names::BACKEND_TIMES, id.0)?;
         Ok(BackendStatus::new(address, (health, now_ns), (stats, times)))

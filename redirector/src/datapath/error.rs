@@ -33,7 +33,8 @@ pub enum DatapathError {
     },
     /// No cgroup2 hierarchy is mounted.
     #[error(
-        "no cgroup2 hierarchy is mounted here: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`) or boot with `systemd.unified_cgroup_hierarchy=1`"
+        "no cgroup2 hierarchy is mounted here: mount one (`mount -t cgroup2 none \
+            /sys/fs/cgroup/unified`) or boot with `systemd.unified_cgroup_hierarchy=1`"
     )]
     NoCgroup2,
     /// A cgroup of the configuration that is not there or not a cgroup.
@@ -45,18 +46,24 @@ pub enum DatapathError {
         problem: String,
     },
     /// The folder of the pins is not in a bpf file system.
-    #[error("{path} is not in a bpf file system: `mount -t bpf bpf /sys/fs/bpf`, or set `agent.bpffs` to a folder of one")]
+    #[error(
+        "{path} is not in a bpf file system: `mount -t bpf bpf /sys/fs/bpf`, or set `agent.bpffs` \
+            to a folder of one"
+    )]
     NotBpffs {
         /// The folder.
         path: PathBuf,
     },
-    /// The pins were made by a binary with another version of the tables. `redirector run` takes older ones over.
+    /// The pins were made by a binary with another version of the tables. `redirector run` takes
+    /// older ones over.
     #[error(
         "the loaded datapath has ABI {found}, this binary has {ours}: {}",
         if found > ours {
-            "run the binary that made it or a newer one, or `redirector unload` first (connects to VIPs are not redirected until the next start)"
+            "run the binary that made it or a newer one, or `redirector unload` first (connects to \
+                VIPs are not redirected until the next start)"
         } else {
-            "`redirector run` takes it over as it serves; until then the binary that made it tells its state"
+            "`redirector run` takes it over as it serves; until then the binary that made it tells \
+                its state"
         }
     )]
     OtherAbi {
@@ -67,7 +74,8 @@ pub enum DatapathError {
     },
     /// The pins were made for another pool.
     #[error(
-        "the loaded datapath serves pool {found}, the configuration says {wanted}: set `pool.{key} = \"{found}\"` again, or run `redirector unload` first (VIPs change with the pool)",
+        "the loaded datapath serves pool {found}, the configuration says {wanted}: set `pool.{key} \
+            = \"{found}\"` again, or run `redirector unload` first (VIPs change with the pool)",
         key = if found.addr().is_ipv4() { "ipv4" } else { "ipv6" }
     )]
     OtherPool {
@@ -77,7 +85,10 @@ pub enum DatapathError {
         wanted: IpNet,
     },
     /// A pinned table is not what this binary would make.
-    #[error("the pinned table {path} has {found}, this binary makes {ours}: run `redirector unload` first")]
+    #[error(
+        "the pinned table {path} has {found}, this binary makes {ours}: run `redirector unload` \
+            first"
+    )]
     OtherShape {
         /// The pin.
         path: PathBuf,
@@ -106,13 +117,24 @@ pub enum DatapathError {
 
 impl DatapathError {
     /// `failed to <action>`, because of `source`.
-    pub(super) fn call(action: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(super) fn call(
+        action: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Call { action: action.into(), source: source.into() }
     }
 
-    /// Whether this kernel or these privileges can't do it, whatever the configuration says: exit code 3.
+    /// Whether this kernel or these privileges can't do it, whatever the configuration says: exit
+    /// code 3.
     pub fn is_platform(&self) -> bool {
-        matches!(self, Self::TooOld { .. } | Self::NotPermitted { .. } | Self::Unsupported { .. } | Self::NoCgroup2 | Self::NotBpffs { .. })
+        matches!(
+            self,
+            Self::TooOld { .. }
+                | Self::NotPermitted { .. }
+                | Self::Unsupported { .. }
+                | Self::NoCgroup2
+                | Self::NotBpffs { .. }
+        )
     }
 
     /// Whether the configuration is the cause: exit code 2.

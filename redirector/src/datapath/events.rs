@@ -74,8 +74,8 @@ pub struct Event {
     pub retransmitted: u32,
     /// The process that called connect, in the first pid namespace.
     pub pid: u32,
-    /// Its command; of a thread that has a name of its own, that name. Empty where the kernel does not let the programs know (6.17 and later,
-    /// without CAP_PERFMON).
+    /// Its command; of a thread that has a name of its own, that name. Empty where the kernel does
+    /// not let the programs know (6.17 and later, without CAP_PERFMON).
     pub command: String,
     /// Its cgroup: the inode of the directory.
     pub cgroup: u64,
@@ -106,7 +106,8 @@ impl EventReader {
         Self { ring }
     }
 
-    /// What has happened since the last call, at most `limit` events, the oldest first. Never waits, and costs no system call.
+    /// What has happened since the last call, at most `limit` events, the oldest first. Never
+    /// waits, and costs no system call.
     pub fn read(&mut self, limit: usize) -> Vec<Event> {
         let clock = Clock::now();
         let mut events = Vec::new();
@@ -150,7 +151,8 @@ fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
         index: raw.route,
         vip6: raw.vip6 != 0,
         vip_port: raw.vip_port.get(),
-        backend: (raw.backend_port != PortBe(0) && !address.is_unspecified()).then(|| SocketAddr::new(address, raw.backend_port.get())),
+        backend: (raw.backend_port != PortBe(0) && !address.is_unspecified())
+            .then(|| SocketAddr::new(address, raw.backend_port.get())),
         elapsed: Duration::from_nanos(raw.elapsed_ns),
         rx_bytes: raw.rx_bytes,
         tx_bytes: raw.tx_bytes,
@@ -159,7 +161,11 @@ fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
         pid: raw.pid,
         command: String::from_utf8_lossy(command).into_owned(),
         cgroup: raw.cgroup,
-        stands_for: if matches!(happened, Happened::Established | Happened::Closed) { event::stands_for(raw.told) } else { 1 },
+        stands_for: if matches!(happened, Happened::Established | Happened::Closed) {
+            event::stands_for(raw.told)
+        } else {
+            1
+        },
     })
 }
 

@@ -1,5 +1,5 @@
-//! What kernels since 5.10 have come to offer, feature by feature, and what the datapath does without. `redirector check` tells it of this kernel,
-//! `docs/reference/kernels.md` of all.
+//! What kernels since 5.10 have come to offer, feature by feature, and what the datapath does
+//! without. `redirector check` tells it of this kernel, `docs/reference/kernels.md` of all.
 
 use super::preflight::Check;
 
@@ -24,15 +24,19 @@ pub const FEATURES: &[Feature] = &[
         name: "refusal",
         since: (6, 1),
         with: "a refused connect gets ECONNREFUSED (bpf_set_retval)",
-        without: "a refused connect gets EPERM: connect programs have no bpf_set_retval, and the loader takes its calls out of them",
+        without: "a refused connect gets EPERM: connect programs have no bpf_set_retval, and the \
+            loader takes its calls out of them",
         remedy: "nothing is needed; a 6.1 kernel says ECONNREFUSED",
     },
     Feature {
         name: "keepalive",
         since: (6, 0),
-        with: "idle_timeout leaves alone an application that has set its own keepalive (SO_KEEPALIVE in bpf_getsockopt)",
-        without: "idle_timeout sets its keepalive on every socket of the route: programs can't see that an application has set its own",
-        remedy: "nothing is needed; leave `idle_timeout` out where an application's own keepalive must stay",
+        with: "idle_timeout leaves alone an application that has set its own keepalive \
+            (SO_KEEPALIVE in bpf_getsockopt)",
+        without: "idle_timeout sets its keepalive on every socket of the route: programs can't see \
+            that an application has set its own",
+        remedy: "nothing is needed; leave `idle_timeout` out where an application's own keepalive \
+            must stay",
     },
 ];
 
@@ -43,7 +47,11 @@ impl Feature {
         if kernel_at_least(major, minor) {
             Check::ok(self.name, self.with)
         } else {
-            Check::warning(self.name, format!("{} (before {major}.{minor})", self.without), self.remedy)
+            Check::warning(
+                self.name,
+                format!("{} (before {major}.{minor})", self.without),
+                self.remedy,
+            )
         }
     }
 }
@@ -51,19 +59,23 @@ impl Feature {
 /// The hierarchies of version 1 that take a socket's place in version 2 away on old kernels.
 const TAKING: [&str; 2] = ["net_cls", "net_prio"];
 
-/// Before 5.15 (8520e224f547), once a process is in a cgroup of net_cls or net_prio, its sockets belong to the root of version 2.
+/// Before 5.15 (8520e224f547), once a process is in a cgroup of net_cls or net_prio, its sockets
+/// belong to the root of version 2.
 pub(super) fn socket_cgroups(mountinfo: &str, has_both: bool, at_root_only: bool) -> Check {
     const NAME: &str = "hybrid";
-    let taking: Vec<&str> = TAKING.into_iter().filter(|controller| is_mounted(mountinfo, controller)).collect();
+    let taking: Vec<&str> =
+        TAKING.into_iter().filter(|controller| is_mounted(mountinfo, controller)).collect();
     match taking.as_slice() {
         [] => Check::ok(NAME, "no hierarchy of net_cls or net_prio is mounted"),
-        _ if has_both || at_root_only => {
-            Check::ok(NAME, format!("{} and cgroup2 are both mounted, and sockets know both", taking.join(", ")))
-        }
+        _ if has_both || at_root_only => Check::ok(
+            NAME,
+            format!("{} and cgroup2 are both mounted, and sockets know both", taking.join(", ")),
+        ),
         _ => Check::warning(
             NAME,
             format!(
-                "{} is mounted: before 5.15 the sockets of its cgroups are the root's in cgroup2, and programs below the root miss them",
+                "{} is mounted: before 5.15 the sockets of its cgroups are the root's in cgroup2, \
+                    and programs below the root miss them",
                 taking.join(", ")
             ),
             "set `attach.cgroups = [\"/\"]`, or use no net_cls and net_prio, or run a 5.15 kernel",
@@ -73,8 +85,11 @@ pub(super) fn socket_cgroups(mountinfo: &str, has_both: bool, at_root_only: bool
 
 /// Whether a hierarchy of version 1 with this controller is mounted (proc_pid_mountinfo(5)).
 fn is_mounted(mountinfo: &str, controller: &str) -> bool {
-    let of_version_1 = mountinfo.lines().filter_map(|line| line.split_once(" - cgroup ")).map(|(_, after)| after);
-    of_version_1.filter_map(|after| after.split(' ').nth(1)).any(|options| options.split(',').any(|option| option == controller))
+    let of_version_1 =
+        mountinfo.lines().filter_map(|line| line.split_once(" - cgroup ")).map(|(_, after)| after);
+    of_version_1
+        .filter_map(|after| after.split(' ').nth(1))
+        .any(|options| options.split(',').any(|option| option == controller))
 }
 
 #[cfg(test)]
@@ -85,7 +100,8 @@ mod tests {
     #[test]
     fn the_reference_says_what_the_checks_say() {
         use std::fmt::Write as _;
-        let mut text = String::from("| `redirector check` | since | then | before |\n|---|---|---|---|\n");
+        let mut text =
+            String::from("| `redirector check` | since | then | before |\n|---|---|---|---|\n");
         for Feature { name, since: (major, minor), with, without, .. } in FEATURES {
             let _ = writeln!(text, "| `{name}` | {major}.{minor} | {with} | {without} |");
         }
@@ -95,12 +111,21 @@ mod tests {
     #[test]
     fn a_kernel_lacks_what_is_younger_than_it_and_says_since_when() {
         let on = |kernel: (u8, u8)| {
-            let checks = FEATURES.iter().map(|feature| feature.check(|major, minor| kernel >= (major, minor)));
-            checks.filter(|check| check.outcome == Outcome::Warning).map(|check| check.name).collect::<Vec<_>>()
+            let checks = FEATURES
+                .iter()
+                .map(|feature| feature.check(|major, minor| kernel >= (major, minor)));
+            checks
+                .filter(|check| check.outcome == Outcome::Warning)
+                .map(|check| check.name)
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             (on((5, 10)), on((6, 0)), on((6, 1))),
-            (vec!["refusal".to_owned(), "keepalive".to_owned()], vec!["refusal".to_owned()], vec![])
+            (
+                vec!["refusal".to_owned(), "keepalive".to_owned()],
+                vec!["refusal".to_owned()],
+                vec![]
+            )
         );
         let told = FEATURES[0].check(|_, _| false);
         assert!(told.detail.ends_with("(before 6.1)") && told.remedy.is_some(), "{told:?}");
@@ -108,12 +133,18 @@ mod tests {
 
     #[test]
     fn sockets_that_belong_to_the_root_are_a_warning_only_where_they_do() {
-        let v1 = "33 30 0:25 / /sys/fs/cgroup/net_cls,net_prio rw - cgroup cgroup rw,net_cls,net_prio\n";
+        let v1 =
+            "33 30 0:25 / /sys/fs/cgroup/net_cls,net_prio rw - cgroup cgroup rw,net_cls,net_prio\n";
         let v2 = "34 30 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let outcome = |mounts: &str, has_both, at_root_only| socket_cgroups(mounts, has_both, at_root_only).outcome;
+        let outcome = |mounts: &str, has_both, at_root_only| {
+            socket_cgroups(mounts, has_both, at_root_only).outcome
+        };
         assert_eq!(outcome(v2, false, false), Outcome::Ok);
         let both = format!("{v1}{v2}");
-        assert_eq!((outcome(&both, true, false), outcome(&both, false, true)), (Outcome::Ok, Outcome::Ok));
+        assert_eq!(
+            (outcome(&both, true, false), outcome(&both, false, true)),
+            (Outcome::Ok, Outcome::Ok)
+        );
         assert_eq!(outcome(&both, false, false), Outcome::Warning);
     }
 }

@@ -1,14 +1,16 @@
 //! Takes calls of a helper that this kernel lacks out of the object.
 //!
-//! A branch on a load-time constant would not do. Without CAP_PERFMON a verifier before 6.17 also follows the branch that is never taken, as the
-//! processor might by speculation, and finds the call there: "invalid func unknown#187" (5.10). libbpf edits programs for the same reason.
+//! A branch on a load-time constant would not do. Without CAP_PERFMON a verifier before 6.17 also
+//! follows the branch that is never taken, as the processor might by speculation, and finds the
+//! call there: "invalid func unknown#187" (5.10). libbpf edits programs for the same reason.
 
 use object::{Object as _, ObjectSection as _, SectionKind};
 
 /// Bytes of an instruction.
 const INSTRUCTION: usize = 8;
 
-/// `call HELPER`: class JMP, operation CALL, both registers 0, which tells it from a call of another function.
+/// `call HELPER`: class JMP, operation CALL, both registers 0, which tells it from a call of
+/// another function.
 fn call(helper: u32) -> [u8; INSTRUCTION] {
     let [a, b, c, d] = helper.to_le_bytes();
     [0x85, 0, 0, 0, a, b, c, d]
@@ -33,8 +35,15 @@ pub(super) fn without(object: &[u8], helper: u32) -> Vec<u8> {
 /// Where the object's code stands. Nothing in a file that is no object: the loader says so then.
 fn code(object: &[u8]) -> Vec<std::ops::Range<usize>> {
     let Ok(file) = object::File::parse(object) else { return Vec::new() };
-    let ranges = file.sections().filter(|section| section.kind() == SectionKind::Text).filter_map(|section| section.file_range());
-    ranges.filter_map(|(start, size)| Some(usize::try_from(start).ok()?..usize::try_from(start + size).ok()?)).collect()
+    let ranges = file
+        .sections()
+        .filter(|section| section.kind() == SectionKind::Text)
+        .filter_map(|section| section.file_range());
+    ranges
+        .filter_map(|(start, size)| {
+            Some(usize::try_from(start).ok()?..usize::try_from(start + size).ok()?)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -44,7 +53,10 @@ mod tests {
 
     fn calls(object: &[u8], helper: u32) -> usize {
         let code = code(object);
-        code.into_iter().flat_map(|range| object[range].chunks_exact(INSTRUCTION)).filter(|&at| at == call(helper)).count()
+        code.into_iter()
+            .flat_map(|range| object[range].chunks_exact(INSTRUCTION))
+            .filter(|&at| at == call(helper))
+            .count()
     }
 
     #[test]
@@ -54,7 +66,11 @@ mod tests {
         assert!(calls(OBJECT, BPF_SET_RETVAL) > 0, "the programs say no errno");
         assert_eq!(calls(&without, BPF_SET_RETVAL), 0);
         assert_eq!(calls(&without, KTIME_GET_NS), calls(OBJECT, KTIME_GET_NS));
-        let changed = without.chunks(INSTRUCTION).zip(OBJECT.chunks(INSTRUCTION)).filter(|(new, old)| new != old).count();
+        let changed = without
+            .chunks(INSTRUCTION)
+            .zip(OBJECT.chunks(INSTRUCTION))
+            .filter(|(new, old)| new != old)
+            .count();
         assert_eq!(changed, calls(OBJECT, BPF_SET_RETVAL));
     }
 }

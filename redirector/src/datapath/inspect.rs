@@ -75,7 +75,8 @@ pub struct Removed {
 ///
 /// # Errors
 ///
-/// [`DatapathError::OtherAbi`] for another version's pins, [`DatapathError::NotPermitted`] without the capability to open them.
+/// [`DatapathError::OtherAbi`] for another version's pins, [`DatapathError::NotPermitted`] without
+/// the capability to open them.
 pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
     if !pins.exist()? {
@@ -84,21 +85,26 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
             None => Ok(None),
         };
     }
-    let Some(agent) = upgrade::agent_state(&pins)?.filter(|agent| agent.abi != 0) else { return Ok(None) };
+    let Some(agent) = upgrade::agent_state(&pins)?.filter(|agent| agent.abi != 0) else {
+        return Ok(None);
+    };
     let paths = cgroup_paths();
     Ok(Some(PinnedStatus {
         abi: agent.abi,
         pool: pool_of(&agent).to_string(),
         pool_ipv6: pool6_of(&agent).map(|net| net.to_string()),
         agent_pid: agent.pid,
-        heartbeat_age: (agent.heartbeat_ns != 0).then(|| Duration::from_nanos(tables::monotonic_ns().saturating_sub(agent.heartbeat_ns))),
+        heartbeat_age: (agent.heartbeat_ns != 0).then(|| {
+            Duration::from_nanos(tables::monotonic_ns().saturating_sub(agent.heartbeat_ns))
+        }),
         attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
         routes: routes(&pins, &agent)?,
         interception: interception::pinned(&pins)?,
     }))
 }
 
-/// Whose DNS goes to the shim while an agent lives, from the pins below `bpffs`; nothing when there are none.
+/// Whose DNS goes to the shim while an agent lives, from the pins below `bpffs`; nothing when there
+/// are none.
 ///
 /// # Errors
 ///
@@ -133,7 +139,9 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
             continue;
         }
         let numbered = tables.block(entry)?.into_iter().flat_map(|placed| placed.backends);
-        let backend = |(address, id): Numbered| counters.backend((address, id), read(&health, names::HEALTH, id.0)?, now);
+        let backend = |(address, id): Numbered| {
+            counters.backend((address, id), read(&health, names::HEALTH, id.0)?, now)
+        };
         routes.push(PinnedRoute {
             vip6: vip6(agent, index),
             vip: std::net::Ipv4Addr::from_bits(agent.pool_base.number().wrapping_add(index)).into(),
@@ -144,7 +152,8 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
     Ok(routes)
 }
 
-/// Whether an agent that starts at `bpffs` finds pins to go on with: its own version's or an older one's.
+/// Whether an agent that starts at `bpffs` finds pins to go on with: its own version's or an older
+/// one's.
 ///
 /// # Errors
 ///
@@ -155,7 +164,8 @@ pub fn is_pinned(bpffs: &Path) -> Result<bool, DatapathError> {
     Ok(pins.exist()? || !pins.older().is_empty())
 }
 
-/// Detaches everything of ours that is pinned below `bpffs`, of whichever version, and removes every pin.
+/// Detaches everything of ours that is pinned below `bpffs`, of whichever version, and removes
+/// every pin.
 ///
 /// # Errors
 ///
@@ -164,7 +174,9 @@ pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
     Pins::new(bpffs).exist()?;
     let mut removed = Removed::default();
     for pins in pins::versions(bpffs) {
-        if let Some(agent) = upgrade::agent_state(&pins).ok().flatten().filter(|agent| agent.abi != 0) {
+        if let Some(agent) =
+            upgrade::agent_state(&pins).ok().flatten().filter(|agent| agent.abi != 0)
+        {
             removed.pool = Some(pool_of(&agent).to_string());
             removed.pool_ipv6 = pool6_of(&agent).map(|net| net.to_string());
         }

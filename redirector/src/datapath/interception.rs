@@ -1,4 +1,5 @@
-//! DNS interception from the agent's side: what is intercepted, which resolver has which slot, and what came of it.
+//! DNS interception from the agent's side: what is intercepted, which resolver has which slot, and
+//! what came of it.
 
 use std::{
     cell::RefCell,
@@ -26,17 +27,20 @@ use super::{
     tables::{read, write},
 };
 
-/// Ports that the shim needs for intercepted DNS, one for each resolver that executors ask at a time.
+/// Ports that the shim needs for intercepted DNS, one for each resolver that executors ask at a
+/// time.
 pub const DNS_SLOTS: u16 = SLOTS as u16;
 
-/// A resolver that nobody asked for this long gives its slot back when few are left. No client waits that long for a reply.
+/// A resolver that nobody asked for this long gives its slot back when few are left. No client
+/// waits that long for a reply.
 const IDLE: Duration = Duration::from_secs(60);
 /// Few: as many free slots.
 const FEW: usize = SLOTS as usize / 4;
 
 type ResolverTable = HashMap<MapData, u32, Resolver>;
 
-/// Where the shim listens for intercepted DNS: of each family the address, and the port of slot 0, which the others follow.
+/// Where the shim listens for intercepted DNS: of each family the address, and the port of slot 0,
+/// which the others follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShimAt {
     /// Its IPv4 address; without it queries to IPv4 resolvers are left alone.
@@ -117,10 +121,18 @@ impl Interception {
         let shim = object.array(names::SHIM)?;
         let state = Shim { host_netns: netns_cookie(), ..read(&shim, names::SHIM, 0)? };
         let resolvers = Arc::new(RwLock::new(object.hash(names::RESOLVERS)?));
-        Ok(Self { shim, state, resolvers, stats: object.array(names::DNS_STATS)?, moved: BTreeMap::new(), forgotten: 0 })
+        Ok(Self {
+            shim,
+            state,
+            resolvers,
+            stats: object.array(names::DNS_STATS)?,
+            moved: BTreeMap::new(),
+            forgotten: 0,
+        })
     }
 
-    /// See [`super::Datapath::set_shim`]. Off first, since the programs look at one word after the other.
+    /// See [`super::Datapath::set_shim`]. Off first, since the programs look at one word after the
+    /// other.
     pub(super) fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
         self.set_mode(Shim::OFF)?;
         let ip4 = at.ipv4.map_or_else(Ip4Be::default, |ip| Ip4Be::from_octets(ip.octets()));
@@ -148,12 +160,21 @@ impl Interception {
         write(&mut self.shim, names::SHIM, 0, self.state)
     }
 
-    /// Marks these resolvers, and no others, as listed; those without a slot get one, if one is free.
+    /// Marks these resolvers, and no others, as listed; those without a slot get one, if one is
+    /// free.
     fn list(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
         let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
         for &address in listed {
-            if slot_of(&Claiming(RefCell::new(&mut table)), object::ip(address), Claims::Free as u32) == SLOTS {
-                return Err(DatapathError::Full { what: "DNS slots", remedy: "list fewer resolvers in `dns.intercept`" });
+            if slot_of(
+                &Claiming(RefCell::new(&mut table)),
+                object::ip(address),
+                Claims::Free as u32,
+            ) == SLOTS
+            {
+                return Err(DatapathError::Full {
+                    what: "DNS slots",
+                    remedy: "list fewer resolvers in `dns.intercept`",
+                });
             }
         }
         for slot in 0..SLOTS {
@@ -186,7 +207,9 @@ impl Interception {
                 *moved = (count, now);
             } else if crowded && resolver.listed == 0 && now.duration_since(moved.1) >= IDLE {
                 let removed = table.remove(&slot);
-                removed.map_err(|error| DatapathError::call(format!("remove {}[{slot}]", names::RESOLVERS), error))?;
+                removed.map_err(|error| {
+                    DatapathError::call(format!("remove {}[{slot}]", names::RESOLVERS), error)
+                })?;
                 write(&mut self.stats, names::DNS_STATS, slot, 0)?;
                 self.forgotten += count;
                 self.moved.remove(&slot);
@@ -197,7 +220,10 @@ impl Interception {
 
     pub(super) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
         let table = self.resolvers.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(InterceptionStatus { forgotten: self.forgotten, ..told(self.state.mode, &table, &self.stats)? })
+        Ok(InterceptionStatus {
+            forgotten: self.forgotten,
+            ..told(self.state.mode, &table, &self.stats)?
+        })
     }
 }
 
@@ -205,10 +231,18 @@ impl Interception {
 pub(super) fn pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathError> {
     let shim: Array<MapData, Shim> = object::open_pin(pins, names::SHIM)?;
     let mode = read(&shim, names::SHIM, 0)?.mode;
-    told(mode, &object::open_pinned_hash(pins, names::RESOLVERS)?, &object::open_pin(pins, names::DNS_STATS)?)
+    told(
+        mode,
+        &object::open_pinned_hash(pins, names::RESOLVERS)?,
+        &object::open_pin(pins, names::DNS_STATS)?,
+    )
 }
 
-fn told(mode: u32, table: &ResolverTable, stats: &Array<MapData, u64>) -> Result<InterceptionStatus, DatapathError> {
+fn told(
+    mode: u32,
+    table: &ResolverTable,
+    stats: &Array<MapData, u64>,
+) -> Result<InterceptionStatus, DatapathError> {
     let count = |counter| read(stats, names::DNS_STATS, counter);
     let mut status = InterceptionStatus {
         on: mode != Shim::OFF,
@@ -244,7 +278,13 @@ impl Slots for Claiming<'_> {
     }
 
     fn claim(&self, slot: u32, asked: Ip6Be) -> bool {
-        insert(&mut self.0.borrow_mut(), slot, Resolver { address: asked, listed: 1, padding: 0 }, NOEXIST).is_ok()
+        insert(
+            &mut self.0.borrow_mut(),
+            slot,
+            Resolver { address: asked, listed: 1, padding: 0 },
+            NOEXIST,
+        )
+        .is_ok()
     }
 }
 
@@ -252,7 +292,9 @@ impl Slots for Claiming<'_> {
 fn all(table: &ResolverTable) -> Result<Vec<(u32, Resolver)>, DatapathError> {
     let mut found = Vec::new();
     for slot in table.keys() {
-        let slot = slot.map_err(|error| DatapathError::call(format!("go through {}", names::RESOLVERS), error))?;
+        let slot = slot.map_err(|error| {
+            DatapathError::call(format!("go through {}", names::RESOLVERS), error)
+        })?;
         found.extend(look_up(table, slot)?.map(|resolver| (slot, resolver)));
     }
     Ok(found)
@@ -266,19 +308,34 @@ fn look_up(table: &ResolverTable, slot: u32) -> Result<Option<Resolver>, Datapat
     }
 }
 
-fn insert(table: &mut ResolverTable, slot: u32, resolver: Resolver, flags: u64) -> Result<(), DatapathError> {
-    table.insert(slot, resolver, flags).map_err(|error| DatapathError::call(format!("write {}[{slot}]", names::RESOLVERS), error))
+fn insert(
+    table: &mut ResolverTable,
+    slot: u32,
+    resolver: Resolver,
+    flags: u64,
+) -> Result<(), DatapathError> {
+    table
+        .insert(slot, resolver, flags)
+        .map_err(|error| DatapathError::call(format!("write {}[{slot}]", names::RESOLVERS), error))
 }
 
-/// The kernel's number for this thread's network namespace; 0, which means the initial one, where the kernel does not tell (before 5.14).
+/// The kernel's number for this thread's network namespace; 0, which means the initial one, where
+/// the kernel does not tell (before 5.14).
 fn netns_cookie() -> u64 {
     const SO_NETNS_COOKIE: libc::c_int = 71;
     let cookie = || -> io::Result<u64> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
         // SAFETY: the kernel writes at most `length` bytes into the number.
-        let result =
-            unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length) };
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
         if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
     };
     cookie().unwrap_or(0)

@@ -1,4 +1,5 @@
-//! What is not ours costs no lookup in a table: the programs, run by an interpreter that knows no helper.
+//! What is not ours costs no lookup in a table: the programs, run by an interpreter that knows no
+//! helper.
 
 use std::{
     collections::HashMap,
@@ -40,11 +41,14 @@ struct Asked {
 }
 
 impl Asked {
-    /// `struct bpf_sock_addr` (uapi/linux/bpf.h) of a call for this address, without its last field, the socket.
+    /// `struct bpf_sock_addr` (uapi/linux/bpf.h) of a call for this address, without its last
+    /// field, the socket.
     fn to(self, address: [u32; 4], port: u16) -> Vec<u8> {
         let [a, b, c, d] = address;
-        let (family, kind, protocol) = (libc::AF_INET6 as u32, self.kind as u32, self.protocol as u32);
-        // user_family, user_ip4, user_ip6, user_port, family, type, protocol; msg_src_ip4, msg_src_ip6 and padding.
+        let (family, kind, protocol) =
+            (libc::AF_INET6 as u32, self.kind as u32, self.protocol as u32);
+        // user_family, user_ip4, user_ip6, user_port, family, type, protocol; msg_src_ip4,
+        // msg_src_ip6 and padding.
         let words = [family, a, a, b, c, d, u32::from(port.to_be()), family, kind, protocol];
         words.into_iter().chain([0; 6]).flat_map(u32::to_ne_bytes).collect()
     }
@@ -59,23 +63,41 @@ impl Asked {
 }
 
 fn pool(ipv6: bool) -> Pool {
-    Pool { ipv4: "198.18.0.0/16".parse().unwrap(), ipv6: ipv6.then(|| "fd00::/112".parse().unwrap()), guard: false }
+    Pool {
+        ipv4: "198.18.0.0/16".parse().unwrap(),
+        ipv6: ipv6.then(|| "fd00::/112".parse().unwrap()),
+        guard: false,
+    }
 }
 
 /// Runs a program on a context and a socket that is not bound; a call of a helper is an error.
 fn run(program: &str, pool: &Pool, context: &[u8]) -> io::Result<u64> {
     let mut object = parse().unwrap();
-    let constants: Vec<_> = constants(pool).into_iter().map(|(name, value)| (name, value.to_ne_bytes())).collect();
-    object.patch_map_data(constants.iter().map(|(name, value)| (*name, (&value[..], true))).collect::<HashMap<_, _>>()).unwrap();
+    let constants: Vec<_> =
+        constants(pool).into_iter().map(|(name, value)| (name, value.to_ne_bytes())).collect();
+    object
+        .patch_map_data(
+            constants
+                .iter()
+                .map(|(name, value)| (*name, (&value[..], true)))
+                .collect::<HashMap<_, _>>(),
+        )
+        .unwrap();
     let maps = std::mem::take(&mut object.maps);
     // Numbers in place of descriptors; 0 is that of the constants.
-    let numbered = maps.iter().zip(1..).map(|((name, map), number)| (name.as_str(), if name == CONSTANTS { 0 } else { number }, map));
+    let numbered = maps.iter().zip(1..).map(|((name, map), number)| {
+        (name.as_str(), if name == CONSTANTS { 0 } else { number }, map)
+    });
     let text = object.functions.keys().map(|&(section, _)| section).collect();
     object.relocate_maps(numbered, &text).unwrap();
-    let mut memory = [context, &[0; size_of::<u64>()], &[0; SOCKET], maps[CONSTANTS].data()].concat();
+    let mut memory =
+        [context, &[0; size_of::<u64>()], &[0; SOCKET], maps[CONSTANTS].data()].concat();
     let socket = memory.as_ptr() as u64 + (context.len() + size_of::<u64>()) as u64;
     memory[context.len()..][..size_of::<u64>()].copy_from_slice(&socket.to_ne_bytes());
-    let code = code(&object.functions[&object.programs[program].function_key()].instructions, socket + SOCKET as u64);
+    let code = code(
+        &object.functions[&object.programs[program].function_key()].instructions,
+        socket + SOCKET as u64,
+    );
     let mut machine = EbpfVmRaw::new(None)?;
     // Atomic additions, which the interpreter refuses to look at, are far from a miss.
     machine.set_verifier(|_| Ok(()))?;
@@ -88,16 +110,29 @@ fn code(instructions: &[bpf_insn], constants: u64) -> Vec<u8> {
     let mut instructions = instructions.to_vec();
     for at in 0..instructions.len() {
         let load = &instructions[at];
-        if load.code == LOAD_LONG && u32::from(load.src_reg()) == BPF_PSEUDO_MAP_VALUE && load.imm == 0 {
+        if load.code == LOAD_LONG
+            && u32::from(load.src_reg()) == BPF_PSEUDO_MAP_VALUE
+            && load.imm == 0
+        {
             let address = constants + instructions[at + 1].imm as u64;
             instructions[at].set_src_reg(0);
-            (instructions[at].imm, instructions[at + 1].imm) = (address as i32, (address >> 32) as i32);
+            (instructions[at].imm, instructions[at + 1].imm) =
+                (address as i32, (address >> 32) as i32);
         }
     }
     let bytes = |instruction: bpf_insn| {
         let [low, high] = instruction.off.to_le_bytes();
         let [a, b, c, d] = instruction.imm.to_le_bytes();
-        [instruction.code, instruction.src_reg() << 4 | instruction.dst_reg(), low, high, a, b, c, d]
+        [
+            instruction.code,
+            instruction.src_reg() << 4 | instruction.dst_reg(),
+            low,
+            high,
+            a,
+            b,
+            c,
+            d,
+        ]
     };
     instructions.into_iter().flat_map(bytes).collect()
 }
@@ -108,8 +143,15 @@ fn what_is_not_ours_is_left_alone_without_one_call_of_a_helper() {
         for port in [0, 9, 80, 443, 65535] {
             for asked in [TCP, UDP] {
                 assert_eq!(run(names::CONNECT4, &pool, &asked.v4(ELSEWHERE, port)).unwrap(), ALLOW);
-                assert_eq!(run(names::CONNECT6, &pool, &asked.v6(ELSEWHERE6, port)).unwrap(), ALLOW);
-                assert_eq!(run(names::CONNECT6, &pool, &asked.v6(ELSEWHERE.to_ipv6_mapped(), port)).unwrap(), ALLOW);
+                assert_eq!(
+                    run(names::CONNECT6, &pool, &asked.v6(ELSEWHERE6, port)).unwrap(),
+                    ALLOW
+                );
+                assert_eq!(
+                    run(names::CONNECT6, &pool, &asked.v6(ELSEWHERE.to_ipv6_mapped(), port))
+                        .unwrap(),
+                    ALLOW
+                );
             }
             assert_eq!(run(names::CONNECT4, &pool, &UDP.v4(VIP, port)).unwrap(), ALLOW, "a probe");
             assert_eq!(run(names::CONNECT6, &pool, &UDP.v6(VIP6, port)).unwrap(), ALLOW, "a probe");

@@ -56,11 +56,16 @@ pub use error::DatapathError;
 pub use events::{Event, EventReader, Happened, Reason};
 pub use features::{FEATURES, Feature};
 pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, pinned_interception, unload};
-pub use interception::{DNS_SLOTS, Intercepted, InterceptedResolver, InterceptionStatus, ResolverOf, ShimAt};
+pub use interception::{
+    DNS_SLOTS, Intercepted, InterceptedResolver, InterceptionStatus, ResolverOf, ShimAt,
+};
 pub use links::{Attaching, Attachment, Refused};
 pub use others::{OtherProgram, others, program_name};
 pub use preflight::{Check, Outcome, preflight, tells_commands};
-pub use status::{BackendCounters, BackendStatus, ProgramStatus, RouteCounters, RouteStatus, SetAside, Status, Suspect};
+pub use status::{
+    BackendCounters, BackendStatus, ProgramStatus, RouteCounters, RouteStatus, SetAside, Status,
+    Suspect,
+};
 use tracing::debug;
 pub use version::Version;
 
@@ -92,15 +97,17 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs, onto the tables that are pinned or onto new ones. Nothing is attached yet, and connects notice nothing.
+    /// Loads the programs, onto the tables that are pinned or onto new ones. Nothing is attached
+    /// yet, and connects notice nothing.
     ///
-    /// An older version's pins are taken over: what means the same in this version is gone on with, the rest is made anew. They serve until
-    /// [`Datapath::attach`].
+    /// An older version's pins are taken over: what means the same in this version is gone on with,
+    /// the rest is made anew. They serve until [`Datapath::attach`].
     ///
     /// # Errors
     ///
-    /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] when this kernel or these privileges can't do it;
-    /// [`DatapathError::OtherAbi`] for a younger version's pins, [`DatapathError::OtherPool`] for those of another pool.
+    /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] when this kernel or these
+    /// privileges can't do it; [`DatapathError::OtherAbi`] for a younger version's pins,
+    /// [`DatapathError::OtherPool`] for those of another pool.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
         Self::open_as(settings, &Version::own())
     }
@@ -119,13 +126,15 @@ impl Datapath {
         match pins.older().pop() {
             Some(old) if !pins.exist()? => {
                 pins = pins.stage()?;
-                predecessor = Some(upgrade::Predecessor::prepare(&pins, old, &settings.pool, version)?);
+                predecessor =
+                    Some(upgrade::Predecessor::prepare(&pins, old, &settings.pool, version)?);
             }
             _ => pins.make_folders()?,
         }
         shape::compare(&pins, &settings.pool, version)?;
         let mut object = object::Object::load(&settings.pool, version, Some(&pins))?;
-        let tables = tables::Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
+        let tables =
+            tables::Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
         let interception = interception::Interception::open(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
@@ -149,14 +158,16 @@ impl Datapath {
         self.taken_over_from
     }
 
-    /// Whether older programs serve routes that these tables don't have, since this binary can't read them. Then attaching must wait until the
-    /// plan is in the tables: until then those programs go on serving.
+    /// Whether older programs serve routes that these tables don't have, since this binary can't
+    /// read them. Then attaching must wait until the plan is in the tables: until then those
+    /// programs go on serving.
     pub fn lacks_routes(&self) -> bool {
         self.lacks_routes
     }
 
-    /// Attaches to `cgroups`: links that are pinned already are swapped to the programs of this binary, atomically; new ones are made and
-    /// pinned; links of cgroups that are not listed go. A cgroup that vanished meanwhile is no error; its links go with its last socket. An older
+    /// Attaches to `cgroups`: links that are pinned already are swapped to the programs of this
+    /// binary, atomically; new ones are made and pinned; links of cgroups that are not listed go. A
+    /// cgroup that vanished meanwhile is no error; its links go with its last socket. An older
     /// version's links are taken over in the same way, and what else it has pinned is removed last.
     ///
     /// # Errors
@@ -169,12 +180,17 @@ impl Datapath {
         }
     }
 
-    /// As [`Datapath::attach`], to `most` new cgroups at a time; tells which of them could not be attached to, each with the reason.
+    /// As [`Datapath::attach`], to `most` new cgroups at a time; tells which of them could not be
+    /// attached to, each with the reason.
     ///
     /// # Errors
     ///
     /// When links that are not wanted can't be removed, or an upgrade can't be committed.
-    pub fn attach_each(&mut self, cgroups: &[Cgroup], most: usize) -> Result<Attaching, DatapathError> {
+    pub fn attach_each(
+        &mut self,
+        cgroups: &[Cgroup],
+        most: usize,
+    ) -> Result<Attaching, DatapathError> {
         // Whoever attaches has the plan in the tables; what fails is tried again.
         self.lacks_routes = false;
         self.links.attach(&mut self.object, cgroups, most)
@@ -185,7 +201,8 @@ impl Datapath {
         self.links.attachments()
     }
 
-    /// Cgroups that are gone and have open sockets left, which are followed to their end. A later [`Datapath::attach`] finds out when they are.
+    /// Cgroups that are gone and have open sockets left, which are followed to their end. A later
+    /// [`Datapath::attach`] finds out when they are.
     pub fn fading(&self) -> usize {
         self.links.fading()
     }
@@ -205,8 +222,9 @@ impl Datapath {
         self.tables.has_route(index)
     }
 
-    /// Carries out `changes`, in order; they are live for the next connect when this returns. Many are written together, and each becomes live by
-    /// one store of its own: no connect sees a route in part.
+    /// Carries out `changes`, in order; they are live for the next connect when this returns. Many
+    /// are written together, and each becomes live by one store of its own: no connect sees a route
+    /// in part.
     ///
     /// # Errors
     ///
@@ -224,7 +242,8 @@ impl Datapath {
         self.tables.route_counters(index)
     }
 
-    /// The backends of the route at `index`, with health and counters. Empty for an index without a route.
+    /// The backends of the route at `index`, with health and counters. Empty for an index without a
+    /// route.
     ///
     /// # Errors
     ///
@@ -233,7 +252,8 @@ impl Datapath {
         self.tables.backends(index)
     }
 
-    /// Counters and backends of the routes at `indices`, which ascend: a few calls for all of them where the kernel has `BPF_MAP_LOOKUP_BATCH` (5.6).
+    /// Counters and backends of the routes at `indices`, which ascend: a few calls for all of them
+    /// where the kernel has `BPF_MAP_LOOKUP_BATCH` (5.6).
     ///
     /// # Errors
     ///
@@ -242,7 +262,8 @@ impl Datapath {
         self.tables.routes(indices)
     }
 
-    /// Every backend that has failed and not been seen working since: what a prober should knock at.
+    /// Every backend that has failed and not been seen working since: what a prober should knock
+    /// at.
     ///
     /// # Errors
     ///
@@ -251,7 +272,8 @@ impl Datapath {
         self.tables.suspects()
     }
 
-    /// Makes a backend eligible again, after a probe of it succeeded. An address that the route does not have any more is no error.
+    /// Makes a backend eligible again, after a probe of it succeeded. An address that the route
+    /// does not have any more is no error.
     ///
     /// # Errors
     ///
@@ -260,17 +282,24 @@ impl Datapath {
         self.tables.reinstate(index, address)
     }
 
-    /// Keeps a backend that has failed set aside for `time` from now at least, since somebody probes it. One that has been seen working meanwhile
-    /// stays eligible, and an address that the route does not have any more is no error.
+    /// Keeps a backend that has failed set aside for `time` from now at least, since somebody
+    /// probes it. One that has been seen working meanwhile stays eligible, and an address that the
+    /// route does not have any more is no error.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read or write the table.
-    pub fn hold(&mut self, index: u32, address: IpAddr, time: Duration) -> Result<(), DatapathError> {
+    pub fn hold(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        time: Duration,
+    ) -> Result<(), DatapathError> {
         self.tables.hold(index, address, time)
     }
 
-    /// How long a connect may wait for a backend that does not answer, where its route has another one to offer.
+    /// How long a connect may wait for a backend that does not answer, where its route has another
+    /// one to offer.
     ///
     /// # Errors
     ///
@@ -279,13 +308,14 @@ impl Datapath {
         self.tables.set_connect_timeout(timeout, sys::hz())
     }
 
-    /// The reading end of the events; nothing after the first call. What happened while nobody read is there, as far as the ring took it.
+    /// The reading end of the events; nothing after the first call. What happened while nobody read
+    /// is there, as far as the ring took it.
     pub fn take_events(&mut self) -> Option<EventReader> {
         self.events.take()
     }
 
-    /// Whether the programs tell events, and how many successes one of them stands for: `None`, or the power of two. Connects that are under way
-    /// stay as they began.
+    /// Whether the programs tell events, and how many successes one of them stands for: `None`, or
+    /// the power of two. Connects that are under way stay as they began.
     ///
     /// # Errors
     ///
@@ -312,11 +342,13 @@ impl Datapath {
         self.interception.set_shim(at)
     }
 
-    /// Whose DNS goes to the shim, from the next query on, and while [`Datapath::beat`] is called often enough.
+    /// Whose DNS goes to the shim, from the next query on, and while [`Datapath::beat`] is called
+    /// often enough.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to write a table, or [`DatapathError::Full`] for more resolvers than there are slots.
+    /// When the kernel refuses to write a table, or [`DatapathError::Full`] for more resolvers than
+    /// there are slots.
     pub fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
         self.interception.intercept(what)
     }
@@ -326,7 +358,8 @@ impl Datapath {
         self.interception.resolver_of()
     }
 
-    /// Frees the slots of resolvers that nobody has asked for a while, when few are left. To be called now and then.
+    /// Frees the slots of resolvers that nobody has asked for a while, when few are left. To be
+    /// called now and then.
     ///
     /// # Errors
     ///

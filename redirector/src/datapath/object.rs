@@ -19,13 +19,17 @@ use redirector_common::{
     names,
 };
 
-use super::{DatapathError, helper, pins::Pins, preflight, status::ProgramStatus, version::Version};
+use super::{
+    DatapathError, helper, pins::Pins, preflight, status::ProgramStatus, version::Version,
+};
 use crate::vip::Pool;
 
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
 
-/// The number of the helper that says a refused connect's errno (uapi/linux/bpf.h); connect programs have it since 6.1.
+/// The number of the helper that says a refused connect's errno (uapi/linux/bpf.h); connect
+/// programs have it since 6.1.
 pub(super) const BPF_SET_RETVAL: u32 = 187;
 
 /// The number of the helper that tells the command of the process that calls connect.
@@ -37,44 +41,66 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are pinned.
-    pub(super) fn load(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Self, DatapathError> {
+    /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are
+    /// pinned.
+    pub(super) fn load(
+        pool: &Pool,
+        version: &Version,
+        pins: Option<&Pins>,
+    ) -> Result<Self, DatapathError> {
         raise_memlock();
-        let ebpf = load_maps(pool, version, pins).map_err(|error| from_ebpf("create the tables", error))?;
+        let ebpf = load_maps(pool, version, pins)
+            .map_err(|error| from_ebpf("create the tables", error))?;
         let mut object = Self { ebpf };
         for name in names::PROGRAMS {
-            load_program(object.program(name)?).map_err(|error| from_program(&format!("load the program {name}"), error))?;
+            load_program(object.program(name)?)
+                .map_err(|error| from_program(&format!("load the program {name}"), error))?;
         }
         Ok(object)
     }
 
     /// The program called `name`.
     pub(super) fn program(&mut self, name: &str) -> Result<&mut Program, DatapathError> {
-        self.ebpf.program_mut(name).ok_or_else(|| DatapathError::call(format!("find the program {name} in the object"), "not there"))
+        self.ebpf.program_mut(name).ok_or_else(|| {
+            DatapathError::call(format!("find the program {name} in the object"), "not there")
+        })
     }
 
     /// Takes an array out of the object.
-    pub(super) fn array<V: aya::Pod>(&mut self, name: &str) -> Result<Array<MapData, V>, DatapathError> {
-        Array::try_from(self.table(name)?).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+    pub(super) fn array<V: aya::Pod>(
+        &mut self,
+        name: &str,
+    ) -> Result<Array<MapData, V>, DatapathError> {
+        Array::try_from(self.table(name)?)
+            .map_err(|error| DatapathError::call(format!("open the table {name}"), error))
     }
 
     /// Takes a hash whose keys are numbers out of the object.
-    pub(super) fn hash<V: aya::Pod>(&mut self, name: &str) -> Result<HashMap<MapData, u32, V>, DatapathError> {
-        HashMap::try_from(self.table(name)?).map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+    pub(super) fn hash<V: aya::Pod>(
+        &mut self,
+        name: &str,
+    ) -> Result<HashMap<MapData, u32, V>, DatapathError> {
+        HashMap::try_from(self.table(name)?)
+            .map_err(|error| DatapathError::call(format!("open the table {name}"), error))
     }
 
     fn table(&mut self, name: &str) -> Result<Map, DatapathError> {
-        self.ebpf.take_map(name).ok_or_else(|| DatapathError::call(format!("find the table {name} in the object"), "not there"))
+        self.ebpf.take_map(name).ok_or_else(|| {
+            DatapathError::call(format!("find the table {name} in the object"), "not there")
+        })
     }
 
     /// Takes a ring buffer out of the object.
     pub(super) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, DatapathError> {
-        RingBuf::try_from(self.table(name)?).map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
+        RingBuf::try_from(self.table(name)?)
+            .map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
     }
 
     /// What was loaded, with the verifier's figures.
     pub(super) fn programs(&self) -> Vec<ProgramStatus> {
-        let infos = names::PROGRAMS.iter().filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
+        let infos = names::PROGRAMS
+            .iter()
+            .filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
         infos
             .map(|(name, info)| ProgramStatus {
                 name: (*name).to_owned(),
@@ -88,7 +114,8 @@ impl Object {
 
 /// The object as it is embedded, to be looked at.
 pub(super) fn parse() -> Result<aya_obj::Object, DatapathError> {
-    aya_obj::Object::parse(OBJECT).map_err(|error| DatapathError::call("read the embedded programs", error))
+    aya_obj::Object::parse(OBJECT)
+        .map_err(|error| DatapathError::call("read the embedded programs", error))
 }
 
 fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
@@ -110,10 +137,16 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
 
 /// The load-time constants that tell the programs their pool.
 fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
-    let pool4 = Pool4::new(Ip4Be::from_octets(pool.ipv4.network().octets()), u32::from(pool.ipv4.prefix_len()));
+    let pool4 = Pool4::new(
+        Ip4Be::from_octets(pool.ipv4.network().octets()),
+        u32::from(pool.ipv4.prefix_len()),
+    );
     let pool6 = pool.ipv6.map(|net| Pool6::new(ip6(net.network()), pool4).base.0);
-    let mut constants =
-        vec![(names::HAS_POOL6, u32::from(pool6.is_some())), (names::POOL4_BASE, pool4.base.0), (names::POOL4_MASK, pool4.mask)];
+    let mut constants = vec![
+        (names::HAS_POOL6, u32::from(pool6.is_some())),
+        (names::POOL4_BASE, pool4.base.0),
+        (names::POOL4_MASK, pool4.mask),
+    ];
     constants.extend(names::POOL6_BASE.into_iter().zip(pool6.unwrap_or_default()));
     constants
 }
@@ -133,14 +166,17 @@ fn fitting() -> Cow<'static, [u8]> {
 /// An IPv6 address as the tables have it.
 pub(super) fn ip6(address: Ipv6Addr) -> Ip6Be {
     let bytes = address.octets();
-    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     Ip6Be([word(0), word(4), word(8), word(12)])
 }
 
 /// The inverse of [`ip6`].
 pub(super) fn from_ip6(address: Ip6Be) -> Ipv6Addr {
     let [a, b, c, d] = address.0.map(u32::from_be);
-    Ipv6Addr::from_bits(u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d))
+    Ipv6Addr::from_bits(
+        u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d),
+    )
 }
 
 /// An address as tables for both families have it: an IPv4 one in its mapped form.
@@ -161,7 +197,13 @@ pub(super) fn from_ip(address: Ip6Be) -> IpAddr {
 pub(super) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 8] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
-    let extra = |name| version.extra_entries.iter().find(|(larger, _)| *larger == name).map_or(0, |&(_, extra)| extra);
+    let extra = |name| {
+        version
+            .extra_entries
+            .iter()
+            .find(|(larger, _)| *larger == name)
+            .map_or(0, |&(_, extra)| extra)
+    };
     [
         (names::ROUTES, addresses),
         (names::SLOTS, abi::slots(addresses)),
@@ -185,13 +227,19 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 /// Opens a pinned table, which must have elements of this size.
-pub(super) fn open_pin<V: aya::Pod>(pins: &Pins, name: &str) -> Result<Array<MapData, V>, DatapathError> {
+pub(super) fn open_pin<V: aya::Pod>(
+    pins: &Pins,
+    name: &str,
+) -> Result<Array<MapData, V>, DatapathError> {
     let (data, opening) = open_table(pins, name)?;
     Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening, error))
 }
 
 /// Opens a pinned hash whose keys are numbers.
-pub(super) fn open_pinned_hash<V: aya::Pod>(pins: &Pins, name: &str) -> Result<HashMap<MapData, u32, V>, DatapathError> {
+pub(super) fn open_pinned_hash<V: aya::Pod>(
+    pins: &Pins,
+    name: &str,
+) -> Result<HashMap<MapData, u32, V>, DatapathError> {
     let (data, opening) = open_table(pins, name)?;
     HashMap::try_from(Map::HashMap(data)).map_err(|error| DatapathError::call(opening, error))
 }
@@ -207,7 +255,8 @@ fn open_table(pins: &Pins, name: &str) -> Result<(MapData, String), DatapathErro
     }
 }
 
-/// Attaches a loaded program to a cgroup. `Single` sets no flag at all: as a link, that *is* "multi"; any other mode is EINVAL since 5.7.
+/// Attaches a loaded program to a cgroup. `Single` sets no flag at all: as a link, that *is*
+/// "multi"; any other mode is EINVAL since 5.7.
 pub(super) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink, DatapathError> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
     let link = || -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
@@ -230,7 +279,8 @@ pub(super) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink,
     link().map_err(|error| DatapathError::call("attach", error))
 }
 
-/// Before 5.11 tables count against RLIMIT_MEMLOCK. Where it can't be raised, creating them says EPERM and the error names this cause.
+/// Before 5.11 tables count against RLIMIT_MEMLOCK. Where it can't be raised, creating them says
+/// EPERM and the error names this cause.
 fn raise_memlock() {
     let unlimited = rustix::process::Rlimit { current: None, maximum: None };
     if rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited).is_err() {
@@ -240,7 +290,9 @@ fn raise_memlock() {
 
 fn from_ebpf(action: &str, error: EbpfError) -> DatapathError {
     match error {
-        EbpfError::MapError(MapError::CreateError { name, io_error }) => from_io(&format!("create the table {name}"), io_error),
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            from_io(&format!("create the table {name}"), io_error)
+        }
         EbpfError::MapError(MapError::SyscallError(error)) => from_io(action, error.io_error),
         EbpfError::ProgramError(error) => from_program(action, error),
         other => DatapathError::call(action, other),
@@ -255,7 +307,10 @@ fn from_program(action: &str, error: ProgramError) -> DatapathError {
                 Some(libc::EPERM) | Some(libc::ENOSYS) => from_io(action, io_error),
                 _ => DatapathError::Unsupported {
                     action: action.to_owned(),
-                    source: std::io::Error::new(io_error.kind(), format!("{io_error}: {}", reason(&verifier_log.to_string()))),
+                    source: std::io::Error::new(
+                        io_error.kind(),
+                        format!("{io_error}: {}", reason(&verifier_log.to_string())),
+                    ),
                 },
             }
         }
@@ -267,13 +322,17 @@ fn from_program(action: &str, error: ProgramError) -> DatapathError {
 /// The verifier says the reason last, before its statistics.
 fn reason(log: &str) -> &str {
     const STATISTICS: &[&str] = &["processed ", "verification time ", "stack depth "];
-    let is_reason = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    let is_reason =
+        |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
     log.lines().rev().find(is_reason).unwrap_or("no verifier log")
 }
 
 pub(super) fn from_io(action: &str, error: std::io::Error) -> DatapathError {
     match error.raw_os_error() {
-        Some(libc::EPERM) => DatapathError::NotPermitted { action: action.to_owned(), cause: preflight::why_not_permitted() },
+        Some(libc::EPERM) => DatapathError::NotPermitted {
+            action: action.to_owned(),
+            cause: preflight::why_not_permitted(),
+        },
         Some(libc::EINVAL) | Some(libc::ENOSYS) | Some(libc::EOPNOTSUPP) => {
             DatapathError::Unsupported { action: action.to_owned(), source: error }
         }
@@ -283,7 +342,9 @@ pub(super) fn from_io(action: &str, error: std::io::Error) -> DatapathError {
 
 /// The descriptor of a loaded program.
 pub(super) fn program_fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>, DatapathError> {
-    let fd = program.fd().map_err(|error| DatapathError::call("get a loaded program's descriptor", error))?;
+    let fd = program
+        .fd()
+        .map_err(|error| DatapathError::call("get a loaded program's descriptor", error))?;
     // SAFETY: the program owns the descriptor and is borrowed for as long as the result lives.
     Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_fd().as_raw_fd()) })
 }

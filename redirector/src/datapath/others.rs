@@ -15,8 +15,14 @@ use super::{
 };
 
 /// The hooks that ours are on, with their `enum bpf_attach_type` (uapi/linux/bpf.h).
-const HOOKS: [(&str, u32); 6] =
-    [("connect4", 10), ("connect6", 11), ("getpeername4", 29), ("getpeername6", 30), ("sock_ops", 3), ("sock_release", 34)];
+const HOOKS: [(&str, u32); 6] = [
+    ("connect4", 10),
+    ("connect6", 11),
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+    ("sock_ops", 3),
+    ("sock_release", 34),
+];
 
 /// A program that is not ours, on a hook of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +37,8 @@ pub struct OtherProgram {
     pub runs_first: bool,
 }
 
-/// The programs of others that are in effect at `cgroup`: its own and those of the cgroups above it.
+/// The programs of others that are in effect at `cgroup`: its own and those of the cgroups above
+/// it.
 ///
 /// # Errors
 ///
@@ -42,7 +49,8 @@ pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, Datapath
     let ours = own_programs(bpffs, cgroup);
     let mut found = Vec::new();
     for (hook, kind) in HOOKS {
-        let ids = sys::effective_programs(folder.as_raw_fd(), kind).map_err(|error| super::object::from_io(&asked(), error))?;
+        let ids = sys::effective_programs(folder.as_raw_fd(), kind)
+            .map_err(|error| super::object::from_io(&asked(), error))?;
         // In the order in which they run.
         let first_of_ours = ids.iter().position(|id| ours.contains(id)).unwrap_or(0);
         let theirs = ids.into_iter().enumerate().filter(|(_, id)| !ours.contains(id));
@@ -56,14 +64,19 @@ pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, Datapath
     Ok(found)
 }
 
-/// Where above `cgroup`, or at it, a program keeps all others off a hook of ours, if one does: the hook and the cgroup.
-pub(super) fn exclusive_above(cgroup: &Path) -> Result<Option<(&'static str, PathBuf)>, DatapathError> {
+/// Where above `cgroup`, or at it, a program keeps all others off a hook of ours, if one does: the
+/// hook and the cgroup.
+pub(super) fn exclusive_above(
+    cgroup: &Path,
+) -> Result<Option<(&'static str, PathBuf)>, DatapathError> {
     let mount = cgroup2_mount()?;
     for place in cgroup.ancestors().take_while(|place| place.starts_with(&mount)) {
         let asked = || format!("ask which programs are on {}", place.display());
         let folder = File::open(place).map_err(|error| super::object::from_io(&asked(), error))?;
         for (hook, kind) in HOOKS {
-            if sys::has_exclusive_program(folder.as_raw_fd(), kind).map_err(|error| super::object::from_io(&asked(), error))? {
+            if sys::has_exclusive_program(folder.as_raw_fd(), kind)
+                .map_err(|error| super::object::from_io(&asked(), error))?
+            {
                 return Ok(Some((hook, place.to_owned())));
             }
         }
@@ -71,11 +84,18 @@ pub(super) fn exclusive_above(cgroup: &Path) -> Result<Option<(&'static str, Pat
     Ok(None)
 }
 
-/// The numbers of the programs under our links, of whichever version, that are in effect at `cgroup`: those of itself and of the cgroups above it.
+/// The numbers of the programs under our links, of whichever version, that are in effect at
+/// `cgroup`: those of itself and of the cgroups above it.
 fn own_programs(bpffs: &Path, cgroup: &Path) -> Vec<u32> {
-    let cgroups: Vec<u64> = cgroup.ancestors().filter_map(|path| Some(fs::metadata(path).ok()?.ino())).collect();
+    let cgroups: Vec<u64> =
+        cgroup.ancestors().filter_map(|path| Some(fs::metadata(path).ok()?.ino())).collect();
     let links = |pins: Pins| {
-        let of = |&cgroup: &u64| pins.programs(cgroup).into_iter().map(|name| pins.link(cgroup, &name)).collect::<Vec<_>>();
+        let of = |&cgroup: &u64| {
+            pins.programs(cgroup)
+                .into_iter()
+                .map(|name| pins.link(cgroup, &name))
+                .collect::<Vec<_>>()
+        };
         cgroups.iter().flat_map(of).collect::<Vec<_>>()
     };
     let pins = pins::versions(bpffs).into_iter().flat_map(links);

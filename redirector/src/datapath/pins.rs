@@ -1,5 +1,5 @@
-//! The pins: `bpffs/v<ABI>/maps/<table>` and `bpffs/v<ABI>/links/<cgroup id>/<program>`. What an upgrade prepares stands in `bpffs/v<ABI>-new`
-//! until it is committed.
+//! The pins: `bpffs/v<ABI>/maps/<table>` and `bpffs/v<ABI>/links/<cgroup id>/<program>`. What an
+//! upgrade prepares stands in `bpffs/v<ABI>-new` until it is committed.
 
 use std::{
     ffi::OsStr,
@@ -37,7 +37,8 @@ impl Pins {
         Self { bpffs: bpffs.to_owned(), abi, staged: false }
     }
 
-    /// Where the same version's pins are prepared aside. What an interrupted preparation left there is removed.
+    /// Where the same version's pins are prepared aside. What an interrupted preparation left there
+    /// is removed.
     pub(super) fn stage(&self) -> Result<Self, DatapathError> {
         let staged = Self { staged: true, ..self.clone() };
         staged.remove()?;
@@ -52,7 +53,12 @@ impl Pins {
         }
         let from = self.root();
         self.staged = false;
-        let committing = |error| DatapathError::call(format!("move {} to {}", from.display(), self.root().display()), error);
+        let committing = |error| {
+            DatapathError::call(
+                format!("move {} to {}", from.display(), self.root().display()),
+                error,
+            )
+        };
         fs::rename(&from, self.root()).map_err(committing)?;
         debug!(pins = %self.root().display(), "committed");
         Ok(())
@@ -88,16 +94,24 @@ impl Pins {
         self.cgroup(cgroup).join(program)
     }
 
-    /// Whether anything of this version is pinned. What may not be looked at is not taken for absent.
+    /// Whether anything of this version is pinned. What may not be looked at is not taken for
+    /// absent.
     pub(super) fn exist(&self) -> Result<bool, DatapathError> {
-        let failed = |error| DatapathError::call(format!("look into {} (run this as root)", self.bpffs.display()), error);
+        let failed = |error| {
+            DatapathError::call(
+                format!("look into {} (run this as root)", self.bpffs.display()),
+                error,
+            )
+        };
         self.maps().try_exists().map_err(failed)
     }
 
     /// Makes the folders.
     pub(super) fn make_folders(&self) -> Result<(), DatapathError> {
         for folder in [self.maps(), self.links()] {
-            fs::create_dir_all(&folder).map_err(|error| DatapathError::call(format!("create {}", folder.display()), error))?;
+            fs::create_dir_all(&folder).map_err(|error| {
+                DatapathError::call(format!("create {}", folder.display()), error)
+            })?;
         }
         Ok(())
     }
@@ -109,14 +123,19 @@ impl Pins {
             return Err(DatapathError::NotBpffs { path: self.bpffs.clone() });
         }
         match self.others().last() {
-            Some(younger) if younger.abi > self.abi => Err(DatapathError::OtherAbi { found: younger.abi, ours: self.abi }),
+            Some(younger) if younger.abi > self.abi => {
+                Err(DatapathError::OtherAbi { found: younger.abi, ours: self.abi })
+            }
             _ => Ok(()),
         }
     }
 
     /// The pins of other versions, the oldest first.
     fn others(&self) -> Vec<Self> {
-        versions(&self.bpffs).into_iter().filter(|other| !other.staged && other.abi != self.abi).collect()
+        versions(&self.bpffs)
+            .into_iter()
+            .filter(|other| !other.staged && other.abi != self.abi)
+            .collect()
     }
 
     /// The pins of older versions, the oldest first.
@@ -141,16 +160,22 @@ impl Pins {
 
     /// The programs whose links are pinned for a cgroup.
     pub(super) fn programs(&self, cgroup: u64) -> Vec<String> {
-        names_in(&self.cgroup(cgroup)).into_iter().filter(|name| name.starts_with(names::PROGRAM_PREFIX)).collect()
+        names_in(&self.cgroup(cgroup))
+            .into_iter()
+            .filter(|name| name.starts_with(names::PROGRAM_PREFIX))
+            .collect()
     }
 
     /// The tables that are pinned.
     pub(super) fn tables(&self) -> Vec<String> {
-        names_in(&self.maps()).into_iter().filter(|name| name.starts_with(names::MAP_PREFIX)).collect()
+        names_in(&self.maps())
+            .into_iter()
+            .filter(|name| name.starts_with(names::MAP_PREFIX))
+            .collect()
     }
 
-    /// Removes every pin of ours, links first, so that no program outlives its tables' names. A folder with something else in it stays.
-    /// Returns how many links, cgroups and tables went.
+    /// Removes every pin of ours, links first, so that no program outlives its tables' names. A
+    /// folder with something else in it stays. Returns how many links, cgroups and tables went.
     pub(super) fn remove(&self) -> Result<(usize, usize, usize), DatapathError> {
         let cgroups = self.cgroups();
         let links = cgroups.iter().map(|&cgroup| self.detach(cgroup)).sum::<Result<usize, _>>()?;
@@ -164,14 +189,19 @@ impl Pins {
         Ok((links, cgroups.len(), tables))
     }
 
-    /// Whether the kernel still has a program on the cgroup of a pinned link, which it does until the last socket of a removed cgroup is closed.
+    /// Whether the kernel still has a program on the cgroup of a pinned link, which it does until
+    /// the last socket of a removed cgroup is closed.
     pub(super) fn in_use(&self, cgroup: u64) -> bool {
-        let attached =
-            |name: &String| sys::open_pin(&self.link(cgroup, name)).and_then(|link| sys::link_cgroup(&link)).is_ok_and(|id| id != 0);
+        let attached = |name: &String| {
+            sys::open_pin(&self.link(cgroup, name))
+                .and_then(|link| sys::link_cgroup(&link))
+                .is_ok_and(|id| id != 0)
+        };
         self.programs(cgroup).iter().any(attached)
     }
 
-    /// Removes every link of a cgroup, those that rewrite first: nothing is rewritten that can't be told back.
+    /// Removes every link of a cgroup, those that rewrite first: nothing is rewritten that can't be
+    /// told back.
     pub(super) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
         let mut programs = self.programs(cgroup);
         programs.sort_by_key(|name| !names::REWRITERS.iter().any(|first| name.starts_with(first)));
@@ -197,9 +227,11 @@ pub(super) fn versions(bpffs: &Path) -> Vec<Pins> {
         let abi = number.strip_suffix(STAGED).unwrap_or(number).parse().ok()?;
         Some(Pins { bpffs: bpffs.to_owned(), abi, staged })
     };
-    // An empty folder is what is left of ours when its removal was interrupted, unless no binary so old has ever made it.
+    // An empty folder is what is left of ours when its removal was interrupted, unless no binary so
+    // old has ever made it.
     let is_ours = |pins: &Pins| pins.maps().is_dir() || pins.links().is_dir() || pins.abi <= ABI;
-    let mut versions: Vec<Pins> = names_in(bpffs).into_iter().filter_map(version).filter(is_ours).collect();
+    let mut versions: Vec<Pins> =
+        names_in(bpffs).into_iter().filter_map(version).filter(is_ours).collect();
     versions.sort_by_key(|pins| (pins.abi, pins.staged));
     versions
 }
@@ -212,7 +244,8 @@ pub(super) fn is_bpffs(path: &Path) -> bool {
 /// The names in a folder, sorted; empty for a folder that is not there.
 pub(super) fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
 }
@@ -232,8 +265,19 @@ pub(super) fn remove(pin: &Path) -> Result<bool, DatapathError> {
 /// Removes a folder of pins, unless somebody else has put something there.
 fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir(folder) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
-            Err(DatapathError::call(format!("remove the folder {}", folder.file_name().unwrap_or(OsStr::new("?")).display()), error))
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(DatapathError::call(
+                format!(
+                    "remove the folder {}",
+                    folder.file_name().unwrap_or(OsStr::new("?")).display()
+                ),
+                error,
+            ))
         }
         _ => Ok(()),
     }

@@ -1,4 +1,5 @@
-//! One route as it stands in the tables: what it is made of, and the slots of its block. Pure but for the backend numbers it is given.
+//! One route as it stands in the tables: what it is made of, and the slots of its block. Pure but
+//! for the backend numbers it is given.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -64,7 +65,9 @@ impl Placed {
     fn options(&self) -> Option<Options> {
         let sources6 = self.sources.iter().filter(|(address, _)| address.is_ipv6()).count();
         let options = Options {
-            idle_seconds: self.idle_timeout.map_or(0, |timeout| u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX)),
+            idle_seconds: self
+                .idle_timeout
+                .map_or(0, |timeout| u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX)),
             sources4: (self.sources.len() - sources6) as u8,
             sources6: sources6 as u8,
         };
@@ -94,9 +97,15 @@ impl Placed {
             IpAddr::V4(address) => Slot::v4(generation, id, Ip4Be::from_octets(address.octets())),
             IpAddr::V6(_) => Slot::v6(generation, id),
         };
-        let ports = self.ports.iter().map(|pair| Slot::port(generation, PortBe::new(pair.client), PortBe::new(pair.destination)));
+        let ports = self.ports.iter().map(|pair| {
+            Slot::port(generation, PortBe::new(pair.client), PortBe::new(pair.destination))
+        });
         let options = options.map(|options| Slot::options(generation, options));
-        ports.chain(self.backends.iter().map(slot)).chain(options).chain(self.sources.iter().map(slot)).collect()
+        ports
+            .chain(self.backends.iter().map(slot))
+            .chain(options)
+            .chain(self.sources.iter().map(slot))
+            .collect()
     }
 
     /// Reads a block back. Nothing when it is damaged: a slot is missing or another generation's.
@@ -120,13 +129,16 @@ impl Placed {
                 true => Ok((IpAddr::from(address6(slot.id())?), slot.id())),
                 false => Ok((IpAddr::from(slot.address().octets()), slot.id())),
             };
-            let mut numbered: Vec<Numbered> = slots.into_iter().map(address).collect::<Result<_, E>>()?;
+            let mut numbered: Vec<Numbered> =
+                slots.into_iter().map(address).collect::<Result<_, E>>()?;
             // Kept for as long as the route, and most routes have one or two.
             numbered.shrink_to_fit();
             Ok(numbered)
         };
         let Some(ports) = slots(entry.first()..entry.first_backend())? else { return Ok(None) };
-        let Some(backends) = slots(entry.first_backend()..entry.options_slot())? else { return Ok(None) };
+        let Some(backends) = slots(entry.first_backend()..entry.options_slot())? else {
+            return Ok(None);
+        };
         let mut options = Options::default();
         let mut sources = Vec::new();
         if entry.has_options() {
@@ -137,13 +149,17 @@ impl Placed {
             let Some(found) = slots(at + 1..at + 1 + count)? else { return Ok(None) };
             sources = numbered(found)?;
         }
-        let pair = |slot: Slot| PortPair { client: slot.client_port().get(), destination: slot.destination_port().get() };
+        let pair = |slot: Slot| PortPair {
+            client: slot.client_port().get(),
+            destination: slot.destination_port().get(),
+        };
         Ok(Some(Self {
             entry,
             ports: ports.into_iter().map(pair).collect(),
             backends: numbered(backends)?,
             sources,
-            idle_timeout: (options.idle_seconds != 0).then(|| Duration::from_secs(options.idle_seconds.into())),
+            idle_timeout: (options.idle_seconds != 0)
+                .then(|| Duration::from_secs(options.idle_seconds.into())),
             on_no_backend: if entry.passes() { OnNoBackend::Pass } else { OnNoBackend::Refuse },
         }))
     }
@@ -154,13 +170,20 @@ mod tests {
     use super::*;
 
     fn read(entry: RouteEntry, first: u32, slots: &[Slot]) -> Option<Placed> {
-        let slot = |index: u32| Ok::<_, ()>(index.checked_sub(first).and_then(|offset| slots.get(offset as usize).copied()));
-        Placed::read(entry, slot, |id| Ok(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id.0)))).expect("no error")
+        let slot = |index: u32| {
+            Ok::<_, ()>(
+                index.checked_sub(first).and_then(|offset| slots.get(offset as usize).copied()),
+            )
+        };
+        Placed::read(entry, slot, |id| Ok(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id.0))))
+            .expect("no error")
     }
 
     #[test]
     fn a_block_gives_back_what_it_was_made_of_and_a_damaged_one_nothing() {
-        let six = |id: u32| (IpAddr::from(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id))), BackendId(id));
+        let six = |id: u32| {
+            (IpAddr::from(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id))), BackendId(id))
+        };
         let four = |last: u8, id: u32| (IpAddr::from([203, 0, 113, last]), BackendId(id));
         let whole = Placed {
             entry: RouteEntry::default(),
@@ -173,7 +196,10 @@ mod tests {
         let bare = Placed { sources: vec![], idle_timeout: None, ..whole.clone() };
         for (mut placed, length) in [(whole, 8), (bare, 4)] {
             let slots = placed.lay_out(100, 9);
-            assert_eq!((placed.length(), slots.len() as u32, placed.block()), (length, length, 100..100 + length));
+            assert_eq!(
+                (placed.length(), slots.len() as u32, placed.block()),
+                (length, length, 100..100 + length)
+            );
             assert_eq!(read(placed.entry, 100, &slots), Some(placed.clone()));
             let mut damaged = slots.clone();
             *damaged.last_mut().expect("slots") = Slot::v4(8, BackendId(1), Ip4Be::default());

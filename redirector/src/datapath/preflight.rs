@@ -51,12 +51,22 @@ impl Check {
 
     /// It works, with less.
     pub fn warning(name: &str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name: name.into(), outcome: Outcome::Warning, detail: detail.into(), remedy: Some(remedy.into()) }
+        Self {
+            name: name.into(),
+            outcome: Outcome::Warning,
+            detail: detail.into(),
+            remedy: Some(remedy.into()),
+        }
     }
 
     /// It can't work.
     pub fn failed(name: &str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name: name.into(), outcome: Outcome::Failed, detail: detail.into(), remedy: Some(remedy.into()) }
+        Self {
+            name: name.into(),
+            outcome: Outcome::Failed,
+            detail: detail.into(),
+            remedy: Some(remedy.into()),
+        }
     }
 }
 
@@ -69,13 +79,24 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
-/// Checks everything that the datapath needs, without changing anything: the programs are loaded and let go again.
+/// Checks everything that the datapath needs, without changing anything: the programs are loaded
+/// and let go again.
 pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
     let mut checks = vec![kernel()];
-    checks.extend(FEATURES.iter().map(|feature| feature.check(|major, minor| kernel_at_least(major, minor, 0))));
+    checks.extend(
+        FEATURES
+            .iter()
+            .map(|feature| feature.check(|major, minor| kernel_at_least(major, minor, 0))),
+    );
     checks.extend([commands(), jit()]);
     checks.extend(capabilities());
-    checks.extend([seccomp(), memlock(), cgroup2(specs), hybrid(specs), neighbours(settings, specs)]);
+    checks.extend([
+        seccomp(),
+        memlock(),
+        cgroup2(specs),
+        hybrid(specs),
+        neighbours(settings, specs),
+    ]);
     checks.extend([bpffs(&settings.bpffs), programs(settings)]);
     checks
 }
@@ -83,7 +104,11 @@ pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
 fn kernel() -> Check {
     match old_kernel() {
         None => Check::ok("kernel", format!("{}; {OLDEST} or later is needed", release())),
-        Some(release) => Check::failed("kernel", format!("{release} is older than {OLDEST}"), "run a newer kernel on this node"),
+        Some(release) => Check::failed(
+            "kernel",
+            format!("{release} is older than {OLDEST}"),
+            "run a newer kernel on this node",
+        ),
     }
 }
 
@@ -109,18 +134,22 @@ pub(super) fn has_set_retval() -> bool {
     kernel_at_least(6, 1, 0)
 }
 
-/// Whether connect programs can tell the command of their caller. Since 6.17 that takes CAP_PERFMON, which is no capability that we ask for: "program
-/// of this type cannot use helper bpf_get_current_comm#16" (6.18). Without it the agent looks the process up.
+/// Whether connect programs can tell the command of their caller. Since 6.17 that takes
+/// CAP_PERFMON, which is no capability that we ask for: "program of this type cannot use helper
+/// bpf_get_current_comm#16" (6.18). Without it the agent looks the process up.
 pub fn tells_commands() -> bool {
-    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_comm).unwrap_or(false)
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_comm)
+        .unwrap_or(false)
 }
 
-/// Nothing is lost by the one or the other but the command of a process that has ended before it is looked up.
+/// Nothing is lost by the one or the other but the command of a process that has ended before it is
+/// looked up.
 fn commands() -> Check {
     let detail = match tells_commands() {
         true => "events have their caller's command from the kernel (bpf_get_current_comm)",
         false => {
-            "events have their caller's command from /proc, if it is still there: connect programs may not ask (since 6.17 without CAP_PERFMON)"
+            "events have their caller's command from /proc, if it is still there: connect programs \
+                may not ask (since 6.17 without CAP_PERFMON)"
         }
     };
     Check::ok("commands", detail)
@@ -136,7 +165,10 @@ fn hybrid(specs: &[CgroupSpec]) -> Check {
 }
 
 fn jit() -> Check {
-    match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").map(|text| text.trim().to_owned()).as_deref() {
+    match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable")
+        .map(|text| text.trim().to_owned())
+        .as_deref()
+    {
         Ok("0") => Check::warning(
             "jit",
             "net.core.bpf_jit_enable is 0: every connect of the host costs more",
@@ -151,7 +183,11 @@ fn jit() -> Check {
 fn capabilities() -> Vec<Check> {
     let needed = [
         ("CAP_BPF", CAP_BPF, "load programs and make tables"),
-        ("CAP_NET_ADMIN", CAP_NET_ADMIN, "attach to cgroups, guard the pool, add the listen address"),
+        (
+            "CAP_NET_ADMIN",
+            CAP_NET_ADMIN,
+            "attach to cgroups, guard the pool, add the listen address",
+        ),
         ("CAP_NET_BIND_SERVICE", CAP_NET_BIND_SERVICE, "listen on port 53"),
     ];
     let check = |(name, number, purpose): (&str, u32, &str)| {
@@ -167,24 +203,29 @@ fn capabilities() -> Vec<Check> {
 fn grant(name: &str) -> String {
     let short = name.trim_start_matches("CAP_");
     format!(
-        "run as root, or add it: `capabilities.add: [{short}]` in Kubernetes, `--cap-add {short}`, `AmbientCapabilities={name}` in systemd"
+        "run as root, or add it: `capabilities.add: [{short}]` in Kubernetes, `--cap-add {short}`, \
+            `AmbientCapabilities={name}` in systemd"
     )
 }
 
 fn has_capability(number: u32) -> bool {
-    let effective = status_field("CapEff").and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
+    let effective =
+        status_field("CapEff").and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
     effective >> number & 1 == 1
 }
 
 fn status_field(name: &str) -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim).map(str::to_owned))
+    status.lines().find_map(|line| {
+        line.strip_prefix(name)?.strip_prefix(':').map(str::trim).map(str::to_owned)
+    })
 }
 
-/// Whether a seccomp filter stands between us and bpf(2). A filter answers EPERM to a command that the kernel answers EINVAL.
+/// Whether a seccomp filter stands between us and bpf(2). A filter answers EPERM to a command that
+/// the kernel answers EINVAL.
 fn seccomp() -> Check {
-    const REMEDY: &str =
-        "use a profile that allows bpf(2) with CAP_BPF (Kubernetes: `seccompProfile: {type: RuntimeDefault}` on containerd 1.6 or later)";
+    const REMEDY: &str = "use a profile that allows bpf(2) with CAP_BPF (Kubernetes: \
+        `seccompProfile: {type: RuntimeDefault}` on containerd 1.6 or later)";
     let filtered = status_field("Seccomp").is_some_and(|mode| mode != "0");
     match (filtered, bpf_is_blocked()) {
         (true, true) => Check::failed("seccomp", "a seccomp filter blocks bpf(2)", REMEDY),
@@ -193,7 +234,8 @@ fn seccomp() -> Check {
     }
 }
 
-/// A command that does not exist: EINVAL from the kernel (EPERM without any privilege), EPERM or ENOSYS from a filter.
+/// A command that does not exist: EINVAL from the kernel (EPERM without any privilege), EPERM or
+/// ENOSYS from a filter.
 fn bpf_is_blocked() -> bool {
     // SAFETY: command 0xffff with no attributes reads and writes nothing.
     let result = unsafe { libc::syscall(libc::SYS_bpf, 0xffff, std::ptr::null::<u8>(), 0) };
@@ -203,7 +245,10 @@ fn bpf_is_blocked() -> bool {
 
 fn memlock() -> Check {
     if kernel_at_least(5, 11, 0) {
-        return Check::ok("memlock", "this kernel counts tables against the cgroup's memory, not against RLIMIT_MEMLOCK");
+        return Check::ok(
+            "memlock",
+            "this kernel counts tables against the cgroup's memory, not against RLIMIT_MEMLOCK",
+        );
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
     match limit {
@@ -224,10 +269,13 @@ pub(super) fn why_not_permitted() -> String {
     let causes: Vec<String> = checks
         .into_iter()
         .filter(|check| check.outcome == Outcome::Failed && check.name != "CAP_NET_BIND_SERVICE")
-        .map(|check| format!("{} ({}): {}", check.name, check.detail, check.remedy.unwrap_or_default()))
+        .map(|check| {
+            format!("{} ({}): {}", check.name, check.detail, check.remedy.unwrap_or_default())
+        })
         .collect();
     if causes.is_empty() {
-        return "capabilities, seccomp and RLIMIT_MEMLOCK look right; a security module (AppArmor, SELinux, lockdown) may forbid bpf(2): see the kernel's log".into();
+        return "capabilities, seccomp and RLIMIT_MEMLOCK look right; a security module (AppArmor, \
+            SELinux, lockdown) may forbid bpf(2): see the kernel's log".into();
     }
     causes.join("; ")
 }
@@ -235,17 +283,35 @@ pub(super) fn why_not_permitted() -> String {
 fn cgroup2(specs: &[CgroupSpec]) -> Check {
     let mount = match cgroup2_mount() {
         Ok(mount) => mount,
-        Err(error) => return Check::failed("cgroup2", error.to_string(), "mount it, or mount the host's into this container"),
+        Err(error) => {
+            return Check::failed(
+                "cgroup2",
+                error.to_string(),
+                "mount it, or mount the host's into this container",
+            );
+        }
     };
     match cgroups(specs) {
         Ok(found) if found.is_empty() => {
             let remedy = "nothing is needed if they appear later; else correct `attach.cgroups`";
-            Check::warning("cgroup2", format!("mounted at {}; no cgroup matches attach.cgroups yet", mount.display()), remedy)
+            Check::warning(
+                "cgroup2",
+                format!("mounted at {}; no cgroup matches attach.cgroups yet", mount.display()),
+                remedy,
+            )
         }
         Ok(found) => {
-            let paths: Vec<String> = found.iter().take(5).map(|cgroup| cgroup.path.display().to_string()).collect();
-            let more = if found.len() > 5 { format!(" and {} more", found.len() - 5) } else { String::new() };
-            Check::ok("cgroup2", format!("mounted at {}; attaches to {}{more}", mount.display(), paths.join(", ")))
+            let paths: Vec<String> =
+                found.iter().take(5).map(|cgroup| cgroup.path.display().to_string()).collect();
+            let more = if found.len() > 5 {
+                format!(" and {} more", found.len() - 5)
+            } else {
+                String::new()
+            };
+            Check::ok(
+                "cgroup2",
+                format!("mounted at {}; attaches to {}{more}", mount.display(), paths.join(", ")),
+            )
         }
         Err(error) => Check::failed("cgroup2", error.to_string(), "correct `attach.cgroups`"),
     }
@@ -262,11 +328,15 @@ fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
     for cgroup in found.iter().take(ASKED) {
         match others::exclusive_above(&cgroup.path) {
             Ok(Some((hook, at))) => {
-                let detail = format!("a program is attached to {hook} of {} exclusively: ours can't be below it", at.display());
+                let detail = format!(
+                    "a program is attached to {hook} of {} exclusively: ours can't be below it",
+                    at.display()
+                );
                 return Check::failed(
                     NAME,
                     detail,
-                    "`bpftool cgroup tree` names it; its owner has to attach it with `multi`, or as a link",
+                    "`bpftool cgroup tree` names it; its owner has to attach it with `multi`, or \
+                        as a link",
                 );
             }
             Ok(None) => {}
@@ -281,7 +351,9 @@ fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
     words.dedup();
     match words.as_slice() {
         [] => Check::ok(NAME, "no other program is on our hooks"),
-        words => Check::ok(NAME, format!("other programs are on our hooks, too: {}", words.join(", "))),
+        words => {
+            Check::ok(NAME, format!("other programs are on our hooks, too: {}", words.join(", ")))
+        }
     }
 }
 
@@ -292,7 +364,9 @@ fn told(other: &OtherProgram) -> String {
 /// What is in the way of looking is in the way of everything else and has its line above.
 fn not_known(name: &str, error: DatapathError) -> Check {
     let why = match error {
-        DatapathError::NotPermitted { .. } => "not permitted to ask which programs are on our hooks".to_owned(),
+        DatapathError::NotPermitted { .. } => {
+            "not permitted to ask which programs are on our hooks".to_owned()
+        }
         error => format!("{:#}", anyhow::Error::from(error)),
     };
     Check::ok(name, format!("not known: {why}"))
@@ -302,11 +376,20 @@ fn bpffs(path: &Path) -> Check {
     const NAME: &str = "bpffs";
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     if !pins::is_bpffs(existing) {
-        let remedy = "`mount -t bpf bpf /sys/fs/bpf` (in Kubernetes, mount the host's /sys/fs/bpf), or set `agent.bpffs`";
-        return Check::failed(NAME, format!("{} is not in a bpf file system", path.display()), remedy);
+        let remedy = "`mount -t bpf bpf /sys/fs/bpf` (in Kubernetes, mount the host's \
+            /sys/fs/bpf), or set `agent.bpffs`";
+        return Check::failed(
+            NAME,
+            format!("{} is not in a bpf file system", path.display()),
+            remedy,
+        );
     }
     if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
-        return Check::failed(NAME, format!("{} can't be written", existing.display()), "run as uid 0, or change the folder's owner");
+        return Check::failed(
+            NAME,
+            format!("{} can't be written", existing.display()),
+            "run as uid 0, or change the folder's owner",
+        );
     }
     Check::ok(NAME, format!("pins go to {}", path.display()))
 }
@@ -316,9 +399,12 @@ fn programs(settings: &Settings) -> Check {
     match Object::load(&settings.pool, &Version::own(), None) {
         Ok(object) => {
             let programs = object.programs();
-            let instructions: Option<u32> = programs.iter().map(|program| program.verified_instructions).sum();
+            let instructions: Option<u32> =
+                programs.iter().map(|program| program.verified_instructions).sum();
             let verified = match instructions {
-                Some(instructions) => format!("; the verifier looked at {instructions} instructions"),
+                Some(instructions) => {
+                    format!("; the verifier looked at {instructions} instructions")
+                }
                 // Told since 5.16.
                 None => String::new(),
             };

@@ -1,5 +1,6 @@
-//! The tables that say what a route is: entries, blocks of slots, and the IPv6 addresses that slots name by number. Here they are only read and
-//! written; what goes where is the business of `tables` and `placed`.
+//! The tables that say what a route is: entries, blocks of slots, and the IPv6 addresses that slots
+//! name by number. Here they are only read and written; what goes where is the business of `tables`
+//! and `placed`.
 
 use aya::maps::{Array, MapData};
 use redirector_common::{
@@ -31,7 +32,11 @@ pub(super) const NAMES: [&str; 3] = [names::ROUTES, names::SLOTS, names::BACKEND
 impl RouteTables {
     /// Those of a loaded object.
     pub(super) fn of(object: &mut Object) -> Result<Self, DatapathError> {
-        Ok(Self { entries: object.array(names::ROUTES)?, slots: object.array(names::SLOTS)?, addresses6: object.array(names::BACKENDS6)? })
+        Ok(Self {
+            entries: object.array(names::ROUTES)?,
+            slots: object.array(names::SLOTS)?,
+            addresses6: object.array(names::BACKENDS6)?,
+        })
     }
 
     /// Those that are pinned.
@@ -45,7 +50,11 @@ impl RouteTables {
 
     /// Tables by themselves.
     #[cfg(test)]
-    pub(super) fn new(entries: Array<MapData, RouteEntry>, slots: Array<MapData, Slot>, addresses6: Array<MapData, Ip6Be>) -> Self {
+    pub(super) fn new(
+        entries: Array<MapData, RouteEntry>,
+        slots: Array<MapData, Slot>,
+        addresses6: Array<MapData, Ip6Be>,
+    ) -> Self {
         Self { entries, slots, addresses6 }
     }
 
@@ -54,10 +63,15 @@ impl RouteTables {
     pub(super) fn again(&self) -> Self {
         fn again<V: aya::Pod>(table: &Array<MapData, V>) -> Array<MapData, V> {
             let map = aya::maps::IterableMap::map(table);
-            let data = MapData::from_id(map.info().expect("known to the kernel").id()).expect("opened");
+            let data =
+                MapData::from_id(map.info().expect("known to the kernel").id()).expect("opened");
             Array::try_from(aya::maps::Map::Array(data)).expect("the same types")
         }
-        Self { entries: again(&self.entries), slots: again(&self.slots), addresses6: again(&self.addresses6) }
+        Self {
+            entries: again(&self.entries),
+            slots: again(&self.slots),
+            addresses6: again(&self.addresses6),
+        }
     }
 
     /// How many addresses the pool has.
@@ -72,14 +86,23 @@ impl RouteTables {
     /// Those of the first `size` entries that are routes, with their indices.
     pub(super) fn present(&self, size: u32) -> Result<Vec<(u32, RouteEntry)>, DatapathError> {
         let (all, mut present) = ((0..size).collect::<Vec<_>>(), Vec::new());
-        read_each(&self.entries, names::ROUTES, &all, |at, entry| present.extend(entry.is_present().then_some((all[at], entry))))?;
+        read_each(&self.entries, names::ROUTES, &all, |at, entry| {
+            present.extend(entry.is_present().then_some((all[at], entry)))
+        })?;
         Ok(present)
     }
 
     /// The block that an entry points to; nothing when it is damaged.
     pub(super) fn block(&self, entry: RouteEntry) -> Result<Option<Placed>, DatapathError> {
-        let slot = |index| if index < self.slots.len() { read(&self.slots, names::SLOTS, index).map(Some) } else { Ok(None) };
-        let address6 = |id: BackendId| Ok(object::from_ip6(read(&self.addresses6, names::BACKENDS6, id.0)?));
+        let slot = |index| {
+            if index < self.slots.len() {
+                read(&self.slots, names::SLOTS, index).map(Some)
+            } else {
+                Ok(None)
+            }
+        };
+        let address6 =
+            |id: BackendId| Ok(object::from_ip6(read(&self.addresses6, names::BACKENDS6, id.0)?));
         Placed::read(entry, slot, address6)
     }
 

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Attachment;
 
-/// What became of a route's connects since its VIP was leased. `started` equals the sum of the six ends and what is in flight.
+/// What became of a route's connects since its VIP was leased. `started` equals the sum of the six
+/// ends and what is in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteCounters {
     /// Connects that were redirected.
@@ -43,11 +44,14 @@ pub struct RouteCounters {
     pub tx_bytes: u64,
     /// Segments sent again on connections that have ended.
     pub retransmitted: u64,
-    /// Connects that could not be made from the route's source address and went on with the kernel's choice.
+    /// Connects that could not be made from the route's source address and went on with the
+    /// kernel's choice.
     pub source_failed: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
+    /// ones.
     pub srtt_us: u64,
-    /// The established ones by the time that it took: see [`redirector_common::stats::latency_bound_ns`].
+    /// The established ones by the time that it took: see
+    /// [`redirector_common::stats::latency_bound_ns`].
     pub latency: [u64; LATENCY_BUCKETS],
 }
 
@@ -106,7 +110,8 @@ pub struct BackendCounters {
     pub closed: u64,
     /// Nanoseconds from connect to established, summed over the established ones.
     pub connect_ns: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed ones.
+    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
+    /// ones.
     pub srtt_us: u64,
 }
 
@@ -140,10 +145,15 @@ pub struct BackendStatus {
 
 impl BackendStatus {
     /// From its elements of the tables, at `now_ns` of the monotonic clock.
-    pub(super) fn new(address: IpAddr, (health, now_ns): (Health, u64), (stats, times): (BackendStats, BackendTimes)) -> Self {
-        let set_aside = health
-            .is_set_aside(now_ns)
-            .then(|| SetAside { failures: health.failures(), retry_in_ms: health.until_ns().saturating_sub(now_ns) / 1_000_000 });
+    pub(super) fn new(
+        address: IpAddr,
+        (health, now_ns): (Health, u64),
+        (stats, times): (BackendStats, BackendTimes),
+    ) -> Self {
+        let set_aside = health.is_set_aside(now_ns).then(|| SetAside {
+            failures: health.failures(),
+            retry_in_ms: health.until_ns().saturating_sub(now_ns) / 1_000_000,
+        });
         Self { address, set_aside, counters: BackendCounters::new(stats, times) }
     }
 }

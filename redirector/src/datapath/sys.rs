@@ -1,5 +1,6 @@
-//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, asking who else is on a hook, reading an element of unknown
-//! size, reading and writing many elements at once.
+//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, asking who
+//! else is on a hook, reading an element of unknown size, reading and writing many elements at
+//! once.
 
 use std::{
     ffi::CString,
@@ -59,7 +60,8 @@ struct Lookup {
     flags: u64,
 }
 
-/// An element of a table whose elements have `size` bytes, which aya reads only when a type of ours has as many.
+/// An element of a table whose elements have `size` bytes, which aya reads only when a type of ours
+/// has as many.
 pub(super) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Vec<u8>> {
     // The kernel writes whole words.
     let mut value = vec![0; size.next_multiple_of(8)];
@@ -89,7 +91,12 @@ struct Batch {
 
 impl Batch {
     /// Of `count` elements of `table`, whose keys and values are there, or are to be written there.
-    fn new<V: aya::Pod>(table: &Array<MapData, V>, keys: *const u32, values: *const V, count: usize) -> Self {
+    fn new<V: aya::Pod>(
+        table: &Array<MapData, V>,
+        keys: *const u32,
+        values: *const V,
+        count: usize,
+    ) -> Self {
         Self {
             in_batch: 0,
             out_batch: 0,
@@ -102,7 +109,8 @@ impl Batch {
         }
     }
 
-    /// How many elements the kernel did. It says how far it came, but only once it has begun: refused as a whole, the number is ours still.
+    /// How many elements the kernel did. It says how far it came, but only once it has begun:
+    /// refused as a whole, the number is ours still.
     fn call(&mut self, command: i32) -> usize {
         let all = self.count;
         match bpf(command, self) {
@@ -113,16 +121,25 @@ impl Batch {
     }
 }
 
-/// Writes each of `values` at the index beside it, in this order, with one call. Says how many are written: all, or those before the first one
-/// that the kernel refuses, or none when it does not know the command.
-pub(super) fn update_elements<V: aya::Pod>(table: &Array<MapData, V>, at: &[u32], values: &[V]) -> usize {
+/// Writes each of `values` at the index beside it, in this order, with one call. Says how many are
+/// written: all, or those before the first one that the kernel refuses, or none when it does not
+/// know the command.
+pub(super) fn update_elements<V: aya::Pod>(
+    table: &Array<MapData, V>,
+    at: &[u32],
+    values: &[V],
+) -> usize {
     assert_eq!(at.len(), values.len(), "an index for each value");
     Batch::new(table, at.as_ptr(), values.as_ptr(), at.len()).call(BPF_MAP_UPDATE_BATCH)
 }
 
-/// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or none when the kernel does not know the command, or
-/// those that there are.
-pub(super) fn read_elements<V: aya::Pod>(table: &Array<MapData, V>, first: u32, values: &mut [V]) -> usize {
+/// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or
+/// none when the kernel does not know the command, or those that there are.
+pub(super) fn read_elements<V: aya::Pod>(
+    table: &Array<MapData, V>,
+    first: u32,
+    values: &mut [V],
+) -> usize {
     let mut at = vec![0_u32; values.len()];
     // The kernel begins after the key that it is told.
     let (before, mut last) = (first.wrapping_sub(1), 0_u32);
@@ -136,9 +153,15 @@ pub(super) fn read_elements<V: aya::Pod>(table: &Array<MapData, V>, first: u32, 
     expected.count()
 }
 
-/// Puts `program` in the place of the program under `link`, atomically: no connect sees neither or both (3.8 to 5 µs, measured).
+/// Puts `program` in the place of the program under `link`, atomically: no connect sees neither or
+/// both (3.8 to 5 µs, measured).
 pub(super) fn update_link(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attributes = LinkUpdate { link_fd: link.as_raw_fd() as u32, new_prog_fd: program.as_raw_fd() as u32, flags: 0, old_prog_fd: 0 };
+    let mut attributes = LinkUpdate {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
@@ -149,13 +172,14 @@ struct LinkDetach {
     pad: u32,
 }
 
-/// Takes the program under `link` off its hook, now. Removing the pin would do so too, but 5.10 only gets to it some time after.
+/// Takes the program under `link` off its hook, now. Removing the pin would do so too, but 5.10
+/// only gets to it some time after.
 pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd: link.as_raw_fd() as u32, pad: 0 }).map(drop)
 }
 
-/// The attributes of `BPF_PROG_QUERY` (4.15), in the length that they have since 6.6: the kernel (6.18) writes the last of them whatever length it
-/// was told.
+/// The attributes of `BPF_PROG_QUERY` (4.15), in the length that they have since 6.6: the kernel
+/// (6.18) writes the last of them whatever length it was told.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct ProgQuery {
@@ -174,7 +198,8 @@ struct ProgQuery {
 
 /// `BPF_F_QUERY_EFFECTIVE`: what runs there, those of the cgroups above included.
 const QUERY_EFFECTIVE: u32 = 1;
-/// The kernel takes no more than this on one hook of one cgroup (`BPF_CGROUP_MAX_PROGS`); with those above it, this is plenty.
+/// The kernel takes no more than this on one hook of one cgroup (`BPF_CGROUP_MAX_PROGS`); with
+/// those above it, this is plenty.
 const MOST_PROGRAMS: usize = 512;
 
 /// The numbers of the programs that run on a hook of a cgroup, in the order in which they run.
@@ -193,9 +218,11 @@ pub(super) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Ve
     Ok(ids)
 }
 
-/// Whether a program is on a hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`, which forbids any other below it.
+/// Whether a program is on a hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE` and
+/// `BPF_F_ALLOW_MULTI`, which forbids any other below it.
 pub(super) fn has_exclusive_program(cgroup: i32, attach_type: u32) -> io::Result<bool> {
-    let mut attributes = ProgQuery { target_fd: cgroup as u32, attach_type, ..ProgQuery::default() };
+    let mut attributes =
+        ProgQuery { target_fd: cgroup as u32, attach_type, ..ProgQuery::default() };
     bpf(BPF_PROG_QUERY, &mut attributes)?;
     Ok(attributes.prog_cnt > 0 && attributes.attach_flags == 0)
 }
@@ -225,31 +252,39 @@ pub(super) fn link_program(link: &OwnedFd) -> io::Result<u32> {
     link_info(link).map(|info| info.prog_id)
 }
 
-/// The number of the cgroup that a link is attached to; 0 when the kernel has let go of it: the cgroup is removed, and the last socket of it is
-/// closed (`bpf_cgroup_link_auto_detach`).
+/// The number of the cgroup that a link is attached to; 0 when the kernel has let go of it: the
+/// cgroup is removed, and the last socket of it is closed (`bpf_cgroup_link_auto_detach`).
 pub(super) fn link_cgroup(link: &OwnedFd) -> io::Result<u64> {
     link_info(link).map(|info| info.cgroup_id)
 }
 
 fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
-    let mut attributes =
-        InfoByFd { bpf_fd: link.as_raw_fd() as u32, info_len: size_of::<LinkInfo>() as u32, info: std::ptr::from_mut(&mut info) as u64 };
+    let mut attributes = InfoByFd {
+        bpf_fd: link.as_raw_fd() as u32,
+        info_len: size_of::<LinkInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(info)
 }
 
 fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: `attributes` is the command's own structure, alive and writable for its whole size during the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    // SAFETY: `attributes` is the command's own structure, alive and writable for its whole size
+    // during the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
+    };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-/// Jiffies in a second, `CONFIG_HZ`: the resolution of the coarse clocks is one jiffy (kernel/time/posix-timers.c).
+/// Jiffies in a second, `CONFIG_HZ`: the resolution of the coarse clocks is one jiffy
+/// (kernel/time/posix-timers.c).
 pub(super) fn hz() -> u32 {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills in the value.
-    let failed = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0;
+    let failed =
+        unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0;
     match u32::try_from(resolution.tv_nsec) {
         Ok(nanoseconds @ 1..) if !failed => (1_000_000_000 + nanoseconds / 2) / nanoseconds,
         _ => 250,

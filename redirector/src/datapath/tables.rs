@@ -1,4 +1,5 @@
-//! The tables: plans are written by `writer`; counters and health are read back here, and all of it is rebuilt from the pins after a restart.
+//! The tables: plans are written by `writer`; counters and health are read back here, and all of it
+//! is rebuilt from the pins after a restart.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -41,7 +42,8 @@ pub(super) struct Tables {
     watched: Option<Watched>,
 }
 
-/// The backends of all routes: their numbers, which ascend, and the route of each. They stand close together, so that a few calls read the health of all.
+/// The backends of all routes: their numbers, which ascend, and the route of each. They stand close
+/// together, so that a few calls read the health of all.
 struct Watched {
     numbers: Vec<u32>,
     routes: Vec<u32>,
@@ -60,7 +62,8 @@ impl Watched {
 }
 
 impl Tables {
-    /// Takes the tables of a loaded object, and reads back what a previous agent left in them, or in those of `predecessor`.
+    /// Takes the tables of a loaded object, and reads back what a previous agent left in them, or
+    /// in those of `predecessor`.
     pub(super) fn open(
         object: &mut Object,
         pool: &Pool,
@@ -110,11 +113,13 @@ impl Tables {
         write(&mut self.agent, names::AGENT, 0, self.state)
     }
 
-    /// Rebuilds our knowledge from the tables. An entry whose block is damaged is withdrawn: the next plan puts it again.
+    /// Rebuilds our knowledge from the tables. An entry whose block is damaged is withdrawn: the
+    /// next plan puts it again.
     fn read_back(&mut self, pool: &Pool) -> Result<(), DatapathError> {
         let writer = &mut self.writer;
         for (index, entry) in writer.routes.present(pool.size())? {
-            let placed = writer.routes.block(entry)?.filter(|placed| writer.blocks.reserve(placed.block()));
+            let placed =
+                writer.routes.block(entry)?.filter(|placed| writer.blocks.reserve(placed.block()));
             match placed {
                 Some(placed) => {
                     writer.generation = writer.generation.max(entry.generation);
@@ -133,8 +138,9 @@ impl Tables {
         self.writer.ids = BackendIds::new(abi::backends(pool.size()), taken);
     }
 
-    /// Goes on where an older version's tables stand: its heartbeat, and those routes, health and counters that are not in shared tables. The
-    /// backends keep their numbers, since origins and shared tables have them.
+    /// Goes on where an older version's tables stand: its heartbeat, and those routes, health and
+    /// counters that are not in shared tables. The backends keep their numbers, since origins and
+    /// shared tables have them.
     fn succeed(&mut self, predecessor: &Predecessor, pool: &Pool) -> Result<(), DatapathError> {
         self.state.heartbeat_ns = predecessor.state.heartbeat_ns;
         write(&mut self.agent, names::AGENT, 0, self.state)?;
@@ -167,7 +173,14 @@ impl Tables {
     }
 
     pub(super) fn plan(&self) -> Plan {
-        Plan { routes: self.writer.placed.iter().map(|(&index, placed)| (index, placed.as_planned())).collect() }
+        Plan {
+            routes: self
+                .writer
+                .placed
+                .iter()
+                .map(|(&index, placed)| (index, placed.as_planned()))
+                .collect(),
+        }
     }
 
     pub(super) fn planned(&self, index: u32) -> Option<PlannedRoute> {
@@ -199,17 +212,30 @@ impl Tables {
     /// See [`super::Datapath::routes`].
     pub(super) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
         let now = monotonic_ns();
-        let of = |(route, &index): (usize, &u32)| self.numbered(index).iter().map(move |&(address, id)| (id.0, route, address));
+        let of = |(route, &index): (usize, &u32)| {
+            self.numbered(index).iter().map(move |&(address, id)| (id.0, route, address))
+        };
         // In the order of the numbers to read them, in that of the routes to tell them.
-        let mut backends: Vec<_> = indices.iter().enumerate().flat_map(of).enumerate().map(|(place, (id, ..))| (id, place)).collect();
+        let mut backends: Vec<_> = indices
+            .iter()
+            .enumerate()
+            .flat_map(of)
+            .enumerate()
+            .map(|(place, (id, ..))| (id, place))
+            .collect();
         backends.sort_unstable();
         let (numbers, places): (Vec<u32>, Vec<usize>) = backends.into_iter().unzip();
         let mut health = Vec::with_capacity(numbers.len());
         read_each(&self.writer.health, names::HEALTH, &numbers, |_, read| health.push(read))?;
         let mut known = vec![None; numbers.len()];
-        self.writer.counters.each_backend(&numbers, |at, stats, times| known[places[at]] = Some((health[at], stats, times)))?;
+        self.writer.counters.each_backend(&numbers, |at, stats, times| {
+            known[places[at]] = Some((health[at], stats, times))
+        })?;
         let counters = self.writer.counters.routes(indices)?;
-        let mut routes: Vec<_> = counters.into_iter().map(|counters| RouteStatus { counters, backends: Vec::new() }).collect();
+        let mut routes: Vec<_> = counters
+            .into_iter()
+            .map(|counters| RouteStatus { counters, backends: Vec::new() })
+            .collect();
         for ((_, route, address), known) in indices.iter().enumerate().flat_map(of).zip(known) {
             let Some((health, stats, times)) = known else { continue };
             routes[route].backends.push(BackendStatus::new(address, (health, now), (stats, times)));
@@ -226,8 +252,16 @@ impl Tables {
             }
         })?;
         let suspect = |(index, id, health): (u32, BackendId, Health)| {
-            let Some(&(address, _)) = self.numbered(index).iter().find(|(_, known)| *known == id) else { return Ok(None) };
-            Ok(Some(Suspect { index, address, port: self.writer.counters.failed_port(id)?, failures: health.failures() }))
+            let Some(&(address, _)) = self.numbered(index).iter().find(|(_, known)| *known == id)
+            else {
+                return Ok(None);
+            };
+            Ok(Some(Suspect {
+                index,
+                address,
+                port: self.writer.counters.failed_port(id)?,
+                failures: health.failures(),
+            }))
         };
         failed.into_iter().filter_map(|failed| suspect(failed).transpose()).collect()
     }
@@ -248,15 +282,25 @@ impl Tables {
     }
 
     /// See [`super::Datapath::hold`].
-    pub(super) fn hold(&mut self, index: u32, address: IpAddr, time: Duration) -> Result<(), DatapathError> {
+    pub(super) fn hold(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        time: Duration,
+    ) -> Result<(), DatapathError> {
         let Some(id) = self.id_of(index, address) else { return Ok(()) };
-        let until = monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let until =
+            monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let held = read(&self.writer.health, names::HEALTH, id.0)?.held(until);
         write(&mut self.writer.health, names::HEALTH, id.0, held)
     }
 
     /// See [`super::Datapath::set_connect_timeout`].
-    pub(super) fn set_connect_timeout(&mut self, timeout: Duration, hz: u32) -> Result<(), DatapathError> {
+    pub(super) fn set_connect_timeout(
+        &mut self,
+        timeout: Duration,
+        hz: u32,
+    ) -> Result<(), DatapathError> {
         let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let control = read(&self.control, names::CONTROL, 0)?.with_connect_timeout(timeout, hz);
         write(&mut self.control, names::CONTROL, 0, control)
@@ -293,9 +337,13 @@ pub(super) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), D
     let prefix = found.pool_prefix.min(32) as u8;
     let network = Ipv4Net::new_assert(found.pool_base.octets().into(), prefix).trunc();
     if network != pool.ipv4.trunc() {
-        return Err(DatapathError::OtherPool { found: network.into(), wanted: pool.ipv4.trunc().into() });
+        return Err(DatapathError::OtherPool {
+            found: network.into(),
+            wanted: pool.ipv4.trunc().into(),
+        });
     }
-    // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one would be somebody's VIPs.
+    // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one
+    // would be somebody's VIPs.
     let network = Ipv6Net::new_assert(object::from_ip6(found.pool6_base), 96 + prefix).trunc();
     match pool.ipv6.map(|net| net.trunc()) {
         Some(wanted) if !found.pool6_base.is_unspecified() && wanted != network => {
@@ -305,10 +353,23 @@ pub(super) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), D
     }
 }
 
-pub(super) fn read<V: aya::Pod>(table: &Array<MapData, V>, name: &str, index: u32) -> Result<V, DatapathError> {
-    table.get(&index, 0).map_err(|error| DatapathError::call(format!("read {name}[{index}]"), error))
+pub(super) fn read<V: aya::Pod>(
+    table: &Array<MapData, V>,
+    name: &str,
+    index: u32,
+) -> Result<V, DatapathError> {
+    table
+        .get(&index, 0)
+        .map_err(|error| DatapathError::call(format!("read {name}[{index}]"), error))
 }
 
-pub(super) fn write<V: aya::Pod>(table: &mut Array<MapData, V>, name: &str, index: u32, value: V) -> Result<(), DatapathError> {
-    table.set(index, value, 0).map_err(|error| DatapathError::call(format!("write {name}[{index}]"), error))
+pub(super) fn write<V: aya::Pod>(
+    table: &mut Array<MapData, V>,
+    name: &str,
+    index: u32,
+    value: V,
+) -> Result<(), DatapathError> {
+    table
+        .set(index, value, 0)
+        .map_err(|error| DatapathError::call(format!("write {name}[{index}]"), error))
 }

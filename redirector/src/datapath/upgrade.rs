@@ -1,12 +1,15 @@
 //! Taking over from an older version's pins, table by table, while connects go on.
 //!
-//! A table that has not changed since the version that made it is *shared*: the same table in the kernel, pinned a second time. The old programs
-//! and the new ones write the same counters, health and origins, so nothing has to be copied and nothing is lost. The other tables are made anew;
-//! what can be read of the old routes goes into them, with the same backend numbers, and the agent's own plan follows.
+//! A table that has not changed since the version that made it is *shared*: the same table in the
+//! kernel, pinned a second time. The old programs and the new ones write the same counters, health
+//! and origins, so nothing has to be copied and nothing is lost. The other tables are made anew;
+//! what can be read of the old routes goes into them, with the same backend numbers, and the
+//! agent's own plan follows.
 //!
-//! All of that happens aside, in `v<ABI>-new`, while the old programs serve. The commit is one rename, when the links are swapped
-//! ([`super::links`]); the old folder goes last. Whoever is killed before the rename has changed nothing, and the next start begins anew; after
-//! it, the next start finds new tables and goes on swapping.
+//! All of that happens aside, in `v<ABI>-new`, while the old programs serve. The commit is one
+//! rename, when the links are swapped ([`super::links`]); the old folder goes last. Whoever is
+//! killed before the rename has changed nothing, and the next start begins anew; after it, the next
+//! start finds new tables and goes on swapping.
 
 use std::fs;
 
@@ -43,11 +46,21 @@ pub(super) struct Predecessor {
 }
 
 impl Predecessor {
-    /// Finds the youngest of the older versions, and prepares `staged` for the tables that can be shared with it.
-    pub(super) fn prepare(staged: &Pins, old: Pins, pool: &Pool, version: &Version) -> Result<Self, DatapathError> {
+    /// Finds the youngest of the older versions, and prepares `staged` for the tables that can be
+    /// shared with it.
+    pub(super) fn prepare(
+        staged: &Pins,
+        old: Pins,
+        pool: &Pool,
+        version: &Version,
+    ) -> Result<Self, DatapathError> {
         let state = agent_state(&old)?.unwrap_or_default();
         tables::refuse_other_pool(&state, pool)?;
-        let understood: Vec<&'static str> = names::MAPS.iter().copied().filter(|name| version.understands(name, old.abi())).collect();
+        let understood: Vec<&'static str> = names::MAPS
+            .iter()
+            .copied()
+            .filter(|name| version.understands(name, old.abi()))
+            .collect();
         let shapes = shape::expected(pool, version)?;
         let mut shared = Vec::new();
         for &name in &understood {
@@ -63,7 +76,9 @@ impl Predecessor {
             predecessor.shared.retain(|name| !BY_NUMBER.contains(name));
         }
         for name in &predecessor.shared {
-            let sharing = |error| DatapathError::call(format!("pin {name} at {}", staged.map(name).display()), error);
+            let sharing = |error| {
+                DatapathError::call(format!("pin {name} at {}", staged.map(name).display()), error)
+            };
             fs::hard_link(predecessor.pins.map(name), staged.map(name)).map_err(sharing)?;
             debug!(table = name, "shared with the older version");
         }
@@ -77,7 +92,9 @@ impl Predecessor {
 
     /// Whether its routes can be read.
     pub(super) fn knows_routes(&self) -> bool {
-        routes::NAMES.iter().all(|name| self.understood.contains(name) && self.pins.map(name).exists())
+        routes::NAMES
+            .iter()
+            .all(|name| self.understood.contains(name) && self.pins.map(name).exists())
     }
 
     /// Its routes, where they are not in shared tables.
@@ -104,7 +121,10 @@ impl Predecessor {
     }
 
     /// A backend's counters, where they are not in a shared table.
-    pub(super) fn backend_stats(&self, id: BackendId) -> Result<Option<BackendStats>, DatapathError> {
+    pub(super) fn backend_stats(
+        &self,
+        id: BackendId,
+    ) -> Result<Option<BackendStats>, DatapathError> {
         self.element(names::BACKEND_STATS, id)
     }
 
@@ -116,14 +136,17 @@ impl Predecessor {
     }
 }
 
-/// What the agent of any version wrote of itself: its table begins with the same fields in each. Nothing when it is not pinned.
+/// What the agent of any version wrote of itself: its table begins with the same fields in each.
+/// Nothing when it is not pinned.
 pub(super) fn agent_state(pins: &Pins) -> Result<Option<AgentState>, DatapathError> {
     let path = pins.map(names::AGENT);
     let Some(shape) = shape::pinned(&path)? else { return Ok(None) };
     let reading = || format!("read the pinned table {}", path.display());
     let table = sys::open_pin(&path).map_err(|error| object::from_io(&reading(), error))?;
-    let mut bytes = sys::element(&table, 0, shape.value()).map_err(|error| object::from_io(&reading(), error))?;
+    let mut bytes = sys::element(&table, 0, shape.value())
+        .map_err(|error| object::from_io(&reading(), error))?;
     bytes.resize(size_of::<AgentState>().max(bytes.len()), 0);
-    // SAFETY: plain data of integers, for which any bytes are good; there are at least as many as it has.
+    // SAFETY: plain data of integers, for which any bytes are good; there are at least as many as
+    // it has.
     Ok(Some(unsafe { bytes.as_ptr().cast::<AgentState>().read_unaligned() }))
 }

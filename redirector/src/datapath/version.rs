@@ -2,7 +2,8 @@
 
 use redirector_common::{abi, names};
 
-/// The version of tables that a datapath makes: this binary's own. A test of upgrades plays an older or a younger binary with another one.
+/// The version of tables that a datapath makes: this binary's own. A test of upgrades plays an
+/// older or a younger binary with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// See [`redirector_common::abi::ABI`].
@@ -19,10 +20,14 @@ impl Version {
         Self { abi: abi::ABI, changed: abi::CHANGED.to_vec(), extra_entries: Vec::new() }
     }
 
-    /// Whether `table` as version `older` made it has the layout and the meaning that it has in this one. The agent's never does: it says
-    /// whose tables these are.
+    /// Whether `table` as version `older` made it has the layout and the meaning that it has in
+    /// this one. The agent's never does: it says whose tables these are.
     pub(super) fn understands(&self, table: &str, older: u32) -> bool {
-        let since = self.changed.iter().find(|(changed, _)| *changed == table).map_or(abi::FIRST, |&(_, since)| since);
+        let since = self
+            .changed
+            .iter()
+            .find(|(changed, _)| *changed == table)
+            .map_or(abi::FIRST, |&(_, since)| since);
         table != names::AGENT && since <= older
     }
 }
@@ -36,7 +41,10 @@ mod tests {
         let version = Version { abi: 9, changed: vec![(names::SLOTS, 7)], extra_entries: vec![] };
         assert!(version.understands(names::SLOTS, 7) && version.understands(names::SLOTS, 8));
         assert!(!version.understands(names::SLOTS, 6));
-        assert!(version.understands(names::ROUTES, abi::FIRST) && !version.understands(names::ROUTES, abi::FIRST - 1));
+        assert!(
+            version.understands(names::ROUTES, abi::FIRST)
+                && !version.understands(names::ROUTES, abi::FIRST - 1)
+        );
         assert!(!version.understands(names::AGENT, 8));
     }
 }

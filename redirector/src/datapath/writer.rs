@@ -1,7 +1,9 @@
-//! Writing plans: new blocks first, then the routes flip to them, then the old blocks are free. What goes, goes in the other order.
+//! Writing plans: new blocks first, then the routes flip to them, then the old blocks are free.
+//! What goes, goes in the other order.
 //!
-//! Many changes are carried out together, table by table instead of route by route, so that each table takes one call for all of them. That keeps the
-//! order: whatever a route points to is in the tables before the route is.
+//! Many changes are carried out together, table by table instead of route by route, so that each
+//! table takes one call for all of them. That keeps the order: whatever a route points to is in the
+//! tables before the route is.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -29,7 +31,8 @@ use crate::{
     route::PortPair,
 };
 
-/// So many changes are carried out together at most: plenty for a call to cost little, and the first routes of a large plan are live soon.
+/// So many changes are carried out together at most: plenty for a call to cost little, and the
+/// first routes of a large plan are live soon.
 const TOGETHER: usize = 1024;
 
 /// The tables that plans are written to, and what stands in them.
@@ -45,7 +48,8 @@ pub(super) struct Writer {
     pub(super) placed: BTreeMap<u32, Placed>,
 }
 
-/// Changes that are ready to be carried out together: their room is taken, and nothing of them is in the kernel yet.
+/// Changes that are ready to be carried out together: their room is taken, and nothing of them is
+/// in the kernel yet.
 #[derive(Default)]
 struct Together {
     steps: Vec<Step>,
@@ -81,11 +85,13 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// The first change that does not fit or that the kernel refuses; those before it stand, those after it do not.
+    /// The first change that does not fit or that the kernel refuses; those before it stand, those
+    /// after it do not.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
         let mut together = Together::default();
         for change in changes {
-            // A second change of a route starts from the first one, which must stand by then. Plans' differences ascend.
+            // A second change of a route starts from the first one, which must stand by then.
+            // Plans' differences ascend.
             let again = together.steps.last().is_some_and(|last| change.index() <= last.index);
             if again || together.steps.len() == TOGETHER {
                 self.carry_out(std::mem::take(&mut together))?;
@@ -99,7 +105,8 @@ impl Writer {
         self.carry_out(together)
     }
 
-    /// Places the route that another table has: its backends keep their numbers, and what is known of them is not touched.
+    /// Places the route that another table has: its backends keep their numbers, and what is known
+    /// of them is not touched.
     pub(super) fn copy(&mut self, index: u32, placed: Placed) -> Result<(), DatapathError> {
         let mut together = Together::default();
         for (address, id) in placed.numbered() {
@@ -121,7 +128,12 @@ impl Writer {
         }
     }
 
-    fn prepare_put(&mut self, index: u32, route: &PlannedRoute, together: &mut Together) -> Result<(), DatapathError> {
+    fn prepare_put(
+        &mut self,
+        index: u32,
+        route: &PlannedRoute,
+        together: &mut Together,
+    ) -> Result<(), DatapathError> {
         let old = self.placed.get(&index);
         let known: &[Numbered] = old.map_or(&[], |placed| &placed.backends);
         let wanted: Vec<IpAddr> = match &route.backends {
@@ -132,8 +144,10 @@ impl Writer {
         let backends = number(&mut self.ids, wanted, known, &mut fresh);
         let fresh_backends = fresh.len();
         let known: &[Numbered] = old.map_or(&[], |placed| &placed.sources);
-        let (sources4, sources6) = route.sources.iter().take(MAX_SOURCES).partition(|address| address.is_ipv4());
-        let mut sources: Vec<Numbered> = Vec::<IpAddr>::into_iter(sources4).map(|address| (address, BackendId::NONE)).collect();
+        let (sources4, sources6) =
+            route.sources.iter().take(MAX_SOURCES).partition(|address| address.is_ipv4());
+        let mut sources: Vec<Numbered> =
+            Vec::<IpAddr>::into_iter(sources4).map(|address| (address, BackendId::NONE)).collect();
         let numbered = number(&mut self.ids, sources6, known, &mut fresh);
         let ids: Vec<BackendId> = fresh.iter().map(|&(_, id)| id).collect();
         let (Some(backends), Some(numbered)) = (backends, numbered) else {
@@ -143,14 +157,27 @@ impl Writer {
         sources.extend(numbered);
         let ports: Vec<PortPair> = route.ports.iter().copied().take(MAX_PORTS).collect();
         let entry = RouteEntry::default();
-        let placed = Placed { entry, ports, backends, sources, idle_timeout: route.idle_timeout, on_no_backend: route.on_no_backend };
+        let placed = Placed {
+            entry,
+            ports,
+            backends,
+            sources,
+            idle_timeout: route.idle_timeout,
+            on_no_backend: route.on_no_backend,
+        };
         together.begin_anew(&fresh[..fresh_backends]);
         fresh.iter().for_each(|&(address, id)| together.address(id, address));
         self.place(index, placed, ids, together)
     }
 
     /// Finds a block for a route. The numbers that came with it are free again when there is none.
-    fn place(&mut self, index: u32, mut placed: Placed, fresh: Vec<BackendId>, together: &mut Together) -> Result<(), DatapathError> {
+    fn place(
+        &mut self,
+        index: u32,
+        mut placed: Placed,
+        fresh: Vec<BackendId>,
+        together: &mut Together,
+    ) -> Result<(), DatapathError> {
         let Some(first) = self.blocks.take(placed.length()) else {
             fresh.into_iter().for_each(|id| self.ids.free(id));
             return Err(full("slots"));
@@ -165,24 +192,36 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is ready. When an element is refused, only the changes before the one that needs it are carried out, whole.
+    /// Writes what is ready. When an element is refused, only the changes before the one that needs
+    /// it are carried out, whole.
     fn carry_out(&mut self, together: Together) -> Result<(), DatapathError> {
         let Together { steps, health, stats, times, addresses, slots, entries } = together;
         let (mut ready, mut refused) = (steps.len(), Ok(()));
-        let mut write = |end: fn(&Ends) -> usize, table: &mut dyn FnMut(usize) -> Result<(), Stopped>| {
-            let count = ready.checked_sub(1).map_or(0, |last| end(&steps[last].ends));
-            if let Err(Stopped { written, error }) = table(count) {
-                ready = steps.partition_point(|step| end(&step.ends) <= written);
-                // Later tables are written for earlier changes only, so the last error is the earliest change's.
-                refused = Err(error);
-            }
-        };
-        write(|ends| ends.numbers, &mut |count| write_all(&mut self.health, names::HEALTH, health.first(count)));
-        write(|ends| ends.numbers, &mut |count| write_all(&mut self.counters.backends, names::BACKEND_STATS, stats.first(count)));
-        write(|ends| ends.numbers, &mut |count| write_all(&mut self.counters.backend_times, names::BACKEND_TIMES, times.first(count)));
-        write(|ends| ends.addresses, &mut |count| self.routes.set_addresses(addresses.first(count)));
+        let mut write =
+            |end: fn(&Ends) -> usize, table: &mut dyn FnMut(usize) -> Result<(), Stopped>| {
+                let count = ready.checked_sub(1).map_or(0, |last| end(&steps[last].ends));
+                if let Err(Stopped { written, error }) = table(count) {
+                    ready = steps.partition_point(|step| end(&step.ends) <= written);
+                    // Later tables are written for earlier changes only, so the last error is the
+                    // earliest change's.
+                    refused = Err(error);
+                }
+            };
+        write(|ends| ends.numbers, &mut |count| {
+            write_all(&mut self.health, names::HEALTH, health.first(count))
+        });
+        write(|ends| ends.numbers, &mut |count| {
+            write_all(&mut self.counters.backends, names::BACKEND_STATS, stats.first(count))
+        });
+        write(|ends| ends.numbers, &mut |count| {
+            write_all(&mut self.counters.backend_times, names::BACKEND_TIMES, times.first(count))
+        });
+        write(|ends| ends.addresses, &mut |count| {
+            self.routes.set_addresses(addresses.first(count))
+        });
         write(|ends| ends.slots, &mut |count| self.routes.set_slots(slots.first(count)));
-        // The commit point: with each of these stores a route has its new block for all connects that follow, or is gone.
+        // The commit point: with each of these stores a route has its new block for all connects
+        // that follow, or is gone.
         write(|ends| ends.entries, &mut |count| self.routes.set_entries(entries.first(count)));
         for (number, step) in steps.into_iter().enumerate() {
             if number < ready { self.settle(step) } else { self.give_up(step) }
@@ -198,7 +237,8 @@ impl Writer {
         };
         let Some(old) = old else { return };
         self.blocks.free(old.block());
-        let kept: Vec<BackendId> = self.placed.get(&step.index).into_iter().flat_map(Placed::ids).collect();
+        let kept: Vec<BackendId> =
+            self.placed.get(&step.index).into_iter().flat_map(Placed::ids).collect();
         old.ids().filter(|id| !kept.contains(id)).for_each(|id| self.ids.free(id));
     }
 
@@ -214,7 +254,8 @@ impl Writer {
 impl Together {
     fn step(&mut self, index: u32, placed: Option<Placed>, fresh: Vec<BackendId>) {
         let (numbers, addresses) = (self.health.len(), self.addresses.len());
-        let ends = Ends { numbers, addresses, slots: self.slots.len(), entries: self.entries.len() };
+        let ends =
+            Ends { numbers, addresses, slots: self.slots.len(), entries: self.entries.len() };
         self.steps.push(Step { index, placed, fresh, ends });
     }
 
@@ -235,8 +276,14 @@ impl Together {
     }
 }
 
-/// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the others get `fresh` ones. Nothing when numbers run out.
-fn number(ids: &mut BackendIds, addresses: Vec<IpAddr>, known: &[Numbered], fresh: &mut Vec<Numbered>) -> Option<Vec<Numbered>> {
+/// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the others get
+/// `fresh` ones. Nothing when numbers run out.
+fn number(
+    ids: &mut BackendIds,
+    addresses: Vec<IpAddr>,
+    known: &[Numbered],
+    fresh: &mut Vec<Numbered>,
+) -> Option<Vec<Numbered>> {
     let number = |address: IpAddr| match known.iter().find(|(known, _)| *known == address) {
         Some(&numbered) => Some(numbered),
         None => {
@@ -245,7 +292,8 @@ fn number(ids: &mut BackendIds, addresses: Vec<IpAddr>, known: &[Numbered], fres
             Some((address, id))
         }
     };
-    let mut numbered: Vec<Numbered> = by_family(addresses).into_iter().map(number).collect::<Option<_>>()?;
+    let mut numbered: Vec<Numbered> =
+        by_family(addresses).into_iter().map(number).collect::<Option<_>>()?;
     // Kept for as long as the route, and most routes have one or two.
     numbered.shrink_to_fit();
     Some(numbered)

@@ -1,4 +1,5 @@
-//! On tables in the kernel that nobody else sees. An element is refused because its table is smaller than the writer was told.
+//! On tables in the kernel that nobody else sees. An element is refused because its table is
+//! smaller than the writer was told.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,15 @@ struct Sizes {
 impl Sizes {
     /// Tables as large as the writer is told.
     fn honest(routes: u32, slots: u32, numbers: u32) -> Self {
-        Self { routes, slots, health: numbers, stats: numbers, addresses: numbers, told_slots: slots, told_numbers: numbers }
+        Self {
+            routes,
+            slots,
+            health: numbers,
+            stats: numbers,
+            addresses: numbers,
+            told_slots: slots,
+            told_numbers: numbers,
+        }
     }
 
     fn writer(self) -> Writer {
@@ -47,7 +56,13 @@ impl Sizes {
 
 impl Writer {
     fn plan(&self) -> Plan {
-        Plan { routes: self.placed.iter().map(|(&index, placed)| (index, placed.as_planned())).collect() }
+        Plan {
+            routes: self
+                .placed
+                .iter()
+                .map(|(&index, placed)| (index, placed.as_planned()))
+                .collect(),
+        }
     }
 
     /// What a successor would read from the tables.
@@ -67,11 +82,14 @@ impl Writer {
 
     /// After all routes are gone, all room is free again.
     fn assert_nothing_is_lost(mut self, sizes: Sizes) {
-        let all: Vec<Change> = self.placed.keys().map(|&index| Change::Withdraw { index }).collect();
+        let all: Vec<Change> =
+            self.placed.keys().map(|&index| Change::Withdraw { index }).collect();
         self.apply(&all).expect("withdrawn");
         assert_eq!(self.in_kernel(), Plan::default());
         assert_eq!(self.blocks.take(sizes.told_slots), Some(0), "every slot is free");
-        let numbers = std::iter::from_fn(|| self.ids.take()).map(|id| id.0).collect::<std::collections::BTreeSet<_>>();
+        let numbers = std::iter::from_fn(|| self.ids.take())
+            .map(|id| id.0)
+            .collect::<std::collections::BTreeSet<_>>();
         assert_eq!(numbers, (1..sizes.told_numbers).collect());
     }
 }
@@ -99,7 +117,10 @@ fn route(backends: &[IpAddr]) -> PlannedRoute {
 /// Two backends that nobody else has.
 fn two(index: u32, round: u8) -> PlannedRoute {
     let [_, high, middle, low] = index.to_be_bytes();
-    route(&[IpAddr::from([10 + 2 * round, high, middle, low]), IpAddr::from([11 + 2 * round, high, middle, low])])
+    route(&[
+        IpAddr::from([10 + 2 * round, high, middle, low]),
+        IpAddr::from([11 + 2 * round, high, middle, low]),
+    ])
 }
 
 fn all(routes: u32, round: u8) -> Vec<Change> {
@@ -114,7 +135,11 @@ fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 fn change(routes: u32) -> impl Strategy<Value = Change> {
-    let put = (0..routes, prop::collection::btree_set(address(), 0..4), prop::collection::vec(address(), 0..2));
+    let put = (
+        0..routes,
+        prop::collection::btree_set(address(), 0..4),
+        prop::collection::vec(address(), 0..2),
+    );
     prop_oneof![
         4 => put.prop_map(|(index, backends, sources)| {
             let backends: Vec<IpAddr> = backends.into_iter().collect();
@@ -129,8 +154,8 @@ const ROUTES: u32 = 12;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Where a table ends too early, for whichever table, the changes before the one that does not fit stand, and none after it; what they would
-    /// have used is free again.
+    /// Where a table ends too early, for whichever table, the changes before the one that does not
+    /// fit stand, and none after it; what they would have used is free again.
     #[test]
     fn changes_stand_up_to_the_one_that_the_kernel_refuses(
         changes in prop::collection::vec(change(ROUTES), 1..40),
@@ -159,7 +184,11 @@ proptest! {
     }
 }
 
-fn apply_all_or_up_to_the_refused(sizes: Sizes, changes: &[Change], refusal: &str) -> Result<(), TestCaseError> {
+fn apply_all_or_up_to_the_refused(
+    sizes: Sizes,
+    changes: &[Change],
+    refusal: &str,
+) -> Result<(), TestCaseError> {
     let mut writer = sizes.writer();
     let result = writer.apply(changes);
     let stand = writer.in_kernel();
@@ -168,7 +197,9 @@ fn apply_all_or_up_to_the_refused(sizes: Sizes, changes: &[Change], refusal: &st
         Err(error) => {
             prop_assert!(error.to_string().starts_with(refusal), "{}", error);
             let stood = (0..changes.len()).find(|&count| after(&changes[..count]) == stand);
-            let Some(count) = stood else { return Err(TestCaseError::fail(format!("{stand:?} is after none of the changes"))) };
+            let Some(count) = stood else {
+                return Err(TestCaseError::fail(format!("{stand:?} is after none of the changes")));
+            };
             // Once more from there: it is refused again, and nothing has changed.
             prop_assert!(writer.apply(&changes[count..]).is_err());
             prop_assert_eq!(writer.in_kernel(), stand);
@@ -204,8 +235,11 @@ fn whoever_reads_meanwhile_sees_each_route_as_it_was_or_as_it_is() {
             while !done.load(Ordering::Relaxed) || reads < MANY {
                 let index = reads.wrapping_mul(2_654_435_761) % MANY;
                 reads += 1;
-                // As the programs do: a block that was replaced in between says so by its generation, and the route is read again.
-                let placed = (0..4).find_map(|_| tables.block(tables.entry(index).expect("an entry")).expect("slots"));
+                // As the programs do: a block that was replaced in between says so by its
+                // generation, and the route is read again.
+                let placed = (0..4).find_map(|_| {
+                    tables.block(tables.entry(index).expect("an entry")).expect("slots")
+                });
                 let planned = placed.expect("a whole block").as_planned();
                 assert!((0..8).any(|round| planned == two(index, round)), "{planned:?} at {index}");
             }

@@ -1,4 +1,5 @@
-//! Who is answered: the clients that are local, and the networks that the configuration lists. Nobody can use us against a third party.
+//! Who is answered: the clients that are local, and the networks that the configuration lists.
+//! Nobody can use us against a third party.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -43,7 +44,8 @@ impl Access {
         }
     }
 
-    /// What the client at `address` is, when it asked our address `own`. Guests are listed, hence answered.
+    /// What the client at `address` is, when it asked our address `own`. Guests are listed, hence
+    /// answered.
     pub(super) fn of(&self, address: IpAddr, own: IpAddr) -> Client {
         if self.guests.iter().any(|network| network.contains(&address)) {
             Client::Guest
@@ -59,11 +61,18 @@ impl Access {
     }
 }
 
-/// Whether no packet from this address can come over the Internet: RFC 1918, the shared range of RFC 6598, link-local and unique local.
+/// Whether no packet from this address can come over the Internet: RFC 1918, the shared range of
+/// RFC 6598, link-local and unique local.
 fn is_private(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64,
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_unique_local() || v6 == Ipv6Addr::LOCALHOST,
+        IpAddr::V4(v4) => {
+            v4.is_private()
+                || v4.is_link_local()
+                || v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64
+        }
+        IpAddr::V6(v6) => {
+            v6.is_unicast_link_local() || v6.is_unique_local() || v6 == Ipv6Addr::LOCALHOST
+        }
     }
 }
 
@@ -78,7 +87,8 @@ mod tests {
     #[test]
     fn private_addresses_and_the_host_are_local_and_the_internet_is_not() {
         let pods = vec!["203.0.113.0/26".parse().expect("a network")];
-        let access = Access { host: HostNetworks::fixed(pods), ..Access::new(&[DnsClients::Local], &[]) };
+        let access =
+            Access { host: HostNetworks::fixed(pods), ..Access::new(&[DnsClients::Local], &[]) };
         for local in [
             "10.61.0.7",
             "172.17.0.2",
@@ -95,7 +105,16 @@ mod tests {
         for own in ["127.0.0.1", "127.8.8.8", "::1", "198.51.100.9"] {
             assert_eq!(of(&access, own), Client::Host, "{own}");
         }
-        for foreign in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "100.63.255.255", "192.0.2.1", "203.0.113.64", "2001:db8::1", "::"] {
+        for foreign in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "100.63.255.255",
+            "192.0.2.1",
+            "203.0.113.64",
+            "2001:db8::1",
+            "::",
+        ] {
             assert_eq!(of(&access, foreign), Client::Stranger, "{foreign}");
         }
     }
@@ -103,7 +122,10 @@ mod tests {
     #[test]
     fn without_the_word_local_only_listed_networks_are_served() {
         let network = |text: &str| text.parse::<IpNet>().expect("a network");
-        let access = Access::new(&[DnsClients::Network(network("203.0.113.0/24"))], &[network("10.61.0.0/16")]);
+        let access = Access::new(
+            &[DnsClients::Network(network("203.0.113.0/24"))],
+            &[network("10.61.0.0/16")],
+        );
         assert_eq!(of(&access, "203.0.113.9"), Client::Served);
         assert_eq!(of(&access, "10.61.0.9"), Client::Guest);
         for other in ["127.0.0.1", "10.0.0.1", "198.51.100.9"] {

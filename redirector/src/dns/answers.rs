@@ -1,4 +1,5 @@
-//! The names that are ours and their virtual addresses: an immutable table, looked up by the lower-case wire form of a name.
+//! The names that are ours and their virtual addresses: an immutable table, looked up by the
+//! lower-case wire form of a name.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -23,13 +24,15 @@ pub struct Vip {
 /// What a source is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The kernel can't translate its VIP yet: SERVFAIL, which clients ask again about; a negative answer they would keep.
+    /// The kernel can't translate its VIP yet: SERVFAIL, which clients ask again about; a negative
+    /// answer they would keep.
     Pending,
     /// Its VIP leads somewhere.
     Live {
         /// For everyone whose connects are redirected.
         vip: Vip,
-        /// For those whose connects no hook sees: the destination's addresses that are worth a try. None is SERVFAIL.
+        /// For those whose connects no hook sees: the destination's addresses that are worth a try.
+        /// None is SERVFAIL.
         real: Vec<IpAddr>,
     },
 }
@@ -59,14 +62,16 @@ pub(super) struct Entry {
     pub(super) answered: Arc<AtomicU64>,
 }
 
-/// Which names have which answer. Immutable but for the count of answers: a change publishes a new one, which shares most of itself with this one.
+/// Which names have which answer. Immutable but for the count of answers: a change publishes a new
+/// one, which shares most of itself with this one.
 #[derive(Clone, Debug)]
 pub struct Answers {
     exact: Shards<Wire, Entry>,
     wildcards: Shards<Wire, Entry>,
     /// How many wildcards have a suffix of so many labels.
     suffixes: [u32; MOST_LABELS],
-    /// Bit n: there is a wildcard whose suffix has n labels. Most names need no look-up among the wildcards at all.
+    /// Bit n: there is a wildcard whose suffix has n labels. Most names need no look-up among the
+    /// wildcards at all.
     depths: u128,
     /// The sources in wire form by their virtual addresses.
     reverse: Shards<IpAddr, Wire>,
@@ -95,10 +100,15 @@ impl Answers {
         answers
     }
 
-    /// Gives a source this answer, or none: then it is not ours. What it was asked so far is counted on.
+    /// Gives a source this answer, or none: then it is not ours. What it was asked so far is
+    /// counted on.
     pub fn set(&mut self, source: &SourceName, answer: Option<Answer>) {
         let name: Wire = to_wire(source.name()).into();
-        let whole = if source.is_wildcard() { [b"\x01*", &name[..]].concat().into() } else { Arc::clone(&name) };
+        let whole = if source.is_wildcard() {
+            [b"\x01*", &name[..]].concat().into()
+        } else {
+            Arc::clone(&name)
+        };
         let before = self.table_of(source).remove(&name);
         for address in before.iter().flat_map(|before| before.answer.addresses()) {
             // Unless the address is another source's by now.
@@ -107,7 +117,10 @@ impl Answers {
             }
         }
         if source.is_wildcard() {
-            self.count_wildcard(source.name().split('.').count(), (before.is_some(), answer.is_some()));
+            self.count_wildcard(
+                source.name().split('.').count(),
+                (before.is_some(), answer.is_some()),
+            );
         }
         let Some(answer) = answer else { return };
         for address in answer.addresses() {
@@ -161,7 +174,9 @@ impl Answers {
 
     /// Goes on with the counts of `before`.
     pub(super) fn inherit(&mut self, before: &Self) {
-        for (now, then) in [(&mut self.exact, &before.exact), (&mut self.wildcards, &before.wildcards)] {
+        for (now, then) in
+            [(&mut self.exact, &before.exact), (&mut self.wildcards, &before.wildcards)]
+        {
             for (name, entry) in now.iter_mut() {
                 if let Some(old) = then.get(name) {
                     entry.answered = Arc::clone(&old.answered);
@@ -206,7 +221,9 @@ impl Answers {
 fn to_wire(name: &str) -> Vec<u8> {
     let mut wire = Vec::with_capacity(name.len() + 2);
     for label in name.split('.') {
-        wire.push(u8::try_from(label.len()).expect("SourceName has labels of at most 63 characters"));
+        wire.push(
+            u8::try_from(label.len()).expect("SourceName has labels of at most 63 characters"),
+        );
         wire.extend_from_slice(label.as_bytes());
     }
     wire.push(0);
@@ -228,7 +245,8 @@ fn reverse_v4(mut labels: &[u8]) -> Option<Ipv4Addr> {
     for octet in octets.iter_mut().rev() {
         let (&len, rest) = labels.split_first()?;
         let (digits, rest) = rest.split_at_checked(len.into())?;
-        let plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits[0] != b'0');
+        let plain =
+            digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits[0] != b'0');
         *octet = plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
         labels = rest;
     }

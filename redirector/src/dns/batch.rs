@@ -1,8 +1,9 @@
-//! Many UDP packets with one system call (recvmmsg, sendmmsg), and replies to one socket as one packet that the kernel cuts up (UDP_SEGMENT,
-//! Linux 4.18): most of what a query costs is entering the kernel and its walk through the network stack.
+//! Many UDP packets with one system call (recvmmsg, sendmmsg), and replies to one socket as one
+//! packet that the kernel cuts up (UDP_SEGMENT, Linux 4.18): most of what a query costs is entering
+//! the kernel and its walk through the network stack.
 //!
-//! A resolver asks for A and AAAA at once from one socket, and a forwarder in front of us asks everything from a few: their replies share
-//! the walk.
+//! A resolver asks for A and AAAA at once from one socket, and a forwarder in front of us asks
+//! everything from a few: their replies share the walk.
 
 use std::{
     io,
@@ -13,7 +14,8 @@ use std::{
 
 use super::wire::Reply;
 
-/// Packets in one call; not above 64, what every kernel takes in the segments of one packet (UDP_MAX_SEGMENTS).
+/// Packets in one call; not above 64, what every kernel takes in the segments of one packet
+/// (UDP_MAX_SEGMENTS).
 pub(super) const MOST: usize = 64;
 /// The longest query that is read whole, in bytes. What is longer is cut and thereby malformed.
 const LONGEST: usize = 4096;
@@ -42,8 +44,8 @@ struct Group {
     number: usize,
 }
 
-/// Room for a batch of queries and the replies to them. Every pointer in `headers` leads into a boxed slice of the same value, none of
-/// which is ever moved or grown.
+/// Room for a batch of queries and the replies to them. Every pointer in `headers` leads into a
+/// boxed slice of the same value, none of which is ever moved or grown.
 pub(super) struct Batch {
     queries: Box<[[u8; LONGEST]]>,
     replies: Box<[Reply]>,
@@ -58,7 +60,8 @@ pub(super) struct Batch {
     segmenting: bool,
 }
 
-// SAFETY: the pointers lead into what the value owns, and are used only by its methods, which borrow it mutably.
+// SAFETY: the pointers lead into what the value owns, and are used only by its methods, which
+// borrow it mutably.
 unsafe impl Send for Batch {}
 
 impl Batch {
@@ -79,15 +82,24 @@ impl Batch {
         }
     }
 
-    /// Takes what is in the socket, at most [`MOST`] packets, and returns how many. The socket is non-blocking.
+    /// Takes what is in the socket, at most [`MOST`] packets, and returns how many. The socket is
+    /// non-blocking.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         for at in 0..MOST {
-            self.parts[at] = libc::iovec { iov_base: self.queries[at].as_mut_ptr().cast(), iov_len: LONGEST };
+            self.parts[at] =
+                libc::iovec { iov_base: self.queries[at].as_mut_ptr().cast(), iov_len: LONGEST };
             self.address(at, at, at);
         }
-        // SAFETY: each of the MOST headers has a name of NAME bytes and one part of LONGEST bytes, which this value owns and nobody else uses.
+        // SAFETY: each of the MOST headers has a name of NAME bytes and one part of LONGEST bytes,
+        // which this value owns and nobody else uses.
         let received = unsafe {
-            libc::recvmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), MOST as libc::c_uint, libc::MSG_DONTWAIT, ptr::null_mut())
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                MOST as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
         };
         self.sending.clear();
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
@@ -104,7 +116,8 @@ impl Batch {
         self.sending.push(at);
     }
 
-    /// Sends the replies. One that can't be sent is lost, as on the way; when the socket is full so are the others. Returns how many.
+    /// Sends the replies. One that can't be sent is lost, as on the way; when the socket is full so
+    /// are the others. Returns how many.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> usize {
         let mut sent = 0;
         let mut done = 0;
@@ -112,19 +125,32 @@ impl Batch {
         while done < self.groups.len() {
             self.prepare(done);
             let rest = &mut self.headers[done..self.groups.len()];
-            // SAFETY: each of these headers has the name of a client, the replies to it as parts, and, when they are several, ancillary
-            // data of SEGMENT bytes; the kernel only reads them.
-            let result = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, libc::MSG_DONTWAIT) };
+            // SAFETY: each of these headers has the name of a client, the replies to it as parts,
+            // and, when they are several, ancillary data of SEGMENT bytes; the kernel only reads
+            // them.
+            let result = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as libc::c_uint,
+                    libc::MSG_DONTWAIT,
+                )
+            };
             let error = io::Error::last_os_error();
             match usize::try_from(result) {
                 Ok(some) if some > 0 => {
-                    sent += self.groups[done..done + some].iter().map(|group| group.number).sum::<usize>();
+                    sent += self.groups[done..done + some]
+                        .iter()
+                        .map(|group| group.number)
+                        .sum::<usize>();
                     done += some;
                 }
                 _ if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The first of the rest is at fault: each of its replies by itself, then, and no more packets to be cut up.
+                // The first of the rest is at fault: each of its replies by itself, then, and no
+                // more packets to be cut up.
                 _ if self.groups[done].number > 1 => {
-                    tracing::debug!(%error, "DNS replies leave one by one: the kernel does not take several as one packet");
+                    tracing::debug!(%error, "DNS replies leave one by one: the kernel does not \
+                        take several as one packet");
                     self.segmenting = false;
                     self.split(done);
                 }
@@ -134,18 +160,22 @@ impl Batch {
         sent
     }
 
-    /// Puts replies to the same client next to each other, the longest first, and makes groups of those that may share a packet: all as long
-    /// as the first, but for the last one, which may be shorter.
+    /// Puts replies to the same client next to each other, the longest first, and makes groups of
+    /// those that may share a packet: all as long as the first, but for the last one, which may be
+    /// shorter.
     fn group(&mut self) {
         let (names, replies) = (&self.names, &self.replies);
         self.groups.clear();
         if self.segmenting && self.sending.len() > 1 {
-            self.sending.sort_unstable_by_key(|&at| (names[at].0, std::cmp::Reverse(replies[at].as_bytes().len())));
+            self.sending.sort_unstable_by_key(|&at| {
+                (names[at].0, std::cmp::Reverse(replies[at].as_bytes().len()))
+            });
         }
         let length = |place: usize| replies[self.sending[place]].as_bytes().len();
         for place in 0..self.sending.len() {
             let joins = |group: &Group| {
-                let same_client = names[self.sending[group.start]].0 == names[self.sending[place]].0;
+                let same_client =
+                    names[self.sending[group.start]].0 == names[self.sending[place]].0;
                 same_client && length(group.start + group.number - 1) == length(group.start)
             };
             match self.groups.last_mut() {
@@ -168,7 +198,10 @@ impl Batch {
             let Group { start, number } = self.groups[at];
             for place in start..start + number {
                 let bytes = self.replies[self.sending[place]].as_bytes();
-                self.parts[place] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                self.parts[place] = libc::iovec {
+                    iov_base: bytes.as_ptr().cast_mut().cast(),
+                    iov_len: bytes.len(),
+                };
             }
             self.address(at, start, self.sending[start]);
             let header = &mut self.headers[at].msg_hdr;
@@ -213,7 +246,8 @@ impl Segment {
     }
 }
 
-/// The client's address; nothing when the kernel wrote another kind, which it does not on our sockets.
+/// The client's address; nothing when the kernel wrote another kind, which it does not on our
+/// sockets.
 fn client(Name(name): &Name) -> Option<SocketAddr> {
     let port = u16::from_be_bytes([name[2], name[3]]);
     match u16::from_ne_bytes([name[0], name[1]]).into() {
@@ -236,19 +270,31 @@ mod tests {
     fn echoes(listen: &str) {
         let server = UdpSocket::bind(listen).expect("bound");
         server.set_nonblocking(true).expect("set");
-        let clients: Vec<_> = (0..5).map(|_| UdpSocket::bind(server.local_addr().expect("an address").ip().to_string() + ":0")).collect();
+        let clients: Vec<_> = (0..5)
+            .map(|_| {
+                UdpSocket::bind(server.local_addr().expect("an address").ip().to_string() + ":0")
+            })
+            .collect();
         let mut batch = Batch::new();
-        assert_eq!(batch.receive(server.as_fd()).expect_err("nothing is there").kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            batch.receive(server.as_fd()).expect_err("nothing is there").kind(),
+            io::ErrorKind::WouldBlock
+        );
         for round in 0..3_u8 {
             for (n, client) in clients.iter().enumerate() {
                 let client = client.as_ref().expect("bound");
-                client.send_to(&vec![round; n * 1000 + 1], server.local_addr().expect("an address")).expect("sent");
+                client
+                    .send_to(&vec![round; n * 1000 + 1], server.local_addr().expect("an address"))
+                    .expect("sent");
             }
             assert_eq!(batch.receive(server.as_fd()).expect("packets"), 5);
             for (at, sender) in clients.iter().enumerate() {
                 let (query, client, reply) = batch.query(at);
                 assert_eq!(query, vec![round; (at * 1000 + 1).min(LONGEST)]);
-                assert_eq!(client, Some(sender.as_ref().expect("bound").local_addr().expect("an address")));
+                assert_eq!(
+                    client,
+                    Some(sender.as_ref().expect("bound").local_addr().expect("an address"))
+                );
                 reply.clear();
                 reply.push(&[round, at as u8]);
                 if at != 2 {
@@ -264,12 +310,14 @@ mod tests {
         }
     }
 
-    /// Replies that leave as one packet arrive one by one, whatever their lengths are and whoever else gets some.
+    /// Replies that leave as one packet arrive one by one, whatever their lengths are and whoever
+    /// else gets some.
     fn shares_a_packet(listen: &str, segmenting: bool) {
         let server = UdpSocket::bind(listen).expect("bound");
         server.set_nonblocking(true).expect("set");
         let address = server.local_addr().expect("an address");
-        let clients = [(); 3].map(|()| UdpSocket::bind(address.ip().to_string() + ":0").expect("bound"));
+        let clients =
+            [(); 3].map(|()| UdpSocket::bind(address.ip().to_string() + ":0").expect("bound"));
         let mut batch = Batch { segmenting, ..Batch::new() };
         let number = MOST;
         for n in 0..number {

@@ -1,4 +1,5 @@
-//! The shim's sockets: UDP and TCP on every address, each bound explicitly, and errors that say what to do.
+//! The shim's sockets: UDP and TCP on every address, each bound explicitly, and errors that say
+//! what to do.
 
 use std::{
     io,
@@ -12,7 +13,8 @@ use super::{exchange::Transport, holder::Holder};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
-/// How much the kernel may queue for us, in bytes: half a second of 5,000 queries, each of which it counts as 768 bytes or more, twice this in all.
+/// How much the kernel may queue for us, in bytes: half a second of 5,000 queries, each of which it
+/// counts as 768 bytes or more, twice this in all.
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// With port 0 the kernel chooses a UDP port; its TCP twin may be taken.
 const PORT_TRIES: usize = 16;
@@ -25,11 +27,15 @@ pub enum BindError {
     #[error("no address to answer DNS on: set `dns.listen`")]
     NoAddress,
     /// A wildcard address.
-    #[error("can't answer DNS on {0}: replies could leave from an address that the client did not ask; list each address in `dns.listen`")]
+    #[error(
+        "can't answer DNS on {0}: replies could leave from an address that the client did not ask; \
+            list each address in `dns.listen`"
+    )]
     Unspecified(SocketAddr),
     /// Another socket has the address.
     #[error(
-        "failed to bind {transport} {address}: {} uses the port; stop it, have it leave this address, or change `dns.listen`",
+        "failed to bind {transport} {address}: {} uses the port; stop it, have it leave this \
+            address, or change `dns.listen`",
         holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string)
     )]
     InUse {
@@ -41,7 +47,8 @@ pub enum BindError {
         holder: Option<Holder>,
     },
     /// The host does not have the address.
-    #[error("failed to bind {transport} {address}: this host has no such address; add it (`ip address add {}/{} dev lo`) or change `dns.listen`",
+    #[error("failed to bind {transport} {address}: this host has no such address; add it (`ip \
+        address add {}/{} dev lo`) or change `dns.listen`",
         address.ip(), if address.is_ipv4() { 32 } else { 128 })]
     NotLocal {
         /// The address.
@@ -50,7 +57,10 @@ pub enum BindError {
         transport: &'static str,
     },
     /// A port below 1024 without the capability.
-    #[error("failed to bind {transport} {address}: not permitted; the agent needs CAP_NET_BIND_SERVICE for a port below 1024")]
+    #[error(
+        "failed to bind {transport} {address}: not permitted; the agent needs CAP_NET_BIND_SERVICE \
+            for a port below 1024"
+    )]
     NotPermitted {
         /// The address.
         address: SocketAddr,
@@ -68,10 +78,16 @@ pub enum BindError {
         source: io::Error,
     },
     /// An upstream is one of our own addresses.
-    #[error("`dns.upstreams` has {0}, which is in `dns.listen`: queries would go round in circles; name the real server")]
+    #[error(
+        "`dns.upstreams` has {0}, which is in `dns.listen`: queries would go round in circles; \
+            name the real server"
+    )]
     Loop(SocketAddr),
     /// Our own queries would be intercepted, too.
-    #[error("our own DNS queries can't be told from those of executors: marking a socket (SO_MARK) needs CAP_NET_ADMIN")]
+    #[error(
+        "our own DNS queries can't be told from those of executors: marking a socket (SO_MARK) \
+            needs CAP_NET_ADMIN"
+    )]
     Unmarked(#[source] io::Error),
     /// Nobody to forward to.
     #[error("no server to forward DNS to: {0}")]
@@ -97,8 +113,11 @@ impl Listener {
         let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            let udp = open(address, Transport::Udp).and_then(bound_udp).map_err(|error| explain(address, Transport::Udp, error))?;
-            let address = udp.local_addr().map_err(|error| explain(address, Transport::Udp, error))?;
+            let udp = open(address, Transport::Udp)
+                .and_then(bound_udp)
+                .map_err(|error| explain(address, Transport::Udp, error))?;
+            let address =
+                udp.local_addr().map_err(|error| explain(address, Transport::Udp, error))?;
             match open(address, Transport::Tcp).and_then(listening) {
                 Ok(tcp) => return Ok(Self { address, udp, tcp, slot: None }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
@@ -118,12 +137,14 @@ fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
     };
-    let socket = Socket::new(Domain::for_address(address), kind.nonblocking().cloexec(), Some(protocol))?;
+    let socket =
+        Socket::new(Domain::for_address(address), kind.nonblocking().cloexec(), Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     if transport == Transport::Tcp {
-        // A restart must not wait for the last connections to leave TIME-WAIT. For UDP the option would let two shims share a port.
+        // A restart must not wait for the last connections to leave TIME-WAIT. For UDP the option
+        // would let two shims share a port.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
@@ -131,7 +152,8 @@ fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
 }
 
 fn bound_udp(socket: Socket) -> io::Result<UdpSocket> {
-    // Without CAP_NET_ADMIN the kernel caps it silently (net.core.rmem_max), and a small queue is better than no shim.
+    // Without CAP_NET_ADMIN the kernel caps it silently (net.core.rmem_max), and a small queue is
+    // better than no shim.
     if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
@@ -149,7 +171,9 @@ fn explain(address: SocketAddr, transport: Transport, source: io::Error) -> Bind
         Transport::Tcp => "TCP",
     };
     match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address, transport: name, holder: Holder::find(address, transport) },
+        io::ErrorKind::AddrInUse => {
+            BindError::InUse { address, transport: name, holder: Holder::find(address, transport) }
+        }
         io::ErrorKind::AddrNotAvailable => BindError::NotLocal { address, transport: name },
         io::ErrorKind::PermissionDenied => BindError::NotPermitted { address, transport: name },
         _ => BindError::Io { address, transport: name, source },

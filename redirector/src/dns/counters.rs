@@ -6,8 +6,9 @@ use super::{respond::Kind, tally::Tally};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What the shim did since it was bound. `queries` is, once all are done, the sum of `answered`, `nodata`, `forwarded`, `servfail`,
-        /// `formerr`, `notimp`, `refused`, `pending`, `limited` and `dropped`; the others say more about some of these.
+        /// What the shim did since it was bound. `queries` is, once all are done, the sum of
+        /// `answered`, `nodata`, `forwarded`, `servfail`, `formerr`, `notimp`, `refused`,
+        /// `pending`, `limited` and `dropped`; the others say more about some of these.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         #[non_exhaustive]
         pub struct DnsCounters { $($(#[$doc])* pub $name: u64,)+ }
@@ -44,13 +45,15 @@ counters! {
     notimp,
     /// CHAOS questions, zone transfers and clients that are not in `dns.clients`: REFUSED.
     refused,
-    /// A source whose VIP led nowhere yet, or, for a client that gets real addresses, without any: SERVFAIL.
+    /// A source whose VIP led nowhere yet, or, for a client that gets real addresses, without any:
+    /// SERVFAIL.
     pending,
     /// Got no answer, since the client asked more than its share.
     limited,
     /// Got no answer: not a query, or shorter than a header.
     dropped,
-    /// Replies to forwarded queries that could not be sent (these are in `forwarded` or `servfail`, too).
+    /// Replies to forwarded queries that could not be sent (these are in `forwarded` or `servfail`,
+    /// too).
     unsent,
     /// No upstream answered in time (these are in `servfail`, too).
     timeouts,
@@ -60,7 +63,8 @@ counters! {
     mismatched,
     /// Queries of clients that are not in `dns.clients` (these are in `refused` or `limited`, too).
     strangers,
-    /// Too many queries of one client were waiting for upstreams (these are in `overloaded` and `servfail`, too).
+    /// Too many queries of one client were waiting for upstreams (these are in `overloaded` and
+    /// `servfail`, too).
     hogged,
     /// TCP connections that were closed because there were too many, of one client or of all.
     connections_refused,

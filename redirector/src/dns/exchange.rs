@@ -1,4 +1,5 @@
-//! One query to one upstream: the client's bytes under an ID and a source port of our own, and the reply that fits.
+//! One query to one upstream: the client's bytes under an ID and a source port of our own, and the
+//! reply that fits.
 
 use std::{io, net::SocketAddr};
 
@@ -35,8 +36,13 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Asks `upstream` and waits, without a limit of time, for the reply that fits. It has the client's ID again.
-    pub(super) async fn run(&self, upstream: SocketAddr, transport: Transport) -> io::Result<Vec<u8>> {
+    /// Asks `upstream` and waits, without a limit of time, for the reply that fits. It has the
+    /// client's ID again.
+    pub(super) async fn run(
+        &self,
+        upstream: SocketAddr,
+        transport: Transport,
+    ) -> io::Result<Vec<u8>> {
         let mut packet = self.query.to_vec();
         let id: [u8; 2] = rand::random();
         packet[..2].copy_from_slice(&id);
@@ -89,8 +95,8 @@ async fn connect(upstream: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(upstream).await
 }
 
-/// Whether an upstream's `reply` answers `query`, which is as it was sent and has its question at `question`: the ID, the opcode, the
-/// question, and a form that can be walked over.
+/// Whether an upstream's `reply` answers `query`, which is as it was sent and has its question at
+/// `question`: the ID, the opcode, the question, and a form that can be walked over.
 pub fn fits(query: &[u8], question: &Question, reply: &[u8]) -> bool {
     let Some(header) = Header::read(reply) else { return false };
     if !header.is_response() || header.opcode() != 0 || reply[..2] != query[..2] {
@@ -98,7 +104,10 @@ pub fn fits(query: &[u8], question: &Question, reply: &[u8]) -> bool {
     }
     if header.counts == [0; 4] && reply.len() == HEADER {
         // What a server says that could not even read the question, or would not.
-        return matches!(header.rcode(), rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED);
+        return matches!(
+            header.rcode(),
+            rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED
+        );
     }
     let end = question.end;
     header.counts[0] == 1
@@ -106,15 +115,19 @@ pub fn fits(query: &[u8], question: &Question, reply: &[u8]) -> bool {
         && (header.flags & flag::TC != 0 || wire::is_well_formed(reply, end, &header))
 }
 
-/// Whether two questions are the same, the case of the name aside: some servers lower it, and a client that cares checks it itself.
+/// Whether two questions are the same, the case of the name aside: some servers lower it, and a
+/// client that cares checks it itself.
 fn same_question(one: &[u8], other: &[u8]) -> bool {
     let tail = one.len().saturating_sub(4);
-    one.len() == other.len() && one[..tail].eq_ignore_ascii_case(&other[..tail]) && one[tail..] == other[tail..]
+    one.len() == other.len()
+        && one[..tail].eq_ignore_ascii_case(&other[..tail])
+        && one[tail..] == other[tail..]
 }
 
 /// A message with its length in front, as TCP has it (RFC 1035 section 4.2.2).
 pub(super) fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
-    let len =
-        u16::try_from(message.len()).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a DNS message has at most 65535 bytes"))?;
+    let len = u16::try_from(message.len()).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidData, "a DNS message has at most 65535 bytes")
+    })?;
     Ok([&len.to_be_bytes(), message].concat())
 }

@@ -1,4 +1,5 @@
-//! Forwarding: whom to ask when, and what to pass on. The bytes are the client's one way and the upstream's the other.
+//! Forwarding: whom to ask when, and what to pass on. The bytes are the client's one way and the
+//! upstream's the other.
 
 use std::{
     io,
@@ -75,7 +76,8 @@ pub(super) struct Unanswered;
 
 impl Forwarder {
     pub(super) fn new(upstreams: Upstreams, counters: Arc<Counters>, limits: Limits) -> Self {
-        let (slots, shares) = (Arc::new(Semaphore::new(limits.forwarded)), Shares::new(limits.share));
+        let (slots, shares) =
+            (Arc::new(Semaphore::new(limits.forwarded)), Shares::new(limits.share));
         Self {
             upstreams: ArcSwap::from_pointee(upstreams),
             counters,
@@ -87,7 +89,8 @@ impl Forwarder {
         }
     }
 
-    /// Room for one more query of the client. To be asked for before anything is kept of the query: what a flood sends must not pile up.
+    /// Room for one more query of the client. To be asked for before anything is kept of the query:
+    /// what a flood sends must not pile up.
     pub(super) fn admit(&self, client: IpAddr) -> Result<Place, Unanswered> {
         let share = self.shares.take(client);
         if share.is_none() {
@@ -113,12 +116,22 @@ impl Forwarder {
     }
 
     /// The upstream's reply under the client's ID.
-    pub(super) async fn forward(&self, query: &[u8], question: &Question, way: Way<'_>, _place: Place) -> Result<Vec<u8>, Unanswered> {
+    pub(super) async fn forward(
+        &self,
+        query: &[u8],
+        question: &Question,
+        way: Way<'_>,
+        _place: Place,
+    ) -> Result<Vec<u8>, Unanswered> {
         let Way { transport, sockets, slot } = way;
         let began = Instant::now();
         let exchange = Exchange { query, question, counters: &self.counters, sockets };
         let mut race = Race { exchange: &exchange, transport, last_resort: None };
-        let in_time = tokio::time::timeout(BUDGET, self.over.run_until_cancelled(race.run(self.candidates(slot)))).await;
+        let in_time = tokio::time::timeout(
+            BUDGET,
+            self.over.run_until_cancelled(race.run(self.candidates(slot))),
+        )
+        .await;
         self.counters.tally.forwarded.add(began.elapsed(), 1);
         if in_time.is_err() {
             Counters::count(&self.counters.timeouts);
@@ -133,21 +146,29 @@ impl Forwarder {
         Err(Unanswered)
     }
 
-    /// Asks the upstreams for the root's servers, which every server has something to say about, until one has ever answered anything.
-    /// The counters have nothing of it.
+    /// Asks the upstreams for the root's servers, which every server has something to say about,
+    /// until one has ever answered anything. The counters have nothing of it.
     pub(super) async fn first_contact(&self) {
         const QUERY: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
         let question = Question { end: QUERY.len(), payload: 512 };
         let (uncounted, sockets) = (Counters::default(), Sockets::default());
-        let exchange = Exchange { query: &QUERY, question: &question, counters: &uncounted, sockets: &sockets };
+        let exchange = Exchange {
+            query: &QUERY,
+            question: &question,
+            counters: &uncounted,
+            sockets: &sockets,
+        };
         loop {
             let upstreams = self.upstreams.load_full();
             if self.answered.load(Relaxed) {
                 return;
             }
             let Candidates { first, then } = upstreams.candidates();
-            let asked: FuturesUnordered<_> =
-                first.iter().chain(&then).map(|upstream| exchange.run(upstream.address, Transport::Udp)).collect();
+            let asked: FuturesUnordered<_> = first
+                .iter()
+                .chain(&then)
+                .map(|upstream| exchange.run(upstream.address, Transport::Udp))
+                .collect();
             let answers = asked.filter_map(|result| std::future::ready(result.ok()));
             tokio::pin!(answers);
             match tokio::time::timeout(NEXT_AFTER, answers.next()).await {
@@ -205,8 +226,9 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
-    /// The first reply that is not a refusal to serve. Nothing, when every upstream failed at once or the best is a refusal, which is in
-    /// `last_resort`. While some are only silent it goes on for ever, asking them again.
+    /// The first reply that is not a refusal to serve. Nothing, when every upstream failed at once
+    /// or the best is a refusal, which is in `last_resort`. While some are only silent it goes on
+    /// for ever, asking them again.
     async fn run(&mut self, candidates: Candidates) -> Option<Vec<u8>> {
         if candidates.is_empty() {
             return None;
@@ -214,8 +236,11 @@ impl Race<'_> {
         let everyone: Vec<_> = candidates.first.iter().chain(&candidates.then).cloned().collect();
         let mut again = everyone.into_iter().cycle();
         let mut waiting = candidates.then.into_iter();
-        let mut running: FuturesUnordered<_> =
-            candidates.first.into_iter().map(|upstream| ask(self.exchange, upstream, self.transport)).collect();
+        let mut running: FuturesUnordered<_> = candidates
+            .first
+            .into_iter()
+            .map(|upstream| ask(self.exchange, upstream, self.transport))
+            .collect();
         let mut next = Instant::now() + NEXT_AFTER;
         loop {
             let failed = tokio::select! {
@@ -241,32 +266,46 @@ impl Race<'_> {
     }
 
     /// The reply if it is one to pass on at once.
-    fn judge(&mut self, upstream: &Upstream, result: io::Result<(Vec<u8>, Duration)>) -> Option<Vec<u8>> {
+    fn judge(
+        &mut self,
+        upstream: &Upstream,
+        result: io::Result<(Vec<u8>, Duration)>,
+    ) -> Option<Vec<u8>> {
         match result {
             Ok((reply, took)) => {
                 upstream.succeeded(took);
-                let refusal = Header::read(&reply).is_some_and(|header| matches!(header.rcode(), rcode::SERVFAIL | rcode::REFUSED));
+                let refusal = Header::read(&reply).is_some_and(|header| {
+                    matches!(header.rcode(), rcode::SERVFAIL | rcode::REFUSED)
+                });
                 if !refusal {
                     return Some(reply);
                 }
                 self.last_resort.get_or_insert(reply);
             }
-            Err(error) if is_our_fault(&error) => tracing::debug!(upstream = %upstream.address, %error, "failed to forward a query"),
+            Err(error) if is_our_fault(&error) => {
+                tracing::debug!(upstream = %upstream.address, %error, "failed to forward a query")
+            }
             Err(error) => upstream.failed(&error.to_string()),
         }
         None
     }
 }
 
-/// Errors that say nothing about the upstream: too few descriptors, buffers or memory, a query too large for UDP.
+/// Errors that say nothing about the upstream: too few descriptors, buffers or memory, a query too
+/// large for UDP.
 fn is_our_fault(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::MSGSIZE];
     Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
-/// One exchange, with the time that it took, which blames the upstream when it is slow and goes on waiting.
-async fn ask(exchange: &Exchange<'_>, upstream: Arc<Upstream>, transport: Transport) -> (Arc<Upstream>, io::Result<(Vec<u8>, Duration)>) {
+/// One exchange, with the time that it took, which blames the upstream when it is slow and goes on
+/// waiting.
+async fn ask(
+    exchange: &Exchange<'_>,
+    upstream: Arc<Upstream>,
+    transport: Transport,
+) -> (Arc<Upstream>, io::Result<(Vec<u8>, Duration)>) {
     let began = Instant::now();
     upstream.asked();
     let run = exchange.run(upstream.address, transport);
@@ -297,9 +336,13 @@ mod tests {
         let client = IpAddr::from([10, 0, 0, 1]);
         let sockets = Sockets::default();
         let over = Way { transport: Transport::Udp, sockets: &sockets, slot: None };
-        let first = forwarder.forward(query, &question, over, forwarder.admit(client).expect("room"));
+        let first =
+            forwarder.forward(query, &question, over, forwarder.admit(client).expect("room"));
         tokio::pin!(first);
-        assert!(tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(), "it waits for the upstream");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(),
+            "it waits for the upstream"
+        );
         assert_eq!(forwarder.admit(client).expect_err("no room"), Unanswered);
         assert_eq!((counters.snapshot().overloaded, counters.snapshot().servfail), (1, 1));
     }

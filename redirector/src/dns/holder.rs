@@ -25,7 +25,8 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
-    /// The process whose socket keeps us from `address`; `None` if it is in another PID namespace or we may not look.
+    /// The process whose socket keeps us from `address`; `None` if it is in another PID namespace
+    /// or we may not look.
     pub(super) fn find(address: SocketAddr, transport: Transport) -> Option<Self> {
         let tables = match transport {
             Transport::Udp => ["/proc/self/net/udp", "/proc/self/net/udp6"],
@@ -35,7 +36,12 @@ impl Holder {
         let links: HashSet<String> = tables
             .iter()
             .filter_map(|table| fs::read_to_string(table).ok())
-            .flat_map(|text| text.lines().skip(1).filter_map(|line| conflicting(line, address, listening)).collect::<Vec<_>>())
+            .flat_map(|text| {
+                text.lines()
+                    .skip(1)
+                    .filter_map(|line| conflicting(line, address, listening))
+                    .collect::<Vec<_>>()
+            })
             .collect();
         if links.is_empty() {
             return None;
@@ -48,7 +54,8 @@ impl Holder {
     }
 }
 
-/// What /proc/PID/fd shows for the socket of this line, if its local address collides with `address`.
+/// What /proc/PID/fd shows for the socket of this line, if its local address collides with
+/// `address`.
 fn conflicting(line: &str, address: SocketAddr, listening: bool) -> Option<String> {
     const LISTEN: &str = "0A";
     let mut words = line.split_ascii_whitespace().skip(1);
@@ -56,7 +63,8 @@ fn conflicting(line: &str, address: SocketAddr, listening: bool) -> Option<Strin
     let state = words.nth(1)?;
     let inode = words.nth(5)?;
     let ip = local_ip(ip)?.to_canonical();
-    let collides = u16::from_str_radix(port, 16).ok()? == address.port() && (ip == address.ip() || ip.is_unspecified());
+    let collides = u16::from_str_radix(port, 16).ok()? == address.port()
+        && (ip == address.ip() || ip.is_unspecified());
     (collides && (!listening || state == LISTEN)).then(|| format!("socket:[{inode}]"))
 }
 
@@ -84,7 +92,8 @@ fn has_socket(descriptors: &Path, links: &HashSet<String>) -> bool {
 }
 
 fn command(process: &Path) -> String {
-    fs::read_to_string(process.join("comm")).map_or_else(|_| "a process".into(), |name| name.trim().into())
+    fs::read_to_string(process.join("comm"))
+        .map_or_else(|_| "a process".into(), |name| name.trim().into())
 }
 
 #[cfg(test)]
@@ -103,7 +112,8 @@ mod tests {
     fn a_wildcard_socket_holds_every_address() {
         let listener = std::net::TcpListener::bind("[::]:0").expect("bound");
         let port = listener.local_addr().expect("an address").port();
-        let holder = Holder::find(SocketAddr::from(([127, 0, 0, 1], port)), Transport::Tcp).expect("we hold it");
+        let holder = Holder::find(SocketAddr::from(([127, 0, 0, 1], port)), Transport::Tcp)
+            .expect("we hold it");
         assert_eq!(holder.pid, std::process::id());
     }
 }

@@ -1,5 +1,6 @@
-//! This host's own addresses and the networks that it reaches without a gateway (its pods' among them), read from the kernel's tables
-//! when a client comes from none of the well-known private ranges.
+//! This host's own addresses and the networks that it reaches without a gateway (its pods' among
+//! them), read from the kernel's tables when a client comes from none of the well-known private
+//! ranges.
 
 use std::{
     fs,
@@ -10,9 +11,11 @@ use std::{
 use arc_swap::ArcSwapOption;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// How old the tables may be; a pod that came since waits this long at most. Also how often a flood can make us read them.
+/// How old the tables may be; a pod that came since waits this long at most. Also how often a flood
+/// can make us read them.
 const OLD: Duration = Duration::from_secs(2);
-/// A route without a gateway and as wide as this is a default route in disguise (a tunnel's `0.0.0.0/1`, say), not a network that is here.
+/// A route without a gateway and as wide as this is a default route in disguise (a tunnel's
+/// `0.0.0.0/1`, say), not a network that is here.
 const WIDEST: (u8, u8) = (8, 16);
 /// More are not kept; a node has a few hundred.
 const MOST: usize = 4096;
@@ -28,7 +31,9 @@ impl HostNetworks {
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         let known = self.known.load();
         match known.as_deref() {
-            Some((at, networks)) if at.elapsed() < OLD => networks.iter().any(|network| network.contains(&address)),
+            Some((at, networks)) if at.elapsed() < OLD => {
+                networks.iter().any(|network| network.contains(&address))
+            }
             _ => {
                 let networks = read();
                 let found = networks.iter().any(|network| network.contains(&address));
@@ -47,9 +52,12 @@ impl HostNetworks {
     }
 }
 
-/// What the kernel has in the main tables of this thread's network namespace. A table that can't be read has nothing.
+/// What the kernel has in the main tables of this thread's network namespace. A table that can't be
+/// read has nothing.
 fn read() -> Vec<IpNet> {
-    let table = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+    let table = |name: &str| {
+        fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default()
+    };
     let own = own_v4(&table("fib_trie"));
     let routes = connected_v4(&table("route"), &own);
     let own = own.into_iter().map(|address| IpNet::from(IpAddr::V4(address)));
@@ -76,29 +84,33 @@ const UP: u32 = 0x1;
 const GATEWAY: u32 = 0x2;
 const REJECT: u32 = 0x200;
 
-/// Columns: interface, destination, gateway, flags, then, as the eighth, the mask; addresses as the hexadecimal of a native word.
-/// A gateway that is the host's own address (Cilium's) is none.
+/// Columns: interface, destination, gateway, flags, then, as the eighth, the mask; addresses as the
+/// hexadecimal of a native word. A gateway that is the host's own address (Cilium's) is none.
 fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
     let word = |text: &str| u32::from_str_radix(text, 16).ok();
     let address = |text: &str| word(text).map(|word| Ipv4Addr::from(word.to_ne_bytes()));
     let route = |line: &str| {
         let columns: Vec<_> = line.split_ascii_whitespace().collect();
         let [_, to, gateway, flags, _, _, _, mask, ..] = columns[..] else { return None };
-        let (to, gateway, flags, mask) = (address(to)?, address(gateway)?, word(flags)?, address(mask)?);
+        let (to, gateway, flags, mask) =
+            (address(to)?, address(gateway)?, word(flags)?, address(mask)?);
         let near = flags & GATEWAY == 0 || own.binary_search(&gateway).is_ok();
         let network = Ipv4Net::with_netmask(to, mask).ok()?;
-        (near && flags & (UP | REJECT) == UP && network.prefix_len() > WIDEST.0).then_some(IpNet::V4(network))
+        (near && flags & (UP | REJECT) == UP && network.prefix_len() > WIDEST.0)
+            .then_some(IpNet::V4(network))
     };
     table.lines().skip(1).filter_map(route).collect()
 }
 
-/// Columns: destination, its length, source, its length, next hop, metric, references, uses, flags, interface. Own addresses are among them.
+/// Columns: destination, its length, source, its length, next hop, metric, references, uses, flags,
+/// interface. Own addresses are among them.
 fn connected_v6(table: &str) -> Vec<IpNet> {
     let address = |text: &str| u128::from_str_radix(text, 16).ok().map(Ipv6Addr::from);
     let route = |line: &str| {
         let columns: Vec<_> = line.split_ascii_whitespace().collect();
         let [to, length, _, _, gateway, _, _, _, flags, ..] = columns[..] else { return None };
-        let (to, gateway, flags) = (address(to)?, address(gateway)?, u32::from_str_radix(flags, 16).ok()?);
+        let (to, gateway, flags) =
+            (address(to)?, address(gateway)?, u32::from_str_radix(flags, 16).ok()?);
         let network = Ipv6Net::new(to, u8::from_str_radix(length, 16).ok()?).ok()?;
         let near = gateway.is_unspecified() && flags & (UP | GATEWAY | REJECT) == UP;
         (near && network.prefix_len() > WIDEST.1).then_some(IpNet::V6(network))
@@ -134,7 +146,9 @@ mod tests {
 
     #[test]
     fn own_addresses_are_those_of_the_kernel() {
-        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\nLocal:\n     |-- 203.0.113.5\n        /32 host LOCAL\n     |-- 203.0.113.255\n        /32 link BROADCAST\n";
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link \
+            UNICAST\nLocal:\n     |-- 203.0.113.5\n        /32 host LOCAL\n     |-- \
+            203.0.113.255\n        /32 link BROADCAST\n";
         assert_eq!(own_v4(trie), [Ipv4Addr::new(203, 0, 113, 5)]);
         let host = HostNetworks::default();
         assert!(host.contains([127, 0, 0, 1].into()), "the real tables");

@@ -23,8 +23,8 @@ const FORWARDED: u64 = 4096;
 const CONNECTIONS: u64 = 512;
 
 impl Limits {
-    /// What the descriptors of this process allow, its soft limit raised as far as that needs: 1024, which most services inherit, is
-    /// a limit for programs that use select().
+    /// What the descriptors of this process allow, its soft limit raised as far as that needs:
+    /// 1024, which most services inherit, is a limit for programs that use select().
     pub(super) fn of_this_process() -> Self {
         let limit = getrlimit(Resource::Nofile);
         let now = limit.current.unwrap_or(u64::MAX);
@@ -32,7 +32,8 @@ impl Limits {
         if now >= wanted {
             return Self::for_descriptors(now);
         }
-        match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+        {
             Ok(()) => Self::for_descriptors(wanted),
             Err(_) => Self::for_descriptors(now),
         }
@@ -40,7 +41,9 @@ impl Limits {
 
     /// Three quarters of them for forwarding, an eighth for connections; the rest is the agent's.
     fn for_descriptors(descriptors: u64) -> Self {
-        let share = |part: u64, most: u64| usize::try_from((descriptors / part).clamp(16, most)).unwrap_or(16);
+        let share = |part: u64, most: u64| {
+            usize::try_from((descriptors / part).clamp(16, most)).unwrap_or(16)
+        };
         let forwarded = share(4, FORWARDED);
         let connections = share(8, CONNECTIONS);
         Self { forwarded, share: forwarded / 4, connections, connections_share: connections / 4 }
@@ -53,7 +56,13 @@ mod tests {
 
     #[test]
     fn few_descriptors_mean_few_queries_at_a_time() {
-        assert_eq!(Limits::for_descriptors(256), Limits { forwarded: 64, share: 16, connections: 32, connections_share: 8 });
-        assert_eq!(Limits::for_descriptors(u64::MAX), Limits { forwarded: 4096, share: 1024, connections: 512, connections_share: 128 });
+        assert_eq!(
+            Limits::for_descriptors(256),
+            Limits { forwarded: 64, share: 16, connections: 32, connections_share: 8 }
+        );
+        assert_eq!(
+            Limits::for_descriptors(u64::MAX),
+            Limits { forwarded: 4096, share: 1024, connections: 512, connections_share: 128 }
+        );
     }
 }

@@ -1,8 +1,11 @@
-//! Upstreams that ask us in turn: a dnsmasq or systemd-resolved of this host whose own server is the shim, by its configuration or by interception.
-//! What is forwarded to one comes back until a limit ends it, and nobody gets an answer.
+//! Upstreams that ask us in turn: a dnsmasq or systemd-resolved of this host whose own server is
+//! the shim, by its configuration or by interception. What is forwarded to one comes back until a
+//! limit ends it, and nobody gets an answer.
 //!
-//! So each upstream is asked for a name that nobody else asks for. When that arrives here, the upstream loops: it is set aside until the name comes
-//! back no more. The name is two random labels, since servers answer themselves what is below `invalid` (RFC 6761: unbound and systemd-resolved do).
+//! So each upstream is asked for a name that nobody else asks for. When that arrives here, the
+//! upstream loops: it is set aside until the name comes back no more. The name is two random
+//! labels, since servers answer themselves what is below `invalid` (RFC 6761: unbound and
+//! systemd-resolved do).
 
 use std::{
     net::UdpSocket,
@@ -28,7 +31,8 @@ use super::{
 
 /// How often it is looked whether an upstream is to be asked: one that is new, or loops, is.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often an upstream on this host is asked: its configuration may change, too. One elsewhere is asked once.
+/// How often an upstream on this host is asked: its configuration may change, too. One elsewhere is
+/// asked once.
 const EVERY: Duration = Duration::from_secs(30);
 /// A question that is on its way for longer than this has not come back.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -62,7 +66,9 @@ impl Loops {
         let mut since = Duration::ZERO;
         loop {
             let everyone = since.is_zero();
-            let due = |upstream: &Arc<Upstream>| !upstream.was_probed() || upstream.loops() || (everyone && is_here(upstream));
+            let due = |upstream: &Arc<Upstream>| {
+                !upstream.was_probed() || upstream.loops() || (everyone && is_here(upstream))
+            };
             self.ask(forwarder.upstreams().into_iter().filter(due).collect()).await;
             tokio::select! {
                 () = sleep(LOOK) => since = if since >= EVERY { Duration::ZERO } else { since + LOOK },
@@ -79,10 +85,14 @@ impl Loops {
     /// Whether a query is one of these questions. The upstream that it was for loops, then.
     pub(super) fn came_back(&self, query: &[u8]) -> bool {
         let name = query.get(HEADER + 1..).unwrap_or_default();
-        if !name.get(FIRST..).is_some_and(|rest| rest.get(..self.own.len()).is_some_and(|label| label.eq_ignore_ascii_case(&self.own))) {
+        if !name.get(FIRST..).is_some_and(|rest| {
+            rest.get(..self.own.len()).is_some_and(|label| label.eq_ignore_ascii_case(&self.own))
+        }) {
             return false;
         }
-        let number = |at: usize| u32::from_str_radix(std::str::from_utf8(name.get(at..at + DIGITS)?).ok()?, 16).ok();
+        let number = |at: usize| {
+            u32::from_str_radix(std::str::from_utf8(name.get(at..at + DIGITS)?).ok()?, 16).ok()
+        };
         let (round, which) = (number(PREFIX.len()), number(PREFIX.len() + DIGITS));
         let asked = self.round.lock().unwrap_or_else(PoisonError::into_inner);
         if round == Some(asked.0)
@@ -105,7 +115,12 @@ impl Loops {
             upstream.begin_probe();
             let query = self.query(round, which);
             let question = Question { end: query.len(), payload: CLASSIC_PAYLOAD };
-            let exchange = Exchange { query: &query, question: &question, counters: &uncounted, sockets: &sockets };
+            let exchange = Exchange {
+                query: &query,
+                question: &question,
+                counters: &uncounted,
+                sockets: &sockets,
+            };
             // Whatever it answers, if anything: what counts is whether the question arrives here.
             let _ = timeout(PATIENCE, exchange.run(upstream.address, Transport::Udp)).await;
             upstream.end_probe();
@@ -116,7 +131,13 @@ impl Loops {
     /// The question for the address of a name that does not exist.
     fn query(&self, round: u32, which: usize) -> Vec<u8> {
         let label = format!("{PREFIX}{round:0DIGITS$x}{which:0DIGITS$x}");
-        [&[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, FIRST as u8], label.as_bytes(), &self.own, &[0, 0, 1, 0, 1]].concat()
+        [
+            &[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, FIRST as u8],
+            label.as_bytes(),
+            &self.own,
+            &[0, 0, 1, 0, 1],
+        ]
+        .concat()
     }
 }
 
@@ -132,10 +153,13 @@ mod tests {
     #[test]
     fn only_the_own_question_of_this_round_tells_of_a_loop() {
         let (loops, other) = (Loops::new(), Loops::new());
-        let upstream = Arc::new(Upstream::asked_for(([127, 0, 0, 1], 53).into(), std::time::Instant::now()));
+        let upstream =
+            Arc::new(Upstream::asked_for(([127, 0, 0, 1], 53).into(), std::time::Instant::now()));
         *loops.round.lock().expect("not poisoned") = (7, vec![Arc::clone(&upstream)]);
         assert!(!other.came_back(&loops.query(7, 0)), "another process's");
-        assert!(!loops.came_back(b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01"));
+        assert!(
+            !loops.came_back(b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01")
+        );
         upstream.begin_probe();
         assert!(loops.came_back(&loops.query(6, 0)) && loops.came_back(&loops.query(7, 1)));
         assert!(!upstream.loops(), "late, or for nobody");

@@ -1,7 +1,9 @@
-//! The DNS shim: it answers the sources with their virtual addresses and passes everything else on, byte for byte.
+//! The DNS shim: it answers the sources with their virtual addresses and passes everything else on,
+//! byte for byte.
 //!
-//! The only place that knows DNS wire format. [`bind()`] opens the sockets, [`BoundShim::serve`] answers; [`Publisher::publish`] changes the
-//! answers while it serves. [`answer`] is the decision about one query, a pure function.
+//! The only place that knows DNS wire format. [`bind()`] opens the sockets, [`BoundShim::serve`]
+//! answers; [`Publisher::publish`] changes the answers while it serves. [`answer`] is the decision
+//! about one query, a pure function.
 
 mod access;
 mod answers;

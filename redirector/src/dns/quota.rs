@@ -1,5 +1,5 @@
-//! How much one client may ask: a bucket of queries for each, in a table of fixed size, and its share of the queries that wait for
-//! upstreams, and of the connections.
+//! How much one client may ask: a bucket of queries for each, in a table of fixed size, and its
+//! share of the queries that wait for upstreams, and of the connections.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,8 @@ use std::{
     time::Instant,
 };
 
-/// Queries a second that a client may go on with. The busiest builds look up a few hundred names a second, eight queries each.
+/// Queries a second that a client may go on with. The busiest builds look up a few hundred names a
+/// second, eight queries each.
 pub(super) const RATE: u32 = 10_000;
 /// Refusals a second that a stranger gets.
 pub(super) const REFUSALS: u32 = 10;
@@ -17,7 +18,8 @@ pub(super) const REFUSALS: u32 = 10;
 const DEPTH: u32 = 2;
 /// Buckets that a client's hash chooses among; the least recently used one is given to a newcomer.
 const WAYS: usize = 4;
-/// Sets of buckets: 8192 clients, 192 KiB. More clients than that at one time begin with full buckets again and again.
+/// Sets of buckets: 8192 clients, 192 KiB. More clients than that at one time begin with full
+/// buckets again and again.
 const SETS: usize = 2048;
 /// Tokens are counted in thousandths, so that a bucket fills by the millisecond.
 const TOKEN: u64 = 1000;
@@ -48,13 +50,19 @@ impl std::fmt::Debug for Quotas {
 
 impl Quotas {
     pub(super) fn new() -> Self {
-        Self { buckets: Mutex::new(vec![Bucket::default(); SETS * WAYS].into()), hasher: RandomState::new(), started: Instant::now() }
+        Self {
+            buckets: Mutex::new(vec![Bucket::default(); SETS * WAYS].into()),
+            hasher: RandomState::new(),
+            started: Instant::now(),
+        }
     }
 
-    /// Takes a token out of the client's bucket, which fills at `rate` a second; false when there is none.
+    /// Takes a token out of the client's bucket, which fills at `rate` a second; false when there
+    /// is none.
     pub(super) fn admit(&self, client: IpAddr, rate: u32, now: Instant) -> bool {
         let hash = self.hasher.hash_one(identity(client)) | 1;
-        let now = u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(now.saturating_duration_since(self.started).as_millis())
+            .unwrap_or(u64::MAX);
         let full = u64::from(rate * DEPTH) * TOKEN;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         // Any spread of sets does; the low bit is taken.
@@ -84,7 +92,8 @@ fn identity(client: IpAddr) -> u64 {
     }
 }
 
-/// Who has how much of something that there is only so much of: queries that wait for upstreams, connections. As large as its content.
+/// Who has how much of something that there is only so much of: queries that wait for upstreams,
+/// connections. As large as its content.
 #[derive(Debug)]
 pub(super) struct Shares {
     most: u32,
@@ -146,7 +155,11 @@ mod tests {
         assert_eq!(admitted(&quotas, ONE, 50_000, now), RATE * DEPTH);
         assert_eq!(admitted(&quotas, [10, 0, 0, 2].into(), 100, now), 100);
         assert_eq!(admitted(&quotas, ONE, 50_000, now + Duration::from_millis(100)), RATE / 10);
-        assert_eq!(admitted(&quotas, ONE, 50_000, now + Duration::from_secs(60)), RATE * DEPTH, "never more than a bucket");
+        assert_eq!(
+            admitted(&quotas, ONE, 50_000, now + Duration::from_secs(60)),
+            RATE * DEPTH,
+            "never more than a bucket"
+        );
     }
 
     #[test]
@@ -154,8 +167,16 @@ mod tests {
         // With ndots:5 and three search domains, four names are asked for in two families.
         const LOOKUP: u32 = (3 + 1) * 2;
         let (quotas, now) = (Quotas::new(), Instant::now());
-        assert_eq!(admitted(&quotas, ONE, 2500 * LOOKUP, now), 2500 * LOOKUP, "2,500 lookups at once");
-        assert_eq!(admitted(&quotas, ONE, 1250 * LOOKUP, now + Duration::from_secs(1)), 1250 * LOOKUP, "and 1,250 each second");
+        assert_eq!(
+            admitted(&quotas, ONE, 2500 * LOOKUP, now),
+            2500 * LOOKUP,
+            "2,500 lookups at once"
+        );
+        assert_eq!(
+            admitted(&quotas, ONE, 1250 * LOOKUP, now + Duration::from_secs(1)),
+            1250 * LOOKUP,
+            "and 1,250 each second"
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The decision about one query, as a pure function: an answer of ours, the upstream's, or silence.
 //!
-//! An answer of ours has AA and RA set. AA, because for a source nobody knows better than we do (the public DNS may even deny that the
-//! name exists), and because glibc and Go take a negative answer with neither AA nor RA for a lame referral and ask the next server, which
-//! would leak the internal name and bring back NXDOMAIN. RA, because we do recurse for everything else. Never AD: nothing was validated.
+//! An answer of ours has AA and RA set. AA, because for a source nobody knows better than we do
+//! (the public DNS may even deny that the name exists), and because glibc and Go take a negative
+//! answer with neither AA nor RA for a lame referral and ask the next server, which would leak the
+//! internal name and bring back NXDOMAIN. RA, because we do recurse for everything else. Never AD:
+//! nothing was validated.
 
 use std::{net::IpAddr, sync::atomic::Ordering::Relaxed};
 
@@ -57,9 +59,11 @@ pub struct Terms {
     pub real: bool,
 }
 
-/// Time to live of a real address, in seconds: no hook moves such a client on when the address dies.
+/// Time to live of a real address, in seconds: no hook moves such a client on when the address
+/// dies.
 const REAL_TTL: u32 = 5;
-/// Real addresses in one answer: with the longest name there is, and of the larger kind, they fit the 512 bytes of a client without EDNS.
+/// Real addresses in one answer: with the longest name there is, and of the larger kind, they fit
+/// the 512 bytes of a client without EDNS.
 const MOST_REAL: usize = 8;
 
 /// Decides about the query and writes the answer, if it is ours, into `reply`.
@@ -82,17 +86,20 @@ pub fn answer(query: &[u8], answers: &Answers, terms: Terms, reply: &mut Reply) 
         return builder.error(rcode::FORMERR, question.as_ref(), Kind::FormErr);
     };
     let ours = if question.class == code::CLASS_CHAOS {
-        // version.bind and the like would describe us or, forwarded, the upstream: nobody's business in either case.
+        // version.bind and the like would describe us or, forwarded, the upstream: nobody's
+        // business in either case.
         Err(Kind::Refused)
     } else if let Some(entry) = answers.find(&question.name) {
         Ok(Data::Source(entry))
     } else if let Some(source) = answers.find_reverse(&question.name) {
         Ok(Data::Pointer(source))
     } else if matches!(question.kind, code::AXFR | code::IXFR) {
-        // A transfer is a stream of messages; passing on its first one would look like a whole zone.
+        // A transfer is a stream of messages; passing on its first one would look like a whole
+        // zone.
         Err(Kind::Refused)
     } else {
-        let payload = edns.map_or(wire::CLASSIC_PAYLOAD, |edns| edns.payload.max(wire::CLASSIC_PAYLOAD));
+        let payload =
+            edns.map_or(wire::CLASSIC_PAYLOAD, |edns| edns.payload.max(wire::CLASSIC_PAYLOAD));
         return Outcome::Forward(Question { end: question.end, payload });
     };
     match ours {
@@ -102,13 +109,22 @@ pub fn answer(query: &[u8], answers: &Answers, terms: Terms, reply: &mut Reply) 
     }
 }
 
-/// Writes REFUSED, which is never longer than the query: the header, its question if it can be read, an OPT record if it had one.
+/// Writes REFUSED, which is never longer than the query: the header, its question if it can be
+/// read, an OPT record if it had one.
 pub fn refuse(query: &[u8], reply: &mut Reply) -> Outcome {
     reply.clear();
-    let Some(header) = Header::read(query).filter(|header| !header.is_response()) else { return Outcome::Drop };
+    let Some(header) = Header::read(query).filter(|header| !header.is_response()) else {
+        return Outcome::Drop;
+    };
     let question = if header.counts[0] == 1 { RawQuestion::read(query).ok() } else { None };
-    let edns = question.as_ref().and_then(|question| wire::edns(query, question.end, &header).ok().flatten());
-    Builder { query, header, reply, edns, answers: 0 }.error(rcode::REFUSED, question.as_ref(), Kind::Refused)
+    let edns = question
+        .as_ref()
+        .and_then(|question| wire::edns(query, question.end, &header).ok().flatten());
+    Builder { query, header, reply, edns, answers: 0 }.error(
+        rcode::REFUSED,
+        question.as_ref(),
+        Kind::Refused,
+    )
 }
 
 /// The name and type of the first question, for a log: whatever is not plain is escaped.
@@ -130,7 +146,11 @@ pub(super) fn servfail(query: &[u8], reply: &mut Reply) {
     let Some(header) = Header::read(query) else { return };
     let Ok(question) = RawQuestion::read(query) else { return };
     let edns = wire::edns(query, question.end, &header).ok().flatten();
-    Builder { query, header, reply, edns, answers: 0 }.error(rcode::SERVFAIL, Some(&question), Kind::Refused);
+    Builder { query, header, reply, edns, answers: 0 }.error(
+        rcode::SERVFAIL,
+        Some(&question),
+        Kind::Refused,
+    );
 }
 
 /// What is ours under a name.
@@ -154,11 +174,16 @@ struct Builder<'a> {
 const QUESTION_NAME: [u8; 2] = [0xc0, HEADER as u8];
 
 impl Builder<'_> {
-    /// The record of the asked type, or none and an SOA. ANY gets the one record that there is (RFC 8482 section 4.1).
+    /// The record of the asked type, or none and an SOA. ANY gets the one record that there is (RFC
+    /// 8482 section 4.1).
     fn data(mut self, question: &RawQuestion, data: Data<'_>, terms: Terms) -> Outcome {
         let (answer, ttl) = match &data {
-            Data::Source(Entry { answer: Answer::Pending, .. }) => return self.error(rcode::SERVFAIL, Some(question), Kind::Pending),
-            Data::Source(Entry { answer: Answer::Live { real, .. }, .. }) if terms.real && real.is_empty() => {
+            Data::Source(Entry { answer: Answer::Pending, .. }) => {
+                return self.error(rcode::SERVFAIL, Some(question), Kind::Pending);
+            }
+            Data::Source(Entry { answer: Answer::Live { real, .. }, .. })
+                if terms.real && real.is_empty() =>
+            {
                 return self.error(rcode::SERVFAIL, Some(question), Kind::Pending);
             }
             Data::Source(entry) => {
@@ -169,10 +194,18 @@ impl Builder<'_> {
         };
         self.start(flag::AA, Some(question));
         match (answer, &data, question.kind) {
-            (Some(Answer::Live { real, .. }), _, kind) if terms.real => self.real_addresses(kind, ttl, real),
-            (Some(Answer::Live { vip, .. }), _, code::A | code::ANY) => self.record(code::A, ttl, &vip.v4.octets()),
-            (Some(Answer::Live { vip, .. }), _, code::AAAA) => vip.v6.iter().for_each(|v6| self.record(code::AAAA, ttl, &v6.octets())),
-            (_, Data::Pointer(source), code::PTR | code::ANY) => self.record(code::PTR, ttl, source),
+            (Some(Answer::Live { real, .. }), _, kind) if terms.real => {
+                self.real_addresses(kind, ttl, real)
+            }
+            (Some(Answer::Live { vip, .. }), _, code::A | code::ANY) => {
+                self.record(code::A, ttl, &vip.v4.octets())
+            }
+            (Some(Answer::Live { vip, .. }), _, code::AAAA) => {
+                vip.v6.iter().for_each(|v6| self.record(code::AAAA, ttl, &v6.octets()))
+            }
+            (_, Data::Pointer(source), code::PTR | code::ANY) => {
+                self.record(code::PTR, ttl, source)
+            }
             _ => {}
         }
         let empty = self.answers == 0;
@@ -232,8 +265,9 @@ impl Builder<'_> {
         self.reply.push(data);
     }
 
-    /// The SOA that lets a negative answer be cached for `ttl` seconds (RFC 2308 section 3). The asked name is its own zone: a name with
-    /// a parent's SOA would claim a zone that is not ours. `.` says that no mailbox is responsible.
+    /// The SOA that lets a negative answer be cached for `ttl` seconds (RFC 2308 section 3). The
+    /// asked name is its own zone: a name with a parent's SOA would claim a zone that is not ours.
+    /// `.` says that no mailbox is responsible.
     fn soa(&mut self, ttl: u32) {
         self.reply.set_count(2, 1);
         self.record_header(code::SOA, ttl, QUESTION_NAME.len() + 1 + 5 * 4);
@@ -250,7 +284,8 @@ impl Builder<'_> {
         self.reply.push_u16(kind);
         self.reply.push_u16(code::CLASS_IN);
         self.reply.push_u32(ttl);
-        self.reply.push_u16(u16::try_from(len).expect("our record data is at most a name or an SOA"));
+        self.reply
+            .push_u16(u16::try_from(len).expect("our record data is at most a name or an SOA"));
     }
 
     /// An OPT record when the query had one, with our payload size and the client's DO bit.

@@ -1,5 +1,6 @@
-//! A map in many parts: a copy shares them all, and a change of the copy makes anew the one part that it is about. So a table that is swapped whole for
-//! each change costs what the change does, not what the table does.
+//! A map in many parts: a copy shares them all, and a change of the copy makes anew the one part
+//! that it is about. So a table that is swapped whole for each change costs what the change does,
+//! not what the table does.
 
 use std::{
     borrow::Borrow,
@@ -54,7 +55,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Shards<K, V> {
 
     /// For a table that nobody shares yet.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.parts.iter_mut().filter(|part| !part.is_empty()).flat_map(|part| Arc::make_mut(part).iter_mut())
+        self.parts
+            .iter_mut()
+            .filter(|part| !part.is_empty())
+            .flat_map(|part| Arc::make_mut(part).iter_mut())
     }
 
     #[cfg(test)]
@@ -70,8 +74,9 @@ fn part<Q: Hash + ?Sized>(key: &Q) -> usize {
     (folded.0 >> 56) as usize % PARTS
 }
 
-/// A hash for choosing the part, of eight bytes at a time: it stands before each look-up, on the way of every query. The keys of the table are the
-/// operator's, so that nobody can choose them to fall into one part; within a part std's own hash decides.
+/// A hash for choosing the part, of eight bytes at a time: it stands before each look-up, on the
+/// way of every query. The keys of the table are the operator's, so that nobody can choose them to
+/// fall into one part; within a part std's own hash decides.
 struct Folded(u64);
 
 impl Hasher for Folded {
@@ -79,7 +84,8 @@ impl Hasher for Folded {
         for eight in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..eight.len()].copy_from_slice(eight);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
     }
 
@@ -99,10 +105,21 @@ mod tests {
             assert_eq!(one.insert(key, key), None);
         }
         let mut other = one.clone();
-        assert_eq!((other.insert(7, 8), other.remove(&9), other.remove(&9)), (Some(7), Some(9), None));
+        assert_eq!(
+            (other.insert(7, 8), other.remove(&9), other.remove(&9)),
+            (Some(7), Some(9), None)
+        );
         assert_eq!((one.len(), one.get(&7), one.get(&9)), (10_000, Some(&7), Some(&9)));
-        assert_eq!((other.len(), other.get(&7), other.get(&9), other.iter().count()), (9_999, Some(&8), None, 9_999));
-        let shared = one.parts.iter().zip(&other.parts).filter(|(one, other)| Arc::ptr_eq(one, other)).count();
+        assert_eq!(
+            (other.len(), other.get(&7), other.get(&9), other.iter().count()),
+            (9_999, Some(&8), None, 9_999)
+        );
+        let shared = one
+            .parts
+            .iter()
+            .zip(&other.parts)
+            .filter(|(one, other)| Arc::ptr_eq(one, other))
+            .count();
         assert!(shared >= PARTS - 2, "{shared}");
     }
 
@@ -110,7 +127,8 @@ mod tests {
     fn names_that_differ_in_a_number_spread_over_all_parts() {
         let mut sizes = [0_usize; PARTS];
         for number in 0..65_536 {
-            sizes[part(format!("\x06r{number:05}\x08internal\x07company\x03net\0").as_bytes())] += 1;
+            sizes[part(format!("\x06r{number:05}\x08internal\x07company\x03net\0").as_bytes())] +=
+                1;
         }
         assert!(sizes.iter().all(|size| (64..1024).contains(size)), "{sizes:?}");
     }

@@ -40,8 +40,8 @@ use crate::{
 
 /// How long a query that is being forwarded may go on after the shim was told to stop.
 pub(super) const DRAIN: Duration = Duration::from_secs(1);
-/// Interception ends in the kernel before it ends here, and a query may be on its way between the two. A socket of it is closed when nothing has come
-/// for so long,
+/// Interception ends in the kernel before it ends here, and a query may be on its way between the
+/// two. A socket of it is closed when nothing has come for so long,
 pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// or, since a client's connected socket may go on asking, after this time.
 pub(super) const LINGER: Duration = Duration::from_millis(400);
@@ -65,7 +65,8 @@ pub struct ShimSettings {
 
 impl From<&config::Dns> for ShimSettings {
     fn from(dns: &config::Dns) -> Self {
-        let config::Dns { listen, upstreams, clients, real_address_clients, ttl, intercept: _ } = dns.clone();
+        let config::Dns { listen, upstreams, clients, real_address_clients, ttl, intercept: _ } =
+            dns.clone();
         Self { listen, upstreams, clients, real_address_clients, ttl }
     }
 }
@@ -112,28 +113,40 @@ pub(super) struct Core {
     pub(super) tasks: TaskTracker,
 }
 
-/// Binds every address, or none. Nothing is answered before [`BoundShim::serve`] runs; what arrives until then waits in the sockets.
+/// Binds every address, or none. Nothing is answered before [`BoundShim::serve`] runs; what arrives
+/// until then waits in the sockets.
 ///
 /// # Errors
 ///
-/// [`BindError`], which names the address and what to do, also when there is no upstream left to forward to.
+/// [`BindError`], which names the address and what to do, also when there is no upstream left to
+/// forward to.
 pub async fn bind(settings: &ShimSettings) -> Result<BoundShim, BindError> {
     bind_with(settings, Path::new(RESOLV_CONF))
 }
 
 /// As [`bind`], with another file in the place of /etc/resolv.conf.
-pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<BoundShim, BindError> {
+pub(super) fn bind_with(
+    settings: &ShimSettings,
+    resolv_conf: &Path,
+) -> Result<BoundShim, BindError> {
     if settings.listen.is_empty() {
         return Err(BindError::NoAddress);
     }
-    let listeners = settings.listen.iter().map(|address| Listener::bind(*address)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = settings
+        .listen
+        .iter()
+        .map(|address| Listener::bind(*address))
+        .collect::<Result<Vec<_>, _>>()?;
     let own: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
     let upstreams = upstreams(settings, &own, resolv_conf)?;
     let counters = Arc::new(Counters::default());
     let limits = Limits::of_this_process();
     let core = Core {
         answers: ArcSwap::default(),
-        access: ArcSwap::from_pointee(Access::new(&settings.clients, &settings.real_address_clients)),
+        access: ArcSwap::from_pointee(Access::new(
+            &settings.clients,
+            &settings.real_address_clients,
+        )),
         quotas: Quotas::new(),
         ttl: AtomicU32::new(settings.ttl),
         own,
@@ -148,7 +161,11 @@ pub(super) fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<B
 }
 
 /// The servers to forward to, which are never ourselves and at least one.
-fn upstreams(settings: &ShimSettings, own: &[SocketAddr], resolv_conf: &Path) -> Result<Upstreams, BindError> {
+fn upstreams(
+    settings: &ShimSettings,
+    own: &[SocketAddr],
+    resolv_conf: &Path,
+) -> Result<Upstreams, BindError> {
     let ours = |upstream: &Upstream| match upstream {
         Upstream::Server(server) if own.contains(server) => Some(*server),
         _ => None,
@@ -156,7 +173,8 @@ fn upstreams(settings: &ShimSettings, own: &[SocketAddr], resolv_conf: &Path) ->
     if let Some(server) = settings.upstreams.iter().find_map(ours) {
         return Err(BindError::Loop(server));
     }
-    let nameservers = Nameservers::with_resolv_conf(settings.upstreams.clone(), own.to_vec(), resolv_conf);
+    let nameservers =
+        Nameservers::with_resolv_conf(settings.upstreams.clone(), own.to_vec(), resolv_conf);
     if nameservers.current().is_empty() {
         return Err(BindError::NoUpstream(nameservers.problem().unwrap_or_default()));
     }
@@ -169,13 +187,18 @@ impl BoundShim {
         self.listeners.iter().map(|listener| listener.address).collect()
     }
 
-    /// Opens `count` further ports for intercepted DNS, which follow each other. What arrives at one of them, and is not ours, goes to the resolver
-    /// that `resolver_of` names for its slot.
+    /// Opens `count` further ports for intercepted DNS, which follow each other. What arrives at
+    /// one of them, and is not ours, goes to the resolver that `resolver_of` names for its slot.
     ///
     /// # Errors
     ///
-    /// [`BindError`], when no row of ports is free, or our own queries can't be told from those of executors.
-    pub fn intercept(&mut self, count: u16, resolver_of: Box<ResolverOfSlot>) -> Result<SlotPorts, BindError> {
+    /// [`BindError`], when no row of ports is free, or our own queries can't be told from those of
+    /// executors.
+    pub fn intercept(
+        &mut self,
+        count: u16,
+        resolver_of: Box<ResolverOfSlot>,
+    ) -> Result<SlotPorts, BindError> {
         let (ports, listeners) = slots::open(&self.local_addrs(), count)?;
         self.intercepted = listeners;
         self.core.forwarder.set_asked(Asked::new(resolver_of, self.core.own.clone()));
@@ -187,7 +210,8 @@ impl BoundShim {
         Publisher { core: Arc::clone(&self.core) }
     }
 
-    /// Answers until `shutdown` is cancelled; queries that are being forwarded then have a second to end.
+    /// Answers until `shutdown` is cancelled; queries that are being forwarded then have a second
+    /// to end.
     ///
     /// # Errors
     ///
@@ -197,12 +221,19 @@ impl BoundShim {
         let stop = shutdown.child_token();
         let _stop = stop.clone().drop_guard();
         let mut sockets = JoinSet::new();
-        for listeners in self.listeners.into_iter().map(|listener| vec![listener]).chain(self.intercepted) {
+        for listeners in
+            self.listeners.into_iter().map(|listener| vec![listener]).chain(self.intercepted)
+        {
             let room = tcp::Room::new(self.core.limits);
             let mut doors = Vec::new();
             for Listener { address, udp, tcp, slot } in listeners {
                 doors.push((udp, address, slot));
-                sockets.spawn(tcp::serve((tcp, address, slot), room.clone(), Arc::clone(&self.core), stop.clone()));
+                sockets.spawn(tcp::serve(
+                    (tcp, address, slot),
+                    room.clone(),
+                    Arc::clone(&self.core),
+                    stop.clone(),
+                ));
             }
             let (core, stopped) = (Arc::clone(&self.core), stop.clone());
             sockets.spawn_blocking(move || udp::run(doors, &core, &stopped));
@@ -237,8 +268,8 @@ impl Publisher {
         self.core.answers.store(Arc::new(answers));
     }
 
-    /// Gives these sources other answers, at once and together; `None`: the name is not ours any more. Costs what it changes, however many answers
-    /// there are.
+    /// Gives these sources other answers, at once and together; `None`: the name is not ours any
+    /// more. Costs what it changes, however many answers there are.
     pub fn update(&self, changes: impl IntoIterator<Item = (SourceName, Option<Answer>)>) {
         let now = self.core.answers.load();
         let mut next: Option<Answers> = None;
@@ -257,7 +288,8 @@ impl Publisher {
         self.core.answers.load().says(answers)
     }
 
-    /// Takes the upstreams, the clients and the TTL of other settings, for the next query on. Where it listens stays as it was bound.
+    /// Takes the upstreams, the clients and the TTL of other settings, for the next query on. Where
+    /// it listens stays as it was bound.
     ///
     /// # Errors
     ///
@@ -266,7 +298,9 @@ impl Publisher {
         let upstreams = upstreams(settings, &self.core.own, &self.core.resolv_conf)?;
         self.core.forwarder.set_upstreams(upstreams);
         self.core.loops.look();
-        self.core.access.store(Arc::new(Access::new(&settings.clients, &settings.real_address_clients)));
+        self.core
+            .access
+            .store(Arc::new(Access::new(&settings.clients, &settings.real_address_clients)));
         self.core.ttl.store(settings.ttl, Relaxed);
         Ok(())
     }
@@ -297,26 +331,34 @@ impl Publisher {
         move |source| answers.answered(source)
     }
 
-    /// Who is to answer before other names can be said to resolve, in words; nothing once an upstream has answered anything, unless all of
-    /// them loop. Until then they are asked over and over.
+    /// Who is to answer before other names can be said to resolve, in words; nothing once an
+    /// upstream has answered anything, unless all of them loop. Until then they are asked over and
+    /// over.
     pub fn awaited_upstream(&self) -> Option<String> {
-        let list = |servers: &[SocketAddr]| servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let list = |servers: &[SocketAddr]| {
+            servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
         let upstreams = self.core.forwarder.upstreams();
         if !upstreams.is_empty() && upstreams.iter().all(|upstream| upstream.loops()) {
             let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.address).collect();
             return Some(format!("every DNS upstream asks us in turn ({})", list(&servers)));
         }
-        Some(format!("no DNS upstream has answered yet ({})", list(&self.core.forwarder.awaited()?)))
+        Some(format!(
+            "no DNS upstream has answered yet ({})",
+            list(&self.core.forwarder.awaited()?)
+        ))
     }
 
-    /// Why forwarding does not or may not work, in words for a person: no server left, or resolv.conf can't be read.
+    /// Why forwarding does not or may not work, in words for a person: no server left, or
+    /// resolv.conf can't be read.
     pub fn upstream_problem(&self) -> Option<String> {
         self.core.forwarder.problem()
     }
 }
 
 impl Core {
-    /// The end of those that still wait for an upstream a second after `stop`. They are told so: silence would cost the client a time-out.
+    /// The end of those that still wait for an upstream a second after `stop`. They are told so:
+    /// silence would cost the client a time-out.
     async fn end(&self, stop: &CancellationToken) {
         stop.cancelled().await;
         sleep(DRAIN).await;
@@ -385,8 +427,13 @@ mod tests {
     async fn a_resolv_conf_without_a_server_is_an_error_that_names_it() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let error = bind_with(&settings(), file.path()).expect_err("no server").to_string();
-        assert!(error.contains(&file.path().display().to_string()) && error.contains("`dns.upstreams`"), "{error}");
-        let error = bind_with(&settings(), Path::new("/nonexistent/resolv.conf")).expect_err("no file").to_string();
+        assert!(
+            error.contains(&file.path().display().to_string()) && error.contains("`dns.upstreams`"),
+            "{error}"
+        );
+        let error = bind_with(&settings(), Path::new("/nonexistent/resolv.conf"))
+            .expect_err("no file")
+            .to_string();
         assert!(error.contains("failed to read /nonexistent/resolv.conf"), "{error}");
     }
 

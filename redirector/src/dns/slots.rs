@@ -1,5 +1,5 @@
-//! Intercepted DNS: further ports of the shim, one for each resolver that executors ask. What is not ours goes to that very resolver, since pods of
-//! one node may have different ones.
+//! Intercepted DNS: further ports of the shim, one for each resolver that executors ask. What is
+//! not ours goes to that very resolver, since pods of one node may have different ones.
 
 use std::{
     fmt,
@@ -16,7 +16,8 @@ use super::{
 };
 use crate::marked;
 
-/// The first port that is tried. It and those that follow are below the ports that the kernel gives out by itself, and nobody's by custom.
+/// The first port that is tried. It and those that follow are below the ports that the kernel gives
+/// out by itself, and nobody's by custom.
 const FIRST: u16 = 5310;
 /// When one of them is taken, all move on together, so often at most.
 const MOVES: u16 = 16;
@@ -51,15 +52,26 @@ impl SlotPorts {
     /// Opens `count` ports on each address, or none.
     fn open(&self, count: u16) -> Result<Vec<Vec<Listener>>, BindError> {
         let addresses = [self.ipv4.map(IpAddr::from), self.ipv6.map(IpAddr::from)];
-        let slots =
-            |ip: IpAddr| (0..count).map(|slot| Listener::of_slot(SocketAddr::new(ip, self.first_port + slot), slot.into())).collect();
+        let slots = |ip: IpAddr| {
+            (0..count)
+                .map(|slot| {
+                    Listener::of_slot(SocketAddr::new(ip, self.first_port + slot), slot.into())
+                })
+                .collect()
+        };
         addresses.into_iter().flatten().map(slots).collect()
     }
 }
 
-/// Opens `count` ports that follow each other, on the first address of each family; a list of listeners for each.
-pub(super) fn open(listen: &[SocketAddr], count: u16) -> Result<(SlotPorts, Vec<Vec<Listener>>), BindError> {
-    Socket::new(Domain::IPV4, Type::DGRAM, None).and_then(|socket| marked::mark(&socket)).map_err(BindError::Unmarked)?;
+/// Opens `count` ports that follow each other, on the first address of each family; a list of
+/// listeners for each.
+pub(super) fn open(
+    listen: &[SocketAddr],
+    count: u16,
+) -> Result<(SlotPorts, Vec<Vec<Listener>>), BindError> {
+    Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .and_then(|socket| marked::mark(&socket))
+        .map_err(BindError::Unmarked)?;
     let mut tries = (0..MOVES).map(|step| SlotPorts::new(listen, FIRST + step * count));
     loop {
         let ports = tries.next().unwrap_or_else(|| SlotPorts::new(listen, FIRST));
@@ -85,7 +97,10 @@ pub(super) struct Asked {
 
 impl fmt::Debug for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").field("own", &self.own).field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("Asked")
+            .field("own", &self.own)
+            .field("known", &self.known)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +109,8 @@ impl Asked {
         Self { resolver_of, own, started: Instant::now(), known: Mutex::default() }
     }
 
-    /// The resolver that was asked by way of `slot`, and no other. Nothing when the slot has none any more, or that is one of our addresses.
+    /// The resolver that was asked by way of `slot`, and no other. Nothing when the slot has none
+    /// any more, or that is one of our addresses.
     pub(super) fn candidates(&self, slot: u32) -> Option<Candidates> {
         let address = SocketAddr::new((self.resolver_of)(slot)?, DNS_PORT);
         if self.own.contains(&address) {
@@ -106,7 +122,8 @@ impl Asked {
             known.resize(place + 1, None);
         }
         let upstream = known[place].take().filter(|upstream| upstream.address == address);
-        let upstream = upstream.unwrap_or_else(|| Arc::new(Upstream::asked_for(address, self.started)));
+        let upstream =
+            upstream.unwrap_or_else(|| Arc::new(Upstream::asked_for(address, self.started)));
         known[place] = Some(Arc::clone(&upstream));
         Some(Candidates { first: vec![upstream], then: Vec::new() })
     }

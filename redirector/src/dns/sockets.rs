@@ -1,7 +1,8 @@
 //! Sockets that ask upstreams, each query from another port.
 //!
-//! Making a socket, registering it and closing it costs more than the query. One that has its reply is therefore disconnected, whereby the
-//! kernel takes its port back, and connected again for a later query, whereby the kernel gives it another one at random.
+//! Making a socket, registering it and closing it costs more than the query. One that has its reply
+//! is therefore disconnected, whereby the kernel takes its port back, and connected again for a
+//! later query, whereby the kernel gives it another one at random.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -27,7 +28,8 @@ pub(super) struct Sockets {
     packet: Mutex<Vec<u8>>,
 }
 
-/// A socket that has one upstream as its peer, so that the kernel drops packets from elsewhere and reports ICMP errors.
+/// A socket that has one upstream as its peer, so that the kernel drops packets from elsewhere and
+/// reports ICMP errors.
 #[derive(Debug)]
 pub(super) struct Asking {
     socket: AsyncFd<Socket>,
@@ -42,19 +44,31 @@ impl Sockets {
         let socket = match idle {
             Some(socket) => socket,
             None => {
-                let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+                let socket = Socket::new(
+                    Domain::for_address(upstream),
+                    Type::DGRAM.nonblocking().cloexec(),
+                    Some(Protocol::UDP),
+                )?;
                 // Without the privilege nothing is intercepted.
                 let _ = marked::mark(&socket);
-                // SAFETY: the AsyncFd owns the socket, which has one descriptor for as long as it lives.
-                unsafe { AsyncFd::register_with_interest(socket, EVENTS) }.map_err(io::Error::from)?
+                // SAFETY: the AsyncFd owns the socket, which has one descriptor for as long as it
+                // lives.
+                unsafe { AsyncFd::register_with_interest(socket, EVENTS) }
+                    .map_err(io::Error::from)?
             }
         };
         socket.get_ref().connect(&upstream.into())?;
         Ok(Asking { socket, v6 })
     }
 
-    /// Waits for a packet that `is_it` takes, of at most `room` bytes, the rest cut off; others are left out.
-    pub(super) async fn receive(&self, asking: &Asking, room: usize, is_it: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
+    /// Waits for a packet that `is_it` takes, of at most `room` bytes, the rest cut off; others are
+    /// left out.
+    pub(super) async fn receive(
+        &self,
+        asking: &Asking,
+        room: usize,
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<u8>> {
         loop {
             let mut ready = asking.socket.ready(EVENTS).await?;
             let mut packet = self.packet.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +83,9 @@ impl Sockets {
                         return Ok(packet[..length].to_vec());
                     }
                     Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break ready.clear_ready(),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        break ready.clear_ready();
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -79,7 +95,8 @@ impl Sockets {
     /// Takes a socket back that has its reply.
     pub(super) fn give_back(&self, Asking { socket, v6 }: Asking) {
         if rustix::net::connect_unspec(socket.get_ref()).is_ok() {
-            let mut idle = self.idle[usize::from(v6)].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle =
+                self.idle[usize::from(v6)].lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < KEPT {
                 idle.push(socket);
             }
@@ -105,7 +122,8 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let (sockets, mut ports) = (Sockets::default(), HashSet::new());
         for round in 0..20_u8 {
-            let asking = sockets.connect(server.local_addr().expect("an address")).expect("connected");
+            let asking =
+                sockets.connect(server.local_addr().expect("an address")).expect("connected");
             asking.send(&[round]).expect("sent");
             let mut bytes = [0; 9];
             let (length, from) = server.recv_from(&mut bytes).expect("the query");
@@ -115,7 +133,8 @@ mod tests {
             for answer in [[round, 1], [round, 2]] {
                 server.send_to(&answer, from).expect("sent");
             }
-            let reply = sockets.receive(&asking, 100, |bytes| bytes[0] == round).await.expect("a reply");
+            let reply =
+                sockets.receive(&asking, 100, |bytes| bytes[0] == round).await.expect("a reply");
             assert_eq!(reply, [round, 1]);
             sockets.give_back(asking);
         }

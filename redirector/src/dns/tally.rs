@@ -1,5 +1,5 @@
-//! What queries asked for, what upstreams said, and how long it took. The types and codes that have a place of their own are fixed: what
-//! clients and upstreams choose makes no new one.
+//! What queries asked for, what upstreams said, and how long it took. The types and codes that have
+//! a place of their own are fixed: what clients and upstreams choose makes no new one.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -8,18 +8,38 @@ use std::{
 
 use super::wire::{self, Header};
 
-/// Types of questions that are counted apart, with their numbers; then come all others, and queries that have no question to read.
-const TYPES: [(&str, u16); 9] =
-    [("A", 1), ("NS", 2), ("SOA", 6), ("PTR", 12), ("TXT", 16), ("AAAA", 28), ("SRV", 33), ("HTTPS", 65), ("ANY", 255)];
+/// Types of questions that are counted apart, with their numbers; then come all others, and queries
+/// that have no question to read.
+const TYPES: [(&str, u16); 9] = [
+    ("A", 1),
+    ("NS", 2),
+    ("SOA", 6),
+    ("PTR", 12),
+    ("TXT", 16),
+    ("AAAA", 28),
+    ("SRV", 33),
+    ("HTTPS", 65),
+    ("ANY", 255),
+];
 const OTHER_TYPE: usize = TYPES.len();
 const UNREADABLE: usize = OTHER_TYPE + 1;
 /// Response codes of upstreams that are counted apart, with their numbers; then come all others.
-const CODES: [(&str, u16); 6] = [("NOERROR", 0), ("FORMERR", 1), ("SERVFAIL", 2), ("NXDOMAIN", 3), ("NOTIMP", 4), ("REFUSED", 5)];
+const CODES: [(&str, u16); 6] = [
+    ("NOERROR", 0),
+    ("FORMERR", 1),
+    ("SERVFAIL", 2),
+    ("NXDOMAIN", 3),
+    ("NOTIMP", 4),
+    ("REFUSED", 5),
+];
 const OTHER: &str = "other";
 
-/// Upper bounds of the classes that times fall into, in microseconds: a local answer takes some, a round trip through the Internet 100,000.
-const BOUNDS: [u64; 18] =
-    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000];
+/// Upper bounds of the classes that times fall into, in microseconds: a local answer takes some, a
+/// round trip through the Internet 100,000.
+const BOUNDS: [u64; 18] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+    500_000, 1_000_000, 2_500_000, 5_000_000,
+];
 
 /// Times of one kind, counted by class.
 #[derive(Debug, Default)]
@@ -34,7 +54,8 @@ pub(super) struct Times {
 pub struct Latency {
     /// Sum of all times, in seconds.
     pub seconds: f64,
-    /// For each class its upper bound in seconds, the last one infinite, and how many times fell into it alone.
+    /// For each class its upper bound in seconds, the last one infinite, and how many times fell
+    /// into it alone.
     pub classes: Vec<(f64, u64)>,
 }
 
@@ -90,15 +111,17 @@ impl Latency {
 impl Tally {
     /// Counts a query by its type.
     pub(super) fn asked(&self, query: &[u8]) {
-        let place =
-            wire::asked_type(query).map_or(UNREADABLE, |kind| TYPES.iter().position(|(_, number)| *number == kind).unwrap_or(OTHER_TYPE));
+        let place = wire::asked_type(query).map_or(UNREADABLE, |kind| {
+            TYPES.iter().position(|(_, number)| *number == kind).unwrap_or(OTHER_TYPE)
+        });
         self.types[place].fetch_add(1, Relaxed);
     }
 
     /// Counts an upstream's reply by its code.
     pub(super) fn passed_on(&self, reply: &[u8]) {
         let code = Header::read(reply).map(|header| header.rcode());
-        let place = CODES.iter().position(|(_, number)| Some(*number) == code).unwrap_or(CODES.len());
+        let place =
+            CODES.iter().position(|(_, number)| Some(*number) == code).unwrap_or(CODES.len());
         self.codes[place].fetch_add(1, Relaxed);
     }
 
@@ -107,7 +130,10 @@ impl Tally {
             names.zip(counts.iter().map(|count| count.load(Relaxed))).collect()
         };
         DnsTally {
-            types: read(&mut TYPES.iter().map(|(name, _)| *name).chain([OTHER, "unreadable"]), &self.types),
+            types: read(
+                &mut TYPES.iter().map(|(name, _)| *name).chain([OTHER, "unreadable"]),
+                &self.types,
+            ),
             codes: read(&mut CODES.iter().map(|(name, _)| *name).chain([OTHER]), &self.codes),
             local: self.local.snapshot(),
             forwarded: self.forwarded.snapshot(),
@@ -147,7 +173,10 @@ mod tests {
     #[test]
     fn types_that_clients_invent_share_one_place() {
         let tally = Tally::default();
-        let query = |kind: u16| [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'x', 0][..], &kind.to_be_bytes(), &[0, 1]].concat();
+        let query = |kind: u16| {
+            [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'x', 0][..], &kind.to_be_bytes(), &[0, 1]]
+                .concat()
+        };
         (0..=u16::MAX).for_each(|kind| tally.asked(&query(kind)));
         tally.asked(&[]);
         tally.asked(&query(1)[..14]);

@@ -1,4 +1,5 @@
-//! Answering over TCP (RFC 7766): several queries on one connection, each answered as soon as its answer is there.
+//! Answering over TCP (RFC 7766): several queries on one connection, each answered as soon as its
+//! answer is there.
 
 use std::{
     io,
@@ -29,7 +30,8 @@ use super::{
     wire::Reply,
 };
 
-/// A connection on which nothing happens for this long is closed (RFC 7766 section 6.2.3 asks for a few seconds).
+/// A connection on which nothing happens for this long is closed (RFC 7766 section 6.2.3 asks for a
+/// few seconds).
 const IDLE: Duration = Duration::from_secs(10);
 /// A client that does not take its replies for this long is cut off.
 const SEND: Duration = Duration::from_secs(5);
@@ -47,15 +49,24 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { slots: Arc::new(Semaphore::new(limits.connections)), shares: Shares::new(limits.connections_share) }
+        Self {
+            slots: Arc::new(Semaphore::new(limits.connections)),
+            shares: Shares::new(limits.connections_share),
+        }
     }
 }
 
 /// A listener, its address, and its slot when it has intercepted DNS.
 pub(super) type Door = (TcpListener, SocketAddr, Option<u32>);
 
-/// Serves one listener until `stop` is cancelled and who has connected by then is accepted; one of intercepted DNS, until nobody connects any more.
-pub(super) async fn serve((listener, address, slot): Door, room: Room, core: Arc<Core>, stop: CancellationToken) -> anyhow::Result<()> {
+/// Serves one listener until `stop` is cancelled and who has connected by then is accepted; one of
+/// intercepted DNS, until nobody connects any more.
+pub(super) async fn serve(
+    (listener, address, slot): Door,
+    room: Room,
+    core: Arc<Core>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let Room { slots, shares } = room;
     let mut end = None;
     loop {
@@ -68,10 +79,12 @@ pub(super) async fn serve((listener, address, slot): Door, room: Room, core: Arc
                 }
                 accepted = listener.accept() => accepted,
             },
-            Some(end) => match timeout_at(end.min(Instant::now() + QUIET).into(), listener.accept()).await {
-                Ok(accepted) => accepted,
-                Err(_) => return Ok(()),
-            },
+            Some(end) => {
+                match timeout_at(end.min(Instant::now() + QUIET).into(), listener.accept()).await {
+                    Ok(accepted) => accepted,
+                    Err(_) => return Ok(()),
+                }
+            }
         };
         let (stream, client) = match accepted {
             Ok(accepted) => accepted,
@@ -83,12 +96,17 @@ pub(super) async fn serve((listener, address, slot): Door, room: Room, core: Arc
         };
         let asker = (client.ip(), address.ip());
         // All strangers are one client: what they hold must not keep those out that are served.
-        let share = shares.take(if core.is_stranger(asker) { Ipv4Addr::UNSPECIFIED.into() } else { client.ip() });
+        let share = shares.take(if core.is_stranger(asker) {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            client.ip()
+        });
         let (Some(share), Ok(place)) = (share, Arc::clone(&slots).try_acquire_owned()) else {
             Counters::count(&core.counters.connections_refused);
             continue;
         };
-        let (connection, stop) = (Connection::new(stream, asker, slot, Arc::clone(&core)), stop.clone());
+        let (connection, stop) =
+            (Connection::new(stream, asker, slot, Arc::clone(&core)), stop.clone());
         core.tasks.spawn(async move {
             let _held = (place, share);
             if let Err(error) = connection.run(stop).await {
@@ -113,7 +131,8 @@ impl Connection {
         Self { stream, asker, slot, core, unread: BytesMut::new() }
     }
 
-    /// Until the client has closed and has its replies, or nothing happens for a while, which is a short one once `stop` is cancelled.
+    /// Until the client has closed and has its replies, or nothing happens for a while, which is a
+    /// short one once `stop` is cancelled.
     async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         let core = Arc::clone(&self.core);
@@ -132,7 +151,9 @@ impl Connection {
                         self.send(reply.as_bytes()).await?;
                         core.counters.tally.local.add(now.elapsed(), 1);
                     }
-                    Outcome::Forward(question) => waiting.push(forward(&core, query, question, (client, self.slot))),
+                    Outcome::Forward(question) => {
+                        waiting.push(forward(&core, query, question, (client, self.slot)))
+                    }
                 }
             }
             tokio::select! {
@@ -156,15 +177,24 @@ impl Connection {
 
     async fn send(&mut self, reply: &[u8]) -> io::Result<()> {
         let sent = timeout(SEND, self.stream.write_all(&framed(reply)?)).await;
-        sent.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies")))
+        sent.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies"))
+        })
     }
 }
 
 /// The upstream's reply, or SERVFAIL.
-async fn forward(core: &Core, query: Vec<u8>, question: Question, (client, slot): (IpAddr, Option<u32>)) -> Vec<u8> {
+async fn forward(
+    core: &Core,
+    query: Vec<u8>,
+    question: Question,
+    (client, slot): (IpAddr, Option<u32>),
+) -> Vec<u8> {
     let sockets = Sockets::default();
     let way = Way { transport: Transport::Tcp, sockets: &sockets, slot };
-    let forwarded = async { core.forwarder.forward(&query, &question, way, core.forwarder.admit(client)?).await };
+    let forwarded = async {
+        core.forwarder.forward(&query, &question, way, core.forwarder.admit(client)?).await
+    };
     match forwarded.await {
         Ok(reply) => reply,
         Err(_) => {

@@ -1,7 +1,9 @@
-//! Answering over UDP: one thread for each address reads and answers in batches what is ours; what is not goes on in a task per query. The ports of
-//! an address that have intercepted DNS share one thread more.
+//! Answering over UDP: one thread for each address reads and answers in batches what is ours; what
+//! is not goes on in a task per query. The ports of an address that have intercepted DNS share one
+//! thread more.
 //!
-//! The thread has a runtime of its own, so that a query that is forwarded never changes threads, and nothing that the agent does holds DNS up.
+//! The thread has a runtime of its own, so that a query that is forwarded never changes threads,
+//! and nothing that the agent does holds DNS up.
 
 use std::{cell::RefCell, io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Instant};
 
@@ -27,21 +29,34 @@ use super::{
 
 /// Batches that are taken from the socket before replies of upstreams get the thread.
 const BATCHES: usize = 4;
-/// Batches that are taken from the socket when it is about to be closed: as many as it has room for.
+/// Batches that are taken from the socket when it is about to be closed: as many as it has room
+/// for.
 const LAST_BATCHES: usize = 64;
 
 /// A socket, its address, and its slot when it has intercepted DNS.
 pub(super) type Door = (std::net::UdpSocket, SocketAddr, Option<u32>);
 
-/// Serves sockets until `stop` is cancelled, then lets queries under way end. Takes the thread it is called on.
-pub(super) fn run(doors: Vec<Door>, core: &Arc<Core>, stop: &CancellationToken) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start a runtime for DNS")?;
+/// Serves sockets until `stop` is cancelled, then lets queries under way end. Takes the thread it
+/// is called on.
+pub(super) fn run(
+    doors: Vec<Door>,
+    core: &Arc<Core>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start a runtime for DNS")?;
     runtime.block_on(async {
-        let (tasks, sockets, batch) = (TaskTracker::new(), Arc::<Sockets>::default(), RefCell::new(Batch::new()));
+        let (tasks, sockets, batch) =
+            (TaskTracker::new(), Arc::<Sockets>::default(), RefCell::new(Batch::new()));
         let serving = doors.into_iter().map(|(socket, address, slot)| {
-            let (tasks, sockets, core, batch) = (tasks.clone(), Arc::clone(&sockets), Arc::clone(core), &batch);
+            let (tasks, sockets, core, batch) =
+                (tasks.clone(), Arc::clone(&sockets), Arc::clone(core), &batch);
             async move {
-                let socket = Arc::new(UdpSocket::from_std(socket).context("failed to register a DNS socket")?);
+                let socket = Arc::new(
+                    UdpSocket::from_std(socket).context("failed to register a DNS socket")?,
+                );
                 Server { socket, address, slot, core, tasks, sockets }.serve(batch, stop).await
             }
         });
@@ -64,7 +79,8 @@ struct Server {
 }
 
 impl Server {
-    /// The batch is every socket's of the thread: it is full only between two points where others run.
+    /// The batch is every socket's of the thread: it is full only between two points where others
+    /// run.
     async fn serve(&self, batch: &RefCell<Batch>, stop: &CancellationToken) -> anyhow::Result<()> {
         loop {
             tokio::select! {
@@ -86,7 +102,9 @@ impl Server {
     /// Goes on until nobody asks any more.
     async fn linger(&self, batch: &RefCell<Batch>) -> io::Result<()> {
         let end = Instant::now() + LINGER;
-        while let Ok(ready) = timeout_at(end.min(Instant::now() + QUIET).into(), self.socket.readable()).await {
+        while let Ok(ready) =
+            timeout_at(end.min(Instant::now() + QUIET).into(), self.socket.readable()).await
+        {
             ready?;
             self.answer_batches(&mut batch.borrow_mut());
             tokio::task::yield_now().await;
@@ -102,21 +120,27 @@ impl Server {
         }
     }
 
-    /// Whether the socket is empty now. One that gave less than it was asked for is: what comes later makes it readable anew, as epoll tells edges.
-    /// Asking it once more, or the runtime for others' turn, would be a system call each.
+    /// Whether the socket is empty now. One that gave less than it was asked for is: what comes
+    /// later makes it readable anew, as epoll tells edges. Asking it once more, or the runtime for
+    /// others' turn, would be a system call each.
     fn answer_batches(&self, batch: &mut Batch) -> bool {
         for _ in 0..BATCHES {
             match self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_fd())) {
                 Ok(number) => {
                     self.answer(batch, number);
                     if number < MOST {
-                        let _ = self.socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                        let _ = self.socket.try_io(Interest::READABLE, || {
+                            Err::<(), _>(io::ErrorKind::WouldBlock.into())
+                        });
                         return true;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 // An ICMP error for an earlier reply of ours, say. The socket itself is fine.
-                Err(error) => tracing::debug!(address = %self.address, %error, "failed to receive DNS queries"),
+                Err(error) => {
+                    tracing::debug!(address = %self.address, %error, "failed to receive DNS \
+                        queries")
+                }
             }
         }
         false
@@ -126,7 +150,11 @@ impl Server {
         let now = Instant::now();
         for at in 0..number {
             let (query, Some(client), reply) = batch.query(at) else { continue };
-            match self.core.decide(query, Asker { client: client.ip(), own: self.address.ip(), now }, reply) {
+            match self.core.decide(
+                query,
+                Asker { client: client.ip(), own: self.address.ip(), now },
+                reply,
+            ) {
                 Outcome::Drop => {}
                 Outcome::Reply(_) => batch.reply(at),
                 Outcome::Forward(question) => match self.core.forwarder.admit(client.ip()) {
@@ -144,7 +172,8 @@ impl Server {
     }
 
     fn forward(&self, query: Vec<u8>, question: Question, from: (SocketAddr, Place)) {
-        let (socket, core, sockets) = (Arc::clone(&self.socket), Arc::clone(&self.core), Arc::clone(&self.sockets));
+        let (socket, core, sockets) =
+            (Arc::clone(&self.socket), Arc::clone(&self.core), Arc::clone(&self.sockets));
         let forwarding = Forwarding { socket, slot: self.slot, core, sockets };
         self.tasks.spawn(forwarding.run(query, question, from));
     }

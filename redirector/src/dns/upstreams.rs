@@ -1,4 +1,5 @@
-//! The upstreams and how they are doing: one that fails is set aside and, when its time has come, tried next to a good one.
+//! The upstreams and how they are doing: one that fails is set aside and, when its time has come,
+//! tried next to a good one.
 
 use std::{
     net::SocketAddr,
@@ -44,7 +45,8 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
-    /// Whether the configuration names it. What executors ask is their business, and no matter for the log.
+    /// Whether the configuration names it. What executors ask is their business, and no matter for
+    /// the log.
     is_ours: bool,
     started: Instant,
     failures: AtomicU32,
@@ -70,7 +72,8 @@ pub struct UpstreamHealth {
     pub set_aside: bool,
     /// Whether that is since it asks us in turn.
     pub loops: bool,
-    /// Queries that it was sent since it was first seen, those of other upstreams that had failed among them.
+    /// Queries that it was sent since it was first seen, those of other upstreams that had failed
+    /// among them.
     pub asked: u64,
     /// Of these, how many it did not answer within a second, or refused to take.
     pub failed: u64,
@@ -83,7 +86,15 @@ impl UpstreamHealth {
     /// One that failed lately.
     pub(crate) fn example() -> Self {
         let latency = super::tally::DnsTally::example().forwarded;
-        Self { address: ([192, 0, 2, 53], 53).into(), failures: 2, set_aside: true, loops: false, asked: 5, failed: 3, latency }
+        Self {
+            address: ([192, 0, 2, 53], 53).into(),
+            failures: 2,
+            set_aside: true,
+            loops: false,
+            asked: 5,
+            failed: 3,
+            latency,
+        }
     }
 }
 
@@ -111,8 +122,8 @@ impl Upstreams {
         &self.nameservers
     }
 
-    /// Whom to ask now. The configured order counts. When every server is set aside, three are asked at once, since a guess beats a
-    /// certain failure; but never one that loops.
+    /// Whom to ask now. The configured order counts. When every server is set aside, three are
+    /// asked at once, since a guess beats a certain failure; but never one that loops.
     pub(super) fn candidates(&self) -> Candidates {
         let mut upstreams = self.upstreams();
         upstreams.retain(|upstream| !upstream.loops());
@@ -149,8 +160,13 @@ impl Upstreams {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.servers != servers {
             let old = std::mem::take(&mut known.upstreams);
-            let keep = |address: &SocketAddr| old.iter().find(|upstream| upstream.address == *address).cloned();
-            known.upstreams = servers.iter().map(|at| keep(at).unwrap_or_else(|| Arc::new(Upstream::new(*at, self.started)))).collect();
+            let keep = |address: &SocketAddr| {
+                old.iter().find(|upstream| upstream.address == *address).cloned()
+            };
+            known.upstreams = servers
+                .iter()
+                .map(|at| keep(at).unwrap_or_else(|| Arc::new(Upstream::new(*at, self.started))))
+                .collect();
             known.servers = servers;
         }
         known.upstreams.clone()
@@ -239,14 +255,17 @@ impl Upstream {
         if self.probe.fetch_or(CAME_BACK | LOOPS, Relaxed) & LOOPS == 0 {
             tracing::warn!(
                 upstream = %self.address,
-                "the upstream asks us in turn, so it is set aside until it does no more: let it ask the real server, or name that in dns.upstreams"
+                "the upstream asks us in turn, so it is set aside until it does no more: let it \
+                    ask the real server, or name that in dns.upstreams"
             );
         }
     }
 
     /// The question has come back by now, or never will.
     pub(super) fn end_probe(&self) {
-        if self.probe.load(Relaxed) & CAME_BACK == 0 && self.probe.fetch_and(!LOOPS, Relaxed) & LOOPS != 0 {
+        if self.probe.load(Relaxed) & CAME_BACK == 0
+            && self.probe.fetch_and(!LOOPS, Relaxed) & LOOPS != 0
+        {
             tracing::info!(upstream = %self.address, "the upstream asks us no more");
         }
     }
@@ -259,7 +278,8 @@ impl Upstream {
         self.is_suspect() && self.now() < self.aside_until.load(Relaxed)
     }
 
-    /// Whether its time has come to be tried; true for one caller only, others wait for what comes of it.
+    /// Whether its time has come to be tried; true for one caller only, others wait for what comes
+    /// of it.
     fn claim_trial(&self) -> bool {
         let until = self.aside_until.load(Relaxed);
         let now = self.now();

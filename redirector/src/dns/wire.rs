@@ -1,12 +1,15 @@
-//! The little of RFC 1035 that the hot path needs: the header, one question, walking over records, and a fixed buffer for a reply.
+//! The little of RFC 1035 that the hot path needs: the header, one question, walking over records,
+//! and a fixed buffer for a reply.
 //!
-//! Nothing here allocates and nothing trusts a length from the packet. What it must not do: decide anything.
+//! Nothing here allocates and nothing trusts a length from the packet. What it must not do: decide
+//! anything.
 
 /// Length of the header.
 pub(super) const HEADER: usize = 12;
 /// Longest name in wire form, its root label included (RFC 1035 section 2.3.4).
 pub(super) const MAX_NAME: usize = 255;
-/// Payload size of UDP that we announce: one that crosses every path unfragmented (the DNS flag day 2020 value).
+/// Payload size of UDP that we announce: one that crosses every path unfragmented (the DNS flag day
+/// 2020 value).
 pub(super) const EDNS_PAYLOAD: u16 = 1232;
 /// What a client without EDNS takes over UDP.
 pub(super) const CLASSIC_PAYLOAD: u16 = 512;
@@ -29,7 +32,8 @@ pub(super) mod rcode {
     pub(crate) const SERVFAIL: u16 = 2;
     pub(crate) const NOTIMP: u16 = 4;
     pub(crate) const REFUSED: u16 = 5;
-    /// The extended code BADVERS is 16: its low four bits are zero and its high eight bits stand in the OPT record.
+    /// The extended code BADVERS is 16: its low four bits are zero and its high eight bits stand in
+    /// the OPT record.
     pub(crate) const BADVERS_HIGH: u8 = 1;
 }
 
@@ -111,7 +115,8 @@ pub(super) struct RawQuestion {
 }
 
 impl RawQuestion {
-    /// The question that follows the header. A compressed name is malformed: there is nothing before it to point at.
+    /// The question that follows the header. A compressed name is malformed: there is nothing
+    /// before it to point at.
     pub(super) fn read(message: &[u8]) -> Result<Self, Malformed> {
         let mut name = LowerName { bytes: [0; MAX_NAME], len: 0, labels: 0 };
         let mut at = HEADER;
@@ -122,7 +127,8 @@ impl RawQuestion {
             }
             let label = message.get(at..=at + len).ok_or(Malformed)?;
             let used = at - HEADER;
-            // Lengths are below 64 and therefore not upper-case letters, so the whole label is lowered in one go.
+            // Lengths are below 64 and therefore not upper-case letters, so the whole label is
+            // lowered in one go.
             let room = name.bytes.get_mut(used..used + label.len()).ok_or(Malformed)?;
             room.copy_from_slice(label);
             room.make_ascii_lowercase();
@@ -133,7 +139,8 @@ impl RawQuestion {
             name.labels += 1;
         }
         name.len = u8::try_from(at - HEADER).map_err(|_| Malformed)?;
-        let tail: &[u8; 4] = message.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
+        let tail: &[u8; 4] =
+            message.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
         let kind = u16::from_be_bytes([tail[0], tail[1]]);
         let class = u16::from_be_bytes([tail[2], tail[3]]);
         Ok(Self { name, kind, class, end: at + 4 })
@@ -158,8 +165,9 @@ pub(super) struct Edns {
     pub(super) dnssec_ok: bool,
 }
 
-/// Walks over every record from `at` on and returns the OPT record among the additional ones. More than one, or one with a name, is
-/// malformed (RFC 6891 section 6.1.1). Bytes after the last record are not looked at.
+/// Walks over every record from `at` on and returns the OPT record among the additional ones. More
+/// than one, or one with a name, is malformed (RFC 6891 section 6.1.1). Bytes after the last record
+/// are not looked at.
 pub(super) fn edns(message: &[u8], at: usize, header: &Header) -> Result<Option<Edns>, Malformed> {
     let mut at = at;
     for _ in 0..u32::from(header.counts[1]) + u32::from(header.counts[2]) {
@@ -168,7 +176,8 @@ pub(super) fn edns(message: &[u8], at: usize, header: &Header) -> Result<Option<
     let mut found = None;
     for _ in 0..header.counts[3] {
         let (fixed, end) = skip_record(message, at)?;
-        let fields: &[u8; 10] = message.get(fixed..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
+        let fields: &[u8; 10] =
+            message.get(fixed..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
         if u16::from_be_bytes([fields[0], fields[1]]) == code::OPT {
             if found.is_some() || fixed != at + 1 {
                 return Err(Malformed);
@@ -181,15 +190,18 @@ pub(super) fn edns(message: &[u8], at: usize, header: &Header) -> Result<Option<
     Ok(found)
 }
 
-/// Steps over one record: where its fixed part (type, class, TTL, length) starts, and where it ends.
+/// Steps over one record: where its fixed part (type, class, TTL, length) starts, and where it
+/// ends.
 fn skip_record(message: &[u8], at: usize) -> Result<(usize, usize), Malformed> {
     let fixed = skip_name(message, at)?;
-    let fields: &[u8; 10] = message.get(fixed..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
+    let fields: &[u8; 10] =
+        message.get(fixed..).and_then(|rest| rest.first_chunk()).ok_or(Malformed)?;
     let end = fixed + 10 + usize::from(u16::from_be_bytes([fields[8], fields[9]]));
     if end > message.len() { Err(Malformed) } else { Ok((fixed, end)) }
 }
 
-/// Steps over a name. It ends at its first pointer, which is not followed, hence there is no loop; but it must point backwards.
+/// Steps over a name. It ends at its first pointer, which is not followed, hence there is no loop;
+/// but it must point backwards.
 fn skip_name(message: &[u8], start: usize) -> Result<usize, Malformed> {
     let mut at = start;
     loop {
@@ -217,8 +229,9 @@ pub(super) fn is_well_formed(message: &[u8], at: usize, header: &Header) -> bool
     (0..records).all(|_| skip_record(message, at).map(|(_, end)| at = end).is_ok())
 }
 
-/// A reply of ours under construction. The largest is 8 real v6 addresses of the longest name: header
-/// 12, question 255 + 4, 8 records of 12 + 16, OPT 11, together 506 bytes. Hence none is ever truncated, EDNS or not.
+/// A reply of ours under construction. The largest is 8 real v6 addresses of the longest name:
+/// header 12, question 255 + 4, 8 records of 12 + 16, OPT 11, together 506 bytes. Hence none is
+/// ever truncated, EDNS or not.
 pub struct Reply {
     bytes: [u8; Self::CAPACITY],
     len: usize,
@@ -242,9 +255,13 @@ impl Reply {
         self.len = 0;
     }
 
-    /// Appends bytes. The builder's sums prove that they fit; should one be wrong, the reply is cut and not the process.
+    /// Appends bytes. The builder's sums prove that they fit; should one be wrong, the reply is cut
+    /// and not the process.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        debug_assert!(self.len + bytes.len() <= Self::CAPACITY, "a reply of ours outgrew its buffer");
+        debug_assert!(
+            self.len + bytes.len() <= Self::CAPACITY,
+            "a reply of ours outgrew its buffer"
+        );
         let room = &mut self.bytes[self.len..];
         let take = bytes.len().min(room.len());
         room[..take].copy_from_slice(&bytes[..take]);

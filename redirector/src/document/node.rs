@@ -64,10 +64,12 @@ impl Node {
 
     /// Reads one JSON value.
     pub(crate) fn from_json(text: &str) -> Result<Self, SyntaxError> {
-        let value = serde_json::from_str::<serde_json::Value>(text).map_err(|error| SyntaxError {
-            at: (error.line() > 0).then(|| Position { line: error.line(), column: error.column().max(1) }),
-            message: error.to_string(),
-        })?;
+        let value =
+            serde_json::from_str::<serde_json::Value>(text).map_err(|error| SyntaxError {
+                at: (error.line() > 0)
+                    .then(|| Position { line: error.line(), column: error.column().max(1) }),
+                message: error.to_string(),
+            })?;
         Ok(from_json_value(value))
     }
 
@@ -78,7 +80,9 @@ impl Node {
             .map(|document| match serde_yaml_ng::Value::deserialize(document) {
                 Ok(value) => Ok(from_yaml_value(value)),
                 Err(error) => Err(SyntaxError {
-                    at: error.location().map(|at| Position { line: at.line(), column: at.column() }),
+                    at: error
+                        .location()
+                        .map(|at| Position { line: at.line(), column: at.column() }),
                     message: error.to_string(),
                 }),
             })
@@ -88,7 +92,9 @@ impl Node {
     /// The value of a key, when this is a table that has it.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
-            Value::Table(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            Value::Table(entries) => {
+                entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+            }
             _ => None,
         }
     }
@@ -110,11 +116,12 @@ impl Value {
 }
 
 fn from_toml_table(table: &DeTable<'_>, lines: &Lines<'_>) -> Value {
-    let entry = |(key, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| Entry {
-        key: key.get_ref().to_string(),
-        at: Some(lines.position(key.span().start)),
-        node: from_toml_value(value, lines),
-    };
+    let entry =
+        |(key, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| Entry {
+            key: key.get_ref().to_string(),
+            at: Some(lines.position(key.span().start)),
+            node: from_toml_value(value, lines),
+        };
     Value::Table(table.iter().map(entry).collect())
 }
 
@@ -128,7 +135,9 @@ fn from_toml_value(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
         DeValue::Float(number) => Value::Other(format!("the number {number}")),
         DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(value) => Value::Other(format!("the date or time {value}")),
-        DeValue::Array(items) => Value::List(items.iter().map(|item| from_toml_value(item, lines)).collect()),
+        DeValue::Array(items) => {
+            Value::List(items.iter().map(|item| from_toml_value(item, lines)).collect())
+        }
         DeValue::Table(table) => from_toml_table(table, lines),
     };
     Node { at: Some(lines.position(value.span().start)), value: converted }
@@ -145,9 +154,11 @@ fn from_json_value(value: serde_json::Value) -> Node {
         },
         Json::String(text) => Value::Text(text),
         Json::Array(items) => Value::List(items.into_iter().map(from_json_value).collect()),
-        Json::Object(map) => {
-            Value::Table(map.into_iter().map(|(key, value)| Entry { key, at: None, node: from_json_value(value) }).collect())
-        }
+        Json::Object(map) => Value::Table(
+            map.into_iter()
+                .map(|(key, value)| Entry { key, at: None, node: from_json_value(value) })
+                .collect(),
+        ),
     })
 }
 
@@ -163,13 +174,20 @@ fn from_yaml_value(value: serde_yaml_ng::Value) -> Node {
         Yaml::String(text) => Value::Text(text),
         Yaml::Sequence(items) => Value::List(items.into_iter().map(from_yaml_value).collect()),
         Yaml::Mapping(map) => Value::Table(
-            map.into_iter().map(|(key, value)| Entry { key: yaml_key(&key), at: None, node: from_yaml_value(value) }).collect(),
+            map.into_iter()
+                .map(|(key, value)| Entry {
+                    key: yaml_key(&key),
+                    at: None,
+                    node: from_yaml_value(value),
+                })
+                .collect(),
         ),
         Yaml::Tagged(tagged) => Value::Other(format!("a value with the tag {}", tagged.tag)),
     })
 }
 
-/// A YAML key as text; one that is no text is shown as YAML would write it, so that it ends up as an unknown key.
+/// A YAML key as text; one that is no text is shown as YAML would write it, so that it ends up as
+/// an unknown key.
 fn yaml_key(key: &serde_yaml_ng::Value) -> String {
     match key {
         serde_yaml_ng::Value::String(text) => text.clone(),
@@ -185,16 +203,28 @@ struct Lines<'t> {
 
 impl<'t> Lines<'t> {
     fn of(text: &'t str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let starts =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { text, starts }
     }
 
     /// A syntax error with the line that it stands in, in words that need no grammar beside them.
     fn syntax_error(&self, error: &toml::de::Error) -> SyntaxError {
         let at = error.span().map(|span| self.position(span.start));
-        let message = error.message().strip_suffix(", expected literal string").unwrap_or(error.message());
-        match at.and_then(|at| self.text.lines().nth(at.line - 1)).map(str::trim).filter(|line| !line.is_empty()) {
-            Some(line) => SyntaxError { at, message: format!("`{}` is not TOML: {message}", line.chars().take(60).collect::<String>()) },
+        let message =
+            error.message().strip_suffix(", expected literal string").unwrap_or(error.message());
+        match at
+            .and_then(|at| self.text.lines().nth(at.line - 1))
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
+            Some(line) => SyntaxError {
+                at,
+                message: format!(
+                    "`{}` is not TOML: {message}",
+                    line.chars().take(60).collect::<String>()
+                ),
+            },
             None => SyntaxError { at, message: format!("not TOML: {message}") },
         }
     }
@@ -222,7 +252,10 @@ mod tests {
         let list = root.get("dns").and_then(|dns| dns.get("ü")).expect("the list");
         assert_eq!(list.at, position(3, 7));
         let Value::List(items) = &list.value else { panic!("{list:?}") };
-        assert_eq!(items.iter().map(|item| item.at).collect::<Vec<_>>(), [position(3, 8), position(4, 3)]);
+        assert_eq!(
+            items.iter().map(|item| item.at).collect::<Vec<_>>(),
+            [position(3, 8), position(4, 3)]
+        );
     }
 
     #[test]

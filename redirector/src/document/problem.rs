@@ -65,7 +65,8 @@ impl fmt::Display for Place {
 pub struct Problem {
     /// Where it stands.
     pub place: Place,
-    /// The key's path, such as `routes[2].ports[0]`; empty when the problem has no key (a syntax error).
+    /// The key's path, such as `routes[2].ports[0]`; empty when the problem has no key (a syntax
+    /// error).
     pub key: String,
     /// What is wrong, with the value and the remedy.
     pub message: String,

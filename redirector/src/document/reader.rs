@@ -26,7 +26,8 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of a document that is called `file`, some of whose keys environment variables override.
+    /// A reader of a document that is called `file`, some of whose keys environment variables
+    /// override.
     pub(crate) fn new(file: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             file,
@@ -49,9 +50,20 @@ impl<'a> Reader<'a> {
         let place = self.place(node.at);
         self.places.entry(path.to_owned()).or_insert(place);
         match node.value {
-            Value::Table(entries) => Ok(Section { path: path.to_owned(), variable: None, entries, asked: Vec::new(), reader: self }),
+            Value::Table(entries) => Ok(Section {
+                path: path.to_owned(),
+                variable: None,
+                entries,
+                asked: Vec::new(),
+                reader: self,
+            }),
             Value::List(_) if !path.is_empty() && !path.ends_with(']') => {
-                self.report(path, format_args!("expected one table, not a list: write `[{path}]`, in single brackets"));
+                self.report(
+                    path,
+                    format_args!(
+                        "expected one table, not a list: write `[{path}]`, in single brackets"
+                    ),
+                );
                 Err(self)
             }
             other => {
@@ -64,12 +76,20 @@ impl<'a> Reader<'a> {
     /// Notes a problem of the key at `key`; only the first one of each key is kept.
     pub(crate) fn report(&mut self, key: &str, message: impl fmt::Display) {
         if key.is_empty() || self.reported.insert(key.to_owned()) {
-            self.problems.push(Problem { place: self.place_of(key), key: key.to_owned(), message: message.to_string() });
+            self.problems.push(Problem {
+                place: self.place_of(key),
+                key: key.to_owned(),
+                message: message.to_string(),
+            });
         }
     }
 
     /// Notes problems that were found in the part of the document at `path`.
-    pub(crate) fn report_within(&mut self, path: &str, problems: impl IntoIterator<Item = Problem>) {
+    pub(crate) fn report_within(
+        &mut self,
+        path: &str,
+        problems: impl IntoIterator<Item = Problem>,
+    ) {
         for problem in problems {
             self.report(&join(path, &problem.key), problem.message);
         }
@@ -77,10 +97,15 @@ impl<'a> Reader<'a> {
 
     /// Notes that the text is not of its format.
     pub(crate) fn report_syntax(&mut self, error: SyntaxError) {
-        self.problems.push(Problem { place: self.place(error.at), key: String::new(), message: error.message });
+        self.problems.push(Problem {
+            place: self.place(error.at),
+            key: String::new(),
+            message: error.message,
+        });
     }
 
-    /// Whether anything below `path` was refused, so that checks that build on it would only repeat it.
+    /// Whether anything below `path` was refused, so that checks that build on it would only repeat
+    /// it.
     pub(crate) fn refused(&self, path: &str) -> bool {
         self.problems.iter().any(|problem| problem.key.starts_with(path))
     }
@@ -88,7 +113,10 @@ impl<'a> Reader<'a> {
     /// Every problem, in the order of their lines.
     pub(crate) fn finish(mut self) -> Vec<Problem> {
         for (path, key, beside) in std::mem::take(&mut self.unknown) {
-            let elsewhere = self.known.iter().find(|known| known.rsplit_once('.').is_some_and(|(_, last)| last == key));
+            let elsewhere = self
+                .known
+                .iter()
+                .find(|known| known.rsplit_once('.').is_some_and(|(_, last)| last == key));
             let message = match elsewhere.map(String::as_str).or_else(|| nearest(&key, &beside)) {
                 Some(near) => format!("is not a key here: did you mean `{near}`?"),
                 None => format!("is not a key here: known are `{}`", beside.join("`, `")),
@@ -115,7 +143,9 @@ impl<'a> Reader<'a> {
 
     fn place(&self, at: Option<Position>) -> Place {
         match at {
-            Some(Position { line, column }) => Place::Line { file: self.file.to_owned(), line, column },
+            Some(Position { line, column }) => {
+                Place::Line { file: self.file.to_owned(), line, column }
+            }
             None => Place::file(self.file),
         }
     }
@@ -133,7 +163,13 @@ pub(crate) struct Section<'r, 'a> {
 
 impl<'r, 'a> Section<'r, 'a> {
     fn empty(reader: &'r mut Reader<'a>, path: &str) -> Self {
-        Self { reader, path: path.to_owned(), variable: None, entries: Vec::new(), asked: Vec::new() }
+        Self {
+            reader,
+            path: path.to_owned(),
+            variable: None,
+            entries: Vec::new(),
+            asked: Vec::new(),
+        }
     }
 
     /// Lets `PREFIX_KEY` in the environment override the keys of this table.
@@ -159,13 +195,25 @@ impl<'r, 'a> Section<'r, 'a> {
         let path = join(&self.path, key);
         match self.take(key, |text| Value::Text(text.into())).map(|node| node.value) {
             None => Vec::new(),
-            Some(Value::List(items)) => items.into_iter().enumerate().map(|(n, item)| (format!("{path}[{n}]"), item)).collect(),
+            Some(Value::List(items)) => items
+                .into_iter()
+                .enumerate()
+                .map(|(n, item)| (format!("{path}[{n}]"), item))
+                .collect(),
             Some(Value::Table(_)) => {
-                self.reader.report(&path, format_args!("expected a list of tables: write `[[{path}]]`, in double brackets"));
+                self.reader.report(
+                    &path,
+                    format_args!(
+                        "expected a list of tables: write `[[{path}]]`, in double brackets"
+                    ),
+                );
                 Vec::new()
             }
             Some(other) => {
-                self.reader.report(&path, format_args!("expected a list of tables, not {}", other.describe()));
+                self.reader.report(
+                    &path,
+                    format_args!("expected a list of tables, not {}", other.describe()),
+                );
                 Vec::new()
             }
         }
@@ -181,17 +229,31 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// A whole number.
     pub(crate) fn integer(&mut self, key: &'static str, example: &str) -> Option<i64> {
-        match self.take(key, |text| text.parse().map_or(Value::Text(text.into()), Value::Integer))?.value {
+        match self
+            .take(key, |text| text.parse().map_or(Value::Text(text.into()), Value::Integer))?
+            .value
+        {
             Value::Integer(number) => Some(number),
-            other => self.mismatch(key, format_args!("expected a whole number such as {example}"), &other),
+            other => self.mismatch(
+                key,
+                format_args!("expected a whole number such as {example}"),
+                &other,
+            ),
         }
     }
 
     /// `true` or `false`.
     pub(crate) fn boolean(&mut self, key: &'static str) -> Option<bool> {
-        match self.take(key, |text| text.parse().map_or(Value::Text(text.into()), Value::Boolean))?.value {
+        match self
+            .take(key, |text| text.parse().map_or(Value::Text(text.into()), Value::Boolean))?
+            .value
+        {
             Value::Boolean(value) => Some(value),
-            other => self.mismatch(key, format_args!("expected `true` or `false`, without quotes"), &other),
+            other => self.mismatch(
+                key,
+                format_args!("expected `true` or `false`, without quotes"),
+                &other,
+            ),
         }
     }
 
@@ -204,7 +266,11 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// A list of texts or whole numbers, as texts.
-    pub(crate) fn texts_or_integers(&mut self, key: &'static str, example: &str) -> Option<Vec<String>> {
+    pub(crate) fn texts_or_integers(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Option<Vec<String>> {
         match self.take(key, split)?.value {
             Value::List(items) => Some(self.items(key, items, example, |value| match value {
                 Value::Integer(number) => Some(number.to_string()),
@@ -214,13 +280,23 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// A text (`Ok`) or a list of texts (`Err`, no failure); in the environment, a comma makes it a list.
-    pub(crate) fn text_or_texts(&mut self, key: &'static str, example: &str) -> Option<Result<String, Vec<String>>> {
-        let from_variable = |text: &str| if text.contains(',') { split(text) } else { Value::Text(text.into()) };
+    /// A text (`Ok`) or a list of texts (`Err`, no failure); in the environment, a comma makes it a
+    /// list.
+    pub(crate) fn text_or_texts(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Option<Result<String, Vec<String>>> {
+        let from_variable =
+            |text: &str| if text.contains(',') { split(text) } else { Value::Text(text.into()) };
         match self.take(key, from_variable)?.value {
             Value::Text(text) => Some(Ok(text)),
             Value::List(items) => Some(Err(self.items(key, items, example, |_| None))),
-            other => self.mismatch(key, format_args!("expected a text or a list such as {example}"), &other),
+            other => self.mismatch(
+                key,
+                format_args!("expected a text or a list such as {example}"),
+                &other,
+            ),
         }
     }
 
@@ -234,7 +310,8 @@ impl<'r, 'a> Section<'r, 'a> {
         self.reader.report(&join(&self.path, key), message);
     }
 
-    /// Refuses every key that nobody asked for. The reader names the one that was meant, when it has seen all of them.
+    /// Refuses every key that nobody asked for. The reader names the one that was meant, when it
+    /// has seen all of them.
     pub(crate) fn finish(self) {
         for entry in self.entries {
             let path = join(&self.path, &entry.key);
@@ -244,7 +321,8 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// Takes a key's value out of the table, or out of the environment, and remembers where it stands.
+    /// Takes a key's value out of the table, or out of the environment, and remembers where it
+    /// stands.
     fn take(&mut self, key: &'static str, from_variable: impl Fn(&str) -> Value) -> Option<Node> {
         self.asked.push(key);
         let path = join(&self.path, key);
@@ -252,9 +330,15 @@ impl<'r, 'a> Section<'r, 'a> {
         if !path.contains('[') {
             self.reader.known.insert(path.clone());
         }
-        let found = self.entries.iter().position(|entry| entry.key == key).map(|at| self.entries.swap_remove(at));
-        // An empty variable counts as none: that is how most things that set variables say "not set".
-        let variable = self.variable.as_ref().map(|prefix| format!("{prefix}_{}", key.to_ascii_uppercase()));
+        let found = self
+            .entries
+            .iter()
+            .position(|entry| entry.key == key)
+            .map(|at| self.entries.swap_remove(at));
+        // An empty variable counts as none: that is how most things that set variables say "not
+        // set".
+        let variable =
+            self.variable.as_ref().map(|prefix| format!("{prefix}_{}", key.to_ascii_uppercase()));
         if let Some((variable, text)) = variable
             .and_then(|variable| (self.reader.environment)(&variable).map(|text| (variable, text)))
             .filter(|(_, text)| !text.is_empty())
@@ -268,8 +352,15 @@ impl<'r, 'a> Section<'r, 'a> {
         Some(entry.node)
     }
 
-    /// The items of a list as texts. One that is refused stands as an empty text, so that the others keep their numbers.
-    fn items(&mut self, key: &'static str, items: Vec<Node>, example: &str, also: impl Fn(&Value) -> Option<String>) -> Vec<String> {
+    /// The items of a list as texts. One that is refused stands as an empty text, so that the
+    /// others keep their numbers.
+    fn items(
+        &mut self,
+        key: &'static str,
+        items: Vec<Node>,
+        example: &str,
+        also: impl Fn(&Value) -> Option<String>,
+    ) -> Vec<String> {
         let mut texts = Vec::with_capacity(items.len());
         for (n, item) in items.into_iter().enumerate() {
             let path = format!("{}[{n}]", join(&self.path, key));
@@ -280,7 +371,10 @@ impl<'r, 'a> Section<'r, 'a> {
             texts.push(match item.value {
                 Value::Text(text) => text,
                 other => also(&other).unwrap_or_else(|| {
-                    self.reader.report(&path, format_args!("expected a text, as in {example}, not {}", other.describe()));
+                    self.reader.report(
+                        &path,
+                        format_args!("expected a text, as in {example}, not {}", other.describe()),
+                    );
                     String::new()
                 }),
             });
@@ -296,7 +390,13 @@ impl<'r, 'a> Section<'r, 'a> {
 
 /// A variable's text as a list: the parts between the commas, without the space around them.
 fn split(text: &str) -> Value {
-    Value::List(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| Node::new(Value::Text(part.into()))).collect())
+    Value::List(
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(|part| Node::new(Value::Text(part.into())))
+            .collect(),
+    )
 }
 
 fn join(path: &str, key: &str) -> String {

@@ -1,4 +1,5 @@
-//! The kinds of values that several keys share: addresses, addresses with a port, networks, durations.
+//! The kinds of values that several keys share: addresses, addresses with a port, networks,
+//! durations.
 //!
 //! Each error quotes the value and says what to write instead.
 
@@ -46,7 +47,10 @@ pub enum ValueError {
         port: String,
     },
     /// Not an address with a port.
-    #[error("`{0}` is not an address with a port: write one such as `203.0.113.7:53` or `[2001:db8::7]:53`")]
+    #[error(
+        "`{0}` is not an address with a port: write one such as `203.0.113.7:53` or \
+            `[2001:db8::7]:53`"
+    )]
     Socket(String),
     /// Not a network.
     #[error("`{0}` is not a network: write an address and a prefix length such as `10.1.0.0/16`")]
@@ -90,7 +94,10 @@ fn one_host(address: IpAddr, text: &str) -> Result<IpAddr, ValueError> {
     {
         return Err(ValueError::Mapped { text: text.into(), plain });
     }
-    if address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+    if address.is_unspecified()
+        || address.is_multicast()
+        || address == IpAddr::V4(Ipv4Addr::BROADCAST)
+    {
         return Err(ValueError::NotOneHost(address));
     }
     Ok(address)
@@ -108,10 +115,15 @@ pub(crate) fn socket(text: &str, usual: u16) -> Result<SocketAddr, ValueError> {
         return Ok(socket);
     }
     if let Some(ip) = bare_address(text) {
-        return Err(ValueError::NoPort { text: text.into(), suggestion: SocketAddr::new(ip, usual) });
+        return Err(ValueError::NoPort {
+            text: text.into(),
+            suggestion: SocketAddr::new(ip, usual),
+        });
     }
     match text.rsplit_once(':') {
-        Some((ip, port)) if bare_address(ip).is_some() => Err(ValueError::Port { text: text.into(), port: port.into() }),
+        Some((ip, port)) if bare_address(ip).is_some() => {
+            Err(ValueError::Port { text: text.into(), port: port.into() })
+        }
         _ => Err(ValueError::Socket(text.into())),
     }
 }
@@ -151,9 +163,12 @@ pub(crate) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ValueError::NoUnit(text.into()));
     }
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| ValueError::Duration(text.into()))?;
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| ValueError::Duration(text.into()))?;
     match Duration::try_from(parsed) {
-        Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => Err(ValueError::Duration(text.into())),
+        Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => {
+            Err(ValueError::Duration(text.into()))
+        }
         Ok(duration) if (min..=max).contains(&duration) => Ok(duration),
         _ => Err(ValueError::DurationRange { text: text.into(), min, max }),
     }
@@ -187,20 +202,36 @@ mod tests {
             assert_eq!(any(wrong), Err(ValueError::Duration(wrong.into())), "{wrong}");
         }
         for range in ["-3s", "0s", "3601s", "2h"] {
-            assert!(matches!(any(range), Err(ValueError::DurationRange { .. })), "{range}: {:?}", any(range));
+            assert!(
+                matches!(any(range), Err(ValueError::DurationRange { .. })),
+                "{range}: {:?}",
+                any(range)
+            );
         }
     }
 
     #[test]
     fn a_listener_needs_its_port_and_a_server_has_one_anyway() {
         assert_eq!(listener("169.254.20.53:53"), Ok(([169, 254, 20, 53], 53).into()));
-        assert_eq!(listener("169.254.20.53").expect_err("no port").to_string(), "`169.254.20.53` has no port: write `169.254.20.53:53`");
-        assert_eq!(listener("fd00::1").expect_err("no port").to_string(), "`fd00::1` has no port: write `[fd00::1]:53`");
+        assert_eq!(
+            listener("169.254.20.53").expect_err("no port").to_string(),
+            "`169.254.20.53` has no port: write `169.254.20.53:53`"
+        );
+        assert_eq!(
+            listener("fd00::1").expect_err("no port").to_string(),
+            "`fd00::1` has no port: write `[fd00::1]:53`"
+        );
         assert!(matches!(listener("127.0.0.1:99999"), Err(ValueError::Port { .. })));
         assert!(matches!(listener("0.0.0.0:53"), Err(ValueError::NotOneHost(_))));
         assert!(matches!(listener("localhost:53"), Err(ValueError::Socket(_))));
-        assert_eq!(server("10.0.0.2").map(|server| server.to_string()).as_deref(), Ok("10.0.0.2:53"));
-        assert_eq!(server("[fd00::2]:5353").map(|server| server.to_string()).as_deref(), Ok("[fd00::2]:5353"));
+        assert_eq!(
+            server("10.0.0.2").map(|server| server.to_string()).as_deref(),
+            Ok("10.0.0.2:53")
+        );
+        assert_eq!(
+            server("[fd00::2]:5353").map(|server| server.to_string()).as_deref(),
+            Ok("[fd00::2]:5353")
+        );
         assert!(matches!(server("10.0.0.2:0"), Err(ValueError::Port { .. })));
     }
 

@@ -8,7 +8,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 
 use super::{HostError, to_io, with_netlink};
 
-/// Addresses of ours carry this label (`ip address` shows it): 15 bytes at most, the device's name first.
+/// Addresses of ours carry this label (`ip address` shows it): 15 bytes at most, the device's name
+/// first.
 const LABEL: &str = "lo:redirector";
 
 /// The index of `lo` in every network namespace.
@@ -27,7 +28,8 @@ pub enum AddedAddress {
 ///
 /// # Errors
 ///
-/// [`HostError::Address`] when it can't be added, [`HostError::Netlink`] when the addresses can't be listed.
+/// [`HostError::Address`] when it can't be added, [`HostError::Netlink`] when the addresses can't
+/// be listed.
 pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
     if ip.is_loopback() || ip.is_unspecified() {
         return Ok(AddedAddress::Host);
@@ -41,10 +43,16 @@ pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
         let message = request.message_mut();
         if ip.is_ipv4() {
             message.attributes.push(AddressAttribute::Label(LABEL.into()));
-            // A full-length prefix has no broadcast address; the library adds one that equals the address.
-            message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+            // A full-length prefix has no broadcast address; the library adds one that equals the
+            // address.
+            message
+                .attributes
+                .retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
         }
-        request.execute().await.map_err(|error| HostError::Address { address: ip, source: to_io(error) })?;
+        request
+            .execute()
+            .await
+            .map_err(|error| HostError::Address { address: ip, source: to_io(error) })?;
         Ok(AddedAddress::Ours)
     })
     .await
@@ -65,14 +73,17 @@ pub async fn remove_address(ip: IpAddr) -> Result<bool, HostError> {
     .await
 }
 
-/// Whether a connection can be made from `ip` here: whether this network namespace has the address, or lets anybody take any.
+/// Whether a connection can be made from `ip` here: whether this network namespace has the address,
+/// or lets anybody take any.
 pub fn has_address(ip: IpAddr) -> bool {
     std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 async fn find(handle: &Handle, ip: IpAddr) -> Result<Option<AddressMessage>, HostError> {
-    let listed: Result<Vec<AddressMessage>, _> = handle.address().get().execute().try_collect().await;
-    let addresses = listed.map_err(|error| HostError::netlink("list the addresses of this host", error))?;
+    let listed: Result<Vec<AddressMessage>, _> =
+        handle.address().get().execute().try_collect().await;
+    let addresses =
+        listed.map_err(|error| HostError::netlink("list the addresses of this host", error))?;
     let has = |message: &AddressMessage| {
         message.attributes.iter().any(|attribute| match attribute {
             AddressAttribute::Local(address) | AddressAttribute::Address(address) => *address == ip,
@@ -82,8 +93,12 @@ async fn find(handle: &Handle, ip: IpAddr) -> Result<Option<AddressMessage>, Hos
     Ok(addresses.into_iter().find(has))
 }
 
-/// IPv6 addresses have no labels; one on `lo` with a full-length prefix can only be ours or be missed by nobody.
+/// IPv6 addresses have no labels; one on `lo` with a full-length prefix can only be ours or be
+/// missed by nobody.
 fn is_ours(message: &AddressMessage) -> bool {
-    let labelled = message.attributes.iter().any(|attribute| matches!(attribute, AddressAttribute::Label(label) if label == LABEL));
+    let labelled = message
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, AddressAttribute::Label(label) if label == LABEL));
     labelled || (message.header.index == LO && message.header.prefix_len == 128)
 }

@@ -1,18 +1,22 @@
-//! The leak guard: an `unreachable` route for the pool, so that a connect which no hook rewrote fails at once instead of leaving the node.
-//! Rewriting happens before routing, so redirected connects never meet it.
+//! The leak guard: an `unreachable` route for the pool, so that a connect which no hook rewrote
+//! fails at once instead of leaving the node. Rewriting happens before routing, so redirected
+//! connects never meet it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
+};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{HostError, to_io, with_netlink};
 use crate::vip::Pool;
 
-/// Routes of ours carry this protocol number (`ip route` shows `proto 198`): above 4 and below 256 it is anybody's to choose (rtnetlink(7)).
+/// Routes of ours carry this protocol number (`ip route` shows `proto 198`): above 4 and below 256
+/// it is anybody's to choose (rtnetlink(7)).
 const PROTOCOL: u8 = 198;
 
 /// The table of the routes to the host's own addresses (rtnetlink(7)).
@@ -31,7 +35,8 @@ pub enum Guard {
 ///
 /// # Errors
 ///
-/// [`HostError::PoolIsRouted`] when the same prefix has somebody else's route, [`HostError::Netlink`] when the kernel refuses.
+/// [`HostError::PoolIsRouted`] when the same prefix has somebody else's route,
+/// [`HostError::Netlink`] when the kernel refuses.
 pub async fn guard(pool: &Pool) -> Result<Guard, HostError> {
     let nets = nets(pool);
     with_netlink(async |handle| {
@@ -47,35 +52,49 @@ pub async fn guard(pool: &Pool) -> Result<Guard, HostError> {
 }
 
 async fn guard_one(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
-    let existing: Vec<RouteMessage> = routes(handle, net).await?.into_iter().filter(|route| destination(route) == Some(net)).collect();
+    let existing: Vec<RouteMessage> = routes(handle, net)
+        .await?
+        .into_iter()
+        .filter(|route| destination(route) == Some(net))
+        .collect();
     if existing.iter().any(is_ours) {
         return Ok(Guard::Present);
     }
     if let Some(route) = existing.first() {
-        return Err(HostError::PoolIsRouted { key: key(net), pool: net.to_string(), route: describe(route) });
+        return Err(HostError::PoolIsRouted {
+            key: key(net),
+            pool: net.to_string(),
+            route: describe(route),
+        });
     }
     let added = handle.route().add(message(net)).execute().await;
     added.map_err(|error| HostError::netlink(format!("add the guard route for {net}"), error))?;
     Ok(Guard::Added)
 }
 
-/// Removes the guard route for one range. True when there was one; somebody else's route is left alone.
+/// Removes the guard route for one range. True when there was one; somebody else's route is left
+/// alone.
 ///
 /// # Errors
 ///
 /// [`HostError::Netlink`] when the kernel refuses.
 pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
     let net = net.into().trunc();
-    with_netlink(async |handle| match handle.route().del(message(net)).execute().await.map_err(to_io) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-        Err(source) => Err(HostError::Netlink { action: format!("remove the guard route for {net}"), source }),
+    with_netlink(async |handle| {
+        match handle.route().del(message(net)).execute().await.map_err(to_io) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            Err(source) => Err(HostError::Netlink {
+                action: format!("remove the guard route for {net}"),
+                source,
+            }),
+        }
     })
     .await
 }
 
-/// Routes of this host that overlap the pool and are not ours, as `ip route` would show them: whoever they lead to would lose connects to VIPs,
-/// or VIPs would leak to them.
+/// Routes of this host that overlap the pool and are not ours, as `ip route` would show them:
+/// whoever they lead to would lose connects to VIPs, or VIPs would leak to them.
 ///
 /// # Errors
 ///
@@ -87,8 +106,9 @@ pub async fn conflicts(pool: &Pool) -> Result<Vec<String>, HostError> {
         for pool in nets {
             let overlaps = |route: &&RouteMessage| {
                 // The default route overlaps everything and is what the guard is for.
-                destination(route).is_some_and(|net| net.prefix_len() > 0 && (net.contains(&pool) || pool.contains(&net)))
-                    && !is_ours(route)
+                destination(route).is_some_and(|net| {
+                    net.prefix_len() > 0 && (net.contains(&pool) || pool.contains(&net))
+                }) && !is_ours(route)
             };
             conflicts.extend(routes(&handle, pool).await?.iter().filter(overlaps).map(describe));
         }
@@ -98,7 +118,11 @@ pub async fn conflicts(pool: &Pool) -> Result<Vec<String>, HostError> {
 }
 
 fn nets(pool: &Pool) -> Vec<IpNet> {
-    [IpNet::from(pool.ipv4)].into_iter().chain(pool.ipv6.map(IpNet::from)).map(|net| net.trunc()).collect()
+    [IpNet::from(pool.ipv4)]
+        .into_iter()
+        .chain(pool.ipv6.map(IpNet::from))
+        .map(|net| net.trunc())
+        .collect()
 }
 
 fn key(net: IpNet) -> &'static str {
@@ -111,8 +135,10 @@ async fn routes(handle: &Handle, net: IpNet) -> Result<Vec<RouteMessage>, HostEr
         IpNet::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
         IpNet::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
     };
-    let listed: Result<Vec<RouteMessage>, _> = handle.route().get(all).execute().try_collect().await;
-    let routes = listed.map_err(|error| HostError::netlink("list the routes of this host", error))?;
+    let listed: Result<Vec<RouteMessage>, _> =
+        handle.route().get(all).execute().try_collect().await;
+    let routes =
+        listed.map_err(|error| HostError::netlink("list the routes of this host", error))?;
     // The local and broadcast routes of the host's own addresses stand in a table of their own.
     Ok(routes.into_iter().filter(|route| route.header.table != LOCAL_TABLE).collect())
 }
@@ -121,11 +147,13 @@ fn message(net: IpNet) -> RouteMessage {
     let (kind, protocol) = (RouteType::Unreachable, RouteProtocol::from(PROTOCOL));
     match net {
         IpNet::V4(net) => {
-            let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(net.network(), net.prefix_len());
+            let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(net.network(), net.prefix_len());
             builder.kind(kind).protocol(protocol).build()
         }
         IpNet::V6(net) => {
-            let builder = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len());
+            let builder = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(net.network(), net.prefix_len());
             builder.kind(kind).protocol(protocol).build()
         }
     }
@@ -158,6 +186,10 @@ fn describe(route: &RouteMessage) -> String {
         RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some(format!(" via {address}")),
         _ => None,
     });
-    let kind = if route.header.kind == RouteType::Unicast { String::new() } else { format!("{:?} ", route.header.kind).to_lowercase() };
+    let kind = if route.header.kind == RouteType::Unicast {
+        String::new()
+    } else {
+        format!("{:?} ", route.header.kind).to_lowercase()
+    };
     format!("{kind}{net}{}", gateway.unwrap_or_default())
 }

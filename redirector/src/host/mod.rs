@@ -1,5 +1,6 @@
-//! What the agent changes on its host, all of it in the network namespace that it runs in: the guard route for the pool, and the shim's
-//! address on `lo`. Both carry a mark, so that only our own are ever removed.
+//! What the agent changes on its host, all of it in the network namespace that it runs in: the
+//! guard route for the pool, and the shim's address on `lo`. Both carry a mark, so that only our
+//! own are ever removed.
 
 mod address;
 mod guard;
@@ -15,7 +16,8 @@ use rtnetlink::Handle;
 pub enum HostError {
     /// Somebody else routes the pool.
     #[error(
-        "`pool.{key} = \"{pool}\"` is routed by this host already ({route}): choose a pool that nothing uses, or set `pool.guard = false` if that route never leads out"
+        "`pool.{key} = \"{pool}\"` is routed by this host already ({route}): choose a pool that \
+            nothing uses, or set `pool.guard = false` if that route never leads out"
     )]
     PoolIsRouted {
         /// Which of the pool's ranges: `ipv4` or `ipv6`.
@@ -66,9 +68,11 @@ fn to_io(error: rtnetlink::Error) -> io::Error {
 }
 
 /// Runs `work` with a netlink connection of its own.
-async fn with_netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T, HostError>) -> Result<T, HostError> {
-    let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(|source| HostError::Netlink { action: "open a netlink socket".into(), source })?;
+async fn with_netlink<T>(
+    work: impl AsyncFnOnce(Handle) -> Result<T, HostError>,
+) -> Result<T, HostError> {
+    let (connection, handle, _) = rtnetlink::new_connection()
+        .map_err(|source| HostError::Netlink { action: "open a netlink socket".into(), source })?;
     let connection = tokio::spawn(connection);
     let result = work(handle).await;
     connection.abort();

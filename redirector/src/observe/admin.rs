@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::{CONTENT_TYPE, Metrics};
 
-/// The agent's owner task gives a sign of life twice a second; after this long without one it hangs.
+/// The agent's owner task gives a sign of life twice a second; after this long without one it
+/// hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// What the agent tells of itself, and the admin listener tells others.
@@ -29,7 +30,10 @@ struct Told {
 
 impl Default for Health {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Told { alive_at: Instant::now(), not_ready: vec!["starting".into()] })))
+        Self(Arc::new(Mutex::new(Told {
+            alive_at: Instant::now(),
+            not_ready: vec!["starting".into()],
+        })))
     }
 }
 
@@ -59,7 +63,10 @@ type Response = (StatusCode, Json<Answer>);
 
 fn answer(reasons: Vec<String>) -> Response {
     let ok = reasons.is_empty();
-    (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(Answer { ok, reasons }))
+    (
+        if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+        Json(Answer { ok, reasons }),
+    )
 }
 
 /// The admin listener, bound and not yet serving.
@@ -88,7 +95,11 @@ impl Admin {
     /// Serves until `shutdown`.
     pub async fn serve(self, health: Health, metrics: Metrics, shutdown: CancellationToken) {
         let told = Router::new().route("/metrics", get(scrape)).with_state(metrics);
-        let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(health).merge(told);
+        let router = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .with_state(health)
+            .merge(told);
         // Dropped at shutdown rather than drained: a probe that is cut off by it has its answer.
         tokio::select! {
             ended = async { axum::serve(self.listener, router).await } => {
@@ -103,10 +114,16 @@ impl Admin {
 
 async fn healthz(State(health): State<Health>) -> Response {
     let silent = health.told().alive_at.elapsed();
-    answer(if silent > HANGS_AFTER { vec![format!("the agent has given no sign of life for {} s", silent.as_secs())] } else { vec![] })
+    answer(if silent > HANGS_AFTER {
+        vec![format!("the agent has given no sign of life for {} s", silent.as_secs())]
+    } else {
+        vec![]
+    })
 }
 
-async fn scrape(State(metrics): State<Metrics>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
+async fn scrape(
+    State(metrics): State<Metrics>,
+) -> ([(axum::http::HeaderName, &'static str); 1], String) {
     ([(axum::http::header::CONTENT_TYPE, CONTENT_TYPE)], metrics.scrape().await)
 }
 
@@ -129,7 +146,10 @@ mod tests {
         stream.write_all(request.as_bytes()).await.expect("written");
         let mut answer = String::new();
         let reading = stream.read_to_string(&mut answer);
-        tokio::time::timeout(Duration::from_secs(5), reading).await.expect("in time").expect("readable");
+        tokio::time::timeout(Duration::from_secs(5), reading)
+            .await
+            .expect("in time")
+            .expect("readable");
         answer
     }
 
@@ -138,29 +158,39 @@ mod tests {
         let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
         let address = admin.local_addr().expect("an address");
         let (health, shutdown) = (Health::default(), CancellationToken::new());
-        let (asking, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>(1);
+        let (asking, mut asked) =
+            tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>(1);
         tokio::spawn(async move {
             while let Some(reply) = asked.recv().await {
                 let _ = reply.send(crate::observe::Snapshot::default());
             }
         });
-        let serving = tokio::spawn(admin.serve(health.clone(), Metrics::new(asking), shutdown.clone()));
+        let serving =
+            tokio::spawn(admin.serve(health.clone(), Metrics::new(asking), shutdown.clone()));
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("starting"), "{answer}");
         health.set_not_ready(vec![]);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         let metrics = get(address, "/metrics").await;
-        assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("application/openmetrics-text"), "{metrics}");
+        assert!(
+            metrics.starts_with("HTTP/1.1 200") && metrics.contains("application/openmetrics-text"),
+            "{metrics}"
+        );
         assert!(metrics.contains("# EOF") && get(address, "/").await.starts_with("HTTP/1.1 404"));
         shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(2), serving).await.expect("in time").expect("ended");
+        tokio::time::timeout(Duration::from_secs(2), serving)
+            .await
+            .expect("in time")
+            .expect("ended");
     }
 
     #[tokio::test]
     async fn an_agent_that_hangs_is_seen() {
         let health = Health::default();
-        health.told().alive_at = Instant::now().checked_sub(Duration::from_secs(5)).expect("the machine has been up that long");
+        health.told().alive_at = Instant::now()
+            .checked_sub(Duration::from_secs(5))
+            .expect("the machine has been up that long");
         let (status, Json(answer)) = healthz(State(health.clone())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.reasons, ["the agent has given no sign of life for 5 s"]);

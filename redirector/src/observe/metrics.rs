@@ -1,6 +1,7 @@
 //! `/metrics`: OpenMetrics, read when it is asked for.
 //!
-//! No label holds what a client chose: routes are told apart by their source, and at most a thousand of them; the others are one.
+//! No label holds what a client chose: routes are told apart by their source, and at most a
+//! thousand of them; the others are one.
 
 use std::{
     collections::BTreeMap,
@@ -39,8 +40,18 @@ const END: &str = "# EOF\n";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Outcomes of DNS queries; what else the shim counts are incidents.
-const OUTCOMES: [&str; 10] =
-    ["answered", "nodata", "forwarded", "servfail", "formerr", "notimp", "refused", "pending", "limited", "dropped"];
+const OUTCOMES: [&str; 10] = [
+    "answered",
+    "nodata",
+    "forwarded",
+    "servfail",
+    "formerr",
+    "notimp",
+    "refused",
+    "pending",
+    "limited",
+    "dropped",
+];
 /// Upstreams with a label of their own: those that are asked first.
 const UPSTREAMS: usize = 32;
 
@@ -60,14 +71,20 @@ impl Metrics {
         Self { asking, errors: Arc::default() }
     }
 
-    /// Everything, as OpenMetrics. An agent that does not answer leaves its process and the count of errors to be told.
+    /// Everything, as OpenMetrics. An agent that does not answer leaves its process and the count
+    /// of errors to be told.
     pub async fn scrape(&self) -> String {
         let began = Instant::now();
         let (reply, answer) = oneshot::channel();
         let asked = async { self.asking.send(reply).await.ok().map(|()| answer) };
-        let snapshot = tokio::time::timeout(PATIENCE, async { asked.await?.await.ok() }).await.ok().flatten();
+        let snapshot =
+            tokio::time::timeout(PATIENCE, async { asked.await?.await.ok() }).await.ok().flatten();
         self.errors.fetch_add(snapshot.as_ref().map_or(1, |snapshot| snapshot.errors), Relaxed);
-        let read = Read { snapshot, errors: self.errors.load(Relaxed), took: began.elapsed().as_secs_f64() };
+        let read = Read {
+            snapshot,
+            errors: self.errors.load(Relaxed),
+            took: began.elapsed().as_secs_f64(),
+        };
         encode(read)
     }
 }
@@ -80,7 +97,8 @@ fn encode(read: Read) -> String {
     registry.register_collector(Box::new(Told(Mutex::new(samples))));
     text::encode(&mut page, &registry).expect("a string takes everything");
     page.truncate(page.strip_suffix(END).map_or(page.len(), str::len));
-    for (metric, says) in METRICS.iter().filter_map(|metric| Some((metric, routes::says(metric)?))) {
+    for (metric, says) in METRICS.iter().filter_map(|metric| Some((metric, routes::says(metric)?)))
+    {
         routes::write(&mut page, metric, says, routes.told());
     }
     page.push_str(END);
@@ -106,8 +124,9 @@ impl Read {
     /// The samples of everything but the routes, and the routes.
     fn samples(self) -> (Samples, RouteSamples) {
         let mut samples = Samples::new();
-        let mut add =
-            |name: &'static str, labels: Labels, value: f64| samples.entry(name).or_default().push((labels, Value::Number(value)));
+        let mut add = |name: &'static str, labels: Labels, value: f64| {
+            samples.entry(name).or_default().push((labels, Value::Number(value)))
+        };
         add("redirector_scrape_errors", Labels::None, self.errors as f64);
         add("redirector_scrape_duration_seconds", Labels::None, self.took);
         add("redirector_build_info", Labels::one("version", env!("CARGO_PKG_VERSION")), 1.0);
@@ -130,13 +149,19 @@ impl Read {
         for (kind, number) in snapshot.changes {
             add("redirector_changes", Labels::one("kind", kind), number as f64);
         }
-        for (name, value) in ["redirector_events", "redirector_events_lost", "redirector_events_one_in"].into_iter().zip(snapshot.events) {
+        for (name, value) in
+            ["redirector_events", "redirector_events_lost", "redirector_events_one_in"]
+                .into_iter()
+                .zip(snapshot.events)
+        {
             add(name, Labels::None, value as f64);
         }
         for (name, value) in snapshot.dns {
             match name.as_str() {
                 "queries" => add("redirector_dns_queries", Labels::None, value as f64),
-                outcome if OUTCOMES.contains(&outcome) => add("redirector_dns_outcomes", Labels::one("outcome", name), value as f64),
+                outcome if OUTCOMES.contains(&outcome) => {
+                    add("redirector_dns_outcomes", Labels::one("outcome", name), value as f64)
+                }
                 _ => add("redirector_dns_incidents", Labels::one("incident", name), value as f64),
             }
         }
@@ -150,10 +175,20 @@ impl Read {
         for upstream in upstreams {
             of_upstream(upstream, &mut add);
         }
-        let local = ("redirector_dns_seconds", ("answer", Word::Fixed("local")), snapshot.tally.local);
-        let forwarded = ("redirector_dns_seconds", ("answer", Word::Fixed("forwarded")), snapshot.tally.forwarded);
-        let each = upstreams.iter().map(|at| ("redirector_dns_upstream_seconds", label_of(at), at.latency.clone()));
-        samples.insert("redirector_connect_seconds", vec![(Labels::None, Value::Times(snapshot.connects))]);
+        let local =
+            ("redirector_dns_seconds", ("answer", Word::Fixed("local")), snapshot.tally.local);
+        let forwarded = (
+            "redirector_dns_seconds",
+            ("answer", Word::Fixed("forwarded")),
+            snapshot.tally.forwarded,
+        );
+        let each = upstreams
+            .iter()
+            .map(|at| ("redirector_dns_upstream_seconds", label_of(at), at.latency.clone()));
+        samples.insert(
+            "redirector_connect_seconds",
+            vec![(Labels::None, Value::Times(snapshot.connects))],
+        );
         for (name, label, times) in [local, forwarded].into_iter().chain(each) {
             samples.entry(name).or_default().push((Labels::One([label]), Value::Times(times)));
         }
@@ -194,13 +229,21 @@ impl Collector for Told {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for metric in METRICS {
-            write_samples(&mut encoder, metric, samples.get(metric.name).map_or(&[], Vec::as_slice))?;
+            write_samples(
+                &mut encoder,
+                metric,
+                samples.get(metric.name).map_or(&[], Vec::as_slice),
+            )?;
         }
         Ok(())
     }
 }
 
-fn write_samples(encoder: &mut DescriptorEncoder<'_>, metric: &Metric, samples: &[(Labels, Value)]) -> fmt::Result {
+fn write_samples(
+    encoder: &mut DescriptorEncoder<'_>,
+    metric: &Metric,
+    samples: &[(Labels, Value)],
+) -> fmt::Result {
     if samples.is_empty() {
         return Ok(());
     }
@@ -222,9 +265,16 @@ fn write_samples(encoder: &mut DescriptorEncoder<'_>, metric: &Metric, samples: 
 
 fn put(encoder: &mut MetricEncoder<'_>, metric: &Metric, value: &Value) -> fmt::Result {
     match value {
-        Value::Number(value) if metric.kind == Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, u64>(value, None),
+        Value::Number(value) if metric.kind == Kind::Counter => {
+            encoder.encode_counter::<NoLabelSet, f64, u64>(value, None)
+        }
         Value::Number(value) => encoder.encode_gauge(value),
-        Value::Times(times) => encoder.encode_histogram::<NoLabelSet>(times.seconds, times.number(), &times.classes, None),
+        Value::Times(times) => encoder.encode_histogram::<NoLabelSet>(
+            times.seconds,
+            times.number(),
+            &times.classes,
+            None,
+        ),
     }
 }
 

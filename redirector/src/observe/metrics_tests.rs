@@ -56,10 +56,13 @@ fn every_metric_of_the_table_is_told_with_its_labels_and_no_other() {
         let of: Vec<_> = samples.iter().filter(|line| family(line) == metric.name).collect();
         assert!(!of.is_empty(), "{} is not told", metric.name);
         for line in of {
-            let keys: Vec<&str> = line
-                .split_once('{')
-                .map_or(vec![], |(_, rest)| rest.split("\",").map(|label| label.split('=').next().unwrap_or_default()).collect());
-            let (name, keys) = (line.split(['{', ' ']).next().expect("a name"), keys.iter().filter(|key| **key != "le").copied());
+            let keys: Vec<&str> = line.split_once('{').map_or(vec![], |(_, rest)| {
+                rest.split("\",").map(|label| label.split('=').next().unwrap_or_default()).collect()
+            });
+            let (name, keys) = (
+                line.split(['{', ' ']).next().expect("a name"),
+                keys.iter().filter(|key| **key != "le").copied(),
+            );
             assert_eq!(keys.collect::<Vec<_>>(), metric.labels, "{line}");
             assert!(metric.kind.suffixes().contains(&&name[metric.name.len()..]), "{line}");
         }
@@ -124,10 +127,17 @@ fn what_a_route_counts_can_be_read_from_the_page() {
 
 #[test]
 fn routes_beyond_a_thousand_are_told_as_one() {
-    let page = page(snapshot((0..ROUTES + 20).map(|n| route(&format!("host{n}.internal"), 1)).collect()));
-    let started: Vec<_> = page.lines().filter(|line| line.starts_with("redirector_route_connects_started_total{")).collect();
+    let page =
+        page(snapshot((0..ROUTES + 20).map(|n| route(&format!("host{n}.internal"), 1)).collect()));
+    let started: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("redirector_route_connects_started_total{"))
+        .collect();
     assert_eq!(started.len(), ROUTES + 1);
-    assert!(started.contains(&"redirector_route_connects_started_total{source=\"other routes\"} 20.0"), "{started:?}");
+    assert!(
+        started.contains(&"redirector_route_connects_started_total{source=\"other routes\"} 20.0"),
+        "{started:?}"
+    );
     assert!(page.contains(&format!("redirector_routes {}.0", ROUTES + 20)));
 }
 
@@ -140,7 +150,11 @@ async fn an_agent_that_does_not_answer_is_counted_and_its_process_is_told() {
         while asked.recv().await.is_some() {}
     });
     let page = metrics.scrape().await;
-    assert!(page.contains("redirector_scrape_errors_total 1.0") && page.contains("process_resident_memory_bytes "), "{page}");
+    assert!(
+        page.contains("redirector_scrape_errors_total 1.0")
+            && page.contains("process_resident_memory_bytes "),
+        "{page}"
+    );
     assert!(!page.contains("redirector_degraded"));
 }
 
@@ -151,7 +165,10 @@ fn table() -> String {
         let kind = format!("{:?}", metric.kind).to_lowercase();
         format!("| `{}{total}` | {kind} | {} | {} |\n", metric.name, labels.join(", "), metric.help)
     };
-    format!("| metric | type | labels | says |\n|---|---|---|---|\n{}", METRICS.iter().map(row).collect::<String>())
+    format!(
+        "| metric | type | labels | says |\n|---|---|---|---|\n{}",
+        METRICS.iter().map(row).collect::<String>()
+    )
 }
 
 #[test]
@@ -162,14 +179,22 @@ fn the_reference_is_generated_from_the_table() {
 /// Names of ours in a text, as far as they can be metrics.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("redirector_") || word.starts_with("process_")).map(str::to_owned).collect()
+    words
+        .filter(|word| word.starts_with("redirector_") || word.starts_with("process_"))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn dashboard_and_alerts_load_and_name_only_metrics_that_exist() {
-    let known: BTreeSet<String> =
-        METRICS.iter().flat_map(|metric| metric.kind.suffixes().iter().map(|suffix| format!("{}{suffix}", metric.name))).collect();
-    let dashboard: serde_json::Value = serde_json::from_str(include_str!("../../../deploy/grafana-dashboard.json")).expect("JSON");
+    let known: BTreeSet<String> = METRICS
+        .iter()
+        .flat_map(|metric| {
+            metric.kind.suffixes().iter().map(|suffix| format!("{}{suffix}", metric.name))
+        })
+        .collect();
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../../deploy/grafana-dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let queries: Vec<&str> = panels
         .iter()
@@ -177,13 +202,21 @@ fn dashboard_and_alerts_load_and_name_only_metrics_that_exist() {
         .filter_map(|target| target["expr"].as_str())
         .collect();
     assert!(queries.len() >= 10);
-    let alerts: serde_json::Value = serde_yaml_ng::from_str(include_str!("../../../deploy/alerts.yaml")).expect("YAML");
-    let rules: Vec<_> =
-        alerts["groups"].as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array().expect("rules")).collect();
-    let expressions: Vec<&str> = rules.iter().map(|rule| rule["expr"].as_str().expect("an expression")).collect();
+    let alerts: serde_json::Value =
+        serde_yaml_ng::from_str(include_str!("../../../deploy/alerts.yaml")).expect("YAML");
+    let rules: Vec<_> = alerts["groups"]
+        .as_array()
+        .expect("groups")
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules"))
+        .collect();
+    let expressions: Vec<&str> =
+        rules.iter().map(|rule| rule["expr"].as_str().expect("an expression")).collect();
     for rule in &rules {
         assert!(
-            rule["alert"].is_string() && rule["annotations"]["summary"].is_string() && rule["labels"]["severity"].is_string(),
+            rule["alert"].is_string()
+                && rule["annotations"]["summary"].is_string()
+                && rule["labels"]["severity"].is_string(),
             "{rule}"
         );
     }

@@ -23,7 +23,8 @@ pub(super) fn read() -> Vec<(&'static str, f64)> {
     told
 }
 
-/// Seconds of CPU, threads, seconds from boot to start, bytes virtual and resident (proc_pid_stat(5)).
+/// Seconds of CPU, threads, seconds from boot to start, bytes virtual and resident
+/// (proc_pid_stat(5)).
 fn stat() -> Option<(f64, f64, f64, f64, f64)> {
     let text = fs::read_to_string("/proc/self/stat").ok()?;
     // The command may have blanks and parentheses; the third field follows the last one.
@@ -31,7 +32,13 @@ fn stat() -> Option<(f64, f64, f64, f64, f64)> {
     let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
     let tick = rustix::param::clock_ticks_per_second() as f64;
     let page = rustix::param::page_size() as f64;
-    Some(((field(14)? + field(15)?) / tick, field(20)?, field(22)? / tick, field(23)?, field(24)? * page))
+    Some((
+        (field(14)? + field(15)?) / tick,
+        field(20)?,
+        field(22)? / tick,
+        field(23)?,
+        field(24)? * page,
+    ))
 }
 
 /// When the machine was booted, seconds since 1970.
@@ -48,7 +55,11 @@ mod tests {
     fn this_process_is_told() {
         let told: std::collections::BTreeMap<_, _> = read().into_iter().collect();
         assert_eq!(told.len(), 7, "{told:?}");
-        assert!(told["process_resident_memory_bytes"] > 1e6 && told["process_threads"] >= 1.0 && told["process_open_fds"] >= 3.0);
+        assert!(
+            told["process_resident_memory_bytes"] > 1e6
+                && told["process_threads"] >= 1.0
+                && told["process_open_fds"] >= 3.0
+        );
         let now = jiff::Timestamp::now().as_second() as f64;
         assert!((now - told["process_start_time_seconds"]).abs() < 3600.0 * 24.0, "{told:?}");
     }

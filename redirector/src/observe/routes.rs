@@ -1,5 +1,6 @@
-//! What the metrics of routes say of one, and their text. A thousand routes have twenty thousand samples, which are written straight into the page: by
-//! way of the library's encoder each takes five times as long, and a scrape is mostly that.
+//! What the metrics of routes say of one, and their text. A thousand routes have twenty thousand
+//! samples, which are written straight into the page: by way of the library's encoder each takes
+//! five times as long, and a scrape is mostly that.
 
 use std::fmt::Write as _;
 
@@ -26,7 +27,13 @@ const METRICS: &[(&str, Says)] = &[
     ("redirector_route_destination_fresh", One(|route| route.fresh.into())),
     (
         "redirector_route_backends",
-        Each("state", &[("eligible", |route| route.eligible as f64), ("set_aside", |route| route.set_aside as f64)]),
+        Each(
+            "state",
+            &[
+                ("eligible", |route| route.eligible as f64),
+                ("set_aside", |route| route.set_aside as f64),
+            ],
+        ),
     ),
     ("redirector_route_connects_started", One(|route| route.started as f64)),
     (
@@ -64,7 +71,8 @@ pub(super) fn write(page: &mut String, metric: &Metric, says: &Says, routes: &[R
     if routes.is_empty() {
         return;
     }
-    let (kind, suffix) = if metric.kind == Kind::Counter { ("counter", "_total") } else { ("gauge", "") };
+    let (kind, suffix) =
+        if metric.kind == Kind::Counter { ("counter", "_total") } else { ("gauge", "") };
     let name = metric.name;
     page.extend(["# HELP ", name, " ", metric.help, "\n# TYPE ", name, " ", kind, "\n"]);
     for route in routes {
@@ -78,12 +86,15 @@ pub(super) fn write(page: &mut String, metric: &Metric, says: &Says, routes: &[R
         };
         match says {
             One(number) => sample(&[], number(route)),
-            Each(key, numbers) => numbers.iter().for_each(|(value, number)| sample(&[",", key, "=\"", value, "\""], number(route))),
+            Each(key, numbers) => numbers
+                .iter()
+                .for_each(|(value, number)| sample(&[",", key, "=\"", value, "\""], number(route))),
         }
     }
 }
 
-/// As the library writes numbers; most are zero or another whole one, and those are quicker written as such.
+/// As the library writes numbers; most are zero or another whole one, and those are quicker written
+/// as such.
 fn write_number(page: &mut String, value: f64) {
     // Whole numbers up to this are exact.
     const EXACT: f64 = (1_u64 << 53) as f64;

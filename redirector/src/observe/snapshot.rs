@@ -21,7 +21,8 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamHealth>,
     /// Whether the DNS of executors is intercepted.
     pub intercepting: bool,
-    /// Connects and datagrams of executors to port 53: taken to the shim, left alone without a sign of life, left alone without a slot.
+    /// Connects and datagrams of executors to port 53: taken to the shim, left alone without a sign
+    /// of life, left alone without a slot.
     pub intercepted: [u64; 3],
     /// Names that DNS answers.
     pub names: u64,
@@ -31,20 +32,22 @@ pub struct Snapshot {
     pub pool: [u64; 2],
     /// Seconds since the last sign of life to the kernel.
     pub heartbeat_age: f64,
-    /// Whether the configuration file's present content serves, and when what serves was read (seconds since 1970).
+    /// Whether the configuration file's present content serves, and when what serves was read
+    /// (seconds since 1970).
     pub config: (bool, f64),
     /// Changes of routes since the start, by kind.
     pub changes: BTreeMap<String, u64>,
     /// How long connects of all routes took to be established.
     pub connects: Latency,
-    /// Events that were told since the agent's start, those that the full ring has lost since the tables were made, and the share of successes that is
-    /// told: one in so many.
+    /// Events that were told since the agent's start, those that the full ring has lost since the
+    /// tables were made, and the share of successes that is told: one in so many.
     pub events: [u64; 3],
     /// Readings that failed.
     pub errors: u64,
 }
 
-/// Routes with a label of their own, those with the lowest virtual addresses; the sum of all others is labelled [`OTHERS`].
+/// Routes with a label of their own, those with the lowest virtual addresses; the sum of all others
+/// is labelled [`OTHERS`].
 pub(super) const ROUTES: usize = 1000;
 /// The label of the routes beyond [`ROUTES`]. No source has a blank.
 pub(super) const OTHERS: &str = "other routes";

@@ -1,4 +1,5 @@
-//! What the kernel's tables are to hold, and the difference between two such plans. Pure: nothing here reads or writes anything.
+//! What the kernel's tables are to hold, and the difference between two such plans. Pure: nothing
+//! here reads or writes anything.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -9,7 +10,8 @@ use crate::route::{OnNoBackend, PortPair};
 pub struct PlannedRoute {
     /// The ports that the route lists; empty: every port, unchanged.
     pub ports: Vec<PortPair>,
-    /// The destination's addresses, IPv4 ones first. `None`: not known yet, so whatever the tables hold for this VIP stays.
+    /// The destination's addresses, IPv4 ones first. `None`: not known yet, so whatever the tables
+    /// hold for this VIP stays.
     pub backends: Option<Vec<IpAddr>>,
     /// What a connect gets that can't be redirected.
     pub on_no_backend: OnNoBackend,
@@ -58,14 +60,19 @@ impl Change {
     }
 }
 
-/// The steps from `old` to `new`: routes that appear or differ first, then those that go, so that no step leaves a gap that the next one closes.
+/// The steps from `old` to `new`: routes that appear or differ first, then those that go, so that
+/// no step leaves a gap that the next one closes.
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
-    let put = new.routes.iter().filter_map(|(&index, route)| step(index, old.routes.get(&index), Some(route)));
+    let put = new
+        .routes
+        .iter()
+        .filter_map(|(&index, route)| step(index, old.routes.get(&index), Some(route)));
     let gone = old.routes.keys().filter(|index| !new.routes.contains_key(index));
     put.chain(gone.map(|&index| Change::Withdraw { index })).collect()
 }
 
-/// The step from what the tables hold for a VIP to what they are to hold; nothing when they hold it already.
+/// The step from what the tables hold for a VIP to what they are to hold; nothing when they hold it
+/// already.
 pub fn step(index: u32, old: Option<&PlannedRoute>, new: Option<&PlannedRoute>) -> Option<Change> {
     match (old, new) {
         (None, None) => None,
@@ -75,7 +82,8 @@ pub fn step(index: u32, old: Option<&PlannedRoute>, new: Option<&PlannedRoute>) 
     }
 }
 
-/// Whether `old` in the tables is all that `new` asks for. Backends that are not known yet ask for nothing.
+/// Whether `old` in the tables is all that `new` asks for. Backends that are not known yet ask for
+/// nothing.
 fn stands_for(old: &PlannedRoute, new: &PlannedRoute) -> bool {
     fn rest(of: &PlannedRoute) -> (&[PortPair], OnNoBackend, &[IpAddr], Option<Duration>) {
         (&of.ports, of.on_no_backend, &of.sources, of.idle_timeout)
@@ -90,7 +98,8 @@ mod tests {
     fn route(backends: Option<&[[u8; 4]]>) -> PlannedRoute {
         PlannedRoute {
             ports: vec![PortPair { client: 443, destination: 443 }],
-            backends: backends.map(|list| list.iter().map(|&octets| IpAddr::from(octets)).collect()),
+            backends: backends
+                .map(|list| list.iter().map(|&octets| IpAddr::from(octets)).collect()),
             ..PlannedRoute::default()
         }
     }
@@ -124,8 +133,16 @@ mod tests {
 
     #[test]
     fn a_route_by_itself_takes_the_step_that_it_takes_among_all() {
-        let routes = [None, Some(route(None)), Some(route(Some(&[]))), Some(route(Some(ONE))), Some(route(Some(TWO)))];
-        let of = |route: &Option<PlannedRoute>| Plan { routes: route.iter().map(|route| (7, route.clone())).collect() };
+        let routes = [
+            None,
+            Some(route(None)),
+            Some(route(Some(&[]))),
+            Some(route(Some(ONE))),
+            Some(route(Some(TWO))),
+        ];
+        let of = |route: &Option<PlannedRoute>| Plan {
+            routes: route.iter().map(|route| (7, route.clone())).collect(),
+        };
         for old in &routes {
             for new in &routes {
                 assert_eq!(
@@ -141,7 +158,10 @@ mod tests {
     fn backends_that_are_not_known_yet_change_nothing_that_serves() {
         let serving = plan(&[(1, route(Some(TWO)))]);
         assert_eq!(diff(&serving, &plan(&[(1, route(None))])), []);
-        assert_eq!(diff(&Plan::default(), &plan(&[(1, route(None))])), [Change::Put { index: 1, route: route(None) }]);
+        assert_eq!(
+            diff(&Plan::default(), &plan(&[(1, route(None))])),
+            [Change::Put { index: 1, route: route(None) }]
+        );
     }
 
     #[test]
@@ -151,13 +171,19 @@ mod tests {
             PlannedRoute { sources: vec![[198, 51, 100, 1].into()], ..route(Some(ONE)) },
             PlannedRoute { idle_timeout: Some(Duration::from_secs(350)), ..route(Some(ONE)) },
         ] {
-            assert_eq!(diff(&serving, &plan(&[(1, changed.clone())])), [Change::Put { index: 1, route: changed }]);
+            assert_eq!(
+                diff(&serving, &plan(&[(1, changed.clone())])),
+                [Change::Put { index: 1, route: changed }]
+            );
         }
     }
 
     #[test]
     fn a_known_empty_set_is_a_change() {
         let serving = plan(&[(1, route(Some(TWO)))]);
-        assert_eq!(diff(&serving, &plan(&[(1, route(Some(&[])))])), [Change::Put { index: 1, route: route(Some(&[])) }]);
+        assert_eq!(
+            diff(&serving, &plan(&[(1, route(Some(&[])))])),
+            [Change::Put { index: 1, route: route(Some(&[])) }]
+        );
     }
 }

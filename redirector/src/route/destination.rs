@@ -18,7 +18,10 @@ pub enum Destination {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     /// Neither a name nor an address.
-    #[error("`{0}` is neither a DNS name nor an IP address: write one such as `artifactory.public.company.net` or `203.0.113.7`")]
+    #[error(
+        "`{0}` is neither a DNS name nor an IP address: write one such as \
+            `artifactory.public.company.net` or `203.0.113.7`"
+    )]
     Neither(String),
     /// A name with a port.
     #[error("`{text}` has a port: write `{host}` here and the port in `ports`, as in `443:{port}`")]
@@ -37,7 +40,10 @@ pub enum DestinationError {
     #[error("`{0}` is a wildcard: write one name, which every source that matches shares")]
     Wildcard(String),
     /// A name in a list.
-    #[error("`{0}` is not an IP address: a list holds addresses only; write one name alone, without brackets")]
+    #[error(
+        "`{0}` is not an IP address: a list holds addresses only; write one name alone, without \
+            brackets"
+    )]
     NameInList(String),
     /// An empty list.
     #[error("is an empty list: write a DNS name, or at least one address")]
@@ -73,20 +79,26 @@ impl Destination {
         }
         let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         // A last label of digits is no top-level domain: the text is an address gone wrong.
-        let numeric = name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+        let numeric = name
+            .rsplit('.')
+            .next()
+            .is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
         match name.len() <= 253 && !numeric && name.split('.').all(is_label) {
             true => Ok(Self::Name(name)),
             false => Err(DestinationError::Neither(text.into())),
         }
     }
 
-    /// Reads a list of addresses; an error comes with the index of the item it is about, or none when it is about the list.
+    /// Reads a list of addresses; an error comes with the index of the item it is about, or none
+    /// when it is about the list.
     pub fn parse_list(texts: &[String]) -> Result<Self, Vec<(Option<usize>, DestinationError)>> {
         let mut addresses = Vec::with_capacity(texts.len());
         let mut errors = Vec::new();
         for (n, text) in texts.iter().enumerate() {
             match value::address(text) {
-                Ok(address) if addresses.contains(&address) => errors.push((Some(n), DestinationError::Twice(address))),
+                Ok(address) if addresses.contains(&address) => {
+                    errors.push((Some(n), DestinationError::Twice(address)))
+                }
                 Ok(address) => addresses.push(address),
                 Err(ValueError::Address(_)) => match Self::parse(text) {
                     Ok(_) => errors.push((Some(n), DestinationError::NameInList(text.clone()))),
@@ -132,8 +144,14 @@ mod tests {
 
     #[test]
     fn a_text_is_a_name_or_an_address() {
-        assert_eq!(Destination::parse("Artifactory.Public.company.NET."), Ok(Destination::Name("artifactory.public.company.net".into())));
-        assert_eq!(Destination::parse("203.0.113.7"), Ok(Destination::Addresses(vec![[203, 0, 113, 7].into()])));
+        assert_eq!(
+            Destination::parse("Artifactory.Public.company.NET."),
+            Ok(Destination::Name("artifactory.public.company.net".into()))
+        );
+        assert_eq!(
+            Destination::parse("203.0.113.7"),
+            Ok(Destination::Addresses(vec![[203, 0, 113, 7].into()]))
+        );
         assert!(matches!(Destination::parse("[2001:db8::7]"), Ok(Destination::Addresses(_))));
         assert!(matches!(Destination::parse("2001:db8::7"), Ok(Destination::Addresses(_))));
     }
@@ -141,23 +159,40 @@ mod tests {
     #[test]
     fn what_is_neither_says_what_to_write() {
         for wrong in ["", ".", "203.0.113", "203.0.113.256", "a..b", "a b", "-a.b", "a:b"] {
-            assert_eq!(Destination::parse(wrong), Err(DestinationError::Neither(wrong.into())), "{wrong}");
+            assert_eq!(
+                Destination::parse(wrong),
+                Err(DestinationError::Neither(wrong.into())),
+                "{wrong}"
+            );
         }
         let remedy = |text| Destination::parse(text).expect_err("refused").to_string();
-        assert_eq!(remedy("lb.net:8443"), "`lb.net:8443` has a port: write `lb.net` here and the port in `ports`, as in `443:8443`");
-        assert_eq!(remedy("https://lb.net/"), "`https://lb.net/` is a URL: write the host name alone");
+        assert_eq!(
+            remedy("lb.net:8443"),
+            "`lb.net:8443` has a port: write `lb.net` here and the port in `ports`, as in \
+                `443:8443`"
+        );
+        assert_eq!(
+            remedy("https://lb.net/"),
+            "`https://lb.net/` is a URL: write the host name alone"
+        );
         assert!(remedy("*.lb.net").contains("wildcard"));
         assert!(remedy("0.0.0.0").contains("not the address of one host"));
     }
 
     #[test]
     fn a_list_holds_addresses_once_each() {
-        let list = |texts: &[&str]| Destination::parse_list(&texts.iter().map(|text| text.to_string()).collect::<Vec<_>>());
+        let list = |texts: &[&str]| {
+            Destination::parse_list(&texts.iter().map(|text| text.to_string()).collect::<Vec<_>>())
+        };
         assert!(list(&["203.0.113.7", "2001:db8::7"]).is_ok());
         assert_eq!(list(&[]), Err(vec![(None, DestinationError::Empty)]));
-        let errors = list(&["203.0.113.7", "lb.net", "203.0.113.7", "x y"]).expect_err("three problems");
+        let errors =
+            list(&["203.0.113.7", "lb.net", "203.0.113.7", "x y"]).expect_err("three problems");
         assert_eq!(errors.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
         let many: Vec<_> = (0..=MAX_BACKENDS).map(|n| format!("203.0.113.{n}")).collect();
-        assert_eq!(Destination::parse_list(&many), Err(vec![(None, DestinationError::TooMany(65))]));
+        assert_eq!(
+            Destination::parse_list(&many),
+            Err(vec![(None, DestinationError::TooMany(65))])
+        );
     }
 }

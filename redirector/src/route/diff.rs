@@ -1,4 +1,5 @@
-//! What differs between two sets of routes, for a person (`route import --dry-run`) and for a program (`-o json`).
+//! What differs between two sets of routes, for a person (`route import --dry-run`) and for a
+//! program (`-o json`).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -30,7 +31,10 @@ pub struct RouteChange {
 
 impl RouteDiff {
     /// Compares two sets by their sources.
-    pub fn between<'r>(old: impl IntoIterator<Item = &'r Route>, new: impl IntoIterator<Item = &'r Route>) -> Self {
+    pub fn between<'r>(
+        old: impl IntoIterator<Item = &'r Route>,
+        new: impl IntoIterator<Item = &'r Route>,
+    ) -> Self {
         let mut old: BTreeMap<_, _> = old.into_iter().map(|route| (&route.source, route)).collect();
         let new: BTreeMap<_, _> = new.into_iter().map(|route| (&route.source, route)).collect();
         let mut diff = Self::default();
@@ -38,7 +42,9 @@ impl RouteDiff {
             match old.remove(source) {
                 None => diff.added.push(route.into()),
                 Some(same) if same == route => diff.unchanged += 1,
-                Some(other) => diff.changed.push(RouteChange { old: other.into(), new: route.into() }),
+                Some(other) => {
+                    diff.changed.push(RouteChange { old: other.into(), new: route.into() })
+                }
             }
         }
         diff.removed = old.into_values().map(RawRoute::from).collect();
@@ -52,7 +58,8 @@ impl RouteDiff {
 }
 
 impl fmt::Display for RouteDiff {
-    /// One line for each route (`+` added, `~` changed, `-` removed), below it its keys, and a summary.
+    /// One line for each route (`+` added, `~` changed, `-` removed), below it its keys, and a
+    /// summary.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for route in &self.added {
             writeln!(f, "+ {}", route.source)?;
@@ -75,7 +82,13 @@ impl fmt::Display for RouteDiff {
             writeln!(f, "- {}", route.source)?;
         }
         let Self { added, changed, removed, unchanged } = self;
-        write!(f, "{} added, {} changed, {} removed, {unchanged} unchanged", added.len(), changed.len(), removed.len())
+        write!(
+            f,
+            "{} added, {} changed, {} removed, {unchanged} unchanged",
+            added.len(),
+            changed.len(),
+            removed.len()
+        )
     }
 }
 
@@ -99,10 +112,14 @@ mod tests {
 
     #[test]
     fn the_diff_tells_what_comes_what_changes_and_what_goes() {
-        let old = import::parse("routes: [{source: a, destination: lb}, {source: b, destination: lb}, {source: c, destination: lb}]")
-            .expect("routes");
+        let old = import::parse(
+            "routes: [{source: a, destination: lb}, \
+            {source: b, destination: lb}, {source: c, destination: lb}]",
+        )
+        .expect("routes");
         let new = import::parse(
-            "routes: [{source: b, destination: 203.0.113.7, ports: ['443', '80:8080']}, {source: c, destination: lb}, {source: d, destination: lb, resolver: 10.0.0.2}]",
+            "routes: [{source: b, destination: 203.0.113.7, ports: ['443', '80:8080']}, \
+                {source: c, destination: lb}, {source: d, destination: lb, resolver: 10.0.0.2}]",
         )
         .expect("routes");
         let diff = RouteDiff::between(&old, &new);

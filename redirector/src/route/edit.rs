@@ -1,11 +1,12 @@
-//! A change of what the command line and imports made, route by route: what is saved, and what is done once it is.
+//! A change of what the command line and imports made, route by route: what is saved, and what is
+//! done once it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{SourceName, StoredRoute};
 
-/// One source's stored route before and after a change. Whoever makes a change says it in these, so that it costs as much as it changes, however many
-/// routes there are.
+/// One source's stored route before and after a change. Whoever makes a change says it in these, so
+/// that it costs as much as it changes, however many routes there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     /// The source.
@@ -18,12 +19,21 @@ pub struct Edit {
 
 impl Edit {
     /// What makes `after` of `before`, in the order of the sources.
-    pub fn between(before: &BTreeMap<SourceName, StoredRoute>, after: &BTreeMap<SourceName, StoredRoute>) -> Vec<Self> {
-        let changed = before.iter().filter(|(source, route)| after.get(*source) != Some(route)).map(|(source, _)| source);
+    pub fn between(
+        before: &BTreeMap<SourceName, StoredRoute>,
+        after: &BTreeMap<SourceName, StoredRoute>,
+    ) -> Vec<Self> {
+        let changed = before
+            .iter()
+            .filter(|(source, route)| after.get(*source) != Some(route))
+            .map(|(source, _)| source);
         let added = after.keys().filter(|source| !before.contains_key(*source));
         let sources: BTreeSet<&SourceName> = changed.chain(added).collect();
-        let edit =
-            |source: &SourceName| Self { source: source.clone(), before: before.get(source).cloned(), after: after.get(source).cloned() };
+        let edit = |source: &SourceName| Self {
+            source: source.clone(),
+            before: before.get(source).cloned(),
+            after: after.get(source).cloned(),
+        };
         sources.into_iter().map(edit).collect()
     }
 }

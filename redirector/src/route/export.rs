@@ -33,8 +33,13 @@ pub fn export<'r>(routes: impl IntoIterator<Item = &'r Route>, format: Format) -
     let document = Document { routes: routes.into_iter().map(RawRoute::from).collect() };
     match format {
         Format::Toml => toml::to_string(&document).expect("texts and lists of texts are TOML"),
-        Format::Yaml => serde_yaml_ng::to_string(&document).expect("texts and lists of texts are YAML"),
-        Format::Json => serde_json::to_string_pretty(&document).expect("texts and lists of texts are JSON") + "\n",
+        Format::Yaml => {
+            serde_yaml_ng::to_string(&document).expect("texts and lists of texts are YAML")
+        }
+        Format::Json => {
+            serde_json::to_string_pretty(&document).expect("texts and lists of texts are JSON")
+                + "\n"
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Reads routes that were written for something else: `executorPrivateDNS` in YAML as it stands, or our own TOML, JSON or YAML.
+//! Reads routes that were written for something else: `executorPrivateDNS` in YAML as it stands, or
+//! our own TOML, JSON or YAML.
 //!
-//! Around the routes anything may stand (a whole instance specification, a whole configuration file) and is left alone; in a
-//! route every key must be known.
+//! Around the routes anything may stand (a whole instance specification, a whole configuration
+//! file) and is left alone; in a route every key must be known.
 
 use std::{collections::HashMap, fmt, path::Path};
 
@@ -39,9 +40,12 @@ pub fn parse(text: &str) -> Result<Vec<Route>, ImportError> {
     parse_named(Path::new("<input>"), text)
 }
 
-/// Reads routes from the text of a file; its extension tells the format, else the text does. Problems name the file.
+/// Reads routes from the text of a file; its extension tells the format, else the text does.
+/// Problems name the file.
 pub fn parse_named(name: &Path, text: &str) -> Result<Vec<Route>, ImportError> {
-    let format = name.extension().and_then(|extension| extension.to_str()?.to_ascii_lowercase().parse().ok());
+    let format = name
+        .extension()
+        .and_then(|extension| extension.to_str()?.to_ascii_lowercase().parse().ok());
     let mut reader = Reader::new(name, &|_| None);
     let documents = documents(text, format.unwrap_or_else(|| guess(text)), &mut reader);
     let routes = match reader.refused("") {
@@ -62,12 +66,22 @@ fn guess(text: &str) -> Format {
     let text = text.trim_start_matches('\u{feff}');
     match text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')) {
         // `[[routes]]` and `[agent]` begin TOML, `[{` a list in YAML or in JSON that is broken.
-        Some(line) if line.starts_with('[') => match line.trim_start_matches('[').starts_with(|first: char| first.is_ascii_alphabetic()) {
+        Some(line) if line.starts_with('[') => match line
+            .trim_start_matches('[')
+            .starts_with(|first: char| first.is_ascii_alphabetic())
+        {
             true => Format::Toml,
             false => Format::Yaml,
         },
         Some(line) => match line.split_once('=') {
-            Some((key, _)) if key.trim().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.\"".contains(&byte)) => Format::Toml,
+            Some((key, _))
+                if key
+                    .trim()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-.\"".contains(&byte)) =>
+            {
+                Format::Toml
+            }
             _ => Format::Yaml,
         },
         None => Format::Yaml,
@@ -98,33 +112,48 @@ fn routes(documents: Vec<Node>, reader: &mut Reader<'_>) -> Vec<Route> {
         let Some((path, node)) = locate(document) else { continue };
         found = true;
         match node.value {
-            Value::List(list) => items.extend(list.into_iter().enumerate().map(|(n, item)| (format!("{path}[{n}]"), item))),
-            other => reader.report(&path, format_args!("expected a list of routes, not {}", other.describe())),
+            Value::List(list) => items.extend(
+                list.into_iter().enumerate().map(|(n, item)| (format!("{path}[{n}]"), item)),
+            ),
+            other => reader
+                .report(&path, format_args!("expected a list of routes, not {}", other.describe())),
         }
     }
     if !found {
         reader.report(
             "",
-            "has no routes: expected the list `spec.infrastructure.executorPrivateDNS.routes`, `routes`, or `[[routes]]` in TOML",
+            "has no routes: expected the list `spec.infrastructure.executorPrivateDNS.routes`, \
+                `routes`, or `[[routes]]` in TOML",
         );
     }
     read_all(items, reader, true)
 }
 
 /// Reads each item as a route, and refuses a source that stands there twice.
-pub(crate) fn read_all(items: Vec<(String, Node)>, reader: &mut Reader<'_>, foreign: bool) -> Vec<Route> {
+pub(crate) fn read_all(
+    items: Vec<(String, Node)>,
+    reader: &mut Reader<'_>,
+    foreign: bool,
+) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::with_capacity(items.len());
     let mut first: HashMap<SourceName, String> = HashMap::new();
     for (path, item) in items {
         let Ok(section) = reader.table(&path, item) else { continue };
         let raw = raw::read(section, foreign);
-        // A source counts even when the rest of its route is wrong, so that one run shows every duplicate.
+        // A source counts even when the rest of its route is wrong, so that one run shows every
+        // duplicate.
         if let Ok(source) = raw.source.parse::<SourceName>() {
             match first.get(&source) {
                 Some(other) => {
                     let at = reader.place_of(other);
                     let key = format!("{path}.source");
-                    reader.report(&key, format_args!("`{}` is the source of `{other}` ({at}) already: remove one of the two", raw.source));
+                    reader.report(
+                        &key,
+                        format_args!(
+                            "`{}` is the source of `{other}` ({at}) already: remove one of the two",
+                            raw.source
+                        ),
+                    );
                 }
                 None => drop(first.insert(source, path.clone())),
             }

@@ -11,8 +11,13 @@ use crate::route::{
 /// Sources, destinations and resolvers of what `text` imports.
 fn imported(text: &str) -> Vec<String> {
     let routes = parse(text).unwrap_or_else(|error| panic!("{error}"));
-    let resolver = |route: &Route| route.resolver.map_or_else(String::new, |resolver| format!(" by {resolver}"));
-    routes.iter().map(|route| format!("{} -> {}{}", route.source, route.destination, resolver(route))).collect()
+    let resolver = |route: &Route| {
+        route.resolver.map_or_else(String::new, |resolver| format!(" by {resolver}"))
+    };
+    routes
+        .iter()
+        .map(|route| format!("{} -> {}{}", route.source, route.destination, resolver(route)))
+        .collect()
 }
 
 fn refused(text: &str) -> String {
@@ -50,7 +55,9 @@ spec:
 fn every_usual_shape_is_found() {
     let route = "[{source: a, destination: lb}]";
     for text in [
-        format!("spec: {{infrastructure: {{executorPrivateDNS: {{proxyTag: x, routes: {route}}}}}}}"),
+        format!(
+            "spec: {{infrastructure: {{executorPrivateDNS: {{proxyTag: x, routes: {route}}}}}}}"
+        ),
         format!("infrastructure: {{executorPrivateDNS: {{routes: {route}}}}}"),
         format!("executorPrivateDNS: {{routes: {route}}}"),
         format!("routes: {route}"),
@@ -69,7 +76,8 @@ fn every_usual_shape_is_found() {
 
 #[test]
 fn the_extension_decides_before_the_text_does() {
-    let error = parse_named(Path::new("/tmp/routes.toml"), "routes: []").expect_err("not TOML").to_string();
+    let error =
+        parse_named(Path::new("/tmp/routes.toml"), "routes: []").expect_err("not TOML").to_string();
     assert!(error.starts_with("/tmp/routes.toml:1:"), "{error}");
     assert!(parse_named(Path::new("routes.YML"), "routes: []").expect("yaml").is_empty());
 }
@@ -103,8 +111,19 @@ routes:
 
 #[test]
 fn a_text_without_routes_says_where_they_were_looked_for() {
-    for text in ["", "routes:", "spec: {infrastructure: {}}", "[agent]\nadmin = \"off\"", "{}", "just words"] {
-        assert!(refused(text).contains("has no routes: expected the list"), "{text}: {}", refused(text));
+    for text in [
+        "",
+        "routes:",
+        "spec: {infrastructure: {}}",
+        "[agent]\nadmin = \"off\"",
+        "{}",
+        "just words",
+    ] {
+        assert!(
+            refused(text).contains("has no routes: expected the list"),
+            "{text}: {}",
+            refused(text)
+        );
     }
     assert!(refused("routes: 3").contains("expected a list of routes, not the number 3"));
     assert!(parse("routes: []").expect("an empty list is one").is_empty());
@@ -112,9 +131,14 @@ fn a_text_without_routes_says_where_they_were_looked_for() {
 
 #[test]
 fn a_text_that_is_broken_is_told_with_its_line() {
-    assert!(refused("routes: [{source: a\nb: c").starts_with("<input>:"), "{}", refused("routes: [{source: a\nb: c"));
+    assert!(
+        refused("routes: [{source: a\nb: c").starts_with("<input>:"),
+        "{}",
+        refused("routes: [{source: a\nb: c")
+    );
     assert!(refused("[[routes]]\nsource = \"a\ndestination = \"lb\"").starts_with("<input>:2:"));
-    let json = parse_named(Path::new("r.json"), "{\n\"routes\": [}").expect_err("broken").to_string();
+    let json =
+        parse_named(Path::new("r.json"), "{\n\"routes\": [}").expect_err("broken").to_string();
     assert!(json.starts_with("r.json:2:"), "{json}");
 }
 
@@ -132,20 +156,29 @@ fn aliases_that_multiply_are_refused() {
 fn only_an_import_knows_the_foreign_keys() {
     let text = "[[routes]]\nsource = \"a\"\ndestination = \"lb\"\nresolverIP = \"10.0.0.2\"";
     assert_eq!(imported(text), ["a -> lb by 10.0.0.2:53"]);
-    let error = crate::config::parse(text, Path::new("f"), &|_| None).expect_err("strict").to_string();
-    assert_eq!(error, "f:4:1: key `routes[0].resolverIP`: is not a key here: did you mean `resolver`?");
+    let error =
+        crate::config::parse(text, Path::new("f"), &|_| None).expect_err("strict").to_string();
+    assert_eq!(
+        error,
+        "f:4:1: key `routes[0].resolverIP`: is not a key here: did you mean `resolver`?"
+    );
 }
 
 #[test]
 fn the_api_reads_the_same_route_as_the_file() {
-    let json = r#"{"source": "a", "destination": "lb", "ports": [443, "80:8080"], "resolver": null}"#;
+    let json =
+        r#"{"source": "a", "destination": "lb", "ports": [443, "80:8080"], "resolver": null}"#;
     let raw: RawRoute = serde_json::from_str(json).expect("a route");
     let toml = "[[routes]]\nsource = \"a\"\ndestination = \"lb\"\nports = [443, \"80:8080\"]";
     assert_eq!(vec![Route::try_from(raw).expect("a route")], parse(toml).expect("routes"));
     let unknown =
-        serde_json::from_str::<RawRoute>(r#"{"source": "a", "destination": "lb", "prots": []}"#).expect_err("refused").to_string();
+        serde_json::from_str::<RawRoute>(r#"{"source": "a", "destination": "lb", "prots": []}"#)
+            .expect_err("refused")
+            .to_string();
     assert!(unknown.contains("unknown field `prots`"), "{unknown}");
-    let wrong = serde_json::from_str::<RawRoute>(r#"{"source": "a", "destination": 7}"#).expect_err("refused").to_string();
+    let wrong = serde_json::from_str::<RawRoute>(r#"{"source": "a", "destination": 7}"#)
+        .expect_err("refused")
+        .to_string();
     assert!(wrong.contains("expected a text or a list of texts"), "{wrong}");
 }
 
@@ -153,31 +186,48 @@ fn the_api_reads_the_same_route_as_the_file() {
 fn raw_route() -> impl Strategy<Value = RawRoute> {
     const NAME: &str = r"[a-z0-9_]([a-z0-9_-]{0,8}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,8}[a-z0-9_])?){0,3}\.[a-z]{2,5}";
     let v4 = |nets: &'static str| {
-        prop::collection::btree_set(1u8..255, 1..5)
-            .prop_map(move |hosts| hosts.iter().map(|host| format!("{nets}{host}")).collect::<Vec<_>>())
+        prop::collection::btree_set(1u8..255, 1..5).prop_map(move |hosts| {
+            hosts.iter().map(|host| format!("{nets}{host}")).collect::<Vec<_>>()
+        })
     };
-    let destination = prop_oneof![NAME.prop_map(RawDestination::One), v4("203.0.113.").prop_map(RawDestination::Many)];
+    let destination = prop_oneof![
+        NAME.prop_map(RawDestination::One),
+        v4("203.0.113.").prop_map(RawDestination::Many)
+    ];
     let ports = prop::collection::btree_map(1u16.., 1u16.., 1..16).prop_map(|pairs| {
-        pairs.iter().map(|(client, to)| if client == to { client.to_string() } else { format!("{client}:{to}") }).collect::<Vec<_>>()
+        pairs
+            .iter()
+            .map(
+                |(client, to)| {
+                    if client == to { client.to_string() } else { format!("{client}:{to}") }
+                },
+            )
+            .collect::<Vec<_>>()
     });
     (
         prop_oneof![NAME, NAME.prop_map(|name| format!("*.{name}"))],
         destination,
         prop::option::of(ports),
-        prop::option::of((1u8..255, 1u16..).prop_map(|(host, port)| format!("10.0.0.{host}:{port}"))),
+        prop::option::of(
+            (1u8..255, 1u16..).prop_map(|(host, port)| format!("10.0.0.{host}:{port}")),
+        ),
         prop::option::of(v4("198.51.100.")),
         prop::option::of(Just("pass".to_owned())),
         prop::option::of((5u64..32_767).prop_map(|seconds| format!("{seconds}s"))),
     )
-        .prop_map(|(source, destination, ports, resolver, source_ips, on_no_backend, idle_timeout)| RawRoute {
-            source,
-            destination,
-            ports,
-            resolver,
-            source_ips,
-            on_no_backend,
-            idle_timeout,
-        })
+        .prop_map(
+            |(source, destination, ports, resolver, source_ips, on_no_backend, idle_timeout)| {
+                RawRoute {
+                    source,
+                    destination,
+                    ports,
+                    resolver,
+                    source_ips,
+                    on_no_backend,
+                    idle_timeout,
+                }
+            },
+        )
 }
 
 proptest! {

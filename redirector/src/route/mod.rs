@@ -1,7 +1,8 @@
 //! The domain: a route, from an internal name to a load balancer, and where routes come from.
 //!
-//! A [`Route`] is always whole and valid; [`RawRoute`] is how a person or a program writes one. [`RouteSet`] is what serves: the
-//! configuration file's routes, overlaid by those that the command line and imports put into the [`Store`].
+//! A [`Route`] is always whole and valid; [`RawRoute`] is how a person or a program writes one.
+//! [`RouteSet`] is what serves: the configuration file's routes, overlaid by those that the command
+//! line and imports put into the [`Store`].
 
 mod destination;
 mod diff;
@@ -46,7 +47,8 @@ pub struct Route {
     pub source_ips: Vec<IpAddr>,
     /// What becomes of a connect when no backend is known.
     pub on_no_backend: OnNoBackend,
-    /// After how much silence the load balancer drops a connection, in whole milliseconds; keepalive is set below it.
+    /// After how much silence the load balancer drops a connection, in whole milliseconds;
+    /// keepalive is set below it.
     pub idle_timeout: Option<Duration>,
 }
 
@@ -63,7 +65,9 @@ pub enum OnNoBackend {
 
 /// A text that is no [`OnNoBackend`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not known: write `refuse` (the connect fails at once) or `pass` (it is left alone)")]
+#[error(
+    "`{0}` is not known: write `refuse` (the connect fails at once) or `pass` (it is left alone)"
+)]
 pub struct OnNoBackendError(String);
 
 impl FromStr for OnNoBackend {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{RawDestination, RawRoute, Route, RouteProblems};
 
-/// What changes of a route. In JSON an absent key keeps what is there and `null` clears it. Unknown keys are refused.
+/// What changes of a route. In JSON an absent key keeps what is there and `null` clears it. Unknown
+/// keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoutePatch {
@@ -118,8 +119,11 @@ mod tests {
 
     #[test]
     fn an_absent_key_stays_null_clears_and_a_value_replaces() {
-        let patched =
-            route().patched(&patch(r#"{"ports": null, "on_no_backend": "pass", "destination": ["203.0.113.7"]}"#)).expect("a route");
+        let patched = route()
+            .patched(&patch(
+                r#"{"ports": null, "on_no_backend": "pass", "destination": ["203.0.113.7"]}"#,
+            ))
+            .expect("a route");
         assert!(patched.ports.is_all());
         assert_eq!(patched.resolver, route().resolver);
         assert_eq!(patched.on_no_backend, OnNoBackend::Pass);
@@ -130,7 +134,11 @@ mod tests {
 
     #[test]
     fn a_patch_comes_back_as_it_was_sent() {
-        for json in [r#"{"ports":null,"resolver":"10.0.0.3"}"#, "{}", r#"{"destination":"lb2.public","idle_timeout":null}"#] {
+        for json in [
+            r#"{"ports":null,"resolver":"10.0.0.3"}"#,
+            "{}",
+            r#"{"destination":"lb2.public","idle_timeout":null}"#,
+        ] {
             assert_eq!(serde_json::to_string(&patch(json)).expect("json"), json);
         }
         assert!(serde_json::from_str::<RoutePatch>(r#"{"source": "b"}"#).is_err());
@@ -138,8 +146,16 @@ mod tests {
 
     #[test]
     fn a_patch_that_makes_no_valid_route_names_every_problem() {
-        let problems = route().patched(&patch(r#"{"ports": ["0"], "resolver": "x"}"#)).expect_err("two problems").to_string();
+        let problems = route()
+            .patched(&patch(r#"{"ports": ["0"], "resolver": "x"}"#))
+            .expect_err("two problems")
+            .to_string();
         assert_eq!(problems.lines().count(), 2, "{problems}");
-        assert!(problems.starts_with("route `a.internal`: key `ports[0]`: `0`: port 0 can't be connected to"), "{problems}");
+        assert!(
+            problems.starts_with(
+                "route `a.internal`: key `ports[0]`: `0`: port 0 can't be connected to"
+            ),
+            "{problems}"
+        );
     }
 }

@@ -24,7 +24,10 @@ pub struct PortMap {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
     /// Not `PORT` or `PORT:PORT`.
-    #[error("`{0}` is not a port or a pair of them: write `443`, or `80:8080` for client port 80 and destination port 8080")]
+    #[error(
+        "`{0}` is not a port or a pair of them: write `443`, or `80:8080` for client port 80 and \
+            destination port 8080"
+    )]
     Pair(String),
     /// Port 0.
     #[error("`{0}`: port 0 can't be connected to; write a number from 1 to 65535")]
@@ -46,13 +49,16 @@ impl PortMap {
         Self::default()
     }
 
-    /// Reads a list; an error comes with the index of the item it is about, or none when it is about the list.
+    /// Reads a list; an error comes with the index of the item it is about, or none when it is
+    /// about the list.
     pub fn parse_list(texts: &[String]) -> Result<Self, Vec<(Option<usize>, PortError)>> {
         let mut pairs: Vec<PortPair> = Vec::with_capacity(texts.len());
         let mut errors = Vec::new();
         for (n, text) in texts.iter().enumerate() {
             match text.parse::<PortPair>() {
-                Ok(pair) if pairs.iter().any(|known| known.client == pair.client) => errors.push((Some(n), PortError::Twice(pair.client))),
+                Ok(pair) if pairs.iter().any(|known| known.client == pair.client) => {
+                    errors.push((Some(n), PortError::Twice(pair.client)))
+                }
                 Ok(pair) => pairs.push(pair),
                 Err(error) => errors.push((Some(n), error)),
             }
@@ -94,7 +100,11 @@ impl FromStr for PortPair {
         };
         let (client, destination) = text.split_once(':').unwrap_or((text, text));
         let pair = Self { client: port(client)?, destination: port(destination)? };
-        if pair.client == 0 || pair.destination == 0 { Err(PortError::Zero(text.into())) } else { Ok(pair) }
+        if pair.client == 0 || pair.destination == 0 {
+            Err(PortError::Zero(text.into()))
+        } else {
+            Ok(pair)
+        }
     }
 }
 
@@ -130,14 +140,19 @@ mod tests {
     #[test]
     fn a_listed_port_is_mapped_and_an_unlisted_one_is_not_redirected() {
         let ports = list(&["443", "80:8080"]).expect("ports");
-        assert_eq!((ports.destination(443), ports.destination(80), ports.destination(22)), (Some(443), Some(8080), None));
+        assert_eq!(
+            (ports.destination(443), ports.destination(80), ports.destination(22)),
+            (Some(443), Some(8080), None)
+        );
         assert_eq!(ports.to_string(), "443, 80:8080");
         assert_eq!(PortMap::all().destination(22), Some(22));
     }
 
     #[test]
     fn what_is_no_pair_is_refused() {
-        for wrong in ["", "http", "80:", ":80", "80:8080:1", "65536", "-1", "+80", " 80", "80-90", "443/tcp"] {
+        for wrong in
+            ["", "http", "80:", ":80", "80:8080:1", "65536", "-1", "+80", " 80", "80-90", "443/tcp"]
+        {
             assert_eq!(wrong.parse::<PortPair>(), Err(PortError::Pair(wrong.into())), "{wrong}");
         }
         assert_eq!("0".parse::<PortPair>(), Err(PortError::Zero("0".into())));

@@ -1,4 +1,5 @@
-//! How a route is written: the shape of `[[routes]]`, shared by the configuration, the store, the API, import and export.
+//! How a route is written: the shape of `[[routes]]`, shared by the configuration, the store, the
+//! API, import and export.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -23,10 +24,12 @@ pub struct RawRoute {
     pub source: String,
     /// A DNS name, an address, or a list of addresses.
     pub destination: RawDestination,
-    /// `CLIENT` or `CLIENT:DESTINATION` each; absent: all ports, unchanged. Bare numbers are read as well.
+    /// `CLIENT` or `CLIENT:DESTINATION` each; absent: all ports, unchanged. Bare numbers are read
+    /// as well.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "ports")]
     pub ports: Option<Vec<String>>,
-    /// `ADDRESS` or `ADDRESS:PORT` of the DNS server that resolves the destination; absent: the configured upstreams.
+    /// `ADDRESS` or `ADDRESS:PORT` of the DNS server that resolves the destination; absent: the
+    /// configured upstreams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<String>,
     /// Addresses of this host to connect from; absent or empty: the kernel's choice.
@@ -87,22 +90,26 @@ impl TryFrom<RawRoute> for Route {
         };
         let resolver = raw.resolver.as_ref().map(|text| check.one("resolver", text, value::server));
         let source_ips = check.source_ips(raw.source_ips.as_deref().unwrap_or_default());
-        let on_no_backend = raw.on_no_backend.as_ref().map(|text| check.one("on_no_backend", text, str::parse));
+        let on_no_backend =
+            raw.on_no_backend.as_ref().map(|text| check.one("on_no_backend", text, str::parse));
         let idle = |text: &str| value::duration(text, LEAST_IDLE_TIMEOUT, MOST_IDLE_TIMEOUT);
-        let idle_timeout = raw.idle_timeout.as_ref().map(|text| check.one("idle_timeout", text, idle));
+        let idle_timeout =
+            raw.idle_timeout.as_ref().map(|text| check.one("idle_timeout", text, idle));
         if let Some(destination) = &destination {
             check.families(destination, &source_ips);
         }
         match (source, destination, ports) {
-            (Some(source), Some(destination), Some(ports)) if check.problems.is_empty() => Ok(Self {
-                source,
-                destination,
-                ports,
-                resolver: resolver.flatten(),
-                source_ips,
-                on_no_backend: on_no_backend.flatten().unwrap_or_default(),
-                idle_timeout: idle_timeout.flatten(),
-            }),
+            (Some(source), Some(destination), Some(ports)) if check.problems.is_empty() => {
+                Ok(Self {
+                    source,
+                    destination,
+                    ports,
+                    resolver: resolver.flatten(),
+                    source_ips,
+                    on_no_backend: on_no_backend.flatten().unwrap_or_default(),
+                    idle_timeout: idle_timeout.flatten(),
+                })
+            }
             _ => Err(RouteProblems { route: raw.source, problems: check.problems }),
         }
     }
@@ -114,19 +121,24 @@ impl From<&Route> for RawRoute {
             source: route.source.to_string(),
             destination: match &route.destination {
                 Destination::Name(name) => RawDestination::One(name.clone()),
-                Destination::Addresses(addresses) => RawDestination::Many(addresses.iter().map(IpAddr::to_string).collect()),
+                Destination::Addresses(addresses) => {
+                    RawDestination::Many(addresses.iter().map(IpAddr::to_string).collect())
+                }
             },
-            ports: (!route.ports.is_all()).then(|| route.ports.pairs().iter().map(ToString::to_string).collect()),
+            ports: (!route.ports.is_all())
+                .then(|| route.ports.pairs().iter().map(ToString::to_string).collect()),
             resolver: route.resolver.map(|resolver| resolver.to_string()),
-            source_ips: (!route.source_ips.is_empty()).then(|| route.source_ips.iter().map(IpAddr::to_string).collect()),
-            on_no_backend: (route.on_no_backend != OnNoBackend::default()).then(|| route.on_no_backend.to_string()),
+            source_ips: (!route.source_ips.is_empty())
+                .then(|| route.source_ips.iter().map(IpAddr::to_string).collect()),
+            on_no_backend: (route.on_no_backend != OnNoBackend::default())
+                .then(|| route.on_no_backend.to_string()),
             idle_timeout: route.idle_timeout.map(format_duration),
         }
     }
 }
 
-/// Reads a route from a table of a document; what is wrong with its keys is noted there. `foreign` also admits the keys of
-/// `executorPrivateDNS`.
+/// Reads a route from a table of a document; what is wrong with its keys is noted there. `foreign`
+/// also admits the keys of `executorPrivateDNS`.
 pub(crate) fn read(mut section: Section<'_, '_>, foreign: bool) -> RawRoute {
     let source = section.text("source", "`\"artifactory.internal.company.net\"`");
     let destination = section.text_or_texts("destination", "`[\"203.0.113.7\", \"203.0.113.8\"]`");
@@ -137,15 +149,23 @@ pub(crate) fn read(mut section: Section<'_, '_>, foreign: bool) -> RawRoute {
     let idle_timeout = section.text("idle_timeout", "`\"350s\"`");
     if foreign && let Some(other) = section.text("resolverIP", "`\"10.0.0.2\"`") {
         match resolver {
-            Some(_) => section.report("resolverIP", "stands beside `resolver`, which means the same: remove one"),
+            Some(_) => section
+                .report("resolverIP", "stands beside `resolver`, which means the same: remove one"),
             None => resolver = Some(other),
         }
     }
     if source.is_none() {
-        section.missing("source", "write the internal name, such as `source = \"artifactory.internal.company.net\"`");
+        section.missing(
+            "source",
+            "write the internal name, such as `source = \"artifactory.internal.company.net\"`",
+        );
     }
     if destination.is_none() {
-        section.missing("destination", "write the load balancer's name, such as `destination = \"artifactory.public.company.net\"`");
+        section.missing(
+            "destination",
+            "write the load balancer's name, such as `destination = \
+            \"artifactory.public.company.net\"`",
+        );
     }
     section.finish();
     RawRoute {
@@ -170,37 +190,63 @@ struct Check {
 }
 
 impl Check {
-    fn one<T, E: fmt::Display>(&mut self, key: &str, text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+    fn one<T, E: fmt::Display>(
+        &mut self,
+        key: &str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
         parse(text).map_err(|error| self.problems.push(Problem::of(key, error))).ok()
     }
 
-    fn list<T, E: fmt::Display>(&mut self, key: &str, result: Result<T, Vec<(Option<usize>, E)>>) -> Option<T> {
-        let path = |item: Option<usize>| item.map_or_else(|| key.to_owned(), |n| format!("{key}[{n}]"));
-        result.map_err(|errors| self.problems.extend(errors.into_iter().map(|(item, error)| Problem::of(path(item), error)))).ok()
+    fn list<T, E: fmt::Display>(
+        &mut self,
+        key: &str,
+        result: Result<T, Vec<(Option<usize>, E)>>,
+    ) -> Option<T> {
+        let path =
+            |item: Option<usize>| item.map_or_else(|| key.to_owned(), |n| format!("{key}[{n}]"));
+        result
+            .map_err(|errors| {
+                self.problems
+                    .extend(errors.into_iter().map(|(item, error)| Problem::of(path(item), error)))
+            })
+            .ok()
     }
 
     fn destination(&mut self, raw: &RawDestination) -> Option<Destination> {
         match raw {
             RawDestination::One(text) => self.one("destination", text, Destination::parse),
-            RawDestination::Many(texts) => self.list::<_, DestinationError>("destination", Destination::parse_list(texts)),
+            RawDestination::Many(texts) => {
+                self.list::<_, DestinationError>("destination", Destination::parse_list(texts))
+            }
         }
     }
 
     fn source_ips(&mut self, texts: &[String]) -> Vec<IpAddr> {
         let mut addresses = Vec::with_capacity(texts.len());
         if texts.len() > MAX_SOURCES {
-            self.problems.push(Problem::of("source_ips", format_args!("has {} addresses: write at most {MAX_SOURCES}", texts.len())));
+            self.problems.push(Problem::of(
+                "source_ips",
+                format_args!("has {} addresses: write at most {MAX_SOURCES}", texts.len()),
+            ));
         }
         for (n, text) in texts.iter().enumerate() {
             let key = format!("source_ips[{n}]");
             match value::address(text) {
                 Ok(address) if addresses.contains(&address) => {
-                    self.problems.push(Problem::of(key, format_args!("`{address}` stands here twice: remove one")));
+                    self.problems.push(Problem::of(
+                        key,
+                        format_args!("`{address}` stands here twice: remove one"),
+                    ));
                 }
                 Ok(address) if address.is_loopback() => {
                     self.problems.push(Problem::of(
                         key,
-                        format_args!("`{address}` leads nowhere but to this host: write an address that others know"),
+                        format_args!(
+                            "`{address}` leads nowhere but to this host: write an address \
+                            that others know"
+                        ),
                     ));
                 }
                 Ok(address) => addresses.push(address),
@@ -210,21 +256,29 @@ impl Check {
         addresses
     }
 
-    /// Refuses addresses to connect from that could reach none of the fixed addresses, and fixed addresses that none of them
-    /// could reach. A name's addresses are not known here.
+    /// Refuses addresses to connect from that could reach none of the fixed addresses, and fixed
+    /// addresses that none of them could reach. A name's addresses are not known here.
     fn families(&mut self, destination: &Destination, source_ips: &[IpAddr]) {
-        let Some(addresses) = destination.addresses().filter(|_| !source_ips.is_empty()) else { return };
+        let Some(addresses) = destination.addresses().filter(|_| !source_ips.is_empty()) else {
+            return;
+        };
         let family = |address: &IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
         for address in addresses {
             if !source_ips.iter().any(|source| family(source) == family(address)) {
-                let message =
-                    format_args!("has no {} address for destination `{address}`: add one, or leave that address out", family(address));
+                let message = format_args!(
+                    "has no {} address for destination `{address}`: add one, or leave that address \
+                        out",
+                    family(address)
+                );
                 return self.problems.push(Problem::of("source_ips", message));
             }
         }
         for (n, source) in source_ips.iter().enumerate() {
             if !addresses.iter().any(|address| family(source) == family(address)) {
-                let message = format_args!("`{source}` is {}, and no destination address is: remove it", family(source));
+                let message = format_args!(
+                    "`{source}` is {}, and no destination address is: remove it",
+                    family(source)
+                );
                 self.problems.push(Problem::of(format!("source_ips[{n}]"), message));
             }
         }
@@ -232,7 +286,9 @@ impl Check {
 }
 
 /// Ports as texts or bare numbers.
-fn ports<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+fn ports<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a port such as 443 or \"80:8080\"")]
     enum Port {

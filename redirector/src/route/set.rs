@@ -1,7 +1,8 @@
 //! What serves: the file's routes, overlaid by those that the command line and imports made.
 //!
-//! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then taken over; for a change of many, whoever makes it clones
-//! the set, changes the clone, saves what differs, and then lets the clone serve. So a change that fails half way has changed nothing.
+//! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then taken
+//! over; for a change of many, whoever makes it clones the set, changes the clone, saves what
+//! differs, and then lets the clone serve. So a change that fails half way has changed nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +38,8 @@ pub struct Entry<'s> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteSetError {
     /// The source has a route.
-    #[error("`{source_name}` has a route already, made by the {hand}{}: change it by `redirector route set {source_name}`", of_file(*hand, file))]
+    #[error("`{source_name}` has a route already, made by the {hand}{}: change it by `redirector \
+        route set {source_name}`", of_file(*hand, file))]
     Exists {
         /// The source.
         source_name: SourceName,
@@ -63,7 +65,8 @@ pub enum RouteSetError {
         file: PathBuf,
     },
     /// Replacing everything would have to remove routes of the file.
-    #[error("`{}` {} from {} and can't be replaced by none: remove {} there, or import without --replace", sources.join("`, `"), if sources.len() == 1 { "comes" } else { "come" }, file.display(), if sources.len() == 1 { "it" } else { "them" })]
+    #[error("`{}` {} from {} and can't be replaced by none: remove {} there, or import without \
+        --replace", sources.join("`, `"), if sources.len() == 1 { "comes" } else { "come" }, file.display(), if sources.len() == 1 { "it" } else { "them" })]
     ReplaceFile {
         /// The sources of those routes.
         sources: Vec<String>,
@@ -80,8 +83,14 @@ fn of_file(hand: Hand, file: &Path) -> String {
 }
 
 impl RouteSet {
-    /// The routes of the configuration file at `path`, whose sources are distinct, and those of the store.
-    pub fn new(path: PathBuf, pool: Pool, routes: Vec<Route>, stored: BTreeMap<SourceName, StoredRoute>) -> Self {
+    /// The routes of the configuration file at `path`, whose sources are distinct, and those of the
+    /// store.
+    pub fn new(
+        path: PathBuf,
+        pool: Pool,
+        routes: Vec<Route>,
+        stored: BTreeMap<SourceName, StoredRoute>,
+    ) -> Self {
         let file = routes.into_iter().map(|route| (route.source.clone(), route)).collect();
         let mut set = Self { path, pool, file, stored, hiding: 0 };
         set.count();
@@ -98,8 +107,10 @@ impl RouteSet {
         let (mut file, mut stored) = (self.file.iter().peekable(), self.stored.iter().peekable());
         std::iter::from_fn(move || {
             let next_stored = stored.peek().map(|(source, _)| *source);
-            // The file's are those below the next stored one; one of the same source is hidden by it.
-            if let Some((source, route)) = file.next_if(|(source, _)| next_stored.is_none_or(|stored| *source <= stored))
+            // The file's are those below the next stored one; one of the same source is hidden by
+            // it.
+            if let Some((source, route)) =
+                file.next_if(|(source, _)| next_stored.is_none_or(|stored| *source <= stored))
                 && next_stored != Some(source)
             {
                 return Some(Entry { route, hand: Hand::File, hides: None });
@@ -144,18 +155,30 @@ impl RouteSet {
     /// When it has one, or the route does not fit the pool.
     pub fn adding(&self, route: Route, hand: Hand) -> Result<Edit, RouteSetError> {
         if let Some(entry) = self.get(&route.source) {
-            return Err(RouteSetError::Exists { source_name: route.source.clone(), hand: entry.hand, file: self.path.clone() });
+            return Err(RouteSetError::Exists {
+                source_name: route.source.clone(),
+                hand: entry.hand,
+                file: self.path.clone(),
+            });
         }
         self.pool.check_route(&route)?;
-        Ok(Edit { source: route.source.clone(), before: None, after: Some(StoredRoute { hand, route }) })
+        Ok(Edit {
+            source: route.source.clone(),
+            before: None,
+            after: Some(StoredRoute { hand, route }),
+        })
     }
 
-    /// How to change a route; nothing when it is so already, and stays with the hand that made it. The file's route is not changed but hidden by
-    /// one that is kept in the store.
+    /// How to change a route; nothing when it is so already, and stays with the hand that made it.
+    /// The file's route is not changed but hidden by one that is kept in the store.
     ///
     /// # Errors
     /// When there is none, or it would not be valid.
-    pub fn setting(&self, source: &SourceName, patch: &RoutePatch) -> Result<Option<Edit>, RouteSetError> {
+    pub fn setting(
+        &self,
+        source: &SourceName,
+        patch: &RoutePatch,
+    ) -> Result<Option<Edit>, RouteSetError> {
         let entry = self.get(source).ok_or_else(|| self.unknown(source))?;
         let route = entry.route.patched(patch)?;
         self.pool.check_route(&route)?;
@@ -166,15 +189,19 @@ impl RouteSet {
         Ok(Some(Edit { source: source.clone(), before: self.stored.get(source).cloned(), after }))
     }
 
-    /// How to remove a route that the command line or an import made. A route of the file that it hides serves again; one that only the file has is
-    /// refused.
+    /// How to remove a route that the command line or an import made. A route of the file that it
+    /// hides serves again; one that only the file has is refused.
     ///
     /// # Errors
     /// When there is none, or only the file has it.
     pub fn removing(&self, source: &SourceName) -> Result<Edit, RouteSetError> {
         match self.stored.get(source) {
-            Some(stored) => Ok(Edit { source: source.clone(), before: Some(stored.clone()), after: None }),
-            None if self.file.contains_key(source) => Err(RouteSetError::InFile { source_name: source.clone(), file: self.path.clone() }),
+            Some(stored) => {
+                Ok(Edit { source: source.clone(), before: Some(stored.clone()), after: None })
+            }
+            None if self.file.contains_key(source) => {
+                Err(RouteSetError::InFile { source_name: source.clone(), file: self.path.clone() })
+            }
             None => Err(self.unknown(source)),
         }
     }
@@ -186,7 +213,8 @@ impl RouteSet {
             None => self.stored.remove(&edit.source).is_some(),
         };
         if self.file.contains_key(&edit.source) {
-            self.hiding = self.hiding + usize::from(self.stored.contains_key(&edit.source)) - usize::from(before);
+            self.hiding = self.hiding + usize::from(self.stored.contains_key(&edit.source))
+                - usize::from(before);
         }
     }
 
@@ -194,18 +222,29 @@ impl RouteSet {
         self.hiding = self.stored.keys().filter(|source| self.file.contains_key(*source)).count();
     }
 
-    /// Takes imported routes over and returns what that changes; a clone of the set does for `--dry-run`.
+    /// Takes imported routes over and returns what that changes; a clone of the set does for
+    /// `--dry-run`.
     ///
-    /// A route of another hand is changed where it differs and keeps its hand where it does not. With `replace` the imported
-    /// routes become the whole: stored routes that are not among them go, and a route of the file that is not is an error.
-    pub fn import(&mut self, routes: Vec<Route>, replace: bool) -> Result<RouteDiff, RouteSetError> {
+    /// A route of another hand is changed where it differs and keeps its hand where it does not.
+    /// With `replace` the imported routes become the whole: stored routes that are not among them
+    /// go, and a route of the file that is not is an error.
+    pub fn import(
+        &mut self,
+        routes: Vec<Route>,
+        replace: bool,
+    ) -> Result<RouteDiff, RouteSetError> {
         for route in &routes {
             self.pool.check_route(route)?;
         }
         let before = self.clone();
         if replace {
             let new: BTreeSet<_> = routes.iter().map(|route| &route.source).collect();
-            let sources: Vec<_> = self.file.keys().filter(|source| !new.contains(source)).map(ToString::to_string).collect();
+            let sources: Vec<_> = self
+                .file
+                .keys()
+                .filter(|source| !new.contains(source))
+                .map(ToString::to_string)
+                .collect();
             if !sources.is_empty() {
                 return Err(RouteSetError::ReplaceFile { sources, file: self.path.clone() });
             }
@@ -219,29 +258,48 @@ impl RouteSet {
         // Built anew: a tree that grew in order is half empty.
         self.stored = std::mem::take(&mut self.stored).into_iter().collect();
         self.count();
-        Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
+        Ok(RouteDiff::between(
+            before.iter().map(|entry| entry.route),
+            self.iter().map(|entry| entry.route),
+        ))
     }
 
-    /// Puts another content of the store in the place of this one, and returns what that changes of what serves.
+    /// Puts another content of the store in the place of this one, and returns what that changes of
+    /// what serves.
     ///
     /// # Errors
     /// When a route of it does not fit the pool; nothing has changed then.
-    pub fn restore(&mut self, stored: BTreeMap<SourceName, StoredRoute>) -> Result<RouteDiff, RouteProblems> {
+    pub fn restore(
+        &mut self,
+        stored: BTreeMap<SourceName, StoredRoute>,
+    ) -> Result<RouteDiff, RouteProblems> {
         for route in stored.values() {
             self.pool.check_route(&route.route)?;
         }
         let before = self.clone();
         self.stored = stored;
         self.count();
-        Ok(RouteDiff::between(before.iter().map(|entry| entry.route), self.iter().map(|entry| entry.route)))
+        Ok(RouteDiff::between(
+            before.iter().map(|entry| entry.route),
+            self.iter().map(|entry| entry.route),
+        ))
     }
 
     /// That a source has no route, with the one that was meant, perhaps.
     pub fn unknown(&self, source: &SourceName) -> RouteSetError {
         let text = source.to_string();
-        let near = |candidate: &SourceName| (strsim::damerau_levenshtein(&text, &candidate.to_string()), candidate.clone());
-        let nearest = self.iter().map(|entry| near(&entry.route.source)).min().filter(|(distance, _)| *distance <= 3);
-        RouteSetError::Unknown { source_name: source.clone(), nearest: nearest.map(|(_, source)| source) }
+        let near = |candidate: &SourceName| {
+            (strsim::damerau_levenshtein(&text, &candidate.to_string()), candidate.clone())
+        };
+        let nearest = self
+            .iter()
+            .map(|entry| near(&entry.route.source))
+            .min()
+            .filter(|(distance, _)| *distance <= 3);
+        RouteSetError::Unknown {
+            source_name: source.clone(),
+            nearest: nearest.map(|(_, source)| source),
+        }
     }
 }
 

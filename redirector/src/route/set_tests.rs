@@ -8,18 +8,30 @@ fn name(text: &str) -> SourceName {
 }
 
 fn route(source: &str, destination: &str) -> Route {
-    let raw = RawRoute { source: source.into(), destination: RawDestination::One(destination.into()), ..RawRoute::default() };
+    let raw = RawRoute {
+        source: source.into(),
+        destination: RawDestination::One(destination.into()),
+        ..RawRoute::default()
+    };
     raw.try_into().expect("a route")
 }
 
 fn to(destination: &str) -> RoutePatch {
-    RoutePatch { destination: Some(RawDestination::One(destination.into())), ..RoutePatch::default() }
+    RoutePatch {
+        destination: Some(RawDestination::One(destination.into())),
+        ..RoutePatch::default()
+    }
 }
 
 /// A set whose file has the routes of `filed` to `file.lb`.
 fn set(filed: &[&str]) -> RouteSet {
     let routes = filed.iter().map(|source| route(source, "file.lb")).collect();
-    RouteSet::new("/etc/redirector/redirector.toml".into(), Pool::default(), routes, BTreeMap::new())
+    RouteSet::new(
+        "/etc/redirector/redirector.toml".into(),
+        Pool::default(),
+        routes,
+        BTreeMap::new(),
+    )
 }
 
 /// What commands do.
@@ -46,7 +58,9 @@ impl Commands for RouteSet {
 /// Every route that serves: source, destination, hand.
 fn serving(set: &RouteSet) -> Vec<String> {
     assert_eq!(set.len(), set.iter().count());
-    set.iter().map(|entry| format!("{} {} {}", entry.route.source, entry.route.destination, entry.hand)).collect()
+    set.iter()
+        .map(|entry| format!("{} {} {}", entry.route.source, entry.route.destination, entry.hand))
+        .collect()
 }
 
 #[test]
@@ -54,10 +68,18 @@ fn a_route_is_added_once_and_a_second_one_is_refused_naming_the_hand_that_made_t
     let mut set = set(&["a"]);
     set.add(route("b", "cli.lb"), Hand::CommandLine).expect("added");
     assert_eq!(serving(&set), ["a file.lb file", "b cli.lb command line"]);
-    let error = set.add(route("a", "x"), Hand::CommandLine).expect_err("the file has it").to_string();
-    assert_eq!(error, "`a` has a route already, made by the file /etc/redirector/redirector.toml: change it by `redirector route set a`");
+    let error =
+        set.add(route("a", "x"), Hand::CommandLine).expect_err("the file has it").to_string();
+    assert_eq!(
+        error,
+        "`a` has a route already, made by the file /etc/redirector/redirector.toml: change it by \
+            `redirector route set a`"
+    );
     let error = set.add(route("B.", "x"), Hand::CommandLine).expect_err("it was added").to_string();
-    assert_eq!(error, "`b` has a route already, made by the command line: change it by `redirector route set b`");
+    assert_eq!(
+        error,
+        "`b` has a route already, made by the command line: change it by `redirector route set b`"
+    );
 }
 
 #[test]
@@ -80,7 +102,10 @@ fn setting_a_route_of_the_file_hides_it_and_removing_brings_it_back() {
 fn a_route_of_the_file_is_not_removed_by_hand() {
     let mut set = set(&["a"]);
     let error = set.remove(&name("a")).expect_err("refused").to_string();
-    assert_eq!(error, "the route of `a` comes from /etc/redirector/redirector.toml: remove it there");
+    assert_eq!(
+        error,
+        "the route of `a` comes from /etc/redirector/redirector.toml: remove it there"
+    );
     assert_eq!(serving(&set), ["a file.lb file"]);
 }
 
@@ -88,7 +113,10 @@ fn a_route_of_the_file_is_not_removed_by_hand() {
 fn a_source_without_a_route_is_told_with_the_one_that_was_meant() {
     let mut set = set(&["artifactory.internal"]);
     let error = set.remove(&name("artifctory.internal")).expect_err("unknown").to_string();
-    assert_eq!(error, "there is no route of `artifctory.internal`: did you mean `artifactory.internal`?");
+    assert_eq!(
+        error,
+        "there is no route of `artifctory.internal`: did you mean `artifactory.internal`?"
+    );
     let error = set.set(&name("other"), &to("x")).expect_err("unknown").to_string();
     assert_eq!(error, "there is no route of `other`; `redirector route list` shows all");
 }
@@ -118,9 +146,23 @@ fn an_import_adds_changes_and_leaves_alone_what_it_does_not_name() {
     let mut set = set(&["a", "b"]);
     set.add(route("c", "cli.lb"), Hand::CommandLine).expect("added");
     set.add(route("d", "cli.lb"), Hand::CommandLine).expect("added");
-    let imported = vec![route("a", "file.lb"), route("b", "new.lb"), route("c", "new.lb"), route("e", "new.lb")];
+    let imported = vec![
+        route("a", "file.lb"),
+        route("b", "new.lb"),
+        route("c", "new.lb"),
+        route("e", "new.lb"),
+    ];
     let diff = set.import(imported, false).expect("imported");
-    assert_eq!(serving(&set), ["a file.lb file", "b new.lb import", "c new.lb import", "d cli.lb command line", "e new.lb import"]);
+    assert_eq!(
+        serving(&set),
+        [
+            "a file.lb file",
+            "b new.lb import",
+            "c new.lb import",
+            "d cli.lb command line",
+            "e new.lb import"
+        ]
+    );
     assert!(diff.to_string().ends_with("1 added, 2 changed, 0 removed, 2 unchanged"), "{diff}");
 }
 
@@ -129,7 +171,8 @@ fn an_import_that_replaces_is_the_whole_afterwards() {
     let mut set = set(&["a"]);
     set.set(&name("a"), &to("cli.lb")).expect("set");
     set.add(route("b", "cli.lb"), Hand::CommandLine).expect("added");
-    let diff = set.import(vec![route("a", "new.lb"), route("c", "new.lb")], true).expect("imported");
+    let diff =
+        set.import(vec![route("a", "new.lb"), route("c", "new.lb")], true).expect("imported");
     assert_eq!(serving(&set), ["a new.lb import", "c new.lb import"]);
     assert!(diff.to_string().ends_with("1 added, 1 changed, 1 removed, 0 unchanged"), "{diff}");
 }
@@ -141,7 +184,8 @@ fn replacing_is_refused_where_it_would_have_to_remove_routes_of_the_file() {
     let error = set.import(vec![route("d", "new.lb")], true).expect_err("refused").to_string();
     assert_eq!(
         error,
-        "`a`, `b` come from /etc/redirector/redirector.toml and can't be replaced by none: remove them there, or import without --replace"
+        "`a`, `b` come from /etc/redirector/redirector.toml and can't be replaced by none: remove \
+            them there, or import without --replace"
     );
     assert_eq!(serving(&set), ["a file.lb file", "b file.lb file", "c cli.lb command line"]);
 }
@@ -154,12 +198,19 @@ fn the_edits_between_two_sets_make_one_of_the_other_whatever_each_hides() {
     let of = |state: [i32; 3]| {
         let mut set = set(&["a", "b"]);
         let stored = routes.into_iter().zip(state).filter(|(_, kind)| *kind > 0);
-        set.import(stored.map(|(source, kind)| route(source, &format!("lb{kind}"))).collect(), false).expect("imported");
+        set.import(
+            stored.map(|(source, kind)| route(source, &format!("lb{kind}"))).collect(),
+            false,
+        )
+        .expect("imported");
         set
     };
-    for (before, after) in states.clone().flat_map(|one| states.clone().map(move |other| (of(one), of(other)))) {
+    for (before, after) in
+        states.clone().flat_map(|one| states.clone().map(move |other| (of(one), of(other))))
+    {
         let (mut edited, edits) = (before.clone(), before.edits(&after));
-        assert!(edits.iter().all(|edit| edit.before != edit.after && edit.before.as_ref() == before.stored().get(&edit.source)));
+        assert!(edits.iter().all(|edit| edit.before != edit.after
+            && edit.before.as_ref() == before.stored().get(&edit.source)));
         edits.into_iter().for_each(|edit| edited.take(edit));
         assert_eq!(serving(&edited), serving(&after));
     }

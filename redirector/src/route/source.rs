@@ -2,10 +2,11 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// An internal name, exact (`artifactory.internal.company.net`) or with one leading wildcard label (`*.internal.company.net`).
+/// An internal name, exact (`artifactory.internal.company.net`) or with one leading wildcard label
+/// (`*.internal.company.net`).
 ///
-/// Always lower case and without the final dot. A wildcard matches names with at least one more label: `*.a.b` matches
-/// `x.a.b` and `y.x.a.b`, not `a.b`.
+/// Always lower case and without the final dot. A wildcard matches names with at least one more
+/// label: `*.a.b` matches `x.a.b` and `y.x.a.b`, not `a.b`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceName {
     /// The name without `*.`. Shared: a full pool's names stand in a dozen tables each.
@@ -17,13 +18,20 @@ pub struct SourceName {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceNameError {
     /// Nothing is left of the text.
-    #[error("is empty: write the DNS name that executors ask for, such as `artifactory.internal.company.net`")]
+    #[error(
+        "is empty: write the DNS name that executors ask for, such as \
+            `artifactory.internal.company.net`"
+    )]
     Empty,
     /// RFC 1035 section 2.3.4.
     #[error("`{0}` is {len} characters long: write a DNS name, which has at most 253", len = .0.len())]
     TooLong(String),
-    /// A label that is empty, longer than 63 characters, or has a character that host names do not have.
-    #[error("`{label}` in `{name}` is not a DNS label: write 1 to 63 letters, digits, `-` or `_` between the dots")]
+    /// A label that is empty, longer than 63 characters, or has a character that host names do not
+    /// have.
+    #[error(
+        "`{label}` in `{name}` is not a DNS label: write 1 to 63 letters, digits, `-` or `_` \
+            between the dots"
+    )]
     Label {
         /// The label.
         label: String,
@@ -31,7 +39,9 @@ pub enum SourceNameError {
         name: String,
     },
     /// `*` anywhere but as the whole first label.
-    #[error("`{0}`: a wildcard stands alone as the first label: write it as in `*.internal.company.net`")]
+    #[error(
+        "`{0}`: a wildcard stands alone as the first label: write it as in `*.internal.company.net`"
+    )]
     Wildcard(String),
     /// An address where a name belongs.
     #[error("`{0}` is an address: write the name that executors ask for")]
@@ -133,11 +143,17 @@ mod tests {
     fn what_is_not_a_name_is_refused_with_its_reason() {
         assert_eq!("".parse::<SourceName>(), Err(SourceNameError::Empty));
         assert_eq!("*.".parse::<SourceName>(), Err(SourceNameError::Wildcard("*.".into())));
-        assert_eq!("203.0.113.7".parse::<SourceName>(), Err(SourceNameError::Address("203.0.113.7".into())));
+        assert_eq!(
+            "203.0.113.7".parse::<SourceName>(),
+            Err(SourceNameError::Address("203.0.113.7".into()))
+        );
         assert!(matches!("a..b".parse::<SourceName>(), Err(SourceNameError::Label { .. })));
         assert!(matches!("-a.b".parse::<SourceName>(), Err(SourceNameError::Label { .. })));
         assert!(matches!("a b.c".parse::<SourceName>(), Err(SourceNameError::Label { .. })));
-        assert!(matches!(format!("{}.b", "a".repeat(64)).parse::<SourceName>(), Err(SourceNameError::Label { .. })));
+        assert!(matches!(
+            format!("{}.b", "a".repeat(64)).parse::<SourceName>(),
+            Err(SourceNameError::Label { .. })
+        ));
         assert!(matches!("a.".repeat(200).parse::<SourceName>(), Err(SourceNameError::TooLong(_))));
     }
 }

@@ -39,7 +39,8 @@ pub struct Opened {
     pub store: Store,
     /// The routes by their sources.
     pub routes: BTreeMap<SourceName, StoredRoute>,
-    /// Set when the file was damaged: what is wrong with it, where it is now, and how many routes were kept. It is also logged.
+    /// Set when the file was damaged: what is wrong with it, where it is now, and how many routes
+    /// were kept. It is also logged.
     pub warning: Option<String>,
 }
 
@@ -47,7 +48,8 @@ pub struct Opened {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file is from a newer redirector.
-    #[error("{} has version {found}, this binary reads {VERSION}: run the newer redirector, or move the file away and add its routes again", path.display())]
+    #[error("{} has version {found}, this binary reads {VERSION}: run the newer redirector, or \
+        move the file away and add its routes again", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -72,7 +74,8 @@ struct OnDisk<R> {
     routes: R,
 }
 
-/// The routes of a file, each of which may be none. Each is understood as it is read, so that a large file takes no memory but its routes'.
+/// The routes of a file, each of which may be none. Each is understood as it is read, so that a
+/// large file takes no memory but its routes'.
 struct Routes(Vec<Result<StoredRoute, String>>);
 
 impl<'de> Deserialize<'de> for Routes {
@@ -126,8 +129,8 @@ impl TryFrom<RouteOnDisk> for StoredRoute {
 }
 
 impl Store {
-    /// Reads the routes at `path`, or none when there is no file. A damaged file is set aside, never emptied: each route in it
-    /// that can still be read is kept, and the rest is told.
+    /// Reads the routes at `path`, or none when there is no file. A damaged file is set aside,
+    /// never emptied: each route in it that can still be read is kept, and the rest is told.
     pub fn open(path: PathBuf) -> Result<Opened, StoreError> {
         let store = Self { path };
         let Some(bytes) = durable::read_if_present(&store.path)? else {
@@ -158,13 +161,18 @@ impl Store {
     /// Writes the routes; on an error the file is as it was.
     pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), DurableError> {
         let routes: Vec<RouteOnDisk> = routes.values().map(RouteOnDisk::from).collect();
-        let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes }).expect("texts are JSON") + "\n";
+        let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes })
+            .expect("texts are JSON")
+            + "\n";
         durable::write_atomically(&self.path, text.as_bytes())
     }
 }
 
 /// The routes of a file's bytes, and what is wrong with the others.
-fn read(bytes: &[u8], path: &Path) -> Result<(BTreeMap<SourceName, StoredRoute>, Vec<String>), StoreError> {
+fn read(
+    bytes: &[u8],
+    path: &Path,
+) -> Result<(BTreeMap<SourceName, StoredRoute>, Vec<String>), StoreError> {
     if let Ok(Versioned { version }) = serde_json::from_slice(bytes)
         && version > VERSION
     {
@@ -175,7 +183,10 @@ fn read(bytes: &[u8], path: &Path) -> Result<(BTreeMap<SourceName, StoredRoute>,
         Err(error) => return Ok((BTreeMap::new(), vec![error.to_string()])),
     };
     let mut damage = Vec::new();
-    let mut good: Vec<_> = read.into_iter().filter_map(|route| route.map_err(|reason| damage.push(reason)).ok()).collect();
+    let mut good: Vec<_> = read
+        .into_iter()
+        .filter_map(|route| route.map_err(|reason| damage.push(reason)).ok())
+        .collect();
     good.sort_by(|one, other| one.route.source.cmp(&other.route.source));
     good.dedup_by(|other, one| {
         let twice = other.route.source == one.route.source;
@@ -198,8 +209,12 @@ mod tests {
     use super::*;
 
     fn some() -> BTreeMap<SourceName, StoredRoute> {
-        let routes = crate::route::import::parse("[{source: a, destination: lb, ports: [443]}, {source: '*.b', destination: 203.0.113.7}]");
-        let stored = |route: Route| (route.source.clone(), StoredRoute { hand: Hand::Import, route });
+        let routes = crate::route::import::parse(
+            "[{source: a, destination: lb, ports: [443]}, \
+                {source: '*.b', destination: 203.0.113.7}]",
+        );
+        let stored =
+            |route: Route| (route.source.clone(), StoredRoute { hand: Hand::Import, route });
         routes.expect("routes").into_iter().map(stored).collect()
     }
 
@@ -219,14 +234,25 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
         Store { path: path.clone() }.save(&some()).expect("saved");
-        let damaged = std::fs::read_to_string(&path).expect("read").replace("203.0.113.7", "203.0.113.700");
+        let damaged =
+            std::fs::read_to_string(&path).expect("read").replace("203.0.113.7", "203.0.113.700");
         std::fs::write(&path, &damaged).expect("written");
         let opened = Store::open(path.clone()).expect("opened");
         assert_eq!(opened.routes.keys().map(ToString::to_string).collect::<Vec<_>>(), ["a"]);
         let warning = opened.warning.expect("a warning");
-        assert!(warning.contains("routes.json.damaged-1") && warning.contains("203.0.113.700"), "{warning}");
-        assert_eq!(std::fs::read_to_string(directory.path().join("routes.json.damaged-1")).expect("kept"), damaged);
-        assert_eq!(Store::open(path).expect("opened").routes.len(), 1, "what was kept is on disk again");
+        assert!(
+            warning.contains("routes.json.damaged-1") && warning.contains("203.0.113.700"),
+            "{warning}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(directory.path().join("routes.json.damaged-1")).expect("kept"),
+            damaged
+        );
+        assert_eq!(
+            Store::open(path).expect("opened").routes.len(),
+            1,
+            "what was kept is on disk again"
+        );
     }
 
     #[test]
@@ -239,8 +265,13 @@ mod tests {
             std::fs::write(&path, &whole[..whole.len() - 10 * n]).expect("written");
             let opened = Store::open(path.clone()).expect("opened");
             assert!(opened.routes.is_empty());
-            assert!(opened.warning.expect("a warning").contains(&format!("routes.json.damaged-{n}")));
-            assert!(Store::open(path.clone()).expect("opened").warning.is_none(), "it is told once");
+            assert!(
+                opened.warning.expect("a warning").contains(&format!("routes.json.damaged-{n}"))
+            );
+            assert!(
+                Store::open(path.clone()).expect("opened").warning.is_none(),
+                "it is told once"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! The changes before those of the journal: a file for each time that it was folded, named by the number of its last record.
+//! The changes before those of the journal: a file for each time that it was folded, named by the
+//! number of its last record.
 //!
 //! Earlier versions wrote a file for each record, as JSON without a checksum; those are read too.
 
@@ -32,9 +33,18 @@ impl History {
     /// When the folder can't be made or read.
     pub(super) fn open(folder: PathBuf) -> Result<Self, DurableError> {
         durable::make_directory(&folder, 0o750)?;
-        let listed = fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-        let entries = listed.map_err(|source| DurableError { action: "read", path: folder.clone(), source })?;
-        let files = entries.into_iter().map(|entry| entry.path()).filter_map(|path| Some((number_of(&path)?, path))).collect();
+        let listed =
+            fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let entries = listed.map_err(|source| DurableError {
+            action: "read",
+            path: folder.clone(),
+            source,
+        })?;
+        let files = entries
+            .into_iter()
+            .map(|entry| entry.path())
+            .filter_map(|path| Some((number_of(&path)?, path)))
+            .collect();
         Ok(Self { folder, files })
     }
 
@@ -51,7 +61,11 @@ impl History {
         let Some(last) = records.last().map(|record| record.number) else { return Ok(()) };
         let path = self.folder.join(format!("{last:010}.log"));
         let first = records.len().saturating_sub(KEPT);
-        let lines: Vec<u8> = records.into_iter().skip(first).flat_map(|record| Entry::new((&[]).into(), Some(record)).line()).collect();
+        let lines: Vec<u8> = records
+            .into_iter()
+            .skip(first)
+            .flat_map(|record| Entry::new((&[]).into(), Some(record)).line())
+            .collect();
         durable::write_atomically(&path, &lines)?;
         self.files.insert(last, path);
         let kept = self.files.split_off(&(last + 1).saturating_sub(KEPT as u64));
@@ -78,7 +92,8 @@ fn records(path: &Path) -> Vec<Record> {
         if path.extension().is_some_and(|extension| extension == "log") {
             let found = journal::read(path).map_err(|error| error.to_string())?;
             if let Some(damage) = found.damage {
-                tracing::warn!(path = %path.display(), damage, "some records of changes can't be read");
+                tracing::warn!(path = %path.display(), damage, "some records of changes can't be \
+                    read");
             }
             return Ok(found.entries.into_iter().filter_map(|entry| entry.record).collect());
         }

@@ -1,8 +1,8 @@
-//! The journal: a line for each change, with its checksum, in a file that is there in its full length before, so that a line takes one write
-//! and one sync of data, and none of the file's size.
+//! The journal: a line for each change, with its checksum, in a file that is there in its full
+//! length before, so that a line takes one write and one sync of data, and none of the file's size.
 //!
-//! A line that was cut off by a kill or a power cut belongs to a change that nobody was told was done, and is passed over. Any other line that
-//! can't be read is damage.
+//! A line that was cut off by a kill or a power cut belongs to a change that nobody was told was
+//! done, and is passed over. Any other line that can't be read is damage.
 
 use std::{
     borrow::Cow,
@@ -60,7 +60,9 @@ impl<'a> Entry<'a> {
         }
         match serde_json::from_slice::<Versioned>(text) {
             Ok(Versioned { version }) if version > VERSION => Err(Unreadable::Newer(version)),
-            _ => serde_json::from_slice(text).map_err(|error| Unreadable::Damaged(error.to_string())),
+            _ => {
+                serde_json::from_slice(text).map_err(|error| Unreadable::Damaged(error.to_string()))
+            }
         }
     }
 }
@@ -103,12 +105,17 @@ pub(super) fn read(path: &Path) -> Result<Found, StateError> {
             Err(Unreadable::Newer(version)) => return Err(newer(version)),
             Err(Unreadable::Damaged(reason)) => {
                 let reason = format!("line {number}: {reason}");
-                if whole { found.damage = found.damage.or(Some(reason)) } else { cut_off = cut_off.or(Some(reason)) }
+                if whole {
+                    found.damage = found.damage.or(Some(reason))
+                } else {
+                    cut_off = cut_off.or(Some(reason))
+                }
             }
         }
     }
     if let Some(reason) = cut_off {
-        tracing::warn!(path = %path.display(), reason, "the change that was under way when the agent was killed was not made");
+        tracing::warn!(path = %path.display(), reason, "the change that was under way when the \
+            agent was killed was not made");
     }
     Ok(found)
 }
@@ -126,7 +133,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal at `path`. It takes no line before it is [renewed](Journal::renew), unless it is there and empty.
+    /// Reads the journal at `path`. It takes no line before it is [renewed](Journal::renew), unless
+    /// it is there and empty.
     pub(super) fn open(path: PathBuf) -> Result<(Self, Found), StateError> {
         let found = read(&path)?;
         let file = if found.blank { Some(opened(&path)?) } else { None };
@@ -138,7 +146,8 @@ impl Journal {
         self.file.is_none()
     }
 
-    /// Whether it is time to renew it: it has outgrown its room, and the files that are written for that.
+    /// Whether it is time to renew it: it has outgrown its room, and the files that are written for
+    /// that.
     pub(super) fn is_long(&self) -> bool {
         self.end > self.long
     }
@@ -146,13 +155,19 @@ impl Journal {
     /// Writes a line. It is on disk when this returns.
     ///
     /// # Errors
-    /// When it is not. Then the journal has to be renewed, since nobody knows what the disk has of the line.
+    /// When it is not. Then the journal has to be renewed, since nobody knows what the disk has of
+    /// the line.
     pub(super) fn append(&mut self, entry: &Entry<'_>) -> Result<(), DurableError> {
         let line = entry.line();
         let failed = |action, source| DurableError { action, path: self.path.clone(), source };
-        let file = self.file.as_ref().ok_or_else(|| failed("write", std::io::Error::other("it was not made anew")))?;
+        let file = self
+            .file
+            .as_ref()
+            .ok_or_else(|| failed("write", std::io::Error::other("it was not made anew")))?;
         let written = file.write_all_at(&line, self.end).map_err(|error| failed("write", error));
-        if let Err(error) = written.and_then(|()| file.sync_data().map_err(|error| failed("sync", error))) {
+        if let Err(error) =
+            written.and_then(|()| file.sync_data().map_err(|error| failed("sync", error)))
+        {
             // Should the agent not live to renew it, nobody is to find what was refused.
             let _ = file.set_len(self.end);
             self.file = None;
@@ -162,7 +177,8 @@ impl Journal {
         Ok(())
     }
 
-    /// An empty journal takes the place of this one. `files`: how many bytes were written so that it may.
+    /// An empty journal takes the place of this one. `files`: how many bytes were written so that
+    /// it may.
     pub(super) fn renew(&mut self, files: u64) -> Result<(), DurableError> {
         durable::write_atomically(&self.path, &vec![0; ROOM as usize])?;
         self.file = Some(opened(&self.path)?);
@@ -182,7 +198,10 @@ impl Journal {
         match read(&self.path) {
             Ok(found) => found.entries.into_iter().filter_map(|entry| entry.record).collect(),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "changes since the last folding can't be told");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "changes since the last folding can't be told"
+                );
                 Vec::new()
             }
         }
@@ -192,7 +211,8 @@ impl Journal {
     pub(super) fn set_aside(&self, damage: &str, kept: usize) -> Result<String, DurableError> {
         let aside = durable::set_aside(&self.path)?;
         let warning = format!(
-            "{} was damaged ({damage}) and is now {}: {kept} of its changes were kept; `redirector route list` shows what there is",
+            "{} was damaged ({damage}) and is now {}: {kept} of its changes were kept; `redirector \
+                route list` shows what there is",
             self.path.display(),
             aside.display()
         );

@@ -6,9 +6,11 @@
 //! | `journal` | each change since then, a line each |
 //! | `history/` | who changed what, before that |
 //!
-//! A change is one line at the end of the journal and one sync: leases, routes and record become true together. Whatever reads the directory
-//! reads the two files and goes on from there by the journal. Now and then, and at each start, the journal is folded into the files; a power cut
-//! or a kill between them does no harm, since what a line says is what holds afterwards, however often it is carried out.
+//! A change is one line at the end of the journal and one sync: leases, routes and record become
+//! true together. Whatever reads the directory reads the two files and goes on from there by the
+//! journal. Now and then, and at each start, the journal is folded into the files; a power cut or a
+//! kill between them does no harm, since what a line says is what holds afterwards, however often
+//! it is carried out.
 
 mod history;
 mod journal;
@@ -55,7 +57,8 @@ pub struct Opened {
     pub leases: Leases,
     /// The routes.
     pub routes: Stored,
-    /// What an operator should know about the files: damage, and where the damaged file is now. It is also logged.
+    /// What an operator should know about the files: damage, and where the damaged file is now. It
+    /// is also logged.
     pub warnings: Vec<String>,
 }
 
@@ -82,14 +85,15 @@ pub enum StateError {
 }
 
 impl State {
-    /// Reads what is in `folder`, which is made when it is missing. A damaged file is set aside, never emptied: what can still be read of it is
-    /// kept, and the rest is told.
+    /// Reads what is in `folder`, which is made when it is missing. A damaged file is set aside,
+    /// never emptied: what can still be read of it is kept, and the rest is told.
     ///
     /// # Errors
     /// When a file is a newer version's, or can't be read, set aside or written.
     pub fn open(folder: &Path, pool: &Pool) -> Result<Opened, StateError> {
         durable::make_directory(folder, 0o750)?;
-        let crate::route::Opened { store, mut routes, warning } = Store::open(folder.join("routes.json"))?;
+        let crate::route::Opened { store, mut routes, warning } =
+            Store::open(folder.join("routes.json"))?;
         let (journal, Found { entries, damage, .. }) = Journal::open(folder.join("journal"))?;
         let mut warnings: Vec<String> = warning.into_iter().collect();
         let dirty = !entries.is_empty() || damage.is_some() || journal.is_broken();
@@ -99,7 +103,12 @@ impl State {
         let mut since = Vec::new();
         for entry in entries {
             since.extend(entry.leases.into_owned());
-            warnings.extend(entry.record.and_then(|record| record.redo(&mut routes).err()).map(|problems| problems.to_string()));
+            warnings.extend(
+                entry
+                    .record
+                    .and_then(|record| record.redo(&mut routes).err())
+                    .map(|problems| problems.to_string()),
+            );
         }
         let mut leases = Leases::open(folder.join("leases.json"), pool, since)?;
         leases.share_names(routes.keys());
@@ -113,12 +122,20 @@ impl State {
         Ok(opened)
     }
 
-    /// Makes `edits` of the routes that are stored `before`, and what is [unkept](Leases::unkept) of the leases, true: on disk when this returns.
-    /// Tells whether there was anything to record; what only the leases have is kept when it has to be.
+    /// Makes `edits` of the routes that are stored `before`, and what is [unkept](Leases::unkept)
+    /// of the leases, true: on disk when this returns. Tells whether there was anything to record;
+    /// what only the leases have is kept when it has to be.
     ///
     /// # Errors
-    /// When it can't be written: nothing is changed then, and `leases` has as much to keep as before.
-    pub fn commit(&mut self, change: &Change<'_>, edits: &[Edit], before: &Stored, leases: &mut Leases) -> Result<bool, DurableError> {
+    /// When it can't be written: nothing is changed then, and `leases` has as much to keep as
+    /// before.
+    pub fn commit(
+        &mut self,
+        change: &Change<'_>,
+        edits: &[Edit],
+        before: &Stored,
+        leases: &mut Leases,
+    ) -> Result<bool, DurableError> {
         if self.journal.is_broken() {
             self.fold(before, leases)?;
         }
@@ -155,7 +172,8 @@ impl State {
     /// The last hundred changes, the last one first, as far as they can be read.
     pub fn records(&self) -> Vec<Record> {
         let records = self.history.records().into_iter().chain(self.journal.records());
-        let by_number: BTreeMap<u64, Record> = records.map(|record| (record.number, record)).collect();
+        let by_number: BTreeMap<u64, Record> =
+            records.map(|record| (record.number, record)).collect();
         by_number.into_values().rev().take(KEPT).collect()
     }
 
@@ -176,11 +194,14 @@ impl State {
     }
 }
 
-/// Which source has the VIP of which index, as far as that can be read in `folder`; nothing is written. For whoever looks without the agent.
+/// Which source has the VIP of which index, as far as that can be read in `folder`; nothing is
+/// written. For whoever looks without the agent.
 pub fn leased(folder: &Path) -> BTreeMap<u32, SourceName> {
     let mut leased = crate::vip::leased(&folder.join("leases.json"));
-    for change in
-        journal::read(&folder.join("journal")).into_iter().flat_map(|found| found.entries).flat_map(|entry| entry.leases.into_owned())
+    for change in journal::read(&folder.join("journal"))
+        .into_iter()
+        .flat_map(|found| found.entries)
+        .flat_map(|entry| entry.leases.into_owned())
     {
         match change {
             LeaseChange::Leased(source, index) => drop(leased.insert(index, source)),

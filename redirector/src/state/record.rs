@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Stored;
-use crate::route::{Edit, RouteChange, RouteDiff, RouteOnDisk, RouteProblems, RouteSet, SourceName, StoredRoute};
+use crate::route::{
+    Edit, RouteChange, RouteDiff, RouteOnDisk, RouteProblems, RouteSet, SourceName, StoredRoute,
+};
 
 /// The version of a record's shape.
 const VERSION: u32 = 1;
@@ -52,7 +54,8 @@ pub enum UndoError {
     Nothing,
     /// What it made is not there any more.
     #[error(
-        "change {number} can't be taken back: the route of `{source_name}` is not what it made any more; `redirector route history` shows all"
+        "change {number} can't be taken back: the route of `{source_name}` is not what it made any \
+            more; `redirector route history` shows all"
     )]
     Differs {
         /// The change.
@@ -85,10 +88,22 @@ impl Record {
     /// What `edits` do, or nothing.
     pub(super) fn of(number: u64, change: &Change<'_>, edits: &[Edit]) -> Option<Self> {
         let on_disk = |route: &Option<StoredRoute>| route.as_ref().map(RouteOnDisk::from);
-        let one = |edit: &Edit| RouteDifference { source: edit.source.clone(), before: on_disk(&edit.before), after: on_disk(&edit.after) };
+        let one = |edit: &Edit| RouteDifference {
+            source: edit.source.clone(),
+            before: on_disk(&edit.before),
+            after: on_disk(&edit.after),
+        };
         let changes: Vec<_> = edits.iter().map(one).collect();
         let Change { by, did, undoes } = *change;
-        let record = Self { version: VERSION, number, at: jiff::Timestamp::now(), by, did: did.to_owned(), undoes, changes };
+        let record = Self {
+            version: VERSION,
+            number,
+            at: jiff::Timestamp::now(),
+            by,
+            did: did.to_owned(),
+            undoes,
+            changes,
+        };
         (!record.changes.is_empty()).then_some(record)
     }
 
@@ -97,7 +112,8 @@ impl Record {
         self.version <= VERSION
     }
 
-    /// Makes the change in `stored`, whatever it was before. Routes that are none are left out, and told.
+    /// Makes the change in `stored`, whatever it was before. Routes that are none are left out, and
+    /// told.
     pub(super) fn redo(self, stored: &mut Stored) -> Result<(), RouteProblems> {
         let mut told = Ok(());
         for change in self.changes {
@@ -119,10 +135,15 @@ impl Record {
     pub fn diff(&self) -> RouteDiff {
         let mut diff = RouteDiff::default();
         for change in &self.changes {
-            match (change.before.as_ref().map(RouteOnDisk::route), change.after.as_ref().map(RouteOnDisk::route)) {
+            match (
+                change.before.as_ref().map(RouteOnDisk::route),
+                change.after.as_ref().map(RouteOnDisk::route),
+            ) {
                 (None, Some(new)) => diff.added.push(new.clone()),
                 (Some(old), None) => diff.removed.push(old.clone()),
-                (Some(old), Some(new)) => diff.changed.push(RouteChange { old: old.clone(), new: new.clone() }),
+                (Some(old), Some(new)) => {
+                    diff.changed.push(RouteChange { old: old.clone(), new: new.clone() })
+                }
                 (None, None) => {}
             }
         }
@@ -144,7 +165,8 @@ impl Record {
             match &change.before {
                 None => drop(stored.remove(source)),
                 Some(before) => {
-                    let before = StoredRoute::try_from(before.clone()).map_err(|problems| UndoError::Invalid { number, problems })?;
+                    let before = StoredRoute::try_from(before.clone())
+                        .map_err(|problems| UndoError::Invalid { number, problems })?;
                     drop(stored.insert(source.clone(), before));
                 }
             }

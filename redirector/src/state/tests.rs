@@ -1,4 +1,5 @@
-//! What is on disk when something ends at the wrong instant, and what comes of files that somebody has damaged.
+//! What is on disk when something ends at the wrong instant, and what comes of files that somebody
+//! has damaged.
 
 use std::fs;
 
@@ -38,7 +39,8 @@ impl Rig {
 
     fn open(directory: tempfile::TempDir) -> Self {
         let pool = Pool::new("198.18.0.0/16".parse().expect("a net"), None, false).expect("a pool");
-        let Opened { state, leases, routes, warnings } = State::open(&directory.path().join("state"), &pool).expect("opened");
+        let Opened { state, leases, routes, warnings } =
+            State::open(&directory.path().join("state"), &pool).expect("opened");
         let routes = RouteSet::new("f.toml".into(), pool, vec![route("file.a", "lb.file")], routes);
         Self { directory, routes, leases, state, warnings }
     }
@@ -55,9 +57,15 @@ impl Rig {
     fn commit(&mut self, did: &str, undoes: Option<u64>, next: RouteSet) {
         self.leases.lease_all(next.iter().map(|entry| &entry.route.source)).expect("leased");
         let change = Change { by: Author::default(), did, undoes };
-        self.state.commit(&change, &self.routes.edits(&next), self.routes.stored(), &mut self.leases).expect("committed");
+        self.state
+            .commit(&change, &self.routes.edits(&next), self.routes.stored(), &mut self.leases)
+            .expect("committed");
         self.routes = next;
-        let unwanted = self.leases.iter().map(|(source, _)| source).filter(|source| self.routes.get(source).is_none());
+        let unwanted = self
+            .leases
+            .iter()
+            .map(|(source, _)| source)
+            .filter(|source| self.routes.get(source).is_none());
         let unwanted: Vec<_> = unwanted.cloned().collect();
         self.leases.release_all(&unwanted);
     }
@@ -83,7 +91,10 @@ impl Rig {
     /// Routes, and the leases that these want.
     fn held(&self) -> (Stored, Vec<(SourceName, u32)>) {
         let wanted = self.leases.iter().filter(|(source, _)| self.routes.get(source).is_some());
-        (self.routes.stored().clone(), wanted.map(|(source, index)| (source.clone(), index)).collect())
+        (
+            self.routes.stored().clone(),
+            wanted.map(|(source, index)| (source.clone(), index)).collect(),
+        )
     }
 
     fn sources(&self) -> Vec<String> {
@@ -97,7 +108,13 @@ fn each_rollback_goes_one_change_further_back_until_nothing_is_left() {
     let mut states = vec![rig.routes.stored().clone()];
     rig.change("added", |routes| add(routes, route("a.b", "lb1")));
     states.push(rig.routes.stored().clone());
-    rig.change("imported", |routes| drop(routes.import(vec![route("a.b", "lb2"), route("file.a", "lb3")], false).expect("imported")));
+    rig.change("imported", |routes| {
+        drop(
+            routes
+                .import(vec![route("a.b", "lb2"), route("file.a", "lb3")], false)
+                .expect("imported"),
+        )
+    });
     states.push(rig.routes.stored().clone());
     rig.change("removed", |routes| remove(routes, "a.b"));
     assert_eq!(rig.rollback().expect("undone"), 3);
@@ -124,7 +141,8 @@ fn only_the_last_hundred_are_kept_and_damage_hides_one_record_only() {
             rig.state.fold(rig.routes.stored(), &mut rig.leases).expect("folded");
         }
     }
-    let numbers = |rig: &Rig| rig.state.records().iter().map(|record| record.number).collect::<Vec<_>>();
+    let numbers =
+        |rig: &Rig| rig.state.records().iter().map(|record| record.number).collect::<Vec<_>>();
     assert_eq!(numbers(&rig), (6..=105).rev().collect::<Vec<_>>());
     let log = rig.path("history/0000000061.log");
     let damaged = fs::read_to_string(&log).expect("read").replace("\"h50.b\"", "\"h51.b\"");
@@ -148,7 +166,8 @@ fn what_an_earlier_version_left_is_read() {
     let at = |name: &str| directory.path().join("state").join(name);
     fs::create_dir_all(at("history")).expect("made");
     let raw = r#"{"hand": "command_line", "route": {"source": "a.b", "destination": "lb"}}"#;
-    fs::write(at("routes.json"), format!(r#"{{"version": 1, "routes": [{raw}]}}"#)).expect("written");
+    fs::write(at("routes.json"), format!(r#"{{"version": 1, "routes": [{raw}]}}"#))
+        .expect("written");
     let leases = r#"{"version": 1, "pool": {"ipv4": "198.18.0.0/16", "ipv6": null}, "leases": {"a.b": 77}, "freed": []}"#;
     fs::write(at("leases.json"), leases).expect("written");
     let record = format!(
@@ -157,7 +176,10 @@ fn what_an_earlier_version_left_is_read() {
     );
     fs::write(at("history/0000000007.json"), record).expect("written");
     let mut rig = Rig::open(directory);
-    assert_eq!((rig.sources(), rig.leases.get(&"a.b".parse().expect("a source"))), (vec!["a.b".to_owned()], Some(77)));
+    assert_eq!(
+        (rig.sources(), rig.leases.get(&"a.b".parse().expect("a source"))),
+        (vec!["a.b".to_owned()], Some(77))
+    );
     assert!(rig.warnings.is_empty(), "{:?}", rig.warnings);
     rig.add("c.d");
     let mut rig = rig.reopened();
@@ -176,13 +198,19 @@ fn a_damaged_line_is_set_aside_with_its_file_and_every_other_change_holds() {
             rig.add(source);
         }
         let path = rig.path("journal");
-        let text = fs::read_to_string(&path).expect("read").replace(&format!("\"{damaged}\""), "\"x.b\"");
+        let text =
+            fs::read_to_string(&path).expect("read").replace(&format!("\"{damaged}\""), "\"x.b\"");
         fs::write(&path, &text).expect("written");
         let rig = rig.reopened();
-        let expected: Vec<_> = ["a.b", "b.b", "c.b"].into_iter().filter(|source| *source != damaged).collect();
+        let expected: Vec<_> =
+            ["a.b", "b.b", "c.b"].into_iter().filter(|source| *source != damaged).collect();
         assert_eq!(rig.sources(), expected);
         let [warning] = &rig.warnings[..] else { panic!("{:?}", rig.warnings) };
-        assert!(warning.contains("its checksum is another one") && warning.contains("2 of its changes were kept"), "{warning}");
+        assert!(
+            warning.contains("its checksum is another one")
+                && warning.contains("2 of its changes were kept"),
+            "{warning}"
+        );
         assert_eq!(fs::read_to_string(rig.path("journal.damaged-1")).expect("kept"), text);
         assert!(rig.reopened().warnings.is_empty(), "it is told once");
     }
@@ -203,7 +231,8 @@ fn a_line_that_was_cut_off_is_no_damage_and_no_change() {
         bytes[range].fill(0);
         fs::write(rig.path("journal"), bytes).expect("written");
     };
-    // From some byte on nothing was written; or up to it, as a disk may that writes its sectors as it likes.
+    // From some byte on nothing was written; or up to it, as a disk may that writes its sectors as
+    // it likes.
     for range in (last..end).map(|cut| cut..end).chain((last + 1..end).map(|cut| last..cut)) {
         torn(range.clone());
         let found = journal::read(&rig.path("journal")).expect("read");
@@ -221,7 +250,10 @@ fn a_journal_of_a_newer_version_is_left_alone() {
     let line = format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes()));
     fs::write(rig.path("journal"), &line).expect("written");
     let pool = Pool::default();
-    assert!(matches!(State::open(&rig.directory.path().join("state"), &pool), Err(StateError::Newer { found: 2, .. })));
+    assert!(matches!(
+        State::open(&rig.directory.path().join("state"), &pool),
+        Err(StateError::Newer { found: 2, .. })
+    ));
     assert_eq!(fs::read_to_string(rig.path("journal")).expect("read"), line);
 }
 
@@ -234,7 +266,9 @@ fn a_change_that_could_not_be_written_is_none_and_the_next_one_is_made() {
     add(&mut next, route("c.d", "lb"));
     rig.leases.lease_all(next.iter().map(|entry| &entry.route.source)).expect("leased");
     let change = Change { did: "added", ..Change::default() };
-    rig.state.commit(&change, &rig.routes.edits(&next), rig.routes.stored(), &mut rig.leases).expect_err("the file can't be written");
+    rig.state
+        .commit(&change, &rig.routes.edits(&next), rig.routes.stored(), &mut rig.leases)
+        .expect_err("the file can't be written");
     assert!(!rig.leases.unkept().is_empty(), "the lease is still to be kept");
     rig.add("e.f");
     let rig = rig.reopened();
@@ -266,14 +300,16 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let change = (0u8..6, proptest::option::weighted(0.7, 0u8..4)).prop_map(|(source, destination)| Step::Change(source, destination));
+    let change = (0u8..6, proptest::option::weighted(0.7, 0u8..4))
+        .prop_map(|(source, destination)| Step::Change(source, destination));
     prop_oneof![8 => change, 1 => Just(Step::Fold), 1 => Just(Step::Reopen)]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// A fold that ends between any two of its files, and one whose journal comes back after it, leave what there was.
+    /// A fold that ends between any two of its files, and one whose journal comes back after it,
+    /// leave what there was.
     #[test]
     fn any_instant(steps in prop::collection::vec(step(), 1..40)) {
         let mut rig = Rig::new();

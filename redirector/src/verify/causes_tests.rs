@@ -1,11 +1,13 @@
-//! docs/reference/causes.md lists every cause that `verify` and `explain` name, and where each is staged; docs/operator.md says what to do about it.
+//! docs/reference/causes.md lists every cause that `verify` and `explain` name, and where each is
+//! staged; docs/operator.md says what to do about it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
 };
 
-const SOURCES: [&str; 3] = [include_str!("diagnose.rs"), include_str!("diagnose/session.rs"), include_str!("explain.rs")];
+const SOURCES: [&str; 3] =
+    [include_str!("diagnose.rs"), include_str!("diagnose/session.rs"), include_str!("explain.rs")];
 /// Where it is staged on the real kernel.
 const STAGED: [(&str, &str); 4] = [
     ("verify", include_str!("../../tests/agent/verify.rs")),
@@ -19,7 +21,8 @@ const OPERATOR: &str = include_str!("../../../docs/operator.md");
 
 /// Texts in quotes that can be a code.
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split('"').filter(|word| word.len() > 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    text.split('"')
+        .filter(|word| word.len() > 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
 }
 
 /// The code that follows each place where a finding is made.
@@ -27,7 +30,8 @@ fn codes() -> BTreeSet<&'static str> {
     let mut codes = BTreeSet::from(["agent_dead", "agent_silent"]);
     for source in SOURCES {
         for made in ["Finding::new(", "Finding::note(", "Finding { code: "] {
-            let follow = source.split(made).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            let follow =
+                source.split(made).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
             codes.extend(follow.filter_map(|rest| rest.split('"').next()));
         }
     }
@@ -44,16 +48,26 @@ fn the_reference_of_causes_is_generated_and_the_operator_is_told_of_each() {
         }
     }
     let tested: BTreeSet<_> = TESTED.into_iter().flat_map(words).collect();
-    let mut page = "| code | staged on the real kernel | tested without |\n|---|---|---|\n".to_owned();
+    let mut page =
+        "| code | staged on the real kernel | tested without |\n|---|---|---|\n".to_owned();
     for code in &codes {
-        assert!(OPERATOR.contains(&format!("`{code}`")), "docs/operator.md does not say what to do about {code}");
-        let commands =
-            staged.get(code).map(|commands| commands.iter().map(|command| format!("`{command}`")).collect::<Vec<_>>().join(", "));
+        assert!(
+            OPERATOR.contains(&format!("`{code}`")),
+            "docs/operator.md does not say what to do about {code}"
+        );
+        let commands = staged.get(code).map(|commands| {
+            commands.iter().map(|command| format!("`{command}`")).collect::<Vec<_>>().join(", ")
+        });
         assert!(commands.is_some() || tested.contains(code), "{code} is named and no test has it");
         let without = if tested.contains(code) { "yes" } else { "" };
         let _ = writeln!(page, "| `{code}` | {} | {without} |", commands.unwrap_or_default());
     }
     assert!(staged.len() >= 20, "{staged:?}");
-    let _ = write!(page, "\n{} causes, {} of them staged on the real kernel.", codes.len(), staged.len());
+    let _ = write!(
+        page,
+        "\n{} causes, {} of them staged on the real kernel.",
+        codes.len(),
+        staged.len()
+    );
     crate::reference::assert_generated("causes.md", &page);
 }

@@ -13,7 +13,12 @@ fn route(counters: Counters) -> RouteView {
         made_by: None,
         definition: Some(serde_json::from_value::<RawRoute>(definition).expect("a definition")),
         live: true,
-        resolution: Some(Resolution { state: ResolutionState::Fresh, error: None, resolved_at: None, ttl_seconds: None }),
+        resolution: Some(Resolution {
+            state: ResolutionState::Fresh,
+            error: None,
+            resolved_at: None,
+            ttl_seconds: None,
+        }),
         backends: vec![BackendView {
             address: [203, 0, 113, 7].into(),
             state: BackendState::Eligible,
@@ -26,10 +31,16 @@ fn route(counters: Counters) -> RouteView {
 }
 
 /// The first cause of what was seen, with counters that grew by `grown`.
-fn cause(seen: &Seen, port: u16, grown: Counters, change: impl FnOnce(&mut Facts<'_>)) -> (String, String) {
+fn cause(
+    seen: &Seen,
+    port: u16,
+    grown: Counters,
+    change: impl FnOnce(&mut Facts<'_>),
+) -> (String, String) {
     let (before, after) = (route(Counters::default()), route(grown));
     let listen = ["169.254.20.53:53".parse().expect("an address")];
-    let source = SourceAddresses { expected: vec![], executor: None, node: Some([198, 51, 100, 1].into()) };
+    let source =
+        SourceAddresses { expected: vec![], executor: None, node: Some([198, 51, 100, 1].into()) };
     let mut facts = Facts {
         name: "a.internal",
         port,
@@ -52,7 +63,10 @@ fn cause(seen: &Seen, port: u16, grown: Counters, change: impl FnOnce(&mut Facts
 fn dns(server: &str, addresses: &[[u8; 4]], code: &str) -> Seen {
     let addresses = addresses.iter().map(|&address| address.into()).collect();
     let server = server.parse().expect("an address");
-    Seen { dns: Some(DnsSeen::Answer { server, addresses, code: code.into(), milliseconds: 1 }), ..Seen::default() }
+    Seen {
+        dns: Some(DnsSeen::Answer { server, addresses, code: code.into(), milliseconds: 1 }),
+        ..Seen::default()
+    }
 }
 
 #[test]
@@ -72,9 +86,13 @@ fn each_answer_of_dns_that_is_not_the_virtual_address_has_its_cause() {
 
 #[test]
 fn silence_of_the_shim_is_the_dead_agents_or_the_networks_fault() {
-    let silent =
-        |server: &str, why: Io| Seen { dns: Some(DnsSeen::Failed { server: server.parse().expect("an address"), why }), ..Seen::default() };
-    let told = |seen: &Seen, agent: bool| cause(seen, 443, Counters::default(), |facts| facts.agent = agent).0;
+    let silent = |server: &str, why: Io| Seen {
+        dns: Some(DnsSeen::Failed { server: server.parse().expect("an address"), why }),
+        ..Seen::default()
+    };
+    let told = |seen: &Seen, agent: bool| {
+        cause(seen, 443, Counters::default(), |facts| facts.agent = agent).0
+    };
     assert_eq!(told(&silent("169.254.20.53:53", Io::Refused), false), "agent_dead");
     assert_eq!(told(&silent("169.254.20.53:53", Io::TimedOut), true), "shim_unreachable");
     assert_eq!(told(&silent("127.0.0.53:53", Io::Refused), true), "loopback_resolver");
@@ -99,7 +117,9 @@ fn a_connect_that_no_hook_saw_is_told_from_one_that_was_redirected() {
     assert_eq!(told(Io::NotPermitted, 22, denied), "port_not_listed", "a kernel below 6.1");
     assert_eq!(told(Io::Refused, 443, denied), "denied");
     assert_eq!(told(Io::NotPermitted, 443, Counters::default()), "hook_missed");
-    let unseen = |change: fn(&mut Facts<'_>)| cause(&failed(Io::Unreachable), 443, Counters::default(), change).0;
+    let unseen = |change: fn(&mut Facts<'_>)| {
+        cause(&failed(Io::Unreachable), 443, Counters::default(), change).0
+    };
     assert_eq!(unseen(|facts| facts.covered = false), "wrong_cgroup");
     assert_eq!(unseen(|facts| facts.attached = false), "not_attached");
 }
@@ -107,7 +127,10 @@ fn a_connect_that_no_hook_saw_is_told_from_one_that_was_redirected() {
 #[test]
 fn each_failure_of_tls_has_its_cause() {
     let told = |why: TlsFailure| {
-        let seen = Seen { tls: Some(TlsSeen::Failed { why, words: "w".into(), certificate: None }), ..Seen::default() };
+        let seen = Seen {
+            tls: Some(TlsSeen::Failed { why, words: "w".into(), certificate: None }),
+            ..Seen::default()
+        };
         cause(&seen, 443, Counters::default(), |_| {}).0
     };
     assert_eq!(told(TlsFailure::NotYetValid), "certificate_not_yet_valid");
@@ -120,23 +143,33 @@ fn each_failure_of_tls_has_its_cause() {
 
 #[test]
 fn each_failure_of_http_has_its_cause_and_a_connect_may_fail_in_other_ways() {
-    let http = |http: HttpSeen| cause(&Seen { http: Some(http), ..Seen::default() }, 443, Counters::default(), |_| {}).0;
+    let http = |http: HttpSeen| {
+        cause(&Seen { http: Some(http), ..Seen::default() }, 443, Counters::default(), |_| {}).0
+    };
     assert_eq!(http(HttpSeen::Failed { why: TlsFailure::Other, words: "w".into() }), "http_failed");
     let started = Counters { started: 1, ..Counters::default() };
-    assert_eq!(cause(&failed(Io::Other("out of memory".into())), 443, started, |_| {}).0, "backend_failed");
+    assert_eq!(
+        cause(&failed(Io::Other("out of memory".into())), 443, started, |_| {}).0,
+        "backend_failed"
+    );
 }
 
 #[test]
 fn a_timeout_says_which_source_address_is_wanted_and_which_is_taken() {
     let started = Counters { started: 1, ..Counters::default() };
     let (_, words) = cause(&failed(Io::TimedOut), 443, started, |_| {});
-    assert!(words.contains("is this node's egress address on the load balancer's allowlist?") && words.contains("198.51.100.1"), "{words}");
+    assert!(
+        words.contains("is this node's egress address on the load balancer's allowlist?")
+            && words.contains("198.51.100.1"),
+        "{words}"
+    );
     let other = SourceAddresses {
         expected: vec![[198, 51, 100, 2].into()],
         executor: Some([10, 61, 0, 2].into()),
         node: Some([198, 51, 100, 1].into()),
     };
     assert!(other.wrong());
-    let expected = "the source address is to be 198.51.100.2, and is 198.51.100.1 (this node's; the executor's own is 10.61.0.2)";
+    let expected = "the source address is to be 198.51.100.2, and is 198.51.100.1 (this node's; \
+        the executor's own is 10.61.0.2)";
     assert_eq!(other.words(), expected);
 }

@@ -1,4 +1,5 @@
-//! What a connect would do, from what is known: the agent's state and, perhaps, a process's. Pure: nothing is sent.
+//! What a connect would do, from what is known: the agent's state and, perhaps, a process's. Pure:
+//! nothing is sent.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -6,7 +7,9 @@ use std::{
 };
 
 use super::{
-    diagnose::{loopback_resolver, no_backends, not_attached, port_not_listed, ports, proxy, wrong_cgroup},
+    diagnose::{
+        loopback_resolver, no_backends, not_attached, port_not_listed, ports, proxy, wrong_cgroup,
+    },
     find::{Target, route_for},
     process::Process,
     report::{Explained, Finding, Waypoint},
@@ -88,14 +91,21 @@ impl Told {
 
     fn name(&mut self, target: &Target, known: &Known<'_>) {
         let Some(route) = route_for(&target.name, &known.status.routes) else {
-            self.way("name", format!("{} is no route's source: DNS is answered by the upstreams", target.name));
+            self.way(
+                "name",
+                format!("{} is no route's source: DNS is answered by the upstreams", target.name),
+            );
             self.findings.push(no_route(&target.name, &known.status.routes));
             self.verdict = Some("left alone: no route has this name".into());
             return;
         };
         let source = route.source.as_ref().map_or_else(String::new, ToString::to_string);
         let vip = route.vip.ipv4.map_or_else(|| "no address".to_owned(), |vip| vip.to_string());
-        let answered = if known.status.agent.is_some() { "is answered with" } else { "would be answered with" };
+        let answered = if known.status.agent.is_some() {
+            "is answered with"
+        } else {
+            "would be answered with"
+        };
         self.way("name", format!("{} {answered} {vip}, by the route of {source}", target.name));
         self.hook(known);
         self.resolver(&target.name, known);
@@ -104,31 +114,53 @@ impl Told {
 
     fn address(&mut self, address: IpAddr, port: u16, known: &Known<'_>) {
         let routes = &known.status.routes;
-        let is_vip = |route: &&RouteView| [route.vip.ipv4.map(IpAddr::V4), route.vip.ipv6.map(IpAddr::V6)].contains(&Some(address));
+        let is_vip = |route: &&RouteView| {
+            [route.vip.ipv4.map(IpAddr::V4), route.vip.ipv6.map(IpAddr::V6)]
+                .contains(&Some(address))
+        };
         if let Some(route) = routes.iter().find(is_vip) {
-            let source = route.source.as_ref().map_or_else(|| "a route whose name is not known".to_owned(), ToString::to_string);
+            let source = route
+                .source
+                .as_ref()
+                .map_or_else(|| "a route whose name is not known".to_owned(), ToString::to_string);
             self.way("vip", format!("{address} is the virtual address of {source}"));
             self.hook(known);
             return self.served(route, port, known);
         }
-        let pool = known.status.datapath.as_ref().and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
-        if matches!(address, IpAddr::V4(address) if pool.is_some_and(|pool| pool.contains(&address))) {
+        let pool = known
+            .status
+            .datapath
+            .as_ref()
+            .and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
+        if matches!(address, IpAddr::V4(address) if pool.is_some_and(|pool| pool.contains(&address)))
+        {
             self.way("vip", format!("{address} is in the pool, and no route has it"));
             self.hook(known);
-            let cause = format!("{address} is no route's virtual address: a connect to it is refused at once");
+            let cause = format!(
+                "{address} is no route's virtual address: a connect to it is refused at once"
+            );
             self.findings.push(Finding::new(
                 "vip_without_route",
                 cause,
-                "was its route removed? the client holds an old answer: `redirector route list` tells today's",
+                "was its route removed? the client holds an old answer: `redirector route list` \
+                    tells today's",
             ));
             self.verdict = Some("refused at once: no route has this address".into());
             return;
         }
-        let of = routes.iter().find(|route| route.backends.iter().any(|backend| backend.address == address));
+        let of = routes
+            .iter()
+            .find(|route| route.backends.iter().any(|backend| backend.address == address));
         let cause = match of.and_then(|route| route.source.as_ref()) {
             Some(source) => {
-                self.way("vip", format!("{address} is a backend of {source}, not a virtual address"));
-                format!("{address} is the load balancer's own address: whoever connects to it does not use {source}")
+                self.way(
+                    "vip",
+                    format!("{address} is a backend of {source}, not a virtual address"),
+                );
+                format!(
+                    "{address} is the load balancer's own address: whoever connects to it does not \
+                        use {source}"
+                )
             }
             None => {
                 self.way("vip", format!("{address} is outside of the pool"));
@@ -145,26 +177,51 @@ impl Told {
         if let Some(guest) = known.process.and_then(guest_kernel) {
             self.findings.push(guest);
         }
-        let attachments = known.status.datapath.as_ref().map(|datapath| datapath.attachments.as_slice()).unwrap_or_default();
+        let attachments = known
+            .status
+            .datapath
+            .as_ref()
+            .map(|datapath| datapath.attachments.as_slice())
+            .unwrap_or_default();
         let live: Vec<_> = attachments.iter().filter(|at| at.live).collect();
-        let names =
-            live.iter().map(|at| at.cgroup.as_ref().map_or_else(|| format!("cgroup {}", at.cgroup_id), |path| path.display().to_string()));
+        let names = live.iter().map(|at| {
+            at.cgroup.as_ref().map_or_else(
+                || format!("cgroup {}", at.cgroup_id),
+                |path| path.display().to_string(),
+            )
+        });
         if live.is_empty() {
             self.way("hook", "attached to no cgroup");
             self.findings.push(not_attached());
         } else if let Some(process) = known.process {
-            let cgroup = process.cgroup.as_ref().map_or_else(|| "its cgroup".to_owned(), |path| path.display().to_string());
+            let cgroup = process
+                .cgroup
+                .as_ref()
+                .map_or_else(|| "its cgroup".to_owned(), |path| path.display().to_string());
             match process.cgroup.as_deref().and_then(|cgroup| covering(attachments, cgroup)) {
-                Some(at) => {
-                    self.way("hook", format!("{cgroup} is covered by {}", at.cgroup.as_deref().unwrap_or(Path::new("?")).display()))
-                }
+                Some(at) => self.way(
+                    "hook",
+                    format!(
+                        "{cgroup} is covered by {}",
+                        at.cgroup.as_deref().unwrap_or(Path::new("?")).display()
+                    ),
+                ),
                 None => {
-                    self.way("hook", format!("{cgroup} is covered by none of {}", names.collect::<Vec<_>>().join(", ")));
+                    self.way(
+                        "hook",
+                        format!(
+                            "{cgroup} is covered by none of {}",
+                            names.collect::<Vec<_>>().join(", ")
+                        ),
+                    );
                     self.findings.push(wrong_cgroup(&cgroup));
                 }
             }
         } else {
-            self.way("hook", format!("applies at and below {}", names.collect::<Vec<_>>().join(", ")));
+            self.way(
+                "hook",
+                format!("applies at and below {}", names.collect::<Vec<_>>().join(", ")),
+            );
         }
         for other in known.others {
             self.findings.push(Finding::note(
@@ -175,7 +232,8 @@ impl Told {
                     other.name.as_deref().unwrap_or("unnamed"),
                     other.id
                 ),
-                "it sees connects before or after ours, and may refuse or rewrite them; `bpftool prog show` tells whose it is",
+                "it sees connects before or after ours, and may refuse or rewrite them; `bpftool \
+                    prog show` tells whose it is",
             ));
         }
     }
@@ -187,35 +245,69 @@ impl Told {
         }
         let agent = known.status.agent.as_ref();
         if agent.is_none() {
-            let code = known.status.problems.iter().find(|problem| problem.code == "agent_silent").map_or("agent_dead", |_| "agent_silent");
-            let cause = "no agent answers, so DNS does not answer the name; connects to its virtual address go on being redirected";
-            self.findings.push(Finding::new(code, cause, "start or restart the agent: `redirector run`, or its service"));
+            let code = known
+                .status
+                .problems
+                .iter()
+                .find(|problem| problem.code == "agent_silent")
+                .map_or("agent_dead", |_| "agent_silent");
+            let cause = "no agent answers, so DNS does not answer the name; connects to its \
+                virtual address go on being redirected";
+            self.findings.push(Finding::new(
+                code,
+                cause,
+                "start or restart the agent: `redirector run`, or its service",
+            ));
         }
         let age = known.status.datapath.as_ref().and_then(|datapath| datapath.heartbeat_age_ms);
         if let Some(age) = age.filter(|&age| age > STALE_MS && agent.is_some()) {
-            let cause =
-                format!("the agent's last sign of life is {age} ms old: the programs take it for dead, and intercepted DNS goes elsewhere");
-            self.findings.push(Finding::new("stale_heartbeat", cause, "look at the agent's log, then restart it"));
+            let cause = format!(
+                "the agent's last sign of life is {age} ms old: the programs take it for dead, and \
+                    intercepted DNS goes elsewhere"
+            );
+            self.findings.push(Finding::new(
+                "stale_heartbeat",
+                cause,
+                "look at the agent's log, then restart it",
+            ));
         }
-        if let Some(problem) = known.status.problems.iter().find(|problem| problem.code == "config_error") {
+        if let Some(problem) =
+            known.status.problems.iter().find(|problem| problem.code == "config_error")
+        {
             let next = problem.remedy.clone().unwrap_or_default();
             self.findings.push(Finding::note("config_error", problem.message.clone(), next));
         }
     }
 
     fn process(&mut self, process: &Process, name: &str, known: &Known<'_>) {
-        let told = |server: &IpAddr| format!("{server}{}", if is_intercepted(*server, process, known) { " (intercepted)" } else { "" });
+        let told = |server: &IpAddr| {
+            format!(
+                "{server}{}",
+                if is_intercepted(*server, process, known) { " (intercepted)" } else { "" }
+            )
+        };
         let servers = process.nameservers.iter().map(told).collect::<Vec<_>>().join(", ");
-        let network = if process.host_network { "this node's network" } else { "a network of its own" };
-        self.way("process", format!("{} (pid {}) in {network}, nameserver {servers}", process.command, process.pid));
+        let network =
+            if process.host_network { "this node's network" } else { "a network of its own" };
+        self.way(
+            "process",
+            format!("{} (pid {}) in {network}, nameserver {servers}", process.command, process.pid),
+        );
         if let Some((variable, value)) = process.proxy_for(name) {
             self.findings.push(proxy(variable, value, name));
         }
         if let Some(address) = process.hosts_entry(name) {
-            let vip = route_for(name, &known.status.routes).and_then(|route| route.vip.ipv4).map(IpAddr::V4);
+            let vip = route_for(name, &known.status.routes)
+                .and_then(|route| route.vip.ipv4)
+                .map(IpAddr::V4);
             if vip != Some(address) {
-                let cause = format!("its /etc/hosts says {address} for {name}, so DNS is never asked");
-                self.findings.push(Finding::new("hosts_entry", cause, "take that line away (Docker: --add-host; Kubernetes: hostAliases)"));
+                let cause =
+                    format!("its /etc/hosts says {address} for {name}, so DNS is never asked");
+                self.findings.push(Finding::new(
+                    "hosts_entry",
+                    cause,
+                    "take that line away (Docker: --add-host; Kubernetes: hostAliases)",
+                ));
             }
             return;
         }
@@ -229,12 +321,18 @@ impl Told {
             Some(server) if shim(server) || is_intercepted(*server, process, known) => {}
             Some(server) if server.is_loopback() => self.findings.push(loopback_resolver(*server)),
             Some(server) => {
-                let interception = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref());
-                let why_not = interception.and_then(|interception| interception.why_not.as_deref()).unwrap_or("it is not in dns.intercept");
+                let interception =
+                    known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref());
+                let why_not = interception
+                    .and_then(|interception| interception.why_not.as_deref())
+                    .unwrap_or("it is not in dns.intercept");
                 // The server may pass the name on to the shim, so this does not say that it fails.
                 self.findings.push(Finding::note(
                     "other_resolver",
-                    format!("its nameserver {server} is not the shim, and what it is asked is not intercepted: {why_not}"),
+                    format!(
+                        "its nameserver {server} is not the shim, and what it is asked is not \
+                        intercepted: {why_not}"
+                    ),
                     "`redirector verify --pid` asks it for real",
                 ));
             }
@@ -244,7 +342,9 @@ impl Told {
     /// The route: its port, its backends.
     fn served(&mut self, route: &RouteView, port: u16, known: &Known<'_>) {
         self.route = Some(route.clone());
-        if let Some(problem) = known.status.problems.iter().find(|problem| problem.code == "not_in_kernel") {
+        if let Some(problem) =
+            known.status.problems.iter().find(|problem| problem.code == "not_in_kernel")
+        {
             self.findings.push(Finding::new(
                 "not_in_kernel",
                 problem.message.clone(),
@@ -252,9 +352,17 @@ impl Told {
             ));
         }
         if !route.live {
-            let source = route.source.as_ref().map_or_else(|| "the route".to_owned(), ToString::to_string);
-            let cause = format!("{source} is not live yet: it waits for the first answer about its destination, or for the kernel");
-            self.findings.push(Finding::new("not_live", cause, "`redirector route show` tells what it waits for"));
+            let source =
+                route.source.as_ref().map_or_else(|| "the route".to_owned(), ToString::to_string);
+            let cause = format!(
+                "{source} is not live yet: it waits for the first answer about its destination, or \
+                    for the kernel"
+            );
+            self.findings.push(Finding::new(
+                "not_live",
+                cause,
+                "`redirector route show` tells what it waits for",
+            ));
         }
         let listed = ports(route);
         let to = listed.as_ref().map_or(Some(port), |ports| ports.destination(port));
@@ -270,32 +378,54 @@ impl Told {
     }
 
     fn backends(&mut self, route: &RouteView, port: u16) {
-        let pass = route.definition.as_ref().is_some_and(|raw| raw.on_no_backend.as_deref() == Some("pass"));
-        let eligible: Vec<_> = route.backends.iter().filter(|backend| backend.state == BackendState::Eligible).collect();
+        let pass = route
+            .definition
+            .as_ref()
+            .is_some_and(|raw| raw.on_no_backend.as_deref() == Some("pass"));
+        let eligible: Vec<_> = route
+            .backends
+            .iter()
+            .filter(|backend| backend.state == BackendState::Eligible)
+            .collect();
         let list: Vec<_> = route
             .backends
             .iter()
             .map(|backend| {
                 let aside = match (backend.state, backend.retry_in_ms) {
                     (BackendState::Eligible, _) => String::new(),
-                    (BackendState::SetAside, Some(ms)) => format!(" (set aside, tried again in {ms} ms)"),
+                    (BackendState::SetAside, Some(ms)) => {
+                        format!(" (set aside, tried again in {ms} ms)")
+                    }
                     (BackendState::SetAside, None) => " (set aside)".into(),
                 };
                 format!("{}{aside}", SocketAddr::new(backend.address, port))
             })
             .collect();
-        self.way("backends", if list.is_empty() { "none is known".to_owned() } else { list.join(", ") });
+        self.way(
+            "backends",
+            if list.is_empty() { "none is known".to_owned() } else { list.join(", ") },
+        );
         if route.backends.is_empty() {
             let finding = no_backends(route);
-            let does =
-                if pass { ", the route lets connects pass, to the virtual address itself" } else { ", connects are refused at once" };
+            let does = if pass {
+                ", the route lets connects pass, to the virtual address itself"
+            } else {
+                ", connects are refused at once"
+            };
             self.findings.push(Finding { cause: format!("{}{does}", finding.cause), ..finding });
         } else if eligible.is_empty() {
             let cause = match route.backends.len() {
-                1 => "the only backend is set aside since it failed lately; it is tried all the same".to_owned(),
-                all => format!("all {all} backends are set aside since they failed lately; they are tried all the same"),
+                1 => {
+                    "the only backend is set aside since it failed lately; it is tried all the same"
+                        .to_owned()
+                }
+                all => format!(
+                    "all {all} backends are set aside since they failed lately; they are tried all \
+                        the same"
+                ),
             };
-            let next = "`redirector verify` tells how they fail; is this node's egress address on the load balancer's allowlist?";
+            let next = "`redirector verify` tells how they fail; is this node's egress address on \
+                the load balancer's allowlist?";
             self.findings.push(Finding::new("all_set_aside", cause, next));
         } else if eligible.len() < route.backends.len() {
             let cause = format!(
@@ -303,7 +433,11 @@ impl Told {
                 route.backends.len() - eligible.len(),
                 route.backends.len()
             );
-            self.findings.push(Finding::note("backend_set_aside", cause, "connects go to the others meanwhile"));
+            self.findings.push(Finding::note(
+                "backend_set_aside",
+                cause,
+                "connects go to the others meanwhile",
+            ));
         }
         let to = match eligible.len() {
             0 => "one of them, none being better".to_owned(),
@@ -329,7 +463,11 @@ impl Told {
             way: self.way,
             process: known.process.cloned(),
             vip: self.route.as_ref().and_then(|route| route.vip.ipv4),
-            backends: self.route.iter().flat_map(|route| route.backends.iter().map(|backend| backend.address)).collect(),
+            backends: self
+                .route
+                .iter()
+                .flat_map(|route| route.backends.iter().map(|backend| backend.address))
+                .collect(),
             findings: self.findings,
         }
     }
@@ -337,24 +475,35 @@ impl Told {
 
 /// Whether what `process` asks `server` goes to the shim.
 fn is_intercepted(server: IpAddr, process: &Process, known: &Known<'_>) -> bool {
-    let Some(interception) = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref()) else { return false };
-    let listed = !interception.listed_only || interception.resolvers.iter().any(|resolver| resolver.address == server);
+    let Some(interception) = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref())
+    else {
+        return false;
+    };
+    let listed = !interception.listed_only
+        || interception.resolvers.iter().any(|resolver| resolver.address == server);
     interception.on && listed && (process.host_network || !server.is_loopback())
 }
 
 /// The attachment that covers a cgroup.
-pub(super) fn covering<'a>(attachments: &'a [AttachmentInfo], cgroup: &Path) -> Option<&'a AttachmentInfo> {
-    attachments.iter().find(|at| at.live && at.cgroup.as_deref().is_some_and(|at| cgroup.starts_with(at)))
+pub(super) fn covering<'a>(
+    attachments: &'a [AttachmentInfo],
+    cgroup: &Path,
+) -> Option<&'a AttachmentInfo> {
+    attachments
+        .iter()
+        .find(|at| at.live && at.cgroup.as_deref().is_some_and(|at| cgroup.starts_with(at)))
 }
 
 /// The finding for a process whose guest has a kernel of its own.
 pub(super) fn guest_kernel(process: &Process) -> Option<Finding> {
     let guest = process.guest.as_ref()?;
     let cause = format!(
-        "{} (pid {}) is {guest}: what runs inside has a network stack of its own, and no hook here sees its connects",
+        "{} (pid {}) is {guest}: what runs inside has a network stack of its own, and no hook here \
+            sees its connects",
         process.command, process.pid
     );
-    let next = "list the guests' network in dns.real_address_clients: they get the load balancer's real address";
+    let next = "list the guests' network in dns.real_address_clients: they get the load balancer's \
+        real address";
     Some(Finding::new("guest_kernel", cause, next))
 }
 
@@ -366,7 +515,9 @@ pub(super) fn no_route(name: &str, routes: &[RouteView]) -> Finding {
         .min()
         .filter(|(distance, _)| *distance <= 1 + name.len() / 5);
     let hint = near.map(|(_, source)| format!(" (did you mean {source}?)")).unwrap_or_default();
-    let next = format!("`redirector route list` has all; `redirector route add {name} DESTINATION` makes one");
+    let next = format!(
+        "`redirector route list` has all; `redirector route add {name} DESTINATION` makes one"
+    );
     Finding::new("no_route", format!("no route has the source {name}{hint}"), next)
 }
 

@@ -16,39 +16,72 @@ fn status() -> Status {
 
 fn told(status: &Status, asked: &str, others: &[OtherProgram]) -> Explained {
     let shim = ["169.254.20.53:53".parse().expect("an address")];
-    explain(&asked.parse().expect("a target"), &Known { status, process: None, shim: &shim, others })
+    explain(
+        &asked.parse().expect("a target"),
+        &Known { status, process: None, shim: &shim, others },
+    )
 }
 
 /// The first finding after `change`.
 fn first(change: impl FnOnce(&mut Status)) -> String {
     let mut status = status();
     change(&mut status);
-    told(&status, "x.a.internal", &[]).findings.first().map(|finding| finding.code.clone()).unwrap_or_default()
+    told(&status, "x.a.internal", &[])
+        .findings
+        .first()
+        .map(|finding| finding.code.clone())
+        .unwrap_or_default()
 }
 
 #[test]
 fn a_route_that_works_has_no_finding_and_says_where_a_connect_goes() {
     let explained = told(&status(), "x.a.internal:8443", &[]);
-    assert_eq!((explained.redirected, explained.verdict.as_str()), (true, "redirected to 203.0.113.7:8443"));
+    assert_eq!(
+        (explained.redirected, explained.verdict.as_str()),
+        (true, "redirected to 203.0.113.7:8443")
+    );
     assert_eq!(explained.findings, []);
 }
 
 #[test]
 fn what_the_agents_own_state_prevents_is_named() {
     assert_eq!(first(|_| {}), "");
-    assert_eq!(first(|status| status.datapath.as_mut().expect("one").attachments.clear()), "not_attached");
-    assert_eq!(first(|status| status.datapath.as_mut().expect("one").attachments[0].live = false), "not_attached");
-    assert_eq!(first(|status| status.datapath.as_mut().expect("one").heartbeat_age_ms = Some(2500)), "stale_heartbeat");
+    assert_eq!(
+        first(|status| status.datapath.as_mut().expect("one").attachments.clear()),
+        "not_attached"
+    );
+    assert_eq!(
+        first(|status| status.datapath.as_mut().expect("one").attachments[0].live = false),
+        "not_attached"
+    );
+    assert_eq!(
+        first(|status| status.datapath.as_mut().expect("one").heartbeat_age_ms = Some(2500)),
+        "stale_heartbeat"
+    );
     assert_eq!(first(|status| status.agent = None), "agent_dead");
     assert_eq!(first(|status| status.routes[0].live = false), "not_live");
     assert_eq!(first(|status| status.routes[0].backends.clear()), "no_backends");
-    assert_eq!(first(|status| status.routes[0].backends[0].state = BackendState::SetAside), "all_set_aside");
+    assert_eq!(
+        first(|status| status.routes[0].backends[0].state = BackendState::SetAside),
+        "all_set_aside"
+    );
     for (code, as_code) in [("not_in_kernel", "not_in_kernel"), ("config_error", "config_error")] {
-        let problem = crate::control::api::Problem { code: code.into(), source: None, message: "m".into(), remedy: None, degrades: true };
+        let problem = crate::control::api::Problem {
+            code: code.into(),
+            source: None,
+            message: "m".into(),
+            remedy: None,
+            degrades: true,
+        };
         assert_eq!(first(|status| status.problems.push(problem)), as_code);
     }
-    let silent =
-        crate::control::api::Problem { code: "agent_silent".into(), source: None, message: "m".into(), remedy: None, degrades: true };
+    let silent = crate::control::api::Problem {
+        code: "agent_silent".into(),
+        source: None,
+        message: "m".into(),
+        remedy: None,
+        degrades: true,
+    };
     let hangs = |status: &mut Status| {
         status.agent = None;
         status.problems.push(silent);
@@ -58,9 +91,17 @@ fn what_the_agents_own_state_prevents_is_named() {
 
 #[test]
 fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
-    let other = OtherProgram { hook: "connect4".into(), id: 7, name: Some("cil_sock4_connect".into()), runs_first: false };
+    let other = OtherProgram {
+        hook: "connect4".into(),
+        id: 7,
+        name: Some("cil_sock4_connect".into()),
+        runs_first: false,
+    };
     let explained = told(&status(), "198.18.0.1", std::slice::from_ref(&other));
-    assert!(explained.redirected && explained.findings[0].cause.contains("cil_sock4_connect (ID 7)"), "{explained:?}");
+    assert!(
+        explained.redirected && explained.findings[0].cause.contains("cil_sock4_connect (ID 7)"),
+        "{explained:?}"
+    );
 }
 
 #[test]
@@ -70,7 +111,10 @@ fn a_backend_of_several_that_is_set_aside_is_worth_knowing_and_prevents_nothing(
     second.state = BackendState::SetAside;
     status.routes[0].backends.push(second);
     let explained = told(&status, "198.18.0.1", &[]);
-    assert!(explained.redirected && explained.findings[0].code == "backend_set_aside", "{explained:?}");
+    assert!(
+        explained.redirected && explained.findings[0].code == "backend_set_aside",
+        "{explained:?}"
+    );
     let other = OtherProgram { hook: "connect4".into(), id: 7, name: None, runs_first: false };
     assert_eq!(told(&self::status(), "198.18.0.1", &[other]).findings[0].code, "other_program");
 }

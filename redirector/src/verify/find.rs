@@ -18,12 +18,22 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, port) = match text.split_once(':') {
-            Some((name, port)) => (name, port.parse().ok().filter(|&port| port > 0).ok_or(format!("`{port}` is not a port (1 to 65535)"))?),
+            Some((name, port)) => (
+                name,
+                port.parse()
+                    .ok()
+                    .filter(|&port| port > 0)
+                    .ok_or(format!("`{port}` is not a port (1 to 65535)"))?,
+            ),
             None => (text, 443),
         };
-        let source: SourceName = name.parse().map_err(|error: crate::route::SourceNameError| error.to_string())?;
+        let source: SourceName =
+            name.parse().map_err(|error: crate::route::SourceNameError| error.to_string())?;
         if source.is_wildcard() {
-            return Err(format!("`{source}` stands for many names: give one that it matches, such as `registry.{}`", source.name()));
+            return Err(format!(
+                "`{source}` stands for many names: give one that it matches, such as `registry.{}`",
+                source.name()
+            ));
         }
         Ok(Self { name: source.name().to_owned(), port })
     }
@@ -31,7 +41,8 @@ impl FromStr for Target {
 
 /// The route that serves `name`: the exact one, else the longest wildcard, as DNS answers.
 pub fn route_for<'r>(name: &str, routes: &'r [RouteView]) -> Option<&'r RouteView> {
-    let serves = |route: &&RouteView| route.source.as_ref().is_some_and(|source| matches(source, name));
+    let serves =
+        |route: &&RouteView| route.source.as_ref().is_some_and(|source| matches(source, name));
     routes.iter().filter(serves).max_by_key(|route| {
         let source = route.source.as_ref().expect("it was matched");
         (!source.is_wildcard(), source.name().len())
@@ -39,7 +50,9 @@ pub fn route_for<'r>(name: &str, routes: &'r [RouteView]) -> Option<&'r RouteVie
 }
 
 fn matches(source: &SourceName, name: &str) -> bool {
-    let below = || name.strip_suffix(source.name()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'));
+    let below = || {
+        name.strip_suffix(source.name()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    };
     if source.is_wildcard() { below() } else { source.name() == name }
 }
 
@@ -60,6 +73,10 @@ mod tests {
     fn the_exact_route_wins_over_wildcards_and_the_longer_wildcard_over_the_shorter() {
         let source = |text: &str| text.parse::<SourceName>().expect("a source");
         assert!(matches(&source("*.a.b"), "x.a.b") && matches(&source("*.a.b"), "y.x.a.b"));
-        assert!(!matches(&source("*.a.b"), "a.b") && !matches(&source("*.a.b"), "xa.b") && !matches(&source("a.b"), "x.a.b"));
+        assert!(
+            !matches(&source("*.a.b"), "a.b")
+                && !matches(&source("*.a.b"), "xa.b")
+                && !matches(&source("a.b"), "x.a.b")
+        );
     }
 }

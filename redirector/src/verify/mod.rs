@@ -39,15 +39,21 @@ pub use self::{
     find::{Target, route_for},
     probe::{CertificateSeen, Until},
     process::Process,
-    report::{Explained, Finding, PlaceInfo, SourceAddresses, Step, StepOutcome, Verified, Waypoint},
+    report::{
+        Explained, Finding, PlaceInfo, SourceAddresses, Step, StepOutcome, Verified, Waypoint,
+    },
 };
 use crate::control::api::{RouteView, Status, VERSION};
 
 /// How long the child may take beyond what its steps may.
 const GRACE: Duration = Duration::from_secs(5);
 /// Where systems keep the certificate authorities that they trust, below the root.
-const BUNDLES: [&str; 4] =
-    ["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/ca-bundle.pem", "etc/ssl/cert.pem"];
+const BUNDLES: [&str; 4] = [
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/ssl/ca-bundle.pem",
+    "etc/ssl/cert.pem",
+];
 
 /// What to verify, and from where.
 #[derive(Debug)]
@@ -70,7 +76,11 @@ pub(crate) struct Wanted {
 ///
 /// # Errors
 /// When the executor's place can't be entered, or the authorities can't be read.
-pub(crate) fn verify(wanted: &Wanted, status: &Status, read: impl Fn() -> Option<Status>) -> anyhow::Result<Verified> {
+pub(crate) fn verify(
+    wanted: &Wanted,
+    status: &Status,
+    read: impl Fn() -> Option<Status>,
+) -> anyhow::Result<Verified> {
     let name = wanted.target.name.clone();
     let mut verified = Verified {
         version: VERSION,
@@ -110,14 +120,26 @@ pub(crate) fn verify(wanted: &Wanted, status: &Status, read: impl Fn() -> Option
     drop(room);
 
     let after = read();
-    verified.source =
-        SourceAddresses { expected: expected_sources(route), executor: seen.source, node: backend.and_then(probe::source_towards) };
+    verified.source = SourceAddresses {
+        expected: expected_sources(route),
+        executor: seen.source,
+        node: backend.and_then(probe::source_towards),
+    };
     verified.certificate = match &seen.tls {
-        Some(TlsSeen::Done { certificate, .. } | TlsSeen::Failed { certificate, .. }) => certificate.clone(),
+        Some(TlsSeen::Done { certificate, .. } | TlsSeen::Failed { certificate, .. }) => {
+            certificate.clone()
+        }
         None => None,
     };
-    let attachments = status.datapath.as_ref().map(|datapath| datapath.attachments.as_slice()).unwrap_or_default();
-    let pool = status.datapath.as_ref().and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
+    let attachments = status
+        .datapath
+        .as_ref()
+        .map(|datapath| datapath.attachments.as_slice())
+        .unwrap_or_default();
+    let pool = status
+        .datapath
+        .as_ref()
+        .and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
     let facts = Facts {
         name: &name,
         port: wanted.target.port,
@@ -140,7 +162,9 @@ pub(crate) fn verify(wanted: &Wanted, status: &Status, read: impl Fn() -> Option
 
 /// The cgroup that was asked for, without the room that was made below it.
 fn asked_cgroup(cgroup: &Path) -> String {
-    let made = cgroup.file_name().is_some_and(|name| name.to_string_lossy().starts_with("redirector-verify-"));
+    let made = cgroup
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("redirector-verify-"));
     cgroup.parent().filter(|_| made).unwrap_or(cgroup).display().to_string()
 }
 
@@ -150,17 +174,25 @@ fn room(wanted: &Wanted, status: &Status) -> anyhow::Result<Option<Room>> {
         return Room::below(&room::named(cgroup)?).map(Some);
     }
     if let Some(process) = &wanted.process {
-        let cgroup = process
-            .cgroup
-            .as_deref()
-            .with_context(|| format!("failed to find the cgroup of process {}: name it by --cgroup", process.pid))?;
+        let cgroup = process.cgroup.as_deref().with_context(|| {
+            format!("failed to find the cgroup of process {}: name it by --cgroup", process.pid)
+        })?;
         return Ok(Some(Room::of_process(cgroup)));
     }
     let attachments = status.datapath.iter().flat_map(|datapath| &datapath.attachments);
-    attachments.filter(|at| at.live).find_map(|at| at.cgroup.as_deref()).map(Room::below).transpose()
+    attachments
+        .filter(|at| at.live)
+        .find_map(|at| at.cgroup.as_deref())
+        .map(Room::below)
+        .transpose()
 }
 
-fn job(wanted: &Wanted, route: &RouteView, cgroup: &Path, backend: Option<SocketAddr>) -> anyhow::Result<Job> {
+fn job(
+    wanted: &Wanted,
+    route: &RouteView,
+    cgroup: &Path,
+    backend: Option<SocketAddr>,
+) -> anyhow::Result<Job> {
     let process = wanted.process.as_ref();
     let vips = [route.vip.ipv4.map(IpAddr::V4), route.vip.ipv6.map(IpAddr::V6)];
     Ok(Job {
@@ -170,7 +202,9 @@ fn job(wanted: &Wanted, route: &RouteView, cgroup: &Path, backend: Option<Socket
         pid: process.map(|process| process.pid),
         hosts: process.and_then(|process| process.hosts_entry(&wanted.target.name)),
         nameservers: match process {
-            Some(process) => process.nameservers.iter().map(|&server| SocketAddr::new(server, 53)).collect(),
+            Some(process) => {
+                process.nameservers.iter().map(|&server| SocketAddr::new(server, 53)).collect()
+            }
             None => wanted.shim.clone(),
         },
         expected: vips.into_iter().flatten().collect(),
@@ -182,10 +216,12 @@ fn job(wanted: &Wanted, route: &RouteView, cgroup: &Path, backend: Option<Socket
     })
 }
 
-/// The authorities that the executor trusts: `--ca`, or the bundle of its own image, or this node's.
+/// The authorities that the executor trusts: `--ca`, or the bundle of its own image, or this
+/// node's.
 fn roots(ca: Option<&Path>, process: Option<&Process>) -> anyhow::Result<String> {
     if let Some(path) = ca {
-        return std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()));
+        return std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read {}", path.display()));
     }
     let inside = |path: &&str| process::read_in(process?.pid, path).ok();
     let outside = |path: &&str| std::fs::read(Path::new("/").join(path)).ok();
@@ -238,7 +274,8 @@ fn run(job: &Job) -> anyhow::Result<Seen> {
     anyhow::ensure!(!late, "the probe did not end in time and was killed");
     written.transpose().context("failed to give the probe its job")?;
     anyhow::ensure!(ended.status.success(), "the probe failed: {}", ended.status);
-    let seen: Seen = serde_json::from_slice(&ended.stdout).context("failed to understand the probe's answer")?;
+    let seen: Seen =
+        serde_json::from_slice(&ended.stdout).context("failed to understand the probe's answer")?;
     match &seen.no_entry {
         Some(no) if no.not_permitted => {
             let why = format!("{}: run this as root on the node", no.why);
@@ -261,11 +298,17 @@ struct Watchdog {
 impl Watchdog {
     fn start(child: &std::process::Child, patience: Duration) -> anyhow::Result<Self> {
         // A descriptor and not a number: that may be another process's by the time it is used.
-        let process = rustix::process::pidfd_open(rustix::process::Pid::from_child(child), rustix::process::PidfdFlags::empty())
-            .context("failed to open the probe's descriptor")?;
+        let process = rustix::process::pidfd_open(
+            rustix::process::Pid::from_child(child),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .context("failed to open the probe's descriptor")?;
         let (stop, stopped) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let late = matches!(stopped.recv_timeout(patience), Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+            let late = matches!(
+                stopped.recv_timeout(patience),
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            );
             if late {
                 let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
             }

@@ -1,4 +1,5 @@
-//! What a process has that decides where its connects go: its cgroup, its resolver, its environment. Read from /proc, changes nothing.
+//! What a process has that decides where its connects go: its cgroup, its resolver, its
+//! environment. Read from /proc, changes nothing.
 
 use std::{
     fs,
@@ -16,11 +17,19 @@ use crate::{datapath, nameservers};
 
 /// No file that is read here is larger; what is beyond it is not looked at.
 const LARGEST_FILE: u64 = 8 << 20;
-/// Variables that send a client to a proxy instead of the name it was given (curl reads the small ones only, most read both).
-const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-/// Programs whose guests have a kernel or a network stack of their own, by the beginning of their names (the kernel keeps 15 characters).
-const MONITORS: [(&str, &str); 5] =
-    [("firecracker", "Firecracker"), ("qemu-", "QEMU"), ("cloud-hyperviso", "Cloud Hypervisor"), ("runsc", "gVisor"), ("gvisor", "gVisor")];
+/// Variables that send a client to a proxy instead of the name it was given (curl reads the small
+/// ones only, most read both).
+const PROXIES: [&str; 6] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+/// Programs whose guests have a kernel or a network stack of their own, by the beginning of their
+/// names (the kernel keeps 15 characters).
+const MONITORS: [(&str, &str); 5] = [
+    ("firecracker", "Firecracker"),
+    ("qemu-", "QEMU"),
+    ("cloud-hyperviso", "Cloud Hypervisor"),
+    ("runsc", "gVisor"),
+    ("gvisor", "gVisor"),
+];
 
 /// A process, as far as /proc tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,24 +64,42 @@ impl Process {
         let at = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
         let command = fs::read_to_string(at("comm")).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                anyhow::anyhow!("there is no process {pid} here: a PID of the node is meant, not one of a container")
+                anyhow::anyhow!(
+                    "there is no process {pid} here: a PID of the node is meant, not \
+                    one of a container"
+                )
             }
             _ => anyhow::Error::from(error).context(format!("failed to look at process {pid}")),
         })?;
         let command = command.trim().to_owned();
-        let ours = fs::metadata("/proc/self/ns/net").context("failed to look at our own network namespace")?;
-        let theirs = fs::metadata(at("ns/net")).with_context(|| format!("failed to look at the network namespace of process {pid}"))?;
+        let ours = fs::metadata("/proc/self/ns/net")
+            .context("failed to look at our own network namespace")?;
+        let theirs = fs::metadata(at("ns/net"))
+            .with_context(|| format!("failed to look at the network namespace of process {pid}"))?;
         let environment = fs::read(at("environ")).unwrap_or_default();
         let variable = |name: &str| variable(&environment, name);
-        let text = |path: &str| read_in(pid, path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let text = |path: &str| {
+            read_in(pid, path)
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .unwrap_or_default()
+        };
         Ok(Self {
             pid,
             cgroup: cgroup_of(pid),
             host_network: (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
-            nameservers: nameservers::parse(&text("etc/resolv.conf")).iter().map(std::net::SocketAddr::ip).collect(),
-            proxies: PROXIES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
+            nameservers: nameservers::parse(&text("etc/resolv.conf"))
+                .iter()
+                .map(std::net::SocketAddr::ip)
+                .collect(),
+            proxies: PROXIES
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
+                .collect(),
             no_proxy: variable("NO_PROXY").or_else(|| variable("no_proxy")),
-            guest: MONITORS.iter().find(|(name, _)| command.starts_with(name)).map(|(_, monitor)| (*monitor).to_owned()),
+            guest: MONITORS
+                .iter()
+                .find(|(name, _)| command.starts_with(name))
+                .map(|(_, monitor)| (*monitor).to_owned()),
             hosts: parse_hosts(&text("etc/hosts")),
             command,
         })
@@ -80,13 +107,21 @@ impl Process {
 
     /// The address that its /etc/hosts gives to `name`.
     pub fn hosts_entry(&self, name: &str) -> Option<IpAddr> {
-        self.hosts.iter().find(|(_, names)| names.iter().any(|known| known.eq_ignore_ascii_case(name))).map(|(address, _)| *address)
+        self.hosts
+            .iter()
+            .find(|(_, names)| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            .map(|(address, _)| *address)
     }
 
     /// The first variable that sends requests for `name` to a proxy, unless NO_PROXY exempts it.
     pub fn proxy_for(&self, name: &str) -> Option<&(String, String)> {
-        let exempt = self.no_proxy.as_deref().is_some_and(|list| list.split(',').any(|entry| exempts(entry.trim(), name)));
-        self.proxies.iter().find(|(variable, _)| !exempt && !variable.eq_ignore_ascii_case("HTTP_PROXY"))
+        let exempt = self
+            .no_proxy
+            .as_deref()
+            .is_some_and(|list| list.split(',').any(|entry| exempts(entry.trim(), name)));
+        self.proxies
+            .iter()
+            .find(|(variable, _)| !exempt && !variable.eq_ignore_ascii_case("HTTP_PROXY"))
     }
 }
 
@@ -94,12 +129,15 @@ impl Process {
 fn exempts(entry: &str, name: &str) -> bool {
     let entry = entry.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
     let name = name.to_ascii_lowercase();
-    !entry.is_empty() && (name == entry || name.strip_suffix(&entry).is_some_and(|rest| rest.ends_with('.')))
+    !entry.is_empty()
+        && (name == entry || name.strip_suffix(&entry).is_some_and(|rest| rest.ends_with('.')))
 }
 
 fn variable(environment: &[u8], name: &str) -> Option<String> {
     let entries = environment.split(|&byte| byte == 0);
-    let value = entries.filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()?;
+    let value = entries
+        .filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        .next()?;
     (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
 }
 
@@ -111,27 +149,47 @@ fn parse_hosts(text: &str) -> Vec<(IpAddr, Vec<String>)> {
     text.lines().filter_map(entry).collect()
 }
 
-/// Reads a file as process `pid` sees it. Links inside are followed inside: a container can't make us read the host's files.
+/// Reads a file as process `pid` sees it. Links inside are followed inside: a container can't make
+/// us read the host's files.
 ///
 /// # Errors
 /// When there is no such file, or it may not be read.
 pub(super) fn read_in(pid: u32, path: &str) -> io::Result<Vec<u8>> {
-    let root = rustix::fs::openat(CWD, format!("/proc/{pid}/root"), OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY, Mode::empty())?;
+    let root = rustix::fs::openat(
+        CWD,
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?;
+    let file = rustix::fs::openat2(
+        root,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?;
     let mut bytes = Vec::new();
     fs::File::from(file).take(LARGEST_FILE).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The directory of a process's cgroup below the mount that the datapath uses. The kernel tells the path relative to our cgroup namespace, which
-/// is not always the mount's root: then it is looked for.
+/// The directory of a process's cgroup below the mount that the datapath uses. The kernel tells the
+/// path relative to our cgroup namespace, which is not always the mount's root: then it is looked
+/// for.
 fn cgroup_of(pid: u32) -> Option<PathBuf> {
     let mount = datapath::cgroup2_mount().ok()?;
     let told = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let told = told.lines().find_map(|line| line.strip_prefix("0::/"))?.trim_end_matches(" (deleted)").to_owned();
+    let told = told
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))?
+        .trim_end_matches(" (deleted)")
+        .to_owned();
     let root = mount_root(&mount).unwrap_or_default();
-    let below = Path::new(&told).strip_prefix(root.trim_start_matches('/')).unwrap_or(Path::new(&told)).to_owned();
+    let below = Path::new(&told)
+        .strip_prefix(root.trim_start_matches('/'))
+        .unwrap_or(Path::new(&told))
+        .to_owned();
     let plain = !below.components().any(|part| part == std::path::Component::ParentDir);
     Some(mount.join(below)).filter(|path| plain && holds(path, pid)).or_else(|| search(&mount, pid))
 }
@@ -144,11 +202,17 @@ fn mount_root(mount: &Path) -> Option<String> {
         let mut fields = before.split(' ').skip(3);
         Some((fields.next()?.to_owned(), fields.next()?.into(), after.starts_with("cgroup2 ")))
     };
-    mounts.lines().filter_map(fields).filter(|(_, point, cgroup2)| *cgroup2 && point == mount).map(|(root, ..)| root).next_back()
+    mounts
+        .lines()
+        .filter_map(fields)
+        .filter(|(_, point, cgroup2)| *cgroup2 && point == mount)
+        .map(|(root, ..)| root)
+        .next_back()
 }
 
 fn holds(cgroup: &Path, pid: u32) -> bool {
-    fs::read_to_string(cgroup.join("cgroup.procs")).is_ok_and(|pids| pids.lines().any(|line| line.parse() == Ok(pid)))
+    fs::read_to_string(cgroup.join("cgroup.procs"))
+        .is_ok_and(|pids| pids.lines().any(|line| line.parse() == Ok(pid)))
 }
 
 fn search(folder: &Path, pid: u32) -> Option<PathBuf> {
@@ -158,7 +222,12 @@ fn search(folder: &Path, pid: u32) -> Option<PathBuf> {
             return Some(folder);
         }
         let Ok(entries) = fs::read_dir(&folder) else { continue };
-        open.extend(entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        open.extend(
+            entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
     }
     None
 }
@@ -178,7 +247,8 @@ mod tests {
 
     fn with(proxies: &[(&str, &str)], no_proxy: Option<&str>) -> Process {
         let mut process = Process::read(std::process::id()).expect("we are here");
-        process.proxies = proxies.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        process.proxies =
+            proxies.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         process.no_proxy = no_proxy.map(str::to_owned);
         process
     }
@@ -189,19 +259,31 @@ mod tests {
         let proxy = [("HTTPS_PROXY", "http://proxy:3128")];
         assert!(with(&proxy, None).proxy_for(name).is_some());
         assert!(with(&proxy, Some("localhost, .other.net")).proxy_for(name).is_some());
-        for exempt in [".internal.company.net", "*.company.net", "company.net", "a.b,ARTIFACTORY.internal.company.net"] {
+        for exempt in [
+            ".internal.company.net",
+            "*.company.net",
+            "company.net",
+            "a.b,ARTIFACTORY.internal.company.net",
+        ] {
             assert!(with(&proxy, Some(exempt)).proxy_for(name).is_none(), "{exempt}");
         }
         assert!(with(&proxy, Some("pany.net")).proxy_for(name).is_some(), "not at a dot");
-        assert!(with(&[("http_proxy", "http://proxy:3128")], None).proxy_for(name).is_none(), "not for https");
+        assert!(
+            with(&[("http_proxy", "http://proxy:3128")], None).proxy_for(name).is_none(),
+            "not for https"
+        );
     }
 
     #[test]
     fn hosts_and_environment_are_read_as_a_libc_reads_them() {
-        let hosts = parse_hosts("127.0.0.1 localhost\n10.0.0.9\tgit.internal GIT # why\n# 10.0.0.8 no\n");
+        let hosts =
+            parse_hosts("127.0.0.1 localhost\n10.0.0.9\tgit.internal GIT # why\n# 10.0.0.8 no\n");
         assert_eq!(hosts.len(), 2);
         assert_eq!(hosts[1].1, ["git.internal", "GIT"]);
-        assert_eq!(variable(b"A=1\0HTTPS_PROXY=http://p\0E=\0", "HTTPS_PROXY").as_deref(), Some("http://p"));
+        assert_eq!(
+            variable(b"A=1\0HTTPS_PROXY=http://p\0E=\0", "HTTPS_PROXY").as_deref(),
+            Some("http://p")
+        );
         assert_eq!(variable(b"A=1\0E=\0", "E"), None);
     }
 }

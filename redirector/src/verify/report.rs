@@ -109,14 +109,20 @@ pub struct SourceAddresses {
 impl SourceAddresses {
     /// In words.
     pub(super) fn words(&self) -> String {
-        let list = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        let list = |addresses: &[IpAddr]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+        };
         let actual = match (self.node, self.executor) {
-            (Some(node), Some(executor)) if node != executor => format!("{node} (this node's; the executor's own is {executor})"),
+            (Some(node), Some(executor)) if node != executor => {
+                format!("{node} (this node's; the executor's own is {executor})")
+            }
             (Some(one), _) | (None, Some(one)) => one.to_string(),
             (None, None) => "not known, since no route leads there".into(),
         };
         match self.expected.as_slice() {
-            [] => format!("the source address towards it is {actual}, unless it is translated further on"),
+            [] => format!(
+                "the source address towards it is {actual}, unless it is translated further on"
+            ),
             expected => format!("the source address is to be {}, and is {actual}", list(expected)),
         }
     }
@@ -166,10 +172,14 @@ mod tests {
 
     /// Every code that a source file gives to a finding.
     fn codes(source: &str) -> BTreeSet<String> {
-        let source: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");
+        let source: String =
+            source.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");
         let word = |rest: &str| rest.split('"').next().unwrap_or_default().to_owned();
         let starts = ["Finding::new(\"", "Finding::note(\"", "code: \""];
-        starts.iter().flat_map(|start| source.split(start).skip(1).map(word).collect::<Vec<_>>()).collect()
+        starts
+            .iter()
+            .flat_map(|start| source.split(start).skip(1).map(word).collect::<Vec<_>>())
+            .collect()
     }
 
     #[test]
@@ -179,9 +189,19 @@ mod tests {
         known.extend(codes(include_str!("explain.rs")));
         known.insert("agent_silent".into());
         let page = include_str!("../../../docs/operator.md");
-        let rows = page.lines().skip_while(|line| !line.starts_with("| code |")).skip(2).take_while(|line| line.starts_with('|'));
+        let rows = page
+            .lines()
+            .skip_while(|line| !line.starts_with("| code |"))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
         let told: BTreeSet<String> = rows
-            .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split(',').map(|code| code.trim().trim_matches('`').to_owned()))
+            .flat_map(|row| {
+                row.split('|')
+                    .nth(1)
+                    .unwrap_or_default()
+                    .split(',')
+                    .map(|code| code.trim().trim_matches('`').to_owned())
+            })
             .collect();
         assert!(known.len() > 40, "{known:?}");
         assert_eq!(told, known);

@@ -1,4 +1,5 @@
-//! The cgroup that the probe runs in: a process's own, or a new one below the asked one, which goes when the probe is over.
+//! The cgroup that the probe runs in: a process's own, or a new one below the asked one, which goes
+//! when the probe is over.
 
 use std::{
     fs, io,
@@ -22,16 +23,27 @@ impl Room {
         Self { path: path.to_owned(), made: false }
     }
 
-    /// A room below `cgroup`. The kernel takes processes in leaves only, so it is a new cgroup of its own.
+    /// A room below `cgroup`. The kernel takes processes in leaves only, so it is a new cgroup of
+    /// its own.
     pub(super) fn below(cgroup: &Path) -> anyhow::Result<Self> {
         let path = cgroup.join(format!("redirector-verify-{}", std::process::id()));
         match fs::create_dir(&path) {
             Ok(()) => Ok(Self { path, made: true }),
-            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-                let why = format!("failed to make a cgroup below {} to act from ({error}): run this as root on the node", cgroup.display());
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                let why = format!(
+                    "failed to make a cgroup below {} to act from ({error}): run this as root on \
+                        the node",
+                    cgroup.display()
+                );
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())
             }
-            Err(error) => Err(error).with_context(|| format!("failed to make a cgroup below {}", cgroup.display())),
+            Err(error) => Err(error)
+                .with_context(|| format!("failed to make a cgroup below {}", cgroup.display())),
         }
     }
 
@@ -58,7 +70,16 @@ impl Drop for Room {
 /// The directory that `--cgroup` means: absolute, or below the cgroup2 mount.
 pub(super) fn named(cgroup: &Path) -> anyhow::Result<PathBuf> {
     let mount = datapath::cgroup2_mount()?;
-    let path = if cgroup.starts_with(&mount) { cgroup.to_owned() } else { mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup)) };
-    anyhow::ensure!(path.join("cgroup.procs").exists(), "{} is not a cgroup below {}", cgroup.display(), mount.display());
+    let path = if cgroup.starts_with(&mount) {
+        cgroup.to_owned()
+    } else {
+        mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup))
+    };
+    anyhow::ensure!(
+        path.join("cgroup.procs").exists(),
+        "{} is not a cgroup below {}",
+        cgroup.display(),
+        mount.display()
+    );
     Ok(path)
 }

@@ -1,9 +1,11 @@
 //! Which source has which VIP, kept on disk.
 //!
-//! A client may keep a VIP for ever (a JVM's DNS cache), so a VIP must not come to mean another source. Hence a lease is on disk
-//! before anybody hears of it: [`State`](crate::state::State) sees to that, which keeps what changed between two writings of the file. A source that comes back gets the VIP it had; and a freed VIP goes to another source only when no
-//! VIP is left that nobody has had. Where to begin looking is a hash of the source's name, so that a lost file usually gives the
-//! same VIPs again, and two nodes usually agree without talking.
+//! A client may keep a VIP for ever (a JVM's DNS cache), so a VIP must not come to mean another
+//! source. Hence a lease is on disk before anybody hears of it: [`State`](crate::state::State) sees
+//! to that, which keeps what changed between two writings of the file. A source that comes back
+//! gets the VIP it had; and a freed VIP goes to another source only when no VIP is left that nobody
+//! has had. Where to begin looking is a hash of the source's name, so that a lost file usually
+//! gives the same VIPs again, and two nodes usually agree without talking.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -54,7 +56,10 @@ impl LeaseChange {
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// Every VIP is taken.
-    #[error("the pool {pool} has no address left for `{source_name}`: all {usable} are leased; widen `pool.ipv4` or remove routes")]
+    #[error(
+        "the pool {pool} has no address left for `{source_name}`: all {usable} are leased; widen \
+            `pool.ipv4` or remove routes"
+    )]
     PoolFull {
         /// The pool's IPv4 range.
         pool: Ipv4Net,
@@ -65,7 +70,8 @@ pub enum LeaseError {
     },
     /// The file is from a newer redirector.
     #[error(
-        "{} has version {found}, this binary reads {VERSION}: run the newer redirector, or move the file away (sources then usually get the same addresses again)",
+        "{} has version {found}, this binary reads {VERSION}: run the newer redirector, or move \
+            the file away (sources then usually get the same addresses again)",
         path.display()
     )]
     Newer {
@@ -84,7 +90,8 @@ pub enum LeaseError {
 pub enum LeaseWarning {
     /// The file was damaged.
     #[error(
-        "{} was damaged ({reason}) and is now {}: {kept} leases were kept, other sources usually get the same address again",
+        "{} was damaged ({reason}) and is now {}: {kept} leases were kept, other sources usually \
+            get the same address again",
         path.display(), aside.display()
     )]
     Damaged {
@@ -99,7 +106,8 @@ pub enum LeaseWarning {
     },
     /// The configured pool is not the one of the file.
     #[error(
-        "the pool was {old} and is now {new}: clients that remember an old address must ask again; {kept} sources keep their place in it, {dropped} get a new one"
+        "the pool was {old} and is now {new}: clients that remember an old address must ask again; \
+            {kept} sources keep their place in it, {dropped} get a new one"
     )]
     OtherPool {
         /// The pool of the file.
@@ -152,11 +160,21 @@ struct PoolOnDisk {
 }
 
 impl Leases {
-    /// Reads the leases at `path`, or starts without any, and goes on from there by what changed `since` the file was written. A damaged file
-    /// is set aside and what could be read of it is kept; that, and a pool that is not the file's, is logged and told by [`Leases::warnings`].
+    /// Reads the leases at `path`, or starts without any, and goes on from there by what changed
+    /// `since` the file was written. A damaged file is set aside and what could be read of it is
+    /// kept; that, and a pool that is not the file's, is logged and told by [`Leases::warnings`].
     pub fn open(path: PathBuf, pool: &Pool, since: Vec<LeaseChange>) -> Result<Self, LeaseError> {
-        let mut leases = Self { path, pool: pool.clone(), state: State::default(), unkept: Vec::new(), warnings: Vec::new() };
-        match durable::read_if_present(&leases.path)?.map(|bytes| read(&bytes, &leases.path)).transpose()? {
+        let mut leases = Self {
+            path,
+            pool: pool.clone(),
+            state: State::default(),
+            unkept: Vec::new(),
+            warnings: Vec::new(),
+        };
+        match durable::read_if_present(&leases.path)?
+            .map(|bytes| read(&bytes, &leases.path))
+            .transpose()?
+        {
             Some(Ok(file)) => leases.adopt(file, since)?,
             Some(Err(reason)) => {
                 leases.state.replay(since, &pool.usable());
@@ -194,29 +212,42 @@ impl Leases {
         self.state.leases.iter().map(|(source, index)| (source, *index))
     }
 
-    /// The source that has the VIP at `index`, or had it last. Looks at every lease: for commands, not for every packet.
+    /// The source that has the VIP at `index`, or had it last. Looks at every lease: for commands,
+    /// not for every packet.
     pub fn source_of(&self, index: u32) -> Option<&SourceName> {
         let leased = self.iter().find(|(_, leased)| *leased == index).map(|(source, _)| source);
-        leased.or_else(|| self.state.freed.iter().find(|freed| freed.index == index).map(|freed| &freed.source))
+        leased.or_else(|| {
+            self.state.freed.iter().find(|freed| freed.index == index).map(|freed| &freed.source)
+        })
     }
 
-    /// Leases a VIP for each source that has none; on an error none of them. Nobody may hear of one before [`Leases::unkept`] is on disk.
+    /// Leases a VIP for each source that has none; on an error none of them. Nobody may hear of one
+    /// before [`Leases::unkept`] is on disk.
     ///
-    /// The sources are taken in the order of their names, so that the same set always gets the same VIPs.
-    pub fn lease_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) -> Result<(), LeaseError> {
-        let mut wanted: Vec<_> = sources.into_iter().filter(|source| !self.state.leases.contains_key(*source)).collect();
+    /// The sources are taken in the order of their names, so that the same set always gets the same
+    /// VIPs.
+    pub fn lease_all<'s>(
+        &mut self,
+        sources: impl IntoIterator<Item = &'s SourceName>,
+    ) -> Result<(), LeaseError> {
+        let mut wanted: Vec<_> =
+            sources.into_iter().filter(|source| !self.state.leases.contains_key(*source)).collect();
         if wanted.is_empty() {
             return Ok(());
         }
         wanted.sort_unstable();
         wanted.dedup();
         self.state.lease(&wanted, &self.pool)?;
-        self.unkept.extend(wanted.into_iter().map(|source| LeaseChange::Leased(source.clone(), self.state.leases[source])));
+        self.unkept.extend(
+            wanted
+                .into_iter()
+                .map(|source| LeaseChange::Leased(source.clone(), self.state.leases[source])),
+        );
         Ok(())
     }
 
-    /// Frees the VIPs of several sources; nothing happens to one that has none. That need not be on disk: whoever reads the file finds leases
-    /// that nothing wants, and frees them again.
+    /// Frees the VIPs of several sources; nothing happens to one that has none. That need not be on
+    /// disk: whoever reads the file finds leases that nothing wants, and frees them again.
     pub fn release_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
         for source in sources {
             if let Some((source, index)) = self.state.leases.remove_entry(source) {
@@ -229,7 +260,10 @@ impl Leases {
     /// Takes the names over from those who have the same: each is in memory once.
     pub fn share_names<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
         let mut leases = std::mem::take(&mut self.state.leases);
-        let shared: Vec<_> = sources.into_iter().filter_map(|source| Some((source.clone(), leases.remove(source)?))).collect();
+        let shared: Vec<_> = sources
+            .into_iter()
+            .filter_map(|source| Some((source.clone(), leases.remove(source)?)))
+            .collect();
         self.state.leases = shared.into_iter().chain(leases).collect();
     }
 
@@ -263,8 +297,9 @@ impl Leases {
     /// Takes over what a file holds, and what happened since.
     fn adopt(&mut self, file: Read, since: Vec<LeaseChange>) -> Result<(), LeaseError> {
         let old = file.pool.ipv4;
-        // An index means another address in another pool. Refusing it would only make the operator delete this file, since the
-        // pool was changed on purpose; so the leases go on by index where they fit, and the warning says what that costs.
+        // An index means another address in another pool. Refusing it would only make the operator
+        // delete this file, since the pool was changed on purpose; so the leases go on by index
+        // where they fit, and the warning says what that costs.
         let other_pool = old != self.pool.ipv4;
         let usable = Pool { ipv4: old, ipv6: None, guard: false }.usable();
         let (state, damage) = State::checked(file, &usable);
@@ -281,14 +316,24 @@ impl Leases {
             let same_base = old.network() == self.pool.ipv4.network();
             self.state.freed.retain(|freed| same_base && usable.contains(&freed.index));
             let kept = self.state.leases.len();
-            self.warnings.push(LeaseWarning::OtherPool { old, new: self.pool.ipv4, kept, dropped: before - kept });
+            self.warnings.push(LeaseWarning::OtherPool {
+                old,
+                new: self.pool.ipv4,
+                kept,
+                dropped: before - kept,
+            });
         }
         Ok(())
     }
 
     fn damaged(&mut self, reason: String) -> Result<(), LeaseError> {
         let aside = durable::set_aside(&self.path)?;
-        self.warnings.push(LeaseWarning::Damaged { path: self.path.clone(), reason, aside, kept: self.state.leases.len() });
+        self.warnings.push(LeaseWarning::Damaged {
+            path: self.path.clone(),
+            reason,
+            aside,
+            kept: self.state.leases.len(),
+        });
         Ok(())
     }
 }
@@ -297,27 +342,37 @@ impl Leases {
 fn read(bytes: &[u8], path: &Path) -> Result<Result<Read, String>, LeaseError> {
     match serde_json::from_slice::<Versioned>(bytes) {
         Err(error) => Ok(Err(error.to_string())),
-        Ok(Versioned { version }) if version > VERSION => Err(LeaseError::Newer { path: path.to_owned(), found: version }),
-        Ok(_) => Ok(serde_json::from_slice::<Read>(bytes).map_err(|error| error.to_string()).and_then(|file| {
-            // Sizes are computed from the pool below, so it has to be one.
-            Pool::new(file.pool.ipv4, file.pool.ipv6, false).map_err(|(_, error)| error.to_string())?;
-            Ok(file)
-        })),
+        Ok(Versioned { version }) if version > VERSION => {
+            Err(LeaseError::Newer { path: path.to_owned(), found: version })
+        }
+        Ok(_) => Ok(serde_json::from_slice::<Read>(bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|file| {
+                // Sizes are computed from the pool below, so it has to be one.
+                Pool::new(file.pool.ipv4, file.pool.ipv6, false)
+                    .map_err(|(_, error)| error.to_string())?;
+                Ok(file)
+            })),
     }
 }
 
-/// Which source has the VIP of which index, as far as the file can be read. Nothing is checked or written.
+/// Which source has the VIP of which index, as far as the file can be read. Nothing is checked or
+/// written.
 pub(crate) fn leased(path: &Path) -> BTreeMap<u32, SourceName> {
-    let file: Option<Read> = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let file: Option<Read> =
+        std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let leases = file.map(|file| file.leases).unwrap_or_default();
     leases.into_iter().filter_map(|(name, index)| Some((index, name.parse().ok()?))).collect()
 }
 
 impl State {
-    /// Keeps what makes sense of a file: valid names, indices that the file's own pool leases, each once. Says what did not.
+    /// Keeps what makes sense of a file: valid names, indices that the file's own pool leases, each
+    /// once. Says what did not.
     fn checked(file: Read, usable: &Range<u32>) -> (Self, Option<String>) {
         let mut taken = vec![false; usable.end as usize];
-        let mut take = |index: u32| usable.contains(&index) && !std::mem::replace(&mut taken[index as usize], true);
+        let mut take = |index: u32| {
+            usable.contains(&index) && !std::mem::replace(&mut taken[index as usize], true)
+        };
         let mut state = Self::default();
         let mut damage = None;
         for (name, index) in file.leases {
@@ -325,22 +380,31 @@ impl State {
                 Ok(source) if !state.leases.contains_key(&source) && take(index) => {
                     state.leases.insert(source, index);
                 }
-                Ok(_) => damage = Some(format!("`{name}` has index {index}, which is outside the pool or taken")),
+                Ok(_) => {
+                    damage = Some(format!(
+                        "`{name}` has index {index}, which is outside the pool or taken"
+                    ))
+                }
                 Err(error) => damage = Some(error.to_string()),
             }
         }
         for freed in file.freed {
             match take(freed.index) {
                 true => state.freed.push(freed),
-                false => damage = Some(format!("freed index {} is outside the pool or taken", freed.index)),
+                false => {
+                    damage =
+                        Some(format!("freed index {} is outside the pool or taken", freed.index))
+                }
             }
         }
         (state, damage)
     }
 
-    /// Goes on by what happened since. The last word about an index counts, so that it does no harm to hear again what is in the state already.
+    /// Goes on by what happened since. The last word about an index counts, so that it does no harm
+    /// to hear again what is in the state already.
     fn replay(&mut self, since: Vec<LeaseChange>, usable: &Range<u32>) {
-        let last: HashMap<u32, usize> = since.iter().enumerate().map(|(n, change)| (change.index(), n)).collect();
+        let last: HashMap<u32, usize> =
+            since.iter().enumerate().map(|(n, change)| (change.index(), n)).collect();
         self.leases.retain(|_, index| !last.contains_key(index));
         self.freed.retain(|freed| !last.contains_key(&freed.index));
         for (n, change) in since.into_iter().enumerate() {
@@ -354,17 +418,24 @@ impl State {
         }
     }
 
-    /// Leases a VIP to each of `wanted`, none of which has one: its own old one, else one that nobody has had, else the one that
-    /// was freed first.
+    /// Leases a VIP to each of `wanted`, none of which has one: its own old one, else one that
+    /// nobody has had, else the one that was freed first.
     fn lease(&mut self, wanted: &[&SourceName], pool: &Pool) -> Result<(), LeaseError> {
-        let own: HashMap<&SourceName, u32> = self.freed.iter().map(|freed| (&freed.source, freed.index)).collect();
-        let (returning, new): (Vec<&SourceName>, Vec<&SourceName>) = wanted.iter().partition(|source| own.contains_key(**source));
+        let own: HashMap<&SourceName, u32> =
+            self.freed.iter().map(|freed| (&freed.source, freed.index)).collect();
+        let (returning, new): (Vec<&SourceName>, Vec<&SourceName>) =
+            wanted.iter().partition(|source| own.contains_key(**source));
         let usable = pool.usable().len();
         // Whatever is not leased is unseen or freed, so this alone decides.
         if let Some(without) = new.get(usable - self.leases.len() - returning.len()) {
-            return Err(LeaseError::PoolFull { pool: pool.ipv4, usable, source_name: (*without).clone() });
+            return Err(LeaseError::PoolFull {
+                pool: pool.ipv4,
+                usable,
+                source_name: (*without).clone(),
+            });
         }
-        let returning: BTreeMap<SourceName, u32> = returning.into_iter().map(|source| (source.clone(), own[source])).collect();
+        let returning: BTreeMap<SourceName, u32> =
+            returning.into_iter().map(|source| (source.clone(), own[source])).collect();
         self.freed.retain(|freed| !returning.contains_key(&freed.source));
         self.leases.extend(returning);
 
@@ -389,7 +460,9 @@ struct Unseen {
 impl Unseen {
     fn new(state: &State, pool: &Pool) -> Self {
         let mut seen = vec![false; pool.usable().len()];
-        for index in state.leases.values().copied().chain(state.freed.iter().map(|freed| freed.index)) {
+        for index in
+            state.leases.values().copied().chain(state.freed.iter().map(|freed| freed.index))
+        {
             seen[index as usize - 1] = true;
         }
         Self { left: seen.iter().filter(|seen| !**seen).count(), seen }
@@ -410,10 +483,13 @@ impl Unseen {
     }
 }
 
-/// Where a source begins to look: FNV-1a of its text, 64 bits wide. It is part of the contract between nodes and between versions
-/// (a lost file gives the same VIPs again), so it must never change; std's hashers promise no such thing.
+/// Where a source begins to look: FNV-1a of its text, 64 bits wide. It is part of the contract
+/// between nodes and between versions (a lost file gives the same VIPs again), so it must never
+/// change; std's hashers promise no such thing.
 fn place(source: &SourceName) -> u64 {
-    source.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    source.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

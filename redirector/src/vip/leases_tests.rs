@@ -51,11 +51,15 @@ fn a_lease_survives() {
 
 #[test]
 fn the_first_place_of_a_name_never_changes() {
-    // These are a promise to clients that remember a VIP across a lost state directory: never adapt them to the code.
+    // These are a promise to clients that remember a VIP across a lost state directory: never adapt
+    // them to the code.
     let (_directory, path) = place_on_disk();
     let mut leases = open(&path, "198.18.0.0/16");
     let vip = |leases: &mut Leases, text| {
-        pool("198.18.0.0/16").ipv4_at(leases.lease(&name(text)).expect("leased")).expect("in the pool").to_string()
+        pool("198.18.0.0/16")
+            .ipv4_at(leases.lease(&name(text)).expect("leased"))
+            .expect("in the pool")
+            .to_string()
     };
     assert_eq!(vip(&mut leases, "artifactory.internal.company.net"), "198.18.70.153");
     assert_eq!(vip(&mut leases, "*.internal.company.net"), "198.18.232.43");
@@ -109,7 +113,11 @@ fn a_batch_that_does_not_fit_leases_none_of_it() {
     let mut leases = open(&path, "10.0.0.0/30");
     leases.lease(&name("a")).expect("leased");
     let error = leases.lease_all(&[name("b"), name("c")]).expect_err("one too many").to_string();
-    assert_eq!(error, "the pool 10.0.0.0/30 has no address left for `c`: all 2 are leased; widen `pool.ipv4` or remove routes");
+    assert_eq!(
+        error,
+        "the pool 10.0.0.0/30 has no address left for `c`: all 2 are leased; widen `pool.ipv4` or \
+            remove routes"
+    );
     assert_eq!(leases.iter().count(), 1);
     assert_eq!(open(&path, "10.0.0.0/30").iter().count(), 1);
 }
@@ -126,8 +134,15 @@ fn what_could_not_be_written_stays_to_be_kept() {
     leases.release_all([&name("a")]);
     assert!(matches!(leases.lease(&name("b")), Err(LeaseError::Durable(_))));
     let b = leases.get(&name("b")).expect("leased, though nobody may hear of it");
-    assert_eq!(leases.unkept(), [LeaseChange::Freed(name("a"), a), LeaseChange::Leased(name("b"), b)]);
-    assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 1, "no temporary file is left");
+    assert_eq!(
+        leases.unkept(),
+        [LeaseChange::Freed(name("a"), a), LeaseChange::Leased(name("b"), b)]
+    );
+    assert_eq!(
+        std::fs::read_dir(directory.path()).expect("listed").count(),
+        1,
+        "no temporary file is left"
+    );
 }
 
 #[test]
@@ -142,7 +157,9 @@ fn what_happened_since_the_file_was_written_is_heard_any_number_of_times() {
     leases.release_all([&name("b")]);
     let since = leases.unkept().to_vec();
     leases.save().expect("saved");
-    let opened = |since: &[LeaseChange]| Leases::open(path.clone(), &pool("10.0.0.0/30"), since.to_vec()).expect("opened").state;
+    let opened = |since: &[LeaseChange]| {
+        Leases::open(path.clone(), &pool("10.0.0.0/30"), since.to_vec()).expect("opened").state
+    };
     assert_eq!(opened(&[]), leases.state);
     assert_eq!(opened(&since), leases.state, "once more than it happened");
     std::fs::write(&path, old).expect("written");
@@ -152,17 +169,22 @@ fn what_happened_since_the_file_was_written_is_heard_any_number_of_times() {
 #[test]
 fn a_full_pool_is_leased_at_once() {
     let (_directory, path) = place_on_disk();
-    let names: Vec<_> = (0..65_534).map(|n| name(&format!("host{n}.internal.company.net"))).collect();
+    let names: Vec<_> =
+        (0..65_534).map(|n| name(&format!("host{n}.internal.company.net"))).collect();
     let mut leases = open(&path, "198.18.0.0/16");
     let began = std::time::Instant::now();
     leases.lease_all(&names).expect("leased");
     leases.save().expect("saved");
     let took = began.elapsed();
     println!("65,534 leases in {took:?}");
-    // A release build takes a tenth of a second. What must never come back is a search for each lease through all the others.
+    // A release build takes a tenth of a second. What must never come back is a search for each
+    // lease through all the others.
     assert!(took < std::time::Duration::from_secs(20), "{took:?}");
     let distinct: BTreeSet<_> = leases.iter().map(|(_, index)| index).collect();
-    assert_eq!((distinct.len(), distinct.first(), distinct.last()), (65_534, Some(&1), Some(&65_534)));
+    assert_eq!(
+        (distinct.len(), distinct.first(), distinct.last()),
+        (65_534, Some(&1), Some(&65_534))
+    );
     assert_eq!(open(&path, "198.18.0.0/16").iter().count(), 65_534);
 }
 
@@ -173,7 +195,9 @@ fn a_damaged_file_is_set_aside_and_the_addresses_are_usually_the_same_again() {
     let whole = std::fs::read(&path).expect("read");
     std::fs::write(&path, &whole[..whole.len() / 2]).expect("written");
     let mut leases = open(&path, "198.18.0.0/16");
-    let [LeaseWarning::Damaged { aside, kept: 0, .. }] = leases.warnings() else { panic!("{:?}", leases.warnings()) };
+    let [LeaseWarning::Damaged { aside, kept: 0, .. }] = leases.warnings() else {
+        panic!("{:?}", leases.warnings())
+    };
     assert_eq!(*aside, directory.path().join("leases.json.damaged-1"));
     assert_eq!(std::fs::read(aside).expect("kept"), &whole[..whole.len() / 2]);
     assert_eq!(leases.lease(&name("a")).expect("leased"), index);
@@ -186,7 +210,11 @@ fn what_can_be_read_of_a_damaged_file_is_kept() {
     std::fs::write(&path, damaged).expect("written");
     let leases = open(&path, "10.0.0.0/24");
     assert_eq!(leases.iter().collect::<Vec<_>>(), [(&name("a"), 7), (&name("f"), 10)]);
-    assert!(leases.warnings()[0].to_string().contains("leases.json.damaged-1: 2 leases were kept"), "{}", leases.warnings()[0]);
+    assert!(
+        leases.warnings()[0].to_string().contains("leases.json.damaged-1: 2 leases were kept"),
+        "{}",
+        leases.warnings()[0]
+    );
     assert!(open(&path, "10.0.0.0/24").warnings().is_empty(), "the file is whole again");
 }
 
@@ -194,7 +222,9 @@ fn what_can_be_read_of_a_damaged_file_is_kept() {
 fn a_pool_in_the_file_that_is_none_counts_as_damage() {
     let (_directory, path) = place_on_disk();
     for ipv4 in ["0.0.0.0/0", "10.0.0.0/32"] {
-        let damaged = format!(r#"{{"version": 1, "pool": {{"ipv4": "{ipv4}", "ipv6": null}}, "leases": {{"a": 7}}, "freed": []}}"#);
+        let damaged = format!(
+            r#"{{"version": 1, "pool": {{"ipv4": "{ipv4}", "ipv6": null}}, "leases": {{"a": 7}}, "freed": []}}"#
+        );
         std::fs::write(&path, damaged).expect("written");
         assert!(matches!(open(&path, "10.0.0.0/24").warnings(), [LeaseWarning::Damaged { .. }]));
     }
@@ -204,7 +234,10 @@ fn a_pool_in_the_file_that_is_none_counts_as_damage() {
 fn a_file_of_a_newer_version_is_left_alone() {
     let (_directory, path) = place_on_disk();
     std::fs::write(&path, r#"{"version": 2, "shape": "unknown"}"#).expect("written");
-    assert!(matches!(Leases::open(path.clone(), &pool("10.0.0.0/24"), vec![]), Err(LeaseError::Newer { found: 2, .. })));
+    assert!(matches!(
+        Leases::open(path.clone(), &pool("10.0.0.0/24"), vec![]),
+        Err(LeaseError::Newer { found: 2, .. })
+    ));
     assert!(path.exists());
 }
 
@@ -216,8 +249,14 @@ fn another_pool_keeps_the_indices_that_fit_and_says_so() {
     let leases = open(&path, "10.1.0.0/28");
     assert_eq!(leases.iter().collect::<Vec<_>>(), [(&name("a"), 7)]);
     assert_eq!(leases.source_of(3), None, "nobody has seen 10.1.0.3");
-    let [LeaseWarning::OtherPool { kept: 1, dropped: 1, .. }] = leases.warnings() else { panic!("{:?}", leases.warnings()) };
-    assert!(leases.warnings()[0].to_string().starts_with("the pool was 10.0.0.0/24 and is now 10.1.0.0/28"));
+    let [LeaseWarning::OtherPool { kept: 1, dropped: 1, .. }] = leases.warnings() else {
+        panic!("{:?}", leases.warnings())
+    };
+    assert!(
+        leases.warnings()[0]
+            .to_string()
+            .starts_with("the pool was 10.0.0.0/24 and is now 10.1.0.0/28")
+    );
     assert!(open(&path, "10.1.0.0/28").warnings().is_empty(), "it is told once");
 }
 
@@ -229,7 +268,10 @@ fn a_wider_pool_of_the_same_base_keeps_every_address() {
     open(&path, "10.0.0.0/24").release(&name("b")).expect("released");
     let leases = open(&path, "10.0.0.0/20");
     assert_eq!(leases.get(&name("a")), Some(index));
-    assert!((0..4096).any(|index| leases.source_of(index) == Some(&name("b"))), "the freed one is still the last to be given out");
+    assert!(
+        (0..4096).any(|index| leases.source_of(index) == Some(&name("b"))),
+        "the freed one is still the last to be given out"
+    );
 }
 
 /// What a test does to the leases.
@@ -248,8 +290,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whatever is leased and released: no address twice, none outside the pool, a lease never moves, a source that comes back
-    /// while its address is free gets that one, and a file has it all.
+    /// Whatever is leased and released: no address twice, none outside the pool, a lease never
+    /// moves, a source that comes back while its address is free gets that one, and a file has it
+    /// all.
     #[test]
     fn leases_are_distinct_stable_and_on_disk(steps in prop::collection::vec(step(), 1..40)) {
         let (_directory, path) = place_on_disk();

@@ -1,6 +1,7 @@
 //! Virtual addresses: the pool that they come from and which source has which.
 //!
-//! A VIP is an index into the pool, so the kernel finds a route by an array element and nothing has to be looked up by address.
+//! A VIP is an index into the pool, so the kernel finds a route by an array element and nothing has
+//! to be looked up by address.
 
 mod leases;
 mod pool;

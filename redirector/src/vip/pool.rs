@@ -24,13 +24,18 @@ pub struct Pool {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
     /// Too few addresses.
-    #[error("`{0}` is too small: the first and the last address stay free, so write a prefix length of /{least} or less", least = Pool::NARROWEST)]
+    #[error("`{0}` is too small: the first and the last address stay free, so write a prefix \
+        length of /{least} or less", least = Pool::NARROWEST)]
     TooSmall(Ipv4Net),
     /// Too many addresses.
-    #[error("`{0}` is too wide: a pool has at most 65536 addresses, so write a prefix length of /{most} or more", most = Pool::WIDEST)]
+    #[error("`{0}` is too wide: a pool has at most 65536 addresses, so write a prefix length of \
+        /{most} or more", most = Pool::WIDEST)]
     TooWide(Ipv4Net),
     /// A range that other things need.
-    #[error("`{network}` overlaps `{reserved}`, which is {what}: write a private range that nothing here uses, such as `198.18.0.0/16`")]
+    #[error(
+        "`{network}` overlaps `{reserved}`, which is {what}: write a private range that nothing \
+            here uses, such as `198.18.0.0/16`"
+    )]
     Reserved {
         /// The range.
         network: IpNet,
@@ -68,7 +73,11 @@ impl Pool {
     pub const WIDEST: u8 = 16;
 
     /// A pool, or which of its keys (`ipv4`, `ipv6`) is wrong and why.
-    pub fn new(ipv4: Ipv4Net, ipv6: Option<Ipv6Net>, guard: bool) -> Result<Self, (&'static str, PoolError)> {
+    pub fn new(
+        ipv4: Ipv4Net,
+        ipv6: Option<Ipv6Net>,
+        guard: bool,
+    ) -> Result<Self, (&'static str, PoolError)> {
         if ipv4.prefix_len() > Self::NARROWEST {
             return Err(("ipv4", PoolError::TooSmall(ipv4)));
         }
@@ -90,7 +99,8 @@ impl Pool {
         1 << (32 - self.ipv4.prefix_len())
     }
 
-    /// The indices that may be leased: all but the first (network) and the last (broadcast) address.
+    /// The indices that may be leased: all but the first (network) and the last (broadcast)
+    /// address.
     pub fn usable(&self) -> std::ops::Range<u32> {
         1..self.size() - 1
     }
@@ -100,19 +110,25 @@ impl Pool {
         (index < self.size()).then(|| Ipv4Addr::from_bits(self.ipv4.network().to_bits() + index))
     }
 
-    /// The IPv6 address at an index, or `None` when there is no IPv6 pool or the index is not below [`Pool::size`].
+    /// The IPv6 address at an index, or `None` when there is no IPv6 pool or the index is not below
+    /// [`Pool::size`].
     pub fn ipv6_at(&self, index: u32) -> Option<Ipv6Addr> {
         let base = self.ipv6.filter(|_| index < self.size())?.network().to_bits();
         Some(Ipv6Addr::from_bits(base + u128::from(index)))
     }
 
-    /// The index of an address, or `None` when the pool does not have it. An IPv4 address may be written as IPv6.
+    /// The index of an address, or `None` when the pool does not have it. An IPv4 address may be
+    /// written as IPv6.
     pub fn index_of(&self, ip: IpAddr) -> Option<u32> {
         match ip.to_canonical() {
-            IpAddr::V4(ip) => self.ipv4.contains(&ip).then(|| ip.to_bits() - self.ipv4.network().to_bits()),
+            IpAddr::V4(ip) => {
+                self.ipv4.contains(&ip).then(|| ip.to_bits() - self.ipv4.network().to_bits())
+            }
             IpAddr::V6(ip) => {
                 let pool = self.ipv6.filter(|pool| pool.contains(&ip))?;
-                u32::try_from(ip.to_bits() - pool.network().to_bits()).ok().filter(|index| *index < self.size())
+                u32::try_from(ip.to_bits() - pool.network().to_bits())
+                    .ok()
+                    .filter(|index| *index < self.size())
             }
         }
     }
@@ -127,8 +143,13 @@ impl Pool {
         let mut problems = Vec::new();
         let mut check = |key: String, ip: IpAddr| {
             if self.contains(ip) {
-                problems
-                    .push(Problem::of(key, format_args!("`{ip}` is in the pool of virtual addresses: write a real one, or move `pool`")));
+                problems.push(Problem::of(
+                    key,
+                    format_args!(
+                        "`{ip}` is in the pool of virtual \
+                        addresses: write a real one, or move `pool`"
+                    ),
+                ));
             }
         };
         for (n, ip) in route.destination.addresses().unwrap_or_default().iter().enumerate() {
@@ -140,7 +161,11 @@ impl Pool {
         if let Some(resolver) = route.resolver {
             check("resolver".into(), resolver.ip());
         }
-        if problems.is_empty() { Ok(()) } else { Err(RouteProblems { route: route.source.to_string(), problems }) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(RouteProblems { route: route.source.to_string(), problems })
+        }
     }
 }
 
@@ -169,7 +194,8 @@ mod tests {
 
     fn pool(ipv4: &str, ipv6: Option<&str>) -> Result<Pool, String> {
         let ipv6 = ipv6.map(|net| net.parse().expect("a network"));
-        Pool::new(ipv4.parse().expect("a network"), ipv6, true).map_err(|(key, error)| format!("{key}: {error}"))
+        Pool::new(ipv4.parse().expect("a network"), ipv6, true)
+            .map_err(|(key, error)| format!("{key}: {error}"))
     }
 
     #[test]
@@ -197,7 +223,8 @@ mod tests {
         assert!(refused("255.255.255.0/24", None).contains("which is broadcast"));
         assert_eq!(
             refused("10.0.0.0/16", Some("fd00::/64")),
-            "ipv6: `fd00::/64` has not as many addresses as `10.0.0.0/16`: write a prefix length of /112"
+            "ipv6: `fd00::/64` has not as many addresses as `10.0.0.0/16`: write a prefix length \
+                of /112"
         );
         assert!(refused("10.0.0.0/16", Some("fe80::/112")).contains("which is link-local"));
     }

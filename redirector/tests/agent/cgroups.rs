@@ -40,7 +40,8 @@ fn last_pin(cgroup: &Path) -> PathBuf {
     links().join(id.to_string()).join(names::PROGRAMS[names::PROGRAMS.len() - 1])
 }
 
-/// Makes a cgroup, and returns how long it took until every program was attached to it. For a thread on the node.
+/// Makes a cgroup, and returns how long it took until every program was attached to it. For a
+/// thread on the node.
 fn attached_after(cgroup: &str) -> Duration {
     let cgroup = Path::new(CGROUPS).join(cgroup);
     let started = Instant::now();
@@ -60,13 +61,20 @@ fn attached(job: &Job) -> usize {
 /// Returns when as many cgroups are attached, and nothing else is pinned.
 pub(crate) fn await_attached(job: &Job, count: usize) {
     let reached = until("the cgroups to be attached", LIMIT, || {
-        Ok(attached(job) == count && on_node(job, || fs::read_dir(links()).unwrap().count()) == count)
+        Ok(attached(job) == count
+            && on_node(job, || fs::read_dir(links()).unwrap().count()) == count)
     });
-    reached.unwrap_or_else(|error| panic!("{error:#}: {} of {count}\n{}", attached(job), job.agent.log_tail()));
+    reached.unwrap_or_else(|error| {
+        panic!("{error:#}: {} of {count}\n{}", attached(job), job.agent.log_tail())
+    });
 }
 
 pub(crate) fn greets(place: &Place) -> bool {
-    place.run(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"), LIMIT).unwrap().status.success()
+    place
+        .run(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"), LIMIT)
+        .unwrap()
+        .status
+        .success()
 }
 
 /// The rescans that find what no event tells of come every two or ten seconds.
@@ -79,13 +87,19 @@ fn a_cgroup_is_attached_when_it_appears_without_waiting_for_a_look_around() {
         fs::create_dir_all("/sys/fs/cgroup/jobs").unwrap();
         fs::create_dir_all("/sys/fs/cgroup/nested/one").unwrap();
         let nested = (0..10).map(|number| attached_after(&format!("nested/one/job-{number}")));
-        (0..10).map(|number| attached_after(&format!("jobs/{number}"))).chain(nested).collect::<Vec<_>>()
+        (0..10)
+            .map(|number| attached_after(&format!("jobs/{number}")))
+            .chain(nested)
+            .collect::<Vec<_>>()
     });
     let mut sorted = times.clone();
     sorted.sort_unstable();
     assert!(sorted[sorted.len() / 2] < Duration::from_secs(1), "{times:?}");
     assert_eq!(attached(&job), 20);
-    assert!(greets(&job.executor.beside("jobs/3").unwrap()) && greets(&job.executor.beside("nested/one/job-3/below").unwrap()));
+    assert!(
+        greets(&job.executor.beside("jobs/3").unwrap())
+            && greets(&job.executor.beside("nested/one/job-3/below").unwrap())
+    );
     assert!(!greets(&job.executor.beside("nested/one/other").unwrap()), "it does not match");
     println!("attached after {sorted:?}");
 }
@@ -117,7 +131,11 @@ fn a_thousand_cgroups_that_come_and_go_leave_nothing_behind_and_lose_nothing() {
     await_attached(&job, LEFT);
     assert!(greets(&job.executor.beside("jobs/3").unwrap()));
     let status = job.json(&["status"]);
-    assert_eq!((status["state"].as_str(), &status["routes"][0]["counters"]["established"]), (Some("ok"), &2.into()), "{status}");
+    assert_eq!(
+        (status["state"].as_str(), &status["routes"][0]["counters"]["established"]),
+        (Some("ok"), &2.into()),
+        "{status}"
+    );
     let log = job.agent.log();
     assert!(!log.contains(" ERROR ") && !log.contains(" WARN "), "{log}");
 }
@@ -127,7 +145,15 @@ fn a_thousand_cgroups_that_come_and_go_leave_nothing_behind_and_lose_nothing() {
 fn cgroups_whose_events_were_lost_are_found_all_the_same() {
     let job = Job::with_config(CONFIG);
     on_node(&job, || fs::create_dir_all("/sys/fs/cgroup/jobs").unwrap());
-    let signal = |name: &str| job.rig.node.place().run(&format!("kill -{name} {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
+    let signal = |name: &str| {
+        job.rig
+            .node
+            .place()
+            .run(&format!("kill -{name} {}", job.agent.pid()), LIMIT)
+            .unwrap()
+            .success()
+            .unwrap()
+    };
     signal("STOP");
     on_node(&job, || {
         for number in 0..10_000 {
@@ -142,7 +168,8 @@ fn cgroups_whose_events_were_lost_are_found_all_the_same() {
     assert!(greets(&job.executor.beside("jobs/late").unwrap()));
 }
 
-/// A job's sockets may outlive its cgroup: in another process, or in the kernel until their last data is acknowledged.
+/// A job's sockets may outlive its cgroup: in another process, or in the kernel until their last
+/// data is acknowledged.
 #[test]
 fn a_connection_that_outlives_its_cgroup_is_counted_to_its_end() {
     let job = Job::with_config(CONFIG);
@@ -157,13 +184,20 @@ fn a_connection_that_outlives_its_cgroup_is_counted_to_its_end() {
     );
     let place = job.executor.beside("jobs/short").unwrap();
     let mut command = place.command("/usr/bin/python3");
-    let mut child = command.args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     until("a connection", LIMIT, || Ok(place.home().join("connected").exists())).unwrap();
     // Out of the cgroup, which goes, with the socket of it.
     job.rig
         .node
         .place()
-        .run(&format!("echo {} >/sys/fs/cgroup/cgroup.procs; rmdir /sys/fs/cgroup/jobs/short", child.id()), LIMIT)
+        .run(
+            &format!(
+                "echo {} >/sys/fs/cgroup/cgroup.procs; rmdir /sys/fs/cgroup/jobs/short",
+                child.id()
+            ),
+            LIMIT,
+        )
         .unwrap()
         .success()
         .unwrap();

@@ -1,4 +1,5 @@
-//! Routes changed from the command line: live for the next connect when the command returns, and kept.
+//! Routes changed from the command line: live for the next connect when the command returns, and
+//! kept.
 
 use xtask::testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
 
@@ -33,7 +34,19 @@ fn route_set_is_live_for_the_first_connect_after_it_returns() {
 #[test]
 fn an_added_route_serves_at_once_survives_a_restart_and_is_gone_when_removed() {
     let mut job = Job::with_config(CONFIG);
-    done(&job, &["route", "add", "git.internal.company.net", "203.0.113.8", "--port", "80:8080", "--port", "8080"]);
+    done(
+        &job,
+        &[
+            "route",
+            "add",
+            "git.internal.company.net",
+            "203.0.113.8",
+            "--port",
+            "80:8080",
+            "--port",
+            "8080",
+        ],
+    );
     assert_eq!(greeted_by(&job, "git.internal.company.net"), "lb2");
     assert_eq!(job.says("curl -sS --max-time 10 http://git.internal.company.net/").trim(), "lb2");
     let vip = job.says("getent hosts git.internal.company.net");
@@ -44,15 +57,23 @@ fn an_added_route_serves_at_once_survives_a_restart_and_is_gone_when_removed() {
     let gone = job.executor.run("getent hosts git.internal.company.net", LIMIT).unwrap();
     assert!(!gone.status.success(), "{}", gone.text());
     let address = vip.split_whitespace().next().unwrap();
-    let refused = job.executor.run(&format!("curl -sS --max-time 10 http://{address}:8080/"), LIMIT).unwrap();
-    assert!(refused.stderr.contains("refused") || refused.status.code() == Some(7), "{}", refused.text());
+    let refused =
+        job.executor.run(&format!("curl -sS --max-time 10 http://{address}:8080/"), LIMIT).unwrap();
+    assert!(
+        refused.stderr.contains("refused") || refused.status.code() == Some(7),
+        "{}",
+        refused.text()
+    );
 }
 
 #[test]
 fn an_override_of_a_file_route_gives_way_to_the_file_when_it_is_removed() {
     let job = Job::with_config(CONFIG);
     done(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.8"]);
-    assert_eq!(job.json(&["route", "show", INTERNAL_NAME]).to_string().matches("203.0.113.7").count(), 0);
+    assert_eq!(
+        job.json(&["route", "show", INTERNAL_NAME]).to_string().matches("203.0.113.7").count(),
+        0
+    );
     done(&job, &["route", "remove", INTERNAL_NAME]);
     assert!(job.json(&["route", "show", INTERNAL_NAME]).to_string().contains("203.0.113.7"));
     let refused = job.cli(&["route", "remove", INTERNAL_NAME]);
@@ -63,7 +84,9 @@ fn an_override_of_a_file_route_gives_way_to_the_file_when_it_is_removed() {
 #[test]
 fn the_platforms_own_yaml_is_imported_as_it_stands() {
     let job = Job::with_config(CONFIG);
-    let yaml = "spec:\n  infrastructure:\n    executorPrivateDNS:\n      proxyTag: insiders\n      routes:\n        - source: npm.internal.company.net\n          destination: artifactory.public.company.net\n          resolverIP: 203.0.113.53\n";
+    let yaml = "spec:\n  infrastructure:\n    executorPrivateDNS:\n      proxyTag: insiders\n      \
+        routes:\n        - source: npm.internal.company.net\n          destination: \
+        artifactory.public.company.net\n          resolverIP: 203.0.113.53\n";
     let file = job.rig.node.place().home().join("config.yaml");
     job.rig.node.place().write(&file, yaml).unwrap();
     let path = file.to_str().unwrap();
@@ -79,10 +102,13 @@ fn the_destinations_new_addresses_are_used_without_a_command() {
     let mut job = Job::with_config(CONFIG);
     job.dns.set_addresses(&LOAD_BALANCERS[1..]).unwrap();
     // The zone's TTL is 2 s.
-    let backends = |job: &Job| job.json(&["route", "show", INTERNAL_NAME])["route"]["backends"].to_string();
-    xtask::testbed::process::until("the old address to go", std::time::Duration::from_secs(15), || {
-        Ok(!backends(&job).contains("203.0.113.7"))
-    })
+    let backends =
+        |job: &Job| job.json(&["route", "show", INTERNAL_NAME])["route"]["backends"].to_string();
+    xtask::testbed::process::until(
+        "the old address to go",
+        std::time::Duration::from_secs(15),
+        || Ok(!backends(&job).contains("203.0.113.7")),
+    )
     .unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", backends(&job), job.agent.log_tail()));
     assert!((0..6).all(|_| greeted_by(&job, INTERNAL_NAME) == "lb2"));
     // The resolver falls silent: the last good address stays.
@@ -94,32 +120,55 @@ fn the_destinations_new_addresses_are_used_without_a_command() {
 #[test]
 fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
     let mut job = Job::with_config(CONFIG);
-    let more = format!("{CONFIG}\n[[routes]]\nsource = \"git.internal.company.net\"\ndestination = \"203.0.113.8\"\n");
+    let more = format!(
+        "{CONFIG}\n[[routes]]\nsource = \"git.internal.company.net\"\ndestination = \
+            \"203.0.113.8\"\n"
+    );
     job.agent.write_config(&more).unwrap();
     job.agent.sighup().unwrap();
-    let serves =
-        |job: &Job, name: &str| job.executor.run(&format!("curl -sS --max-time 2 http://{name}:8080/"), LIMIT).unwrap().stdout == "lb2\n";
-    xtask::testbed::process::until("the new route to serve", std::time::Duration::from_secs(10), || {
-        Ok(serves(&job, "git.internal.company.net"))
-    })
+    let serves = |job: &Job, name: &str| {
+        job.executor
+            .run(&format!("curl -sS --max-time 2 http://{name}:8080/"), LIMIT)
+            .unwrap()
+            .stdout
+            == "lb2\n"
+    };
+    xtask::testbed::process::until(
+        "the new route to serve",
+        std::time::Duration::from_secs(10),
+        || Ok(serves(&job, "git.internal.company.net")),
+    )
     .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
     job.agent.write_config("[[routes]]\nsorce = \"x\"\n").unwrap();
     job.agent.sighup().unwrap();
-    xtask::testbed::process::until("status to say that the file is broken", std::time::Duration::from_secs(10), || {
-        Ok(job.cli(&["status"]).status.code() == Some(1))
-    })
+    xtask::testbed::process::until(
+        "status to say that the file is broken",
+        std::time::Duration::from_secs(10),
+        || Ok(job.cli(&["status"]).status.code() == Some(1)),
+    )
     .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
     assert!(serves(&job, "git.internal.company.net"));
 }
 
-/// Its destination's resolver never answers, so that the route is on its way for the two seconds that it is waited for.
+/// Its destination's resolver never answers, so that the route is on its way for the two seconds
+/// that it is waited for.
 #[test]
 fn a_route_on_its_way_is_servfail_and_not_ready_and_then_its_vip() {
     let job = Job::with_config(CONFIG);
-    let readyz = || job.rig.node.place().run("curl -s http://127.0.0.1:9464/readyz", LIMIT).unwrap().stdout;
-    let asked = || job.executor.run("dig +tries=1 +time=5 late.internal.company.net A", LIMIT).unwrap().stdout;
+    let readyz =
+        || job.rig.node.place().run("curl -s http://127.0.0.1:9464/readyz", LIMIT).unwrap().stdout;
+    let asked = || {
+        job.executor.run("dig +tries=1 +time=5 late.internal.company.net A", LIMIT).unwrap().stdout
+    };
     assert!(!readyz().contains("not live"), "{}", readyz());
-    let add = ["route", "add", "late.internal.company.net", "late.public.company.net", "--resolver", "203.0.113.99:53"];
+    let add = [
+        "route",
+        "add",
+        "late.internal.company.net",
+        "late.public.company.net",
+        "--resolver",
+        "203.0.113.99:53",
+    ];
     std::thread::scope(|scope| {
         let adding = scope.spawn(|| done(&job, &add));
         let (mut unready, mut failed) = (false, false);

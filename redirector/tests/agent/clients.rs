@@ -1,5 +1,5 @@
-//! Real clients reach the registry by its internal name: each resolves it through the shim, connects to the VIP, sees the VIP from getpeername,
-//! and presents the internal name in TLS.
+//! Real clients reach the registry by its internal name: each resolves it through the shim,
+//! connects to the VIP, sees the VIP from getpeername, and presents the internal name in TLS.
 
 use std::fs;
 
@@ -7,7 +7,8 @@ use xtask::testbed::{customer::INTERNAL_NAME, process, samples};
 
 use crate::rig::{Job, LIMIT};
 
-/// The last connection that a load balancer admitted carried the internal name and came from an admitted address.
+/// The last connection that a load balancer admitted carried the internal name and came from an
+/// admitted address.
 #[track_caller]
 fn assert_seen_by_a_balancer(job: &Job) {
     let admitted: Vec<_> = job.balancers.iter().flat_map(|balancer| balancer.admitted()).collect();
@@ -30,7 +31,8 @@ fn curl() {
     let job = Job::new();
     let _registry = job.registry();
     let seen = job.says(&format!(
-        "curl -sS --fail -o /dev/null -w '%{{remote_ip}}:%{{remote_port}} %{{http_code}} %{{ssl_verify_result}}' https://{INTERNAL_NAME}/"
+        "curl -sS --fail -o /dev/null -w '%{{remote_ip}}:%{{remote_port}} %{{http_code}} \
+            %{{ssl_verify_result}}' https://{INTERNAL_NAME}/"
     ));
     assert_eq!(seen, format!("{}:443 200 0", job.vip()));
     assert_seen_by_a_balancer(&job);
@@ -71,7 +73,10 @@ require('https').get({{ host: '{INTERNAL_NAME}', path: '/', agent: false }}, r =
 "
         ),
     );
-    let seen = job.says(&format!("NODE_EXTRA_CA_CERTS={} node {script}", job.rig.customer.ca_path().display()));
+    let seen = job.says(&format!(
+        "NODE_EXTRA_CA_CERTS={} node {script}",
+        job.rig.customer.ca_path().display()
+    ));
     assert_eq!(seen, format!("{} 200\n", job.vip()));
     assert_seen_by_a_balancer(&job);
 }
@@ -102,8 +107,9 @@ public class Client {{
     assert_seen_by_a_balancer(&job);
 }
 
-/// musl's resolver asks over an unconnected socket and checks the answer's source. The static client resolves, connects and relays; TLS comes from
-/// Python, which has no socket of its own here.
+/// musl's resolver asks over an unconnected socket and checks the answer's source. The static
+/// client resolves, connects and relays; TLS comes from Python, which has no socket of its own
+/// here.
 #[test]
 fn a_static_musl_client() {
     let job = Job::new();
@@ -146,7 +152,8 @@ p.kill()
     assert_seen_by_a_balancer(&job);
 }
 
-/// Resolves, connects, says its peer on standard error, and relays between standard input and output and the socket.
+/// Resolves, connects, says its peer on standard error, and relays between standard input and
+/// output and the socket.
 const RELAY: &str = r#"
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -182,10 +189,18 @@ fn skopeo_pushes_and_pulls_an_image() {
     let registry = job.registry();
     let home = job.executor.place().home();
     let pushed = samples::image(&home.join("image")).unwrap();
-    job.says(&format!("skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"));
-    job.says(&format!("skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"));
+    job.says(&format!(
+        "skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"
+    ));
+    job.says(&format!(
+        "skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"
+    ));
     assert_eq!(samples::image_identity(&home.join("pulled")).unwrap(), pushed);
-    assert!(registry.requests().iter().all(|line| line.starts_with(INTERNAL_NAME)), "{:?}", registry.requests());
+    assert!(
+        registry.requests().iter().all(|line| line.starts_with(INTERNAL_NAME)),
+        "{:?}",
+        registry.requests()
+    );
     assert_seen_by_a_balancer(&job);
 }
 
@@ -193,8 +208,15 @@ fn skopeo_pushes_and_pulls_an_image() {
 fn pip_installs_a_package() {
     let job = Job::new();
     let _registry = job.registry();
-    job.says(&format!("pip install --index-url https://{INTERNAL_NAME}/simple --target site {}", samples::PACKAGE.0));
-    assert_eq!(job.says("PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'").trim(), samples::PACKAGE_SAYS);
+    job.says(&format!(
+        "pip install --index-url https://{INTERNAL_NAME}/simple --target site {}",
+        samples::PACKAGE.0
+    ));
+    assert_eq!(
+        job.says("PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'")
+            .trim(),
+        samples::PACKAGE_SAYS
+    );
     assert_seen_by_a_balancer(&job);
 }
 
@@ -202,10 +224,20 @@ fn pip_installs_a_package() {
 fn a_process_outside_the_cgroup_is_not_redirected_and_other_names_are_the_upstreams() {
     let job = Job::new();
     let _registry = job.registry();
-    let outside = job.executor.outside().run(&format!("curl -sS --connect-timeout 5 https://{INTERNAL_NAME}/"), LIMIT).unwrap();
+    let outside = job
+        .executor
+        .outside()
+        .run(&format!("curl -sS --connect-timeout 5 https://{INTERNAL_NAME}/"), LIMIT)
+        .unwrap();
     assert_eq!(outside.status.code(), Some(7), "{}", outside.text());
-    let unrelated = job.says(&format!("getent ahostsv4 {} | head -n 1", xtask::testbed::dns_server::UNRELATED_NAME));
-    assert!(unrelated.starts_with(&xtask::testbed::dns_server::UNRELATED_ADDRESS.to_string()), "{unrelated}");
+    let unrelated = job.says(&format!(
+        "getent ahostsv4 {} | head -n 1",
+        xtask::testbed::dns_server::UNRELATED_NAME
+    ));
+    assert!(
+        unrelated.starts_with(&xtask::testbed::dns_server::UNRELATED_ADDRESS.to_string()),
+        "{unrelated}"
+    );
     let direct = job.says("curl -sS --max-time 5 http://203.0.113.7:8080/");
     assert_eq!(direct, "lb1\n");
 }

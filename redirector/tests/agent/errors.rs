@@ -1,4 +1,5 @@
-//! What goes wrong at the start: a clear error, the documented exit code, and nothing left attached or half made.
+//! What goes wrong at the start: a clear error, the documented exit code, and nothing left attached
+//! or half made.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use xtask::testbed::{
 
 use crate::rig::{Job, LIMIT, binary};
 
-const CONFIG: &str = "[[routes]]\nsource = \"a.internal.company.net\"\ndestination = \"203.0.113.7\"\n";
+const CONFIG: &str =
+    "[[routes]]\nsource = \"a.internal.company.net\"\ndestination = \"203.0.113.7\"\n";
 
 /// A node without an agent.
 struct Node {
@@ -34,12 +36,26 @@ impl Node {
 
     /// After a shell line in the node's namespaces.
     fn run_after(&self, line: &str) -> Finished {
-        self.rig.node.place().run(&format!("{line} && exec {} run", binary().display()), Duration::from_secs(20)).unwrap()
+        self.rig
+            .node
+            .place()
+            .run(&format!("{line} && exec {} run", binary().display()), Duration::from_secs(20))
+            .unwrap()
     }
 
     #[track_caller]
     fn assert_untouched(&self) {
-        let left = self.rig.node.place().run("ls -A /sys/fs/bpf/redirector /run/redirector 2>/dev/null | grep -v -e : -e '^$' -e '^agent.lock$'; ip route show type unreachable; ip -o addr show lo | grep redirector", LIMIT).unwrap();
+        let left = self
+            .rig
+            .node
+            .place()
+            .run(
+                "ls -A /sys/fs/bpf/redirector /run/redirector \
+            2>/dev/null | grep -v -e : -e '^$' -e '^agent.lock$'; ip route show type unreachable; \
+            ip -o addr show lo | grep redirector",
+                LIMIT,
+            )
+            .unwrap();
         assert_eq!(left.stdout, "", "something was left behind");
     }
 }
@@ -54,8 +70,13 @@ fn assert_ends(finished: &Finished, code: i32, words: &[&str]) {
 
 #[test]
 fn a_wrong_configuration_names_file_line_key_and_remedy() {
-    let node = Node::new("[dns]\nlisten = [\"169.254.20.53\"]\nttll = 3\n[[routes]]\nsource = \"a.b\"\n");
-    assert_ends(&node.run(&CAPABILITIES), 2, &["redirector.toml:2", "redirector.toml:3", "did you mean `ttl`", "routes[0].destination"]);
+    let node =
+        Node::new("[dns]\nlisten = [\"169.254.20.53\"]\nttll = 3\n[[routes]]\nsource = \"a.b\"\n");
+    assert_ends(
+        &node.run(&CAPABILITIES),
+        2,
+        &["redirector.toml:2", "redirector.toml:3", "did you mean `ttl`", "routes[0].destination"],
+    );
     node.assert_untouched();
 }
 
@@ -95,7 +116,13 @@ fn a_host_without_cgroup2_or_bpffs_is_told_so() {
 fn a_kernel_that_is_too_old_is_told_by_check_and_run() {
     let node = Node::new(CONFIG);
     // The kernel tells this process, and its children, that it is a 2.6.
-    let old = |verb: &str| node.rig.node.place().run(&format!("setarch --uname-2.6 {} {verb}", binary().display()), LIMIT).unwrap();
+    let old = |verb: &str| {
+        node.rig
+            .node
+            .place()
+            .run(&format!("setarch --uname-2.6 {} {verb}", binary().display()), LIMIT)
+            .unwrap()
+    };
     let check = old("check");
     assert_eq!(check.status.code(), Some(3), "{}", check.text());
     assert!(check.stdout.contains("5.10"), "{}", check.text());
@@ -107,11 +134,19 @@ fn a_kernel_that_is_too_old_is_told_by_check_and_run() {
 fn an_occupied_port_is_named_with_who_holds_it() {
     let node = Node::new(CONFIG);
     let mut holder = node.rig.node.place().command("/usr/bin/python3");
-    holder.args(["-c", "import socket, sys, time\ns = socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0', 53)); print('up', flush=True); time.sleep(60)"]);
+    holder.args([
+        "-c",
+        "import socket, sys, time\ns = socket.socket(type=socket.SOCK_DGRAM); \
+        s.bind(('0.0.0.0', 53)); print('up', flush=True); time.sleep(60)",
+    ]);
     holder.stdout(std::process::Stdio::piped());
     let mut holder = holder.spawn().unwrap();
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line).unwrap();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(holder.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
     assert_ends(&node.run(&CAPABILITIES), 1, &["169.254.20.53:53", "uses the port", "dns.listen"]);
     holder.kill().unwrap();
     holder.wait().unwrap();

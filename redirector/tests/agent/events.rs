@@ -1,4 +1,5 @@
-//! `redirector events`: what an operator sees of single connects, and that no reader holds anything up.
+//! `redirector events`: what an operator sees of single connects, and that no reader holds anything
+//! up.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -31,7 +32,8 @@ destination = \"203.0.113.1\"
 /// The events that `redirector events -o json` tells with these arguments.
 fn events(job: &Job, arguments: &[&str]) -> Vec<Value> {
     let finished = job.cli(&[&["events", "-o", "json"], arguments].concat());
-    let finished = finished.success().unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
+    let finished =
+        finished.success().unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
     finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -70,7 +72,8 @@ fn load(job: &Job, seconds: f64) -> Load {
 /// A request for events on the control socket, whose answer nobody has read yet.
 fn ask(job: &Job, query: &str) -> UnixStream {
     let mut stream = UnixStream::connect(operate::socket(job)).unwrap();
-    write!(stream, "GET /v1/events?{query} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET /v1/events?{query} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")
+        .unwrap();
     stream
 }
 
@@ -83,23 +86,52 @@ fn a_connection_and_a_failure_are_told_with_who_made_them_as_a_table_and_as_json
     let told = wait_for(&job, &[], 4);
     assert_eq!(results(&told), ["established", "closed", "refused", "denied"], "{told:#?}");
     for event in &told {
-        assert_eq!((event["version"].as_u64(), event["stands_for"].as_u64()), (Some(1), Some(1)), "{event:#}");
-        assert!(event["cgroup"].as_str().is_some_and(|path| path.ends_with("/kubepods/podjob")), "{event:#}");
+        assert_eq!(
+            (event["version"].as_u64(), event["stands_for"].as_u64()),
+            (Some(1), Some(1)),
+            "{event:#}"
+        );
+        assert!(
+            event["cgroup"].as_str().is_some_and(|path| path.ends_with("/kubepods/podjob")),
+            "{event:#}"
+        );
         assert!(event["pid"].as_u64().is_some_and(|pid| pid > 1), "{event:#}");
     }
     let [established, closed, refused, denied] = &told[..] else { unreachable!() };
-    assert_eq!((established["source"].as_str(), established["vip_port"].as_u64()), (Some("artifactory.internal.company.net"), Some(8080)));
-    assert_eq!((established["vip"].as_str(), established["command"].as_str()), (Some(job.vip().as_str()), Some("bash")), "{established:#}");
-    assert_eq!((established["backend"].as_str(), &established["traffic"]), (closed["backend"].as_str(), &Value::Null));
-    assert!(closed["traffic"]["rx_bytes"].as_u64() >= Some(4) && closed["elapsed_ns"].as_u64() > Some(900_000_000), "{closed:#}");
-    assert_eq!((refused["backend"].as_str(), refused["reason"].as_str()), (Some("203.0.113.1:443"), None));
-    assert_eq!((denied["backend"].as_str(), denied["reason"].as_str()), (None, Some("port_not_listed")));
+    assert_eq!(
+        (established["source"].as_str(), established["vip_port"].as_u64()),
+        (Some("artifactory.internal.company.net"), Some(8080))
+    );
+    assert_eq!(
+        (established["vip"].as_str(), established["command"].as_str()),
+        (Some(job.vip().as_str()), Some("bash")),
+        "{established:#}"
+    );
+    assert_eq!(
+        (established["backend"].as_str(), &established["traffic"]),
+        (closed["backend"].as_str(), &Value::Null)
+    );
+    assert!(
+        closed["traffic"]["rx_bytes"].as_u64() >= Some(4)
+            && closed["elapsed_ns"].as_u64() > Some(900_000_000),
+        "{closed:#}"
+    );
+    assert_eq!(
+        (refused["backend"].as_str(), refused["reason"].as_str()),
+        (Some("203.0.113.1:443"), None)
+    );
+    assert_eq!(
+        (denied["backend"].as_str(), denied["reason"].as_str()),
+        (None, Some("port_not_listed"))
+    );
 
     let table = job.cli(&["events"]).stdout;
     assert_eq!(table.lines().count(), 5, "{table}");
     assert!(table.lines().next().unwrap().contains("TIME (UTC)"), "{table}");
     assert!(
-        table.contains("artifactory.internal.company.net:8080") && table.contains(" received, ") && table.contains("port not listed"),
+        table.contains("artifactory.internal.company.net:8080")
+            && table.contains(" received, ")
+            && table.contains("port not listed"),
         "{table}"
     );
 
@@ -110,7 +142,11 @@ fn a_connection_and_a_failure_are_told_with_who_made_them_as_a_table_and_as_json
     assert_eq!(of(&["--limit", "1"]), "denied");
     let unknown = job.cli(&["events", "--route", "refusin.internal.company.net"]);
     assert_eq!(unknown.status.code(), Some(1), "{}", unknown.text());
-    assert!(unknown.stderr.contains("refusing.internal.company.net"), "the nearest one is named: {}", unknown.text());
+    assert!(
+        unknown.stderr.contains("refusing.internal.company.net"),
+        "the nearest one is named: {}",
+        unknown.text()
+    );
 }
 
 #[test]
@@ -118,7 +154,9 @@ fn a_reader_that_follows_is_told_at_once_and_ends_when_it_has_seen_enough_or_the
     let mut job = Job::with_config(CONFIG);
     let follow = |count: Option<&str>| {
         let mut command = job.rig.node.command(binary());
-        command.args(["events", "--follow", "-o", "json"]).args(count.iter().map(|count| format!("--count={count}")));
+        command
+            .args(["events", "--follow", "-o", "json"])
+            .args(count.iter().map(|count| format!("--count={count}")));
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         command.spawn().unwrap()
     };
@@ -156,7 +194,10 @@ fn a_reader_that_does_not_read_loses_events_is_told_how_many_and_holds_nobody_up
     let mut told = Vec::new();
     let _ = stuck.read_to_end(&mut told);
     let told = String::from_utf8_lossy(&told);
-    let lost = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|line| line["lost_by"] == "reader");
+    let lost = told
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["lost_by"] == "reader");
     let lost: u64 = lost.map(|line| line["lost"].as_u64().unwrap()).sum();
     assert!(lost > 0, "{} bytes were told", told.len());
 }
@@ -175,7 +216,11 @@ fn more_readers_than_there_are_places_are_refused_until_one_leaves() {
     until("a place", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 15)).unwrap();
     let mut wrong = String::new();
     ask(&job, "follow=maybe").read_to_string(&mut wrong).unwrap();
-    assert!(wrong.starts_with("HTTP/1.1 400") && wrong.contains("it takes follow, route, result, failed and limit"), "{wrong}");
+    assert!(
+        wrong.starts_with("HTTP/1.1 400")
+            && wrong.contains("it takes follow, route, result, failed and limit"),
+        "{wrong}"
+    );
 }
 
 #[test]
@@ -204,7 +249,10 @@ destination = \"artifactory.public.company.net\"
     job.dns.set_addresses(&["203.0.113.7".parse().unwrap()]).unwrap();
     let followed = |job: &Job| {
         let route = show(job)["route"].clone();
-        (route["resolution"]["ttl_seconds"].as_u64().unwrap(), route["backends"][0]["address"].as_str().unwrap_or_default().to_owned())
+        (
+            route["resolution"]["ttl_seconds"].as_u64().unwrap(),
+            route["backends"][0]["address"].as_str().unwrap_or_default().to_owned(),
+        )
     };
     until("the long TTL", LIMIT, || Ok(followed(&job).0 > 120)).unwrap();
     job.dns.set_addresses(&["203.0.113.1".parse().unwrap()]).unwrap();

@@ -12,7 +12,11 @@ fn a_connect_that_would_be_redirected_is_explained_by_name_and_by_address() {
     let job = Job::with_config(CONFIG);
     let vip = job.vip();
     let sleeper = Sleeper::start(&job.executor, &[]);
-    for arguments in [&["explain", INTERNAL_NAME][..], &["explain", &vip], &["explain", INTERNAL_NAME, "--pid", &sleeper.pid()]] {
+    for arguments in [
+        &["explain", INTERNAL_NAME][..],
+        &["explain", &vip],
+        &["explain", INTERNAL_NAME, "--pid", &sleeper.pid()],
+    ] {
         let (json, finished) = ask(&job, arguments);
         assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
         assert_eq!(json["vip"], vip);
@@ -20,7 +24,12 @@ fn a_connect_that_would_be_redirected_is_explained_by_name_and_by_address() {
         assert!(json["verdict"].as_str().unwrap().contains("one of 2 eligible backends"), "{json}");
     }
     let people = job.cli(&["explain", &format!("{INTERNAL_NAME}:8443"), "--pid", &sleeper.pid()]);
-    for words in ["8443 becomes 8080", "203.0.113.7:8080", "kubepods/podjob is covered by", "nameserver 169.254.20.53"] {
+    for words in [
+        "8443 becomes 8080",
+        "203.0.113.7:8080",
+        "kubepods/podjob is covered by",
+        "nameserver 169.254.20.53",
+    ] {
         assert!(people.stdout.contains(words), "{words}: {}", people.text());
     }
 }
@@ -29,16 +38,32 @@ fn a_connect_that_would_be_redirected_is_explained_by_name_and_by_address() {
 fn what_would_prevent_it_is_named() {
     let mut job = Job::with_config(CONFIG);
     let vip = job.vip();
-    let explain = |job: &Job, rest: &[&str], code: &str, words: &[&str]| assert_cause(job, &[&["explain"], rest].concat(), code, words);
-    explain(&job, &["artifactory.intern.company.net"], "no_route", &["did you mean artifactory.internal.company.net?"]);
+    let explain = |job: &Job, rest: &[&str], code: &str, words: &[&str]| {
+        assert_cause(job, &[&["explain"], rest].concat(), code, words)
+    };
+    explain(
+        &job,
+        &["artifactory.intern.company.net"],
+        "no_route",
+        &["did you mean artifactory.internal.company.net?"],
+    );
     explain(&job, &["198.18.77.7"], "vip_without_route", &["refused at once"]);
     explain(&job, &["203.0.113.7"], "not_virtual", &["load balancer's own address", INTERNAL_NAME]);
     explain(&job, &["192.0.2.1:80"], "not_virtual", &["not ours"]);
     explain(&job, &[&format!("{vip}:22")], "port_not_listed", &["port 22"]);
-    explain(&job, &["nowhere.internal.company.net"], "no_backends", &["nowhere.public.company.net", "refused at once"]);
+    explain(
+        &job,
+        &["nowhere.internal.company.net"],
+        "no_backends",
+        &["nowhere.public.company.net", "refused at once"],
+    );
 
     let other = |name: &str, cgroup: &str, nameserver: &str| {
-        let options = ExecutorOptions { resolv: ResolvConf::of(nameserver), cgroup: Some(cgroup.into()), ..ExecutorOptions::pod(name) };
+        let options = ExecutorOptions {
+            resolv: ResolvConf::of(nameserver),
+            cgroup: Some(cgroup.into()),
+            ..ExecutorOptions::pod(name)
+        };
         job.rig.executor(options).unwrap()
     };
     let loopback = other("loopback", "kubepods/loopback", "127.0.0.53");
@@ -47,7 +72,12 @@ fn what_would_prevent_it_is_named() {
     for (executor, variables, code, words) in [
         (&loopback, &[][..], "loopback_resolver", "127.0.0.53"),
         (&stray, &[], "wrong_cgroup", "system.slice/stray"),
-        (&job.executor, &[("https_proxy", "http://proxy:3128")], "proxy", "https_proxy=http://proxy:3128"),
+        (
+            &job.executor,
+            &[("https_proxy", "http://proxy:3128")],
+            "proxy",
+            "https_proxy=http://proxy:3128",
+        ),
     ] {
         let sleeper = Sleeper::start(executor, variables);
         explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], code, &[words]);
@@ -55,7 +85,12 @@ fn what_would_prevent_it_is_named() {
     // Another nameserver is as good as the shim, as long as it is intercepted.
     let sleeper = Sleeper::start(&coredns, &[]);
     let explained = job.cli(&["explain", INTERNAL_NAME, "--pid", &sleeper.pid()]);
-    assert!(explained.status.success() && explained.stdout.contains("nameserver 10.96.0.10 (intercepted)"), "{}", explained.text());
+    assert!(
+        explained.status.success()
+            && explained.stdout.contains("nameserver 10.96.0.10 (intercepted)"),
+        "{}",
+        explained.text()
+    );
     let sleeper = Sleeper::called("qemu-system-x86", &job.executor, &[]);
     explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], "guest_kernel", &["QEMU"]);
     let missing = job.cli(&["explain", INTERNAL_NAME, "--pid", "4194303"]);
@@ -66,9 +101,15 @@ fn what_would_prevent_it_is_named() {
     explain(&job, &[INTERNAL_NAME], "agent_dead", &["redirector run"]);
 
     let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = [\"10.96.0.11\"]\n"));
-    let options = ExecutorOptions { resolv: ResolvConf::of("10.96.0.10"), ..ExecutorOptions::pod("coredns") };
+    let options =
+        ExecutorOptions { resolv: ResolvConf::of("10.96.0.10"), ..ExecutorOptions::pod("coredns") };
     let sleeper = Sleeper::start(&job.rig.executor(options).unwrap(), &[]);
-    explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], "other_resolver", &["10.96.0.10", "not in dns.intercept"]);
+    explain(
+        &job,
+        &[INTERNAL_NAME, "--pid", &sleeper.pid()],
+        "other_resolver",
+        &["10.96.0.10", "not in dns.intercept"],
+    );
 }
 
 #[test]
@@ -78,25 +119,71 @@ fn backends_that_have_all_failed_are_told() {
         balancer.stop().unwrap();
     }
     for _ in 0..8 {
-        let _ = job.executor.run(&format!("curl -s --max-time 2 https://{INTERNAL_NAME}/"), crate::rig::LIMIT).unwrap();
+        let _ = job
+            .executor
+            .run(&format!("curl -s --max-time 2 https://{INTERNAL_NAME}/"), crate::rig::LIMIT)
+            .unwrap();
     }
-    assert_cause(&job, &["explain", INTERNAL_NAME], "all_set_aside", &["all 2 backends", "allowlist"]);
+    assert_cause(
+        &job,
+        &["explain", INTERNAL_NAME],
+        "all_set_aside",
+        &["all 2 backends", "allowlist"],
+    );
 }
 
 #[test]
 fn an_agent_that_is_attached_nowhere_hangs_or_can_not_give_signs_of_life_is_told() {
     let job = Job::with_config(&format!("[attach]\ncgroups = [\"nobodys/*\"]\n{CONFIG}"));
-    assert_cause(&job, &["explain", INTERNAL_NAME], "not_attached", &["attached to no cgroup", "attach.cgroups"]);
+    assert_cause(
+        &job,
+        &["explain", INTERNAL_NAME],
+        "not_attached",
+        &["attached to no cgroup", "attach.cgroups"],
+    );
 
     let job = Job::with_config(CONFIG);
-    // The kernel refuses whatever is written to a frozen table: the agent lives, and the programs hear nothing of it.
-    let pin = format!("/sys/fs/bpf/redirector/v{}/maps/{}", redirector_common::abi::ABI, redirector_common::names::AGENT);
-    job.rig.node.place().run(&format!("bpftool map freeze pinned {pin}"), crate::rig::LIMIT).unwrap().success().unwrap();
+    // The kernel refuses whatever is written to a frozen table: the agent lives, and the programs
+    // hear nothing of it.
+    let pin = format!(
+        "/sys/fs/bpf/redirector/v{}/maps/{}",
+        redirector_common::abi::ABI,
+        redirector_common::names::AGENT
+    );
+    job.rig
+        .node
+        .place()
+        .run(&format!("bpftool map freeze pinned {pin}"), crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     std::thread::sleep(std::time::Duration::from_millis(2500));
-    assert_cause(&job, &["explain", INTERNAL_NAME], "stale_heartbeat", &["last sign of life", "agent's log"]);
+    assert_cause(
+        &job,
+        &["explain", INTERNAL_NAME],
+        "stale_heartbeat",
+        &["last sign of life", "agent's log"],
+    );
 
     let job = Job::with_config(CONFIG);
-    job.rig.node.place().run(&format!("kill -STOP {}", job.agent.pid()), crate::rig::LIMIT).unwrap().success().unwrap();
-    assert_cause(&job, &["explain", INTERNAL_NAME], "agent_silent", &["no agent answers", "restart the agent"]);
-    job.rig.node.place().run(&format!("kill -CONT {}", job.agent.pid()), crate::rig::LIMIT).unwrap().success().unwrap();
+    job.rig
+        .node
+        .place()
+        .run(&format!("kill -STOP {}", job.agent.pid()), crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_cause(
+        &job,
+        &["explain", INTERNAL_NAME],
+        "agent_silent",
+        &["no agent answers", "restart the agent"],
+    );
+    job.rig
+        .node
+        .place()
+        .run(&format!("kill -CONT {}", job.agent.pid()), crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
 }

@@ -1,4 +1,5 @@
-//! The cgroup2 hierarchy where another host has it: beside version 1's, or mounted at another place.
+//! The cgroup2 hierarchy where another host has it: beside version 1's, or mounted at another
+//! place.
 
 use std::{fs, path::Path};
 
@@ -11,7 +12,10 @@ use crate::{
 };
 
 fn config(cgroups: &str) -> String {
-    format!("[attach]\ncgroups = {cgroups}\n[[routes]]\nsource = \"{INTERNAL_NAME}\"\ndestination = \"artifactory.public.company.net\"\n")
+    format!(
+        "[attach]\ncgroups = {cgroups}\n[[routes]]\nsource = \"{INTERNAL_NAME}\"\ndestination = \
+            \"artifactory.public.company.net\"\n"
+    )
 }
 
 /// Runs `action` where the agent will run.
@@ -21,7 +25,10 @@ fn on_the_node_of(rig: &Rig, action: impl FnOnce() + Send) {
 
 fn mounted(job: &Job) -> String {
     let told = job.cli(&["status"]).stdout;
-    let line = told.lines().find_map(|line| line.strip_prefix("cgroup2")).unwrap_or_else(|| panic!("no mount is named: {told}"));
+    let line = told
+        .lines()
+        .find_map(|line| line.strip_prefix("cgroup2"))
+        .unwrap_or_else(|| panic!("no mount is named: {told}"));
     assert_eq!(job.json(&["status"])["datapath"]["cgroup2_mount"], line.trim());
     line.trim().to_owned()
 }
@@ -32,7 +39,8 @@ fn attached_to(job: &Job) -> Vec<String> {
     attachments.map(|at| at["cgroup"].as_str().unwrap().to_owned()).collect()
 }
 
-/// As systemd lays it out without `systemd.unified_cgroup_hierarchy`: a tmpfs with a folder for each hierarchy, cgroup2 at `unified`.
+/// As systemd lays it out without `systemd.unified_cgroup_hierarchy`: a tmpfs with a folder for
+/// each hierarchy, cgroup2 at `unified`.
 fn make_hybrid() {
     let (aside, flags) = (Path::new("/run/hybrid"), MountFlags::empty());
     fs::create_dir(aside).unwrap();
@@ -54,13 +62,17 @@ fn on_a_hybrid_host_auto_paths_and_globs_are_of_the_unified_hierarchy() {
         ("[\"/sys/fs/cgroup/unified/kubepods\"]", "/sys/fs/cgroup/unified/kubepods"),
     ] {
         let job = Job::prepared(&config(cgroups), |rig| on_the_node_of(rig, make_hybrid));
-        assert_eq!((mounted(&job).as_str(), attached_to(&job)), ("/sys/fs/cgroup/unified", vec![expected.to_owned()]));
+        assert_eq!(
+            (mounted(&job).as_str(), attached_to(&job)),
+            ("/sys/fs/cgroup/unified", vec![expected.to_owned()])
+        );
         assert!(greets(job.executor.place()) && !greets(job.executor.outside()), "{cgroups}");
     }
 }
 
 #[test]
-fn on_a_hybrid_host_a_cgroup_of_version_1_is_none_and_one_that_appears_in_the_unified_hierarchy_is_attached() {
+fn on_a_hybrid_host_a_cgroup_of_version_1_is_none_and_one_that_appears_in_the_unified_hierarchy_is_attached()
+ {
     let job = Job::prepared(&config("[\"jobs/*\"]"), |rig| on_the_node_of(rig, make_hybrid));
     on_node(&job, || {
         fs::create_dir_all("/sys/fs/cgroup/named/jobs/other").unwrap();
@@ -85,12 +97,15 @@ fn a_bind_mount_elsewhere_is_the_hierarchy_where_there_is_no_other() {
             unmount("/sys/fs/cgroup", UnmountFlags::DETACH).unwrap();
         });
     });
-    assert_eq!((mounted(&job), attached_to(&job)), (elsewhere.to_owned(), vec![format!("{elsewhere}/kubepods")]));
+    assert_eq!(
+        (mounted(&job), attached_to(&job)),
+        (elsewhere.to_owned(), vec![format!("{elsewhere}/kubepods")])
+    );
     assert!(greets(job.executor.place()) && !greets(job.executor.outside()));
 }
 
-/// As in a pod that has its own view of the hierarchy at the usual place and has mounted the whole at another. Nothing but this rig's own cgroups
-/// is named: below the real root is everybody's.
+/// As in a pod that has its own view of the hierarchy at the usual place and has mounted the whole
+/// at another. Nothing but this rig's own cgroups is named: below the real root is everybody's.
 #[test]
 fn a_mount_of_the_real_root_elsewhere_is_preferred_and_patterns_are_relative_to_it() {
     let mount_root = || {
@@ -102,7 +117,9 @@ fn a_mount_of_the_real_root_elsewhere_is_preferred_and_patterns_are_relative_to_
     let agents = fs::read_to_string(format!("/proc/{}/cgroup", job.agent.pid())).unwrap();
     let agents = agents.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
     let below = Path::new(agents).ancestors().nth(2).unwrap().display().to_string();
-    job.agent.write_config(&config(&format!("[\"{below}/kubepods\", \"{below}/jobs/*\"]"))).unwrap();
+    job.agent
+        .write_config(&config(&format!("[\"{below}/kubepods\", \"{below}/jobs/*\"]")))
+        .unwrap();
     job.agent.sighup().unwrap();
     await_attached(&job, 1);
     assert_eq!(mounted(&job), "/run/host-cgroup");

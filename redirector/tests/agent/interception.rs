@@ -22,7 +22,8 @@ source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
 
-/// The customer's DNS server, which refuses the internal name, and another one that answers everything with an address of its own.
+/// The customer's DNS server, which refuses the internal name, and another one that answers
+/// everything with an address of its own.
 pub(crate) const ONE: &str = "203.0.113.53";
 const TWO: (&str, Ipv4Addr) = ("203.0.113.54", Ipv4Addr::new(192, 0, 2, 81));
 
@@ -41,12 +42,19 @@ while True:
 ";
 
 pub(crate) fn pod(job: &Job, name: &str, nameserver: &str) -> Executor {
-    job.rig.executor(ExecutorOptions { resolv: ResolvConf::of(nameserver), ..ExecutorOptions::pod(name) }).unwrap()
+    job.rig
+        .executor(ExecutorOptions {
+            resolv: ResolvConf::of(nameserver),
+            ..ExecutorOptions::pod(name)
+        })
+        .unwrap()
 }
 
 /// What glibc says of a name, or nothing.
 fn address(executor: &Executor, name: &str) -> String {
-    let finished = executor.run(&format!("getent ahostsv4 {name} | head -n 1 | cut -d' ' -f1"), LIMIT).unwrap();
+    let finished = executor
+        .run(&format!("getent ahostsv4 {name} | head -n 1 | cut -d' ' -f1"), LIMIT)
+        .unwrap();
     finished.stdout.trim().to_owned()
 }
 
@@ -82,14 +90,30 @@ fn every_client_gets_the_vip_and_its_own_servers_answers_and_is_told_that_the_se
     assert!(is_vip(&vip), "{vip:?}\n{}", job.agent.log_tail());
     assert_eq!(address(&executor, UNRELATED_NAME), UNRELATED_ADDRESS.to_string());
     for options in ["", "+tcp", "+dnssec +bufsize=1232"] {
-        let told = executor.run(&format!("dig {options} {INTERNAL_NAME} A"), LIMIT).unwrap().success().unwrap().stdout;
-        assert!(told.contains(&vip) && told.contains(&format!("SERVER: {ONE}#53")), "{options}: {told}");
-        let told = executor.run(&format!("dig +short {options} {UNRELATED_NAME} A"), LIMIT).unwrap().success().unwrap().stdout;
+        let told = executor
+            .run(&format!("dig {options} {INTERNAL_NAME} A"), LIMIT)
+            .unwrap()
+            .success()
+            .unwrap()
+            .stdout;
+        assert!(
+            told.contains(&vip) && told.contains(&format!("SERVER: {ONE}#53")),
+            "{options}: {told}"
+        );
+        let told = executor
+            .run(&format!("dig +short {options} {UNRELATED_NAME} A"), LIMIT)
+            .unwrap()
+            .success()
+            .unwrap()
+            .stdout;
         assert_eq!(told.trim(), UNRELATED_ADDRESS.to_string(), "{options}");
     }
     let status = job.json(&["status"]);
     let interception = &status["dns"]["interception"];
-    assert!(interception["on"] == true && interception["resolvers"][0]["address"] == ONE, "{interception}");
+    assert!(
+        interception["on"] == true && interception["resolvers"][0]["address"] == ONE,
+        "{interception}"
+    );
     assert!(job.cli(&["status"]).stdout.contains(&format!("the DNS of executors; asked: {ONE} (")));
     // What nothing is attached to is not intercepted: the server itself refuses the name.
     let outside = executor.outside().run(&format!("dig {INTERNAL_NAME} A"), LIMIT).unwrap().stdout;
@@ -99,7 +123,13 @@ fn every_client_gets_the_vip_and_its_own_servers_answers_and_is_told_that_the_se
 #[test]
 fn two_pods_with_different_resolvers_each_get_the_answers_of_their_own() {
     let job = Job::with_config(CONFIG);
-    job.rig.customer.place().run(&format!("ip addr add {}/24 dev public", TWO.0), LIMIT).unwrap().success().unwrap();
+    job.rig
+        .customer
+        .place()
+        .run(&format!("ip addr add {}/24 dev public", TWO.0), LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     let mut command = job.rig.customer.place().command("/usr/bin/python3");
     command.args(["-c", SERVER, TWO.0, &TWO.1.to_string()]);
     let _server = Running::start(command);
@@ -123,14 +153,27 @@ fn with_the_agent_dead_names_resolve_at_the_original_server_after_two_seconds() 
     assert_eq!(address(&executor, INTERNAL_NAME), "");
     // The tables tell it without the agent.
     let told = job.cli(&["status", "-o", "json"]);
-    let interception = serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap()["dns"]["interception"].take();
-    assert_eq!((&interception["on"], &interception["resolvers"][0]["address"]), (&false.into(), &ONE.into()), "{}", told.text());
+    let interception =
+        serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap()["dns"]["interception"]
+            .take();
+    assert_eq!(
+        (&interception["on"], &interception["resolvers"][0]["address"]),
+        (&false.into(), &ONE.into()),
+        "{}",
+        told.text()
+    );
     assert!(
-        interception["resolvers"][0]["taken"].as_u64() > Some(0) && interception["left_alone_stale"].as_u64() > Some(0),
+        interception["resolvers"][0]["taken"].as_u64() > Some(0)
+            && interception["left_alone_stale"].as_u64() > Some(0),
         "{interception}"
     );
     let told = job.cli(&["status"]);
-    assert!(told.stdout.contains("nobody's DNS: no agent gives a sign of life") && told.stdout.contains(ONE), "{}", told.text());
+    assert!(
+        told.stdout.contains("nobody's DNS: no agent gives a sign of life")
+            && told.stdout.contains(ONE),
+        "{}",
+        told.text()
+    );
     job.agent.restart().unwrap();
     assert!(is_vip(&address(&executor, INTERNAL_NAME)), "{}", job.agent.log_tail());
     // When it is told to end it lets go at once.
@@ -150,21 +193,39 @@ struct Arrived {
 impl Arrived {
     fn at(place: &Place) -> Self {
         let text = place.run("cat /proc/net/snmp", LIMIT).unwrap().success().unwrap().stdout;
-        let lines: Vec<Vec<&str>> = text.lines().filter(|line| line.starts_with("Udp:")).map(|line| line.split(' ').collect()).collect();
-        let count = |name| lines[1][lines[0].iter().position(|column| *column == name).unwrap()].parse().unwrap();
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("Udp:"))
+            .map(|line| line.split(' ').collect())
+            .collect();
+        let count = |name| {
+            lines[1][lines[0].iter().position(|column| *column == name).unwrap()].parse().unwrap()
+        };
         Self { to_no_port: count("NoPorts"), to_a_full_socket: count("RcvbufErrors") }
     }
 
     fn since(self, before: Self) -> Self {
-        Self { to_no_port: self.to_no_port - before.to_no_port, to_a_full_socket: self.to_a_full_socket - before.to_a_full_socket }
+        Self {
+            to_no_port: self.to_no_port - before.to_no_port,
+            to_a_full_socket: self.to_a_full_socket - before.to_a_full_socket,
+        }
     }
 }
 
-/// What 5,000 queries a second met when `restart` happened in their midst, and what the node, the resolver's host and the pod lost of them.
-fn restarted(job: &mut Job, executor: &Executor, retry_ms: u64, restart: impl FnOnce(&mut Job)) -> (QueryReport, [Arrived; 3]) {
-    let count = |job: &Job| [job.rig.node.place(), job.rig.customer.place(), executor.place()].map(Arrived::at);
+/// What 5,000 queries a second met when `restart` happened in their midst, and what the node, the
+/// resolver's host and the pod lost of them.
+fn restarted(
+    job: &mut Job,
+    executor: &Executor,
+    retry_ms: u64,
+    restart: impl FnOnce(&mut Job),
+) -> (QueryReport, [Arrived; 3]) {
+    let count = |job: &Job| {
+        [job.rig.node.place(), job.rig.customer.place(), executor.place()].map(Arrived::at)
+    };
     let names = [INTERNAL_NAME, UNRELATED_NAME].map(str::to_owned).to_vec();
-    let options = QueryOptions { server: ONE.parse().unwrap(), rate: 5000, count: 40_000, retry_ms, names };
+    let options =
+        QueryOptions { server: ONE.parse().unwrap(), rate: 5000, count: 40_000, retry_ms, names };
     let before = count(job);
     let mut load = Queries::start(executor.place(), &options).unwrap();
     load.half().unwrap();
@@ -173,7 +234,10 @@ fn restarted(job: &mut Job, executor: &Executor, retry_ms: u64, restart: impl Fn
     let after = count(job);
     let arrived = [0, 1, 2].map(|at| after[at].since(before[at]));
     println!("{report:?}\nnode, resolver, pod: {arrived:?}");
-    assert!(report.sent == 40_000 && report.strangers == 0 && report.failed.is_empty(), "{report:?}");
+    assert!(
+        report.sent == 40_000 && report.strangers == 0 && report.failed.is_empty(),
+        "{report:?}"
+    );
     (report, arrived)
 }
 
@@ -186,22 +250,38 @@ fn restarted_under_five_thousand_queries_a_second_no_query_is_left_without_an_an
         job.agent.sigterm().unwrap();
         job.agent.restart().unwrap();
     });
-    let told = format!("{report:?}, node, resolver and pod: {:?}\n{}", [node, resolver, pod], job.agent.log_tail());
-    // Each first packet was answered, if late on a busy machine; what a full socket of somebody else had no room for is not ours to answer.
+    let told = format!(
+        "{report:?}, node, resolver and pod: {:?}\n{}",
+        [node, resolver, pod],
+        job.agent.log_tail()
+    );
+    // Each first packet was answered, if late on a busy machine; what a full socket of somebody
+    // else had no room for is not ours to answer.
     assert!(report.unanswered <= resolver.to_a_full_socket + pod.to_a_full_socket, "{told}");
-    assert_eq!((report.refused, node.to_no_port, node.to_a_full_socket, report.lost), (0, 0, 0, 0), "{told}");
-    // An internal name has its address, or, in between, the resolver's own answer; another one always has its own. A client has SERVFAIL when
-    // 1024 of its queries wait for the resolver, which at 2,500 a second takes a machine that stood still for 400 ms.
+    assert_eq!(
+        (report.refused, node.to_no_port, node.to_a_full_socket, report.lost),
+        (0, 0, 0, 0),
+        "{told}"
+    );
+    // An internal name has its address, or, in between, the resolver's own answer; another one
+    // always has its own. A client has SERVFAIL when 1024 of its queries wait for the resolver,
+    // which at 2,500 a second takes a machine that stood still for 400 ms.
     let stood_still = report.slowest_ms >= 400;
-    let expected = [format!("{INTERNAL_NAME} 0"), format!("{INTERNAL_NAME} 5"), format!("{UNRELATED_NAME} 0")];
-    let told_so = |answer: &String| expected.contains(answer) || (stood_still && answer.ends_with(" 2"));
-    assert!(expected.iter().all(|answer| report.answers.contains_key(answer)) && report.answers.keys().all(told_so), "{told}");
+    let expected =
+        [format!("{INTERNAL_NAME} 0"), format!("{INTERNAL_NAME} 5"), format!("{UNRELATED_NAME} 0")];
+    let told_so =
+        |answer: &String| expected.contains(answer) || (stood_still && answer.ends_with(" 2"));
+    assert!(
+        expected.iter().all(|answer| report.answers.contains_key(answer))
+            && report.answers.keys().all(told_so),
+        "{told}"
+    );
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
     assert_eq!(job.json(&["status"])["dns"]["interception"]["left_alone_crowded"], 0);
 }
 
-/// Nobody tells the kernel of a SIGKILL but the time: for two seconds queries go to closed ports, and what the agent had in hand is gone. Who asks
-/// again after that is answered.
+/// Nobody tells the kernel of a SIGKILL but the time: for two seconds queries go to closed ports,
+/// and what the agent had in hand is gone. Who asks again after that is answered.
 #[test]
 fn killed_under_five_thousand_queries_a_second_every_query_is_answered_at_its_first_retry() {
     let mut job = Job::with_config(CONFIG);
@@ -212,7 +292,11 @@ fn killed_under_five_thousand_queries_a_second_every_query_is_answered_at_its_fi
         std::thread::sleep(Duration::from_millis(2500));
         job.agent.restart().unwrap();
     });
-    assert!(report.lost <= resolver.to_a_full_socket + pod.to_a_full_socket, "{report:?}\n{}", job.agent.log_tail());
+    assert!(
+        report.lost <= resolver.to_a_full_socket + pod.to_a_full_socket,
+        "{report:?}\n{}",
+        job.agent.log_tail()
+    );
     assert!(report.again + report.refused > 0, "{report:?}");
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
 }
@@ -220,9 +304,14 @@ fn killed_under_five_thousand_queries_a_second_every_query_is_answered_at_its_fi
 #[test]
 fn a_nameserver_that_only_an_ipv6_shim_could_answer_for_is_told_with_the_remedy() {
     let resolv = format!("nameserver {ONE}\nnameserver fd00:53::53\n");
-    let job = Job::prepared(CONFIG, |rig| rig.node.place().write("/etc/resolv.conf", &resolv).unwrap());
+    let job =
+        Job::prepared(CONFIG, |rig| rig.node.place().write("/etc/resolv.conf", &resolv).unwrap());
     let told = job.cli(&["status"]);
-    assert!(told.stdout.contains("fd00:53::53") && told.stdout.contains("add an IPv6 address"), "{}", told.text());
+    assert!(
+        told.stdout.contains("fd00:53::53") && told.stdout.contains("add an IPv6 address"),
+        "{}",
+        told.text()
+    );
     assert!(told.status.success(), "all that is intercepted works: {}", told.text());
 }
 
@@ -232,13 +321,23 @@ fn off_leaves_dns_alone_and_says_so() {
     let executor = pod(&job, "stranger", ONE);
     assert_eq!(address(&executor, INTERNAL_NAME), "");
     let status = job.cli(&["status"]);
-    assert!(status.status.success() && status.stdout.contains("nobody's DNS: dns.intercept is \"off\""), "{}", status.text());
+    assert!(
+        status.status.success() && status.stdout.contains("nobody's DNS: dns.intercept is \"off\""),
+        "{}",
+        status.text()
+    );
     let checked = |more: &str| {
         let file = job.rig.files().join("check.toml");
         std::fs::write(&file, more).unwrap();
         let check = job.cli(&["check", "--config", file.to_str().unwrap(), "-o", "json"]);
-        let report: serde_json::Value = serde_json::from_str(&check.stdout).unwrap_or_else(|error| panic!("{error}: {}", check.text()));
-        let found = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "dns_intercept").cloned();
+        let report: serde_json::Value = serde_json::from_str(&check.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", check.text()));
+        let found = report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|check| check["name"] == "dns_intercept")
+            .cloned();
         found.unwrap()["detail"].as_str().unwrap().to_owned()
     };
     for (more, words) in [
@@ -246,7 +345,10 @@ fn off_leaves_dns_alone_and_says_so() {
         ("[dns]\nlisten = []\n", "there is no shim"),
         ("[attach]\ncgroups = [\"/\"]\n", "not taken unasked"),
         ("[dns]\nintercept = [\"10.96.0.10\"]\n", "DNS to 10.96.0.10 goes to the shim"),
-        ("[attach]\ncgroups = [\"/\"]\n[dns]\nintercept = \"on\"\n", "not now, since no agent does it"),
+        (
+            "[attach]\ncgroups = [\"/\"]\n[dns]\nintercept = \"on\"\n",
+            "not now, since no agent does it",
+        ),
     ] {
         assert!(checked(more).contains(words), "{more}: {}", checked(more));
     }
@@ -256,13 +358,24 @@ fn off_leaves_dns_alone_and_says_so() {
 #[test]
 fn the_address_of_another_route_in_an_answer_is_named() {
     let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
-    job.rig.customer.place().run(&format!("ip addr add {}/24 dev public", TWO.0), LIMIT).unwrap().success().unwrap();
+    job.rig
+        .customer
+        .place()
+        .run(&format!("ip addr add {}/24 dev public", TWO.0), LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     let mut command = job.rig.customer.place().command("/usr/bin/python3");
     command.args(["-c", SERVER, TWO.0, "198.18.77.7"]);
     let _server = Running::start(command);
     let sleeper = crate::stage::Sleeper::start(&pod(&job, "second", TWO.0), &[]);
     let words = ["198.18.77.7 is not the virtual address of", "a second agent"];
-    crate::stage::assert_cause(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid()], "other_vip", &words);
+    crate::stage::assert_cause(
+        &job,
+        &["verify", INTERNAL_NAME, "--pid", &sleeper.pid()],
+        "other_vip",
+        &words,
+    );
 }
 
 #[test]
@@ -270,10 +383,14 @@ fn a_range_of_ports_that_is_taken_is_passed_over() {
     let mut job = Job::with_config(CONFIG);
     job.agent.sigterm().unwrap();
     let mut command = job.rig.node.command("/usr/bin/python3");
-    let taker =
-        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 5320)); print('up', flush=True); input()";
+    let taker = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); \
+        s.bind(('0.0.0.0', 5320)); print('up', flush=True); input()";
     command.args(["-c", taker]).stdin(Stdio::piped());
     let _taker = Running::start(command);
     job.agent.restart().unwrap();
-    assert!(is_vip(&address(&pod(&job, "stranger", ONE), INTERNAL_NAME)), "{}", job.agent.log_tail());
+    assert!(
+        is_vip(&address(&pod(&job, "stranger", ONE), INTERNAL_NAME)),
+        "{}",
+        job.agent.log_tail()
+    );
 }

@@ -1,4 +1,5 @@
-//! The leak guard: a connect to a VIP that no hook rewrites fails at once, and no packet leaves the node.
+//! The leak guard: a connect to a VIP that no hook rewrites fails at once, and no packet leaves the
+//! node.
 
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use crate::rig::{Job, LIMIT};
 
 fn knock(place: &Place, vip: &str) -> (Finished, u128) {
     let began = Instant::now();
-    let finished = place.run(&format!("curl -sS --connect-timeout 10 http://{vip}:443/"), LIMIT).unwrap();
+    let finished =
+        place.run(&format!("curl -sS --connect-timeout 10 http://{vip}:443/"), LIMIT).unwrap();
     (finished, began.elapsed().as_millis())
 }
 
@@ -29,7 +31,9 @@ fn without_a_hook_a_connect_to_a_vip_fails_at_once_and_nothing_leaves_the_node()
 #[test]
 fn the_guard_stays_when_the_agent_is_killed_and_goes_with_unload() {
     let mut job = Job::new();
-    let routes = |job: &Job| job.rig.node.place().run("ip route show type unreachable", LIMIT).unwrap().stdout;
+    let routes = |job: &Job| {
+        job.rig.node.place().run("ip route show type unreachable", LIMIT).unwrap().stdout
+    };
     assert!(routes(&job).contains("198.18.0.0/16"), "{}", routes(&job));
     job.agent.sigkill().unwrap();
     assert!(routes(&job).contains("198.18.0.0/16"), "{}", routes(&job));

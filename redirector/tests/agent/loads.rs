@@ -1,4 +1,5 @@
-//! What others read of us, read by them: metrics by an OpenMetrics parser, alert rules by Prometheus, completions by the shells, pages by man.
+//! What others read of us, read by them: metrics by an OpenMetrics parser, alert rules by
+//! Prometheus, completions by the shells, pages by man.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -34,8 +35,19 @@ for family in text_string_to_metric_families(sys.stdin.read()):
 #[test]
 fn metrics_are_openmetrics_to_its_own_parser() {
     let job = Job::with_config(CONFIG);
-    job.says(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/ && getent hosts registry.example.net || true"));
-    let page = job.rig.node.place().run("curl -sS --max-time 5 http://127.0.0.1:9464/metrics", LIMIT).unwrap().success().unwrap().stdout;
+    job.says(&format!(
+        "curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/ && getent hosts \
+        registry.example.net || true"
+    ));
+    let page = job
+        .rig
+        .node
+        .place()
+        .run("curl -sS --max-time 5 http://127.0.0.1:9464/metrics", LIMIT)
+        .unwrap()
+        .success()
+        .unwrap()
+        .stdout;
     let mut python = std::process::Command::new(packages::python_tool("python3").unwrap());
     python.args(["-c", PARSER]);
     let parsed = process::finish_with_input(python, page.as_bytes(), LIMIT).unwrap();
@@ -70,7 +82,11 @@ fn completions_load_into_their_shells_and_pages_into_man() {
     let bash = format!(". {} && complete -p redirector", at("bash"));
     assert!(reads("bash", &["--norc", "-c", &bash]).contains("_redirector"));
     reads("zsh", &["-n", &at("zsh")]);
-    let zsh = format!("autoload -U compinit && compinit -u -d {} && . {} && whence -w _redirector", at("dump"), at("zsh"));
+    let zsh = format!(
+        "autoload -U compinit && compinit -u -d {} && . {} && whence -w _redirector",
+        at("dump"),
+        at("zsh")
+    );
     assert!(reads("zsh", &["-f", "-c", &zsh]).contains("function"));
     reads("fish", &["-n", &at("fish")]);
     let fish = format!("source {}; complete -C 'redirector route ro'", at("fish"));
@@ -79,10 +95,16 @@ fn completions_load_into_their_shells_and_pages_into_man() {
     let mut man = std::process::Command::new(binary());
     man.args(["man", &at("man1")]);
     process::finish(man, LIMIT).unwrap().success().unwrap();
-    let pages: Vec<_> = fs::read_dir(at("man1")).unwrap().map(|page| page.unwrap().path().display().to_string()).collect();
+    let pages: Vec<_> = fs::read_dir(at("man1"))
+        .unwrap()
+        .map(|page| page.unwrap().path().display().to_string())
+        .collect();
     assert!(pages.len() >= 20, "{pages:?}");
     for page in &pages {
         let warnings = reads("man", &["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page]);
-        assert!(!warnings.contains("warning:") && !warnings.contains("error:"), "{page}: {warnings}");
+        assert!(
+            !warnings.contains("warning:") && !warnings.contains("error:"),
+            "{page}: {warnings}"
+        );
     }
 }

@@ -23,8 +23,17 @@ struct Dnsmasq(Child);
 impl Dnsmasq {
     fn asking(rig: &Rig, server: &str) -> Self {
         let mut command = rig.node.command(packages::path_of("dnsmasq").unwrap());
-        command.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file=", "--user=root"]);
-        command.args(["--listen-address=127.0.0.1", "--bind-interfaces", "--port=5399"]).arg(format!("--server={server}"));
+        command.args([
+            "--keep-in-foreground",
+            "--no-resolv",
+            "--no-hosts",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--user=root",
+        ]);
+        command
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--port=5399"])
+            .arg(format!("--server={server}"));
         Self(command.spawn().unwrap())
     }
 }
@@ -48,7 +57,14 @@ fn until(what: &str, mut yes: impl FnMut() -> bool) {
 fn a_dnsmasq_that_asks_us_in_turn_is_told_with_the_remedy_and_used_once_it_is_mended() {
     let mut dnsmasq = None;
     let job = Job::prepared(CONFIG, |rig| dnsmasq = Some(Dnsmasq::asking(rig, "169.254.20.53")));
-    let readyz = || job.rig.node.place().run("curl -s http://127.0.0.1:9464/readyz", Duration::from_secs(10)).unwrap().stdout;
+    let readyz = || {
+        job.rig
+            .node
+            .place()
+            .run("curl -s http://127.0.0.1:9464/readyz", Duration::from_secs(10))
+            .unwrap()
+            .stdout
+    };
     until("set aside", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == true);
     let status = job.cli(&["status"]);
     assert_eq!(status.status.code(), Some(1));

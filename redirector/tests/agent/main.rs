@@ -1,4 +1,5 @@
-//! The whole product on the real kernel: the agent with exactly its three capabilities, real clients, a real registry behind real load balancers.
+//! The whole product on the real kernel: the agent with exactly its three capabilities, real
+//! clients, a real registry behind real load balancers.
 
 mod cgroups;
 mod change;

@@ -22,7 +22,8 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const KUBEPODS: &str = "/sys/fs/cgroup/kubepods";
 
 fn datapath(job: &Job) -> Value {
-    serde_json::from_str::<Value>(&job.cli(&["status", "-o", "json"]).stdout).unwrap()["datapath"].take()
+    serde_json::from_str::<Value>(&job.cli(&["status", "-o", "json"]).stdout).unwrap()["datapath"]
+        .take()
 }
 
 #[test]
@@ -32,23 +33,43 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
     let neighbour = on_node(&job, || Neighbour::at(KUBEPODS, NOWHERE));
     neighbour.attach(Mode::Multi);
     let told = &datapath(&job)["neighbours"][0];
-    assert_eq!((told["cgroup"].as_str(), told["hook"].as_str()), (Some(KUBEPODS), Some("connect4")), "{told}");
-    assert_eq!((told["name"].as_str(), told["runs_first"].as_bool()), (Some("neighbour"), Some(false)), "{told}");
+    assert_eq!(
+        (told["cgroup"].as_str(), told["hook"].as_str()),
+        (Some(KUBEPODS), Some("connect4")),
+        "{told}"
+    );
+    assert_eq!(
+        (told["name"].as_str(), told["runs_first"].as_bool()),
+        (Some("neighbour"), Some(false)),
+        "{told}"
+    );
     let status = job.cli(&["status"]);
     assert!(status.status.success(), "it is no trouble: {}", status.text());
-    let words = format!("neighbours neighbour (ID {}) is on connect4 of {KUBEPODS}, too, and runs after ours", told["id"]);
+    let words = format!(
+        "neighbours neighbour (ID {}) is on connect4 of {KUBEPODS}, too, and runs after ours",
+        told["id"]
+    );
     assert!(status.stdout.contains(&words), "{}", status.text());
     let (explained, finished) = ask(&job, &["explain", xtask::testbed::customer::INTERNAL_NAME]);
     let finding = &explained["findings"][0];
-    assert_eq!((&finding["code"], &finding["prevents"]), (&"other_program".into(), &false.into()), "{}", finished.text());
-    assert!(finding["cause"].as_str().unwrap().contains("connect4 as well: neighbour (ID "), "{finding}");
+    assert_eq!(
+        (&finding["code"], &finding["prevents"]),
+        (&"other_program".into(), &false.into()),
+        "{}",
+        finished.text()
+    );
+    assert!(
+        finding["cause"].as_str().unwrap().contains("connect4 as well: neighbour (ID "),
+        "{finding}"
+    );
     neighbour.detach();
     assert_eq!(datapath(&job)["neighbours"], Value::Array(vec![]));
 }
 
 #[test]
 fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
-    let job = Job::with_config(&format!("[attach]\ncgroups = [\"kubepods\", \"kept/*\"]\n{CONFIG}"));
+    let job =
+        Job::with_config(&format!("[attach]\ncgroups = [\"kubepods\", \"kept/*\"]\n{CONFIG}"));
     assert_eq!(datapath(&job)["waiting"], Value::Array(vec![]));
     let neighbour = on_node(&job, || {
         std::fs::create_dir("/sys/fs/cgroup/kept").unwrap();
@@ -57,17 +78,27 @@ fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
         std::fs::create_dir("/sys/fs/cgroup/kept/job").unwrap();
         neighbour
     });
-    until("a cgroup to wait", LIMIT, || Ok(datapath(&job)["waiting"][0]["cgroup"] == "/sys/fs/cgroup/kept/job")).unwrap();
+    until("a cgroup to wait", LIMIT, || {
+        Ok(datapath(&job)["waiting"][0]["cgroup"] == "/sys/fs/cgroup/kept/job")
+    })
+    .unwrap();
     let told = datapath(&job);
     assert!(told["waiting"][0]["reason"].as_str().unwrap().contains("exclusively"), "{told}");
     assert_eq!(told["attachments"].as_array().unwrap().len(), 1, "the others are attached: {told}");
     let status = job.cli(&["status"]);
     assert_eq!(status.status.code(), Some(1), "{}", status.text());
-    assert!(status.stdout.contains("! attaching failed: ") && status.stdout.contains("exclusively"), "{}", status.text());
+    assert!(
+        status.stdout.contains("! attaching failed: ") && status.stdout.contains("exclusively"),
+        "{}",
+        status.text()
+    );
 
     // It goes on trying.
     neighbour.detach();
-    until("the cgroup to be attached", LIMIT, || Ok(datapath(&job)["attachments"].as_array().unwrap().len() == 2)).unwrap();
+    until("the cgroup to be attached", LIMIT, || {
+        Ok(datapath(&job)["attachments"].as_array().unwrap().len() == 2)
+    })
+    .unwrap();
     assert_eq!(datapath(&job)["waiting"], Value::Array(vec![]));
     assert!(job.cli(&["status"]).status.success());
 }

@@ -1,4 +1,5 @@
-//! What an operator lives with: metrics, taking changes back, swapped ConfigMaps, many clients at once, and requests that make no sense.
+//! What an operator lives with: metrics, taking changes back, swapped ConfigMaps, many clients at
+//! once, and requests that make no sense.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +34,14 @@ pub(crate) fn socket(job: &Job) -> PathBuf {
 }
 
 fn scrape(job: &Job) -> String {
-    job.rig.node.place().run("curl -sS --max-time 5 http://127.0.0.1:9464/metrics", LIMIT).unwrap().success().unwrap().stdout
+    job.rig
+        .node
+        .place()
+        .run("curl -sS --max-time 5 http://127.0.0.1:9464/metrics", LIMIT)
+        .unwrap()
+        .success()
+        .unwrap()
+        .stdout
 }
 
 /// Who looks what up is nobody's business who reads the log for another reason.
@@ -43,13 +51,19 @@ fn names_of_queries_are_in_the_log_only_when_they_are_asked_for() {
     for (level, logged) in [("debug", false), ("info,redirector::dns::queries=trace", true)] {
         job.agent.sigterm().unwrap();
         let arguments = ["--log-level", level].map(str::to_owned).to_vec();
-        let options = AgentOptions { arguments, ..AgentOptions::documented(crate::rig::binary()).unwrap() };
+        let options =
+            AgentOptions { arguments, ..AgentOptions::documented(crate::rig::binary()).unwrap() };
         job.agent = Agent::start(&job.rig.node, options).unwrap();
         job.vip();
-        job.executor.run(&format!("getent ahostsv4 {UNRELATED_NAME}"), LIMIT).unwrap().success().unwrap();
+        job.executor
+            .run(&format!("getent ahostsv4 {UNRELATED_NAME}"), LIMIT)
+            .unwrap()
+            .success()
+            .unwrap();
         let log = job.agent.log();
         assert_eq!(log.contains(UNRELATED_NAME), logged, "{log}");
-        let of_ours = log.lines().any(|line| line.contains("a query") && line.contains(INTERNAL_NAME));
+        let of_ours =
+            log.lines().any(|line| line.contains("a query") && line.contains(INTERNAL_NAME));
         assert_eq!(of_ours, logged, "{log}");
     }
 }
@@ -67,7 +81,9 @@ fn metrics_tell_what_became_of_connects_even_after_a_restart() {
     };
     let counted = [
         format!("redirector_route_connects_started_total{{source=\"{INTERNAL_NAME}\"}} 5.0"),
-        format!("redirector_route_connects_ended_total{{source=\"{INTERNAL_NAME}\",result=\"established\"}} 5.0"),
+        format!(
+            "redirector_route_connects_ended_total{{source=\"{INTERNAL_NAME}\",result=\"established\"}} 5.0"
+        ),
         format!("redirector_route_backends{{source=\"{INTERNAL_NAME}\",state=\"eligible\"}} 2.0"),
         "redirector_degraded 0.0".into(),
         "redirector_attached_cgroups 1.0".into(),
@@ -75,7 +91,10 @@ fn metrics_tell_what_became_of_connects_even_after_a_restart() {
     ];
     let page = scrape(&job);
     expect(&page, &counted);
-    assert!(page.contains("redirector_dns_outcomes_total{outcome=\"answered\"} ") && page.ends_with("# EOF\n"));
+    assert!(
+        page.contains("redirector_dns_outcomes_total{outcome=\"answered\"} ")
+            && page.ends_with("# EOF\n")
+    );
     job.agent.restart().unwrap();
     expect(&scrape(&job), &counted);
 }
@@ -88,12 +107,19 @@ fn a_rollback_returns_to_the_state_before_the_last_change_and_history_tells_who_
         assert!(finished.status.success(), "{arguments:?}: {}", finished.text());
         finished.stdout
     };
-    let greeted = |job: &Job| job.says(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/")).trim().to_owned();
+    let greeted = |job: &Job| {
+        job.says(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/")).trim().to_owned()
+    };
     run(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.7"]);
     run(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.8"]);
     assert_eq!(greeted(&job), "lb2");
     let dry = run(&job, &["route", "rollback", "--dry-run"]);
-    assert!(dry.contains("would take back change 2") && dry.contains("203.0.113.7") && dry.contains("nothing was changed"), "{dry}");
+    assert!(
+        dry.contains("would take back change 2")
+            && dry.contains("203.0.113.7")
+            && dry.contains("nothing was changed"),
+        "{dry}"
+    );
     assert_eq!(greeted(&job), "lb2");
     // It survives a restart, too.
     job.agent.restart().unwrap();
@@ -102,7 +128,11 @@ fn a_rollback_returns_to_the_state_before_the_last_change_and_history_tells_who_
     assert!((0..6).all(|_| greeted(&job) == "lb1"));
     let history = job.json(&["route", "history"]);
     assert_eq!(history["changes"].as_array().unwrap().len(), 3, "{history}");
-    assert_eq!((&history["changes"][0]["undoes"], &history["changes"][1]["undone"]), (&2.into(), &true.into()), "{history}");
+    assert_eq!(
+        (&history["changes"][0]["undoes"], &history["changes"][1]["undone"]),
+        (&2.into(), &true.into()),
+        "{history}"
+    );
     run(&job, &["route", "rollback"]);
     assert_eq!(job.json(&["route", "show", INTERNAL_NAME])["route"]["made_by"], "file");
     let nothing = job.cli(&["route", "rollback"]);
@@ -123,16 +153,24 @@ fn a_swapped_configmap_is_read_within_seconds() {
     };
     let routes = || job.json(&["route", "list"])["routes"].as_array().unwrap().len();
     for (version, count) in [("one", 2), ("two", 3), ("three", 1)] {
-        let more: String =
-            (1..count).map(|n| format!("[[routes]]\nsource = \"host{n}.internal.company.net\"\ndestination = \"203.0.113.7\"\n")).collect();
+        let more: String = (1..count)
+            .map(|n| {
+                format!(
+                    "[[routes]]\nsource = \
+                \"host{n}.internal.company.net\"\ndestination = \"203.0.113.7\"\n"
+                )
+            })
+            .collect();
         swap(version, &format!("{CONFIG}{more}"));
-        until("the swapped file to serve", Duration::from_secs(6), || Ok(routes() == count)).unwrap_or_else(|error| {
-            panic!("{version}: {error:#}\n{}", job.agent.log_tail());
-        });
+        until("the swapped file to serve", Duration::from_secs(6), || Ok(routes() == count))
+            .unwrap_or_else(|error| {
+                panic!("{version}: {error:#}\n{}", job.agent.log_tail());
+            });
     }
 }
 
-/// Ten clients, each with sources of its own, so that the end of each is known; they contend for everything else.
+/// Ten clients, each with sources of its own, so that the end of each is known; they contend for
+/// everything else.
 #[test]
 fn ten_thousand_changes_from_ten_clients_at_once_end_as_a_sequential_model_does() {
     const CLIENTS: usize = 10;
@@ -154,14 +192,22 @@ fn ten_thousand_changes_from_ten_clients_at_once_end_as_a_sequential_model_does(
     let stored = |job: &Job| -> BTreeMap<String, String> {
         let exported = job.json(&["route", "export"]);
         let routes = exported["routes"].as_array().unwrap().iter();
-        let pairs = routes
-            .map(|route| (route["source"].as_str().unwrap().to_owned(), route["destination"][0].as_str().unwrap_or_default().to_owned()));
+        let pairs = routes.map(|route| {
+            (
+                route["source"].as_str().unwrap().to_owned(),
+                route["destination"][0].as_str().unwrap_or_default().to_owned(),
+            )
+        });
         pairs.filter(|(source, _)| source != INTERNAL_NAME).collect()
     };
     assert_eq!(stored(&job), expected);
     let status = job.json(&["status"]);
-    let vips: std::collections::BTreeSet<_> =
-        status["routes"].as_array().unwrap().iter().map(|route| route["vip"]["ipv4"].to_string()).collect();
+    let vips: std::collections::BTreeSet<_> = status["routes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|route| route["vip"]["ipv4"].to_string())
+        .collect();
     assert_eq!(vips.len(), expected.len() + 1, "each route has an address of its own");
     job.agent.restart().unwrap();
     assert_eq!(stored(&job), expected, "after a SIGKILL");
@@ -182,17 +228,23 @@ fn work(number: usize, changes: usize, socket: PathBuf) -> BTreeMap<String, Stri
             let known = model.contains_key(&source);
             match rand::random::<u32>() % 3 {
                 0 => {
-                    let added = client.add(&serde_json::from_value::<RawRoute>(definition).unwrap()).await;
+                    let added =
+                        client.add(&serde_json::from_value::<RawRoute>(definition).unwrap()).await;
                     assert_eq!(added.is_ok(), !known, "{added:?}");
                     model.entry(source).or_insert(destination);
                 }
                 1 => {
-                    let patch = serde_json::from_value(serde_json::json!({"destination": destination})).unwrap();
+                    let patch =
+                        serde_json::from_value(serde_json::json!({"destination": destination}))
+                            .unwrap();
                     let set = client.set(&name, &patch).await;
                     assert_eq!(set.is_ok(), known, "{set:?}");
                     if known {
                         let same = model.insert(source, destination.clone()) == Some(destination);
-                        assert_eq!(set.unwrap().change, if same { ChangeKind::Unchanged } else { ChangeKind::Changed });
+                        assert_eq!(
+                            set.unwrap().change,
+                            if same { ChangeKind::Unchanged } else { ChangeKind::Changed }
+                        );
                     }
                 }
                 _ => {
@@ -215,17 +267,22 @@ fn five_hundred_malformed_requests_are_each_refused_clearly_and_none_is_applied(
         let request = malformed(number);
         let answer = exchange(&socket, &request);
         let shown = String::from_utf8_lossy(&request[..request.len().min(200)]).into_owned();
-        let Some(status) = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok()) else {
+        let Some(status) =
+            answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok())
+        else {
             panic!("{shown}: no answer but `{answer}`");
         };
         assert!((400..500).contains(&status), "{shown}: {answer}");
         // What is no HTTP at all is refused by the HTTP library, without a body.
-        if let Some((_, body)) = answer.split_once("\r\n\r\n").filter(|(_, body)| !body.is_empty()) {
-            let error: serde_json::Value = serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{shown}: {error}: {answer}"));
+        if let Some((_, body)) = answer.split_once("\r\n\r\n").filter(|(_, body)| !body.is_empty())
+        {
+            let error: serde_json::Value = serde_json::from_str(body.trim())
+                .unwrap_or_else(|error| panic!("{shown}: {error}: {answer}"));
             let message = error["error"]["message"].as_str().unwrap();
             assert!(error["error"]["code"].is_string(), "{shown}: {answer}");
             // The remedy stands by itself, or with the key that is wrong.
-            let told = error["error"]["remedy"].is_string() || REMEDIES.iter().any(|word| message.contains(word));
+            let told = error["error"]["remedy"].is_string()
+                || REMEDIES.iter().any(|word| message.contains(word));
             assert!(message.len() > 10 && told, "no remedy: {shown}: {answer}");
         }
         *told.entry(status).or_default() += 1;
@@ -238,7 +295,8 @@ fn five_hundred_malformed_requests_are_each_refused_clearly_and_none_is_applied(
 }
 
 /// What tells a person what to do.
-const REMEDIES: &[&str] = &["write", "remove", "add", "leave it out", "is missing", "expected", "such as"];
+const REMEDIES: &[&str] =
+    &["write", "remove", "add", "leave it out", "is missing", "expected", "such as"];
 
 fn exchange(socket: &PathBuf, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
@@ -252,23 +310,66 @@ fn exchange(socket: &PathBuf, request: &[u8]) -> String {
 
 /// The `number`th request that makes no sense: a good one with one thing wrong.
 fn malformed(number: usize) -> Vec<u8> {
-    let wrong_values =
-        ["null", "17", "-1", "true", "{}", "[]", "[[]]", "\"\"", "\"a b\"", "\"http://x\"", "\"-x-\"", "\"*\"", "\"x..y\"", "1e400"];
+    let wrong_values = [
+        "null",
+        "17",
+        "-1",
+        "true",
+        "{}",
+        "[]",
+        "[[]]",
+        "\"\"",
+        "\"a b\"",
+        "\"http://x\"",
+        "\"-x-\"",
+        "\"*\"",
+        "\"x..y\"",
+        "1e400",
+    ];
     let value = wrong_values[number / 10 % wrong_values.len()];
     let name = format!("x{number}.internal");
     let post = |path: &str, body: &str| {
-        format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: \
+            {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
     };
     match number % 10 {
-        0 => post("/v1/routes", &format!("{{\"source\": {value}, \"destination\": \"lb.public\"}}")),
-        1 => post("/v1/routes", &format!("{{\"source\": \"{name}\", \"destination\": {}}}", value.replace("\"*\"", "\"*.x\""))),
-        2 => post("/v1/routes", &format!("{{\"source\": \"{name}\", \"destination\": \"lb\", \"ports\": [{value}, \"70000\"]}}")),
-        3 => post("/v1/routes", &format!("{{\"source\": \"{name}\", \"destination\": \"lb\", \"field{number}\": {value}}}")),
+        0 => {
+            post("/v1/routes", &format!("{{\"source\": {value}, \"destination\": \"lb.public\"}}"))
+        }
+        1 => post(
+            "/v1/routes",
+            &format!(
+                "{{\"source\": \"{name}\", \"destination\": {}}}",
+                value.replace("\"*\"", "\"*.x\"")
+            ),
+        ),
+        2 => post(
+            "/v1/routes",
+            &format!(
+                "{{\"source\": \"{name}\", \"destination\": \"lb\", \"ports\": \
+                    [{value}, \"70000\"]}}"
+            ),
+        ),
+        3 => post(
+            "/v1/routes",
+            &format!(
+                "{{\"source\": \"{name}\", \"destination\": \"lb\", \"field{number}\": {value}}}"
+            ),
+        ),
         4 => {
             let whole = format!("{{\"source\": \"{name}\", \"destination\": \"lb\"}}");
             post("/v1/routes", &whole[..number / 10 % (whole.len() - 1)])
         }
-        5 => post("/v1/import", &format!("{{\"routes\": [{{\"source\": \"{name}\", \"destination\": \"lb\"}}, {value}]}}")),
+        5 => post(
+            "/v1/import",
+            &format!(
+                "{{\"routes\": [{{\"source\": \"{name}\", \"destination\": \"lb\"}}, {value}]}}"
+            ),
+        ),
         6 => format!(
             "{} /v1/{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             ["PUT", "PATCH", "DELETE", "BREW"][number / 10 % 4],
@@ -280,7 +381,9 @@ fn malformed(number: usize) -> Vec<u8> {
             ["%00", "a%20b", "..", "%2e%2e%2f", "x".repeat(300).as_str()][number / 10 % 5]
         )
         .into_bytes(),
-        8 => post("/v1/rollback", &format!("{{\"dry_run\": {}}}", value.replace("true", "\"true\""))),
+        8 => {
+            post("/v1/rollback", &format!("{{\"dry_run\": {}}}", value.replace("true", "\"true\"")))
+        }
         _ => {
             let mut garbage = vec![b"\x16\x03\x01\x02"[number / 10 % 4]];
             garbage.extend((0..64).map(|n| (n * 37 + number * 11) as u8));

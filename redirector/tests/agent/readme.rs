@@ -1,5 +1,6 @@
-//! Every command in the README is run, in its order and at its place: `node#` and `executor$` on a rig, `host#` on a node without an agent,
-//! `stopped#` after the agent has ended. What can't be run as it stands here is listed, with the test that does it.
+//! Every command in the README is run, in its order and at its place: `node#` and `executor$` on a
+//! rig, `host#` on a node without an agent, `stopped#` after the agent has ended. What can't be run
+//! as it stands here is listed, with the test that does it.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -9,8 +10,14 @@ use crate::rig::{Job, LIMIT, binary};
 
 /// Commands that another test or stage runs.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("cluster$ kubectl apply -f deploy/daemonset.yaml", "xtask/tests/daemonset plays this manifest's pod under podman"),
-    ("host# systemctl enable --now redirector", "no systemd runs on the machines that the tests run on"),
+    (
+        "cluster$ kubectl apply -f deploy/daemonset.yaml",
+        "xtask/tests/daemonset plays this manifest's pod under podman",
+    ),
+    (
+        "host# systemctl enable --now redirector",
+        "no systemd runs on the machines that the tests run on",
+    ),
 ];
 
 fn root() -> &'static Path {
@@ -21,7 +28,9 @@ fn root() -> &'static Path {
 fn commands(prompt: &str) -> Vec<String> {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let lines = blocks.flat_map(str::lines).filter(|line| !ELSEWHERE.iter().any(|(known, _)| known == line));
+    let lines = blocks
+        .flat_map(str::lines)
+        .filter(|line| !ELSEWHERE.iter().any(|(known, _)| known == line));
     lines.filter_map(|line| line.strip_prefix(prompt).map(str::to_owned)).collect()
 }
 
@@ -30,7 +39,9 @@ fn every_command_has_a_prompt_that_this_test_knows() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     for line in blocks.flat_map(str::lines) {
-        let known = ["$ ", "node# ", "executor$ ", "host# ", "stopped# ", "cluster$ "].iter().any(|prompt| line.starts_with(prompt));
+        let known = ["$ ", "node# ", "executor$ ", "host# ", "stopped# ", "cluster$ "]
+            .iter()
+            .any(|prompt| line.starts_with(prompt));
         assert!(known, "no test runs `{line}`");
     }
     for (line, _) in ELSEWHERE {
@@ -38,16 +49,22 @@ fn every_command_has_a_prompt_that_this_test_knows() {
     }
 }
 
-/// The gate itself runs `test`, `demo`, `build` and `image`; here it is enough that the verbs exist.
+/// The gate itself runs `test`, `demo`, `build` and `image`; here it is enough that the verbs
+/// exist.
 #[test]
 fn every_xtask_verb_exists() {
     let lines = commands("$ ");
     assert!(lines.len() >= 4, "{lines:?}");
     for line in lines {
-        let verb = line.strip_prefix("cargo xtask ").unwrap_or_else(|| panic!("`{line}` is no verb of xtask"));
+        let verb = line
+            .strip_prefix("cargo xtask ")
+            .unwrap_or_else(|| panic!("`{line}` is no verb of xtask"));
         let mut help = std::process::Command::new(helper::binary().unwrap());
         help.args(verb.split(' ')).arg("--help");
-        process::finish(help, LIMIT).unwrap().success().unwrap_or_else(|error| panic!("{line}: {error:#}"));
+        process::finish(help, LIMIT)
+            .unwrap()
+            .success()
+            .unwrap_or_else(|error| panic!("{line}: {error:#}"));
     }
 }
 
@@ -86,7 +103,8 @@ fn the_files_are_installed_where_the_unit_and_the_agent_look_for_them() {
     symlink(root().join("deploy"), clone.join("deploy")).unwrap();
     symlink(binary(), clone.join("target/release/redirector")).unwrap();
     let run = |line: &str| {
-        let done = rig.node.place().run(&format!("cd {} && {line}", clone.display()), LIMIT).unwrap();
+        let done =
+            rig.node.place().run(&format!("cd {} && {line}", clone.display()), LIMIT).unwrap();
         assert!(done.status.success(), "host# {line}\n{}", done.text());
         done.stdout
     };

@@ -1,6 +1,8 @@
-//! The resolvers that people have, in a pod whose nameserver is not the shim: with interception each finds the VIP, and other names' own addresses.
+//! The resolvers that people have, in a pod whose nameserver is not the shim: with interception
+//! each finds the VIP, and other names' own addresses.
 //!
-//! c-ares drops an answer that does not come from the server that it asked, musl as well; Go, glibc, Java and Python ask from connected sockets.
+//! c-ares drops an answer that does not come from the server that it asked, musl as well; Go,
+//! glibc, Java and Python ask from connected sockets.
 
 use xtask::testbed::{
     Executor,
@@ -14,7 +16,8 @@ use crate::{
     rig::{Job, LIMIT},
 };
 
-/// A pod whose resolver asks over UDP or, where that is possible, over TCP only: packets of the other kind don't leave it.
+/// A pod whose resolver asks over UDP or, where that is possible, over TCP only: packets of the
+/// other kind don't leave it.
 struct Asking {
     job: Job,
     executor: Executor,
@@ -25,7 +28,10 @@ impl Asking {
         let job = Job::with_config(CONFIG);
         let executor = pod(&job, "stranger", ONE);
         if transport == "tcp" {
-            executor.place().write("/etc/resolv.conf", &format!("nameserver {ONE}\noptions use-vc\n")).unwrap();
+            executor
+                .place()
+                .write("/etc/resolv.conf", &format!("nameserver {ONE}\noptions use-vc\n"))
+                .unwrap();
         }
         let other = if transport == "tcp" { "udp" } else { "tcp" };
         // What Go finds it connects to, which is to fail at once.
@@ -37,18 +43,26 @@ impl Asking {
         Self { job, executor }
     }
 
-    /// The client's line of shell, with `NAME` for the name, must say the VIP and the unrelated name's own address.
+    /// The client's line of shell, with `NAME` for the name, must say the VIP and the unrelated
+    /// name's own address.
     fn tell_right(&self, client: &str) {
-        let said = |name: &str| self.executor.run(&client.replace("NAME", name), LIMIT).unwrap().text();
+        let said =
+            |name: &str| self.executor.run(&client.replace("NAME", name), LIMIT).unwrap().text();
         let (ours, other) = (said(INTERNAL_NAME), said(UNRELATED_NAME));
         let words = ours.split(|letter: char| !letter.is_ascii_digit() && letter != '.');
         assert!(words.into_iter().any(is_vip), "{client}: {ours}\n{}", self.job.agent.log_tail());
-        assert!(other.contains(&UNRELATED_ADDRESS.to_string()), "{client}: {other}\n{}", self.job.agent.log_tail());
+        assert!(
+            other.contains(&UNRELATED_ADDRESS.to_string()),
+            "{client}: {other}\n{}",
+            self.job.agent.log_tail()
+        );
     }
 
     /// How many queries were taken to the shim.
     fn taken(&self) -> u64 {
-        self.job.json(&["status"])["dns"]["interception"]["resolvers"][0]["taken"].as_u64().unwrap_or(0)
+        self.job.json(&["status"])["dns"]["interception"]["resolvers"][0]["taken"]
+            .as_u64()
+            .unwrap_or(0)
     }
 
     /// The same of each client, all of whose queries go by the shim.
@@ -56,17 +70,24 @@ impl Asking {
         for client in clients {
             let before = self.taken();
             self.tell_right(client);
-            assert!(self.taken() >= before + 2, "{client}: {} taken, {before} before", self.taken());
+            assert!(
+                self.taken() >= before + 2,
+                "{client}: {} taken, {before} before",
+                self.taken()
+            );
         }
     }
 }
 
 const GLIBC: &str = "getent ahostsv4 NAME";
 const PYTHON: &str = "python3 -c \"import socket; print(socket.getaddrinfo('NAME', 443))\"";
-const NODE: &str = "node -e \"require('dns').lookup('NAME', { all: true }, (e, found) => console.log(e, found))\"";
-const C_ARES: &str = "node -e \"require('dns').resolve4('NAME', (e, found) => console.log(e, found))\"";
+const NODE: &str =
+    "node -e \"require('dns').lookup('NAME', { all: true }, (e, found) => console.log(e, found))\"";
+const C_ARES: &str =
+    "node -e \"require('dns').resolve4('NAME', (e, found) => console.log(e, found))\"";
 /// skopeo is a Go program; the error names the address that it found. Nobody listens on port 1.
-const GO: &str = "GODEBUG=netdns=go skopeo --insecure-policy inspect --no-creds docker://NAME:1/team/hello:1.0";
+const GO: &str =
+    "GODEBUG=netdns=go skopeo --insecure-policy inspect --no-creds docker://NAME:1/team/hello:1.0";
 
 #[test]
 fn glibc_c_ares_go_and_those_that_use_them_over_udp() {

@@ -63,7 +63,12 @@ fn sigterm_ends_the_agent_within_two_seconds_and_connects_go_on() {
 fn every_vip_is_the_same_after_a_sigkill_and_after_a_sigterm() {
     let mut job = Job::with_config(CONFIG);
     for number in 0..20 {
-        let added = job.cli(&["route", "add", &format!("host{number}.internal.company.net"), "203.0.113.7"]);
+        let added = job.cli(&[
+            "route",
+            "add",
+            &format!("host{number}.internal.company.net"),
+            "203.0.113.7",
+        ]);
         assert!(added.status.success(), "{}", added.text());
     }
     let vips = |job: &Job| -> Vec<(String, String)> {
@@ -71,7 +76,12 @@ fn every_vip_is_the_same_after_a_sigkill_and_after_a_sigterm() {
         let routes = listed["routes"].as_array().unwrap_or_else(|| panic!("{listed}"));
         routes
             .iter()
-            .map(|route| (route["source"].as_str().unwrap().to_owned(), route["vip"]["ipv4"].as_str().unwrap().to_owned()))
+            .map(|route| {
+                (
+                    route["source"].as_str().unwrap().to_owned(),
+                    route["vip"]["ipv4"].as_str().unwrap().to_owned(),
+                )
+            })
             .collect()
     };
     let before = vips(&job);

@@ -62,7 +62,12 @@ impl Job {
     /// A line of shell in the executor, which must succeed; its output.
     pub(crate) fn says(&self, line: &str) -> String {
         let finished = self.executor.run(line, LIMIT).unwrap();
-        finished.success().unwrap_or_else(|error| panic!("{line}: {error:#}\nthe agent's log:\n{}", self.agent.log_tail())).stdout
+        finished
+            .success()
+            .unwrap_or_else(|error| {
+                panic!("{line}: {error:#}\nthe agent's log:\n{}", self.agent.log_tail())
+            })
+            .stdout
     }
 
     /// The command line on the node.
@@ -77,6 +82,8 @@ impl Job {
 
     /// The VIP of the internal name, as the executor's resolver has it.
     pub(crate) fn vip(&self) -> String {
-        self.says(&format!("getent ahostsv4 {INTERNAL_NAME} | head -n 1 | cut -d' ' -f1")).trim().to_owned()
+        self.says(&format!("getent ahostsv4 {INTERNAL_NAME} | head -n 1 | cut -d' ' -f1"))
+            .trim()
+            .to_owned()
     }
 }

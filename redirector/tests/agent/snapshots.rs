@@ -1,5 +1,7 @@
-//! What every command prints in every state an operator meets it in, word for word: `snapshots/` has one file for each state, to be read by a
-//! person. `INSTA_UPDATE=always cargo test -p redirector --test agent snapshots` writes them anew; read the difference before it is committed.
+//! What every command prints in every state an operator meets it in, word for word: `snapshots/`
+//! has one file for each state, to be read by a person.
+//! `INSTA_UPDATE=always cargo test -p redirector --test agent snapshots` writes them anew; read the
+//! difference before it is committed.
 
 use std::fmt::Write as _;
 
@@ -76,7 +78,10 @@ impl<'a> Session<'a> {
     /// The same as a user without any privilege.
     fn run_as_nobody(&mut self, line: &str) -> &mut Self {
         let mut command = self.job.rig.node.command("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(binary()).args(line.split(' '));
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(binary())
+            .args(line.split(' '));
         let finished = process::finish(command, LIMIT).unwrap();
         self.note(&format!("nobody$ redirector {line}"), &finished)
     }
@@ -115,8 +120,14 @@ impl<'a> Session<'a> {
             (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+Z)?", "[time]"),
             (r"pid \d+", "pid [pid]"),
             (r#""pid": \d+"#, r#""pid": "[pid]""#),
-            (r#""(cgroup_id|heartbeat_age_ms|uptime_seconds|retry_in_ms|connect_ns|abi)": \d+"#, r#""$1": "[number]""#),
-            (r#""(asked|failed|rx_bytes|tx_bytes|retransmitted|took_ms|latency_ms|srtt_us|told)": [\d.]+"#, r#""$1": "[number]""#),
+            (
+                r#""(cgroup_id|heartbeat_age_ms|uptime_seconds|retry_in_ms|connect_ns|abi)": \d+"#,
+                r#""$1": "[number]""#,
+            ),
+            (
+                r#""(asked|failed|rx_bytes|tx_bytes|retransmitted|took_ms|latency_ms|srtt_us|told)": [\d.]+"#,
+                r#""$1": "[number]""#,
+            ),
             (r#"(?s)"latency": \[[^\]]*\]"#, r#""latency": "[histogram]""#),
             (r"ABI \d+, \d+ programs", "ABI [abi], [n] programs"),
             (r"this binary has \d+", "this binary has [abi]"),
@@ -135,11 +146,17 @@ impl<'a> Session<'a> {
             (r"redirector-verify-\d+", "redirector-verify-[n]"),
             (r"set aside after \d+ failures", "set aside after [n] failures"),
             (r"[67]\.\d+\.\d+[-\w.]*; 5\.", "[kernel]; 5."),
-            (r"\d+ load; the verifier looked at \d+ instructions", "[n] load; the verifier looked at [n] instructions"),
+            (
+                r"\d+ load; the verifier looked at \d+ instructions",
+                "[n] load; the verifier looked at [n] instructions",
+            ),
             (r"removed \d+ (links|pinned tables)", "removed [n] $1"),
             (r#""(links|maps|failures)": \d+"#, r#""$1": "[number]""#),
             (r"Linux \d[^\n]*", "Linux [kernel]"),
-            (r"\d+(\.\d+)? (B|KiB) received, \d+(\.\d+)? (B|KiB) sent", "[bytes] received, [bytes] sent"),
+            (
+                r"\d+(\.\d+)? (B|KiB) received, \d+(\.\d+)? (B|KiB) sent",
+                "[bytes] received, [bytes] sent",
+            ),
             (r#"(?s)"programs": \[[^\]]*\]"#, r#""programs": "[programs]""#),
             (r#"(?s)("names": \d+,\s+"counters": )\{[^}]*\}"#, r#"$1"[counters]""#),
         ] {
@@ -154,7 +171,11 @@ impl<'a> Session<'a> {
 
 /// The same commands for a program: `-o json` on each that has it.
 fn as_json(lines: &[&str]) -> Vec<String> {
-    lines.iter().filter(|line| !line.starts_with("config ")).map(|line| format!("{line} -o json")).collect()
+    lines
+        .iter()
+        .filter(|line| !line.starts_with("config "))
+        .map(|line| format!("{line} -o json"))
+        .collect()
 }
 
 fn run_json(session: &mut Session<'_>, lines: &[&str]) {
@@ -165,7 +186,10 @@ fn run_json(session: &mut Session<'_>, lines: &[&str]) {
 
 /// The heartbeat counts for two seconds.
 fn wait_until_stale(job: &Job) {
-    until("the heartbeat to be stale", LIMIT, || Ok(job.json(&["status"])["datapath"]["heartbeat_age_ms"].as_u64() > Some(2000))).unwrap();
+    until("the heartbeat to be stale", LIMIT, || {
+        Ok(job.json(&["status"])["datapath"]["heartbeat_age_ms"].as_u64() > Some(2000))
+    })
+    .unwrap();
 }
 
 fn write(job: &Job, name: &str, text: &str) -> String {
@@ -184,8 +208,14 @@ fn agent_up() {
     // Before the first connect, which goes to either of the backends.
     run_json(&mut json, READING);
     session.run("verify artifactory.internal.company.net");
-    session.run(&format!("verify artifactory.internal.company.net --ca {authority}")).run("check").run("unload").assert("up");
-    json.run(&format!("verify artifactory.internal.company.net --ca {authority} -o json")).run("check -o json").assert("up-json");
+    session
+        .run(&format!("verify artifactory.internal.company.net --ca {authority}"))
+        .run("check")
+        .run("unload")
+        .assert("up");
+    json.run(&format!("verify artifactory.internal.company.net --ca {authority} -o json"))
+        .run("check -o json")
+        .assert("up-json");
 }
 
 /// `events` and `top`, once one connection has come and gone.
@@ -195,7 +225,10 @@ fn agent_at_work() {
     let _registry = job.registry();
     let page = "curl -sk --max-time 10 -o /dev/null https://artifactory.internal.company.net/";
     job.executor.run(page, LIMIT).unwrap().success().unwrap();
-    until("the connection to be told", LIMIT, || Ok(job.cli(&["events"]).stdout.contains("closed"))).unwrap();
+    until("the connection to be told", LIMIT, || {
+        Ok(job.cli(&["events"]).stdout.contains("closed"))
+    })
+    .unwrap();
     let mut session = Session::new(&job);
     session.run_all(&[
         "events",
@@ -224,7 +257,11 @@ fn agent_at_work() {
 fn changes() {
     let job = Job::with_config(CONFIG);
     let yaml = write(&job, "platform.yaml", PLATFORM_YAML);
-    let bad = write(&job, "bad.yaml", "routes:\n  - source: 10.0.0.1\n    destination: lb:443\n  - destination: lb\n");
+    let bad = write(
+        &job,
+        "bad.yaml",
+        "routes:\n  - source: 10.0.0.1\n    destination: lb:443\n  - destination: lb\n",
+    );
     let mut session = Session::new(&job);
     session.run_all(&[
         "route add git.internal.company.net 203.0.113.8 --port 22 --port 443",
@@ -278,12 +315,17 @@ fn changes() {
 fn agent_degraded() {
     let mut job = Job::with_config(&format!("{CONFIG}{TROUBLE}"));
     for _ in 0..12 {
-        let _ = job.executor.run("curl -sk --max-time 2 -o /dev/null https://refusing.internal.company.net/", LIMIT).unwrap();
+        let _ = job
+            .executor
+            .run("curl -sk --max-time 2 -o /dev/null https://refusing.internal.company.net/", LIMIT)
+            .unwrap();
     }
     job.agent.write_config("[dns]\nttll = 3\n[[routes]]\nsource = \"a.b\"\n").unwrap();
     job.agent.sighup().unwrap();
     // The third answer that there is no such name is believed.
-    let told = |words: &str| until(words, LIMIT, || Ok(job.cli(&["status"]).stdout.contains(words))).unwrap();
+    let told = |words: &str| {
+        until(words, LIMIT, || Ok(job.cli(&["status"]).stdout.contains(words))).unwrap()
+    };
     told("the configuration file is wrong");
     told("has no address");
     let lines = &[
@@ -313,13 +355,23 @@ fn agent_down() {
     let mut session = Session::new(&job);
     session.run_all(READING).run("verify artifactory.internal.company.net");
     session.run_all(WATCHING);
-    session.run_all(&["route add a.b 203.0.113.7", "route remove a.b", "route rollback", "check", "unload"]).assert("down");
+    session
+        .run_all(&[
+            "route add a.b 203.0.113.7",
+            "route remove a.b",
+            "route rollback",
+            "check",
+            "unload",
+        ])
+        .assert("down");
     job.agent.restart().unwrap();
     job.agent.sigkill().unwrap();
     wait_until_stale(&job);
     let mut json = Session::new(&job);
     run_json(&mut json, READING);
-    json.run("verify artifactory.internal.company.net -o json").run("unload -o json").assert("down-json");
+    json.run("verify artifactory.internal.company.net -o json")
+        .run("unload -o json")
+        .assert("down-json");
 }
 
 #[test]
@@ -347,7 +399,13 @@ fn no_agent_and_none_of_its_pins() {
 fn pins_of_another_version() {
     let mut job = Job::with_config(CONFIG);
     job.agent.sigkill().unwrap();
-    job.rig.node.place().run("cd /sys/fs/bpf/redirector && mv v* v99", LIMIT).unwrap().success().unwrap();
+    job.rig
+        .node
+        .place()
+        .run("cd /sys/fs/bpf/redirector && mv v* v99", LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     let mut session = Session::new(&job);
     session.run_all(&[
         "status",
@@ -369,12 +427,26 @@ fn pins_of_another_version() {
 fn agent_that_hangs() {
     let job = Job::with_config(CONFIG);
     let _registry = job.registry();
-    job.rig.node.place().run(&format!("kill -STOP {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
+    job.rig
+        .node
+        .place()
+        .run(&format!("kill -STOP {}", job.agent.pid()), LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     wait_until_stale(&job);
     let mut session = Session::new(&job);
-    session.run_all(&["status", "explain artifactory.internal.company.net", "status -o json"]).run_all(WATCHING);
+    session
+        .run_all(&["status", "explain artifactory.internal.company.net", "status -o json"])
+        .run_all(WATCHING);
     session.run_all(&["run", "unload"]).assert("hangs");
-    job.rig.node.place().run(&format!("kill -CONT {}", job.agent.pid()), LIMIT).unwrap().success().unwrap();
+    job.rig
+        .node
+        .place()
+        .run(&format!("kill -CONT {}", job.agent.pid()), LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Failures on stage: servers in the registry's place that misbehave, and processes that stand for a job.
+//! Failures on stage: servers in the registry's place that misbehave, and processes that stand for
+//! a job.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -65,7 +66,12 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) fn of(name: &str) -> Self {
-        Self { names: vec![name.to_owned()], expired: false, wants_client: false, answer: Some("HTTP/1.1 200 OK\r\n\r\n") }
+        Self {
+            names: vec![name.to_owned()],
+            expired: false,
+            wants_client: false,
+            answer: Some("HTTP/1.1 200 OK\r\n\r\n"),
+        }
     }
 }
 
@@ -108,7 +114,8 @@ impl Server {
 
     fn start(job: &Job, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let namespaces = job.rig.customer.place().namespaces();
-        // A process that another test is starting has a copy of the last listener between its fork and its exec.
+        // A process that another test is starting has a copy of the last listener between its fork
+        // and its exec.
         let mut listener = None;
         until("the registry's port to be free", LIMIT, || {
             match namespaces.run(|| TcpListener::bind((REGISTRY_ADDRESS, 443)))? {
@@ -165,11 +172,16 @@ fn certified(tls: &Tls) -> (Arc<ServerConfig>, String) {
     let issuer = Issuer::new(authority, authority_key);
     let certificate = server.signed_by(&key, &issuer).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let builder = if tls.wants_client {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from(authority_certificate.der().to_vec())).unwrap();
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .unwrap();
         builder.with_client_cert_verifier(verifier)
     } else {
         builder.with_no_client_auth()
@@ -215,19 +227,30 @@ impl Drop for Sleeper {
 /// `redirector verify` or `explain` with `-o json`: its JSON and how it ended.
 pub(crate) fn ask(job: &Job, arguments: &[&str]) -> (serde_json::Value, Finished) {
     let finished = job.rig.node.cli(binary(), &[arguments, &["-o", "json"]].concat()).unwrap();
-    let json = serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", finished.text()));
+    let json = serde_json::from_str(&finished.stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", finished.text()));
     (json, finished)
 }
 
-/// That the first finding has this code, that the exit code fits, and that the cause has these words.
+/// That the first finding has this code, that the exit code fits, and that the cause has these
+/// words.
 #[track_caller]
 pub(crate) fn assert_cause(job: &Job, arguments: &[&str], code: &str, words: &[&str]) {
     let (json, finished) = ask(job, arguments);
     let finding = &json["findings"][0];
     assert_eq!(finding["code"], code, "{arguments:?}: {}", finished.text());
     let prevents = finding["prevents"].as_bool().unwrap();
-    assert_eq!(finished.status.code(), Some(i32::from(prevents)), "{arguments:?}: {}", finished.text());
-    let told = format!("{} {}", finding["cause"].as_str().unwrap(), finding["next"].as_str().unwrap_or_default());
+    assert_eq!(
+        finished.status.code(),
+        Some(i32::from(prevents)),
+        "{arguments:?}: {}",
+        finished.text()
+    );
+    let told = format!(
+        "{} {}",
+        finding["cause"].as_str().unwrap(),
+        finding["next"].as_str().unwrap_or_default()
+    );
     for word in words {
         assert!(told.contains(word), "{arguments:?}: `{word}` is not said: {told}");
     }

@@ -1,5 +1,6 @@
-//! Ten clients make ten thousand changes at once. The records of the history are the order in which the agent made them: replayed one after the
-//! other by a model that knows nothing of the agent, they fit together, they are what the clients were told, and they end where the agent ends.
+//! Ten clients make ten thousand changes at once. The records of the history are the order in which
+//! the agent made them: replayed one after the other by a model that knows nothing of the agent,
+//! they fit together, they are what the clients were told, and they end where the agent ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,8 @@ struct Storm {
     begun: AtomicUsize,
     read: AtomicUsize,
     over: AtomicBool,
-    /// Which sources have a route, as far as anybody has heard: only to ask for what is likely to be granted.
+    /// Which sources have a route, as far as anybody has heard: only to ask for what is likely to
+    /// be granted.
     routed: Mutex<BTreeSet<u32>>,
     told: Mutex<Vec<Told>>,
     rollbacks: AtomicUsize,
@@ -114,7 +116,10 @@ impl Storm {
                 }
             }
             _ if there => {
-                let patch = RoutePatch { ports: Field::Set(vec![(id + 1).to_string()]), ..RoutePatch::default() };
+                let patch = RoutePatch {
+                    ports: Field::Set(vec![(id + 1).to_string()]),
+                    ..RoutePatch::default()
+                };
                 if granted(client.set(&source, &patch).await) {
                     self.tell(number, Some(id));
                 }
@@ -129,7 +134,10 @@ impl Storm {
     }
 
     fn tell(&self, number: u32, id: Option<usize>) {
-        self.told.lock().unwrap().push(Told { source: name(number), port: id.map(|id| (id + 1).to_string()) });
+        self.told
+            .lock()
+            .unwrap()
+            .push(Told { source: name(number), port: id.map(|id| (id + 1).to_string()) });
     }
 
     /// Reads each record before it is dropped, until the clients have ended.
@@ -139,9 +147,14 @@ impl Storm {
         loop {
             let over = self.over.load(SeqCst);
             // The journal last: what is folded meanwhile is found there the next time.
-            let folder = std::fs::read_dir(format!("{STATE}/history")).into_iter().flatten().map(|file| file.unwrap().path());
+            let folder = std::fs::read_dir(format!("{STATE}/history"))
+                .into_iter()
+                .flatten()
+                .map(|file| file.unwrap().path());
             for file in folder.chain([format!("{STATE}/journal").into()]) {
-                for record in std::fs::read_to_string(&file).unwrap_or_default().lines().filter_map(record) {
+                for record in
+                    std::fs::read_to_string(&file).unwrap_or_default().lines().filter_map(record)
+                {
                     records.insert(record["number"].as_u64().unwrap(), record);
                 }
             }
@@ -166,7 +179,9 @@ fn record(line: &str) -> Option<Value> {
 fn granted<T>(answer: Result<T, ClientError>) -> bool {
     match answer {
         Ok(_) => true,
-        Err(ClientError::Refused(error)) if matches!(error.code, ErrorCode::Conflict | ErrorCode::NotFound) => {
+        Err(ClientError::Refused(error))
+            if matches!(error.code, ErrorCode::Conflict | ErrorCode::NotFound) =>
+        {
             // This one is answered after the change was made and recorded.
             error.message.contains("by somebody else meanwhile")
         }
@@ -181,10 +196,22 @@ fn replayed(records: &BTreeMap<u64, Value>) -> BTreeMap<String, Value> {
         assert_eq!(*number, expected, "a record is missing");
         for change in record["changes"].as_array().unwrap() {
             let source = change["source"].as_str().unwrap();
-            assert_eq!(model.get(source), Some(&change["before"]).filter(|before| !before.is_null()), "change {number} of {source}");
+            assert_eq!(
+                model.get(source),
+                Some(&change["before"]).filter(|before| !before.is_null()),
+                "change {number} of {source}"
+            );
             if let Some(undoes) = record["undoes"].as_u64() {
-                let undone = records[&undoes]["changes"].as_array().unwrap().iter().find(|undone| undone["source"] == source).unwrap();
-                assert_eq!(change["after"], undone["before"], "change {number} takes {undoes} back");
+                let undone = records[&undoes]["changes"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|undone| undone["source"] == source)
+                    .unwrap();
+                assert_eq!(
+                    change["after"], undone["before"],
+                    "change {number} takes {undoes} back"
+                );
             }
             match &change["after"] {
                 Value::Null => drop(model.remove(source)),
@@ -197,18 +224,27 @@ fn replayed(records: &BTreeMap<u64, Value>) -> BTreeMap<String, Value> {
 
 #[test]
 fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends() {
-    let mut job = Job::with_config(&format!("[agent]\nstate_dir = \"{STATE}\"\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"));
+    let mut job = Job::with_config(&format!(
+        "[agent]\nstate_dir = \"{STATE}\"\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
+    ));
     let storm = Storm::default();
     let inside = job.rig.node.place().namespaces();
     let records = std::thread::scope(|scope| {
         let reader = scope.spawn(|| inside.run(|| storm.read_history()).unwrap());
         let clients = (0..CLIENTS).map(|_| {
             scope.spawn(|| {
-                let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(storm.client());
+                let run = || {
+                    tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .unwrap()
+                        .block_on(storm.client())
+                };
                 inside.run(run).unwrap();
             })
         });
-        let ended: Vec<_> = clients.collect::<Vec<_>>().into_iter().map(|client| client.join()).collect();
+        let ended: Vec<_> =
+            clients.collect::<Vec<_>>().into_iter().map(|client| client.join()).collect();
         storm.over.store(true, SeqCst);
         let records = reader.join().unwrap();
         ended.into_iter().for_each(|client| client.unwrap());
@@ -220,14 +256,22 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
     let told = storm.told.into_inner().unwrap();
     assert_eq!(records.len(), told.len() + storm.rollbacks.into_inner());
     let mut recorded: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for change in records.values().filter(|record| record["undoes"].is_null()).flat_map(|record| record["changes"].as_array().unwrap()) {
+    for change in records
+        .values()
+        .filter(|record| record["undoes"].is_null())
+        .flat_map(|record| record["changes"].as_array().unwrap())
+    {
         let port = change["after"]["route"]["ports"][0].as_str().unwrap_or("none");
         *recorded.entry((change["source"].as_str().unwrap(), port)).or_default() += 1;
     }
     let mut removed: BTreeMap<&str, usize> = BTreeMap::new();
     for Told { source, port } in &told {
         match port {
-            Some(port) => assert_eq!(recorded.get(&(source.as_str(), port.as_str())), Some(&1), "{source} with port {port}"),
+            Some(port) => assert_eq!(
+                recorded.get(&(source.as_str(), port.as_str())),
+                Some(&1),
+                "{source} with port {port}"
+            ),
             None => *removed.entry(source).or_default() += 1,
         }
     }
@@ -237,22 +281,40 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
 
     // It ends where the model ends: in what the agent tells, on disk, and after a SIGKILL.
     let model = replayed(&records);
-    let wanted: BTreeMap<String, Value> = model.iter().map(|(source, stored)| (source.clone(), stored["route"].clone())).collect();
+    let wanted: BTreeMap<String, Value> =
+        model.iter().map(|(source, stored)| (source.clone(), stored["route"].clone())).collect();
     let vips = |job: &Job| -> BTreeMap<String, (Value, Value)> {
         let listed = job.json(&["route", "list"]);
         let routes = listed["routes"].as_array().unwrap().clone();
         routes
             .into_iter()
-            .map(|route| (route["source"].as_str().unwrap().into(), (route["definition"].clone(), route["vip"]["ipv4"].clone())))
+            .map(|route| {
+                (
+                    route["source"].as_str().unwrap().into(),
+                    (route["definition"].clone(), route["vip"]["ipv4"].clone()),
+                )
+            })
             .collect()
     };
     let served = vips(&job);
-    assert_eq!(served.iter().map(|(source, (route, _))| (source.clone(), route.clone())).collect::<BTreeMap<_, _>>(), wanted);
-    assert_eq!(served.values().map(|(_, vip)| vip.to_string()).collect::<BTreeSet<_>>().len(), served.len(), "{served:?}");
+    assert_eq!(
+        served
+            .iter()
+            .map(|(source, (route, _))| (source.clone(), route.clone()))
+            .collect::<BTreeMap<_, _>>(),
+        wanted
+    );
+    assert_eq!(
+        served.values().map(|(_, vip)| vip.to_string()).collect::<BTreeSet<_>>().len(),
+        served.len(),
+        "{served:?}"
+    );
     job.agent.sigkill().unwrap();
     job.agent.restart().unwrap();
     assert_eq!(vips(&job), served);
     // At its start, what the journal said has gone into the file.
-    let disk: Value = serde_json::from_str(&job.rig.node.place().read(format!("{STATE}/routes.json")).unwrap()).unwrap();
+    let disk: Value =
+        serde_json::from_str(&job.rig.node.place().read(format!("{STATE}/routes.json")).unwrap())
+            .unwrap();
     assert_eq!(disk["routes"].as_array().unwrap(), &model.into_values().collect::<Vec<_>>());
 }

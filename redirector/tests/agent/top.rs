@@ -13,7 +13,8 @@ source = \"refusing.internal.company.net\"
 destination = \"203.0.113.1\"
 ";
 
-/// Runs a command in a terminal of 100 by 30, does what it is told when words appear, and prints all that was drawn.
+/// Runs a command in a terminal of 100 by 30, does what it is told when words appear, and prints
+/// all that was drawn.
 const TERMINAL: &str = r#"
 import fcntl, os, pty, select, struct, sys, termios, time
 steps = eval(sys.argv[1])
@@ -52,7 +53,8 @@ fn a_terminal_shows_routes_backends_and_failures_follows_keys_and_its_size_and_i
     for _ in 0..3 {
         job.says("bash -c 'exec 3<>/dev/tcp/refusing.internal.company.net/443; true'");
     }
-    // What stands already is not drawn again, so that single words are waited for. Sorted, then made smaller, then left: each waits for what the one before has drawn.
+    // What stands already is not drawn again, so that single words are waited for. Sorted, then
+    // made smaller, then left: each waits for what the one before has drawn.
     let steps = "[('LAST', 's'), ('failing', (12, 60)), ('quits', 'q')]";
     let finished = played(&job, steps, &["--interval", "0.5"]).success().unwrap();
     let drawn = &finished.stdout;
@@ -62,7 +64,10 @@ fn a_terminal_shows_routes_backends_and_failures_follows_keys_and_its_size_and_i
     for words in ["artifactory.internal.company.net", "203.0.113.8", "refused", "busiest"] {
         assert!(drawn.contains(words), "{words}: {drawn:?}");
     }
-    assert!(drawn.contains("\x1b[1m") || drawn.contains("\x1b[32m") || drawn.contains(";5;2m"), "colours: {drawn:?}");
+    assert!(
+        drawn.contains("\x1b[1m") || drawn.contains("\x1b[32m") || drawn.contains(";5;2m"),
+        "colours: {drawn:?}"
+    );
 }
 
 #[test]
@@ -70,9 +75,15 @@ fn without_colours_there_are_none_and_without_an_agent_the_pins_tell() {
     let mut job = Job::with_config(CONFIG);
     job.agent.sigkill().unwrap();
     let mut command = job.rig.node.command("/usr/bin/env");
-    command.args(["NO_COLOR=1", "/usr/bin/python3", "-c", TERMINAL, "[('203.0.113.7', 'q')]"]).arg(binary()).arg("top");
+    command
+        .args(["NO_COLOR=1", "/usr/bin/python3", "-c", TERMINAL, "[('203.0.113.7', 'q')]"])
+        .arg(binary())
+        .arg("top");
     let drawn = process::finish(command, LIMIT * 2).unwrap().success().unwrap().stdout;
-    assert!(drawn.contains("answers;") && drawn.contains("artifactory.internal.company.net"), "{drawn:?}");
+    assert!(
+        drawn.contains("answers;") && drawn.contains("artifactory.internal.company.net"),
+        "{drawn:?}"
+    );
     for code in ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[38;5;"] {
         assert!(!drawn.contains(code), "{code:?}: {drawn:?}");
     }

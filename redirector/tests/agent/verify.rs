@@ -1,4 +1,5 @@
-//! `redirector verify` from an executor's place: what works is said to work, and each staged failure is told by its cause.
+//! `redirector verify` from an executor's place: what works is said to work, and each staged
+//! failure is told by its cause.
 
 use xtask::testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
 
@@ -14,14 +15,21 @@ fn what_works_is_said_to_work_from_a_cgroup_and_from_a_process() {
     let ca = job.rig.customer.ca_path().display().to_string();
     let (json, finished) = ask(&job, &["verify", INTERNAL_NAME, "--ca", &ca]);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
-    let steps: Vec<_> =
-        json["steps"].as_array().unwrap().iter().map(|step| (step["step"].as_str().unwrap(), step["outcome"].as_str().unwrap())).collect();
+    let steps: Vec<_> = json["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| (step["step"].as_str().unwrap(), step["outcome"].as_str().unwrap()))
+        .collect();
     assert_eq!(steps, [("dns", "ok"), ("connect", "ok"), ("tls", "ok"), ("http", "ok")], "{json}");
     assert_eq!(json["certificate"]["names"][0], INTERNAL_NAME);
     assert_eq!(json["source"]["node"], "198.51.100.1");
     assert_eq!(
         json["command"],
-        format!("curl --connect-to {INTERNAL_NAME}:443:artifactory.public.company.net:443 https://{INTERNAL_NAME}")
+        format!(
+            "curl --connect-to {INTERNAL_NAME}:443:artifactory.public.company.net:443 \
+                https://{INTERNAL_NAME}"
+        )
     );
     // As a process of the job: its trust store has the authority, its network is its own.
     let sleeper = Sleeper::start(&job.executor, &[]);
@@ -34,7 +42,12 @@ fn what_works_is_said_to_work_from_a_cgroup_and_from_a_process() {
         assert!(people.stdout.contains(words), "{words}: {}", people.text());
     }
     // Nothing is left behind.
-    let left = job.rig.node.place().run("find /sys/fs/cgroup -name 'redirector-verify*'", crate::rig::LIMIT).unwrap();
+    let left = job
+        .rig
+        .node
+        .place()
+        .run("find /sys/fs/cgroup -name 'redirector-verify*'", crate::rig::LIMIT)
+        .unwrap();
     assert_eq!(left.stdout, "");
 }
 
@@ -43,19 +56,55 @@ fn causes_in_route_dns_and_connect() {
     let job = Job::with_config(CONFIG);
     let quick = ["--timeout", "3"];
     let verify = |rest: &[&'static str]| [&["verify"][..], rest, &quick].concat();
-    assert_cause(&job, &verify(&["artifactory.internal.company.nett"]), "no_route", &["did you mean artifactory.internal.company.net?"]);
-    assert_cause(&job, &verify(&["artifactory.internal.company.net:22"]), "port_not_listed", &["port 22", "443, 80, 8443:8080"]);
-    assert_cause(&job, &verify(&["nowhere.internal.company.net"]), "no_backends", &["nowhere.public.company.net"]);
-    assert_cause(&job, &verify(&["refusing.internal.company.net"]), "backend_refused", &["203.0.113.1:443", "198.51.100.1"]);
-    job.rig.node.place().run("ip route add unreachable 203.0.113.99", crate::rig::LIMIT).unwrap().success().unwrap();
-    assert_cause(&job, &verify(&["unreachable.internal.company.net"]), "backend_unreachable", &["203.0.113.99:443", "routes and firewall"]);
+    assert_cause(
+        &job,
+        &verify(&["artifactory.internal.company.nett"]),
+        "no_route",
+        &["did you mean artifactory.internal.company.net?"],
+    );
+    assert_cause(
+        &job,
+        &verify(&["artifactory.internal.company.net:22"]),
+        "port_not_listed",
+        &["port 22", "443, 80, 8443:8080"],
+    );
+    assert_cause(
+        &job,
+        &verify(&["nowhere.internal.company.net"]),
+        "no_backends",
+        &["nowhere.public.company.net"],
+    );
+    assert_cause(
+        &job,
+        &verify(&["refusing.internal.company.net"]),
+        "backend_refused",
+        &["203.0.113.1:443", "198.51.100.1"],
+    );
+    job.rig
+        .node
+        .place()
+        .run("ip route add unreachable 203.0.113.99", crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_cause(
+        &job,
+        &verify(&["unreachable.internal.company.net"]),
+        "backend_unreachable",
+        &["203.0.113.99:443", "routes and firewall"],
+    );
     job.rig.customer.silence([203, 0, 113, 8].into()).unwrap();
     let words = ["203.0.113.8:443", "timed out", "is to be 198.51.100.2", "198.51.100.1"];
     assert_cause(&job, &verify(&["silent.internal.company.net"]), "backend_timeout", &words);
     job.rig.customer.silence([203, 0, 113, 7].into()).unwrap();
     let words = ["egress address on the load balancer's allowlist?", "198.51.100.1"];
     assert_cause(&job, &verify(&[INTERNAL_NAME]), "backend_timeout", &words);
-    assert_cause(&job, &verify(&[INTERNAL_NAME, "--cgroup", "system.slice"]), "wrong_cgroup", &["system.slice", "attach.cgroups"]);
+    assert_cause(
+        &job,
+        &verify(&[INTERNAL_NAME, "--cgroup", "system.slice"]),
+        "wrong_cgroup",
+        &["system.slice", "attach.cgroups"],
+    );
 }
 
 #[test]
@@ -66,7 +115,12 @@ fn causes_in_the_executor_itself() {
         job.rig.executor(ExecutorOptions { resolv, ..ExecutorOptions::pod(name) }).unwrap()
     };
     let verify = |pid: &str, code: &str, words: &[&str]| {
-        assert_cause(&job, &["verify", INTERNAL_NAME, "--pid", pid, "--timeout", "3", "--until", "connect"], code, words);
+        assert_cause(
+            &job,
+            &["verify", INTERNAL_NAME, "--pid", pid, "--timeout", "3", "--until", "connect"],
+            code,
+            words,
+        );
     };
     let loopback = other("loopback", "127.0.0.11");
     let sleeper = Sleeper::start(&loopback, &[]);
@@ -77,21 +131,36 @@ fn causes_in_the_executor_itself() {
     loopback.place().write("/etc/resolv.conf", "search a.b\n").unwrap();
     verify(&sleeper.pid(), "no_nameserver", &["no nameserver"]);
 
-    // A resolver that is not the shim: one that knows nothing of the name, and one that is not there.
-    for (name, nameserver, words) in [("foreign", "203.0.113.53", "answers REFUSED"), ("nobody", "203.0.113.54", "does not answer")] {
+    // A resolver that is not the shim: one that knows nothing of the name, and one that is not
+    // there.
+    for (name, nameserver, words) in [
+        ("foreign", "203.0.113.53", "answers REFUSED"),
+        ("nobody", "203.0.113.54", "does not answer"),
+    ] {
         let stranger = other(name, nameserver);
         let sleeper = Sleeper::start(&stranger, &[]);
         verify(&sleeper.pid(), "not_the_shim", &[nameserver, words, "169.254.20.53"]);
     }
 
-    let sleeper = Sleeper::start(&job.executor, &[("HTTPS_PROXY", "http://proxy.company.net:3128")]);
+    let sleeper =
+        Sleeper::start(&job.executor, &[("HTTPS_PROXY", "http://proxy.company.net:3128")]);
     verify(&sleeper.pid(), "proxy", &["HTTPS_PROXY=http://proxy.company.net:3128", "NO_PROXY"]);
-    let sleeper = Sleeper::start(&job.executor, &[("HTTPS_PROXY", "http://proxy.company.net:3128"), ("NO_PROXY", ".company.net")]);
-    let (_, finished) = ask(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid(), "--until", "connect"]);
+    let sleeper = Sleeper::start(
+        &job.executor,
+        &[("HTTPS_PROXY", "http://proxy.company.net:3128"), ("NO_PROXY", ".company.net")],
+    );
+    let (_, finished) =
+        ask(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid(), "--until", "connect"]);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
     let sleeper = Sleeper::called("firecracker", &job.executor, &[]);
     verify(&sleeper.pid(), "guest_kernel", &["Firecracker", "real_address_clients"]);
-    let stray = job.rig.executor(ExecutorOptions { cgroup: Some("system.slice/stray".into()), ..ExecutorOptions::pod("stray") }).unwrap();
+    let stray = job
+        .rig
+        .executor(ExecutorOptions {
+            cgroup: Some("system.slice/stray".into()),
+            ..ExecutorOptions::pod("stray")
+        })
+        .unwrap();
     let sleeper = Sleeper::start(&stray, &[]);
     verify(&sleeper.pid(), "wrong_cgroup", &["system.slice/stray"]);
 }
@@ -101,7 +170,8 @@ fn causes_in_tls_and_http() {
     let job = Job::with_config(CONFIG);
     let check = |ca: Option<&str>, code: &str, words: &[&str]| {
         let ca = ca.map(|ca| vec!["--ca", ca]).unwrap_or_default();
-        // HAProxy tries a server that refuses four times, a second apart, before it closes the client's connection.
+        // HAProxy tries a server that refuses four times, a second apart, before it closes the
+        // client's connection.
         let timeout = if code == "closed_early" { "6" } else { "3" };
         let arguments = [vec!["verify", INTERNAL_NAME, "--timeout", timeout], ca].concat();
         assert_cause(&job, &arguments, code, words);
@@ -119,22 +189,50 @@ fn causes_in_tls_and_http() {
         let (_server, ca) = Server::tls(&job, tls);
         check(trusted.then(|| ca.to_str().unwrap()), code, words);
     };
-    tls(Tls::of(INTERNAL_NAME), false, "unknown_issuer", &["staged authority", "tls.external.certificates", "--ca"]);
+    tls(
+        Tls::of(INTERNAL_NAME),
+        false,
+        "unknown_issuer",
+        &["staged authority", "tls.external.certificates", "--ca"],
+    );
     tls(
         Tls::of("artifactory.public.company.net"),
         true,
         "wrong_name",
         &["is for artifactory.public.company.net, not for artifactory.internal"],
     );
-    tls(Tls { expired: true, ..Tls::of(INTERNAL_NAME) }, true, "certificate_expired", &["2021-01-01"]);
-    tls(Tls { wants_client: true, ..Tls::of(INTERNAL_NAME) }, true, "client_certificate", &["certificate and key"]);
-    let answers =
-        |answer: Option<&'static str>, code: &str, words: &[&str]| tls(Tls { answer, ..Tls::of(INTERNAL_NAME) }, true, code, words);
-    answers(Some("HTTP/1.1 401 Unauthorized\r\n\r\n"), "credentials_wanted", &["the path works", "create the executor's secret"]);
+    tls(
+        Tls { expired: true, ..Tls::of(INTERNAL_NAME) },
+        true,
+        "certificate_expired",
+        &["2021-01-01"],
+    );
+    tls(
+        Tls { wants_client: true, ..Tls::of(INTERNAL_NAME) },
+        true,
+        "client_certificate",
+        &["certificate and key"],
+    );
+    let answers = |answer: Option<&'static str>, code: &str, words: &[&str]| {
+        tls(Tls { answer, ..Tls::of(INTERNAL_NAME) }, true, code, words)
+    };
+    answers(
+        Some("HTTP/1.1 401 Unauthorized\r\n\r\n"),
+        "credentials_wanted",
+        &["the path works", "create the executor's secret"],
+    );
     answers(Some("HTTP/1.1 403 Forbidden\r\n\r\n"), "forbidden", &["the path works"]);
-    answers(Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), "proxy_answered", &["proxy"]);
+    answers(
+        Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"),
+        "proxy_answered",
+        &["proxy"],
+    );
     answers(Some("HTTP/1.1 500 Internal Server Error\r\n\r\n"), "server_error", &["500"]);
-    answers(Some("HTTP/1.1 503 Service Unavailable\r\n\r\n"), "server_down", &["503", "no healthy server"]);
+    answers(
+        Some("HTTP/1.1 503 Service Unavailable\r\n\r\n"),
+        "server_down",
+        &["503", "no healthy server"],
+    );
     answers(Some("HTTP/1.1 421 Misdirected Request\r\n\r\n"), "misdirected", &["internal name"]);
     answers(Some("220 smtp.company.net ESMTP\r\n"), "not_http", &["220 smtp"]);
     answers(None, "silent_after_connect", &["the request"]);
@@ -144,7 +242,12 @@ fn causes_in_tls_and_http() {
 fn causes_in_the_agent() {
     let mut job = Job::with_config(CONFIG);
     job.agent.sigkill().unwrap();
-    assert_cause(&job, &["verify", INTERNAL_NAME, "--timeout", "3"], "agent_dead", &["no agent runs", "169.254.20.53"]);
+    assert_cause(
+        &job,
+        &["verify", INTERNAL_NAME, "--timeout", "3"],
+        "agent_dead",
+        &["no agent runs", "169.254.20.53"],
+    );
     let unloaded = job.cli(&["unload"]);
     assert!(unloaded.status.success(), "{}", unloaded.text());
     let absent = job.cli(&["verify", INTERNAL_NAME]);

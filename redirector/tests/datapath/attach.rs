@@ -23,7 +23,9 @@ fn pattern(text: &str) -> CgroupSpec {
 fn auto_is_the_container_runtimes_cgroups_and_the_root_where_there_is_none() {
     let bed = Bed::new();
     assert_eq!(paths(&bed, &[CgroupSpec::Auto]), ["/sys/fs/cgroup/kubepods"]);
-    on_node(&bed.rig, || fs::create_dir_all("/sys/fs/cgroup/system.slice/docker-0a1b.scope").unwrap());
+    on_node(&bed.rig, || {
+        fs::create_dir_all("/sys/fs/cgroup/system.slice/docker-0a1b.scope").unwrap()
+    });
     let mut found = paths(&bed, &[CgroupSpec::Auto]);
     found.sort();
     assert_eq!(found, ["/sys/fs/cgroup/kubepods", "/sys/fs/cgroup/system.slice/docker-0a1b.scope"]);
@@ -41,16 +43,35 @@ fn a_path_must_be_there_and_a_glob_may_wait() {
     assert_eq!(paths(&bed, &[pattern("kubepods/pod*")]), ["/sys/fs/cgroup/kubepods/podjob"]);
     assert_eq!(paths(&bed, &[pattern("/sys/fs/cgroup/kubepods")]), ["/sys/fs/cgroup/kubepods"]);
     assert!(paths(&bed, &[pattern("nothing-*")]).is_empty());
-    let missing = on_node(&bed.rig, || datapath::cgroups(&[pattern("nothing")])).expect_err("not there");
-    assert!(matches!(missing, DatapathError::Cgroup { .. }) && missing.is_configuration(), "{missing}");
+    let missing =
+        on_node(&bed.rig, || datapath::cgroups(&[pattern("nothing")])).expect_err("not there");
+    assert!(
+        matches!(missing, DatapathError::Cgroup { .. }) && missing.is_configuration(),
+        "{missing}"
+    );
 }
 
 #[test]
 fn a_cgroup_that_is_not_listed_any_more_is_detached_and_one_that_is_new_is_attached() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    let other = bed.rig.executor(ExecutorOptions { cgroup: Some("docker/job".into()), ..ExecutorOptions::pod("docker") }).unwrap();
-    bed.rig.node.place().run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT).unwrap().success().unwrap();
-    assert_eq!((bed.greeting(VIP, PORT).len(), greeting(other.place(), VIP, PORT).as_str()), (3, "EHOSTUNREACH"));
+    let other = bed
+        .rig
+        .executor(ExecutorOptions {
+            cgroup: Some("docker/job".into()),
+            ..ExecutorOptions::pod("docker")
+        })
+        .unwrap();
+    bed.rig
+        .node
+        .place()
+        .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
+    assert_eq!(
+        (bed.greeting(VIP, PORT).len(), greeting(other.place(), VIP, PORT).as_str()),
+        (3, "EHOSTUNREACH")
+    );
     let Bed { datapath, executor, rig } = &mut bed;
     let attach = |datapath: &mut datapath::Datapath, spec: &str| {
         on_node(rig, || datapath.attach(&datapath::cgroups(&[pattern(spec)]).unwrap()).unwrap())

@@ -1,4 +1,5 @@
-//! Every way to connect: each is redirected or not as `docs/matrix.md` says, told the peer that it says, and counted.
+//! Every way to connect: each is redirected or not as `docs/matrix.md` says, told the peer that it
+//! says, and counted.
 
 use std::{
     io::{BufRead, BufReader, Lines},
@@ -29,7 +30,13 @@ fn command(place: &Place, way: &str, address: &str, more: &[&str]) -> Command {
 /// What a way prints, from the executor to the VIP.
 fn lines(bed: &Bed, way: &str, more: &[&str]) -> Vec<String> {
     let finished = process::finish(command(bed.executor.place(), way, VIP, more), LIMIT).unwrap();
-    finished.success().unwrap_or_else(|error| panic!("{way}: {error:#}")).stdout.lines().map(str::to_owned).collect()
+    finished
+        .success()
+        .unwrap_or_else(|error| panic!("{way}: {error:#}"))
+        .stdout
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A way that goes on until it is dropped, and its sockets with it.
@@ -42,7 +49,11 @@ struct Running {
 
 impl Running {
     fn start(place: &Place, way: &str, address: &str, more: &[&str]) -> Self {
-        let mut child = command(place, way, address, more).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command(place, way, address, more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { _input: child.stdin.take(), child, lines }
     }
@@ -59,7 +70,8 @@ impl Drop for Running {
     }
 }
 
-/// The counters when every connection has ended: the last acknowledgement comes after the client has gone.
+/// The counters when every connection has ended: the last acknowledgement comes after the client
+/// has gone.
 #[track_caller]
 fn settled(bed: &Bed) -> RouteCounters {
     let began = Instant::now();
@@ -95,13 +107,22 @@ fn every_way_to_connect_is_redirected_told_the_vip_and_counted_once() {
     let mut before = RouteCounters::default();
     for (way, peer, count) in ways {
         let seen = lines(&bed, way, &[]);
-        let good = |line: &String| ["one", "two"].iter().any(|banner| *line == format!("{peer} {banner}"));
+        let good =
+            |line: &String| ["one", "two"].iter().any(|banner| *line == format!("{peer} {banner}"));
         assert!(seen.len() == count && seen.iter().all(good), "{way}: {seen:?}");
         let after = settled(&bed);
-        assert_eq!((after.started - before.started, after.established - before.established), (count as u64, count as u64), "{way}");
+        assert_eq!(
+            (after.started - before.started, after.established - before.established),
+            (count as u64, count as u64),
+            "{way}"
+        );
         before = after;
     }
-    assert_eq!((before.denied, before.passed, before.started - before.established), (0, 0, 0), "{before:?}");
+    assert_eq!(
+        (before.denied, before.passed, before.started - before.established),
+        (0, 0, 0),
+        "{before:?}"
+    );
     assert_eq!(bed.rig.customer.leaked_packets().unwrap(), 0);
 }
 
@@ -109,30 +130,44 @@ fn every_way_to_connect_is_redirected_told_the_vip_and_counted_once() {
 fn fast_open_is_redirected_whether_its_syn_carries_data_or_not() {
     let mut bed = Bed::new();
     let [address, _] = LOAD_BALANCERS;
-    let mut server = Running::start(bed.rig.customer.place(), "serve_fast_open", &address.to_string(), &[]);
+    let mut server =
+        Running::start(bed.rig.customer.place(), "serve_fast_open", &address.to_string(), &[]);
     assert_eq!(server.line(), "up");
     bed.put(&[], &[address]);
-    let expected = |second: &str| [format!("{VIP}:{PORT} fast plain"), format!("{VIP}:{PORT} fast {second}")];
-    // The server's address has no cookie yet: it is asked for one. From then on data goes with the SYN.
+    let expected =
+        |second: &str| [format!("{VIP}:{PORT} fast plain"), format!("{VIP}:{PORT} fast {second}")];
+    // The server's address has no cookie yet: it is asked for one. From then on data goes with the
+    // SYN.
     assert_eq!(lines(&bed, "fast_open_connect", &[]), expected("data-in-syn"));
-    assert_eq!(lines(&bed, "fast_open_sendto", &[]), [&expected("data-in-syn")[1..], &expected("data-in-syn")[1..]].concat());
+    assert_eq!(
+        lines(&bed, "fast_open_sendto", &[]),
+        [&expected("data-in-syn")[1..], &expected("data-in-syn")[1..]].concat()
+    );
     let counters = settled(&bed);
     assert_eq!((counters.started, counters.established), (4, 4), "{counters:?}");
     // One that connects and never writes has sent nothing.
     assert!(lines(&bed, "fast_open_abandoned", &[]).is_empty());
     let counters = settled(&bed);
-    assert_eq!((counters.started, counters.established, counters.unsent), (6, 5, 1), "{counters:?}");
+    assert_eq!(
+        (counters.started, counters.established, counters.unsent),
+        (6, 5, 1),
+        "{counters:?}"
+    );
     drop(server);
 }
 
-/// The hooks see the first subflow, which is a socket of its own; getpeername asks the one above it, which remembers nothing.
+/// The hooks see the first subflow, which is a socket of its own; getpeername asks the one above
+/// it, which remembers nothing.
 #[test]
 fn mptcp_is_redirected_and_told_the_backend() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let seen = lines(&bed, "mptcp", &[]);
     let counters = settled(&bed);
     assert_eq!((counters.started, counters.established), (1, 1), "{counters:?}");
-    let backends = LOAD_BALANCERS.iter().zip(["one", "two"]).map(|(address, banner)| format!("{address}:{PORT} {banner}"));
+    let backends = LOAD_BALANCERS
+        .iter()
+        .zip(["one", "two"])
+        .map(|(address, banner)| format!("{address}:{PORT} {banner}"));
     assert!(seen.len() == 1 && backends.into_iter().any(|line| line == seen[0]), "{seen:?}");
 }
 
@@ -140,12 +175,16 @@ fn mptcp_is_redirected_and_told_the_backend() {
 fn udp_probes_are_left_alone_on_every_port_and_in_either_family() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let peers = |host: &str| [" 0".to_owned(), format!("{host} 9"), format!("{host} 443")];
-    assert_eq!(lines(&bed, "udp_probe", &[]), [peers(VIP), peers(&format!("::ffff:{VIP}"))].concat());
+    assert_eq!(
+        lines(&bed, "udp_probe", &[]),
+        [peers(VIP), peers(&format!("::ffff:{VIP}"))].concat()
+    );
     assert_eq!(bed.counters(), RouteCounters::default());
 }
 
 #[test]
-fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_where_they_are_the_same() {
+fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_where_they_are_the_same()
+ {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let other = |backends: &[std::net::Ipv4Addr]| {
         let backends = Some(backends.iter().copied().map(Into::into).collect());
@@ -155,18 +194,25 @@ fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_w
     bed.datapath.apply(&[put(&[], &[one]), other(&[two])]).unwrap();
     let both = [format!("{VIP}:{PORT} one"), format!("{}:{PORT} two", OTHER.1)];
     assert_eq!(lines(&bed, "from_one_port_to_two", &[OTHER.1]), both);
-    // The second route offers the first one's backend too: a try that draws it fails, and the next one of that socket draws the other.
+    // The second route offers the first one's backend too: a try that draws it fails, and the next
+    // one of that socket draws the other.
     bed.datapath.apply(&[put(&[], &[one]), other(&[one, two])]).unwrap();
     for _ in 0..8 {
         let seen = lines(&bed, "from_one_port_to_two", &[OTHER.1]);
-        assert!(seen == both || seen == [&["EADDRNOTAVAIL".to_owned()], &both[..]].concat(), "{seen:?}");
+        assert!(
+            seen == both || seen == [&["EADDRNOTAVAIL".to_owned()], &both[..]].concat(),
+            "{seen:?}"
+        );
     }
     // And where it offers nothing else.
     bed.datapath.apply(&[put(&[], &[one]), other(&[one])]).unwrap();
     let refused = ["EADDRNOTAVAIL"; 4].map(str::to_owned);
     assert_eq!(lines(&bed, "from_one_port_to_two", &[OTHER.1]), [&refused, &both[..1]].concat());
     let counters = bed.datapath.route_counters(OTHER.0).unwrap();
-    assert!(counters.unsent >= 4 && counters.started == counters.established + counters.unsent, "{counters:?}");
+    assert!(
+        counters.unsent >= 4 && counters.started == counters.established + counters.unsent,
+        "{counters:?}"
+    );
     assert!(bed.datapath.set_aside().unwrap().is_empty(), "no backend is to blame");
 }
 
@@ -175,16 +221,30 @@ fn ten_thousand_sockets_at_once_are_all_told_the_vip_and_all_counted_to_their_en
     const COUNT: u64 = 10_000;
     let mut bed = Bed::new();
     let customer = bed.rig.customer.place();
-    let mut servers = LOAD_BALANCERS.map(|address| Running::start(customer, "hold", &address.to_string(), &[]));
+    let mut servers =
+        LOAD_BALANCERS.map(|address| Running::start(customer, "hold", &address.to_string(), &[]));
     assert!(servers.iter_mut().all(|server| server.line() == "up"));
     bed.put(&[], &LOAD_BALANCERS);
     let mut client = Running::start(bed.executor.place(), "many", VIP, &[&COUNT.to_string()]);
     assert_eq!(client.line(), COUNT.to_string());
     let counters = bed.counters();
-    assert_eq!((counters.started, counters.established, counters.closed), (COUNT, COUNT, 0), "{counters:?}");
-    let shares: Vec<u64> = bed.datapath.backends(INDEX).unwrap().iter().map(|backend| backend.counters.established).collect();
+    assert_eq!(
+        (counters.started, counters.established, counters.closed),
+        (COUNT, COUNT, 0),
+        "{counters:?}"
+    );
+    let shares: Vec<u64> = bed
+        .datapath
+        .backends(INDEX)
+        .unwrap()
+        .iter()
+        .map(|backend| backend.counters.established)
+        .collect();
     // Six standard deviations of fair draws are 300.
-    assert!(shares.iter().sum::<u64>() == COUNT && shares[0].abs_diff(COUNT / 2) < 300, "{shares:?}");
+    assert!(
+        shares.iter().sum::<u64>() == COUNT && shares[0].abs_diff(COUNT / 2) < 300,
+        "{shares:?}"
+    );
     drop(client);
     drop(servers);
     assert_eq!(settled(&bed).closed, COUNT);
@@ -196,7 +256,13 @@ fn passed(bed: &Bed, maker: &Place, user: &Place, name: &str) -> String {
     let path = bed.executor.place().home().join(name).display().to_string();
     let mut giver = Running::start(maker, "give", VIP, &[&path]);
     assert_eq!(giver.line(), "up");
-    process::finish(command(user, "take", VIP, &[&path]), LIMIT).unwrap().success().unwrap().stdout.trim().to_owned()
+    process::finish(command(user, "take", VIP, &[&path]), LIMIT)
+        .unwrap()
+        .success()
+        .unwrap()
+        .stdout
+        .trim()
+        .to_owned()
 }
 
 #[test]

@@ -16,7 +16,11 @@ fn a_connect_to_the_vip_lands_on_a_backend_and_getpeername_tells_the_vip() {
     let report = bed.connects(200);
     assert!(report.flawless(), "{report:?}");
     let counters = bed.counters();
-    assert_eq!((counters.started, counters.established, counters.denied), (200, 200, 0), "{counters:?}");
+    assert_eq!(
+        (counters.started, counters.established, counters.denied),
+        (200, 200, 0),
+        "{counters:?}"
+    );
     assert_eq!(bed.rig.customer.leaked_packets().unwrap(), 0);
 }
 
@@ -34,7 +38,8 @@ fn backends_share_the_connects_evenly() {
 fn a_dual_stack_socket_that_connects_to_the_mapped_vip_is_redirected_and_told_the_mapped_vip() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let script = format!(
-        "import socket; s = socket.socket(socket.AF_INET6); s.connect(('::ffff:{VIP}', {PORT})); print(s.getpeername()[:2], s.makefile().read().split()[-1])"
+        "import socket; s = socket.socket(socket.AF_INET6); s.connect(('::ffff:{VIP}', {PORT})); \
+            print(s.getpeername()[:2], s.makefile().read().split()[-1])"
     );
     let seen = bed.run(&format!("/usr/bin/python3 -c \"{script}\"")).success().unwrap().stdout;
     assert!(seen.starts_with(&format!("('::ffff:{VIP}', {PORT}) ")), "{seen}");
@@ -66,9 +71,20 @@ fn a_vip_without_a_route_and_a_route_without_backends_are_refused_at_once() {
 #[test]
 fn pass_leaves_alone_what_refuse_refuses() {
     let mut bed = Bed::new();
-    let route = PlannedRoute { ports: Vec::new(), backends: Some(Vec::new()), on_no_backend: OnNoBackend::Pass, ..PlannedRoute::default() };
+    let route = PlannedRoute {
+        ports: Vec::new(),
+        backends: Some(Vec::new()),
+        on_no_backend: OnNoBackend::Pass,
+        ..PlannedRoute::default()
+    };
     bed.datapath.apply(&[Change::Put { index: INDEX, route }]).unwrap();
-    bed.rig.node.place().run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT).unwrap().success().unwrap();
+    bed.rig
+        .node
+        .place()
+        .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     assert_eq!(bed.greeting(VIP, PORT), "EHOSTUNREACH");
     let counters = bed.counters();
     assert_eq!((counters.passed, counters.denied, counters.started), (1, 0, 0), "{counters:?}");
@@ -77,7 +93,13 @@ fn pass_leaves_alone_what_refuse_refuses() {
 #[test]
 fn a_process_outside_the_cgroup_and_a_connect_elsewhere_are_untouched() {
     let (bed, one, _two) = Bed::with_two_servers();
-    bed.rig.node.place().run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT).unwrap().success().unwrap();
+    bed.rig
+        .node
+        .place()
+        .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     assert_eq!(crate::rig::greeting(bed.executor.outside(), VIP, PORT), "EHOSTUNREACH");
     assert_eq!(crate::rig::greeting(bed.executor.outside(), "203.0.113.7", PORT), "one");
     assert_eq!(bed.greeting("203.0.113.7", PORT), "one");
@@ -90,7 +112,8 @@ fn a_process_outside_the_cgroup_and_a_connect_elsewhere_are_untouched() {
 fn a_udp_connect_to_the_vip_is_not_rewritten_and_not_counted() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let script = format!(
-        "import socket\nfor port in (9, 443):\n s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('{VIP}', port)); print(s.getpeername())"
+        "import socket\nfor port in (9, 443):\n s = socket.socket(type=socket.SOCK_DGRAM); \
+            s.connect(('{VIP}', port)); print(s.getpeername())"
     );
     let seen = bed.run(&format!("/usr/bin/python3 -c \"{script}\"")).success().unwrap().stdout;
     assert_eq!(seen, format!("('{VIP}', 9)\n('{VIP}', 443)\n"));
@@ -121,12 +144,17 @@ fn a_socket_that_is_connected_elsewhere_after_a_failure_tells_its_real_peer() {
     let _server = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS[..1]);
     let script = format!(
-        "import socket\ns = socket.socket()\ntry: s.connect(('{VIP}', {PORT}))\nexcept OSError: pass\ns.connect(('203.0.113.8', {PORT})); print(s.getpeername())"
+        "import socket\ns = socket.socket()\ntry: s.connect(('{VIP}', {PORT}))\nexcept OSError: \
+            pass\ns.connect(('203.0.113.8', {PORT})); print(s.getpeername())"
     );
     let seen = bed.run(&format!("/usr/bin/python3 -c \"{script}\"")).success().unwrap().stdout;
     assert_eq!(seen, format!("('203.0.113.8', {PORT})\n"));
     let counters = bed.counters();
-    assert_eq!((counters.started, counters.refused, counters.established), (1, 1, 0), "{counters:?}");
+    assert_eq!(
+        (counters.started, counters.refused, counters.established),
+        (1, 1, 0),
+        "{counters:?}"
+    );
 }
 
 #[test]
@@ -135,8 +163,17 @@ fn sixty_four_backends_on_sixteen_ports_are_all_served() {
     let servers: Vec<_> = (100..164)
         .map(|last| {
             let address = Ipv4Addr::new(203, 0, 113, last);
-            bed.rig.customer.place().run(&format!("ip addr add {address}/32 dev lo"), crate::rig::LIMIT).unwrap().success().unwrap();
-            (address, bed.rig.customer.banner_server((address, PORT).into(), &last.to_string()).unwrap())
+            bed.rig
+                .customer
+                .place()
+                .run(&format!("ip addr add {address}/32 dev lo"), crate::rig::LIMIT)
+                .unwrap()
+                .success()
+                .unwrap();
+            (
+                address,
+                bed.rig.customer.banner_server((address, PORT).into(), &last.to_string()).unwrap(),
+            )
         })
         .collect();
     let ports: Vec<(u16, u16)> = (1..=15).map(|port| (port, port)).chain([(PORT, PORT)]).collect();

@@ -1,4 +1,5 @@
-//! What the programs tell of single connects: one event for each end, who called, and nothing that waits.
+//! What the programs tell of single connects: one event for each end, who called, and nothing that
+//! waits.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -46,14 +47,28 @@ fn a_connection_is_told_when_it_is_established_and_when_it_ends_with_who_made_it
     for event in &events {
         assert_eq!((event.index, event.vip6, event.vip_port), (INDEX, false, 80), "{event:?}");
         assert_eq!(event.backend, Some(SocketAddr::from((LOAD_BALANCERS[0], PORT))), "{event:?}");
-        assert_eq!((event.command.as_str(), event.cgroup, event.stands_for), ("python3", cgroup, 1), "{event:?}");
+        assert_eq!(
+            (event.command.as_str(), event.cgroup, event.stands_for),
+            ("python3", cgroup, 1),
+            "{event:?}"
+        );
         assert!(event.pid > 1 && event.pid == events[0].pid, "{event:?}");
         assert!(event.at >= before && event.at <= jiff::Timestamp::now(), "{event:?}");
-        assert!(event.elapsed > Duration::ZERO && event.elapsed < Duration::from_secs(10), "{event:?}");
+        assert!(
+            event.elapsed > Duration::ZERO && event.elapsed < Duration::from_secs(10),
+            "{event:?}"
+        );
     }
     // "one\n" and the end; the SYN and the end.
-    assert_eq!((events[0].rx_bytes, events[1].rx_bytes >= 4, events[1].tx_bytes >= 1), (0, true, true), "{events:?}");
-    assert!(events[1].srtt > Duration::ZERO && events[1].srtt < Duration::from_secs(1), "{events:?}");
+    assert_eq!(
+        (events[0].rx_bytes, events[1].rx_bytes >= 4, events[1].tx_bytes >= 1),
+        (0, true, true),
+        "{events:?}"
+    );
+    assert!(
+        events[1].srtt > Duration::ZERO && events[1].srtt < Duration::from_secs(1),
+        "{events:?}"
+    );
     // The same numbers are in the counters.
     let counters = bed.counters();
     assert_eq!(counters.latency.iter().sum::<u64>(), 1, "{counters:?}");
@@ -72,7 +87,10 @@ fn every_other_end_is_told_once_with_its_name() {
         connect(bed, address, port, before);
         let events = reader.read(ALL);
         assert_eq!(ends(&events), [happened], "{events:?}");
-        assert_eq!((events[0].command.as_str(), events[0].vip_port, events[0].vip6), ("python3", port, address.contains(':')));
+        assert_eq!(
+            (events[0].command.as_str(), events[0].vip_port, events[0].vip6),
+            ("python3", port, address.contains(':'))
+        );
         events.into_iter().next().unwrap()
     };
     bed.put(&[], &LOAD_BALANCERS[..1]);
@@ -96,14 +114,21 @@ fn every_other_end_is_told_once_with_its_name() {
     expect(&mut bed, Happened::Denied(Reason::NoBackend), VIP, 443, "");
     let unknown = expect(&mut bed, Happened::Denied(Reason::NoRoute), "198.18.0.9", 443, "");
     assert_eq!(unknown.index, 9);
-    let pass = redirector::plan::PlannedRoute { on_no_backend: redirector::route::OnNoBackend::Pass, ..Default::default() };
+    let pass = redirector::plan::PlannedRoute {
+        on_no_backend: redirector::route::OnNoBackend::Pass,
+        ..Default::default()
+    };
     bed.datapath.apply(&[redirector::plan::Change::Put { index: INDEX, route: pass }]).unwrap();
     expect(&mut bed, Happened::Passed(Reason::NoBackend), VIP, 443, "s.settimeout(0.3)");
     bed.put(&[], &LOAD_BALANCERS[..1]);
     bed.run("ip route del default").success().unwrap();
     expect(&mut bed, Happened::Unsent, VIP, 443, "");
     let c = bed.counters();
-    assert_eq!(c.started, c.established + c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent, "{c:?}");
+    assert_eq!(
+        c.started,
+        c.established + c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent,
+        "{c:?}"
+    );
 }
 
 #[test]
@@ -123,7 +148,8 @@ fn a_full_ring_loses_events_counts_them_and_holds_up_no_connect() {
     // Refused here, since that is quick: more than the ring holds.
     const DENIED: usize = 12_000;
     bed.python(&format!(
-        "import socket\nfor n in range({DENIED}):\n s = socket.socket()\n try: s.connect(('{VIP}', 1))\n except OSError: pass\n s.close()"
+        "import socket\nfor n in range({DENIED}):\n s = socket.socket()\n try: s.connect(('{VIP}', \
+            1))\n except OSError: pass\n s.close()"
     ));
     let report = bed.connects(300);
     assert!(report.flawless(), "{report:?}");
@@ -133,7 +159,10 @@ fn a_full_ring_loses_events_counts_them_and_holds_up_no_connect() {
     let lost = bed.datapath.lost_events().unwrap();
     // Each connection has two; the last one may not have ended yet.
     let made = DENIED as u64 + 300 + bed.counters().closed;
-    assert!((9_000..11_000).contains(&kept) && lost == made - kept as u64, "{kept} kept and {lost} lost of {made}");
+    assert!(
+        (9_000..11_000).contains(&kept) && lost == made - kept as u64,
+        "{kept} kept and {lost} lost of {made}"
+    );
     // There is room again.
     assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
     assert_eq!(ends(&reader.read(ALL)), [Happened::Denied(Reason::PortNotListed)]);
@@ -158,7 +187,8 @@ fn under_pressure_some_successes_are_told_in_full_and_every_failure() {
     }
     let failures = reader.read(ALL);
     assert_eq!((ends(&failures), failures[0].stands_for), (vec![Happened::Refused; 20], 1));
-    // The first failure of each backend may come without its caller; all others are expected, and ask.
+    // The first failure of each backend may come without its caller; all others are expected, and
+    // ask.
     assert!(failures[2..].iter().all(|event| event.pid > 1 && event.cgroup != 0), "{failures:?}");
 }
 
@@ -169,5 +199,9 @@ fn what_happened_while_no_agent_ran_is_read_by_the_next_one() {
     assert!(bed.connects(20).flawless());
     bed.datapath = crate::rig::attached(&bed.rig);
     let events = bed.datapath.take_events().unwrap().read(ALL);
-    assert_eq!(events.iter().filter(|event| event.happened == Happened::Established).count(), 20, "{events:?}");
+    assert_eq!(
+        events.iter().filter(|event| event.happened == Happened::Established).count(),
+        20,
+        "{events:?}"
+    );
 }

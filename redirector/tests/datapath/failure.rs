@@ -10,7 +10,11 @@ use crate::rig::{Bed, PORT, VIP};
 #[track_caller]
 fn assert_balanced(counters: &RouteCounters) {
     let c = counters;
-    assert_eq!(c.started, c.established + c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent, "{c:?}");
+    assert_eq!(
+        c.started,
+        c.established + c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent,
+        "{c:?}"
+    );
 }
 
 #[test]
@@ -27,8 +31,9 @@ fn after_one_refusal_no_connect_starts_on_that_backend_until_it_is_due() {
         refused += u32::from(bed.greeting(VIP, PORT) == "ECONNREFUSED");
     }
     assert_eq!(refused, 1);
-    // The first set-aside lasts 1 s, the second one 2 s, and 500 connects take half a second. On a busy machine they may begin so late that the
-    // backend is due again on the way: then one of them meets it, and no more.
+    // The first set-aside lasts 1 s, the second one 2 s, and 500 connects take half a second. On a
+    // busy machine they may begin so late that the backend is due again on the way: then one of
+    // them meets it, and no more.
     let report = bed.connects(500);
     let again = report.attempted - report.connected;
     assert!(again <= 1 && report.wrong_peer == 0 && report.ungreeted.is_empty(), "{report:?}");
@@ -52,7 +57,8 @@ fn a_backend_that_works_again_is_used_again_when_its_time_is_over_or_a_probe_say
     bed.datapath.reinstate(crate::rig::INDEX, LOAD_BALANCERS[0].into()).unwrap();
     let banners = bed.connects(200).banners;
     assert!(banners["one"] > 0 && banners["two"] > 0, "{banners:?}");
-    // And without a probe: the other one fails, is set aside for a second, comes back, and is healthy after its first success.
+    // And without a probe: the other one fails, is set aside for a second, comes back, and is
+    // healthy after its first success.
     drop(two);
     while bed.datapath.set_aside().unwrap().is_empty() {
         bed.greeting(VIP, PORT);
@@ -88,7 +94,8 @@ fn a_connect_that_the_kernel_gives_up_is_counted_as_timed_out() {
     bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
     bed.put(&[], &LOAD_BALANCERS[..1]);
     let script = format!(
-        "import socket\ns = socket.socket(); s.setsockopt(6, 7, 1)\ntry: s.connect(('{VIP}', {PORT}))\nexcept OSError as e: print(e.errno)"
+        "import socket\ns = socket.socket(); s.setsockopt(6, 7, 1)\ntry: s.connect(('{VIP}', \
+            {PORT}))\nexcept OSError as e: print(e.errno)"
     );
     // TCP_SYNCNT (7) of 1: one retransmission; newer kernels add linear ones first.
     let seen = bed.run(&format!("/usr/bin/python3 -c \"{script}\"")).success().unwrap().stdout;
@@ -130,11 +137,16 @@ fn the_retry_of_a_socket_avoids_the_backend_that_refused_it() {
     bed.put(&[], &LOAD_BALANCERS);
     // Reinstated after each failure, so that only the socket's own memory can tell.
     let script = format!(
-        "import socket, sys\ns = socket.socket()\nfor n in (1, 2):\n try: s.connect(('{VIP}', {PORT})); print(n); sys.exit()\n except ConnectionRefusedError: input()"
+        "import socket, sys\ns = socket.socket()\nfor n in (1, 2):\n try: s.connect(('{VIP}', \
+            {PORT})); print(n); sys.exit()\n except ConnectionRefusedError: input()"
     );
     for _ in 0..6 {
         bed.datapath.reinstate(crate::rig::INDEX, LOAD_BALANCERS[0].into()).unwrap();
-        let tries = bed.run(&format!("printf '\\n\\n' | /usr/bin/python3 -c \"{script}\"")).success().unwrap().stdout;
+        let tries = bed
+            .run(&format!("printf '\\n\\n' | /usr/bin/python3 -c \"{script}\""))
+            .success()
+            .unwrap()
+            .stdout;
         assert!(["1\n", "2\n"].contains(&tries.as_str()), "{tries}");
     }
     assert_balanced(&bed.counters());

@@ -1,4 +1,5 @@
-//! Every way for a backend to fail: what its connect is told, how it is counted, and that applications are spared the next one.
+//! Every way for a backend to fail: what its connect is told, how it is counted, and that
+//! applications are spared the next one.
 
 use std::{
     net::Ipv4Addr,
@@ -33,7 +34,9 @@ impl Fault {
         match self {
             Self::Reset => {}
             Self::Blackhole => bed.rig.customer.silence(address).unwrap(),
-            Self::Unreachable => drop(bed.rig.node.place().run(&route, LIMIT).unwrap().success().unwrap()),
+            Self::Unreachable => {
+                drop(bed.rig.node.place().run(&route, LIMIT).unwrap().success().unwrap())
+            }
             Self::NoRoute => drop(bed.run(&route).success().unwrap()),
         }
     }
@@ -49,7 +52,11 @@ fn connects(bed: &Bed, count: u32, pause: f64) -> Vec<(String, f64)> {
          \x20except OSError as e: end = errno.errorcode[e.errno]\n\
          \x20print(end, time.monotonic() - began, flush=True); s.close(); time.sleep({pause})"
     );
-    let parse = |line: &str| line.split_once(' ').map(|(end, seconds)| (end.to_owned(), seconds.parse().unwrap())).unwrap();
+    let parse = |line: &str| {
+        line.split_once(' ')
+            .map(|(end, seconds)| (end.to_owned(), seconds.parse().unwrap()))
+            .unwrap()
+    };
     bed.python(&script).lines().map(parse).collect()
 }
 
@@ -72,7 +79,9 @@ fn each_fault_is_told_to_the_application_as_it_is_and_counted_by_its_name() {
         (Fault::NoRoute, "EHOSTUNREACH", false),
     ] {
         let mut bed = Bed::new();
-        bed.run("sysctl -qw net.ipv4.tcp_syn_retries=1 net.ipv4.tcp_syn_linear_timeouts=0").success().unwrap();
+        bed.run("sysctl -qw net.ipv4.tcp_syn_retries=1 net.ipv4.tcp_syn_linear_timeouts=0")
+            .success()
+            .unwrap();
         fault.bring(&bed, dead);
         bed.put(&[], &[dead]);
         let seen: Vec<String> = connects(&bed, 1, 0.0).into_iter().map(|(end, _)| end).collect();
@@ -128,7 +137,8 @@ fn a_dark_backend_that_is_due_again_is_tried_by_one_connect_and_the_others_are_s
     }
     let before = started(&bed);
     thread::sleep(FIRST + Duration::from_millis(200));
-    // For one second, 500 connects: the first one that draws it takes it for the others, and is out of luck.
+    // For one second, 500 connects: the first one that draws it takes it for the others, and is out
+    // of luck.
     let report = bed.load(500, 1.0, &[]).report().unwrap();
     assert_eq!(started(&bed) - before, 1, "{report:?}");
     assert_eq!((report.connected, report.failed.values().sum::<u64>()), (499, 1), "{report:?}");
@@ -144,7 +154,8 @@ fn an_application_with_two_backends_of_which_one_is_dark_waits_once() {
     let _two = bed.server(1, "two");
     bed.rig.customer.silence(dark).unwrap();
     bed.put(&[], &LOAD_BALANCERS);
-    // One connect after the other, as a job does it that is in no hurry, until one has met the dark one; and some more.
+    // One connect after the other, as a job does it that is in no hurry, until one has met the dark
+    // one; and some more.
     let mut seen = Vec::new();
     let began = Instant::now();
     while bed.datapath.set_aside().unwrap().is_empty() {
@@ -158,7 +169,8 @@ fn an_application_with_two_backends_of_which_one_is_dark_waits_once() {
 }
 
 #[test]
-fn a_backend_that_flaps_costs_at_most_one_connect_for_each_time_it_falls_and_is_used_while_it_stands() {
+fn a_backend_that_flaps_costs_at_most_one_connect_for_each_time_it_falls_and_is_used_while_it_stands()
+ {
     let (mut bed, one, two) = Bed::with_two_servers();
     drop(one);
     let load = bed.load(200, 9.0, &[]);
@@ -178,7 +190,8 @@ fn a_backend_that_flaps_costs_at_most_one_connect_for_each_time_it_falls_and_is_
     let report = load.report().unwrap();
     let c = bed.counters();
     let failed = failures(&c);
-    // Each fall costs the connects that are under way on it, few at 200 a second, and the one that tries it when it is due.
+    // Each fall costs the connects that are under way on it, few at 200 a second, and the one that
+    // tries it when it is due.
     assert!(failed >= 1 && failed <= 8 * falls, "{failed} failures in {falls} falls: {report:?}");
     assert_eq!(c.refused, failed, "{c:?}");
     assert!(report.banners["one"] > 50 && report.banners["two"] > 500, "{report:?}");
@@ -200,7 +213,8 @@ fn when_all_are_dead_every_connect_is_told_so_at_once_and_the_first_that_works_a
     while bed.greeting(VIP, PORT) != "two" {
         assert!(began.elapsed() < LIMIT, "it never came back");
     }
-    // The one that works is healthy by its first success, and the dead one is set aside still: up to 30 s after so many failures.
+    // The one that works is healthy by its first success, and the dead one is set aside still: up
+    // to 30 s after so many failures.
     let report = bed.connects(300);
     assert!(report.flawless(), "{report:?}");
 }
@@ -208,11 +222,18 @@ fn when_all_are_dead_every_connect_is_told_so_at_once_and_the_first_that_works_a
 #[test]
 fn the_addresses_of_a_route_change_under_load_without_one_connect_failing_or_going_astray() {
     let mut bed = Bed::new();
-    let addresses: Vec<Ipv4Addr> = (100..108).map(|last| Ipv4Addr::new(203, 0, 113, last)).collect();
+    let addresses: Vec<Ipv4Addr> =
+        (100..108).map(|last| Ipv4Addr::new(203, 0, 113, last)).collect();
     let servers: Vec<BannerServer> = addresses
         .iter()
         .map(|address| {
-            bed.rig.customer.place().run(&format!("ip addr add {address}/32 dev lo"), LIMIT).unwrap().success().unwrap();
+            bed.rig
+                .customer
+                .place()
+                .run(&format!("ip addr add {address}/32 dev lo"), LIMIT)
+                .unwrap()
+                .success()
+                .unwrap();
             bed.rig.customer.banner_server((*address, PORT).into(), &address.to_string()).unwrap()
         })
         .collect();
@@ -228,7 +249,11 @@ fn the_addresses_of_a_route_change_under_load_without_one_connect_failing_or_goi
     }
     let report = load.report().unwrap();
     assert!(report.flawless(), "{report:?}");
-    assert!(changes > 500 && report.banners.len() == addresses.len(), "{changes} changes: {:?}", report.banners);
+    assert!(
+        changes > 500 && report.banners.len() == addresses.len(),
+        "{changes} changes: {:?}",
+        report.banners
+    );
     let c = bed.counters();
     assert_eq!((failures(&c), c.established, c.denied), (0, 4000, 0), "{c:?}");
     assert_eq!(servers.iter().map(BannerServer::served).sum::<u64>(), 4000);

@@ -1,5 +1,6 @@
-//! DNS interception: who is taken to the shim's ports, what the asker is told, and who is left alone. A responder that says its own address and
-//! port stands for the shim, and another one for a resolver.
+//! DNS interception: who is taken to the shim's ports, what the asker is told, and who is left
+//! alone. A responder that says its own address and port stands for the shim, and another one for a
+//! resolver.
 
 use std::{
     io::{BufRead, BufReader},
@@ -32,7 +33,13 @@ fn script(place: &Place, arguments: &[&str]) -> Command {
 /// What an asker prints.
 fn ask(place: &Place, arguments: &[&str]) -> Vec<String> {
     let finished = process::finish(script(place, arguments), LIMIT).unwrap();
-    finished.success().unwrap_or_else(|error| panic!("{arguments:?}: {error:#}")).stdout.lines().map(str::to_owned).collect()
+    finished
+        .success()
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error:#}"))
+        .stdout
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A responder, until it is dropped.
@@ -40,7 +47,10 @@ struct Responder(Child);
 
 impl Responder {
     fn start(place: &Place, address: &str, ports: &[&str]) -> Self {
-        let mut child = script(place, &[&["serve", address], ports].concat()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = script(place, &[&["serve", address], ports].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "up\n");
@@ -66,10 +76,15 @@ impl Intercepting {
         let bed = Bed::new();
         let place = bed.rig.node.place();
         for address in [format!("{SHIM}/32"), format!("{SHIM6}/128")] {
-            place.run(&format!("ip addr add {address} dev lo nodad"), LIMIT).unwrap().success().unwrap();
+            place
+                .run(&format!("ip addr add {address} dev lo nodad"), LIMIT)
+                .unwrap()
+                .success()
+                .unwrap();
         }
         let (first, count) = (FIRST_PORT.to_string(), SLOTS.to_string());
-        let shim = [SHIM, SHIM6].map(|address| Responder::start(place, address, &[&first, &count, "53"]));
+        let shim =
+            [SHIM, SHIM6].map(|address| Responder::start(place, address, &[&first, &count, "53"]));
         let mut new = Self { bed, _shim: shim.into() };
         new.datapath().set_shim(&at()).unwrap();
         new
@@ -100,13 +115,19 @@ impl Intercepting {
     /// The shim's port for a resolver.
     fn port_of(&self, resolver: &str) -> u16 {
         let (resolver, of) = (resolver.parse::<IpAddr>().unwrap(), self.bed.datapath.resolver_of());
-        let slot = (0..SLOTS).find(|&slot| of.slot(slot) == Some(resolver)).unwrap_or_else(|| panic!("{resolver} has no slot"));
+        let slot = (0..SLOTS)
+            .find(|&slot| of.slot(slot) == Some(resolver))
+            .unwrap_or_else(|| panic!("{resolver} has no slot"));
         FIRST_PORT + slot as u16
     }
 
     fn taken(&self, resolver: &str) -> u64 {
         let resolver = resolver.parse::<IpAddr>().unwrap();
-        self.status().resolvers.iter().find(|known| known.address == resolver).map_or(0, |known| known.taken)
+        self.status()
+            .resolvers
+            .iter()
+            .find(|known| known.address == resolver)
+            .map_or(0, |known| known.taken)
     }
 
     /// A resolver that really answers.
@@ -116,7 +137,11 @@ impl Intercepting {
 }
 
 fn at() -> ShimAt {
-    ShimAt { ipv4: Some(SHIM.parse().unwrap()), ipv6: Some(SHIM6.parse().unwrap()), first_port: FIRST_PORT }
+    ShimAt {
+        ipv4: Some(SHIM.parse().unwrap()),
+        ipv6: Some(SHIM6.parse().unwrap()),
+        first_port: FIRST_PORT,
+    }
 }
 
 #[test]
@@ -136,22 +161,42 @@ fn every_way_to_ask_is_answered_by_the_shim_and_told_that_the_resolver_did() {
         assert_eq!(bed.taken(NOBODY), count, "{way} is counted once");
     }
     let seen = bed.ask(&["both", NOBODY, RESOLVER]);
-    assert_eq!(seen, [NOBODY, RESOLVER].map(|resolver| format!("{resolver}#53 {SHIM}#{}", bed.port_of(resolver))), "sendmmsg");
+    assert_eq!(
+        seen,
+        [NOBODY, RESOLVER]
+            .map(|resolver| format!("{resolver}#53 {SHIM}#{}", bed.port_of(resolver))),
+        "sendmmsg"
+    );
     let status = bed.status();
-    assert!(status.on && !status.listed_only && status.resolvers.len() == 2 && (status.stale, status.crowded) == (0, 0), "{status:?}");
+    assert!(
+        status.on
+            && !status.listed_only
+            && status.resolvers.len() == 2
+            && (status.stale, status.crowded) == (0, 0),
+        "{status:?}"
+    );
 }
 
 #[test]
 fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
     let mut bed = Intercepting::of(&Intercepted::Everything);
-    let host = bed.bed.rig.executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") }).unwrap();
+    let host = bed
+        .bed
+        .rig
+        .executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") })
+        .unwrap();
     for way in ["connected", "unconnected", "tcp"] {
         bed.datapath().beat().unwrap();
         let seen = ask(host.place(), &[way, "fd00:96::10"]);
-        assert_eq!(seen, [format!("fd00:96::10#53 {SHIM6}#{}", bed.port_of("fd00:96::10"))], "{way}");
+        assert_eq!(
+            seen,
+            [format!("fd00:96::10#53 {SHIM6}#{}", bed.port_of("fd00:96::10"))],
+            "{way}"
+        );
     }
     assert_eq!(bed.taken("fd00:96::10"), 3);
-    // A link-local resolver is another machine on each link; whatever becomes of the query, it is not the shim's.
+    // A link-local resolver is another machine on each link; whatever becomes of the query, it is
+    // not the shim's.
     ask(host.place(), &["connected", "fe80::1"]);
     assert_eq!(bed.status().resolvers.len(), 1);
 }
@@ -164,7 +209,10 @@ fn two_pods_with_different_resolvers_have_different_ports_of_the_shim() {
     let second = ask(other.place(), &["unconnected", "10.96.0.11"]);
     let (one, two) = (bed.port_of(NOBODY), bed.port_of("10.96.0.11"));
     assert_ne!(one, two);
-    assert_eq!([first, second].concat(), [format!("{NOBODY}#53 {SHIM}#{one}"), format!("10.96.0.11#53 {SHIM}#{two}")]);
+    assert_eq!(
+        [first, second].concat(),
+        [format!("{NOBODY}#53 {SHIM}#{one}"), format!("10.96.0.11#53 {SHIM}#{two}")]
+    );
 }
 
 #[test]
@@ -173,9 +221,21 @@ fn what_is_no_query_of_an_executor_is_left_alone() {
     let _original = bed.original();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(bed.ask(&["marked", RESOLVER]), original, "the agent's own");
-    assert_eq!(ask(bed.bed.executor.outside(), &["connected", RESOLVER]), original, "another cgroup's");
-    assert_eq!(bed.ask(&["elsewhere", RESOLVER]), [format!("{RESOLVER}#54 {RESOLVER}#54")], "another port's");
-    assert_eq!(bed.ask(&["connected", SHIM]), [format!("{SHIM}#53 {SHIM}#53")], "the shim's own address");
+    assert_eq!(
+        ask(bed.bed.executor.outside(), &["connected", RESOLVER]),
+        original,
+        "another cgroup's"
+    );
+    assert_eq!(
+        bed.ask(&["elsewhere", RESOLVER]),
+        [format!("{RESOLVER}#54 {RESOLVER}#54")],
+        "another port's"
+    );
+    assert_eq!(
+        bed.ask(&["connected", SHIM]),
+        [format!("{SHIM}#53 {SHIM}#53")],
+        "the shim's own address"
+    );
     assert!(bed.status().resolvers.is_empty(), "{:?}", bed.status());
 }
 
@@ -187,9 +247,16 @@ fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
     for way in ["connected", "unconnected", "tcp"] {
         assert_eq!(bed.ask(&[way, "127.0.0.11"]), untouched, "{way}");
     }
-    assert_eq!(bed.ask(&["mapped_unconnected", "127.0.0.11"]), ["::ffff:127.0.0.11#53 127.0.0.11#53"]);
+    assert_eq!(
+        bed.ask(&["mapped_unconnected", "127.0.0.11"]),
+        ["::ffff:127.0.0.11#53 127.0.0.11#53"]
+    );
     assert!(bed.status().resolvers.is_empty(), "{:?}", bed.status());
-    let host = bed.bed.rig.executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") }).unwrap();
+    let host = bed
+        .bed
+        .rig
+        .executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") })
+        .unwrap();
     bed.datapath().beat().unwrap();
     let seen = ask(host.place(), &["unconnected", "127.0.0.53"]);
     assert_eq!(seen, [format!("127.0.0.53#53 {SHIM}#{}", bed.port_of("127.0.0.53"))]);
@@ -199,19 +266,32 @@ fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
 fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() {
     let mut bed = Intercepting::of(&Intercepted::Everything);
     let _original = bed.original();
-    assert_eq!(bed.ask(&["connected", RESOLVER]), [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]);
+    assert_eq!(
+        bed.ask(&["connected", RESOLVER]),
+        [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]
+    );
     // The last one of the agent's life is answered a second after its death was noticed.
-    let (sent, place) = (format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER)), bed.bed.executor.place().clone());
+    let (sent, place) = (
+        format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER)),
+        bed.bed.executor.place().clone(),
+    );
     bed.datapath().beat().unwrap();
     let slow = std::thread::spawn(move || ask(&place, &["slowly", RESOLVER]));
     std::thread::sleep(Duration::from_millis(2050));
     for way in ["connected", "unconnected", "tcp"] {
-        assert_eq!(ask(bed.bed.executor.place(), &[way, RESOLVER]), [format!("{RESOLVER}#53 {RESOLVER}#53")], "{way}");
+        assert_eq!(
+            ask(bed.bed.executor.place(), &[way, RESOLVER]),
+            [format!("{RESOLVER}#53 {RESOLVER}#53")],
+            "{way}"
+        );
     }
     assert_eq!(slow.join().unwrap(), [sent], "what was translated is translated back");
     assert_eq!(bed.status().stale, 3);
     bed.datapath().beat().unwrap();
-    assert_eq!(ask(bed.bed.executor.place(), &["connected", RESOLVER]), [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]);
+    assert_eq!(
+        ask(bed.bed.executor.place(), &["connected", RESOLVER]),
+        [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]
+    );
 }
 
 #[test]
@@ -223,7 +303,10 @@ fn a_resolver_without_a_free_slot_is_asked_itself_and_counted() {
     assert_eq!((bed.status().resolvers.len(), bed.status().crowded), (SLOTS as usize, 0));
     assert_eq!(bed.ask(&["connected", RESOLVER]), [format!("{RESOLVER}#53 {RESOLVER}#53")]);
     assert_eq!(bed.status().crowded, 1);
-    assert_eq!(bed.ask(&["connected", "10.96.1.7"]), [format!("10.96.1.7#53 {SHIM}#{}", bed.port_of("10.96.1.7"))]);
+    assert_eq!(
+        bed.ask(&["connected", "10.96.1.7"]),
+        [format!("10.96.1.7#53 {SHIM}#{}", bed.port_of("10.96.1.7"))]
+    );
 }
 
 #[test]
@@ -231,7 +314,10 @@ fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
     let mut bed = Intercepting::of(&Intercepted::Listed(vec![NOBODY.parse().unwrap()]));
     let _original = bed.original();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
-    assert_eq!(bed.ask(&["connected", NOBODY]), [format!("{NOBODY}#53 {SHIM}#{}", bed.port_of(NOBODY))]);
+    assert_eq!(
+        bed.ask(&["connected", NOBODY]),
+        [format!("{NOBODY}#53 {SHIM}#{}", bed.port_of(NOBODY))]
+    );
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
     assert_eq!(bed.status().crowded, 0);
     bed.datapath().intercept(&Intercepted::Listed(vec![RESOLVER.parse().unwrap()])).unwrap();

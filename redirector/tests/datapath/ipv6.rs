@@ -8,7 +8,8 @@ use xtask::testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, VIP6, on_node};
 
 /// Two servers on the node's side of the pod's link.
-const SIX: [Ipv6Addr; 2] = [Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 0x11), Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 0x12)];
+const SIX: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 0x11), Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 0x12)];
 
 /// A pod with IPv6, with servers `six-1` and `six-2` there and `one` and `two` at the customer's.
 fn bed() -> (Bed, Vec<BannerServer>) {
@@ -19,8 +20,15 @@ fn bed() -> (Bed, Vec<BannerServer>) {
     let mut servers = vec![bed.server(0, "one"), bed.server(1, "two")];
     for (n, address) in SIX.iter().enumerate() {
         let node = bed.rig.node.place();
-        node.run(&format!("ip addr add {address}/64 dev pod{number} nodad"), LIMIT).unwrap().success().unwrap();
-        let server = BannerServer::start(node.namespaces(), SocketAddr::new((*address).into(), PORT), &format!("six-{}", n + 1));
+        node.run(&format!("ip addr add {address}/64 dev pod{number} nodad"), LIMIT)
+            .unwrap()
+            .success()
+            .unwrap();
+        let server = BannerServer::start(
+            node.namespaces(),
+            SocketAddr::new((*address).into(), PORT),
+            &format!("six-{}", n + 1),
+        );
         servers.push(server.unwrap());
     }
     (bed, servers)
@@ -28,11 +36,16 @@ fn bed() -> (Bed, Vec<BannerServer>) {
 
 fn put(bed: &mut Bed, backends: &[IpAddr], sources: &[&str]) {
     let sources = sources.iter().map(|text| text.parse().unwrap()).collect();
-    let route = PlannedRoute { backends: Some(by_family(backends.to_vec())), sources, ..PlannedRoute::default() };
+    let route = PlannedRoute {
+        backends: Some(by_family(backends.to_vec())),
+        sources,
+        ..PlannedRoute::default()
+    };
     bed.datapath.apply(&[Change::Put { index: INDEX, route }]).unwrap();
 }
 
-/// What `count` sockets of `family`, prepared by `before`, see of a connect to `vip`: peer and greeting, or the errno.
+/// What `count` sockets of `family`, prepared by `before`, see of a connect to `vip`: peer and
+/// greeting, or the errno.
 fn connects(bed: &Bed, family: &str, before: &str, vip: &str, count: usize) -> Vec<String> {
     let script = format!(
         "import errno, socket\n\
@@ -71,9 +84,16 @@ fn each_family_gets_its_own_backends_and_is_told_the_vip_it_asked_for() {
     assert_greeted(&connects(&bed, "AF_INET", "", VIP, 24), VIP, &["one", "two"]);
     assert_greeted(&connects(&bed, "AF_INET6", "", &mapped, 24), &mapped, &["one", "two"]);
     let counters = bed.counters();
-    assert_eq!((counters.started, counters.established, counters.denied), (72, 72, 0), "{counters:?}");
+    assert_eq!(
+        (counters.started, counters.established, counters.denied),
+        (72, 72, 0),
+        "{counters:?}"
+    );
     let backends = bed.datapath.backends(INDEX).unwrap();
-    assert_eq!(backends.iter().map(|backend| backend.address).collect::<Vec<_>>(), [four(), six()].concat());
+    assert_eq!(
+        backends.iter().map(|backend| backend.address).collect::<Vec<_>>(),
+        [four(), six()].concat()
+    );
     assert_eq!(backends.iter().map(|backend| backend.counters.established).sum::<u64>(), 72);
 }
 
@@ -94,15 +114,24 @@ fn a_dual_stack_socket_reaches_ipv4_backends_by_an_ipv6_vip_and_the_reverse() {
 fn a_socket_that_cannot_have_the_other_family_is_refused_and_no_backend_is_blamed() {
     let (mut bed, _servers) = bed();
     put(&mut bed, &four(), &[]);
-    // The kernel's own answer to IPV6_V6ONLY, which no hook can see; and a socket bound to a native address.
+    // The kernel's own answer to IPV6_V6ONLY, which no hook can see; and a socket bound to a native
+    // address.
     assert_eq!(connects(&bed, "AF_INET6", "s.setsockopt(41, 26, 1)", VIP6, 2), ["ENETUNREACH"; 2]);
     assert_eq!(connects(&bed, "AF_INET6", "s.bind(('fd61::2', 0))", VIP6, 2), ["ECONNREFUSED"; 2]);
     let counters = bed.counters();
     assert_eq!((counters.started, counters.unsent, counters.denied), (2, 2, 2), "{counters:?}");
     assert!(bed.datapath.set_aside().unwrap().is_empty());
     put(&mut bed, &six(), &[]);
-    assert_greeted(&connects(&bed, "AF_INET6", "s.setsockopt(41, 26, 1)", VIP6, 24), VIP6, &["six-1", "six-2"]);
-    assert_greeted(&connects(&bed, "AF_INET6", "s.bind(('fd61::2', 0))", VIP6, 24), VIP6, &["six-1", "six-2"]);
+    assert_greeted(
+        &connects(&bed, "AF_INET6", "s.setsockopt(41, 26, 1)", VIP6, 24),
+        VIP6,
+        &["six-1", "six-2"],
+    );
+    assert_greeted(
+        &connects(&bed, "AF_INET6", "s.bind(('fd61::2', 0))", VIP6, 24),
+        VIP6,
+        &["six-1", "six-2"],
+    );
 }
 
 #[test]
@@ -131,11 +160,17 @@ fn ipv6_connects_are_made_from_ipv6_sources_and_the_tables_are_read_back() {
     bed.datapath = crate::rig::attached(&bed.rig);
     assert_eq!(bed.datapath.plan(), before);
     let script = format!(
-        "import socket\nfor n in range(6):\n s = socket.socket(socket.AF_INET6); s.connect(('{VIP6}', {PORT})); print(s.getsockname()[0]); s.close()"
+        "import socket\nfor n in range(6):\n s = socket.socket(socket.AF_INET6); \
+            s.connect(('{VIP6}', {PORT})); print(s.getsockname()[0]); s.close()"
     );
     let seen = bed.python(&script);
     let seen: Vec<&str> = seen.lines().collect();
-    assert!(seen.windows(2).all(|pair| pair[0] != pair[1] && pair.iter().all(|ip| ["fd61::3", "fd61::4"].contains(ip))), "{seen:?}");
+    assert!(
+        seen.windows(2)
+            .all(|pair| pair[0] != pair[1]
+                && pair.iter().all(|ip| ["fd61::3", "fd61::4"].contains(ip))),
+        "{seen:?}"
+    );
     assert_eq!(bed.counters().source_failed, 0);
 }
 
@@ -147,6 +182,8 @@ fn an_ipv6_vip_without_a_route_is_refused_and_addresses_beside_the_pool_are_unto
     assert_eq!(connects(&bed, "AF_INET6", "", "fd00:18::1:7", 1), ["ENETUNREACH"]);
     assert_greeted(&connects(&bed, "AF_INET6", "", "fd61::11", 1), "fd61::11", &["six-1"]);
     assert_eq!(bed.counters().started, 0);
-    let pinned = on_node(&bed.rig, || redirector::datapath::inspect(&crate::rig::settings().bpffs)).unwrap().unwrap();
+    let pinned = on_node(&bed.rig, || redirector::datapath::inspect(&crate::rig::settings().bpffs))
+        .unwrap()
+        .unwrap();
     assert_eq!(pinned.pool_ipv6.as_deref(), Some("fd00:18::/112"));
 }

@@ -1,6 +1,7 @@
 //! The datapath on the real kernel: programs, tables, links and pins, without the agent above them.
 //!
-//! Each test has a rig of its own: a node with its own cgroup root and bpf file system, an executor in a pod's cgroup, a customer behind a link.
+//! Each test has a rig of its own: a node with its own cgroup root and bpf file system, an executor
+//! in a pod's cgroup, a customer behind a link.
 
 mod attach;
 mod clients;

@@ -1,4 +1,5 @@
-//! Somebody else's program on our hooks, loaded and attached as others do it. The tests of the agent have it, too.
+//! Somebody else's program on our hooks, loaded and attached as others do it. The tests of the
+//! agent have it, too.
 
 use std::{
     fs::File,
@@ -46,7 +47,9 @@ struct Attach {
 
 fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the attributes are live, and their size is told.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
+    };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
@@ -60,11 +63,14 @@ impl Neighbour {
     /// A program for this cgroup, which forbids connects to `address`. Not attached yet.
     pub(crate) fn at(cgroup: &str, address: Ipv4Addr) -> Self {
         let instruction = |code: u8, registers: u8, offset: i16, value: u32| {
-            u64::from(code) | u64::from(registers) << 8 | u64::from(offset as u16) << 16 | u64::from(value) << 32
+            u64::from(code)
+                | u64::from(registers) << 8
+                | u64::from(offset as u16) << 16
+                | u64::from(value) << 32
         };
         let code = [
-            instruction(0x61, 0x12, 4, 0),                                    // r2 = ctx->user_ip4, network byte order
-            instruction(0xb7, 0x00, 0, 1),                                    // r0 = 1: allow
+            instruction(0x61, 0x12, 4, 0), // r2 = ctx->user_ip4, network byte order
+            instruction(0xb7, 0x00, 0, 1), // r0 = 1: allow
             instruction(0x56, 0x02, 1, u32::from_ne_bytes(address.octets())), // if w2 != address, skip one
             instruction(0xb7, 0x00, 0, 0),                                    // r0 = 0: deny
             instruction(0x95, 0x00, 0, 0),                                    // exit
@@ -81,7 +87,10 @@ impl Neighbour {
         };
         let program = bpf(BPF_PROG_LOAD, &mut load).unwrap();
         // SAFETY: the kernel has just made this descriptor for us.
-        Self { program: unsafe { OwnedFd::from_raw_fd(program) }, cgroup: File::open(cgroup).unwrap() }
+        Self {
+            program: unsafe { OwnedFd::from_raw_fd(program) },
+            cgroup: File::open(cgroup).unwrap(),
+        }
     }
 
     fn attributes(&self, flags: u32) -> Attach {

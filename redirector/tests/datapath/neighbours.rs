@@ -1,4 +1,5 @@
-//! Other programs on the same hooks, above our cgroup: theirs first and ours first, with each way to attach.
+//! Other programs on the same hooks, above our cgroup: theirs first and ours first, with each way
+//! to attach.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -21,7 +22,8 @@ fn detach_ours(bed: &mut Bed) {
     await_others(bed, &[]);
 }
 
-/// Returns when `expected` and nobody else are in effect: the kernel detaches a link some time after the last pin of it has gone.
+/// Returns when `expected` and nobody else are in effect: the kernel detaches a link some time
+/// after the last pin of it has gone.
 fn await_others(bed: &Bed, expected: &[&str]) {
     let only_they = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
@@ -36,11 +38,15 @@ fn attach_ours(bed: &mut Bed) -> Result<(), DatapathError> {
 
 /// The names of the other programs that are in effect where ours are.
 fn others(bed: &Bed) -> Vec<String> {
-    let found = on_node(&bed.rig, || datapath::others(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())).unwrap();
+    let found = on_node(&bed.rig, || {
+        datapath::others(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())
+    })
+    .unwrap();
     found.into_iter().filter_map(|other| other.name).collect()
 }
 
-/// Puts a neighbour that forbids the only backend above us, before or after ours is attached: what a connect gets, and who else is in effect.
+/// Puts a neighbour that forbids the only backend above us, before or after ours is attached: what
+/// a connect gets, and who else is in effect.
 fn beside_a_neighbour(mode: Mode, ours_first: bool) -> (String, Vec<String>) {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.put(&[], &LOAD_BALANCERS[..1]);
@@ -61,14 +67,24 @@ fn beside_a_neighbour(mode: Mode, ours_first: bool) -> (String, Vec<String>) {
 #[test]
 fn a_multi_neighbour_above_us_decides_after_us_on_the_backend_whoever_came_first() {
     for ours_first in [true, false] {
-        assert_eq!(beside_a_neighbour(Mode::Multi, ours_first), ("EPERM".into(), vec!["neighbour".into()]), "ours first: {ours_first}");
+        assert_eq!(
+            beside_a_neighbour(Mode::Multi, ours_first),
+            ("EPERM".into(), vec!["neighbour".into()]),
+            "ours first: {ours_first}"
+        );
     }
 }
 
 #[test]
 fn a_neighbour_above_us_that_is_not_multi_is_not_run_below_our_cgroup() {
-    for (mode, ours_first) in [(Mode::Override, true), (Mode::Override, false), (Mode::Exclusive, true)] {
-        assert_eq!(beside_a_neighbour(mode, ours_first), ("one".into(), vec![]), "{mode:?}, ours first: {ours_first}");
+    for (mode, ours_first) in
+        [(Mode::Override, true), (Mode::Override, false), (Mode::Exclusive, true)]
+    {
+        assert_eq!(
+            beside_a_neighbour(mode, ours_first),
+            ("one".into(), vec![]),
+            "{mode:?}, ours first: {ours_first}"
+        );
     }
 }
 
@@ -87,7 +103,11 @@ fn an_exclusive_neighbour_that_came_first_is_told_and_left_alone_until_it_goes()
     let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
     neighbour.attach(Mode::Exclusive);
     let refused = attach_ours(&mut bed).expect_err("refused");
-    assert!(matches!(refused, DatapathError::NotPermitted { .. }) && refused.to_string().contains("exclusively"), "{refused}");
+    assert!(
+        matches!(refused, DatapathError::NotPermitted { .. })
+            && refused.to_string().contains("exclusively"),
+        "{refused}"
+    );
     assert_eq!(others(&bed), ["neighbour"]);
     neighbour.detach();
     attach_ours(&mut bed).unwrap();
@@ -118,16 +138,25 @@ fn who_runs_before_ours_and_who_after_is_told() {
     assert_eq!(checked(&bed).detail, "no other program is on our hooks");
     let address = Ipv4Addr::new(192, 0, 2, 1);
     detach_ours(&mut bed);
-    let (above, beside) = on_node(&bed.rig, || (Neighbour::at(ROOT, address), Neighbour::at("/sys/fs/cgroup/kubepods", address)));
+    let (above, beside) = on_node(&bed.rig, || {
+        (Neighbour::at(ROOT, address), Neighbour::at("/sys/fs/cgroup/kubepods", address))
+    });
     above.attach(Mode::Multi);
     beside.attach(Mode::Multi);
     attach_ours(&mut bed).unwrap();
-    let found = on_node(&bed.rig, || datapath::others(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())).unwrap();
+    let found = on_node(&bed.rig, || {
+        datapath::others(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())
+    })
+    .unwrap();
     let told: Vec<_> = found.iter().map(|other| (other.hook.as_str(), other.runs_first)).collect();
     // The one at the same cgroup came before ours; the one above runs last, whenever it came.
     assert_eq!(told, [("connect4", true), ("connect4", false)], "{found:?}");
     let check = checked(&bed);
-    assert_eq!((check.outcome, check.detail.matches("neighbour (ID ").count()), (datapath::Outcome::Ok, 2), "{check:?}");
+    assert_eq!(
+        (check.outcome, check.detail.matches("neighbour (ID ").count()),
+        (datapath::Outcome::Ok, 2),
+        "{check:?}"
+    );
     beside.detach();
     above.detach();
 }
@@ -140,6 +169,9 @@ fn an_exclusive_neighbour_is_named_before_the_agent_starts() {
     neighbour.attach(Mode::Exclusive);
     let check = checked(&bed);
     assert_eq!(check.outcome, datapath::Outcome::Failed, "{check:?}");
-    assert!(check.detail.contains("connect4 of /sys/fs/cgroup exclusively") && check.remedy.is_some(), "{check:?}");
+    assert!(
+        check.detail.contains("connect4 of /sys/fs/cgroup exclusively") && check.remedy.is_some(),
+        "{check:?}"
+    );
     neighbour.detach();
 }

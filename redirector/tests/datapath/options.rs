@@ -1,4 +1,5 @@
-//! What redirected sockets get beyond an address: where they connect from, how long their SYN waits, keepalive.
+//! What redirected sockets get beyond an address: where they connect from, how long their SYN
+//! waits, keepalive.
 
 use std::{
     io::{BufRead, BufReader},
@@ -29,7 +30,8 @@ fn put(bed: &mut Bed, sources: &[IpAddr], idle: Option<u64>) {
 /// Gives the pod two more addresses, and returns them with its first one.
 fn pod_addresses(bed: &Bed) -> [IpAddr; 3] {
     let listed = bed.run("ip -4 -o addr show dev eth0").success().unwrap().stdout;
-    let first: std::net::Ipv4Addr = listed.split_whitespace().nth(3).unwrap().split('/').next().unwrap().parse().unwrap();
+    let first: std::net::Ipv4Addr =
+        listed.split_whitespace().nth(3).unwrap().split('/').next().unwrap().parse().unwrap();
     let [a, b, c, _] = first.octets();
     for last in [3, 4] {
         bed.run(&format!("ip addr add {a}.{b}.{c}.{last}/24 dev eth0")).success().unwrap();
@@ -40,7 +42,8 @@ fn pod_addresses(bed: &Bed) -> [IpAddr; 3] {
 /// Where each of `count` connects came from.
 fn sources(bed: &Bed, count: usize, before: &str) -> Vec<IpAddr> {
     let script = format!(
-        "import socket\nfor n in range({count}):\n s = socket.socket()\n {before}\n s.connect(('{VIP}', {PORT})); print(s.getsockname()[0]); s.close()"
+        "import socket\nfor n in range({count}):\n s = socket.socket()\n {before}\n \
+            s.connect(('{VIP}', {PORT})); print(s.getsockname()[0]); s.close()"
     );
     bed.python(&script).lines().map(|line| line.parse().unwrap()).collect()
 }
@@ -65,8 +68,12 @@ fn a_socket_that_the_application_has_bound_keeps_its_address_and_port() {
     let [first, three, _] = pod_addresses(&bed);
     put(&mut bed, &[three], None);
     assert_eq!(sources(&bed, 2, &format!("s.bind(('{first}', 0))")), [first; 2]);
-    // Bound to an address with the port left open until connect (IP_BIND_ADDRESS_NO_PORT), and to a port without an address.
-    assert_eq!(sources(&bed, 2, &format!("s.setsockopt(0, 24, 1); s.bind(('{first}', 0))")), [first; 2]);
+    // Bound to an address with the port left open until connect (IP_BIND_ADDRESS_NO_PORT), and to a
+    // port without an address.
+    assert_eq!(
+        sources(&bed, 2, &format!("s.setsockopt(0, 24, 1); s.bind(('{first}', 0))")),
+        [first; 2]
+    );
     assert_eq!(sources(&bed, 2, "s.bind(('0.0.0.0', 0))"), [first; 2]);
     assert_eq!(sources(&bed, 2, ""), [three; 2]);
     assert_eq!((bed.counters().established, bed.counters().source_failed), (8, 0));
@@ -77,8 +84,10 @@ fn a_dual_stack_socket_is_bound_to_the_mapped_source_address() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let [_, three, _] = pod_addresses(&bed);
     put(&mut bed, &[three], None);
-    let script =
-        format!("import socket; s = socket.socket(socket.AF_INET6); s.connect(('::ffff:{VIP}', {PORT})); print(s.getsockname()[0])");
+    let script = format!(
+        "import socket; s = socket.socket(socket.AF_INET6); s.connect(('::ffff:{VIP}', {PORT})); \
+            print(s.getsockname()[0])"
+    );
     assert_eq!(bed.python(&script).trim(), format!("::ffff:{three}"));
     assert_eq!(bed.counters().source_failed, 0);
 }
@@ -95,7 +104,11 @@ fn a_source_address_that_the_caller_lacks_costs_no_connect_and_is_counted() {
 #[test]
 fn sources_and_idle_timeout_are_read_back_by_the_next_process() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    put(&mut bed, &["192.0.2.77".parse().unwrap(), "fd00::1".parse().unwrap(), "fd00::2".parse().unwrap()], Some(350));
+    put(
+        &mut bed,
+        &["192.0.2.77".parse().unwrap(), "fd00::1".parse().unwrap(), "fd00::2".parse().unwrap()],
+        Some(350),
+    );
     let before = bed.datapath.plan();
     assert_eq!(before.routes[&INDEX].sources.len(), 3);
     bed.datapath = crate::rig::attached(&bed.rig);
@@ -103,7 +116,8 @@ fn sources_and_idle_timeout_are_read_back_by_the_next_process() {
 }
 
 #[test]
-fn a_dark_backend_is_set_aside_within_600_ms_and_costs_a_connect_no_more_than_the_connect_timeout() {
+fn a_dark_backend_is_set_aside_within_600_ms_and_costs_a_connect_no_more_than_the_connect_timeout()
+{
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.datapath.set_connect_timeout(CONNECT_TIMEOUT).unwrap();
     bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
@@ -131,14 +145,27 @@ fn a_dark_backend_is_set_aside_within_600_ms_and_costs_a_connect_no_more_than_th
     let set_aside = began.elapsed();
     let ends: Vec<(String, f64)> = lines
         .map(|line| line.unwrap())
-        .map(|line| line.split_once(' ').map(|(end, seconds)| (end.to_owned(), seconds.parse().unwrap())).unwrap())
+        .map(|line| {
+            line.split_once(' ')
+                .map(|(end, seconds)| (end.to_owned(), seconds.parse().unwrap()))
+                .unwrap()
+        })
         .collect();
     assert!(child.wait().unwrap().success());
-    // Right after it no connect meets the dark one: its time begins with the end of the last failure.
+    // Right after it no connect meets the dark one: its time begins with the end of the last
+    // failure.
     assert!(bed.connects(200).flawless());
-    let dark: Vec<f64> = ends.iter().filter(|(end, _)| end == "ETIMEDOUT").map(|(_, seconds)| *seconds).collect();
-    assert_eq!((ends.len(), ends.iter().filter(|(end, _)| end == "ok").count()), (16, 16 - dark.len()), "{ends:?}");
-    assert!(!dark.is_empty() && dark.iter().all(|seconds| (2.0..=3.0).contains(seconds)), "{ends:?}");
+    let dark: Vec<f64> =
+        ends.iter().filter(|(end, _)| end == "ETIMEDOUT").map(|(_, seconds)| *seconds).collect();
+    assert_eq!(
+        (ends.len(), ends.iter().filter(|(end, _)| end == "ok").count()),
+        (16, 16 - dark.len()),
+        "{ends:?}"
+    );
+    assert!(
+        !dark.is_empty() && dark.iter().all(|seconds| (2.0..=3.0).contains(seconds)),
+        "{ends:?}"
+    );
     assert!(set_aside < Duration::from_millis(600), "{set_aside:?}");
     assert_eq!(bed.counters().timed_out, dark.len() as u64);
 }
@@ -167,7 +194,10 @@ fn keepalive_is_set_below_the_idle_timeout_unless_the_application_set_its_own() 
     assert_eq!(keepalive(&bed, ""), "0 7200 75 9");
     put(&mut bed, &[], Some(350));
     assert_eq!(keepalive(&bed, ""), "1 233 23 5");
-    assert_eq!(keepalive(&bed, "s.setsockopt(1, socket.SO_KEEPALIVE, 1); s.setsockopt(6, 4, 600)"), "1 600 75 9");
+    assert_eq!(
+        keepalive(&bed, "s.setsockopt(1, socket.SO_KEEPALIVE, 1); s.setsockopt(6, 4, 600)"),
+        "1 600 75 9"
+    );
     put(&mut bed, &[], Some(5));
     assert_eq!(keepalive(&bed, ""), "1 3 1 5");
 }

@@ -1,4 +1,5 @@
-//! What outlives the process: connects go on, a new process adopts everything, an unfit one refuses, and unload leaves nothing.
+//! What outlives the process: connects go on, a new process adopts everything, an unfit one
+//! refuses, and unload leaves nothing.
 
 use std::{fs, net::IpAddr, path::Path};
 
@@ -48,10 +49,15 @@ fn programs_are_swapped_under_full_load_without_one_connect_failing() {
 fn an_established_connection_keeps_its_peer_name_across_a_restart() {
     let (bed, _one, _two) = Bed::with_two_servers();
     // Connects, waits for a line, then asks who it is talking to.
-    let script =
-        format!("import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); input(); print(s.getpeername())");
+    let script = format!(
+        "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); \
+            input(); print(s.getpeername())"
+    );
     let mut command = bed.executor.command("/usr/bin/python3");
-    command.args(["-c", &script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command
+        .args(["-c", &script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert_eq!(lines.next().unwrap().unwrap(), "up");
@@ -68,11 +74,20 @@ fn unload_removes_every_pin_and_connects_are_left_alone_again() {
     let (bed, _one, _two) = Bed::with_two_servers();
     drop(bed.datapath);
     let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
-    assert_eq!((removed.links, removed.cgroups, removed.maps), (names::PROGRAMS.len(), 1, names::MAPS.len()));
+    assert_eq!(
+        (removed.links, removed.cgroups, removed.maps),
+        (names::PROGRAMS.len(), 1, names::MAPS.len())
+    );
     assert_eq!(removed.pool.as_deref(), Some("198.18.0.0/16"));
     assert!(!on_node(&bed.rig, || settings().bpffs.exists()));
     assert_eq!(on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).unwrap(), None);
-    bed.rig.node.place().run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT).unwrap().success().unwrap();
+    bed.rig
+        .node
+        .place()
+        .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
+        .unwrap()
+        .success()
+        .unwrap();
     assert_eq!(crate::rig::greeting(bed.executor.place(), VIP, PORT), "EHOSTUNREACH");
 }
 
@@ -83,13 +98,17 @@ fn the_pins_alone_tell_routes_counters_and_attachments() {
     assert!(bed.connects(10).flawless());
     drop(bed.datapath);
     let status = on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).unwrap().expect("pins");
-    assert_eq!((status.abi, status.pool.as_str(), status.agent_pid), (abi::ABI, "198.18.0.0/16", std::process::id()));
+    assert_eq!(
+        (status.abi, status.pool.as_str(), status.agent_pid),
+        (abi::ABI, "198.18.0.0/16", std::process::id())
+    );
     assert!(status.heartbeat_age.is_some());
     assert_eq!(status.attachments.len(), 1);
     assert_eq!(status.attachments[0].cgroup.as_deref(), Some(Path::new("/sys/fs/cgroup/kubepods")));
     assert_eq!(status.routes.len(), 1);
     assert_eq!(status.routes[0].vip.to_string(), VIP);
-    let addresses: Vec<IpAddr> = status.routes[0].backends.iter().map(|backend| backend.address).collect();
+    let addresses: Vec<IpAddr> =
+        status.routes[0].backends.iter().map(|backend| backend.address).collect();
     assert_eq!(addresses, LOAD_BALANCERS.map(IpAddr::from));
     assert_eq!(status.routes[0].counters.established, 10);
 }
@@ -103,10 +122,16 @@ fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
         on_node(&bed.rig, || Datapath::open(&settings).err().expect("refused"))
     };
     let moved = elsewhere("198.19.0.0/16");
-    assert!(matches!(moved, DatapathError::OtherPool { .. }) && moved.is_configuration(), "{moved}");
+    assert!(
+        matches!(moved, DatapathError::OtherPool { .. }) && moved.is_configuration(),
+        "{moved}"
+    );
     assert!(moved.to_string().contains("redirector unload"), "{moved}");
     let shrunk = elsewhere("198.18.0.0/24");
-    assert!(matches!(shrunk, DatapathError::OtherShape { .. } | DatapathError::OtherPool { .. }), "{shrunk}");
+    assert!(
+        matches!(shrunk, DatapathError::OtherShape { .. } | DatapathError::OtherPool { .. }),
+        "{shrunk}"
+    );
 
     on_node(&bed.rig, || fs::create_dir_all("/sys/fs/bpf/redirector/v999/maps").unwrap());
     let other = open(&bed.rig).err().expect("refused");
@@ -117,17 +142,24 @@ fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
 #[test]
 fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    // Every route with two backends: those of two routes are servers, the others' are nobody's but theirs.
+    // Every route with two backends: those of two routes are servers, the others' are nobody's but
+    // theirs.
     let route = |index: u32, third: u8| {
         let [_, _, high, low] = index.to_be_bytes();
         let own = [1, 2].map(|first| IpAddr::from([10 + first, third, high, low])).to_vec();
         PlannedRoute {
             ports: vec![PortPair { client: PORT, destination: PORT }],
-            backends: Some(if [INDEX, 65_535].contains(&index) { LOAD_BALANCERS.map(IpAddr::from).to_vec() } else { own }),
+            backends: Some(if [INDEX, 65_535].contains(&index) {
+                LOAD_BALANCERS.map(IpAddr::from).to_vec()
+            } else {
+                own
+            }),
             ..PlannedRoute::default()
         }
     };
-    let plan = |third: u8| Plan { routes: (0..65_536).map(|index| (index, route(index, third))).collect() };
+    let plan = |third: u8| Plan {
+        routes: (0..65_536).map(|index| (index, route(index, third))).collect(),
+    };
     // The second time every block and every backend is replaced, so freed ones must be found again.
     for third in [1, 2] {
         let before = bed.datapath.plan();
@@ -146,12 +178,14 @@ fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
 fn preflight_finds_nothing_wrong_on_a_node_that_works() {
     let bed = Bed::new();
     let checks = on_node(&bed.rig, || datapath::preflight(&settings(), &[CgroupSpec::Auto]));
-    let wrong: Vec<_> = checks.iter().filter(|check| check.outcome == datapath::Outcome::Failed).collect();
+    let wrong: Vec<_> =
+        checks.iter().filter(|check| check.outcome == datapath::Outcome::Failed).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(
-        checks.iter().any(
-            |check| check.name == "programs" && check.detail.starts_with(&format!("{} load", redirector_common::names::PROGRAMS.len()))
-        ),
+        checks.iter().any(|check| check.name == "programs"
+            && check
+                .detail
+                .starts_with(&format!("{} load", redirector_common::names::PROGRAMS.len()))),
         "{checks:?}"
     );
 }

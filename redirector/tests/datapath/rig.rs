@@ -60,7 +60,10 @@ impl Bed {
 
     /// A server at the address of load balancer `number` (0 or 1).
     pub(crate) fn server(&self, number: usize, banner: &str) -> BannerServer {
-        self.rig.customer.banner_server(SocketAddr::from((LOAD_BALANCERS[number], PORT)), banner).unwrap()
+        self.rig
+            .customer
+            .banner_server(SocketAddr::from((LOAD_BALANCERS[number], PORT)), banner)
+            .unwrap()
     }
 
     /// Puts the route of [`INDEX`].
@@ -93,7 +96,11 @@ impl Bed {
     pub(crate) fn load(&self, rate: u32, seconds: f64, banners: &[&str]) -> Load {
         let expect_banner = banners.iter().map(|&banner| banner.to_owned()).collect();
         let target = SocketAddr::new(VIP.parse().unwrap(), PORT);
-        Load::start(self.executor.place(), &LoadOptions { target, rate, seconds, expect_peer: None, expect_banner }).unwrap()
+        Load::start(
+            self.executor.place(),
+            &LoadOptions { target, rate, seconds, expect_peer: None, expect_banner },
+        )
+        .unwrap()
     }
 
     /// `count` connects, a thousand a second.
@@ -104,13 +111,16 @@ impl Bed {
 
 /// A change that puts a route at [`INDEX`].
 pub(crate) fn put(ports: &[(u16, u16)], backends: &[Ipv4Addr]) -> Change {
-    let ports = ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
+    let ports =
+        ports.iter().map(|&(client, destination)| PortPair { client, destination }).collect();
     let backends = Some(backends.iter().copied().map(IpAddr::from).collect());
     Change::Put { index: INDEX, route: PlannedRoute { ports, backends, ..PlannedRoute::default() } }
 }
 
 pub(crate) fn settings() -> Settings {
-    let pool = Pool::new("198.18.0.0/16".parse().unwrap(), Some("fd00:18::/112".parse().unwrap()), true).unwrap();
+    let pool =
+        Pool::new("198.18.0.0/16".parse().unwrap(), Some("fd00:18::/112".parse().unwrap()), true)
+            .unwrap();
     Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool }
 }
 
@@ -126,9 +136,14 @@ pub(crate) fn open(rig: &Rig) -> Result<Datapath, DatapathError> {
 
 /// Attaches to what `auto` finds on the rig's node: its `kubepods`.
 pub(crate) fn attach(rig: &Rig, datapath: &mut Datapath) {
-    let attachments = on_node(rig, || datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap());
+    let attachments =
+        on_node(rig, || datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap());
     assert_eq!(attachments.len(), 1, "{attachments:?}");
-    assert_eq!(attachments[0].programs.len(), redirector_common::names::PROGRAMS.len(), "{attachments:?}");
+    assert_eq!(
+        attachments[0].programs.len(),
+        redirector_common::names::PROGRAMS.len(),
+        "{attachments:?}"
+    );
 }
 
 pub(crate) fn attached(rig: &Rig) -> Datapath {
@@ -147,5 +162,11 @@ pub(crate) fn greeting(place: &xtask::testbed::Place, address: &str, port: u16) 
     );
     let mut command = place.command("/usr/bin/python3");
     command.args(["-c", &script]);
-    xtask::testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout.trim().to_owned()
+    xtask::testbed::process::finish(command, LIMIT)
+        .unwrap()
+        .success()
+        .unwrap()
+        .stdout
+        .trim()
+        .to_owned()
 }

@@ -1,4 +1,5 @@
-//! Programs are swapped under as many connects as two cores can make: none fails, none goes astray, none is lost from the count.
+//! Programs are swapped under as many connects as two cores can make: none fails, none goes astray,
+//! none is lost from the count.
 
 use std::{
     net::Ipv4Addr,
@@ -11,8 +12,9 @@ use crate::rig::{Bed, VIP, attached};
 
 const SWAPS: u32 = 20;
 
-/// Connects in all, beside other tests. `cargo xtask test` runs this once more, alone and with `REDIRECTOR_TEST_CONNECTS=1000000`: a million takes half a
-/// minute to two minutes of two idle cores.
+/// Connects in all, beside other tests. `cargo xtask test` runs this once more, alone and with
+/// `REDIRECTOR_TEST_CONNECTS=1000000`: a million takes half a minute to two minutes of two idle
+/// cores.
 const CONNECTS: u64 = 100_000;
 
 /// Longest time.
@@ -20,7 +22,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 #[test]
 fn twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count() {
-    let wanted = std::env::var("REDIRECTOR_TEST_CONNECTS").map_or(CONNECTS, |text| text.parse().unwrap());
+    let wanted =
+        std::env::var("REDIRECTOR_TEST_CONNECTS").map_or(CONNECTS, |text| text.parse().unwrap());
     let mut bed = Bed::new();
     // A connect that no program saw would fail at once.
     bed.run("ip route add unreachable 198.18.0.0/16").success().unwrap();
@@ -39,8 +42,16 @@ fn twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count() 
     let report = storm.report().unwrap();
     println!("{swaps} swaps: {report:?}");
     assert!(report.attempted >= wanted, "{report:?}");
-    assert_eq!((report.redirected, report.wrong_peer, report.failed.len()), (report.attempted, 0, 0), "{report:?}");
+    assert_eq!(
+        (report.redirected, report.wrong_peer, report.failed.len()),
+        (report.attempted, 0, 0),
+        "{report:?}"
+    );
     assert_eq!(report.accepted, report.attempted, "{report:?}");
     let c = bed.counters();
-    assert_eq!((c.started, c.established, c.closed, c.denied), (report.attempted, report.attempted, report.attempted, 0), "{c:?}");
+    assert_eq!(
+        (c.started, c.established, c.closed, c.denied),
+        (report.attempted, report.attempted, report.attempted, 0),
+        "{c:?}"
+    );
 }

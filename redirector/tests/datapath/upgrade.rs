@@ -22,16 +22,24 @@ pub(crate) fn open(rig: &Rig, version: &Version) -> Result<Datapath, DatapathErr
 }
 
 pub(crate) fn attach(rig: &Rig, datapath: &mut Datapath) {
-    let attachments = on_node(rig, || datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap());
-    assert_eq!(attachments.iter().map(|at| at.programs.len()).collect::<Vec<_>>(), [names::PROGRAMS.len()], "{attachments:?}");
+    let attachments =
+        on_node(rig, || datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap());
+    assert_eq!(
+        attachments.iter().map(|at| at.programs.len()).collect::<Vec<_>>(),
+        [names::PROGRAMS.len()],
+        "{attachments:?}"
+    );
 }
 
 /// The names in a folder of the node's bpf file system.
 pub(crate) fn pinned(rig: &Rig, folder: &str) -> Vec<String> {
     let path = settings().bpffs.join(folder);
-    let listed =
-        on_node(rig, || std::fs::read_dir(path).map(|entries| entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()));
-    let mut names: Vec<_> = listed.unwrap_or_default().into_iter().map(|name| name.into_string().unwrap()).collect();
+    let listed = on_node(rig, || {
+        std::fs::read_dir(path)
+            .map(|entries| entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>())
+    });
+    let mut names: Vec<_> =
+        listed.unwrap_or_default().into_iter().map(|name| name.into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -46,12 +54,16 @@ pub(crate) fn served_by(old: &Version) -> (Bed, BannerServer, BannerServer) {
     (bed, one, two)
 }
 
-/// Upgrades from `old` to `new` and back up again under load, and returns the bed and what the load saw in counters.
+/// Upgrades from `old` to `new` and back up again under load, and returns the bed and what the load
+/// saw in counters.
 fn upgraded_under_load(old: &Version, new: &Version) -> (Bed, [BannerServer; 2], RouteCounters) {
     upgrade_under_load(served_by(old), new)
 }
 
-fn upgrade_under_load((mut bed, one, two): (Bed, BannerServer, BannerServer), new: &Version) -> (Bed, [BannerServer; 2], RouteCounters) {
+fn upgrade_under_load(
+    (mut bed, one, two): (Bed, BannerServer, BannerServer),
+    new: &Version,
+) -> (Bed, [BannerServer; 2], RouteCounters) {
     let load = bed.load(1000, 3.0, &["one", "two"]);
     std::thread::sleep(Duration::from_millis(500));
     let mut datapath = open(&bed.rig, new).unwrap();
@@ -76,14 +88,24 @@ fn tables_that_have_not_changed_are_shared_and_not_one_count_is_lost() {
     let (bed, _servers, counters) = upgraded_under_load(&Version::own(), &younger(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
     let backends = bed.datapath.backends(INDEX).unwrap();
-    assert_eq!(backends.iter().map(|backend| backend.counters.established).sum::<u64>(), 3000, "{backends:?}");
+    assert_eq!(
+        backends.iter().map(|backend| backend.counters.established).sum::<u64>(),
+        3000,
+        "{backends:?}"
+    );
 }
 
 #[test]
 fn what_abi_2_counted_goes_on_in_abi_3_which_adds_times_and_events() {
-    const NEW: [&str; 4] = [names::ROUTE_TIMES, names::BACKEND_TIMES, names::EVENTS, names::EVENT_STATS];
+    const NEW: [&str; 4] =
+        [names::ROUTE_TIMES, names::BACKEND_TIMES, names::EVENTS, names::EVENT_STATS];
     let served = served_by(&Version::own());
-    on_node(&served.0.rig, || NEW.map(|name| std::fs::remove_file(settings().bpffs.join(format!("v{}/maps/{name}", abi::ABI))).unwrap()));
+    on_node(&served.0.rig, || {
+        NEW.map(|name| {
+            std::fs::remove_file(settings().bpffs.join(format!("v{}/maps/{name}", abi::ABI)))
+                .unwrap()
+        })
+    });
     let (mut bed, _servers, counters) = upgrade_under_load(served, &younger(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
     // The older version's programs took no times; those of the new one did.
@@ -97,24 +119,32 @@ fn what_abi_2_counted_goes_on_in_abi_3_which_adds_times_and_events() {
 
 #[test]
 fn tables_of_another_size_are_made_anew_with_the_routes_health_and_numbers_of_the_old_ones() {
-    let old = Version { extra_entries: vec![(names::SLOTS, 64), (names::HEALTH, 64)], ..Version::own() };
+    let old =
+        Version { extra_entries: vec![(names::SLOTS, 64), (names::HEALTH, 64)], ..Version::own() };
     let (mut bed, _one, two) = served_by(&old);
     drop(two);
     while bed.datapath.set_aside().unwrap().is_empty() {
         bed.greeting(VIP, PORT);
     }
-    let (before, suspects) = (bed.datapath.backends(INDEX).unwrap(), bed.datapath.set_aside().unwrap());
+    let (before, suspects) =
+        (bed.datapath.backends(INDEX).unwrap(), bed.datapath.set_aside().unwrap());
     let mut datapath = open(&bed.rig, &younger(1, &[])).unwrap();
     assert!(!datapath.lacks_routes());
     attach(&bed.rig, &mut datapath);
     assert_eq!((datapath.plan(), datapath.set_aside().unwrap()), (bed.datapath.plan(), suspects));
     let after = datapath.backends(INDEX).unwrap();
-    let counters = |backends: &[datapath::BackendStatus]| backends.iter().map(|at| (at.address, at.counters)).collect::<Vec<_>>();
+    let counters = |backends: &[datapath::BackendStatus]| {
+        backends.iter().map(|at| (at.address, at.counters)).collect::<Vec<_>>()
+    };
     assert_eq!(counters(&after), counters(&before));
-    // And what is counted from now on counts for the same backends. (The dead one may be due again by now.)
+    // And what is counted from now on counts for the same backends. (The dead one may be due again
+    // by now.)
     bed.datapath = datapath;
     assert!((0..20).any(|_| bed.greeting(VIP, PORT) == "one"));
-    assert_eq!(bed.datapath.backends(INDEX).unwrap()[0].counters.established, before[0].counters.established + 1);
+    assert_eq!(
+        bed.datapath.backends(INDEX).unwrap()[0].counters.established,
+        before[0].counters.established + 1
+    );
 }
 
 #[test]
@@ -133,13 +163,18 @@ fn routes_that_can_not_be_read_are_served_by_the_old_programs_until_the_plan_is_
 }
 
 #[test]
-fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_programs_that_made_them() {
+fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_programs_that_made_them()
+ {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let script = format!(
-        "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); input(); print(s.getpeername()); s.close()"
+        "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); \
+            input(); print(s.getpeername()); s.close()"
     );
     let mut command = bed.executor.command("/usr/bin/python3");
-    command.args(["-c", &script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command
+        .args(["-c", &script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert_eq!(lines.next().unwrap().unwrap(), "up");
@@ -169,9 +204,15 @@ fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_
 fn a_younger_versions_pins_are_refused_with_the_remedy_and_nothing_changes() {
     let (bed, _one, _two) = served_by(&younger(1, &[]));
     let refused = open(&bed.rig, &Version::own()).err().expect("refused");
-    assert!(matches!(refused, DatapathError::OtherAbi { found, ours } if found == abi::ABI + 1 && ours == abi::ABI), "{refused}");
+    assert!(
+        matches!(refused, DatapathError::OtherAbi { found, ours } if found == abi::ABI + 1 && ours == abi::ABI),
+        "{refused}"
+    );
     let words = format!("has ABI {}, this binary has {}", abi::ABI + 1, abi::ABI);
-    assert!(refused.to_string().contains(&words) && refused.to_string().contains("`redirector unload`"), "{refused}");
+    assert!(
+        refused.to_string().contains(&words) && refused.to_string().contains("`redirector unload`"),
+        "{refused}"
+    );
     let looked = on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).expect_err("refused");
     assert_eq!(looked.to_string(), refused.to_string());
     assert!(bed.connects(10).flawless());
@@ -198,7 +239,9 @@ fn an_older_version_for_another_pool_is_refused() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let pool = redirector::vip::Pool::new("198.19.0.0/16".parse().unwrap(), None, true).unwrap();
     let elsewhere = datapath::Settings { pool, ..settings() };
-    let refused = on_node(&bed.rig, || Datapath::open_as(&elsewhere, &younger(1, &[])).err().expect("refused"));
+    let refused = on_node(&bed.rig, || {
+        Datapath::open_as(&elsewhere, &younger(1, &[])).err().expect("refused")
+    });
     assert!(matches!(refused, DatapathError::OtherPool { .. }), "{refused}");
     assert!(bed.connects(10).flawless());
 }

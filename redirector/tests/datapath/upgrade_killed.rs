@@ -1,4 +1,5 @@
-//! An upgrade that is killed at each of its steps: connects go on as if nothing had happened, and the next start finishes what was begun.
+//! An upgrade that is killed at each of its steps: connects go on as if nothing had happened, and
+//! the next start finishes what was begun.
 
 use std::{
     fmt,
@@ -22,7 +23,8 @@ use crate::{
 
 /// Tells the child that this test starts of itself at which step it is to die.
 const CHILD: &str = "REDIRECTOR_TEST_UPGRADE_DIES_AT";
-const NAME: &str = "upgrade_killed::killed_at_any_step_an_upgrade_costs_no_connect_and_the_next_start_finishes_it";
+const NAME: &str =
+    "upgrade_killed::killed_at_any_step_an_upgrade_costs_no_connect_and_the_next_start_finishes_it";
 /// More steps than there are.
 const MOST: usize = 200;
 
@@ -38,15 +40,19 @@ impl<S: Subscriber> Layer<S> for Death {
             return;
         }
         let mut words = String::new();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| words += &format!("{}={value:?} ", field.name()));
+        event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+            words += &format!("{}={value:?} ", field.name())
+        });
         println!("step {words}");
         if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .unwrap();
         }
     }
 }
 
-/// What the younger binary has that makes an upgrade go all its ways: tables that are shared, others that are not, and followers that stay.
+/// What the younger binary has that makes an upgrade go all its ways: tables that are shared,
+/// others that are not, and followers that stay.
 fn new() -> Version {
     younger(1, &[names::ORIGINS, names::BACKEND_STATS])
 }
@@ -57,12 +63,18 @@ fn child(at: usize) {
     datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap();
 }
 
-/// Starts the upgrade on the node, to die at step `at`; the steps that it took, and whether it lived.
+/// Starts the upgrade on the node, to die at step `at`; the steps that it took, and whether it
+/// lived.
 fn upgrade(bed: &Bed, at: usize) -> (Vec<String>, bool) {
     let mut command: Command = bed.rig.node.command(std::env::current_exe().unwrap());
     command.args(["--exact", NAME, "--nocapture"]).env(CHILD, at.to_string());
     let ended = process::finish(command, LIMIT).unwrap();
-    let steps = ended.stdout.lines().filter_map(|line| line.split_once("step ")).map(|(_, step)| step.to_owned()).collect();
+    let steps = ended
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once("step "))
+        .map(|(_, step)| step.to_owned())
+        .collect();
     assert!(ended.status.success() || ended.status.code().is_none(), "{}", ended.text());
     (steps, ended.status.success())
 }
@@ -91,7 +103,11 @@ fn killed_at_any_step_an_upgrade_costs_no_connect_and_the_next_start_finishes_it
         assert!(bed.connects(20).flawless(), "killed after {last:#?}");
         let young = open(&bed.rig, &new()).unwrap();
         let counters = young.route_counters(INDEX).unwrap();
-        assert_eq!((counters.started, counters.established), (started + 40, started + 40), "killed after {last:#?}");
+        assert_eq!(
+            (counters.started, counters.established),
+            (started + 40, started + 40),
+            "killed after {last:#?}"
+        );
         drop(young);
         // Back to the old binary, which makes its tables anew.
         on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();

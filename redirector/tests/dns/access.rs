@@ -27,7 +27,8 @@ fn only_strangers() -> ShimSettings {
 #[tokio::test]
 async fn a_stranger_is_refused_in_no_more_bytes_than_it_sent() {
     let shim = Running::start_with(only_strangers()).await;
-    let asked = [raw_question("artifactory.internal.company.net", 255, 1), raw_opt(4096, 0, true)].concat();
+    let asked =
+        [raw_question("artifactory.internal.company.net", 255, 1), raw_opt(4096, 0, true)].concat();
     let queries = [
         source(RecordType::A),
         bytes(&query("elsewhere.example", RecordType::TXT)),
@@ -66,7 +67,11 @@ async fn a_flood_of_a_stranger_gets_a_few_refusals_and_then_silence() {
 async fn one_client_cannot_take_every_place_in_the_queue_for_a_silent_upstream() {
     let upstream = Mock::start(|asked| {
         let name = &asked.query[13..17];
-        if name == b"fast" { vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))] } else { vec![] }
+        if name == b"fast" {
+            vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+        } else {
+            vec![]
+        }
     })
     .await;
     let shim = Running::start(&[upstream.address]).await;
@@ -81,7 +86,9 @@ async fn one_client_cannot_take_every_place_in_the_queue_for_a_silent_upstream()
     assert_eq!(receive(&flood).await[3] & 15, 2, "SERVFAIL at once for what is too much");
     assert!(shim.publisher.counters().hogged > 0);
     let answer =
-        timeout(Duration::from_secs(1), shim.ask(&bytes(&query("fast.example", RecordType::A)))).await.expect("not behind the flood");
+        timeout(Duration::from_secs(1), shim.ask(&bytes(&query("fast.example", RecordType::A))))
+            .await
+            .expect("not behind the flood");
     assert_eq!(parsed(&answer).metadata.response_code, ResponseCode::NXDomain);
     shim.stop().await;
 }
@@ -94,7 +101,8 @@ async fn connects(from: [u8; 4], shim: &Running) -> Option<tokio::net::TcpStream
     stream.write_all(&framed(&source(RecordType::A))).await.expect("sent");
     let mut length = [0; 2];
     // Closed without a word, or with a reset.
-    matches!(timeout(SOON, stream.read_exact(&mut length)).await.expect("in time"), Ok(2)).then_some(stream)
+    matches!(timeout(SOON, stream.read_exact(&mut length)).await.expect("in time"), Ok(2))
+        .then_some(stream)
 }
 
 #[tokio::test]
@@ -107,7 +115,11 @@ async fn one_client_cannot_take_every_connection() {
             None => refused += 1,
         }
     }
-    assert!(refused > 0 && !held.is_empty() && held.len() <= 128, "{} held, {refused} refused", held.len());
+    assert!(
+        refused > 0 && !held.is_empty() && held.len() <= 128,
+        "{} held, {refused} refused",
+        held.len()
+    );
     assert_eq!(shim.publisher.counters().connections_refused, refused);
     assert!(connects([127, 0, 0, 10], &shim).await.is_some(), "another client has room");
     drop(held);
@@ -122,21 +134,31 @@ async fn one_client_cannot_take_every_connection() {
 #[tokio::test]
 async fn listed_guests_get_real_addresses_and_others_the_virtual_one() {
     let guests = vec!["127.0.0.2/32".parse().expect("a network")];
-    let shim = Running::start_with(ShimSettings { real_address_clients: guests, ..settings(&[unused()]) }).await;
+    let shim =
+        Running::start_with(ShimSettings { real_address_clients: guests, ..settings(&[unused()]) })
+            .await;
     let vip = Vip { v4: [198, 18, 0, 1].into(), v6: None };
     let real = vec![IpAddr::from([203, 0, 113, 7])];
     let name = "artifactory.internal.company.net";
-    shim.publisher.publish(Answers::new([(name.parse().expect("a source"), Answer::Live { vip, real })]));
+    shim.publisher
+        .publish(Answers::new([(name.parse().expect("a source"), Answer::Live { vip, real })]));
     for (from, expected) in [("127.0.0.1:0", [198, 18, 0, 1]), ("127.0.0.2:0", [203, 0, 113, 7])] {
         let socket = UdpSocket::bind(from).await.expect("a port");
         socket.connect(shim.address).await.expect("connected");
         socket.send(&source(RecordType::A)).await.expect("sent");
-        assert_eq!(parsed(&receive(&socket).await).answers[0].data.ip_addr(), Some(expected.into()), "{from}");
+        assert_eq!(
+            parsed(&receive(&socket).await).answers[0].data.ip_addr(),
+            Some(expected.into()),
+            "{from}"
+        );
     }
     let answered = || shim.publisher.answered()(&name.parse().expect("a source"));
     assert_eq!(answered(), 2);
     shim.publisher.publish(Answers::new([(name.parse().expect("a source"), Answer::Pending)]));
-    assert_eq!(parsed(&shim.ask(&source(RecordType::A)).await).metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(
+        parsed(&shim.ask(&source(RecordType::A)).await).metadata.response_code,
+        ResponseCode::ServFail
+    );
     assert_eq!(shim.publisher.counters().pending, 1);
     assert_eq!(answered(), 2, "counts outlive a change");
     shim.stop().await;
@@ -147,7 +169,9 @@ async fn the_upstream_is_awaited_until_it_says_anything_at_all() {
     let silent = Running::start(&[unused()]).await;
     let awaited = silent.publisher.awaited_upstream().expect("nobody is there");
     assert!(awaited.contains("127.0.0.1:9"), "{awaited}");
-    let upstream = Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x85], &[0; 8]].concat())]).await;
+    let upstream =
+        Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x85], &[0; 8]].concat())])
+            .await;
     let shim = Running::start(&[upstream.address]).await;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while shim.publisher.awaited_upstream().is_some() {
@@ -156,7 +180,10 @@ async fn the_upstream_is_awaited_until_it_says_anything_at_all() {
     }
     assert_eq!(shim.publisher.counters().queries, 0, "nobody asked");
     let health = shim.publisher.upstreams();
-    assert_eq!((health.len(), health[0].address, health[0].set_aside), (1, upstream.address, false));
+    assert_eq!(
+        (health.len(), health[0].address, health[0].set_aside),
+        (1, upstream.address, false)
+    );
     assert!(silent.publisher.awaited_upstream().is_some());
     shim.stop().await;
     silent.stop().await;

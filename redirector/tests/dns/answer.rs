@@ -56,7 +56,8 @@ fn only_address(message: &Message) -> IpAddr {
 }
 
 fn pending_and_real() -> Answers {
-    let addresses = |list: &[&str]| list.iter().map(|text| text.parse().expect("an address")).collect();
+    let addresses =
+        |list: &[&str]| list.iter().map(|text| text.parse().expect("an address")).collect();
     let many: Vec<IpAddr> = (1..=64).map(|n| IpAddr::from([203, 0, 113, n])).collect();
     let live = |real| Answer::Live { vip: v4(1), real };
     let entries = [
@@ -81,9 +82,17 @@ fn told(name: &str, kind: RecordType, id: u16, real: bool) -> (Kind, Message, us
 
 #[test]
 fn a_source_on_its_way_is_a_failure_to_be_asked_again_and_never_a_negative() {
-    for (real, kind) in [(false, RecordType::A), (false, RecordType::AAAA), (false, RecordType::HTTPS), (true, RecordType::A)] {
+    for (real, kind) in [
+        (false, RecordType::A),
+        (false, RecordType::AAAA),
+        (false, RecordType::HTTPS),
+        (true, RecordType::A),
+    ] {
         let (outcome, reply, _) = told("coming.example", kind, 1, real);
-        assert_eq!((outcome, reply.metadata.response_code), (Kind::Pending, ResponseCode::ServFail));
+        assert_eq!(
+            (outcome, reply.metadata.response_code),
+            (Kind::Pending, ResponseCode::ServFail)
+        );
         assert!(reply.answers.is_empty() && reply.authorities.is_empty());
     }
 }
@@ -93,27 +102,50 @@ fn a_client_that_no_hook_sees_gets_the_real_addresses_for_a_short_time() {
     let addresses = |name, kind, id| -> Vec<String> {
         let (_, reply, length) = told(name, kind, id, true);
         assert!(length <= 512 && reply.answers.iter().all(|record| record.ttl == 5));
-        reply.answers.iter().filter_map(|record| record.data.ip_addr()).map(|address| address.to_string()).collect()
+        reply
+            .answers
+            .iter()
+            .filter_map(|record| record.data.ip_addr())
+            .map(|address| address.to_string())
+            .collect()
     };
     assert_eq!(addresses("two.example", RecordType::A, 0), ["203.0.113.7", "203.0.113.8"]);
-    assert_eq!(addresses("two.example", RecordType::A, 1), ["203.0.113.8", "203.0.113.7"], "clients spread");
+    assert_eq!(
+        addresses("two.example", RecordType::A, 1),
+        ["203.0.113.8", "203.0.113.7"],
+        "clients spread"
+    );
     assert_eq!(addresses("two.example", RecordType::AAAA, 0), ["2001:db8::7"]);
     assert_eq!(addresses("many.example", RecordType::A, 60).len(), 8, "as many as fit");
     assert_eq!(told("many.example", RecordType::AAAA, 0, true).0, Kind::NoData);
     assert_eq!(told("two.example", RecordType::TXT, 0, true).0, Kind::NoData);
-    assert_eq!(told("none.example", RecordType::A, 0, true).1.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(
+        told("none.example", RecordType::A, 0, true).1.metadata.response_code,
+        ResponseCode::ServFail
+    );
     let (_, reply, _) = told("none.example", RecordType::A, 0, false);
-    assert_eq!(reply.answers[0].data.ip_addr(), Some(v4(1).v4.into()), "others are redirected, whatever is eligible");
+    assert_eq!(
+        reply.answers[0].data.ip_addr(),
+        Some(v4(1).v4.into()),
+        "others are redirected, whatever is eligible"
+    );
 }
 
 #[test]
 fn eight_real_addresses_of_the_longest_name_fit_a_client_without_edns() {
-    let long = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+    let long =
+        format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
     let real = (1..=9).map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n])).collect();
-    let answers = Answers::new([(long.parse().expect("a source"), Answer::Live { vip: v4(1), real })]);
+    let answers =
+        Answers::new([(long.parse().expect("a source"), Answer::Live { vip: v4(1), real })]);
     let rest = [raw_question(&long, 28, 1), raw_opt(512, 0, true)].concat();
     let mut reply = Reply::new();
-    let outcome = answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, Terms { ttl: TTL, real: true }, &mut reply);
+    let outcome = answer(
+        &raw_query(7, RD, [1, 0, 0, 1], &rest),
+        &answers,
+        Terms { ttl: TTL, real: true },
+        &mut reply,
+    );
     assert_eq!(outcome, Outcome::Reply(Kind::Answered));
     assert_eq!((parsed(reply.as_bytes()).answers.len(), reply.as_bytes().len()), (8, 506));
 }
@@ -125,14 +157,19 @@ fn a_of_a_source_is_exactly_its_vip() {
     assert_eq!(only_address(&reply), Ipv4Addr::new(198, 18, 0, 1));
     assert_eq!(reply.answers[0].ttl, TTL);
     assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
-    assert!(reply.metadata.authoritative && reply.metadata.recursion_available && reply.metadata.recursion_desired);
+    assert!(
+        reply.metadata.authoritative
+            && reply.metadata.recursion_available
+            && reply.metadata.recursion_desired
+    );
     assert!(!reply.metadata.authentic_data && !reply.metadata.truncation);
     assert!(reply.edns.is_none(), "no EDNS was asked for");
 }
 
 #[test]
 fn the_case_of_the_question_is_kept() {
-    let asked = raw_query(7, RD, [1, 0, 0, 0], &raw_question("aRTifactory.INTERNAL.company.Net", 1, 1));
+    let asked =
+        raw_query(7, RD, [1, 0, 0, 0], &raw_question("aRTifactory.INTERNAL.company.Net", 1, 1));
     let mut reply = Reply::new();
     assert_eq!(answer(&asked, &answers(), TERMS, &mut reply), Outcome::Reply(Kind::Answered));
     assert_eq!(reply.as_bytes()[12..asked.len()], asked[12..]);
@@ -141,9 +178,18 @@ fn the_case_of_the_question_is_kept() {
 #[test]
 fn every_other_type_of_a_source_is_nodata_with_an_soa() {
     for code in (2..=300).chain([32768, 65535]).filter(|code| *code != 255 && *code != 41) {
-        let asked = raw_query(7, RD, [1, 0, 0, 0], &raw_question("artifactory.internal.company.net", code, 1));
+        let asked = raw_query(
+            7,
+            RD,
+            [1, 0, 0, 0],
+            &raw_question("artifactory.internal.company.net", code, 1),
+        );
         let (kind, reply) = ours(&asked);
-        assert_eq!((kind, reply.metadata.response_code), (Kind::NoData, ResponseCode::NoError), "type {code}");
+        assert_eq!(
+            (kind, reply.metadata.response_code),
+            (Kind::NoData, ResponseCode::NoError),
+            "type {code}"
+        );
         assert!(reply.answers.is_empty() && reply.metadata.authoritative, "type {code}");
         let [soa] = &reply.authorities[..] else { panic!("no SOA for type {code}") };
         let RData::SOA(data) = &soa.data else { panic!("no SOA for type {code}") };
@@ -154,7 +200,10 @@ fn every_other_type_of_a_source_is_nodata_with_an_soa() {
 
 #[test]
 fn any_of_a_source_is_its_one_address() {
-    assert_eq!(only_address(&ask("artifactory.internal.company.net", RecordType::ANY).1), Ipv4Addr::new(198, 18, 0, 1));
+    assert_eq!(
+        only_address(&ask("artifactory.internal.company.net", RecordType::ANY).1),
+        Ipv4Addr::new(198, 18, 0, 1)
+    );
 }
 
 #[test]
@@ -199,10 +248,19 @@ fn names_that_are_not_ours_go_upstream() {
 fn ptr_of_a_vip_is_its_source_and_of_another_address_upstreams() {
     let (kind, reply) = ask("1.0.18.198.in-addr.arpa", RecordType::PTR);
     assert_eq!(kind, Kind::Answered);
-    assert_eq!(reply.answers[0].data, RData::PTR(rdata::PTR(name_of("artifactory.internal.company.net"))));
+    assert_eq!(
+        reply.answers[0].data,
+        RData::PTR(rdata::PTR(name_of("artifactory.internal.company.net")))
+    );
     let v6 = "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.D.F.ip6.arpa";
-    assert_eq!(ask(v6, RecordType::PTR).1.answers[0].data, RData::PTR(rdata::PTR(name_of("six.example"))));
-    assert_eq!(ask("2.0.18.198.in-addr.arpa", RecordType::PTR).1.answers[0].data.to_string(), "*.internal.company.net.");
+    assert_eq!(
+        ask(v6, RecordType::PTR).1.answers[0].data,
+        RData::PTR(rdata::PTR(name_of("six.example")))
+    );
+    assert_eq!(
+        ask("2.0.18.198.in-addr.arpa", RecordType::PTR).1.answers[0].data.to_string(),
+        "*.internal.company.net."
+    );
     assert_eq!(ask("1.0.18.198.in-addr.arpa", RecordType::A).0, Kind::NoData);
     for name in [
         "9.0.18.198.in-addr.arpa",
@@ -221,7 +279,10 @@ fn chaos_and_zone_transfers_are_refused() {
     chaos.queries[0].set_query_class(DNSClass::CH);
     let (kind, reply) = ours(&bytes(&chaos));
     assert_eq!((kind, reply.metadata.response_code), (Kind::Refused, ResponseCode::Refused));
-    assert_eq!(ask("example.com", RecordType::AXFR).1.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(
+        ask("example.com", RecordType::AXFR).1.metadata.response_code,
+        ResponseCode::Refused
+    );
     let mut hesiod = query("artifactory.internal.company.net", RecordType::A);
     hesiod.queries[0].set_query_class(DNSClass::HS);
     assert_eq!(ours(&bytes(&hesiod)).0, Kind::Refused);
@@ -237,7 +298,11 @@ fn what_is_not_one_question_is_formerr_and_another_opcode_notimp() {
         ([1, 0, 0, 1], question.clone()),
     ] {
         let (kind, reply) = ours(&raw_query(7, RD, counts, &rest));
-        assert_eq!((kind, reply.metadata.response_code, reply.metadata.id), (Kind::FormErr, ResponseCode::FormErr, 7), "{counts:?}");
+        assert_eq!(
+            (kind, reply.metadata.response_code, reply.metadata.id),
+            (Kind::FormErr, ResponseCode::FormErr, 7),
+            "{counts:?}"
+        );
     }
     let pointer = [&[0xc0, 12][..], &[0, 1, 0, 1]].concat();
     assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 0], &pointer)).0, Kind::FormErr);
@@ -259,10 +324,15 @@ fn replies_and_fragments_of_headers_are_dropped() {
 #[test]
 fn edns_is_echoed_with_our_payload_and_the_clients_do_bit() {
     for dnssec_ok in [false, true] {
-        let rest = [raw_question("artifactory.internal.company.net", 1, 1), raw_opt(4096, 0, dnssec_ok)].concat();
+        let rest =
+            [raw_question("artifactory.internal.company.net", 1, 1), raw_opt(4096, 0, dnssec_ok)]
+                .concat();
         let (_, reply) = ours(&raw_query(7, RD | 0x0010, [1, 0, 0, 1], &rest));
         let edns = reply.edns.expect("EDNS");
-        assert_eq!((edns.max_payload(), edns.version(), edns.flags().dnssec_ok), (1232, 0, dnssec_ok));
+        assert_eq!(
+            (edns.max_payload(), edns.version(), edns.flags().dnssec_ok),
+            (1232, 0, dnssec_ok)
+        );
         assert!(reply.metadata.checking_disabled && !reply.metadata.authentic_data);
         assert_eq!(reply.answers.len(), 1);
     }
@@ -270,16 +340,27 @@ fn edns_is_echoed_with_our_payload_and_the_clients_do_bit() {
 
 #[test]
 fn an_unknown_edns_version_of_a_source_is_badvers_and_elsewhere_the_upstreams_affair() {
-    let (kind, reply) = ours(&raw_query(7, RD, [1, 0, 0, 1], &[raw_question("six.example", 1, 1), raw_opt(1232, 1, false)].concat()));
+    let (kind, reply) = ours(&raw_query(
+        7,
+        RD,
+        [1, 0, 0, 1],
+        &[raw_question("six.example", 1, 1), raw_opt(1232, 1, false)].concat(),
+    ));
     // BADVERS, whose number hickory-proto also knows as BADSIG.
     assert_eq!((kind, u16::from(reply.metadata.response_code)), (Kind::FormErr, 16));
     assert!(reply.answers.is_empty());
-    assert!(is_forwarded(&raw_query(7, RD, [1, 0, 0, 1], &[raw_question("example.com", 1, 1), raw_opt(1232, 1, false)].concat())));
+    assert!(is_forwarded(&raw_query(
+        7,
+        RD,
+        [1, 0, 0, 1],
+        &[raw_question("example.com", 1, 1), raw_opt(1232, 1, false)].concat()
+    )));
 }
 
 #[test]
 fn two_opt_records_or_one_with_a_name_are_formerr() {
-    let two = [raw_question("six.example", 1, 1), raw_opt(1232, 0, false), raw_opt(1232, 0, false)].concat();
+    let two = [raw_question("six.example", 1, 1), raw_opt(1232, 0, false), raw_opt(1232, 0, false)]
+        .concat();
     assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 2], &two)).0, Kind::FormErr);
     let mut named = raw_question("six.example", 1, 1);
     named.extend([1, b'x']);
@@ -296,8 +377,19 @@ fn the_forwarder_learns_the_clients_payload() {
     let question = raw_question("example.com", 1, 1);
     let end = 12 + question.len();
     assert_eq!(payload(&raw_query(7, RD, [1, 0, 0, 0], &question)), (512, end));
-    assert_eq!(payload(&raw_query(7, RD, [1, 0, 0, 1], &[question.clone(), raw_opt(4000, 0, false)].concat())), (4000, end));
-    assert_eq!(payload(&raw_query(7, RD, [1, 0, 0, 1], &[question, raw_opt(100, 0, false)].concat())), (512, end));
+    assert_eq!(
+        payload(&raw_query(
+            7,
+            RD,
+            [1, 0, 0, 1],
+            &[question.clone(), raw_opt(4000, 0, false)].concat()
+        )),
+        (4000, end)
+    );
+    assert_eq!(
+        payload(&raw_query(7, RD, [1, 0, 0, 1], &[question, raw_opt(100, 0, false)].concat())),
+        (512, end)
+    );
 }
 
 #[test]
@@ -307,27 +399,39 @@ fn the_longest_names_fit_into_a_reply() {
     let answers = Answers::new([(long.parse().expect("a source"), v4(9))]);
     let rest = [raw_question(&long, 28, 1), raw_opt(512, 0, true)].concat();
     let mut reply = Reply::new();
-    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply), Outcome::Reply(Kind::NoData));
+    assert_eq!(
+        answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply),
+        Outcome::Reply(Kind::NoData)
+    );
     parsed(reply.as_bytes());
     let rest = [raw_question("9.0.18.198.in-addr.arpa", 12, 1), raw_opt(512, 0, true)].concat();
-    assert_eq!(answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply), Outcome::Reply(Kind::Answered));
+    assert_eq!(
+        answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply),
+        Outcome::Reply(Kind::Answered)
+    );
     assert_eq!(parsed(reply.as_bytes()).answers[0].data, RData::PTR(rdata::PTR(name_of(&long))));
 }
 
-/// Whatever the bytes are: no panic; a reply is read by hickory-proto, has the query's ID and, if any, its question.
+/// Whatever the bytes are: no panic; a reply is read by hickory-proto, has the query's ID and, if
+/// any, its question.
 fn holds_for(query: &[u8]) {
     let mut reply = Reply::new();
     let outcome = answer(query, &answers(), TERMS, &mut reply);
     match outcome {
         Outcome::Drop => assert!(query.len() < 12 || query[2] & 0x80 != 0),
-        Outcome::Forward(question) => assert!(question.end <= query.len() && question.payload >= 512),
+        Outcome::Forward(question) => {
+            assert!(question.end <= query.len() && question.payload >= 512)
+        }
         Outcome::Reply(_) => {
             let bytes = reply.as_bytes();
             let message = parsed(bytes);
             assert_eq!(bytes[..2], query[..2]);
             assert!(message.queries.len() <= 1 && bytes.len() <= 512);
             if message.queries.len() == 1 {
-                let end = 12 + message.queries[0].name().iter().map(|label| label.len() + 1).sum::<usize>() + 1 + 4;
+                let end = 12
+                    + message.queries[0].name().iter().map(|label| label.len() + 1).sum::<usize>()
+                    + 1
+                    + 4;
                 assert_eq!(bytes[12..end], query[12..end]);
             }
         }
@@ -363,8 +467,10 @@ proptest! {
     }
 }
 
-/// Sources that come and go in [`a_table_that_is_changed_one_by_one_answers_as_one_that_is_made_whole`].
-const COMING: [&str; 6] = ["a.example", "*.example", "b.a.example", "*.a.example", "c.example", "*.c.example"];
+/// Sources that come and go in
+/// [`a_table_that_is_changed_one_by_one_answers_as_one_that_is_made_whole`].
+const COMING: [&str; 6] =
+    ["a.example", "*.example", "b.a.example", "*.a.example", "c.example", "*.c.example"];
 
 proptest! {
     #[test]
@@ -378,7 +484,8 @@ proptest! {
             let answer = match answer {
                 0 => None,
                 1 => Some(Answer::Pending),
-                // Each source has one of two addresses of its own, so that an address is never two sources' at a time.
+                // Each source has one of two addresses of its own, so that an address is never two
+                // sources' at a time.
                 other => Some(Answer::from(v4(10 * which as u8 + other))),
             };
             changed.set(&source, answer.clone());

@@ -24,7 +24,11 @@ async fn denies_everything() -> Mock {
 
 fn run(program: &str, server: SocketAddr, arguments: &[&str]) -> String {
     let mut command = packages::tool(program).expect("installed");
-    command.arg(format!("@{}", server.ip())).arg("-p").arg(server.port().to_string()).args(arguments);
+    command
+        .arg(format!("@{}", server.ip()))
+        .arg("-p")
+        .arg(server.port().to_string())
+        .args(arguments);
     let finished = process::finish(command, Duration::from_secs(30)).expect("it runs");
     finished.success().unwrap_or_else(|error| panic!("{program} {arguments:?}: {error:#}")).stdout
 }
@@ -34,9 +38,15 @@ async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() 
     let upstream = denies_everything().await;
     let shim = Running::start(&[upstream.address]).await;
     let kdig = |arguments: &[&str]| run("kdig", shim.address, arguments);
-    for way in
-        [&["+notcp"][..], &["+tcp"], &["+edns=0", "+bufsize=4096"], &["+dnssec"], &["+cookie=0102030405060708"], &["+nsid"], &["+padding"]]
-    {
+    for way in [
+        &["+notcp"][..],
+        &["+tcp"],
+        &["+edns=0", "+bufsize=4096"],
+        &["+dnssec"],
+        &["+cookie=0102030405060708"],
+        &["+nsid"],
+        &["+padding"],
+    ] {
         let text = kdig(&[way, &["+short", NAME, "A"]].concat());
         assert_eq!(text, "198.18.0.1\n", "{way:?}");
     }
@@ -87,10 +97,17 @@ impl Dnsmasq {
             "--user=root",
             "--cache-size=100",
         ]);
-        command.args(["--listen-address=127.0.0.1", "--bind-interfaces", "--strict-order"]).arg(format!("--port={}", address.port()));
+        command
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--strict-order"])
+            .arg(format!("--port={}", address.port()));
         command.arg(format!("--server={}#{}", server.ip(), server.port()));
         process::die_with_parent(&mut command);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
         let dnsmasq = Self { address, child };
         let deadline = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(address).is_err() {
@@ -106,7 +123,9 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
     let upstream = denies_everything().await;
     let shim = Running::start(&[upstream.address]).await;
     let dnsmasq = Dnsmasq::start(shim.address);
-    let dig = |arguments: &[&str]| run("dig", dnsmasq.address, &[&["+tries=1", "+time=5"], arguments].concat());
+    let dig = |arguments: &[&str]| {
+        run("dig", dnsmasq.address, &[&["+tries=1", "+time=5"], arguments].concat())
+    };
     assert_eq!(dig(&["+short", NAME, "A"]), "198.18.0.1\n");
     assert_eq!(dig(&["+tcp", "+short", NAME, "A"]), "198.18.0.1\n");
     let text = dig(&[NAME, "AAAA"]);
@@ -115,7 +134,10 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
     let counters = shim.publisher.counters();
     assert_eq!(counters.answered, 1, "the second was in dnsmasq's cache: {counters:?}");
     assert!(
-        upstream.asked().iter().all(|asked| !asked.query.windows(8).any(|label| label.eq_ignore_ascii_case(b"internal"))),
+        upstream.asked().iter().all(|asked| !asked
+            .query
+            .windows(8)
+            .any(|label| label.eq_ignore_ascii_case(b"internal"))),
         "no source leaks"
     );
     shim.stop().await;
@@ -123,10 +145,13 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more() {
-    let other = Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let other =
+        Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
     let (own, elsewhere) = (free(), bytes(&query("elsewhere.example", RecordType::A)));
     let looping = Dnsmasq::start(own);
-    let shim = Running::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) }).await;
+    let shim =
+        Running::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) })
+            .await;
     let until = async |loops: bool| {
         let deadline = Instant::now() + Duration::from_secs(20);
         while shim.publisher.upstreams()[0].loops != loops {
@@ -137,12 +162,21 @@ async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more
     until(true).await;
     let (asked, before) = (Instant::now(), shim.publisher.counters().queries);
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::ServFail);
-    assert!(shim.publisher.counters().queries - before < 5, "it goes round no more: {:?}", shim.publisher.counters());
+    assert!(
+        shim.publisher.counters().queries - before < 5,
+        "it goes round no more: {:?}",
+        shim.publisher.counters()
+    );
     assert!(asked.elapsed() < Duration::from_secs(1), "nobody waits for what can't come");
     let why = shim.publisher.awaited_upstream().expect("not ready");
     assert!(why.contains("asks us in turn") && why.contains(&looping.address.to_string()), "{why}");
     // With another upstream beside it, that one answers, and the looping one is left out.
-    shim.publisher.reconfigure(&ShimSettings { listen: vec![own], ..settings(&[looping.address, other.address]) }).expect("fine");
+    shim.publisher
+        .reconfigure(&ShimSettings {
+            listen: vec![own],
+            ..settings(&[looping.address, other.address])
+        })
+        .expect("fine");
     until(true).await;
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
     assert_eq!((shim.publisher.awaited_upstream(), other.asked().len()), (None, 1));
@@ -151,7 +185,9 @@ async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more
     drop(looping);
     let mended = Dnsmasq::at(address, other.address);
     until(false).await;
-    shim.publisher.reconfigure(&ShimSettings { listen: vec![own], ..settings(&[mended.address]) }).expect("fine");
+    shim.publisher
+        .reconfigure(&ShimSettings { listen: vec![own], ..settings(&[mended.address]) })
+        .expect("fine");
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
     shim.stop().await;
 }

@@ -1,5 +1,5 @@
-//! What an upstream says arrives byte for byte, the ID aside: every common type through a real name server, and what no server should say
-//! through a scripted one.
+//! What an upstream says arrives byte for byte, the ID aside: every common type through a real name
+//! server, and what no server should say through a scripted one.
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket as StdSocket},
@@ -26,7 +26,10 @@ struct Nsd {
 impl Drop for Nsd {
     fn drop(&mut self) {
         // SIGTERM, so that its children end, too.
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        );
         let _ = self.child.wait();
     }
 }
@@ -53,10 +56,15 @@ const RECORDS: &[(&str, &str)] = &[
     ("uri", "URI 10 1 \"ftp://x.example/\""),
     ("unknown", "TYPE65280 \\# 4 0a000001"),
     ("ds", "DS 60485 13 2 D4B7D520E7BB5F0F67674A0CCEB1E3E0614B93C4F9E99B8383F6A1E4469DA50A"),
-    ("dnskey", "DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ=="),
+    (
+        "dnskey",
+        "DNSKEY 257 3 13 \
+            mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ==",
+    ),
     (
         "a",
-        "RRSIG A 13 3 60 20400101000000 20200101000000 1 corpus.example. c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlcw==",
+        "RRSIG A 13 3 60 20400101000000 20200101000000 1 corpus.example. \
+            c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlcw==",
     ),
     ("nsec", "NSEC ptr A RRSIG NSEC"),
     ("nsec3param", "NSEC3PARAM 1 0 0 -"),
@@ -100,7 +108,9 @@ const TYPES: &[(&str, u16)] = &[
 impl Nsd {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut zone = String::from("$ORIGIN corpus.example.\n$TTL 60\n@ SOA a h 1 3600 600 86400 60\n@ NS a\n");
+        let mut zone = String::from(
+            "$ORIGIN corpus.example.\n$TTL 60\n@ SOA a h 1 3600 600 86400 60\n@ NS a\n",
+        );
         for (name, record) in RECORDS {
             zone += &format!("{name} {record}\n");
         }
@@ -118,7 +128,11 @@ impl Nsd {
         let file = folder.path().join("nsd.conf");
         std::fs::write(&file, config).expect("written");
         let mut nsd = xtask::testbed::packages::tool("nsd").expect("nsd is installed");
-        nsd.args(["-d", "-c"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        nsd.args(["-d", "-c"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         xtask::testbed::process::die_with_parent(&mut nsd);
         let child = nsd.spawn().expect("started");
         let nsd = Self { address: ([127, 0, 0, 1], port).into(), child, _folder: folder };
@@ -144,7 +158,11 @@ fn free_port() -> u16 {
 
 /// A question below the zone, in odd case, with these additional records.
 fn question(name: &str, kind: u16, additional: &[u8]) -> Vec<u8> {
-    let name = if name.is_empty() { "Corpus.eXample".to_owned() } else { format!("{name}.Corpus.eXample") };
+    let name = if name.is_empty() {
+        "Corpus.eXample".to_owned()
+    } else {
+        format!("{name}.Corpus.eXample")
+    };
     let rest = [raw_question(&name, kind, 1), additional.to_vec()].concat();
     raw_query(0x1234, 0x0120, [1, 0, 0, u16::from(!additional.is_empty())], &rest)
 }
@@ -180,7 +198,13 @@ async fn every_type_passes_through_from_a_real_name_server() {
     let shim = Running::start(&[nsd.address]).await;
     let nsid = [0, 3, 0, 0];
     let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
-    let variants = [vec![], opt(1232, false, &[]), opt(4096, true, &[]), opt(4096, true, &nsid), opt(1232, false, &cookie)];
+    let variants = [
+        vec![],
+        opt(1232, false, &[]),
+        opt(4096, true, &[]),
+        opt(4096, true, &nsid),
+        opt(1232, false, &cookie),
+    ];
     let (mut answers, mut longest) = (0, 0);
     for (name, kind) in TYPES {
         for additional in &variants {
@@ -196,9 +220,16 @@ async fn every_type_passes_through_from_a_real_name_server() {
             assert!(same, "{name} {kind} {additional:02x?}");
         }
         let query = question(name, *kind, &opt(1232, true, &nsid));
-        assert_eq!(ask_tcp(shim.address, &query).await, ask_tcp(nsd.address, &query).await, "{name} {kind} over TCP");
+        assert_eq!(
+            ask_tcp(shim.address, &query).await,
+            ask_tcp(nsd.address, &query).await,
+            "{name} {kind} over TCP"
+        );
     }
-    assert!(answers > 100 && longest > 4000, "{answers} replies with answers, the longest of {longest} bytes");
+    assert!(
+        answers > 100 && longest > 4000,
+        "{answers} replies with answers, the longest of {longest} bytes"
+    );
     shim.stop().await;
 }
 
@@ -206,9 +237,13 @@ async fn every_type_passes_through_from_a_real_name_server() {
 async fn malformed_replies_are_dropped_and_the_good_one_after_them_passes() {
     let upstream = Mock::start(|asked| {
         let query = &asked.query;
-        let message = |flags: [u8; 2], counts: [u8; 8], rest: &[u8]| [&query[..2], &flags, &counts, &query[12..], rest].concat();
+        let message = |flags: [u8; 2], counts: [u8; 8], rest: &[u8]| {
+            [&query[..2], &flags, &counts, &query[12..], rest].concat()
+        };
         let one = [0, 1, 0, 1, 0, 0, 0, 0];
-        let record = |owner: &[u8], length: u16| [owner, &[0, 1, 0, 1, 0, 0, 0, 60], &length.to_be_bytes(), &[192, 0, 2, 1]].concat();
+        let record = |owner: &[u8], length: u16| {
+            [owner, &[0, 1, 0, 1, 0, 0, 0, 60], &length.to_be_bytes(), &[192, 0, 2, 1]].concat()
+        };
         let own_place = u8::try_from(query.len()).expect("short");
         let bad = [
             message([0x81, 0x80], one, &record(&[0xc0, own_place], 4)),

@@ -24,12 +24,18 @@ use crate::{
 
 #[tokio::test]
 async fn both_families_are_asked_and_united_sorted_without_doubles() {
-    let records = ["203.0.113.8", "203.0.113.7", "203.0.113.8"].map(|address| (NAME, v4(address), 20));
-    let zone = Zone::new(Says::Records(records.into_iter().chain([(NAME, v6("2001:db8::7"), 10)]).collect()));
+    let records =
+        ["203.0.113.8", "203.0.113.7", "203.0.113.8"].map(|address| (NAME, v4(address), 20));
+    let zone = Zone::new(Says::Records(
+        records.into_iter().chain([(NAME, v6("2001:db8::7"), 10)]).collect(),
+    ));
     let upstream = zone.serve().await;
     let (rig, resolved) = Rig::follow(&[upstream.address]).await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7", "203.0.113.8", "2001:db8::7"]));
-    assert_eq!((resolved.freshness.clone(), resolved.ttl), (Freshness::Fresh, Duration::from_secs(10)));
+    assert_eq!(
+        (resolved.freshness.clone(), resolved.ttl),
+        (Freshness::Fresh, Duration::from_secs(10))
+    );
     assert_eq!(rig.now(), resolved);
 }
 
@@ -52,7 +58,11 @@ async fn a_cname_whose_target_must_be_asked_for_is_followed() {
     let alias = RData::CNAME(CNAME(name_of("lb.cloud.example")));
     let zone = Mock::start(move |asked| {
         let asks_alias = parsed(&asked.query).queries[0].name() == &name_of(NAME);
-        let records = if asks_alias { vec![(NAME, alias.clone(), 5)] } else { vec![("lb.cloud.example", v4("203.0.113.7"), 60)] };
+        let records = if asks_alias {
+            vec![(NAME, alias.clone(), 5)]
+        } else {
+            vec![("lb.cloud.example", v4("203.0.113.7"), 60)]
+        };
         Zone::new(Says::Records(records)).answer(asked)
     })
     .await;
@@ -66,10 +76,14 @@ async fn a_change_is_followed_when_the_ttl_ends() {
     let zone = Zone::new(one("203.0.113.7", 0));
     let upstream = zone.serve().await;
     let (rig, resolved) = Rig::follow(&[upstream.address]).await;
-    assert_eq!((resolved.addresses, resolved.ttl), (addresses(&["203.0.113.7"]), Duration::from_secs(1)));
+    assert_eq!(
+        (resolved.addresses, resolved.ttl),
+        (addresses(&["203.0.113.7"]), Duration::from_secs(1))
+    );
     zone.say(one("203.0.113.8", 100_000));
     let start = Instant::now();
-    let resolved = rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
+    let resolved =
+        rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(resolved.ttl, Duration::from_secs(300), "a long TTL is cut");
 }
@@ -80,7 +94,8 @@ async fn a_failure_keeps_the_last_good_addresses_and_says_so() {
     let upstream = zone.serve().await;
     let (rig, good) = Rig::follow(&[upstream.address]).await;
     zone.say(Says::Code(ResponseCode::ServFail));
-    let kept = rig.until("Kept", |resolved| matches!(resolved.freshness, Freshness::Kept { .. })).await;
+    let kept =
+        rig.until("Kept", |resolved| matches!(resolved.freshness, Freshness::Kept { .. })).await;
     assert_eq!(kept.addresses, good.addresses);
     let expected = format!("{} answered SERVFAIL", upstream.address);
     assert_eq!(kept.freshness, Freshness::Kept { error: expected });
@@ -97,14 +112,18 @@ async fn only_the_third_authoritative_no_empties_a_route() {
     let mut updates = rig.follower.subscribe();
     let mut seen = Vec::new();
     while !rig.now().addresses.is_empty() {
-        tokio::time::timeout(SOON, updates.changed()).await.expect("a change in time").expect("it lives");
+        tokio::time::timeout(SOON, updates.changed())
+            .await
+            .expect("a change in time")
+            .expect("it lives");
         seen.push(rig.now());
     }
     let [first, second, third] = &seen[..] else { panic!("{seen:?}") };
     for (round, kept) in [first, second].into_iter().enumerate() {
         assert_eq!(kept.addresses, good.addresses);
         let error = format!(
-            "{} says that there is no such name, as {} of the 3 answers in a row that it takes to be believed",
+            "{} says that there is no such name, as {} of the 3 answers in a row that it takes to \
+                be believed",
             upstream.address,
             round + 1
         );
@@ -113,7 +132,8 @@ async fn only_the_third_authoritative_no_empties_a_route() {
     assert_eq!((&third.addresses, &third.freshness), (&vec![], &Freshness::Fresh));
 
     zone.say(one("203.0.113.9", 1));
-    rig.until("the addresses again", |resolved| resolved.addresses == addresses(&["203.0.113.9"])).await;
+    rig.until("the addresses again", |resolved| resolved.addresses == addresses(&["203.0.113.9"]))
+        .await;
 }
 
 #[tokio::test]
@@ -124,7 +144,10 @@ async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
     rig.follower.set_targets(only(by_name(NAME)));
     assert_eq!(rig.now().freshness, Freshness::Unresolved { error: None });
     let resolved = rig.follower.settle(&source(), Duration::from_millis(500)).await;
-    assert_eq!(resolved.freshness, Freshness::Unresolved { error: Some(format!("{} answered REFUSED", upstream.address)) });
+    assert_eq!(
+        resolved.freshness,
+        Freshness::Unresolved { error: Some(format!("{} answered REFUSED", upstream.address)) }
+    );
     assert!(resolved.addresses.is_empty());
 }
 
@@ -145,10 +168,14 @@ async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
 
 #[tokio::test]
 async fn the_second_nameserver_is_asked_when_the_first_fails() {
-    let (bad, good) = (Zone::new(Says::Code(ResponseCode::ServFail)), Zone::new(one("203.0.113.7", 60)));
+    let (bad, good) =
+        (Zone::new(Says::Code(ResponseCode::ServFail)), Zone::new(one("203.0.113.7", 60)));
     let (bad, good) = (bad.serve().await, good.serve().await);
     let (_rig, resolved) = Rig::follow(&[bad.address, good.address]).await;
-    assert_eq!((resolved.addresses, resolved.freshness), (addresses(&["203.0.113.7"]), Freshness::Fresh));
+    assert_eq!(
+        (resolved.addresses, resolved.freshness),
+        (addresses(&["203.0.113.7"]), Freshness::Fresh)
+    );
 }
 
 #[tokio::test]
@@ -157,7 +184,10 @@ async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
     let start = Instant::now();
     let upstream = zone.serve().await;
     let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
-    assert_eq!((resolved.addresses, resolved.freshness), (addresses(&["203.0.113.7"]), Freshness::Fresh));
+    assert_eq!(
+        (resolved.addresses, resolved.freshness),
+        (addresses(&["203.0.113.7"]), Freshness::Fresh)
+    );
     assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
 }
 
@@ -168,7 +198,9 @@ async fn a_family_that_fails_is_kept_next_to_the_one_that_answers() {
     let upstream = zone.serve().await;
     let (rig, _) = Rig::follow(&[upstream.address]).await;
     zone.say(Says::OnlyV4(records("203.0.113.8")));
-    let resolved = rig.until("the change", |resolved| resolved.addresses[0] == addresses(&["203.0.113.8"])[0]).await;
+    let resolved = rig
+        .until("the change", |resolved| resolved.addresses[0] == addresses(&["203.0.113.8"])[0])
+        .await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.8", "2001:db8::7"]));
     assert!(matches!(resolved.freshness, Freshness::Kept { .. }));
     zone.say(one("203.0.113.8", 1));
@@ -192,7 +224,11 @@ async fn names_are_asked_for_as_they_stand() {
     let rig = Rig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name("lb")));
     rig.follower.settle(&source(), SOON).await;
-    let names: Vec<_> = upstream.asked().iter().map(|asked| parsed(&asked.query).queries[0].name().to_string()).collect();
+    let names: Vec<_> = upstream
+        .asked()
+        .iter()
+        .map(|asked| parsed(&asked.query).queries[0].name().to_string())
+        .collect();
     assert!(names.iter().all(|name| name == "lb."), "{names:?}");
 }
 
@@ -201,8 +237,12 @@ async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
     let upstream = Zone::new(Says::Nothing).serve().await;
     let rig = Rig::start(&[upstream.address]);
     let list = addresses(&["203.0.113.8", "203.0.113.7", "203.0.113.8"]);
-    rig.follower.set_targets(only(Target { destination: Destination::Addresses(list), resolver: None }));
-    assert_eq!((rig.now().addresses, rig.now().freshness), (addresses(&["203.0.113.7", "203.0.113.8"]), Freshness::Fixed));
+    rig.follower
+        .set_targets(only(Target { destination: Destination::Addresses(list), resolver: None }));
+    assert_eq!(
+        (rig.now().addresses, rig.now().freshness),
+        (addresses(&["203.0.113.7", "203.0.113.8"]), Freshness::Fixed)
+    );
     rig.follower.settle(&source(), Duration::from_millis(100)).await;
     assert!(upstream.asked().is_empty());
 }
@@ -218,7 +258,11 @@ async fn a_refresh_looks_up_early_and_nothing_is_answered_from_a_cache() {
         rig.follower.refresh(&source());
     }
     rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
-    assert!((900..6000).contains(&start.elapsed().as_millis()), "not sooner than a second after the last: {:?}", start.elapsed());
+    assert!(
+        (900..6000).contains(&start.elapsed().as_millis()),
+        "not sooner than a second after the last: {:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -243,7 +287,10 @@ async fn another_destination_starts_anew_and_kept_targets_go_on() {
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
     let asked = upstream.asked().len();
     let mut targets = only(by_name(NAME));
-    targets.insert(other.clone(), Target { destination: Destination::Addresses(addresses(&["203.0.113.9"])), resolver: None });
+    targets.insert(
+        other.clone(),
+        Target { destination: Destination::Addresses(addresses(&["203.0.113.9"])), resolver: None },
+    );
     rig.follower.set_targets(targets);
     assert_eq!(rig.follower.current().len(), 2);
     assert_eq!(rig.now().freshness, Freshness::Fresh);
@@ -252,19 +299,24 @@ async fn another_destination_starts_anew_and_kept_targets_go_on() {
     zone.say(Says::Nothing);
     rig.follower.set_targets(only(by_name("else.company.net")));
     assert!(!rig.follower.current().contains_key(&other));
-    assert_eq!((rig.now().addresses, rig.now().freshness), (vec![], Freshness::Unresolved { error: None }));
+    assert_eq!(
+        (rig.now().addresses, rig.now().freshness),
+        (vec![], Freshness::Unresolved { error: None })
+    );
 }
 
 #[tokio::test]
 async fn a_large_answer_is_fetched_over_tcp_and_cut_at_64_addresses() {
-    let records: Vec<_> = (0..100).map(|index| (NAME, v4(&format!("203.0.113.{index}")), 60)).collect();
+    let records: Vec<_> =
+        (0..100).map(|index| (NAME, v4(&format!("203.0.113.{index}")), 60)).collect();
     let zone = Zone::new(Says::Records(records));
     let upstream = Mock::start(move |asked| {
         let full = zone.answer(asked);
         if asked.tcp {
             return full;
         }
-        let truncated = [&asked.query[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &asked.query[12..]].concat();
+        let truncated =
+            [&asked.query[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &asked.query[12..]].concat();
         let end = asked.query.len() - 11;
         vec![Do::Send(truncated[..end].to_vec())]
     })
@@ -288,7 +340,8 @@ async fn a_name_blanked_by_a_filter_is_a_failure_and_not_this_host() {
     );
 }
 
-/// Destinations that were learned in one moment, after a restart say, are not all asked about again in one moment.
+/// Destinations that were learned in one moment, after a restart say, are not all asked about again
+/// in one moment.
 #[tokio::test]
 async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
     const NAMES: usize = 64;
@@ -301,7 +354,8 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
         if kind == RecordType::A {
             seen.lock().expect("not poisoned").entry(name).or_default().push(Instant::now());
         }
-        let records = if kind == RecordType::A { vec![v4("203.0.113.7")] } else { vec![v6("2001:db8::7")] };
+        let records =
+            if kind == RecordType::A { vec![v4("203.0.113.7")] } else { vec![v6("2001:db8::7")] };
         let mut reply = parsed(&reply(&asked.query, ResponseCode::NoError, &records));
         reply.answers.iter_mut().for_each(|record| record.ttl = TTL.as_secs() as u32);
         vec![Do::Send(bytes(&reply))]
@@ -309,19 +363,25 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
     .await;
     let rig = Rig::start(&[upstream.address]);
     let target = |number| {
-        let source: SourceName = format!("r{number}.internal.company.net").parse().expect("a source");
+        let source: SourceName =
+            format!("r{number}.internal.company.net").parse().expect("a source");
         (source, by_name(&format!("r{number}.public.company.net")))
     };
     rig.follower.set_targets((0..NAMES).map(target).collect());
-    let twice = || times.lock().expect("not poisoned").values().filter(|times| times.len() >= 2).count() == NAMES;
+    let twice = || {
+        times.lock().expect("not poisoned").values().filter(|times| times.len() >= 2).count()
+            == NAMES
+    };
     let all = async {
         while !twice() {
             tokio::time::sleep(Duration::from_millis(10)).await
         }
     };
     tokio::time::timeout(3 * SOON, all).await.expect("every name is asked about twice");
-    let waits: Vec<Duration> = times.lock().expect("not poisoned").values().map(|times| times[1] - times[0]).collect();
-    let (soonest, latest) = (waits.iter().min().expect("waits"), waits.iter().max().expect("waits"));
+    let waits: Vec<Duration> =
+        times.lock().expect("not poisoned").values().map(|times| times[1] - times[0]).collect();
+    let (soonest, latest) =
+        (waits.iter().min().expect("waits"), waits.iter().max().expect("waits"));
     // A busy machine makes some later, and none sooner.
     assert!(*soonest >= TTL.mul_f64(0.9) && *soonest < TTL, "{waits:?}");
     assert!(*latest - *soonest >= TTL.mul_f64(0.1), "{waits:?}");
@@ -330,11 +390,13 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
 #[tokio::test]
 async fn what_changed_is_told_by_source_and_once() {
     const OTHER: &str = "other.public.company.net";
-    let zone = Zone::new(Says::Records(vec![(NAME, v4("203.0.113.7"), 1), (OTHER, v4("203.0.113.9"), 1)]));
+    let zone =
+        Zone::new(Says::Records(vec![(NAME, v4("203.0.113.7"), 1), (OTHER, v4("203.0.113.9"), 1)]));
     let upstream = zone.serve().await;
     let rig = Rig::start(&[upstream.address]);
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
-    rig.follower.set_targets(BTreeMap::from([(source(), by_name(NAME)), (other.clone(), by_name(OTHER))]));
+    rig.follower
+        .set_targets(BTreeMap::from([(source(), by_name(NAME)), (other.clone(), by_name(OTHER))]));
     rig.follower.settle(&other, SOON).await;
     rig.follower.settle(&source(), SOON).await;
     assert_eq!(rig.follower.take_changed(), [source(), other.clone()]);
@@ -348,7 +410,10 @@ async fn what_changed_is_told_by_source_and_once() {
 #[tokio::test]
 async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     const OTHER: &str = "other.public.company.net";
-    let zone = Zone::new(Says::Records(vec![(NAME, v4("203.0.113.7"), 60), (OTHER, v4("203.0.113.9"), 60)]));
+    let zone = Zone::new(Says::Records(vec![
+        (NAME, v4("203.0.113.7"), 60),
+        (OTHER, v4("203.0.113.9"), 60),
+    ]));
     let upstream = zone.serve().await;
     let rig = Rig::start(&[upstream.address]);
     rig.follower.set_targets(BTreeMap::from([(source(), by_name(NAME))]));
@@ -356,8 +421,15 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     let asked = upstream.asked().len();
 
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
-    let literal = Target { destination: Destination::Addresses(addresses(&["203.0.113.40"])), resolver: None };
-    for (target, expected) in [(literal.clone(), "203.0.113.40"), (by_name(OTHER), "203.0.113.9"), (literal, "203.0.113.40")] {
+    let literal = Target {
+        destination: Destination::Addresses(addresses(&["203.0.113.40"])),
+        resolver: None,
+    };
+    for (target, expected) in [
+        (literal.clone(), "203.0.113.40"),
+        (by_name(OTHER), "203.0.113.9"),
+        (literal, "203.0.113.40"),
+    ] {
         rig.follower.set_target(&other, Some(target));
         assert_eq!(rig.follower.settle(&other, SOON).await.addresses, addresses(&[expected]));
         assert_eq!(rig.follower.current()[&other].addresses, addresses(&[expected]));
@@ -368,6 +440,11 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     // The same again is no other target: nothing is asked about it.
     rig.follower.set_target(&source(), Some(by_name(NAME)));
     rig.follower.settle(&source(), SOON).await;
-    let names = upstream.asked().iter().skip(asked).map(|asked| parsed(&asked.query).queries[0].name().to_string()).collect::<Vec<_>>();
+    let names = upstream
+        .asked()
+        .iter()
+        .skip(asked)
+        .map(|asked| parsed(&asked.query).queries[0].name().to_string())
+        .collect::<Vec<_>>();
     assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("other.")), "{names:?}");
 }

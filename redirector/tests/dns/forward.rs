@@ -41,7 +41,9 @@ fn other_query() -> Vec<u8> {
 
 fn is_good(reply: &[u8], query: &[u8]) -> bool {
     let message = parsed(reply);
-    reply[..2] == query[..2] && message.answers.len() == 1 && message.answers[0].data.ip_addr() == Some(ADDRESS.into())
+    reply[..2] == query[..2]
+        && message.answers.len() == 1
+        && message.answers[0].data.ip_addr() == Some(ADDRESS.into())
 }
 
 async fn silent() -> Mock {
@@ -53,14 +55,17 @@ async fn closed() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
 }
 
-/// A reply that no library would write: odd case, unknown types, an answer for another name, compression, two OPT options, flags and all.
+/// A reply that no library would write: odd case, unknown types, an answer for another name,
+/// compression, two OPT options, flags and all.
 fn odd_reply(query: &[u8]) -> Vec<u8> {
     let mut bytes = [&query[..2], &[0x85, 0xb0, 0, 1, 0, 2, 0, 0, 0, 1]].concat();
     let end = query.len() - raw_opt(4096, 0, true).len();
     bytes.extend_from_slice(&query[12..end]);
     bytes.extend_from_slice(&[0xc0, 12, 0xff, 0x01, 0, 1, 0, 0, 0, 5, 0, 3, 0xde, 0xad, 0xbf]);
     bytes.extend_from_slice(b"\x03WwW\xc0\x10\x00\x10\x00\x01\x00\x00\x00\x00\x00\x04\x03odd");
-    bytes.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 12, 0, 3, 0, 2, b'i', b'd', 0, 10, 0, 2, 1, 2]);
+    bytes.extend_from_slice(&[
+        0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 12, 0, 3, 0, 2, b'i', b'd', 0, 10, 0, 2, 1, 2,
+    ]);
     bytes
 }
 
@@ -68,13 +73,22 @@ fn odd_reply(query: &[u8]) -> Vec<u8> {
 async fn queries_and_replies_keep_every_byte_but_the_id() {
     let upstream = Mock::start(|asked| vec![Do::Send(odd_reply(&asked.query))]).await;
     let shim = Running::start(&[upstream.address]).await;
-    let query = raw_query(0x1234, 0x0130, [1, 0, 0, 1], &[raw_question("wWw.exAmple.com", 0xff01, 1), raw_opt(4096, 0, true)].concat());
+    let query = raw_query(
+        0x1234,
+        0x0130,
+        [1, 0, 0, 1],
+        &[raw_question("wWw.exAmple.com", 0xff01, 1), raw_opt(4096, 0, true)].concat(),
+    );
     let udp = shim.ask(&query).await;
     let tcp = shim.ask_tcp(&query).await;
     assert_eq!(udp, odd_reply(&query));
     assert_eq!(tcp, odd_reply(&query));
     let asked = upstream.asked();
-    assert_eq!(asked.iter().map(|asked| asked.tcp).collect::<Vec<_>>(), [false, true], "TCP follows TCP");
+    assert_eq!(
+        asked.iter().map(|asked| asked.tcp).collect::<Vec<_>>(),
+        [false, true],
+        "TCP follows TCP"
+    );
     assert!(asked.iter().all(|asked| asked.query[2..] == query[2..]));
     assert_eq!(shim.publisher.counters().forwarded, 2);
     shim.stop().await;
@@ -91,7 +105,12 @@ async fn each_query_has_its_own_id_and_source_port() {
     let asked = upstream.asked();
     let ids: HashSet<_> = asked.iter().map(|asked| asked.query[..2].to_vec()).collect();
     let ports: HashSet<_> = asked.iter().map(|asked| asked.from.port()).collect();
-    assert!(ids.len() > 24 && ports.len() > 24, "{} IDs and {} ports for 32 queries", ids.len(), ports.len());
+    assert!(
+        ids.len() > 24 && ports.len() > 24,
+        "{} IDs and {} ports for 32 queries",
+        ids.len(),
+        ports.len()
+    );
     shim.stop().await;
 }
 
@@ -113,7 +132,8 @@ async fn a_truncated_reply_is_passed_on_as_it_is_even_when_cut_within_a_record()
 #[tokio::test]
 async fn a_large_reply_passes_over_tcp() {
     let text = TXT::new((0..60).map(|index| format!("{index:0>250}")).collect());
-    let large = move |query: &[u8]| reply(query, ResponseCode::NoError, &[RData::TXT(text.clone())]);
+    let large =
+        move |query: &[u8]| reply(query, ResponseCode::NoError, &[RData::TXT(text.clone())]);
     let upstream_large = large.clone();
     let upstream = Mock::start(move |asked| vec![Do::Send(upstream_large(&asked.query))]).await;
     let shim = Running::start(&[upstream.address]).await;
@@ -132,15 +152,27 @@ async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
         wrong_id[0] ^= 0xff;
         let mut wrong_type = right.clone();
         wrong_type[asked.query.len() - 3] = 28;
-        let wrong_name = reply(&bytes(&query("www.example.org", RecordType::A)), ResponseCode::NoError, &[]);
+        let wrong_name =
+            reply(&bytes(&query("www.example.org", RecordType::A)), ResponseCode::NoError, &[]);
         let mut lying_counts = right.clone();
         lying_counts[7] = 7;
         let wrong_name = [&asked.query[..2], &wrong_name[2..]].concat();
         let not_a_reply = asked.query.clone();
         let header_only = [&asked.query[..2], &[0x81, 0x80], &[0; 8]].concat();
         let garbage = vec![0x55; 700];
-        let mut actions: Vec<_> =
-            [wrong_id, wrong_type, wrong_name, lying_counts, not_a_reply, header_only, garbage, vec![]].into_iter().map(Do::Send).collect();
+        let mut actions: Vec<_> = [
+            wrong_id,
+            wrong_type,
+            wrong_name,
+            lying_counts,
+            not_a_reply,
+            header_only,
+            garbage,
+            vec![],
+        ]
+        .into_iter()
+        .map(Do::Send)
+        .collect();
         if !asked.tcp {
             actions.push(Do::Spoof(reply(&asked.query, ResponseCode::NXDomain, &[])));
         }
@@ -160,7 +192,9 @@ async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
 #[tokio::test]
 async fn a_header_that_says_formerr_is_passed_on() {
     // What servers answer that don't know EDNS; the client then asks again without it.
-    let upstream = Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x81], &[0; 8]].concat())]).await;
+    let upstream =
+        Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x81], &[0; 8]].concat())])
+            .await;
     let shim = Running::start(&[upstream.address]).await;
     let query = other_query();
     assert_eq!(shim.ask(&query).await, [&query[..2], &[0x81, 0x81], &[0; 8]].concat());
@@ -191,7 +225,10 @@ async fn another_upstream_is_asked_when_the_first_is_silent_and_the_silent_one_i
 async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
     let works = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&works);
-    let first = Mock::start(move |asked| if answers.load(Ordering::Relaxed) { vec![Do::Send(good(asked))] } else { vec![] }).await;
+    let first = Mock::start(move |asked| {
+        if answers.load(Ordering::Relaxed) { vec![Do::Send(good(asked))] } else { vec![] }
+    })
+    .await;
     let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
     let shim = Running::start(&[first.address, second.address]).await;
     let query = other_query();
@@ -204,7 +241,11 @@ async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
         let start = Instant::now();
         let second_before = second.asked().len();
         assert!(is_good(&shim.ask(&query).await, &query));
-        assert!(start.elapsed() < Duration::from_millis(900), "a trial runs next to a good upstream: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_millis(900),
+            "a trial runs next to a good upstream: {:?}",
+            start.elapsed()
+        );
         if second.asked().len() == second_before {
             break;
         }
@@ -218,16 +259,25 @@ async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
 async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer() {
     let began = Instant::now();
     // Dead and alive for 0.7 s each.
-    let first =
-        Mock::start(move |asked| if (began.elapsed().as_millis() / 700).is_multiple_of(2) { vec![] } else { vec![Do::Send(good(asked))] })
-            .await;
+    let first = Mock::start(move |asked| {
+        if (began.elapsed().as_millis() / 700).is_multiple_of(2) {
+            vec![]
+        } else {
+            vec![Do::Send(good(asked))]
+        }
+    })
+    .await;
     let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
     let shim = Running::start(&[first.address, second.address]).await;
     let (query, mut slow, mut all) = (other_query(), 0, 0);
     while began.elapsed() < Duration::from_secs(8) {
         let start = Instant::now();
         assert!(is_good(&shim.ask(&query).await, &query));
-        assert!(start.elapsed() < Duration::from_millis(2500), "the other one is asked after a second: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_millis(2500),
+            "the other one is asked after a second: {:?}",
+            start.elapsed()
+        );
         slow += usize::from(start.elapsed() > Duration::from_millis(500));
         all += 1;
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -236,7 +286,10 @@ async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer(
     assert_eq!((counters.servfail, counters.forwarded), (0, all));
     assert!(slow <= 8 && all > 50, "{slow} of {all} waited");
     let [first, second] = &shim.publisher.upstreams()[..] else { panic!("two upstreams") };
-    assert!(first.failed > 0 && first.latency.number() > 0 && second.failed == 0, "{first:?} {second:?}");
+    assert!(
+        first.failed > 0 && first.latency.number() > 0 && second.failed == 0,
+        "{first:?} {second:?}"
+    );
     shim.stop().await;
 }
 
@@ -267,16 +320,24 @@ async fn servfail_of_one_upstream_is_bettered_by_another_and_else_passed_on() {
     assert_eq!(shim.ask(&query).await, expected);
     assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
     let counters = shim.publisher.counters();
-    assert_eq!((counters.forwarded, counters.servfail), (1, 0), "it is the upstream's answer, not ours");
+    assert_eq!(
+        (counters.forwarded, counters.servfail),
+        (1, 0),
+        "it is the upstream's answer, not ours"
+    );
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn nxdomain_is_an_answer_and_nobody_else_is_asked() {
-    let first = Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let first =
+        Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
     let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
     let shim = Running::start(&[first.address, second.address]).await;
-    assert_eq!(parsed(&shim.ask(&other_query()).await).metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(
+        parsed(&shim.ask(&other_query()).await).metadata.response_code,
+        ResponseCode::NXDomain
+    );
     assert!(second.asked().is_empty());
     shim.stop().await;
 }
@@ -285,15 +346,29 @@ async fn nxdomain_is_an_answer_and_nobody_else_is_asked() {
 async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits() {
     let upstream = silent().await;
     let shim = Running::start(&[upstream.address]).await;
-    let query = raw_query(0x1234, 0x0100, [1, 0, 0, 1], &[raw_question("www.exAmple.com", 1, 1), raw_opt(4096, 0, true)].concat());
+    let query = raw_query(
+        0x1234,
+        0x0100,
+        [1, 0, 0, 1],
+        &[raw_question("www.exAmple.com", 1, 1), raw_opt(4096, 0, true)].concat(),
+    );
     let start = Instant::now();
     let got = shim.ask(&query).await;
     assert!((3500..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     let message = parsed(&got);
-    assert_eq!((message.metadata.response_code, message.metadata.id), (ResponseCode::ServFail, 0x1234));
-    assert!(!message.metadata.authoritative && message.edns.is_some_and(|edns| edns.flags().dnssec_ok));
+    assert_eq!(
+        (message.metadata.response_code, message.metadata.id),
+        (ResponseCode::ServFail, 0x1234)
+    );
+    assert!(
+        !message.metadata.authoritative && message.edns.is_some_and(|edns| edns.flags().dnssec_ok)
+    );
     assert_eq!(got[12..33], query[12..33]);
-    assert!(upstream.asked().len() >= 3, "it was asked again and again: {}", upstream.asked().len());
+    assert!(
+        upstream.asked().len() >= 3,
+        "it was asked again and again: {}",
+        upstream.asked().len()
+    );
     let counters = shim.publisher.counters();
     assert_eq!((counters.servfail, counters.timeouts, counters.forwarded), (1, 1, 0));
     shim.stop().await;
@@ -303,15 +378,23 @@ async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits()
 async fn when_every_upstream_refuses_the_packet_servfail_comes_at_once() {
     let shim = Running::start(&[closed().await, closed().await]).await;
     let start = Instant::now();
-    assert_eq!(parsed(&shim.ask(&other_query()).await).metadata.response_code, ResponseCode::ServFail);
-    assert_eq!(parsed(&shim.ask_tcp(&other_query()).await).metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(
+        parsed(&shim.ask(&other_query()).await).metadata.response_code,
+        ResponseCode::ServFail
+    );
+    assert_eq!(
+        parsed(&shim.ask_tcp(&other_query()).await).metadata.response_code,
+        ResponseCode::ServFail
+    );
     assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn a_slow_upstream_is_waited_for() {
-    let upstream = Mock::start(|asked| vec![Do::Wait(Duration::from_millis(1500)), Do::Send(good(asked))]).await;
+    let upstream =
+        Mock::start(|asked| vec![Do::Wait(Duration::from_millis(1500)), Do::Send(good(asked))])
+            .await;
     let shim = Running::start(&[upstream.address]).await;
     let query = other_query();
     let start = Instant::now();
@@ -325,7 +408,10 @@ async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
     let upstream = Mock::start(|asked| {
         let text = asked.query[13..21].to_vec();
         let data = RData::TXT(TXT::new(vec![String::from_utf8_lossy(&text).into_owned()]));
-        vec![Do::Wait(Duration::from_millis(rand::random_range(0..30))), Do::Send(reply(&asked.query, ResponseCode::NoError, &[data]))]
+        vec![
+            Do::Wait(Duration::from_millis(rand::random_range(0..30))),
+            Do::Send(reply(&asked.query, ResponseCode::NoError, &[data])),
+        ]
     })
     .await;
     let shim = Running::start(&[upstream.address]).await;
@@ -356,12 +442,17 @@ async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
 async fn queries_are_counted_by_type_code_time_and_upstream() {
     let dead = closed().await;
     let upstream = Mock::start(|asked| {
-        let code = if asked.query[13] == b'n' { ResponseCode::NXDomain } else { ResponseCode::NoError };
+        let code =
+            if asked.query[13] == b'n' { ResponseCode::NXDomain } else { ResponseCode::NoError };
         vec![Do::Wait(Duration::from_millis(30)), Do::Send(reply(&asked.query, code, &[]))]
     })
     .await;
     let shim = Running::start(&[dead, upstream.address]).await;
-    for (name, kind) in [("no.example", RecordType::A), ("no.example", RecordType::AAAA), ("yes.example", RecordType::AAAA)] {
+    for (name, kind) in [
+        ("no.example", RecordType::A),
+        ("no.example", RecordType::AAAA),
+        ("yes.example", RecordType::AAAA),
+    ] {
         shim.ask(&bytes(&query(name, kind))).await;
     }
     shim.ask(&source(RecordType::HTTPS)).await;
@@ -374,24 +465,39 @@ async fn queries_are_counted_by_type_code_time_and_upstream() {
     });
     counted.await.expect("both local answers are counted");
     let tally = shim.publisher.tally();
-    let counted = |counts: &[(&'static str, u64)]| counts.iter().filter(|(_, number)| *number > 0).copied().collect::<Vec<_>>();
+    let counted = |counts: &[(&'static str, u64)]| {
+        counts.iter().filter(|(_, number)| *number > 0).copied().collect::<Vec<_>>()
+    };
     assert_eq!(counted(&tally.types), [("A", 1), ("AAAA", 2), ("HTTPS", 1), ("unreadable", 1)]);
     assert_eq!(counted(&tally.codes), [("NOERROR", 1), ("NXDOMAIN", 2)]);
     assert_eq!((tally.local.number(), tally.forwarded.number()), (2, 3));
-    let classes: Vec<_> = tally.forwarded.classes.iter().filter(|(_, number)| *number > 0).collect();
-    assert!(classes.iter().all(|(bound, _)| *bound > 0.025), "each waited for the upstream: {classes:?}");
+    let classes: Vec<_> =
+        tally.forwarded.classes.iter().filter(|(_, number)| *number > 0).collect();
+    assert!(
+        classes.iter().all(|(bound, _)| *bound > 0.025),
+        "each waited for the upstream: {classes:?}"
+    );
     assert!(tally.forwarded.seconds > 0.09, "{}", tally.forwarded.seconds);
     let health = shim.publisher.upstreams();
     let [first, second] = &health[..] else { panic!("{health:?}") };
-    assert_eq!((first.address, first.set_aside, first.asked, first.failed), (dead, true, 2, 2), "set aside by its second failure");
-    assert_eq!((second.set_aside, second.asked, second.failed, second.latency.number()), (false, 3, 0, 3));
+    assert_eq!(
+        (first.address, first.set_aside, first.asked, first.failed),
+        (dead, true, 2, 2),
+        "set aside by its second failure"
+    );
+    assert_eq!(
+        (second.set_aside, second.asked, second.failed, second.latency.number()),
+        (false, 3, 0, 3)
+    );
     assert_eq!(first.latency.number(), 0);
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn stopping_lets_queries_under_way_end() {
-    let upstream = Mock::start(|asked| vec![Do::Wait(Duration::from_millis(300)), Do::Send(good(asked))]).await;
+    let upstream =
+        Mock::start(|asked| vec![Do::Wait(Duration::from_millis(300)), Do::Send(good(asked))])
+            .await;
     let shim = Running::start(&[upstream.address]).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     socket.connect(shim.address).await.expect("connected");

@@ -14,7 +14,8 @@ use crate::{
     shim::{Running, source},
 };
 
-/// Passes every query on to `shim`, from a socket of its own, and the answer back; but for the question that would give it away.
+/// Passes every query on to `shim`, from a socket of its own, and the answer back; but for the
+/// question that would give it away.
 async fn relay(socket: UdpSocket, shim: SocketAddr) {
     let socket = Arc::new(socket);
     let mut buffer = [0; 512];
@@ -27,7 +28,9 @@ async fn relay(socket: UdpSocket, shim: SocketAddr) {
             let asking = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
             asking.send_to(&query, shim).await.expect("sent");
             let mut reply = [0; 512];
-            if let Ok(Ok((length, _))) = timeout(Duration::from_secs(10), asking.recv_from(&mut reply)).await {
+            if let Ok(Ok((length, _))) =
+                timeout(Duration::from_secs(10), asking.recv_from(&mut reply)).await
+            {
                 drop(socket.send_to(&reply[..length], client).await);
             }
         });
@@ -40,7 +43,12 @@ async fn a_loop_that_is_not_found_out_ends_by_itself_and_leaves_names_of_ours_al
     let shim = Running::start(&[upstream.local_addr().expect("an address")]).await;
     let relaying = tokio::spawn(relay(upstream, shim.address));
     let began = Instant::now();
-    assert_eq!(parsed(&shim.ask(&bytes(&query("elsewhere.example", RecordType::A))).await).metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(
+        parsed(&shim.ask(&bytes(&query("elsewhere.example", RecordType::A))).await)
+            .metadata
+            .response_code,
+        ResponseCode::ServFail
+    );
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(parsed(&shim.ask(&source(RecordType::A)).await).answers.len(), 1);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -48,7 +56,11 @@ async fn a_loop_that_is_not_found_out_ends_by_itself_and_leaves_names_of_ours_al
     println!("{:?}, {after:?}", began.elapsed());
     assert!(after.queries < 10_000, "{after:?}");
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(shim.publisher.counters().queries - after.queries < 2000, "it goes on: {:?}", shim.publisher.counters());
+    assert!(
+        shim.publisher.counters().queries - after.queries < 2000,
+        "it goes on: {:?}",
+        shim.publisher.counters()
+    );
     relaying.abort();
     shim.stop().await;
 }

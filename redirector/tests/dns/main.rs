@@ -1,4 +1,5 @@
-//! The DNS shim and the follower of destinations, against real sockets, real clients, and an upstream that misbehaves on demand.
+//! The DNS shim and the follower of destinations, against real sockets, real clients, and an
+//! upstream that misbehaves on demand.
 
 mod access;
 mod answer;

@@ -38,7 +38,8 @@ pub(crate) struct Mock {
     _tasks: JoinSet<()>,
 }
 
-/// The question for the root's servers, by which a shim sees whether its upstream is there. It is refused, which says so, and not told.
+/// The question for the root's servers, by which a shim sees whether its upstream is there. It is
+/// refused, which says so, and not told.
 const FIRST_CONTACT: [u8; 5] = [0, 0, 2, 0, 1];
 
 /// What the question begins with, by which a shim sees whether its upstream asks it in turn.
@@ -67,8 +68,14 @@ impl Mock {
     }
 
     /// Listens there.
-    pub(crate) async fn at(address: SocketAddr, handler: impl Fn(&Asked) -> Vec<Do> + Send + Sync + 'static) -> Self {
-        let (udp, tcp) = (UdpSocket::bind(address).await.expect("free"), TcpListener::bind(address).await.expect("free"));
+    pub(crate) async fn at(
+        address: SocketAddr,
+        handler: impl Fn(&Asked) -> Vec<Do> + Send + Sync + 'static,
+    ) -> Self {
+        let (udp, tcp) = (
+            UdpSocket::bind(address).await.expect("free"),
+            TcpListener::bind(address).await.expect("free"),
+        );
         Self::serve(udp, tcp, Arc::new(handler))
     }
 
@@ -111,7 +118,12 @@ async fn serve_tcp(listener: TcpListener, handler: Handler, log: Arc<Mutex<Vec<A
     }
 }
 
-async fn serve_stream(mut stream: TcpStream, from: SocketAddr, handler: Handler, log: Arc<Mutex<Vec<Asked>>>) {
+async fn serve_stream(
+    mut stream: TcpStream,
+    from: SocketAddr,
+    handler: Handler,
+    log: Arc<Mutex<Vec<Asked>>>,
+) {
     while let Ok(len) = stream.read_u16().await {
         let mut query = vec![0; len.into()];
         if stream.read_exact(&mut query).await.is_err() {

@@ -24,7 +24,10 @@ async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
     assert_eq!((&first.addresses, first.resolved_at), (&good.addresses, good.resolved_at));
     assert!(matches!(first.freshness, Freshness::Kept { .. }));
     again.set_targets(only(Target { resolver: Some(upstream.address), ..by_name(NAME) }));
-    assert!(again.current()[&source()].addresses.is_empty(), "another resolver may know other addresses");
+    assert!(
+        again.current()[&source()].addresses.is_empty(),
+        "another resolver may know other addresses"
+    );
     again.shutdown().await;
 }
 
@@ -39,8 +42,11 @@ async fn addresses_survive_a_kill_right_after_they_became_known() {
         assert!(Instant::now() < deadline, "never saved");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let left: Vec<_> =
-        std::fs::read_dir(rig.directory.path().join("state")).expect("readable").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(rig.directory.path().join("state"))
+        .expect("readable")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     assert_eq!(left, ["addresses.json"], "no temporary file is left");
 }
 
@@ -51,7 +57,8 @@ async fn an_emptied_route_stays_empty_over_a_restart() {
     let (Rig { follower, directory }, _) = Rig::follow(&[upstream.address]).await;
     follower.shutdown().await;
     zone.say(Says::Code(ResponseCode::NXDomain));
-    let rig = Rig { follower: start(&[upstream.address], &state_file(directory.path())), directory };
+    let rig =
+        Rig { follower: start(&[upstream.address], &state_file(directory.path())), directory };
     rig.follower.set_targets(only(by_name(NAME)));
     assert_eq!(rig.now().addresses.len(), 1);
     rig.until("the empty answer", |resolved| resolved.addresses.is_empty()).await;
@@ -73,5 +80,9 @@ async fn a_damaged_state_file_is_no_reason_not_to_start() {
         assert_eq!(follower.settle(&source(), SOON).await.addresses, addresses(&["203.0.113.7"]));
         follower.shutdown().await;
     }
-    assert_eq!(std::fs::read_to_string(directory.path().join("state/addresses.json.damaged-2")).expect("set aside"), "{");
+    assert_eq!(
+        std::fs::read_to_string(directory.path().join("state/addresses.json.damaged-2"))
+            .expect("set aside"),
+        "{"
+    );
 }

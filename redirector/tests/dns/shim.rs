@@ -48,9 +48,13 @@ impl Running {
     }
 
     pub(crate) fn serve(bound: BoundShim) -> Self {
-        let (address, publisher, stop) = (bound.local_addrs()[0], bound.publisher(), CancellationToken::new());
+        let (address, publisher, stop) =
+            (bound.local_addrs()[0], bound.publisher(), CancellationToken::new());
         let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 1), v6: None };
-        publisher.publish(Answers::new([("artifactory.internal.company.net".parse().expect("a source"), vip)]));
+        publisher.publish(Answers::new([(
+            "artifactory.internal.company.net".parse().expect("a source"),
+            vip,
+        )]));
         let task = tokio::spawn(bound.serve(stop.clone()));
         Self { address, publisher, stop, task }
     }
@@ -95,7 +99,13 @@ impl Port {
 pub(crate) fn settings(upstreams: &[SocketAddr]) -> ShimSettings {
     let upstreams = upstreams.iter().map(|server| Upstream::Server(*server)).collect();
     let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-    ShimSettings { listen, upstreams, clients: vec![DnsClients::Local], real_address_clients: vec![], ttl: 30 }
+    ShimSettings {
+        listen,
+        upstreams,
+        clients: vec![DnsClients::Local],
+        real_address_clients: vec![],
+        ttl: 30,
+    }
 }
 
 /// A server that nobody asks.
@@ -105,7 +115,8 @@ pub(crate) fn unused() -> SocketAddr {
 
 pub(crate) async fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut buffer = vec![0; 65_535];
-    let len = timeout(SOON, socket.recv(&mut buffer)).await.expect("a reply in time").expect("a reply");
+    let len =
+        timeout(SOON, socket.recv(&mut buffer)).await.expect("a reply in time").expect("a reply");
     buffer.truncate(len);
     buffer
 }
@@ -115,8 +126,18 @@ pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) async fn read(stream: &mut TcpStream) -> Vec<u8> {
-    let mut message = vec![0; timeout(SOON, stream.read_u16()).await.expect("a reply in time").expect("a length").into()];
-    timeout(SOON, stream.read_exact(&mut message)).await.expect("a reply in time").expect("a reply");
+    let mut message = vec![
+        0;
+        timeout(SOON, stream.read_u16())
+            .await
+            .expect("a reply in time")
+            .expect("a length")
+            .into()
+    ];
+    timeout(SOON, stream.read_exact(&mut message))
+        .await
+        .expect("a reply in time")
+        .expect("a reply");
     message
 }
 
@@ -140,7 +161,10 @@ async fn a_source_is_answered_over_udp_and_tcp_on_the_same_port() {
 async fn published_answers_hold_for_the_next_query() {
     let shim = Running::start(&[unused()]).await;
     let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 99), v6: None };
-    shim.publisher.publish(Answers::new([("artifactory.internal.company.net".parse().expect("a source"), vip)]));
+    shim.publisher.publish(Answers::new([(
+        "artifactory.internal.company.net".parse().expect("a source"),
+        vip,
+    )]));
     let reply = parsed(&shim.ask(&source(RecordType::A)).await);
     assert_eq!(reply.answers[0].data.ip_addr(), Some(vip.v4.into()));
     shim.stop().await;
@@ -148,12 +172,20 @@ async fn published_answers_hold_for_the_next_query() {
 
 #[tokio::test]
 async fn queries_on_one_connection_are_answered_as_their_answers_come() {
-    let upstream =
-        Mock::start(|asked| vec![Do::Wait(Duration::from_secs(1)), Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let upstream = Mock::start(|asked| {
+        vec![
+            Do::Wait(Duration::from_secs(1)),
+            Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
+        ]
+    })
+    .await;
     let shim = Running::start(&[upstream.address]).await;
     let mut stream = TcpStream::connect(shim.address).await.expect("connected");
-    let (slow, slow2, fast) =
-        (bytes(&query("slow.example", RecordType::A)), bytes(&query("slow2.example", RecordType::A)), source(RecordType::A));
+    let (slow, slow2, fast) = (
+        bytes(&query("slow.example", RecordType::A)),
+        bytes(&query("slow2.example", RecordType::A)),
+        source(RecordType::A),
+    );
     let start = std::time::Instant::now();
     stream.write_all(&[framed(&slow), framed(&slow2), framed(&fast)].concat()).await.expect("sent");
     assert_eq!(read(&mut stream).await[..2], fast[..2], "ours needs no upstream and comes first");
@@ -181,8 +213,13 @@ async fn a_query_that_arrives_in_pieces_is_answered() {
 
 #[tokio::test]
 async fn a_client_that_closes_its_side_still_gets_its_answers() {
-    let upstream =
-        Mock::start(|asked| vec![Do::Wait(Duration::from_millis(100)), Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let upstream = Mock::start(|asked| {
+        vec![
+            Do::Wait(Duration::from_millis(100)),
+            Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
+        ]
+    })
+    .await;
     let shim = Running::start(&[upstream.address]).await;
     let mut stream = TcpStream::connect(shim.address).await.expect("connected");
     stream.write_all(&framed(&bytes(&query("a.example", RecordType::A)))).await.expect("sent");
@@ -199,11 +236,13 @@ async fn an_idle_connection_is_closed_and_garbage_closes_one_at_once() {
     let shim = Running::start(&[unused()]).await;
     let mut garbage = TcpStream::connect(shim.address).await.expect("connected");
     garbage.write_all(&framed(b"hello")).await.expect("sent");
-    let closed = timeout(Duration::from_secs(2), garbage.read(&mut [0; 16])).await.expect("closed at once");
+    let closed =
+        timeout(Duration::from_secs(2), garbage.read(&mut [0; 16])).await.expect("closed at once");
     assert_eq!(closed.expect("closed"), 0);
 
     let mut idle = TcpStream::connect(shim.address).await.expect("connected");
-    let closed = timeout(Duration::from_secs(20), idle.read(&mut [0; 16])).await.expect("closed in time");
+    let closed =
+        timeout(Duration::from_secs(20), idle.read(&mut [0; 16])).await.expect("closed in time");
     assert_eq!(closed.expect("closed"), 0);
     shim.stop().await;
 }
@@ -211,7 +250,9 @@ async fn an_idle_connection_is_closed_and_garbage_closes_one_at_once() {
 #[tokio::test]
 async fn random_packets_neither_stop_nor_slow_the_shim() {
     // The upstream answers, so that mutations which make another name of a source are no time-outs.
-    let upstream = Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x85], &[0; 8]].concat())]).await;
+    let upstream =
+        Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x85], &[0; 8]].concat())])
+            .await;
     let shim = Running::start(&[upstream.address]).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     socket.connect(shim.address).await.expect("connected");
@@ -231,7 +272,13 @@ async fn random_packets_neither_stop_nor_slow_the_shim() {
     assert_eq!(parsed(&shim.ask(&source(RecordType::A)).await).answers.len(), 1);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     let counters = shim.publisher.counters();
-    assert!(counters.queries > 1000 && counters.formerr > 0 && counters.dropped > 0 && counters.forwarded > 0, "{counters:?}");
+    assert!(
+        counters.queries > 1000
+            && counters.formerr > 0
+            && counters.dropped > 0
+            && counters.forwarded > 0,
+        "{counters:?}"
+    );
     shim.stop().await;
 }
 
@@ -239,41 +286,64 @@ async fn random_packets_neither_stop_nor_slow_the_shim() {
 async fn an_occupied_port_is_an_error_that_names_the_address_and_who_has_it() {
     let taken = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address");
-    let error = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) }).await.expect_err("it is taken");
+    let error = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) })
+        .await
+        .expect_err("it is taken");
     let text = error.to_string();
-    assert!(text.contains(&format!("failed to bind UDP {address}: ")) && text.contains(&format!("(pid {})", std::process::id())), "{text}");
+    assert!(
+        text.contains(&format!("failed to bind UDP {address}: "))
+            && text.contains(&format!("(pid {})", std::process::id())),
+        "{text}"
+    );
     assert!(text.contains("`dns.listen`"), "{text}");
 
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address");
-    let error = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) }).await.expect_err("it is taken");
-    assert!(matches!(&error, BindError::InUse { transport: "TCP", holder: Some(_), .. }), "{error}");
+    let error = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) })
+        .await
+        .expect_err("it is taken");
+    assert!(
+        matches!(&error, BindError::InUse { transport: "TCP", holder: Some(_), .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn addresses_that_cannot_be_served_are_refused_with_the_remedy() {
     let refused = async |listen: &str| {
         let listen = vec![listen.parse().expect("an address")];
-        bind(&ShimSettings { listen, ..settings(&[unused()]) }).await.expect_err("refused").to_string()
+        bind(&ShimSettings { listen, ..settings(&[unused()]) })
+            .await
+            .expect_err("refused")
+            .to_string()
     };
     assert!(refused("0.0.0.0:0").await.contains("list each address"));
     let missing = refused("192.0.2.53:5353").await;
-    assert!(missing.contains("this host has no such address") && missing.contains("ip address add 192.0.2.53/32 dev lo"), "{missing}");
-    let none = bind(&ShimSettings { listen: vec![], ..settings(&[unused()]) }).await.expect_err("refused");
+    assert!(
+        missing.contains("this host has no such address")
+            && missing.contains("ip address add 192.0.2.53/32 dev lo"),
+        "{missing}"
+    );
+    let none =
+        bind(&ShimSettings { listen: vec![], ..settings(&[unused()]) }).await.expect_err("refused");
     assert!(matches!(none, BindError::NoAddress), "{none}");
 }
 
 #[tokio::test]
 async fn an_upstream_that_is_ourselves_is_refused() {
-    let free = UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-    let error = bind(&ShimSettings { listen: vec![free], ..settings(&[free]) }).await.expect_err("a loop");
+    let free =
+        UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let error =
+        bind(&ShimSettings { listen: vec![free], ..settings(&[free]) }).await.expect_err("a loop");
     assert!(matches!(error, BindError::Loop(address) if address == free), "{error}");
 }
 
 #[tokio::test]
 async fn two_shims_cannot_share_an_address() {
     let one = bind(&settings(&[unused()])).await.expect("bound");
-    let error = bind(&ShimSettings { listen: one.local_addrs(), ..settings(&[unused()]) }).await.expect_err("taken");
+    let error = bind(&ShimSettings { listen: one.local_addrs(), ..settings(&[unused()]) })
+        .await
+        .expect_err("taken");
     assert!(matches!(error, BindError::InUse { .. }), "{error}");
 }
 
@@ -281,29 +351,47 @@ async fn two_shims_cannot_share_an_address() {
 async fn a_stopped_shim_frees_its_addresses_for_the_next_one() {
     let shim = Running::start(&[unused()]).await;
     let address = shim.address;
-    // A connection that the shim closes leaves TIME-WAIT behind, which must not keep the next one out.
+    // A connection that the shim closes leaves TIME-WAIT behind, which must not keep the next one
+    // out.
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(&framed(&source(RecordType::A))).await.expect("sent");
     read(&mut stream).await;
     shim.stop().await;
-    let next = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) }).await.expect("free again");
+    let next = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) })
+        .await
+        .expect("free again");
     assert_eq!(next.local_addrs(), [address]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dig_agrees() {
-    let upstream = Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let upstream =
+        Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
     let shim = Running::start(&[upstream.address]).await;
     let dig = |arguments: &[&str]| {
-        let at = [format!("@{}", shim.address.ip()), "-p".into(), shim.address.port().to_string(), "+tries=1".into(), "+time=5".into()];
-        let output = Command::new("dig").args(at).args(arguments).output().expect("dig, which `cargo xtask setup` installs");
+        let at = [
+            format!("@{}", shim.address.ip()),
+            "-p".into(),
+            shim.address.port().to_string(),
+            "+tries=1".into(),
+            "+time=5".into(),
+        ];
+        let output = Command::new("dig")
+            .args(at)
+            .args(arguments)
+            .output()
+            .expect("dig, which `cargo xtask setup` installs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && !text.contains("WARNING"), "dig {arguments:?}: {text}");
         text
     };
     let name = "ArtiFactory.internal.company.net";
     let text = dig(&[name, "A"]);
-    assert!(text.contains("status: NOERROR") && text.contains("flags: qr aa rd ra; QUERY: 1, ANSWER: 1, AUTHORITY: 0"), "{text}");
+    assert!(
+        text.contains("status: NOERROR")
+            && text.contains("flags: qr aa rd ra; QUERY: 1, ANSWER: 1, AUTHORITY: 0"),
+        "{text}"
+    );
     assert!(text.contains("ArtiFactory.internal.company.net. 30 IN\tA\t198.18.0.1"), "{text}");
     assert!(text.contains("EDNS: version: 0, flags:; udp: 1232"), "{text}");
     assert_eq!(dig(&["+tcp", "+short", name, "A"]), "198.18.0.1\n");
@@ -311,13 +399,20 @@ async fn dig_agrees() {
     assert_eq!(dig(&["+short", "-x", "198.18.0.1"]), "artifactory.internal.company.net.\n");
     for kind in ["AAAA", "HTTPS", "SVCB", "TXT", "MX", "TYPE65280"] {
         let text = dig(&["+dnssec", name, kind]);
-        assert!(text.contains("status: NOERROR") && text.contains("ANSWER: 0, AUTHORITY: 1") && text.contains("SOA"), "{text}");
+        assert!(
+            text.contains("status: NOERROR")
+                && text.contains("ANSWER: 0, AUTHORITY: 1")
+                && text.contains("SOA"),
+            "{text}"
+        );
         assert!(text.contains("flags: do; udp: 1232"), "{text}");
     }
     assert!(dig(&["+edns=1", "+noednsnegotiation", name, "A"]).contains("status: BADVERS"));
     assert!(dig(&["+opcode=notify", name, "SOA"]).contains("status: NOTIMP"));
     assert!(dig(&["version.bind", "TXT", "CH"]).contains("status: REFUSED"));
-    assert!(dig(&["artifactory.internal.company.net.corp.example", "A"]).contains("status: NXDOMAIN"));
+    assert!(
+        dig(&["artifactory.internal.company.net.corp.example", "A"]).contains("status: NXDOMAIN")
+    );
     assert_eq!(upstream.asked().len(), 1, "only the last one was not ours");
     shim.stop().await;
 }

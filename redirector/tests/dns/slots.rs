@@ -1,4 +1,5 @@
-//! The ports for intercepted DNS: each passes on to the resolver that its slot stands for, and to no other.
+//! The ports for intercepted DNS: each passes on to the resolver that its slot stands for, and to
+//! no other.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -26,7 +27,13 @@ fn resolver(last: u8) -> IpAddr {
 }
 
 fn says(last: u8) -> impl Fn(&Asked) -> Vec<Do> {
-    move |asked| vec![Do::Send(reply(&asked.query, ResponseCode::NoError, &[RData::A(A::new(192, 0, 2, last))]))]
+    move |asked| {
+        vec![Do::Send(reply(
+            &asked.query,
+            ResponseCode::NoError,
+            &[RData::A(A::new(192, 0, 2, last))],
+        ))]
+    }
 }
 
 /// Which of the servers answered.
@@ -39,12 +46,17 @@ fn last(reply: &[u8]) -> u8 {
 
 #[tokio::test]
 async fn what_is_not_ours_goes_to_the_resolver_that_was_asked() {
-    let (one, two) = (Mock::at((resolver(1), 53).into(), says(1)).await, Mock::at((resolver(2), 53).into(), says(2)).await);
+    let (one, two) = (
+        Mock::at((resolver(1), 53).into(), says(1)).await,
+        Mock::at((resolver(2), 53).into(), says(2)).await,
+    );
     let system = Mock::start(says(9)).await;
     let mut bound = bind(&settings(&[system.address])).await.expect("bound");
     let own = bound.local_addrs()[0];
     let slots = [resolver(1), resolver(2)];
-    let ports = bound.intercept(SLOTS, Box::new(move |slot| slots.get(slot as usize).copied())).expect("a row of ports");
+    let ports = bound
+        .intercept(SLOTS, Box::new(move |slot| slots.get(slot as usize).copied()))
+        .expect("a row of ports");
     assert_eq!((ports.ipv4.map(IpAddr::V4), ports.ipv6), (Some(own.ip()), None));
     let shim = Running::serve(bound);
     // The last slots stand for nobody.
@@ -53,11 +65,20 @@ async fn what_is_not_ours_goes_to_the_resolver_that_was_asked() {
         let asked = bytes(&query("www.example.com", RecordType::A));
         assert_eq!(last(&port.ask(&asked).await), expected, "slot {slot}");
         assert_eq!(last(&port.ask_tcp(&asked).await), expected, "slot {slot}, TCP");
-        assert_eq!(parsed(&port.ask(&source(RecordType::A)).await).answers[0].data.ip_addr(), Some([198, 18, 0, 1].into()), "slot {slot}");
+        assert_eq!(
+            parsed(&port.ask(&source(RecordType::A)).await).answers[0].data.ip_addr(),
+            Some([198, 18, 0, 1].into()),
+            "slot {slot}"
+        );
     }
-    assert_eq!(last(&shim.ask(&bytes(&query("www.example.com", RecordType::A))).await), 9, "the port that all know");
+    assert_eq!(
+        last(&shim.ask(&bytes(&query("www.example.com", RecordType::A))).await),
+        9,
+        "the port that all know"
+    );
     assert_eq!((one.asked().len(), two.asked().len()), (2, 2));
-    let known: Vec<_> = shim.publisher.asked_resolvers().iter().map(|known| known.address.ip()).collect();
+    let known: Vec<_> =
+        shim.publisher.asked_resolvers().iter().map(|known| known.address.ip()).collect();
     assert_eq!(known, slots);
     shim.stop().await;
 }
@@ -86,18 +107,30 @@ async fn told_to_stop_a_port_goes_on_until_nobody_asks_and_who_waits_for_a_resol
     let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(4)))).expect("a row of ports");
     let port = SocketAddr::new(bound.local_addrs()[0].ip(), ports.first_port);
     let shim = Running::serve(bound);
-    let waiting = tokio::spawn(async move { Port(port).ask(&bytes(&query("www.example.com", RecordType::A))).await });
-    let over_tcp = tokio::spawn(async move { Port(port).ask_tcp(&bytes(&query("www.example.com", RecordType::A))).await });
+    let waiting = tokio::spawn(async move {
+        Port(port).ask(&bytes(&query("www.example.com", RecordType::A))).await
+    });
+    let over_tcp = tokio::spawn(async move {
+        Port(port).ask_tcp(&bytes(&query("www.example.com", RecordType::A))).await
+    });
     silent.recv(&mut [0; 512]).await.expect("the query was passed on");
     tokio::time::sleep(Duration::from_millis(100)).await;
     let began = Instant::now();
     let stopping = tokio::spawn(shim.stop());
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(parsed(&Port(port).ask(&source(RecordType::A)).await).answers.len(), 1, "after {:?}", began.elapsed());
+        assert_eq!(
+            parsed(&Port(port).ask(&source(RecordType::A)).await).answers.len(),
+            1,
+            "after {:?}",
+            began.elapsed()
+        );
     }
     for answer in [waiting.await, over_tcp.await] {
-        assert_eq!(parsed(&answer.expect("an answer")).metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(
+            parsed(&answer.expect("an answer")).metadata.response_code,
+            ResponseCode::ServFail
+        );
     }
     stopping.await.expect("stopped");
 }

@@ -84,7 +84,15 @@ impl Zone {
             }
         }
         if reply.answers.is_empty() && reply.metadata.response_code != ResponseCode::ServFail {
-            let soa = SOA::new(name_of("ns.company.net"), name_of("hostmaster.company.net"), 1, 3600, 600, 86400, 1);
+            let soa = SOA::new(
+                name_of("ns.company.net"),
+                name_of("hostmaster.company.net"),
+                1,
+                3600,
+                600,
+                86400,
+                1,
+            );
             reply.add_authority(Record::from_rdata(name_of("company.net"), 1, RData::SOA(soa)));
         }
         vec![Do::Send(bytes(&reply))]
@@ -124,7 +132,8 @@ pub(crate) struct Rig {
     pub(crate) directory: Folder,
 }
 
-/// A temporary folder that goes although a save of the follower, which is dropped just before, is still under way in it.
+/// A temporary folder that goes although a save of the follower, which is dropped just before, is
+/// still under way in it.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
@@ -139,8 +148,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let filled_meanwhile =
-            || std::fs::remove_dir_all(self.path()).is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty);
+        let filled_meanwhile = || {
+            std::fs::remove_dir_all(self.path())
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty)
+        };
         for _ in 0..200 {
             if !filled_meanwhile() {
                 return;
@@ -171,7 +182,11 @@ impl Rig {
     /// Waits until the published state is as wanted.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Resolved) -> bool) -> Resolved {
         let mut updates = self.follower.subscribe();
-        let found = tokio::time::timeout(SOON, updates.wait_for(|all| all.get(&source()).is_some_and(|known| wanted(known)))).await;
+        let found = tokio::time::timeout(
+            SOON,
+            updates.wait_for(|all| all.get(&source()).is_some_and(|known| wanted(known))),
+        )
+        .await;
         assert!(found.is_ok(), "{what} never came; last: {:?}", self.now());
         self.now()
     }
@@ -184,5 +199,6 @@ pub(crate) fn state_file(directory: &Path) -> PathBuf {
 
 pub(crate) fn start(servers: &[SocketAddr], state_file: &Path) -> Follower {
     let upstreams = servers.iter().map(|server| Upstream::Server(*server)).collect();
-    Follower::start(FollowerSettings { upstreams, own: vec![], state_file: state_file.into() }).expect("started")
+    Follower::start(FollowerSettings { upstreams, own: vec![], state_file: state_file.into() })
+        .expect("started")
 }

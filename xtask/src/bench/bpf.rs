@@ -1,6 +1,8 @@
-//! The few bpf(2) commands that the comparison takes: hand-assembled programs on a cgroup, and the kernel's own clock on programs.
+//! The few bpf(2) commands that the comparison takes: hand-assembled programs on a cgroup, and the
+//! kernel's own clock on programs.
 //!
-//! Raw, since the programs are three instructions and the peer must cost nothing that a library adds. Every object is gone with its descriptor.
+//! Raw, since the programs are three instructions and the peer must cost nothing that a library
+//! adds. Every object is gone with its descriptor.
 
 use std::fs::File;
 use std::io;
@@ -57,7 +59,9 @@ const EMPTY: &[Instruction] = &[(MOV_IMMEDIATE, 0, 0, 0, 1), (EXIT, 0, 0, 0, 0)]
 
 /// Programs on a cgroup. Detached when dropped.
 #[derive(Debug)]
-pub(super) struct Attached(#[expect(dead_code, reason = "held: closing the links detaches the programs")] Vec<OwnedFd>);
+pub(super) struct Attached(
+    #[expect(dead_code, reason = "held: closing the links detaches the programs")] Vec<OwnedFd>,
+);
 
 /// Attaches a program that does nothing to every hook of `cgroup`.
 pub(super) fn attach_empty(cgroup: &File) -> Result<Attached> {
@@ -65,11 +69,15 @@ pub(super) fn attach_empty(cgroup: &File) -> Result<Attached> {
     Ok(Attached(links))
 }
 
-/// As [`attach_empty`], but the one at connect4 makes the socket's storage, and does nothing with it.
+/// As [`attach_empty`], but the one at connect4 makes the socket's storage, and does nothing with
+/// it.
 pub(super) fn attach_storage(cgroup: &File) -> Result<Attached> {
     let map = storage_map().context("failed to make a map of socket storage")?;
     let program = make_storage(map.as_raw_fd());
-    let links = HOOKS.iter().map(|hook| link(cgroup, *hook, if *hook == CONNECT4 { &program } else { EMPTY })).collect::<Result<_>>()?;
+    let links = HOOKS
+        .iter()
+        .map(|hook| link(cgroup, *hook, if *hook == CONNECT4 { &program } else { EMPTY }))
+        .collect::<Result<_>>()?;
     Ok(Attached(links))
 }
 
@@ -111,16 +119,26 @@ fn storage_map() -> Result<OwnedFd> {
     attributes.pointer(0, btf.as_ptr()).word(16, btf.len() as u32);
     let btf = attributes.descriptor(BTF_LOAD).context("failed to load type information")?;
     let mut attributes = Attributes::default();
-    attributes.word(0, MAP_TYPE_SK_STORAGE).word(4, 4).word(8, STORAGE_SIZE).word(16, F_NO_PREALLOC);
+    attributes
+        .word(0, MAP_TYPE_SK_STORAGE)
+        .word(4, 4)
+        .word(8, STORAGE_SIZE)
+        .word(16, F_NO_PREALLOC);
     attributes.word(48, btf.as_raw_fd() as u32).word(52, 1).word(56, 2);
     Ok(attributes.descriptor(MAP_CREATE)?)
 }
 
 fn link(cgroup: &File, hook: Hook, program: &[Instruction]) -> Result<OwnedFd> {
-    let program = load(hook, program).with_context(|| format!("failed to load a program for {}", hook.name))?;
+    let program = load(hook, program)
+        .with_context(|| format!("failed to load a program for {}", hook.name))?;
     let mut attributes = Attributes::default();
-    attributes.word(0, program.as_raw_fd() as u32).word(4, cgroup.as_raw_fd() as u32).word(8, hook.number);
-    attributes.descriptor(LINK_CREATE).with_context(|| format!("failed to attach a program to {}", hook.name))
+    attributes
+        .word(0, program.as_raw_fd() as u32)
+        .word(4, cgroup.as_raw_fd() as u32)
+        .word(8, hook.number);
+    attributes
+        .descriptor(LINK_CREATE)
+        .with_context(|| format!("failed to attach a program to {}", hook.name))
 }
 
 fn load(hook: Hook, program: &[Instruction]) -> io::Result<OwnedFd> {
@@ -133,14 +151,20 @@ fn load(hook: Hook, program: &[Instruction]) -> io::Result<OwnedFd> {
     let code: Vec<u8> = program.iter().flat_map(encode).collect();
     let license = c"Dual MIT/GPL";
     let mut attributes = Attributes::default();
-    attributes.word(0, hook.program_type).word(4, program.len() as u32).pointer(8, code.as_ptr()).pointer(16, license.as_ptr().cast());
+    attributes
+        .word(0, hook.program_type)
+        .word(4, program.len() as u32)
+        .pointer(8, code.as_ptr())
+        .pointer(16, license.as_ptr().cast());
     attributes.word(68, hook.number);
     attributes.descriptor(PROG_LOAD)
 }
 
 /// While this lives, the kernel clocks every run of every program.
 pub(super) fn enable_stats() -> Result<OwnedFd> {
-    Attributes::default().descriptor(ENABLE_STATS).context("failed to make the kernel clock programs (bpf_enable_stats)")
+    Attributes::default()
+        .descriptor(ENABLE_STATS)
+        .context("failed to make the kernel clock programs (bpf_enable_stats)")
 }
 
 /// Time in programs and how often they ran.
@@ -150,28 +174,43 @@ pub(super) struct Runs {
     pub(super) count: u64,
 }
 
-/// The program that is attached to `hook` of `cgroup` itself, and its runs so far; nothing when there is none.
+/// The program that is attached to `hook` of `cgroup` itself, and its runs so far; nothing when
+/// there is none.
 pub(super) fn runs(cgroup: &File, hook: Hook) -> Result<Option<Runs>> {
     let Some(program) = attached(cgroup, hook)? else { return Ok(None) };
     let mut info = [0_u8; 232];
     let mut attributes = Attributes::default();
-    attributes.word(0, program.as_raw_fd() as u32).word(4, info.len() as u32).pointer(8, info.as_mut_ptr());
+    attributes
+        .word(0, program.as_raw_fd() as u32)
+        .word(4, info.len() as u32)
+        .pointer(8, info.as_mut_ptr());
     attributes.call(OBJ_GET_INFO_BY_FD).context("failed to ask for a program's runs")?;
-    let number = |offset: usize| info[offset..offset + 8].try_into().map(u64::from_ne_bytes).unwrap_or_default();
+    let number = |offset: usize| {
+        info[offset..offset + 8].try_into().map(u64::from_ne_bytes).unwrap_or_default()
+    };
     Ok(Some(Runs { nanoseconds: number(192), count: number(200) }))
 }
 
 fn attached(cgroup: &File, hook: Hook) -> Result<Option<OwnedFd>> {
     let mut ids = [0_u32; 8];
     let mut attributes = Attributes::default();
-    attributes.word(0, cgroup.as_raw_fd() as u32).word(4, hook.number).pointer(16, ids.as_mut_ptr().cast()).word(24, ids.len() as u32);
-    attributes.call(PROG_QUERY).with_context(|| format!("failed to ask for the programs at {}", hook.name))?;
+    attributes
+        .word(0, cgroup.as_raw_fd() as u32)
+        .word(4, hook.number)
+        .pointer(16, ids.as_mut_ptr().cast())
+        .word(24, ids.len() as u32);
+    attributes
+        .call(PROG_QUERY)
+        .with_context(|| format!("failed to ask for the programs at {}", hook.name))?;
     if ids[0] == 0 {
         return Ok(None);
     }
     let mut attributes = Attributes::default();
     attributes.word(0, ids[0]);
-    attributes.descriptor(PROG_GET_FD_BY_ID).map(Some).context("failed to open a program by its number")
+    attributes
+        .descriptor(PROG_GET_FD_BY_ID)
+        .map(Some)
+        .context("failed to open a program by its number")
 }
 
 /// `union bpf_attr`, by offset.
@@ -181,7 +220,8 @@ struct Attributes([u64; 18]);
 impl Attributes {
     fn word(&mut self, offset: usize, value: u32) -> &mut Self {
         let shift = if offset.is_multiple_of(8) { 0 } else { 32 };
-        self.0[offset / 8] |= u64::from(value) << if cfg!(target_endian = "little") { shift } else { 32 - shift };
+        self.0[offset / 8] |=
+            u64::from(value) << if cfg!(target_endian = "little") { shift } else { 32 - shift };
         self
     }
 
@@ -191,8 +231,11 @@ impl Attributes {
     }
 
     fn call(&mut self, command: i64) -> io::Result<i64> {
-        // SAFETY: the attributes outlive the call, and every pointer in them is to a live buffer of the length that stands beside it.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0)) };
+        // SAFETY: the attributes outlive the call, and every pointer in them is to a live buffer of
+        // the length that stands beside it.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0))
+        };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
     }
 

@@ -1,6 +1,8 @@
-//! `cargo xtask bench bulk`: how soon a pool full of routes is in the kernel, and one route's change; and how soon an agent serves as many from a file.
+//! `cargo xtask bench bulk`: how soon a pool full of routes is in the kernel, and one route's
+//! change; and how soon an agent serves as many from a file.
 //!
-//! The tables are written by the product's example `bulk`, which does what the agent does from its plan on; the clock stands in it.
+//! The tables are written by the product's example `bulk`, which does what the agent does from its
+//! plan on; the clock stands in it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -44,7 +46,8 @@ pub struct Options {
 /// What the example tells: times of all rounds, in microseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
-    /// From an empty kernel and a plan of 65,536 routes with two backends each to a kernel that has them all.
+    /// From an empty kernel and a plan of 65,536 routes with two backends each to a kernel that has
+    /// them all.
     pub filled: Vec<f64>,
     /// The processor time of that, which what others do on the machine hardly lengthens.
     pub filled_processor: Vec<f64>,
@@ -67,13 +70,24 @@ pub fn run(options: &Options) -> Result<()> {
     let report = measure(&options.common, |rig| {
         let mut command = rig.node.command(&program);
         command.arg(BPFFS).arg(rounds.to_string());
-        let said = process::finish(command, LIMIT)?.success().with_context(|| format!("failed to run {}", program.display()))?.stdout;
-        serde_json::from_str(&said).with_context(|| format!("failed to read what {} says: {said}", program.display()))
+        let said = process::finish(command, LIMIT)?
+            .success()
+            .with_context(|| format!("failed to run {}", program.display()))?
+            .stdout;
+        serde_json::from_str(&said)
+            .with_context(|| format!("failed to read what {} says: {said}", program.display()))
     })?;
     let text = report.markdown("A pool full of routes", EXPLANATION);
     print!("{text}");
     let Some(folder) = options.common.folder() else { return Ok(()) };
-    super::write_files(&folder, &[("bulk.json", super::json(&report)?), ("bulk.svg", report.svg("bulk")), ("bulk.md", text)])?;
+    super::write_files(
+        &folder,
+        &[
+            ("bulk.json", super::json(&report)?),
+            ("bulk.svg", report.svg("bulk")),
+            ("bulk.md", text),
+        ],
+    )?;
     eprintln!("written to {}", folder.join("bulk.{json,md,svg}").display());
     Ok(())
 }
@@ -82,16 +96,28 @@ pub fn run(options: &Options) -> Result<()> {
 pub const BPFFS: &str = "/sys/fs/bpf/bulk";
 
 /// Measures on a rig of its own, with tables that `kernel` writes; needs root.
-pub fn measure(options: &super::Options, kernel: impl FnOnce(&Rig) -> Result<Times>) -> Result<Report> {
+pub fn measure(
+    options: &super::Options,
+    kernel: impl FnOnce(&Rig) -> Result<Times>,
+) -> Result<Report> {
     let binary = options.measurable()?;
     let mut report = Report::begin();
-    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an error when it is not allowed.
+    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an
+    // error when it is not allowed.
     let _ = rustix::process::setpriority_process(None, -15);
     let rig = Rig::new()?;
     let times = kernel(&rig)?;
-    let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| report.figures.push(Figure::of(what, unit, limit, values));
-    let milliseconds = |times: Vec<f64>| times.into_iter().map(|time| time / 1e3).collect::<Vec<_>>();
-    add("65,536 routes with two backends each, into an empty kernel", "ms", Some(500.0), milliseconds(times.filled));
+    let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| {
+        report.figures.push(Figure::of(what, unit, limit, values))
+    };
+    let milliseconds =
+        |times: Vec<f64>| times.into_iter().map(|time| time / 1e3).collect::<Vec<_>>();
+    add(
+        "65,536 routes with two backends each, into an empty kernel",
+        "ms",
+        Some(500.0),
+        milliseconds(times.filled),
+    );
     add("the processor time of that", "ms", None, milliseconds(times.filled_processor));
     add("65,536 routes with other backends", "ms", Some(500.0), milliseconds(times.replaced));
     add("the same, one after the other", "ms", None, milliseconds(times.singly));
@@ -102,14 +128,25 @@ pub fn measure(options: &super::Options, kernel: impl FnOnce(&Rig) -> Result<Tim
     let dns = rig.customer.dns_server()?;
     let many = if options.quick { 2000 } else { FULL };
     let imported = if options.quick { 1000 } else { IMPORTED };
-    let mut agent = Agent::start(&rig.node, AgentOptions::with_config(&binary, &configuration(many)))?;
-    add(&format!("an agent's first start with {many} routes in its file"), "s", None, vec![agent.ready_after().as_secs_f64()]);
+    let mut agent =
+        Agent::start(&rig.node, AgentOptions::with_config(&binary, &configuration(many)))?;
+    add(
+        &format!("an agent's first start with {many} routes in its file"),
+        "s",
+        None,
+        vec![agent.ready_after().as_secs_f64()],
+    );
     agent.restart()?;
     add("its second start", "s", None, vec![agent.ready_after().as_secs_f64()]);
     agent.sigterm()?;
     agent.write_config(&configuration(0))?;
     agent.restart()?;
-    add(&format!("an import of {imported} routes"), "s", None, vec![import(&rig, &binary, imported)?]);
+    add(
+        &format!("an import of {imported} routes"),
+        "s",
+        None,
+        vec![import(&rig, &binary, imported)?],
+    );
     report.finish();
     drop(dns);
     Ok(report)
@@ -117,12 +154,17 @@ pub fn measure(options: &super::Options, kernel: impl FnOnce(&Rig) -> Result<Tim
 
 /// Seconds that an import takes.
 fn import(rig: &Rig, binary: &std::path::Path, number: u32) -> Result<f64> {
-    let routes: Vec<Value> = (0..number).map(|number| json!({ "source": source(number), "destination": BACKENDS })).collect();
+    let routes: Vec<Value> = (0..number)
+        .map(|number| json!({ "source": source(number), "destination": BACKENDS }))
+        .collect();
     let file = rig.files().join("routes.json");
-    std::fs::write(&file, json!({ "routes": routes }).to_string()).with_context(|| format!("failed to write {}", file.display()))?;
+    std::fs::write(&file, json!({ "routes": routes }).to_string())
+        .with_context(|| format!("failed to write {}", file.display()))?;
     let mut import = rig.node.command(binary);
     import.args(["route", "import", "-o", "json"]).arg(&file);
-    let finished = process::finish(import, LIMIT)?.success().with_context(|| format!("failed to import {number} routes"))?;
+    let finished = process::finish(import, LIMIT)?
+        .success()
+        .with_context(|| format!("failed to import {number} routes"))?;
     Ok(finished.took.as_secs_f64())
 }
 
@@ -131,7 +173,11 @@ const BACKENDS: [&str; 2] = ["10.61.1.1", "10.61.1.2"];
 fn configuration(routes: u32) -> String {
     let mut text = "[dns]\nupstreams = [\"203.0.113.53:53\"]\n".to_owned();
     for number in 0..routes {
-        let _ = write!(text, "[[routes]]\nsource = \"{}\"\ndestination = {BACKENDS:?}\n", source(number));
+        let _ = write!(
+            text,
+            "[[routes]]\nsource = \"{}\"\ndestination = {BACKENDS:?}\n",
+            source(number)
+        );
     }
     text
 }

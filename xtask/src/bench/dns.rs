@@ -1,7 +1,9 @@
-//! `cargo xtask bench dns`: the shim beside unbound and dnsmasq, on the same core in the same minutes.
+//! `cargo xtask bench dns`: the shim beside unbound and dnsmasq, on the same core in the same
+//! minutes.
 //!
-//! Every server runs all the time and takes its turn; what is judged are ratios of neighbours in time, so that a machine that does other
-//! things meanwhile disturbs all alike. Processor time per query is told beside queries per second: it does not count what others took.
+//! Every server runs all the time and takes its turn; what is judged are ratios of neighbours in
+//! time, so that a machine that does other things meanwhile disturbs all alike. Processor time per
+//! query is told beside queries per second: it does not count what others took.
 
 mod report;
 mod servers;
@@ -47,7 +49,8 @@ pub struct Options {
     /// Seconds of a steady load at the end, over which memory is read; 600 for a published run
     #[arg(long, default_value_t = 0)]
     soak: u32,
-    /// Scheduling priority of everything measured: below zero, other work on this machine disturbs less
+    /// Scheduling priority of everything measured: below zero, other work on this machine disturbs
+    /// less
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     nice: i32,
     /// The shim to measure [default: the release build of the example `shim`]
@@ -69,13 +72,27 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, island: &Island) -> Result<Report> {
-    let shim = options.shim.clone().unwrap_or_else(|| workspace::target_dir().join("release/examples/shim"));
-    ensure!(shim.is_file(), "there is no {}: run `cargo build --release -p redirector --example shim`", shim.display());
+    let shim = options
+        .shim
+        .clone()
+        .unwrap_or_else(|| workspace::target_dir().join("release/examples/shim"));
+    ensure!(
+        shim.is_file(),
+        "there is no {}: run `cargo build --release -p redirector --example shim`",
+        shim.display()
+    );
     let folder = tempfile::tempdir().context("failed to make a folder")?;
     let bench = Bench { options, folder: folder.path() };
-    let upstream =
-        bench.unbound("upstream", &format!("local-zone: \"{ZONE}.\" redirect\n local-data: \"{ZONE}. 30 IN A 192.0.2.1\""), 0)?;
-    let local = bench.unbound("unbound", &format!("local-zone: \"{LOCAL}.\" static\n local-data: \"{LOCAL}. 30 IN A 198.18.0.1\""), 1)?;
+    let upstream = bench.unbound(
+        "upstream",
+        &format!("local-zone: \"{ZONE}.\" redirect\n local-data: \"{ZONE}. 30 IN A 192.0.2.1\""),
+        0,
+    )?;
+    let local = bench.unbound(
+        "unbound",
+        &format!("local-zone: \"{LOCAL}.\" static\n local-data: \"{LOCAL}. 30 IN A 198.18.0.1\""),
+        1,
+    )?;
     let dnsmasq = bench.dnsmasq(upstream.address)?;
     let shim = bench.shim(&shim, upstream.address)?;
 
@@ -98,12 +115,25 @@ fn measure(options: &Options, island: &Island) -> Result<Report> {
             outstanding: 200,
             peers: vec![(&local, Some(1.2)), (&dnsmasq, Some(1.5))],
         },
-        Load { name: "local, not steered", steered: false, queries: own, outstanding: 200, peers: vec![(&local, None), (&dnsmasq, None)] },
-        Load { name: "forwarded", steered: false, queries: others, outstanding: 50, peers: vec![(&dnsmasq, Some(1.0))] },
+        Load {
+            name: "local, not steered",
+            steered: false,
+            queries: own,
+            outstanding: 200,
+            peers: vec![(&local, None), (&dnsmasq, None)],
+        },
+        Load {
+            name: "forwarded",
+            steered: false,
+            queries: others,
+            outstanding: 50,
+            peers: vec![(&dnsmasq, Some(1.0))],
+        },
     ];
     for Load { name: load, steered, queries, outstanding, peers } in loads {
         island.steer_loopback(steered.then_some(1))?;
-        let servers: Vec<&Server> = std::iter::once(&shim).chain(peers.iter().map(|(peer, _)| *peer)).collect();
+        let servers: Vec<&Server> =
+            std::iter::once(&shim).chain(peers.iter().map(|(peer, _)| *peer)).collect();
         let mut turns: Vec<Vec<Measured>> = vec![Vec::new(); servers.len()];
         for round in 0..options.rounds {
             eprint!("\r{load}: round {} of {}  ", round + 1, options.rounds);
@@ -126,8 +156,12 @@ fn measure(options: &Options, island: &Island) -> Result<Report> {
         report.ratios.extend(peers.iter().zip(&turns[1..]).map(|((peer, target), theirs)| Ratio {
             load: load.into(),
             against: peer.name.into(),
-            rate: Spread::of(turns[0].iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate).collect()),
-            cpu: Spread::of(turns[0].iter().zip(theirs).map(|(ours, theirs)| theirs.cpu / ours.cpu).collect()),
+            rate: Spread::of(
+                turns[0].iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate).collect(),
+            ),
+            cpu: Spread::of(
+                turns[0].iter().zip(theirs).map(|(ours, theirs)| theirs.cpu / ours.cpu).collect(),
+            ),
             target: *target,
         }));
     }
@@ -183,22 +217,45 @@ impl Bench<'_> {
             .arg(server.address.port().to_string())
             .arg("-d")
             .arg(queries);
-        command.arg("-q").arg(outstanding.to_string()).arg("-l").arg(self.options.seconds.to_string());
+        command
+            .arg("-q")
+            .arg(outstanding.to_string())
+            .arg("-l")
+            .arg(self.options.seconds.to_string());
         let (before, cores) = (host::processor_time(server.child.id())?, host::cores()?);
-        let output = process::finish(command, DNSPERF_EXTRA + Duration::from_secs(self.options.seconds.into()))?.success()?.stdout;
+        let output = process::finish(
+            command,
+            DNSPERF_EXTRA + Duration::from_secs(self.options.seconds.into()),
+        )?
+        .success()?
+        .stdout;
         let cpu = host::processor_time(server.child.id())? - before;
-        let since: Vec<[u64; 2]> = host::cores()?.iter().zip(cores).map(|(now, then)| [now[0] - then[0], now[1] - then[1]]).collect();
-        let busy = [0, 1].map(|core| since.get(core).map_or(0.0, |[busy, all]| *busy as f64 * 100.0 / (*all).max(1) as f64));
+        let since: Vec<[u64; 2]> = host::cores()?
+            .iter()
+            .zip(cores)
+            .map(|(now, then)| [now[0] - then[0], now[1] - then[1]])
+            .collect();
+        let busy = [0, 1].map(|core| {
+            since.get(core).map_or(0.0, |[busy, all]| *busy as f64 * 100.0 / (*all).max(1) as f64)
+        });
         let figure = |label| figure(&output, label);
         let completed = figure("Queries completed:")?;
         ensure!(completed > 0.0, "{} answered nothing", server.name);
-        Ok(Measured { rate: figure("Queries per second:")?, cpu: cpu / completed, busy, lost: figure("Queries lost:")? as u64 })
+        Ok(Measured {
+            rate: figure("Queries per second:")?,
+            cpu: cpu / completed,
+            busy,
+            lost: figure("Queries lost:")? as u64,
+        })
     }
 }
 
 /// A number that dnsperf says.
 fn figure(output: &str, label: &str) -> Result<f64> {
-    let line = output.lines().find_map(|line| line.trim().strip_prefix(label)).with_context(|| format!("dnsperf says no {label}"))?;
+    let line = output
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(label))
+        .with_context(|| format!("dnsperf says no {label}"))?;
     let word = line.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
     word.with_context(|| format!("dnsperf's {label} is no number"))
 }
@@ -222,12 +279,17 @@ fn latencies(rounds: usize, upstream: &Server, servers: &[&Server]) -> Result<Ve
                 }
             }
         }
-        medians.iter_mut().zip(times).for_each(|(medians, times)| medians.push(Spread::of(times).median));
+        medians
+            .iter_mut()
+            .zip(times)
+            .for_each(|(medians, times)| medians.push(Spread::of(times).median));
     }
     let latency = |(server, medians_of): (&&Server, &Vec<f64>)| Latency {
         server: server.name.into(),
         median: Spread::of(medians_of.clone()),
-        added: Spread::of(medians_of.iter().zip(&medians[0]).map(|(through, direct)| through - direct).collect()),
+        added: Spread::of(
+            medians_of.iter().zip(&medians[0]).map(|(through, direct)| through - direct).collect(),
+        ),
     };
     Ok(everyone.iter().zip(&medians).map(latency).collect())
 }
@@ -246,6 +308,12 @@ fn versions() -> Vec<String> {
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         text.lines().find(|line| line.contains(mark)).map(|line| line.trim().to_owned())
     };
-    let found = [ask("unbound", "-V", "Version"), ask("dnsmasq", "--version", "version"), ask("dnsperf", "-h", "Version")];
-    std::iter::once(format!("redirector {}", env!("CARGO_PKG_VERSION"))).chain(found.into_iter().flatten()).collect()
+    let found = [
+        ask("unbound", "-V", "Version"),
+        ask("dnsmasq", "--version", "version"),
+        ask("dnsperf", "-h", "Version"),
+    ];
+    std::iter::once(format!("redirector {}", env!("CARGO_PKG_VERSION")))
+        .chain(found.into_iter().flatten())
+        .collect()
 }

@@ -31,7 +31,13 @@ pub(super) struct Clocked {
 }
 
 /// Does the same again and again for so long.
-pub(super) fn load(scene: &mut Scene, variant: &Variant, operation: Operation, count: u32, time: Duration) -> Result<()> {
+pub(super) fn load(
+    scene: &mut Scene,
+    variant: &Variant,
+    operation: Operation,
+    count: u32,
+    time: Duration,
+) -> Result<()> {
     let began = Instant::now();
     while began.elapsed() < time {
         once(scene, variant, operation, count)?;
@@ -91,22 +97,35 @@ fn client(scene: &mut Scene, who: Who) -> &mut Client {
 
 fn scenario(name: &str, count: u32, variants: &[Variant], times: &[Vec<f64>]) -> Scenario {
     let timings = variants.iter().zip(times);
-    let timings = timings.map(|(variant, times)| Timing { variant: variant.name.to_owned(), nanoseconds: Spread::of(times.clone()) });
+    let timings = timings.map(|(variant, times)| Timing {
+        variant: variant.name.to_owned(),
+        nanoseconds: Spread::of(times.clone()),
+    });
     let mut ratios = Vec::new();
     for against in [Who::Bare, Who::Empty] {
-        let Some(base) = variants.iter().position(|variant| variant.who == against) else { continue };
+        let Some(base) = variants.iter().position(|variant| variant.who == against) else {
+            continue;
+        };
         for (which, variant) in variants.iter().enumerate().filter(|(which, _)| *which != base) {
             let pairs = || times[which].iter().zip(&times[base]);
             ratios.push(Ratio {
                 variant: variant.name.to_owned(),
                 against: variants[base].name.to_owned(),
                 ratio: Spread::of(pairs().map(|(mine, theirs)| mine / theirs).collect()),
-                extra_nanoseconds: Spread::of(pairs().map(|(mine, theirs)| mine - theirs).collect()),
+                extra_nanoseconds: Spread::of(
+                    pairs().map(|(mine, theirs)| mine - theirs).collect(),
+                ),
             });
         }
     }
     let rounds = times.first().map_or(0, Vec::len);
-    Scenario { name: name.to_owned(), operations_per_batch: count, rounds, timings: timings.collect(), ratios }
+    Scenario {
+        name: name.to_owned(),
+        operations_per_batch: count,
+        rounds,
+        timings: timings.collect(),
+        ratios,
+    }
 }
 
 /// What each hook costs by the kernel's own clock, per run and per connection.
@@ -131,7 +150,8 @@ pub(super) fn hooks(
             once(scene, variant, operation, count)?;
             let after = all_runs(client(scene, variant.who))?;
             for (hook, (before, after)) in before.iter().zip(&after).enumerate() {
-                let (runs, nanoseconds) = (after.count - before.count, after.nanoseconds - before.nanoseconds);
+                let (runs, nanoseconds) =
+                    (after.count - before.count, after.nanoseconds - before.nanoseconds);
                 if runs > 0 && round >= WARM_UP {
                     samples[which][hook].push(nanoseconds as f64 / runs as f64);
                     runs_each[which][hook] = runs as f64 / f64::from(count);
@@ -142,7 +162,9 @@ pub(super) fn hooks(
     let position = |who| variants.iter().position(|variant| variant.who == who);
     let (empty, storage) = (position(Who::Empty), position(Who::Storage));
     for (which, variant) in variants.iter().enumerate() {
-        for (hook, values) in samples[which].iter().enumerate().filter(|(_, values)| !values.is_empty()) {
+        for (hook, values) in
+            samples[which].iter().enumerate().filter(|(_, values)| !values.is_empty())
+        {
             let above = |base: Option<usize>| {
                 let base = base.map_or(&[][..], |base| &samples[base][hook]);
                 Spread::of(values.iter().zip(base).map(|(mine, theirs)| mine - theirs).collect())
@@ -162,5 +184,8 @@ pub(super) fn hooks(
 }
 
 fn all_runs(client: &Client) -> Result<Vec<bpf::Runs>> {
-    bpf::HOOKS.iter().map(|hook| Ok(bpf::runs(&client.cgroup, *hook)?.unwrap_or_default())).collect()
+    bpf::HOOKS
+        .iter()
+        .map(|hook| Ok(bpf::runs(&client.cgroup, *hook)?.unwrap_or_default()))
+        .collect()
 }

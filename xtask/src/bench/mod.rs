@@ -1,7 +1,9 @@
-//! `cargo xtask bench connect`: what the redirector costs a connect, next to nothing at all, to programs that do nothing, and to its peers.
+//! `cargo xtask bench connect`: what the redirector costs a connect, next to nothing at all, to
+//! programs that do nothing, and to its peers.
 //!
-//! The variants take turns within one run, on one core, in batches of a millisecond or two. What is judged are ratios of neighbours in time, so
-//! that a machine that does other things meanwhile disturbs both sides alike. See `bench/README.md`.
+//! The variants take turns within one run, on one core, in batches of a millisecond or two. What is
+//! judged are ratios of neighbours in time, so that a machine that does other things meanwhile
+//! disturbs both sides alike. See `bench/README.md`.
 
 pub mod agent;
 mod bpf;
@@ -63,15 +65,22 @@ pub struct Options {
 impl Options {
     /// Where the results go, if anywhere.
     fn folder(&self) -> Option<PathBuf> {
-        self.output.clone().or_else(|| (!self.quick).then(|| workspace::root().join("bench/results")))
+        self.output
+            .clone()
+            .or_else(|| (!self.quick).then(|| workspace::root().join("bench/results")))
     }
 
     /// The redirector to measure, once it is known that this can be done here.
     fn measurable(&self) -> Result<PathBuf> {
-        ensure!(rustix::process::geteuid().is_root(), "the benchmark makes namespaces, cgroups and eBPF programs: run it as root");
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "the benchmark makes namespaces, cgroups and eBPF programs: run it as root"
+        );
         let binary = self.binary.clone().unwrap_or_else(workspace::release_binary);
         // Absolute, since programs of the rig start in folders of their own.
-        binary.canonicalize().with_context(|| format!("there is no {}: run `cargo xtask build` first", binary.display()))
+        binary.canonicalize().with_context(|| {
+            format!("there is no {}: run `cargo xtask build` first", binary.display())
+        })
     }
 }
 
@@ -96,8 +105,8 @@ impl Args {
     }
 }
 
-/// Runs what the arguments name, prints the result as a table, and writes it into the results' folder. Whether every target was met is in the
-/// table; a missed one is no error.
+/// Runs what the arguments name, prints the result as a table, and writes it into the results'
+/// folder. Whether every target was met is in the table; a missed one is no error.
 pub fn run(args: &Args) -> Result<()> {
     let options = match &args.what {
         What::Connect(options) => options,
@@ -127,7 +136,14 @@ pub fn connect(options: &Options) -> Result<Report> {
 
 /// Writes `connect.json`, `connect.md` and `connect.svg` into `folder`.
 pub fn write(report: &Report, folder: &Path) -> Result<()> {
-    write_files(folder, &[("connect.json", json(report)?), ("connect.md", report.markdown()), ("connect.svg", plot::svg(report))])
+    write_files(
+        folder,
+        &[
+            ("connect.json", json(report)?),
+            ("connect.md", report.markdown()),
+            ("connect.svg", plot::svg(report)),
+        ],
+    )
 }
 
 /// A report as a file of JSON.

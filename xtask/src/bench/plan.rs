@@ -48,7 +48,12 @@ pub(super) const STORAGE: Variant = direct("empty + socket storage", Who::Storag
 pub(super) const MISS: Variant = direct("redirector, miss", Who::Ours);
 pub(super) const HIT: Variant = by_way("redirector, hit", Who::Ours);
 pub(super) const HIT_TWO: Variant = by_way("redirector, hit, one of two backends", Who::Two);
-pub(super) const HIT_ALL: Variant = Variant { name: "redirector, hit, any of 65,534 VIPs", who: Who::Ours, by_way: true, spread: FULL };
+pub(super) const HIT_ALL: Variant = Variant {
+    name: "redirector, hit, any of 65,534 VIPs",
+    who: Who::Ours,
+    by_way: true,
+    spread: FULL,
+};
 pub(super) const DNAT: Variant = by_way("nftables DNAT", Who::Dnat);
 pub(super) const PROXY: Variant = by_way("HAProxy", Who::Proxy);
 
@@ -60,13 +65,15 @@ pub(super) const TCP: &str = "TCP connect, one byte each way, close";
 pub(super) const UDP_FULL: &str = "UDP connect(), 65,534 routes";
 pub(super) const TCP_FULL: &str = "TCP connect, one byte each way, close, 65,534 routes";
 
-/// The hooks of connects that hit, one after the other, and send nothing: the programs and the tables are in the caches. Beside them so many connects
-/// succeed that the agent has a part of them told only.
+/// The hooks of connects that hit, one after the other, and send nothing: the programs and the
+/// tables are in the caches. Beside them so many connects succeed that the agent has a part of them
+/// told only.
 pub(super) const HOT: &str = "hit, nothing sent";
 /// The same while it is quiet, when each connect's caller is asked for.
 pub(super) const HOT_ASKED: &str = "hit, nothing sent, each caller asked";
 
-/// The same as the first with a pool full of routes, and beside it a route of two backends, of which one is chosen.
+/// The same as the first with a pool full of routes, and beside it a route of two backends, of
+/// which one is chosen.
 pub(super) const HOT_FULL: &str = "hit, nothing sent, 65,534 routes";
 
 /// How much is measured.
@@ -100,37 +107,89 @@ pub(super) fn carry_out(binary: &Path, effort: &Effort, report: &mut Report) -> 
     eprintln!("standing up a node, an agent and the peers; what is measured runs on core {core}");
     let mut scene = Scene::set(binary, core).context("failed to stand the benchmark up")?;
     report.core = core;
-    let mut measured = |scene: &mut Scene, name, operation, count, variants: &[Variant], seconds| -> Result<()> {
-        eprintln!("measuring: {name}");
-        report.scenarios.push(measure::alternate(scene, name, operation, count, variants, effort.limit(seconds))?);
-        Ok(())
-    };
+    let mut measured =
+        |scene: &mut Scene, name, operation, count, variants: &[Variant], seconds| -> Result<()> {
+            eprintln!("measuring: {name}");
+            report.scenarios.push(measure::alternate(
+                scene,
+                name,
+                operation,
+                count,
+                variants,
+                effort.limit(seconds),
+            )?);
+            Ok(())
+        };
     measured(&mut scene, UDP, Operation::Udp, UDP_BATCH, &[BARE, EMPTY, MISS], 15.0)?;
     measured(&mut scene, UDP_LIFE, Operation::UdpLife, UDP_BATCH / 3, &[BARE, EMPTY, MISS], 12.0)?;
     measured(&mut scene, UDP_SEND, Operation::UdpSend, UDP_BATCH / 3, &[BARE, MISS], 12.0)?;
-    measured(&mut scene, TCP, Operation::Tcp, TCP_BATCH, &[BARE, EMPTY, STORAGE, MISS, HIT, DNAT, PROXY], 50.0)?;
+    measured(
+        &mut scene,
+        TCP,
+        Operation::Tcp,
+        TCP_BATCH,
+        &[BARE, EMPTY, STORAGE, MISS, HIT, DNAT, PROXY],
+        50.0,
+    )?;
     eprintln!("clocking the hooks");
     let clocked = Clocked { rounds: effort.clocked, beside: None };
     for (name, variants) in [("miss", [EMPTY, STORAGE, MISS]), ("hit", [EMPTY, STORAGE, HIT])] {
-        report.hooks.extend(measure::hooks(&mut scene, name, Operation::Tcp, TCP_BATCH, &variants, clocked)?);
+        report.hooks.extend(measure::hooks(
+            &mut scene,
+            name,
+            Operation::Tcp,
+            TCP_BATCH,
+            &variants,
+            clocked,
+        )?);
     }
     let variants = [EMPTY, STORAGE, HIT];
     measure::load(&mut scene, &HIT, Operation::Tcp, TCP_BATCH, PRESSURE)?;
-    // These batches are short, and what the kernel does for a new socket varies by more than the hook takes.
+    // These batches are short, and what the kernel does for a new socket varies by more than the
+    // hook takes.
     let quiet = Clocked { rounds: 10 * effort.clocked, ..clocked };
     let pressed = Clocked { beside: Some((HIT, Operation::Tcp, TCP_BATCH)), ..quiet };
-    report.hooks.extend(measure::hooks(&mut scene, HOT, Operation::TcpProhibited, HOT_BATCH, &variants, pressed)?);
+    report.hooks.extend(measure::hooks(
+        &mut scene,
+        HOT,
+        Operation::TcpProhibited,
+        HOT_BATCH,
+        &variants,
+        pressed,
+    )?);
     thread::sleep(PRESSURE);
-    report.hooks.extend(measure::hooks(&mut scene, HOT_ASKED, Operation::TcpProhibited, HOT_BATCH, &variants, quiet)?);
+    report.hooks.extend(measure::hooks(
+        &mut scene,
+        HOT_ASKED,
+        Operation::TcpProhibited,
+        HOT_BATCH,
+        &variants,
+        quiet,
+    )?);
     eprintln!("filling the pool with {FULL} routes");
     scene.fill()?;
-    let mut measured = |scene: &mut Scene, name, operation, count, variants: &[Variant], seconds| -> Result<()> {
-        eprintln!("measuring: {name}");
-        report.scenarios.push(measure::alternate(scene, name, operation, count, variants, effort.limit(seconds))?);
-        Ok(())
-    };
+    let mut measured =
+        |scene: &mut Scene, name, operation, count, variants: &[Variant], seconds| -> Result<()> {
+            eprintln!("measuring: {name}");
+            report.scenarios.push(measure::alternate(
+                scene,
+                name,
+                operation,
+                count,
+                variants,
+                effort.limit(seconds),
+            )?);
+            Ok(())
+        };
     measured(&mut scene, UDP_FULL, Operation::Udp, UDP_BATCH, &[BARE, EMPTY, MISS], 10.0)?;
-    measured(&mut scene, TCP_FULL, Operation::Tcp, TCP_BATCH, &[BARE, EMPTY, MISS, HIT, HIT_ALL], 40.0)?;
+    measured(
+        &mut scene,
+        TCP_FULL,
+        Operation::Tcp,
+        TCP_BATCH,
+        &[BARE, EMPTY, MISS, HIT, HIT_ALL],
+        40.0,
+    )?;
     report.hooks.extend(measure::hooks(
         &mut scene,
         HOT_FULL,
@@ -139,13 +198,24 @@ pub(super) fn carry_out(binary: &Path, effort: &Effort, report: &mut Report) -> 
         &[EMPTY, STORAGE, HIT, HIT_TWO],
         pressed,
     )?);
-    let full = measure::hooks(&mut scene, "hit, 65,534 routes", Operation::Tcp, TCP_BATCH, &[EMPTY, HIT_ALL], clocked)?;
+    let full = measure::hooks(
+        &mut scene,
+        "hit, 65,534 routes",
+        Operation::Tcp,
+        TCP_BATCH,
+        &[EMPTY, HIT_ALL],
+        clocked,
+    )?;
     report.hooks.extend(full);
     Ok(())
 }
 
 /// The last core that this process may use: the first one often serves the devices.
 fn last_core() -> Result<usize> {
-    let allowed = rustix::thread::sched_getaffinity(None).context("failed to read the allowed cores")?;
-    (0..rustix::thread::CpuSet::MAX_CPU).rev().find(|&core| allowed.is_set(core)).context("no core is allowed")
+    let allowed =
+        rustix::thread::sched_getaffinity(None).context("failed to read the allowed cores")?;
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .rev()
+        .find(|&core| allowed.is_set(core))
+        .context("no core is allowed")
 }

@@ -12,19 +12,33 @@ const ROW: f64 = 26.0;
 /// Ratios beyond this are cut off, and say so by their number.
 const FAR: f64 = 4.0;
 
-/// Two panels: what a whole TCP connection costs against none of us, and what a miss costs against programs that do nothing.
+/// Two panels: what a whole TCP connection costs against none of us, and what a miss costs against
+/// programs that do nothing.
 pub(super) fn svg(report: &Report) -> String {
-    let panels = [(plan::TCP, plan::BARE.name), (plan::TCP_FULL, plan::BARE.name), (plan::UDP, plan::EMPTY.name)];
+    let panels = [
+        (plan::TCP, plan::BARE.name),
+        (plan::TCP_FULL, plan::BARE.name),
+        (plan::UDP, plan::EMPTY.name),
+    ];
     let mut body = String::new();
     let mut y = 16.0;
     for (scenario, against) in panels {
-        let Some(found) = report.scenarios.iter().find(|known| known.name == scenario) else { continue };
-        let bars: Vec<(&str, &Spread)> =
-            found.ratios.iter().filter(|ratio| ratio.against == against).map(|ratio| (ratio.variant.as_str(), &ratio.ratio)).collect();
+        let Some(found) = report.scenarios.iter().find(|known| known.name == scenario) else {
+            continue;
+        };
+        let bars: Vec<(&str, &Spread)> = found
+            .ratios
+            .iter()
+            .filter(|ratio| ratio.against == against)
+            .map(|ratio| (ratio.variant.as_str(), &ratio.ratio))
+            .collect();
         let scale = bars.iter().map(|(_, spread)| spread.quartile_3).fold(1.1, f64::max).min(FAR);
         y += panel(&mut body, y, &format!("{scenario}: time against {against}"), &bars, scale);
     }
-    let note = format!("{}; kernel {}; {}. Bars: medians; whiskers: quartiles.", report.machine, report.kernel, report.date);
+    let note = format!(
+        "{}; kernel {}; {}. Bars: medians; whiskers: quartiles.",
+        report.machine, report.kernel, report.date
+    );
     document(&body, y, &note)
 }
 
@@ -42,14 +56,31 @@ pub(super) fn document(panels: &str, height: f64, note: &str) -> String {
 }
 
 /// Draws one panel at height `y`; returns its own height.
-pub(super) fn panel(body: &mut String, y: f64, title: &str, bars: &[(&str, &Spread)], scale: f64) -> f64 {
+pub(super) fn panel(
+    body: &mut String,
+    y: f64,
+    title: &str,
+    bars: &[(&str, &Spread)],
+    scale: f64,
+) -> f64 {
     let x = |ratio: f64| LEFT + (WIDTH - LEFT - 70.0) * ratio.clamp(0.0, scale) / scale;
-    let _ = writeln!(body, "<text x=\"16\" y=\"{:.0}\" class=\"title\">{}</text>", y + 12.0, escape(title));
+    let _ = writeln!(
+        body,
+        "<text x=\"16\" y=\"{:.0}\" class=\"title\">{}</text>",
+        y + 12.0,
+        escape(title)
+    );
     let mut top = y + 24.0;
     for (name, spread) in bars {
         let class = if name.starts_with("redirector") { "ours" } else { "bar" };
         let middle = top + ROW / 2.0;
-        let _ = writeln!(body, "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, middle + 4.0, escape(name));
+        let _ = writeln!(
+            body,
+            "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>",
+            LEFT - 8.0,
+            middle + 4.0,
+            escape(name)
+        );
         let _ = writeln!(
             body,
             "<rect x=\"{LEFT}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" class=\"{class}\"/>",
@@ -58,12 +89,26 @@ pub(super) fn panel(body: &mut String, y: f64, title: &str, bars: &[(&str, &Spre
             ROW - 8.0
         );
         let (low, high) = (x(spread.quartile_1), x(spread.quartile_3));
-        let _ = writeln!(body, "<line x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\" class=\"whisker\"/>");
-        let _ = writeln!(body, "<text x=\"{:.1}\" y=\"{:.1}\">{:.3}</text>", high + 6.0, middle + 4.0, spread.median);
+        let _ = writeln!(
+            body,
+            "<line x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\" \
+                class=\"whisker\"/>"
+        );
+        let _ = writeln!(
+            body,
+            "<text x=\"{:.1}\" y=\"{:.1}\">{:.3}</text>",
+            high + 6.0,
+            middle + 4.0,
+            spread.median
+        );
         top += ROW;
     }
     let one = x(1.0);
-    let _ = writeln!(body, "<line x1=\"{one:.1}\" x2=\"{one:.1}\" y1=\"{:.1}\" y2=\"{top:.1}\" class=\"one\"/>", y + 20.0);
+    let _ = writeln!(
+        body,
+        "<line x1=\"{one:.1}\" x2=\"{one:.1}\" y1=\"{:.1}\" y2=\"{top:.1}\" class=\"one\"/>",
+        y + 20.0
+    );
     top - y + 14.0
 }
 
@@ -87,7 +132,11 @@ mod tests {
         let ratios = vec![ratio("redirector, hit", 1.02), ratio("a <peer>", 9.0)];
         let scenario = Scenario { name: plan::TCP.to_owned(), ratios, ..Scenario::default() };
         let svg = svg(&Report { scenarios: vec![scenario], ..Report::default() });
-        assert_eq!(svg.matches("class=\"ours\"").count() + svg.matches("class=\"bar\"").count(), 2, "{svg}");
+        assert_eq!(
+            svg.matches("class=\"ours\"").count() + svg.matches("class=\"bar\"").count(),
+            2,
+            "{svg}"
+        );
         assert!(svg.contains("a &lt;peer&gt;") && svg.contains(">9.000<"), "{svg}");
     }
 }

@@ -37,17 +37,37 @@ pub struct Figure {
 }
 
 impl Figure {
-    pub(super) fn of(what: &str, unit: &str, limit: impl Into<Option<f64>>, mut values: Vec<f64>) -> Self {
+    pub(super) fn of(
+        what: &str,
+        unit: &str,
+        limit: impl Into<Option<f64>>,
+        mut values: Vec<f64>,
+    ) -> Self {
         values.sort_by(f64::total_cmp);
-        let at = |share: f64| values.get(((values.len() as f64 * share).ceil() as usize).saturating_sub(1)).copied().unwrap_or_default();
-        Self { what: what.into(), unit: unit.into(), median: at(0.5), p99: at(0.99), count: values.len(), limit: limit.into() }
+        let at = |share: f64| {
+            values
+                .get(((values.len() as f64 * share).ceil() as usize).saturating_sub(1))
+                .copied()
+                .unwrap_or_default()
+        };
+        Self {
+            what: what.into(),
+            unit: unit.into(),
+            median: at(0.5),
+            p99: at(0.99),
+            count: values.len(),
+            limit: limit.into(),
+        }
     }
 
     /// Its 99th of 100, and down to its median, as shares of what was promised.
     fn share(&self) -> Option<(&str, Spread)> {
         let limit = self.limit?;
         let (median, p99) = (self.median / limit, self.p99 / limit);
-        Some((&self.what, Spread { median: p99, quartile_1: median, quartile_3: p99, ..Spread::default() }))
+        Some((
+            &self.what,
+            Spread { median: p99, quartile_1: median, quartile_3: p99, ..Spread::default() },
+        ))
     }
 
     /// Whether the promise is kept, where there is one.
@@ -82,12 +102,19 @@ impl Report {
             self.load[1],
             host::company(self.load[0])
         );
-        let _ = writeln!(text, "| | unit | median | 99 of 100 | of | promised below | kept |\n|---|---|---|---|---|---|---|");
+        let _ = writeln!(
+            text,
+            "| | unit | median | 99 of 100 | of | promised below | kept \
+                |\n|---|---|---|---|---|---|---|"
+        );
         for figure in &self.figures {
             let Figure { what, unit, median, p99, count, limit } = figure;
             let limit = limit.map(|limit| limit.to_string()).unwrap_or_default();
             let kept = figure.met().map_or("", |met| if met { "yes" } else { "**no**" });
-            let _ = writeln!(text, "| {what} | {unit} | {median:.2} | {p99:.2} | {count} | {limit} | {kept} |");
+            let _ = writeln!(
+                text,
+                "| {what} | {unit} | {median:.2} | {p99:.2} | {count} | {limit} | {kept} |"
+            );
         }
         let _ = writeln!(text, "\n{explanation}");
         text
@@ -101,8 +128,18 @@ impl Report {
         let bars: Vec<_> = shares.iter().map(|(what, spread)| (*what, spread)).collect();
         let mut body = String::new();
         let scale = bars.iter().map(|(_, spread)| spread.quartile_3).fold(1.1, f64::max).min(FAR);
-        let height = 16.0 + plot::panel(&mut body, 16.0, &format!("{subject}: 99 of 100 against what was promised"), &bars, scale);
-        let note = format!("{}; {}. Dashed: the limit; whiskers: from the median to 99 of 100.", self.machine, self.date);
+        let height = 16.0
+            + plot::panel(
+                &mut body,
+                16.0,
+                &format!("{subject}: 99 of 100 against what was promised"),
+                &bars,
+                scale,
+            );
+        let note = format!(
+            "{}; {}. Dashed: the limit; whiskers: from the median to 99 of 100.",
+            self.machine, self.date
+        );
         plot::document(&body, height, &note)
     }
 }

@@ -106,7 +106,8 @@ pub struct Target {
     pub met: bool,
 }
 
-/// What was promised of a hit's hook, in nanoseconds, and in bare UDP connect()s of the machine where that was planned: one took 273 ns.
+/// What was promised of a hit's hook, in nanoseconds, and in bare UDP connect()s of the machine
+/// where that was planned: one took 273 ns.
 const PLANNED_HOOK_NS: f64 = 60.0;
 const PLANNED_HOOK_CONNECTS: f64 = 0.22;
 
@@ -114,8 +115,10 @@ impl Report {
     /// An empty report of this machine and moment.
     pub(super) fn begin() -> Result<Self> {
         let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model =
-            model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown processor", |(_, name)| name);
+        let model = model
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+            .map_or("unknown processor", |(_, name)| name);
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let date = said(&mut Command::new("date"), &["-u", "+%Y-%m-%d %H:%M UTC"]);
         let versions = vec![
@@ -141,7 +144,10 @@ impl Report {
 
     /// The quotient of two variants in a scenario.
     pub(super) fn ratio(&self, scenario: &str, variant: &str, against: &str) -> Option<&Ratio> {
-        self.scenario(scenario)?.ratios.iter().find(|ratio| ratio.variant == variant && ratio.against == against)
+        self.scenario(scenario)?
+            .ratios
+            .iter()
+            .find(|ratio| ratio.variant == variant && ratio.against == against)
     }
 
     fn scenario(&self, name: &str) -> Option<&Scenario> {
@@ -153,43 +159,87 @@ impl Report {
     }
 
     fn hook(&self, scenario: &str, variant: &str, hook: &str) -> Option<&HookCost> {
-        self.hooks.iter().find(|cost| cost.scenario == scenario && cost.variant == variant && cost.hook == hook)
+        self.hooks
+            .iter()
+            .find(|cost| cost.scenario == scenario && cost.variant == variant && cost.hook == hook)
     }
 
     fn judge(&self) -> Vec<Target> {
         let (bare, empty, hit) = (plan::BARE.name, plan::EMPTY.name, plan::HIT.name);
-        let quotient = |scenario, variant, against| self.ratio(scenario, variant, against).map(|ratio| ratio.ratio.median);
-        let full = |variant| Some(quotient(plan::TCP_FULL, variant, bare)? / quotient(plan::TCP, hit, bare)?);
+        let quotient = |scenario, variant, against| {
+            self.ratio(scenario, variant, against).map(|ratio| ratio.ratio.median)
+        };
+        let full = |variant| {
+            Some(quotient(plan::TCP_FULL, variant, bare)? / quotient(plan::TCP, hit, bare)?)
+        };
         let hook = self.hook(plan::HOT, hit, "connect4").map(|cost| cost.above_storage.median);
         let connect = self.timing(plan::UDP, bare).map(|timing| timing.nanoseconds.median);
         let rows = [
-            ("a miss: UDP connect() against empty programs", 1.05, quotient(plan::UDP, plan::MISS.name, empty)),
-            ("a miss, TCP, against empty programs", 1.05, quotient(plan::TCP, plan::MISS.name, empty)),
-            ("a hit's connect hook above an empty one, without socket storage, ns", PLANNED_HOOK_NS, hook),
+            (
+                "a miss: UDP connect() against empty programs",
+                1.05,
+                quotient(plan::UDP, plan::MISS.name, empty),
+            ),
+            (
+                "a miss, TCP, against empty programs",
+                1.05,
+                quotient(plan::TCP, plan::MISS.name, empty),
+            ),
+            (
+                "a hit's connect hook above an empty one, without socket storage, ns",
+                PLANNED_HOOK_NS,
+                hook,
+            ),
             (
                 "the same, in bare UDP connect()s, of which one took 273 ns where 60 were planned",
                 PLANNED_HOOK_CONNECTS,
                 hook.zip(connect).map(|(hook, connect)| hook / connect),
             ),
-            ("a hit: TCP connect, one byte each way, close, against bare", 1.05, quotient(plan::TCP, hit, bare)),
+            (
+                "a hit: TCP connect, one byte each way, close, against bare",
+                1.05,
+                quotient(plan::TCP, hit, bare),
+            ),
             ("65,534 routes against one, the same VIP", 1.05, full(hit)),
             ("65,534 routes against one, any VIP", 1.05, full(plan::HIT_ALL.name)),
         ];
-        let targets = rows.into_iter().filter_map(|(what, limit, found)| Some((what, limit, found?)));
-        targets.map(|(what, limit, found)| Target { what: what.to_owned(), limit, found, met: found <= limit }).collect()
+        let targets =
+            rows.into_iter().filter_map(|(what, limit, found)| Some((what, limit, found?)));
+        targets
+            .map(|(what, limit, found)| Target {
+                what: what.to_owned(),
+                limit,
+                found,
+                met: found <= limit,
+            })
+            .collect()
     }
 
     /// For a terminal.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         for scenario in &self.scenarios {
-            let _ = writeln!(text, "\n{} ({} rounds of {})", scenario.name, scenario.rounds, scenario.operations_per_batch);
-            let _ = writeln!(text, "  {:36} {:>12}  {:>22}  {:>22}", "", "median", "× bare [95 %]", "× empty [95 %]");
+            let _ = writeln!(
+                text,
+                "\n{} ({} rounds of {})",
+                scenario.name, scenario.rounds, scenario.operations_per_batch
+            );
+            let _ = writeln!(
+                text,
+                "  {:36} {:>12}  {:>22}  {:>22}",
+                "", "median", "× bare [95 %]", "× empty [95 %]"
+            );
             for timing in &scenario.timings {
-                let against =
-                    |base: &str| self.ratio(&scenario.name, &timing.variant, base).map_or(String::new(), |ratio| shown(&ratio.ratio, 3));
+                let against = |base: &str| {
+                    self.ratio(&scenario.name, &timing.variant, base)
+                        .map_or(String::new(), |ratio| shown(&ratio.ratio, 3))
+                };
                 let (bare, empty) = (against(plan::BARE.name), against(plan::EMPTY.name));
-                let _ = writeln!(text, "  {:36} {:>9.0} ns  {bare:>22}  {empty:>22}", timing.variant, timing.nanoseconds.median);
+                let _ = writeln!(
+                    text,
+                    "  {:36} {:>9.0} ns  {bare:>22}  {empty:>22}",
+                    timing.variant, timing.nanoseconds.median
+                );
             }
         }
         let _ = writeln!(
@@ -198,11 +248,20 @@ impl Report {
             "", "", "", "runs", "ns", "above empty [95 %]", "above storage [95 %]"
         );
         for cost in &self.hooks {
-            let HookCost { scenario, variant, hook, runs_per_operation, nanoseconds, above_empty, above_storage } = cost;
+            let HookCost {
+                scenario,
+                variant,
+                hook,
+                runs_per_operation,
+                nanoseconds,
+                above_empty,
+                above_storage,
+            } = cost;
             let (empty, storage) = (shown(above_empty, 0), shown(above_storage, 0));
             let _ = writeln!(
                 text,
-                "  {scenario:38} {variant:36} {hook:14} {runs_per_operation:>6.1} {:>8.0}  {empty:>22}  {storage:>22}",
+                "  {scenario:38} {variant:36} {hook:14} {runs_per_operation:>6.1} {:>8.0}  \
+                    {empty:>22}  {storage:>22}",
                 nanoseconds.median
             );
         }
@@ -217,7 +276,11 @@ impl Report {
                 target.found
             );
         }
-        let _ = writeln!(text, "load {:.1} before, {:.1} after; {:.0} s", self.load[0], self.load[1], self.seconds);
+        let _ = writeln!(
+            text,
+            "load {:.1} before, {:.1} after; {:.0} s",
+            self.load[0], self.load[1], self.seconds
+        );
         text
     }
 
@@ -249,13 +312,16 @@ impl Report {
         for scenario in &self.scenarios {
             let _ = write!(
                 text,
-                "\n## {}\n\n{} rounds of {} operations.\n\n| | ns | quartiles | × bare [95 %] | × empty [95 %] |\n|---|---|---|---|---|\n",
+                "\n## {}\n\n{} rounds of {} operations.\n\n| | ns | quartiles | × bare [95 %] | × \
+                    empty [95 %] |\n|---|---|---|---|---|\n",
                 scenario.name, scenario.rounds, scenario.operations_per_batch
             );
             for timing in &scenario.timings {
                 let time = &timing.nanoseconds;
-                let against =
-                    |base: &str| self.ratio(&scenario.name, &timing.variant, base).map_or(String::new(), |ratio| shown(&ratio.ratio, 3));
+                let against = |base: &str| {
+                    self.ratio(&scenario.name, &timing.variant, base)
+                        .map_or(String::new(), |ratio| shown(&ratio.ratio, 3))
+                };
                 let (bare, empty) = (against(plan::BARE.name), against(plan::EMPTY.name));
                 let _ = writeln!(
                     text,
@@ -264,9 +330,22 @@ impl Report {
                 );
             }
         }
-        text.push_str("\n## Hooks, by the kernel's clock\n\nFor one TCP connection; the clock itself is in the times, and not in the differences.\n\n| | variant | hook | runs | ns each | above empty, ns [95 %] | above storage, ns [95 %] |\n|---|---|---|---|---|---|---|\n");
+        text.push_str(
+            "\n## Hooks, by the kernel's clock\n\nFor one TCP connection; the clock \
+            itself is in the times, and not in the differences.\n\n| | variant | hook | runs | ns \
+            each | above empty, ns [95 %] | above storage, ns [95 %] \
+            |\n|---|---|---|---|---|---|---|\n",
+        );
         for cost in &self.hooks {
-            let HookCost { scenario, variant, hook, runs_per_operation, nanoseconds, above_empty, above_storage } = cost;
+            let HookCost {
+                scenario,
+                variant,
+                hook,
+                runs_per_operation,
+                nanoseconds,
+                above_empty,
+                above_storage,
+            } = cost;
             let _ = writeln!(
                 text,
                 "| {scenario} | {variant} | {hook} | {runs_per_operation:.1} | {:.0} | {} | {} |",
@@ -296,6 +375,12 @@ fn commit() -> String {
 
 /// The first line that a program says; a word instead when it says nothing.
 fn said(command: &mut Command, arguments: &[&str]) -> String {
-    let output = command.args(arguments).output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    output.ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
+    let output = command
+        .args(arguments)
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    output
+        .ok()
+        .and_then(|text| text.lines().next().map(str::to_owned))
+        .unwrap_or_else(|| "unknown".to_owned())
 }

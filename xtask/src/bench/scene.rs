@@ -1,4 +1,5 @@
-//! Where it is measured: a node with the agent, clients in cgroups side by side, and the server at the other end of their veth pair.
+//! Where it is measured: a node with the agent, clients in cgroups side by side, and the server at
+//! the other end of their veth pair.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -11,11 +12,14 @@ use serde_json::{Value, json};
 use super::bpf;
 use super::worker::{self, Worker};
 use crate::testbed::service::Service;
-use crate::testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Place, Rig, packages, process};
+use crate::testbed::{
+    Agent, AgentOptions, Executor, ExecutorOptions, Place, Rig, packages, process,
+};
 
 /// Leases fill a pool of 65,536 but for its first and last address.
 pub(super) const FULL: u32 = 65_534;
-/// The first address of the pool that is leased; the peer translates it, and it has a route when all have.
+/// The first address of the pool that is leased; the peer translates it, and it has a route when
+/// all have.
 pub(super) const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The route of two backends.
 const OF_TWO: u32 = 1;
@@ -66,9 +70,17 @@ impl Scene {
     /// Stands everything up with one route; what is measured runs on `core`.
     pub(super) fn set(binary: &Path, core: usize) -> Result<Self> {
         let rig = Rig::new()?;
-        // Translation and tracking in the node's namespace would be a good part of what is measured, and none of it ours.
-        rig.node.place().run("nft delete table ip rig && sysctl -qw net.ipv4.tcp_max_tw_buckets=1", IMPORT_LIMIT)?.success()?;
-        let [first, second, third] = ["ours", "dnat", "proxy"].map(|name| rig.executor(ExecutorOptions::pod(name)));
+        // Translation and tracking in the node's namespace would be a good part of what is
+        // measured, and none of it ours.
+        rig.node
+            .place()
+            .run(
+                "nft delete table ip rig && sysctl -qw net.ipv4.tcp_max_tw_buckets=1",
+                IMPORT_LIMIT,
+            )?
+            .success()?;
+        let [first, second, third] =
+            ["ours", "dnat", "proxy"].map(|name| rig.executor(ExecutorOptions::pod(name)));
         let executors = [first?, second?, third?];
         let (server, port) = Worker::server(rig.node.place(), core)?;
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &configuration()))?;
@@ -80,13 +92,19 @@ impl Scene {
         executors[0].place().run(&rule, IMPORT_LIMIT)?.success()?;
         let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
         let (bare, empty, storage) = (beside("bare")?, beside("empty")?, beside("storage")?);
-        let attached = [bpf::attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];
+        let attached =
+            [bpf::attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];
 
         translate(executors[1].place(), at(2))?;
         let haproxy = haproxy(executors[2].outside(), at(3), core)?;
         let translated = SocketAddrV4::new(FIRST_VIP, port);
         let client = |place: &Place, server, by_way| -> Result<Client> {
-            Ok(Client { worker: Worker::client(place, core)?, cgroup: cgroup(place)?, server, by_way })
+            Ok(Client {
+                worker: Worker::client(place, core)?,
+                cgroup: cgroup(place)?,
+                server,
+                by_way,
+            })
         };
         let own = SocketAddrV4::new(vip(&rig, binary, 0)?, port);
         Ok(Self {
@@ -112,12 +130,17 @@ impl Scene {
     pub(super) fn fill(&mut self) -> Result<()> {
         let addresses = ["10.61.1.1", "10.61.2.1"];
         let destination = |number| &addresses[..if number == OF_TWO { 2 } else { 1 }];
-        let routes: Vec<Value> = (0..FULL).map(|number| json!({ "source": source(number), "destination": destination(number) })).collect();
+        let routes: Vec<Value> = (0..FULL)
+            .map(|number| json!({ "source": source(number), "destination": destination(number) }))
+            .collect();
         let file = self.files.join("routes.json");
-        std::fs::write(&file, json!({ "routes": routes }).to_string()).with_context(|| format!("failed to write {}", file.display()))?;
+        std::fs::write(&file, json!({ "routes": routes }).to_string())
+            .with_context(|| format!("failed to write {}", file.display()))?;
         let mut import = self.rig.node.command(&self.binary);
         import.args(["route", "import", "--replace", "-o", "json"]).arg(&file);
-        process::finish(import, IMPORT_LIMIT)?.success().context("failed to fill the pool with routes")?;
+        process::finish(import, IMPORT_LIMIT)?
+            .success()
+            .context("failed to fill the pool with routes")?;
         let last = vip(&self.rig, &self.binary, FULL - 1)?;
         ensure!(last != *self.ours.by_way.ip(), "two of {FULL} routes have one address, {last}");
         self.two.by_way.set_ip(vip(&self.rig, &self.binary, OF_TWO)?);
@@ -128,7 +151,9 @@ impl Scene {
 /// The address of a route.
 fn vip(rig: &Rig, binary: &Path, number: u32) -> Result<Ipv4Addr> {
     let route = rig.node.cli_json(binary, &["route", "show", &source(number)])?["route"].clone();
-    let text = route["vip"]["ipv4"].as_str().with_context(|| format!("the route {number} has no address: {route}"))?;
+    let text = route["vip"]["ipv4"]
+        .as_str()
+        .with_context(|| format!("the route {number} has no address: {route}"))?;
     text.parse().with_context(|| format!("failed to parse the address {text}"))
 }
 
@@ -145,18 +170,23 @@ fn configuration() -> String {
 }
 
 fn cgroup(place: &Place) -> Result<File> {
-    File::open(place.cgroup()).with_context(|| format!("failed to open {}", place.cgroup().display()))
+    File::open(place.cgroup())
+        .with_context(|| format!("failed to open {}", place.cgroup().display()))
 }
 
-/// Translates what the pool's first address is asked for, in the client's own namespace, as a node's service proxy would.
+/// Translates what the pool's first address is asked for, in the client's own namespace, as a
+/// node's service proxy would.
 fn translate(place: &Place, server: SocketAddrV4) -> Result<()> {
     let rules = format!(
-        "table ip peer {{ chain output {{ type nat hook output priority -100; ip daddr {FIRST_VIP} tcp dport {} dnat to {server}\n }}\n }}\n",
+        "table ip peer {{ chain output {{ type nat hook output priority -100; ip daddr \
+            {FIRST_VIP} tcp dport {} dnat to {server}\n }}\n }}\n",
         server.port()
     );
     let mut nft = place.command(packages::path_of("nft")?);
     nft.args(["-f", "-"]);
-    process::finish_with_input(nft, rules.as_bytes(), IMPORT_LIMIT)?.success().context("failed to set up nftables")?;
+    process::finish_with_input(nft, rules.as_bytes(), IMPORT_LIMIT)?
+        .success()
+        .context("failed to set up nftables")?;
     Ok(())
 }
 
@@ -166,13 +196,16 @@ fn haproxy(place: &Place, server: SocketAddrV4, core: usize) -> Result<Service> 
         "global\n  maxconn 4000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 3s\n  timeout client 60s\n  timeout server 60s\n\
          listen peer\n  bind {PROXY}\n  server one {server}\n"
     );
-    std::fs::write(&config, text).with_context(|| format!("failed to write {}", config.display()))?;
+    std::fs::write(&config, text)
+        .with_context(|| format!("failed to write {}", config.display()))?;
     let mut command = place.command(packages::path_of("haproxy")?);
     command.arg("-db").arg("-f").arg(&config);
     worker::pin(&mut command, core);
     let mut service = Service::start("haproxy", &place.home().join("haproxy.log"), command)?;
     service.wait_ready(Duration::from_secs(10), || {
-        place.namespaces().run(|| std::net::TcpStream::connect_timeout(&PROXY.into(), Duration::from_millis(500)).is_ok())
+        place.namespaces().run(|| {
+            std::net::TcpStream::connect_timeout(&PROXY.into(), Duration::from_millis(500)).is_ok()
+        })
     })?;
     Ok(service)
 }

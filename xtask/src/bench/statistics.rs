@@ -21,7 +21,11 @@ impl Spread {
     /// Of at least one measurement; of none, all is 0.
     pub(super) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
-        let at = |position: f64| values.get(position.round().clamp(0.0, values.len().saturating_sub(1) as f64) as usize).copied();
+        let at = |position: f64| {
+            values
+                .get(position.round().clamp(0.0, values.len().saturating_sub(1) as f64) as usize)
+                .copied()
+        };
         let last = values.len().saturating_sub(1) as f64;
         // The order statistics that enclose the median: binomial, by its normal approximation.
         let reach = 1.96 * (values.len() as f64).sqrt() / 2.0;
@@ -44,7 +48,10 @@ mod tests {
     fn the_median_stands_within_its_confidence_and_that_within_the_quartiles() {
         let spread = Spread::of((0..=1000).rev().map(f64::from).collect());
         assert_eq!((spread.median, spread.quartile_1, spread.quartile_3), (500.0, 250.0, 750.0));
-        assert!((468.0..=470.0).contains(&spread.low) && (530.0..=532.0).contains(&spread.high), "{spread:?}");
+        assert!(
+            (468.0..=470.0).contains(&spread.low) && (530.0..=532.0).contains(&spread.high),
+            "{spread:?}"
+        );
     }
 
     #[test]

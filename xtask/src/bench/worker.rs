@@ -1,4 +1,5 @@
-//! The processes that are measured: a client that connects in batches, on command, and the server it talks to. Both stay on one core.
+//! The processes that are measured: a client that connects in batches, on command, and the server
+//! it talks to. Both stay on one core.
 //!
 //! Commands come over a pipe, so that many clients in different cgroups take turns within one run.
 
@@ -12,14 +13,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept, bind, connect, getsockname, listen, recv, send, sendto,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept, bind, connect,
+    getsockname, listen, recv, send, sendto, socket_with,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::testbed::{Place, helper};
 
-/// Priority of what is measured: a machine that does other things interrupts it less. Not an error when it is not allowed.
+/// Priority of what is measured: a machine that does other things interrupts it less. Not an error
+/// when it is not allowed.
 const NICENESS: i32 = -15;
 
 /// What one operation is.
@@ -33,7 +35,8 @@ pub(super) enum Operation {
     UdpSend,
     /// socket(), connect(), one byte each way and close() of a TCP connection.
     Tcp,
-    /// socket(), connect() and close() of a TCP socket whose connect a routing rule prohibits: the hook has done its work by then, and nothing is sent.
+    /// socket(), connect() and close() of a TCP socket whose connect a routing rule prohibits: the
+    /// hook has done its work by then, and nothing is sent.
     TcpProhibited,
 }
 
@@ -78,7 +81,8 @@ impl Batch {
             "tcp-prohibited" => Operation::TcpProhibited,
             _ => return None,
         };
-        let (count, target, spread) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let (count, target, spread) =
+            (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         Some(Self { operation, count, target, spread })
     }
 }
@@ -109,7 +113,8 @@ impl Worker {
         command.args(["client", role]).stdin(Stdio::piped()).stdout(Stdio::piped());
         pin(&mut command, core);
         let mut child = command.spawn().context("failed to start a process to measure")?;
-        let (stdin, stdout) = (child.stdin.take().context("no pipe")?, child.stdout.take().context("no pipe")?);
+        let (stdin, stdout) =
+            (child.stdin.take().context("no pipe")?, child.stdout.take().context("no pipe")?);
         Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
     }
 
@@ -117,7 +122,9 @@ impl Worker {
     pub(super) fn run(&mut self, batch: Batch) -> Result<f64> {
         writeln!(self.stdin, "{batch}").context("failed to command a client")?;
         let answer = self.line()?;
-        let total: u64 = answer.parse().map_err(|_| anyhow::anyhow!("a client failed at `{batch}`: {answer}"))?;
+        let total: u64 = answer
+            .parse()
+            .map_err(|_| anyhow::anyhow!("a client failed at `{batch}`: {answer}"))?;
         Ok(total as f64 / f64::from(batch.count))
     }
 
@@ -182,11 +189,14 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
                 let socket = new_socket(SocketType::DGRAM)?;
                 connect_udp(socket.as_raw_fd(), target())?;
             }
-            Operation::UdpSend => drop(sendto(&lasting, b"?", SendFlags::empty(), &target()).context("sendto")?),
+            Operation::UdpSend => {
+                sendto(&lasting, b"?", SendFlags::empty(), &target()).context("sendto")?;
+            }
             Operation::Tcp => exchange(&target())?,
             Operation::TcpProhibited => {
                 let socket = new_socket(SocketType::STREAM)?;
-                let refused = connect_bare(socket.as_raw_fd(), SocketAddrV4::new(*target().ip(), PROHIBITED));
+                let refused =
+                    connect_bare(socket.as_raw_fd(), SocketAddrV4::new(*target().ip(), PROHIBITED));
                 ensure!(
                     refused.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)),
                     "a connect that routing prohibits was made"
@@ -201,7 +211,8 @@ fn connect_udp(socket: i32, target: SocketAddrV4) -> Result<()> {
     connect_bare(socket, target).context("connect")
 }
 
-/// The bare call: it takes some 300 ns, of which a layer of ours would be a good part, the more so in a debug build.
+/// The bare call: it takes some 300 ns, of which a layer of ours would be a good part, the more so
+/// in a debug build.
 fn connect_bare(socket: i32, target: SocketAddrV4) -> std::io::Result<()> {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,
@@ -210,7 +221,9 @@ fn connect_bare(socket: i32, target: SocketAddrV4) -> std::io::Result<()> {
         sin_zero: [0; 8],
     };
     // SAFETY: the address is a whole `sockaddr_in`, which outlives the call.
-    let result = unsafe { libc::connect(socket, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t) };
+    let result = unsafe {
+        libc::connect(socket, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
+    };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
@@ -235,7 +248,9 @@ pub fn serve() -> Result<()> {
     let listener = new_socket(SocketType::STREAM)?;
     bind(&listener, &SocketAddr::from(([0, 0, 0, 0], 0))).context("failed to bind")?;
     listen(&listener, 1024).context("failed to listen")?;
-    let Ok(SocketAddr::V4(address)) = SocketAddr::try_from(getsockname(&listener).context("failed to read the port")?) else {
+    let Ok(SocketAddr::V4(address)) =
+        SocketAddr::try_from(getsockname(&listener).context("failed to read the port")?)
+    else {
         bail!("the listener has no IPv4 address");
     };
     println!("{}", address.port());
@@ -255,7 +270,12 @@ mod tests {
 
     #[test]
     fn a_batch_is_written_and_read_alike() {
-        let batch = Batch { operation: Operation::UdpLife, count: 12, target: "198.18.0.1:443".parse().unwrap(), spread: 65_534 };
+        let batch = Batch {
+            operation: Operation::UdpLife,
+            count: 12,
+            target: "198.18.0.1:443".parse().unwrap(),
+            spread: 65_534,
+        };
         assert_eq!(Batch::parse(&batch.to_string()), Some(batch));
         assert_eq!(Batch::parse("tcp 12"), None);
     }

@@ -1,6 +1,8 @@
-//! `cargo xtask build-ebpf`: builds `redirector-ebpf` for BPF and checks the object that the binary embeds.
+//! `cargo xtask build-ebpf`: builds `redirector-ebpf` for BPF and checks the object that the binary
+//! embeds.
 //!
-//! The object is replaced in one step, and only when it changed, so that nothing that embeds it is built anew for nothing.
+//! The object is replaced in one step, and only when it changed, so that nothing that embeds it is
+//! built anew for nothing.
 
 mod check;
 
@@ -36,7 +38,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As [`run`], for tasks that need the object; once per process. Returns what there is to say about it.
+/// As [`run`], for tasks that need the object; once per process. Returns what there is to say about
+/// it.
 pub(crate) fn ensure() -> anyhow::Result<String> {
     static DONE: OnceLock<String> = OnceLock::new();
     if let Some(done) = DONE.get() {
@@ -58,7 +61,8 @@ fn make() -> anyhow::Result<String> {
     Ok(contents.to_string())
 }
 
-/// The programs' own target directory: cargo's lock on ours is never waited for, and the flags of the one never disturb the other.
+/// The programs' own target directory: cargo's lock on ours is never waited for, and the flags of
+/// the one never disturb the other.
 pub(crate) fn build_dir() -> PathBuf {
     workspace::target_dir().join("ebpf-build")
 }
@@ -66,18 +70,36 @@ pub(crate) fn build_dir() -> PathBuf {
 fn compile(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
     let step = Step::start(format!("building redirector-ebpf with {}", toolchain.compiler.name()));
     let mut command = cargo_for(&toolchain.compiler);
-    command.args(["build", "--locked", "--package", "redirector-ebpf", "--profile", "ebpf", "--target", TARGET]);
+    command.args([
+        "build",
+        "--locked",
+        "--package",
+        "redirector-ebpf",
+        "--profile",
+        "ebpf",
+        "--target",
+        TARGET,
+    ]);
     if toolchain.compiler == Compiler::Nightly {
         command.args(["-Z", "build-std=core"]);
     }
-    let linker = toolchain.linker.to_str().with_context(|| format!("the linker's path is not UTF-8: {}", toolchain.linker.display()))?;
+    let linker = toolchain.linker.to_str().with_context(|| {
+        format!("the linker's path is not UTF-8: {}", toolchain.linker.display())
+    })?;
     let flags = ["-C", "debuginfo=2", "-C", "link-arg=--btf", "-C", &format!("linker={linker}")];
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env_remove("RUSTFLAGS").env("CARGO_TARGET_DIR", build_dir());
+    command
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_TARGET_DIR", build_dir());
 
     let finished = exec::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
-        bail!("failed to build redirector-ebpf with {} and {linker}:\n{}", toolchain.compiler.name(), finished.output.trim_end());
+        bail!(
+            "failed to build redirector-ebpf with {} and {linker}:\n{}",
+            toolchain.compiler.name(),
+            finished.output.trim_end()
+        );
     }
     step.done();
     // Warnings are shown, once: cargo repeats them from its cache.
@@ -111,8 +133,12 @@ fn publish(object: &[u8], path: &Path) -> anyhow::Result<()> {
     }
     let dir = path.parent().context("the object's path has no directory")?;
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
-    let aside = tempfile::NamedTempFile::new_in(dir).with_context(|| format!("failed to create a file in {}", dir.display()))?;
-    fs::write(aside.path(), object).with_context(|| format!("failed to write {}", aside.path().display()))?;
-    aside.persist(path).with_context(|| format!("failed to move the object to {}", path.display()))?;
+    let aside = tempfile::NamedTempFile::new_in(dir)
+        .with_context(|| format!("failed to create a file in {}", dir.display()))?;
+    fs::write(aside.path(), object)
+        .with_context(|| format!("failed to write {}", aside.path().display()))?;
+    aside
+        .persist(path)
+        .with_context(|| format!("failed to move the object to {}", path.display()))?;
     Ok(())
 }

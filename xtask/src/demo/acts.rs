@@ -25,32 +25,72 @@ pub(super) struct Act {
 /// All steps, in the order they are played.
 pub(super) const ACTS: &[Act] = &[
     Act { key: "name", title: "The internal name has one stable virtual address", play: name },
-    Act { key: "tls", title: "TLS to the internal name, through the public load balancer", play: tls },
-    Act { key: "image", title: "A container image is pushed and pulled (skopeo, a Go client)", play: image },
+    Act {
+        key: "tls",
+        title: "TLS to the internal name, through the public load balancer",
+        play: tls,
+    },
+    Act {
+        key: "image",
+        title: "A container image is pushed and pulled (skopeo, a Go client)",
+        play: image,
+    },
     Act { key: "package", title: "A Python package is installed (pip)", play: package },
-    Act { key: "outside", title: "A process outside the executor's cgroup is untouched, and nothing leaks", play: outside },
-    Act { key: "failover", title: "A load balancer dies, and connects go to the other one", play: failover },
+    Act {
+        key: "outside",
+        title: "A process outside the executor's cgroup is untouched, and nothing leaks",
+        play: outside,
+    },
+    Act {
+        key: "failover",
+        title: "A load balancer dies, and connects go to the other one",
+        play: failover,
+    },
     Act { key: "route", title: "A changed route is live for the very next connect", play: route },
-    Act { key: "kill", title: "The agent is killed under a thousand connects a second", play: kill },
+    Act {
+        key: "kill",
+        title: "The agent is killed under a thousand connects a second",
+        play: kill,
+    },
 ];
 
 fn name(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let place = scene.executor.place();
     let vip = scene.vip()?;
-    let answer = step.run(Who::Executor, place, &format!("dig +noall +answer {INTERNAL_NAME}"))?.stdout;
-    let addresses: Vec<&str> = answer.lines().filter_map(|line| line.split_whitespace().last()).collect();
-    step.prove(addresses == [vip.to_string()], &format!("one address, {vip}, from the pool 198.18.0.0/16"));
-    let other = step.run(Who::Executor, place, &format!("dig {INTERNAL_NAME} AAAA | grep -E 'status:|ANSWER:'"))?;
-    step.prove(other.stdout.contains("NOERROR") && other.stdout.contains("ANSWER: 0"), "no IPv6 address, and no error either");
+    let answer =
+        step.run(Who::Executor, place, &format!("dig +noall +answer {INTERNAL_NAME}"))?.stdout;
+    let addresses: Vec<&str> =
+        answer.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    step.prove(
+        addresses == [vip.to_string()],
+        &format!("one address, {vip}, from the pool 198.18.0.0/16"),
+    );
+    let other = step.run(
+        Who::Executor,
+        place,
+        &format!("dig {INTERNAL_NAME} AAAA | grep -E 'status:|ANSWER:'"),
+    )?;
+    step.prove(
+        other.stdout.contains("NOERROR") && other.stdout.contains("ANSWER: 0"),
+        "no IPv6 address, and no error either",
+    );
     let foreign = step.run(Who::Executor, place, &format!("getent hosts {UNRELATED_NAME}"))?.stdout;
-    step.prove(foreign.starts_with(&UNRELATED_ADDRESS.to_string()), "any other name gets its own resolver's answer");
+    step.prove(
+        foreign.starts_with(&UNRELATED_ADDRESS.to_string()),
+        "any other name gets its own resolver's answer",
+    );
     Ok(())
 }
 
 fn tls(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let vip = scene.vip_at(443)?;
-    let format = r"getpeername %{remote_ip}:%{remote_port}, certificate verified: %{ssl_verify_result}\n";
-    let done = step.run(Who::Executor, scene.executor.place(), &format!("curl -sS -w '{format}' https://{INTERNAL_NAME}/"))?;
+    let format =
+        r"getpeername %{remote_ip}:%{remote_port}, certificate verified: %{ssl_verify_result}\n";
+    let done = step.run(
+        Who::Executor,
+        scene.executor.place(),
+        &format!("curl -sS -w '{format}' https://{INTERNAL_NAME}/"),
+    )?;
     step.prove(
         done.stdout.contains(&format!("asked for as {INTERNAL_NAME}")),
         "the registry answered, and was asked for by its internal name",
@@ -62,63 +102,130 @@ fn tls(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let log = format!("grep -h {INTERNAL_NAME} lb?/haproxy.log | sort | tail -1");
     let seen = step.run(Who::Customer, scene.rig.customer.place(), &log)?.stdout;
     let fits = seen.contains(&format!("admitted {}:", Customer::admitted_address()));
-    step.prove(fits, "the load balancer saw an allowlisted address and the internal name, and passed TLS through");
+    step.prove(
+        fits,
+        "the load balancer saw an allowlisted address and the internal name, and \
+        passed TLS through",
+    );
     Ok(())
 }
 
 fn image(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let place = scene.executor.place();
     let reference = format!("docker://{INTERNAL_NAME}/team/hello:1.0");
-    let pushed = step.run(Who::Executor, place, &format!("skopeo --insecure-policy copy -q oci:image:1.0 {reference}"))?;
+    let pushed = step.run(
+        Who::Executor,
+        place,
+        &format!("skopeo --insecure-policy copy -q oci:image:1.0 {reference}"),
+    )?;
     step.prove(pushed.status.success(), "pushed");
-    let pulled = step.run(Who::Executor, place, &format!("skopeo --insecure-policy copy -q {reference} oci:pulled:1.0"))?;
+    let pulled = step.run(
+        Who::Executor,
+        place,
+        &format!("skopeo --insecure-policy copy -q {reference} oci:pulled:1.0"),
+    )?;
     let identity = samples::image_identity(&place.home().join("pulled")).unwrap_or_default();
-    step.prove(pulled.status.success() && identity == scene.image, &format!("pulled, and it is the same image: {:.19}…", scene.image));
-    let uploads =
-        scene.registry.requests().iter().filter(|line| line.contains("PUT /v2/team/hello/manifests/1.0") && line.ends_with("201")).count();
+    step.prove(
+        pulled.status.success() && identity == scene.image,
+        &format!("pulled, and it is the same image: {:.19}…", scene.image),
+    );
+    let uploads = scene
+        .registry
+        .requests()
+        .iter()
+        .filter(|line| line.contains("PUT /v2/team/hello/manifests/1.0") && line.ends_with("201"))
+        .count();
     step.prove(uploads > 0, "the registry's own log has the upload");
-    std::fs::remove_dir_all(place.home().join("pulled")).context("failed to remove the pulled image")
+    std::fs::remove_dir_all(place.home().join("pulled"))
+        .context("failed to remove the pulled image")
 }
 
 fn package(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let (place, (package, module)) = (scene.executor.place(), samples::PACKAGE);
-    let done =
-        step.run(Who::Executor, place, &format!("pip install -q --index-url https://{INTERNAL_NAME}/simple --target site {package}"))?;
+    let done = step.run(
+        Who::Executor,
+        place,
+        &format!(
+            "pip install -q --index-url https://{INTERNAL_NAME}/simple --target site {package}"
+        ),
+    )?;
     step.prove(done.status.success(), "installed");
-    let said = step.run(Who::Executor, place, &format!("PYTHONPATH=site python -c 'import {module}; print({module}.hello())'"))?;
+    let said = step.run(
+        Who::Executor,
+        place,
+        &format!("PYTHONPATH=site python -c 'import {module}; print({module}.hello())'"),
+    )?;
     step.prove(said.stdout.trim() == samples::PACKAGE_SAYS, "and it works");
-    std::fs::remove_dir_all(place.home().join("site")).context("failed to remove the installed package")
+    std::fs::remove_dir_all(place.home().join("site"))
+        .context("failed to remove the installed package")
 }
 
 fn outside(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let command = format!("curl -sS --max-time 10 https://{INTERNAL_NAME}/");
     let done = step.run(Who::Outside, scene.executor.outside(), &command)?;
     let failed = done.status.code() == Some(7) && done.took < Duration::from_secs(1);
-    step.prove(failed, &format!("same network, other cgroup: not redirected, and told so after {} ms", done.took.as_millis()));
-    step.run(Who::Customer, scene.rig.customer.place(), "nft list counter ip rig leaked | grep packets")?;
+    step.prove(
+        failed,
+        &format!(
+            "same network, other cgroup: not redirected, and told so after {} ms",
+            done.took.as_millis()
+        ),
+    );
+    step.run(
+        Who::Customer,
+        scene.rig.customer.place(),
+        "nft list counter ip rig leaked | grep packets",
+    )?;
     let leaked = scene.rig.customer.leaked_packets()?;
-    step.prove(leaked == 0, &format!("{leaked} packets for the pool have ever left the node: the leak guard holds"));
-    let direct = step.run(Who::Executor, scene.executor.place(), "curl -sS -w '%{remote_ip}\\n' http://203.0.113.8:8080/")?;
-    step.prove(direct.stdout == "lb2\n203.0.113.8\n", "what the executor asks for by any other address goes there");
+    step.prove(
+        leaked == 0,
+        &format!("{leaked} packets for the pool have ever left the node: the leak guard holds"),
+    );
+    let direct = step.run(
+        Who::Executor,
+        scene.executor.place(),
+        "curl -sS -w '%{remote_ip}\\n' http://203.0.113.8:8080/",
+    )?;
+    step.prove(
+        direct.stdout == "lb2\n203.0.113.8\n",
+        "what the executor asks for by any other address goes there",
+    );
     Ok(())
 }
 
 /// As a job's script would ask: a new process, a new query and a new connect each time.
 fn greet(times: usize) -> String {
     let one = format!("curl -sS http://{INTERNAL_NAME}/");
-    if times == 1 { one } else { format!("for i in $(seq {times}); do {one} || echo failed; done 2>&1 | sort | uniq -c") }
+    if times == 1 {
+        one
+    } else {
+        format!("for i in $(seq {times}); do {one} || echo failed; done 2>&1 | sort | uniq -c")
+    }
 }
 
 fn failover(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let (place, first) = (scene.executor.place().clone(), scene.balancers[0].address());
     let both = step.run(Who::Executor, &place, &greet(20))?.stdout;
-    step.prove(both.contains("lb1") && both.contains("lb2") && !both.contains("failed"), "both load balancers serve");
+    step.prove(
+        both.contains("lb1") && both.contains("lb2") && !both.contains("failed"),
+        "both load balancers serve",
+    );
     let pid = scene.balancers[0].pid().context("load balancer 1 does not run")?;
-    step.run(Who::Customer, scene.rig.customer.place(), &format!("kill -KILL {pid}   # HAProxy at {first}"))?;
+    step.run(
+        Who::Customer,
+        scene.rig.customer.place(),
+        &format!("kill -KILL {pid}   # HAProxy at {first}"),
+    )?;
     scene.balancers[0].stop()?;
-    let command = format!("until curl -sS http://{INTERNAL_NAME}/ 2>&1 | grep 'Failed to connect'; do :; done");
+    let command = format!(
+        "until curl -sS http://{INTERNAL_NAME}/ 2>&1 | grep 'Failed to connect'; do :; done"
+    );
     let unlucky = step.run(Who::Executor, &place, &format!("timeout 10 sh -c \"{command}\""))?;
-    step.prove(unlucky.status.success(), "one unlucky connect is refused, and its failure sets the load balancer aside in the kernel");
+    step.prove(
+        unlucky.status.success(),
+        "one unlucky connect is refused, and its failure sets the \
+        load balancer aside in the kernel",
+    );
     let after = step.run(Who::Executor, &place, &greet(20))?.stdout;
     step.prove(after.split_whitespace().eq(["20", "lb2"]), "the next 20 all succeed");
     step.prove(scene.is_set_aside(first)?, &format!("{first} is set aside"));
@@ -138,37 +245,69 @@ fn failover(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
 fn route(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let (node, place) = (scene.rig.node.place().clone(), scene.executor.place().clone());
     for (address, expected) in [("203.0.113.8", "lb2"), ("203.0.113.7", "lb1")] {
-        let done = step.run(Who::Node, &node, &format!("redirector route set {INTERNAL_NAME} --destination {address}"))?;
+        let done = step.run(
+            Who::Node,
+            &node,
+            &format!("redirector route set {INTERNAL_NAME} --destination {address}"),
+        )?;
         let next = step.run(Who::Executor, &place, &greet(1))?.stdout;
-        step.prove(done.status.success() && next.trim() == expected, &format!("the next connect is at {address}"));
+        step.prove(
+            done.status.success() && next.trim() == expected,
+            &format!("the next connect is at {address}"),
+        );
     }
     let mut right = 0;
     for round in 0..8 {
         let (address, expected) = [("203.0.113.8", "lb2"), ("203.0.113.7", "lb1")][round % 2];
-        node.run(&format!("redirector route set {INTERNAL_NAME} --destination {address}"), Duration::from_secs(10))?.success()?;
-        right += usize::from(place.run(&greet(1), Duration::from_secs(10))?.stdout.trim() == expected);
+        node.run(
+            &format!("redirector route set {INTERNAL_NAME} --destination {address}"),
+            Duration::from_secs(10),
+        )?
+        .success()?;
+        right +=
+            usize::from(place.run(&greet(1), Duration::from_secs(10))?.stdout.trim() == expected);
     }
-    step.prove(right == 8, &format!("back and forth eight times more: {right} of 8 next connects are where the route points"));
-    let restored = step.run(Who::Node, &node, &format!("redirector route remove {INTERNAL_NAME}"))?;
-    step.prove(restored.status.success() && scene.route()?["made_by"] == "file", "without the override, the file's route serves again");
+    step.prove(
+        right == 8,
+        &format!(
+            "back and forth eight times more: {right} of 8 next connects are where the route points"
+        ),
+    );
+    let restored =
+        step.run(Who::Node, &node, &format!("redirector route remove {INTERNAL_NAME}"))?;
+    step.prove(
+        restored.status.success() && scene.route()?["made_by"] == "file",
+        "without the override, the file's route serves again",
+    );
     Ok(())
 }
 
 fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let target = scene.vip_at(80)?;
     let banners = scene.balancers.iter().map(|balancer| balancer.name()).collect();
-    let options = LoadOptions { target, rate: 1000, seconds: 6.0, expect_peer: Some(target), expect_banner: banners };
+    let options = LoadOptions {
+        target,
+        rate: 1000,
+        seconds: 6.0,
+        expect_peer: Some(target),
+        expect_banner: banners,
+    };
     step.typed(Who::Executor, &format!("xtask {} &", arguments(&options).join(" ")));
     let load = Load::start(scene.executor.place(), &options)?;
     std::thread::sleep(Duration::from_millis(1500));
 
-    step.run(Who::Node, scene.rig.node.place(), &format!("kill -KILL {}   # the agent", scene.agent.pid()))?;
+    step.run(
+        Who::Node,
+        scene.rig.node.place(),
+        &format!("kill -KILL {}   # the agent", scene.agent.pid()),
+    )?;
     scene.agent.sigkill()?;
     std::thread::sleep(Duration::from_millis(500));
     let status = step.run(Who::Node, scene.rig.node.place(), "redirector status")?;
     step.prove(
         status.status.code() == Some(1),
-        "status works without the agent, from what is pinned in the kernel, and says what is missing",
+        "status works without the agent, from what is pinned in the kernel, and says what is \
+            missing",
     );
     std::thread::sleep(Duration::from_millis(1000));
 
@@ -177,9 +316,11 @@ fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     step.tell(&format!("ready after {:.2} s", scene.agent.ready_after().as_secs_f64()));
     let report = load.report()?;
     let failed: u64 = report.failed.values().sum();
-    let shares: Vec<String> = report.banners.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let shares: Vec<String> =
+        report.banners.iter().map(|(name, count)| format!("{name} {count}")).collect();
     step.output(&format!(
-        "{} attempted, {} connected, {failed} failed, {} with a wrong peer; {}\nconnect() took {} µs (median), {} µs (99 of 100)",
+        "{} attempted, {} connected, {failed} failed, {} with a wrong peer; {}\nconnect() took {} \
+            µs (median), {} µs (99 of 100)",
         report.attempted,
         report.connected,
         report.wrong_peer,
@@ -187,12 +328,21 @@ fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         report.median_us,
         report.p99_us
     ));
-    step.prove(report.flawless(), "before, while and after the agent was dead: every connect redirected, none failed");
+    step.prove(
+        report.flawless(),
+        "before, while and after the agent was dead: every connect redirected, none failed",
+    );
     for (time, what) in &report.failures {
         step.tell(&format!("at {time:.3} s: {what}"));
     }
-    step.prove(scene.rig.customer.leaked_packets()? == 0, "no packet for a virtual address has left the node");
-    step.prove(scene.vip_at(80)? == target, &format!("the virtual address is {} as before", target.ip()));
+    step.prove(
+        scene.rig.customer.leaked_packets()? == 0,
+        "no packet for a virtual address has left the node",
+    );
+    step.prove(
+        scene.vip_at(80)? == target,
+        &format!("the virtual address is {} as before", target.ip()),
+    );
     let after = step.run(Who::Node, scene.rig.node.place(), "redirector status")?;
     step.prove(after.status.success(), "all is well again");
     Ok(())

@@ -1,4 +1,5 @@
-//! `cargo xtask docs`: what the commands look like to an operator, taken from a real run and drawn as pictures for the documentation.
+//! `cargo xtask docs`: what the commands look like to an operator, taken from a real run and drawn
+//! as pictures for the documentation.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,11 +38,16 @@ impl Args {
 
 /// Takes every capture. The release binary and the tools of `cargo xtask setup` must be there.
 pub fn run(args: &Args) -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "the captures need namespaces, cgroups and eBPF programs: run this as root");
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the captures need namespaces, cgroups and eBPF programs: run this as root"
+    );
     let binary = super::binary(args.binary.as_deref())?;
     let transcript = Transcript::new();
-    let mut scene = Scene::set(&transcript, &binary, &agent::documented_config()?).context("failed to stand the scene up")?;
-    std::fs::create_dir_all(&args.into).with_context(|| format!("failed to create {}", args.into.display()))?;
+    let mut scene = Scene::set(&transcript, &binary, &agent::documented_config()?)
+        .context("failed to stand the scene up")?;
+    std::fs::create_dir_all(&args.into)
+        .with_context(|| format!("failed to create {}", args.into.display()))?;
     let authority = scene.rig.node.place().home().join("ca.pem");
     scene.rig.node.place().write(&authority, scene.rig.customer.ca_pem())?;
 
@@ -66,7 +72,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// So many short connections of the job.
 fn connects(number: usize) -> String {
-    format!("for n in $(seq {number}); do curl -sk --max-time 5 -o /dev/null https://{INTERNAL_NAME}/; done; true")
+    format!(
+        "for n in $(seq {number}); do curl -sk --max-time 5 -o /dev/null https://{INTERNAL_NAME}/; \
+            done; true"
+    )
 }
 
 fn work(scene: &Scene, connections: usize) -> Result<()> {
@@ -80,14 +89,21 @@ fn finish(mut busy: std::process::Child) -> Result<()> {
 
 /// Runs a command on the node in a terminal, and draws what it shows.
 fn take(scene: &Scene, into: &Path, name: &str, line: &str) -> Result<()> {
-    let inside = format!("cd {}; stty cols {COLUMNS} rows 50; {line}", scene.rig.node.place().home().display());
+    let inside = format!(
+        "cd {}; stty cols {COLUMNS} rows 50; {line}",
+        scene.rig.node.place().home().display()
+    );
     let mut command = scene.rig.node.command("/usr/bin/script");
-    command.args(["--quiet", "--return", "--command", &inside, "/dev/null"]).env("TERM", "xterm").stdin(std::process::Stdio::null());
+    command
+        .args(["--quiet", "--return", "--command", &inside, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::null());
     let finished = process::finish(command, LIMIT)?;
     // `status` says by its exit code that something is amiss; what it prints is what is wanted.
     ensure!(!finished.stdout.trim().is_empty(), "`{line}` has shown nothing: {}", finished.text());
     let file = into.join(format!("{name}.svg"));
-    std::fs::write(&file, picture::svg(line, &finished.stdout, COLUMNS)).with_context(|| format!("failed to write {}", file.display()))?;
+    std::fs::write(&file, picture::svg(line, &finished.stdout, COLUMNS))
+        .with_context(|| format!("failed to write {}", file.display()))?;
     println!("{}", file.display());
     Ok(())
 }

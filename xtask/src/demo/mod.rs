@@ -1,7 +1,8 @@
 //! `cargo xtask demo`: the whole job on one machine, told as a transcript.
 //!
-//! It stands up a customer, a node and an executor from the test bed, starts the agent from the documented configuration, and plays a
-//! number of steps; each shows the command as typed and proves something. Whatever happens, nothing is left behind.
+//! It stands up a customer, a node and an executor from the test bed, starts the agent from the
+//! documented configuration, and plays a number of steps; each shows the command as typed and
+//! proves something. Whatever happens, nothing is left behind.
 
 mod acts;
 pub mod captures;
@@ -44,14 +45,16 @@ pub struct Args {
 }
 
 impl Args {
-    /// Whether the release binary must be built first: not to list the steps, and not when another one is named.
+    /// Whether the release binary must be built first: not to list the steps, and not when another
+    /// one is named.
     #[must_use]
     pub fn wants_build(&self) -> bool {
         !self.list && self.binary.is_none()
     }
 }
 
-/// Plays the demo. The release binary and the tools of `cargo xtask setup` must be there. An error when any step is not what it should be.
+/// Plays the demo. The release binary and the tools of `cargo xtask setup` must be there. An error
+/// when any step is not what it should be.
 pub fn run(args: Args) -> Result<()> {
     let acts = chosen(&args.only)?;
     let mut transcript = Transcript::new();
@@ -59,16 +62,21 @@ pub fn run(args: Args) -> Result<()> {
         acts.iter().for_each(|act| transcript.line(format!("{:<10} {}", act.key, act.title)));
         return Ok(());
     }
-    ensure!(rustix::process::geteuid().is_root(), "the demo makes namespaces, cgroups and eBPF programs: run it as root");
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the demo makes namespaces, cgroups and eBPF programs: run it as root"
+    );
     let binary = binary(args.binary.as_deref())?;
     let config = match &args.config {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?,
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read {}", path.display()))?,
         None => agent::documented_config()?,
     };
 
     let started = Instant::now();
     introduce(&transcript);
-    let mut scene = Scene::set(&transcript, &binary, &config).context("failed to stand the demo up")?;
+    let mut scene =
+        Scene::set(&transcript, &binary, &config).context("failed to stand the demo up")?;
     let stood = started.elapsed();
     for act in acts {
         if started.elapsed() > PATIENCE {
@@ -86,7 +94,10 @@ pub fn run(args: Args) -> Result<()> {
         keep(&transcript, &scene)?;
     }
     drop(scene);
-    conclude(&transcript, &[format!("{} to stand up, {} in all", seconds(stood), seconds(started.elapsed()))])
+    conclude(
+        &transcript,
+        &[format!("{} to stand up, {} in all", seconds(stood), seconds(started.elapsed()))],
+    )
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Act>> {
@@ -100,7 +111,8 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Act>> {
 /// The redirector to show.
 fn binary(named: Option<&Path>) -> Result<PathBuf> {
     let path = named.map(Path::to_owned).unwrap_or_else(workspace::release_binary);
-    path.canonicalize().with_context(|| format!("failed to find {}: `cargo xtask build` makes it", path.display()))
+    path.canonicalize()
+        .with_context(|| format!("failed to find {}: `cargo xtask build` makes it", path.display()))
 }
 
 fn introduce(transcript: &Transcript) {
@@ -121,9 +133,15 @@ fn keep(transcript: &Transcript, scene: &Scene) -> Result<()> {
         ("executor", scene.executor.place(), "the job: its cgroup, its network"),
         ("outside", scene.executor.outside(), "the same network, another cgroup"),
         ("node", scene.rig.node.place(), "where `redirector` runs: try `redirector status`"),
-        ("customer", scene.rig.customer.place(), "load balancers, registry, DNS server; their logs are in its home"),
+        (
+            "customer",
+            scene.rig.customer.place(),
+            "load balancers, registry, DNS server; their logs are in its home",
+        ),
     ];
-    transcript.heading("Kept for you. As root in another terminal (without arguments a shell, else the command):");
+    transcript.heading(
+        "Kept for you. As root in another terminal (without arguments a shell, else the command):",
+    );
     for (name, place, what) in places {
         transcript.line(format!("  {:<74} {what}", place.door_script(name)?.display()));
     }
@@ -142,13 +160,22 @@ fn conclude(transcript: &Transcript, closing: &[String]) -> Result<()> {
     let left = leftovers()?;
     let records = transcript.records();
     let failed = records.iter().filter(|record| !record.failures.is_empty()).count();
-    let mut lines = vec![format!("{} of {} steps are what they should be", records.len() - failed, records.len())];
+    let mut lines = vec![format!(
+        "{} of {} steps are what they should be",
+        records.len() - failed,
+        records.len()
+    )];
     lines.extend_from_slice(closing);
     lines.push(match left.as_slice() {
         [] => "nothing is left behind: no process, namespace, mount, cgroup or file".to_owned(),
         paths => format!(
             "left behind: {}",
-            paths.iter().map(|path: &PathBuf| path.as_path()).map(Path::to_string_lossy).collect::<Vec<_>>().join(", ")
+            paths
+                .iter()
+                .map(|path: &PathBuf| path.as_path())
+                .map(Path::to_string_lossy)
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
     });
     transcript.summary(&lines);

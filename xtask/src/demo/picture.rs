@@ -1,4 +1,5 @@
-//! A terminal's text as a picture: SVG that any browser and any code host shows, with the text in it as text.
+//! A terminal's text as a picture: SVG that any browser and any code host shows, with the text in
+//! it as text.
 
 use std::fmt::Write as _;
 
@@ -15,8 +16,12 @@ struct Look {
 /// A command and what it has shown, on a screen of so many columns.
 pub(super) fn svg(command: &str, shown: &str, columns: usize) -> String {
     let lines = wrapped(shown, columns);
-    let (width, height) = (columns as f64 * CHARACTER + 2.0 * MARGIN, (lines.len() + 1) as f64 * LINE + 2.0 * MARGIN);
-    let mut text = row(0, &[(Look { class: "dim" }, "# ".to_owned()), (Look { class: "strong" }, command.to_owned())]);
+    let (width, height) =
+        (columns as f64 * CHARACTER + 2.0 * MARGIN, (lines.len() + 1) as f64 * LINE + 2.0 * MARGIN);
+    let mut text = row(
+        0,
+        &[(Look { class: "dim" }, "# ".to_owned()), (Look { class: "strong" }, command.to_owned())],
+    );
     for (number, line) in lines.iter().enumerate() {
         text.push_str(&row(number + 1, line));
     }
@@ -29,10 +34,17 @@ pub(super) fn svg(command: &str, shown: &str, columns: usize) -> String {
 }
 
 fn row(number: usize, pieces: &[(Look, String)]) -> String {
-    let mut row = format!("<text x=\"{MARGIN}\" y=\"{:.0}\" xml:space=\"preserve\">", MARGIN + (number as f64 + 0.8) * LINE);
+    let mut row = format!(
+        "<text x=\"{MARGIN}\" y=\"{:.0}\" xml:space=\"preserve\">",
+        MARGIN + (number as f64 + 0.8) * LINE
+    );
     for (look, piece) in pieces {
         let piece = piece.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        let _ = if look.class.is_empty() { write!(row, "{piece}") } else { write!(row, "<tspan class=\"{}\">{piece}</tspan>", look.class) };
+        let _ = if look.class.is_empty() {
+            write!(row, "{piece}")
+        } else {
+            write!(row, "<tspan class=\"{}\">{piece}</tspan>", look.class)
+        };
     }
     row.push_str("</text>\n");
     row
@@ -63,7 +75,8 @@ fn wrapped(shown: &str, columns: usize) -> Vec<Vec<(Look, String)>> {
     lines
 }
 
-/// The text between escape sequences, with how each piece looks. Sequences other than those of colour are left out.
+/// The text between escape sequences, with how each piece looks. Sequences other than those of
+/// colour are left out.
 fn pieces(line: &str, mut look: Look) -> Vec<(Look, String)> {
     let mut found = Vec::new();
     let mut parts = line.split("\x1b[");
@@ -100,7 +113,11 @@ mod tests {
     fn colours_become_classes_and_what_is_special_is_escaped() {
         let picture = svg("redirector <x>", "\x1b[32mok\x1b[0m a & b\r\n\x1b[31mbad\x1b[0m\n", 80);
         assert!(picture.contains("<tspan class=\"good\">ok</tspan> a &amp; b</text>"), "{picture}");
-        assert!(picture.contains("<tspan class=\"bad\">bad</tspan></text>") && picture.contains("redirector &lt;x&gt;"), "{picture}");
+        assert!(
+            picture.contains("<tspan class=\"bad\">bad</tspan></text>")
+                && picture.contains("redirector &lt;x&gt;"),
+            "{picture}"
+        );
         assert!(!picture.contains('\x1b'));
     }
 

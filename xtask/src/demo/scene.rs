@@ -36,26 +36,44 @@ pub(super) struct Scene {
 impl Scene {
     /// Stands everything up, with a line for each part.
     pub(super) fn set(transcript: &Transcript, binary: &Path, config: &str) -> Result<Self> {
-        let mut rig = transcript.prepare("namespaces, cgroup and links of node and customer", Rig::new)?;
-        let dns = transcript
-            .prepare("customer: nsd answers artifactory.public.company.net with 203.0.113.7 and .8", || rig.customer.dns_server())?;
-        let registry =
-            transcript.prepare("customer: docker-registry and pypiserver behind nginx with TLS, own CA", || rig.customer.registry())?;
-        let balancers = transcript.prepare("customer: two HAProxy pass-through load balancers that admit 198.51.100.1 and .2", || {
-            Ok([rig.customer.load_balancer(1)?, rig.customer.load_balancer(2)?])
-        })?;
+        let mut rig =
+            transcript.prepare("namespaces, cgroup and links of node and customer", Rig::new)?;
+        let dns = transcript.prepare(
+            "customer: nsd answers artifactory.public.company.net with 203.0.113.7 and .8",
+            || rig.customer.dns_server(),
+        )?;
+        let registry = transcript.prepare(
+            "customer: docker-registry and pypiserver behind nginx with TLS, own CA",
+            || rig.customer.registry(),
+        )?;
+        let balancers = transcript.prepare(
+            "customer: two HAProxy pass-through load balancers that admit 198.51.100.1 and .2",
+            || Ok([rig.customer.load_balancer(1)?, rig.customer.load_balancer(2)?]),
+        )?;
         let folder = binary.parent().context("the binary has no folder")?;
         rig.node.place_mut().add_to_path(folder);
-        let agent = transcript.prepare("node: redirector run, as root with CAP_BPF, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE only", || {
-            Agent::start(&rig.node, AgentOptions::with_config(binary, config))
-        })?;
-        let (executor, image) =
-            transcript.prepare("node: an executor, cgroup kubepods/podjob, own network, resolver 169.254.20.53", || {
+        let agent = transcript.prepare(
+            "node: redirector run, as root with CAP_BPF, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE only",
+            || Agent::start(&rig.node, AgentOptions::with_config(binary, config)),
+        )?;
+        let (executor, image) = transcript.prepare(
+            "node: an executor, cgroup kubepods/podjob, own network, resolver 169.254.20.53",
+            || {
                 let executor = rig.executor(ExecutorOptions::pod("job"))?;
                 let image = samples::image(&executor.place().home().join("image"))?;
                 Ok((executor, image))
-            })?;
-        Ok(Self { agent, executor, balancers, registry, _dns: dns, binary: binary.to_owned(), image, rig })
+            },
+        )?;
+        Ok(Self {
+            agent,
+            executor,
+            balancers,
+            registry,
+            _dns: dns,
+            binary: binary.to_owned(),
+            image,
+            rig,
+        })
     }
 
     /// The route as `redirector route show -o json` has it.
@@ -67,7 +85,9 @@ impl Scene {
     /// The route's virtual address.
     pub(super) fn vip(&self) -> Result<Ipv4Addr> {
         let route = self.route()?;
-        let text = route["vip"]["ipv4"].as_str().with_context(|| format!("the route has no virtual address: {route}"))?;
+        let text = route["vip"]["ipv4"]
+            .as_str()
+            .with_context(|| format!("the route has no virtual address: {route}"))?;
         text.parse().with_context(|| format!("failed to parse the virtual address {text}"))
     }
 
@@ -80,8 +100,10 @@ impl Scene {
     pub(super) fn is_set_aside(&self, address: Ipv4Addr) -> Result<bool> {
         let route = self.route()?;
         let backends = route["backends"].as_array().into_iter().flatten();
-        let state =
-            backends.filter(|backend| backend["address"] == address.to_string()).map(|backend| backend["state"] == "set_aside").next();
+        let state = backends
+            .filter(|backend| backend["address"] == address.to_string())
+            .map(|backend| backend["state"] == "set_aside")
+            .next();
         state.with_context(|| format!("the route has no backend {address}: {route}"))
     }
 

@@ -1,4 +1,5 @@
-//! The transcript: what a person reads while the demo plays. It must show what was run, word for word, and judge nothing by itself.
+//! The transcript: what a person reads while the demo plays. It must show what was run, word for
+//! word, and judge nothing by itself.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -43,7 +44,8 @@ pub(super) struct Transcript {
 impl Transcript {
     /// On standard output; in colour on a terminal, unless NO_COLOR is set.
     pub(super) fn new() -> Self {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = std::io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { colour, records: Vec::new() }
     }
 
@@ -68,7 +70,11 @@ impl Transcript {
         let started = Instant::now();
         match part() {
             Ok(made) => {
-                self.line(format!("  {} {what:<86} {}", self.paint(GOOD, "✓"), self.paint(DIM, &seconds(started.elapsed()))));
+                self.line(format!(
+                    "  {} {what:<86} {}",
+                    self.paint(GOOD, "✓"),
+                    self.paint(DIM, &seconds(started.elapsed()))
+                ));
                 Ok(made)
             }
             Err(error) => {
@@ -78,7 +84,8 @@ impl Transcript {
         }
     }
 
-    /// Plays one step. It has failed when something it wanted to prove does not hold, or when `play` returns an error.
+    /// Plays one step. It has failed when something it wanted to prove does not hold, or when
+    /// `play` returns an error.
     pub(super) fn step(&mut self, title: &str, play: impl FnOnce(&mut Step<'_>) -> Result<()>) {
         let number = self.records.len() + 1;
         self.line(format!("\n{}", self.paint(BOLD, &format!("{number:>2}  {title}"))));
@@ -98,18 +105,29 @@ impl Transcript {
 
     /// Records a step that is not played.
     pub(super) fn skip(&mut self, title: &str, why: &str) {
-        self.records.push(Record { title: title.to_owned(), took: Duration::ZERO, failures: vec![format!("not played: {why}")] });
+        self.records.push(Record {
+            title: title.to_owned(),
+            took: Duration::ZERO,
+            failures: vec![format!("not played: {why}")],
+        });
     }
 
     /// One screen: every step with its verdict and time.
     pub(super) fn summary(&self, closing: &[String]) {
         self.heading("Summary");
         for (number, record) in self.records.iter().enumerate() {
-            let mark = if record.failures.is_empty() { self.paint(GOOD, "✓") } else { self.paint(BAD, "✗") };
+            let mark = if record.failures.is_empty() {
+                self.paint(GOOD, "✓")
+            } else {
+                self.paint(BAD, "✗")
+            };
             let took = self.paint(DIM, &seconds(record.took));
             self.line(format!("  {mark} {:>2}  {:<82} {took}", number + 1, record.title));
             for failure in &record.failures {
-                self.line(format!("        {}", self.paint(BAD, failure.lines().next().unwrap_or_default())));
+                self.line(format!(
+                    "        {}",
+                    self.paint(BAD, failure.lines().next().unwrap_or_default())
+                ));
             }
         }
         self.line("");
@@ -170,7 +188,8 @@ impl Step<'_> {
 
     /// Shows a command that is run by other means.
     pub(super) fn typed(&self, who: Who, command: &str) {
-        self.transcript.line(format!("    {} {command}", self.transcript.paint(PROMPT, who.prompt())));
+        self.transcript
+            .line(format!("    {} {command}", self.transcript.paint(PROMPT, who.prompt())));
     }
 
     /// Shows what a command, or a server's log, said.
@@ -208,7 +227,8 @@ impl Step<'_> {
     }
 }
 
-/// What fails while a signal takes the rig down is not worth a word; the signal's thread ends the process.
+/// What fails while a signal takes the rig down is not worth a word; the signal's thread ends the
+/// process.
 fn wait_if_interrupted() {
     std::thread::sleep(Duration::from_millis(100));
     while interrupted() {

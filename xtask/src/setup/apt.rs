@@ -18,8 +18,8 @@ use xtask::workspace;
 /// How long to wait for another user of apt or dpkg.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs `apt-get "$@"` with the services of new packages neither started now (by Debian's own policy-rc.d, for as long as the call takes, unless
-/// the machine has one) nor at boot.
+/// Runs `apt-get "$@"` with the services of new packages neither started now (by Debian's own
+/// policy-rc.d, for as long as the call takes, unless the machine has one) nor at boot.
 const QUIETLY: &str = r#"
 services=$1; shift
 policy=/usr/sbin/policy-rc.d
@@ -48,14 +48,22 @@ pub(crate) fn present() -> bool {
 
 /// The packages that apt would find nothing for, as its lists stand.
 pub(crate) fn unknown<'a>(packages: &[&'a str]) -> anyhow::Result<Vec<&'a str>> {
-    let output = exec::run(Command::new("apt-cache").arg("policy").args(packages).env("LC_ALL", "C"), |_| {})?;
+    let output = exec::run(
+        Command::new("apt-cache").arg("policy").args(packages).env("LC_ALL", "C"),
+        |_| {},
+    )?;
     Ok(packages.iter().copied().filter(|package| !has_candidate(&output, package)).collect())
 }
 
 fn has_candidate(policy: &str, package: &str) -> bool {
-    let mut lines =
-        policy.lines().skip_while(|line| line.strip_suffix(':') != Some(package)).skip(1).take_while(|line| line.starts_with(' '));
-    lines.any(|line| line.trim().strip_prefix("Candidate: ").is_some_and(|version| version != "(none)"))
+    let mut lines = policy
+        .lines()
+        .skip_while(|line| line.strip_suffix(':') != Some(package))
+        .skip(1)
+        .take_while(|line| line.starts_with(' '));
+    lines.any(|line| {
+        line.trim().strip_prefix("Candidate: ").is_some_and(|version| version != "(none)")
+    })
 }
 
 /// Fetches the lists of the sources that the machine is set up with.
@@ -63,7 +71,8 @@ pub(crate) fn update() -> anyhow::Result<()> {
     let step = Step::start("apt-get update");
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let finished = exec::capture(&mut privileged(&["apt-get", "update"])?, |line| step.note(line))?;
+        let finished =
+            exec::capture(&mut privileged(&["apt-get", "update"])?, |line| step.note(line))?;
         // The lists have a lock of their own, which `DPkg::Lock::Timeout` does not wait for.
         let busy = finished.output.contains("Could not get lock");
         if finished.status.success() {
@@ -78,8 +87,9 @@ pub(crate) fn update() -> anyhow::Result<()> {
     }
 }
 
-/// Installs packages in one call. Lists that turn out to be stale are fetched anew, unless they are fresh. What can't be installed next to what the
-/// machine has is installed from its release's backports.
+/// Installs packages in one call. Lists that turn out to be stale are fetched anew, unless they are
+/// fresh. What can't be installed next to what the machine has is installed from its release's
+/// backports.
 pub(crate) fn install(packages: &[Package], lists: Lists) -> anyhow::Result<()> {
     let result = match install_once(packages, None) {
         Err(error) if lists == Lists::AsFound && is_stale(&error) => {
@@ -94,11 +104,16 @@ pub(crate) fn install(packages: &[Package], lists: Lists) -> anyhow::Result<()> 
     }
 }
 
-/// Installs what can be installed, and the rest from backports: one package that gets on badly with the machine's must not keep the others away.
+/// Installs what can be installed, and the rest from backports: one package that gets on badly with
+/// the machine's must not keep the others away.
 fn install_apart(packages: &[Package], refusal: &anyhow::Error) -> anyhow::Result<()> {
-    let (stuck, free): (Vec<_>, Vec<_>) = packages.iter().copied().partition(|package| !fits(package.name));
+    let (stuck, free): (Vec<_>, Vec<_>) =
+        packages.iter().copied().partition(|package| !fits(package.name));
     if stuck.is_empty() {
-        bail!("{refusal:#}\neach of these packages could be installed alone: what they need excludes each other");
+        bail!(
+            "{refusal:#}\neach of these packages could be installed alone: what they need excludes \
+                each other"
+        );
     }
     let installed = if free.is_empty() { Ok(()) } else { install_once(&free, None) };
     backported(&stuck)?;
@@ -108,20 +123,30 @@ fn install_apart(packages: &[Package], refusal: &anyhow::Error) -> anyhow::Resul
 /// Whether apt would install the package next to what the machine has.
 fn fits(name: &str) -> bool {
     let words = ["--simulate", "install", "-y", "--no-install-recommends", "--no-remove", name];
-    exec::capture(Command::new("apt-get").args(words).env("LC_ALL", "C"), |_| {}).is_ok_and(|finished| finished.status.success())
+    exec::capture(Command::new("apt-get").args(words).env("LC_ALL", "C"), |_| {})
+        .is_ok_and(|finished| finished.status.success())
 }
 
-/// Installs packages whose version in the machine's sources would take others off it: they are there from a newer suite than its sources name (an
-/// image that was built with backports, say). That suite has what fits them.
+/// Installs packages whose version in the machine's sources would take others off it: they are
+/// there from a newer suite than its sources name (an image that was built with backports, say).
+/// That suite has what fits them.
 fn backported(packages: &[Package]) -> anyhow::Result<()> {
     let names = names(packages);
-    let release = aside::release().with_context(|| format!("{} can't be installed next to what this machine has", names.join(", ")))?;
+    let release = aside::release().with_context(|| {
+        format!("{} can't be installed next to what this machine has", names.join(", "))
+    })?;
     let backports = format!("{release}-backports");
     eprintln!(
-        "setup: {release}'s own {} would take other packages off this machine: trying {backports}, this once (its sources stay as they are)",
+        "setup: {release}'s own {} would take other packages off this machine: trying {backports}, \
+            this once (its sources stay as they are)",
         names.join(", ")
     );
-    let suites = [release.clone(), format!("{release}-updates"), format!("{release}-security"), backports.clone()];
+    let suites = [
+        release.clone(),
+        format!("{release}-updates"),
+        format!("{release}-security"),
+        backports.clone(),
+    ];
     let state = workspace::tools_dir().join(format!("apt-{backports}"));
     let apt = Apt::new(&state, &suites, &architecture()?, Installed::AsOnTheMachine)?;
     let step = Step::start(format!("apt-get update, with {backports}"));
@@ -139,21 +164,37 @@ fn install_once(packages: &[Package], from: Option<(&Apt, &str)>) -> anyhow::Res
     let services: Vec<_> = packages.iter().filter_map(|package| package.service()).collect();
     let lock_timeout = format!("DPkg::Lock::Timeout={}", PATIENCE.as_secs());
     let services = services.join(" ");
-    let mut words = vec!["sh", "-c", QUIETLY, "apt-get", &services, "install", "-y", "--no-install-recommends", "--no-remove"];
+    let mut words = vec![
+        "sh",
+        "-c",
+        QUIETLY,
+        "apt-get",
+        &services,
+        "install",
+        "-y",
+        "--no-install-recommends",
+        "--no-remove",
+    ];
     words.extend(["-o", &lock_timeout, "-o", "Dpkg::Use-Pty=0"]);
     if let Some((apt, suite)) = from {
         words.extend(apt.options());
         words.extend(["--target-release", suite]);
     }
     words.extend(&names);
-    let mut command = privileged(&words).with_context(|| format!("failed to install packages: `{}` would", by_hand(&names)))?;
+    let mut command = privileged(&words)
+        .with_context(|| format!("failed to install packages: `{}` would", by_hand(&names)))?;
 
     let source = from.map(|(_, suite)| format!(" from {suite}")).unwrap_or_default();
     let step = Step::start(format!("installing {} by apt-get{source}", count(names.len())));
     let finished = exec::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
-        bail!("`{}`{source} failed ({}):\n{}", by_hand(&names), finished.status, finished.output.trim_end());
+        bail!(
+            "`{}`{source} failed ({}):\n{}",
+            by_hand(&names),
+            finished.status,
+            finished.output.trim_end()
+        );
     }
     step.done();
     Ok(())
@@ -171,13 +212,17 @@ pub(crate) fn count(packages: usize) -> String {
 
 fn is_stale(error: &anyhow::Error) -> bool {
     let text = error.to_string();
-    text.contains("404 ") || text.contains("Unable to fetch some archives") || text.contains("Unable to locate package")
+    text.contains("404 ")
+        || text.contains("Unable to fetch some archives")
+        || text.contains("Unable to locate package")
 }
 
-/// Whether apt refused since the packages exclude what the machine has, or what it has excludes them.
+/// Whether apt refused since the packages exclude what the machine has, or what it has excludes
+/// them.
 fn is_conflict(error: &anyhow::Error) -> bool {
     let text = error.to_string();
-    text.contains("Packages need to be removed but remove is disabled") || text.contains("have unmet dependencies")
+    text.contains("Packages need to be removed but remove is disabled")
+        || text.contains("have unmet dependencies")
 }
 
 /// A command as root: directly, or by sudo, which may ask for a password on a terminal.
@@ -186,12 +231,22 @@ fn privileged(words: &[&str]) -> anyhow::Result<Command> {
         Command::new(words[0])
     } else {
         let asked = exec::on_path("sudo")
-            && Command::new("sudo").arg("--validate").stdin(Stdio::inherit()).status().is_ok_and(|status| status.success());
+            && Command::new("sudo")
+                .arg("--validate")
+                .stdin(Stdio::inherit())
+                .status()
+                .is_ok_and(|status| status.success());
         if !asked {
             bail!("installing packages takes root: run this as root, or with a sudo that works");
         }
         let mut command = Command::new("sudo");
-        command.args(["--non-interactive", "env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", words[0]]);
+        command.args([
+            "--non-interactive",
+            "env",
+            "DEBIAN_FRONTEND=noninteractive",
+            "LC_ALL=C",
+            words[0],
+        ]);
         command
     };
     command.args(&words[1..]).envs([("DEBIAN_FRONTEND", "noninteractive"), ("LC_ALL", "C")]);
@@ -205,16 +260,19 @@ mod tests {
     #[test]
     fn a_refusal_for_what_the_machine_has_is_told_from_a_failed_download() {
         let removal = anyhow::anyhow!(
-            "The following packages will be REMOVED:\n  qemu-utils\nE: Packages need to be removed but remove is disabled."
+            "The following packages will be REMOVED:\n  qemu-utils\nE: Packages need to be removed \
+                but remove is disabled."
         );
-        let download = anyhow::anyhow!("E: Failed to fetch http://mirror.test/x.deb  404  Not Found");
+        let download =
+            anyhow::anyhow!("E: Failed to fetch http://mirror.test/x.deb  404  Not Found");
         assert!(is_conflict(&removal) && !is_stale(&removal));
         assert!(is_stale(&download) && !is_conflict(&download));
     }
 
     #[test]
     fn a_package_without_a_candidate_is_unknown() {
-        let policy = "here:\n  Installed: (none)\n  Candidate: 1.2-3\n  Version table:\ngone:\n  Installed: (none)\n  Candidate: (none)\n";
+        let policy = "here:\n  Installed: (none)\n  Candidate: 1.2-3\n  Version table:\ngone:\n  \
+            Installed: (none)\n  Candidate: (none)\n";
         assert!(has_candidate(policy, "here"));
         assert!(!has_candidate(policy, "gone"));
         assert!(!has_candidate(policy, "never-heard-of"));

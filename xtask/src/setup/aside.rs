@@ -1,4 +1,5 @@
-//! apt with a state of its own, aside from the machine's: lists of suites that the machine's sources do not name, from the mirror that they do.
+//! apt with a state of its own, aside from the machine's: lists of suites that the machine's
+//! sources do not name, from the mirror that they do.
 
 use std::{fs, path::Path, process::Command};
 
@@ -23,24 +24,38 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// An apt that keeps its state in `state` and knows these suites of Debian for one architecture (as Debian names it).
-    pub(crate) fn new(state: &Path, suites: &[String], architecture: &str, installed: Installed) -> anyhow::Result<Self> {
+    /// An apt that keeps its state in `state` and knows these suites of Debian for one architecture
+    /// (as Debian names it).
+    pub(crate) fn new(
+        state: &Path,
+        suites: &[String],
+        architecture: &str,
+        installed: Installed,
+    ) -> anyhow::Result<Self> {
         for folder in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(state.join(folder)).with_context(|| format!("failed to create {}", state.join(folder).display()))?;
+            fs::create_dir_all(state.join(folder))
+                .with_context(|| format!("failed to create {}", state.join(folder).display()))?;
         }
         let sites = sites()?;
-        let sources: Vec<_> = suites.iter().map(|suite| source(&sites, suite)).collect::<anyhow::Result<_>>()?;
-        fs::write(state.join("sources.list"), sources.concat()).context("failed to write a list of sources")?;
+        let sources: Vec<_> =
+            suites.iter().map(|suite| source(&sites, suite)).collect::<anyhow::Result<_>>()?;
+        fs::write(state.join("sources.list"), sources.concat())
+            .context("failed to write a list of sources")?;
         let at = |key: &str, name: &str| format!("{key}={}", state.join(name).display());
-        let mut options = vec![at("Dir::Etc::sourcelist", "sources.list"), "Dir::Etc::sourceparts=-".to_owned()];
+        let mut options =
+            vec![at("Dir::Etc::sourcelist", "sources.list"), "Dir::Etc::sourceparts=-".to_owned()];
         options.extend([at("Dir::State::lists", "lists"), at("Dir::Cache", "cache")]);
         if installed == Installed::Nothing {
-            fs::write(state.join("status"), "").context("failed to write an empty package status")?;
+            fs::write(state.join("status"), "")
+                .context("failed to write an empty package status")?;
             options.push(at("Dir::State::status", "status"));
         }
         // Its files are ours, wherever the cache is.
         options.push("APT::Sandbox::User=root".to_owned());
-        options.extend([format!("APT::Architecture={architecture}"), format!("APT::Architectures={architecture}")]);
+        options.extend([
+            format!("APT::Architecture={architecture}"),
+            format!("APT::Architectures={architecture}"),
+        ]);
         Ok(Self { options })
     }
 
@@ -57,9 +72,18 @@ impl Apt {
     }
 
     /// Fetches a package into a new folder inside `parent`, which goes when the result is dropped.
-    pub(crate) fn download(&self, package: &str, parent: &Path, step: &Step) -> anyhow::Result<TempDir> {
-        let aside = tempfile::tempdir_in(parent).context("failed to create a directory for a package")?;
-        exec::run(self.command("apt-get").args(["download", package]).current_dir(aside.path()), |line| step.note(line))?;
+    pub(crate) fn download(
+        &self,
+        package: &str,
+        parent: &Path,
+        step: &Step,
+    ) -> anyhow::Result<TempDir> {
+        let aside =
+            tempfile::tempdir_in(parent).context("failed to create a directory for a package")?;
+        exec::run(
+            self.command("apt-get").args(["download", package]).current_dir(aside.path()),
+            |line| step.note(line),
+        )?;
         Ok(aside)
     }
 
@@ -75,29 +99,43 @@ pub(crate) fn release() -> anyhow::Result<String> {
 }
 
 fn codename(release: &str) -> anyhow::Result<String> {
-    let value = |key: &str| release.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_matches('"').to_owned()));
+    let value = |key: &str| {
+        release.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_matches('"').to_owned()))
+    };
     match (value("ID=").as_deref(), value("VERSION_CODENAME=")) {
         (Some("debian"), Some(codename)) => Ok(codename),
-        (id, _) => bail!("only the suites of Debian's releases are known here, and /etc/os-release says {}", id.unwrap_or("nothing")),
+        (id, _) => bail!(
+            "only the suites of Debian's releases are known here, and /etc/os-release says {}",
+            id.unwrap_or("nothing")
+        ),
     }
 }
 
 /// Where the machine's own sources get their packages from, one site a line.
 fn sites() -> anyhow::Result<String> {
     exec::run(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]), |_| {})
-        .context("failed to ask apt where its packages come from; other suites are asked on Debian only")
+        .context(
+            "failed to ask apt where its packages come from; other suites are asked on Debian only",
+        )
 }
 
 /// The line of a list of sources for one suite of Debian.
 fn source(sites: &str, suite: &str) -> anyhow::Result<String> {
     let archive = if suite.ends_with("-security") { "debian-security" } else { "debian" };
-    let site = site_of(sites, archive).context("none of this machine's package sources is Debian's")?;
-    Ok(format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {site} {suite} main\n"))
+    let site =
+        site_of(sites, archive).context("none of this machine's package sources is Debian's")?;
+    Ok(format!(
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {site} {suite} main\n"
+    ))
 }
 
-/// The site that has this archive: the one that is named so; else beside what else the machine has of Debian.
+/// The site that has this archive: the one that is named so; else beside what else the machine has
+/// of Debian.
 fn site_of(sites: &str, archive: &str) -> Option<String> {
-    let mut named = sites.lines().map(|site| site.trim_end_matches('/')).filter(|site| site.contains("/debian"));
+    let mut named = sites
+        .lines()
+        .map(|site| site.trim_end_matches('/'))
+        .filter(|site| site.contains("/debian"));
     let exact = named.clone().find(|site| site.rsplit('/').next() == Some(archive));
     exact.map(str::to_owned).or_else(|| {
         let mirror = named.next()?.rsplit_once("/debian")?.0;
@@ -111,7 +149,10 @@ mod tests {
 
     #[test]
     fn the_suites_are_named_after_this_machines_release() {
-        assert_eq!(codename("NAME=\"Debian\"\nVERSION_CODENAME=bookworm\nID=debian\n").unwrap(), "bookworm");
+        assert_eq!(
+            codename("NAME=\"Debian\"\nVERSION_CODENAME=bookworm\nID=debian\n").unwrap(),
+            "bookworm"
+        );
         assert!(codename("ID=other\n").unwrap_err().to_string().ends_with("says other"));
     }
 
@@ -119,12 +160,18 @@ mod tests {
     fn an_archive_comes_from_the_site_that_has_it_on_this_machine() {
         let sites = "http://mirror.test/debian\nhttp://security.test/debian-security/\nhttps://vendor.test/apt\n";
         assert_eq!(site_of(sites, "debian").as_deref(), Some("http://mirror.test/debian"));
-        assert_eq!(site_of(sites, "debian-security").as_deref(), Some("http://security.test/debian-security"));
+        assert_eq!(
+            site_of(sites, "debian-security").as_deref(),
+            Some("http://security.test/debian-security")
+        );
     }
 
     #[test]
     fn an_archive_that_the_machine_does_not_use_is_looked_for_beside_the_one_that_it_does() {
-        assert_eq!(site_of("http://mirror.test/debian\n", "debian-security").as_deref(), Some("http://mirror.test/debian-security"));
+        assert_eq!(
+            site_of("http://mirror.test/debian\n", "debian-security").as_deref(),
+            Some("http://mirror.test/debian-security")
+        );
         assert_eq!(site_of("https://vendor.test/apt\n", "debian"), None);
     }
 }

@@ -1,6 +1,8 @@
-//! `cargo xtask setup`: what the other tasks need, found without asking a package manager, and installed when it is missing.
+//! `cargo xtask setup`: what the other tasks need, found without asking a package manager, and
+//! installed when it is missing.
 //!
-//! On Debian by apt, in one call; elsewhere only Rust's own tools by rustup, and the rest is named. Every other task calls [`ensure`].
+//! On Debian by apt, in one call; elsewhere only Rust's own tools by rustup, and the rest is named.
+//! Every other task calls [`ensure`].
 
 mod apt;
 pub(crate) mod aside;
@@ -47,7 +49,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Installs what is missing for these groups, saying first what; whether there was anything to install.
+/// Installs what is missing for these groups, saying first what; whether there was anything to
+/// install.
 pub(crate) fn ensure(groups: &[Group]) -> anyhow::Result<bool> {
     if Plan::make(groups, Lists::AsFound)?.is_empty() {
         return Ok(false);
@@ -97,8 +100,10 @@ struct Plan {
 
 impl Plan {
     fn make(groups: &[Group], lists: Lists) -> anyhow::Result<Self> {
-        let missing = |package: &Package| groups.contains(&package.group) && !package.probe.present();
-        let mut plan = Self { packages: needs::packages().filter(missing).collect(), ..Self::default() };
+        let missing =
+            |package: &Package| groups.contains(&package.group) && !package.probe.present();
+        let mut plan =
+            Self { packages: needs::packages().filter(missing).collect(), ..Self::default() };
         if groups.contains(&Group::Toolchain) {
             plan.need_toolchain(lists)?;
         }
@@ -119,12 +124,20 @@ impl Plan {
 
     fn need_toolchain(&mut self, lists: Lists) -> anyhow::Result<()> {
         let Err(problem) = toolchain::find() else { return Ok(()) };
-        if env::var_os(toolchain::LINKER_OVERRIDE).is_some_and(|path| !path.is_empty()) && toolchain::find_pair().is_ok() {
+        if env::var_os(toolchain::LINKER_OVERRIDE).is_some_and(|path| !path.is_empty())
+            && toolchain::find_pair().is_ok()
+        {
             return Err(problem);
         }
         if toolchain::find_pair().is_err() {
-            let apt = apt::present().then(|| apt::unknown(&names(needs::DISTRIBUTION_COMPILER))).transpose()?;
-            match Source::of_compiler(apt.map(|unknown| unknown.is_empty()), lists, toolchain::has_shared_llvm()) {
+            let apt = apt::present()
+                .then(|| apt::unknown(&names(needs::DISTRIBUTION_COMPILER)))
+                .transpose()?;
+            match Source::of_compiler(
+                apt.map(|unknown| unknown.is_empty()),
+                lists,
+                toolchain::has_shared_llvm(),
+            ) {
                 Source::Distribution => self.packages.extend(needs::DISTRIBUTION_COMPILER),
                 Source::Nightly => self.nightly = true,
                 Source::None => return Err(problem.context(toolchain::no_source())),
@@ -134,9 +147,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether apt's lists have to be fetched before this plan can be trusted: they do not know all that it names.
+    /// Whether apt's lists have to be fetched before this plan can be trusted: they do not know all
+    /// that it names.
     fn wants_lists(&self) -> anyhow::Result<bool> {
-        Ok(!self.packages.is_empty() && apt::present() && !apt::unknown(&names(&self.packages))?.is_empty())
+        Ok(!self.packages.is_empty()
+            && apt::present()
+            && !apt::unknown(&names(&self.packages))?.is_empty())
     }
 
     fn is_empty(&self) -> bool {
@@ -152,7 +168,11 @@ impl Plan {
         let mut lines = Vec::new();
         if !self.packages.is_empty() {
             let names: Vec<_> = self.packages.iter().map(|package| package.name).collect();
-            lines.push(format!("{}: {} (their services are not started)", apt::count(names.len()), names.join(" ")));
+            lines.push(format!(
+                "{}: {} (their services are not started)",
+                apt::count(names.len()),
+                names.join(" ")
+            ));
         }
         if !self.components.is_empty() {
             lines.push(format!("by rustup: {}", self.components.join(", ")));
@@ -161,10 +181,17 @@ impl Plan {
             lines.push("by rustup: the nightly toolchain with rust-src".to_owned());
         }
         if let Some(problem) = &self.toolchain {
-            lines.push(format!("bpf-linker {}, built by cargo in about half a minute, since {problem}", toolchain::LINKER_VERSION));
+            lines.push(format!(
+                "bpf-linker {}, built by cargo in about half a minute, since {problem}",
+                toolchain::LINKER_VERSION
+            ));
         }
         if !self.unpacked.is_empty() {
-            lines.push(format!("unpacked below {}, not installed: {}", workspace::tools_dir().display(), self.unpacked.join(", ")));
+            lines.push(format!(
+                "unpacked below {}, not installed: {}",
+                workspace::tools_dir().display(),
+                self.unpacked.join(", ")
+            ));
         }
         if self.python {
             lines.push(format!(
@@ -180,11 +207,19 @@ impl Plan {
         if !self.packages.is_empty() {
             if !apt::present() {
                 let programs: Vec<_> = self.packages.iter().map(|package| package.name).collect();
-                bail!("this machine has no apt: install with its own package manager what Debian has as {}", programs.join(", "));
+                bail!(
+                    "this machine has no apt: install with its own package manager what Debian has \
+                        as {}",
+                    programs.join(", ")
+                );
             }
             let unknown = apt::unknown(&names(&self.packages))?;
             if !unknown.is_empty() {
-                bail!("apt knows no package {}: are the distribution's updates and security suites among its sources?", unknown.join(", "));
+                bail!(
+                    "apt knows no package {}: are the distribution's updates and security suites \
+                        among its sources?",
+                    unknown.join(", ")
+                );
             }
             apt::install(&self.packages, lists)?;
         }
@@ -192,10 +227,14 @@ impl Plan {
             rustup(&["component", "add"], &self.components)?;
         }
         if self.nightly {
-            rustup(&["toolchain", "install", "nightly", "--profile", "minimal", "--component"], &["rust-src"])?;
+            rustup(
+                &["toolchain", "install", "nightly", "--profile", "minimal", "--component"],
+                &["rust-src"],
+            )?;
         }
         if self.toolchain.is_some() {
-            let pair = toolchain::find_pair().context("no BPF toolchain: `cargo xtask setup toolchain` could not complete it")?;
+            let pair = toolchain::find_pair()
+                .context("no BPF toolchain: `cargo xtask setup toolchain` could not complete it")?;
             toolchain::install_linker(&pair.llvm)?;
         }
         if self.python {
@@ -217,8 +256,9 @@ enum Source {
 }
 
 impl Source {
-    /// `apt_knows`: whether apt's lists have the distribution's compiler, on a machine of apt's. Lists that were not just fetched may be older than
-    /// the compiler, so that it is taken for granted until they are. A nightly is of use only where the machine has an LLVM to link with.
+    /// `apt_knows`: whether apt's lists have the distribution's compiler, on a machine of apt's.
+    /// Lists that were not just fetched may be older than the compiler, so that it is taken for
+    /// granted until they are. A nightly is of use only where the machine has an LLVM to link with.
     fn of_compiler(apt_knows: Option<bool>, lists: Lists, shared_llvm: bool) -> Self {
         match apt_knows {
             Some(true) => Self::Distribution,
@@ -231,18 +271,28 @@ impl Source {
 
 /// rustfmt and clippy, where the running toolchain lacks them.
 fn missing_components() -> Vec<&'static str> {
-    let Some(bin) = env::var_os("CARGO").and_then(|cargo| Path::new(&cargo).parent().map(Path::to_path_buf)) else { return Vec::new() };
-    // Only beside cargo: on the PATH rustup puts a stand-in for each, whether the toolchain has it or not.
+    let Some(bin) =
+        env::var_os("CARGO").and_then(|cargo| Path::new(&cargo).parent().map(Path::to_path_buf))
+    else {
+        return Vec::new();
+    };
+    // Only beside cargo: on the PATH rustup puts a stand-in for each, whether the toolchain has it
+    // or not.
     let programs = [("rustfmt", "rustfmt"), ("cargo-clippy", "clippy")];
-    programs.into_iter().filter(|(program, _)| !bin.join(program).is_file()).map(|(_, component)| component).collect()
+    programs
+        .into_iter()
+        .filter(|(program, _)| !bin.join(program).is_file())
+        .map(|(_, component)| component)
+        .collect()
 }
 
 fn rustup(words: &[&str], last: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("rustup");
     command.args(words).args(last);
     let step = Step::start(exec::shown(&command));
-    exec::run(&mut command, |line| step.note(line))
-        .with_context(|| format!("failed to install by rustup: `{}` would", exec::shown(&command)))?;
+    exec::run(&mut command, |line| step.note(line)).with_context(|| {
+        format!("failed to install by rustup: `{}` would", exec::shown(&command))
+    })?;
     step.done();
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What the tasks need from the machine: each Debian package, and how to see without asking the package manager that its tool is there.
+//! What the tasks need from the machine: each Debian package, and how to see without asking the
+//! package manager that its tool is there.
 
 use std::path::Path;
 
@@ -57,10 +58,12 @@ const fn path(group: Group, name: &'static str, path: &'static str) -> Package {
     Package { group, name, probe: Probe::Path(path) }
 }
 
-/// What the image and its tests take; what the test bed takes, it lists itself (`testbed::packages`).
+/// What the image and its tests take; what the test bed takes, it lists itself
+/// (`testbed::packages`).
 const OWN: &[Package] = &[
     program(Group::Image, "buildah", "buildah"),
-    // The image test plays the manifest's pod: podman with runc (crun refuses hybrid cgroups) and a pause process, and an executor's container.
+    // The image test plays the manifest's pod: podman with runc (crun refuses hybrid cgroups) and a
+    // pause process, and an executor's container.
     program(Group::Tests, "podman", "podman"),
     program(Group::Tests, "runc", "runc"),
     program(Group::Tests, "catatonit", "catatonit"),
@@ -74,7 +77,8 @@ const OWN: &[Package] = &[
     program(Group::Tests, "bpftool", "bpftool"),
     program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
     program(Group::Machines, "qemu-system-arm", "qemu-system-aarch64"),
-    // What links programs for the other architecture; its standard library is kept aside (`vm::cross`).
+    // What links programs for the other architecture; its standard library is kept aside
+    // (`vm::cross`).
     program(Group::Machines, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     path(Group::Machines, "libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
     // Older kernels come as packages that are compressed so.
@@ -88,24 +92,30 @@ impl Package {
     /// The service that the package would start at boot.
     pub(crate) fn service(&self) -> Option<&'static str> {
         // nginx is in packages of several sizes.
-        SERVICES.iter().copied().find(|service| self.name == *service || self.name.strip_prefix(service) == Some("-light"))
+        SERVICES.iter().copied().find(|service| {
+            self.name == *service || self.name.strip_prefix(service) == Some("-light")
+        })
     }
 }
 
-/// The packages of a Debian machine, but for the compiler, which has an alternative (see `toolchain`).
+/// The packages of a Debian machine, but for the compiler, which has an alternative (see
+/// `toolchain`).
 pub(crate) fn packages() -> impl Iterator<Item = Package> {
-    let test_bed = testbed::packages::DEBIAN.iter().map(|&(name, tool)| program(Group::Tests, name, tool));
+    let test_bed =
+        testbed::packages::DEBIAN.iter().map(|&(name, tool)| program(Group::Tests, name, tool));
     OWN.iter().copied().chain(test_bed)
 }
 
-/// Debian's compiler that ships a core library for BPF; pulls the shared libLLVM that bpf-linker is linked against.
+/// Debian's compiler that ships a core library for BPF; pulls the shared libLLVM that bpf-linker is
+/// linked against.
 pub(crate) const DISTRIBUTION_COMPILER: &[Package] = &[
     path(Group::Toolchain, "rustc-web", "/usr/lib/rustlib/bpfel-unknown-none"),
     path(Group::Toolchain, "libstd-rust-web-dev-bpf", "/usr/lib/rustlib/bpfel-unknown-none"),
 ];
 
 /// What Debian's Python lacks to make an environment.
-pub(crate) const PYTHON_VENV: Package = path(Group::Tests, "python3-venv", "/usr/share/doc/python3-venv");
+pub(crate) const PYTHON_VENV: Package =
+    path(Group::Tests, "python3-venv", "/usr/share/doc/python3-venv");
 
 /// What a package manager calls these.
 pub(crate) fn names(packages: &[Package]) -> Vec<&'static str> {
@@ -118,7 +128,10 @@ mod tests {
 
     #[test]
     fn a_package_is_named_once() {
-        let mut names: Vec<_> = packages().chain(DISTRIBUTION_COMPILER.iter().copied()).map(|package| package.name).collect();
+        let mut names: Vec<_> = packages()
+            .chain(DISTRIBUTION_COMPILER.iter().copied())
+            .map(|package| package.name)
+            .collect();
         names.sort_unstable();
         let all = names.len();
         names.dedup();

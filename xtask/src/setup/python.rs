@@ -9,7 +9,8 @@ use xtask::{testbed::packages::PYPI, workspace};
 
 /// Whether the environment is there and whole.
 pub(crate) fn present() -> bool {
-    fs::read_to_string(workspace::python_home().join(STAMP)).is_ok_and(|stamp| stamp == PYPI.join("\n"))
+    fs::read_to_string(workspace::python_home().join(STAMP))
+        .is_ok_and(|stamp| stamp == PYPI.join("\n"))
 }
 
 /// Written last.
@@ -17,7 +18,8 @@ const STAMP: &str = "requirements.txt";
 
 /// Whether Python can make an environment; Debian has that in a package of its own.
 pub(crate) fn can_make() -> bool {
-    exec::capture(Command::new("python3").args(["-c", "import ensurepip, venv"]), |_| {}).is_ok_and(|finished| finished.status.success())
+    exec::capture(Command::new("python3").args(["-c", "import ensurepip, venv"]), |_| {})
+        .is_ok_and(|finished| finished.status.success())
 }
 
 /// Makes the environment anew.
@@ -25,13 +27,18 @@ pub(crate) fn install() -> anyhow::Result<()> {
     let step = Step::start(format!("installing {} from PyPI", PYPI.join(", ")));
     let home = workspace::python_home();
     if home.exists() {
-        fs::remove_dir_all(&home).with_context(|| format!("failed to remove {}", home.display()))?;
+        fs::remove_dir_all(&home)
+            .with_context(|| format!("failed to remove {}", home.display()))?;
     }
     exec::run(Command::new("python3").args(["-m", "venv"]).arg(&home), |line| step.note(line))?;
     let pip = home.join("bin/pip");
-    exec::run(Command::new(&pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PYPI), |line| step.note(line))?;
+    exec::run(
+        Command::new(&pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PYPI),
+        |line| step.note(line),
+    )?;
     let stamp: &Path = &home.join(STAMP);
-    fs::write(stamp, PYPI.join("\n")).with_context(|| format!("failed to write {}", stamp.display()))?;
+    fs::write(stamp, PYPI.join("\n"))
+        .with_context(|| format!("failed to write {}", stamp.display()))?;
     step.done_with(&home.display().to_string());
     Ok(())
 }

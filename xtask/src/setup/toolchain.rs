@@ -1,7 +1,9 @@
-//! What builds the programs for the kernel: a Rust compiler that can make BPF, and a bpf-linker that speaks the same LLVM.
+//! What builds the programs for the kernel: a Rust compiler that can make BPF, and a bpf-linker
+//! that speaks the same LLVM.
 //!
-//! Compilers are tried in this order: a rustup nightly with rust-src, which builds its own core; the distribution's compiler that ships one.
-//! The first whose LLVM is here as a shared library wins, since bpf-linker must read what the compiler writes.
+//! Compilers are tried in this order: a rustup nightly with rust-src, which builds its own core;
+//! the distribution's compiler that ships one. The first whose LLVM is here as a shared library
+//! wins, since bpf-linker must read what the compiler writes.
 
 use std::{
     env, fs,
@@ -33,7 +35,8 @@ pub(crate) struct Toolchain {
 pub(crate) enum Compiler {
     /// rustup's nightly with rust-src: builds its own core.
     Nightly,
-    /// The distribution's, with a core for BPF; stable, so it has to be told that it may use what aya needs.
+    /// The distribution's, with a core for BPF; stable, so it has to be told that it may use what
+    /// aya needs.
     Distribution(PathBuf),
 }
 
@@ -72,12 +75,18 @@ pub(crate) fn find_pair() -> anyhow::Result<Pair> {
     for compiler in compilers() {
         let major = llvm_of(&compiler)?;
         if !LLVM_VERSIONS.contains(&major) {
-            problems.push(format!("{} has LLVM {major}, bpf-linker {LINKER_VERSION} knows {LLVM_VERSIONS:?}", compiler.name()));
+            problems.push(format!(
+                "{} has LLVM {major}, bpf-linker {LINKER_VERSION} knows {LLVM_VERSIONS:?}",
+                compiler.name()
+            ));
         } else if let Some(llvm) = shared_llvm(major) {
             return Ok(Pair { compiler, llvm });
         } else {
-            problems
-                .push(format!("{} has LLVM {major}, of which this machine has no shared library (libLLVM.so.{major}.*)", compiler.name()));
+            problems.push(format!(
+                "{} has LLVM {major}, of which this machine has no shared library \
+                    (libLLVM.so.{major}.*)",
+                compiler.name()
+            ));
         }
     }
     if problems.is_empty() {
@@ -88,14 +97,24 @@ pub(crate) fn find_pair() -> anyhow::Result<Pair> {
 
 /// The linker for this LLVM: the one that `BPF_LINKER` names, else the one that setup built.
 fn find_linker(llvm: &Llvm) -> anyhow::Result<PathBuf> {
-    if let Some(path) = env::var_os(LINKER_OVERRIDE).filter(|path| !path.is_empty()).map(PathBuf::from) {
-        check_linker(&path)
-            .with_context(|| format!("{LINKER_OVERRIDE}={} is not usable: unset it to use the linker that setup builds", path.display()))?;
+    if let Some(path) =
+        env::var_os(LINKER_OVERRIDE).filter(|path| !path.is_empty()).map(PathBuf::from)
+    {
+        check_linker(&path).with_context(|| {
+            format!(
+                "{LINKER_OVERRIDE}={} is not usable: unset it to use the linker that setup builds",
+                path.display()
+            )
+        })?;
         return Ok(path);
     }
     let path = linker_path(llvm);
     if !path.is_file() {
-        bail!("bpf-linker {LINKER_VERSION} for LLVM {} is missing: no {}", llvm.version(), path.display());
+        bail!(
+            "bpf-linker {LINKER_VERSION} for LLVM {} is missing: no {}",
+            llvm.version(),
+            path.display()
+        );
     }
     check_linker(&path)?;
     Ok(path)
@@ -106,12 +125,16 @@ fn check_linker(path: &Path) -> anyhow::Result<()> {
     let output = exec::run(Command::new(path).arg("--version"), |_| {})?;
     let version = output.trim().strip_prefix("bpf-linker ").unwrap_or(output.trim());
     if version != LINKER_VERSION {
-        bail!("{} is bpf-linker {version}, this workspace is built with {LINKER_VERSION}", path.display());
+        bail!(
+            "{} is bpf-linker {version}, this workspace is built with {LINKER_VERSION}",
+            path.display()
+        );
     }
     Ok(())
 }
 
-/// Where setup puts the linker: keyed by both versions, so that it never meets another one, and a new LLVM gets a new linker.
+/// Where setup puts the linker: keyed by both versions, so that it never meets another one, and a
+/// new LLVM gets a new linker.
 fn linker_path(llvm: &Llvm) -> PathBuf {
     linker_home(llvm).join("bin").join("bpf-linker")
 }
@@ -122,7 +145,8 @@ fn linker_home(llvm: &Llvm) -> PathBuf {
 
 /// Builds the linker against the shared libLLVM, aside, and moves it into place when it runs.
 pub(crate) fn install_linker(llvm: &Llvm) -> anyhow::Result<()> {
-    let step = Step::start(format!("building bpf-linker {LINKER_VERSION} for LLVM {}", llvm.version()));
+    let step =
+        Step::start(format!("building bpf-linker {LINKER_VERSION} for LLVM {}", llvm.version()));
     let tools = workspace::tools_dir();
     fs::create_dir_all(&tools).with_context(|| format!("failed to create {}", tools.display()))?;
     let aside = tempfile::Builder::new()
@@ -130,16 +154,29 @@ pub(crate) fn install_linker(llvm: &Llvm) -> anyhow::Result<()> {
         .tempdir_in(&tools)
         .with_context(|| format!("failed to create a directory in {}", tools.display()))?;
 
-    // llvm-sys looks for `lib/libLLVM.so` below its prefix: one symlink stands for the development package.
+    // llvm-sys looks for `lib/libLLVM.so` below its prefix: one symlink stands for the development
+    // package.
     let prefix = aside.path().join("llvm");
     fs::create_dir_all(prefix.join("lib")).context("failed to create the LLVM prefix")?;
-    std::os::unix::fs::symlink(&llvm.library, prefix.join("lib/libLLVM.so")).context("failed to link libLLVM.so")?;
+    std::os::unix::fs::symlink(&llvm.library, prefix.join("lib/libLLVM.so"))
+        .context("failed to link libLLVM.so")?;
 
     let root = aside.path().join("root");
     let mut command = workspace::cargo();
     // Away from the workspace: neither its configuration nor its target directory is the linker's.
-    command.current_dir(&tools).env_remove("CARGO_TARGET_DIR").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    command.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--no-default-features", "--features"]);
+    command
+        .current_dir(&tools)
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.args([
+        "install",
+        "bpf-linker",
+        "--version",
+        LINKER_VERSION,
+        "--locked",
+        "--no-default-features",
+        "--features",
+    ]);
     command.arg(format!("llvm-{}", llvm.major)).arg("--root").arg(&root);
     command.env("CARGO_TARGET_DIR", aside.path().join("target")).env("LLVM_PREFIX", &prefix);
     command.envs([("CARGO_PROFILE_RELEASE_DEBUG", "0"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")]);
@@ -149,7 +186,8 @@ pub(crate) fn install_linker(llvm: &Llvm) -> anyhow::Result<()> {
     let path = linker_path(llvm);
     let home = path.parent().unwrap_or(&tools);
     fs::create_dir_all(home).with_context(|| format!("failed to create {}", home.display()))?;
-    fs::rename(root.join("bin/bpf-linker"), &path).with_context(|| format!("failed to move the linker to {}", path.display()))?;
+    fs::rename(root.join("bin/bpf-linker"), &path)
+        .with_context(|| format!("failed to move the linker to {}", path.display()))?;
     step.done_with(&path.display().to_string());
     Ok(())
 }
@@ -168,7 +206,9 @@ fn compilers() -> Vec<Compiler> {
 
 /// The directory of rustup's nightly for this machine.
 fn nightly_home() -> Option<PathBuf> {
-    let rustup = env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(|| env::home_dir().map(|home| home.join(".rustup")))?;
+    let rustup = env::var_os("RUSTUP_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".rustup")))?;
     Some(rustup.join("toolchains").join(format!("nightly-{}-unknown-linux-gnu", env::consts::ARCH)))
 }
 
@@ -194,8 +234,13 @@ fn llvm_of(compiler: &Compiler) -> anyhow::Result<u32> {
     command.arg("-vV");
     workspace::clean(&mut command);
     let output = exec::run(&mut command, |_| {})?;
-    let version = output.lines().find_map(|line| line.strip_prefix("LLVM version: ")).and_then(|version| version.split('.').next());
-    version.and_then(|major| major.parse().ok()).with_context(|| format!("`{} -vV` names no LLVM version", compiler.rustc().display()))
+    let version = output
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))
+        .and_then(|version| version.split('.').next());
+    version
+        .and_then(|major| major.parse().ok())
+        .with_context(|| format!("`{} -vV` names no LLVM version", compiler.rustc().display()))
 }
 
 fn shared_llvm(major: u32) -> Option<Llvm> {
@@ -210,8 +255,10 @@ fn shared_llvm(major: u32) -> Option<Llvm> {
     let prefix = format!("libLLVM.so.{major}.");
     places.iter().find_map(|place| {
         let entries = fs::read_dir(place).ok()?;
-        let mut names: Vec<_> =
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| name.starts_with(&prefix)).collect();
+        let mut names: Vec<_> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(&prefix))
+            .collect();
         names.sort_unstable();
         Some(Llvm { major, library: Path::new(place).join(names.pop()?) })
     })
@@ -238,12 +285,18 @@ mod tests {
     #[test]
     fn the_linker_is_kept_apart_by_its_version_and_llvms() {
         let llvm = Llvm { major: 22, library: "/usr/lib/x86_64-linux-gnu/libLLVM.so.22.1".into() };
-        assert!(linker_path(&llvm).ends_with(format!("bpf-linker-{LINKER_VERSION}-llvm-22.1/bin/bpf-linker")));
+        assert!(
+            linker_path(&llvm)
+                .ends_with(format!("bpf-linker-{LINKER_VERSION}-llvm-22.1/bin/bpf-linker"))
+        );
     }
 
     #[test]
     fn a_program_that_is_not_our_linker_is_refused_by_name() {
         let error = check_linker(Path::new("/bin/true")).unwrap_err().to_string();
-        assert!(error.starts_with("/bin/true is bpf-linker") && error.contains(LINKER_VERSION), "{error}");
+        assert!(
+            error.starts_with("/bin/true is bpf-linker") && error.contains(LINKER_VERSION),
+            "{error}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Debian packages that are unpacked aside instead of being installed: systemd-resolved's installation takes the machine's resolv.conf over.
+//! Debian packages that are unpacked aside instead of being installed: systemd-resolved's
+//! installation takes the machine's resolv.conf over.
 
 use std::{fs, process::Command};
 
@@ -10,7 +11,11 @@ use xtask::testbed::packages::{self, UNPACKED};
 
 /// Those that are not there yet.
 pub(crate) fn missing() -> Vec<&'static str> {
-    UNPACKED.iter().filter(|(_, program)| packages::unpacked(program).is_err()).map(|(package, _)| *package).collect()
+    UNPACKED
+        .iter()
+        .filter(|(_, program)| packages::unpacked(program).is_err())
+        .map(|(package, _)| *package)
+        .collect()
 }
 
 /// Fetches one from the machine's own package sources and unpacks it.
@@ -21,7 +26,10 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
     // Its files are ours; apt would fetch them as another user.
     let download = || {
         let mut command = Command::new("apt-get");
-        command.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]).env("LC_ALL", "C").current_dir(aside.path());
+        command
+            .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+            .env("LC_ALL", "C")
+            .current_dir(aside.path());
         exec::run(&mut command, |line| step.note(line))
     };
     if download().is_err() {
@@ -29,12 +37,16 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
         download().with_context(|| format!("failed to fetch {package}"))?;
     }
     if home.exists() {
-        fs::remove_dir_all(&home).with_context(|| format!("failed to remove {}", home.display()))?;
+        fs::remove_dir_all(&home)
+            .with_context(|| format!("failed to remove {}", home.display()))?;
     }
     fs::create_dir_all(&home).with_context(|| format!("failed to create {}", home.display()))?;
-    let archive = fs::read_dir(aside.path()).context("failed to list what was fetched")?.flatten().next();
+    let archive =
+        fs::read_dir(aside.path()).context("failed to list what was fetched")?.flatten().next();
     let archive = archive.with_context(|| format!("apt-get fetched nothing for {package}"))?.path();
-    exec::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&home), |line| step.note(line))?;
+    exec::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&home), |line| {
+        step.note(line)
+    })?;
     step.done();
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! `cargo xtask test`: formatting, lints, unit tests, documentation, the real-kernel tests, the image, the demo, the other kernels and the
-//! fuzz targets, one after the other.
+//! `cargo xtask test`: formatting, lints, unit tests, documentation, the real-kernel tests, the
+//! image, the demo, the other kernels and the fuzz targets, one after the other.
 //!
-//! A stage that fails shows all it wrote and does not stop the others, except those that need it. The last line is `N passed, N failed`.
+//! A stage that fails shows all it wrote and does not stop the others, except those that need it.
+//! The last line is `N passed, N failed`.
 
 mod report;
 mod stages;
@@ -25,7 +26,8 @@ const STAGE_LIMIT: Duration = Duration::from_secs(2400);
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Leave out what needs a release build: the image, the demo, the other kernels and the fuzz targets
+    /// Leave out what needs a release build: the image, the demo, the other kernels and the fuzz
+    /// targets
     #[arg(long)]
     quick: bool,
     /// Only run the tests whose name contains this, and no other check
@@ -93,14 +95,24 @@ enum Tests {
     No,
 }
 
-fn run_program(name: &str, make: &dyn Fn() -> anyhow::Result<std::process::Command>, tests: Tests) -> Counts {
+fn run_program(
+    name: &str,
+    make: &dyn Fn() -> anyhow::Result<std::process::Command>,
+    tests: Tests,
+) -> Counts {
     let step = Step::start(name);
-    let finished = make().and_then(|mut command| exec::capture_within(&mut command, STAGE_LIMIT, |line| step.note(line)));
+    let finished = make().and_then(|mut command| {
+        exec::capture_within(&mut command, STAGE_LIMIT, |line| step.note(line))
+    });
     let (success, output) = match finished {
         Ok(finished) => (finished.status.success(), finished.output),
         Err(error) => (false, format!("{error:#}\n")),
     };
-    let mut counts = if tests == Tests::Yes { counted(&output) } else { Counts { passed: usize::from(success), failed: 0 } };
+    let mut counts = if tests == Tests::Yes {
+        counted(&output)
+    } else {
+        Counts { passed: usize::from(success), failed: 0 }
+    };
     if !success {
         // What failed before it could count: a build, say.
         counts.failed = counts.failed.max(1);
@@ -149,13 +161,18 @@ mod tests {
 
     #[test]
     fn a_stage_that_could_not_even_count_has_failed() {
-        let counts = run_program("a build that fails", &|| Ok(std::process::Command::new("false")), Tests::Yes);
+        let counts = run_program(
+            "a build that fails",
+            &|| Ok(std::process::Command::new("false")),
+            Tests::Yes,
+        );
         assert_eq!(counts, Counts { passed: 0, failed: 1 });
     }
 
     #[test]
     fn a_stage_whose_filter_fits_no_test_has_failed() {
-        let counts = run_program("a filter", &|| Ok(std::process::Command::new("true")), Tests::Yes);
+        let counts =
+            run_program("a filter", &|| Ok(std::process::Command::new("true")), Tests::Yes);
         assert_eq!(counts, Counts { passed: 0, failed: 1 });
     }
 }

@@ -52,7 +52,12 @@ impl fmt::Display for Report {
             let Counts { passed, failed } = row.counts();
             let verdict = if failed == 0 { "ok  " } else { "FAIL" };
             match &row.outcome {
-                Ok(outcome) => writeln!(f, "{verdict} {:width$} {:>8}  {passed} passed, {failed} failed", row.name, seconds(outcome.took))?,
+                Ok(outcome) => writeln!(
+                    f,
+                    "{verdict} {:width$} {:>8}  {passed} passed, {failed} failed",
+                    row.name,
+                    seconds(outcome.took)
+                )?,
                 Err(cause) => writeln!(f, "{verdict} {:width$} {:>8}  {cause}", row.name, "")?,
             }
         }
@@ -69,9 +74,16 @@ mod tests {
     #[test]
     fn a_stage_that_was_not_run_is_shown_and_counts_as_failed() {
         let mut report = Report::default();
-        report.add("setup", Outcome { took: Duration::from_millis(1500), counts: Counts { passed: 0, failed: 1 } });
+        report.add(
+            "setup",
+            Outcome { took: Duration::from_millis(1500), counts: Counts { passed: 0, failed: 1 } },
+        );
         report.not_run("unit tests", "setup");
         assert_eq!((report.passed(), report.failed()), (0, 2));
-        assert!(report.to_string().contains("unit tests") && report.to_string().contains("since setup failed"), "{report}");
+        assert!(
+            report.to_string().contains("unit tests")
+                && report.to_string().contains("since setup failed"),
+            "{report}"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The stages, in the order in which they are worth knowing: what is quick and often wrong comes first.
+//! The stages, in the order in which they are worth knowing: what is quick and often wrong comes
+//! first.
 //!
-//! Every cargo command builds the same packages with the same flags, so the tree is compiled once for running and once for checking; only the
-//! image and the demo take the release build.
+//! Every cargo command builds the same packages with the same flags, so the tree is compiled once
+//! for running and once for checking; only the image and the demo take the release build.
 
 use std::{env, fs, process::Command};
 
@@ -60,8 +61,10 @@ const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector
 /// The test that runs the manifest's pod.
 const IMAGE_TEST: &str = "daemonset";
 
-/// The test that swaps the programs under load, and how many connects it makes when it has the machine to itself; beside others it makes fewer.
-const SWAPS_TEST: &str = "swaps::twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count";
+/// The test that swaps the programs under load, and how many connects it makes when it has the
+/// machine to itself; beside others it makes fewer.
+const SWAPS_TEST: &str =
+    "swaps::twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count";
 const CONNECTS: &str = "1000000";
 
 /// The stages to run.
@@ -113,7 +116,9 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
             Stage::tests("twenty swaps under a million connects", || {
                 privileged()?;
                 let mut command = tests(&["--test", "datapath"], &[]);
-                command.args(["--", "--exact", SWAPS_TEST]).env("REDIRECTOR_TEST_CONNECTS", CONNECTS);
+                command
+                    .args(["--", "--exact", SWAPS_TEST])
+                    .env("REDIRECTOR_TEST_CONNECTS", CONNECTS);
                 Ok(command)
             }),
             Stage::program("demo", demo),
@@ -136,9 +141,17 @@ fn lint() -> Command {
     command
 }
 
-/// The programs are linted as if for this machine, where clippy is; unwinding, which they have none of, is switched off.
+/// The programs are linted as if for this machine, where clippy is; unwinding, which they have none
+/// of, is switched off.
 fn lint_programs() -> Command {
-    let mut command = cargo(&["clippy", "--locked", "--package", "redirector-ebpf", "--config", "profile.dev.panic=\"abort\""]);
+    let mut command = cargo(&[
+        "clippy",
+        "--locked",
+        "--package",
+        "redirector-ebpf",
+        "--config",
+        "profile.dev.panic=\"abort\"",
+    ]);
     command.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", build_ebpf::build_dir());
     command
 }
@@ -153,7 +166,8 @@ fn document() -> Command {
 fn demo() -> anyhow::Result<Command> {
     privileged()?;
     let own = env::current_exe().context("failed to find this program's own path")?;
-    // Cargo may have built xtask anew meanwhile, with the same sources; then our own file is gone, and the kernel says so in its name.
+    // Cargo may have built xtask anew meanwhile, with the same sources; then our own file is gone,
+    // and the kernel says so in its name.
     let name = own.to_string_lossy();
     let mut command = Command::new(name.strip_suffix(" (deleted)").unwrap_or(&name));
     workspace::clean(&mut command);
@@ -170,7 +184,8 @@ fn tests(words: &[&str], names: &[String]) -> Command {
     command
 }
 
-/// The names of the integration tests, which are the agent's and need the real kernel, and of the test bed's own.
+/// The names of the integration tests, which are the agent's and need the real kernel, and of the
+/// test bed's own.
 fn kernel_tests() -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for dir in ["redirector/tests", "xtask/tests"] {
@@ -178,9 +193,13 @@ fn kernel_tests() -> anyhow::Result<Vec<String>> {
         if !dir.is_dir() {
             continue;
         }
-        for entry in fs::read_dir(&dir).with_context(|| format!("failed to read {}", dir.display()))? {
+        for entry in
+            fs::read_dir(&dir).with_context(|| format!("failed to read {}", dir.display()))?
+        {
             let path = entry.with_context(|| format!("failed to read {}", dir.display()))?.path();
-            if path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file() {
+            if path.extension().is_some_and(|extension| extension == "rs")
+                || path.join("main.rs").is_file()
+            {
                 names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
             }
         }
@@ -194,7 +213,8 @@ fn kernel_tests() -> anyhow::Result<Vec<String>> {
 fn privileged() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(
-            "these tests make namespaces and load programs into the kernel, which takes root: run `sudo -E env \"PATH=$PATH\" cargo xtask test`"
+            "these tests make namespaces and load programs into the kernel, which takes root: run \
+                `sudo -E env \"PATH=$PATH\" cargo xtask test`"
         );
     }
     Ok(())

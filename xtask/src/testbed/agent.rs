@@ -61,7 +61,8 @@ impl AgentOptions {
 /// The configuration file that the documentation shows and the packages install, word for word.
 pub fn documented_config() -> Result<String> {
     let path = workspace::root().join("deploy/redirector.toml");
-    fs::read_to_string(&path).with_context(|| format!("failed to read the documented configuration {}", path.display()))
+    fs::read_to_string(&path)
+        .with_context(|| format!("failed to read the documented configuration {}", path.display()))
 }
 
 /// An agent that was started, and may since have been stopped or killed.
@@ -83,7 +84,8 @@ struct Manager {
 }
 
 impl Agent {
-    /// Writes the configuration, starts the agent and waits for its READY=1 (sd_notify). An error shows the end of its log.
+    /// Writes the configuration, starts the agent and waits for its READY=1 (sd_notify). An error
+    /// shows the end of its log.
     pub fn start(node: &Node, options: AgentOptions) -> Result<Self> {
         let place = node.place().clone();
         place.write(CONFIG_PATH, &options.config)?;
@@ -173,7 +175,8 @@ fn launch(place: &Place, options: &AgentOptions) -> Result<(Service, Manager, Du
 impl Manager {
     fn bind(path: &Path) -> Result<Self> {
         let _ = fs::remove_file(path);
-        let socket = UnixDatagram::bind(path).with_context(|| format!("failed to bind {}", path.display()))?;
+        let socket = UnixDatagram::bind(path)
+            .with_context(|| format!("failed to bind {}", path.display()))?;
         socket.set_nonblocking(true).context("failed to make the notify socket non-blocking")?;
         Ok(Self { socket, heard: Vec::new() })
     }
@@ -183,7 +186,9 @@ impl Manager {
         let mut buffer = [0; 4096];
         loop {
             match self.socket.recv(&mut buffer) {
-                Ok(length) => self.heard.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned)),
+                Ok(length) => self
+                    .heard
+                    .extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error).context("failed to read the notify socket"),
             }
@@ -201,7 +206,11 @@ pub fn keep_capabilities(command: &mut Command, kept: &[u32]) {
                 if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 {
                     let error = io::Error::last_os_error();
                     // The first number that this kernel does not know ends the list.
-                    return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+                    return if error.raw_os_error() == Some(libc::EINVAL) {
+                        Ok(())
+                    } else {
+                        Err(error)
+                    };
                 }
             }
             Ok(())

@@ -1,4 +1,5 @@
-//! A web server that greets each connection with its name, closes it, and counts: enough to see where a connect has landed.
+//! A web server that greets each connection with its name, closes it, and counts: enough to see
+//! where a connect has landed.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +18,8 @@ const THREADS: usize = 16;
 /// How long a client may keep a connection after the greeting.
 const DAWDLING: Duration = Duration::from_secs(1);
 
-/// A running server. Its threads are this process's; its socket is in the namespace it was opened in.
+/// A running server. Its threads are this process's; its socket is in the namespace it was opened
+/// in.
 #[derive(Debug)]
 pub struct BannerServer {
     address: SocketAddr,
@@ -27,18 +29,25 @@ pub struct BannerServer {
 }
 
 impl BannerServer {
-    /// Listens at `address` inside `namespaces`; port 0 takes a free one. Each client is answered at once with an HTTP response whose body is
-    /// `banner` and a newline, whether it asks or not.
+    /// Listens at `address` inside `namespaces`; port 0 takes a free one. Each client is answered
+    /// at once with an HTTP response whose body is `banner` and a newline, whether it asks or not.
     pub fn start(namespaces: &Namespaces, address: SocketAddr, banner: &str) -> Result<Self> {
-        let listener = namespaces.run(|| TcpListener::bind(address))?.with_context(|| format!("failed to listen at {address}"))?;
-        // std asks for a backlog of 128, which a thousand connects a second can fill while another program has the processor.
+        let listener = namespaces
+            .run(|| TcpListener::bind(address))?
+            .with_context(|| format!("failed to listen at {address}"))?;
+        // std asks for a backlog of 128, which a thousand connects a second can fill while another
+        // program has the processor.
         rustix::net::listen(listener.as_fd(), 4096).context("failed to make the backlog longer")?;
         let address = listener.local_addr().context("failed to read the address listened at")?;
         let (listener, served) = (Arc::new(listener), Arc::new(AtomicU64::new(0)));
-        let response = format!("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{banner}\n", banner.len() + 1);
+        let response = format!(
+            "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{banner}\n",
+            banner.len() + 1
+        );
         let response: Arc<str> = response.into();
         let serve = || {
-            let (listener, served, response) = (Arc::clone(&listener), Arc::clone(&served), Arc::clone(&response));
+            let (listener, served, response) =
+                (Arc::clone(&listener), Arc::clone(&served), Arc::clone(&response));
             std::thread::spawn(move || {
                 while let Ok((stream, _)) = listener.accept() {
                     // A client that has gone already is its own witness.

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 
 /// A certificate authority and one server certificate.
 #[derive(Debug)]
@@ -23,10 +26,17 @@ impl Certificates {
     /// Makes both for `names` and writes `ca.crt`, `server.crt` and `server.key` into `folder`.
     pub fn make(folder: &Path, names: &[&str]) -> Result<Self> {
         let (ca_pem, issuer) = authority().context("failed to make a certificate authority")?;
-        let (server_pem, key) = server(&issuer, names).with_context(|| format!("failed to make a certificate for {names:?}"))?;
-        let made =
-            Self { ca_path: folder.join("ca.crt"), chain_path: folder.join("server.crt"), key_path: folder.join("server.key"), ca_pem };
-        for (path, text) in [(&made.ca_path, &made.ca_pem), (&made.chain_path, &server_pem), (&made.key_path, &key)] {
+        let (server_pem, key) = server(&issuer, names)
+            .with_context(|| format!("failed to make a certificate for {names:?}"))?;
+        let made = Self {
+            ca_path: folder.join("ca.crt"),
+            chain_path: folder.join("server.crt"),
+            key_path: folder.join("server.key"),
+            ca_pem,
+        };
+        for (path, text) in
+            [(&made.ca_path, &made.ca_pem), (&made.chain_path, &server_pem), (&made.key_path, &key)]
+        {
             fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
         }
         Ok(made)
@@ -44,7 +54,8 @@ fn authority() -> Result<(String, Issuer<'static, KeyPair>)> {
 }
 
 fn server(issuer: &Issuer<'static, KeyPair>, names: &[&str]) -> Result<(String, String)> {
-    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+    let mut params =
+        CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
     params.distinguished_name.push(DnType::CommonName, names[0]);
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -9,29 +9,38 @@ use anyhow::{Context, Result, bail};
 /// How long processes that were killed may take to leave their cgroup.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Where cgroup2 is mounted, by /proc/self/mountinfo: /sys/fs/cgroup, or /sys/fs/cgroup/unified on a hybrid system.
+/// Where cgroup2 is mounted, by /proc/self/mountinfo: /sys/fs/cgroup, or /sys/fs/cgroup/unified on
+/// a hybrid system.
 pub(super) fn mount_point() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("failed to read /proc/self/mountinfo")?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")
+        .context("failed to read /proc/self/mountinfo")?;
     let found = mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4)).flatten()
     });
-    found.map(PathBuf::from).context("no cgroup2 is mounted: try `mount -t cgroup2 cgroup2 /sys/fs/cgroup`")
+    found
+        .map(PathBuf::from)
+        .context("no cgroup2 is mounted: try `mount -t cgroup2 cgroup2 /sys/fs/cgroup`")
 }
 
 /// Makes `path`, with what is missing above it.
 pub(super) fn make(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("failed to make the cgroup {} (this needs root)", path.display()))
+    fs::create_dir_all(path)
+        .with_context(|| format!("failed to make the cgroup {} (this needs root)", path.display()))
 }
 
 /// Opens the file through which a process puts itself into `cgroup`: it writes "0".
 pub(super) fn door(cgroup: &Path) -> Result<File> {
     make(cgroup)?;
     let path = cgroup.join("cgroup.procs");
-    OpenOptions::new().write(true).open(&path).with_context(|| format!("failed to open {}", path.display()))
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("failed to open {}", path.display()))
 }
 
-/// Kills whatever lives in `cgroup` or below, and removes all of it. A directory that is not there is fine.
+/// Kills whatever lives in `cgroup` or below, and removes all of it. A directory that is not there
+/// is fine.
 pub(super) fn remove(cgroup: &Path) -> Result<()> {
     let deadline = Instant::now() + LEAVING;
     loop {

@@ -1,4 +1,5 @@
-//! The load client: plain TCP connects at a steady rate, each one checked. `xtask client connect` runs it inside an executor.
+//! The load client: plain TCP connects at a steady rate, each one checked. `xtask client connect`
+//! runs it inside an executor.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -106,8 +107,11 @@ impl Report {
         self.wrong_peer += other.wrong_peer;
         self.wrong_banner += other.wrong_banner;
         self.failures.extend(other.failures);
-        for (mine, theirs) in [(&mut self.failed, other.failed), (&mut self.banners, other.banners), (&mut self.ungreeted, other.ungreeted)]
-        {
+        for (mine, theirs) in [
+            (&mut self.failed, other.failed),
+            (&mut self.banners, other.banners),
+            (&mut self.ungreeted, other.ungreeted),
+        ] {
             for (key, count) in theirs {
                 *mine.entry(key).or_default() += count;
             }
@@ -131,11 +135,15 @@ pub fn run(args: ClientArgs) -> Result<()> {
 
 /// Connects as `options` say, from the calling process.
 pub fn connect(options: &LoadOptions) -> Result<Report> {
-    anyhow::ensure!(options.rate > 0 && options.seconds > 0.0, "the rate and the time must be above zero");
+    anyhow::ensure!(
+        options.rate > 0 && options.seconds > 0.0,
+        "the rate and the time must be above zero"
+    );
     let total = (f64::from(options.rate) * options.seconds).ceil() as u64;
     let (next, start) = (AtomicU64::new(0), Instant::now());
     let parts = thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| work(options, &next, total, start))).collect();
+        let workers: Vec<_> =
+            (0..THREADS).map(|_| scope.spawn(|| work(options, &next, total, start))).collect();
         workers.into_iter().map(|worker| worker.join()).collect::<Vec<_>>()
     });
     let (mut report, mut latencies) = (Report::default(), Vec::new());
@@ -145,7 +153,9 @@ pub fn connect(options: &LoadOptions) -> Result<Report> {
         latencies.extend(times);
     }
     latencies.sort_unstable();
-    let at = |hundredth: usize| latencies.get((latencies.len().saturating_sub(1)) * hundredth / 100).copied().unwrap_or(0);
+    let at = |hundredth: usize| {
+        latencies.get((latencies.len().saturating_sub(1)) * hundredth / 100).copied().unwrap_or(0)
+    };
     (report.median_us, report.p99_us, report.slowest_us) = (at(50), at(99), at(100));
     report.failures.sort_by(|a, b| a.0.total_cmp(&b.0));
     report.failures.truncate(SHOWN);
@@ -184,18 +194,23 @@ fn judge(options: &LoadOptions, mut stream: TcpStream, report: &mut Report, star
         report.wrong_peer += 1;
     }
     let mut text = String::new();
-    let read = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_string(&mut text));
+    let read =
+        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_string(&mut text));
     // What comes before the last line is an HTTP header, or nothing.
     match (read, text.strip_suffix('\n').and_then(|text| text.lines().last())) {
         (Ok(_), Some(banner)) => {
-            if !options.expect_banner.is_empty() && !options.expect_banner.iter().any(|expected| expected == banner) {
+            if !options.expect_banner.is_empty()
+                && !options.expect_banner.iter().any(|expected| expected == banner)
+            {
                 report.wrong_banner += 1;
             }
             *report.banners.entry(banner.to_owned()).or_default() += 1;
         }
         (read, _) => {
             let why = read.map_or_else(|error| errno(&error), |_| "end of stream".to_owned());
-            report.failures.push((start.elapsed().as_secs_f64(), format!("after connecting: {why}")));
+            report
+                .failures
+                .push((start.elapsed().as_secs_f64(), format!("after connecting: {why}")));
             *report.ungreeted.entry(why).or_default() += 1;
         }
     }
@@ -227,7 +242,13 @@ mod tests {
     use super::*;
 
     fn options(target: SocketAddr) -> LoadOptions {
-        LoadOptions { target, rate: 500, seconds: 0.1, expect_peer: None, expect_banner: vec!["here".to_owned()] }
+        LoadOptions {
+            target,
+            rate: 500,
+            seconds: 0.1,
+            expect_peer: None,
+            expect_banner: vec!["here".to_owned()],
+        }
     }
 
     #[test]
@@ -241,7 +262,11 @@ mod tests {
             }
         });
         let report = connect(&options(target)).unwrap();
-        assert_eq!((report.attempted, report.connected, report.wrong_banner, report.wrong_peer), (50, 50, 1, 0), "{report:?}");
+        assert_eq!(
+            (report.attempted, report.connected, report.wrong_banner, report.wrong_peer),
+            (50, 50, 1, 0),
+            "{report:?}"
+        );
         assert!(!report.flawless());
     }
 
@@ -258,7 +283,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut options = options(listener.local_addr().unwrap());
         options.expect_peer = Some("198.18.0.1:80".parse().unwrap());
-        thread::spawn(move || listener.incoming().for_each(|stream| stream.unwrap().write_all(b"here\n").unwrap()));
+        thread::spawn(move || {
+            listener.incoming().for_each(|stream| stream.unwrap().write_all(b"here\n").unwrap())
+        });
         assert_eq!(connect(&options).unwrap().wrong_peer, 50);
     }
 }

@@ -1,4 +1,5 @@
-//! The customer's site: load balancers in public, the registry behind them, and the DNS server of the public name.
+//! The customer's site: load balancers in public, the registry behind them, and the DNS server of
+//! the public name.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -30,7 +31,8 @@ pub const GATEWAY: &str = "203.0.113.1";
 /// The customer's public DNS server, and the node's resolver.
 pub const DNS_ADDRESS: &str = "203.0.113.53";
 /// The load balancers' addresses.
-pub const LOAD_BALANCERS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 7), Ipv4Addr::new(203, 0, 113, 8)];
+pub const LOAD_BALANCERS: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(203, 0, 113, 7), Ipv4Addr::new(203, 0, 113, 8)];
 /// Where the registry listens inside.
 pub const REGISTRY_ADDRESS: &str = "10.20.0.10";
 
@@ -44,7 +46,8 @@ pub(super) const LINK: &str = "link set lo up\n\
     link set public up\n\
     route add 198.51.100.0/24 dev public\n";
 
-/// Who may see what: packets for the pool that left the node are counted, and addresses can be taken off the air.
+/// Who may see what: packets for the pool that left the node are counted, and addresses can be
+/// taken off the air.
 const RULES: &str = "table ip rig {\n\
     counter leaked { }\n\
     set silent { type ipv4_addr; }\n\
@@ -99,12 +102,14 @@ impl Customer {
         Registry::start(&self.place, &self.certificates)
     }
 
-    /// Starts load balancer 1 or 2: 443 goes through to the registry, 80 and 8080 to a web server that says `lb1` or `lb2` and closes.
+    /// Starts load balancer 1 or 2: 443 goes through to the registry, 80 and 8080 to a web server
+    /// that says `lb1` or `lb2` and closes.
     pub fn load_balancer(&self, number: usize) -> Result<LoadBalancer> {
         LoadBalancer::start(&self.place, number)
     }
 
-    /// Starts a server at any address of the customer's that says `banner` on each connection and closes it.
+    /// Starts a server at any address of the customer's that says `banner` on each connection and
+    /// closes it.
     pub fn banner_server(&self, address: SocketAddr, banner: &str) -> Result<BannerServer> {
         BannerServer::start(self.place.namespaces(), address, banner)
     }
@@ -123,10 +128,16 @@ impl Customer {
     pub fn leaked_packets(&self) -> Result<u64> {
         let mut list = self.place.command(super::packages::path_of("nft")?);
         list.args(["-j", "list", "counter", "ip", "rig", "leaked"]);
-        let listed = process::finish(list, Duration::from_secs(10))?.success().context("failed to read the counter of leaked packets")?;
-        let parsed: serde_json::Value = serde_json::from_str(&listed.stdout).context("failed to parse nft's JSON")?;
+        let listed = process::finish(list, Duration::from_secs(10))?
+            .success()
+            .context("failed to read the counter of leaked packets")?;
+        let parsed: serde_json::Value =
+            serde_json::from_str(&listed.stdout).context("failed to parse nft's JSON")?;
         let counters = parsed["nftables"].as_array().into_iter().flatten();
-        counters.filter_map(|entry| entry["counter"]["packets"].as_u64()).next().context("nft listed no counter")
+        counters
+            .filter_map(|entry| entry["counter"]["packets"].as_u64())
+            .next()
+            .context("nft listed no counter")
     }
 
     /// The source address that the load balancers see.
@@ -141,5 +152,7 @@ impl Customer {
 
 /// Whether something accepts connections at `address` inside `place`.
 pub(super) fn accepts(place: &Place, address: SocketAddr) -> Result<bool> {
-    place.namespaces().run(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
+    place
+        .namespaces()
+        .run(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
 }

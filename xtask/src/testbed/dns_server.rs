@@ -1,4 +1,5 @@
-//! The customer's public DNS server: nsd, authoritative for the public name and for a zone that has nothing to do with it.
+//! The customer's public DNS server: nsd, authoritative for the public name and for a zone that has
+//! nothing to do with it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -49,7 +50,8 @@ impl DnsServer {
         Ok(server)
     }
 
-    /// Makes the public name resolve to `addresses` from now on; none makes an empty answer. Returns when the server answers so.
+    /// Makes the public name resolve to `addresses` from now on; none makes an empty answer.
+    /// Returns when the server answers so.
     pub fn set_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<()> {
         write(&self.zone, &public_zone(addresses, self.ttl))?;
         self.service.signal(Signal::HUP)?;
@@ -111,11 +113,17 @@ fn public_zone(addresses: &[Ipv4Addr], ttl: u32) -> String {
 }
 
 fn unrelated_zone() -> String {
-    format!("{}www IN A {UNRELATED_ADDRESS}\nwww IN TXT \"nothing to do with it\"\nmail IN MX 10 www\n", head("example.test"))
+    format!(
+        "{}www IN A {UNRELATED_ADDRESS}\nwww IN TXT \"nothing to do with it\"\nmail IN MX 10 www\n",
+        head("example.test")
+    )
 }
 
 fn head(origin: &str) -> String {
-    format!("$ORIGIN {origin}.\n$TTL {TTL}\n@ IN SOA ns hostmaster 1 3600 600 86400 {TTL}\n@ IN NS ns\nns IN A {DNS_ADDRESS}\n")
+    format!(
+        "$ORIGIN {origin}.\n$TTL {TTL}\n@ IN SOA ns hostmaster 1 3600 600 86400 {TTL}\n@ IN NS \
+            ns\nns IN A {DNS_ADDRESS}\n"
+    )
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -1,4 +1,5 @@
-//! An executor: a job's processes, in a pod's cgroup and network namespace, or in the node's network.
+//! An executor: a job's processes, in a pod's cgroup and network namespace, or in the node's
+//! network.
 
 use std::path::Path;
 use std::process::Command;
@@ -39,11 +40,17 @@ pub struct ExecutorOptions {
 impl ExecutorOptions {
     /// A pod named `name` whose resolver is the shim.
     pub fn pod(name: &str) -> Self {
-        Self { name: name.to_owned(), resolv: ResolvConf::default(), network: Network::Pod, cgroup: None }
+        Self {
+            name: name.to_owned(),
+            resolv: ResolvConf::default(),
+            network: Network::Pod,
+            cgroup: None,
+        }
     }
 }
 
-/// An executor. It trusts the customer's certificate authority, and its PATH has the Python tools of the test bed.
+/// An executor. It trusts the customer's certificate authority, and its PATH has the Python tools
+/// of the test bed.
 #[derive(Debug)]
 pub struct Executor {
     place: Place,
@@ -51,7 +58,12 @@ pub struct Executor {
 }
 
 impl Executor {
-    pub(super) fn new(node: &Node, number: u8, options: ExecutorOptions, ca_pem: &str) -> Result<Self> {
+    pub(super) fn new(
+        node: &Node,
+        number: u8,
+        options: ExecutorOptions,
+        ca_pem: &str,
+    ) -> Result<Self> {
         let name = &options.name;
         let stage = node.place().ground().folder(&format!("stage-{name}-{number}"))?;
         let view = || View::new(&stage, &options.resolv)?.trust(ca_pem);
@@ -59,19 +71,29 @@ impl Executor {
             Network::Pod => Namespaces::create(view),
             Network::Host => Namespaces::create_in(node.place().namespaces(), view),
         };
-        let namespaces = Arc::new(namespaces.with_context(|| format!("failed to make the executor {name}"))?);
+        let namespaces =
+            Arc::new(namespaces.with_context(|| format!("failed to make the executor {name}"))?);
         if options.network == Network::Pod {
             node.connect(&namespaces, number)?;
             namespaces.run(spare_ports)??;
         }
         let cgroup = options.cgroup.unwrap_or_else(|| format!("kubepods/pod{name}"));
-        let mut place = Place::new(node.place().ground(), namespaces, &Path::new(node::ROOT).join(cgroup), name)?;
+        let mut place = Place::new(
+            node.place().ground(),
+            namespaces,
+            &Path::new(node::ROOT).join(cgroup),
+            name,
+        )?;
         place.add_to_path(&workspace::python_home().join("bin"));
-        // The image's own settings, as any image with an internal CA has them; no configuration of the host's reaches pip.
+        // The image's own settings, as any image with an internal CA has them; no configuration of
+        // the host's reaches pip.
         place.set_environment("PIP_CONFIG_FILE", "/dev/null");
         place.set_environment("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt");
         place.set_environment("PIP_DISABLE_PIP_VERSION_CHECK", "1");
-        let outside = place.in_cgroup(&Path::new(node::ROOT).join("system.slice/other.service"), &format!("outside-{name}"))?;
+        let outside = place.in_cgroup(
+            &Path::new(node::ROOT).join("system.slice/other.service"),
+            &format!("outside-{name}"),
+        )?;
         Ok(Self { place, outside })
     }
 

@@ -1,4 +1,5 @@
-//! The xtask binary as a helper inside executors: cgroups hold processes, not threads, so the load client must be one.
+//! The xtask binary as a helper inside executors: cgroups hold processes, not threads, so the load
+//! client must be one.
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -14,13 +15,18 @@ use crate::workspace;
 
 /// Building xtask from nothing takes about a minute on two cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
-/// Beyond its own time the load client waits for connects that hang, twice five seconds, and a busy machine.
+/// Beyond its own time the load client waits for connects that hang, twice five seconds, and a busy
+/// machine.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// The xtask binary: this process's own, or the one that cargo builds from the same workspace (a test binary has only the library).
+/// The xtask binary: this process's own, or the one that cargo builds from the same workspace (a
+/// test binary has only the library).
 pub fn binary() -> Result<PathBuf> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BINARY.get_or_init(|| locate().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+    BINARY
+        .get_or_init(|| locate().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)
 }
 
 fn locate() -> Result<PathBuf> {
@@ -30,7 +36,9 @@ fn locate() -> Result<PathBuf> {
     }
     let mut build = workspace::cargo();
     build.args(["build", "--quiet", "--package", "xtask", "--bin", "xtask"]);
-    process::finish(build, BUILD_LIMIT)?.success().context("failed to build the load client with cargo")?;
+    process::finish(build, BUILD_LIMIT)?
+        .success()
+        .context("failed to build the load client with cargo")?;
     let built = workspace::target_dir().join("debug/xtask");
     if !built.is_file() {
         bail!("cargo built no {}", built.display());
@@ -49,7 +57,11 @@ impl Load {
     /// Starts connecting from `place`. The calling thread must live until the report is in.
     pub fn start(place: &Place, options: &LoadOptions) -> Result<Self> {
         let mut command = place.command(binary()?);
-        command.args(arguments(options)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments(options))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let child = command.spawn().context("failed to start the load client")?;
         Ok(Self { child, limit: Duration::from_secs_f64(options.seconds) + GRACE })
     }
@@ -62,7 +74,11 @@ impl Load {
         }
         let output = self.child.wait_with_output().context("failed to wait for the load client")?;
         if !output.status.success() {
-            bail!("the load client failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "the load client failed ({}): {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         serde_json::from_slice(&output.stdout).context("failed to parse the load client's report")
     }

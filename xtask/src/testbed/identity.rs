@@ -1,4 +1,5 @@
-//! A rig's name: unique on the machine, and enough to tell later whether the process that made it still lives.
+//! A rig's name: unique on the machine, and enough to tell later whether the process that made it
+//! still lives.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +12,18 @@ pub(super) const PREFIX: &str = "redirector-rig-";
 
 /// A new name: `redirector-rig-<pid namespace>-<pid>-<start time of the pid>-<count>`.
 ///
-/// The start time makes a reused pid another owner, and the namespace keeps a container from sweeping what it can't see the owner of.
+/// The start time makes a reused pid another owner, and the namespace keeps a container from
+/// sweeping what it can't see the owner of.
 pub(super) fn new_name() -> Result<String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let pid = std::process::id();
-    let start = start_time(pid).context("failed to read the start time of this process from /proc")?;
-    Ok(format!("{PREFIX}{}-{pid}-{start}-{}", pid_namespace()?, COUNT.fetch_add(1, Ordering::Relaxed)))
+    let start =
+        start_time(pid).context("failed to read the start time of this process from /proc")?;
+    Ok(format!(
+        "{PREFIX}{}-{pid}-{start}-{}",
+        pid_namespace()?,
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    ))
 }
 
 /// Whether `name` belongs to a process of our pid namespace that is gone.
@@ -31,7 +38,10 @@ pub(super) fn is_orphan(name: &str) -> bool {
 /// The entries of `folder` that are named like a rig.
 pub(super) fn named_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with(PREFIX)).collect()
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(PREFIX))
+        .collect()
 }
 
 fn pid_namespace() -> Result<String> {
@@ -42,7 +52,8 @@ fn pid_namespace() -> Result<String> {
 /// Field 22 of /proc/PID/stat, in clock ticks since boot; `None` when there is no such process.
 fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name may hold spaces and parentheses: count from the last one. The field after it is the third.
+    // The command name may hold spaces and parentheses: count from the last one. The field after it
+    // is the third.
     stat[stat.rfind(')')? + 1..].split_whitespace().nth(22 - 3).map(str::to_owned)
 }
 

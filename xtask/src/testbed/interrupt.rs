@@ -1,4 +1,5 @@
-//! Takes every living rig down when the process is told to stop, then lets the signal do what it does by default.
+//! Takes every living rig down when the process is told to stop, then lets the signal do what it
+//! does by default.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +61,8 @@ fn living() -> std::sync::MutexGuard<'static, Vec<Remains>> {
 }
 
 fn listen() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to listen for signals")?;
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to listen for signals")?;
     std::thread::spawn(move || {
         let Some(signal) = signals.forever().next() else { return };
         HAPPENED.store(true, Ordering::SeqCst);
@@ -71,7 +73,10 @@ fn listen() -> Result<()> {
                 eprintln!("{error:#}");
             }
         }
-        eprintln!("\ninterrupted: {} taken down, nothing left behind", if living.len() == 1 { "the rig was" } else { "all rigs were" });
+        eprintln!(
+            "\ninterrupted: {} taken down, nothing left behind",
+            if living.len() == 1 { "the rig was" } else { "all rigs were" }
+        );
         // Namespaces, with their mounts and devices, go with the process.
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     });

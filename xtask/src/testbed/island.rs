@@ -1,5 +1,5 @@
-//! A network with loopback, a device that leads nowhere, and a resolv.conf: where servers and resolvers meet on port 53, and nothing that a
-//! client sends can leave.
+//! A network with loopback, a device that leads nowhere, and a resolv.conf: where servers and
+//! resolvers meet on port 53, and nothing that a client sends can leave.
 
 use std::fs;
 
@@ -11,7 +11,8 @@ use super::mounts::{ResolvConf, View};
 use super::{Namespaces, network};
 
 /// systemd-resolved asks nobody before the machine has an address besides loopback's.
-const DEVICES: &str = "link set lo up\nlink add nowhere type veth peer name beyond\naddress add 192.0.2.1/32 dev nowhere\nlink set beyond up\nlink set nowhere up\n";
+const DEVICES: &str = "link set lo up\nlink add nowhere type veth peer name beyond\naddress add \
+    192.0.2.1/32 dev nowhere\nlink set beyond up\nlink set nowhere up\n";
 
 /// Namespaces without a way out, with an /etc and a /run of their own.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ impl Island {
         self.namespaces.run(|| resolv.write())?
     }
 
-    /// Has what loopback carries received on `core` (receive packet steering); `None`: on the core that sends it.
+    /// Has what loopback carries received on `core` (receive packet steering); `None`: on the core
+    /// that sends it.
     pub fn steer_loopback(&self, core: Option<u32>) -> Result<()> {
         // The host's sysfs shows the host's devices.
         const SYSFS: &str = "/run/sys";
@@ -45,7 +47,8 @@ impl Island {
         self.namespaces.run(|| {
             if !fs::exists(SYSFS).context("failed to look for a sysfs")? {
                 fs::create_dir(SYSFS).context("failed to make a folder for a sysfs")?;
-                mount("redirector-rig", SYSFS, "sysfs", MountFlags::empty(), None).context("failed to mount a sysfs")?;
+                mount("redirector-rig", SYSFS, "sysfs", MountFlags::empty(), None)
+                    .context("failed to mount a sysfs")?;
             }
             fs::write(format!("{SYSFS}/class/net/lo/queues/rx-0/rps_cpus"), format!("{cores:x}"))
                 .context("failed to steer loopback's packets: has this kernel CONFIG_RPS?")

@@ -1,4 +1,5 @@
-//! A public pass-through load balancer: HAProxy in TCP mode, which admits two source addresses and logs each connection's.
+//! A public pass-through load balancer: HAProxy in TCP mode, which admits two source addresses and
+//! logs each connection's.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -80,20 +81,29 @@ impl LoadBalancer {
             return Ok(());
         }
         let config = self.folder.join("haproxy.cfg");
-        fs::write(&config, self.configuration()).with_context(|| format!("failed to write {}", config.display()))?;
+        fs::write(&config, self.configuration())
+            .with_context(|| format!("failed to write {}", config.display()))?;
         let mut command = self.place.command(packages::path_of("haproxy")?);
         command.arg("-db").arg("-f").arg(&config);
-        let mut service = Service::start(&format!("haproxy lb{}", self.number), &self.folder.join("haproxy.log"), command)?;
+        let mut service = Service::start(
+            &format!("haproxy lb{}", self.number),
+            &self.folder.join("haproxy.log"),
+            command,
+        )?;
         let tls = SocketAddr::from((self.address(), 443));
         service.wait_ready(LIMIT, || accepts(&self.place, tls))?;
         self.service = Some(service);
         Ok(())
     }
 
-    /// The connections it has admitted so far, in order. Those to ports 80 and 8080 are only counted: see [`LoadBalancer::greeted`].
+    /// The connections it has admitted so far, in order. Those to ports 80 and 8080 are only
+    /// counted: see [`LoadBalancer::greeted`].
     pub fn admitted(&self) -> Vec<Admitted> {
         let log = fs::read_to_string(self.folder.join("haproxy.log")).unwrap_or_default();
-        log.lines().filter_map(parse).filter(|connection| connection.source.ip().to_string().starts_with("198.51.100.")).collect()
+        log.lines()
+            .filter_map(parse)
+            .filter(|connection| connection.source.ip().to_string().starts_with("198.51.100."))
+            .collect()
     }
 
     /// Connections on ports 80 and 8080 that were served.
@@ -103,14 +113,20 @@ impl LoadBalancer {
 
     /// Connections it has refused because of their source address.
     pub fn denied(&self) -> Result<u64> {
-        let mut socket = UnixStream::connect(self.folder.join("stats")).context("failed to reach HAProxy's statistics")?;
+        let mut socket = UnixStream::connect(self.folder.join("stats"))
+            .context("failed to reach HAProxy's statistics")?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        socket.write_all(b"show stat -1 1 -1\n").context("failed to ask HAProxy for its statistics")?;
+        socket
+            .write_all(b"show stat -1 1 -1\n")
+            .context("failed to ask HAProxy for its statistics")?;
         let mut table = String::new();
         socket.read_to_string(&mut table).context("failed to read HAProxy's statistics")?;
         let mut lines = table.lines();
         let columns = lines.next().unwrap_or_default().trim_start_matches("# ");
-        let column = columns.split(',').position(|name| name == "dcon").context("HAProxy's statistics have no column dcon")?;
+        let column = columns
+            .split(',')
+            .position(|name| name == "dcon")
+            .context("HAProxy's statistics have no column dcon")?;
         Ok(lines.filter_map(|line| line.split(',').nth(column)?.parse::<u64>().ok()).sum())
     }
 
@@ -161,10 +177,19 @@ mod tests {
 
     #[test]
     fn a_log_line_names_source_port_and_server_name() {
-        let line = parse("1795000000.001 admitted 198.51.100.1:40000 port=443 name=artifactory.internal.company.net").unwrap();
+        let line = parse(
+            "1795000000.001 admitted 198.51.100.1:40000 port=443 \
+            name=artifactory.internal.company.net",
+        )
+        .unwrap();
         assert_eq!((line.source.to_string().as_str(), line.port), ("198.51.100.1:40000", 443));
         assert_eq!(line.server_name.as_deref(), Some("artifactory.internal.company.net"));
-        assert_eq!(parse("1795000000.001 admitted 198.51.100.1:40000 port=443 name=-").unwrap().server_name, None);
+        assert_eq!(
+            parse("1795000000.001 admitted 198.51.100.1:40000 port=443 name=-")
+                .unwrap()
+                .server_name,
+            None
+        );
         assert_eq!(parse("[NOTICE] haproxy version is 2.6"), None);
     }
 }

@@ -1,8 +1,10 @@
-//! The test bed: a node, its executors and a customer's site on one machine, in namespaces and a cgroup of their own.
+//! The test bed: a node, its executors and a customer's site on one machine, in namespaces and a
+//! cgroup of their own.
 //!
-//! It serves `cargo xtask demo`, `cargo xtask bench` and the real-kernel tests in `redirector/tests`. Nothing in it is a stand-in: the
-//! namespaces, cgroups and bpffs are the kernel's, the servers are HAProxy, nsd, nginx, docker-registry and pypiserver. It must never reach
-//! beyond the namespaces it made, and must leave nothing behind.
+//! It serves `cargo xtask demo`, `cargo xtask bench` and the real-kernel tests in
+//! `redirector/tests`. Nothing in it is a stand-in: the namespaces, cgroups and bpffs are the
+//! kernel's, the servers are HAProxy, nsd, nginx, docker-registry and pypiserver. It must never
+//! reach beyond the namespaces it made, and must leave nothing behind.
 //!
 //! ```text
 //!   executor 10.61.1.2 ──veth── node 198.51.100.1, .2 ──veth── customer 203.0.113.7, .8  load balancers (HAProxy)
@@ -10,10 +12,11 @@
 //!   cgroup kubepods/pod<name>   │ bpffs, cgroup root           10.20.0.10        registry (nginx, docker-registry, pypiserver)
 //! ```
 //!
-//! **How it is held.** Namespaces are held by file descriptors of this process, not by a holder process: when this process dies, however
-//! it dies, they and every mount and device in them are gone. Children carry `PR_SET_PDEATHSIG`. What a kernel can't drop by itself, the
-//! cgroup directory and the folder of logs, is removed when the [`Rig`] is dropped and on SIGINT, SIGTERM and SIGHUP; what a SIGKILL left
-//! behind is swept by the next rig.
+//! **How it is held.** Namespaces are held by file descriptors of this process, not by a holder
+//! process: when this process dies, however it dies, they and every mount and device in them are
+//! gone. Children carry `PR_SET_PDEATHSIG`. What a kernel can't drop by itself, the cgroup
+//! directory and the folder of logs, is removed when the [`Rig`] is dropped and on SIGINT, SIGTERM
+//! and SIGHUP; what a SIGKILL left behind is swept by the next rig.
 
 pub mod agent;
 pub mod banner;

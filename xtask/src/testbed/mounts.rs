@@ -1,7 +1,8 @@
-//! What a place of the rig sees of the file system: the host's, with its own /etc and /run, and for a node its own state, cgroups and bpffs.
+//! What a place of the rig sees of the file system: the host's, with its own /etc and /run, and for
+//! a node its own state, cgroups and bpffs.
 //!
-//! Everything private is an overlay or a tmpfs inside the place's mount namespace, so the host never has a mount point, let alone a file, of
-//! ours.
+//! Everything private is an overlay or a tmpfs inside the place's mount namespace, so the host
+//! never has a mount point, let alone a file, of ours.
 
 use std::ffi::CString;
 use std::fs;
@@ -29,7 +30,9 @@ impl ResolvConf {
 
     /// What Kubernetes gives a pod: three search domains and `ndots:5`.
     pub fn kubernetes(nameserver: &str) -> Self {
-        let search = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"].map(str::to_owned).to_vec();
+        let search = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+            .map(str::to_owned)
+            .to_vec();
         Self { search, ndots: Some(5), ..Self::of(nameserver) }
     }
 
@@ -39,7 +42,8 @@ impl ResolvConf {
     }
 
     fn text(&self) -> String {
-        let mut text: String = self.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        let mut text: String =
+            self.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
         if !self.search.is_empty() {
             text += &format!("search {}\n", self.search.join(" "));
         }
@@ -63,12 +67,14 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Gives the place its own /etc (the host's, with these names and resolvers) and an empty /run. `stage` is an empty folder.
+    /// Gives the place its own /etc (the host's, with these names and resolvers) and an empty /run.
+    /// `stage` is an empty folder.
     pub(super) fn new(stage: &Path, resolv: &ResolvConf) -> Result<Self> {
         tmpfs(stage)?;
         let view = Self { stage: stage.to_owned() };
         view.overlay("/etc")?;
-        // On a host with systemd-resolved resolv.conf is a link into /run, and nsswitch.conf asks the daemon past it.
+        // On a host with systemd-resolved resolv.conf is a link into /run, and nsswitch.conf asks
+        // the daemon past it.
         write_anew("/etc/resolv.conf", &resolv.text())?;
         write_anew("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")?;
         write_anew("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")?;
@@ -85,35 +91,49 @@ impl View {
         write_anew(bundle, &trusted)
     }
 
-    /// Makes it a node: its own redirector folders, `cgroup` as the cgroup2 root, and a fresh bpffs.
+    /// Makes it a node: its own redirector folders, `cgroup` as the cgroup2 root, and a fresh
+    /// bpffs.
     pub(super) fn become_node(&self, cgroup: &Path) -> Result<()> {
         self.overlay("/var/lib")?;
         for folder in ["/etc/redirector", "/var/lib/redirector", "/run/redirector"] {
             if Path::new(folder).exists() {
-                fs::remove_dir_all(folder).with_context(|| format!("failed to empty the node's {folder}"))?;
+                fs::remove_dir_all(folder)
+                    .with_context(|| format!("failed to empty the node's {folder}"))?;
             }
-            fs::create_dir_all(folder).with_context(|| format!("failed to make the node's {folder}"))?;
+            fs::create_dir_all(folder)
+                .with_context(|| format!("failed to make the node's {folder}"))?;
         }
         self.cgroup_root(cgroup)?;
-        mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), c"mode=0700").context("failed to mount a bpffs at /sys/fs/bpf")
+        mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), c"mode=0700")
+            .context("failed to mount a bpffs at /sys/fs/bpf")
     }
 
-    /// Takes the host's cgroup mounts out of sight first: mountinfo must name one cgroup2, and it must be reachable.
+    /// Takes the host's cgroup mounts out of sight first: mountinfo must name one cgroup2, and it
+    /// must be reachable.
     fn cgroup_root(&self, cgroup: &Path) -> Result<()> {
         let held = self.folder("cgroup")?;
-        mount_bind(cgroup, &held).with_context(|| format!("failed to bind {}", cgroup.display()))?;
+        mount_bind(cgroup, &held)
+            .with_context(|| format!("failed to bind {}", cgroup.display()))?;
         while unmount("/sys/fs/cgroup", UnmountFlags::DETACH).is_ok() {}
-        mount_move(&held, "/sys/fs/cgroup").context("failed to mount the node's cgroup root at /sys/fs/cgroup")
+        mount_move(&held, "/sys/fs/cgroup")
+            .context("failed to mount the node's cgroup root at /sys/fs/cgroup")
     }
 
     /// Makes `folder` private: reads come from the host's, writes stay here.
     fn overlay(&self, folder: &str) -> Result<()> {
         let name = folder.trim_start_matches('/').replace('/', "-");
-        let (upper, work) = (self.folder(&format!("{name}-upper"))?, self.folder(&format!("{name}-work"))?);
-        let options = format!("lowerdir={folder},upperdir={},workdir={}", upper.display(), work.display());
+        let (upper, work) =
+            (self.folder(&format!("{name}-upper"))?, self.folder(&format!("{name}-work"))?);
+        let options =
+            format!("lowerdir={folder},upperdir={},workdir={}", upper.display(), work.display());
         let options = CString::new(options).context("a folder's name holds a zero byte")?;
-        mount("overlay", folder, "overlay", MountFlags::empty(), options.as_c_str())
-            .with_context(|| format!("failed to mount an overlay over {folder}: does this kernel have overlayfs?"))
+        mount("overlay", folder, "overlay", MountFlags::empty(), options.as_c_str()).with_context(
+            || {
+                format!(
+                    "failed to mount an overlay over {folder}: does this kernel have overlayfs?"
+                )
+            },
+        )
     }
 
     fn folder(&self, name: &str) -> Result<PathBuf> {
@@ -142,7 +162,11 @@ mod tests {
     #[test]
     fn a_pods_resolv_conf_has_its_search_domains_and_ndots() {
         let text = ResolvConf::kubernetes("169.254.20.53").text();
-        assert_eq!(text, "nameserver 169.254.20.53\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n");
+        assert_eq!(
+            text,
+            "nameserver 169.254.20.53\nsearch default.svc.cluster.local svc.cluster.local \
+                cluster.local\noptions ndots:5\n"
+        );
         assert_eq!(ResolvConf::default().text(), "nameserver 169.254.20.53\n");
     }
 }

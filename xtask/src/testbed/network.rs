@@ -1,4 +1,5 @@
-//! Devices, addresses and packet rules, by iproute2 and nft, in whatever namespace the calling thread is in.
+//! Devices, addresses and packet rules, by iproute2 and nft, in whatever namespace the calling
+//! thread is in.
 
 use std::time::Duration;
 
@@ -24,7 +25,12 @@ fn feed(program: &str, arguments: &[&str], script: &str) -> Result<()> {
     command.args(arguments);
     let done = process::finish_with_input(command, script.as_bytes(), LIMIT)?;
     if !done.status.success() {
-        bail!("failed to run `{program} {}` ({}): {}\n{script}", arguments.join(" "), done.status, done.stderr.trim());
+        bail!(
+            "failed to run `{program} {}` ({}): {}\n{script}",
+            arguments.join(" "),
+            done.status,
+            done.stderr.trim()
+        );
     }
     Ok(())
 }

@@ -21,7 +21,8 @@ const AGENT_CGROUP: &str = "node/system.slice/redirector.service";
 /// Longest time a command of the product may take.
 const CLI_LIMIT: Duration = Duration::from_secs(30);
 
-/// The node. Its file system view: own `/etc`, `/run` and `/var/lib/redirector`, `/sys/fs/cgroup` rooted at the rig, a fresh bpffs.
+/// The node. Its file system view: own `/etc`, `/run` and `/var/lib/redirector`, `/sys/fs/cgroup`
+/// rooted at the rig, a fresh bpffs.
 #[derive(Debug)]
 pub struct Node {
     place: Place,
@@ -40,10 +41,13 @@ impl Node {
             network::nft(&rules())
         })
         .context("failed to make the node")?;
-        Ok(Self { place: Place::new(ground, Arc::new(namespaces), Path::new(AGENT_CGROUP), "node")? })
+        Ok(Self {
+            place: Place::new(ground, Arc::new(namespaces), Path::new(AGENT_CGROUP), "node")?,
+        })
     }
 
-    /// Where the agent and its command line run: the node's namespaces, outside every executor's cgroup.
+    /// Where the agent and its command line run: the node's namespaces, outside every executor's
+    /// cgroup.
     pub fn place(&self) -> &Place {
         &self.place
     }
@@ -58,21 +62,31 @@ impl Node {
         self.place.command(program)
     }
 
-    /// Runs the command line `binary` with `arguments`; what it said and how it ended is the caller's to judge.
+    /// Runs the command line `binary` with `arguments`; what it said and how it ended is the
+    /// caller's to judge.
     pub fn cli(&self, binary: &Path, arguments: &[&str]) -> Result<Finished> {
         let mut command = self.place.command(binary);
         command.args(arguments);
-        process::finish(command, CLI_LIMIT).with_context(|| format!("failed to run `redirector {}`", arguments.join(" ")))
+        process::finish(command, CLI_LIMIT)
+            .with_context(|| format!("failed to run `redirector {}`", arguments.join(" ")))
     }
 
-    /// As [`Node::cli`] with `-o json`, parsed. The exit code is not looked at: `status` exits 1 when something is degraded.
+    /// As [`Node::cli`] with `-o json`, parsed. The exit code is not looked at: `status` exits 1
+    /// when something is degraded.
     pub fn cli_json(&self, binary: &Path, arguments: &[&str]) -> Result<serde_json::Value> {
         let done = self.cli(binary, &[arguments, &["-o", "json"]].concat())?;
-        serde_json::from_str(&done.stdout)
-            .with_context(|| format!("failed to parse the JSON of `redirector {}` ({}): {}", arguments.join(" "), done.status, done.text()))
+        serde_json::from_str(&done.stdout).with_context(|| {
+            format!(
+                "failed to parse the JSON of `redirector {}` ({}): {}",
+                arguments.join(" "),
+                done.status,
+                done.text()
+            )
+        })
     }
 
-    /// Joins a new namespace to the node with a veth pair: `eth0` on its side. `number` makes the 10.61.NUMBER.0/24 between them.
+    /// Joins a new namespace to the node with a veth pair: `eth0` on its side. `number` makes the
+    /// 10.61.NUMBER.0/24 between them.
     pub(super) fn connect(&self, namespaces: &Namespaces, number: u8) -> Result<()> {
         let path = namespaces.net_path();
         self.place.namespaces().run(|| {
@@ -93,7 +107,8 @@ impl Node {
     }
 }
 
-/// The node's default route leads to the customer's namespace and ends there: a packet that leaks can be counted, and reaches nobody.
+/// The node's default route leads to the customer's namespace and ends there: a packet that leaks
+/// can be counted, and reaches nobody.
 fn link(customer: &str) -> String {
     format!(
         "link set lo up\n\
@@ -122,5 +137,6 @@ fn rules() -> String {
 
 /// Per network namespace, so it is set from inside.
 fn forward() -> Result<()> {
-    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("failed to set net.ipv4.ip_forward in the node's namespace")
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+        .context("failed to set net.ipv4.ip_forward in the node's namespace")
 }

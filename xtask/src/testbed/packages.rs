@@ -33,24 +33,32 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("man-db", "man"),
 ];
 
-/// Debian packages that are unpacked aside and not installed, since that would change the machine, each with its program.
+/// Debian packages that are unpacked aside and not installed, since that would change the machine,
+/// each with its program.
 pub const UNPACKED: &[(&str, &str)] = &[("systemd-resolved", "lib/systemd/systemd-resolved")];
 
-/// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the demo's real pip.
+/// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the
+/// demo's real pip.
 pub const PYPI: &[&str] = &["pypiserver==2.4.2", "prometheus-client==0.23.1"];
 
 /// npm packages: none yet.
 pub const NPM: &[&str] = &[];
 
 /// Where programs are, whatever PATH says: a person's PATH on Debian lacks the sbin folders.
-const FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const FOLDERS: &[&str] =
+    &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// The Debian packages that are missing here.
 pub fn missing_debian() -> Vec<&'static str> {
-    DEBIAN.iter().filter(|(_, program)| find(program).is_none()).map(|(package, _)| *package).collect()
+    DEBIAN
+        .iter()
+        .filter(|(_, program)| find(program).is_none())
+        .map(|(package, _)| *package)
+        .collect()
 }
 
-/// A command for `program`, which is to be run by its absolute path; the error names the package that has it.
+/// A command for `program`, which is to be run by its absolute path; the error names the package
+/// that has it.
 pub fn tool(program: &str) -> Result<Command> {
     Ok(Command::new(path_of(program)?))
 }
@@ -58,8 +66,13 @@ pub fn tool(program: &str) -> Result<Command> {
 /// The absolute path of `program`; the error names the package that has it.
 pub fn path_of(program: &str) -> Result<PathBuf> {
     let Some(path) = find(program) else {
-        let package = DEBIAN.iter().find(|(_, known)| *known == program).map_or(program, |(package, _)| package);
-        bail!("{program} is not installed: run `cargo xtask setup`, or `apt-get install {package}`");
+        let package = DEBIAN
+            .iter()
+            .find(|(_, known)| *known == program)
+            .map_or(program, |(package, _)| package);
+        bail!(
+            "{program} is not installed: run `cargo xtask setup`, or `apt-get install {package}`"
+        );
     };
     Ok(path)
 }
@@ -71,10 +84,16 @@ pub fn unpacked_home(package: &str) -> PathBuf {
 
 /// A program of an unpacked package, by its path there.
 pub fn unpacked(program: &str) -> Result<PathBuf> {
-    let package = UNPACKED.iter().find(|(_, known)| *known == program).map_or(program, |(package, _)| package);
+    let package = UNPACKED
+        .iter()
+        .find(|(_, known)| *known == program)
+        .map_or(program, |(package, _)| package);
     let path = unpacked_home(package).join(program);
     if !path.is_file() {
-        bail!("{} is missing: run `cargo xtask setup`, which unpacks {package} there", path.display());
+        bail!(
+            "{} is missing: run `cargo xtask setup`, which unpacks {package} there",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -83,7 +102,11 @@ pub fn unpacked(program: &str) -> Result<PathBuf> {
 pub fn python_tool(program: &str) -> Result<PathBuf> {
     let path = workspace::python_home().join("bin").join(program);
     if !path.is_file() {
-        bail!("{} is missing: run `cargo xtask setup`, which makes a Python environment with {}", path.display(), PYPI.join(", "));
+        bail!(
+            "{} is missing: run `cargo xtask setup`, which makes a Python environment with {}",
+            path.display(),
+            PYPI.join(", ")
+        );
     }
     Ok(path)
 }
@@ -101,6 +124,10 @@ mod tests {
     #[test]
     fn a_missing_program_is_named_with_its_package_and_the_command_that_installs_it() {
         let error = path_of("no-such-program").unwrap_err().to_string();
-        assert!(error.contains("cargo xtask setup") && error.contains("apt-get install no-such-program"), "{error}");
+        assert!(
+            error.contains("cargo xtask setup")
+                && error.contains("apt-get install no-such-program"),
+            "{error}"
+        );
     }
 }

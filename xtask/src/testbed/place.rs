@@ -33,24 +33,38 @@ pub struct Place {
 }
 
 impl Place {
-    pub(super) fn new(ground: &Arc<Ground>, namespaces: Arc<Namespaces>, cgroup: &Path, name: &str) -> Result<Self> {
+    pub(super) fn new(
+        ground: &Arc<Ground>,
+        namespaces: Arc<Namespaces>,
+        cgroup: &Path,
+        name: &str,
+    ) -> Result<Self> {
         let cgroup = ground.cgroup().join(cgroup);
         let door = Arc::new(super::cgroup::door(&cgroup)?);
         let home = ground.folder(&format!("home-{name}"))?;
-        let mut place = Self { namespaces, door, cgroup, home, environment: Vec::new(), ground: Arc::clone(ground) };
+        let mut place = Self {
+            namespaces,
+            door,
+            cgroup,
+            home,
+            environment: Vec::new(),
+            ground: Arc::clone(ground),
+        };
         place.set_environment("PATH", PATH);
         place.set_environment("LANG", "C.UTF-8");
         Ok(place)
     }
 
-    /// The same namespaces seen from another cgroup of the rig, given relative to the rig's directory.
+    /// The same namespaces seen from another cgroup of the rig, given relative to the rig's
+    /// directory.
     pub(super) fn in_cgroup(&self, cgroup: &Path, name: &str) -> Result<Self> {
         let mut place = Self::new(&self.ground, Arc::clone(&self.namespaces), cgroup, name)?;
         place.environment.clone_from(&self.environment);
         Ok(place)
     }
 
-    /// Sets a variable for everything started here from now on. Nothing of this process's own environment is passed on.
+    /// Sets a variable for everything started here from now on. Nothing of this process's own
+    /// environment is passed on.
     pub fn set_environment(&mut self, key: &str, value: &str) {
         self.environment.retain(|(known, _)| known != key);
         self.environment.push((key.to_owned(), value.to_owned()));
@@ -58,20 +72,27 @@ impl Place {
 
     /// Puts `folder` first in PATH.
     pub fn add_to_path(&mut self, folder: &Path) {
-        let path = self.environment.iter().find(|(key, _)| key == "PATH").map_or(PATH, |(_, path)| path);
+        let path =
+            self.environment.iter().find(|(key, _)| key == "PATH").map_or(PATH, |(_, path)| path);
         let path = format!("{}:{path}", folder.display());
         self.set_environment("PATH", &path);
     }
 
-    /// `program`, to be started in this place, with its home as working directory. It gets SIGKILL when the thread that spawned it ends;
-    /// [`process::spawn_lasting`] spawns from a thread that lasts.
+    /// `program`, to be started in this place, with its home as working directory. It gets SIGKILL
+    /// when the thread that spawned it ends; [`process::spawn_lasting`] spawns from a thread that
+    /// lasts.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().env("HOME", &self.home).envs(self.environment.iter().map(|(key, value)| (key, value)));
+        command
+            .env_clear()
+            .env("HOME", &self.home)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)));
         process::die_with_parent(&mut command);
         let (namespaces, door) = (Arc::clone(&self.namespaces), Arc::clone(&self.door));
-        let home = std::ffi::CString::new(self.home.as_os_str().as_encoded_bytes()).unwrap_or_default();
-        // SAFETY: between fork and exec the closure only makes system calls on what was opened and allocated before.
+        let home =
+            std::ffi::CString::new(self.home.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        // SAFETY: between fork and exec the closure only makes system calls on what was opened and
+        // allocated before.
         unsafe {
             command.pre_exec(move || {
                 rustix::io::write(door.as_fd(), b"0")?;
@@ -89,7 +110,8 @@ impl Place {
         command
     }
 
-    /// Runs a line of shell to its end; an error only when it could not be run, or not within `limit`.
+    /// Runs a line of shell to its end; an error only when it could not be run, or not within
+    /// `limit`.
     pub fn run(&self, line: &str, limit: Duration) -> Result<Finished> {
         process::finish(self.shell(line), limit).with_context(|| format!("failed to run `{line}`"))
     }
@@ -104,7 +126,8 @@ impl Place {
         &self.cgroup
     }
 
-    /// Its home and working directory: a folder of the rig's, seen at the same path from everywhere.
+    /// Its home and working directory: a folder of the rig's, seen at the same path from
+    /// everywhere.
     pub fn home(&self) -> &Path {
         &self.home
     }
@@ -119,7 +142,9 @@ impl Place {
     /// Writes a file as this place sees it.
     pub fn write(&self, path: impl AsRef<Path>, text: &str) -> Result<()> {
         let path = path.as_ref();
-        self.namespaces.run(|| fs::write(path, text))?.with_context(|| format!("failed to write {} in a place of the rig", path.display()))
+        self.namespaces
+            .run(|| fs::write(path, text))?
+            .with_context(|| format!("failed to write {} in a place of the rig", path.display()))
     }
 
     /// Reads a file as this place sees it.
@@ -140,10 +165,11 @@ impl Place {
         &self.ground
     }
 
-    /// Writes a script into the rig's folder that opens a shell here, or runs its arguments; returns its path. It works while this process
-    /// lives.
+    /// Writes a script into the rig's folder that opens a shell here, or runs its arguments;
+    /// returns its path. It works while this process lives.
     pub fn door_script(&self, name: &str) -> Result<PathBuf> {
-        let environment: Vec<String> = self.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let environment: Vec<String> =
+            self.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let script = format!(
             "#!/bin/sh\n[ $# -gt 0 ] || set -- bash --norc\necho $$ >{}/cgroup.procs\n\
              exec nsenter --net={} --mount={} --wd={home} env -i HOME={home} TERM=\"$TERM\" {} \"$@\"\n",

@@ -1,4 +1,5 @@
-//! Running programs to their end within a time limit, and starting those that outlive the calling thread.
+//! Running programs to their end within a time limit, and starting those that outlive the calling
+//! thread.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -70,7 +71,8 @@ pub fn finish_with_input(mut command: Command, input: &[u8], limit: Duration) ->
 
 /// Waits until `child` ends or `limit` is over; `None` in the latter case.
 pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
+    let pid =
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
     let watch = pidfd_open(pid, PidfdFlags::empty()).context("failed to open a pidfd")?;
     let deadline = Instant::now() + limit;
     loop {
@@ -91,7 +93,8 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 
 /// Spawns `command` from a thread that lives as long as this process.
 ///
-/// `PR_SET_PDEATHSIG` fires when the *thread* that spawned a child ends, so what a test's thread starts would die with it.
+/// `PR_SET_PDEATHSIG` fires when the *thread* that spawned a child ends, so what a test's thread
+/// starts would die with it.
 pub fn spawn_lasting(command: Command) -> Result<Child> {
     type Job = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
@@ -108,7 +111,10 @@ pub fn spawn_lasting(command: Command) -> Result<Child> {
     let name = command.get_program().to_string_lossy().into_owned();
     let (reply, answer) = channel();
     spawner.send((command, reply)).context("the spawning thread is gone")?;
-    answer.recv().context("the spawning thread is gone")?.with_context(|| format!("failed to start {name}"))
+    answer
+        .recv()
+        .context("the spawning thread is gone")?
+        .with_context(|| format!("failed to start {name}"))
 }
 
 /// The child gets SIGKILL when the thread that spawned it ends: see [`spawn_lasting`].
@@ -163,7 +169,10 @@ mod tests {
         let mut shell = Command::new("sh");
         shell.args(["-c", "cat; echo problem >&2; exit 3"]);
         let done = finish_with_input(shell, b"hello", Duration::from_secs(10)).unwrap();
-        assert_eq!((done.status.code(), done.stdout.as_str(), done.stderr.as_str()), (Some(3), "hello", "problem\n"));
+        assert_eq!(
+            (done.status.code(), done.stdout.as_str(), done.stderr.as_str()),
+            (Some(3), "hello", "problem\n")
+        );
         assert!(done.success().unwrap_err().to_string().contains("problem"));
     }
 

@@ -1,9 +1,11 @@
-//! The DNS load: queries for A records at a steady rate, each asked once more when no answer comes in time. `xtask client queries` runs it
-//! inside an executor.
+//! The DNS load: queries for A records at a steady rate, each asked once more when no answer comes
+//! in time. `xtask client queries` runs it inside an executor.
 //!
-//! Three of four are sent as musl does it, from sockets that are not connected; one in four as glibc and Go do it, from a connected socket of its own,
-//! which hears of a closed port (ICMP) and asks no more. The second time each asks from another socket, so that an answer that comes late is told
-//! from one that never came, and what a busy machine does to the load from what the servers do.
+//! Three of four are sent as musl does it, from sockets that are not connected; one in four as
+//! glibc and Go do it, from a connected socket of its own, which hears of a closed port (ICMP) and
+//! asks no more. The second time each asks from another socket, so that an answer that comes late
+//! is told from one that never came, and what a busy machine does to the load from what the servers
+//! do.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +51,8 @@ pub struct QueryOptions {
     /// Queries in all; each has an ID of its own
     #[arg(long)]
     pub count: u16,
-    /// Milliseconds without an answer after which it is asked again, once: glibc waits for 5000, musl for 2500, c-ares for 2000
+    /// Milliseconds without an answer after which it is asked again, once: glibc waits for 5000,
+    /// musl for 2500, c-ares for 2000
     #[arg(long)]
     pub retry_ms: u64,
     /// The names to ask for, in turns
@@ -80,7 +83,8 @@ pub struct QueryReport {
     pub failed: BTreeMap<String, u64>,
     /// The longest time until a first packet's answer, in milliseconds.
     pub slowest_ms: u64,
-    /// The longest time for which this program did not run, in milliseconds: nothing was sent and nothing read then.
+    /// The longest time for which this program did not run, in milliseconds: nothing was sent and
+    /// nothing read then.
     pub paused_ms: u64,
     /// Wall clock, in seconds.
     pub seconds: f64,
@@ -117,7 +121,8 @@ struct Load<'o> {
     report: QueryReport,
 }
 
-/// Runs `xtask client queries`: prints `half` when half of the queries are sent, and the report in the end.
+/// Runs `xtask client queries`: prints `half` when half of the queries are sent, and the report in
+/// the end.
 pub(super) fn run(options: &QueryOptions) -> Result<()> {
     ensure!(options.rate > 0 && options.count > 1, "there is nothing to send");
     let begun = Instant::now();
@@ -147,7 +152,8 @@ fn millis(time: Duration) -> u64 {
 
 fn socket() -> Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("failed to bind a socket")?;
-    sockopt::set_socket_recv_buffer_size_force(&socket, ROOM).context("failed to make room for answers")?;
+    sockopt::set_socket_recv_buffer_size_force(&socket, ROOM)
+        .context("failed to make room for answers")?;
     socket.set_nonblocking(true).context("failed to make a socket non-blocking")?;
     Ok(socket)
 }
@@ -173,7 +179,12 @@ impl<'o> Load<'o> {
     fn ask(&mut self) -> Result<()> {
         let number = self.queries.len();
         let packet = self.packet(number);
-        self.queries.push(Query { sent: Instant::now(), refused: false, first_answer: None, second_answer: false });
+        self.queries.push(Query {
+            sent: Instant::now(),
+            refused: false,
+            first_answer: None,
+            second_answer: false,
+        });
         let sent = if number.is_multiple_of(CONNECTED) {
             let socket = socket()?;
             let sent = socket.connect(self.server).and_then(|()| socket.send(&packet));
@@ -189,7 +200,11 @@ impl<'o> Load<'o> {
     /// Those that have waited for long enough, a few at a time.
     fn ask_again(&mut self) {
         for _ in 0..MOST {
-            let Some(query) = self.queries.get(self.judged).filter(|query| query.sent.elapsed() >= self.retry) else { break };
+            let Some(query) =
+                self.queries.get(self.judged).filter(|query| query.sent.elapsed() >= self.retry)
+            else {
+                break;
+            };
             if !query.is_answered() && !query.refused {
                 self.report.again += 1;
                 self.heard = Instant::now();
@@ -208,13 +223,23 @@ impl<'o> Load<'o> {
 
     fn packet(&self, number: usize) -> Vec<u8> {
         let header = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        [&(number as u16).to_be_bytes()[..], &header, &self.questions[number % self.questions.len()]].concat()
+        [
+            &(number as u16).to_be_bytes()[..],
+            &header,
+            &self.questions[number % self.questions.len()],
+        ]
+        .concat()
     }
 
     /// Waits a moment, and takes what has come.
     fn receive(&mut self) -> Result<()> {
-        let sockets = self.unconnected.iter().chain([&self.second]).chain(self.connected.iter().map(|(_, socket)| socket));
-        let mut polled: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        let sockets = self
+            .unconnected
+            .iter()
+            .chain([&self.second])
+            .chain(self.connected.iter().map(|(_, socket)| socket));
+        let mut polled: Vec<PollFd<'_>> =
+            sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
         let tick = Timespec::try_from(TICK).context("a time is out of range")?;
         poll(&mut polled, Some(&tick)).context("failed to wait for answers")?;
         let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
@@ -228,9 +253,16 @@ impl<'o> Load<'o> {
             }
         }
         let mut open = Vec::new();
-        for ((number, socket), ready) in std::mem::take(&mut self.connected).into_iter().zip(&ready[UNCONNECTED + 1..]) {
-            match if *ready { socket.recv(&mut packet) } else { Err(ErrorKind::WouldBlock.into()) } {
-                Ok(length) => self.answered(&packet[..length], socket.peer_addr().context("a socket without a peer")?, false),
+        for ((number, socket), ready) in
+            std::mem::take(&mut self.connected).into_iter().zip(&ready[UNCONNECTED + 1..])
+        {
+            match if *ready { socket.recv(&mut packet) } else { Err(ErrorKind::WouldBlock.into()) }
+            {
+                Ok(length) => self.answered(
+                    &packet[..length],
+                    socket.peer_addr().context("a socket without a peer")?,
+                    false,
+                ),
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     self.report.refused += 1;
                     self.queries[number].refused = true;
@@ -265,12 +297,16 @@ impl<'o> Load<'o> {
     }
 
     fn end(mut self, begun: Instant) -> QueryReport {
-        let count = |what: &dyn Fn(&Query) -> bool| self.queries.iter().filter(|query| what(query)).count() as u64;
+        let count = |what: &dyn Fn(&Query) -> bool| {
+            self.queries.iter().filter(|query| what(query)).count() as u64
+        };
         self.report.sent = count(&|_| true);
-        self.report.late = count(&|query| query.first_answer.is_some_and(|took| took >= self.retry));
+        self.report.late =
+            count(&|query| query.first_answer.is_some_and(|took| took >= self.retry));
         self.report.unanswered = count(&|query| query.first_answer.is_none() && !query.refused);
         self.report.lost = count(&|query| !query.is_answered() && !query.refused);
-        self.report.slowest_ms = self.queries.iter().filter_map(|query| query.first_answer).max().map_or(0, millis);
+        self.report.slowest_ms =
+            self.queries.iter().filter_map(|query| query.first_answer).max().map_or(0, millis);
         self.report.seconds = begun.elapsed().as_secs_f64();
         self.report
     }
@@ -278,7 +314,8 @@ impl<'o> Load<'o> {
 
 /// A name's question, for its A record.
 fn question(name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
+    let labels =
+        name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
     labels.chain([0, 0, 1, 0, 1]).collect()
 }
 
@@ -293,10 +330,26 @@ impl Queries {
     /// Starts asking. The calling thread must live until the report is in.
     pub fn start(place: &Place, options: &QueryOptions) -> Result<Self> {
         let mut command = place.command(helper::binary()?);
-        command.args(["client", "queries", "--server", &options.server.to_string(), "--rate", &options.rate.to_string()]);
-        command.args(["--count", &options.count.to_string(), "--retry-ms", &options.retry_ms.to_string()]);
+        command.args([
+            "client",
+            "queries",
+            "--server",
+            &options.server.to_string(),
+            "--rate",
+            &options.rate.to_string(),
+        ]);
+        command.args([
+            "--count",
+            &options.count.to_string(),
+            "--retry-ms",
+            &options.retry_ms.to_string(),
+        ]);
         command.args(options.names.iter().flat_map(|name| ["--name", name]));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("failed to start the DNS load")?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("failed to start the DNS load")?;
         let output = BufReader::new(child.stdout.take().context("the DNS load has no output")?);
         Ok(Self { child, output })
     }
@@ -314,6 +367,7 @@ impl Queries {
         let mut text = String::new();
         self.output.read_to_string(&mut text).context("failed to read the DNS load's report")?;
         let ended = process::wait(&mut self.child, PATIENCE)?;
-        serde_json::from_str(&text).with_context(|| format!("failed to parse the DNS load's report ({ended:?}): {text}"))
+        serde_json::from_str(&text)
+            .with_context(|| format!("failed to parse the DNS load's report ({ended:?}): {text}"))
     }
 }

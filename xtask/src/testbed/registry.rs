@@ -1,4 +1,5 @@
-//! The customer's registry: docker-registry and pypiserver behind one nginx that ends TLS for the internal name, as an Artifactory does.
+//! The customer's registry: docker-registry and pypiserver behind one nginx that ends TLS for the
+//! internal name, as an Artifactory does.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -36,8 +37,13 @@ impl Registry {
         let mut images = images(place, &folder)?;
         let mut packages = packages(place, &folder)?;
         let mut nginx = nginx(place, &folder, certificates)?;
-        for (service, address) in [(&mut images, IMAGES), (&mut packages, PACKAGES), (&mut nginx, &format!("{REGISTRY_ADDRESS}:443"))] {
-            let address: SocketAddr = address.parse().context("failed to parse an address of the registry")?;
+        for (service, address) in [
+            (&mut images, IMAGES),
+            (&mut packages, PACKAGES),
+            (&mut nginx, &format!("{REGISTRY_ADDRESS}:443")),
+        ] {
+            let address: SocketAddr =
+                address.parse().context("failed to parse an address of the registry")?;
             service.wait_ready(LIMIT, || accepts(place, address))?;
         }
         Ok(Self { nginx, _images: images, _packages: packages, folder })
@@ -75,7 +81,22 @@ fn packages(place: &Place, folder: &Path) -> Result<Service> {
     samples::wheel(&wheels)?;
     let (host, port) = PACKAGES.split_once(':').context("failed to split pypiserver's address")?;
     let mut command = place.command(packages::python_tool("python")?);
-    command.args(["-m", "pypiserver", "run", "-i", host, "-p", port, "--disable-fallback", "-a", ".", "-P", "."]).arg(&wheels);
+    command
+        .args([
+            "-m",
+            "pypiserver",
+            "run",
+            "-i",
+            host,
+            "-p",
+            port,
+            "--disable-fallback",
+            "-a",
+            ".",
+            "-P",
+            ".",
+        ])
+        .arg(&wheels);
     Service::start("pypiserver", &folder.join("pypiserver.log"), command)
 }
 

@@ -19,7 +19,8 @@ pub const NODE_ADDRESS: &str = "198.51.100.1";
 /// The node's second static source address.
 pub const NODE_ADDRESS_2: &str = "198.51.100.2";
 
-/// What a rig leaves to the kernel's care in no case: its cgroup directory and its folder. Removed when the last user is gone.
+/// What a rig leaves to the kernel's care in no case: its cgroup directory and its folder. Removed
+/// when the last user is gone.
 #[derive(Debug)]
 pub(super) struct Ground {
     name: String,
@@ -35,7 +36,8 @@ impl Ground {
         interrupt::guard(&remains)?;
         let ground = Self { name, remains };
         cgroup::make(ground.cgroup())?;
-        fs::create_dir_all(ground.files()).with_context(|| format!("failed to make {}", ground.files().display()))?;
+        fs::create_dir_all(ground.files())
+            .with_context(|| format!("failed to make {}", ground.files().display()))?;
         Ok(Arc::new(ground))
     }
 
@@ -66,7 +68,8 @@ impl Drop for Ground {
     }
 }
 
-/// A node and a customer's site. No server, agent or executor runs yet. All that is made from it must be dropped for it to vanish.
+/// A node and a customer's site. No server, agent or executor runs yet. All that is made from it
+/// must be dropped for it to vanish.
 #[derive(Debug)]
 pub struct Rig {
     /// The machine that the agent runs on.
@@ -78,7 +81,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Makes the namespaces and the link between them, after sweeping what dead rigs left. Takes some 50 ms, and needs root.
+    /// Makes the namespaces and the link between them, after sweeping what dead rigs left. Takes
+    /// some 50 ms, and needs root.
     pub fn new() -> Result<Self> {
         let ground = Ground::new()?;
         let customer = Customer::new(&ground)?;
@@ -108,8 +112,13 @@ impl Rig {
 pub fn leftovers() -> Result<Vec<PathBuf>> {
     let own = format!("-{}-", std::process::id());
     let folders = [cgroup::mount_point()?, std::env::temp_dir()];
-    let found = folders.iter().flat_map(|folder| identity::named_in(folder).into_iter().map(|name| (folder.join(&name), name)));
-    Ok(found.filter(|(_, name)| name.contains(&own) && !identity::is_orphan(name)).map(|(path, _)| path).collect())
+    let found = folders.iter().flat_map(|folder| {
+        identity::named_in(folder).into_iter().map(|name| (folder.join(&name), name))
+    });
+    Ok(found
+        .filter(|(_, name)| name.contains(&own) && !identity::is_orphan(name))
+        .map(|(path, _)| path)
+        .collect())
 }
 
 /// Removes what rigs of dead processes left behind.

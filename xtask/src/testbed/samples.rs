@@ -17,8 +17,8 @@ pub const PACKAGE_SAYS: &str = "hello from the private registry";
 /// These tools take milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Writes an OCI image layout into `folder`: one layer with one file. Returns the digest of the image's configuration, its identity
-/// however a registry compresses the layer.
+/// Writes an OCI image layout into `folder`: one layer with one file. Returns the digest of the
+/// image's configuration, its identity however a registry compresses the layer.
 pub fn image(folder: &Path) -> Result<String> {
     let (blobs, content) = (folder.join("blobs/sha256"), folder.join("content"));
     for path in [&blobs, &content] {
@@ -34,7 +34,8 @@ pub fn image(folder: &Path) -> Result<String> {
         .arg(".");
     process::finish(tar, LIMIT)?.success().context("failed to pack the image's layer with tar")?;
 
-    let (layer, layer_size) = blob(&blobs, &fs::read(&layer).context("failed to read the image's layer")?)?;
+    let (layer, layer_size) =
+        blob(&blobs, &fs::read(&layer).context("failed to read the image's layer")?)?;
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer}"]}},"history":[{{"created_by":"redirector's test bed"}}]}}"#
     );
@@ -62,20 +63,38 @@ pub fn image_identity(folder: &Path) -> Result<String> {
     let index = read(&folder.join("index.json"))?;
     let digest = index["manifests"][0]["digest"].as_str().context("the index names no image")?;
     let manifest = read(&folder.join("blobs").join(digest.replace(':', "/")))?;
-    Ok(manifest["config"]["digest"].as_str().context("the manifest names no configuration")?.to_owned())
+    Ok(manifest["config"]["digest"]
+        .as_str()
+        .context("the manifest names no configuration")?
+        .to_owned())
 }
 
 /// Writes a wheel of [`PACKAGE`] into `folder`.
 pub fn wheel(folder: &Path) -> Result<()> {
     let (name, module) = PACKAGE;
     let (tree, info) = (folder.join("tree"), format!("{module}-1.0.dist-info"));
-    fs::create_dir_all(tree.join(&info)).with_context(|| format!("failed to make {}", tree.display()))?;
-    write(&tree.join(format!("{module}.py")), &format!("def hello():\n    return {PACKAGE_SAYS:?}\n"))?;
-    write(&tree.join(&info).join("METADATA"), &format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"))?;
-    write(&tree.join(&info).join("WHEEL"), "Wheel-Version: 1.0\nGenerator: redirector\nRoot-Is-Purelib: true\nTag: py3-none-any\n")?;
-    write(&tree.join(&info).join("RECORD"), &format!("{module}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"))?;
+    fs::create_dir_all(tree.join(&info))
+        .with_context(|| format!("failed to make {}", tree.display()))?;
+    write(
+        &tree.join(format!("{module}.py")),
+        &format!("def hello():\n    return {PACKAGE_SAYS:?}\n"),
+    )?;
+    write(
+        &tree.join(&info).join("METADATA"),
+        &format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"),
+    )?;
+    write(
+        &tree.join(&info).join("WHEEL"),
+        "Wheel-Version: 1.0\nGenerator: redirector\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    )?;
+    write(
+        &tree.join(&info).join("RECORD"),
+        &format!("{module}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"),
+    )?;
     let mut zip = Command::new(packages::python_tool("python")?);
-    zip.args(["-m", "zipfile", "-c"]).arg(folder.join(format!("{module}-1.0-py3-none-any.whl"))).args([&format!("{module}.py"), &info]);
+    zip.args(["-m", "zipfile", "-c"])
+        .arg(folder.join(format!("{module}-1.0-py3-none-any.whl")))
+        .args([&format!("{module}.py"), &info]);
     zip.current_dir(&tree);
     process::finish(zip, LIMIT)?.success().context("failed to pack a wheel")?;
     fs::remove_dir_all(&tree).with_context(|| format!("failed to remove {}", tree.display()))
@@ -83,7 +102,9 @@ pub fn wheel(folder: &Path) -> Result<()> {
 
 /// Stores `bytes` under their SHA-256; returns it in hex, and their number.
 fn blob(blobs: &Path, bytes: &[u8]) -> Result<(String, usize)> {
-    let sum = process::finish_with_input(Command::new("sha256sum"), bytes, LIMIT)?.success().context("failed to run sha256sum")?;
+    let sum = process::finish_with_input(Command::new("sha256sum"), bytes, LIMIT)?
+        .success()
+        .context("failed to run sha256sum")?;
     let digest = sum.stdout.split(' ').next().unwrap_or_default().to_owned();
     let path = blobs.join(&digest);
     fs::write(&path, bytes).with_context(|| format!("failed to write {}", path.display()))?;

@@ -24,27 +24,48 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts `command`, its output appended to `log`. It is spawned from a lasting thread, so any thread may call this.
+    /// Starts `command`, its output appended to `log`. It is spawned from a lasting thread, so any
+    /// thread may call this.
     pub fn start(name: &str, log: &Path, mut command: Command) -> Result<Self> {
-        let file = File::options().create(true).append(true).open(log).with_context(|| format!("failed to open {}", log.display()))?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("failed to open {}", log.display()))?;
         let copy = file.try_clone().context("failed to copy a log's descriptor")?;
         command.stdin(Stdio::null()).stdout(file).stderr(copy);
-        let child = process::spawn_lasting(command).with_context(|| format!("failed to start {name}"))?;
+        let child =
+            process::spawn_lasting(command).with_context(|| format!("failed to start {name}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned(), ended: None })
     }
 
-    /// Waits until `ready` says yes. When the server ends first or `limit` passes, the error shows the end of its log.
-    pub fn wait_ready(&mut self, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
+    /// Waits until `ready` says yes. When the server ends first or `limit` passes, the error shows
+    /// the end of its log.
+    pub fn wait_ready(
+        &mut self,
+        limit: Duration,
+        mut ready: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             if ready()? {
                 return Ok(());
             }
             if let Some(status) = self.ended()? {
-                bail!("{} ended before it was ready ({status}); its log {} ends with:\n{}", self.name, self.log.display(), self.tail());
+                bail!(
+                    "{} ended before it was ready ({status}); its log {} ends with:\n{}",
+                    self.name,
+                    self.log.display(),
+                    self.tail()
+                );
             }
             if Instant::now() > deadline {
-                bail!("{} was not ready after {limit:.1?}; its log {} ends with:\n{}", self.name, self.log.display(), self.tail());
+                bail!(
+                    "{} was not ready after {limit:.1?}; its log {} ends with:\n{}",
+                    self.name,
+                    self.log.display(),
+                    self.tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(3));
         }
@@ -53,15 +74,22 @@ impl Service {
     /// How it ended; `None` while it runs.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().with_context(|| format!("failed to wait for {}", self.name))?;
+            self.ended = self
+                .child
+                .try_wait()
+                .with_context(|| format!("failed to wait for {}", self.name))?;
         }
         Ok(self.ended)
     }
 
     /// Sends `signal`.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
-        kill_process(pid, signal).with_context(|| format!("failed to send {signal:?} to {}", self.name))
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("a child without a pid")?;
+        kill_process(pid, signal)
+            .with_context(|| format!("failed to send {signal:?} to {}", self.name))
     }
 
     /// SIGTERM, then at most `limit` for it to end. Its exit code, or the error with its log's end.
@@ -72,7 +100,11 @@ impl Service {
         }
         match self.ended {
             Some(status) => Ok(status),
-            None => bail!("{} was still running {limit:.1?} after SIGTERM; its log ends with:\n{}", self.name, self.tail()),
+            None => bail!(
+                "{} was still running {limit:.1?} after SIGTERM; its log ends with:\n{}",
+                self.name,
+                self.tail()
+            ),
         }
     }
 
@@ -80,7 +112,9 @@ impl Service {
     pub fn kill(&mut self) -> Result<()> {
         if self.ended()?.is_none() {
             self.child.kill().with_context(|| format!("failed to kill {}", self.name))?;
-            self.ended = Some(self.child.wait().with_context(|| format!("failed to wait for {}", self.name))?);
+            self.ended = Some(
+                self.child.wait().with_context(|| format!("failed to wait for {}", self.name))?,
+            );
         }
         Ok(())
     }

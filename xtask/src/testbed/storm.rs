@@ -1,5 +1,6 @@
-//! The storm: as many connects as the processor can make, each checked for its peer's name. `xtask client storm` runs it inside an executor, with a
-//! server beside it on the executor's own loopback, so that nothing but connecting takes time.
+//! The storm: as many connects as the processor can make, each checked for its peer's name.
+//! `xtask client storm` runs it inside an executor, with a server beside it on the executor's own
+//! loopback, so that nothing but connecting takes time.
 
 use std::{
     collections::BTreeMap,
@@ -47,11 +48,15 @@ pub struct StormReport {
     pub seconds: f64,
 }
 
-/// Runs `xtask client storm`: prints the port of its server, connects to the virtual address on that port until its input ends, prints the report.
+/// Runs `xtask client storm`: prints the port of its server, connects to the virtual address on
+/// that port until its input ends, prints the report.
 pub(super) fn run(options: StormOptions) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen")?;
     rustix::net::listen(&listener, 4096).context("failed to make the backlog longer")?;
-    let target = SocketAddr::from((options.vip, listener.local_addr().context("failed to read the port")?.port()));
+    let target = SocketAddr::from((
+        options.vip,
+        listener.local_addr().context("failed to read the port")?.port(),
+    ));
     println!("{}", target.port());
     // The route is made for that port meanwhile.
     let mut byte = [0];
@@ -60,7 +65,8 @@ pub(super) fn run(options: StormOptions) -> Result<()> {
     let begun = Instant::now();
     let mut report = thread::scope(|scope| {
         scope.spawn(|| accept(&listener, &accepted));
-        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| connects(target, &over))).collect();
+        let workers: Vec<_> =
+            (0..THREADS).map(|_| scope.spawn(|| connects(target, &over))).collect();
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         over.store(true, Ordering::Relaxed);
         let mut report = StormReport::default();
@@ -69,7 +75,9 @@ pub(super) fn run(options: StormOptions) -> Result<()> {
         }
         // What is connected waits to be accepted.
         let patience = Instant::now() + Duration::from_secs(5);
-        while accepted.load(Ordering::Relaxed) < report.redirected + report.wrong_peer && Instant::now() < patience {
+        while accepted.load(Ordering::Relaxed) < report.redirected + report.wrong_peer
+            && Instant::now() < patience
+        {
             thread::sleep(Duration::from_millis(1));
         }
         let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
@@ -100,9 +108,15 @@ fn connects(target: SocketAddr, over: &AtomicBool) -> StormReport {
     report
 }
 
-/// Whether getpeername says `target`. Closed by a reset (a lingering time of 0), so that the port is free again at once.
+/// Whether getpeername says `target`. Closed by a reset (a lingering time of 0), so that the port
+/// is free again at once.
 fn connect(target: SocketAddr) -> std::io::Result<bool> {
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
     rustix::net::connect(&socket, &target)?;
     let peer = rustix::net::getpeername(&socket)?.map(SocketAddr::try_from);
@@ -129,15 +143,21 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Starts the server; [`Storm::begin`] lets the connects go. The calling thread must live until the report is in.
+    /// Starts the server; [`Storm::begin`] lets the connects go. The calling thread must live until
+    /// the report is in.
     pub fn start(place: &Place, vip: Ipv4Addr) -> Result<Self> {
         let mut command = place.command(helper::binary()?);
-        command.args(["client", "storm", "--vip", &vip.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(["client", "storm", "--vip", &vip.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start the storm")?;
         let mut line = String::new();
         let stdout = child.stdout.as_mut().context("the storm has no output")?;
         // One line and no more: the rest of the output is the report's.
-        BufReader::with_capacity(1, stdout).read_line(&mut line).context("failed to read the storm's port")?;
+        BufReader::with_capacity(1, stdout)
+            .read_line(&mut line)
+            .context("failed to read the storm's port")?;
         let port = line.trim().parse().with_context(|| format!("not a port: {line}"))?;
         Ok(Self { child, port })
     }
@@ -145,7 +165,12 @@ impl Storm {
     /// Lets the connects go.
     pub fn begin(&mut self) -> Result<()> {
         use std::io::Write;
-        self.child.stdin.as_mut().context("the storm has no input")?.write_all(b"!").context("failed to begin the storm")
+        self.child
+            .stdin
+            .as_mut()
+            .context("the storm has no input")?
+            .write_all(b"!")
+            .context("failed to begin the storm")
     }
 
     /// Ends it.
@@ -155,6 +180,7 @@ impl Storm {
             self.child.kill().context("failed to kill the storm")?;
         }
         let output = self.child.wait_with_output().context("failed to wait for the storm")?;
-        serde_json::from_slice(&output.stdout).with_context(|| format!("failed to parse the storm's report ({})", output.status))
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("failed to parse the storm's report ({})", output.status))
     }
 }

@@ -41,7 +41,9 @@ pub(super) struct Program {
 
 impl Outcome {
     pub(super) fn passed(&self) -> bool {
-        self.complete && !self.scenarios.is_empty() && self.scenarios.iter().all(|scenario| scenario.passed)
+        self.complete
+            && !self.scenarios.is_empty()
+            && self.scenarios.iter().all(|scenario| scenario.passed)
     }
 
     /// What is wrong, in a line.
@@ -63,15 +65,25 @@ impl Outcome {
     }
 
     fn read(entry: Entry, output: String) -> Self {
-        let mut outcome =
-            Self { entry, release: String::new(), scenarios: Vec::new(), programs: Vec::new(), complete: false, output: String::new() };
+        let mut outcome = Self {
+            entry,
+            release: String::new(),
+            scenarios: Vec::new(),
+            programs: Vec::new(),
+            complete: false,
+            output: String::new(),
+        };
         for line in output.lines() {
             let fields: Vec<&str> = line.trim_end().split('\t').collect();
             match fields[..] {
                 ["KERNEL", release] => outcome.release = release.to_owned(),
                 ["SCENARIO", name, verdict, ref detail @ ..] => {
                     let detail = detail.first().unwrap_or(&"").to_string();
-                    outcome.scenarios.push(Scenario { name: name.to_owned(), passed: verdict == "ok", detail });
+                    outcome.scenarios.push(Scenario {
+                        name: name.to_owned(),
+                        passed: verdict == "ok",
+                        detail,
+                    });
                 }
                 ["PROGRAM", name, verified, bytes] => {
                     let (verified, bytes) = (verified.parse().ok(), bytes.parse().unwrap_or(0));
@@ -86,8 +98,14 @@ impl Outcome {
     }
 }
 
-/// Boots `kernel` with `initrd` and waits until it powers off. A guest that panics gets a second chance: emulated, 6.12 does so now and then.
-pub(super) fn play(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::Result<Outcome> {
+/// Boots `kernel` with `initrd` and waits until it powers off. A guest that panics gets a second
+/// chance: emulated, 6.12 does so now and then.
+pub(super) fn play(
+    entry: Entry,
+    kernel: &Path,
+    initrd: &Path,
+    limit: Duration,
+) -> anyhow::Result<Outcome> {
     let first = once(entry, kernel, initrd, limit)?;
     if first.complete || !first.panicked() {
         return Ok(first);
@@ -98,7 +116,19 @@ pub(super) fn play(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) 
 
 fn once(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::Result<Outcome> {
     let mut command = emulator(entry.arch);
-    command.args(["-m", "512", "-smp", "1", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    command.args([
+        "-m",
+        "512",
+        "-smp",
+        "1",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+        "-serial",
+        "stdio",
+    ]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     command.arg("-append").arg(format!("console={} quiet panic=-1", console(entry.arch)));
     let finished = exec::capture_within(&mut command, limit, |_| {})?;
@@ -115,7 +145,8 @@ fn emulator(arch: Arch) -> Command {
         }
         Arch::Arm => {
             let mut command = Command::new("qemu-system-aarch64");
-            // The architecture's own pointer authentication takes most of the time when it is emulated.
+            // The architecture's own pointer authentication takes most of the time when it is
+            // emulated.
             command.args(["-accel", "tcg", "-cpu", "max,pauth-impdef=on", "-M", "virt"]);
             command
         }
@@ -136,18 +167,29 @@ mod tests {
 
     #[test]
     fn a_machine_that_says_all_and_ends_has_passed() {
-        let said = "noise\r\nKERNEL\t6.1.0\nSCENARIO\tredirect\tok\t\nPROGRAM\trd_connect4\t-\t900\nEND\n".replace('\r', "");
+        let said =
+            "noise\r\nKERNEL\t6.1.0\nSCENARIO\tredirect\tok\t\nPROGRAM\trd_connect4\t-\t900\nEND\n"
+                .replace('\r', "");
         let outcome = Outcome::read(CATALOGUE[0], said);
         assert!(outcome.passed());
-        assert_eq!(outcome.programs, [Program { name: "rd_connect4".to_owned(), verified: None, bytes: 900 }]);
+        assert_eq!(
+            outcome.programs,
+            [Program { name: "rd_connect4".to_owned(), verified: None, bytes: 900 }]
+        );
     }
 
     #[test]
     fn a_machine_that_stops_before_its_end_has_failed() {
-        let outcome = Outcome::read(CATALOGUE[0], "SCENARIO\tredirect\tok\t\nKernel panic - not syncing\n".to_owned());
+        let outcome = Outcome::read(
+            CATALOGUE[0],
+            "SCENARIO\tredirect\tok\t\nKernel panic - not syncing\n".to_owned(),
+        );
         assert!(!outcome.passed() && outcome.panicked());
         assert_eq!(outcome.problem(), "the kernel panicked");
-        assert!(!Outcome::read(CATALOGUE[0], "END\n".to_owned()).passed(), "no scenario was played");
+        assert!(
+            !Outcome::read(CATALOGUE[0], "END\n".to_owned()).passed(),
+            "no scenario was played"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Building for another architecture than this machine's.
 //!
-//! Debian's compiler, which builds the programs for the kernel too, knows every target; what it lacks is the target's standard library. That comes
-//! as a package of the other architecture, which is unpacked in our cache: the machine's own package manager need not know that architecture.
+//! Debian's compiler, which builds the programs for the kernel too, knows every target; what it
+//! lacks is the target's standard library. That comes as a package of the other architecture, which
+//! is unpacked in our cache: the machine's own package manager need not know that architecture.
 
 use std::{
     fs,
@@ -32,10 +33,12 @@ pub(super) struct Cross {
 }
 
 impl Cross {
-    /// From the cache, or fetched: the library must be of the very version that this machine has of its own.
+    /// From the cache, or fetched: the library must be of the very version that this machine has of
+    /// its own.
     pub(super) fn ensure(arch: Arch) -> anyhow::Result<Self> {
         let version = installed_version()?;
-        let folder = workspace::tools_dir().join("std").join(format!("{}-{version}", arch.debian()));
+        let folder =
+            workspace::tools_dir().join("std").join(format!("{}-{version}", arch.debian()));
         let sysroot = folder.join("usr");
         let library = sysroot.join("lib/rustlib").join(target(arch)).join("lib");
         if !library.is_dir() {
@@ -52,10 +55,15 @@ impl Cross {
 
     /// Makes cargo build with it.
     pub(super) fn prepare(&self, command: &mut Command) {
-        let linker = format!("CARGO_TARGET_{}_LINKER", target(self.arch).to_uppercase().replace('-', "_"));
+        let linker =
+            format!("CARGO_TARGET_{}_LINKER", target(self.arch).to_uppercase().replace('-', "_"));
         command.env("RUSTC", COMPILER).env(linker, format!("{}-linux-gnu-gcc", self.arch.name()));
-        // Build scripts run on this machine, with the compiler's own library: cargo gives these flags to the target's crates only.
-        command.env("CARGO_ENCODED_RUSTFLAGS", format!("{}\u{1f}--sysroot\u{1f}{}", build::STATIC, self.sysroot.display()));
+        // Build scripts run on this machine, with the compiler's own library: cargo gives these
+        // flags to the target's crates only.
+        command.env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            format!("{}\u{1f}--sysroot\u{1f}{}", build::STATIC, self.sysroot.display()),
+        );
     }
 }
 
@@ -64,26 +72,35 @@ fn target(arch: Arch) -> String {
 }
 
 fn installed_version() -> anyhow::Result<String> {
-    let version = exec::run(Command::new("dpkg-query").args(["-W", "-f=${Version}", LIBRARY]), |_| {});
+    let version =
+        exec::run(Command::new("dpkg-query").args(["-W", "-f=${Version}", LIBRARY]), |_| {});
     version.map(|version| version.trim().to_owned()).context(
-        "programs for another architecture are built with Debian's rustc-web: `--arch x86_64` leaves them out where that compiler is not",
+        "programs for another architecture are built with Debian's rustc-web: `--arch x86_64` \
+            leaves them out where that compiler is not",
     )
 }
 
 fn fetch(arch: Arch, version: &str, folder: &Path) -> anyhow::Result<()> {
     let step = Step::start(format!("fetching the standard library for {}", arch.name()));
     let codename = aside::release()?;
-    let state = workspace::tools_dir().join("std").join(format!("apt-{codename}-{}", arch.debian()));
+    let state =
+        workspace::tools_dir().join("std").join(format!("apt-{codename}-{}", arch.debian()));
     let suites = [codename.clone(), format!("{codename}-security")];
     let apt = Apt::new(&state, &suites, arch.debian(), Installed::Nothing)?;
     apt.update(&step).context("failed to read the lists of packages")?;
     let parent = folder.parent().context("the cache has no directory")?;
     let package = format!("{LIBRARY}={version}");
-    let aside = apt.download(&package, parent, &step).with_context(|| format!("failed to fetch {package} for {}", arch.debian()))?;
+    let aside = apt
+        .download(&package, parent, &step)
+        .with_context(|| format!("failed to fetch {package} for {}", arch.debian()))?;
     let unpacked = aside.path().join("unpacked");
-    exec::run(Command::new("sh").args(["-c", "dpkg-deb -x *.deb unpacked"]).current_dir(aside.path()), |_| {})
-        .with_context(|| format!("failed to unpack {package}"))?;
-    fs::rename(&unpacked, folder).with_context(|| format!("failed to move the library to {}", folder.display()))?;
+    exec::run(
+        Command::new("sh").args(["-c", "dpkg-deb -x *.deb unpacked"]).current_dir(aside.path()),
+        |_| {},
+    )
+    .with_context(|| format!("failed to unpack {package}"))?;
+    fs::rename(&unpacked, folder)
+        .with_context(|| format!("failed to move the library to {}", folder.display()))?;
     step.done_with(version);
     Ok(())
 }
@@ -98,10 +115,17 @@ mod tests {
         let mut command = Command::new("cargo");
         cross.prepare(&mut command);
         let value = |name: &str| {
-            let found = command.get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value);
+            let found =
+                command.get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value);
             found.map(|value| value.to_string_lossy().into_owned())
         };
-        assert_eq!(value("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER").as_deref(), Some("aarch64-linux-gnu-gcc"));
-        assert!(value("CARGO_ENCODED_RUSTFLAGS").is_some_and(|flags| flags.ends_with("+crt-static\u{1f}--sysroot\u{1f}/cache/usr")));
+        assert_eq!(
+            value("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER").as_deref(),
+            Some("aarch64-linux-gnu-gcc")
+        );
+        assert!(
+            value("CARGO_ENCODED_RUSTFLAGS")
+                .is_some_and(|flags| flags.ends_with("+crt-static\u{1f}--sysroot\u{1f}/cache/usr"))
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The machine's user space: one static program in a cpio archive, which the kernel unpacks into its first file system.
+//! The machine's user space: one static program in a cpio archive, which the kernel unpacks into
+//! its first file system.
 
 use std::{fs, io::Write as _, path::PathBuf};
 
@@ -18,15 +19,22 @@ pub(super) fn initrd(arch: Arch) -> anyhow::Result<PathBuf> {
         build::static_program(PROGRAM, Program::Binary(PROGRAM), &target, |_| {})?
     } else {
         let cross = Cross::ensure(arch)?;
-        build::static_program(PROGRAM, Program::Binary(PROGRAM), &target, |command| cross.prepare(command))?
+        build::static_program(PROGRAM, Program::Binary(PROGRAM), &target, |command| {
+            cross.prepare(command)
+        })?
     };
-    let program = fs::read(&program).with_context(|| format!("failed to read {}", program.display()))?;
+    let program =
+        fs::read(&program).with_context(|| format!("failed to read {}", program.display()))?;
     let folder = workspace::target_dir().join("vm");
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("failed to create {}", folder.display()))?;
     let path = folder.join(format!("{}.cpio", arch.name()));
-    let mut aside = tempfile::NamedTempFile::new_in(&folder).with_context(|| format!("failed to create a file in {}", folder.display()))?;
+    let mut aside = tempfile::NamedTempFile::new_in(&folder)
+        .with_context(|| format!("failed to create a file in {}", folder.display()))?;
     aside.write_all(&archive(&program)).context("failed to write an archive")?;
-    aside.persist(&path).with_context(|| format!("failed to move the archive to {}", path.display()))?;
+    aside
+        .persist(&path)
+        .with_context(|| format!("failed to move the archive to {}", path.display()))?;
     Ok(path)
 }
 
@@ -39,7 +47,8 @@ fn archive(init: &[u8]) -> Vec<u8> {
 }
 
 fn append(archive: &mut Vec<u8>, name: &str, mode: usize, content: &[u8]) {
-    // Inode, mode, links, owner, group, time, size, four device numbers, length of the name, checksum: not used by this format.
+    // Inode, mode, links, owner, group, time, size, four device numbers, length of the name,
+    // checksum: not used by this format.
     let inode = archive.len() + 1;
     let fields = [inode, mode, 1, 0, 0, 0, 0, 0, 0, 0, 0, name.len() + 1, 0];
     archive.extend_from_slice(b"070701");
@@ -64,6 +73,9 @@ mod tests {
         let content = archive.windows(5).position(|window| window == b"\x7fELF!").unwrap();
         let trailer = archive.windows(6).rposition(|window| window == b"070701").unwrap();
         assert_eq!((content % 4, trailer % 4, archive.len() % 4), (0, 0, 0));
-        assert!(archive.starts_with(b"070701") && archive[6 + 6 * 8..6 + 7 * 8] == *b"00000005", "size of the file");
+        assert!(
+            archive.starts_with(b"070701") && archive[6 + 6 * 8..6 + 7 * 8] == *b"00000005",
+            "size of the file"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Debian's kernels: which, and fetching them without installing anything.
 //!
-//! Each suite gets an apt state of its own in our cache; the mirror is the one that this machine's own sources name.
+//! Each suite gets an apt state of its own in our cache; the mirror is the one that this machine's
+//! own sources name.
 
 use std::{
     fmt, fs,
@@ -75,10 +76,12 @@ pub(super) const CATALOGUE: [Entry; 6] = [
     Entry { name: "6.12", arch: Arch::Arm, suite: "bookworm-security", release: "6.12." },
 ];
 
-/// The kernel's image, from the cache or fetched. With `refresh`, what the cache has is compared with what the suite has.
+/// The kernel's image, from the cache or fetched. With `refresh`, what the cache has is compared
+/// with what the suite has.
 pub(super) fn ensure(entry: &Entry, refresh: bool) -> anyhow::Result<PathBuf> {
     let folder = workspace::tools_dir().join("kernels").join(entry.arch.name()).join(entry.name);
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("failed to create {}", folder.display()))?;
     let _lock = lock::acquire(&workspace::tools_dir().join("kernels.lock"))?;
     let cached = images(&folder)?;
     if let Some(image) = cached.last().filter(|_| !refresh) {
@@ -94,7 +97,8 @@ pub(super) fn ensure(entry: &Entry, refresh: bool) -> anyhow::Result<PathBuf> {
 }
 
 fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
     let mut images: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     images.retain(|path| path.extension().is_some_and(|extension| extension == "vmlinuz"));
     images.sort_unstable();
@@ -102,10 +106,15 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
-    let state = workspace::tools_dir().join("kernels").join(format!("apt-{}-{}", entry.suite, entry.arch.debian()));
+    let state = workspace::tools_dir().join("kernels").join(format!(
+        "apt-{}-{}",
+        entry.suite,
+        entry.arch.debian()
+    ));
     let apt = Apt::new(&state, &[entry.suite.to_owned()], entry.arch.debian(), Installed::Nothing)?;
     apt.update(step).with_context(|| format!("failed to read the lists of {}", entry.suite))?;
-    let names = ["linux-image-", "linux-binary-"].map(|prefix| exec::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
+    let names = ["linux-image-", "linux-binary-"]
+        .map(|prefix| exec::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
     let [images, binaries] = names;
     let names = images? + &binaries?;
     let Some(package) = newest(&names, entry.release, entry.arch.debian()) else {
@@ -115,25 +124,37 @@ fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     if image.is_file() {
         return Ok(image);
     }
-    let aside = apt.download(package, folder, step).with_context(|| format!("failed to fetch {package}"))?;
+    let aside = apt
+        .download(package, folder, step)
+        .with_context(|| format!("failed to fetch {package}"))?;
     // Both layouts: an image in /boot, and beside the modules.
-    const UNPACK: &str = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform='s,.*/,,' './boot/vmlinuz*' './usr/lib/modules/*/vmlinuz'; ls vmlinuz*";
+    const UNPACK: &str = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform='s,.*/,,' \
+        './boot/vmlinuz*' './usr/lib/modules/*/vmlinuz'; ls vmlinuz*";
     // tar complains about the one of the two patterns that fits nothing; what counts is the file.
-    let listed = exec::run(Command::new("sh").args(["-c", UNPACK]).current_dir(aside.path()), |_| {})?;
-    let found = listed.lines().find(|line| line.starts_with("vmlinuz")).with_context(|| format!("{package} holds no vmlinuz"))?;
-    fs::rename(aside.path().join(found), &image).with_context(|| format!("failed to move the kernel to {}", image.display()))?;
+    let listed =
+        exec::run(Command::new("sh").args(["-c", UNPACK]).current_dir(aside.path()), |_| {})?;
+    let found = listed
+        .lines()
+        .find(|line| line.starts_with("vmlinuz"))
+        .with_context(|| format!("{package} holds no vmlinuz"))?;
+    fs::rename(aside.path().join(found), &image)
+        .with_context(|| format!("failed to move the kernel to {}", image.display()))?;
     Ok(image)
 }
 
-/// The newest package of a kernel whose release begins so. Where a version has both, the image is in `linux-binary-`.
+/// The newest package of a kernel whose release begins so. Where a version has both, the image is
+/// in `linux-binary-`.
 fn newest<'a>(names: &'a str, release: &str, architecture: &str) -> Option<&'a str> {
     let suffix = format!("-cloud-{architecture}");
     let fits = |name: &&str| {
-        let version = name.strip_prefix("linux-image-").or_else(|| name.strip_prefix("linux-binary-"));
+        let version =
+            name.strip_prefix("linux-image-").or_else(|| name.strip_prefix("linux-binary-"));
         version.is_some_and(|version| version.starts_with(release) && version.ends_with(&suffix))
     };
     names.lines().map(str::trim).filter(fits).max_by_key(|name| {
-        let numbers = name.split(|character: char| !character.is_ascii_digit()).filter_map(|part| part.parse().ok());
+        let numbers = name
+            .split(|character: char| !character.is_ascii_digit())
+            .filter_map(|part| part.parse().ok());
         (numbers.collect::<Vec<u32>>(), name.starts_with("linux-binary-"))
     })
 }

@@ -1,7 +1,9 @@
-//! `cargo xtask vm`: the datapath's scenarios on Debian's kernels from 5.10 to the newest, each in an emulated machine of its own.
+//! `cargo xtask vm`: the datapath's scenarios on Debian's kernels from 5.10 to the newest, each in
+//! an emulated machine of its own.
 //!
-//! A machine is a kernel and one static program, `redirector-scenarios`, which is its init. No KVM is needed: a boot with all scenarios takes
-//! seconds. Kernels come from the distribution that this machine is set up with, by way of its own apt configuration, and are kept.
+//! A machine is a kernel and one static program, `redirector-scenarios`, which is its init. No KVM
+//! is needed: a boot with all scenarios takes seconds. Kernels come from the distribution that this
+//! machine is set up with, by way of its own apt configuration, and are kept.
 
 mod boot;
 mod cross;
@@ -26,7 +28,8 @@ use crate::{
     setup::{self, needs::Group},
 };
 
-/// Longest time for one machine: a second for the kernel, some for the verifier, and some for scenarios that wait; all of it emulated.
+/// Longest time for one machine: a second for the kernel, some for the verifier, and some for
+/// scenarios that wait; all of it emulated.
 const LIMIT: Duration = Duration::from_secs(600);
 /// Machines at a time.
 const AT_ONCE: usize = 2;
@@ -51,7 +54,8 @@ pub(crate) struct Args {
     verbose: bool,
 }
 
-/// Plays the scenarios on the kernels that the arguments name; whether all came out well everywhere.
+/// Plays the scenarios on the kernels that the arguments name; whether all came out well
+/// everywhere.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let started = Instant::now();
     let entries = chosen(args)?;
@@ -76,7 +80,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     }
     print!("{}", table::text(&outcomes));
     if let Some(path) = &args.output {
-        std::fs::write(path, table::markdown(&outcomes)).with_context(|| format!("failed to write {}", path.display()))?;
+        std::fs::write(path, table::markdown(&outcomes))
+            .with_context(|| format!("failed to write {}", path.display()))?;
     }
     let passed = outcomes.iter().filter(|outcome| outcome.passed()).count();
     println!("{passed} of {} kernels passed ({})", outcomes.len(), seconds(started.elapsed()));
@@ -92,9 +97,15 @@ pub(crate) fn ensure_passes() -> anyhow::Result<()> {
 }
 
 fn chosen(args: &Args) -> anyhow::Result<Vec<Entry>> {
-    let named = |entry: &&Entry| args.kernel.is_empty() || args.kernel.iter().any(|name| name == entry.name);
-    let chosen: Vec<Entry> =
-        CATALOGUE.iter().filter(named).filter(|entry| args.arch.is_none_or(|arch| arch == entry.arch)).copied().collect();
+    let named = |entry: &&Entry| {
+        args.kernel.is_empty() || args.kernel.iter().any(|name| name == entry.name)
+    };
+    let chosen: Vec<Entry> = CATALOGUE
+        .iter()
+        .filter(named)
+        .filter(|entry| args.arch.is_none_or(|arch| arch == entry.arch))
+        .copied()
+        .collect();
     let known = |name: &&String| !CATALOGUE.iter().any(|entry| entry.name == name.as_str());
     if let Some(unknown) = args.kernel.iter().find(known) {
         let names: Vec<_> = CATALOGUE.iter().map(|entry| entry.name).collect();

@@ -12,40 +12,60 @@ pub(super) fn text(outcomes: &[Outcome]) -> String {
 /// For a file.
 pub(super) fn markdown(outcomes: &[Outcome]) -> String {
     format!(
-        "# The datapath on old and new kernels\n\nMade by `cargo xtask vm`, under CAP_BPF and CAP_NET_ADMIN alone.\n\n{}",
+        "# The datapath on old and new kernels\n\nMade by `cargo xtask vm`, under CAP_BPF and \
+            CAP_NET_ADMIN alone.\n\n{}",
         render(outcomes, "| ", " | ", " |")
     )
 }
 
 fn render(outcomes: &[Outcome], left: &str, between: &str, right: &str) -> String {
-    let kernels: Vec<String> =
-        outcomes.iter().map(|outcome| format!("{} {}", short(&outcome.release, outcome.entry.name), outcome.entry.arch.name())).collect();
+    let kernels: Vec<String> = outcomes
+        .iter()
+        .map(|outcome| {
+            format!("{} {}", short(&outcome.release, outcome.entry.name), outcome.entry.arch.name())
+        })
+        .collect();
     let mut rows = vec![std::iter::once(String::new()).chain(kernels).collect::<Vec<_>>()];
-    let scenarios = names(outcomes, |outcome| outcome.scenarios.iter().map(|scenario| scenario.name.clone()).collect());
+    let scenarios = names(outcomes, |outcome| {
+        outcome.scenarios.iter().map(|scenario| scenario.name.clone()).collect()
+    });
     for name in scenarios {
-        let verdict = |outcome: &Outcome| match outcome.scenarios.iter().find(|scenario| scenario.name == name) {
+        let verdict = |outcome: &Outcome| match outcome
+            .scenarios
+            .iter()
+            .find(|scenario| scenario.name == name)
+        {
             Some(scenario) if scenario.passed => "ok".to_owned(),
             Some(_) => "FAIL".to_owned(),
             None => "not played".to_owned(),
         };
         rows.push(std::iter::once(name.clone()).chain(outcomes.iter().map(verdict)).collect());
     }
-    let programs = names(outcomes, |outcome| outcome.programs.iter().map(|program| program.name.clone()).collect());
+    let programs = names(outcomes, |outcome| {
+        outcome.programs.iter().map(|program| program.name.clone()).collect()
+    });
     for name in programs {
-        let size = |outcome: &Outcome| match outcome.programs.iter().find(|program| program.name == name) {
+        let size = |outcome: &Outcome| match outcome
+            .programs
+            .iter()
+            .find(|program| program.name == name)
+        {
             Some(program) => {
-                let verified = program.verified.map_or_else(|| "–".to_owned(), |count| count.to_string());
+                let verified =
+                    program.verified.map_or_else(|| "–".to_owned(), |count| count.to_string());
                 format!("{verified} / {}", program.bytes)
             }
             None => "–".to_owned(),
         };
         rows.push(std::iter::once(name.clone()).chain(outcomes.iter().map(size)).collect());
     }
-    let widths: Vec<usize> =
-        (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(text, "{left}{}{right}", cells.join(between).trim_end());
         if number == 0 && !right.is_empty() {
             let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
@@ -53,12 +73,14 @@ fn render(outcomes: &[Outcome], left: &str, between: &str, right: &str) -> Strin
     }
     let _ = writeln!(
         text,
-        "\nprograms: instructions that the verifier looked at / bytes of machine code (before 5.16 the kernel does not tell the former)"
+        "\nprograms: instructions that the verifier looked at / bytes of machine code (before 5.16 \
+            the kernel does not tell the former)"
     );
     text
 }
 
-/// `6.1.0-56-cloud-amd64` without what the columns' other word says; the list's own name when the kernel never said.
+/// `6.1.0-56-cloud-amd64` without what the columns' other word says; the list's own name when the
+/// kernel never said.
 fn short<'a>(release: &'a str, name: &'a str) -> &'a str {
     if release.is_empty() { name } else { release.split("-cloud").next().unwrap_or(release) }
 }

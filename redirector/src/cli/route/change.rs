@@ -57,7 +57,11 @@ where
 
 /// One destination stands as a text, several as a list, as in the configuration.
 fn destination(mut parts: Vec<String>) -> RawDestination {
-    if parts.len() == 1 { RawDestination::One(parts.remove(0)) } else { RawDestination::Many(parts) }
+    if parts.len() == 1 {
+        RawDestination::One(parts.remove(0))
+    } else {
+        RawDestination::Many(parts)
+    }
 }
 
 /// `route add`.
@@ -84,7 +88,8 @@ pub(in crate::cli) struct Add {
 impl Add {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let output = self.output;
-        let Definition { ports, resolver, source_ips, on_no_backend, idle_timeout } = self.definition;
+        let Definition { ports, resolver, source_ips, on_no_backend, idle_timeout } =
+            self.definition;
         let route = RawRoute {
             source: self.source.to_string(),
             destination: destination(self.destination),
@@ -94,8 +99,10 @@ impl Add {
             on_no_backend: on_no_backend.map(Policy::word),
             idle_timeout,
         };
-        // The agent would say the same; without one, the command line is still told what is wrong with it.
-        Route::try_from(route.clone()).map_err(|problems| Exit::Usage.because(problems.to_string()))?;
+        // The agent would say the same; without one, the command line is still told what is wrong
+        // with it.
+        Route::try_from(route.clone())
+            .map_err(|problems| Exit::Usage.because(problems.to_string()))?;
         let changed = context.ask(async |client| client.add(&route).await)?;
         say(env, output, &changed)
     }
@@ -144,7 +151,8 @@ impl Set {
     }
 
     fn patch(self) -> anyhow::Result<RoutePatch> {
-        let Definition { ports, resolver, source_ips, on_no_backend, idle_timeout } = self.definition;
+        let Definition { ports, resolver, source_ips, on_no_backend, idle_timeout } =
+            self.definition;
         let clear = &self.clear;
         let patch = RoutePatch {
             destination: (!self.destination.is_empty()).then(|| destination(self.destination)),
@@ -155,7 +163,9 @@ impl Set {
             idle_timeout: Clearable::IdleTimeout.field(idle_timeout, clear)?,
         };
         if patch.is_empty() {
-            return Err(Exit::Usage.because("nothing to change: give --destination, --port, another option, or --clear FIELD"));
+            return Err(Exit::Usage.because(
+                "nothing to change: give --destination, --port, another option, or --clear FIELD",
+            ));
         }
         Ok(patch)
     }
@@ -164,7 +174,9 @@ impl Set {
 impl Clearable {
     fn field<T>(self, given: Option<T>, clear: &[Self]) -> anyhow::Result<Field<T>> {
         match (given, clear.contains(&self)) {
-            (Some(_), true) => Err(Exit::Usage.because(format!("{self:?} is both set and cleared"))),
+            (Some(_), true) => {
+                Err(Exit::Usage.because(format!("{self:?} is both set and cleared")))
+            }
             (Some(value), false) => Ok(Field::Set(value)),
             (None, true) => Ok(Field::Clear),
             (None, false) => Ok(Field::Keep),
@@ -202,12 +214,16 @@ fn say(env: &mut Env<'_>, output: OutputArgs, changed: &Changed) -> anyhow::Resu
 }
 
 fn words(env: &mut Env<'_>, changed: &Changed) -> std::io::Result<()> {
-    let (source, live) = (&changed.source, changed.route.as_ref().map(routes::live_words).unwrap_or_default());
+    let (source, live) =
+        (&changed.source, changed.route.as_ref().map(routes::live_words).unwrap_or_default());
     match changed.change {
         ChangeKind::Added => writeln!(env.out, "added {source}: {live}"),
         ChangeKind::Changed => writeln!(env.out, "changed {source}: {live}"),
         ChangeKind::Unchanged => writeln!(env.out, "{source} is like that already: {live}"),
         ChangeKind::Removed => writeln!(env.out, "removed {source}"),
-        ChangeKind::Restored => writeln!(env.out, "removed the override of {source}; the file's route serves again: {live}"),
+        ChangeKind::Restored => writeln!(
+            env.out,
+            "removed the override of {source}; the file's route serves again: {live}"
+        ),
     }
 }

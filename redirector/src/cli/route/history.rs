@@ -33,7 +33,13 @@ impl History {
             let show = context.ask(async |client| client.change(number).await)?;
             self.output.print(env, &show, |env| {
                 let change = &show.change;
-                writeln!(env.out, "change {number}: {} at {}, by {}", what(change), change.at.strftime("%F %T UTC"), who(change))?;
+                writeln!(
+                    env.out,
+                    "change {number}: {} at {}, by {}",
+                    what(change),
+                    change.at.strftime("%F %T UTC"),
+                    who(change)
+                )?;
                 diff(env, &show.did)
             })?;
             return Ok(Exit::Done);
@@ -50,13 +56,22 @@ fn list(env: &mut Env<'_>, changes: &[Change]) -> std::io::Result<()> {
     }
     let mut rows = table(env, ["CHANGE", "WHEN (UTC)", "WHO", "WHAT", "ROUTES"]);
     for change in changes {
-        rows.add_row([change.number.to_string(), change.at.strftime("%F %T").to_string(), who(change), what(change), sources(change)]);
+        rows.add_row([
+            change.number.to_string(),
+            change.at.strftime("%F %T").to_string(),
+            who(change),
+            what(change),
+            sources(change),
+        ]);
     }
     write_table(env.out, &rows)
 }
 
 fn who(change: &Change) -> String {
-    change.pid.map_or_else(|| format!("uid {}", change.uid), |pid| format!("uid {}, pid {pid}", change.uid))
+    change.pid.map_or_else(
+        || format!("uid {}", change.uid),
+        |pid| format!("uid {}, pid {pid}", change.uid),
+    )
 }
 
 fn what(change: &Change) -> String {

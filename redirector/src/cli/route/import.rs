@@ -36,8 +36,8 @@ pub(in crate::cli) struct Import {
     /// Print what would change and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Make it the whole: routes from earlier imports and the command line that are not in the file go. Refused while the configuration file has
-    /// a route that is not in it
+    /// Make it the whole: routes from earlier imports and the command line that are not in the file
+    /// go. Refused while the configuration file has a route that is not in it
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -64,11 +64,16 @@ fn read(env: &mut Env<'_>, file: &Path) -> anyhow::Result<String> {
     let read = if file == Path::new("-") {
         env.input.take(LARGEST_FILE + 1).read_to_string(&mut text)
     } else {
-        std::fs::File::open(file).and_then(|opened| opened.take(LARGEST_FILE + 1).read_to_string(&mut text))
+        std::fs::File::open(file)
+            .and_then(|opened| opened.take(LARGEST_FILE + 1).read_to_string(&mut text))
     };
     let read = read.with_context(|| format!("failed to read {}", file.display()))?;
     if read as u64 > LARGEST_FILE {
-        return Err(Exit::Usage.because(format!("{} is larger than {} MiB", file.display(), LARGEST_FILE >> 20)));
+        return Err(Exit::Usage.because(format!(
+            "{} is larger than {} MiB",
+            file.display(),
+            LARGEST_FILE >> 20
+        )));
     }
     Ok(text)
 }
@@ -76,7 +81,10 @@ fn read(env: &mut Env<'_>, file: &Path) -> anyhow::Result<String> {
 /// One line per route that changes, its keys below it, and the sum.
 pub(super) fn diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Result<()> {
     let paint = Paint(env.colour);
-    let changed = imported.changed.iter().map(|Differing { old, new }| RouteChange { old: old.clone(), new: new.clone() });
+    let changed = imported
+        .changed
+        .iter()
+        .map(|Differing { old, new }| RouteChange { old: old.clone(), new: new.clone() });
     let diff = RouteDiff {
         added: imported.added.clone(),
         changed: changed.collect(),
@@ -132,7 +140,8 @@ impl Export {
             ExportFormat::Json => Format::Json,
             ExportFormat::Yaml => Format::Yaml,
         };
-        let toml = toml::to_string(&Routes { routes: &exported.routes }).context("failed to write TOML")?;
+        let toml = toml::to_string(&Routes { routes: &exported.routes })
+            .context("failed to write TOML")?;
         OutputArgs { format }.print(env, &exported, |env| write!(env.out, "{toml}"))?;
         Ok(Exit::Done)
     }

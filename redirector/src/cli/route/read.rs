@@ -23,7 +23,10 @@ impl List {
         let list: RouteList = context.ask(async |client| client.routes().await)?;
         self.output.print(env, &list, |env| {
             if list.routes.is_empty() {
-                return writeln!(env.err, "there are no routes: `redirector route add SOURCE DESTINATION` makes one");
+                return writeln!(
+                    env.err,
+                    "there are no routes: `redirector route add SOURCE DESTINATION` makes one"
+                );
             }
             routes::list(env, &list.routes)
         })?;

@@ -7,10 +7,17 @@ use super::*;
 /// An event of each kind, at known times.
 fn lines() -> Vec<EventLine> {
     let closed = Event::sample();
-    let at = |seconds: i64| jiff::Timestamp::new(1_780_000_000 + seconds, 123_000_000).expect("a time");
+    let at =
+        |seconds: i64| jiff::Timestamp::new(1_780_000_000 + seconds, 123_000_000).expect("a time");
     let bare = Event { reason: None, traffic: None, ..closed.clone() };
-    let event = |seconds, result, elapsed_ns| Event { at: at(seconds), result, elapsed_ns, ..bare.clone() };
-    let denied = Event { reason: Some(EventReason::PortNotListed), backend: None, vip_port: 22, ..event(7, EventResult::Denied, 0) };
+    let event =
+        |seconds, result, elapsed_ns| Event { at: at(seconds), result, elapsed_ns, ..bare.clone() };
+    let denied = Event {
+        reason: Some(EventReason::PortNotListed),
+        backend: None,
+        vip_port: 22,
+        ..event(7, EventResult::Denied, 0)
+    };
     let unknown = Event {
         source: None,
         command: None,
@@ -25,7 +32,13 @@ fn lines() -> Vec<EventLine> {
         sampled,
         Event { at: at(1), reason: None, ..closed },
         event(2, EventResult::Refused, 412_000),
-        Event { pid: 0, command: None, cgroup: None, cgroup_id: 0, ..event(3, EventResult::TimedOut, 3_100_000_000) },
+        Event {
+            pid: 0,
+            command: None,
+            cgroup: None,
+            cgroup_id: 0,
+            ..event(3, EventResult::TimedOut, 3_100_000_000)
+        },
         event(4, EventResult::Unreachable, 1_016_000_000),
         event(5, EventResult::Aborted, 300_000_000),
         event(6, EventResult::Unsent, 0),
@@ -77,7 +90,8 @@ TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                WHO
 fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
     let rig = told(lines());
     let ended = rig.run(&["events", "-o", "json"]);
-    let read: Vec<EventLine> = ended.out.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    let read: Vec<EventLine> =
+        ended.out.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
     assert_eq!((ended.exit, read), (Exit::Done, lines()));
     let first = r#"{"version":1,"at":"2026-05-28T20:26:40.123Z","result":"established","reason":null,"source":"a.internal","vip":"198.18.0.7","vip_port":443,"backend":"203.0.113.7:8443","elapsed_ns":850000,"traffic":null,"pid":4711,"command":"curl","cgroup":"/sys/fs/cgroup/kubepods/podjob","cgroup_id":99,"stands_for":8}"#;
     assert_eq!(ended.out.lines().next(), Some(first));
@@ -88,18 +102,32 @@ fn a_reader_gets_what_it_asks_for_and_no_more() {
     let rig = told(lines());
     let results = |arguments: &[&str]| {
         let ended = rig.run(&[&["events", "-o", "json"], arguments].concat());
-        let read = ended.out.lines().map(|line| serde_json::from_str::<EventLine>(line).expect("an event"));
-        read.filter_map(|line| line.event().map(|event| event.result.word())).collect::<Vec<_>>().join(" ")
+        let read = ended
+            .out
+            .lines()
+            .map(|line| serde_json::from_str::<EventLine>(line).expect("an event"));
+        read.filter_map(|line| line.event().map(|event| event.result.word()))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
-    assert_eq!(results(&["--failed"]), "refused timed_out unreachable aborted unsent denied passed");
+    assert_eq!(
+        results(&["--failed"]),
+        "refused timed_out unreachable aborted unsent denied passed"
+    );
     assert_eq!(results(&["--result", "closed,unsent"]), "closed unsent");
     assert_eq!(results(&["--route", "a.internal", "--count", "2"]), "established closed");
-    assert_eq!(results(&["--follow", "--count", "3", "--failed", "--limit", "9"]), "refused timed_out unreachable");
+    assert_eq!(
+        results(&["--follow", "--count", "3", "--failed", "--limit", "9"]),
+        "refused timed_out unreachable"
+    );
     // The two that tell of missing ones are among the last three.
     assert_eq!(results(&["-n", "3"]), "passed");
-    for wrong in
-        [&["events", "--result", "lost"][..], &["events", "--count", "0"], &["events", "--route", "10.0.0.1"], &["events", "-o", "yaml"]]
-    {
+    for wrong in [
+        &["events", "--result", "lost"][..],
+        &["events", "--count", "0"],
+        &["events", "--route", "10.0.0.1"],
+        &["events", "-o", "yaml"],
+    ] {
         assert_eq!(rig.run(wrong).exit, Exit::Usage, "{wrong:?}");
     }
 }

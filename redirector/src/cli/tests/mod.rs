@@ -1,4 +1,5 @@
-//! The command line against an agent that is a script: what it asks, what it prints, and how it ends.
+//! The command line against an agent that is a script: what it asks, what it prints, and how it
+//! ends.
 
 mod changing;
 mod events;
@@ -46,7 +47,8 @@ impl Rig {
         let rig = Self { directory, agent: None };
         let at = |name: &str| rig.at(name).display().to_string();
         let text = format!(
-            "[agent]\nrun_dir = \"{}\"\nstate_dir = \"{}\"\nbpffs = \"{}\"\n\n[[routes]]\nsource = \"a.internal\"\ndestination = \"lb.public\"\n",
+            "[agent]\nrun_dir = \"{}\"\nstate_dir = \"{}\"\nbpffs = \"{}\"\n\n[[routes]]\nsource = \
+                \"a.internal\"\ndestination = \"lb.public\"\n",
             at("run"),
             at("state"),
             at("bpffs")
@@ -63,7 +65,10 @@ impl Rig {
         let (bound, is_bound) = threads::channel();
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(async {
                 let server = Server::bind(&socket, Limits::default()).await.expect("bound");
                 bound.send(()).expect("somebody waits");
@@ -96,11 +101,28 @@ impl Rig {
         Ended { exit, out: text(out), err: text(err) }
     }
 
-    fn run_into(&self, arguments: &[&str], input: &str, colour: bool, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    fn run_into(
+        &self,
+        arguments: &[&str],
+        input: &str,
+        colour: bool,
+        out: &mut dyn Write,
+        err: &mut dyn Write,
+    ) -> Exit {
         let config = self.at("redirector.toml");
-        let words = ["redirector", "--config"].map(OsString::from).into_iter().chain([config.into_os_string()]);
+        let words = ["redirector", "--config"]
+            .map(OsString::from)
+            .into_iter()
+            .chain([config.into_os_string()]);
         let arguments: Vec<_> = words.chain(arguments.iter().map(OsString::from)).collect();
-        let mut env = Env { input: &mut input.as_bytes(), out, err, colour, width: None, variable: &|_| None };
+        let mut env = Env {
+            input: &mut input.as_bytes(),
+            out,
+            err,
+            colour,
+            width: None,
+            variable: &|_| None,
+        };
         super::main(arguments, &mut env)
     }
 }
@@ -116,7 +138,9 @@ impl Drop for Rig {
 }
 
 fn definition(ports: &[&str]) -> RawRoute {
-    let mut raw: RawRoute = serde_json::from_str(r#"{"source": "a.internal", "destination": "lb.public"}"#).expect("a route");
+    let mut raw: RawRoute =
+        serde_json::from_str(r#"{"source": "a.internal", "destination": "lb.public"}"#)
+            .expect("a route");
     raw.ports = (!ports.is_empty()).then(|| ports.iter().map(ToString::to_string).collect());
     raw
 }
@@ -127,7 +151,13 @@ fn backend(last: u8, failures: u32) -> BackendView {
         state: if failures == 0 { BackendState::Eligible } else { BackendState::SetAside },
         failures,
         retry_in_ms: (failures > 0).then_some(4000),
-        counters: Some(BackendCounters { started: 9, established: 7, refused: 2, closed: 6, ..BackendCounters::default() }),
+        counters: Some(BackendCounters {
+            started: 9,
+            established: 7,
+            refused: 2,
+            closed: 6,
+            ..BackendCounters::default()
+        }),
     }
 }
 
@@ -138,25 +168,52 @@ fn view(backends: Vec<BackendView>) -> RouteView {
         made_by: Some(Hand::CommandLine),
         definition: Some(definition(&["443", "80:8080"])),
         live: true,
-        resolution: Some(Resolution { state: ResolutionState::Fresh, error: None, resolved_at: None, ttl_seconds: Some(30) }),
+        resolution: Some(Resolution {
+            state: ResolutionState::Fresh,
+            error: None,
+            resolved_at: None,
+            ttl_seconds: Some(30),
+        }),
         backends,
-        counters: Some(Counters { started: 9, established: 7, refused: 2, closed: 6, rx_bytes: 1536, ..Counters::default() }),
+        counters: Some(Counters {
+            started: 9,
+            established: 7,
+            refused: 2,
+            closed: 6,
+            rx_bytes: 1536,
+            ..Counters::default()
+        }),
     }
 }
 
 fn upstream(address: &str, set_aside: bool) -> UpstreamInfo {
-    UpstreamInfo { address: address.parse().expect("an address"), set_aside, loops: false, asked: 9, failed: 2 }
+    UpstreamInfo {
+        address: address.parse().expect("an address"),
+        set_aside,
+        loops: false,
+        asked: 9,
+        failed: 2,
+    }
 }
 
 fn status(problems: Vec<Problem>) -> api::Status {
-    let at =
-        AttachmentInfo { cgroup: Some("/sys/fs/cgroup/kubepods".into()), cgroup_id: 42, programs: vec!["rd_connect4".into()], live: true };
+    let at = AttachmentInfo {
+        cgroup: Some("/sys/fs/cgroup/kubepods".into()),
+        cgroup_id: 42,
+        programs: vec!["rd_connect4".into()],
+        live: true,
+    };
     let status = api::Status {
         version: VERSION,
         state: State::Ok,
         summary: String::new(),
         problems,
-        agent: Some(AgentInfo { pid: 4711, version: "0.1.0".into(), started_at: jiff::Timestamp::UNIX_EPOCH, uptime_seconds: 7260 }),
+        agent: Some(AgentInfo {
+            pid: 4711,
+            version: "0.1.0".into(),
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            uptime_seconds: 7260,
+        }),
         config: Some(ConfigInfo {
             path: "/etc/redirector/redirector.toml".into(),
             loaded_at: jiff::Timestamp::UNIX_EPOCH,

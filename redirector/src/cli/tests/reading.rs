@@ -6,7 +6,8 @@ use super::*;
 
 #[test]
 fn routes_are_listed_as_a_table_and_in_the_same_shape_as_json_and_yaml() {
-    let list = || RouteList { version: VERSION, routes: vec![view(vec![backend(7, 0), backend(8, 3)])] };
+    let list =
+        || RouteList { version: VERSION, routes: vec![view(vec![backend(7, 0), backend(8, 3)])] };
     let rig = Rig::with_agent(move |command| match command {
         Command::Routes(reply) => reply.send(Ok(list())).expect("somebody waits"),
         other => unexpected(other),
@@ -17,8 +18,10 @@ SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  MADE B
 a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  command line
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));
-    let json: RouteList = serde_json::from_str(&rig.run(&["route", "list", "-o", "json"]).out).expect("JSON");
-    let yaml: RouteList = serde_yaml_ng::from_str(&rig.run(&["route", "ls", "--output", "yaml"]).out).expect("YAML");
+    let json: RouteList =
+        serde_json::from_str(&rig.run(&["route", "list", "-o", "json"]).out).expect("JSON");
+    let yaml: RouteList =
+        serde_yaml_ng::from_str(&rig.run(&["route", "ls", "--output", "yaml"]).out).expect("YAML");
     assert_eq!((json, yaml), (list(), list()));
     let colourful = rig.run_with(&["route", "list"], "", true).out;
     assert!(colourful.contains("\x1b["), "{colourful:?}");
@@ -28,10 +31,13 @@ a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  comman
 fn a_route_is_shown_with_its_backends() {
     let rig = Rig::with_agent(|command| match command {
         Command::Route(source, reply) if source.to_string() == "a.internal" => {
-            let show = RouteShow { version: VERSION, route: view(vec![backend(7, 0), backend(8, 3)]) };
+            let show =
+                RouteShow { version: VERSION, route: view(vec![backend(7, 0), backend(8, 3)]) };
             reply.send(Ok(show)).expect("somebody waits");
         }
-        Command::Route(source, reply) => reply.send(Err(ApiError::no_route(&source))).expect("somebody waits"),
+        Command::Route(source, reply) => {
+            reply.send(Err(ApiError::no_route(&source))).expect("somebody waits")
+        }
         other => unexpected(other),
     });
     let expected = "\
@@ -58,7 +64,10 @@ BACKEND      STATE                                         OPEN  ESTABLISHED  RE
     assert_eq!((ended.exit, squeezed(&ended.out)), (Exit::Done, squeezed(expected)));
     let ended = rig.run(&["route", "show", "b.internal"]);
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Failed, ""));
-    assert_eq!(ended.err, "redirector: there is no route for b.internal: `redirector route list` shows the routes\n");
+    assert_eq!(
+        ended.err,
+        "redirector: there is no route for b.internal: `redirector route list` shows the routes\n"
+    );
 }
 
 #[test]
@@ -73,7 +82,8 @@ fn status_answers_in_words_first_and_its_exit_code_says_whether_all_is_well() {
     let (degraded, is_degraded) = threads::channel::<bool>();
     let rig = Rig::with_agent(move |command| match command {
         Command::Status(reply) => {
-            let problems = if is_degraded.try_recv().unwrap_or_default() { vec![problem()] } else { vec![] };
+            let problems =
+                if is_degraded.try_recv().unwrap_or_default() { vec![problem()] } else { vec![] };
             reply.send(Ok(status(problems))).expect("somebody waits");
         }
         other => unexpected(other),
@@ -101,22 +111,35 @@ a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  comman
     degraded.send(true).expect("the script listens");
     let ended = rig.run(&["status"]);
     assert_eq!(ended.exit, Exit::Failed);
-    assert!(ended.out.contains("\n\n! lb.public does not resolve\n    check the name\n\nagent "), "{}", ended.out);
+    assert!(
+        ended.out.contains("\n\n! lb.public does not resolve\n    check the name\n\nagent "),
+        "{}",
+        ended.out
+    );
     degraded.send(true).expect("the script listens");
     let ended = rig.run(&["status", "-o", "json"]);
     let json: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
-    assert_eq!((ended.exit, &json["version"], &json["state"]), (Exit::Failed, &1.into(), &"degraded".into()));
+    assert_eq!(
+        (ended.exit, &json["version"], &json["state"]),
+        (Exit::Failed, &1.into(), &"degraded".into())
+    );
 }
 
 #[test]
 fn without_an_agent_and_its_pins_every_command_says_so_with_exit_code_4() {
     let rig = Rig::without_agent();
-    for arguments in [&["status"][..], &["route", "list"], &["route", "add", "b.internal", "lb.public"], &["route", "export"]] {
+    for arguments in [
+        &["status"][..],
+        &["route", "list"],
+        &["route", "add", "b.internal", "lb.public"],
+        &["route", "export"],
+    ] {
         let ended = rig.run(arguments);
         assert_eq!((ended.exit, ended.out.as_str()), (Exit::Absent, ""), "{arguments:?}");
         let socket = rig.at("run/control.sock");
         let words = format!(
-            "redirector: no agent answers on {}, and nothing of it is in the kernel: start it with `redirector run`, or name its configuration with --config\n",
+            "redirector: no agent answers on {}, and nothing of it is in the kernel: start it with \
+                `redirector run`, or name its configuration with --config\n",
             socket.display()
         );
         assert_eq!(ended.err, words, "{arguments:?}");
@@ -126,14 +149,17 @@ fn without_an_agent_and_its_pins_every_command_says_so_with_exit_code_4() {
 #[test]
 fn the_agent_is_found_although_its_configuration_file_has_an_error_by_now() {
     let rig = Rig::with_agent(|command| match command {
-        Command::Export(reply) => reply.send(Ok(Export { version: VERSION, routes: vec![definition(&["443"])] })).expect("somebody waits"),
+        Command::Export(reply) => reply
+            .send(Ok(Export { version: VERSION, routes: vec![definition(&["443"])] }))
+            .expect("somebody waits"),
         other => unexpected(other),
     });
     let broken = std::fs::read_to_string(rig.at("redirector.toml")).expect("read") + "sauce = 1\n";
     std::fs::write(rig.at("redirector.toml"), broken).expect("written");
     assert_eq!(rig.run(&["config", "check"]).exit, Exit::Usage);
     let ended = rig.run(&["route", "export"]);
-    let expected = "[[routes]]\nsource = \"a.internal\"\ndestination = \"lb.public\"\nports = [\"443\"]\n";
+    let expected =
+        "[[routes]]\nsource = \"a.internal\"\ndestination = \"lb.public\"\nports = [\"443\"]\n";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected), "{ended:?}");
 }
 
@@ -148,8 +174,10 @@ fn an_agent_of_another_version_is_pointed_at() {
         other => unexpected(other),
     });
     let ended = rig.run(&["status"]);
-    let words =
-        format!("agent      version 9.8.7 (this command is {}: restart the agent to upgrade it), pid 4711", env!("CARGO_PKG_VERSION"));
+    let words = format!(
+        "agent      version 9.8.7 (this command is {}: restart the agent to upgrade it), pid 4711",
+        env!("CARGO_PKG_VERSION")
+    );
     assert_eq!(ended.exit, Exit::Done);
     assert!(ended.out.contains(&words), "{}", ended.out);
 }

@@ -7,7 +7,8 @@ use super::*;
 /// An agent whose counters do not move, and to which one failure has happened.
 fn quiet() -> Rig {
     let hub = EventHub::default();
-    let refused = Event { result: EventResult::Refused, reason: None, traffic: None, ..Event::sample() };
+    let refused =
+        Event { result: EventResult::Refused, reason: None, traffic: None, ..Event::sample() };
     hub.publish([EventLine::Event(Box::new(refused))]);
     Rig::with_agent(move |command| match command {
         Command::Status(reply) => reply.send(Ok(status(vec![]))).expect("somebody waits"),
@@ -33,17 +34,24 @@ LAST FAILURES (TIME IN UTC)
 ";
     let ended = rig.run(&["top", "--interval", "0.1"]);
     assert_eq!((ended.exit, ended.out.as_str(), ended.err.as_str()), (Exit::Done, expected, ""));
-    assert_eq!(rig.run(&["top", "--once", "--interval", "0.1", "--route", "a.internal"]).out, expected);
+    assert_eq!(
+        rig.run(&["top", "--once", "--interval", "0.1", "--route", "a.internal"]).out,
+        expected
+    );
     assert!(rig.run_with(&["top", "--once", "--interval", "0.1"], "", true).out.contains("\x1b["));
 }
 
 #[test]
 fn json_has_an_object_for_each_interval() {
     let ended = quiet().run(&["top", "-o", "json", "--count", "2", "--interval", "0.1"]);
-    let objects: Vec<serde_json::Value> = ended.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let objects: Vec<serde_json::Value> =
+        ended.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((ended.exit, objects.len()), (Exit::Done, 2));
     for object in objects {
-        assert!(object["interval_seconds"].as_f64().is_some_and(|seconds| seconds >= 0.1), "{object:#}");
+        assert!(
+            object["interval_seconds"].as_f64().is_some_and(|seconds| seconds >= 0.1),
+            "{object:#}"
+        );
         assert_eq!(
             (&object["agent_answers"], &object["total"]["failed"], &object["routes"][0]["source"]),
             (&true.into(), &2.into(), &"a.internal".into())
@@ -61,9 +69,12 @@ fn what_can_not_be_shown_is_said() {
     let ended = rig.run(&["top", "--once", "--interval", "0.1", "--route", "b.internal"]);
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Failed, ""));
     assert!(ended.err.contains("there is no route for b.internal"), "{}", ended.err);
-    for wrong in
-        [&["top", "--interval", "0"][..], &["top", "--interval", "61"], &["top", "--once", "--count", "2"], &["top", "--sort", "size"]]
-    {
+    for wrong in [
+        &["top", "--interval", "0"][..],
+        &["top", "--interval", "61"],
+        &["top", "--once", "--count", "2"],
+        &["top", "--sort", "size"],
+    ] {
         assert_eq!(rig.run(wrong).exit, Exit::Usage, "{wrong:?}");
     }
     assert_eq!(Rig::without_agent().run(&["top", "--once"]).exit, Exit::Absent);

@@ -5,15 +5,29 @@ use super::*;
 #[test]
 fn wrong_usage_is_told_on_standard_error_and_help_on_standard_output() {
     let rig = Rig::without_agent();
-    for wrong in [&["frobnicate"][..], &[], &["route", "add", "a.internal"], &["route", "add", "*a", "b.c"], &["status", "-o", "xml"]] {
+    for wrong in [
+        &["frobnicate"][..],
+        &[],
+        &["route", "add", "a.internal"],
+        &["route", "add", "*a", "b.c"],
+        &["status", "-o", "xml"],
+    ] {
         let ended = rig.run(wrong);
         assert_eq!((ended.exit, ended.out.as_str()), (Exit::Usage, ""), "{wrong:?}");
         assert!(!ended.err.is_empty(), "{wrong:?}");
     }
     let ended = rig.run(&["route", "add", "a.internal", "https://lb.public", "--port", "0"]);
-    assert_eq!((ended.exit, ended.err.lines().count()), (Exit::Usage, 2), "both problems are told: {}", ended.err);
+    assert_eq!(
+        (ended.exit, ended.err.lines().count()),
+        (Exit::Usage, 2),
+        "both problems are told: {}",
+        ended.err
+    );
     let ended = rig.run(&["--version"]);
-    assert_eq!((ended.exit, ended.out), (Exit::Done, format!("redirector {}\n", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        (ended.exit, ended.out),
+        (Exit::Done, format!("redirector {}\n", env!("CARGO_PKG_VERSION")))
+    );
     assert!(rig.run(&["--help"]).out.contains("Exit codes:"));
 }
 
@@ -47,7 +61,13 @@ impl Write for Gone {
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let rig = Rig::without_agent();
-    for arguments in [&["config", "show"][..], &["config", "check"], &["--help"], &["completions", "bash"], &["check"]] {
+    for arguments in [
+        &["config", "show"][..],
+        &["config", "check"],
+        &["--help"],
+        &["completions", "bash"],
+        &["check"],
+    ] {
         let mut err = Vec::new();
         let exit = rig.run_into(arguments, "", false, &mut Gone, &mut err);
         assert_eq!((exit, err.as_slice()), (Exit::Done, &b""[..]), "{arguments:?}");
@@ -63,12 +83,20 @@ fn unload_with_nothing_there_says_so_and_refuses_while_an_agent_runs() {
     std::fs::write(rig.at("run/agent.pid"), "4711\n").expect("written");
     let ended = rig.run(&["unload"]);
     assert_eq!(ended.exit, Exit::Failed);
-    assert_eq!(ended.err, "redirector: an agent, pid 4711, runs and needs its datapath: stop it first, or say --force\n");
+    assert_eq!(
+        ended.err,
+        "redirector: an agent, pid 4711, runs and needs its datapath: stop it first, or say \
+            --force\n"
+    );
 }
 
 fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
     let mut below = command.get_subcommands().peekable();
-    if below.peek().is_none() { vec![command] } else { below.filter(|leaf| !leaf.is_hide_set()).flat_map(leaves).collect() }
+    if below.peek().is_none() {
+        vec![command]
+    } else {
+        below.filter(|leaf| !leaf.is_hide_set()).flat_map(leaves).collect()
+    }
 }
 
 #[test]

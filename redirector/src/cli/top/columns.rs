@@ -1,4 +1,5 @@
-//! Which columns fit the screen. What is least important goes first, so that what is shown is shown whole.
+//! Which columns fit the screen. What is least important goes first, so that what is shown is shown
+//! whole.
 
 /// A column of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,8 @@ impl Columns {
     pub(super) fn fitting(screen: usize, longest: usize) -> Self {
         let longest = longest.clamp(24, 60);
         let mut numbers = ALL.to_vec();
-        let taken = |numbers: &[Column]| numbers.iter().map(|column| 1 + column.width()).sum::<usize>() + 2;
+        let taken =
+            |numbers: &[Column]| numbers.iter().map(|column| 1 + column.width()).sum::<usize>() + 2;
         for column in DISPENSABLE {
             if taken(&numbers) + longest.min(NAME) + STATE <= screen {
                 break;
@@ -73,7 +75,10 @@ impl Columns {
     }
 
     pub(super) fn header(&self) -> String {
-        let numbers = self.numbers.iter().map(|column| format!(" {:>width$}", column.title(), width = column.width()));
+        let numbers = self
+            .numbers
+            .iter()
+            .map(|column| format!(" {:>width$}", column.title(), width = column.width()));
         format!("{:<name$}{}  STATE", "ROUTE", numbers.collect::<String>(), name = self.name)
     }
 }
@@ -87,9 +92,15 @@ mod tests {
         let shown = |screen, longest| {
             let columns = Columns::fitting(screen, longest);
             assert!(columns.header().len() <= screen, "{columns:?}");
-            (columns.name, columns.header().split_whitespace().skip(1).collect::<Vec<_>>().join(" "))
+            (
+                columns.name,
+                columns.header().split_whitespace().skip(1).collect::<Vec<_>>().join(" "),
+            )
         };
-        assert_eq!(shown(usize::MAX, 80), (60, "OK/S FAIL/S DENY/S WAIT OPEN P50 P99 STATE".to_owned()));
+        assert_eq!(
+            shown(usize::MAX, 80),
+            (60, "OK/S FAIL/S DENY/S WAIT OPEN P50 P99 STATE".to_owned())
+        );
         assert_eq!(shown(120, 30), (30, "OK/S FAIL/S DENY/S WAIT OPEN P50 P99 STATE".to_owned()));
         assert_eq!(shown(108, 33), (33, "OK/S FAIL/S DENY/S OPEN P50 P99 STATE".to_owned()));
         assert_eq!(shown(100, 10), (24, "OK/S FAIL/S DENY/S OPEN P50 P99 STATE".to_owned()));

@@ -85,7 +85,11 @@ enum Format {
 
 fn interval(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "a number of seconds is wanted".to_owned())?;
-    if (0.1..=60.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err("it is to be from 0.1 to 60 seconds".into()) }
+    if (0.1..=60.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("it is to be from 0.1 to 60 seconds".into())
+    }
 }
 
 impl Top {
@@ -109,11 +113,16 @@ impl Top {
             tokio::time::sleep(self.interval).await;
             let now = source.look().await?;
             match self.format {
-                Format::Json => writeln!(env.out, "{}", serde_json::to_string(&sample(&before, &now))?)?,
+                Format::Json => {
+                    writeln!(env.out, "{}", serde_json::to_string(&sample(&before, &now))?)?
+                }
                 Format::Table => {
                     let width = env.width.map_or(usize::MAX, usize::from);
-                    let page = page((&before, &now), &source.failures(&now).await, (self.sort, width));
-                    page.lines().try_for_each(|line| writeln!(env.out, "{}", line.paint(Paint(env.colour), width)))?;
+                    let page =
+                        page((&before, &now), &source.failures(&now).await, (self.sort, width));
+                    page.lines().try_for_each(|line| {
+                        writeln!(env.out, "{}", line.paint(Paint(env.colour), width))
+                    })?;
                 }
             }
             env.out.flush()?;
@@ -126,7 +135,8 @@ impl Top {
     /// The whole screen, until somebody has seen enough.
     async fn watch(&self, env: &mut Env<'_>, source: &Source) -> anyhow::Result<()> {
         let mut before = source.look().await?;
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut screen = Screen::open(env.out, Paint(env.colour))?;
         let mut wishes = screen::wishes();
         let (mut order, mut left) = (self.sort, self.count);
@@ -153,7 +163,11 @@ impl Top {
                 }
             }
             if let Some((last, now, failures)) = &shown {
-                let bar = format!("q quits   s sorts: {}   ↑↓ scroll   every {} s", order.words(), self.interval.as_secs_f64());
+                let bar = format!(
+                    "q quits   s sorts: {}   ↑↓ scroll   every {} s",
+                    order.words(),
+                    self.interval.as_secs_f64()
+                );
                 let width = screen.width()?;
                 screen.draw(&page((last, now), failures, (order, width)), &bar)?;
             }
@@ -184,7 +198,9 @@ impl Source {
         if let Some(only) = &self.route {
             status.routes.retain(|route| route.source.as_ref() == Some(only));
             if status.routes.is_empty() {
-                anyhow::bail!("there is no route for {only}: `redirector route list` shows the routes");
+                anyhow::bail!(
+                    "there is no route for {only}: `redirector route list` shows the routes"
+                );
             }
         }
         Ok(Look { at: Instant::now(), status })
@@ -195,8 +211,15 @@ impl Source {
         if now.status.agent.is_none() {
             return Vec::new();
         }
-        let query = EventQuery { failed: true, route: self.route.clone(), limit: Some(FAILURES), ..EventQuery::default() };
-        let Ok(mut stream) = Client::new(self.place.control_socket()).events(&query).await else { return Vec::new() };
+        let query = EventQuery {
+            failed: true,
+            route: self.route.clone(),
+            limit: Some(FAILURES),
+            ..EventQuery::default()
+        };
+        let Ok(mut stream) = Client::new(self.place.control_socket()).events(&query).await else {
+            return Vec::new();
+        };
         let mut failures = Vec::new();
         while let Ok(Some(lines)) = stream.next().await {
             failures.extend(lines.into_iter().filter_map(|line| line.event().cloned()));

@@ -53,7 +53,9 @@ impl Line {
     pub(super) fn paint(&self, paint: Paint, width: usize) -> String {
         let (mut text, mut left) = (String::new(), width);
         let last = self.0.iter().rposition(|(_, piece)| !piece.trim_end().is_empty());
-        for (number, (tone, piece)) in self.0.iter().enumerate().take(last.map_or(0, |last| last + 1)) {
+        for (number, (tone, piece)) in
+            self.0.iter().enumerate().take(last.map_or(0, |last| last + 1))
+        {
             let piece = if Some(number) == last { piece.trim_end() } else { piece };
             let piece: String = piece.chars().take(left).collect();
             left -= piece.chars().count();
@@ -100,20 +102,27 @@ impl Order {
     }
 
     fn sort(self, routes: &mut [RouteRow]) {
-        let trouble = |row: &RouteRow| (row.activity.failed_per_second + row.activity.denied_per_second, troubled(row));
+        let trouble = |row: &RouteRow| {
+            (row.activity.failed_per_second + row.activity.denied_per_second, troubled(row))
+        };
         match self {
-            Self::Busiest => routes.sort_by(|a, b| b.activity.started_per_second.total_cmp(&a.activity.started_per_second)),
+            Self::Busiest => routes.sort_by(|a, b| {
+                b.activity.started_per_second.total_cmp(&a.activity.started_per_second)
+            }),
             Self::Failing => routes.sort_by(|a, b| {
                 let ((a_rate, a_troubled), (b_rate, b_troubled)) = (trouble(a), trouble(b));
                 b_rate.total_cmp(&a_rate).then(b_troubled.cmp(&a_troubled))
             }),
-            Self::Name => routes.sort_by(|a, b| (&a.source, a.vip.index).cmp(&(&b.source, b.vip.index))),
+            Self::Name => {
+                routes.sort_by(|a, b| (&a.source, a.vip.index).cmp(&(&b.source, b.vip.index)))
+            }
         }
     }
 }
 
 fn troubled(row: &RouteRow) -> bool {
-    row.backends.is_empty() || row.backends.iter().any(|backend| backend.state == BackendState::SetAside)
+    row.backends.is_empty()
+        || row.backends.iter().any(|backend| backend.state == BackendState::SetAside)
 }
 
 /// A screenful, whose middle can be scrolled.
@@ -125,9 +134,15 @@ pub(super) struct Page {
 
 impl Page {
     /// On a screen of `width` columns. `failures` are the last connects that have failed.
-    pub(super) fn new(mut sample: Sample, problems: &[Problem], failures: &[Event], (order, width): (Order, usize)) -> Self {
+    pub(super) fn new(
+        mut sample: Sample,
+        problems: &[Problem],
+        failures: &[Event],
+        (order, width): (Order, usize),
+    ) -> Self {
         order.sort(&mut sample.routes);
-        let longest = sample.routes.iter().map(|row| row_name(row).chars().count()).max().unwrap_or_default();
+        let longest =
+            sample.routes.iter().map(|row| row_name(row).chars().count()).max().unwrap_or_default();
         let columns = Columns::fitting(width, longest);
         let mut head = head(&sample, problems);
         head.push(Line::default());
@@ -154,11 +169,18 @@ fn head(sample: &Sample, problems: &[Problem]) -> Vec<Line> {
         total.connecting
     );
     if let Some(round_trip) = traffic.srtt_us {
-        let (rx, tx) = (bytes(traffic.rx_bytes_per_second as u64), bytes(traffic.tx_bytes_per_second as u64));
-        words.push_str(&format!("; ended: {rx}/s received, {tx}/s sent, round trip {}", short(round_trip * 1000)));
+        let (rx, tx) =
+            (bytes(traffic.rx_bytes_per_second as u64), bytes(traffic.tx_bytes_per_second as u64));
+        words.push_str(&format!(
+            "; ended: {rx}/s received, {tx}/s sent, round trip {}",
+            short(round_trip * 1000)
+        ));
     }
     if traffic.retransmitted_per_second > 0.0 {
-        words.push_str(&format!(", {}/s segments sent again", number(traffic.retransmitted_per_second)));
+        words.push_str(&format!(
+            ", {}/s segments sent again",
+            number(traffic.retransmitted_per_second)
+        ));
     }
     let mut lines = vec![Line::one(tone, &sample.summary), Line::one(Tone::Plain, words)];
     lines.extend(problems.iter().take(PROBLEMS).map(|problem| {
@@ -167,31 +189,45 @@ fn head(sample: &Sample, problems: &[Problem]) -> Vec<Line> {
     }));
     let more = problems.len().saturating_sub(PROBLEMS);
     if more > 0 {
-        lines.push(Line::one(Tone::Dim, format!("  and {}: see `redirector status`", count(more, "more problem"))));
+        lines.push(Line::one(
+            Tone::Dim,
+            format!("  and {}: see `redirector status`", count(more, "more problem")),
+        ));
     }
     lines
 }
 
 fn route(row: &RouteRow, columns: &Columns) -> Vec<Line> {
-    let eligible = row.backends.iter().filter(|backend| backend.state == BackendState::Eligible).count();
+    let eligible =
+        row.backends.iter().filter(|backend| backend.state == BackendState::Eligible).count();
     let (tone, state) = match (eligible, row.backends.len()) {
         _ if !row.live => (Tone::Bad, "not live".to_owned()),
         (_, 0) => (Tone::Bad, "no backend".to_owned()),
-        (0, all) => (Tone::Bad, format!("{} set aside", if all == 1 { "it is".into() } else { format!("all {all}") })),
-        (eligible, all) if eligible < all => (Tone::Warn, format!("{} of {all} set aside", all - eligible)),
+        (0, all) => (
+            Tone::Bad,
+            format!("{} set aside", if all == 1 { "it is".into() } else { format!("all {all}") }),
+        ),
+        (eligible, all) if eligible < all => {
+            (Tone::Warn, format!("{} of {all} set aside", all - eligible))
+        }
         _ => (Tone::Good, "serving".to_owned()),
     };
     let (p50, p99, recent) = match row.latency {
         Some(Latency { p50_ns, p99_ns, recent, .. }) => (short(p50_ns), short(p99_ns), recent),
         None => ("-".into(), "-".into(), false),
     };
-    let line = numbers(Line::one(Tone::Strong, padded(&row_name(row), columns.name)), columns, |column| match column {
-        Column::P50 => (if recent { Tone::Plain } else { Tone::Dim }, p50.clone()),
-        Column::P99 => (if recent { Tone::Plain } else { Tone::Dim }, p99.clone()),
-        other => activity(&row.activity, other),
-    });
+    let line =
+        numbers(Line::one(Tone::Strong, padded(&row_name(row), columns.name)), columns, |column| {
+            match column {
+                Column::P50 => (if recent { Tone::Plain } else { Tone::Dim }, p50.clone()),
+                Column::P99 => (if recent { Tone::Plain } else { Tone::Dim }, p99.clone()),
+                other => activity(&row.activity, other),
+            }
+        });
     let line = line.and(tone, format!("  {state}"));
-    std::iter::once(line).chain(row.backends.iter().map(|backend| backend_line(backend, columns))).collect()
+    std::iter::once(line)
+        .chain(row.backends.iter().map(|backend| backend_line(backend, columns)))
+        .collect()
 }
 
 fn backend_line(row: &BackendRow, columns: &Columns) -> Line {
@@ -199,13 +235,18 @@ fn backend_line(row: &BackendRow, columns: &Columns) -> Line {
     // A backend has a mean only: where it stands depends on what is shown.
     let mean_at = if columns.numbers.contains(&Column::P50) { Column::P50 } else { Column::P99 };
     let line = numbers(Line::one(Tone::Plain, name), columns, |column| match column {
-        column if column == mean_at => (Tone::Plain, row.mean_ns.map_or_else(|| "-".into(), |mean| format!("ø {}", short(mean)))),
+        column if column == mean_at => (
+            Tone::Plain,
+            row.mean_ns.map_or_else(|| "-".into(), |mean| format!("ø {}", short(mean))),
+        ),
         Column::Deny | Column::P50 | Column::P99 => (Tone::Plain, String::new()),
         other => activity(&row.activity, other),
     });
     match row.state {
         BackendState::Eligible => line.and(Tone::Dim, "  eligible"),
-        BackendState::SetAside => line.and(Tone::Warn, format!("  {}", set_aside(row, columns.state))),
+        BackendState::SetAside => {
+            line.and(Tone::Warn, format!("  {}", set_aside(row, columns.state)))
+        }
     }
 }
 
@@ -213,7 +254,10 @@ fn backend_line(row: &BackendRow, columns: &Columns) -> Line {
 fn set_aside(row: &BackendRow, room: usize) -> String {
     let again = row.retry_in_ms.map(|left| span(std::time::Duration::from_millis(left)));
     let failures = count(row.failures as usize, "failure");
-    let whole = format!("set aside, {failures}{}", again.as_ref().map(|left| format!(", again in {left}")).unwrap_or_default());
+    let whole = format!(
+        "set aside, {failures}{}",
+        again.as_ref().map(|left| format!(", again in {left}")).unwrap_or_default()
+    );
     if whole.chars().count() <= room {
         return whole;
     }
@@ -295,7 +339,14 @@ mod tests {
 
     #[test]
     fn rates_are_short() {
-        for (rate, words) in [(0.0, "0"), (0.25, "0.2"), (9.94, "9.9"), (12.4, "12"), (99_999.0, "99999"), (250_000.0, "250k")] {
+        for (rate, words) in [
+            (0.0, "0"),
+            (0.25, "0.2"),
+            (9.94, "9.9"),
+            (12.4, "12"),
+            (99_999.0, "99999"),
+            (250_000.0, "250k"),
+        ] {
             assert_eq!(number(rate), words);
         }
     }

@@ -6,7 +6,9 @@ use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 use serde::Serialize;
 
 use crate::{
-    control::api::{BackendCounters, BackendState, Counters, RouteView, State, Status, VERSION, VipView},
+    control::api::{
+        BackendCounters, BackendState, Counters, RouteView, State, Status, VERSION, VipView,
+    },
     route::SourceName,
 };
 
@@ -67,7 +69,8 @@ pub(super) struct Latency {
     pub(super) p50_ns: u64,
     pub(super) p90_ns: u64,
     pub(super) p99_ns: u64,
-    /// Whether they are those of the interval; else, since there were none in it, those since the counters began.
+    /// Whether they are those of the interval; else, since there were none in it, those since the
+    /// counters began.
     pub(super) recent: bool,
 }
 
@@ -97,12 +100,17 @@ pub(super) struct BackendRow {
 /// Compares two looks. What the first one does not have (a route that is new) counts from zero.
 pub(super) fn sample(before: &Look, now: &Look) -> Sample {
     let seconds = now.at.saturating_duration_since(before.at).as_secs_f64().max(1e-3);
-    let known: HashMap<u32, &RouteView> = before.status.routes.iter().map(|route| (route.vip.index, route)).collect();
-    let old = |route: &RouteView| known.get(&route.vip.index).copied().filter(|old| old.source == route.source);
-    let routes: Vec<_> = now.status.routes.iter().map(|route| row(old(route), route, seconds)).collect();
+    let known: HashMap<u32, &RouteView> =
+        before.status.routes.iter().map(|route| (route.vip.index, route)).collect();
+    let old = |route: &RouteView| {
+        known.get(&route.vip.index).copied().filter(|old| old.source == route.source)
+    };
+    let routes: Vec<_> =
+        now.status.routes.iter().map(|route| row(old(route), route, seconds)).collect();
     let sums = |status: &Status| sum(status.routes.iter().filter_map(|route| route.counters));
     // A route that went takes its counts along.
-    let (was, is) = (sum(now.status.routes.iter().filter_map(|route| old(route)?.counters)), sums(&now.status));
+    let (was, is) =
+        (sum(now.status.routes.iter().filter_map(|route| old(route)?.counters)), sums(&now.status));
     Sample {
         version: VERSION,
         at: jiff::Timestamp::now(),
@@ -120,8 +128,12 @@ fn row(old: Option<&RouteView>, route: &RouteView, seconds: f64) -> RouteRow {
     let counters = |route: &RouteView| route.counters.unwrap_or_default();
     let (was, is) = (old.map(counters).unwrap_or_default(), counters(route));
     let backends = route.backends.iter().map(|backend| {
-        let old = old.and_then(|old| old.backends.iter().find(|old| old.address == backend.address));
-        let (was, is) = (old.and_then(|old| old.counters).unwrap_or_default(), backend.counters.unwrap_or_default());
+        let old =
+            old.and_then(|old| old.backends.iter().find(|old| old.address == backend.address));
+        let (was, is) = (
+            old.and_then(|old| old.counters).unwrap_or_default(),
+            backend.counters.unwrap_or_default(),
+        );
         let established = is.established.saturating_sub(was.established);
         BackendRow {
             address: backend.address,
@@ -155,7 +167,13 @@ struct Ends {
 impl From<Counters> for Ends {
     fn from(c: Counters) -> Self {
         let failed = c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent;
-        Self { started: c.started, established: c.established, closed: c.closed, failed, denied: c.denied }
+        Self {
+            started: c.started,
+            established: c.established,
+            closed: c.closed,
+            failed,
+            denied: c.denied,
+        }
     }
 }
 
@@ -184,7 +202,10 @@ fn traffic(was: &Counters, is: &Counters, seconds: f64) -> Traffic {
         rx_bytes_per_second: rate(was.rx_bytes, is.rx_bytes, seconds),
         tx_bytes_per_second: rate(was.tx_bytes, is.tx_bytes, seconds),
         retransmitted_per_second: rate(was.retransmitted, is.retransmitted, seconds),
-        srtt_us: is.srtt_us.saturating_sub(was.srtt_us).checked_div(is.closed.saturating_sub(was.closed)),
+        srtt_us: is
+            .srtt_us
+            .saturating_sub(was.srtt_us)
+            .checked_div(is.closed.saturating_sub(was.closed)),
     }
 }
 
@@ -213,13 +234,20 @@ fn sum(counters: impl Iterator<Item = Counters>) -> Counters {
 }
 
 fn latency(was: &[u64; LATENCY_BUCKETS], is: &[u64; LATENCY_BUCKETS]) -> Option<Latency> {
-    let recent: [u64; LATENCY_BUCKETS] = std::array::from_fn(|bucket| is[bucket].saturating_sub(was[bucket]));
-    let (buckets, recent) = if recent.iter().any(|&count| count > 0) { (&recent, true) } else { (is, false) };
-    Some(Latency { p50_ns: quantile(buckets, 0.5)?, p90_ns: quantile(buckets, 0.9)?, p99_ns: quantile(buckets, 0.99)?, recent })
+    let recent: [u64; LATENCY_BUCKETS] =
+        std::array::from_fn(|bucket| is[bucket].saturating_sub(was[bucket]));
+    let (buckets, recent) =
+        if recent.iter().any(|&count| count > 0) { (&recent, true) } else { (is, false) };
+    Some(Latency {
+        p50_ns: quantile(buckets, 0.5)?,
+        p90_ns: quantile(buckets, 0.9)?,
+        p99_ns: quantile(buckets, 0.99)?,
+        recent,
+    })
 }
 
-/// Where `share` of all that was counted lies, taking a bucket's counts for evenly spread. What lies in the last bucket, which has no end, is told as
-/// its beginning.
+/// Where `share` of all that was counted lies, taking a bucket's counts for evenly spread. What
+/// lies in the last bucket, which has no end, is told as its beginning.
 fn quantile(buckets: &[u64; LATENCY_BUCKETS], share: f64) -> Option<u64> {
     let all: u64 = buckets.iter().sum();
     let mut left = share * all as f64;
@@ -250,7 +278,11 @@ mod tests {
         let p99 = quantile(&buckets, 0.99).unwrap();
         assert!((1 << 20..1 << 21).contains(&p99), "{p99}");
         buckets[LATENCY_BUCKETS - 1] = 1000;
-        assert_eq!(quantile(&buckets, 0.99), latency_bound_ns(LATENCY_BUCKETS - 2), "more than a second");
+        assert_eq!(
+            quantile(&buckets, 0.99),
+            latency_bound_ns(LATENCY_BUCKETS - 2),
+            "more than a second"
+        );
     }
 
     #[test]
@@ -266,7 +298,12 @@ mod tests {
         let was = Ends { started: 100, established: 90, closed: 80, failed: 10, denied: 0 };
         let is = Ends { started: 140, established: 110, closed: 100, failed: 20, denied: 4 };
         let activity = activity(&was, &is, 2.0);
-        let rates = (activity.started_per_second, activity.established_per_second, activity.failed_per_second, activity.denied_per_second);
+        let rates = (
+            activity.started_per_second,
+            activity.established_per_second,
+            activity.failed_per_second,
+            activity.denied_per_second,
+        );
         assert_eq!(rates, (20.0, 10.0, 5.0, 2.0));
         assert_eq!((activity.connecting, activity.open), (10, 10));
         assert_eq!(rate(5, 3, 1.0), 0.0);

@@ -80,7 +80,8 @@ struct View {
 impl View {
     /// What is too long is cut in the middle part, and there it is scrolled.
     fn render(&mut self, frame: &mut Frame<'_>, page: &Page, bar: &str) {
-        let [screen, last] = Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
+        let [screen, last] =
+            Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
         let room = usize::from(screen.height);
         let middle = room.saturating_sub(page.head.len() + page.foot.len()).max(1);
         self.above = self.above.min(page.rows.len().saturating_sub(middle));
@@ -164,8 +165,13 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| view.render(frame, page, "q quits")).unwrap();
         let buffer = terminal.backend().buffer();
-        let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
-        let coloured = buffer.content().iter().any(|cell| cell.fg != Color::Reset || !cell.modifier.is_empty());
+        let row = |y| {
+            (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned()
+        };
+        let coloured = buffer
+            .content()
+            .iter()
+            .any(|cell| cell.fg != Color::Reset || !cell.modifier.is_empty());
         ((0..height).map(row).collect(), coloured)
     }
 
@@ -174,7 +180,12 @@ mod tests {
         let mut view = View { colour: true, above: 0 };
         assert_eq!(
             drawn(&mut view, &page(9), (10, 7)),
-            (["head", "columns", "row 0", "row 1", "row 2", "foot", "q quits"].map(str::to_owned).to_vec(), true)
+            (
+                ["head", "columns", "row 0", "row 1", "row 2", "foot", "q quits"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                true
+            )
         );
         view.above = 4;
         assert_eq!(drawn(&mut view, &page(9), (10, 7)).0[2..5], ["row 4", "row 5", "row 6"]);
@@ -186,8 +197,14 @@ mod tests {
     #[test]
     fn a_terminal_of_any_size_shows_what_fits() {
         let mut view = View { colour: false, above: 3 };
-        assert_eq!(drawn(&mut view, &page(9), (3, 2)), (vec!["hea".to_owned(), "q q".into()], false));
-        assert_eq!(drawn(&mut view, &page(0), (20, 6)).0, ["head", "columns", "foot", "", "", "q quits"]);
+        assert_eq!(
+            drawn(&mut view, &page(9), (3, 2)),
+            (vec!["hea".to_owned(), "q q".into()], false)
+        );
+        assert_eq!(
+            drawn(&mut view, &page(0), (20, 6)).0,
+            ["head", "columns", "foot", "", "", "q quits"]
+        );
         for size in [(1, 1), (500, 1), (1, 500)] {
             drawn(&mut view, &page(40), size);
         }
@@ -203,6 +220,9 @@ mod tests {
         );
         assert_eq!(key(KeyCode::Char('x')), None);
         let interrupt = event::KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!((wish(&event::Event::Key(interrupt)), wish(&event::Event::Resize(9, 9))), (Some(Wish::Quit), Some(Wish::Redraw)));
+        assert_eq!(
+            (wish(&event::Event::Key(interrupt)), wish(&event::Event::Resize(9, 9))),
+            (Some(Wish::Quit), Some(Wish::Redraw))
+        );
     }
 }

@@ -31,7 +31,9 @@ impl Io {
         match (error.kind(), error.raw_os_error()) {
             (io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock, _) => Self::TimedOut,
             (io::ErrorKind::ConnectionRefused, _) => Self::Refused,
-            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => Self::Unreachable,
+            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
+                Self::Unreachable
+            }
             (io::ErrorKind::PermissionDenied, _) => Self::NotPermitted,
             (
                 io::ErrorKind::ConnectionReset
@@ -77,14 +79,17 @@ pub(super) fn connect(to: SocketAddr, patience: Duration) -> (Option<TcpStream>,
     });
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match connected {
-        Ok((peer, local, stream)) => (Some(stream), ConnectSeen::Connected { to, peer, local, milliseconds }),
+        Ok((peer, local, stream)) => {
+            (Some(stream), ConnectSeen::Connected { to, peer, local, milliseconds })
+        }
         Err(error) => (None, ConnectSeen::Failed { to, why: Io::of(&error), milliseconds }),
     }
 }
 
 /// The source address that this network takes towards `target`. A UDP connect sends nothing.
 pub(crate) fn source_towards(target: SocketAddr) -> Option<IpAddr> {
-    let unspecified: IpAddr = if target.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let unspecified: IpAddr =
+        if target.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind((unspecified, 0)).ok()?;
     socket.connect(target).ok()?;
     Some(socket.local_addr().ok()?.ip())

@@ -1,4 +1,5 @@
-//! One A question, asked as a libc asks it: each nameserver in turn, UDP, TCP when the answer did not fit.
+//! One A question, asked as a libc asks it: each nameserver in turn, UDP, TCP when the answer did
+//! not fit.
 
 use std::{
     io::{self, Read, Write},
@@ -52,12 +53,15 @@ pub(super) fn ask(name: &str, servers: &[SocketAddr], patience: Duration) -> Dns
             Ok(reply) => {
                 let seen = read(&reply, server, began.elapsed());
                 match &reply.metadata.response_code {
-                    // As glibc does: these are an answer. SERVFAIL and the like make it ask the next one.
+                    // As glibc does: these are an answer. SERVFAIL and the like make it ask the
+                    // next one.
                     ResponseCode::NoError | ResponseCode::NXDomain => return seen,
                     _ => drop(empty.get_or_insert(seen)),
                 }
             }
-            Err(error) => drop(first.get_or_insert(DnsSeen::Failed { server, why: Io::of(&error) })),
+            Err(error) => {
+                first.get_or_insert(DnsSeen::Failed { server, why: Io::of(&error) });
+            }
         }
     }
     empty.or(first).unwrap_or(DnsSeen::NoServer)
@@ -93,7 +97,8 @@ fn question(name: &str) -> io::Result<(u16, Vec<u8>)> {
 }
 
 fn exchange(server: SocketAddr, id: u16, query: &[u8], patience: Duration) -> io::Result<Message> {
-    let unspecified: IpAddr = if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let unspecified: IpAddr =
+        if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind((unspecified, 0))?;
     // Connected, so that a closed port is told.
     socket.connect(server)?;
@@ -110,11 +115,20 @@ fn exchange(server: SocketAddr, id: u16, query: &[u8], patience: Duration) -> io
             socket.set_read_timeout(Some(left))?;
             match socket.recv(&mut buffer) {
                 Ok(length) => match Message::from_vec(&buffer[..length]) {
-                    Ok(reply) if reply.metadata.id == id && reply.metadata.truncation => return over_tcp(server, query, patience),
+                    Ok(reply) if reply.metadata.id == id && reply.metadata.truncation => {
+                        return over_tcp(server, query, patience);
+                    }
                     Ok(reply) if reply.metadata.id == id => return Ok(reply),
                     _ => {}
                 },
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }

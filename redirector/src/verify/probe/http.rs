@@ -23,14 +23,20 @@ pub(crate) enum HttpSeen {
 
 /// Asks for `/`.
 pub(super) fn ask(stream: &mut (impl Read + Write), name: &str, port: u16, tls: bool) -> HttpSeen {
-    let host = if port == if tls { 443 } else { 80 } { name.to_owned() } else { format!("{name}:{port}") };
+    let host =
+        if port == if tls { 443 } else { 80 } { name.to_owned() } else { format!("{name}:{port}") };
     let request = format!(
-        "GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: redirector-verify/{}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: redirector-verify/{}\r\nAccept: \
+            */*\r\nConnection: close\r\n\r\n",
         env!("CARGO_PKG_VERSION")
     );
-    let line = stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).and_then(|()| first_line(stream));
+    let line = stream
+        .write_all(request.as_bytes())
+        .and_then(|()| stream.flush())
+        .and_then(|()| first_line(stream));
     match line {
-        Ok(line) => status(&line).unwrap_or_else(|| HttpSeen::NotHttp { begins: line.chars().take(60).collect() }),
+        Ok(line) => status(&line)
+            .unwrap_or_else(|| HttpSeen::NotHttp { begins: line.chars().take(60).collect() }),
         Err(error) => {
             let (why, words) = tls::failure(&error);
             HttpSeen::Failed { why, words }
@@ -57,7 +63,10 @@ fn first_line(stream: &mut impl Read) -> io::Result<String> {
 
 fn status(line: &str) -> Option<HttpSeen> {
     let mut words = line.strip_prefix("HTTP/")?.splitn(3, ' ').skip(1);
-    Some(HttpSeen::Status { code: words.next()?.parse().ok()?, reason: words.next().unwrap_or_default().to_owned() })
+    Some(HttpSeen::Status {
+        code: words.next()?.parse().ok()?,
+        reason: words.next().unwrap_or_default().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -66,8 +75,14 @@ mod tests {
 
     #[test]
     fn a_status_line_is_read_and_anything_else_is_told() {
-        assert_eq!(status("HTTP/1.1 401 Unauthorized"), Some(HttpSeen::Status { code: 401, reason: "Unauthorized".into() }));
-        assert_eq!(status("HTTP/1.0 200"), Some(HttpSeen::Status { code: 200, reason: String::new() }));
+        assert_eq!(
+            status("HTTP/1.1 401 Unauthorized"),
+            Some(HttpSeen::Status { code: 401, reason: "Unauthorized".into() })
+        );
+        assert_eq!(
+            status("HTTP/1.0 200"),
+            Some(HttpSeen::Status { code: 200, reason: String::new() })
+        );
         for line in ["SSH-2.0-OpenSSH_9.2", "HTTP/1.1", "HTTP/1.1 two", ""] {
             assert_eq!(status(line), None, "{line}");
         }

@@ -1,5 +1,6 @@
-//! The child that acts from the executor's place. It is this program once more, single-threaded and blocking: it joins the cgroup and the
-//! network namespace first, then does what a client does, and tells what it saw. It judges nothing.
+//! The child that acts from the executor's place. It is this program once more, single-threaded and
+//! blocking: it joins the cgroup and the network namespace first, then does what a client does, and
+//! tells what it saw. It judges nothing.
 
 mod connect;
 mod dns;
@@ -57,7 +58,19 @@ pub(super) struct Job {
 }
 
 /// The last step that is done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     /// The name is resolved
@@ -95,13 +108,18 @@ pub(super) struct NoEntry {
 /// The child's whole life: a job on `input`, what was seen on `output`.
 ///
 /// # Errors
-/// When the job can't be read or the answer can't be written; whatever goes wrong between is part of the answer.
+/// When the job can't be read or the answer can't be written; whatever goes wrong between is part
+/// of the answer.
 pub(crate) fn child(input: &mut dyn Read, output: &mut dyn Write) -> anyhow::Result<()> {
-    let job: Job = serde_json::from_reader(input).context("failed to read the job: this command is for `redirector verify` itself")?;
+    let job: Job = serde_json::from_reader(input)
+        .context("failed to read the job: this command is for `redirector verify` itself")?;
     let seen = match enter(&job) {
         Ok(()) => act(&job),
         Err(error) => Seen {
-            no_entry: Some(NoEntry { not_permitted: error.chain().any(is_permission), why: crate::agent::error_chain(error.as_ref()) }),
+            no_entry: Some(NoEntry {
+                not_permitted: error.chain().any(is_permission),
+                why: crate::agent::error_chain(error.as_ref()),
+            }),
             ..Seen::default()
         },
     };
@@ -110,44 +128,66 @@ pub(crate) fn child(input: &mut dyn Read, output: &mut dyn Write) -> anyhow::Res
 }
 
 fn is_permission(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The cgroup first: the namespace may not show it.
 fn enter(job: &Job) -> anyhow::Result<()> {
-    let net = |pid: u32| File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("failed to open the network of process {pid}"));
+    let net = |pid: u32| {
+        File::open(format!("/proc/{pid}/ns/net"))
+            .with_context(|| format!("failed to open the network of process {pid}"))
+    };
     let net = job.pid.map(net).transpose()?;
     if let Some(cgroup) = &job.cgroup {
-        std::fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("failed to join the cgroup {}", cgroup.display()))?;
+        std::fs::write(cgroup.join("cgroup.procs"), "0")
+            .with_context(|| format!("failed to join the cgroup {}", cgroup.display()))?;
     }
     if let Some(net) = net {
         move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(std::io::Error::from)
-            .with_context(|| format!("failed to join the network namespace of process {}", job.pid.unwrap_or_default()))?;
+            .with_context(|| {
+                format!(
+                    "failed to join the network namespace of process {}",
+                    job.pid.unwrap_or_default()
+                )
+            })?;
     }
     Ok(())
 }
 
 fn act(job: &Job) -> Seen {
-    let mut seen = Seen { source: job.backend.and_then(connect::source_towards), ..Seen::default() };
+    let mut seen =
+        Seen { source: job.backend.and_then(connect::source_towards), ..Seen::default() };
     let dns = match job.hosts {
         Some(address) => DnsSeen::Hosts { address },
         None => dns::ask(&job.name, &job.nameservers, job.patience),
     };
     let address = dns.address();
     seen.dns = Some(dns);
-    let Some(address) = address.filter(|address| job.until >= Until::Connect && job.expected.contains(address)) else { return seen };
+    let Some(address) =
+        address.filter(|address| job.until >= Until::Connect && job.expected.contains(address))
+    else {
+        return seen;
+    };
     let (stream, connect) = connect::connect(SocketAddr::new(address, job.port), job.patience);
     seen.connect = Some(connect);
     let Some(stream) = stream.filter(|_| job.until >= Until::Tls) else { return seen };
     if !job.tls {
-        seen.http = (job.until >= Until::Http).then(|| http::ask(&mut &stream, &job.name, job.port, false));
+        seen.http =
+            (job.until >= Until::Http).then(|| http::ask(&mut &stream, &job.name, job.port, false));
         return seen;
     }
     let (session, tls) = tls::shake(&stream, &job.name, &job.roots);
     seen.tls = Some(tls);
     if let Some(mut session) = session.filter(|_| job.until >= Until::Http) {
-        seen.http = Some(http::ask(&mut rustls::Stream::new(&mut session, &mut &stream), &job.name, job.port, true));
+        seen.http = Some(http::ask(
+            &mut rustls::Stream::new(&mut session, &mut &stream),
+            &job.name,
+            job.port,
+            true,
+        ));
     }
     seen
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
+    Error, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -74,7 +75,11 @@ pub struct CertificateSeen {
 }
 
 /// Shakes hands over `stream`, which bounds the time.
-pub(super) fn shake(stream: &TcpStream, name: &str, roots: &str) -> (Option<ClientConnection>, TlsSeen) {
+pub(super) fn shake(
+    stream: &TcpStream,
+    name: &str,
+    roots: &str,
+) -> (Option<ClientConnection>, TlsSeen) {
     let seen = Arc::new(Mutex::new(None));
     let certificate = || seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut session = match session(name, roots, Arc::clone(&seen)) {
@@ -88,13 +93,19 @@ pub(super) fn shake(stream: &TcpStream, name: &str, roots: &str) -> (Option<Clie
             return (None, TlsSeen::Failed { why, words, certificate: certificate() });
         }
     }
-    let version = session.protocol_version().map_or_else(String::new, |version| format!("{version:?}").replace("TLSv1_", "TLS 1."));
+    let version = session
+        .protocol_version()
+        .map_or_else(String::new, |version| format!("{version:?}").replace("TLSv1_", "TLS 1."));
     (Some(session), TlsSeen::Done { version, certificate: certificate() })
 }
 
 type Failure = (TlsFailure, String);
 
-fn session(name: &str, roots: &str, seen: Arc<Mutex<Option<CertificateSeen>>>) -> Result<ClientConnection, Failure> {
+fn session(
+    name: &str,
+    roots: &str,
+    seen: Arc<Mutex<Option<CertificateSeen>>>,
+) -> Result<ClientConnection, Failure> {
     let other = |error: &dyn std::fmt::Display| (TlsFailure::Other, error.to_string());
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(CertificateDer::pem_slice_iter(roots.as_bytes()).flatten());
@@ -102,7 +113,8 @@ fn session(name: &str, roots: &str, seen: Arc<Mutex<Option<CertificateSeen>>>) -
         return Err((TlsFailure::NoRoots, "no certificate authority is known".into()));
     }
     let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider)).build();
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider)).build();
     let verifier = Arc::new(Noting { inner: verifier.map_err(|error| other(&error))?, seen });
     let config = ClientConfig::builder_with_provider(provider as Arc<CryptoProvider>)
         .with_safe_default_protocol_versions()
@@ -117,19 +129,30 @@ fn session(name: &str, roots: &str, seen: Arc<Mutex<Option<CertificateSeen>>>) -
 /// Why TLS failed, from the error of the input or output that it was part of.
 pub(super) fn failure(error: &io::Error) -> Failure {
     let words = error.to_string();
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else { return (TlsFailure::Io(Io::of(error)), words) };
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return (TlsFailure::Io(Io::of(error)), words);
+    };
     let why = match tls {
         Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFailure::WrongName,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                TlsFailure::WrongName
+            }
             CertificateError::UnknownIssuer => TlsFailure::UnknownIssuer,
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFailure::NotYetValid,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                TlsFailure::Expired
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                TlsFailure::NotYetValid
+            }
             _ => TlsFailure::BadCertificate,
         },
-        Error::AlertReceived(AlertDescription::CertificateRequired) => TlsFailure::ClientCertificate,
-        Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::InsufficientSecurity) | Error::PeerIncompatible(_) => {
-            TlsFailure::Incompatible
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            TlsFailure::ClientCertificate
         }
+        Error::AlertReceived(
+            AlertDescription::ProtocolVersion | AlertDescription::InsufficientSecurity,
+        )
+        | Error::PeerIncompatible(_) => TlsFailure::Incompatible,
         Error::AlertReceived(alert) => TlsFailure::Alert(format!("{alert:?}")),
         Error::InvalidMessage(_) | Error::DecryptError => TlsFailure::NotTls,
         _ => TlsFailure::Other,
@@ -183,14 +206,19 @@ impl ServerCertVerifier for Noting {
 fn describe(certificate: &CertificateDer<'_>) -> Option<CertificateSeen> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let alternatives = parsed.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|extension| &extension.value.general_names).filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match **bytes {
-            [a, b, c, d] => Some(std::net::Ipv4Addr::new(a, b, c, d).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
-        },
-        _ => None,
-    });
+    let names = alternatives
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match **bytes {
+                [a, b, c, d] => Some(std::net::Ipv4Addr::new(a, b, c, d).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes)
+                    .ok()
+                    .map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
+            },
+            _ => None,
+        });
     let not_after = jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?;
     Some(CertificateSeen {
         subject: parsed.subject().to_string(),

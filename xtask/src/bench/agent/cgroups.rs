@@ -19,12 +19,16 @@ pub(super) const FOLDER: &str = "jobs";
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Scene {
-    /// Milliseconds from each of `count` calls of mkdir(2) to its last program attached, one after the other.
+    /// Milliseconds from each of `count` calls of mkdir(2) to its last program attached, one after
+    /// the other.
     pub(super) fn cgroups(&self, count: usize) -> Result<Vec<f64>> {
-        self.on_node(|| (0..count).map(|number| attached(&[make(number)?]).map(milliseconds)).collect())
+        self.on_node(|| {
+            (0..count).map(|number| attached(&[make(number)?]).map(milliseconds)).collect()
+        })
     }
 
-    /// Milliseconds from the first of `count` calls of mkdir(2) in a row to the last program attached to the last of them.
+    /// Milliseconds from the first of `count` calls of mkdir(2) in a row to the last program
+    /// attached to the last of them.
     pub(super) fn burst_of_cgroups(&self, count: usize) -> Result<f64> {
         self.on_node(|| {
             let began = Instant::now();
@@ -38,10 +42,16 @@ impl Scene {
     fn on_node<T: Send>(&self, measure: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.rig.node.place().namespaces().run(|| {
             let folder = Path::new("/sys/fs/cgroup").join(FOLDER);
-            fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("failed to make {}", folder.display()))?;
             let measured = measure();
-            for entry in fs::read_dir(&folder).context("failed to list what was made")?.flatten().filter(|entry| entry.path().is_dir()) {
-                fs::remove_dir(entry.path()).with_context(|| format!("failed to remove {}", entry.path().display()))?;
+            for entry in fs::read_dir(&folder)
+                .context("failed to list what was made")?
+                .flatten()
+                .filter(|entry| entry.path().is_dir())
+            {
+                fs::remove_dir(entry.path())
+                    .with_context(|| format!("failed to remove {}", entry.path().display()))?;
             }
             measured
         })?
@@ -53,7 +63,8 @@ fn make(number: usize) -> Result<(Instant, PathBuf)> {
     let path = Path::new("/sys/fs/cgroup").join(FOLDER).join(number.to_string());
     let began = Instant::now();
     fs::create_dir(&path).with_context(|| format!("failed to make {}", path.display()))?;
-    let id = fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.ino();
+    let id =
+        fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.ino();
     let last = names::PROGRAMS.last().context("there are no programs")?;
     Ok((began, format!("/sys/fs/bpf/redirector/v{}/links/{id}/{last}", abi::ABI).into()))
 }

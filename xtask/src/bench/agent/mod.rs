@@ -1,8 +1,9 @@
-//! `cargo xtask bench agent`: what the agent costs and how soon a change is live: route changes from the shell, cgroups that appear, memory,
-//! idle time, scrapes.
+//! `cargo xtask bench agent`: what the agent costs and how soon a change is live: route changes
+//! from the shell, cgroups that appear, memory, idle time, scrapes.
 //!
-//! Nothing here is compared with a peer: each figure has a limit that was promised. What others do on the machine shows in the times (the load
-//! average is told), not in memory, and hardly in processor time.
+//! Nothing here is compared with a peer: each figure has a limit that was promised. What others do
+//! on the machine shows in the times (the load average is told), not in memory, and hardly in
+//! processor time.
 
 mod cgroups;
 mod scene;
@@ -29,7 +30,14 @@ pub fn run(options: &Options) -> Result<()> {
     let text = report.markdown("The agent", EXPLANATION);
     print!("{text}");
     let Some(folder) = options.folder() else { return Ok(()) };
-    super::write_files(&folder, &[("agent.json", super::json(&report)?), ("agent.svg", report.svg("the agent")), ("agent.md", text)])?;
+    super::write_files(
+        &folder,
+        &[
+            ("agent.json", super::json(&report)?),
+            ("agent.svg", report.svg("the agent")),
+            ("agent.md", text),
+        ],
+    )?;
     eprintln!("written to {}", folder.join("agent.{json,md,svg}").display());
     Ok(())
 }
@@ -45,13 +53,16 @@ fn changes_in_memory(binary: &Path, count: usize) -> Result<Vec<f64>> {
 pub fn measure(options: &Options) -> Result<Report> {
     let binary = options.measurable()?;
     let (changes, scrapes, idle) = if options.quick { (20, 5, 2) } else { (500, 100, 30) };
-    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an error when it is not allowed.
+    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an
+    // error when it is not allowed.
     let _ = rustix::process::setpriority_process(None, -15);
     let mut report = Report::begin();
     // First: after a full pool the kernel goes on taking its tables and cgroups down for a while.
     let in_memory = changes_in_memory(&binary, changes)?;
     let mut scene = Scene::set(&binary, true)?;
-    let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| report.figures.push(Figure::of(what, unit, limit, values));
+    let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| {
+        report.figures.push(Figure::of(what, unit, limit, values))
+    };
 
     scene.fill(10)?;
     let (took, spent) = scene.spent(changes, |scene| scene.changes(changes))?;
@@ -59,11 +70,21 @@ pub fn measure(options: &Options) -> Result<Report> {
     add("the agent's processor time for it", "ms", None, vec![spent]);
     add("the disk's part of it, by itself", "ms", None, scene.disk(changes)?);
     add("a route change, 10 routes, state in memory", "ms", Some(10.0), in_memory);
-    add("processor time, idle, 10 routes", "% of a core", Some(0.1), vec![scene.idle(Duration::from_secs(idle))?]);
+    add(
+        "processor time, idle, 10 routes",
+        "% of a core",
+        Some(0.1),
+        vec![scene.idle(Duration::from_secs(idle))?],
+    );
     add("memory, 10 routes", "MiB", Some(20.0), vec![scene.resident()]);
     let attached = scene.cgroups(changes.min(100))?;
     add("a cgroup that appears, until it is attached", "ms", None, attached);
-    add("1,000 cgroups that appear, until all are attached", "ms", None, vec![scene.burst_of_cgroups(1000)?]);
+    add(
+        "1,000 cgroups that appear, until all are attached",
+        "ms",
+        None,
+        vec![scene.burst_of_cgroups(1000)?],
+    );
     scene.fill(1000)?;
     let (took, spent) = scene.spent(scrapes, |scene| scene.scrapes(scrapes))?;
     add("a scrape, 1,000 routes", "ms", Some(20.0), took);
@@ -72,12 +93,32 @@ pub fn measure(options: &Options) -> Result<Report> {
     // Half a pool of debug builds takes minutes: a quick run is content with less.
     let full = if options.quick { 2000 } else { FULL };
     scene.fill(full)?;
-    add(&format!("memory, {full} routes, after import"), "MiB", Some(120.0), vec![scene.resident()]);
+    add(
+        &format!("memory, {full} routes, after import"),
+        "MiB",
+        Some(120.0),
+        vec![scene.resident()],
+    );
     add(&format!("a route change, {full} routes"), "ms", None, scene.changes(changes / 20)?);
-    add(&format!("processor time, idle, {full} routes"), "% of a core", None, vec![scene.idle(Duration::from_secs(idle))?]);
+    add(
+        &format!("processor time, idle, {full} routes"),
+        "% of a core",
+        None,
+        vec![scene.idle(Duration::from_secs(idle))?],
+    );
     scene.agent.restart()?;
-    add(&format!("a start with {full} routes, until it is ready"), "s", None, vec![scene.agent.ready_after().as_secs_f64()]);
-    add(&format!("memory, {full} routes, after a start"), "MiB", Some(120.0), vec![scene.resident()]);
+    add(
+        &format!("a start with {full} routes, until it is ready"),
+        "s",
+        None,
+        vec![scene.agent.ready_after().as_secs_f64()],
+    );
+    add(
+        &format!("memory, {full} routes, after a start"),
+        "MiB",
+        Some(120.0),
+        vec![scene.resident()],
+    );
     report.finish();
     Ok(report)
 }

@@ -1,4 +1,5 @@
-//! Where it is measured: a node with the agent, an executor that connects, and a server on the node.
+//! Where it is measured: a node with the agent, an executor that connects, and a server on the
+//! node.
 
 use std::{
     fs,
@@ -19,7 +20,9 @@ use crate::{
         host,
         worker::{Batch, Operation, Worker},
     },
-    testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, dns_server::DnsServer, process},
+    testbed::{
+        Agent, AgentOptions, Executor, ExecutorOptions, Rig, dns_server::DnsServer, process,
+    },
 };
 
 /// Importing a pool full of routes makes as many leases.
@@ -44,10 +47,15 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// An agent with a route, that keeps its state on the disk that holds temporary files, or in memory.
+    /// An agent with a route, that keeps its state on the disk that holds temporary files, or in
+    /// memory.
     pub(super) fn set(binary: &Path, on_disk: bool) -> Result<Self> {
         let rig = Rig::new()?;
-        let state = if on_disk { rig.files().join("state") } else { PathBuf::from("/run/redirector-state") };
+        let state = if on_disk {
+            rig.files().join("state")
+        } else {
+            PathBuf::from("/run/redirector-state")
+        };
         let state = state.display();
         // An upstream that answers: one that does not is asked again and again.
         let dns = rig.customer.dns_server()?;
@@ -55,7 +63,8 @@ impl Scene {
         let (server, port) = Worker::server(rig.node.place(), 0)?;
         // What is changed is a route of the file: its overrides come and go.
         let config = format!(
-            "[agent]\nstate_dir = \"{state}\"\n[attach]\ncgroups = [\"auto\", \"{FOLDER}/*\"]\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
+            "[agent]\nstate_dir = \"{state}\"\n[attach]\ncgroups = [\"auto\", \
+                \"{FOLDER}/*\"]\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
         );
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &config))?;
         let client = Worker::client(executor.place(), 0)?;
@@ -74,56 +83,83 @@ impl Scene {
         };
         scene.fill(1)?;
         let route = scene.rig.node.cli_json(binary, &["route", "show", &source(0)])?;
-        let vip = route["route"]["vip"]["ipv4"].as_str().with_context(|| format!("the route has no address: {route}"))?;
+        let vip = route["route"]["vip"]["ipv4"]
+            .as_str()
+            .with_context(|| format!("the route has no address: {route}"))?;
         scene.vip = vip.parse().with_context(|| format!("failed to parse the address {vip}"))?;
         Ok(scene)
     }
 
     /// Makes it `number` routes.
     pub(super) fn fill(&self, number: u32) -> Result<()> {
-        let routes: Vec<Value> = (0..number).map(|number| json!({ "source": source(number), "destination": ["10.61.1.1"] })).collect();
+        let routes: Vec<Value> = (0..number)
+            .map(|number| json!({ "source": source(number), "destination": ["10.61.1.1"] }))
+            .collect();
         let file = self.files.join("routes.json");
-        fs::write(&file, json!({ "routes": routes }).to_string()).with_context(|| format!("failed to write {}", file.display()))?;
+        fs::write(&file, json!({ "routes": routes }).to_string())
+            .with_context(|| format!("failed to write {}", file.display()))?;
         let mut import = self.rig.node.command(&self.binary);
         import.args(["route", "import", "--replace", "-o", "json"]).arg(&file);
-        process::finish(import, IMPORT_LIMIT)?.success().with_context(|| format!("failed to import {number} routes"))?;
+        process::finish(import, IMPORT_LIMIT)?
+            .success()
+            .with_context(|| format!("failed to import {number} routes"))?;
         Ok(())
     }
 
-    /// Changes a route again and again, each time so that a connect works which was refused before; milliseconds that each command took from
-    /// its start to its end. The very next connect must work.
+    /// Changes a route again and again, each time so that a connect works which was refused before;
+    /// milliseconds that each command took from its start to its end. The very next connect must
+    /// work.
     pub(super) fn changes(&mut self, count: usize) -> Result<Vec<f64>> {
         let mut times = Vec::with_capacity(count);
         for number in 0..count {
             let listed = 1000 + (number % 2) as u16;
             let mut change = self.rig.node.command(&self.binary);
             change.args(["route", "set", &source(0), "--port", &format!("{listed}:{}", self.port)]);
-            let finished = process::finish(change, IMPORT_LIMIT)?.success().context("failed to change a route")?;
+            let finished = process::finish(change, IMPORT_LIMIT)?
+                .success()
+                .context("failed to change a route")?;
             times.push(finished.took.as_secs_f64() * 1e3);
-            let batch = Batch { operation: Operation::Tcp, count: 1, target: SocketAddrV4::new(self.vip, listed), spread: 1 };
+            let batch = Batch {
+                operation: Operation::Tcp,
+                count: 1,
+                target: SocketAddrV4::new(self.vip, listed),
+                spread: 1,
+            };
             self.client.run(batch).context("the change was not live for the next connect")?;
         }
         Ok(times)
     }
 
-    /// What `work` gives, and the milliseconds of processor time that the agent took for each of its `count` parts.
-    pub(super) fn spent<T>(&mut self, count: usize, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, f64)> {
+    /// What `work` gives, and the milliseconds of processor time that the agent took for each of
+    /// its `count` parts.
+    pub(super) fn spent<T>(
+        &mut self,
+        count: usize,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<(T, f64)> {
         let before = host::processor_time(self.agent.pid())?;
         let given = work(self)?;
         let spent = host::processor_time(self.agent.pid())? - before;
         Ok((given, spent / 1e3 / count as f64))
     }
 
-    /// Milliseconds that a change takes the disk alone: a line of the journal, written into a file that is there in full length, and synced.
+    /// Milliseconds that a change takes the disk alone: a line of the journal, written into a file
+    /// that is there in full length, and synced.
     pub(super) fn disk(&self, count: usize) -> Result<Vec<f64>> {
         const LINE: [u8; 512] = [b'x'; 512];
         let path = self.files.join("journal");
-        fs::write(&path, vec![0; LINE.len() * count]).with_context(|| format!("failed to write {}", path.display()))?;
-        let file = fs::File::options().write(true).open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+        fs::write(&path, vec![0; LINE.len() * count])
+            .with_context(|| format!("failed to write {}", path.display()))?;
+        let file = fs::File::options()
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("failed to open {}", path.display()))?;
         file.sync_all().with_context(|| format!("failed to sync {}", path.display()))?;
         let timed = |number| {
             let began = Instant::now();
-            let written = file.write_all_at(&LINE, (number * LINE.len()) as u64).and_then(|()| file.sync_data());
+            let written = file
+                .write_all_at(&LINE, (number * LINE.len()) as u64)
+                .and_then(|()| file.sync_data());
             written.with_context(|| format!("failed to write and sync {}", path.display()))?;
             Ok(began.elapsed().as_secs_f64() * 1e3)
         };
@@ -141,7 +177,8 @@ impl Scene {
         Ok(spent / began.elapsed().as_micros() as f64 * 100.0)
     }
 
-    /// Resident memory in MiB, once what is free has been given back: the agent does that within a second.
+    /// Resident memory in MiB, once what is free has been given back: the agent does that within a
+    /// second.
     pub(super) fn resident(&self) -> f64 {
         thread::sleep(SETTLED);
         host::resident_kib(self.agent.pid()) as f64 / 1024.0
@@ -155,12 +192,18 @@ impl Scene {
 
 fn scrape() -> Result<f64> {
     let began = Instant::now();
-    let mut stream = TcpStream::connect(ADMIN).context("failed to connect to the admin listener")?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").context("failed to ask for metrics")?;
+    let mut stream =
+        TcpStream::connect(ADMIN).context("failed to connect to the admin listener")?;
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .context("failed to ask for metrics")?;
     let mut page = String::new();
     stream.read_to_string(&mut page).context("failed to read metrics")?;
     let took = began.elapsed().as_secs_f64() * 1e3;
-    ensure!(page.ends_with("# EOF\n") && page.matches("redirector_route_live{").count() == 1000, "not the metrics of 1,000 routes: {page}");
+    ensure!(
+        page.ends_with("# EOF\n") && page.matches("redirector_route_live{").count() == 1000,
+        "not the metrics of 1,000 routes: {page}"
+    );
     Ok(took)
 }
 

@@ -59,7 +59,8 @@ pub struct Ratio {
     pub against: String,
     /// Quotient of the rates.
     pub rate: Spread,
-    /// Quotient of the processor times per query, the other's over the shim's: what the rate would be if nothing else were at work.
+    /// Quotient of the processor times per query, the other's over the shim's: what the rate would
+    /// be if nothing else were at work.
     pub cpu: Spread,
     /// What was promised of the rate, if anything was.
     pub target: Option<f64>,
@@ -90,14 +91,16 @@ impl Report {
             self.load[0],
             self.load[1],
             if self.load[0] > 2.5 {
-                "a machine whose cores others used, too: queries per second suffer from them, processor time per query and ratios hardly"
+                "a machine whose cores others used, too: queries per second suffer from them, \
+                    processor time per query and ratios hardly"
             } else {
                 "a machine that is idle otherwise"
             }
         );
         let _ = writeln!(
             text,
-            "| load | server | queries/s | CPU µs/query | core 0 busy, % | core 1 busy, % | lost |\n|---|---|---|---|---|---|---|"
+            "| load | server | queries/s | CPU µs/query | core 0 busy, % | core 1 busy, % | lost \
+                |\n|---|---|---|---|---|---|---|"
         );
         for Turn { load, server, rate, cpu, busy: [clients, servers], lost } in &self.turns {
             let _ = writeln!(
@@ -114,31 +117,45 @@ impl Report {
             "\nIn \"local\" what loopback carries is received on core 1 (receive packet steering), as it is where a network card's interrupts come to the servers' core: there \
              the servers' core is the limit. Not steered, the core that sends a query also does what its receiver's kernel has to do, and dnsperf's core is full before the servers'."
         );
-        let _ = writeln!(text, "\n| load | redirector against | queries/s | by CPU time | target | met |\n|---|---|---|---|---|---|");
+        let _ = writeln!(
+            text,
+            "\n| load | redirector against | queries/s | by CPU time | target | met \
+                |\n|---|---|---|---|---|---|"
+        );
         for Ratio { load, against, rate, cpu, target } in &self.ratios {
             let (target, met) = match target {
                 Some(target) if rate.median >= *target => (target.to_string(), "yes"),
                 Some(target) => (target.to_string(), "**no**"),
                 None => (String::new(), ""),
             };
-            let _ = writeln!(text, "| {load} | {against} | {} | {} | {target} | {met} |", spread(rate, 2), spread(cpu, 2));
+            let _ = writeln!(
+                text,
+                "| {load} | {against} | {} | {} | {target} | {met} |",
+                spread(rate, 2),
+                spread(cpu, 2)
+            );
         }
         let _ = writeln!(text, "\n| one query at a time | median µs | added µs |\n|---|---|---|");
         for Latency { server, median, added } in &self.latencies {
             let _ = writeln!(text, "| {server} | {} | {} |", spread(median, 1), spread(added, 1));
         }
         let most = self.memory_kib.iter().max().copied().unwrap_or(0);
-        let ends = (self.memory_kib.first().copied().unwrap_or(0), self.memory_kib.last().copied().unwrap_or(0));
+        let ends = (
+            self.memory_kib.first().copied().unwrap_or(0),
+            self.memory_kib.last().copied().unwrap_or(0),
+        );
         let _ = writeln!(
             text,
-            "\nThe target of the added median is 60 µs. Memory of the shim: {} KiB at the start, {} KiB at the end, {most} KiB at most.",
+            "\nThe target of the added median is 60 µs. Memory of the shim: {} KiB at the start, \
+                {} KiB at the end, {most} KiB at most.",
             ends.0, ends.1
         );
         if let Some(soak) = &self.soak {
             let (first, last) = soak.ends();
             let _ = writeln!(
                 text,
-                "\nUnder {} queries in {} s, half of them forwarded, {} lost: {first} KiB at most in the first minute, {last} KiB at most in the last one. Every ten seconds: {}.",
+                "\nUnder {} queries in {} s, half of them forwarded, {} lost: {first} KiB at most \
+                    in the first minute, {last} KiB at most in the last one. Every ten seconds: {}.",
                 soak.queries,
                 soak.seconds,
                 soak.lost,
@@ -150,5 +167,8 @@ impl Report {
 }
 
 fn spread(spread: &Spread, digits: usize) -> String {
-    format!("{:.digits$} ({:.digits$} to {:.digits$})", spread.median, spread.quartile_1, spread.quartile_3)
+    format!(
+        "{:.digits$} ({:.digits$} to {:.digits$})",
+        spread.median, spread.quartile_1, spread.quartile_3
+    )
 }

@@ -1,4 +1,5 @@
-//! The servers that take their turns: the shim, unbound, dnsmasq, and an unbound that stands for everybody's upstream.
+//! The servers that take their turns: the shim, unbound, dnsmasq, and an unbound that stands for
+//! everybody's upstream.
 
 use std::{
     fs,
@@ -31,14 +32,29 @@ impl Bench<'_> {
     /// A command on one core, with the priority that was asked for.
     pub(super) fn pinned(&self, core: u32, program: &Path) -> Result<Command> {
         let mut command = packages::tool("nice")?;
-        command.arg(format!("--adjustment={}", self.options.nice)).arg("taskset").arg("-c").arg(core.to_string()).arg(program);
+        command
+            .arg(format!("--adjustment={}", self.options.nice))
+            .arg("taskset")
+            .arg("-c")
+            .arg(core.to_string())
+            .arg(program);
         process::die_with_parent(&mut command);
         Ok(command)
     }
 
-    fn start(name: &'static str, address: SocketAddr, mut command: Command, asks: &str) -> Result<Server> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let server = Server { name, address, child: child.with_context(|| format!("failed to start {name}"))? };
+    fn start(
+        name: &'static str,
+        address: SocketAddr,
+        mut command: Command,
+        asks: &str,
+    ) -> Result<Server> {
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let server = Server {
+            name,
+            address,
+            child: child.with_context(|| format!("failed to start {name}"))?,
+        };
         let query = query(1, asks);
         process::until(&format!("{name} answers"), START, || {
             let socket = client(address)?;
@@ -77,7 +93,9 @@ impl Bench<'_> {
         command
             .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--dns-forward-max=4096"])
             .arg(format!("--port={}", address.port()));
-        command.arg(format!("--server=127.0.0.1#{}", upstream.port())).arg(format!("--address=/{LOCAL}/198.18.0.1"));
+        command
+            .arg(format!("--server=127.0.0.1#{}", upstream.port()))
+            .arg(format!("--address=/{LOCAL}/198.18.0.1"));
         Self::start("dnsmasq", address, command, LOCAL)
     }
 
@@ -92,7 +110,9 @@ impl Bench<'_> {
 pub(super) fn client(server: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind("127.0.0.1:0").context("failed to bind a client's socket")?;
     socket.connect(server).context("failed to connect a client's socket")?;
-    socket.set_read_timeout(Some(Duration::from_millis(500))).context("failed to set a time-out")?;
+    socket
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .context("failed to set a time-out")?;
     Ok(socket)
 }
 
@@ -104,6 +124,12 @@ fn free_port() -> Result<SocketAddr> {
 
 /// A query for the A record of a name.
 pub(super) fn query(id: u16, name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
-    id.to_be_bytes().into_iter().chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]).chain(labels).chain([0, 0, 1, 0, 1]).collect()
+    let labels =
+        name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
+    id.to_be_bytes()
+        .into_iter()
+        .chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+        .chain(labels)
+        .chain([0, 0, 1, 0, 1])
+        .collect()
 }

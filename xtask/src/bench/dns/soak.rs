@@ -1,4 +1,5 @@
-//! Memory over a long time: the shim under a steady, mixed load, its resident memory read every ten seconds.
+//! Memory over a long time: the shim under a steady, mixed load, its resident memory read every ten
+//! seconds.
 
 use std::{
     thread,
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Bench, LOCAL, NAMES, Server, ZONE, host};
 use crate::testbed::{packages, process};
 
-/// Queries a second, half of them for the upstream: what a busy node asks, and little enough for a machine that others use.
+/// Queries a second, half of them for the upstream: what a busy node asks, and little enough for a
+/// machine that others use.
 const RATE: u32 = 5000;
 /// Between two readings.
 const EVERY: Duration = Duration::from_secs(10);
@@ -30,7 +32,8 @@ pub struct Soak {
 }
 
 impl Soak {
-    /// The largest reading of the first minute, and of the last one: equal, but for noise, when memory is flat.
+    /// The largest reading of the first minute, and of the last one: equal, but for noise, when
+    /// memory is flat.
     pub(super) fn ends(&self) -> (u64, u64) {
         let minute = self.memory_kib.len().min(6);
         let most = |readings: &[u64]| readings.iter().max().copied().unwrap_or(0);
@@ -43,8 +46,16 @@ pub(super) fn run(bench: &Bench<'_>, shim: &Server, seconds: u32) -> Result<Soak
     let names = (0..NAMES).flat_map(|n| [format!("{LOCAL} A"), format!("s{n}.{ZONE} A")]);
     let queries = bench.queries("soak", names)?;
     let mut command = bench.pinned(0, &packages::path_of("dnsperf")?)?;
-    command.args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-q", "100", "-p"]).arg(shim.address.port().to_string());
-    command.arg("-d").arg(queries).arg("-l").arg(seconds.to_string()).arg("-Q").arg(RATE.to_string());
+    command
+        .args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-q", "100", "-p"])
+        .arg(shim.address.port().to_string());
+    command
+        .arg("-d")
+        .arg(queries)
+        .arg("-l")
+        .arg(seconds.to_string())
+        .arg("-Q")
+        .arg(RATE.to_string());
     let limit = super::DNSPERF_EXTRA + Duration::from_secs(seconds.into());
     let load = thread::spawn(move || process::finish(command, limit));
     let (started, mut memory_kib) = (Instant::now(), Vec::new());
@@ -57,7 +68,18 @@ pub(super) fn run(bench: &Bench<'_>, shim: &Server, seconds: u32) -> Result<Soak
         }
     }
     eprintln!();
-    let finished = load.join().map_err(|_| anyhow::anyhow!("the thread that runs dnsperf panicked"))??.success()?;
-    let figure = |label| super::figure(&finished.stdout, label).with_context(|| format!("the soak's dnsperf says no {label}"));
-    Ok(Soak { seconds, queries: figure("Queries completed:")? as u64, lost: figure("Queries lost:")? as u64, memory_kib })
+    let finished = load
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread that runs dnsperf panicked"))??
+        .success()?;
+    let figure = |label| {
+        super::figure(&finished.stdout, label)
+            .with_context(|| format!("the soak's dnsperf says no {label}"))
+    };
+    Ok(Soak {
+        seconds,
+        queries: figure("Queries completed:")? as u64,
+        lost: figure("Queries lost:")? as u64,
+        memory_kib,
+    })
 }
