@@ -1,4 +1,4 @@
-//! `connect4` and `connect6`: TCP to the pool gets a backend, DNS goes to [`crate::intercept`];
+//! `connect4` and `connect6`: TCP to the pool gets a backend, DNS goes to [`crate::dns_intercept`];
 //! everything else is left alone.
 
 use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
@@ -16,8 +16,9 @@ use redirector_common::{
 use crate::{
     ALLOW,
     ctx::SockAddr,
-    emit::{self, Denied},
-    health, intercept, maps, options, release,
+    dns_intercept,
+    events::{self, Denied},
+    health, maps, sock_release, sockopts,
     tables::KernelTables,
 };
 
@@ -40,11 +41,11 @@ struct Hook<R, B> {
 pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
     let addr = SockAddr::new(ctx);
     let Some(index) = maps::pool4().index(addr.ip4()) else {
-        intercept::forward4(ctx);
+        dns_intercept::forward4(ctx);
         return ALLOW;
     };
     let rewrite = |to: Ip6Be| addr.set_ip4(Ip4Be(to.0[3]));
-    let bind = |source: Ip6Be| addr.is_bound4() || options::bind4(ctx, Ip4Be(source.0[3]));
+    let bind = |source: Ip6Be| addr.is_bound4() || sockopts::bind4(ctx, Ip4Be(source.0[3]));
     redirect(ctx, &addr, index, Hook { families: Families::ONLY4, vip6: false, rewrite, bind })
 }
 
@@ -61,13 +62,13 @@ pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
         None => (maps::pool6().and_then(|pool| pool.index(asked)), true),
     };
     let Some(index) = index else {
-        intercept::forward6(ctx, asked);
+        dns_intercept::forward6(ctx, asked);
         return ALLOW;
     };
     let (has_address, has_port) = addr.is_bound6();
     // An address that the application has bound decides the family.
     let families = Families { six_first: vip6, both: !has_address };
-    let bind = |source: Ip6Be| has_address || has_port || options::bind6(ctx, source);
+    let bind = |source: Ip6Be| has_address || has_port || sockopts::bind6(ctx, source);
     redirect(ctx, &addr, index, Hook { families, vip6, rewrite: |to| addr.set_ip6(to), bind })
 }
 
@@ -93,7 +94,7 @@ fn redirect(
         return refuse(&denied(Event::DENIED, true));
     };
     // What the socket did before is over now.
-    release::settle(origin);
+    sock_release::settle(origin);
     // The short ways end in a `take` of their own, in which what they never say costs nothing.
     let client = Socket { addr, families: hook.families, origin };
     if let Some(choice) = decide::only(&KernelTables, index, &client) {
@@ -107,7 +108,7 @@ fn redirect(
         Verdict::Redirect => take(ctx, addr, index, hook, origin, choice),
         Verdict::Refuse => refuse(&denied(Event::DENIED, false)),
         Verdict::Pass => {
-            emit::denied(&denied(Event::PASSED, false));
+            events::denied(&denied(Event::PASSED, false));
             count(index, |stats| &mut stats.passed);
             ALLOW
         }
@@ -159,11 +160,11 @@ fn take(
     }
     (hook.rewrite)(origin.backend);
     addr.set_port(choice.port());
-    emit::begin(origin, choice.trial() || choice.desperate());
+    events::begin(origin, choice.trial() || choice.desperate());
     if choice.trial() {
         health::try_out(origin.id());
     }
-    options::take_time(ctx, origin);
+    sockopts::take_time(ctx, origin);
     if choice.desperate() {
         count(index, |stats| &mut stats.desperate);
     }
@@ -204,7 +205,7 @@ fn count(index: u32, counter: impl FnOnce(&mut RouteStats) -> &mut u64) {
 
 #[inline(always)]
 fn refuse(denied: &Denied) -> i32 {
-    emit::denied(denied);
+    events::denied(denied);
     count(denied.route, |stats| &mut stats.denied);
     // SAFETY: sets this call's return value only. For a kernel that lacks this helper the loader
     // takes the call out.

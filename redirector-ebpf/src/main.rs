@@ -20,16 +20,16 @@
 
 mod connect;
 mod ctx;
-mod datagram;
-mod emit;
+mod dns_intercept;
+mod dns_tables;
+mod events;
 mod health;
-mod intercept;
 mod maps;
-mod options;
 mod peername;
-mod release;
-mod resolvers;
+mod sendmsg;
+mod sock_release;
 mod sockops;
+mod sockopts;
 mod tables;
 
 use aya_ebpf::{
@@ -57,25 +57,25 @@ fn rd_connect6(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(sendmsg4)]
 fn rd_sendmsg4(ctx: SockAddrContext) -> i32 {
-    datagram::sendmsg4(&ctx);
+    sendmsg::sendmsg4(&ctx);
     ALLOW
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn rd_sendmsg6(ctx: SockAddrContext) -> i32 {
-    datagram::sendmsg6(&ctx);
+    sendmsg::sendmsg6(&ctx);
     ALLOW
 }
 
 #[cgroup_sock_addr(recvmsg4)]
 fn rd_recvmsg4(ctx: SockAddrContext) -> i32 {
-    datagram::recvmsg4(&ctx);
+    sendmsg::recvmsg4(&ctx);
     ALLOW
 }
 
 #[cgroup_sock_addr(recvmsg6)]
 fn rd_recvmsg6(ctx: SockAddrContext) -> i32 {
-    datagram::recvmsg6(&ctx);
+    sendmsg::recvmsg6(&ctx);
     ALLOW
 }
 
@@ -101,7 +101,7 @@ fn rd_sockops(ctx: SockOpsContext) -> u32 {
 
 #[cgroup_sock(sock_release)]
 fn rd_release(ctx: SockContext) -> i32 {
-    release::release(&ctx);
+    sock_release::release(&ctx);
     ALLOW
 }
 

@@ -7,7 +7,7 @@ use redirector_common::{
     origin::Origin,
 };
 
-use crate::{ctx::SockAddr, intercept, maps};
+use crate::{ctx::SockAddr, dns_intercept, maps};
 
 #[inline(always)]
 pub(crate) fn peername4(ctx: &SockAddrContext) {
@@ -16,7 +16,7 @@ pub(crate) fn peername4(ctx: &SockAddrContext) {
         addr.set_ip4(vip4(origin));
         addr.set_port(origin.vip_port);
     } else {
-        intercept::back4(&addr);
+        dns_intercept::back4(&addr);
     }
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn peername6(ctx: &SockAddrContext) {
         });
         addr.set_port(origin.vip_port);
     } else {
-        intercept::back6(&addr);
+        dns_intercept::back6(&addr);
     }
 }
 

@@ -8,9 +8,9 @@ use redirector_common::{
 
 use crate::{
     ctx::read,
-    emit, health,
+    events, health,
     maps::{self, add},
-    options, release,
+    sock_release, sockopts,
 };
 
 // `enum` values of `bpf_sock_ops.op` (uapi/linux/bpf.h).
@@ -83,7 +83,7 @@ fn connecting(ctx: &SockOpsContext) {
 #[inline(always)]
 fn waiting(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
-    if let Some(jiffies) = options::syn_timeout(origin) {
+    if let Some(jiffies) = sockopts::syn_timeout(origin) {
         ctx.set_reply(jiffies);
     }
 }
@@ -98,7 +98,7 @@ fn established(ctx: &SockOpsContext) {
     health::absolve(origin.id());
     origin.latency_ns = maps::now_ns().wrapping_sub(origin.started_ns);
     if origin.idle_seconds != 0 {
-        options::keep_alive(ctx.ops, origin.idle_seconds);
+        sockopts::keep_alive(ctx.ops, origin.idle_seconds);
     }
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.established, 1);
@@ -113,7 +113,7 @@ fn established(ctx: &SockOpsContext) {
     if let Some(times) = maps::backend_times(origin.id()) {
         add(&mut times.connect_ns, origin.latency_ns);
     }
-    emit::established(origin);
+    events::established(origin);
 }
 
 /// The retransmission timer fired; the third argument says whether the kernel gives up. The first
@@ -128,8 +128,8 @@ fn retransmitting(ctx: &SockOpsContext) {
     if read!((*ctx.ops).__bindgen_anon_1.args[2]) != 0 {
         origin.marks |= Origin::MARK_EXPIRED;
     }
-    options::hurry(ctx.ops, origin);
-    release::blame_once(origin);
+    sockopts::hurry(ctx.ops, origin);
+    sock_release::blame_once(origin);
 }
 
 #[inline(always)]
@@ -141,7 +141,7 @@ fn moving(ctx: &SockOpsContext) {
     }
     let Some(origin) = origin(ctx) else { return };
     if from == TCP_SYN_SENT && origin.phase == Origin::PHASE_CONNECTING {
-        release::settle(origin);
+        sock_release::settle(origin);
     } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
         closed(ctx, origin);
     }
@@ -167,7 +167,7 @@ fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
     if let Some(times) = maps::backend_times(origin.id()) {
         add(&mut times.srtt_us, u64::from(srtt_us(ctx)));
     }
-    emit::closed(origin, || emit::Last {
+    events::closed(origin, || events::Last {
         rx_bytes: read!((*ctx.ops).bytes_received),
         tx_bytes: read!((*ctx.ops).bytes_acked),
         retransmitted: read!((*ctx.ops).total_retrans),

@@ -1,9 +1,9 @@
 //! What a connect to an address of the pool does.
 
 use super::{
-    choice::{Candidates, Drawing, Drawn, Families, address, is_v6, survey},
-    pick::{Asked, Pick, Read, pick},
-    ports::{Found, Ports, find_port, translate},
+    balance::{Candidates, Drawing, Drawn, Families, address, is_v6, survey},
+    lookup::{Asked, Pick, Read, pick},
+    port_map::{Found, Ports, find_port, translate},
 };
 use crate::{
     addr::{Ip6Be, PortBe},

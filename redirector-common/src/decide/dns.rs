@@ -1,6 +1,6 @@
 //! Whether a query is intercepted, and through which slot.
 
-use super::{bits, unrolled::unrolled};
+use super::{select_bit, unroll::unrolled};
 use crate::{
     addr::Ip6Be,
     dns::{SLOTS, STALE_NS},
@@ -113,7 +113,7 @@ pub fn slot_of(table: &impl Slots, asked: Ip6Be, claims: u32) -> u32 {
     if free == 0 {
         return SLOTS;
     }
-    let slot = home.wrapping_add(bits::select(free.into(), 0)) % SLOTS;
+    let slot = home.wrapping_add(select_bit::select(free.into(), 0)) % SLOTS;
     if table.claim(slot, asked) || table.held(slot, asked) == Held::This { slot } else { SLOTS }
 }
 

@@ -7,9 +7,9 @@
 //! first cache.
 
 use super::{
-    choice::{Families, below},
+    balance::{Families, below},
     connect::{Choice, Client, Tables},
-    unrolled::unrolled,
+    unroll::unrolled,
 };
 use crate::{
     backend::{BackendId, Health},
@@ -70,5 +70,5 @@ fn healthy(tables: &impl Tables, entry: RouteEntry, offset: u32) -> Option<Slot>
 }
 
 #[cfg(test)]
-#[path = "plain_tests.rs"]
+#[path = "fast_path_tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 //! Which port of the destination a client's port stands for.
 
-use super::{connect::Tables, pick::Read, unrolled::unrolled};
+use super::{connect::Tables, lookup::Read, unroll::unrolled};
 use crate::{addr::PortBe, route::RouteEntry};
 
 /// Finds the destination's port for the client's `port`.

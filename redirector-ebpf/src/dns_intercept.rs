@@ -12,7 +12,7 @@ use redirector_common::{
     dns::{self, SLOTS, Shim},
 };
 
-use crate::{ctx::SockAddr, maps, resolvers};
+use crate::{ctx::SockAddr, dns_tables, maps};
 
 /// A query that an IPv4 hook sees. Everything that is not for port 53 costs one comparison.
 #[inline(always)]
@@ -21,7 +21,7 @@ pub(crate) fn forward4(ctx: &SockAddrContext) {
     if addr.port().0 != dns::PORT.0 {
         return;
     }
-    let shim = resolvers::shim();
+    let shim = dns_tables::shim();
     let slot = slot_for(ctx, Ip6Be::mapped(addr.ip4()), Ip6Be::mapped(shim.ip4), &shim);
     if slot < SLOTS {
         addr.set_ip4(shim.ip4);
@@ -36,7 +36,7 @@ pub(crate) fn forward6(ctx: &SockAddrContext, asked: Ip6Be) {
     if addr.port().0 != dns::PORT.0 {
         return;
     }
-    let shim = resolvers::shim();
+    let shim = dns_tables::shim();
     let own = own6(&shim, asked);
     let slot = slot_for(ctx, asked, own, &shim);
     if slot < SLOTS {
@@ -65,16 +65,16 @@ fn slot_for(ctx: &SockAddrContext, asked: Ip6Be, own: Ip6Be, shim: &Shim) -> u32
         Reach::Host | Reach::Anywhere => {}
     }
     if !is_alive(maps::heartbeat_ns(), maps::now_ns()) {
-        resolvers::count(dns::STALE);
+        dns_tables::count(dns::STALE);
         return SLOTS;
     }
-    let slot = resolvers::slot_of(
+    let slot = dns_tables::slot_of(
         asked,
         if shim.mode == Shim::ALL { Claims::Free } else { Claims::Never },
     );
     // The counter of the slot; or, since it follows them, the one of what found none.
     if slot < SLOTS || shim.mode == Shim::ALL {
-        resolvers::count(slot);
+        dns_tables::count(slot);
     }
     slot
 }
@@ -96,7 +96,7 @@ fn is_on_host(ctx: &SockAddrContext, shim: &Shim) -> bool {
 /// What an IPv4 hook tells of the other side: the resolver, if it is the shim's port for one.
 #[inline(always)]
 pub(crate) fn back4(addr: &SockAddr) {
-    let shim = resolvers::shim();
+    let shim = dns_tables::shim();
     let Ip6Be([_, _, _, resolver]) = resolver(addr.ip4().0 == shim.ip4.0, addr.port(), &shim);
     if resolver != 0 {
         addr.set_ip4(Ip4Be(resolver));
@@ -107,7 +107,7 @@ pub(crate) fn back4(addr: &SockAddr) {
 /// The same in an IPv6 hook.
 #[inline(always)]
 pub(crate) fn back6(addr: &SockAddr) {
-    let shim = resolvers::shim();
+    let shim = dns_tables::shim();
     let from = addr.ip6();
     let resolver = resolver(from == own6(&shim, from), addr.port(), &shim);
     if !resolver.is_unspecified() {
@@ -121,5 +121,5 @@ pub(crate) fn back6(addr: &SockAddr) {
 #[inline(always)]
 fn resolver(is_shim: bool, port: PortBe, shim: &Shim) -> Ip6Be {
     let slot = shim.slot_at(port);
-    if is_shim && slot < SLOTS { resolvers::resolver(slot) } else { Ip6Be::default() }
+    if is_shim && slot < SLOTS { dns_tables::resolver(slot) } else { Ip6Be::default() }
 }

@@ -8,7 +8,7 @@ use redirector_common::{
 
 use crate::{
     ctx::{IPPROTO_TCP, read},
-    emit, health,
+    events, health,
     maps::{self, add, unknown},
     sockops::{TCP_CLOSE, TCP_SYN_SENT},
 };
@@ -74,7 +74,7 @@ fn finish(origin: &mut Origin) {
     if let Some(stats) = maps::backend_stats(origin.id()) {
         count_end!(stats, end);
     }
-    emit::failed(origin, end);
+    events::failed(origin, end);
 }
 
 /// Sets the backend aside, once for each connect.

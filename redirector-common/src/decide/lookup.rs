@@ -2,9 +2,9 @@
 //! that is kept costs, see [`super::Choice`].
 
 use super::{
-    choice::{Candidates, Drawing, Families, draw, zero_bit},
+    balance::{Candidates, Drawing, Families, draw, zero_bit},
     connect::{Client, Tables},
-    ports::translate,
+    port_map::translate,
 };
 use crate::{addr::PortBe, backend::BackendId, route::RouteEntry};
 

@@ -7,24 +7,24 @@
 
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::{ctx::SockAddr, intercept};
+use crate::{ctx::SockAddr, dns_intercept};
 
 #[inline(always)]
 pub(crate) fn sendmsg4(ctx: &SockAddrContext) {
-    intercept::forward4(ctx);
+    dns_intercept::forward4(ctx);
 }
 
 #[inline(always)]
 pub(crate) fn sendmsg6(ctx: &SockAddrContext) {
-    intercept::forward6(ctx, SockAddr::new(ctx).ip6());
+    dns_intercept::forward6(ctx, SockAddr::new(ctx).ip6());
 }
 
 #[inline(always)]
 pub(crate) fn recvmsg4(ctx: &SockAddrContext) {
-    intercept::back4(&SockAddr::new(ctx));
+    dns_intercept::back4(&SockAddr::new(ctx));
 }
 
 #[inline(always)]
 pub(crate) fn recvmsg6(ctx: &SockAddrContext) {
-    intercept::back6(&SockAddr::new(ctx));
+    dns_intercept::back6(&SockAddr::new(ctx));
 }

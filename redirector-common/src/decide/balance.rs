@@ -1,7 +1,7 @@
 //! Which backend a connect gets: uniform over the eligible ones of the right family, not the one
 //! that this socket tried last.
 
-use super::{bits, connect::Tables, pick::Known, unrolled::unrolled};
+use super::{connect::Tables, lookup::Known, select_bit, unroll::unrolled};
 use crate::{
     abi::MAX_BACKENDS,
     addr::Ip6Be,
@@ -168,9 +168,9 @@ pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Dr
     if stands {
         Drawing(drawn.offset & Drawing::OFFSET | another)
     } else if others != 0 {
-        Drawing(bits::select(others, below(tables.random(), others.count_ones())) | another)
+        Drawing(select_bit::select(others, below(tables.random(), others.count_ones())) | another)
     } else if retry != 0 {
-        Drawing(bits::select(retry, 0))
+        Drawing(select_bit::select(retry, 0))
     } else {
         Drawing(drawn.offset & Drawing::OFFSET | Drawing::DESPERATE)
     }
@@ -203,5 +203,5 @@ pub(super) const fn below(random: u32, count: u32) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "choice_tests.rs"]
+#[path = "balance_tests.rs"]
 mod tests;

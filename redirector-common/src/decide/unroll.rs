@@ -15,40 +15,40 @@ macro_rules! unrolled {
     ($offset:ident in 0..4 $body:block) => {
         #[allow(clippy::never_loop, reason = "one round: `break` leaves it from any place")]
         loop {
-            $crate::decide::unrolled::unrolled!(@each $offset $body 0, 1, 2, 3);
+            $crate::decide::unroll::unrolled!(@each $offset $body 0, 1, 2, 3);
             break;
         }
     };
     ($offset:ident in 0..16 $body:block) => {
         #[allow(clippy::never_loop, reason = "as above")]
         loop {
-            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
+            $crate::decide::unroll::unrolled!(@sixteen $offset $body 0);
             break;
         }
     };
     ($offset:ident in 0..32 $body:block) => {
         #[allow(clippy::never_loop, reason = "as above")]
         loop {
-            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
-            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 16);
+            $crate::decide::unroll::unrolled!(@sixteen $offset $body 0);
+            $crate::decide::unroll::unrolled!(@sixteen $offset $body 16);
             break;
         }
     };
     ($offset:ident in 0..64 $body:block) => {
         #[allow(clippy::never_loop, reason = "as above")]
         loop {
-            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 0);
-            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 16);
-            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 32);
-            $crate::decide::unrolled::unrolled!(@sixteen $offset $body 48);
+            $crate::decide::unroll::unrolled!(@sixteen $offset $body 0);
+            $crate::decide::unroll::unrolled!(@sixteen $offset $body 16);
+            $crate::decide::unroll::unrolled!(@sixteen $offset $body 32);
+            $crate::decide::unroll::unrolled!(@sixteen $offset $body 48);
             break;
         }
     };
     (@sixteen $offset:ident $body:block $from:literal) => {
-        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 0, $from + 1, $from + 2, $from + 3);
-        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 4, $from + 5, $from + 6, $from + 7);
-        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 8, $from + 9, $from + 10, $from + 11);
-        $crate::decide::unrolled::unrolled!(@each $offset $body $from + 12, $from + 13, $from + 14, $from + 15);
+        $crate::decide::unroll::unrolled!(@each $offset $body $from + 0, $from + 1, $from + 2, $from + 3);
+        $crate::decide::unroll::unrolled!(@each $offset $body $from + 4, $from + 5, $from + 6, $from + 7);
+        $crate::decide::unroll::unrolled!(@each $offset $body $from + 8, $from + 9, $from + 10, $from + 11);
+        $crate::decide::unroll::unrolled!(@each $offset $body $from + 12, $from + 13, $from + 14, $from + 15);
     };
     (@each $offset:ident $body:block $($value:expr),+) => {
         $({
