@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use tracing::{info, warn};
 
-use super::{live::error_chain, owner::Owner};
 use crate::{
+    agent::{event_loop::Owner, state::reconciler::error_chain},
     config::{Config, Intercept},
     control::api,
     datapath::{self, Datapath, Intercepted, ShimAt},
@@ -14,20 +14,20 @@ use crate::{
 };
 
 /// DNS interception.
-pub(super) struct Interception {
+pub(crate) struct Interception {
     /// Where the shim takes intercepted DNS, or why it can't.
     ports: Result<SlotPorts, WhyNot>,
     /// What is intercepted now, or why nothing is.
-    pub(super) now: Result<Intercepted, WhyNot>,
+    pub(crate) now: Result<Intercepted, WhyNot>,
 }
 
 /// Why nothing is intercepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WhyNot {
+pub(crate) struct WhyNot {
     /// In words.
-    pub(super) reason: String,
+    pub(crate) reason: String,
     /// Whether that is what the configuration wants.
-    pub(super) wanted: bool,
+    pub(crate) wanted: bool,
 }
 
 impl WhyNot {
@@ -42,7 +42,7 @@ const AT_ROOT: &str = "the programs are attached at the root, and a whole host's
 impl Interception {
     /// Opens the shim's ports for it, and tells the datapath where they are. Nothing is intercepted
     /// yet.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         shim: Option<&mut BoundShim>,
         datapath: &mut Datapath,
         config: &Config,
@@ -82,7 +82,7 @@ impl Interception {
     }
 
     /// The resolvers of the configuration that no address of the shim's can answer for.
-    pub(super) fn unserved(&self, intercept: &Intercept) -> Vec<IpAddr> {
+    pub(crate) fn unserved(&self, intercept: &Intercept) -> Vec<IpAddr> {
         let (Intercept::Resolvers(resolvers), Ok(ports)) = (intercept, &self.ports) else {
             return Vec::new();
         };
@@ -94,7 +94,7 @@ impl Interception {
 
     /// The first of the host's own nameservers whose family the shim has no address of, when every
     /// resolver's DNS is to be intercepted: executors often have the host's.
-    pub(super) fn out_of_family(
+    pub(crate) fn out_of_family(
         &self,
         nameservers: impl IntoIterator<Item = IpAddr>,
     ) -> Option<IpAddr> {
@@ -112,7 +112,7 @@ impl Interception {
 
 impl Owner {
     /// Brings interception to what is wanted now.
-    pub(super) fn intercept(&mut self) {
+    pub(crate) fn intercept(&mut self) {
         let wanted = self.interception.wanted(&self.at_start.dns.intercept, self.attached.at_root);
         if wanted == self.interception.now {
             return;
@@ -132,7 +132,7 @@ impl Owner {
     }
 
     /// Leaves DNS alone from here on, for as long as nobody answers.
-    pub(super) fn stop_intercepting(&mut self) {
+    pub(crate) fn stop_intercepting(&mut self) {
         if let Err(error) = self.live.datapath.intercept(&Intercepted::Nothing) {
             warn!(
                 "failed to end the interception of DNS; it ends by itself within 2 s: {}",
@@ -143,7 +143,7 @@ impl Owner {
 
     /// Gives other resolvers the slots of those that nobody asks any more. While nothing is
     /// intercepted, nobody wants one.
-    pub(super) fn free_idle_resolvers(&mut self) {
+    pub(crate) fn free_idle_resolvers(&mut self) {
         if self.interception.now.is_err() {
             return;
         }
@@ -156,14 +156,14 @@ impl Owner {
     }
 
     /// For `status`.
-    pub(super) fn interception_info(&self) -> api::InterceptionInfo {
+    pub(crate) fn interception_info(&self) -> api::InterceptionInfo {
         let found = self.live.datapath.interception().unwrap_or_default();
         info(found, self.interception.now.as_ref().map(drop).map_err(|why| why.reason.clone()))
     }
 }
 
 /// What the tables tell, in the API's shape; and whether it is on, or why it is not.
-pub(super) fn info(
+pub(crate) fn info(
     found: datapath::InterceptionStatus,
     now: Result<(), String>,
 ) -> api::InterceptionInfo {

@@ -2,53 +2,40 @@
 //!
 //! | file | is |
 //! |---|---|
-//! | `build` | everything that can fail, before anything is served: directories, lock, state files, sockets, host, datapath |
-//! | `owner` | the one task that owns the state, and what wakes it |
-//! | `attach`, `cgroup_watch` | keeping the programs on cgroups that come and go |
-//! | `changes` | commands and reloads: checked, leased, saved, followed, live, answered |
-//! | `history` | who changed what, and taking it back |
-//! | `live` | what is wanted and what serves, and bringing the one to the other |
-//! | `desired` | what kernel and DNS are to hold; pure |
+//! | `startup` | everything that can fail, before anything is served: directories, lock, state files, sockets, host, datapath |
+//! | `event_loop` | the one task that owns the state, and what wakes it |
+//! | `changes` | commands, reloads and rollbacks |
+//! | `state` | what is wanted and what serves, and bringing the one to the other |
+//! | `attach` | keeping the programs on cgroups that come and go |
 //! | `interception` | whose DNS goes to the shim |
-//! | `probes` | knocking at backends that have failed |
-//! | `events`, `callers` | what the kernel tells of single connects, with the names of those who made them, to whoever reads |
-//! | `view`, `problems`, `pinned`, `scrape` | what the agent, or what it left behind, tells |
-//! | `lock`, `logging`, `memory`, `notify`, `signals`, `versions`, `watch` | the process and its surroundings |
+//! | `probes` | probing backends that have failed |
+//! | `events` | events of single connects, with names instead of numbers |
+//! | `views` | the state in the shapes of the control API and the metrics |
+//! | `process` | the process and its surroundings |
 //!
 //! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left
 //! DNS before it leaves the kernel.
 
 mod attach;
-mod build;
-mod callers;
-mod cgroup_watch;
 mod changes;
-mod desired;
+mod event_loop;
 mod events;
-mod history;
 mod interception;
-mod live;
-mod lock;
-mod logging;
-mod memory;
-mod notify;
-mod owner;
-mod pinned;
 mod probes;
-mod problems;
-mod scrape;
-mod signals;
-mod versions;
-mod view;
-mod watch;
+mod process;
+mod startup;
+mod state;
+mod views;
 
 use std::path::PathBuf;
 
-pub(crate) use live::error_chain;
-pub use lock::{LockError, is_running, running};
-pub use logging::start_logging;
-pub use memory::prepare as prepare_memory;
-pub use pinned::{agent_dead, agent_silent, other_version, pinned_status};
+pub use process::{
+    lock::{LockError, is_running, running},
+    logging::start_logging,
+    malloc::prepare as prepare_memory,
+};
+pub(crate) use state::reconciler::error_chain;
+pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_status};
 
 use crate::config::Config;
 
@@ -59,5 +46,5 @@ use crate::config::Config;
 /// When the agent can't start (nothing of it is left behind, and what an earlier agent left still
 /// works), or a part of it fails for good.
 pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
-    build::bind(path, config).await?.run().await
+    startup::bind(path, config).await?.run().await
 }

@@ -18,7 +18,7 @@ const MOST: usize = 64;
 /// The probes under way, at most one for each backend of a route, and when the next one of each is
 /// due.
 #[derive(Debug, Default)]
-pub(super) struct Probes {
+pub(crate) struct Probes {
     tasks: JoinSet<Probed>,
     under_way: HashSet<(u32, IpAddr)>,
     due: HashMap<(u32, IpAddr), Instant>,
@@ -26,37 +26,37 @@ pub(super) struct Probes {
 
 /// How often and how long is knocked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// From one probe of a backend to the next.
-    pub(super) interval: Duration,
+    pub(crate) interval: Duration,
     /// For one probe.
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Pace {
     /// From the beginning of one probe to the beginning of the next, at the latest: so long the
     /// probe vouches for its backend being set aside. `look` is the time between two looks at what
     /// has failed.
-    pub(super) fn longest_gap(self, look: Duration) -> Duration {
+    pub(crate) fn longest_gap(self, look: Duration) -> Duration {
         self.interval.max(self.timeout) + 2 * look
     }
 }
 
 /// A probe's end.
 #[derive(Debug)]
-pub(super) struct Probed {
+pub(crate) struct Probed {
     /// The route's VIP.
-    pub(super) index: u32,
+    pub(crate) index: u32,
     /// The backend.
-    pub(super) address: IpAddr,
+    pub(crate) address: IpAddr,
     /// How long the connect took, or why it failed.
-    pub(super) outcome: Result<Duration, io::Error>,
+    pub(crate) outcome: Result<Duration, io::Error>,
 }
 
 impl Probes {
     /// Knocks at each of `suspects` that is not being knocked at and whose time has come: at once
     /// at one that was none before. Returns those.
-    pub(super) fn send(&mut self, suspects: Vec<Suspect>, pace: Pace) -> Vec<(u32, IpAddr)> {
+    pub(crate) fn send(&mut self, suspects: Vec<Suspect>, pace: Pace) -> Vec<(u32, IpAddr)> {
         let now = Instant::now();
         let seen: HashSet<_> =
             suspects.iter().map(|suspect| (suspect.index, suspect.address)).collect();
@@ -83,7 +83,7 @@ impl Probes {
     }
 
     /// The next probe that ends; none at once when there is none under way.
-    pub(super) async fn next(&mut self) -> Option<Probed> {
+    pub(crate) async fn next(&mut self) -> Option<Probed> {
         let probed = self.tasks.join_next().await?;
         match probed {
             Ok(probed) => {

@@ -14,11 +14,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{
-    api::{self, EventLine, EventQuery},
-    error::{ApiError, ErrorBody},
+use crate::{
+    control::{
+        api::{self, EventLine, EventQuery},
+        error::{ApiError, ErrorBody},
+    },
+    route::{RawRoute, RoutePatch, SourceName},
 };
-use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// For a whole request. Longer than the server's own patience with its owner task.
 const PATIENCE: Duration = Duration::from_secs(40);

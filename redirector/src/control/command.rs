@@ -4,12 +4,14 @@ use std::{fmt, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    api,
-    error::{ApiError, ErrorCode},
-    events::Subscription,
+use crate::{
+    control::{
+        api,
+        error::{ApiError, ErrorCode},
+        event_hub::Subscription,
+    },
+    route::{RawRoute, RoutePatch, SourceName},
 };
-use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// Where the owner task puts its answer. Dropping it tells the client that the agent is on its way
 /// out.

@@ -16,11 +16,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Caller, Command, Handle, api,
-    error::{ApiError, ErrorCode},
+use crate::{
+    control::{
+        api,
+        command::{Caller, Command, Handle},
+        error::{ApiError, ErrorCode},
+    },
+    route::{RawRoute, RoutePatch, SourceName},
 };
-use crate::route::{RawRoute, RoutePatch, SourceName};
 
 /// How much, and for how long, a body is read.
 #[derive(Clone, Copy, Debug)]

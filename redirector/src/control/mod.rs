@@ -11,15 +11,11 @@ pub mod api;
 mod client;
 mod command;
 mod error;
-mod event;
-mod events;
+mod event_hub;
 mod handlers;
-mod peer;
-#[cfg(test)]
-mod reference;
+mod peer_cred;
 mod server;
 mod socket;
-mod status;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -27,7 +23,7 @@ mod tests;
 pub use client::{Client, ClientError, EventStream};
 pub use command::{Caller, Command, Handle, Reply};
 pub use error::{ApiError, ErrorBody, ErrorCode};
-pub use events::{EventHub, KEPT, Subscription};
+pub use event_hub::{EventHub, KEPT, Subscription};
 pub use server::{Limits, Server};
 pub use socket::SocketError;
 pub(crate) use summary::count;

@@ -11,11 +11,11 @@ use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{
-    Caller, Handle, SocketError,
+use crate::control::{
+    command::{Caller, Handle},
     handlers::{self, Bounds},
-    peer,
-    socket::ControlSocket,
+    peer_cred,
+    socket::{ControlSocket, SocketError},
 };
 
 /// What one client may take.
@@ -84,7 +84,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let caller = peer::caller(&stream);
+                    let caller = peer_cred::caller(&stream);
                     let router = if self.socket.admits(&stream, caller) {
                         router.clone()
                     } else {

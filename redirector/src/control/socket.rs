@@ -9,7 +9,7 @@ use std::{
 
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Caller, peer};
+use crate::control::{command::Caller, peer_cred};
 
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;
@@ -82,7 +82,7 @@ impl ControlSocket {
         }
         // Asked anew each time: an operator may give the socket to a group while the agent runs.
         std::fs::symlink_metadata(&self.path).is_ok_and(|socket| {
-            caller.gid == socket.gid() || peer::groups(stream).contains(&socket.gid())
+            caller.gid == socket.gid() || peer_cred::groups(stream).contains(&socket.gid())
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The status in words: one line, and whether anything is amiss.
 
-use super::api::{BackendState, OTHER_VERSION, State, Status};
+use crate::control::api::{BackendState, OTHER_VERSION, State, Status};
 
 impl Status {
     /// Fills in `state` and `summary` from the rest.

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     catalog::{Kind, METRICS, Metric},
     labels::{Label, Labels, Word},
-    process, routes,
+    process, route_metrics,
     snapshot::{RouteSamples, Snapshot},
 };
 use crate::dns::{DnsTally, Latency, UpstreamHealth};
@@ -97,9 +97,10 @@ fn encode(read: Read) -> String {
     registry.register_collector(Box::new(Told(Mutex::new(samples))));
     text::encode(&mut page, &registry).expect("a string takes everything");
     page.truncate(page.strip_suffix(END).map_or(page.len(), str::len));
-    for (metric, says) in METRICS.iter().filter_map(|metric| Some((metric, routes::says(metric)?)))
+    for (metric, says) in
+        METRICS.iter().filter_map(|metric| Some((metric, route_metrics::says(metric)?)))
     {
-        routes::write(&mut page, metric, says, routes.told());
+        route_metrics::write(&mut page, metric, says, routes.told());
     }
     page.push_str(END);
     page

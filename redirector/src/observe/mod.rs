@@ -6,7 +6,7 @@
 //! | `catalog` | every metric, with its kind, labels and help |
 //! | `snapshot` | the numbers that the agent tells |
 //! | `metrics` | asking for them, and writing them down |
-//! | `routes` | what each metric says of a route |
+//! | `route_metrics` | what each metric says of a route |
 //! | `labels`, `process` | the labels of a sample; what the system says of this process |
 
 mod admin;
@@ -14,7 +14,7 @@ mod catalog;
 mod labels;
 mod metrics;
 mod process;
-mod routes;
+mod route_metrics;
 mod snapshot;
 
 pub use admin::{Admin, Health};

@@ -1,0 +1,4 @@
+//! Commands, reloads and rollbacks.
+
+pub(crate) mod commands;
+pub(crate) mod history;

@@ -1,0 +1,94 @@
+//! Noticing that the configuration file is another one, ConfigMap symlink swaps included.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// Which content a path has, as far as metadata tells: device, inode, length and time of change.
+/// None: nothing is there.
+type Fingerprint = Option<(u64, u64, u64, i64, i64)>;
+
+/// Remembers which content was read, and tells when there is another that has stopped changing.
+#[derive(Debug)]
+pub(crate) struct FileWatch {
+    path: PathBuf,
+    read: Fingerprint,
+    seen: Fingerprint,
+}
+
+impl FileWatch {
+    /// Watches `path`, whose present content is about to be read.
+    pub(crate) fn new(path: &Path) -> Self {
+        let now = fingerprint(path);
+        Self { path: path.to_owned(), read: now, seen: now }
+    }
+
+    /// The present content is about to be read.
+    pub(crate) fn reading(&mut self) {
+        self.read = fingerprint(&self.path);
+        self.seen = self.read;
+    }
+
+    /// Whether there is another content than the one that was read, and it was the same at the last
+    /// poll: a file that is being written is left alone until the next one.
+    pub(crate) fn poll(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.seen, fingerprint(&self.path));
+        self.seen != self.read && self.seen == before
+    }
+}
+
+fn fingerprint(path: &Path) -> Fingerprint {
+    // Follows links: a ConfigMap is a link into a directory that is swapped as a whole.
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_once_it_rests_and_until_it_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("redirector.toml");
+        fs::write(&path, "a").expect("written");
+        let mut watch = FileWatch::new(&path);
+        assert!(!watch.poll());
+        fs::write(&path, "ab").expect("written");
+        assert!(!watch.poll(), "just changed");
+        assert!(watch.poll(), "at rest");
+        watch.reading();
+        assert!(!watch.poll());
+    }
+
+    #[test]
+    fn a_swapped_directory_behind_a_link_is_a_change() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        for (name, text) in [("one", "same"), ("two", "same")] {
+            fs::create_dir(at(name)).expect("a directory");
+            fs::write(at(name).join("redirector.toml"), text).expect("written");
+        }
+        symlink("one", at("..data")).expect("a link");
+        symlink("..data/redirector.toml", at("redirector.toml")).expect("a link");
+        let mut watch = FileWatch::new(&at("redirector.toml"));
+        symlink("two", at("..new")).expect("a link");
+        fs::rename(at("..new"), at("..data")).expect("swapped");
+        assert!(!watch.poll());
+        assert!(watch.poll());
+    }
+
+    #[test]
+    fn a_file_that_goes_away_is_a_change_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("redirector.toml");
+        fs::write(&path, "a").expect("written");
+        let mut watch = FileWatch::new(&path);
+        fs::remove_file(&path).expect("removed");
+        watch.poll();
+        assert!(watch.poll());
+    }
+}

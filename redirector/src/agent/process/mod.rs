@@ -1,0 +1,9 @@
+//! The process and its surroundings.
+
+pub(crate) mod config_watch;
+pub(crate) mod lock;
+pub(crate) mod logging;
+pub(crate) mod malloc;
+pub(crate) mod signals;
+pub(crate) mod systemd;
+pub(crate) mod version_record;

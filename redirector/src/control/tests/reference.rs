@@ -1,0 +1,144 @@
+//! Keeps `docs/reference/api.md` equal to the code: every field, code and path that exists is named
+//! there.
+
+use serde_json::Value;
+
+use crate::control::{ErrorCode, api};
+
+const PAGE: &str = include_str!("../../../../docs/reference/api.md");
+
+/// Every key of a value that was serialised, at every depth.
+fn keys(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
+            found.insert(key.clone());
+            keys(value, found);
+        }),
+        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+fn assert_named(word: &str) {
+    let found = PAGE.match_indices(word).any(|(at, _)| {
+        let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        edge(PAGE[..at].chars().next_back()) && edge(PAGE[at + word.len()..].chars().next())
+    });
+    assert!(found, "docs/reference/api.md does not name `{word}`");
+}
+
+#[test]
+fn the_reference_names_every_field_of_every_answer() {
+    let status: api::Status = serde_json::from_value(serde_json::json!({
+        "version": 1, "state": "ok", "summary": "", "dns": {"listen": [], "names": 0, "counters": {},
+            "upstreams": [{"address": "192.0.2.53:53", "set_aside": true, "asked": 1, "failed": 1}]},
+        "problems": [{"code": "x", "source": "a.b", "message": "", "remedy": "", "degrades": true}],
+        "agent": {"pid": 1, "version": "", "started_at": "1970-01-01T00:00:00Z", "uptime_seconds": 0},
+        "config": {"path": "", "loaded_at": "1970-01-01T00:00:00Z", "error": null, "restart_needed_for": []},
+        "datapath": {"abi": 1, "pins": "", "pool_ipv4": "", "pool_ipv6": null, "heartbeat_age_ms": null, "programs": [],
+            "attachments": [{"cgroup": null, "cgroup_id": 1, "programs": [], "live": true}], "cgroup2_mount": null,
+            "waiting": [{"cgroup": "", "reason": ""}], "fading_cgroups": 0,
+            "neighbours": [{"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}],
+            "upgraded": {"at": "1970-01-01T00:00:00Z", "from_version": "", "from_abi": 1, "to_version": "", "to_abi": 2}},
+        "events": {"told": 1, "lost": 0, "one_in": 1, "readers": 0},
+        "routes": [{"source": null, "vip": {"index": 1, "ipv4": null, "ipv6": null}, "made_by": "file", "live": true,
+            "definition": {"source": "a.b", "destination": "c", "ports": [], "resolver": "", "source_ips": [], "on_no_backend": "", "idle_timeout": ""},
+            "resolution": {"state": "kept", "error": null, "resolved_at": null, "ttl_seconds": null},
+            "backends": [{"address": "::1", "state": "set_aside", "failures": 1, "retry_in_ms": 1, "counters": {}}], "counters": {}}]
+    }))
+    .expect("a status");
+    let imported = api::Imported {
+        version: 1,
+        dry_run: true,
+        added: vec![],
+        changed: vec![api::Differing {
+            old: crate::route::RawRoute::default(),
+            new: crate::route::RawRoute::default(),
+        }],
+        removed: vec![],
+        unchanged: 0,
+        warnings: vec![],
+    };
+    let changed = api::Changed {
+        version: 1,
+        change: api::ChangeKind::Added,
+        source: "a.b".parse().expect("a source"),
+        route: None,
+        warnings: vec![],
+    };
+    let reloaded = api::Reloaded { version: 1, changed: vec![], restart_needed_for: vec![] };
+    let request = api::ImportRequest { routes: vec![], replace: false, dry_run: false };
+    let change = api::Change {
+        number: 1,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        uid: 0,
+        gid: 0,
+        pid: None,
+        did: "added".into(),
+        undoes: None,
+        undone: false,
+        sources: vec![],
+    };
+    let mut found = std::collections::BTreeSet::new();
+    for value in [
+        serde_json::to_value(status),
+        serde_json::to_value(imported),
+        serde_json::to_value(changed),
+        serde_json::to_value(reloaded),
+        serde_json::to_value(request),
+        serde_json::to_value(change),
+        serde_json::to_value(api::Event::sample()),
+        serde_json::to_value(api::Lost { version: 1, lost: 1, lost_by: api::LostBy::Kernel }),
+    ] {
+        keys(&value.expect("JSON"), &mut found);
+    }
+    // Told as "`started` to `closed` of these" for backends, one by one for routes.
+    found.iter().for_each(|key| assert_named(key));
+    assert!(found.len() > 60, "{} keys: the sample above has lost some", found.len());
+}
+
+#[test]
+fn the_reference_names_every_error_with_its_status() {
+    use ErrorCode::*;
+    for code in [
+        BadRequest,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Timeout,
+        Conflict,
+        TooLarge,
+        Invalid,
+        TooMany,
+        Exhausted,
+        Kernel,
+        Storage,
+        ShuttingDown,
+        NoAnswer,
+    ] {
+        let word = serde_json::to_value(code).expect("a word");
+        let row = format!("| {} | `{}` |", code.status().as_u16(), word.as_str().expect("a word"));
+        assert!(PAGE.contains(&row), "docs/reference/api.md has no row `{row}`");
+    }
+}
+
+#[test]
+fn the_reference_names_every_problem_that_the_agent_can_tell() {
+    let sources = [
+        include_str!("../../agent/views/problems.rs"),
+        include_str!("../../agent/views/offline_status.rs"),
+    ];
+    let calls = ["note(\"", "of(route, \"", "general(\"", "general(\n            \""];
+    let mut codes = 0;
+    for source in sources {
+        let code = source.split("#[cfg(test)]").next().expect("the part before the tests");
+        let squeezed = code.split_whitespace().collect::<Vec<_>>().join(" ").replace("( \"", "(\"");
+        for call in calls {
+            for rest in squeezed.split(call).skip(1) {
+                assert_named(rest.split('"').next().expect("a word"));
+                codes += 1;
+            }
+        }
+    }
+    assert!(codes >= 12, "only {codes} codes were found in the sources");
+}
