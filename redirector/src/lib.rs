@@ -14,8 +14,7 @@ pub mod dns;
 pub mod document;
 pub mod durable;
 pub mod host;
-mod marked;
-pub mod nameservers;
+pub mod net;
 pub mod observe;
 pub mod plan;
 #[cfg(test)]

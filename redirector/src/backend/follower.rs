@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BackendError, Freshness, Resolved, Target,
-    entry::{Entry, TTL_CEILING},
+    address_cache::{Saved, SavedDestination},
     lookup::{Answer, Resolvers},
-    saved::{Saved, SavedDestination},
+    resolution::{Entry, TTL_CEILING},
 };
-use crate::{config::Upstream, nameservers::Nameservers, route::SourceName};
+use crate::{config::Upstream, net::Nameservers, route::SourceName};
 
 /// Look-ups at a time.
 const CONCURRENT: usize = 32;

@@ -25,8 +25,8 @@ use hickory_resolver::{
     net::{DnsError, NetError},
 };
 
-use super::provider::Marked;
-use crate::nameservers::Nameservers;
+use super::marked_runtime::Marked;
+use crate::net::Nameservers;
 
 /// One server has this long to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -6,12 +6,12 @@
 //! what was known; only an authoritative "no such address", three times in a row, empties a route.
 //! What must not happen here: choosing among addresses, which is the datapath's.
 
-mod entry;
+mod address_cache;
 mod follower;
 mod lookup;
+mod marked_runtime;
 mod probe;
-mod provider;
-mod saved;
+mod resolution;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,9 +20,9 @@ use std::{
 
 use jiff::Timestamp;
 
+pub use address_cache::BackendError;
 pub use follower::{Follower, FollowerSettings, Known};
 pub use probe::probe;
-pub use saved::BackendError;
 
 use crate::route::Destination;
 

@@ -168,7 +168,7 @@ fn interception(config: &Config) -> Checked {
         ),
     };
     let mark = Socket::new(Domain::IPV4, Type::DGRAM, None)
-        .and_then(|socket| crate::marked::mark(&socket));
+        .and_then(|socket| crate::net::socket_mark::mark(&socket));
     if let Err(error) = mark {
         let found = format!(
             "{whose} can't be taken to the shim: our own queries can't be told apart by a mark \

@@ -6,36 +6,17 @@
 //! about one query, a pure function.
 
 mod access;
-mod answers;
-mod batch;
-mod bind;
-mod counters;
-mod exchange;
 mod forward;
-mod holder;
-mod host;
-mod limits;
-mod loops;
-mod quota;
-mod respond;
-mod shards;
-mod shim;
-mod slots;
-mod sockets;
-mod tally;
-mod tcp;
-mod udp;
-mod upstreams;
+mod frontend;
+mod local;
+mod stats;
 mod wire;
 
-pub use answers::{Answer, Answers, Vip};
-pub use bind::BindError;
-pub use counters::DnsCounters;
-pub use exchange::fits;
-pub use holder::Holder;
-pub use respond::{Kind, Outcome, Question, Terms, answer, refuse};
-pub use shim::{BoundShim, Publisher, ShimSettings, bind};
-pub use slots::{ResolverOfSlot, SlotPorts};
-pub use tally::{DnsTally, Latency};
-pub use upstreams::UpstreamHealth;
+pub(crate) use forward::Transport;
+pub use forward::{UpstreamHealth, fits};
+pub use frontend::{
+    BindError, BoundShim, Publisher, ResolverOfSlot, ShimSettings, SlotPorts, bind,
+};
+pub use local::{Answer, Answers, Kind, Outcome, Question, Terms, Vip, answer, refuse};
+pub use stats::{DnsCounters, DnsTally, Latency};
 pub use wire::Reply;

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath, nameservers};
+use crate::{datapath, net::nameservers};
 
 /// No file that is read here is larger; what is beyond it is not looked at.
 const LARGEST_FILE: u64 = 8 << 20;

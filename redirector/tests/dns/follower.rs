@@ -17,9 +17,9 @@ use redirector::{
 
 use crate::{
     message::{bytes, name_of, parsed, reply},
-    mock::{Do, Mock},
+    scripted_upstream::{Do, Mock},
+    scripted_zone::{NAME, Rig, Says, Zone, addresses, by_name, one, only, source, v4, v6},
     shim::SOON,
-    zone::{NAME, Rig, Says, Zone, addresses, by_name, one, only, source, v4, v6},
 };
 
 #[tokio::test]

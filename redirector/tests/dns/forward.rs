@@ -21,7 +21,7 @@ use tokio::net::UdpSocket;
 
 use crate::{
     message::{bytes, parsed, query, raw_opt, raw_query, raw_question, reply},
-    mock::{Asked, Do, Mock},
+    scripted_upstream::{Asked, Do, Mock},
     shim::{Running, receive, source},
 };
 

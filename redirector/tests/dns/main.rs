@@ -1,17 +1,17 @@
 //! The DNS shim and the follower of destinations, against real sockets, real clients, and an
 //! upstream that misbehaves on demand.
 
-mod access;
-mod answer;
-mod clients;
-mod corpus;
+mod access_control;
+mod address_cache;
+mod authority;
+mod dns_tools;
 mod follower;
 mod forward;
-mod lookups;
-mod loops;
+mod intercept_ports;
 mod message;
-mod mock;
-mod restart;
+mod reply_fidelity;
+mod resolver_stacks;
+mod scripted_upstream;
+mod scripted_zone;
 mod shim;
-mod slots;
-mod zone;
+mod undetected_loop;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     message::{bytes, parsed, query, reply},
-    mock::{Do, Mock},
+    scripted_upstream::{Do, Mock},
 };
 
 /// No exchange of a test takes longer.

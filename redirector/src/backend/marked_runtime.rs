@@ -1,0 +1,60 @@
+//! The sockets that destinations are looked up with: marked as ours, so that such a query is never
+//! taken to the shim, which may have a virtual address for the name.
+
+use std::{future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
+
+use hickory_resolver::net::runtime::{
+    RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime, iocompat::AsyncIoTokioAsStd,
+};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+
+use crate::net::socket_mark;
+
+/// How long a connect may take, when hickory does not say.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Tokio, with marked sockets.
+#[derive(Clone, Default)]
+pub(super) struct Marked(TokioRuntimeProvider);
+
+type Answer<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
+
+impl RuntimeProvider for Marked {
+    type Handle = TokioHandle;
+    type Timer = TokioTime;
+    type Udp = UdpSocket;
+    type Tcp = AsyncIoTokioAsStd<TcpStream>;
+
+    fn create_handle(&self) -> Self::Handle {
+        self.0.create_handle()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        local: Option<SocketAddr>,
+        timeout: Option<Duration>,
+    ) -> Answer<Self::Tcp> {
+        Box::pin(async move {
+            let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            mark(&socket);
+            if let Some(local) = local {
+                socket.bind(local)?;
+            }
+            socket.set_nodelay(true)?;
+            let connected =
+                tokio::time::timeout(timeout.unwrap_or(CONNECT), socket.connect(server)).await;
+            connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(AsyncIoTokioAsStd)
+        })
+    }
+
+    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Answer<Self::Udp> {
+        let bound = self.0.bind_udp(local, server);
+        Box::pin(async move { bound.await.inspect(mark) })
+    }
+}
+
+/// Without the privilege nothing is intercepted.
+fn mark(socket: &impl std::os::fd::AsFd) {
+    let _ = socket_mark::mark(socket);
+}

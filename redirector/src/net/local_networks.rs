@@ -1,0 +1,157 @@
+//! This host's own addresses and the networks that it reaches without a gateway (its pods' among
+//! them), read from the kernel's tables when a client comes from none of the well-known private
+//! ranges.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// How old the tables may be; a pod that came since waits this long at most. Also how often a flood
+/// can make us read them.
+const OLD: Duration = Duration::from_secs(2);
+/// A route without a gateway and as wide as this is a default route in disguise (a tunnel's
+/// `0.0.0.0/1`, say), not a network that is here.
+const WIDEST: (u8, u8) = (8, 16);
+/// More are not kept; a node has a few hundred.
+const MOST: usize = 4096;
+
+/// The tables, with a memory of [`OLD`].
+#[derive(Debug, Default)]
+pub(crate) struct HostNetworks {
+    known: ArcSwapOption<(Instant, Vec<IpNet>)>,
+}
+
+impl HostNetworks {
+    /// Whether the address is the host's own or in a network that it is connected to.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let known = self.known.load();
+        match known.as_deref() {
+            Some((at, networks)) if at.elapsed() < OLD => {
+                networks.iter().any(|network| network.contains(&address))
+            }
+            _ => {
+                let networks = read();
+                let found = networks.iter().any(|network| network.contains(&address));
+                self.known.store(Some((Instant::now(), networks).into()));
+                found
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl HostNetworks {
+    /// These, for the next seconds.
+    pub(crate) fn fixed(networks: Vec<IpNet>) -> Self {
+        Self { known: ArcSwapOption::from_pointee((Instant::now(), networks)) }
+    }
+}
+
+/// What the kernel has in the main tables of this thread's network namespace. A table that can't be
+/// read has nothing.
+fn read() -> Vec<IpNet> {
+    let table = |name: &str| {
+        fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default()
+    };
+    let own = own_v4(&table("fib_trie"));
+    let routes = connected_v4(&table("route"), &own);
+    let own = own.into_iter().map(|address| IpNet::from(IpAddr::V4(address)));
+    own.chain(routes).chain(connected_v6(&table("ipv6_route"))).take(MOST).collect()
+}
+
+/// Addresses of this host: in the trie, a line `|-- ADDRESS` and below it `/32 host LOCAL`.
+fn own_v4(trie: &str) -> Vec<Ipv4Addr> {
+    let mut own = Vec::new();
+    let mut last: Option<Ipv4Addr> = None;
+    for line in trie.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse().ok();
+        } else if line == "/32 host LOCAL" {
+            own.extend(last);
+        }
+    }
+    own.sort_unstable();
+    own.dedup();
+    own
+}
+
+const UP: u32 = 0x1;
+const GATEWAY: u32 = 0x2;
+const REJECT: u32 = 0x200;
+
+/// Columns: interface, destination, gateway, flags, then, as the eighth, the mask; addresses as the
+/// hexadecimal of a native word. A gateway that is the host's own address (Cilium's) is none.
+fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
+    let word = |text: &str| u32::from_str_radix(text, 16).ok();
+    let address = |text: &str| word(text).map(|word| Ipv4Addr::from(word.to_ne_bytes()));
+    let route = |line: &str| {
+        let columns: Vec<_> = line.split_ascii_whitespace().collect();
+        let [_, to, gateway, flags, _, _, _, mask, ..] = columns[..] else { return None };
+        let (to, gateway, flags, mask) =
+            (address(to)?, address(gateway)?, word(flags)?, address(mask)?);
+        let near = flags & GATEWAY == 0 || own.binary_search(&gateway).is_ok();
+        let network = Ipv4Net::with_netmask(to, mask).ok()?;
+        (near && flags & (UP | REJECT) == UP && network.prefix_len() > WIDEST.0)
+            .then_some(IpNet::V4(network))
+    };
+    table.lines().skip(1).filter_map(route).collect()
+}
+
+/// Columns: destination, its length, source, its length, next hop, metric, references, uses, flags,
+/// interface. Own addresses are among them.
+fn connected_v6(table: &str) -> Vec<IpNet> {
+    let address = |text: &str| u128::from_str_radix(text, 16).ok().map(Ipv6Addr::from);
+    let route = |line: &str| {
+        let columns: Vec<_> = line.split_ascii_whitespace().collect();
+        let [to, length, _, _, gateway, _, _, _, flags, ..] = columns[..] else { return None };
+        let (to, gateway, flags) =
+            (address(to)?, address(gateway)?, u32::from_str_radix(flags, 16).ok()?);
+        let network = Ipv6Net::new(to, u8::from_str_radix(length, 16).ok()?).ok()?;
+        let near = gateway.is_unspecified() && flags & (UP | GATEWAY | REJECT) == UP;
+        (near && network.prefix_len() > WIDEST.1).then_some(IpNet::V6(network))
+    };
+    table.lines().filter_map(route).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_without_a_gateway_are_connected_and_default_routes_are_not() {
+        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+            eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+            eth0\t0000CB0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+            cali1\t097100CB\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n\
+            cilium_host\t007100CB\t0700000A\t0003\t0\t0\t0\tC0FFFFFF\t0\t0\t0\n\
+            tun0\t00000080\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n\
+            eth0\t00006009\t0100000A\t0003\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+            *\t0000C612\t00000000\t0200\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
+        let own: Vec<Ipv4Addr> = vec![[10, 0, 0, 7].into()];
+        let connected: Vec<_> = connected_v4(table, &own).iter().map(ToString::to_string).collect();
+        if cfg!(target_endian = "little") {
+            assert_eq!(connected, ["10.203.0.0/16", "203.0.113.9/32", "203.0.113.0/26"]);
+        }
+        let v6 = "20010db8000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001 eth0\n\
+            00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n\
+            20010db8000000000000000000000007 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001 eth0\n";
+        let connected: Vec<_> = connected_v6(v6).iter().map(ToString::to_string).collect();
+        assert_eq!(connected, ["2001:db8::/64", "2001:db8::7/128"]);
+    }
+
+    #[test]
+    fn own_addresses_are_those_of_the_kernel() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link \
+            UNICAST\nLocal:\n     |-- 203.0.113.5\n        /32 host LOCAL\n     |-- \
+            203.0.113.255\n        /32 link BROADCAST\n";
+        assert_eq!(own_v4(trie), [Ipv4Addr::new(203, 0, 113, 5)]);
+        let host = HostNetworks::default();
+        assert!(host.contains([127, 0, 0, 1].into()), "the real tables");
+        assert!(!host.contains("2001:db8:ffff::1".parse().expect("an address")));
+    }
+}

@@ -1,0 +1,90 @@
+//! What the follower knows over a restart of the agent.
+
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::ResponseCode;
+use redirector::backend::{Freshness, Resolved, Target};
+
+use crate::{
+    scripted_zone::{
+        NAME, Rig, Says, Zone, addresses, by_name, one, only, source, start, state_file,
+    },
+    shim::SOON,
+};
+
+#[tokio::test]
+async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
+    let zone = Zone::new(one("203.0.113.7", 60));
+    let upstream = zone.serve().await;
+    let (Rig { follower, directory }, good) = Rig::follow(&[upstream.address]).await;
+    follower.shutdown().await;
+
+    zone.say(Says::Nothing);
+    let again = start(&[upstream.address], &state_file(directory.path()));
+    again.set_targets(only(by_name(NAME)));
+    let first = Resolved::clone(&again.current()[&source()]);
+    assert_eq!((&first.addresses, first.resolved_at), (&good.addresses, good.resolved_at));
+    assert!(matches!(first.freshness, Freshness::Kept { .. }));
+    again.set_targets(only(Target { resolver: Some(upstream.address), ..by_name(NAME) }));
+    assert!(
+        again.current()[&source()].addresses.is_empty(),
+        "another resolver may know other addresses"
+    );
+    again.shutdown().await;
+}
+
+#[tokio::test]
+async fn addresses_survive_a_kill_right_after_they_became_known() {
+    let zone = Zone::new(one("203.0.113.7", 60));
+    let upstream = zone.serve().await;
+    let (rig, _) = Rig::follow(&[upstream.address]).await;
+    let file = state_file(rig.directory.path());
+    let deadline = Instant::now() + SOON;
+    while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("203.0.113.7")) {
+        assert!(Instant::now() < deadline, "never saved");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let left: Vec<_> = std::fs::read_dir(rig.directory.path().join("state"))
+        .expect("readable")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(left, ["addresses.json"], "no temporary file is left");
+}
+
+#[tokio::test]
+async fn an_emptied_route_stays_empty_over_a_restart() {
+    let zone = Zone::new(one("203.0.113.7", 1));
+    let upstream = zone.serve().await;
+    let (Rig { follower, directory }, _) = Rig::follow(&[upstream.address]).await;
+    follower.shutdown().await;
+    zone.say(Says::Code(ResponseCode::NXDomain));
+    let rig =
+        Rig { follower: start(&[upstream.address], &state_file(directory.path())), directory };
+    rig.follower.set_targets(only(by_name(NAME)));
+    assert_eq!(rig.now().addresses.len(), 1);
+    rig.until("the empty answer", |resolved| resolved.addresses.is_empty()).await;
+    rig.follower.shutdown().await;
+    let text = std::fs::read_to_string(state_file(rig.directory.path())).expect("saved");
+    assert!(!text.contains("203.0.113.7"), "{text}");
+}
+
+#[tokio::test]
+async fn a_damaged_state_file_is_no_reason_not_to_start() {
+    let zone = Zone::new(one("203.0.113.7", 60));
+    let upstream = zone.serve().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    for damaged in ["", "{", "[]", r#"{"version":99,"destinations":[]}"#] {
+        std::fs::create_dir_all(directory.path().join("state")).expect("made");
+        std::fs::write(state_file(directory.path()), damaged).expect("written");
+        let follower = start(&[upstream.address], &state_file(directory.path()));
+        follower.set_targets(only(by_name(NAME)));
+        assert_eq!(follower.settle(&source(), SOON).await.addresses, addresses(&["203.0.113.7"]));
+        follower.shutdown().await;
+    }
+    assert_eq!(
+        std::fs::read_to_string(directory.path().join("state/addresses.json.damaged-2"))
+            .expect("set aside"),
+        "{"
+    );
+}

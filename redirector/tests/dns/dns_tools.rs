@@ -1,0 +1,193 @@
+//! Real resolvers and clients in front of the shim: what they do with what it says.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{op::ResponseCode, rr::RecordType};
+use redirector::dns::ShimSettings;
+use xtask::testbed::{packages, process};
+
+use crate::{
+    message::{bytes, parsed, query, reply},
+    scripted_upstream::{Do, Mock},
+    shim::{Running, settings},
+};
+
+const NAME: &str = "artifactory.internal.company.net";
+
+async fn denies_everything() -> Mock {
+    Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await
+}
+
+fn run(program: &str, server: SocketAddr, arguments: &[&str]) -> String {
+    let mut command = packages::tool(program).expect("installed");
+    command
+        .arg(format!("@{}", server.ip()))
+        .arg("-p")
+        .arg(server.port().to_string())
+        .args(arguments);
+    let finished = process::finish(command, Duration::from_secs(30)).expect("it runs");
+    finished.success().unwrap_or_else(|error| panic!("{program} {arguments:?}: {error:#}")).stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() {
+    let upstream = denies_everything().await;
+    let shim = Running::start(&[upstream.address]).await;
+    let kdig = |arguments: &[&str]| run("kdig", shim.address, arguments);
+    for way in [
+        &["+notcp"][..],
+        &["+tcp"],
+        &["+edns=0", "+bufsize=4096"],
+        &["+dnssec"],
+        &["+cookie=0102030405060708"],
+        &["+nsid"],
+        &["+padding"],
+    ] {
+        let text = kdig(&[way, &["+short", NAME, "A"]].concat());
+        assert_eq!(text, "198.18.0.1\n", "{way:?}");
+    }
+    // Several queries on one connection.
+    let text = kdig(&["+tcp", "+keepopen", "+short", NAME, "A", "-x", "198.18.0.1", NAME, "A"]);
+    assert_eq!(text, format!("198.18.0.1\n{NAME}.\n198.18.0.1\n"));
+    assert_eq!(upstream.asked().len(), 0);
+    shim.stop().await;
+}
+
+/// An address that was free a moment ago, for UDP and TCP.
+fn free() -> SocketAddr {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = tcp.local_addr().expect("an address");
+        if UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// dnsmasq on a port of loopback, with the shim as its only server. It ends with this value.
+struct Dnsmasq {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Dnsmasq {
+    fn start(server: SocketAddr) -> Self {
+        Self::at(free(), server)
+    }
+
+    fn at(address: SocketAddr, server: SocketAddr) -> Self {
+        let mut command: Command = packages::tool("dnsmasq").expect("installed");
+        command.args([
+            "--keep-in-foreground",
+            "--no-resolv",
+            "--no-hosts",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--user=root",
+            "--cache-size=100",
+        ]);
+        command
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--strict-order"])
+            .arg(format!("--port={}", address.port()));
+        command.arg(format!("--server={}#{}", server.ip(), server.port()));
+        process::die_with_parent(&mut command);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        let dnsmasq = Self { address, child };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "dnsmasq does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        dnsmasq
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
+    let upstream = denies_everything().await;
+    let shim = Running::start(&[upstream.address]).await;
+    let dnsmasq = Dnsmasq::start(shim.address);
+    let dig = |arguments: &[&str]| {
+        run("dig", dnsmasq.address, &[&["+tries=1", "+time=5"], arguments].concat())
+    };
+    assert_eq!(dig(&["+short", NAME, "A"]), "198.18.0.1\n");
+    assert_eq!(dig(&["+tcp", "+short", NAME, "A"]), "198.18.0.1\n");
+    let text = dig(&[NAME, "AAAA"]);
+    assert!(text.contains("status: NOERROR") && text.contains("ANSWER: 0"), "{text}");
+    assert!(dig(&["elsewhere.example", "A"]).contains("status: NXDOMAIN"));
+    let counters = shim.publisher.counters();
+    assert_eq!(counters.answered, 1, "the second was in dnsmasq's cache: {counters:?}");
+    assert!(
+        upstream.asked().iter().all(|asked| !asked
+            .query
+            .windows(8)
+            .any(|label| label.eq_ignore_ascii_case(b"internal"))),
+        "no source leaks"
+    );
+    shim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more() {
+    let other =
+        Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let (own, elsewhere) = (free(), bytes(&query("elsewhere.example", RecordType::A)));
+    let looping = Dnsmasq::start(own);
+    let shim =
+        Running::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) })
+            .await;
+    let until = async |loops: bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while shim.publisher.upstreams()[0].loops != loops {
+            assert!(Instant::now() < deadline, "not {loops}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(true).await;
+    let (asked, before) = (Instant::now(), shim.publisher.counters().queries);
+    assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::ServFail);
+    assert!(
+        shim.publisher.counters().queries - before < 5,
+        "it goes round no more: {:?}",
+        shim.publisher.counters()
+    );
+    assert!(asked.elapsed() < Duration::from_secs(1), "nobody waits for what can't come");
+    let why = shim.publisher.awaited_upstream().expect("not ready");
+    assert!(why.contains("asks us in turn") && why.contains(&looping.address.to_string()), "{why}");
+    // With another upstream beside it, that one answers, and the looping one is left out.
+    shim.publisher
+        .reconfigure(&ShimSettings {
+            listen: vec![own],
+            ..settings(&[looping.address, other.address])
+        })
+        .expect("fine");
+    until(true).await;
+    assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!((shim.publisher.awaited_upstream(), other.asked().len()), (None, 1));
+    // Its configuration is mended: it is an upstream as any other.
+    let address = looping.address;
+    drop(looping);
+    let mended = Dnsmasq::at(address, other.address);
+    until(false).await;
+    shim.publisher
+        .reconfigure(&ShimSettings { listen: vec![own], ..settings(&[mended.address]) })
+        .expect("fine");
+    assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
+    shim.stop().await;
+}

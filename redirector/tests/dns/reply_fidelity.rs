@@ -1,0 +1,275 @@
+//! What an upstream says arrives byte for byte, the ID aside: every common type through a real name
+//! server, and what no server should say through a scripted one.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket as StdSocket},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use crate::{
+    message::{raw_opt, raw_query, raw_question},
+    scripted_upstream::{Do, Mock},
+    shim::{Running, framed, read},
+};
+
+/// nsd, with one zone, on a port of loopback.
+struct Nsd {
+    address: SocketAddr,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Drop for Nsd {
+    fn drop(&mut self) {
+        // SIGTERM, so that its children end, too.
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        );
+        let _ = self.child.wait();
+    }
+}
+
+const RECORDS: &[(&str, &str)] = &[
+    ("a", "A 192.0.2.1"),
+    ("a", "A 192.0.2.2"),
+    ("aaaa", "AAAA 2001:db8::1"),
+    ("cname", "CNAME a"),
+    ("dname", "DNAME elsewhere.example."),
+    ("mx", "MX 10 a"),
+    ("ns", "NS a"),
+    ("ptr", "PTR a"),
+    ("srv", "SRV 0 5 443 a"),
+    ("naptr", "NAPTR 100 10 \"U\" \"E2U+sip\" \"!^.*$!sip:x@example.com!\" ."),
+    ("caa", "CAA 0 issue \"ca.example.net\""),
+    ("sshfp", "SSHFP 4 2 123456789abcdef67890123456789abcdef67890123456789abcdef123456789"),
+    ("tlsa", "TLSA 3 1 1 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+    ("https", "HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1"),
+    ("svcb", "SVCB 1 a port=8443"),
+    ("loc", "LOC 52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000m 10m"),
+    ("hinfo", "HINFO \"x\" \"y\""),
+    ("rp", "RP a a"),
+    ("uri", "URI 10 1 \"ftp://x.example/\""),
+    ("unknown", "TYPE65280 \\# 4 0a000001"),
+    ("ds", "DS 60485 13 2 D4B7D520E7BB5F0F67674A0CCEB1E3E0614B93C4F9E99B8383F6A1E4469DA50A"),
+    (
+        "dnskey",
+        "DNSKEY 257 3 13 \
+            mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ==",
+    ),
+    (
+        "a",
+        "RRSIG A 13 3 60 20400101000000 20200101000000 1 corpus.example. \
+            c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlcw==",
+    ),
+    ("nsec", "NSEC ptr A RRSIG NSEC"),
+    ("nsec3param", "NSEC3PARAM 1 0 0 -"),
+];
+
+/// Types that are asked for under their own names; 65280 is one that nobody knows.
+const TYPES: &[(&str, u16)] = &[
+    ("a", 1),
+    ("a", 255),
+    ("a", 46),
+    ("aaaa", 28),
+    ("cname", 1),
+    ("cname", 5),
+    ("below.dname", 1),
+    ("mx", 15),
+    ("ns", 2),
+    ("ptr", 12),
+    ("srv", 33),
+    ("naptr", 35),
+    ("caa", 257),
+    ("sshfp", 44),
+    ("tlsa", 52),
+    ("https", 65),
+    ("svcb", 64),
+    ("loc", 29),
+    ("hinfo", 13),
+    ("rp", 17),
+    ("uri", 256),
+    ("unknown", 65280),
+    ("ds", 43),
+    ("dnskey", 48),
+    ("nsec", 47),
+    ("nsec3param", 51),
+    ("big", 16),
+    ("empty.a", 1),
+    ("nothing", 1),
+    ("", 6),
+    ("", 2),
+];
+
+impl Nsd {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut zone = String::from(
+            "$ORIGIN corpus.example.\n$TTL 60\n@ SOA a h 1 3600 600 86400 60\n@ NS a\n",
+        );
+        for (name, record) in RECORDS {
+            zone += &format!("{name} {record}\n");
+        }
+        zone += "big TXT";
+        (0..16).for_each(|n| zone += &format!(" \"{n:0>250}\""));
+        zone += "\n";
+        std::fs::write(folder.path().join("zone"), zone).expect("written");
+        let port = free_port();
+        let path = folder.path().display();
+        let config = format!(
+            "server:\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: \"{path}\"\n pidfile: \"{path}/pid\"\n xfrdfile: \"{path}/xfrd\"\n \
+             zonelistfile: \"{path}/list\"\n xfrdir: \"{path}\"\n nsid: \"ascii_corpus\"\n answer-cookie: yes\n ipv4-edns-size: 4096\n server-count: 1\n minimal-responses: no\n\
+             remote-control:\n control-enable: no\nzone:\n name: corpus.example\n zonefile: zone\n"
+        );
+        let file = folder.path().join("nsd.conf");
+        std::fs::write(&file, config).expect("written");
+        let mut nsd = xtask::testbed::packages::tool("nsd").expect("nsd is installed");
+        nsd.args(["-d", "-c"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        xtask::testbed::process::die_with_parent(&mut nsd);
+        let child = nsd.spawn().expect("started");
+        let nsd = Self { address: ([127, 0, 0, 1], port).into(), child, _folder: folder };
+        let soa = question("", 6, &[]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while ask(nsd.address, &soa).is_none_or(|reply| reply[3] & 15 != 0) {
+            assert!(Instant::now() < deadline, "nsd does not answer");
+        }
+        nsd
+    }
+}
+
+/// A port that is free for UDP and TCP.
+fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = tcp.local_addr().expect("an address");
+        if StdSocket::bind(address).is_ok() {
+            return address.port();
+        }
+    }
+}
+
+/// A question below the zone, in odd case, with these additional records.
+fn question(name: &str, kind: u16, additional: &[u8]) -> Vec<u8> {
+    let name = if name.is_empty() {
+        "Corpus.eXample".to_owned()
+    } else {
+        format!("{name}.Corpus.eXample")
+    };
+    let rest = [raw_question(&name, kind, 1), additional.to_vec()].concat();
+    raw_query(0x1234, 0x0120, [1, 0, 0, u16::from(!additional.is_empty())], &rest)
+}
+
+fn ask(server: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
+    let socket = StdSocket::bind("127.0.0.1:0").expect("a port");
+    socket.connect(server).expect("connected");
+    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+    socket.send(query).ok()?;
+    let mut reply = vec![0; 65_535];
+    let length = socket.recv(&mut reply).ok()?;
+    reply.truncate(length);
+    Some(reply)
+}
+
+async fn ask_tcp(server: SocketAddr, query: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(server).await.expect("connected");
+    stream.write_all(&framed(query)).await.expect("sent");
+    read(&mut stream).await
+}
+
+/// An OPT record with options.
+fn opt(payload: u16, dnssec_ok: bool, options: &[u8]) -> Vec<u8> {
+    let mut opt = raw_opt(payload, 0, dnssec_ok);
+    let at = opt.len() - 2;
+    opt[at..].copy_from_slice(&u16::try_from(options.len()).expect("short").to_be_bytes());
+    [opt, options.to_vec()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_passes_through_from_a_real_name_server() {
+    let nsd = Nsd::start();
+    let shim = Running::start(&[nsd.address]).await;
+    let nsid = [0, 3, 0, 0];
+    let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+    let variants = [
+        vec![],
+        opt(1232, false, &[]),
+        opt(4096, true, &[]),
+        opt(4096, true, &nsid),
+        opt(1232, false, &cookie),
+    ];
+    let (mut answers, mut longest) = (0, 0);
+    for (name, kind) in TYPES {
+        for additional in &variants {
+            let query = question(name, *kind, additional);
+            // A cookie has the time in it: both replies must be of one second.
+            let same = (0..5).any(|_| {
+                let (direct, through) = (ask(nsd.address, &query), ask(shim.address, &query));
+                let direct = direct.expect("nsd answers");
+                answers += usize::from(direct[7] > 0);
+                longest = longest.max(direct.len());
+                Some(direct) == through
+            });
+            assert!(same, "{name} {kind} {additional:02x?}");
+        }
+        let query = question(name, *kind, &opt(1232, true, &nsid));
+        assert_eq!(
+            ask_tcp(shim.address, &query).await,
+            ask_tcp(nsd.address, &query).await,
+            "{name} {kind} over TCP"
+        );
+    }
+    assert!(
+        answers > 100 && longest > 4000,
+        "{answers} replies with answers, the longest of {longest} bytes"
+    );
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn malformed_replies_are_dropped_and_the_good_one_after_them_passes() {
+    let upstream = Mock::start(|asked| {
+        let query = &asked.query;
+        let message = |flags: [u8; 2], counts: [u8; 8], rest: &[u8]| {
+            [&query[..2], &flags, &counts, &query[12..], rest].concat()
+        };
+        let one = [0, 1, 0, 1, 0, 0, 0, 0];
+        let record = |owner: &[u8], length: u16| {
+            [owner, &[0, 1, 0, 1, 0, 0, 0, 60], &length.to_be_bytes(), &[192, 0, 2, 1]].concat()
+        };
+        let own_place = u8::try_from(query.len()).expect("short");
+        let bad = [
+            message([0x81, 0x80], one, &record(&[0xc0, own_place], 4)),
+            message([0x81, 0x80], one, &record(&[0xc0, 0xff], 4)),
+            message([0x81, 0x80], one, &record(&[0xc0, 4], 4)),
+            message([0x81, 0x80], one, &record(&[0x80, 1, b'x', 0], 4)),
+            message([0x81, 0x80], one, &record(&[0xc0, 12], 400)),
+            message([0x81, 0x80], [0, 1, 0xff, 0xff, 0, 0, 0, 0], &record(&[0xc0, 12], 4)),
+            message([0x81, 0x80], one, &[0xc0]),
+            message([0x81, 0x80], [0, 0, 0, 0, 0, 0, 0, 0], &[]),
+            message([0x81, 0x80], [0, 2, 0, 0, 0, 0, 0, 0], &query[12..]),
+            message([0x01, 0x00], one, &record(&[0xc0, 12], 4)),
+            message([0xa9, 0x80], one, &record(&[0xc0, 12], 4)),
+            [&query[..2], &[0x81, 0x80, 0, 0, 0, 0, 0, 0, 0, 0]].concat(),
+            query[..11].to_vec(),
+            vec![],
+        ];
+        let good = message([0x81, 0x80], one, &record(&[0xc0, 12], 4));
+        bad.into_iter().chain([good]).map(Do::Send).collect()
+    })
+    .await;
+    let shim = Running::start(&[upstream.address]).await;
+    let query = raw_query(7, 0x0100, [1, 0, 0, 0], &raw_question("www.example.com", 1, 1));
+    for reply in [shim.ask(&query).await, shim.ask_tcp(&query).await] {
+        assert_eq!((&reply[..4], reply.len()), (&[0, 7, 0x81, 0x80][..], query.len() + 16));
+    }
+    assert!(shim.publisher.counters().mismatched >= 26, "{:?}", shim.publisher.counters());
+    shim.stop().await;
+}
