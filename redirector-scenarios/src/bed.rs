@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use redirector::config::CgroupSpec;
 use redirector::datapath::{self, Datapath, Settings, Version};
 use redirector::plan::{Change, PlannedRoute};
+use redirector::pool::Pool;
 use redirector::route::{OnNoBackend, PortPair};
-use redirector::vip::Pool;
 
 use crate::machine;
 

@@ -15,8 +15,8 @@ use anyhow::{Context, ensure};
 use redirector::{
     datapath::{self, Datapath, Settings},
     plan::{Change, Plan, PlannedRoute, diff},
+    pool::Pool,
     route::PortPair,
-    vip::Pool,
 };
 use xtask::bench::bulk::Times;
 

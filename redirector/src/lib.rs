@@ -2,24 +2,25 @@
 //! parts.
 //!
 //! Arrows point one way:
-//! `cli → agent → {control, observe, dns, backend, datapath, state} → plan → {route, vip} → config → common`.
+//! `cli → agent → {control, observe, dns, backend, datapath, state} → plan → route → pool → config → common`.
 
 pub mod agent;
+pub mod atomic_file;
 pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod dns;
-pub mod document;
-pub mod durable;
+mod error;
 pub mod host;
 pub mod net;
 pub mod observe;
 pub mod plan;
-#[cfg(test)]
-mod reference;
+pub mod pool;
 pub mod route;
+pub mod spanned;
 pub mod state;
+#[cfg(test)]
+mod test_support;
 pub mod verify;
-pub mod vip;

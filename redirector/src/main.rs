@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    redirector::cli::env::with_real(|env| redirector::cli::main(std::env::args_os(), env))
+    redirector::cli::io::with_real(|env| redirector::cli::main(std::env::args_os(), env))
         .code()
         .into()
 }

@@ -12,9 +12,10 @@ use std::{
 };
 
 use redirector::{
+    pool::Pool,
     route::{Hand, RawRoute, Route, RouteSet},
+    state::Leases,
     state::{Change, Opened, State as Kept},
-    vip::{Leases, Pool},
 };
 
 /// Names the folder to the child that this test starts of itself.

@@ -26,10 +26,11 @@ use crate::{
             signals::{Signal, Signals},
             systemd::Notify,
         },
-        state::reconciler::{Live, error_chain},
+        state::reconciler::Live,
     },
     config::Config,
     control::{Command, count},
+    error::error_chain,
     observe::Health,
     state::State,
 };

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use tracing::{info, warn};
 
 use crate::{
-    agent::{event_loop::Owner, state::reconciler::error_chain},
+    agent::event_loop::Owner,
     config::{Config, Intercept},
     control::api,
     datapath::{self, Datapath, Intercepted, ShimAt},
     dns::{BoundShim, SlotPorts},
+    error::error_chain,
 };
 
 /// DNS interception.

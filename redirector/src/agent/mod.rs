@@ -34,7 +34,6 @@ pub use process::{
     logging::start_logging,
     malloc::prepare as prepare_memory,
 };
-pub(crate) use state::reconciler::error_chain;
 pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_status};
 
 use crate::config::Config;

@@ -23,12 +23,13 @@ use crate::{
         process::{config_watch::FileWatch, lock::Lock, signals::Signals, systemd::Notify},
         state::reconciler::Live,
     },
+    atomic_file,
     backend::{Follower, FollowerSettings},
     config::Config,
     control::{Command, Handle, Limits, Server},
     datapath::{self, Datapath},
     dns::{self, BoundShim, ShimSettings},
-    durable, host,
+    host,
     observe::{Admin, Health, Metrics},
     route::RouteSet,
     state::{Change, Opened, State},
@@ -61,7 +62,7 @@ struct Sockets {
 /// Builds and binds the agent.
 pub(crate) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound> {
     let watch = FileWatch::new(&path);
-    durable::make_directory(&config.agent.run_dir, 0o755)?;
+    atomic_file::make_directory(&config.agent.run_dir, 0o755)?;
     let lock = Lock::take(&config.agent.run_dir)?;
     let signals = Signals::listen()?;
     // Only to tell a wrong pattern before anything is changed; the owner task looks again and

@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{self, DurableError};
+use crate::atomic_file::{self, DurableError};
 
 /// Addresses older than this are not used again: they may belong to somebody else by now.
 const OLDEST: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -57,7 +57,7 @@ impl Saved {
     /// What an earlier run left. A file that can't be understood is set aside and logged, and is no
     /// reason not to start: what it held is asked for again.
     pub(super) fn load(path: &Path, now: Timestamp) -> Result<Vec<SavedDestination>, BackendError> {
-        let Some(text) = durable::read_if_present(path)? else { return Ok(vec![]) };
+        let Some(text) = atomic_file::read_if_present(path)? else { return Ok(vec![]) };
         let problem = match serde_json::from_slice::<Self>(&text) {
             Ok(saved) if saved.version == VERSION => {
                 let recent =
@@ -67,7 +67,7 @@ impl Saved {
             Ok(saved) => format!("its version is {}, not {VERSION}", saved.version),
             Err(error) => error.to_string(),
         };
-        let aside = durable::set_aside(path)?;
+        let aside = atomic_file::set_aside(path)?;
         Self::new(vec![]).store(path)?;
         tracing::warn!(path = %path.display(), aside = %aside.display(), problem, "the last known \
             addresses can't be read and are set aside");
@@ -79,6 +79,6 @@ impl Saved {
         let mut text =
             serde_json::to_vec_pretty(self).expect("names, addresses and times are JSON");
         text.push(b'\n');
-        durable::write_atomically(path, &text)
+        atomic_file::write_atomically(path, &text)
     }
 }

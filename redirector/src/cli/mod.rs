@@ -1,34 +1,28 @@
 //! The command line: one file per noun or verb, each command a function over an injected
-//! [`env::Env`].
+//! [`io::Env`].
 //!
 //! Standard output is data, standard error is talk; exit codes are those of [`Exit`].
 
-mod check;
-mod config;
-pub mod env;
-mod events;
+mod agent_paths;
+mod commands;
 mod exit;
-mod explain;
-mod generate;
-mod known;
+pub mod io;
 mod output;
-mod place;
-mod route;
-mod routes;
-mod run;
-mod status;
+mod route_tables;
+mod status_source;
 #[cfg(test)]
 mod tests;
-mod top;
-mod unload;
-mod verify;
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::exit::Exit;
-use self::{env::Env, place::Place};
+use self::{
+    agent_paths::Place,
+    commands::{check, config, events, explain, generate, route, run, status, top, unload, verify},
+    io::Env,
+};
 use crate::control::{Client, ClientError};
 
 /// Redirects connections to a private name to the live addresses of its public load balancer, in
@@ -154,7 +148,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
 /// An error for a person. Problems that have lines of their own begin them with file and line,
 /// where editors and grep look for them.
 fn told(error: &anyhow::Error) -> String {
-    let words = crate::agent::error_chain(error.as_ref());
+    let words = crate::error::error_chain(error.as_ref());
     match words.lines().count() {
         many @ 2.. if exit::lists_problems(error) => {
             format!("redirector: {many} problems:\n{words}\n")

@@ -18,13 +18,13 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{
-    document::{Node, Reader},
-    route::Route,
-};
 pub use crate::{
-    document::{Place, Problem},
-    vip::Pool,
+    pool::Pool,
+    spanned::{Place, Problem},
+};
+use crate::{
+    route::Route,
+    spanned::{Node, Reader},
 };
 
 /// Where the configuration is when nothing says otherwise.
@@ -261,11 +261,5 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-#[cfg(test)]
-mod any_text;
-#[cfg(test)]
-mod generated;
-#[cfg(test)]
-mod malformed;
 #[cfg(test)]
 mod tests;

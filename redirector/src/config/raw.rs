@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::{CgroupSpec, Config, DnsClients, Intercept, Upstream};
 use crate::{
-    document::{Node, Reader, value::format_duration},
     route::{RawRoute, Route},
+    spanned::{Node, Reader, scalar::format_duration},
 };
 
 /// The file's shape. It is written by serde, but read key by key, since serde stops at the first

@@ -14,8 +14,8 @@ use super::{
     raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawPool},
 };
 use crate::{
-    document::{Node, Reader, value},
     route,
+    spanned::{Node, Reader, scalar},
 };
 
 /// The longest path of a unix socket, without the closing zero byte.
@@ -54,7 +54,7 @@ enum Refused {
     #[error("`{0}` is an IPv4 network: write an IPv6 one such as `fd00:198:18::/112`")]
     NotIpv6(IpNet),
     #[error(transparent)]
-    Value(#[from] value::ValueError),
+    Value(#[from] scalar::ValueError),
 }
 
 /// What the document means; where it means nothing the reader is told, and a default stands in for
@@ -119,11 +119,11 @@ impl Check<'_, '_> {
 
     fn pool(&mut self, raw: RawPool) -> Pool {
         let default = Pool::default();
-        let ipv4 = self.one("pool.ipv4", raw.ipv4, |text| match value::network(text)? {
+        let ipv4 = self.one("pool.ipv4", raw.ipv4, |text| match scalar::network(text)? {
             IpNet::V4(network) => Ok(network),
             network => Err(Refused::NotIpv4(network)),
         });
-        let ipv6 = self.one("pool.ipv6", raw.ipv6, |text| match value::network(text)? {
+        let ipv6 = self.one("pool.ipv6", raw.ipv6, |text| match scalar::network(text)? {
             IpNet::V6(network) => Ok(network),
             network => Err(Refused::NotIpv6(network)),
         });
@@ -141,7 +141,7 @@ impl Check<'_, '_> {
     fn dns(&mut self, raw: RawDns) -> Dns {
         let default = Dns::default();
         let listen = self
-            .list("dns.listen", raw.listen, |text| Ok(value::listener(text)?))
+            .list("dns.listen", raw.listen, |text| Ok(scalar::listener(text)?))
             .unwrap_or(default.listen);
         let upstreams =
             self.list("dns.upstreams", raw.upstreams, upstream).unwrap_or(default.upstreams);
@@ -183,7 +183,7 @@ impl Check<'_, '_> {
             );
         }
         let guests = self.list("dns.real_address_clients", raw.real_address_clients, |text| {
-            Ok(value::network(text)?)
+            Ok(scalar::network(text)?)
         });
         let real_address_clients = guests.unwrap_or(default.real_address_clients);
         let ttl = raw.ttl.map_or(default.ttl, |ttl| match u32::try_from(ttl) {
@@ -202,7 +202,7 @@ impl Check<'_, '_> {
     fn intercept(&mut self, raw: RawIntercept) -> Intercept {
         let texts = match raw {
             RawIntercept::Resolvers(texts) => texts,
-            RawIntercept::Word(word) => match (word.as_str(), value::address(&word)) {
+            RawIntercept::Word(word) => match (word.as_str(), scalar::address(&word)) {
                 ("auto", _) => return Intercept::Auto,
                 ("on", _) => return Intercept::On,
                 ("off", _) => return Intercept::Off,
@@ -221,7 +221,7 @@ impl Check<'_, '_> {
             );
         }
         Intercept::Resolvers(
-            self.list("dns.intercept", Some(texts), |text| Ok(value::address(text)?))
+            self.list("dns.intercept", Some(texts), |text| Ok(scalar::address(text)?))
                 .unwrap_or_default(),
         )
     }
@@ -229,7 +229,7 @@ impl Check<'_, '_> {
     fn health(&mut self, raw: RawHealth) -> Health {
         let default = Health::default();
         let up_to = |most: u64| {
-            move |text: &str| value::duration(text, LEAST_DURATION, Duration::from_secs(most))
+            move |text: &str| scalar::duration(text, LEAST_DURATION, Duration::from_secs(most))
         };
         Health {
             connect_timeout: self
@@ -367,27 +367,27 @@ fn admin(text: &str) -> Result<Option<SocketAddr>, Refused> {
 
 /// Unlike the shim, the admin listener may have the unspecified address: a scraper comes from
 /// anywhere.
-fn admin_socket(text: &str) -> Result<SocketAddr, value::ValueError> {
+fn admin_socket(text: &str) -> Result<SocketAddr, scalar::ValueError> {
     match text.parse::<SocketAddr>() {
         Ok(socket) if socket.ip().is_unspecified() => Ok(socket),
-        _ => value::socket(text, 9464),
+        _ => scalar::socket(text, 9464),
     }
 }
 
 fn upstream(text: &str) -> Result<Upstream, Refused> {
-    match (text, value::server(text)) {
+    match (text, scalar::server(text)) {
         ("system", _) => Ok(Upstream::System),
         (_, Ok(server)) => Ok(Upstream::Server(server)),
-        (_, Err(value::ValueError::Socket(text))) => Err(Refused::Upstream(text)),
+        (_, Err(scalar::ValueError::Socket(text))) => Err(Refused::Upstream(text)),
         (_, Err(error)) => Err(error.into()),
     }
 }
 
 fn dns_clients(text: &str) -> Result<DnsClients, Refused> {
-    match (text, value::network(text)) {
+    match (text, scalar::network(text)) {
         ("local", _) => Ok(DnsClients::Local),
         (_, Ok(network)) => Ok(DnsClients::Network(network)),
-        (_, Err(value::ValueError::Network(text))) => Err(Refused::DnsClients(text)),
+        (_, Err(scalar::ValueError::Network(text))) => Err(Refused::DnsClients(text)),
         (_, Err(error)) => Err(error.into()),
     }
 }

@@ -105,7 +105,7 @@ mod tests {
         for Feature { name, since: (major, minor), with, without, .. } in FEATURES {
             let _ = writeln!(text, "| `{name}` | {major}.{minor} | {with} | {without} |");
         }
-        crate::reference::assert_generated("kernels.md", &text);
+        crate::test_support::assert_generated("kernels.md", &text);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rbpf::EbpfVmRaw;
 use redirector_common::names;
 
 use super::{constants, ip6, parse};
-use crate::vip::Pool;
+use crate::pool::Pool;
 
 const TCP: Asked = Asked { kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP };
 const UDP: Asked = Asked { kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };

@@ -71,7 +71,7 @@ pub use version::Version;
 
 use crate::{
     plan::{Change, Plan, PlannedRoute},
-    vip::Pool,
+    pool::Pool,
 };
 
 /// Where the datapath lives and which addresses are its own.

@@ -22,7 +22,7 @@ use redirector_common::{
 use super::{
     DatapathError, helper, pins::Pins, preflight, status::ProgramStatus, version::Version,
 };
-use crate::vip::Pool;
+use crate::pool::Pool;
 
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
 pub(super) static OBJECT: &[u8] =

@@ -8,7 +8,7 @@ use aya::maps::MapInfo;
 use redirector_common::names;
 
 use super::{DatapathError, object, pins::Pins, version::Version};
-use crate::vip::Pool;
+use crate::pool::Pool;
 
 /// Type and sizes of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

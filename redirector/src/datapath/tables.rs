@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     plan::{Change, Plan, PlannedRoute},
-    vip::Pool,
+    pool::Pool,
 };
 
 /// The tables in the kernel and what we know of them.

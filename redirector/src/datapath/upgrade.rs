@@ -29,7 +29,7 @@ use super::{
     shape, sys, tables,
     version::Version,
 };
-use crate::vip::Pool;
+use crate::pool::Pool;
 
 /// The tables that speak of backends by number.
 const BY_NUMBER: [&str; 3] = [names::HEALTH, names::BACKEND_STATS, names::BACKEND_TIMES];

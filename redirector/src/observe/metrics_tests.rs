@@ -173,7 +173,7 @@ fn table() -> String {
 
 #[test]
 fn the_reference_is_generated_from_the_table() {
-    crate::reference::assert_generated("metrics.md", &table());
+    crate::test_support::assert_generated("metrics.md", &table());
 }
 
 /// Names of ours in a text, as far as they can be metrics.

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use super::{MAX_BACKENDS, source::is_label};
-use crate::document::value::{self, ValueError};
+use crate::spanned::scalar::{self, ValueError};
 
 /// The load balancer that a route leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Destination {
     pub fn parse(text: &str) -> Result<Self, DestinationError> {
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         if bare.parse::<IpAddr>().is_ok() {
-            return Ok(Self::Addresses(vec![value::address(bare)?]));
+            return Ok(Self::Addresses(vec![scalar::address(bare)?]));
         }
         if text.contains("://") {
             return Err(DestinationError::Url(text.into()));
@@ -95,7 +95,7 @@ impl Destination {
         let mut addresses = Vec::with_capacity(texts.len());
         let mut errors = Vec::new();
         for (n, text) in texts.iter().enumerate() {
-            match value::address(text) {
+            match scalar::address(text) {
                 Ok(address) if addresses.contains(&address) => {
                     errors.push((Some(n), DestinationError::Twice(address)))
                 }

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, fmt, path::Path};
 
 use super::{Route, SourceName, raw};
-use crate::document::{Node, Problem, Reader, Value};
+use crate::spanned::{Node, Problem, Reader, Value};
 
 pub use super::export::Format;
 

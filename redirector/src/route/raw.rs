@@ -6,9 +6,9 @@ use std::{fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Destination, DestinationError, MAX_SOURCES, OnNoBackend, PortMap, Route, SourceName};
-use crate::document::{
+use crate::spanned::{
     Problem, Section,
-    value::{self, format_duration},
+    scalar::{self, format_duration},
 };
 
 /// The least idle timeout: keepalive works in whole seconds, and must be well below it.
@@ -88,11 +88,12 @@ impl TryFrom<RawRoute> for Route {
             None => Some(PortMap::all()),
             Some(texts) => check.list("ports", PortMap::parse_list(texts)),
         };
-        let resolver = raw.resolver.as_ref().map(|text| check.one("resolver", text, value::server));
+        let resolver =
+            raw.resolver.as_ref().map(|text| check.one("resolver", text, scalar::server));
         let source_ips = check.source_ips(raw.source_ips.as_deref().unwrap_or_default());
         let on_no_backend =
             raw.on_no_backend.as_ref().map(|text| check.one("on_no_backend", text, str::parse));
-        let idle = |text: &str| value::duration(text, LEAST_IDLE_TIMEOUT, MOST_IDLE_TIMEOUT);
+        let idle = |text: &str| scalar::duration(text, LEAST_IDLE_TIMEOUT, MOST_IDLE_TIMEOUT);
         let idle_timeout =
             raw.idle_timeout.as_ref().map(|text| check.one("idle_timeout", text, idle));
         if let Some(destination) = &destination {
@@ -233,7 +234,7 @@ impl Check {
         }
         for (n, text) in texts.iter().enumerate() {
             let key = format!("source_ips[{n}]");
-            match value::address(text) {
+            match scalar::address(text) {
                 Ok(address) if addresses.contains(&address) => {
                     self.problems.push(Problem::of(
                         key,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Edit, Hand, Route, RouteDiff, RoutePatch, RouteProblems, SourceName, StoredRoute};
-use crate::vip::Pool;
+use crate::pool::Pool;
 
 /// The routes of the configuration file and of the store.
 #[derive(Clone, Debug)]

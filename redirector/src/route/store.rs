@@ -12,7 +12,7 @@ use serde::{
 };
 
 use super::{Hand, RawRoute, Route, RouteProblems, SourceName};
-use crate::durable::{self, DurableError};
+use crate::atomic_file::{self, DurableError};
 
 /// The version of the file's shape that this binary writes and reads.
 const VERSION: u32 = 1;
@@ -133,14 +133,14 @@ impl Store {
     /// never emptied: each route in it that can still be read is kept, and the rest is told.
     pub fn open(path: PathBuf) -> Result<Opened, StoreError> {
         let store = Self { path };
-        let Some(bytes) = durable::read_if_present(&store.path)? else {
+        let Some(bytes) = atomic_file::read_if_present(&store.path)? else {
             return Ok(Opened { store, routes: BTreeMap::new(), warning: None });
         };
         let (routes, damage) = read(&bytes, &store.path)?;
         if damage.is_empty() {
             return Ok(Opened { store, routes, warning: None });
         }
-        let aside = durable::set_aside(&store.path)?;
+        let aside = atomic_file::set_aside(&store.path)?;
         store.save(&routes)?;
         let warning = format!(
             "{} was damaged and is now {}: {} of its routes were kept; add the others again ({})",
@@ -164,7 +164,7 @@ impl Store {
         let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes })
             .expect("texts are JSON")
             + "\n";
-        durable::write_atomically(&self.path, text.as_bytes())
+        atomic_file::write_atomically(&self.path, text.as_bytes())
     }
 }
 

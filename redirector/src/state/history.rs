@@ -13,7 +13,7 @@ use super::{
     Record,
     journal::{self, Entry},
 };
-use crate::durable::{self, DurableError};
+use crate::atomic_file::{self, DurableError};
 
 /// How many changes are kept.
 pub(super) const KEPT: usize = 100;
@@ -32,7 +32,7 @@ impl History {
     /// # Errors
     /// When the folder can't be made or read.
     pub(super) fn open(folder: PathBuf) -> Result<Self, DurableError> {
-        durable::make_directory(&folder, 0o750)?;
+        atomic_file::make_directory(&folder, 0o750)?;
         let listed =
             fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
         let entries = listed.map_err(|source| DurableError {
@@ -66,7 +66,7 @@ impl History {
             .skip(first)
             .flat_map(|record| Entry::new((&[]).into(), Some(record)).line())
             .collect();
-        durable::write_atomically(&path, &lines)?;
+        atomic_file::write_atomically(&path, &lines)?;
         self.files.insert(last, path);
         let kept = self.files.split_off(&(last + 1).saturating_sub(KEPT as u64));
         for (number, path) in std::mem::replace(&mut self.files, kept) {

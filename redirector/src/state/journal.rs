@@ -13,11 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Record, StateError};
-use crate::{
-    durable::{self, DurableError},
-    vip::LeaseChange,
-};
+use super::{LeaseChange, Record, StateError};
+use crate::atomic_file::{self, DurableError};
 
 /// The version of a line's shape.
 pub(super) const VERSION: u32 = 1;
@@ -85,7 +82,7 @@ pub(super) struct Found {
 
 /// Reads a journal, or nothing where there is none.
 pub(super) fn read(path: &Path) -> Result<Found, StateError> {
-    let Some(bytes) = durable::read_if_present(path)? else { return Ok(Found::default()) };
+    let Some(bytes) = atomic_file::read_if_present(path)? else { return Ok(Found::default()) };
     let newer = |found| StateError::Newer { path: path.to_owned(), found };
     let mut found = Found { blank: true, ..Found::default() };
     let mut cut_off = None;
@@ -180,7 +177,7 @@ impl Journal {
     /// An empty journal takes the place of this one. `files`: how many bytes were written so that
     /// it may.
     pub(super) fn renew(&mut self, files: u64) -> Result<(), DurableError> {
-        durable::write_atomically(&self.path, &vec![0; ROOM as usize])?;
+        atomic_file::write_atomically(&self.path, &vec![0; ROOM as usize])?;
         self.file = Some(opened(&self.path)?);
         self.end = 0;
         self.long = ROOM.max(files);
@@ -209,7 +206,7 @@ impl Journal {
 
     /// Keeps a copy of a damaged journal, and says what happened.
     pub(super) fn set_aside(&self, damage: &str, kept: usize) -> Result<String, DurableError> {
-        let aside = durable::set_aside(&self.path)?;
+        let aside = atomic_file::set_aside(&self.path)?;
         let warning = format!(
             "{} was damaged ({damage}) and is now {}: {kept} of its changes were kept; `redirector \
                 route list` shows what there is",

@@ -14,6 +14,7 @@
 
 mod history;
 mod journal;
+mod leases;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -24,15 +25,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::leases::{LeaseChange, LeaseError, LeaseWarning, Leases};
 pub use self::record::{Author, Change, Record, UndoError};
 use self::{
     history::{History, KEPT},
     journal::{Entry, Found, Journal},
 };
 use crate::{
-    durable::{self, DurableError},
+    atomic_file::{self, DurableError},
+    pool::Pool,
     route::{Edit, SourceName, Store, StoreError, StoredRoute},
-    vip::{LeaseChange, LeaseError, Leases, Pool},
 };
 
 /// The routes that are stored, by their sources.
@@ -91,7 +93,7 @@ impl State {
     /// # Errors
     /// When a file is a newer version's, or can't be read, set aside or written.
     pub fn open(folder: &Path, pool: &Pool) -> Result<Opened, StateError> {
-        durable::make_directory(folder, 0o750)?;
+        atomic_file::make_directory(folder, 0o750)?;
         let crate::route::Opened { store, mut routes, warning } =
             Store::open(folder.join("routes.json"))?;
         let (journal, Found { entries, damage, .. }) = Journal::open(folder.join("journal"))?;
@@ -197,7 +199,7 @@ impl State {
 /// Which source has the VIP of which index, as far as that can be read in `folder`; nothing is
 /// written. For whoever looks without the agent.
 pub fn leased(folder: &Path) -> BTreeMap<u32, SourceName> {
-    let mut leased = crate::vip::leased(&folder.join("leases.json"));
+    let mut leased = leases::leased(&folder.join("leases.json"));
     for change in journal::read(&folder.join("journal"))
         .into_iter()
         .flat_map(|found| found.entries)

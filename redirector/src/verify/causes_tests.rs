@@ -69,5 +69,5 @@ fn the_reference_of_causes_is_generated_and_the_operator_is_told_of_each() {
         codes.len(),
         staged.len()
     );
-    crate::reference::assert_generated("causes.md", &page);
+    crate::test_support::assert_generated("causes.md", &page);
 }

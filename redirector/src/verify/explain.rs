@@ -10,9 +10,9 @@ use super::{
     diagnose::{
         loopback_resolver, no_backends, not_attached, port_not_listed, ports, proxy, wrong_cgroup,
     },
-    find::{Target, route_for},
     process::Process,
     report::{Explained, Finding, Waypoint},
+    target::{Target, route_for},
 };
 use crate::{
     control::api::{AttachmentInfo, BackendState, RouteView, Status, VERSION},

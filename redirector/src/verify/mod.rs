@@ -3,18 +3,18 @@
 //! | file | is |
 //! |---|---|
 //! | `probe` | the child that acts from the executor's place and tells what it saw |
-//! | `room`, `process` | that place: a cgroup; a process's cgroup, network, resolver, environment |
+//! | `probe_cgroup`, `process` | that place: a cgroup; a process's cgroup, network, resolver, environment |
 //! | `diagnose` | from what was seen to the cause and the next step; pure |
 //! | `explain` | what a connect would do, from what is known; pure |
 //! | `report` | the shapes of both |
 
 mod diagnose;
 mod explain;
-mod find;
 mod probe;
+mod probe_cgroup;
 mod process;
 mod report;
-mod room;
+mod target;
 
 use std::{
     io::Write,
@@ -29,19 +29,19 @@ use anyhow::Context as _;
 use self::{
     diagnose::{Facts, diagnose},
     probe::{Job, Seen, TlsSeen},
-    room::Room,
+    probe_cgroup::Room,
 };
 pub(crate) use self::{
     explain::{Asked, Known, explain},
     probe::child,
 };
 pub use self::{
-    find::{Target, route_for},
     probe::{CertificateSeen, Until},
     process::Process,
     report::{
         Explained, Finding, PlaceInfo, SourceAddresses, Step, StepOutcome, Verified, Waypoint,
     },
+    target::{Target, route_for},
 };
 use crate::control::api::{RouteView, Status, VERSION};
 
@@ -171,7 +171,7 @@ fn asked_cgroup(cgroup: &Path) -> String {
 /// Where to act from; none when nothing is attached and nothing was asked for.
 fn room(wanted: &Wanted, status: &Status) -> anyhow::Result<Option<Room>> {
     if let Some(cgroup) = &wanted.cgroup {
-        return Room::below(&room::named(cgroup)?).map(Some);
+        return Room::below(&probe_cgroup::named(cgroup)?).map(Some);
     }
     if let Some(process) = &wanted.process {
         let cgroup = process.cgroup.as_deref().with_context(|| {

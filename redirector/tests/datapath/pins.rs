@@ -7,8 +7,8 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, Datapath, DatapathError},
     plan::{Plan, PlannedRoute, diff},
+    pool::Pool,
     route::PortPair,
-    vip::Pool,
 };
 use redirector_common::{abi, names};
 use xtask::testbed::customer::LOAD_BALANCERS;

@@ -10,8 +10,8 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, Datapath, DatapathError, RouteCounters, Settings},
     plan::{Change, PlannedRoute},
+    pool::Pool,
     route::PortPair,
-    vip::Pool,
 };
 use xtask::testbed::{
     Executor, ExecutorOptions, Rig,

@@ -237,7 +237,7 @@ fn an_upgrade_that_is_never_attached_changes_nothing_and_the_old_binary_starts_a
 #[test]
 fn an_older_version_for_another_pool_is_refused() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    let pool = redirector::vip::Pool::new("198.19.0.0/16".parse().unwrap(), None, true).unwrap();
+    let pool = redirector::pool::Pool::new("198.19.0.0/16".parse().unwrap(), None, true).unwrap();
     let elsewhere = datapath::Settings { pool, ..settings() };
     let refused = on_node(&bed.rig, || {
         Datapath::open_as(&elsewhere, &younger(1, &[])).err().expect("refused")

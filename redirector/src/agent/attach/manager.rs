@@ -8,9 +8,10 @@ use std::{
 use tracing::{error, info};
 
 use crate::{
-    agent::{attach::cgroup_watch::CgroupWatch, event_loop::Owner, state::reconciler::error_chain},
+    agent::{attach::cgroup_watch::CgroupWatch, event_loop::Owner},
     config::CgroupSpec,
     datapath::{self, Attaching, Attachment, Cgroup, DatapathError},
+    error::error_chain,
 };
 
 /// How often everything is looked at where all changes are told.

@@ -5,18 +5,14 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::{
-    agent::{
-        event_loop::Owner,
-        state::{desired_state, reconciler::error_chain},
-        views::route_view,
-    },
+    agent::{event_loop::Owner, state::desired_state, views::route_view},
     control::{
         ApiError, Caller, Command, ErrorCode, Reply,
         api::{self, ChangeKind, VERSION},
     },
+    error::error_chain,
     route::{Edit, Hand, Route, RouteDiff, RouteProblems, RouteSet, RouteSetError, SourceName},
-    state::{Author, Change},
-    vip::LeaseError,
+    state::{Author, Change, LeaseError},
 };
 
 /// How long a change waits for the first answer about a new destination. After that it is live with

@@ -23,8 +23,8 @@ use crate::{
     agent::{event_loop::Owner, events::process_names::Callers},
     control::{ApiError, EventHub, Subscription, api},
     datapath::{self, EventReader, Happened, Reason},
+    pool::Pool,
     route::SourceName,
-    vip::Pool,
 };
 
 /// The rest between two looks at the ring, which has room for what happens meanwhile, up to a
@@ -85,7 +85,7 @@ impl Owner {
         if let Err(error) = self.live.datapath.tell_events(Some(sampling)) {
             tracing::warn!(
                 "failed to tell the datapath which events are wanted: {}",
-                crate::agent::error_chain(&error)
+                crate::error::error_chain(&error)
             );
         }
     }

@@ -7,7 +7,7 @@ use redirector_common::abi::ABI;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::{control::api::UpgradeInfo, durable};
+use crate::{atomic_file, control::api::UpgradeInfo};
 
 /// In the state directory.
 const FILE: &str = "version.json";
@@ -48,8 +48,8 @@ pub(crate) fn note(state_dir: &Path, now: jiff::Timestamp, taken_over: Option<u3
     }
     let record = Record { now: Version::own(), since: now, before };
     let bytes = serde_json::to_vec_pretty(&record).unwrap_or_default();
-    if let Err(error) = durable::write_atomically(&state_dir.join(FILE), &bytes) {
-        warn!("failed to note which version serves: {}", crate::agent::error_chain(&error));
+    if let Err(error) = atomic_file::write_atomically(&state_dir.join(FILE), &bytes) {
+        warn!("failed to note which version serves: {}", crate::error::error_chain(&error));
     }
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn last_upgrade(state_dir: &Path) -> Option<UpgradeInfo> {
 
 /// A file that makes no sense is as good as none: it only tells.
 fn read(state_dir: &Path) -> Option<Record> {
-    let bytes = durable::read_if_present(&state_dir.join(FILE)).ok().flatten()?;
+    let bytes = atomic_file::read_if_present(&state_dir.join(FILE)).ok().flatten()?;
     serde_json::from_slice(&bytes).ok()
 }
 

@@ -9,8 +9,8 @@ use crate::{
     backend::{Freshness, Resolved},
     dns::Vip,
     plan::{self, Plan, PlannedRoute},
+    pool::Pool,
     route::{Route, SourceName},
-    vip::Pool,
 };
 
 /// Everything that the plan follows from, besides the routes.

@@ -14,9 +14,11 @@ use crate::{
     backend::{Follower, Target},
     datapath::{Datapath, DatapathError},
     dns::{Answer, Answers, Publisher, Vip},
+    error::error_chain,
     plan,
+    pool::Pool,
     route::{Route, RouteSet, SourceName},
-    vip::{Leases, Pool},
+    state::Leases,
 };
 
 /// Routes on their way from configuration to kernel and DNS.
@@ -347,17 +349,4 @@ impl Live {
 
 fn target(route: &Route) -> Target {
     Target { destination: route.destination.clone(), resolver: route.resolver }
-}
-
-/// An error with its causes on one line. A cause that the text above it quotes already is not said
-/// twice.
-pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
-        let cause = cause.to_string();
-        if !words.contains(&cause) {
-            words = format!("{words}: {cause}");
-        }
-    }
-    words
 }

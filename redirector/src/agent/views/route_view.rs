@@ -3,11 +3,12 @@
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use crate::{
-    agent::{event_loop::Owner, state::reconciler::error_chain, views::problems},
+    agent::{event_loop::Owner, views::problems},
     backend::{Freshness, Resolved},
     control::api,
     datapath,
     dns::{Publisher, UpstreamHealth},
+    error::error_chain,
     route::{Entry, SourceName},
 };
 

@@ -18,7 +18,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, env::Env};
+use super::{Exit, io::Env};
 use crate::{
     control::{
         ApiError, Command, ErrorCode, Handle, Limits, Server,

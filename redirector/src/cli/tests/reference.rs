@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{cli::Exit, reference::assert_generated};
+use crate::{cli::Exit, test_support::assert_generated};
 
 #[test]
 fn the_reference_of_exit_codes_is_generated() {

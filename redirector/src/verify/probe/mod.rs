@@ -118,7 +118,7 @@ pub(crate) fn child(input: &mut dyn Read, output: &mut dyn Write) -> anyhow::Res
         Err(error) => Seen {
             no_entry: Some(NoEntry {
                 not_permitted: error.chain().any(is_permission),
-                why: crate::agent::error_chain(error.as_ref()),
+                why: crate::error::error_chain(error.as_ref()),
             }),
             ..Seen::default()
         },

@@ -1,0 +1,225 @@
+//! `redirector check`: can this host run the agent, and what to do if not.
+
+use std::{io, path::Path};
+
+use clap::Args;
+use comfy_table::{Cell, Color};
+use ipnet::Ipv4Net;
+use serde::Serialize;
+use socket2::{Domain, Socket, Type};
+
+use crate::cli::{
+    Context, Exit, block_on,
+    io::Env,
+    output::{OutputArgs, table, write_table},
+};
+use crate::{
+    config::{Config, Intercept},
+    control::api,
+    datapath::{self, Check as Checked, Outcome, Settings},
+    host,
+};
+
+/// `check`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector check
+  redirector check -o json | jq '.checks[] | select(.outcome != \"ok\")'
+
+Changes nothing. Exit codes: 0 it can (perhaps with warnings), 1 something of this host is in the way, 2 the configuration has problems,
+3 this kernel or these privileges can't do it.")]
+pub(crate) struct Check {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `redirector check -o json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    /// The worst outcome.
+    outcome: Outcome,
+    checks: Vec<Checked>,
+}
+
+impl Check {
+    pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let loaded = crate::config::load(&context.config);
+        let configuration =
+            of_configuration(&context.config, loaded.as_ref().map_err(ToString::to_string));
+        // The kernel is worth a look whatever the file says.
+        let config = loaded.unwrap_or_default();
+        let settings = Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() };
+        let platform = datapath::preflight(&settings, &config.attach.cgroups);
+        let host = block_on(of_host(&config))?;
+
+        let failed =
+            |checks: &[Checked]| checks.iter().any(|check| check.outcome == Outcome::Failed);
+        let exit = match () {
+            () if failed(&platform) => Exit::Unsupported,
+            () if failed(std::slice::from_ref(&configuration)) => Exit::Usage,
+            () if failed(&host) => Exit::Failed,
+            () => Exit::Done,
+        };
+        let checks: Vec<_> = std::iter::once(configuration).chain(platform).chain(host).collect();
+        let warned = checks.iter().any(|check| check.outcome == Outcome::Warning);
+        let outcome = match exit {
+            Exit::Done if warned => Outcome::Warning,
+            Exit::Done => Outcome::Ok,
+            _ => Outcome::Failed,
+        };
+        let report = Report { version: api::VERSION, outcome, checks };
+        self.output.print(env, &report, |env| words(env, &report))?;
+        Ok(exit)
+    }
+}
+
+fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
+    match loaded {
+        Ok(config) => Checked::ok(
+            "configuration",
+            format!("{}: {}", path.display(), crate::control::count(config.routes.len(), "route")),
+        ),
+        Err(problems) => Checked::failed(
+            "configuration",
+            problems,
+            "correct the file; `redirector config check` reports the same",
+        ),
+    }
+}
+
+/// The pool against this host's routes.
+async fn of_host(config: &Config) -> Vec<Checked> {
+    let pool = config.pool.ipv4;
+    let remedy = "set pool.ipv4 to a range that nothing here uses";
+    let check = match host::conflicts(&config.pool).await {
+        Ok(conflicts) if conflicts.is_empty() => {
+            Checked::ok("pool", format!("{pool}: no route of this host overlaps it"))
+        }
+        // The guard can't be added beside a route of the same prefix.
+        Ok(conflicts) if config.pool.guard && conflicts.iter().any(|route| is_to(route, pool)) => {
+            Checked::failed(
+                "pool",
+                format!("{pool} is routed by this host: {}", conflicts.join("; ")),
+                remedy,
+            )
+        }
+        Ok(conflicts) => Checked::warning(
+            "pool",
+            format!("{pool} overlaps routes of this host: {}", conflicts.join("; ")),
+            remedy,
+        ),
+        Err(error) => Checked::warning(
+            "pool",
+            format!("{pool}: {}", crate::error::error_chain(&error)),
+            "run it in the host's network namespace",
+        ),
+    };
+    vec![check, source_addresses(config), interception(config)]
+}
+
+/// The addresses that connects are to be made from, against those of this host.
+fn source_addresses(config: &Config) -> Checked {
+    const NAME: &str = "source_ips";
+    let wanted = || {
+        config
+            .routes
+            .iter()
+            .flat_map(|route| route.source_ips.iter().map(move |ip| (ip, &route.source)))
+    };
+    let missing: Vec<_> = wanted()
+        .filter(|(ip, _)| !host::has_address(**ip))
+        .map(|(ip, source)| format!("{ip} ({source})"))
+        .collect();
+    if !missing.is_empty() {
+        let remedy = "add them to this host, or correct source_ips; until then connects go out \
+            from the kernel's choice";
+        return Checked::warning(NAME, format!("this host lacks {}", missing.join(", ")), remedy);
+    }
+    match wanted().count() {
+        0 => Checked::ok(NAME, "no route has any: connects go out from the kernel's choice"),
+        _ => Checked::ok(NAME, "this host has the source addresses of every route"),
+    }
+}
+
+/// Whose DNS the agent would take to the shim, what that needs, and whether it is so now.
+fn interception(config: &Config) -> Checked {
+    const NAME: &str = "dns_intercept";
+    let at_root = || {
+        let cgroups = datapath::cgroups(&config.attach.cgroups).unwrap_or_default();
+        datapath::cgroup2_mount().is_ok_and(|root| cgroups.iter().any(|cgroup| cgroup.path == root))
+    };
+    let whose = match &config.dns.intercept {
+        _ if config.dns.listen.is_empty() => {
+            return Checked::ok(NAME, "off: dns.listen is empty, so there is no shim");
+        }
+        Intercept::Off => return Checked::ok(NAME, "off, as dns.intercept says"),
+        Intercept::Auto if at_root() => {
+            return Checked::ok(
+                NAME,
+                "off: we attach at the root, and a whole host's DNS is not taken unasked \
+                    (dns.intercept = \"on\" does)",
+            );
+        }
+        Intercept::Auto | Intercept::On => "the DNS of executors".to_owned(),
+        Intercept::Resolvers(list) => format!(
+            "DNS to {}",
+            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    let mark = Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .and_then(|socket| crate::net::socket_mark::mark(&socket));
+    if let Err(error) = mark {
+        let found = format!(
+            "{whose} can't be taken to the shim: our own queries can't be told apart by a mark \
+                (SO_MARK: {error})"
+        );
+        return Checked::warning(
+            NAME,
+            found,
+            "run it with CAP_NET_ADMIN, as the agent does, or set dns.intercept = \"off\"",
+        );
+    }
+    let now = match datapath::pinned_interception(&config.agent.bpffs) {
+        Ok(Some(found)) if found.on && crate::agent::is_running(&config.agent.run_dir) => {
+            "it does now"
+        }
+        Ok(Some(_)) => "not now, since no agent does it",
+        Ok(None) => "nothing is loaded yet",
+        Err(_) => "whether it does now can't be read",
+    };
+    Checked::ok(
+        NAME,
+        format!(
+            "{whose} goes to the shim, by its sendmsg and recvmsg hooks and marked sockets; {now}"
+        ),
+    )
+}
+
+/// Whether a route as [`host::conflicts`] writes it leads to exactly this network.
+fn is_to(route: &str, pool: Ipv4Net) -> bool {
+    route.split_whitespace().any(|word| word.parse() == Ok(pool))
+}
+
+fn words(env: &mut Env<'_>, report: &Report) -> io::Result<()> {
+    let mut table = table(env, ["CHECK", "OUTCOME", "FOUND"]);
+    for check in &report.checks {
+        let outcome = match check.outcome {
+            Outcome::Ok => Cell::new("ok").fg(Color::Green),
+            Outcome::Warning => Cell::new("warning").fg(Color::Yellow),
+            Outcome::Failed => Cell::new("FAILED").fg(Color::Red),
+        };
+        let found = match &check.remedy {
+            Some(remedy) => format!("{}\n→ {remedy}", check.detail),
+            None => check.detail.clone(),
+        };
+        table.add_row(vec![Cell::new(&check.name), outcome, Cell::new(found)]);
+    }
+    write_table(env.out, &table)?;
+    let verdict = match report.outcome {
+        Outcome::Ok => "this host can run the agent",
+        Outcome::Warning => "this host can run the agent, with the warnings above",
+        Outcome::Failed => "this host can't run the agent as it is: see the remedies above",
+    };
+    writeln!(env.out, "\n{verdict}")
+}

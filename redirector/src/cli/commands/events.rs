@@ -1,0 +1,256 @@
+//! `events`: what became of single connects, as the kernel saw it.
+
+use std::io;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::{
+    Context, Exit,
+    agent_paths::Place,
+    block_on,
+    io::{Env, Paint},
+    output::{bytes, short},
+};
+use crate::{
+    control::{
+        Client, KEPT,
+        api::{Event, EventLine, EventQuery, EventResult, Lost, LostBy},
+    },
+    route::SourceName,
+};
+
+/// How many past events a reader that follows is shown first.
+const BEFORE: usize = 10;
+
+/// `events`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector events                                           what has happened, the last 1000 events at most
+  redirector events --follow                                  and what happens, until you end it
+  redirector events -f --route artifactory.internal.company.net
+  redirector events -f --failed                                what does not get through
+  redirector events -f -o json --result timed_out | jq -c '[.at, .backend, .command]'
+  redirector events -f --limit 0 --count 1 --failed           waits for the next failure, and ends
+
+A connection has two events: established, with the time that the connect took, and closed, with what it carried. A connect
+that fails has one, and so has a connect that is refused here (denied: no route, port not listed, no backend). The process is
+the one that called connect. The agent keeps the events; without it there are none to show. On a busy node (more than 2,000 a
+second) only some successes are told, every failure is, and each line says for how many it stands.")]
+pub(crate) struct Events {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only this route
+    #[arg(long, value_name = "SOURCE")]
+    route: Option<SourceName>,
+    /// Only these results, with commas between them
+    #[arg(
+        long,
+        visible_alias = "outcome",
+        value_name = "RESULT",
+        value_enum,
+        value_delimiter = ','
+    )]
+    result: Vec<EventResult>,
+    /// Only connects that did not get through
+    #[arg(long)]
+    failed: bool,
+    /// End after so many, which `--follow` else never does
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// At most so many of the past ones [default: all that are kept; 10 with --follow]
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    limit: Option<usize>,
+    /// How to print them
+    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A line for a person
+    Table,
+    /// One JSON object per line, documented in docs/reference/api.md
+    Json,
+}
+
+impl Events {
+    pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let place = Place::find(&context.config);
+        let limit = self.limit.or(self.follow.then_some(BEFORE));
+        let query = EventQuery {
+            follow: self.follow,
+            route: self.route,
+            result: self.result,
+            failed: self.failed,
+            limit,
+        };
+        let mut printer =
+            Printer { format: self.format, target: 0, day: day(jiff::Timestamp::now()) };
+        let mut left = self.count;
+        block_on(async {
+            let asked = Client::new(place.control_socket()).events(&query).await;
+            let mut stream = asked.map_err(|error| place.explain(error))?;
+            let mut any = false;
+            while let Some(mut lines) = stream.next().await? {
+                any = true;
+                let done = shorten(&mut lines, &mut left);
+                printer.print(env, &lines)?;
+                if done {
+                    return Ok(Exit::Done);
+                }
+            }
+            if query.follow {
+                anyhow::bail!("the agent has ended: the next one tells what happens from now on");
+            }
+            if !any && self.format == Format::Table {
+                writeln!(
+                    env.err,
+                    "no such thing has happened yet: the agent keeps the last {KEPT} events"
+                )?;
+            }
+            Ok(Exit::Done)
+        })?
+    }
+}
+
+/// Cuts off what is more than `left` events; whether none are left.
+fn shorten(lines: &mut Vec<EventLine>, left: &mut Option<u64>) -> bool {
+    let Some(left) = left else { return false };
+    lines.retain(|line| {
+        let wanted = *left > 0;
+        *left -= u64::from(wanted && line.event().is_some());
+        wanted
+    });
+    *left == 0
+}
+
+/// Writes lines whose columns fit each other as far as they can be known beforehand.
+struct Printer {
+    format: Format,
+    /// The widest target so far.
+    target: usize,
+    /// The day of the line before, at first today: lines have the time only.
+    day: String,
+}
+
+impl Printer {
+    fn print(&mut self, env: &mut Env<'_>, lines: &[EventLine]) -> anyhow::Result<()> {
+        if self.format == Format::Table {
+            self.table(env, lines)?;
+        } else {
+            for line in lines {
+                writeln!(env.out, "{}", serde_json::to_string(line)?)?;
+            }
+        }
+        env.out.flush()?;
+        Ok(())
+    }
+
+    fn table(&mut self, env: &mut Env<'_>, lines: &[EventLine]) -> io::Result<()> {
+        let first = self.target == 0;
+        let targets = lines.iter().filter_map(EventLine::event).map(|event| target(event).len());
+        self.target = targets.chain([self.target, "ROUTE".len()]).max().unwrap_or_default();
+        if first {
+            let width = self.target;
+            writeln!(
+                env.out,
+                "{:<12}  {:<11}  {:>7}  {:<width$}  {:<21}  WHO",
+                "TIME (UTC)", "RESULT", "TOOK", "ROUTE", "BACKEND"
+            )?;
+        }
+        for line in lines {
+            match line {
+                EventLine::Event(event) => self.event(env, event)?,
+                EventLine::Lost(lost) => writeln!(env.err, "{}", lost_words(lost))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, env: &mut Env<'_>, event: &Event) -> io::Result<()> {
+        let (paint, day) = (Paint(env.colour), day(event.at));
+        if day != self.day {
+            writeln!(env.out, "{}", paint.dim(&day))?;
+            self.day = day;
+        }
+        let result = format!("{:<11}", event.result.words());
+        let result = match event.result {
+            EventResult::Established => paint.good(&result),
+            EventResult::Closed => paint.dim(&result),
+            EventResult::Aborted | EventResult::Passed => paint.warn(&result),
+            _ => paint.bad(&result),
+        };
+        let took = if event.elapsed_ns == 0 { "-".to_owned() } else { short(event.elapsed_ns) };
+        let backend = event.backend.map_or_else(|| "-".to_owned(), |backend| backend.to_string());
+        let (time, width) = (event.at.strftime("%T%.3f"), self.target);
+        writeln!(
+            env.out,
+            "{time}  {result}  {took:>7}  {:<width$}  {backend:<21}  {}",
+            target(event),
+            who(event)
+        )
+    }
+}
+
+fn day(at: jiff::Timestamp) -> String {
+    at.strftime("%F").to_string()
+}
+
+/// What was asked for.
+pub(crate) fn target(event: &Event) -> String {
+    match &event.source {
+        Some(source) => format!("{source}:{}", event.vip_port),
+        None => std::net::SocketAddr::new(event.vip, event.vip_port).to_string(),
+    }
+}
+
+/// Who asked, and what else there is to say.
+pub(crate) fn who(event: &Event) -> String {
+    let mut words = if event.pid == 0 { "caller unknown".to_owned() } else { caller(event) };
+    if let Some(reason) = event.reason {
+        words.push_str(&format!("  {}", reason.words()));
+    }
+    if let Some(traffic) = &event.traffic {
+        words.push_str(&format!(
+            "  {} received, {} sent",
+            bytes(traffic.rx_bytes),
+            bytes(traffic.tx_bytes)
+        ));
+        words.push_str(&format!(", round trip {}", short(traffic.srtt_us.saturating_mul(1000))));
+        if traffic.retransmitted > 0 {
+            words.push_str(&format!(
+                ", {} sent again",
+                crate::control::count(traffic.retransmitted as usize, "segment")
+            ));
+        }
+    }
+    if event.stands_for > 1 {
+        words.push_str(&format!("  (one of {})", event.stands_for));
+    }
+    words
+}
+
+fn caller(event: &Event) -> String {
+    let command = event.command.as_deref().unwrap_or("process ");
+    format!("{command}[{}] {}", event.pid, cgroup(event))
+}
+
+/// The cgroup below the hierarchy's mount.
+fn cgroup(event: &Event) -> String {
+    match &event.cgroup {
+        Some(path) => path
+            .strip_prefix("/sys/fs/cgroup")
+            .map_or_else(|_| path.display().to_string(), |below| format!("/{}", below.display())),
+        None => format!("cgroup {}", event.cgroup_id),
+    }
+}
+
+fn lost_words(lost: &Lost) -> String {
+    let events = crate::control::count(usize::try_from(lost.lost).unwrap_or(usize::MAX), "event");
+    let are = if lost.lost == 1 { "is" } else { "are" };
+    match lost.lost_by {
+        LostBy::Kernel => format!("{events} {are} missing here: more happened than could be told"),
+        LostBy::Reader => format!("{events} {are} missing here: this reader is too slow"),
+    }
+}

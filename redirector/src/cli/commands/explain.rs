@@ -1,0 +1,85 @@
+//! `redirector explain`: what a connect would do, and why.
+
+use std::{io, path::Path};
+
+use clap::Args;
+
+use crate::cli::{
+    Context, Exit,
+    agent_paths::Place,
+    commands::verify::findings,
+    io::{Env, Paint},
+    output::OutputArgs,
+    status_source::{self, Known},
+};
+use crate::{
+    datapath,
+    verify::{self, Asked, Explained, Process},
+};
+
+/// `explain`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector explain artifactory.internal.company.net
+  redirector explain artifactory.internal.company.net:8443 --pid 4711
+  redirector explain 198.18.0.1:443
+
+It sends nothing; `redirector verify` does it for real.
+
+Exit codes: 0 a connect would be redirected, 1 it would not (it says why), 4 no agent and nothing of it in the kernel.")]
+pub(crate) struct Explain {
+    /// The name or the address that would be connected to, and a port if it is not 443
+    #[arg(value_name = "NAME|ADDRESS[:PORT]")]
+    target: Asked,
+    /// The process that would connect
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Explain {
+    pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let known = status_source::now(context)?;
+        let process = self.pid.map(Process::read).transpose()?;
+        let others = others(&known, process.as_ref(), &Place::find(&context.config).bpffs);
+        let facts = verify::Known {
+            status: &known.status,
+            process: process.as_ref(),
+            shim: &known.shim,
+            others: &others,
+        };
+        let explained = verify::explain(&self.target, &facts);
+        self.output.print(env, &explained, |env| words(env, &explained))?;
+        Ok(if explained.redirected { Exit::Done } else { Exit::Failed })
+    }
+}
+
+/// Programs of others where the process is, or where ours are. What may not be asked is not told.
+fn others(known: &Known, process: Option<&Process>, bpffs: &Path) -> Vec<datapath::OtherProgram> {
+    let attached = known
+        .status
+        .datapath
+        .iter()
+        .flat_map(|datapath| &datapath.attachments)
+        .find_map(|at| at.cgroup.as_deref());
+    let cgroup = process.and_then(|process| process.cgroup.as_deref()).or(attached);
+    cgroup.and_then(|cgroup| datapath::others(bpffs, cgroup).ok()).unwrap_or_default()
+}
+
+fn words(env: &mut Env<'_>, explained: &Explained) -> io::Result<()> {
+    let paint = Paint(env.colour);
+    let verdict = format!("{}: {}", explained.asked, explained.verdict);
+    writeln!(
+        env.out,
+        "{}\n",
+        if explained.redirected { paint.good(&verdict) } else { paint.bad(&verdict) }
+    )?;
+    for waypoint in &explained.way {
+        writeln!(env.out, "{:<9} {}", waypoint.stage, waypoint.detail)?;
+    }
+    if !explained.findings.is_empty() {
+        writeln!(env.out)?;
+    }
+    findings(env, &explained.findings)
+}

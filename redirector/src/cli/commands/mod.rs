@@ -1,0 +1,13 @@
+//! One file per verb, or folder per noun.
+
+pub(crate) mod check;
+pub(crate) mod config;
+pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod generate;
+pub(crate) mod route;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod top;
+pub(crate) mod unload;
+pub(crate) mod verify;

@@ -1,0 +1,229 @@
+//! `route add`, `route set`, `route remove`: one change, one line that says what is live now.
+
+use std::net::IpAddr;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::{Context, Exit, io::Env, output::OutputArgs, route_tables};
+use crate::{
+    control::api::{ChangeKind, Changed},
+    route::{Field, RawDestination, RawRoute, Route, RoutePatch, SourceName},
+};
+
+/// What a route has besides its source and destination.
+#[derive(Args, Debug)]
+struct Definition {
+    /// A client port, and the destination's when it is another; all ports, unchanged, when left out
+    #[arg(long = "port", value_name = "PORT[:DESTINATION_PORT]", value_delimiter = ',')]
+    ports: Vec<String>,
+    /// Who resolves the destination [default: dns.upstreams]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    resolver: Option<String>,
+    /// An address of this host to connect from [default: the kernel's choice]
+    #[arg(long = "source-ip", value_name = "ADDRESS", value_delimiter = ',')]
+    source_ips: Vec<IpAddr>,
+    /// What a connect gets while the route has no backend [default: refuse]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    on_no_backend: Option<Policy>,
+    /// The load balancer's idle timeout; TCP keepalive is set below it [default: off]
+    #[arg(long, value_name = "DURATION")]
+    idle_timeout: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    /// Connection refused, at once
+    Refuse,
+    /// The connect is left alone
+    Pass,
+}
+
+impl Policy {
+    fn word(self) -> String {
+        match self {
+            Self::Refuse => "refuse".into(),
+            Self::Pass => "pass".into(),
+        }
+    }
+}
+
+/// None for an option that was not given.
+fn given<T>(list: Vec<T>) -> Option<Vec<String>>
+where
+    T: ToString,
+{
+    (!list.is_empty()).then(|| list.iter().map(T::to_string).collect())
+}
+
+/// One destination stands as a text, several as a list, as in the configuration.
+fn destination(mut parts: Vec<String>) -> RawDestination {
+    if parts.len() == 1 {
+        RawDestination::One(parts.remove(0))
+    } else {
+        RawDestination::Many(parts)
+    }
+}
+
+/// `route add`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route add artifactory.internal.company.net artifactory.public.company.net
+  redirector route add artifactory.internal.company.net 203.0.113.7,203.0.113.8 --port 443 --port 80:8080
+  redirector route add '*.internal.company.net' lb.company.net --resolver 10.0.0.2
+
+The change is kept on disk and live for the next connect when the command returns. A destination that does not resolve is kept and
+followed (exit code 0, with a warning); connects are refused until it does.")]
+pub(crate) struct Add {
+    /// The internal name that executors ask for, exact or `*.suffix`
+    source: SourceName,
+    /// The load balancer: a DNS name, or one or more addresses
+    #[arg(required = true, value_name = "NAME or ADDRESS", value_delimiter = ',')]
+    destination: Vec<String>,
+    #[command(flatten)]
+    definition: Definition,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Add {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let output = self.output;
+        let Definition { ports, resolver, source_ips, on_no_backend, idle_timeout } =
+            self.definition;
+        let route = RawRoute {
+            source: self.source.to_string(),
+            destination: destination(self.destination),
+            ports: given(ports),
+            resolver,
+            source_ips: given(source_ips),
+            on_no_backend: on_no_backend.map(Policy::word),
+            idle_timeout,
+        };
+        // The agent would say the same; without one, the command line is still told what is wrong
+        // with it.
+        Route::try_from(route.clone())
+            .map_err(|problems| Exit::Usage.because(problems.to_string()))?;
+        let changed = context.ask(async |client| client.add(&route).await)?;
+        say(env, output, &changed)
+    }
+}
+
+/// `route set`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route set artifactory.internal.company.net --destination 203.0.113.8
+  redirector route set artifactory.internal.company.net --port 443 --idle-timeout 350s
+  redirector route set artifactory.internal.company.net --clear ports
+
+Lists are replaced as a whole. A route of the configuration file gets an override, which `route remove` takes away again.")]
+pub(crate) struct Set {
+    /// The route's source
+    source: SourceName,
+    /// Another load balancer: a DNS name, or one or more addresses
+    #[arg(long, value_name = "NAME or ADDRESS", value_delimiter = ',')]
+    destination: Vec<String>,
+    #[command(flatten)]
+    definition: Definition,
+    /// A field to set back to its default
+    #[arg(long, value_enum, value_name = "FIELD", value_delimiter = ',')]
+    clear: Vec<Clearable>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Clearable {
+    #[value(name = "ports", alias = "port")]
+    Ports,
+    Resolver,
+    #[value(alias = "source-ip")]
+    SourceIps,
+    OnNoBackend,
+    IdleTimeout,
+}
+
+impl Set {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let (source, output) = (self.source.clone(), self.output);
+        let patch = self.patch()?;
+        let changed = context.ask(async |client| client.set(&source, &patch).await)?;
+        say(env, output, &changed)
+    }
+
+    fn patch(self) -> anyhow::Result<RoutePatch> {
+        let Definition { ports, resolver, source_ips, on_no_backend, idle_timeout } =
+            self.definition;
+        let clear = &self.clear;
+        let patch = RoutePatch {
+            destination: (!self.destination.is_empty()).then(|| destination(self.destination)),
+            ports: Clearable::Ports.field(given(ports), clear)?,
+            resolver: Clearable::Resolver.field(resolver, clear)?,
+            source_ips: Clearable::SourceIps.field(given(source_ips), clear)?,
+            on_no_backend: Clearable::OnNoBackend.field(on_no_backend.map(Policy::word), clear)?,
+            idle_timeout: Clearable::IdleTimeout.field(idle_timeout, clear)?,
+        };
+        if patch.is_empty() {
+            return Err(Exit::Usage.because(
+                "nothing to change: give --destination, --port, another option, or --clear FIELD",
+            ));
+        }
+        Ok(patch)
+    }
+}
+
+impl Clearable {
+    fn field<T>(self, given: Option<T>, clear: &[Self]) -> anyhow::Result<Field<T>> {
+        match (given, clear.contains(&self)) {
+            (Some(_), true) => {
+                Err(Exit::Usage.because(format!("{self:?} is both set and cleared")))
+            }
+            (Some(value), false) => Ok(Field::Set(value)),
+            (None, true) => Ok(Field::Clear),
+            (None, false) => Ok(Field::Keep),
+        }
+    }
+}
+
+/// `route remove`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route remove artifactory.internal.company.net
+
+Removing the override of a route of the configuration file brings the file's route back. A route of the file itself is removed there.")]
+pub(crate) struct Remove {
+    /// The route's source
+    source: SourceName,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Remove {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let changed = context.ask(async |client| client.remove(&self.source).await)?;
+        say(env, self.output, &changed)
+    }
+}
+
+/// What is live now on standard output, warnings on standard error.
+fn say(env: &mut Env<'_>, output: OutputArgs, changed: &Changed) -> anyhow::Result<Exit> {
+    output.print(env, changed, |env| words(env, changed))?;
+    for warning in &changed.warnings {
+        writeln!(env.err, "redirector: warning: {warning}")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn words(env: &mut Env<'_>, changed: &Changed) -> std::io::Result<()> {
+    let (source, live) =
+        (&changed.source, changed.route.as_ref().map(route_tables::live_words).unwrap_or_default());
+    match changed.change {
+        ChangeKind::Added => writeln!(env.out, "added {source}: {live}"),
+        ChangeKind::Changed => writeln!(env.out, "changed {source}: {live}"),
+        ChangeKind::Unchanged => writeln!(env.out, "{source} is like that already: {live}"),
+        ChangeKind::Removed => writeln!(env.out, "removed {source}"),
+        ChangeKind::Restored => writeln!(
+            env.out,
+            "removed the override of {source}; the file's route serves again: {live}"
+        ),
+    }
+}

@@ -1,0 +1,148 @@
+//! `route import` and `route export`.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use crate::cli::{
+    Context, Exit,
+    io::{Env, Paint},
+    output::{Format, OutputArgs},
+};
+use crate::{
+    control::api::{Differing, Export as Exported, ImportRequest, Imported},
+    route::{self, RawRoute, RouteChange, RouteDiff},
+};
+
+/// More than any list of routes that fits into a pool.
+const LARGEST_FILE: u64 = 32 << 20;
+
+/// `route import`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route import executor-private-dns.yaml --dry-run
+  redirector route import executor-private-dns.yaml
+  redirector route export | ssh other-host redirector route import -
+
+Takes `executorPrivateDNS.routes` (source, destination, resolverIP) as it stands in a larger YAML file, the [[routes]] of a TOML file, or
+JSON. All routes are taken or none.")]
+pub(crate) struct Import {
+    /// The file; `-` is standard input
+    file: PathBuf,
+    /// Print what would change and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Make it the whole: routes from earlier imports and the command line that are not in the file
+    /// go. Refused while the configuration file has a route that is not in it
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Import {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let text = read(env, &self.file)?;
+        let parsed = route::import::parse_named(&self.file, &text)?;
+        let routes = parsed.iter().map(RawRoute::from).collect();
+        let request = ImportRequest { routes, replace: self.replace, dry_run: self.dry_run };
+        let imported = context.ask(async |client| client.import(&request).await)?;
+        self.output.print(env, &imported, |env| diff(env, &imported))?;
+        for warning in &imported.warnings {
+            writeln!(env.err, "redirector: warning: {warning}")?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn read(env: &mut Env<'_>, file: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        env.input.take(LARGEST_FILE + 1).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file)
+            .and_then(|opened| opened.take(LARGEST_FILE + 1).read_to_string(&mut text))
+    };
+    let read = read.with_context(|| format!("failed to read {}", file.display()))?;
+    if read as u64 > LARGEST_FILE {
+        return Err(Exit::Usage.because(format!(
+            "{} is larger than {} MiB",
+            file.display(),
+            LARGEST_FILE >> 20
+        )));
+    }
+    Ok(text)
+}
+
+/// One line per route that changes, its keys below it, and the sum.
+pub(super) fn diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Result<()> {
+    let paint = Paint(env.colour);
+    let changed = imported
+        .changed
+        .iter()
+        .map(|Differing { old, new }| RouteChange { old: old.clone(), new: new.clone() });
+    let diff = RouteDiff {
+        added: imported.added.clone(),
+        changed: changed.collect(),
+        removed: imported.removed.clone(),
+        unchanged: imported.unchanged,
+    };
+    for line in diff.to_string().lines() {
+        let line = match line.get(..2) {
+            Some("+ ") => paint.good(line),
+            Some("~ ") => paint.warn(line),
+            Some("- ") => paint.bad(line),
+            _ => line.to_owned(),
+        };
+        writeln!(env.out, "{line}")?;
+    }
+    if imported.dry_run {
+        writeln!(env.out, "a dry run: nothing was changed")?;
+    }
+    Ok(())
+}
+
+/// `route export`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route export > routes.toml
+  redirector route export -o json")]
+pub(crate) struct Export {
+    /// How to print them
+    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = ExportFormat::Toml)]
+    format: ExportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// The `[[routes]]` of a configuration file
+    Toml,
+    /// One JSON object
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+#[derive(serde::Serialize)]
+struct Routes<'a> {
+    routes: &'a [RawRoute],
+}
+
+impl Export {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let exported: Exported = context.ask(async |client| client.export().await)?;
+        let format = match self.format {
+            ExportFormat::Toml => Format::Table,
+            ExportFormat::Json => Format::Json,
+            ExportFormat::Yaml => Format::Yaml,
+        };
+        let toml = toml::to_string(&Routes { routes: &exported.routes })
+            .context("failed to write TOML")?;
+        OutputArgs { format }.print(env, &exported, |env| write!(env.out, "{toml}"))?;
+        Ok(Exit::Done)
+    }
+}

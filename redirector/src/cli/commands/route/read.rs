@@ -1,0 +1,54 @@
+//! `route list` and `route show`.
+
+use clap::Args;
+
+use crate::cli::{Context, Exit, io::Env, output::OutputArgs, route_tables};
+use crate::{
+    control::api::{RouteList, RouteShow},
+    route::SourceName,
+};
+
+/// `route list`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route list
+  redirector route list -o json | jq -r '.routes[] | select(.live | not) | .source'")]
+pub(crate) struct List {
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl List {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let list: RouteList = context.ask(async |client| client.routes().await)?;
+        self.output.print(env, &list, |env| {
+            if list.routes.is_empty() {
+                return writeln!(
+                    env.err,
+                    "there are no routes: `redirector route add SOURCE DESTINATION` makes one"
+                );
+            }
+            route_tables::list(env, &list.routes)
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+/// `route show`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector route show artifactory.internal.company.net")]
+pub(crate) struct Show {
+    /// The route's source
+    source: SourceName,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Show {
+    pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let show: RouteShow = context.ask(async |client| client.route(&self.source).await)?;
+        self.output.print(env, &show, |env| route_tables::show(env, &show.route))?;
+        Ok(Exit::Done)
+    }
+}

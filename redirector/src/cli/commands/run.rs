@@ -1,0 +1,57 @@
+//! `redirector run`: the agent.
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use crate::agent;
+use crate::cli::{Context, Exit, io::Env};
+
+/// `run`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector run
+  redirector run --config ./redirector.toml --log-level debug
+  redirector run --log-format json
+
+SIGHUP, or a changed file, reloads the configuration; a file with an error changes nothing. SIGTERM ends the agent and leaves the programs
+in the kernel, where they go on redirecting; `redirector unload` removes them.")]
+pub(crate) struct Run {
+    /// The least severe messages that are logged: error, warn, info, debug, trace, or a filter such
+    /// as redirector::dns=debug
+    #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]
+    log_level: String,
+    /// How messages are logged
+    #[arg(long, value_enum, value_name = "FORMAT", env = "REDIRECTOR_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// A line for a person
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+impl Run {
+    pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        // Read before the log starts, so that a wrong file is told as every command tells it.
+        let config = crate::config::load(&context.config)?;
+        agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)
+            .map_err(|error| Exit::Usage.because(error.to_string()))?;
+        agent::prepare_memory();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .thread_name("redirector")
+            .build()
+            .context("failed to start the runtime")?;
+        // On a worker, beside the timers: run here, each of its ticks would wake two threads.
+        let running = runtime.spawn(agent::run(context.config.clone(), config));
+        let ended = runtime.block_on(running).context("the agent panicked");
+        // A resolver or a probe may sit in a system call; the contract is two seconds, whatever it
+        // does.
+        runtime.shutdown_timeout(std::time::Duration::from_millis(300));
+        ended?.map(|()| Exit::Done)
+    }
+}

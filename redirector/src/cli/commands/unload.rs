@@ -1,0 +1,125 @@
+//! `redirector unload`: takes everything away that the agent left in the kernel.
+
+use clap::Args;
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::cli::{Context, Exit, agent_paths::Place, block_on, io::Env, output::OutputArgs};
+use crate::{
+    agent,
+    config::Config,
+    control::{api, count},
+    datapath::{self, Removed},
+    host,
+};
+
+/// `unload`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector unload
+
+Established connections live on. New connects to virtual addresses are not redirected any more: they fail, or leave this host towards the
+pool, once its guard route is gone. Routes and virtual addresses stay on disk for the next start.")]
+pub(crate) struct Unload {
+    /// Unload although an agent runs; it does not notice, and redirects nothing until it is
+    /// restarted
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What was removed: `redirector unload -o json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    links: usize,
+    cgroups: usize,
+    maps: usize,
+    guard: Option<String>,
+    addresses: Vec<String>,
+}
+
+impl Unload {
+    pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let place = Place::find(&context.config);
+        if !self.force && agent::is_running(&place.run_dir) {
+            let pid = agent::running(&place.run_dir)
+                .map(|pid| format!(", pid {pid},"))
+                .unwrap_or_default();
+            return Err(Exit::Failed.because(format!(
+                "an agent{pid} runs and needs its datapath: stop it first, or say --force"
+            )));
+        }
+        // Without a readable file: what the defaults would have put there, if it carries our mark.
+        let config = crate::config::load(&context.config).unwrap_or_default();
+        let removed = datapath::unload(&place.bpffs)?;
+        let report = block_on(host_changes(removed, &config))??;
+        if report.is_empty() {
+            return Err(Exit::Absent.because(
+                "there is nothing to unload: no pins, no guard route, no address of ours",
+            ));
+        }
+        self.output.print(env, &report, |env| {
+            report.words().iter().try_for_each(|line| writeln!(env.out, "removed {line}"))
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Removes the guard route and the listen addresses; both carry a mark, so somebody else's are left
+/// alone.
+async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Report> {
+    let mut report = Report {
+        version: api::VERSION,
+        links: removed.links,
+        cgroups: removed.cgroups,
+        maps: removed.maps,
+        guard: None,
+        addresses: vec![],
+    };
+    let pinned = removed
+        .pool
+        .into_iter()
+        .chain(removed.pool_ipv6)
+        .filter_map(|pool| pool.parse::<IpNet>().ok());
+    let configured =
+        [IpNet::from(config.pool.ipv4)].into_iter().chain(config.pool.ipv6.map(IpNet::from));
+    let pools: std::collections::BTreeSet<IpNet> = pinned.chain(configured).collect();
+    let mut guards = Vec::new();
+    for pool in pools {
+        if host::remove_guard(pool).await? {
+            guards.push(pool.to_string());
+        }
+    }
+    report.guard = (!guards.is_empty()).then(|| guards.join(", "));
+    for listen in &config.dns.listen {
+        if host::remove_address(listen.ip()).await? {
+            report.addresses.push(listen.ip().to_string());
+        }
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn is_empty(&self) -> bool {
+        self.links == 0 && self.maps == 0 && self.guard.is_none() && self.addresses.is_empty()
+    }
+
+    fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.links > 0 {
+            words.push(format!(
+                "{} from {}",
+                count(self.links, "link"),
+                count(self.cgroups, "cgroup")
+            ));
+        }
+        if self.maps > 0 {
+            words.push(count(self.maps, "pinned table"));
+        }
+        words.extend(self.guard.iter().map(|pool| format!("the guard route for {pool}")));
+        words.extend(self.addresses.iter().map(|address| format!("{address} from lo")));
+        words
+    }
+}

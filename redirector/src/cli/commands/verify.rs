@@ -1,0 +1,136 @@
+//! `redirector verify`: does it for real, from an executor's place.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use crate::cli::{
+    Context, Exit,
+    io::{Env, Paint},
+    output::{OutputArgs, indented},
+    status_source,
+};
+use crate::verify::{self, Finding, Process, StepOutcome, Target, Until, Verified};
+
+/// `verify`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  redirector verify artifactory.internal.company.net
+  redirector verify artifactory.internal.company.net --pid 4711       as that process: its cgroup, network, resolver, certificates
+  redirector verify git.internal.company.net:22 --until connect       for what speaks neither TLS nor HTTP
+  redirector verify artifactory.internal.company.net --ca ca.pem
+
+Without --pid it acts from a new cgroup below the first one that is attached, in this network, and asks the shim.
+
+Exit codes: 0 it works, 1 it does not (it says why, and what to do), 3 not with these privileges, 4 no agent and nothing of it in the kernel.")]
+pub(crate) struct Verify {
+    /// The internal name, and a port if it is not 443
+    #[arg(value_name = "SOURCE[:PORT]")]
+    target: Target,
+    /// Act from below this cgroup: absolute, or below the cgroup2 mount
+    #[arg(long, value_name = "DIRECTORY")]
+    cgroup: Option<PathBuf>,
+    /// Act as this process would: its cgroup, network namespace, resolv.conf, hosts, certificates
+    /// and proxy variables
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// Trust the certificate authorities of this PEM file instead of the place's own
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Stop after this step
+    #[arg(long, value_enum, value_name = "STEP", default_value_t = Until::Http)]
+    until: Until,
+    /// Speak HTTP without TLS, as it does on port 80 by itself
+    #[arg(long)]
+    plain: bool,
+    /// Seconds that each step may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    timeout: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Verify {
+    pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        let known = status_source::now(context)?;
+        let wanted = verify::Wanted {
+            target: self.target,
+            cgroup: self.cgroup,
+            process: self.pid.map(Process::read).transpose()?,
+            ca: self.ca,
+            until: self.until,
+            plain: self.plain,
+            patience: Duration::from_secs(self.timeout),
+            shim: known.shim,
+        };
+        let verified = verify::verify(&wanted, &known.status, || {
+            status_source::now(context).ok().map(|known| known.status)
+        })?;
+        self.output.print(env, &verified, |env| words(env, &verified))?;
+        Ok(if verified.ok { Exit::Done } else { Exit::Failed })
+    }
+}
+
+fn words(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
+    let paint = Paint(env.colour);
+    if let Some(place) = &verified.place {
+        let who = place
+            .process
+            .as_ref()
+            .map(|process| format!(" as {} (pid {})", process.command, process.pid))
+            .unwrap_or_default();
+        writeln!(
+            env.out,
+            "{}",
+            paint.dim(&format!("acting from {}{who}", place.cgroup.display()))
+        )?;
+    }
+    for step in &verified.steps {
+        let mark = match step.outcome {
+            StepOutcome::Ok => paint.good("ok    "),
+            StepOutcome::Failed => paint.bad("FAILED"),
+        };
+        writeln!(env.out, "{:<8} {mark}  {}", step.step, step.detail)?;
+    }
+    writeln!(env.out)?;
+    let target = format!("{}:{}", verified.name, verified.port);
+    match verified.findings.iter().find(|finding| finding.prevents) {
+        None => writeln!(env.out, "{}", paint.good(&format!("{target} works from here")))?,
+        Some(_) => {
+            writeln!(env.out, "{}", paint.bad(&format!("{target} does not work from here")))?
+        }
+    }
+    findings(env, &verified.findings)?;
+    if let Some(command) = &verified.command {
+        writeln!(
+            env.out,
+            "\nThe platform's own acceptance test, for comparison from the same place:\n    \
+                {command}"
+        )?;
+    }
+    Ok(())
+}
+
+/// Causes with what to do next.
+pub(crate) fn findings(env: &mut Env<'_>, findings: &[Finding]) -> io::Result<()> {
+    let paint = Paint(env.colour);
+    for finding in findings {
+        let mark = if finding.prevents { paint.bad("!") } else { paint.dim("-") };
+        writeln!(env.out, "{mark} {}", indented(&finding.cause))?;
+        if let Some(next) = &finding.next {
+            writeln!(env.out, "    {}", paint.dim(next))?;
+        }
+    }
+    Ok(())
+}
+
+/// The probe itself: `verify` starts it.
+#[derive(Args, Debug)]
+pub(crate) struct Probe {}
+
+impl Probe {
+    pub(crate) fn run(env: &mut Env<'_>) -> anyhow::Result<Exit> {
+        verify::child(env.input, env.out)?;
+        Ok(Exit::Done)
+    }
+}
