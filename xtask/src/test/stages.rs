@@ -58,6 +58,9 @@ impl Stage {
 /// What every cargo command of ours covers: the programs for the kernel have stages of their own.
 const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector-ebpf"];
 
+/// The test of what no lint checks in the source text.
+const CONVENTIONS_TEST: &str = "conventions";
+
 /// The test that runs the manifest's pod.
 const IMAGE_TEST: &str = "daemonset";
 
@@ -95,6 +98,7 @@ pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stag
         Stage::program("lints of the programs", || Ok(lint_programs())),
         Stage::program("lints", || Ok(lint())),
         Stage::program("documentation", || Ok(document())),
+        Stage::tests("conventions", || Ok(tests(&["--test", CONVENTIONS_TEST], &[]))),
         Stage::tests("unit tests", || Ok(tests(&["--lib", "--bins"], &[]))),
         // There need not be any.
         Stage::program("documentation's examples", || Ok(tests(&["--doc"], &[]))),

@@ -1,0 +1,295 @@
+//! The three rules, and how their violations read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+    path::Path,
+};
+
+use super::{
+    graph,
+    references::{Kind, Reference},
+    resolve::What,
+    tree::{Disk, FileId, ModuleId, Source, Tree},
+};
+
+/// A violation, ready to print.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// One line per fault, so that a crate's number of faults can be compared.
+    pub lines: Vec<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.lines.join("\n"))
+    }
+}
+
+/// Checks the crate with this root file; paths are shown relative to `base`.
+///
+/// # Errors
+/// Fails if a file can't be read or parsed.
+pub fn check(root: &Path, base: &Path) -> anyhow::Result<Vec<Finding>> {
+    check_source(root, base, &Disk)
+}
+
+/// As `check`, with another source of the files' text.
+pub(super) fn check_source(
+    root: &Path,
+    base: &Path,
+    source: &dyn Source,
+) -> anyhow::Result<Vec<Finding>> {
+    let tree = Tree::read(root, source)?;
+    let crate_ = Crate { tree: &tree, base };
+    let dependencies = crate_.dependencies();
+    let mut findings = crate_.upward_imports();
+    findings.extend(crate_.file_cycles(&dependencies));
+    findings.extend(crate_.top_level_cycles(&dependencies));
+    Ok(findings)
+}
+
+/// How many dependencies are shown between two top-level modules of a cycle.
+const MAX_SHOWN: usize = 6;
+
+/// From which file to which, with the names that make the dependency and the lines they are on.
+type Dependencies = BTreeMap<(FileId, FileId), BTreeSet<(String, usize)>>;
+
+/// The type that a method belongs to: its module and name.
+type TypeKey = (ModuleId, String);
+
+struct Crate<'a> {
+    tree: &'a Tree,
+    base: &'a Path,
+}
+
+impl Crate<'_> {
+    fn references(&self) -> impl Iterator<Item = (ModuleId, &Reference)> {
+        self.tree
+            .modules
+            .iter()
+            .enumerate()
+            .flat_map(|(id, module)| module.references.iter().map(move |one| (id, one)))
+    }
+
+    fn dependencies(&self) -> Dependencies {
+        let methods = self.methods();
+        let mut dependencies = Dependencies::new();
+        for (module, reference) in self.references() {
+            let from = self.tree.modules[module].file;
+            let targets = match reference.kind {
+                Kind::Path => self.files_of(module, &reference.path),
+                Kind::Glob => Vec::new(),
+                Kind::SelfMethod => self.method_files(module, &reference.path, &methods),
+            };
+            for to in targets.into_iter().filter(|to| *to != from) {
+                let name = (reference.path.join("::"), reference.line);
+                dependencies.entry((from, to)).or_default().insert(name);
+            }
+        }
+        dependencies
+    }
+
+    fn files_of(&self, module: ModuleId, path: &[String]) -> Vec<FileId> {
+        let found = self.tree.resolve(module, path);
+        found
+            .into_iter()
+            .filter_map(|found| match found.what {
+                What::Item { file, .. } => Some(file),
+                What::Module(_) | What::Foreign => None,
+            })
+            .collect()
+    }
+
+    /// The files that have inherent methods of each type.
+    fn methods(&self) -> HashMap<TypeKey, Vec<(&str, FileId)>> {
+        let mut methods: HashMap<TypeKey, Vec<(&str, FileId)>> = HashMap::new();
+        for (id, module) in self.tree.modules.iter().enumerate() {
+            for (self_type, method) in &module.methods {
+                if let Some(key) = self.type_key(id, self_type) {
+                    methods.entry(key).or_default().push((method, module.file));
+                }
+            }
+        }
+        methods
+    }
+
+    fn type_key(&self, module: ModuleId, self_type: &[String]) -> Option<TypeKey> {
+        self.tree.resolve(module, self_type).into_iter().find_map(|found| match found.what {
+            What::Item { module, name, .. } => Some((module, name)),
+            What::Module(_) | What::Foreign => None,
+        })
+    }
+
+    fn method_files(
+        &self,
+        module: ModuleId,
+        path: &[String],
+        methods: &HashMap<TypeKey, Vec<(&str, FileId)>>,
+    ) -> Vec<FileId> {
+        let Some((method, self_type)) = path.split_last() else { return Vec::new() };
+        let known = self.type_key(module, self_type).and_then(|key| methods.get(&key));
+        known
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| name == method)
+            .map(|(_, file)| *file)
+            .collect()
+    }
+
+    /// Rule 2.
+    fn upward_imports(&self) -> Vec<Finding> {
+        let mut first_lines: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for (module, reference) in self.references() {
+            if reference.kind != Kind::SelfMethod
+                && !self.is_use_of_import(module, reference)
+                && let Some(fault) = self.upward(module, reference)
+            {
+                let file = self.show(self.tree.modules[module].file);
+                let fault = format!("`{}` {fault}", reference.path.join("::"));
+                let line = first_lines.entry((file, fault)).or_insert(reference.line);
+                *line = reference.line.min(*line);
+            }
+        }
+        first_lines
+            .into_iter()
+            .map(|((file, fault), line)| Finding { lines: vec![format!("{file}:{line}: {fault}")] })
+            .collect()
+    }
+
+    /// Whether the path starts with an item in scope: the import of that item is judged instead.
+    fn is_use_of_import(&self, module: ModuleId, reference: &Reference) -> bool {
+        let Some(first) = reference.path.first() else { return true };
+        !matches!(first.as_str(), "crate" | "self" | "super")
+            && self
+                .tree
+                .resolve(module, std::slice::from_ref(first))
+                .iter()
+                .any(|found| matches!(found.what, What::Item { .. }))
+    }
+
+    fn upward(&self, module: ModuleId, reference: &Reference) -> Option<String> {
+        let own = self.tree.modules[module].file;
+        let above: HashSet<ModuleId> = self
+            .tree
+            .ancestors(module)
+            .filter(|ancestor| self.tree.modules[*ancestor].file != own)
+            .collect();
+        for found in self.tree.resolve(module, &reference.path) {
+            match found.what {
+                What::Module(target) if reference.kind == Kind::Glob && above.contains(&target) => {
+                    return Some(format!("imports everything from {}", self.show_module(target)));
+                }
+                What::Item { module: target, file, .. }
+                    if above.contains(&target) && file == self.tree.modules[target].file =>
+                {
+                    return Some(format!("is defined above, in {}", self.show_module(target)));
+                }
+                _ => {}
+            }
+            if let Some(face) = found.through.iter().find(|face| above.contains(face)) {
+                return Some(format!("is only re-exported by {}, above", self.show_module(*face)));
+            }
+        }
+        None
+    }
+
+    /// Rule 1.
+    fn file_cycles(&self, dependencies: &Dependencies) -> Vec<Finding> {
+        let mut edges: BTreeMap<FileId, Vec<FileId>> = BTreeMap::new();
+        for (from, to) in dependencies.keys() {
+            edges.entry(*from).or_default().push(*to);
+        }
+        graph::cycles(&edges)
+            .into_iter()
+            .map(|group| {
+                let mut lines = vec![format!("cycle of {} files:", group.len())];
+                for ((from, to), names) in dependencies {
+                    if group.contains(from) && group.contains(to) {
+                        lines.push(format!(
+                            "    {} -> {}: {}",
+                            self.show(*from),
+                            self.show(*to),
+                            show_names(names)
+                        ));
+                    }
+                }
+                Finding { lines }
+            })
+            .collect()
+    }
+
+    /// Rule 3.
+    fn top_level_cycles(&self, dependencies: &Dependencies) -> Vec<Finding> {
+        let homes = self.top_level_of_files();
+        let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (from, to) in dependencies.keys() {
+            if let (Some(from), Some(to)) = (homes.get(from), homes.get(to))
+                && from != to
+            {
+                edges.entry(from).or_default().push(to);
+            }
+        }
+        graph::cycles(&edges)
+            .into_iter()
+            .map(|group| {
+                let mut lines = vec![format!("cycle of top-level modules: {}", group.join(", "))];
+                let mut shown: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+                for ((from, to), names) in dependencies {
+                    let ends = (homes.get(from), homes.get(to));
+                    if let (Some(a), Some(b)) = ends
+                        && a != b
+                        && group.contains(a)
+                        && group.contains(b)
+                        && *shown.entry((*a, *b)).and_modify(|n| *n += 1).or_insert(1) <= MAX_SHOWN
+                    {
+                        lines.push(format!(
+                            "    {a} -> {b}: {} -> {}: {}",
+                            self.show(*from),
+                            self.show(*to),
+                            show_names(names)
+                        ));
+                    }
+                }
+                Finding { lines }
+            })
+            .collect()
+    }
+
+    fn top_level_of_files(&self) -> HashMap<FileId, &str> {
+        let mut homes = HashMap::new();
+        for (id, module) in self.tree.modules.iter().enumerate() {
+            if let Some(home) = self.tree.top_level(id)
+                && module.file != self.tree.modules[0].file
+            {
+                homes.entry(module.file).or_insert(home);
+            }
+        }
+        homes
+    }
+
+    fn show(&self, file: FileId) -> String {
+        let path = &self.tree.files[file];
+        path.strip_prefix(self.base).unwrap_or(path).display().to_string()
+    }
+
+    fn show_module(&self, module: ModuleId) -> String {
+        self.show(self.tree.modules[module].file)
+    }
+}
+
+/// `super::Owner (line 12), super::Settings (line 14)`; at most six, and imports rather than their
+/// uses.
+fn show_names(names: &BTreeSet<(String, usize)>) -> String {
+    let is_import = |(name, _): &&(String, usize)| {
+        ["crate::", "self::", "super::"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    let imports: Vec<_> = names.iter().filter(is_import).collect();
+    let names = if imports.is_empty() { names.iter().collect() } else { imports };
+    let mut shown: Vec<_> =
+        names.iter().take(6).map(|(name, line)| format!("{name} (line {line})")).collect();
+    if names.len() > shown.len() {
+        shown.push(format!("and {} more", names.len() - shown.len()));
+    }
+    shown.join(", ")
+}
