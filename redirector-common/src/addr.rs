@@ -1,6 +1,6 @@
 //! Addresses and ports in network byte order, converted once, at the edge.
 
-use crate::table_type;
+use crate::table_type::table_type;
 
 /// An IPv4 address whose bytes in memory are in network order, as `bpf_sock_addr.user_ip4` has
 /// them.

@@ -2,7 +2,7 @@
 
 use crate::{
     addr::{Ip4Be, Ip6Be},
-    table_type,
+    table_type::table_type,
 };
 
 /// The one element of the agent's table: whose tables these are, and the agent's sign of life.

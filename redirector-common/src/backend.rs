@@ -1,6 +1,6 @@
 //! Backends: their numbers, and what the kernel thinks of their health.
 
-use crate::table_type;
+use crate::table_type::table_type;
 
 /// The number of one backend of one route, an index into the backend tables. 23 bits. IPv6 source
 /// addresses have numbers too.

@@ -7,7 +7,7 @@
 
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
-    table_type,
+    table_type::table_type,
 };
 
 /// The port that is intercepted.

@@ -3,8 +3,7 @@
 
 use crate::{
     addr::{Ip6Be, PortBe},
-    decide::End,
-    table_type,
+    table_type::table_type,
 };
 
 /// Bytes of the ring buffer: room for ten thousand events, which is a quarter of a second at forty
@@ -80,18 +79,6 @@ impl Event {
     pub const REASON_NO_BACKEND: u8 = 3;
     /// The kernel had no memory to remember the connect.
     pub const REASON_MEMORY: u8 = 4;
-
-    /// The kind of a connect that ended without being established.
-    #[inline(always)]
-    pub const fn of_end(end: End) -> u8 {
-        match end {
-            End::Refused => Self::REFUSED,
-            End::TimedOut => Self::TIMED_OUT,
-            End::Unreachable => Self::UNREACHABLE,
-            End::Aborted => Self::ABORTED,
-            End::Unsent => Self::UNSENT,
-        }
-    }
 }
 
 /// The one element of the table that counts events.

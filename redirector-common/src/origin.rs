@@ -4,7 +4,7 @@
 use crate::{
     addr::{Ip6Be, PortBe},
     backend::BackendId,
-    table_type,
+    table_type::table_type,
 };
 
 /// Where a redirected socket wanted to go, where it was sent, and how far it got.

@@ -10,7 +10,7 @@
 use crate::{
     addr::{Ip4Be, PortBe},
     backend::BackendId,
-    table_type,
+    table_type::table_type,
 };
 
 /// An element of a table as one word.

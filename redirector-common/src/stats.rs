@@ -4,7 +4,7 @@
 //! They balance:
 //! `started = established + refused + timed_out + unreachable + aborted + unsent + in flight`.
 
-use crate::table_type;
+use crate::table_type::table_type;
 
 /// What became of a route's connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

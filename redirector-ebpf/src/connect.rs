@@ -14,16 +14,13 @@ use redirector_common::{
 };
 
 use crate::{
-    ALLOW,
     ctx::SockAddr,
     dns_intercept,
     events::{self, Denied},
-    health, maps, sock_release, sockopts,
+    health, maps, outcome, sockopts,
     tables::KernelTables,
+    verdict::{ALLOW, DENY},
 };
-
-/// The call fails: with the errno that `bpf_set_retval` gave, else with EPERM.
-pub(crate) const DENY: i32 = 0;
 
 const ECONNREFUSED: i32 = 111;
 
@@ -94,7 +91,7 @@ fn redirect(
         return refuse(&denied(Event::DENIED, true));
     };
     // What the socket did before is over now.
-    sock_release::settle(origin);
+    outcome::settle(origin);
     // The short ways end in a `take` of their own, in which what they never say costs nothing.
     let client = Socket { addr, families: hook.families, origin };
     if let Some(choice) = decide::only(&KernelTables, index, &client) {

@@ -27,6 +27,11 @@ pub(crate) const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
 const IPPROTO_UDP: u32 = 17;
 
+// TCP states.
+pub(crate) const TCP_ESTABLISHED: u32 = 1;
+pub(crate) const TCP_SYN_SENT: u32 = 2;
+pub(crate) const TCP_CLOSE: u32 = 7;
+
 /// A `connect`, `sendmsg`, `recvmsg` or `getpeername` hook's context.
 pub(crate) struct SockAddr(*mut bpf_sock_addr);
 

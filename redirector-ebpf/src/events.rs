@@ -106,7 +106,7 @@ pub(crate) fn failed(origin: &Origin, end: End) {
         let at_ns = maps::now_ns();
         // What was never sent has no beginning.
         let elapsed_ns = if end == End::Unsent { 0 } else { at_ns.wrapping_sub(origin.started_ns) };
-        tell(origin, Event::of_end(end), Moment { at_ns, elapsed_ns }, || NONE);
+        tell(origin, end.event_kind(), Moment { at_ns, elapsed_ns }, || NONE);
     }
 }
 

@@ -25,25 +25,26 @@ mod dns_tables;
 mod events;
 mod health;
 mod maps;
+mod outcome;
 mod peername;
 mod sendmsg;
 mod sock_release;
 mod sockops;
 mod sockopts;
 mod tables;
+mod verdict;
 
 use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
     programs::{SockAddrContext, SockContext, SockOpsContext},
 };
 
+use crate::verdict::ALLOW;
+
 /// The kernel offers some helpers to GPL-compatible programs only.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-/// The call goes on; for hooks that can refuse, the opposite is [`connect::DENY`].
-const ALLOW: i32 = 1;
 
 #[cgroup_sock_addr(connect4)]
 fn rd_connect4(ctx: SockAddrContext) -> i32 {

@@ -7,10 +7,10 @@ use redirector_common::{
 };
 
 use crate::{
-    ctx::read,
+    ctx::{TCP_CLOSE, TCP_ESTABLISHED, TCP_SYN_SENT, read},
     events, health,
     maps::{self, add},
-    sock_release, sockopts,
+    outcome, sockopts,
 };
 
 // `enum` values of `bpf_sock_ops.op` (uapi/linux/bpf.h).
@@ -25,11 +25,6 @@ const RTO_FLAG: u32 = 1;
 /// Of retransmissions: not for the callback, but to know a hurried connect without looking it up.
 const RETRANS_FLAG: u32 = 2;
 const STATE_FLAG: u32 = 4;
-
-// TCP states.
-const TCP_ESTABLISHED: u32 = 1;
-pub(crate) const TCP_SYN_SENT: u32 = 2;
-pub(crate) const TCP_CLOSE: u32 = 7;
 
 const AF_INET: u32 = 2;
 
@@ -129,7 +124,7 @@ fn retransmitting(ctx: &SockOpsContext) {
         origin.marks |= Origin::MARK_EXPIRED;
     }
     sockopts::hurry(ctx.ops, origin);
-    sock_release::blame_once(origin);
+    outcome::blame_once(origin);
 }
 
 #[inline(always)]
@@ -141,7 +136,7 @@ fn moving(ctx: &SockOpsContext) {
     }
     let Some(origin) = origin(ctx) else { return };
     if from == TCP_SYN_SENT && origin.phase == Origin::PHASE_CONNECTING {
-        sock_release::settle(origin);
+        outcome::settle(origin);
     } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
         closed(ctx, origin);
     }

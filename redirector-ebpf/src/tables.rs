@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use redirector_common::{
     addr::{Ip6Be, PortBe},
     backend::{BackendId, Health},
-    decide::{self, Asked, Candidates, Client, Drawing, Drawn, Found, Pick, Ports, Tables},
+    decide::{self, Asked, Candidates, Drawing, Drawn, Found, Pick, Ports, Tables},
     route::{RouteEntry, Slot},
 };
 
@@ -88,9 +88,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn pick(&self, index: u32, client: &impl Client) -> Pick {
-        let asked = Asked::new(client).0;
-        Pick(rd_pick(index, asked as u32, (asked >> 32) as u32))
+    fn pick(&self, index: u32, asked: Asked) -> Pick {
+        Pick(rd_pick(index, asked.0 as u32, (asked.0 >> 32) as u32))
     }
 
     #[inline(always)]

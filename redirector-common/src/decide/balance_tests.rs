@@ -2,9 +2,14 @@ extern crate std;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::decide::{
-    Choice, Verdict, connect,
-    test_tables::{TestClient, TestTables},
+use crate::{
+    backend::BackendId,
+    decide::{
+        backend::Choice,
+        connect::{Verdict, connect},
+        packed::Families,
+        test_tables::{TestClient, TestTables},
+    },
 };
 
 const VIP: u32 = 1;

@@ -1,7 +1,16 @@
 extern crate std;
 
 use super::*;
-use crate::decide::test_tables::{TestClient, TestTables};
+use crate::{
+    addr::Ip6Be,
+    backend::BackendId,
+    decide::{
+        backend::Extras,
+        packed::Families,
+        test_tables::{TestClient, TestTables},
+    },
+    route::RouteEntry,
+};
 
 const VIP: u32 = 7;
 

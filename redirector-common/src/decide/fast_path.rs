@@ -7,8 +7,10 @@
 //! first cache.
 
 use super::{
-    balance::{Families, below},
-    connect::{Choice, Client, Tables},
+    backend::Choice,
+    balance::below,
+    packed::Families,
+    tables::{Client, Tables},
     unroll::unrolled,
 };
 use crate::{

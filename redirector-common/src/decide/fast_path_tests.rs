@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     addr::PortBe,
     decide::{
-        Verdict, connect,
+        connect::{Verdict, connect},
         test_tables::{TestClient, TestTables},
     },
 };

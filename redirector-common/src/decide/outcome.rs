@@ -1,6 +1,6 @@
 //! How a connect ended, from what the hooks saw: no hook is told the socket's error.
 
-use crate::origin::Origin;
+use crate::{event::Event, origin::Origin};
 
 /// The end of a connect that was not established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,18 @@ impl End {
     /// Whether it speaks against the backend.
     pub const fn blames_backend(self) -> bool {
         matches!(self, Self::Refused | Self::TimedOut | Self::Unreachable)
+    }
+
+    /// The kind of the [`Event`] that reports it.
+    #[inline(always)]
+    pub const fn event_kind(self) -> u8 {
+        match self {
+            Self::Refused => Event::REFUSED,
+            Self::TimedOut => Event::TIMED_OUT,
+            Self::Unreachable => Event::UNREACHABLE,
+            Self::Aborted => Event::ABORTED,
+            Self::Unsent => Event::UNSENT,
+        }
     }
 }
 

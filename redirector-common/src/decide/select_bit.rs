@@ -24,6 +24,12 @@ const fn narrow(bits: u64, (place, rank): (u32, u32), width: u32) -> (u32, u32) 
     (place + (width & above), rank - (below & above))
 }
 
+/// 1 for 0, else 0.
+#[inline(always)]
+pub(super) const fn zero_bit(number: u32) -> u64 {
+    (number as u64).wrapping_sub(1) >> 63
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

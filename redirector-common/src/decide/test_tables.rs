@@ -4,7 +4,13 @@ extern crate std;
 use core::cell::{Cell, RefCell};
 use std::{collections::BTreeMap, vec::Vec};
 
-use super::{Client, Families, Tables};
+use super::{
+    balance::survey,
+    lookup::pick,
+    packed::{Asked, Candidates, Drawing, Drawn, Families, Found, Pick, Ports},
+    port_map::find_port,
+    tables::{Client, Tables},
+};
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::{BackendId, Health},
@@ -202,5 +208,17 @@ impl Tables for TestTables {
         let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z >> 32) as u32
+    }
+    fn find_port(&self, ports: Ports, client: PortBe) -> Found {
+        find_port(self, ports, client)
+    }
+    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Drawing {
+        survey(self, candidates, drawn)
+    }
+    fn pick(&self, index: u32, asked: Asked) -> Pick {
+        pick(self, index, asked)
+    }
+    fn afresh(&self, word: u64) -> u64 {
+        word
     }
 }

@@ -1,0 +1,7 @@
+//! What a hook answers the kernel.
+
+/// The call goes on.
+pub(crate) const ALLOW: i32 = 1;
+
+/// The call fails: with the errno that `bpf_set_retval` gave, else with EPERM.
+pub(crate) const DENY: i32 = 0;
