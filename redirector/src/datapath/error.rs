@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use ipnet::IpNet;
+
+use crate::datapath::checks::privileges;
 
 /// Why the datapath could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +120,7 @@ pub enum DatapathError {
 
 impl DatapathError {
     /// `failed to <action>`, because of `source`.
-    pub(super) fn call(
+    pub(crate) fn call(
         action: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
@@ -141,4 +144,56 @@ impl DatapathError {
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Cgroup { .. } | Self::OtherPool { .. })
     }
+}
+
+pub(crate) fn from_io(action: &str, error: io::Error) -> DatapathError {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => DatapathError::NotPermitted {
+            action: action.to_owned(),
+            cause: privileges::why_not_permitted(),
+        },
+        Some(libc::EINVAL) | Some(libc::ENOSYS) | Some(libc::EOPNOTSUPP) => {
+            DatapathError::Unsupported { action: action.to_owned(), source: error }
+        }
+        _ => DatapathError::call(action, error),
+    }
+}
+
+pub(crate) fn from_ebpf(action: &str, error: EbpfError) -> DatapathError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            from_io(&format!("create the table {name}"), io_error)
+        }
+        EbpfError::MapError(MapError::SyscallError(error)) => from_io(action, error.io_error),
+        EbpfError::ProgramError(error) => from_program(action, error),
+        other => DatapathError::call(action, other),
+    }
+}
+
+pub(crate) fn from_program(action: &str, error: ProgramError) -> DatapathError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            tracing::debug!(%verifier_log, action, "the verifier's log");
+            match io_error.raw_os_error() {
+                Some(libc::EPERM) | Some(libc::ENOSYS) => from_io(action, io_error),
+                _ => DatapathError::Unsupported {
+                    action: action.to_owned(),
+                    source: io::Error::new(
+                        io_error.kind(),
+                        format!("{io_error}: {}", reason(&verifier_log.to_string())),
+                    ),
+                },
+            }
+        }
+        ProgramError::SyscallError(error) => from_io(action, error.io_error),
+        other => DatapathError::call(action, other),
+    }
+}
+
+/// The verifier says the reason last, before its statistics.
+fn reason(log: &str) -> &str {
+    const STATISTICS: &[&str] = &["processed ", "verification time ", "stack depth "];
+    let is_reason =
+        |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    log.lines().rev().find(is_reason).unwrap_or("no verifier log")
 }

@@ -9,7 +9,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use redirector_common::{addr::PortBe, event};
 
-use super::{object, tables::monotonic_ns};
+use crate::datapath::{address, sys::monotonic_ns};
 
 /// What happened to a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl AsRawFd for EventReader {
 }
 
 impl EventReader {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
+    pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
         Self { ring }
     }
 
@@ -143,7 +143,7 @@ impl Clock {
 
 fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
     let happened = happened(raw)?;
-    let address = object::from_ip(raw.backend);
+    let address = address::from_ip(raw.backend);
     let command = raw.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     Some(Event {
         at: clock.at(raw.at_ns),

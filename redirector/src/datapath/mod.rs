@@ -1,401 +1,72 @@
-//! The programs, tables, links and pins in the kernel: the only place that knows aya.
+//! The programs, maps, links and pins in the kernel: the only place that knows aya.
 //!
 //! | file | is |
 //! |---|---|
-//! | `object` | the embedded programs: loading them onto new or pinned tables |
-//! | `pins` | where everything is pinned, and by whom |
-//! | `version` | which version's tables are made and adopted |
-//! | `upgrade` | taking over from an older version's pins |
-//! | `shape` | comparing pinned tables with the ones that this binary would make |
-//! | `blocks` | which slots and backend numbers are free: the oldest freed ones are reused first |
-//! | `placed` | one route and the slots of its block |
-//! | `routes` | the three tables that say what a route is |
-//! | `batch` | writing many elements of a table with one call |
-//! | `writer` | writing plans: block first, then the route flips to it |
-//! | `tables` | all tables: whose they are, what is read back from them |
-//! | `interception` | whose DNS goes to the shim, and which resolver has which of its ports |
-//! | `cgroups` | which cgroups to attach to |
-//! | `links` | attaching, swapping programs under live links, detaching |
+//! | `loaded` | the loaded datapath: what the agent works with |
+//! | `settings` | what it is opened with |
+//! | `status` | what it reports: counters, backends, programs, attachments |
+//! | `events` | reading connect events from the ring buffer |
+//! | `load/object` | the embedded programs: loading them onto new or pinned maps |
+//! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
+//! | `attach/cgroups` | which cgroups to attach to |
+//! | `attach/links` | attaching, swapping programs under live links, detaching |
+//! | `maps/arrays` | reading and writing elements of arrays, one by one or in batches |
+//! | `maps/route_layout` | one route and the slots of its block |
+//! | `maps/routes` | the three maps that define a route |
+//! | `maps/allocator` | which slots and backend IDs are free |
+//! | `maps/writer` | writing plans: block first, then the route flips to it |
+//! | `maps/counters` | the counters of routes and backends |
+//! | `maps/tables` | all maps: claiming them, reading them back |
+//! | `maps/resolver_slots` | whose DNS goes to the shim, and which resolver has which of its ports |
+//! | `pins/folder` | where everything is pinned |
+//! | `pins/version` | which version's maps are created and adopted |
+//! | `pins/compat` | comparing pinned maps with those that this binary would create |
+//! | `pins/upgrade` | taking over from an older version's pins |
+//! | `pins/inspect` | reading the state from the pins alone, and removing them |
+//! | `checks/preflight` | what `redirector check` reports of this host |
+//! | `checks/kernel` | the kernel's version and what it implies |
+//! | `checks/features` | what old kernels lack |
+//! | `checks/privileges` | capabilities, seccomp, memory lock limit |
+//! | `checks/foreign` | other programs on our hooks |
+//! | `address` | addresses as the maps have them |
 //! | `sys` | the bpf(2) commands that aya does not have |
-//! | `features` | what old kernels lack, and what comes of it |
-//! | `preflight` | what this kernel and these privileges allow, one by one |
-//! | `others` | whose programs are on our hooks besides ours |
-//! | `counters` | what became of connects, by route and by backend |
-//! | `events` | what the programs tell of single connects |
-//! | `inspect` | the state from the pins alone, and removing them |
 
-mod batch;
-mod blocks;
-mod cgroups;
-mod counters;
+mod address;
+mod attach;
+mod checks;
 mod error;
 mod events;
-mod features;
-mod helper;
-mod inspect;
-mod interception;
-mod links;
-mod object;
-mod others;
+mod load;
+mod loaded;
+mod maps;
 mod pins;
-mod placed;
-mod preflight;
-mod routes;
-mod shape;
+mod settings;
 mod status;
 mod sys;
-mod tables;
-mod upgrade;
-mod version;
-mod writer;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
-
-pub use cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, deciding_folders};
+pub use attach::{
+    cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, deciding_folders},
+    links::{Attaching, Refused},
+};
+pub use checks::{
+    check::{Check, Outcome},
+    features::{FEATURES, Feature},
+    foreign::{OtherProgram, others, program_name},
+    kernel::tells_commands,
+    preflight::preflight,
+};
 pub use error::DatapathError;
 pub use events::{Event, EventReader, Happened, Reason};
-pub use features::{FEATURES, Feature};
-pub use inspect::{PinnedStatus, Removed, inspect, is_pinned, pinned_interception, unload};
-pub use interception::{
+pub use loaded::Datapath;
+pub use maps::resolver_slots::{
     DNS_SLOTS, Intercepted, InterceptedResolver, InterceptionStatus, ResolverOf, ShimAt,
 };
-pub use links::{Attaching, Attachment, Refused};
-pub use others::{OtherProgram, others, program_name};
-pub use preflight::{Check, Outcome, preflight, tells_commands};
+pub use pins::{
+    inspect::{PinnedStatus, Removed, inspect, is_pinned, pinned_interception, unload},
+    version::Version,
+};
+pub use settings::Settings;
 pub use status::{
-    BackendCounters, BackendStatus, ProgramStatus, RouteCounters, RouteStatus, SetAside, Status,
-    Suspect,
+    Attachment, BackendCounters, BackendStatus, ProgramStatus, RouteCounters, RouteStatus,
+    SetAside, Status, Suspect,
 };
-use tracing::debug;
-pub use version::Version;
-
-use crate::{
-    plan::{Change, Plan, PlannedRoute},
-    pool::Pool,
-};
-
-/// Where the datapath lives and which addresses are its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The folder of the pins, in a bpf file system.
-    pub bpffs: PathBuf,
-    /// The virtual addresses.
-    pub pool: Pool,
-}
-
-/// The loaded datapath. Dropping it leaves everything that is pinned in place and working.
-pub struct Datapath {
-    settings: Settings,
-    abi: u32,
-    object: object::Object,
-    tables: tables::Tables,
-    interception: interception::Interception,
-    links: links::Links,
-    lacks_routes: bool,
-    taken_over_from: Option<u32>,
-    events: Option<EventReader>,
-}
-
-impl Datapath {
-    /// Loads the programs, onto the tables that are pinned or onto new ones. Nothing is attached
-    /// yet, and connects notice nothing.
-    ///
-    /// An older version's pins are taken over: what means the same in this version is gone on with,
-    /// the rest is made anew. They serve until [`Datapath::attach`].
-    ///
-    /// # Errors
-    ///
-    /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] when this kernel or these
-    /// privileges can't do it; [`DatapathError::OtherAbi`] for a younger version's pins,
-    /// [`DatapathError::OtherPool`] for those of another pool.
-    pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
-        Self::open_as(settings, &Version::own())
-    }
-
-    /// As [`Datapath::open`], in the part of a binary with other tables than this one's.
-    ///
-    /// # Errors
-    ///
-    /// As [`Datapath::open`].
-    #[doc(hidden)]
-    pub fn open_as(settings: &Settings, version: &Version) -> Result<Self, DatapathError> {
-        preflight::refuse_old_kernel()?;
-        let mut pins = pins::Pins::of(&settings.bpffs, version.abi);
-        pins.refuse_foreign()?;
-        let mut predecessor = None;
-        match pins.older().pop() {
-            Some(old) if !pins.exist()? => {
-                pins = pins.stage()?;
-                predecessor =
-                    Some(upgrade::Predecessor::prepare(&pins, old, &settings.pool, version)?);
-            }
-            _ => pins.make_folders()?,
-        }
-        shape::compare(&pins, &settings.pool, version)?;
-        let mut object = object::Object::load(&settings.pool, version, Some(&pins))?;
-        let tables =
-            tables::Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
-        let interception = interception::Interception::open(&mut object)?;
-        debug!(abi = version.abi, "ready to attach");
-        let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
-        let taken_over_from = predecessor.as_ref().map(upgrade::Predecessor::abi);
-        let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.knows_routes());
-        Ok(Self {
-            settings: settings.clone(),
-            abi: version.abi,
-            object,
-            tables,
-            interception,
-            links: links::Links::new(pins),
-            lacks_routes,
-            taken_over_from,
-            events,
-        })
-    }
-
-    /// The version of the older tables that this one goes on from, when it has found such.
-    pub fn taken_over_from(&self) -> Option<u32> {
-        self.taken_over_from
-    }
-
-    /// Whether older programs serve routes that these tables don't have, since this binary can't
-    /// read them. Then attaching must wait until the plan is in the tables: until then those
-    /// programs go on serving.
-    pub fn lacks_routes(&self) -> bool {
-        self.lacks_routes
-    }
-
-    /// Attaches to `cgroups`: links that are pinned already are swapped to the programs of this
-    /// binary, atomically; new ones are made and pinned; links of cgroups that are not listed go. A
-    /// cgroup that vanished meanwhile is no error; its links go with its last socket. An older
-    /// version's links are taken over in the same way, and what else it has pinned is removed last.
-    ///
-    /// # Errors
-    ///
-    /// The first link that can't be made, by name and path. What else could be attached is.
-    pub fn attach(&mut self, cgroups: &[Cgroup]) -> Result<Vec<Attachment>, DatapathError> {
-        match self.attach_each(cgroups, usize::MAX)?.refused.into_iter().next() {
-            Some(refused) => Err(refused.error),
-            None => Ok(self.attachments()),
-        }
-    }
-
-    /// As [`Datapath::attach`], to `most` new cgroups at a time; tells which of them could not be
-    /// attached to, each with the reason.
-    ///
-    /// # Errors
-    ///
-    /// When links that are not wanted can't be removed, or an upgrade can't be committed.
-    pub fn attach_each(
-        &mut self,
-        cgroups: &[Cgroup],
-        most: usize,
-    ) -> Result<Attaching, DatapathError> {
-        // Whoever attaches has the plan in the tables; what fails is tried again.
-        self.lacks_routes = false;
-        self.links.attach(&mut self.object, cgroups, most)
-    }
-
-    /// The cgroups whose sockets are redirected.
-    pub fn attachments(&self) -> Vec<Attachment> {
-        self.links.attachments()
-    }
-
-    /// Cgroups that are gone and have open sockets left, which are followed to their end. A later
-    /// [`Datapath::attach`] finds out when they are.
-    pub fn fading(&self) -> usize {
-        self.links.fading()
-    }
-
-    /// What the tables hold now.
-    pub fn plan(&self) -> Plan {
-        self.tables.plan()
-    }
-
-    /// What the tables hold for the VIP at `index` now.
-    pub fn planned(&self, index: u32) -> Option<PlannedRoute> {
-        self.tables.planned(index)
-    }
-
-    /// Whether the tables hold a route for the VIP at `index`.
-    pub fn has_route(&self, index: u32) -> bool {
-        self.tables.has_route(index)
-    }
-
-    /// Carries out `changes`, in order; they are live for the next connect when this returns. Many
-    /// are written together, and each becomes live by one store of its own: no connect sees a route
-    /// in part.
-    ///
-    /// # Errors
-    ///
-    /// The first change that does not fit or that the kernel refuses; those before it stand.
-    pub fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
-        self.tables.apply(changes)
-    }
-
-    /// The counters of the route at `index`. They outlive the agent and the route's changes.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read the table.
-    pub fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
-        self.tables.route_counters(index)
-    }
-
-    /// The backends of the route at `index`, with health and counters. Empty for an index without a
-    /// route.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read a table.
-    pub fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
-        self.tables.backends(index)
-    }
-
-    /// Counters and backends of the routes at `indices`, which ascend: a few calls for all of them
-    /// where the kernel has `BPF_MAP_LOOKUP_BATCH` (5.6).
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read a table.
-    pub fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
-        self.tables.routes(indices)
-    }
-
-    /// Every backend that has failed and not been seen working since: what a prober should knock
-    /// at.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read a table.
-    pub fn set_aside(&mut self) -> Result<Vec<Suspect>, DatapathError> {
-        self.tables.suspects()
-    }
-
-    /// Makes a backend eligible again, after a probe of it succeeded. An address that the route
-    /// does not have any more is no error.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to write the table.
-    pub fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
-        self.tables.reinstate(index, address)
-    }
-
-    /// Keeps a backend that has failed set aside for `time` from now at least, since somebody
-    /// probes it. One that has been seen working meanwhile stays eligible, and an address that the
-    /// route does not have any more is no error.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read or write the table.
-    pub fn hold(
-        &mut self,
-        index: u32,
-        address: IpAddr,
-        time: Duration,
-    ) -> Result<(), DatapathError> {
-        self.tables.hold(index, address, time)
-    }
-
-    /// How long a connect may wait for a backend that does not answer, where its route has another
-    /// one to offer.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to write the table.
-    pub fn set_connect_timeout(&mut self, timeout: Duration) -> Result<(), DatapathError> {
-        self.tables.set_connect_timeout(timeout, sys::hz())
-    }
-
-    /// The reading end of the events; nothing after the first call. What happened while nobody read
-    /// is there, as far as the ring took it.
-    pub fn take_events(&mut self) -> Option<EventReader> {
-        self.events.take()
-    }
-
-    /// Whether the programs tell events, and how many successes one of them stands for: `None`, or
-    /// the power of two. Connects that are under way stay as they began.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to write the table.
-    pub fn tell_events(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
-        self.tables.tell_events(sampling)
-    }
-
-    /// Events that the full ring has not taken since the tables were made.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read the table.
-    pub fn lost_events(&self) -> Result<u64, DatapathError> {
-        self.tables.lost_events()
-    }
-
-    /// Where the shim listens. Nothing is intercepted until [`Datapath::intercept`] says so.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to write the table.
-    pub fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
-        self.interception.set_shim(at)
-    }
-
-    /// Whose DNS goes to the shim, from the next query on, and while [`Datapath::beat`] is called
-    /// often enough.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to write a table, or [`DatapathError::Full`] for more resolvers than
-    /// there are slots.
-    pub fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
-        self.interception.intercept(what)
-    }
-
-    /// Which resolver a port of the shim's stands for; usable from any thread.
-    pub fn resolver_of(&self) -> ResolverOf {
-        self.interception.resolver_of()
-    }
-
-    /// Frees the slots of resolvers that nobody has asked for a while, when few are left. To be
-    /// called now and then.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read or write a table.
-    pub fn free_idle_resolvers(&mut self) -> Result<(), DatapathError> {
-        self.interception.free_idle()
-    }
-
-    /// What is intercepted, and what became of it.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read a table.
-    pub fn interception(&self) -> Result<InterceptionStatus, DatapathError> {
-        self.interception.status()
-    }
-
-    /// The agent's sign of life.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to write the table.
-    pub fn beat(&mut self) -> Result<(), DatapathError> {
-        self.tables.beat()
-    }
-
-    /// Programs, attachments and tables, for people and scripts.
-    pub fn status(&self) -> Status {
-        Status {
-            abi: self.abi,
-            pool: self.settings.pool.ipv4.to_string(),
-            pool_ipv6: self.settings.pool.ipv6.map(|net| net.to_string()),
-            programs: self.object.programs(),
-            attachments: self.links.attachments(),
-            routes: self.tables.len(),
-            heartbeat_age: Some(Duration::ZERO),
-        }
-    }
-}

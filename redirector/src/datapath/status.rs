@@ -1,14 +1,12 @@
 //! What the datapath tells people and scripts.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use redirector_common::{
     backend::Health,
     stats::{BackendStats, BackendTimes, LATENCY_BUCKETS, RouteStats, RouteTimes},
 };
 use serde::{Deserialize, Serialize};
-
-use super::Attachment;
 
 /// What became of a route's connects since its VIP was leased. `started` equals the sum of the six
 /// ends and what is in flight.
@@ -56,7 +54,7 @@ pub struct RouteCounters {
 }
 
 impl RouteCounters {
-    pub(super) fn new(s: RouteStats, times: RouteTimes) -> Self {
+    pub(crate) fn new(s: RouteStats, times: RouteTimes) -> Self {
         Self {
             started: s.started,
             established: s.established,
@@ -145,7 +143,7 @@ pub struct BackendStatus {
 
 impl BackendStatus {
     /// From its elements of the tables, at `now_ns` of the monotonic clock.
-    pub(super) fn new(
+    pub(crate) fn new(
         address: IpAddr,
         (health, now_ns): (Health, u64),
         (stats, times): (BackendStats, BackendTimes),
@@ -191,6 +189,17 @@ pub struct ProgramStatus {
     pub verified_instructions: Option<u32>,
     /// Bytes of machine code.
     pub jited_bytes: u32,
+}
+
+/// A cgroup that the programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The cgroup's folder on this host; absent when it could not be found.
+    pub cgroup: Option<PathBuf>,
+    /// The kernel's number for it.
+    pub id: u64,
+    /// The programs whose links are pinned.
+    pub programs: Vec<String>,
 }
 
 /// The datapath as its agent sees it.

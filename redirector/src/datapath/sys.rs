@@ -42,7 +42,7 @@ struct LinkUpdate {
 }
 
 /// Opens a pin.
-pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
@@ -62,7 +62,7 @@ struct Lookup {
 
 /// An element of a table whose elements have `size` bytes, which aya reads only when a type of ours
 /// has as many.
-pub(super) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Vec<u8>> {
     // The kernel writes whole words.
     let mut value = vec![0; size.next_multiple_of(8)];
     let mut attributes = Lookup {
@@ -124,7 +124,7 @@ impl Batch {
 /// Writes each of `values` at the index beside it, in this order, with one call. Says how many are
 /// written: all, or those before the first one that the kernel refuses, or none when it does not
 /// know the command.
-pub(super) fn update_elements<V: aya::Pod>(
+pub(crate) fn update_elements<V: aya::Pod>(
     table: &Array<MapData, V>,
     at: &[u32],
     values: &[V],
@@ -135,7 +135,7 @@ pub(super) fn update_elements<V: aya::Pod>(
 
 /// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or
 /// none when the kernel does not know the command, or those that there are.
-pub(super) fn read_elements<V: aya::Pod>(
+pub(crate) fn read_elements<V: aya::Pod>(
     table: &Array<MapData, V>,
     first: u32,
     values: &mut [V],
@@ -155,7 +155,7 @@ pub(super) fn read_elements<V: aya::Pod>(
 
 /// Puts `program` in the place of the program under `link`, atomically: no connect sees neither or
 /// both (3.8 to 5 µs, measured).
-pub(super) fn update_link(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn update_link(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = LinkUpdate {
         link_fd: link.as_raw_fd() as u32,
         new_prog_fd: program.as_raw_fd() as u32,
@@ -174,7 +174,7 @@ struct LinkDetach {
 
 /// Takes the program under `link` off its hook, now. Removing the pin would do so too, but 5.10
 /// only gets to it some time after.
-pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
+pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd: link.as_raw_fd() as u32, pad: 0 }).map(drop)
 }
 
@@ -203,7 +203,7 @@ const QUERY_EFFECTIVE: u32 = 1;
 const MOST_PROGRAMS: usize = 512;
 
 /// The numbers of the programs that run on a hook of a cgroup, in the order in which they run.
-pub(super) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Vec<u32>> {
+pub(crate) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Vec<u32>> {
     let mut ids = vec![0_u32; MOST_PROGRAMS];
     let mut attributes = ProgQuery {
         target_fd: cgroup as u32,
@@ -220,7 +220,7 @@ pub(super) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Ve
 
 /// Whether a program is on a hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE` and
 /// `BPF_F_ALLOW_MULTI`, which forbids any other below it.
-pub(super) fn has_exclusive_program(cgroup: i32, attach_type: u32) -> io::Result<bool> {
+pub(crate) fn has_exclusive_program(cgroup: i32, attach_type: u32) -> io::Result<bool> {
     let mut attributes =
         ProgQuery { target_fd: cgroup as u32, attach_type, ..ProgQuery::default() };
     bpf(BPF_PROG_QUERY, &mut attributes)?;
@@ -248,13 +248,13 @@ struct LinkInfo {
 }
 
 /// The number of the program under a link.
-pub(super) fn link_program(link: &OwnedFd) -> io::Result<u32> {
+pub(crate) fn link_program(link: &OwnedFd) -> io::Result<u32> {
     link_info(link).map(|info| info.prog_id)
 }
 
 /// The number of the cgroup that a link is attached to; 0 when the kernel has let go of it: the
 /// cgroup is removed, and the last socket of it is closed (`bpf_cgroup_link_auto_detach`).
-pub(super) fn link_cgroup(link: &OwnedFd) -> io::Result<u64> {
+pub(crate) fn link_cgroup(link: &OwnedFd) -> io::Result<u64> {
     link_info(link).map(|info| info.cgroup_id)
 }
 
@@ -280,7 +280,7 @@ fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
 
 /// Jiffies in a second, `CONFIG_HZ`: the resolution of the coarse clocks is one jiffy
 /// (kernel/time/posix-timers.c).
-pub(super) fn hz() -> u32 {
+pub(crate) fn hz() -> u32 {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills in the value.
     let failed =
@@ -289,4 +289,10 @@ pub(super) fn hz() -> u32 {
         Ok(nanoseconds @ 1..) if !failed => (1_000_000_000 + nanoseconds / 2) / nanoseconds,
         _ => 250,
     }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`.
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 
-use super::{HostError, to_io, with_netlink};
+use crate::host::netlink::{HostError, to_io, with_netlink};
 
 /// Addresses of ours carry this label (`ip address` shows it): 15 bytes at most, the device's name
 /// first.

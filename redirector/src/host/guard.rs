@@ -12,8 +12,10 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{HostError, to_io, with_netlink};
-use crate::pool::Pool;
+use crate::{
+    host::netlink::{HostError, to_io, with_netlink},
+    pool::Pool,
+};
 
 /// Routes of ours carry this protocol number (`ip route` shows `proto 198`): above 4 and below 256
 /// it is anybody's to choose (rtnetlink(7)).

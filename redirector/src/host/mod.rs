@@ -4,77 +4,8 @@
 
 mod address;
 mod guard;
-
-use std::{io, net::IpAddr};
+mod netlink;
 
 pub use address::{AddedAddress, ensure_address, has_address, remove_address};
 pub use guard::{Guard, conflicts, guard, remove_guard};
-use rtnetlink::Handle;
-
-/// Why the host could not be prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// Somebody else routes the pool.
-    #[error(
-        "`pool.{key} = \"{pool}\"` is routed by this host already ({route}): choose a pool that \
-            nothing uses, or set `pool.guard = false` if that route never leads out"
-    )]
-    PoolIsRouted {
-        /// Which of the pool's ranges: `ipv4` or `ipv6`.
-        key: &'static str,
-        /// The pool.
-        pool: String,
-        /// The route that is in the way.
-        route: String,
-    },
-    /// Netlink refused.
-    #[error("failed to {action}{}", hint(source))]
-    Netlink {
-        /// What was tried.
-        action: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The address that the shim is to listen on can't be added.
-    #[error("failed to add {address} to lo{}", hint(source))]
-    Address {
-        /// The address.
-        address: IpAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-/// What an errno of netlink usually means.
-fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => " (CAP_NET_ADMIN is needed)",
-        _ => "",
-    }
-}
-
-impl HostError {
-    fn netlink(action: impl Into<String>, error: rtnetlink::Error) -> Self {
-        Self::Netlink { action: action.into(), source: to_io(error) }
-    }
-}
-
-/// The errno inside an answer, or the error's text.
-fn to_io(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
-    }
-}
-
-/// Runs `work` with a netlink connection of its own.
-async fn with_netlink<T>(
-    work: impl AsyncFnOnce(Handle) -> Result<T, HostError>,
-) -> Result<T, HostError> {
-    let (connection, handle, _) = rtnetlink::new_connection()
-        .map_err(|source| HostError::Netlink { action: "open a netlink socket".into(), source })?;
-    let connection = tokio::spawn(connection);
-    let result = work(handle).await;
-    connection.abort();
-    result
-}
+pub use netlink::HostError;

@@ -8,9 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    DatapathError, cgroup2_mount,
-    pins::{self, Pins},
+use crate::datapath::{
+    attach::cgroups::cgroup2_mount,
+    error::{self, DatapathError},
+    pins::folder::{self, Pins},
     sys,
 };
 
@@ -45,12 +46,12 @@ pub struct OtherProgram {
 /// When the cgroup can't be opened, or these privileges may not ask.
 pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, DatapathError> {
     let asked = || format!("ask which programs are on {}", cgroup.display());
-    let folder = File::open(cgroup).map_err(|error| super::object::from_io(&asked(), error))?;
+    let folder = File::open(cgroup).map_err(|error| error::from_io(&asked(), error))?;
     let ours = own_programs(bpffs, cgroup);
     let mut found = Vec::new();
     for (hook, kind) in HOOKS {
         let ids = sys::effective_programs(folder.as_raw_fd(), kind)
-            .map_err(|error| super::object::from_io(&asked(), error))?;
+            .map_err(|error| error::from_io(&asked(), error))?;
         // In the order in which they run.
         let first_of_ours = ids.iter().position(|id| ours.contains(id)).unwrap_or(0);
         let theirs = ids.into_iter().enumerate().filter(|(_, id)| !ours.contains(id));
@@ -66,16 +67,16 @@ pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, Datapath
 
 /// Where above `cgroup`, or at it, a program keeps all others off a hook of ours, if one does: the
 /// hook and the cgroup.
-pub(super) fn exclusive_above(
+pub(crate) fn exclusive_above(
     cgroup: &Path,
 ) -> Result<Option<(&'static str, PathBuf)>, DatapathError> {
     let mount = cgroup2_mount()?;
     for place in cgroup.ancestors().take_while(|place| place.starts_with(&mount)) {
         let asked = || format!("ask which programs are on {}", place.display());
-        let folder = File::open(place).map_err(|error| super::object::from_io(&asked(), error))?;
+        let folder = File::open(place).map_err(|error| error::from_io(&asked(), error))?;
         for (hook, kind) in HOOKS {
             if sys::has_exclusive_program(folder.as_raw_fd(), kind)
-                .map_err(|error| super::object::from_io(&asked(), error))?
+                .map_err(|error| error::from_io(&asked(), error))?
             {
                 return Ok(Some((hook, place.to_owned())));
             }
@@ -98,7 +99,7 @@ fn own_programs(bpffs: &Path, cgroup: &Path) -> Vec<u32> {
         };
         cgroups.iter().flat_map(of).collect::<Vec<_>>()
     };
-    let pins = pins::versions(bpffs).into_iter().flat_map(links);
+    let pins = folder::versions(bpffs).into_iter().flat_map(links);
     pins.filter_map(|pin| sys::link_program(&sys::open_pin(&pin).ok()?).ok()).collect()
 }
 

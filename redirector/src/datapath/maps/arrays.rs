@@ -4,14 +4,32 @@
 
 use aya::maps::{Array, MapData};
 
-use super::{
-    DatapathError, sys,
-    tables::{read, write},
-};
+use crate::datapath::{error::DatapathError, sys};
+
+pub(crate) fn read<V: aya::Pod>(
+    table: &Array<MapData, V>,
+    name: &str,
+    index: u32,
+) -> Result<V, DatapathError> {
+    table
+        .get(&index, 0)
+        .map_err(|error| DatapathError::call(format!("read {name}[{index}]"), error))
+}
+
+pub(crate) fn write<V: aya::Pod>(
+    table: &mut Array<MapData, V>,
+    name: &str,
+    index: u32,
+    value: V,
+) -> Result<(), DatapathError> {
+    table
+        .set(index, value, 0)
+        .map_err(|error| DatapathError::call(format!("write {name}[{index}]"), error))
+}
 
 /// Elements of a table that are to be written, in this order.
 #[derive(Debug)]
-pub(super) struct Elements<V> {
+pub(crate) struct Elements<V> {
     at: Vec<u32>,
     values: Vec<V>,
 }
@@ -23,28 +41,28 @@ impl<V> Default for Elements<V> {
 }
 
 impl<V: Copy> Elements<V> {
-    pub(super) fn push(&mut self, at: u32, value: V) {
+    pub(crate) fn push(&mut self, at: u32, value: V) {
         self.at.push(at);
         self.values.push(value);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.at.len()
     }
 
     /// The first `count`: where, and what.
-    pub(super) fn first(&self, count: usize) -> (&[u32], &[V]) {
+    pub(crate) fn first(&self, count: usize) -> (&[u32], &[V]) {
         (&self.at[..count], &self.values[..count])
     }
 }
 
 /// The kernel refused an element. Those before it are written, those after it are not.
 #[derive(Debug)]
-pub(super) struct Stopped {
+pub(crate) struct Stopped {
     /// How many are written.
-    pub(super) written: usize,
+    pub(crate) written: usize,
     /// About the one that was refused.
-    pub(super) error: DatapathError,
+    pub(crate) error: DatapathError,
 }
 
 /// Writes each of `values` at the index beside it, in this order. Each is one store for the
@@ -52,7 +70,7 @@ pub(super) struct Stopped {
 ///
 /// What the kernel does not take together goes one by one: it may lack the command, and the element
 /// that it refuses is named then.
-pub(super) fn write_all<V: aya::Pod>(
+pub(crate) fn write_all<V: aya::Pod>(
     table: &mut Array<MapData, V>,
     name: &str,
     (at, values): (&[u32], &[V]),
@@ -72,7 +90,7 @@ const AT_ONCE: u32 = 4096;
 
 /// Reads the elements at each of `wanted`, which ascend and don't repeat, and tells `each` of them,
 /// in this order.
-pub(super) fn read_each<V: aya::Pod + Default>(
+pub(crate) fn read_each<V: aya::Pod + Default>(
     table: &Array<MapData, V>,
     name: &str,
     wanted: &[u32],

@@ -1,7 +1,7 @@
 //! What kernels since 5.10 have come to offer, feature by feature, and what the datapath does
 //! without. `redirector check` tells it of this kernel, `docs/reference/kernels.md` of all.
 
-use super::preflight::Check;
+use crate::datapath::checks::check::Check;
 
 /// Something that not every kernel has on which the programs load.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ pub const FEATURES: &[Feature] = &[
 
 impl Feature {
     /// What this kernel comes to.
-    pub(super) fn check(&self, kernel_at_least: impl Fn(u8, u8) -> bool) -> Check {
+    pub(crate) fn check(&self, kernel_at_least: impl Fn(u8, u8) -> bool) -> Check {
         let (major, minor) = self.since;
         if kernel_at_least(major, minor) {
             Check::ok(self.name, self.with)
@@ -61,7 +61,7 @@ const TAKING: [&str; 2] = ["net_cls", "net_prio"];
 
 /// Before 5.15 (8520e224f547), once a process is in a cgroup of net_cls or net_prio, its sockets
 /// belong to the root of version 2.
-pub(super) fn socket_cgroups(mountinfo: &str, has_both: bool, at_root_only: bool) -> Check {
+pub(crate) fn socket_cgroups(mountinfo: &str, has_both: bool, at_root_only: bool) -> Check {
     const NAME: &str = "hybrid";
     let taking: Vec<&str> =
         TAKING.into_iter().filter(|controller| is_mounted(mountinfo, controller)).collect();
@@ -95,7 +95,7 @@ fn is_mounted(mountinfo: &str, controller: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::Outcome;
+    use crate::datapath::checks::check::Outcome;
 
     #[test]
     fn the_reference_says_what_the_checks_say() {

@@ -17,16 +17,18 @@ use redirector_common::{
     stats::{BackendStats, BackendTimes},
 };
 
-use super::{
-    DatapathError,
-    batch::{Elements, Stopped, write_all},
-    blocks::{BackendIds, SlotBlocks},
-    counters::Counters,
-    object,
-    placed::{Numbered, Placed},
-    routes::RouteTables,
-};
 use crate::{
+    datapath::{
+        address,
+        error::DatapathError,
+        maps::{
+            allocator::{BackendIds, SlotBlocks},
+            arrays::{Elements, Stopped, write_all},
+            counters::Counters,
+            route_layout::{Numbered, Placed},
+            routes::RouteTables,
+        },
+    },
     plan::{Change, PlannedRoute, by_family},
     route::PortPair,
 };
@@ -36,16 +38,16 @@ use crate::{
 const TOGETHER: usize = 1024;
 
 /// The tables that plans are written to, and what stands in them.
-pub(super) struct Writer {
-    pub(super) routes: RouteTables,
-    pub(super) health: Array<MapData, Health>,
-    pub(super) counters: Counters,
-    pub(super) blocks: SlotBlocks,
-    pub(super) ids: BackendIds,
+pub(crate) struct Writer {
+    pub(crate) routes: RouteTables,
+    pub(crate) health: Array<MapData, Health>,
+    pub(crate) counters: Counters,
+    pub(crate) blocks: SlotBlocks,
+    pub(crate) ids: BackendIds,
     /// The latest block's.
-    pub(super) generation: u8,
+    pub(crate) generation: u8,
     /// The routes that stand, by index.
-    pub(super) placed: BTreeMap<u32, Placed>,
+    pub(crate) placed: BTreeMap<u32, Placed>,
 }
 
 /// Changes that are ready to be carried out together: their room is taken, and nothing of them is
@@ -87,7 +89,7 @@ impl Writer {
     ///
     /// The first change that does not fit or that the kernel refuses; those before it stand, those
     /// after it do not.
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
+    pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
         let mut together = Together::default();
         for change in changes {
             // A second change of a route starts from the first one, which must stand by then.
@@ -107,7 +109,7 @@ impl Writer {
 
     /// Places the route that another table has: its backends keep their numbers, and what is known
     /// of them is not touched.
-    pub(super) fn copy(&mut self, index: u32, placed: Placed) -> Result<(), DatapathError> {
+    pub(crate) fn copy(&mut self, index: u32, placed: Placed) -> Result<(), DatapathError> {
         let mut together = Together::default();
         for (address, id) in placed.numbered() {
             together.address(id, address);
@@ -271,7 +273,7 @@ impl Together {
     /// The address behind a number, where it does not fit in a slot.
     fn address(&mut self, id: BackendId, address: IpAddr) {
         if let IpAddr::V6(address) = address {
-            self.addresses.push(id.0, object::ip6(address));
+            self.addresses.push(id.0, address::ip6(address));
         }
     }
 }

@@ -10,28 +10,28 @@ use redirector_common::{
     stats::{BackendStats, BackendTimes, RouteStats, RouteTimes},
 };
 
-use super::{
-    BackendStatus, DatapathError, RouteCounters,
-    batch::read_each,
-    object::{self, Object},
-    pins::Pins,
-    tables::read,
+use crate::datapath::{
+    error::DatapathError,
+    load::object::Object,
+    maps::arrays::{read, read_each},
+    pins::folder::{Pins, open_pin},
+    status::{BackendStatus, RouteCounters},
 };
 
 /// The four tables: two by route, two by backend.
-pub(super) struct Counters {
+pub(crate) struct Counters {
     routes: Array<MapData, RouteStats>,
     route_times: Array<MapData, RouteTimes>,
     /// Written by the agent, too: a number that is given to another backend begins anew, and so
     /// does the next.
-    pub(super) backends: Array<MapData, BackendStats>,
-    pub(super) backend_times: Array<MapData, BackendTimes>,
+    pub(crate) backends: Array<MapData, BackendStats>,
+    pub(crate) backend_times: Array<MapData, BackendTimes>,
 }
 
 impl Counters {
     /// On tables that a test has made.
     #[cfg(test)]
-    pub(super) fn new(
+    pub(crate) fn new(
         (routes, route_times): (Array<MapData, RouteStats>, Array<MapData, RouteTimes>),
         (backends, backend_times): (Array<MapData, BackendStats>, Array<MapData, BackendTimes>),
     ) -> Self {
@@ -39,7 +39,7 @@ impl Counters {
     }
 
     /// Those of a loaded object.
-    pub(super) fn of(object: &mut Object) -> Result<Self, DatapathError> {
+    pub(crate) fn of(object: &mut Object) -> Result<Self, DatapathError> {
         Ok(Self {
             routes: object.array(names::ROUTE_STATS)?,
             route_times: object.array(names::ROUTE_TIMES)?,
@@ -49,23 +49,23 @@ impl Counters {
     }
 
     /// Those that are pinned.
-    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+    pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            routes: object::open_pin(pins, names::ROUTE_STATS)?,
-            route_times: object::open_pin(pins, names::ROUTE_TIMES)?,
-            backends: object::open_pin(pins, names::BACKEND_STATS)?,
-            backend_times: object::open_pin(pins, names::BACKEND_TIMES)?,
+            routes: open_pin(pins, names::ROUTE_STATS)?,
+            route_times: open_pin(pins, names::ROUTE_TIMES)?,
+            backends: open_pin(pins, names::BACKEND_STATS)?,
+            backend_times: open_pin(pins, names::BACKEND_TIMES)?,
         })
     }
 
     /// What became of the connects of the route at `index`.
-    pub(super) fn route(&self, index: u32) -> Result<RouteCounters, DatapathError> {
+    pub(crate) fn route(&self, index: u32) -> Result<RouteCounters, DatapathError> {
         let stats = read(&self.routes, names::ROUTE_STATS, index)?;
         Ok(RouteCounters::new(stats, read(&self.route_times, names::ROUTE_TIMES, index)?))
     }
 
     /// The same of many routes, whose indices ascend.
-    pub(super) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteCounters>, DatapathError> {
+    pub(crate) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteCounters>, DatapathError> {
         let mut stats = Vec::with_capacity(indices.len());
         read_each(&self.routes, names::ROUTE_STATS, indices, |_, read| stats.push(read))?;
         let mut counters = Vec::with_capacity(indices.len());
@@ -76,7 +76,7 @@ impl Counters {
     }
 
     /// What is known of many backends, whose numbers ascend.
-    pub(super) fn each_backend(
+    pub(crate) fn each_backend(
         &self,
         numbers: &[u32],
         mut each: impl FnMut(usize, BackendStats, BackendTimes),
@@ -89,7 +89,7 @@ impl Counters {
     }
 
     /// A backend's, with its health at `now_ns` of the monotonic clock.
-    pub(super) fn backend(
+    pub(crate) fn backend(
         &self,
         (address, id): (IpAddr, BackendId),
         health: Health,
@@ -101,7 +101,7 @@ impl Counters {
     }
 
     /// The port of a backend that failed last.
-    pub(super) fn failed_port(&self, id: BackendId) -> Result<u16, DatapathError> {
+    pub(crate) fn failed_port(&self, id: BackendId) -> Result<u16, DatapathError> {
         read(&self.backends, names::BACKEND_STATS, id.0).map(|stats| stats.failed_port as u16)
     }
 }

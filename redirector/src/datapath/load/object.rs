@@ -2,72 +2,78 @@
 
 use std::{
     borrow::Cow,
-    net::{IpAddr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, Map, MapData, RingBuf},
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
     sys::BpfHelper,
 };
 use redirector_common::{
     abi,
-    addr::{Ip4Be, Ip6Be},
+    addr::Ip4Be,
     decide::{Pool4, Pool6},
     names,
 };
 
-use super::{
-    DatapathError, helper, pins::Pins, preflight, status::ProgramStatus, version::Version,
+use crate::{
+    datapath::{
+        address::ip6,
+        checks::kernel,
+        error::{self, DatapathError},
+        load::strip_helper,
+        pins::{folder::Pins, version::Version},
+        status::ProgramStatus,
+    },
+    pool::Pool,
 };
-use crate::pool::Pool;
 
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
-pub(super) static OBJECT: &[u8] =
+pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
 
 /// The number of the helper that says a refused connect's errno (uapi/linux/bpf.h); connect
 /// programs have it since 6.1.
-pub(super) const BPF_SET_RETVAL: u32 = 187;
+pub(crate) const BPF_SET_RETVAL: u32 = 187;
 
 /// The number of the helper that tells the command of the process that calls connect.
 const BPF_GET_CURRENT_COMM: u32 = BpfHelper::BPF_FUNC_get_current_comm as u32;
 
 /// The loaded object.
-pub(super) struct Object {
+pub(crate) struct Object {
     ebpf: Ebpf,
 }
 
 impl Object {
     /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are
     /// pinned.
-    pub(super) fn load(
+    pub(crate) fn load(
         pool: &Pool,
         version: &Version,
         pins: Option<&Pins>,
     ) -> Result<Self, DatapathError> {
         raise_memlock();
         let ebpf = load_maps(pool, version, pins)
-            .map_err(|error| from_ebpf("create the tables", error))?;
+            .map_err(|error| error::from_ebpf("create the tables", error))?;
         let mut object = Self { ebpf };
         for name in names::PROGRAMS {
             load_program(object.program(name)?)
-                .map_err(|error| from_program(&format!("load the program {name}"), error))?;
+                .map_err(|error| error::from_program(&format!("load the program {name}"), error))?;
         }
         Ok(object)
     }
 
     /// The program called `name`.
-    pub(super) fn program(&mut self, name: &str) -> Result<&mut Program, DatapathError> {
+    pub(crate) fn program(&mut self, name: &str) -> Result<&mut Program, DatapathError> {
         self.ebpf.program_mut(name).ok_or_else(|| {
             DatapathError::call(format!("find the program {name} in the object"), "not there")
         })
     }
 
     /// Takes an array out of the object.
-    pub(super) fn array<V: aya::Pod>(
+    pub(crate) fn array<V: aya::Pod>(
         &mut self,
         name: &str,
     ) -> Result<Array<MapData, V>, DatapathError> {
@@ -76,7 +82,7 @@ impl Object {
     }
 
     /// Takes a hash whose keys are numbers out of the object.
-    pub(super) fn hash<V: aya::Pod>(
+    pub(crate) fn hash<V: aya::Pod>(
         &mut self,
         name: &str,
     ) -> Result<HashMap<MapData, u32, V>, DatapathError> {
@@ -91,13 +97,13 @@ impl Object {
     }
 
     /// Takes a ring buffer out of the object.
-    pub(super) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, DatapathError> {
+    pub(crate) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, DatapathError> {
         RingBuf::try_from(self.table(name)?)
             .map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
     }
 
     /// What was loaded, with the verifier's figures.
-    pub(super) fn programs(&self) -> Vec<ProgramStatus> {
+    pub(crate) fn programs(&self) -> Vec<ProgramStatus> {
         let infos = names::PROGRAMS
             .iter()
             .filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
@@ -113,7 +119,7 @@ impl Object {
 }
 
 /// The object as it is embedded, to be looked at.
-pub(super) fn parse() -> Result<aya_obj::Object, DatapathError> {
+pub(crate) fn parse() -> Result<aya_obj::Object, DatapathError> {
     aya_obj::Object::parse(OBJECT)
         .map_err(|error| DatapathError::call("read the embedded programs", error))
 }
@@ -136,7 +142,7 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
 }
 
 /// The load-time constants that tell the programs their pool.
-fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
+pub(crate) fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
     let pool4 = Pool4::new(
         Ip4Be::from_octets(pool.ipv4.network().octets()),
         u32::from(pool.ipv4.prefix_len()),
@@ -154,47 +160,17 @@ fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
 /// The programs without the calls that this kernel refuses from us.
 fn fitting() -> Cow<'static, [u8]> {
     let mut object = Cow::Borrowed(OBJECT);
-    if !preflight::has_set_retval() {
-        object = helper::without(&object, BPF_SET_RETVAL).into();
+    if !kernel::has_set_retval() {
+        object = strip_helper::without(&object, BPF_SET_RETVAL).into();
     }
-    if !preflight::tells_commands() {
-        object = helper::without(&object, BPF_GET_CURRENT_COMM).into();
+    if !kernel::tells_commands() {
+        object = strip_helper::without(&object, BPF_GET_CURRENT_COMM).into();
     }
     object
 }
 
-/// An IPv6 address as the tables have it.
-pub(super) fn ip6(address: Ipv6Addr) -> Ip6Be {
-    let bytes = address.octets();
-    let word =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    Ip6Be([word(0), word(4), word(8), word(12)])
-}
-
-/// The inverse of [`ip6`].
-pub(super) fn from_ip6(address: Ip6Be) -> Ipv6Addr {
-    let [a, b, c, d] = address.0.map(u32::from_be);
-    Ipv6Addr::from_bits(
-        u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d),
-    )
-}
-
-/// An address as tables for both families have it: an IPv4 one in its mapped form.
-pub(super) fn ip(address: IpAddr) -> Ip6Be {
-    match address {
-        IpAddr::V4(address) => ip6(address.to_ipv6_mapped()),
-        IpAddr::V6(address) => ip6(address),
-    }
-}
-
-/// The inverse of [`ip`].
-pub(super) fn from_ip(address: Ip6Be) -> IpAddr {
-    let address = from_ip6(address);
-    address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
-}
-
 /// Entries of the tables whose size follows from the pool's.
-pub(super) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 8] {
+pub(crate) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 8] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
     let extra = |name| {
@@ -226,38 +202,9 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// Opens a pinned table, which must have elements of this size.
-pub(super) fn open_pin<V: aya::Pod>(
-    pins: &Pins,
-    name: &str,
-) -> Result<Array<MapData, V>, DatapathError> {
-    let (data, opening) = open_table(pins, name)?;
-    Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening, error))
-}
-
-/// Opens a pinned hash whose keys are numbers.
-pub(super) fn open_pinned_hash<V: aya::Pod>(
-    pins: &Pins,
-    name: &str,
-) -> Result<HashMap<MapData, u32, V>, DatapathError> {
-    let (data, opening) = open_table(pins, name)?;
-    HashMap::try_from(Map::HashMap(data)).map_err(|error| DatapathError::call(opening, error))
-}
-
-/// A pinned table, and what was done to open it, for errors.
-fn open_table(pins: &Pins, name: &str) -> Result<(MapData, String), DatapathError> {
-    let path = pins.map(name);
-    let opening = format!("open the pinned table {}", path.display());
-    match MapData::from_pin(&path) {
-        Ok(data) => Ok((data, opening)),
-        Err(MapError::SyscallError(error)) => Err(from_io(&opening, error.io_error)),
-        Err(other) => Err(DatapathError::call(opening, other)),
-    }
-}
-
 /// Attaches a loaded program to a cgroup. `Single` sets no flag at all: as a link, that *is*
 /// "multi"; any other mode is EINVAL since 5.7.
-pub(super) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink, DatapathError> {
+pub(crate) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink, DatapathError> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
     let link = || -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
         Ok(match program {
@@ -288,67 +235,11 @@ fn raise_memlock() {
     }
 }
 
-fn from_ebpf(action: &str, error: EbpfError) -> DatapathError {
-    match error {
-        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-            from_io(&format!("create the table {name}"), io_error)
-        }
-        EbpfError::MapError(MapError::SyscallError(error)) => from_io(action, error.io_error),
-        EbpfError::ProgramError(error) => from_program(action, error),
-        other => DatapathError::call(action, other),
-    }
-}
-
-fn from_program(action: &str, error: ProgramError) -> DatapathError {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            tracing::debug!(%verifier_log, action, "the verifier's log");
-            match io_error.raw_os_error() {
-                Some(libc::EPERM) | Some(libc::ENOSYS) => from_io(action, io_error),
-                _ => DatapathError::Unsupported {
-                    action: action.to_owned(),
-                    source: std::io::Error::new(
-                        io_error.kind(),
-                        format!("{io_error}: {}", reason(&verifier_log.to_string())),
-                    ),
-                },
-            }
-        }
-        ProgramError::SyscallError(error) => from_io(action, error.io_error),
-        other => DatapathError::call(action, other),
-    }
-}
-
-/// The verifier says the reason last, before its statistics.
-fn reason(log: &str) -> &str {
-    const STATISTICS: &[&str] = &["processed ", "verification time ", "stack depth "];
-    let is_reason =
-        |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
-    log.lines().rev().find(is_reason).unwrap_or("no verifier log")
-}
-
-pub(super) fn from_io(action: &str, error: std::io::Error) -> DatapathError {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => DatapathError::NotPermitted {
-            action: action.to_owned(),
-            cause: preflight::why_not_permitted(),
-        },
-        Some(libc::EINVAL) | Some(libc::ENOSYS) | Some(libc::EOPNOTSUPP) => {
-            DatapathError::Unsupported { action: action.to_owned(), source: error }
-        }
-        _ => DatapathError::call(action, error),
-    }
-}
-
 /// The descriptor of a loaded program.
-pub(super) fn program_fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>, DatapathError> {
+pub(crate) fn program_fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>, DatapathError> {
     let fd = program
         .fd()
         .map_err(|error| DatapathError::call("get a loaded program's descriptor", error))?;
     // SAFETY: the program owns the descriptor and is borrowed for as long as the result lives.
     Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_fd().as_raw_fd()) })
 }
-
-#[cfg(test)]
-#[path = "miss_tests.rs"]
-mod miss_tests;

@@ -22,7 +22,7 @@ impl Version {
 
     /// Whether `table` as version `older` made it has the layout and the meaning that it has in
     /// this one. The agent's never does: it says whose tables these are.
-    pub(super) fn understands(&self, table: &str, older: u32) -> bool {
+    pub(crate) fn understands(&self, table: &str, older: u32) -> bool {
         let since = self
             .changed
             .iter()

@@ -7,8 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::DatapathError;
-use crate::config::CgroupSpec;
+use crate::{config::CgroupSpec, datapath::error::DatapathError};
 
 /// `statfs` magic of cgroup2 (linux/magic.h).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -38,7 +37,7 @@ impl Cgroup {
     }
 
     /// Whether it is still there: a folder of the same path may be another cgroup by now.
-    pub(super) fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.id)
     }
 }

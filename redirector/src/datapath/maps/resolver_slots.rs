@@ -20,11 +20,12 @@ use redirector_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    DatapathError,
-    object::{self, Object},
-    pins::Pins,
-    tables::{read, write},
+use crate::datapath::{
+    address,
+    error::DatapathError,
+    load::object::Object,
+    maps::arrays::{read, write},
+    pins::folder::{self, Pins},
 };
 
 /// Ports that the shim needs for intercepted DNS, one for each resolver that executors ask at a
@@ -92,7 +93,7 @@ pub struct InterceptionStatus {
 }
 
 /// The tables of interception.
-pub(super) struct Interception {
+pub(crate) struct Interception {
     shim: Array<MapData, Shim>,
     state: Shim,
     resolvers: Arc<RwLock<ResolverTable>>,
@@ -111,13 +112,13 @@ impl ResolverOf {
     /// The resolver of `slot`; nothing when it has none.
     pub fn slot(&self, slot: u32) -> Option<IpAddr> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        table.get(&slot, 0).ok().map(|resolver| object::from_ip(resolver.address))
+        table.get(&slot, 0).ok().map(|resolver| address::from_ip(resolver.address))
     }
 }
 
 impl Interception {
     /// Takes the tables of a loaded object. What they say stays, until [`Interception::set_shim`].
-    pub(super) fn open(object: &mut Object) -> Result<Self, DatapathError> {
+    pub(crate) fn open(object: &mut Object) -> Result<Self, DatapathError> {
         let shim = object.array(names::SHIM)?;
         let state = Shim { host_netns: netns_cookie(), ..read(&shim, names::SHIM, 0)? };
         let resolvers = Arc::new(RwLock::new(object.hash(names::RESOLVERS)?));
@@ -131,18 +132,18 @@ impl Interception {
         })
     }
 
-    /// See [`super::Datapath::set_shim`]. Off first, since the programs look at one word after the
+    /// See [`crate::datapath::Datapath::set_shim`]. Off first, since the programs look at one word after the
     /// other.
-    pub(super) fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
+    pub(crate) fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
         self.set_mode(Shim::OFF)?;
         let ip4 = at.ipv4.map_or_else(Ip4Be::default, |ip| Ip4Be::from_octets(ip.octets()));
-        let ip6 = at.ipv6.map_or_else(Ip6Be::default, object::ip6);
+        let ip6 = at.ipv6.map_or_else(Ip6Be::default, address::ip6);
         self.state = Shim { ip4, ip6, first_port: at.first_port.into(), ..self.state };
         write(&mut self.shim, names::SHIM, 0, self.state)
     }
 
-    /// See [`super::Datapath::intercept`].
-    pub(super) fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
+    /// See [`crate::datapath::Datapath::intercept`].
+    pub(crate) fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
         let listed: &[IpAddr] = match what {
             Intercepted::Listed(listed) => listed,
             _ => &[],
@@ -167,7 +168,7 @@ impl Interception {
         for &address in listed {
             if slot_of(
                 &Claiming(RefCell::new(&mut table)),
-                object::ip(address),
+                address::ip(address),
                 Claims::Free as u32,
             ) == SLOTS
             {
@@ -179,7 +180,7 @@ impl Interception {
         }
         for slot in 0..SLOTS {
             let Some(found) = look_up(&table, slot)? else { continue };
-            let wanted = u32::from(listed.contains(&object::from_ip(found.address)));
+            let wanted = u32::from(listed.contains(&address::from_ip(found.address)));
             if found.listed != wanted {
                 insert(&mut table, slot, Resolver { listed: wanted, ..found }, EXIST)?;
             }
@@ -187,12 +188,12 @@ impl Interception {
         Ok(())
     }
 
-    pub(super) fn resolver_of(&self) -> ResolverOf {
+    pub(crate) fn resolver_of(&self) -> ResolverOf {
         ResolverOf(Arc::clone(&self.resolvers))
     }
 
-    /// See [`super::Datapath::free_idle_resolvers`].
-    pub(super) fn free_idle(&mut self) -> Result<(), DatapathError> {
+    /// See [`crate::datapath::Datapath::free_idle_resolvers`].
+    pub(crate) fn free_idle(&mut self) -> Result<(), DatapathError> {
         let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
         let mut taken = Vec::new();
         for (slot, resolver) in all(&table)? {
@@ -218,7 +219,7 @@ impl Interception {
         Ok(())
     }
 
-    pub(super) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
+    pub(crate) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
         let table = self.resolvers.read().unwrap_or_else(PoisonError::into_inner);
         Ok(InterceptionStatus {
             forgotten: self.forgotten,
@@ -228,13 +229,13 @@ impl Interception {
 }
 
 /// What the pinned tables tell, without an agent.
-pub(super) fn pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathError> {
-    let shim: Array<MapData, Shim> = object::open_pin(pins, names::SHIM)?;
+pub(crate) fn pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathError> {
+    let shim: Array<MapData, Shim> = folder::open_pin(pins, names::SHIM)?;
     let mode = read(&shim, names::SHIM, 0)?.mode;
     told(
         mode,
-        &object::open_pinned_hash(pins, names::RESOLVERS)?,
-        &object::open_pin(pins, names::DNS_STATS)?,
+        &folder::open_pinned_hash(pins, names::RESOLVERS)?,
+        &folder::open_pin(pins, names::DNS_STATS)?,
     )
 }
 
@@ -253,7 +254,7 @@ fn told(
         forgotten: 0,
     };
     for (slot, resolver) in all(table)? {
-        let (address, listed) = (object::from_ip(resolver.address), resolver.listed != 0);
+        let (address, listed) = (address::from_ip(resolver.address), resolver.listed != 0);
         status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
     }
     status.resolvers.sort_by_key(|resolver| resolver.address);

@@ -7,7 +7,7 @@
 //! agent's own plan follows.
 //!
 //! All of that happens aside, in `v<ABI>-new`, while the old programs serve. The commit is one
-//! rename, when the links are swapped ([`super::links`]); the old folder goes last. Whoever is
+//! rename, when the links are swapped ([`crate::datapath::attach::links`]); the old folder goes last. Whoever is
 //! killed before the rename has changed nothing, and the next start begins anew; after it, the next
 //! start finds new tables and goes on swapping.
 
@@ -21,24 +21,32 @@ use redirector_common::{
 };
 use tracing::debug;
 
-use super::{
-    DatapathError, object,
-    pins::Pins,
-    placed::Placed,
-    routes::{self, RouteTables},
-    shape, sys, tables,
-    version::Version,
+use crate::{
+    datapath::{
+        error::{self, DatapathError},
+        maps::{
+            arrays::read,
+            route_layout::Placed,
+            routes::{self, RouteTables},
+        },
+        pins::{
+            compat,
+            folder::{Pins, open_pin},
+            version::Version,
+        },
+        sys,
+    },
+    pool::Pool,
 };
-use crate::pool::Pool;
 
 /// The tables that speak of backends by number.
 const BY_NUMBER: [&str; 3] = [names::HEALTH, names::BACKEND_STATS, names::BACKEND_TIMES];
 
 /// An older version's tables.
-pub(super) struct Predecessor {
+pub(crate) struct Predecessor {
     pins: Pins,
     /// What its agent wrote last.
-    pub(super) state: AgentState,
+    pub(crate) state: AgentState,
     /// The tables that are ours now too.
     shared: Vec<&'static str>,
     /// The tables that mean the same to us.
@@ -48,23 +56,23 @@ pub(super) struct Predecessor {
 impl Predecessor {
     /// Finds the youngest of the older versions, and prepares `staged` for the tables that can be
     /// shared with it.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         staged: &Pins,
         old: Pins,
         pool: &Pool,
         version: &Version,
     ) -> Result<Self, DatapathError> {
         let state = agent_state(&old)?.unwrap_or_default();
-        tables::refuse_other_pool(&state, pool)?;
+        compat::refuse_other_pool(&state, pool)?;
         let understood: Vec<&'static str> = names::MAPS
             .iter()
             .copied()
             .filter(|name| version.understands(name, old.abi()))
             .collect();
-        let shapes = shape::expected(pool, version)?;
+        let shapes = compat::expected(pool, version)?;
         let mut shared = Vec::new();
         for &name in &understood {
-            if shape::pinned(&old.map(name))?.as_ref() == shapes.get(name) {
+            if compat::pinned(&old.map(name))?.as_ref() == shapes.get(name) {
                 shared.push(name);
             }
         }
@@ -86,19 +94,19 @@ impl Predecessor {
     }
 
     /// Which version it is.
-    pub(super) fn abi(&self) -> u32 {
+    pub(crate) fn abi(&self) -> u32 {
         self.pins.abi()
     }
 
     /// Whether its routes can be read.
-    pub(super) fn knows_routes(&self) -> bool {
+    pub(crate) fn knows_routes(&self) -> bool {
         routes::NAMES
             .iter()
             .all(|name| self.understood.contains(name) && self.pins.map(name).exists())
     }
 
     /// Its routes, where they are not in shared tables.
-    pub(super) fn routes(&self) -> Result<Vec<(u32, Placed)>, DatapathError> {
+    pub(crate) fn routes(&self) -> Result<Vec<(u32, Placed)>, DatapathError> {
         if !self.knows_routes() || self.shared.contains(&names::ROUTES) {
             return Ok(Vec::new());
         }
@@ -116,12 +124,12 @@ impl Predecessor {
     }
 
     /// A backend's health, where it is not in a shared table.
-    pub(super) fn health(&self, id: BackendId) -> Result<Option<Health>, DatapathError> {
+    pub(crate) fn health(&self, id: BackendId) -> Result<Option<Health>, DatapathError> {
         self.element(names::HEALTH, id)
     }
 
     /// A backend's counters, where they are not in a shared table.
-    pub(super) fn backend_stats(
+    pub(crate) fn backend_stats(
         &self,
         id: BackendId,
     ) -> Result<Option<BackendStats>, DatapathError> {
@@ -132,19 +140,19 @@ impl Predecessor {
         if self.shared.contains(&name) || !self.understood.contains(&name) {
             return Ok(None);
         }
-        tables::read(&object::open_pin(&self.pins, name)?, name, id.0).map(Some)
+        read(&open_pin(&self.pins, name)?, name, id.0).map(Some)
     }
 }
 
 /// What the agent of any version wrote of itself: its table begins with the same fields in each.
 /// Nothing when it is not pinned.
-pub(super) fn agent_state(pins: &Pins) -> Result<Option<AgentState>, DatapathError> {
+pub(crate) fn agent_state(pins: &Pins) -> Result<Option<AgentState>, DatapathError> {
     let path = pins.map(names::AGENT);
-    let Some(shape) = shape::pinned(&path)? else { return Ok(None) };
+    let Some(shape) = compat::pinned(&path)? else { return Ok(None) };
     let reading = || format!("read the pinned table {}", path.display());
-    let table = sys::open_pin(&path).map_err(|error| object::from_io(&reading(), error))?;
+    let table = sys::open_pin(&path).map_err(|error| error::from_io(&reading(), error))?;
     let mut bytes = sys::element(&table, 0, shape.value())
-        .map_err(|error| object::from_io(&reading(), error))?;
+        .map_err(|error| error::from_io(&reading(), error))?;
     bytes.resize(size_of::<AgentState>().max(bytes.len()), 0);
     // SAFETY: plain data of integers, for which any bytes are good; there are at least as many as
     // it has.

@@ -20,7 +20,7 @@ fn call(helper: u32) -> [u8; INSTRUCTION] {
 const SUCCESS: [u8; INSTRUCTION] = [0xb7, 0, 0, 0, 0, 0, 0, 0];
 
 /// A copy of `object` in which each call of `helper` returns 0 at once.
-pub(super) fn without(object: &[u8], helper: u32) -> Vec<u8> {
+pub(crate) fn without(object: &[u8], helper: u32) -> Vec<u8> {
     let mut copy = object.to_vec();
     for range in code(object) {
         for instruction in copy[range].chunks_exact_mut(INSTRUCTION) {
@@ -49,7 +49,7 @@ fn code(object: &[u8]) -> Vec<std::ops::Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::object::{BPF_SET_RETVAL, OBJECT};
+    use crate::datapath::load::object::{BPF_SET_RETVAL, OBJECT};
 
     fn calls(object: &[u8], helper: u32) -> usize {
         let code = code(object);

@@ -10,28 +10,30 @@ use redirector_common::{
     route::{RouteEntry, Slot},
 };
 
-use super::{
-    DatapathError,
-    batch::{Stopped, read_each, write_all},
-    object::{self, Object},
-    pins::Pins,
-    placed::Placed,
-    tables::read,
+use crate::datapath::{
+    address,
+    error::DatapathError,
+    load::object::Object,
+    maps::{
+        arrays::{Stopped, read, read_each, write_all},
+        route_layout::Placed,
+    },
+    pins::folder::{Pins, open_pin},
 };
 
 /// The three tables. They belong together: each names what stands in the next.
-pub(super) struct RouteTables {
+pub(crate) struct RouteTables {
     entries: Array<MapData, RouteEntry>,
     slots: Array<MapData, Slot>,
     addresses6: Array<MapData, Ip6Be>,
 }
 
 /// Their names.
-pub(super) const NAMES: [&str; 3] = [names::ROUTES, names::SLOTS, names::BACKENDS6];
+pub(crate) const NAMES: [&str; 3] = [names::ROUTES, names::SLOTS, names::BACKENDS6];
 
 impl RouteTables {
     /// Those of a loaded object.
-    pub(super) fn of(object: &mut Object) -> Result<Self, DatapathError> {
+    pub(crate) fn of(object: &mut Object) -> Result<Self, DatapathError> {
         Ok(Self {
             entries: object.array(names::ROUTES)?,
             slots: object.array(names::SLOTS)?,
@@ -40,17 +42,17 @@ impl RouteTables {
     }
 
     /// Those that are pinned.
-    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+    pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            entries: object::open_pin(pins, names::ROUTES)?,
-            slots: object::open_pin(pins, names::SLOTS)?,
-            addresses6: object::open_pin(pins, names::BACKENDS6)?,
+            entries: open_pin(pins, names::ROUTES)?,
+            slots: open_pin(pins, names::SLOTS)?,
+            addresses6: open_pin(pins, names::BACKENDS6)?,
         })
     }
 
     /// Tables by themselves.
     #[cfg(test)]
-    pub(super) fn new(
+    pub(crate) fn new(
         entries: Array<MapData, RouteEntry>,
         slots: Array<MapData, Slot>,
         addresses6: Array<MapData, Ip6Be>,
@@ -60,7 +62,7 @@ impl RouteTables {
 
     /// The same tables, by descriptors of their own.
     #[cfg(test)]
-    pub(super) fn again(&self) -> Self {
+    pub(crate) fn again(&self) -> Self {
         fn again<V: aya::Pod>(table: &Array<MapData, V>) -> Array<MapData, V> {
             let map = aya::maps::IterableMap::map(table);
             let data =
@@ -75,16 +77,16 @@ impl RouteTables {
     }
 
     /// How many addresses the pool has.
-    pub(super) fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.entries.len()
     }
 
-    pub(super) fn entry(&self, index: u32) -> Result<RouteEntry, DatapathError> {
+    pub(crate) fn entry(&self, index: u32) -> Result<RouteEntry, DatapathError> {
         read(&self.entries, names::ROUTES, index)
     }
 
     /// Those of the first `size` entries that are routes, with their indices.
-    pub(super) fn present(&self, size: u32) -> Result<Vec<(u32, RouteEntry)>, DatapathError> {
+    pub(crate) fn present(&self, size: u32) -> Result<Vec<(u32, RouteEntry)>, DatapathError> {
         let (all, mut present) = ((0..size).collect::<Vec<_>>(), Vec::new());
         read_each(&self.entries, names::ROUTES, &all, |at, entry| {
             present.extend(entry.is_present().then_some((all[at], entry)))
@@ -93,7 +95,7 @@ impl RouteTables {
     }
 
     /// The block that an entry points to; nothing when it is damaged.
-    pub(super) fn block(&self, entry: RouteEntry) -> Result<Option<Placed>, DatapathError> {
+    pub(crate) fn block(&self, entry: RouteEntry) -> Result<Option<Placed>, DatapathError> {
         let slot = |index| {
             if index < self.slots.len() {
                 read(&self.slots, names::SLOTS, index).map(Some)
@@ -102,21 +104,21 @@ impl RouteTables {
             }
         };
         let address6 =
-            |id: BackendId| Ok(object::from_ip6(read(&self.addresses6, names::BACKENDS6, id.0)?));
+            |id: BackendId| Ok(address::from_ip6(read(&self.addresses6, names::BACKENDS6, id.0)?));
         Placed::read(entry, slot, address6)
     }
 
     /// Each in one store: the next connect to that address sees it.
-    pub(super) fn set_entries(&mut self, entries: (&[u32], &[RouteEntry])) -> Result<(), Stopped> {
+    pub(crate) fn set_entries(&mut self, entries: (&[u32], &[RouteEntry])) -> Result<(), Stopped> {
         write_all(&mut self.entries, names::ROUTES, entries)
     }
 
-    pub(super) fn set_slots(&mut self, slots: (&[u32], &[Slot])) -> Result<(), Stopped> {
+    pub(crate) fn set_slots(&mut self, slots: (&[u32], &[Slot])) -> Result<(), Stopped> {
         write_all(&mut self.slots, names::SLOTS, slots)
     }
 
     /// The addresses behind numbers, where they do not fit in a slot.
-    pub(super) fn set_addresses(&mut self, addresses: (&[u32], &[Ip6Be])) -> Result<(), Stopped> {
+    pub(crate) fn set_addresses(&mut self, addresses: (&[u32], &[Ip6Be])) -> Result<(), Stopped> {
         write_all(&mut self.addresses6, names::BACKENDS6, addresses)
     }
 }

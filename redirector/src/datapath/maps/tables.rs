@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use aya::maps::{Array, MapData};
-use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{
     abi,
     addr::Ip4Be,
@@ -14,25 +13,29 @@ use redirector_common::{
     names,
 };
 
-use super::{
-    BackendStatus, DatapathError, RouteCounters, RouteStatus, Suspect,
-    batch::read_each,
-    blocks::{BackendIds, SlotBlocks},
-    counters::Counters,
-    object::{self, Object},
-    placed::{Numbered, Placed},
-    routes::RouteTables,
-    upgrade::Predecessor,
-    version::Version,
-    writer::Writer,
-};
 use crate::{
+    datapath::{
+        address,
+        error::DatapathError,
+        load::object::Object,
+        maps::{
+            allocator::{BackendIds, SlotBlocks},
+            arrays::{read, read_each, write},
+            counters::Counters,
+            route_layout::{Numbered, Placed},
+            routes::RouteTables,
+            writer::Writer,
+        },
+        pins::{compat::refuse_other_pool, upgrade::Predecessor, version::Version},
+        status::{BackendStatus, RouteCounters, RouteStatus, Suspect},
+        sys::monotonic_ns,
+    },
     plan::{Change, Plan, PlannedRoute},
     pool::Pool,
 };
 
 /// The tables in the kernel and what we know of them.
-pub(super) struct Tables {
+pub(crate) struct Tables {
     writer: Writer,
     control: Array<MapData, Control>,
     event_stats: Array<MapData, EventStats>,
@@ -64,7 +67,7 @@ impl Watched {
 impl Tables {
     /// Takes the tables of a loaded object, and reads back what a previous agent left in them, or
     /// in those of `predecessor`.
-    pub(super) fn open(
+    pub(crate) fn open(
         object: &mut Object,
         pool: &Pool,
         version: &Version,
@@ -108,7 +111,7 @@ impl Tables {
             pid: std::process::id(),
             pool_base: Ip4Be::from_octets(pool.ipv4.network().octets()),
             pool_prefix: u32::from(pool.ipv4.prefix_len()),
-            pool6_base: pool.ipv6.map(|net| object::ip6(net.network())).unwrap_or_default(),
+            pool6_base: pool.ipv6.map(|net| address::ip6(net.network())).unwrap_or_default(),
         };
         write(&mut self.agent, names::AGENT, 0, self.state)
     }
@@ -164,15 +167,15 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.writer.placed.len()
     }
 
-    pub(super) fn has_route(&self, index: u32) -> bool {
+    pub(crate) fn has_route(&self, index: u32) -> bool {
         self.writer.placed.contains_key(&index)
     }
 
-    pub(super) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         Plan {
             routes: self
                 .writer
@@ -183,22 +186,22 @@ impl Tables {
         }
     }
 
-    pub(super) fn planned(&self, index: u32) -> Option<PlannedRoute> {
+    pub(crate) fn planned(&self, index: u32) -> Option<PlannedRoute> {
         self.writer.placed.get(&index).map(Placed::as_planned)
     }
 
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
+    pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
         if !changes.is_empty() {
             self.watched = None;
         }
         self.writer.apply(changes)
     }
 
-    pub(super) fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
+    pub(crate) fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
         self.writer.counters.route(index)
     }
 
-    pub(super) fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
+    pub(crate) fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
         let now = monotonic_ns();
         self.numbered(index)
             .iter()
@@ -209,8 +212,8 @@ impl Tables {
             .collect()
     }
 
-    /// See [`super::Datapath::routes`].
-    pub(super) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
+    /// See [`crate::datapath::Datapath::routes`].
+    pub(crate) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
         let now = monotonic_ns();
         let of = |(route, &index): (usize, &u32)| {
             self.numbered(index).iter().map(move |&(address, id)| (id.0, route, address))
@@ -243,7 +246,7 @@ impl Tables {
         Ok(routes)
     }
 
-    pub(super) fn suspects(&mut self) -> Result<Vec<Suspect>, DatapathError> {
+    pub(crate) fn suspects(&mut self) -> Result<Vec<Suspect>, DatapathError> {
         let watched = self.watched.get_or_insert_with(|| Watched::new(&self.writer.placed));
         let mut failed = Vec::new();
         read_each(&self.writer.health, names::HEALTH, &watched.numbers, |at, health| {
@@ -276,13 +279,13 @@ impl Tables {
         self.numbered(index).iter().find(|(known, _)| *known == address).map(|&(_, id)| id)
     }
 
-    pub(super) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
+    pub(crate) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
         let Some(id) = self.id_of(index, address) else { return Ok(()) };
         write(&mut self.writer.health, names::HEALTH, id.0, Health::HEALTHY)
     }
 
-    /// See [`super::Datapath::hold`].
-    pub(super) fn hold(
+    /// See [`crate::datapath::Datapath::hold`].
+    pub(crate) fn hold(
         &mut self,
         index: u32,
         address: IpAddr,
@@ -295,8 +298,8 @@ impl Tables {
         write(&mut self.writer.health, names::HEALTH, id.0, held)
     }
 
-    /// See [`super::Datapath::set_connect_timeout`].
-    pub(super) fn set_connect_timeout(
+    /// See [`crate::datapath::Datapath::set_connect_timeout`].
+    pub(crate) fn set_connect_timeout(
         &mut self,
         timeout: Duration,
         hz: u32,
@@ -306,70 +309,19 @@ impl Tables {
         write(&mut self.control, names::CONTROL, 0, control)
     }
 
-    /// See [`super::Datapath::tell_events`].
-    pub(super) fn tell_events(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
+    /// See [`crate::datapath::Datapath::tell_events`].
+    pub(crate) fn tell_events(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
         let control = read(&self.control, names::CONTROL, 0)?;
         let events = sampling.map_or(0, |sampling| sampling.saturating_add(1));
         write(&mut self.control, names::CONTROL, 0, Control { events, ..control })
     }
 
-    pub(super) fn lost_events(&self) -> Result<u64, DatapathError> {
+    pub(crate) fn lost_events(&self) -> Result<u64, DatapathError> {
         read(&self.event_stats, names::EVENT_STATS, 0).map(|stats| stats.lost)
     }
 
-    pub(super) fn beat(&mut self) -> Result<(), DatapathError> {
+    pub(crate) fn beat(&mut self) -> Result<(), DatapathError> {
         self.state.heartbeat_ns = monotonic_ns();
         write(&mut self.agent, names::AGENT, 0, self.state)
     }
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds: the clock of `bpf_ktime_get_ns`.
-pub(super) fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// Refuses tables whose VIPs are of another pool.
-pub(super) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), DatapathError> {
-    if found.abi == 0 {
-        return Ok(());
-    }
-    let prefix = found.pool_prefix.min(32) as u8;
-    let network = Ipv4Net::new_assert(found.pool_base.octets().into(), prefix).trunc();
-    if network != pool.ipv4.trunc() {
-        return Err(DatapathError::OtherPool {
-            found: network.into(),
-            wanted: pool.ipv4.trunc().into(),
-        });
-    }
-    // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one
-    // would be somebody's VIPs.
-    let network = Ipv6Net::new_assert(object::from_ip6(found.pool6_base), 96 + prefix).trunc();
-    match pool.ipv6.map(|net| net.trunc()) {
-        Some(wanted) if !found.pool6_base.is_unspecified() && wanted != network => {
-            Err(DatapathError::OtherPool { found: network.into(), wanted: wanted.into() })
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn read<V: aya::Pod>(
-    table: &Array<MapData, V>,
-    name: &str,
-    index: u32,
-) -> Result<V, DatapathError> {
-    table
-        .get(&index, 0)
-        .map_err(|error| DatapathError::call(format!("read {name}[{index}]"), error))
-}
-
-pub(super) fn write<V: aya::Pod>(
-    table: &mut Array<MapData, V>,
-    name: &str,
-    index: u32,
-    value: V,
-) -> Result<(), DatapathError> {
-    table
-        .set(index, value, 0)
-        .map_err(|error| DatapathError::call(format!("write {name}[{index}]"), error))
 }

@@ -11,15 +11,23 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{abi::ABI, agent::AgentState, backend::Health, names};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Attachment, BackendStatus, DatapathError, InterceptionStatus, RouteCounters, cgroup_paths,
-    counters::Counters,
-    interception, links, object,
-    pins::{self, Pins},
-    placed::Numbered,
-    routes::RouteTables,
-    tables::{self, read},
-    upgrade,
+use crate::datapath::{
+    address,
+    attach::{cgroups::cgroup_paths, links},
+    error::DatapathError,
+    maps::{
+        arrays::read,
+        counters::Counters,
+        resolver_slots::{self, InterceptionStatus},
+        route_layout::Numbered,
+        routes::RouteTables,
+    },
+    pins::{
+        folder::{self, Pins, open_pin},
+        upgrade,
+    },
+    status::{Attachment, BackendStatus, RouteCounters},
+    sys::monotonic_ns,
 };
 
 /// What the pins tell.
@@ -94,12 +102,11 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
         pool: pool_of(&agent).to_string(),
         pool_ipv6: pool6_of(&agent).map(|net| net.to_string()),
         agent_pid: agent.pid,
-        heartbeat_age: (agent.heartbeat_ns != 0).then(|| {
-            Duration::from_nanos(tables::monotonic_ns().saturating_sub(agent.heartbeat_ns))
-        }),
+        heartbeat_age: (agent.heartbeat_ns != 0)
+            .then(|| Duration::from_nanos(monotonic_ns().saturating_sub(agent.heartbeat_ns))),
         attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
         routes: routes(&pins, &agent)?,
-        interception: interception::pinned(&pins)?,
+        interception: resolver_slots::pinned(&pins)?,
     }))
 }
 
@@ -111,7 +118,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
 /// When they can't be opened or read.
 pub fn pinned_interception(bpffs: &Path) -> Result<Option<InterceptionStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
-    pins.exist()?.then(|| interception::pinned(&pins)).transpose()
+    pins.exist()?.then(|| resolver_slots::pinned(&pins)).transpose()
 }
 
 fn pool_of(agent: &AgentState) -> Ipv4Net {
@@ -120,7 +127,7 @@ fn pool_of(agent: &AgentState) -> Ipv4Net {
 
 fn pool6_of(agent: &AgentState) -> Option<Ipv6Net> {
     let base = Some(agent.pool6_base).filter(|base| !base.is_unspecified())?;
-    Some(Ipv6Net::new_assert(object::from_ip6(base), 96 + agent.pool_prefix.min(32) as u8))
+    Some(Ipv6Net::new_assert(address::from_ip6(base), 96 + agent.pool_prefix.min(32) as u8))
 }
 
 fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
@@ -130,8 +137,8 @@ fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
 fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
     let tables = RouteTables::open(pins)?;
     let counters = Counters::open(pins)?;
-    let health = object::open_pin::<Health>(pins, names::HEALTH)?;
-    let now = tables::monotonic_ns();
+    let health = open_pin::<Health>(pins, names::HEALTH)?;
+    let now = monotonic_ns();
     let mut routes = Vec::new();
     for index in 0..tables.len() {
         let entry = tables.entry(index)?;
@@ -173,7 +180,7 @@ pub fn is_pinned(bpffs: &Path) -> Result<bool, DatapathError> {
 pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
     Pins::new(bpffs).exist()?;
     let mut removed = Removed::default();
-    for pins in pins::versions(bpffs) {
+    for pins in folder::versions(bpffs) {
         if let Some(agent) =
             upgrade::agent_state(&pins).ok().flatten().filter(|agent| agent.abi != 0)
         {
@@ -185,7 +192,7 @@ pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
         removed.cgroups += cgroups;
         removed.maps += maps;
     }
-    if bpffs.is_dir() && pins::names_in(bpffs).is_empty() {
+    if bpffs.is_dir() && folder::names_in(bpffs).is_empty() {
         // The mount point itself, when the whole bpf file system is ours: that stays.
         let _ = fs::remove_dir(bpffs);
     }

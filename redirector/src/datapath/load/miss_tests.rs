@@ -11,8 +11,13 @@ use aya_obj::generated::{BPF_PSEUDO_MAP_VALUE, bpf_insn};
 use rbpf::EbpfVmRaw;
 use redirector_common::names;
 
-use super::{constants, ip6, parse};
-use crate::pool::Pool;
+use crate::{
+    datapath::{
+        address::ip6,
+        load::object::{constants, parse},
+    },
+    pool::Pool,
+};
 
 const TCP: Asked = Asked { kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP };
 const UDP: Asked = Asked { kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };

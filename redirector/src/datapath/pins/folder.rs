@@ -7,10 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use redirector_common::{abi::ABI, names};
 use tracing::debug;
 
-use super::{DatapathError, sys};
+use crate::datapath::{
+    error::{self, DatapathError},
+    sys,
+};
 
 /// `statfs` magic of a bpf file system (linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -20,7 +24,7 @@ const STAGED: &str = "-new";
 
 /// The folder of one version's pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pins {
+pub(crate) struct Pins {
     bpffs: PathBuf,
     abi: u32,
     staged: bool,
@@ -28,18 +32,18 @@ pub(super) struct Pins {
 
 impl Pins {
     /// Those of this binary's version.
-    pub(super) fn new(bpffs: &Path) -> Self {
+    pub(crate) fn new(bpffs: &Path) -> Self {
         Self::of(bpffs, ABI)
     }
 
     /// Those of version `abi`.
-    pub(super) fn of(bpffs: &Path, abi: u32) -> Self {
+    pub(crate) fn of(bpffs: &Path, abi: u32) -> Self {
         Self { bpffs: bpffs.to_owned(), abi, staged: false }
     }
 
     /// Where the same version's pins are prepared aside. What an interrupted preparation left there
     /// is removed.
-    pub(super) fn stage(&self) -> Result<Self, DatapathError> {
+    pub(crate) fn stage(&self) -> Result<Self, DatapathError> {
         let staged = Self { staged: true, ..self.clone() };
         staged.remove()?;
         staged.make_folders()?;
@@ -47,7 +51,7 @@ impl Pins {
     }
 
     /// Moves what is prepared to where it belongs, in one step. No effect on what is there already.
-    pub(super) fn commit(&mut self) -> Result<(), DatapathError> {
+    pub(crate) fn commit(&mut self) -> Result<(), DatapathError> {
         if !self.staged {
             return Ok(());
         }
@@ -65,12 +69,12 @@ impl Pins {
     }
 
     /// The version of the pins.
-    pub(super) fn abi(&self) -> u32 {
+    pub(crate) fn abi(&self) -> u32 {
         self.abi
     }
 
     /// Everything of this version.
-    pub(super) fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.bpffs.join(format!("v{}{}", self.abi, if self.staged { STAGED } else { "" }))
     }
 
@@ -78,7 +82,7 @@ impl Pins {
         self.root().join("maps")
     }
 
-    pub(super) fn map(&self, name: &str) -> PathBuf {
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)
     }
 
@@ -86,17 +90,17 @@ impl Pins {
         self.root().join("links")
     }
 
-    pub(super) fn cgroup(&self, cgroup: u64) -> PathBuf {
+    pub(crate) fn cgroup(&self, cgroup: u64) -> PathBuf {
         self.links().join(cgroup.to_string())
     }
 
-    pub(super) fn link(&self, cgroup: u64, program: &str) -> PathBuf {
+    pub(crate) fn link(&self, cgroup: u64, program: &str) -> PathBuf {
         self.cgroup(cgroup).join(program)
     }
 
     /// Whether anything of this version is pinned. What may not be looked at is not taken for
     /// absent.
-    pub(super) fn exist(&self) -> Result<bool, DatapathError> {
+    pub(crate) fn exist(&self) -> Result<bool, DatapathError> {
         let failed = |error| {
             DatapathError::call(
                 format!("look into {} (run this as root)", self.bpffs.display()),
@@ -107,7 +111,7 @@ impl Pins {
     }
 
     /// Makes the folders.
-    pub(super) fn make_folders(&self) -> Result<(), DatapathError> {
+    pub(crate) fn make_folders(&self) -> Result<(), DatapathError> {
         for folder in [self.maps(), self.links()] {
             fs::create_dir_all(&folder).map_err(|error| {
                 DatapathError::call(format!("create {}", folder.display()), error)
@@ -117,7 +121,7 @@ impl Pins {
     }
 
     /// Refuses a place that is no bpf file system, or that a younger version has taken over.
-    pub(super) fn refuse_foreign(&self) -> Result<(), DatapathError> {
+    pub(crate) fn refuse_foreign(&self) -> Result<(), DatapathError> {
         let existing = self.bpffs.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         if !is_bpffs(existing) {
             return Err(DatapathError::NotBpffs { path: self.bpffs.clone() });
@@ -139,27 +143,27 @@ impl Pins {
     }
 
     /// The pins of older versions, the oldest first.
-    pub(super) fn older(&self) -> Vec<Self> {
+    pub(crate) fn older(&self) -> Vec<Self> {
         self.others().into_iter().filter(|other| other.abi < self.abi).collect()
     }
 
     /// These and those of older versions, whose links may not all have been moved yet.
-    pub(super) fn with_older(&self) -> Vec<Self> {
+    pub(crate) fn with_older(&self) -> Vec<Self> {
         [vec![self.clone()], self.older()].concat()
     }
 
     /// Some version's pins that are not of this one, the youngest.
-    pub(super) fn other_abi(&self) -> Option<u32> {
+    pub(crate) fn other_abi(&self) -> Option<u32> {
         self.others().last().map(|other| other.abi)
     }
 
     /// The cgroups that links are pinned for.
-    pub(super) fn cgroups(&self) -> Vec<u64> {
+    pub(crate) fn cgroups(&self) -> Vec<u64> {
         names_in(&self.links()).iter().filter_map(|name| name.parse().ok()).collect()
     }
 
     /// The programs whose links are pinned for a cgroup.
-    pub(super) fn programs(&self, cgroup: u64) -> Vec<String> {
+    pub(crate) fn programs(&self, cgroup: u64) -> Vec<String> {
         names_in(&self.cgroup(cgroup))
             .into_iter()
             .filter(|name| name.starts_with(names::PROGRAM_PREFIX))
@@ -167,7 +171,7 @@ impl Pins {
     }
 
     /// The tables that are pinned.
-    pub(super) fn tables(&self) -> Vec<String> {
+    pub(crate) fn tables(&self) -> Vec<String> {
         names_in(&self.maps())
             .into_iter()
             .filter(|name| name.starts_with(names::MAP_PREFIX))
@@ -176,7 +180,7 @@ impl Pins {
 
     /// Removes every pin of ours, links first, so that no program outlives its tables' names. A
     /// folder with something else in it stays. Returns how many links, cgroups and tables went.
-    pub(super) fn remove(&self) -> Result<(usize, usize, usize), DatapathError> {
+    pub(crate) fn remove(&self) -> Result<(usize, usize, usize), DatapathError> {
         let cgroups = self.cgroups();
         let links = cgroups.iter().map(|&cgroup| self.detach(cgroup)).sum::<Result<usize, _>>()?;
         let mut tables = 0;
@@ -191,7 +195,7 @@ impl Pins {
 
     /// Whether the kernel still has a program on the cgroup of a pinned link, which it does until
     /// the last socket of a removed cgroup is closed.
-    pub(super) fn in_use(&self, cgroup: u64) -> bool {
+    pub(crate) fn in_use(&self, cgroup: u64) -> bool {
         let attached = |name: &String| {
             sys::open_pin(&self.link(cgroup, name))
                 .and_then(|link| sys::link_cgroup(&link))
@@ -202,7 +206,7 @@ impl Pins {
 
     /// Removes every link of a cgroup, those that rewrite first: nothing is rewritten that can't be
     /// told back.
-    pub(super) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
+    pub(crate) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
         let mut programs = self.programs(cgroup);
         programs.sort_by_key(|name| !names::REWRITERS.iter().any(|first| name.starts_with(first)));
         let mut removed = 0;
@@ -220,7 +224,7 @@ impl Pins {
 }
 
 /// Every version's pins, the oldest first, with those that are prepared and not committed.
-pub(super) fn versions(bpffs: &Path) -> Vec<Pins> {
+pub(crate) fn versions(bpffs: &Path) -> Vec<Pins> {
     let version = |name: String| {
         let number = name.strip_prefix('v')?;
         let staged = number.ends_with(STAGED);
@@ -237,12 +241,12 @@ pub(super) fn versions(bpffs: &Path) -> Vec<Pins> {
 }
 
 /// Whether `path` is in a bpf file system.
-pub(super) fn is_bpffs(path: &Path) -> bool {
+pub(crate) fn is_bpffs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type & 0xffff_ffff == BPF_FS_MAGIC)
 }
 
 /// The names in a folder, sorted; empty for a folder that is not there.
-pub(super) fn names_in(folder: &Path) -> Vec<String> {
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -251,7 +255,7 @@ pub(super) fn names_in(folder: &Path) -> Vec<String> {
 }
 
 /// Removes a pin, and with the last reference what it holds. One that is gone already is no error.
-pub(super) fn remove(pin: &Path) -> Result<bool, DatapathError> {
+pub(crate) fn remove(pin: &Path) -> Result<bool, DatapathError> {
     match fs::remove_file(pin) {
         Ok(()) => {
             debug!(pin = %pin.display(), "removed");
@@ -280,5 +284,34 @@ fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
             ))
         }
         _ => Ok(()),
+    }
+}
+
+/// Opens a pinned table, which must have elements of this size.
+pub(crate) fn open_pin<V: aya::Pod>(
+    pins: &Pins,
+    name: &str,
+) -> Result<Array<MapData, V>, DatapathError> {
+    let (data, opening) = open_table(pins, name)?;
+    Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening, error))
+}
+
+/// Opens a pinned hash whose keys are numbers.
+pub(crate) fn open_pinned_hash<V: aya::Pod>(
+    pins: &Pins,
+    name: &str,
+) -> Result<HashMap<MapData, u32, V>, DatapathError> {
+    let (data, opening) = open_table(pins, name)?;
+    HashMap::try_from(Map::HashMap(data)).map_err(|error| DatapathError::call(opening, error))
+}
+
+/// A pinned table, and what was done to open it, for errors.
+fn open_table(pins: &Pins, name: &str) -> Result<(MapData, String), DatapathError> {
+    let path = pins.map(name);
+    let opening = format!("open the pinned table {}", path.display());
+    match MapData::from_pin(&path) {
+        Ok(data) => Ok((data, opening)),
+        Err(MapError::SyscallError(error)) => Err(error::from_io(&opening, error.io_error)),
+        Err(other) => Err(DatapathError::call(opening, other)),
     }
 }

@@ -5,14 +5,22 @@
 use std::{collections::BTreeMap, path::Path};
 
 use aya::maps::MapInfo;
-use redirector_common::names;
+use ipnet::{Ipv4Net, Ipv6Net};
+use redirector_common::{agent::AgentState, names};
 
-use super::{DatapathError, object, pins::Pins, version::Version};
-use crate::pool::Pool;
+use crate::{
+    datapath::{
+        address,
+        error::DatapathError,
+        load::object,
+        pins::{folder::Pins, version::Version},
+    },
+    pool::Pool,
+};
 
 /// Type and sizes of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// `enum bpf_map_type`.
     map_type: u32,
     key: u32,
@@ -22,7 +30,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Bytes of an element.
-    pub(super) fn value(&self) -> usize {
+    pub(crate) fn value(&self) -> usize {
         self.value as usize
     }
 }
@@ -41,7 +49,7 @@ impl std::fmt::Display for Shape {
 }
 
 /// The tables that this binary would make for `pool`, by name.
-pub(super) fn expected(
+pub(crate) fn expected(
     pool: &Pool,
     version: &Version,
 ) -> Result<BTreeMap<&'static str, Shape>, DatapathError> {
@@ -75,7 +83,7 @@ pub(super) fn expected(
 }
 
 /// The pinned table at `path`; nothing when there is none.
-pub(super) fn pinned(path: &Path) -> Result<Option<Shape>, DatapathError> {
+pub(crate) fn pinned(path: &Path) -> Result<Option<Shape>, DatapathError> {
     if !path.exists() {
         return Ok(None);
     }
@@ -95,7 +103,7 @@ pub(super) fn pinned(path: &Path) -> Result<Option<Shape>, DatapathError> {
 
 /// Refuses pinned tables that this binary would not make. The pool is compared by its size here, by
 /// its address when the tables are open.
-pub(super) fn compare(pins: &Pins, pool: &Pool, version: &Version) -> Result<(), DatapathError> {
+pub(crate) fn compare(pins: &Pins, pool: &Pool, version: &Version) -> Result<(), DatapathError> {
     for (name, ours) in expected(pool, version)? {
         let path = pins.map(name);
         if let Some(found) = pinned(&path)?
@@ -109,4 +117,28 @@ pub(super) fn compare(pins: &Pins, pool: &Pool, version: &Version) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Refuses tables whose VIPs are of another pool.
+pub(crate) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), DatapathError> {
+    if found.abi == 0 {
+        return Ok(());
+    }
+    let prefix = found.pool_prefix.min(32) as u8;
+    let network = Ipv4Net::new_assert(found.pool_base.octets().into(), prefix).trunc();
+    if network != pool.ipv4.trunc() {
+        return Err(DatapathError::OtherPool {
+            found: network.into(),
+            wanted: pool.ipv4.trunc().into(),
+        });
+    }
+    // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one
+    // would be somebody's VIPs.
+    let network = Ipv6Net::new_assert(address::from_ip6(found.pool6_base), 96 + prefix).trunc();
+    match pool.ipv6.map(|net| net.trunc()) {
+        Some(wanted) if !found.pool6_base.is_unspecified() && wanted != network => {
+            Err(DatapathError::OtherPool { found: network.into(), wanted: wanted.into() })
+        }
+        _ => Ok(()),
+    }
 }

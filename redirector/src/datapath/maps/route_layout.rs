@@ -19,29 +19,29 @@ use crate::{
 };
 
 /// An address and its number. An IPv4 source has none ([`BackendId::NONE`]): it stands in its slot.
-pub(super) type Numbered = (IpAddr, BackendId);
+pub(crate) type Numbered = (IpAddr, BackendId);
 
 /// A route that stands in the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Placed {
-    pub(super) entry: RouteEntry,
-    pub(super) ports: Vec<PortPair>,
+pub(crate) struct Placed {
+    pub(crate) entry: RouteEntry,
+    pub(crate) ports: Vec<PortPair>,
     /// IPv4 ones first.
-    pub(super) backends: Vec<Numbered>,
+    pub(crate) backends: Vec<Numbered>,
     /// IPv4 ones first.
-    pub(super) sources: Vec<Numbered>,
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) on_no_backend: OnNoBackend,
+    pub(crate) sources: Vec<Numbered>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) on_no_backend: OnNoBackend,
 }
 
 impl Placed {
     /// The slots that it takes.
-    pub(super) fn block(&self) -> Range<u32> {
+    pub(crate) fn block(&self) -> Range<u32> {
         let options = if self.entry.has_options() { 1 + self.sources.len() } else { 0 };
         self.entry.first()..self.entry.options_slot() + options as u32
     }
 
-    pub(super) fn as_planned(&self) -> PlannedRoute {
+    pub(crate) fn as_planned(&self) -> PlannedRoute {
         PlannedRoute {
             ports: self.ports.clone(),
             backends: Some(self.backends.iter().map(|&(address, _)| address).collect()),
@@ -52,12 +52,12 @@ impl Placed {
     }
 
     /// Every number that it uses.
-    pub(super) fn ids(&self) -> impl Iterator<Item = BackendId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = BackendId> {
         self.numbered().map(|(_, id)| id)
     }
 
     /// Every address that has a number.
-    pub(super) fn numbered(&self) -> impl Iterator<Item = Numbered> {
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = Numbered> {
         self.backends.iter().chain(&self.sources).copied().filter(|&(_, id)| id != BackendId::NONE)
     }
 
@@ -75,13 +75,13 @@ impl Placed {
     }
 
     /// How many slots it needs.
-    pub(super) fn length(&self) -> u32 {
+    pub(crate) fn length(&self) -> u32 {
         let options = if self.options().is_some() { 1 + self.sources.len() } else { 0 };
         (self.ports.len() + self.backends.len() + options) as u32
     }
 
     /// Makes the entry for a block at `first`, and gives the slots to write there.
-    pub(super) fn lay_out(&mut self, first: u32, generation: u8) -> Vec<Slot> {
+    pub(crate) fn lay_out(&mut self, first: u32, generation: u8) -> Vec<Slot> {
         let sixes = self.backends.iter().filter(|(address, _)| address.is_ipv6()).count();
         let pass = if self.on_no_backend == OnNoBackend::Pass { RouteEntry::PASS } else { 0 };
         let options = self.options();
@@ -109,7 +109,7 @@ impl Placed {
     }
 
     /// Reads a block back. Nothing when it is damaged: a slot is missing or another generation's.
-    pub(super) fn read<E>(
+    pub(crate) fn read<E>(
         entry: RouteEntry,
         slot: impl Fn(u32) -> Result<Option<Slot>, E>,
         address6: impl Fn(BackendId) -> Result<Ipv6Addr, E>,

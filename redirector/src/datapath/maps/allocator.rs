@@ -11,7 +11,7 @@ use redirector_common::backend::BackendId;
 
 /// Free stretches of the slot table, handed out in a circle.
 #[derive(Debug)]
-pub(super) struct SlotBlocks {
+pub(crate) struct SlotBlocks {
     /// Start and length of each free stretch; neighbours are merged.
     free: BTreeMap<u32, u32>,
     /// Where the search goes on: behind the last block handed out.
@@ -19,13 +19,13 @@ pub(super) struct SlotBlocks {
 }
 
 impl SlotBlocks {
-    pub(super) fn new(slots: u32) -> Self {
+    pub(crate) fn new(slots: u32) -> Self {
         Self { free: BTreeMap::from([(0, slots)]), cursor: 0 }
     }
 
     /// A block of `length` slots, or nothing when no stretch is long enough. A block of no slots is
     /// anywhere.
-    pub(super) fn take(&mut self, length: u32) -> Option<u32> {
+    pub(crate) fn take(&mut self, length: u32) -> Option<u32> {
         if length == 0 {
             return Some(0);
         }
@@ -49,7 +49,7 @@ impl SlotBlocks {
 
     /// Takes exactly this block, which must be free: for blocks that a previous agent placed. False
     /// when it is not free.
-    pub(super) fn reserve(&mut self, block: Range<u32>) -> bool {
+    pub(crate) fn reserve(&mut self, block: Range<u32>) -> bool {
         if block.is_empty() {
             return true;
         }
@@ -71,7 +71,7 @@ impl SlotBlocks {
     }
 
     /// Gives a block back.
-    pub(super) fn free(&mut self, block: Range<u32>) {
+    pub(crate) fn free(&mut self, block: Range<u32>) {
         if block.is_empty() {
             return;
         }
@@ -91,7 +91,7 @@ impl SlotBlocks {
 
 /// Free backend numbers.
 #[derive(Debug)]
-pub(super) struct BackendIds {
+pub(crate) struct BackendIds {
     freed: VecDeque<u32>,
     /// Numbers from here to the limit were never used.
     fresh: u32,
@@ -100,7 +100,7 @@ pub(super) struct BackendIds {
 
 impl BackendIds {
     /// The numbers from 1 up to, and without, `limit`, without those that are `taken` already.
-    pub(super) fn new(limit: u32, taken: impl IntoIterator<Item = u32>) -> Self {
+    pub(crate) fn new(limit: u32, taken: impl IntoIterator<Item = u32>) -> Self {
         let mut taken: Vec<u32> = taken.into_iter().collect();
         taken.sort_unstable();
         let fresh = taken.last().map_or(1, |last| last + 1);
@@ -109,7 +109,7 @@ impl BackendIds {
     }
 
     /// A number that was never used, or else the one that has been free for longest.
-    pub(super) fn take(&mut self) -> Option<BackendId> {
+    pub(crate) fn take(&mut self) -> Option<BackendId> {
         if self.fresh < self.limit {
             self.fresh += 1;
             return Some(BackendId(self.fresh - 1));
@@ -118,7 +118,7 @@ impl BackendIds {
     }
 
     /// Gives a number back.
-    pub(super) fn free(&mut self, id: BackendId) {
+    pub(crate) fn free(&mut self, id: BackendId) {
         self.freed.push_back(id.0);
     }
 }

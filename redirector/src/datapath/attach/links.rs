@@ -10,24 +10,19 @@ use std::{
 
 use aya::maps::MapInfo;
 use redirector_common::names;
-use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{Cgroup, DatapathError, cgroup_paths, object, object::Object, pins, pins::Pins, sys};
+use crate::datapath::{
+    attach::cgroups::{Cgroup, cgroup_paths},
+    error::{self, DatapathError},
+    load::object::{self, Object},
+    pins::folder::{self, Pins},
+    status::Attachment,
+    sys,
+};
 
 /// Between the name of a program that an upgrade left in place and the version that it is of.
 const KEPT: &str = "@";
-
-/// A cgroup that the programs are attached to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    /// The cgroup's folder on this host; absent when it could not be found.
-    pub cgroup: Option<PathBuf>,
-    /// The kernel's number for it.
-    pub id: u64,
-    /// The programs whose links are pinned.
-    pub programs: Vec<String>,
-}
 
 /// A cgroup that the programs could not all be attached to.
 #[derive(Debug)]
@@ -50,7 +45,7 @@ pub struct Attaching {
 }
 
 /// Our links.
-pub(super) struct Links {
+pub(crate) struct Links {
     pins: Pins,
     /// Older versions' pins, until every link of theirs is ours or gone. The youngest has what
     /// serves; others can only be remains.
@@ -62,27 +57,27 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(pins: Pins) -> Self {
+    pub(crate) fn new(pins: Pins) -> Self {
         Self { older: pins.older(), pins, current: BTreeMap::new(), fading: BTreeSet::new() }
     }
 
-    pub(super) fn attachments(&self) -> Vec<Attachment> {
+    pub(crate) fn attachments(&self) -> Vec<Attachment> {
         let mut all = attachments(&self.pins.with_older(), |id| self.current.get(&id).cloned());
         all.retain(|at| !self.fading.contains(&at.id));
         all
     }
 
     /// How many cgroups are gone whose sockets are not.
-    pub(super) fn fading(&self) -> usize {
+    pub(crate) fn fading(&self) -> usize {
         self.fading.len()
     }
 
-    /// See [`super::Datapath::attach`].
+    /// See [`crate::datapath::Datapath::attach`].
     ///
     /// CRITICAL SECTION of an upgrade from another version, from the commit to the removal of the
     /// old folders: killed anywhere in here, every link has one whole program, old or new, and its
     /// pin is in one of the two folders, so the next start goes on from what it finds.
-    pub(super) fn attach(
+    pub(crate) fn attach(
         &mut self,
         object: &mut Object,
         cgroups: &[Cgroup],
@@ -242,16 +237,16 @@ fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<bool, DatapathErr
             Ok(true)
         }
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-            pins::remove(pin).map(|_| false)
+            folder::remove(pin).map(|_| false)
         }
         Err(error) => {
-            Err(object::from_io(&format!("swap the program under {}", pin.display()), error))
+            Err(error::from_io(&format!("swap the program under {}", pin.display()), error))
         }
     }
 }
 
 /// What is pinned, with the paths that `path_of` knows.
-pub(super) fn attachments(
+pub(crate) fn attachments(
     versions: &[Pins],
     path_of: impl Fn(u64) -> Option<PathBuf>,
 ) -> Vec<Attachment> {

@@ -1,0 +1,8 @@
+//! What this kernel, these privileges and other programs allow.
+
+pub(crate) mod check;
+pub(crate) mod features;
+pub(crate) mod foreign;
+pub(crate) mod kernel;
+pub(crate) mod preflight;
+pub(crate) mod privileges;

@@ -1,0 +1,132 @@
+//! What these privileges allow, and why bpf(2) says EPERM when it does.
+
+use std::fs;
+
+use crate::datapath::checks::{
+    check::{Check, Outcome},
+    kernel::kernel_at_least,
+};
+
+// Capability numbers (linux/capability.h).
+const CAP_NET_BIND_SERVICE: u32 = 10;
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+pub(crate) fn capabilities() -> Vec<Check> {
+    let needed = [
+        ("CAP_BPF", CAP_BPF, "load programs and make tables"),
+        (
+            "CAP_NET_ADMIN",
+            CAP_NET_ADMIN,
+            "attach to cgroups, guard the pool, add the listen address",
+        ),
+        ("CAP_NET_BIND_SERVICE", CAP_NET_BIND_SERVICE, "listen on port 53"),
+    ];
+    let check = |(name, number, purpose): (&str, u32, &str)| {
+        if has_capability(number) || number == CAP_BPF && has_capability(CAP_SYS_ADMIN) {
+            Check::ok(name, format!("granted; needed to {purpose}"))
+        } else {
+            Check::failed(name, format!("missing: needed to {purpose}"), grant(name))
+        }
+    };
+    needed.map(check).into()
+}
+
+fn grant(name: &str) -> String {
+    let short = name.trim_start_matches("CAP_");
+    format!(
+        "run as root, or add it: `capabilities.add: [{short}]` in Kubernetes, `--cap-add {short}`, \
+            `AmbientCapabilities={name}` in systemd"
+    )
+}
+
+fn has_capability(number: u32) -> bool {
+    let effective =
+        status_field("CapEff").and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
+    effective >> number & 1 == 1
+}
+
+fn status_field(name: &str) -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| {
+        line.strip_prefix(name)?.strip_prefix(':').map(str::trim).map(str::to_owned)
+    })
+}
+
+/// Whether a seccomp filter stands between us and bpf(2). A filter answers EPERM to a command that
+/// the kernel answers EINVAL.
+pub(crate) fn seccomp() -> Check {
+    const REMEDY: &str = "use a profile that allows bpf(2) with CAP_BPF (Kubernetes: \
+        `seccompProfile: {type: RuntimeDefault}` on containerd 1.6 or later)";
+    let filtered = status_field("Seccomp").is_some_and(|mode| mode != "0");
+    match (filtered, bpf_is_blocked()) {
+        (true, true) => Check::failed("seccomp", "a seccomp filter blocks bpf(2)", REMEDY),
+        (true, false) => Check::ok("seccomp", "a filter is on; it lets bpf(2) through"),
+        (false, _) => Check::ok("seccomp", "no filter"),
+    }
+}
+
+/// A command that does not exist: EINVAL from the kernel (EPERM without any privilege), EPERM or
+/// ENOSYS from a filter.
+fn bpf_is_blocked() -> bool {
+    // SAFETY: command 0xffff with no attributes reads and writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, 0xffff, std::ptr::null::<u8>(), 0) };
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    result < 0 && matches!(errno, Some(libc::EPERM | libc::ENOSYS)) && has_capability(CAP_BPF)
+}
+
+pub(crate) fn memlock() -> Check {
+    if kernel_at_least(5, 11, 0) {
+        return Check::ok(
+            "memlock",
+            "this kernel counts tables against the cgroup's memory, not against RLIMIT_MEMLOCK",
+        );
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    match limit {
+        Some(bytes) if bytes < 64 << 20 => Check::failed(
+            "memlock",
+            format!("RLIMIT_MEMLOCK is {} KiB; before 5.11 tables count against it", bytes >> 10),
+            "set `LimitMEMLOCK=infinity` in systemd, or the container runtime's default ulimit",
+        ),
+        Some(bytes) => Check::ok("memlock", format!("RLIMIT_MEMLOCK is {} MiB", bytes >> 20)),
+        None => Check::ok("memlock", "unlimited"),
+    }
+}
+
+/// Three causes of the same EPERM, told apart.
+pub(crate) fn why_not_permitted() -> String {
+    let mut checks = capabilities();
+    checks.extend([seccomp(), memlock()]);
+    let causes: Vec<String> = checks
+        .into_iter()
+        .filter(|check| check.outcome == Outcome::Failed && check.name != "CAP_NET_BIND_SERVICE")
+        .map(|check| {
+            format!("{} ({}): {}", check.name, check.detail, check.remedy.unwrap_or_default())
+        })
+        .collect();
+    if causes.is_empty() {
+        return "capabilities, seccomp and RLIMIT_MEMLOCK look right; a security module (AppArmor, \
+            SELinux, lockdown) may forbid bpf(2): see the kernel's log".into();
+    }
+    causes.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read_from_the_process_itself() {
+        // These tests need root, as the whole suite does.
+        assert!(has_capability(CAP_NET_ADMIN), "run the tests as root");
+        assert!(!has_capability(63));
+    }
+
+    #[test]
+    fn bpf_is_not_blocked_where_the_tests_run() {
+        assert!(!bpf_is_blocked());
+        assert_eq!(seccomp().outcome, Outcome::Ok);
+    }
+}
