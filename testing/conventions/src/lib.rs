@@ -1,4 +1,37 @@
 //! Rules about the workspace's own source text that no lint checks.
 
+pub mod files;
 pub mod modules;
+pub mod style;
 pub mod targets;
+pub mod words;
+
+use std::path::{Path, PathBuf};
+
+/// A rule's name and what it finds in the workspace, one text for each violation.
+pub type Rule = (&'static str, fn() -> anyhow::Result<Vec<String>>);
+
+/// Every rule.
+pub const RULES: &[Rule] = &[
+    ("modules", module_violations),
+    ("words", || Ok(words::check(&files::of_workspace(&root())?))),
+    ("lines", || Ok(style::long_lines(&files::of_workspace(&root())?))),
+    ("tests", || Ok(style::long_test_names(&files::of_workspace(&root())?))),
+];
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).to_owned()
+}
+
+fn module_violations() -> anyhow::Result<Vec<String>> {
+    let root = root();
+    let mut violations = Vec::new();
+    for target in targets::of_workspace()? {
+        for finding in modules::check(&target.root, &root)? {
+            violations.push(format!("{}: {finding}", target.label()));
+        }
+    }
+    Ok(violations)
+}

@@ -1,24 +1,26 @@
-//! `cargo run -p conventions [PACKAGE]`: every violation in the workspace or in one package.
+//! `cargo run -p conventions [RULE…] [TEXT]`: the violations of these rules (`modules`, `words`,
+//! `lines`, `tests`; all when none is named) that contain the text: a package's name, a path.
 
-use std::{path::Path, process::ExitCode};
-
-use conventions::{modules, targets};
+use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
-    let package = std::env::args().nth(1);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    let mut count = 0;
-    for target in targets::of_workspace()? {
-        if package.as_ref().is_some_and(|package| *package != target.package) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let is_rule = |name: &str| conventions::RULES.iter().any(|(rule, _)| *rule == name);
+    let (named, texts): (Vec<_>, Vec<_>) =
+        arguments.iter().partition(|argument| is_rule(argument.as_str()));
+    let mut total = 0;
+    for (rule, find) in conventions::RULES {
+        if !named.is_empty() && !named.iter().any(|name| name == rule) {
             continue;
         }
-        let findings = modules::check(&target.root, &root)?;
-        println!("{}: {}", target.label(), findings.len());
-        for finding in &findings {
-            println!("{finding}");
-        }
-        count += findings.len();
+        let violations = find()?;
+        let shown: Vec<_> = violations
+            .iter()
+            .filter(|violation| texts.iter().all(|text| violation.contains(text.as_str())))
+            .collect();
+        shown.iter().for_each(|violation| println!("{violation}"));
+        println!("{rule}: {} violations", shown.len());
+        total += shown.len();
     }
-    println!("{count} violations");
-    Ok(if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
