@@ -1,7 +1,7 @@
 //! Files that survive a power cut: each one is the old file or the new one, never half of one.
 //!
 //! Every file the agent keeps (`leases.json`, `routes.json`, the last known addresses) is written
-//! by [`write_atomically`]. A file that can't be read back is never lost: [`set_aside`] keeps a
+//! by [`write_atomically`]. A file that can't be read back is never lost: [`quarantine`] keeps a
 //! copy of it, so that a person can look at it.
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 /// What went wrong with which file.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} {}", path.display())]
-pub struct DurableError {
+pub struct FileError {
     /// The verb of the step that failed.
     pub action: &'static str,
     /// The file or directory.
@@ -29,12 +29,12 @@ pub struct DurableError {
 /// The bytes go to a temporary file in the same directory, which is synced, renamed over `path`,
 /// and made durable by a sync of the directory. The directory is [made](make_directory) when it is
 /// missing. The file is readable and writable by its owner only.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let directory = directory_of(path);
     make_directory(directory, 0o750)?;
     let failed = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| DurableError { action, path, source }
+        move |source| FileError { action, path, source }
     };
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let mut new = tempfile::Builder::new()
@@ -50,20 +50,20 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
 }
 
 /// Reads the file at `path`, or tells that there is none.
-pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, DurableError> {
+pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DurableError { action: "read", path: path.to_owned(), source }),
+        Err(source) => Err(FileError { action: "read", path: path.to_owned(), source }),
     }
 }
 
 /// Makes a directory with this mode, and those above it that are missing, each of them durable; one
 /// that is there stays as it is.
-pub fn make_directory(path: &Path, mode: u32) -> Result<(), DurableError> {
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| DurableError { action, path, source }
+        move |source| FileError { action, path, source }
     };
     if path.is_dir() {
         return Ok(());
@@ -81,7 +81,7 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), DurableError> {
 
 /// Copies a file that can't be used to the first free `NAME.damaged-<n>` beside it, and says where
 /// that is. Whoever asks for it writes the file itself anew: at no instant is there nothing.
-pub fn set_aside(path: &Path) -> Result<PathBuf, DurableError> {
+pub fn quarantine(path: &Path) -> Result<PathBuf, FileError> {
     let beside = |n: u32| {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".damaged-{n}"));
@@ -91,7 +91,7 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, DurableError> {
         .map(beside)
         .find(|candidate| !candidate.exists())
         .expect("a directory holds fewer than 2^32 files");
-    let bytes = fs::read(path).map_err(|source| DurableError {
+    let bytes = fs::read(path).map_err(|source| FileError {
         action: "read",
         path: path.to_owned(),
         source,
@@ -152,7 +152,7 @@ mod tests {
         let path = directory.path().join("leases.json");
         for n in 1..=3 {
             fs::write(&path, format!("damage {n}")).expect("written");
-            let aside = set_aside(&path).expect("set aside");
+            let aside = quarantine(&path).expect("set aside");
             assert_eq!(aside, directory.path().join(format!("leases.json.damaged-{n}")));
             assert_eq!(fs::read_to_string(aside).expect("read"), format!("damage {n}"));
             assert_eq!(fs::read_to_string(&path).expect("still there"), format!("damage {n}"));

@@ -13,7 +13,7 @@ use std::{
 
 use redirector::{
     pool::Pool,
-    route::{Hand, RawRoute, Route, RouteSet},
+    route::{RawRoute, Route, RouteOrigin, RouteSet},
     state::Leases,
     state::{Change, Opened, State as Kept},
 };
@@ -60,7 +60,7 @@ impl Files {
     fn change(&mut self, next: RouteSet) {
         self.leases.lease_all(next.iter().map(|entry| &entry.route.source)).unwrap();
         announce("doing", &Self::state(&next, &self.leases));
-        let change = Change { did: "changed", ..Change::default() };
+        let change = Change { action: "changed", ..Change::default() };
         self.kept
             .commit(&change, &self.routes.edits(&next), self.routes.stored(), &mut self.leases)
             .unwrap();
@@ -78,7 +78,7 @@ impl Files {
 
     /// As the agent does it when the journal is long.
     fn fold(&mut self) {
-        self.kept.fold(self.routes.stored(), &mut self.leases).unwrap();
+        self.kept.compact(self.routes.stored(), &mut self.leases).unwrap();
     }
 }
 
@@ -108,8 +108,8 @@ fn child(folder: &Path) {
         let wanted = route(number, destination);
         let mut next = files.routes.clone();
         if next.get(&wanted.source).is_some() && destination % 3 == 0 {
-            let edit = next.removing(&wanted.source).unwrap();
-            next.take(edit);
+            let edit = next.plan_remove(&wanted.source).unwrap();
+            next.apply(edit);
         } else {
             next.import(vec![wanted], false).unwrap();
         }
@@ -117,7 +117,7 @@ fn child(folder: &Path) {
         if n % 3 == 2 {
             files.fold();
         }
-        assert!(files.routes.iter().all(|entry| entry.hand == Hand::Import));
+        assert!(files.routes.iter().all(|entry| entry.origin == RouteOrigin::Import));
     }
 }
 

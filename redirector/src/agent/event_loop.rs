@@ -218,8 +218,8 @@ impl Owner {
         if self.live.real_addresses {
             self.live.publish();
         }
-        if self.state.wants_folding()
-            && let Err(error) = self.state.fold(self.live.routes.stored(), &mut self.live.leases)
+        if self.state.needs_compaction()
+            && let Err(error) = self.state.compact(self.live.routes.stored(), &mut self.live.leases)
         {
             warn!("failed to fold the journal of changes; trying again: {}", error_chain(&error));
         }

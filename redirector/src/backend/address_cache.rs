@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::atomic_file::{self, DurableError};
+use crate::atomic_file::{self, FileError};
 
 /// Addresses older than this are not used again: they may belong to somebody else by now.
 const OLDEST: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 pub enum BackendError {
     /// The file with the last known addresses can't be read, or is damaged and can't be set aside.
     #[error("failed to load the last known addresses")]
-    State(#[from] DurableError),
+    State(#[from] FileError),
 }
 
 /// The file's content.
@@ -67,7 +67,7 @@ impl Saved {
             Ok(saved) => format!("its version is {}, not {VERSION}", saved.version),
             Err(error) => error.to_string(),
         };
-        let aside = atomic_file::set_aside(path)?;
+        let aside = atomic_file::quarantine(path)?;
         Self::new(vec![]).store(path)?;
         tracing::warn!(path = %path.display(), aside = %aside.display(), problem, "the last known \
             addresses can't be read and are set aside");
@@ -75,7 +75,7 @@ impl Saved {
     }
 
     /// Replaces the file.
-    pub(super) fn store(&self, path: &Path) -> Result<(), DurableError> {
+    pub(super) fn store(&self, path: &Path) -> Result<(), FileError> {
         let mut text =
             serde_json::to_vec_pretty(self).expect("names, addresses and times are JSON");
         text.push(b'\n');

@@ -36,7 +36,7 @@ fn without_backend(route: &RouteView) -> &'static str {
 pub(super) fn list(env: &mut Env<'_>, routes: &[RouteView]) -> io::Result<()> {
     let mut table = table(
         env,
-        ["SOURCE", "VIP", "DESTINATION", "BACKENDS", "OPEN", "ESTABLISHED", "FAILED", "MADE BY"],
+        ["SOURCE", "VIP", "DESTINATION", "BACKENDS", "OPEN", "ESTABLISHED", "FAILED", "ORIGIN"],
     );
     for route in routes {
         let counters = route.counters.unwrap_or_default();
@@ -53,7 +53,7 @@ pub(super) fn list(env: &mut Env<'_>, routes: &[RouteView]) -> io::Result<()> {
             number(counters.open()),
             number(counters.established),
             number(failed(&counters)),
-            Cell::new(route.made_by.map_or_else(|| "-".into(), |hand| hand.to_string())),
+            Cell::new(route.origin.map_or_else(|| "-".into(), |origin| origin.to_string())),
         ]);
     }
     write_table(env.out, &table)
@@ -89,8 +89,8 @@ pub(super) fn show(env: &mut Env<'_>, route: &RouteView) -> io::Result<()> {
         line("on no backend", definition.on_no_backend.as_deref().unwrap_or("refuse"))?;
         line("idle timeout", definition.idle_timeout.as_deref().unwrap_or("off"))?;
     }
-    if let Some(hand) = route.made_by {
-        line("made by", &hand.to_string())?;
+    if let Some(origin) = route.origin {
+        line("origin", &origin.to_string())?;
     }
     line("live", if route.live { "yes" } else { "no" })?;
     line("addresses", &resolution_words(route))?;

@@ -27,7 +27,7 @@ pub use edit::Edit;
 pub use patch::{Field, RoutePatch};
 pub use ports::{PortError, PortMap, PortPair};
 pub use raw::{RawDestination, RawRoute, RouteProblems};
-pub use set::{Entry, RouteSet, RouteSetError};
+pub use set::{EffectiveRoute, RouteSet, RouteSetError};
 pub use source::{SourceName, SourceNameError};
 pub(crate) use store::RouteOnDisk;
 pub use store::{Opened, Store, StoreError, StoredRoute};
@@ -91,10 +91,10 @@ impl fmt::Display for OnNoBackend {
     }
 }
 
-/// Which hand made a route.
+/// Where a route comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Hand {
+pub enum RouteOrigin {
     /// The configuration file.
     File,
     /// `redirector route add` or `set`, or the API.
@@ -103,7 +103,7 @@ pub enum Hand {
     Import,
 }
 
-impl fmt::Display for Hand {
+impl fmt::Display for RouteOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::File => "file",

@@ -9,7 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Edit, Hand, Route, RouteDiff, RoutePatch, RouteProblems, SourceName, StoredRoute};
+use super::{
+    Edit, Route, RouteDiff, RouteOrigin, RoutePatch, RouteProblems, SourceName, StoredRoute,
+};
 use crate::pool::Pool;
 
 /// The routes of the configuration file and of the store.
@@ -25,11 +27,11 @@ pub struct RouteSet {
 
 /// A route that serves, and where it comes from.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'s> {
+pub struct EffectiveRoute<'s> {
     /// The route.
     pub route: &'s Route,
     /// Who made it.
-    pub hand: Hand,
+    pub origin: RouteOrigin,
     /// The file's route of the same source, which this one hides.
     pub hides: Option<&'s Route>,
 }
@@ -38,13 +40,13 @@ pub struct Entry<'s> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteSetError {
     /// The source has a route.
-    #[error("`{source_name}` has a route already, made by the {hand}{}: change it by `redirector \
-        route set {source_name}`", of_file(*hand, file))]
+    #[error("`{source_name}` has a route already, made by the {origin}{}: change it by `redirector \
+        route set {source_name}`", of_file(*origin, file))]
     Exists {
         /// The source.
         source_name: SourceName,
         /// Who made its route.
-        hand: Hand,
+        origin: RouteOrigin,
         /// The configuration file.
         file: PathBuf,
     },
@@ -78,8 +80,8 @@ pub enum RouteSetError {
     Problems(#[from] RouteProblems),
 }
 
-fn of_file(hand: Hand, file: &Path) -> String {
-    if hand == Hand::File { format!(" {}", file.display()) } else { String::new() }
+fn of_file(origin: RouteOrigin, file: &Path) -> String {
+    if origin == RouteOrigin::File { format!(" {}", file.display()) } else { String::new() }
 }
 
 impl RouteSet {
@@ -103,7 +105,7 @@ impl RouteSet {
     }
 
     /// Every route that serves, in the order of the sources.
-    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = EffectiveRoute<'_>> {
         let (mut file, mut stored) = (self.file.iter().peekable(), self.stored.iter().peekable());
         std::iter::from_fn(move || {
             let next_stored = stored.peek().map(|(source, _)| *source);
@@ -113,10 +115,10 @@ impl RouteSet {
                 file.next_if(|(source, _)| next_stored.is_none_or(|stored| *source <= stored))
                 && next_stored != Some(source)
             {
-                return Some(Entry { route, hand: Hand::File, hides: None });
+                return Some(EffectiveRoute { route, origin: RouteOrigin::File, hides: None });
             }
-            let (source, StoredRoute { hand, route }) = stored.next()?;
-            Some(Entry { route, hand: *hand, hides: self.file.get(source) })
+            let (source, StoredRoute { origin, route }) = stored.next()?;
+            Some(EffectiveRoute { route, origin: *origin, hides: self.file.get(source) })
         })
     }
 
@@ -131,11 +133,15 @@ impl RouteSet {
     }
 
     /// The route of a source.
-    pub fn get(&self, source: &SourceName) -> Option<Entry<'_>> {
+    pub fn get(&self, source: &SourceName) -> Option<EffectiveRoute<'_>> {
         let file = self.file.get(source);
         match self.stored.get(source) {
-            Some(stored) => Some(Entry { route: &stored.route, hand: stored.hand, hides: file }),
-            None => file.map(|route| Entry { route, hand: Hand::File, hides: None }),
+            Some(stored) => {
+                Some(EffectiveRoute { route: &stored.route, origin: stored.origin, hides: file })
+            }
+            None => {
+                file.map(|route| EffectiveRoute { route, origin: RouteOrigin::File, hides: None })
+            }
         }
     }
 
@@ -153,11 +159,11 @@ impl RouteSet {
     ///
     /// # Errors
     /// When it has one, or the route does not fit the pool.
-    pub fn adding(&self, route: Route, hand: Hand) -> Result<Edit, RouteSetError> {
+    pub fn plan_add(&self, route: Route, origin: RouteOrigin) -> Result<Edit, RouteSetError> {
         if let Some(entry) = self.get(&route.source) {
             return Err(RouteSetError::Exists {
                 source_name: route.source.clone(),
-                hand: entry.hand,
+                origin: entry.origin,
                 file: self.path.clone(),
             });
         }
@@ -165,16 +171,17 @@ impl RouteSet {
         Ok(Edit {
             source: route.source.clone(),
             before: None,
-            after: Some(StoredRoute { hand, route }),
+            after: Some(StoredRoute { origin, route }),
         })
     }
 
-    /// How to change a route; nothing when it is so already, and stays with the hand that made it.
+    /// The edit that changes a route; `None` when the route is like that already, and then it keeps
+    /// its origin.
     /// The file's route is not changed but hidden by one that is kept in the store.
     ///
     /// # Errors
     /// When there is none, or it would not be valid.
-    pub fn setting(
+    pub fn plan_set(
         &self,
         source: &SourceName,
         patch: &RoutePatch,
@@ -185,7 +192,7 @@ impl RouteSet {
         if route == *entry.route {
             return Ok(None);
         }
-        let after = Some(StoredRoute { hand: Hand::CommandLine, route });
+        let after = Some(StoredRoute { origin: RouteOrigin::CommandLine, route });
         Ok(Some(Edit { source: source.clone(), before: self.stored.get(source).cloned(), after }))
     }
 
@@ -194,7 +201,7 @@ impl RouteSet {
     ///
     /// # Errors
     /// When there is none, or only the file has it.
-    pub fn removing(&self, source: &SourceName) -> Result<Edit, RouteSetError> {
+    pub fn plan_remove(&self, source: &SourceName) -> Result<Edit, RouteSetError> {
         match self.stored.get(source) {
             Some(stored) => {
                 Ok(Edit { source: source.clone(), before: Some(stored.clone()), after: None })
@@ -207,7 +214,7 @@ impl RouteSet {
     }
 
     /// Takes a change over.
-    pub fn take(&mut self, edit: Edit) {
+    pub fn apply(&mut self, edit: Edit) {
         let before = match edit.after {
             Some(route) => self.stored.insert(edit.source.clone(), route).is_some(),
             None => self.stored.remove(&edit.source).is_some(),
@@ -225,7 +232,8 @@ impl RouteSet {
     /// Takes imported routes over and returns what that changes; a clone of the set does for
     /// `--dry-run`.
     ///
-    /// A route of another hand is changed where it differs and keeps its hand where it does not.
+    /// A route of another origin becomes an imported one where it differs, and is left alone where
+    /// it does not.
     /// With `replace` the imported routes become the whole: stored routes that are not among them
     /// go, and a route of the file that is not is an error.
     pub fn import(
@@ -252,7 +260,10 @@ impl RouteSet {
         }
         for route in routes {
             if self.get(&route.source).is_none_or(|entry| *entry.route != route) {
-                self.stored.insert(route.source.clone(), StoredRoute { hand: Hand::Import, route });
+                self.stored.insert(
+                    route.source.clone(),
+                    StoredRoute { origin: RouteOrigin::Import, route },
+                );
             }
         }
         // Built anew: a tree that grew in order is half empty.

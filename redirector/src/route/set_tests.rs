@@ -1,4 +1,4 @@
-//! Which hand's route serves, and what each hand may do to another's.
+//! Which route takes effect, and what may change a route of another origin.
 
 use super::*;
 use crate::route::{Field, RawDestination, RawRoute};
@@ -36,22 +36,22 @@ fn set(filed: &[&str]) -> RouteSet {
 
 /// What commands do.
 trait Commands {
-    fn add(&mut self, route: Route, hand: Hand) -> Result<(), RouteSetError>;
+    fn add(&mut self, route: Route, origin: RouteOrigin) -> Result<(), RouteSetError>;
     fn set(&mut self, source: &SourceName, patch: &RoutePatch) -> Result<(), RouteSetError>;
     fn remove(&mut self, source: &SourceName) -> Result<(), RouteSetError>;
 }
 
 impl Commands for RouteSet {
-    fn add(&mut self, route: Route, hand: Hand) -> Result<(), RouteSetError> {
-        self.adding(route, hand).map(|edit| self.take(edit))
+    fn add(&mut self, route: Route, origin: RouteOrigin) -> Result<(), RouteSetError> {
+        self.plan_add(route, origin).map(|edit| self.apply(edit))
     }
 
     fn set(&mut self, source: &SourceName, patch: &RoutePatch) -> Result<(), RouteSetError> {
-        self.setting(source, patch).map(|edit| edit.into_iter().for_each(|edit| self.take(edit)))
+        self.plan_set(source, patch).map(|edit| edit.into_iter().for_each(|edit| self.apply(edit)))
     }
 
     fn remove(&mut self, source: &SourceName) -> Result<(), RouteSetError> {
-        self.removing(source).map(|edit| self.take(edit))
+        self.plan_remove(source).map(|edit| self.apply(edit))
     }
 }
 
@@ -59,23 +59,26 @@ impl Commands for RouteSet {
 fn serving(set: &RouteSet) -> Vec<String> {
     assert_eq!(set.len(), set.iter().count());
     set.iter()
-        .map(|entry| format!("{} {} {}", entry.route.source, entry.route.destination, entry.hand))
+        .map(|entry| format!("{} {} {}", entry.route.source, entry.route.destination, entry.origin))
         .collect()
 }
 
 #[test]
 fn a_route_is_added_once_and_a_second_one_is_refused_naming_the_hand_that_made_the_first() {
     let mut set = set(&["a"]);
-    set.add(route("b", "cli.lb"), Hand::CommandLine).expect("added");
+    set.add(route("b", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     assert_eq!(serving(&set), ["a file.lb file", "b cli.lb command line"]);
-    let error =
-        set.add(route("a", "x"), Hand::CommandLine).expect_err("the file has it").to_string();
+    let error = set
+        .add(route("a", "x"), RouteOrigin::CommandLine)
+        .expect_err("the file has it")
+        .to_string();
     assert_eq!(
         error,
         "`a` has a route already, made by the file /etc/redirector/redirector.toml: change it by \
             `redirector route set a`"
     );
-    let error = set.add(route("B.", "x"), Hand::CommandLine).expect_err("it was added").to_string();
+    let error =
+        set.add(route("B.", "x"), RouteOrigin::CommandLine).expect_err("it was added").to_string();
     assert_eq!(
         error,
         "`b` has a route already, made by the command line: change it by `redirector route set b`"
@@ -83,12 +86,15 @@ fn a_route_is_added_once_and_a_second_one_is_refused_naming_the_hand_that_made_t
 }
 
 #[test]
-fn setting_a_route_of_the_file_hides_it_and_removing_brings_it_back() {
+fn plan_set_a_route_of_the_file_hides_it_and_removing_brings_it_back() {
     let mut set = set(&["a"]);
     set.set(&name("a"), &to("cli.lb")).expect("set");
     assert_eq!(serving(&set), ["a cli.lb command line"]);
     let entry = set.get(&name("a")).expect("serves");
-    assert_eq!((entry.hand, entry.hides), (Hand::CommandLine, Some(&route("a", "file.lb"))));
+    assert_eq!(
+        (entry.origin, entry.hides),
+        (RouteOrigin::CommandLine, Some(&route("a", "file.lb")))
+    );
     assert_eq!(set.stored().len(), 1);
     // A reload of the file does not undo what the command line set.
     let mut set = set.with_file(Pool::default(), vec![route("a", "file2.lb")]);
@@ -136,7 +142,7 @@ fn a_refused_change_changes_nothing() {
     // The default pool has 198.18.0.7: a VIP can't be a backend.
     let error = set.set(&name("a"), &to("198.18.0.7")).expect_err("in the pool").to_string();
     assert!(error.contains("`198.18.0.7` is in the pool of virtual addresses"), "{error}");
-    assert!(set.add(route("b", "198.18.0.7"), Hand::CommandLine).is_err());
+    assert!(set.add(route("b", "198.18.0.7"), RouteOrigin::CommandLine).is_err());
     assert!(set.import(vec![route("b", "lb"), route("c", "198.18.0.7")], false).is_err());
     assert_eq!(serving(&set), ["a file.lb file"]);
 }
@@ -144,8 +150,8 @@ fn a_refused_change_changes_nothing() {
 #[test]
 fn an_import_adds_changes_and_leaves_alone_what_it_does_not_name() {
     let mut set = set(&["a", "b"]);
-    set.add(route("c", "cli.lb"), Hand::CommandLine).expect("added");
-    set.add(route("d", "cli.lb"), Hand::CommandLine).expect("added");
+    set.add(route("c", "cli.lb"), RouteOrigin::CommandLine).expect("added");
+    set.add(route("d", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     let imported = vec![
         route("a", "file.lb"),
         route("b", "new.lb"),
@@ -170,7 +176,7 @@ fn an_import_adds_changes_and_leaves_alone_what_it_does_not_name() {
 fn an_import_that_replaces_is_the_whole_afterwards() {
     let mut set = set(&["a"]);
     set.set(&name("a"), &to("cli.lb")).expect("set");
-    set.add(route("b", "cli.lb"), Hand::CommandLine).expect("added");
+    set.add(route("b", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     let diff =
         set.import(vec![route("a", "new.lb"), route("c", "new.lb")], true).expect("imported");
     assert_eq!(serving(&set), ["a new.lb import", "c new.lb import"]);
@@ -180,7 +186,7 @@ fn an_import_that_replaces_is_the_whole_afterwards() {
 #[test]
 fn replacing_is_refused_where_it_would_have_to_remove_routes_of_the_file() {
     let mut set = set(&["a", "b"]);
-    set.add(route("c", "cli.lb"), Hand::CommandLine).expect("added");
+    set.add(route("c", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     let error = set.import(vec![route("d", "new.lb")], true).expect_err("refused").to_string();
     assert_eq!(
         error,
@@ -211,7 +217,7 @@ fn the_edits_between_two_sets_make_one_of_the_other_whatever_each_hides() {
         let (mut edited, edits) = (before.clone(), before.edits(&after));
         assert!(edits.iter().all(|edit| edit.before != edit.after
             && edit.before.as_ref() == before.stored().get(&edit.source)));
-        edits.into_iter().for_each(|edit| edited.take(edit));
+        edits.into_iter().for_each(|edit| edited.apply(edit));
         assert_eq!(serving(&edited), serving(&after));
     }
 }

@@ -11,8 +11,8 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-use super::{Hand, RawRoute, Route, RouteProblems, SourceName};
-use crate::atomic_file::{self, DurableError};
+use super::{RawRoute, Route, RouteOrigin, RouteProblems, SourceName};
+use crate::atomic_file::{self, FileError};
 
 /// The version of the file's shape that this binary writes and reads.
 const VERSION: u32 = 1;
@@ -27,7 +27,7 @@ pub struct Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRoute {
     /// Who made it: the command line or an import.
-    pub hand: Hand,
+    pub origin: RouteOrigin,
     /// The route.
     pub route: Route,
 }
@@ -58,7 +58,7 @@ pub enum StoreError {
     },
     /// The file could not be read or written.
     #[error(transparent)]
-    Durable(#[from] DurableError),
+    Durable(#[from] FileError),
 }
 
 /// What every version of the file has.
@@ -103,7 +103,8 @@ impl<'de> Deserialize<'de> for Routes {
 /// A route as it stands in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RouteOnDisk {
-    hand: Hand,
+    #[serde(alias = "hand")]
+    origin: RouteOrigin,
     route: RawRoute,
 }
 
@@ -116,7 +117,7 @@ impl RouteOnDisk {
 
 impl From<&StoredRoute> for RouteOnDisk {
     fn from(stored: &StoredRoute) -> Self {
-        Self { hand: stored.hand, route: (&stored.route).into() }
+        Self { origin: stored.origin, route: (&stored.route).into() }
     }
 }
 
@@ -124,7 +125,7 @@ impl TryFrom<RouteOnDisk> for StoredRoute {
     type Error = RouteProblems;
 
     fn try_from(written: RouteOnDisk) -> Result<Self, RouteProblems> {
-        Ok(Self { hand: written.hand, route: Route::try_from(written.route)? })
+        Ok(Self { origin: written.origin, route: Route::try_from(written.route)? })
     }
 }
 
@@ -140,7 +141,7 @@ impl Store {
         if damage.is_empty() {
             return Ok(Opened { store, routes, warning: None });
         }
-        let aside = atomic_file::set_aside(&store.path)?;
+        let aside = atomic_file::quarantine(&store.path)?;
         store.save(&routes)?;
         let warning = format!(
             "{} was damaged and is now {}: {} of its routes were kept; add the others again ({})",
@@ -159,7 +160,7 @@ impl Store {
     }
 
     /// Writes the routes; on an error the file is as it was.
-    pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), DurableError> {
+    pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), FileError> {
         let routes: Vec<RouteOnDisk> = routes.values().map(RouteOnDisk::from).collect();
         let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes })
             .expect("texts are JSON")
@@ -213,8 +214,9 @@ mod tests {
             "[{source: a, destination: lb, ports: [443]}, \
                 {source: '*.b', destination: 203.0.113.7}]",
         );
-        let stored =
-            |route: Route| (route.source.clone(), StoredRoute { hand: Hand::Import, route });
+        let stored = |route: Route| {
+            (route.source.clone(), StoredRoute { origin: RouteOrigin::Import, route })
+        };
         routes.expect("routes").into_iter().map(stored).collect()
     }
 

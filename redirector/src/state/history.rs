@@ -11,9 +11,9 @@ use std::{
 
 use super::{
     Record,
-    journal::{self, Entry},
+    journal::{self, JournalEntry},
 };
-use crate::atomic_file::{self, DurableError};
+use crate::atomic_file::{self, FileError};
 
 /// How many changes are kept.
 pub(super) const KEPT: usize = 100;
@@ -31,15 +31,12 @@ impl History {
     ///
     /// # Errors
     /// When the folder can't be made or read.
-    pub(super) fn open(folder: PathBuf) -> Result<Self, DurableError> {
+    pub(super) fn open(folder: PathBuf) -> Result<Self, FileError> {
         atomic_file::make_directory(&folder, 0o750)?;
         let listed =
             fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-        let entries = listed.map_err(|source| DurableError {
-            action: "read",
-            path: folder.clone(),
-            source,
-        })?;
+        let entries =
+            listed.map_err(|source| FileError { action: "read", path: folder.clone(), source })?;
         let files = entries
             .into_iter()
             .map(|entry| entry.path())
@@ -57,14 +54,14 @@ impl History {
     ///
     /// # Errors
     /// When the file can't be written, or an old one can't be removed.
-    pub(super) fn add(&mut self, records: Vec<Record>) -> Result<(), DurableError> {
+    pub(super) fn add(&mut self, records: Vec<Record>) -> Result<(), FileError> {
         let Some(last) = records.last().map(|record| record.number) else { return Ok(()) };
         let path = self.folder.join(format!("{last:010}.log"));
         let first = records.len().saturating_sub(KEPT);
         let lines: Vec<u8> = records
             .into_iter()
             .skip(first)
-            .flat_map(|record| Entry::new((&[]).into(), Some(record)).line())
+            .flat_map(|record| JournalEntry::new((&[]).into(), Some(record)).line())
             .collect();
         atomic_file::write_atomically(&path, &lines)?;
         self.files.insert(last, path);
@@ -73,7 +70,7 @@ impl History {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     self.files.insert(number, path.clone());
-                    return Err(DurableError { action: "remove", path, source });
+                    return Err(FileError { action: "remove", path, source });
                 }
                 _ => {}
             }
@@ -104,7 +101,7 @@ fn records(path: &Path) -> Vec<Record> {
         tracing::warn!(path = %path.display(), error, "a record of changes can't be read");
         Vec::new()
     });
-    records.retain(Record::is_understood);
+    records.retain(Record::is_supported);
     records
 }
 

@@ -14,16 +14,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{LeaseChange, Record, StateError};
-use crate::atomic_file::{self, DurableError};
+use crate::atomic_file::{self, FileError};
 
 /// The version of a line's shape.
 pub(super) const VERSION: u32 = 1;
 /// How long the file is made: room for some hundreds of changes. A journal that needs more grows.
-const ROOM: u64 = 256 << 10;
+const PREALLOCATED: u64 = 256 << 10;
 
 /// One change.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Entry<'a> {
+pub(super) struct JournalEntry<'a> {
     version: u32,
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub(super) leases: Cow<'a, [LeaseChange]>,
@@ -31,7 +31,7 @@ pub(super) struct Entry<'a> {
     pub(super) record: Option<Record>,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> JournalEntry<'a> {
     pub(super) fn new(leases: Cow<'a, [LeaseChange]>, record: Option<Record>) -> Self {
         Self { version: VERSION, leases, record }
     }
@@ -72,8 +72,8 @@ enum Unreadable {
 
 /// What a journal holds.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) entries: Vec<Entry<'static>>,
+pub(super) struct JournalContents {
+    pub(super) entries: Vec<JournalEntry<'static>>,
     /// What is wrong with it.
     pub(super) damage: Option<String>,
     /// Whether it is there, and nothing was ever written to it.
@@ -81,10 +81,12 @@ pub(super) struct Found {
 }
 
 /// Reads a journal, or nothing where there is none.
-pub(super) fn read(path: &Path) -> Result<Found, StateError> {
-    let Some(bytes) = atomic_file::read_if_present(path)? else { return Ok(Found::default()) };
+pub(super) fn read(path: &Path) -> Result<JournalContents, StateError> {
+    let Some(bytes) = atomic_file::read_if_present(path)? else {
+        return Ok(JournalContents::default());
+    };
     let newer = |found| StateError::Newer { path: path.to_owned(), found };
-    let mut found = Found { blank: true, ..Found::default() };
+    let mut found = JournalContents { blank: true, ..JournalContents::default() };
     let mut cut_off = None;
     for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
         if line.iter().all(|byte| *byte == 0) {
@@ -93,7 +95,7 @@ pub(super) fn read(path: &Path) -> Result<Found, StateError> {
         found.blank = false;
         // A text has no NUL, so these are from before the line was written.
         let whole = line.ends_with(b"\n") && !line.contains(&0);
-        match Entry::read(line.strip_suffix(b"\n").unwrap_or(line)) {
+        match JournalEntry::read(line.strip_suffix(b"\n").unwrap_or(line)) {
             Ok(entry) => {
                 // Only the last change can be cut off: this one was begun when that was on disk.
                 found.damage = found.damage.or(cut_off.take());
@@ -130,33 +132,33 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal at `path`. It takes no line before it is [renewed](Journal::renew), unless
+    /// Reads the journal at `path`. It takes no line before it is [reset](Journal::reset), unless
     /// it is there and empty.
-    pub(super) fn open(path: PathBuf) -> Result<(Self, Found), StateError> {
+    pub(super) fn open(path: PathBuf) -> Result<(Self, JournalContents), StateError> {
         let found = read(&path)?;
         let file = if found.blank { Some(opened(&path)?) } else { None };
-        Ok((Self { path, file, end: 0, long: ROOM }, found))
+        Ok((Self { path, file, end: 0, long: PREALLOCATED }, found))
     }
 
-    /// Whether it has to be renewed before it takes a line.
-    pub(super) fn is_broken(&self) -> bool {
+    /// Whether it has to be reset before it takes a line.
+    pub(super) fn needs_reset(&self) -> bool {
         self.file.is_none()
     }
 
-    /// Whether it is time to renew it: it has outgrown its room, and the files that are written for
+    /// Whether it is time to reset it: it has outgrown its room, and the files that are written for
     /// that.
-    pub(super) fn is_long(&self) -> bool {
+    pub(super) fn is_oversized(&self) -> bool {
         self.end > self.long
     }
 
     /// Writes a line. It is on disk when this returns.
     ///
     /// # Errors
-    /// When it is not. Then the journal has to be renewed, since nobody knows what the disk has of
+    /// When it is not. Then the journal has to be reset, since nobody knows what the disk has of
     /// the line.
-    pub(super) fn append(&mut self, entry: &Entry<'_>) -> Result<(), DurableError> {
+    pub(super) fn append(&mut self, entry: &JournalEntry<'_>) -> Result<(), FileError> {
         let line = entry.line();
-        let failed = |action, source| DurableError { action, path: self.path.clone(), source };
+        let failed = |action, source| FileError { action, path: self.path.clone(), source };
         let file = self
             .file
             .as_ref()
@@ -165,7 +167,7 @@ impl Journal {
         if let Err(error) =
             written.and_then(|()| file.sync_data().map_err(|error| failed("sync", error)))
         {
-            // Should the agent not live to renew it, nobody is to find what was refused.
+            // Should the agent not live to reset it, nobody is to find what was refused.
             let _ = file.set_len(self.end);
             self.file = None;
             return Err(error);
@@ -176,17 +178,17 @@ impl Journal {
 
     /// An empty journal takes the place of this one. `files`: how many bytes were written so that
     /// it may.
-    pub(super) fn renew(&mut self, files: u64) -> Result<(), DurableError> {
-        atomic_file::write_atomically(&self.path, &vec![0; ROOM as usize])?;
+    pub(super) fn reset(&mut self, files: u64) -> Result<(), FileError> {
+        atomic_file::write_atomically(&self.path, &vec![0; PREALLOCATED as usize])?;
         self.file = Some(opened(&self.path)?);
         self.end = 0;
-        self.long = ROOM.max(files);
+        self.long = PREALLOCATED.max(files);
         Ok(())
     }
 
-    /// From here on it can't be written, until it is renewed.
+    /// From here on it can't be written, until it is reset.
     #[cfg(test)]
-    pub(super) fn refuse(&mut self) {
+    pub(super) fn make_unwritable(&mut self) {
         self.file = Some(File::open(&self.path).expect("opened for reading"));
     }
 
@@ -205,8 +207,8 @@ impl Journal {
     }
 
     /// Keeps a copy of a damaged journal, and says what happened.
-    pub(super) fn set_aside(&self, damage: &str, kept: usize) -> Result<String, DurableError> {
-        let aside = atomic_file::set_aside(&self.path)?;
+    pub(super) fn quarantine(&self, damage: &str, kept: usize) -> Result<String, FileError> {
+        let aside = atomic_file::quarantine(&self.path)?;
         let warning = format!(
             "{} was damaged ({damage}) and is now {}: {kept} of its changes were kept; `redirector \
                 route list` shows what there is",
@@ -218,7 +220,7 @@ impl Journal {
     }
 }
 
-fn opened(path: &Path) -> Result<File, DurableError> {
+fn opened(path: &Path) -> Result<File, FileError> {
     let file = OpenOptions::new().write(true).open(path);
-    file.map_err(|source| DurableError { action: "open", path: path.to_owned(), source })
+    file.map_err(|source| FileError { action: "open", path: path.to_owned(), source })
 }

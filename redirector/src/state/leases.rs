@@ -17,7 +17,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    atomic_file::{self, DurableError},
+    atomic_file::{self, FileError},
     pool::Pool,
     route::SourceName,
 };
@@ -31,7 +31,7 @@ pub struct Leases {
     path: PathBuf,
     pool: Pool,
     state: State,
-    unkept: Vec<LeaseChange>,
+    pending: Vec<LeaseChange>,
     warnings: Vec<LeaseWarning>,
 }
 
@@ -82,7 +82,7 @@ pub enum LeaseError {
     },
     /// The file could not be read or written.
     #[error(transparent)]
-    Durable(#[from] DurableError),
+    Durable(#[from] FileError),
 }
 
 /// What an operator should know after the file was read.
@@ -168,7 +168,7 @@ impl Leases {
             path,
             pool: pool.clone(),
             state: State::default(),
-            unkept: Vec::new(),
+            pending: Vec::new(),
             warnings: Vec::new(),
         };
         match atomic_file::read_if_present(&leases.path)?
@@ -222,7 +222,7 @@ impl Leases {
     }
 
     /// Leases a VIP for each source that has none; on an error none of them. Nobody may hear of one
-    /// before [`Leases::unkept`] is on disk.
+    /// before [`Leases::pending`] is on disk.
     ///
     /// The sources are taken in the order of their names, so that the same set always gets the same
     /// VIPs.
@@ -238,7 +238,7 @@ impl Leases {
         wanted.sort_unstable();
         wanted.dedup();
         self.state.lease(&wanted, &self.pool)?;
-        self.unkept.extend(
+        self.pending.extend(
             wanted
                 .into_iter()
                 .map(|source| LeaseChange::Leased(source.clone(), self.state.leases[source])),
@@ -251,14 +251,14 @@ impl Leases {
     pub fn release_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
         for source in sources {
             if let Some((source, index)) = self.state.leases.remove_entry(source) {
-                self.unkept.push(LeaseChange::Freed(source.clone(), index));
+                self.pending.push(LeaseChange::Freed(source.clone(), index));
                 self.state.freed.push(Freed { index, source });
             }
         }
     }
 
     /// Takes the names over from those who have the same: each is in memory once.
-    pub fn share_names<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
+    pub fn intern_names<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
         let mut leases = std::mem::take(&mut self.state.leases);
         let shared: Vec<_> = sources
             .into_iter()
@@ -267,21 +267,21 @@ impl Leases {
         self.state.leases = shared.into_iter().chain(leases).collect();
     }
 
-    /// What has changed since this was last [kept](Leases::kept) or saved.
-    pub fn unkept(&self) -> &[LeaseChange] {
-        &self.unkept
+    /// What has changed since this was last [kept](Leases::mark_saved) or saved.
+    pub fn pending(&self) -> &[LeaseChange] {
+        &self.pending
     }
 
     /// What had changed is on disk, beside the file.
-    pub fn kept(&mut self) {
-        self.unkept = Vec::new();
+    pub fn mark_saved(&mut self) {
+        self.pending = Vec::new();
     }
 
     /// Writes the file anew.
     ///
     /// # Errors
     /// When it can't be written: it is as it was, and so is what there is to keep.
-    pub fn save(&mut self) -> Result<(), DurableError> {
+    pub fn save(&mut self) -> Result<(), FileError> {
         let file = OnDisk {
             version: VERSION,
             pool: PoolOnDisk { ipv4: self.pool.ipv4, ipv6: self.pool.ipv6 },
@@ -290,7 +290,7 @@ impl Leases {
         };
         let text = serde_json::to_vec(&file).expect("maps of names to numbers are JSON");
         atomic_file::write_atomically(&self.path, &text)?;
-        self.kept();
+        self.mark_saved();
         Ok(())
     }
 
@@ -327,7 +327,7 @@ impl Leases {
     }
 
     fn damaged(&mut self, reason: String) -> Result<(), LeaseError> {
-        let aside = atomic_file::set_aside(&self.path)?;
+        let aside = atomic_file::quarantine(&self.path)?;
         self.warnings.push(LeaseWarning::Damaged {
             path: self.path.clone(),
             reason,
@@ -426,7 +426,7 @@ impl State {
         let (returning, new): (Vec<&SourceName>, Vec<&SourceName>) =
             wanted.iter().partition(|source| own.contains_key(**source));
         let usable = pool.usable().len();
-        // Whatever is not leased is unseen or freed, so this alone decides.
+        // Whatever is not leased is never_leased or freed, so this alone decides.
         if let Some(without) = new.get(usable - self.leases.len() - returning.len()) {
             return Err(LeaseError::PoolFull {
                 pool: pool.ipv4,
@@ -439,10 +439,11 @@ impl State {
         self.freed.retain(|freed| !returning.contains_key(&freed.source));
         self.leases.extend(returning);
 
-        let mut unseen = Unseen::new(self, pool);
+        let mut never_leased = NeverLeased::new(self, pool);
         let mut oldest = std::mem::take(&mut self.freed).into_iter();
         for source in new {
-            let index = unseen.take(source).or_else(|| oldest.next().map(|freed| freed.index));
+            let index =
+                never_leased.take(source).or_else(|| oldest.next().map(|freed| freed.index));
             self.leases.insert(source.clone(), index.expect("there are enough, as was counted"));
         }
         self.freed = oldest.collect();
@@ -451,13 +452,13 @@ impl State {
 }
 
 /// The VIPs that nobody has or has had.
-struct Unseen {
+struct NeverLeased {
     /// By index less one, since index 0 is never leased.
     seen: Vec<bool>,
     left: usize,
 }
 
-impl Unseen {
+impl NeverLeased {
     fn new(state: &State, pool: &Pool) -> Self {
         let mut seen = vec![false; pool.usable().len()];
         for index in
@@ -473,7 +474,7 @@ impl Unseen {
         if self.left == 0 {
             return None;
         }
-        let mut at = (place(source) % self.seen.len() as u64) as usize;
+        let mut at = (preferred_index(source) % self.seen.len() as u64) as usize;
         while self.seen[at] {
             at = (at + 1) % self.seen.len();
         }
@@ -486,7 +487,7 @@ impl Unseen {
 /// Where a source begins to look: FNV-1a of its text, 64 bits wide. It is part of the contract
 /// between nodes and between versions (a lost file gives the same VIPs again), so it must never
 /// change; std's hashers promise no such thing.
-fn place(source: &SourceName) -> u64 {
+fn preferred_index(source: &SourceName) -> u64 {
     source.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -33,7 +33,7 @@ impl Leases {
         Ok(self.get(source).expect("leased"))
     }
 
-    fn release(&mut self, source: &SourceName) -> Result<(), DurableError> {
+    fn release(&mut self, source: &SourceName) -> Result<(), FileError> {
         self.release_all([source]);
         self.save()
     }
@@ -127,7 +127,7 @@ fn what_could_not_be_written_stays_to_be_kept() {
     let (directory, path) = place_on_disk();
     let mut leases = open(&path, "198.18.0.0/16");
     let a = leases.lease(&name("a")).expect("leased");
-    assert!(leases.unkept().is_empty());
+    assert!(leases.pending().is_empty());
     // A directory in the file's place lets no rename through, whoever runs the test.
     std::fs::remove_file(&path).expect("removed");
     std::fs::create_dir_all(path.join("inner")).expect("made");
@@ -135,7 +135,7 @@ fn what_could_not_be_written_stays_to_be_kept() {
     assert!(matches!(leases.lease(&name("b")), Err(LeaseError::Durable(_))));
     let b = leases.get(&name("b")).expect("leased, though nobody may hear of it");
     assert_eq!(
-        leases.unkept(),
+        leases.pending(),
         [LeaseChange::Freed(name("a"), a), LeaseChange::Leased(name("b"), b)]
     );
     assert_eq!(
@@ -155,7 +155,7 @@ fn what_happened_since_the_file_was_written_is_heard_any_number_of_times() {
     leases.release_all([&name("a")]);
     leases.lease_all([&name("c")]).expect("the one of a, which is free");
     leases.release_all([&name("b")]);
-    let since = leases.unkept().to_vec();
+    let since = leases.pending().to_vec();
     leases.save().expect("saved");
     let opened = |since: &[LeaseChange]| {
         Leases::open(path.clone(), &pool("10.0.0.0/30"), since.to_vec()).expect("opened").state

@@ -29,10 +29,10 @@ pub use self::leases::{LeaseChange, LeaseError, LeaseWarning, Leases};
 pub use self::record::{Author, Change, Record, UndoError};
 use self::{
     history::{History, KEPT},
-    journal::{Entry, Found, Journal},
+    journal::{Journal, JournalContents, JournalEntry},
 };
 use crate::{
-    atomic_file::{self, DurableError},
+    atomic_file::{self, FileError},
     pool::Pool,
     route::{Edit, SourceName, Store, StoreError, StoredRoute},
 };
@@ -83,7 +83,7 @@ pub enum StateError {
     },
     /// A file can't be read or written.
     #[error(transparent)]
-    Durable(#[from] DurableError),
+    Durable(#[from] FileError),
 }
 
 impl State {
@@ -96,11 +96,12 @@ impl State {
         atomic_file::make_directory(folder, 0o750)?;
         let crate::route::Opened { store, mut routes, warning } =
             Store::open(folder.join("routes.json"))?;
-        let (journal, Found { entries, damage, .. }) = Journal::open(folder.join("journal"))?;
+        let (journal, JournalContents { entries, damage, .. }) =
+            Journal::open(folder.join("journal"))?;
         let mut warnings: Vec<String> = warning.into_iter().collect();
-        let dirty = !entries.is_empty() || damage.is_some() || journal.is_broken();
+        let dirty = !entries.is_empty() || damage.is_some() || journal.needs_reset();
         if let Some(damage) = damage {
-            warnings.push(journal.set_aside(&damage, entries.len())?);
+            warnings.push(journal.quarantine(&damage, entries.len())?);
         }
         let mut since = Vec::new();
         for entry in entries {
@@ -113,18 +114,18 @@ impl State {
             );
         }
         let mut leases = Leases::open(folder.join("leases.json"), pool, since)?;
-        leases.share_names(routes.keys());
+        leases.intern_names(routes.keys());
         warnings.extend(leases.warnings().iter().map(ToString::to_string));
         let history = History::open(folder.join("history"))?;
         let state = Self { last: history.last(), store, journal, history };
         let mut opened = Opened { state, leases, routes, warnings };
         if dirty {
-            opened.state.fold(&opened.routes, &mut opened.leases)?;
+            opened.state.compact(&opened.routes, &mut opened.leases)?;
         }
         Ok(opened)
     }
 
-    /// Makes `edits` of the routes that are stored `before`, and what is [unkept](Leases::unkept)
+    /// Makes `edits` of the routes that are stored `before`, and what is [unkept](Leases::pending)
     /// of the leases, true: on disk when this returns. Tells whether there was anything to record;
     /// what only the leases have is kept when it has to be.
     ///
@@ -137,38 +138,39 @@ impl State {
         edits: &[Edit],
         before: &Stored,
         leases: &mut Leases,
-    ) -> Result<bool, DurableError> {
-        if self.journal.is_broken() {
-            self.fold(before, leases)?;
+    ) -> Result<bool, FileError> {
+        if self.journal.needs_reset() {
+            self.compact(before, leases)?;
         }
-        let record = Record::of(self.last + 1, change, edits);
-        let leased = leases.unkept().iter().any(|change| matches!(change, LeaseChange::Leased(..)));
+        let record = Record::new(self.last + 1, change, edits);
+        let leased =
+            leases.pending().iter().any(|change| matches!(change, LeaseChange::Leased(..)));
         let recorded = record.is_some();
         if recorded || leased {
-            self.journal.append(&Entry::new(Cow::Borrowed(leases.unkept()), record))?;
-            leases.kept();
+            self.journal.append(&JournalEntry::new(Cow::Borrowed(leases.pending()), record))?;
+            leases.mark_saved();
             self.last += u64::from(recorded);
         }
         Ok(recorded)
     }
 
-    /// Whether the journal has grown enough to be [folded](State::fold).
-    pub fn wants_folding(&self) -> bool {
-        self.journal.is_long()
+    /// Whether the journal has grown enough to be [folded](State::compact).
+    pub fn needs_compaction(&self) -> bool {
+        self.journal.is_oversized()
     }
 
     /// Writes `routes` and `leases` into their files, which makes the journal empty.
     ///
     /// # Errors
     /// When a file can't be written. What is true stays so.
-    pub fn fold(&mut self, routes: &Stored, leases: &mut Leases) -> Result<(), DurableError> {
+    pub fn compact(&mut self, routes: &Stored, leases: &mut Leases) -> Result<(), FileError> {
         // The journal last: until it is empty, it says what the files may not say yet.
         self.history.add(self.journal.records())?;
         self.last = self.last.max(self.history.last());
         leases.save()?;
         self.store.save(routes)?;
         let files = std::fs::metadata(self.store.path()).map_or(0, |file| file.len());
-        self.journal.renew(files)
+        self.journal.reset(files)
     }
 
     /// The last hundred changes, the last one first, as far as they can be read.

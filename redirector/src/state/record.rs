@@ -21,7 +21,8 @@ pub struct Record {
     /// Who.
     pub by: Author,
     /// What was done: `added`, `changed`, `removed`, `restored`, `imported` or `rolled_back`.
-    pub did: String,
+    #[serde(alias = "did")]
+    pub action: String,
     /// The change that it took back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<u64>,
@@ -79,14 +80,14 @@ pub struct Change<'a> {
     /// Who makes it.
     pub by: Author,
     /// What is done: `added`, `changed`, `removed`, `restored`, `imported` or `rolled_back`.
-    pub did: &'a str,
+    pub action: &'a str,
     /// The change that is taken back.
     pub undoes: Option<u64>,
 }
 
 impl Record {
     /// What `edits` do, or nothing.
-    pub(super) fn of(number: u64, change: &Change<'_>, edits: &[Edit]) -> Option<Self> {
+    pub(super) fn new(number: u64, change: &Change<'_>, edits: &[Edit]) -> Option<Self> {
         let on_disk = |route: &Option<StoredRoute>| route.as_ref().map(RouteOnDisk::from);
         let one = |edit: &Edit| RouteDifference {
             source: edit.source.clone(),
@@ -94,13 +95,13 @@ impl Record {
             after: on_disk(&edit.after),
         };
         let changes: Vec<_> = edits.iter().map(one).collect();
-        let Change { by, did, undoes } = *change;
+        let Change { by, action, undoes } = *change;
         let record = Self {
             version: VERSION,
             number,
             at: jiff::Timestamp::now(),
             by,
-            did: did.to_owned(),
+            action: action.to_owned(),
             undoes,
             changes,
         };
@@ -108,7 +109,7 @@ impl Record {
     }
 
     /// Whether this binary understands it.
-    pub(super) fn is_understood(&self) -> bool {
+    pub(super) fn is_supported(&self) -> bool {
         self.version <= VERSION
     }
 

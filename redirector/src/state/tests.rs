@@ -6,7 +6,7 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Hand, RawRoute, Route, RouteSet};
+use crate::route::{RawRoute, Route, RouteOrigin, RouteSet};
 
 fn route(source: &str, destination: &str) -> Route {
     let raw = serde_json::json!({"source": source, "destination": destination});
@@ -14,13 +14,13 @@ fn route(source: &str, destination: &str) -> Route {
 }
 
 fn add(routes: &mut RouteSet, route: Route) {
-    let edit = routes.adding(route, Hand::CommandLine).expect("a source without a route");
-    routes.take(edit);
+    let edit = routes.plan_add(route, RouteOrigin::CommandLine).expect("a source without a route");
+    routes.apply(edit);
 }
 
 fn remove(routes: &mut RouteSet, source: &str) {
-    let edit = routes.removing(&source.parse().expect("a source")).expect("a stored route");
-    routes.take(edit);
+    let edit = routes.plan_remove(&source.parse().expect("a source")).expect("a stored route");
+    routes.apply(edit);
 }
 
 /// The agent's part: routes, and their changes.
@@ -54,9 +54,9 @@ impl Rig {
         self.directory.path().join("state").join(name)
     }
 
-    fn commit(&mut self, did: &str, undoes: Option<u64>, next: RouteSet) {
+    fn commit(&mut self, action: &str, undoes: Option<u64>, next: RouteSet) {
         self.leases.lease_all(next.iter().map(|entry| &entry.route.source)).expect("leased");
-        let change = Change { by: Author::default(), did, undoes };
+        let change = Change { by: Author::default(), action, undoes };
         self.state
             .commit(&change, &self.routes.edits(&next), self.routes.stored(), &mut self.leases)
             .expect("committed");
@@ -70,10 +70,10 @@ impl Rig {
         self.leases.release_all(&unwanted);
     }
 
-    fn change(&mut self, did: &str, change: impl FnOnce(&mut RouteSet)) {
+    fn change(&mut self, action: &str, change: impl FnOnce(&mut RouteSet)) {
         let mut next = self.routes.clone();
         change(&mut next);
-        self.commit(did, None, next);
+        self.commit(action, None, next);
     }
 
     fn add(&mut self, source: &str) {
@@ -138,7 +138,7 @@ fn only_the_last_hundred_are_kept_and_damage_hides_one_record_only() {
     for n in 0..KEPT + 5 {
         rig.add(&format!("h{n}.b"));
         if n % 30 == 0 {
-            rig.state.fold(rig.routes.stored(), &mut rig.leases).expect("folded");
+            rig.state.compact(rig.routes.stored(), &mut rig.leases).expect("folded");
         }
     }
     let numbers =
@@ -261,15 +261,15 @@ fn a_journal_of_a_newer_version_is_left_alone() {
 fn a_change_that_could_not_be_written_is_none_and_the_next_one_is_made() {
     let mut rig = Rig::new();
     rig.add("a.b");
-    rig.state.journal.refuse();
+    rig.state.journal.make_unwritable();
     let mut next = rig.routes.clone();
     add(&mut next, route("c.d", "lb"));
     rig.leases.lease_all(next.iter().map(|entry| &entry.route.source)).expect("leased");
-    let change = Change { did: "added", ..Change::default() };
+    let change = Change { action: "added", ..Change::default() };
     rig.state
         .commit(&change, &rig.routes.edits(&next), rig.routes.stored(), &mut rig.leases)
         .expect_err("the file can't be written");
-    assert!(!rig.leases.unkept().is_empty(), "the lease is still to be kept");
+    assert!(!rig.leases.pending().is_empty(), "the lease is still to be kept");
     rig.add("e.f");
     let rig = rig.reopened();
     assert_eq!(rig.sources(), ["a.b", "e.f"]);
@@ -282,7 +282,7 @@ fn whoever_looks_without_the_agent_reads_what_the_agent_would() {
     for source in ["a.b", "b.b", "c.b"] {
         rig.add(source);
     }
-    rig.state.fold(rig.routes.stored(), &mut rig.leases).expect("folded");
+    rig.state.compact(rig.routes.stored(), &mut rig.leases).expect("folded");
     rig.change("removed", |routes| remove(routes, "a.b"));
     rig.add("d.b");
     let found = leased(&rig.directory.path().join("state"));
@@ -323,7 +323,7 @@ proptest! {
                         None => {}
                     }
                 }),
-                Step::Fold => rig.state.fold(rig.routes.stored(), &mut rig.leases).expect("folded"),
+                Step::Fold => rig.state.compact(rig.routes.stored(), &mut rig.leases).expect("folded"),
                 Step::Reopen => {
                     let (held, records) = (rig.held(), rig.state.records());
                     let names = ["routes.json", "leases.json", "journal"];

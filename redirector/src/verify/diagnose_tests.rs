@@ -10,7 +10,7 @@ fn route(counters: Counters) -> RouteView {
     RouteView {
         source: Some("a.internal".parse().expect("a source")),
         vip: VipView { index: 1, ipv4: Some([198, 18, 0, 1].into()), ipv6: None },
-        made_by: None,
+        origin: None,
         definition: Some(serde_json::from_value::<RawRoute>(definition).expect("a definition")),
         live: true,
         resolution: Some(Resolution {

@@ -134,7 +134,7 @@ fn a_rollback_returns_to_the_state_before_the_last_change_and_history_tells_who_
         "{history}"
     );
     run(&job, &["route", "rollback"]);
-    assert_eq!(job.json(&["route", "show", INTERNAL_NAME])["route"]["made_by"], "file");
+    assert_eq!(job.json(&["route", "show", INTERNAL_NAME])["route"]["origin"], "file");
     let nothing = job.cli(&["route", "rollback"]);
     assert_eq!(nothing.status.code(), Some(1), "{}", nothing.text());
     assert!(nothing.stderr.contains("no change to take back"), "{}", nothing.text());

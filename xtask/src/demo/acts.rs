@@ -276,7 +276,7 @@ fn route(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let restored =
         step.run(Who::Node, &node, &format!("redirector route remove {INTERNAL_NAME}"))?;
     step.prove(
-        restored.status.success() && scene.route()?["made_by"] == "file",
+        restored.status.success() && scene.route()?["origin"] == "file",
         "without the override, the file's route serves again",
     );
     Ok(())

@@ -11,7 +11,9 @@ use crate::{
         api::{self, ChangeKind, VERSION},
     },
     error::error_chain,
-    route::{Edit, Hand, Route, RouteDiff, RouteProblems, RouteSet, RouteSetError, SourceName},
+    route::{
+        Edit, Route, RouteDiff, RouteOrigin, RouteProblems, RouteSet, RouteSetError, SourceName,
+    },
     state::{Author, Change, LeaseError},
 };
 
@@ -84,12 +86,12 @@ impl Owner {
             }
             Command::Add(raw, caller, reply) => self.change(caller, reply, |routes| {
                 let edit = routes
-                    .adding(Route::try_from(*raw).map_err(invalid)?, Hand::CommandLine)
+                    .plan_add(Route::try_from(*raw).map_err(invalid)?, RouteOrigin::CommandLine)
                     .map_err(refusal)?;
                 Ok((ChangeKind::Added, edit.source.clone(), Some(edit)))
             }),
             Command::Set(source, patch, caller, reply) => self.change(caller, reply, |routes| {
-                let edit = routes.setting(&source, &patch).map_err(refusal)?;
+                let edit = routes.plan_set(&source, &patch).map_err(refusal)?;
                 Ok((
                     if edit.is_some() { ChangeKind::Changed } else { ChangeKind::Unchanged },
                     source,
@@ -97,7 +99,7 @@ impl Owner {
                 ))
             }),
             Command::Remove(source, caller, reply) => self.change(caller, reply, |routes| {
-                let edit = routes.removing(&source).map_err(refusal)?;
+                let edit = routes.plan_remove(&source).map_err(refusal)?;
                 let hides = routes.get(&source).is_some_and(|entry| entry.hides.is_some());
                 Ok((
                     if hides { ChangeKind::Restored } else { ChangeKind::Removed },
@@ -194,7 +196,7 @@ impl Owner {
         self.save(std::slice::from_ref(&edit), why)?;
         let source = edit.source.clone();
         let before = self.live.routes.get(&source).map(|entry| entry.route.clone());
-        self.live.routes.take(edit);
+        self.live.routes.apply(edit);
         self.live.follow_only(&source);
         self.await_destination(&source, before.as_ref());
         Ok(source)
@@ -212,7 +214,7 @@ impl Owner {
     /// On disk when this returns.
     fn save(&mut self, edits: &[Edit], why: &Why) -> Result<(), ApiError> {
         let by = Author { uid: why.caller.uid, gid: why.caller.gid, pid: why.caller.pid };
-        let change = Change { by, did: why.did, undoes: why.undoes };
+        let change = Change { by, action: why.did, undoes: why.undoes };
         let committed =
             self.state.commit(&change, edits, self.live.routes.stored(), &mut self.live.leases);
         let refused = |error| {

@@ -86,7 +86,7 @@ fn told(record: &Record, undone: bool) -> api::Change {
         uid: record.by.uid,
         gid: record.by.gid,
         pid: record.by.pid,
-        did: record.did.clone(),
+        did: record.action.clone(),
         undoes: record.undoes,
         undone,
         sources: record.sources(),

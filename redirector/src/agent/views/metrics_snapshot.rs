@@ -14,7 +14,7 @@ use crate::{
     datapath::RouteStatus,
     dns::Latency,
     observe::{RouteSample, RouteSamples, Snapshot},
-    route::Entry,
+    route::EffectiveRoute,
 };
 
 /// Routes that are read at once: so many take few calls and little memory.
@@ -79,7 +79,7 @@ impl Read {
     /// Every route, in the order of virtual addresses.
     fn routes(&mut self, owner: &Owner) {
         let answered = owner.live.publisher.as_ref().map(|publisher| publisher.answered());
-        let mut routes: Vec<(u32, Entry<'_>)> = owner
+        let mut routes: Vec<(u32, EffectiveRoute<'_>)> = owner
             .live
             .routes
             .iter()
@@ -100,7 +100,7 @@ impl Read {
     fn route(
         &mut self,
         owner: &Owner,
-        entry: Entry<'_>,
+        entry: EffectiveRoute<'_>,
         told: Option<RouteStatus>,
         dns_answers: u64,
     ) {

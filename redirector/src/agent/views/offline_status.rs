@@ -128,7 +128,7 @@ fn routes(pinned: &PinnedStatus, names: &BTreeMap<u32, SourceName>) -> Vec<api::
         api::RouteView {
             source: names.get(&vip.index).cloned(),
             vip,
-            made_by: None,
+            origin: None,
             definition: None,
             live: true,
             resolution: None,

@@ -303,7 +303,7 @@ mod tests {
         RouteView {
             source: Some("a.internal".parse().expect("a source")),
             vip: VipView { index: 1, ipv4: Some([198, 18, 0, 1].into()), ipv6: None },
-            made_by: None,
+            origin: None,
             definition: None,
             live: true,
             resolution: Some(Resolution {

@@ -9,7 +9,7 @@ use crate::{
     datapath,
     dns::{Publisher, UpstreamHealth},
     error::error_chain,
-    route::{Entry, SourceName},
+    route::{EffectiveRoute, SourceName},
 };
 
 /// Everything.
@@ -141,7 +141,7 @@ pub(crate) fn routes(owner: &Owner) -> Vec<api::RouteView> {
 /// What the kernel tells of each route, as far as it can be read.
 pub(crate) fn of_kernel(owner: &Owner) -> HashMap<SourceName, datapath::RouteStatus> {
     let live = &owner.live;
-    let index = |entry: Entry<'_>| {
+    let index = |entry: EffectiveRoute<'_>| {
         Some((live.leases.get(&entry.route.source)?, entry.route.source.clone()))
     };
     let mut routes: Vec<_> = live.routes.iter().filter_map(index).collect();
@@ -163,7 +163,7 @@ pub(crate) fn route(owner: &Owner, source: &SourceName) -> Option<api::RouteView
 
 pub(crate) fn view(
     owner: &Owner,
-    entry: Entry<'_>,
+    entry: EffectiveRoute<'_>,
     told: Option<datapath::RouteStatus>,
 ) -> api::RouteView {
     let (live, source) = (&owner.live, &entry.route.source);
@@ -176,7 +176,7 @@ pub(crate) fn view(
             ipv4: index.and_then(|index| live.pool.ipv4_at(index)),
             ipv6: index.and_then(|index| live.pool.ipv6_at(index)),
         },
-        made_by: Some(entry.hand),
+        origin: Some(entry.origin),
         definition: Some(entry.route.into()),
         live: live.serves(source),
         resolution: live.follower.current().get(source).map(|resolved| resolution(resolved)),

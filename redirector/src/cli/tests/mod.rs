@@ -24,7 +24,7 @@ use crate::{
         ApiError, Command, ErrorCode, Handle, Limits, Server,
         api::{self, *},
     },
-    route::{Hand, RawRoute},
+    route::{RawRoute, RouteOrigin},
 };
 
 /// A configuration whose directories are its own, and perhaps an agent behind its socket.
@@ -165,7 +165,7 @@ fn view(backends: Vec<BackendView>) -> RouteView {
     RouteView {
         source: Some("a.internal".parse().expect("a source")),
         vip: VipView { index: 7, ipv4: Some([198, 18, 0, 7].into()), ipv6: None },
-        made_by: Some(Hand::CommandLine),
+        origin: Some(RouteOrigin::CommandLine),
         definition: Some(definition(&["443", "80:8080"])),
         live: true,
         resolution: Some(Resolution {

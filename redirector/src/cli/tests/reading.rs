@@ -14,7 +14,7 @@ fn routes_are_listed_as_a_table_and_in_the_same_shape_as_json_and_yaml() {
     });
     let ended = rig.run(&["route", "list"]);
     let expected = "\
-SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  MADE BY
+SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  ORIGIN
 a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  command line
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));
@@ -49,7 +49,7 @@ a.internal
   source ips     the kernel's choice
   on no backend  refuse
   idle timeout   off
-  made by        command line
+  origin         command line
   live           yes
   addresses      fresh, TTL 30 s
   connects       9 started, 7 established, 1 open, 2 refused by the backend
@@ -104,7 +104,7 @@ cgroup2    /sys/fs/cgroup
 attached   /sys/fs/cgroup/kubepods
 gone       2 cgroups with sockets that are still open: they are followed to their end
 
-SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  MADE BY
+SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  ORIGIN
 a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  command line
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use crate::control::api::version::VERSION;
-use crate::route::{Hand, RawRoute, SourceName};
+use crate::route::{RawRoute, RouteOrigin, SourceName};
 
 /// `GET /v1/routes`, `redirector route list -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct RouteView {
     /// Its virtual address.
     pub vip: VipView,
     /// Which hand made it: `file`, `command_line` or `import`; null without an agent.
-    pub made_by: Option<Hand>,
+    pub origin: Option<RouteOrigin>,
     /// What was configured, in the shape of `[[routes]]`; null without an agent.
     pub definition: Option<RawRoute>,
     /// Whether the kernel has it and DNS answers it; without an agent: whether the kernel has it.

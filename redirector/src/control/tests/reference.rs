@@ -41,7 +41,7 @@ fn the_reference_names_every_field_of_every_answer() {
             "neighbours": [{"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}],
             "upgraded": {"at": "1970-01-01T00:00:00Z", "from_version": "", "from_abi": 1, "to_version": "", "to_abi": 2}},
         "events": {"told": 1, "lost": 0, "one_in": 1, "readers": 0},
-        "routes": [{"source": null, "vip": {"index": 1, "ipv4": null, "ipv6": null}, "made_by": "file", "live": true,
+        "routes": [{"source": null, "vip": {"index": 1, "ipv4": null, "ipv6": null}, "origin": "file", "live": true,
             "definition": {"source": "a.b", "destination": "c", "ports": [], "resolver": "", "source_ips": [], "on_no_backend": "", "idle_timeout": ""},
             "resolution": {"state": "kept", "error": null, "resolved_at": null, "ttl_seconds": null},
             "backends": [{"address": "::1", "state": "set_aside", "failures": 1, "retry_in_ms": 1, "counters": {}}], "counters": {}}]
