@@ -18,7 +18,7 @@ use redirector::{
     pool::Pool,
     route::PortPair,
 };
-use xtask::bench::bulk::Times;
+use redirector_bench::bulk::Times;
 
 /// Every address of a /16.
 const ROUTES: u32 = 65_536;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use xtask::bench::{self, Options};
+use redirector_bench::{self as bench, Options};
 
 #[path = "../examples/bulk.rs"]
 #[expect(dead_code, reason = "its main is the example's")]

@@ -148,7 +148,7 @@ fn assert_found(folder: &Path, possible: &[State]) -> State {
 /// A child of [`FEW`] changes under strace with these arguments, in a folder of its own; what it
 /// said, and whether it ended by itself.
 fn traced(arguments: &[&str], folder: &Path) -> (Vec<String>, bool) {
-    let output = xtask::testbed::packages::tool("strace")
+    let output = testbed::packages::tool("strace")
         .unwrap()
         .args(["-f", "-qq"])
         .args(arguments)

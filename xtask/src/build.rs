@@ -18,7 +18,7 @@ use crate::{
     build_ebpf, exec,
     progress::{Step, seconds},
 };
-use xtask::workspace;
+use testbed::workspace;
 
 /// Builds the binary; says what it made.
 pub(crate) fn run() -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, ensure};
 
 use crate::build_ebpf;
-use xtask::workspace;
+use testbed::workspace;
 
 const TARGETS: [&str; 2] = ["query", "reply"];
 /// Counters at each edge, and what comparisons compare with.
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         fs::create_dir_all(&found)
             .with_context(|| format!("failed to make {}", found.display()))?;
         let mut fuzzer = Command::new(programs.join(target));
-        fuzzer.arg(&found).arg(root.join("fuzz/seeds").join(target)).current_dir(&found);
+        fuzzer.arg(&found).arg(root.join("testing/fuzz/seeds").join(target)).current_dir(&found);
         fuzzer.args([
             "-max_len=1024",
             "-timeout=5",
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ensure!(
             status.success(),
             "{target} found an input that breaks a rule: see crash-* in {}, and add it to \
-                fuzz/seeds/{target}",
+                testing/fuzz/seeds/{target}",
             found.display()
         );
     }

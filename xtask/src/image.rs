@@ -15,7 +15,7 @@ use crate::{
     progress::{Step, seconds},
     setup::{self, needs::Group},
 };
-use xtask::workspace;
+use testbed::workspace;
 
 /// The name that `deploy/daemonset.yaml` uses.
 const NAME: &str = concat!("localhost/redirector:", env!("CARGO_PKG_VERSION"));

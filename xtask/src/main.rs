@@ -2,6 +2,7 @@
 
 mod build;
 mod build_ebpf;
+mod demo;
 mod exec;
 mod fuzz;
 mod image;
@@ -14,7 +15,7 @@ mod vm;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, testbed::client};
+use redirector_bench as bench;
 
 #[derive(Parser)]
 #[command(
@@ -51,9 +52,6 @@ enum Verb {
     Test(test::Args),
     /// Fuzz what reads DNS packets, with libFuzzer
     Fuzz(fuzz::Args),
-    /// Small programs that tests and the demo run inside executors
-    #[command(hide = true)]
-    Client(client::ClientArgs),
 }
 
 /// The release binary, and what shows it or measures it.
@@ -101,7 +99,6 @@ fn main() -> ExitCode {
         Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),
-        Verb::Client(args) => client::run(args).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use xtask::testbed::{Rig, process};
+use testbed::{Rig, process};
 
 /// Starts a demo and returns when its servers stand and its agent hangs.
 fn hanging_demo(folder: &Path) -> Child {

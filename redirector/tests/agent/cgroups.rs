@@ -8,7 +8,7 @@ use std::{
 };
 
 use redirector_common::{abi, names};
-use xtask::testbed::{Place, customer::INTERNAL_NAME, process::until};
+use testbed::{Place, customer::INTERNAL_NAME, process::until};
 
 use crate::rig::{Job, LIMIT};
 

@@ -1,7 +1,7 @@
 //! Routes changed from the command line: live for the next connect when the command returns, and
 //! kept.
 
-use xtask::testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
+use testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
 
 use crate::rig::{Job, LIMIT};
 
@@ -104,11 +104,9 @@ fn the_destinations_new_addresses_are_used_without_a_command() {
     // The zone's TTL is 2 s.
     let backends =
         |job: &Job| job.json(&["route", "show", INTERNAL_NAME])["route"]["backends"].to_string();
-    xtask::testbed::process::until(
-        "the old address to go",
-        std::time::Duration::from_secs(15),
-        || Ok(!backends(&job).contains("203.0.113.7")),
-    )
+    testbed::process::until("the old address to go", std::time::Duration::from_secs(15), || {
+        Ok(!backends(&job).contains("203.0.113.7"))
+    })
     .unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", backends(&job), job.agent.log_tail()));
     assert!((0..6).all(|_| greeted_by(&job, INTERNAL_NAME) == "lb2"));
     // The resolver falls silent: the last good address stays.
@@ -133,15 +131,13 @@ fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
             .stdout
             == "lb2\n"
     };
-    xtask::testbed::process::until(
-        "the new route to serve",
-        std::time::Duration::from_secs(10),
-        || Ok(serves(&job, "git.internal.company.net")),
-    )
+    testbed::process::until("the new route to serve", std::time::Duration::from_secs(10), || {
+        Ok(serves(&job, "git.internal.company.net"))
+    })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
     job.agent.write_config("[[routes]]\nsorce = \"x\"\n").unwrap();
     job.agent.sighup().unwrap();
-    xtask::testbed::process::until(
+    testbed::process::until(
         "status to say that the file is broken",
         std::time::Duration::from_secs(10),
         || Ok(job.cli(&["status"]).status.code() == Some(1)),

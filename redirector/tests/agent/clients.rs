@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use xtask::testbed::{customer::INTERNAL_NAME, process, samples};
+use testbed::{customer::INTERNAL_NAME, process, samples};
 
 use crate::rig::{Job, LIMIT};
 
@@ -116,7 +116,7 @@ fn a_static_musl_client() {
     let _registry = job.registry();
     let source = client_file(&job, "relay.c", RELAY);
     let relay = job.executor.place().home().join("relay");
-    let mut compiler = xtask::testbed::packages::tool("musl-gcc").unwrap();
+    let mut compiler = testbed::packages::tool("musl-gcc").unwrap();
     compiler.args(["-static", "-O1", "-o"]).arg(&relay).arg(&source);
     process::finish(compiler, LIMIT).unwrap().success().unwrap();
     let script = client_file(
@@ -230,12 +230,10 @@ fn a_process_outside_the_cgroup_is_not_redirected_and_other_names_are_the_upstre
         .run(&format!("curl -sS --connect-timeout 5 https://{INTERNAL_NAME}/"), LIMIT)
         .unwrap();
     assert_eq!(outside.status.code(), Some(7), "{}", outside.text());
-    let unrelated = job.says(&format!(
-        "getent ahostsv4 {} | head -n 1",
-        xtask::testbed::dns_server::UNRELATED_NAME
-    ));
+    let unrelated =
+        job.says(&format!("getent ahostsv4 {} | head -n 1", testbed::dns_server::UNRELATED_NAME));
     assert!(
-        unrelated.starts_with(&xtask::testbed::dns_server::UNRELATED_ADDRESS.to_string()),
+        unrelated.starts_with(&testbed::dns_server::UNRELATED_ADDRESS.to_string()),
         "{unrelated}"
     );
     let direct = job.says("curl -sS --max-time 5 http://203.0.113.7:8080/");

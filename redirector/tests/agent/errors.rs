@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xtask::testbed::{
+use testbed::{
     ExecutorOptions, Rig,
     agent::{AgentOptions, CAPABILITIES, CONFIG_PATH, keep_capabilities},
     process::{self, Finished},

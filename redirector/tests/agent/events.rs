@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use xtask::testbed::{
+use testbed::{
     client::LoadOptions,
     helper::Load,
     process::{self, until},

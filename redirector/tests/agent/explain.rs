@@ -1,6 +1,6 @@
 //! `redirector explain`: the way of a connect, and what would prevent it.
 
-use xtask::testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
+use testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
 
 use crate::{
     rig::Job,

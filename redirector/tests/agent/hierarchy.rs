@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
-use xtask::testbed::{Rig, customer::INTERNAL_NAME};
+use testbed::{Rig, customer::INTERNAL_NAME};
 
 use crate::{
     cgroups::{await_attached, greets, on_node},

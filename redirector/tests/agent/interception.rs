@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use xtask::testbed::{
+use testbed::{
     Executor, ExecutorOptions, Place, ResolvConf,
     customer::INTERNAL_NAME,
     dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME},

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use xtask::testbed::{place::Place, process::Finished};
+use testbed::{place::Place, process::Finished};
 
 use crate::rig::{Job, LIMIT};
 

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use xtask::testbed::{customer::INTERNAL_NAME, packages, process};
+use testbed::{customer::INTERNAL_NAME, packages, process};
 
 use crate::rig::{Job, LIMIT, binary};
 

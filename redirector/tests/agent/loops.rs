@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xtask::testbed::{Rig, customer::DNS_ADDRESS, packages};
+use testbed::{Rig, customer::DNS_ADDRESS, packages};
 
 use crate::rig::Job;
 

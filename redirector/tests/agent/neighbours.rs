@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
-use xtask::testbed::process::until;
+use testbed::process::until;
 
 use crate::{
     cgroups::on_node,
@@ -50,7 +50,7 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
         told["id"]
     );
     assert!(status.stdout.contains(&words), "{}", status.text());
-    let (explained, finished) = ask(&job, &["explain", xtask::testbed::customer::INTERNAL_NAME]);
+    let (explained, finished) = ask(&job, &["explain", testbed::customer::INTERNAL_NAME]);
     let finding = &explained["findings"][0];
     assert_eq!(
         (&finding["code"], &finding["prevents"]),

@@ -13,7 +13,7 @@ use redirector::{
     control::{Client, api::ChangeKind},
     route::{RawRoute, SourceName},
 };
-use xtask::testbed::{
+use testbed::{
     agent::{Agent, AgentOptions},
     customer::INTERNAL_NAME,
     dns_server::UNRELATED_NAME,

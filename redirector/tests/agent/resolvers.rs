@@ -4,7 +4,7 @@
 //! c-ares drops an answer that does not come from the server that it asked, musl as well; Go,
 //! glibc, Java and Python ask from connected sockets.
 
-use xtask::testbed::{
+use testbed::{
     Executor,
     customer::INTERNAL_NAME,
     dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME},

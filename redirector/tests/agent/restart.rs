@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use xtask::testbed::{client::LoadOptions, helper::Load};
+use testbed::{client::LoadOptions, helper::Load};
 
 use crate::rig::Job;
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use xtask::testbed::{
+use testbed::{
     Executor, ExecutorOptions, Rig,
     agent::{Agent, AgentOptions},
     customer::INTERNAL_NAME,
@@ -32,7 +32,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new() -> Self {
-        Self::with_config(&xtask::testbed::agent::documented_config().unwrap())
+        Self::with_config(&testbed::agent::documented_config().unwrap())
     }
 
     pub(crate) fn with_config(config: &str) -> Self {

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use xtask::testbed::process::{self, Finished, until};
+use testbed::process::{self, Finished, until};
 
 use crate::rig::{Job, LIMIT, binary};
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xtask::testbed::{customer::INTERNAL_NAME, process::until};
+use testbed::{customer::INTERNAL_NAME, process::until};
 
 use crate::{
     cgroups::greets,

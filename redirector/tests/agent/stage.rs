@@ -16,7 +16,7 @@ use rustls::{
     ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use xtask::testbed::{
+use testbed::{
     Executor,
     customer::REGISTRY_ADDRESS,
     process::{Finished, until},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xtask::testbed::{
+use testbed::{
     Rig,
     agent::{Agent, AgentOptions, CONFIG_PATH},
     process::until,

@@ -1,6 +1,6 @@
 //! `redirector top` in a terminal: a pty plays one.
 
-use xtask::testbed::process;
+use testbed::process;
 
 use crate::rig::{Job, LIMIT, binary};
 

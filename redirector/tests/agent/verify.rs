@@ -1,7 +1,7 @@
 //! `redirector verify` from an executor's place: what works is said to work, and each staged
 //! failure is told by its cause.
 
-use xtask::testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
+use testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
 
 use crate::{
     rig::Job,

@@ -6,7 +6,7 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, DatapathError},
 };
-use xtask::testbed::{ExecutorOptions, customer::LOAD_BALANCERS};
+use testbed::{ExecutorOptions, customer::LOAD_BALANCERS};
 
 use crate::rig::{Bed, PORT, VIP, greeting, on_node};
 

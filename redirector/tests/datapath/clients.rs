@@ -11,7 +11,7 @@ use redirector::{
     datapath::RouteCounters,
     plan::{Change, PlannedRoute},
 };
-use xtask::testbed::{Place, customer::LOAD_BALANCERS, process};
+use testbed::{Place, customer::LOAD_BALANCERS, process};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
 

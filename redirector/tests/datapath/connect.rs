@@ -6,7 +6,7 @@ use redirector::{
     plan::{Change, PlannedRoute},
     route::OnNoBackend,
 };
-use xtask::testbed::customer::LOAD_BALANCERS;
+use testbed::customer::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, put};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use redirector::datapath::{Event, EventReader, Happened, Reason};
-use xtask::testbed::customer::LOAD_BALANCERS;
+use testbed::customer::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, VIP6};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use redirector::datapath::RouteCounters;
-use xtask::testbed::customer::LOAD_BALANCERS;
+use testbed::customer::LOAD_BALANCERS;
 
 use crate::rig::{Bed, PORT, VIP};
 
@@ -22,8 +22,8 @@ fn after_one_refusal_no_connect_starts_on_that_backend_until_it_is_due() {
     let mut bed = Bed::new();
     let _two = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS);
-    // Cargo may take longer than the set-aside to find that the load client is built.
-    xtask::testbed::helper::binary().unwrap();
+    // Building the load client may take longer than the set-aside.
+    testbed::binaries::client().unwrap();
     let began = Instant::now();
     let mut refused = 0;
     // Half of the connects meet the dead one, until one has.

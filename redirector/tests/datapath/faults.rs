@@ -8,7 +8,7 @@ use std::{
 };
 
 use redirector::datapath::RouteCounters;
-use xtask::testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
+use testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
 

@@ -11,7 +11,7 @@ use std::{
 
 use redirector::datapath::{Datapath, Intercepted, InterceptionStatus, ShimAt};
 use redirector_common::dns::SLOTS;
-use xtask::testbed::{ExecutorOptions, Network, Place, process};
+use testbed::{ExecutorOptions, Network, Place, process};
 
 use crate::rig::{Bed, LIMIT, attached};
 

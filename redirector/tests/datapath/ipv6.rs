@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use redirector::plan::{Change, PlannedRoute, by_family};
-use xtask::testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
+use testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, VIP6, on_node};
 

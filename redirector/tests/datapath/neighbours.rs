@@ -7,7 +7,7 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, DatapathError},
 };
-use xtask::testbed::customer::LOAD_BALANCERS;
+use testbed::customer::LOAD_BALANCERS;
 
 use crate::{
     neighbour::{Mode, Neighbour},

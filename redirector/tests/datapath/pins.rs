@@ -11,7 +11,7 @@ use redirector::{
     route::PortPair,
 };
 use redirector_common::{abi, names};
-use xtask::testbed::customer::LOAD_BALANCERS;
+use testbed::customer::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, attach, attached, on_node, open, put, settings};
 

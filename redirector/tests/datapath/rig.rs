@@ -13,7 +13,7 @@ use redirector::{
     pool::Pool,
     route::PortPair,
 };
-use xtask::testbed::{
+use testbed::{
     Executor, ExecutorOptions, Rig,
     banner::BannerServer,
     client::{LoadOptions, Report},
@@ -84,7 +84,7 @@ impl Bed {
     pub(crate) fn python(&self, script: &str) -> String {
         let mut command = self.executor.command("/usr/bin/python3");
         command.args(["-c", script]);
-        xtask::testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout
+        testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout
     }
 
     /// What a connect from the executor is greeted with, or the name of its errno.
@@ -153,7 +153,7 @@ pub(crate) fn attached(rig: &Rig) -> Datapath {
 }
 
 /// What a connect from `place` is greeted with, or the name of its errno.
-pub(crate) fn greeting(place: &xtask::testbed::Place, address: &str, port: u16) -> String {
+pub(crate) fn greeting(place: &testbed::Place, address: &str, port: u16) -> String {
     let script = format!(
         "import errno, socket, sys\n\
          try: s = socket.create_connection(('{address}', {port}), 10)\n\
@@ -162,11 +162,5 @@ pub(crate) fn greeting(place: &xtask::testbed::Place, address: &str, port: u16) 
     );
     let mut command = place.command("/usr/bin/python3");
     command.args(["-c", &script]);
-    xtask::testbed::process::finish(command, LIMIT)
-        .unwrap()
-        .success()
-        .unwrap()
-        .stdout
-        .trim()
-        .to_owned()
+    testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout.trim().to_owned()
 }

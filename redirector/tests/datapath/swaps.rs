@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xtask::testbed::storm::Storm;
+use testbed::storm::Storm;
 
 use crate::rig::{Bed, VIP, attached};
 

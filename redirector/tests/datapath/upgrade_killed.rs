@@ -12,9 +12,9 @@ use redirector::{
     datapath::{self, Datapath, Version},
 };
 use redirector_common::{abi, names};
+use testbed::{customer::LOAD_BALANCERS, process};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
-use xtask::testbed::{customer::LOAD_BALANCERS, process};
 
 use crate::{
     rig::{Bed, INDEX, LIMIT, on_node, settings},

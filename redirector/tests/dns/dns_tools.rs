@@ -8,7 +8,7 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::dns::ShimSettings;
-use xtask::testbed::{packages, process};
+use testbed::{packages, process};
 
 use crate::{
     message::{bytes, parsed, query, reply},

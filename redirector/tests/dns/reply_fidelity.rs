@@ -127,13 +127,13 @@ impl Nsd {
         );
         let file = folder.path().join("nsd.conf");
         std::fs::write(&file, config).expect("written");
-        let mut nsd = xtask::testbed::packages::tool("nsd").expect("nsd is installed");
+        let mut nsd = testbed::packages::tool("nsd").expect("nsd is installed");
         nsd.args(["-d", "-c"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        xtask::testbed::process::die_with_parent(&mut nsd);
+        testbed::process::die_with_parent(&mut nsd);
         let child = nsd.spawn().expect("started");
         let nsd = Self { address: ([127, 0, 0, 1], port).into(), child, _folder: folder };
         let soa = question("", 6, &[]);

@@ -11,7 +11,7 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::{config::Upstream, dns::ShimSettings};
-use xtask::testbed::{Island, ResolvConf, packages, process};
+use testbed::{Island, ResolvConf, packages, process};
 
 use crate::{
     message::{bytes, parsed, query, reply},

@@ -26,7 +26,7 @@ use crate::{
         toolchain::{self, Compiler, Toolchain},
     },
 };
-use xtask::workspace;
+use testbed::workspace;
 
 const TARGET: &str = "bpfel-unknown-none";
 

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 
 use super::scene::Scene;
 use super::transcript::{Step, Who};
-use crate::testbed::client::LoadOptions;
-use crate::testbed::customer::{Customer, INTERNAL_NAME};
-use crate::testbed::dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME};
-use crate::testbed::helper::{Load, arguments};
-use crate::testbed::samples;
+use testbed::client::LoadOptions;
+use testbed::customer::{Customer, INTERNAL_NAME};
+use testbed::dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME};
+use testbed::helper::{Load, arguments};
+use testbed::samples;
 
 /// One step.
 pub(super) struct Act {
@@ -292,7 +292,7 @@ fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         expect_peer: Some(target),
         expect_banner: banners,
     };
-    step.typed(Who::Executor, &format!("xtask {} &", arguments(&options).join(" ")));
+    step.typed(Who::Executor, &format!("testbed-client {} &", arguments(&options).join(" ")));
     let load = Load::start(scene.executor.place(), &options)?;
     std::thread::sleep(Duration::from_millis(1500));
 

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use super::picture;
 use super::scene::Scene;
 use super::transcript::Transcript;
-use crate::testbed::customer::INTERNAL_NAME;
-use crate::testbed::{agent, process};
+use testbed::customer::INTERNAL_NAME;
+use testbed::{agent, process};
 
 /// Longest time for one command.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ const COLUMNS: usize = 170;
 
 /// Arguments of `cargo xtask docs`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The redirector to show [default: the release binary of `cargo xtask build`]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -31,13 +31,13 @@ pub struct Args {
 impl Args {
     /// Whether the release binary must be built first.
     #[must_use]
-    pub fn wants_build(&self) -> bool {
+    pub(crate) fn wants_build(&self) -> bool {
         self.binary.is_none()
     }
 }
 
 /// Takes every capture. The release binary and the tools of `cargo xtask setup` must be there.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the captures need namespaces, cgroups and eBPF programs: run this as root"

@@ -5,7 +5,7 @@
 //! proves something. Whatever happens, nothing is left behind.
 
 mod acts;
-pub mod captures;
+pub(crate) mod captures;
 mod picture;
 mod scene;
 mod transcript;
@@ -18,15 +18,15 @@ use anyhow::{Context, Result, bail, ensure};
 use self::acts::{ACTS, Act};
 use self::scene::Scene;
 use self::transcript::{Transcript, seconds};
-use crate::testbed::{agent, leftovers};
-use crate::workspace;
+use testbed::workspace;
+use testbed::{agent, leftovers};
 
 /// A demo that goes well takes half a minute. One that does not should not take a coffee break.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Hold everything open after the last step, and say how to enter it
     #[arg(long)]
     keep: bool,
@@ -48,14 +48,14 @@ impl Args {
     /// Whether the release binary must be built first: not to list the steps, and not when another
     /// one is named.
     #[must_use]
-    pub fn wants_build(&self) -> bool {
+    pub(crate) fn wants_build(&self) -> bool {
         !self.list && self.binary.is_none()
     }
 }
 
 /// Plays the demo. The release binary and the tools of `cargo xtask setup` must be there. An error
 /// when any step is not what it should be.
-pub fn run(args: Args) -> Result<()> {
+pub(crate) fn run(args: Args) -> Result<()> {
     let acts = chosen(&args.only)?;
     let mut transcript = Transcript::new();
     if args.list {

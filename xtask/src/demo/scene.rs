@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::transcript::Transcript;
-use crate::testbed::customer::INTERNAL_NAME;
-use crate::testbed::dns_server::DnsServer;
-use crate::testbed::load_balancer::LoadBalancer;
-use crate::testbed::registry::Registry;
-use crate::testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, process, samples};
+use testbed::customer::INTERNAL_NAME;
+use testbed::dns_server::DnsServer;
+use testbed::load_balancer::LoadBalancer;
+use testbed::registry::Registry;
+use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, process, samples};
 
 /// Everything that stands while the steps are played. Fields are dropped in this order.
 pub(super) struct Scene {

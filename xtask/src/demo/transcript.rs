@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 
-use crate::testbed::{Place, interrupted, process::Finished};
+use testbed::{Place, interrupted, process::Finished};
 
 /// Lines of output that are shown of one command.
 const SHOWN: usize = 12;

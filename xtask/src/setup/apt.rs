@@ -13,7 +13,7 @@ use super::{
     needs::{Package, names},
 };
 use crate::{exec, progress::Step};
-use xtask::workspace;
+use testbed::workspace;
 
 /// How long to wait for another user of apt or dpkg.
 const PATIENCE: Duration = Duration::from_secs(300);

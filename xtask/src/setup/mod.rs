@@ -20,7 +20,7 @@ use self::{
     needs::{Group, Package, names},
 };
 use crate::{exec, lock, progress::Step};
-use xtask::{testbed, workspace};
+use testbed::workspace;
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args, Debug)]

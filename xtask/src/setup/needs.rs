@@ -6,7 +6,6 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use crate::exec;
-use xtask::testbed;
 
 /// What a task needs; each task asks only for its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Context as _;
 
 use crate::{exec, progress::Step};
-use xtask::{testbed::packages::PYPI, workspace};
+use testbed::{packages::PYPI, workspace};
 
 /// Whether the environment is there and whole.
 pub(crate) fn present() -> bool {

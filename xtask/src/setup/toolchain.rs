@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{exec, progress::Step};
-use xtask::workspace;
+use testbed::workspace;
 
 /// The bpf-linker that we build with.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";

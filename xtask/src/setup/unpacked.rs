@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::apt;
 use crate::{exec, progress::Step};
-use xtask::testbed::packages::{self, UNPACKED};
+use testbed::packages::{self, UNPACKED};
 
 /// Those that are not there yet.
 pub(crate) fn missing() -> Vec<&'static str> {

@@ -13,7 +13,7 @@ use crate::{
     setup::{self, needs},
     vm,
 };
-use xtask::workspace;
+use testbed::workspace;
 
 /// A stage of the tests.
 pub(super) struct Stage {
@@ -188,11 +188,11 @@ fn tests(words: &[&str], names: &[String]) -> Command {
     command
 }
 
-/// The names of the integration tests, which are the agent's and need the real kernel, and of the
-/// test bed's own.
+/// The names of the integration tests: the agent's, which need the real kernel, the test bed's, the
+/// fuzz targets' and xtask's own.
 fn kernel_tests() -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
-    for dir in ["redirector/tests", "xtask/tests"] {
+    for dir in ["redirector/tests", "testing/fuzz/tests", "testing/testbed/tests", "xtask/tests"] {
         let dir = workspace::root().join(dir);
         if !dir.is_dir() {
             continue;

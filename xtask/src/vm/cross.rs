@@ -18,7 +18,7 @@ use crate::{
     progress::Step,
     setup::aside::{self, Apt, Installed},
 };
-use xtask::workspace;
+use testbed::workspace;
 
 /// The package of the standard library that belongs to Debian's compiler.
 const LIBRARY: &str = "libstd-rust-web-dev";

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::{cross::Cross, kernels::Arch};
 use crate::build::{self, Program};
-use xtask::workspace;
+use testbed::workspace;
 
 /// The package and its program.
 const PROGRAM: &str = "redirector-scenarios";

@@ -16,7 +16,7 @@ use crate::{
     progress::Step,
     setup::aside::{Apt, Installed},
 };
-use xtask::workspace;
+use testbed::workspace;
 
 /// A machine's architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

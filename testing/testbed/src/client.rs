@@ -1,4 +1,4 @@
-//! The load client: plain TCP connects at a steady rate, each one checked. `xtask client connect`
+//! The load client: plain TCP connects at a steady rate, each one checked. `testbed-client connect`
 //! runs it inside an executor.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::bench::worker;
-
 /// Threads that connect; a connect that hangs holds one of them for [`PATIENCE`].
 const THREADS: usize = 48;
 /// Longest time for a connect, and again for the banner.
@@ -20,9 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Failures that a report tells the time of.
 const SHOWN: usize = 10;
 
-/// `xtask client`: small programs that tests and the demo run inside an executor.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ClientArgs {
+/// `testbed-client`: small programs that tests and the demo run inside an executor.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(disable_help_subcommand = true)]
+pub struct Client {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -31,10 +30,6 @@ pub struct ClientArgs {
 enum Verb {
     /// Connects at a steady rate and prints a report in JSON.
     Connect(LoadOptions),
-    /// Connects in batches, on command, and tells the time that each took.
-    Measure,
-    /// Answers a byte with a byte, for `measure`.
-    Serve,
     /// Connects as fast as it can until its input ends, and prints a report in JSON.
     Storm(super::storm::StormOptions),
     /// Asks a resolver at a steady rate, and prints a report in JSON.
@@ -119,12 +114,10 @@ impl Report {
     }
 }
 
-/// Runs `xtask client`.
-pub fn run(args: ClientArgs) -> Result<()> {
-    let options = match args.verb {
+/// Runs `testbed-client`.
+pub fn run(client: Client) -> Result<()> {
+    let options = match client.verb {
         Verb::Connect(options) => options,
-        Verb::Measure => return worker::measure(),
-        Verb::Serve => return worker::serve(),
         Verb::Storm(options) => return super::storm::run(options),
         Verb::Queries(options) => return super::queries::run(&options),
     };

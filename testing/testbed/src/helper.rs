@@ -1,50 +1,17 @@
-//! The xtask binary as a helper inside executors: cgroups hold processes, not threads, so the load
-//! client must be one.
+//! The load client as a process inside an executor: cgroups hold processes, not threads.
 
-use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::client::{LoadOptions, Report};
 use super::place::Place;
-use super::process;
-use crate::workspace;
+use super::{binaries, process};
 
-/// Building xtask from nothing takes about a minute on two cores.
-const BUILD_LIMIT: Duration = Duration::from_secs(900);
 /// Beyond its own time the load client waits for connects that hang, twice five seconds, and a busy
 /// machine.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// The xtask binary: this process's own, or the one that cargo builds from the same workspace (a
-/// test binary has only the library).
-pub fn binary() -> Result<PathBuf> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BINARY
-        .get_or_init(|| locate().map_err(|error| format!("{error:#}")))
-        .clone()
-        .map_err(anyhow::Error::msg)
-}
-
-fn locate() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("failed to find this program's own path")?;
-    if own.file_name().is_some_and(|name| name == "xtask") {
-        return Ok(own);
-    }
-    let mut build = workspace::cargo();
-    build.args(["build", "--quiet", "--package", "xtask", "--bin", "xtask"]);
-    process::finish(build, BUILD_LIMIT)?
-        .success()
-        .context("failed to build the load client with cargo")?;
-    let built = workspace::target_dir().join("debug/xtask");
-    if !built.is_file() {
-        bail!("cargo built no {}", built.display());
-    }
-    Ok(built)
-}
 
 /// A load client that runs.
 #[derive(Debug)]
@@ -56,7 +23,7 @@ pub struct Load {
 impl Load {
     /// Starts connecting from `place`. The calling thread must live until the report is in.
     pub fn start(place: &Place, options: &LoadOptions) -> Result<Self> {
-        let mut command = place.command(binary()?);
+        let mut command = place.command(binaries::client()?);
         command
             .args(arguments(options))
             .stdin(Stdio::null())
@@ -84,9 +51,9 @@ impl Load {
     }
 }
 
-/// The command line of the load client, as typed after `xtask`.
+/// The command line of the load client, as typed after `testbed-client`.
 pub fn arguments(options: &LoadOptions) -> Vec<String> {
-    let mut arguments: Vec<String> = ["client", "connect"].map(str::to_owned).to_vec();
+    let mut arguments: Vec<String> = vec!["connect".to_owned()];
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     add("--target", options.target.to_string());
     add("--rate", options.rate.to_string());

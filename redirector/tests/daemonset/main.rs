@@ -10,8 +10,8 @@ mod kubelet;
 use std::time::Duration;
 
 use kubelet::{Container, Kubelet};
-use xtask::testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
-use xtask::testbed::{ExecutorOptions, Rig};
+use testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
+use testbed::{ExecutorOptions, Rig};
 
 /// The pool's addresses, of which routes get theirs.
 const POOL: &str = "198.18.";

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::promises::{Figure, Report};
 use super::scene::FULL;
-use crate::testbed::{Agent, AgentOptions, Rig, process};
-use crate::workspace;
+use testbed::workspace;
+use testbed::{Agent, AgentOptions, Rig, process};
 
 /// The product's example that writes the tables.
 pub const EXAMPLE: &str = "bulk";

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::testbed::{Place, helper};
+use testbed::{Place, binaries};
 
 /// Priority of what is measured: a machine that does other things interrupts it less. Not an error
 /// when it is not allowed.
@@ -109,8 +109,9 @@ impl Worker {
     }
 
     fn start(place: &Place, core: usize, role: &str) -> Result<Self> {
-        let mut command = place.command(helper::binary()?);
-        command.args(["client", role]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command =
+            place.command(binaries::find("redirector-bench", "redirector-bench", "bench/src")?);
+        command.arg(role).stdin(Stdio::piped()).stdout(Stdio::piped());
         pin(&mut command, core);
         let mut child = command.spawn().context("failed to start a process to measure")?;
         let (stdin, stdout) =
@@ -156,7 +157,7 @@ pub(super) fn pin(command: &mut Command, core: usize) {
     }
 }
 
-/// `xtask client measure`: answers each command with the nanoseconds that it took.
+/// `redirector-bench measure`: answers each command with the nanoseconds that it took.
 pub fn measure() -> Result<()> {
     let mut seed = 0x9e37_79b9_u32;
     for line in std::io::stdin().lines() {
@@ -243,7 +244,7 @@ fn new_socket(kind: SocketType) -> Result<OwnedFd> {
     socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).context("socket")
 }
 
-/// `xtask client serve`: one byte back for one byte, then the end; one connection after the other.
+/// `redirector-bench serve`: one byte back for one byte, then the end; one connection after the other.
 pub fn serve() -> Result<()> {
     let listener = new_socket(SocketType::STREAM)?;
     bind(&listener, &SocketAddr::from(([0, 0, 0, 0], 0))).context("failed to bind")?;

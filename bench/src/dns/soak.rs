@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Bench, LOCAL, NAMES, Server, ZONE, host};
-use crate::testbed::{packages, process};
+use testbed::{packages, process};
 
 /// Queries a second, half of them for the upstream: what a busy node asks, and little enough for a
 /// machine that others use.

@@ -119,7 +119,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::{Ratio, Scenario};
+    use crate::report::{Ratio, Scenario};
 
     #[test]
     fn a_bar_stands_for_each_ratio_and_markup_is_escaped() {

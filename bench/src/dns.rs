@@ -23,10 +23,7 @@ pub use self::{
     soak::Soak,
 };
 use super::{host, statistics::Spread};
-use crate::{
-    testbed::{Island, ResolvConf, packages, process},
-    workspace,
-};
+use testbed::{Island, ResolvConf, packages, process, workspace};
 
 /// What the clients ask for: ours, and names of the upstream, of which no two are the same.
 const LOCAL: &str = "artifactory.internal.company.net";

@@ -1,7 +1,7 @@
 //! Where things are: the workspace, its target directory, the cache of tools; and a clean
 //! environment for child processes.
 //!
-//! Nothing here creates or reads anything: it only names places.
+//! Nothing here creates anything: it only names places.
 
 use std::{
     env,
@@ -13,10 +13,16 @@ use std::{
 /// The workspace's root, as an absolute path.
 #[must_use]
 pub fn root() -> PathBuf {
-    let manifest = env::var_os("CARGO_MANIFEST_DIR")
-        .filter(|_| env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == "xtask"));
-    let xtask = manifest.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    xtask.parent().map_or(xtask.clone(), Path::to_path_buf)
+    // What cargo says at run time comes first: a target directory may be shared between clones.
+    let running = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let enclosing = |folder: &PathBuf| {
+        folder
+            .ancestors()
+            .find(|folder| folder.join("testing/testbed/Cargo.toml").is_file())
+            .map(Path::to_path_buf)
+    };
+    running.as_ref().and_then(enclosing).or_else(|| enclosing(&built)).unwrap_or(built)
 }
 
 /// Cargo's target directory: `CARGO_TARGET_DIR` (against the current directory, as cargo reads it),

@@ -27,17 +27,19 @@ use anyhow::{Context, Result, ensure};
 
 pub use self::report::{HookCost, Ratio, Report, Scenario, Target, Timing};
 pub use self::statistics::Spread;
-use crate::workspace;
+use testbed::workspace;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// What is measured.
     #[command(subcommand)]
-    what: What,
+    pub what: What,
 }
 
+/// What is measured.
 #[derive(Clone, Debug, clap::Subcommand)]
-enum What {
+pub enum What {
     /// The cost of a connect: missed, redirected, and by the peers' ways
     Connect(Options),
     /// Queries a second, latency and memory of the DNS shim, beside unbound and dnsmasq

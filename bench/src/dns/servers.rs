@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{Bench, LOCAL, START, ZONE};
-use crate::testbed::{packages, process};
+use testbed::{packages, process};
 
 /// A server that runs while this value lives.
 pub(super) struct Server {

@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use xtask::testbed::client::LoadOptions;
-use xtask::testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS, PUBLIC_NAME};
-use xtask::testbed::dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME};
-use xtask::testbed::helper::Load;
-use xtask::testbed::samples;
-use xtask::testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig};
+use testbed::client::LoadOptions;
+use testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS, PUBLIC_NAME};
+use testbed::dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME};
+use testbed::helper::Load;
+use testbed::samples;
+use testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -13,16 +13,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use testbed::{
+    Agent, AgentOptions, Executor, ExecutorOptions, Rig, dns_server::DnsServer, process,
+};
 
 use super::cgroups::FOLDER;
 use crate::{
-    bench::{
-        host,
-        worker::{Batch, Operation, Worker},
-    },
-    testbed::{
-        Agent, AgentOptions, Executor, ExecutorOptions, Rig, dns_server::DnsServer, process,
-    },
+    host,
+    worker::{Batch, Operation, Worker},
 };
 
 /// Importing a pool full of routes makes as many leases.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan;
 use super::statistics::Spread;
-use crate::testbed::packages;
+use testbed::packages;
 
 /// Everything that a run of the benchmark found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -369,7 +369,7 @@ fn load() -> f64 {
 
 fn commit() -> String {
     let mut git = Command::new("git");
-    git.current_dir(crate::workspace::root());
+    git.current_dir(testbed::workspace::root());
     said(&mut git, &["describe", "--always", "--dirty"])
 }
 

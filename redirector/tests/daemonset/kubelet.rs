@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use serde_yaml_ng as yaml;
-use xtask::testbed::process::{self, Finished};
-use xtask::testbed::{Executor, Node, Rig};
-use xtask::workspace;
+use testbed::process::{self, Finished};
+use testbed::workspace;
+use testbed::{Executor, Node, Rig};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// A probe's command answers at once.
@@ -145,7 +145,7 @@ impl<'rig> Kubelet<'rig> {
     fn make_executor_image(&self) -> Result<()> {
         let context = self.files.join("executor");
         fs::create_dir_all(&context).context("failed to make a build context")?;
-        let busybox = xtask::testbed::packages::path_of("busybox")?;
+        let busybox = testbed::packages::path_of("busybox")?;
         fs::copy(busybox, context.join("busybox")).context("failed to copy busybox")?;
         fs::set_permissions(context.join("busybox"), fs::Permissions::from_mode(0o755))
             .context("failed to make busybox executable")?;

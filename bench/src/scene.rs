@@ -11,10 +11,8 @@ use serde_json::{Value, json};
 
 use super::bpf;
 use super::worker::{self, Worker};
-use crate::testbed::service::Service;
-use crate::testbed::{
-    Agent, AgentOptions, Executor, ExecutorOptions, Place, Rig, packages, process,
-};
+use testbed::service::Service;
+use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Place, Rig, packages, process};
 
 /// Leases fill a pool of 65,536 but for its first and last address.
 pub(super) const FULL: u32 = 65_534;

@@ -1,5 +1,5 @@
 //! The DNS load: queries for A records at a steady rate, each asked once more when no answer comes
-//! in time. `xtask client queries` runs it inside an executor.
+//! in time. `testbed-client queries` runs it inside an executor.
 //!
 //! Three of four are sent as musl does it, from sockets that are not connected; one in four as
 //! glibc and Go do it, from a connected socket of its own, which hears of a closed port (ICMP) and
@@ -22,7 +22,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{client::errno, helper, place::Place, process};
+use super::{binaries, client::errno, place::Place, process};
 
 /// The load ends when it has heard nothing for so long.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -121,7 +121,7 @@ struct Load<'o> {
     report: QueryReport,
 }
 
-/// Runs `xtask client queries`: prints `half` when half of the queries are sent, and the report in
+/// Runs `testbed-client queries`: prints `half` when half of the queries are sent, and the report in
 /// the end.
 pub(super) fn run(options: &QueryOptions) -> Result<()> {
     ensure!(options.rate > 0 && options.count > 1, "there is nothing to send");
@@ -329,9 +329,8 @@ pub struct Queries {
 impl Queries {
     /// Starts asking. The calling thread must live until the report is in.
     pub fn start(place: &Place, options: &QueryOptions) -> Result<Self> {
-        let mut command = place.command(helper::binary()?);
+        let mut command = place.command(binaries::client()?);
         command.args([
-            "client",
             "queries",
             "--server",
             &options.server.to_string(),

@@ -1,5 +1,5 @@
 //! The storm: as many connects as the processor can make, each checked for its peer's name.
-//! `xtask client storm` runs it inside an executor, with a server beside it on the executor's own
+//! `testbed-client storm` runs it inside an executor, with a server beside it on the executor's own
 //! loopback, so that nothing but connecting takes time.
 
 use std::{
@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::{client::errno, helper, place::Place, process};
+use super::{binaries, client::errno, place::Place, process};
 
 /// Threads that connect: enough to keep two cores busy, few enough that the server gets its share.
 const THREADS: usize = 3;
@@ -48,7 +48,7 @@ pub struct StormReport {
     pub seconds: f64,
 }
 
-/// Runs `xtask client storm`: prints the port of its server, connects to the virtual address on
+/// Runs `testbed-client storm`: prints the port of its server, connects to the virtual address on
 /// that port until its input ends, prints the report.
 pub(super) fn run(options: StormOptions) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen")?;
@@ -146,9 +146,9 @@ impl Storm {
     /// Starts the server; [`Storm::begin`] lets the connects go. The calling thread must live until
     /// the report is in.
     pub fn start(place: &Place, vip: Ipv4Addr) -> Result<Self> {
-        let mut command = place.command(helper::binary()?);
+        let mut command = place.command(binaries::client()?);
         command
-            .args(["client", "storm", "--vip", &vip.to_string()])
+            .args(["storm", "--vip", &vip.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start the storm")?;

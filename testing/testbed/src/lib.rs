@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod banner;
+pub mod binaries;
 pub mod certificate;
 pub mod client;
 pub mod customer;
@@ -37,6 +38,7 @@ pub mod rig;
 pub mod samples;
 pub mod service;
 pub mod storm;
+pub mod workspace;
 
 mod cgroup;
 mod identity;

@@ -1,0 +1,17 @@
+//! The programs that tests, the demo and the benchmarks run inside an executor: cgroups hold
+//! processes, not threads, so a client must be a process of its own.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use testbed::client::{self, Client};
+
+fn main() -> ExitCode {
+    match client::run(Client::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
