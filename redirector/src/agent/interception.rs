@@ -170,15 +170,15 @@ pub(crate) fn info(
 ) -> api::InterceptionInfo {
     let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver {
         address: at.address,
-        taken: at.taken,
+        intercepted: at.taken,
     };
     api::InterceptionInfo {
         on: now.is_ok(),
-        why_not: now.err(),
+        reason: now.err(),
         listed_only: found.listed_only,
         resolvers: found.resolvers.into_iter().map(resolver).collect(),
-        left_alone_stale: found.stale,
-        left_alone_crowded: found.crowded,
+        bypassed_heartbeat_stale: found.stale,
+        bypassed_resolver_slots_full: found.crowded,
     }
 }
 

@@ -133,7 +133,7 @@ fn backends(env: &mut Env<'_>, backends: &[BackendView]) -> io::Result<()> {
 fn state_cell(backend: &BackendView) -> Cell {
     match backend.state {
         BackendState::Eligible => Cell::new("eligible").fg(Color::Green),
-        BackendState::SetAside => Cell::new(set_aside_words(backend)).fg(Color::Yellow),
+        BackendState::Ejected => Cell::new(set_aside_words(backend)).fg(Color::Yellow),
     }
 }
 
@@ -155,12 +155,12 @@ fn resolution_words(route: &RouteView) -> String {
     };
     let error = resolution.error.as_deref().unwrap_or("no answer yet");
     match resolution.state {
-        ResolutionState::Fixed => "literal".into(),
+        ResolutionState::Literal => "literal".into(),
         ResolutionState::Fresh => match resolution.ttl_seconds {
             Some(ttl) => format!("fresh, TTL {ttl} s"),
             None => "fresh".into(),
         },
-        ResolutionState::Kept => format!("the last good ones: {error}"),
+        ResolutionState::Stale => format!("the last good ones: {error}"),
         ResolutionState::Unresolved => format!("unknown: {error}"),
     }
 }
@@ -180,7 +180,7 @@ fn counter_words(counters: &Counters) -> String {
         (counters.unsent, "never sent"),
         (counters.denied, "refused here (port or backend)"),
         (counters.passed, "left alone"),
-        (counters.desperate, "sent to a backend that is set aside, since all were"),
+        (counters.all_ejected, "sent to a backend that is set aside, since all were"),
     ] {
         if number > 0 {
             words.push_str(&format!(", {number} {what}"));

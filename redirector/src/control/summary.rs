@@ -45,7 +45,7 @@ impl Status {
             .routes
             .iter()
             .flat_map(|route| &route.backends)
-            .filter(|backend| backend.state == BackendState::SetAside)
+            .filter(|backend| backend.state == BackendState::Ejected)
             .count();
         let empty = self.routes.iter().filter(|route| route.backends.is_empty()).count();
         for (number, of, what) in

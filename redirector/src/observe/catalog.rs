@@ -107,7 +107,7 @@ pub const METRICS: &[Metric] = &[
             made",
     ),
     gauge(
-        "redirector_events_one_in",
+        "redirector_events_sampling_ratio",
         &[],
         "Of so many successes one is told; 1 unless there is pressure. Failures are all told",
     ),
@@ -145,7 +145,7 @@ pub const METRICS: &[Metric] = &[
         "Connects left alone since there was no backend (on_no_backend = \"pass\")",
     ),
     counter(
-        "redirector_route_connects_desperate",
+        "redirector_route_connects_all_ejected",
         &["source"],
         "Connects sent to a backend that is set aside, since all were",
     ),

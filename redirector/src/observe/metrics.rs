@@ -151,7 +151,7 @@ impl Read {
             add("redirector_changes", Labels::one("kind", kind), number as f64);
         }
         for (name, value) in
-            ["redirector_events", "redirector_events_lost", "redirector_events_one_in"]
+            ["redirector_events", "redirector_events_lost", "redirector_events_sampling_ratio"]
                 .into_iter()
                 .zip(snapshot.events)
         {
@@ -169,8 +169,16 @@ impl Read {
         let [taken, stale, crowded] = snapshot.intercepted;
         add("redirector_dns_intercepting", Labels::None, snapshot.intercepting.into());
         add("redirector_dns_intercepted", Labels::None, taken as f64);
-        add("redirector_dns_not_intercepted", Labels::one("reason", "stale"), stale as f64);
-        add("redirector_dns_not_intercepted", Labels::one("reason", "crowded"), crowded as f64);
+        add(
+            "redirector_dns_not_intercepted",
+            Labels::one("reason", "heartbeat_stale"),
+            stale as f64,
+        );
+        add(
+            "redirector_dns_not_intercepted",
+            Labels::one("reason", "resolver_slots_full"),
+            crowded as f64,
+        );
         of_types_and_codes(&snapshot.tally, &mut add);
         let upstreams = &snapshot.upstreams[..snapshot.upstreams.len().min(UPSTREAMS)];
         for upstream in upstreams {

@@ -103,7 +103,7 @@ fn what_a_route_counts_can_be_read_from_the_page() {
     for line in [
         "redirector_route_connects_started_total{source=\"a.internal\"} 9.0",
         "redirector_route_connects_ended_total{source=\"a.internal\",result=\"timed_out\"} 3.0",
-        "redirector_route_backends{source=\"a.internal\",state=\"set_aside\"} 1.0",
+        "redirector_route_backends{source=\"a.internal\",state=\"ejected\"} 1.0",
         "redirector_dns_incidents_total{incident=\"timeouts\"} 7.0",
         "redirector_route_dns_answers_total{source=\"a.internal\"} 9.0",
         "redirector_dns_questions_total{type=\"AAAA\"} 3.0",
@@ -119,7 +119,7 @@ fn what_a_route_counts_can_be_read_from_the_page() {
         "redirector_connect_seconds_bucket{le=\"+Inf\"} 4",
         "redirector_connect_seconds_sum 0.5",
         "redirector_events_lost_total 3.0",
-        "redirector_events_one_in 8.0",
+        "redirector_events_sampling_ratio 8.0",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }

@@ -31,7 +31,7 @@ const METRICS: &[(&str, Says)] = &[
             "state",
             &[
                 ("eligible", |route| route.eligible as f64),
-                ("set_aside", |route| route.set_aside as f64),
+                ("ejected", |route| route.set_aside as f64),
             ],
         ),
     ),
@@ -53,7 +53,7 @@ const METRICS: &[(&str, Says)] = &[
     ("redirector_route_connections_closed", One(|route| route.closed as f64)),
     ("redirector_route_connects_denied", One(|route| route.denied as f64)),
     ("redirector_route_connects_passed", One(|route| route.passed as f64)),
-    ("redirector_route_connects_desperate", One(|route| route.desperate as f64)),
+    ("redirector_route_connects_all_ejected", One(|route| route.desperate as f64)),
     ("redirector_route_connect_seconds", One(|route| route.connect_ns as f64 / 1e9)),
     ("redirector_route_round_trip_seconds", One(|route| route.srtt_us as f64 / 1e6)),
     ("redirector_route_received_bytes", One(|route| route.rx_bytes as f64)),

@@ -324,7 +324,7 @@ impl Told {
                 let interception =
                     known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref());
                 let why_not = interception
-                    .and_then(|interception| interception.why_not.as_deref())
+                    .and_then(|interception| interception.reason.as_deref())
                     .unwrap_or("it is not in dns.intercept");
                 // The server may pass the name on to the shim, so this does not say that it fails.
                 self.findings.push(Finding::note(
@@ -343,10 +343,10 @@ impl Told {
     fn served(&mut self, route: &RouteView, port: u16, known: &Known<'_>) {
         self.route = Some(route.clone());
         if let Some(problem) =
-            known.status.problems.iter().find(|problem| problem.code == "not_in_kernel")
+            known.status.problems.iter().find(|problem| problem.code == "kernel_update_failed")
         {
             self.findings.push(Finding::new(
-                "not_in_kernel",
+                "kernel_update_failed",
                 problem.message.clone(),
                 "the agent goes on trying; `redirector check` may tell why",
             ));
@@ -393,10 +393,10 @@ impl Told {
             .map(|backend| {
                 let aside = match (backend.state, backend.retry_in_ms) {
                     (BackendState::Eligible, _) => String::new(),
-                    (BackendState::SetAside, Some(ms)) => {
+                    (BackendState::Ejected, Some(ms)) => {
                         format!(" (set aside, tried again in {ms} ms)")
                     }
-                    (BackendState::SetAside, None) => " (set aside)".into(),
+                    (BackendState::Ejected, None) => " (set aside)".into(),
                 };
                 format!("{}{aside}", SocketAddr::new(backend.address, port))
             })
@@ -426,7 +426,7 @@ impl Told {
             };
             let next = "`redirector verify` tells how they fail; is this node's egress address on \
                 the load balancer's allowlist?";
-            self.findings.push(Finding::new("all_set_aside", cause, next));
+            self.findings.push(Finding::new("all_ejected", cause, next));
         } else if eligible.len() < route.backends.len() {
             let cause = format!(
                 "{} of {} backends are set aside since they failed lately",
@@ -434,7 +434,7 @@ impl Told {
                 route.backends.len()
             );
             self.findings.push(Finding::note(
-                "backend_set_aside",
+                "backend_ejected",
                 cause,
                 "connects go to the others meanwhile",
             ));

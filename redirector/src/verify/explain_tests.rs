@@ -62,10 +62,12 @@ fn what_the_agents_own_state_prevents_is_named() {
     assert_eq!(first(|status| status.routes[0].live = false), "not_live");
     assert_eq!(first(|status| status.routes[0].backends.clear()), "no_backends");
     assert_eq!(
-        first(|status| status.routes[0].backends[0].state = BackendState::SetAside),
-        "all_set_aside"
+        first(|status| status.routes[0].backends[0].state = BackendState::Ejected),
+        "all_ejected"
     );
-    for (code, as_code) in [("not_in_kernel", "not_in_kernel"), ("config_error", "config_error")] {
+    for (code, as_code) in
+        [("kernel_update_failed", "kernel_update_failed"), ("config_error", "config_error")]
+    {
         let problem = crate::control::api::Problem {
             code: code.into(),
             source: None,
@@ -108,11 +110,11 @@ fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
 fn a_backend_of_several_that_is_set_aside_is_worth_knowing_and_prevents_nothing() {
     let mut status = status();
     let mut second = status.routes[0].backends[0].clone();
-    second.state = BackendState::SetAside;
+    second.state = BackendState::Ejected;
     status.routes[0].backends.push(second);
     let explained = told(&status, "198.18.0.1", &[]);
     assert!(
-        explained.redirected && explained.findings[0].code == "backend_set_aside",
+        explained.redirected && explained.findings[0].code == "backend_ejected",
         "{explained:?}"
     );
     let other = OtherProgram { hook: "connect4".into(), id: 7, name: None, runs_first: false };

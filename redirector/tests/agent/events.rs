@@ -87,7 +87,7 @@ fn a_connection_and_a_failure_are_told_with_who_made_them_as_a_table_and_as_json
     assert_eq!(results(&told), ["established", "closed", "refused", "denied"], "{told:#?}");
     for event in &told {
         assert_eq!(
-            (event["version"].as_u64(), event["stands_for"].as_u64()),
+            (event["version"].as_u64(), event["sampling_ratio"].as_u64()),
             (Some(1), Some(1)),
             "{event:#}"
         );

@@ -127,7 +127,7 @@ fn backends_that_have_all_failed_are_told() {
     assert_cause(
         &job,
         &["explain", INTERNAL_NAME],
-        "all_set_aside",
+        "all_ejected",
         &["all 2 backends", "allowlist"],
     );
 }

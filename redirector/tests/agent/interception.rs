@@ -163,8 +163,8 @@ fn with_the_agent_dead_names_resolve_at_the_original_server_after_two_seconds() 
         told.text()
     );
     assert!(
-        interception["resolvers"][0]["taken"].as_u64() > Some(0)
-            && interception["left_alone_stale"].as_u64() > Some(0),
+        interception["resolvers"][0]["intercepted"].as_u64() > Some(0)
+            && interception["bypassed_heartbeat_stale"].as_u64() > Some(0),
         "{interception}"
     );
     let told = job.cli(&["status"]);
@@ -277,7 +277,7 @@ fn restarted_under_five_thousand_queries_a_second_no_query_is_left_without_an_an
         "{told}"
     );
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
-    assert_eq!(job.json(&["status"])["dns"]["interception"]["left_alone_crowded"], 0);
+    assert_eq!(job.json(&["status"])["dns"]["interception"]["bypassed_resolver_slots_full"], 0);
 }
 
 /// Nobody tells the kernel of a SIGKILL but the time: for two seconds queries go to closed ports,

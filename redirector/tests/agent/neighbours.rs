@@ -29,10 +29,10 @@ fn datapath(job: &Job) -> Value {
 #[test]
 fn a_program_beside_ours_is_told_by_status_and_explain() {
     let job = Job::with_config(CONFIG);
-    assert_eq!(datapath(&job)["neighbours"], Value::Array(vec![]));
+    assert_eq!(datapath(&job)["foreign_programs"], Value::Array(vec![]));
     let neighbour = on_node(&job, || Neighbour::at(KUBEPODS, NOWHERE));
     neighbour.attach(Mode::Multi);
-    let told = &datapath(&job)["neighbours"][0];
+    let told = &datapath(&job)["foreign_programs"][0];
     assert_eq!(
         (told["cgroup"].as_str(), told["hook"].as_str()),
         (Some(KUBEPODS), Some("connect4")),
@@ -63,14 +63,14 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
         "{finding}"
     );
     neighbour.detach();
-    assert_eq!(datapath(&job)["neighbours"], Value::Array(vec![]));
+    assert_eq!(datapath(&job)["foreign_programs"], Value::Array(vec![]));
 }
 
 #[test]
 fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
     let job =
         Job::with_config(&format!("[attach]\ncgroups = [\"kubepods\", \"kept/*\"]\n{CONFIG}"));
-    assert_eq!(datapath(&job)["waiting"], Value::Array(vec![]));
+    assert_eq!(datapath(&job)["pending_attachments"], Value::Array(vec![]));
     let neighbour = on_node(&job, || {
         std::fs::create_dir("/sys/fs/cgroup/kept").unwrap();
         let neighbour = Neighbour::at("/sys/fs/cgroup/kept", NOWHERE);
@@ -79,11 +79,14 @@ fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
         neighbour
     });
     until("a cgroup to wait", LIMIT, || {
-        Ok(datapath(&job)["waiting"][0]["cgroup"] == "/sys/fs/cgroup/kept/job")
+        Ok(datapath(&job)["pending_attachments"][0]["cgroup"] == "/sys/fs/cgroup/kept/job")
     })
     .unwrap();
     let told = datapath(&job);
-    assert!(told["waiting"][0]["reason"].as_str().unwrap().contains("exclusively"), "{told}");
+    assert!(
+        told["pending_attachments"][0]["reason"].as_str().unwrap().contains("exclusively"),
+        "{told}"
+    );
     assert_eq!(told["attachments"].as_array().unwrap().len(), 1, "the others are attached: {told}");
     let status = job.cli(&["status"]);
     assert_eq!(status.status.code(), Some(1), "{}", status.text());
@@ -99,6 +102,6 @@ fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
         Ok(datapath(&job)["attachments"].as_array().unwrap().len() == 2)
     })
     .unwrap();
-    assert_eq!(datapath(&job)["waiting"], Value::Array(vec![]));
+    assert_eq!(datapath(&job)["pending_attachments"], Value::Array(vec![]));
     assert!(job.cli(&["status"]).status.success());
 }

@@ -60,7 +60,7 @@ impl Asking {
 
     /// How many queries were taken to the shim.
     fn taken(&self) -> u64 {
-        self.job.json(&["status"])["dns"]["interception"]["resolvers"][0]["taken"]
+        self.job.json(&["status"])["dns"]["interception"]["resolvers"][0]["intercepted"]
             .as_u64()
             .unwrap_or(0)
     }

@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
             (r"(BACKEND|WHO) +(STATE|WHAT) +", "$1  $2  "),
             (r"pid \[pid\] {2,}", "pid [pid]  "),
             (r"\d+ sent to a backend", "[n] sent to a backend"),
-            (r#""desperate": \d+"#, r#""desperate": "[number]""#),
+            (r#""all_ejected": \d+"#, r#""all_ejected": "[number]""#),
             (r"\d of the 3 answers", "[n] of the 3 answers"),
             (r"(in|after) \d+ ms", "$1 [n] ms"),
             (r"198\.51\.100\.1:\d+", "198.51.100.1:[port]"),

@@ -23,7 +23,7 @@ fn config(more: &str) -> String {
 fn is_told(job: &Job) -> bool {
     let status = job.json(&["status"]);
     let told = status["problems"].as_array().unwrap().iter().any(|problem| {
-        problem["code"] == "source_missing"
+        problem["code"] == "source_ip_missing"
             && problem["message"].as_str().unwrap().contains(MISSING)
             && problem["remedy"].is_string()
     });

@@ -102,7 +102,7 @@ impl Scene {
         let backends = route["backends"].as_array().into_iter().flatten();
         let state = backends
             .filter(|backend| backend["address"] == address.to_string())
-            .map(|backend| backend["state"] == "set_aside")
+            .map(|backend| backend["state"] == "ejected")
             .next();
         state.with_context(|| format!("the route has no backend {address}: {route}"))
     }

@@ -38,7 +38,7 @@ impl Owner {
                 ApiError::new(ErrorCode::NotFound, format!("there is no record of change {number}"))
                     .remedy("`redirector route history` has all that are kept")
             })?;
-        Ok(api::ChangeShow { change: told(&record, undone), did: imported(record.diff(), false) })
+        Ok(api::ChangeShow { change: told(&record, undone), diff: imported(record.diff(), false) })
     }
 
     /// Takes the last change back, or says what that would change.
@@ -86,7 +86,7 @@ fn told(record: &Record, undone: bool) -> api::Change {
         uid: record.by.uid,
         gid: record.by.gid,
         pid: record.by.pid,
-        did: record.action.clone(),
+        action: record.action.clone(),
         undoes: record.undoes,
         undone,
         sources: record.sources(),

@@ -118,9 +118,9 @@ impl Owner {
 
     pub(crate) fn events_info(&self) -> api::EventsInfo {
         api::EventsInfo {
-            told: self.events.count.load(Relaxed),
+            emitted: self.events.count.load(Relaxed),
             lost: self.live.datapath.lost_events().unwrap_or_default(),
-            one_in: 1 << *self.events.sampling.borrow(),
+            sampling_ratio: 1 << *self.events.sampling.borrow(),
             readers: self.events.hub.readers(),
         }
     }
@@ -256,7 +256,7 @@ impl Reading {
             command: self.callers.command(&event),
             cgroup: self.callers.cgroup(event.cgroup),
             cgroup_id: event.cgroup,
-            stands_for: event.stands_for,
+            sampling_ratio: event.stands_for,
         }))
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn snapshot(owner: &Owner) -> Snapshot {
     Snapshot {
         errors: read.errors,
         connects: read.connects.told(),
-        events: [events.told, events.lost, events.one_in.into()],
+        events: [events.emitted, events.lost, events.sampling_ratio.into()],
         routes: read.samples,
         problems: read.problems,
         degraded: read.degraded,

@@ -114,9 +114,9 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::
         programs: programs.into_iter().collect(),
         attachments,
         cgroup2_mount: datapath::cgroup2_mount().ok(),
-        waiting: Vec::new(),
-        fading_cgroups: 0,
-        neighbours: route_view::neighbours(bpffs, &pinned.attachments),
+        pending_attachments: Vec::new(),
+        draining_cgroups: 0,
+        foreign_programs: route_view::neighbours(bpffs, &pinned.attachments),
         upgraded: crate::agent::process::version_record::last_upgrade(state_dir),
     }
 }

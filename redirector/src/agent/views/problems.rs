@@ -47,7 +47,7 @@ pub(crate) fn of_agent(owner: &Owner) -> Vec<Problem> {
     };
     if let Some(refused) = &owner.live.refused {
         note(
-            "not_in_kernel",
+            "kernel_update_failed",
             format!("the kernel did not take a change of the routes: {refused}"),
             Some("the agent goes on trying"),
         );
@@ -206,12 +206,12 @@ fn of_destination(route: &RouteView) -> Option<Problem> {
             let message = format!("{destination}, the destination of {name}, has no address");
             Some(of(route, "no_backends", true, message, "check the name's A records"))
         }
-        (ResolutionState::Kept, backends) => {
+        (ResolutionState::Stale, backends) => {
             let message =
                 format!("keeping the last {} of {destination}: {error}", addresses(backends));
-            Some(of(route, "kept_addresses", false, message, None))
+            Some(of(route, "stale_addresses", false, message, None))
         }
-        (ResolutionState::Fixed | ResolutionState::Fresh, _) => None,
+        (ResolutionState::Literal | ResolutionState::Fresh, _) => None,
     }
 }
 
@@ -224,14 +224,14 @@ fn of_sources(route: &RouteView) -> Vec<Problem> {
     let problem = |text: &String| {
         of(
             route,
-            "source_missing",
+            "source_ip_missing",
             true,
             format!("this host lacks {text}, a source address of {name}"),
             remedy,
         )
     };
     let problems: Vec<_> = missing.map(problem).collect();
-    let failed = route.counters.map_or(0, |counters| counters.source_failed);
+    let failed = route.counters.map_or(0, |counters| counters.source_ip_failed);
     if !problems.is_empty() || failed == 0 {
         return problems;
     }
@@ -241,7 +241,7 @@ fn of_sources(route: &RouteView) -> Vec<Problem> {
     );
     vec![of(
         route,
-        "source_failed",
+        "source_ip_failed",
         false,
         message,
         "nothing, where the host translates the pods' addresses; source_ips is for host networking",
@@ -251,7 +251,7 @@ fn of_sources(route: &RouteView) -> Vec<Problem> {
 fn of_backends(route: &RouteView) -> Vec<Problem> {
     let name = name(route);
     let aside: Vec<_> =
-        route.backends.iter().filter(|backend| backend.state == BackendState::SetAside).collect();
+        route.backends.iter().filter(|backend| backend.state == BackendState::Ejected).collect();
     let failures = |backend: &BackendView| count(backend.failures as usize, "failure");
     if aside.len() < route.backends.len() {
         let words = |backend: &BackendView| {
@@ -263,7 +263,7 @@ fn of_backends(route: &RouteView) -> Vec<Problem> {
         };
         return aside
             .into_iter()
-            .map(|backend| of(route, "backend_set_aside", false, words(backend), None))
+            .map(|backend| of(route, "backend_ejected", false, words(backend), None))
             .collect();
     }
     let message = match aside.as_slice() {
@@ -280,7 +280,7 @@ fn of_backends(route: &RouteView) -> Vec<Problem> {
     };
     let remedy = "is this node's egress address on the load balancer's allowlist? `redirector \
         route show` tells refused from timed out";
-    vec![of(route, "all_backends_set_aside", true, message, remedy)]
+    vec![of(route, "all_backends_ejected", true, message, remedy)]
 }
 
 fn addresses(number: usize) -> String {
@@ -295,7 +295,7 @@ mod tests {
     fn route(state: ResolutionState, backends: &[u32]) -> RouteView {
         let backend = |(n, &failures): (usize, &u32)| BackendView {
             address: std::net::IpAddr::from([203, 0, 113, n as u8 + 1]),
-            state: if failures > 0 { BackendState::SetAside } else { BackendState::Eligible },
+            state: if failures > 0 { BackendState::Ejected } else { BackendState::Eligible },
             failures,
             retry_in_ms: (failures > 0).then_some(500),
             counters: None,
@@ -327,18 +327,18 @@ mod tests {
     #[test]
     fn a_route_that_works_has_no_problem() {
         assert_eq!(told(ResolutionState::Fresh, &[0, 0]), []);
-        assert_eq!(told(ResolutionState::Fixed, &[0]), []);
+        assert_eq!(told(ResolutionState::Literal, &[0]), []);
     }
 
     #[test]
     fn a_source_address_that_this_host_lacks_is_told_and_one_that_it_has_is_not() {
-        let from = |ips: &[&str], source_failed| {
+        let from = |ips: &[&str], source_ip_failed| {
             let definition = crate::route::RawRoute {
                 source_ips: Some(ips.iter().map(ToString::to_string).collect()),
                 ..Default::default()
             };
             let counters =
-                Some(crate::control::api::Counters { source_failed, ..Default::default() });
+                Some(crate::control::api::Counters { source_ip_failed, ..Default::default() });
             let view = RouteView {
                 definition: Some(definition),
                 counters,
@@ -353,9 +353,9 @@ mod tests {
         let message = "this host lacks 192.0.2.77, a source address of a.internal".to_owned();
         assert_eq!(
             from(&["127.0.0.1", "192.0.2.77"], 3),
-            [("source_missing".into(), message, true)]
+            [("source_ip_missing".into(), message, true)]
         );
-        assert_eq!(from(&["127.0.0.1"], 3)[0].0, "source_failed");
+        assert_eq!(from(&["127.0.0.1"], 3)[0].0, "source_ip_failed");
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         let of = "the destination, the destination of a.internal";
         let told_of = |state, backends: &[u32]| told(state, backends).remove(0);
         assert_eq!(
-            told_of(ResolutionState::Kept, &[0, 0]),
+            told_of(ResolutionState::Stale, &[0, 0]),
             ("keeping the last 2 addresses of the destination: SERVFAIL".into(), false)
         );
         let unresolved = format!("{of}, does not resolve: SERVFAIL; no backend is known");
@@ -377,6 +377,6 @@ mod tests {
         assert_eq!(told(ResolutionState::Fresh, &[1, 3]), [(all.into(), true)]);
         let only = "203.0.113.1, the only backend of a.internal, is set aside after 1 failure: it \
             is tried all the same";
-        assert_eq!(told(ResolutionState::Fixed, &[1]), [(only.into(), true)]);
+        assert_eq!(told(ResolutionState::Literal, &[1]), [(only.into(), true)]);
     }
 }

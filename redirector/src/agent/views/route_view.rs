@@ -54,10 +54,10 @@ fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
         .unwrap_or_default();
     let upstream = |at: UpstreamHealth| api::UpstreamInfo {
         address: at.address,
-        set_aside: at.set_aside,
+        ejected: at.set_aside,
         loops: at.loops,
-        asked: at.asked,
-        failed: at.failed,
+        queries: at.asked,
+        failures: at.failed,
     };
     let upstreams = publisher.upstreams().into_iter().map(upstream).collect();
     let interception = Some(owner.interception_info());
@@ -81,14 +81,17 @@ fn datapath(owner: &Owner) -> api::DatapathInfo {
         programs: status.programs.into_iter().map(|program| program.name).collect(),
         attachments: owner.attached.list.iter().map(attachment).collect(),
         cgroup2_mount: datapath::cgroup2_mount().ok(),
-        waiting: owner
+        pending_attachments: owner
             .attached
             .waiting
             .iter()
-            .map(|(cgroup, why)| api::WaitingInfo { cgroup: cgroup.clone(), reason: why.clone() })
+            .map(|(cgroup, why)| api::PendingAttachment {
+                cgroup: cgroup.clone(),
+                reason: why.clone(),
+            })
             .collect(),
-        fading_cgroups: owner.live.datapath.fading(),
-        neighbours: neighbours(&owner.at_start.agent.bpffs, &owner.attached.list),
+        draining_cgroups: owner.live.datapath.fading(),
+        foreign_programs: neighbours(&owner.at_start.agent.bpffs, &owner.attached.list),
         upgraded: crate::agent::process::version_record::last_upgrade(
             &owner.at_start.agent.state_dir,
         ),
@@ -100,12 +103,12 @@ fn datapath(owner: &Owner) -> api::DatapathInfo {
 pub(crate) fn neighbours(
     bpffs: &Path,
     attached: &[datapath::Attachment],
-) -> Vec<api::NeighbourInfo> {
+) -> Vec<api::ForeignProgram> {
     const ASKED: usize = 32;
     let at = |cgroup: &Path| {
         let others = datapath::others(bpffs, cgroup).unwrap_or_default().into_iter();
         let told = others.map(|datapath::OtherProgram { hook, id, name, runs_first }| {
-            api::NeighbourInfo { cgroup: cgroup.to_owned(), hook, id, name, runs_first }
+            api::ForeignProgram { cgroup: cgroup.to_owned(), hook, id, name, runs_first }
         });
         told.collect::<Vec<_>>()
     };
@@ -187,13 +190,13 @@ pub(crate) fn view(
 
 fn resolution(resolved: &Resolved) -> api::Resolution {
     let (state, error) = match &resolved.freshness {
-        Freshness::Fixed => (api::ResolutionState::Fixed, None),
+        Freshness::Fixed => (api::ResolutionState::Literal, None),
         Freshness::Fresh => (api::ResolutionState::Fresh, None),
-        Freshness::Kept { error } => (api::ResolutionState::Kept, Some(error.clone())),
+        Freshness::Kept { error } => (api::ResolutionState::Stale, Some(error.clone())),
         Freshness::Unresolved { error } => (api::ResolutionState::Unresolved, error.clone()),
     };
     let learned = !matches!(state, api::ResolutionState::Unresolved);
-    let expires = matches!(state, api::ResolutionState::Fresh | api::ResolutionState::Kept);
+    let expires = matches!(state, api::ResolutionState::Fresh | api::ResolutionState::Stale);
     api::Resolution {
         state,
         error,
@@ -208,7 +211,7 @@ pub(crate) fn backend(status: datapath::BackendStatus) -> api::BackendView {
     api::BackendView {
         address: status.address,
         state: if status.set_aside.is_some() {
-            api::BackendState::SetAside
+            api::BackendState::Ejected
         } else {
             api::BackendState::Eligible
         },
@@ -242,12 +245,12 @@ pub(crate) fn counters(c: datapath::RouteCounters) -> api::Counters {
         closed: c.closed,
         denied: c.denied,
         passed: c.passed,
-        desperate: c.desperate,
+        all_ejected: c.desperate,
         connect_ns: c.connect_ns,
         rx_bytes: c.rx_bytes,
         tx_bytes: c.tx_bytes,
         retransmitted: c.retransmitted,
-        source_failed: c.source_failed,
+        source_ip_failed: c.source_failed,
         srtt_us: c.srtt_us,
         latency: c.latency,
     }

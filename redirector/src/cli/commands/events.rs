@@ -225,8 +225,8 @@ pub(crate) fn who(event: &Event) -> String {
             ));
         }
     }
-    if event.stands_for > 1 {
-        words.push_str(&format!("  (one of {})", event.stands_for));
+    if event.sampling_ratio > 1 {
+        words.push_str(&format!("  (one of {})", event.sampling_ratio));
     }
     words
 }

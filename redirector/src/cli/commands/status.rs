@@ -81,15 +81,15 @@ fn intercepted(interception: &api::InterceptionInfo) -> String {
     let asked: Vec<_> = interception
         .resolvers
         .iter()
-        .map(|resolver| format!("{} ({})", resolver.address, resolver.taken))
+        .map(|resolver| format!("{} ({})", resolver.address, resolver.intercepted))
         .collect();
-    if let Some(why_not) = &interception.why_not {
+    if let Some(why_not) = &interception.reason {
         let were = if asked.is_empty() {
             String::new()
         } else {
             format!("; asked were {}", asked.join(", "))
         };
-        let stale = match interception.left_alone_stale {
+        let stale = match interception.bypassed_heartbeat_stale {
             0 => String::new(),
             number => format!("; {number} left alone since the agent is silent"),
         };
@@ -102,7 +102,7 @@ fn intercepted(interception: &api::InterceptionInfo) -> String {
     } else {
         format!("asked: {}", asked.join(", "))
     };
-    let crowded = match interception.left_alone_crowded {
+    let crowded = match interception.bypassed_resolver_slots_full {
         0 => String::new(),
         number => format!("; {number} left alone, since too many resolvers are asked"),
     };
@@ -143,7 +143,7 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
             let listen: Vec<_> = dns.listen.iter().map(ToString::to_string).collect();
             let answer = if listen.len() == 1 { "answers" } else { "answer" };
             line("dns", format!("{} {answer} {}", listen.join(", "), count(dns.names, "name")))?;
-            let why = |at: &api::UpstreamInfo| match (at.loops, at.set_aside) {
+            let why = |at: &api::UpstreamInfo| match (at.loops, at.ejected) {
                 (true, _) => " (set aside: it asks us in turn)",
                 (false, true) => " (set aside: it failed)",
                 (false, false) => "",
@@ -221,29 +221,29 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
         many if many > SHOWN => line("", format!("and {} more", count(many - SHOWN, "cgroup")))?,
         _ => {}
     }
-    if datapath.fading_cgroups > 0 {
-        let gone = count(datapath.fading_cgroups, "cgroup");
+    if datapath.draining_cgroups > 0 {
+        let gone = count(datapath.draining_cgroups, "cgroup");
         line(
             "gone",
             format!("{gone} with sockets that are still open: they are followed to their end"),
         )?;
     }
-    for (number, words) in neighbours(&datapath.neighbours).into_iter().enumerate() {
+    for (number, words) in neighbours(&datapath.foreign_programs).into_iter().enumerate() {
         line(if number == 0 { "neighbours" } else { "" }, words)?;
     }
     Ok(())
 }
 
 /// A line for each program of others, wherever it was met.
-fn neighbours(met: &[api::NeighbourInfo]) -> Vec<String> {
-    let mut told: Vec<(&api::NeighbourInfo, usize)> = Vec::new();
+fn neighbours(met: &[api::ForeignProgram]) -> Vec<String> {
+    let mut told: Vec<(&api::ForeignProgram, usize)> = Vec::new();
     for one in met {
         match told.iter_mut().find(|(known, _)| (&known.hook, known.id) == (&one.hook, one.id)) {
             Some((_, cgroups)) => *cgroups += 1,
             None => told.push((one, 1)),
         }
     }
-    let words = |(at, cgroups): (&api::NeighbourInfo, usize)| {
+    let words = |(at, cgroups): (&api::ForeignProgram, usize)| {
         let place =
             if cgroups == 1 { at.cgroup.display().to_string() } else { count(cgroups, "cgroup") };
         let order = if at.runs_first { "before" } else { "after" };
@@ -262,7 +262,7 @@ fn name_neighbours(status: &mut api::Status) {
     for neighbour in status
         .datapath
         .iter_mut()
-        .flat_map(|datapath| &mut datapath.neighbours)
+        .flat_map(|datapath| &mut datapath.foreign_programs)
         .filter(|at| at.name.is_none())
     {
         neighbour.name = datapath::program_name(neighbour.id);
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_neighbour_above_several_cgroups_is_told_once() {
-        let met = |cgroup: &str, id| api::NeighbourInfo {
+        let met = |cgroup: &str, id| api::ForeignProgram {
             cgroup: cgroup.into(),
             hook: "connect4".into(),
             id,

@@ -27,7 +27,7 @@ fn lines() -> Vec<EventLine> {
         vip: [198, 18, 0, 9].into(),
         ..event(8, EventResult::Passed, 0)
     };
-    let sampled = Event { stands_for: 8, ..event(0, EventResult::Established, 850_000) };
+    let sampled = Event { sampling_ratio: 8, ..event(0, EventResult::Established, 850_000) };
     let events = [
         sampled,
         Event { at: at(1), reason: None, ..closed },
@@ -93,7 +93,7 @@ fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
     let read: Vec<EventLine> =
         ended.out.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
     assert_eq!((ended.exit, read), (Exit::Done, lines()));
-    let first = r#"{"version":1,"at":"2026-05-28T20:26:40.123Z","result":"established","reason":null,"source":"a.internal","vip":"198.18.0.7","vip_port":443,"backend":"203.0.113.7:8443","elapsed_ns":850000,"traffic":null,"pid":4711,"command":"curl","cgroup":"/sys/fs/cgroup/kubepods/podjob","cgroup_id":99,"stands_for":8}"#;
+    let first = r#"{"version":1,"at":"2026-05-28T20:26:40.123Z","result":"established","reason":null,"source":"a.internal","vip":"198.18.0.7","vip_port":443,"backend":"203.0.113.7:8443","elapsed_ns":850000,"traffic":null,"pid":4711,"command":"curl","cgroup":"/sys/fs/cgroup/kubepods/podjob","cgroup_id":99,"sampling_ratio":8}"#;
     assert_eq!(ended.out.lines().next(), Some(first));
 }
 

@@ -148,7 +148,7 @@ fn definition(ports: &[&str]) -> RawRoute {
 fn backend(last: u8, failures: u32) -> BackendView {
     BackendView {
         address: [203, 0, 113, last].into(),
-        state: if failures == 0 { BackendState::Eligible } else { BackendState::SetAside },
+        state: if failures == 0 { BackendState::Eligible } else { BackendState::Ejected },
         failures,
         retry_in_ms: (failures > 0).then_some(4000),
         counters: Some(BackendCounters {
@@ -186,13 +186,13 @@ fn view(backends: Vec<BackendView>) -> RouteView {
     }
 }
 
-fn upstream(address: &str, set_aside: bool) -> UpstreamInfo {
+fn upstream(address: &str, ejected: bool) -> UpstreamInfo {
     UpstreamInfo {
         address: address.parse().expect("an address"),
-        set_aside,
+        ejected,
         loops: false,
-        asked: 9,
-        failed: 2,
+        queries: 9,
+        failures: 2,
     }
 }
 
@@ -227,11 +227,14 @@ fn status(problems: Vec<Problem>) -> api::Status {
             upstreams: vec![upstream("10.0.0.2:53", true), upstream("10.0.0.3:53", false)],
             interception: Some(InterceptionInfo {
                 on: true,
-                why_not: None,
+                reason: None,
                 listed_only: false,
-                resolvers: vec![InterceptedResolver { address: [10, 96, 0, 10].into(), taken: 12 }],
-                left_alone_stale: 0,
-                left_alone_crowded: 0,
+                resolvers: vec![InterceptedResolver {
+                    address: [10, 96, 0, 10].into(),
+                    intercepted: 12,
+                }],
+                bypassed_heartbeat_stale: 0,
+                bypassed_resolver_slots_full: 0,
             }),
         }),
         datapath: Some(DatapathInfo {
@@ -243,7 +246,7 @@ fn status(problems: Vec<Problem>) -> api::Status {
             programs: vec!["rd_connect4".into()],
             attachments: vec![at],
             cgroup2_mount: Some("/sys/fs/cgroup".into()),
-            fading_cgroups: 2,
+            draining_cgroups: 2,
             upgraded: Some(UpgradeInfo {
                 at: jiff::Timestamp::UNIX_EPOCH,
                 from_version: Some("0.0.9".into()),
@@ -253,7 +256,7 @@ fn status(problems: Vec<Problem>) -> api::Status {
             }),
             ..DatapathInfo::default()
         }),
-        events: Some(EventsInfo { told: 20, lost: 0, one_in: 1, readers: 0 }),
+        events: Some(EventsInfo { emitted: 20, lost: 0, sampling_ratio: 1, readers: 0 }),
         routes: vec![view(vec![backend(7, 0), backend(8, 3)])],
     };
     status.concluded()

@@ -58,7 +58,7 @@ fn json_has_an_object_for_each_interval() {
         );
         assert_eq!(
             (&object["routes"][0]["backends"][1]["state"], &object["routes"][0]["latency"]),
-            (&"set_aside".into(), &serde_json::Value::Null)
+            (&"ejected".into(), &serde_json::Value::Null)
         );
     }
 }

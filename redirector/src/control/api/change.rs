@@ -98,7 +98,7 @@ pub struct Change {
     /// The process; null when it was not visible to the agent.
     pub pid: Option<i32>,
     /// `added`, `changed`, `removed`, `restored`, `imported` or `rolled_back`.
-    pub did: String,
+    pub action: String,
     /// The change that it took back.
     pub undoes: Option<u64>,
     /// Whether it was taken back.
@@ -114,7 +114,7 @@ pub struct ChangeShow {
     pub change: Change,
     /// What it did to the stored routes.
     #[serde(flatten)]
-    pub did: Imported,
+    pub diff: Imported,
 }
 
 /// The body of `POST /v1/rollback`; an empty one is `{}`.

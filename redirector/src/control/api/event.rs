@@ -64,7 +64,7 @@ pub struct Event {
     /// The ID of its cgroup (the inode of its directory); 0 as above.
     pub cgroup_id: u64,
     /// Under pressure not every success is told; this one stands for so many.
-    pub stands_for: u32,
+    pub sampling_ratio: u32,
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ impl Event {
             command: Some("curl".into()),
             cgroup: Some("/sys/fs/cgroup/kubepods/podjob".into()),
             cgroup_id: 99,
-            stands_for: 1,
+            sampling_ratio: 1,
         }
     }
 }
@@ -280,11 +280,11 @@ fn results<'de, D: serde::Deserializer<'de>>(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventsInfo {
     /// Events told since the agent's start.
-    pub told: u64,
+    pub emitted: u64,
     /// Events that the ring between kernel and agent did not take, since the tables were made.
     pub lost: u64,
     /// Of so many successes one is told; 1 unless there is pressure.
-    pub one_in: u32,
+    pub sampling_ratio: u32,
     /// Readers that follow.
     pub readers: usize,
 }

@@ -22,8 +22,8 @@ pub use route::{
     RouteShow, RouteView, VipView,
 };
 pub use status::{
-    AgentInfo, AttachmentInfo, ConfigInfo, DatapathInfo, DnsInfo, InterceptedResolver,
-    InterceptionInfo, NeighbourInfo, OTHER_VERSION, Problem, State, Status, UpgradeInfo,
-    UpstreamInfo, WaitingInfo,
+    AgentInfo, AttachmentInfo, ConfigInfo, DatapathInfo, DnsInfo, ForeignProgram,
+    InterceptedResolver, InterceptionInfo, OTHER_VERSION, PendingAttachment, Problem, State,
+    Status, UpgradeInfo, UpstreamInfo,
 };
 pub use version::VERSION;

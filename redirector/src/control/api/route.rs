@@ -77,11 +77,11 @@ pub struct Resolution {
 #[serde(rename_all = "snake_case")]
 pub enum ResolutionState {
     /// The route names addresses.
-    Fixed,
+    Literal,
     /// The resolver's own last answer.
     Fresh,
     /// The resolver fails; these are the last good ones.
-    Kept,
+    Stale,
     /// There never was an answer.
     Unresolved,
 }
@@ -108,7 +108,7 @@ pub enum BackendState {
     /// They do.
     Eligible,
     /// It failed lately; connects go to others while there are any.
-    SetAside,
+    Ejected,
 }
 
 /// What became of a route's connects since it got its virtual address. `started` is the sum of the
@@ -137,7 +137,7 @@ pub struct Counters {
     /// Connects left alone, by `on_no_backend = "pass"`.
     pub passed: u64,
     /// Connects sent to a backend that is set aside, since all were.
-    pub desperate: u64,
+    pub all_ejected: u64,
     /// Nanoseconds from connect to established, summed over the established ones.
     pub connect_ns: u64,
     /// Bytes received on connections that have ended.
@@ -148,7 +148,7 @@ pub struct Counters {
     pub retransmitted: u64,
     /// Connects that could not be made from the route's source address, and went out from the
     /// kernel's choice.
-    pub source_failed: u64,
+    pub source_ip_failed: u64,
     /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
     /// ones.
     pub srtt_us: u64,

@@ -122,16 +122,16 @@ pub struct InterceptionInfo {
     /// Whether the DNS of executors is taken to the shim.
     pub on: bool,
     /// Why it is not; null when it is.
-    pub why_not: Option<String>,
+    pub reason: Option<String>,
     /// Whether only the resolvers of `dns.intercept` are intercepted.
     pub listed_only: bool,
     /// The resolvers that executors asked, as far as they are told apart.
     pub resolvers: Vec<InterceptedResolver>,
     /// Connects and datagrams to port 53 that went where they were meant to, since the agent had
     /// given no sign of life for 2 s.
-    pub left_alone_stale: u64,
+    pub bypassed_heartbeat_stale: u64,
     /// Those that went where they were meant to, since too many other resolvers had been asked.
-    pub left_alone_crowded: u64,
+    pub bypassed_resolver_slots_full: u64,
 }
 
 /// A resolver that executors asked.
@@ -140,7 +140,7 @@ pub struct InterceptedResolver {
     /// Its address.
     pub address: IpAddr,
     /// Connects, and datagrams of sockets that are not connected, that were taken to the shim.
-    pub taken: u64,
+    pub intercepted: u64,
 }
 
 /// A DNS server that the shim forwards to.
@@ -149,14 +149,14 @@ pub struct UpstreamInfo {
     /// The server.
     pub address: SocketAddr,
     /// Whether others are asked in its place for a while, since it failed or loops.
-    pub set_aside: bool,
+    pub ejected: bool,
     /// Whether it asks us in turn.
     #[serde(default)]
     pub loops: bool,
     /// Queries that it was sent since it was first seen.
-    pub asked: u64,
+    pub queries: u64,
     /// Of these, how many it did not answer within a second, or refused to take.
-    pub failed: u64,
+    pub failures: u64,
 }
 
 /// The datapath in the kernel.
@@ -182,14 +182,14 @@ pub struct DatapathInfo {
     pub cgroup2_mount: Option<PathBuf>,
     /// Cgroups that could not be attached to; the agent goes on trying. Empty without an agent.
     #[serde(default)]
-    pub waiting: Vec<WaitingInfo>,
+    pub pending_attachments: Vec<PendingAttachment>,
     /// Cgroups that are gone and have left open sockets, for which the programs stay. 0 without an
     /// agent.
     #[serde(default)]
-    pub fading_cgroups: usize,
+    pub draining_cgroups: usize,
     /// Programs of others on the hooks of the first 32 attachments.
     #[serde(default)]
-    pub neighbours: Vec<NeighbourInfo>,
+    pub foreign_programs: Vec<ForeignProgram>,
     /// The last time that another version of the agent took over; null when there never was one.
     #[serde(default)]
     pub upgraded: Option<UpgradeInfo>,
@@ -197,7 +197,7 @@ pub struct DatapathInfo {
 
 /// A cgroup that could not be attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WaitingInfo {
+pub struct PendingAttachment {
     /// The cgroup's directory.
     pub cgroup: PathBuf,
     /// Why.
@@ -206,7 +206,7 @@ pub struct WaitingInfo {
 
 /// Somebody else's program on a hook of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NeighbourInfo {
+pub struct ForeignProgram {
     /// The cgroup whose connects it sees: ours, by its own or an attachment above.
     pub cgroup: PathBuf,
     /// `connect4`, `connect6`, `getpeername4`, `getpeername6`, `sock_ops` or `sock_release`.

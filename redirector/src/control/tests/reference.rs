@@ -31,20 +31,20 @@ fn assert_named(word: &str) {
 fn the_reference_names_every_field_of_every_answer() {
     let status: api::Status = serde_json::from_value(serde_json::json!({
         "version": 1, "state": "ok", "summary": "", "dns": {"listen": [], "names": 0, "counters": {},
-            "upstreams": [{"address": "192.0.2.53:53", "set_aside": true, "asked": 1, "failed": 1}]},
+            "upstreams": [{"address": "192.0.2.53:53", "ejected": true, "queries": 1, "failures": 1}]},
         "problems": [{"code": "x", "source": "a.b", "message": "", "remedy": "", "degrades": true}],
         "agent": {"pid": 1, "version": "", "started_at": "1970-01-01T00:00:00Z", "uptime_seconds": 0},
         "config": {"path": "", "loaded_at": "1970-01-01T00:00:00Z", "error": null, "restart_needed_for": []},
         "datapath": {"abi": 1, "pins": "", "pool_ipv4": "", "pool_ipv6": null, "heartbeat_age_ms": null, "programs": [],
             "attachments": [{"cgroup": null, "cgroup_id": 1, "programs": [], "live": true}], "cgroup2_mount": null,
-            "waiting": [{"cgroup": "", "reason": ""}], "fading_cgroups": 0,
-            "neighbours": [{"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}],
+            "pending_attachments": [{"cgroup": "", "reason": ""}], "draining_cgroups": 0,
+            "foreign_programs": [{"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}],
             "upgraded": {"at": "1970-01-01T00:00:00Z", "from_version": "", "from_abi": 1, "to_version": "", "to_abi": 2}},
-        "events": {"told": 1, "lost": 0, "one_in": 1, "readers": 0},
+        "events": {"emitted": 1, "lost": 0, "sampling_ratio": 1, "readers": 0},
         "routes": [{"source": null, "vip": {"index": 1, "ipv4": null, "ipv6": null}, "origin": "file", "live": true,
             "definition": {"source": "a.b", "destination": "c", "ports": [], "resolver": "", "source_ips": [], "on_no_backend": "", "idle_timeout": ""},
-            "resolution": {"state": "kept", "error": null, "resolved_at": null, "ttl_seconds": null},
-            "backends": [{"address": "::1", "state": "set_aside", "failures": 1, "retry_in_ms": 1, "counters": {}}], "counters": {}}]
+            "resolution": {"state": "stale", "error": null, "resolved_at": null, "ttl_seconds": null},
+            "backends": [{"address": "::1", "state": "ejected", "failures": 1, "retry_in_ms": 1, "counters": {}}], "counters": {}}]
     }))
     .expect("a status");
     let imported = api::Imported {
@@ -74,7 +74,7 @@ fn the_reference_names_every_field_of_every_answer() {
         uid: 0,
         gid: 0,
         pid: None,
-        did: "added".into(),
+        action: "added".into(),
         undoes: None,
         undone: false,
         sources: vec![],

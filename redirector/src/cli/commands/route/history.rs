@@ -40,7 +40,7 @@ impl History {
                     change.at.strftime("%F %T UTC"),
                     who(change)
                 )?;
-                diff(env, &show.did)
+                diff(env, &show.diff)
             })?;
             return Ok(Exit::Done);
         }
@@ -77,8 +77,8 @@ fn who(change: &Change) -> String {
 fn what(change: &Change) -> String {
     match (change.undoes, change.undone) {
         (Some(number), _) => format!("took {number} back"),
-        (None, true) => format!("{}, taken back", change.did),
-        (None, false) => change.did.clone(),
+        (None, true) => format!("{}, taken back", change.action),
+        (None, false) => change.action.clone(),
     }
 }
 
@@ -119,7 +119,7 @@ impl Rollback {
                 env.out,
                 "{verb} change {} ({} at {}, by {})",
                 change.number,
-                change.did,
+                change.action,
                 change.at.strftime("%F %T UTC"),
                 who(change)
             )?;

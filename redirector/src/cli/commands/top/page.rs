@@ -122,7 +122,7 @@ impl Order {
 
 fn troubled(row: &RouteRow) -> bool {
     row.backends.is_empty()
-        || row.backends.iter().any(|backend| backend.state == BackendState::SetAside)
+        || row.backends.iter().any(|backend| backend.state == BackendState::Ejected)
 }
 
 /// A screenful, whose middle can be scrolled.
@@ -244,7 +244,7 @@ fn backend_line(row: &BackendRow, columns: &Columns) -> Line {
     });
     match row.state {
         BackendState::Eligible => line.and(Tone::Dim, "  eligible"),
-        BackendState::SetAside => {
+        BackendState::Ejected => {
             line.and(Tone::Warn, format!("  {}", set_aside(row, columns.state)))
         }
     }
