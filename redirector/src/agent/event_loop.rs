@@ -188,7 +188,7 @@ impl Owner {
         crate::agent::process::version_record::note(
             &self.at_start.agent.state_dir,
             jiff::Timestamp::now(),
-            self.live.datapath.taken_over_from(),
+            self.live.datapath.upgraded_from(),
         );
         // Whoever waits for us relies on interception, which takes an agent without a sign of life
         // for dead.
@@ -197,7 +197,7 @@ impl Owner {
     }
 
     fn beat(&mut self) {
-        match self.live.datapath.beat() {
+        match self.live.datapath.heartbeat() {
             Ok(()) => self.beaten_at = Instant::now(),
             Err(error) => {
                 warn!("failed to give a sign of life to the datapath: {}", error_chain(&error))
@@ -245,7 +245,7 @@ impl Owner {
         if began < self.health_due {
             return;
         }
-        let suspects = self.live.datapath.set_aside();
+        let suspects = self.live.datapath.unhealthy_backends();
         self.health_due = began + began.elapsed() * HEALTH_SHARE;
         let suspects = match suspects {
             Ok(suspects) => suspects,
@@ -258,9 +258,11 @@ impl Owner {
             timeout: self.config.health.connect_timeout,
         };
         for (index, address) in self.probes.send(suspects, pace) {
-            if let Err(error) =
-                self.live.datapath.hold(index, address, pace.longest_gap(self.health_gap()))
-            {
+            if let Err(error) = self.live.datapath.extend_ejection(
+                index,
+                address,
+                pace.longest_gap(self.health_gap()),
+            ) {
                 warn!(backend = %address, "failed to keep a backend set aside: {}", error_chain(&error));
             }
         }

@@ -9,7 +9,7 @@ use crate::{
     agent::event_loop::Owner,
     config::{Config, Intercept},
     control::api,
-    datapath::{self, Datapath, Intercepted, ShimAt},
+    datapath::{self, Datapath, InterceptScope, ShimEndpoint},
     dns::{BoundShim, SlotPorts},
     error::error_chain,
 };
@@ -19,7 +19,7 @@ pub(crate) struct Interception {
     /// Where the shim takes intercepted DNS, or why it can't.
     ports: Result<SlotPorts, WhyNot>,
     /// What is intercepted now, or why nothing is.
-    pub(crate) now: Result<Intercepted, WhyNot>,
+    pub(crate) now: Result<InterceptScope, WhyNot>,
 }
 
 /// Why nothing is intercepted.
@@ -54,22 +54,28 @@ impl Interception {
                 Err(WhyNot::as_wanted("dns.intercept is \"off\""))
             }
             Some(shim) => {
-                let resolver_of = datapath.resolver_of();
-                let ports = shim
-                    .intercept(datapath::DNS_SLOTS, Box::new(move |slot| resolver_of.slot(slot)));
+                let resolver_of = datapath.resolver_lookup();
+                let ports = shim.intercept(
+                    datapath::DNS_SLOTS,
+                    Box::new(move |slot| resolver_of.resolver(slot)),
+                );
                 ports.map_err(|error| WhyNot { reason: error_chain(&error), wanted: false })
             }
         };
         let at = ports.as_ref().map_or_else(
-            |_| ShimAt::default(),
-            |ports| ShimAt { ipv4: ports.ipv4, ipv6: ports.ipv6, first_port: ports.first_port },
+            |_| ShimEndpoint::default(),
+            |ports| ShimEndpoint {
+                ipv4: ports.ipv4,
+                ipv6: ports.ipv6,
+                first_port: ports.first_port,
+            },
         );
         datapath.set_shim(&at)?;
         Ok(Self { ports, now: Err(WhyNot::as_wanted("the agent is starting")) })
     }
 
     /// What is to be intercepted, where the programs are attached at the root, or are not.
-    fn wanted(&self, intercept: &Intercept, at_root: bool) -> Result<Intercepted, WhyNot> {
+    fn wanted(&self, intercept: &Intercept, at_root: bool) -> Result<InterceptScope, WhyNot> {
         if let Err(why_not) = &self.ports {
             return Err(why_not.clone());
         }
@@ -77,8 +83,8 @@ impl Interception {
             return Err(WhyNot::as_wanted(AT_ROOT));
         }
         Ok(match intercept {
-            Intercept::Resolvers(resolvers) => Intercepted::Listed(resolvers.clone()),
-            _ => Intercepted::Everything,
+            Intercept::Resolvers(resolvers) => InterceptScope::Listed(resolvers.clone()),
+            _ => InterceptScope::Everything,
         })
     }
 
@@ -99,7 +105,7 @@ impl Interception {
         &self,
         nameservers: impl IntoIterator<Item = IpAddr>,
     ) -> Option<IpAddr> {
-        let (Ok(Intercepted::Everything), Ok(ports)) = (&self.now, &self.ports) else {
+        let (Ok(InterceptScope::Everything), Ok(ports)) = (&self.now, &self.ports) else {
             return None;
         };
         // A loopback or link-local one is no executor's by its address.
@@ -124,7 +130,7 @@ impl Owner {
             Err(error) => Err(WhyNot { reason: error_chain(&error), wanted: false }),
         };
         match &self.interception.now {
-            Ok(Intercepted::Listed(resolvers)) => {
+            Ok(InterceptScope::Listed(resolvers)) => {
                 info!(?resolvers, "the DNS of executors to these resolvers goes to the shim")
             }
             Ok(_) => info!("the DNS of executors goes to the shim"),
@@ -134,7 +140,7 @@ impl Owner {
 
     /// Leaves DNS alone from here on, for as long as nobody answers.
     pub(crate) fn stop_intercepting(&mut self) {
-        if let Err(error) = self.live.datapath.intercept(&Intercepted::Nothing) {
+        if let Err(error) = self.live.datapath.intercept(&InterceptScope::Nothing) {
             warn!(
                 "failed to end the interception of DNS; it ends by itself within 2 s: {}",
                 error_chain(&error)
@@ -148,7 +154,7 @@ impl Owner {
         if self.interception.now.is_err() {
             return;
         }
-        if let Err(error) = self.live.datapath.free_idle_resolvers() {
+        if let Err(error) = self.live.datapath.release_idle_resolvers() {
             warn!(
                 "failed to look for resolvers that nobody asks any more: {}",
                 error_chain(&error)
@@ -170,15 +176,15 @@ pub(crate) fn info(
 ) -> api::InterceptionInfo {
     let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver {
         address: at.address,
-        intercepted: at.taken,
+        intercepted: at.intercepted,
     };
     api::InterceptionInfo {
         on: now.is_ok(),
         reason: now.err(),
         listed_only: found.listed_only,
         resolvers: found.resolvers.into_iter().map(resolver).collect(),
-        bypassed_heartbeat_stale: found.stale,
-        bypassed_resolver_slots_full: found.crowded,
+        bypassed_heartbeat_stale: found.heartbeat_stale,
+        bypassed_resolver_slots_full: found.slots_full,
     }
 }
 
@@ -187,7 +193,7 @@ mod tests {
     use super::*;
 
     fn interception(ports: Result<SlotPorts, WhyNot>) -> Interception {
-        Interception { ports, now: Ok(Intercepted::Nothing) }
+        Interception { ports, now: Ok(InterceptScope::Nothing) }
     }
 
     fn ports() -> SlotPorts {
@@ -197,14 +203,14 @@ mod tests {
     #[test]
     fn auto_takes_the_dns_of_pods_and_leaves_a_whole_hosts_alone() {
         let ready = interception(Ok(ports()));
-        assert_eq!(ready.wanted(&Intercept::Auto, false), Ok(Intercepted::Everything));
+        assert_eq!(ready.wanted(&Intercept::Auto, false), Ok(InterceptScope::Everything));
         let why = ready.wanted(&Intercept::Auto, true).expect_err("the root");
         assert!(why.wanted && why.reason.contains("\"on\""), "{why:?}");
-        assert_eq!(ready.wanted(&Intercept::On, true), Ok(Intercepted::Everything));
+        assert_eq!(ready.wanted(&Intercept::On, true), Ok(InterceptScope::Everything));
         let listed = vec![IpAddr::from([10, 96, 0, 10])];
         assert_eq!(
             ready.wanted(&Intercept::Resolvers(listed.clone()), true),
-            Ok(Intercepted::Listed(listed))
+            Ok(InterceptScope::Listed(listed))
         );
     }
 
@@ -235,7 +241,7 @@ mod tests {
             (IpAddr::from([10, 96, 0, 10]), "fe80::1".parse().expect("an address"));
         let mut interception = interception(Ok(ports()));
         assert_eq!(interception.out_of_family([four, six]), None, "nothing is intercepted");
-        interception.now = Ok(Intercepted::Everything);
+        interception.now = Ok(InterceptScope::Everything);
         assert_eq!(interception.out_of_family([four, link_local, six]), Some(six));
         interception.ports =
             Ok(SlotPorts { ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 0x54].into()), ..ports() });

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{backend, datapath::Suspect};
+use crate::{backend, datapath::UnhealthyBackend};
 
 /// Probes under way at one time; the others come with the next tick.
 const MOST: usize = 64;
@@ -56,13 +56,17 @@ pub(crate) struct Probed {
 impl Probes {
     /// Knocks at each of `suspects` that is not being knocked at and whose time has come: at once
     /// at one that was none before. Returns those.
-    pub(crate) fn send(&mut self, suspects: Vec<Suspect>, pace: Pace) -> Vec<(u32, IpAddr)> {
+    pub(crate) fn send(
+        &mut self,
+        suspects: Vec<UnhealthyBackend>,
+        pace: Pace,
+    ) -> Vec<(u32, IpAddr)> {
         let now = Instant::now();
         let seen: HashSet<_> =
             suspects.iter().map(|suspect| (suspect.index, suspect.address)).collect();
         self.due.retain(|backend, _| seen.contains(backend));
         let mut sent = Vec::new();
-        for Suspect { index, address, port, .. } in suspects {
+        for UnhealthyBackend { index, address, port, .. } in suspects {
             let backend = (index, address);
             if self.under_way.len() >= MOST {
                 break;
@@ -103,8 +107,8 @@ impl Probes {
 mod tests {
     use super::*;
 
-    fn suspect(port: u16) -> Suspect {
-        Suspect { index: 1, address: IpAddr::from([127, 0, 0, 1]), port, failures: 1 }
+    fn suspect(port: u16) -> UnhealthyBackend {
+        UnhealthyBackend { index: 1, address: IpAddr::from([127, 0, 0, 1]), port, failures: 1 }
     }
 
     const PACE: Pace =

@@ -68,7 +68,7 @@ pub(crate) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound>
     // Only to tell a wrong pattern before anything is changed; the owner task looks again and
     // again.
     datapath::cgroups(&config.attach.cgroups)?;
-    let fresh = !datapath::is_pinned(&config.agent.bpffs)?;
+    let fresh = !datapath::has_pins(&config.agent.bpffs)?;
     let built = build(path, config.clone(), watch).await;
     if built.is_err() && fresh {
         take_back(&config).await;
@@ -97,7 +97,8 @@ async fn build(
         pool: config.pool.clone(),
     })?;
     datapath.set_connect_timeout(config.health.connect_timeout)?;
-    let reader = datapath.take_events().context("the events of this datapath are read already")?;
+    let reader =
+        datapath.take_event_reader().context("the events of this datapath are read already")?;
     let (events, reading) = pump::new(reader, config.pool.clone());
     let interception = Interception::prepare(sockets.shim.as_mut(), &mut datapath, &config)?;
     // Only now: it leaves a file behind.

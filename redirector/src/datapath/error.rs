@@ -28,7 +28,7 @@ pub enum DatapathError {
     },
     /// The kernel is older than the programs.
     #[error("kernel {release} is older than {oldest}: run a newer kernel on this node")]
-    TooOld {
+    KernelTooOld {
         /// The kernel's release.
         release: String,
         /// The oldest that the programs are written for.
@@ -69,7 +69,7 @@ pub enum DatapathError {
                 its state"
         }
     )]
-    OtherAbi {
+    AbiMismatch {
         /// The version of the pins.
         found: u32,
         /// Ours.
@@ -81,7 +81,7 @@ pub enum DatapathError {
             = \"{found}\"` again, or run `redirector unload` first (VIPs change with the pool)",
         key = if found.addr().is_ipv4() { "ipv4" } else { "ipv6" }
     )]
-    OtherPool {
+    PoolMismatch {
         /// The pool of the pins.
         found: IpNet,
         /// The configured one.
@@ -92,7 +92,7 @@ pub enum DatapathError {
         "the pinned table {path} has {found}, this binary makes {ours}: run `redirector unload` \
             first"
     )]
-    OtherShape {
+    MapMismatch {
         /// The pin.
         path: PathBuf,
         /// Its type and sizes.
@@ -132,7 +132,7 @@ impl DatapathError {
     pub fn is_platform(&self) -> bool {
         matches!(
             self,
-            Self::TooOld { .. }
+            Self::KernelTooOld { .. }
                 | Self::NotPermitted { .. }
                 | Self::Unsupported { .. }
                 | Self::NoCgroup2
@@ -142,7 +142,7 @@ impl DatapathError {
 
     /// Whether the configuration is the cause: exit code 2.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Cgroup { .. } | Self::OtherPool { .. })
+        matches!(self, Self::Cgroup { .. } | Self::PoolMismatch { .. })
     }
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn from_io(action: &str, error: io::Error) -> DatapathError {
     match error.raw_os_error() {
         Some(libc::EPERM) => DatapathError::NotPermitted {
             action: action.to_owned(),
-            cause: privileges::why_not_permitted(),
+            cause: privileges::explain_eperm(),
         },
         Some(libc::EINVAL) | Some(libc::ENOSYS) | Some(libc::EOPNOTSUPP) => {
             DatapathError::Unsupported { action: action.to_owned(), source: error }

@@ -11,9 +11,9 @@ use redirector_common::{addr::PortBe, event};
 
 use crate::datapath::{address, sys::monotonic_ns};
 
-/// What happened to a connect.
+/// What kind to a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happened {
+pub enum EventKind {
     /// A backend accepted it.
     Established,
     /// It was established, and has ended.
@@ -53,7 +53,7 @@ pub struct Event {
     /// When.
     pub at: jiff::Timestamp,
     /// What.
-    pub happened: Happened,
+    pub kind: EventKind,
     /// The route: its VIP's index.
     pub index: u32,
     /// Whether the client asked for the IPv6 VIP.
@@ -62,7 +62,7 @@ pub struct Event {
     pub vip_port: u16,
     /// Where it was sent.
     pub backend: Option<SocketAddr>,
-    /// From the connect to this; for [`Happened::Closed`], from established to this.
+    /// From the connect to this; for [`EventKind::Closed`], from established to this.
     pub elapsed: Duration,
     /// Bytes received, when it has ended.
     pub rx_bytes: u64,
@@ -80,7 +80,7 @@ pub struct Event {
     /// Its cgroup: the inode of the directory.
     pub cgroup: u64,
     /// It stands for so many of its kind: under pressure not every success is told.
-    pub stands_for: u32,
+    pub sampling_ratio: u32,
 }
 
 /// The reading end of the ring. There is one for each datapath.
@@ -106,7 +106,7 @@ impl EventReader {
         Self { ring }
     }
 
-    /// What has happened since the last call, at most `limit` events, the oldest first. Never
+    /// What has kind since the last call, at most `limit` events, the oldest first. Never
     /// waits, and costs no system call.
     pub fn read(&mut self, limit: usize) -> Vec<Event> {
         let clock = Clock::now();
@@ -116,7 +116,7 @@ impl EventReader {
             if item.len() >= size_of::<event::Event>() {
                 // SAFETY: as many bytes are there, and any bytes are an event.
                 let raw = unsafe { item.as_ptr().cast::<event::Event>().read_unaligned() };
-                events.extend(told(&raw, &clock));
+                events.extend(decode(&raw, &clock));
             }
         }
         events
@@ -141,13 +141,13 @@ impl Clock {
     }
 }
 
-fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
-    let happened = happened(raw)?;
+fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
+    let kind = kind(raw)?;
     let address = address::from_ip(raw.backend);
     let command = raw.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     Some(Event {
         at: clock.at(raw.at_ns),
-        happened,
+        kind,
         index: raw.route,
         vip6: raw.vip6 != 0,
         vip_port: raw.vip_port.get(),
@@ -161,7 +161,7 @@ fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
         pid: raw.pid,
         command: String::from_utf8_lossy(command).into_owned(),
         cgroup: raw.cgroup,
-        stands_for: if matches!(happened, Happened::Established | Happened::Closed) {
+        sampling_ratio: if matches!(kind, EventKind::Established | EventKind::Closed) {
             event::stands_for(raw.told)
         } else {
             1
@@ -170,7 +170,7 @@ fn told(raw: &event::Event, clock: &Clock) -> Option<Event> {
 }
 
 /// Nothing for a kind that this version does not know.
-fn happened(raw: &event::Event) -> Option<Happened> {
+fn kind(raw: &event::Event) -> Option<EventKind> {
     let reason = match raw.reason {
         event::Event::REASON_NO_ROUTE => Reason::NoRoute,
         event::Event::REASON_PORT => Reason::PortNotListed,
@@ -178,15 +178,15 @@ fn happened(raw: &event::Event) -> Option<Happened> {
         _ => Reason::NoBackend,
     };
     Some(match raw.kind {
-        event::Event::ESTABLISHED => Happened::Established,
-        event::Event::CLOSED => Happened::Closed,
-        event::Event::REFUSED => Happened::Refused,
-        event::Event::TIMED_OUT => Happened::TimedOut,
-        event::Event::UNREACHABLE => Happened::Unreachable,
-        event::Event::ABORTED => Happened::Aborted,
-        event::Event::UNSENT => Happened::Unsent,
-        event::Event::DENIED => Happened::Denied(reason),
-        event::Event::PASSED => Happened::Passed(reason),
+        event::Event::ESTABLISHED => EventKind::Established,
+        event::Event::CLOSED => EventKind::Closed,
+        event::Event::REFUSED => EventKind::Refused,
+        event::Event::TIMED_OUT => EventKind::TimedOut,
+        event::Event::UNREACHABLE => EventKind::Unreachable,
+        event::Event::ABORTED => EventKind::Aborted,
+        event::Event::UNSENT => EventKind::Unsent,
+        event::Event::DENIED => EventKind::Denied(reason),
+        event::Event::PASSED => EventKind::Passed(reason),
         _ => return None,
     })
 }

@@ -8,19 +8,21 @@ use crate::{
     datapath::{
         attach::{
             cgroups::Cgroup,
-            links::{Attaching, Links},
+            links::{AttachOutcome, Links},
         },
         checks::kernel,
         error::DatapathError,
         events::EventReader,
         load::object::Object,
         maps::{
-            resolver_slots::{Intercepted, Interception, InterceptionStatus, ResolverOf, ShimAt},
-            tables::Tables,
+            agent_maps::AgentMaps,
+            resolver_slots::{
+                InterceptScope, InterceptionStatus, ResolverLookup, ResolverSlots, ShimEndpoint,
+            },
         },
-        pins::{compat, folder::Pins, upgrade::Predecessor, version::Version},
+        pins::{compat, layout::Pins, upgrade::Predecessor, version::Version},
         settings::Settings,
-        status::{Attachment, BackendStatus, RouteCounters, RouteStatus, Status, Suspect},
+        status::{Attachment, BackendStatus, RouteCounters, RouteStatus, Status, UnhealthyBackend},
         sys,
     },
     plan::{Change, Plan, PlannedRoute},
@@ -31,11 +33,11 @@ pub struct Datapath {
     settings: Settings,
     abi: u32,
     object: Object,
-    tables: Tables,
-    interception: Interception,
+    maps: AgentMaps,
+    resolver_slots: ResolverSlots,
     links: Links,
     lacks_routes: bool,
-    taken_over_from: Option<u32>,
+    upgraded_from: Option<u32>,
     events: Option<EventReader>,
 }
 
@@ -49,8 +51,8 @@ impl Datapath {
     /// # Errors
     ///
     /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] when this kernel or these
-    /// privileges can't do it; [`DatapathError::OtherAbi`] for a younger version's pins,
-    /// [`DatapathError::OtherPool`] for those of another pool.
+    /// privileges can't do it; [`DatapathError::AbiMismatch`] for a younger version's pins,
+    /// [`DatapathError::PoolMismatch`] for those of another pool.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
         Self::open_as(settings, &Version::own())
     }
@@ -64,39 +66,39 @@ impl Datapath {
     pub fn open_as(settings: &Settings, version: &Version) -> Result<Self, DatapathError> {
         refuse_old_kernel()?;
         let mut pins = Pins::of(&settings.bpffs, version.abi);
-        pins.refuse_foreign()?;
+        pins.refuse_newer_version()?;
         let mut predecessor = None;
         match pins.older().pop() {
             Some(old) if !pins.exist()? => {
                 pins = pins.stage()?;
                 predecessor = Some(Predecessor::prepare(&pins, old, &settings.pool, version)?);
             }
-            _ => pins.make_folders()?,
+            _ => pins.create_dirs()?,
         }
         compat::compare(&pins, &settings.pool, version)?;
         let mut object = Object::load(&settings.pool, version, Some(&pins))?;
-        let tables = Tables::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
-        let interception = Interception::open(&mut object)?;
+        let maps = AgentMaps::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
+        let resolver_slots = ResolverSlots::open(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
-        let taken_over_from = predecessor.as_ref().map(Predecessor::abi);
-        let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.knows_routes());
+        let upgraded_from = predecessor.as_ref().map(Predecessor::abi);
+        let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.can_read_routes());
         Ok(Self {
             settings: settings.clone(),
             abi: version.abi,
             object,
-            tables,
-            interception,
+            maps,
+            resolver_slots,
             links: Links::new(pins),
             lacks_routes,
-            taken_over_from,
+            upgraded_from,
             events,
         })
     }
 
     /// The version of the older tables that this one goes on from, when it has found such.
-    pub fn taken_over_from(&self) -> Option<u32> {
-        self.taken_over_from
+    pub fn upgraded_from(&self) -> Option<u32> {
+        self.upgraded_from
     }
 
     /// Whether older programs serve routes that these tables don't have, since this binary can't
@@ -115,13 +117,13 @@ impl Datapath {
     ///
     /// The first link that can't be made, by name and path. What else could be attached is.
     pub fn attach(&mut self, cgroups: &[Cgroup]) -> Result<Vec<Attachment>, DatapathError> {
-        match self.attach_each(cgroups, usize::MAX)?.refused.into_iter().next() {
-            Some(refused) => Err(refused.error),
+        match self.attach_each(cgroups, usize::MAX)?.failures.into_iter().next() {
+            Some(failure) => Err(failure.error),
             None => Ok(self.attachments()),
         }
     }
 
-    /// As [`Datapath::attach`], to `most` new cgroups at a time; tells which of them could not be
+    /// As [`Datapath::attach`], to `limit` new cgroups at a time; tells which of them could not be
     /// attached to, each with the reason.
     ///
     /// # Errors
@@ -130,11 +132,11 @@ impl Datapath {
     pub fn attach_each(
         &mut self,
         cgroups: &[Cgroup],
-        most: usize,
-    ) -> Result<Attaching, DatapathError> {
+        limit: usize,
+    ) -> Result<AttachOutcome, DatapathError> {
         // Whoever attaches has the plan in the tables; what fails is tried again.
         self.lacks_routes = false;
-        self.links.attach(&mut self.object, cgroups, most)
+        self.links.attach(&mut self.object, cgroups, limit)
     }
 
     /// The cgroups whose sockets are redirected.
@@ -144,23 +146,23 @@ impl Datapath {
 
     /// Cgroups that are gone and have open sockets left, which are followed to their end. A later
     /// [`Datapath::attach`] finds out when they are.
-    pub fn fading(&self) -> usize {
-        self.links.fading()
+    pub fn draining(&self) -> usize {
+        self.links.draining()
     }
 
     /// What the tables hold now.
     pub fn plan(&self) -> Plan {
-        self.tables.plan()
+        self.maps.plan()
     }
 
     /// What the tables hold for the VIP at `index` now.
     pub fn planned(&self, index: u32) -> Option<PlannedRoute> {
-        self.tables.planned(index)
+        self.maps.planned(index)
     }
 
     /// Whether the tables hold a route for the VIP at `index`.
     pub fn has_route(&self, index: u32) -> bool {
-        self.tables.has_route(index)
+        self.maps.has_route(index)
     }
 
     /// Carries out `changes`, in order; they are live for the next connect when this returns. Many
@@ -171,7 +173,7 @@ impl Datapath {
     ///
     /// The first change that does not fit or that the kernel refuses; those before it stand.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
-        self.tables.apply(changes)
+        self.maps.apply(changes)
     }
 
     /// The counters of the route at `index`. They outlive the agent and the route's changes.
@@ -180,7 +182,7 @@ impl Datapath {
     ///
     /// When the kernel refuses to read the table.
     pub fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
-        self.tables.route_counters(index)
+        self.maps.route_counters(index)
     }
 
     /// The backends of the route at `index`, with health and counters. Empty for an index without a
@@ -190,7 +192,7 @@ impl Datapath {
     ///
     /// When the kernel refuses to read a table.
     pub fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
-        self.tables.backends(index)
+        self.maps.backends(index)
     }
 
     /// Counters and backends of the routes at `indices`, which ascend: a few calls for all of them
@@ -200,7 +202,7 @@ impl Datapath {
     ///
     /// When the kernel refuses to read a table.
     pub fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
-        self.tables.routes(indices)
+        self.maps.routes(indices)
     }
 
     /// Every backend that has failed and not been seen working since: what a prober should knock
@@ -209,8 +211,8 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses to read a table.
-    pub fn set_aside(&mut self) -> Result<Vec<Suspect>, DatapathError> {
-        self.tables.suspects()
+    pub fn unhealthy_backends(&mut self) -> Result<Vec<UnhealthyBackend>, DatapathError> {
+        self.maps.unhealthy_backends()
     }
 
     /// Makes a backend eligible again, after a probe of it succeeded. An address that the route
@@ -220,7 +222,7 @@ impl Datapath {
     ///
     /// When the kernel refuses to write the table.
     pub fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
-        self.tables.reinstate(index, address)
+        self.maps.reinstate(index, address)
     }
 
     /// Keeps a backend that has failed set aside for `time` from now at least, since somebody
@@ -230,13 +232,13 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses to read or write the table.
-    pub fn hold(
+    pub fn extend_ejection(
         &mut self,
         index: u32,
         address: IpAddr,
         time: Duration,
     ) -> Result<(), DatapathError> {
-        self.tables.hold(index, address, time)
+        self.maps.extend_ejection(index, address, time)
     }
 
     /// How long a connect may wait for a backend that does not answer, where its route has another
@@ -246,12 +248,12 @@ impl Datapath {
     ///
     /// When the kernel refuses to write the table.
     pub fn set_connect_timeout(&mut self, timeout: Duration) -> Result<(), DatapathError> {
-        self.tables.set_connect_timeout(timeout, sys::hz())
+        self.maps.set_connect_timeout(timeout, sys::hz())
     }
 
     /// The reading end of the events; nothing after the first call. What happened while nobody read
     /// is there, as far as the ring took it.
-    pub fn take_events(&mut self) -> Option<EventReader> {
+    pub fn take_event_reader(&mut self) -> Option<EventReader> {
         self.events.take()
     }
 
@@ -261,8 +263,8 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses to write the table.
-    pub fn tell_events(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
-        self.tables.tell_events(sampling)
+    pub fn set_event_sampling(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
+        self.maps.set_event_sampling(sampling)
     }
 
     /// Events that the full ring has not taken since the tables were made.
@@ -271,7 +273,7 @@ impl Datapath {
     ///
     /// When the kernel refuses to read the table.
     pub fn lost_events(&self) -> Result<u64, DatapathError> {
-        self.tables.lost_events()
+        self.maps.lost_events()
     }
 
     /// Where the shim listens. Nothing is intercepted until [`Datapath::intercept`] says so.
@@ -279,24 +281,24 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses to write the table.
-    pub fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
-        self.interception.set_shim(at)
+    pub fn set_shim(&mut self, shim: &ShimEndpoint) -> Result<(), DatapathError> {
+        self.resolver_slots.set_shim(shim)
     }
 
-    /// Whose DNS goes to the shim, from the next query on, and while [`Datapath::beat`] is called
+    /// Whose DNS goes to the shim, from the next query on, and while [`Datapath::heartbeat`] is called
     /// often enough.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to write a table, or [`DatapathError::Full`] for more resolvers than
     /// there are slots.
-    pub fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
-        self.interception.intercept(what)
+    pub fn intercept(&mut self, scope: &InterceptScope) -> Result<(), DatapathError> {
+        self.resolver_slots.intercept(scope)
     }
 
     /// Which resolver a port of the shim's stands for; usable from any thread.
-    pub fn resolver_of(&self) -> ResolverOf {
-        self.interception.resolver_of()
+    pub fn resolver_lookup(&self) -> ResolverLookup {
+        self.resolver_slots.resolver_lookup()
     }
 
     /// Frees the slots of resolvers that nobody has asked for a while, when few are left. To be
@@ -305,8 +307,8 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses to read or write a table.
-    pub fn free_idle_resolvers(&mut self) -> Result<(), DatapathError> {
-        self.interception.free_idle()
+    pub fn release_idle_resolvers(&mut self) -> Result<(), DatapathError> {
+        self.resolver_slots.release_idle()
     }
 
     /// What is intercepted, and what became of it.
@@ -315,7 +317,7 @@ impl Datapath {
     ///
     /// When the kernel refuses to read a table.
     pub fn interception(&self) -> Result<InterceptionStatus, DatapathError> {
-        self.interception.status()
+        self.resolver_slots.status()
     }
 
     /// The agent's sign of life.
@@ -323,8 +325,8 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses to write the table.
-    pub fn beat(&mut self) -> Result<(), DatapathError> {
-        self.tables.beat()
+    pub fn heartbeat(&mut self) -> Result<(), DatapathError> {
+        self.maps.heartbeat()
     }
 
     /// Programs, attachments and tables, for people and scripts.
@@ -335,7 +337,7 @@ impl Datapath {
             pool_ipv6: self.settings.pool.ipv6.map(|net| net.to_string()),
             programs: self.object.programs(),
             attachments: self.links.attachments(),
-            routes: self.tables.len(),
+            routes: self.maps.len(),
             heartbeat_age: Some(Duration::ZERO),
         }
     }
@@ -343,6 +345,7 @@ impl Datapath {
 
 /// Refuses a kernel that the programs are not written for, before anything is made in it.
 fn refuse_old_kernel() -> Result<(), DatapathError> {
-    kernel::old_kernel()
-        .map_or(Ok(()), |release| Err(DatapathError::TooOld { release, oldest: kernel::OLDEST }))
+    kernel::unsupported_release().map_or(Ok(()), |release| {
+        Err(DatapathError::KernelTooOld { release, oldest: kernel::OLDEST })
+    })
 }

@@ -45,28 +45,29 @@ mod status;
 mod sys;
 
 pub use attach::{
-    cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, deciding_folders},
-    links::{Attaching, Refused},
+    cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, watched_dirs},
+    links::{AttachFailure, AttachOutcome},
 };
 pub use checks::{
     check::{Check, Outcome},
     features::{FEATURES, Feature},
-    foreign::{OtherProgram, others, program_name},
-    kernel::tells_commands,
+    foreign::{ForeignProgram, foreign_programs, program_name},
+    kernel::has_current_comm,
     preflight::preflight,
 };
 pub use error::DatapathError;
-pub use events::{Event, EventReader, Happened, Reason};
+pub use events::{Event, EventKind, EventReader, Reason};
 pub use loaded::Datapath;
 pub use maps::resolver_slots::{
-    DNS_SLOTS, Intercepted, InterceptedResolver, InterceptionStatus, ResolverOf, ShimAt,
+    DNS_SLOTS, InterceptScope, InterceptedResolver, InterceptionStatus, ResolverLookup,
+    ShimEndpoint,
 };
 pub use pins::{
-    inspect::{PinnedStatus, Removed, inspect, is_pinned, pinned_interception, unload},
+    inspect::{PinnedStatus, Removed, has_pins, inspect, pinned_interception, unload},
     version::Version,
 };
 pub use settings::Settings;
 pub use status::{
-    Attachment, BackendCounters, BackendStatus, ProgramStatus, RouteCounters, RouteStatus,
-    SetAside, Status, Suspect,
+    Attachment, BackendCounters, BackendStatus, Ejection, ProgramStatus, RouteCounters,
+    RouteStatus, Status, UnhealthyBackend,
 };

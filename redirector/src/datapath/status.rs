@@ -136,7 +136,7 @@ pub struct BackendStatus {
     /// Its address.
     pub address: IpAddr,
     /// Why connects stay away from it; absent while they don't.
-    pub set_aside: Option<SetAside>,
+    pub ejected: Option<Ejection>,
     /// What became of its connects.
     pub counters: BackendCounters,
 }
@@ -148,17 +148,17 @@ impl BackendStatus {
         (health, now_ns): (Health, u64),
         (stats, times): (BackendStats, BackendTimes),
     ) -> Self {
-        let set_aside = health.is_set_aside(now_ns).then(|| SetAside {
+        let ejected = health.is_set_aside(now_ns).then(|| Ejection {
             failures: health.failures(),
             retry_in_ms: health.until_ns().saturating_sub(now_ns) / 1_000_000,
         });
-        Self { address, set_aside, counters: BackendCounters::new(stats, times) }
+        Self { address, ejected, counters: BackendCounters::new(stats, times) }
     }
 }
 
 /// A backend that has failed and is not due again yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetAside {
+pub struct Ejection {
     /// Consecutive failures, up to 255.
     pub failures: u8,
     /// Until connects try it again, in milliseconds.
@@ -167,7 +167,7 @@ pub struct SetAside {
 
 /// A backend that has failed and not been seen working since.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suspect {
+pub struct UnhealthyBackend {
     /// The route: its VIP's index.
     pub index: u32,
     /// The backend's address.

@@ -124,7 +124,7 @@ impl Batch {
 /// Writes each of `values` at the index beside it, in this order, with one call. Says how many are
 /// written: all, or those before the first one that the kernel refuses, or none when it does not
 /// know the command.
-pub(crate) fn update_elements<V: aya::Pod>(
+pub(crate) fn update_batch<V: aya::Pod>(
     table: &Array<MapData, V>,
     at: &[u32],
     values: &[V],
@@ -135,7 +135,7 @@ pub(crate) fn update_elements<V: aya::Pod>(
 
 /// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or
 /// none when the kernel does not know the command, or those that there are.
-pub(crate) fn read_elements<V: aya::Pod>(
+pub(crate) fn lookup_batch<V: aya::Pod>(
     table: &Array<MapData, V>,
     first: u32,
     values: &mut [V],
@@ -248,13 +248,13 @@ struct LinkInfo {
 }
 
 /// The number of the program under a link.
-pub(crate) fn link_program(link: &OwnedFd) -> io::Result<u32> {
+pub(crate) fn linked_program_id(link: &OwnedFd) -> io::Result<u32> {
     link_info(link).map(|info| info.prog_id)
 }
 
 /// The number of the cgroup that a link is attached to; 0 when the kernel has let go of it: the
 /// cgroup is removed, and the last socket of it is closed (`bpf_cgroup_link_auto_detach`).
-pub(crate) fn link_cgroup(link: &OwnedFd) -> io::Result<u64> {
+pub(crate) fn linked_cgroup_id(link: &OwnedFd) -> io::Result<u64> {
     link_info(link).map(|info| info.cgroup_id)
 }
 

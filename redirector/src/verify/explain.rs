@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     control::api::{AttachmentInfo, BackendState, RouteView, Status, VERSION},
-    datapath::OtherProgram,
+    datapath::ForeignProgram,
 };
 
 /// The programs in the kernel take the agent for dead after this long.
@@ -61,7 +61,7 @@ pub(crate) struct Known<'a> {
     /// Where the shim listens.
     pub(crate) shim: &'a [SocketAddr],
     /// Programs of others on the hooks above the process, or above what is attached.
-    pub(crate) others: &'a [OtherProgram],
+    pub(crate) others: &'a [ForeignProgram],
 }
 
 /// What a connect would do.

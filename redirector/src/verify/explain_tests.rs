@@ -14,7 +14,7 @@ fn status() -> Status {
     .expect("a status")
 }
 
-fn told(status: &Status, asked: &str, others: &[OtherProgram]) -> Explained {
+fn told(status: &Status, asked: &str, others: &[ForeignProgram]) -> Explained {
     let shim = ["169.254.20.53:53".parse().expect("an address")];
     explain(
         &asked.parse().expect("a target"),
@@ -93,7 +93,7 @@ fn what_the_agents_own_state_prevents_is_named() {
 
 #[test]
 fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
-    let other = OtherProgram {
+    let other = ForeignProgram {
         hook: "connect4".into(),
         id: 7,
         name: Some("cil_sock4_connect".into()),
@@ -117,6 +117,6 @@ fn a_backend_of_several_that_is_set_aside_is_worth_knowing_and_prevents_nothing(
         explained.redirected && explained.findings[0].code == "backend_ejected",
         "{explained:?}"
     );
-    let other = OtherProgram { hook: "connect4".into(), id: 7, name: None, runs_first: false };
+    let other = ForeignProgram { hook: "connect4".into(), id: 7, name: None, runs_first: false };
     assert_eq!(told(&self::status(), "198.18.0.1", &[other]).findings[0].code, "other_program");
 }

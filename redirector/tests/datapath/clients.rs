@@ -213,7 +213,7 @@ fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_w
         counters.unsent >= 4 && counters.started == counters.established + counters.unsent,
         "{counters:?}"
     );
-    assert!(bed.datapath.set_aside().unwrap().is_empty(), "no backend is to blame");
+    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty(), "no backend is to blame");
 }
 
 #[test]

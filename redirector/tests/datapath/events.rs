@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use redirector::datapath::{Event, EventReader, Happened, Reason};
+use redirector::datapath::{Event, EventKind, EventReader, Reason};
 use testbed::customer::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, VIP6};
@@ -17,12 +17,12 @@ const ALL: usize = 1 << 20;
 
 /// A bed whose events are read.
 fn told(bed: &mut Bed) -> EventReader {
-    bed.datapath.tell_events(Some(0)).unwrap();
-    bed.datapath.take_events().expect("the first one to ask gets it")
+    bed.datapath.set_event_sampling(Some(0)).unwrap();
+    bed.datapath.take_event_reader().expect("the first one to ask gets it")
 }
 
-fn ends(events: &[Event]) -> Vec<Happened> {
-    events.iter().map(|event| event.happened).collect()
+fn ends(events: &[Event]) -> Vec<EventKind> {
+    events.iter().map(|event| event.kind).collect()
 }
 
 /// Connects in Python, whatever comes of it.
@@ -42,13 +42,13 @@ fn a_connection_is_told_when_it_is_established_and_when_it_ends_with_who_made_it
     let before = jiff::Timestamp::now();
     connect(&bed, VIP, 80, "");
     let events = reader.read(ALL);
-    assert_eq!(ends(&events), [Happened::Established, Happened::Closed], "{events:?}");
+    assert_eq!(ends(&events), [EventKind::Established, EventKind::Closed], "{events:?}");
     let cgroup = bed.executor.place().cgroup().metadata().unwrap().ino();
     for event in &events {
         assert_eq!((event.index, event.vip6, event.vip_port), (INDEX, false, 80), "{event:?}");
         assert_eq!(event.backend, Some(SocketAddr::from((LOAD_BALANCERS[0], PORT))), "{event:?}");
         assert_eq!(
-            (event.command.as_str(), event.cgroup, event.stands_for),
+            (event.command.as_str(), event.cgroup, event.sampling_ratio),
             ("python3", cgroup, 1),
             "{event:?}"
         );
@@ -83,46 +83,47 @@ fn a_connection_is_told_when_it_is_established_and_when_it_ends_with_who_made_it
 fn every_other_end_is_told_once_with_its_name() {
     let mut bed = Bed::new();
     let mut reader = told(&mut bed);
-    let mut expect = |bed: &mut Bed, happened: Happened, address: &str, port: u16, before: &str| {
-        connect(bed, address, port, before);
-        let events = reader.read(ALL);
-        assert_eq!(ends(&events), [happened], "{events:?}");
-        assert_eq!(
-            (events[0].command.as_str(), events[0].vip_port, events[0].vip6),
-            ("python3", port, address.contains(':'))
-        );
-        events.into_iter().next().unwrap()
-    };
+    let mut expect =
+        |bed: &mut Bed, happened: EventKind, address: &str, port: u16, before: &str| {
+            connect(bed, address, port, before);
+            let events = reader.read(ALL);
+            assert_eq!(ends(&events), [happened], "{events:?}");
+            assert_eq!(
+                (events[0].command.as_str(), events[0].vip_port, events[0].vip6),
+                ("python3", port, address.contains(':'))
+            );
+            events.into_iter().next().unwrap()
+        };
     bed.put(&[], &LOAD_BALANCERS[..1]);
-    let refused = expect(&mut bed, Happened::Refused, VIP, PORT, "");
+    let refused = expect(&mut bed, EventKind::Refused, VIP, PORT, "");
     assert_eq!(refused.backend, Some(SocketAddr::from((LOAD_BALANCERS[0], PORT))));
-    expect(&mut bed, Happened::Refused, VIP6, PORT, "");
+    expect(&mut bed, EventKind::Refused, VIP6, PORT, "");
     bed.put(&[], &[Ipv4Addr::new(203, 0, 113, 99)]);
     // ARP gives up after three seconds.
-    let unreachable = expect(&mut bed, Happened::Unreachable, VIP, PORT, "");
+    let unreachable = expect(&mut bed, EventKind::Unreachable, VIP, PORT, "");
     assert!(unreachable.elapsed > Duration::from_millis(500), "{unreachable:?}");
     bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
     bed.put(&[], &LOAD_BALANCERS[..1]);
-    let timed_out = expect(&mut bed, Happened::TimedOut, VIP, PORT, "s.setsockopt(6, 7, 1)");
+    let timed_out = expect(&mut bed, EventKind::TimedOut, VIP, PORT, "s.setsockopt(6, 7, 1)");
     assert!(timed_out.elapsed > Duration::from_secs(1), "{timed_out:?}");
-    expect(&mut bed, Happened::Aborted, VIP, PORT, "s.settimeout(0.3)");
+    expect(&mut bed, EventKind::Aborted, VIP, PORT, "s.settimeout(0.3)");
     // What is refused here.
     bed.put(&[(443, 443)], &LOAD_BALANCERS[..1]);
-    let denied = expect(&mut bed, Happened::Denied(Reason::PortNotListed), VIP, 22, "");
+    let denied = expect(&mut bed, EventKind::Denied(Reason::PortNotListed), VIP, 22, "");
     assert_eq!((denied.index, denied.backend), (INDEX, None));
     bed.put(&[], &[]);
-    expect(&mut bed, Happened::Denied(Reason::NoBackend), VIP, 443, "");
-    let unknown = expect(&mut bed, Happened::Denied(Reason::NoRoute), "198.18.0.9", 443, "");
+    expect(&mut bed, EventKind::Denied(Reason::NoBackend), VIP, 443, "");
+    let unknown = expect(&mut bed, EventKind::Denied(Reason::NoRoute), "198.18.0.9", 443, "");
     assert_eq!(unknown.index, 9);
     let pass = redirector::plan::PlannedRoute {
         on_no_backend: redirector::route::OnNoBackend::Pass,
         ..Default::default()
     };
     bed.datapath.apply(&[redirector::plan::Change::Put { index: INDEX, route: pass }]).unwrap();
-    expect(&mut bed, Happened::Passed(Reason::NoBackend), VIP, 443, "s.settimeout(0.3)");
+    expect(&mut bed, EventKind::Passed(Reason::NoBackend), VIP, 443, "s.settimeout(0.3)");
     bed.put(&[], &LOAD_BALANCERS[..1]);
     bed.run("ip route del default").success().unwrap();
-    expect(&mut bed, Happened::Unsent, VIP, 443, "");
+    expect(&mut bed, EventKind::Unsent, VIP, 443, "");
     let c = bed.counters();
     assert_eq!(
         c.started,
@@ -135,9 +136,9 @@ fn every_other_end_is_told_once_with_its_name() {
 fn while_nobody_reads_nothing_is_told_and_nothing_is_lost() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     assert!(bed.connects(50).flawless());
-    let mut reader = bed.datapath.take_events().unwrap();
+    let mut reader = bed.datapath.take_event_reader().unwrap();
     assert_eq!((reader.read(ALL), bed.datapath.lost_events().unwrap()), (vec![], 0));
-    assert!(bed.datapath.take_events().is_none(), "there is one reader");
+    assert!(bed.datapath.take_event_reader().is_none(), "there is one reader");
 }
 
 #[test]
@@ -165,28 +166,30 @@ fn a_full_ring_loses_events_counts_them_and_holds_up_no_connect() {
     );
     // There is room again.
     assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
-    assert_eq!(ends(&reader.read(ALL)), [Happened::Denied(Reason::PortNotListed)]);
+    assert_eq!(ends(&reader.read(ALL)), [EventKind::Denied(Reason::PortNotListed)]);
 }
 
 #[test]
 fn under_pressure_some_successes_are_told_in_full_and_every_failure() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let mut reader = told(&mut bed);
-    bed.datapath.tell_events(Some(3)).unwrap();
+    bed.datapath.set_event_sampling(Some(3)).unwrap();
     assert!(bed.connects(800).flawless());
     let events = reader.read(ALL);
-    let count = |what| events.iter().filter(|event| event.happened == what).count();
-    let established = count(Happened::Established);
+    let count = |what| events.iter().filter(|event| event.kind == what).count();
+    let established = count(EventKind::Established);
     // 100 of 800; the bounds are six standard deviations away.
     assert!((44..=156).contains(&established), "{established}");
-    assert_eq!((count(Happened::Closed), events.len()), (established, 2 * established));
-    assert!(events.iter().all(|event| event.stands_for == 8 && event.pid > 1 && event.cgroup != 0));
+    assert_eq!((count(EventKind::Closed), events.len()), (established, 2 * established));
+    assert!(
+        events.iter().all(|event| event.sampling_ratio == 8 && event.pid > 1 && event.cgroup != 0)
+    );
     bed.put(&[(1, 1)], &LOAD_BALANCERS);
     for _ in 0..20 {
         assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
     }
     let failures = reader.read(ALL);
-    assert_eq!((ends(&failures), failures[0].stands_for), (vec![Happened::Refused; 20], 1));
+    assert_eq!((ends(&failures), failures[0].sampling_ratio), (vec![EventKind::Refused; 20], 1));
     // The first failure of each backend may come without its caller; all others are expected, and
     // ask.
     assert!(failures[2..].iter().all(|event| event.pid > 1 && event.cgroup != 0), "{failures:?}");
@@ -198,9 +201,9 @@ fn what_happened_while_no_agent_ran_is_read_by_the_next_one() {
     drop(told(&mut bed));
     assert!(bed.connects(20).flawless());
     bed.datapath = crate::rig::attached(&bed.rig);
-    let events = bed.datapath.take_events().unwrap().read(ALL);
+    let events = bed.datapath.take_event_reader().unwrap().read(ALL);
     assert_eq!(
-        events.iter().filter(|event| event.happened == Happened::Established).count(),
+        events.iter().filter(|event| event.kind == EventKind::Established).count(),
         20,
         "{events:?}"
     );

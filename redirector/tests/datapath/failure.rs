@@ -38,10 +38,10 @@ fn after_one_refusal_no_connect_starts_on_that_backend_until_it_is_due() {
     let again = report.attempted - report.connected;
     assert!(again <= 1 && report.wrong_peer == 0 && report.ungreeted.is_empty(), "{report:?}");
     assert_eq!(report.banners.keys().collect::<Vec<_>>(), ["two"]);
-    let suspects = bed.datapath.set_aside().unwrap();
-    assert_eq!(suspects.len(), 1);
-    assert_eq!((suspects[0].address, suspects[0].port), (LOAD_BALANCERS[0].into(), PORT));
-    assert_eq!(u64::from(suspects[0].failures), 1 + again);
+    let unhealthy = bed.datapath.unhealthy_backends().unwrap();
+    assert_eq!(unhealthy.len(), 1);
+    assert_eq!((unhealthy[0].address, unhealthy[0].port), (LOAD_BALANCERS[0].into(), PORT));
+    assert_eq!(u64::from(unhealthy[0].failures), 1 + again);
     assert_balanced(&bed.counters());
 }
 
@@ -50,7 +50,7 @@ fn a_backend_that_works_again_is_used_again_when_its_time_is_over_or_a_probe_say
     let mut bed = Bed::new();
     let two = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS);
-    while bed.datapath.set_aside().unwrap().is_empty() {
+    while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         bed.greeting(VIP, PORT);
     }
     let _one = bed.server(0, "one");
@@ -60,7 +60,7 @@ fn a_backend_that_works_again_is_used_again_when_its_time_is_over_or_a_probe_say
     // And without a probe: the other one fails, is set aside for a second, comes back, and is
     // healthy after its first success.
     drop(two);
-    while bed.datapath.set_aside().unwrap().is_empty() {
+    while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         bed.greeting(VIP, PORT);
     }
     let _two = bed.server(1, "two");
@@ -68,7 +68,7 @@ fn a_backend_that_works_again_is_used_again_when_its_time_is_over_or_a_probe_say
     let report = bed.connects(200);
     assert!(report.flawless(), "{report:?}");
     assert!(report.banners["two"] > 0, "{:?}", report.banners);
-    assert!(bed.datapath.set_aside().unwrap().is_empty());
+    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty());
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_backend_that_does_not_answer_is_set_aside_by_the_first_retransmission() {
     let gave_up = bed.run(&format!("curl -sS --connect-timeout 2 http://{VIP}:{PORT}/"));
     assert_eq!(gave_up.status.code(), Some(28), "{}", gave_up.text());
     assert!(began.elapsed() < Duration::from_secs(5));
-    assert_eq!(bed.datapath.set_aside().unwrap().len(), 1);
+    assert_eq!(bed.datapath.unhealthy_backends().unwrap().len(), 1);
     let counters = bed.counters();
     assert_eq!((counters.started, counters.aborted, counters.timed_out), (1, 1, 0), "{counters:?}");
     assert_balanced(&counters);
@@ -113,7 +113,7 @@ fn a_connect_without_a_way_out_is_counted_as_unsent_and_blames_no_backend() {
     assert_eq!(bed.greeting(VIP, PORT), "ENETUNREACH");
     let counters = bed.counters();
     assert_eq!((counters.started, counters.unsent), (1, 1), "{counters:?}");
-    assert!(bed.datapath.set_aside().unwrap().is_empty());
+    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty());
 }
 
 #[test]

@@ -96,7 +96,11 @@ fn each_fault_is_told_to_the_application_as_it_is_and_counted_by_its_name() {
             Fault::NoRoute => c.unsent,
         };
         assert_eq!(counted, 1, "{fault:?}: {c:?}");
-        assert_eq!(bed.datapath.set_aside().unwrap().len(), usize::from(blamed), "{fault:?}");
+        assert_eq!(
+            bed.datapath.unhealthy_backends().unwrap().len(),
+            usize::from(blamed),
+            "{fault:?}"
+        );
     }
 }
 
@@ -109,11 +113,11 @@ fn after_the_first_failure_no_connect_starts_on_the_dead_backend_until_it_is_due
         let _two = bed.server(1, "two");
         fault.bring(&bed, dead);
         bed.put(&[], &LOAD_BALANCERS);
-        while bed.datapath.set_aside().unwrap().is_empty() {
+        while bed.datapath.unhealthy_backends().unwrap().is_empty() {
             connects(&bed, 1, 0.0);
         }
         // Held, as the agent's prober does it, so that a busy machine's delays do not make it due.
-        bed.datapath.hold(INDEX, dead.into(), Duration::from_secs(60)).unwrap();
+        bed.datapath.extend_ejection(INDEX, dead.into(), Duration::from_secs(60)).unwrap();
         let started = |bed: &Bed| bed.datapath.backends(INDEX).unwrap()[0].counters.started;
         let before = started(&bed);
         let report = bed.connects(1000);
@@ -132,7 +136,7 @@ fn a_dark_backend_that_is_due_again_is_tried_by_one_connect_and_the_others_are_s
     bed.rig.customer.silence(dark).unwrap();
     bed.put(&[], &LOAD_BALANCERS);
     let started = |bed: &Bed| bed.datapath.backends(INDEX).unwrap()[0].counters.started;
-    while bed.datapath.set_aside().unwrap().is_empty() {
+    while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         connects(&bed, 1, 0.0);
     }
     let before = started(&bed);
@@ -142,7 +146,7 @@ fn a_dark_backend_that_is_due_again_is_tried_by_one_connect_and_the_others_are_s
     let report = bed.load(500, 1.0, &[]).report().unwrap();
     assert_eq!(started(&bed) - before, 1, "{report:?}");
     assert_eq!((report.connected, report.failed.values().sum::<u64>()), (499, 1), "{report:?}");
-    assert_eq!(bed.datapath.set_aside().unwrap()[0].failures, 2);
+    assert_eq!(bed.datapath.unhealthy_backends().unwrap()[0].failures, 2);
 }
 
 #[test]
@@ -158,11 +162,11 @@ fn an_application_with_two_backends_of_which_one_is_dark_waits_once() {
     // one; and some more.
     let mut seen = Vec::new();
     let began = Instant::now();
-    while bed.datapath.set_aside().unwrap().is_empty() {
+    while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         assert!(began.elapsed() < LIMIT, "it never came up");
         seen.extend(connects(&bed, 1, 0.0));
     }
-    bed.datapath.hold(INDEX, dark.into(), LIMIT).unwrap();
+    bed.datapath.extend_ejection(INDEX, dark.into(), LIMIT).unwrap();
     seen.extend(connects(&bed, 100, 0.01));
     let waits: Vec<_> = seen.iter().filter(|(end, _)| end != "two").collect();
     assert!(waits.len() == 1 && waits[0].0 == "ETIMEDOUT" && waits[0].1 <= TIMEOUT, "{waits:?}");

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use redirector::datapath::{Datapath, Intercepted, InterceptionStatus, ShimAt};
+use redirector::datapath::{Datapath, InterceptScope, InterceptionStatus, ShimEndpoint};
 use redirector_common::dns::SLOTS;
 use testbed::{ExecutorOptions, Network, Place, process};
 
@@ -91,10 +91,10 @@ impl Intercepting {
     }
 
     /// The same, with what is intercepted.
-    fn of(what: &Intercepted) -> Self {
+    fn of(what: &InterceptScope) -> Self {
         let mut new = Self::new();
         new.datapath().intercept(what).unwrap();
-        new.datapath().beat().unwrap();
+        new.datapath().heartbeat().unwrap();
         new
     }
 
@@ -108,15 +108,16 @@ impl Intercepting {
 
     /// What an asker in the pod prints, with the agent alive.
     fn ask(&mut self, arguments: &[&str]) -> Vec<String> {
-        self.datapath().beat().unwrap();
+        self.datapath().heartbeat().unwrap();
         ask(self.bed.executor.place(), arguments)
     }
 
     /// The shim's port for a resolver.
     fn port_of(&self, resolver: &str) -> u16 {
-        let (resolver, of) = (resolver.parse::<IpAddr>().unwrap(), self.bed.datapath.resolver_of());
+        let (resolver, of) =
+            (resolver.parse::<IpAddr>().unwrap(), self.bed.datapath.resolver_lookup());
         let slot = (0..SLOTS)
-            .find(|&slot| of.slot(slot) == Some(resolver))
+            .find(|&slot| of.resolver(slot) == Some(resolver))
             .unwrap_or_else(|| panic!("{resolver} has no slot"));
         FIRST_PORT + slot as u16
     }
@@ -127,7 +128,7 @@ impl Intercepting {
             .resolvers
             .iter()
             .find(|known| known.address == resolver)
-            .map_or(0, |known| known.taken)
+            .map_or(0, |known| known.intercepted)
     }
 
     /// A resolver that really answers.
@@ -136,8 +137,8 @@ impl Intercepting {
     }
 }
 
-fn at() -> ShimAt {
-    ShimAt {
+fn at() -> ShimEndpoint {
+    ShimEndpoint {
         ipv4: Some(SHIM.parse().unwrap()),
         ipv6: Some(SHIM6.parse().unwrap()),
         first_port: FIRST_PORT,
@@ -146,7 +147,7 @@ fn at() -> ShimAt {
 
 #[test]
 fn every_way_to_ask_is_answered_by_the_shim_and_told_that_the_resolver_did() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let ways = [
         ("connected", NOBODY),
         ("unconnected", NOBODY),
@@ -172,21 +173,21 @@ fn every_way_to_ask_is_answered_by_the_shim_and_told_that_the_resolver_did() {
         status.on
             && !status.listed_only
             && status.resolvers.len() == 2
-            && (status.stale, status.crowded) == (0, 0),
+            && (status.heartbeat_stale, status.slots_full) == (0, 0),
         "{status:?}"
     );
 }
 
 #[test]
 fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let host = bed
         .bed
         .rig
         .executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") })
         .unwrap();
     for way in ["connected", "unconnected", "tcp"] {
-        bed.datapath().beat().unwrap();
+        bed.datapath().heartbeat().unwrap();
         let seen = ask(host.place(), &[way, "fd00:96::10"]);
         assert_eq!(
             seen,
@@ -203,7 +204,7 @@ fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
 
 #[test]
 fn two_pods_with_different_resolvers_have_different_ports_of_the_shim() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let other = bed.bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
     let first = bed.ask(&["unconnected", NOBODY]);
     let second = ask(other.place(), &["unconnected", "10.96.0.11"]);
@@ -217,7 +218,7 @@ fn two_pods_with_different_resolvers_have_different_ports_of_the_shim() {
 
 #[test]
 fn what_is_no_query_of_an_executor_is_left_alone() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let _original = bed.original();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(bed.ask(&["marked", RESOLVER]), original, "the agent's own");
@@ -241,7 +242,7 @@ fn what_is_no_query_of_an_executor_is_left_alone() {
 
 #[test]
 fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let _dockers = Responder::start(bed.bed.executor.place(), "127.0.0.11", &["53", "1"]);
     let untouched = ["127.0.0.11#53 127.0.0.11#53"];
     for way in ["connected", "unconnected", "tcp"] {
@@ -257,14 +258,14 @@ fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
         .rig
         .executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") })
         .unwrap();
-    bed.datapath().beat().unwrap();
+    bed.datapath().heartbeat().unwrap();
     let seen = ask(host.place(), &["unconnected", "127.0.0.53"]);
     assert_eq!(seen, [format!("127.0.0.53#53 {SHIM}#{}", bed.port_of("127.0.0.53"))]);
 }
 
 #[test]
 fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let _original = bed.original();
     assert_eq!(
         bed.ask(&["connected", RESOLVER]),
@@ -275,7 +276,7 @@ fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() 
         format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER)),
         bed.bed.executor.place().clone(),
     );
-    bed.datapath().beat().unwrap();
+    bed.datapath().heartbeat().unwrap();
     let slow = std::thread::spawn(move || ask(&place, &["slowly", RESOLVER]));
     std::thread::sleep(Duration::from_millis(2050));
     for way in ["connected", "unconnected", "tcp"] {
@@ -286,8 +287,8 @@ fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() 
         );
     }
     assert_eq!(slow.join().unwrap(), [sent], "what was translated is translated back");
-    assert_eq!(bed.status().stale, 3);
-    bed.datapath().beat().unwrap();
+    assert_eq!(bed.status().heartbeat_stale, 3);
+    bed.datapath().heartbeat().unwrap();
     assert_eq!(
         ask(bed.bed.executor.place(), &["connected", RESOLVER]),
         [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]
@@ -296,13 +297,13 @@ fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() 
 
 #[test]
 fn a_resolver_without_a_free_slot_is_asked_itself_and_counted() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let _original = bed.original();
     let count = SLOTS.to_string();
     assert_eq!(bed.ask(&["every", "10.96.1", &count]), ["asked"]);
-    assert_eq!((bed.status().resolvers.len(), bed.status().crowded), (SLOTS as usize, 0));
+    assert_eq!((bed.status().resolvers.len(), bed.status().slots_full), (SLOTS as usize, 0));
     assert_eq!(bed.ask(&["connected", RESOLVER]), [format!("{RESOLVER}#53 {RESOLVER}#53")]);
-    assert_eq!(bed.status().crowded, 1);
+    assert_eq!(bed.status().slots_full, 1);
     assert_eq!(
         bed.ask(&["connected", "10.96.1.7"]),
         [format!("10.96.1.7#53 {SHIM}#{}", bed.port_of("10.96.1.7"))]
@@ -311,7 +312,7 @@ fn a_resolver_without_a_free_slot_is_asked_itself_and_counted() {
 
 #[test]
 fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
-    let mut bed = Intercepting::of(&Intercepted::Listed(vec![NOBODY.parse().unwrap()]));
+    let mut bed = Intercepting::of(&InterceptScope::Listed(vec![NOBODY.parse().unwrap()]));
     let _original = bed.original();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(
@@ -319,21 +320,21 @@ fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
         [format!("{NOBODY}#53 {SHIM}#{}", bed.port_of(NOBODY))]
     );
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
-    assert_eq!(bed.status().crowded, 0);
-    bed.datapath().intercept(&Intercepted::Listed(vec![RESOLVER.parse().unwrap()])).unwrap();
+    assert_eq!(bed.status().slots_full, 0);
+    bed.datapath().intercept(&InterceptScope::Listed(vec![RESOLVER.parse().unwrap()])).unwrap();
     let taken = [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))];
     assert_eq!(bed.ask(&["connected", RESOLVER]), taken);
-    bed.datapath().intercept(&Intercepted::Nothing).unwrap();
+    bed.datapath().intercept(&InterceptScope::Nothing).unwrap();
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
     let many = (0..=SLOTS as u8).map(|last| Ipv4Addr::new(10, 0, 0, last).into()).collect();
-    let error = bed.datapath().intercept(&Intercepted::Listed(many)).unwrap_err().to_string();
+    let error = bed.datapath().intercept(&InterceptScope::Listed(many)).unwrap_err().to_string();
     assert!(error.contains("dns.intercept"), "{error}");
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
 }
 
 #[test]
 fn a_new_agent_goes_on_with_the_resolvers_of_the_last_one() {
-    let mut bed = Intercepting::of(&Intercepted::Everything);
+    let mut bed = Intercepting::of(&InterceptScope::Everything);
     let before = bed.ask(&["connected", NOBODY]);
     let port = bed.port_of(NOBODY);
     bed.bed.datapath = attached(&bed.bed.rig);

@@ -120,7 +120,7 @@ fn a_socket_that_cannot_have_the_other_family_is_refused_and_no_backend_is_blame
     assert_eq!(connects(&bed, "AF_INET6", "s.bind(('fd61::2', 0))", VIP6, 2), ["ECONNREFUSED"; 2]);
     let counters = bed.counters();
     assert_eq!((counters.started, counters.unsent, counters.denied), (2, 2, 2), "{counters:?}");
-    assert!(bed.datapath.set_aside().unwrap().is_empty());
+    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty());
     put(&mut bed, &six(), &[]);
     assert_greeted(
         &connects(&bed, "AF_INET6", "s.setsockopt(41, 26, 1)", VIP6, 24),
@@ -139,14 +139,14 @@ fn ipv6_backends_fail_and_come_back_as_ipv4_ones_do() {
     let (mut bed, mut servers) = bed();
     put(&mut bed, &six(), &[]);
     servers.truncate(3);
-    while bed.datapath.set_aside().unwrap().is_empty() {
+    while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         connects(&bed, "AF_INET6", "", VIP6, 1);
     }
-    let suspect = &bed.datapath.set_aside().unwrap()[0];
-    assert_eq!((suspect.address, suspect.port), (SIX[1].into(), PORT));
+    let unhealthy = &bed.datapath.unhealthy_backends().unwrap()[0];
+    assert_eq!((unhealthy.address, unhealthy.port), (SIX[1].into(), PORT));
     assert_greeted(&connects(&bed, "AF_INET6", "", VIP6, 50), VIP6, &["six-1"]);
     bed.datapath.reinstate(INDEX, SIX[1].into()).unwrap();
-    assert!(bed.datapath.set_aside().unwrap().is_empty());
+    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty());
 }
 
 #[test]

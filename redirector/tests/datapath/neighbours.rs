@@ -39,7 +39,7 @@ fn attach_ours(bed: &mut Bed) -> Result<(), DatapathError> {
 /// The names of the other programs that are in effect where ours are.
 fn others(bed: &Bed) -> Vec<String> {
     let found = on_node(&bed.rig, || {
-        datapath::others(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())
+        datapath::foreign_programs(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())
     })
     .unwrap();
     found.into_iter().filter_map(|other| other.name).collect()
@@ -145,7 +145,7 @@ fn who_runs_before_ours_and_who_after_is_told() {
     beside.attach(Mode::Multi);
     attach_ours(&mut bed).unwrap();
     let found = on_node(&bed.rig, || {
-        datapath::others(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())
+        datapath::foreign_programs(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())
     })
     .unwrap();
     let told: Vec<_> = found.iter().map(|other| (other.hook.as_str(), other.runs_first)).collect();

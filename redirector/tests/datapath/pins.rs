@@ -94,7 +94,7 @@ fn unload_removes_every_pin_and_connects_are_left_alone_again() {
 #[test]
 fn the_pins_alone_tell_routes_counters_and_attachments() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    bed.datapath.beat().unwrap();
+    bed.datapath.heartbeat().unwrap();
     assert!(bed.connects(10).flawless());
     drop(bed.datapath);
     let status = on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).unwrap().expect("pins");
@@ -123,19 +123,19 @@ fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
     };
     let moved = elsewhere("198.19.0.0/16");
     assert!(
-        matches!(moved, DatapathError::OtherPool { .. }) && moved.is_configuration(),
+        matches!(moved, DatapathError::PoolMismatch { .. }) && moved.is_configuration(),
         "{moved}"
     );
     assert!(moved.to_string().contains("redirector unload"), "{moved}");
     let shrunk = elsewhere("198.18.0.0/24");
     assert!(
-        matches!(shrunk, DatapathError::OtherShape { .. } | DatapathError::OtherPool { .. }),
+        matches!(shrunk, DatapathError::MapMismatch { .. } | DatapathError::PoolMismatch { .. }),
         "{shrunk}"
     );
 
     on_node(&bed.rig, || fs::create_dir_all("/sys/fs/bpf/redirector/v999/maps").unwrap());
     let other = open(&bed.rig).err().expect("refused");
-    assert!(matches!(other, DatapathError::OtherAbi { found: 999, ours: abi::ABI }), "{other}");
+    assert!(matches!(other, DatapathError::AbiMismatch { found: 999, ours: abi::ABI }), "{other}");
     assert!(bed.connects(10).flawless());
 }
 

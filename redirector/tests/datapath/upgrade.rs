@@ -111,8 +111,8 @@ fn what_abi_2_counted_goes_on_in_abi_3_which_adds_times_and_events() {
     // The older version's programs took no times; those of the new one did.
     let timed = counters.latency.iter().sum::<u64>();
     assert!((1..3000).contains(&timed), "{counters:?}");
-    let mut reader = bed.datapath.take_events().unwrap();
-    bed.datapath.tell_events(Some(0)).unwrap();
+    let mut reader = bed.datapath.take_event_reader().unwrap();
+    bed.datapath.set_event_sampling(Some(0)).unwrap();
     assert!(bed.connects(10).flawless());
     assert!(reader.read(1000).len() >= 10);
 }
@@ -123,15 +123,18 @@ fn tables_of_another_size_are_made_anew_with_the_routes_health_and_numbers_of_th
         Version { extra_entries: vec![(names::SLOTS, 64), (names::HEALTH, 64)], ..Version::own() };
     let (mut bed, _one, two) = served_by(&old);
     drop(two);
-    while bed.datapath.set_aside().unwrap().is_empty() {
+    while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         bed.greeting(VIP, PORT);
     }
-    let (before, suspects) =
-        (bed.datapath.backends(INDEX).unwrap(), bed.datapath.set_aside().unwrap());
+    let (before, unhealthy) =
+        (bed.datapath.backends(INDEX).unwrap(), bed.datapath.unhealthy_backends().unwrap());
     let mut datapath = open(&bed.rig, &younger(1, &[])).unwrap();
     assert!(!datapath.lacks_routes());
     attach(&bed.rig, &mut datapath);
-    assert_eq!((datapath.plan(), datapath.set_aside().unwrap()), (bed.datapath.plan(), suspects));
+    assert_eq!(
+        (datapath.plan(), datapath.unhealthy_backends().unwrap()),
+        (bed.datapath.plan(), unhealthy)
+    );
     let after = datapath.backends(INDEX).unwrap();
     let counters = |backends: &[datapath::BackendStatus]| {
         backends.iter().map(|at| (at.address, at.counters)).collect::<Vec<_>>()
@@ -205,7 +208,7 @@ fn a_younger_versions_pins_are_refused_with_the_remedy_and_nothing_changes() {
     let (bed, _one, _two) = served_by(&younger(1, &[]));
     let refused = open(&bed.rig, &Version::own()).err().expect("refused");
     assert!(
-        matches!(refused, DatapathError::OtherAbi { found, ours } if found == abi::ABI + 1 && ours == abi::ABI),
+        matches!(refused, DatapathError::AbiMismatch { found, ours } if found == abi::ABI + 1 && ours == abi::ABI),
         "{refused}"
     );
     let words = format!("has ABI {}, this binary has {}", abi::ABI + 1, abi::ABI);
@@ -242,6 +245,6 @@ fn an_older_version_for_another_pool_is_refused() {
     let refused = on_node(&bed.rig, || {
         Datapath::open_as(&elsewhere, &younger(1, &[])).err().expect("refused")
     });
-    assert!(matches!(refused, DatapathError::OtherPool { .. }), "{refused}");
+    assert!(matches!(refused, DatapathError::PoolMismatch { .. }), "{refused}");
     assert!(bed.connects(10).flawless());
 }

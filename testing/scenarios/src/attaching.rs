@@ -90,14 +90,14 @@ pub(crate) fn cgroup_goes(bed: &mut Bed) -> Result<()> {
     let stream = connected_in(SHORT)?;
     fs::remove_dir(SHORT).context("failed to remove a cgroup")?;
     ensure!(
-        (attach(bed)?, bed.datapath.fading()) == (1, 1),
+        (attach(bed)?, bed.datapath.draining()) == (1, 1),
         "{:?}, {} fade",
         bed.datapath.attachments(),
-        bed.datapath.fading()
+        bed.datapath.draining()
     );
     drop(stream);
     let deadline = Instant::now() + Duration::from_secs(8);
-    while bed.datapath.fading() > 0 {
+    while bed.datapath.draining() > 0 {
         ensure!(
             Instant::now() < deadline,
             "the kernel has not let go of a removed cgroup after 8 s"

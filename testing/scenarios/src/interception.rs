@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use redirector::datapath::{Intercepted, ShimAt};
+use redirector::datapath::{InterceptScope, ShimEndpoint};
 use redirector_common::dns::{MARK, SLOTS, STALE_NS};
 
 use crate::bed::{Bed, PATIENCE};
@@ -25,9 +25,13 @@ pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
     for port in (FIRST_PORT..).take(SLOTS as usize) {
         respond(port)?;
     }
-    bed.datapath.set_shim(&ShimAt { ipv4: Some(SHIM), ipv6: None, first_port: FIRST_PORT })?;
-    bed.datapath.intercept(&Intercepted::Everything)?;
-    bed.datapath.beat()?;
+    bed.datapath.set_shim(&ShimEndpoint {
+        ipv4: Some(SHIM),
+        ipv6: None,
+        first_port: FIRST_PORT,
+    })?;
+    bed.datapath.intercept(&InterceptScope::Everything)?;
+    bed.datapath.heartbeat()?;
     let mut ports = Vec::new();
     for resolver in RESOLVERS {
         let four = SocketAddr::from((resolver, 53));
@@ -35,7 +39,7 @@ pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
         let mut seen = Vec::new();
         for (target, is_connected) in [(four, false), (four, true), (mapped, false), (mapped, true)]
         {
-            bed.datapath.beat()?;
+            bed.datapath.heartbeat()?;
             seen.push(
                 ask(target, is_connected)
                     .with_context(|| format!("{target}, connected: {is_connected}"))?,
@@ -58,7 +62,7 @@ pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
 
 /// Without a sign of life nothing is taken any more, and what comes late is told back still.
 pub(crate) fn heartbeat(bed: &mut Bed) -> Result<()> {
-    bed.datapath.beat()?;
+    bed.datapath.heartbeat()?;
     let resolver = SocketAddr::from((RESOLVERS[0], 53));
     let late = socket(resolver.ip())?;
     late.send_to(b"ask", resolver)?;
@@ -71,10 +75,11 @@ pub(crate) fn heartbeat(bed: &mut Bed) -> Result<()> {
     ensure!(from == resolver, "a late reply is told to come from {from}");
     let status = bed.datapath.interception()?;
     ensure!(
-        (status.stale, status.crowded, status.resolvers.len()) == (1, 0, RESOLVERS.len()),
+        (status.heartbeat_stale, status.slots_full, status.resolvers.len())
+            == (1, 0, RESOLVERS.len()),
         "{status:?}"
     );
-    Ok(bed.datapath.intercept(&Intercepted::Nothing)?)
+    Ok(bed.datapath.intercept(&InterceptScope::Nothing)?)
 }
 
 /// Answers each datagram with the port that it came to.

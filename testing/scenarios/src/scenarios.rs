@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use redirector::datapath::{self, Happened, Reason, RouteCounters};
+use redirector::datapath::{self, EventKind, Reason, RouteCounters};
 use redirector::route::OnNoBackend::{Pass, Refuse};
 use redirector_common::names;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
@@ -165,7 +165,7 @@ fn udp(bed: &mut Bed) -> Result<()> {
 fn set_aside(bed: &mut Bed) -> Result<()> {
     bed.put(9, &[], &[CLOSED, TWO], Refuse)?;
     (0..200).find(|_| greeting(at(9)).is_err()).context("200 connects met no closed port")?;
-    let suspects = bed.datapath.set_aside()?;
+    let suspects = bed.datapath.unhealthy_backends()?;
     ensure!(
         suspects.iter().any(|suspect| suspect.index == 9 && suspect.address == CLOSED),
         "{suspects:?}"
@@ -176,7 +176,10 @@ fn set_aside(bed: &mut Bed) -> Result<()> {
         ensure!(banner == "two", "landed on {banner:?}");
     }
     bed.datapath.reinstate(9, CLOSED.into())?;
-    ensure!(!bed.datapath.set_aside()?.iter().any(|suspect| suspect.index == 9), "still set aside");
+    ensure!(
+        !bed.datapath.unhealthy_backends()?.iter().any(|suspect| suspect.index == 9),
+        "still set aside"
+    );
     Ok(())
 }
 
@@ -202,7 +205,7 @@ fn silent(bed: &mut Bed) -> Result<()> {
     bed.put(10, &[], &[full], Refuse)?;
     let waiting = start(at(10))?;
     let deadline = Instant::now() + Duration::from_secs(8);
-    while !bed.datapath.set_aside()?.iter().any(|suspect| suspect.index == 10) {
+    while !bed.datapath.unhealthy_backends()?.iter().any(|suspect| suspect.index == 10) {
         ensure!(
             Instant::now() < deadline,
             "not set aside after 8 s: {:?}",
@@ -242,26 +245,26 @@ fn balance(bed: &mut Bed) -> Result<()> {
 /// An established connection, its end, a refusal by a backend and one here: each told once, with
 /// who called.
 fn events(bed: &mut Bed) -> Result<()> {
-    let mut reader = bed.datapath.take_events().context("somebody else reads the events")?;
+    let mut reader = bed.datapath.take_event_reader().context("somebody else reads the events")?;
     bed.put(13, &[], &[ONE], Refuse)?;
     bed.put(14, &[(PORT, PORT)], &[CLOSED], Refuse)?;
-    bed.datapath.tell_events(Some(0))?;
+    bed.datapath.set_event_sampling(Some(0))?;
     greeting(at(13))?;
     expect_errno(greeting(mapped(14)), libc::ECONNREFUSED)?;
     expect_errno(greeting((vip(14), 22).into()), refusal_errno())?;
-    bed.datapath.tell_events(None)?;
+    bed.datapath.set_event_sampling(None)?;
     let events = reader.read(100);
-    let told: Vec<_> = events.iter().map(|event| (event.index, event.happened)).collect();
+    let told: Vec<_> = events.iter().map(|event| (event.index, event.kind)).collect();
     let wanted = [
-        (13, Happened::Established),
-        (13, Happened::Closed),
-        (14, Happened::Refused),
-        (14, Happened::Denied(Reason::PortNotListed)),
+        (13, EventKind::Established),
+        (13, EventKind::Closed),
+        (14, EventKind::Refused),
+        (14, EventKind::Denied(Reason::PortNotListed)),
     ];
     // The end of the first one may come late.
     ensure!(told.len() == 4 && wanted.iter().all(|one| told.contains(one)), "{events:?}");
     let cgroup = std::fs::metadata(machine::POD)?.ino();
-    let command = if datapath::tells_commands() { "init" } else { "" };
+    let command = if datapath::has_current_comm() { "init" } else { "" };
     let ours = |event: &datapath::Event| {
         event.pid == std::process::id() && event.command == command && event.cgroup == cgroup
     };

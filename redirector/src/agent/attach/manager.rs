@@ -10,7 +10,7 @@ use tracing::{error, info};
 use crate::{
     agent::{attach::cgroup_watch::CgroupWatch, event_loop::Owner},
     config::CgroupSpec,
-    datapath::{self, Attaching, Attachment, Cgroup, DatapathError},
+    datapath::{self, AttachOutcome, Attachment, Cgroup, DatapathError},
     error::error_chain,
 };
 
@@ -114,11 +114,11 @@ impl Owner {
         let settled = at.error.is_none()
             && at.waiting.is_empty()
             && !at.unfinished
-            && self.live.datapath.fading() == 0;
+            && self.live.datapath.draining() == 0;
         if settled && ids == at.cgroups {
             return Ok(());
         }
-        let Attaching { new, refused, left } =
+        let AttachOutcome { attached: new, failures: refused, not_tried: left } =
             self.live.datapath.attach_each(cgroups, at.at_once)?;
         let mut list = self.live.datapath.attachments();
         // One that took only some of the programs waits for the others.
@@ -168,6 +168,6 @@ fn tell_new(new: &[Cgroup]) {
 /// The cgroups that there are. The watch comes first, so that it tells of those that come while
 /// this looks.
 fn look(watch: &mut CgroupWatch, specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
-    watch.follow(&datapath::deciding_folders(&datapath::cgroup2_mount()?, specs));
+    watch.follow(&datapath::watched_dirs(&datapath::cgroup2_mount()?, specs));
     datapath::cgroups(specs)
 }

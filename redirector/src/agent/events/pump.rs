@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{event_loop::Owner, events::process_names::Callers},
     control::{ApiError, EventHub, Subscription, api},
-    datapath::{self, EventReader, Happened, Reason},
+    datapath::{self, EventKind, EventReader, Reason},
     pool::Pool,
     route::SourceName,
 };
@@ -82,7 +82,7 @@ impl Owner {
     /// Tells the kernel which events are wanted.
     pub(crate) fn tell_events(&mut self) {
         let sampling = *self.events.sampling.borrow_and_update();
-        if let Err(error) = self.live.datapath.tell_events(Some(sampling)) {
+        if let Err(error) = self.live.datapath.set_event_sampling(Some(sampling)) {
             tracing::warn!(
                 "failed to tell the datapath which events are wanted: {}",
                 crate::error::error_chain(&error)
@@ -210,7 +210,7 @@ impl Reading {
         let (reply, answer) = oneshot::channel();
         let indices = events.iter().map(|event| event.index).collect();
         let fails = |event: &&datapath::Event| {
-            matches!(event.happened, Happened::Refused | Happened::TimedOut | Happened::Unreachable)
+            matches!(event.kind, EventKind::Refused | EventKind::TimedOut | EventKind::Unreachable)
         };
         let failing = events.iter().filter(fails).map(|event| event.index).collect();
         self.asking.send(Question { indices, failing, reply }).await.ok()?;
@@ -235,7 +235,7 @@ impl Reading {
     ) -> api::EventLine {
         let v6 = event.vip6.then(|| self.pool.ipv6_at(event.index)).flatten();
         let v4 = || self.pool.ipv4_at(event.index).unwrap_or(self.pool.ipv4.network());
-        let (result, reason) = result(event.happened);
+        let (result, reason) = result(event.kind);
         api::EventLine::Event(Box::new(api::Event {
             version: api::VERSION,
             at: event.at,
@@ -256,12 +256,12 @@ impl Reading {
             command: self.callers.command(&event),
             cgroup: self.callers.cgroup(event.cgroup),
             cgroup_id: event.cgroup,
-            sampling_ratio: event.stands_for,
+            sampling_ratio: event.sampling_ratio,
         }))
     }
 }
 
-fn result(happened: Happened) -> (api::EventResult, Option<api::EventReason>) {
+fn result(happened: EventKind) -> (api::EventResult, Option<api::EventReason>) {
     use api::EventResult as R;
     let reason = |reason| match reason {
         Reason::NoRoute => api::EventReason::NoRoute,
@@ -270,15 +270,15 @@ fn result(happened: Happened) -> (api::EventResult, Option<api::EventReason>) {
         Reason::NoMemory => api::EventReason::NoMemory,
     };
     match happened {
-        Happened::Established => (R::Established, None),
-        Happened::Closed => (R::Closed, None),
-        Happened::Refused => (R::Refused, None),
-        Happened::TimedOut => (R::TimedOut, None),
-        Happened::Unreachable => (R::Unreachable, None),
-        Happened::Aborted => (R::Aborted, None),
-        Happened::Unsent => (R::Unsent, None),
-        Happened::Denied(why) => (R::Denied, Some(reason(why))),
-        Happened::Passed(why) => (R::Passed, Some(reason(why))),
+        EventKind::Established => (R::Established, None),
+        EventKind::Closed => (R::Closed, None),
+        EventKind::Refused => (R::Refused, None),
+        EventKind::TimedOut => (R::TimedOut, None),
+        EventKind::Unreachable => (R::Unreachable, None),
+        EventKind::Aborted => (R::Aborted, None),
+        EventKind::Unsent => (R::Unsent, None),
+        EventKind::Denied(why) => (R::Denied, Some(reason(why))),
+        EventKind::Passed(why) => (R::Passed, Some(reason(why))),
     }
 }
 
@@ -300,7 +300,7 @@ impl Pressure {
     fn add(&mut self, events: &[datapath::Event]) -> Option<u64> {
         self.successes += events
             .iter()
-            .filter(|event| matches!(event.happened, Happened::Established | Happened::Closed))
+            .filter(|event| matches!(event.kind, EventKind::Established | EventKind::Closed))
             .count() as u64;
         if self.since.elapsed() < Duration::from_secs(1) {
             return None;

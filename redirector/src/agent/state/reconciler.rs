@@ -296,7 +296,7 @@ impl Live {
                 let (good, aside): (Vec<_>, Vec<_>) = backends
                     .unwrap_or_default()
                     .into_iter()
-                    .partition(|backend| backend.set_aside.is_none());
+                    .partition(|backend| backend.ejected.is_none());
                 let chosen = if good.is_empty() { aside } else { good };
                 chosen.into_iter().map(|backend| backend.address).collect()
             }

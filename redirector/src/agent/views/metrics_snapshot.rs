@@ -45,9 +45,10 @@ pub(crate) fn snapshot(owner: &Owner) -> Snapshot {
         upstreams: publisher.map(|publisher| publisher.upstreams()).unwrap_or_default(),
         intercepting: owner.interception.now.is_ok(),
         intercepted: [
-            interception.resolvers.iter().map(|at| at.taken).sum::<u64>() + interception.forgotten,
-            interception.stale,
-            interception.crowded,
+            interception.resolvers.iter().map(|at| at.intercepted).sum::<u64>()
+                + interception.released,
+            interception.heartbeat_stale,
+            interception.slots_full,
         ],
         names: owner.live.published.len() as u64,
         cgroups: owner.attached.list.len() as u64,
@@ -113,8 +114,7 @@ impl Read {
         self.errors += u64::from(live && told.is_none());
         let readable = told.is_some();
         let RouteStatus { counters: c, backends } = told.unwrap_or_default();
-        let set_aside =
-            backends.iter().filter(|backend| backend.set_aside.is_some()).count() as u64;
+        let set_aside = backends.iter().filter(|backend| backend.ejected.is_some()).count() as u64;
         self.connects.add(c.connect_ns, &c.latency);
         self.samples.push(RouteSample {
             source: source.to_string(),

@@ -90,7 +90,7 @@ fn datapath(owner: &Owner) -> api::DatapathInfo {
                 reason: why.clone(),
             })
             .collect(),
-        draining_cgroups: owner.live.datapath.fading(),
+        draining_cgroups: owner.live.datapath.draining(),
         foreign_programs: neighbours(&owner.at_start.agent.bpffs, &owner.attached.list),
         upgraded: crate::agent::process::version_record::last_upgrade(
             &owner.at_start.agent.state_dir,
@@ -106,8 +106,8 @@ pub(crate) fn neighbours(
 ) -> Vec<api::ForeignProgram> {
     const ASKED: usize = 32;
     let at = |cgroup: &Path| {
-        let others = datapath::others(bpffs, cgroup).unwrap_or_default().into_iter();
-        let told = others.map(|datapath::OtherProgram { hook, id, name, runs_first }| {
+        let others = datapath::foreign_programs(bpffs, cgroup).unwrap_or_default().into_iter();
+        let told = others.map(|datapath::ForeignProgram { hook, id, name, runs_first }| {
             api::ForeignProgram { cgroup: cgroup.to_owned(), hook, id, name, runs_first }
         });
         told.collect::<Vec<_>>()
@@ -210,13 +210,13 @@ pub(crate) fn backend(status: datapath::BackendStatus) -> api::BackendView {
     let c = status.counters;
     api::BackendView {
         address: status.address,
-        state: if status.set_aside.is_some() {
+        state: if status.ejected.is_some() {
             api::BackendState::Ejected
         } else {
             api::BackendState::Eligible
         },
-        failures: status.set_aside.map_or(0, |set_aside| set_aside.failures.into()),
-        retry_in_ms: status.set_aside.map(|set_aside| set_aside.retry_in_ms),
+        failures: status.ejected.map_or(0, |ejection| ejection.failures.into()),
+        retry_in_ms: status.ejected.map(|ejection| ejection.retry_in_ms),
         counters: Some(api::BackendCounters {
             started: c.started,
             established: c.established,

@@ -56,7 +56,7 @@ impl Explain {
 }
 
 /// Programs of others where the process is, or where ours are. What may not be asked is not told.
-fn others(known: &Known, process: Option<&Process>, bpffs: &Path) -> Vec<datapath::OtherProgram> {
+fn others(known: &Known, process: Option<&Process>, bpffs: &Path) -> Vec<datapath::ForeignProgram> {
     let attached = known
         .status
         .datapath
@@ -64,7 +64,7 @@ fn others(known: &Known, process: Option<&Process>, bpffs: &Path) -> Vec<datapat
         .flat_map(|datapath| &datapath.attachments)
         .find_map(|at| at.cgroup.as_deref());
     let cgroup = process.and_then(|process| process.cgroup.as_deref()).or(attached);
-    cgroup.and_then(|cgroup| datapath::others(bpffs, cgroup).ok()).unwrap_or_default()
+    cgroup.and_then(|cgroup| datapath::foreign_programs(bpffs, cgroup).ok()).unwrap_or_default()
 }
 
 fn words(env: &mut Env<'_>, explained: &Explained) -> io::Result<()> {

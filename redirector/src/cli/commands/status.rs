@@ -45,7 +45,7 @@ impl Status {
 /// Another version's pins can't be read, but that they are there is a status, too.
 fn of_other_version(error: anyhow::Error) -> anyhow::Result<api::Status> {
     match error.downcast_ref() {
-        Some(&DatapathError::OtherAbi { found, ours }) => Ok(agent::other_version(found, ours)),
+        Some(&DatapathError::AbiMismatch { found, ours }) => Ok(agent::other_version(found, ours)),
         _ => Err(error),
     }
 }

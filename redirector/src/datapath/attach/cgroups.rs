@@ -61,7 +61,7 @@ pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
 }
 
 /// The mount points of cgroup2 in a mountinfo text (proc_pid_mountinfo(5)), highest first. Mounts
-/// that are hidden by others are among them.
+/// that are hidden by foreign_programs are among them.
 fn cgroup2_mount_points(mountinfo: &str) -> Vec<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -105,7 +105,7 @@ pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
 
 /// The folders in which a cgroup that comes or goes can change what `specs` stand for: those that a
 /// pattern's beginning leads to.
-pub fn deciding_folders(mount: &Path, specs: &[CgroupSpec]) -> BTreeSet<PathBuf> {
+pub fn watched_dirs(mount: &Path, specs: &[CgroupSpec]) -> BTreeSet<PathBuf> {
     let patterns = specs.iter().flat_map(|spec| match spec {
         CgroupSpec::Auto => AUTO.to_vec(),
         CgroupSpec::Pattern(pattern) => below(mount, pattern).into_iter().collect(),
@@ -222,7 +222,7 @@ mod tests {
             fs::create_dir_all(mount.path().join(folder)).expect("made");
         }
         let decide = |pattern: &str| {
-            let folders = deciding_folders(mount.path(), &[CgroupSpec::Pattern(pattern.into())]);
+            let folders = watched_dirs(mount.path(), &[CgroupSpec::Pattern(pattern.into())]);
             let below = |path: &PathBuf| {
                 path.strip_prefix(mount.path()).expect("below").display().to_string()
             };
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(decide("a/**/job"), ["", "a", "a/x", "a/x/deep", "a/y"]);
         assert_eq!(decide("missing/*"), [""]);
         assert_eq!(
-            deciding_folders(mount.path(), &[CgroupSpec::Auto]),
+            watched_dirs(mount.path(), &[CgroupSpec::Auto]),
             BTreeSet::from([mount.path().to_owned()])
         );
     }

@@ -16,17 +16,17 @@ use crate::datapath::{
     attach::cgroups::{Cgroup, cgroup_paths},
     error::{self, DatapathError},
     load::object::{self, Object},
-    pins::folder::{self, Pins},
+    pins::layout::{self, Pins},
     status::Attachment,
     sys,
 };
 
 /// Between the name of a program that an upgrade left in place and the version that it is of.
-const KEPT: &str = "@";
+const KEPT_SEPARATOR: &str = "@";
 
 /// A cgroup that the programs could not all be attached to.
 #[derive(Debug)]
-pub struct Refused {
+pub struct AttachFailure {
     /// Where.
     pub cgroup: Cgroup,
     /// Why, by program.
@@ -35,41 +35,41 @@ pub struct Refused {
 
 /// What came of attaching to many cgroups.
 #[derive(Debug, Default)]
-pub struct Attaching {
+pub struct AttachOutcome {
     /// Those that every program is attached to since then.
-    pub new: Vec<Cgroup>,
+    pub attached: Vec<Cgroup>,
     /// Those that could not all be attached to.
-    pub refused: Vec<Refused>,
+    pub failures: Vec<AttachFailure>,
     /// How many were not tried.
-    pub left: usize,
+    pub not_tried: usize,
 }
 
 /// Our links.
 pub(crate) struct Links {
     pins: Pins,
     /// Older versions' pins, until every link of theirs is ours or gone. The youngest has what
-    /// serves; others can only be remains.
+    /// serves; foreign_programs can only be remains.
     older: Vec<Pins>,
     /// The cgroups whose links have this process's programs.
     current: BTreeMap<u64, PathBuf>,
     /// Cgroups that are gone, whose links the kernel still needs.
-    fading: BTreeSet<u64>,
+    draining: BTreeSet<u64>,
 }
 
 impl Links {
     pub(crate) fn new(pins: Pins) -> Self {
-        Self { older: pins.older(), pins, current: BTreeMap::new(), fading: BTreeSet::new() }
+        Self { older: pins.older(), pins, current: BTreeMap::new(), draining: BTreeSet::new() }
     }
 
     pub(crate) fn attachments(&self) -> Vec<Attachment> {
         let mut all = attachments(&self.pins.with_older(), |id| self.current.get(&id).cloned());
-        all.retain(|at| !self.fading.contains(&at.id));
+        all.retain(|at| !self.draining.contains(&at.id));
         all
     }
 
     /// How many cgroups are gone whose sockets are not.
-    pub(crate) fn fading(&self) -> usize {
-        self.fading.len()
+    pub(crate) fn draining(&self) -> usize {
+        self.draining.len()
     }
 
     /// See [`crate::datapath::Datapath::attach`].
@@ -81,38 +81,40 @@ impl Links {
         &mut self,
         object: &mut Object,
         cgroups: &[Cgroup],
-        most: usize,
-    ) -> Result<Attaching, DatapathError> {
+        limit: usize,
+    ) -> Result<AttachOutcome, DatapathError> {
         self.pins.commit()?;
-        let mut done = Attaching::default();
+        let mut outcome = AttachOutcome::default();
         let new: Vec<_> =
             cgroups.iter().filter(|cgroup| !self.current.contains_key(&cgroup.id)).collect();
-        for cgroup in new.iter().take(most) {
+        for cgroup in new.iter().take(limit) {
             match self.attach_one(object, cgroup) {
                 Ok(()) => {
                     self.current.insert(cgroup.id, cgroup.path.clone());
-                    done.new.push((*cgroup).clone());
+                    outcome.attached.push((*cgroup).clone());
                 }
                 // It went while it was attached to. What was attached by then has no other end than
                 // that of cgroups that went later.
-                Err(_) if !cgroup.exists() => drop(self.fading.insert(cgroup.id)),
-                Err(error) => done.refused.push(Refused { cgroup: (*cgroup).clone(), error }),
+                Err(_) if !cgroup.exists() => drop(self.draining.insert(cgroup.id)),
+                Err(error) => {
+                    outcome.failures.push(AttachFailure { cgroup: (*cgroup).clone(), error })
+                }
             }
         }
-        self.let_go(cgroups)?;
-        done.left = new.len().saturating_sub(most);
-        if done.refused.is_empty() && done.left == 0 {
+        self.detach_unlisted(cgroups)?;
+        outcome.not_tried = new.len().saturating_sub(limit);
+        if outcome.failures.is_empty() && outcome.not_tried == 0 {
             self.remove_older()?;
         }
-        Ok(done)
+        Ok(outcome)
     }
 
     /// Detaches from cgroups that are not listed. One that is gone has its links until its last
     /// socket is closed, or else the ends of its last connections would not be counted: the kernel
     /// detaches them then, and their pins go.
-    fn let_go(&mut self, listed: &[Cgroup]) -> Result<(), DatapathError> {
+    fn detach_unlisted(&mut self, listed: &[Cgroup]) -> Result<(), DatapathError> {
         let mut here = None;
-        self.fading.retain(|id| self.pins.cgroup(*id).exists());
+        self.draining.retain(|id| self.pins.cgroup(*id).exists());
         for id in self
             .pins
             .cgroups()
@@ -120,18 +122,18 @@ impl Links {
             .filter(|id| !listed.iter().any(|cgroup| cgroup.id == *id))
         {
             let known = self.current.remove(&id).map(|path| Cgroup { path, id });
-            let gone = self.fading.contains(&id)
+            let gone = self.draining.contains(&id)
                 || match known {
                     Some(cgroup) => !cgroup.exists(),
                     // Attached to by an earlier agent.
                     None => !here.get_or_insert_with(cgroup_paths).contains_key(&id),
                 };
             if gone && self.pins.in_use(id) {
-                self.fading.insert(id);
+                self.draining.insert(id);
                 continue;
             }
             self.pins.detach(id)?;
-            self.fading.remove(&id);
+            self.draining.remove(&id);
         }
         Ok(())
     }
@@ -147,7 +149,7 @@ impl Links {
         Ok(())
     }
 
-    /// Attaches or swaps every program, those that others depend on first.
+    /// Attaches or swaps every program, those that foreign_programs depend on first.
     fn attach_one(&self, object: &mut Object, cgroup: &Cgroup) -> Result<(), DatapathError> {
         let opening = |error| {
             DatapathError::call(format!("open the cgroup {}", cgroup.path.display()), error)
@@ -163,7 +165,7 @@ impl Links {
             }
             let place = format!("{name} to {}", cgroup.path.display());
             let link = object::attach(object.program(name)?, &folder)
-                .map_err(|error| explain(&place, error))?;
+                .map_err(|error| explain_refusal(&place, error))?;
             link.pin(&pin).map_err(|error| {
                 DatapathError::call(format!("pin the link {name} at {}", pin.display()), error)
             })?;
@@ -185,8 +187,11 @@ impl Links {
             if !from.exists() {
                 continue;
             }
-            if names::FOLLOWERS.contains(&name) && self.has_other_origins(old)? {
-                rename(&from, &self.pins.link(cgroup, &format!("{name}{KEPT}{}", old.abi())))?;
+            if names::FOLLOWERS.contains(&name) && self.uses_other_origins(old)? {
+                rename(
+                    &from,
+                    &self.pins.link(cgroup, &format!("{name}{KEPT_SEPARATOR}{}", old.abi())),
+                )?;
                 continue;
             }
             if swap(object, name, &from)? {
@@ -200,7 +205,7 @@ impl Links {
     /// Whether `old` marks sockets in another table than we do. Then its programs must stay for the
     /// sockets that they know, and for those that its connect programs go on marking until they are
     /// swapped; they do nothing on ours, and ours nothing on theirs.
-    fn has_other_origins(&self, old: &Pins) -> Result<bool, DatapathError> {
+    fn uses_other_origins(&self, old: &Pins) -> Result<bool, DatapathError> {
         let table = |pins: &Pins| {
             let path = pins.map(names::ORIGINS);
             if !path.exists() {
@@ -237,7 +242,7 @@ fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<bool, DatapathErr
             Ok(true)
         }
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-            folder::remove(pin).map(|_| false)
+            layout::remove(pin).map(|_| false)
         }
         Err(error) => {
             Err(error::from_io(&format!("swap the program under {}", pin.display()), error))
@@ -252,8 +257,10 @@ pub(crate) fn attachments(
 ) -> Vec<Attachment> {
     let cgroups: BTreeSet<u64> = versions.iter().flat_map(Pins::cgroups).collect();
     let programs = |id| {
-        let pinned =
-            versions.iter().flat_map(|pins| pins.programs(id)).filter(|name| !name.contains(KEPT));
+        let pinned = versions
+            .iter()
+            .flat_map(|pins| pins.programs(id))
+            .filter(|name| !name.contains(KEPT_SEPARATOR));
         pinned.collect::<BTreeSet<_>>().into_iter().collect()
     };
     cgroups
@@ -262,7 +269,7 @@ pub(crate) fn attachments(
         .collect()
 }
 
-fn explain(place: &str, error: DatapathError) -> DatapathError {
+fn explain_refusal(place: &str, error: DatapathError) -> DatapathError {
     let DatapathError::Call { source, .. } = error else { return error };
     let errno =
         std::iter::successors(Some(&*source as &(dyn std::error::Error + 'static)), |error| {

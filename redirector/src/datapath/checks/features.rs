@@ -57,14 +57,14 @@ impl Feature {
 }
 
 /// The hierarchies of version 1 that take a socket's place in version 2 away on old kernels.
-const TAKING: [&str; 2] = ["net_cls", "net_prio"];
+const V1_CONTROLLERS: [&str; 2] = ["net_cls", "net_prio"];
 
 /// Before 5.15 (8520e224f547), once a process is in a cgroup of net_cls or net_prio, its sockets
 /// belong to the root of version 2.
 pub(crate) fn socket_cgroups(mountinfo: &str, has_both: bool, at_root_only: bool) -> Check {
     const NAME: &str = "hybrid";
     let taking: Vec<&str> =
-        TAKING.into_iter().filter(|controller| is_mounted(mountinfo, controller)).collect();
+        V1_CONTROLLERS.into_iter().filter(|controller| is_mounted(mountinfo, controller)).collect();
     match taking.as_slice() {
         [] => Check::ok(NAME, "no hierarchy of net_cls or net_prio is mounted"),
         _ if has_both || at_root_only => Check::ok(

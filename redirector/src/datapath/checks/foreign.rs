@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::datapath::{
     attach::cgroups::cgroup2_mount,
     error::{self, DatapathError},
-    pins::folder::{self, Pins},
+    pins::layout::{self, Pins},
     sys,
 };
 
@@ -27,7 +27,7 @@ const HOOKS: [(&str, u32); 6] = [
 
 /// A program that is not ours, on a hook of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherProgram {
+pub struct ForeignProgram {
     /// `connect4`, `connect6`, `getpeername4`, `getpeername6`, `sock_ops` or `sock_release`.
     pub hook: String,
     /// The kernel's number for it.
@@ -38,13 +38,13 @@ pub struct OtherProgram {
     pub runs_first: bool,
 }
 
-/// The programs of others that are in effect at `cgroup`: its own and those of the cgroups above
+/// The programs of foreign_programs that are in effect at `cgroup`: its own and those of the cgroups above
 /// it.
 ///
 /// # Errors
 ///
 /// When the cgroup can't be opened, or these privileges may not ask.
-pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, DatapathError> {
+pub fn foreign_programs(bpffs: &Path, cgroup: &Path) -> Result<Vec<ForeignProgram>, DatapathError> {
     let asked = || format!("ask which programs are on {}", cgroup.display());
     let folder = File::open(cgroup).map_err(|error| error::from_io(&asked(), error))?;
     let ours = own_programs(bpffs, cgroup);
@@ -55,7 +55,7 @@ pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, Datapath
         // In the order in which they run.
         let first_of_ours = ids.iter().position(|id| ours.contains(id)).unwrap_or(0);
         let theirs = ids.into_iter().enumerate().filter(|(_, id)| !ours.contains(id));
-        found.extend(theirs.map(|(place, id)| OtherProgram {
+        found.extend(theirs.map(|(place, id)| ForeignProgram {
             hook: hook.to_owned(),
             id,
             name: program_name(id),
@@ -65,9 +65,9 @@ pub fn others(bpffs: &Path, cgroup: &Path) -> Result<Vec<OtherProgram>, Datapath
     Ok(found)
 }
 
-/// Where above `cgroup`, or at it, a program keeps all others off a hook of ours, if one does: the
+/// Where above `cgroup`, or at it, a program keeps all foreign_programs off a hook of ours, if one does: the
 /// hook and the cgroup.
-pub(crate) fn exclusive_above(
+pub(crate) fn exclusive_program_above(
     cgroup: &Path,
 ) -> Result<Option<(&'static str, PathBuf)>, DatapathError> {
     let mount = cgroup2_mount()?;
@@ -99,8 +99,8 @@ fn own_programs(bpffs: &Path, cgroup: &Path) -> Vec<u32> {
         };
         cgroups.iter().flat_map(of).collect::<Vec<_>>()
     };
-    let pins = folder::versions(bpffs).into_iter().flat_map(links);
-    pins.filter_map(|pin| sys::link_program(&sys::open_pin(&pin).ok()?).ok()).collect()
+    let pins = layout::versions(bpffs).into_iter().flat_map(links);
+    pins.filter_map(|pin| sys::linked_program_id(&sys::open_pin(&pin).ok()?).ok()).collect()
 }
 
 /// The name of a program, when it has one and these privileges may ask for it.

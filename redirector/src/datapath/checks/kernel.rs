@@ -13,7 +13,7 @@ pub(crate) fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-pub(crate) fn old_kernel() -> Option<String> {
+pub(crate) fn unsupported_release() -> Option<String> {
     (!kernel_at_least(5, 10, 0)).then(release)
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn has_set_retval() -> bool {
 /// Whether connect programs can tell the command of their caller. Since 6.17 that takes
 /// CAP_PERFMON, which is no capability that we ask for: "program of this type cannot use helper
 /// bpf_get_current_comm#16" (6.18). Without it the agent looks the process up.
-pub fn tells_commands() -> bool {
+pub fn has_current_comm() -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_comm)
         .unwrap_or(false)
 }

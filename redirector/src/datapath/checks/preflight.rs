@@ -9,13 +9,13 @@ use crate::{
         checks::{
             check::Check,
             features::{self, FEATURES},
-            foreign::{self, OtherProgram},
-            kernel::{OLDEST, kernel_at_least, old_kernel, release, tells_commands},
+            foreign::{self, ForeignProgram},
+            kernel::{OLDEST, has_current_comm, kernel_at_least, release, unsupported_release},
             privileges::{capabilities, memlock, seccomp},
         },
         error::DatapathError,
         load::object::Object,
-        pins::{folder, version::Version},
+        pins::{layout, version::Version},
         settings::Settings,
     },
 };
@@ -43,7 +43,7 @@ pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
 }
 
 fn kernel() -> Check {
-    match old_kernel() {
+    match unsupported_release() {
         None => Check::ok("kernel", format!("{}; {OLDEST} or later is needed", release())),
         Some(release) => Check::failed(
             "kernel",
@@ -56,7 +56,7 @@ fn kernel() -> Check {
 /// Nothing is lost by the one or the other but the command of a process that has ended before it is
 /// looked up.
 fn commands() -> Check {
-    let detail = match tells_commands() {
+    let detail = match has_current_comm() {
         true => "events have their caller's command from the kernel (bpf_get_current_comm)",
         false => {
             "events have their caller's command from /proc, if it is still there: connect programs \
@@ -128,7 +128,7 @@ fn cgroup2(specs: &[CgroupSpec]) -> Check {
     }
 }
 
-/// Cgroups whose hooks are looked at: whoever is above one is above others, too.
+/// Cgroups whose hooks are looked at: whoever is above one is above foreign_programs, too.
 const ASKED: usize = 32;
 
 /// Whose programs are on our hooks already, and whether one of them keeps ours away.
@@ -137,7 +137,7 @@ fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
     let found = cgroups(specs).unwrap_or_default();
     let mut words = Vec::new();
     for cgroup in found.iter().take(ASKED) {
-        match foreign::exclusive_above(&cgroup.path) {
+        match foreign::exclusive_program_above(&cgroup.path) {
             Ok(Some((hook, at))) => {
                 let detail = format!(
                     "a program is attached to {hook} of {} exclusively: ours can't be below it",
@@ -153,8 +153,8 @@ fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
             Ok(None) => {}
             Err(error) => return not_known(NAME, error),
         }
-        match foreign::others(&settings.bpffs, &cgroup.path) {
-            Ok(others) => words.extend(others.iter().map(told)),
+        match foreign::foreign_programs(&settings.bpffs, &cgroup.path) {
+            Ok(foreign_programs) => words.extend(foreign_programs.iter().map(told)),
             Err(error) => return not_known(NAME, error),
         }
     }
@@ -168,7 +168,7 @@ fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
     }
 }
 
-fn told(other: &OtherProgram) -> String {
+fn told(other: &ForeignProgram) -> String {
     format!("{} (ID {}) on {}", other.name.as_deref().unwrap_or("a program"), other.id, other.hook)
 }
 
@@ -186,7 +186,7 @@ fn not_known(name: &str, error: DatapathError) -> Check {
 fn bpffs(path: &Path) -> Check {
     const NAME: &str = "bpffs";
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    if !folder::is_bpffs(existing) {
+    if !layout::is_bpffs(existing) {
         let remedy = "`mount -t bpf bpf /sys/fs/bpf` (in Kubernetes, mount the host's \
             /sys/fs/bpf), or set `agent.bpffs`";
         return Check::failed(

@@ -27,13 +27,13 @@ pub(crate) fn capabilities() -> Vec<Check> {
         if has_capability(number) || number == CAP_BPF && has_capability(CAP_SYS_ADMIN) {
             Check::ok(name, format!("granted; needed to {purpose}"))
         } else {
-            Check::failed(name, format!("missing: needed to {purpose}"), grant(name))
+            Check::failed(name, format!("missing: needed to {purpose}"), remedy_for(name))
         }
     };
     needed.map(check).into()
 }
 
-fn grant(name: &str) -> String {
+fn remedy_for(name: &str) -> String {
     let short = name.trim_start_matches("CAP_");
     format!(
         "run as root, or add it: `capabilities.add: [{short}]` in Kubernetes, `--cap-add {short}`, \
@@ -96,7 +96,7 @@ pub(crate) fn memlock() -> Check {
 }
 
 /// Three causes of the same EPERM, told apart.
-pub(crate) fn why_not_permitted() -> String {
+pub(crate) fn explain_eperm() -> String {
     let mut checks = capabilities();
     checks.extend([seccomp(), memlock()]);
     let causes: Vec<String> = checks

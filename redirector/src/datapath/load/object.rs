@@ -24,7 +24,7 @@ use crate::{
         checks::kernel,
         error::{self, DatapathError},
         load::strip_helper,
-        pins::{folder::Pins, version::Version},
+        pins::{layout::Pins, version::Version},
         status::ProgramStatus,
     },
     pool::Pool,
@@ -138,7 +138,7 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    loader.load(&fitting())
+    loader.load(&object_for_this_kernel())
 }
 
 /// The load-time constants that tell the programs their pool.
@@ -158,12 +158,12 @@ pub(crate) fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
 }
 
 /// The programs without the calls that this kernel refuses from us.
-fn fitting() -> Cow<'static, [u8]> {
+fn object_for_this_kernel() -> Cow<'static, [u8]> {
     let mut object = Cow::Borrowed(OBJECT);
     if !kernel::has_set_retval() {
         object = strip_helper::without(&object, BPF_SET_RETVAL).into();
     }
-    if !kernel::tells_commands() {
+    if !kernel::has_current_comm() {
         object = strip_helper::without(&object, BPF_GET_CURRENT_COMM).into();
     }
     object

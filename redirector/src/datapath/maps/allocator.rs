@@ -11,21 +11,21 @@ use redirector_common::backend::BackendId;
 
 /// Free stretches of the slot table, handed out in a circle.
 #[derive(Debug)]
-pub(crate) struct SlotBlocks {
+pub(crate) struct SlotAllocator {
     /// Start and length of each free stretch; neighbours are merged.
     free: BTreeMap<u32, u32>,
     /// Where the search goes on: behind the last block handed out.
     cursor: u32,
 }
 
-impl SlotBlocks {
+impl SlotAllocator {
     pub(crate) fn new(slots: u32) -> Self {
         Self { free: BTreeMap::from([(0, slots)]), cursor: 0 }
     }
 
     /// A block of `length` slots, or nothing when no stretch is long enough. A block of no slots is
     /// anywhere.
-    pub(crate) fn take(&mut self, length: u32) -> Option<u32> {
+    pub(crate) fn allocate(&mut self, length: u32) -> Option<u32> {
         if length == 0 {
             return Some(0);
         }
@@ -71,7 +71,7 @@ impl SlotBlocks {
     }
 
     /// Gives a block back.
-    pub(crate) fn free(&mut self, block: Range<u32>) {
+    pub(crate) fn release(&mut self, block: Range<u32>) {
         if block.is_empty() {
             return;
         }
@@ -91,34 +91,34 @@ impl SlotBlocks {
 
 /// Free backend numbers.
 #[derive(Debug)]
-pub(crate) struct BackendIds {
+pub(crate) struct IdAllocator {
     freed: VecDeque<u32>,
     /// Numbers from here to the limit were never used.
-    fresh: u32,
+    next_unused: u32,
     limit: u32,
 }
 
-impl BackendIds {
+impl IdAllocator {
     /// The numbers from 1 up to, and without, `limit`, without those that are `taken` already.
     pub(crate) fn new(limit: u32, taken: impl IntoIterator<Item = u32>) -> Self {
         let mut taken: Vec<u32> = taken.into_iter().collect();
         taken.sort_unstable();
-        let fresh = taken.last().map_or(1, |last| last + 1);
-        let freed = (1..fresh).filter(|id| taken.binary_search(id).is_err()).collect();
-        Self { freed, fresh, limit }
+        let next_unused = taken.last().map_or(1, |last| last + 1);
+        let freed = (1..next_unused).filter(|id| taken.binary_search(id).is_err()).collect();
+        Self { freed, next_unused, limit }
     }
 
     /// A number that was never used, or else the one that has been free for longest.
-    pub(crate) fn take(&mut self) -> Option<BackendId> {
-        if self.fresh < self.limit {
-            self.fresh += 1;
-            return Some(BackendId(self.fresh - 1));
+    pub(crate) fn allocate(&mut self) -> Option<BackendId> {
+        if self.next_unused < self.limit {
+            self.next_unused += 1;
+            return Some(BackendId(self.next_unused - 1));
         }
         self.freed.pop_front().map(BackendId)
     }
 
     /// Gives a number back.
-    pub(crate) fn free(&mut self, id: BackendId) {
+    pub(crate) fn release(&mut self, id: BackendId) {
         self.freed.push_back(id.0);
     }
 }
@@ -133,51 +133,51 @@ mod tests {
 
     #[test]
     fn a_freed_block_is_reused_only_after_the_rest_of_the_table() {
-        let mut blocks = SlotBlocks::new(12);
-        let first = blocks.take(4).expect("room");
-        blocks.free(first..first + 4);
-        assert_eq!(blocks.take(4), Some(4));
-        assert_eq!(blocks.take(4), Some(8));
-        assert_eq!(blocks.take(4), Some(0));
-        assert_eq!(blocks.take(1), None);
+        let mut blocks = SlotAllocator::new(12);
+        let first = blocks.allocate(4).expect("room");
+        blocks.release(first..first + 4);
+        assert_eq!(blocks.allocate(4), Some(4));
+        assert_eq!(blocks.allocate(4), Some(8));
+        assert_eq!(blocks.allocate(4), Some(0));
+        assert_eq!(blocks.allocate(1), None);
     }
 
     #[test]
     fn neighbours_become_one_stretch_again() {
-        let mut blocks = SlotBlocks::new(9);
+        let mut blocks = SlotAllocator::new(9);
         for expected in [0, 3, 6] {
-            assert_eq!(blocks.take(3), Some(expected));
+            assert_eq!(blocks.allocate(3), Some(expected));
         }
         for start in [0, 6, 3] {
-            blocks.free(start..start + 3);
+            blocks.release(start..start + 3);
         }
-        assert_eq!(blocks.take(9), Some(0));
+        assert_eq!(blocks.allocate(9), Some(0));
     }
 
     #[test]
     fn a_number_that_was_freed_last_comes_back_last() {
-        let mut ids = BackendIds::new(4, [2]);
-        assert_eq!(ids.take(), Some(BackendId(3)));
-        assert_eq!(ids.take(), Some(BackendId(1)));
-        assert_eq!(ids.take(), None);
-        ids.free(BackendId(3));
-        ids.free(BackendId(1));
-        assert_eq!((ids.take(), ids.take()), (Some(BackendId(3)), Some(BackendId(1))));
+        let mut ids = IdAllocator::new(4, [2]);
+        assert_eq!(ids.allocate(), Some(BackendId(3)));
+        assert_eq!(ids.allocate(), Some(BackendId(1)));
+        assert_eq!(ids.allocate(), None);
+        ids.release(BackendId(3));
+        ids.release(BackendId(1));
+        assert_eq!((ids.allocate(), ids.allocate()), (Some(BackendId(3)), Some(BackendId(1))));
     }
 
     proptest! {
         #[test]
         fn blocks_never_overlap_and_nothing_is_lost(steps in proptest::collection::vec((any::<bool>(), 0u32..20, any::<prop::sample::Index>()), 0..200)) {
             const SLOTS: u32 = 300;
-            let mut blocks = SlotBlocks::new(SLOTS);
+            let mut blocks = SlotAllocator::new(SLOTS);
             let mut taken: Vec<Range<u32>> = Vec::new();
             for (take, length, which) in steps {
                 if take || taken.is_empty() {
-                    if let Some(start) = blocks.take(length) && length > 0 {
+                    if let Some(start) = blocks.allocate(length) && length > 0 {
                         taken.push(start..start + length);
                     }
                 } else {
-                    blocks.free(taken.swap_remove(which.index(taken.len())));
+                    blocks.release(taken.swap_remove(which.index(taken.len())));
                 }
                 let used: BTreeSet<u32> = taken.iter().cloned().flatten().collect();
                 prop_assert_eq!(used.len(), taken.iter().map(|block| block.len()).sum::<usize>());
@@ -186,7 +186,7 @@ mod tests {
                 prop_assert_eq!(free as usize + used.len(), SLOTS as usize);
             }
             for block in taken {
-                blocks.free(block);
+                blocks.release(block);
             }
             prop_assert_eq!(blocks.free, BTreeMap::from([(0, SLOTS)]));
         }

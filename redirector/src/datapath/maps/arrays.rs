@@ -58,7 +58,7 @@ impl<V: Copy> Elements<V> {
 
 /// The kernel refused an element. Those before it are written, those after it are not.
 #[derive(Debug)]
-pub(crate) struct Stopped {
+pub(crate) struct PartialWrite {
     /// How many are written.
     pub(crate) written: usize,
     /// About the one that was refused.
@@ -74,19 +74,19 @@ pub(crate) fn write_all<V: aya::Pod>(
     table: &mut Array<MapData, V>,
     name: &str,
     (at, values): (&[u32], &[V]),
-) -> Result<(), Stopped> {
-    let together = if at.len() > 1 { sys::update_elements(table, at, values) } else { 0 };
+) -> Result<(), PartialWrite> {
+    let together = if at.len() > 1 { sys::update_batch(table, at, values) } else { 0 };
     let rest = at.iter().zip(values).enumerate().skip(together);
     for (written, (&index, &value)) in rest {
-        write(table, name, index, value).map_err(|error| Stopped { written, error })?;
+        write(table, name, index, value).map_err(|error| PartialWrite { written, error })?;
     }
     Ok(())
 }
 
 /// Elements between two wanted ones that are read along: that many cost less than another call.
-const ALONG: u32 = 4;
+const MAX_GAP: u32 = 4;
 /// Elements that are read with one call at most.
-const AT_ONCE: u32 = 4096;
+const MAX_RUN: u32 = 4096;
 
 /// Reads the elements at each of `wanted`, which ascend and don't repeat, and tells `each` of them,
 /// in this order.
@@ -101,14 +101,14 @@ pub(crate) fn read_each<V: aya::Pod + Default>(
     while let Some(&first) = wanted.get(at) {
         let near = wanted[at..]
             .windows(2)
-            .take_while(|two| two[1] - two[0] <= ALONG && two[1] - first < AT_ONCE)
+            .take_while(|two| two[1] - two[0] <= MAX_GAP && two[1] - first < MAX_RUN)
             .count();
         let run = &wanted[at..=at + near];
         values.resize((run[near] - first + 1) as usize, V::default());
         // What the kernel does not give together goes one by one: it may lack the command, and the
         // element that it refuses is named then.
         let together =
-            if values.len() > 1 { sys::read_elements(table, first, &mut values) } else { 0 };
+            if values.len() > 1 { sys::lookup_batch(table, first, &mut values) } else { 0 };
         for (number, &index) in (at..).zip(run) {
             let place = (index - first) as usize;
             each(number, if place < together { values[place] } else { read(table, name, index)? });
@@ -134,7 +134,7 @@ mod tests {
         let at: Vec<u32> = (0..65_536).rev().collect();
         let values: Vec<u64> = at.iter().map(|&index| u64::from(index) << 32 | 7).collect();
         // This kernel has the command, so it is the command that did it.
-        assert_eq!(sys::update_elements(&table, &at, &values), at.len());
+        assert_eq!(sys::update_batch(&table, &at, &values), at.len());
         let twice: Vec<u64> = values.iter().map(|value| value + 1).collect();
         write_all(&mut table, "batch_test", (&at, &twice)).expect("written");
         assert!(
@@ -154,10 +154,10 @@ mod tests {
         // This kernel has the command, so it is the command that does it.
         let mut some = [0_u64; 100];
         for first in [0, 1, 7_000, 9_900] {
-            assert_eq!(sys::read_elements(&table, first, &mut some), 100);
+            assert_eq!(sys::lookup_batch(&table, first, &mut some), 100);
             assert_eq!(some[..], values[first as usize..][..100]);
         }
-        assert_eq!(sys::read_elements(&table, 9_950, &mut some), 50, "the table ends");
+        assert_eq!(sys::lookup_batch(&table, 9_950, &mut some), 50, "the table ends");
         let spread = |step: u32| (0..10_000).step_by(step as usize).collect::<Vec<u32>>();
         for wanted in [
             vec![],

@@ -14,7 +14,7 @@ use crate::datapath::{
     error::DatapathError,
     load::object::Object,
     maps::arrays::{read, read_each},
-    pins::folder::{Pins, open_pin},
+    pins::layout::{Pins, open_pin},
     status::{BackendStatus, RouteCounters},
 };
 

@@ -25,7 +25,7 @@ use crate::datapath::{
     error::DatapathError,
     load::object::Object,
     maps::arrays::{read, write},
-    pins::folder::{self, Pins},
+    pins::layout::{self, Pins},
 };
 
 /// Ports that the shim needs for intercepted DNS, one for each resolver that executors ask at a
@@ -41,9 +41,9 @@ const FEW: usize = SLOTS as usize / 4;
 type ResolverTable = HashMap<MapData, u32, Resolver>;
 
 /// Where the shim listens for intercepted DNS: of each family the address, and the port of slot 0,
-/// which the others follow.
+/// which the foreign_programs follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShimAt {
+pub struct ShimEndpoint {
     /// Its IPv4 address; without it queries to IPv4 resolvers are left alone.
     pub ipv4: Option<Ipv4Addr>,
     /// The same for IPv6.
@@ -54,7 +54,7 @@ pub struct ShimAt {
 
 /// What is intercepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Intercepted {
+pub enum InterceptScope {
     /// Nothing.
     #[default]
     Nothing,
@@ -72,7 +72,7 @@ pub struct InterceptedResolver {
     /// Whether the configuration names it.
     pub listed: bool,
     /// Connects, and datagrams of sockets that are not connected, that were taken to the shim.
-    pub taken: u64,
+    pub intercepted: u64,
 }
 
 /// What is intercepted, and what became of it.
@@ -85,39 +85,39 @@ pub struct InterceptionStatus {
     /// The resolvers that have a slot.
     pub resolvers: Vec<InterceptedResolver>,
     /// Connects and datagrams that were left alone since the agent gave no sign of life.
-    pub stale: u64,
+    pub heartbeat_stale: u64,
     /// Those that were left alone since every slot had another resolver.
-    pub crowded: u64,
+    pub slots_full: u64,
     /// Those that were taken to the shim for resolvers that have lost their slot since.
-    pub forgotten: u64,
+    pub released: u64,
 }
 
 /// The tables of interception.
-pub(crate) struct Interception {
+pub(crate) struct ResolverSlots {
     shim: Array<MapData, Shim>,
     state: Shim,
     resolvers: Arc<RwLock<ResolverTable>>,
     stats: Array<MapData, u64>,
     /// When each slot's counter was seen to move last.
-    moved: BTreeMap<u32, (u64, Instant)>,
+    last_change: BTreeMap<u32, (u64, Instant)>,
     /// What the counters of slots said that were freed.
-    forgotten: u64,
+    released: u64,
 }
 
 /// Tells which resolver a slot stands for.
 #[derive(Clone)]
-pub struct ResolverOf(Arc<RwLock<ResolverTable>>);
+pub struct ResolverLookup(Arc<RwLock<ResolverTable>>);
 
-impl ResolverOf {
+impl ResolverLookup {
     /// The resolver of `slot`; nothing when it has none.
-    pub fn slot(&self, slot: u32) -> Option<IpAddr> {
+    pub fn resolver(&self, slot: u32) -> Option<IpAddr> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         table.get(&slot, 0).ok().map(|resolver| address::from_ip(resolver.address))
     }
 }
 
-impl Interception {
-    /// Takes the tables of a loaded object. What they say stays, until [`Interception::set_shim`].
+impl ResolverSlots {
+    /// Takes the tables of a loaded object. What they say stays, until [`ResolverSlots::set_shim`].
     pub(crate) fn open(object: &mut Object) -> Result<Self, DatapathError> {
         let shim = object.array(names::SHIM)?;
         let state = Shim { host_netns: netns_cookie(), ..read(&shim, names::SHIM, 0)? };
@@ -127,14 +127,14 @@ impl Interception {
             state,
             resolvers,
             stats: object.array(names::DNS_STATS)?,
-            moved: BTreeMap::new(),
-            forgotten: 0,
+            last_change: BTreeMap::new(),
+            released: 0,
         })
     }
 
     /// See [`crate::datapath::Datapath::set_shim`]. Off first, since the programs look at one word after the
     /// other.
-    pub(crate) fn set_shim(&mut self, at: &ShimAt) -> Result<(), DatapathError> {
+    pub(crate) fn set_shim(&mut self, at: &ShimEndpoint) -> Result<(), DatapathError> {
         self.set_mode(Shim::OFF)?;
         let ip4 = at.ipv4.map_or_else(Ip4Be::default, |ip| Ip4Be::from_octets(ip.octets()));
         let ip6 = at.ipv6.map_or_else(Ip6Be::default, address::ip6);
@@ -143,16 +143,16 @@ impl Interception {
     }
 
     /// See [`crate::datapath::Datapath::intercept`].
-    pub(crate) fn intercept(&mut self, what: &Intercepted) -> Result<(), DatapathError> {
-        let listed: &[IpAddr] = match what {
-            Intercepted::Listed(listed) => listed,
+    pub(crate) fn intercept(&mut self, scope: &InterceptScope) -> Result<(), DatapathError> {
+        let listed: &[IpAddr] = match scope {
+            InterceptScope::Listed(listed) => listed,
             _ => &[],
         };
-        self.list(listed)?;
-        self.set_mode(match what {
-            Intercepted::Nothing => Shim::OFF,
-            Intercepted::Listed(_) => Shim::LISTED,
-            Intercepted::Everything => Shim::ALL,
+        self.mark_listed(listed)?;
+        self.set_mode(match scope {
+            InterceptScope::Nothing => Shim::OFF,
+            InterceptScope::Listed(_) => Shim::LISTED,
+            InterceptScope::Everything => Shim::ALL,
         })
     }
 
@@ -161,13 +161,13 @@ impl Interception {
         write(&mut self.shim, names::SHIM, 0, self.state)
     }
 
-    /// Marks these resolvers, and no others, as listed; those without a slot get one, if one is
+    /// Marks these resolvers, and no foreign_programs, as listed; those without a slot get one, if one is
     /// free.
-    fn list(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
+    fn mark_listed(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
         let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
         for &address in listed {
             if slot_of(
-                &Claiming(RefCell::new(&mut table)),
+                &SlotClaims(RefCell::new(&mut table)),
                 address::ip(address),
                 Claims::Free as u32,
             ) == SLOTS
@@ -188,32 +188,33 @@ impl Interception {
         Ok(())
     }
 
-    pub(crate) fn resolver_of(&self) -> ResolverOf {
-        ResolverOf(Arc::clone(&self.resolvers))
+    pub(crate) fn resolver_lookup(&self) -> ResolverLookup {
+        ResolverLookup(Arc::clone(&self.resolvers))
     }
 
-    /// See [`crate::datapath::Datapath::free_idle_resolvers`].
-    pub(crate) fn free_idle(&mut self) -> Result<(), DatapathError> {
+    /// See [`crate::datapath::Datapath::release_idle_resolvers`].
+    pub(crate) fn release_idle(&mut self) -> Result<(), DatapathError> {
         let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
         let mut taken = Vec::new();
-        for (slot, resolver) in all(&table)? {
+        for (slot, resolver) in occupied(&table)? {
             taken.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
         }
-        self.moved.retain(|slot, _| taken.iter().any(|(known, ..)| known == slot));
+        self.last_change.retain(|slot, _| taken.iter().any(|(known, ..)| known == slot));
         let now = Instant::now();
-        let crowded = SLOTS as usize - taken.len() < FEW;
+        let few_free = SLOTS as usize - taken.len() < FEW;
         for (slot, resolver, count) in taken {
-            let moved = self.moved.entry(slot).or_insert((count, now));
-            if moved.0 != count {
-                *moved = (count, now);
-            } else if crowded && resolver.listed == 0 && now.duration_since(moved.1) >= IDLE {
+            let last_change = self.last_change.entry(slot).or_insert((count, now));
+            if last_change.0 != count {
+                *last_change = (count, now);
+            } else if few_free && resolver.listed == 0 && now.duration_since(last_change.1) >= IDLE
+            {
                 let removed = table.remove(&slot);
                 removed.map_err(|error| {
                     DatapathError::call(format!("remove {}[{slot}]", names::RESOLVERS), error)
                 })?;
                 write(&mut self.stats, names::DNS_STATS, slot, 0)?;
-                self.forgotten += count;
-                self.moved.remove(&slot);
+                self.released += count;
+                self.last_change.remove(&slot);
             }
         }
         Ok(())
@@ -222,24 +223,24 @@ impl Interception {
     pub(crate) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
         let table = self.resolvers.read().unwrap_or_else(PoisonError::into_inner);
         Ok(InterceptionStatus {
-            forgotten: self.forgotten,
-            ..told(self.state.mode, &table, &self.stats)?
+            released: self.released,
+            ..read_status(self.state.mode, &table, &self.stats)?
         })
     }
 }
 
 /// What the pinned tables tell, without an agent.
-pub(crate) fn pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathError> {
-    let shim: Array<MapData, Shim> = folder::open_pin(pins, names::SHIM)?;
+pub(crate) fn read_pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathError> {
+    let shim: Array<MapData, Shim> = layout::open_pin(pins, names::SHIM)?;
     let mode = read(&shim, names::SHIM, 0)?.mode;
-    told(
+    read_status(
         mode,
-        &folder::open_pinned_hash(pins, names::RESOLVERS)?,
-        &folder::open_pin(pins, names::DNS_STATS)?,
+        &layout::open_pinned_hash(pins, names::RESOLVERS)?,
+        &layout::open_pin(pins, names::DNS_STATS)?,
     )
 }
 
-fn told(
+fn read_status(
     mode: u32,
     table: &ResolverTable,
     stats: &Array<MapData, u64>,
@@ -249,13 +250,13 @@ fn told(
         on: mode != Shim::OFF,
         listed_only: mode == Shim::LISTED,
         resolvers: Vec::new(),
-        stale: count(dns::STALE)?,
-        crowded: count(dns::CROWDED)?,
-        forgotten: 0,
+        heartbeat_stale: count(dns::STALE)?,
+        slots_full: count(dns::CROWDED)?,
+        released: 0,
     };
-    for (slot, resolver) in all(table)? {
+    for (slot, resolver) in occupied(table)? {
         let (address, listed) = (address::from_ip(resolver.address), resolver.listed != 0);
-        status.resolvers.push(InterceptedResolver { address, listed, taken: count(slot)? });
+        status.resolvers.push(InterceptedResolver { address, listed, intercepted: count(slot)? });
     }
     status.resolvers.sort_by_key(|resolver| resolver.address);
     Ok(status)
@@ -266,9 +267,9 @@ const NOEXIST: u64 = 1;
 const EXIST: u64 = 2;
 
 /// The table as the search for a slot reads it; the programs claim slots at the same time.
-struct Claiming<'t>(RefCell<&'t mut ResolverTable>);
+struct SlotClaims<'t>(RefCell<&'t mut ResolverTable>);
 
-impl Slots for Claiming<'_> {
+impl Slots for SlotClaims<'_> {
     fn held(&self, slot: u32, asked: Ip6Be) -> Held {
         match look_up(&self.0.borrow(), slot) {
             Ok(Some(resolver)) if resolver.address == asked && resolver.listed != 0 => Held::Listed,
@@ -290,7 +291,7 @@ impl Slots for Claiming<'_> {
 }
 
 /// The slots that have a resolver. Costs as many calls as there are.
-fn all(table: &ResolverTable) -> Result<Vec<(u32, Resolver)>, DatapathError> {
+fn occupied(table: &ResolverTable) -> Result<Vec<(u32, Resolver)>, DatapathError> {
     let mut found = Vec::new();
     for slot in table.keys() {
         let slot = slot.map_err(|error| {

@@ -19,29 +19,29 @@ use crate::{
 };
 
 /// An address and its number. An IPv4 source has none ([`BackendId::NONE`]): it stands in its slot.
-pub(crate) type Numbered = (IpAddr, BackendId);
+pub(crate) type IdentifiedAddr = (IpAddr, BackendId);
 
 /// A route that stands in the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
+pub(crate) struct RouteBlock {
     pub(crate) entry: RouteEntry,
     pub(crate) ports: Vec<PortPair>,
     /// IPv4 ones first.
-    pub(crate) backends: Vec<Numbered>,
+    pub(crate) backends: Vec<IdentifiedAddr>,
     /// IPv4 ones first.
-    pub(crate) sources: Vec<Numbered>,
+    pub(crate) sources: Vec<IdentifiedAddr>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) on_no_backend: OnNoBackend,
 }
 
-impl Placed {
+impl RouteBlock {
     /// The slots that it takes.
-    pub(crate) fn block(&self) -> Range<u32> {
+    pub(crate) fn slot_range(&self) -> Range<u32> {
         let options = if self.entry.has_options() { 1 + self.sources.len() } else { 0 };
         self.entry.first()..self.entry.options_slot() + options as u32
     }
 
-    pub(crate) fn as_planned(&self) -> PlannedRoute {
+    pub(crate) fn to_planned(&self) -> PlannedRoute {
         PlannedRoute {
             ports: self.ports.clone(),
             backends: Some(self.backends.iter().map(|&(address, _)| address).collect()),
@@ -53,11 +53,11 @@ impl Placed {
 
     /// Every number that it uses.
     pub(crate) fn ids(&self) -> impl Iterator<Item = BackendId> {
-        self.numbered().map(|(_, id)| id)
+        self.identified_addrs().map(|(_, id)| id)
     }
 
     /// Every address that has a number.
-    pub(crate) fn numbered(&self) -> impl Iterator<Item = Numbered> {
+    pub(crate) fn identified_addrs(&self) -> impl Iterator<Item = IdentifiedAddr> {
         self.backends.iter().chain(&self.sources).copied().filter(|&(_, id)| id != BackendId::NONE)
     }
 
@@ -75,13 +75,13 @@ impl Placed {
     }
 
     /// How many slots it needs.
-    pub(crate) fn length(&self) -> u32 {
+    pub(crate) fn slot_count(&self) -> u32 {
         let options = if self.options().is_some() { 1 + self.sources.len() } else { 0 };
         (self.ports.len() + self.backends.len() + options) as u32
     }
 
     /// Makes the entry for a block at `first`, and gives the slots to write there.
-    pub(crate) fn lay_out(&mut self, first: u32, generation: u8) -> Vec<Slot> {
+    pub(crate) fn layout(&mut self, first: u32, generation: u8) -> Vec<Slot> {
         let sixes = self.backends.iter().filter(|(address, _)| address.is_ipv6()).count();
         let pass = if self.on_no_backend == OnNoBackend::Pass { RouteEntry::PASS } else { 0 };
         let options = self.options();
@@ -93,7 +93,7 @@ impl Placed {
             generation,
             policy: RouteEntry::PRESENT | pass | more,
         };
-        let slot = |&(address, id): &Numbered| match address {
+        let slot = |&(address, id): &IdentifiedAddr| match address {
             IpAddr::V4(address) => Slot::v4(generation, id, Ip4Be::from_octets(address.octets())),
             IpAddr::V6(_) => Slot::v6(generation, id),
         };
@@ -109,7 +109,7 @@ impl Placed {
     }
 
     /// Reads a block back. Nothing when it is damaged: a slot is missing or another generation's.
-    pub(crate) fn read<E>(
+    pub(crate) fn from_slots<E>(
         entry: RouteEntry,
         slot: impl Fn(u32) -> Result<Option<Slot>, E>,
         address6: impl Fn(BackendId) -> Result<Ipv6Addr, E>,
@@ -124,16 +124,16 @@ impl Placed {
             }
             Ok(Some(found))
         };
-        let numbered = |slots: Vec<Slot>| -> Result<Vec<Numbered>, E> {
+        let identified = |slots: Vec<Slot>| -> Result<Vec<IdentifiedAddr>, E> {
             let address = |slot: Slot| match slot.is_v6() {
                 true => Ok((IpAddr::from(address6(slot.id())?), slot.id())),
                 false => Ok((IpAddr::from(slot.address().octets()), slot.id())),
             };
-            let mut numbered: Vec<Numbered> =
+            let mut identified: Vec<IdentifiedAddr> =
                 slots.into_iter().map(address).collect::<Result<_, E>>()?;
             // Kept for as long as the route, and most routes have one or two.
-            numbered.shrink_to_fit();
-            Ok(numbered)
+            identified.shrink_to_fit();
+            Ok(identified)
         };
         let Some(ports) = slots(entry.first()..entry.first_backend())? else { return Ok(None) };
         let Some(backends) = slots(entry.first_backend()..entry.options_slot())? else {
@@ -147,7 +147,7 @@ impl Placed {
             options = found[0].as_options();
             let count = u32::from(options.sources4) + u32::from(options.sources6);
             let Some(found) = slots(at + 1..at + 1 + count)? else { return Ok(None) };
-            sources = numbered(found)?;
+            sources = identified(found)?;
         }
         let pair = |slot: Slot| PortPair {
             client: slot.client_port().get(),
@@ -156,7 +156,7 @@ impl Placed {
         Ok(Some(Self {
             entry,
             ports: ports.into_iter().map(pair).collect(),
-            backends: numbered(backends)?,
+            backends: identified(backends)?,
             sources,
             idle_timeout: (options.idle_seconds != 0)
                 .then(|| Duration::from_secs(options.idle_seconds.into())),
@@ -169,14 +169,16 @@ impl Placed {
 mod tests {
     use super::*;
 
-    fn read(entry: RouteEntry, first: u32, slots: &[Slot]) -> Option<Placed> {
+    fn read(entry: RouteEntry, first: u32, slots: &[Slot]) -> Option<RouteBlock> {
         let slot = |index: u32| {
             Ok::<_, ()>(
                 index.checked_sub(first).and_then(|offset| slots.get(offset as usize).copied()),
             )
         };
-        Placed::read(entry, slot, |id| Ok(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id.0))))
-            .expect("no error")
+        RouteBlock::from_slots(entry, slot, |id| {
+            Ok(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id.0)))
+        })
+        .expect("no error")
     }
 
     #[test]
@@ -185,7 +187,7 @@ mod tests {
             (IpAddr::from(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id))), BackendId(id))
         };
         let four = |last: u8, id: u32| (IpAddr::from([203, 0, 113, last]), BackendId(id));
-        let whole = Placed {
+        let whole = RouteBlock {
             entry: RouteEntry::default(),
             ports: vec![PortPair { client: 80, destination: 8080 }],
             backends: vec![four(7, 1), four(8, 2), six(3)],
@@ -193,18 +195,18 @@ mod tests {
             idle_timeout: Some(Duration::from_secs(350)),
             on_no_backend: OnNoBackend::Pass,
         };
-        let bare = Placed { sources: vec![], idle_timeout: None, ..whole.clone() };
-        for (mut placed, length) in [(whole, 8), (bare, 4)] {
-            let slots = placed.lay_out(100, 9);
+        let bare = RouteBlock { sources: vec![], idle_timeout: None, ..whole.clone() };
+        for (mut block, length) in [(whole, 8), (bare, 4)] {
+            let slots = block.layout(100, 9);
             assert_eq!(
-                (placed.length(), slots.len() as u32, placed.block()),
+                (block.slot_count(), slots.len() as u32, block.slot_range()),
                 (length, length, 100..100 + length)
             );
-            assert_eq!(read(placed.entry, 100, &slots), Some(placed.clone()));
+            assert_eq!(read(block.entry, 100, &slots), Some(block.clone()));
             let mut damaged = slots.clone();
             *damaged.last_mut().expect("slots") = Slot::v4(8, BackendId(1), Ip4Be::default());
-            assert_eq!(read(placed.entry, 100, &damaged), None);
-            assert_eq!(read(placed.entry, 100, &slots[1..]), None);
+            assert_eq!(read(block.entry, 100, &damaged), None);
+            assert_eq!(read(block.entry, 100, &slots[1..]), None);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Writing plans: new blocks first, then the routes flip to them, then the old blocks are free.
 //! What goes, goes in the other order.
 //!
-//! Many changes are carried out together, table by table instead of route by route, so that each
+//! Many changes are carried out batch, table by table instead of route by route, so that each
 //! table takes one call for all of them. That keeps the order: whatever a route points to is in the
 //! tables before the route is.
 
@@ -22,38 +22,38 @@ use crate::{
         address,
         error::DatapathError,
         maps::{
-            allocator::{BackendIds, SlotBlocks},
-            arrays::{Elements, Stopped, write_all},
+            allocator::{IdAllocator, SlotAllocator},
+            arrays::{Elements, PartialWrite, write_all},
             counters::Counters,
-            route_layout::{Numbered, Placed},
-            routes::RouteTables,
+            route_layout::{IdentifiedAddr, RouteBlock},
+            route_maps::RouteMaps,
         },
     },
     plan::{Change, PlannedRoute, by_family},
     route::PortPair,
 };
 
-/// So many changes are carried out together at most: plenty for a call to cost little, and the
+/// So many changes are carried out batch at most: plenty for a call to cost little, and the
 /// first routes of a large plan are live soon.
-const TOGETHER: usize = 1024;
+const MAX_BATCH: usize = 1024;
 
 /// The tables that plans are written to, and what stands in them.
 pub(crate) struct Writer {
-    pub(crate) routes: RouteTables,
+    pub(crate) routes: RouteMaps,
     pub(crate) health: Array<MapData, Health>,
     pub(crate) counters: Counters,
-    pub(crate) blocks: SlotBlocks,
-    pub(crate) ids: BackendIds,
+    pub(crate) slots: SlotAllocator,
+    pub(crate) ids: IdAllocator,
     /// The latest block's.
     pub(crate) generation: u8,
     /// The routes that stand, by index.
-    pub(crate) placed: BTreeMap<u32, Placed>,
+    pub(crate) blocks: BTreeMap<u32, RouteBlock>,
 }
 
-/// Changes that are ready to be carried out together: their room is taken, and nothing of them is
+/// Changes that are ready to be carried out batch: their room is taken, and nothing of them is
 /// in the kernel yet.
 #[derive(Default)]
-struct Together {
+struct Batch {
     steps: Vec<Step>,
     /// Backend numbers that begin anew, with nobody's failures and counters.
     health: Elements<Health>,
@@ -68,14 +68,14 @@ struct Together {
 struct Step {
     index: u32,
     /// The route that comes; nothing for one that only goes.
-    placed: Option<Placed>,
+    block: Option<RouteBlock>,
     /// The numbers that came with it.
-    fresh: Vec<BackendId>,
+    new_ids: Vec<BackendId>,
     /// How long the lists were when this step was in them.
-    ends: Ends,
+    watermarks: Watermarks,
 }
 
-struct Ends {
+struct Watermarks {
     numbers: usize,
     addresses: usize,
     slots: usize,
@@ -90,41 +90,41 @@ impl Writer {
     /// The first change that does not fit or that the kernel refuses; those before it stand, those
     /// after it do not.
     pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
-        let mut together = Together::default();
+        let mut batch = Batch::default();
         for change in changes {
             // A second change of a route starts from the first one, which must stand by then.
             // Plans' differences ascend.
-            let again = together.steps.last().is_some_and(|last| change.index() <= last.index);
-            if again || together.steps.len() == TOGETHER {
-                self.carry_out(std::mem::take(&mut together))?;
+            let again = batch.steps.last().is_some_and(|last| change.index() <= last.index);
+            if again || batch.steps.len() == MAX_BATCH {
+                self.commit(std::mem::take(&mut batch))?;
             }
-            if self.prepare(change, &mut together).is_err() {
+            if self.prepare(change, &mut batch).is_err() {
                 // What is replaced so far makes room.
-                self.carry_out(std::mem::take(&mut together))?;
-                self.prepare(change, &mut together)?;
+                self.commit(std::mem::take(&mut batch))?;
+                self.prepare(change, &mut batch)?;
             }
         }
-        self.carry_out(together)
+        self.commit(batch)
     }
 
     /// Places the route that another table has: its backends keep their numbers, and what is known
     /// of them is not touched.
-    pub(crate) fn copy(&mut self, index: u32, placed: Placed) -> Result<(), DatapathError> {
-        let mut together = Together::default();
-        for (address, id) in placed.numbered() {
-            together.address(id, address);
+    pub(crate) fn copy(&mut self, index: u32, block: RouteBlock) -> Result<(), DatapathError> {
+        let mut batch = Batch::default();
+        for (address, id) in block.identified_addrs() {
+            batch.address(id, address);
         }
-        self.place(index, placed, Vec::new(), &mut together)?;
-        self.carry_out(together)
+        self.place(index, block, Vec::new(), &mut batch)?;
+        self.commit(batch)
     }
 
     /// Takes the room that a change needs. On an error nothing is taken.
-    fn prepare(&mut self, change: &Change, together: &mut Together) -> Result<(), DatapathError> {
+    fn prepare(&mut self, change: &Change, batch: &mut Batch) -> Result<(), DatapathError> {
         match change {
-            Change::Put { index, route } => self.prepare_put(*index, route, together),
+            Change::Put { index, route } => self.prepare_put(*index, route, batch),
             Change::Withdraw { index } => {
-                together.entries.push(*index, RouteEntry::default());
-                together.step(*index, None, Vec::new());
+                batch.entries.push(*index, RouteEntry::default());
+                batch.step(*index, None, Vec::new());
                 Ok(())
             }
         }
@@ -134,32 +134,32 @@ impl Writer {
         &mut self,
         index: u32,
         route: &PlannedRoute,
-        together: &mut Together,
+        batch: &mut Batch,
     ) -> Result<(), DatapathError> {
-        let old = self.placed.get(&index);
-        let known: &[Numbered] = old.map_or(&[], |placed| &placed.backends);
+        let old = self.blocks.get(&index);
+        let known: &[IdentifiedAddr] = old.map_or(&[], |block| &block.backends);
         let wanted: Vec<IpAddr> = match &route.backends {
             Some(addresses) => addresses.iter().copied().take(MAX_BACKENDS).collect(),
             None => known.iter().map(|&(address, _)| address).collect(),
         };
-        let mut fresh = Vec::new();
-        let backends = number(&mut self.ids, wanted, known, &mut fresh);
-        let fresh_backends = fresh.len();
-        let known: &[Numbered] = old.map_or(&[], |placed| &placed.sources);
+        let mut new_ids = Vec::new();
+        let backends = assign_ids(&mut self.ids, wanted, known, &mut new_ids);
+        let fresh_backends = new_ids.len();
+        let known: &[IdentifiedAddr] = old.map_or(&[], |block| &block.sources);
         let (sources4, sources6) =
             route.sources.iter().take(MAX_SOURCES).partition(|address| address.is_ipv4());
-        let mut sources: Vec<Numbered> =
+        let mut sources: Vec<IdentifiedAddr> =
             Vec::<IpAddr>::into_iter(sources4).map(|address| (address, BackendId::NONE)).collect();
-        let numbered = number(&mut self.ids, sources6, known, &mut fresh);
-        let ids: Vec<BackendId> = fresh.iter().map(|&(_, id)| id).collect();
+        let numbered = assign_ids(&mut self.ids, sources6, known, &mut new_ids);
+        let ids: Vec<BackendId> = new_ids.iter().map(|&(_, id)| id).collect();
         let (Some(backends), Some(numbered)) = (backends, numbered) else {
-            ids.into_iter().for_each(|id| self.ids.free(id));
+            ids.into_iter().for_each(|id| self.ids.release(id));
             return Err(full("backend numbers"));
         };
         sources.extend(numbered);
         let ports: Vec<PortPair> = route.ports.iter().copied().take(MAX_PORTS).collect();
         let entry = RouteEntry::default();
-        let placed = Placed {
+        let block = RouteBlock {
             entry,
             ports,
             backends,
@@ -167,102 +167,107 @@ impl Writer {
             idle_timeout: route.idle_timeout,
             on_no_backend: route.on_no_backend,
         };
-        together.begin_anew(&fresh[..fresh_backends]);
-        fresh.iter().for_each(|&(address, id)| together.address(id, address));
-        self.place(index, placed, ids, together)
+        batch.reset_stats(&new_ids[..fresh_backends]);
+        new_ids.iter().for_each(|&(address, id)| batch.address(id, address));
+        self.place(index, block, ids, batch)
     }
 
     /// Finds a block for a route. The numbers that came with it are free again when there is none.
     fn place(
         &mut self,
         index: u32,
-        mut placed: Placed,
-        fresh: Vec<BackendId>,
-        together: &mut Together,
+        mut block: RouteBlock,
+        new_ids: Vec<BackendId>,
+        batch: &mut Batch,
     ) -> Result<(), DatapathError> {
-        let Some(first) = self.blocks.take(placed.length()) else {
-            fresh.into_iter().for_each(|id| self.ids.free(id));
+        let Some(first) = self.slots.allocate(block.slot_count()) else {
+            new_ids.into_iter().for_each(|id| self.ids.release(id));
             return Err(full("slots"));
         };
         // 0 is the generation of a slot that was never written.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
-        for (slot, value) in (first..).zip(placed.lay_out(first, self.generation)) {
-            together.slots.push(slot, value);
+        for (slot, value) in (first..).zip(block.layout(first, self.generation)) {
+            batch.slots.push(slot, value);
         }
-        together.entries.push(index, placed.entry);
-        together.step(index, Some(placed), fresh);
+        batch.entries.push(index, block.entry);
+        batch.step(index, Some(block), new_ids);
         Ok(())
     }
 
     /// Writes what is ready. When an element is refused, only the changes before the one that needs
     /// it are carried out, whole.
-    fn carry_out(&mut self, together: Together) -> Result<(), DatapathError> {
-        let Together { steps, health, stats, times, addresses, slots, entries } = together;
+    fn commit(&mut self, batch: Batch) -> Result<(), DatapathError> {
+        let Batch { steps, health, stats, times, addresses, slots, entries } = batch;
         let (mut ready, mut refused) = (steps.len(), Ok(()));
         let mut write =
-            |end: fn(&Ends) -> usize, table: &mut dyn FnMut(usize) -> Result<(), Stopped>| {
-                let count = ready.checked_sub(1).map_or(0, |last| end(&steps[last].ends));
-                if let Err(Stopped { written, error }) = table(count) {
-                    ready = steps.partition_point(|step| end(&step.ends) <= written);
+            |end: fn(&Watermarks) -> usize,
+             table: &mut dyn FnMut(usize) -> Result<(), PartialWrite>| {
+                let count = ready.checked_sub(1).map_or(0, |last| end(&steps[last].watermarks));
+                if let Err(PartialWrite { written, error }) = table(count) {
+                    ready = steps.partition_point(|step| end(&step.watermarks) <= written);
                     // Later tables are written for earlier changes only, so the last error is the
                     // earliest change's.
                     refused = Err(error);
                 }
             };
-        write(|ends| ends.numbers, &mut |count| {
+        write(|watermarks| watermarks.numbers, &mut |count| {
             write_all(&mut self.health, names::HEALTH, health.first(count))
         });
-        write(|ends| ends.numbers, &mut |count| {
+        write(|watermarks| watermarks.numbers, &mut |count| {
             write_all(&mut self.counters.backends, names::BACKEND_STATS, stats.first(count))
         });
-        write(|ends| ends.numbers, &mut |count| {
+        write(|watermarks| watermarks.numbers, &mut |count| {
             write_all(&mut self.counters.backend_times, names::BACKEND_TIMES, times.first(count))
         });
-        write(|ends| ends.addresses, &mut |count| {
+        write(|watermarks| watermarks.addresses, &mut |count| {
             self.routes.set_addresses(addresses.first(count))
         });
-        write(|ends| ends.slots, &mut |count| self.routes.set_slots(slots.first(count)));
+        write(|watermarks| watermarks.slots, &mut |count| {
+            self.routes.set_slots(slots.first(count))
+        });
         // The commit point: with each of these stores a route has its new block for all connects
         // that follow, or is gone.
-        write(|ends| ends.entries, &mut |count| self.routes.set_entries(entries.first(count)));
+        write(|watermarks| watermarks.entries, &mut |count| {
+            self.routes.set_entries(entries.first(count))
+        });
         for (number, step) in steps.into_iter().enumerate() {
-            if number < ready { self.settle(step) } else { self.give_up(step) }
+            if number < ready { self.commit_step(step) } else { self.roll_back(step) }
         }
         refused
     }
 
     /// A step is carried out: what it replaced is free.
-    fn settle(&mut self, step: Step) {
-        let old = match step.placed {
-            Some(placed) => self.placed.insert(step.index, placed),
-            None => self.placed.remove(&step.index),
+    fn commit_step(&mut self, step: Step) {
+        let old = match step.block {
+            Some(block) => self.blocks.insert(step.index, block),
+            None => self.blocks.remove(&step.index),
         };
         let Some(old) = old else { return };
-        self.blocks.free(old.block());
+        self.slots.release(old.slot_range());
         let kept: Vec<BackendId> =
-            self.placed.get(&step.index).into_iter().flat_map(Placed::ids).collect();
-        old.ids().filter(|id| !kept.contains(id)).for_each(|id| self.ids.free(id));
+            self.blocks.get(&step.index).into_iter().flat_map(RouteBlock::ids).collect();
+        old.ids().filter(|id| !kept.contains(id)).for_each(|id| self.ids.release(id));
     }
 
     /// A step could not be carried out: what it would have used is free.
-    fn give_up(&mut self, step: Step) {
-        if let Some(placed) = step.placed {
-            self.blocks.free(placed.block());
-            step.fresh.into_iter().for_each(|id| self.ids.free(id));
+    fn roll_back(&mut self, step: Step) {
+        if let Some(block) = step.block {
+            self.slots.release(block.slot_range());
+            step.new_ids.into_iter().for_each(|id| self.ids.release(id));
         }
     }
 }
 
-impl Together {
-    fn step(&mut self, index: u32, placed: Option<Placed>, fresh: Vec<BackendId>) {
+impl Batch {
+    fn step(&mut self, index: u32, block: Option<RouteBlock>, new_ids: Vec<BackendId>) {
         let (numbers, addresses) = (self.health.len(), self.addresses.len());
-        let ends =
-            Ends { numbers, addresses, slots: self.slots.len(), entries: self.entries.len() };
-        self.steps.push(Step { index, placed, fresh, ends });
+        let watermarks =
+            Watermarks { numbers, addresses, slots: self.slots.len(), entries: self.entries.len() };
+        self.steps.push(Step { index, block, new_ids, watermarks });
     }
 
     /// Backends that nobody knows anything of.
-    fn begin_anew(&mut self, backends: &[Numbered]) {
+    fn reset_stats(&mut self, backends: &[IdentifiedAddr]) {
         for &(_, id) in backends {
             self.health.push(id.0, Health::HEALTHY);
             self.stats.push(id.0, BackendStats::default());
@@ -278,23 +283,23 @@ impl Together {
     }
 }
 
-/// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the others get
-/// `fresh` ones. Nothing when numbers run out.
-fn number(
-    ids: &mut BackendIds,
+/// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the foreign_programs get
+/// `new_ids` ones. Nothing when numbers run out.
+fn assign_ids(
+    ids: &mut IdAllocator,
     addresses: Vec<IpAddr>,
-    known: &[Numbered],
-    fresh: &mut Vec<Numbered>,
-) -> Option<Vec<Numbered>> {
+    known: &[IdentifiedAddr],
+    new_ids: &mut Vec<IdentifiedAddr>,
+) -> Option<Vec<IdentifiedAddr>> {
     let number = |address: IpAddr| match known.iter().find(|(known, _)| *known == address) {
         Some(&numbered) => Some(numbered),
         None => {
-            let id = ids.take()?;
-            fresh.push((address, id));
+            let id = ids.allocate()?;
+            new_ids.push((address, id));
             Some((address, id))
         }
     };
-    let mut numbered: Vec<Numbered> =
+    let mut numbered: Vec<IdentifiedAddr> =
         by_family(addresses).into_iter().map(number).collect::<Option<_>>()?;
     // Kept for as long as the route, and most routes have one or two.
     numbered.shrink_to_fit();

@@ -20,12 +20,12 @@ struct Sizes {
     health: u32,
     stats: u32,
     addresses: u32,
-    told_slots: u32,
-    told_numbers: u32,
+    claimed_slots: u32,
+    claimed_ids: u32,
 }
 
 impl Sizes {
-    /// Tables as large as the writer is told.
+    /// AgentMaps as large as the writer is told.
     fn honest(routes: u32, slots: u32, numbers: u32) -> Self {
         Self {
             routes,
@@ -33,8 +33,8 @@ impl Sizes {
             health: numbers,
             stats: numbers,
             addresses: numbers,
-            told_slots: slots,
-            told_numbers: numbers,
+            claimed_slots: slots,
+            claimed_ids: numbers,
         }
     }
 
@@ -43,13 +43,13 @@ impl Sizes {
             Array::create(entries, 0).expect("a table")
         }
         Writer {
-            routes: RouteTables::new(table(self.routes), table(self.slots), table(self.addresses)),
+            routes: RouteMaps::new(table(self.routes), table(self.slots), table(self.addresses)),
             health: table(self.health),
             counters: Counters::new((table(1), table(1)), (table(self.stats), table(self.stats))),
-            blocks: SlotBlocks::new(self.told_slots),
-            ids: BackendIds::new(self.told_numbers, []),
+            slots: SlotAllocator::new(self.claimed_slots),
+            ids: IdAllocator::new(self.claimed_ids, []),
             generation: 0,
-            placed: BTreeMap::new(),
+            blocks: BTreeMap::new(),
         }
     }
 }
@@ -57,11 +57,7 @@ impl Sizes {
 impl Writer {
     fn plan(&self) -> Plan {
         Plan {
-            routes: self
-                .placed
-                .iter()
-                .map(|(&index, placed)| (index, placed.as_planned()))
-                .collect(),
+            routes: self.blocks.iter().map(|(&index, block)| (index, block.to_planned())).collect(),
         }
     }
 
@@ -71,9 +67,9 @@ impl Writer {
         for index in 0..self.routes.len() {
             let entry = self.routes.entry(index).expect("an entry");
             if entry.is_present() {
-                let placed = self.routes.block(entry).expect("slots").expect("a whole block");
-                assert_eq!(Some(&placed), self.placed.get(&index));
-                plan.routes.insert(index, placed.as_planned());
+                let block = self.routes.block(entry).expect("slots").expect("a whole block");
+                assert_eq!(Some(&block), self.blocks.get(&index));
+                plan.routes.insert(index, block.to_planned());
             }
         }
         assert_eq!(plan, self.plan());
@@ -83,14 +79,14 @@ impl Writer {
     /// After all routes are gone, all room is free again.
     fn assert_nothing_is_lost(mut self, sizes: Sizes) {
         let all: Vec<Change> =
-            self.placed.keys().map(|&index| Change::Withdraw { index }).collect();
+            self.blocks.keys().map(|&index| Change::Withdraw { index }).collect();
         self.apply(&all).expect("withdrawn");
         assert_eq!(self.in_kernel(), Plan::default());
-        assert_eq!(self.blocks.take(sizes.told_slots), Some(0), "every slot is free");
-        let numbers = std::iter::from_fn(|| self.ids.take())
+        assert_eq!(self.slots.allocate(sizes.claimed_slots), Some(0), "every slot is free");
+        let numbers = std::iter::from_fn(|| self.ids.allocate())
             .map(|id| id.0)
             .collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(numbers, (1..sizes.told_numbers).collect());
+        assert_eq!(numbers, (1..sizes.claimed_ids).collect());
     }
 }
 
@@ -237,10 +233,10 @@ fn whoever_reads_meanwhile_sees_each_route_as_it_was_or_as_it_is() {
                 reads += 1;
                 // As the programs do: a block that was replaced in between says so by its
                 // generation, and the route is read again.
-                let placed = (0..4).find_map(|_| {
+                let block = (0..4).find_map(|_| {
                     tables.block(tables.entry(index).expect("an entry")).expect("slots")
                 });
-                let planned = placed.expect("a whole block").as_planned();
+                let planned = block.expect("a whole block").to_planned();
                 assert!((0..8).any(|round| planned == two(index, round)), "{planned:?} at {index}");
             }
         });

@@ -13,14 +13,14 @@ use crate::{
         address,
         error::DatapathError,
         load::object,
-        pins::{folder::Pins, version::Version},
+        pins::{layout::Pins, version::Version},
     },
     pool::Pool,
 };
 
 /// Type and sizes of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct MapSpec {
     /// `enum bpf_map_type`.
     map_type: u32,
     key: u32,
@@ -28,7 +28,7 @@ pub(crate) struct Shape {
     entries: u32,
 }
 
-impl Shape {
+impl MapSpec {
     /// Bytes of an element.
     pub(crate) fn value(&self) -> usize {
         self.value as usize
@@ -38,7 +38,7 @@ impl Shape {
 /// `BPF_MAP_TYPE_RINGBUF`: its size is in bytes, and a power of two of pages.
 const RING_BUFFER: u32 = 27;
 
-impl std::fmt::Display for Shape {
+impl std::fmt::Display for MapSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -52,11 +52,11 @@ impl std::fmt::Display for Shape {
 pub(crate) fn expected(
     pool: &Pool,
     version: &Version,
-) -> Result<BTreeMap<&'static str, Shape>, DatapathError> {
+) -> Result<BTreeMap<&'static str, MapSpec>, DatapathError> {
     let object = object::parse()?;
     let sizes = object::sizes(pool, version);
     let page = rustix::param::page_size() as u32;
-    let shape = |name: &&'static str| {
+    let spec = |name: &&'static str| {
         let map = object.maps.get(*name).ok_or_else(|| {
             DatapathError::call(format!("find the table {name} in the object"), "not there")
         })?;
@@ -71,7 +71,7 @@ pub(crate) fn expected(
         };
         Ok((
             *name,
-            Shape {
+            MapSpec {
                 map_type: map.map_type(),
                 key: map.key_size(),
                 value: map.value_size(),
@@ -79,11 +79,11 @@ pub(crate) fn expected(
             },
         ))
     };
-    names::MAPS.iter().map(shape).collect()
+    names::MAPS.iter().map(spec).collect()
 }
 
 /// The pinned table at `path`; nothing when there is none.
-pub(crate) fn pinned(path: &Path) -> Result<Option<Shape>, DatapathError> {
+pub(crate) fn pinned(path: &Path) -> Result<Option<MapSpec>, DatapathError> {
     if !path.exists() {
         return Ok(None);
     }
@@ -93,7 +93,7 @@ pub(crate) fn pinned(path: &Path) -> Result<Option<Shape>, DatapathError> {
     let map_type = info.map_type().map_err(|error| {
         DatapathError::call(format!("read the type of {}", path.display()), error)
     })?;
-    Ok(Some(Shape {
+    Ok(Some(MapSpec {
         map_type: map_type as u32,
         key: info.key_size(),
         value: info.value_size(),
@@ -109,7 +109,7 @@ pub(crate) fn compare(pins: &Pins, pool: &Pool, version: &Version) -> Result<(),
         if let Some(found) = pinned(&path)?
             && found != ours
         {
-            return Err(DatapathError::OtherShape {
+            return Err(DatapathError::MapMismatch {
                 path,
                 found: found.to_string(),
                 ours: ours.to_string(),
@@ -127,7 +127,7 @@ pub(crate) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), D
     let prefix = found.pool_prefix.min(32) as u8;
     let network = Ipv4Net::new_assert(found.pool_base.octets().into(), prefix).trunc();
     if network != pool.ipv4.trunc() {
-        return Err(DatapathError::OtherPool {
+        return Err(DatapathError::PoolMismatch {
             found: network.into(),
             wanted: pool.ipv4.trunc().into(),
         });
@@ -137,7 +137,7 @@ pub(crate) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), D
     let network = Ipv6Net::new_assert(address::from_ip6(found.pool6_base), 96 + prefix).trunc();
     match pool.ipv6.map(|net| net.trunc()) {
         Some(wanted) if !found.pool6_base.is_unspecified() && wanted != network => {
-            Err(DatapathError::OtherPool { found: network.into(), wanted: wanted.into() })
+            Err(DatapathError::PoolMismatch { found: network.into(), wanted: wanted.into() })
         }
         _ => Ok(()),
     }

@@ -19,11 +19,11 @@ use crate::datapath::{
         arrays::read,
         counters::Counters,
         resolver_slots::{self, InterceptionStatus},
-        route_layout::Numbered,
-        routes::RouteTables,
+        route_layout::IdentifiedAddr,
+        route_maps::RouteMaps,
     },
     pins::{
-        folder::{self, Pins, open_pin},
+        layout::{self, Pins, open_pin},
         upgrade,
     },
     status::{Attachment, BackendStatus, RouteCounters},
@@ -69,7 +69,7 @@ pub struct PinnedRoute {
 pub struct Removed {
     /// Links, one for each program and cgroup.
     pub links: usize,
-    /// Tables.
+    /// AgentMaps.
     pub maps: usize,
     /// Cgroups that nothing of ours is attached to any more.
     pub cgroups: usize,
@@ -83,13 +83,13 @@ pub struct Removed {
 ///
 /// # Errors
 ///
-/// [`DatapathError::OtherAbi`] for another version's pins, [`DatapathError::NotPermitted`] without
+/// [`DatapathError::AbiMismatch`] for another version's pins, [`DatapathError::NotPermitted`] without
 /// the capability to open them.
 pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
     if !pins.exist()? {
-        return match pins.other_abi() {
-            Some(found) => Err(DatapathError::OtherAbi { found, ours: ABI }),
+        return match pins.youngest_other_abi() {
+            Some(found) => Err(DatapathError::AbiMismatch { found, ours: ABI }),
             None => Ok(None),
         };
     }
@@ -106,7 +106,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
             .then(|| Duration::from_nanos(monotonic_ns().saturating_sub(agent.heartbeat_ns))),
         attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
         routes: routes(&pins, &agent)?,
-        interception: resolver_slots::pinned(&pins)?,
+        interception: resolver_slots::read_pinned(&pins)?,
     }))
 }
 
@@ -118,7 +118,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
 /// When they can't be opened or read.
 pub fn pinned_interception(bpffs: &Path) -> Result<Option<InterceptionStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
-    pins.exist()?.then(|| resolver_slots::pinned(&pins)).transpose()
+    pins.exist()?.then(|| resolver_slots::read_pinned(&pins)).transpose()
 }
 
 fn pool_of(agent: &AgentState) -> Ipv4Net {
@@ -135,7 +135,7 @@ fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
 }
 
 fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
-    let tables = RouteTables::open(pins)?;
+    let tables = RouteMaps::open(pins)?;
     let counters = Counters::open(pins)?;
     let health = open_pin::<Health>(pins, names::HEALTH)?;
     let now = monotonic_ns();
@@ -145,14 +145,14 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
         if !entry.is_present() {
             continue;
         }
-        let numbered = tables.block(entry)?.into_iter().flat_map(|placed| placed.backends);
-        let backend = |(address, id): Numbered| {
+        let identified = tables.block(entry)?.into_iter().flat_map(|block| block.backends);
+        let backend = |(address, id): IdentifiedAddr| {
             counters.backend((address, id), read(&health, names::HEALTH, id.0)?, now)
         };
         routes.push(PinnedRoute {
             vip6: vip6(agent, index),
             vip: std::net::Ipv4Addr::from_bits(agent.pool_base.number().wrapping_add(index)).into(),
-            backends: numbered.map(backend).collect::<Result<_, DatapathError>>()?,
+            backends: identified.map(backend).collect::<Result<_, DatapathError>>()?,
             counters: counters.route(index)?,
         });
     }
@@ -164,10 +164,10 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
 ///
 /// # Errors
 ///
-/// [`DatapathError::OtherAbi`] for a younger version's pins, [`DatapathError::NotBpffs`].
-pub fn is_pinned(bpffs: &Path) -> Result<bool, DatapathError> {
+/// [`DatapathError::AbiMismatch`] for a younger version's pins, [`DatapathError::NotBpffs`].
+pub fn has_pins(bpffs: &Path) -> Result<bool, DatapathError> {
     let pins = Pins::new(bpffs);
-    pins.refuse_foreign()?;
+    pins.refuse_newer_version()?;
     Ok(pins.exist()? || !pins.older().is_empty())
 }
 
@@ -180,7 +180,7 @@ pub fn is_pinned(bpffs: &Path) -> Result<bool, DatapathError> {
 pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
     Pins::new(bpffs).exist()?;
     let mut removed = Removed::default();
-    for pins in folder::versions(bpffs) {
+    for pins in layout::versions(bpffs) {
         if let Some(agent) =
             upgrade::agent_state(&pins).ok().flatten().filter(|agent| agent.abi != 0)
         {
@@ -192,7 +192,7 @@ pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
         removed.cgroups += cgroups;
         removed.maps += maps;
     }
-    if bpffs.is_dir() && folder::names_in(bpffs).is_empty() {
+    if bpffs.is_dir() && layout::names_in(bpffs).is_empty() {
         // The mount point itself, when the whole bpf file system is ours: that stays.
         let _ = fs::remove_dir(bpffs);
     }

@@ -26,12 +26,12 @@ use crate::{
         error::{self, DatapathError},
         maps::{
             arrays::read,
-            route_layout::Placed,
-            routes::{self, RouteTables},
+            route_layout::RouteBlock,
+            route_maps::{self, RouteMaps},
         },
         pins::{
             compat,
-            folder::{Pins, open_pin},
+            layout::{Pins, open_pin},
             version::Version,
         },
         sys,
@@ -69,18 +69,18 @@ impl Predecessor {
             .copied()
             .filter(|name| version.understands(name, old.abi()))
             .collect();
-        let shapes = compat::expected(pool, version)?;
+        let specs = compat::expected(pool, version)?;
         let mut shared = Vec::new();
         for &name in &understood {
-            if compat::pinned(&old.map(name))?.as_ref() == shapes.get(name) {
+            if compat::pinned(&old.map(name))?.as_ref() == specs.get(name) {
                 shared.push(name);
             }
         }
-        if !routes::NAMES.iter().all(|name| shared.contains(name)) {
-            shared.retain(|name| !routes::NAMES.contains(name));
+        if !route_maps::NAMES.iter().all(|name| shared.contains(name)) {
+            shared.retain(|name| !route_maps::NAMES.contains(name));
         }
         let mut predecessor = Self { pins: old, state, shared, understood };
-        if !predecessor.knows_routes() {
+        if !predecessor.can_read_routes() {
             predecessor.shared.retain(|name| !BY_NUMBER.contains(name));
         }
         for name in &predecessor.shared {
@@ -99,25 +99,25 @@ impl Predecessor {
     }
 
     /// Whether its routes can be read.
-    pub(crate) fn knows_routes(&self) -> bool {
-        routes::NAMES
+    pub(crate) fn can_read_routes(&self) -> bool {
+        route_maps::NAMES
             .iter()
             .all(|name| self.understood.contains(name) && self.pins.map(name).exists())
     }
 
     /// Its routes, where they are not in shared tables.
-    pub(crate) fn routes(&self) -> Result<Vec<(u32, Placed)>, DatapathError> {
-        if !self.knows_routes() || self.shared.contains(&names::ROUTES) {
+    pub(crate) fn routes(&self) -> Result<Vec<(u32, RouteBlock)>, DatapathError> {
+        if !self.can_read_routes() || self.shared.contains(&names::ROUTES) {
             return Ok(Vec::new());
         }
-        let tables = RouteTables::open(&self.pins)?;
+        let tables = RouteMaps::open(&self.pins)?;
         let mut found = Vec::new();
         for index in 0..tables.len() {
             let entry = tables.entry(index)?;
             if entry.is_present()
-                && let Some(placed) = tables.block(entry)?
+                && let Some(block) = tables.block(entry)?
             {
-                found.push((index, placed));
+                found.push((index, block));
             }
         }
         Ok(found)
@@ -148,11 +148,11 @@ impl Predecessor {
 /// Nothing when it is not pinned.
 pub(crate) fn agent_state(pins: &Pins) -> Result<Option<AgentState>, DatapathError> {
     let path = pins.map(names::AGENT);
-    let Some(shape) = compat::pinned(&path)? else { return Ok(None) };
+    let Some(spec) = compat::pinned(&path)? else { return Ok(None) };
     let reading = || format!("read the pinned table {}", path.display());
     let table = sys::open_pin(&path).map_err(|error| error::from_io(&reading(), error))?;
-    let mut bytes = sys::element(&table, 0, shape.value())
-        .map_err(|error| error::from_io(&reading(), error))?;
+    let mut bytes =
+        sys::element(&table, 0, spec.value()).map_err(|error| error::from_io(&reading(), error))?;
     bytes.resize(size_of::<AgentState>().max(bytes.len()), 0);
     // SAFETY: plain data of integers, for which any bytes are good; there are at least as many as
     // it has.

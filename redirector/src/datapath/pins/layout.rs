@@ -46,7 +46,7 @@ impl Pins {
     pub(crate) fn stage(&self) -> Result<Self, DatapathError> {
         let staged = Self { staged: true, ..self.clone() };
         staged.remove()?;
-        staged.make_folders()?;
+        staged.create_dirs()?;
         Ok(staged)
     }
 
@@ -111,7 +111,7 @@ impl Pins {
     }
 
     /// Makes the folders.
-    pub(crate) fn make_folders(&self) -> Result<(), DatapathError> {
+    pub(crate) fn create_dirs(&self) -> Result<(), DatapathError> {
         for folder in [self.maps(), self.links()] {
             fs::create_dir_all(&folder).map_err(|error| {
                 DatapathError::call(format!("create {}", folder.display()), error)
@@ -121,21 +121,21 @@ impl Pins {
     }
 
     /// Refuses a place that is no bpf file system, or that a younger version has taken over.
-    pub(crate) fn refuse_foreign(&self) -> Result<(), DatapathError> {
+    pub(crate) fn refuse_newer_version(&self) -> Result<(), DatapathError> {
         let existing = self.bpffs.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         if !is_bpffs(existing) {
             return Err(DatapathError::NotBpffs { path: self.bpffs.clone() });
         }
-        match self.others().last() {
+        match self.foreign_programs().last() {
             Some(younger) if younger.abi > self.abi => {
-                Err(DatapathError::OtherAbi { found: younger.abi, ours: self.abi })
+                Err(DatapathError::AbiMismatch { found: younger.abi, ours: self.abi })
             }
             _ => Ok(()),
         }
     }
 
     /// The pins of other versions, the oldest first.
-    fn others(&self) -> Vec<Self> {
+    fn foreign_programs(&self) -> Vec<Self> {
         versions(&self.bpffs)
             .into_iter()
             .filter(|other| !other.staged && other.abi != self.abi)
@@ -144,7 +144,7 @@ impl Pins {
 
     /// The pins of older versions, the oldest first.
     pub(crate) fn older(&self) -> Vec<Self> {
-        self.others().into_iter().filter(|other| other.abi < self.abi).collect()
+        self.foreign_programs().into_iter().filter(|other| other.abi < self.abi).collect()
     }
 
     /// These and those of older versions, whose links may not all have been moved yet.
@@ -153,8 +153,8 @@ impl Pins {
     }
 
     /// Some version's pins that are not of this one, the youngest.
-    pub(crate) fn other_abi(&self) -> Option<u32> {
-        self.others().last().map(|other| other.abi)
+    pub(crate) fn youngest_other_abi(&self) -> Option<u32> {
+        self.foreign_programs().last().map(|other| other.abi)
     }
 
     /// The cgroups that links are pinned for.
@@ -198,7 +198,7 @@ impl Pins {
     pub(crate) fn in_use(&self, cgroup: u64) -> bool {
         let attached = |name: &String| {
             sys::open_pin(&self.link(cgroup, name))
-                .and_then(|link| sys::link_cgroup(&link))
+                .and_then(|link| sys::linked_cgroup_id(&link))
                 .is_ok_and(|id| id != 0)
         };
         self.programs(cgroup).iter().any(attached)

@@ -15,14 +15,14 @@ use crate::datapath::{
     error::DatapathError,
     load::object::Object,
     maps::{
-        arrays::{Stopped, read, read_each, write_all},
-        route_layout::Placed,
+        arrays::{PartialWrite, read, read_each, write_all},
+        route_layout::RouteBlock,
     },
-    pins::folder::{Pins, open_pin},
+    pins::layout::{Pins, open_pin},
 };
 
 /// The three tables. They belong together: each names what stands in the next.
-pub(crate) struct RouteTables {
+pub(crate) struct RouteMaps {
     entries: Array<MapData, RouteEntry>,
     slots: Array<MapData, Slot>,
     addresses6: Array<MapData, Ip6Be>,
@@ -31,7 +31,7 @@ pub(crate) struct RouteTables {
 /// Their names.
 pub(crate) const NAMES: [&str; 3] = [names::ROUTES, names::SLOTS, names::BACKENDS6];
 
-impl RouteTables {
+impl RouteMaps {
     /// Those of a loaded object.
     pub(crate) fn of(object: &mut Object) -> Result<Self, DatapathError> {
         Ok(Self {
@@ -50,7 +50,7 @@ impl RouteTables {
         })
     }
 
-    /// Tables by themselves.
+    /// AgentMaps by themselves.
     #[cfg(test)]
     pub(crate) fn new(
         entries: Array<MapData, RouteEntry>,
@@ -95,7 +95,7 @@ impl RouteTables {
     }
 
     /// The block that an entry points to; nothing when it is damaged.
-    pub(crate) fn block(&self, entry: RouteEntry) -> Result<Option<Placed>, DatapathError> {
+    pub(crate) fn block(&self, entry: RouteEntry) -> Result<Option<RouteBlock>, DatapathError> {
         let slot = |index| {
             if index < self.slots.len() {
                 read(&self.slots, names::SLOTS, index).map(Some)
@@ -105,20 +105,26 @@ impl RouteTables {
         };
         let address6 =
             |id: BackendId| Ok(address::from_ip6(read(&self.addresses6, names::BACKENDS6, id.0)?));
-        Placed::read(entry, slot, address6)
+        RouteBlock::from_slots(entry, slot, address6)
     }
 
     /// Each in one store: the next connect to that address sees it.
-    pub(crate) fn set_entries(&mut self, entries: (&[u32], &[RouteEntry])) -> Result<(), Stopped> {
+    pub(crate) fn set_entries(
+        &mut self,
+        entries: (&[u32], &[RouteEntry]),
+    ) -> Result<(), PartialWrite> {
         write_all(&mut self.entries, names::ROUTES, entries)
     }
 
-    pub(crate) fn set_slots(&mut self, slots: (&[u32], &[Slot])) -> Result<(), Stopped> {
+    pub(crate) fn set_slots(&mut self, slots: (&[u32], &[Slot])) -> Result<(), PartialWrite> {
         write_all(&mut self.slots, names::SLOTS, slots)
     }
 
     /// The addresses behind numbers, where they do not fit in a slot.
-    pub(crate) fn set_addresses(&mut self, addresses: (&[u32], &[Ip6Be])) -> Result<(), Stopped> {
+    pub(crate) fn set_addresses(
+        &mut self,
+        addresses: (&[u32], &[Ip6Be]),
+    ) -> Result<(), PartialWrite> {
         write_all(&mut self.addresses6, names::BACKENDS6, addresses)
     }
 }

@@ -19,15 +19,15 @@ use crate::{
         error::DatapathError,
         load::object::Object,
         maps::{
-            allocator::{BackendIds, SlotBlocks},
+            allocator::{IdAllocator, SlotAllocator},
             arrays::{read, read_each, write},
             counters::Counters,
-            route_layout::{Numbered, Placed},
-            routes::RouteTables,
+            route_layout::{IdentifiedAddr, RouteBlock},
+            route_maps::RouteMaps,
             writer::Writer,
         },
         pins::{compat::refuse_other_pool, upgrade::Predecessor, version::Version},
-        status::{BackendStatus, RouteCounters, RouteStatus, Suspect},
+        status::{BackendStatus, RouteCounters, RouteStatus, UnhealthyBackend},
         sys::monotonic_ns,
     },
     plan::{Change, Plan, PlannedRoute},
@@ -35,36 +35,36 @@ use crate::{
 };
 
 /// The tables in the kernel and what we know of them.
-pub(crate) struct Tables {
+pub(crate) struct AgentMaps {
     writer: Writer,
     control: Array<MapData, Control>,
     event_stats: Array<MapData, EventStats>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
     /// Whose health is looked at; nothing after a change.
-    watched: Option<Watched>,
+    watched: Option<HealthIndex>,
 }
 
 /// The backends of all routes: their numbers, which ascend, and the route of each. They stand close
 /// together, so that a few calls read the health of all.
-struct Watched {
-    numbers: Vec<u32>,
+struct HealthIndex {
+    ids: Vec<u32>,
     routes: Vec<u32>,
 }
 
-impl Watched {
-    fn new(placed: &BTreeMap<u32, Placed>) -> Self {
+impl HealthIndex {
+    fn new(block: &BTreeMap<u32, RouteBlock>) -> Self {
         let mut all = Vec::new();
-        for (&index, placed) in placed {
-            all.extend(placed.backends.iter().map(|(_, id)| (id.0, index)));
+        for (&index, block) in block {
+            all.extend(block.backends.iter().map(|(_, id)| (id.0, index)));
         }
         all.sort_unstable();
-        let (numbers, routes) = all.into_iter().unzip();
-        Self { numbers, routes }
+        let (ids, routes) = all.into_iter().unzip();
+        Self { ids, routes }
     }
 }
 
-impl Tables {
+impl AgentMaps {
     /// Takes the tables of a loaded object, and reads back what a previous agent left in them, or
     /// in those of `predecessor`.
     pub(crate) fn open(
@@ -74,13 +74,13 @@ impl Tables {
         predecessor: Option<&Predecessor>,
     ) -> Result<Self, DatapathError> {
         let writer = Writer {
-            routes: RouteTables::of(object)?,
+            routes: RouteMaps::of(object)?,
             health: object.array(names::HEALTH)?,
             counters: Counters::of(object)?,
-            blocks: SlotBlocks::new(abi::slots(pool.size())),
-            ids: BackendIds::new(0, []),
+            slots: SlotAllocator::new(abi::slots(pool.size())),
+            ids: IdAllocator::new(0, []),
             generation: 0,
-            placed: BTreeMap::new(),
+            blocks: BTreeMap::new(),
         };
         let mut tables = Self {
             writer,
@@ -93,7 +93,7 @@ impl Tables {
         tables.claim(pool, version.abi)?;
         tables.read_back(pool)?;
         if let Some(predecessor) = predecessor {
-            tables.succeed(predecessor, pool)?;
+            tables.adopt(predecessor, pool)?;
         }
         Ok(tables)
     }
@@ -102,7 +102,7 @@ impl Tables {
     fn claim(&mut self, pool: &Pool, abi: u32) -> Result<(), DatapathError> {
         let found = read(&self.agent, names::AGENT, 0)?;
         if found.abi != 0 && found.abi != abi {
-            return Err(DatapathError::OtherAbi { found: found.abi, ours: abi });
+            return Err(DatapathError::AbiMismatch { found: found.abi, ours: abi });
         }
         refuse_other_pool(&found, pool)?;
         self.state = AgentState {
@@ -121,39 +121,41 @@ impl Tables {
     fn read_back(&mut self, pool: &Pool) -> Result<(), DatapathError> {
         let writer = &mut self.writer;
         for (index, entry) in writer.routes.present(pool.size())? {
-            let placed =
-                writer.routes.block(entry)?.filter(|placed| writer.blocks.reserve(placed.block()));
-            match placed {
-                Some(placed) => {
+            let block = writer
+                .routes
+                .block(entry)?
+                .filter(|block| writer.slots.reserve(block.slot_range()));
+            match block {
+                Some(block) => {
                     writer.generation = writer.generation.max(entry.generation);
-                    writer.placed.insert(index, placed);
+                    writer.blocks.insert(index, block);
                 }
                 None => writer.apply(&[Change::Withdraw { index }])?,
             }
         }
-        self.number_from(pool);
+        self.rebuild_ids(pool);
         Ok(())
     }
 
-    /// Which backend numbers are free follows from what is placed.
-    fn number_from(&mut self, pool: &Pool) {
-        let taken = self.writer.placed.values().flat_map(Placed::ids).map(|id| id.0);
-        self.writer.ids = BackendIds::new(abi::backends(pool.size()), taken);
+    /// Which backend numbers are free follows from what is block.
+    fn rebuild_ids(&mut self, pool: &Pool) {
+        let taken = self.writer.blocks.values().flat_map(RouteBlock::ids).map(|id| id.0);
+        self.writer.ids = IdAllocator::new(abi::backends(pool.size()), taken);
     }
 
     /// Goes on where an older version's tables stand: its heartbeat, and those routes, health and
     /// counters that are not in shared tables. The backends keep their numbers, since origins and
     /// shared tables have them.
-    fn succeed(&mut self, predecessor: &Predecessor, pool: &Pool) -> Result<(), DatapathError> {
+    fn adopt(&mut self, predecessor: &Predecessor, pool: &Pool) -> Result<(), DatapathError> {
         self.state.heartbeat_ns = predecessor.state.heartbeat_ns;
         write(&mut self.agent, names::AGENT, 0, self.state)?;
         let limit = abi::backends(pool.size());
-        for (index, placed) in predecessor.routes()? {
-            let ids: Vec<BackendId> = placed.ids().collect();
+        for (index, block) in predecessor.routes()? {
+            let ids: Vec<BackendId> = block.ids().collect();
             if ids.iter().any(|id| id.0 >= limit) {
                 continue;
             }
-            self.writer.copy(index, placed)?;
+            self.writer.copy(index, block)?;
             for id in ids {
                 if let Some(health) = predecessor.health(id)? {
                     write(&mut self.writer.health, names::HEALTH, id.0, health)?;
@@ -163,31 +165,31 @@ impl Tables {
                 }
             }
         }
-        self.number_from(pool);
+        self.rebuild_ids(pool);
         Ok(())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.writer.placed.len()
+        self.writer.blocks.len()
     }
 
     pub(crate) fn has_route(&self, index: u32) -> bool {
-        self.writer.placed.contains_key(&index)
+        self.writer.blocks.contains_key(&index)
     }
 
     pub(crate) fn plan(&self) -> Plan {
         Plan {
             routes: self
                 .writer
-                .placed
+                .blocks
                 .iter()
-                .map(|(&index, placed)| (index, placed.as_planned()))
+                .map(|(&index, block)| (index, block.to_planned()))
                 .collect(),
         }
     }
 
     pub(crate) fn planned(&self, index: u32) -> Option<PlannedRoute> {
-        self.writer.placed.get(&index).map(Placed::as_planned)
+        self.writer.blocks.get(&index).map(RouteBlock::to_planned)
     }
 
     pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
@@ -203,7 +205,7 @@ impl Tables {
 
     pub(crate) fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
         let now = monotonic_ns();
-        self.numbered(index)
+        self.backends_of(index)
             .iter()
             .map(|&(address, id)| {
                 let health = read(&self.writer.health, names::HEALTH, id.0)?;
@@ -216,7 +218,7 @@ impl Tables {
     pub(crate) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
         let now = monotonic_ns();
         let of = |(route, &index): (usize, &u32)| {
-            self.numbered(index).iter().map(move |&(address, id)| (id.0, route, address))
+            self.backends_of(index).iter().map(move |&(address, id)| (id.0, route, address))
         };
         // In the order of the numbers to read them, in that of the routes to tell them.
         let mut backends: Vec<_> = indices
@@ -246,20 +248,21 @@ impl Tables {
         Ok(routes)
     }
 
-    pub(crate) fn suspects(&mut self) -> Result<Vec<Suspect>, DatapathError> {
-        let watched = self.watched.get_or_insert_with(|| Watched::new(&self.writer.placed));
+    pub(crate) fn unhealthy_backends(&mut self) -> Result<Vec<UnhealthyBackend>, DatapathError> {
+        let watched = self.watched.get_or_insert_with(|| HealthIndex::new(&self.writer.blocks));
         let mut failed = Vec::new();
-        read_each(&self.writer.health, names::HEALTH, &watched.numbers, |at, health| {
+        read_each(&self.writer.health, names::HEALTH, &watched.ids, |at, health| {
             if health != Health::HEALTHY {
-                failed.push((watched.routes[at], BackendId(watched.numbers[at]), health));
+                failed.push((watched.routes[at], BackendId(watched.ids[at]), health));
             }
         })?;
         let suspect = |(index, id, health): (u32, BackendId, Health)| {
-            let Some(&(address, _)) = self.numbered(index).iter().find(|(_, known)| *known == id)
+            let Some(&(address, _)) =
+                self.backends_of(index).iter().find(|(_, known)| *known == id)
             else {
                 return Ok(None);
             };
-            Ok(Some(Suspect {
+            Ok(Some(UnhealthyBackend {
                 index,
                 address,
                 port: self.writer.counters.failed_port(id)?,
@@ -270,13 +273,13 @@ impl Tables {
     }
 
     /// The backends of the route at `index`, which may have none or not be there.
-    fn numbered(&self, index: u32) -> &[Numbered] {
-        self.writer.placed.get(&index).map_or(&[], |placed| &placed.backends)
+    fn backends_of(&self, index: u32) -> &[IdentifiedAddr] {
+        self.writer.blocks.get(&index).map_or(&[], |block| &block.backends)
     }
 
     /// The number of one of them.
     fn id_of(&self, index: u32, address: IpAddr) -> Option<BackendId> {
-        self.numbered(index).iter().find(|(known, _)| *known == address).map(|&(_, id)| id)
+        self.backends_of(index).iter().find(|(known, _)| *known == address).map(|&(_, id)| id)
     }
 
     pub(crate) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
@@ -284,8 +287,8 @@ impl Tables {
         write(&mut self.writer.health, names::HEALTH, id.0, Health::HEALTHY)
     }
 
-    /// See [`crate::datapath::Datapath::hold`].
-    pub(crate) fn hold(
+    /// See [`crate::datapath::Datapath::extend_ejection`].
+    pub(crate) fn extend_ejection(
         &mut self,
         index: u32,
         address: IpAddr,
@@ -309,8 +312,8 @@ impl Tables {
         write(&mut self.control, names::CONTROL, 0, control)
     }
 
-    /// See [`crate::datapath::Datapath::tell_events`].
-    pub(crate) fn tell_events(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
+    /// See [`crate::datapath::Datapath::set_event_sampling`].
+    pub(crate) fn set_event_sampling(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
         let control = read(&self.control, names::CONTROL, 0)?;
         let events = sampling.map_or(0, |sampling| sampling.saturating_add(1));
         write(&mut self.control, names::CONTROL, 0, Control { events, ..control })
@@ -320,7 +323,7 @@ impl Tables {
         read(&self.event_stats, names::EVENT_STATS, 0).map(|stats| stats.lost)
     }
 
-    pub(crate) fn beat(&mut self) -> Result<(), DatapathError> {
+    pub(crate) fn heartbeat(&mut self) -> Result<(), DatapathError> {
         self.state.heartbeat_ns = monotonic_ns();
         write(&mut self.agent, names::AGENT, 0, self.state)
     }
