@@ -23,7 +23,7 @@ pub use self::{
     soak::Soak,
 };
 use super::{host, statistics::Spread};
-use testbed::{Island, ResolvConf, packages, process, workspace};
+use testbed::{IsolatedNetns, ResolvConf, packages, process, workspace};
 
 /// What the clients ask for: ours, and names of the upstream, of which no two are the same.
 const LOCAL: &str = "artifactory.internal.company.net";
@@ -60,7 +60,7 @@ pub struct Options {
 
 /// Runs it, prints the result and writes it down.
 pub fn run(options: &Options) -> Result<()> {
-    let island = Island::new(&ResolvConf::default())?;
+    let island = IsolatedNetns::new(&ResolvConf::default())?;
     let report = island.run(|| measure(options, &island))??;
     let text = report.markdown();
     print!("{text}");
@@ -68,7 +68,7 @@ pub fn run(options: &Options) -> Result<()> {
     super::write_files(&folder, &[("dns.json", super::json(&report)?), ("dns.md", text)])
 }
 
-fn measure(options: &Options, island: &Island) -> Result<Report> {
+fn measure(options: &Options, island: &IsolatedNetns) -> Result<Report> {
     let shim = options
         .shim
         .clone()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::bpf;
 use super::worker::{self, Worker};
 use testbed::service::Service;
-use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Place, Rig, packages, process};
+use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, Sandbox, packages, process};
 
 /// Leases fill a pool of 65,536 but for its first and last address.
 pub(super) const FULL: u32 = 65_534;
@@ -71,7 +71,7 @@ impl Scene {
         // Translation and tracking in the node's namespace would be a good part of what is
         // measured, and none of it ours.
         rig.node
-            .place()
+            .sandbox()
             .run(
                 "nft delete table ip rig && sysctl -qw net.ipv4.tcp_max_tw_buckets=1",
                 IMPORT_LIMIT,
@@ -80,26 +80,26 @@ impl Scene {
         let [first, second, third] =
             ["ours", "dnat", "proxy"].map(|name| rig.executor(ExecutorOptions::pod(name)));
         let executors = [first?, second?, third?];
-        let (server, port) = Worker::server(rig.node.place(), core)?;
+        let (server, port) = Worker::server(rig.node.sandbox(), core)?;
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &configuration()))?;
         let files = rig.files().to_owned();
         let at = |number: u8| SocketAddrV4::new(Ipv4Addr::new(10, 61, number, 1), port);
 
         // The clients beside each other share one namespace.
         let rule = format!("ip rule add ipproto tcp dport {} prohibit", worker::PROHIBITED);
-        executors[0].place().run(&rule, IMPORT_LIMIT)?.success()?;
+        executors[0].sandbox().run(&rule, IMPORT_LIMIT)?.success()?;
         let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
         let (bare, empty, storage) = (beside("bare")?, beside("empty")?, beside("storage")?);
         let attached =
             [bpf::attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];
 
-        translate(executors[1].place(), at(2))?;
+        translate(executors[1].sandbox(), at(2))?;
         let haproxy = haproxy(executors[2].outside(), at(3), core)?;
         let translated = SocketAddrV4::new(FIRST_VIP, port);
-        let client = |place: &Place, server, by_way| -> Result<Client> {
+        let client = |sandbox: &Sandbox, server, by_way| -> Result<Client> {
             Ok(Client {
-                worker: Worker::client(place, core)?,
-                cgroup: cgroup(place)?,
+                worker: Worker::client(sandbox, core)?,
+                cgroup: cgroup(sandbox)?,
                 server,
                 by_way,
             })
@@ -109,10 +109,10 @@ impl Scene {
             bare: client(&bare, at(1), at(1))?,
             empty: client(&empty, at(1), at(1))?,
             storage: client(&storage, at(1), at(1))?,
-            ours: client(executors[0].place(), at(1), own)?,
-            two: client(executors[0].place(), at(1), own)?,
-            dnat: client(executors[1].place(), at(2), translated)?,
-            proxy: client(executors[2].place(), at(3), PROXY)?,
+            ours: client(executors[0].sandbox(), at(1), own)?,
+            two: client(executors[0].sandbox(), at(1), own)?,
+            dnat: client(executors[1].sandbox(), at(2), translated)?,
+            proxy: client(executors[2].sandbox(), at(3), PROXY)?,
             _server: server,
             _haproxy: haproxy,
             _attached: attached,
@@ -167,20 +167,20 @@ fn configuration() -> String {
     )
 }
 
-fn cgroup(place: &Place) -> Result<File> {
-    File::open(place.cgroup())
-        .with_context(|| format!("failed to open {}", place.cgroup().display()))
+fn cgroup(sandbox: &Sandbox) -> Result<File> {
+    File::open(sandbox.cgroup())
+        .with_context(|| format!("failed to open {}", sandbox.cgroup().display()))
 }
 
 /// Translates what the pool's first address is asked for, in the client's own namespace, as a
 /// node's service proxy would.
-fn translate(place: &Place, server: SocketAddrV4) -> Result<()> {
+fn translate(sandbox: &Sandbox, server: SocketAddrV4) -> Result<()> {
     let rules = format!(
         "table ip peer {{ chain output {{ type nat hook output priority -100; ip daddr \
             {FIRST_VIP} tcp dport {} dnat to {server}\n }}\n }}\n",
         server.port()
     );
-    let mut nft = place.command(packages::path_of("nft")?);
+    let mut nft = sandbox.command(packages::path_of("nft")?);
     nft.args(["-f", "-"]);
     process::finish_with_input(nft, rules.as_bytes(), IMPORT_LIMIT)?
         .success()
@@ -188,20 +188,20 @@ fn translate(place: &Place, server: SocketAddrV4) -> Result<()> {
     Ok(())
 }
 
-fn haproxy(place: &Place, server: SocketAddrV4, core: usize) -> Result<Service> {
-    let config = place.home().join("haproxy.cfg");
+fn haproxy(sandbox: &Sandbox, server: SocketAddrV4, core: usize) -> Result<Service> {
+    let config = sandbox.home().join("haproxy.cfg");
     let text = format!(
         "global\n  maxconn 4000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 3s\n  timeout client 60s\n  timeout server 60s\n\
          listen peer\n  bind {PROXY}\n  server one {server}\n"
     );
     std::fs::write(&config, text)
         .with_context(|| format!("failed to write {}", config.display()))?;
-    let mut command = place.command(packages::path_of("haproxy")?);
+    let mut command = sandbox.command(packages::path_of("haproxy")?);
     command.arg("-db").arg("-f").arg(&config);
     worker::pin(&mut command, core);
-    let mut service = Service::start("haproxy", &place.home().join("haproxy.log"), command)?;
+    let mut service = Service::start("haproxy", &sandbox.home().join("haproxy.log"), command)?;
     service.wait_ready(Duration::from_secs(10), || {
-        place.namespaces().run(|| {
+        sandbox.namespaces().run(|| {
             std::net::TcpStream::connect_timeout(&PROXY.into(), Duration::from_millis(500)).is_ok()
         })
     })?;

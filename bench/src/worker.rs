@@ -18,7 +18,7 @@ use rustix::net::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use testbed::{Place, binaries};
+use testbed::{Sandbox, binaries};
 
 /// Priority of what is measured: a machine that does other things interrupts it less. Not an error
 /// when it is not allowed.
@@ -97,20 +97,20 @@ pub(super) struct Worker {
 
 impl Worker {
     /// A client in `place`.
-    pub(super) fn client(place: &Place, core: usize) -> Result<Self> {
-        Self::start(place, core, "measure")
+    pub(super) fn client(sandbox: &Sandbox, core: usize) -> Result<Self> {
+        Self::start(sandbox, core, "measure")
     }
 
     /// A server in `place`, and the port that it listens on at every address.
-    pub(super) fn server(place: &Place, core: usize) -> Result<(Self, u16)> {
-        let mut server = Self::start(place, core, "serve")?;
+    pub(super) fn server(sandbox: &Sandbox, core: usize) -> Result<(Self, u16)> {
+        let mut server = Self::start(sandbox, core, "serve")?;
         let port = server.line()?.parse().context("failed to read the server's port")?;
         Ok((server, port))
     }
 
-    fn start(place: &Place, core: usize, role: &str) -> Result<Self> {
+    fn start(sandbox: &Sandbox, core: usize, role: &str) -> Result<Self> {
         let mut command =
-            place.command(binaries::find("redirector-bench", "redirector-bench", "bench/src")?);
+            sandbox.command(binaries::find("redirector-bench", "redirector-bench", "bench/src")?);
         command.arg(role).stdin(Stdio::piped()).stdout(Stdio::piped());
         pin(&mut command, core);
         let mut child = command.spawn().context("failed to start a process to measure")?;

@@ -103,7 +103,7 @@ fn a_quick_run_fills_the_kernel_and_judges_every_promise() {
     let report = bench::bulk::measure(&options, |rig| {
         let mut times = bench::bulk::Times::default();
         rig.node
-            .place()
+            .sandbox()
             .namespaces()
             .run(|| bulk::measure(Path::new(bench::bulk::BPFFS), &mut times))??;
         Ok(times)

@@ -40,7 +40,7 @@ fn hanging_demo(folder: &Path) -> Child {
 fn remains(pid: u32, beside: &Rig) -> Vec<PathBuf> {
     let cgroups = beside
         .node
-        .place()
+        .sandbox()
         .cgroup()
         .ancestors()
         .find(|path| path.ends_with(beside.name()))

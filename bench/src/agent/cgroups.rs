@@ -40,7 +40,7 @@ impl Scene {
 
     /// In the node's view of cgroups and pins; what was made is removed.
     fn on_node<T: Send>(&self, measure: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        self.rig.node.place().namespaces().run(|| {
+        self.rig.node.sandbox().namespaces().run(|| {
             let folder = Path::new("/sys/fs/cgroup").join(FOLDER);
             fs::create_dir_all(&folder)
                 .with_context(|| format!("failed to make {}", folder.display()))?;

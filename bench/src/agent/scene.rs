@@ -13,9 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use testbed::{
-    Agent, AgentOptions, Executor, ExecutorOptions, Rig, dns_server::DnsServer, process,
-};
+use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, customer::DnsServer, process};
 
 use super::cgroups::FOLDER;
 use crate::{
@@ -58,14 +56,14 @@ impl Scene {
         // An upstream that answers: one that does not is asked again and again.
         let dns = rig.customer.dns_server()?;
         let executor = rig.executor(ExecutorOptions::pod("job"))?;
-        let (server, port) = Worker::server(rig.node.place(), 0)?;
+        let (server, port) = Worker::server(rig.node.sandbox(), 0)?;
         // What is changed is a route of the file: its overrides come and go.
         let config = format!(
             "[agent]\nstate_dir = \"{state}\"\n[attach]\ncgroups = [\"auto\", \
                 \"{FOLDER}/*\"]\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
         );
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &config))?;
-        let client = Worker::client(executor.place(), 0)?;
+        let client = Worker::client(executor.sandbox(), 0)?;
         let files = rig.files().to_owned();
         let mut scene = Self {
             client,
@@ -184,7 +182,7 @@ impl Scene {
 
     /// Milliseconds that each scrape took, from connect to the last byte.
     pub(super) fn scrapes(&mut self, count: usize) -> Result<Vec<f64>> {
-        self.rig.node.place().namespaces().run(|| (0..count).map(|_| scrape()).collect())?
+        self.rig.node.sandbox().namespaces().run(|| (0..count).map(|_| scrape()).collect())?
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use redirector_common::{abi, names};
-use testbed::{Place, customer::INTERNAL_NAME, process::until};
+use testbed::{Sandbox, process::until, topology::INTERNAL_NAME};
 
 use crate::rig::{Job, LIMIT};
 
@@ -26,7 +26,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Runs `action` where the agent runs.
 pub(crate) fn on_node<T: Send>(job: &Job, action: impl FnOnce() -> T + Send) -> T {
-    job.rig.node.place().namespaces().run(action).unwrap()
+    job.rig.node.sandbox().namespaces().run(action).unwrap()
 }
 
 /// Where the links of every cgroup are pinned.
@@ -69,8 +69,8 @@ pub(crate) fn await_attached(job: &Job, count: usize) {
     });
 }
 
-pub(crate) fn greets(place: &Place) -> bool {
-    place
+pub(crate) fn greets(sandbox: &Sandbox) -> bool {
+    sandbox
         .run(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"), LIMIT)
         .unwrap()
         .status
@@ -148,7 +148,7 @@ fn cgroups_whose_events_were_lost_are_found_all_the_same() {
     let signal = |name: &str| {
         job.rig
             .node
-            .place()
+            .sandbox()
             .run(&format!("kill -{name} {}", job.agent.pid()), LIMIT)
             .unwrap()
             .success()
@@ -182,15 +182,15 @@ fn a_connection_that_outlives_its_cgroup_is_counted_to_its_end() {
          while not os.path.exists('close'): time.sleep(0.01)\n\
          print(s.getpeername()[0]); s.close()"
     );
-    let place = job.executor.beside("jobs/short").unwrap();
-    let mut command = place.command("/usr/bin/python3");
+    let sandbox = job.executor.beside("jobs/short").unwrap();
+    let mut command = sandbox.command("/usr/bin/python3");
     let mut child =
         command.args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    until("a connection", LIMIT, || Ok(place.home().join("connected").exists())).unwrap();
+    until("a connection", LIMIT, || Ok(sandbox.home().join("connected").exists())).unwrap();
     // Out of the cgroup, which goes, with the socket of it.
     job.rig
         .node
-        .place()
+        .sandbox()
         .run(
             &format!(
                 "echo {} >/sys/fs/cgroup/cgroup.procs; rmdir /sys/fs/cgroup/jobs/short",
@@ -204,7 +204,7 @@ fn a_connection_that_outlives_its_cgroup_is_counted_to_its_end() {
     until("the agent to see it go", LIMIT, || Ok(attached(&job) == 0)).unwrap();
     let counters = || job.json(&["status"])["routes"][0]["counters"].clone();
     assert_eq!((&counters()["established"], &counters()["closed"]), (&1.into(), &0.into()));
-    fs::write(place.home().join("close"), "").unwrap();
+    fs::write(sandbox.home().join("close"), "").unwrap();
     let mut said = String::new();
     std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut said).unwrap();
     assert!(said.starts_with("198.18.") && child.wait().unwrap().success(), "{said}");

@@ -1,7 +1,7 @@
 //! Routes changed from the command line: live for the next connect when the command returns, and
 //! kept.
 
-use testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
+use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS};
 
 use crate::rig::{Job, LIMIT};
 
@@ -87,8 +87,8 @@ fn the_platforms_own_yaml_is_imported_as_it_stands() {
     let yaml = "spec:\n  infrastructure:\n    executorPrivateDNS:\n      proxyTag: insiders\n      \
         routes:\n        - source: npm.internal.company.net\n          destination: \
         artifactory.public.company.net\n          resolverIP: 203.0.113.53\n";
-    let file = job.rig.node.place().home().join("config.yaml");
-    job.rig.node.place().write(&file, yaml).unwrap();
+    let file = job.rig.node.sandbox().home().join("config.yaml");
+    job.rig.node.sandbox().write(&file, yaml).unwrap();
     let path = file.to_str().unwrap();
     let dry = done(&job, &["route", "import", path, "--dry-run"]);
     assert!(dry.contains("npm.internal.company.net"), "{dry}");
@@ -151,8 +151,9 @@ fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
 #[test]
 fn a_route_on_its_way_is_servfail_and_not_ready_and_then_its_vip() {
     let job = Job::with_config(CONFIG);
-    let readyz =
-        || job.rig.node.place().run("curl -s http://127.0.0.1:9464/readyz", LIMIT).unwrap().stdout;
+    let readyz = || {
+        job.rig.node.sandbox().run("curl -s http://127.0.0.1:9464/readyz", LIMIT).unwrap().stdout
+    };
     let asked = || {
         job.executor.run("dig +tries=1 +time=5 late.internal.company.net A", LIMIT).unwrap().stdout
     };

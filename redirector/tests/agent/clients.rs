@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use testbed::{customer::INTERNAL_NAME, process, samples};
+use testbed::{process, sample_artifacts, topology::INTERNAL_NAME};
 
 use crate::rig::{Job, LIMIT};
 
@@ -21,7 +21,7 @@ fn assert_seen_by_a_balancer(job: &Job) {
 }
 
 fn client_file(job: &Job, name: &str, text: &str) -> String {
-    let path = job.executor.place().home().join(name);
+    let path = job.executor.sandbox().home().join(name);
     fs::write(&path, text).unwrap();
     path.display().to_string()
 }
@@ -115,7 +115,7 @@ fn a_static_musl_client() {
     let job = Job::new();
     let _registry = job.registry();
     let source = client_file(&job, "relay.c", RELAY);
-    let relay = job.executor.place().home().join("relay");
+    let relay = job.executor.sandbox().home().join("relay");
     let mut compiler = testbed::packages::tool("musl-gcc").unwrap();
     compiler.args(["-static", "-O1", "-o"]).arg(&relay).arg(&source);
     process::finish(compiler, LIMIT).unwrap().success().unwrap();
@@ -187,15 +187,15 @@ int main(int argc, char **argv) {
 fn skopeo_pushes_and_pulls_an_image() {
     let job = Job::new();
     let registry = job.registry();
-    let home = job.executor.place().home();
-    let pushed = samples::image(&home.join("image")).unwrap();
+    let home = job.executor.sandbox().home();
+    let pushed = sample_artifacts::image(&home.join("image")).unwrap();
     job.says(&format!(
         "skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"
     ));
     job.says(&format!(
         "skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"
     ));
-    assert_eq!(samples::image_identity(&home.join("pulled")).unwrap(), pushed);
+    assert_eq!(sample_artifacts::image_identity(&home.join("pulled")).unwrap(), pushed);
     assert!(
         registry.requests().iter().all(|line| line.starts_with(INTERNAL_NAME)),
         "{:?}",
@@ -210,12 +210,12 @@ fn pip_installs_a_package() {
     let _registry = job.registry();
     job.says(&format!(
         "pip install --index-url https://{INTERNAL_NAME}/simple --target site {}",
-        samples::PACKAGE.0
+        sample_artifacts::PACKAGE.0
     ));
     assert_eq!(
         job.says("PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'")
             .trim(),
-        samples::PACKAGE_SAYS
+        sample_artifacts::PACKAGE_SAYS
     );
     assert_seen_by_a_balancer(&job);
 }
@@ -231,9 +231,9 @@ fn a_process_outside_the_cgroup_is_not_redirected_and_other_names_are_the_upstre
         .unwrap();
     assert_eq!(outside.status.code(), Some(7), "{}", outside.text());
     let unrelated =
-        job.says(&format!("getent ahostsv4 {} | head -n 1", testbed::dns_server::UNRELATED_NAME));
+        job.says(&format!("getent ahostsv4 {} | head -n 1", testbed::topology::UNRELATED_NAME));
     assert!(
-        unrelated.starts_with(&testbed::dns_server::UNRELATED_ADDRESS.to_string()),
+        unrelated.starts_with(&testbed::topology::UNRELATED_ADDRESS.to_string()),
         "{unrelated}"
     );
     let direct = job.says("curl -sS --max-time 5 http://203.0.113.7:8080/");

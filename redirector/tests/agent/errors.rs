@@ -22,13 +22,13 @@ struct Node {
 impl Node {
     fn new(config: &str) -> Self {
         let rig = Rig::new().unwrap();
-        rig.node.place().write(CONFIG_PATH, config).unwrap();
+        rig.node.sandbox().write(CONFIG_PATH, config).unwrap();
         Self { rig }
     }
 
     /// `redirector run`, which is expected to end by itself.
     fn run(&self, capabilities: &[u32]) -> Finished {
-        let mut command = self.rig.node.place().command(binary());
+        let mut command = self.rig.node.sandbox().command(binary());
         command.arg("run");
         keep_capabilities(&mut command, capabilities);
         process::finish(command, Duration::from_secs(20)).unwrap()
@@ -38,7 +38,7 @@ impl Node {
     fn run_after(&self, line: &str) -> Finished {
         self.rig
             .node
-            .place()
+            .sandbox()
             .run(&format!("{line} && exec {} run", binary().display()), Duration::from_secs(20))
             .unwrap()
     }
@@ -48,7 +48,7 @@ impl Node {
         let left = self
             .rig
             .node
-            .place()
+            .sandbox()
             .run(
                 "ls -A /sys/fs/bpf/redirector /run/redirector \
             2>/dev/null | grep -v -e : -e '^$' -e '^agent.lock$'; ip route show type unreachable; \
@@ -119,7 +119,7 @@ fn a_kernel_that_is_too_old_is_told_by_check_and_run() {
     let old = |verb: &str| {
         node.rig
             .node
-            .place()
+            .sandbox()
             .run(&format!("setarch --uname-2.6 {} {verb}", binary().display()), LIMIT)
             .unwrap()
     };
@@ -133,7 +133,7 @@ fn a_kernel_that_is_too_old_is_told_by_check_and_run() {
 #[test]
 fn an_occupied_port_is_named_with_who_holds_it() {
     let node = Node::new(CONFIG);
-    let mut holder = node.rig.node.place().command("/usr/bin/python3");
+    let mut holder = node.rig.node.sandbox().command("/usr/bin/python3");
     holder.args([
         "-c",
         "import socket, sys, time\ns = socket.socket(type=socket.SOCK_DGRAM); \
@@ -178,7 +178,7 @@ fn a_pool_that_the_host_routes_elsewhere_is_refused() {
     let node = Node::new(CONFIG);
     let finished = node.run_after("ip route add 198.18.0.0/16 via 203.0.113.1");
     assert_ends(&finished, 2, &["198.18.0.0/16", "pool"]);
-    let left = node.rig.node.place().run("ls -A /sys/fs/bpf/redirector", LIMIT).unwrap();
+    let left = node.rig.node.sandbox().run("ls -A /sys/fs/bpf/redirector", LIMIT).unwrap();
     assert!(!left.stdout.contains("v1"), "{}", left.text());
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use serde_json::Value;
 use testbed::{
-    client::LoadOptions,
-    helper::Load,
+    clients::LoadOptions,
+    clients::LoadProcess,
     process::{self, until},
 };
 
@@ -58,7 +58,7 @@ fn connect(job: &Job, to: &str) {
 }
 
 /// A thousand connects a second from the executor, in the background.
-fn load(job: &Job, seconds: f64) -> Load {
+fn load(job: &Job, seconds: f64) -> LoadProcess {
     let options = LoadOptions {
         target: format!("{}:8080", job.vip()).parse().unwrap(),
         rate: 1000,
@@ -66,7 +66,7 @@ fn load(job: &Job, seconds: f64) -> Load {
         expect_peer: None,
         expect_banner: vec!["lb1".into(), "lb2".into()],
     };
-    Load::start(job.executor.place(), &options).unwrap()
+    LoadProcess::start(job.executor.sandbox(), &options).unwrap()
 }
 
 /// A request for events on the control socket, whose answer nobody has read yet.

@@ -1,6 +1,6 @@
 //! `redirector explain`: the way of a connect, and what would prevent it.
 
-use testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
+use testbed::{ExecutorOptions, ResolvConf, topology::INTERNAL_NAME};
 
 use crate::{
     rig::Job,
@@ -152,7 +152,7 @@ fn an_agent_that_is_attached_nowhere_hangs_or_can_not_give_signs_of_life_is_told
     );
     job.rig
         .node
-        .place()
+        .sandbox()
         .run(&format!("bpftool map freeze pinned {pin}"), crate::rig::LIMIT)
         .unwrap()
         .success()
@@ -168,7 +168,7 @@ fn an_agent_that_is_attached_nowhere_hangs_or_can_not_give_signs_of_life_is_told
     let job = Job::with_config(CONFIG);
     job.rig
         .node
-        .place()
+        .sandbox()
         .run(&format!("kill -STOP {}", job.agent.pid()), crate::rig::LIMIT)
         .unwrap()
         .success()
@@ -181,7 +181,7 @@ fn an_agent_that_is_attached_nowhere_hangs_or_can_not_give_signs_of_life_is_told
     );
     job.rig
         .node
-        .place()
+        .sandbox()
         .run(&format!("kill -CONT {}", job.agent.pid()), crate::rig::LIMIT)
         .unwrap()
         .success()

@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
-use testbed::{Rig, customer::INTERNAL_NAME};
+use testbed::{Rig, topology::INTERNAL_NAME};
 
 use crate::{
     cgroups::{await_attached, greets, on_node},
@@ -20,7 +20,7 @@ fn config(cgroups: &str) -> String {
 
 /// Runs `action` where the agent will run.
 fn on_the_node_of(rig: &Rig, action: impl FnOnce() + Send) {
-    rig.node.place().namespaces().run(action).unwrap();
+    rig.node.sandbox().namespaces().run(action).unwrap();
 }
 
 fn mounted(job: &Job) -> String {
@@ -66,7 +66,7 @@ fn on_a_hybrid_host_auto_paths_and_globs_are_of_the_unified_hierarchy() {
             (mounted(&job).as_str(), attached_to(&job)),
             ("/sys/fs/cgroup/unified", vec![expected.to_owned()])
         );
-        assert!(greets(job.executor.place()) && !greets(job.executor.outside()), "{cgroups}");
+        assert!(greets(job.executor.sandbox()) && !greets(job.executor.outside()), "{cgroups}");
     }
 }
 
@@ -101,7 +101,7 @@ fn a_bind_mount_elsewhere_is_the_hierarchy_where_there_is_no_other() {
         (mounted(&job), attached_to(&job)),
         (elsewhere.to_owned(), vec![format!("{elsewhere}/kubepods")])
     );
-    assert!(greets(job.executor.place()) && !greets(job.executor.outside()));
+    assert!(greets(job.executor.sandbox()) && !greets(job.executor.outside()));
 }
 
 /// As in a pod that has its own view of the hierarchy at the usual place and has mounted the whole
@@ -124,7 +124,7 @@ fn a_mount_of_the_real_root_elsewhere_is_preferred_and_patterns_are_relative_to_
     await_attached(&job, 1);
     assert_eq!(mounted(&job), "/run/host-cgroup");
     assert_eq!(attached_to(&job), [format!("/run/host-cgroup/{below}/kubepods")]);
-    assert!(greets(job.executor.place()) && !greets(job.executor.outside()));
+    assert!(greets(job.executor.sandbox()) && !greets(job.executor.outside()));
     // Made through the other mount.
     on_node(&job, || fs::create_dir_all("/sys/fs/cgroup/jobs/one").unwrap());
     await_attached(&job, 2);

@@ -8,10 +8,9 @@ use std::{
 };
 
 use testbed::{
-    Executor, ExecutorOptions, Place, ResolvConf,
-    customer::INTERNAL_NAME,
-    dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME},
-    queries::{Queries, QueryOptions, QueryReport},
+    Executor, ExecutorOptions, ResolvConf, Sandbox,
+    clients::{DnsLoad, DnsLoadOptions, DnsLoadReport},
+    topology::{INTERNAL_NAME, UNRELATED_ADDRESS, UNRELATED_NAME},
 };
 
 use crate::rig::{Job, LIMIT};
@@ -125,12 +124,12 @@ fn two_pods_with_different_resolvers_each_get_the_answers_of_their_own() {
     let job = Job::with_config(CONFIG);
     job.rig
         .customer
-        .place()
+        .sandbox()
         .run(&format!("ip addr add {}/24 dev public", TWO.0), LIMIT)
         .unwrap()
         .success()
         .unwrap();
-    let mut command = job.rig.customer.place().command("/usr/bin/python3");
+    let mut command = job.rig.customer.sandbox().command("/usr/bin/python3");
     command.args(["-c", SERVER, TWO.0, &TWO.1.to_string()]);
     let _server = Running::start(command);
     let (first, second) = (pod(&job, "first", ONE), pod(&job, "second", TWO.0));
@@ -191,8 +190,8 @@ struct Arrived {
 }
 
 impl Arrived {
-    fn at(place: &Place) -> Self {
-        let text = place.run("cat /proc/net/snmp", LIMIT).unwrap().success().unwrap().stdout;
+    fn at(sandbox: &Sandbox) -> Self {
+        let text = sandbox.run("cat /proc/net/snmp", LIMIT).unwrap().success().unwrap().stdout;
         let lines: Vec<Vec<&str>> = text
             .lines()
             .filter(|line| line.starts_with("Udp:"))
@@ -219,15 +218,15 @@ fn restarted(
     executor: &Executor,
     retry_ms: u64,
     restart: impl FnOnce(&mut Job),
-) -> (QueryReport, [Arrived; 3]) {
+) -> (DnsLoadReport, [Arrived; 3]) {
     let count = |job: &Job| {
-        [job.rig.node.place(), job.rig.customer.place(), executor.place()].map(Arrived::at)
+        [job.rig.node.sandbox(), job.rig.customer.sandbox(), executor.sandbox()].map(Arrived::at)
     };
     let names = [INTERNAL_NAME, UNRELATED_NAME].map(str::to_owned).to_vec();
     let options =
-        QueryOptions { server: ONE.parse().unwrap(), rate: 5000, count: 40_000, retry_ms, names };
+        DnsLoadOptions { server: ONE.parse().unwrap(), rate: 5000, count: 40_000, retry_ms, names };
     let before = count(job);
-    let mut load = Queries::start(executor.place(), &options).unwrap();
+    let mut load = DnsLoad::start(executor.sandbox(), &options).unwrap();
     load.half().unwrap();
     restart(job);
     let report = load.report().unwrap();
@@ -305,7 +304,7 @@ fn killed_under_five_thousand_queries_a_second_every_query_is_answered_at_its_fi
 fn a_nameserver_that_only_an_ipv6_shim_could_answer_for_is_told_with_the_remedy() {
     let resolv = format!("nameserver {ONE}\nnameserver fd00:53::53\n");
     let job =
-        Job::prepared(CONFIG, |rig| rig.node.place().write("/etc/resolv.conf", &resolv).unwrap());
+        Job::prepared(CONFIG, |rig| rig.node.sandbox().write("/etc/resolv.conf", &resolv).unwrap());
     let told = job.cli(&["status"]);
     assert!(
         told.stdout.contains("fd00:53::53") && told.stdout.contains("add an IPv6 address"),
@@ -360,12 +359,12 @@ fn the_address_of_another_route_in_an_answer_is_named() {
     let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
     job.rig
         .customer
-        .place()
+        .sandbox()
         .run(&format!("ip addr add {}/24 dev public", TWO.0), LIMIT)
         .unwrap()
         .success()
         .unwrap();
-    let mut command = job.rig.customer.place().command("/usr/bin/python3");
+    let mut command = job.rig.customer.sandbox().command("/usr/bin/python3");
     command.args(["-c", SERVER, TWO.0, "198.18.77.7"]);
     let _server = Running::start(command);
     let sleeper = crate::stage::Sleeper::start(&pod(&job, "second", TWO.0), &[]);

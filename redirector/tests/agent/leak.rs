@@ -3,14 +3,14 @@
 
 use std::time::Instant;
 
-use testbed::{place::Place, process::Finished};
+use testbed::{Sandbox, process::Finished};
 
 use crate::rig::{Job, LIMIT};
 
-fn knock(place: &Place, vip: &str) -> (Finished, u128) {
+fn knock(sandbox: &Sandbox, vip: &str) -> (Finished, u128) {
     let began = Instant::now();
     let finished =
-        place.run(&format!("curl -sS --connect-timeout 10 http://{vip}:443/"), LIMIT).unwrap();
+        sandbox.run(&format!("curl -sS --connect-timeout 10 http://{vip}:443/"), LIMIT).unwrap();
     (finished, began.elapsed().as_millis())
 }
 
@@ -19,11 +19,11 @@ fn without_a_hook_a_connect_to_a_vip_fails_at_once_and_nothing_leaves_the_node()
     let job = Job::new();
     let vip = job.vip();
     // From a pod's network, from the node's own, and for TCP as well as UDP.
-    for place in [job.executor.outside(), job.rig.node.place()] {
-        let (finished, milliseconds) = knock(place, &vip);
+    for sandbox in [job.executor.outside(), job.rig.node.sandbox()] {
+        let (finished, milliseconds) = knock(sandbox, &vip);
         assert_eq!(finished.status.code(), Some(7), "{}", finished.text());
         assert!(milliseconds < 2000, "took {milliseconds} ms");
-        place.run(&format!("echo x > /dev/udp/{vip}/443"), LIMIT).unwrap();
+        sandbox.run(&format!("echo x > /dev/udp/{vip}/443"), LIMIT).unwrap();
     }
     assert_eq!(job.rig.customer.leaked_packets().unwrap(), 0);
 }
@@ -32,7 +32,7 @@ fn without_a_hook_a_connect_to_a_vip_fails_at_once_and_nothing_leaves_the_node()
 fn the_guard_stays_when_the_agent_is_killed_and_goes_with_unload() {
     let mut job = Job::new();
     let routes = |job: &Job| {
-        job.rig.node.place().run("ip route show type unreachable", LIMIT).unwrap().stdout
+        job.rig.node.sandbox().run("ip route show type unreachable", LIMIT).unwrap().stdout
     };
     assert!(routes(&job).contains("198.18.0.0/16"), "{}", routes(&job));
     job.agent.sigkill().unwrap();
@@ -40,6 +40,6 @@ fn the_guard_stays_when_the_agent_is_killed_and_goes_with_unload() {
     let unloaded = job.cli(&["unload"]);
     assert!(unloaded.status.success(), "{}", unloaded.text());
     assert_eq!(routes(&job), "");
-    let addresses = job.rig.node.place().run("ip -o addr show lo", LIMIT).unwrap().stdout;
+    let addresses = job.rig.node.sandbox().run("ip -o addr show lo", LIMIT).unwrap().stdout;
     assert!(!addresses.contains("169.254.20.53"), "{addresses}");
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use testbed::{customer::INTERNAL_NAME, packages, process};
+use testbed::{packages, process, topology::INTERNAL_NAME};
 
 use crate::rig::{Job, LIMIT, binary};
 
@@ -42,7 +42,7 @@ fn metrics_are_openmetrics_to_its_own_parser() {
     let page = job
         .rig
         .node
-        .place()
+        .sandbox()
         .run("curl -sS --max-time 5 http://127.0.0.1:9464/metrics", LIMIT)
         .unwrap()
         .success()

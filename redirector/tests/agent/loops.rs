@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed::{Rig, customer::DNS_ADDRESS, packages};
+use testbed::{Rig, packages, topology::DNS_ADDRESS};
 
 use crate::rig::Job;
 
@@ -60,7 +60,7 @@ fn a_dnsmasq_that_asks_us_in_turn_is_told_with_the_remedy_and_used_once_it_is_me
     let readyz = || {
         job.rig
             .node
-            .place()
+            .sandbox()
             .run("curl -s http://127.0.0.1:9464/readyz", Duration::from_secs(10))
             .unwrap()
             .stdout

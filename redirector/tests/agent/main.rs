@@ -12,9 +12,6 @@ mod interception;
 mod leak;
 mod loads;
 mod loops;
-#[expect(dead_code, reason = "the datapath's tests attach it in more ways")]
-#[path = "../datapath/neighbour.rs"]
-mod neighbour;
 mod neighbours;
 mod operate;
 mod readme;

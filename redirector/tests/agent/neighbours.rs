@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
+use testbed::foreign_program::{AttachMode, ForeignProgram};
 use testbed::process::until;
 
 use crate::{
     cgroups::on_node,
-    neighbour::{Mode, Neighbour},
     rig::{Job, LIMIT},
     stage::ask,
 };
@@ -30,8 +30,8 @@ fn datapath(job: &Job) -> Value {
 fn a_program_beside_ours_is_told_by_status_and_explain() {
     let job = Job::with_config(CONFIG);
     assert_eq!(datapath(&job)["foreign_programs"], Value::Array(vec![]));
-    let neighbour = on_node(&job, || Neighbour::at(KUBEPODS, NOWHERE));
-    neighbour.attach(Mode::Multi);
+    let neighbour = on_node(&job, || ForeignProgram::at(KUBEPODS, NOWHERE));
+    neighbour.attach(AttachMode::Multi);
     let told = &datapath(&job)["foreign_programs"][0];
     assert_eq!(
         (told["cgroup"].as_str(), told["hook"].as_str()),
@@ -50,7 +50,7 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
         told["id"]
     );
     assert!(status.stdout.contains(&words), "{}", status.text());
-    let (explained, finished) = ask(&job, &["explain", testbed::customer::INTERNAL_NAME]);
+    let (explained, finished) = ask(&job, &["explain", testbed::topology::INTERNAL_NAME]);
     let finding = &explained["findings"][0];
     assert_eq!(
         (&finding["code"], &finding["prevents"]),
@@ -73,8 +73,8 @@ fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
     assert_eq!(datapath(&job)["pending_attachments"], Value::Array(vec![]));
     let neighbour = on_node(&job, || {
         std::fs::create_dir("/sys/fs/cgroup/kept").unwrap();
-        let neighbour = Neighbour::at("/sys/fs/cgroup/kept", NOWHERE);
-        neighbour.attach(Mode::Exclusive);
+        let neighbour = ForeignProgram::at("/sys/fs/cgroup/kept", NOWHERE);
+        neighbour.attach(AttachMode::Exclusive);
         std::fs::create_dir("/sys/fs/cgroup/kept/job").unwrap();
         neighbour
     });

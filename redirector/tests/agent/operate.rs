@@ -15,9 +15,9 @@ use redirector::{
 };
 use testbed::{
     agent::{Agent, AgentOptions},
-    customer::INTERNAL_NAME,
-    dns_server::UNRELATED_NAME,
     process::until,
+    topology::INTERNAL_NAME,
+    topology::UNRELATED_NAME,
 };
 
 use crate::rig::{Job, LIMIT};
@@ -36,7 +36,7 @@ pub(crate) fn socket(job: &Job) -> PathBuf {
 fn scrape(job: &Job) -> String {
     job.rig
         .node
-        .place()
+        .sandbox()
         .run("curl -sS --max-time 5 http://127.0.0.1:9464/metrics", LIMIT)
         .unwrap()
         .success()
@@ -149,7 +149,7 @@ fn a_swapped_configmap_is_read_within_seconds() {
             "cd /etc/redirector && mkdir ..{version} && printf '%s' '{text}' >..{version}/redirector.toml && ln -s ..{version} ..data_tmp && \
              mv -T ..data_tmp ..data && ln -sfn ..data/redirector.toml redirector.toml"
         );
-        job.rig.node.place().run(&line, LIMIT).unwrap().success().unwrap();
+        job.rig.node.sandbox().run(&line, LIMIT).unwrap().success().unwrap();
     };
     let routes = || job.json(&["route", "list"])["routes"].as_array().unwrap().len();
     for (version, count) in [("one", 2), ("two", 3), ("three", 1)] {

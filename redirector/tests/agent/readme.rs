@@ -57,10 +57,10 @@ fn every_command_of_node_and_executor_works() {
     let tools = job.rig.files().join("bin");
     fs::create_dir_all(&tools).unwrap();
     symlink(binary(), tools.join("redirector")).unwrap();
-    job.rig.node.place_mut().add_to_path(&tools);
+    job.rig.node.sandbox_mut().add_to_path(&tools);
     let (mut node, mut executor) = (0, 0);
     for line in commands("node# ") {
-        let done = job.rig.node.place().run(&line, LIMIT).unwrap();
+        let done = job.rig.node.sandbox().run(&line, LIMIT).unwrap();
         assert!(done.status.success(), "node# {line}\n{}", done.text());
         node += 1;
     }
@@ -70,7 +70,7 @@ fn every_command_of_node_and_executor_works() {
     }
     job.agent.sigterm().unwrap();
     for line in commands("stopped# ") {
-        let done = job.rig.node.place().run(&line, LIMIT).unwrap();
+        let done = job.rig.node.sandbox().run(&line, LIMIT).unwrap();
         assert!(done.status.success(), "stopped# {line}\n{}", done.text());
     }
     assert!(node >= 9 && executor >= 2, "{node} and {executor} commands");
@@ -86,7 +86,7 @@ fn the_files_are_installed_where_the_unit_and_the_agent_look_for_them() {
     symlink(binary(), clone.join("target/release/redirector")).unwrap();
     let run = |line: &str| {
         let done =
-            rig.node.place().run(&format!("cd {} && {line}", clone.display()), LIMIT).unwrap();
+            rig.node.sandbox().run(&format!("cd {} && {line}", clone.display()), LIMIT).unwrap();
         assert!(done.status.success(), "host# {line}\n{}", done.text());
         done.stdout
     };
@@ -94,7 +94,7 @@ fn the_files_are_installed_where_the_unit_and_the_agent_look_for_them() {
     let lines = commands("host# ");
     assert!(lines.len() >= 3, "{lines:?}");
     lines.iter().for_each(|line| drop(run(line)));
-    let unit = rig.node.place().read("/etc/systemd/system/redirector.service").unwrap();
+    let unit = rig.node.sandbox().read("/etc/systemd/system/redirector.service").unwrap();
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("ExecStart");
     let program = start.split(' ').next().unwrap();
     assert_eq!(run(&format!("{program} --version")).split(' ').next(), Some("redirector"));

@@ -5,10 +5,8 @@
 //! glibc, Java and Python ask from connected sockets.
 
 use testbed::{
-    Executor,
-    customer::INTERNAL_NAME,
-    dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME},
-    packages, process,
+    Executor, packages, process,
+    topology::{INTERNAL_NAME, UNRELATED_ADDRESS, UNRELATED_NAME},
 };
 
 use crate::{
@@ -29,7 +27,7 @@ impl Asking {
         let executor = pod(&job, "stranger", ONE);
         if transport == "tcp" {
             executor
-                .place()
+                .sandbox()
                 .write("/etc/resolv.conf", &format!("nameserver {ONE}\noptions use-vc\n"))
                 .unwrap();
         }
@@ -102,9 +100,9 @@ fn glibc_c_ares_go_and_those_that_use_them_over_tcp() {
 #[test]
 fn musl_whose_socket_is_not_connected() {
     let asking = Asking::over("udp");
-    let home = asking.executor.place().home();
+    let home = asking.executor.sandbox().home();
     let (source, client) = (home.join("ask.c"), home.join("ask"));
-    asking.executor.place().write(&source, ASK).unwrap();
+    asking.executor.sandbox().write(&source, ASK).unwrap();
     let mut compiler = packages::tool("musl-gcc").unwrap();
     compiler.args(["-static", "-O1", "-o"]).arg(&client).arg(&source);
     process::finish(compiler, LIMIT).unwrap().success().unwrap();
@@ -126,9 +124,9 @@ int main(int argc, char **argv) {
 #[test]
 fn a_jvm() {
     let asking = Asking::over("udp");
-    let source = asking.executor.place().home().join("Lookup.java");
+    let source = asking.executor.sandbox().home().join("Lookup.java");
     let text = "public class Lookup { public static void main(String[] a) throws Exception { \
                 for (var found : java.net.InetAddress.getAllByName(a[0])) System.out.println(found.getHostAddress()); } }";
-    asking.executor.place().write(&source, text).unwrap();
+    asking.executor.sandbox().write(&source, text).unwrap();
     asking.each_tells_right(&[&format!("java {} NAME", source.display())]);
 }

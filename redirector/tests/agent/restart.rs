@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use testbed::{client::LoadOptions, helper::Load};
+use testbed::{clients::LoadOptions, clients::LoadProcess};
 
 use crate::rig::Job;
 
@@ -13,7 +13,7 @@ source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
 
-fn load(job: &Job, vip: &str, seconds: f64) -> Load {
+fn load(job: &Job, vip: &str, seconds: f64) -> LoadProcess {
     let options = LoadOptions {
         target: format!("{vip}:8080").parse().unwrap(),
         rate: 1000,
@@ -21,7 +21,7 @@ fn load(job: &Job, vip: &str, seconds: f64) -> Load {
         expect_peer: None,
         expect_banner: vec!["lb1".into(), "lb2".into()],
     };
-    Load::start(job.executor.place(), &options).unwrap()
+    LoadProcess::start(job.executor.sandbox(), &options).unwrap()
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::{path::Path, time::Duration};
 use testbed::{
     Executor, ExecutorOptions, Rig,
     agent::{Agent, AgentOptions},
-    customer::INTERNAL_NAME,
-    dns_server::DnsServer,
-    load_balancer::LoadBalancer,
+    customer::DnsServer,
+    customer::LoadBalancer,
+    customer::Registry,
     process::Finished,
-    registry::Registry,
+    topology::INTERNAL_NAME,
 };
 
 /// Longest time for a client.

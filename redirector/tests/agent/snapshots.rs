@@ -193,8 +193,8 @@ fn wait_until_stale(job: &Job) {
 }
 
 fn write(job: &Job, name: &str, text: &str) -> String {
-    let file = job.rig.node.place().home().join(name);
-    job.rig.node.place().write(&file, text).unwrap();
+    let file = job.rig.node.sandbox().home().join(name);
+    job.rig.node.sandbox().write(&file, text).unwrap();
     file.to_str().unwrap().to_owned()
 }
 
@@ -401,7 +401,7 @@ fn pins_of_another_version() {
     job.agent.sigkill().unwrap();
     job.rig
         .node
-        .place()
+        .sandbox()
         .run("cd /sys/fs/bpf/redirector && mv v* v99", LIMIT)
         .unwrap()
         .success()
@@ -429,7 +429,7 @@ fn agent_that_hangs() {
     let _registry = job.registry();
     job.rig
         .node
-        .place()
+        .sandbox()
         .run(&format!("kill -STOP {}", job.agent.pid()), LIMIT)
         .unwrap()
         .success()
@@ -442,7 +442,7 @@ fn agent_that_hangs() {
     session.run_all(&["run", "unload"]).assert("hangs");
     job.rig
         .node
-        .place()
+        .sandbox()
         .run(&format!("kill -CONT {}", job.agent.pid()), LIMIT)
         .unwrap()
         .success()

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use testbed::{customer::INTERNAL_NAME, process::until};
+use testbed::{process::until, topology::INTERNAL_NAME};
 
 use crate::{
     cgroups::greets,
@@ -38,7 +38,7 @@ fn is_told(job: &Job) -> bool {
 fn address(job: &Job, verb: &str) {
     job.rig
         .node
-        .place()
+        .sandbox()
         .run(&format!("ip address {verb} {MISSING}/32 dev lo"), LIMIT)
         .unwrap()
         .success()
@@ -56,7 +56,7 @@ fn a_route_that_is_given_an_address_of_nobody_is_warned_about_at_once_until_the_
         set.text()
     );
     assert!(is_told(&job));
-    assert!(greets(job.executor.place()), "a connect is lost");
+    assert!(greets(job.executor.sandbox()), "a connect is lost");
     // As when a network interface is attached after the boot.
     address(&job, "add");
     assert!(!is_told(&job));
@@ -96,7 +96,7 @@ fn a_file_with_an_address_of_nobody_serves_and_every_look_at_it_says_so() {
         "{}",
         job.agent.log_tail()
     );
-    assert!(greets(job.executor.place()), "a connect is lost");
+    assert!(greets(job.executor.sandbox()), "a connect is lost");
     // And at a start.
     job.agent.restart().unwrap();
     assert!(is_told(&job));

@@ -18,8 +18,8 @@ use rustls::{
 };
 use testbed::{
     Executor,
-    customer::REGISTRY_ADDRESS,
     process::{Finished, until},
+    topology::REGISTRY_ADDRESS,
 };
 
 use crate::rig::{Job, LIMIT, binary};
@@ -96,7 +96,7 @@ impl Server {
     /// Also gives the authority's certificate as a file.
     pub(crate) fn tls(job: &Job, tls: Tls) -> (Self, PathBuf) {
         let (config, authority) = certified(&tls);
-        let path = job.rig.node.place().home().join("authority.pem");
+        let path = job.rig.node.sandbox().home().join("authority.pem");
         std::fs::write(&path, authority).unwrap();
         let server = Self::start(job, move |mut stream| {
             let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
@@ -113,7 +113,7 @@ impl Server {
     }
 
     fn start(job: &Job, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let namespaces = job.rig.customer.place().namespaces();
+        let namespaces = job.rig.customer.sandbox().namespaces();
         // A process that another test is starting has a copy of the last listener between its fork
         // and its exec.
         let mut listener = None;
@@ -201,7 +201,7 @@ impl Sleeper {
 
     /// Under another name: the kernel calls a process as its file, links included.
     pub(crate) fn called(name: &str, executor: &Executor, variables: &[(&str, &str)]) -> Self {
-        let program = executor.place().home().join(name);
+        let program = executor.sandbox().home().join(name);
         std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
         Self::run(&program, executor, variables)
     }

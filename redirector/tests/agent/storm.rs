@@ -228,7 +228,7 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
         "[agent]\nstate_dir = \"{STATE}\"\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
     ));
     let storm = Storm::default();
-    let inside = job.rig.node.place().namespaces();
+    let inside = job.rig.node.sandbox().namespaces();
     let records = std::thread::scope(|scope| {
         let reader = scope.spawn(|| inside.run(|| storm.read_history()).unwrap());
         let clients = (0..CLIENTS).map(|_| {
@@ -314,7 +314,7 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
     assert_eq!(vips(&job), served);
     // At its start, what the journal said has gone into the file.
     let disk: Value =
-        serde_json::from_str(&job.rig.node.place().read(format!("{STATE}/routes.json")).unwrap())
+        serde_json::from_str(&job.rig.node.sandbox().read(format!("{STATE}/routes.json")).unwrap())
             .unwrap();
     assert_eq!(disk["routes"].as_array().unwrap(), &model.into_values().collect::<Vec<_>>());
 }

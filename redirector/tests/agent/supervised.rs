@@ -24,7 +24,7 @@ fn supervised(rig: &Rig) -> Agent {
 }
 
 fn signs_of_life(agent: &mut Agent) -> usize {
-    agent.told_the_manager().unwrap().iter().filter(|state| *state == "WATCHDOG=1").count()
+    agent.notifications().unwrap().iter().filter(|state| *state == "WATCHDOG=1").count()
 }
 
 fn wait_for_a_sign_of_life(agent: &mut Agent) {
@@ -37,7 +37,7 @@ fn the_service_manager_hears_of_the_start_of_life_of_a_reload_and_of_the_end() {
     let rig = Rig::new().unwrap();
     let mut agent = supervised(&rig);
     assert_eq!(
-        agent.told_the_manager().unwrap().iter().filter(|state| *state == "READY=1").count(),
+        agent.notifications().unwrap().iter().filter(|state| *state == "READY=1").count(),
         1
     );
     wait_for_a_sign_of_life(&mut agent);
@@ -45,16 +45,16 @@ fn the_service_manager_hears_of_the_start_of_life_of_a_reload_and_of_the_end() {
     agent.sighup().unwrap();
     let is_reloading = |state: &String| state == "RELOADING=1";
     until("a reload", LIMIT, || {
-        let told = agent.told_the_manager()?;
+        let told = agent.notifications()?;
         let reloading = told.iter().position(is_reloading);
         Ok(reloading.is_some_and(|at| told[at..].iter().any(|state| state == "READY=1")))
     })
     .unwrap();
-    let told = agent.told_the_manager().unwrap();
+    let told = agent.notifications().unwrap();
     let at = told.iter().position(is_reloading).unwrap();
     assert!(told[at + 1].starts_with("MONOTONIC_USEC="), "{told:?}");
     assert!(agent.sigterm().unwrap().success(), "{}", agent.log_tail());
-    assert_eq!(agent.told_the_manager().unwrap().last().unwrap(), "STOPPING=1");
+    assert_eq!(agent.notifications().unwrap().last().unwrap(), "STOPPING=1");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn an_agent_that_hangs_gives_no_sign_of_life_and_says_so_to_whoever_asks() {
     wait_for_a_sign_of_life(&mut agent);
     // Reading it waits until somebody writes to it, and so does all that the agent owns; its
     // threads and listeners are well.
-    let node = rig.node.place();
+    let node = rig.node.sandbox();
     node.run(&format!("rm {CONFIG_PATH} && mkfifo {CONFIG_PATH}"), LIMIT)
         .unwrap()
         .success()

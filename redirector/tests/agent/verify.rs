@@ -1,7 +1,7 @@
 //! `redirector verify` from an executor's place: what works is said to work, and each staged
 //! failure is told by its cause.
 
-use testbed::{ExecutorOptions, ResolvConf, customer::INTERNAL_NAME};
+use testbed::{ExecutorOptions, ResolvConf, topology::INTERNAL_NAME};
 
 use crate::{
     rig::Job,
@@ -45,7 +45,7 @@ fn what_works_is_said_to_work_from_a_cgroup_and_from_a_process() {
     let left = job
         .rig
         .node
-        .place()
+        .sandbox()
         .run("find /sys/fs/cgroup -name 'redirector-verify*'", crate::rig::LIMIT)
         .unwrap();
     assert_eq!(left.stdout, "");
@@ -82,7 +82,7 @@ fn causes_in_route_dns_and_connect() {
     );
     job.rig
         .node
-        .place()
+        .sandbox()
         .run("ip route add unreachable 203.0.113.99", crate::rig::LIMIT)
         .unwrap()
         .success()
@@ -125,10 +125,10 @@ fn causes_in_the_executor_itself() {
     let loopback = other("loopback", "127.0.0.11");
     let sleeper = Sleeper::start(&loopback, &[]);
     verify(&sleeper.pid(), "loopback_resolver", &["127.0.0.11", "loopback"]);
-    loopback.place().write("/etc/hosts", &format!("192.0.2.9 {INTERNAL_NAME}\n")).unwrap();
+    loopback.sandbox().write("/etc/hosts", &format!("192.0.2.9 {INTERNAL_NAME}\n")).unwrap();
     verify(&sleeper.pid(), "hosts_entry", &["192.0.2.9", "/etc/hosts"]);
-    loopback.place().write("/etc/hosts", "").unwrap();
-    loopback.place().write("/etc/resolv.conf", "search a.b\n").unwrap();
+    loopback.sandbox().write("/etc/hosts", "").unwrap();
+    loopback.sandbox().write("/etc/resolv.conf", "search a.b\n").unwrap();
     verify(&sleeper.pid(), "no_nameserver", &["no nameserver"]);
 
     // A resolver that is not the shim: one that knows nothing of the name, and one that is not

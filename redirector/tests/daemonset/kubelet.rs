@@ -84,10 +84,10 @@ impl<'rig> Kubelet<'rig> {
     }
 
     /// Runs a program of the executor's image in a container to its end.
-    pub(crate) fn run(&self, place: &Container<'_>, words: &[&str]) -> Result<Finished> {
-        let network = format!("ns:{}", place.network.place().namespaces().net_path());
+    pub(crate) fn run(&self, sandbox: &Container<'_>, words: &[&str]) -> Result<Finished> {
+        let network = format!("ns:{}", sandbox.network.sandbox().namespaces().net_path());
         let resolv = self.files.join("resolv.conf");
-        fs::write(&resolv, place.network.place().read("/etc/resolv.conf")?)
+        fs::write(&resolv, sandbox.network.sandbox().read("/etc/resolv.conf")?)
             .context("failed to write the executor's resolv.conf")?;
         let resolv = format!("{}:/etc/resolv.conf:ro", path(&resolv)?);
         let run = [
@@ -98,7 +98,7 @@ impl<'rig> Kubelet<'rig> {
             "--network",
             &network,
             "--cgroup-parent",
-            place.cgroup,
+            sandbox.cgroup,
             "--volume",
             &resolv,
             EXECUTOR_IMAGE,
@@ -114,7 +114,7 @@ impl<'rig> Kubelet<'rig> {
         fs::write(&played, pod_of(&manifest, self.has_controllers()?)?)
             .context("failed to write the pod's manifest")?;
         self.allow_bpf()?;
-        self.node.place().namespaces().run(pod_cgroups)??;
+        self.node.sandbox().namespaces().run(pod_cgroups)??;
         self.podman(&[
             "kube",
             "play",
@@ -124,7 +124,7 @@ impl<'rig> Kubelet<'rig> {
             path(&played)?,
         ])?
         .success()?;
-        self.node.place().namespaces().run(renew_pod_cgroups)??;
+        self.node.sandbox().namespaces().run(renew_pod_cgroups)??;
         self.podman(&["pod", "start", "redirector"])?.success()?;
         Ok(Pod { kubelet: self })
     }
@@ -181,7 +181,7 @@ impl<'rig> Kubelet<'rig> {
     /// Whether the node's cgroups can limit memory and processor time; on a machine with hybrid
     /// cgroups they can't.
     fn has_controllers(&self) -> Result<bool> {
-        let controllers = self.node.place().read("/sys/fs/cgroup/cgroup.controllers")?;
+        let controllers = self.node.sandbox().read("/sys/fs/cgroup/cgroup.controllers")?;
         Ok(["cpu", "memory"]
             .iter()
             .all(|wanted| controllers.split_whitespace().any(|controller| controller == *wanted)))

@@ -10,7 +10,7 @@ mod kubelet;
 use std::time::Duration;
 
 use kubelet::{Container, Kubelet};
-use testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS};
+use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS};
 use testbed::{ExecutorOptions, Rig};
 
 /// The pool's addresses, of which routes get theirs.

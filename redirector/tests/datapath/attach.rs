@@ -6,7 +6,7 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, DatapathError},
 };
-use testbed::{ExecutorOptions, customer::LOAD_BALANCERS};
+use testbed::{ExecutorOptions, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, PORT, VIP, greeting, on_node};
 
@@ -63,13 +63,13 @@ fn a_cgroup_that_is_not_listed_any_more_is_detached_and_one_that_is_new_is_attac
         .unwrap();
     bed.rig
         .node
-        .place()
+        .sandbox()
         .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
         .unwrap()
         .success()
         .unwrap();
     assert_eq!(
-        (bed.greeting(VIP, PORT).len(), greeting(other.place(), VIP, PORT).as_str()),
+        (bed.greeting(VIP, PORT).len(), greeting(other.sandbox(), VIP, PORT).as_str()),
         (3, "EHOSTUNREACH")
     );
     let Bed { datapath, executor, rig } = &mut bed;
@@ -78,8 +78,8 @@ fn a_cgroup_that_is_not_listed_any_more_is_detached_and_one_that_is_new_is_attac
     };
     let attachments = attach(datapath, "docker");
     assert_eq!(attachments.len(), 1, "{attachments:?}");
-    assert_eq!(greeting(executor.place(), VIP, PORT), "EHOSTUNREACH");
-    assert_eq!(greeting(other.place(), VIP, PORT).len(), 3);
+    assert_eq!(greeting(executor.sandbox(), VIP, PORT), "EHOSTUNREACH");
+    assert_eq!(greeting(other.sandbox(), VIP, PORT).len(), 3);
 }
 
 #[test]

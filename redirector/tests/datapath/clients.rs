@@ -11,7 +11,7 @@ use redirector::{
     datapath::RouteCounters,
     plan::{Change, PlannedRoute},
 };
-use testbed::{Place, customer::LOAD_BALANCERS, process};
+use testbed::{Sandbox, process, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
 
@@ -21,15 +21,15 @@ const OTHER: (u32, &str) = (8, "198.18.0.8");
 /// The ways, in Python, which hands them to the kernel as they are.
 const SCRIPT: &str = include_str!("clients.py");
 
-fn command(place: &Place, way: &str, address: &str, more: &[&str]) -> Command {
-    let mut command = place.command("/usr/bin/python3");
+fn command(sandbox: &Sandbox, way: &str, address: &str, more: &[&str]) -> Command {
+    let mut command = sandbox.command("/usr/bin/python3");
     command.args(["-c", SCRIPT, way, address, &PORT.to_string()]).args(more);
     command
 }
 
 /// What a way prints, from the executor to the VIP.
 fn lines(bed: &Bed, way: &str, more: &[&str]) -> Vec<String> {
-    let finished = process::finish(command(bed.executor.place(), way, VIP, more), LIMIT).unwrap();
+    let finished = process::finish(command(bed.executor.sandbox(), way, VIP, more), LIMIT).unwrap();
     finished
         .success()
         .unwrap_or_else(|error| panic!("{way}: {error:#}"))
@@ -48,8 +48,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(place: &Place, way: &str, address: &str, more: &[&str]) -> Self {
-        let mut child = command(place, way, address, more)
+    fn start(sandbox: &Sandbox, way: &str, address: &str, more: &[&str]) -> Self {
+        let mut child = command(sandbox, way, address, more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -131,7 +131,7 @@ fn fast_open_is_redirected_whether_its_syn_carries_data_or_not() {
     let mut bed = Bed::new();
     let [address, _] = LOAD_BALANCERS;
     let mut server =
-        Running::start(bed.rig.customer.place(), "serve_fast_open", &address.to_string(), &[]);
+        Running::start(bed.rig.customer.sandbox(), "serve_fast_open", &address.to_string(), &[]);
     assert_eq!(server.line(), "up");
     bed.put(&[], &[address]);
     let expected =
@@ -220,12 +220,12 @@ fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_w
 fn ten_thousand_sockets_at_once_are_all_told_the_vip_and_all_counted_to_their_end() {
     const COUNT: u64 = 10_000;
     let mut bed = Bed::new();
-    let customer = bed.rig.customer.place();
+    let customer = bed.rig.customer.sandbox();
     let mut servers =
         LOAD_BALANCERS.map(|address| Running::start(customer, "hold", &address.to_string(), &[]));
     assert!(servers.iter_mut().all(|server| server.line() == "up"));
     bed.put(&[], &LOAD_BALANCERS);
-    let mut client = Running::start(bed.executor.place(), "many", VIP, &[&COUNT.to_string()]);
+    let mut client = Running::start(bed.executor.sandbox(), "many", VIP, &[&COUNT.to_string()]);
     assert_eq!(client.line(), COUNT.to_string());
     let counters = bed.counters();
     assert_eq!(
@@ -251,9 +251,9 @@ fn ten_thousand_sockets_at_once_are_all_told_the_vip_and_all_counted_to_their_en
 }
 
 /// What a socket made in `maker` gets that is connected in `user`.
-fn passed(bed: &Bed, maker: &Place, user: &Place, name: &str) -> String {
+fn passed(bed: &Bed, maker: &Sandbox, user: &Sandbox, name: &str) -> String {
     // Abstract sockets belong to the network namespace, which both share.
-    let path = bed.executor.place().home().join(name).display().to_string();
+    let path = bed.executor.sandbox().home().join(name).display().to_string();
     let mut giver = Running::start(maker, "give", VIP, &[&path]);
     assert_eq!(giver.line(), "up");
     process::finish(command(user, "take", VIP, &[&path]), LIMIT)
@@ -269,7 +269,7 @@ fn passed(bed: &Bed, maker: &Place, user: &Place, name: &str) -> String {
 fn a_socket_belongs_to_the_cgroup_that_it_was_made_in_wherever_it_is_connected() {
     let (bed, _one, _two) = Bed::with_two_servers();
     bed.run("ip route add unreachable 198.18.0.0/16").success().unwrap();
-    let (inside, outside) = (bed.executor.place(), bed.executor.outside());
+    let (inside, outside) = (bed.executor.sandbox(), bed.executor.outside());
     let redirected = ["one", "two"].map(|banner| format!("{VIP}:{PORT} {banner}"));
     assert!(redirected.contains(&passed(&bed, inside, inside, "in-in")));
     assert!(redirected.contains(&passed(&bed, inside, outside, "in-out")));

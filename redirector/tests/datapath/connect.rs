@@ -6,7 +6,7 @@ use redirector::{
     plan::{Change, PlannedRoute},
     route::OnNoBackend,
 };
-use testbed::customer::LOAD_BALANCERS;
+use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, put};
 
@@ -80,7 +80,7 @@ fn pass_leaves_alone_what_refuse_refuses() {
     bed.datapath.apply(&[Change::Put { index: INDEX, route }]).unwrap();
     bed.rig
         .node
-        .place()
+        .sandbox()
         .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
         .unwrap()
         .success()
@@ -95,7 +95,7 @@ fn a_process_outside_the_cgroup_and_a_connect_elsewhere_are_untouched() {
     let (bed, one, _two) = Bed::with_two_servers();
     bed.rig
         .node
-        .place()
+        .sandbox()
         .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
         .unwrap()
         .success()
@@ -165,7 +165,7 @@ fn sixty_four_backends_on_sixteen_ports_are_all_served() {
             let address = Ipv4Addr::new(203, 0, 113, last);
             bed.rig
                 .customer
-                .place()
+                .sandbox()
                 .run(&format!("ip addr add {address}/32 dev lo"), crate::rig::LIMIT)
                 .unwrap()
                 .success()

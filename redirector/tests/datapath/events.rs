@@ -8,7 +8,7 @@ use std::{
 };
 
 use redirector::datapath::{Event, EventKind, EventReader, Reason};
-use testbed::customer::LOAD_BALANCERS;
+use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, VIP6};
 
@@ -43,7 +43,7 @@ fn a_connection_is_told_when_it_is_established_and_when_it_ends_with_who_made_it
     connect(&bed, VIP, 80, "");
     let events = reader.read(ALL);
     assert_eq!(ends(&events), [EventKind::Established, EventKind::Closed], "{events:?}");
-    let cgroup = bed.executor.place().cgroup().metadata().unwrap().ino();
+    let cgroup = bed.executor.sandbox().cgroup().metadata().unwrap().ino();
     for event in &events {
         assert_eq!((event.index, event.vip6, event.vip_port), (INDEX, false, 80), "{event:?}");
         assert_eq!(event.backend, Some(SocketAddr::from((LOAD_BALANCERS[0], PORT))), "{event:?}");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use redirector::datapath::RouteCounters;
-use testbed::customer::LOAD_BALANCERS;
+use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, PORT, VIP};
 

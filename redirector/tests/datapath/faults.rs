@@ -8,7 +8,7 @@ use std::{
 };
 
 use redirector::datapath::RouteCounters;
-use testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
+use testbed::{customer::BannerServer, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
 
@@ -35,7 +35,7 @@ impl Fault {
             Self::Reset => {}
             Self::Blackhole => bed.rig.customer.silence(address).unwrap(),
             Self::Unreachable => {
-                drop(bed.rig.node.place().run(&route, LIMIT).unwrap().success().unwrap())
+                drop(bed.rig.node.sandbox().run(&route, LIMIT).unwrap().success().unwrap())
             }
             Self::NoRoute => drop(bed.run(&route).success().unwrap()),
         }
@@ -233,7 +233,7 @@ fn the_addresses_of_a_route_change_under_load_without_one_connect_failing_or_goi
         .map(|address| {
             bed.rig
                 .customer
-                .place()
+                .sandbox()
                 .run(&format!("ip addr add {address}/32 dev lo"), LIMIT)
                 .unwrap()
                 .success()

@@ -11,7 +11,7 @@ use std::{
 
 use redirector::datapath::{Datapath, InterceptScope, InterceptionStatus, ShimEndpoint};
 use redirector_common::dns::SLOTS;
-use testbed::{ExecutorOptions, Network, Place, process};
+use testbed::{ExecutorOptions, Network, Sandbox, process};
 
 use crate::rig::{Bed, LIMIT, attached};
 
@@ -24,15 +24,15 @@ const RESOLVER: &str = "203.0.113.53";
 /// A resolver that does not exist: whoever asks it is answered by the shim or by nobody.
 const NOBODY: &str = "10.96.0.10";
 
-fn script(place: &Place, arguments: &[&str]) -> Command {
-    let mut command = place.command("/usr/bin/python3");
+fn script(sandbox: &Sandbox, arguments: &[&str]) -> Command {
+    let mut command = sandbox.command("/usr/bin/python3");
     command.args(["-c", SCRIPT]).args(arguments);
     command
 }
 
 /// What an asker prints.
-fn ask(place: &Place, arguments: &[&str]) -> Vec<String> {
-    let finished = process::finish(script(place, arguments), LIMIT).unwrap();
+fn ask(sandbox: &Sandbox, arguments: &[&str]) -> Vec<String> {
+    let finished = process::finish(script(sandbox, arguments), LIMIT).unwrap();
     finished
         .success()
         .unwrap_or_else(|error| panic!("{arguments:?}: {error:#}"))
@@ -46,8 +46,8 @@ fn ask(place: &Place, arguments: &[&str]) -> Vec<String> {
 struct Responder(Child);
 
 impl Responder {
-    fn start(place: &Place, address: &str, ports: &[&str]) -> Self {
-        let mut child = script(place, &[&["serve", address], ports].concat())
+    fn start(sandbox: &Sandbox, address: &str, ports: &[&str]) -> Self {
+        let mut child = script(sandbox, &[&["serve", address], ports].concat())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -74,17 +74,17 @@ struct Intercepting {
 impl Intercepting {
     fn new() -> Self {
         let bed = Bed::new();
-        let place = bed.rig.node.place();
+        let sandbox = bed.rig.node.sandbox();
         for address in [format!("{SHIM}/32"), format!("{SHIM6}/128")] {
-            place
+            sandbox
                 .run(&format!("ip addr add {address} dev lo nodad"), LIMIT)
                 .unwrap()
                 .success()
                 .unwrap();
         }
         let (first, count) = (FIRST_PORT.to_string(), SLOTS.to_string());
-        let shim =
-            [SHIM, SHIM6].map(|address| Responder::start(place, address, &[&first, &count, "53"]));
+        let shim = [SHIM, SHIM6]
+            .map(|address| Responder::start(sandbox, address, &[&first, &count, "53"]));
         let mut new = Self { bed, _shim: shim.into() };
         new.datapath().set_shim(&at()).unwrap();
         new
@@ -109,7 +109,7 @@ impl Intercepting {
     /// What an asker in the pod prints, with the agent alive.
     fn ask(&mut self, arguments: &[&str]) -> Vec<String> {
         self.datapath().heartbeat().unwrap();
-        ask(self.bed.executor.place(), arguments)
+        ask(self.bed.executor.sandbox(), arguments)
     }
 
     /// The shim's port for a resolver.
@@ -133,7 +133,7 @@ impl Intercepting {
 
     /// A resolver that really answers.
     fn original(&self) -> Responder {
-        Responder::start(self.bed.rig.customer.place(), RESOLVER, &["53", "2"])
+        Responder::start(self.bed.rig.customer.sandbox(), RESOLVER, &["53", "2"])
     }
 }
 
@@ -188,7 +188,7 @@ fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
         .unwrap();
     for way in ["connected", "unconnected", "tcp"] {
         bed.datapath().heartbeat().unwrap();
-        let seen = ask(host.place(), &[way, "fd00:96::10"]);
+        let seen = ask(host.sandbox(), &[way, "fd00:96::10"]);
         assert_eq!(
             seen,
             [format!("fd00:96::10#53 {SHIM6}#{}", bed.port_of("fd00:96::10"))],
@@ -198,7 +198,7 @@ fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
     assert_eq!(bed.taken("fd00:96::10"), 3);
     // A link-local resolver is another machine on each link; whatever becomes of the query, it is
     // not the shim's.
-    ask(host.place(), &["connected", "fe80::1"]);
+    ask(host.sandbox(), &["connected", "fe80::1"]);
     assert_eq!(bed.status().resolvers.len(), 1);
 }
 
@@ -207,7 +207,7 @@ fn two_pods_with_different_resolvers_have_different_ports_of_the_shim() {
     let mut bed = Intercepting::of(&InterceptScope::Everything);
     let other = bed.bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
     let first = bed.ask(&["unconnected", NOBODY]);
-    let second = ask(other.place(), &["unconnected", "10.96.0.11"]);
+    let second = ask(other.sandbox(), &["unconnected", "10.96.0.11"]);
     let (one, two) = (bed.port_of(NOBODY), bed.port_of("10.96.0.11"));
     assert_ne!(one, two);
     assert_eq!(
@@ -243,7 +243,7 @@ fn what_is_no_query_of_an_executor_is_left_alone() {
 #[test]
 fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
     let mut bed = Intercepting::of(&InterceptScope::Everything);
-    let _dockers = Responder::start(bed.bed.executor.place(), "127.0.0.11", &["53", "1"]);
+    let _dockers = Responder::start(bed.bed.executor.sandbox(), "127.0.0.11", &["53", "1"]);
     let untouched = ["127.0.0.11#53 127.0.0.11#53"];
     for way in ["connected", "unconnected", "tcp"] {
         assert_eq!(bed.ask(&[way, "127.0.0.11"]), untouched, "{way}");
@@ -259,7 +259,7 @@ fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
         .executor(ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") })
         .unwrap();
     bed.datapath().heartbeat().unwrap();
-    let seen = ask(host.place(), &["unconnected", "127.0.0.53"]);
+    let seen = ask(host.sandbox(), &["unconnected", "127.0.0.53"]);
     assert_eq!(seen, [format!("127.0.0.53#53 {SHIM}#{}", bed.port_of("127.0.0.53"))]);
 }
 
@@ -272,16 +272,16 @@ fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() 
         [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]
     );
     // The last one of the agent's life is answered a second after its death was noticed.
-    let (sent, place) = (
+    let (sent, sandbox) = (
         format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER)),
-        bed.bed.executor.place().clone(),
+        bed.bed.executor.sandbox().clone(),
     );
     bed.datapath().heartbeat().unwrap();
-    let slow = std::thread::spawn(move || ask(&place, &["slowly", RESOLVER]));
+    let slow = std::thread::spawn(move || ask(&sandbox, &["slowly", RESOLVER]));
     std::thread::sleep(Duration::from_millis(2050));
     for way in ["connected", "unconnected", "tcp"] {
         assert_eq!(
-            ask(bed.bed.executor.place(), &[way, RESOLVER]),
+            ask(bed.bed.executor.sandbox(), &[way, RESOLVER]),
             [format!("{RESOLVER}#53 {RESOLVER}#53")],
             "{way}"
         );
@@ -290,7 +290,7 @@ fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() 
     assert_eq!(bed.status().heartbeat_stale, 3);
     bed.datapath().heartbeat().unwrap();
     assert_eq!(
-        ask(bed.bed.executor.place(), &["connected", RESOLVER]),
+        ask(bed.bed.executor.sandbox(), &["connected", RESOLVER]),
         [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]
     );
 }

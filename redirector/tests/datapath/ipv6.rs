@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use redirector::plan::{Change, PlannedRoute, by_family};
-use testbed::{banner::BannerServer, customer::LOAD_BALANCERS};
+use testbed::{customer::BannerServer, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, VIP6, on_node};
 
@@ -19,7 +19,7 @@ fn bed() -> (Bed, Vec<BannerServer>) {
     bed.run("ip addr add fd61::2/64 dev eth0 nodad").success().unwrap();
     let mut servers = vec![bed.server(0, "one"), bed.server(1, "two")];
     for (n, address) in SIX.iter().enumerate() {
-        let node = bed.rig.node.place();
+        let node = bed.rig.node.sandbox();
         node.run(&format!("ip addr add {address}/64 dev pod{number} nodad"), LIMIT)
             .unwrap()
             .success()

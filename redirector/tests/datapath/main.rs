@@ -11,7 +11,6 @@ mod failure;
 mod faults;
 mod interception;
 mod ipv6;
-mod neighbour;
 mod neighbours;
 mod options;
 mod pins;

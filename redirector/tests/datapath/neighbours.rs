@@ -7,12 +7,10 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, DatapathError},
 };
-use testbed::customer::LOAD_BALANCERS;
+use testbed::foreign_program::{AttachMode, ForeignProgram};
+use testbed::topology::LOAD_BALANCERS;
 
-use crate::{
-    neighbour::{Mode, Neighbour},
-    rig::{Bed, PORT, VIP, on_node, settings},
-};
+use crate::rig::{Bed, PORT, VIP, on_node, settings};
 
 /// The node's root, as its programs see it: above `kubepods`, where ours are.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -47,10 +45,10 @@ fn others(bed: &Bed) -> Vec<String> {
 
 /// Puts a neighbour that forbids the only backend above us, before or after ours is attached: what
 /// a connect gets, and who else is in effect.
-fn beside_a_neighbour(mode: Mode, ours_first: bool) -> (String, Vec<String>) {
+fn beside_a_neighbour(mode: AttachMode, ours_first: bool) -> (String, Vec<String>) {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.put(&[], &LOAD_BALANCERS[..1]);
-    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, LOAD_BALANCERS[0]));
+    let neighbour = on_node(&bed.rig, || ForeignProgram::at(ROOT, LOAD_BALANCERS[0]));
     if !ours_first {
         detach_ours(&mut bed);
     }
@@ -68,7 +66,7 @@ fn beside_a_neighbour(mode: Mode, ours_first: bool) -> (String, Vec<String>) {
 fn a_multi_neighbour_above_us_decides_after_us_on_the_backend_whoever_came_first() {
     for ours_first in [true, false] {
         assert_eq!(
-            beside_a_neighbour(Mode::Multi, ours_first),
+            beside_a_neighbour(AttachMode::Multi, ours_first),
             ("EPERM".into(), vec!["neighbour".into()]),
             "ours first: {ours_first}"
         );
@@ -78,7 +76,7 @@ fn a_multi_neighbour_above_us_decides_after_us_on_the_backend_whoever_came_first
 #[test]
 fn a_neighbour_above_us_that_is_not_multi_is_not_run_below_our_cgroup() {
     for (mode, ours_first) in
-        [(Mode::Override, true), (Mode::Override, false), (Mode::Exclusive, true)]
+        [(AttachMode::Override, true), (AttachMode::Override, false), (AttachMode::Exclusive, true)]
     {
         assert_eq!(
             beside_a_neighbour(mode, ours_first),
@@ -91,8 +89,8 @@ fn a_neighbour_above_us_that_is_not_multi_is_not_run_below_our_cgroup() {
 #[test]
 fn a_neighbour_that_never_saw_the_vip_can_not_forbid_it() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, VIP.parse().unwrap()));
-    neighbour.attach(Mode::Multi);
+    let neighbour = on_node(&bed.rig, || ForeignProgram::at(ROOT, VIP.parse().unwrap()));
+    neighbour.attach(AttachMode::Multi);
     assert!(bed.connects(20).flawless());
 }
 
@@ -100,8 +98,8 @@ fn a_neighbour_that_never_saw_the_vip_can_not_forbid_it() {
 fn an_exclusive_neighbour_that_came_first_is_told_and_left_alone_until_it_goes() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     detach_ours(&mut bed);
-    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
-    neighbour.attach(Mode::Exclusive);
+    let neighbour = on_node(&bed.rig, || ForeignProgram::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
+    neighbour.attach(AttachMode::Exclusive);
     let refused = attach_ours(&mut bed).expect_err("refused");
     assert!(
         matches!(refused, DatapathError::NotPermitted { .. })
@@ -117,8 +115,8 @@ fn an_exclusive_neighbour_that_came_first_is_told_and_left_alone_until_it_goes()
 #[test]
 fn unload_leaves_other_programs_and_other_pins_in_place() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
-    neighbour.attach(Mode::Multi);
+    let neighbour = on_node(&bed.rig, || ForeignProgram::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
+    neighbour.attach(AttachMode::Multi);
     let theirs = settings().bpffs.join("v1-of-somebody");
     on_node(&bed.rig, || std::fs::create_dir(&theirs).unwrap());
     on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
@@ -139,10 +137,10 @@ fn who_runs_before_ours_and_who_after_is_told() {
     let address = Ipv4Addr::new(192, 0, 2, 1);
     detach_ours(&mut bed);
     let (above, beside) = on_node(&bed.rig, || {
-        (Neighbour::at(ROOT, address), Neighbour::at("/sys/fs/cgroup/kubepods", address))
+        (ForeignProgram::at(ROOT, address), ForeignProgram::at("/sys/fs/cgroup/kubepods", address))
     });
-    above.attach(Mode::Multi);
-    beside.attach(Mode::Multi);
+    above.attach(AttachMode::Multi);
+    beside.attach(AttachMode::Multi);
     attach_ours(&mut bed).unwrap();
     let found = on_node(&bed.rig, || {
         datapath::foreign_programs(&settings().bpffs, "/sys/fs/cgroup/kubepods".as_ref())
@@ -165,8 +163,8 @@ fn who_runs_before_ours_and_who_after_is_told() {
 fn an_exclusive_neighbour_is_named_before_the_agent_starts() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     detach_ours(&mut bed);
-    let neighbour = on_node(&bed.rig, || Neighbour::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
-    neighbour.attach(Mode::Exclusive);
+    let neighbour = on_node(&bed.rig, || ForeignProgram::at(ROOT, Ipv4Addr::new(192, 0, 2, 1)));
+    neighbour.attach(AttachMode::Exclusive);
     let check = checked(&bed);
     assert_eq!(check.outcome, datapath::Outcome::Failed, "{check:?}");
     assert!(

@@ -9,7 +9,7 @@ use std::{
 };
 
 use redirector::plan::{Change, PlannedRoute};
-use testbed::customer::LOAD_BALANCERS;
+use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP};
 

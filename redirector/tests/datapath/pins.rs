@@ -11,7 +11,7 @@ use redirector::{
     route::PortPair,
 };
 use redirector_common::{abi, names};
-use testbed::customer::LOAD_BALANCERS;
+use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, attach, attached, on_node, open, put, settings};
 
@@ -21,12 +21,12 @@ fn connects_go_on_without_the_process_and_its_successor_adopts_routes_and_counte
     bed.put(&[(PORT, PORT), (80, PORT)], &LOAD_BALANCERS);
     let before = bed.datapath.plan();
     drop(bed.datapath);
-    assert_eq!(crate::rig::greeting(bed.executor.place(), VIP, 80).len(), 3);
+    assert_eq!(crate::rig::greeting(bed.executor.sandbox(), VIP, 80).len(), 3);
 
     let datapath = attached(&bed.rig);
     assert_eq!(datapath.plan(), before);
     assert_eq!(datapath.route_counters(INDEX).unwrap().established, 1);
-    assert_eq!(crate::rig::greeting(bed.executor.place(), VIP, 80).len(), 3);
+    assert_eq!(crate::rig::greeting(bed.executor.sandbox(), VIP, 80).len(), 3);
     assert_eq!(datapath.route_counters(INDEX).unwrap().established, 2);
 }
 
@@ -83,12 +83,12 @@ fn unload_removes_every_pin_and_connects_are_left_alone_again() {
     assert_eq!(on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).unwrap(), None);
     bed.rig
         .node
-        .place()
+        .sandbox()
         .run("ip route add unreachable 198.18.0.0/16", crate::rig::LIMIT)
         .unwrap()
         .success()
         .unwrap();
-    assert_eq!(crate::rig::greeting(bed.executor.place(), VIP, PORT), "EHOSTUNREACH");
+    assert_eq!(crate::rig::greeting(bed.executor.sandbox(), VIP, PORT), "EHOSTUNREACH");
 }
 
 #[test]

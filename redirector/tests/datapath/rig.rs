@@ -15,11 +15,11 @@ use redirector::{
 };
 use testbed::{
     Executor, ExecutorOptions, Rig,
-    banner::BannerServer,
-    client::{LoadOptions, Report},
-    customer::LOAD_BALANCERS,
-    helper::Load,
+    clients::LoadProcess,
+    clients::{LoadOptions, LoadReport},
+    customer::BannerServer,
     process::Finished,
+    topology::LOAD_BALANCERS,
 };
 
 /// The route that the tests use, and its VIP.
@@ -89,22 +89,22 @@ impl Bed {
 
     /// What a connect from the executor is greeted with, or the name of its errno.
     pub(crate) fn greeting(&self, address: &str, port: u16) -> String {
-        greeting(self.executor.place(), address, port)
+        greeting(self.executor.sandbox(), address, port)
     }
 
     /// Connects to the VIP, `rate` a second.
-    pub(crate) fn load(&self, rate: u32, seconds: f64, banners: &[&str]) -> Load {
+    pub(crate) fn load(&self, rate: u32, seconds: f64, banners: &[&str]) -> LoadProcess {
         let expect_banner = banners.iter().map(|&banner| banner.to_owned()).collect();
         let target = SocketAddr::new(VIP.parse().unwrap(), PORT);
-        Load::start(
-            self.executor.place(),
+        LoadProcess::start(
+            self.executor.sandbox(),
             &LoadOptions { target, rate, seconds, expect_peer: None, expect_banner },
         )
         .unwrap()
     }
 
     /// `count` connects, a thousand a second.
-    pub(crate) fn connects(&self, count: u32) -> Report {
+    pub(crate) fn connects(&self, count: u32) -> LoadReport {
         self.load(1000, f64::from(count) / 1000.0, &[]).report().unwrap()
     }
 }
@@ -126,7 +126,7 @@ pub(crate) fn settings() -> Settings {
 
 /// Runs `action` where the agent would run: in the node's namespaces.
 pub(crate) fn on_node<T: Send>(rig: &Rig, action: impl FnOnce() -> T + Send) -> T {
-    rig.node.place().namespaces().run(action).unwrap()
+    rig.node.sandbox().namespaces().run(action).unwrap()
 }
 
 /// Opens the datapath on the rig's node.
@@ -153,14 +153,14 @@ pub(crate) fn attached(rig: &Rig) -> Datapath {
 }
 
 /// What a connect from `place` is greeted with, or the name of its errno.
-pub(crate) fn greeting(place: &testbed::Place, address: &str, port: u16) -> String {
+pub(crate) fn greeting(sandbox: &testbed::Sandbox, address: &str, port: u16) -> String {
     let script = format!(
         "import errno, socket, sys\n\
          try: s = socket.create_connection(('{address}', {port}), 10)\n\
          except OSError as e: print(errno.errorcode.get(e.errno, e)); sys.exit()\n\
          print(s.makefile().read().split()[-1])"
     );
-    let mut command = place.command("/usr/bin/python3");
+    let mut command = sandbox.command("/usr/bin/python3");
     command.args(["-c", &script]);
     testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout.trim().to_owned()
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed::storm::Storm;
+use testbed::clients::ConnectStorm;
 
 use crate::rig::{Bed, VIP, attached};
 
@@ -27,7 +27,7 @@ fn twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count() 
     let mut bed = Bed::new();
     // A connect that no program saw would fail at once.
     bed.run("ip route add unreachable 198.18.0.0/16").success().unwrap();
-    let mut storm = Storm::start(bed.executor.place(), VIP.parse().unwrap()).unwrap();
+    let mut storm = ConnectStorm::start(bed.executor.sandbox(), VIP.parse().unwrap()).unwrap();
     bed.put(&[(storm.port, storm.port)], &[Ipv4Addr::LOCALHOST]);
     storm.begin().unwrap();
     let (began, mut swaps) = (Instant::now(), 0);

@@ -7,7 +7,7 @@ use redirector::{
     datapath::{self, Datapath, DatapathError, RouteCounters, Version},
 };
 use redirector_common::{abi, names};
-use testbed::{Rig, banner::BannerServer, customer::LOAD_BALANCERS};
+use testbed::{Rig, customer::BannerServer, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, PORT, VIP, on_node, put, settings};
 

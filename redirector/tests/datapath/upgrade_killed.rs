@@ -12,7 +12,7 @@ use redirector::{
     datapath::{self, Datapath, Version},
 };
 use redirector_common::{abi, names};
-use testbed::{customer::LOAD_BALANCERS, process};
+use testbed::{process, topology::LOAD_BALANCERS};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 

@@ -11,7 +11,7 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::{config::Upstream, dns::ShimSettings};
-use testbed::{Island, ResolvConf, packages, process};
+use testbed::{IsolatedNetns, ResolvConf, packages, process};
 
 use crate::{
     message::{bytes, parsed, query, reply},
@@ -28,8 +28,8 @@ const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a test on an island; everything that it starts is there, too.
-fn on_an_island(resolv: &ResolvConf, test: impl AsyncFnOnce(&Island) + Send) {
-    let island = Island::new(resolv).expect("an island");
+fn on_an_island(resolv: &ResolvConf, test: impl AsyncFnOnce(&IsolatedNetns) + Send) {
+    let island = IsolatedNetns::new(resolv).expect("an island");
     island
         .run(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -72,7 +72,12 @@ fn run(client: &[&str]) -> String {
 
 /// How many queries the upstream had from a client whose nameserver is this one, and what the
 /// client said.
-fn ask(island: &Island, nameserver: Ipv4Addr, upstream: &Mock, client: &[&str]) -> (usize, String) {
+fn ask(
+    island: &IsolatedNetns,
+    nameserver: Ipv4Addr,
+    upstream: &Mock,
+    client: &[&str],
+) -> (usize, String) {
     island.set_resolv_conf(&ResolvConf::kubernetes(&nameserver.to_string())).expect("written");
     let before = upstream.asked().len();
     let said = run(client);

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::node::Node;
-use super::place::Place;
-use super::service::Service;
+use crate::isolation::sandbox::Sandbox;
+use crate::node::Node;
+use crate::service::Service;
 use crate::workspace;
 
 /// Where the agent looks for its configuration when nothing else is said.
@@ -68,7 +68,7 @@ pub fn documented_config() -> Result<String> {
 /// An agent that was started, and may since have been stopped or killed.
 #[derive(Debug)]
 pub struct Agent {
-    place: Place,
+    sandbox: Sandbox,
     options: AgentOptions,
     service: Service,
     manager: Manager,
@@ -87,10 +87,10 @@ impl Agent {
     /// Writes the configuration, starts the agent and waits for its READY=1 (sd_notify). An error
     /// shows the end of its log.
     pub fn start(node: &Node, options: AgentOptions) -> Result<Self> {
-        let place = node.place().clone();
-        place.write(CONFIG_PATH, &options.config)?;
-        let (service, manager, ready_after) = launch(&place, &options)?;
-        Ok(Self { place, options, service, manager, ready_after })
+        let sandbox = node.sandbox().clone();
+        sandbox.write(CONFIG_PATH, &options.config)?;
+        let (service, manager, ready_after) = launch(&sandbox, &options)?;
+        Ok(Self { sandbox, options, service, manager, ready_after })
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -111,14 +111,14 @@ impl Agent {
     /// Starts it anew, after a SIGKILL when it still runs.
     pub fn restart(&mut self) -> Result<()> {
         self.sigkill()?;
-        (self.service, self.manager, self.ready_after) = launch(&self.place, &self.options)?;
+        (self.service, self.manager, self.ready_after) = launch(&self.sandbox, &self.options)?;
         Ok(())
     }
 
     /// Replaces the configuration file; the agent notices, or is told by [`Agent::sighup`].
     pub fn write_config(&mut self, config: &str) -> Result<()> {
         config.clone_into(&mut self.options.config);
-        self.place.write(CONFIG_PATH, config)
+        self.sandbox.write(CONFIG_PATH, config)
     }
 
     /// Time from spawn to READY=1 of the last start.
@@ -127,7 +127,7 @@ impl Agent {
     }
 
     /// What its last start has told the service manager so far, such as `READY=1`, in order.
-    pub fn told_the_manager(&mut self) -> Result<&[String]> {
+    pub fn notifications(&mut self) -> Result<&[String]> {
         self.manager.listen()?;
         Ok(&self.manager.heard)
     }
@@ -153,11 +153,11 @@ impl Agent {
     }
 }
 
-fn launch(place: &Place, options: &AgentOptions) -> Result<(Service, Manager, Duration)> {
-    let files = place.ground().files();
+fn launch(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, Manager, Duration)> {
+    let files = sandbox.scope().files();
     let notify = files.join("notify");
     let mut manager = Manager::bind(&notify)?;
-    let mut command = place.command(&options.binary);
+    let mut command = sandbox.command(&options.binary);
     command.arg("run").args(&options.arguments).env("NOTIFY_SOCKET", &notify);
     command.envs(options.environment.iter().map(|(key, value)| (key, value)));
     if let Some(kept) = &options.capabilities {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::process;
+use crate::process;
 use crate::workspace;
 
 /// Building the test bed from nothing takes about half a minute on two cores.

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::mounts::{ResolvConf, View};
-use super::namespace::Namespaces;
-use super::node::{self, Node};
-use super::place::Place;
-use super::process::Finished;
+use crate::isolation::mounts::{ResolvConf, View};
+use crate::isolation::namespaces::Namespaces;
+use crate::isolation::sandbox::Sandbox;
+use crate::node::{self, Node};
+use crate::process::Finished;
 use crate::workspace;
 
 /// Whose network an executor uses.
@@ -53,23 +53,23 @@ impl ExecutorOptions {
 /// of the test bed.
 #[derive(Debug)]
 pub struct Executor {
-    place: Place,
-    outside: Place,
+    sandbox: Sandbox,
+    outside: Sandbox,
 }
 
 impl Executor {
-    pub(super) fn new(
+    pub(crate) fn new(
         node: &Node,
         number: u8,
         options: ExecutorOptions,
         ca_pem: &str,
     ) -> Result<Self> {
         let name = &options.name;
-        let stage = node.place().ground().folder(&format!("stage-{name}-{number}"))?;
+        let stage = node.sandbox().scope().folder(&format!("stage-{name}-{number}"))?;
         let view = || View::new(&stage, &options.resolv)?.trust(ca_pem);
         let namespaces = match options.network {
             Network::Pod => Namespaces::create(view),
-            Network::Host => Namespaces::create_in(node.place().namespaces(), view),
+            Network::Host => Namespaces::create_in(node.sandbox().namespaces(), view),
         };
         let namespaces =
             Arc::new(namespaces.with_context(|| format!("failed to make the executor {name}"))?);
@@ -78,43 +78,43 @@ impl Executor {
             namespaces.run(spare_ports)??;
         }
         let cgroup = options.cgroup.unwrap_or_else(|| format!("kubepods/pod{name}"));
-        let mut place = Place::new(
-            node.place().ground(),
+        let mut sandbox = Sandbox::new(
+            node.sandbox().scope(),
             namespaces,
             &Path::new(node::ROOT).join(cgroup),
             name,
         )?;
-        place.add_to_path(&workspace::python_home().join("bin"));
+        sandbox.add_to_path(&workspace::python_home().join("bin"));
         // The image's own settings, as any image with an internal CA has them; no configuration of
         // the host's reaches pip.
-        place.set_environment("PIP_CONFIG_FILE", "/dev/null");
-        place.set_environment("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt");
-        place.set_environment("PIP_DISABLE_PIP_VERSION_CHECK", "1");
-        let outside = place.in_cgroup(
+        sandbox.set_environment("PIP_CONFIG_FILE", "/dev/null");
+        sandbox.set_environment("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt");
+        sandbox.set_environment("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        let outside = sandbox.in_cgroup(
             &Path::new(node::ROOT).join("system.slice/other.service"),
             &format!("outside-{name}"),
         )?;
-        Ok(Self { place, outside })
+        Ok(Self { sandbox, outside })
     }
 
     /// Where its processes run.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     /// The control: the same namespaces, but a cgroup that no program is attached to.
-    pub fn outside(&self) -> &Place {
+    pub fn outside(&self) -> &Sandbox {
         &self.outside
     }
 
     /// The executor's namespaces seen from another cgroup, given below the node's root.
-    pub fn beside(&self, cgroup: &str) -> Result<Place> {
-        self.place.in_cgroup(&Path::new(node::ROOT).join(cgroup), &cgroup.replace('/', "-"))
+    pub fn beside(&self, cgroup: &str) -> Result<Sandbox> {
+        self.sandbox.in_cgroup(&Path::new(node::ROOT).join(cgroup), &cgroup.replace('/', "-"))
     }
 
     /// A program in the executor.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        self.place.command(program)
+        self.sandbox.command(program)
     }
 
     /// A program next to the executor: its network, not its cgroup.
@@ -124,7 +124,7 @@ impl Executor {
 
     /// Runs a line of shell in the executor.
     pub fn run(&self, line: &str, limit: Duration) -> Result<Finished> {
-        self.place.run(line, limit)
+        self.sandbox.run(line, limit)
     }
 }
 

@@ -19,42 +19,27 @@
 //! and SIGHUP; what a SIGKILL left behind is swept by the next rig.
 
 pub mod agent;
-pub mod banner;
 pub mod binaries;
-pub mod certificate;
-pub mod client;
+pub mod clients;
 pub mod customer;
-pub mod dns_server;
 pub mod executor;
-pub mod helper;
-pub mod load_balancer;
+pub mod foreign_program;
+mod isolation;
 pub mod node;
 pub mod packages;
-pub mod place;
 pub mod process;
-pub mod queries;
-pub mod registry;
 pub mod rig;
-pub mod samples;
+pub mod sample_artifacts;
 pub mod service;
-pub mod storm;
+pub mod topology;
 pub mod workspace;
-
-mod cgroup;
-mod identity;
-mod interrupt;
-mod island;
-mod mounts;
-mod namespace;
-mod network;
 
 pub use agent::{Agent, AgentOptions};
 pub use customer::Customer;
 pub use executor::{Executor, ExecutorOptions, Network};
-pub use interrupt::interrupted;
-pub use island::Island;
-pub use mounts::ResolvConf;
-pub use namespace::Namespaces;
+pub use isolation::{
+    cleanup::interrupted, isolated_netns::IsolatedNetns, mounts::ResolvConf,
+    namespaces::Namespaces, sandbox::Sandbox, scope::leftovers,
+};
 pub use node::Node;
-pub use place::Place;
-pub use rig::{Rig, leftovers};
+pub use rig::Rig;

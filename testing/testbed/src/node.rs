@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::mounts::{ResolvConf, View};
-use super::namespace::Namespaces;
-use super::place::Place;
-use super::process::{self, Finished};
-use super::rig::{Ground, NODE_ADDRESS, NODE_ADDRESS_2};
-use super::{customer, network};
+use crate::isolation::cgroup;
+use crate::isolation::mounts::{ResolvConf, View};
+use crate::isolation::namespaces::Namespaces;
+use crate::isolation::network;
+use crate::isolation::sandbox::Sandbox;
+use crate::isolation::scope::RigScope;
+use crate::process::{self, Finished};
+use crate::topology::{
+    CUSTOMER_GATEWAY, CUSTOMER_NETWORK, DNS_ADDRESS, NODE_ADDRESS, NODE_ADDRESS_2,
+};
 
 /// The node's own cgroup root, below the rig's directory.
-pub(super) const ROOT: &str = "node";
+pub(crate) const ROOT: &str = "node";
 /// Where the agent lives on a node with systemd.
 const AGENT_CGROUP: &str = "node/system.slice/redirector.service";
 /// Longest time a command of the product may take.
@@ -25,47 +29,47 @@ const CLI_LIMIT: Duration = Duration::from_secs(30);
 /// rooted at the rig, a fresh bpffs.
 #[derive(Debug)]
 pub struct Node {
-    place: Place,
+    sandbox: Sandbox,
 }
 
 impl Node {
-    pub(super) fn new(ground: &Arc<Ground>, customer: &Namespaces) -> Result<Self> {
+    pub(crate) fn new(scope: &Arc<RigScope>, customer: &Namespaces) -> Result<Self> {
         // `attach.cgroups = ["auto"]` looks for these when the agent starts, as on a real node.
-        super::cgroup::make(&ground.cgroup().join(ROOT).join("kubepods"))?;
-        let (root, stage) = (ground.cgroup().join(ROOT), ground.folder("stage-node")?);
+        cgroup::make(&scope.cgroup().join(ROOT).join("kubepods"))?;
+        let (root, stage) = (scope.cgroup().join(ROOT), scope.folder("stage-node")?);
         let link = link(&customer.net_path());
         let namespaces = Namespaces::create(|| {
-            View::new(&stage, &ResolvConf::of(customer::DNS_ADDRESS))?.become_node(&root)?;
+            View::new(&stage, &ResolvConf::of(DNS_ADDRESS))?.become_node(&root)?;
             forward()?;
             network::ip(&link)?;
             network::nft(&rules())
         })
         .context("failed to make the node")?;
         Ok(Self {
-            place: Place::new(ground, Arc::new(namespaces), Path::new(AGENT_CGROUP), "node")?,
+            sandbox: Sandbox::new(scope, Arc::new(namespaces), Path::new(AGENT_CGROUP), "node")?,
         })
     }
 
     /// Where the agent and its command line run: the node's namespaces, outside every executor's
     /// cgroup.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     /// For changes to the environment.
-    pub fn place_mut(&mut self) -> &mut Place {
-        &mut self.place
+    pub fn sandbox_mut(&mut self) -> &mut Sandbox {
+        &mut self.sandbox
     }
 
     /// A program on the node, as root, in the agent's cgroup.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        self.place.command(program)
+        self.sandbox.command(program)
     }
 
     /// Runs the command line `binary` with `arguments`; what it said and how it ended is the
     /// caller's to judge.
     pub fn cli(&self, binary: &Path, arguments: &[&str]) -> Result<Finished> {
-        let mut command = self.place.command(binary);
+        let mut command = self.sandbox.command(binary);
         command.args(arguments);
         process::finish(command, CLI_LIMIT)
             .with_context(|| format!("failed to run `redirector {}`", arguments.join(" ")))
@@ -87,9 +91,9 @@ impl Node {
 
     /// Joins a new namespace to the node with a veth pair: `eth0` on its side. `number` makes the
     /// 10.61.NUMBER.0/24 between them.
-    pub(super) fn connect(&self, namespaces: &Namespaces, number: u8) -> Result<()> {
+    pub(crate) fn connect(&self, namespaces: &Namespaces, number: u8) -> Result<()> {
         let path = namespaces.net_path();
-        self.place.namespaces().run(|| {
+        self.sandbox.namespaces().run(|| {
             network::ip(&format!(
                 "link add pod{number} type veth peer name eth0 netns {path}\n\
                  addr add 10.61.{number}.1/24 dev pod{number}\n\
@@ -118,8 +122,7 @@ fn link(customer: &str) -> String {
          link set uplink up\n\
          route add {} dev uplink src {NODE_ADDRESS}\n\
          route add default via {} dev uplink src {NODE_ADDRESS}\n",
-        customer::NETWORK,
-        customer::GATEWAY
+        CUSTOMER_NETWORK, CUSTOMER_GATEWAY
     )
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process;
+use crate::process;
 
 /// Lines of a log that an error shows.
 const TAIL: usize = 12;

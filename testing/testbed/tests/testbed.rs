@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use testbed::client::LoadOptions;
-use testbed::customer::{INTERNAL_NAME, LOAD_BALANCERS, PUBLIC_NAME};
-use testbed::dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME};
-use testbed::helper::Load;
-use testbed::samples;
+use testbed::clients::LoadOptions;
+use testbed::clients::LoadProcess;
+use testbed::sample_artifacts;
+use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS, PUBLIC_NAME};
+use testbed::topology::{UNRELATED_ADDRESS, UNRELATED_NAME};
 use testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn executor_with_hosts(rig: &Rig) -> Executor {
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     executor
-        .place()
+        .sandbox()
         .write("/etc/hosts", &format!("{} {INTERNAL_NAME}\n", LOAD_BALANCERS[0]))
         .unwrap();
     executor
@@ -52,7 +52,7 @@ fn an_executor_is_in_its_pods_cgroup_and_a_process_outside_is_not() {
 fn a_node_has_its_own_cgroup_root_bpffs_and_state_and_the_host_has_none_of_it() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("abc")).unwrap();
-    let mounts = rig.node.place().read("/proc/thread-self/mountinfo").unwrap();
+    let mounts = rig.node.sandbox().read("/proc/thread-self/mountinfo").unwrap();
     let cgroups: Vec<&str> = mounts.lines().filter(|line| line.contains(" - cgroup")).collect();
     assert_eq!(cgroups.len(), 1, "{cgroups:?}");
     assert!(
@@ -61,7 +61,7 @@ fn a_node_has_its_own_cgroup_root_bpffs_and_state_and_the_host_has_none_of_it() 
     );
     let seen = rig
         .node
-        .place()
+        .sandbox()
         .run(
             "ls /sys/fs/cgroup/kubepods; stat -f -c %T /sys/fs/bpf; ls -A /etc/redirector \
             /run/redirector",
@@ -70,10 +70,10 @@ fn a_node_has_its_own_cgroup_root_bpffs_and_state_and_the_host_has_none_of_it() 
         .unwrap()
         .stdout;
     assert!(seen.contains("podabc") && seen.contains("bpf"), "{seen}");
-    rig.node.place().write("/etc/redirector/redirector.toml", "here").unwrap();
-    assert_eq!(rig.node.place().read("/etc/redirector/redirector.toml").unwrap(), "here");
+    rig.node.sandbox().write("/etc/redirector/redirector.toml", "here").unwrap();
+    assert_eq!(rig.node.sandbox().read("/etc/redirector/redirector.toml").unwrap(), "here");
     assert!(
-        executor.place().read("/etc/redirector/redirector.toml").is_err(),
+        executor.sandbox().read("/etc/redirector/redirector.toml").is_err(),
         "an executor sees the node's configuration"
     );
     assert!(!Path::new("/etc/redirector/redirector.toml").exists(), "the rig wrote to the host");
@@ -86,7 +86,7 @@ fn load_balancers_admit_the_nodes_address_and_no_other() {
     let balancer = rig.customer.load_balancer(1).unwrap();
     let greet = "curl -sS --max-time 5 http://203.0.113.7:8080/";
     assert_eq!(says(&executor, greet), "lb1\n");
-    let elsewhere = rig.customer.place().run(greet, LIMIT).unwrap();
+    let elsewhere = rig.customer.sandbox().run(greet, LIMIT).unwrap();
     assert!(!elsewhere.stdout.contains("lb1"), "{}", elsewhere.text());
     assert!(balancer.denied().unwrap() >= 1);
     assert_eq!(balancer.greeted(), 1);
@@ -116,7 +116,7 @@ fn the_public_name_has_both_addresses_and_can_be_changed() {
     let mut dns = rig.customer.dns_server().unwrap();
     let ask = |name: &str| {
         rig.node
-            .place()
+            .sandbox()
             .run(&format!("getent ahostsv4 {name} | grep STREAM | cut -d' ' -f1 | sort"), LIMIT)
             .unwrap()
             .stdout
@@ -126,8 +126,12 @@ fn the_public_name_has_both_addresses_and_can_be_changed() {
     dns.set_addresses(&[Ipv4Addr::new(203, 0, 113, 8)]).unwrap();
     assert_eq!(ask(PUBLIC_NAME), "203.0.113.8\n");
     dns.set_addresses(&[]).unwrap();
-    let empty =
-        rig.node.place().run(&format!("dig @203.0.113.53 {PUBLIC_NAME} A"), LIMIT).unwrap().stdout;
+    let empty = rig
+        .node
+        .sandbox()
+        .run(&format!("dig @203.0.113.53 {PUBLIC_NAME} A"), LIMIT)
+        .unwrap()
+        .stdout;
     assert!(empty.contains("NOERROR") && empty.contains("ANSWER: 0"), "{empty}");
 }
 
@@ -137,7 +141,7 @@ fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
     let (registry, balancer) =
         (rig.customer.registry().unwrap(), rig.customer.load_balancer(1).unwrap());
     let executor = executor_with_hosts(&rig);
-    let home = executor.place().home();
+    let home = executor.sandbox().home();
 
     let hello = says(&executor, &format!("curl -sS https://{INTERNAL_NAME}/"));
     assert!(hello.contains(INTERNAL_NAME), "{hello}");
@@ -148,7 +152,7 @@ fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
         "{admitted:?}"
     );
 
-    let pushed = samples::image(&home.join("image")).unwrap();
+    let pushed = sample_artifacts::image(&home.join("image")).unwrap();
     says(
         &executor,
         &format!(
@@ -161,20 +165,20 @@ fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
             "skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"
         ),
     );
-    assert_eq!(samples::image_identity(&home.join("pulled")).unwrap(), pushed);
+    assert_eq!(sample_artifacts::image_identity(&home.join("pulled")).unwrap(), pushed);
 
     says(
         &executor,
         &format!(
             "pip install --index-url https://{INTERNAL_NAME}/simple --target site {}",
-            samples::PACKAGE.0
+            sample_artifacts::PACKAGE.0
         ),
     );
     let said = says(
         &executor,
         "PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'",
     );
-    assert_eq!(said.trim(), samples::PACKAGE_SAYS);
+    assert_eq!(said.trim(), sample_artifacts::PACKAGE_SAYS);
     assert!(
         registry.requests().iter().all(|line| line.starts_with(INTERNAL_NAME)),
         "{:?}",
@@ -194,7 +198,7 @@ fn an_executor_sustains_a_thousand_connects_a_second() {
         expect_peer: None,
         expect_banner: vec!["lb1".to_owned()],
     };
-    let report = Load::start(executor.place(), &options).unwrap().report().unwrap();
+    let report = LoadProcess::start(executor.sandbox(), &options).unwrap().report().unwrap();
     eprintln!("{report:?}");
     assert!(report.flawless(), "{report:?}");
     assert_eq!(report.attempted, 3000);
@@ -240,12 +244,12 @@ fn two_rigs_stand_at_once_and_leave_nothing_behind() {
     );
     let balancers =
         (one.customer.load_balancer(1).unwrap(), two.customer.load_balancer(1).unwrap());
-    for place in [&executor, &other] {
-        assert_eq!(says(place, "curl -sS http://203.0.113.7:8080/"), "lb1\n");
+    for sandbox in [&executor, &other] {
+        assert_eq!(says(sandbox, "curl -sS http://203.0.113.7:8080/"), "lb1\n");
     }
     // A process that left its parent, as a daemon does, must go as well.
     says(&executor, "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $!");
-    let cgroup = executor.place().cgroup().to_owned();
+    let cgroup = executor.sandbox().cgroup().to_owned();
     let names = [one.files().to_owned(), two.files().to_owned()];
     drop((executor, other, balancers, one, two));
     assert!(!cgroup.exists(), "{} is still there", cgroup.display());

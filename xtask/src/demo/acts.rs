@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 
 use super::scene::Scene;
 use super::transcript::{Step, Who};
-use testbed::client::LoadOptions;
-use testbed::customer::{Customer, INTERNAL_NAME};
-use testbed::dns_server::{UNRELATED_ADDRESS, UNRELATED_NAME};
-use testbed::helper::{Load, arguments};
-use testbed::samples;
+use testbed::clients::LoadOptions;
+use testbed::clients::{LoadProcess, arguments};
+use testbed::customer::Customer;
+use testbed::sample_artifacts;
+use testbed::topology::INTERNAL_NAME;
+use testbed::topology::{UNRELATED_ADDRESS, UNRELATED_NAME};
 
 /// One step.
 pub(super) struct Act {
@@ -55,10 +56,10 @@ pub(super) const ACTS: &[Act] = &[
 ];
 
 fn name(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
-    let place = scene.executor.place();
+    let sandbox = scene.executor.sandbox();
     let vip = scene.vip()?;
     let answer =
-        step.run(Who::Executor, place, &format!("dig +noall +answer {INTERNAL_NAME}"))?.stdout;
+        step.run(Who::Executor, sandbox, &format!("dig +noall +answer {INTERNAL_NAME}"))?.stdout;
     let addresses: Vec<&str> =
         answer.lines().filter_map(|line| line.split_whitespace().last()).collect();
     step.prove(
@@ -67,14 +68,15 @@ fn name(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     );
     let other = step.run(
         Who::Executor,
-        place,
+        sandbox,
         &format!("dig {INTERNAL_NAME} AAAA | grep -E 'status:|ANSWER:'"),
     )?;
     step.prove(
         other.stdout.contains("NOERROR") && other.stdout.contains("ANSWER: 0"),
         "no IPv6 address, and no error either",
     );
-    let foreign = step.run(Who::Executor, place, &format!("getent hosts {UNRELATED_NAME}"))?.stdout;
+    let foreign =
+        step.run(Who::Executor, sandbox, &format!("getent hosts {UNRELATED_NAME}"))?.stdout;
     step.prove(
         foreign.starts_with(&UNRELATED_ADDRESS.to_string()),
         "any other name gets its own resolver's answer",
@@ -88,7 +90,7 @@ fn tls(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         r"getpeername %{remote_ip}:%{remote_port}, certificate verified: %{ssl_verify_result}\n";
     let done = step.run(
         Who::Executor,
-        scene.executor.place(),
+        scene.executor.sandbox(),
         &format!("curl -sS -w '{format}' https://{INTERNAL_NAME}/"),
     )?;
     step.prove(
@@ -100,7 +102,7 @@ fn tls(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         "the client sees the virtual address it asked for, and a certificate that fits",
     );
     let log = format!("grep -h {INTERNAL_NAME} lb?/haproxy.log | sort | tail -1");
-    let seen = step.run(Who::Customer, scene.rig.customer.place(), &log)?.stdout;
+    let seen = step.run(Who::Customer, scene.rig.customer.sandbox(), &log)?.stdout;
     let fits = seen.contains(&format!("admitted {}:", Customer::admitted_address()));
     step.prove(
         fits,
@@ -111,20 +113,21 @@ fn tls(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
 }
 
 fn image(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
-    let place = scene.executor.place();
+    let sandbox = scene.executor.sandbox();
     let reference = format!("docker://{INTERNAL_NAME}/team/hello:1.0");
     let pushed = step.run(
         Who::Executor,
-        place,
+        sandbox,
         &format!("skopeo --insecure-policy copy -q oci:image:1.0 {reference}"),
     )?;
     step.prove(pushed.status.success(), "pushed");
     let pulled = step.run(
         Who::Executor,
-        place,
+        sandbox,
         &format!("skopeo --insecure-policy copy -q {reference} oci:pulled:1.0"),
     )?;
-    let identity = samples::image_identity(&place.home().join("pulled")).unwrap_or_default();
+    let identity =
+        sample_artifacts::image_identity(&sandbox.home().join("pulled")).unwrap_or_default();
     step.prove(
         pulled.status.success() && identity == scene.image,
         &format!("pulled, and it is the same image: {:.19}…", scene.image),
@@ -136,15 +139,15 @@ fn image(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         .filter(|line| line.contains("PUT /v2/team/hello/manifests/1.0") && line.ends_with("201"))
         .count();
     step.prove(uploads > 0, "the registry's own log has the upload");
-    std::fs::remove_dir_all(place.home().join("pulled"))
+    std::fs::remove_dir_all(sandbox.home().join("pulled"))
         .context("failed to remove the pulled image")
 }
 
 fn package(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
-    let (place, (package, module)) = (scene.executor.place(), samples::PACKAGE);
+    let (sandbox, (package, module)) = (scene.executor.sandbox(), sample_artifacts::PACKAGE);
     let done = step.run(
         Who::Executor,
-        place,
+        sandbox,
         &format!(
             "pip install -q --index-url https://{INTERNAL_NAME}/simple --target site {package}"
         ),
@@ -152,11 +155,11 @@ fn package(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     step.prove(done.status.success(), "installed");
     let said = step.run(
         Who::Executor,
-        place,
+        sandbox,
         &format!("PYTHONPATH=site python -c 'import {module}; print({module}.hello())'"),
     )?;
-    step.prove(said.stdout.trim() == samples::PACKAGE_SAYS, "and it works");
-    std::fs::remove_dir_all(place.home().join("site"))
+    step.prove(said.stdout.trim() == sample_artifacts::PACKAGE_SAYS, "and it works");
+    std::fs::remove_dir_all(sandbox.home().join("site"))
         .context("failed to remove the installed package")
 }
 
@@ -173,7 +176,7 @@ fn outside(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     );
     step.run(
         Who::Customer,
-        scene.rig.customer.place(),
+        scene.rig.customer.sandbox(),
         "nft list counter ip rig leaked | grep packets",
     )?;
     let leaked = scene.rig.customer.leaked_packets()?;
@@ -183,7 +186,7 @@ fn outside(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     );
     let direct = step.run(
         Who::Executor,
-        scene.executor.place(),
+        scene.executor.sandbox(),
         "curl -sS -w '%{remote_ip}\\n' http://203.0.113.8:8080/",
     )?;
     step.prove(
@@ -204,8 +207,8 @@ fn greet(times: usize) -> String {
 }
 
 fn failover(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
-    let (place, first) = (scene.executor.place().clone(), scene.balancers[0].address());
-    let both = step.run(Who::Executor, &place, &greet(20))?.stdout;
+    let (sandbox, first) = (scene.executor.sandbox().clone(), scene.balancers[0].address());
+    let both = step.run(Who::Executor, &sandbox, &greet(20))?.stdout;
     step.prove(
         both.contains("lb1") && both.contains("lb2") && !both.contains("failed"),
         "both load balancers serve",
@@ -213,20 +216,20 @@ fn failover(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let pid = scene.balancers[0].pid().context("load balancer 1 does not run")?;
     step.run(
         Who::Customer,
-        scene.rig.customer.place(),
+        scene.rig.customer.sandbox(),
         &format!("kill -KILL {pid}   # HAProxy at {first}"),
     )?;
     scene.balancers[0].stop()?;
     let command = format!(
         "until curl -sS http://{INTERNAL_NAME}/ 2>&1 | grep 'Failed to connect'; do :; done"
     );
-    let unlucky = step.run(Who::Executor, &place, &format!("timeout 10 sh -c \"{command}\""))?;
+    let unlucky = step.run(Who::Executor, &sandbox, &format!("timeout 10 sh -c \"{command}\""))?;
     step.prove(
         unlucky.status.success(),
         "one unlucky connect is refused, and its failure sets the \
         load balancer aside in the kernel",
     );
-    let after = step.run(Who::Executor, &place, &greet(20))?.stdout;
+    let after = step.run(Who::Executor, &sandbox, &greet(20))?.stdout;
     step.prove(after.split_whitespace().eq(["20", "lb2"]), "the next 20 all succeed");
     step.prove(scene.is_set_aside(first)?, &format!("{first} is set aside"));
     step.typed(Who::Customer, "haproxy -db -f lb1/haproxy.cfg &");
@@ -234,7 +237,7 @@ fn failover(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
     let started = Instant::now();
     scene.wait_eligible(first, Duration::from_secs(15))?;
     let back = started.elapsed().as_secs_f64();
-    let again = step.run(Who::Executor, &place, &greet(20))?.stdout;
+    let again = step.run(Who::Executor, &sandbox, &greet(20))?.stdout;
     step.prove(
         again.contains("lb1") && !again.contains("failed"),
         &format!("a probe takes it back, here after {back:.1} s, and it serves again"),
@@ -243,14 +246,14 @@ fn failover(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
 }
 
 fn route(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
-    let (node, place) = (scene.rig.node.place().clone(), scene.executor.place().clone());
+    let (node, sandbox) = (scene.rig.node.sandbox().clone(), scene.executor.sandbox().clone());
     for (address, expected) in [("203.0.113.8", "lb2"), ("203.0.113.7", "lb1")] {
         let done = step.run(
             Who::Node,
             &node,
             &format!("redirector route set {INTERNAL_NAME} --destination {address}"),
         )?;
-        let next = step.run(Who::Executor, &place, &greet(1))?.stdout;
+        let next = step.run(Who::Executor, &sandbox, &greet(1))?.stdout;
         step.prove(
             done.status.success() && next.trim() == expected,
             &format!("the next connect is at {address}"),
@@ -265,7 +268,7 @@ fn route(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         )?
         .success()?;
         right +=
-            usize::from(place.run(&greet(1), Duration::from_secs(10))?.stdout.trim() == expected);
+            usize::from(sandbox.run(&greet(1), Duration::from_secs(10))?.stdout.trim() == expected);
     }
     step.prove(
         right == 8,
@@ -293,17 +296,17 @@ fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         expect_banner: banners,
     };
     step.typed(Who::Executor, &format!("testbed-client {} &", arguments(&options).join(" ")));
-    let load = Load::start(scene.executor.place(), &options)?;
+    let load = LoadProcess::start(scene.executor.sandbox(), &options)?;
     std::thread::sleep(Duration::from_millis(1500));
 
     step.run(
         Who::Node,
-        scene.rig.node.place(),
+        scene.rig.node.sandbox(),
         &format!("kill -KILL {}   # the agent", scene.agent.pid()),
     )?;
     scene.agent.sigkill()?;
     std::thread::sleep(Duration::from_millis(500));
-    let status = step.run(Who::Node, scene.rig.node.place(), "redirector status")?;
+    let status = step.run(Who::Node, scene.rig.node.sandbox(), "redirector status")?;
     step.prove(
         status.status.code() == Some(1),
         "status works without the agent, from what is pinned in the kernel, and says what is \
@@ -343,7 +346,7 @@ fn kill(scene: &mut Scene, step: &mut Step<'_>) -> Result<()> {
         scene.vip_at(80)? == target,
         &format!("the virtual address is {} as before", target.ip()),
     );
-    let after = step.run(Who::Node, scene.rig.node.place(), "redirector status")?;
+    let after = step.run(Who::Node, scene.rig.node.sandbox(), "redirector status")?;
     step.prove(after.status.success(), "all is well again");
     Ok(())
 }

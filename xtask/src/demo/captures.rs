@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::picture;
 use super::scene::Scene;
 use super::transcript::Transcript;
-use testbed::customer::INTERNAL_NAME;
+use testbed::topology::INTERNAL_NAME;
 use testbed::{agent, process};
 
 /// Longest time for one command.
@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .context("failed to stand the scene up")?;
     std::fs::create_dir_all(&args.into)
         .with_context(|| format!("failed to create {}", args.into.display()))?;
-    let authority = scene.rig.node.place().home().join("ca.pem");
-    scene.rig.node.place().write(&authority, scene.rig.customer.ca_pem())?;
+    let authority = scene.rig.node.sandbox().home().join("ca.pem");
+    scene.rig.node.sandbox().write(&authority, scene.rig.customer.ca_pem())?;
 
     take(&scene, &args.into, "check", "redirector check")?;
     let verify = format!("redirector verify {INTERNAL_NAME} --ca ca.pem");
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         scene.is_set_aside(first)
     })?;
     take(&scene, &args.into, "status", "redirector status")?;
-    let busy = process::spawn_lasting(scene.executor.place().shell(&connects(400)))?;
+    let busy = process::spawn_lasting(scene.executor.sandbox().shell(&connects(400)))?;
     let taken = take(&scene, &args.into, "top", "redirector top --once")
         .and_then(|()| take(&scene, &args.into, "events", "redirector events --limit 12"));
     finish(busy)?;
@@ -91,7 +91,7 @@ fn finish(mut busy: std::process::Child) -> Result<()> {
 fn take(scene: &Scene, into: &Path, name: &str, line: &str) -> Result<()> {
     let inside = format!(
         "cd {}; stty cols {COLUMNS} rows 50; {line}",
-        scene.rig.node.place().home().display()
+        scene.rig.node.sandbox().home().display()
     );
     let mut command = scene.rig.node.command("/usr/bin/script");
     command

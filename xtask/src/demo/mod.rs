@@ -130,20 +130,20 @@ fn introduce(transcript: &Transcript) {
 
 fn keep(transcript: &Transcript, scene: &Scene) -> Result<()> {
     let places = [
-        ("executor", scene.executor.place(), "the job: its cgroup, its network"),
+        ("executor", scene.executor.sandbox(), "the job: its cgroup, its network"),
         ("outside", scene.executor.outside(), "the same network, another cgroup"),
-        ("node", scene.rig.node.place(), "where `redirector` runs: try `redirector status`"),
+        ("node", scene.rig.node.sandbox(), "where `redirector` runs: try `redirector status`"),
         (
             "customer",
-            scene.rig.customer.place(),
+            scene.rig.customer.sandbox(),
             "load balancers, registry, DNS server; their logs are in its home",
         ),
     ];
     transcript.heading(
         "Kept for you. As root in another terminal (without arguments a shell, else the command):",
     );
-    for (name, place, what) in places {
-        transcript.line(format!("  {:<74} {what}", place.door_script(name)?.display()));
+    for (name, sandbox, what) in places {
+        transcript.line(format!("  {:<74} {what}", sandbox.shell_script(name)?.display()));
     }
     transcript.heading("Enter or Ctrl-C here takes it down.");
     let mut line = String::new();

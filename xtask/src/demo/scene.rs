@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::transcript::Transcript;
-use testbed::customer::INTERNAL_NAME;
-use testbed::dns_server::DnsServer;
-use testbed::load_balancer::LoadBalancer;
-use testbed::registry::Registry;
-use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, process, samples};
+use testbed::customer::DnsServer;
+use testbed::customer::LoadBalancer;
+use testbed::customer::Registry;
+use testbed::topology::INTERNAL_NAME;
+use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, process, sample_artifacts};
 
 /// Everything that stands while the steps are played. Fields are dropped in this order.
 pub(super) struct Scene {
@@ -51,7 +51,7 @@ impl Scene {
             || Ok([rig.customer.load_balancer(1)?, rig.customer.load_balancer(2)?]),
         )?;
         let folder = binary.parent().context("the binary has no folder")?;
-        rig.node.place_mut().add_to_path(folder);
+        rig.node.sandbox_mut().add_to_path(folder);
         let agent = transcript.prepare(
             "node: redirector run, as root with CAP_BPF, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE only",
             || Agent::start(&rig.node, AgentOptions::with_config(binary, config)),
@@ -60,7 +60,7 @@ impl Scene {
             "node: an executor, cgroup kubepods/podjob, own network, resolver 169.254.20.53",
             || {
                 let executor = rig.executor(ExecutorOptions::pod("job"))?;
-                let image = samples::image(&executor.place().home().join("image"))?;
+                let image = sample_artifacts::image(&executor.sandbox().home().join("image"))?;
                 Ok((executor, image))
             },
         )?;

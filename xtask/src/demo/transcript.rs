@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 
-use testbed::{Place, interrupted, process::Finished};
+use testbed::{Sandbox, interrupted, process::Finished};
 
 /// Lines of output that are shown of one command.
 const SHOWN: usize = 12;
@@ -179,9 +179,9 @@ pub(super) struct Step<'t> {
 
 impl Step<'_> {
     /// Shows a command, runs it in `place` by `sh -c`, and shows what it said.
-    pub(super) fn run(&self, who: Who, place: &Place, command: &str) -> Result<Finished> {
+    pub(super) fn run(&self, who: Who, sandbox: &Sandbox, command: &str) -> Result<Finished> {
         self.typed(who, command);
-        let done = place.run(command, LIMIT)?;
+        let done = sandbox.run(command, LIMIT)?;
         self.output(&done.text());
         Ok(done)
     }

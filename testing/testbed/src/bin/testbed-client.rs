@@ -4,10 +4,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use testbed::client::{self, Client};
+use testbed::clients::cli::{self, Client};
 
 fn main() -> ExitCode {
-    match client::run(Client::parse()) {
+    match cli::run(Client::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

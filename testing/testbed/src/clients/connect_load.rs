@@ -2,14 +2,16 @@
 //! runs it inside an executor.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
+
+use super::errno::errno_name;
 
 /// Threads that connect; a connect that hangs holds one of them for [`PATIENCE`].
 const THREADS: usize = 48;
@@ -17,24 +19,6 @@ const THREADS: usize = 48;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Failures that a report tells the time of.
 const SHOWN: usize = 10;
-
-/// `testbed-client`: small programs that tests and the demo run inside an executor.
-#[derive(Clone, Debug, clap::Parser)]
-#[command(disable_help_subcommand = true)]
-pub struct Client {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Clone, Debug, clap::Subcommand)]
-enum Verb {
-    /// Connects at a steady rate and prints a report in JSON.
-    Connect(LoadOptions),
-    /// Connects as fast as it can until its input ends, and prints a report in JSON.
-    Storm(super::storm::StormOptions),
-    /// Asks a resolver at a steady rate, and prints a report in JSON.
-    Queries(super::queries::QueryOptions),
-}
 
 /// What the load client does.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,7 +42,7 @@ pub struct LoadOptions {
 
 /// What came of it. Every attempt is in exactly one of `connected` and `failed`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct LoadReport {
     /// Connects begun.
     pub attempted: u64,
     /// Connects that succeeded.
@@ -85,7 +69,7 @@ pub struct Report {
     pub slowest_us: u64,
 }
 
-impl Report {
+impl LoadReport {
     /// Whether every connect succeeded, was greeted as allowed, and showed the peer it asked for.
     pub fn flawless(&self) -> bool {
         self.attempted > 0
@@ -114,20 +98,8 @@ impl Report {
     }
 }
 
-/// Runs `testbed-client`.
-pub fn run(client: Client) -> Result<()> {
-    let options = match client.verb {
-        Verb::Connect(options) => options,
-        Verb::Storm(options) => return super::storm::run(options),
-        Verb::Queries(options) => return super::queries::run(&options),
-    };
-    let report = connect(&options)?;
-    println!("{}", serde_json::to_string(&report).context("failed to write the report")?);
-    Ok(())
-}
-
 /// Connects as `options` say, from the calling process.
-pub fn connect(options: &LoadOptions) -> Result<Report> {
+pub fn connect(options: &LoadOptions) -> Result<LoadReport> {
     anyhow::ensure!(
         options.rate > 0 && options.seconds > 0.0,
         "the rate and the time must be above zero"
@@ -139,7 +111,7 @@ pub fn connect(options: &LoadOptions) -> Result<Report> {
             (0..THREADS).map(|_| scope.spawn(|| work(options, &next, total, start))).collect();
         workers.into_iter().map(|worker| worker.join()).collect::<Vec<_>>()
     });
-    let (mut report, mut latencies) = (Report::default(), Vec::new());
+    let (mut report, mut latencies) = (LoadReport::default(), Vec::new());
     for part in parts {
         let (partial, times) = part.map_err(|_| anyhow::anyhow!("a connecting thread panicked"))?;
         report.merge(partial);
@@ -157,8 +129,13 @@ pub fn connect(options: &LoadOptions) -> Result<Report> {
 }
 
 /// Takes the next connect's number, waits for its moment, and makes it, until there are no more.
-fn work(options: &LoadOptions, next: &AtomicU64, total: u64, start: Instant) -> (Report, Vec<u64>) {
-    let (mut report, mut latencies) = (Report::default(), Vec::new());
+fn work(
+    options: &LoadOptions,
+    next: &AtomicU64,
+    total: u64,
+    start: Instant,
+) -> (LoadReport, Vec<u64>) {
+    let (mut report, mut latencies) = (LoadReport::default(), Vec::new());
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= total {
@@ -175,14 +152,14 @@ fn work(options: &LoadOptions, next: &AtomicU64, total: u64, start: Instant) -> 
                 judge(options, stream, &mut report, start);
             }
             Err(error) => {
-                report.failures.push((start.elapsed().as_secs_f64(), errno(&error)));
-                *report.failed.entry(errno(&error)).or_default() += 1;
+                report.failures.push((start.elapsed().as_secs_f64(), errno_name(&error)));
+                *report.failed.entry(errno_name(&error)).or_default() += 1;
             }
         }
     }
 }
 
-fn judge(options: &LoadOptions, mut stream: TcpStream, report: &mut Report, start: Instant) {
+fn judge(options: &LoadOptions, mut stream: TcpStream, report: &mut LoadReport, start: Instant) {
     if stream.peer_addr().ok() != Some(options.expect_peer.unwrap_or(options.target)) {
         report.wrong_peer += 1;
     }
@@ -200,31 +177,13 @@ fn judge(options: &LoadOptions, mut stream: TcpStream, report: &mut Report, star
             *report.banners.entry(banner.to_owned()).or_default() += 1;
         }
         (read, _) => {
-            let why = read.map_or_else(|error| errno(&error), |_| "end of stream".to_owned());
+            let why = read.map_or_else(|error| errno_name(&error), |_| "end of stream".to_owned());
             report
                 .failures
                 .push((start.elapsed().as_secs_f64(), format!("after connecting: {why}")));
             *report.ungreeted.entry(why).or_default() += 1;
         }
     }
-}
-
-/// The name of an error, as errno(3) has it where it is common here.
-pub fn errno(error: &io::Error) -> String {
-    let name = match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => "ECONNREFUSED",
-        Some(libc::ETIMEDOUT) => "ETIMEDOUT",
-        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH",
-        Some(libc::ENETUNREACH) => "ENETUNREACH",
-        Some(libc::ECONNRESET) => "ECONNRESET",
-        Some(libc::EPERM) => "EPERM",
-        Some(libc::EADDRNOTAVAIL) => "EADDRNOTAVAIL",
-        Some(libc::EMFILE) => "EMFILE",
-        Some(libc::EAGAIN) => "no answer in time",
-        _ if error.kind() == io::ErrorKind::TimedOut => "no answer in time",
-        _ => return error.to_string(),
-    };
-    name.to_owned()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::namespace::Namespaces;
+use crate::isolation::namespaces::Namespaces;
 
 /// Each serves one connection at a time, a fraction of a millisecond unless the client dawdles.
 const THREADS: usize = 16;

@@ -8,7 +8,8 @@ use rustix::mount::{MountFlags, mount};
 use tempfile::TempDir;
 
 use super::mounts::{ResolvConf, View};
-use super::{Namespaces, network};
+use super::namespaces::Namespaces;
+use super::network;
 
 /// systemd-resolved asks nobody before the machine has an address besides loopback's.
 const DEVICES: &str = "link set lo up\nlink add nowhere type veth peer name beyond\naddress add \
@@ -16,12 +17,12 @@ const DEVICES: &str = "link set lo up\nlink add nowhere type veth peer name beyo
 
 /// Namespaces without a way out, with an /etc and a /run of their own.
 #[derive(Debug)]
-pub struct Island {
+pub struct IsolatedNetns {
     namespaces: Namespaces,
     _stage: TempDir,
 }
 
-impl Island {
+impl IsolatedNetns {
     /// A new one; needs root.
     pub fn new(resolv: &ResolvConf) -> Result<Self> {
         let stage = tempfile::tempdir().context("failed to make a folder")?;

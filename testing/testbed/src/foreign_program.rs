@@ -1,5 +1,5 @@
-//! Somebody else's program on our hooks, loaded and attached as others do it. The tests of the
-//! agent have it, too.
+//! A foreign program on one of the redirector's hooks, loaded and attached without a link, as other
+//! products do it.
 
 use std::{
     fs::File,
@@ -15,11 +15,14 @@ const BPF_PROG_DETACH: i32 = 9;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const INET4_CONNECT: u32 = 10;
 
-/// How a neighbour attaches: `BPF_PROG_ATTACH` with these flags.
+/// How a foreign program attaches: `BPF_PROG_ATTACH` with these flags.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Mode {
+pub enum AttachMode {
+    /// The only program; none may attach below.
     Exclusive = 0,
+    /// A program further down replaces it (`BPF_F_ALLOW_OVERRIDE`).
     Override = 1,
+    /// Beside others (`BPF_F_ALLOW_MULTI`).
     Multi = 2,
 }
 
@@ -53,15 +56,16 @@ fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-/// Somebody's connect4 program at a cgroup.
-pub(crate) struct Neighbour {
+/// A connect4 program at a cgroup.
+#[derive(Debug)]
+pub struct ForeignProgram {
     program: OwnedFd,
     cgroup: File,
 }
 
-impl Neighbour {
+impl ForeignProgram {
     /// A program for this cgroup, which forbids connects to `address`. Not attached yet.
-    pub(crate) fn at(cgroup: &str, address: Ipv4Addr) -> Self {
+    pub fn at(cgroup: &str, address: Ipv4Addr) -> Self {
         let instruction = |code: u8, registers: u8, offset: i16, value: u32| {
             u64::from(code)
                 | u64::from(registers) << 8
@@ -98,11 +102,13 @@ impl Neighbour {
         Attach { cgroup, program, attach_type: INET4_CONNECT, flags }
     }
 
-    pub(crate) fn attach(&self, mode: Mode) {
+    /// Attaches it.
+    pub fn attach(&self, mode: AttachMode) {
         bpf(BPF_PROG_ATTACH, &mut self.attributes(mode as u32)).unwrap();
     }
 
-    pub(crate) fn detach(&self) {
+    /// Detaches it.
+    pub fn detach(&self) {
         bpf(BPF_PROG_DETACH, &mut self.attributes(0)).unwrap();
     }
 }

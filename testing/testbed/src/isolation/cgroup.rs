@@ -11,7 +11,7 @@ const LEAVING: Duration = Duration::from_secs(5);
 
 /// Where cgroup2 is mounted, by /proc/self/mountinfo: /sys/fs/cgroup, or /sys/fs/cgroup/unified on
 /// a hybrid system.
-pub(super) fn mount_point() -> Result<PathBuf> {
+pub(crate) fn mount_point() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")
         .context("failed to read /proc/self/mountinfo")?;
     let found = mounts.lines().find_map(|line| {
@@ -24,13 +24,13 @@ pub(super) fn mount_point() -> Result<PathBuf> {
 }
 
 /// Makes `path`, with what is missing above it.
-pub(super) fn make(path: &Path) -> Result<()> {
+pub(crate) fn make(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
         .with_context(|| format!("failed to make the cgroup {} (this needs root)", path.display()))
 }
 
 /// Opens the file through which a process puts itself into `cgroup`: it writes "0".
-pub(super) fn door(cgroup: &Path) -> Result<File> {
+pub(crate) fn open_procs(cgroup: &Path) -> Result<File> {
     make(cgroup)?;
     let path = cgroup.join("cgroup.procs");
     OpenOptions::new()
@@ -41,7 +41,7 @@ pub(super) fn door(cgroup: &Path) -> Result<File> {
 
 /// Kills whatever lives in `cgroup` or below, and removes all of it. A directory that is not there
 /// is fine.
-pub(super) fn remove(cgroup: &Path) -> Result<()> {
+pub(crate) fn remove(cgroup: &Path) -> Result<()> {
     let deadline = Instant::now() + LEAVING;
     loop {
         kill(cgroup);
@@ -56,7 +56,7 @@ pub(super) fn remove(cgroup: &Path) -> Result<()> {
 }
 
 /// SIGKILL to everything in `cgroup` and below it; one write since Linux 5.14.
-pub(super) fn kill(cgroup: &Path) {
+pub(crate) fn kill(cgroup: &Path) {
     // A failure shows when the directory can't be removed.
     let _ = fs::write(cgroup.join("cgroup.kill"), "1");
 }

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::process;
+use crate::{packages, process};
 
 /// iproute2 and nft answer at once; this only bounds a machine in trouble.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs the lines of an `ip -batch` script; empty lines are fine.
-pub(super) fn ip(script: &str) -> Result<()> {
+pub(crate) fn ip(script: &str) -> Result<()> {
     feed("ip", &["-force", "-batch", "-"], script)
 }
 
 /// Loads an nft script.
-pub(super) fn nft(script: &str) -> Result<()> {
+pub(crate) fn nft(script: &str) -> Result<()> {
     feed("nft", &["-f", "-"], script)
 }
 
 fn feed(program: &str, arguments: &[&str], script: &str) -> Result<()> {
-    let mut command = super::packages::tool(program)?;
+    let mut command = packages::tool(program)?;
     command.args(arguments);
     let done = process::finish_with_input(command, script.as_bytes(), LIMIT)?;
     if !done.status.success() {

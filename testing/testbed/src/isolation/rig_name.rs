@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result};
 
 /// What every name begins with: cgroup directories and folders of logs alike.
-pub(super) const PREFIX: &str = "redirector-rig-";
+pub(crate) const PREFIX: &str = "redirector-rig-";
 
 /// A new name: `redirector-rig-<pid namespace>-<pid>-<start time of the pid>-<count>`.
 ///
 /// The start time makes a reused pid another owner, and the namespace keeps a container from
 /// sweeping what it can't see the owner of.
-pub(super) fn new_name() -> Result<String> {
+pub(crate) fn new_name() -> Result<String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let pid = std::process::id();
     let start =
@@ -27,7 +27,7 @@ pub(super) fn new_name() -> Result<String> {
 }
 
 /// Whether `name` belongs to a process of our pid namespace that is gone.
-pub(super) fn is_orphan(name: &str) -> bool {
+pub(crate) fn is_orphan(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
     let parts: Vec<&str> = rest.split('-').collect();
     let [namespace, pid, start, _count] = parts[..] else { return false };
@@ -36,7 +36,7 @@ pub(super) fn is_orphan(name: &str) -> bool {
 }
 
 /// The entries of `folder` that are named like a rig.
-pub(super) fn named_in(folder: &Path) -> Vec<String> {
+pub(crate) fn named_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())

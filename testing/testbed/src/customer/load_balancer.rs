@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::banner::BannerServer;
-use super::customer::{LOAD_BALANCERS, REGISTRY_ADDRESS, accepts};
-use super::packages;
-use super::place::Place;
-use super::rig::{NODE_ADDRESS, NODE_ADDRESS_2};
-use super::service::Service;
+use super::banner_server::BannerServer;
+use crate::isolation::sandbox::Sandbox;
+use crate::packages;
+use crate::service::Service;
+use crate::topology::{LOAD_BALANCERS, NODE_ADDRESS, NODE_ADDRESS_2, REGISTRY_ADDRESS};
 
 /// HAProxy is up well within this.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct LoadBalancer {
     number: usize,
-    place: Place,
+    sandbox: Sandbox,
     folder: PathBuf,
     service: Option<Service>,
     banner: BannerServer,
@@ -43,11 +42,11 @@ pub struct Admitted {
 }
 
 impl LoadBalancer {
-    pub(super) fn start(place: &Place, number: usize) -> Result<Self> {
-        let folder = place.folder(&format!("lb{number}"))?;
+    pub(crate) fn start(sandbox: &Sandbox, number: usize) -> Result<Self> {
+        let folder = sandbox.folder(&format!("lb{number}"))?;
         let behind = SocketAddr::from(([127, 0, 0, 1], 18_080 + u16::try_from(number)?));
-        let banner = BannerServer::start(place.namespaces(), behind, &format!("lb{number}"))?;
-        let mut balancer = Self { number, place: place.clone(), folder, service: None, banner };
+        let banner = BannerServer::start(sandbox.namespaces(), behind, &format!("lb{number}"))?;
+        let mut balancer = Self { number, sandbox: sandbox.clone(), folder, service: None, banner };
         balancer.start_again()?;
         Ok(balancer)
     }
@@ -83,7 +82,7 @@ impl LoadBalancer {
         let config = self.folder.join("haproxy.cfg");
         fs::write(&config, self.configuration())
             .with_context(|| format!("failed to write {}", config.display()))?;
-        let mut command = self.place.command(packages::path_of("haproxy")?);
+        let mut command = self.sandbox.command(packages::path_of("haproxy")?);
         command.arg("-db").arg("-f").arg(&config);
         let mut service = Service::start(
             &format!("haproxy lb{}", self.number),
@@ -91,7 +90,7 @@ impl LoadBalancer {
             command,
         )?;
         let tls = SocketAddr::from((self.address(), 443));
-        service.wait_ready(LIMIT, || accepts(&self.place, tls))?;
+        service.wait_ready(LIMIT, || self.sandbox.accepts_connections(tls))?;
         self.service = Some(service);
         Ok(())
     }

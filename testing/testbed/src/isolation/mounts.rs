@@ -37,7 +37,7 @@ impl ResolvConf {
     }
 
     /// Writes it anew where this thread is, which must have an /etc of its own.
-    pub(super) fn write(&self) -> Result<()> {
+    pub(crate) fn write(&self) -> Result<()> {
         write_anew("/etc/resolv.conf", &self.text())
     }
 
@@ -62,14 +62,14 @@ impl Default for ResolvConf {
 }
 
 /// A private file system view, being set up inside a new mount namespace.
-pub(super) struct View {
+pub(crate) struct View {
     stage: PathBuf,
 }
 
 impl View {
     /// Gives the place its own /etc (the host's, with these names and resolvers) and an empty /run.
     /// `stage` is an empty folder.
-    pub(super) fn new(stage: &Path, resolv: &ResolvConf) -> Result<Self> {
+    pub(crate) fn new(stage: &Path, resolv: &ResolvConf) -> Result<Self> {
         tmpfs(stage)?;
         let view = Self { stage: stage.to_owned() };
         view.overlay("/etc")?;
@@ -83,7 +83,7 @@ impl View {
     }
 
     /// Adds a certificate authority to the place's trust store.
-    pub(super) fn trust(&self, ca_pem: &str) -> Result<()> {
+    pub(crate) fn trust(&self, ca_pem: &str) -> Result<()> {
         let bundle = "/etc/ssl/certs/ca-certificates.crt";
         fs::create_dir_all("/etc/ssl/certs").context("failed to make /etc/ssl/certs")?;
         let mut trusted = fs::read_to_string(bundle).unwrap_or_default();
@@ -93,7 +93,7 @@ impl View {
 
     /// Makes it a node: its own redirector folders, `cgroup` as the cgroup2 root, and a fresh
     /// bpffs.
-    pub(super) fn become_node(&self, cgroup: &Path) -> Result<()> {
+    pub(crate) fn become_node(&self, cgroup: &Path) -> Result<()> {
         self.overlay("/var/lib")?;
         for folder in ["/etc/redirector", "/var/lib/redirector", "/run/redirector"] {
             if Path::new(folder).exists() {

@@ -10,18 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::customer::{DNS_ADDRESS, PUBLIC_NAME};
-use super::packages;
-use super::place::Place;
-use super::process;
-use super::service::Service;
+use crate::isolation::sandbox::Sandbox;
+use crate::service::Service;
+use crate::topology::{DNS_ADDRESS, PUBLIC_NAME, UNRELATED_ADDRESS};
+use crate::{packages, process};
 
-/// A name in the unrelated zone.
-pub const UNRELATED_NAME: &str = "www.example.test";
-/// Its address.
-pub const UNRELATED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 /// Time to live of every record, in seconds, unless a test wants another one for the public name.
-pub const TTL: u32 = 2;
+const TTL: u32 = 2;
 /// nsd is up, or has loaded a zone again, well within this.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -29,24 +24,24 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct DnsServer {
     service: Service,
-    place: Place,
+    sandbox: Sandbox,
     zone: PathBuf,
     ttl: u32,
 }
 
 impl DnsServer {
-    pub(super) fn start(place: &Place, addresses: &[Ipv4Addr]) -> Result<Self> {
-        let folder = place.folder("dns")?;
+    pub(crate) fn start(sandbox: &Sandbox, addresses: &[Ipv4Addr]) -> Result<Self> {
+        let folder = sandbox.folder("dns")?;
         let (zone, config) = (folder.join("public.company.net.zone"), folder.join("nsd.conf"));
         write(&zone, &public_zone(addresses, TTL))?;
         write(&folder.join("example.test.zone"), &unrelated_zone())?;
         write(&config, &configuration(&folder))?;
-        let mut command = place.command(packages::path_of("nsd")?);
+        let mut command = sandbox.command(packages::path_of("nsd")?);
         command.arg("-d").arg("-c").arg(&config);
         let service = Service::start("nsd", &folder.join("nsd.log"), command)?;
-        let mut server = Self { service, place: place.clone(), zone, ttl: TTL };
-        let place = place.clone();
-        server.service.wait_ready(LIMIT, || Ok(ask(&place)? == sorted(addresses)))?;
+        let mut server = Self { service, sandbox: sandbox.clone(), zone, ttl: TTL };
+        let sandbox = sandbox.clone();
+        server.service.wait_ready(LIMIT, || Ok(ask(&sandbox)? == sorted(addresses)))?;
         Ok(server)
     }
 
@@ -55,8 +50,8 @@ impl DnsServer {
     pub fn set_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<()> {
         write(&self.zone, &public_zone(addresses, self.ttl))?;
         self.service.signal(Signal::HUP)?;
-        let (place, wanted) = (self.place.clone(), sorted(addresses));
-        self.service.wait_ready(LIMIT, || Ok(ask(&place)? == wanted))
+        let (sandbox, wanted) = (self.sandbox.clone(), sorted(addresses));
+        self.service.wait_ready(LIMIT, || Ok(ask(&sandbox)? == wanted))
     }
 
     /// The public name's time to live in seconds, from the next change of its addresses on.
@@ -137,8 +132,8 @@ fn sorted(addresses: &[Ipv4Addr]) -> Vec<String> {
 }
 
 /// What the server answers for the public name, or a marker when it does not answer.
-fn ask(place: &Place) -> Result<Vec<String>> {
-    let mut dig = place.command(packages::path_of("dig")?);
+fn ask(sandbox: &Sandbox) -> Result<Vec<String>> {
+    let mut dig = sandbox.command(packages::path_of("dig")?);
     dig.args(["+short", "+tries=1", "+time=1", &format!("@{DNS_ADDRESS}"), PUBLIC_NAME, "A"]);
     let answer = process::finish(dig, Duration::from_secs(5))?;
     if !answer.status.success() {

@@ -9,19 +9,21 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::cgroup;
+
 /// What the kernel does not drop by itself when a process dies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Remains {
+pub(crate) struct Remains {
     /// The rig's cgroup directory.
-    pub(super) cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
     /// Its folder of logs, keys and configurations.
-    pub(super) files: PathBuf,
+    pub(crate) files: PathBuf,
 }
 
 impl Remains {
     /// Kills what runs in the cgroup and removes both.
-    pub(super) fn remove(&self) -> Result<()> {
-        super::cgroup::remove(&self.cgroup)?;
+    pub(crate) fn remove(&self) -> Result<()> {
+        cgroup::remove(&self.cgroup)?;
         match std::fs::remove_dir_all(&self.files) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("failed to remove {}", self.files.display()))
@@ -42,7 +44,7 @@ pub fn interrupted() -> bool {
 static LIVING: Mutex<Vec<Remains>> = Mutex::new(Vec::new());
 
 /// From now on `remains` are removed when a signal ends this process.
-pub(super) fn guard(remains: &Remains) -> Result<()> {
+pub(crate) fn guard(remains: &Remains) -> Result<()> {
     static LISTENING: Once = Once::new();
     let mut result = Ok(());
     LISTENING.call_once(|| result = listen());
@@ -52,7 +54,7 @@ pub(super) fn guard(remains: &Remains) -> Result<()> {
 }
 
 /// `remains` are gone.
-pub(super) fn release(remains: &Remains) {
+pub(crate) fn release(remains: &Remains) {
     living().retain(|other| other != remains);
 }
 

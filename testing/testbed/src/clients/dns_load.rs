@@ -22,7 +22,9 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{binaries, client::errno, place::Place, process};
+use super::errno::errno_name;
+use crate::isolation::sandbox::Sandbox;
+use crate::{binaries, process};
 
 /// The load ends when it has heard nothing for so long.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -41,7 +43,7 @@ const PORT: u16 = 53;
 
 /// What is asked, whom, and how often.
 #[derive(Clone, Debug, clap::Args)]
-pub struct QueryOptions {
+pub struct DnsLoadOptions {
     /// The resolver
     #[arg(long)]
     pub server: Ipv4Addr,
@@ -62,7 +64,7 @@ pub struct QueryOptions {
 
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct QueryReport {
+pub struct DnsLoadReport {
     /// Queries that were sent.
     pub sent: u64,
     /// Those that were asked a second time, since no answer had come in time.
@@ -105,7 +107,7 @@ impl Query {
 }
 
 struct Load<'o> {
-    options: &'o QueryOptions,
+    options: &'o DnsLoadOptions,
     server: SocketAddr,
     retry: Duration,
     /// The questions as they are sent.
@@ -118,12 +120,12 @@ struct Load<'o> {
     /// How many of them were looked at for a second time, in order.
     judged: usize,
     heard: Instant,
-    report: QueryReport,
+    report: DnsLoadReport,
 }
 
 /// Runs `testbed-client queries`: prints `half` when half of the queries are sent, and the report in
 /// the end.
-pub(super) fn run(options: &QueryOptions) -> Result<()> {
+pub(crate) fn run(options: &DnsLoadOptions) -> Result<()> {
     ensure!(options.rate > 0 && options.count > 1, "there is nothing to send");
     let begun = Instant::now();
     let mut load = Load::new(options)?;
@@ -159,7 +161,7 @@ fn socket() -> Result<UdpSocket> {
 }
 
 impl<'o> Load<'o> {
-    fn new(options: &'o QueryOptions) -> Result<Self> {
+    fn new(options: &'o DnsLoadOptions) -> Result<Self> {
         Ok(Self {
             options,
             server: (options.server, PORT).into(),
@@ -171,7 +173,7 @@ impl<'o> Load<'o> {
             queries: Vec::new(),
             judged: 0,
             heard: Instant::now(),
-            report: QueryReport::default(),
+            report: DnsLoadReport::default(),
         })
     }
 
@@ -217,7 +219,7 @@ impl<'o> Load<'o> {
 
     fn note(&mut self, sent: std::io::Result<usize>) {
         if let Err(error) = sent {
-            *self.report.failed.entry(errno(&error)).or_default() += 1;
+            *self.report.failed.entry(errno_name(&error)).or_default() += 1;
         }
     }
 
@@ -296,7 +298,7 @@ impl<'o> Load<'o> {
         all || (self.judged == self.queries.len() && self.heard.elapsed() >= PATIENCE)
     }
 
-    fn end(mut self, begun: Instant) -> QueryReport {
+    fn end(mut self, begun: Instant) -> DnsLoadReport {
         let count = |what: &dyn Fn(&Query) -> bool| {
             self.queries.iter().filter(|query| what(query)).count() as u64
         };
@@ -321,15 +323,15 @@ fn question(name: &str) -> Vec<u8> {
 
 /// A DNS load in a place.
 #[derive(Debug)]
-pub struct Queries {
+pub struct DnsLoad {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
 }
 
-impl Queries {
+impl DnsLoad {
     /// Starts asking. The calling thread must live until the report is in.
-    pub fn start(place: &Place, options: &QueryOptions) -> Result<Self> {
-        let mut command = place.command(binaries::client()?);
+    pub fn start(sandbox: &Sandbox, options: &DnsLoadOptions) -> Result<Self> {
+        let mut command = sandbox.command(binaries::client()?);
         command.args([
             "queries",
             "--server",
@@ -362,7 +364,7 @@ impl Queries {
     }
 
     /// Waits for its end.
-    pub fn report(mut self) -> Result<QueryReport> {
+    pub fn report(mut self) -> Result<DnsLoadReport> {
         let mut text = String::new();
         self.output.read_to_string(&mut text).context("failed to read the DNS load's report")?;
         let ended = process::wait(&mut self.child, PATIENCE)?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::client::{LoadOptions, Report};
-use super::place::Place;
-use super::{binaries, process};
+use super::connect_load::{LoadOptions, LoadReport};
+use crate::isolation::sandbox::Sandbox;
+use crate::{binaries, process};
 
 /// Beyond its own time the load client waits for connects that hang, twice five seconds, and a busy
 /// machine.
@@ -15,15 +15,15 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// A load client that runs.
 #[derive(Debug)]
-pub struct Load {
+pub struct LoadProcess {
     child: Child,
     limit: Duration,
 }
 
-impl Load {
+impl LoadProcess {
     /// Starts connecting from `place`. The calling thread must live until the report is in.
-    pub fn start(place: &Place, options: &LoadOptions) -> Result<Self> {
-        let mut command = place.command(binaries::client()?);
+    pub fn start(sandbox: &Sandbox, options: &LoadOptions) -> Result<Self> {
+        let mut command = sandbox.command(binaries::client()?);
         command
             .args(arguments(options))
             .stdin(Stdio::null())
@@ -34,7 +34,7 @@ impl Load {
     }
 
     /// Waits for its end and returns its report.
-    pub fn report(mut self) -> Result<Report> {
+    pub fn report(mut self) -> Result<LoadReport> {
         // Its output is one line, which the pipe holds.
         if process::wait(&mut self.child, self.limit)?.is_none() {
             self.child.kill().context("failed to kill the load client")?;

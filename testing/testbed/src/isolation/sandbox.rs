@@ -1,6 +1,7 @@
 //! A place to run programs in: namespaces, a cgroup, an environment.
 
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -12,16 +13,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::chdir;
 
-use super::namespace::Namespaces;
-use super::process::{self, Finished};
-use super::rig::Ground;
+use super::cgroup;
+use super::namespaces::Namespaces;
+use super::scope::RigScope;
+use crate::process::{self, Finished};
 
 /// Where Debian keeps programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A place that processes can be started in. Clones are the same place.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Sandbox {
     namespaces: Arc<Namespaces>,
     /// Opened beforehand: who writes "0" into it is in the cgroup.
     door: Arc<File>,
@@ -29,38 +31,38 @@ pub struct Place {
     home: PathBuf,
     environment: Vec<(String, String)>,
     /// Keeps the rig's cgroup and files until the last place is gone.
-    ground: Arc<Ground>,
+    scope: Arc<RigScope>,
 }
 
-impl Place {
-    pub(super) fn new(
-        ground: &Arc<Ground>,
+impl Sandbox {
+    pub(crate) fn new(
+        scope: &Arc<RigScope>,
         namespaces: Arc<Namespaces>,
         cgroup: &Path,
         name: &str,
     ) -> Result<Self> {
-        let cgroup = ground.cgroup().join(cgroup);
-        let door = Arc::new(super::cgroup::door(&cgroup)?);
-        let home = ground.folder(&format!("home-{name}"))?;
-        let mut place = Self {
+        let cgroup = scope.cgroup().join(cgroup);
+        let door = Arc::new(cgroup::open_procs(&cgroup)?);
+        let home = scope.folder(&format!("home-{name}"))?;
+        let mut sandbox = Self {
             namespaces,
             door,
             cgroup,
             home,
             environment: Vec::new(),
-            ground: Arc::clone(ground),
+            scope: Arc::clone(scope),
         };
-        place.set_environment("PATH", PATH);
-        place.set_environment("LANG", "C.UTF-8");
-        Ok(place)
+        sandbox.set_environment("PATH", PATH);
+        sandbox.set_environment("LANG", "C.UTF-8");
+        Ok(sandbox)
     }
 
     /// The same namespaces seen from another cgroup of the rig, given relative to the rig's
     /// directory.
-    pub(super) fn in_cgroup(&self, cgroup: &Path, name: &str) -> Result<Self> {
-        let mut place = Self::new(&self.ground, Arc::clone(&self.namespaces), cgroup, name)?;
-        place.environment.clone_from(&self.environment);
-        Ok(place)
+    pub(crate) fn in_cgroup(&self, cgroup: &Path, name: &str) -> Result<Self> {
+        let mut sandbox = Self::new(&self.scope, Arc::clone(&self.namespaces), cgroup, name)?;
+        sandbox.environment.clone_from(&self.environment);
+        Ok(sandbox)
     }
 
     /// Sets a variable for everything started here from now on. Nothing of this process's own
@@ -133,7 +135,7 @@ impl Place {
     }
 
     /// A folder of this name in its home, made when it is not there.
-    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.home.join(name);
         fs::create_dir_all(&path).with_context(|| format!("failed to make {}", path.display()))?;
         Ok(path)
@@ -155,19 +157,25 @@ impl Place {
             .with_context(|| format!("failed to read {} in a place of the rig", path.display()))
     }
 
-    /// Ends everything that runs in this place's cgroup or below it.
-    pub fn kill_everything(&self) {
-        super::cgroup::kill(&self.cgroup);
+    /// Whether something accepts connections at `address` in this sandbox.
+    pub(crate) fn accepts_connections(&self, address: SocketAddr) -> Result<bool> {
+        self.namespaces
+            .run(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
     }
 
-    /// The rig's ground, for services that keep logs on it.
-    pub(super) fn ground(&self) -> &Arc<Ground> {
-        &self.ground
+    /// Ends everything that runs in this place's cgroup or below it.
+    pub fn kill_everything(&self) {
+        cgroup::kill(&self.cgroup);
+    }
+
+    /// The rig's scope, for services that keep logs on it.
+    pub(crate) fn scope(&self) -> &Arc<RigScope> {
+        &self.scope
     }
 
     /// Writes a script into the rig's folder that opens a shell here, or runs its arguments;
     /// returns its path. It works while this process lives.
-    pub fn door_script(&self, name: &str) -> Result<PathBuf> {
+    pub fn shell_script(&self, name: &str) -> Result<PathBuf> {
         let environment: Vec<String> =
             self.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let script = format!(
@@ -179,7 +187,7 @@ impl Place {
             environment.join(" "),
             home = self.home.display(),
         );
-        let path = self.ground.files().join(format!("enter-{name}"));
+        let path = self.scope.files().join(format!("enter-{name}"));
         fs::write(&path, script).with_context(|| format!("failed to write {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
             .with_context(|| format!("failed to make {} executable", path.display()))?;

@@ -16,7 +16,9 @@ use anyhow::{Context, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::{binaries, client::errno, place::Place, process};
+use super::errno::errno_name;
+use crate::isolation::sandbox::Sandbox;
+use crate::{binaries, process};
 
 /// Threads that connect: enough to keep two cores busy, few enough that the server gets its share.
 const THREADS: usize = 3;
@@ -50,7 +52,7 @@ pub struct StormReport {
 
 /// Runs `testbed-client storm`: prints the port of its server, connects to the virtual address on
 /// that port until its input ends, prints the report.
-pub(super) fn run(options: StormOptions) -> Result<()> {
+pub(crate) fn run(options: StormOptions) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen")?;
     rustix::net::listen(&listener, 4096).context("failed to make the backlog longer")?;
     let target = SocketAddr::from((
@@ -102,7 +104,7 @@ fn connects(target: SocketAddr, over: &AtomicBool) -> StormReport {
         match connect(target) {
             Ok(true) => report.redirected += 1,
             Ok(false) => report.wrong_peer += 1,
-            Err(error) => *report.failed.entry(errno(&error)).or_default() += 1,
+            Err(error) => *report.failed.entry(errno_name(&error)).or_default() += 1,
         }
     }
     report
@@ -136,17 +138,17 @@ impl StormReport {
 
 /// A storm in a place.
 #[derive(Debug)]
-pub struct Storm {
+pub struct ConnectStorm {
     child: Child,
     /// Where its server listens, on the place's loopback.
     pub port: u16,
 }
 
-impl Storm {
-    /// Starts the server; [`Storm::begin`] lets the connects go. The calling thread must live until
+impl ConnectStorm {
+    /// Starts the server; [`ConnectStorm::begin`] lets the connects go. The calling thread must live until
     /// the report is in.
-    pub fn start(place: &Place, vip: Ipv4Addr) -> Result<Self> {
-        let mut command = place.command(binaries::client()?);
+    pub fn start(sandbox: &Sandbox, vip: Ipv4Addr) -> Result<Self> {
+        let mut command = sandbox.command(binaries::client()?);
         command
             .args(["storm", "--vip", &vip.to_string()])
             .stdin(Stdio::piped())

@@ -1,43 +1,28 @@
 //! The customer's site: load balancers in public, the registry behind them, and the DNS server of
 //! the public name.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::banner::BannerServer;
-use super::certificate::Certificates;
+use super::banner_server::BannerServer;
+use super::certificates::Certificates;
 use super::dns_server::DnsServer;
 use super::load_balancer::LoadBalancer;
-use super::mounts::{ResolvConf, View};
-use super::namespace::Namespaces;
-use super::network;
-use super::place::Place;
-use super::process;
 use super::registry::Registry;
-use super::rig::{Ground, NODE_ADDRESS};
-
-/// The registry's internal name: the route's source.
-pub const INTERNAL_NAME: &str = "artifactory.internal.company.net";
-/// The load balancers' public name: the route's destination.
-pub const PUBLIC_NAME: &str = "artifactory.public.company.net";
-/// The public network of the customer.
-pub const NETWORK: &str = "203.0.113.0/24";
-/// The customer's end of the link: where the node's default route leads, and ends.
-pub const GATEWAY: &str = "203.0.113.1";
-/// The customer's public DNS server, and the node's resolver.
-pub const DNS_ADDRESS: &str = "203.0.113.53";
-/// The load balancers' addresses.
-pub const LOAD_BALANCERS: [Ipv4Addr; 2] =
-    [Ipv4Addr::new(203, 0, 113, 7), Ipv4Addr::new(203, 0, 113, 8)];
-/// Where the registry listens inside.
-pub const REGISTRY_ADDRESS: &str = "10.20.0.10";
+use crate::isolation::mounts::{ResolvConf, View};
+use crate::isolation::namespaces::Namespaces;
+use crate::isolation::network;
+use crate::isolation::sandbox::Sandbox;
+use crate::isolation::scope::RigScope;
+use crate::topology::{DNS_ADDRESS, INTERNAL_NAME, LOAD_BALANCERS, NODE_ADDRESS};
+use crate::{packages, process};
 
 /// The customer's end of the link, once the node has made it.
-pub(super) const LINK: &str = "link set lo up\n\
+const LINK: &str = "link set lo up\n\
     addr add 10.20.0.10/32 dev lo\n\
     addr add 203.0.113.1/24 dev public\n\
     addr add 203.0.113.7/24 dev public\n\
@@ -61,25 +46,30 @@ const RULES: &str = "table ip rig {\n\
 /// The customer's namespace and what is common to its servers.
 #[derive(Debug)]
 pub struct Customer {
-    place: Place,
+    sandbox: Sandbox,
     certificates: Certificates,
 }
 
 impl Customer {
-    pub(super) fn new(ground: &Arc<Ground>) -> Result<Self> {
-        let (stage, folder) = (ground.folder("stage-customer")?, ground.folder("certificates")?);
+    pub(crate) fn new(scope: &Arc<RigScope>) -> Result<Self> {
+        let (stage, folder) = (scope.folder("stage-customer")?, scope.folder("certificates")?);
         let namespaces = Namespaces::create(|| {
             View::new(&stage, &ResolvConf::of(DNS_ADDRESS))?;
             network::nft(RULES)
         })
         .context("failed to make the customer's site")?;
-        let place = Place::new(ground, Arc::new(namespaces), Path::new("customer"), "customer")?;
-        Ok(Self { place, certificates: Certificates::make(&folder, &[INTERNAL_NAME])? })
+        let sandbox = Sandbox::new(scope, Arc::new(namespaces), Path::new("customer"), "customer")?;
+        Ok(Self { sandbox, certificates: Certificates::make(&folder, &[INTERNAL_NAME])? })
+    }
+
+    /// Gives the customer's end of the link, which the node has made, its addresses.
+    pub(crate) fn connect_link(&self) -> Result<()> {
+        self.sandbox.namespaces().run(|| network::ip(LINK))?
     }
 
     /// Where its servers run.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     /// The certificate of its own authority, PEM.
@@ -94,24 +84,24 @@ impl Customer {
 
     /// Starts the authoritative DNS server: the public name with both load balancers.
     pub fn dns_server(&self) -> Result<DnsServer> {
-        DnsServer::start(&self.place, &LOAD_BALANCERS)
+        DnsServer::start(&self.sandbox, &LOAD_BALANCERS)
     }
 
     /// Starts the registry, for container images and Python packages, behind TLS.
     pub fn registry(&self) -> Result<Registry> {
-        Registry::start(&self.place, &self.certificates)
+        Registry::start(&self.sandbox, &self.certificates)
     }
 
     /// Starts load balancer 1 or 2: 443 goes through to the registry, 80 and 8080 to a web server
     /// that says `lb1` or `lb2` and closes.
     pub fn load_balancer(&self, number: usize) -> Result<LoadBalancer> {
-        LoadBalancer::start(&self.place, number)
+        LoadBalancer::start(&self.sandbox, number)
     }
 
     /// Starts a server at any address of the customer's that says `banner` on each connection and
     /// closes it.
     pub fn banner_server(&self, address: SocketAddr, banner: &str) -> Result<BannerServer> {
-        BannerServer::start(self.place.namespaces(), address, banner)
+        BannerServer::start(self.sandbox.namespaces(), address, banner)
     }
 
     /// Drops every packet to `address`, so that connects to it time out.
@@ -126,7 +116,7 @@ impl Customer {
 
     /// Packets to 198.18.0.0/15 that have left the node: none may, guarded or redirected.
     pub fn leaked_packets(&self) -> Result<u64> {
-        let mut list = self.place.command(super::packages::path_of("nft")?);
+        let mut list = self.sandbox.command(packages::path_of("nft")?);
         list.args(["-j", "list", "counter", "ip", "rig", "leaked"]);
         let listed = process::finish(list, Duration::from_secs(10))?
             .success()
@@ -146,13 +136,6 @@ impl Customer {
     }
 
     fn nft(&self, script: &str) -> Result<()> {
-        self.place.namespaces().run(|| network::nft(script))?
+        self.sandbox.namespaces().run(|| network::nft(script))?
     }
-}
-
-/// Whether something accepts connections at `address` inside `place`.
-pub(super) fn accepts(place: &Place, address: SocketAddr) -> Result<bool> {
-    place
-        .namespaces()
-        .run(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::packages;
-use super::process;
+use crate::packages;
+use crate::process;
 
 /// The name that pip installs, and the module it then has.
 pub const PACKAGE: (&str, &str) = ("hello-company", "hello_company");

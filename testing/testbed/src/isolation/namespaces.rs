@@ -22,7 +22,7 @@ pub struct Namespaces {
 impl Namespaces {
     /// New network and mount namespaces; `setup` runs inside them and may mount, add devices and
     /// run programs.
-    pub(super) fn create(setup: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
+    pub(crate) fn create(setup: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
         on_a_thread(|| {
             leave(UnshareFlags::NEWNET | UnshareFlags::NEWNS)?;
             setup()?;
@@ -31,7 +31,7 @@ impl Namespaces {
     }
 
     /// The network namespace of `net` with a new mount namespace; `setup` runs inside.
-    pub(super) fn create_in(net: &Self, setup: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
+    pub(crate) fn create_in(net: &Self, setup: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
         on_a_thread(|| {
             move_into_link_name_space(net.net.as_fd(), Some(LinkNameSpaceType::Network))
                 .context("failed to enter a network namespace")?;
@@ -54,7 +54,7 @@ impl Namespaces {
     }
 
     /// Moves the calling thread inside. Makes no allocation, so it may run between fork and exec.
-    pub(super) fn enter(&self) -> io::Result<()> {
+    pub(crate) fn enter(&self) -> io::Result<()> {
         move_into_link_name_space(self.net.as_fd(), Some(LinkNameSpaceType::Network))?;
         move_into_link_name_space(self.mount.as_fd(), Some(LinkNameSpaceType::Mount))?;
         Ok(())

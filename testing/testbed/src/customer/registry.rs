@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::certificate::Certificates;
-use super::customer::{INTERNAL_NAME, REGISTRY_ADDRESS, accepts};
-use super::packages;
-use super::place::Place;
-use super::samples;
-use super::service::Service;
+use super::certificates::Certificates;
+use crate::isolation::sandbox::Sandbox;
+use crate::service::Service;
+use crate::topology::{INTERNAL_NAME, REGISTRY_ADDRESS};
+use crate::{packages, sample_artifacts};
 
 /// Every one of them is up well within this, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -32,11 +31,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub(super) fn start(place: &Place, certificates: &Certificates) -> Result<Self> {
-        let folder = place.folder("registry")?;
-        let mut images = images(place, &folder)?;
-        let mut packages = packages(place, &folder)?;
-        let mut nginx = nginx(place, &folder, certificates)?;
+    pub(crate) fn start(sandbox: &Sandbox, certificates: &Certificates) -> Result<Self> {
+        let folder = sandbox.folder("registry")?;
+        let mut images = images(sandbox, &folder)?;
+        let mut packages = packages(sandbox, &folder)?;
+        let mut nginx = nginx(sandbox, &folder, certificates)?;
         for (service, address) in [
             (&mut images, IMAGES),
             (&mut packages, PACKAGES),
@@ -44,7 +43,7 @@ impl Registry {
         ] {
             let address: SocketAddr =
                 address.parse().context("failed to parse an address of the registry")?;
-            service.wait_ready(LIMIT, || accepts(place, address))?;
+            service.wait_ready(LIMIT, || sandbox.accepts_connections(address))?;
         }
         Ok(Self { nginx, _images: images, _packages: packages, folder })
     }
@@ -61,7 +60,7 @@ impl Registry {
     }
 }
 
-fn images(place: &Place, folder: &Path) -> Result<Service> {
+fn images(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
     let data = folder.join("images");
     let config = write(
         &folder.join("docker-registry.yml"),
@@ -71,16 +70,16 @@ fn images(place: &Place, folder: &Path) -> Result<Service> {
             data.display()
         ),
     )?;
-    let mut command = place.command(packages::path_of("docker-registry")?);
+    let mut command = sandbox.command(packages::path_of("docker-registry")?);
     command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
     Service::start("docker-registry", &folder.join("docker-registry.log"), command)
 }
 
-fn packages(place: &Place, folder: &Path) -> Result<Service> {
+fn packages(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
     let wheels = folder.join("wheels");
-    samples::wheel(&wheels)?;
+    sample_artifacts::wheel(&wheels)?;
     let (host, port) = PACKAGES.split_once(':').context("failed to split pypiserver's address")?;
-    let mut command = place.command(packages::python_tool("python")?);
+    let mut command = sandbox.command(packages::python_tool("python")?);
     command
         .args([
             "-m",
@@ -100,7 +99,7 @@ fn packages(place: &Place, folder: &Path) -> Result<Service> {
     Service::start("pypiserver", &folder.join("pypiserver.log"), command)
 }
 
-fn nginx(place: &Place, folder: &Path, certificates: &Certificates) -> Result<Service> {
+fn nginx(sandbox: &Sandbox, folder: &Path, certificates: &Certificates) -> Result<Service> {
     let text = format!(
         "user root; daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr warn;\n\
          events {{ worker_connections 4096; }}\n\
@@ -124,7 +123,7 @@ fn nginx(place: &Place, folder: &Path, certificates: &Certificates) -> Result<Se
         key = certificates.key_path.display(),
     );
     let config = write(&folder.join("nginx.conf"), &text)?;
-    let mut command = place.command(packages::path_of("nginx")?);
+    let mut command = sandbox.command(packages::path_of("nginx")?);
     command.arg("-e").arg("stderr").arg("-c").arg(config);
     Service::start("nginx", &folder.join("nginx.log"), command)
 }

@@ -1,0 +1,14 @@
+//! What executors run: loads of connects and of queries, each as a process of its own, and the
+//! handles by which a test drives them.
+
+pub mod cli;
+mod connect_load;
+mod connect_storm;
+mod dns_load;
+mod errno;
+mod load_process;
+
+pub use connect_load::{LoadOptions, LoadReport, connect};
+pub use connect_storm::{ConnectStorm, StormOptions, StormReport};
+pub use dns_load::{DnsLoad, DnsLoadOptions, DnsLoadReport};
+pub use load_process::{LoadProcess, arguments};

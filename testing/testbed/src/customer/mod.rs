@@ -1,0 +1,15 @@
+//! The customer's site: its servers in public and inside.
+
+mod banner_server;
+mod certificates;
+mod dns_server;
+mod load_balancer;
+mod registry;
+mod site;
+
+pub use banner_server::BannerServer;
+pub use certificates::Certificates;
+pub use dns_server::DnsServer;
+pub use load_balancer::{Admitted, LoadBalancer};
+pub use registry::Registry;
+pub use site::Customer;

@@ -1,0 +1,12 @@
+//! What keeps a rig apart from the machine: namespaces, mounts, cgroups, and the removal of all of
+//! it.
+
+pub(crate) mod cgroup;
+pub(crate) mod cleanup;
+pub(crate) mod isolated_netns;
+pub(crate) mod mounts;
+pub(crate) mod namespaces;
+pub(crate) mod network;
+pub(crate) mod rig_name;
+pub(crate) mod sandbox;
+pub(crate) mod scope;
