@@ -1,13 +1,11 @@
 //! The range of virtual addresses.
+//!
+//! A VIP is an index into the pool, so the kernel finds a route by an array element and needs no
+//! lookup by address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
-use crate::{
-    route::{Route, RouteProblems},
-    spanned::Problem,
-};
 
 /// Where VIPs come from. Index `n` is the address `n` after the first one, in both families.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,36 +134,6 @@ impl Pool {
     /// Whether the pool has an address.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.index_of(ip).is_some()
-    }
-
-    /// Refuses a route whose own addresses are in the pool: a VIP leads to a backend, it is none.
-    pub fn check_route(&self, route: &Route) -> Result<(), RouteProblems> {
-        let mut problems = Vec::new();
-        let mut check = |key: String, ip: IpAddr| {
-            if self.contains(ip) {
-                problems.push(Problem::of(
-                    key,
-                    format_args!(
-                        "`{ip}` is in the pool of virtual \
-                        addresses: write a real one, or move `pool`"
-                    ),
-                ));
-            }
-        };
-        for (n, ip) in route.destination.addresses().unwrap_or_default().iter().enumerate() {
-            check(format!("destination[{n}]"), *ip);
-        }
-        for (n, ip) in route.source_ips.iter().enumerate() {
-            check(format!("source_ips[{n}]"), *ip);
-        }
-        if let Some(resolver) = route.resolver {
-            check("resolver".into(), resolver.ip());
-        }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(RouteProblems { route: route.source.to_string(), problems })
-        }
     }
 }
 

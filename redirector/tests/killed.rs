@@ -15,7 +15,7 @@ use redirector::{
     pool::Pool,
     route::{RawRoute, Route, RouteOrigin, RouteSet},
     state::Leases,
-    state::{Change, Opened, State as Kept},
+    state::{Change, OpenedState, State as Kept},
 };
 
 /// Names the folder to the child that this test starts of itself.
@@ -41,7 +41,8 @@ impl Files {
     /// As the agent does it. A warning would be damage.
     fn open(folder: &Path) -> Self {
         let pool = Pool::new("198.18.0.0/24".parse().unwrap(), None, false).unwrap();
-        let Opened { state: kept, leases, routes, warnings } = Kept::open(folder, &pool).unwrap();
+        let OpenedState { state: kept, leases, routes, warnings } =
+            Kept::open(folder, &pool).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         let routes = RouteSet::new("redirector.toml".into(), pool, vec![], routes);
         Self { kept, leases, routes }

@@ -32,7 +32,7 @@ use crate::{
     host,
     observe::{Admin, Health, Metrics},
     route::RouteSet,
-    state::{Change, Opened, State},
+    state::{Change, OpenedState, State},
 };
 
 /// How long the control server waits for the owner task's answer.
@@ -82,7 +82,7 @@ async fn build(
     config: Config,
     watch: FileWatch,
 ) -> anyhow::Result<(Owner, Sockets, Metrics, Reading)> {
-    let Opened { mut state, mut leases, routes: stored, warnings } =
+    let OpenedState { mut state, mut leases, routes: stored, warnings } =
         State::open(&config.agent.state_dir, &config.pool)?;
     let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;

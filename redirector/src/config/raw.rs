@@ -3,10 +3,10 @@
 
 use serde::Serialize;
 
-use super::{CgroupSpec, Config, DnsClients, Intercept, Upstream};
+use super::settings::{CgroupSpec, Config, DnsClients, Intercept, Upstream};
 use crate::{
     route::{RawRoute, Route},
-    spanned::{Node, Reader, scalar::format_duration},
+    spanned::{DocumentReader, Spanned, scalar::format_duration},
 };
 
 /// The file's shape. It is written by serde, but read key by key, since serde stops at the first
@@ -66,7 +66,10 @@ pub(super) struct RawHealth {
 }
 
 /// Takes every key out of a document; the routes are returned as they stand, with their paths.
-pub(super) fn read(root: Node, reader: &mut Reader<'_>) -> (RawConfig, Vec<(String, Node)>) {
+pub(super) fn read(
+    root: Spanned,
+    reader: &mut DocumentReader<'_>,
+) -> (RawConfig, Vec<(String, Spanned)>) {
     let mut root = reader.root(root);
     let mut config = RawConfig::default();
 
@@ -106,6 +109,14 @@ pub(super) fn read(root: Node, reader: &mut Reader<'_>) -> (RawConfig, Vec<(Stri
     let routes = root.tables("routes");
     root.finish();
     (config, routes)
+}
+
+impl Config {
+    /// The configuration in effect as a TOML file, every default written out. Reading it gives the
+    /// same configuration.
+    pub fn effective_toml(&self) -> String {
+        toml::to_string(&RawConfig::from(self)).expect("texts, numbers and lists of them are TOML")
+    }
 }
 
 impl From<&Config> for RawConfig {

@@ -10,12 +10,13 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, Pool, Upstream,
     raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawPool},
+    settings::{Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, Upstream},
 };
 use crate::{
+    pool::Pool,
     route,
-    spanned::{Node, Reader, scalar},
+    spanned::{DocumentReader, Spanned, scalar},
 };
 
 /// The longest path of a unix socket, without the closing zero byte.
@@ -61,8 +62,8 @@ enum Refused {
 /// it.
 pub(super) fn resolve(
     raw: RawConfig,
-    routes: Vec<(String, Node)>,
-    reader: &mut Reader<'_>,
+    routes: Vec<(String, Spanned)>,
+    reader: &mut DocumentReader<'_>,
 ) -> Config {
     let mut check = Check { reader };
     let mut config = Config {
@@ -80,7 +81,7 @@ pub(super) fn resolve(
 }
 
 struct Check<'c, 'a> {
-    reader: &'c mut Reader<'a>,
+    reader: &'c mut DocumentReader<'a>,
 }
 
 impl Check<'_, '_> {
@@ -289,7 +290,7 @@ impl Check<'_, '_> {
             return;
         }
         for (n, route) in config.routes.iter().enumerate() {
-            if let Err(refused) = config.pool.check_route(route) {
+            if let Err(refused) = route::check_outside_pool(route, &config.pool) {
                 self.reader.report_within(&format!("routes[{n}]"), refused.problems);
             }
         }

@@ -2,7 +2,9 @@
 
 use std::{fmt, net::IpAddr};
 
-use super::{MAX_BACKENDS, source::is_label};
+use redirector_common::abi::MAX_BACKENDS;
+
+use super::source::is_label;
 use crate::spanned::scalar::{self, ValueError};
 
 /// The load balancer that a route leads to.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::{RawRoute, Route};
+use super::{definition::Route, raw::RawRoute};
 
 /// The difference between two sets of routes, each part in the order of the sources.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

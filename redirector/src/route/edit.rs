@@ -1,9 +1,12 @@
 //! A change of what the command line and imports made, route by route: what is saved, and what is
 //! done once it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::{SourceName, StoredRoute};
+use super::{
+    source::SourceName,
+    store::{StoredRoute, StoredRoutes},
+};
 
 /// One source's stored route before and after a change. Whoever makes a change says it in these, so
 /// that it costs as much as it changes, however many routes there are.
@@ -19,10 +22,7 @@ pub struct Edit {
 
 impl Edit {
     /// What makes `after` of `before`, in the order of the sources.
-    pub fn between(
-        before: &BTreeMap<SourceName, StoredRoute>,
-        after: &BTreeMap<SourceName, StoredRoute>,
-    ) -> Vec<Self> {
+    pub fn between(before: &StoredRoutes, after: &StoredRoutes) -> Vec<Self> {
         let changed = before
             .iter()
             .filter(|(source, route)| after.get(*source) != Some(route))

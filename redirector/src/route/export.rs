@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
-use super::{RawRoute, Route};
+use super::raw::RawRoute;
 
 /// A format that routes are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,13 @@ pub struct UnknownFormat(String);
 
 /// What every format holds.
 #[derive(Serialize)]
-struct Document {
-    routes: Vec<RawRoute>,
+struct Document<'r> {
+    routes: &'r [RawRoute],
 }
 
 /// Writes routes as text that ends with a newline.
-pub fn export<'r>(routes: impl IntoIterator<Item = &'r Route>, format: Format) -> String {
-    let document = Document { routes: routes.into_iter().map(RawRoute::from).collect() };
+pub fn export(routes: &[RawRoute], format: Format) -> String {
+    let document = Document { routes };
     match format {
         Format::Toml => toml::to_string(&document).expect("texts and lists of texts are TOML"),
         Format::Yaml => {

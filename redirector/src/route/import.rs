@@ -6,8 +6,8 @@
 
 use std::{collections::HashMap, fmt, path::Path};
 
-use super::{Route, SourceName, raw};
-use crate::spanned::{Node, Problem, Reader, Value};
+use super::{definition::Route, raw, source::SourceName};
+use crate::spanned::{Diagnostic, DocumentReader, Spanned, Value};
 
 pub use super::export::Format;
 
@@ -23,7 +23,7 @@ const PATHS: [&[&str]; 4] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ImportError {
     /// The problems, in the order of their lines where the format tells lines.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<Diagnostic>,
 }
 
 impl fmt::Display for ImportError {
@@ -46,7 +46,7 @@ pub fn parse_named(name: &Path, text: &str) -> Result<Vec<Route>, ImportError> {
     let format = name
         .extension()
         .and_then(|extension| extension.to_str()?.to_ascii_lowercase().parse().ok());
-    let mut reader = Reader::new(name, &|_| None);
+    let mut reader = DocumentReader::new(name, &|_| None);
     let documents = documents(text, format.unwrap_or_else(|| guess(text)), &mut reader);
     let routes = match reader.refused("") {
         true => Vec::new(),
@@ -88,15 +88,15 @@ fn guess(text: &str) -> Format {
     }
 }
 
-fn documents(text: &str, format: Format, reader: &mut Reader<'_>) -> Vec<Node> {
+fn documents(text: &str, format: Format, reader: &mut DocumentReader<'_>) -> Vec<Spanned> {
     let read = match format {
         Format::Toml => {
-            let (root, errors) = Node::from_toml(text);
+            let (root, errors) = Spanned::from_toml(text);
             errors.into_iter().for_each(|error| reader.report_syntax(error));
             return vec![root];
         }
-        Format::Json => Node::from_json(text).map(|root| vec![root]),
-        Format::Yaml => Node::from_yaml(text),
+        Format::Json => Spanned::from_json(text).map(|root| vec![root]),
+        Format::Yaml => Spanned::from_yaml(text),
     };
     read.unwrap_or_else(|error| {
         reader.report_syntax(error);
@@ -105,7 +105,7 @@ fn documents(text: &str, format: Format, reader: &mut Reader<'_>) -> Vec<Node> {
 }
 
 /// The routes of every document.
-fn routes(documents: Vec<Node>, reader: &mut Reader<'_>) -> Vec<Route> {
+fn routes(documents: Vec<Spanned>, reader: &mut DocumentReader<'_>) -> Vec<Route> {
     let mut items = Vec::new();
     let mut found = false;
     for document in documents {
@@ -131,8 +131,8 @@ fn routes(documents: Vec<Node>, reader: &mut Reader<'_>) -> Vec<Route> {
 
 /// Reads each item as a route, and refuses a source that stands there twice.
 pub(crate) fn read_all(
-    items: Vec<(String, Node)>,
-    reader: &mut Reader<'_>,
+    items: Vec<(String, Spanned)>,
+    reader: &mut DocumentReader<'_>,
     foreign: bool,
 ) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::with_capacity(items.len());
@@ -145,7 +145,7 @@ pub(crate) fn read_all(
         if let Ok(source) = raw.source.parse::<SourceName>() {
             match first.get(&source) {
                 Some(other) => {
-                    let at = reader.place_of(other);
+                    let at = reader.location_of(other);
                     let key = format!("{path}.source");
                     reader.report(
                         &key,
@@ -167,7 +167,7 @@ pub(crate) fn read_all(
 }
 
 /// The routes of a document and their path: the document itself when it is a list.
-fn locate(document: Node) -> Option<(String, Node)> {
+fn locate(document: Spanned) -> Option<(String, Spanned)> {
     if matches!(document.value, Value::List(_)) {
         return Some((String::new(), document));
     }

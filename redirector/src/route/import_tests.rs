@@ -250,7 +250,8 @@ proptest! {
             .map(|(source, route)| RawRoute { source, ..route }.try_into().expect("a valid route"))
             .collect();
         for format in [Format::Toml, Format::Yaml, Format::Json] {
-            let text = export(&routes, format);
+            let raw: Vec<RawRoute> = routes.iter().map(RawRoute::from).collect();
+            let text = export(&raw, format);
             prop_assert_eq!(&parse(&text).unwrap_or_else(|error| panic!("{format}: {error}\n{text}")), &routes);
         }
     }

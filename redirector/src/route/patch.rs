@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{RawDestination, RawRoute, Route, RouteProblems};
+use super::{
+    definition::Route,
+    problems::RouteProblems,
+    raw::{RawDestination, RawRoute},
+};
 
 /// What changes of a route. In JSON an absent key keeps what is there and `null` clears it. Unknown
 /// keys are refused.

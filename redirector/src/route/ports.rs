@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::MAX_PORTS;
+use redirector_common::abi::MAX_PORTS;
 
 /// A port that a client asks for, and the destination's port that it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

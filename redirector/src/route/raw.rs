@@ -3,11 +3,19 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
+use redirector_common::abi::MAX_SOURCES;
 use serde::{Deserialize, Serialize};
 
-use super::{Destination, DestinationError, MAX_SOURCES, OnNoBackend, PortMap, Route, SourceName};
+use super::{
+    definition::Route,
+    destination::{Destination, DestinationError},
+    on_no_backend::OnNoBackend,
+    ports::PortMap,
+    problems::RouteProblems,
+    source::SourceName,
+};
 use crate::spanned::{
-    Problem, Section,
+    Diagnostic, TableReader,
     scalar::{self, format_duration},
 };
 
@@ -53,27 +61,9 @@ pub enum RawDestination {
     Many(Vec<String>),
 }
 
-/// Everything that is wrong with one route. Displayed as one line for each problem.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct RouteProblems {
-    /// The source as it was written.
-    pub route: String,
-    /// The problems; their keys are those of the route (`ports[0]`).
-    pub problems: Vec<Problem>,
-}
-
 impl Default for RawDestination {
     fn default() -> Self {
         Self::One(String::new())
-    }
-}
-
-impl fmt::Display for RouteProblems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, problem) in self.problems.iter().enumerate() {
-            write!(f, "{}route `{}`: {problem}", if n == 0 { "" } else { "\n" }, self.route)?;
-        }
-        Ok(())
     }
 }
 
@@ -140,7 +130,7 @@ impl From<&Route> for RawRoute {
 
 /// Reads a route from a table of a document; what is wrong with its keys is noted there. `foreign`
 /// also admits the keys of `executorPrivateDNS`.
-pub(crate) fn read(mut section: Section<'_, '_>, foreign: bool) -> RawRoute {
+pub(crate) fn read(mut section: TableReader<'_, '_>, foreign: bool) -> RawRoute {
     let source = section.text("source", "`\"artifactory.internal.company.net\"`");
     let destination = section.text_or_texts("destination", "`[\"203.0.113.7\", \"203.0.113.8\"]`");
     let ports = section.texts_or_integers("ports", "`[\"443\", \"80:8080\"]`");
@@ -187,7 +177,7 @@ pub(crate) fn read(mut section: Section<'_, '_>, foreign: bool) -> RawRoute {
 /// Gathers the problems of one route.
 #[derive(Default)]
 struct Check {
-    problems: Vec<Problem>,
+    problems: Vec<Diagnostic>,
 }
 
 impl Check {
@@ -197,7 +187,7 @@ impl Check {
         text: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<T> {
-        parse(text).map_err(|error| self.problems.push(Problem::of(key, error))).ok()
+        parse(text).map_err(|error| self.problems.push(Diagnostic::unlocated(key, error))).ok()
     }
 
     fn list<T, E: fmt::Display>(
@@ -209,8 +199,11 @@ impl Check {
             |item: Option<usize>| item.map_or_else(|| key.to_owned(), |n| format!("{key}[{n}]"));
         result
             .map_err(|errors| {
-                self.problems
-                    .extend(errors.into_iter().map(|(item, error)| Problem::of(path(item), error)))
+                self.problems.extend(
+                    errors
+                        .into_iter()
+                        .map(|(item, error)| Diagnostic::unlocated(path(item), error)),
+                )
             })
             .ok()
     }
@@ -227,7 +220,7 @@ impl Check {
     fn source_ips(&mut self, texts: &[String]) -> Vec<IpAddr> {
         let mut addresses = Vec::with_capacity(texts.len());
         if texts.len() > MAX_SOURCES {
-            self.problems.push(Problem::of(
+            self.problems.push(Diagnostic::unlocated(
                 "source_ips",
                 format_args!("has {} addresses: write at most {MAX_SOURCES}", texts.len()),
             ));
@@ -236,13 +229,13 @@ impl Check {
             let key = format!("source_ips[{n}]");
             match scalar::address(text) {
                 Ok(address) if addresses.contains(&address) => {
-                    self.problems.push(Problem::of(
+                    self.problems.push(Diagnostic::unlocated(
                         key,
                         format_args!("`{address}` stands here twice: remove one"),
                     ));
                 }
                 Ok(address) if address.is_loopback() => {
-                    self.problems.push(Problem::of(
+                    self.problems.push(Diagnostic::unlocated(
                         key,
                         format_args!(
                             "`{address}` leads nowhere but to this host: write an address \
@@ -251,7 +244,7 @@ impl Check {
                     ));
                 }
                 Ok(address) => addresses.push(address),
-                Err(error) => self.problems.push(Problem::of(key, error)),
+                Err(error) => self.problems.push(Diagnostic::unlocated(key, error)),
             }
         }
         addresses
@@ -271,7 +264,7 @@ impl Check {
                         out",
                     family(address)
                 );
-                return self.problems.push(Problem::of("source_ips", message));
+                return self.problems.push(Diagnostic::unlocated("source_ips", message));
             }
         }
         for (n, source) in source_ips.iter().enumerate() {
@@ -280,7 +273,7 @@ impl Check {
                     "`{source}` is {}, and no destination address is: remove it",
                     family(source)
                 );
-                self.problems.push(Problem::of(format!("source_ips[{n}]"), message));
+                self.problems.push(Diagnostic::unlocated(format!("source_ips[{n}]"), message));
             }
         }
     }

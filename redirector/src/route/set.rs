@@ -10,7 +10,15 @@ use std::{
 };
 
 use super::{
-    Edit, Route, RouteDiff, RouteOrigin, RoutePatch, RouteProblems, SourceName, StoredRoute,
+    definition::Route,
+    diff::RouteDiff,
+    edit::Edit,
+    origin::RouteOrigin,
+    patch::RoutePatch,
+    pool_check::check_outside_pool,
+    problems::RouteProblems,
+    source::SourceName,
+    store::{StoredRoute, StoredRoutes},
 };
 use crate::pool::Pool;
 
@@ -20,7 +28,7 @@ pub struct RouteSet {
     path: PathBuf,
     pool: Pool,
     file: BTreeMap<SourceName, Route>,
-    stored: BTreeMap<SourceName, StoredRoute>,
+    stored: StoredRoutes,
     /// How many stored routes hide one of the file.
     hiding: usize,
 }
@@ -87,12 +95,7 @@ fn of_file(origin: RouteOrigin, file: &Path) -> String {
 impl RouteSet {
     /// The routes of the configuration file at `path`, whose sources are distinct, and those of the
     /// store.
-    pub fn new(
-        path: PathBuf,
-        pool: Pool,
-        routes: Vec<Route>,
-        stored: BTreeMap<SourceName, StoredRoute>,
-    ) -> Self {
+    pub fn new(path: PathBuf, pool: Pool, routes: Vec<Route>, stored: StoredRoutes) -> Self {
         let file = routes.into_iter().map(|route| (route.source.clone(), route)).collect();
         let mut set = Self { path, pool, file, stored, hiding: 0 };
         set.count();
@@ -146,7 +149,7 @@ impl RouteSet {
     }
 
     /// What belongs on disk.
-    pub fn stored(&self) -> &BTreeMap<SourceName, StoredRoute> {
+    pub fn stored(&self) -> &StoredRoutes {
         &self.stored
     }
 
@@ -167,7 +170,7 @@ impl RouteSet {
                 file: self.path.clone(),
             });
         }
-        self.pool.check_route(&route)?;
+        check_outside_pool(&route, &self.pool)?;
         Ok(Edit {
             source: route.source.clone(),
             before: None,
@@ -188,7 +191,7 @@ impl RouteSet {
     ) -> Result<Option<Edit>, RouteSetError> {
         let entry = self.get(source).ok_or_else(|| self.unknown(source))?;
         let route = entry.route.patched(patch)?;
-        self.pool.check_route(&route)?;
+        check_outside_pool(&route, &self.pool)?;
         if route == *entry.route {
             return Ok(None);
         }
@@ -242,7 +245,7 @@ impl RouteSet {
         replace: bool,
     ) -> Result<RouteDiff, RouteSetError> {
         for route in &routes {
-            self.pool.check_route(route)?;
+            check_outside_pool(route, &self.pool)?;
         }
         let before = self.clone();
         if replace {
@@ -280,12 +283,9 @@ impl RouteSet {
     ///
     /// # Errors
     /// When a route of it does not fit the pool; nothing has changed then.
-    pub fn restore(
-        &mut self,
-        stored: BTreeMap<SourceName, StoredRoute>,
-    ) -> Result<RouteDiff, RouteProblems> {
+    pub fn restore(&mut self, stored: StoredRoutes) -> Result<RouteDiff, RouteProblems> {
         for route in stored.values() {
-            self.pool.check_route(&route.route)?;
+            check_outside_pool(&route.route, &self.pool)?;
         }
         let before = self.clone();
         self.stored = stored;

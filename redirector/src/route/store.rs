@@ -11,7 +11,10 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-use super::{RawRoute, Route, RouteOrigin, RouteProblems, SourceName};
+use super::{
+    definition::Route, origin::RouteOrigin, problems::RouteProblems, raw::RawRoute,
+    source::SourceName,
+};
 use crate::atomic_file::{self, FileError};
 
 /// The version of the file's shape that this binary writes and reads.
@@ -23,7 +26,10 @@ pub struct Store {
     path: PathBuf,
 }
 
-/// A stored route and who made it.
+/// The stored routes by their sources.
+pub type StoredRoutes = BTreeMap<SourceName, StoredRoute>;
+
+/// A stored route and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRoute {
     /// Who made it: the command line or an import.
@@ -34,11 +40,11 @@ pub struct StoredRoute {
 
 /// What was read from the file.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedStore {
     /// The store, for saving.
     pub store: Store,
     /// The routes by their sources.
-    pub routes: BTreeMap<SourceName, StoredRoute>,
+    pub routes: StoredRoutes,
     /// Set when the file was damaged: what is wrong with it, where it is now, and how many routes
     /// were kept. It is also logged.
     pub warning: Option<String>,
@@ -132,14 +138,14 @@ impl TryFrom<RouteOnDisk> for StoredRoute {
 impl Store {
     /// Reads the routes at `path`, or none when there is no file. A damaged file is set aside,
     /// never emptied: each route in it that can still be read is kept, and the rest is told.
-    pub fn open(path: PathBuf) -> Result<Opened, StoreError> {
+    pub fn open(path: PathBuf) -> Result<OpenedStore, StoreError> {
         let store = Self { path };
         let Some(bytes) = atomic_file::read_if_present(&store.path)? else {
-            return Ok(Opened { store, routes: BTreeMap::new(), warning: None });
+            return Ok(OpenedStore { store, routes: BTreeMap::new(), warning: None });
         };
         let (routes, damage) = read(&bytes, &store.path)?;
         if damage.is_empty() {
-            return Ok(Opened { store, routes, warning: None });
+            return Ok(OpenedStore { store, routes, warning: None });
         }
         let aside = atomic_file::quarantine(&store.path)?;
         store.save(&routes)?;
@@ -151,7 +157,7 @@ impl Store {
             damage.join("; ")
         );
         tracing::warn!("{warning}");
-        Ok(Opened { store, routes, warning: Some(warning) })
+        Ok(OpenedStore { store, routes, warning: Some(warning) })
     }
 
     /// Where the file is.
@@ -160,7 +166,7 @@ impl Store {
     }
 
     /// Writes the routes; on an error the file is as it was.
-    pub fn save(&self, routes: &BTreeMap<SourceName, StoredRoute>) -> Result<(), FileError> {
+    pub fn save(&self, routes: &StoredRoutes) -> Result<(), FileError> {
         let routes: Vec<RouteOnDisk> = routes.values().map(RouteOnDisk::from).collect();
         let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes })
             .expect("texts are JSON")
@@ -170,10 +176,7 @@ impl Store {
 }
 
 /// The routes of a file's bytes, and what is wrong with the others.
-fn read(
-    bytes: &[u8],
-    path: &Path,
-) -> Result<(BTreeMap<SourceName, StoredRoute>, Vec<String>), StoreError> {
+fn read(bytes: &[u8], path: &Path) -> Result<(StoredRoutes, Vec<String>), StoreError> {
     if let Ok(Versioned { version }) = serde_json::from_slice(bytes)
         && version > VERSION
     {
@@ -209,7 +212,7 @@ fn stored(value: serde_json::Value) -> Result<StoredRoute, String> {
 mod tests {
     use super::*;
 
-    fn some() -> BTreeMap<SourceName, StoredRoute> {
+    fn some() -> StoredRoutes {
         let routes = crate::route::import::parse(
             "[{source: a, destination: lb, ports: [443]}, \
                 {source: '*.b', destination: 203.0.113.7}]",
@@ -224,7 +227,7 @@ mod tests {
     fn routes_come_back_as_they_were_saved() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
-        let Opened { store, routes, warning } = Store::open(path.clone()).expect("opened");
+        let OpenedStore { store, routes, warning } = Store::open(path.clone()).expect("opened");
         assert!(routes.is_empty() && warning.is_none());
         store.save(&some()).expect("saved");
         let again = Store::open(path).expect("opened");

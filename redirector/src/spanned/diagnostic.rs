@@ -8,7 +8,7 @@ use std::{
 /// Where a problem stands.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Place {
+pub enum Location {
     /// In a value that has no file, such as one from the API.
     Nowhere,
     /// In a file as a whole, or in one whose format tells no lines.
@@ -32,7 +32,7 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl Location {
     /// The place as it sorts: the environment first, then the file from top to bottom.
     pub(crate) fn order(&self) -> (u8, usize, usize) {
         match self {
@@ -49,7 +49,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nowhere => Ok(()),
@@ -60,11 +60,11 @@ impl fmt::Display for Place {
     }
 }
 
-/// One problem: its place, its key, and what is wrong with the value and what to do about it.
+/// One problem: its location, its key, and what is wrong with the value and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
+pub struct Diagnostic {
     /// Where it stands.
-    pub place: Place,
+    pub location: Location,
     /// The key's path, such as `routes[2].ports[0]`; empty when the problem has no key (a syntax
     /// error).
     pub key: String,
@@ -72,17 +72,17 @@ pub struct Problem {
     pub message: String,
 }
 
-impl Problem {
+impl Diagnostic {
     /// A problem of a key whose place is not known (yet).
-    pub(crate) fn of(key: impl Into<String>, message: impl fmt::Display) -> Self {
-        Self { place: Place::Nowhere, key: key.into(), message: message.to_string() }
+    pub(crate) fn unlocated(key: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { location: Location::Nowhere, key: key.into(), message: message.to_string() }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place != Place::Nowhere {
-            write!(f, "{}: ", self.place)?;
+        if self.location != Location::Nowhere {
+            write!(f, "{}: ", self.location)?;
         }
         if !self.key.is_empty() {
             write!(f, "key `{}`: ", self.key)?;
@@ -97,14 +97,17 @@ mod tests {
 
     #[test]
     fn a_problem_is_one_line_for_a_person_and_an_object_for_a_program() {
-        let place = Place::Line { file: "f.toml".into(), line: 2, column: 7 };
-        let problem = Problem { place, ..Problem::of("dns.ttl", "is wrong") };
+        let location = Location::Line { file: "f.toml".into(), line: 2, column: 7 };
+        let problem = Diagnostic { location, ..Diagnostic::unlocated("dns.ttl", "is wrong") };
         assert_eq!(problem.to_string(), "f.toml:2:7: key `dns.ttl`: is wrong");
         assert_eq!(
             serde_json::to_string(&problem).expect("json"),
-            r#"{"place":{"kind":"line","file":"f.toml","line":2,"column":7},"key":"dns.ttl","message":"is wrong"}"#
+            r#"{"location":{"kind":"line","file":"f.toml","line":2,"column":7},"key":"dns.ttl","message":"is wrong"}"#
         );
-        assert_eq!(Problem::of("", "no file").to_string(), "no file");
-        assert_eq!(serde_json::to_string(&Place::Nowhere).expect("json"), r#"{"kind":"nowhere"}"#);
+        assert_eq!(Diagnostic::unlocated("", "no file").to_string(), "no file");
+        assert_eq!(
+            serde_json::to_string(&Location::Nowhere).expect("json"),
+            r#"{"kind":"nowhere"}"#
+        );
     }
 }

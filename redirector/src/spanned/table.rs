@@ -7,16 +7,16 @@ use std::{
 };
 
 use super::{
-    Node, Place, Problem, Value,
-    value::{Entry, Position, SyntaxError},
+    diagnostic::{Diagnostic, Location},
+    value::{KeyValue, Position, Spanned, SyntaxError, Value},
 };
 
 /// What is known of one document: where its keys stand and what is wrong with them.
-pub(crate) struct Reader<'a> {
+pub(crate) struct DocumentReader<'a> {
     file: &'a Path,
     environment: &'a dyn Fn(&str) -> Option<String>,
-    places: HashMap<String, Place>,
-    problems: Vec<Problem>,
+    locations: HashMap<String, Location>,
+    problems: Vec<Diagnostic>,
     /// The keys that have a problem.
     reported: HashSet<String>,
     /// The path of every key that was asked for, but for those of a list's items.
@@ -25,14 +25,14 @@ pub(crate) struct Reader<'a> {
     unknown: Vec<(String, String, Vec<&'static str>)>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> DocumentReader<'a> {
     /// A reader of a document that is called `file`, some of whose keys environment variables
     /// override.
     pub(crate) fn new(file: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             file,
             environment,
-            places: HashMap::new(),
+            locations: HashMap::new(),
             problems: Vec::new(),
             reported: HashSet::new(),
             known: BTreeSet::new(),
@@ -41,16 +41,20 @@ impl<'a> Reader<'a> {
     }
 
     /// The top of the document.
-    pub(crate) fn root(&mut self, node: Node) -> Section<'_, 'a> {
-        self.table("", node).unwrap_or_else(|reader| Section::empty(reader, ""))
+    pub(crate) fn root(&mut self, node: Spanned) -> TableReader<'_, 'a> {
+        self.table("", node).unwrap_or_else(|reader| TableReader::empty(reader, ""))
     }
 
     /// The table at `path`, or a problem.
-    pub(crate) fn table(&mut self, path: &str, node: Node) -> Result<Section<'_, 'a>, &mut Self> {
-        let place = self.place(node.at);
-        self.places.entry(path.to_owned()).or_insert(place);
+    pub(crate) fn table(
+        &mut self,
+        path: &str,
+        node: Spanned,
+    ) -> Result<TableReader<'_, 'a>, &mut Self> {
+        let location = self.location(node.at);
+        self.locations.entry(path.to_owned()).or_insert(location);
         match node.value {
-            Value::Table(entries) => Ok(Section {
+            Value::Table(entries) => Ok(TableReader {
                 path: path.to_owned(),
                 variable: None,
                 entries,
@@ -76,8 +80,8 @@ impl<'a> Reader<'a> {
     /// Notes a problem of the key at `key`; only the first one of each key is kept.
     pub(crate) fn report(&mut self, key: &str, message: impl fmt::Display) {
         if key.is_empty() || self.reported.insert(key.to_owned()) {
-            self.problems.push(Problem {
-                place: self.place_of(key),
+            self.problems.push(Diagnostic {
+                location: self.location_of(key),
                 key: key.to_owned(),
                 message: message.to_string(),
             });
@@ -88,7 +92,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn report_within(
         &mut self,
         path: &str,
-        problems: impl IntoIterator<Item = Problem>,
+        problems: impl IntoIterator<Item = Diagnostic>,
     ) {
         for problem in problems {
             self.report(&join(path, &problem.key), problem.message);
@@ -97,8 +101,8 @@ impl<'a> Reader<'a> {
 
     /// Notes that the text is not of its format.
     pub(crate) fn report_syntax(&mut self, error: SyntaxError) {
-        self.problems.push(Problem {
-            place: self.place(error.at),
+        self.problems.push(Diagnostic {
+            location: self.location(error.at),
             key: String::new(),
             message: error.message,
         });
@@ -111,7 +115,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Every problem, in the order of their lines.
-    pub(crate) fn finish(mut self) -> Vec<Problem> {
+    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         for (path, key, beside) in std::mem::take(&mut self.unknown) {
             let elsewhere = self
                 .known
@@ -123,46 +127,46 @@ impl<'a> Reader<'a> {
             };
             self.report(&path, message);
         }
-        self.problems.sort_by_key(|problem| problem.place.order());
+        self.problems.sort_by_key(|problem| problem.location.order());
         self.problems
     }
 
     /// Where a key stands: itself, else the nearest one around it that was read.
-    pub(crate) fn place_of(&self, key: &str) -> Place {
+    pub(crate) fn location_of(&self, key: &str) -> Location {
         let mut path = key;
         loop {
-            if let Some(place) = self.places.get(path) {
-                return place.clone();
+            if let Some(location) = self.locations.get(path) {
+                return location.clone();
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = &path[..end],
-                None => return Place::file(self.file),
+                None => return Location::file(self.file),
             }
         }
     }
 
-    fn place(&self, at: Option<Position>) -> Place {
+    fn location(&self, at: Option<Position>) -> Location {
         match at {
             Some(Position { line, column }) => {
-                Place::Line { file: self.file.to_owned(), line, column }
+                Location::Line { file: self.file.to_owned(), line, column }
             }
-            None => Place::file(self.file),
+            None => Location::file(self.file),
         }
     }
 }
 
-/// A table whose keys are taken out one by one; [`Section::finish`] refuses what is left.
-pub(crate) struct Section<'r, 'a> {
-    reader: &'r mut Reader<'a>,
+/// A table whose keys are taken out one by one; [`TableReader::finish`] refuses what is left.
+pub(crate) struct TableReader<'r, 'a> {
+    reader: &'r mut DocumentReader<'a>,
     path: String,
     /// What the environment variables that override keys here begin with.
     variable: Option<String>,
-    entries: Vec<Entry>,
+    entries: Vec<KeyValue>,
     asked: Vec<&'static str>,
 }
 
-impl<'r, 'a> Section<'r, 'a> {
-    fn empty(reader: &'r mut Reader<'a>, path: &str) -> Self {
+impl<'r, 'a> TableReader<'r, 'a> {
+    fn empty(reader: &'r mut DocumentReader<'a>, path: &str) -> Self {
         Self {
             reader,
             path: path.to_owned(),
@@ -179,19 +183,19 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// The table below `key`; an empty one when it is absent.
-    pub(crate) fn section(&mut self, key: &'static str) -> Section<'_, 'a> {
+    pub(crate) fn section(&mut self, key: &'static str) -> TableReader<'_, 'a> {
         let path = join(&self.path, key);
         match self.take(key, |text| Value::Text(text.into())) {
-            None => Section::empty(self.reader, &path),
+            None => TableReader::empty(self.reader, &path),
             Some(node) => match self.reader.table(&path, node) {
                 Ok(section) => section,
-                Err(reader) => Section::empty(reader, &path),
+                Err(reader) => TableReader::empty(reader, &path),
             },
         }
     }
 
     /// The nodes of the list of tables below `key`, with their paths.
-    pub(crate) fn tables(&mut self, key: &'static str) -> Vec<(String, Node)> {
+    pub(crate) fn tables(&mut self, key: &'static str) -> Vec<(String, Spanned)> {
         let path = join(&self.path, key);
         match self.take(key, |text| Value::Text(text.into())).map(|node| node.value) {
             None => Vec::new(),
@@ -315,15 +319,19 @@ impl<'r, 'a> Section<'r, 'a> {
     pub(crate) fn finish(self) {
         for entry in self.entries {
             let path = join(&self.path, &entry.key);
-            let place = self.reader.place(entry.at);
-            self.reader.places.insert(path.clone(), place);
+            let location = self.reader.location(entry.at);
+            self.reader.locations.insert(path.clone(), location);
             self.reader.unknown.push((path, entry.key, self.asked.clone()));
         }
     }
 
     /// Takes a key's value out of the table, or out of the environment, and remembers where it
     /// stands.
-    fn take(&mut self, key: &'static str, from_variable: impl Fn(&str) -> Value) -> Option<Node> {
+    fn take(
+        &mut self,
+        key: &'static str,
+        from_variable: impl Fn(&str) -> Value,
+    ) -> Option<Spanned> {
         self.asked.push(key);
         let path = join(&self.path, key);
         // The keys of a list's items are the same for each, and no place to move a key to.
@@ -343,12 +351,12 @@ impl<'r, 'a> Section<'r, 'a> {
             .and_then(|variable| (self.reader.environment)(&variable).map(|text| (variable, text)))
             .filter(|(_, text)| !text.is_empty())
         {
-            self.reader.places.insert(path, Place::Environment { variable });
-            return Some(Node::new(from_variable(&text)));
+            self.reader.locations.insert(path, Location::Environment { variable });
+            return Some(Spanned::new(from_variable(&text)));
         }
         let entry = found?;
-        let place = self.reader.place(entry.node.at.or(entry.at));
-        self.reader.places.insert(path, place);
+        let location = self.reader.location(entry.node.at.or(entry.at));
+        self.reader.locations.insert(path, location);
         Some(entry.node)
     }
 
@@ -357,7 +365,7 @@ impl<'r, 'a> Section<'r, 'a> {
     fn items(
         &mut self,
         key: &'static str,
-        items: Vec<Node>,
+        items: Vec<Spanned>,
         example: &str,
         also: impl Fn(&Value) -> Option<String>,
     ) -> Vec<String> {
@@ -365,8 +373,8 @@ impl<'r, 'a> Section<'r, 'a> {
         for (n, item) in items.into_iter().enumerate() {
             let path = format!("{}[{n}]", join(&self.path, key));
             if item.at.is_some() {
-                let place = self.reader.place(item.at);
-                self.reader.places.insert(path.clone(), place);
+                let location = self.reader.location(item.at);
+                self.reader.locations.insert(path.clone(), location);
             }
             texts.push(match item.value {
                 Value::Text(text) => text,
@@ -394,7 +402,7 @@ fn split(text: &str) -> Value {
         text.split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty())
-            .map(|part| Node::new(Value::Text(part.into())))
+            .map(|part| Spanned::new(Value::Text(part.into())))
             .collect(),
     )
 }

@@ -1,9 +1,6 @@
 //! A text as a tree of values that know where they stand, whatever its format.
 
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
-};
+use toml::de::{DeTable, DeValue};
 
 /// A line and a column, both from 1, the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +11,7 @@ pub(crate) struct Position {
 
 /// A value and where it stands, if its format tells.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub(crate) struct Spanned {
     pub(crate) at: Option<Position>,
     pub(crate) value: Value,
 }
@@ -28,17 +25,17 @@ pub(crate) enum Value {
     Text(String),
     /// A kind that no key takes (a float, a date), as a person would call it.
     Other(String),
-    List(Vec<Node>),
-    Table(Vec<Entry>),
+    List(Vec<Spanned>),
+    Table(Vec<KeyValue>),
 }
 
 /// A key of a table, with its value.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct KeyValue {
     pub(crate) key: String,
     /// Where the key stands.
     pub(crate) at: Option<Position>,
-    pub(crate) node: Node,
+    pub(crate) node: Spanned,
 }
 
 /// A text that is not of its format.
@@ -48,7 +45,7 @@ pub(crate) struct SyntaxError {
     pub(crate) message: String,
 }
 
-impl Node {
+impl Spanned {
     /// A value without a place.
     pub(crate) fn new(value: Value) -> Self {
         Self { at: None, value }
@@ -56,7 +53,7 @@ impl Node {
 
     /// Reads TOML; what could be read is returned together with every syntax error.
     pub(crate) fn from_toml(text: &str) -> (Self, Vec<SyntaxError>) {
-        let lines = Lines::of(text);
+        let lines = Lines::new(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         let errors = errors.iter().map(|error| lines.syntax_error(error)).collect();
         (Self { at: None, value: from_toml_table(table.get_ref(), &lines) }, errors)
@@ -90,11 +87,9 @@ impl Node {
     }
 
     /// The value of a key, when this is a table that has it.
-    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Spanned> {
         match &self.value {
-            Value::Table(entries) => {
-                entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
-            }
+            Value::Table(pairs) => pairs.iter().find(|pair| pair.key == key).map(|pair| &pair.node),
             _ => None,
         }
     }
@@ -116,16 +111,18 @@ impl Value {
 }
 
 fn from_toml_table(table: &DeTable<'_>, lines: &Lines<'_>) -> Value {
-    let entry =
-        |(key, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| Entry {
-            key: key.get_ref().to_string(),
-            at: Some(lines.position(key.span().start)),
-            node: from_toml_value(value, lines),
+    let pair =
+        |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
+            KeyValue {
+                key: key.get_ref().to_string(),
+                at: Some(lines.position(key.span().start)),
+                node: from_toml_value(value, lines),
+            }
         };
-    Value::Table(table.iter().map(entry).collect())
+    Value::Table(table.iter().map(pair).collect())
 }
 
-fn from_toml_value(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
+fn from_toml_value(value: &toml::Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Spanned {
     let converted = match value.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
@@ -140,12 +137,12 @@ fn from_toml_value(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
         }
         DeValue::Table(table) => from_toml_table(table, lines),
     };
-    Node { at: Some(lines.position(value.span().start)), value: converted }
+    Spanned { at: Some(lines.position(value.span().start)), value: converted }
 }
 
-fn from_json_value(value: serde_json::Value) -> Node {
+fn from_json_value(value: serde_json::Value) -> Spanned {
     use serde_json::Value as Json;
-    Node::new(match value {
+    Spanned::new(match value {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Boolean(value),
         Json::Number(number) => match number.as_i64() {
@@ -156,15 +153,15 @@ fn from_json_value(value: serde_json::Value) -> Node {
         Json::Array(items) => Value::List(items.into_iter().map(from_json_value).collect()),
         Json::Object(map) => Value::Table(
             map.into_iter()
-                .map(|(key, value)| Entry { key, at: None, node: from_json_value(value) })
+                .map(|(key, value)| KeyValue { key, at: None, node: from_json_value(value) })
                 .collect(),
         ),
     })
 }
 
-fn from_yaml_value(value: serde_yaml_ng::Value) -> Node {
+fn from_yaml_value(value: serde_yaml_ng::Value) -> Spanned {
     use serde_yaml_ng::Value as Yaml;
-    Node::new(match value {
+    Spanned::new(match value {
         Yaml::Null => Value::Null,
         Yaml::Bool(value) => Value::Boolean(value),
         Yaml::Number(number) => match number.as_i64() {
@@ -175,7 +172,7 @@ fn from_yaml_value(value: serde_yaml_ng::Value) -> Node {
         Yaml::Sequence(items) => Value::List(items.into_iter().map(from_yaml_value).collect()),
         Yaml::Mapping(map) => Value::Table(
             map.into_iter()
-                .map(|(key, value)| Entry {
+                .map(|(key, value)| KeyValue {
                     key: yaml_key(&key),
                     at: None,
                     node: from_yaml_value(value),
@@ -202,7 +199,7 @@ struct Lines<'t> {
 }
 
 impl<'t> Lines<'t> {
-    fn of(text: &'t str) -> Self {
+    fn new(text: &'t str) -> Self {
         let starts =
             std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { text, starts }
@@ -247,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_toml_value_knows_its_line_and_its_column_in_characters() {
-        let (root, errors) = Node::from_toml("# ä\r\n[dns]\r\n\"ü\" = [1,\n  2]\n");
+        let (root, errors) = Spanned::from_toml("# ä\r\n[dns]\r\n\"ü\" = [1,\n  2]\n");
         assert!(errors.is_empty());
         let list = root.get("dns").and_then(|dns| dns.get("ü")).expect("the list");
         assert_eq!(list.at, position(3, 7));
@@ -260,14 +257,14 @@ mod tests {
 
     #[test]
     fn every_syntax_error_is_told_with_its_line() {
-        let (_, errors) = Node::from_toml("a = \nb = 1\nb = 2\nc = \"x\n");
+        let (_, errors) = Spanned::from_toml("a = \nb = 1\nb = 2\nc = \"x\n");
         let lines: Vec<_> = errors.iter().filter_map(|error| error.at).map(|at| at.line).collect();
         assert_eq!(lines, [1, 3, 4], "{errors:?}");
     }
 
     #[test]
     fn a_yaml_text_may_hold_several_documents() {
-        assert_eq!(Node::from_yaml("a: 1\n---\nb: 2\n").expect("yaml").len(), 2);
-        assert!(Node::from_yaml("a: [1\nb: 2").is_err_and(|error| error.at.is_some()));
+        assert_eq!(Spanned::from_yaml("a: 1\n---\nb: 2\n").expect("yaml").len(), 2);
+        assert!(Spanned::from_yaml("a: [1\nb: 2").is_err_and(|error| error.at.is_some()));
     }
 }

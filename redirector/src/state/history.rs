@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Record,
     journal::{self, JournalEntry},
+    record::Record,
 };
 use crate::atomic_file::{self, FileError};
 

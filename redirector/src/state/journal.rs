@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{LeaseChange, Record, StateError};
+use super::{leases::LeaseChange, record::Record};
 use crate::atomic_file::{self, FileError};
 
 /// The version of a line's shape.
@@ -64,6 +64,22 @@ impl<'a> JournalEntry<'a> {
     }
 }
 
+/// Why a journal can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It is from a newer redirector.
+    #[error("{} has version {found}, this binary reads {VERSION}: run the newer redirector", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// It can't be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
 /// Why a line is no entry.
 enum Unreadable {
     Newer(u32),
@@ -81,11 +97,11 @@ pub(super) struct JournalContents {
 }
 
 /// Reads a journal, or nothing where there is none.
-pub(super) fn read(path: &Path) -> Result<JournalContents, StateError> {
+pub(super) fn read(path: &Path) -> Result<JournalContents, JournalError> {
     let Some(bytes) = atomic_file::read_if_present(path)? else {
         return Ok(JournalContents::default());
     };
-    let newer = |found| StateError::Newer { path: path.to_owned(), found };
+    let newer = |found| JournalError::Newer { path: path.to_owned(), found };
     let mut found = JournalContents { blank: true, ..JournalContents::default() };
     let mut cut_off = None;
     for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
@@ -134,7 +150,7 @@ pub(super) struct Journal {
 impl Journal {
     /// Reads the journal at `path`. It takes no line before it is [reset](Journal::reset), unless
     /// it is there and empty.
-    pub(super) fn open(path: PathBuf) -> Result<(Self, JournalContents), StateError> {
+    pub(super) fn open(path: PathBuf) -> Result<(Self, JournalContents), JournalError> {
         let found = read(&path)?;
         let file = if found.blank { Some(opened(&path)?) } else { None };
         Ok((Self { path, file, end: 0, long: PREALLOCATED }, found))

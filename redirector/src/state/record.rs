@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Stored;
 use crate::route::{
     Edit, RouteChange, RouteDiff, RouteOnDisk, RouteProblems, RouteSet, SourceName, StoredRoute,
+    StoredRoutes,
 };
 
 /// The version of a record's shape.
@@ -115,7 +115,7 @@ impl Record {
 
     /// Makes the change in `stored`, whatever it was before. Routes that are none are left out, and
     /// told.
-    pub(super) fn redo(self, stored: &mut Stored) -> Result<(), RouteProblems> {
+    pub(super) fn redo(self, stored: &mut StoredRoutes) -> Result<(), RouteProblems> {
         let mut told = Ok(());
         for change in self.changes {
             match change.after.map(StoredRoute::try_from) {
@@ -176,6 +176,6 @@ impl Record {
     }
 }
 
-fn on_disk(stored: &Stored, source: &SourceName) -> Option<RouteOnDisk> {
+fn on_disk(stored: &StoredRoutes, source: &SourceName) -> Option<RouteOnDisk> {
     stored.get(source).map(RouteOnDisk::from)
 }

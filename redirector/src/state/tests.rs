@@ -1,12 +1,15 @@
 //! What is on disk when something ends at the wrong instant, and what comes of files that somebody
 //! has damaged.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{RawRoute, Route, RouteOrigin, RouteSet};
+use crate::{
+    route::{RawRoute, Route, RouteOrigin, RouteSet, SourceName},
+    state::{Author, journal, leased},
+};
 
 fn route(source: &str, destination: &str) -> Route {
     let raw = serde_json::json!({"source": source, "destination": destination});
@@ -39,7 +42,7 @@ impl Rig {
 
     fn open(directory: tempfile::TempDir) -> Self {
         let pool = Pool::new("198.18.0.0/16".parse().expect("a net"), None, false).expect("a pool");
-        let Opened { state, leases, routes, warnings } =
+        let OpenedState { state, leases, routes, warnings } =
             State::open(&directory.path().join("state"), &pool).expect("opened");
         let routes = RouteSet::new("f.toml".into(), pool, vec![route("file.a", "lb.file")], routes);
         Self { directory, routes, leases, state, warnings }
@@ -89,7 +92,7 @@ impl Rig {
     }
 
     /// Routes, and the leases that these want.
-    fn held(&self) -> (Stored, Vec<(SourceName, u32)>) {
+    fn held(&self) -> (StoredRoutes, Vec<(SourceName, u32)>) {
         let wanted = self.leases.iter().filter(|(source, _)| self.routes.get(source).is_some());
         (
             self.routes.stored().clone(),
@@ -252,7 +255,7 @@ fn a_journal_of_a_newer_version_is_left_alone() {
     let pool = Pool::default();
     assert!(matches!(
         State::open(&rig.directory.path().join("state"), &pool),
-        Err(StateError::Newer { found: 2, .. })
+        Err(StateError::Journal(JournalError::Newer { found: 2, .. }))
     ));
     assert_eq!(fs::read_to_string(rig.path("journal")).expect("read"), line);
 }

@@ -4,6 +4,8 @@ mod any_text;
 mod generated;
 mod malformed;
 
+use std::{path::Path, time::Duration};
+
 use super::*;
 use crate::route::{Destination, OnNoBackend};
 

@@ -15,7 +15,7 @@ use crate::cli::{
 };
 use crate::{
     control::api::{Differing, Export as Exported, ImportRequest, Imported},
-    route::{self, RawRoute, RouteChange, RouteDiff},
+    route::{self, RawRoute, RouteChange, RouteDiff, export},
 };
 
 /// More than any list of routes that fits into a pool.
@@ -127,11 +127,6 @@ enum ExportFormat {
     Yaml,
 }
 
-#[derive(serde::Serialize)]
-struct Routes<'a> {
-    routes: &'a [RawRoute],
-}
-
 impl Export {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let exported: Exported = context.ask(async |client| client.export().await)?;
@@ -140,8 +135,7 @@ impl Export {
             ExportFormat::Json => Format::Json,
             ExportFormat::Yaml => Format::Yaml,
         };
-        let toml = toml::to_string(&Routes { routes: &exported.routes })
-            .context("failed to write TOML")?;
+        let toml = export::export(&exported.routes, export::Format::Toml);
         OutputArgs { format }.print(env, &exported, |env| write!(env.out, "{toml}"))?;
         Ok(Exit::Done)
     }

@@ -1,0 +1,158 @@
+//! Everything that can be configured, and its defaults.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::{pool::Pool, route::Route};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// Where the agent keeps and shows things.
+    pub agent: Agent,
+    /// Whose connects are redirected.
+    pub attach: Attach,
+    /// Where virtual addresses come from.
+    pub pool: Pool,
+    /// The DNS shim.
+    pub dns: Dns,
+    /// When a backend counts as down, and when it is tried again.
+    pub health: Health,
+    /// The file's routes, with distinct sources, in the file's order.
+    pub routes: Vec<Route>,
+}
+
+/// Where the agent keeps and shows things.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agent {
+    /// VIP leases, routes made by the command line, last known addresses; absolute.
+    pub state_dir: PathBuf,
+    /// The directory of the control socket; absolute.
+    pub run_dir: PathBuf,
+    /// The directory of pinned programs and maps; absolute.
+    pub bpffs: PathBuf,
+    /// Where metrics and health are shown; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Whose connects are redirected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attach {
+    /// The cgroups to attach at; at least one.
+    pub cgroups: Vec<CgroupSpec>,
+}
+
+/// Which cgroups to attach at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CgroupSpec {
+    /// Those that container runtimes use, else the root.
+    Auto,
+    /// A path or a glob, absolute or below the cgroup2 mount, without `..`.
+    Pattern(String),
+}
+
+/// The DNS shim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// The addresses to answer at; none: no shim. Port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// Who answers everything else; at least one.
+    pub upstreams: Vec<Upstream>,
+    /// Whose DNS traffic is taken to the shim.
+    pub intercept: Intercept,
+    /// Whose queries are answered; those of all others are refused.
+    pub clients: Vec<DnsClients>,
+    /// Client networks that get the real address, since no hook sees them.
+    pub real_address_clients: Vec<IpNet>,
+    /// The time to live of our answers, in seconds.
+    pub ttl: u32,
+}
+
+/// Who answers what is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// The servers of the host's resolv.conf, but never ourselves.
+    System,
+    /// This server.
+    Server(SocketAddr),
+}
+
+/// Whose queries the shim answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsClients {
+    /// This host, the networks that it reaches without a gateway, and every private address (RFC
+    /// 1918, RFC 6598, link-local, unique local).
+    Local,
+    /// This network.
+    Network(IpNet),
+}
+
+/// Whose DNS traffic is taken to the shim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intercept {
+    /// That of executors where we are attached below the root of the cgroups.
+    Auto,
+    /// That of executors, wherever we are attached.
+    On,
+    /// Nobody's.
+    Off,
+    /// That of executors to these resolvers; at least one.
+    Resolvers(Vec<IpAddr>),
+}
+
+/// When a backend counts as down, and when it is tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// How long a connect may take when the route has other backends to offer.
+    pub connect_timeout: Duration,
+    /// How long a backend that was set aside waits for each probe.
+    pub probe_interval: Duration,
+}
+
+impl Agent {
+    /// The socket that commands reach the agent by.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join("control.sock")
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/redirector".into(),
+            run_dir: "/run/redirector".into(),
+            bpffs: "/sys/fs/bpf/redirector".into(),
+            admin: Some((Ipv4Addr::LOCALHOST, 9464).into()),
+        }
+    }
+}
+
+impl Default for Attach {
+    fn default() -> Self {
+        Self { cgroups: vec![CgroupSpec::Auto] }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv4Addr::new(169, 254, 20, 53), 53).into()],
+            upstreams: vec![Upstream::System],
+            intercept: Intercept::Auto,
+            clients: vec![DnsClients::Local],
+            real_address_clients: Vec::new(),
+            ttl: 30,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(3), probe_interval: Duration::from_secs(5) }
+    }
+}
