@@ -1,6 +1,7 @@
 //! Rules about the workspace's own source text that no lint checks.
 
 pub mod files;
+pub mod markdown;
 pub mod modules;
 pub mod style;
 pub mod targets;
@@ -16,6 +17,7 @@ pub const RULES: &[Rule] = &[
     ("modules", module_violations),
     ("words", || Ok(words::check(&files::of_workspace(&root())?))),
     ("lines", || Ok(style::long_lines(&files::of_workspace(&root())?))),
+    ("docs", || Ok(markdown::check(&files::of_workspace(&root())?, &root()))),
     ("tests", || Ok(style::long_test_names(&files::of_workspace(&root())?))),
 ];
 

@@ -2,7 +2,7 @@
 
 /// Violations that are still there, by rule; the numbers only fall.
 const KNOWN: &[(&str, usize)] =
-    &[("modules", 209), ("words", 1900), ("lines", 240), ("tests", 240)];
+    &[("modules", 209), ("words", 1900), ("lines", 240), ("docs", 60), ("tests", 240)];
 
 #[track_caller]
 fn holds(name: &str) {
@@ -31,6 +31,11 @@ fn no_text_has_a_banned_idiom() {
 #[test]
 fn no_line_of_rust_is_over_100_columns() {
     holds("lines");
+}
+
+#[test]
+fn pages_are_short_and_their_links_exist() {
+    holds("docs");
 }
 
 #[test]
