@@ -5,11 +5,11 @@
 //! which LLVM's own pass gives to any compiler; memory errors are not looked for, since the fuzzed
 //! code has no `unsafe`.
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command, thread};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
-use crate::build_ebpf;
+use crate::{build_ebpf, exec, progress::Step};
 use testbed::workspace;
 
 const TARGETS: [&str; 2] = ["query", "reply"];
@@ -31,64 +31,99 @@ pub(crate) struct Args {
     runs: Option<u64>,
 }
 
-/// Each target for a minute, as a stage of the tests.
+/// Each target for a minute, all at once, as a stage of the tests.
 pub(crate) fn ensure_passes() -> anyhow::Result<()> {
-    run(&Args { targets: Vec::new(), seconds: 60, runs: None })
+    let step = Step::start("building the fuzz targets");
+    exec::run(&mut build()?, |line| step.note(line))?;
+    step.done();
+    let step = Step::start(format!("fuzzing {} for a minute", TARGETS.join(" and ")));
+    let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
+        let fuzzers = TARGETS.map(|target| {
+            scope.spawn(move || exec::run(&mut fuzzer(target, Budget::Seconds(60))?, |_| {}))
+        });
+        fuzzers
+            .into_iter()
+            .zip(TARGETS)
+            .map(|(fuzzer, target)| match fuzzer.join() {
+                Ok(result) => result.map(drop).with_context(|| advice(target)),
+                Err(_) => bail!("the thread that watched {target} panicked"),
+            })
+            .collect()
+    });
+    let result: anyhow::Result<()> = results.into_iter().collect();
+    if result.is_ok() {
+        step.done()
+    } else {
+        step.failed()
+    };
+    result
 }
 
 /// Builds the targets and runs each; a failure names the input, which was saved.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    build_ebpf::ensure()?;
-    let root = workspace::root();
-    // Named, so that build scripts are not instrumented.
-    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(&root).env("RUSTFLAGS", COVERAGE);
-    cargo.args([
-        "build",
-        "--locked",
-        "--profile",
-        "fuzz",
-        "--package",
-        "redirector-fuzz",
-        "--features",
-        "libfuzzer",
-        "--bins",
-        "--target",
-        &triple,
-    ]);
-    ensure!(
-        cargo.status().context("failed to start cargo")?.success(),
-        "failed to build the fuzz targets"
-    );
-    let programs = workspace::target_dir().join(triple).join("fuzz");
+    let built = build()?.status().context("failed to start cargo")?;
+    ensure!(built.success(), "failed to build the fuzz targets");
     let all = TARGETS.map(str::to_owned);
+    let budget = args.runs.map_or(Budget::Seconds(args.seconds), Budget::Runs);
     for target in if args.targets.is_empty() { &all[..] } else { &args.targets } {
-        let found = workspace::target_dir().join("fuzz").join(target);
-        fs::create_dir_all(&found)
-            .with_context(|| format!("failed to make {}", found.display()))?;
-        let mut fuzzer = Command::new(programs.join(target));
-        fuzzer.arg(&found).arg(root.join("testing/fuzz/seeds").join(target)).current_dir(&found);
-        fuzzer.args([
-            "-max_len=1024",
-            "-timeout=5",
-            "-rss_limit_mb=1024",
-            "-print_final_stats=1",
-            "-verbosity=0",
-        ]);
-        match args.runs {
-            Some(runs) => fuzzer.arg(format!("-runs={runs}")),
-            None => fuzzer.arg(format!("-max_total_time={}", args.seconds)),
-        };
-        println!("{target}: new inputs go to {}", found.display());
-        let status =
-            fuzzer.status().with_context(|| format!("failed to start the fuzz target {target}"))?;
-        ensure!(
-            status.success(),
-            "{target} found an input that breaks a rule: see crash-* in {}, and add it to \
-                testing/fuzz/seeds/{target}",
-            found.display()
-        );
+        println!("{target}: new inputs go to {}", corpus(target).display());
+        let status = fuzzer(target, budget)?
+            .status()
+            .with_context(|| format!("failed to start the fuzz target {target}"))?;
+        ensure!(status.success(), "{}", advice(target));
     }
     Ok(())
+}
+
+/// How long a target is fuzzed.
+#[derive(Clone, Copy)]
+enum Budget {
+    Seconds(u32),
+    Runs(u64),
+}
+
+/// Named, so that build scripts are not instrumented.
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// The command that builds every target.
+fn build() -> anyhow::Result<Command> {
+    build_ebpf::ensure()?;
+    let mut cargo = workspace::cargo();
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", COVERAGE);
+    cargo.args(["build", "--locked", "--profile", "fuzz", "--package", "redirector-fuzz"]);
+    cargo.args(["--features", "libfuzzer", "--bins", "--target", &triple()]);
+    Ok(cargo)
+}
+
+/// Where the target's new inputs go.
+fn corpus(target: &str) -> PathBuf {
+    workspace::target_dir().join("fuzz").join(target)
+}
+
+/// The command that runs a built target.
+fn fuzzer(target: &str, budget: Budget) -> anyhow::Result<Command> {
+    let found = corpus(target);
+    fs::create_dir_all(&found).with_context(|| format!("failed to make {}", found.display()))?;
+    let program = workspace::target_dir().join(triple()).join("fuzz").join(target);
+    let seeds = workspace::root().join("testing/fuzz/seeds").join(target);
+    let mut fuzzer = Command::new(program);
+    fuzzer.arg(&found).arg(seeds).current_dir(&found);
+    fuzzer.args(["-max_len=1024", "-timeout=5", "-rss_limit_mb=1024"]);
+    fuzzer.args(["-print_final_stats=1", "-verbosity=0"]);
+    match budget {
+        Budget::Seconds(seconds) => fuzzer.arg(format!("-max_total_time={seconds}")),
+        Budget::Runs(runs) => fuzzer.arg(format!("-runs={runs}")),
+    };
+    Ok(fuzzer)
+}
+
+/// What to do about a failure.
+fn advice(target: &str) -> String {
+    format!(
+        "{target} found an input that breaks a rule: see crash-* in {}, and add it to \
+         testing/fuzz/seeds/{target}",
+        corpus(target).display()
+    )
 }

@@ -3,10 +3,14 @@
 
 use std::{
     io::{IsTerminal as _, stderr},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// The spinners of the steps that run now, each on a line of its own.
+static SPINNERS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// One named step of a task, from its start to its end.
 pub(crate) struct Step {
@@ -22,8 +26,10 @@ impl Step {
         let bar = stderr().is_terminal().then(|| {
             let style =
                 ProgressStyle::with_template("  {spinner} {prefix} {elapsed:.dim} {wide_msg:.dim}");
-            let bar = ProgressBar::new_spinner()
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            let bar = SPINNERS.add(
+                ProgressBar::new_spinner()
+                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())),
+            );
             bar.set_prefix(name.clone());
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
@@ -63,7 +69,9 @@ impl Step {
             bar.finish_and_clear();
         }
         let separator = if result.is_empty() { "" } else { ": " };
-        eprintln!("  {verdict} {name}{separator}{result} ({})", seconds(took));
+        SPINNERS.suspend(|| {
+            eprintln!("  {verdict} {name}{separator}{result} ({})", seconds(took));
+        });
         took
     }
 }

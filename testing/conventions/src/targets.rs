@@ -1,6 +1,9 @@
 //! The crates of the workspace: one per target, as cargo lists them.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -29,15 +32,15 @@ impl Target {
     }
 }
 
-/// Every target of the workspace that this crate belongs to.
+/// Every target of the workspace with this root.
 ///
 /// # Errors
 /// Fails if `cargo metadata` does.
-pub fn of_workspace() -> anyhow::Result<Vec<Target>> {
+pub fn of_workspace(root: &Path) -> anyhow::Result<Vec<Target>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(root)
         .output()
         .context("failed to run cargo metadata")?;
     ensure!(

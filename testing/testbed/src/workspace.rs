@@ -91,7 +91,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Takes away from a command's environment what `cargo run` put there.
+/// Takes away from a command's environment what `cargo run` and `cargo xtask test` put there.
 pub fn clean(command: &mut Command) {
     const FROM_CARGO_RUN: [&str; 4] =
         ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
@@ -100,6 +100,8 @@ pub fn clean(command: &mut Command) {
         if FROM_CARGO_RUN.iter().any(|prefix| text.starts_with(prefix))
             || text == "CARGO_PRIMARY_PACKAGE"
             || text == "RUSTC_WORKSPACE_WRAPPER"
+            // `cargo xtask test` gives it to test programs, so that they report times.
+            || text == "RUSTC_BOOTSTRAP"
         {
             command.env_remove(&name);
         }

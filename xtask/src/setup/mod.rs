@@ -6,6 +6,7 @@
 
 mod apt;
 pub(crate) mod aside;
+pub(crate) mod cargo_deny;
 pub(crate) mod needs;
 mod python;
 pub(crate) mod toolchain;
@@ -94,6 +95,7 @@ struct Plan {
     /// Why the BPF toolchain is not whole.
     toolchain: Option<String>,
     python: bool,
+    cargo_deny: bool,
     /// Packages that are unpacked and not installed.
     unpacked: Vec<&'static str>,
 }
@@ -107,6 +109,7 @@ impl Plan {
         if groups.contains(&Group::Toolchain) {
             plan.need_toolchain(lists)?;
         }
+        plan.cargo_deny = groups.contains(&Group::Dependencies) && !cargo_deny::present();
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
             plan.python = !python::present();
@@ -161,6 +164,7 @@ impl Plan {
             && !self.nightly
             && self.toolchain.is_none()
             && !self.python
+            && !self.cargo_deny
             && self.unpacked.is_empty()
     }
 
@@ -184,6 +188,12 @@ impl Plan {
             lines.push(format!(
                 "bpf-linker {}, built by cargo in about half a minute, since {problem}",
                 toolchain::LINKER_VERSION
+            ));
+        }
+        if self.cargo_deny {
+            lines.push(format!(
+                "cargo-deny {}, built by cargo in about a minute",
+                cargo_deny::VERSION
             ));
         }
         if !self.unpacked.is_empty() {
@@ -239,6 +249,9 @@ impl Plan {
         }
         if self.python {
             python::install()?;
+        }
+        if self.cargo_deny {
+            cargo_deny::install()?;
         }
         self.unpacked.iter().try_for_each(|package| unpacked::install(package))?;
         Ok(())

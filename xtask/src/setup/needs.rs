@@ -18,10 +18,13 @@ pub(crate) enum Group {
     Tests,
     /// What emulates the machines that other kernels are tried on.
     Machines,
+    /// What checks the dependencies' licences and sources.
+    Dependencies,
 }
 
 /// Every group, for `cargo xtask setup` without arguments.
-pub(crate) const ALL: [Group; 4] = [Group::Toolchain, Group::Image, Group::Tests, Group::Machines];
+pub(crate) const ALL: [Group; 5] =
+    [Group::Toolchain, Group::Image, Group::Tests, Group::Machines, Group::Dependencies];
 
 /// How to see that something is there.
 #[derive(Clone, Copy, Debug)]

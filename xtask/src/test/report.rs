@@ -1,64 +1,72 @@
-//! The table at the end.
+//! The table at the end: the stages with their times, and the slowest tests.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
-use super::{Counts, Outcome};
+use super::outcome::{Counts, Outcome, TimedTest};
 use crate::progress::seconds;
 
-/// What became of each stage.
+/// How many tests are listed.
+const SLOWEST: usize = 10;
+
+/// The outcome of each stage.
 #[derive(Default)]
 pub(super) struct Report {
-    rows: Vec<Row>,
-}
-
-struct Row {
-    name: &'static str,
-    outcome: Result<Outcome, String>,
+    rows: Vec<(&'static str, Outcome)>,
 }
 
 impl Report {
     pub(super) fn add(&mut self, name: &'static str, outcome: Outcome) {
-        self.rows.push(Row { name, outcome: Ok(outcome) });
+        self.rows.push((name, outcome));
     }
 
-    /// A stage that was not run counts as failed: what nobody looked at is not fine.
-    pub(super) fn not_run(&mut self, name: &'static str, cause: &str) {
-        self.rows.push(Row { name, outcome: Err(format!("not run, since {cause} failed")) });
+    /// The sum over all stages.
+    pub(super) fn counts(&self) -> Counts {
+        self.rows.iter().map(|(_, outcome)| outcome.counts()).sum()
     }
 
-    pub(super) fn last_failed(&self) -> bool {
-        self.rows.last().is_some_and(|row| row.counts().failed > 0)
-    }
-
-    pub(super) fn passed(&self) -> usize {
-        self.rows.iter().map(|row| row.counts().passed).sum()
-    }
-
-    pub(super) fn failed(&self) -> usize {
-        self.rows.iter().map(|row| row.counts().failed).sum()
-    }
-}
-
-impl Row {
-    fn counts(&self) -> Counts {
-        self.outcome.as_ref().map_or(Counts { passed: 0, failed: 1 }, |outcome| outcome.counts)
+    fn slowest(&self) -> Vec<&TimedTest> {
+        let mut tests: Vec<_> = self
+            .rows
+            .iter()
+            .filter_map(|(_, outcome)| match outcome {
+                Outcome::Ran { tests, .. } => Some(tests),
+                Outcome::Blocked { .. } | Outcome::NotChecked { .. } => None,
+            })
+            .flatten()
+            .collect();
+        tests.sort_by_key(|test| Reverse(test.took));
+        tests.truncate(SLOWEST);
+        tests
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-        for row in &self.rows {
-            let Counts { passed, failed } = row.counts();
-            let verdict = if failed == 0 { "ok  " } else { "FAIL" };
-            match &row.outcome {
-                Ok(outcome) => writeln!(
-                    f,
-                    "{verdict} {:width$} {:>8}  {passed} passed, {failed} failed",
-                    row.name,
-                    seconds(outcome.took)
-                )?,
-                Err(cause) => writeln!(f, "{verdict} {:width$} {:>8}  {cause}", row.name, "")?,
+        let slowest = self.slowest();
+        if !slowest.is_empty() {
+            writeln!(f, "slowest tests:")?;
+        }
+        for test in slowest {
+            writeln!(f, "  {:>8}  {}", seconds(test.took), test.name)?;
+        }
+        writeln!(f, "stages:")?;
+        let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, outcome) in &self.rows {
+            match outcome {
+                Outcome::Ran { took, counts: Counts { passed, failed }, .. } => {
+                    let verdict = if outcome.passed() { "ok  " } else { "FAIL" };
+                    let took = seconds(*took);
+                    writeln!(
+                        f,
+                        "{verdict} {name:width$} {took:>8}  {passed} passed, {failed} failed"
+                    )?;
+                }
+                Outcome::Blocked { by } => {
+                    writeln!(f, "FAIL {name:width$} {:>8}  not run, since {by} failed", "")?;
+                }
+                Outcome::NotChecked { reason } => {
+                    writeln!(f, "--   {name:width$} {:>8}  not checked: {reason}", "")?;
+                }
             }
         }
         Ok(())
@@ -72,18 +80,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_that_was_not_run_is_shown_and_counts_as_failed() {
+    fn only_the_ten_slowest_tests_are_listed() {
+        let test = |number: u64| TimedTest {
+            name: format!("test_{number}"),
+            took: Duration::from_secs(number),
+        };
         let mut report = Report::default();
         report.add(
-            "setup",
-            Outcome { took: Duration::from_millis(1500), counts: Counts { passed: 0, failed: 1 } },
+            "unit tests",
+            Outcome::Ran {
+                took: Duration::from_secs(1),
+                counts: Counts { passed: 12, failed: 0 },
+                tests: (1..=12).map(test).collect(),
+            },
         );
-        report.not_run("unit tests", "setup");
-        assert_eq!((report.passed(), report.failed()), (0, 2));
-        assert!(
-            report.to_string().contains("unit tests")
-                && report.to_string().contains("since setup failed"),
-            "{report}"
-        );
+        let text = report.to_string();
+        assert!(text.starts_with("slowest tests:\n      12 s  test_12\n"), "{text}");
+        assert!(text.contains("test_3\n") && !text.contains("test_2\n"), "{text}");
+        assert!(text.contains("ok   unit tests   1.00 s  12 passed, 0 failed\n"), "{text}");
     }
 }

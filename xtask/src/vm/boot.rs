@@ -136,7 +136,7 @@ fn once(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::
 }
 
 /// TCG always: where /dev/kvm is there, it may be one that runs no foreign kernel.
-fn emulator(arch: Arch) -> Command {
+pub(super) fn emulator(arch: Arch) -> Command {
     match arch {
         Arch::X86 => {
             let mut command = Command::new("qemu-system-x86_64");

@@ -9,6 +9,7 @@ mod boot;
 mod cross;
 mod guest;
 mod kernels;
+mod passed;
 mod table;
 
 use std::{
@@ -54,10 +55,42 @@ pub(crate) struct Args {
     verbose: bool,
 }
 
-/// Plays the scenarios on the kernels that the arguments name; whether all came out well
-/// everywhere.
+/// A machine to boot.
+struct Machine {
+    entry: Entry,
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+/// Plays the scenarios on the kernels that the arguments name; whether all passed everywhere.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let started = Instant::now();
+    play(args, &machines(args)?)
+}
+
+/// Fetches the kernels and builds the programs of every machine.
+pub(crate) fn prepare() -> anyhow::Result<()> {
+    machines(&Args::default()).map(drop)
+}
+
+/// As [`run`] for every kernel, as a stage of the tests. A machine that has passed with the same
+/// kernel, program and emulator is not played again.
+pub(crate) fn ensure_passes() -> anyhow::Result<()> {
+    let args = Args::default();
+    let mut changed = Vec::new();
+    for machine in machines(&args)? {
+        if passed::is_recorded(&machine)? {
+            eprintln!("  ok   {}: passed before, and nothing has changed", machine.entry);
+        } else {
+            changed.push(machine);
+        }
+    }
+    if !changed.is_empty() && !play(&args, &changed)? {
+        bail!("a scenario failed on a kernel: see the table above");
+    }
+    Ok(())
+}
+
+fn machines(args: &Args) -> anyhow::Result<Vec<Machine>> {
     let entries = chosen(args)?;
     setup::ensure(&[Group::Toolchain, Group::Machines])?;
     let mut machines = Vec::new();
@@ -68,15 +101,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         }
         let initrd = guest::initrd(arch)?;
         for entry in wanted {
-            machines.push((*entry, kernels::ensure(entry, args.refresh)?, initrd.clone()));
+            let kernel = kernels::ensure(entry, args.refresh)?;
+            machines.push(Machine { entry: *entry, kernel, initrd: initrd.clone() });
         }
     }
-    let outcomes = boot_all(&machines)?;
+    Ok(machines)
+}
+
+fn play(args: &Args, machines: &[Machine]) -> anyhow::Result<bool> {
+    let started = Instant::now();
+    let outcomes = boot_all(machines)?;
     if args.verbose {
         outcomes.iter().for_each(|outcome| eprintln!("--- {}\n{}", outcome.entry, outcome.output));
     }
-    for outcome in outcomes.iter().filter(|outcome| !outcome.passed()) {
-        eprintln!("--- {}: {}\n{}", outcome.entry, outcome.problem(), outcome.tail());
+    for (machine, outcome) in machines.iter().zip(&outcomes) {
+        if outcome.passed() {
+            passed::record(machine)?;
+        } else {
+            eprintln!("--- {}: {}\n{}", outcome.entry, outcome.problem(), outcome.tail());
+        }
     }
     print!("{}", table::text(&outcomes));
     if let Some(path) = &args.output {
@@ -86,14 +129,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let passed = outcomes.iter().filter(|outcome| outcome.passed()).count();
     println!("{passed} of {} kernels passed ({})", outcomes.len(), seconds(started.elapsed()));
     Ok(passed == outcomes.len())
-}
-
-/// As [`run`] for every kernel, as a stage of the tests.
-pub(crate) fn ensure_passes() -> anyhow::Result<()> {
-    if !run(&Args::default())? {
-        bail!("a scenario failed on a kernel: see the table above");
-    }
-    Ok(())
 }
 
 fn chosen(args: &Args) -> anyhow::Result<Vec<Entry>> {
@@ -118,13 +153,13 @@ fn chosen(args: &Args) -> anyhow::Result<Vec<Entry>> {
 }
 
 /// Boots every machine, [`AT_ONCE`] at a time; the outcomes are in the order of the machines.
-fn boot_all(machines: &[(Entry, PathBuf, PathBuf)]) -> anyhow::Result<Vec<Outcome>> {
+fn boot_all(machines: &[Machine]) -> anyhow::Result<Vec<Outcome>> {
     let step = Step::start(format!("playing the scenarios on {} kernels", machines.len()));
     let next = Mutex::new(0..machines.len());
     let worker = || {
         let mut done = Vec::new();
         while let Some(number) = next.lock().ok().and_then(|mut next| next.next()) {
-            let (entry, kernel, initrd) = &machines[number];
+            let Machine { entry, kernel, initrd } = &machines[number];
             done.push((number, boot::play(*entry, kernel, initrd, LIMIT)));
         }
         done

@@ -2,8 +2,8 @@
 
 use super::tree::{FileId, ModuleId, Name, Tree};
 
-/// Longer chains of re-exports are taken for loops.
-const MAX_DEPTH: usize = 16;
+/// The names that are being looked up: a re-export may name itself.
+type Trail<'a> = Vec<(ModuleId, &'a str)>;
 
 /// What a path resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,32 +30,40 @@ impl Tree {
     ///
     /// There may be two: a module and a function of the same name.
     pub(super) fn resolve(&self, from: ModuleId, path: &[String]) -> Vec<Found> {
-        self.resolve_at(from, path, 0)
+        self.resolve_at(from, path, &mut Trail::new())
     }
 
-    fn resolve_at(&self, from: ModuleId, path: &[String], depth: usize) -> Vec<Found> {
-        if depth > MAX_DEPTH {
-            return Vec::new();
-        }
+    fn resolve_at<'a>(
+        &'a self,
+        from: ModuleId,
+        path: &'a [String],
+        trail: &mut Trail<'a>,
+    ) -> Vec<Found> {
         let Some((first, rest)) = path.split_first() else { return Vec::new() };
         match first.as_str() {
-            "crate" => self.walk(0, rest, Vec::new(), depth),
-            "self" => self.walk(from, rest, Vec::new(), depth),
+            "crate" => self.walk(0, rest, Vec::new(), trail),
+            "self" => self.walk(from, rest, Vec::new(), trail),
             "super" => {
                 let ups = path.iter().take_while(|segment| *segment == "super").count();
                 let module = self.ancestors(from).nth(ups - 1).unwrap_or(0);
-                self.walk(module, &path[ups..], Vec::new(), depth)
+                self.walk(module, &path[ups..], Vec::new(), trail)
             }
-            _ => self.in_scope(from, first, rest, depth),
+            _ => self.in_scope(from, first, rest, trail),
         }
     }
 
     /// A path that starts with a name of the module's own scope.
-    fn in_scope(&self, from: ModuleId, first: &str, rest: &[String], depth: usize) -> Vec<Found> {
+    fn in_scope<'a>(
+        &'a self,
+        from: ModuleId,
+        first: &'a str,
+        rest: &'a [String],
+        trail: &mut Trail<'a>,
+    ) -> Vec<Found> {
         let mut found = Vec::new();
-        for (what, _) in modules_before_path(self.named(from, first, depth), rest) {
+        for (what, _) in modules_before_path(self.named(from, first, trail), rest) {
             match what {
-                What::Module(module) => found.extend(self.walk(module, rest, Vec::new(), depth)),
+                What::Module(module) => found.extend(self.walk(module, rest, Vec::new(), trail)),
                 other => found.push(Found { what: other, through: Vec::new() }),
             }
         }
@@ -63,24 +71,24 @@ impl Tree {
     }
 
     /// Follows the segments down from a module.
-    fn walk(
-        &self,
+    fn walk<'a>(
+        &'a self,
         module: ModuleId,
-        rest: &[String],
+        rest: &'a [String],
         through: Vec<ModuleId>,
-        depth: usize,
+        trail: &mut Trail<'a>,
     ) -> Vec<Found> {
         let Some((first, rest)) = rest.split_first() else {
             return vec![Found { what: What::Module(module), through }];
         };
         let mut found = Vec::new();
-        for (what, imported) in modules_before_path(self.named(module, first, depth), rest) {
+        for (what, imported) in modules_before_path(self.named(module, first, trail), rest) {
             let mut through = through.clone();
             if imported {
                 through.push(module);
             }
             match what {
-                What::Module(child) => found.extend(self.walk(child, rest, through, depth)),
+                What::Module(child) => found.extend(self.walk(child, rest, through, trail)),
                 other => found.push(Found { what: other, through }),
             }
         }
@@ -94,26 +102,20 @@ impl Tree {
     }
 
     /// What a name stands for in a module, and whether by an import.
-    fn named(&self, module: ModuleId, name: &str, depth: usize) -> Vec<(What, bool)> {
-        let mut found = Vec::new();
-        for declared in self.modules[module].names.get(name).into_iter().flatten() {
-            match declared {
-                Name::Module(id) => found.push((What::Module(*id), false)),
-                Name::Item(file) => {
-                    let what = What::Item { module, name: name.to_owned(), file: *file };
-                    found.push((what, false));
-                }
-                Name::Import(path) => {
-                    let imported = self.resolve_at(module, path, depth + 1);
-                    if imported.is_empty() {
-                        found.push((What::Foreign, true));
-                    }
-                    found.extend(imported.into_iter().map(|found| (found.what, true)));
-                }
+    fn named<'a>(
+        &'a self,
+        module: ModuleId,
+        name: &'a str,
+        trail: &mut Trail<'a>,
+    ) -> Vec<(What, bool)> {
+        let mut found = self.declared(module, name);
+        if !trail.contains(&(module, name)) {
+            trail.push((module, name));
+            found.extend(self.by_import(module, name, trail));
+            if found.is_empty() {
+                found = self.by_glob(module, name, trail);
             }
-        }
-        if found.is_empty() && depth < MAX_DEPTH {
-            found = self.by_glob(module, name, depth + 1);
+            trail.pop();
         }
         let child = |(what, imported): &(What, bool)| matches!(what, What::Module(_)) && !imported;
         if found.iter().any(child) {
@@ -123,15 +125,54 @@ impl Tree {
         found
     }
 
-    fn by_glob(&self, module: ModuleId, name: &str, depth: usize) -> Vec<(What, bool)> {
+    fn declared(&self, module: ModuleId, name: &str) -> Vec<(What, bool)> {
+        let mut found = Vec::new();
+        for declared in self.modules[module].names.get(name).into_iter().flatten() {
+            match declared {
+                Name::Module(id) => found.push((What::Module(*id), false)),
+                Name::Item(file) => {
+                    let what = What::Item { module, name: name.to_owned(), file: *file };
+                    found.push((what, false));
+                }
+                Name::Import(_) => {}
+            }
+        }
+        found
+    }
+
+    fn by_import<'a>(
+        &'a self,
+        module: ModuleId,
+        name: &'a str,
+        trail: &mut Trail<'a>,
+    ) -> Vec<(What, bool)> {
+        let mut found = Vec::new();
+        for declared in self.modules[module].names.get(name).into_iter().flatten() {
+            if let Name::Import(path) = declared {
+                let imported = self.resolve_at(module, path, trail);
+                if imported.is_empty() {
+                    found.push((What::Foreign, true));
+                }
+                found.extend(imported.into_iter().map(|found| (found.what, true)));
+            }
+        }
+        found
+    }
+
+    fn by_glob<'a>(
+        &'a self,
+        module: ModuleId,
+        name: &'a str,
+        trail: &mut Trail<'a>,
+    ) -> Vec<(What, bool)> {
         let mut found = Vec::new();
         for path in &self.modules[module].globs {
-            for target in self.resolve_at(module, path, depth) {
+            for target in self.resolve_at(module, path, trail) {
                 if let What::Module(id) = target.what
                     && id != module
                 {
                     found.extend(
-                        self.named(id, name, depth).into_iter().map(|(what, _)| (what, true)),
+                        self.named(id, name, trail).into_iter().map(|(what, _)| (what, true)),
                     );
                 }
             }

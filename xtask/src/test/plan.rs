@@ -1,59 +1,23 @@
-//! The stages, in the order in which they are worth knowing: what is quick and often wrong comes
-//! first.
+//! The stages in their phases; what is quick and often wrong comes first.
 //!
 //! Every cargo command builds the same packages with the same flags, so the tree is compiled once
-//! for running and once for checking; only the image and the demo take the release build.
+//! for running and once for checking. The release builds have directories of their own, so cargo
+//! does not make the background wait for what is in front.
 
 use std::{env, fs, process::Command};
 
 use anyhow::{Context as _, bail};
 
+use super::{
+    dependencies, libtest,
+    stage::{Phase, Stage},
+};
 use crate::{
     build, build_ebpf, fuzz, image,
     setup::{self, needs},
     vm,
 };
 use testbed::workspace;
-
-/// A stage of the tests.
-pub(super) struct Stage {
-    pub(super) name: &'static str,
-    pub(super) work: Work,
-    /// Whether the stages after it make no sense when it fails.
-    pub(super) needed: bool,
-}
-
-/// What a stage does.
-pub(super) enum Work {
-    /// A task of ours, which shows its own progress.
-    Task(fn() -> anyhow::Result<()>),
-    /// A program whose exit code is the result.
-    Program(Box<dyn Fn() -> anyhow::Result<Command>>),
-    /// A program that runs tests and counts them.
-    Tests(Box<dyn Fn() -> anyhow::Result<Command>>),
-}
-
-impl Stage {
-    fn needed(name: &'static str, task: fn() -> anyhow::Result<()>) -> Self {
-        Self { name, work: Work::Task(task), needed: true }
-    }
-
-    fn task(name: &'static str, task: fn() -> anyhow::Result<()>) -> Self {
-        Self { name, work: Work::Task(task), needed: false }
-    }
-
-    fn cargo(name: &'static str, words: &'static [&'static str]) -> Self {
-        Self::program(name, move || Ok(cargo(words)))
-    }
-
-    fn program(name: &'static str, make: impl Fn() -> anyhow::Result<Command> + 'static) -> Self {
-        Self { name, work: Work::Program(Box::new(make)), needed: false }
-    }
-
-    fn tests(name: &'static str, make: impl Fn() -> anyhow::Result<Command> + 'static) -> Self {
-        Self { name, work: Work::Tests(Box::new(make)), needed: false }
-    }
-}
 
 /// What every cargo command of ours covers: the programs for the kernel have stages of their own.
 const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector-ebpf"];
@@ -70,67 +34,109 @@ const SWAPS_TEST: &str =
     "swaps::twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count";
 const CONNECTS: &str = "1000000";
 
-/// The stages to run.
-pub(super) fn plan(quick: bool, filter: Option<&str>) -> anyhow::Result<Vec<Stage>> {
-    let mut stages = vec![
-        Stage::needed("setup", || setup::ensure(&needs::ALL).map(drop)),
-        Stage::needed("build-ebpf", || build_ebpf::ensure().map(drop)),
-    ];
-    let kernel_tests = kernel_tests()?;
-    if let Some(filter) = filter {
-        let filter = filter.to_owned();
-        if !quick {
-            stages.push(Stage::needed("image", || image::ensure_archive().map(drop)));
-        }
-        stages.push(Stage::tests("tests", move || {
-            privileged()?;
-            let mut command = tests(&["--lib", "--bins"], &kernel_tests);
-            if !quick {
-                command.args(["--test", IMAGE_TEST]);
-            }
-            command.args(["--", &filter]);
-            Ok(command)
-        }));
-        return Ok(stages);
+const SETUP: &str = "setup";
+const PROGRAMS: &str = "build-ebpf";
+const RELEASE: &str = "release build";
+const IMAGE: &str = "image";
+
+/// What every other stage needs.
+fn basis() -> Phase {
+    Phase::sequence(vec![
+        Stage::task(SETUP, || setup::ensure(&needs::ALL).map(drop)),
+        Stage::task(PROGRAMS, || build_ebpf::ensure().map(drop)).after(SETUP),
+    ])
+}
+
+/// Every check and test; `quick` leaves out what needs a release build.
+pub(super) fn complete(quick: bool) -> anyhow::Result<Vec<Phase>> {
+    let mut checked = Phase::sequence(checks()?);
+    let mut phases = vec![basis()];
+    if quick {
+        phases.push(checked);
+    } else {
+        checked.background = release_builds();
+        phases.extend([checked, with_release_build(), alone()]);
     }
-    stages.extend([
-        Stage::cargo("formatting", &["fmt", "--all", "--check"]),
+    for stage in phases.iter_mut().skip(1).flat_map(Phase::stages_mut) {
+        stage.needs.insert(0, PROGRAMS);
+    }
+    Ok(phases)
+}
+
+/// Only the tests whose name contains the filter.
+pub(super) fn filtered(filter: &str, quick: bool) -> anyhow::Result<Vec<Phase>> {
+    let filter = filter.to_owned();
+    let mut names = kernel_tests()?;
+    names.push(CONVENTIONS_TEST.to_owned());
+    let mut stages = Vec::new();
+    if !quick {
+        names.push(IMAGE_TEST.to_owned());
+        stages.push(Stage::task(IMAGE, || image::ensure_archive().map(drop)).after(PROGRAMS));
+    }
+    let tests = Stage::tests("tests", move || {
+        privileged()?;
+        let mut command = tests(&["--lib", "--bins"], &names);
+        command.arg(&filter);
+        Ok(command)
+    });
+    stages.push(tests.after(if quick { PROGRAMS } else { IMAGE }));
+    Ok(vec![basis(), Phase::sequence(stages)])
+}
+
+/// What a debug build is enough for.
+fn checks() -> anyhow::Result<Vec<Stage>> {
+    let kernel_tests = kernel_tests()?;
+    Ok(vec![
+        Stage::program("formatting", || Ok(cargo(&["fmt", "--all", "--check"]))),
+        Stage::program("dependencies", dependencies::policy),
+        dependencies::advisories(),
         Stage::program("lints of the programs", || Ok(lint_programs())),
         Stage::program("lints", || Ok(lint())),
         Stage::program("documentation", || Ok(document())),
         Stage::tests("conventions", || Ok(tests(&["--test", CONVENTIONS_TEST], &[]))),
         Stage::tests("unit tests", || Ok(tests(&["--lib", "--bins"], &[]))),
         // There need not be any.
-        Stage::program("documentation's examples", || Ok(tests(&["--doc"], &[]))),
-    ]);
-    if !kernel_tests.is_empty() {
-        stages.push(Stage::tests("real-kernel tests", move || {
+        Stage::program("documentation's examples", || Ok(doc_tests())),
+        Stage::tests("real-kernel tests", move || {
             privileged()?;
             Ok(tests(&[], &kernel_tests))
-        }));
-    }
-    if !quick {
-        stages.extend([
-            Stage::needed("release build", || build::ensure().map(drop)),
-            Stage::task("image", || image::ensure_archive().map(drop)),
+        }),
+    ])
+}
+
+/// What keeps the compiler busy while tests wait.
+fn release_builds() -> Vec<Stage> {
+    vec![
+        Stage::task(RELEASE, || build::ensure().map(drop)),
+        Stage::task(IMAGE, || image::ensure_archive().map(drop)).after(RELEASE),
+        Stage::task("other kernels' machines", vm::prepare),
+        Stage::task("fuzz targets", fuzz::ensure_passes),
+    ]
+}
+
+/// What takes the release build, beside the other kernels.
+fn with_release_build() -> Phase {
+    Phase {
+        front: vec![
             Stage::tests("the manifest's pod", || {
                 privileged()?;
                 Ok(tests(&["--test", IMAGE_TEST], &[]))
-            }),
-            Stage::tests("twenty swaps under a million connects", || {
-                privileged()?;
-                let mut command = tests(&["--test", "datapath"], &[]);
-                command
-                    .args(["--", "--exact", SWAPS_TEST])
-                    .env("REDIRECTOR_TEST_CONNECTS", CONNECTS);
-                Ok(command)
-            }),
-            Stage::program("demo", demo),
-            Stage::task("other kernels", vm::ensure_passes),
-            Stage::task("fuzz targets", fuzz::ensure_passes),
-        ]);
+            })
+            .after(IMAGE),
+            Stage::program("demo", demo).after(RELEASE),
+        ],
+        background: vec![Stage::task("other kernels", vm::ensure_passes)],
     }
-    Ok(stages)
+}
+
+/// What has the machine to itself.
+fn alone() -> Phase {
+    Phase::sequence(vec![Stage::tests("twenty swaps under a million connects", || {
+        privileged()?;
+        let mut command = tests(&["--test", "datapath"], &[]);
+        command.args(["--exact", SWAPS_TEST]).env("REDIRECTOR_TEST_CONNECTS", CONNECTS);
+        Ok(command)
+    })])
 }
 
 fn cargo(words: &[&str]) -> Command {
@@ -179,12 +185,20 @@ fn demo() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn tests(words: &[&str], names: &[String]) -> Command {
+/// The tests of these targets; arguments of the tests may follow.
+fn tests(targets: &[&str], names: &[String]) -> Command {
     let mut command = cargo(&["test", "--no-fail-fast"]);
-    command.args(PACKAGES).args(words);
+    command.args(PACKAGES).args(targets);
     for name in names {
         command.args(["--test", name]);
     }
+    libtest::report_times(&mut command);
+    command
+}
+
+fn doc_tests() -> Command {
+    let mut command = cargo(&["test", "--no-fail-fast", "--doc"]);
+    command.args(PACKAGES);
     command
 }
 

@@ -1,0 +1,54 @@
+//! The dependencies' licences, duplicates and sources, and RustSec's advisories, as `deny.toml`
+//! says.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::stage::Stage;
+use crate::setup::cargo_deny;
+use testbed::workspace;
+
+/// The checks that need nothing but the crates.
+pub(super) fn policy() -> anyhow::Result<Command> {
+    Ok(check(&[], &["licenses", "bans", "sources"]))
+}
+
+/// The advisories, where this machine has RustSec's database.
+pub(super) fn advisories() -> Stage {
+    const NAME: &str = "advisories";
+    let databases = cargo_home().join("advisory-dbs");
+    if has_subfolder(&databases) {
+        return Stage::program(NAME, || Ok(check(&["--offline"], &["advisories"])));
+    }
+    let reason = format!(
+        "no RustSec database in {}; `cargo deny fetch db` downloads it",
+        databases.display()
+    );
+    Stage::not_checked(NAME, reason)
+}
+
+fn check(options: &[&str], which: &[&str]) -> Command {
+    let mut command = Command::new(cargo_deny::path());
+    workspace::clean(&mut command);
+    command
+        .current_dir(workspace::root())
+        .args(["--locked", "--log-level", "warn"])
+        .args(options)
+        .arg("check")
+        .args(which);
+    command
+}
+
+fn cargo_home() -> PathBuf {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+        .unwrap_or_default()
+}
+
+fn has_subfolder(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
+}
