@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::promises::{Figure, Report};
-use super::scene::FULL;
-use testbed::workspace;
-use testbed::{Agent, AgentOptions, Rig, process};
+use testbed::{Agent, AgentOptions, Rig, process, workspace};
+
+use crate::{
+    options::{self, FULL_POOL, json, write_files},
+    targets::{Figure, Report},
+};
 
 /// The product's example that writes the tables.
 pub const EXAMPLE: &str = "bulk";
@@ -37,7 +39,7 @@ const EXPLANATION: &str = "Times in the kernel are from the plan, which the agen
 pub struct Options {
     /// Those that it shares with the others.
     #[command(flatten)]
-    pub common: super::Options,
+    pub common: options::Options,
     /// The program that writes the tables [default: a release build of the example `bulk`]
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
@@ -80,13 +82,9 @@ pub fn run(options: &Options) -> Result<()> {
     let text = report.markdown("A pool full of routes", EXPLANATION);
     print!("{text}");
     let Some(folder) = options.common.folder() else { return Ok(()) };
-    super::write_files(
+    write_files(
         &folder,
-        &[
-            ("bulk.json", super::json(&report)?),
-            ("bulk.svg", report.svg("bulk")),
-            ("bulk.md", text),
-        ],
+        &[("bulk.json", json(&report)?), ("bulk.svg", report.svg("bulk")), ("bulk.md", text)],
     )?;
     eprintln!("written to {}", folder.join("bulk.{json,md,svg}").display());
     Ok(())
@@ -97,7 +95,7 @@ pub const BPFFS: &str = "/sys/fs/bpf/bulk";
 
 /// Measures on a rig of its own, with tables that `kernel` writes; needs root.
 pub fn measure(
-    options: &super::Options,
+    options: &options::Options,
     kernel: impl FnOnce(&Rig) -> Result<Times>,
 ) -> Result<Report> {
     let binary = options.measurable()?;
@@ -126,7 +124,7 @@ pub fn measure(
     add("one route's change, from the plan", "µs", Some(100.0), times.one);
 
     let dns = rig.customer.dns_server()?;
-    let many = if options.quick { 2000 } else { FULL };
+    let many = if options.quick { 2000 } else { FULL_POOL };
     let imported = if options.quick { 1000 } else { IMPORTED };
     let mut agent =
         Agent::start(&rig.node, AgentOptions::with_config(&binary, &configuration(many)))?;
@@ -155,10 +153,10 @@ pub fn measure(
 /// Seconds that an import takes.
 fn import(rig: &Rig, binary: &std::path::Path, number: u32) -> Result<f64> {
     let routes: Vec<Value> = (0..number)
-        .map(|number| json!({ "source": source(number), "destination": BACKENDS }))
+        .map(|number| serde_json::json!({ "source": source(number), "destination": BACKENDS }))
         .collect();
     let file = rig.files().join("routes.json");
-    std::fs::write(&file, json!({ "routes": routes }).to_string())
+    std::fs::write(&file, serde_json::json!({ "routes": routes }).to_string())
         .with_context(|| format!("failed to write {}", file.display()))?;
     let mut import = rig.node.command(binary);
     import.args(["route", "import", "-o", "json"]).arg(&file);

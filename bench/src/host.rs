@@ -4,35 +4,48 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-/// Processor, cores and kernel, as a line.
-pub(super) fn machine() -> String {
+/// The current time, in UTC.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// The kernel's release.
+pub(crate) fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// The processor and the number of its cores.
+pub(crate) fn processor() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("?", |line| line.trim_start_matches([' ', '\t', ':']));
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown processor", |(_, name)| name);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+    format!("{model}, {cores} cores")
+}
+
+/// Processor, cores and kernel, as a line.
+pub(crate) fn machine() -> String {
+    format!("{}, Linux {}", processor(), kernel())
 }
 
 /// Load average of one minute.
-pub(super) fn load() -> f64 {
+pub(crate) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
 }
 
-/// What else the machine did while something was measured, for a report's first lines.
-pub(super) fn company(load: f64) -> &'static str {
-    if load > 2.5 {
-        "a machine whose cores others used, too"
-    } else {
-        "a machine that is idle otherwise"
-    }
+/// Whether other work may have disturbed a measurement, for the first lines of a report.
+pub(crate) fn describe_load(load: f64) -> &'static str {
+    if load > BUSY { "a busy machine" } else { "an otherwise idle machine" }
 }
 
+/// A load average above which other work disturbs a measurement on two cores.
+pub(crate) const BUSY: f64 = 2.5;
+
 /// Time that all threads of a process were on a processor, in microseconds.
-pub(super) fn processor_time(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_time(pid: u32) -> Result<f64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .with_context(|| format!("failed to list the threads of process {pid}"))?;
     let nanoseconds = |task: fs::DirEntry| -> Option<f64> {
@@ -47,15 +60,14 @@ pub(super) fn processor_time(pid: u32) -> Result<f64> {
 }
 
 /// Resident memory in KiB; 0 of a process that is gone.
-pub(super) fn resident_kib(pid: u32) -> u64 {
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// How long each core was busy since the machine started, and how long it has run, in ticks of the
-/// clock.
-pub(super) fn cores() -> Result<Vec<[u64; 2]>> {
+/// The busy time and the whole time of each core since boot, in clock ticks.
+pub(crate) fn core_times() -> Result<Vec<[u64; 2]>> {
     let text = fs::read_to_string("/proc/stat").context("failed to read /proc/stat")?;
     let cores = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
     let core = |line: &str| {

@@ -4,7 +4,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use redirector_bench::{Args, What, run, worker};
+use redirector_bench::{
+    cli::{Args, What, run},
+    worker,
+};
 
 #[derive(Parser)]
 #[command(about = "Measure what the redirector costs", disable_help_subcommand = true)]

@@ -2,48 +2,16 @@
 
 use std::fmt::Write as _;
 
-use super::plan;
-use super::report::Report;
-use super::statistics::Spread;
+use crate::statistics::Spread;
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 270.0;
 const ROW: f64 = 26.0;
-/// Ratios beyond this are cut off, and say so by their number.
-const FAR: f64 = 4.0;
-
-/// Two panels: what a whole TCP connection costs against none of us, and what a miss costs against
-/// programs that do nothing.
-pub(super) fn svg(report: &Report) -> String {
-    let panels = [
-        (plan::TCP, plan::BARE.name),
-        (plan::TCP_FULL, plan::BARE.name),
-        (plan::UDP, plan::EMPTY.name),
-    ];
-    let mut body = String::new();
-    let mut y = 16.0;
-    for (scenario, against) in panels {
-        let Some(found) = report.scenarios.iter().find(|known| known.name == scenario) else {
-            continue;
-        };
-        let bars: Vec<(&str, &Spread)> = found
-            .ratios
-            .iter()
-            .filter(|ratio| ratio.against == against)
-            .map(|ratio| (ratio.variant.as_str(), &ratio.ratio))
-            .collect();
-        let scale = bars.iter().map(|(_, spread)| spread.quartile_3).fold(1.1, f64::max).min(FAR);
-        y += panel(&mut body, y, &format!("{scenario}: time against {against}"), &bars, scale);
-    }
-    let note = format!(
-        "{}; kernel {}; {}. Bars: medians; whiskers: quartiles.",
-        report.machine, report.kernel, report.date
-    );
-    document(&body, y, &note)
-}
+/// Ratios beyond this are cut off; their number shows it.
+const LARGEST: f64 = 4.0;
 
 /// The whole picture: panels that are `height` high, and a note below them.
-pub(super) fn document(panels: &str, height: f64, note: &str) -> String {
+pub(crate) fn document(panels: &str, height: f64, note: &str) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{:.0}\" viewBox=\"0 0 {WIDTH} {0:.0}\">\n\
          <style>text {{ font: 13px sans-serif; fill: #222 }} .title {{ font-weight: bold }} .note {{ font-size: 11px; fill: #666 }}\n\
@@ -56,13 +24,8 @@ pub(super) fn document(panels: &str, height: f64, note: &str) -> String {
 }
 
 /// Draws one panel at height `y`; returns its own height.
-pub(super) fn panel(
-    body: &mut String,
-    y: f64,
-    title: &str,
-    bars: &[(&str, &Spread)],
-    scale: f64,
-) -> f64 {
+pub(crate) fn panel(body: &mut String, y: f64, title: &str, bars: &[(&str, &Spread)]) -> f64 {
+    let scale = bars.iter().map(|(_, spread)| spread.quartile_3).fold(1.1, f64::max).min(LARGEST);
     let x = |ratio: f64| LEFT + (WIDTH - LEFT - 70.0) * ratio.clamp(0.0, scale) / scale;
     let _ = writeln!(
         body,
@@ -114,29 +77,4 @@ pub(super) fn panel(
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::{Ratio, Scenario};
-
-    #[test]
-    fn a_bar_stands_for_each_ratio_and_markup_is_escaped() {
-        let ratio = |variant: &str, median| Ratio {
-            variant: variant.to_owned(),
-            against: plan::BARE.name.to_owned(),
-            ratio: Spread { median, quartile_1: median, quartile_3: median, ..Spread::default() },
-            ..Ratio::default()
-        };
-        let ratios = vec![ratio("redirector, hit", 1.02), ratio("a <peer>", 9.0)];
-        let scenario = Scenario { name: plan::TCP.to_owned(), ratios, ..Scenario::default() };
-        let svg = svg(&Report { scenarios: vec![scenario], ..Report::default() });
-        assert_eq!(
-            svg.matches("class=\"ours\"").count() + svg.matches("class=\"bar\"").count(),
-            2,
-            "{svg}"
-        );
-        assert!(svg.contains("a &lt;peer&gt;") && svg.contains(">9.000<"), "{svg}");
-    }
 }

@@ -19,7 +19,7 @@ pub struct Spread {
 
 impl Spread {
     /// Of at least one measurement; of none, all is 0.
-    pub(super) fn of(mut values: Vec<f64>) -> Self {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |position: f64| {
             values

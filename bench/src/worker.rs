@@ -26,7 +26,7 @@ const NICENESS: i32 = -15;
 
 /// What one operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     /// connect() of a UDP socket that stays open: no packet, the hook alone.
     Udp,
     /// socket(), connect() and close() of a UDP socket.
@@ -41,7 +41,7 @@ pub(super) enum Operation {
 }
 
 /// The port that routing prohibits, for [`Operation::TcpProhibited`].
-pub(super) const PROHIBITED: u16 = 9;
+pub(crate) const PROHIBITED: u16 = 9;
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,11 +57,11 @@ impl fmt::Display for Operation {
 
 /// A batch of operations: to `spread` addresses from `target` on, at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Batch {
-    pub(super) operation: Operation,
-    pub(super) count: u32,
-    pub(super) target: SocketAddrV4,
-    pub(super) spread: u32,
+pub(crate) struct Batch {
+    pub(crate) operation: Operation,
+    pub(crate) count: u32,
+    pub(crate) target: SocketAddrV4,
+    pub(crate) spread: u32,
 }
 
 impl fmt::Display for Batch {
@@ -89,7 +89,7 @@ impl Batch {
 
 /// A client or server process on its core.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -97,12 +97,12 @@ pub(super) struct Worker {
 
 impl Worker {
     /// A client in `place`.
-    pub(super) fn client(sandbox: &Sandbox, core: usize) -> Result<Self> {
+    pub(crate) fn client(sandbox: &Sandbox, core: usize) -> Result<Self> {
         Self::start(sandbox, core, "measure")
     }
 
     /// A server in `place`, and the port that it listens on at every address.
-    pub(super) fn server(sandbox: &Sandbox, core: usize) -> Result<(Self, u16)> {
+    pub(crate) fn server(sandbox: &Sandbox, core: usize) -> Result<(Self, u16)> {
         let mut server = Self::start(sandbox, core, "serve")?;
         let port = server.line()?.parse().context("failed to read the server's port")?;
         Ok((server, port))
@@ -120,7 +120,7 @@ impl Worker {
     }
 
     /// Runs a batch; nanoseconds for each operation.
-    pub(super) fn run(&mut self, batch: Batch) -> Result<f64> {
+    pub(crate) fn run(&mut self, batch: Batch) -> Result<f64> {
         writeln!(self.stdin, "{batch}").context("failed to command a client")?;
         let answer = self.line()?;
         let total: u64 = answer
@@ -145,7 +145,7 @@ impl Drop for Worker {
 }
 
 /// Keeps what `command` starts on one core, before others.
-pub(super) fn pin(command: &mut Command, core: usize) {
+pub(crate) fn pin(command: &mut Command, core: usize) {
     let mut set = CpuSet::new();
     set.set(core);
     // SAFETY: the closure makes two system calls and allocates nothing.

@@ -12,7 +12,7 @@ mod bulk;
 #[test]
 fn a_quick_run_measures_every_variant_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
-    let report = bench::connect(&Options { quick: true, binary, output: None }).unwrap();
+    let report = bench::connect::measure(&Options { quick: true, binary, output: None }).unwrap();
 
     let names: Vec<(usize, usize)> = report
         .scenarios
@@ -37,7 +37,7 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     );
     for (state, variant) in [
         ("hit, nothing sent", "redirector, hit"),
-        ("hit, nothing sent, each caller asked", "redirector, hit"),
+        ("hit, nothing sent, caller recorded", "redirector, hit"),
         ("hit, nothing sent, 65,534 routes", "redirector, hit, one of two backends"),
     ] {
         let mut costs =
@@ -51,19 +51,19 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     assert_eq!(report.targets.len(), 7, "{:?}", report.targets);
 
     let folder = std::env::temp_dir().join(format!("redirector-bench-{}", std::process::id()));
-    bench::write(&report, &folder).unwrap();
+    bench::connect::write(&report, &folder).unwrap();
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (json, markdown, plot) = (text("connect.json"), text("connect.md"), text("connect.svg"));
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(
-        serde_json::from_str::<bench::Report>(&json).unwrap().scenarios.len(),
+        serde_json::from_str::<bench::connect::Report>(&json).unwrap().scenarios.len(),
         report.scenarios.len()
     );
     assert!(markdown.contains("| redirector, hit |") && plot.starts_with("<svg"), "{markdown}");
 }
 
 #[test]
-fn a_quick_run_measures_the_agent_and_judges_every_promise() {
+fn a_quick_run_measures_the_agent_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
     let folder =
         std::env::temp_dir().join(format!("redirector-bench-agent-{}", std::process::id()));
@@ -71,7 +71,7 @@ fn a_quick_run_measures_the_agent_and_judges_every_promise() {
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (json, markdown, plot) = (text("agent.json"), text("agent.md"), text("agent.svg"));
     std::fs::remove_dir_all(&folder).unwrap();
-    let report: bench::promises::Report = serde_json::from_str(&json).unwrap();
+    let report: bench::targets::Report = serde_json::from_str(&json).unwrap();
     assert!(
         report.figures.iter().all(|figure| figure.count > 0 && figure.p99 >= figure.median),
         "{report:?}"
@@ -94,7 +94,7 @@ fn a_quick_run_measures_the_agent_and_judges_every_promise() {
 }
 
 #[test]
-fn a_quick_run_fills_the_kernel_and_judges_every_promise() {
+fn a_quick_run_fills_the_kernel_and_judges_every_target() {
     let options = Options {
         quick: true,
         binary: Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned()),

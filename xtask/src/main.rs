@@ -15,7 +15,7 @@ mod vm;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use redirector_bench as bench;
+use redirector_bench::cli as bench;
 
 #[derive(Parser)]
 #[command(

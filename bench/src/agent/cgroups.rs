@@ -10,52 +10,49 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use redirector_common::{abi, names};
-
-use super::Scene;
+use testbed::Sandbox;
 
 /// Where the agent of the benchmark attaches to whatever appears.
 pub(super) const FOLDER: &str = "jobs";
 /// Longest time to wait for the agent.
 const LIMIT: Duration = Duration::from_secs(60);
 
-impl Scene {
-    /// Milliseconds from each of `count` calls of mkdir(2) to its last program attached, one after
-    /// the other.
-    pub(super) fn cgroups(&self, count: usize) -> Result<Vec<f64>> {
-        self.on_node(|| {
-            (0..count).map(|number| attached(&[make(number)?]).map(milliseconds)).collect()
-        })
-    }
+/// Milliseconds from each of `count` calls of mkdir(2), made one after the other on the node, to
+/// its last program attached.
+pub(super) fn attach_times(node: &Sandbox, count: usize) -> Result<Vec<f64>> {
+    on_node(node, || {
+        (0..count).map(|number| wait_attached(&[make(number)?]).map(milliseconds)).collect()
+    })
+}
 
-    /// Milliseconds from the first of `count` calls of mkdir(2) in a row to the last program
-    /// attached to the last of them.
-    pub(super) fn burst_of_cgroups(&self, count: usize) -> Result<f64> {
-        self.on_node(|| {
-            let began = Instant::now();
-            let made = (0..count).map(make).collect::<Result<Vec<_>>>()?;
-            attached(&made)?;
-            Ok(milliseconds(began))
-        })
-    }
+/// Milliseconds from the first of `count` calls of mkdir(2) in a row to the last program attached
+/// to the last of them.
+pub(super) fn burst_time(node: &Sandbox, count: usize) -> Result<f64> {
+    on_node(node, || {
+        let began = Instant::now();
+        let made = (0..count).map(make).collect::<Result<Vec<_>>>()?;
+        wait_attached(&made)?;
+        Ok(milliseconds(began))
+    })
+}
 
-    /// In the node's view of cgroups and pins; what was made is removed.
-    fn on_node<T: Send>(&self, measure: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        self.rig.node.sandbox().namespaces().run(|| {
-            let folder = Path::new("/sys/fs/cgroup").join(FOLDER);
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("failed to make {}", folder.display()))?;
-            let measured = measure();
-            for entry in fs::read_dir(&folder)
-                .context("failed to list what was made")?
-                .flatten()
-                .filter(|entry| entry.path().is_dir())
-            {
-                fs::remove_dir(entry.path())
-                    .with_context(|| format!("failed to remove {}", entry.path().display()))?;
-            }
-            measured
-        })?
-    }
+/// Measures in the node's view of cgroups and pins; removes the cgroups afterwards.
+fn on_node<T: Send>(node: &Sandbox, measure: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    node.namespaces().run(|| {
+        let folder = Path::new("/sys/fs/cgroup").join(FOLDER);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("failed to make {}", folder.display()))?;
+        let measured = measure();
+        for entry in fs::read_dir(&folder)
+            .with_context(|| format!("failed to list {}", folder.display()))?
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+        {
+            fs::remove_dir(entry.path())
+                .with_context(|| format!("failed to remove {}", entry.path().display()))?;
+        }
+        measured
+    })?
 }
 
 /// The time just before it was made, and where its last link will be pinned.
@@ -70,7 +67,7 @@ fn make(number: usize) -> Result<(Instant, PathBuf)> {
 }
 
 /// Waits for all of them; when the first was made.
-fn attached(made: &[(Instant, PathBuf)]) -> Result<Instant> {
+fn wait_attached(made: &[(Instant, PathBuf)]) -> Result<Instant> {
     let first = made.first().context("nothing was made")?.0;
     for (_, pin) in made {
         while !pin.exists() {

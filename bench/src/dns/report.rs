@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{super::statistics::Spread, soak::Soak};
+use super::soak::Soak;
+use crate::statistics::Spread;
 
 /// What a run found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -11,8 +11,23 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Bench, LOCAL, START, ZONE};
 use testbed::{packages, process};
+
+/// What the clients ask for: ours, and names of the upstream, of which no two are the same.
+pub(super) const LOCAL: &str = "artifactory.internal.company.net";
+pub(super) const ZONE: &str = "elsewhere.example";
+/// Names of the upstream; more than are asked for while an answer is on its way.
+pub(super) const NAMES: u32 = 20_000;
+/// Longest time until a server answers.
+const START: Duration = Duration::from_secs(10);
+
+/// Starts servers, each on its core.
+pub(super) struct Launcher<'a> {
+    /// Scheduling priority of the servers and of dnsperf.
+    pub(super) nice: i32,
+    /// Where servers have their files.
+    pub(super) folder: &'a Path,
+}
 
 /// A server that runs while this value lives.
 pub(super) struct Server {
@@ -28,12 +43,12 @@ impl Drop for Server {
     }
 }
 
-impl Bench<'_> {
+impl Launcher<'_> {
     /// A command on one core, with the priority that was asked for.
     pub(super) fn pinned(&self, core: u32, program: &Path) -> Result<Command> {
         let mut command = packages::tool("nice")?;
         command
-            .arg(format!("--adjustment={}", self.options.nice))
+            .arg(format!("--adjustment={}", self.nice))
             .arg("taskset")
             .arg("-c")
             .arg(core.to_string())

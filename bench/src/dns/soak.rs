@@ -6,10 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{Bench, LOCAL, NAMES, Server, ZONE, host};
+use super::{
+    dnsperf::{GRACE, figure, write_queries},
+    servers::{LOCAL, Launcher, NAMES, Server, ZONE},
+};
+use crate::host;
 use testbed::{packages, process};
 
 /// Queries a second, half of them for the upstream: what a busy node asks, and little enough for a
@@ -42,10 +46,10 @@ impl Soak {
 }
 
 /// Puts the shim under load for so long.
-pub(super) fn run(bench: &Bench<'_>, shim: &Server, seconds: u32) -> Result<Soak> {
+pub(super) fn run(launcher: &Launcher<'_>, shim: &Server, seconds: u32) -> Result<Soak> {
     let names = (0..NAMES).flat_map(|n| [format!("{LOCAL} A"), format!("s{n}.{ZONE} A")]);
-    let queries = bench.queries("soak", names)?;
-    let mut command = bench.pinned(0, &packages::path_of("dnsperf")?)?;
+    let queries = write_queries(launcher.folder, "soak", names)?;
+    let mut command = launcher.pinned(0, &packages::path_of("dnsperf")?)?;
     command
         .args(["-s", "127.0.0.1", "-c", "8", "-T", "1", "-q", "100", "-p"])
         .arg(shim.address.port().to_string());
@@ -56,7 +60,7 @@ pub(super) fn run(bench: &Bench<'_>, shim: &Server, seconds: u32) -> Result<Soak
         .arg(seconds.to_string())
         .arg("-Q")
         .arg(RATE.to_string());
-    let limit = super::DNSPERF_EXTRA + Duration::from_secs(seconds.into());
+    let limit = GRACE + Duration::from_secs(seconds.into());
     let load = thread::spawn(move || process::finish(command, limit));
     let (started, mut memory_kib) = (Instant::now(), Vec::new());
     while !load.is_finished() && started.elapsed() < limit {
@@ -72,14 +76,10 @@ pub(super) fn run(bench: &Bench<'_>, shim: &Server, seconds: u32) -> Result<Soak
         .join()
         .map_err(|_| anyhow::anyhow!("the thread that runs dnsperf panicked"))??
         .success()?;
-    let figure = |label| {
-        super::figure(&finished.stdout, label)
-            .with_context(|| format!("the soak's dnsperf says no {label}"))
-    };
     Ok(Soak {
         seconds,
-        queries: figure("Queries completed:")? as u64,
-        lost: figure("Queries lost:")? as u64,
+        queries: figure(&finished.stdout, "Queries completed:")? as u64,
+        lost: figure(&finished.stdout, "Queries lost:")? as u64,
         memory_kib,
     })
 }

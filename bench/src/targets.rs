@@ -1,10 +1,10 @@
-//! Figures and what was promised of them, for a program, for a person, and as a plot.
+//! Figures and their targets: as JSON, as Markdown, and as a plot.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{host, plot, statistics::Spread};
+use crate::{host, plot, statistics::Spread};
 
 /// What a run found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub struct Report {
     pub machine: String,
     /// Load averages of one minute, before and after.
     pub load: [f64; 2],
-    /// What was measured, in the order in which it was.
+    /// The figures, in the order of measurement.
     pub figures: Vec<Figure>,
 }
 
@@ -26,18 +26,18 @@ pub struct Figure {
     pub what: String,
     /// Its unit.
     pub unit: String,
-    /// The middle one.
+    /// The median.
     pub median: f64,
-    /// The one that 99 of 100 are not above.
+    /// The 99th percentile.
     pub p99: f64,
-    /// How many were measured.
+    /// The number of measurements.
     pub count: usize,
-    /// What was promised of the 99th of 100; nothing where it is told for comparison only.
+    /// The target for the 99th percentile; `None` for a figure that is shown for comparison only.
     pub limit: Option<f64>,
 }
 
 impl Figure {
-    pub(super) fn of(
+    pub(crate) fn of(
         what: &str,
         unit: &str,
         limit: impl Into<Option<f64>>,
@@ -60,7 +60,7 @@ impl Figure {
         }
     }
 
-    /// Its 99th of 100, and down to its median, as shares of what was promised.
+    /// The 99th percentile, with a whisker from the median, as shares of the target.
     fn share(&self) -> Option<(&str, Spread)> {
         let limit = self.limit?;
         let (median, p99) = (self.median / limit, self.p99 / limit);
@@ -70,7 +70,7 @@ impl Figure {
         ))
     }
 
-    /// Whether the promise is kept, where there is one.
+    /// Whether the target is met, if there is one.
     #[must_use]
     pub fn met(&self) -> Option<bool> {
         self.limit.map(|limit| self.p99 < limit)
@@ -78,81 +78,69 @@ impl Figure {
 }
 
 impl Report {
-    /// Without a figure, now and on this machine.
-    pub(super) fn begin() -> Self {
-        let date = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string();
-        Self { date, machine: host::machine(), load: [host::load(), 0.0], ..Self::default() }
+    /// A report of this machine and moment without figures.
+    pub(crate) fn begin() -> Self {
+        Self {
+            date: host::now(),
+            machine: host::machine(),
+            load: [host::load(), 0.0],
+            ..Self::default()
+        }
     }
 
-    /// Nothing more is measured.
-    pub(super) fn finish(&mut self) {
+    /// Records the load after the last measurement.
+    pub(crate) fn finish(&mut self) {
         self.load[1] = host::load();
     }
 
-    /// The report for a person: under `title`, with an explanation below the figures.
+    /// The report as Markdown: under `title`, with an explanation below the figures.
     #[must_use]
     pub fn markdown(&self, title: &str, explanation: &str) -> String {
         let mut text = format!("# {title}\n\n");
+        let Self { date, machine, load: [before, after], .. } = self;
         let _ = writeln!(
             text,
-            "{}, {}. Load average {:.1} before and {:.1} after, on {}.\n",
-            self.date,
-            self.machine,
-            self.load[0],
-            self.load[1],
-            host::company(self.load[0])
+            "{date}, {machine}. Load average {before:.1} before and {after:.1} after: {}.\n",
+            host::describe_load(*before)
         );
-        let _ = writeln!(
-            text,
-            "| | unit | median | 99 of 100 | of | promised below | kept \
-                |\n|---|---|---|---|---|---|---|"
+        text.push_str(
+            "| | unit | median | p99 | count | target: p99 below | met |\n\
+             |---|---|---|---|---|---|---|\n",
         );
         for figure in &self.figures {
             let Figure { what, unit, median, p99, count, limit } = figure;
             let limit = limit.map(|limit| limit.to_string()).unwrap_or_default();
-            let kept = figure.met().map_or("", |met| if met { "yes" } else { "**no**" });
+            let met = figure.met().map_or("", |met| if met { "yes" } else { "**no**" });
             let _ = writeln!(
                 text,
-                "| {what} | {unit} | {median:.2} | {p99:.2} | {count} | {limit} | {kept} |"
+                "| {what} | {unit} | {median:.2} | {p99:.2} | {count} | {limit} | {met} |"
             );
         }
         let _ = writeln!(text, "\n{explanation}");
         text
     }
-}
 
-impl Report {
-    /// A bar for each promise: what was measured, as a share of what was promised.
-    pub(super) fn svg(&self, subject: &str) -> String {
+    /// A bar for each target: the 99th percentile as a share of it.
+    pub(crate) fn svg(&self, subject: &str) -> String {
         let shares: Vec<_> = self.figures.iter().filter_map(Figure::share).collect();
         let bars: Vec<_> = shares.iter().map(|(what, spread)| (*what, spread)).collect();
         let mut body = String::new();
-        let scale = bars.iter().map(|(_, spread)| spread.quartile_3).fold(1.1, f64::max).min(FAR);
-        let height = 16.0
-            + plot::panel(
-                &mut body,
-                16.0,
-                &format!("{subject}: 99 of 100 against what was promised"),
-                &bars,
-                scale,
-            );
+        let title = format!("{subject}: 99th percentile as a share of the target");
+        let height = 16.0 + plot::panel(&mut body, 16.0, &title, &bars);
         let note = format!(
-            "{}; {}. Dashed: the limit; whiskers: from the median to 99 of 100.",
+            "{}; {}. Dashed: the target; whiskers: from the median to the 99th percentile.",
             self.machine, self.date
         );
         plot::document(&body, height, &note)
     }
 }
 
-/// Shares beyond this are cut off, and say so by their number.
-const FAR: f64 = 4.0;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_99th_of_a_hundred_is_judged_and_not_the_median() {
+    fn the_99th_percentile_is_judged_not_the_median() {
         let figure = Figure::of("x", "ms", 99.0, (1..=100).rev().map(f64::from).collect());
         assert_eq!((figure.median, figure.p99, figure.met()), (50.0, 99.0, Some(false)));
         assert_eq!(Figure::of("x", "ms", 99.5, vec![1.0]).met(), Some(true));

@@ -9,18 +9,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::bpf;
-use super::worker::{self, Worker};
 use testbed::service::Service;
 use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, Sandbox, packages, process};
 
-/// Leases fill a pool of 65,536 but for its first and last address.
-pub(super) const FULL: u32 = 65_534;
+use super::{bpf, variants::ClientKind};
+use crate::{
+    options::FULL_POOL,
+    worker::{self, Worker},
+};
+
 /// The first address of the pool that is leased; the peer translates it, and it has a route when
 /// all have.
 pub(super) const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The route of two backends.
-const OF_TWO: u32 = 1;
+const TWO_BACKENDS: u32 = 1;
 /// Where HAProxy listens beside its client.
 const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18_000);
 /// Importing a pool full of routes makes as many leases.
@@ -35,25 +37,25 @@ pub(super) struct Client {
     /// The server, reached directly.
     pub(super) server: SocketAddrV4,
     /// The server, reached the way that this client's variant is about.
-    pub(super) by_way: SocketAddrV4,
+    pub(super) indirect: SocketAddrV4,
 }
 
 /// Everything that stands while it is measured. Fields are dropped in this order.
-pub(super) struct Scene {
+pub(super) struct Fixture {
     /// No program attached.
-    pub(super) bare: Client,
+    bare: Client,
     /// Programs that do nothing.
-    pub(super) empty: Client,
+    empty: Client,
     /// As `empty`, but with socket storage made at each connect.
-    pub(super) storage: Client,
+    storage: Client,
     /// The redirector; the route has one backend.
-    pub(super) ours: Client,
+    ours: Client,
     /// Beside it, with a route of two backends; there is none before the pool is full.
-    pub(super) two: Client,
+    two: Client,
     /// The kernel's own address translation, by nftables.
-    pub(super) dnat: Client,
+    dnat: Client,
     /// A proxy beside the client.
-    pub(super) proxy: Client,
+    proxy: Client,
     _server: Worker,
     _haproxy: Service,
     _attached: [bpf::Attached; 2],
@@ -64,9 +66,9 @@ pub(super) struct Scene {
     rig: Rig,
 }
 
-impl Scene {
+impl Fixture {
     /// Stands everything up with one route; what is measured runs on `core`.
-    pub(super) fn set(binary: &Path, core: usize) -> Result<Self> {
+    pub(super) fn new(binary: &Path, core: usize) -> Result<Self> {
         let rig = Rig::new()?;
         // Translation and tracking in the node's namespace would be a good part of what is
         // measured, and none of it ours.
@@ -96,12 +98,12 @@ impl Scene {
         translate(executors[1].sandbox(), at(2))?;
         let haproxy = haproxy(executors[2].outside(), at(3), core)?;
         let translated = SocketAddrV4::new(FIRST_VIP, port);
-        let client = |sandbox: &Sandbox, server, by_way| -> Result<Client> {
+        let client = |sandbox: &Sandbox, server, indirect| -> Result<Client> {
             Ok(Client {
                 worker: Worker::client(sandbox, core)?,
                 cgroup: cgroup(sandbox)?,
                 server,
-                by_way,
+                indirect,
             })
         };
         let own = SocketAddrV4::new(vip(&rig, binary, 0)?, port);
@@ -124,11 +126,24 @@ impl Scene {
         })
     }
 
+    /// The client of this kind.
+    pub(super) fn client(&mut self, kind: ClientKind) -> &mut Client {
+        match kind {
+            ClientKind::Bare => &mut self.bare,
+            ClientKind::Empty => &mut self.empty,
+            ClientKind::Storage => &mut self.storage,
+            ClientKind::Redirector => &mut self.ours,
+            ClientKind::TwoBackends => &mut self.two,
+            ClientKind::Dnat => &mut self.dnat,
+            ClientKind::Proxy => &mut self.proxy,
+        }
+    }
+
     /// Fills the pool with routes: one of two backends, the others of one.
     pub(super) fn fill(&mut self) -> Result<()> {
         let addresses = ["10.61.1.1", "10.61.2.1"];
-        let destination = |number| &addresses[..if number == OF_TWO { 2 } else { 1 }];
-        let routes: Vec<Value> = (0..FULL)
+        let destination = |number| &addresses[..if number == TWO_BACKENDS { 2 } else { 1 }];
+        let routes: Vec<Value> = (0..FULL_POOL)
             .map(|number| json!({ "source": source(number), "destination": destination(number) }))
             .collect();
         let file = self.files.join("routes.json");
@@ -139,9 +154,12 @@ impl Scene {
         process::finish(import, IMPORT_LIMIT)?
             .success()
             .context("failed to fill the pool with routes")?;
-        let last = vip(&self.rig, &self.binary, FULL - 1)?;
-        ensure!(last != *self.ours.by_way.ip(), "two of {FULL} routes have one address, {last}");
-        self.two.by_way.set_ip(vip(&self.rig, &self.binary, OF_TWO)?);
+        let last = vip(&self.rig, &self.binary, FULL_POOL - 1)?;
+        ensure!(
+            last != *self.ours.indirect.ip(),
+            "two of {FULL_POOL} routes have one address, {last}"
+        );
+        self.two.indirect.set_ip(vip(&self.rig, &self.binary, TWO_BACKENDS)?);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, customer::DnsServer, process};
 
-use super::cgroups::FOLDER;
+use super::cgroups::{self, FOLDER};
 use crate::{
     host,
     worker::{Batch, Operation, Worker},
@@ -29,7 +29,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// A node with the agent, an executor that connects, and a server on the node.
-pub(super) struct Scene {
+pub(super) struct Fixture {
     client: Worker,
     vip: Ipv4Addr,
     port: u16,
@@ -39,13 +39,13 @@ pub(super) struct Scene {
     _dns: DnsServer,
     files: PathBuf,
     binary: PathBuf,
-    pub(super) rig: Rig,
+    rig: Rig,
 }
 
-impl Scene {
+impl Fixture {
     /// An agent with a route, that keeps its state on the disk that holds temporary files, or in
     /// memory.
-    pub(super) fn set(binary: &Path, on_disk: bool) -> Result<Self> {
+    pub(super) fn new(binary: &Path, on_disk: bool) -> Result<Self> {
         let rig = Rig::new()?;
         let state = if on_disk {
             rig.files().join("state")
@@ -65,7 +65,7 @@ impl Scene {
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &config))?;
         let client = Worker::client(executor.sandbox(), 0)?;
         let files = rig.files().to_owned();
-        let mut scene = Self {
+        let mut fixture = Self {
             client,
             vip: Ipv4Addr::UNSPECIFIED,
             port,
@@ -77,13 +77,23 @@ impl Scene {
             binary: binary.to_owned(),
             rig,
         };
-        scene.fill(1)?;
-        let route = scene.rig.node.cli_json(binary, &["route", "show", &source(0)])?;
+        fixture.fill(1)?;
+        let route = fixture.rig.node.cli_json(binary, &["route", "show", &source(0)])?;
         let vip = route["route"]["vip"]["ipv4"]
             .as_str()
             .with_context(|| format!("the route has no address: {route}"))?;
-        scene.vip = vip.parse().with_context(|| format!("failed to parse the address {vip}"))?;
-        Ok(scene)
+        fixture.vip = vip.parse().with_context(|| format!("failed to parse the address {vip}"))?;
+        Ok(fixture)
+    }
+
+    /// How soon single cgroups are attached: see [`cgroups::attach_times`].
+    pub(super) fn attach_times(&self, count: usize) -> Result<Vec<f64>> {
+        cgroups::attach_times(self.rig.node.sandbox(), count)
+    }
+
+    /// How soon many cgroups are attached: see [`cgroups::burst_time`].
+    pub(super) fn burst_time(&self, count: usize) -> Result<f64> {
+        cgroups::burst_time(self.rig.node.sandbox(), count)
     }
 
     /// Makes it `number` routes.
@@ -133,9 +143,9 @@ impl Scene {
         count: usize,
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<(T, f64)> {
-        let before = host::processor_time(self.agent.pid())?;
+        let before = host::cpu_time(self.agent.pid())?;
         let given = work(self)?;
-        let spent = host::processor_time(self.agent.pid())? - before;
+        let spent = host::cpu_time(self.agent.pid())? - before;
         Ok((given, spent / 1e3 / count as f64))
     }
 
@@ -166,10 +176,10 @@ impl Scene {
     pub(super) fn idle(&self, length: Duration) -> Result<f64> {
         // What the last command left to do is done by then.
         thread::sleep(SETTLED);
-        let before = host::processor_time(self.agent.pid())?;
+        let before = host::cpu_time(self.agent.pid())?;
         let began = Instant::now();
         thread::sleep(length);
-        let spent = host::processor_time(self.agent.pid())? - before;
+        let spent = host::cpu_time(self.agent.pid())? - before;
         Ok(spent / began.elapsed().as_micros() as f64 * 100.0)
     }
 

@@ -1,0 +1,120 @@
+//! `cargo xtask bench agent`: what the agent costs and how soon a change is live: route changes
+//! from the shell, cgroups that appear, memory, idle time, scrapes.
+//!
+//! Nothing here is compared with a peer: each figure has a limit that was promised. What others do
+//! on the machine shows in the times (the load average is told), not in memory, and hardly in
+//! processor time.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::fixture::Fixture;
+use crate::{
+    options::{FULL_POOL, Options, json, write_files},
+    targets::{Figure, Report},
+};
+
+const EXPLANATION: &str = "A route change is `redirector route set` from the start of its process to its end; the connect that follows was refused before the \
+     change and has to work. It is one line of the journal and one sync: the disk's part is that alone, by this program. A scrape is timed from connect to the last \
+     byte. Memory is resident memory, three seconds after the last change; a pool of 65,536 has 65,534 addresses to lease.";
+
+/// Runs it, prints the result and writes it down.
+pub fn run(options: &Options) -> Result<()> {
+    let report = measure(options)?;
+    let text = report.markdown("The agent", EXPLANATION);
+    print!("{text}");
+    let Some(folder) = options.folder() else { return Ok(()) };
+    write_files(
+        &folder,
+        &[
+            ("agent.json", json(&report)?),
+            ("agent.svg", report.svg("the agent")),
+            ("agent.md", text),
+        ],
+    )?;
+    eprintln!("written to {}", folder.join("agent.{json,md,svg}").display());
+    Ok(())
+}
+
+/// Milliseconds that each of so many changes takes where no disk has a part in it.
+fn changes_in_memory(binary: &Path, count: usize) -> Result<Vec<f64>> {
+    let mut fixture = Fixture::new(binary, false)?;
+    fixture.fill(10)?;
+    fixture.changes(count)
+}
+
+/// Measures an agent of its own; needs root.
+pub fn measure(options: &Options) -> Result<Report> {
+    let binary = options.measurable()?;
+    let (changes, scrapes, idle) = if options.quick { (20, 5, 2) } else { (500, 100, 30) };
+    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an
+    // error when it is not allowed.
+    let _ = rustix::process::setpriority_process(None, -15);
+    let mut report = Report::begin();
+    // First: after a full pool the kernel goes on taking its tables and cgroups down for a while.
+    let in_memory = changes_in_memory(&binary, changes)?;
+    let mut fixture = Fixture::new(&binary, true)?;
+    let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| {
+        report.figures.push(Figure::of(what, unit, limit, values))
+    };
+
+    fixture.fill(10)?;
+    let (took, spent) = fixture.spent(changes, |fixture| fixture.changes(changes))?;
+    add("a route change, 10 routes, state on disk", "ms", Some(10.0), took);
+    add("the agent's processor time for it", "ms", None, vec![spent]);
+    add("the disk's part of it, by itself", "ms", None, fixture.disk(changes)?);
+    add("a route change, 10 routes, state in memory", "ms", Some(10.0), in_memory);
+    add(
+        "processor time, idle, 10 routes",
+        "% of a core",
+        Some(0.1),
+        vec![fixture.idle(Duration::from_secs(idle))?],
+    );
+    add("memory, 10 routes", "MiB", Some(20.0), vec![fixture.resident()]);
+    let attached = fixture.attach_times(changes.min(100))?;
+    add("a cgroup that appears, until it is attached", "ms", None, attached);
+    add(
+        "1,000 cgroups that appear, until all are attached",
+        "ms",
+        None,
+        vec![fixture.burst_time(1000)?],
+    );
+    fixture.fill(1000)?;
+    let (took, spent) = fixture.spent(scrapes, |fixture| fixture.scrapes(scrapes))?;
+    add("a scrape, 1,000 routes", "ms", Some(20.0), took);
+    add("the agent's processor time for it", "ms", None, vec![spent]);
+    add("a route change, 1,000 routes", "ms", None, fixture.changes(changes)?);
+    // Half a pool of debug builds takes minutes: a quick run is content with less.
+    let full = if options.quick { 2000 } else { FULL_POOL };
+    fixture.fill(full)?;
+    add(
+        &format!("memory, {full} routes, after import"),
+        "MiB",
+        Some(120.0),
+        vec![fixture.resident()],
+    );
+    add(&format!("a route change, {full} routes"), "ms", None, fixture.changes(changes / 20)?);
+    add(
+        &format!("processor time, idle, {full} routes"),
+        "% of a core",
+        None,
+        vec![fixture.idle(Duration::from_secs(idle))?],
+    );
+    fixture.agent.restart()?;
+    add(
+        &format!("a start with {full} routes, until it is ready"),
+        "s",
+        None,
+        vec![fixture.agent.ready_after().as_secs_f64()],
+    );
+    add(
+        &format!("memory, {full} routes, after a start"),
+        "MiB",
+        Some(120.0),
+        vec![fixture.resident()],
+    );
+    report.finish();
+    Ok(report)
+}

@@ -1,0 +1,14 @@
+//! What a connect costs.
+
+mod bpf;
+mod fixture;
+mod plan;
+mod plot;
+mod render;
+mod report;
+mod rounds;
+mod run;
+mod variants;
+
+pub use self::report::{HookCost, Ratio, Report, Scenario, Target, Timing};
+pub use self::run::{measure, run, write};

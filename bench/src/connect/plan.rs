@@ -1,0 +1,155 @@
+//! The order of the measurements, and how long each takes.
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::{
+    fixture::Fixture,
+    report::{HookCost, Report, Scenario},
+    rounds::{self, ClockedRounds, Limit, Load},
+    variants::{
+        BARE, DNAT, EMPTY, HIT, HIT_ANY, HIT_TWO, HOT, HOT_FULL, HOT_UNSAMPLED, MISS, PROXY,
+        STORAGE, TCP, TCP_FULL, UDP, UDP_FULL, UDP_LIFE, UDP_SEND, Variant,
+    },
+};
+use crate::{options::FULL_POOL, worker::Operation};
+
+/// How much is measured.
+pub(super) struct Effort {
+    rounds: usize,
+    /// Longest time of a scenario, as a share of its own.
+    time_factor: f64,
+    /// Rounds in which the kernel clocks the programs.
+    clocked_rounds: usize,
+}
+
+impl Effort {
+    pub(super) const FULL: Self = Self { rounds: 3000, time_factor: 1.0, clocked_rounds: 40 };
+    pub(super) const QUICK: Self = Self { rounds: 10, time_factor: 0.1, clocked_rounds: 3 };
+
+    fn limit(&self, seconds: f64) -> Limit {
+        Limit { rounds: self.rounds, time: Duration::from_secs_f64(seconds * self.time_factor) }
+    }
+}
+
+/// Batches take a millisecond or two: long against the pipes, short against a scheduler's slice.
+const UDP_BATCH: u32 = 3000;
+const TCP_BATCH: u32 = 40;
+const HOT_BATCH: u32 = 500;
+/// How long the agent takes to change its sampling ratio: it counts connects by the second.
+const SAMPLING_DELAY: Duration = Duration::from_secs(3);
+
+/// Sets the fixture up and measures everything.
+pub(super) fn run(binary: &Path, effort: &Effort, report: &mut Report) -> Result<()> {
+    report.core = last_core()?;
+    eprintln!("starting a node, an agent and the peers; measuring on core {}", report.core);
+    let fixture = Fixture::new(binary, report.core).context("failed to set the benchmark up")?;
+    let mut session = Session { fixture, effort };
+    report.scenarios.extend(session.one_route()?);
+    eprintln!("clocking the hooks");
+    report.hooks.extend(session.hooks_of_one_route()?);
+    eprintln!("filling the pool with {FULL_POOL} routes");
+    session.fixture.fill()?;
+    report.scenarios.extend(session.full_pool()?);
+    report.hooks.extend(session.hooks_of_a_full_pool()?);
+    Ok(())
+}
+
+struct Session<'a> {
+    fixture: Fixture,
+    effort: &'a Effort,
+}
+
+impl Session<'_> {
+    fn one_route(&mut self) -> Result<Vec<Scenario>> {
+        let udp = Load { operation: Operation::Udp, count: UDP_BATCH };
+        let life = Load { operation: Operation::UdpLife, count: UDP_BATCH / 3 };
+        let send = Load { operation: Operation::UdpSend, count: UDP_BATCH / 3 };
+        let tcp = [BARE, EMPTY, STORAGE, MISS, HIT, DNAT, PROXY];
+        Ok(vec![
+            self.compare(UDP, udp, &[BARE, EMPTY, MISS], 15.0)?,
+            self.compare(UDP_LIFE, life, &[BARE, EMPTY, MISS], 12.0)?,
+            self.compare(UDP_SEND, send, &[BARE, MISS], 12.0)?,
+            self.compare(TCP, TCP_LOAD, &tcp, 50.0)?,
+        ])
+    }
+
+    fn full_pool(&mut self) -> Result<Vec<Scenario>> {
+        let udp = Load { operation: Operation::Udp, count: UDP_BATCH };
+        Ok(vec![
+            self.compare(UDP_FULL, udp, &[BARE, EMPTY, MISS], 10.0)?,
+            self.compare(TCP_FULL, TCP_LOAD, &[BARE, EMPTY, MISS, HIT, HIT_ANY], 40.0)?,
+        ])
+    }
+
+    fn compare(
+        &mut self,
+        name: &str,
+        load: Load,
+        variants: &[Variant],
+        seconds: f64,
+    ) -> Result<Scenario> {
+        eprintln!("measuring: {name}");
+        let times =
+            rounds::alternate(&mut self.fixture, load, variants, self.effort.limit(seconds))?;
+        Ok(rounds::scenario(name, load, variants, &times))
+    }
+
+    fn hooks_of_one_route(&mut self) -> Result<Vec<HookCost>> {
+        let mut costs = Vec::new();
+        let clocked = ClockedRounds { rounds: self.effort.clocked_rounds, background: None };
+        for (name, variants) in [("miss", [EMPTY, STORAGE, MISS]), ("hit", [EMPTY, STORAGE, HIT])] {
+            costs.extend(self.hooks(name, TCP_LOAD, &variants, clocked)?);
+        }
+        rounds::load(&mut self.fixture, &HIT, TCP_LOAD, SAMPLING_DELAY)?;
+        let variants = [EMPTY, STORAGE, HIT];
+        costs.extend(self.hooks(HOT, HOT_LOAD, &variants, self.sampled())?);
+        thread::sleep(SAMPLING_DELAY);
+        costs.extend(self.hooks(HOT_UNSAMPLED, HOT_LOAD, &variants, self.unsampled())?);
+        Ok(costs)
+    }
+
+    fn hooks_of_a_full_pool(&mut self) -> Result<Vec<HookCost>> {
+        let clocked = ClockedRounds { rounds: self.effort.clocked_rounds, background: None };
+        let variants = [EMPTY, STORAGE, HIT, HIT_TWO];
+        let mut costs = self.hooks(HOT_FULL, HOT_LOAD, &variants, self.sampled())?;
+        costs.extend(self.hooks("hit, 65,534 routes", TCP_LOAD, &[EMPTY, HIT_ANY], clocked)?);
+        Ok(costs)
+    }
+
+    fn hooks(
+        &mut self,
+        name: &str,
+        load: Load,
+        variants: &[Variant],
+        rounds: ClockedRounds,
+    ) -> Result<Vec<HookCost>> {
+        let samples = rounds::clock_hooks(&mut self.fixture, load, variants, rounds)?;
+        Ok(samples.costs(name, variants))
+    }
+
+    /// These batches are short, and what the kernel does for a new socket varies by more than the
+    /// hook takes: hence the additional rounds.
+    fn unsampled(&self) -> ClockedRounds {
+        ClockedRounds { rounds: 10 * self.effort.clocked_rounds, background: None }
+    }
+
+    /// With successful connects in each round, so that the agent keeps sampling.
+    fn sampled(&self) -> ClockedRounds {
+        ClockedRounds { background: Some((HIT, TCP_LOAD)), ..self.unsampled() }
+    }
+}
+
+const TCP_LOAD: Load = Load { operation: Operation::Tcp, count: TCP_BATCH };
+const HOT_LOAD: Load = Load { operation: Operation::TcpProhibited, count: HOT_BATCH };
+
+/// The last core that this process may use: the first one often serves the devices.
+fn last_core() -> Result<usize> {
+    let allowed =
+        rustix::thread::sched_getaffinity(None).context("failed to read the allowed cores")?;
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .rev()
+        .find(|&core| allowed.is_set(core))
+        .context("no core is allowed")
+}

@@ -1,0 +1,12 @@
+//! The DNS shim beside unbound and dnsmasq.
+
+mod dnsperf;
+mod latency;
+mod report;
+mod run;
+mod servers;
+mod soak;
+
+pub use self::report::{Latency, Ratio, Report, Turn};
+pub use self::run::{Options, run};
+pub use self::soak::Soak;

@@ -1,0 +1,61 @@
+//! Options that the benchmarks share, and where results go.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use testbed::workspace;
+
+/// Addresses that a pool of 65,536 has to lease: all but its first and last.
+pub(crate) const FULL_POOL: u32 = 65_534;
+
+/// How a benchmark runs.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// A few rounds of everything, to see that it works; its figures say little
+    #[arg(long)]
+    pub quick: bool,
+    /// The redirector to measure [default: the release binary of `cargo xtask build`]
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Where the results go [default: bench/results; nowhere with --quick]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+impl Options {
+    /// Where the results go, if anywhere.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        self.output
+            .clone()
+            .or_else(|| (!self.quick).then(|| workspace::root().join("bench/results")))
+    }
+
+    /// The redirector to measure, once it is known that this can be done here.
+    pub(crate) fn measurable(&self) -> Result<PathBuf> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "the benchmark makes namespaces, cgroups and eBPF programs: run it as root"
+        );
+        let binary = self.binary.clone().unwrap_or_else(workspace::release_binary);
+        // Absolute, since programs of the rig start in folders of their own.
+        binary.canonicalize().with_context(|| {
+            format!("there is no {}: run `cargo xtask build` first", binary.display())
+        })
+    }
+}
+
+/// A report as a file of JSON.
+pub(crate) fn json(report: &impl serde::Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(report).context("failed to write the report as JSON")? + "\n")
+}
+
+pub(crate) fn write_files(folder: &Path, files: &[(&str, String)]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    files.iter().try_for_each(|(name, text)| {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
+    })
+}
