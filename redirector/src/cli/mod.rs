@@ -1,11 +1,15 @@
 //! The command line: one file per noun or verb, each command a function over an injected
 //! [`io::Env`].
 //!
-//! Standard output is data, standard error is talk; exit codes are those of [`Exit`].
+//! Standard output is for data, standard error for messages; exit codes are those of [`Exit`].
 
 mod agent_paths;
+mod args;
 mod commands;
+mod context;
+mod event_text;
 mod exit;
+mod findings;
 pub mod io;
 mod output;
 mod route_tables;
@@ -13,160 +17,7 @@ mod status_source;
 #[cfg(test)]
 mod tests;
 
-use std::{ffi::OsString, path::PathBuf};
-
-use clap::{CommandFactory, Parser, Subcommand};
-
-pub use self::exit::Exit;
-use self::{
-    agent_paths::Place,
-    commands::{check, config, events, explain, generate, route, run, status, top, unload, verify},
-    io::Env,
+pub use self::{
+    args::{command, main},
+    exit::Exit,
 };
-use crate::control::{Client, ClientError};
-
-/// Redirects connections to a private name to the live addresses of its public load balancer, in
-/// the kernel.
-#[derive(Debug, Parser)]
-#[command(
-    name = "redirector",
-    version,
-    max_term_width = 120,
-    disable_help_subcommand = true,
-    after_help = "Examples:
-  redirector check                           can this host run it?
-  redirector run                             the agent, in the foreground
-  redirector route add artifactory.internal.company.net artifactory.public.company.net
-  redirector status                          is all well?
-  redirector verify artifactory.internal.company.net    does it work from an executor's place?
-
-Exit codes:
-  0 done   1 failed, or degraded   2 wrong usage or configuration   3 not on this kernel or with these privileges
-  4 no agent, and nothing of it in the kernel"
-)]
-pub struct Cli {
-    /// The configuration file [env: REDIRECTOR_CONFIG] [default: /etc/redirector/redirector.toml]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Run the agent in the foreground
-    Run(run::Run),
-    /// Say whether this host can run the agent, and what to do if not
-    Check(check::Check),
-    /// Routes: list, show, add, set, remove, import, export
-    #[command(subcommand)]
-    Route(route::RouteVerb),
-    /// Say whether all is well; works without the agent too
-    Status(status::Status),
-    /// Say what a connect would do, and what prevents it
-    Explain(explain::Explain),
-    /// Connect for real from an executor's place, and say which step fails and why
-    Verify(Box<verify::Verify>),
-    /// Tell what became of single connects, as it happens
-    Events(events::Events),
-    /// Show routes and backends at work, refreshed every second
-    Top(top::Top),
-    /// The configuration file
-    #[command(subcommand)]
-    Config(config::ConfigVerb),
-    /// Detach the programs and remove everything the agent left in the kernel
-    Unload(unload::Unload),
-    /// Print completions for a shell
-    Completions(generate::Completions),
-    /// Write the manual pages
-    Man(generate::Man),
-    /// The child of `verify`
-    #[command(hide = true)]
-    VerifyProbe(verify::Probe),
-}
-
-/// What every command knows.
-#[derive(Debug)]
-pub struct Context {
-    config: PathBuf,
-}
-
-impl Context {
-    /// Asks the agent; an absent one is told apart from a dead one whose datapath works on.
-    fn ask<T>(
-        &self,
-        question: impl AsyncFnOnce(Client) -> Result<T, ClientError>,
-    ) -> anyhow::Result<T> {
-        let place = Place::find(&self.config);
-        let client = Client::new(place.control_socket());
-        block_on(question(client))?.map_err(|error| place.explain(error))
-    }
-}
-
-/// Runs a future to its end on this thread.
-fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    use anyhow::Context as _;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the runtime")?;
-    Ok(runtime.block_on(future))
-}
-
-/// Parses `arguments` (the program's name first), carries them out, and prints an error if there is
-/// one.
-pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error, env),
-    };
-    let context = Context { config: crate::config::path(cli.config) };
-    let ended = match cli.verb {
-        Verb::Run(verb) => verb.run(env, &context),
-        Verb::Check(verb) => verb.run(env, &context),
-        Verb::Route(verb) => verb.run(env, &context),
-        Verb::Status(verb) => verb.run(env, &context),
-        Verb::Explain(verb) => verb.run(env, &context),
-        Verb::Verify(verb) => verb.run(env, &context),
-        Verb::VerifyProbe(_) => verify::Probe::run(env),
-        Verb::Events(verb) => verb.run(env, &context),
-        Verb::Top(verb) => verb.run(env, &context),
-        Verb::Config(verb) => verb.run(env, &context),
-        Verb::Unload(verb) => verb.run(env, &context),
-        Verb::Completions(verb) => verb.run(env),
-        Verb::Man(verb) => verb.run(env),
-    };
-    ended.unwrap_or_else(|error| {
-        let exit = Exit::of(&error);
-        if exit != Exit::Done {
-            let _ = env.err.write_all(told(&error).as_bytes());
-        }
-        exit
-    })
-}
-
-/// An error for a person. Problems that have lines of their own begin them with file and line,
-/// where editors and grep look for them.
-fn told(error: &anyhow::Error) -> String {
-    let words = crate::error::error_chain(error.as_ref());
-    match words.lines().count() {
-        many @ 2.. if exit::lists_problems(error) => {
-            format!("redirector: {many} problems:\n{words}\n")
-        }
-        _ => format!("redirector: {words}\n"),
-    }
-}
-
-/// Help and version are data; anything else is talk.
-fn usage(error: &clap::Error, env: &mut Env<'_>) -> Exit {
-    let rendered = error.render();
-    let text = if env.colour { rendered.ansi().to_string() } else { rendered.to_string() };
-    let stream: &mut dyn std::io::Write = if error.use_stderr() { env.err } else { env.out };
-    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
-    if error.use_stderr() { Exit::Usage } else { Exit::Done }
-}
-
-/// The whole command line, for manual pages, completions and the reference.
-pub fn command() -> clap::Command {
-    Cli::command()
-}

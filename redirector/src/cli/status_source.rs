@@ -1,50 +1,52 @@
-//! What a command that only looks can know: the agent's state, or what the pins tell without it.
+//! The status that commands print: from the agent, or from the pinned maps without it.
 
 use std::net::SocketAddr;
 
-use super::{Context, agent_paths::Place, block_on};
+use super::{
+    agent_paths::{self, AgentPaths},
+    context::{Context, block_on},
+};
 use crate::{
     agent,
+    config::{self, Dns},
     control::{Client, ClientError, api},
 };
 
-/// Where the shim listens when neither an agent nor a configuration file tells.
-const SHIM: ([u8; 4], u16) = ([169, 254, 20, 53], 53);
-
-/// What is known.
-pub(super) struct Known {
+/// The status, and where the shim listens or would.
+pub(super) struct Snapshot {
     pub(super) status: api::Status,
-    /// Where the shim listens, or would.
     pub(super) shim: Vec<SocketAddr>,
 }
 
-/// Asks the agent; one that is dead or hangs leaves its pins to be read.
-pub(super) fn now(context: &Context) -> anyhow::Result<Known> {
-    let status = status(&Place::find(&context.config))?;
+/// Reads both. The shim's addresses come from the agent, else from the configuration.
+pub(super) fn snapshot(context: &Context) -> anyhow::Result<Snapshot> {
+    let status = status(&context.agent_paths()?)?;
     let shim = match &status.dns {
         Some(dns) if !dns.listen.is_empty() => dns.listen.clone(),
-        _ => crate::config::load(&context.config)
-            .map_or_else(|_| vec![SHIM.into()], |config| config.dns.listen),
+        _ => {
+            let configured = config::load(context.config()).map(|config| config.dns);
+            configured.unwrap_or_else(|_| Dns::default()).listen
+        }
     };
-    Ok(Known { status, shim })
+    Ok(Snapshot { status, shim })
 }
 
-/// The status, with or without an agent.
-pub(super) fn status(place: &Place) -> anyhow::Result<api::Status> {
-    block_on(ask(place))?
+/// The status from the agent; from its pins while it is dead or hangs.
+pub(super) fn status(paths: &AgentPaths) -> anyhow::Result<api::Status> {
+    block_on(fetch(paths))?
 }
 
-/// The same, for a command that asks again and again.
-pub(super) async fn ask(place: &Place) -> anyhow::Result<api::Status> {
-    match Client::new(place.control_socket()).status().await {
+/// The same inside a runtime.
+pub(super) async fn fetch(paths: &AgentPaths) -> anyhow::Result<api::Status> {
+    let pinned = |problem| agent::pinned_status(&paths.bpffs, &paths.state_dir, problem);
+    match Client::new(paths.control_socket()).status().await {
         Ok(status) => Ok(status),
         Err(error @ ClientError::Unreachable { .. }) => {
-            agent::pinned_status(&place.bpffs, &place.state_dir, agent::agent_dead())?
-                .ok_or_else(|| place.explain(error))
+            pinned(agent::agent_dead())?.ok_or_else(|| agent_paths::explain(paths, error))
         }
         Err(error @ ClientError::Silent { .. }) => {
-            let silence = agent::agent_silent(&error, agent::running(&place.run_dir));
-            Ok(agent::pinned_status(&place.bpffs, &place.state_dir, silence)?.ok_or(error)?)
+            let silent = agent::agent_silent(&error, agent::running(&paths.run_dir));
+            Ok(pinned(silent)?.ok_or(error)?)
         }
         Err(error) => Err(error.into()),
     }

@@ -55,9 +55,12 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
             + 1;
         whole(format!("line {line} is not UTF-8 text: save the file as UTF-8"))
     })?;
-    parse(&text, path, &|variable| {
-        std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
-    })
+    parse(&text, path, &environment)
+}
+
+/// A variable of this process's environment.
+pub(super) fn environment(variable: &str) -> Option<String> {
+    std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// Reads a configuration from its text, which problems call `name`, below the variables that `env`

@@ -6,6 +6,7 @@
 //! commas, and an empty variable counts as none. Other variables that begin with `REDIRECTOR_` are
 //! not looked at, since Kubernetes makes some for every service that is called `redirector`.
 
+mod agent_paths;
 mod load;
 mod raw;
 mod resolve;
@@ -14,6 +15,7 @@ mod settings;
 mod tests;
 
 pub use self::{
+    agent_paths::AgentPaths,
     load::{ConfigErrors, DEFAULT_PATH, load, parse, path},
     settings::{Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, Upstream},
 };

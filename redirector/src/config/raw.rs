@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::settings::{CgroupSpec, Config, DnsClients, Intercept, Upstream};
 use crate::{
     route::{RawRoute, Route},
-    spanned::{DocumentReader, Spanned, scalar::format_duration},
+    spanned::{DocumentReader, Spanned, TableReader, scalar::format_duration},
 };
 
 /// The file's shape. It is written by serde, but read key by key, since serde stops at the first
@@ -73,10 +73,8 @@ pub(super) fn read(
     let mut root = reader.root(root);
     let mut config = RawConfig::default();
 
-    let mut agent = root.section("agent").overridden_by("REDIRECTOR_AGENT");
-    config.agent.state_dir = agent.text("state_dir", "`\"/var/lib/redirector\"`");
-    config.agent.run_dir = agent.text("run_dir", "`\"/run/redirector\"`");
-    config.agent.bpffs = agent.text("bpffs", "`\"/sys/fs/bpf/redirector\"`");
+    let mut agent = agent_table(&mut root);
+    config.agent = agent_paths(&mut agent);
     config.agent.admin = agent.text("admin", "`\"127.0.0.1:9464\"` or `\"off\"`");
     agent.finish();
 
@@ -109,6 +107,24 @@ pub(super) fn read(
     let routes = root.tables("routes");
     root.finish();
     (config, routes)
+}
+
+/// Takes the agent's directories out of a document, and nothing else.
+pub(super) fn read_agent_paths(root: Spanned, reader: &mut DocumentReader<'_>) -> RawAgent {
+    agent_paths(&mut agent_table(&mut reader.root(root)))
+}
+
+fn agent_table<'r, 'a>(root: &'r mut TableReader<'_, 'a>) -> TableReader<'r, 'a> {
+    root.section("agent").overridden_by("REDIRECTOR_AGENT")
+}
+
+fn agent_paths(agent: &mut TableReader<'_, '_>) -> RawAgent {
+    RawAgent {
+        state_dir: agent.text("state_dir", "`\"/var/lib/redirector\"`"),
+        run_dir: agent.text("run_dir", "`\"/run/redirector\"`"),
+        bpffs: agent.text("bpffs", "`\"/sys/fs/bpf/redirector\"`"),
+        admin: None,
+    }
 }
 
 impl Config {

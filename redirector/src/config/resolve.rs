@@ -80,6 +80,11 @@ pub(super) fn resolve(
     config
 }
 
+/// What `[agent]` means.
+pub(super) fn agent(raw: RawAgent, reader: &mut DocumentReader<'_>) -> Agent {
+    Check { reader }.agent(raw)
+}
+
 struct Check<'c, 'a> {
     reader: &'c mut DocumentReader<'a>,
 }

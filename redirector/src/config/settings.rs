@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -115,10 +115,15 @@ pub struct Health {
 }
 
 impl Agent {
-    /// The socket that commands reach the agent by.
+    /// The socket through which commands reach the agent.
     pub fn control_socket(&self) -> PathBuf {
-        self.run_dir.join("control.sock")
+        control_socket(&self.run_dir)
     }
+}
+
+/// The control socket in an agent's `run_dir`.
+pub(super) fn control_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("control.sock")
 }
 
 impl Default for Agent {

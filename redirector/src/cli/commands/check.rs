@@ -8,12 +8,13 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use crate::cli::{
-    Context, Exit, block_on,
-    io::Env,
-    output::{OutputArgs, table, write_table},
-};
 use crate::{
+    cli::{
+        context::{Context, block_on},
+        exit::Exit,
+        io::Env,
+        output::{OutputArgs, table, write_table},
+    },
     config::{Config, Intercept},
     control::api,
     datapath::{self, Check as Checked, Outcome, Settings},
@@ -44,9 +45,9 @@ struct Report {
 
 impl Check {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        let loaded = crate::config::load(&context.config);
+        let loaded = crate::config::load(context.config());
         let configuration =
-            of_configuration(&context.config, loaded.as_ref().map_err(ToString::to_string));
+            of_configuration(context.config(), loaded.as_ref().map_err(ToString::to_string));
         // The kernel is worth a look whatever the file says.
         let config = loaded.unwrap_or_default();
         let settings = Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() };

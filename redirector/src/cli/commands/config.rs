@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::{Context, Exit, io::Env};
-use crate::control::count;
+use crate::{
+    cli::{context::Context, exit::Exit, io::Env},
+    control::count,
+};
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
@@ -43,7 +45,7 @@ impl ConfigVerb {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::Check(check) => {
-                let file = check.file.as_ref().unwrap_or(&context.config);
+                let file = check.file.as_deref().unwrap_or_else(|| context.config());
                 let config = crate::config::load(file)?;
                 for route in &config.routes {
                     for ip in route.source_ips.iter().filter(|ip| !crate::host::has_address(**ip)) {
@@ -63,7 +65,7 @@ impl ConfigVerb {
                 )?;
             }
             Self::Show(Show { effective: _ }) => {
-                write!(env.out, "{}", crate::config::load(&context.config)?.effective_toml())?
+                write!(env.out, "{}", crate::config::load(context.config())?.effective_toml())?
             }
         }
         Ok(Exit::Done)

@@ -4,17 +4,19 @@ use std::io;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{
-    Context, Exit,
-    agent_paths::Place,
-    block_on,
-    io::{Env, Paint},
-    output::{bytes, short},
-};
 use crate::{
+    cli::{
+        agent_paths,
+        context::{Context, block_on},
+        event_text,
+        exit::Exit,
+        io::{Env, Paint},
+        output::short,
+    },
     control::{
         Client, KEPT,
         api::{Event, EventLine, EventQuery, EventResult, Lost, LostBy},
+        count,
     },
     route::SourceName,
 };
@@ -76,7 +78,7 @@ enum Format {
 
 impl Events {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        let place = Place::find(&context.config);
+        let paths = context.agent_paths()?;
         let limit = self.limit.or(self.follow.then_some(BEFORE));
         let query = EventQuery {
             follow: self.follow,
@@ -89,8 +91,8 @@ impl Events {
             Printer { format: self.format, target: 0, day: day(jiff::Timestamp::now()) };
         let mut left = self.count;
         block_on(async {
-            let asked = Client::new(place.control_socket()).events(&query).await;
-            let mut stream = asked.map_err(|error| place.explain(error))?;
+            let asked = Client::new(paths.control_socket()).events(&query).await;
+            let mut stream = asked.map_err(|error| agent_paths::explain(&paths, error))?;
             let mut any = false;
             while let Some(mut lines) = stream.next().await? {
                 any = true;
@@ -149,7 +151,8 @@ impl Printer {
 
     fn table(&mut self, env: &mut Env<'_>, lines: &[EventLine]) -> io::Result<()> {
         let first = self.target == 0;
-        let targets = lines.iter().filter_map(EventLine::event).map(|event| target(event).len());
+        let targets =
+            lines.iter().filter_map(EventLine::event).map(|event| event_text::target(event).len());
         self.target = targets.chain([self.target, "ROUTE".len()]).max().unwrap_or_default();
         if first {
             let width = self.target;
@@ -187,8 +190,8 @@ impl Printer {
         writeln!(
             env.out,
             "{time}  {result}  {took:>7}  {:<width$}  {backend:<21}  {}",
-            target(event),
-            who(event)
+            event_text::target(event),
+            event_text::who(event)
         )
     }
 }
@@ -197,57 +200,8 @@ fn day(at: jiff::Timestamp) -> String {
     at.strftime("%F").to_string()
 }
 
-/// What was asked for.
-pub(crate) fn target(event: &Event) -> String {
-    match &event.source {
-        Some(source) => format!("{source}:{}", event.vip_port),
-        None => std::net::SocketAddr::new(event.vip, event.vip_port).to_string(),
-    }
-}
-
-/// Who asked, and what else there is to say.
-pub(crate) fn who(event: &Event) -> String {
-    let mut words = if event.pid == 0 { "caller unknown".to_owned() } else { caller(event) };
-    if let Some(reason) = event.reason {
-        words.push_str(&format!("  {}", reason.words()));
-    }
-    if let Some(traffic) = &event.traffic {
-        words.push_str(&format!(
-            "  {} received, {} sent",
-            bytes(traffic.rx_bytes),
-            bytes(traffic.tx_bytes)
-        ));
-        words.push_str(&format!(", round trip {}", short(traffic.srtt_us.saturating_mul(1000))));
-        if traffic.retransmitted > 0 {
-            words.push_str(&format!(
-                ", {} sent again",
-                crate::control::count(traffic.retransmitted as usize, "segment")
-            ));
-        }
-    }
-    if event.sampling_ratio > 1 {
-        words.push_str(&format!("  (one of {})", event.sampling_ratio));
-    }
-    words
-}
-
-fn caller(event: &Event) -> String {
-    let command = event.command.as_deref().unwrap_or("process ");
-    format!("{command}[{}] {}", event.pid, cgroup(event))
-}
-
-/// The cgroup below the hierarchy's mount.
-fn cgroup(event: &Event) -> String {
-    match &event.cgroup {
-        Some(path) => path
-            .strip_prefix("/sys/fs/cgroup")
-            .map_or_else(|_| path.display().to_string(), |below| format!("/{}", below.display())),
-        None => format!("cgroup {}", event.cgroup_id),
-    }
-}
-
 fn lost_words(lost: &Lost) -> String {
-    let events = crate::control::count(usize::try_from(lost.lost).unwrap_or(usize::MAX), "event");
+    let events = count(usize::try_from(lost.lost).unwrap_or(usize::MAX), "event");
     let are = if lost.lost == 1 { "is" } else { "are" };
     match lost.lost_by {
         LostBy::Kernel => format!("{events} {are} missing here: more happened than could be told"),

@@ -4,15 +4,15 @@ use std::{io, path::Path};
 
 use clap::Args;
 
-use crate::cli::{
-    Context, Exit,
-    agent_paths::Place,
-    commands::verify::findings,
-    io::{Env, Paint},
-    output::OutputArgs,
-    status_source::{self, Known},
-};
 use crate::{
+    cli::{
+        context::Context,
+        exit::Exit,
+        findings::print_findings,
+        io::{Env, Paint},
+        output::OutputArgs,
+        status_source::{self, Snapshot},
+    },
     datapath,
     verify::{self, Asked, Explained, Process},
 };
@@ -40,9 +40,9 @@ pub(crate) struct Explain {
 
 impl Explain {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        let known = status_source::now(context)?;
+        let known = status_source::snapshot(context)?;
         let process = self.pid.map(Process::read).transpose()?;
-        let others = others(&known, process.as_ref(), &Place::find(&context.config).bpffs);
+        let others = others(&known, process.as_ref(), &context.agent_paths()?.bpffs);
         let facts = verify::Known {
             status: &known.status,
             process: process.as_ref(),
@@ -56,7 +56,11 @@ impl Explain {
 }
 
 /// Programs of others where the process is, or where ours are. What may not be asked is not told.
-fn others(known: &Known, process: Option<&Process>, bpffs: &Path) -> Vec<datapath::ForeignProgram> {
+fn others(
+    known: &Snapshot,
+    process: Option<&Process>,
+    bpffs: &Path,
+) -> Vec<datapath::ForeignProgram> {
     let attached = known
         .status
         .datapath
@@ -81,5 +85,5 @@ fn words(env: &mut Env<'_>, explained: &Explained) -> io::Result<()> {
     if !explained.findings.is_empty() {
         writeln!(env.out)?;
     }
-    findings(env, &explained.findings)
+    print_findings(env, &explained.findings)
 }

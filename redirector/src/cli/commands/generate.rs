@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use clap_complete::Shell;
 
-use crate::cli::{Exit, io::Env};
+use crate::cli::{exit::Exit, io::Env};
 
 /// `completions SHELL`.
 #[derive(Args, Debug)]
@@ -20,9 +20,9 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self, env: &mut Env<'_>) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, env: &mut Env<'_>, mut command: clap::Command) -> anyhow::Result<Exit> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut crate::cli::command(), "redirector", &mut script);
+        clap_complete::generate(self.shell, &mut command, "redirector", &mut script);
         env.out.write_all(&script).context("failed to write the completions")?;
         Ok(Exit::Done)
     }
@@ -38,11 +38,11 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    pub(crate) fn run(self, env: &mut Env<'_>) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, env: &mut Env<'_>, command: clap::Command) -> anyhow::Result<Exit> {
         let directory = self.directory.display();
         std::fs::create_dir_all(&self.directory)
             .with_context(|| format!("failed to make {directory}"))?;
-        clap_mangen::generate_to(crate::cli::command(), &self.directory)
+        clap_mangen::generate_to(command, &self.directory)
             .with_context(|| format!("failed to write into {directory}"))?;
         writeln!(env.err, "the manual pages are in {directory}")?;
         Ok(Exit::Done)

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use crate::agent;
-use crate::cli::{Context, Exit, io::Env};
+use crate::cli::{context::Context, exit::Exit, io::Env};
 
 /// `run`.
 #[derive(Args, Debug)]
@@ -36,7 +36,7 @@ enum LogFormat {
 impl Run {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         // Read before the log starts, so that a wrong file is told as every command tells it.
-        let config = crate::config::load(&context.config)?;
+        let config = crate::config::load(context.config())?;
         agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)
             .map_err(|error| Exit::Usage.because(error.to_string()))?;
         agent::prepare_memory();
@@ -47,7 +47,7 @@ impl Run {
             .build()
             .context("failed to start the runtime")?;
         // On a worker, beside the timers: run here, each of its ticks would wake two threads.
-        let running = runtime.spawn(agent::run(context.config.clone(), config));
+        let running = runtime.spawn(agent::run(context.config().to_owned(), config));
         let ended = runtime.block_on(running).context("the agent panicked");
         // A resolver or a probe may sit in a system call; the contract is two seconds, whatever it
         // does.

@@ -4,15 +4,15 @@ use std::{io, time::Duration};
 
 use clap::Args;
 
-use crate::cli::{
-    Context, Exit,
-    agent_paths::Place,
-    io::{Env, Paint},
-    output::{OutputArgs, indented, span},
-    route_tables, status_source,
-};
 use crate::{
     agent,
+    cli::{
+        context::Context,
+        exit::Exit,
+        io::{Env, Paint},
+        output::{OutputArgs, indented, span},
+        route_tables, status_source,
+    },
     control::{
         api::{self, State},
         count,
@@ -34,8 +34,8 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        let place = Place::find(&context.config);
-        let mut status = status_source::status(&place).or_else(of_other_version)?;
+        let paths = context.agent_paths()?;
+        let mut status = status_source::status(&paths).or_else(of_other_version)?;
         name_neighbours(&mut status);
         self.output.print(env, &status, |env| words(env, &status))?;
         Ok(if status.state == State::Ok { Exit::Done } else { Exit::Failed })

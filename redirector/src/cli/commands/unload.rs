@@ -4,9 +4,14 @@ use clap::Args;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::cli::{Context, Exit, agent_paths::Place, block_on, io::Env, output::OutputArgs};
 use crate::{
     agent,
+    cli::{
+        context::{Context, block_on},
+        exit::Exit,
+        io::Env,
+        output::OutputArgs,
+    },
     config::Config,
     control::{api, count},
     datapath::{self, Removed},
@@ -42,9 +47,9 @@ struct Report {
 
 impl Unload {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        let place = Place::find(&context.config);
-        if !self.force && agent::is_running(&place.run_dir) {
-            let pid = agent::running(&place.run_dir)
+        let paths = context.agent_paths()?;
+        if !self.force && agent::is_running(&paths.run_dir) {
+            let pid = agent::running(&paths.run_dir)
                 .map(|pid| format!(", pid {pid},"))
                 .unwrap_or_default();
             return Err(Exit::Failed.because(format!(
@@ -52,8 +57,8 @@ impl Unload {
             )));
         }
         // Without a readable file: what the defaults would have put there, if it carries our mark.
-        let config = crate::config::load(&context.config).unwrap_or_default();
-        let removed = datapath::unload(&place.bpffs)?;
+        let config = crate::config::load(context.config()).unwrap_or_default();
+        let removed = datapath::unload(&paths.bpffs)?;
         let report = block_on(host_changes(removed, &config))??;
         if report.is_empty() {
             return Err(Exit::Absent.because(

@@ -4,13 +4,17 @@ use std::{io, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::cli::{
-    Context, Exit,
-    io::{Env, Paint},
-    output::{OutputArgs, indented},
-    status_source,
+use crate::{
+    cli::{
+        context::Context,
+        exit::Exit,
+        findings::print_findings,
+        io::{Env, Paint},
+        output::OutputArgs,
+        status_source,
+    },
+    verify::{self, Process, StepOutcome, Target, Until, Verified},
 };
-use crate::verify::{self, Finding, Process, StepOutcome, Target, Until, Verified};
 
 /// `verify`.
 #[derive(Args, Debug)]
@@ -52,7 +56,7 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        let known = status_source::now(context)?;
+        let known = status_source::snapshot(context)?;
         let wanted = verify::Wanted {
             target: self.target,
             cgroup: self.cgroup,
@@ -64,7 +68,7 @@ impl Verify {
             shim: known.shim,
         };
         let verified = verify::verify(&wanted, &known.status, || {
-            status_source::now(context).ok().map(|known| known.status)
+            status_source::snapshot(context).ok().map(|known| known.status)
         })?;
         self.output.print(env, &verified, |env| words(env, &verified))?;
         Ok(if verified.ok { Exit::Done } else { Exit::Failed })
@@ -100,26 +104,13 @@ fn words(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
             writeln!(env.out, "{}", paint.bad(&format!("{target} does not work from here")))?
         }
     }
-    findings(env, &verified.findings)?;
+    print_findings(env, &verified.findings)?;
     if let Some(command) = &verified.command {
         writeln!(
             env.out,
             "\nThe platform's own acceptance test, for comparison from the same place:\n    \
                 {command}"
         )?;
-    }
-    Ok(())
-}
-
-/// Causes with what to do next.
-pub(crate) fn findings(env: &mut Env<'_>, findings: &[Finding]) -> io::Result<()> {
-    let paint = Paint(env.colour);
-    for finding in findings {
-        let mark = if finding.prevents { paint.bad("!") } else { paint.dim("-") };
-        writeln!(env.out, "{mark} {}", indented(&finding.cause))?;
-        if let Some(next) = &finding.next {
-            writeln!(env.out, "    {}", paint.dim(next))?;
-        }
     }
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{Context, Exit, io::Env, output::OutputArgs, route_tables};
 use crate::{
+    cli::{context::Context, exit::Exit, io::Env, output::OutputArgs, route_tables},
     control::api::{ChangeKind, Changed},
     route::{Field, RawDestination, RawRoute, Route, RoutePatch, SourceName},
 };

@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-use super::import::diff;
+use super::diff::print_diff;
 use crate::{
     cli::{
-        Context, Exit,
+        context::Context,
+        exit::Exit,
         io::Env,
         output::{OutputArgs, table, write_table},
     },
@@ -40,7 +41,7 @@ impl History {
                     change.at.strftime("%F %T UTC"),
                     who(change)
                 )?;
-                diff(env, &show.diff)
+                print_diff(env, &show.diff)
             })?;
             return Ok(Exit::Done);
         }
@@ -123,7 +124,7 @@ impl Rollback {
                 change.at.strftime("%F %T UTC"),
                 who(change)
             )?;
-            diff(env, &rolled.result)
+            print_diff(env, &rolled.result)
         })?;
         for warning in &rolled.result.warnings {
             writeln!(env.err, "redirector: warning: {warning}")?;

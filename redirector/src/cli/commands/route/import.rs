@@ -8,14 +8,16 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use crate::cli::{
-    Context, Exit,
-    io::{Env, Paint},
-    output::{Format, OutputArgs},
-};
+use super::diff::print_diff;
 use crate::{
-    control::api::{Differing, Export as Exported, ImportRequest, Imported},
-    route::{self, RawRoute, RouteChange, RouteDiff, export},
+    cli::{
+        context::Context,
+        exit::Exit,
+        io::Env,
+        output::{Format, OutputArgs},
+    },
+    control::api::{Export as Exported, ImportRequest},
+    route::{self, RawRoute, export},
 };
 
 /// More than any list of routes that fits into a pool.
@@ -51,7 +53,7 @@ impl Import {
         let routes = parsed.iter().map(RawRoute::from).collect();
         let request = ImportRequest { routes, replace: self.replace, dry_run: self.dry_run };
         let imported = context.ask(async |client| client.import(&request).await)?;
-        self.output.print(env, &imported, |env| diff(env, &imported))?;
+        self.output.print(env, &imported, |env| print_diff(env, &imported))?;
         for warning in &imported.warnings {
             writeln!(env.err, "redirector: warning: {warning}")?;
         }
@@ -76,34 +78,6 @@ fn read(env: &mut Env<'_>, file: &Path) -> anyhow::Result<String> {
         )));
     }
     Ok(text)
-}
-
-/// One line per route that changes, its keys below it, and the sum.
-pub(super) fn diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Result<()> {
-    let paint = Paint(env.colour);
-    let changed = imported
-        .changed
-        .iter()
-        .map(|Differing { old, new }| RouteChange { old: old.clone(), new: new.clone() });
-    let diff = RouteDiff {
-        added: imported.added.clone(),
-        changed: changed.collect(),
-        removed: imported.removed.clone(),
-        unchanged: imported.unchanged,
-    };
-    for line in diff.to_string().lines() {
-        let line = match line.get(..2) {
-            Some("+ ") => paint.good(line),
-            Some("~ ") => paint.warn(line),
-            Some("- ") => paint.bad(line),
-            _ => line.to_owned(),
-        };
-        writeln!(env.out, "{line}")?;
-    }
-    if imported.dry_run {
-        writeln!(env.out, "a dry run: nothing was changed")?;
-    }
-    Ok(())
 }
 
 /// `route export`.

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::cli::{Context, Exit, io::Env, output::OutputArgs, route_tables};
 use crate::{
+    cli::{context::Context, exit::Exit, io::Env, output::OutputArgs, route_tables},
     control::api::{RouteList, RouteShow},
     route::SourceName,
 };

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cli::{
-        commands::events,
+        event_text,
         io::Paint,
         output::{bytes, short, span},
     },
@@ -293,8 +293,8 @@ fn foot(failures: &[Event]) -> Vec<Line> {
         let backend = event.backend.map(|backend| format!(" → {backend}")).unwrap_or_default();
         Line::one(Tone::Plain, format!("{}  ", event.at.strftime("%T")))
             .and(Tone::Bad, format!("{:<11}", event.result.words()))
-            .and(Tone::Plain, format!("  {}{backend}  ", events::target(event)))
-            .and(Tone::Dim, events::who(event))
+            .and(Tone::Plain, format!("  {}{backend}  ", event_text::target(event)))
+            .and(Tone::Dim, event_text::who(event))
     }));
     lines
 }
