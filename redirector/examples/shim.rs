@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::Context as _;
 use redirector::{
     config::{DnsClients, Upstream},
-    dns::{Answers, ShimSettings, Vip, bind},
+    dns::{ShimSettings, Vip, Zone, bind},
     route::SourceName,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +46,7 @@ async fn run() -> anyhow::Result<()> {
     };
     let shim = bind(&settings).await?;
     let pool = u32::from(Ipv4Addr::new(198, 18, 0, 0));
-    shim.publisher().publish(Answers::new(
+    shim.publisher().publish(Zone::new(
         sources
             .into_iter()
             .zip(1..)

@@ -7,7 +7,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use redirector::dns::{Answers, Kind, Outcome, Reply, Terms, Vip, answer};
+use redirector::dns::{AnswerPolicy, Decision, ReplyBuffer, ReplyKind, Vip, Zone, answer};
 
 struct Counting;
 
@@ -55,9 +55,9 @@ fn deciding_about_a_query_allocates_nothing() {
     let sources = ["artifactory.internal.company.net", "*.internal.company.net"];
     let vips = (1..).map(|last| Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None });
     let answers =
-        Answers::new(sources.map(|source| source.parse().expect("a source")).into_iter().zip(vips));
-    let terms = Terms { ttl: 30, real: false };
-    let mut reply = Reply::new();
+        Zone::new(sources.map(|source| source.parse().expect("a source")).into_iter().zip(vips));
+    let terms = AnswerPolicy { ttl: 30, real_addresses: false };
+    let mut reply = ReplyBuffer::new();
     let a_record = query("Artifactory.internal.company.net", 1);
     let no_data = query("x.y.internal.company.net", 28);
     let pointer = query("1.0.18.198.in-addr.arpa", 12);
@@ -66,14 +66,17 @@ fn deciding_about_a_query_allocates_nothing() {
         for _ in 0..100 {
             assert_eq!(
                 answer(&a_record, &answers, terms, &mut reply),
-                Outcome::Reply(Kind::Answered)
+                Decision::Reply(ReplyKind::Answered)
             );
-            assert_eq!(answer(&no_data, &answers, terms, &mut reply), Outcome::Reply(Kind::NoData));
+            assert_eq!(
+                answer(&no_data, &answers, terms, &mut reply),
+                Decision::Reply(ReplyKind::NoData)
+            );
             assert_eq!(
                 answer(&pointer, &answers, terms, &mut reply),
-                Outcome::Reply(Kind::Answered)
+                Decision::Reply(ReplyKind::Answered)
             );
-            assert!(matches!(answer(&foreign, &answers, terms, &mut reply), Outcome::Forward(_)));
+            assert!(matches!(answer(&foreign, &answers, terms, &mut reply), Decision::Forward(_)));
         }
     });
     assert_eq!(count, 0);

@@ -8,7 +8,7 @@ use std::{
 
 use redirector::{
     config::{DnsClients, Upstream},
-    dns::{Answers, Publisher, ShimSettings, Vip, bind},
+    dns::{Publisher, ShimSettings, Vip, Zone, bind},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +95,7 @@ fn shim(
     let shim = runtime.block_on(bind(&settings)).expect("bound");
     let (address, publisher, stop) =
         (shim.local_addrs()[0], shim.publisher(), CancellationToken::new());
-    publisher.publish(Answers::new([(
+    publisher.publish(Zone::new([(
         NAME.parse().expect("a source"),
         Vip { v4: [198, 18, 0, 1].into(), v6: None },
     )]));

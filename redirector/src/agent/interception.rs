@@ -10,14 +10,14 @@ use crate::{
     config::{Config, Intercept},
     control::api,
     datapath::{self, Datapath, InterceptScope, ShimEndpoint},
-    dns::{BoundShim, SlotPorts},
+    dns::{BoundShim, InterceptPorts},
     error::error_chain,
 };
 
 /// DNS interception.
 pub(crate) struct Interception {
     /// Where the shim takes intercepted DNS, or why it can't.
-    ports: Result<SlotPorts, WhyNot>,
+    ports: Result<InterceptPorts, WhyNot>,
     /// What is intercepted now, or why nothing is.
     pub(crate) now: Result<InterceptScope, WhyNot>,
 }
@@ -192,12 +192,12 @@ pub(crate) fn info(
 mod tests {
     use super::*;
 
-    fn interception(ports: Result<SlotPorts, WhyNot>) -> Interception {
+    fn interception(ports: Result<InterceptPorts, WhyNot>) -> Interception {
         Interception { ports, now: Ok(InterceptScope::Nothing) }
     }
 
-    fn ports() -> SlotPorts {
-        SlotPorts { ipv4: Some([169, 254, 20, 53].into()), ipv6: None, first_port: 5310 }
+    fn ports() -> InterceptPorts {
+        InterceptPorts { ipv4: Some([169, 254, 20, 53].into()), ipv6: None, first_port: 5310 }
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
         interception.now = Ok(InterceptScope::Everything);
         assert_eq!(interception.out_of_family([four, link_local, six]), Some(six));
         interception.ports =
-            Ok(SlotPorts { ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 0x54].into()), ..ports() });
+            Ok(InterceptPorts { ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 0x54].into()), ..ports() });
         assert_eq!(interception.out_of_family([four, six]), None);
     }
 

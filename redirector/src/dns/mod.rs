@@ -1,8 +1,8 @@
-//! The DNS shim: it answers the sources with their virtual addresses and passes everything else on,
+//! The DNS shim: it answers sources with their virtual addresses and forwards every other query
 //! byte for byte.
 //!
 //! The only place that knows DNS wire format. [`bind()`] opens the sockets, [`BoundShim::serve`]
-//! answers; [`Publisher::publish`] changes the answers while it serves. [`answer`] is the decision
+//! answers; [`Publisher::publish`] changes the answers while it serves. [`answer()`] is the decision
 //! about one query, a pure function.
 
 mod access;
@@ -12,11 +12,10 @@ mod local;
 mod stats;
 mod wire;
 
-pub(crate) use forward::Transport;
-pub use forward::{UpstreamHealth, fits};
-pub use frontend::{
-    BindError, BoundShim, Publisher, ResolverOfSlot, ShimSettings, SlotPorts, bind,
+pub use forward::{ResolverOfSlot, UpstreamHealth, reply_matches};
+pub use frontend::{BindError, BoundShim, InterceptPorts, Publisher, ShimSettings, bind};
+pub use local::{
+    Answer, AnswerPolicy, Decision, ForwardInfo, ReplyKind, Vip, Zone, answer, refuse,
 };
-pub use local::{Answer, Answers, Kind, Outcome, Question, Terms, Vip, answer, refuse};
-pub use stats::{DnsCounters, DnsTally, Latency};
-pub use wire::Reply;
+pub use stats::{DnsCounters, HistogramSnapshot, QueryStatsSnapshot};
+pub use wire::ReplyBuffer;

@@ -1,6 +1,7 @@
-//! This host's own addresses and the networks that it reaches without a gateway (its pods' among
-//! them), read from the kernel's tables when a client comes from none of the well-known private
-//! ranges.
+//! This host's own addresses and the networks that it reaches without a gateway, such as its pods'.
+//! Read from the kernel's tables when a client's address is in no well-known private range.
+//!
+//! `procfs` has no reader for these tables in the thread's own network namespace.
 
 use std::{
     fs,
@@ -11,33 +12,33 @@ use std::{
 use arc_swap::ArcSwapOption;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// How old the tables may be; a pod that came since waits this long at most. Also how often a flood
-/// can make us read them.
-const OLD: Duration = Duration::from_secs(2);
-/// A route without a gateway and as wide as this is a default route in disguise (a tunnel's
-/// `0.0.0.0/1`, say), not a network that is here.
-const WIDEST: (u8, u8) = (8, 16);
-/// More are not kept; a node has a few hundred.
-const MOST: usize = 4096;
+/// Longest time that the tables are cached. A new pod waits this long at most, and a flood cannot
+/// make us read them more often.
+const MAX_AGE: Duration = Duration::from_secs(2);
+/// A route without a gateway whose prefix is no longer than this (IPv4, IPv6) is a default route in
+/// disguise, such as a tunnel's `0.0.0.0/1`, not a local network.
+const MIN_PREFIX: (u8, u8) = (8, 16);
+/// Most networks that are kept; a node has a few hundred.
+const MAX_NETWORKS: usize = 4096;
 
-/// The tables, with a memory of [`OLD`].
+/// The tables, cached for [`MAX_AGE`].
 #[derive(Debug, Default)]
-pub(crate) struct HostNetworks {
-    known: ArcSwapOption<(Instant, Vec<IpNet>)>,
+pub(crate) struct LocalNetworks {
+    cached: ArcSwapOption<(Instant, Vec<IpNet>)>,
 }
 
-impl HostNetworks {
+impl LocalNetworks {
     /// Whether the address is the host's own or in a network that it is connected to.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        let known = self.known.load();
-        match known.as_deref() {
-            Some((at, networks)) if at.elapsed() < OLD => {
+        let cached = self.cached.load();
+        match cached.as_deref() {
+            Some((at, networks)) if at.elapsed() < MAX_AGE => {
                 networks.iter().any(|network| network.contains(&address))
             }
             _ => {
-                let networks = read();
+                let networks = read_tables();
                 let found = networks.iter().any(|network| network.contains(&address));
-                self.known.store(Some((Instant::now(), networks).into()));
+                self.cached.store(Some((Instant::now(), networks).into()));
                 found
             }
         }
@@ -45,26 +46,26 @@ impl HostNetworks {
 }
 
 #[cfg(test)]
-impl HostNetworks {
-    /// These, for the next seconds.
+impl LocalNetworks {
+    /// These networks, for [`MAX_AGE`].
     pub(crate) fn fixed(networks: Vec<IpNet>) -> Self {
-        Self { known: ArcSwapOption::from_pointee((Instant::now(), networks)) }
+        Self { cached: ArcSwapOption::from_pointee((Instant::now(), networks)) }
     }
 }
 
-/// What the kernel has in the main tables of this thread's network namespace. A table that can't be
-/// read has nothing.
-fn read() -> Vec<IpNet> {
+/// The networks in the main tables of this thread's network namespace. A table that cannot be read
+/// counts as empty.
+fn read_tables() -> Vec<IpNet> {
     let table = |name: &str| {
         fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default()
     };
     let own = own_v4(&table("fib_trie"));
     let routes = connected_v4(&table("route"), &own);
     let own = own.into_iter().map(|address| IpNet::from(IpAddr::V4(address)));
-    own.chain(routes).chain(connected_v6(&table("ipv6_route"))).take(MOST).collect()
+    own.chain(routes).chain(connected_v6(&table("ipv6_route"))).take(MAX_NETWORKS).collect()
 }
 
-/// Addresses of this host: in the trie, a line `|-- ADDRESS` and below it `/32 host LOCAL`.
+/// The addresses of this host. In the trie, each is a line `|-- ADDRESS` followed by `/32 host LOCAL`.
 fn own_v4(trie: &str) -> Vec<Ipv4Addr> {
     let mut own = Vec::new();
     let mut last: Option<Ipv4Addr> = None;
@@ -84,8 +85,8 @@ const UP: u32 = 0x1;
 const GATEWAY: u32 = 0x2;
 const REJECT: u32 = 0x200;
 
-/// Columns: interface, destination, gateway, flags, then, as the eighth, the mask; addresses as the
-/// hexadecimal of a native word. A gateway that is the host's own address (Cilium's) is none.
+/// Columns: interface, destination, gateway, flags, and the mask as the eighth; addresses are native
+/// words in hexadecimal. A gateway that is the host's own address (Cilium's) does not count.
 fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
     let word = |text: &str| u32::from_str_radix(text, 16).ok();
     let address = |text: &str| word(text).map(|word| Ipv4Addr::from(word.to_ne_bytes()));
@@ -94,16 +95,16 @@ fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
         let [_, to, gateway, flags, _, _, _, mask, ..] = columns[..] else { return None };
         let (to, gateway, flags, mask) =
             (address(to)?, address(gateway)?, word(flags)?, address(mask)?);
-        let near = flags & GATEWAY == 0 || own.binary_search(&gateway).is_ok();
+        let is_local = flags & GATEWAY == 0 || own.binary_search(&gateway).is_ok();
         let network = Ipv4Net::with_netmask(to, mask).ok()?;
-        (near && flags & (UP | REJECT) == UP && network.prefix_len() > WIDEST.0)
+        (is_local && flags & (UP | REJECT) == UP && network.prefix_len() > MIN_PREFIX.0)
             .then_some(IpNet::V4(network))
     };
     table.lines().skip(1).filter_map(route).collect()
 }
 
 /// Columns: destination, its length, source, its length, next hop, metric, references, uses, flags,
-/// interface. Own addresses are among them.
+/// interface. The table also lists the host's own addresses.
 fn connected_v6(table: &str) -> Vec<IpNet> {
     let address = |text: &str| u128::from_str_radix(text, 16).ok().map(Ipv6Addr::from);
     let route = |line: &str| {
@@ -112,8 +113,8 @@ fn connected_v6(table: &str) -> Vec<IpNet> {
         let (to, gateway, flags) =
             (address(to)?, address(gateway)?, u32::from_str_radix(flags, 16).ok()?);
         let network = Ipv6Net::new(to, u8::from_str_radix(length, 16).ok()?).ok()?;
-        let near = gateway.is_unspecified() && flags & (UP | GATEWAY | REJECT) == UP;
-        (near && network.prefix_len() > WIDEST.1).then_some(IpNet::V6(network))
+        let is_local = gateway.is_unspecified() && flags & (UP | GATEWAY | REJECT) == UP;
+        (is_local && network.prefix_len() > MIN_PREFIX.1).then_some(IpNet::V6(network))
     };
     table.lines().filter_map(route).collect()
 }
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn routes_without_a_gateway_are_connected_and_default_routes_are_not() {
+    fn a_route_is_local_without_a_gateway_unless_default() {
         let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
             eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
             eth0\t0000CB0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
@@ -145,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn own_addresses_are_those_of_the_kernel() {
+    fn own_addresses_are_read_from_the_kernel() {
         let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link \
             UNICAST\nLocal:\n     |-- 203.0.113.5\n        /32 host LOCAL\n     |-- \
             203.0.113.255\n        /32 link BROADCAST\n";
         assert_eq!(own_v4(trie), [Ipv4Addr::new(203, 0, 113, 5)]);
-        let host = HostNetworks::default();
-        assert!(host.contains([127, 0, 0, 1].into()), "the real tables");
-        assert!(!host.contains("2001:db8:ffff::1".parse().expect("an address")));
+        let networks = LocalNetworks::default();
+        assert!(networks.contains([127, 0, 0, 1].into()), "the real tables");
+        assert!(!networks.contains("2001:db8:ffff::1".parse().expect("an address")));
     }
 }

@@ -1,11 +1,13 @@
-//! The host's network as the agent needs it: its nameservers, its own addresses, the owners of
-//! ports, and the mark on our own sockets.
+//! The host's network: its nameservers, its own addresses, which process has a port, and the mark
+//! on our own sockets.
 
 mod local_networks;
 pub mod nameservers;
 mod port_owner;
 pub(crate) mod socket_mark;
+mod transport;
 
-pub(crate) use local_networks::HostNetworks;
+pub(crate) use local_networks::LocalNetworks;
 pub use nameservers::{Nameservers, RESOLV_CONF};
-pub use port_owner::Holder;
+pub use port_owner::PortOwner;
+pub use transport::Transport;

@@ -1,52 +1,55 @@
-//! Which nameservers the configuration means: `system` is the host's resolv.conf, followed as it
-//! changes, and never ourselves.
+//! The nameservers that the configuration names. `system` stands for the host's resolv.conf, which
+//! is read again when it changes; our own addresses are left out.
 //!
-//! The shim forwards to them and the backends' names are resolved through them. Neither knows the
-//! other, so this stands below both.
+//! The shim forwards to them, and the names of backends are resolved through them.
+//!
+//! The `resolv-conf` crate rejects a whole file for one unknown word, where every libc skips the
+//! line; so resolv.conf is parsed here.
 
 use std::{
     fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use crate::config::Upstream;
 
-/// The file that `system` means.
+/// The file that `system` stands for.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// How often resolv.conf is looked at, at most.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two checks of resolv.conf.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The port of a nameserver in resolv.conf.
 const DNS_PORT: u16 = 53;
 
-/// The nameservers that a list of [`Upstream`]s stands for right now.
+/// The nameservers that a list of [`Upstream`]s stands for.
 #[derive(Debug)]
 pub struct Nameservers {
     upstreams: Vec<Upstream>,
-    /// Addresses of our own, which are never asked.
+    /// Our own addresses, which are never queried.
     own: Vec<SocketAddr>,
     resolv_conf: PathBuf,
-    seen: Mutex<Seen>,
+    cache: Mutex<Cache>,
 }
 
-/// What the last look found.
+/// The result of the last check.
 #[derive(Debug, Default)]
-struct Seen {
-    looked: Option<Instant>,
-    stamp: Option<Stamp>,
+struct Cache {
+    checked_at: Option<Instant>,
+    stamp: Option<FileStamp>,
     servers: Arc<[SocketAddr]>,
     problem: Option<String>,
 }
 
-/// What changes whenever the file does: a rename gives another inode, a rewrite another time or
-/// size.
+/// Changes whenever the file does: a rename gives another inode, a rewrite another time or size.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -54,7 +57,7 @@ struct Stamp {
 }
 
 impl Nameservers {
-    /// The servers that `upstreams` name, with `system` read from /etc/resolv.conf, without those
+    /// The servers that `upstreams` name, with `system` read from /etc/resolv.conf and without those
     /// in `own`.
     pub fn new(upstreams: Vec<Upstream>, own: Vec<SocketAddr>) -> Self {
         Self::with_resolv_conf(upstreams, own, Path::new(RESOLV_CONF))
@@ -66,34 +69,34 @@ impl Nameservers {
         own: Vec<SocketAddr>,
         resolv_conf: &Path,
     ) -> Self {
-        Self { upstreams, own, resolv_conf: resolv_conf.into(), seen: Mutex::default() }
+        Self { upstreams, own, resolv_conf: resolv_conf.into(), cache: Mutex::default() }
     }
 
-    /// The servers in the order in which they are to be asked. Cheap: resolv.conf is looked at once
-    /// a second at most, and read when it changed. While it can't be read, the servers known before
-    /// stay.
+    /// The servers in the order of the configuration. Cheap: resolv.conf is checked once a second
+    /// at most, and read when it changed. While it cannot be read, the last servers stay.
     pub fn current(&self) -> Arc<[SocketAddr]> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.looked.is_none()
-            || (self.follows_system() && seen.looked.is_some_and(|at| at.elapsed() >= LOOK_EVERY))
+        let mut cache = self.cache.lock();
+        if cache.checked_at.is_none()
+            || (self.follows_system()
+                && cache.checked_at.is_some_and(|at| at.elapsed() >= CHECK_INTERVAL))
         {
-            self.look(&mut seen);
+            self.check(&mut cache);
         }
-        Arc::clone(&seen.servers)
+        Arc::clone(&cache.servers)
     }
 
-    /// Why [`Nameservers::current`] is empty or may be out of date, in words for a person.
+    /// Why [`Nameservers::current`] is empty or may be out of date, as a message.
     pub fn problem(&self) -> Option<String> {
         let servers = self.current();
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(problem) = &seen.problem {
+        let cache = self.cache.lock();
+        if let Some(problem) = &cache.problem {
             return Some(problem.clone());
         }
         let path = self.resolv_conf.display();
         match (servers.is_empty(), self.follows_system()) {
             (false, _) => None,
             (true, true) => Some(format!(
-                "{path} names no nameserver but ourselves: name one in `dns.upstreams`"
+                "{path} names no nameserver except ourselves: name one in `dns.upstreams`"
             )),
             (true, false) => Some("`dns.upstreams` names no server: add one, or \"system\"".into()),
         }
@@ -103,27 +106,27 @@ impl Nameservers {
         self.upstreams.contains(&Upstream::System)
     }
 
-    fn look(&self, seen: &mut Seen) {
-        seen.looked = Some(Instant::now());
+    fn check(&self, cache: &mut Cache) {
+        cache.checked_at = Some(Instant::now());
         if !self.follows_system() {
-            seen.servers = self.expand(&[]);
+            cache.servers = self.expand(&[]);
             return;
         }
-        match Stamp::of(&self.resolv_conf) {
-            Ok(stamp) if seen.stamp.as_ref() == Some(&stamp) && seen.problem.is_none() => return,
-            Ok(stamp) => seen.stamp = Some(stamp),
-            Err(_) => seen.stamp = None,
+        match FileStamp::read(&self.resolv_conf) {
+            Ok(stamp) if cache.stamp.as_ref() == Some(&stamp) && cache.problem.is_none() => return,
+            Ok(stamp) => cache.stamp = Some(stamp),
+            Err(_) => cache.stamp = None,
         }
         match fs::read(&self.resolv_conf) {
             Ok(text) => {
-                seen.servers = self.expand(&parse(&String::from_utf8_lossy(&text)));
-                seen.problem = None;
+                cache.servers = self.expand(&parse(&String::from_utf8_lossy(&text)));
+                cache.problem = None;
             }
             Err(error) => {
-                seen.problem =
+                cache.problem =
                     Some(format!("failed to read {}: {error}", self.resolv_conf.display()));
-                if seen.servers.is_empty() {
-                    seen.servers = self.expand(&[]);
+                if cache.servers.is_empty() {
+                    cache.servers = self.expand(&[]);
                 }
             }
         }
@@ -153,8 +156,8 @@ impl Nameservers {
     }
 }
 
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
+impl FileStamp {
+    fn read(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
         Ok(Self {
             device: file.dev(),
@@ -165,8 +168,8 @@ impl Stamp {
     }
 }
 
-/// The `nameserver` lines of a resolv.conf, as resolv.conf(5) has them. Other lines and addresses
-/// that can't be read are skipped, as every libc does.
+/// The servers in the `nameserver` lines of a resolv.conf (see resolv.conf(5)). Skips other lines and
+/// invalid addresses, as every libc does.
 pub fn parse(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
@@ -202,16 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn resolv_conf_is_read_as_every_libc_reads_it() {
+    fn resolv_conf_is_parsed_as_every_libc_does() {
         let text = "# comment\n; other\nsearch a.b c.d\nnameserver 10.0.0.2\n  nameserver\t10.0.0.3 # why\nnameserver fe80::1%1\n\
                     nameserver nonsense\nnameservers 10.0.0.9\noptions ndots:5\nnameserver ::1\n";
-        // glibc takes `nameserver` only when white space follows.
+        // glibc accepts `nameserver` only if white space follows.
         let expected = addresses(&["10.0.0.2:53", "10.0.0.3:53", "[fe80::1%1]:53", "[::1]:53"]);
         assert_eq!(parse(text), expected);
     }
 
     #[test]
-    fn we_never_ask_ourselves_and_nobody_twice() {
+    fn our_own_addresses_and_duplicates_are_left_out() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("resolv.conf");
         fs::write(&file, "nameserver 169.254.20.53\nnameserver 10.0.0.2\n").expect("written");
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_resolv_conf_is_followed_and_a_vanished_one_keeps_the_last_servers() {
+    fn a_changed_file_is_read_and_a_missing_one_changes_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("resolv.conf");
         fs::write(&file, "nameserver 10.0.0.2\n").expect("written");
@@ -231,11 +234,11 @@ mod tests {
         assert_eq!(*servers.current(), addresses(&["10.0.0.2:53"]));
 
         fs::write(&file, "nameserver 10.0.0.33\n").expect("written");
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(CHECK_INTERVAL);
         assert_eq!(*servers.current(), addresses(&["10.0.0.33:53"]));
 
         fs::remove_file(&file).expect("removed");
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(CHECK_INTERVAL);
         assert_eq!(*servers.current(), addresses(&["10.0.0.33:53"]));
         assert!(
             servers.problem().expect("a problem").contains("failed to read"),
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn no_server_left_is_a_problem_that_names_the_remedy() {
+    fn a_list_without_servers_names_the_remedy() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("resolv.conf");
         fs::write(&file, "nameserver 169.254.20.53\n").expect("written");

@@ -1,5 +1,6 @@
-//! The mark on sockets that ask DNS servers for ourselves: the programs in the kernel never take
-//! such queries to the shim, or those that the shim passes on would come back to it.
+//! The mark (SO_MARK) on sockets that query DNS servers for the agent itself. The programs in the
+//! kernel do not intercept marked queries; without the mark, what the shim forwards would come back
+//! to it.
 
 use std::{io, os::fd::AsFd};
 
@@ -13,4 +14,9 @@ use socket2::SockRef;
 /// Without CAP_NET_ADMIN. Then nothing may be intercepted.
 pub(crate) fn mark(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_mark(MARK)
+}
+
+/// As [`mark`], where a failure does not matter: without CAP_NET_ADMIN nothing is intercepted.
+pub(crate) fn mark_if_permitted(socket: &impl AsFd) {
+    let _ = mark(socket);
 }

@@ -185,7 +185,7 @@ pub const METRICS: &[Metric] = &[
         "redirector_dns_outcomes",
         &["outcome"],
         "What became of them: answered, nodata and pending by us, forwarded, servfail, formerr, \
-            notimp, refused, limited, dropped; queries is their sum",
+            notimp, refused, rate_limited, dropped; queries is their sum",
     ),
     counter(
         "redirector_dns_incidents",

@@ -27,7 +27,7 @@ use super::{
     process, route_metrics,
     snapshot::{RouteSamples, Snapshot},
 };
-use crate::dns::{DnsTally, Latency, UpstreamHealth};
+use crate::dns::{DnsCounters, HistogramSnapshot, QueryStatsSnapshot, UpstreamHealth};
 
 /// What an answer of [`Metrics::scrape`] is, for its HTTP header.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,19 +39,6 @@ const END: &str = "# EOF\n";
 /// How long the agent may take to tell.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Outcomes of DNS queries; what else the shim counts are incidents.
-const OUTCOMES: [&str; 10] = [
-    "answered",
-    "nodata",
-    "forwarded",
-    "servfail",
-    "formerr",
-    "notimp",
-    "refused",
-    "pending",
-    "limited",
-    "dropped",
-];
 /// Upstreams with a label of their own: those that are asked first.
 const UPSTREAMS: usize = 32;
 
@@ -118,7 +105,7 @@ type Samples = BTreeMap<&'static str, Vec<(Labels, Value)>>;
 /// One sample's.
 enum Value {
     Number(f64),
-    Times(Latency),
+    Times(HistogramSnapshot),
 }
 
 impl Read {
@@ -160,7 +147,7 @@ impl Read {
         for (name, value) in snapshot.dns {
             match name.as_str() {
                 "queries" => add("redirector_dns_queries", Labels::None, value as f64),
-                outcome if OUTCOMES.contains(&outcome) => {
+                outcome if DnsCounters::OUTCOMES.contains(&outcome) => {
                     add("redirector_dns_outcomes", Labels::one("outcome", name), value as f64)
                 }
                 _ => add("redirector_dns_incidents", Labels::one("incident", name), value as f64),
@@ -179,17 +166,20 @@ impl Read {
             Labels::one("reason", "resolver_slots_full"),
             crowded as f64,
         );
-        of_types_and_codes(&snapshot.tally, &mut add);
+        of_types_and_codes(&snapshot.dns_stats, &mut add);
         let upstreams = &snapshot.upstreams[..snapshot.upstreams.len().min(UPSTREAMS)];
         for upstream in upstreams {
             of_upstream(upstream, &mut add);
         }
-        let local =
-            ("redirector_dns_seconds", ("answer", Word::Fixed("local")), snapshot.tally.local);
+        let local = (
+            "redirector_dns_seconds",
+            ("answer", Word::Fixed("local")),
+            snapshot.dns_stats.local_latency,
+        );
         let forwarded = (
             "redirector_dns_seconds",
             ("answer", Word::Fixed("forwarded")),
-            snapshot.tally.forwarded,
+            snapshot.dns_stats.forward_latency,
         );
         let each = upstreams
             .iter()
@@ -205,11 +195,11 @@ impl Read {
     }
 }
 
-fn of_types_and_codes(tally: &DnsTally, add: &mut impl FnMut(&'static str, Labels, f64)) {
-    for &(kind, number) in &tally.types {
+fn of_types_and_codes(stats: &QueryStatsSnapshot, add: &mut impl FnMut(&'static str, Labels, f64)) {
+    for &(kind, number) in &stats.types {
         add("redirector_dns_questions", Labels::one("type", kind), number as f64);
     }
-    for &(code, number) in &tally.codes {
+    for &(code, number) in &stats.codes {
         add("redirector_dns_upstream_answers", Labels::one("code", code), number as f64);
     }
 }
@@ -220,9 +210,9 @@ fn label_of(upstream: &UpstreamHealth) -> Label {
 
 fn of_upstream(upstream: &UpstreamHealth, add: &mut impl FnMut(&'static str, Labels, f64)) {
     let label = || Labels::One([label_of(upstream)]);
-    add("redirector_dns_upstream_up", label(), (!upstream.set_aside).into());
-    add("redirector_dns_upstream_queries", label(), upstream.asked as f64);
-    add("redirector_dns_upstream_failures", label(), upstream.failed as f64);
+    add("redirector_dns_upstream_up", label(), (!upstream.ejected).into());
+    add("redirector_dns_upstream_queries", label(), upstream.queries as f64);
+    add("redirector_dns_upstream_failures", label(), upstream.failures as f64);
 }
 
 /// One scrape's samples but those of routes, on their way into the text.
@@ -279,9 +269,9 @@ fn put(encoder: &mut MetricEncoder<'_>, metric: &Metric, value: &Value) -> fmt::
         }
         Value::Number(value) => encoder.encode_gauge(value),
         Value::Times(times) => encoder.encode_histogram::<NoLabelSet>(
-            times.seconds,
-            times.number(),
-            &times.classes,
+            times.sum_seconds,
+            times.count(),
+            &times.buckets,
             None,
         ),
     }

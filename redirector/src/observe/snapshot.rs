@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::dns::{DnsTally, Latency, UpstreamHealth};
+use crate::dns::{HistogramSnapshot, QueryStatsSnapshot, UpstreamHealth};
 
 /// What the agent tells when it is asked.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Snapshot {
     /// The shim's counters, by name.
     pub dns: BTreeMap<String, u64>,
     /// Its queries by type, code and time.
-    pub tally: DnsTally,
+    pub dns_stats: QueryStatsSnapshot,
     /// How its upstreams are doing.
     pub upstreams: Vec<UpstreamHealth>,
     /// Whether the DNS of executors is intercepted.
@@ -38,7 +38,7 @@ pub struct Snapshot {
     /// Changes of routes since the start, by kind.
     pub changes: BTreeMap<String, u64>,
     /// How long connects of all routes took to be established.
-    pub connects: Latency,
+    pub connects: HistogramSnapshot,
     /// Events that were told since the agent's start, those that the full ring has lost since the
     /// tables were made, and the share of successes that is told: one in so many.
     pub events: [u64; 3],

@@ -6,20 +6,20 @@ use hickory_proto::op::ResponseCode;
 use redirector::backend::{Freshness, Resolved, Target};
 
 use crate::{
-    scripted_zone::{
-        NAME, Rig, Says, Zone, addresses, by_name, one, only, source, start, state_file,
-    },
-    shim::SOON,
+    follower_rig::{FollowerRig, addresses, by_name, only, source, start, state_file},
+    running_shim::TEST_TIMEOUT,
+    scripted_zone::{NAME, ScriptedZone, ZoneScript, one},
 };
 
 #[tokio::test]
 async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
-    let zone = Zone::new(one("203.0.113.7", 60));
+    let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
-    let (Rig { follower, directory }, good) = Rig::follow(&[upstream.address]).await;
+    let (FollowerRig { follower, directory }, good) =
+        FollowerRig::follow(&[upstream.address]).await;
     follower.shutdown().await;
 
-    zone.say(Says::Nothing);
+    zone.set(ZoneScript::NoReply);
     let again = start(&[upstream.address], &state_file(directory.path()));
     again.set_targets(only(by_name(NAME)));
     let first = Resolved::clone(&again.current()[&source()]);
@@ -35,11 +35,11 @@ async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
 
 #[tokio::test]
 async fn addresses_survive_a_kill_right_after_they_became_known() {
-    let zone = Zone::new(one("203.0.113.7", 60));
+    let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
-    let (rig, _) = Rig::follow(&[upstream.address]).await;
+    let (rig, _) = FollowerRig::follow(&[upstream.address]).await;
     let file = state_file(rig.directory.path());
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("203.0.113.7")) {
         assert!(Instant::now() < deadline, "never saved");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -54,13 +54,15 @@ async fn addresses_survive_a_kill_right_after_they_became_known() {
 
 #[tokio::test]
 async fn an_emptied_route_stays_empty_over_a_restart() {
-    let zone = Zone::new(one("203.0.113.7", 1));
+    let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
-    let (Rig { follower, directory }, _) = Rig::follow(&[upstream.address]).await;
+    let (FollowerRig { follower, directory }, _) = FollowerRig::follow(&[upstream.address]).await;
     follower.shutdown().await;
-    zone.say(Says::Code(ResponseCode::NXDomain));
-    let rig =
-        Rig { follower: start(&[upstream.address], &state_file(directory.path())), directory };
+    zone.set(ZoneScript::Code(ResponseCode::NXDomain));
+    let rig = FollowerRig {
+        follower: start(&[upstream.address], &state_file(directory.path())),
+        directory,
+    };
     rig.follower.set_targets(only(by_name(NAME)));
     assert_eq!(rig.now().addresses.len(), 1);
     rig.until("the empty answer", |resolved| resolved.addresses.is_empty()).await;
@@ -71,7 +73,7 @@ async fn an_emptied_route_stays_empty_over_a_restart() {
 
 #[tokio::test]
 async fn a_damaged_state_file_is_no_reason_not_to_start() {
-    let zone = Zone::new(one("203.0.113.7", 60));
+    let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
     let directory = tempfile::tempdir().expect("a directory");
     for damaged in ["", "{", "[]", r#"{"version":99,"destinations":[]}"#] {
@@ -79,7 +81,10 @@ async fn a_damaged_state_file_is_no_reason_not_to_start() {
         std::fs::write(state_file(directory.path()), damaged).expect("written");
         let follower = start(&[upstream.address], &state_file(directory.path()));
         follower.set_targets(only(by_name(NAME)));
-        assert_eq!(follower.settle(&source(), SOON).await.addresses, addresses(&["203.0.113.7"]));
+        assert_eq!(
+            follower.settle(&source(), TEST_TIMEOUT).await.addresses,
+            addresses(&["203.0.113.7"])
+        );
         follower.shutdown().await;
     }
     assert_eq!(

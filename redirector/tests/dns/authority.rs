@@ -7,19 +7,21 @@ use hickory_proto::{
     rr::{DNSClass, RData, RecordType, rdata},
 };
 use proptest::prelude::*;
-use redirector::dns::{Answer, Answers, Kind, Outcome, Question, Reply, Terms, Vip, answer};
+use redirector::dns::{
+    Answer, AnswerPolicy, Decision, ForwardInfo, ReplyBuffer, ReplyKind, Vip, Zone, answer,
+};
 
 use crate::message::{bytes, name_of, parsed, query, raw_opt, raw_query, raw_question};
 
 const TTL: u32 = 30;
-const TERMS: Terms = Terms { ttl: TTL, real: false };
+const POLICY: AnswerPolicy = AnswerPolicy { ttl: TTL, real_addresses: false };
 const RD: u16 = 0x0100;
 
 fn v4(last: u8) -> Vip {
     Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None }
 }
 
-fn answers() -> Answers {
+fn answers() -> Zone {
     let v6 = Vip { v6: Some("fd00::7".parse().expect("an address")), ..v4(7) };
     let entries = [
         ("artifactory.internal.company.net", v4(1)),
@@ -28,23 +30,23 @@ fn answers() -> Answers {
         ("exact.b.internal.company.net", v4(4)),
         ("six.example", v6),
     ];
-    Answers::new(entries.map(|(source, vip)| (source.parse().expect("a source"), vip)))
+    Zone::new(entries.map(|(source, vip)| (source.parse().expect("a source"), vip)))
 }
 
 /// The reply that is ours.
-fn ours(query: &[u8]) -> (Kind, Message) {
-    let mut reply = Reply::new();
-    match answer(query, &answers(), TERMS, &mut reply) {
-        Outcome::Reply(kind) => (kind, parsed(reply.as_bytes())),
+fn ours(query: &[u8]) -> (ReplyKind, Message) {
+    let mut reply = ReplyBuffer::new();
+    match answer(query, &answers(), POLICY, &mut reply) {
+        Decision::Reply(kind) => (kind, parsed(reply.as_bytes())),
         other => panic!("{other:?} instead of a reply"),
     }
 }
 
 fn is_forwarded(query: &[u8]) -> bool {
-    matches!(answer(query, &answers(), TERMS, &mut Reply::new()), Outcome::Forward(_))
+    matches!(answer(query, &answers(), POLICY, &mut ReplyBuffer::new()), Decision::Forward(_))
 }
 
-fn ask(name: &str, kind: RecordType) -> (Kind, Message) {
+fn ask(name: &str, kind: RecordType) -> (ReplyKind, Message) {
     ours(&bytes(&query(name, kind)))
 }
 
@@ -55,7 +57,7 @@ fn only_address(message: &Message) -> IpAddr {
     }
 }
 
-fn pending_and_real() -> Answers {
+fn pending_and_real() -> Zone {
     let addresses =
         |list: &[&str]| list.iter().map(|text| text.parse().expect("an address")).collect();
     let many: Vec<IpAddr> = (1..=64).map(|n| IpAddr::from([203, 0, 113, n])).collect();
@@ -66,16 +68,21 @@ fn pending_and_real() -> Answers {
         ("many.example", live(many)),
         ("none.example", live(vec![])),
     ];
-    Answers::new(entries.map(|(source, answer)| (source.parse().expect("a source"), answer)))
+    Zone::new(entries.map(|(source, answer)| (source.parse().expect("a source"), answer)))
 }
 
 /// The reply to a question for a name, under an ID.
-fn told(name: &str, kind: RecordType, id: u16, real: bool) -> (Kind, Message, usize) {
+fn told(name: &str, kind: RecordType, id: u16, real: bool) -> (ReplyKind, Message, usize) {
     let mut asked = query(name, kind);
     asked.metadata.id = id;
-    let mut reply = Reply::new();
-    match answer(&bytes(&asked), &pending_and_real(), Terms { ttl: TTL, real }, &mut reply) {
-        Outcome::Reply(kind) => (kind, parsed(reply.as_bytes()), reply.as_bytes().len()),
+    let mut reply = ReplyBuffer::new();
+    match answer(
+        &bytes(&asked),
+        &pending_and_real(),
+        AnswerPolicy { ttl: TTL, real_addresses: real },
+        &mut reply,
+    ) {
+        Decision::Reply(kind) => (kind, parsed(reply.as_bytes()), reply.as_bytes().len()),
         other => panic!("{other:?} instead of a reply"),
     }
 }
@@ -91,7 +98,7 @@ fn a_source_on_its_way_is_a_failure_to_be_asked_again_and_never_a_negative() {
         let (outcome, reply, _) = told("coming.example", kind, 1, real);
         assert_eq!(
             (outcome, reply.metadata.response_code),
-            (Kind::Pending, ResponseCode::ServFail)
+            (ReplyKind::Pending, ResponseCode::ServFail)
         );
         assert!(reply.answers.is_empty() && reply.authorities.is_empty());
     }
@@ -117,8 +124,8 @@ fn a_client_that_no_hook_sees_gets_the_real_addresses_for_a_short_time() {
     );
     assert_eq!(addresses("two.example", RecordType::AAAA, 0), ["2001:db8::7"]);
     assert_eq!(addresses("many.example", RecordType::A, 60).len(), 8, "as many as fit");
-    assert_eq!(told("many.example", RecordType::AAAA, 0, true).0, Kind::NoData);
-    assert_eq!(told("two.example", RecordType::TXT, 0, true).0, Kind::NoData);
+    assert_eq!(told("many.example", RecordType::AAAA, 0, true).0, ReplyKind::NoData);
+    assert_eq!(told("two.example", RecordType::TXT, 0, true).0, ReplyKind::NoData);
     assert_eq!(
         told("none.example", RecordType::A, 0, true).1.metadata.response_code,
         ResponseCode::ServFail
@@ -136,24 +143,23 @@ fn eight_real_addresses_of_the_longest_name_fit_a_client_without_edns() {
     let long =
         format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
     let real = (1..=9).map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n])).collect();
-    let answers =
-        Answers::new([(long.parse().expect("a source"), Answer::Live { vip: v4(1), real })]);
+    let answers = Zone::new([(long.parse().expect("a source"), Answer::Live { vip: v4(1), real })]);
     let rest = [raw_question(&long, 28, 1), raw_opt(512, 0, true)].concat();
-    let mut reply = Reply::new();
+    let mut reply = ReplyBuffer::new();
     let outcome = answer(
         &raw_query(7, RD, [1, 0, 0, 1], &rest),
         &answers,
-        Terms { ttl: TTL, real: true },
+        AnswerPolicy { ttl: TTL, real_addresses: true },
         &mut reply,
     );
-    assert_eq!(outcome, Outcome::Reply(Kind::Answered));
+    assert_eq!(outcome, Decision::Reply(ReplyKind::Answered));
     assert_eq!((parsed(reply.as_bytes()).answers.len(), reply.as_bytes().len()), (8, 506));
 }
 
 #[test]
 fn a_of_a_source_is_exactly_its_vip() {
     let (kind, reply) = ask("artifactory.internal.company.net", RecordType::A);
-    assert_eq!(kind, Kind::Answered);
+    assert_eq!(kind, ReplyKind::Answered);
     assert_eq!(only_address(&reply), Ipv4Addr::new(198, 18, 0, 1));
     assert_eq!(reply.answers[0].ttl, TTL);
     assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
@@ -170,8 +176,11 @@ fn a_of_a_source_is_exactly_its_vip() {
 fn the_case_of_the_question_is_kept() {
     let asked =
         raw_query(7, RD, [1, 0, 0, 0], &raw_question("aRTifactory.INTERNAL.company.Net", 1, 1));
-    let mut reply = Reply::new();
-    assert_eq!(answer(&asked, &answers(), TERMS, &mut reply), Outcome::Reply(Kind::Answered));
+    let mut reply = ReplyBuffer::new();
+    assert_eq!(
+        answer(&asked, &answers(), POLICY, &mut reply),
+        Decision::Reply(ReplyKind::Answered)
+    );
     assert_eq!(reply.as_bytes()[12..asked.len()], asked[12..]);
 }
 
@@ -187,7 +196,7 @@ fn every_other_type_of_a_source_is_nodata_with_an_soa() {
         let (kind, reply) = ours(&asked);
         assert_eq!(
             (kind, reply.metadata.response_code),
-            (Kind::NoData, ResponseCode::NoError),
+            (ReplyKind::NoData, ResponseCode::NoError),
             "type {code}"
         );
         assert!(reply.answers.is_empty() && reply.metadata.authoritative, "type {code}");
@@ -209,9 +218,9 @@ fn any_of_a_source_is_its_one_address() {
 #[test]
 fn aaaa_is_answered_only_with_a_v6_vip() {
     let (kind, reply) = ask("six.example", RecordType::AAAA);
-    assert_eq!(kind, Kind::Answered);
+    assert_eq!(kind, ReplyKind::Answered);
     assert_eq!(only_address(&reply), "fd00::7".parse::<Ipv6Addr>().expect("an address"));
-    assert_eq!(ask("artifactory.internal.company.net", RecordType::AAAA).0, Kind::NoData);
+    assert_eq!(ask("artifactory.internal.company.net", RecordType::AAAA).0, ReplyKind::NoData);
 }
 
 #[test]
@@ -247,7 +256,7 @@ fn names_that_are_not_ours_go_upstream() {
 #[test]
 fn ptr_of_a_vip_is_its_source_and_of_another_address_upstreams() {
     let (kind, reply) = ask("1.0.18.198.in-addr.arpa", RecordType::PTR);
-    assert_eq!(kind, Kind::Answered);
+    assert_eq!(kind, ReplyKind::Answered);
     assert_eq!(
         reply.answers[0].data,
         RData::PTR(rdata::PTR(name_of("artifactory.internal.company.net")))
@@ -261,7 +270,7 @@ fn ptr_of_a_vip_is_its_source_and_of_another_address_upstreams() {
         ask("2.0.18.198.in-addr.arpa", RecordType::PTR).1.answers[0].data.to_string(),
         "*.internal.company.net."
     );
-    assert_eq!(ask("1.0.18.198.in-addr.arpa", RecordType::A).0, Kind::NoData);
+    assert_eq!(ask("1.0.18.198.in-addr.arpa", RecordType::A).0, ReplyKind::NoData);
     for name in [
         "9.0.18.198.in-addr.arpa",
         "18.198.in-addr.arpa",
@@ -278,14 +287,14 @@ fn chaos_and_zone_transfers_are_refused() {
     let mut chaos = query("version.bind", RecordType::TXT);
     chaos.queries[0].set_query_class(DNSClass::CH);
     let (kind, reply) = ours(&bytes(&chaos));
-    assert_eq!((kind, reply.metadata.response_code), (Kind::Refused, ResponseCode::Refused));
+    assert_eq!((kind, reply.metadata.response_code), (ReplyKind::Refused, ResponseCode::Refused));
     assert_eq!(
         ask("example.com", RecordType::AXFR).1.metadata.response_code,
         ResponseCode::Refused
     );
     let mut hesiod = query("artifactory.internal.company.net", RecordType::A);
     hesiod.queries[0].set_query_class(DNSClass::HS);
-    assert_eq!(ours(&bytes(&hesiod)).0, Kind::Refused);
+    assert_eq!(ours(&bytes(&hesiod)).0, ReplyKind::Refused);
 }
 
 #[test]
@@ -300,24 +309,24 @@ fn what_is_not_one_question_is_formerr_and_another_opcode_notimp() {
         let (kind, reply) = ours(&raw_query(7, RD, counts, &rest));
         assert_eq!(
             (kind, reply.metadata.response_code, reply.metadata.id),
-            (Kind::FormErr, ResponseCode::FormErr, 7),
+            (ReplyKind::FormErr, ResponseCode::FormErr, 7),
             "{counts:?}"
         );
     }
     let pointer = [&[0xc0, 12][..], &[0, 1, 0, 1]].concat();
-    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 0], &pointer)).0, Kind::FormErr);
+    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 0], &pointer)).0, ReplyKind::FormErr);
     for opcode in 1..16 {
         let (kind, _) = ours(&raw_query(7, opcode << 11, [1, 0, 0, 0], &question));
-        assert_eq!(kind, Kind::NotImp, "opcode {opcode}");
+        assert_eq!(kind, ReplyKind::NotImp, "opcode {opcode}");
     }
 }
 
 #[test]
 fn replies_and_fragments_of_headers_are_dropped() {
-    let mut reply = Reply::new();
+    let mut reply = ReplyBuffer::new();
     let question = raw_question("artifactory.internal.company.net", 1, 1);
     for query in [raw_query(7, 0x8180, [1, 0, 0, 0], &question), vec![], vec![0; 11]] {
-        assert_eq!(answer(&query, &answers(), TERMS, &mut reply), Outcome::Drop);
+        assert_eq!(answer(&query, &answers(), POLICY, &mut reply), Decision::Drop);
     }
 }
 
@@ -347,7 +356,7 @@ fn an_unknown_edns_version_of_a_source_is_badvers_and_elsewhere_the_upstreams_af
         &[raw_question("six.example", 1, 1), raw_opt(1232, 1, false)].concat(),
     ));
     // BADVERS, whose number hickory-proto also knows as BADSIG.
-    assert_eq!((kind, u16::from(reply.metadata.response_code)), (Kind::FormErr, 16));
+    assert_eq!((kind, u16::from(reply.metadata.response_code)), (ReplyKind::FormErr, 16));
     assert!(reply.answers.is_empty());
     assert!(is_forwarded(&raw_query(
         7,
@@ -361,17 +370,17 @@ fn an_unknown_edns_version_of_a_source_is_badvers_and_elsewhere_the_upstreams_af
 fn two_opt_records_or_one_with_a_name_are_formerr() {
     let two = [raw_question("six.example", 1, 1), raw_opt(1232, 0, false), raw_opt(1232, 0, false)]
         .concat();
-    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 2], &two)).0, Kind::FormErr);
+    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 2], &two)).0, ReplyKind::FormErr);
     let mut named = raw_question("six.example", 1, 1);
     named.extend([1, b'x']);
     named.extend(raw_opt(1232, 0, false));
-    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 1], &named)).0, Kind::FormErr);
+    assert_eq!(ours(&raw_query(7, RD, [1, 0, 0, 1], &named)).0, ReplyKind::FormErr);
 }
 
 #[test]
 fn the_forwarder_learns_the_clients_payload() {
-    let payload = |query: &[u8]| match answer(query, &answers(), TERMS, &mut Reply::new()) {
-        Outcome::Forward(Question { payload, end }) => (payload, end),
+    let payload = |query: &[u8]| match answer(query, &answers(), POLICY, &mut ReplyBuffer::new()) {
+        Decision::Forward(ForwardInfo { udp_payload, question_end }) => (udp_payload, question_end),
         other => panic!("{other:?}"),
     };
     let question = raw_question("example.com", 1, 1);
@@ -396,18 +405,18 @@ fn the_forwarder_learns_the_clients_payload() {
 fn the_longest_names_fit_into_a_reply() {
     // 253 characters, which are 255 bytes on the wire, as a source and as the question.
     let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
-    let answers = Answers::new([(long.parse().expect("a source"), v4(9))]);
+    let answers = Zone::new([(long.parse().expect("a source"), v4(9))]);
     let rest = [raw_question(&long, 28, 1), raw_opt(512, 0, true)].concat();
-    let mut reply = Reply::new();
+    let mut reply = ReplyBuffer::new();
     assert_eq!(
-        answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply),
-        Outcome::Reply(Kind::NoData)
+        answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, POLICY, &mut reply),
+        Decision::Reply(ReplyKind::NoData)
     );
     parsed(reply.as_bytes());
     let rest = [raw_question("9.0.18.198.in-addr.arpa", 12, 1), raw_opt(512, 0, true)].concat();
     assert_eq!(
-        answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, TERMS, &mut reply),
-        Outcome::Reply(Kind::Answered)
+        answer(&raw_query(7, RD, [1, 0, 0, 1], &rest), &answers, POLICY, &mut reply),
+        Decision::Reply(ReplyKind::Answered)
     );
     assert_eq!(parsed(reply.as_bytes()).answers[0].data, RData::PTR(rdata::PTR(name_of(&long))));
 }
@@ -415,14 +424,14 @@ fn the_longest_names_fit_into_a_reply() {
 /// Whatever the bytes are: no panic; a reply is read by hickory-proto, has the query's ID and, if
 /// any, its question.
 fn holds_for(query: &[u8]) {
-    let mut reply = Reply::new();
-    let outcome = answer(query, &answers(), TERMS, &mut reply);
+    let mut reply = ReplyBuffer::new();
+    let outcome = answer(query, &answers(), POLICY, &mut reply);
     match outcome {
-        Outcome::Drop => assert!(query.len() < 12 || query[2] & 0x80 != 0),
-        Outcome::Forward(question) => {
-            assert!(question.end <= query.len() && question.payload >= 512)
+        Decision::Drop => assert!(query.len() < 12 || query[2] & 0x80 != 0),
+        Decision::Forward(info) => {
+            assert!(info.question_end <= query.len() && info.udp_payload >= 512)
         }
-        Outcome::Reply(_) => {
+        Decision::Reply(_) => {
             let bytes = reply.as_bytes();
             let message = parsed(bytes);
             assert_eq!(bytes[..2], query[..2]);
@@ -478,7 +487,7 @@ proptest! {
         steps in proptest::collection::vec((0..COMING.len(), 0u8..4), 0..40)
     ) {
         let mut wanted = std::collections::BTreeMap::new();
-        let mut changed = Answers::new(Vec::<(redirector::route::SourceName, Vip)>::new());
+        let mut changed = Zone::new(Vec::<(redirector::route::SourceName, Vip)>::new());
         for (which, answer) in steps {
             let source: redirector::route::SourceName = COMING[which].parse().expect("a source");
             let answer = match answer {
@@ -494,11 +503,11 @@ proptest! {
                 None => drop(wanted.remove(&source)),
             }
         }
-        prop_assert!(changed.says(wanted.clone()));
-        let whole = Answers::new(wanted);
-        let told = |answers: &Answers, name: &str, kind| {
-            let mut reply = Reply::new();
-            let outcome = format!("{:?}", answer(&bytes(&query(name, kind)), answers, TERMS, &mut reply));
+        prop_assert!(changed.is_exactly(wanted.clone()));
+        let whole = Zone::new(wanted);
+        let told = |answers: &Zone, name: &str, kind| {
+            let mut reply = ReplyBuffer::new();
+            let outcome = format!("{:?}", answer(&bytes(&query(name, kind)), answers, POLICY, &mut reply));
             let records = if outcome.starts_with("Reply") { parsed(reply.as_bytes()).answers } else { Vec::new() };
             (outcome, records)
         };

@@ -12,14 +12,17 @@ use testbed::{packages, process};
 
 use crate::{
     message::{bytes, parsed, query, reply},
-    scripted_upstream::{Do, Mock},
-    shim::{Running, settings},
+    running_shim::{RunningShim, settings},
+    scripted_upstream::{Action, ScriptedUpstream},
 };
 
 const NAME: &str = "artifactory.internal.company.net";
 
-async fn denies_everything() -> Mock {
-    Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await
+async fn denies_everything() -> ScriptedUpstream {
+    ScriptedUpstream::start(|asked| {
+        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+    })
+    .await
 }
 
 fn run(program: &str, server: SocketAddr, arguments: &[&str]) -> String {
@@ -36,7 +39,7 @@ fn run(program: &str, server: SocketAddr, arguments: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() {
     let upstream = denies_everything().await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let kdig = |arguments: &[&str]| run("kdig", shim.address, arguments);
     for way in [
         &["+notcp"][..],
@@ -53,7 +56,7 @@ async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() 
     // Several queries on one connection.
     let text = kdig(&["+tcp", "+keepopen", "+short", NAME, "A", "-x", "198.18.0.1", NAME, "A"]);
     assert_eq!(text, format!("198.18.0.1\n{NAME}.\n198.18.0.1\n"));
-    assert_eq!(upstream.asked().len(), 0);
+    assert_eq!(upstream.queries().len(), 0);
     shim.stop().await;
 }
 
@@ -121,7 +124,7 @@ impl Dnsmasq {
 #[tokio::test(flavor = "multi_thread")]
 async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
     let upstream = denies_everything().await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let dnsmasq = Dnsmasq::start(shim.address);
     let dig = |arguments: &[&str]| {
         run("dig", dnsmasq.address, &[&["+tries=1", "+time=5"], arguments].concat())
@@ -134,7 +137,7 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
     let counters = shim.publisher.counters();
     assert_eq!(counters.answered, 1, "the second was in dnsmasq's cache: {counters:?}");
     assert!(
-        upstream.asked().iter().all(|asked| !asked
+        upstream.queries().iter().all(|asked| !asked
             .query
             .windows(8)
             .any(|label| label.eq_ignore_ascii_case(b"internal"))),
@@ -145,12 +148,14 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more() {
-    let other =
-        Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
+    let other = ScriptedUpstream::start(|asked| {
+        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+    })
+    .await;
     let (own, elsewhere) = (free(), bytes(&query("elsewhere.example", RecordType::A)));
     let looping = Dnsmasq::start(own);
     let shim =
-        Running::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) })
+        RunningShim::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) })
             .await;
     let until = async |loops: bool| {
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -179,7 +184,7 @@ async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more
         .expect("fine");
     until(true).await;
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
-    assert_eq!((shim.publisher.awaited_upstream(), other.asked().len()), (None, 1));
+    assert_eq!((shim.publisher.awaited_upstream(), other.queries().len()), (None, 1));
     // Its configuration is mended: it is an upstream as any other.
     let address = looping.address;
     drop(looping);

@@ -16,21 +16,22 @@ use redirector::{
 };
 
 use crate::{
+    follower_rig::{FollowerRig, addresses, by_name, only, source},
     message::{bytes, name_of, parsed, reply},
-    scripted_upstream::{Do, Mock},
-    scripted_zone::{NAME, Rig, Says, Zone, addresses, by_name, one, only, source, v4, v6},
-    shim::SOON,
+    running_shim::TEST_TIMEOUT,
+    scripted_upstream::{Action, ScriptedUpstream},
+    scripted_zone::{NAME, ScriptedZone, ZoneScript, one, v4, v6},
 };
 
 #[tokio::test]
 async fn both_families_are_asked_and_united_sorted_without_doubles() {
     let records =
         ["203.0.113.8", "203.0.113.7", "203.0.113.8"].map(|address| (NAME, v4(address), 20));
-    let zone = Zone::new(Says::Records(
+    let zone = ScriptedZone::new(ZoneScript::Records(
         records.into_iter().chain([(NAME, v6("2001:db8::7"), 10)]).collect(),
     ));
     let upstream = zone.serve().await;
-    let (rig, resolved) = Rig::follow(&[upstream.address]).await;
+    let (rig, resolved) = FollowerRig::follow(&[upstream.address]).await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7", "203.0.113.8", "2001:db8::7"]));
     assert_eq!(
         (resolved.freshness.clone(), resolved.ttl),
@@ -42,13 +43,13 @@ async fn both_families_are_asked_and_united_sorted_without_doubles() {
 #[tokio::test]
 async fn cnames_are_followed_and_their_ttl_counts() {
     let alias = |target: &str| RData::CNAME(CNAME(name_of(target)));
-    let zone = Zone::new(Says::Records(vec![
+    let zone = ScriptedZone::new(ZoneScript::Records(vec![
         (NAME, alias("lb.cloud.example"), 7),
         ("lb.cloud.example", alias("lb-1.cloud.example"), 300),
         ("lb-1.cloud.example", v4("203.0.113.7"), 60),
     ]));
     let upstream = zone.serve().await;
-    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
+    let (_rig, resolved) = FollowerRig::follow(&[upstream.address]).await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
     assert_eq!(resolved.ttl, Duration::from_secs(7));
 }
@@ -56,31 +57,31 @@ async fn cnames_are_followed_and_their_ttl_counts() {
 #[tokio::test]
 async fn a_cname_whose_target_must_be_asked_for_is_followed() {
     let alias = RData::CNAME(CNAME(name_of("lb.cloud.example")));
-    let zone = Mock::start(move |asked| {
+    let zone = ScriptedUpstream::start(move |asked| {
         let asks_alias = parsed(&asked.query).queries[0].name() == &name_of(NAME);
         let records = if asks_alias {
             vec![(NAME, alias.clone(), 5)]
         } else {
             vec![("lb.cloud.example", v4("203.0.113.7"), 60)]
         };
-        Zone::new(Says::Records(records)).answer(asked)
+        ScriptedZone::new(ZoneScript::Records(records)).answer(asked)
     })
     .await;
-    let (_rig, resolved) = Rig::follow(&[zone.address]).await;
+    let (_rig, resolved) = FollowerRig::follow(&[zone.address]).await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
     assert_eq!(resolved.ttl, Duration::from_secs(5));
 }
 
 #[tokio::test]
 async fn a_change_is_followed_when_the_ttl_ends() {
-    let zone = Zone::new(one("203.0.113.7", 0));
+    let zone = ScriptedZone::new(one("203.0.113.7", 0));
     let upstream = zone.serve().await;
-    let (rig, resolved) = Rig::follow(&[upstream.address]).await;
+    let (rig, resolved) = FollowerRig::follow(&[upstream.address]).await;
     assert_eq!(
         (resolved.addresses, resolved.ttl),
         (addresses(&["203.0.113.7"]), Duration::from_secs(1))
     );
-    zone.say(one("203.0.113.8", 100_000));
+    zone.set(one("203.0.113.8", 100_000));
     let start = Instant::now();
     let resolved =
         rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
@@ -90,29 +91,29 @@ async fn a_change_is_followed_when_the_ttl_ends() {
 
 #[tokio::test]
 async fn a_failure_keeps_the_last_good_addresses_and_says_so() {
-    let zone = Zone::new(one("203.0.113.7", 1));
+    let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
-    let (rig, good) = Rig::follow(&[upstream.address]).await;
-    zone.say(Says::Code(ResponseCode::ServFail));
+    let (rig, good) = FollowerRig::follow(&[upstream.address]).await;
+    zone.set(ZoneScript::Code(ResponseCode::ServFail));
     let kept =
         rig.until("Kept", |resolved| matches!(resolved.freshness, Freshness::Kept { .. })).await;
     assert_eq!(kept.addresses, good.addresses);
     let expected = format!("{} answered SERVFAIL", upstream.address);
     assert_eq!(kept.freshness, Freshness::Kept { error: expected });
-    zone.say(one("203.0.113.7", 1));
+    zone.set(one("203.0.113.7", 1));
     rig.until("Fresh", |resolved| resolved.freshness == Freshness::Fresh).await;
 }
 
 #[tokio::test]
 async fn only_the_third_authoritative_no_empties_a_route() {
-    let zone = Zone::new(one("203.0.113.7", 1));
+    let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
-    let (rig, good) = Rig::follow(&[upstream.address]).await;
-    zone.say(Says::Code(ResponseCode::NXDomain));
+    let (rig, good) = FollowerRig::follow(&[upstream.address]).await;
+    zone.set(ZoneScript::Code(ResponseCode::NXDomain));
     let mut updates = rig.follower.subscribe();
     let mut seen = Vec::new();
     while !rig.now().addresses.is_empty() {
-        tokio::time::timeout(SOON, updates.changed())
+        tokio::time::timeout(TEST_TIMEOUT, updates.changed())
             .await
             .expect("a change in time")
             .expect("it lives");
@@ -131,16 +132,16 @@ async fn only_the_third_authoritative_no_empties_a_route() {
     }
     assert_eq!((&third.addresses, &third.freshness), (&vec![], &Freshness::Fresh));
 
-    zone.say(one("203.0.113.9", 1));
+    zone.set(one("203.0.113.9", 1));
     rig.until("the addresses again", |resolved| resolved.addresses == addresses(&["203.0.113.9"]))
         .await;
 }
 
 #[tokio::test]
 async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
-    let zone = Zone::new(Says::Code(ResponseCode::Refused));
+    let zone = ScriptedZone::new(ZoneScript::Code(ResponseCode::Refused));
     let upstream = zone.serve().await;
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
     assert_eq!(rig.now().freshness, Freshness::Unresolved { error: None });
     let resolved = rig.follower.settle(&source(), Duration::from_millis(500)).await;
@@ -153,25 +154,27 @@ async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
 
 #[tokio::test]
 async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
-    let zone = Zone::new(Says::Code(ResponseCode::ServFail));
+    let zone = ScriptedZone::new(ZoneScript::Code(ResponseCode::ServFail));
     let upstream = zone.serve().await;
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
     let change = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        zone.say(one("203.0.113.7", 60));
+        zone.set(one("203.0.113.7", 60));
     };
     let source = source();
-    let (resolved, ()) = tokio::join!(rig.follower.settle(&source, SOON), change);
+    let (resolved, ()) = tokio::join!(rig.follower.settle(&source, TEST_TIMEOUT), change);
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
 }
 
 #[tokio::test]
 async fn the_second_nameserver_is_asked_when_the_first_fails() {
-    let (bad, good) =
-        (Zone::new(Says::Code(ResponseCode::ServFail)), Zone::new(one("203.0.113.7", 60)));
+    let (bad, good) = (
+        ScriptedZone::new(ZoneScript::Code(ResponseCode::ServFail)),
+        ScriptedZone::new(one("203.0.113.7", 60)),
+    );
     let (bad, good) = (bad.serve().await, good.serve().await);
-    let (_rig, resolved) = Rig::follow(&[bad.address, good.address]).await;
+    let (_rig, resolved) = FollowerRig::follow(&[bad.address, good.address]).await;
     assert_eq!(
         (resolved.addresses, resolved.freshness),
         (addresses(&["203.0.113.7"]), Freshness::Fresh)
@@ -180,10 +183,10 @@ async fn the_second_nameserver_is_asked_when_the_first_fails() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
-    let zone = Zone::new(Says::OnlyV4(vec![(NAME, v4("203.0.113.7"), 60)]));
+    let zone = ScriptedZone::new(ZoneScript::OnlyV4(vec![(NAME, v4("203.0.113.7"), 60)]));
     let start = Instant::now();
     let upstream = zone.serve().await;
-    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
+    let (_rig, resolved) = FollowerRig::follow(&[upstream.address]).await;
     assert_eq!(
         (resolved.addresses, resolved.freshness),
         (addresses(&["203.0.113.7"]), Freshness::Fresh)
@@ -194,38 +197,42 @@ async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
 #[tokio::test]
 async fn a_family_that_fails_is_kept_next_to_the_one_that_answers() {
     let records = |address| vec![(NAME, v4(address), 1), (NAME, v6("2001:db8::7"), 1)];
-    let zone = Zone::new(Says::Records(records("203.0.113.7")));
+    let zone = ScriptedZone::new(ZoneScript::Records(records("203.0.113.7")));
     let upstream = zone.serve().await;
-    let (rig, _) = Rig::follow(&[upstream.address]).await;
-    zone.say(Says::OnlyV4(records("203.0.113.8")));
+    let (rig, _) = FollowerRig::follow(&[upstream.address]).await;
+    zone.set(ZoneScript::OnlyV4(records("203.0.113.8")));
     let resolved = rig
         .until("the change", |resolved| resolved.addresses[0] == addresses(&["203.0.113.8"])[0])
         .await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.8", "2001:db8::7"]));
     assert!(matches!(resolved.freshness, Freshness::Kept { .. }));
-    zone.say(one("203.0.113.8", 1));
+    zone.set(one("203.0.113.8", 1));
     rig.until("the end of v6", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
 }
 
 #[tokio::test]
 async fn a_routes_own_resolver_is_asked_instead_of_the_upstreams() {
-    let (upstream, own) = (Zone::new(one("203.0.113.1", 60)), Zone::new(one("203.0.113.2", 60)));
+    let (upstream, own) =
+        (ScriptedZone::new(one("203.0.113.1", 60)), ScriptedZone::new(one("203.0.113.2", 60)));
     let (upstream, own) = (upstream.serve().await, own.serve().await);
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(Target { resolver: Some(own.address), ..by_name(NAME) }));
-    assert_eq!(rig.follower.settle(&source(), SOON).await.addresses, addresses(&["203.0.113.2"]));
-    assert!(upstream.asked().is_empty());
+    assert_eq!(
+        rig.follower.settle(&source(), TEST_TIMEOUT).await.addresses,
+        addresses(&["203.0.113.2"])
+    );
+    assert!(upstream.queries().is_empty());
 }
 
 #[tokio::test]
 async fn names_are_asked_for_as_they_stand() {
-    let zone = Zone::new(one("203.0.113.7", 60));
+    let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name("lb")));
-    rig.follower.settle(&source(), SOON).await;
+    rig.follower.settle(&source(), TEST_TIMEOUT).await;
     let names: Vec<_> = upstream
-        .asked()
+        .queries()
         .iter()
         .map(|asked| parsed(&asked.query).queries[0].name().to_string())
         .collect();
@@ -234,8 +241,8 @@ async fn names_are_asked_for_as_they_stand() {
 
 #[tokio::test]
 async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
-    let upstream = Zone::new(Says::Nothing).serve().await;
-    let rig = Rig::start(&[upstream.address]);
+    let upstream = ScriptedZone::new(ZoneScript::NoReply).serve().await;
+    let rig = FollowerRig::start(&[upstream.address]);
     let list = addresses(&["203.0.113.8", "203.0.113.7", "203.0.113.8"]);
     rig.follower
         .set_targets(only(Target { destination: Destination::Addresses(list), resolver: None }));
@@ -244,15 +251,15 @@ async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
         (addresses(&["203.0.113.7", "203.0.113.8"]), Freshness::Fixed)
     );
     rig.follower.settle(&source(), Duration::from_millis(100)).await;
-    assert!(upstream.asked().is_empty());
+    assert!(upstream.queries().is_empty());
 }
 
 #[tokio::test]
 async fn a_refresh_looks_up_early_and_nothing_is_answered_from_a_cache() {
-    let zone = Zone::new(one("203.0.113.7", 300));
+    let zone = ScriptedZone::new(one("203.0.113.7", 300));
     let upstream = zone.serve().await;
-    let (rig, _) = Rig::follow(&[upstream.address]).await;
-    zone.say(one("203.0.113.8", 300));
+    let (rig, _) = FollowerRig::follow(&[upstream.address]).await;
+    zone.set(one("203.0.113.8", 300));
     let start = Instant::now();
     for _ in 0..10 {
         rig.follower.refresh(&source());
@@ -267,12 +274,12 @@ async fn a_refresh_looks_up_early_and_nothing_is_answered_from_a_cache() {
 
 #[tokio::test]
 async fn a_confirmed_answer_wakes_nobody() {
-    let zone = Zone::new(one("203.0.113.7", 1));
+    let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
-    let (rig, first) = Rig::follow(&[upstream.address]).await;
+    let (rig, first) = FollowerRig::follow(&[upstream.address]).await;
     let mut updates = rig.follower.subscribe();
     updates.mark_unchanged();
-    while upstream.asked().len() < 6 {
+    while upstream.queries().len() < 6 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(!updates.has_changed().expect("it lives"));
@@ -281,11 +288,11 @@ async fn a_confirmed_answer_wakes_nobody() {
 
 #[tokio::test]
 async fn another_destination_starts_anew_and_kept_targets_go_on() {
-    let zone = Zone::new(one("203.0.113.7", 300));
+    let zone = ScriptedZone::new(one("203.0.113.7", 300));
     let upstream = zone.serve().await;
-    let (rig, _) = Rig::follow(&[upstream.address]).await;
+    let (rig, _) = FollowerRig::follow(&[upstream.address]).await;
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
-    let asked = upstream.asked().len();
+    let asked = upstream.queries().len();
     let mut targets = only(by_name(NAME));
     targets.insert(
         other.clone(),
@@ -294,9 +301,9 @@ async fn another_destination_starts_anew_and_kept_targets_go_on() {
     rig.follower.set_targets(targets);
     assert_eq!(rig.follower.current().len(), 2);
     assert_eq!(rig.now().freshness, Freshness::Fresh);
-    assert_eq!(upstream.asked().len(), asked, "it is not asked again");
+    assert_eq!(upstream.queries().len(), asked, "it is not asked again");
 
-    zone.say(Says::Nothing);
+    zone.set(ZoneScript::NoReply);
     rig.follower.set_targets(only(by_name("else.company.net")));
     assert!(!rig.follower.current().contains_key(&other));
     assert_eq!(
@@ -309,8 +316,8 @@ async fn another_destination_starts_anew_and_kept_targets_go_on() {
 async fn a_large_answer_is_fetched_over_tcp_and_cut_at_64_addresses() {
     let records: Vec<_> =
         (0..100).map(|index| (NAME, v4(&format!("203.0.113.{index}")), 60)).collect();
-    let zone = Zone::new(Says::Records(records));
-    let upstream = Mock::start(move |asked| {
+    let zone = ScriptedZone::new(ZoneScript::Records(records));
+    let upstream = ScriptedUpstream::start(move |asked| {
         let full = zone.answer(asked);
         if asked.tcp {
             return full;
@@ -318,20 +325,20 @@ async fn a_large_answer_is_fetched_over_tcp_and_cut_at_64_addresses() {
         let truncated =
             [&asked.query[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &asked.query[12..]].concat();
         let end = asked.query.len() - 11;
-        vec![Do::Send(truncated[..end].to_vec())]
+        vec![Action::Send(truncated[..end].to_vec())]
     })
     .await;
-    let (_rig, resolved) = Rig::follow(&[upstream.address]).await;
+    let (_rig, resolved) = FollowerRig::follow(&[upstream.address]).await;
     assert_eq!(resolved.addresses.len(), 64);
     assert_eq!(resolved.addresses[63], addresses(&["203.0.113.63"])[0]);
-    assert!(upstream.asked().iter().any(|asked| asked.tcp));
+    assert!(upstream.queries().iter().any(|asked| asked.tcp));
 }
 
 #[tokio::test]
 async fn a_name_blanked_by_a_filter_is_a_failure_and_not_this_host() {
-    let zone = Zone::new(one("0.0.0.0", 60));
+    let zone = ScriptedZone::new(one("0.0.0.0", 60));
     let upstream = zone.serve().await;
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
     let resolved = rig.follower.settle(&source(), Duration::from_millis(300)).await;
     assert!(
@@ -348,7 +355,7 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
     const TTL: Duration = Duration::from_secs(3);
     let times = Arc::new(Mutex::new(BTreeMap::<String, Vec<Instant>>::new()));
     let seen = Arc::clone(&times);
-    let upstream = Mock::start(move |asked| {
+    let upstream = ScriptedUpstream::start(move |asked| {
         let query = parsed(&asked.query);
         let (name, kind) = (query.queries[0].name().to_string(), query.queries[0].query_type());
         if kind == RecordType::A {
@@ -358,10 +365,10 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
             if kind == RecordType::A { vec![v4("203.0.113.7")] } else { vec![v6("2001:db8::7")] };
         let mut reply = parsed(&reply(&asked.query, ResponseCode::NoError, &records));
         reply.answers.iter_mut().for_each(|record| record.ttl = TTL.as_secs() as u32);
-        vec![Do::Send(bytes(&reply))]
+        vec![Action::Send(bytes(&reply))]
     })
     .await;
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     let target = |number| {
         let source: SourceName =
             format!("r{number}.internal.company.net").parse().expect("a source");
@@ -377,7 +384,7 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
             tokio::time::sleep(Duration::from_millis(10)).await
         }
     };
-    tokio::time::timeout(3 * SOON, all).await.expect("every name is asked about twice");
+    tokio::time::timeout(3 * TEST_TIMEOUT, all).await.expect("every name is asked about twice");
     let waits: Vec<Duration> =
         times.lock().expect("not poisoned").values().map(|times| times[1] - times[0]).collect();
     let (soonest, latest) =
@@ -390,18 +397,23 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
 #[tokio::test]
 async fn what_changed_is_told_by_source_and_once() {
     const OTHER: &str = "other.public.company.net";
-    let zone =
-        Zone::new(Says::Records(vec![(NAME, v4("203.0.113.7"), 1), (OTHER, v4("203.0.113.9"), 1)]));
+    let zone = ScriptedZone::new(ZoneScript::Records(vec![
+        (NAME, v4("203.0.113.7"), 1),
+        (OTHER, v4("203.0.113.9"), 1),
+    ]));
     let upstream = zone.serve().await;
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
     rig.follower
         .set_targets(BTreeMap::from([(source(), by_name(NAME)), (other.clone(), by_name(OTHER))]));
-    rig.follower.settle(&other, SOON).await;
-    rig.follower.settle(&source(), SOON).await;
+    rig.follower.settle(&other, TEST_TIMEOUT).await;
+    rig.follower.settle(&source(), TEST_TIMEOUT).await;
     assert_eq!(rig.follower.take_changed(), [source(), other.clone()]);
 
-    zone.say(Says::Records(vec![(NAME, v4("203.0.113.8"), 1), (OTHER, v4("203.0.113.9"), 1)]));
+    zone.set(ZoneScript::Records(vec![
+        (NAME, v4("203.0.113.8"), 1),
+        (OTHER, v4("203.0.113.9"), 1),
+    ]));
     rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
     assert_eq!(rig.follower.take_changed(), [source()]);
     assert_eq!(rig.follower.current()[&other].addresses, addresses(&["203.0.113.9"]));
@@ -410,15 +422,15 @@ async fn what_changed_is_told_by_source_and_once() {
 #[tokio::test]
 async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     const OTHER: &str = "other.public.company.net";
-    let zone = Zone::new(Says::Records(vec![
+    let zone = ScriptedZone::new(ZoneScript::Records(vec![
         (NAME, v4("203.0.113.7"), 60),
         (OTHER, v4("203.0.113.9"), 60),
     ]));
     let upstream = zone.serve().await;
-    let rig = Rig::start(&[upstream.address]);
+    let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(BTreeMap::from([(source(), by_name(NAME))]));
-    rig.follower.settle(&source(), SOON).await;
-    let asked = upstream.asked().len();
+    rig.follower.settle(&source(), TEST_TIMEOUT).await;
+    let asked = upstream.queries().len();
 
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
     let literal = Target {
@@ -431,7 +443,10 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
         (literal, "203.0.113.40"),
     ] {
         rig.follower.set_target(&other, Some(target));
-        assert_eq!(rig.follower.settle(&other, SOON).await.addresses, addresses(&[expected]));
+        assert_eq!(
+            rig.follower.settle(&other, TEST_TIMEOUT).await.addresses,
+            addresses(&[expected])
+        );
         assert_eq!(rig.follower.current()[&other].addresses, addresses(&[expected]));
         assert_eq!(rig.follower.current()[&source()].addresses, addresses(&["203.0.113.7"]));
     }
@@ -439,9 +454,9 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     assert_eq!(rig.follower.current().keys().collect::<Vec<_>>(), [&source()]);
     // The same again is no other target: nothing is asked about it.
     rig.follower.set_target(&source(), Some(by_name(NAME)));
-    rig.follower.settle(&source(), SOON).await;
+    rig.follower.settle(&source(), TEST_TIMEOUT).await;
     let names = upstream
-        .asked()
+        .queries()
         .iter()
         .skip(asked)
         .map(|asked| parsed(&asked.query).queries[0].name().to_string())

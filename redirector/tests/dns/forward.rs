@@ -21,17 +21,17 @@ use tokio::net::UdpSocket;
 
 use crate::{
     message::{bytes, parsed, query, raw_opt, raw_query, raw_question, reply},
-    scripted_upstream::{Asked, Do, Mock},
-    shim::{Running, receive, source},
+    running_shim::{RunningShim, receive, source},
+    scripted_upstream::{Action, ReceivedQuery, ScriptedUpstream},
 };
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
-fn good(asked: &Asked) -> Vec<u8> {
+fn good(asked: &ReceivedQuery) -> Vec<u8> {
     reply(&asked.query, ResponseCode::NoError, &[RData::A(A(ADDRESS))])
 }
 
-fn servfail(asked: &Asked) -> Vec<u8> {
+fn servfail(asked: &ReceivedQuery) -> Vec<u8> {
     reply(&asked.query, ResponseCode::ServFail, &[])
 }
 
@@ -46,8 +46,8 @@ fn is_good(reply: &[u8], query: &[u8]) -> bool {
         && message.answers[0].data.ip_addr() == Some(ADDRESS.into())
 }
 
-async fn silent() -> Mock {
-    Mock::start(|_| vec![]).await
+async fn silent() -> ScriptedUpstream {
+    ScriptedUpstream::start(|_| vec![]).await
 }
 
 /// A port of 127.0.0.1 where nobody listens, so that the kernel answers with ICMP.
@@ -71,8 +71,9 @@ fn odd_reply(query: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn queries_and_replies_keep_every_byte_but_the_id() {
-    let upstream = Mock::start(|asked| vec![Do::Send(odd_reply(&asked.query))]).await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream =
+        ScriptedUpstream::start(|asked| vec![Action::Send(odd_reply(&asked.query))]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = raw_query(
         0x1234,
         0x0130,
@@ -83,7 +84,7 @@ async fn queries_and_replies_keep_every_byte_but_the_id() {
     let tcp = shim.ask_tcp(&query).await;
     assert_eq!(udp, odd_reply(&query));
     assert_eq!(tcp, odd_reply(&query));
-    let asked = upstream.asked();
+    let asked = upstream.queries();
     assert_eq!(
         asked.iter().map(|asked| asked.tcp).collect::<Vec<_>>(),
         [false, true],
@@ -96,13 +97,13 @@ async fn queries_and_replies_keep_every_byte_but_the_id() {
 
 #[tokio::test]
 async fn each_query_has_its_own_id_and_source_port() {
-    let upstream = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
     for _ in 0..32 {
         assert!(is_good(&shim.ask(&query).await, &query));
     }
-    let asked = upstream.asked();
+    let asked = upstream.queries();
     let ids: HashSet<_> = asked.iter().map(|asked| asked.query[..2].to_vec()).collect();
     let ports: HashSet<_> = asked.iter().map(|asked| asked.from.port()).collect();
     assert!(
@@ -121,11 +122,12 @@ async fn a_truncated_reply_is_passed_on_as_it_is_even_when_cut_within_a_record()
         bytes.extend_from_slice(&[0xc0, 12, 0, 16, 0]);
         bytes
     };
-    let upstream = Mock::start(move |asked| vec![Do::Send(cut(&asked.query))]).await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream =
+        ScriptedUpstream::start(move |asked| vec![Action::Send(cut(&asked.query))]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
     assert_eq!(shim.ask(&query).await, cut(&query));
-    assert_eq!(upstream.asked().len(), 1, "the retry over TCP is the client's");
+    assert_eq!(upstream.queries().len(), 1, "the retry over TCP is the client's");
     shim.stop().await;
 }
 
@@ -135,8 +137,10 @@ async fn a_large_reply_passes_over_tcp() {
     let large =
         move |query: &[u8]| reply(query, ResponseCode::NoError, &[RData::TXT(text.clone())]);
     let upstream_large = large.clone();
-    let upstream = Mock::start(move |asked| vec![Do::Send(upstream_large(&asked.query))]).await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream =
+        ScriptedUpstream::start(move |asked| vec![Action::Send(upstream_large(&asked.query))])
+            .await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = bytes(&query("big.example.com", RecordType::TXT));
     let got = shim.ask_tcp(&query).await;
     assert!(got.len() > 15_000);
@@ -146,7 +150,7 @@ async fn a_large_reply_passes_over_tcp() {
 
 #[tokio::test]
 async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
-    let upstream = Mock::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let right = good(asked);
         let mut wrong_id = right.clone();
         wrong_id[0] ^= 0xff;
@@ -171,31 +175,32 @@ async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
             vec![],
         ]
         .into_iter()
-        .map(Do::Send)
+        .map(Action::Send)
         .collect();
         if !asked.tcp {
-            actions.push(Do::Spoof(reply(&asked.query, ResponseCode::NXDomain, &[])));
+            actions.push(Action::Spoof(reply(&asked.query, ResponseCode::NXDomain, &[])));
         }
-        actions.extend([Do::Wait(Duration::from_millis(100)), Do::Send(right)]);
+        actions.extend([Action::Wait(Duration::from_millis(100)), Action::Send(right)]);
         actions
     })
     .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
     assert!(is_good(&shim.ask(&query).await, &query));
     assert_eq!(shim.publisher.counters().mismatched, 8);
     assert!(is_good(&shim.ask_tcp(&query).await, &query));
-    assert_eq!(upstream.asked().len(), 2);
+    assert_eq!(upstream.queries().len(), 2);
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn a_header_that_says_formerr_is_passed_on() {
     // What servers answer that don't know EDNS; the client then asks again without it.
-    let upstream =
-        Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x81], &[0; 8]].concat())])
-            .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream = ScriptedUpstream::start(|asked| {
+        vec![Action::Send([&asked.query[..2], &[0x81, 0x81], &[0; 8]].concat())]
+    })
+    .await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
     assert_eq!(shim.ask(&query).await, [&query[..2], &[0x81, 0x81], &[0; 8]].concat());
     shim.stop().await;
@@ -203,21 +208,22 @@ async fn a_header_that_says_formerr_is_passed_on() {
 
 #[tokio::test]
 async fn another_upstream_is_asked_when_the_first_is_silent_and_the_silent_one_is_set_aside() {
-    let (first, second) = (silent().await, Mock::start(|asked| vec![Do::Send(good(asked))]).await);
-    let shim = Running::start(&[first.address, second.address]).await;
+    let (first, second) =
+        (silent().await, ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await);
+    let shim = RunningShim::start(&[first.address, second.address]).await;
     let query = other_query();
     for _ in 0..2 {
         let start = Instant::now();
         assert!(is_good(&shim.ask(&query).await, &query));
         assert!((900..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
-    let asked = first.asked().len();
+    let asked = first.queries().len();
     let start = Instant::now();
     for _ in 0..20 {
         assert!(is_good(&shim.ask(&query).await, &query));
     }
     assert!(start.elapsed() < Duration::from_millis(900), "it is set aside: {:?}", start.elapsed());
-    assert!(first.asked().len() <= asked + 1);
+    assert!(first.queries().len() <= asked + 1);
     shim.stop().await;
 }
 
@@ -225,12 +231,12 @@ async fn another_upstream_is_asked_when_the_first_is_silent_and_the_silent_one_i
 async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
     let works = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&works);
-    let first = Mock::start(move |asked| {
-        if answers.load(Ordering::Relaxed) { vec![Do::Send(good(asked))] } else { vec![] }
+    let first = ScriptedUpstream::start(move |asked| {
+        if answers.load(Ordering::Relaxed) { vec![Action::Send(good(asked))] } else { vec![] }
     })
     .await;
-    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
-    let shim = Running::start(&[first.address, second.address]).await;
+    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let shim = RunningShim::start(&[first.address, second.address]).await;
     let query = other_query();
     for _ in 0..2 {
         shim.ask(&query).await;
@@ -239,14 +245,14 @@ async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let start = Instant::now();
-        let second_before = second.asked().len();
+        let second_before = second.queries().len();
         assert!(is_good(&shim.ask(&query).await, &query));
         assert!(
             start.elapsed() < Duration::from_millis(900),
             "a trial runs next to a good upstream: {:?}",
             start.elapsed()
         );
-        if second.asked().len() == second_before {
+        if second.queries().len() == second_before {
             break;
         }
         assert!(Instant::now() < deadline, "it never came back");
@@ -259,16 +265,16 @@ async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
 async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer() {
     let began = Instant::now();
     // Dead and alive for 0.7 s each.
-    let first = Mock::start(move |asked| {
+    let first = ScriptedUpstream::start(move |asked| {
         if (began.elapsed().as_millis() / 700).is_multiple_of(2) {
             vec![]
         } else {
-            vec![Do::Send(good(asked))]
+            vec![Action::Send(good(asked))]
         }
     })
     .await;
-    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
-    let shim = Running::start(&[first.address, second.address]).await;
+    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let shim = RunningShim::start(&[first.address, second.address]).await;
     let (query, mut slow, mut all) = (other_query(), 0, 0);
     while began.elapsed() < Duration::from_secs(8) {
         let start = Instant::now();
@@ -287,7 +293,7 @@ async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer(
     assert!(slow <= 8 && all > 50, "{slow} of {all} waited");
     let [first, second] = &shim.publisher.upstreams()[..] else { panic!("two upstreams") };
     assert!(
-        first.failed > 0 && first.latency.number() > 0 && second.failed == 0,
+        first.failures > 0 && first.latency.count() > 0 && second.failures == 0,
         "{first:?} {second:?}"
     );
     shim.stop().await;
@@ -295,8 +301,8 @@ async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer(
 
 #[tokio::test]
 async fn a_closed_port_costs_no_time() {
-    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
-    let shim = Running::start(&[closed().await, second.address]).await;
+    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let shim = RunningShim::start(&[closed().await, second.address]).await;
     let query = other_query();
     let start = Instant::now();
     assert!(is_good(&shim.ask(&query).await, &query));
@@ -307,14 +313,14 @@ async fn a_closed_port_costs_no_time() {
 
 #[tokio::test]
 async fn servfail_of_one_upstream_is_bettered_by_another_and_else_passed_on() {
-    let bad = Mock::start(|asked| vec![Do::Send(servfail(asked))]).await;
-    let well = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
+    let bad = ScriptedUpstream::start(|asked| vec![Action::Send(servfail(asked))]).await;
+    let well = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
     let query = other_query();
-    let shim = Running::start(&[bad.address, well.address]).await;
+    let shim = RunningShim::start(&[bad.address, well.address]).await;
     assert!(is_good(&shim.ask(&query).await, &query));
     shim.stop().await;
 
-    let shim = Running::start(&[bad.address]).await;
+    let shim = RunningShim::start(&[bad.address]).await;
     let start = Instant::now();
     let expected = reply(&query, ResponseCode::ServFail, &[]);
     assert_eq!(shim.ask(&query).await, expected);
@@ -330,22 +336,24 @@ async fn servfail_of_one_upstream_is_bettered_by_another_and_else_passed_on() {
 
 #[tokio::test]
 async fn nxdomain_is_an_answer_and_nobody_else_is_asked() {
-    let first =
-        Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
-    let second = Mock::start(|asked| vec![Do::Send(good(asked))]).await;
-    let shim = Running::start(&[first.address, second.address]).await;
+    let first = ScriptedUpstream::start(|asked| {
+        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+    })
+    .await;
+    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let shim = RunningShim::start(&[first.address, second.address]).await;
     assert_eq!(
         parsed(&shim.ask(&other_query()).await).metadata.response_code,
         ResponseCode::NXDomain
     );
-    assert!(second.asked().is_empty());
+    assert!(second.queries().is_empty());
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits() {
     let upstream = silent().await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = raw_query(
         0x1234,
         0x0100,
@@ -365,9 +373,9 @@ async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits()
     );
     assert_eq!(got[12..33], query[12..33]);
     assert!(
-        upstream.asked().len() >= 3,
+        upstream.queries().len() >= 3,
         "it was asked again and again: {}",
-        upstream.asked().len()
+        upstream.queries().len()
     );
     let counters = shim.publisher.counters();
     assert_eq!((counters.servfail, counters.timeouts, counters.forwarded), (1, 1, 0));
@@ -376,7 +384,7 @@ async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits()
 
 #[tokio::test]
 async fn when_every_upstream_refuses_the_packet_servfail_comes_at_once() {
-    let shim = Running::start(&[closed().await, closed().await]).await;
+    let shim = RunningShim::start(&[closed().await, closed().await]).await;
     let start = Instant::now();
     assert_eq!(
         parsed(&shim.ask(&other_query()).await).metadata.response_code,
@@ -392,10 +400,11 @@ async fn when_every_upstream_refuses_the_packet_servfail_comes_at_once() {
 
 #[tokio::test]
 async fn a_slow_upstream_is_waited_for() {
-    let upstream =
-        Mock::start(|asked| vec![Do::Wait(Duration::from_millis(1500)), Do::Send(good(asked))])
-            .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream = ScriptedUpstream::start(|asked| {
+        vec![Action::Wait(Duration::from_millis(1500)), Action::Send(good(asked))]
+    })
+    .await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
     let start = Instant::now();
     assert!(is_good(&shim.ask(&query).await, &query));
@@ -405,16 +414,16 @@ async fn a_slow_upstream_is_waited_for() {
 
 #[tokio::test]
 async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
-    let upstream = Mock::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let text = asked.query[13..21].to_vec();
         let data = RData::TXT(TXT::new(vec![String::from_utf8_lossy(&text).into_owned()]));
         vec![
-            Do::Wait(Duration::from_millis(rand::random_range(0..30))),
-            Do::Send(reply(&asked.query, ResponseCode::NoError, &[data])),
+            Action::Wait(Duration::from_millis(rand::random_range(0..30))),
+            Action::Send(reply(&asked.query, ResponseCode::NoError, &[data])),
         ]
     })
     .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let sockets = 50;
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..sockets {
@@ -441,13 +450,13 @@ async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
 #[tokio::test]
 async fn queries_are_counted_by_type_code_time_and_upstream() {
     let dead = closed().await;
-    let upstream = Mock::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let code =
             if asked.query[13] == b'n' { ResponseCode::NXDomain } else { ResponseCode::NoError };
-        vec![Do::Wait(Duration::from_millis(30)), Do::Send(reply(&asked.query, code, &[]))]
+        vec![Action::Wait(Duration::from_millis(30)), Action::Send(reply(&asked.query, code, &[]))]
     })
     .await;
-    let shim = Running::start(&[dead, upstream.address]).await;
+    let shim = RunningShim::start(&[dead, upstream.address]).await;
     for (name, kind) in [
         ("no.example", RecordType::A),
         ("no.example", RecordType::AAAA),
@@ -459,51 +468,52 @@ async fn queries_are_counted_by_type_code_time_and_upstream() {
     shim.ask(&raw_query(7, 0, [0; 4], &[])).await;
     // A local answer's time is counted when it has been sent, and its client may have it before.
     let counted = tokio::time::timeout(Duration::from_secs(5), async {
-        while shim.publisher.tally().local.number() < 2 {
+        while shim.publisher.query_stats().local_latency.count() < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
     counted.await.expect("both local answers are counted");
-    let tally = shim.publisher.tally();
+    let stats = shim.publisher.query_stats();
     let counted = |counts: &[(&'static str, u64)]| {
         counts.iter().filter(|(_, number)| *number > 0).copied().collect::<Vec<_>>()
     };
-    assert_eq!(counted(&tally.types), [("A", 1), ("AAAA", 2), ("HTTPS", 1), ("unreadable", 1)]);
-    assert_eq!(counted(&tally.codes), [("NOERROR", 1), ("NXDOMAIN", 2)]);
-    assert_eq!((tally.local.number(), tally.forwarded.number()), (2, 3));
-    let classes: Vec<_> =
-        tally.forwarded.classes.iter().filter(|(_, number)| *number > 0).collect();
+    assert_eq!(counted(&stats.types), [("A", 1), ("AAAA", 2), ("HTTPS", 1), ("unreadable", 1)]);
+    assert_eq!(counted(&stats.codes), [("NOERROR", 1), ("NXDOMAIN", 2)]);
+    assert_eq!((stats.local_latency.count(), stats.forward_latency.count()), (2, 3));
+    let buckets: Vec<_> =
+        stats.forward_latency.buckets.iter().filter(|(_, number)| *number > 0).collect();
     assert!(
-        classes.iter().all(|(bound, _)| *bound > 0.025),
-        "each waited for the upstream: {classes:?}"
+        buckets.iter().all(|(bound, _)| *bound > 0.025),
+        "each waited for the upstream: {buckets:?}"
     );
-    assert!(tally.forwarded.seconds > 0.09, "{}", tally.forwarded.seconds);
+    assert!(stats.forward_latency.sum_seconds > 0.09, "{}", stats.forward_latency.sum_seconds);
     let health = shim.publisher.upstreams();
     let [first, second] = &health[..] else { panic!("{health:?}") };
     assert_eq!(
-        (first.address, first.set_aside, first.asked, first.failed),
+        (first.address, first.ejected, first.queries, first.failures),
         (dead, true, 2, 2),
-        "set aside by its second failure"
+        "ejected by its second failure"
     );
     assert_eq!(
-        (second.set_aside, second.asked, second.failed, second.latency.number()),
+        (second.ejected, second.queries, second.failures, second.latency.count()),
         (false, 3, 0, 3)
     );
-    assert_eq!(first.latency.number(), 0);
+    assert_eq!(first.latency.count(), 0);
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn stopping_lets_queries_under_way_end() {
-    let upstream =
-        Mock::start(|asked| vec![Do::Wait(Duration::from_millis(300)), Do::Send(good(asked))])
-            .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream = ScriptedUpstream::start(|asked| {
+        vec![Action::Wait(Duration::from_millis(300)), Action::Send(good(asked))]
+    })
+    .await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     socket.connect(shim.address).await.expect("connected");
     let query = other_query();
     socket.send(&query).await.expect("sent");
-    while upstream.asked().is_empty() {
+    while upstream.queries().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     shim.stop().await;

@@ -14,8 +14,8 @@ use redirector::dns::bind;
 
 use crate::{
     message::{bytes, parsed, query, reply},
-    scripted_upstream::{Asked, Do, Mock},
-    shim::{Port, Running, settings, source, unused},
+    running_shim::{DnsClient, RunningShim, settings, source, unused},
+    scripted_upstream::{Action, ReceivedQuery, ScriptedUpstream},
 };
 
 const SLOTS: u16 = 4;
@@ -26,9 +26,9 @@ fn resolver(last: u8) -> IpAddr {
     Ipv4Addr::new(127, high | 1, low, last).into()
 }
 
-fn says(last: u8) -> impl Fn(&Asked) -> Vec<Do> {
+fn says(last: u8) -> impl Fn(&ReceivedQuery) -> Vec<Action> {
     move |asked| {
-        vec![Do::Send(reply(
+        vec![Action::Send(reply(
             &asked.query,
             ResponseCode::NoError,
             &[RData::A(A::new(192, 0, 2, last))],
@@ -47,10 +47,10 @@ fn last(reply: &[u8]) -> u8 {
 #[tokio::test]
 async fn what_is_not_ours_goes_to_the_resolver_that_was_asked() {
     let (one, two) = (
-        Mock::at((resolver(1), 53).into(), says(1)).await,
-        Mock::at((resolver(2), 53).into(), says(2)).await,
+        ScriptedUpstream::at((resolver(1), 53).into(), says(1)).await,
+        ScriptedUpstream::at((resolver(2), 53).into(), says(2)).await,
     );
-    let system = Mock::start(says(9)).await;
+    let system = ScriptedUpstream::start(says(9)).await;
     let mut bound = bind(&settings(&[system.address])).await.expect("bound");
     let own = bound.local_addrs()[0];
     let slots = [resolver(1), resolver(2)];
@@ -58,10 +58,10 @@ async fn what_is_not_ours_goes_to_the_resolver_that_was_asked() {
         .intercept(SLOTS, Box::new(move |slot| slots.get(slot as usize).copied()))
         .expect("a row of ports");
     assert_eq!((ports.ipv4.map(IpAddr::V4), ports.ipv6), (Some(own.ip()), None));
-    let shim = Running::serve(bound);
+    let shim = RunningShim::serve(bound);
     // The last slots stand for nobody.
     for (slot, expected) in [(0, 1), (1, 2), (2, 9), (3, 9)] {
-        let port = Port(SocketAddr::new(own.ip(), ports.first_port + slot));
+        let port = DnsClient(SocketAddr::new(own.ip(), ports.first_port + slot));
         let asked = bytes(&query("www.example.com", RecordType::A));
         assert_eq!(last(&port.ask(&asked).await), expected, "slot {slot}");
         assert_eq!(last(&port.ask_tcp(&asked).await), expected, "slot {slot}, TCP");
@@ -76,26 +76,26 @@ async fn what_is_not_ours_goes_to_the_resolver_that_was_asked() {
         9,
         "the port that all know"
     );
-    assert_eq!((one.asked().len(), two.asked().len()), (2, 2));
+    assert_eq!((one.queries().len(), two.queries().len()), (2, 2));
     let known: Vec<_> =
-        shim.publisher.asked_resolvers().iter().map(|known| known.address.ip()).collect();
+        shim.publisher.intercepted_resolvers().iter().map(|known| known.address.ip()).collect();
     assert_eq!(known, slots);
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn a_resolver_that_does_not_answer_is_nobody_elses_business() {
-    let system = Mock::start(says(9)).await;
+    let system = ScriptedUpstream::start(says(9)).await;
     let mut bound = bind(&settings(&[system.address])).await.expect("bound");
     let own = bound.local_addrs()[0];
     let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(3)))).expect("a row of ports");
-    let shim = Running::serve(bound);
-    let port = Port(SocketAddr::new(own.ip(), ports.first_port));
+    let shim = RunningShim::serve(bound);
+    let port = DnsClient(SocketAddr::new(own.ip(), ports.first_port));
     for _ in 0..3 {
         let answer = port.ask(&bytes(&query("www.example.com", RecordType::A))).await;
         assert_eq!(parsed(&answer).metadata.response_code, ResponseCode::ServFail);
     }
-    assert!(system.asked().is_empty());
+    assert!(system.queries().is_empty());
     shim.stop().await;
 }
 
@@ -106,12 +106,12 @@ async fn told_to_stop_a_port_goes_on_until_nobody_asks_and_who_waits_for_a_resol
     let silent = tokio::net::UdpSocket::bind((resolver(4), 53)).await.expect("a resolver");
     let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(4)))).expect("a row of ports");
     let port = SocketAddr::new(bound.local_addrs()[0].ip(), ports.first_port);
-    let shim = Running::serve(bound);
+    let shim = RunningShim::serve(bound);
     let waiting = tokio::spawn(async move {
-        Port(port).ask(&bytes(&query("www.example.com", RecordType::A))).await
+        DnsClient(port).ask(&bytes(&query("www.example.com", RecordType::A))).await
     });
     let over_tcp = tokio::spawn(async move {
-        Port(port).ask_tcp(&bytes(&query("www.example.com", RecordType::A))).await
+        DnsClient(port).ask_tcp(&bytes(&query("www.example.com", RecordType::A))).await
     });
     silent.recv(&mut [0; 512]).await.expect("the query was passed on");
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -120,7 +120,7 @@ async fn told_to_stop_a_port_goes_on_until_nobody_asks_and_who_waits_for_a_resol
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(
-            parsed(&Port(port).ask(&source(RecordType::A)).await).answers.len(),
+            parsed(&DnsClient(port).ask(&source(RecordType::A)).await).answers.len(),
             1,
             "after {:?}",
             began.elapsed()

@@ -12,8 +12,8 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     message::{raw_opt, raw_query, raw_question},
-    scripted_upstream::{Do, Mock},
-    shim::{Running, framed, read},
+    running_shim::{RunningShim, framed, read},
+    scripted_upstream::{Action, ScriptedUpstream},
 };
 
 /// nsd, with one zone, on a port of loopback.
@@ -195,7 +195,7 @@ fn opt(payload: u16, dnssec_ok: bool, options: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_passes_through_from_a_real_name_server() {
     let nsd = Nsd::start();
-    let shim = Running::start(&[nsd.address]).await;
+    let shim = RunningShim::start(&[nsd.address]).await;
     let nsid = [0, 3, 0, 0];
     let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
     let variants = [
@@ -235,7 +235,7 @@ async fn every_type_passes_through_from_a_real_name_server() {
 
 #[tokio::test]
 async fn malformed_replies_are_dropped_and_the_good_one_after_them_passes() {
-    let upstream = Mock::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let query = &asked.query;
         let message = |flags: [u8; 2], counts: [u8; 8], rest: &[u8]| {
             [&query[..2], &flags, &counts, &query[12..], rest].concat()
@@ -262,10 +262,10 @@ async fn malformed_replies_are_dropped_and_the_good_one_after_them_passes() {
             vec![],
         ];
         let good = message([0x81, 0x80], one, &record(&[0xc0, 12], 4));
-        bad.into_iter().chain([good]).map(Do::Send).collect()
+        bad.into_iter().chain([good]).map(Action::Send).collect()
     })
     .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let query = raw_query(7, 0x0100, [1, 0, 0, 0], &raw_question("www.example.com", 1, 1));
     for reply in [shim.ask(&query).await, shim.ask_tcp(&query).await] {
         assert_eq!((&reply[..4], reply.len()), (&[0, 7, 0x81, 0x80][..], query.len() + 16));

@@ -15,8 +15,8 @@ use testbed::{IsolatedNetns, ResolvConf, packages, process};
 
 use crate::{
     message::{bytes, parsed, query, reply},
-    scripted_upstream::{Asked, Do, Mock},
-    shim::{Running, settings},
+    running_shim::{RunningShim, settings},
+    scripted_upstream::{Action, ReceivedQuery, ScriptedUpstream},
 };
 
 const NAME: &str = "artifactory.internal.company.net";
@@ -47,12 +47,12 @@ fn port_53(address: Ipv4Addr) -> SocketAddr {
 }
 
 /// The upstream, which knows no name, and the shim in front of it.
-async fn start() -> (Mock, Running) {
-    let upstream = Mock::at(port_53(UPSTREAM), |asked| {
-        vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+async fn start() -> (ScriptedUpstream, RunningShim) {
+    let upstream = ScriptedUpstream::at(port_53(UPSTREAM), |asked| {
+        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
     })
     .await;
-    let shim = Running::start_with(ShimSettings {
+    let shim = RunningShim::start_with(ShimSettings {
         listen: vec![port_53(SHIM)],
         ..settings(&[upstream.address])
     })
@@ -75,13 +75,13 @@ fn run(client: &[&str]) -> String {
 fn ask(
     island: &IsolatedNetns,
     nameserver: Ipv4Addr,
-    upstream: &Mock,
+    upstream: &ScriptedUpstream,
     client: &[&str],
 ) -> (usize, String) {
     island.set_resolv_conf(&ResolvConf::kubernetes(&nameserver.to_string())).expect("written");
-    let before = upstream.asked().len();
+    let before = upstream.queries().len();
     let said = run(client);
-    (upstream.asked().len() - before, said)
+    (upstream.queries().len() - before, said)
 }
 
 /// Every look-up ends on the VIP, without the name itself going upstream, and makes no more queries
@@ -92,14 +92,14 @@ fn costs_nothing(clients: &[&[&str]]) {
         for client in clients {
             let (without, said) = ask(island, UPSTREAM, &upstream, client);
             assert!(!said.contains(VIP) && without > 0, "{client:?}: {without} queries; {said}");
-            let first = upstream.asked().len();
+            let first = upstream.queries().len();
             let (with, said) = ask(island, SHIM, &upstream, client);
             assert!(said.contains(VIP), "{client:?}: {said}");
             assert!(
                 with <= without,
                 "{client:?}: {with} queries upstream, {without} without the shim"
             );
-            for asked in &upstream.asked()[first..] {
+            for asked in &upstream.queries()[first..] {
                 let name = parsed(&asked.query).queries[0].name().to_string();
                 assert!(
                     name.starts_with(NAME) && name.ends_with(".cluster.local."),
@@ -181,12 +181,15 @@ fn the_systems_upstream_follows_resolv_conf_and_is_never_ourselves() {
         ..ResolvConf::of("")
     };
     on_an_island(&ourselves_and(UPSTREAM), async |island| {
-        let denies =
-            |asked: &Asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))];
-        let (first, second) =
-            (Mock::at(port_53(UPSTREAM), denies).await, Mock::at(port_53(other), denies).await);
+        let denies = |asked: &ReceivedQuery| {
+            vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+        };
+        let (first, second) = (
+            ScriptedUpstream::at(port_53(UPSTREAM), denies).await,
+            ScriptedUpstream::at(port_53(other), denies).await,
+        );
         let upstreams = vec![Upstream::System];
-        let shim = Running::start_with(ShimSettings {
+        let shim = RunningShim::start_with(ShimSettings {
             listen: vec![port_53(SHIM)],
             upstreams,
             ..settings(&[])
@@ -194,13 +197,13 @@ fn the_systems_upstream_follows_resolv_conf_and_is_never_ourselves() {
         .await;
         let elsewhere = bytes(&query("elsewhere.example", RecordType::A));
         shim.ask(&elsewhere).await;
-        assert_eq!((first.asked().len(), second.asked().len()), (1, 0));
+        assert_eq!((first.queries().len(), second.queries().len()), (1, 0));
         island.set_resolv_conf(&ourselves_and(other)).expect("written");
         tokio::time::sleep(Duration::from_millis(1500)).await;
         for _ in 0..5 {
             shim.ask(&elsewhere).await;
         }
-        assert_eq!((first.asked().len(), second.asked().len()), (1, 5));
+        assert_eq!((first.queries().len(), second.queries().len()), (1, 5));
         let known: Vec<_> =
             shim.publisher.upstreams().into_iter().map(|upstream| upstream.address).collect();
         assert_eq!(known, [port_53(other)], "not the shim, though it is named first");
@@ -273,7 +276,7 @@ fn behind_systemd_resolved_every_lookup_ends_on_the_vip_and_other_names_are_the_
             run(&["dig", "+tries=1", "+time=5", "elsewhere.example", "A"])
                 .contains("status: NXDOMAIN")
         );
-        let asked = upstream.asked();
+        let asked = upstream.queries();
         assert!(!asked.is_empty(), "other names get there");
         assert!(
             asked.iter().all(|asked| !parsed(&asked.query).queries[0]
@@ -291,7 +294,7 @@ fn a_systemd_resolved_that_asks_the_shim_in_turn_is_set_aside() {
     on_an_island(&ResolvConf::of("127.0.0.53"), async |_| {
         let _resolved = Resolved::start();
         let looping = port_53(Ipv4Addr::new(127, 0, 0, 53));
-        let shim = Running::start_with(ShimSettings {
+        let shim = RunningShim::start_with(ShimSettings {
             listen: vec![port_53(SHIM)],
             ..settings(&[looping])
         })

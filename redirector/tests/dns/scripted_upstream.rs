@@ -1,4 +1,4 @@
-//! An upstream in this process that does what a test tells it: for failure injection only.
+//! An upstream in this process that acts as a test scripts it, to inject failures.
 
 use std::{
     net::SocketAddr,
@@ -12,9 +12,9 @@ use tokio::{
     task::JoinSet,
 };
 
-/// One thing that the upstream does about a query.
+/// One step of the upstream in response to a query.
 #[derive(Clone, Debug)]
-pub(crate) enum Do {
+pub(crate) enum Action {
     /// Sends these bytes.
     Send(Vec<u8>),
     /// Sends these bytes from another socket, over UDP.
@@ -23,33 +23,35 @@ pub(crate) enum Do {
     Wait(Duration),
 }
 
-/// What was asked.
+/// A query that arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedQuery {
     pub(crate) query: Vec<u8>,
     pub(crate) from: SocketAddr,
     pub(crate) tcp: bool,
 }
 
-/// The upstream. It ends when dropped.
-pub(crate) struct Mock {
+/// The upstream. It stops when dropped.
+pub(crate) struct ScriptedUpstream {
     pub(crate) address: SocketAddr,
-    log: Arc<Mutex<Vec<Asked>>>,
+    log: Arc<Mutex<Vec<ReceivedQuery>>>,
     _tasks: JoinSet<()>,
 }
 
-/// The question for the root's servers, by which a shim sees whether its upstream is there. It is
-/// refused, which says so, and not told.
-const FIRST_CONTACT: [u8; 5] = [0, 0, 2, 0, 1];
+/// The question that a shim sends until its upstream answers. It is refused, which is an answer, and
+/// not logged.
+const ROOT_NS: [u8; 5] = [0, 0, 2, 0, 1];
 
-/// What the question begins with, by which a shim sees whether its upstream asks it in turn.
+/// Start of the name in a shim's loop probe.
 const LOOP_PROBE: &[u8] = b"redirector-loop-";
 
-type Handler = Arc<dyn Fn(&Asked) -> Vec<Do> + Send + Sync>;
+type Handler = Arc<dyn Fn(&ReceivedQuery) -> Vec<Action> + Send + Sync>;
 
-impl Mock {
+impl ScriptedUpstream {
     /// Listens on a free port of 127.0.0.1, over UDP and TCP.
-    pub(crate) async fn start(handler: impl Fn(&Asked) -> Vec<Do> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        handler: impl Fn(&ReceivedQuery) -> Vec<Action> + Send + Sync + 'static,
+    ) -> Self {
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a UDP port");
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("an address")).await {
@@ -67,10 +69,10 @@ impl Mock {
         Self { address, log, _tasks: tasks }
     }
 
-    /// Listens there.
+    /// Listens on this address.
     pub(crate) async fn at(
         address: SocketAddr,
-        handler: impl Fn(&Asked) -> Vec<Do> + Send + Sync + 'static,
+        handler: impl Fn(&ReceivedQuery) -> Vec<Action> + Send + Sync + 'static,
     ) -> Self {
         let (udp, tcp) = (
             UdpSocket::bind(address).await.expect("free"),
@@ -79,29 +81,29 @@ impl Mock {
         Self::serve(udp, tcp, Arc::new(handler))
     }
 
-    /// What was asked so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    /// The queries so far.
+    pub(crate) fn queries(&self) -> Vec<ReceivedQuery> {
         self.log.lock().expect("not poisoned").clone()
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, handler: Handler, log: Arc<Mutex<Vec<Asked>>>) {
+async fn serve_udp(socket: Arc<UdpSocket>, handler: Handler, log: Arc<Mutex<Vec<ReceivedQuery>>>) {
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; 65_535];
     while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
-        let asked = Asked { query: buffer[..len].to_vec(), from, tcp: false };
-        if asked.query[12..] == FIRST_CONTACT || asked.query[13..].starts_with(LOOP_PROBE) {
-            drop(socket.send_to(&[&asked.query[..2], &[0x80, 5], &[0; 8]].concat(), from).await);
+        let received = ReceivedQuery { query: buffer[..len].to_vec(), from, tcp: false };
+        if received.query[12..] == ROOT_NS || received.query[13..].starts_with(LOOP_PROBE) {
+            drop(socket.send_to(&[&received.query[..2], &[0x80, 5], &[0; 8]].concat(), from).await);
             continue;
         }
-        log.lock().expect("not poisoned").push(asked.clone());
-        let (socket, actions) = (Arc::clone(&socket), handler(&asked));
+        log.lock().expect("not poisoned").push(received.clone());
+        let (socket, actions) = (Arc::clone(&socket), handler(&received));
         tasks.spawn(async move {
             for action in actions {
                 match action {
-                    Do::Wait(time) => tokio::time::sleep(time).await,
-                    Do::Send(bytes) => drop(socket.send_to(&bytes, from).await),
-                    Do::Spoof(bytes) => {
+                    Action::Wait(time) => tokio::time::sleep(time).await,
+                    Action::Send(bytes) => drop(socket.send_to(&bytes, from).await),
+                    Action::Spoof(bytes) => {
                         let other = UdpSocket::bind("127.0.0.1:0").await.expect("a UDP port");
                         drop(other.send_to(&bytes, from).await);
                     }
@@ -111,7 +113,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, handler: Handler, log: Arc<Mutex<Vec<
     }
 }
 
-async fn serve_tcp(listener: TcpListener, handler: Handler, log: Arc<Mutex<Vec<Asked>>>) {
+async fn serve_tcp(listener: TcpListener, handler: Handler, log: Arc<Mutex<Vec<ReceivedQuery>>>) {
     let mut tasks = JoinSet::new();
     while let Ok((stream, from)) = listener.accept().await {
         tasks.spawn(serve_stream(stream, from, Arc::clone(&handler), Arc::clone(&log)));
@@ -122,19 +124,19 @@ async fn serve_stream(
     mut stream: TcpStream,
     from: SocketAddr,
     handler: Handler,
-    log: Arc<Mutex<Vec<Asked>>>,
+    log: Arc<Mutex<Vec<ReceivedQuery>>>,
 ) {
     while let Ok(len) = stream.read_u16().await {
         let mut query = vec![0; len.into()];
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
-        let asked = Asked { query, from, tcp: true };
-        log.lock().expect("not poisoned").push(asked.clone());
-        for action in handler(&asked) {
+        let received = ReceivedQuery { query, from, tcp: true };
+        log.lock().expect("not poisoned").push(received.clone());
+        for action in handler(&received) {
             match action {
-                Do::Wait(time) => tokio::time::sleep(time).await,
-                Do::Send(bytes) | Do::Spoof(bytes) => {
+                Action::Wait(time) => tokio::time::sleep(time).await,
+                Action::Send(bytes) | Action::Spoof(bytes) => {
                     let len = u16::try_from(bytes.len()).expect("a DNS message");
                     drop(stream.write_all(&[&len.to_be_bytes(), &bytes[..]].concat()).await);
                 }

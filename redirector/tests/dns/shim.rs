@@ -1,153 +1,27 @@
-//! The shim on real sockets: what a client sees for names that are ours.
+//! The answers for sources over real sockets, and errors of binding them.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    process::Command,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, process::Command, time::Duration};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::{
-    config::{DnsClients, Upstream},
-    dns::{Answers, BindError, BoundShim, Publisher, ShimSettings, Vip, bind},
+    dns::{BindError, ShimSettings, Vip, Zone, bind},
+    net::Transport,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
-    task::JoinHandle,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     message::{bytes, parsed, query, reply},
-    scripted_upstream::{Do, Mock},
+    running_shim::{RunningShim, TEST_TIMEOUT, framed, read, settings, source, unused},
+    scripted_upstream::{Action, ScriptedUpstream},
 };
-
-/// No exchange of a test takes longer.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
-
-/// A shim that serves.
-pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
-    pub(crate) publisher: Publisher,
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Running {
-    /// On a free port, with one source, in front of these upstreams.
-    pub(crate) async fn start(upstreams: &[SocketAddr]) -> Self {
-        let bound = bind(&settings(upstreams)).await.expect("bound");
-        Self::serve(bound)
-    }
-
-    /// As [`Running::start`], with other settings.
-    pub(crate) async fn start_with(settings: ShimSettings) -> Self {
-        Self::serve(bind(&settings).await.expect("bound"))
-    }
-
-    pub(crate) fn serve(bound: BoundShim) -> Self {
-        let (address, publisher, stop) =
-            (bound.local_addrs()[0], bound.publisher(), CancellationToken::new());
-        let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 1), v6: None };
-        publisher.publish(Answers::new([(
-            "artifactory.internal.company.net".parse().expect("a source"),
-            vip,
-        )]));
-        let task = tokio::spawn(bound.serve(stop.clone()));
-        Self { address, publisher, stop, task }
-    }
-
-    /// One query over UDP.
-    pub(crate) async fn ask(&self, query: &[u8]) -> Vec<u8> {
-        Port(self.address).ask(query).await
-    }
-
-    /// One query over TCP.
-    pub(crate) async fn ask_tcp(&self, query: &[u8]) -> Vec<u8> {
-        Port(self.address).ask_tcp(query).await
-    }
-
-    /// Stops it, which must go smoothly and soon.
-    pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        timeout(SOON, self.task).await.expect("it stops").expect("no panic").expect("no error");
-    }
-}
-
-/// Where a shim answers.
-pub(crate) struct Port(pub(crate) SocketAddr);
-
-impl Port {
-    /// One query over UDP.
-    pub(crate) async fn ask(&self, query: &[u8]) -> Vec<u8> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
-        socket.connect(self.0).await.expect("connected");
-        socket.send(query).await.expect("sent");
-        receive(&socket).await
-    }
-
-    /// One query over TCP.
-    pub(crate) async fn ask_tcp(&self, query: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.0).await.expect("connected");
-        stream.write_all(&framed(query)).await.expect("sent");
-        read(&mut stream).await
-    }
-}
-
-pub(crate) fn settings(upstreams: &[SocketAddr]) -> ShimSettings {
-    let upstreams = upstreams.iter().map(|server| Upstream::Server(*server)).collect();
-    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-    ShimSettings {
-        listen,
-        upstreams,
-        clients: vec![DnsClients::Local],
-        real_address_clients: vec![],
-        ttl: 30,
-    }
-}
-
-/// A server that nobody asks.
-pub(crate) fn unused() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 9))
-}
-
-pub(crate) async fn receive(socket: &UdpSocket) -> Vec<u8> {
-    let mut buffer = vec![0; 65_535];
-    let len =
-        timeout(SOON, socket.recv(&mut buffer)).await.expect("a reply in time").expect("a reply");
-    buffer.truncate(len);
-    buffer
-}
-
-pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
-    [&u16::try_from(message.len()).expect("short").to_be_bytes(), message].concat()
-}
-
-pub(crate) async fn read(stream: &mut TcpStream) -> Vec<u8> {
-    let mut message = vec![
-        0;
-        timeout(SOON, stream.read_u16())
-            .await
-            .expect("a reply in time")
-            .expect("a length")
-            .into()
-    ];
-    timeout(SOON, stream.read_exact(&mut message))
-        .await
-        .expect("a reply in time")
-        .expect("a reply");
-    message
-}
-
-pub(crate) fn source(kind: RecordType) -> Vec<u8> {
-    bytes(&query("artifactory.internal.company.net", kind))
-}
 
 #[tokio::test]
 async fn a_source_is_answered_over_udp_and_tcp_on_the_same_port() {
-    let shim = Running::start(&[unused()]).await;
+    let shim = RunningShim::start(&[unused()]).await;
     let query = source(RecordType::A);
     let udp = shim.ask(&query).await;
     assert_eq!(parsed(&udp).answers[0].data.ip_addr(), Some(Ipv4Addr::new(198, 18, 0, 1).into()));
@@ -159,12 +33,10 @@ async fn a_source_is_answered_over_udp_and_tcp_on_the_same_port() {
 
 #[tokio::test]
 async fn published_answers_hold_for_the_next_query() {
-    let shim = Running::start(&[unused()]).await;
+    let shim = RunningShim::start(&[unused()]).await;
     let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 99), v6: None };
-    shim.publisher.publish(Answers::new([(
-        "artifactory.internal.company.net".parse().expect("a source"),
-        vip,
-    )]));
+    shim.publisher
+        .publish(Zone::new([("artifactory.internal.company.net".parse().expect("a source"), vip)]));
     let reply = parsed(&shim.ask(&source(RecordType::A)).await);
     assert_eq!(reply.answers[0].data.ip_addr(), Some(vip.v4.into()));
     shim.stop().await;
@@ -172,14 +44,14 @@ async fn published_answers_hold_for_the_next_query() {
 
 #[tokio::test]
 async fn queries_on_one_connection_are_answered_as_their_answers_come() {
-    let upstream = Mock::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         vec![
-            Do::Wait(Duration::from_secs(1)),
-            Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
+            Action::Wait(Duration::from_secs(1)),
+            Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
         ]
     })
     .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let mut stream = TcpStream::connect(shim.address).await.expect("connected");
     let (slow, slow2, fast) = (
         bytes(&query("slow.example", RecordType::A)),
@@ -200,7 +72,7 @@ async fn queries_on_one_connection_are_answered_as_their_answers_come() {
 
 #[tokio::test]
 async fn a_query_that_arrives_in_pieces_is_answered() {
-    let shim = Running::start(&[unused()]).await;
+    let shim = RunningShim::start(&[unused()]).await;
     let mut stream = TcpStream::connect(shim.address).await.expect("connected");
     stream.set_nodelay(true).expect("set");
     for byte in framed(&source(RecordType::A)) {
@@ -213,27 +85,30 @@ async fn a_query_that_arrives_in_pieces_is_answered() {
 
 #[tokio::test]
 async fn a_client_that_closes_its_side_still_gets_its_answers() {
-    let upstream = Mock::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         vec![
-            Do::Wait(Duration::from_millis(100)),
-            Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
+            Action::Wait(Duration::from_millis(100)),
+            Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
         ]
     })
     .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let mut stream = TcpStream::connect(shim.address).await.expect("connected");
     stream.write_all(&framed(&bytes(&query("a.example", RecordType::A)))).await.expect("sent");
     stream.shutdown().await.expect("shut down");
     assert_eq!(parsed(&read(&mut stream).await).metadata.response_code, ResponseCode::NXDomain);
     let mut rest = Vec::new();
-    timeout(SOON, stream.read_to_end(&mut rest)).await.expect("closed in time").expect("closed");
+    timeout(TEST_TIMEOUT, stream.read_to_end(&mut rest))
+        .await
+        .expect("closed in time")
+        .expect("closed");
     assert!(rest.is_empty());
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_garbage_closes_one_at_once() {
-    let shim = Running::start(&[unused()]).await;
+    let shim = RunningShim::start(&[unused()]).await;
     let mut garbage = TcpStream::connect(shim.address).await.expect("connected");
     garbage.write_all(&framed(b"hello")).await.expect("sent");
     let closed =
@@ -250,10 +125,11 @@ async fn an_idle_connection_is_closed_and_garbage_closes_one_at_once() {
 #[tokio::test]
 async fn random_packets_neither_stop_nor_slow_the_shim() {
     // The upstream answers, so that mutations which make another name of a source are no time-outs.
-    let upstream =
-        Mock::start(|asked| vec![Do::Send([&asked.query[..2], &[0x81, 0x85], &[0; 8]].concat())])
-            .await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream = ScriptedUpstream::start(|asked| {
+        vec![Action::Send([&asked.query[..2], &[0x81, 0x85], &[0; 8]].concat())]
+    })
+    .await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     socket.connect(shim.address).await.expect("connected");
     for round in 0..10_000_u32 {
@@ -303,7 +179,7 @@ async fn an_occupied_port_is_an_error_that_names_the_address_and_who_has_it() {
         .await
         .expect_err("it is taken");
     assert!(
-        matches!(&error, BindError::InUse { transport: "TCP", holder: Some(_), .. }),
+        matches!(&error, BindError::InUse { transport: Transport::Tcp, owner: Some(_), .. }),
         "{error}"
     );
 }
@@ -349,7 +225,7 @@ async fn two_shims_cannot_share_an_address() {
 
 #[tokio::test]
 async fn a_stopped_shim_frees_its_addresses_for_the_next_one() {
-    let shim = Running::start(&[unused()]).await;
+    let shim = RunningShim::start(&[unused()]).await;
     let address = shim.address;
     // A connection that the shim closes leaves TIME-WAIT behind, which must not keep the next one
     // out.
@@ -365,9 +241,11 @@ async fn a_stopped_shim_frees_its_addresses_for_the_next_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dig_agrees() {
-    let upstream =
-        Mock::start(|asked| vec![Do::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]).await;
-    let shim = Running::start(&[upstream.address]).await;
+    let upstream = ScriptedUpstream::start(|asked| {
+        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+    })
+    .await;
+    let shim = RunningShim::start(&[upstream.address]).await;
     let dig = |arguments: &[&str]| {
         let at = [
             format!("@{}", shim.address.ip()),
@@ -413,6 +291,6 @@ async fn dig_agrees() {
     assert!(
         dig(&["artifactory.internal.company.net.corp.example", "A"]).contains("status: NXDOMAIN")
     );
-    assert_eq!(upstream.asked().len(), 1, "only the last one was not ours");
+    assert_eq!(upstream.queries().len(), 1, "only the last one was not ours");
     shim.stop().await;
 }

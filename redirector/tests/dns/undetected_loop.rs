@@ -11,7 +11,7 @@ use tokio::{net::UdpSocket, time::timeout};
 
 use crate::{
     message::{bytes, parsed, query},
-    shim::{Running, source},
+    running_shim::{RunningShim, source},
 };
 
 /// Passes every query on to `shim`, from a socket of its own, and the answer back; but for the
@@ -40,7 +40,7 @@ async fn relay(socket: UdpSocket, shim: SocketAddr) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_that_is_not_found_out_ends_by_itself_and_leaves_names_of_ours_alone() {
     let upstream = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
-    let shim = Running::start(&[upstream.local_addr().expect("an address")]).await;
+    let shim = RunningShim::start(&[upstream.local_addr().expect("an address")]).await;
     let relaying = tokio::spawn(relay(upstream, shim.address));
     let began = Instant::now();
     assert_eq!(

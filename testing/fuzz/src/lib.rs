@@ -1,4 +1,4 @@
-//! What must hold for any bytes: each target takes an input and panics when it does not.
+//! The properties that hold for any bytes: each target takes an input and panics if one fails.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -6,13 +6,14 @@ use std::{
 };
 
 use redirector::dns::{
-    Answer, Answers, Outcome, Question, Reply, Terms, Vip, answer, fits, refuse,
+    Answer, AnswerPolicy, Decision, ForwardInfo, ReplyBuffer, Vip, Zone, answer, refuse,
+    reply_matches,
 };
 
 const HEADER: usize = 12;
 
-/// One of each kind of source.
-static ANSWERS: LazyLock<Answers> = LazyLock::new(|| {
+/// Sources of each kind.
+static ZONE: LazyLock<Zone> = LazyLock::new(|| {
     let live = |index, v6| Answer::Live {
         vip: Vip { v4: Ipv4Addr::new(198, 18, 0, index), v6 },
         real: (1..=9)
@@ -26,69 +27,72 @@ static ANSWERS: LazyLock<Answers> = LazyLock::new(|| {
         ("*.b.c.a.test", Answer::Pending),
         ("six", live(3, Some([0xfd00, 0, 0, 0, 0, 0, 0, 3].into()))),
     ];
-    Answers::new(entries.map(|(source, answer)| (source.parse().expect("a source"), answer)))
+    Zone::new(entries.map(|(source, answer)| (source.parse().expect("a source"), answer)))
 });
 
-/// A query: the first byte chooses the client, the rest is what it sent.
+/// A query: the first byte selects the kind of client, the rest is the packet.
 pub fn query(data: &[u8]) {
     let Some((&choice, query)) = data.split_first() else { return };
-    let terms = Terms { ttl: 30, real: choice & 1 == 1 };
-    let mut reply = Reply::new();
+    let policy = AnswerPolicy { ttl: 30, real_addresses: choice & 1 == 1 };
+    let mut reply = ReplyBuffer::new();
     let is_query = query.len() >= HEADER && query[2] & 0x80 == 0;
-    match answer(query, &ANSWERS, terms, &mut reply) {
-        Outcome::Drop => assert!(!is_query, "a query got nothing"),
-        Outcome::Reply(_) => {
+    match answer(query, &ZONE, policy, &mut reply) {
+        Decision::Drop => assert!(!is_query, "a query was dropped"),
+        Decision::Reply(_) => {
             assert!(is_query);
             check_reply(query, reply.as_bytes());
             assert!(reply.as_bytes().len() <= 512);
         }
-        Outcome::Forward(question) => assert!(
-            is_query && query.get(HEADER..question.end).is_some() && question.payload >= 512
+        Decision::Forward(info) => assert!(
+            is_query && query.get(HEADER..info.question_end).is_some() && info.udp_payload >= 512
         ),
     }
     match refuse(query, &mut reply) {
-        Outcome::Reply(_) => {
+        Decision::Reply(_) => {
             check_reply(query, reply.as_bytes());
             assert!(reply.as_bytes().len() <= query.len(), "a refusal is longer than its query");
         }
-        other => assert!(other == Outcome::Drop && !is_query),
+        other => assert!(other == Decision::Drop && !is_query),
     }
 }
 
-/// An upstream's reply: the first two bytes are the length of the query, then come the query and
+/// An upstream's reply: the first two bytes are the length of the query, then follow the query and
 /// the reply.
 pub fn reply(data: &[u8]) {
     let Some((length, rest)) = data.split_first_chunk() else { return };
     let Some((query, reply)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else {
         return;
     };
-    let Outcome::Forward(question) =
-        answer(query, &ANSWERS, Terms { ttl: 30, real: false }, &mut Reply::new())
-    else {
+    let Decision::Forward(info) = answer(
+        query,
+        &ZONE,
+        AnswerPolicy { ttl: 30, real_addresses: false },
+        &mut ReplyBuffer::new(),
+    ) else {
         return;
     };
-    if !fits(query, &question, reply) {
+    if !reply_matches(query, &info, reply) {
         return;
     }
     assert_eq!(reply[..2], query[..2], "another ID");
     assert!(reply[2] & 0x80 != 0, "not a reply");
     let whole = reply[4..HEADER] != [0; 8];
-    assert!(!whole || same_question(query, reply, &question), "another question");
+    assert!(!whole || same_question(query, reply, &info), "another question");
     let truncated = reply[2] & 2 != 0;
     assert!(
-        !whole || truncated || records_end(reply, question.end).is_some(),
-        "a record that is not there"
+        !whole || truncated || records_end(reply, info.question_end).is_some(),
+        "a record is missing"
     );
 }
 
-fn same_question(query: &[u8], reply: &[u8], question: &Question) -> bool {
+fn same_question(query: &[u8], reply: &[u8], info: &ForwardInfo) -> bool {
     reply
-        .get(HEADER..question.end)
-        .is_some_and(|asked| asked.eq_ignore_ascii_case(&query[HEADER..question.end]))
+        .get(HEADER..info.question_end)
+        .is_some_and(|question| question.eq_ignore_ascii_case(&query[HEADER..info.question_end]))
 }
 
-/// What we say is a header with our flags, the client's ID and question, and records that are where
-/// the counts say.
+/// A reply of ours has a header with our flags, the client's ID and question, and records where the
+/// header's counts place them.
 fn check_reply(query: &[u8], reply: &[u8]) {
     assert_eq!((&reply[..2], reply[2] & 0x80), (&query[..2], 0x80));
     assert!(reply[3] & 0x20 == 0, "AD was set though nothing was validated");
@@ -100,12 +104,11 @@ fn check_reply(query: &[u8], reply: &[u8]) {
     assert_eq!(
         records_end(reply, end),
         Some(reply.len()),
-        "the records don't end where the reply does"
+        "the records do not end where the reply does"
     );
 }
 
-/// Where the records after the question end. Written apart from the shim's own walk, so that one
-/// checks the other.
+/// The offset after the records. A second implementation, to check the shim's own walk.
 fn records_end(message: &[u8], mut at: usize) -> Option<usize> {
     let count =
         |section: usize| u32::from(u16::from_be_bytes([message[section], message[section + 1]]));

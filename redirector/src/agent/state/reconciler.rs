@@ -13,7 +13,7 @@ use crate::{
     agent::state::desired_state::{self, Inputs},
     backend::{Follower, Target},
     datapath::{Datapath, DatapathError},
-    dns::{Answer, Answers, Publisher, Vip},
+    dns::{Answer, Publisher, Vip, Zone},
     error::error_chain,
     plan,
     pool::Pool,
@@ -265,8 +265,8 @@ impl Live {
                 .iter()
                 .map(|entry| (entry.route.source.clone(), self.answer(&entry.route.source)))
         };
-        if !publisher.says(answers()) {
-            publisher.publish(Answers::new(answers()));
+        if !publisher.is_current(answers()) {
+            publisher.publish(Zone::new(answers()));
         }
     }
 

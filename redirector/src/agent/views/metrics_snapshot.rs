@@ -12,7 +12,7 @@ use crate::{
     backend::Freshness,
     control::api::Problem,
     datapath::RouteStatus,
-    dns::Latency,
+    dns::HistogramSnapshot,
     observe::{RouteSample, RouteSamples, Snapshot},
     route::EffectiveRoute,
 };
@@ -36,12 +36,8 @@ pub(crate) fn snapshot(owner: &Owner) -> Snapshot {
         routes: read.samples,
         problems: read.problems,
         degraded: read.degraded,
-        dns: publisher
-            .and_then(|publisher| {
-                serde_json::from_value(serde_json::to_value(publisher.counters()).ok()?).ok()
-            })
-            .unwrap_or_default(),
-        tally: publisher.map(|publisher| publisher.tally()).unwrap_or_default(),
+        dns: publisher.map(|publisher| publisher.counters().into()).unwrap_or_default(),
+        dns_stats: publisher.map(|publisher| publisher.query_stats()).unwrap_or_default(),
         upstreams: publisher.map(|publisher| publisher.upstreams()).unwrap_or_default(),
         intercepting: owner.interception.now.is_ok(),
         intercepted: [
@@ -79,7 +75,7 @@ impl Read {
 
     /// Every route, in the order of virtual addresses.
     fn routes(&mut self, owner: &Owner) {
-        let answered = owner.live.publisher.as_ref().map(|publisher| publisher.answered());
+        let answered = owner.live.publisher.as_ref().map(|publisher| publisher.answer_counts());
         let mut routes: Vec<(u32, EffectiveRoute<'_>)> = owner
             .live
             .routes
@@ -163,11 +159,11 @@ impl Connects {
         }
     }
 
-    fn told(&self) -> Latency {
+    fn told(&self) -> HistogramSnapshot {
         let bound = |bucket| latency_bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
-        Latency {
-            seconds: self.ns as f64 / 1e9,
-            classes: (0..).map(bound).zip(self.classes).collect(),
+        HistogramSnapshot {
+            sum_seconds: self.ns as f64 / 1e9,
+            buckets: (0..).map(bound).zip(self.classes).collect(),
         }
     }
 }

@@ -49,22 +49,19 @@ fn config(owner: &Owner) -> api::ConfigInfo {
 }
 
 fn dns(owner: &Owner, publisher: &Publisher) -> api::DnsInfo {
-    let counters = serde_json::to_value(publisher.counters())
-        .and_then(serde_json::from_value)
-        .unwrap_or_default();
     let upstream = |at: UpstreamHealth| api::UpstreamInfo {
         address: at.address,
-        ejected: at.set_aside,
+        ejected: at.ejected,
         loops: at.loops,
-        queries: at.asked,
-        failures: at.failed,
+        queries: at.queries,
+        failures: at.failures,
     };
     let upstreams = publisher.upstreams().into_iter().map(upstream).collect();
     let interception = Some(owner.interception_info());
     api::DnsInfo {
         listen: owner.listen.clone(),
         names: owner.live.published.len(),
-        counters,
+        counters: publisher.counters().into(),
         upstreams,
         interception,
     }

@@ -1,67 +1,67 @@
-//! Who is answered: the clients that are local, and the networks that the configuration lists.
-//! Nobody can use us against a third party.
+//! Which clients are answered: local ones, and the networks that the configuration lists. All others
+//! are refused, so that nobody can use the shim to attack a third party.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::{config::DnsClients, net::HostNetworks};
+use crate::{config::DnsClients, net::LocalNetworks};
 
-/// What a client is to us.
+/// How a client is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Client {
-    /// This host itself, whom no limit of rate would protect.
+pub(crate) enum ClientClass {
+    /// This host itself: answered without a rate limit.
     Host,
     /// Answered.
-    Served,
-    /// Answered, with real addresses in the place of virtual ones, since no hook sees its connects.
-    Guest,
+    Allowed,
+    /// Answered with real instead of virtual addresses, since no hook sees its connects.
+    RealAddresses,
     /// Refused.
-    Stranger,
+    Denied,
 }
 
-/// The rule, as configured.
+/// The configured access list.
 #[derive(Debug)]
-pub(crate) struct Access {
-    local: bool,
+pub(crate) struct Acl {
+    allows_local: bool,
     networks: Vec<IpNet>,
-    guests: Vec<IpNet>,
-    host: HostNetworks,
+    real_address_networks: Vec<IpNet>,
+    local_networks: LocalNetworks,
 }
 
-impl Access {
-    pub(crate) fn new(clients: &[DnsClients], guests: &[IpNet]) -> Self {
+impl Acl {
+    pub(crate) fn new(clients: &[DnsClients], real_address_networks: &[IpNet]) -> Self {
         let listed = |client: &DnsClients| match client {
             DnsClients::Local => None,
             DnsClients::Network(network) => Some(*network),
         };
         Self {
-            local: clients.contains(&DnsClients::Local),
+            allows_local: clients.contains(&DnsClients::Local),
             networks: clients.iter().filter_map(listed).collect(),
-            guests: guests.to_vec(),
-            host: HostNetworks::default(),
+            real_address_networks: real_address_networks.to_vec(),
+            local_networks: LocalNetworks::default(),
         }
     }
 
-    /// What the client at `address` is, when it asked our address `own`. Guests are listed, hence
-    /// answered.
-    pub(crate) fn of(&self, address: IpAddr, own: IpAddr) -> Client {
-        if self.guests.iter().any(|network| network.contains(&address)) {
-            Client::Guest
-        } else if self.local && (address == own || address.is_loopback()) {
-            Client::Host
-        } else if self.networks.iter().any(|network| network.contains(&address))
-            || self.local && (is_private(address) || self.host.contains(address))
+    /// The class of the client at `address` that queried our address `own`.
+    pub(crate) fn classify(&self, address: IpAddr, own: IpAddr) -> ClientClass {
+        let in_any = |networks: &[IpNet]| networks.iter().any(|net| net.contains(&address));
+        if in_any(&self.real_address_networks) {
+            ClientClass::RealAddresses
+        } else if self.allows_local && (address == own || address.is_loopback()) {
+            ClientClass::Host
+        } else if in_any(&self.networks)
+            || self.allows_local && (is_private(address) || self.local_networks.contains(address))
         {
-            Client::Served
+            ClientClass::Allowed
         } else {
-            Client::Stranger
+            ClientClass::Denied
         }
     }
 }
 
-/// Whether no packet from this address can come over the Internet: RFC 1918, the shared range of
-/// RFC 6598, link-local and unique local.
+/// Whether the address is not routed on the Internet: RFC 1918, the shared range of RFC 6598,
+/// link-local and unique local.
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -79,15 +79,17 @@ fn is_private(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn of(access: &Access, address: &str) -> Client {
-        access.of(address.parse().expect("an address"), IpAddr::from([198, 51, 100, 9]))
+    fn classify(acl: &Acl, address: &str) -> ClientClass {
+        acl.classify(address.parse().expect("an address"), IpAddr::from([198, 51, 100, 9]))
     }
 
     #[test]
-    fn private_addresses_and_the_host_are_local_and_the_internet_is_not() {
+    fn private_addresses_and_the_host_are_local() {
         let pods = vec!["203.0.113.0/26".parse().expect("a network")];
-        let access =
-            Access { host: HostNetworks::fixed(pods), ..Access::new(&[DnsClients::Local], &[]) };
+        let acl = Acl {
+            local_networks: LocalNetworks::fixed(pods),
+            ..Acl::new(&[DnsClients::Local], &[])
+        };
         for local in [
             "10.61.0.7",
             "172.17.0.2",
@@ -99,10 +101,10 @@ mod tests {
             "fd00::1",
             "203.0.113.9",
         ] {
-            assert_eq!(of(&access, local), Client::Served, "{local}");
+            assert_eq!(classify(&acl, local), ClientClass::Allowed, "{local}");
         }
         for own in ["127.0.0.1", "127.8.8.8", "::1", "198.51.100.9"] {
-            assert_eq!(of(&access, own), Client::Host, "{own}");
+            assert_eq!(classify(&acl, own), ClientClass::Host, "{own}");
         }
         for foreign in [
             "8.8.8.8",
@@ -114,21 +116,19 @@ mod tests {
             "2001:db8::1",
             "::",
         ] {
-            assert_eq!(of(&access, foreign), Client::Stranger, "{foreign}");
+            assert_eq!(classify(&acl, foreign), ClientClass::Denied, "{foreign}");
         }
     }
 
     #[test]
-    fn without_the_word_local_only_listed_networks_are_served() {
+    fn without_local_only_listed_networks_are_answered() {
         let network = |text: &str| text.parse::<IpNet>().expect("a network");
-        let access = Access::new(
-            &[DnsClients::Network(network("203.0.113.0/24"))],
-            &[network("10.61.0.0/16")],
-        );
-        assert_eq!(of(&access, "203.0.113.9"), Client::Served);
-        assert_eq!(of(&access, "10.61.0.9"), Client::Guest);
+        let acl =
+            Acl::new(&[DnsClients::Network(network("203.0.113.0/24"))], &[network("10.61.0.0/16")]);
+        assert_eq!(classify(&acl, "203.0.113.9"), ClientClass::Allowed);
+        assert_eq!(classify(&acl, "10.61.0.9"), ClientClass::RealAddresses);
         for other in ["127.0.0.1", "10.0.0.1", "198.51.100.9"] {
-            assert_eq!(of(&access, other), Client::Stranger, "{other}");
+            assert_eq!(classify(&acl, other), ClientClass::Denied, "{other}");
         }
     }
 }

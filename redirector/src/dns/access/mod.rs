@@ -1,9 +1,11 @@
-//! Who may ask, and how much.
+//! Which clients are answered, and how much of the shim each may use.
 
 mod acl;
-mod limits;
+mod client_shares;
 mod rate_limit;
+mod resource_limits;
 
-pub(crate) use acl::{Access, Client};
-pub(crate) use limits::Limits;
-pub(crate) use rate_limit::{Quotas, RATE, REFUSALS, Share, Shares};
+pub(crate) use acl::{Acl, ClientClass};
+pub(crate) use client_shares::{ClientShare, ClientShares};
+pub(crate) use rate_limit::{QUERIES_PER_SECOND, REFUSALS_PER_SECOND, RateLimiter};
+pub(crate) use resource_limits::ResourceLimits;

@@ -1,54 +1,55 @@
-//! How much one client may ask: a bucket of queries for each, in a table of fixed size, and its
-//! share of the queries that wait for upstreams, and of the connections.
+//! A token bucket for each client, in a table of fixed size.
 
 use std::{
-    collections::HashMap,
+    fmt,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
-/// Queries a second that a client may go on with. The busiest builds look up a few hundred names a
-/// second, eight queries each.
-pub(crate) const RATE: u32 = 10_000;
-/// Refusals a second that a stranger gets.
-pub(crate) const REFUSALS: u32 = 10;
-/// A bucket holds this many seconds' worth.
-const DEPTH: u32 = 2;
-/// Buckets that a client's hash chooses among; the least recently used one is given to a newcomer.
+use parking_lot::Mutex;
+
+/// Sustained queries a second of one client. The busiest builds look up a few hundred names a
+/// second, with eight queries each.
+pub(crate) const QUERIES_PER_SECOND: u32 = 10_000;
+/// Refusals a second that a denied client gets.
+pub(crate) const REFUSALS_PER_SECOND: u32 = 10;
+/// A bucket holds this many seconds' worth of tokens.
+const BURST_SECONDS: u32 = 2;
+/// Buckets in a set. A client's hash selects the set; a new client takes its least recently used
+/// bucket.
 const WAYS: usize = 4;
-/// Sets of buckets: 8192 clients, 192 KiB. More clients than that at one time begin with full
-/// buckets again and again.
+/// Sets of buckets: 8192 clients in 192 KiB. More clients at a time evict each other and start with
+/// full buckets again.
 const SETS: usize = 2048;
-/// Tokens are counted in thousandths, so that a bucket fills by the millisecond.
+/// Buckets count thousandths of tokens, so that they fill by the millisecond.
 const TOKEN: u64 = 1000;
 
 #[derive(Clone, Copy, Default)]
 struct Bucket {
-    /// The client's hash; 0: nobody's.
+    /// The client's hash; 0 for an unused bucket.
     client: u64,
-    /// Thousandths of tokens left.
-    left: u64,
-    /// Milliseconds since the table was made at which `left` was right.
-    at: u64,
+    /// Thousandths of tokens at `updated_at`.
+    tokens: u64,
+    /// Milliseconds since the table was made.
+    updated_at: u64,
 }
 
-/// The buckets. A v6 client is its /64: it has all of that to itself.
-pub(crate) struct Quotas {
+/// The buckets. An IPv6 client is its /64, all of which it may use.
+pub(crate) struct RateLimiter {
     buckets: Mutex<Box<[Bucket]>>,
-    /// Keyed at random, so that nobody chooses whom to share a set with.
+    /// Keyed at random, so that nobody can choose with whom to share a set.
     hasher: RandomState,
     started: Instant,
 }
 
-impl std::fmt::Debug for Quotas {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Quotas").finish_non_exhaustive()
+impl fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimiter").finish_non_exhaustive()
     }
 }
 
-impl Quotas {
+impl RateLimiter {
     pub(crate) fn new() -> Self {
         Self {
             buckets: Mutex::new(vec![Bucket::default(); SETS * WAYS].into()),
@@ -57,148 +58,104 @@ impl Quotas {
         }
     }
 
-    /// Takes a token out of the client's bucket, which fills at `rate` a second; false when there
-    /// is none.
-    pub(crate) fn admit(&self, client: IpAddr, rate: u32, now: Instant) -> bool {
-        let hash = self.hasher.hash_one(identity(client)) | 1;
+    /// Takes a token out of the client's bucket, which fills at `rate` tokens a second. Returns
+    /// whether there was one.
+    pub(crate) fn try_acquire(&self, client: IpAddr, rate: u32, now: Instant) -> bool {
+        let hash = self.hasher.hash_one(client_key(client)) | 1;
         let now = u64::try_from(now.saturating_duration_since(self.started).as_millis())
             .unwrap_or(u64::MAX);
-        let full = u64::from(rate * DEPTH) * TOKEN;
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        // Any spread of sets does; the low bit is taken.
-        let set = usize::try_from(hash >> 32).unwrap_or(0) % SETS * WAYS;
-        let set = &mut buckets[set..set + WAYS];
-        let at = set.iter().position(|bucket| bucket.client == hash).unwrap_or_else(|| {
-            let oldest = (0..WAYS).min_by_key(|at| set[*at].at).unwrap_or(0);
-            set[oldest] = Bucket { client: hash, left: full, at: now };
+        let full = u64::from(rate * BURST_SECONDS) * TOKEN;
+        let mut buckets = self.buckets.lock();
+        // The low bit is always set, so the set comes from the high half.
+        let first = usize::try_from(hash >> 32).unwrap_or(0) % SETS * WAYS;
+        let set = &mut buckets[first..first + WAYS];
+        let way = set.iter().position(|bucket| bucket.client == hash).unwrap_or_else(|| {
+            let oldest = (0..WAYS).min_by_key(|way| set[*way].updated_at).unwrap_or(0);
+            set[oldest] = Bucket { client: hash, tokens: full, updated_at: now };
             oldest
         });
-        let bucket = &mut set[at];
-        bucket.left = (bucket.left + now.saturating_sub(bucket.at) * u64::from(rate)).min(full);
-        bucket.at = now;
-        let admitted = bucket.left >= TOKEN;
+        let bucket = &mut set[way];
+        let refill = now.saturating_sub(bucket.updated_at) * u64::from(rate);
+        bucket.tokens = (bucket.tokens + refill).min(full);
+        bucket.updated_at = now;
+        let admitted = bucket.tokens >= TOKEN;
         if admitted {
-            bucket.left -= TOKEN;
+            bucket.tokens -= TOKEN;
         }
         admitted
     }
 }
 
-fn identity(client: IpAddr) -> u64 {
+/// The number that identifies a client: its IPv4 address, or the /64 of its IPv6 address.
+pub(super) fn client_key(client: IpAddr) -> u64 {
     match client {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        // The high half; no v4 address has bits there.
+        // The top bit separates them from IPv4 addresses.
         IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(0) | 1 << 63,
-    }
-}
-
-/// Who has how much of something that there is only so much of: queries that wait for upstreams,
-/// connections. As large as its content.
-#[derive(Debug)]
-pub(crate) struct Shares {
-    most: u32,
-    /// By [`identity`].
-    taken: Mutex<HashMap<u64, u32>>,
-}
-
-/// One of them, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Share {
-    shares: Arc<Shares>,
-    client: u64,
-}
-
-impl Shares {
-    /// At most `most` for one client.
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most: u32::try_from(most).unwrap_or(u32::MAX), taken: Mutex::default() })
-    }
-
-    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Share> {
-        let client = identity(client);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = taken.entry(client).or_default();
-        (*has < self.most).then(|| {
-            *has += 1;
-            Share { shares: Arc::clone(self), client }
-        })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut taken = self.shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(has) = taken.get_mut(&self.client) {
-            *has -= 1;
-            if *has == 0 {
-                taken.remove(&self.client);
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::Ipv4Addr, time::Duration};
 
     use super::*;
 
-    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const BURST: u32 = QUERIES_PER_SECOND * BURST_SECONDS;
 
-    fn admitted(quotas: &Quotas, client: IpAddr, tries: u32, now: Instant) -> u32 {
-        (0..tries).filter(|_| quotas.admit(client, RATE, now)).count().try_into().expect("few")
+    fn admitted(limiter: &RateLimiter, client: IpAddr, tries: u32, now: Instant) -> u32 {
+        (0..tries)
+            .filter(|_| limiter.try_acquire(client, QUERIES_PER_SECOND, now))
+            .count()
+            .try_into()
+            .expect("few")
     }
 
     #[test]
-    fn a_client_has_its_burst_then_its_rate_and_others_are_not_touched() {
-        let (quotas, now) = (Quotas::new(), Instant::now());
-        assert_eq!(admitted(&quotas, ONE, 50_000, now), RATE * DEPTH);
-        assert_eq!(admitted(&quotas, [10, 0, 0, 2].into(), 100, now), 100);
-        assert_eq!(admitted(&quotas, ONE, 50_000, now + Duration::from_millis(100)), RATE / 10);
+    fn a_client_gets_its_burst_then_its_rate_apart_from_others() {
+        let (limiter, now) = (RateLimiter::new(), Instant::now());
+        assert_eq!(admitted(&limiter, ONE, 50_000, now), BURST);
+        assert_eq!(admitted(&limiter, [10, 0, 0, 2].into(), 100, now), 100);
         assert_eq!(
-            admitted(&quotas, ONE, 50_000, now + Duration::from_secs(60)),
-            RATE * DEPTH,
+            admitted(&limiter, ONE, 50_000, now + Duration::from_millis(100)),
+            QUERIES_PER_SECOND / 10
+        );
+        assert_eq!(
+            admitted(&limiter, ONE, 50_000, now + Duration::from_secs(60)),
+            BURST,
             "never more than a bucket"
         );
     }
 
     #[test]
-    fn a_storm_of_search_domains_is_let_through() {
-        // With ndots:5 and three search domains, four names are asked for in two families.
+    fn a_storm_of_search_domains_is_admitted() {
+        // With ndots:5 and three search domains, four names are looked up in two families.
         const LOOKUP: u32 = (3 + 1) * 2;
-        let (quotas, now) = (Quotas::new(), Instant::now());
+        let (limiter, now) = (RateLimiter::new(), Instant::now());
         assert_eq!(
-            admitted(&quotas, ONE, 2500 * LOOKUP, now),
+            admitted(&limiter, ONE, 2500 * LOOKUP, now),
             2500 * LOOKUP,
             "2,500 lookups at once"
         );
         assert_eq!(
-            admitted(&quotas, ONE, 1250 * LOOKUP, now + Duration::from_secs(1)),
+            admitted(&limiter, ONE, 1250 * LOOKUP, now + Duration::from_secs(1)),
             1250 * LOOKUP,
             "and 1,250 each second"
         );
     }
 
     #[test]
-    fn a_million_spoofed_clients_take_no_more_memory_and_a_network_of_v6_is_one_client() {
-        let (quotas, now) = (Quotas::new(), Instant::now());
+    fn memory_is_bounded_and_an_ipv6_network_is_one_client() {
+        let (limiter, now) = (RateLimiter::new(), Instant::now());
         for n in 0..1_000_000_u32 {
-            assert!(quotas.admit(IpAddr::V4(n.into()), RATE, now));
+            assert!(limiter.try_acquire(IpAddr::V4(n.into()), QUERIES_PER_SECOND, now));
         }
-        assert_eq!(quotas.buckets.lock().expect("not poisoned").len(), SETS * WAYS);
+        assert_eq!(limiter.buckets.lock().len(), SETS * WAYS);
         let hosts = |n: u32| IpAddr::from([0xfd00, 0, 0, 1, 0, 0, (n >> 16) as u16, n as u16]);
-        let admitted = (0..RATE * DEPTH * 2).filter(|n| quotas.admit(hosts(*n), RATE, now)).count();
-        assert_eq!(admitted, (RATE * DEPTH) as usize);
-    }
-
-    #[test]
-    fn a_share_is_given_back_and_nothing_is_kept_of_who_has_none() {
-        let shares = Shares::new(2);
-        let held = [shares.take(ONE), shares.take(ONE)];
-        assert!(held.iter().all(Option::is_some) && shares.take(ONE).is_none());
-        assert!(shares.take([10, 0, 0, 2].into()).is_some());
-        drop(held);
-        assert!(shares.taken.lock().expect("not poisoned").is_empty());
-        assert!(shares.take(ONE).is_some());
+        let admitted = (0..BURST * 2)
+            .filter(|n| limiter.try_acquire(hosts(*n), QUERIES_PER_SECOND, now))
+            .count();
+        assert_eq!(admitted, BURST as usize);
     }
 }

@@ -1,5 +1,5 @@
 //! One query to one upstream: the client's bytes under an ID and a source port of our own, and the
-//! reply that fits.
+//! reply that matches.
 
 use std::{io, net::SocketAddr};
 
@@ -8,39 +8,32 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use super::socket_pool::Sockets;
+use super::socket_pool::SocketPool;
 use crate::{
     dns::{
-        local::Question,
+        local::ForwardInfo,
         stats::Counters,
-        wire::{self, HEADER, Header, flag, rcode},
+        wire::{HEADER_LEN, Header, flag, is_well_formed, length_prefixed, rcode},
     },
-    net::socket_mark,
+    net::{Transport, socket_mark},
 };
 
-/// How a query travels to the upstream: as it came from the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    Udp,
-    Tcp,
-}
-
-/// A UDP reply larger than the client asked for is read nonetheless up to this size, in bytes.
-const UDP_REPLY: usize = 4096;
+/// UDP replies up to this size are read even if the client accepts less, in bytes.
+const MIN_UDP_LIMIT: usize = 4096;
 
 /// A query that is being forwarded.
-pub(crate) struct Exchange<'a> {
-    pub(crate) query: &'a [u8],
-    pub(crate) question: &'a Question,
-    pub(crate) counters: &'a Counters,
-    /// Those of the runtime that this runs on.
-    pub(crate) sockets: &'a Sockets,
+pub(super) struct Exchange<'a> {
+    pub(super) query: &'a [u8],
+    pub(super) info: &'a ForwardInfo,
+    pub(super) counters: &'a Counters,
+    /// The sockets of the current runtime.
+    pub(super) sockets: &'a SocketPool,
 }
 
 impl Exchange<'_> {
-    /// Asks `upstream` and waits, without a limit of time, for the reply that fits. It has the
-    /// client's ID again.
-    pub(crate) async fn run(
+    /// Sends the query to `upstream` and waits, without a time-out, for the reply that matches. The
+    /// reply has the client's ID again.
+    pub(super) async fn run(
         &self,
         upstream: SocketAddr,
         transport: Transport,
@@ -59,77 +52,69 @@ impl Exchange<'_> {
     async fn over_udp(&self, upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
         let socket = self.sockets.connect(upstream)?;
         socket.send(packet)?;
-        // One byte more than we take, so that a cut reply shows.
-        let limit = usize::from(self.question.payload).max(UDP_REPLY);
-        let fits = |reply: &[u8]| {
-            let fits = reply.len() <= limit && fits(packet, self.question, reply);
-            if !fits {
-                Counters::count(&self.counters.mismatched);
+        let limit = usize::from(self.info.udp_payload).max(MIN_UDP_LIMIT);
+        let matches = |reply: &[u8]| {
+            let matches = reply.len() <= limit && reply_matches(packet, self.info, reply);
+            if !matches {
+                self.counters.mismatched.increment();
             }
-            fits
+            matches
         };
-        let reply = self.sockets.receive(&socket, limit + 1, fits).await?;
-        self.sockets.give_back(socket);
+        // One byte more than the limit, so that a truncated reply is noticed.
+        let reply = self.sockets.receive(&socket, limit + 1, matches).await?;
+        self.sockets.release(socket);
         Ok(reply)
     }
 
     async fn over_tcp(&self, upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
-        let mut stream = connect(upstream).await?;
+        let mut stream = connect_tcp(upstream).await?;
         stream.set_nodelay(true)?;
-        stream.write_all(&framed(packet)?).await?;
+        stream.write_all(&length_prefixed(packet)?).await?;
         loop {
             let len = stream.read_u16().await?;
             let mut reply = vec![0; len.into()];
             stream.read_exact(&mut reply).await?;
-            if fits(packet, self.question, &reply) {
+            if reply_matches(packet, self.info, &reply) {
                 return Ok(reply);
             }
-            Counters::count(&self.counters.mismatched);
+            self.counters.mismatched.increment();
         }
     }
 }
 
-/// A connection of ours, whose first packet is not intercepted.
-async fn connect(upstream: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_tcp(upstream: SocketAddr) -> io::Result<TcpStream> {
     let socket = if upstream.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Without the privilege nothing is intercepted.
-    let _ = socket_mark::mark(&socket);
+    socket_mark::mark_if_permitted(&socket);
     socket.connect(upstream).await
 }
 
-/// Whether an upstream's `reply` answers `query`, which is as it was sent and has its question at
-/// `question`: the ID, the opcode, the question, and a form that can be walked over.
-pub fn fits(query: &[u8], question: &Question, reply: &[u8]) -> bool {
-    let Some(header) = Header::read(reply) else { return false };
+/// Whether an upstream's `reply` answers `query` as it was sent: the same ID, opcode and question,
+/// and records where the header's counts place them.
+pub fn reply_matches(query: &[u8], info: &ForwardInfo, reply: &[u8]) -> bool {
+    let Some(header) = Header::parse(reply) else { return false };
     if !header.is_response() || header.opcode() != 0 || reply[..2] != query[..2] {
         return false;
     }
-    if header.counts == [0; 4] && reply.len() == HEADER {
-        // What a server says that could not even read the question, or would not.
+    if header.counts == [0; 4] && reply.len() == HEADER_LEN {
+        // A server that could not or would not read the question.
         return matches!(
             header.rcode(),
             rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED
         );
     }
-    let end = question.end;
+    let end = info.question_end;
     header.counts[0] == 1
-        && reply.get(HEADER..end).is_some_and(|asked| same_question(asked, &query[HEADER..end]))
-        && (header.flags & flag::TC != 0 || wire::is_well_formed(reply, end, &header))
+        && reply
+            .get(HEADER_LEN..end)
+            .is_some_and(|question| same_question(question, &query[HEADER_LEN..end]))
+        && (header.flags & flag::TC != 0 || is_well_formed(reply, end, &header))
 }
 
-/// Whether two questions are the same, the case of the name aside: some servers lower it, and a
-/// client that cares checks it itself.
+/// Whether two questions are the same, without regard to the case of the name: some servers lower
+/// it, and a client that needs it checks it itself.
 fn same_question(one: &[u8], other: &[u8]) -> bool {
-    let tail = one.len().saturating_sub(4);
+    let name_end = one.len().saturating_sub(4);
     one.len() == other.len()
-        && one[..tail].eq_ignore_ascii_case(&other[..tail])
-        && one[tail..] == other[tail..]
-}
-
-/// A message with its length in front, as TCP has it (RFC 1035 section 4.2.2).
-pub(crate) fn framed(message: &[u8]) -> io::Result<Vec<u8>> {
-    let len = u16::try_from(message.len()).map_err(|_| {
-        io::Error::new(io::ErrorKind::InvalidData, "a DNS message has at most 65535 bytes")
-    })?;
-    Ok([&len.to_be_bytes(), message].concat())
+        && one[..name_end].eq_ignore_ascii_case(&other[..name_end])
+        && one[name_end..] == other[name_end..]
 }

@@ -1,8 +1,6 @@
-//! Forwarding: whom to ask when, and what to pass on. The bytes are the client's one way and the
-//! upstream's the other.
+//! Forwards queries. The bytes are the client's one way and the upstream's the other.
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
@@ -15,176 +13,170 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    exchange::{Exchange, Transport},
-    socket_pool::Sockets,
-    upstreams::{AT_ONCE, Candidates, Upstream, UpstreamHealth, Upstreams},
+    exchange::Exchange,
+    intercepted_resolvers::InterceptedResolvers,
+    race::{NEXT_UPSTREAM_AFTER, Race},
+    socket_pool::SocketPool,
+    upstream::{Upstream, UpstreamHealth},
+    upstreams::{Candidates, Upstreams},
 };
-use crate::dns::{
-    access::{Limits, Share, Shares},
-    frontend::Asked,
-    local::Question,
-    stats::Counters,
-    wire::{Header, rcode},
+use crate::{
+    dns::{
+        access::{ClientShare, ClientShares, ResourceLimits},
+        local::ForwardInfo,
+        stats::Counters,
+    },
+    net::Transport,
 };
 
-/// After this time without a reply the next upstream is asked, too; the slow one may still answer.
-const NEXT_AFTER: Duration = Duration::from_secs(1);
-/// After this time the client gets SERVFAIL. Below the 5 s after which glibc, musl and Go give up.
-const BUDGET: Duration = Duration::from_secs(4);
+/// Without an answer after this time the client gets SERVFAIL: before the 5 s after which glibc,
+/// musl and Go give up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Passes queries on.
+/// Forwards queries to the configured upstreams, or to the resolver that was intercepted.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     upstreams: ArcSwap<Upstreams>,
     counters: Arc<Counters>,
     /// One permit per query that waits for an upstream, which also bounds sockets and memory.
-    slots: Arc<Semaphore>,
-    /// Of these, what each client has.
-    shares: Arc<Shares>,
-    /// Whether an upstream ever answered anything.
-    answered: AtomicBool,
-    /// Whom executors asked, where that is intercepted.
-    asked: OnceLock<Asked>,
-    /// Cancelled when nobody waits for upstreams any more.
-    over: CancellationToken,
+    permits: Arc<Semaphore>,
+    client_shares: Arc<ClientShares>,
+    /// Whether an upstream ever answered.
+    any_answer: AtomicBool,
+    /// Set once DNS is intercepted.
+    intercepted: OnceLock<InterceptedResolvers>,
+    /// Cancelled when no query may wait any longer.
+    cancelled: CancellationToken,
 }
 
-/// How a query goes on.
+/// How a query arrived, which decides how it is forwarded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way<'a> {
+pub(crate) struct QueryContext<'a> {
     pub(crate) transport: Transport,
-    /// Those of the runtime that this runs on.
-    pub(crate) sockets: &'a Sockets,
-    /// Where it arrived, if it was intercepted: then it goes to the resolver that was asked.
+    /// The sockets of the current runtime.
+    pub(crate) sockets: &'a SocketPool,
+    /// The slot of an intercepted query, which goes to the resolver of that slot.
     pub(crate) slot: Option<u32>,
 }
 
-/// Room for one query that waits, until it is dropped.
+/// Permission for one query to wait for an upstream, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    _slot: OwnedSemaphorePermit,
-    _share: Share,
+pub(crate) struct Permit {
+    _permit: OwnedSemaphorePermit,
+    _share: ClientShare,
 }
 
-/// The client gets SERVFAIL; the counters know why.
+/// The client gets SERVFAIL; the counters have the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unanswered;
+pub(crate) struct NoAnswer;
 
 impl Forwarder {
-    pub(crate) fn new(upstreams: Upstreams, counters: Arc<Counters>, limits: Limits) -> Self {
-        let (slots, shares) =
-            (Arc::new(Semaphore::new(limits.forwarded)), Shares::new(limits.share));
+    pub(crate) fn new(
+        upstreams: Upstreams,
+        counters: Arc<Counters>,
+        limits: ResourceLimits,
+    ) -> Self {
         Self {
             upstreams: ArcSwap::from_pointee(upstreams),
             counters,
-            slots,
-            shares,
-            answered: AtomicBool::new(false),
-            asked: OnceLock::new(),
-            over: CancellationToken::new(),
+            permits: Arc::new(Semaphore::new(limits.forwarded)),
+            client_shares: ClientShares::new(limits.forwarded_per_client),
+            any_answer: AtomicBool::new(false),
+            intercepted: OnceLock::new(),
+            cancelled: CancellationToken::new(),
         }
     }
 
-    /// Room for one more query of the client. To be asked for before anything is kept of the query:
-    /// what a flood sends must not pile up.
-    pub(crate) fn admit(&self, client: IpAddr) -> Result<Place, Unanswered> {
-        let share = self.shares.take(client);
+    /// A permit for one more query of the client. Get it before copying the query, so that a flood
+    /// does not fill memory.
+    pub(crate) fn admit(&self, client: IpAddr) -> Result<Permit, NoAnswer> {
+        let share = self.client_shares.try_acquire(client);
         if share.is_none() {
-            Counters::count(&self.counters.hogged);
+            self.counters.client_over_limit.increment();
         }
-        if let (Some(_share), Ok(_slot)) = (share, Arc::clone(&self.slots).try_acquire_owned()) {
-            return Ok(Place { _slot, _share });
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        if let (Some(_share), Ok(_permit)) = (share, permit) {
+            return Ok(Permit { _permit, _share });
         }
-        Counters::count(&self.counters.overloaded);
-        Counters::count(&self.counters.servfail);
-        Err(Unanswered)
+        self.counters.overloaded.increment();
+        self.counters.servfail.increment();
+        Err(NoAnswer)
     }
 
-    /// Lets intercepted queries go to the resolvers that were asked; to be said once.
-    pub(crate) fn set_asked(&self, asked: Asked) {
-        let _ = self.asked.set(asked);
+    /// Forwards intercepted queries to these resolvers. Only the first call has an effect.
+    pub(crate) fn set_intercepted(&self, resolvers: InterceptedResolvers) {
+        let _ = self.intercepted.set(resolvers);
     }
 
-    /// Whom to ask.
-    fn candidates(&self, slot: Option<u32>) -> Candidates {
-        let asked = slot.and_then(|slot| self.asked.get()?.candidates(slot));
-        asked.unwrap_or_else(|| self.upstreams.load().candidates())
-    }
-
-    /// The upstream's reply under the client's ID.
+    /// The upstream's reply with the client's ID.
     pub(crate) async fn forward(
         &self,
         query: &[u8],
-        question: &Question,
-        way: Way<'_>,
-        _place: Place,
-    ) -> Result<Vec<u8>, Unanswered> {
-        let Way { transport, sockets, slot } = way;
+        info: &ForwardInfo,
+        context: QueryContext<'_>,
+        _permit: Permit,
+    ) -> Result<Vec<u8>, NoAnswer> {
+        let QueryContext { transport, sockets, slot } = context;
         let began = Instant::now();
-        let exchange = Exchange { query, question, counters: &self.counters, sockets };
-        let mut race = Race { exchange: &exchange, transport, last_resort: None };
-        let in_time = tokio::time::timeout(
-            BUDGET,
-            self.over.run_until_cancelled(race.run(self.candidates(slot))),
-        )
-        .await;
-        self.counters.tally.forwarded.add(began.elapsed(), 1);
-        if in_time.is_err() {
-            Counters::count(&self.counters.timeouts);
+        let exchange = Exchange { query, info, counters: &self.counters, sockets };
+        let mut race = Race::new(&exchange, transport);
+        let run = self.cancelled.run_until_cancelled(race.run(self.candidates(slot)));
+        let result = timeout(ANSWER_TIMEOUT, run).await;
+        self.counters.stats.forward_latency.record(began.elapsed(), 1);
+        if result.is_err() {
+            self.counters.timeouts.increment();
         }
-        if let Some(reply) = in_time.ok().flatten().flatten().or(race.last_resort) {
-            Counters::count(&self.counters.forwarded);
-            self.counters.tally.passed_on(&reply);
-            self.answered.store(true, Relaxed);
-            return Ok(reply);
-        }
-        Counters::count(&self.counters.servfail);
-        Err(Unanswered)
+        let reply = result.ok().flatten().flatten().or_else(|| race.into_last_resort());
+        let Some(reply) = reply else {
+            self.counters.servfail.increment();
+            return Err(NoAnswer);
+        };
+        self.counters.forwarded.increment();
+        self.counters.stats.count_upstream_reply(&reply);
+        self.any_answer.store(true, Relaxed);
+        Ok(reply)
     }
 
-    /// Asks the upstreams for the root's servers, which every server has something to say about,
-    /// until one has ever answered anything. The counters have nothing of it.
-    pub(crate) async fn first_contact(&self) {
-        const QUERY: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
-        let question = Question { end: QUERY.len(), payload: 512 };
-        let (uncounted, sockets) = (Counters::default(), Sockets::default());
-        let exchange = Exchange {
-            query: &QUERY,
-            question: &question,
-            counters: &uncounted,
-            sockets: &sockets,
-        };
-        loop {
-            let upstreams = self.upstreams.load_full();
-            if self.answered.load(Relaxed) {
-                return;
-            }
-            let Candidates { first, then } = upstreams.candidates();
-            let asked: FuturesUnordered<_> = first
+    fn candidates(&self, slot: Option<u32>) -> Candidates {
+        let intercepted = slot.and_then(|slot| self.intercepted.get()?.candidates(slot));
+        intercepted.unwrap_or_else(|| self.upstreams.load().candidates())
+    }
+
+    /// Queries the upstreams for the root's NS records, to which every server has a reply, until
+    /// one of them has answered anything. Not counted.
+    pub(crate) async fn wait_for_first_answer(&self) {
+        const ROOT_NS: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+        let info = ForwardInfo { question_end: ROOT_NS.len(), udp_payload: 512 };
+        let (uncounted, sockets) = (Counters::default(), SocketPool::default());
+        let exchange =
+            Exchange { query: &ROOT_NS, info: &info, counters: &uncounted, sockets: &sockets };
+        while !self.any_answer.load(Relaxed) {
+            let Candidates { first, fallback } = self.upstreams.load_full().candidates();
+            let exchanges: FuturesUnordered<_> = first
                 .iter()
-                .chain(&then)
+                .chain(&fallback)
                 .map(|upstream| exchange.run(upstream.address, Transport::Udp))
                 .collect();
-            let answers = asked.filter_map(|result| std::future::ready(result.ok()));
+            let answers = exchanges.filter_map(|result| std::future::ready(result.ok()));
             tokio::pin!(answers);
-            match tokio::time::timeout(NEXT_AFTER, answers.next()).await {
-                Ok(Some(_)) => self.answered.store(true, Relaxed),
-                // All refused at once, or none said anything.
-                Ok(None) => tokio::time::sleep(NEXT_AFTER).await,
+            match timeout(NEXT_UPSTREAM_AFTER, answers.next()).await {
+                Ok(Some(_)) => self.any_answer.store(true, Relaxed),
+                // All failed at once, or there is none.
+                Ok(None) => sleep(NEXT_UPSTREAM_AFTER).await,
                 Err(_) => {}
             }
         }
     }
 
-    /// Whom no answer came from so far; nothing once one came.
-    pub(crate) fn awaited(&self) -> Option<Vec<SocketAddr>> {
+    /// The configured servers, while none of them has answered yet.
+    pub(crate) fn unanswered_servers(&self) -> Option<Vec<SocketAddr>> {
         let upstreams = self.upstreams.load();
-        (!self.answered.load(Relaxed)).then(|| upstreams.nameservers().current().to_vec())
+        (!self.any_answer.load(Relaxed)).then(|| upstreams.nameservers().current().to_vec())
     }
 
     /// The configured upstreams.
@@ -192,133 +184,30 @@ impl Forwarder {
         self.upstreams.load().upstreams()
     }
 
-    /// Waits for no upstream any more: who does is told that none answered.
-    pub(crate) fn give_up(&self) {
-        self.over.cancel();
+    /// Ends every query that waits for an upstream with [`NoAnswer`].
+    pub(crate) fn cancel(&self) {
+        self.cancelled.cancel();
     }
 
-    /// Asks others from now on.
+    /// Replaces the configured upstreams.
     pub(crate) fn set_upstreams(&self, upstreams: Upstreams) {
         self.upstreams.store(Arc::new(upstreams));
     }
 
-    /// How each upstream is doing.
+    /// The health of each configured upstream.
     pub(crate) fn health(&self) -> Vec<UpstreamHealth> {
         self.upstreams.load().health()
     }
 
-    /// How the resolvers are doing that executors asked.
-    pub(crate) fn asked_health(&self) -> Vec<UpstreamHealth> {
-        self.asked.get().map(Asked::health).unwrap_or_default()
+    /// The health of each intercepted resolver.
+    pub(crate) fn intercepted_health(&self) -> Vec<UpstreamHealth> {
+        self.intercepted.get().map(InterceptedResolvers::health).unwrap_or_default()
     }
 
-    /// Why forwarding does not or may not work.
+    /// Why forwarding does not or may not work, as a message.
     pub(crate) fn problem(&self) -> Option<String> {
         self.upstreams.load().nameservers().problem()
     }
-}
-
-/// The upstreams racing for one query.
-struct Race<'a> {
-    exchange: &'a Exchange<'a>,
-    transport: Transport,
-    /// A reply that another upstream may better.
-    last_resort: Option<Vec<u8>>,
-}
-
-impl Race<'_> {
-    /// The first reply that is not a refusal to serve. Nothing, when every upstream failed at once
-    /// or the best is a refusal, which is in `last_resort`. While some are only silent it goes on
-    /// for ever, asking them again.
-    async fn run(&mut self, candidates: Candidates) -> Option<Vec<u8>> {
-        if candidates.is_empty() {
-            return None;
-        }
-        let everyone: Vec<_> = candidates.first.iter().chain(&candidates.then).cloned().collect();
-        let mut again = everyone.into_iter().cycle();
-        let mut waiting = candidates.then.into_iter();
-        let mut running: FuturesUnordered<_> = candidates
-            .first
-            .into_iter()
-            .map(|upstream| ask(self.exchange, upstream, self.transport))
-            .collect();
-        let mut next = Instant::now() + NEXT_AFTER;
-        loop {
-            let failed = tokio::select! {
-                biased;
-                Some((upstream, result)) = running.next() => match self.judge(&upstream, result) {
-                    Some(reply) => return Some(reply),
-                    None => true,
-                },
-                () = sleep_until(next) => false,
-            };
-            let room = running.len() < AT_ONCE;
-            if room && let Some(upstream) = waiting.next() {
-                running.push(ask(self.exchange, upstream, self.transport));
-            } else if running.is_empty() || (!failed && self.last_resort.is_some()) {
-                return None;
-            } else if failed {
-                continue;
-            } else if room && let Some(upstream) = again.next() {
-                running.push(ask(self.exchange, upstream, self.transport));
-            }
-            next = Instant::now() + NEXT_AFTER;
-        }
-    }
-
-    /// The reply if it is one to pass on at once.
-    fn judge(
-        &mut self,
-        upstream: &Upstream,
-        result: io::Result<(Vec<u8>, Duration)>,
-    ) -> Option<Vec<u8>> {
-        match result {
-            Ok((reply, took)) => {
-                upstream.succeeded(took);
-                let refusal = Header::read(&reply).is_some_and(|header| {
-                    matches!(header.rcode(), rcode::SERVFAIL | rcode::REFUSED)
-                });
-                if !refusal {
-                    return Some(reply);
-                }
-                self.last_resort.get_or_insert(reply);
-            }
-            Err(error) if is_our_fault(&error) => {
-                tracing::debug!(upstream = %upstream.address, %error, "failed to forward a query")
-            }
-            Err(error) => upstream.failed(&error.to_string()),
-        }
-        None
-    }
-}
-
-/// Errors that say nothing about the upstream: too few descriptors, buffers or memory, a query too
-/// large for UDP.
-fn is_our_fault(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::MSGSIZE];
-    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
-}
-
-/// One exchange, with the time that it took, which blames the upstream when it is slow and goes on
-/// waiting.
-async fn ask(
-    exchange: &Exchange<'_>,
-    upstream: Arc<Upstream>,
-    transport: Transport,
-) -> (Arc<Upstream>, io::Result<(Vec<u8>, Duration)>) {
-    let began = Instant::now();
-    upstream.asked();
-    let run = exchange.run(upstream.address, transport);
-    tokio::pin!(run);
-    let result = match tokio::time::timeout(NEXT_AFTER, &mut run).await {
-        Ok(result) => result,
-        Err(_) => {
-            upstream.failed("no reply within a second");
-            run.await
-        }
-    };
-    (upstream, result.map(|reply| (reply, began.elapsed())))
 }
 
 #[cfg(test)]
@@ -327,33 +216,36 @@ mod tests {
     use crate::{config::Upstream, net::Nameservers};
 
     #[tokio::test]
-    async fn a_query_too_many_is_unanswered_at_once_and_counted() {
+    async fn a_query_over_the_limit_fails_at_once_and_is_counted() {
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         let server = silent.local_addr().expect("an address");
         let counters = Arc::new(Counters::default());
         let forwarder = forwarder(server, &counters);
         let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01x\0\0\x01\0\x01";
-        let question = Question { end: query.len(), payload: 512 };
+        let info = ForwardInfo { question_end: query.len(), udp_payload: 512 };
         let client = IpAddr::from([10, 0, 0, 1]);
-        let sockets = Sockets::default();
-        let over = Way { transport: Transport::Udp, sockets: &sockets, slot: None };
-        let first =
-            forwarder.forward(query, &question, over, forwarder.admit(client).expect("room"));
+        let sockets = SocketPool::default();
+        let context = QueryContext { transport: Transport::Udp, sockets: &sockets, slot: None };
+        let permit = forwarder.admit(client).expect("a permit");
+        let first = forwarder.forward(query, &info, context, permit);
         tokio::pin!(first);
         assert!(
-            tokio::time::timeout(Duration::from_millis(10), &mut first).await.is_err(),
+            timeout(Duration::from_millis(10), &mut first).await.is_err(),
             "it waits for the upstream"
         );
-        assert_eq!(forwarder.admit(client).expect_err("no room"), Unanswered);
-        assert_eq!((counters.snapshot().overloaded, counters.snapshot().servfail), (1, 1));
+        assert_eq!(forwarder.admit(client).expect_err("no permit"), NoAnswer);
+        let counters = crate::dns::stats::DnsCounters::from(&*counters);
+        assert_eq!((counters.overloaded, counters.servfail), (1, 1));
     }
 
     fn forwarder(server: SocketAddr, counters: &Arc<Counters>) -> Forwarder {
         let nameservers = Nameservers::new(vec![Upstream::Server(server)], vec![]);
-        Forwarder::new(
-            Upstreams::new(nameservers),
-            Arc::clone(counters),
-            Limits { forwarded: 1, share: 1, connections: 1, connections_share: 1 },
-        )
+        let limits = ResourceLimits {
+            forwarded: 1,
+            forwarded_per_client: 1,
+            connections: 1,
+            connections_per_client: 1,
+        };
+        Forwarder::new(Upstreams::new(nameservers), Arc::clone(counters), limits)
     }
 }

@@ -1,15 +1,19 @@
-//! The side of the shim that faces upstreams.
+//! Forwarding to upstreams.
 
 mod exchange;
 mod forwarder;
+mod intercepted_resolvers;
 mod loop_detector;
+mod race;
 mod socket_pool;
+mod upstream;
 mod upstreams;
 
-pub use exchange::fits;
-pub(crate) use exchange::{Transport, framed};
-pub(crate) use forwarder::{Forwarder, Place, Way};
-pub(crate) use loop_detector::Loops;
-pub(crate) use socket_pool::Sockets;
-pub use upstreams::UpstreamHealth;
-pub(crate) use upstreams::{Candidates, Upstream, Upstreams};
+pub use exchange::reply_matches;
+pub(crate) use forwarder::{Forwarder, Permit, QueryContext};
+pub(crate) use intercepted_resolvers::InterceptedResolvers;
+pub use intercepted_resolvers::ResolverOfSlot;
+pub(crate) use loop_detector::LoopDetector;
+pub(crate) use socket_pool::SocketPool;
+pub use upstream::UpstreamHealth;
+pub(crate) use upstreams::Upstreams;

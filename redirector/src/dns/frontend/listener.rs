@@ -1,112 +1,46 @@
-//! The shim's sockets: UDP and TCP on every address, each bound explicitly, and errors that say
-//! what to do.
+//! The UDP and TCP socket of one address.
 
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
 };
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::{dns::forward::Transport, net::Holder};
+use super::bind_error::BindError;
+use crate::net::Transport;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
-/// How much the kernel may queue for us, in bytes: half a second of 5,000 queries, each of which it
-/// counts as 768 bytes or more, twice this in all.
+/// Receive buffer of a UDP socket, in bytes. The kernel allows twice this and counts 768 bytes or
+/// more for a query: half a second at 5,000 queries a second.
 const RECEIVE_BUFFER: usize = 1 << 20;
-/// With port 0 the kernel chooses a UDP port; its TCP twin may be taken.
+/// With port 0 the kernel chooses a UDP port whose TCP twin may be in use.
 const PORT_TRIES: usize = 16;
 
-/// Why the shim can't listen.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// There is nothing to listen on.
-    #[error("no address to answer DNS on: set `dns.listen`")]
-    NoAddress,
-    /// A wildcard address.
-    #[error(
-        "can't answer DNS on {0}: replies could leave from an address that the client did not ask; \
-            list each address in `dns.listen`"
-    )]
-    Unspecified(SocketAddr),
-    /// Another socket has the address.
-    #[error(
-        "failed to bind {transport} {address}: {} uses the port; stop it, have it leave this \
-            address, or change `dns.listen`",
-        holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string)
-    )]
-    InUse {
-        /// The address.
-        address: SocketAddr,
-        /// `UDP` or `TCP`.
-        transport: &'static str,
-        /// Who has it, if that can be told.
-        holder: Option<Holder>,
-    },
-    /// The host does not have the address.
-    #[error("failed to bind {transport} {address}: this host has no such address; add it (`ip \
-        address add {}/{} dev lo`) or change `dns.listen`",
-        address.ip(), if address.is_ipv4() { 32 } else { 128 })]
-    NotLocal {
-        /// The address.
-        address: SocketAddr,
-        /// `UDP` or `TCP`.
-        transport: &'static str,
-    },
-    /// A port below 1024 without the capability.
-    #[error(
-        "failed to bind {transport} {address}: not permitted; the agent needs CAP_NET_BIND_SERVICE \
-            for a port below 1024"
-    )]
-    NotPermitted {
-        /// The address.
-        address: SocketAddr,
-        /// `UDP` or `TCP`.
-        transport: &'static str,
-    },
-    /// Anything else.
-    #[error("failed to bind {transport} {address}")]
-    Io {
-        /// The address.
-        address: SocketAddr,
-        /// `UDP` or `TCP`.
-        transport: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// An upstream is one of our own addresses.
-    #[error(
-        "`dns.upstreams` has {0}, which is in `dns.listen`: queries would go round in circles; \
-            name the real server"
-    )]
-    Loop(SocketAddr),
-    /// Our own queries would be intercepted, too.
-    #[error(
-        "our own DNS queries can't be told from those of executors: marking a socket (SO_MARK) \
-            needs CAP_NET_ADMIN"
-    )]
-    Unmarked(#[source] io::Error),
-    /// Nobody to forward to.
-    #[error("no server to forward DNS to: {0}")]
-    NoUpstream(String),
+/// A socket of ours.
+#[derive(Debug)]
+pub(super) struct Endpoint<S> {
+    pub(super) socket: S,
+    pub(super) address: SocketAddr,
+    /// The slot of the resolver whose queries arrive here, if they are intercepted.
+    pub(super) slot: Option<u32>,
 }
 
-/// One address of ours.
+/// The sockets of one address.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) address: SocketAddr,
-    pub(crate) udp: UdpSocket,
-    pub(crate) tcp: TcpListener,
-    /// For which resolver: a port of its own has intercepted DNS.
-    pub(crate) slot: Option<u32>,
+pub(super) struct Listener {
+    pub(super) address: SocketAddr,
+    udp: UdpSocket,
+    tcp: TcpListener,
+    slot: Option<u32>,
 }
 
 impl Listener {
-    /// Binds UDP and TCP. Port 0 takes one that is free for both.
-    pub(crate) fn bind(address: SocketAddr) -> Result<Self, BindError> {
+    /// Binds UDP and TCP. Port 0 selects one that is free for both.
+    pub(super) fn bind(address: SocketAddr) -> Result<Self, BindError> {
         if address.ip().is_unspecified() {
             return Err(BindError::Unspecified(address));
         }
@@ -114,21 +48,27 @@ impl Listener {
         loop {
             tries -= 1;
             let udp = open(address, Transport::Udp)
-                .and_then(bound_udp)
-                .map_err(|error| explain(address, Transport::Udp, error))?;
+                .map(with_large_buffer)
+                .map_err(|error| BindError::new(address, Transport::Udp, error))?;
             let address =
-                udp.local_addr().map_err(|error| explain(address, Transport::Udp, error))?;
-            match open(address, Transport::Tcp).and_then(listening) {
+                udp.local_addr().map_err(|error| BindError::new(address, Transport::Udp, error))?;
+            match open(address, Transport::Tcp).and_then(listen) {
                 Ok(tcp) => return Ok(Self { address, udp, tcp, slot: None }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
-                Err(error) => return Err(explain(address, Transport::Tcp, error)),
+                Err(error) => return Err(BindError::new(address, Transport::Tcp, error)),
             }
         }
     }
 
-    /// As [`Listener::bind`], for intercepted DNS.
-    pub(crate) fn of_slot(address: SocketAddr, slot: u32) -> Result<Self, BindError> {
+    /// As [`Listener::bind`], for the intercepted queries of a slot.
+    pub(super) fn bind_slot(address: SocketAddr, slot: u32) -> Result<Self, BindError> {
         Ok(Self { slot: Some(slot), ..Self::bind(address)? })
+    }
+
+    /// The two sockets.
+    pub(super) fn into_endpoints(self) -> (Endpoint<UdpSocket>, Endpoint<TcpListener>) {
+        let Self { address, udp, tcp, slot } = self;
+        (Endpoint { socket: udp, address, slot }, Endpoint { socket: tcp, address, slot })
     }
 }
 
@@ -143,39 +83,24 @@ fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     if transport == Transport::Tcp {
-        // A restart must not wait for the last connections to leave TIME-WAIT. For UDP the option
-        // would let two shims share a port.
+        // A restart must not wait for connections in TIME-WAIT. For UDP the option would let two
+        // shims share a port.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-fn bound_udp(socket: Socket) -> io::Result<UdpSocket> {
-    // Without CAP_NET_ADMIN the kernel caps it silently (net.core.rmem_max), and a small queue is
-    // better than no shim.
-    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+fn with_large_buffer(socket: Socket) -> UdpSocket {
+    // Without CAP_NET_ADMIN the kernel silently caps the size (net.core.rmem_max). A small buffer
+    // is better than no shim.
+    if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
-    Ok(socket.into())
+    socket.into()
 }
 
-fn listening(socket: Socket) -> io::Result<TcpListener> {
+fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-fn explain(address: SocketAddr, transport: Transport, source: io::Error) -> BindError {
-    let name = match transport {
-        Transport::Udp => "UDP",
-        Transport::Tcp => "TCP",
-    };
-    match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            BindError::InUse { address, transport: name, holder: Holder::find(address, transport) }
-        }
-        io::ErrorKind::AddrNotAvailable => BindError::NotLocal { address, transport: name },
-        io::ErrorKind::PermissionDenied => BindError::NotPermitted { address, transport: name },
-        _ => BindError::Io { address, transport: name, source },
-    }
 }

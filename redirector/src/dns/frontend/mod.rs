@@ -1,13 +1,22 @@
-//! The side of the shim that faces clients.
+//! Clients' queries, over UDP and TCP.
+//!
+//! `server` opens the sockets and runs `udp` and `tcp`, which pass each query to `handler`;
+//! `publisher` changes what the handler answers.
 
+mod bind_error;
+mod handler;
 mod intercept_ports;
 mod listener;
+mod publisher;
 mod server;
+mod settings;
+mod shutdown;
 mod tcp;
 mod udp;
 mod udp_batch;
 
-pub(crate) use intercept_ports::Asked;
-pub use intercept_ports::{ResolverOfSlot, SlotPorts};
-pub use listener::BindError;
-pub use server::{BoundShim, Publisher, ShimSettings, bind};
+pub use bind_error::BindError;
+pub use intercept_ports::InterceptPorts;
+pub use publisher::Publisher;
+pub use server::{BoundShim, bind};
+pub use settings::ShimSettings;

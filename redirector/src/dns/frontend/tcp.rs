@@ -1,9 +1,9 @@
-//! Answering over TCP (RFC 7766): several queries on one connection, each answered as soon as its
-//! answer is there.
+//! Queries over TCP (RFC 7766): several on one connection, each answered as soon as its answer is
+//! known.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,71 +13,85 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::server::{Asker, Core, LINGER, QUIET};
-use crate::dns::{
-    access::{Limits, Shares},
-    forward::{Sockets, Transport, Way, framed},
-    local::{self, Outcome, Question},
-    stats::Counters,
-    wire::Reply,
+use super::{
+    handler::{Handler, Request},
+    listener::Endpoint,
+    shutdown::{IDLE_CLOSE, LINGER_MAX},
+};
+use crate::{
+    dns::{
+        access::{ClientShare, ClientShares, ResourceLimits},
+        forward::{QueryContext, SocketPool},
+        local::{Decision, ForwardInfo, servfail},
+        wire::{ReplyBuffer, length_prefixed},
+    },
+    net::Transport,
 };
 
-/// A connection on which nothing happens for this long is closed (RFC 7766 section 6.2.3 asks for a
-/// few seconds).
-const IDLE: Duration = Duration::from_secs(10);
-/// A client that does not take its replies for this long is cut off.
-const SEND: Duration = Duration::from_secs(5);
-/// Queries of one connection that may wait for upstreams; reading stops meanwhile.
-const PIPELINED: usize = 64;
-/// After accept() failed for want of descriptors, say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// An idle connection is closed after this time (RFC 7766 section 6.2.3 asks for a few seconds).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a client to accept a reply.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Queries of one connection that may wait for upstreams; at the limit, reading stops.
+const MAX_PIPELINED: usize = 64;
+/// Pause after a failed accept(), such as for lack of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// Room for connections, which listeners may share.
+/// The limit of connections that listeners share.
 #[derive(Clone)]
-pub(crate) struct Room {
-    slots: Arc<Semaphore>,
-    shares: Arc<Shares>,
+pub(super) struct ConnectionLimit {
+    permits: Arc<Semaphore>,
+    client_shares: Arc<ClientShares>,
 }
 
-impl Room {
-    pub(crate) fn new(limits: Limits) -> Self {
+/// Permission for one connection.
+type ConnectionPermit = (OwnedSemaphorePermit, ClientShare);
+
+impl ConnectionLimit {
+    pub(super) fn new(limits: ResourceLimits) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(limits.connections)),
-            shares: Shares::new(limits.connections_share),
+            permits: Arc::new(Semaphore::new(limits.connections)),
+            client_shares: ClientShares::new(limits.connections_per_client),
         }
+    }
+
+    /// All denied clients share one limit, so that they cannot keep out the others.
+    fn try_acquire(&self, client: IpAddr, is_denied: bool) -> Option<ConnectionPermit> {
+        let client = if is_denied { Ipv4Addr::UNSPECIFIED.into() } else { client };
+        let share = self.client_shares.try_acquire(client)?;
+        Some((Arc::clone(&self.permits).try_acquire_owned().ok()?, share))
     }
 }
 
-/// A listener, its address, and its slot when it has intercepted DNS.
-pub(crate) type Door = (TcpListener, SocketAddr, Option<u32>);
-
-/// Serves one listener until `stop` is cancelled and who has connected by then is accepted; one of
-/// intercepted DNS, until nobody connects any more.
-pub(crate) async fn serve(
-    (listener, address, slot): Door,
-    room: Room,
-    core: Arc<Core>,
+/// Serves one listener until `stop` is cancelled and every connection made by then is accepted. A
+/// listener for intercepted DNS then lingers until no client connects any more.
+pub(super) async fn serve(
+    listener: Endpoint<TcpListener>,
+    limit: ConnectionLimit,
+    handler: Arc<Handler>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Room { slots, shares } = room;
+    let Endpoint { socket, address, slot } = listener;
+    let linger = if slot.is_some() { LINGER_MAX } else { Duration::ZERO };
     let mut end = None;
     loop {
         let accepted = match end {
             None => tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    end = Some(Instant::now() + if slot.is_some() { LINGER } else { Duration::ZERO });
+                    end = Some(Instant::now() + linger);
                     continue;
                 }
-                accepted = listener.accept() => accepted,
+                accepted = socket.accept() => accepted,
             },
             Some(end) => {
-                match timeout_at(end.min(Instant::now() + QUIET).into(), listener.accept()).await {
+                let close_at = end.min(Instant::now() + IDLE_CLOSE);
+                match timeout_at(close_at.into(), socket.accept()).await {
                     Ok(accepted) => accepted,
                     Err(_) => return Ok(()),
                 }
@@ -87,25 +101,20 @@ pub(crate) async fn serve(
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%address, %error, "failed to accept a DNS connection");
-                sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        let asker = (client.ip(), address.ip());
-        // All strangers are one client: what they hold must not keep those out that are served.
-        let share = shares.take(if core.is_stranger(asker) {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            client.ip()
-        });
-        let (Some(share), Ok(place)) = (share, Arc::clone(&slots).try_acquire_owned()) else {
-            Counters::count(&core.counters.connections_refused);
+        let (client, own) = (client.ip(), address.ip());
+        let Some(permit) = limit.try_acquire(client, handler.is_denied(client, own)) else {
+            handler.counters.connections_refused.increment();
             continue;
         };
-        let (connection, stop) =
-            (Connection::new(stream, asker, slot, Arc::clone(&core)), stop.clone());
-        core.tasks.spawn(async move {
-            let _held = (place, share);
+        let connection =
+            Connection::new(Endpoint { socket: stream, address, slot }, client, &handler);
+        let stop = stop.clone();
+        handler.tasks.spawn(async move {
+            let _permit = permit;
             if let Err(error) = connection.run(stop).await {
                 tracing::debug!(%address, %error, "a DNS connection failed");
             }
@@ -113,58 +122,61 @@ pub(crate) async fn serve(
     }
 }
 
-/// One client.
+/// A connection with one client.
 struct Connection {
     stream: TcpStream,
-    /// The client's address and ours.
-    asker: (IpAddr, IpAddr),
+    client: IpAddr,
+    own: IpAddr,
     slot: Option<u32>,
-    core: Arc<Core>,
+    handler: Arc<Handler>,
     unread: BytesMut,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, asker: (IpAddr, IpAddr), slot: Option<u32>, core: Arc<Core>) -> Self {
-        Self { stream, asker, slot, core, unread: BytesMut::new() }
+    fn new(endpoint: Endpoint<TcpStream>, client: IpAddr, handler: &Arc<Handler>) -> Self {
+        let Endpoint { socket: stream, address, slot } = endpoint;
+        let (handler, unread) = (Arc::clone(handler), BytesMut::new());
+        Self { stream, client, own: address.ip(), slot, handler, unread }
     }
 
-    /// Until the client has closed and has its replies, or nothing happens for a while, which is a
-    /// short one once `stop` is cancelled.
+    /// Runs until the client has closed and has its replies, or the connection is idle. Once `stop`
+    /// is cancelled, the idle time is short.
     async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
-        let core = Arc::clone(&self.core);
-        let mut reply = Reply::new();
+        let handler = Arc::clone(&self.handler);
+        let mut reply = ReplyBuffer::new();
         let mut waiting = FuturesUnordered::new();
-        let (mut open, mut idle) = (true, IDLE);
+        let (mut open, mut idle) = (true, IDLE_TIMEOUT);
         while open || !waiting.is_empty() {
-            while waiting.len() < PIPELINED
+            while waiting.len() < MAX_PIPELINED
                 && let Some(query) = self.next_query()
             {
-                let (client, own) = self.asker;
-                let now = Instant::now();
-                match core.decide(&query, Asker { client, own, now }, &mut reply) {
-                    Outcome::Drop => return Ok(()),
-                    Outcome::Reply(_) => {
+                let received_at = Instant::now();
+                let request = Request { client: self.client, own: self.own, received_at };
+                match handler.decide(&query, request, &mut reply) {
+                    Decision::Drop => return Ok(()),
+                    Decision::Reply(_) => {
                         self.send(reply.as_bytes()).await?;
-                        core.counters.tally.local.add(now.elapsed(), 1);
+                        handler.counters.stats.local_latency.record(received_at.elapsed(), 1);
                     }
-                    Outcome::Forward(question) => {
-                        waiting.push(forward(&core, query, question, (client, self.slot)))
+                    Decision::Forward(info) => {
+                        waiting.push(forward(&handler, query, info, (self.client, self.slot)))
                     }
                 }
             }
+            let may_read = open && waiting.len() < MAX_PIPELINED;
             tokio::select! {
                 biased;
                 Some(reply) = waiting.next() => self.send(&reply).await?,
-                read = self.stream.read_buf(&mut self.unread), if open && waiting.len() < PIPELINED => open = read? > 0,
-                () = stop.cancelled(), if idle == IDLE => idle = QUIET,
+                read = self.stream.read_buf(&mut self.unread), if may_read => open = read? > 0,
+                () = stop.cancelled(), if idle == IDLE_TIMEOUT => idle = IDLE_CLOSE,
                 () = sleep(idle), if waiting.is_empty() => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// The next whole message among what was read.
+    /// The next complete message that was read.
     fn next_query(&mut self) -> Option<Vec<u8>> {
         let len = usize::from(u16::from_be_bytes(*self.unread.first_chunk()?));
         let query = self.unread.get(2..2 + len)?.to_vec();
@@ -173,30 +185,30 @@ impl Connection {
     }
 
     async fn send(&mut self, reply: &[u8]) -> io::Result<()> {
-        let sent = timeout(SEND, self.stream.write_all(&framed(reply)?)).await;
-        sent.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies"))
+        let message = length_prefixed(reply)?;
+        timeout(SEND_TIMEOUT, self.stream.write_all(&message)).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not accept its replies"))
         })
     }
 }
 
 /// The upstream's reply, or SERVFAIL.
 async fn forward(
-    core: &Core,
+    handler: &Handler,
     query: Vec<u8>,
-    question: Question,
+    info: ForwardInfo,
     (client, slot): (IpAddr, Option<u32>),
 ) -> Vec<u8> {
-    let sockets = Sockets::default();
-    let way = Way { transport: Transport::Tcp, sockets: &sockets, slot };
-    let forwarded = async {
-        core.forwarder.forward(&query, &question, way, core.forwarder.admit(client)?).await
-    };
-    match forwarded.await {
+    let sockets = SocketPool::default();
+    let context = QueryContext { transport: Transport::Tcp, sockets: &sockets, slot };
+    let forwarder = &handler.forwarder;
+    let result =
+        async { forwarder.forward(&query, &info, context, forwarder.admit(client)?).await };
+    match result.await {
         Ok(reply) => reply,
         Err(_) => {
-            let mut reply = Reply::new();
-            local::servfail(&query, &mut reply);
+            let mut reply = ReplyBuffer::new();
+            servfail(&query, &mut reply);
             reply.as_bytes().to_vec()
         }
     }

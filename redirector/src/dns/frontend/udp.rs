@@ -1,9 +1,9 @@
-//! Answering over UDP: one thread for each address reads and answers in batches what is ours; what
-//! is not goes on in a task per query. The ports of an address that have intercepted DNS share one
-//! thread more.
+//! Queries over UDP. One thread for each address reads in batches and answers the names that are
+//! ours; each other query is forwarded in a task. The ports of intercepted DNS share one thread for
+//! each address.
 //!
-//! The thread has a runtime of its own, so that a query that is forwarded never changes threads,
-//! and nothing that the agent does holds DNS up.
+//! The thread has a runtime of its own, so that a forwarded query never changes threads and nothing
+//! that the agent does delays DNS.
 
 use std::{cell::RefCell, io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Instant};
 
@@ -17,30 +17,30 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    server::{Asker, Core, DRAIN, LINGER, QUIET},
-    udp_batch::{Batch, MOST},
+    handler::{Handler, Request},
+    listener::Endpoint,
+    shutdown::{DRAIN_TIMEOUT, IDLE_CLOSE, LINGER_MAX},
+    udp_batch::{BATCH_SIZE, Batch},
 };
-use crate::dns::{
-    forward::{Place, Sockets, Transport, Way},
-    local::{self, Outcome, Question},
-    stats::Counters,
-    wire::Reply,
+use crate::{
+    dns::{
+        forward::{Permit, QueryContext, SocketPool},
+        local::{Decision, ForwardInfo, servfail},
+        wire::ReplyBuffer,
+    },
+    net::Transport,
 };
 
-/// Batches that are taken from the socket before replies of upstreams get the thread.
-const BATCHES: usize = 4;
-/// Batches that are taken from the socket when it is about to be closed: as many as it has room
-/// for.
-const LAST_BATCHES: usize = 64;
+/// Batches that are read before the replies of upstreams get their turn on the thread.
+const BATCHES_PER_TURN: usize = 4;
+/// Batches that are read from a socket before it is closed: more than its buffer holds.
+const FINAL_BATCHES: usize = 64;
 
-/// A socket, its address, and its slot when it has intercepted DNS.
-pub(crate) type Door = (std::net::UdpSocket, SocketAddr, Option<u32>);
-
-/// Serves sockets until `stop` is cancelled, then lets queries under way end. Takes the thread it
-/// is called on.
-pub(crate) fn run(
-    doors: Vec<Door>,
-    core: &Arc<Core>,
+/// Serves sockets until `stop` is cancelled, then lets forwarded queries end. Blocks the current
+/// thread.
+pub(super) fn run(
+    listeners: Vec<Endpoint<std::net::UdpSocket>>,
+    handler: &Arc<Handler>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -48,39 +48,41 @@ pub(crate) fn run(
         .build()
         .context("failed to start a runtime for DNS")?;
     runtime.block_on(async {
-        let (tasks, sockets, batch) =
-            (TaskTracker::new(), Arc::<Sockets>::default(), RefCell::new(Batch::new()));
-        let serving = doors.into_iter().map(|(socket, address, slot)| {
-            let (tasks, sockets, core, batch) =
-                (tasks.clone(), Arc::clone(&sockets), Arc::clone(core), &batch);
+        let (tasks, sockets) = (TaskTracker::new(), Arc::<SocketPool>::default());
+        let batch = RefCell::new(Batch::new());
+        let serving = listeners.into_iter().map(|Endpoint { socket, address, slot }| {
+            let (tasks, sockets, handler) =
+                (tasks.clone(), Arc::clone(&sockets), Arc::clone(handler));
+            let batch = &batch;
             async move {
-                let socket = Arc::new(
-                    UdpSocket::from_std(socket).context("failed to register a DNS socket")?,
-                );
-                Server { socket, address, slot, core, tasks, sockets }.serve(batch, stop).await
+                let socket =
+                    UdpSocket::from_std(socket).context("failed to register a DNS socket")?;
+                let socket = Arc::new(socket);
+                let server = UdpServer { socket, address, slot, handler, tasks, sockets };
+                server.serve(batch, stop).await
             }
         });
         try_join_all(serving).await?;
         tasks.close();
-        // None waits for longer; this is for the runtime's sake, which must end.
-        let _ = timeout(2 * DRAIN, tasks.wait()).await;
+        // No query waits longer than the drain time; the runtime must end in any case.
+        let _ = timeout(2 * DRAIN_TIMEOUT, tasks.wait()).await;
         Ok(())
     })
 }
 
-struct Server {
+/// One socket.
+struct UdpServer {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
     slot: Option<u32>,
-    core: Arc<Core>,
-    /// Queries that wait for upstreams, and what they ask with.
+    handler: Arc<Handler>,
+    /// Queries that wait for upstreams.
     tasks: TaskTracker,
-    sockets: Arc<Sockets>,
+    sockets: Arc<SocketPool>,
 }
 
-impl Server {
-    /// The batch is every socket's of the thread: it is full only between two points where others
-    /// run.
+impl UdpServer {
+    /// All sockets of the thread share the batch, which is in use only between two await points.
     async fn serve(&self, batch: &RefCell<Batch>, stop: &CancellationToken) -> anyhow::Result<()> {
         loop {
             tokio::select! {
@@ -95,15 +97,15 @@ impl Server {
         if self.slot.is_some() {
             self.linger(batch).await?;
         }
-        self.answer_the_last(&mut batch.borrow_mut());
+        self.answer_rest(&mut batch.borrow_mut());
         Ok(())
     }
 
-    /// Goes on until nobody asks any more.
+    /// Keeps answering until no query arrives any more.
     async fn linger(&self, batch: &RefCell<Batch>) -> io::Result<()> {
-        let end = Instant::now() + LINGER;
+        let end = Instant::now() + LINGER_MAX;
         while let Ok(ready) =
-            timeout_at(end.min(Instant::now() + QUIET).into(), self.socket.readable()).await
+            timeout_at(end.min(Instant::now() + IDLE_CLOSE).into(), self.socket.readable()).await
         {
             ready?;
             self.answer_batches(&mut batch.borrow_mut());
@@ -112,23 +114,22 @@ impl Server {
         Ok(())
     }
 
-    /// Who has asked before the end would wait for a time-out.
-    fn answer_the_last(&self, batch: &mut Batch) {
-        for _ in 0..LAST_BATCHES {
-            let Ok(number) = batch.receive(self.socket.as_fd()) else { break };
-            self.answer(batch, number);
+    /// Answers what is left in the socket, whose clients would otherwise wait for a time-out.
+    fn answer_rest(&self, batch: &mut Batch) {
+        for _ in 0..FINAL_BATCHES {
+            let Ok(count) = batch.receive(self.socket.as_fd()) else { break };
+            self.answer(batch, count);
         }
     }
 
-    /// Whether the socket is empty now. One that gave less than it was asked for is: what comes
-    /// later makes it readable anew, as epoll tells edges. Asking it once more, or the runtime for
-    /// others' turn, would be a system call each.
+    /// Returns whether the socket is empty. A short batch shows that it is: later packets make it
+    /// readable again, since epoll is edge-triggered. Reading once more would be a system call.
     fn answer_batches(&self, batch: &mut Batch) -> bool {
-        for _ in 0..BATCHES {
+        for _ in 0..BATCHES_PER_TURN {
             match self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_fd())) {
-                Ok(number) => {
-                    self.answer(batch, number);
-                    if number < MOST {
+                Ok(count) => {
+                    self.answer(batch, count);
+                    if count < BATCH_SIZE {
                         let _ = self.socket.try_io(Interest::READABLE, || {
                             Err::<(), _>(io::ErrorKind::WouldBlock.into())
                         });
@@ -136,71 +137,71 @@ impl Server {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                // An ICMP error for an earlier reply of ours, say. The socket itself is fine.
+                // Such as an ICMP error for an earlier reply. The socket stays usable.
                 Err(error) => {
-                    tracing::debug!(address = %self.address, %error, "failed to receive DNS \
-                        queries")
+                    let address = self.address;
+                    tracing::debug!(%address, %error, "failed to receive DNS queries")
                 }
             }
         }
         false
     }
 
-    fn answer(&self, batch: &mut Batch, number: usize) {
+    fn answer(&self, batch: &mut Batch, count: usize) {
         let now = Instant::now();
-        for at in 0..number {
-            let (query, Some(client), reply) = batch.query(at) else { continue };
-            match self.core.decide(
-                query,
-                Asker { client: client.ip(), own: self.address.ip(), now },
-                reply,
-            ) {
-                Outcome::Drop => {}
-                Outcome::Reply(_) => batch.reply(at),
-                Outcome::Forward(question) => match self.core.forwarder.admit(client.ip()) {
-                    Ok(place) => self.forward(query.to_vec(), question, (client, place)),
+        for index in 0..count {
+            let (query, Some(client), reply) = batch.query(index) else { continue };
+            let request = Request { client: client.ip(), own: self.address.ip(), received_at: now };
+            match self.handler.decide(query, request, reply) {
+                Decision::Drop => {}
+                Decision::Reply(_) => batch.queue_reply(index),
+                Decision::Forward(info) => match self.handler.forwarder.admit(client.ip()) {
+                    Ok(permit) => self.forward(query.to_vec(), info, (client, permit)),
                     Err(_) => {
-                        local::servfail(query, reply);
-                        batch.reply(at);
+                        servfail(query, reply);
+                        batch.queue_reply(index);
                     }
                 },
             }
         }
-        // When the socket's send buffer is full the clients ask again, as after any lost packet.
+        // If the send buffer is full, clients retry as after any lost packet.
         let sent = batch.send(self.socket.as_fd());
-        self.core.counters.tally.local.add(now.elapsed(), sent as u64);
+        self.handler.counters.stats.local_latency.record(now.elapsed(), sent as u64);
     }
 
-    fn forward(&self, query: Vec<u8>, question: Question, from: (SocketAddr, Place)) {
-        let (socket, core, sockets) =
-            (Arc::clone(&self.socket), Arc::clone(&self.core), Arc::clone(&self.sockets));
-        let forwarding = Forwarding { socket, slot: self.slot, core, sockets };
-        self.tasks.spawn(forwarding.run(query, question, from));
+    fn forward(&self, query: Vec<u8>, info: ForwardInfo, from: (SocketAddr, Permit)) {
+        let forwarding = Forwarding {
+            socket: Arc::clone(&self.socket),
+            slot: self.slot,
+            handler: Arc::clone(&self.handler),
+            sockets: Arc::clone(&self.sockets),
+        };
+        self.tasks.spawn(forwarding.run(query, info, from));
     }
 }
 
-/// One query on its way.
+/// One query that waits for an upstream.
 struct Forwarding {
     socket: Arc<UdpSocket>,
     slot: Option<u32>,
-    core: Arc<Core>,
-    sockets: Arc<Sockets>,
+    handler: Arc<Handler>,
+    sockets: Arc<SocketPool>,
 }
 
 impl Forwarding {
-    async fn run(self, query: Vec<u8>, question: Question, (client, place): (SocketAddr, Place)) {
-        let way = Way { transport: Transport::Udp, sockets: &self.sockets, slot: self.slot };
-        let forwarded = self.core.forwarder.forward(&query, &question, way, place);
-        let sent = match forwarded.await {
+    async fn run(self, query: Vec<u8>, info: ForwardInfo, (client, permit): (SocketAddr, Permit)) {
+        let context =
+            QueryContext { transport: Transport::Udp, sockets: &self.sockets, slot: self.slot };
+        let sent = match self.handler.forwarder.forward(&query, &info, context, permit).await {
             Ok(reply) => self.socket.send_to(&reply, client).await,
             Err(_) => {
-                let mut reply = Reply::new();
-                local::servfail(&query, &mut reply);
+                let mut reply = ReplyBuffer::new();
+                servfail(&query, &mut reply);
                 self.socket.send_to(reply.as_bytes(), client).await
             }
         };
         if let Err(error) = sent {
-            Counters::count(&self.core.counters.unsent);
+            self.handler.counters.unsent.increment();
             tracing::debug!(%client, %error, "failed to send a DNS reply");
         }
     }

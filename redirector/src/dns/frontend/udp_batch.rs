@@ -1,133 +1,134 @@
-//! Many UDP packets with one system call (recvmmsg, sendmmsg), and replies to one socket as one
-//! packet that the kernel cuts up (UDP_SEGMENT, Linux 4.18): most of what a query costs is entering
-//! the kernel and its walk through the network stack.
+//! Many UDP packets with one system call (recvmmsg, sendmmsg), and several replies to one client as
+//! one packet that the kernel splits (UDP_SEGMENT, Linux 4.18). Most of a query's cost is entering
+//! the kernel and crossing its network stack.
 //!
-//! A resolver asks for A and AAAA at once from one socket, and a forwarder in front of us asks
-//! everything from a few: their replies share the walk.
+//! A resolver queries A and AAAA at once from one socket, and a forwarder in front of the shim uses
+//! few sockets for all its queries: their replies share the crossing.
 
 use std::{
+    cmp::Reverse,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
 
-use crate::dns::wire::Reply;
+use crate::dns::wire::ReplyBuffer;
 
-/// Packets in one call; not above 64, what every kernel takes in the segments of one packet
+/// Packets in one call. At most 64, the segments of one packet that every kernel accepts
 /// (UDP_MAX_SEGMENTS).
-pub(crate) const MOST: usize = 64;
-/// The longest query that is read whole, in bytes. What is longer is cut and thereby malformed.
-const LONGEST: usize = 4096;
-/// A `sockaddr_in6`, which is the larger one.
-const NAME: usize = 28;
+pub(super) const BATCH_SIZE: usize = 64;
+/// Longest query, in bytes. Longer ones are truncated and thereby malformed.
+const MAX_QUERY_LEN: usize = 4096;
+/// Length of a `sockaddr_in6`, the larger kind of address, in bytes.
+const SOCKADDR_LEN: usize = 28;
 
 /// A socket address as the kernel writes it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Name([u8; NAME]);
+struct SockAddr([u8; SOCKADDR_LEN]);
 
-/// Ancillary data that says how long the segments of a packet are.
+/// The ancillary data with the segment length of a packet.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Segment([u8; SEGMENT]);
+struct SegmentSize([u8; CMSG_SPACE]);
 
-/// The option of `SOL_UDP` (linux/udp.h), which the libc crate has for some systems only.
+/// An option of `SOL_UDP` (linux/udp.h), which the libc crate has for some systems only.
 const UDP_SEGMENT: libc::c_int = 103;
 /// `CMSG_SPACE(size_of::<u16>())`: a header of 16 bytes, the length, padding.
-const SEGMENT: usize = 24;
+const CMSG_SPACE: usize = 24;
 
-/// Replies that leave as one packet: so many of `sending`, from this place on.
+/// Replies that leave as one packet: a range of `queued`.
 #[derive(Clone, Copy)]
 struct Group {
     start: usize,
-    number: usize,
+    count: usize,
 }
 
-/// Room for a batch of queries and the replies to them. Every pointer in `headers` leads into a
-/// boxed slice of the same value, none of which is ever moved or grown.
-pub(crate) struct Batch {
-    queries: Box<[[u8; LONGEST]]>,
-    replies: Box<[Reply]>,
-    names: Box<[Name]>,
+/// Buffers for a batch of queries and their replies. Every pointer in `headers` points into a boxed
+/// slice of the same value, none of which is ever moved or grown.
+pub(super) struct Batch {
+    queries: Box<[[u8; MAX_QUERY_LEN]]>,
+    replies: Box<[ReplyBuffer]>,
+    clients: Box<[SockAddr]>,
     parts: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
-    segments: Box<[Segment]>,
-    /// Which replies go out, as places in the batch.
-    sending: Vec<usize>,
+    segment_sizes: Box<[SegmentSize]>,
+    /// Indices of the replies to send.
+    queued: Vec<usize>,
     groups: Vec<Group>,
-    /// Whether the kernel cuts packets up; not where a device lacks checksums, say.
+    /// Whether the kernel splits packets. It does not for a device without checksums, for example.
     segmenting: bool,
 }
 
-// SAFETY: the pointers lead into what the value owns, and are used only by its methods, which
-// borrow it mutably.
+// SAFETY: the pointers point into what the value owns, and only its methods use them, which borrow
+// it mutably.
 unsafe impl Send for Batch {}
 
 impl Batch {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let part = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        // SAFETY: all bits zero is a header without name, parts and control data.
+        // SAFETY: a zeroed header has no name, parts or control data.
         let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
         Self {
-            queries: vec![[0; LONGEST]; MOST].into(),
-            replies: (0..MOST).map(|_| Reply::new()).collect(),
-            names: vec![Name([0; NAME]); MOST].into(),
-            parts: vec![part; MOST].into(),
-            headers: vec![header; MOST].into(),
-            segments: vec![Segment([0; SEGMENT]); MOST].into(),
-            sending: Vec::with_capacity(MOST),
-            groups: Vec::with_capacity(MOST),
+            queries: vec![[0; MAX_QUERY_LEN]; BATCH_SIZE].into(),
+            replies: (0..BATCH_SIZE).map(|_| ReplyBuffer::new()).collect(),
+            clients: vec![SockAddr([0; SOCKADDR_LEN]); BATCH_SIZE].into(),
+            parts: vec![part; BATCH_SIZE].into(),
+            headers: vec![header; BATCH_SIZE].into(),
+            segment_sizes: vec![SegmentSize([0; CMSG_SPACE]); BATCH_SIZE].into(),
+            queued: Vec::with_capacity(BATCH_SIZE),
+            groups: Vec::with_capacity(BATCH_SIZE),
             segmenting: true,
         }
     }
 
-    /// Takes what is in the socket, at most [`MOST`] packets, and returns how many. The socket is
-    /// non-blocking.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        for at in 0..MOST {
-            self.parts[at] =
-                libc::iovec { iov_base: self.queries[at].as_mut_ptr().cast(), iov_len: LONGEST };
-            self.address(at, at, at);
+    /// Reads up to [`BATCH_SIZE`] packets from the socket without blocking, and returns how many.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        for index in 0..BATCH_SIZE {
+            let buffer = self.queries[index].as_mut_ptr().cast();
+            self.parts[index] = libc::iovec { iov_base: buffer, iov_len: MAX_QUERY_LEN };
+            self.set_header(index, index, index);
         }
-        // SAFETY: each of the MOST headers has a name of NAME bytes and one part of LONGEST bytes,
-        // which this value owns and nobody else uses.
+        // SAFETY: each of the BATCH_SIZE headers has a name of SOCKADDR_LEN bytes and one part of
+        // MAX_QUERY_LEN bytes, which this value owns and nothing else uses.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                MOST as libc::c_uint,
+                BATCH_SIZE as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 ptr::null_mut(),
             )
         };
-        self.sending.clear();
+        self.queued.clear();
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
-    /// A query that was received, who sent it, and room for the reply.
-    pub(crate) fn query(&mut self, at: usize) -> (&[u8], Option<SocketAddr>, &mut Reply) {
-        let length = (self.headers[at].msg_len as usize).min(LONGEST);
-        (&self.queries[at][..length], client(&self.names[at]), &mut self.replies[at])
+    /// A received query, its client, and the buffer for the reply.
+    pub(super) fn query(&mut self, index: usize) -> (&[u8], Option<SocketAddr>, &mut ReplyBuffer) {
+        let length = (self.headers[index].msg_len as usize).min(MAX_QUERY_LEN);
+        let client = parse_sockaddr(&self.clients[index]);
+        (&self.queries[index][..length], client, &mut self.replies[index])
     }
 
     /// Sends the reply to this query with the next [`Batch::send`].
-    pub(crate) fn reply(&mut self, at: usize) {
-        self.sending.push(at);
+    pub(super) fn queue_reply(&mut self, index: usize) {
+        self.queued.push(index);
     }
 
-    /// Sends the replies. One that can't be sent is lost, as on the way; when the socket is full so
-    /// are the others. Returns how many.
-    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> usize {
+    /// Sends the queued replies and returns how many were sent. A reply that cannot be sent is
+    /// lost; if the send buffer is full, so are all after it.
+    pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> usize {
         let mut sent = 0;
         let mut done = 0;
-        self.group();
+        self.group_replies();
         while done < self.groups.len() {
-            self.prepare(done);
+            self.fill_headers(done);
             let rest = &mut self.headers[done..self.groups.len()];
-            // SAFETY: each of these headers has the name of a client, the replies to it as parts,
-            // and, when they are several, ancillary data of SEGMENT bytes; the kernel only reads
-            // them.
+            // SAFETY: each of these headers has the address of a client, the replies to it as
+            // parts, and for several replies ancillary data of CMSG_SPACE bytes. The kernel only
+            // reads them.
             let result = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
@@ -139,20 +140,16 @@ impl Batch {
             let error = io::Error::last_os_error();
             match usize::try_from(result) {
                 Ok(some) if some > 0 => {
-                    sent += self.groups[done..done + some]
-                        .iter()
-                        .map(|group| group.number)
-                        .sum::<usize>();
+                    let groups = &self.groups[done..done + some];
+                    sent += groups.iter().map(|group| group.count).sum::<usize>();
                     done += some;
                 }
                 _ if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The first of the rest is at fault: each of its replies by itself, then, and no
-                // more packets to be cut up.
-                _ if self.groups[done].number > 1 => {
-                    tracing::debug!(%error, "DNS replies leave one by one: the kernel does not \
-                        take several as one packet");
+                // The first of the rest failed: send its replies one by one, and stop segmenting.
+                _ if self.groups[done].count > 1 => {
+                    tracing::debug!(%error, "UDP segmentation failed: sending DNS replies singly");
                     self.segmenting = false;
-                    self.split(done);
+                    self.split_groups(done);
                 }
                 _ => done += 1,
             }
@@ -160,70 +157,69 @@ impl Batch {
         sent
     }
 
-    /// Puts replies to the same client next to each other, the longest first, and makes groups of
-    /// those that may share a packet: all as long as the first, but for the last one, which may be
-    /// shorter.
-    fn group(&mut self) {
-        let (names, replies) = (&self.names, &self.replies);
+    /// Sorts replies by client, the longest first, and groups those that may share a packet: all as
+    /// long as the first, except that the last one may be shorter.
+    fn group_replies(&mut self) {
+        let (clients, replies) = (&self.clients, &self.replies);
         self.groups.clear();
-        if self.segmenting && self.sending.len() > 1 {
-            self.sending.sort_unstable_by_key(|&at| {
-                (names[at].0, std::cmp::Reverse(replies[at].as_bytes().len()))
+        if self.segmenting && self.queued.len() > 1 {
+            self.queued.sort_unstable_by_key(|&index| {
+                (clients[index].0, Reverse(replies[index].as_bytes().len()))
             });
         }
-        let length = |place: usize| replies[self.sending[place]].as_bytes().len();
-        for place in 0..self.sending.len() {
+        let client = |place: usize| clients[self.queued[place]].0;
+        let length = |place: usize| replies[self.queued[place]].as_bytes().len();
+        for place in 0..self.queued.len() {
             let joins = |group: &Group| {
-                let same_client =
-                    names[self.sending[group.start]].0 == names[self.sending[place]].0;
-                same_client && length(group.start + group.number - 1) == length(group.start)
+                client(group.start) == client(place)
+                    && length(group.start + group.count - 1) == length(group.start)
             };
             match self.groups.last_mut() {
-                Some(group) if self.segmenting && joins(group) => group.number += 1,
-                _ => self.groups.push(Group { start: place, number: 1 }),
+                Some(group) if self.segmenting && joins(group) => group.count += 1,
+                _ => self.groups.push(Group { start: place, count: 1 }),
             }
         }
     }
 
-    /// Makes groups of one of this group and of all after it.
-    fn split(&mut self, from: usize) {
+    /// Splits this group and all after it into groups of one reply.
+    fn split_groups(&mut self, from: usize) {
         let start = self.groups[from].start;
         self.groups.truncate(from);
-        self.groups.extend((start..self.sending.len()).map(|start| Group { start, number: 1 }));
+        self.groups.extend((start..self.queued.len()).map(|start| Group { start, count: 1 }));
     }
 
-    /// Writes the headers of the groups from this one on.
-    fn prepare(&mut self, from: usize) {
-        for at in from..self.groups.len() {
-            let Group { start, number } = self.groups[at];
-            for place in start..start + number {
-                let bytes = self.replies[self.sending[place]].as_bytes();
+    /// Writes the headers of this group and of all after it.
+    fn fill_headers(&mut self, from: usize) {
+        for index in from..self.groups.len() {
+            let Group { start, count } = self.groups[index];
+            for place in start..start + count {
+                let bytes = self.replies[self.queued[place]].as_bytes();
                 self.parts[place] = libc::iovec {
                     iov_base: bytes.as_ptr().cast_mut().cast(),
                     iov_len: bytes.len(),
                 };
             }
-            self.address(at, start, self.sending[start]);
-            let header = &mut self.headers[at].msg_hdr;
-            header.msg_iovlen = number as _;
-            if number > 1 {
-                let segment = &mut self.segments[at];
-                *segment = Segment::of(self.replies[self.sending[start]].as_bytes().len());
-                header.msg_control = segment.0.as_mut_ptr().cast();
-                header.msg_controllen = SEGMENT as _;
+            self.set_header(index, start, self.queued[start]);
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_iovlen = count as _;
+            if count > 1 {
+                let size = &mut self.segment_sizes[index];
+                *size = SegmentSize::new(self.replies[self.queued[start]].as_bytes().len());
+                header.msg_control = size.0.as_mut_ptr().cast();
+                header.msg_controllen = CMSG_SPACE as _;
             }
         }
     }
 
-    /// Makes a header of this part and of a client's name.
-    fn address(&mut self, place: usize, part: usize, client: usize) {
-        let name = &mut self.names[client];
-        let length = match u16::from_ne_bytes([name.0[0], name.0[1]]).into() {
+    /// Points a header at one part and at the address of a client.
+    fn set_header(&mut self, index: usize, part: usize, client: usize) {
+        let address = &mut self.clients[client];
+        let length = match u16::from_ne_bytes([address.0[0], address.0[1]]).into() {
             libc::AF_INET => size_of::<libc::sockaddr_in>(),
-            _ => NAME,
+            _ => SOCKADDR_LEN,
         };
-        let header = &mut self.headers[place].msg_hdr;
-        header.msg_name = name.0.as_mut_ptr().cast();
+        let header = &mut self.headers[index].msg_hdr;
+        header.msg_name = address.0.as_mut_ptr().cast();
         header.msg_namelen = length as libc::socklen_t;
         header.msg_iov = &raw mut self.parts[part];
         header.msg_iovlen = 1;
@@ -232,11 +228,11 @@ impl Batch {
     }
 }
 
-impl Segment {
-    /// For segments of this length, in bytes. Lengths of ours fit 16 bits.
-    fn of(length: usize) -> Self {
-        let mut bytes = [0; SEGMENT];
-        // A `cmsghdr`: its length with the data as a native word, level, type; then the data.
+impl SegmentSize {
+    /// For segments of this length, in bytes, which fits 16 bits.
+    fn new(length: usize) -> Self {
+        let mut bytes = [0; CMSG_SPACE];
+        // A `cmsghdr`: the length including the data, level, type; then the data.
         let fixed = size_of::<libc::cmsghdr>();
         bytes[..size_of::<usize>()].copy_from_slice(&(fixed + size_of::<u16>()).to_ne_bytes());
         bytes[fixed - 8..fixed - 4].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
@@ -246,16 +242,15 @@ impl Segment {
     }
 }
 
-/// The client's address; nothing when the kernel wrote another kind, which it does not on our
-/// sockets.
-fn client(Name(name): &Name) -> Option<SocketAddr> {
+/// The address; `None` for another family, which our sockets never have.
+fn parse_sockaddr(SockAddr(name): &SockAddr) -> Option<SocketAddr> {
     let port = u16::from_be_bytes([name[2], name[3]]);
     match u16::from_ne_bytes([name[0], name[1]]).into() {
         libc::AF_INET => Some((IpAddr::V4(Ipv4Addr::from(*name[4..].first_chunk()?)), port).into()),
         libc::AF_INET6 => {
             let address = Ipv6Addr::from(*name[8..].first_chunk::<16>()?);
             let scope = u32::from_ne_bytes(*name[24..].first_chunk()?);
-            Some(std::net::SocketAddrV6::new(address, port, 0, scope).into())
+            Some(SocketAddrV6::new(address, port, 0, scope).into())
         }
         _ => None,
     }
@@ -277,7 +272,7 @@ mod tests {
             .collect();
         let mut batch = Batch::new();
         assert_eq!(
-            batch.receive(server.as_fd()).expect_err("nothing is there").kind(),
+            batch.receive(server.as_fd()).expect_err("the socket is empty").kind(),
             io::ErrorKind::WouldBlock
         );
         for round in 0..3_u8 {
@@ -290,7 +285,7 @@ mod tests {
             assert_eq!(batch.receive(server.as_fd()).expect("packets"), 5);
             for (at, sender) in clients.iter().enumerate() {
                 let (query, client, reply) = batch.query(at);
-                assert_eq!(query, vec![round; (at * 1000 + 1).min(LONGEST)]);
+                assert_eq!(query, vec![round; (at * 1000 + 1).min(MAX_QUERY_LEN)]);
                 assert_eq!(
                     client,
                     Some(sender.as_ref().expect("bound").local_addr().expect("an address"))
@@ -298,7 +293,7 @@ mod tests {
                 reply.clear();
                 reply.push(&[round, at as u8]);
                 if at != 2 {
-                    batch.reply(at);
+                    batch.queue_reply(at);
                 }
             }
             assert_eq!(batch.send(server.as_fd()), 4);
@@ -310,8 +305,7 @@ mod tests {
         }
     }
 
-    /// Replies that leave as one packet arrive one by one, whatever their lengths are and whoever
-    /// else gets some.
+    /// Replies that leave as one packet arrive one by one, for any lengths and clients.
     fn shares_a_packet(listen: &str, segmenting: bool) {
         let server = UdpSocket::bind(listen).expect("bound");
         server.set_nonblocking(true).expect("set");
@@ -319,7 +313,7 @@ mod tests {
         let clients =
             [(); 3].map(|()| UdpSocket::bind(address.ip().to_string() + ":0").expect("bound"));
         let mut batch = Batch { segmenting, ..Batch::new() };
-        let number = MOST;
+        let number = BATCH_SIZE;
         for n in 0..number {
             clients[n % 3].send_to(&[n as u8], address).expect("sent");
         }
@@ -329,10 +323,10 @@ mod tests {
             let n = query[0];
             reply.clear();
             reply.push(&vec![n; 40 + usize::from(n / 3 % 5)]);
-            batch.reply(at);
+            batch.queue_reply(at);
         }
         assert_eq!(batch.send(server.as_fd()), number);
-        assert_eq!(batch.segmenting, segmenting, "loopback takes packets that are to be cut up");
+        assert_eq!(batch.segmenting, segmenting, "loopback accepts segmented packets");
         assert!(!segmenting || batch.groups.len() < number / 2, "{} packets", batch.groups.len());
         for (place, client) in clients.iter().enumerate() {
             client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("set");
@@ -351,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_to_one_client_share_a_packet_and_arrive_one_by_one() {
+    fn replies_that_share_a_packet_arrive_one_by_one() {
         for segmenting in [true, false] {
             shares_a_packet("127.0.0.1:0", segmenting);
             shares_a_packet("[::1]:0", segmenting);
@@ -359,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reply_goes_to_the_client_that_asked() {
+    fn each_reply_goes_to_its_client() {
         echoes("127.0.0.1:0");
         echoes("[::1]:0");
     }

@@ -1,6 +1,6 @@
-//! A map in many parts: a copy shares them all, and a change of the copy makes anew the one part
-//! that it is about. So a table that is swapped whole for each change costs what the change does,
-//! not what the table does.
+//! A copy-on-write map in parts. A copy shares all parts; a change copies only the part that holds
+//! the key. So a table that is replaced as a whole at each change costs what the change costs, not
+//! what the table does.
 
 use std::{
     borrow::Borrow,
@@ -9,52 +9,52 @@ use std::{
     sync::Arc,
 };
 
-/// In a pool full of routes each part has 256 of them.
+/// With a full pool of routes each part has 256 of them.
 const PARTS: usize = 256;
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub(crate) struct Shards<K, V> {
+pub(super) struct CowMap<K, V> {
     parts: Box<[Arc<HashMap<K, V>>]>,
     len: usize,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Default for Shards<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> Default for CowMap<K, V> {
     fn default() -> Self {
-        // One empty part in every place.
+        // All parts are the same empty one.
         Self { parts: vec![Arc::default(); PARTS].into(), len: 0 }
     }
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Shards<K, V> {
-    pub(crate) fn len(&self) -> usize {
+impl<K: Clone + Eq + Hash, V: Clone> CowMap<K, V> {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    pub(super) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        self.parts[part(key)].get(key)
+        self.parts[part_of(key)].get(key)
     }
 
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let before = Arc::make_mut(&mut self.parts[part(&key)]).insert(key, value);
+    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let before = Arc::make_mut(&mut self.parts[part_of(&key)]).insert(key, value);
         self.len += usize::from(before.is_none());
         before
     }
 
-    pub(crate) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub(super) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
-        let removed = Arc::make_mut(&mut self.parts[part(key)]).remove(key);
+        let removed = Arc::make_mut(&mut self.parts[part_of(key)]).remove(key);
         self.len -= usize::from(removed.is_some());
         removed
     }
 
-    /// For a table that nobody shares yet.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+    /// Copies every part that is still shared.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         self.parts
             .iter_mut()
             .filter(|part| !part.is_empty())
@@ -67,19 +67,18 @@ impl<K: Clone + Eq + Hash, V: Clone> Shards<K, V> {
     }
 }
 
-fn part<Q: Hash + ?Sized>(key: &Q) -> usize {
-    let mut folded = Folded(0);
-    key.hash(&mut folded);
+fn part_of<Q: Hash + ?Sized>(key: &Q) -> usize {
+    let mut hasher = PartHasher(0);
+    key.hash(&mut hasher);
     // The high bits depend on every byte.
-    (folded.0 >> 56) as usize % PARTS
+    (hasher.0 >> 56) as usize % PARTS
 }
 
-/// A hash for choosing the part, of eight bytes at a time: it stands before each look-up, on the
-/// way of every query. The keys of the table are the operator's, so that nobody can choose them to
-/// fall into one part; within a part std's own hash decides.
-struct Folded(u64);
+/// Chooses the part, eight bytes at a time, since every query pays for it. The operator writes the
+/// keys, so nobody can aim them all at one part; within a part the standard library's hash decides.
+struct PartHasher(u64);
 
-impl Hasher for Folded {
+impl Hasher for PartHasher {
     fn write(&mut self, bytes: &[u8]) {
         for eight in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -99,8 +98,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_is_changed_by_itself_and_shares_what_is_not() {
-        let mut one: Shards<u32, u32> = Shards::default();
+    fn a_change_leaves_the_original_and_copies_one_part() {
+        let mut one: CowMap<u32, u32> = CowMap::default();
         for key in 0..10_000 {
             assert_eq!(one.insert(key, key), None);
         }
@@ -127,8 +126,8 @@ mod tests {
     fn names_that_differ_in_a_number_spread_over_all_parts() {
         let mut sizes = [0_usize; PARTS];
         for number in 0..65_536 {
-            sizes[part(format!("\x06r{number:05}\x08internal\x07company\x03net\0").as_bytes())] +=
-                1;
+            let name = format!("\x06r{number:05}\x08internal\x07company\x03net\0");
+            sizes[part_of(name.as_bytes())] += 1;
         }
         assert!(sizes.iter().all(|size| (64..1024).contains(size)), "{sizes:?}");
     }

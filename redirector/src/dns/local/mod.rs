@@ -1,9 +1,12 @@
-//! What the shim answers by itself.
+//! The names that the shim answers itself.
 
 mod authority;
 mod cow_map;
+mod decision;
+mod reply_builder;
 mod zone;
 
-pub use authority::{Kind, Outcome, Question, Terms, answer, refuse};
-pub(crate) use authority::{asked, servfail};
-pub use zone::{Answer, Answers, Vip};
+pub use authority::{answer, refuse};
+pub(crate) use authority::{describe_question, servfail};
+pub use decision::{AnswerPolicy, Decision, ForwardInfo, ReplyKind};
+pub use zone::{Answer, Vip, Zone};

@@ -1,5 +1,5 @@
-//! The names that are ours and their virtual addresses: an immutable table, looked up by the
-//! lower-case wire form of a name.
+//! The sources and their virtual addresses: an immutable table, looked up by the lower-case wire
+//! form of a name.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -9,30 +9,30 @@ use std::{
     },
 };
 
-use super::cow_map::Shards;
+use super::cow_map::CowMap;
 use crate::{dns::wire::LowerName, route::SourceName};
 
 /// The virtual addresses of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vip {
-    /// What an A question gets.
+    /// The answer to an A question.
     pub v4: Ipv4Addr,
-    /// What an AAAA question gets; no address without a v6 pool.
+    /// The answer to an AAAA question; `None` without an IPv6 pool.
     pub v6: Option<Ipv6Addr>,
 }
 
-/// What a source is answered.
+/// The answer to queries for a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The kernel can't translate its VIP yet: SERVFAIL, which clients ask again about; a negative
-    /// answer they would keep.
+    /// The kernel does not translate its virtual address yet: SERVFAIL, which clients retry; they
+    /// would cache a negative answer.
     Pending,
-    /// Its VIP leads somewhere.
+    /// Its virtual address is translated.
     Live {
-        /// For everyone whose connects are redirected.
+        /// For clients whose connects are redirected.
         vip: Vip,
-        /// For those whose connects no hook sees: the destination's addresses that are worth a try.
-        /// None is SERVFAIL.
+        /// For clients whose connects no hook sees: the destination's usable addresses. If there is
+        /// none, the answer is SERVFAIL.
         real: Vec<IpAddr>,
     },
 }
@@ -44,7 +44,15 @@ impl From<Vip> for Answer {
 }
 
 impl Answer {
-    /// The virtual addresses that lead back to the source.
+    /// Whether there is an address to answer with.
+    pub(super) fn is_available(&self, real_addresses: bool) -> bool {
+        match self {
+            Self::Pending => false,
+            Self::Live { real, .. } => !real_addresses || !real.is_empty(),
+        }
+    }
+
+    /// The virtual addresses, which have a reverse name.
     fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let (v4, v6) = match self {
             Self::Live { vip, .. } => (Some(vip.v4.into()), vip.v6.map(IpAddr::from)),
@@ -56,54 +64,59 @@ impl Answer {
 
 /// One source in the table.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) answer: Answer,
-    /// Queries for it that were answered.
-    pub(crate) answered: Arc<AtomicU64>,
+pub(super) struct ZoneEntry {
+    pub(super) answer: Answer,
+    /// Queries for the source that were answered.
+    answered: Arc<AtomicU64>,
 }
 
-/// Which names have which answer. Immutable but for the count of answers: a change publishes a new
-/// one, which shares most of itself with this one.
+impl ZoneEntry {
+    pub(super) fn count_answer(&self) {
+        self.answered.fetch_add(1, Relaxed);
+    }
+}
+
+/// All sources with their answers. Immutable except for the answer counts: a change makes a new
+/// zone, which shares most of its content with the old one.
 #[derive(Clone, Debug)]
-pub struct Answers {
-    exact: Shards<Wire, Entry>,
-    wildcards: Shards<Wire, Entry>,
-    /// How many wildcards have a suffix of so many labels.
-    suffixes: [u32; MOST_LABELS],
-    /// Bit n: there is a wildcard whose suffix has n labels. Most names need no look-up among the
-    /// wildcards at all.
-    depths: u128,
+pub struct Zone {
+    exact: CowMap<WireName, ZoneEntry>,
+    wildcards: CowMap<WireName, ZoneEntry>,
+    /// Number of wildcards by the number of labels in their suffix.
+    wildcards_by_depth: [u32; MAX_LABELS],
+    /// Bit n: some wildcard's suffix has n labels. Saves most look-ups among the wildcards.
+    wildcard_depths: u128,
     /// The sources in wire form by their virtual addresses.
-    reverse: Shards<IpAddr, Wire>,
+    reverse: CowMap<IpAddr, WireName>,
 }
 
 /// A name in wire form.
-type Wire = Arc<[u8]>;
+type WireName = Arc<[u8]>;
 
 /// A name has at most 253 characters.
-const MOST_LABELS: usize = 128;
+const MAX_LABELS: usize = 128;
 
-impl Default for Answers {
+impl Default for Zone {
     fn default() -> Self {
         let (exact, wildcards, reverse) = Default::default();
-        Self { exact, wildcards, suffixes: [0; MOST_LABELS], depths: 0, reverse }
+        let wildcards_by_depth = [0; MAX_LABELS];
+        Self { exact, wildcards, wildcards_by_depth, wildcard_depths: 0, reverse }
     }
 }
 
-impl Answers {
-    /// The table of these sources. A source that comes twice has its last answer.
+impl Zone {
+    /// A zone of these sources. A source that occurs twice gets its last answer.
     pub fn new<A: Into<Answer>>(entries: impl IntoIterator<Item = (SourceName, A)>) -> Self {
-        let mut answers = Self::default();
+        let mut zone = Self::default();
         for (source, answer) in entries {
-            answers.set(&source, Some(answer.into()));
+            zone.set(&source, Some(answer.into()));
         }
-        answers
+        zone
     }
 
-    /// Gives a source this answer, or none: then it is not ours. What it was asked so far is
-    /// counted on.
+    /// Sets or, with `None`, removes a source's answer. Its answer count continues.
     pub fn set(&mut self, source: &SourceName, answer: Option<Answer>) {
-        let name: Wire = to_wire(source.name()).into();
+        let name: WireName = to_wire(source.name()).into();
         let whole = if source.is_wildcard() {
             [b"\x01*", &name[..]].concat().into()
         } else {
@@ -111,7 +124,7 @@ impl Answers {
         };
         let before = self.table_of(source).remove(&name);
         for address in before.iter().flat_map(|before| before.answer.addresses()) {
-            // Unless the address is another source's by now.
+            // The address may belong to another source by now.
             if self.reverse.get(&address) == Some(&whole) {
                 self.reverse.remove(&address);
             }
@@ -127,39 +140,40 @@ impl Answers {
             self.reverse.insert(address, Arc::clone(&whole));
         }
         let answered = before.map(|before| before.answered).unwrap_or_default();
-        self.table_of(source).insert(name, Entry { answer, answered });
+        self.table_of(source).insert(name, ZoneEntry { answer, answered });
     }
 
-    fn table_of(&mut self, source: &SourceName) -> &mut Shards<Wire, Entry> {
+    fn table_of(&mut self, source: &SourceName) -> &mut CowMap<WireName, ZoneEntry> {
         if source.is_wildcard() { &mut self.wildcards } else { &mut self.exact }
     }
 
-    /// One wildcard more or less whose suffix has so many labels.
+    /// Adds or removes a wildcard whose suffix has this many labels.
     fn count_wildcard(&mut self, labels: usize, (before, after): (bool, bool)) {
-        let number = &mut self.suffixes[labels];
-        *number = *number + u32::from(after) - u32::from(before);
+        let count = &mut self.wildcards_by_depth[labels];
+        *count = *count + u32::from(after) - u32::from(before);
         let bit = 1 << labels;
-        self.depths = if *number > 0 { self.depths | bit } else { self.depths & !bit };
+        self.wildcard_depths =
+            if *count > 0 { self.wildcard_depths | bit } else { self.wildcard_depths & !bit };
     }
 
-    /// What a source is answered; nothing when it is not ours.
+    /// The answer of a source; `None` if it is not in the zone.
     pub fn get(&self, source: &SourceName) -> Option<&Answer> {
         self.entry(source).map(|entry| &entry.answer)
     }
 
-    fn entry(&self, source: &SourceName) -> Option<&Entry> {
+    fn entry(&self, source: &SourceName) -> Option<&ZoneEntry> {
         let table = if source.is_wildcard() { &self.wildcards } else { &self.exact };
         table.get(&to_wire(source.name())[..])
     }
 
-    /// Whether this is the table of exactly these sources with these answers.
-    pub fn says(&self, entries: impl IntoIterator<Item = (SourceName, Answer)>) -> bool {
-        let mut number = 0;
+    /// Whether the zone has exactly these sources with these answers.
+    pub fn is_exactly(&self, entries: impl IntoIterator<Item = (SourceName, Answer)>) -> bool {
+        let mut count = 0;
         let all = entries.into_iter().all(|(source, answer)| {
-            number += 1;
+            count += 1;
             self.get(&source) == Some(&answer)
         });
-        all && number == self.len()
+        all && count == self.len()
     }
 
     /// Number of sources.
@@ -172,8 +186,8 @@ impl Answers {
         self.len() == 0
     }
 
-    /// Goes on with the counts of `before`.
-    pub(crate) fn inherit(&mut self, before: &Self) {
+    /// Continues the answer counts of `before`.
+    pub(crate) fn inherit_counts(&mut self, before: &Self) {
         for (now, then) in
             [(&mut self.exact, &before.exact), (&mut self.wildcards, &before.wildcards)]
         {
@@ -185,24 +199,24 @@ impl Answers {
         }
     }
 
-    /// How many queries for a source were answered.
-    pub(crate) fn answered(&self, source: &SourceName) -> u64 {
+    /// Number of queries for a source that were answered.
+    pub(crate) fn answer_count(&self, source: &SourceName) -> u64 {
         self.entry(source).map_or(0, |entry| entry.answered.load(Relaxed))
     }
 
-    /// The source that a name belongs to: itself, else the longest `*.suffix` that has it below.
-    pub(crate) fn find(&self, name: &LowerName) -> Option<&Entry> {
+    /// The source that a name belongs to: the name itself, else the longest `*.suffix` above it.
+    pub(super) fn find(&self, name: &LowerName) -> Option<&ZoneEntry> {
         let wire = name.as_bytes();
         if let Some(entry) = self.exact.get(wire) {
             return Some(entry);
         }
-        if self.depths == 0 {
+        if self.wildcard_depths == 0 {
             return None;
         }
         let mut at = 0;
         for depth in (1..name.labels()).rev() {
             at += 1 + usize::from(wire[at]);
-            if self.depths >> depth & 1 == 1
+            if self.wildcard_depths >> depth & 1 == 1
                 && let Some(entry) = self.wildcards.get(&wire[at..])
             {
                 return Some(entry);
@@ -211,8 +225,8 @@ impl Answers {
         None
     }
 
-    /// If the name is the reverse name of a virtual address of ours: its source in wire form.
-    pub(crate) fn find_reverse(&self, name: &LowerName) -> Option<&[u8]> {
+    /// The source in wire form, if the name is the reverse name of its virtual address.
+    pub(super) fn find_reverse(&self, name: &LowerName) -> Option<&[u8]> {
         self.reverse.get(&reverse_address(name)?).map(|wire| &wire[..])
     }
 }

@@ -1,90 +1,141 @@
-//! What the shim counts.
+//! The shim's counters, each declared once.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use super::query_stats::Tally;
-use crate::dns::local::Kind;
+use super::query_stats::QueryStats;
+use crate::dns::local::ReplyKind;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What the shim did since it was bound. `queries` is, once all are done, the sum of
-        /// `answered`, `nodata`, `forwarded`, `servfail`, `formerr`, `notimp`, `refused`,
-        /// `pending`, `limited` and `dropped`; the others say more about some of these.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+    (
+        total { $(#[$total_doc:meta])* $total:ident }
+        outcomes { $($(#[$outcome_doc:meta])* $outcome:ident,)+ }
+        incidents { $($(#[$incident_doc:meta])* $incident:ident,)+ }
+    ) => {
+        /// What the shim did since it was bound. Once no query is under way, `queries` is the sum
+        /// of the outcomes; an incident details some of them.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
-        pub struct DnsCounters { $($(#[$doc])* pub $name: u64,)+ }
+        pub struct DnsCounters {
+            $(#[$total_doc])*
+            pub $total: u64,
+            $($(#[$outcome_doc])* pub $outcome: u64,)+
+            $($(#[$incident_doc])* pub $incident: u64,)+
+        }
+
+        impl DnsCounters {
+            /// The names of the counters that each query is counted in one of.
+            pub const OUTCOMES: &[&str] = &[$(stringify!($outcome)),+];
+        }
+
+        impl From<DnsCounters> for BTreeMap<String, u64> {
+            fn from(counters: DnsCounters) -> Self {
+                [
+                    (stringify!($total), counters.$total),
+                    $((stringify!($outcome), counters.$outcome),)+
+                    $((stringify!($incident), counters.$incident),)+
+                ]
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect()
+            }
+        }
 
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            $(pub(crate) $name: AtomicU64,)+
+            pub(crate) $total: Counter,
+            $(pub(crate) $outcome: Counter,)+
+            $(pub(crate) $incident: Counter,)+
             /// The same queries by type, code and time.
-            pub(crate) tally: Tally,
+            pub(crate) stats: QueryStats,
         }
 
-        impl Counters {
-            pub(crate) fn snapshot(&self) -> DnsCounters {
-                DnsCounters { $($name: self.$name.load(Relaxed),)+ }
+        impl From<&Counters> for DnsCounters {
+            fn from(counters: &Counters) -> Self {
+                Self {
+                    $total: counters.$total.get(),
+                    $($outcome: counters.$outcome.get(),)+
+                    $($incident: counters.$incident.get(),)+
+                }
             }
         }
     };
 }
 
+/// A number of events.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 counters! {
-    /// Received over UDP and TCP.
-    queries,
-    /// Answered with a record of ours.
-    answered,
-    /// Answered by us with no record of the asked type.
-    nodata,
-    /// Answered by an upstream.
-    forwarded,
-    /// No upstream answered: SERVFAIL.
-    servfail,
-    /// Unreadable, or of an unknown EDNS version: FORMERR or BADVERS.
-    formerr,
-    /// An opcode other than QUERY: NOTIMP.
-    notimp,
-    /// CHAOS questions, zone transfers and clients that are not in `dns.clients`: REFUSED.
-    refused,
-    /// A source whose VIP led nowhere yet, or, for a client that gets real addresses, without any:
-    /// SERVFAIL.
-    pending,
-    /// Got no answer, since the client asked more than its share.
-    limited,
-    /// Got no answer: not a query, or shorter than a header.
-    dropped,
-    /// Replies to forwarded queries that could not be sent (these are in `forwarded` or `servfail`,
-    /// too).
-    unsent,
-    /// No upstream answered in time (these are in `servfail`, too).
-    timeouts,
-    /// Too many queries were waiting for upstreams (these are in `servfail`, too).
-    overloaded,
-    /// Replies of upstreams that did not fit their query and were ignored.
-    mismatched,
-    /// Queries of clients that are not in `dns.clients` (these are in `refused` or `limited`, too).
-    strangers,
-    /// Too many queries of one client were waiting for upstreams (these are in `overloaded` and
-    /// `servfail`, too).
-    hogged,
-    /// TCP connections that were closed because there were too many, of one client or of all.
-    connections_refused,
+    total {
+        /// Received over UDP and TCP.
+        queries
+    }
+    outcomes {
+        /// Answered with a record of ours.
+        answered,
+        /// Answered by us without a record of the question's type.
+        nodata,
+        /// Answered by an upstream.
+        forwarded,
+        /// SERVFAIL: no upstream answered.
+        servfail,
+        /// FORMERR or BADVERS: unreadable, or of an unknown EDNS version.
+        formerr,
+        /// NOTIMP: an opcode other than QUERY.
+        notimp,
+        /// REFUSED: CHAOS questions, zone transfers and clients that are not in `dns.clients`.
+        refused,
+        /// SERVFAIL: the source's virtual address is not translated yet, or a client that gets real
+        /// addresses asked for a source without any.
+        pending,
+        /// Not answered: the client exceeded its rate limit.
+        rate_limited,
+        /// Not answered: not a query, or shorter than a header.
+        dropped,
+    }
+    incidents {
+        /// Replies to forwarded queries that could not be sent (also in `forwarded` or `servfail`).
+        unsent,
+        /// No upstream answered in time (also in `servfail`).
+        timeouts,
+        /// Too many queries were waiting for upstreams (also in `servfail`).
+        overloaded,
+        /// Upstream replies that did not match their query and were ignored.
+        mismatched,
+        /// Queries of clients that are not in `dns.clients` (also in `refused` or `rate_limited`).
+        denied_clients,
+        /// Too many queries of one client were waiting for upstreams (also in `overloaded` and
+        /// `servfail`).
+        client_over_limit,
+        /// TCP connections closed at once, since one client or all of them had too many.
+        connections_refused,
+    }
 }
 
 impl Counters {
-    pub(crate) fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Relaxed);
-    }
-
-    /// Counts an answer of ours.
-    pub(crate) fn replied(&self, kind: Kind) {
-        Self::count(match kind {
-            Kind::Answered => &self.answered,
-            Kind::NoData => &self.nodata,
-            Kind::FormErr => &self.formerr,
-            Kind::NotImp => &self.notimp,
-            Kind::Refused => &self.refused,
-            Kind::Pending => &self.pending,
-        });
+    /// Counts a reply of ours.
+    pub(crate) fn count_reply(&self, kind: ReplyKind) {
+        let counter = match kind {
+            ReplyKind::Answered => &self.answered,
+            ReplyKind::NoData => &self.nodata,
+            ReplyKind::FormErr => &self.formerr,
+            ReplyKind::NotImp => &self.notimp,
+            ReplyKind::Refused => &self.refused,
+            ReplyKind::Pending => &self.pending,
+        };
+        counter.increment();
     }
 }

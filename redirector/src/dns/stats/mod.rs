@@ -1,9 +1,11 @@
 //! What the shim counts.
 
 mod counters;
+mod histogram;
 mod query_stats;
 
 pub(crate) use counters::Counters;
 pub use counters::DnsCounters;
-pub(crate) use query_stats::Times;
-pub use query_stats::{DnsTally, Latency};
+pub(crate) use histogram::Histogram;
+pub use histogram::HistogramSnapshot;
+pub use query_stats::QueryStatsSnapshot;

@@ -1,0 +1,84 @@
+//! How many queries and connections the shim handles at a time.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Limits that bound memory and file descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResourceLimits {
+    /// Queries that wait for upstreams; each has up to three sockets.
+    pub(crate) forwarded: usize,
+    /// Of these, the queries of one client.
+    pub(crate) forwarded_per_client: usize,
+    /// TCP connections of clients, per address of ours.
+    pub(crate) connections: usize,
+    /// Of these, the connections of one client, or of all denied clients together.
+    pub(crate) connections_per_client: usize,
+}
+
+/// The shim never needs more file descriptors.
+const MAX_DESCRIPTORS: u64 = 16_384;
+/// Most queries that wait for upstreams.
+const MAX_FORWARDED: u64 = 4096;
+/// Most TCP connections per address.
+const MAX_CONNECTIONS: u64 = 512;
+
+impl ResourceLimits {
+    /// Limits for the file descriptors of this process. Raises its soft limit first: the usual 1024
+    /// exists for programs that use select().
+    pub(crate) fn for_this_process() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let current = limit.current.unwrap_or(u64::MAX);
+        let wanted = limit.maximum.unwrap_or(u64::MAX).min(MAX_DESCRIPTORS);
+        if current >= wanted {
+            return Self::for_descriptors(current);
+        }
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => Self::for_descriptors(wanted),
+            Err(_) => Self::for_descriptors(current),
+        }
+    }
+
+    /// Three quarters for forwarding, at three sockets a query, and an eighth for connections; the
+    /// rest is for the agent.
+    fn for_descriptors(descriptors: u64) -> Self {
+        let part = |divisor: u64, most: u64| {
+            usize::try_from((descriptors / divisor).clamp(16, most)).unwrap_or(16)
+        };
+        let forwarded = part(4, MAX_FORWARDED);
+        let connections = part(8, MAX_CONNECTIONS);
+        Self {
+            forwarded,
+            forwarded_per_client: forwarded / 4,
+            connections,
+            connections_per_client: connections / 4,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_allow_few_queries_at_a_time() {
+        assert_eq!(
+            ResourceLimits::for_descriptors(256),
+            ResourceLimits {
+                forwarded: 64,
+                forwarded_per_client: 16,
+                connections: 32,
+                connections_per_client: 8
+            }
+        );
+        assert_eq!(
+            ResourceLimits::for_descriptors(u64::MAX),
+            ResourceLimits {
+                forwarded: 4096,
+                forwarded_per_client: 1024,
+                connections: 512,
+                connections_per_client: 128
+            }
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! The upstreams that compete to answer one query.
+
+use std::{io, sync::Arc, time::Duration};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustix::io::Errno;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    exchange::Exchange,
+    upstream::Upstream,
+    upstreams::{Candidates, MAX_PARALLEL},
+};
+use crate::{
+    dns::wire::{Header, rcode},
+    net::Transport,
+};
+
+/// After this time without a reply the next upstream is queried as well; the slow one may still
+/// answer.
+pub(super) const NEXT_UPSTREAM_AFTER: Duration = Duration::from_secs(1);
+
+/// One query on its way to several upstreams.
+pub(super) struct Race<'a> {
+    exchange: &'a Exchange<'a>,
+    transport: Transport,
+    /// A refusal to serve, for the case that no upstream has a better reply.
+    last_resort: Option<Vec<u8>>,
+}
+
+impl<'a> Race<'a> {
+    pub(super) fn new(exchange: &'a Exchange<'a>, transport: Transport) -> Self {
+        Self { exchange, transport, last_resort: None }
+    }
+
+    /// A refusal that arrived before the race ended without a better reply.
+    pub(super) fn into_last_resort(self) -> Option<Vec<u8>> {
+        self.last_resort
+    }
+
+    /// The first reply that is not a refusal to serve. `None` if every upstream failed at once or
+    /// the best reply is a refusal. While upstreams are only silent it never returns, and queries
+    /// them again.
+    pub(super) async fn run(&mut self, candidates: Candidates) -> Option<Vec<u8>> {
+        if candidates.is_empty() {
+            return None;
+        }
+        let all: Vec<_> = candidates.first.iter().chain(&candidates.fallback).cloned().collect();
+        let mut retries = all.into_iter().cycle();
+        let mut fallback = candidates.fallback.into_iter();
+        let mut running: FuturesUnordered<_> = candidates
+            .first
+            .into_iter()
+            .map(|upstream| query_upstream(self.exchange, upstream, self.transport))
+            .collect();
+        let mut next_at = Instant::now() + NEXT_UPSTREAM_AFTER;
+        loop {
+            let failed = tokio::select! {
+                biased;
+                Some((upstream, result)) = running.next() => {
+                    match self.accept(&upstream, result) {
+                        Some(reply) => return Some(reply),
+                        None => true,
+                    }
+                }
+                () = sleep_until(next_at) => false,
+            };
+            let may_start = running.len() < MAX_PARALLEL;
+            if may_start && let Some(upstream) = fallback.next() {
+                running.push(query_upstream(self.exchange, upstream, self.transport));
+            } else if running.is_empty() || (!failed && self.last_resort.is_some()) {
+                return None;
+            } else if failed {
+                continue;
+            } else if may_start && let Some(upstream) = retries.next() {
+                running.push(query_upstream(self.exchange, upstream, self.transport));
+            }
+            next_at = Instant::now() + NEXT_UPSTREAM_AFTER;
+        }
+    }
+
+    /// Records the result, and returns the reply unless it is a refusal to serve.
+    fn accept(
+        &mut self,
+        upstream: &Upstream,
+        result: io::Result<(Vec<u8>, Duration)>,
+    ) -> Option<Vec<u8>> {
+        match result {
+            Ok((reply, latency)) => {
+                upstream.record_reply(latency);
+                let is_refusal = Header::parse(&reply).is_some_and(|header| {
+                    matches!(header.rcode(), rcode::SERVFAIL | rcode::REFUSED)
+                });
+                if !is_refusal {
+                    return Some(reply);
+                }
+                self.last_resort.get_or_insert(reply);
+            }
+            Err(error) if is_local_error(&error) => {
+                tracing::debug!(upstream = %upstream.address, %error, "failed to forward a query")
+            }
+            Err(error) => upstream.record_failure(&error.to_string()),
+        }
+        None
+    }
+}
+
+/// Whether an error has its cause on this host: too few descriptors, buffers or memory, or a query
+/// too large for UDP.
+fn is_local_error(error: &io::Error) -> bool {
+    let local = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::MSGSIZE];
+    Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
+}
+
+/// One exchange and its latency. A slow upstream counts as failed, but its reply is still awaited.
+async fn query_upstream(
+    exchange: &Exchange<'_>,
+    upstream: Arc<Upstream>,
+    transport: Transport,
+) -> (Arc<Upstream>, io::Result<(Vec<u8>, Duration)>) {
+    let began = Instant::now();
+    upstream.count_query();
+    let run = exchange.run(upstream.address, transport);
+    tokio::pin!(run);
+    let result = match timeout(NEXT_UPSTREAM_AFTER, &mut run).await {
+        Ok(result) => result,
+        Err(_) => {
+            upstream.record_failure("no reply within a second");
+            run.await
+        }
+    };
+    (upstream, result.map(|reply| (reply, began.elapsed())))
+}

@@ -1,0 +1,197 @@
+//! One upstream and its health. An upstream that fails is ejected for a while, then tried next to a
+//! healthy one.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use crate::dns::stats::{Histogram, HistogramSnapshot};
+
+/// Consecutive failures that eject an upstream. One lost packet does not.
+const FAILURES_TO_EJECT: u32 = 2;
+/// Time of the first ejection; each further failure doubles it.
+const EJECTION_MIN: Duration = Duration::from_secs(1);
+/// Longest time of an ejection.
+const EJECTION_MAX: Duration = Duration::from_secs(30);
+
+/// Bits of [`Upstream::loop_state`].
+const PROBED: u8 = 1;
+const PROBE_RETURNED: u8 = 2;
+const LOOPS: u8 = 4;
+
+/// One server.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    /// Whether the configuration names it. The state of other resolvers is not logged.
+    is_configured: bool,
+    started: Instant,
+    consecutive_failures: AtomicU32,
+    /// Milliseconds since `started`.
+    ejected_until: AtomicU64,
+    /// Results of loop probes, see [`super::loop_detector`].
+    loop_state: AtomicU8,
+    queries: AtomicU64,
+    failures: AtomicU64,
+    latency: Histogram,
+}
+
+/// The state of an upstream.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct UpstreamHealth {
+    /// The server.
+    pub address: SocketAddr,
+    /// Failures since it last answered.
+    pub consecutive_failures: u32,
+    /// Whether it is skipped for a while, because it fails or loops.
+    pub ejected: bool,
+    /// Whether it forwards queries back to us.
+    pub loops: bool,
+    /// Queries that it was sent, including those that another upstream had failed to answer.
+    pub queries: u64,
+    /// Of these, those without a reply within a second or with an error.
+    pub failures: u64,
+    /// Latency of its replies.
+    pub latency: HistogramSnapshot,
+}
+
+#[cfg(test)]
+impl UpstreamHealth {
+    /// An upstream that failed lately.
+    pub(crate) fn example() -> Self {
+        Self {
+            address: ([192, 0, 2, 53], 53).into(),
+            consecutive_failures: 2,
+            ejected: true,
+            loops: false,
+            queries: 5,
+            failures: 3,
+            latency: crate::dns::stats::QueryStatsSnapshot::example().forward_latency,
+        }
+    }
+}
+
+impl Upstream {
+    /// A configured upstream.
+    pub(super) fn new(address: SocketAddr, started: Instant) -> Self {
+        Self {
+            address,
+            is_configured: true,
+            started,
+            consecutive_failures: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            loop_state: AtomicU8::new(0),
+            queries: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            latency: Histogram::default(),
+        }
+    }
+
+    /// A resolver that an executor queried.
+    pub(super) fn intercepted(address: SocketAddr, started: Instant) -> Self {
+        Self { is_configured: false, ..Self::new(address, started) }
+    }
+
+    pub(super) fn health(&self) -> UpstreamHealth {
+        UpstreamHealth {
+            address: self.address,
+            consecutive_failures: self.consecutive_failures.load(Relaxed),
+            ejected: self.is_failing() || self.loops(),
+            loops: self.loops(),
+            queries: self.queries.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+            latency: self.latency.snapshot(),
+        }
+    }
+
+    pub(super) fn count_query(&self) {
+        self.queries.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn record_reply(&self, latency: Duration) {
+        self.latency.record(latency, 1);
+        let failures = self.consecutive_failures.swap(0, Relaxed);
+        if failures >= FAILURES_TO_EJECT && self.is_configured {
+            tracing::info!(upstream = %self.address, "the upstream answers again");
+        }
+        self.ejected_until.store(0, Relaxed);
+    }
+
+    /// Records that it did not answer in time or that its host refused the packet.
+    pub(super) fn record_failure(&self, reason: &str) {
+        self.failures.fetch_add(1, Relaxed);
+        let failures = self.consecutive_failures.fetch_add(1, Relaxed).saturating_add(1);
+        if failures < FAILURES_TO_EJECT {
+            return;
+        }
+        let doubled = EJECTION_MIN.saturating_mul(1 << (failures - FAILURES_TO_EJECT).min(8));
+        let until = self.now_ms() + millis(doubled.min(EJECTION_MAX));
+        self.ejected_until.fetch_max(until, Relaxed);
+        if failures == FAILURES_TO_EJECT && self.is_configured {
+            tracing::warn!(upstream = %self.address, reason, "the upstream is ejected");
+        }
+    }
+
+    /// Whether the loop detector has probed it.
+    pub(super) fn was_probed(&self) -> bool {
+        self.loop_state.load(Relaxed) != 0
+    }
+
+    /// Whether it forwards queries back to us.
+    pub(crate) fn loops(&self) -> bool {
+        self.loop_state.load(Relaxed) & LOOPS != 0
+    }
+
+    pub(super) fn begin_probe(&self) {
+        self.loop_state.fetch_or(PROBED, Relaxed);
+        self.loop_state.fetch_and(!PROBE_RETURNED, Relaxed);
+    }
+
+    /// Records that the probe came back to us.
+    pub(super) fn on_probe_returned(&self) {
+        if self.loop_state.fetch_or(PROBE_RETURNED | LOOPS, Relaxed) & LOOPS == 0 {
+            tracing::warn!(
+                upstream = %self.address,
+                "the upstream forwards queries back to us and is ejected until it stops: point it \
+                    at the real server, or name that server in dns.upstreams"
+            );
+        }
+    }
+
+    /// Ends the probe. If it has not come back by now, the upstream does not loop.
+    pub(super) fn end_probe(&self) {
+        if self.loop_state.load(Relaxed) & PROBE_RETURNED == 0
+            && self.loop_state.fetch_and(!LOOPS, Relaxed) & LOOPS != 0
+        {
+            tracing::info!(upstream = %self.address, "the upstream no longer loops");
+        }
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.consecutive_failures.load(Relaxed) >= FAILURES_TO_EJECT
+    }
+
+    pub(super) fn is_ejected(&self) -> bool {
+        self.is_failing() && self.now_ms() < self.ejected_until.load(Relaxed)
+    }
+
+    /// Whether the ejection is over and this caller is the one to try the upstream. Other callers
+    /// wait for the result.
+    pub(super) fn claim_trial(&self) -> bool {
+        let until = self.ejected_until.load(Relaxed);
+        let now = self.now_ms();
+        let next = now + millis(EJECTION_MIN);
+        now >= until && self.ejected_until.compare_exchange(until, next, Relaxed, Relaxed).is_ok()
+    }
+
+    fn now_ms(&self) -> u64 {
+        millis(self.started.elapsed())
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

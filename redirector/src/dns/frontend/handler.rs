@@ -1,0 +1,141 @@
+//! What happens to each query: limits, the decision, the counters.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
+
+use super::settings::ShimSettings;
+use crate::dns::{
+    access::{
+        Acl, ClientClass, QUERIES_PER_SECOND, REFUSALS_PER_SECOND, RateLimiter, ResourceLimits,
+    },
+    forward::{Forwarder, LoopDetector, Upstreams},
+    local::{AnswerPolicy, Decision, Zone, answer, describe_question, refuse},
+    stats::Counters,
+    wire::ReplyBuffer,
+};
+
+/// The log target of single queries.
+const QUERY_LOG: &str = "redirector::dns::queries";
+
+/// The client of a query, the address of ours that it queried, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) client: IpAddr,
+    pub(super) own: IpAddr,
+    pub(super) received_at: Instant,
+}
+
+/// What the tasks of all sockets share.
+#[derive(Debug)]
+pub(super) struct Handler {
+    pub(super) zone: ArcSwap<Zone>,
+    pub(super) acl: ArcSwap<Acl>,
+    rate_limiter: RateLimiter,
+    /// In seconds.
+    pub(super) ttl: AtomicU32,
+    /// Our addresses with their actual ports.
+    pub(super) own: Vec<SocketAddr>,
+    pub(super) resolv_conf: PathBuf,
+    pub(super) counters: Arc<Counters>,
+    pub(super) forwarder: Forwarder,
+    pub(super) loop_detector: LoopDetector,
+    pub(super) limits: ResourceLimits,
+    /// Tasks of TCP connections.
+    pub(super) tasks: TaskTracker,
+}
+
+impl Handler {
+    pub(super) fn new(
+        settings: &ShimSettings,
+        own: Vec<SocketAddr>,
+        upstreams: Upstreams,
+        resolv_conf: PathBuf,
+    ) -> Self {
+        let counters = Arc::new(Counters::default());
+        let limits = ResourceLimits::for_this_process();
+        Self {
+            zone: ArcSwap::default(),
+            acl: ArcSwap::from_pointee(settings.acl()),
+            rate_limiter: RateLimiter::new(),
+            ttl: AtomicU32::new(settings.ttl),
+            own,
+            resolv_conf,
+            counters: Arc::clone(&counters),
+            forwarder: Forwarder::new(upstreams, counters, limits),
+            loop_detector: LoopDetector::new(),
+            limits,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Whether a client that queries our address is refused.
+    pub(super) fn is_denied(&self, client: IpAddr, own: IpAddr) -> bool {
+        self.acl.load().classify(client, own) == ClientClass::Denied
+    }
+
+    /// Decides about a query and counts it. For [`Decision::Reply`], `reply` holds the message.
+    pub(super) fn decide(
+        &self,
+        query: &[u8],
+        request: Request,
+        reply: &mut ReplyBuffer,
+    ) -> Decision {
+        self.counters.queries.increment();
+        self.counters.stats.count_query(query);
+        let class = self.acl.load().classify(request.client, request.own);
+        if class == ClientClass::Denied {
+            self.counters.denied_clients.increment();
+        }
+        if !self.is_within_rate(class, request) {
+            self.counters.rate_limited.increment();
+            return Decision::Drop;
+        }
+        let decision = self.decide_for(class, query, reply);
+        match decision {
+            Decision::Reply(kind) => self.counters.count_reply(kind),
+            Decision::Drop => self.counters.dropped.increment(),
+            Decision::Forward(_) => {}
+        }
+        // Names are private: they are logged only if this target is enabled explicitly.
+        if tracing::enabled!(target: QUERY_LOG, tracing::Level::TRACE) {
+            let question = describe_question(query).unwrap_or_default();
+            tracing::trace!(
+                target: QUERY_LOG, client = %request.client, %question, ?decision, "query"
+            );
+        }
+        decision
+    }
+
+    fn is_within_rate(&self, class: ClientClass, request: Request) -> bool {
+        let rate = match class {
+            ClientClass::Host => return true,
+            ClientClass::Denied => REFUSALS_PER_SECOND,
+            ClientClass::Allowed | ClientClass::RealAddresses => QUERIES_PER_SECOND,
+        };
+        self.rate_limiter.try_acquire(request.client, rate, request.received_at)
+    }
+
+    fn decide_for(&self, class: ClientClass, query: &[u8], reply: &mut ReplyBuffer) -> Decision {
+        if class == ClientClass::Denied {
+            return refuse(query, reply);
+        }
+        let policy = AnswerPolicy {
+            ttl: self.ttl.load(Relaxed),
+            real_addresses: class == ClientClass::RealAddresses,
+        };
+        match answer(query, &self.zone.load(), policy, reply) {
+            Decision::Forward(_) if self.loop_detector.is_own_probe(query) => refuse(query, reply),
+            decision => decision,
+        }
+    }
+}
