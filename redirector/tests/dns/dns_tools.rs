@@ -1,7 +1,9 @@
 //! Real resolvers and clients in front of the shim: what they do with what it says.
 
 use std::{
-    net::{SocketAddr, TcpListener, UdpSocket},
+    fs::File,
+    io::{Read as _, Seek as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,6 +17,9 @@ use crate::{
     running_shim::{RunningShim, settings},
     scripted_upstream::{Action, ScriptedUpstream},
 };
+
+/// dnsmasq listens within milliseconds; this bounds a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 const NAME: &str = "artifactory.internal.company.net";
 
@@ -60,12 +65,12 @@ async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() 
     shim.stop().await;
 }
 
-/// An address that was free a moment ago, for UDP and TCP.
+/// A free address for UDP and TCP, whose port the kernel gives to nobody who asks for any port:
+/// those of other tests are above.
 fn free() -> SocketAddr {
     loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = tcp.local_addr().expect("an address");
-        if UdpSocket::bind(address).is_ok() {
+        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_240..32_768)));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return address;
         }
     }
@@ -105,19 +110,29 @@ impl Dnsmasq {
             .arg(format!("--port={}", address.port()));
         command.arg(format!("--server={}#{}", server.ip(), server.port()));
         process::die_with_parent(&mut command);
+        let log = tempfile::tempfile().expect("a file for its log");
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log.try_clone().expect("a second handle"))
             .spawn()
             .expect("started");
-        let dnsmasq = Self { address, child };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < deadline, "dnsmasq does not listen");
+        let mut dnsmasq = Self { address, child };
+        dnsmasq.wait_until_it_listens(log);
+        dnsmasq
+    }
+
+    fn wait_until_it_listens(&mut self, mut log: File) {
+        let deadline = Instant::now() + START_LIMIT;
+        while TcpStream::connect(self.address).is_err() {
+            let ended = self.child.try_wait().expect("its state");
+            if ended.is_some() || Instant::now() > deadline {
+                let mut text = String::new();
+                log.rewind().and_then(|()| log.read_to_string(&mut text)).expect("its log");
+                panic!("dnsmasq does not listen on {} ({ended:?}): {text}", self.address);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
-        dnsmasq
     }
 }
 

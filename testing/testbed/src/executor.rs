@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use crate::isolation::mounts::{ResolvConf, View};
 use crate::isolation::namespaces::Namespaces;
 use crate::isolation::sandbox::Sandbox;
+use crate::isolation::sysctl;
 use crate::node::{self, Node};
 use crate::process::Finished;
 use crate::workspace;
@@ -130,9 +131,6 @@ impl Executor {
 
 /// A thousand connects a second use up the usual 28,000 ports within TIME_WAIT's minute.
 fn spare_ports() -> Result<()> {
-    for (setting, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
-        let path = format!("/proc/sys/net/ipv4/{setting}");
-        std::fs::write(&path, value).with_context(|| format!("failed to write {path}"))?;
-    }
-    Ok(())
+    sysctl::set("ipv4/ip_local_port_range", "1024 65535")?;
+    sysctl::set("ipv4/tcp_tw_reuse", "1")
 }

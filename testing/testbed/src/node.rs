@@ -13,6 +13,7 @@ use crate::isolation::namespaces::Namespaces;
 use crate::isolation::network;
 use crate::isolation::sandbox::Sandbox;
 use crate::isolation::scope::RigScope;
+use crate::isolation::sysctl;
 use crate::process::{self, Finished};
 use crate::topology::{
     CUSTOMER_GATEWAY, CUSTOMER_NETWORK, DNS_ADDRESS, NODE_ADDRESS, NODE_ADDRESS_2,
@@ -40,7 +41,7 @@ impl Node {
         let link = link(&customer.net_path());
         let namespaces = Namespaces::create(|| {
             View::new(&stage, &ResolvConf::of(DNS_ADDRESS))?.become_node(&root)?;
-            forward()?;
+            sysctl::set("ipv4/ip_forward", "1")?;
             network::ip(&link)?;
             network::nft(&rules())
         })
@@ -136,10 +137,4 @@ fn rules() -> String {
            }}\n\
          }}\n"
     )
-}
-
-/// Per network namespace, so it is set from inside.
-fn forward() -> Result<()> {
-    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
-        .context("failed to set net.ipv4.ip_forward in the node's namespace")
 }

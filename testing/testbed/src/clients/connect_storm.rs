@@ -22,8 +22,13 @@ use crate::{binaries, process};
 
 /// Threads that connect: enough to keep two cores busy, few enough that the server gets its share.
 const THREADS: usize = 3;
-/// The storm ends this long after it was told to, or is killed.
-const GRACE: Duration = Duration::from_secs(20);
+/// Connections that wait to be accepted: with more, the listener's queue of 4096 could overflow on
+/// a busy machine, and the kernel would drop what its client takes for connected.
+const MAX_UNACCEPTED: u64 = 2048;
+/// How long the server may take to accept what is connected; on an idle machine it takes no time.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(60);
+/// The storm ends this long after its input does, or is killed.
+const GRACE: Duration = Duration::from_secs(90);
 
 /// What the storm connects to.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -63,22 +68,28 @@ pub(crate) fn run(options: StormOptions) -> Result<()> {
     // The route is made for that port meanwhile.
     let mut byte = [0];
     std::io::stdin().read_exact(&mut byte).context("failed to wait for the word to begin")?;
-    let (over, accepted) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (over, accepted, connected) =
+        (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let may_connect = || {
+        let unaccepted =
+            connected.load(Ordering::Relaxed).saturating_sub(accepted.load(Ordering::Relaxed));
+        unaccepted < MAX_UNACCEPTED
+    };
     let begun = Instant::now();
     let mut report = thread::scope(|scope| {
         scope.spawn(|| accept(&listener, &accepted));
-        let workers: Vec<_> =
-            (0..THREADS).map(|_| scope.spawn(|| connects(target, &over))).collect();
+        let workers: Vec<_> = (0..THREADS)
+            .map(|_| scope.spawn(|| connects(target, &over, &connected, may_connect)))
+            .collect();
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         over.store(true, Ordering::Relaxed);
         let mut report = StormReport::default();
         for worker in workers {
             report.merge(worker.join().unwrap_or_default());
         }
-        // What is connected waits to be accepted.
-        let patience = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + ACCEPT_LIMIT;
         while accepted.load(Ordering::Relaxed) < report.redirected + report.wrong_peer
-            && Instant::now() < patience
+            && Instant::now() < deadline
         {
             thread::sleep(Duration::from_millis(1));
         }
@@ -97,11 +108,22 @@ fn accept(listener: &TcpListener, accepted: &AtomicU64) {
     }
 }
 
-fn connects(target: SocketAddr, over: &AtomicBool) -> StormReport {
+fn connects(
+    target: SocketAddr,
+    over: &AtomicBool,
+    connected: &AtomicU64,
+    may_connect: impl Fn() -> bool,
+) -> StormReport {
     let mut report = StormReport::default();
     while !over.load(Ordering::Relaxed) {
+        if !may_connect() {
+            thread::sleep(Duration::from_micros(50));
+            continue;
+        }
         report.attempted += 1;
-        match connect(target) {
+        let result = connect(target);
+        connected.fetch_add(u64::from(result.is_ok()), Ordering::Relaxed);
+        match result {
             Ok(true) => report.redirected += 1,
             Ok(false) => report.wrong_peer += 1,
             Err(error) => *report.failed.entry(errno_name(&error)).or_default() += 1,

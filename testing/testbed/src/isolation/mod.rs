@@ -10,3 +10,4 @@ pub(crate) mod network;
 pub(crate) mod rig_name;
 pub(crate) mod sandbox;
 pub(crate) mod scope;
+pub(crate) mod sysctl;

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, anyhow};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
+use super::sysctl;
+
 /// A network and a mount namespace that live as long as this value, or a process inside.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -20,11 +22,12 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// New network and mount namespaces; `setup` runs inside them and may mount, add devices and
-    /// run programs.
+    /// New network and mount namespaces, with the network settings of [`sysctl`] whatever the
+    /// host's are; `setup` runs inside them and may mount, add devices and run programs.
     pub(crate) fn create(setup: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
         on_a_thread(|| {
             leave(UnshareFlags::NEWNET | UnshareFlags::NEWNS)?;
+            sysctl::set_defaults()?;
             setup()?;
             Self::current()
         })?
