@@ -13,16 +13,7 @@ use std::{
 };
 
 use aya::maps::{Array, IterableMap, MapData};
-
-// Commands and attributes of bpf(2), uapi/linux/bpf.h.
-const BPF_MAP_LOOKUP_ELEM: i32 = 1;
-const BPF_OBJ_GET: i32 = 7;
-const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
-const BPF_PROG_QUERY: i32 = 16;
-const BPF_MAP_LOOKUP_BATCH: i32 = 24;
-const BPF_MAP_UPDATE_BATCH: i32 = 26;
-const BPF_LINK_UPDATE: i32 = 29;
-const BPF_LINK_DETACH: i32 = 34;
+use aya_obj::generated::{bpf_attach_type, bpf_cmd};
 
 /// The attributes of `BPF_OBJ_GET`.
 #[repr(C, align(8))]
@@ -45,7 +36,7 @@ struct LinkUpdate {
 pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attributes)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -72,7 +63,7 @@ pub(crate) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Ve
         value: value.as_mut_ptr() as u64,
         flags: 0,
     };
-    bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
     Ok(value)
 }
 
@@ -111,7 +102,7 @@ impl Batch {
 
     /// How many elements the kernel did. It says how far it came, but only once it has begun:
     /// refused as a whole, the number is ours still.
-    fn call(&mut self, command: i32) -> usize {
+    fn call(&mut self, command: bpf_cmd) -> usize {
         let all = self.count;
         match bpf(command, self) {
             Ok(_) => all as usize,
@@ -130,7 +121,7 @@ pub(crate) fn update_batch<V: aya::Pod>(
     values: &[V],
 ) -> usize {
     assert_eq!(at.len(), values.len(), "an index for each value");
-    Batch::new(table, at.as_ptr(), values.as_ptr(), at.len()).call(BPF_MAP_UPDATE_BATCH)
+    Batch::new(table, at.as_ptr(), values.as_ptr(), at.len()).call(bpf_cmd::BPF_MAP_UPDATE_BATCH)
 }
 
 /// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or
@@ -148,7 +139,7 @@ pub(crate) fn lookup_batch<V: aya::Pod>(
         out_batch: std::ptr::from_mut(&mut last) as u64,
         ..Batch::new(table, at.as_mut_ptr(), values.as_mut_ptr(), at.len())
     };
-    let read = batch.call(BPF_MAP_LOOKUP_BATCH);
+    let read = batch.call(bpf_cmd::BPF_MAP_LOOKUP_BATCH);
     let expected = at[..read].iter().zip(first..).take_while(|(key, expected)| *key == expected);
     expected.count()
 }
@@ -162,7 +153,7 @@ pub(crate) fn update_link(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result
         flags: 0,
         old_prog_fd: 0,
     };
-    bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
 /// The attributes of `BPF_LINK_DETACH` (5.9).
@@ -175,7 +166,8 @@ struct LinkDetach {
 /// Takes the program under `link` off its hook, now. Removing the pin would do so too, but 5.10
 /// only gets to it some time after.
 pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
-    bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd: link.as_raw_fd() as u32, pad: 0 }).map(drop)
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut LinkDetach { link_fd: link.as_raw_fd() as u32, pad: 0 })
+        .map(drop)
 }
 
 /// The attributes of `BPF_PROG_QUERY` (4.15), in the length that they have since 6.6: the kernel
@@ -203,27 +195,33 @@ const QUERY_EFFECTIVE: u32 = 1;
 const MOST_PROGRAMS: usize = 512;
 
 /// The numbers of the programs that run on a hook of a cgroup, in the order in which they run.
-pub(crate) fn effective_programs(cgroup: i32, attach_type: u32) -> io::Result<Vec<u32>> {
+pub(crate) fn effective_programs(
+    cgroup: i32,
+    attach_type: bpf_attach_type,
+) -> io::Result<Vec<u32>> {
     let mut ids = vec![0_u32; MOST_PROGRAMS];
     let mut attributes = ProgQuery {
         target_fd: cgroup as u32,
-        attach_type,
+        attach_type: attach_type as u32,
         query_flags: QUERY_EFFECTIVE,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: ids.len() as u32,
         ..ProgQuery::default()
     };
-    bpf(BPF_PROG_QUERY, &mut attributes)?;
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)?;
     ids.truncate(attributes.prog_cnt as usize);
     Ok(ids)
 }
 
 /// Whether a program is on a hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE` and
 /// `BPF_F_ALLOW_MULTI`, which forbids any other below it.
-pub(crate) fn has_exclusive_program(cgroup: i32, attach_type: u32) -> io::Result<bool> {
-    let mut attributes =
-        ProgQuery { target_fd: cgroup as u32, attach_type, ..ProgQuery::default() };
-    bpf(BPF_PROG_QUERY, &mut attributes)?;
+pub(crate) fn has_exclusive_program(cgroup: i32, attach_type: bpf_attach_type) -> io::Result<bool> {
+    let mut attributes = ProgQuery {
+        target_fd: cgroup as u32,
+        attach_type: attach_type as u32,
+        ..ProgQuery::default()
+    };
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)?;
     Ok(attributes.prog_cnt > 0 && attributes.attach_flags == 0)
 }
 
@@ -265,15 +263,20 @@ fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
         info_len: size_of::<LinkInfo>() as u32,
         info: std::ptr::from_mut(&mut info) as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(info)
 }
 
-fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
+fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: `attributes` is the command's own structure, alive and writable for its whole size
     // during the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_int,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }

@@ -30,7 +30,7 @@ fn datapath(job: &Job) -> Value {
 fn a_program_beside_ours_is_told_by_status_and_explain() {
     let job = Job::with_config(CONFIG);
     assert_eq!(datapath(&job)["foreign_programs"], Value::Array(vec![]));
-    let neighbour = on_node(&job, || ForeignProgram::at(KUBEPODS, NOWHERE));
+    let neighbour = on_node(&job, || ForeignProgram::denying(KUBEPODS, NOWHERE));
     neighbour.attach(AttachMode::Multi);
     let told = &datapath(&job)["foreign_programs"][0];
     assert_eq!(
@@ -40,13 +40,13 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
     );
     assert_eq!(
         (told["name"].as_str(), told["runs_first"].as_bool()),
-        (Some("neighbour"), Some(false)),
+        (Some("foreign_program"), Some(false)),
         "{told}"
     );
     let status = job.cli(&["status"]);
     assert!(status.status.success(), "it is no trouble: {}", status.text());
     let words = format!(
-        "neighbours neighbour (ID {}) is on connect4 of {KUBEPODS}, too, and runs after ours",
+        "neighbours foreign_program (ID {}) is on connect4 of {KUBEPODS}, too, and runs after ours",
         told["id"]
     );
     assert!(status.stdout.contains(&words), "{}", status.text());
@@ -59,7 +59,7 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
         finished.text()
     );
     assert!(
-        finding["cause"].as_str().unwrap().contains("connect4 as well: neighbour (ID "),
+        finding["cause"].as_str().unwrap().contains("connect4 as well: foreign_program (ID "),
         "{finding}"
     );
     neighbour.detach();
@@ -73,7 +73,7 @@ fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
     assert_eq!(datapath(&job)["pending_attachments"], Value::Array(vec![]));
     let neighbour = on_node(&job, || {
         std::fs::create_dir("/sys/fs/cgroup/kept").unwrap();
-        let neighbour = ForeignProgram::at("/sys/fs/cgroup/kept", NOWHERE);
+        let neighbour = ForeignProgram::denying("/sys/fs/cgroup/kept", NOWHERE);
         neighbour.attach(AttachMode::Exclusive);
         std::fs::create_dir("/sys/fs/cgroup/kept/job").unwrap();
         neighbour

@@ -42,7 +42,7 @@ pub(crate) fn check(_: &mut Bed) -> Result<()> {
     for (name, words) in [
         ("programs", if lacks((5, 16)) { " load" } else { "the verifier looked at" }),
         ("memlock", if lacks((5, 11)) { "unlimited" } else { "cgroup's memory" }),
-        ("neighbours", "no other program"),
+        ("foreign_programs", "no other program"),
         ("cgroup2", machine::ATTACHED),
     ] {
         let check = checks

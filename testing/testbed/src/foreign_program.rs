@@ -8,12 +8,11 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-// Commands and numbers of bpf(2), uapi/linux/bpf.h.
-const BPF_PROG_LOAD: i32 = 5;
-const BPF_PROG_ATTACH: i32 = 8;
-const BPF_PROG_DETACH: i32 = 9;
-const CGROUP_SOCK_ADDR: u32 = 18;
-const INET4_CONNECT: u32 = 10;
+pub use aya_obj::generated::bpf_attach_type;
+use aya_obj::generated::{bpf_cmd, bpf_prog_type};
+
+/// The name that the kernel shows for it.
+pub const NAME: &str = "foreign_program";
 
 /// How a foreign program attaches: `BPF_PROG_ATTACH` with these flags.
 #[derive(Clone, Copy, Debug)]
@@ -48,67 +47,89 @@ struct Attach {
     flags: u32,
 }
 
-fn bpf<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: the attributes are live, and their size is told.
+fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the attributes are live, and the kernel gets their size.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_int,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-/// A connect4 program at a cgroup.
+/// A program for a hook of a cgroup.
 #[derive(Debug)]
 pub struct ForeignProgram {
     program: OwnedFd,
     cgroup: File,
+    attach_type: bpf_attach_type,
+}
+
+/// One instruction, as the kernel has it in memory.
+fn instruction(code: u8, registers: u8, offset: i16, value: u32) -> u64 {
+    u64::from(code)
+        | u64::from(registers) << 8
+        | u64::from(offset as u16) << 16
+        | u64::from(value) << 32
 }
 
 impl ForeignProgram {
-    /// A program for this cgroup, which forbids connects to `address`. Not attached yet.
-    pub fn at(cgroup: &str, address: Ipv4Addr) -> Self {
-        let instruction = |code: u8, registers: u8, offset: i16, value: u32| {
-            u64::from(code)
-                | u64::from(registers) << 8
-                | u64::from(offset as u16) << 16
-                | u64::from(value) << 32
-        };
+    /// A connect4 program that forbids connects to `address`. Not attached yet.
+    pub fn denying(cgroup: &str, address: Ipv4Addr) -> Self {
+        let address = u32::from_ne_bytes(address.octets());
         let code = [
             instruction(0x61, 0x12, 4, 0), // r2 = ctx->user_ip4, network byte order
             instruction(0xb7, 0x00, 0, 1), // r0 = 1: allow
-            instruction(0x56, 0x02, 1, u32::from_ne_bytes(address.octets())), // if w2 != address, skip one
-            instruction(0xb7, 0x00, 0, 0),                                    // r0 = 0: deny
-            instruction(0x95, 0x00, 0, 0),                                    // exit
+            instruction(0x56, 0x02, 1, address), // if w2 != address, skip one
+            instruction(0xb7, 0x00, 0, 0), // r0 = 0: deny
+            instruction(0x95, 0x00, 0, 0), // exit
         ];
+        Self::load(cgroup, bpf_attach_type::BPF_CGROUP_INET4_CONNECT, &code)
+    }
+
+    /// A program that changes nothing, on a hook of socket addresses. Not attached yet.
+    pub fn allowing(cgroup: &str, attach_type: bpf_attach_type) -> Self {
+        let code = [
+            instruction(0xb7, 0x00, 0, 1), // r0 = 1: allow
+            instruction(0x95, 0x00, 0, 0), // exit
+        ];
+        Self::load(cgroup, attach_type, &code)
+    }
+
+    fn load(cgroup: &str, attach_type: bpf_attach_type, code: &[u64]) -> Self {
+        let mut name = [0; 16];
+        name[..NAME.len()].copy_from_slice(NAME.as_bytes());
         let mut load = Load {
-            kind: CGROUP_SOCK_ADDR,
+            kind: bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
             instructions: code.len() as u32,
             code: code.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
             unused: [0; 3],
-            name: *b"neighbour\0\0\0\0\0\0\0",
+            name,
             interface: 0,
-            attach_type: INET4_CONNECT,
+            attach_type: attach_type as u32,
         };
-        let program = bpf(BPF_PROG_LOAD, &mut load).unwrap();
+        let program = bpf(bpf_cmd::BPF_PROG_LOAD, &mut load).unwrap();
         // SAFETY: the kernel has just made this descriptor for us.
-        Self {
-            program: unsafe { OwnedFd::from_raw_fd(program) },
-            cgroup: File::open(cgroup).unwrap(),
-        }
+        let program = unsafe { OwnedFd::from_raw_fd(program) };
+        Self { program, cgroup: File::open(cgroup).unwrap(), attach_type }
     }
 
     fn attributes(&self, flags: u32) -> Attach {
         let (cgroup, program) = (self.cgroup.as_raw_fd() as u32, self.program.as_raw_fd() as u32);
-        Attach { cgroup, program, attach_type: INET4_CONNECT, flags }
+        Attach { cgroup, program, attach_type: self.attach_type as u32, flags }
     }
 
     /// Attaches it.
     pub fn attach(&self, mode: AttachMode) {
-        bpf(BPF_PROG_ATTACH, &mut self.attributes(mode as u32)).unwrap();
+        bpf(bpf_cmd::BPF_PROG_ATTACH, &mut self.attributes(mode as u32)).unwrap();
     }
 
     /// Detaches it.
     pub fn detach(&self) {
-        bpf(BPF_PROG_DETACH, &mut self.attributes(0)).unwrap();
+        bpf(bpf_cmd::BPF_PROG_DETACH, &mut self.attributes(0)).unwrap();
     }
 }

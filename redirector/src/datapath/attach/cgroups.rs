@@ -7,6 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use procfs::{
+    FromRead as _,
+    process::{MountInfo, MountInfos},
+};
+
 use crate::{config::CgroupSpec, datapath::error::DatapathError};
 
 /// `statfs` magic of cgroup2 (linux/magic.h).
@@ -50,33 +55,40 @@ impl Cgroup {
 ///
 /// [`DatapathError::NoCgroup2`] when none is mounted.
 pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
-    // The calling thread's view: `/proc/self` is the main thread's.
-    const MOUNTS: &str = "/proc/thread-self/mountinfo";
-    let mounts = fs::read_to_string(MOUNTS)
-        .map_err(|error| DatapathError::call(format!("read {MOUNTS}"), error))?;
     let usable: Vec<Cgroup> =
-        cgroup2_mount_points(&mounts).iter().filter_map(|path| Cgroup::at(path)).collect();
+        cgroup2_mount_points(&mounts()?).iter().filter_map(|path| Cgroup::at(path)).collect();
     let root = usable.iter().find(|cgroup| cgroup.id == ROOT_INODE).or(usable.first());
     root.map(|cgroup| cgroup.path.clone()).ok_or(DatapathError::NoCgroup2)
 }
 
-/// The mount points of cgroup2 in a mountinfo text (proc_pid_mountinfo(5)), highest first. Mounts
-/// that are hidden by foreign_programs are among them.
-fn cgroup2_mount_points(mountinfo: &str) -> Vec<PathBuf> {
-    let mounts = mountinfo.lines().filter_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut fields = before.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        // What lies above the root of our cgroup namespace is shown relative to it.
-        let above = root.split('/').filter(|part| *part == "..").count();
-        (after.split(' ').next()? == "cgroup2").then(|| (above, PathBuf::from(unescape(point))))
-    });
-    let mut mounts: Vec<_> = mounts.collect();
-    mounts.sort_by_key(|(above, _)| std::cmp::Reverse(*above));
-    mounts.into_iter().map(|(_, point)| point).collect()
+/// The mounts that the calling thread sees; `/proc/self` has those of the main thread.
+///
+/// # Errors
+///
+/// When they can't be read.
+pub(crate) fn mounts() -> Result<Vec<MountInfo>, DatapathError> {
+    const MOUNTS: &str = "/proc/thread-self/mountinfo";
+    let MountInfos(mounts) = MountInfos::from_file(MOUNTS)
+        .map_err(|error| DatapathError::call(format!("read {MOUNTS}"), error))?;
+    Ok(mounts)
 }
 
-/// mountinfo writes space, tab, newline and backslash as `\ooo`.
+/// The mount points of cgroup2, the one whose root is highest first. Mounts that are hidden by
+/// others are among them.
+fn cgroup2_mount_points(mounts: &[MountInfo]) -> Vec<PathBuf> {
+    let cgroup2 = mounts.iter().filter(|mount| mount.fs_type == "cgroup2");
+    let mut points: Vec<_> = cgroup2
+        .map(|mount| {
+            // What lies above the root of our cgroup namespace is shown relative to it.
+            let levels_above = mount.root.split('/').filter(|part| *part == "..").count();
+            (levels_above, PathBuf::from(unescape(&mount.mount_point.to_string_lossy())))
+        })
+        .collect();
+    points.sort_by_key(|(levels_above, _)| std::cmp::Reverse(*levels_above));
+    points.into_iter().map(|(_, point)| point).collect()
+}
+
+/// The kernel writes space, tab, newline and backslash as `\ooo`, and procfs leaves them so.
 fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
@@ -191,6 +203,10 @@ pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
 mod tests {
     use super::*;
 
+    fn parse(mountinfo: &str) -> Vec<MountInfo> {
+        MountInfos::from_read(mountinfo.as_bytes()).expect("mountinfo").0
+    }
+
     #[test]
     fn cgroup2_is_found_among_the_mounts_wherever_it_is() {
         let mountinfo = "\
@@ -199,7 +215,7 @@ mod tests {
 27 25 0:24 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
 99 30 0:23 /a /mnt/with\\040space rw - cgroup2 cgroup2 rw";
         assert_eq!(
-            cgroup2_mount_points(mountinfo),
+            cgroup2_mount_points(&parse(mountinfo)),
             [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/with space")]
         );
     }
@@ -210,7 +226,7 @@ mod tests {
 31 30 0:22 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
 32 30 0:22 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw";
         assert_eq!(
-            cgroup2_mount_points(mountinfo),
+            cgroup2_mount_points(&parse(mountinfo)),
             [Path::new("/host/sys/fs/cgroup"), Path::new("/sys/fs/cgroup")]
         );
     }

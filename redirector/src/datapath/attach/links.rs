@@ -48,7 +48,7 @@ pub struct AttachOutcome {
 pub(crate) struct Links {
     pins: Pins,
     /// Older versions' pins, until every link of theirs is ours or gone. The youngest has what
-    /// serves; foreign_programs can only be remains.
+    /// serves; others can only be remains.
     older: Vec<Pins>,
     /// The cgroups whose links have this process's programs.
     current: BTreeMap<u64, PathBuf>,
@@ -149,7 +149,7 @@ impl Links {
         Ok(())
     }
 
-    /// Attaches or swaps every program, those that foreign_programs depend on first.
+    /// Attaches or swaps every program, those that others depend on first.
     fn attach_one(&self, object: &mut Object, cgroup: &Cgroup) -> Result<(), DatapathError> {
         let opening = |error| {
             DatapathError::call(format!("open the cgroup {}", cgroup.path.display()), error)

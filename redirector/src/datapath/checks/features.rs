@@ -1,6 +1,8 @@
 //! What kernels since 5.10 have come to offer, feature by feature, and what the datapath does
 //! without. `redirector check` tells it of this kernel, `docs/reference/kernels.md` of all.
 
+use procfs::process::MountInfo;
+
 use crate::datapath::checks::check::Check;
 
 /// Something that not every kernel has on which the programs load.
@@ -61,10 +63,10 @@ const V1_CONTROLLERS: [&str; 2] = ["net_cls", "net_prio"];
 
 /// Before 5.15 (8520e224f547), once a process is in a cgroup of net_cls or net_prio, its sockets
 /// belong to the root of version 2.
-pub(crate) fn socket_cgroups(mountinfo: &str, has_both: bool, at_root_only: bool) -> Check {
+pub(crate) fn socket_cgroups(mounts: &[MountInfo], has_both: bool, at_root_only: bool) -> Check {
     const NAME: &str = "hybrid";
     let taking: Vec<&str> =
-        V1_CONTROLLERS.into_iter().filter(|controller| is_mounted(mountinfo, controller)).collect();
+        V1_CONTROLLERS.into_iter().filter(|controller| is_mounted(mounts, controller)).collect();
     match taking.as_slice() {
         [] => Check::ok(NAME, "no hierarchy of net_cls or net_prio is mounted"),
         _ if has_both || at_root_only => Check::ok(
@@ -83,17 +85,17 @@ pub(crate) fn socket_cgroups(mountinfo: &str, has_both: bool, at_root_only: bool
     }
 }
 
-/// Whether a hierarchy of version 1 with this controller is mounted (proc_pid_mountinfo(5)).
-fn is_mounted(mountinfo: &str, controller: &str) -> bool {
-    let of_version_1 =
-        mountinfo.lines().filter_map(|line| line.split_once(" - cgroup ")).map(|(_, after)| after);
-    of_version_1
-        .filter_map(|after| after.split(' ').nth(1))
-        .any(|options| options.split(',').any(|option| option == controller))
+/// Whether a cgroup v1 hierarchy with this controller is mounted.
+fn is_mounted(mounts: &[MountInfo], controller: &str) -> bool {
+    mounts
+        .iter()
+        .any(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key(controller))
 }
 
 #[cfg(test)]
 mod tests {
+    use procfs::{FromRead as _, process::MountInfos};
+
     use super::*;
     use crate::datapath::checks::check::Outcome;
 
@@ -137,7 +139,8 @@ mod tests {
             "33 30 0:25 / /sys/fs/cgroup/net_cls,net_prio rw - cgroup cgroup rw,net_cls,net_prio\n";
         let v2 = "34 30 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let outcome = |mounts: &str, has_both, at_root_only| {
-            socket_cgroups(mounts, has_both, at_root_only).outcome
+            let mounts = MountInfos::from_read(mounts.as_bytes()).expect("mountinfo").0;
+            socket_cgroups(&mounts, has_both, at_root_only).outcome
         };
         assert_eq!(outcome(v2, false, false), Outcome::Ok);
         let both = format!("{v1}{v2}");

@@ -11,24 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::datapath::{
     attach::cgroups::cgroup2_mount,
     error::{self, DatapathError},
+    load::hooks::hooks,
     pins::layout::{self, Pins},
     sys,
 };
 
-/// The hooks that ours are on, with their `enum bpf_attach_type` (uapi/linux/bpf.h).
-const HOOKS: [(&str, u32); 6] = [
-    ("connect4", 10),
-    ("connect6", 11),
-    ("getpeername4", 29),
-    ("getpeername6", 30),
-    ("sock_ops", 3),
-    ("sock_release", 34),
-];
-
 /// A program that is not ours, on a hook of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignProgram {
-    /// `connect4`, `connect6`, `getpeername4`, `getpeername6`, `sock_ops` or `sock_release`.
+    /// The hook: `connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6`,
+    /// `getpeername4`, `getpeername6`, `sock_ops` or `sock_release`.
     pub hook: String,
     /// The kernel's number for it.
     pub id: u32,
@@ -38,7 +30,7 @@ pub struct ForeignProgram {
     pub runs_first: bool,
 }
 
-/// The programs of foreign_programs that are in effect at `cgroup`: its own and those of the cgroups above
+/// The foreign programs that are in effect at `cgroup`: its own and those of the cgroups above
 /// it.
 ///
 /// # Errors
@@ -49,14 +41,14 @@ pub fn foreign_programs(bpffs: &Path, cgroup: &Path) -> Result<Vec<ForeignProgra
     let folder = File::open(cgroup).map_err(|error| error::from_io(&asked(), error))?;
     let ours = own_programs(bpffs, cgroup);
     let mut found = Vec::new();
-    for (hook, kind) in HOOKS {
-        let ids = sys::effective_programs(folder.as_raw_fd(), kind)
+    for hook in hooks()? {
+        let ids = sys::effective_programs(folder.as_raw_fd(), hook.attach_type)
             .map_err(|error| error::from_io(&asked(), error))?;
         // In the order in which they run.
         let first_of_ours = ids.iter().position(|id| ours.contains(id)).unwrap_or(0);
         let theirs = ids.into_iter().enumerate().filter(|(_, id)| !ours.contains(id));
         found.extend(theirs.map(|(place, id)| ForeignProgram {
-            hook: hook.to_owned(),
+            hook: hook.name.to_owned(),
             id,
             name: program_name(id),
             runs_first: place < first_of_ours,
@@ -65,7 +57,7 @@ pub fn foreign_programs(bpffs: &Path, cgroup: &Path) -> Result<Vec<ForeignProgra
     Ok(found)
 }
 
-/// Where above `cgroup`, or at it, a program keeps all foreign_programs off a hook of ours, if one does: the
+/// Where above `cgroup`, or at it, a program keeps all others off a hook of ours, if one does: the
 /// hook and the cgroup.
 pub(crate) fn exclusive_program_above(
     cgroup: &Path,
@@ -74,11 +66,11 @@ pub(crate) fn exclusive_program_above(
     for place in cgroup.ancestors().take_while(|place| place.starts_with(&mount)) {
         let asked = || format!("ask which programs are on {}", place.display());
         let folder = File::open(place).map_err(|error| error::from_io(&asked(), error))?;
-        for (hook, kind) in HOOKS {
-            if sys::has_exclusive_program(folder.as_raw_fd(), kind)
+        for hook in hooks()? {
+            if sys::has_exclusive_program(folder.as_raw_fd(), hook.attach_type)
                 .map_err(|error| error::from_io(&asked(), error))?
             {
-                return Ok(Some((hook, place.to_owned())));
+                return Ok(Some((hook.name, place.to_owned())));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     config::CgroupSpec,
     datapath::{
-        attach::cgroups::{Cgroup, cgroup2_mount, cgroups},
+        attach::cgroups::{Cgroup, cgroup2_mount, cgroups, mounts},
         checks::{
             check::Check,
             features::{self, FEATURES},
@@ -36,7 +36,7 @@ pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
         memlock(),
         cgroup2(specs),
         hybrid(specs),
-        neighbours(settings, specs),
+        foreign_programs(settings, specs),
     ]);
     checks.extend([bpffs(&settings.bpffs), programs(settings)]);
     checks
@@ -68,7 +68,7 @@ fn commands() -> Check {
 
 /// Whether sockets know their cgroup2 cgroup beside net_cls and net_prio.
 fn hybrid(specs: &[CgroupSpec]) -> Check {
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let mounts = mounts().unwrap_or_default();
     let mount = cgroup2_mount();
     let at_root = |cgroup: &Cgroup| mount.as_ref().is_ok_and(|mount| cgroup.path == *mount);
     let at_root_only = cgroups(specs).is_ok_and(|found| found.iter().all(at_root));
@@ -128,14 +128,14 @@ fn cgroup2(specs: &[CgroupSpec]) -> Check {
     }
 }
 
-/// Cgroups whose hooks are looked at: whoever is above one is above foreign_programs, too.
+/// Cgroups whose hooks are looked at: whoever is above one is above others, too.
 const ASKED: usize = 32;
 
 /// Whose programs are on our hooks already, and whether one of them keeps ours away.
-fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
-    const NAME: &str = "neighbours";
+fn foreign_programs(settings: &Settings, specs: &[CgroupSpec]) -> Check {
+    const NAME: &str = "foreign_programs";
     let found = cgroups(specs).unwrap_or_default();
-    let mut words = Vec::new();
+    let mut labels = Vec::new();
     for cgroup in found.iter().take(ASKED) {
         match foreign::exclusive_program_above(&cgroup.path) {
             Ok(Some((hook, at))) => {
@@ -154,21 +154,21 @@ fn neighbours(settings: &Settings, specs: &[CgroupSpec]) -> Check {
             Err(error) => return not_known(NAME, error),
         }
         match foreign::foreign_programs(&settings.bpffs, &cgroup.path) {
-            Ok(foreign_programs) => words.extend(foreign_programs.iter().map(told)),
+            Ok(programs) => labels.extend(programs.iter().map(label)),
             Err(error) => return not_known(NAME, error),
         }
     }
-    words.sort();
-    words.dedup();
-    match words.as_slice() {
+    labels.sort();
+    labels.dedup();
+    match labels.as_slice() {
         [] => Check::ok(NAME, "no other program is on our hooks"),
-        words => {
-            Check::ok(NAME, format!("other programs are on our hooks, too: {}", words.join(", ")))
+        labels => {
+            Check::ok(NAME, format!("other programs are on our hooks, too: {}", labels.join(", ")))
         }
     }
 }
 
-fn told(other: &ForeignProgram) -> String {
+fn label(other: &ForeignProgram) -> String {
     format!("{} (ID {}) on {}", other.name.as_deref().unwrap_or("a program"), other.id, other.hook)
 }
 

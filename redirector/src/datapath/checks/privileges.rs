@@ -1,30 +1,27 @@
 //! What these privileges allow, and why bpf(2) says EPERM when it does.
 
-use std::fs;
+use procfs::process::Process;
+use rustix::thread::{CapabilitySet, capabilities as capabilities_of_thread};
 
 use crate::datapath::checks::{
     check::{Check, Outcome},
     kernel::kernel_at_least,
 };
 
-// Capability numbers (linux/capability.h).
-const CAP_NET_BIND_SERVICE: u32 = 10;
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_BPF: u32 = 39;
-
 pub(crate) fn capabilities() -> Vec<Check> {
     let needed = [
-        ("CAP_BPF", CAP_BPF, "load programs and make tables"),
+        ("CAP_BPF", CapabilitySet::BPF, "load programs and make tables"),
         (
             "CAP_NET_ADMIN",
-            CAP_NET_ADMIN,
+            CapabilitySet::NET_ADMIN,
             "attach to cgroups, guard the pool, add the listen address",
         ),
-        ("CAP_NET_BIND_SERVICE", CAP_NET_BIND_SERVICE, "listen on port 53"),
+        ("CAP_NET_BIND_SERVICE", CapabilitySet::NET_BIND_SERVICE, "listen on port 53"),
     ];
-    let check = |(name, number, purpose): (&str, u32, &str)| {
-        if has_capability(number) || number == CAP_BPF && has_capability(CAP_SYS_ADMIN) {
+    let check = |(name, capability, purpose): (&str, CapabilitySet, &str)| {
+        if has_capability(capability)
+            || capability == CapabilitySet::BPF && has_capability(CapabilitySet::SYS_ADMIN)
+        {
             Check::ok(name, format!("granted; needed to {purpose}"))
         } else {
             Check::failed(name, format!("missing: needed to {purpose}"), remedy_for(name))
@@ -41,17 +38,9 @@ fn remedy_for(name: &str) -> String {
     )
 }
 
-fn has_capability(number: u32) -> bool {
-    let effective =
-        status_field("CapEff").and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
-    effective >> number & 1 == 1
-}
-
-fn status_field(name: &str) -> Option<String> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| {
-        line.strip_prefix(name)?.strip_prefix(':').map(str::trim).map(str::to_owned)
-    })
+/// Whether the calling thread has it in effect.
+fn has_capability(capability: CapabilitySet) -> bool {
+    capabilities_of_thread(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
 /// Whether a seccomp filter stands between us and bpf(2). A filter answers EPERM to a command that
@@ -59,7 +48,8 @@ fn status_field(name: &str) -> Option<String> {
 pub(crate) fn seccomp() -> Check {
     const REMEDY: &str = "use a profile that allows bpf(2) with CAP_BPF (Kubernetes: \
         `seccompProfile: {type: RuntimeDefault}` on containerd 1.6 or later)";
-    let filtered = status_field("Seccomp").is_some_and(|mode| mode != "0");
+    let status = Process::myself().and_then(|process| process.status());
+    let filtered = status.is_ok_and(|status| status.seccomp.is_some_and(|mode| mode != 0));
     match (filtered, bpf_is_blocked()) {
         (true, true) => Check::failed("seccomp", "a seccomp filter blocks bpf(2)", REMEDY),
         (true, false) => Check::ok("seccomp", "a filter is on; it lets bpf(2) through"),
@@ -73,7 +63,9 @@ fn bpf_is_blocked() -> bool {
     // SAFETY: command 0xffff with no attributes reads and writes nothing.
     let result = unsafe { libc::syscall(libc::SYS_bpf, 0xffff, std::ptr::null::<u8>(), 0) };
     let errno = std::io::Error::last_os_error().raw_os_error();
-    result < 0 && matches!(errno, Some(libc::EPERM | libc::ENOSYS)) && has_capability(CAP_BPF)
+    result < 0
+        && matches!(errno, Some(libc::EPERM | libc::ENOSYS))
+        && has_capability(CapabilitySet::BPF)
 }
 
 pub(crate) fn memlock() -> Check {
@@ -120,8 +112,8 @@ mod tests {
     #[test]
     fn capabilities_are_read_from_the_process_itself() {
         // These tests need root, as the whole suite does.
-        assert!(has_capability(CAP_NET_ADMIN), "run the tests as root");
-        assert!(!has_capability(63));
+        assert!(has_capability(CapabilitySet::NET_ADMIN), "run the tests as root");
+        assert!(!has_capability(CapabilitySet::from_bits_retain(1 << 63)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The embedded programs, and loading them.
 
+pub(crate) mod hooks;
 #[cfg(test)]
 mod miss_tests;
 pub(crate) mod object;

@@ -7,11 +7,12 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use aya::maps::{Array, HashMap, MapData, MapError};
+use parking_lot::RwLock;
 use redirector_common::{
     addr::{Ip4Be, Ip6Be},
     decide::{Claims, Held, Slots, slot_of},
@@ -41,7 +42,7 @@ const FEW: usize = SLOTS as usize / 4;
 type ResolverTable = HashMap<MapData, u32, Resolver>;
 
 /// Where the shim listens for intercepted DNS: of each family the address, and the port of slot 0,
-/// which the foreign_programs follow.
+/// which the others follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShimEndpoint {
     /// Its IPv4 address; without it queries to IPv4 resolvers are left alone.
@@ -111,7 +112,7 @@ pub struct ResolverLookup(Arc<RwLock<ResolverTable>>);
 impl ResolverLookup {
     /// The resolver of `slot`; nothing when it has none.
     pub fn resolver(&self, slot: u32) -> Option<IpAddr> {
-        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.0.read();
         table.get(&slot, 0).ok().map(|resolver| address::from_ip(resolver.address))
     }
 }
@@ -161,10 +162,10 @@ impl ResolverSlots {
         write(&mut self.shim, names::SHIM, 0, self.state)
     }
 
-    /// Marks these resolvers, and no foreign_programs, as listed; those without a slot get one, if one is
+    /// Marks these resolvers, and no others, as listed; those without a slot get one, if one is
     /// free.
     fn mark_listed(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
-        let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.resolvers.write();
         for &address in listed {
             if slot_of(
                 &SlotClaims(RefCell::new(&mut table)),
@@ -194,7 +195,7 @@ impl ResolverSlots {
 
     /// See [`crate::datapath::Datapath::release_idle_resolvers`].
     pub(crate) fn release_idle(&mut self) -> Result<(), DatapathError> {
-        let mut table = self.resolvers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.resolvers.write();
         let mut taken = Vec::new();
         for (slot, resolver) in occupied(&table)? {
             taken.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
@@ -221,7 +222,7 @@ impl ResolverSlots {
     }
 
     pub(crate) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
-        let table = self.resolvers.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.resolvers.read();
         Ok(InterceptionStatus {
             released: self.released,
             ..read_status(self.state.mode, &table, &self.stats)?

@@ -283,7 +283,7 @@ impl Batch {
     }
 }
 
-/// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the foreign_programs get
+/// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the others get
 /// `new_ids` ones. Nothing when numbers run out.
 fn assign_ids(
     ids: &mut IdAllocator,

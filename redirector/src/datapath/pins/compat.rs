@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use aya::maps::MapInfo;
+use aya_obj::generated::bpf_map_type;
 use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{agent::AgentState, names};
 
@@ -35,9 +36,6 @@ impl MapSpec {
     }
 }
 
-/// `BPF_MAP_TYPE_RINGBUF`: its size is in bytes, and a power of two of pages.
-const RING_BUFFER: u32 = 27;
-
 impl std::fmt::Display for MapSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -64,7 +62,9 @@ pub(crate) fn expected(
             .iter()
             .find(|(sized, _)| sized == name)
             .map_or(map.max_entries(), |(_, entries)| *entries);
-        let entries = if map.map_type() == RING_BUFFER {
+        let entries = if map.map_type() == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32 {
+            // Bytes: a power of two, and at least a page.
+
             entries.next_power_of_two().max(page)
         } else {
             entries

@@ -126,7 +126,7 @@ impl Pins {
         if !is_bpffs(existing) {
             return Err(DatapathError::NotBpffs { path: self.bpffs.clone() });
         }
-        match self.foreign_programs().last() {
+        match self.other_versions().last() {
             Some(younger) if younger.abi > self.abi => {
                 Err(DatapathError::AbiMismatch { found: younger.abi, ours: self.abi })
             }
@@ -135,7 +135,7 @@ impl Pins {
     }
 
     /// The pins of other versions, the oldest first.
-    fn foreign_programs(&self) -> Vec<Self> {
+    fn other_versions(&self) -> Vec<Self> {
         versions(&self.bpffs)
             .into_iter()
             .filter(|other| !other.staged && other.abi != self.abi)
@@ -144,7 +144,7 @@ impl Pins {
 
     /// The pins of older versions, the oldest first.
     pub(crate) fn older(&self) -> Vec<Self> {
-        self.foreign_programs().into_iter().filter(|other| other.abi < self.abi).collect()
+        self.other_versions().into_iter().filter(|other| other.abi < self.abi).collect()
     }
 
     /// These and those of older versions, whose links may not all have been moved yet.
@@ -154,7 +154,7 @@ impl Pins {
 
     /// Some version's pins that are not of this one, the youngest.
     pub(crate) fn youngest_other_abi(&self) -> Option<u32> {
-        self.foreign_programs().last().map(|other| other.abi)
+        self.other_versions().last().map(|other| other.abi)
     }
 
     /// The cgroups that links are pinned for.
