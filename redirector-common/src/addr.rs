@@ -21,13 +21,13 @@ impl Ip4Be {
     }
 
     /// The address as a number that can be added to: 203.0.113.7 is `0xcb007107`.
-    pub const fn number(self) -> u32 {
+    pub const fn to_bits(self) -> u32 {
         u32::from_be(self.0)
     }
 
-    /// The inverse of [`Ip4Be::number`].
-    pub const fn from_number(number: u32) -> Self {
-        Self(number.to_be())
+    /// The inverse of [`Ip4Be::to_bits`].
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits.to_be())
     }
 }
 
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn bytes_stay_in_network_order() {
         assert_eq!(Ip4Be::from_octets([203, 0, 113, 7]).octets(), [203, 0, 113, 7]);
-        assert_eq!(Ip4Be::from_octets([203, 0, 113, 7]).number(), 0xcb00_7107);
-        assert_eq!(Ip4Be::from_number(0xcb00_7107).octets(), [203, 0, 113, 7]);
+        assert_eq!(Ip4Be::from_octets([203, 0, 113, 7]).to_bits(), 0xcb00_7107);
+        assert_eq!(Ip4Be::from_bits(0xcb00_7107).octets(), [203, 0, 113, 7]);
         assert_eq!(PortBe::new(443).0.to_ne_bytes(), [0x01, 0xbb]);
         assert_eq!(PortBe::new(443).get(), 443);
     }

@@ -1,63 +1,62 @@
-//! What the agent tells everybody who can read the pins.
+//! What the agent publishes to the programs and to everyone who can read the pins.
 
 use crate::{
     addr::{Ip4Be, Ip6Be},
+    sampling::Sampling,
     table_type::table_type,
 };
 
-/// The one element of the agent's table: whose tables these are, and the agent's sign of life.
+/// The only element of the agent's table: whose tables these are, and the agent's heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct AgentState {
-    /// `CLOCK_MONOTONIC` in nanoseconds at the agent's last sign of life; 0 before the first.
+    /// `CLOCK_MONOTONIC` in nanoseconds of the agent's last heartbeat; 0 before the first.
     pub heartbeat_ns: u64,
     /// [`crate::abi::ABI`] of the binary that made the tables.
     pub abi: u32,
-    /// Process id of the agent, in its own pid namespace.
+    /// Process ID of the agent, in its own pid namespace.
     pub pid: u32,
     /// First address of the IPv4 pool.
     pub pool_base: Ip4Be,
     /// Length of the IPv4 pool's prefix.
     pub pool_prefix: u32,
-    /// First address of the IPv6 pool, which has as many; `::` for none.
+    /// First address of the IPv6 pool, which has the size of the IPv4 one; `::`: none.
     pub pool6_base: Ip6Be,
 }
 table_type!(AgentState, 40);
 
-/// The one element of the table with what the agent may change while the programs run. 8 bytes: it
-/// changes in one store.
+/// The only element of the table with the settings that the agent changes while the programs run. 8
+/// bytes: it changes in one store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Control {
-    /// The time-out of the first SYN where another backend is eligible, in jiffies; 0 leaves it to
-    /// the kernel.
+    /// Timeout of a first SYN in jiffies while another backend is eligible; 0: the kernel's
+    /// default.
     pub syn_timeout: u16,
     /// Retransmissions of such a SYN.
     pub syn_retries: u8,
-    /// 0: nobody reads events. Else they are told, and of successes one in 2^(n-1): what is told of
-    /// a connect is drawn when it begins, so that nobody is told half of a story. Failures are
-    /// always told.
-    pub events: u8,
+    /// Which connects are reported by events.
+    pub sampling: Sampling,
     /// Zero.
     pub padding: u32,
 }
 table_type!(Control, 8);
 
 impl Control {
-    /// The longest time-out of a first SYN, in milliseconds: within it, and the timer's inaccuracy,
-    /// a dark backend is set aside.
-    const LONGEST_FIRST_MS: u32 = 500;
+    /// The longest timeout of a first SYN in milliseconds. A backend that does not answer is ejected
+    /// after it, give or take the timer's inaccuracy.
+    const MAX_FIRST_TIMEOUT_MS: u32 = 500;
 
-    /// Makes a connect that is not answered end within `connect_timeout_ms`, on a kernel with `hz`
-    /// jiffies in a second.
+    /// Limits an unanswered connect to `connect_timeout_ms`, on a kernel with `hz`
+    /// jiffies per second.
     ///
-    /// With `n` retransmissions and a first time-out of `t` the kernel gives up after
-    /// `(2ⁿ⁺¹ - 1) t`, linear time-outs (6.5 and later) or not. Its timers are late by up to an
+    /// With `n` retransmissions and a first timeout of `t` the kernel gives up after
+    /// `(2ⁿ⁺¹ - 1) t`, linear timeouts (6.5 and later) or not. Its timers are late by up to an
     /// eighth (kernel/time/timer.c), so we aim at seven eighths.
     pub const fn with_connect_timeout(self, connect_timeout_ms: u32, hz: u32) -> Self {
         let aim = connect_timeout_ms as u64 * 7 / 8;
         let mut retries = 1;
-        while retries < 16 && aim / ((2 << retries) - 1) > Self::LONGEST_FIRST_MS as u64 {
+        while retries < 16 && aim / ((2 << retries) - 1) > Self::MAX_FIRST_TIMEOUT_MS as u64 {
             retries += 1;
         }
         let jiffies = aim * hz as u64 / 1000 / ((2 << retries) - 1);
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unanswered_connect_ends_within_the_time_out_and_is_suspected_within_half_a_second() {
+    fn an_unanswered_connect_ends_in_time() {
         for hz in [100, 250, 300, 1000] {
             for connect_timeout in [100, 500, 1000, 3000, 5000, 10_000, 60_000] {
                 let control = Control::default().with_connect_timeout(connect_timeout, hz);
@@ -91,7 +90,7 @@ mod tests {
         }
         assert_eq!(
             Control::default().with_connect_timeout(3000, 250),
-            Control { syn_timeout: 93, syn_retries: 2, events: 0, padding: 0 }
+            Control { syn_timeout: 93, syn_retries: 2, sampling: Sampling::OFF, padding: 0 }
         );
     }
 }

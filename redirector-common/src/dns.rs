@@ -1,19 +1,18 @@
-//! DNS interception: what agent and programs agree on.
+//! DNS interception: what the agent and the programs share.
 //!
-//! Beside its own port the shim listens on [`SLOTS`] further ports, one for each resolver that
-//! executors ask. A query is sent to the port of the resolver that it was meant for, and what comes
-//! from that port is told to come from that resolver. Nothing has to be remembered for a socket,
-//! and the shim knows by the port who was asked.
+//! Beside its own port the shim listens on [`SLOTS`] more ports, one for each resolver that
+//! executors query. A query goes to the port of its resolver, and what comes from that port gets
+//! the resolver's address back. Sockets need no state, and the shim knows the resolver by the port.
 
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
     table_type::table_type,
 };
 
-/// The port that is intercepted.
+/// The port of intercepted queries.
 pub const PORT: PortBe = PortBe::new(53);
 
-/// Resolvers that can be told apart at a time, each by a port of the shim's.
+/// Resolvers that can be intercepted at a time, each with a port of the shim.
 pub const SLOTS: u32 = 32;
 
 /// The mark (SO_MARK) of the agent's own sockets, whose queries are never intercepted. No bit of it
@@ -21,21 +20,21 @@ pub const SLOTS: u32 = 32;
 /// CNI's (0x80).
 pub const MARK: u32 = 0x35;
 
-/// The agent counts as dead when its last sign of life is older than this, in nanoseconds.
-pub const STALE_NS: u64 = 2_000_000_000;
+/// The agent counts as dead when its last heartbeat is older than this, in nanoseconds.
+pub const HEARTBEAT_TIMEOUT_NS: u64 = 2_000_000_000;
 
-/// The one element of the shim's table: where intercepted DNS goes. While `mode` is not
-/// [`Shim::OFF`] nothing but `mode` changes.
+/// The only element of the shim's table: where intercepted queries go. While `mode` is not
+/// [`Shim::OFF`], only `mode` changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Shim {
     /// Cookie of the host's network namespace; 0 for the initial one, whatever its cookie is.
     pub host_netns: u64,
-    /// Its IPv6 address; `::` for none.
+    /// The shim's IPv6 address; `::`: none.
     pub ip6: Ip6Be,
-    /// Its IPv4 address; 0.0.0.0 for none.
+    /// The shim's IPv4 address; 0.0.0.0: none.
     pub ip4: Ip4Be,
-    /// The port of slot 0, as people write it; the others follow.
+    /// The port of slot 0 in host order; the others follow.
     pub first_port: u32,
     /// What is intercepted: [`Shim::OFF`], [`Shim::LISTED`] or [`Shim::ALL`].
     pub mode: u32,
@@ -47,47 +46,46 @@ table_type!(Shim, 40);
 impl Shim {
     /// Nothing.
     pub const OFF: u32 = 0;
-    /// Queries to resolvers that have [`Resolver::listed`].
+    /// Queries to resolvers with [`Resolver::listed`].
     pub const LISTED: u32 = 1;
-    /// Queries to every resolver; one that has no slot yet gets a free one.
+    /// Queries to every resolver; one without a slot claims a free one.
     pub const ALL: u32 = 2;
 
-    /// The slot whose port this is; no slot ([`SLOTS`] or more) for other ports.
+    /// The slot with this port; [`SLOTS`] or more for other ports.
     #[inline(always)]
-    pub const fn slot_at(&self, port: PortBe) -> u32 {
+    pub const fn slot_of_port(&self, port: PortBe) -> u32 {
         (port.get() as u32).wrapping_sub(self.first_port)
     }
 
     /// The port of a slot.
     #[inline(always)]
-    pub const fn port_of(&self, slot: u32) -> PortBe {
+    pub const fn port_of_slot(&self, slot: u32) -> PortBe {
         PortBe::new(self.first_port.wrapping_add(slot) as u16)
     }
 }
 
-/// A resolver that executors ask, by slot. An element is made once and whole, by whoever meets the
-/// resolver first.
+/// A resolver that executors query, by slot. The first query to a resolver creates its element in one
+/// step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Resolver {
     /// Its address; an IPv4 one in its mapped form.
     pub address: Ip6Be,
-    /// 1 when the configuration names it.
+    /// 1 when the configuration lists it.
     pub listed: u32,
     /// Zero.
     pub padding: u32,
 }
 table_type!(Resolver, 24);
 
-// The table of counters has a `u64` for each slot: connects, and datagrams of sockets that are not
-// connected, that were taken to the shim.
+// The table of counters has a `u64` for each slot: connects, and datagrams of unconnected sockets,
+// that were redirected to the shim. More counters follow.
 
-/// The counter, after those of the slots, of what was left alone since every slot had another
-/// resolver.
-pub const CROWDED: u32 = SLOTS;
-/// The counter of what was left alone since the agent gave no sign of life.
-pub const STALE: u32 = SLOTS + 1;
-/// How many counters there are.
+/// The counter of queries left alone since other resolvers had all slots.
+pub const SLOTS_FULL: u32 = SLOTS;
+/// The counter of queries left alone since the agent's heartbeat had stopped.
+pub const AGENT_STALE: u32 = SLOTS + 1;
+/// The number of counters.
 pub const COUNTERS: u32 = SLOTS + 2;
 
 #[cfg(test)]
@@ -95,13 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_slot_has_a_port_and_no_other_port_has_a_slot() {
+    fn each_slot_has_a_port_and_other_ports_have_no_slot() {
         let shim = Shim { first_port: 5310, ..Shim::default() };
         for slot in 0..SLOTS {
-            assert_eq!(shim.slot_at(shim.port_of(slot)), slot);
+            assert_eq!(shim.slot_of_port(shim.port_of_slot(slot)), slot);
         }
         for other in [0, 53, 5309, 5342, u16::MAX] {
-            assert!(shim.slot_at(PortBe::new(other)) >= SLOTS, "{other}");
+            assert!(shim.slot_of_port(PortBe::new(other)) >= SLOTS, "{other}");
         }
     }
 }

@@ -15,5 +15,6 @@ pub mod event;
 pub mod names;
 pub mod origin;
 pub mod route;
+pub mod sampling;
 pub mod stats;
 mod table_type;

@@ -1,45 +1,131 @@
-//! The names of programs, maps and load-time constants: at most 15 bytes each, or the kernel cuts
-//! them.
+//! The names of programs, maps and load-time constants, and the hooks that programs are attached
+//! to. Names have at most 15 bytes: the kernel cuts longer ones.
 
 /// Rewrites IPv4 connects.
 pub const CONNECT4: &str = "rd_connect4";
 /// Rewrites IPv6 connects, those to IPv4-mapped addresses included.
 pub const CONNECT6: &str = "rd_connect6";
-/// Takes IPv4 datagrams for resolvers to the shim.
+/// Redirects IPv4 datagrams for resolvers to the shim.
 pub const SENDMSG4: &str = "rd_sendmsg4";
 /// The same for IPv6.
 pub const SENDMSG6: &str = "rd_sendmsg6";
-/// Tells IPv4 sockets the resolver that a datagram answers for.
+/// Returns the resolver as the source of the shim's datagrams to IPv4 sockets.
 pub const RECVMSG4: &str = "rd_recvmsg4";
 /// The same for IPv6 sockets.
 pub const RECVMSG6: &str = "rd_recvmsg6";
-/// Tells IPv4 sockets the peer that they asked for.
+/// Returns the peer that an IPv4 socket asked for.
 pub const PEERNAME4: &str = "rd_peername4";
-/// Tells IPv6 sockets the peer that they asked for.
+/// Returns the peer that an IPv6 socket asked for.
 pub const PEERNAME6: &str = "rd_peername6";
 /// Follows each redirected connection.
 pub const SOCKOPS: &str = "rd_sockops";
-/// Sees sockets go that never got through.
+/// Records sockets that are closed before they are connected.
 pub const RELEASE: &str = "rd_release";
 
-/// What the name of every program begins with: a pin of another name is not ours.
+/// The prefix of every program's name: pins of other names are not ours.
 pub const PROGRAM_PREFIX: &str = "rd_";
 
-/// Every program, in the order in which an upgrade swaps them: those that tell back what others
-/// rewrite first, those that rewrite last.
-pub const PROGRAMS: &[&str] = &[
-    PEERNAME4, PEERNAME6, RECVMSG4, RECVMSG6, SOCKOPS, RELEASE, CONNECT4, CONNECT6, SENDMSG4,
-    SENDMSG6,
+/// A hook of a cgroup, with its number in `enum bpf_attach_type` (uapi/linux/bpf.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Hook {
+    /// State changes and other events of TCP sockets.
+    SockOps = 3,
+    /// connect of an IPv4 socket.
+    Connect4 = 10,
+    /// connect of an IPv6 socket.
+    Connect6 = 11,
+    /// sendmsg of an unconnected IPv4 UDP socket.
+    Sendmsg4 = 14,
+    /// sendmsg of an unconnected IPv6 UDP socket.
+    Sendmsg6 = 15,
+    /// recvmsg of an unconnected IPv4 UDP socket.
+    Recvmsg4 = 19,
+    /// recvmsg of an unconnected IPv6 UDP socket.
+    Recvmsg6 = 20,
+    /// getpeername of an IPv4 socket.
+    Getpeername4 = 29,
+    /// getpeername of an IPv6 socket.
+    Getpeername6 = 30,
+    /// The close of an IPv4 or IPv6 socket.
+    SockRelease = 34,
+}
+
+impl Hook {
+    /// Its number in `enum bpf_attach_type`.
+    pub const fn attach_type(self) -> u32 {
+        self as u32
+    }
+
+    /// Its name, as in an object's sections and in bpftool.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SockOps => "sock_ops",
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+            Self::Sendmsg4 => "sendmsg4",
+            Self::Sendmsg6 => "sendmsg6",
+            Self::Recvmsg4 => "recvmsg4",
+            Self::Recvmsg6 => "recvmsg6",
+            Self::Getpeername4 => "getpeername4",
+            Self::Getpeername6 => "getpeername6",
+            Self::SockRelease => "sock_release",
+        }
+    }
+}
+
+/// What a program does, as far as the order of upgrades depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Rewrites where a socket or a datagram goes. Detached first, so that nothing is rewritten
+    /// that can't be restored.
+    Rewrites,
+    /// Acts only on sockets with an origin in [`ORIGINS`]. An upgrade that can't share that table
+    /// leaves the old program in place beside the new one, for the sockets that it knows.
+    FollowsOrigins,
+    /// Restores the address of a resolver.
+    Restores,
+}
+
+/// A program and the hook that it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its name, here and in the kernel.
+    pub name: &'static str,
+    /// Its hook.
+    pub hook: Hook,
+    /// What it does.
+    pub role: Role,
+}
+
+/// Every program, in the order in which an upgrade swaps them: first those that restore what others
+/// rewrite, last those that rewrite.
+pub const PROGRAMS: &[Program] = &[
+    program(PEERNAME4, Hook::Getpeername4, Role::FollowsOrigins),
+    program(PEERNAME6, Hook::Getpeername6, Role::FollowsOrigins),
+    program(RECVMSG4, Hook::Recvmsg4, Role::Restores),
+    program(RECVMSG6, Hook::Recvmsg6, Role::Restores),
+    program(SOCKOPS, Hook::SockOps, Role::FollowsOrigins),
+    program(RELEASE, Hook::SockRelease, Role::FollowsOrigins),
+    program(CONNECT4, Hook::Connect4, Role::Rewrites),
+    program(CONNECT6, Hook::Connect6, Role::Rewrites),
+    program(SENDMSG4, Hook::Sendmsg4, Role::Rewrites),
+    program(SENDMSG6, Hook::Sendmsg6, Role::Rewrites),
 ];
 
-/// The programs that rewrite where a socket goes: the first to be detached, so that nothing is
-/// rewritten that can't be told back.
-pub const REWRITERS: &[&str] = &[CONNECT4, CONNECT6, SENDMSG4, SENDMSG6];
+const fn program(name: &'static str, hook: Hook, role: Role) -> Program {
+    Program { name, hook, role }
+}
 
-/// The programs that act on sockets which another program has marked in [`ORIGINS`], and do nothing
-/// on others. An upgrade that can't go on with that table leaves the old ones in place beside the
-/// new ones, for the sockets that they know.
-pub const FOLLOWERS: &[&str] = &[PEERNAME4, PEERNAME6, SOCKOPS, RELEASE];
+/// The names of all programs, in the order of [`PROGRAMS`].
+pub fn program_names() -> impl ExactSizeIterator<Item = &'static str> + Clone {
+    PROGRAMS.iter().map(|program| program.name)
+}
+
+/// The names of the programs in a role, in the order of [`PROGRAMS`].
+pub fn programs_that(role: Role) -> impl Iterator<Item = &'static str> + Clone {
+    PROGRAMS.iter().filter(move |program| program.role == role).map(|program| program.name)
+}
 
 /// [`crate::route::RouteEntry`] by index in the pool.
 pub const ROUTES: &str = "RD_ROUTES";
@@ -53,12 +139,12 @@ pub const ORIGINS: &str = "RD_ORIGINS";
 pub const ROUTE_STATS: &str = "RD_ROUTE_STATS";
 /// [`crate::stats::BackendStats`] by backend number.
 pub const BACKEND_STATS: &str = "RD_BKND_STATS";
-/// [`crate::agent::AgentState`], one element.
+/// [`crate::agent::AgentState`], a single element.
 pub const AGENT: &str = "RD_AGENT";
 
-/// [`crate::addr::Ip6Be`] by backend number: the addresses that do not fit in a slot.
+/// [`crate::addr::Ip6Be`] by backend number: the addresses that do not fit into a slot.
 pub const BACKENDS6: &str = "RD_BACKENDS6";
-/// [`crate::agent::Control`], one element.
+/// [`crate::agent::Control`], a single element.
 pub const CONTROL: &str = "RD_CONTROL";
 
 /// [`crate::stats::RouteTimes`] by index in the pool.
@@ -67,17 +153,17 @@ pub const ROUTE_TIMES: &str = "RD_ROUTE_TIMES";
 pub const BACKEND_TIMES: &str = "RD_BKND_TIMES";
 /// The ring buffer of [`crate::event::Event`].
 pub const EVENTS: &str = "RD_EVENTS";
-/// [`crate::event::EventStats`], one element.
+/// [`crate::event::EventStats`], a single element.
 pub const EVENT_STATS: &str = "RD_EVENT_STATS";
-/// [`crate::dns::Shim`], one element.
+/// [`crate::dns::Shim`], a single element.
 pub const SHIM: &str = "RD_SHIM";
-/// [`crate::dns::Resolver`] by slot: a hash, of which an element can be made only once.
+/// [`crate::dns::Resolver`] by slot: a hash, since an element of it can be created only once.
 pub const RESOLVERS: &str = "RD_RESOLVERS";
-/// What became of executors' DNS: a counter for each slot, then [`crate::dns::CROWDED`] and
-/// [`crate::dns::STALE`].
+/// Counters of intercepted DNS: one for each slot, then [`crate::dns::SLOTS_FULL`] and
+/// [`crate::dns::AGENT_STALE`].
 pub const DNS_STATS: &str = "RD_DNS_STATS";
 
-/// What the name of every table begins with: a pin of another name is not ours.
+/// The prefix of every table's name: pins of other names are not ours.
 pub const MAP_PREFIX: &str = "RD_";
 
 /// Every table. All are pinned.
@@ -104,10 +190,10 @@ pub const MAPS: &[&str] = &[
 pub const POOL4_BASE: &str = "POOL4_BASE";
 /// Load-time constant: the pool's netmask, in network order.
 pub const POOL4_MASK: &str = "POOL4_MASK";
-/// Load-time constants: the four words of the IPv6 pool's first address, in network order. Its last
-/// word has the IPv4 pool's netmask.
+/// Load-time constants: the four words of the IPv6 pool's first address, in network order. The last
+/// word's netmask is the IPv4 pool's.
 pub const POOL6_BASE: [&str; 4] = ["POOL6_BASE0", "POOL6_BASE1", "POOL6_BASE2", "POOL6_BASE3"];
-/// Load-time constant: 1 when there is an IPv6 pool.
+/// Load-time constant: 1 if there is an IPv6 pool.
 pub const HAS_POOL6: &str = "HAS_POOL6";
 
 #[cfg(test)]
@@ -120,12 +206,12 @@ mod tests {
     use crate::{abi, agent, backend, dns, event, origin, route, stats};
 
     #[test]
-    fn every_name_fits_in_fifteen_bytes_and_is_recognized_as_ours() {
-        for name in PROGRAMS.iter().chain(MAPS) {
+    fn every_name_has_at_most_15_bytes_and_our_prefix() {
+        for name in program_names().chain(MAPS.iter().copied()) {
             assert!(name.len() <= 15, "{name}");
         }
         assert!(
-            PROGRAMS.iter().all(|name| name.starts_with(PROGRAM_PREFIX))
+            program_names().all(|name| name.starts_with(PROGRAM_PREFIX))
                 && MAPS.iter().all(|name| name.starts_with(MAP_PREFIX))
         );
     }
@@ -151,12 +237,12 @@ mod tests {
         assert_eq!(
             (abi::ABI, layout),
             (3, [8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 24]),
-            "a changed layout needs a new ABI version, and its place in abi::CHANGED"
+            "a changed layout needs a new ABI version and an entry in abi::CHANGED"
         );
     }
 
     #[test]
-    fn what_changed_is_a_table_and_did_so_in_a_version_that_there_was() {
+    fn every_changed_table_and_its_version_exist() {
         for (table, version) in abi::CHANGED {
             assert!(MAPS.contains(table), "{table}");
             assert!(

@@ -18,13 +18,13 @@ macro_rules! one_word {
     ($type:ty) => {
         impl $type {
             /// The eight bytes as a word.
-            pub const fn word(self) -> u64 {
+            pub const fn to_bits(self) -> u64 {
                 // SAFETY: eight bytes without padding.
                 unsafe { core::mem::transmute(self) }
             }
 
             /// What the word was made of.
-            pub const fn of_word(word: u64) -> Self {
+            pub const fn from_bits(word: u64) -> Self {
                 // SAFETY: eight bytes without padding, and any value of each.
                 unsafe { core::mem::transmute(word) }
             }
@@ -41,7 +41,7 @@ macro_rules! one_word {
 #[repr(C)]
 pub struct RouteEntry {
     /// The block's first slot in the low 24 bits, the number of its IPv6 backends in the high 8.
-    pub place: u32,
+    pub block: u32,
     /// Port pairs in the block; 0 lets every port through, unchanged.
     pub ports: u8,
     /// IPv4 backends in the block.
@@ -64,19 +64,19 @@ impl RouteEntry {
 
     const FIRST: u32 = 0x00ff_ffff;
 
-    /// Where a block of `backends6` IPv6 backends begins, for [`RouteEntry::place`].
-    pub const fn place(first: u32, backends6: u8) -> u32 {
+    /// Where a block of `backends6` IPv6 backends begins, for [`RouteEntry::block`].
+    pub const fn block(first: u32, backends6: u8) -> u32 {
         first & Self::FIRST | (backends6 as u32) << 24
     }
 
     /// The block's first slot.
     pub const fn first(self) -> u32 {
-        self.place & Self::FIRST
+        self.block & Self::FIRST
     }
 
     /// IPv6 backends in the block.
     pub const fn backends6(self) -> u8 {
-        (self.place >> 24) as u8
+        (self.block >> 24) as u8
     }
 
     /// The first slot of the backends, of both families.
@@ -93,24 +93,24 @@ impl RouteEntry {
 
     /// Whether a route stands here that has from `least` to `most` IPv4 backends, IPv6 ones or not,
     /// no list of ports and no options.
-    pub const fn is_plain4(self, least: u8, most: u8) -> bool {
+    pub const fn is_simple_v4(self, least: u8, most: u8) -> bool {
         const MASK: u64 = RouteEntry {
-            place: 0,
+            block: 0,
             ports: 0xff,
             backends4: 0,
             generation: 0,
             policy: !RouteEntry::PASS,
         }
-        .word();
+        .to_bits();
         const PLAIN: u64 = RouteEntry {
-            place: 0,
+            block: 0,
             ports: 0,
             backends4: 0,
             generation: 0,
             policy: RouteEntry::PRESENT,
         }
-        .word();
-        self.word() & MASK == PLAIN && self.backends4.wrapping_sub(least) <= most - least
+        .to_bits();
+        self.to_bits() & MASK == PLAIN && self.backends4.wrapping_sub(least) <= most - least
     }
 
     /// Whether a route stands at this address.
@@ -131,7 +131,7 @@ impl RouteEntry {
 
 /// What a route may say beyond ports and backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct RouteOptions {
     /// The load balancer's idle time-out in seconds; 0: none is known.
     pub idle_seconds: u16,
     /// IPv4 source addresses in the block.
@@ -174,8 +174,8 @@ impl Slot {
         Self { value: client.0 as u32 | (destination.0 as u32) << 16, tag: tag(generation, 0) }
     }
 
-    /// Options.
-    pub const fn options(generation: u8, options: Options) -> Self {
+    /// RouteOptions.
+    pub const fn options(generation: u8, options: RouteOptions) -> Self {
         let value = options.idle_seconds as u32
             | (options.sources4 as u32) << 16
             | (options.sources6 as u32) << 24;
@@ -213,8 +213,8 @@ impl Slot {
     }
 
     /// The options, when the slot holds them.
-    pub const fn as_options(self) -> Options {
-        Options {
+    pub const fn to_options(self) -> RouteOptions {
+        RouteOptions {
             idle_seconds: self.value as u16,
             sources4: (self.value >> 16) as u8,
             sources6: (self.value >> 24) as u8,
@@ -249,9 +249,9 @@ mod tests {
             (port.generation(), port.client_port().get(), port.destination_port().get()),
             (3, 80, 8080)
         );
-        let options = Options { idle_seconds: 32_767, sources4: 9, sources6: 6 };
+        let options = RouteOptions { idle_seconds: 32_767, sources4: 9, sources6: 6 };
         assert_eq!(
-            (Slot::options(7, options).generation(), Slot::options(7, options).as_options()),
+            (Slot::options(7, options).generation(), Slot::options(7, options).to_options()),
             (7, options)
         );
     }
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn an_entry_says_where_each_part_of_its_block_begins() {
         let entry = RouteEntry {
-            place: RouteEntry::place(0x12_3456, 3),
+            block: RouteEntry::block(0x12_3456, 3),
             ports: 2,
             backends4: 5,
             generation: 1,

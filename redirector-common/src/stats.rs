@@ -33,7 +33,7 @@ pub struct RouteStats {
     /// Connects that could not be redirected and were left alone, by `on_no_backend = "pass"`.
     pub passed: u64,
     /// Connects that were sent to a backend that is set aside, since all were.
-    pub desperate: u64,
+    pub all_ejected: u64,
     /// Nanoseconds from connect to established, summed.
     pub connect_ns: u64,
     /// Bytes received on connections that have ended.
@@ -44,7 +44,7 @@ pub struct RouteStats {
     pub retransmitted: u64,
     /// Connects that could not be made from the route's source address, which this host or the pod
     /// lacks; they went on with the kernel's choice.
-    pub source_failed: u64,
+    pub source_ip_failed: u64,
 }
 table_type!(RouteStats, 128);
 

@@ -49,7 +49,7 @@ fn the_destination_is_a_pool_index() {
 #[test]
 fn the_entry_and_its_slots_have_these_bytes() {
     let bytes: [u8; 8] = listed("route entry").try_into().unwrap();
-    let entry = RouteEntry::of_word(u64::from_ne_bytes(bytes));
+    let entry = RouteEntry::from_bits(u64::from_ne_bytes(bytes));
     assert_eq!((entry.first(), entry.backends6()), (40, 0));
     assert_eq!((entry.ports, entry.backends4, entry.generation), (1, 2, GENERATION));
     assert_eq!(entry.policy, RouteEntry::PRESENT);
@@ -66,7 +66,7 @@ fn the_entry_and_its_slots_have_these_bytes() {
         ("slot 41, backend 1", backend(1, 7)),
         ("slot 42, backend 2", backend(2, 8)),
     ] {
-        assert_eq!(listed(label), slot.word().to_ne_bytes(), "{label}");
+        assert_eq!(listed(label), slot.to_bits().to_ne_bytes(), "{label}");
     }
     assert_eq!((entry.first(), entry.first_backend(), entry.options_slot()), (40, 41, 43));
 }
@@ -78,7 +78,7 @@ fn the_origin_records_the_connect() {
     let origin = Origin {
         route: 18073,
         backend: Ip6Be::mapped(backend),
-        backend_id: 2,
+        backend_id: BackendId(2),
         vip_port: port,
         backend_port: port,
         phase: Origin::PHASE_CHOSEN,
@@ -103,9 +103,9 @@ fn the_origin_records_the_connect() {
 
 #[test]
 fn a_refusal_ejects_the_backend_for_a_second() {
-    let outcome = decide::end_of_connect(Origin::PHASE_CONNECTING, 0);
-    assert_eq!(outcome, decide::End::Refused);
-    assert!(outcome.blames_backend());
+    let outcome = decide::connect_outcome(Origin::PHASE_CONNECTING, 0);
+    assert_eq!(outcome, decide::ConnectOutcome::Refused);
+    assert!(outcome.is_backend_failure());
     let now_ns = 1 << 40;
     let health = Health::HEALTHY.after_failure(now_ns);
     assert_eq!((health.failures(), health.until_ns()), (1, (now_ns + 1_000_000_000) & !0xff));

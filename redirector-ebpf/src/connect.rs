@@ -7,8 +7,8 @@ use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::BackendId,
-    decide::{self, Choice, Client, Families, Verdict},
-    event::Event,
+    decide::{self, Backend, Client, Denial, Families, Verdict},
+    event::EventKind,
     origin::Origin,
     stats::RouteStats,
 };
@@ -17,14 +17,14 @@ use crate::{
     ctx::SockAddr,
     dns_intercept,
     events::{self, Denied},
-    health, maps, outcome, sockopts,
+    health, maps, outcome, pools, sockopts,
     tables::KernelTables,
     verdict::{ALLOW, DENY},
 };
 
 const ECONNREFUSED: i32 = 111;
 
-/// What the two families' hooks do differently.
+/// What the hooks of the two families do differently.
 struct Hook<R, B> {
     families: Families,
     /// The client asked for an IPv6 VIP.
@@ -37,34 +37,34 @@ struct Hook<R, B> {
 #[inline(always)]
 pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
     let addr = SockAddr::new(ctx);
-    let Some(index) = maps::pool4().index(addr.ip4()) else {
-        dns_intercept::forward4(ctx);
+    let Some(index) = pools::pool4().index(addr.ip4()) else {
+        dns_intercept::redirect_query4(ctx);
         return ALLOW;
     };
     let rewrite = |to: Ip6Be| addr.set_ip4(Ip4Be(to.0[3]));
     let bind = |source: Ip6Be| addr.is_bound4() || sockopts::bind4(ctx, Ip4Be(source.0[3]));
-    redirect(ctx, &addr, index, Hook { families: Families::ONLY4, vip6: false, rewrite, bind })
+    redirect(ctx, &addr, index, Hook { families: Families::V4_ONLY, vip6: false, rewrite, bind })
 }
 
 /// An IPv6 VIP, or the mapped form of an IPv4 one (a JVM's sockets connect to nothing else).
 ///
-/// A socket for IPv6 only that gets an IPv4 backend is refused by the kernel itself (ENETUNREACH),
-/// which no hook can tell beforehand.
+/// A socket with IPV6_V6ONLY that gets an IPv4 backend is refused by the kernel itself
+/// (ENETUNREACH); no hook can see the option beforehand.
 #[inline(always)]
 pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
     let addr = SockAddr::new(ctx);
-    let asked = addr.ip6();
-    let (index, vip6) = match asked.as_mapped() {
-        Some(ip) => (maps::pool4().index(ip), false),
-        None => (maps::pool6().and_then(|pool| pool.index(asked)), true),
+    let destination = addr.ip6();
+    let (index, vip6) = match destination.as_mapped() {
+        Some(ip) => (pools::pool4().index(ip), false),
+        None => (pools::pool6().and_then(|pool| pool.index(destination)), true),
     };
     let Some(index) = index else {
-        dns_intercept::forward6(ctx, asked);
+        dns_intercept::redirect_query6(ctx, destination);
         return ALLOW;
     };
     let (has_address, has_port) = addr.is_bound6();
     // An address that the application has bound decides the family.
-    let families = Families { six_first: vip6, both: !has_address };
+    let families = Families { prefer_v6: vip6, dual_stack: !has_address };
     let bind = |source: Ip6Be| has_address || has_port || sockopts::bind6(ctx, source);
     redirect(ctx, &addr, index, Hook { families, vip6, rewrite: |to| addr.set_ip6(to), bind })
 }
@@ -79,33 +79,31 @@ fn redirect(
     if !addr.is_tcp() {
         return ALLOW;
     }
-    let denied = |kind, forgotten| Denied {
-        kind,
+    let denied = |kind, no_memory| Denied {
+        denial: Denial::new(kind, hook.vip6, no_memory),
         route: index,
-        vip6: hook.vip6,
-        asked: addr.port(),
-        forgotten,
+        vip_port: addr.port(),
     };
-    // Without a place for the origin, no hook could tell the socket's peer or its fate.
+    // Without a recorded origin no later hook could restore the socket's peer or count its outcome.
     let Some(origin) = maps::origin_or_new(ctx) else {
-        return refuse(&denied(Event::DENIED, true));
+        return refuse(&denied(EventKind::Denied, true));
     };
-    // What the socket did before is over now.
-    outcome::settle(origin);
-    // The short ways end in a `take` of their own, in which what they never say costs nothing.
+    // An earlier connect of this socket is over.
+    outcome::finish_in_flight(origin);
     let client = Socket { addr, families: hook.families, origin };
-    if let Some(choice) = decide::only(&KernelTables, index, &client) {
-        return take(ctx, addr, index, hook, origin, choice);
+    // Each fast path has its own `apply_backend`, so that what it never uses is compiled out.
+    if let Some(backend) = decide::single_backend(&KernelTables, index, &client) {
+        return apply_backend(Connect { ctx, addr, index, origin }, hook, backend);
     }
-    if let Some(choice) = decide::one_of_few(&KernelTables, index, &client) {
-        return take(ctx, addr, index, hook, origin, choice);
+    if let Some(backend) = decide::few_backends(&KernelTables, index, &client) {
+        return apply_backend(Connect { ctx, addr, index, origin }, hook, backend);
     }
-    let mut choice = Choice::default();
-    match decide::connect(&KernelTables, index, &client, &mut choice) {
-        Verdict::Redirect => take(ctx, addr, index, hook, origin, choice),
-        Verdict::Refuse => refuse(&denied(Event::DENIED, false)),
+    let mut backend = Backend::default();
+    match decide::connect(&KernelTables, index, &client, &mut backend) {
+        Verdict::Redirect => apply_backend(Connect { ctx, addr, index, origin }, hook, backend),
+        Verdict::Refuse => refuse(&denied(EventKind::Denied, false)),
         Verdict::Pass => {
-            events::denied(&denied(Event::PASSED, false));
+            events::denied(&denied(EventKind::Passed, false));
             count(index, |stats| &mut stats.passed);
             ALLOW
         }
@@ -132,63 +130,68 @@ impl Client for Socket<'_> {
 
     #[inline(always)]
     fn last(&self) -> BackendId {
-        self.origin.id()
+        self.origin.backend_id
     }
 }
 
-/// Sends the socket to the backend that was chosen.
-#[inline(always)]
-fn take(
-    ctx: &SockAddrContext,
-    addr: &SockAddr,
+/// A connect to route `index` that is being redirected.
+struct Connect<'a> {
+    ctx: &'a SockAddrContext,
+    addr: &'a SockAddr,
     index: u32,
+    origin: &'a mut Origin,
+}
+
+/// Sends the socket to its backend.
+#[inline(always)]
+fn apply_backend(
+    connect: Connect<'_>,
     hook: Hook<impl FnOnce(Ip6Be), impl FnOnce(Ip6Be) -> bool>,
-    origin: &mut Origin,
-    choice: Choice,
+    backend: Backend,
 ) -> i32 {
-    origin.backend = choice.address(&KernelTables, hook.families);
-    origin.backend_id = choice.id().0;
-    // The slot is stored before more is read: kept beside that, its parts would have to go by way
-    // of the stack.
+    let Connect { ctx, addr, index, origin } = connect;
+    origin.backend = backend.address(&KernelTables, hook.families);
+    origin.backend_id = backend.id();
+    // The slot is used up before more is read: its parts would be spilled to the stack.
     compiler_fence(SeqCst);
-    record(origin, index, addr.port(), choice);
+    record(origin, index, addr.port(), backend);
     if hook.vip6 {
-        origin.marks |= Origin::MARK_VIP6;
+        origin.flags |= Origin::FLAG_VIP6;
     }
     (hook.rewrite)(origin.backend);
-    addr.set_port(choice.port());
-    events::begin(origin, choice.trial() || choice.desperate());
-    if choice.trial() {
-        health::try_out(origin.id());
+    addr.set_port(backend.port());
+    events::begin(origin, backend.is_trial() || backend.all_ejected());
+    if backend.is_trial() {
+        health::start_trial(origin.backend_id);
     }
-    sockopts::take_time(ctx, origin);
-    if choice.desperate() {
-        count(index, |stats| &mut stats.desperate);
+    sockopts::restore_syn_retries(ctx, origin);
+    if backend.all_ejected() {
+        count(index, |stats| &mut stats.all_ejected);
     }
-    if choice.has_options() {
-        let extras = choice.options(&KernelTables, index, hook.families);
-        origin.idle_seconds = extras.idle_seconds;
-        if !extras.source.is_unspecified() && !(hook.bind)(extras.source) {
-            count(index, |stats| &mut stats.source_failed);
+    if backend.has_options() {
+        let options = backend.options(&KernelTables, index, hook.families);
+        origin.idle_seconds = options.idle_seconds;
+        if !options.source.is_unspecified() && !(hook.bind)(options.source) {
+            count(index, |stats| &mut stats.source_ip_failed);
         }
     }
     ALLOW
 }
 
-/// Remembers where the socket wanted to go.
+/// Records where the socket wanted to go, and where it is sent.
 #[inline(always)]
-fn record(origin: &mut Origin, index: u32, port: PortBe, choice: Choice) {
+fn record(origin: &mut Origin, index: u32, port: PortBe, backend: Backend) {
     origin.tries = if origin.backend_port.0 == 0 { 0 } else { origin.tries.saturating_add(1) };
     origin.latency_ns = 0;
     origin.route = index;
     origin.vip_port = port;
-    origin.backend_port = choice.port();
+    origin.backend_port = backend.port();
     origin.idle_seconds = 0;
     origin.phase = Origin::PHASE_CHOSEN;
-    // Whether the socket has a retransmission count of ours stays known.
-    origin.marks &= Origin::MARK_LIMITED;
-    if choice.another() {
-        origin.marks |= Origin::MARK_HURRIED;
+    // The socket keeps its number of SYN retransmissions, hence the flag that it is ours.
+    origin.flags &= Origin::FLAG_SYN_RETRIES_SET;
+    if backend.has_alternative() {
+        origin.flags |= Origin::FLAG_SHORT_TIMEOUT;
     }
 }
 
@@ -204,8 +207,8 @@ fn count(index: u32, counter: impl FnOnce(&mut RouteStats) -> &mut u64) {
 fn refuse(denied: &Denied) -> i32 {
     events::denied(denied);
     count(denied.route, |stats| &mut stats.denied);
-    // SAFETY: sets this call's return value only. For a kernel that lacks this helper the loader
-    // takes the call out.
+    // SAFETY: sets the return value of this call only. The loader removes the call for a kernel
+    // without this helper.
     unsafe { bpf_set_retval(-ECONNREFUSED) };
     DENY
 }

@@ -1,27 +1,27 @@
 //! Reading and writing the hooks' contexts.
 //!
-//! The verifier (5.10 to 6.18) wants each access to be one load or store at a constant offset of
-//! the context pointer. Copying an array out makes the compiler compute addresses: "dereference of
-//! modified ctx ptr". Hence word by word, volatile.
+//! The verifier (5.10 to 6.18) requires each access to be one load or store at a constant offset of
+//! the context pointer. To copy an array the compiler computes addresses: "dereference of modified
+//! ctx ptr". Hence word by word, volatile.
 
 use aya_ebpf::{bindings::bpf_sock_addr, programs::SockAddrContext};
 use redirector_common::addr::{Ip4Be, Ip6Be, PortBe};
 
 macro_rules! read {
-    ($place:expr) => {
-        // SAFETY: the kernel hands every program a valid context; the verifier checks the offset.
-        unsafe { core::ptr::read_volatile(&raw const $place) }
+    ($field:expr) => {
+        // SAFETY: the kernel passes every program a valid context; the verifier checks the offset.
+        unsafe { core::ptr::read_volatile(&raw const $field) }
     };
 }
 macro_rules! write {
-    ($place:expr, $value:expr) => {
+    ($field:expr, $value:expr) => {
         // SAFETY: as for reading; the verifier checks that the field is writable in this hook.
-        unsafe { core::ptr::write_volatile(&raw mut $place, $value) }
+        unsafe { core::ptr::write_volatile(&raw mut $field, $value) }
     };
 }
 pub(crate) use read;
 
-/// Stream sockets of TCP, and of MPTCP whose first subflow carries the connect.
+/// Sockets of TCP, and of MPTCP, whose first subflow does the connect.
 const SOCK_STREAM: u32 = 1;
 pub(crate) const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
@@ -104,7 +104,7 @@ impl SockAddr {
         write!((*self.0).user_port, u32::from(port.0))
     }
 
-    /// Whether this is a connect of TCP; UDP probes of a VIP are left alone.
+    /// Whether this is TCP; UDP probes of a VIP are left alone.
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> bool {
         let protocol = read!((*self.0).protocol);
@@ -112,7 +112,7 @@ impl SockAddr {
             && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
     }
 
-    /// Whether this is TCP or UDP; a ping socket's connect comes by as well.
+    /// Whether this is TCP or UDP; the hooks run for a ping socket too.
     #[inline(always)]
     pub(crate) fn has_ports(&self) -> bool {
         let protocol = read!((*self.0).protocol);

@@ -1,78 +1,76 @@
 //! DNS interception: a query to a resolver goes to the shim's port for that resolver, and what
-//! comes from there is told to come from the resolver.
+//! comes from that port gets the resolver's address back.
 //!
-//! Forward only while the agent lives; back always, since what was translated must be told back
-//! whatever became of the agent. A datagram that two hooks see is translated once: what the first
-//! one leaves has another port than 53.
+//! Queries are redirected only while the agent is alive. Addresses are always restored: what was
+//! redirected must be restored even after the agent has died. A datagram that two hooks see is
+//! redirected once, since the first hook gives it another port than 53.
 
 use aya_ebpf::{helpers::generated::bpf_get_netns_cookie, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
-    decide::{Claims, Reach, is_alive, reach},
+    decide::{Claim, Reach, is_alive, reach},
     dns::{self, SLOTS, Shim},
 };
 
 use crate::{ctx::SockAddr, dns_tables, maps};
 
-/// A query that an IPv4 hook sees. Everything that is not for port 53 costs one comparison.
+/// Redirects a query in an IPv4 hook. Anything not for port 53 costs one comparison.
 #[inline(always)]
-pub(crate) fn forward4(ctx: &SockAddrContext) {
+pub(crate) fn redirect_query4(ctx: &SockAddrContext) {
     let addr = SockAddr::new(ctx);
     if addr.port().0 != dns::PORT.0 {
         return;
     }
     let shim = dns_tables::shim();
-    let slot = slot_for(ctx, Ip6Be::mapped(addr.ip4()), Ip6Be::mapped(shim.ip4), &shim);
+    let slot = slot_for_query(ctx, Ip6Be::mapped(addr.ip4()), Ip6Be::mapped(shim.ip4), &shim);
     if slot < SLOTS {
         addr.set_ip4(shim.ip4);
-        addr.set_port(shim.port_of(slot));
+        addr.set_port(shim.port_of_slot(slot));
     }
 }
 
-/// A query to `asked` that an IPv6 hook sees; the resolver may be in its mapped form.
+/// Redirects a query to `resolver`, which may be in its mapped form, in an IPv6 hook.
 #[inline(always)]
-pub(crate) fn forward6(ctx: &SockAddrContext, asked: Ip6Be) {
+pub(crate) fn redirect_query6(ctx: &SockAddrContext, resolver: Ip6Be) {
     let addr = SockAddr::new(ctx);
     if addr.port().0 != dns::PORT.0 {
         return;
     }
     let shim = dns_tables::shim();
-    let own = own6(&shim, asked);
-    let slot = slot_for(ctx, asked, own, &shim);
+    let shim_address = shim_address6(&shim, resolver);
+    let slot = slot_for_query(ctx, resolver, shim_address, &shim);
     if slot < SLOTS {
-        addr.set_ip6(own);
-        addr.set_port(shim.port_of(slot));
+        addr.set_ip6(shim_address);
+        addr.set_port(shim.port_of_slot(slot));
     }
 }
 
-/// The shim as an IPv6 hook meets it: of the family of `other`.
+/// The shim's address in an IPv6 hook, of the family of `other`.
 #[inline(always)]
-fn own6(shim: &Shim, other: Ip6Be) -> Ip6Be {
+fn shim_address6(shim: &Shim, other: Ip6Be) -> Ip6Be {
     if other.as_mapped().is_some() { Ip6Be::mapped(shim.ip4) } else { shim.ip6 }
 }
 
-/// The slot of the resolver `asked`, whose queries go to `own`; [`SLOTS`] for a query that is to be
+/// The slot of `resolver`, whose queries go to `shim_address`; [`SLOTS`] for a query that must be
 /// left alone.
 #[inline(always)]
-fn slot_for(ctx: &SockAddrContext, asked: Ip6Be, own: Ip6Be, shim: &Shim) -> u32 {
+fn slot_for_query(ctx: &SockAddrContext, resolver: Ip6Be, shim_address: Ip6Be, shim: &Shim) -> u32 {
     let addr = SockAddr::new(ctx);
     if shim.mode == Shim::OFF || !addr.has_ports() || addr.mark() == dns::MARK {
         return SLOTS;
     }
-    match reach(asked, own) {
+    match reach(resolver, shim_address) {
         Reach::Never => return SLOTS,
         Reach::Host if !is_on_host(ctx, shim) => return SLOTS,
         Reach::Host | Reach::Anywhere => {}
     }
     if !is_alive(maps::heartbeat_ns(), maps::now_ns()) {
-        dns_tables::count(dns::STALE);
+        dns_tables::count(dns::AGENT_STALE);
         return SLOTS;
     }
-    let slot = dns_tables::slot_of(
-        asked,
-        if shim.mode == Shim::ALL { Claims::Free } else { Claims::Never },
-    );
-    // The counter of the slot; or, since it follows them, the one of what found none.
+    let claim = if shim.mode == Shim::ALL { Claim::IfFree } else { Claim::Never };
+    let slot = dns_tables::find_slot(resolver, claim);
+    // The slot's counter; or, since it follows them, the one of queries that found no slot.
     if slot < SLOTS || shim.mode == Shim::ALL {
         dns_tables::count(slot);
     }
@@ -93,11 +91,13 @@ fn is_on_host(ctx: &SockAddrContext, shim: &Shim) -> bool {
     }
 }
 
-/// What an IPv4 hook tells of the other side: the resolver, if it is the shim's port for one.
+/// Replaces the other side's address in an IPv4 hook by the resolver's, if it is one of the shim's
+/// ports.
 #[inline(always)]
-pub(crate) fn back4(addr: &SockAddr) {
+pub(crate) fn restore_resolver4(addr: &SockAddr) {
     let shim = dns_tables::shim();
-    let Ip6Be([_, _, _, resolver]) = resolver(addr.ip4().0 == shim.ip4.0, addr.port(), &shim);
+    let Ip6Be([_, _, _, resolver]) =
+        resolver_of_port(addr.ip4().0 == shim.ip4.0, addr.port(), &shim);
     if resolver != 0 {
         addr.set_ip4(Ip4Be(resolver));
         addr.set_port(dns::PORT);
@@ -106,20 +106,20 @@ pub(crate) fn back4(addr: &SockAddr) {
 
 /// The same in an IPv6 hook.
 #[inline(always)]
-pub(crate) fn back6(addr: &SockAddr) {
+pub(crate) fn restore_resolver6(addr: &SockAddr) {
     let shim = dns_tables::shim();
     let from = addr.ip6();
-    let resolver = resolver(from == own6(&shim, from), addr.port(), &shim);
+    let resolver = resolver_of_port(from == shim_address6(&shim, from), addr.port(), &shim);
     if !resolver.is_unspecified() {
         addr.set_ip6(resolver);
         addr.set_port(dns::PORT);
     }
 }
 
-/// The resolver that one of the shim's ports stands for; `::` for no such port, or when the address
-/// is not the shim's.
+/// The resolver of one of the shim's ports; `::` for another port or if the address is not the
+/// shim's.
 #[inline(always)]
-fn resolver(is_shim: bool, port: PortBe, shim: &Shim) -> Ip6Be {
-    let slot = shim.slot_at(port);
+fn resolver_of_port(is_shim: bool, port: PortBe, shim: &Shim) -> Ip6Be {
+    let slot = shim.slot_of_port(port);
     if is_shim && slot < SLOTS { dns_tables::resolver(slot) } else { Ip6Be::default() }
 }

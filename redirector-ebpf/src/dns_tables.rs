@@ -1,4 +1,4 @@
-//! The tables of DNS interception, and what decisions read of them.
+//! The tables of DNS interception.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use redirector_common::{
     addr::{Ip4Be, Ip6Be},
-    decide::{self, Claims, Held, Slots},
+    decide::{self, Claim, SlotState, SlotTable},
     dns::{COUNTERS, Resolver, SLOTS, Shim},
 };
 
@@ -25,12 +25,12 @@ static RD_RESOLVERS: HashMap<u32, Resolver, { SLOTS as usize }> = HashMap::new()
 #[btf_map]
 static RD_DNS_STATS: Array<u64, { COUNTERS as usize }> = Array::new();
 
-/// Where intercepted DNS goes.
+/// Where intercepted queries go.
 #[inline(always)]
 pub(crate) fn shim() -> Shim {
     let Some(shim) = maps::element(&RD_SHIM, 0) else { return Shim::default() };
-    // SAFETY: a map value stays mapped while a program runs; nothing but `mode`, one word, changes
-    // while it is looked at.
+    // SAFETY: a map value stays mapped while a program runs; only `mode`, one word, changes
+    // while it is read.
     unsafe {
         Shim {
             host_netns: core::ptr::read_volatile(&raw const (*shim).host_netns),
@@ -43,7 +43,7 @@ pub(crate) fn shim() -> Shim {
     }
 }
 
-/// Counts one more.
+/// Adds one to a counter.
 #[inline(always)]
 pub(crate) fn count(counter: u32) {
     if let Some(counter) = maps::counters(&RD_DNS_STATS, counter) {
@@ -51,62 +51,57 @@ pub(crate) fn count(counter: u32) {
     }
 }
 
-/// The resolver in `slot`; `::` when there is none.
+/// The resolver in `slot`; `::` if it is free.
 #[inline(always)]
 pub(crate) fn resolver(slot: u32) -> Ip6Be {
-    // SAFETY: as above; an element is made whole, and its address is not changed afterwards.
+    // SAFETY: as above; an element is created in one step, and its address never changes.
     RD_RESOLVERS.get_ptr(slot).map_or_else(Ip6Be::default, |resolver| unsafe {
         maps::read_address(&raw const (*resolver).address)
     })
 }
 
-/// The slot of a resolver; see [`decide::slot_of()`].
+/// The slot of a resolver; see [`decide::find_slot()`].
 #[inline(always)]
-pub(crate) fn slot_of(asked: Ip6Be, claims: Claims) -> u32 {
-    let [a, b, c, d] = asked.0;
-    let slot = rd_slot(a, b, c, d, claims as u32);
-    // Perhaps only the race for a free one was lost, which nobody loses twice.
-    if slot < SLOTS { slot } else { rd_slot(a, b, c, d, claims as u32) }
+pub(crate) fn find_slot(resolver: Ip6Be, claim: Claim) -> u32 {
+    let [a, b, c, d] = resolver.0;
+    let slot = rd_find_slot(a, b, c, d, claim as u32);
+    // A resolver that lost the race for a free slot tries once more.
+    if slot < SLOTS { slot } else { rd_find_slot(a, b, c, d, claim as u32) }
 }
 
-/// Global, as the loops of [`crate::maps`] are: the verifier checks it once.
+/// A global function, as those of [`crate::tables`]: the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rd_slot(a: u32, b: u32, c: u32, d: u32, claims: u32) -> u32 {
-    decide::slot_of(&KernelSlots, Ip6Be([a, b, c, d]), claims)
+extern "C" fn rd_find_slot(a: u32, b: u32, c: u32, d: u32, claim: u32) -> u32 {
+    decide::find_slot(&KernelSlots, Ip6Be([a, b, c, d]), claim)
 }
 
-/// The table of resolvers as the search for a slot reads it.
+/// The pinned table of resolvers.
 struct KernelSlots;
 
-impl Slots for KernelSlots {
+impl SlotTable for KernelSlots {
     #[inline(always)]
-    fn held(&self, slot: u32, asked: Ip6Be) -> Held {
-        let Some(resolver) = RD_RESOLVERS.get_ptr(slot) else { return Held::Free };
+    fn state(&self, slot: u32, resolver: Ip6Be) -> SlotState {
+        let Some(found) = RD_RESOLVERS.get_ptr(slot) else { return SlotState::Free };
         // SAFETY: as above.
         let (address, listed) = unsafe {
             (
-                maps::read_address(&raw const (*resolver).address),
-                core::ptr::read_volatile(&raw const (*resolver).listed),
+                maps::read_address(&raw const (*found).address),
+                core::ptr::read_volatile(&raw const (*found).listed),
             )
         };
-        if !address.is_same(asked) {
-            Held::Other
+        if !address.is_same(resolver) {
+            SlotState::Other
         } else if listed != 0 {
-            Held::Listed
+            SlotState::Listed
         } else {
-            Held::This
+            SlotState::Unlisted
         }
     }
 
     #[inline(always)]
-    fn claim(&self, slot: u32, asked: Ip6Be) -> bool {
-        RD_RESOLVERS
-            .insert(
-                slot,
-                Resolver { address: asked, listed: 0, padding: 0 },
-                u64::from(BPF_NOEXIST),
-            )
-            .is_ok()
+    fn claim(&self, slot: u32, resolver: Ip6Be) -> bool {
+        let element = Resolver { address: resolver, listed: 0, padding: 0 };
+        RD_RESOLVERS.insert(slot, element, u64::from(BPF_NOEXIST)).is_ok()
     }
 }

@@ -1,32 +1,32 @@
-//! What connects tell of their backends' health.
+//! How connects change the health of their backends.
 
 use redirector_common::backend::{BackendId, Health};
 
 use crate::maps::{RD_HEALTH, element, now_ns};
 
-/// Sets backend `id` aside after one more failure. Two failures at once may count as one; both set
-/// it aside.
+/// Ejects backend `id` after one more failure. Two failures at once may count as one; both eject
+/// it.
 #[inline(always)]
-pub(crate) fn blame(id: BackendId) {
-    change(id, Health::after_failure);
+pub(crate) fn record_failure(id: BackendId) {
+    update(id, Health::after_failure);
 }
 
-/// Sets backend `id` aside anew for a failure that was counted already.
+/// Restarts the ejection of backend `id` for a failure that counted already.
 #[inline(always)]
-pub(crate) fn confirm(id: BackendId) {
-    change(id, Health::confirmed);
+pub(crate) fn extend_ejection(id: BackendId) {
+    update(id, Health::with_extended_ejection);
 }
 
-/// Keeps others away from backend `id` while one connect tries whether it works again. Two connects
-/// at once may both try.
+/// Keeps other connects away from backend `id` while one tries it. Two connects at once may both
+/// try.
 #[inline(always)]
-pub(crate) fn try_out(id: BackendId) {
-    change(id, Health::on_trial);
+pub(crate) fn start_trial(id: BackendId) {
+    update(id, Health::on_trial);
 }
 
-/// Forgets the failures of backend `id`, since it has just accepted a connect.
+/// Clears the failures of backend `id`, which has just accepted a connect.
 #[inline(always)]
-pub(crate) fn absolve(id: BackendId) {
+pub(crate) fn record_success(id: BackendId) {
     if let Some(health) = element(&RD_HEALTH, id.0) {
         // SAFETY: as below.
         unsafe {
@@ -37,9 +37,9 @@ pub(crate) fn absolve(id: BackendId) {
     }
 }
 
-/// Gives backend `id` the health that `next` makes of its own at this moment.
+/// Sets the health of backend `id` to what `next` returns for its present health and time.
 #[inline(always)]
-fn change(id: BackendId, next: impl FnOnce(Health, u64) -> Health) {
+fn update(id: BackendId, next: impl FnOnce(Health, u64) -> Health) {
     if let Some(health) = element(&RD_HEALTH, id.0) {
         // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read and
         // written in one access each.

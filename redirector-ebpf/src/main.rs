@@ -1,20 +1,20 @@
-//! The programs. Each hook is one attribute, one call, one explicit verdict; decisions are made in
-//! `redirector_common::decide`.
+//! The programs. Each hook is one attribute, one call and one explicit verdict; decisions are made
+//! in `redirector_common::decide`.
 //!
 //! | program | does |
 //! |---|---|
-//! | `rd_connect4`, `rd_connect6` | TCP to the pool: choose a backend, record the origin, set the socket's options, rewrite. Everything else: leave |
-//! | the same | port 53: to the shim's port for the resolver that is asked |
-//! | `rd_sendmsg4`, `rd_sendmsg6` | the same for datagrams of sockets that are not connected |
-//! | `rd_recvmsg4`, `rd_recvmsg6` | tell the socket the resolver that it asked |
-//! | `rd_peername4`, `rd_peername6` | tell the socket the peer that it asked for: the VIP, or the resolver |
+//! | `rd_connect4`, `rd_connect6` | TCP to the pool: select a backend, record the origin, set the socket's options, rewrite |
+//! | the same | port 53: redirect to the shim's port for the resolver. Everything else: leave alone |
+//! | `rd_sendmsg4`, `rd_sendmsg6` | port 53: the same for datagrams of unconnected sockets |
+//! | `rd_recvmsg4`, `rd_recvmsg6` | return the resolver as the datagram's source |
+//! | `rd_peername4`, `rd_peername6` | return the peer that the client asked for: VIP or resolver |
 //! | `rd_sockops` | follow each redirected connection: sent, retransmitted, established, closed |
-//! | `rd_release` | see sockets go that never got through |
+//! | `rd_release` | record sockets that are closed before they are connected |
 #![no_std]
 #![no_main]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(internal_features, reason = "the atomic addition of `maps::add`"),
+    expect(internal_features, reason = "the atomic addition in `maps::add`"),
     feature(asm_experimental_arch, core_intrinsics)
 )]
 
@@ -25,8 +25,10 @@ mod dns_tables;
 mod events;
 mod health;
 mod maps;
+mod opaque;
 mod outcome;
 mod peername;
+mod pools;
 mod sendmsg;
 mod sock_release;
 mod sockops;
@@ -92,11 +94,11 @@ fn rd_peername6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Returns 1, always: with 0 the kernel drops the reply of every `sock_ops` program on the socket,
-/// a neighbour's included.
+/// Always returns 1: with 0 the kernel drops the reply of every `sock_ops` program on the socket,
+/// those of foreign programs included.
 #[sock_ops]
 fn rd_sockops(ctx: SockOpsContext) -> u32 {
-    sockops::follow(&ctx);
+    sockops::on_event(&ctx);
     1
 }
 
@@ -109,6 +111,6 @@ fn rd_release(ctx: SockContext) -> i32 {
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // The verifier accepts no program that could get here.
+    // The verifier rejects any program that could get here.
     loop {}
 }

@@ -1,69 +1,75 @@
-//! The one place where a connect that was not established is counted.
+//! Counts the outcome of connects that were not established; the only place that does.
 
 use redirector_common::{
-    decide::{End, end_of_connect},
+    decide::{ConnectOutcome, connect_outcome},
     origin::Origin,
 };
 
 use crate::{
     events, health,
-    maps::{self, add, unknown},
+    maps::{self, add},
+    opaque,
 };
 
-/// Adds one to the counter of `$end`, and nothing to the others. Choosing one of five counters
-/// would be arithmetic on a pointer that differs by path, which the verifier (6.18) allows with
-/// CAP_PERFMON only: "R0 tried to add from different maps, paths or scalars".
-macro_rules! count_end {
-    ($stats:ident, $end:ident) => {
-        add(&mut $stats.refused, unknown(u64::from($end == End::Refused)));
-        add(&mut $stats.timed_out, unknown(u64::from($end == End::TimedOut)));
-        add(&mut $stats.unreachable, unknown(u64::from($end == End::Unreachable)));
-        add(&mut $stats.aborted, unknown(u64::from($end == End::Aborted)));
-        // One whose SYN has left was counted as begun then.
-        add(&mut $stats.started, unknown(u64::from($end == End::Unsent)));
-        add(&mut $stats.unsent, unknown(u64::from($end == End::Unsent)));
+/// Adds one to the counter of `$outcome` and 0 to the others. Selecting one of the counters would
+/// be arithmetic on a pointer that differs by path, which the verifier allows with CAP_PERFMON
+/// only: "R0 tried to add from different maps, paths or scalars" (6.18).
+macro_rules! count_outcome {
+    ($stats:ident, $outcome:ident) => {
+        count_if!($stats.refused, $outcome == ConnectOutcome::Refused);
+        count_if!($stats.timed_out, $outcome == ConnectOutcome::TimedOut);
+        count_if!($stats.unreachable, $outcome == ConnectOutcome::Unreachable);
+        count_if!($stats.aborted, $outcome == ConnectOutcome::Aborted);
+        // All others were counted as started when their SYN left.
+        count_if!($stats.started, $outcome == ConnectOutcome::Unsent);
+        count_if!($stats.unsent, $outcome == ConnectOutcome::Unsent);
     };
 }
 
-/// Counts the end of a connect that was not established, once, and sets its backend aside if it is
-/// to blame.
+macro_rules! count_if {
+    ($stats:ident.$counter:ident, $condition:expr) => {
+        add(&mut $stats.$counter, opaque::number(u64::from($condition)))
+    };
+}
+
+/// Counts the outcome of a connect that was not established, once, and ejects its backend if that
+/// is at fault.
 #[inline(always)]
-pub(crate) fn settle(origin: &mut Origin) {
+pub(crate) fn finish_in_flight(origin: &mut Origin) {
     if origin.is_in_flight() {
-        finish(origin);
+        record_outcome(origin);
     }
 }
 
-/// A function of its own: as a part of the hooks that connect it would be in their way each time,
-/// though few sockets try twice.
+/// Not inlined: it would slow down every connect, and few sockets connect twice.
 #[inline(never)]
-fn finish(origin: &mut Origin) {
-    let end = end_of_connect(origin.phase, origin.marks);
-    if end.blames_backend() {
-        if origin.marks & Origin::MARK_BLAMED != 0 {
-            health::confirm(origin.id());
+fn record_outcome(origin: &mut Origin) {
+    let outcome = connect_outcome(origin.phase, origin.flags);
+    if outcome.is_backend_failure() {
+        if origin.flags & Origin::FLAG_FAILURE_RECORDED != 0 {
+            health::extend_ejection(origin.backend_id);
         }
-        blame_once(origin);
+        record_failure_once(origin);
     }
-    origin.phase = Origin::PHASE_OVER;
+    origin.phase = Origin::PHASE_DONE;
     if let Some(stats) = maps::route_stats(origin.route) {
-        count_end!(stats, end);
+        count_outcome!(stats, outcome);
     }
-    if let Some(stats) = maps::backend_stats(origin.id()) {
-        count_end!(stats, end);
+    if let Some(stats) = maps::backend_stats(origin.backend_id) {
+        count_outcome!(stats, outcome);
     }
-    events::failed(origin, end);
+    events::failed(origin, outcome);
 }
 
-/// Sets the backend aside, once for each connect.
+/// Ejects the backend, once for each connect.
 #[inline(always)]
-pub(crate) fn blame_once(origin: &mut Origin) {
-    if origin.marks & Origin::MARK_BLAMED != 0 {
+pub(crate) fn record_failure_once(origin: &mut Origin) {
+    if origin.flags & Origin::FLAG_FAILURE_RECORDED != 0 {
         return;
     }
-    origin.marks |= Origin::MARK_BLAMED;
-    health::blame(origin.id());
-    if let Some(stats) = maps::backend_stats(origin.id()) {
+    origin.flags |= Origin::FLAG_FAILURE_RECORDED;
+    health::record_failure(origin.backend_id);
+    if let Some(stats) = maps::backend_stats(origin.backend_id) {
         stats.failed_port = u64::from(origin.backend_port.get());
     }
 }

@@ -1,5 +1,5 @@
-//! `getpeername4` and `getpeername6`: the socket is told the VIP, or the resolver, and the port
-//! that it asked for.
+//! `getpeername4` and `getpeername6`: the socket gets the peer that it asked for, a VIP or a
+//! resolver.
 
 use aya_ebpf::programs::SockAddrContext;
 use redirector_common::{
@@ -7,7 +7,7 @@ use redirector_common::{
     origin::Origin,
 };
 
-use crate::{ctx::SockAddr, dns_intercept, maps};
+use crate::{ctx::SockAddr, dns_intercept, maps, pools};
 
 #[inline(always)]
 pub(crate) fn peername4(ctx: &SockAddrContext) {
@@ -16,7 +16,7 @@ pub(crate) fn peername4(ctx: &SockAddrContext) {
         addr.set_ip4(vip4(origin));
         addr.set_port(origin.vip_port);
     } else {
-        dns_intercept::back4(&addr);
+        dns_intercept::restore_resolver4(&addr);
     }
 }
 
@@ -24,25 +24,24 @@ pub(crate) fn peername4(ctx: &SockAddrContext) {
 pub(crate) fn peername6(ctx: &SockAddrContext) {
     let addr = SockAddr::new(ctx);
     if let Some(origin) = origin_of(&addr, addr.ip6()) {
-        addr.set_ip6(match maps::pool6() {
-            Some(pool) if origin.marks & Origin::MARK_VIP6 != 0 => pool.at(origin.route),
+        addr.set_ip6(match pools::pool6() {
+            Some(pool) if origin.flags & Origin::FLAG_VIP6 != 0 => pool.at(origin.route),
             _ => Ip6Be::mapped(vip4(origin)),
         });
         addr.set_port(origin.vip_port);
     } else {
-        dns_intercept::back6(&addr);
+        dns_intercept::restore_resolver6(&addr);
     }
 }
 
-/// The origin of the actual peer. A socket that has been connected elsewhere since keeps its actual
-/// peer.
+/// The origin that led to the actual `peer`; none if the socket has been connected elsewhere since.
 #[inline(always)]
 fn origin_of(addr: &SockAddr, peer: Ip6Be) -> Option<&'static Origin> {
     let origin = maps::origin(addr.sk())?;
-    if origin.leads_to(peer, addr.port()) { Some(origin) } else { None }
+    if origin.is_peer(peer, addr.port()) { Some(origin) } else { None }
 }
 
 #[inline(always)]
 fn vip4(origin: &Origin) -> Ip4Be {
-    Ip4Be::from_number(maps::pool4().base.number().wrapping_add(origin.route))
+    Ip4Be::from_bits(pools::pool4().base.to_bits().wrapping_add(origin.route))
 }

@@ -1,4 +1,4 @@
-//! `sock_release`: sockets that the application lets go of.
+//! `sock_release`: sockets that are closed before they are connected.
 
 use aya_ebpf::programs::SockContext;
 use redirector_common::origin::Origin;
@@ -8,11 +8,11 @@ use crate::{
     maps, outcome,
 };
 
-/// The application lets go of the socket. One that is still connecting is about to be closed: the
-/// state callback that follows counts it.
+/// The application closes the socket. If it is still connecting, the state callback that follows
+/// counts the outcome.
 ///
-/// A TCP socket in another state is, or was, connected, and its state callbacks have told or will
-/// tell it: most cost nothing more.
+/// A TCP socket in another state is, or was, connected; its state callbacks do the counting. Most
+/// sockets therefore cost nothing more.
 #[inline(always)]
 pub(crate) fn release(ctx: &SockContext) {
     let state = read!((*ctx.sock).state);
@@ -21,8 +21,8 @@ pub(crate) fn release(ctx: &SockContext) {
     }
     let Some(origin) = maps::origin(ctx.sock.cast()) else { return };
     if origin.phase == Origin::PHASE_CONNECTING && state == TCP_SYN_SENT {
-        origin.marks |= Origin::MARK_ABORTED;
+        origin.flags |= Origin::FLAG_ABORTED;
     } else if origin.phase == Origin::PHASE_CHOSEN {
-        outcome::settle(origin);
+        outcome::finish_in_flight(origin);
     }
 }

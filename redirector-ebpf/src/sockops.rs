@@ -1,4 +1,4 @@
-//! `sock_ops`: each redirected connection from its SYN to its end.
+//! `sock_ops`: follows each redirected connection from its SYN to its end.
 
 use aya_ebpf::{bindings::bpf_sock_ops, programs::SockOpsContext};
 use redirector_common::{
@@ -8,7 +8,8 @@ use redirector_common::{
 
 use crate::{
     ctx::{TCP_CLOSE, TCP_ESTABLISHED, TCP_SYN_SENT, read},
-    events, health,
+    events::{self, FinalStats},
+    health,
     maps::{self, add},
     outcome, sockopts,
 };
@@ -20,26 +21,26 @@ const ACTIVE_ESTABLISHED: u32 = 4;
 const RTO: u32 = 8;
 const STATE: u32 = 10;
 
-// Which of the optional callbacks a socket wants.
+// Flags of the optional callbacks that a socket can enable.
 const RTO_FLAG: u32 = 1;
-/// Of retransmissions: not for the callback, but to know a hurried connect without looking it up.
+/// Enables no callback that we use: it marks a connect with a short timeout, so that finding it
+/// takes no lookup.
 const RETRANS_FLAG: u32 = 2;
 const STATE_FLAG: u32 = 4;
 
 const AF_INET: u32 = 2;
 
 #[inline(always)]
-pub(crate) fn follow(ctx: &SockOpsContext) {
+pub(crate) fn on_event(ctx: &SockOpsContext) {
     match ctx.op() {
-        TCP_CONNECT => connecting(ctx),
-        // Only sockets that `connecting` took for ours have the flags: everybody else's cost ends
-        // here.
+        TCP_CONNECT => on_connect(ctx),
+        // Only redirected sockets have the flags, set by `on_connect`: all others leave here.
         TIMEOUT_INIT | ACTIVE_ESTABLISHED | RTO | STATE if ctx.cb_flags() & STATE_FLAG == 0 => {}
         TIMEOUT_INIT if ctx.cb_flags() & RETRANS_FLAG == 0 => {}
-        TIMEOUT_INIT => waiting(ctx),
-        ACTIVE_ESTABLISHED => established(ctx),
-        RTO => retransmitting(ctx),
-        STATE => moving(ctx),
+        TIMEOUT_INIT => on_syn_timeout(ctx),
+        ACTIVE_ESTABLISHED => on_established(ctx),
+        RTO => on_retransmission(ctx),
+        STATE => on_state_change(ctx),
         _ => {}
     }
 }
@@ -50,33 +51,34 @@ fn origin(ctx: &SockOpsContext) -> Option<&'static mut Origin> {
     if sk.is_null() { None } else { maps::origin(sk.cast()) }
 }
 
-/// The SYN is about to leave: the final addresses are known. Asks for the callbacks that tell the
-/// rest.
+/// The SYN is about to leave: the final addresses are known. Enables the callbacks that follow the
+/// connection.
 #[inline(always)]
-fn connecting(ctx: &SockOpsContext) {
+fn on_connect(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
     let (address, port) = peer(ctx.ops);
-    if origin.phase != Origin::PHASE_CHOSEN || !origin.leads_to(address, port) {
+    if origin.phase != Origin::PHASE_CHOSEN || !origin.is_peer(address, port) {
         return;
     }
     origin.phase = Origin::PHASE_CONNECTING;
     origin.started_ns = maps::now_ns();
-    // The helper replaces the flags: those of other programs have to be said again.
-    let hurried = u32::from(origin.marks & Origin::MARK_HURRIED) / u32::from(Origin::MARK_HURRIED)
+    // The helper replaces the flags, so those of other programs are set again.
+    let short_timeout = u32::from(origin.flags & Origin::FLAG_SHORT_TIMEOUT)
+        / u32::from(Origin::FLAG_SHORT_TIMEOUT)
         * RETRANS_FLAG;
-    let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG | hurried) as i32);
+    let _ = ctx.set_cb_flags((ctx.cb_flags() | RTO_FLAG | STATE_FLAG | short_timeout) as i32);
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.started, 1);
     }
-    if let Some(stats) = maps::backend_stats(origin.id()) {
+    if let Some(stats) = maps::backend_stats(origin.backend_id) {
         add(&mut stats.started, 1);
     }
 }
 
-/// The kernel asks for the time-out of a SYN: at its first transmission, and at each time-out to
+/// The kernel asks for the timeout of a SYN: at its first transmission, and at each timeout to
 /// compute when to give up.
 #[inline(always)]
-fn waiting(ctx: &SockOpsContext) {
+fn on_syn_timeout(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
     if let Some(jiffies) = sockopts::syn_timeout(origin) {
         ctx.set_reply(jiffies);
@@ -84,51 +86,51 @@ fn waiting(ctx: &SockOpsContext) {
 }
 
 #[inline(always)]
-fn established(ctx: &SockOpsContext) {
+fn on_established(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
     if origin.phase != Origin::PHASE_CONNECTING {
         return;
     }
     origin.phase = Origin::PHASE_ESTABLISHED;
-    health::absolve(origin.id());
+    health::record_success(origin.backend_id);
     origin.latency_ns = maps::now_ns().wrapping_sub(origin.started_ns);
     if origin.idle_seconds != 0 {
-        sockopts::keep_alive(ctx.ops, origin.idle_seconds);
+        sockopts::enable_keepalive(ctx.ops, origin.idle_seconds);
     }
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.established, 1);
         add(&mut stats.connect_ns, origin.latency_ns);
     }
-    if let Some(stats) = maps::backend_stats(origin.id()) {
+    if let Some(stats) = maps::backend_stats(origin.backend_id) {
         add(&mut stats.established, 1);
     }
     if let Some(times) = maps::route_times(origin.route) {
         maps::count_latency(times, origin.latency_ns);
     }
-    if let Some(times) = maps::backend_times(origin.id()) {
+    if let Some(times) = maps::backend_times(origin.backend_id) {
         add(&mut times.connect_ns, origin.latency_ns);
     }
     events::established(origin);
 }
 
-/// The retransmission timer fired; the third argument says whether the kernel gives up. The first
-/// time sets the backend aside at once.
+/// The retransmission timer fired; the third argument is set when the kernel gives up. The first
+/// time ejects the backend at once.
 #[inline(always)]
-fn retransmitting(ctx: &SockOpsContext) {
+fn on_retransmission(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
     if origin.phase != Origin::PHASE_CONNECTING {
         return;
     }
-    origin.marks |= Origin::MARK_RETRANSMITTED;
+    origin.flags |= Origin::FLAG_RETRANSMITTED;
     if read!((*ctx.ops).__bindgen_anon_1.args[2]) != 0 {
-        origin.marks |= Origin::MARK_EXPIRED;
+        origin.flags |= Origin::FLAG_EXPIRED;
     }
-    sockopts::hurry(ctx.ops, origin);
-    outcome::blame_once(origin);
+    sockopts::shorten_syn_timeout(ctx.ops, origin);
+    outcome::record_failure_once(origin);
 }
 
 #[inline(always)]
-fn moving(ctx: &SockOpsContext) {
+fn on_state_change(ctx: &SockOpsContext) {
     let from = read!((*ctx.ops).__bindgen_anon_1.args[0]);
     let to = read!((*ctx.ops).__bindgen_anon_1.args[1]);
     if to != TCP_CLOSE {
@@ -136,33 +138,33 @@ fn moving(ctx: &SockOpsContext) {
     }
     let Some(origin) = origin(ctx) else { return };
     if from == TCP_SYN_SENT && origin.phase == Origin::PHASE_CONNECTING {
-        outcome::settle(origin);
+        outcome::finish_in_flight(origin);
     } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
-        closed(ctx, origin);
+        on_closed(ctx, origin);
     }
 }
 
-/// The end of an established connection, with its final counters. Each is read where it is used:
-/// one kept over a call would be stored on the stack.
+/// An established connection has ended. Its statistics are read where they are used: a value kept
+/// across a call would be spilled to the stack.
 #[inline(always)]
-fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
-    origin.phase = Origin::PHASE_OVER;
+fn on_closed(ctx: &SockOpsContext, origin: &mut Origin) {
+    origin.phase = Origin::PHASE_DONE;
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.closed, 1);
         add(&mut stats.rx_bytes, read!((*ctx.ops).bytes_received));
         add(&mut stats.tx_bytes, read!((*ctx.ops).bytes_acked));
         add(&mut stats.retransmitted, u64::from(read!((*ctx.ops).total_retrans)));
     }
-    if let Some(stats) = maps::backend_stats(origin.id()) {
+    if let Some(stats) = maps::backend_stats(origin.backend_id) {
         add(&mut stats.closed, 1);
     }
     if let Some(times) = maps::route_times(origin.route) {
         add(&mut times.srtt_us, u64::from(srtt_us(ctx)));
     }
-    if let Some(times) = maps::backend_times(origin.id()) {
+    if let Some(times) = maps::backend_times(origin.backend_id) {
         add(&mut times.srtt_us, u64::from(srtt_us(ctx)));
     }
-    events::closed(origin, || events::Last {
+    events::closed(origin, || FinalStats {
         rx_bytes: read!((*ctx.ops).bytes_received),
         tx_bytes: read!((*ctx.ops).bytes_acked),
         retransmitted: read!((*ctx.ops).total_retrans),
@@ -170,17 +172,16 @@ fn closed(ctx: &SockOpsContext, origin: &mut Origin) {
     });
 }
 
-/// The smoothed round-trip time. The kernel keeps eighths.
+/// The smoothed round-trip time, of which the kernel keeps eighths.
 #[inline(always)]
 fn srtt_us(ctx: &SockOpsContext) -> u32 {
     read!((*ctx.ops).srtt_us) >> 3
 }
 
-/// Where the socket really goes. A dual-stack socket has the mapped address in `remote_ip6`.
+/// The actual peer. A dual-stack socket has the mapped address in `remote_ip6`.
 ///
-/// Everything is read before anything is decided: from loads in two branches the compiler makes
-/// one, at a computed offset, and the verifier (6.18) says "dereference of modified ctx ptr R7
-/// off=44 disallowed".
+/// Everything is read before the first branch: the compiler merges loads of two branches into one at
+/// a computed offset, "dereference of modified ctx ptr R7 off=44 disallowed" (6.18).
 #[inline(always)]
 fn peer(ops: *mut bpf_sock_ops) -> (Ip6Be, PortBe) {
     let family = read!((*ops).family);

@@ -1,5 +1,5 @@
-//! What is set on a redirected socket: the address it connects from, how long its SYN waits,
-//! keepalive. The application's own settings stand.
+//! The options of a redirected socket: source address, SYN timeout, keepalive. The application's own
+//! settings take precedence.
 
 use aya_ebpf::{
     bindings::{bpf_sock_ops, sockaddr},
@@ -28,15 +28,15 @@ const TCP_SYNCNT: i32 = 7;
 /// `net.ipv4.tcp_syn_retries` as the kernel has it by default.
 const DEFAULT_SYN_RETRIES: i32 = 6;
 
-// Addresses are made of whole words: half of a word written onto the other half is "attempt to
-// corrupt spilled pointer on stack" without CAP_PERFMON (5.10 to 6.12). In the first word stand the
-// family, the port (0: left open) and, for IPv4, the address.
+// Addresses are written in whole words: a store of half a word is "attempt to corrupt spilled
+// pointer on stack" without CAP_PERFMON (5.10 to 6.12). The first word holds the family, the port
+// (0: the kernel's choice) and, for IPv4, the address.
 
 const SIZE_OF_SOCKADDR_IN: i32 = 16;
 const SIZE_OF_SOCKADDR_IN6: i32 = 28;
 
-/// Binds an IPv4 socket to an address, with the port left open. False when this network namespace
-/// lacks it.
+/// Binds an IPv4 socket to an address and leaves the port to the kernel. False if this network
+/// namespace lacks the address.
 #[inline(always)]
 pub(crate) fn bind4(ctx: &SockAddrContext, source: Ip4Be) -> bool {
     let mut addr = [pair(AF_INET, source.0), 0];
@@ -55,40 +55,42 @@ pub(crate) fn bind6(ctx: &SockAddrContext, source: Ip6Be) -> bool {
     }
 }
 
-/// Two halves of a word in the order in which they stand in memory: programs are built for
-/// little-endian machines.
+/// Two halves of a word in memory order: programs are built for little-endian machines.
 #[inline(always)]
 const fn pair(first: u32, second: u32) -> u64 {
     first as u64 | (second as u64) << 32
 }
 
-/// Gives a socket the kernel's own number of SYN retransmissions again, when an earlier connect of
-/// it had fewer and this one is in no hurry.
+/// Restores the kernel's default number of SYN retransmissions, if an earlier connect of the socket
+/// had fewer and this one has no short timeout.
 #[inline(always)]
-pub(crate) fn take_time(ctx: &SockAddrContext, origin: &mut Origin) {
-    if origin.marks & (Origin::MARK_HURRIED | Origin::MARK_LIMITED) == Origin::MARK_LIMITED {
-        origin.marks &= !Origin::MARK_LIMITED;
-        set(ctx.sock_addr.cast(), SOL_TCP, TCP_SYNCNT, DEFAULT_SYN_RETRIES);
+pub(crate) fn restore_syn_retries(ctx: &SockAddrContext, origin: &mut Origin) {
+    if origin.flags & (Origin::FLAG_SHORT_TIMEOUT | Origin::FLAG_SYN_RETRIES_SET)
+        == Origin::FLAG_SYN_RETRIES_SET
+    {
+        origin.flags &= !Origin::FLAG_SYN_RETRIES_SET;
+        set_option(ctx.sock_addr.cast(), SOL_TCP, TCP_SYNCNT, DEFAULT_SYN_RETRIES);
     }
 }
 
-/// Gives the SYN fewer retransmissions while the route has another backend to offer. At the first
-/// one is early enough, and costs a connect that is answered nothing.
+/// Limits the retransmissions of the SYN if the route had another eligible backend. The first
+/// retransmission is early enough for it, and connects that are answered pay nothing.
 #[inline(always)]
-pub(crate) fn hurry(ops: *mut bpf_sock_ops, origin: &mut Origin) {
+pub(crate) fn shorten_syn_timeout(ops: *mut bpf_sock_ops, origin: &mut Origin) {
     let control = maps::control();
-    if origin.marks & (Origin::MARK_HURRIED | Origin::MARK_LIMITED) == Origin::MARK_HURRIED
+    if origin.flags & (Origin::FLAG_SHORT_TIMEOUT | Origin::FLAG_SYN_RETRIES_SET)
+        == Origin::FLAG_SHORT_TIMEOUT
         && control.syn_timeout != 0
     {
-        origin.marks |= Origin::MARK_LIMITED;
-        set(ops.cast(), SOL_TCP, TCP_SYNCNT, i32::from(control.syn_retries));
+        origin.flags |= Origin::FLAG_SYN_RETRIES_SET;
+        set_option(ops.cast(), SOL_TCP, TCP_SYNCNT, i32::from(control.syn_retries));
     }
 }
 
-/// The time-out of the first SYN in jiffies, where it is ours to say.
+/// The timeout of the first SYN in jiffies, if it is not the default.
 #[inline(always)]
 pub(crate) fn syn_timeout(origin: &Origin) -> Option<u32> {
-    if origin.phase != Origin::PHASE_CONNECTING || origin.marks & Origin::MARK_HURRIED == 0 {
+    if origin.phase != Origin::PHASE_CONNECTING || origin.flags & Origin::FLAG_SHORT_TIMEOUT == 0 {
         return None;
     }
     match maps::control().syn_timeout {
@@ -97,11 +99,11 @@ pub(crate) fn syn_timeout(origin: &Origin) -> Option<u32> {
     }
 }
 
-/// Keeps an idle connection alive through a load balancer that forgets it after `idle_seconds`: the
-/// first probe at two thirds of that, then four more before the end. An application that asked for
-/// keepalive itself is left alone (before 6.0 the kernel does not tell).
+/// Keeps an idle connection alive through a load balancer that drops it after `idle_seconds`: the
+/// first probe comes at two thirds of that, then four more before the end. An application that set
+/// keepalive itself is left alone (before 6.0 the kernel does not show the option).
 #[inline(always)]
-pub(crate) fn keep_alive(ops: *mut bpf_sock_ops, idle_seconds: u16) {
+pub(crate) fn enable_keepalive(ops: *mut bpf_sock_ops, idle_seconds: u16) {
     let mut on: i32 = 0;
     // SAFETY: the value is whole, and outlives the call.
     let got = unsafe {
@@ -118,15 +120,15 @@ pub(crate) fn keep_alive(ops: *mut bpf_sock_ops, idle_seconds: u16) {
     }
     let idle = i32::from(idle_seconds);
     let interval = idle / 15;
-    set(ops.cast(), SOL_TCP, TCP_KEEPIDLE, idle * 2 / 3);
-    set(ops.cast(), SOL_TCP, TCP_KEEPINTVL, if interval == 0 { 1 } else { interval });
-    set(ops.cast(), SOL_TCP, TCP_KEEPCNT, 5);
-    set(ops.cast(), SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(ops.cast(), SOL_TCP, TCP_KEEPIDLE, idle * 2 / 3);
+    set_option(ops.cast(), SOL_TCP, TCP_KEEPINTVL, if interval == 0 { 1 } else { interval });
+    set_option(ops.cast(), SOL_TCP, TCP_KEEPCNT, 5);
+    set_option(ops.cast(), SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
-/// A setting that the kernel refuses costs nothing but itself.
+/// Sets a socket option. A failure is ignored: the connect works without it.
 #[inline(always)]
-fn set(ctx: *mut core::ffi::c_void, level: i32, option: i32, value: i32) {
+fn set_option(ctx: *mut core::ffi::c_void, level: i32, option: i32, value: i32) {
     let mut value = value;
     // SAFETY: the context is the hook's own; the value is whole, and outlives the call.
     unsafe { bpf_setsockopt(ctx, level, option, (&raw mut value).cast(), size_of::<i32>() as i32) };

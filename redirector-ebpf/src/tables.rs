@@ -1,19 +1,24 @@
-//! The tables as decisions read them.
+//! The tables as decisions read them, and the searches as global functions.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use redirector_common::{
     addr::{Ip6Be, PortBe},
     backend::{BackendId, Health},
-    decide::{self, Asked, Candidates, Drawing, Drawn, Found, Pick, Ports, Tables},
+    decide::{
+        self, Candidates, ClientKey, Draw, DrawInput, PortLookup, PortPairs, Selection, Tables,
+    },
     route::{RouteEntry, Slot},
 };
 
-use crate::maps::{
-    RD_BACKENDS6, RD_HEALTH, RD_ROUTE_STATS, RD_ROUTES, RD_SLOTS, afresh, element, now_ns,
-    read_address, read_once,
+use crate::{
+    maps::{
+        RD_BACKENDS6, RD_HEALTH, RD_ROUTE_STATS, RD_ROUTES, RD_SLOTS, element, now_ns,
+        read_address, read_once,
+    },
+    opaque,
 };
 
-/// The tables as decisions read them.
+/// The pinned tables.
 pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
@@ -32,7 +37,7 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn slot_of(&self, index: u32, generation: u8) -> Option<Slot> {
+    fn slot_in_block(&self, index: u32, generation: u8) -> Option<Slot> {
         // SAFETY: as above.
         let slot: Slot = unsafe { read_once(element(&RD_SLOTS, index)?) };
         if slot.generation() == generation { Some(slot) } else { None }
@@ -41,13 +46,13 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn address6(&self, id: BackendId) -> Ip6Be {
         // SAFETY: as above. The address was written before the block that has its number, and a
-        // number is given to another address only after all others were.
+        // number is reused last of all.
         element(&RD_BACKENDS6, id.0)
             .map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
     }
 
     #[inline(always)]
-    fn turn(&self, index: u32) -> u32 {
+    fn connects(&self, index: u32) -> u32 {
         // SAFETY: as above.
         element(&RD_ROUTE_STATS, index)
             .map_or(0, |stats| unsafe { core::ptr::read_volatile(&raw const (*stats).started) }
@@ -67,60 +72,61 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn random(&self) -> u32 {
-        // SAFETY: takes nothing, touches nothing of ours.
+        // SAFETY: takes nothing and changes nothing of ours.
         unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]
-    fn find_port(&self, ports: Ports, client: PortBe) -> Found {
-        Found(rd_find_port(
-            ports.first,
-            ports.count,
-            u32::from(ports.generation),
+    fn find_port(&self, pairs: PortPairs, client: PortBe) -> PortLookup {
+        PortLookup::from_bits(rd_find_port(
+            pairs.first,
+            pairs.count,
+            u32::from(pairs.generation),
             u32::from(client.0),
         ))
     }
 
     #[inline(always)]
-    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Drawing {
-        let shape = candidates.count | u32::from(candidates.generation) << 8;
-        Drawing(rd_survey(candidates.first, shape, drawn.offset, drawn.last.0))
+    fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw {
+        let shape = candidates.shape();
+        Draw::from_bits(rd_scan(candidates.first, shape, input.offset, input.last.0))
     }
 
     #[inline(always)]
-    fn pick(&self, index: u32, asked: Asked) -> Pick {
-        Pick(rd_pick(index, asked.0 as u32, (asked.0 >> 32) as u32))
+    fn select(&self, index: u32, key: ClientKey) -> Selection {
+        let (lower, upper) = key.halves();
+        Selection::from_bits(rd_select(index, lower, upper))
     }
 
     #[inline(always)]
-    fn afresh(&self, word: u64) -> u64 {
-        afresh(word)
+    fn reload(&self, word: u64) -> u64 {
+        opaque::reload(word)
     }
 }
 
-// Global functions: the verifier checks each once, with any arguments, not once more for every
+// Global functions: the verifier checks each once, for any arguments, instead of again for every
 // state of its caller, which multiplied two loops (141,442 instructions for `rd_connect4` on 6.18;
-// with these see docs/ARCHITECTURE.md). Numbers only: pointers need 5.12.
+// for today's figures see docs/reference/verifier.md). They take integers only: pointers need 5.12.
 
-/// See [`decide::pick()`]; `lower` and `upper` are the halves of [`Asked`].
+/// See [`decide::select()`]; `lower` and `upper` are a [`ClientKey`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rd_pick(index: u32, lower: u32, upper: u32) -> u64 {
-    decide::pick(&KernelTables, index, Asked(u64::from(lower) | u64::from(upper) << 32)).0
+extern "C" fn rd_select(index: u32, lower: u32, upper: u32) -> u64 {
+    decide::select(&KernelTables, index, ClientKey::from_halves(lower, upper)).to_bits()
 }
 
 /// See [`decide::find_port()`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rd_find_port(first: u32, count: u32, generation: u32, client: u32) -> u32 {
-    let ports = Ports { first, count, generation: generation as u8 };
-    decide::find_port(&KernelTables, ports, PortBe(client as u16)).0
+    let pairs = PortPairs { first, count, generation: generation as u8 };
+    decide::find_port(&KernelTables, pairs, PortBe(client as u16)).to_bits()
 }
 
-/// See [`decide::survey()`]; `shape` is the number of candidates and, from bit 8, their generation.
+/// See [`decide::scan_eligible()`]; `shape` is [`Candidates::shape`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rd_survey(first: u32, shape: u32, offset: u32, last: u32) -> u32 {
-    let candidates = Candidates { first, count: shape & 0xff, generation: (shape >> 8) as u8 };
-    decide::survey(&KernelTables, candidates, Drawn { offset, last: BackendId(last) }).0
+extern "C" fn rd_scan(first: u32, shape: u32, offset: u32, last: u32) -> u32 {
+    let input = DrawInput { offset, last: BackendId(last) };
+    decide::scan_eligible(&KernelTables, Candidates::from_shape(first, shape), input).to_bits()
 }

@@ -1,4 +1,4 @@
-//! What a hook answers the kernel.
+//! The verdicts of hooks.
 
 /// The call goes on.
 pub(crate) const ALLOW: i32 = 1;

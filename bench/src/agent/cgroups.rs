@@ -62,7 +62,7 @@ fn make(number: usize) -> Result<(Instant, PathBuf)> {
     fs::create_dir(&path).with_context(|| format!("failed to make {}", path.display()))?;
     let id =
         fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.ino();
-    let last = names::PROGRAMS.last().context("there are no programs")?;
+    let last = names::program_names().last().context("there are no programs")?;
     Ok((began, format!("/sys/fs/bpf/redirector/v{}/links/{id}/{last}", abi::ABI).into()))
 }
 

@@ -1,7 +1,7 @@
 //! The backend that a connect gets.
 
 use super::{
-    packed::{Families, Pick},
+    packed::{Families, Selection},
     tables::Tables,
 };
 use crate::{
@@ -10,32 +10,31 @@ use crate::{
     route::Slot,
 };
 
-/// A backend for one connect: two words, as they stand in the tables. What is made of them is made
-/// where it is used, since each value that is kept over a call takes a place on the stack, and
-/// without CAP_PERFMON the kernel puts a barrier behind the first store to each.
+/// A backend for one connect: two words, as they stand in the tables. Everything else is computed
+/// from them where it is used (see [`super::packed`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Choice {
-    pick: Pick,
+pub struct Backend {
+    selection: Selection,
     slot: Slot,
 }
 
-impl Choice {
-    /// The backend in `slot`, which `pick` led to.
+impl Backend {
+    /// The backend in `slot`, which `selection` led to.
     #[inline(always)]
-    pub(super) const fn new(pick: Pick, slot: Slot) -> Self {
-        Self { pick, slot }
+    pub(super) const fn new(selection: Selection, slot: Slot) -> Self {
+        Self { selection, slot }
     }
 
-    /// The backend in `slot`, when there is no other one and nothing else to say.
+    /// The backend in `slot`, the only one of a route without options.
     #[inline(always)]
-    pub(super) const fn only(slot: Slot, port: PortBe) -> Self {
-        Self { pick: Pick::only(port), slot }
+    pub(super) const fn single(slot: Slot, port: PortBe) -> Self {
+        Self::new(Selection::single(port), slot)
     }
 
-    /// The backend in `slot`, when there are others, all eligible, and nothing else to say.
+    /// The backend in `slot`, one of several eligible ones of a route without options.
     #[inline(always)]
-    pub(super) const fn one_of(slot: Slot, port: PortBe) -> Self {
-        Self { pick: Pick::one_of(port), slot }
+    pub(super) const fn one_of_several(slot: Slot, port: PortBe) -> Self {
+        Self::new(Selection::one_of_several(port), slot)
     }
 
     /// Its number.
@@ -53,83 +52,82 @@ impl Choice {
     /// The port to connect to.
     #[inline(always)]
     pub const fn port(self) -> PortBe {
-        self.pick.port()
+        self.selection.port()
     }
 
-    /// It is set aside, but so is every other.
+    /// It is ejected, but so is every other backend of the route.
     #[inline(always)]
-    pub const fn desperate(self) -> bool {
-        self.pick.drawing().desperate()
+    pub const fn all_ejected(self) -> bool {
+        self.selection.draw().all_ejected()
     }
 
-    /// The route has another one that is eligible.
+    /// The route has another eligible backend.
     #[inline(always)]
-    pub const fn another(self) -> bool {
-        self.pick.drawing().another()
+    pub const fn has_alternative(self) -> bool {
+        self.selection.draw().has_alternative()
     }
 
-    /// It has failed, its time is over, and there is another: nobody else is to try it until this
-    /// connect's fate is known.
+    /// Its ejection has expired and the route has another backend: no other connect uses it until
+    /// the outcome of this one is known.
     #[inline(always)]
-    pub const fn trial(self) -> bool {
-        self.pick.drawing().trial()
+    pub const fn is_trial(self) -> bool {
+        self.selection.draw().is_trial()
     }
 
-    /// Whether the route says more than ports and backends.
+    /// Whether the route has options.
     #[inline(always)]
     pub const fn has_options(self) -> bool {
-        self.pick.options() != 0
+        self.selection.options_distance() != 0
     }
 
-    /// The options of route `index`, with the source address whose turn it is, for a client of
-    /// `families`. None, if the block was replaced since: what they were is unknown then, and this
-    /// connect goes without.
+    /// The options of route `index` for a client of `families`; its source addresses take turns.
+    /// Empty if the block was replaced since it was read: the options are lost for this connect.
     #[inline(always)]
-    pub fn options(self, tables: &impl Tables, index: u32, families: Families) -> Extras {
-        let mut extras = Extras::default();
-        let at = self.pick.slot().wrapping_add(self.pick.options());
+    pub fn options(self, tables: &impl Tables, index: u32, families: Families) -> SocketOptions {
+        let mut found = SocketOptions::default();
+        let at = self.selection.slot().wrapping_add(self.selection.options_distance());
         let slot = tables.slot(at);
-        if slot.generation() != self.pick.generation() {
-            return extras;
+        if slot.generation() != self.selection.generation() {
+            return found;
         }
-        let options = slot.as_options();
-        extras.idle_seconds = options.idle_seconds;
-        let (before, count) = if is_v6(families, self.slot) {
+        let options = slot.to_options();
+        found.idle_seconds = options.idle_seconds;
+        let (skipped, count) = if is_v6(families, self.slot) {
             (options.sources4, options.sources6)
         } else {
             (0, options.sources4)
         };
         if count == 0 {
-            return extras;
+            return found;
         }
-        let turn = tables.turn(index) % u32::from(count);
+        let turn = tables.connects(index) % u32::from(count);
         let slot =
-            tables.slot(at.wrapping_add(1).wrapping_add(u32::from(before)).wrapping_add(turn));
-        if slot.generation() == self.pick.generation() {
-            extras.source = address(tables, families, slot);
+            tables.slot(at.wrapping_add(1).wrapping_add(u32::from(skipped)).wrapping_add(turn));
+        if slot.generation() == self.selection.generation() {
+            found.source = address(tables, families, slot);
         }
-        extras
+        found
     }
 }
 
-/// What a route says beyond ports and backends, for one connect.
+/// What a route sets on one connect's socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extras {
-    /// The load balancer's idle time-out in seconds; 0: none is known.
+pub struct SocketOptions {
+    /// The load balancer's idle timeout in seconds; 0: unknown.
     pub idle_seconds: u16,
-    /// The address to connect from, of the backend's family; `::` leaves it to the kernel.
+    /// The address to connect from, of the backend's family; `::`: the kernel's choice.
     pub source: Ip6Be,
 }
 
-/// The address in a slot of a backend or a source. For an `AF_INET` socket there is one kind only,
-/// and the programs are shorter.
+/// The address in a backend's or a source's slot. An `AF_INET` socket uses one family only, which
+/// shortens its program.
 #[inline(always)]
-pub(super) fn address(tables: &impl Tables, families: Families, slot: Slot) -> Ip6Be {
+fn address(tables: &impl Tables, families: Families, slot: Slot) -> Ip6Be {
     if is_v6(families, slot) { tables.address6(slot.id()) } else { Ip6Be::mapped(slot.address()) }
 }
 
-/// Whether a client of `families` finds an IPv6 address in that slot.
+/// Whether a client of `families` gets an IPv6 address from `slot`.
 #[inline(always)]
-pub(super) const fn is_v6(families: Families, slot: Slot) -> bool {
-    (families.six_first || families.both) && slot.is_v6()
+const fn is_v6(families: Families, slot: Slot) -> bool {
+    (families.prefer_v6 || families.dual_stack) && slot.is_v6()
 }

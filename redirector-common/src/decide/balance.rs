@@ -1,110 +1,112 @@
-//! Which backend a connect gets: uniform over the eligible ones of the right family, not the one
-//! that this socket tried last.
+//! Which backend a connect gets: uniform over the eligible ones of its family, avoiding the one
+//! that this socket was sent to last.
 
 use super::{
-    packed::{Candidates, Drawing, Drawn},
-    select_bit::{select, zero_bit},
-    select_state::Known,
+    packed::{Candidates, Draw, DrawInput},
+    select_bit::{nth_set_bit, zero_bit},
+    select_state::SelectState,
     tables::Tables,
-    unroll::unrolled,
+    unroll::unroll,
 };
 use crate::{backend::Health, route::Slot};
 
-/// One of the candidates. Another generation's when the block was replaced meanwhile.
-#[inline(always)]
-fn candidate(tables: &(impl Tables + ?Sized), candidates: Candidates, offset: u32) -> Slot {
-    tables.slot(candidates.first.wrapping_add(offset))
-}
-
-/// Draws one of `candidates`, of which there is at least one, avoiding `last` while another one is
-/// eligible.
+/// Picks one of the candidates, of which there is at least one.
 ///
-/// A first draw is taken as it is when it is eligible: with all healthy, that is one random number
-/// and a look at its neighbour, which tells that there is another. Otherwise the eligible ones are
-/// counted and, if the first draw was none, one of them is drawn; together the two draws are
-/// uniform over the eligible.
+/// A first draw stands if its backend is healthy and not the socket's last one: that costs one
+/// random number, and a look at the neighbour, which shows whether there is an alternative.
+/// Otherwise [`scan_eligible`] reads all candidates and draws again if it must. Together the two
+/// draws are uniform over the eligible.
 #[inline(always)]
-pub(super) fn draw(tables: &(impl Tables + ?Sized), known: &mut Known) -> Drawing {
-    let count = known.candidates().count;
+pub(super) fn pick_backend(tables: &(impl Tables + ?Sized), state: &mut SelectState) -> Draw {
+    let count = state.candidates().count;
     let offset = if count == 1 { 0 } else { below(tables.random(), count) };
-    known.afresh(tables);
-    let slot = candidate(tables, known.candidates(), offset);
-    known.afresh(tables);
-    if slot.generation() != known.entry.generation {
-        return Drawing::STALE;
+    state.reload(tables);
+    let slot = candidate(tables, state.candidates(), offset);
+    state.reload(tables);
+    if slot.generation() != state.entry().generation {
+        return Draw::STALE;
     }
-    if slot.id().0 != known.asked.last().0 && tables.health(slot.id()).0 == Health::HEALTHY.0 {
-        known.afresh(tables);
-        let candidates = known.candidates();
+    let input = DrawInput { offset, last: state.key().last() };
+    if slot.id().0 != input.last.0 && tables.health(slot.id()).0 == Health::HEALTHY.0 {
+        state.reload(tables);
+        let candidates = state.candidates();
         if candidates.count == 1 {
-            return Drawing(0);
+            return Draw::new(false);
         }
-        let neighbour = candidate(
-            tables,
-            candidates,
-            if offset + 1 == candidates.count { 0 } else { offset + 1 },
-        );
-        known.afresh(tables);
-        if neighbour.generation() != known.entry.generation {
-            return Drawing::STALE;
+        let next = if offset + 1 == candidates.count { 0 } else { offset + 1 };
+        let neighbour = candidate(tables, candidates, next);
+        state.reload(tables);
+        if neighbour.generation() != state.entry().generation {
+            return Draw::STALE;
         }
         if tables.health(neighbour.id()).0 == Health::HEALTHY.0 {
-            return Drawing(offset & Drawing::OFFSET | Drawing::ANOTHER);
+            return Draw::new(true).at(input.offset());
         }
     }
-    known.afresh(tables);
-    let survey = tables.survey(known.candidates(), Drawn { offset, last: known.asked.last() });
-    if survey.is_stale() {
-        return survey;
+    state.reload(tables);
+    let input = DrawInput { offset, last: state.key().last() };
+    let draw = tables.scan_eligible(state.candidates(), input);
+    if draw.is_stale() {
+        return draw;
     }
-    known.afresh(tables);
-    let slot = candidate(tables, known.candidates(), survey.offset());
-    if survey.another() && tables.health(slot.id()).0 != Health::HEALTHY.0 {
-        Drawing(survey.0 | Drawing::TRIAL)
+    state.reload(tables);
+    let slot = candidate(tables, state.candidates(), draw.offset());
+    if draw.has_alternative() && tables.health(slot.id()).0 != Health::HEALTHY.0 {
+        draw.with_trial()
     } else {
-        survey
+        draw
     }
 }
 
-/// The second draw, over the eligible ones only. The first one stands if it is one of them, and is
-/// taken if there is none.
+/// The second draw. The first one stands if its backend is eligible, or if none is.
 ///
-/// Arithmetic instead of branches: each branch is a state that the verifier follows to the end, and
-/// the rounds multiply them.
+/// Arithmetic instead of branches: each branch is a state that the verifier follows to the end,
+/// and the rounds multiply them.
 #[inline(always)]
-pub fn survey(tables: &(impl Tables + ?Sized), candidates: Candidates, drawn: Drawn) -> Drawing {
+pub fn scan_eligible(
+    tables: &(impl Tables + ?Sized),
+    candidates: Candidates,
+    input: DrawInput,
+) -> Draw {
     let now = tables.now_ns();
     let mut stale = 0;
-    // One bit for each place.
-    let (mut due, mut last) = (0_u64, 0_u64);
-    unrolled!(offset in 0..64 {
+    // One bit for each offset.
+    let (mut eligible, mut last) = (0_u64, 0_u64);
+    unroll!(offset in 0..64 {
         if offset >= candidates.count {
             break;
         }
         let slot = candidate(tables, candidates, offset);
         stale |= slot.generation() ^ candidates.generation;
-        due |= tables.health(slot.id()).due_bit(now) << offset;
-        last |= zero_bit(slot.id().0 ^ drawn.last.0) << offset;
+        eligible |= tables.health(slot.id()).eligible_bit(now) << offset;
+        last |= zero_bit(slot.id().0 ^ input.last.0) << offset;
     });
     if stale != 0 {
-        return Drawing::STALE;
+        return Draw::STALE;
     }
-    let (others, retry) = (due & !last, due & last);
-    let stands = others >> (drawn.offset & Drawing::OFFSET) & 1 != 0;
-    let another = if due & due.wrapping_sub(1) != 0 { Drawing::ANOTHER } else { 0 };
-    if stands {
-        Drawing(drawn.offset & Drawing::OFFSET | another)
+    let (others, retry) = (eligible & !last, eligible & last);
+    let first_stands = others >> input.offset() & 1 != 0;
+    let draw = Draw::new(eligible & eligible.wrapping_sub(1) != 0);
+    if first_stands {
+        draw.at(input.offset())
     } else if others != 0 {
-        Drawing(select(others, below(tables.random(), others.count_ones())) | another)
+        let rank = below(tables.random(), others.count_ones());
+        draw.at(nth_set_bit(others, rank))
     } else if retry != 0 {
-        Drawing(select(retry, 0))
+        Draw::new(false).at(nth_set_bit(retry, 0))
     } else {
-        Drawing(drawn.offset & Drawing::OFFSET | Drawing::DESPERATE)
+        Draw::new(false).at(input.offset()).with_all_ejected()
     }
 }
 
+/// The slot of the candidate at `offset`; of another generation if the block was replaced.
+#[inline(always)]
+fn candidate(tables: &(impl Tables + ?Sized), candidates: Candidates, offset: u32) -> Slot {
+    tables.slot(candidates.first.wrapping_add(offset))
+}
+
 /// A number below `count` from a uniform one, without division (Lemire 2019); the bias is below
-/// 2⁻²⁶ for up to 64.
+/// 2⁻²⁶ for counts up to 64.
 #[inline(always)]
 pub(super) const fn below(random: u32, count: u32) -> u32 {
     ((random as u64 * count as u64) >> 32) as u32

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     backend::BackendId,
     decide::{
-        backend::Choice,
+        backend::Backend,
         connect::{Verdict, connect},
         packed::Families,
         test_tables::{TestClient, TestTables},
@@ -15,27 +15,27 @@ use crate::{
 const VIP: u32 = 1;
 const DRAWS: u32 = 30_000;
 
-/// How often each backend comes up in [`DRAWS`] draws, and how many of them were desperate.
+/// How often each backend comes up in [`DRAWS`] draws, and how many of them were all_ejected.
 fn draw(tables: &TestTables, last: u32) -> (BTreeMap<u32, u32>, u32) {
-    draw_of(tables, Families::ONLY4, last)
+    draw_of(tables, Families::V4_ONLY, last)
 }
 
 fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32, u32>, u32) {
     let mut counts = BTreeMap::new();
-    let mut desperate = 0;
+    let mut all_ejected = 0;
     for _ in 0..DRAWS {
-        let choice = choice(tables, families, last).expect("a backend");
-        assert_eq!(choice.address(tables, families), TestTables::address(choice.id().0));
-        *counts.entry(choice.id().0).or_insert(0) += 1;
-        desperate += u32::from(choice.desperate());
+        let backend = backend(tables, families, last).expect("a backend");
+        assert_eq!(backend.address(tables, families), TestTables::address(backend.id().0));
+        *counts.entry(backend.id().0).or_insert(0) += 1;
+        all_ejected += u32::from(backend.all_ejected());
     }
-    (counts, desperate)
+    (counts, all_ejected)
 }
 
-fn choice(tables: &TestTables, families: Families, last: u32) -> Option<Choice> {
-    let mut choice = Choice::default();
+fn backend(tables: &TestTables, families: Families, last: u32) -> Option<Backend> {
+    let mut backend = Backend::default();
     let client = TestClient { families, last: BackendId(last), ..TestClient::default() };
-    (connect(tables, VIP, &client, &mut choice) == Verdict::Redirect).then_some(choice)
+    (connect(tables, VIP, &client, &mut backend) == Verdict::Redirect).then_some(backend)
 }
 
 #[track_caller]
@@ -72,7 +72,7 @@ fn a_backend_that_is_set_aside_gets_nothing_and_its_share_is_spread_evenly() {
 fn a_backend_whose_time_is_over_is_eligible_again() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.health.insert(2, failed(tables.now));
-    tables.now += Health::FIRST_BACK_OFF_NS;
+    tables.now += Health::INITIAL_BACKOFF_NS;
     assert_uniform(&draw(&tables, 0).0, &[1, 2]);
 }
 
@@ -87,9 +87,9 @@ fn the_last_backend_of_this_socket_is_avoided_while_there_is_another() {
 fn the_last_one_beats_one_that_is_set_aside() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.health.insert(2, failed(tables.now));
-    let (counts, desperate) = draw(&tables, 1);
+    let (counts, all_ejected) = draw(&tables, 1);
     assert_uniform(&counts, &[1]);
-    assert_eq!(desperate, 0);
+    assert_eq!(all_ejected, 0);
 }
 
 #[test]
@@ -98,9 +98,9 @@ fn when_all_are_set_aside_all_are_tried_and_it_is_said() {
     for id in [1, 2] {
         tables.health.insert(id, failed(tables.now));
     }
-    let (counts, desperate) = draw(&tables, 0);
+    let (counts, all_ejected) = draw(&tables, 0);
     assert_uniform(&counts, &[1, 2]);
-    assert_eq!(desperate, DRAWS);
+    assert_eq!(all_ejected, DRAWS);
 }
 
 #[test]
@@ -113,13 +113,13 @@ fn sixty_four_backends_are_all_in_reach() {
 #[test]
 fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
     let trials = |tables: &TestTables, last| -> std::vec::Vec<(u32, bool)> {
-        let drawn = (0..200).map(|_| choice(tables, Families::ONLY4, last).expect("a backend"));
-        drawn.map(|choice| (choice.id().0, choice.trial())).collect()
+        let drawn = (0..200).map(|_| backend(tables, Families::V4_ONLY, last).expect("a backend"));
+        drawn.map(|backend| (backend.id().0, backend.is_trial())).collect()
     };
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.fail(2);
     assert!(trials(&tables, 0).iter().all(|&drawn| drawn == (1, false)), "set aside");
-    tables.now += Health::FIRST_BACK_OFF_NS;
+    tables.now += Health::INITIAL_BACKOFF_NS;
     let due = trials(&tables, 0);
     assert!(
         due.contains(&(1, false))
@@ -136,11 +136,11 @@ fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
 }
 
 fn another(tables: &TestTables, last: u32) -> bool {
-    let choices: std::vec::Vec<bool> = (0..200)
-        .map(|_| choice(tables, Families::ONLY4, last).expect("a backend").another())
+    let backends: std::vec::Vec<bool> = (0..200)
+        .map(|_| backend(tables, Families::V4_ONLY, last).expect("a backend").has_alternative())
         .collect();
-    assert!(choices.iter().all(|&another| another == choices[0]), "it depends on the draw");
-    choices[0]
+    assert!(backends.iter().all(|&another| another == backends[0]), "it depends on the draw");
+    backends[0]
 }
 
 #[test]
@@ -175,11 +175,11 @@ fn each_client_gets_the_family_it_asked_for_and_the_other_only_when_it_can_and_m
         TestTables::with_route(VIP, &[], &[1, 2], 0),
         TestTables::with_route(VIP, &[], &[101, 102], 0),
     );
-    let dual4 = Families { six_first: false, both: true };
-    let dual6 = Families { six_first: true, both: true };
-    let only6 = Families { six_first: true, both: false };
+    let dual4 = Families { prefer_v6: false, dual_stack: true };
+    let dual6 = Families { prefer_v6: true, dual_stack: true };
+    let only6 = Families { prefer_v6: true, dual_stack: false };
     for (families, from_mixed) in [
-        (Families::ONLY4, &[1, 2][..]),
+        (Families::V4_ONLY, &[1, 2][..]),
         (dual4, &[1, 2]),
         (dual6, &[101, 102, 103]),
         (only6, &[101, 102, 103]),
@@ -188,7 +188,7 @@ fn each_client_gets_the_family_it_asked_for_and_the_other_only_when_it_can_and_m
     }
     assert_uniform(&draw_of(&four, dual6, 0).0, &[1, 2]);
     assert_uniform(&draw_of(&six, dual4, 0).0, &[101, 102]);
-    let any = |tables: &TestTables, families| choice(tables, families, 0);
+    let any = |tables: &TestTables, families| backend(tables, families, 0);
     assert_eq!(any(&four, only6), None);
-    assert_eq!(any(&six, Families::ONLY4), None);
+    assert_eq!(any(&six, Families::V4_ONLY), None);
 }

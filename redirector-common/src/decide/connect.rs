@@ -1,77 +1,76 @@
 //! What a connect to an address of the pool does.
 
 use super::{
-    backend::Choice,
-    packed::{Pick, Read},
+    backend::Backend,
+    packed::{BlockRead, Selection},
     port_map::translate,
     tables::{Client, Tables},
 };
-use crate::{addr::PortBe, event::Event};
+use crate::{addr::PortBe, event::DenyReason};
 
 /// What a connect does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to the backend that was chosen.
+    /// It goes to the backend that was selected.
     Redirect,
     /// It is refused at once.
     Refuse,
-    /// It is left alone, since the route says so.
+    /// It is left alone, as the route's policy asks.
     Pass,
 }
 
-/// Decides a TCP connect to the pool's address `index`. The backend, if it gets one, is put into
-/// `choice`.
+/// Decides a TCP connect to the pool's address `index`. Its backend, if it gets one, is written to
+/// `backend`.
 ///
-/// The result goes to a place that is initialised, not into an enum: parts of an enum that are not
-/// set make the compiler copy undefined stack, "invalid read from stack off -40+0 size 8" without
-/// CAP_PERFMON (6.18).
+/// The result goes to an initialised place, not into an enum: for the unset parts of an enum the
+/// compiler copies undefined stack, "invalid read from stack off -40+0 size 8" without CAP_PERFMON
+/// (6.18).
 #[inline(always)]
 pub fn connect(
     tables: &impl Tables,
     index: u32,
     client: &impl Client,
-    choice: &mut Choice,
+    backend: &mut Backend,
 ) -> Verdict {
-    let mut pick = tables.pick(index, client.asked());
-    let mut read = fill(tables, pick, choice);
-    if read == Read::Stale {
-        // The route's new block.
-        pick = tables.pick(index, client.asked());
-        read = fill(tables, pick, choice);
+    let mut selection = tables.select(index, client.key());
+    let mut read = read_backend(tables, selection, backend);
+    if read == BlockRead::Stale {
+        // Again, in the route's new block.
+        selection = tables.select(index, client.key());
+        read = read_backend(tables, selection, backend);
     }
     match read {
-        Read::Done => Verdict::Redirect,
-        _ if pick.passes() => Verdict::Pass,
+        BlockRead::Found => Verdict::Redirect,
+        _ if selection.passes() => Verdict::Pass,
         _ => Verdict::Refuse,
     }
 }
 
-/// Takes the backend that was picked.
+/// Reads the slot of the backend that was selected.
 #[inline(always)]
-fn fill(tables: &impl Tables, pick: Pick, choice: &mut Choice) -> Read {
-    if pick.read() != Read::Done {
-        return pick.read();
+fn read_backend(tables: &impl Tables, selection: Selection, backend: &mut Backend) -> BlockRead {
+    if selection.read() != BlockRead::Found {
+        return selection.read();
     }
-    let slot = tables.slot(pick.slot());
-    if slot.generation() != pick.generation() {
-        return Read::Stale;
+    let slot = tables.slot(selection.slot());
+    if slot.generation() != selection.generation() {
+        return BlockRead::Stale;
     }
-    *choice = Choice::new(pick, slot);
-    Read::Done
+    *backend = Backend::new(selection, slot);
+    BlockRead::Found
 }
 
-/// Why a connect to address `index` and `port` gets no backend: one of the `REASON_` constants of
-/// [`Event`].
+/// Why a connect to address `index` and `port` gets no backend.
 #[inline(always)]
-pub fn refusal(tables: &(impl Tables + ?Sized), index: u32, port: PortBe) -> u8 {
+pub fn deny_reason(tables: &(impl Tables + ?Sized), index: u32, port: PortBe) -> DenyReason {
     let entry = tables.route(index);
     if !entry.is_present() {
-        return Event::REASON_NO_ROUTE;
+        return DenyReason::NoRoute;
     }
-    if translate(tables, entry, port).read() == Read::None {
-        Event::REASON_PORT
+    if translate(tables, entry, port).read() == BlockRead::Missing {
+        DenyReason::PortNotListed
     } else {
-        Event::REASON_NO_BACKEND
+        DenyReason::NoBackend
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     addr::Ip6Be,
     backend::BackendId,
     decide::{
-        backend::Extras,
+        backend::SocketOptions,
         packed::Families,
         test_tables::{TestClient, TestTables},
     },
@@ -14,20 +14,20 @@ use crate::{
 
 const VIP: u32 = 7;
 
-/// What an `AF_INET` socket gets: a choice, or none.
+/// What an `AF_INET` socket gets: a backend, or none.
 fn connect(
     tables: &TestTables,
     index: u32,
     port: PortBe,
     last: BackendId,
-) -> Result<Choice, Verdict> {
-    connect_of(tables, index, TestClient { port, families: Families::ONLY4, last })
+) -> Result<Backend, Verdict> {
+    connect_of(tables, index, TestClient { port, families: Families::V4_ONLY, last })
 }
 
-fn connect_of(tables: &TestTables, index: u32, client: TestClient) -> Result<Choice, Verdict> {
-    let mut choice = Choice::default();
-    match super::connect(tables, index, &client, &mut choice) {
-        Verdict::Redirect => Ok(choice),
+fn connect_of(tables: &TestTables, index: u32, client: TestClient) -> Result<Backend, Verdict> {
+    let mut backend = Backend::default();
+    match super::connect(tables, index, &client, &mut backend) {
+        Verdict::Redirect => Ok(backend),
         other => Err(other),
     }
 }
@@ -44,10 +44,10 @@ fn a_vip_without_a_route_is_refused() {
 fn without_a_port_list_every_port_passes_unchanged() {
     let tables = TestTables::with_route(VIP, &[], &[1], 0);
     for port in [1, 443, 65535] {
-        let Ok(choice) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else {
+        let Ok(backend) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else {
             panic!("not redirected")
         };
-        assert_eq!(choice.port().get(), port);
+        assert_eq!(backend.port().get(), port);
     }
 }
 
@@ -57,7 +57,7 @@ fn a_listed_port_is_mapped_and_any_other_is_refused() {
     let port = |asked| {
         connect(&tables, VIP, PortBe::new(asked), BackendId::NONE)
             .ok()
-            .map(|choice| choice.port().get())
+            .map(|backend| backend.port().get())
     };
     assert_eq!((port(443), port(80), port(8080), port(22)), (Some(443), Some(8080), None, None));
 }
@@ -93,12 +93,12 @@ fn pass_leaves_alone_what_refuse_refuses() {
 fn a_block_that_was_replaced_meanwhile_is_read_again() {
     let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
     tables.flip_after_first_read(VIP);
-    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
+    let Ok(backend) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
         panic!("not redirected")
     };
     assert!(
-        [9, 10, 11].map(TestTables::address).contains(&choice.address(&tables, Families::ONLY4)),
-        "{choice:?}"
+        [9, 10, 11].map(TestTables::address).contains(&backend.address(&tables, Families::V4_ONLY)),
+        "{backend:?}"
     );
 }
 
@@ -112,11 +112,11 @@ fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
             for &id in aside {
                 tables.fail(id);
             }
-            let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
+            let Ok(backend) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
                 panic!("not redirected")
             };
-            assert_eq!(choice.desperate(), aside.len() == 3);
-            choice.id().0
+            assert_eq!(backend.all_ejected(), aside.len() == 3);
+            backend.id().0
         });
         seen.collect()
     };
@@ -131,24 +131,24 @@ fn sources_of_the_backends_family_are_taken_in_turn() {
     let sources = |families| -> std::vec::Vec<Ip6Be> {
         let client = TestClient { families, ..TestClient::default() };
         let source = |_| {
-            let choice = connect_of(&tables, VIP, client).expect("redirected");
-            let extras = choice.options(&tables, VIP, families);
-            assert_eq!(extras.idle_seconds, 350);
-            extras.source
+            let backend = connect_of(&tables, VIP, client).expect("redirected");
+            let options = backend.options(&tables, VIP, families);
+            assert_eq!(options.idle_seconds, 350);
+            options.source
         };
         (0..6).map(source).collect()
     };
     let [two, three, four] = [2, 3, 4].map(TestTables::address);
-    assert_eq!(sources(Families::ONLY4), [three, four, two, three, four, two]);
+    assert_eq!(sources(Families::V4_ONLY), [three, four, two, three, four, two]);
     let [two, three] = [102, 103].map(TestTables::address);
     assert_eq!(
-        sources(Families { six_first: true, both: true }),
+        sources(Families { prefer_v6: true, dual_stack: true }),
         [three, two, three, two, three, two]
     );
     let tables = TestTables::with_options(VIP, &[1], 0, &[]);
-    let Ok(choice) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
+    let Ok(backend) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
         panic!("not redirected")
     };
-    assert!(choice.has_options());
-    assert_eq!(choice.options(&tables, VIP, Families::ONLY4), Extras::default());
+    assert!(backend.has_options());
+    assert_eq!(backend.options(&tables, VIP, Families::V4_ONLY), SocketOptions::default());
 }

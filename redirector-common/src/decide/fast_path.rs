@@ -1,74 +1,72 @@
-//! The short ways of most connects: those of a socket that tries for the first time, to a route of
-//! IPv4 backends, all healthy, that says nothing of ports and options. The rest takes the long way,
-//! [`connect()`](super::connect()), which would decide the same.
+//! The fast paths that most connects take: a first connect of its socket, to a route of healthy
+//! IPv4 backends without ports and options. All others take [`connect()`](super::connect()), which
+//! would decide the same.
 //!
-//! They are two so that each is short from its first look to its last store: what is kept for
-//! another case is in the way of this one, and a hook finds little of itself in the processor's
-//! first cache.
+//! There are two, so that each is short from its first load to its last store: values kept for
+//! other cases would be spilled, and a hook finds little of itself in the L1 cache.
 
 use super::{
-    backend::Choice,
+    backend::Backend,
     balance::below,
     packed::Families,
     tables::{Client, Tables},
-    unroll::unrolled,
+    unroll::unroll,
 };
 use crate::{
     backend::{BackendId, Health},
     route::{RouteEntry, Slot},
 };
 
-/// The most backends of which one is chosen on a short way.
+/// The most backends that [`few_backends`] selects from.
 const FEW: u8 = 4;
 // As many rounds are written out.
 const _: () = assert!(FEW == 4);
 
 /// The backend of a route that has no other.
 #[inline(always)]
-pub fn only(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Choice> {
+pub fn single_backend(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Backend> {
     let entry = tables.route(index);
-    if !entry.is_plain4(1, 1) || !is_plain(client) {
+    if !entry.is_simple_v4(1, 1) || !is_simple(client) {
         return None;
     }
-    Some(Choice::only(healthy(tables, entry, 0)?, client.port()))
+    Some(Backend::single(healthy(tables, entry, 0)?, client.port()))
 }
 
-/// One of a few. All are looked at before the draw, which so has no say in which way is taken: that
-/// would bend the odds.
+/// One of a few backends. All are read before the draw: were the path chosen by the drawn one
+/// only, the draw would not be uniform.
 #[inline(always)]
-pub fn one_of_few(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Choice> {
+pub fn few_backends(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Backend> {
     let mut entry = tables.route(index);
-    if !entry.is_plain4(2, FEW) || !is_plain(client) {
+    if !entry.is_simple_v4(2, FEW) || !is_simple(client) {
         return None;
     }
-    unrolled!(offset in 0..4 {
+    unroll!(offset in 0..4 {
         if offset >= u32::from(entry.backends4) {
             break;
         }
         healthy(tables, entry, offset)?;
-        entry = RouteEntry::of_word(tables.afresh(entry.word()));
+        entry = RouteEntry::from_bits(tables.reload(entry.to_bits()));
     });
     let offset = below(tables.random(), u32::from(entry.backends4));
-    Some(Choice::one_of(
-        tables.slot_of(entry.first().wrapping_add(offset), entry.generation)?,
-        client.port(),
-    ))
+    let slot = tables.slot_in_block(entry.first().wrapping_add(offset), entry.generation)?;
+    Some(Backend::one_of_several(slot, client.port()))
 }
 
-/// Whether the socket takes IPv4 first, and tries for the first time.
+/// Whether the client prefers IPv4 and its socket connects for the first time.
 #[inline(always)]
-fn is_plain(client: &impl Client) -> bool {
-    let Families { six_first, .. } = client.families();
-    !six_first && client.last() == BackendId::NONE
+fn is_simple(client: &impl Client) -> bool {
+    let Families { prefer_v6, .. } = client.families();
+    !prefer_v6 && client.last() == BackendId::NONE
 }
 
-/// The backend at `offset`, if it is healthy and the block still stands.
+/// The backend at `offset`, if it is healthy and the block has not been replaced.
 #[inline(always)]
 fn healthy(tables: &impl Tables, entry: RouteEntry, offset: u32) -> Option<Slot> {
-    // One word over each look at a table, see `Known`.
-    let afresh = |slot: Slot| Slot::of_word(tables.afresh(slot.word()));
-    let slot = afresh(tables.slot_of(entry.first().wrapping_add(offset), entry.generation)?);
-    if tables.health(slot.id()) == Health::HEALTHY { Some(afresh(slot)) } else { None }
+    // See `SelectState`.
+    let reload = |slot: Slot| Slot::from_bits(tables.reload(slot.to_bits()));
+    let slot = tables.slot_in_block(entry.first().wrapping_add(offset), entry.generation)?;
+    let slot = reload(slot);
+    if tables.health(slot.id()) == Health::HEALTHY { Some(reload(slot)) } else { None }
 }
 
 #[cfg(test)]

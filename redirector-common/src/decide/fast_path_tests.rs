@@ -11,31 +11,36 @@ use crate::{
 };
 
 const VIP: u32 = 7;
-const FOUR_FIRST: Families = Families { six_first: false, both: true };
+const FOUR_FIRST: Families = Families { prefer_v6: false, dual_stack: true };
 
 /// What the hook tries, in its order, before the long way.
-fn short(tables: &TestTables, client: &TestClient) -> Option<Choice> {
-    only(tables, VIP, client).or_else(|| one_of_few(tables, VIP, client))
+fn short(tables: &TestTables, client: &TestClient) -> Option<Backend> {
+    single_backend(tables, VIP, client).or_else(|| few_backends(tables, VIP, client))
 }
 
-fn long(tables: &TestTables, client: &TestClient) -> Option<Choice> {
-    let mut choice = Choice::default();
-    (connect(tables, VIP, client, &mut choice) == Verdict::Redirect).then_some(choice)
+fn long(tables: &TestTables, client: &TestClient) -> Option<Backend> {
+    let mut backend = Backend::default();
+    (connect(tables, VIP, client, &mut backend) == Verdict::Redirect).then_some(backend)
 }
 
 /// Everything that can come of many connects.
 fn outcomes(
     tables: &TestTables,
     client: &TestClient,
-    way: fn(&TestTables, &TestClient) -> Option<Choice>,
+    way: fn(&TestTables, &TestClient) -> Option<Backend>,
 ) -> BTreeSet<std::string::String> {
-    let outcome = |choice: Choice| {
-        let flags = [choice.another(), choice.desperate(), choice.trial(), choice.has_options()];
+    let outcome = |backend: Backend| {
+        let flags = [
+            backend.has_alternative(),
+            backend.all_ejected(),
+            backend.is_trial(),
+            backend.has_options(),
+        ];
         std::format!(
             "{:?} {:?} {:?} {flags:?}",
-            choice.id(),
-            choice.port(),
-            choice.address(tables, client.families)
+            backend.id(),
+            backend.port(),
+            backend.address(tables, client.families)
         )
     };
     (0..300).map(|_| way(tables, client).map_or_else(|| "none".into(), outcome)).collect()
@@ -45,7 +50,7 @@ fn outcomes(
 fn a_short_way_leads_where_the_long_one_does() {
     for ids in [&[1][..], &[1, 101], &[1, 2], &[1, 2, 3, 101, 102], &[1, 2, 3, 4]] {
         for policy in [0, RouteEntry::PASS] {
-            for families in [Families::ONLY4, FOUR_FIRST] {
+            for families in [Families::V4_ONLY, FOUR_FIRST] {
                 let (tables, client) = (
                     TestTables::with_route(VIP, &[], ids, policy),
                     TestClient { families, ..TestClient::default() },
@@ -90,9 +95,13 @@ fn whatever_else_there_is_to_decide_takes_the_long_way() {
             assert_eq!(short(&tables, &client), None, "{what}");
         }
     }
-    assert_eq!(only(&replaced(&[1]), VIP, &client), None, "a block that was replaced meanwhile");
     assert_eq!(
-        one_of_few(&replaced(&[1, 2]), VIP, &client),
+        single_backend(&replaced(&[1]), VIP, &client),
+        None,
+        "a block that was replaced meanwhile"
+    );
+    assert_eq!(
+        few_backends(&replaced(&[1, 2]), VIP, &client),
         None,
         "a block that was replaced meanwhile"
     );
@@ -103,11 +112,11 @@ fn whatever_else_there_is_to_decide_takes_the_long_way() {
             None,
             "a socket that tries again"
         );
-        let six = Families { six_first: true, both: true };
+        let six = Families { prefer_v6: true, dual_stack: true };
         assert_eq!(short(&tables, &TestClient { families: six, ..client }), None, "an IPv6 VIP");
         assert_eq!(
             short(&tables, &TestClient { port: PortBe::new(22), ..client })
-                .map(|choice| choice.port().get()),
+                .map(|backend| backend.port().get()),
             Some(22)
         );
     }
@@ -120,8 +129,8 @@ fn one_of_a_few_is_drawn_uniformly() {
     for id in 1..=3 {
         let drawn = (0..DRAWS)
             .filter(|_| {
-                one_of_few(&tables, VIP, &TestClient::default())
-                    .is_some_and(|choice| choice.id().0 == id)
+                few_backends(&tables, VIP, &TestClient::default())
+                    .is_some_and(|backend| backend.id().0 == id)
             })
             .count();
         assert!(drawn.abs_diff(DRAWS / 3) < DRAWS / 50, "{id}: {drawn} of {DRAWS}");

@@ -1,47 +1,43 @@
-//! One reading of a route's block: which port, which backend. Everything in words, since a value
-//! that is kept costs, see [`super::Choice`].
+//! One reading of a route's block: which port, which backend.
 
 use super::{
-    balance::draw,
-    packed::{Asked, Drawing, Pick, Read},
+    balance::pick_backend,
+    packed::{BlockRead, ClientKey, Selection},
     port_map::translate,
-    select_state::Known,
+    select_state::SelectState,
     tables::Tables,
 };
 use crate::route::RouteEntry;
 
-/// One reading of the block of route `index`: the port and the backend.
+/// Reads the block of route `index` once: finds the destination's port and picks a backend.
 #[inline(always)]
-pub fn pick(tables: &(impl Tables + ?Sized), index: u32, asked: Asked) -> Pick {
-    let asked = Asked(tables.afresh(asked.0));
+pub fn select(tables: &(impl Tables + ?Sized), index: u32, key: ClientKey) -> Selection {
+    let key = ClientKey::from_bits(tables.reload(key.to_bits()));
     let entry = tables.route(index);
     if !entry.is_present() {
-        return Pick::nowhere(Read::None, RouteEntry::default());
+        return Selection::none(BlockRead::Missing, RouteEntry::default());
     }
-    let found = translate(tables, entry, asked.port());
-    if found.read() != Read::Done {
-        return Pick::nowhere(found.read(), entry);
+    let port = translate(tables, entry, key.port());
+    if port.read() != BlockRead::Found {
+        return Selection::none(port.read(), entry);
     }
-    let mut known = Known { entry, asked: asked.settled(found.port(), asked.prefers_six(entry)) };
-    known.afresh(tables);
-    if known.candidates().count == 0 {
-        return Pick::nowhere(Read::None, known.entry);
+    let mut state = SelectState::new(entry, key.resolved(port.port(), key.choose_v6(entry)));
+    state.reload(tables);
+    if state.candidates().count == 0 {
+        return Selection::none(BlockRead::Missing, state.entry());
     }
-    let drawing = draw(tables, &mut known);
-    known.afresh(tables);
-    if drawing.is_stale() {
-        return Pick::nowhere(Read::Stale, known.entry);
+    let draw = pick_backend(tables, &mut state);
+    state.reload(tables);
+    if draw.is_stale() {
+        return Selection::none(BlockRead::Stale, state.entry());
     }
-    let Known { entry, asked } = known;
-    let slot = known.candidates().first.wrapping_add(drawing.offset()) & 0x00ff_ffff;
+    let (entry, key) = (state.entry(), state.key());
+    let slot = Selection::slot_bits(state.candidates().first.wrapping_add(draw.offset()));
     let options =
         if entry.has_options() { entry.options_slot().wrapping_sub(slot) & 0xff } else { 0 };
-    Pick(
-        u64::from(slot)
-            | u64::from(entry.generation) << Pick::GENERATION
-            | u64::from(asked.port().0) << Pick::PORT
-            | u64::from(options) << Pick::OPTIONS
-            | u64::from(drawing.0 & Drawing::FLAGS) << Pick::DRAWING
-            | Pick::passing(entry).0,
-    )
+    Selection::at(slot, entry.generation)
+        .with_port(key.port())
+        .with_options_distance(options)
+        .with_draw(draw)
+        .with_policy(entry)
 }

@@ -1,5 +1,5 @@
 //! Pure decisions, made in the kernel and tested here: what a connect does, which backend it gets,
-//! how it ended.
+//! and what its outcome is.
 
 mod backend;
 mod balance;
@@ -18,14 +18,16 @@ mod tables;
 mod test_tables;
 mod unroll;
 
-pub use backend::{Choice, Extras};
-pub use balance::survey;
-pub use connect::{Verdict, connect, refusal};
-pub use dns::{Claims, Held, Reach, Slots, is_alive, reach, slot_of};
-pub use fast_path::{one_of_few, only};
-pub use lookup::pick;
-pub use outcome::{End, end_of_connect};
-pub use packed::{Asked, Candidates, Drawing, Drawn, Families, Found, Pick, Ports};
+pub use backend::{Backend, SocketOptions};
+pub use balance::scan_eligible;
+pub use connect::{Verdict, connect, deny_reason};
+pub use dns::{Claim, Reach, SlotState, SlotTable, find_slot, is_alive, reach};
+pub use fast_path::{few_backends, single_backend};
+pub use lookup::select;
+pub use outcome::{ConnectOutcome, connect_outcome};
+pub use packed::{
+    Candidates, ClientKey, Denial, Draw, DrawInput, Families, PortLookup, PortPairs, Selection,
+};
 pub use pool::{Pool4, Pool6};
 pub use port_map::find_port;
 pub use tables::{Client, Tables};

@@ -1,15 +1,15 @@
-//! How a connect ended, from what the hooks saw: no hook is told the socket's error.
+//! How a connect ended, from what the hooks saw: none of them sees the socket's error.
 
-use crate::{event::Event, origin::Origin};
+use crate::{event::EventKind, origin::Origin};
 
-/// The end of a connect that was not established.
+/// The outcome of a connect that was not established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ConnectOutcome {
     /// Answered with a reset, or with an ICMP error before the first retransmission.
     Refused,
     /// Retransmitted until the kernel gave up.
     TimedOut,
-    /// Ended after a retransmission but before the kernel gave up: an ICMP error that the kernel
+    /// Ended after a retransmission but before the kernel gave up: an ICMP error, which the kernel
     /// acts upon only then.
     Unreachable,
     /// Closed by the application.
@@ -18,46 +18,46 @@ pub enum End {
     Unsent,
 }
 
-impl End {
-    /// Whether it speaks against the backend.
-    pub const fn blames_backend(self) -> bool {
+impl ConnectOutcome {
+    /// Whether the backend is at fault.
+    pub const fn is_backend_failure(self) -> bool {
         matches!(self, Self::Refused | Self::TimedOut | Self::Unreachable)
     }
 
-    /// The kind of the [`Event`] that reports it.
+    /// The kind of event that reports it.
     #[inline(always)]
-    pub const fn event_kind(self) -> u8 {
+    pub const fn event_kind(self) -> EventKind {
         match self {
-            Self::Refused => Event::REFUSED,
-            Self::TimedOut => Event::TIMED_OUT,
-            Self::Unreachable => Event::UNREACHABLE,
-            Self::Aborted => Event::ABORTED,
-            Self::Unsent => Event::UNSENT,
+            Self::Refused => EventKind::Refused,
+            Self::TimedOut => EventKind::TimedOut,
+            Self::Unreachable => EventKind::Unreachable,
+            Self::Aborted => EventKind::Aborted,
+            Self::Unsent => EventKind::Unsent,
         }
     }
 }
 
-/// The end of a connect whose socket closes in `phase` with `marks` ([`Origin`]). Measured on 5.10
-/// to 6.18:
+/// The outcome of a connect whose socket closes in `phase` with `flags` (see [`Origin`]). Measured
+/// on 5.10 to 6.18:
 ///
 /// | case | seen before the socket closes |
 /// |---|---|
 /// | reset | nothing |
-/// | ICMP unreachable | a retransmission time-out that did not expire |
-/// | no answer | retransmission time-outs, the last one expired |
+/// | ICMP unreachable | a retransmission timeout, not the last |
+/// | no answer | retransmission timeouts up to the last |
 /// | closed by the application | `sock_release` in SYN-SENT |
 /// | no route, no source address | `sock_release` without any callback |
-pub const fn end_of_connect(phase: u8, marks: u8) -> End {
+pub const fn connect_outcome(phase: u8, flags: u8) -> ConnectOutcome {
     if phase == Origin::PHASE_CHOSEN {
-        End::Unsent
-    } else if marks & Origin::MARK_ABORTED != 0 {
-        End::Aborted
-    } else if marks & Origin::MARK_EXPIRED != 0 {
-        End::TimedOut
-    } else if marks & Origin::MARK_RETRANSMITTED != 0 {
-        End::Unreachable
+        ConnectOutcome::Unsent
+    } else if flags & Origin::FLAG_ABORTED != 0 {
+        ConnectOutcome::Aborted
+    } else if flags & Origin::FLAG_EXPIRED != 0 {
+        ConnectOutcome::TimedOut
+    } else if flags & Origin::FLAG_RETRANSMITTED != 0 {
+        ConnectOutcome::Unreachable
     } else {
-        End::Refused
+        ConnectOutcome::Refused
     }
 }
 
@@ -66,28 +66,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_end_is_told_by_what_was_seen() {
+    fn what_the_hooks_saw_determines_the_outcome() {
         const CONNECTING: u8 = Origin::PHASE_CONNECTING;
-        assert_eq!(end_of_connect(CONNECTING, 0), End::Refused);
-        assert_eq!(end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED), End::Unreachable);
+        let outcome = |flags| connect_outcome(CONNECTING, flags);
+        assert_eq!(outcome(0), ConnectOutcome::Refused);
+        assert_eq!(outcome(Origin::FLAG_RETRANSMITTED), ConnectOutcome::Unreachable);
         assert_eq!(
-            end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED | Origin::MARK_EXPIRED),
-            End::TimedOut
+            outcome(Origin::FLAG_RETRANSMITTED | Origin::FLAG_EXPIRED),
+            ConnectOutcome::TimedOut
         );
         assert_eq!(
-            end_of_connect(CONNECTING, Origin::MARK_RETRANSMITTED | Origin::MARK_ABORTED),
-            End::Aborted
+            outcome(Origin::FLAG_RETRANSMITTED | Origin::FLAG_ABORTED),
+            ConnectOutcome::Aborted
         );
-        assert_eq!(end_of_connect(Origin::PHASE_CHOSEN, 0), End::Unsent);
+        assert_eq!(connect_outcome(Origin::PHASE_CHOSEN, 0), ConnectOutcome::Unsent);
     }
 
     #[test]
-    fn only_what_the_network_said_speaks_against_a_backend() {
+    fn only_the_networks_answer_counts_against_a_backend() {
         assert!(
-            End::Refused.blames_backend()
-                && End::TimedOut.blames_backend()
-                && End::Unreachable.blames_backend()
+            ConnectOutcome::Refused.is_backend_failure()
+                && ConnectOutcome::TimedOut.is_backend_failure()
+                && ConnectOutcome::Unreachable.is_backend_failure()
         );
-        assert!(!End::Aborted.blames_backend() && !End::Unsent.blames_backend());
+        assert!(
+            !ConnectOutcome::Aborted.is_backend_failure()
+                && !ConnectOutcome::Unsent.is_backend_failure()
+        );
     }
 }

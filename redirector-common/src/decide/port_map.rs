@@ -1,38 +1,44 @@
-//! Which port of the destination a client's port stands for.
+//! Which port of the destination a client's port maps to.
 
 use super::{
-    packed::{Found, Ports},
+    packed::{PortLookup, PortPairs},
     tables::Tables,
-    unroll::unrolled,
+    unroll::unroll,
 };
 use crate::{addr::PortBe, route::RouteEntry};
 
-/// Finds the destination's port for the client's `port`.
+/// The destination's port for the client's `port`: the same one if the route lists no ports.
 #[inline(always)]
-pub(super) fn translate(tables: &(impl Tables + ?Sized), entry: RouteEntry, port: PortBe) -> Found {
+pub(super) fn translate(
+    tables: &(impl Tables + ?Sized),
+    entry: RouteEntry,
+    port: PortBe,
+) -> PortLookup {
     if entry.ports == 0 {
-        return Found::at(port);
+        return PortLookup::found(port);
     }
-    tables.find_port(
-        Ports { first: entry.first(), count: u32::from(entry.ports), generation: entry.generation },
-        port,
-    )
+    let pairs = PortPairs {
+        first: entry.first(),
+        count: u32::from(entry.ports),
+        generation: entry.generation,
+    };
+    tables.find_port(pairs, port)
 }
 
-/// Finds the pair for the port that the client asks for.
+/// Finds the pair for the client's port.
 #[inline(always)]
-pub fn find_port(tables: &(impl Tables + ?Sized), ports: Ports, client: PortBe) -> Found {
-    unrolled!(offset in 0..16 {
-        if offset >= ports.count {
+pub fn find_port(tables: &(impl Tables + ?Sized), pairs: PortPairs, client: PortBe) -> PortLookup {
+    unroll!(offset in 0..16 {
+        if offset >= pairs.count {
             break;
         }
-        let slot = tables.slot(ports.first.wrapping_add(offset));
-        if slot.generation() != ports.generation {
-            return Found::STALE;
+        let slot = tables.slot(pairs.first.wrapping_add(offset));
+        if slot.generation() != pairs.generation {
+            return PortLookup::STALE;
         }
         if slot.client_port().0 == client.0 {
-            return Found::at(slot.destination_port());
+            return PortLookup::found(slot.destination_port());
         }
     });
-    Found::NONE
+    PortLookup::MISSING
 }

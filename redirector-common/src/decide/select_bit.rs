@@ -1,10 +1,9 @@
-//! Searching the bits of a word by arithmetic alone: no branch, no loop, nothing for the verifier
-//! to multiply.
+//! Bit searches by arithmetic alone: no branch and no loop, hence no states for the verifier.
 
-/// The place of the set bit that has `rank` set ones below it. Meaningless when there are no more
+/// The position of the set bit with `rank` set bits below it. Meaningless if there are no more
 /// than `rank`.
 #[inline(always)]
-pub(super) const fn select(bits: u64, rank: u32) -> u32 {
+pub(super) const fn nth_set_bit(bits: u64, rank: u32) -> u32 {
     let search = (0, rank);
     let search = narrow(bits, search, 32);
     let search = narrow(bits, search, 16);
@@ -14,14 +13,13 @@ pub(super) const fn select(bits: u64, rank: u32) -> u32 {
     narrow(bits, search, 1).0
 }
 
-/// Leaves the lower `width` bits from `place` on behind if the one that is searched for is above
-/// them.
+/// Moves `position` past the next `width` bits if the bit searched for is above them.
 #[inline(always)]
-const fn narrow(bits: u64, (place, rank): (u32, u32), width: u32) -> (u32, u32) {
-    let below = (bits >> place & ((1 << width) - 1)).count_ones();
+const fn narrow(bits: u64, (position, rank): (u32, u32), width: u32) -> (u32, u32) {
+    let below = (bits >> position & ((1 << width) - 1)).count_ones();
     // All ones if `below <= rank`, else 0.
     let above = ((below.wrapping_sub(rank + 1) as i32) >> 31) as u32;
-    (place + (width & above), rank - (below & above))
+    (position + (width & above), rank - (below & above))
 }
 
 /// 1 for 0, else 0.
@@ -39,9 +37,9 @@ mod tests {
         for bits in
             [1, 1 << 63, u64::MAX, 0x8000_0001_0000_8001, 0x0123_4567_89ab_cdef, 0b1011_0000]
         {
-            let places = (0..64).filter(|place| bits >> place & 1 != 0);
-            for (rank, place) in places.enumerate() {
-                assert_eq!(select(bits, rank as u32), place, "{bits:x}, {rank}");
+            let positions = (0..64).filter(|position| bits >> position & 1 != 0);
+            for (rank, position) in positions.enumerate() {
+                assert_eq!(nth_set_bit(bits, rank as u32), position, "{bits:x}, {rank}");
             }
         }
     }

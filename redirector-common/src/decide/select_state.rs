@@ -1,36 +1,54 @@
-//! What is known while a block is read.
+//! The state of one selection while it reads a route's block.
 
 use super::{
-    packed::{Asked, Candidates},
+    packed::{Candidates, ClientKey},
     tables::Tables,
 };
 use crate::route::RouteEntry;
 
-/// What is known of a route and of its client while its block is read: two words.
+/// The route's entry and the client: two words.
 ///
-/// After each look at a table everything is worked out [`afresh`](Known::afresh) from them: a value
-/// that is kept over it would be stored on the stack, and that costs more, see [`super::Choice`].
-pub(super) struct Known {
-    pub(super) entry: RouteEntry,
-    pub(super) asked: Asked,
+/// After each lookup everything else is computed from them again, see
+/// [`reload`](SelectState::reload): a value kept across the lookup would be spilled to the stack,
+/// which costs more (see [`super::packed`]).
+pub(super) struct SelectState {
+    entry: RouteEntry,
+    key: ClientKey,
 }
 
-impl Known {
+impl SelectState {
+    /// For the resolved `key` and the entry of its route.
     #[inline(always)]
-    pub(super) fn afresh(&mut self, tables: &(impl Tables + ?Sized)) {
-        self.entry = RouteEntry::of_word(tables.afresh(self.entry.word()));
-        self.asked = Asked(tables.afresh(self.asked.0));
+    pub(super) const fn new(entry: RouteEntry, key: ClientKey) -> Self {
+        Self { entry, key }
     }
 
-    /// The backends of the family that was settled on.
+    #[inline(always)]
+    pub(super) const fn entry(&self) -> RouteEntry {
+        self.entry
+    }
+
+    #[inline(always)]
+    pub(super) const fn key(&self) -> ClientKey {
+        self.key
+    }
+
+    /// Makes the compiler forget what it computed from the two words.
+    #[inline(always)]
+    pub(super) fn reload(&mut self, tables: &(impl Tables + ?Sized)) {
+        self.entry = RouteEntry::from_bits(tables.reload(self.entry.to_bits()));
+        self.key = ClientKey::from_bits(tables.reload(self.key.to_bits()));
+    }
+
+    /// The backends of the family that the key was resolved to.
     #[inline(always)]
     pub(super) fn candidates(&self) -> Candidates {
-        let (four, six) = (u32::from(self.entry.backends4), u32::from(self.entry.backends6()));
+        let (v4, v6) = (u32::from(self.entry.backends4), u32::from(self.entry.backends6()));
         // All ones for IPv6, or 0.
-        let mask = self.asked.six().wrapping_neg();
+        let mask = self.key.v6_bit().wrapping_neg();
         Candidates {
-            first: self.entry.first_backend().wrapping_add(four & mask),
-            count: four ^ (four ^ six) & mask,
+            first: self.entry.first_backend().wrapping_add(v4 & mask),
+            count: v4 ^ (v4 ^ v6) & mask,
             generation: self.entry.generation,
         }
     }

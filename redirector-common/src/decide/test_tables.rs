@@ -5,16 +5,16 @@ use core::cell::{Cell, RefCell};
 use std::{collections::BTreeMap, vec::Vec};
 
 use super::{
-    balance::survey,
-    lookup::pick,
-    packed::{Asked, Candidates, Drawing, Drawn, Families, Found, Pick, Ports},
+    balance::scan_eligible,
+    lookup::select,
+    packed::{Candidates, ClientKey, Draw, DrawInput, Families, PortLookup, PortPairs, Selection},
     port_map::find_port,
     tables::{Client, Tables},
 };
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::{BackendId, Health},
-    route::{Options, RouteEntry, Slot},
+    route::{RouteEntry, RouteOptions, Slot},
 };
 
 const SLOTS: usize = 256;
@@ -32,7 +32,7 @@ pub(in crate::decide) struct TestClient {
 
 impl Default for TestClient {
     fn default() -> Self {
-        Self { port: PortBe::new(443), families: Families::ONLY4, last: BackendId::NONE }
+        Self { port: PortBe::new(443), families: Families::V4_ONLY, last: BackendId::NONE }
     }
 }
 
@@ -57,7 +57,7 @@ pub(in crate::decide) struct TestTables {
     pub(super) now: u64,
     pub(super) clock_reads: Cell<u32>,
     seed: Cell<u64>,
-    turn: Cell<u32>,
+    connects: Cell<u32>,
     flip: Cell<Option<u32>>,
 }
 
@@ -70,7 +70,7 @@ impl Default for TestTables {
             now: 5_000_000_000,
             clock_reads: Cell::new(0),
             seed: Cell::new(0x9e37_79b9_7f4a_7c15),
-            turn: Cell::new(0),
+            connects: Cell::new(0),
             flip: Cell::new(None),
         }
     }
@@ -110,7 +110,7 @@ impl TestTables {
         let tables = Self::default();
         let sixes = sources.iter().filter(|&&id| id >= Self::FIRST_V6).count() as u8;
         let options =
-            Options { idle_seconds, sources4: sources.len() as u8 - sixes, sources6: sixes };
+            RouteOptions { idle_seconds, sources4: sources.len() as u8 - sixes, sources6: sixes };
         let slots = [Slot::options(1, options)]
             .into_iter()
             .chain(sources.iter().map(|&id| Self::slot_of(1, id)))
@@ -149,7 +149,7 @@ impl TestTables {
             self.slots.borrow_mut()[first as usize + offset] = slot;
         }
         let entry = RouteEntry {
-            place: RouteEntry::place(first, sixes),
+            block: RouteEntry::block(first, sixes),
             ports: ports.len() as u8,
             backends4: ids.len() as u8 - sixes,
             generation,
@@ -190,9 +190,9 @@ impl Tables for TestTables {
     fn address6(&self, id: BackendId) -> Ip6Be {
         Self::address(id.0)
     }
-    fn turn(&self, _index: u32) -> u32 {
-        self.turn.set(self.turn.get() + 1);
-        self.turn.get()
+    fn connects(&self, _index: u32) -> u32 {
+        self.connects.set(self.connects.get() + 1);
+        self.connects.get()
     }
     fn health(&self, id: BackendId) -> Health {
         self.health.get(&id.0).copied().unwrap_or_default()
@@ -209,16 +209,16 @@ impl Tables for TestTables {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z >> 32) as u32
     }
-    fn find_port(&self, ports: Ports, client: PortBe) -> Found {
-        find_port(self, ports, client)
+    fn find_port(&self, pairs: PortPairs, client: PortBe) -> PortLookup {
+        find_port(self, pairs, client)
     }
-    fn survey(&self, candidates: Candidates, drawn: Drawn) -> Drawing {
-        survey(self, candidates, drawn)
+    fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw {
+        scan_eligible(self, candidates, input)
     }
-    fn pick(&self, index: u32, asked: Asked) -> Pick {
-        pick(self, index, asked)
+    fn select(&self, index: u32, key: ClientKey) -> Selection {
+        select(self, index, key)
     }
-    fn afresh(&self, word: u64) -> u64 {
+    fn reload(&self, word: u64) -> u64 {
         word
     }
 }

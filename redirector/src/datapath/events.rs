@@ -7,7 +7,10 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use redirector_common::{addr::PortBe, event};
+use redirector_common::{
+    addr::PortBe,
+    event::{self, DenyReason},
+};
 
 use crate::datapath::{address, sys::monotonic_ns};
 
@@ -162,7 +165,7 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
         command: String::from_utf8_lossy(command).into_owned(),
         cgroup: raw.cgroup,
         sampling_ratio: if matches!(kind, EventKind::Established | EventKind::Closed) {
-            event::stands_for(raw.told)
+            raw.sampling.ratio()
         } else {
             1
         },
@@ -171,22 +174,21 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
 
 /// Nothing for a kind that this version does not know.
 fn kind(raw: &event::Event) -> Option<EventKind> {
-    let reason = match raw.reason {
-        event::Event::REASON_NO_ROUTE => Reason::NoRoute,
-        event::Event::REASON_PORT => Reason::PortNotListed,
-        event::Event::REASON_MEMORY => Reason::NoMemory,
-        _ => Reason::NoBackend,
+    let reason = match DenyReason::from_number(raw.reason) {
+        Some(DenyReason::NoRoute) => Reason::NoRoute,
+        Some(DenyReason::PortNotListed) => Reason::PortNotListed,
+        Some(DenyReason::NoMemory) => Reason::NoMemory,
+        Some(DenyReason::NoBackend) | None => Reason::NoBackend,
     };
-    Some(match raw.kind {
-        event::Event::ESTABLISHED => EventKind::Established,
-        event::Event::CLOSED => EventKind::Closed,
-        event::Event::REFUSED => EventKind::Refused,
-        event::Event::TIMED_OUT => EventKind::TimedOut,
-        event::Event::UNREACHABLE => EventKind::Unreachable,
-        event::Event::ABORTED => EventKind::Aborted,
-        event::Event::UNSENT => EventKind::Unsent,
-        event::Event::DENIED => EventKind::Denied(reason),
-        event::Event::PASSED => EventKind::Passed(reason),
-        _ => return None,
+    Some(match event::EventKind::from_number(raw.kind)? {
+        event::EventKind::Established => EventKind::Established,
+        event::EventKind::Closed => EventKind::Closed,
+        event::EventKind::Refused => EventKind::Refused,
+        event::EventKind::TimedOut => EventKind::TimedOut,
+        event::EventKind::Unreachable => EventKind::Unreachable,
+        event::EventKind::Aborted => EventKind::Aborted,
+        event::EventKind::Unsent => EventKind::Unsent,
+        event::EventKind::Denied => EventKind::Denied(reason),
+        event::EventKind::Passed => EventKind::Passed(reason),
     })
 }

@@ -66,12 +66,12 @@ impl RouteCounters {
             closed: s.closed,
             denied: s.denied,
             passed: s.passed,
-            desperate: s.desperate,
+            desperate: s.all_ejected,
             connect_ns: s.connect_ns,
             rx_bytes: s.rx_bytes,
             tx_bytes: s.tx_bytes,
             retransmitted: s.retransmitted,
-            source_failed: s.source_failed,
+            source_failed: s.source_ip_failed,
             srtt_us: times.srtt_us,
             latency: times.latency,
         }
@@ -148,7 +148,7 @@ impl BackendStatus {
         (health, now_ns): (Health, u64),
         (stats, times): (BackendStats, BackendTimes),
     ) -> Self {
-        let ejected = health.is_set_aside(now_ns).then(|| Ejection {
+        let ejected = health.is_ejected(now_ns).then(|| Ejection {
             failures: health.failures(),
             retry_in_ms: health.until_ns().saturating_sub(now_ns) / 1_000_000,
         });

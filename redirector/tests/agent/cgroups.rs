@@ -37,7 +37,7 @@ fn links() -> PathBuf {
 /// The pin of the link that is made last.
 fn last_pin(cgroup: &Path) -> PathBuf {
     let id = fs::metadata(cgroup).unwrap().ino();
-    links().join(id.to_string()).join(names::PROGRAMS[names::PROGRAMS.len() - 1])
+    links().join(id.to_string()).join(names::PROGRAMS[names::PROGRAMS.len() - 1].name)
 }
 
 /// Makes a cgroup, and returns how long it took until every program was attached to it. For a

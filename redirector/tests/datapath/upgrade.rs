@@ -6,7 +6,10 @@ use redirector::{
     config::CgroupSpec,
     datapath::{self, Datapath, DatapathError, RouteCounters, Version},
 };
-use redirector_common::{abi, names};
+use redirector_common::{
+    abi,
+    names::{self, Role},
+};
 use testbed::{Rig, customer::BannerServer, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, PORT, VIP, on_node, put, settings};
@@ -200,7 +203,8 @@ fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_
 
     // The old programs go with the next upgrade, or with everything.
     let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
-    assert_eq!(removed.links, names::PROGRAMS.len() + names::FOLLOWERS.len());
+    let followers = names::programs_that(Role::FollowsOrigins).count();
+    assert_eq!(removed.links, names::PROGRAMS.len() + followers);
 }
 
 #[test]

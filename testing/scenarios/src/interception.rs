@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use redirector::datapath::{InterceptScope, ShimEndpoint};
-use redirector_common::dns::{MARK, SLOTS, STALE_NS};
+use redirector_common::dns::{HEARTBEAT_TIMEOUT_NS, MARK, SLOTS};
 
 use crate::bed::{Bed, PATIENCE};
 
@@ -66,7 +66,7 @@ pub(crate) fn heartbeat(bed: &mut Bed) -> Result<()> {
     let resolver = SocketAddr::from((RESOLVERS[0], 53));
     let late = socket(resolver.ip())?;
     late.send_to(b"ask", resolver)?;
-    std::thread::sleep(Duration::from_nanos(STALE_NS) + Duration::from_millis(50));
+    std::thread::sleep(Duration::from_nanos(HEARTBEAT_TIMEOUT_NS) + Duration::from_millis(50));
     match socket(resolver.ip())?.send_to(b"ask", resolver) {
         Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => {}
         other => bail!("the agent is dead: {other:?}"),

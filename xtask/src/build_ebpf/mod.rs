@@ -55,7 +55,8 @@ fn make() -> anyhow::Result<String> {
     let _lock = lock::acquire(&build_dir().join("redirector-ebpf.lock"))?;
     let built = compile(&toolchain)?;
     let object = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
-    let contents = check::check(&object, names::PROGRAMS, names::MAPS)
+    let programs: Vec<&str> = names::program_names().collect();
+    let contents = check::check(&object, &programs, names::MAPS)
         .with_context(|| format!("{} is not the object that the agent expects", built.display()))?;
     publish(&object, &workspace::ebpf_object())?;
     Ok(contents.to_string())

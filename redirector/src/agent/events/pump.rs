@@ -313,7 +313,7 @@ impl Pressure {
 /// `most` are wanted: so many more that they fit, or so many less that twice as many would still
 /// fit.
 fn next_sampling(now: u8, told: u64, most: u64) -> u8 {
-    let highest = redirector_common::event::MOST_SAMPLED;
+    let highest = redirector_common::sampling::Sampling::MAX_RATIO_LOG2;
     if told > most {
         let times = told.div_ceil(most).next_power_of_two().trailing_zeros();
         now.saturating_add(u8::try_from(times).unwrap_or(highest)).min(highest)
@@ -339,7 +339,10 @@ mod tests {
             4,
             "twice as many fit, and twice as many again would not"
         );
-        assert_eq!(next_sampling(9, u64::MAX, MOST), redirector_common::event::MOST_SAMPLED);
+        assert_eq!(
+            next_sampling(9, u64::MAX, MOST),
+            redirector_common::sampling::Sampling::MAX_RATIO_LOG2
+        );
         assert_eq!(next_sampling(9, 0, MOST), 0, "it is quiet");
         // 5,000 a second, and somebody begins to read, and goes.
         assert_eq!(

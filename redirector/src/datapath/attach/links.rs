@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::maps::MapInfo;
-use redirector_common::names;
+use redirector_common::names::{self, Role};
 use tracing::debug;
 
 use crate::datapath::{
@@ -158,7 +158,7 @@ impl Links {
         let pins = self.pins.cgroup(cgroup.id);
         fs::create_dir_all(&pins)
             .map_err(|error| DatapathError::call(format!("create {}", pins.display()), error))?;
-        for name in names::PROGRAMS {
+        for name in names::program_names() {
             let pin = self.pins.link(cgroup.id, name);
             if swap(object, name, &pin)? || self.take_over(object, name, cgroup.id)? {
                 continue;
@@ -187,7 +187,9 @@ impl Links {
             if !from.exists() {
                 continue;
             }
-            if names::FOLLOWERS.contains(&name) && self.uses_other_origins(old)? {
+            if names::programs_that(Role::FollowsOrigins).any(|follower| follower == name)
+                && self.uses_other_origins(old)?
+            {
                 rename(
                     &from,
                     &self.pins.link(cgroup, &format!("{name}{KEPT_SEPARATOR}{}", old.abi())),

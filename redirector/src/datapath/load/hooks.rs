@@ -31,13 +31,13 @@ pub(crate) fn hooks() -> Result<&'static [Hook], DatapathError> {
         return Ok(hooks);
     }
     let object = object::parse()?;
-    let of_program = |name: &&str| {
-        let program = object.programs.get(*name);
+    let of_program = |name: &str| {
+        let program = object.programs.get(name);
         program.and_then(|program| hook(&program.section)).ok_or_else(|| {
             DatapathError::call(format!("find the hook of {name} in the object"), "not there")
         })
     };
-    let hooks = names::PROGRAMS.iter().map(of_program).collect::<Result<_, _>>()?;
+    let hooks = names::program_names().map(of_program).collect::<Result<_, _>>()?;
     Ok(HOOKS.get_or_init(|| hooks))
 }
 

@@ -58,7 +58,7 @@ impl Object {
         let ebpf = load_maps(pool, version, pins)
             .map_err(|error| error::from_ebpf("create the tables", error))?;
         let mut object = Self { ebpf };
-        for name in names::PROGRAMS {
+        for name in names::program_names() {
             load_program(object.program(name)?)
                 .map_err(|error| error::from_program(&format!("load the program {name}"), error))?;
         }
@@ -104,12 +104,11 @@ impl Object {
 
     /// What was loaded, with the verifier's figures.
     pub(crate) fn programs(&self) -> Vec<ProgramStatus> {
-        let infos = names::PROGRAMS
-            .iter()
+        let infos = names::program_names()
             .filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
         infos
             .map(|(name, info)| ProgramStatus {
-                name: (*name).to_owned(),
+                name: name.to_owned(),
                 id: info.id(),
                 verified_instructions: info.verified_instruction_count(),
                 jited_bytes: info.size_jitted(),

@@ -11,6 +11,7 @@ use redirector_common::{
     backend::{BackendId, Health},
     event::EventStats,
     names,
+    sampling::Sampling,
 };
 
 use crate::{
@@ -297,7 +298,7 @@ impl AgentMaps {
         let Some(id) = self.id_of(index, address) else { return Ok(()) };
         let until =
             monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        let held = read(&self.writer.health, names::HEALTH, id.0)?.held(until);
+        let held = read(&self.writer.health, names::HEALTH, id.0)?.ejected_until(until);
         write(&mut self.writer.health, names::HEALTH, id.0, held)
     }
 
@@ -315,8 +316,8 @@ impl AgentMaps {
     /// See [`crate::datapath::Datapath::set_event_sampling`].
     pub(crate) fn set_event_sampling(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
         let control = read(&self.control, names::CONTROL, 0)?;
-        let events = sampling.map_or(0, |sampling| sampling.saturating_add(1));
-        write(&mut self.control, names::CONTROL, 0, Control { events, ..control })
+        let sampling = sampling.map_or(Sampling::OFF, Sampling::with_ratio_log2);
+        write(&mut self.control, names::CONTROL, 0, Control { sampling, ..control })
     }
 
     pub(crate) fn lost_events(&self) -> Result<u64, DatapathError> {

@@ -15,7 +15,7 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use parking_lot::RwLock;
 use redirector_common::{
     addr::{Ip4Be, Ip6Be},
-    decide::{Claims, Held, Slots, slot_of},
+    decide::{Claim, SlotState, SlotTable, find_slot},
     dns::{self, Resolver, SLOTS, Shim},
     names,
 };
@@ -167,10 +167,10 @@ impl ResolverSlots {
     fn mark_listed(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
         let mut table = self.resolvers.write();
         for &address in listed {
-            if slot_of(
+            if find_slot(
                 &SlotClaims(RefCell::new(&mut table)),
                 address::ip(address),
-                Claims::Free as u32,
+                Claim::IfFree as u32,
             ) == SLOTS
             {
                 return Err(DatapathError::Full {
@@ -251,8 +251,8 @@ fn read_status(
         on: mode != Shim::OFF,
         listed_only: mode == Shim::LISTED,
         resolvers: Vec::new(),
-        heartbeat_stale: count(dns::STALE)?,
-        slots_full: count(dns::CROWDED)?,
+        heartbeat_stale: count(dns::AGENT_STALE)?,
+        slots_full: count(dns::SLOTS_FULL)?,
         released: 0,
     };
     for (slot, resolver) in occupied(table)? {
@@ -270,13 +270,15 @@ const EXIST: u64 = 2;
 /// The table as the search for a slot reads it; the programs claim slots at the same time.
 struct SlotClaims<'t>(RefCell<&'t mut ResolverTable>);
 
-impl Slots for SlotClaims<'_> {
-    fn held(&self, slot: u32, asked: Ip6Be) -> Held {
+impl SlotTable for SlotClaims<'_> {
+    fn state(&self, slot: u32, asked: Ip6Be) -> SlotState {
         match look_up(&self.0.borrow(), slot) {
-            Ok(Some(resolver)) if resolver.address == asked && resolver.listed != 0 => Held::Listed,
-            Ok(Some(resolver)) if resolver.address == asked => Held::This,
-            Ok(None) => Held::Free,
-            _ => Held::Other,
+            Ok(Some(resolver)) if resolver.address == asked && resolver.listed != 0 => {
+                SlotState::Listed
+            }
+            Ok(Some(resolver)) if resolver.address == asked => SlotState::Unlisted,
+            Ok(None) => SlotState::Free,
+            _ => SlotState::Other,
         }
     }
 

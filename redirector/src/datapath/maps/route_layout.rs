@@ -10,7 +10,7 @@ use std::{
 use redirector_common::{
     addr::{Ip4Be, PortBe},
     backend::BackendId,
-    route::{Options, RouteEntry, Slot},
+    route::{RouteEntry, RouteOptions, Slot},
 };
 
 use crate::{
@@ -62,16 +62,16 @@ impl RouteBlock {
     }
 
     /// Whether it needs the slot of options.
-    fn options(&self) -> Option<Options> {
+    fn options(&self) -> Option<RouteOptions> {
         let sources6 = self.sources.iter().filter(|(address, _)| address.is_ipv6()).count();
-        let options = Options {
+        let options = RouteOptions {
             idle_seconds: self
                 .idle_timeout
                 .map_or(0, |timeout| u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX)),
             sources4: (self.sources.len() - sources6) as u8,
             sources6: sources6 as u8,
         };
-        (options != Options::default()).then_some(options)
+        (options != RouteOptions::default()).then_some(options)
     }
 
     /// How many slots it needs.
@@ -87,7 +87,7 @@ impl RouteBlock {
         let options = self.options();
         let more = if options.is_some() { RouteEntry::OPTIONS } else { 0 };
         self.entry = RouteEntry {
-            place: RouteEntry::place(first, sixes as u8),
+            block: RouteEntry::block(first, sixes as u8),
             ports: self.ports.len() as u8,
             backends4: (self.backends.len() - sixes) as u8,
             generation,
@@ -139,12 +139,12 @@ impl RouteBlock {
         let Some(backends) = slots(entry.first_backend()..entry.options_slot())? else {
             return Ok(None);
         };
-        let mut options = Options::default();
+        let mut options = RouteOptions::default();
         let mut sources = Vec::new();
         if entry.has_options() {
             let at = entry.options_slot();
             let Some(found) = slots(at..at + 1)? else { return Ok(None) };
-            options = found[0].as_options();
+            options = found[0].to_options();
             let count = u32::from(options.sources4) + u32::from(options.sources6);
             let Some(found) = slots(at + 1..at + 1 + count)? else { return Ok(None) };
             sources = identified(found)?;

@@ -151,7 +151,8 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
         };
         routes.push(PinnedRoute {
             vip6: vip6(agent, index),
-            vip: std::net::Ipv4Addr::from_bits(agent.pool_base.number().wrapping_add(index)).into(),
+            vip: std::net::Ipv4Addr::from_bits(agent.pool_base.to_bits().wrapping_add(index))
+                .into(),
             backends: identified.map(backend).collect::<Result<_, DatapathError>>()?,
             counters: counters.route(index)?,
         });

@@ -8,7 +8,10 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use redirector_common::{abi::ABI, names};
+use redirector_common::{
+    abi::ABI,
+    names::{self, Role},
+};
 use tracing::debug;
 
 use crate::datapath::{
@@ -208,7 +211,9 @@ impl Pins {
     /// told back.
     pub(crate) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
         let mut programs = self.programs(cgroup);
-        programs.sort_by_key(|name| !names::REWRITERS.iter().any(|first| name.starts_with(first)));
+        programs.sort_by_key(|name| {
+            !names::programs_that(Role::Rewrites).any(|first| name.starts_with(first))
+        });
         let mut removed = 0;
         for name in programs {
             let pin = self.link(cgroup, &name);
