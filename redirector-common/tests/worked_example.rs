@@ -5,7 +5,10 @@ use core::mem::{offset_of, size_of};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
     backend::{BackendId, Health},
-    decide::{self, Pool4},
+    decide::{
+        self, Candidates, Client, ClientKey, Draw, DrawInput, Families, Pool4, PortLookup,
+        PortPairs, Selection, Tables, Verdict,
+    },
     origin::Origin,
     route::{RouteEntry, Slot},
 };
@@ -28,6 +31,11 @@ fn listed(label: &str) -> Vec<u8> {
     bytes
 }
 
+/// The eight bytes under `label` as a word.
+fn word(label: &str) -> u64 {
+    u64::from_ne_bytes(listed(label).try_into().unwrap())
+}
+
 /// The first eight bytes of a `sockaddr_in`; the others are zero.
 fn sockaddr(address: Ip4Be, port: PortBe) -> Vec<u8> {
     [&AF_INET.to_ne_bytes()[..], &port.0.to_ne_bytes(), &address.octets()].concat()
@@ -48,14 +56,13 @@ fn the_destination_is_a_pool_index() {
 
 #[test]
 fn the_entry_and_its_slots_have_these_bytes() {
-    let bytes: [u8; 8] = listed("route entry").try_into().unwrap();
-    let entry = RouteEntry::from_bits(u64::from_ne_bytes(bytes));
+    let entry = RouteEntry::from_bits(word("route entry"));
     assert_eq!((entry.first(), entry.backends6()), (40, 0));
     assert_eq!((entry.ports, entry.backends4, entry.generation), (1, 2, GENERATION));
     assert_eq!(entry.policy, RouteEntry::PRESENT);
     let parts =
         ["first slot", "IPv6 backends", "port pairs", "IPv4 backends", "generation", "policy"];
-    assert_eq!(parts.map(listed).concat(), bytes);
+    assert_eq!(parts.map(listed).concat(), listed("route entry"));
 
     let https = PortBe::new(443);
     let backend = |number, last| {
@@ -69,6 +76,71 @@ fn the_entry_and_its_slots_have_these_bytes() {
         assert_eq!(listed(label), slot.to_bits().to_ne_bytes(), "{label}");
     }
     assert_eq!((entry.first(), entry.first_backend(), entry.options_slot()), (40, 41, 43));
+}
+
+/// The maps as the page lists them; the draw is the highest number.
+struct ListedTables;
+
+impl Tables for ListedTables {
+    fn route(&self, index: u32) -> RouteEntry {
+        assert_eq!(index, 18073);
+        RouteEntry::from_bits(word("route entry"))
+    }
+    fn slot(&self, index: u32) -> Slot {
+        let labels = ["slot 40, port pair", "slot 41, backend 1", "slot 42, backend 2"];
+        Slot::from_bits(word(labels[index as usize - 40]))
+    }
+    fn address6(&self, _: BackendId) -> Ip6Be {
+        unreachable!("no backend has an IPv6 address")
+    }
+    fn connects(&self, _: u32) -> u32 {
+        unreachable!("the route has no source addresses")
+    }
+    fn health(&self, _: BackendId) -> Health {
+        Health::HEALTHY
+    }
+    fn now_ns(&self) -> u64 {
+        unreachable!("no backend has failed")
+    }
+    fn random(&self) -> u32 {
+        u32::MAX
+    }
+    fn find_port(&self, pairs: PortPairs, client: PortBe) -> PortLookup {
+        decide::find_port(self, pairs, client)
+    }
+    fn scan_eligible(&self, _: Candidates, _: DrawInput) -> Draw {
+        unreachable!("no backend has failed")
+    }
+    fn select(&self, index: u32, key: ClientKey) -> Selection {
+        decide::select(self, index, key)
+    }
+    fn reload(&self, word: u64) -> u64 {
+        word
+    }
+}
+
+/// A new `AF_INET` socket that connects to port 443.
+struct NewSocket;
+
+impl Client for NewSocket {
+    fn port(&self) -> PortBe {
+        PortBe::new(443)
+    }
+    fn families(&self) -> Families {
+        Families::V4_ONLY
+    }
+    fn last(&self) -> BackendId {
+        BackendId::NONE
+    }
+}
+
+#[test]
+fn the_decision_over_the_listed_maps_selects_slot_42() {
+    let mut backend = decide::Backend::default();
+    let verdict = decide::connect(&ListedTables, 18073, &NewSocket, &mut backend);
+    assert_eq!((verdict, backend.id()), (Verdict::Redirect, BackendId(2)));
+    let address = backend.address(&ListedTables, Families::V4_ONLY).as_mapped().unwrap();
+    assert_eq!(listed("sockaddr after the hook"), sockaddr(address, backend.port()));
 }
 
 #[test]
