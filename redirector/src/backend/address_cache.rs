@@ -1,4 +1,4 @@
-//! The last known addresses on disk, so that a restart while DNS is down begins with them.
+//! The last known addresses on disk, for a restart while DNS is down.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,30 +11,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic_file::{self, FileError};
 
-/// Addresses older than this are not used again: they may belong to somebody else by now.
-const OLDEST: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// The form of the file.
+/// Older addresses are discarded: they may belong to another host by now.
+const MAX_AGE: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The version of the file format.
 const VERSION: u32 = 1;
 
-/// Why the follower can't start.
+/// Why the follower cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The file with the last known addresses can't be read, or is damaged and can't be set aside.
+    /// The file cannot be read, or is damaged and cannot be quarantined.
     #[error("failed to load the last known addresses")]
     State(#[from] FileError),
 }
 
-/// The file's content.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Saved {
+pub(super) struct AddressCache {
     version: u32,
-    pub(super) destinations: Vec<SavedDestination>,
+    pub(super) destinations: Vec<CachedDestination>,
 }
 
-/// The addresses of one name as one resolver gave them.
+/// The addresses of one name from one resolver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedDestination {
+pub(super) struct CachedDestination {
     pub(super) name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) resolver: Option<SocketAddr>,
@@ -43,34 +43,39 @@ pub(super) struct SavedDestination {
     pub(super) ttl_seconds: u64,
 }
 
-impl SavedDestination {
+impl CachedDestination {
     pub(super) fn ttl(&self) -> Duration {
         Duration::from_secs(self.ttl_seconds)
     }
 }
 
-impl Saved {
-    pub(super) fn new(destinations: Vec<SavedDestination>) -> Self {
+impl AddressCache {
+    pub(super) fn new(destinations: Vec<CachedDestination>) -> Self {
         Self { version: VERSION, destinations }
     }
 
-    /// What an earlier run left. A file that can't be understood is set aside and logged, and is no
-    /// reason not to start: what it held is asked for again.
-    pub(super) fn load(path: &Path, now: Timestamp) -> Result<Vec<SavedDestination>, BackendError> {
+    /// Reads what an earlier run left. A file that cannot be parsed is quarantined with a warning,
+    /// since its names are looked up again.
+    pub(super) fn load(
+        path: &Path,
+        now: Timestamp,
+    ) -> Result<Vec<CachedDestination>, BackendError> {
         let Some(text) = atomic_file::read_if_present(path)? else { return Ok(vec![]) };
         let problem = match serde_json::from_slice::<Self>(&text) {
-            Ok(saved) if saved.version == VERSION => {
+            Ok(cached) if cached.version == VERSION => {
                 let recent =
-                    |saved: &SavedDestination| now.duration_since(saved.resolved_at) <= OLDEST;
-                return Ok(saved.destinations.into_iter().filter(recent).collect());
+                    |cached: &CachedDestination| now.duration_since(cached.resolved_at) <= MAX_AGE;
+                return Ok(cached.destinations.into_iter().filter(recent).collect());
             }
-            Ok(saved) => format!("its version is {}, not {VERSION}", saved.version),
+            Ok(cached) => format!("its version is {}, not {VERSION}", cached.version),
             Err(error) => error.to_string(),
         };
-        let aside = atomic_file::quarantine(path)?;
+        let copy = atomic_file::quarantine(path)?;
         Self::new(vec![]).store(path)?;
-        tracing::warn!(path = %path.display(), aside = %aside.display(), problem, "the last known \
-            addresses can't be read and are set aside");
+        tracing::warn!(
+            path = %path.display(), copy = %copy.display(), problem,
+            "the file with the last known addresses is damaged: it was moved, and names are looked up again"
+        );
         Ok(vec![])
     }
 

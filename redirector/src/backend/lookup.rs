@@ -1,13 +1,13 @@
-//! Asking for the addresses of a name, through hickory-resolver.
+//! Looks up the addresses of a name through hickory-resolver.
 //!
-//! One resolver per server and our own order of asking: hickory's pool takes the first answer of
-//! two servers even if it is SERVFAIL, and tells servers apart by address without the port. Its
-//! cache is off, so that the TTL rules are ours alone.
+//! One hickory resolver per server, in an order of our own: hickory's pool takes the first answer
+//! of two servers even if it is SERVFAIL, and identifies servers by address without port. Its cache
+//! is off, so that only our TTL rules apply.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,44 +24,45 @@ use hickory_resolver::{
     },
     net::{DnsError, NetError},
 };
+use parking_lot::Mutex;
 
-use super::marked_runtime::Marked;
+use super::marked_runtime::MarkedRuntime;
 use crate::net::Nameservers;
 
-/// One server has this long to answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time for one server to answer.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// And this long for one address family after the other one has addresses.
-const GRACE: Duration = Duration::from_millis(500);
+/// Longest wait for one address family after the other one has addresses.
+const SECOND_FAMILY_GRACE: Duration = Duration::from_millis(500);
 
-/// What one look-up found out.
+/// The result of one look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) v4: Family,
-    pub(super) v6: Family,
+pub(super) struct LookupResult {
+    pub(super) v4: FamilyResult,
+    pub(super) v6: FamilyResult,
 }
 
-/// What one look-up found out about one address family.
+/// The result of one look-up for one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    /// At least one address, and the shortest TTL on the way to it.
+pub(super) enum FamilyResult {
+    /// At least one address, and the shortest TTL of the records that lead to it.
     Addresses { addresses: Vec<IpAddr>, ttl: Duration },
-    /// An authoritative no.
+    /// The name authoritatively has no address.
     Empty {
-        /// NODATA or NXDOMAIN, in words.
+        /// NODATA or NXDOMAIN, as a message.
         reason: String,
-        /// For how long that counts, if it was said.
+        /// How long the answer is valid, if it has an SOA.
         ttl: Option<Duration>,
     },
-    /// No answer that can be relied on.
+    /// No reliable answer.
     Failed(String),
 }
 
-/// Asks servers about names.
+/// Looks names up at servers.
 #[derive(Debug)]
 pub(super) struct Resolvers {
     nameservers: ArcSwap<Nameservers>,
-    by_server: Mutex<HashMap<SocketAddr, Resolver<Marked>>>,
+    by_server: Mutex<HashMap<SocketAddr, Resolver<MarkedRuntime>>>,
 }
 
 impl Resolvers {
@@ -69,16 +70,16 @@ impl Resolvers {
         Self { nameservers: ArcSwap::from_pointee(nameservers), by_server: Mutex::default() }
     }
 
-    /// Asks others from now on, where a route has no resolver of its own.
+    /// Replaces the servers for routes without a resolver of their own.
     pub(super) fn set_nameservers(&self, nameservers: Nameservers) {
         self.nameservers.store(Arc::new(nameservers));
-        // Those that nobody asks any more shall not pile up.
-        self.by_server.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Drops the resolvers of servers that are no longer used.
+        self.by_server.lock().clear();
     }
 
-    /// Both families of `name` at the same time, from `resolver`, else from the first nameserver
-    /// that has an answer.
-    pub(super) async fn lookup(&self, name: &str, resolver: Option<SocketAddr>) -> Answer {
+    /// Looks up both families of `name`, at `resolver` or else at the first nameserver with an
+    /// answer.
+    pub(super) async fn lookup(&self, name: &str, resolver: Option<SocketAddr>) -> LookupResult {
         let servers = match resolver {
             Some(resolver) => vec![resolver],
             None => self.nameservers.load().current().to_vec(),
@@ -86,81 +87,82 @@ impl Resolvers {
         let mut absolute = match Name::from_ascii(name) {
             Ok(name) => name,
             Err(error) => {
-                let failed = Family::Failed(format!("`{name}` is not a DNS name: {error}"));
-                return Answer { v4: failed.clone(), v6: failed };
+                let failed = FamilyResult::Failed(format!("`{name}` is not a DNS name: {error}"));
+                return LookupResult { v4: failed.clone(), v6: failed };
             }
         };
         absolute.set_fqdn(true);
-        self.families(&absolute, &servers).await
+        self.lookup_both(&absolute, &servers).await
     }
 
-    /// Both at the same time. Once one has addresses the other gets only a little longer: there are
-    /// servers that never answer AAAA, and what is known must not wait for them each time.
-    async fn families(&self, name: &Name, servers: &[SocketAddr]) -> Answer {
-        let v4 = self.family(name, RecordType::A, servers);
-        let v6 = self.family(name, RecordType::AAAA, servers);
+    /// Looks up both families at the same time. Once one has addresses, the other gets only a short
+    /// grace: some servers never answer AAAA, and the known addresses must not wait for them.
+    async fn lookup_both(&self, name: &Name, servers: &[SocketAddr]) -> LookupResult {
+        let v4 = self.lookup_family(name, RecordType::A, servers);
+        let v6 = self.lookup_family(name, RecordType::AAAA, servers);
         tokio::pin!(v4, v6);
         tokio::select! {
-            found = &mut v4 => Answer { v6: other(&found, v6).await, v4: found },
-            found = &mut v6 => Answer { v4: other(&found, v4).await, v6: found },
+            found = &mut v4 => LookupResult { v6: second_family(&found, v6).await, v4: found },
+            found = &mut v6 => LookupResult { v4: second_family(&found, v4).await, v6: found },
         }
     }
 
-    async fn family(&self, name: &Name, kind: RecordType, servers: &[SocketAddr]) -> Family {
-        let mut failure = None;
+    async fn lookup_family(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        servers: &[SocketAddr],
+    ) -> FamilyResult {
+        let mut errors = Vec::new();
         for server in servers {
-            match self.ask(name, kind, *server).await {
-                Family::Failed(why) => {
-                    failure =
-                        Some(failure.map_or_else(
-                            || why.clone(),
-                            |before: String| format!("{before}; {why}"),
-                        ))
-                }
+            match self.query(name, kind, *server).await {
+                FamilyResult::Failed(error) => errors.push(error),
                 answer => return answer,
             }
         }
-        Family::Failed(
-            failure
-                .or_else(|| self.nameservers.load().problem())
-                .unwrap_or_else(|| "no nameserver to ask".into()),
-        )
+        if errors.is_empty() {
+            let problem = self.nameservers.load().problem();
+            return FamilyResult::Failed(problem.unwrap_or_else(|| "no nameserver".into()));
+        }
+        FamilyResult::Failed(errors.join("; "))
     }
 
-    async fn ask(&self, name: &Name, kind: RecordType, server: SocketAddr) -> Family {
+    async fn query(&self, name: &Name, kind: RecordType, server: SocketAddr) -> FamilyResult {
         let resolver = match self.resolver(server) {
             Ok(resolver) => resolver,
             Err(error) => {
-                return Family::Failed(format!("failed to make a resolver for {server}: {error}"));
+                return FamilyResult::Failed(format!(
+                    "failed to make a resolver for {server}: {error}"
+                ));
             }
         };
-        // hickory has its own time-outs, which a retry over TCP starts anew.
-        let answer = tokio::time::timeout(2 * TIMEOUT, resolver.lookup(name.clone(), kind))
+        // hickory has its own time-outs, which a retry over TCP starts again.
+        let answer = tokio::time::timeout(2 * SERVER_TIMEOUT, resolver.lookup(name.clone(), kind))
             .await
             .unwrap_or(Err(NetError::Timeout));
         let records = match &answer {
             Ok(lookup) => lookup.answers(),
-            Err(error) => return explain(server, error),
+            Err(error) => return from_error(server, error),
         };
         let addresses: Vec<_> = records
             .iter()
             .filter(|record| record.record_type() == kind)
-            .filter_map(|record| address(&record.data))
+            .filter_map(|record| usable_address(&record.data))
             .collect();
-        // A CNAME on the way counts as well: when it expires, the name may lead elsewhere.
-        let on_the_way = records
+        // The TTL of a CNAME counts as well: after it, the name may lead elsewhere.
+        let relevant = records
             .iter()
             .filter(|record| [kind, RecordType::CNAME].contains(&record.record_type()));
         let ttl =
-            Duration::from_secs(on_the_way.map(|record| u64::from(record.ttl)).min().unwrap_or(0));
+            Duration::from_secs(relevant.map(|record| u64::from(record.ttl)).min().unwrap_or(0));
         if addresses.is_empty() {
-            return Family::Failed(format!("{server} answered with no usable address"));
+            return FamilyResult::Failed(format!("{server} answered with no usable address"));
         }
-        Family::Addresses { addresses, ttl }
+        FamilyResult::Addresses { addresses, ttl }
     }
 
-    fn resolver(&self, server: SocketAddr) -> Result<Resolver<Marked>, NetError> {
-        let mut by_server = self.by_server.lock().unwrap_or_else(PoisonError::into_inner);
+    fn resolver(&self, server: SocketAddr) -> Result<Resolver<MarkedRuntime>, NetError> {
+        let mut by_server = self.by_server.lock();
         if let Some(resolver) = by_server.get(&server) {
             return Ok(resolver.clone());
         }
@@ -174,7 +176,7 @@ impl Resolvers {
             true,
             connections.into(),
         )]);
-        let mut builder = Resolver::builder_with_config(config, Marked::default());
+        let mut builder = Resolver::builder_with_config(config, MarkedRuntime::default());
         set_options(builder.options_mut());
         let resolver = builder.build()?;
         by_server.insert(server, resolver.clone());
@@ -182,12 +184,15 @@ impl Resolvers {
     }
 }
 
-/// The other family, once one is known.
-async fn other(known: &Family, other: impl Future<Output = Family>) -> Family {
-    match known {
-        Family::Addresses { .. } => tokio::time::timeout(GRACE, other).await.unwrap_or_else(|_| {
-            Family::Failed(format!(
-                "no answer for the other address family within {GRACE:?} of the first"
+/// The result for the second family, given that for the first.
+async fn second_family(
+    first: &FamilyResult,
+    other: impl Future<Output = FamilyResult>,
+) -> FamilyResult {
+    match first {
+        FamilyResult::Addresses { .. } => tokio::time::timeout(SECOND_FAMILY_GRACE, other).await.unwrap_or_else(|_| {
+            FamilyResult::Failed(format!(
+                "no answer for the other address family within {SECOND_FAMILY_GRACE:?} of the first"
             ))
         }),
         _ => other.await,
@@ -195,7 +200,7 @@ async fn other(known: &Family, other: impl Future<Output = Family>) -> Family {
 }
 
 fn set_options(options: &mut ResolverOpts) {
-    options.timeout = TIMEOUT;
+    options.timeout = SERVER_TIMEOUT;
     options.attempts = 1;
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
@@ -203,9 +208,9 @@ fn set_options(options: &mut ResolverOpts) {
     options.preserve_intermediates = true;
 }
 
-/// An address that a connect can lead to. `0.0.0.0` and `::` are how filters blank a name, and
-/// would mean this host.
-fn address(data: &RData) -> Option<IpAddr> {
+/// An address to connect to. Filters answer `0.0.0.0` and `::` for a blocked name, which would mean
+/// this host.
+fn usable_address(data: &RData) -> Option<IpAddr> {
     let ip = match data {
         RData::A(a) => IpAddr::V4(a.0),
         RData::AAAA(aaaa) => IpAddr::V6(aaaa.0),
@@ -214,33 +219,38 @@ fn address(data: &RData) -> Option<IpAddr> {
     (!ip.is_unspecified() && !ip.is_multicast()).then_some(ip)
 }
 
-fn explain(server: SocketAddr, error: &NetError) -> Family {
+fn from_error(server: SocketAddr, error: &NetError) -> FamilyResult {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none))
             if none.soa.is_none() && none.ns.is_some() =>
         {
-            Family::Failed(format!(
+            FamilyResult::Failed(format!(
                 "{server} answered with a referral: it does not resolve names for us"
             ))
         }
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
-            let what = if none.response_code == ResponseCode::NXDomain {
+            let missing = if none.response_code == ResponseCode::NXDomain {
                 "no such name"
             } else {
                 "no address"
             };
             let ttl = none.negative_ttl.map(|seconds| Duration::from_secs(seconds.into()));
-            Family::Empty { reason: format!("{server} says that there is {what}"), ttl }
+            FamilyResult::Empty {
+                reason: format!("{server} answered that there is {missing}"),
+                ttl,
+            }
         }
         NetError::Dns(DnsError::ResponseCode(code)) => {
-            Family::Failed(format!("{server} answered {}", mnemonic(*code)))
+            FamilyResult::Failed(format!("{server} answered {}", rcode_name(*code)))
         }
-        NetError::Timeout => Family::Failed(format!("{server} did not answer within {TIMEOUT:?}")),
-        other => Family::Failed(format!("asking {server} failed: {other}")),
+        NetError::Timeout => {
+            FamilyResult::Failed(format!("{server} did not answer within {SERVER_TIMEOUT:?}"))
+        }
+        other => FamilyResult::Failed(format!("query to {server} failed: {other}")),
     }
 }
 
-fn mnemonic(code: ResponseCode) -> String {
+fn rcode_name(code: ResponseCode) -> String {
     match code {
         ResponseCode::ServFail => "SERVFAIL".into(),
         ResponseCode::Refused => "REFUSED".into(),

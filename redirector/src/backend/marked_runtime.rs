@@ -1,5 +1,5 @@
-//! The sockets that destinations are looked up with: marked as ours, so that such a query is never
-//! taken to the shim, which may have a virtual address for the name.
+//! The sockets that destinations are looked up with. They are marked as ours, so that such a query
+//! is not intercepted by the shim, which may have a virtual address for the name.
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
 
@@ -8,18 +8,18 @@ use hickory_resolver::net::runtime::{
 };
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-use crate::net::socket_mark;
+use crate::net::socket_mark::mark_if_permitted;
 
-/// How long a connect may take, when hickory does not say.
-const CONNECT: Duration = Duration::from_secs(5);
+/// Time-out of a connect, if hickory sets none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tokio, with marked sockets.
+/// The Tokio runtime with marked sockets.
 #[derive(Clone, Default)]
-pub(super) struct Marked(TokioRuntimeProvider);
+pub(super) struct MarkedRuntime(TokioRuntimeProvider);
 
-type Answer<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
+type IoFuture<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
 
-impl RuntimeProvider for Marked {
+impl RuntimeProvider for MarkedRuntime {
     type Handle = TokioHandle;
     type Timer = TokioTime;
     type Udp = UdpSocket;
@@ -34,27 +34,23 @@ impl RuntimeProvider for Marked {
         server: SocketAddr,
         local: Option<SocketAddr>,
         timeout: Option<Duration>,
-    ) -> Answer<Self::Tcp> {
+    ) -> IoFuture<Self::Tcp> {
         Box::pin(async move {
             let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            mark(&socket);
+            mark_if_permitted(&socket);
             if let Some(local) = local {
                 socket.bind(local)?;
             }
             socket.set_nodelay(true)?;
             let connected =
-                tokio::time::timeout(timeout.unwrap_or(CONNECT), socket.connect(server)).await;
+                tokio::time::timeout(timeout.unwrap_or(CONNECT_TIMEOUT), socket.connect(server))
+                    .await;
             connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(AsyncIoTokioAsStd)
         })
     }
 
-    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Answer<Self::Udp> {
+    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> IoFuture<Self::Udp> {
         let bound = self.0.bind_udp(local, server);
-        Box::pin(async move { bound.await.inspect(mark) })
+        Box::pin(async move { bound.await.inspect(|socket| mark_if_permitted(socket)) })
     }
-}
-
-/// Without the privilege nothing is intercepted.
-fn mark(socket: &impl std::os::fd::AsFd) {
-    let _ = socket_mark::mark(socket);
 }

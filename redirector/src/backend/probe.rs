@@ -1,4 +1,4 @@
-//! Whether a backend takes connections.
+//! Whether a backend accepts connections.
 
 use std::{
     io,
@@ -8,11 +8,11 @@ use std::{
 
 use tokio::{net::TcpStream, time};
 
-/// Connects over TCP, closes again, and says how long the connecting took.
+/// Connects over TCP, closes the connection, and returns how long the connect took.
 ///
 /// # Errors
 ///
-/// What connect() said, or [`io::ErrorKind::TimedOut`] after `timeout`.
+/// The error of connect(), or [`io::ErrorKind::TimedOut`] after `timeout`.
 pub async fn probe(addr: SocketAddr, timeout: Duration) -> Result<Duration, io::Error> {
     let start = Instant::now();
     match time::timeout(timeout, TcpStream::connect(addr)).await {
@@ -33,7 +33,7 @@ mod tests {
         let addr = listener.local_addr().expect("an address");
         probe(addr, Duration::from_secs(5)).await.expect("it listens");
         drop(listener);
-        let error = probe(addr, Duration::from_secs(5)).await.expect_err("nobody listens");
+        let error = probe(addr, Duration::from_secs(5)).await.expect_err("no listener");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
@@ -45,7 +45,7 @@ mod tests {
         socket.listen(0).expect("listening");
         let addr = socket.local_addr().expect("an address").as_socket().expect("an IP address");
         let _fill = probe_without_closing(addr).await;
-        let error = probe(addr, Duration::from_millis(300)).await.expect_err("nobody accepts");
+        let error = probe(addr, Duration::from_millis(300)).await.expect_err("the backlog is full");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 

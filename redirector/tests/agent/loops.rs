@@ -74,11 +74,17 @@ fn a_dnsmasq_that_asks_us_in_turn_is_told_with_the_remedy_and_used_once_it_is_me
         "let it ask the real server, or name that in dns.upstreams",
     ];
     assert!(told.iter().all(|line| status.stdout.contains(line)), "{}", status.text());
-    until("unready", || readyz().contains("every DNS upstream asks us in turn (127.0.0.1:5399)"));
-    assert!(job.agent.log().contains("the upstream asks us in turn"), "{}", job.agent.log_tail());
+    until("unready", || {
+        readyz().contains("every DNS upstream forwards back to us (127.0.0.1:5399)")
+    });
+    assert!(
+        job.agent.log().contains("the upstream forwards queries back to us"),
+        "{}",
+        job.agent.log_tail()
+    );
     drop(dnsmasq.take());
     let _mended = Dnsmasq::asking(&job.rig, DNS_ADDRESS);
     until("used again", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == false);
     until("ready", || !readyz().contains("in turn"));
-    assert!(job.agent.log().contains("the upstream asks us no more"), "{}", job.agent.log_tail());
+    assert!(job.agent.log().contains("the upstream no longer loops"), "{}", job.agent.log_tail());
 }

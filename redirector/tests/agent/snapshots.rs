@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
             (r"pid \[pid\] {2,}", "pid [pid]  "),
             (r"\d+ sent to a backend", "[n] sent to a backend"),
             (r#""all_ejected": \d+"#, r#""all_ejected": "[number]""#),
-            (r"\d of the 3 answers", "[n] of the 3 answers"),
+            (r"answer \d of 3", "answer [n] of 3"),
             (r"(in|after) \d+ ms", "$1 [n] ms"),
             (r"198\.51\.100\.1:\d+", "198.51.100.1:[port]"),
             (r"(through |company\.net:443:)203\.0\.113\.[78]:443", "$1[backend]:443"),

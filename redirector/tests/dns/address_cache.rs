@@ -24,7 +24,7 @@ async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
     again.set_targets(only(by_name(NAME)));
     let first = Resolved::clone(&again.current()[&source()]);
     assert_eq!((&first.addresses, first.resolved_at), (&good.addresses, good.resolved_at));
-    assert!(matches!(first.freshness, Freshness::Kept { .. }));
+    assert!(matches!(first.freshness, Freshness::Stale { .. }));
     again.set_targets(only(Target { resolver: Some(upstream.address), ..by_name(NAME) }));
     assert!(
         again.current()[&source()].addresses.is_empty(),
@@ -82,7 +82,7 @@ async fn a_damaged_state_file_is_no_reason_not_to_start() {
         let follower = start(&[upstream.address], &state_file(directory.path()));
         follower.set_targets(only(by_name(NAME)));
         assert_eq!(
-            follower.settle(&source(), TEST_TIMEOUT).await.addresses,
+            follower.wait_for_answer(&source(), TEST_TIMEOUT).await.addresses,
             addresses(&["203.0.113.7"])
         );
         follower.shutdown().await;

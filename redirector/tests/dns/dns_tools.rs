@@ -189,7 +189,10 @@ async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more
     );
     assert!(asked.elapsed() < Duration::from_secs(1), "nobody waits for what can't come");
     let why = shim.publisher.awaited_upstream().expect("not ready");
-    assert!(why.contains("asks us in turn") && why.contains(&looping.address.to_string()), "{why}");
+    assert!(
+        why.contains("forwards back to us") && why.contains(&looping.address.to_string()),
+        "{why}"
+    );
     // With another upstream beside it, that one answers, and the looping one is left out.
     shim.publisher
         .reconfigure(&ShimSettings {

@@ -96,10 +96,10 @@ async fn a_failure_keeps_the_last_good_addresses_and_says_so() {
     let (rig, good) = FollowerRig::follow(&[upstream.address]).await;
     zone.set(ZoneScript::Code(ResponseCode::ServFail));
     let kept =
-        rig.until("Kept", |resolved| matches!(resolved.freshness, Freshness::Kept { .. })).await;
+        rig.until("Kept", |resolved| matches!(resolved.freshness, Freshness::Stale { .. })).await;
     assert_eq!(kept.addresses, good.addresses);
     let expected = format!("{} answered SERVFAIL", upstream.address);
-    assert_eq!(kept.freshness, Freshness::Kept { error: expected });
+    assert_eq!(kept.freshness, Freshness::Stale { error: expected });
     zone.set(one("203.0.113.7", 1));
     rig.until("Fresh", |resolved| resolved.freshness == Freshness::Fresh).await;
 }
@@ -123,12 +123,11 @@ async fn only_the_third_authoritative_no_empties_a_route() {
     for (round, kept) in [first, second].into_iter().enumerate() {
         assert_eq!(kept.addresses, good.addresses);
         let error = format!(
-            "{} says that there is no such name, as {} of the 3 answers in a row that it takes to \
-                be believed",
+            "{} answered that there is no such name (answer {} of 3 that empty the route)",
             upstream.address,
             round + 1
         );
-        assert_eq!(kept.freshness, Freshness::Kept { error });
+        assert_eq!(kept.freshness, Freshness::Stale { error });
     }
     assert_eq!((&third.addresses, &third.freshness), (&vec![], &Freshness::Fresh));
 
@@ -144,7 +143,7 @@ async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
     let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
     assert_eq!(rig.now().freshness, Freshness::Unresolved { error: None });
-    let resolved = rig.follower.settle(&source(), Duration::from_millis(500)).await;
+    let resolved = rig.follower.wait_for_answer(&source(), Duration::from_millis(500)).await;
     assert_eq!(
         resolved.freshness,
         Freshness::Unresolved { error: Some(format!("{} answered REFUSED", upstream.address)) }
@@ -163,7 +162,7 @@ async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
         zone.set(one("203.0.113.7", 60));
     };
     let source = source();
-    let (resolved, ()) = tokio::join!(rig.follower.settle(&source, TEST_TIMEOUT), change);
+    let (resolved, ()) = tokio::join!(rig.follower.wait_for_answer(&source, TEST_TIMEOUT), change);
     assert_eq!(resolved.addresses, addresses(&["203.0.113.7"]));
 }
 
@@ -205,7 +204,7 @@ async fn a_family_that_fails_is_kept_next_to_the_one_that_answers() {
         .until("the change", |resolved| resolved.addresses[0] == addresses(&["203.0.113.8"])[0])
         .await;
     assert_eq!(resolved.addresses, addresses(&["203.0.113.8", "2001:db8::7"]));
-    assert!(matches!(resolved.freshness, Freshness::Kept { .. }));
+    assert!(matches!(resolved.freshness, Freshness::Stale { .. }));
     zone.set(one("203.0.113.8", 1));
     rig.until("the end of v6", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
 }
@@ -218,7 +217,7 @@ async fn a_routes_own_resolver_is_asked_instead_of_the_upstreams() {
     let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(Target { resolver: Some(own.address), ..by_name(NAME) }));
     assert_eq!(
-        rig.follower.settle(&source(), TEST_TIMEOUT).await.addresses,
+        rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await.addresses,
         addresses(&["203.0.113.2"])
     );
     assert!(upstream.queries().is_empty());
@@ -230,7 +229,7 @@ async fn names_are_asked_for_as_they_stand() {
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name("lb")));
-    rig.follower.settle(&source(), TEST_TIMEOUT).await;
+    rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await;
     let names: Vec<_> = upstream
         .queries()
         .iter()
@@ -248,9 +247,9 @@ async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
         .set_targets(only(Target { destination: Destination::Addresses(list), resolver: None }));
     assert_eq!(
         (rig.now().addresses, rig.now().freshness),
-        (addresses(&["203.0.113.7", "203.0.113.8"]), Freshness::Fixed)
+        (addresses(&["203.0.113.7", "203.0.113.8"]), Freshness::Literal)
     );
-    rig.follower.settle(&source(), Duration::from_millis(100)).await;
+    rig.follower.wait_for_answer(&source(), Duration::from_millis(100)).await;
     assert!(upstream.queries().is_empty());
 }
 
@@ -340,7 +339,7 @@ async fn a_name_blanked_by_a_filter_is_a_failure_and_not_this_host() {
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
-    let resolved = rig.follower.settle(&source(), Duration::from_millis(300)).await;
+    let resolved = rig.follower.wait_for_answer(&source(), Duration::from_millis(300)).await;
     assert!(
         matches!(&resolved.freshness, Freshness::Unresolved { error: Some(error) } if error.contains("no usable address")),
         "{resolved:?}"
@@ -406,8 +405,8 @@ async fn what_changed_is_told_by_source_and_once() {
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
     rig.follower
         .set_targets(BTreeMap::from([(source(), by_name(NAME)), (other.clone(), by_name(OTHER))]));
-    rig.follower.settle(&other, TEST_TIMEOUT).await;
-    rig.follower.settle(&source(), TEST_TIMEOUT).await;
+    rig.follower.wait_for_answer(&other, TEST_TIMEOUT).await;
+    rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await;
     assert_eq!(rig.follower.take_changed(), [source(), other.clone()]);
 
     zone.set(ZoneScript::Records(vec![
@@ -429,7 +428,7 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(BTreeMap::from([(source(), by_name(NAME))]));
-    rig.follower.settle(&source(), TEST_TIMEOUT).await;
+    rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await;
     let asked = upstream.queries().len();
 
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
@@ -444,7 +443,7 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     ] {
         rig.follower.set_target(&other, Some(target));
         assert_eq!(
-            rig.follower.settle(&other, TEST_TIMEOUT).await.addresses,
+            rig.follower.wait_for_answer(&other, TEST_TIMEOUT).await.addresses,
             addresses(&[expected])
         );
         assert_eq!(rig.follower.current()[&other].addresses, addresses(&[expected]));
@@ -454,7 +453,7 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     assert_eq!(rig.follower.current().keys().collect::<Vec<_>>(), [&source()]);
     // The same again is no other target: nothing is asked about it.
     rig.follower.set_target(&source(), Some(by_name(NAME)));
-    rig.follower.settle(&source(), TEST_TIMEOUT).await;
+    rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await;
     let names = upstream
         .queries()
         .iter()

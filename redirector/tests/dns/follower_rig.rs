@@ -75,7 +75,7 @@ impl FollowerRig {
     pub(crate) async fn follow(servers: &[SocketAddr]) -> (Self, Resolved) {
         let rig = Self::start(servers);
         rig.follower.set_targets(only(by_name(NAME)));
-        let resolved = rig.follower.settle(&source(), TEST_TIMEOUT).await;
+        let resolved = rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await;
         (rig, resolved)
     }
 

@@ -283,7 +283,7 @@ impl Owner {
         }
         let follower = self.live.follower.clone();
         self.waits.spawn(async move {
-            let all = held.iter().map(|(source, _)| follower.settle(source, SETTLE));
+            let all = held.iter().map(|(source, _)| follower.wait_for_answer(source, SETTLE));
             futures_util::future::join_all(all).await;
             (held, finish)
         });

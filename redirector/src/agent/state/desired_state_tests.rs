@@ -56,7 +56,7 @@ fn plan_for(
 #[test]
 fn known_addresses_are_planned_whether_fresh_kept_or_literal() {
     for freshness in
-        [Freshness::Fixed, Freshness::Fresh, Freshness::Kept { error: "SERVFAIL".into() }]
+        [Freshness::Literal, Freshness::Fresh, Freshness::Stale { error: "SERVFAIL".into() }]
     {
         let plan = plan_for(Some(resolved(&["203.0.113.7"], freshness)), None, false, false);
         assert_eq!(plan, Some(planned(Some(&["203.0.113.7"]))));

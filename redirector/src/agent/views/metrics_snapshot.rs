@@ -105,7 +105,7 @@ impl Read {
         let live = owner.live.serves(source);
         let resolved = owner.live.follower.current().get(source).cloned();
         let fresh = resolved.is_some_and(|resolved| {
-            matches!(resolved.freshness, Freshness::Fixed | Freshness::Fresh)
+            matches!(resolved.freshness, Freshness::Literal | Freshness::Fresh)
         });
         self.errors += u64::from(live && told.is_none());
         let readable = told.is_some();

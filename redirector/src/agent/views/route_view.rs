@@ -187,9 +187,9 @@ pub(crate) fn view(
 
 fn resolution(resolved: &Resolved) -> api::Resolution {
     let (state, error) = match &resolved.freshness {
-        Freshness::Fixed => (api::ResolutionState::Literal, None),
+        Freshness::Literal => (api::ResolutionState::Literal, None),
         Freshness::Fresh => (api::ResolutionState::Fresh, None),
-        Freshness::Kept { error } => (api::ResolutionState::Stale, Some(error.clone())),
+        Freshness::Stale { error } => (api::ResolutionState::Stale, Some(error.clone())),
         Freshness::Unresolved { error } => (api::ResolutionState::Unresolved, error.clone()),
     };
     let learned = !matches!(state, api::ResolutionState::Unresolved);

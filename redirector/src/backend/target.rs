@@ -1,0 +1,58 @@
+//! What the agent follows, and what it knows about it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use crate::route::Destination;
+
+/// A destination to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The name, or the literal addresses.
+    pub destination: Destination,
+    /// The server to query for the name; the follower's upstreams if `None`.
+    pub resolver: Option<SocketAddr>,
+}
+
+/// The addresses of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Sorted, without duplicates, at most 64.
+    pub addresses: Vec<IpAddr>,
+    /// How current they are.
+    pub freshness: Freshness,
+    /// When they were looked up; for an unresolved target, since when look-ups have been made.
+    pub resolved_at: Timestamp,
+    /// How long an answer is valid, without jitter; the longest time for a literal address.
+    pub ttl: Duration,
+}
+
+impl Resolved {
+    /// Whether nothing changed that matters to the subscribers of a follower.
+    pub(super) fn is_equivalent(&self, other: &Self) -> bool {
+        self.addresses == other.addresses && self.freshness == other.freshness
+    }
+}
+
+/// How current the addresses of a target are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Literal addresses, which never change.
+    Literal,
+    /// From the last look-up. No addresses: the name authoritatively has none.
+    Fresh,
+    /// From an earlier look-up; the last one failed, or there was none since the start.
+    Stale {
+        /// Why there are no newer ones.
+        error: String,
+    },
+    /// Not known yet.
+    Unresolved {
+        /// Why not; `None` until the first look-up has ended.
+        error: Option<String>,
+    },
+}
