@@ -1,27 +1,31 @@
-//! Scenarios of attaching: what `redirector check` says of this kernel, another version's pins,
-//! cgroups that go.
+//! Scenarios of attaching: the results of `redirector check` on this kernel, the pins of another
+//! version, removed cgroups.
 
-use std::fs;
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
-use redirector::config::CgroupSpec;
-use redirector::datapath::{self, Outcome, Version};
-use redirector::route::OnNoBackend::Refuse;
+use redirector::{
+    config::CgroupSpec,
+    datapath::{self, Outcome, Version},
+    route::OnNoBackend::Refuse,
+};
 use redirector_common::names;
 
-use crate::bed::{Bed, ONE, attached_as, open, settings};
-use crate::machine;
-use crate::scenarios::{at, kernel};
+use crate::{
+    fixture::{Fixture, ONE, at, attached_as, kernel_version, open, settings, under_load},
+    init,
+};
 
-/// Each line of `redirector check` is what this kernel and these privileges come to: what fails or
-/// warns, in order, with words of it.
-pub(crate) fn check(_: &mut Bed) -> Result<()> {
+/// `redirector check` reports exactly what this kernel and these privileges lack, in order.
+pub(crate) fn check(_: &mut Fixture) -> Result<()> {
     let checks =
-        datapath::preflight(&settings()?, &[CgroupSpec::Pattern(machine::ATTACHED.to_owned())]);
-    let told: Vec<_> = checks.iter().filter(|check| check.outcome != Outcome::Ok).collect();
-    let lacks = |since: (u32, u32)| kernel() < since;
+        datapath::preflight(&settings()?, &[CgroupSpec::Pattern(init::ATTACHED.to_owned())]);
+    let findings: Vec<_> = checks.iter().filter(|check| check.outcome != Outcome::Ok).collect();
+    let lacks = |since: (u32, u32)| kernel_version() < since;
     let mut expected = Vec::new();
     if lacks((6, 1)) {
         expected.push(("refusal", Outcome::Warning, "EPERM"));
@@ -31,86 +35,80 @@ pub(crate) fn check(_: &mut Bed) -> Result<()> {
     }
     // This machine serves no DNS.
     expected.push(("CAP_NET_BIND_SERVICE", Outcome::Failed, "missing"));
-    let same = told.len() == expected.len()
-        && told.iter().zip(&expected).all(|(check, (name, outcome, words))| {
+    let same = findings.len() == expected.len()
+        && findings.iter().zip(&expected).all(|(check, (name, outcome, words))| {
             check.name == *name
                 && check.outcome == *outcome
                 && check.detail.contains(words)
                 && check.remedy.is_some()
         });
-    ensure!(same, "expected {expected:?}, told {told:?}");
+    ensure!(same, "expected {expected:?}, got {findings:?}");
     for (name, words) in [
         ("programs", if lacks((5, 16)) { " load" } else { "the verifier looked at" }),
         ("memlock", if lacks((5, 11)) { "unlimited" } else { "cgroup's memory" }),
         ("foreign_programs", "no other program"),
-        ("cgroup2", machine::ATTACHED),
+        ("cgroup2", init::ATTACHED),
     ] {
         let check = checks
             .iter()
             .find(|check| check.name == name)
             .with_context(|| format!("no line {name}"))?;
-        ensure!(check.detail.contains(words), "{name}: `{words}` is not said: {}", check.detail);
+        ensure!(check.detail.contains(words), "{name}: `{words}` is not in: {}", check.detail);
     }
     Ok(())
 }
 
-/// A younger version with larger tables takes routes, counters and links over while connects go on.
-pub(crate) fn take_over(bed: &mut Bed) -> Result<()> {
-    bed.put(15, &[], &[ONE], Refuse)?;
-    let before = bed.datapath.plan();
+/// A newer version with larger tables takes over routes, counters and links during connects.
+pub(crate) fn upgrade(fixture: &mut Fixture) -> Result<()> {
+    fixture.put(15, &[], &[ONE], Refuse)?;
+    let before = fixture.datapath.plan();
     let own = Version::own();
-    let younger = Version { abi: own.abi + 1, extra_entries: vec![(names::SLOTS, 64)], ..own };
-    let made = crate::scenarios::under_load(15, || {
-        bed.datapath = attached_as(&younger)?;
+    let newer = Version { abi: own.abi + 1, extra_entries: vec![(names::SLOTS, 64)], ..own };
+    let made = under_load(15, || {
+        fixture.datapath = attached_as(&newer)?;
         Ok(())
     })?;
-    ensure!(bed.datapath.plan() == before, "the plan is not what it was");
-    let counters = bed.datapath.route_counters(15)?;
+    ensure!(fixture.datapath.plan() == before, "the plan is not what it was");
+    let counters = fixture.datapath.route_counters(15)?;
     ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
     let pins: Vec<_> =
         fs::read_dir(settings()?.bpffs)?.flatten().map(|entry| entry.file_name()).collect();
-    ensure!(pins == [format!("v{}", younger.abi).as_str()], "{pins:?}");
+    ensure!(pins == [format!("v{}", newer.abi).as_str()], "{pins:?}");
     Ok(())
 }
 
-/// A connection that outlives its cgroup is counted to its end, and then nothing of the cgroup is
-/// left.
-pub(crate) fn cgroup_goes(bed: &mut Bed) -> Result<()> {
+/// A connection that outlives its cgroup is counted until it closes; then the links are gone.
+pub(crate) fn removed_cgroup(fixture: &mut Fixture) -> Result<()> {
     const SHORT: &str = "/sys/fs/cgroup/jobs/short";
-    bed.put(16, &[], &[ONE], Refuse)?;
+    fixture.put(16, &[], &[ONE], Refuse)?;
     fs::create_dir(SHORT).context("failed to make a cgroup")?;
-    let both = [
-        CgroupSpec::Pattern(machine::ATTACHED.to_owned()),
-        CgroupSpec::Pattern("jobs/*".to_owned()),
-    ];
-    let attach = |bed: &mut Bed| -> Result<usize> {
-        Ok(bed.datapath.attach(&datapath::cgroups(&both)?)?.len())
+    let both =
+        [CgroupSpec::Pattern(init::ATTACHED.to_owned()), CgroupSpec::Pattern("jobs/*".to_owned())];
+    let attach = |fixture: &mut Fixture| -> Result<usize> {
+        Ok(fixture.datapath.attach(&datapath::cgroups(&both)?)?.len())
     };
-    ensure!(attach(bed)? == 2, "not attached");
+    ensure!(attach(fixture)? == 2, "not attached");
     let stream = connected_in(SHORT)?;
     fs::remove_dir(SHORT).context("failed to remove a cgroup")?;
     ensure!(
-        (attach(bed)?, bed.datapath.draining()) == (1, 1),
-        "{:?}, {} fade",
-        bed.datapath.attachments(),
-        bed.datapath.draining()
+        (attach(fixture)?, fixture.datapath.draining()) == (1, 1),
+        "{:?}, {} draining",
+        fixture.datapath.attachments(),
+        fixture.datapath.draining()
     );
     drop(stream);
     let deadline = Instant::now() + Duration::from_secs(8);
-    while bed.datapath.draining() > 0 {
-        ensure!(
-            Instant::now() < deadline,
-            "the kernel has not let go of a removed cgroup after 8 s"
-        );
+    while fixture.datapath.draining() > 0 {
+        ensure!(Instant::now() < deadline, "a removed cgroup still drains after 8 s");
         std::thread::sleep(Duration::from_millis(50));
-        attach(bed)?;
+        attach(fixture)?;
     }
-    let counters = bed.datapath.route_counters(16)?;
+    let counters = fixture.datapath.route_counters(16)?;
     ensure!((counters.established, counters.closed) == (1, 1), "{counters:?}");
     Ok(())
 }
 
-/// A connection whose socket was made in `cgroup`, which this process has left again.
+/// A connection whose socket was created in `cgroup`, which this process has left again.
 fn connected_in(cgroup: &str) -> Result<TcpStream> {
     let enter = |cgroup: &str| {
         fs::write(format!("{cgroup}/cgroup.procs"), "0")
@@ -118,6 +116,6 @@ fn connected_in(cgroup: &str) -> Result<TcpStream> {
     };
     enter(cgroup)?;
     let stream = open(at(16));
-    enter(machine::POD)?;
+    enter(init::POD)?;
     Ok(stream?)
 }

@@ -1,37 +1,39 @@
-//! Scenarios of DNS interception: the shim is a responder on each of its ports, and the resolver
+//! Scenarios of DNS interception: a responder on each port stands for the shim, and the resolver
 //! does not exist.
 
-use std::io;
-use std::mem::size_of_val;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
-use std::time::Duration;
+use std::{
+    io,
+    mem::size_of_val,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use redirector::datapath::{InterceptScope, ShimEndpoint};
 use redirector_common::dns::{HEARTBEAT_TIMEOUT_NS, MARK, SLOTS};
 
-use crate::bed::{Bed, PATIENCE};
+use crate::fixture::{Fixture, PATIENCE};
 
-/// The shim's address: a loopback one, so that it also matters that this is the host's own network.
+/// The shim's address: a loopback one, which works only in the host's own network.
 const SHIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
 const FIRST_PORT: u16 = 5310;
-/// Nobody has these, and nothing leads to them.
+/// Addresses that nothing has, without a route to them.
 const RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
 
-/// Each way to ask is answered by the shim's port for the resolver and told that the resolver did
-/// it; our own queries are not taken.
-pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
+/// Every kind of query is answered by the shim's port for its resolver, and the answer appears to
+/// come from the resolver. The agent's own queries are not intercepted.
+pub(crate) fn intercept(fixture: &mut Fixture) -> Result<()> {
     for port in (FIRST_PORT..).take(SLOTS as usize) {
         respond(port)?;
     }
-    bed.datapath.set_shim(&ShimEndpoint {
+    fixture.datapath.set_shim(&ShimEndpoint {
         ipv4: Some(SHIM),
         ipv6: None,
         first_port: FIRST_PORT,
     })?;
-    bed.datapath.intercept(&InterceptScope::Everything)?;
-    bed.datapath.heartbeat()?;
+    fixture.datapath.intercept(&InterceptScope::Everything)?;
+    fixture.datapath.heartbeat()?;
     let mut ports = Vec::new();
     for resolver in RESOLVERS {
         let four = SocketAddr::from((resolver, 53));
@@ -39,7 +41,7 @@ pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
         let mut seen = Vec::new();
         for (target, is_connected) in [(four, false), (four, true), (mapped, false), (mapped, true)]
         {
-            bed.datapath.heartbeat()?;
+            fixture.datapath.heartbeat()?;
             seen.push(
                 ask(target, is_connected)
                     .with_context(|| format!("{target}, connected: {is_connected}"))?,
@@ -56,33 +58,33 @@ pub(crate) fn intercept(bed: &mut Bed) -> Result<()> {
     mark(&socket)?;
     match socket.send_to(b"ask", (RESOLVERS[0], 53)) {
         Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => Ok(()),
-        other => bail!("the agent's own query: {other:?}"),
+        other => bail!("the agent's own query was intercepted: {other:?}"),
     }
 }
 
-/// Without a sign of life nothing is taken any more, and what comes late is told back still.
-pub(crate) fn heartbeat(bed: &mut Bed) -> Result<()> {
-    bed.datapath.heartbeat()?;
+/// Without a heartbeat nothing is intercepted any more; a late reply is still translated back.
+pub(crate) fn heartbeat(fixture: &mut Fixture) -> Result<()> {
+    fixture.datapath.heartbeat()?;
     let resolver = SocketAddr::from((RESOLVERS[0], 53));
     let late = socket(resolver.ip())?;
     late.send_to(b"ask", resolver)?;
     std::thread::sleep(Duration::from_nanos(HEARTBEAT_TIMEOUT_NS) + Duration::from_millis(50));
     match socket(resolver.ip())?.send_to(b"ask", resolver) {
         Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => {}
-        other => bail!("the agent is dead: {other:?}"),
+        other => bail!("intercepted without a heartbeat: {other:?}"),
     }
     let (_, from) = late.recv_from(&mut [0; 8])?;
-    ensure!(from == resolver, "a late reply is told to come from {from}");
-    let status = bed.datapath.interception()?;
+    ensure!(from == resolver, "a late reply appears to come from {from}");
+    let status = fixture.datapath.interception()?;
     ensure!(
         (status.heartbeat_stale, status.slots_full, status.resolvers.len())
             == (1, 0, RESOLVERS.len()),
         "{status:?}"
     );
-    Ok(bed.datapath.intercept(&InterceptScope::Nothing)?)
+    Ok(fixture.datapath.intercept(&InterceptScope::Nothing)?)
 }
 
-/// Answers each datagram with the port that it came to.
+/// Answers each datagram with the port that it was sent to.
 fn respond(port: u16) -> Result<()> {
     let socket = UdpSocket::bind((SHIM, port))?;
     std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
@@ -94,19 +96,19 @@ fn respond(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// The port of the shim's that answered.
+/// The shim's port that answered.
 fn ask(resolver: SocketAddr, is_connected: bool) -> Result<u16> {
     let socket = socket(resolver.ip())?;
     if is_connected {
         socket.connect(resolver)?;
-        ensure!(socket.peer_addr()? == resolver, "getpeername says {}", socket.peer_addr()?);
+        ensure!(socket.peer_addr()? == resolver, "getpeername returns {}", socket.peer_addr()?);
         socket.send(b"ask")?;
     } else {
         socket.send_to(b"ask", resolver)?;
     }
     let mut answer = [0; 2];
     let (_, from) = socket.recv_from(&mut answer)?;
-    ensure!(from == resolver, "the answer is told to come from {from}");
+    ensure!(from == resolver, "the answer appears to come from {from}");
     Ok(u16::from_be_bytes(answer))
 }
 
@@ -116,7 +118,7 @@ fn socket(resolver: std::net::IpAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Marks a socket as one of the agent's own.
+/// Marks a socket as the agent's own.
 fn mark(socket: &UdpSocket) -> io::Result<()> {
     let mark = MARK;
     // SAFETY: the kernel reads the number, which outlives the call.

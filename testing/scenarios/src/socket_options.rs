@@ -1,16 +1,18 @@
-//! Scenarios of what a route sets on its sockets, and of the second pool.
+//! Scenarios of the options that a route sets on its sockets, and of the IPv6 pool.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
-use redirector::plan::PlannedRoute;
-use redirector::route::OnNoBackend::Refuse;
+use redirector::{plan::PlannedRoute, route::OnNoBackend::Refuse};
 use rustix::net::sockopt;
 
-use crate::bed::{Bed, ONE, PORT, SIX, TWO, greeting, open, vip6};
-use crate::scenarios::{at, expect_errno, silence};
+use crate::fixture::{
+    Fixture, ONE, PORT, SIX, TWO, at, expect_errno, greeting, open, silence, vip6,
+};
 
 /// The VIPs of this file.
 pub(crate) const INDICES: RangeInclusive<u32> = 20..=24;
@@ -23,28 +25,27 @@ fn route(backends: &[IpAddr]) -> PlannedRoute {
     }
 }
 
-/// Each family gets its own backend, at the same VIP index; getpeername says the VIP that was asked
-/// for.
-pub(crate) fn redirect_v6(bed: &mut Bed) -> Result<()> {
-    bed.put_route(20, route(&[ONE.into(), SIX.into()]))?;
+/// Each family gets its own backend, at the same VIP index; getpeername returns the VIP.
+pub(crate) fn redirect_v6(fixture: &mut Fixture) -> Result<()> {
+    fixture.put_route(20, route(&[ONE.into(), SIX.into()]))?;
     for (target, expected) in [(SocketAddr::from((vip6(20), PORT)), "six"), (at(20), "one")] {
         let (banner, peer) = greeting(target)?;
         ensure!(
             banner == expected && peer == target,
-            "{target}: landed on {banner:?}, told {peer}"
+            "{target}: connected to {banner:?}, getpeername {peer}"
         );
     }
     Ok(())
 }
 
-/// The connection comes from the route's address; one that this machine lacks is counted, and the
-/// connect goes on.
-pub(crate) fn source_address(bed: &mut Bed) -> Result<()> {
+/// The connection comes from the route's source address. An address that this machine lacks is
+/// counted, and the connect continues without it.
+pub(crate) fn source_address(fixture: &mut Fixture) -> Result<()> {
     let source = Ipv4Addr::new(127, 0, 0, 9);
-    bed.put_route(21, PlannedRoute { sources: vec![source.into()], ..route(&[ONE.into()]) })?;
+    fixture.put_route(21, PlannedRoute { sources: vec![source.into()], ..route(&[ONE.into()]) })?;
     let local = open(at(21))?.local_addr()?;
     ensure!(local.ip() == source && local.port() != 0, "connected from {local}");
-    bed.put_route(
+    fixture.put_route(
         22,
         PlannedRoute {
             sources: vec![Ipv4Addr::new(203, 0, 113, 9).into()],
@@ -52,14 +53,14 @@ pub(crate) fn source_address(bed: &mut Bed) -> Result<()> {
         },
     )?;
     greeting(at(22))?;
-    let counters = bed.datapath.route_counters(22)?;
+    let counters = fixture.datapath.route_counters(22)?;
     ensure!((counters.source_failed, counters.established) == (1, 1), "{counters:?}");
     Ok(())
 }
 
-/// The first probe comes at two thirds of the load balancer's idle time-out.
-pub(crate) fn keep_alive(bed: &mut Bed) -> Result<()> {
-    bed.put_route(
+/// The first probe comes after two thirds of the load balancer's idle timeout.
+pub(crate) fn keepalive(fixture: &mut Fixture) -> Result<()> {
+    fixture.put_route(
         23,
         PlannedRoute { idle_timeout: Some(Duration::from_secs(300)), ..route(&[ONE.into()]) },
     )?;
@@ -69,22 +70,22 @@ pub(crate) fn keep_alive(bed: &mut Bed) -> Result<()> {
     Ok(())
 }
 
-/// With another backend on offer, a connect to a silent one is over long before the kernel's own
-/// two minutes, and before this program's patience.
-pub(crate) fn hurry(bed: &mut Bed) -> Result<()> {
-    let dark = Ipv4Addr::new(127, 0, 0, 6);
-    let _silence = silence(dark)?;
-    bed.datapath.set_connect_timeout(Duration::from_secs(1))?;
-    bed.put_route(24, route(&[dark.into(), TWO.into()]))?;
+/// While another backend is eligible, a connect to a silent one ends long before the kernel's own
+/// two minutes, and before this program's limit.
+pub(crate) fn short_syn_timeout(fixture: &mut Fixture) -> Result<()> {
+    let silent = Ipv4Addr::new(127, 0, 0, 6);
+    let _silence = silence(silent)?;
+    fixture.datapath.set_connect_timeout(Duration::from_secs(1))?;
+    fixture.put_route(24, route(&[silent.into(), TWO.into()]))?;
     let failed = (0..200)
         .find_map(|_| greeting(at(24)).err())
         .context("200 connects met no silent backend")?;
     expect_errno::<()>(Err(failed), libc::ETIMEDOUT)?;
     for _ in 0..10 {
         let (banner, _) = greeting(at(24)).context("a connect was sent to the silent backend")?;
-        ensure!(banner == "two", "landed on {banner:?}");
+        ensure!(banner == "two", "connected to {banner:?}");
     }
-    let counters = bed.datapath.route_counters(24)?;
+    let counters = fixture.datapath.route_counters(24)?;
     ensure!(counters.timed_out == 1, "{counters:?}");
     Ok(())
 }

@@ -1,30 +1,34 @@
-//! What an init does: file systems, the loopback device, one child, power off.
+//! The init of the machine: file systems, the loopback device, the scenarios, power off.
 
-use std::ffi::{CStr, CString};
-use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
-
-use anyhow::{Context as _, Result, ensure};
-use rustix::mount::{MountFlags, mount};
-use rustix::process::{Gid, Uid};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    process::Command,
 };
 
-/// The cgroup that the datapath is attached to, and the one below it that the scenarios run in.
+use anyhow::{Context as _, Result, ensure};
+use rustix::{
+    mount::{MountFlags, mount},
+    process::{Gid, Uid},
+    thread::{
+        CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_thread_groups,
+        set_thread_res_gid, set_thread_res_uid,
+    },
+};
+
+/// The cgroup that the datapath is attached to.
 pub(crate) const ATTACHED: &str = "/sys/fs/cgroup/kubepods";
+/// The cgroup below it that the scenarios run in.
 pub(crate) const POD: &str = "/sys/fs/cgroup/kubepods/podvm";
 
-/// Where pins go.
+/// Where the datapath is pinned.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// CAP_NET_ADMIN and CAP_BPF, by number: all that loading, attaching and pinning may take.
+/// CAP_NET_ADMIN and CAP_BPF, by number: loading, attaching and pinning need no others.
 pub(crate) const CAPABILITIES: [u64; 2] = [12, 39];
 
-/// Mounts what the datapath needs, and brings the loopback device up.
+/// Mounts the file systems that the datapath needs, and brings the loopback device up.
 pub(crate) fn prepare() -> Result<()> {
     const MOUNTS: [(&str, &str); 5] = [
         ("proc", "/proc"),
@@ -33,17 +37,17 @@ pub(crate) fn prepare() -> Result<()> {
         ("bpf", BPFFS),
         ("cgroup2", "/sys/fs/cgroup"),
     ];
-    for (kind, place) in MOUNTS {
-        let _ = std::fs::create_dir_all(place);
-        match mount(kind, place, kind, MountFlags::empty(), None::<&CStr>) {
-            // The kernel mounts /dev by itself when it is told to.
+    for (kind, target) in MOUNTS {
+        let _ = std::fs::create_dir_all(target);
+        match mount(kind, target, kind, MountFlags::empty(), None::<&CStr>) {
+            // Some kernels mount /dev themselves (CONFIG_DEVTMPFS_MOUNT).
             Ok(()) | Err(rustix::io::Errno::BUSY) => {}
             Err(error) => {
-                return Err(error).with_context(|| format!("failed to mount {kind} at {place}"));
+                return Err(error).with_context(|| format!("failed to mount {kind} at {target}"));
             }
         }
     }
-    // Whoever plays may not make cgroups at the root.
+    // The scenarios may not create cgroups at the root.
     for cgroup in [POD, "/sys/fs/cgroup/jobs"] {
         std::fs::create_dir_all(cgroup)
             .with_context(|| format!("failed to make the cgroup {cgroup}"))?;
@@ -68,16 +72,16 @@ fn loopback_up() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Runs this program again with one argument, in the pod's cgroup, as this user with
-/// [`CAPABILITIES`] and no more. The bpf file system is the user's.
-pub(crate) fn start_again(argument: &str, uid: u32) -> Result<()> {
+/// Runs this program again with one argument, in the pod's cgroup, as this user with exactly
+/// [`CAPABILITIES`]. The user owns the bpf file system.
+pub(crate) fn run_scenarios(argument: &str, uid: u32) -> Result<()> {
     std::os::unix::fs::chown(BPFFS, Some(uid), Some(uid))
         .with_context(|| format!("failed to give {BPFFS} to uid {uid}"))?;
     let procs = CString::new(format!("{POD}/cgroup.procs")).context("a path holds a zero byte")?;
     let mut command = Command::new("/init");
     command.arg(argument);
-    // SAFETY: between fork and exec the closure makes system calls on what was allocated before,
-    // and nothing else.
+    // SAFETY: between fork and exec the closure only makes system calls, on what was allocated
+    // before.
     unsafe {
         command.pre_exec(move || {
             let file = rustix::fs::open(
@@ -86,8 +90,8 @@ pub(crate) fn start_again(argument: &str, uid: u32) -> Result<()> {
                 rustix::fs::Mode::empty(),
             )?;
             rustix::io::write(&file, b"0")?;
-            // Before 5.11 tables count against this limit; a service manager raises it, since the
-            // product may not.
+            // Before 5.11 maps count against this limit. The product may not raise it; a service
+            // manager does.
             let unlimited = rustix::process::Rlimit { current: None, maximum: None };
             rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited)?;
             drop_capabilities()?;
@@ -100,20 +104,20 @@ pub(crate) fn start_again(argument: &str, uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Uid 0 gets at exec what its bounding set allows.
+/// At exec, uid 0 gets what its bounding set allows.
 fn drop_capabilities() -> io::Result<()> {
     for capability in (0..64_u64).filter(|capability| !CAPABILITIES.contains(capability)) {
         // SAFETY: integers only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             let error = io::Error::last_os_error();
-            // The first number that this kernel does not know ends the list.
+            // The first number that is unknown to this kernel ends the list.
             return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
         }
     }
     Ok(())
 }
 
-/// Another uid keeps at exec what is ambient: what `AmbientCapabilities=` of systemd does.
+/// At exec, other uids keep their ambient capabilities, as with `AmbientCapabilities=` of systemd.
 fn become_user(uid: u32) -> io::Result<()> {
     let set = CAPABILITIES.iter().fold(CapabilitySet::empty(), |set, &capability| {
         set | CapabilitySet::from_bits_retain(1 << capability)
@@ -136,7 +140,7 @@ fn become_user(uid: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The machine ends here.
+/// Powers the machine off.
 pub(crate) fn power_off() -> ! {
     rustix::fs::sync();
     let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
