@@ -4,7 +4,7 @@
 //! for running and once for checking. The release builds have directories of their own, so cargo
 //! does not make the background wait for what is in front.
 
-use std::{env, fs, process::Command};
+use std::{env, fs, num::NonZero, process::Command, thread};
 
 use anyhow::{Context as _, bail};
 
@@ -99,9 +99,16 @@ fn checks() -> anyhow::Result<Vec<Stage>> {
         Stage::program("documentation's examples", || Ok(doc_tests())),
         Stage::tests("real-kernel tests", move || {
             privileged()?;
-            Ok(tests(&[], &kernel_tests))
+            let mut command = tests(&[], &kernel_tests);
+            command.arg(format!("--test-threads={}", kernel_test_threads()));
+            Ok(command)
         }),
     ])
+}
+
+/// Two for each core: these tests wait for timers and processes for more than half of their time.
+fn kernel_test_threads() -> usize {
+    2 * thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// What keeps the compiler busy while tests wait.
@@ -176,8 +183,8 @@ fn document() -> Command {
 fn demo() -> anyhow::Result<Command> {
     privileged()?;
     let own = env::current_exe().context("failed to find this program's own path")?;
-    // Cargo may have built xtask anew meanwhile, with the same sources; then our own file is gone,
-    // and the kernel says so in its name.
+    // If cargo has rebuilt xtask meanwhile, with the same sources, our own file is gone, and the
+    // kernel appends this to its name.
     let name = own.to_string_lossy();
     let mut command = Command::new(name.strip_suffix(" (deleted)").unwrap_or(&name));
     workspace::clean(&mut command);

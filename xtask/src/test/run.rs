@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_is_blocked_by_a_failure_that_it_needs_in_an_earlier_phase() {
+    fn a_stage_is_blocked_when_one_that_it_needs_failed() {
         let phases = [
             Phase {
                 front: vec![program("fine", "true")],

@@ -104,7 +104,7 @@ fn a_glob_of_the_parent_is_an_upward_import_outside_of_tests() {
 }
 
 #[test]
-fn methods_of_one_type_that_call_each_other_across_files_are_a_cycle() {
+fn methods_that_call_each_other_across_files_are_a_cycle() {
     let found = findings(&[
         ("lib.rs", "mod owner; mod more;"),
         ("owner.rs", "pub struct Owner; impl Owner { fn run(&self) { self.reload() } }"),
@@ -144,7 +144,7 @@ fn a_path_in_an_attribute_counts() {
 }
 
 #[test]
-fn a_child_module_that_shares_its_name_with_a_function_is_no_re_export() {
+fn a_child_module_named_like_a_function_is_no_re_export() {
     let found = findings(&[
         ("lib.rs", "mod face;"),
         ("face/mod.rs", "mod one; mod two; use self::two::{two, self}; pub fn one() { two() }"),
