@@ -1,316 +1,265 @@
-//! The owner task: the one place where anything changes. Everything else sends it a command or an
-//! event.
+//! The event loop: the one task that changes the agent's state. Everything else sends it a command
+//! or an event.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use tokio::{
-    sync::mpsc,
-    task::JoinSet,
+    sync::{mpsc, oneshot},
     time::{Interval, MissedTickBehavior, interval},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     agent::{
-        attach::manager::Attached,
-        changes::commands::{Finish, Settled},
-        events::pump::{Events, Wants},
-        interception::Interception,
-        probes::{Pace, Probes},
-        process::{
-            config_watch::FileWatch,
-            signals::{Signal, Signals},
-            systemd::Notify,
+        backend_health::{self, BackendHealth},
+        changes::{
+            commands,
+            pending::{Completion, PendingChanges},
+            reload, replies, route_changes,
         },
-        state::reconciler::Live,
+        events::feed::{self, EventRequest},
+        interception,
+        process::{
+            malloc,
+            signals::{Signal, Signals},
+            systemd::ServiceManager,
+            version_record,
+        },
+        state::agent_state::AgentState,
+        views::metrics_snapshot,
     },
-    config::Config,
     control::{Command, count},
     error::error_chain,
-    observe::Health,
-    state::State,
+    observe::{Health, Snapshot},
 };
 
-/// The owner's one clock, on whose ticks everything happens that no event tells of: an agent that
-/// has nothing to do wakes this often. Each tick is a sign of life for the programs in the kernel,
-/// which take the agent for dead after 2 s; and a look at the backends' health, within their first
-/// time-out, so that a probe is under way before they are due again.
+/// The event loop's clock, which drives all periodic work. Each tick writes a heartbeat to the
+/// kernel, where an agent without one for 2 s counts as dead, and probes unhealthy backends within
+/// their first timeout, before they are due again.
 const TICK: Duration = Duration::from_millis(500);
-/// Every so many ticks the configuration file is looked at, and what else changes without an event.
-const LOOK: u32 = 2;
-/// Every so many ticks what has failed is tried again.
-const RESCAN: u32 = 4;
+/// Ticks between two checks of what changes without an event, such as the configuration file.
+const POLL_TICKS: u32 = 2;
+/// Ticks between two retries of what has failed.
+const RETRY_TICKS: u32 = 4;
 
-/// Looking at the health takes no more than one part in this many: that of a full pool's backends
-/// is some milliseconds to read.
-const HEALTH_SHARE: u32 = 200;
-
-/// The agent's state. See [`Owner::run`].
-pub(crate) struct Owner {
-    pub(crate) live: Live,
-    pub(crate) state: State,
-    /// The configuration in force.
-    pub(crate) config: Config,
-    /// The one that the agent was started with, whose addresses and directories it keeps.
-    pub(crate) at_start: Config,
-    pub(crate) config_path: PathBuf,
-    pub(crate) config_error: Option<String>,
-    pub(crate) restart_needed: Vec<String>,
-    pub(crate) loaded_at: jiff::Timestamp,
-    pub(crate) started_at: jiff::Timestamp,
-    pub(crate) beaten_at: Instant,
-    /// When the backends' health may be looked at again.
-    pub(crate) health_due: Instant,
-    /// Where DNS is answered.
-    pub(crate) listen: Vec<SocketAddr>,
-    /// What was amiss with the state files.
-    pub(crate) warnings: Vec<String>,
-    pub(crate) attached: Attached,
-    pub(crate) interception: Interception,
-    pub(crate) watch: FileWatch,
-    pub(crate) waits: JoinSet<Settled>,
-    pub(crate) health: Health,
-    pub(crate) notify: Notify,
-    pub(crate) probes: Probes,
-    /// Changes of routes since the start, by kind.
-    pub(crate) changes: std::collections::BTreeMap<String, u64>,
-    /// Questions of the metrics.
-    pub(crate) scrapes: mpsc::Receiver<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>,
-    pub(crate) events: Events,
+/// The event loop.
+pub(crate) struct EventLoop {
+    state: AgentState,
+    pending: PendingChanges,
+    backend_health: BackendHealth,
+    health: Health,
+    service_manager: ServiceManager,
+    scrapes: mpsc::Receiver<oneshot::Sender<Snapshot>>,
 }
 
-/// Ticks that are late are not made up for.
-fn every(period: Duration) -> Interval {
+/// An interval that does not make up for late ticks.
+fn ticks_of(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-impl Owner {
-    /// Owns the state until a signal ends the agent. `failed` tells that a part of it has ended for
-    /// good.
+impl EventLoop {
+    pub(crate) fn new(
+        state: AgentState,
+        scrapes: mpsc::Receiver<oneshot::Sender<Snapshot>>,
+    ) -> Self {
+        Self {
+            state,
+            pending: PendingChanges::default(),
+            backend_health: BackendHealth::new(TICK),
+            health: Health::default(),
+            service_manager: ServiceManager::new(),
+            scrapes,
+        }
+    }
+
+    /// The state.
+    pub(crate) fn state(&self) -> &AgentState {
+        &self.state
+    }
+
+    /// Liveness and readiness, for the admin listener.
+    pub(crate) fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Puts the routes in force. Those with known destinations are live at once; the agent is ready
+    /// when the others have settled.
+    pub(crate) fn start(&mut self) {
+        let reconciler = &mut self.state.reconciler;
+        reconciler.follow();
+        let sources: Vec<_> =
+            reconciler.routes.iter().map(|entry| entry.route.source.clone()).collect();
+        for source in &sources {
+            reconciler.hold_unresolved(source, None);
+        }
+        if !reconciler.datapath.lacks_routes() {
+            self.state.attach();
+        }
+        self.state.reconciler.publish_installed();
+        // Before the agent is ready: a source that is not live yet gets no answer from us, whereas
+        // an upstream would deny that it exists.
+        self.heartbeat();
+        self.state.events.apply_sampling(&mut self.state.reconciler.datapath);
+        self.state.update_interception();
+        let settled =
+            route_changes::settle(&mut self.state, &mut self.pending, sources, Completion::Started);
+        self.complete(settled);
+    }
+
+    /// Runs until a signal ends the agent, or a part of it fails for good, as `failed` reports.
     pub(crate) async fn run(
         &mut self,
         mut commands: mpsc::Receiver<Command>,
         mut signals: Signals,
         mut failed: mpsc::Receiver<anyhow::Error>,
     ) -> anyhow::Result<()> {
-        let mut changes = self.live.follower.subscribe();
-        let (mut clock, mut ticks) = (every(TICK), 0);
+        let mut resolved = self.state.reconciler.follower().subscribe();
+        let (mut clock, mut tick) = (ticks_of(TICK), 0);
         loop {
             tokio::select! {
                 biased;
                 signal = signals.next() => match signal {
                     Signal::Terminate => return Ok(()),
-                    Signal::Hangup => self.reload_unasked(),
+                    Signal::Hangup => self.reload(),
                 },
                 Some(error) = failed.recv() => return Err(error),
                 _ = clock.tick() => {
-                    self.tick(ticks);
-                    ticks = (ticks + 1) % (LOOK * RESCAN);
+                    self.on_tick(tick);
+                    tick = (tick + 1) % (POLL_TICKS * RETRY_TICKS);
                 }
-                Some(settled) = self.waits.join_next(), if !self.waits.is_empty() => match settled {
-                    Ok(settled) => self.settled(settled),
-                    Err(error) => error!(%error, "a wait for new destinations panicked"),
-                },
-                Some(result) = self.probes.next() => self.probed(result),
-                Ok(()) = changes.changed() => {
-                    let learned = self.live.follower.take_changed();
-                    let _ = self.live.reconcile_only(&learned);
-                    self.tell_readiness();
+                Some(wait) = self.pending.next() => {
+                    let completion = route_changes::settled(&mut self.state, wait);
+                    self.complete(Some(completion));
                 }
-                Some(command) = commands.recv() => self.command(command),
-                wants = self.events.next() => match wants {
-                    Wants::Names(question) => self.name_events(question),
-                    Wants::OtherSampling => self.tell_events(),
-                },
-                Some(scrape) = self.scrapes.recv() => drop(scrape.send(crate::agent::views::metrics_snapshot::snapshot(self))),
-                () = self.attached.watch.changed() => self.cgroups_changed(),
+                Some(result) = self.backend_health.next() => {
+                    backend_health::on_probe_result(&mut self.state.reconciler, result);
+                }
+                Ok(()) = resolved.changed() => self.on_resolved(),
+                Some(command) = commands.recv() => {
+                    let completion =
+                        commands::execute(&mut self.state, &mut self.pending, command);
+                    self.complete(completion);
+                }
+                request = self.state.events.next() => self.on_event_request(request),
+                Some(scrape) = self.scrapes.recv() => {
+                    drop(scrape.send(metrics_snapshot::snapshot(&self.state)));
+                }
+                () = self.state.attachments.changed() => self.state.on_cgroup_change(),
             }
         }
     }
 
-    /// What is due at the tick of this number.
-    fn tick(&mut self, number: u32) {
-        self.beat();
-        self.knock();
-        if number.is_multiple_of(RESCAN) {
-            self.rescan();
-            self.free_idle_resolvers();
-            if self.live.refused.is_some() {
-                // Noted where it is known, once.
-                let _ = self.live.reconcile();
-            }
-        }
-        if number.is_multiple_of(LOOK) {
-            self.look();
+    /// Ends the interception of DNS, as nobody will answer from here on.
+    pub(crate) fn prepare_shutdown(&mut self) {
+        self.service_manager.stopping();
+        interception::stop(&mut self.state.reconciler.datapath);
+    }
+
+    /// Ends what is under way.
+    pub(crate) async fn shutdown(mut self) {
+        self.pending.shutdown().await;
+        if let Some(follower) = self.state.reconciler.into_follower() {
+            follower.shutdown().await;
         }
     }
 
-    /// The first plan: what is known is live at once, what is not is waited for, and the agent is
-    /// ready then.
-    pub(crate) fn start(&mut self) {
-        self.live.follow();
-        let known = self.live.follower.current();
-        let sources: Vec<_> =
-            self.live.routes.iter().map(|entry| entry.route.source.clone()).collect();
-        for source in &sources {
-            if !known
-                .get(source)
-                .is_some_and(|resolved| crate::agent::state::desired_state::is_known(resolved))
-            {
-                self.live.awaits(source, false);
-            }
+    fn on_tick(&mut self, tick: u32) {
+        self.heartbeat();
+        let config = self.state.config.current();
+        self.backend_health.send_probes(&mut self.state.reconciler, config);
+        if tick.is_multiple_of(RETRY_TICKS) {
+            self.state.retry();
         }
-        if !self.live.datapath.lacks_routes() {
-            self.attach();
+        if tick.is_multiple_of(POLL_TICKS) {
+            self.poll();
         }
-        self.live.publish_what_stands();
-        // Before the agent is ready: a source that is not live yet gets no answer from us, where an
-        // upstream would deny it.
-        self.beat();
-        self.tell_events();
-        self.intercept();
-        self.settle_changed(sources, Finish::Started);
     }
 
-    /// The start is over.
-    pub(crate) fn started(&mut self) {
-        // Where an older version's programs had to go on serving until now.
-        self.attach();
-        self.attached.started();
-        let (routes, cgroups) = (self.live.published.len(), self.attached.list.len());
-        info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
-        crate::agent::process::version_record::note(
-            &self.at_start.agent.state_dir,
-            jiff::Timestamp::now(),
-            self.live.datapath.upgraded_from(),
-        );
-        // Whoever waits for us relies on interception, which takes an agent without a sign of life
-        // for dead.
-        self.beat();
-        self.notify.ready();
-    }
-
-    fn beat(&mut self) {
-        match self.live.datapath.heartbeat() {
-            Ok(()) => self.beaten_at = Instant::now(),
-            Err(error) => {
-                warn!("failed to give a sign of life to the datapath: {}", error_chain(&error))
-            }
-        }
-        self.health.alive();
-        self.notify.alive();
-    }
-
-    /// At what changes without an event: the configuration file, the backends' health, the
+    /// Checks what changes without an event: the configuration file, the backends' health, the
     /// upstreams, the journal's length.
-    fn look(&mut self) {
-        if self.watch.poll() {
-            info!(path = %self.config_path.display(), "the configuration file has changed");
-            self.reload_unasked();
+    fn poll(&mut self) {
+        if self.state.config.has_file_changed() {
+            let path = self.state.config.path().display();
+            info!(%path, "the configuration file has changed");
+            self.reload();
         }
-        self.intercept();
-        if self.live.real_addresses {
-            self.live.publish();
+        self.state.update_interception();
+        self.state.reconciler.publish_health();
+        self.state.compact_journal();
+        if self.state.reconciler.take_used_large_plan() {
+            malloc::trim();
         }
-        if self.state.needs_compaction()
-            && let Err(error) = self.state.compact(self.live.routes.stored(), &mut self.live.leases)
-        {
-            warn!("failed to fold the journal of changes; trying again: {}", error_chain(&error));
-        }
-        if std::mem::take(&mut self.live.much_planned) {
-            crate::agent::process::malloc::give_back();
-        }
-        self.tell_readiness();
+        self.update_readiness();
     }
 
-    fn reload_unasked(&mut self) {
-        self.notify.reloading();
-        if let Ok(reloaded) = self.reload() {
-            self.settle_changed(reloaded.changed, Finish::Nothing);
-        }
-        self.notify.ready();
+    fn on_resolved(&mut self) {
+        let changed = self.state.reconciler.follower().take_changed();
+        // An error is recorded and logged by the reconciler.
+        let _ = self.state.reconciler.reconcile_only(&changed);
+        self.update_readiness();
     }
 
-    /// Sends a probe to every backend that has failed. It stays set aside until its next probe
-    /// begins: its own time-out may be over earlier, and then an application's connect would be the
-    /// one to find out that it still fails.
-    fn knock(&mut self) {
-        let began = Instant::now();
-        if began < self.health_due {
-            return;
-        }
-        let suspects = self.live.datapath.unhealthy_backends();
-        self.health_due = began + began.elapsed() * HEALTH_SHARE;
-        let suspects = match suspects {
-            Ok(suspects) => suspects,
-            Err(error) => {
-                return warn!("failed to read which backends have failed: {}", error_chain(&error));
-            }
-        };
-        let pace = Pace {
-            interval: self.config.health.probe_interval,
-            timeout: self.config.health.connect_timeout,
-        };
-        for (index, address) in self.probes.send(suspects, pace) {
-            if let Err(error) = self.live.datapath.extend_ejection(
-                index,
-                address,
-                pace.longest_gap(self.health_gap()),
-            ) {
-                warn!(backend = %address, "failed to keep a backend set aside: {}", error_chain(&error));
+    fn on_event_request(&mut self, request: EventRequest) {
+        match request {
+            EventRequest::Names(query) => feed::answer_names(query, &self.state.reconciler),
+            EventRequest::SamplingChanged => {
+                self.state.events.apply_sampling(&mut self.state.reconciler.datapath);
             }
         }
     }
 
-    /// From one look at the backends' health to the next.
-    fn health_gap(&self) -> Duration {
-        TICK + self.health_due.saturating_duration_since(Instant::now())
-    }
-
-    fn probed(&mut self, result: crate::agent::probes::Probed) {
-        let source = self.live.leases.source_of(result.index).cloned();
-        match result.outcome {
-            Ok(_) => match self.live.datapath.reinstate(result.index, result.address) {
-                Ok(()) => {
-                    info!(source = source.map(|source| source.to_string()), backend = %result.address, "a backend is back")
-                }
-                Err(error) => {
-                    warn!(backend = %result.address, "failed to reinstate a backend: {}", error_chain(&error))
-                }
-            },
-            // Perhaps the load balancer has moved: its name is asked earlier than its TTL says.
-            Err(_) => {
-                if let Some(source) = source {
-                    self.live.follower.refresh(&source);
-                }
-            }
+    /// Reloads the configuration without a request that waits for it.
+    fn reload(&mut self) {
+        self.service_manager.reloading();
+        if let Ok(reloaded) = reload::reload(&mut self.state) {
+            let settled = route_changes::settle(
+                &mut self.state,
+                &mut self.pending,
+                reloaded.changed,
+                Completion::None,
+            );
+            self.complete(settled);
         }
+        self.service_manager.ready();
     }
 
-    /// Ready is: bound, which it is by now, an upstream has answered once, and every route's VIP in
-    /// the kernel and answered.
-    pub(crate) fn tell_readiness(&self) {
-        // What is published has a route, so equal numbers say that nothing is missing; a full pool
-        // is not searched every second for that.
-        let all = self.live.published.len() == self.live.routes.len();
-        let routes = (!all)
-            .then(|| self.live.routes.iter().map(|entry| &entry.route.source))
-            .into_iter()
-            .flatten();
-        let missing = routes.filter(|source| !self.live.published.contains_key(source));
-        let upstream =
-            self.live.publisher.as_ref().and_then(|publisher| publisher.awaited_upstream());
-        let reasons = missing
-            .map(|source| format!("{source} is not live yet"))
-            .chain(self.live.refused.clone())
-            .chain(upstream)
-            .collect();
-        self.health.set_not_ready(reasons);
+    fn complete(&mut self, completion: Option<Completion>) {
+        match completion {
+            None => return,
+            Some(Completion::Started) => self.on_started(),
+            Some(completion) => replies::send(&self.state, completion),
+        }
+        self.update_readiness();
+    }
+
+    fn on_started(&mut self) {
+        // An older version's programs had to serve until now.
+        self.state.attach();
+        self.state.attachments.limit_steps();
+        let routes = self.state.reconciler.published_count();
+        let cgroups = self.state.attachments.attachments().len();
+        info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));
+        version_record::record(
+            &self.state.config.at_start().agent.state_dir,
+            jiff::Timestamp::now(),
+            self.state.reconciler.datapath.upgraded_from(),
+        );
+        // Units that wait for us rely on interception, which needs a fresh heartbeat.
+        self.heartbeat();
+        self.service_manager.ready();
+    }
+
+    fn heartbeat(&mut self) {
+        if let Err(error) = self.state.heartbeat() {
+            warn!("failed to write the heartbeat to the kernel: {}", error_chain(&error));
+        }
+        self.health.heartbeat();
+        self.service_manager.heartbeat();
+    }
+
+    fn update_readiness(&self) {
+        self.health.set_not_ready(self.state.not_ready_reasons());
     }
 }

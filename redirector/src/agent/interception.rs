@@ -1,68 +1,68 @@
-//! Whose DNS goes to the shim: what the configuration wants, where we are attached, and what this
-//! host allows.
+//! DNS interception: which queries of executors go to the shim, given the configuration, the
+//! attached cgroups, and what this host allows.
 
 use std::net::IpAddr;
 
 use tracing::{info, warn};
 
 use crate::{
-    agent::event_loop::Owner,
     config::{Config, Intercept},
     control::api,
-    datapath::{self, Datapath, InterceptScope, ShimEndpoint},
+    datapath::{self, Datapath, InterceptScope, InterceptionStatus, ShimEndpoint},
     dns::{BoundShim, InterceptPorts},
     error::error_chain,
 };
 
 /// DNS interception.
 pub(crate) struct Interception {
-    /// Where the shim takes intercepted DNS, or why it can't.
-    ports: Result<InterceptPorts, WhyNot>,
-    /// What is intercepted now, or why nothing is.
-    pub(crate) now: Result<InterceptScope, WhyNot>,
+    /// Where the shim receives intercepted queries.
+    ports: Result<InterceptPorts, Disabled>,
+    /// What is intercepted now.
+    current: Result<InterceptScope, Disabled>,
 }
 
 /// Why nothing is intercepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WhyNot {
-    /// In words.
+pub(crate) struct Disabled {
+    /// The reason, for a person.
     pub(crate) reason: String,
-    /// Whether that is what the configuration wants.
-    pub(crate) wanted: bool,
+    /// Whether the configuration disables it, rather than a fault.
+    pub(crate) by_config: bool,
 }
 
-impl WhyNot {
-    fn as_wanted(reason: &str) -> Self {
-        Self { reason: reason.to_owned(), wanted: true }
+impl Disabled {
+    fn by_config(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), by_config: true }
+    }
+
+    fn by_fault(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self { reason: error_chain(error), by_config: false }
     }
 }
 
-const AT_ROOT: &str = "the programs are attached at the root, and a whole host's DNS is not taken \
-    unasked: dns.intercept = \"on\" does";
+const AT_ROOT: &str = "the programs are attached at the root, and the DNS of a whole host is \
+    intercepted only with dns.intercept = \"on\"";
 
 impl Interception {
-    /// Opens the shim's ports for it, and tells the datapath where they are. Nothing is intercepted
-    /// yet.
+    /// Opens the shim's ports for intercepted queries, and passes them to the datapath. Nothing is
+    /// intercepted yet.
     pub(crate) fn prepare(
         shim: Option<&mut BoundShim>,
         datapath: &mut Datapath,
         config: &Config,
     ) -> anyhow::Result<Self> {
         let ports = match shim {
-            None => Err(WhyNot::as_wanted("dns.listen is empty, so there is no DNS shim")),
+            None => Err(Disabled::by_config("dns.listen is empty, so there is no DNS shim")),
             Some(_) if config.dns.intercept == Intercept::Off => {
-                Err(WhyNot::as_wanted("dns.intercept is \"off\""))
+                Err(Disabled::by_config("dns.intercept is \"off\""))
             }
             Some(shim) => {
-                let resolver_of = datapath.resolver_lookup();
-                let ports = shim.intercept(
-                    datapath::DNS_SLOTS,
-                    Box::new(move |slot| resolver_of.resolver(slot)),
-                );
-                ports.map_err(|error| WhyNot { reason: error_chain(&error), wanted: false })
+                let resolvers = datapath.resolver_lookup();
+                shim.intercept(datapath::DNS_SLOTS, Box::new(move |slot| resolvers.resolver(slot)))
+                    .map_err(|error| Disabled::by_fault(&error))
             }
         };
-        let at = ports.as_ref().map_or_else(
+        let endpoint = ports.as_ref().map_or_else(
             |_| ShimEndpoint::default(),
             |ports| ShimEndpoint {
                 ipv4: ports.ipv4,
@@ -70,121 +70,118 @@ impl Interception {
                 first_port: ports.first_port,
             },
         );
-        datapath.set_shim(&at)?;
-        Ok(Self { ports, now: Err(WhyNot::as_wanted("the agent is starting")) })
+        datapath.set_shim(&endpoint)?;
+        Ok(Self { ports, current: Err(Disabled::by_config("the agent is starting")) })
     }
 
-    /// What is to be intercepted, where the programs are attached at the root, or are not.
-    fn wanted(&self, intercept: &Intercept, at_root: bool) -> Result<InterceptScope, WhyNot> {
-        if let Err(why_not) = &self.ports {
-            return Err(why_not.clone());
+    /// What is intercepted now, or why nothing is.
+    pub(crate) fn current(&self) -> Result<&InterceptScope, &Disabled> {
+        self.current.as_ref()
+    }
+
+    /// Intercepts what the configuration wants, given whether the programs are attached at the
+    /// root.
+    pub(crate) fn update(&mut self, datapath: &mut Datapath, intercept: &Intercept, at_root: bool) {
+        let wanted = self.wanted(intercept, at_root);
+        if wanted == self.current {
+            return;
+        }
+        self.current = match datapath.intercept(&wanted.clone().unwrap_or_default()) {
+            Ok(()) => wanted,
+            Err(error) => Err(Disabled::by_fault(&error)),
+        };
+        match &self.current {
+            Ok(InterceptScope::Listed(resolvers)) => {
+                info!(?resolvers, "DNS of executors to these resolvers is intercepted")
+            }
+            Ok(_) => info!("DNS of executors is intercepted"),
+            Err(disabled) => info!("DNS of executors is not intercepted: {}", disabled.reason),
+        }
+    }
+
+    /// Gives the slots of idle resolvers to others.
+    pub(crate) fn release_idle_resolvers(&self, datapath: &mut Datapath) {
+        // Without interception no resolver needs a slot.
+        if self.current.is_err() {
+            return;
+        }
+        if let Err(error) = datapath.release_idle_resolvers() {
+            warn!("failed to release the slots of idle resolvers: {}", error_chain(&error));
+        }
+    }
+
+    /// For `status`.
+    pub(crate) fn info(&self, datapath: &Datapath) -> api::InterceptionInfo {
+        let status = datapath.interception().unwrap_or_default();
+        info(status, self.current.as_ref().err().map(|disabled| disabled.reason.clone()))
+    }
+
+    /// Resolvers listed in the configuration that no listen address of the shim can answer for.
+    pub(crate) fn unserved(&self, intercept: &Intercept) -> Vec<IpAddr> {
+        let (Intercept::Resolvers(resolvers), Ok(ports)) = (intercept, &self.ports) else {
+            return Vec::new();
+        };
+        let is_served = |resolver: &IpAddr| {
+            if resolver.is_ipv4() { ports.ipv4.is_some() } else { ports.ipv6.is_some() }
+        };
+        resolvers.iter().filter(|resolver| !is_served(resolver)).copied().collect()
+    }
+
+    /// The first of the host's nameservers of an address family that the shim does not listen on,
+    /// while every resolver is intercepted: executors often use the host's nameservers.
+    pub(crate) fn unserved_nameserver(
+        &self,
+        nameservers: impl IntoIterator<Item = IpAddr>,
+    ) -> Option<IpAddr> {
+        let (Ok(InterceptScope::Everything), Ok(ports)) = (&self.current, &self.ports) else {
+            return None;
+        };
+        // Executors cannot use a loopback or link-local address of the host.
+        let is_reachable_v6 = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        };
+        nameservers.into_iter().find(|ip| ports.ipv6.is_none() && is_reachable_v6(ip))
+    }
+
+    fn wanted(&self, intercept: &Intercept, at_root: bool) -> Result<InterceptScope, Disabled> {
+        if let Err(disabled) = &self.ports {
+            return Err(disabled.clone());
         }
         if *intercept == Intercept::Auto && at_root {
-            return Err(WhyNot::as_wanted(AT_ROOT));
+            return Err(Disabled::by_config(AT_ROOT));
         }
         Ok(match intercept {
             Intercept::Resolvers(resolvers) => InterceptScope::Listed(resolvers.clone()),
             _ => InterceptScope::Everything,
         })
     }
+}
 
-    /// The resolvers of the configuration that no address of the shim's can answer for.
-    pub(crate) fn unserved(&self, intercept: &Intercept) -> Vec<IpAddr> {
-        let (Intercept::Resolvers(resolvers), Ok(ports)) = (intercept, &self.ports) else {
-            return Vec::new();
-        };
-        let served = |resolver: &IpAddr| {
-            if resolver.is_ipv4() { ports.ipv4.is_some() } else { ports.ipv6.is_some() }
-        };
-        resolvers.iter().filter(|resolver| !served(resolver)).copied().collect()
-    }
-
-    /// The first of the host's own nameservers whose family the shim has no address of, when every
-    /// resolver's DNS is to be intercepted: executors often have the host's.
-    pub(crate) fn out_of_family(
-        &self,
-        nameservers: impl IntoIterator<Item = IpAddr>,
-    ) -> Option<IpAddr> {
-        let (Ok(InterceptScope::Everything), Ok(ports)) = (&self.now, &self.ports) else {
-            return None;
-        };
-        // A loopback or link-local one is no executor's by its address.
-        let is_others = |ip: &IpAddr| match ip {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-        };
-        nameservers.into_iter().find(|ip| ports.ipv6.is_none() && is_others(ip))
+/// Ends the interception, as nobody will answer from here on.
+pub(crate) fn stop(datapath: &mut Datapath) {
+    if let Err(error) = datapath.intercept(&InterceptScope::Nothing) {
+        warn!(
+            "failed to end the interception of DNS; it ends within 2 s, when the heartbeat is \
+                stale: {}",
+            error_chain(&error)
+        );
     }
 }
 
-impl Owner {
-    /// Brings interception to what is wanted now.
-    pub(crate) fn intercept(&mut self) {
-        let wanted = self.interception.wanted(&self.at_start.dns.intercept, self.attached.at_root);
-        if wanted == self.interception.now {
-            return;
-        }
-        let what = wanted.clone().unwrap_or_default();
-        self.interception.now = match self.live.datapath.intercept(&what) {
-            Ok(()) => wanted,
-            Err(error) => Err(WhyNot { reason: error_chain(&error), wanted: false }),
-        };
-        match &self.interception.now {
-            Ok(InterceptScope::Listed(resolvers)) => {
-                info!(?resolvers, "the DNS of executors to these resolvers goes to the shim")
-            }
-            Ok(_) => info!("the DNS of executors goes to the shim"),
-            Err(why) => info!("the DNS of executors is left alone: {}", why.reason),
-        }
-    }
-
-    /// Leaves DNS alone from here on, for as long as nobody answers.
-    pub(crate) fn stop_intercepting(&mut self) {
-        if let Err(error) = self.live.datapath.intercept(&InterceptScope::Nothing) {
-            warn!(
-                "failed to end the interception of DNS; it ends by itself within 2 s: {}",
-                error_chain(&error)
-            );
-        }
-    }
-
-    /// Gives other resolvers the slots of those that nobody asks any more. While nothing is
-    /// intercepted, nobody wants one.
-    pub(crate) fn free_idle_resolvers(&mut self) {
-        if self.interception.now.is_err() {
-            return;
-        }
-        if let Err(error) = self.live.datapath.release_idle_resolvers() {
-            warn!(
-                "failed to look for resolvers that nobody asks any more: {}",
-                error_chain(&error)
-            );
-        }
-    }
-
-    /// For `status`.
-    pub(crate) fn interception_info(&self) -> api::InterceptionInfo {
-        let found = self.live.datapath.interception().unwrap_or_default();
-        info(found, self.interception.now.as_ref().map(drop).map_err(|why| why.reason.clone()))
-    }
-}
-
-/// What the tables tell, in the API's shape; and whether it is on, or why it is not.
-pub(crate) fn info(
-    found: datapath::InterceptionStatus,
-    now: Result<(), String>,
-) -> api::InterceptionInfo {
+/// The kernel's counters in the API's shape, and why nothing is intercepted, if so.
+pub(crate) fn info(status: InterceptionStatus, reason: Option<String>) -> api::InterceptionInfo {
     let resolver = |at: datapath::InterceptedResolver| api::InterceptedResolver {
         address: at.address,
         intercepted: at.intercepted,
     };
     api::InterceptionInfo {
-        on: now.is_ok(),
-        reason: now.err(),
-        listed_only: found.listed_only,
-        resolvers: found.resolvers.into_iter().map(resolver).collect(),
-        bypassed_heartbeat_stale: found.heartbeat_stale,
-        bypassed_resolver_slots_full: found.slots_full,
+        on: reason.is_none(),
+        reason,
+        listed_only: status.listed_only,
+        resolvers: status.resolvers.into_iter().map(resolver).collect(),
+        bypassed_heartbeat_stale: status.heartbeat_stale,
+        bypassed_resolver_slots_full: status.slots_full,
     }
 }
 
@@ -192,8 +189,14 @@ pub(crate) fn info(
 mod tests {
     use super::*;
 
-    fn interception(ports: Result<InterceptPorts, WhyNot>) -> Interception {
-        Interception { ports, now: Ok(InterceptScope::Nothing) }
+    const V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
+
+    fn v6() -> IpAddr {
+        "fd00::53".parse().expect("an address")
+    }
+
+    fn interception(ports: Result<InterceptPorts, Disabled>) -> Interception {
+        Interception { ports, current: Ok(InterceptScope::Nothing) }
     }
 
     fn ports() -> InterceptPorts {
@@ -201,13 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_the_dns_of_pods_and_leaves_a_whole_hosts_alone() {
+    fn auto_intercepts_pods_but_not_a_whole_host() {
         let ready = interception(Ok(ports()));
         assert_eq!(ready.wanted(&Intercept::Auto, false), Ok(InterceptScope::Everything));
-        let why = ready.wanted(&Intercept::Auto, true).expect_err("the root");
-        assert!(why.wanted && why.reason.contains("\"on\""), "{why:?}");
+        let disabled = ready.wanted(&Intercept::Auto, true).expect_err("the root");
+        assert!(disabled.by_config && disabled.reason.contains("\"on\""), "{disabled:?}");
         assert_eq!(ready.wanted(&Intercept::On, true), Ok(InterceptScope::Everything));
-        let listed = vec![IpAddr::from([10, 96, 0, 10])];
+        let listed = vec![V4];
         assert_eq!(
             ready.wanted(&Intercept::Resolvers(listed.clone()), true),
             Ok(InterceptScope::Listed(listed))
@@ -215,44 +218,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_possible_is_told_from_what_is_not_wanted() {
-        let taken = interception(Err(WhyNot {
+    fn a_fault_is_distinguished_from_the_configuration() {
+        let fault = interception(Err(Disabled {
             reason: "failed to bind UDP 169.254.20.53:5310".to_owned(),
-            wanted: false,
+            by_config: false,
         }));
-        for intercept in
-            [Intercept::Auto, Intercept::On, Intercept::Resolvers(vec![[10, 96, 0, 10].into()])]
-        {
-            let why = taken.wanted(&intercept, false).expect_err("no port");
-            assert!(!why.wanted && why.reason.contains("5310"), "{why:?}");
+        for intercept in [Intercept::Auto, Intercept::On, Intercept::Resolvers(vec![V4])] {
+            let disabled = fault.wanted(&intercept, false).expect_err("no port");
+            assert!(!disabled.by_config && disabled.reason.contains("5310"), "{disabled:?}");
         }
         assert!(
-            interception(Err(WhyNot::as_wanted("off")))
+            interception(Err(Disabled::by_config("off")))
                 .wanted(&Intercept::Off, false)
                 .expect_err("off")
-                .wanted
+                .by_config
         );
     }
 
     #[test]
-    fn a_nameserver_of_the_host_that_the_shim_can_not_answer_for_is_named() {
-        let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0x53]);
-        let (four, link_local) =
-            (IpAddr::from([10, 96, 0, 10]), "fe80::1".parse().expect("an address"));
+    fn a_host_nameserver_that_the_shim_cannot_serve_is_named() {
+        let link_local = "fe80::1".parse().expect("an address");
         let mut interception = interception(Ok(ports()));
-        assert_eq!(interception.out_of_family([four, six]), None, "nothing is intercepted");
-        interception.now = Ok(InterceptScope::Everything);
-        assert_eq!(interception.out_of_family([four, link_local, six]), Some(six));
+        assert_eq!(interception.unserved_nameserver([V4, v6()]), None, "nothing is intercepted");
+        interception.current = Ok(InterceptScope::Everything);
+        assert_eq!(interception.unserved_nameserver([V4, link_local, v6()]), Some(v6()));
         interception.ports =
-            Ok(InterceptPorts { ipv6: Some([0xfd00, 0, 0, 0, 0, 0, 0, 0x54].into()), ..ports() });
-        assert_eq!(interception.out_of_family([four, six]), None);
+            Ok(InterceptPorts { ipv6: Some("fd00::54".parse().expect("an address")), ..ports() });
+        assert_eq!(interception.unserved_nameserver([V4, v6()]), None);
     }
 
     #[test]
-    fn a_listed_resolver_of_a_family_that_the_shim_lacks_is_named() {
-        let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0x53]);
-        let intercept = Intercept::Resolvers(vec![[10, 96, 0, 10].into(), six]);
-        assert_eq!(interception(Ok(ports())).unserved(&intercept), [six]);
+    fn a_listed_resolver_of_an_unserved_family_is_named() {
+        let intercept = Intercept::Resolvers(vec![V4, v6()]);
+        assert_eq!(interception(Ok(ports())).unserved(&intercept), [v6()]);
         assert_eq!(interception(Ok(ports())).unserved(&Intercept::Auto), Vec::<IpAddr>::new());
     }
 }

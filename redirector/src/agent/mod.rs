@@ -1,22 +1,23 @@
-//! The agent: build, bind, run.
+//! The agent: startup, event loop, shutdown.
 //!
-//! | file | is |
+//! | module | contains |
 //! |---|---|
-//! | `startup` | everything that can fail, before anything is served: directories, lock, state files, sockets, host, datapath |
-//! | `event_loop` | the one task that owns the state, and what wakes it |
-//! | `changes` | commands, reloads and rollbacks |
-//! | `state` | what is wanted and what serves, and bringing the one to the other |
-//! | `attach` | keeping the programs on cgroups that come and go |
-//! | `interception` | whose DNS goes to the shim |
-//! | `probes` | probing backends that have failed |
-//! | `events` | events of single connects, with names instead of numbers |
+//! | `startup` | everything that can fail, before anything is served: lock, state files, sockets, host, datapath |
+//! | `event_loop` | the one task that changes the state |
+//! | `changes` | commands, imports, rollbacks and reloads |
 //! | `views` | the state in the shapes of the control API and the metrics |
-//! | `process` | the process and its surroundings |
+//! | `state` | the state, and bringing kernel and DNS to the desired one |
+//! | `attach` | attaching to cgroups that come and go |
+//! | `interception` | which DNS queries of executors go to the shim |
+//! | `backend_health`, `probes` | probing unhealthy backends |
+//! | `events` | events of single connects |
+//! | `process` | lock, log, signals, service manager |
 //!
-//! An order holds everywhere: what comes is in the kernel before DNS answers it, what goes has left
-//! DNS before it leaves the kernel.
+//! One order holds everywhere: a route is added to the kernel before DNS, and removed from DNS
+//! before the kernel.
 
 mod attach;
+mod backend_health;
 mod changes;
 mod event_loop;
 mod events;
@@ -39,10 +40,10 @@ pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_
 use crate::config::Config;
 
 /// Runs the agent with `config`, which was read from `path`, until SIGTERM or SIGINT. The datapath,
-/// the guard and the listen addresses stay as they are then, and go on redirecting.
+/// the guard route and the listen addresses then stay as they are and keep redirecting.
 ///
 /// # Errors
-/// When the agent can't start (nothing of it is left behind, and what an earlier agent left still
+/// When the agent cannot start (it then leaves nothing behind, and what an earlier agent left still
 /// works), or a part of it fails for good.
 pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
     startup::bind(path, config).await?.run().await

@@ -1,5 +1,4 @@
-//! Knocking at backends that have failed, so that they come back as soon as they work, and not
-//! before.
+//! Probes: connects to unhealthy backends.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,40 +11,38 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{backend, datapath::UnhealthyBackend};
 
-/// Probes under way at one time; the others come with the next tick.
-const MOST: usize = 64;
+/// Probes under way at one time; the others follow at the next tick.
+const MAX_PROBES: usize = 64;
 
-/// The probes under way, at most one for each backend of a route, and when the next one of each is
-/// due.
+/// The probes under way, at most one for each backend of a route, and when the next of each is due.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
-    tasks: JoinSet<Probed>,
+    tasks: JoinSet<ProbeResult>,
     under_way: HashSet<(u32, IpAddr)>,
     due: HashMap<(u32, IpAddr), Instant>,
 }
 
-/// How often and how long is knocked.
+/// How often backends are probed, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    /// From one probe of a backend to the next.
+pub(crate) struct ProbePace {
+    /// Time between two probes of a backend.
     pub(crate) interval: Duration,
-    /// For one probe.
+    /// Timeout of one probe.
     pub(crate) timeout: Duration,
 }
 
-impl Pace {
-    /// From the beginning of one probe to the beginning of the next, at the latest: so long the
-    /// probe vouches for its backend being set aside. `look` is the time between two looks at what
-    /// has failed.
-    pub(crate) fn longest_gap(self, look: Duration) -> Duration {
-        self.interval.max(self.timeout) + 2 * look
+impl ProbePace {
+    /// The longest time between the starts of two probes, for which the first one extends the
+    /// ejection of its backend. `check` is the time between two checks of the backends' health.
+    pub(crate) fn longest_gap(self, check: Duration) -> Duration {
+        self.interval.max(self.timeout) + 2 * check
     }
 }
 
-/// A probe's end.
+/// The result of a probe.
 #[derive(Debug)]
-pub(crate) struct Probed {
-    /// The route's VIP.
+pub(crate) struct ProbeResult {
+    /// The index of the route's VIP.
     pub(crate) index: u32,
     /// The backend.
     pub(crate) address: IpAddr,
@@ -54,21 +51,21 @@ pub(crate) struct Probed {
 }
 
 impl Probes {
-    /// Knocks at each of `suspects` that is not being knocked at and whose time has come: at once
-    /// at one that was none before. Returns those.
+    /// Probes each unhealthy backend that is not being probed and is due; a backend that was healthy
+    /// before is due at once. Returns the probed ones.
     pub(crate) fn send(
         &mut self,
-        suspects: Vec<UnhealthyBackend>,
-        pace: Pace,
+        unhealthy: Vec<UnhealthyBackend>,
+        pace: ProbePace,
     ) -> Vec<(u32, IpAddr)> {
         let now = Instant::now();
         let seen: HashSet<_> =
-            suspects.iter().map(|suspect| (suspect.index, suspect.address)).collect();
+            unhealthy.iter().map(|backend| (backend.index, backend.address)).collect();
         self.due.retain(|backend, _| seen.contains(backend));
         let mut sent = Vec::new();
-        for UnhealthyBackend { index, address, port, .. } in suspects {
+        for UnhealthyBackend { index, address, port, .. } in unhealthy {
             let backend = (index, address);
-            if self.under_way.len() >= MOST {
+            if self.under_way.len() >= MAX_PROBES {
                 break;
             }
             if self.due.get(&backend).is_some_and(|due| now < *due)
@@ -79,20 +76,19 @@ impl Probes {
             self.due.insert(backend, now + pace.interval);
             self.tasks.spawn(async move {
                 let outcome = backend::probe(SocketAddr::new(address, port), pace.timeout).await;
-                Probed { index, address, outcome }
+                ProbeResult { index, address, outcome }
             });
             sent.push(backend);
         }
         sent
     }
 
-    /// The next probe that ends; none at once when there is none under way.
-    pub(crate) async fn next(&mut self) -> Option<Probed> {
-        let probed = self.tasks.join_next().await?;
-        match probed {
-            Ok(probed) => {
-                self.under_way.remove(&(probed.index, probed.address));
-                Some(probed)
+    /// The next result; none at once when no probe is under way.
+    pub(crate) async fn next(&mut self) -> Option<ProbeResult> {
+        match self.tasks.join_next().await? {
+            Ok(result) => {
+                self.under_way.remove(&(result.index, result.address));
+                Some(result)
             }
             Err(error) => {
                 tracing::error!(%error, "a probe panicked");
@@ -107,20 +103,20 @@ impl Probes {
 mod tests {
     use super::*;
 
-    fn suspect(port: u16) -> UnhealthyBackend {
+    fn unhealthy(port: u16) -> UnhealthyBackend {
         UnhealthyBackend { index: 1, address: IpAddr::from([127, 0, 0, 1]), port, failures: 1 }
     }
 
-    const PACE: Pace =
-        Pace { interval: Duration::from_millis(100), timeout: Duration::from_secs(2) };
+    const PACE: ProbePace =
+        ProbePace { interval: Duration::from_millis(100), timeout: Duration::from_secs(2) };
 
     #[tokio::test]
-    async fn a_backend_is_knocked_at_once_at_a_time_and_its_answer_comes_back() {
+    async fn a_backend_has_one_probe_at_a_time() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("an address").port();
         let mut probes = Probes::default();
         assert_eq!(
-            probes.send(vec![suspect(port), suspect(port)], PACE),
+            probes.send(vec![unhealthy(port), unhealthy(port)], PACE),
             [(1, IpAddr::from([127, 0, 0, 1]))]
         );
         let probed = probes.next().await.expect("one ends");
@@ -128,7 +124,7 @@ mod tests {
         assert!(probes.next().await.is_none(), "one was sent");
         drop(listener);
         tokio::time::sleep(PACE.interval).await;
-        probes.send(vec![suspect(port)], PACE);
+        probes.send(vec![unhealthy(port)], PACE);
         assert_eq!(
             probes.next().await.expect("it ends").outcome.expect_err("nobody listens").kind(),
             io::ErrorKind::ConnectionRefused
@@ -136,26 +132,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_goes_on_failing_is_knocked_at_once_in_an_interval_and_one_that_fails_anew_at_once()
-     {
-        let pace = Pace { interval: Duration::from_secs(60), ..PACE };
+    async fn a_failing_backend_is_probed_once_per_interval() {
+        let pace = ProbePace { interval: Duration::from_secs(60), ..PACE };
         let mut probes = Probes::default();
-        assert_eq!(probes.send(vec![suspect(1)], pace).len(), 1);
+        assert_eq!(probes.send(vec![unhealthy(1)], pace).len(), 1);
         probes.next().await.expect("it ends");
-        assert_eq!(probes.send(vec![suspect(1)], pace), []);
+        assert_eq!(probes.send(vec![unhealthy(1)], pace), []);
         assert_eq!(probes.send(vec![], pace), [], "it works");
-        assert_eq!(probes.send(vec![suspect(1)], pace).len(), 1);
+        assert_eq!(probes.send(vec![unhealthy(1)], pace).len(), 1);
     }
 
     #[test]
-    fn a_probe_vouches_until_the_next_one_begins() {
-        let look = Duration::from_millis(500);
+    fn a_probe_extends_the_ejection_until_the_next_one_starts() {
+        let check = Duration::from_millis(500);
         for (interval, timeout, gap) in [(5, 3, 6), (1, 3, 4)] {
-            let pace = Pace {
+            let pace = ProbePace {
                 interval: Duration::from_secs(interval),
                 timeout: Duration::from_secs(timeout),
             };
-            assert_eq!(pace.longest_gap(look), Duration::from_secs(gap));
+            assert_eq!(pace.longest_gap(check), Duration::from_secs(gap));
         }
     }
 }

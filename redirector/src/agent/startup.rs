@@ -1,27 +1,25 @@
-//! Building and binding: everything that can fail, before anything is served. The datapath comes
-//! last, so that a start that fails leaves no pins; what it changed on the host before that is
-//! taken back, unless an earlier agent's datapath is there and works with it.
+//! Startup: everything that can fail, before anything is served. The datapath comes last, so that
+//! a failed start leaves no pins; what it changed on the host is undone, unless an earlier agent's
+//! datapath exists and works with it.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     agent::{
-        attach::manager::Attached,
-        event_loop::Owner,
-        events::pump::{self, Reading},
+        event_loop::EventLoop,
+        events::pump::EventPump,
         interception::Interception,
-        probes::Probes,
-        process::{config_watch::FileWatch, lock::Lock, signals::Signals, systemd::Notify},
-        state::reconciler::Live,
+        process::{config_watch::FileWatch, lock::Lock, signals::Signals},
+        state::{
+            agent_state::{AgentParts, AgentState},
+            config_state::ConfigState,
+            reconciler::{Reconciler, ReconcilerParts},
+        },
     },
     atomic_file,
     backend::{Follower, FollowerSettings},
@@ -30,26 +28,26 @@ use crate::{
     datapath::{self, Datapath},
     dns::{self, BoundShim, ShimSettings},
     host,
-    observe::{Admin, Health, Metrics},
+    observe::{Admin, Metrics},
     route::RouteSet,
     state::{Change, OpenedState, State},
 };
 
-/// How long the control server waits for the owner task's answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Commands that may wait for the owner task.
-const QUEUE: usize = 256;
+/// How long the control server waits for a reply of the event loop.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Commands that may wait for the event loop.
+const MAX_QUEUED_COMMANDS: usize = 256;
 /// How long everything together may take to end; the contract is two seconds.
-const LAST_CALL: Duration = Duration::from_millis(1500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// An agent that has everything it needs and serves nothing yet.
-pub(crate) struct Bound {
-    owner: Owner,
+pub(crate) struct BoundAgent {
+    event_loop: EventLoop,
     sockets: Sockets,
     metrics: Metrics,
-    events: Reading,
+    event_pump: EventPump,
     signals: Signals,
-    /// Last, so that it is given back last.
+    /// Last, so that it is released last.
     _lock: Lock,
 }
 
@@ -60,90 +58,82 @@ struct Sockets {
 }
 
 /// Builds and binds the agent.
-pub(crate) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<Bound> {
+pub(crate) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<BoundAgent> {
     let watch = FileWatch::new(&path);
     atomic_file::make_directory(&config.agent.run_dir, 0o755)?;
-    let lock = Lock::take(&config.agent.run_dir)?;
+    let lock = Lock::acquire(&config.agent.run_dir)?;
     let signals = Signals::listen()?;
-    // Only to tell a wrong pattern before anything is changed; the owner task looks again and
-    // again.
+    // Only to report an invalid pattern before anything is changed.
     datapath::cgroups(&config.attach.cgroups)?;
-    let fresh = !datapath::has_pins(&config.agent.bpffs)?;
-    let built = build(path, config.clone(), watch).await;
-    if built.is_err() && fresh {
-        take_back(&config).await;
+    let is_first = !datapath::has_pins(&config.agent.bpffs)?;
+    let built = build(ConfigState::new(path, watch, config.clone())).await;
+    if built.is_err() && is_first {
+        undo(&config).await;
     }
-    let (owner, sockets, metrics, events) = built?;
-    Ok(Bound { owner, sockets, metrics, events, signals, _lock: lock })
+    let (event_loop, sockets, metrics, event_pump) = built?;
+    Ok(BoundAgent { event_loop, sockets, metrics, event_pump, signals, _lock: lock })
 }
 
 async fn build(
-    path: PathBuf,
-    config: Config,
-    watch: FileWatch,
-) -> anyhow::Result<(Owner, Sockets, Metrics, Reading)> {
-    let OpenedState { mut state, mut leases, routes: stored, warnings } =
+    config_state: ConfigState,
+) -> anyhow::Result<(EventLoop, Sockets, Metrics, EventPump)> {
+    let config = config_state.current().clone();
+    let OpenedState { state: mut state_dir, mut leases, routes: stored, warnings } =
         State::open(&config.agent.state_dir, &config.pool)?;
-    let routes = RouteSet::new(path.clone(), config.pool.clone(), config.routes.clone(), stored);
+    let path = config_state.path().to_owned();
+    let routes = RouteSet::new(path, config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
-    state.commit(&Change::default(), &[], routes.stored(), &mut leases)?;
+    state_dir.commit(&Change::default(), &[], routes.stored(), &mut leases)?;
 
-    let (mut sockets, listen) = sockets(&config).await?;
+    let (mut sockets, listen) = bind_sockets(&config).await?;
     if config.pool.guard {
         host::guard(&config.pool).await?;
     }
-    let mut datapath = Datapath::open(&datapath::Settings {
-        bpffs: config.agent.bpffs.clone(),
-        pool: config.pool.clone(),
-    })?;
-    datapath.set_connect_timeout(config.health.connect_timeout)?;
-    let reader =
-        datapath.take_event_reader().context("the events of this datapath are read already")?;
-    let (events, reading) = pump::new(reader, config.pool.clone());
+    let mut datapath = open_datapath(&config)?;
+    let reader = datapath
+        .take_event_reader()
+        .context("the events of this datapath have a reader already")?;
+    let (events, event_pump) = EventPump::new(reader, config.pool.clone());
     let interception = Interception::prepare(sockets.shim.as_mut(), &mut datapath, &config)?;
-    // Only now: it leaves a file behind.
+    // Not earlier: it creates a file.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
         own: listen.clone(),
         state_file: config.agent.state_dir.join("destinations.json"),
     })?;
-
-    let publisher = sockets.shim.as_ref().map(BoundShim::publisher);
-    let mut live = Live::new(routes, leases, datapath, follower, publisher, config.pool.clone());
-    live.real_addresses = !config.dns.real_address_clients.is_empty();
-    // Before anything is served: a source must not be asked of an upstream, which denies it.
-    live.publish();
-    let now = jiff::Timestamp::now();
-    let (asking, scrapes) = mpsc::channel(1);
-    let owner = Owner {
-        live,
-        state,
-        at_start: config.clone(),
-        config,
-        config_path: path,
-        config_error: None,
-        restart_needed: Vec::new(),
-        loaded_at: now,
-        started_at: now,
-        beaten_at: Instant::now(),
-        health_due: Instant::now(),
-        listen,
-        warnings,
-        attached: Attached::new(),
+    let reconciler = Reconciler::new(ReconcilerParts {
+        routes,
+        leases,
+        datapath,
+        follower,
+        publisher: sockets.shim.as_ref().map(BoundShim::publisher),
+        pool: config.pool.clone(),
+        real_addresses: !config.dns.real_address_clients.is_empty(),
+    });
+    // Before DNS is served: an upstream would deny that a source exists.
+    reconciler.publish();
+    let (scrape, scrapes) = mpsc::channel(1);
+    let state = AgentState::new(AgentParts {
+        reconciler,
         interception,
-        watch,
-        waits: JoinSet::new(),
-        health: Health::default(),
-        notify: Notify::new(),
-        probes: Probes::default(),
-        changes: std::collections::BTreeMap::new(),
-        scrapes,
         events,
-    };
-    Ok((owner, sockets, Metrics::new(asking), reading))
+        config: config_state,
+        state_dir,
+        warnings,
+        listen,
+    });
+    Ok((EventLoop::new(state, scrapes), sockets, Metrics::new(scrape), event_pump))
 }
 
-async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> {
+fn open_datapath(config: &Config) -> anyhow::Result<Datapath> {
+    let settings =
+        datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() };
+    let mut datapath = Datapath::open(&settings)?;
+    datapath.set_connect_timeout(config.health.connect_timeout)?;
+    Ok(datapath)
+}
+
+async fn bind_sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> {
     for address in &config.dns.listen {
         host::ensure_address(address.ip()).await?;
     }
@@ -152,26 +142,22 @@ async fn sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> 
     let listen = shim.as_ref().map(BoundShim::local_addrs).unwrap_or_default();
     let control = Server::bind(&config.agent.control_socket(), Limits::default()).await?;
     let admin = match config.agent.admin {
-        Some(address) => {
-            let bound = Admin::bind(address).await;
-            let remedy = || {
-                format!(
-                    "failed to bind agent.admin = \"{address}\": give it a free address of this \
-                        host, or \"off\""
-                )
-            };
-            Some(bound.with_context(remedy)?)
-        }
+        Some(address) => Some(Admin::bind(address).await.with_context(|| {
+            format!(
+                "failed to bind agent.admin = \"{address}\": set it to a free address of this \
+                    host, or \"off\""
+            )
+        })?),
         None => None,
     };
     Ok((Sockets { shim, control, admin }, listen))
 }
 
-/// Takes back what a failed first start has changed on the host.
-async fn take_back(config: &Config) {
+/// Undoes what a failed first start has changed on the host.
+async fn undo(config: &Config) {
     let mut errors = Vec::new();
     if let Err(error) = datapath::unload(&config.agent.bpffs) {
-        tracing::debug!(%error, "failed to take back the pins of a start that failed");
+        debug!(%error, "failed to remove the pins of a failed start");
     }
     for address in &config.dns.listen {
         errors.extend(host::remove_address(address.ip()).await.err());
@@ -183,27 +169,20 @@ async fn take_back(config: &Config) {
         }
     }
     for error in errors {
-        // Whoever may not add may not remove; the start's own error says it.
-        tracing::debug!(%error, "failed to take back a change of the host");
+        // Without the permission to add, there is none to remove; the start's own error shows it.
+        debug!(%error, "failed to undo a change of the host");
     }
 }
 
-impl Bound {
+impl BoundAgent {
     /// Serves until a signal ends it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { mut owner, sockets, metrics, events, signals, _lock } = self;
+        let Self { mut event_loop, sockets, metrics, event_pump, signals, _lock } = self;
+        log_sockets(&event_loop);
         let shutdown = CancellationToken::new();
-        let (commands, queue) = mpsc::channel::<Command>(QUEUE);
+        let (commands, queue) = mpsc::channel::<Command>(MAX_QUEUED_COMMANDS);
         let (failed, failures) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        info!(
-            config = %owner.config_path.display(),
-            dns = ?owner.listen,
-            control = %owner.config.agent.control_socket().display(),
-            admin = owner.config.agent.admin.map(|address| address.to_string()),
-            "redirector {} has its sockets",
-            env!("CARGO_PKG_VERSION")
-        );
         if let Some(shim) = sockets.shim {
             let stop = shutdown.clone();
             tasks.spawn(async move {
@@ -212,27 +191,36 @@ impl Bound {
                 }
             });
         }
-        tasks.spawn(sockets.control.serve(Handle::new(commands, PATIENCE), shutdown.clone()));
+        let handle = Handle::new(commands, REPLY_TIMEOUT);
+        tasks.spawn(sockets.control.serve(handle, shutdown.clone()));
         if let Some(admin) = sockets.admin {
-            tasks.spawn(admin.serve(owner.health.clone(), metrics, shutdown.clone()));
+            tasks.spawn(admin.serve(event_loop.health(), metrics, shutdown.clone()));
         }
-        tasks.spawn(events.run(shutdown.clone()));
-        owner.start();
-        let ended = owner.run(queue, signals, failures).await;
-        owner.notify.stopping();
-        owner.stop_intercepting();
-        info!("stopping; the datapath stays and goes on redirecting");
+        tasks.spawn(event_pump.run(shutdown.clone()));
+        event_loop.start();
+        let ended = event_loop.run(queue, signals, failures).await;
+        event_loop.prepare_shutdown();
+        info!("stopping; the datapath stays loaded and keeps redirecting");
         shutdown.cancel();
-        let last_call = async {
+        let all_ended = async {
             while tasks.join_next().await.is_some() {}
-            owner.waits.shutdown().await;
-            if let Some(follower) = std::sync::Arc::into_inner(owner.live.follower) {
-                follower.shutdown().await;
-            }
+            event_loop.shutdown().await;
         };
-        if tokio::time::timeout(LAST_CALL, last_call).await.is_err() {
-            warn!("not everything had ended within {LAST_CALL:?}");
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended).await.is_err() {
+            warn!("not everything had ended within {SHUTDOWN_TIMEOUT:?}");
         }
         ended
     }
+}
+
+fn log_sockets(event_loop: &EventLoop) {
+    let config = &event_loop.state().config;
+    info!(
+        config = %config.path().display(),
+        dns = ?event_loop.state().listen(),
+        control = %config.current().agent.control_socket().display(),
+        admin = config.current().agent.admin.map(|address| address.to_string()),
+        "redirector {} has its sockets",
+        env!("CARGO_PKG_VERSION")
+    );
 }

@@ -65,6 +65,24 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code that this version knows.
+    pub const ALL: &[Self] = &[
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Timeout,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::Invalid,
+        Self::TooMany,
+        Self::Exhausted,
+        Self::Kernel,
+        Self::Storage,
+        Self::ShuttingDown,
+        Self::NoAnswer,
+    ];
+
     /// The HTTP status that goes with it.
     pub fn status(self) -> StatusCode {
         match self {

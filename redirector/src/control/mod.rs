@@ -14,9 +14,9 @@ mod error;
 mod event_hub;
 mod handlers;
 mod peer_cred;
+mod plural;
 mod server;
 mod socket;
-mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +24,6 @@ pub use client::{Client, ClientError, EventStream};
 pub use command::{Caller, Command, Handle, Reply};
 pub use error::{ApiError, ErrorBody, ErrorCode};
 pub use event_hub::{EventHub, KEPT, Subscription};
+pub(crate) use plural::count;
 pub use server::{Limits, Server};
 pub use socket::SocketError;
-pub(crate) use summary::count;

@@ -1,6 +1,6 @@
 //! What the datapath tells people and scripts.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, ops::AddAssign, path::PathBuf, time::Duration};
 
 use redirector_common::{
     backend::Health,
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 /// What became of a route's connects since its VIP was leased. `started` equals the sum of the six
 /// ends and what is in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RouteCounters {
     /// Connects that were redirected.
     pub started: u64,
@@ -33,7 +34,7 @@ pub struct RouteCounters {
     /// Connects that were left alone by `on_no_backend = "pass"`.
     pub passed: u64,
     /// Connects that were sent to a backend that is set aside, since all were.
-    pub desperate: u64,
+    pub all_ejected: u64,
     /// Nanoseconds from connect to established, summed over the established ones.
     pub connect_ns: u64,
     /// Bytes received on connections that have ended.
@@ -44,7 +45,7 @@ pub struct RouteCounters {
     pub retransmitted: u64,
     /// Connects that could not be made from the route's source address and went on with the
     /// kernel's choice.
-    pub source_failed: u64,
+    pub source_ip_failed: u64,
     /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
     /// ones.
     pub srtt_us: u64,
@@ -66,14 +67,71 @@ impl RouteCounters {
             closed: s.closed,
             denied: s.denied,
             passed: s.passed,
-            desperate: s.all_ejected,
+            all_ejected: s.all_ejected,
             connect_ns: s.connect_ns,
             rx_bytes: s.rx_bytes,
             tx_bytes: s.tx_bytes,
             retransmitted: s.retransmitted,
-            source_failed: s.source_ip_failed,
+            source_ip_failed: s.source_ip_failed,
             srtt_us: times.srtt_us,
             latency: times.latency,
+        }
+    }
+}
+
+impl RouteCounters {
+    /// Connections that are established now.
+    pub fn open(&self) -> u64 {
+        self.established.saturating_sub(self.closed)
+    }
+}
+
+/// The sum of two routes.
+impl AddAssign for RouteCounters {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            started,
+            established,
+            refused,
+            timed_out,
+            unreachable,
+            aborted,
+            unsent,
+            closed,
+            denied,
+            passed,
+            all_ejected,
+            connect_ns,
+            rx_bytes,
+            tx_bytes,
+            retransmitted,
+            source_ip_failed,
+            srtt_us,
+            latency,
+        } = other;
+        for (sum, value) in [
+            (&mut self.started, started),
+            (&mut self.established, established),
+            (&mut self.refused, refused),
+            (&mut self.timed_out, timed_out),
+            (&mut self.unreachable, unreachable),
+            (&mut self.aborted, aborted),
+            (&mut self.unsent, unsent),
+            (&mut self.closed, closed),
+            (&mut self.denied, denied),
+            (&mut self.passed, passed),
+            (&mut self.all_ejected, all_ejected),
+            (&mut self.connect_ns, connect_ns),
+            (&mut self.rx_bytes, rx_bytes),
+            (&mut self.tx_bytes, tx_bytes),
+            (&mut self.retransmitted, retransmitted),
+            (&mut self.source_ip_failed, source_ip_failed),
+            (&mut self.srtt_us, srtt_us),
+        ]
+        .into_iter()
+        .chain(self.latency.iter_mut().zip(latency))
+        {
+            *sum += value;
         }
     }
 }
@@ -89,6 +147,7 @@ pub struct RouteStatus {
 
 /// What became of one backend's connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BackendCounters {
     /// Connects that were sent here.
     pub started: u64,

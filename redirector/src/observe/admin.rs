@@ -3,53 +3,58 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+    routing::get,
+};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::{CONTENT_TYPE, Metrics};
 
-/// The agent's owner task gives a sign of life twice a second; after this long without one it
-/// hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(2);
+/// The agent's event loop writes a heartbeat twice a second; after this long without one it hangs.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the agent tells of itself, and the admin listener tells others.
+/// Liveness and readiness of the agent.
 #[derive(Clone, Debug)]
-pub struct Health(Arc<Mutex<Told>>);
+pub struct Health(Arc<Mutex<HealthState>>);
 
 #[derive(Debug)]
-struct Told {
-    alive_at: Instant,
+struct HealthState {
+    heartbeat_at: Instant,
     not_ready: Vec<String>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Told {
-            alive_at: Instant::now(),
+        Self(Arc::new(Mutex::new(HealthState {
+            heartbeat_at: Instant::now(),
             not_ready: vec!["starting".into()],
         })))
     }
 }
 
 impl Health {
-    /// A sign of life.
-    pub fn alive(&self) {
-        self.told().alive_at = Instant::now();
+    /// Records a heartbeat of the event loop.
+    pub fn heartbeat(&self) {
+        self.state().heartbeat_at = Instant::now();
     }
 
-    /// Why the agent is not ready; empty when it is.
+    /// Sets why the agent is not ready; empty when it is.
     pub fn set_not_ready(&self, reasons: Vec<String>) {
-        self.told().not_ready = reasons;
+        self.state().not_ready = reasons;
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, HealthState> {
+        self.0.lock()
     }
 }
 
@@ -87,20 +92,20 @@ impl Admin {
     /// The bound address.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Serves until `shutdown`.
     pub async fn serve(self, health: Health, metrics: Metrics, shutdown: CancellationToken) {
-        let told = Router::new().route("/metrics", get(scrape)).with_state(metrics);
+        let metrics = Router::new().route("/metrics", get(scrape)).with_state(metrics);
         let router = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .with_state(health)
-            .merge(told);
-        // Dropped at shutdown rather than drained: a probe that is cut off by it has its answer.
+            .merge(metrics);
+        // Dropped at shutdown rather than drained: a probe that is cut off learns as much.
         tokio::select! {
             ended = async { axum::serve(self.listener, router).await } => {
                 if let Err(error) = ended {
@@ -113,22 +118,20 @@ impl Admin {
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
-    let silent = health.told().alive_at.elapsed();
-    answer(if silent > HANGS_AFTER {
-        vec![format!("the agent has given no sign of life for {} s", silent.as_secs())]
+    let age = health.state().heartbeat_at.elapsed();
+    answer(if age > HEARTBEAT_TIMEOUT {
+        vec![format!("no heartbeat of the agent for {} s", age.as_secs())]
     } else {
         vec![]
     })
 }
 
-async fn scrape(
-    State(metrics): State<Metrics>,
-) -> ([(axum::http::HeaderName, &'static str); 1], String) {
-    ([(axum::http::header::CONTENT_TYPE, CONTENT_TYPE)], metrics.scrape().await)
+async fn scrape(State(metrics): State<Metrics>) -> ([(HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.scrape().await)
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    answer(health.told().not_ready.clone())
+    answer(health.state().not_ready.clone())
 }
 
 #[cfg(test)]
@@ -154,19 +157,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_says_what_is_missing_and_ends_with_the_agent() {
+    async fn readiness_lists_what_is_missing_and_ends_with_the_agent() {
         let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
         let address = admin.local_addr().expect("an address");
         let (health, shutdown) = (Health::default(), CancellationToken::new());
-        let (asking, mut asked) =
+        let (requests, mut received) =
             tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<crate::observe::Snapshot>>(1);
         tokio::spawn(async move {
-            while let Some(reply) = asked.recv().await {
+            while let Some(reply) = received.recv().await {
                 let _ = reply.send(crate::observe::Snapshot::default());
             }
         });
         let serving =
-            tokio::spawn(admin.serve(health.clone(), Metrics::new(asking), shutdown.clone()));
+            tokio::spawn(admin.serve(health.clone(), Metrics::new(requests), shutdown.clone()));
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("starting"), "{answer}");
         health.set_not_ready(vec![]);
@@ -186,15 +189,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_hangs_is_seen() {
+    async fn an_agent_that_hangs_is_not_healthy() {
         let health = Health::default();
-        health.told().alive_at = Instant::now()
+        health.state().heartbeat_at = Instant::now()
             .checked_sub(Duration::from_secs(5))
             .expect("the machine has been up that long");
         let (status, Json(answer)) = healthz(State(health.clone())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(answer.reasons, ["the agent has given no sign of life for 5 s"]);
-        health.alive();
+        assert_eq!(answer.reasons, ["no heartbeat of the agent for 5 s"]);
+        health.heartbeat();
         assert_eq!(healthz(State(health)).await.0, StatusCode::OK);
     }
 }

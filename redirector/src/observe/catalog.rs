@@ -1,32 +1,32 @@
-//! Every metric, with its documentation: what is told, and docs/reference/metrics.md, follow from
-//! this table.
+//! Every metric, with its documentation. The page of metrics and docs/reference/metrics.md follow
+//! from this table.
 
 /// One metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// Its name, without `_total`.
     pub name: &'static str,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
     /// Its labels.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// Its help text.
     pub help: &'static str,
 }
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// Only increases.
     Counter,
-    /// A value of now.
+    /// A current value.
     Gauge,
-    /// Times by class, in seconds.
+    /// Durations by bucket, in seconds.
     Histogram,
 }
 
 impl Kind {
-    /// What its samples have behind the name.
+    /// The suffixes of its samples' names.
     pub fn suffixes(self) -> &'static [&'static str] {
         match self {
             Self::Counter => &["_total"],
@@ -56,16 +56,19 @@ const fn histogram(
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-/// Every metric, in the order in which they are told.
+const DNS_OUTCOMES: &str = "Queries by outcome: answered, nodata and pending by the shim itself, \
+    forwarded, servfail, formerr, notimp, refused, rate_limited, dropped; their sum is queries";
+
+/// Every metric, in the order of the page.
 pub const METRICS: &[Metric] = &[
-    gauge("redirector_build_info", &["version"], "1, with the agent's version"),
-    gauge("redirector_degraded", &[], "1 while something is amiss, as status says it"),
+    gauge("redirector_build_info", &["version"], "1, labelled with the agent's version"),
+    gauge("redirector_degraded", &[], "1 if status is degraded"),
     gauge(
         "redirector_problems",
         &["code"],
-        "Problems by code, as status lists them; absent while there is none",
+        "Problems by code, as in status; absent while there is none",
     ),
-    gauge("redirector_routes", &[], "Routes that are configured"),
+    gauge("redirector_routes", &[], "Configured routes"),
     gauge("redirector_dns_names", &[], "Sources that DNS answers"),
     gauge("redirector_attached_cgroups", &[], "Cgroups that the programs are attached to"),
     gauge("redirector_pool_addresses", &[], "Virtual addresses that can be leased"),
@@ -73,61 +76,56 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "redirector_heartbeat_age_seconds",
         &[],
-        "Time since the agent's last sign of life to the kernel; above 2 it counts as dead",
+        "Time since the agent's last heartbeat to the kernel; above 2 the agent counts as dead",
     ),
     gauge(
         "redirector_config_valid",
         &[],
-        "1 while the configuration file's present content serves",
+        "1 if the present content of the configuration file is in force",
     ),
     gauge(
         "redirector_config_loaded_timestamp_seconds",
         &[],
-        "When the configuration that serves was read, seconds since 1970",
+        "When the configuration in force was read, in seconds since 1970",
     ),
     counter(
         "redirector_changes",
         &["kind"],
-        "Changes of routes by commands, imports, rollbacks and reloads since the agent's start",
+        "Route changes by commands, imports, rollbacks and reloads since the agent started",
     ),
     histogram(
         "redirector_connect_seconds",
         &[],
-        "Time from connect to established, of all routes, since the tables in the kernel were made",
+        "Time from connect to established, of all routes, since the kernel maps were created",
     ),
-    counter(
-        "redirector_events",
-        &[],
-        "Events of single connects that were told since the agent's start",
-    ),
+    counter("redirector_events", &[], "Connect events emitted since the agent started"),
     counter(
         "redirector_events_lost",
         &[],
-        "Events that the full ring between kernel and agent did not take, since the tables were \
-            made",
+        "Connect events lost because the ring buffer was full, since the kernel maps were created",
     ),
     gauge(
         "redirector_events_sampling_ratio",
         &[],
-        "Of so many successes one is told; 1 unless there is pressure. Failures are all told",
+        "Sampling ratio for successful connects (1 = all); failures are never sampled",
     ),
-    gauge(
-        "redirector_route_live",
-        &["source"],
-        "1 while the kernel has the route and DNS answers it",
-    ),
+    gauge("redirector_route_live", &["source"], "1 if the kernel has the route and DNS answers it"),
     gauge(
         "redirector_route_destination_fresh",
         &["source"],
-        "1 while the addresses are the resolver's last answer, or literal; 0: kept, or unknown",
+        "1 if the addresses are the resolver's last answer or literal, 0 if stale or unresolved",
     ),
-    gauge("redirector_route_backends", &["source", "state"], "Backends, eligible and set_aside"),
+    gauge(
+        "redirector_route_backends",
+        &["source", "state"],
+        "Backends by state: eligible or ejected",
+    ),
     counter("redirector_route_connects_started", &["source"], "Connects that were redirected"),
     counter(
         "redirector_route_connects_ended",
         &["source", "result"],
-        "How they ended: established, refused, timed_out, unreachable, aborted, unsent; started is \
-            their sum and what is in flight",
+        "Redirected connects by outcome: established, refused, timed_out, unreachable, aborted, \
+            unsent; their sum is started minus those in flight",
     ),
     counter(
         "redirector_route_connections_closed",
@@ -137,27 +135,27 @@ pub const METRICS: &[Metric] = &[
     counter(
         "redirector_route_connects_denied",
         &["source"],
-        "Connects refused here: an unlisted port, or no backend",
+        "Connects refused on this host: the port is not listed, or there is no backend",
     ),
     counter(
         "redirector_route_connects_passed",
         &["source"],
-        "Connects left alone since there was no backend (on_no_backend = \"pass\")",
+        "Connects not redirected for lack of a backend (on_no_backend = \"pass\")",
     ),
     counter(
         "redirector_route_connects_all_ejected",
         &["source"],
-        "Connects sent to a backend that is set aside, since all were",
+        "Connects sent to an ejected backend because all backends were ejected",
     ),
     counter(
         "redirector_route_connect_seconds",
         &["source"],
-        "Time from connect to established, summed over the established ones",
+        "Time from connect to established, summed over established connects",
     ),
     counter(
         "redirector_route_round_trip_seconds",
         &["source"],
-        "Smoothed round-trip times at the end of connections, summed over those that have ended",
+        "Smoothed round-trip time at the end of connections, summed over closed connections",
     ),
     counter(
         "redirector_route_received_bytes",
@@ -167,76 +165,74 @@ pub const METRICS: &[Metric] = &[
     counter(
         "redirector_route_sent_bytes",
         &["source"],
-        "Bytes acknowledged on connections that have ended",
+        "Bytes acknowledged by the peer on connections that have ended",
     ),
     counter(
         "redirector_route_dns_answers",
         &["source"],
-        "DNS queries for the source that were answered with its virtual or real addresses, or with \
-            none",
+        "DNS queries for the source answered with its virtual or real addresses, or with no record",
     ),
     counter("redirector_dns_queries", &[], "Queries received over UDP and TCP"),
     counter(
         "redirector_dns_questions",
         &["type"],
-        "The same by what they ask for; rare types are `other`",
+        "Queries received by question type; rare types are `other`",
     ),
-    counter(
-        "redirector_dns_outcomes",
-        &["outcome"],
-        "What became of them: answered, nodata and pending by us, forwarded, servfail, formerr, \
-            notimp, refused, rate_limited, dropped; queries is their sum",
-    ),
+    counter("redirector_dns_outcomes", &["outcome"], DNS_OUTCOMES),
     counter(
         "redirector_dns_incidents",
         &["incident"],
-        "What else happened to queries: timeouts, overload, replies that did not fit, and such",
+        "Incidents during queries: timeouts, overload, mismatched replies and others",
     ),
     counter(
         "redirector_dns_upstream_answers",
         &["code"],
-        "Replies of upstreams that were passed on, by response code",
+        "Upstream replies passed on, by response code",
     ),
     histogram(
         "redirector_dns_seconds",
         &["answer"],
-        "Time from a query to its answer: local, forwarded",
+        "Time from a query to its answer: local or forwarded",
     ),
     gauge(
         "redirector_dns_upstream_up",
         &["upstream"],
-        "1 while the upstream is asked; 0: it failed, and others are asked in its place",
+        "1 if the upstream is in use, 0 if it is ejected and others replace it",
     ),
-    counter("redirector_dns_upstream_queries", &["upstream"], "Queries that the upstream was sent"),
+    counter("redirector_dns_upstream_queries", &["upstream"], "Queries sent to the upstream"),
     counter(
         "redirector_dns_upstream_failures",
         &["upstream"],
-        "Queries that it did not answer within a second, or did not take",
+        "Queries that the upstream did not answer within a second, or did not accept",
     ),
-    histogram("redirector_dns_upstream_seconds", &["upstream"], "How long its replies took"),
-    gauge("redirector_dns_intercepting", &[], "1 while the DNS of executors is taken to the shim"),
+    histogram(
+        "redirector_dns_upstream_seconds",
+        &["upstream"],
+        "Latency of the upstream's replies",
+    ),
+    gauge("redirector_dns_intercepting", &[], "1 if DNS of executors is intercepted"),
     counter(
         "redirector_dns_intercepted",
         &[],
-        "Connects and unconnected datagrams of executors to port 53 that were taken to the shim",
+        "Connects and unconnected datagrams of executors to port 53 that were intercepted",
     ),
     counter(
         "redirector_dns_not_intercepted",
         &["reason"],
-        "Those that were left alone: stale, since the agent gave no sign of life; crowded, since \
-            too many resolvers were asked",
+        "Those that were not intercepted: heartbeat_stale (the agent's heartbeat was too old) or \
+            resolver_slots_full (other resolvers held all slots)",
     ),
     counter(
         "redirector_scrape_errors",
         &[],
-        "Readings that failed, in the kernel or of the agent, since its start",
+        "Failed reads of the kernel or the agent since the agent started",
     ),
-    gauge("redirector_scrape_duration_seconds", &[], "How long reading took, this time"),
-    counter("process_cpu_seconds", &[], "User and system time of the agent"),
+    gauge("redirector_scrape_duration_seconds", &[], "Duration of this scrape"),
+    counter("process_cpu_seconds", &[], "User and system CPU time of the agent"),
     gauge("process_resident_memory_bytes", &[], "Resident memory of the agent"),
     gauge("process_virtual_memory_bytes", &[], "Virtual memory of the agent"),
     gauge("process_open_fds", &[], "Open file descriptors of the agent"),
-    gauge("process_max_fds", &[], "How many it may open"),
+    gauge("process_max_fds", &[], "Maximum number of open file descriptors of the agent"),
     gauge("process_threads", &[], "Threads of the agent"),
-    gauge("process_start_time_seconds", &[], "When the agent was started, seconds since 1970"),
+    gauge("process_start_time_seconds", &[], "Start time of the agent, in seconds since 1970"),
 ];

@@ -1,4 +1,4 @@
-//! The label of one sample, without a heap of its own.
+//! The label of one sample, without an allocation of its own.
 
 use std::{
     fmt::{self, Write as _},
@@ -8,7 +8,7 @@ use std::{
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
 /// A label: its key and its value.
-pub(super) type Label = (&'static str, Word);
+pub(super) type Label = (&'static str, LabelValue);
 
 /// The labels of a sample.
 pub(super) enum Labels {
@@ -17,7 +17,7 @@ pub(super) enum Labels {
 }
 
 impl Labels {
-    pub(super) fn one(key: &'static str, value: impl Into<Word>) -> Self {
+    pub(super) fn one(key: &'static str, value: impl Into<LabelValue>) -> Self {
         Self::One([(key, value.into())])
     }
 
@@ -31,28 +31,28 @@ impl Labels {
 
 /// A label's value.
 #[derive(Clone)]
-pub(super) enum Word {
-    Fixed(&'static str),
-    Told(Arc<str>),
+pub(super) enum LabelValue {
+    Static(&'static str),
+    Shared(Arc<str>),
 }
 
-impl From<&'static str> for Word {
+impl From<&'static str> for LabelValue {
     fn from(text: &'static str) -> Self {
-        Self::Fixed(text)
+        Self::Static(text)
     }
 }
 
-impl From<String> for Word {
+impl From<String> for LabelValue {
     fn from(text: String) -> Self {
-        Self::Told(text.into())
+        Self::Shared(text.into())
     }
 }
 
-impl EncodeLabelValue for Word {
+impl EncodeLabelValue for LabelValue {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(match self {
-            Self::Fixed(text) => text,
-            Self::Told(text) => text,
+            Self::Static(text) => text,
+            Self::Shared(text) => text,
         })
     }
 }

@@ -1,18 +1,19 @@
-//! `/metrics`: OpenMetrics, read when it is asked for.
+//! `/metrics`: OpenMetrics, read when it is scraped.
 //!
-//! No label holds what a client chose: routes are told apart by their source, and at most a
-//! thousand of them; the others are one.
+//! No label holds what a client chose: routes are labelled with their source, at most a thousand of
+//! them, and the others share one label.
 
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
@@ -23,222 +24,238 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     catalog::{Kind, METRICS, Metric},
-    labels::{Label, Labels, Word},
+    labels::{LabelValue, Labels},
     process, route_metrics,
     snapshot::{RouteSamples, Snapshot},
 };
-use crate::dns::{DnsCounters, HistogramSnapshot, QueryStatsSnapshot, UpstreamHealth};
+use crate::dns::{DnsCounters, HistogramSnapshot, UpstreamHealth};
 
-/// What an answer of [`Metrics::scrape`] is, for its HTTP header.
+/// The content type of a page.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Room for the text of a route, and of everything else.
+/// Room for the text of a route, and for everything else.
 const ROUTE_TEXT: usize = 2 << 10;
 const OTHER_TEXT: usize = 64 << 10;
 /// The last line of a page.
 const END: &str = "# EOF\n";
-/// How long the agent may take to tell.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the agent may take to answer.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Upstreams with a label of their own: the preferred ones.
+const MAX_UPSTREAMS: usize = 32;
 
-/// Upstreams with a label of their own: those that are asked first.
-const UPSTREAMS: usize = 32;
-
-/// Where to ask for a snapshot: the agent's owner task answers.
-pub type Asking = mpsc::Sender<oneshot::Sender<Snapshot>>;
+/// Where to request a snapshot; the agent's event loop answers.
+pub type SnapshotRequests = mpsc::Sender<oneshot::Sender<Snapshot>>;
 
 /// The metrics of one agent.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    asking: Asking,
+    requests: SnapshotRequests,
     errors: Arc<AtomicU64>,
 }
 
 impl Metrics {
-    /// Metrics that are asked for over `asking`.
-    pub fn new(asking: Asking) -> Self {
-        Self { asking, errors: Arc::default() }
+    /// Metrics whose snapshots are requested through `requests`.
+    pub fn new(requests: SnapshotRequests) -> Self {
+        Self { requests, errors: Arc::default() }
     }
 
-    /// Everything, as OpenMetrics. An agent that does not answer leaves its process and the count
-    /// of errors to be told.
+    /// All metrics, in OpenMetrics. If the agent does not answer, those of its process and the
+    /// count of errors.
     pub async fn scrape(&self) -> String {
         let began = Instant::now();
         let (reply, answer) = oneshot::channel();
-        let asked = async { self.asking.send(reply).await.ok().map(|()| answer) };
-        let snapshot =
-            tokio::time::timeout(PATIENCE, async { asked.await?.await.ok() }).await.ok().flatten();
+        let requested = async {
+            self.requests.send(reply).await.ok()?;
+            answer.await.ok()
+        };
+        let snapshot = tokio::time::timeout(SNAPSHOT_TIMEOUT, requested).await.ok().flatten();
         self.errors.fetch_add(snapshot.as_ref().map_or(1, |snapshot| snapshot.errors), Relaxed);
-        let read = Read {
+        encode(Scrape {
             snapshot,
             errors: self.errors.load(Relaxed),
-            took: began.elapsed().as_secs_f64(),
-        };
-        encode(read)
+            duration: began.elapsed().as_secs_f64(),
+        })
     }
 }
 
-fn encode(read: Read) -> String {
+fn encode(scrape: Scrape) -> String {
     let mut registry = Registry::default();
-    let (samples, routes) = read.samples();
+    let (samples, routes) = scrape.samples();
     // The page is not moved while it grows.
-    let mut page = String::with_capacity(OTHER_TEXT + ROUTE_TEXT * routes.told().len());
-    registry.register_collector(Box::new(Told(Mutex::new(samples))));
-    text::encode(&mut page, &registry).expect("a string takes everything");
+    let mut page = String::with_capacity(OTHER_TEXT + ROUTE_TEXT * routes.as_slice().len());
+    registry.register_collector(Box::new(SampleCollector(Mutex::new(samples.0))));
+    text::encode(&mut page, &registry).expect("writing to a string never fails");
     page.truncate(page.strip_suffix(END).map_or(page.len(), str::len));
-    for (metric, says) in
-        METRICS.iter().filter_map(|metric| Some((metric, route_metrics::says(metric)?)))
-    {
-        route_metrics::write(&mut page, metric, says, routes.told());
+    for metric in METRICS {
+        if let Some(values) = route_metrics::values_of(metric) {
+            route_metrics::write(&mut page, metric, values, routes.as_slice());
+        }
     }
     page.push_str(END);
     page
 }
 
 /// What one scrape has read.
-struct Read {
+struct Scrape {
     snapshot: Option<Snapshot>,
     errors: u64,
-    took: f64,
+    /// In seconds.
+    duration: f64,
 }
 
-type Samples = BTreeMap<&'static str, Vec<(Labels, Value)>>;
-
-/// One sample's.
-enum Value {
-    Number(f64),
-    Times(HistogramSnapshot),
-}
-
-impl Read {
+impl Scrape {
     /// The samples of everything but the routes, and the routes.
     fn samples(self) -> (Samples, RouteSamples) {
-        let mut samples = Samples::new();
-        let mut add = |name: &'static str, labels: Labels, value: f64| {
-            samples.entry(name).or_default().push((labels, Value::Number(value)))
-        };
-        add("redirector_scrape_errors", Labels::None, self.errors as f64);
-        add("redirector_scrape_duration_seconds", Labels::None, self.took);
-        add("redirector_build_info", Labels::one("version", env!("CARGO_PKG_VERSION")), 1.0);
+        let mut samples = Samples::default();
+        samples.add("redirector_scrape_errors", self.errors as f64);
+        samples.add("redirector_scrape_duration_seconds", self.duration);
+        samples.add_labelled(
+            "redirector_build_info",
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            1.0,
+        );
         for (name, value) in process::read() {
-            add(name, Labels::None, value);
+            samples.add(name, value);
         }
         let Some(snapshot) = self.snapshot else { return (samples, RouteSamples::default()) };
-        add("redirector_degraded", Labels::None, snapshot.degraded.into());
-        for (code, number) in snapshot.problems {
-            add("redirector_problems", Labels::one("code", code), number as f64);
-        }
-        add("redirector_routes", Labels::None, snapshot.routes.number() as f64);
-        add("redirector_dns_names", Labels::None, snapshot.names as f64);
-        add("redirector_attached_cgroups", Labels::None, snapshot.cgroups as f64);
-        add("redirector_pool_addresses", Labels::None, snapshot.pool[0] as f64);
-        add("redirector_pool_addresses_leased", Labels::None, snapshot.pool[1] as f64);
-        add("redirector_heartbeat_age_seconds", Labels::None, snapshot.heartbeat_age);
-        add("redirector_config_valid", Labels::None, snapshot.config.0.into());
-        add("redirector_config_loaded_timestamp_seconds", Labels::None, snapshot.config.1);
-        for (kind, number) in snapshot.changes {
-            add("redirector_changes", Labels::one("kind", kind), number as f64);
-        }
-        for (name, value) in
-            ["redirector_events", "redirector_events_lost", "redirector_events_sampling_ratio"]
-                .into_iter()
-                .zip(snapshot.events)
-        {
-            add(name, Labels::None, value as f64);
-        }
-        for (name, value) in snapshot.dns {
-            match name.as_str() {
-                "queries" => add("redirector_dns_queries", Labels::None, value as f64),
-                outcome if DnsCounters::OUTCOMES.contains(&outcome) => {
-                    add("redirector_dns_outcomes", Labels::one("outcome", name), value as f64)
-                }
-                _ => add("redirector_dns_incidents", Labels::one("incident", name), value as f64),
-            }
-        }
-        let [taken, stale, crowded] = snapshot.intercepted;
-        add("redirector_dns_intercepting", Labels::None, snapshot.intercepting.into());
-        add("redirector_dns_intercepted", Labels::None, taken as f64);
-        add(
-            "redirector_dns_not_intercepted",
-            Labels::one("reason", "heartbeat_stale"),
-            stale as f64,
-        );
-        add(
-            "redirector_dns_not_intercepted",
-            Labels::one("reason", "resolver_slots_full"),
-            crowded as f64,
-        );
-        of_types_and_codes(&snapshot.dns_stats, &mut add);
-        let upstreams = &snapshot.upstreams[..snapshot.upstreams.len().min(UPSTREAMS)];
-        for upstream in upstreams {
-            of_upstream(upstream, &mut add);
-        }
-        let local = (
-            "redirector_dns_seconds",
-            ("answer", Word::Fixed("local")),
-            snapshot.dns_stats.local_latency,
-        );
-        let forwarded = (
-            "redirector_dns_seconds",
-            ("answer", Word::Fixed("forwarded")),
-            snapshot.dns_stats.forward_latency,
-        );
-        let each = upstreams
-            .iter()
-            .map(|at| ("redirector_dns_upstream_seconds", label_of(at), at.latency.clone()));
-        samples.insert(
-            "redirector_connect_seconds",
-            vec![(Labels::None, Value::Times(snapshot.connects))],
-        );
-        for (name, label, times) in [local, forwarded].into_iter().chain(each) {
-            samples.entry(name).or_default().push((Labels::One([label]), Value::Times(times)));
-        }
+        samples.add_agent(&snapshot);
+        samples.add_dns(&snapshot);
+        samples.add_histogram("redirector_connect_seconds", Labels::None, snapshot.connects);
         (samples, snapshot.routes)
     }
 }
 
-fn of_types_and_codes(stats: &QueryStatsSnapshot, add: &mut impl FnMut(&'static str, Labels, f64)) {
-    for &(kind, number) in &stats.types {
-        add("redirector_dns_questions", Labels::one("type", kind), number as f64);
+/// Samples by the name of their metric.
+#[derive(Default)]
+struct Samples(BTreeMap<&'static str, Vec<(Labels, Value)>>);
+
+/// The value of a sample.
+enum Value {
+    Number(f64),
+    Histogram(HistogramSnapshot),
+}
+
+impl Samples {
+    fn add(&mut self, name: &'static str, value: f64) {
+        self.0.entry(name).or_default().push((Labels::None, Value::Number(value)));
     }
-    for &(code, number) in &stats.codes {
-        add("redirector_dns_upstream_answers", Labels::one("code", code), number as f64);
+
+    fn add_labelled(
+        &mut self,
+        name: &'static str,
+        (key, label): (&'static str, LabelValue),
+        value: f64,
+    ) {
+        self.0.entry(name).or_default().push((Labels::one(key, label), Value::Number(value)));
+    }
+
+    fn add_histogram(&mut self, name: &'static str, labels: Labels, histogram: HistogramSnapshot) {
+        self.0.entry(name).or_default().push((labels, Value::Histogram(histogram)));
+    }
+
+    fn add_agent(&mut self, snapshot: &Snapshot) {
+        self.add("redirector_degraded", snapshot.degraded.into());
+        for (code, number) in &snapshot.problems {
+            self.add_labelled(
+                "redirector_problems",
+                ("code", code.as_str().into()),
+                *number as f64,
+            );
+        }
+        self.add("redirector_routes", snapshot.routes.number() as f64);
+        self.add("redirector_dns_names", snapshot.names as f64);
+        self.add("redirector_attached_cgroups", snapshot.cgroups as f64);
+        self.add("redirector_pool_addresses", snapshot.pool.addresses as f64);
+        self.add("redirector_pool_addresses_leased", snapshot.pool.leased as f64);
+        self.add("redirector_heartbeat_age_seconds", snapshot.heartbeat_age);
+        self.add("redirector_config_valid", snapshot.config.is_valid.into());
+        self.add("redirector_config_loaded_timestamp_seconds", snapshot.config.loaded_at);
+        for (kind, number) in &snapshot.changes {
+            self.add_labelled("redirector_changes", ("kind", kind.clone().into()), *number as f64);
+        }
+        self.add("redirector_events", snapshot.events.emitted as f64);
+        self.add("redirector_events_lost", snapshot.events.lost as f64);
+        self.add("redirector_events_sampling_ratio", snapshot.events.sampling_ratio.into());
+    }
+
+    fn add_dns(&mut self, snapshot: &Snapshot) {
+        for (name, value) in &snapshot.dns {
+            let (label, value) = (LabelValue::from(name.clone()), *value as f64);
+            match name.as_str() {
+                "queries" => self.add("redirector_dns_queries", value),
+                outcome if DnsCounters::OUTCOMES.contains(&outcome) => {
+                    self.add_labelled("redirector_dns_outcomes", ("outcome", label), value)
+                }
+                _ => self.add_labelled("redirector_dns_incidents", ("incident", label), value),
+            }
+        }
+        self.add("redirector_dns_intercepting", snapshot.is_intercepting.into());
+        self.add("redirector_dns_intercepted", snapshot.intercepted as f64);
+        let bypassed = snapshot.bypassed;
+        for (reason, number) in [
+            ("heartbeat_stale", bypassed.heartbeat_stale),
+            ("resolver_slots_full", bypassed.resolver_slots_full),
+        ] {
+            self.add_labelled(
+                "redirector_dns_not_intercepted",
+                ("reason", reason.into()),
+                number as f64,
+            );
+        }
+        let stats = &snapshot.dns_stats;
+        for &(kind, number) in &stats.types {
+            self.add_labelled("redirector_dns_questions", ("type", kind.into()), number as f64);
+        }
+        for &(code, number) in &stats.codes {
+            self.add_labelled(
+                "redirector_dns_upstream_answers",
+                ("code", code.into()),
+                number as f64,
+            );
+        }
+        for (answer, latency) in
+            [("local", &stats.local_latency), ("forwarded", &stats.forward_latency)]
+        {
+            let labels = Labels::one("answer", answer);
+            self.add_histogram("redirector_dns_seconds", labels, latency.clone());
+        }
+        snapshot.upstreams.iter().take(MAX_UPSTREAMS).for_each(|one| self.add_upstream(one));
+    }
+
+    fn add_upstream(&mut self, upstream: &UpstreamHealth) {
+        let label = LabelValue::from(upstream.address.to_string());
+        for (name, value) in [
+            ("redirector_dns_upstream_up", f64::from(!upstream.ejected)),
+            ("redirector_dns_upstream_queries", upstream.queries as f64),
+            ("redirector_dns_upstream_failures", upstream.failures as f64),
+        ] {
+            self.add_labelled(name, ("upstream", label.clone()), value);
+        }
+        let labels = Labels::one("upstream", label);
+        self.add_histogram("redirector_dns_upstream_seconds", labels, upstream.latency.clone());
     }
 }
 
-fn label_of(upstream: &UpstreamHealth) -> Label {
-    ("upstream", upstream.address.to_string().into())
-}
+/// Encodes the samples of one scrape, except those of routes.
+struct SampleCollector(Mutex<BTreeMap<&'static str, Vec<(Labels, Value)>>>);
 
-fn of_upstream(upstream: &UpstreamHealth, add: &mut impl FnMut(&'static str, Labels, f64)) {
-    let label = || Labels::One([label_of(upstream)]);
-    add("redirector_dns_upstream_up", label(), (!upstream.ejected).into());
-    add("redirector_dns_upstream_queries", label(), upstream.queries as f64);
-    add("redirector_dns_upstream_failures", label(), upstream.failures as f64);
-}
-
-/// One scrape's samples but those of routes, on their way into the text.
-struct Told(Mutex<Samples>);
-
-impl fmt::Debug for Told {
+impl fmt::Debug for SampleCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Told")
+        f.write_str("SampleCollector")
     }
 }
 
-impl Collector for Told {
+impl Collector for SampleCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = self.0.lock();
         for metric in METRICS {
-            write_samples(
-                &mut encoder,
-                metric,
-                samples.get(metric.name).map_or(&[], Vec::as_slice),
-            )?;
+            let of_metric = samples.get(metric.name).map_or(&[][..], Vec::as_slice);
+            encode_family(&mut encoder, metric, of_metric)?;
         }
         Ok(())
     }
 }
 
-fn write_samples(
+fn encode_family(
     encoder: &mut DescriptorEncoder<'_>,
     metric: &Metric,
     samples: &[(Labels, Value)],
@@ -253,25 +270,25 @@ fn write_samples(
     };
     let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
     for (labels, value) in samples {
-        // Without labels a family of one: OpenMetrics wants no empty braces.
+        // OpenMetrics allows no empty braces, so a sample without labels has no family of its own.
         match labels.as_slice() {
-            [] => put(&mut family, metric, value)?,
-            labels => put(&mut family.encode_family(&labels)?, metric, value)?,
+            [] => encode_value(&mut family, metric, value)?,
+            labels => encode_value(&mut family.encode_family(&labels)?, metric, value)?,
         }
     }
     Ok(())
 }
 
-fn put(encoder: &mut MetricEncoder<'_>, metric: &Metric, value: &Value) -> fmt::Result {
+fn encode_value(encoder: &mut MetricEncoder<'_>, metric: &Metric, value: &Value) -> fmt::Result {
     match value {
         Value::Number(value) if metric.kind == Kind::Counter => {
             encoder.encode_counter::<NoLabelSet, f64, u64>(value, None)
         }
         Value::Number(value) => encoder.encode_gauge(value),
-        Value::Times(times) => encoder.encode_histogram::<NoLabelSet>(
-            times.sum_seconds,
-            times.count(),
-            &times.buckets,
+        Value::Histogram(histogram) => encoder.encode_histogram::<NoLabelSet>(
+            histogram.sum_seconds,
+            histogram.count(),
+            &histogram.buckets,
             None,
         ),
     }

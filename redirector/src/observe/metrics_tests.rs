@@ -1,7 +1,11 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::observe::snapshot::{ROUTES, RouteSample};
+use crate::{
+    control::api::{Counters, ProblemCode},
+    dns::QueryStatsSnapshot,
+    observe::snapshot::{EventSamples, MAX_LABELLED, PoolSample, RouteSample},
+};
 
 fn route(source: &str, started: u64) -> RouteSample {
     RouteSample {
@@ -9,13 +13,20 @@ fn route(source: &str, started: u64) -> RouteSample {
         live: true,
         fresh: true,
         eligible: 2,
-        set_aside: 1,
-        started,
-        ended: [1, 2, 3, 4, 5, 6],
-        connect_ns: 1_500_000_000,
-        srtt_us: 250_000,
+        ejected: 1,
+        counters: Counters {
+            started,
+            established: 1,
+            refused: 2,
+            timed_out: 3,
+            unreachable: 4,
+            aborted: 5,
+            unsent: 6,
+            connect_ns: 1_500_000_000,
+            srtt_us: 250_000,
+            ..Counters::default()
+        },
         dns_answers: 9,
-        ..RouteSample::default()
     }
 }
 
@@ -25,7 +36,7 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
     routes.into_iter().for_each(|route| samples.push(route));
     Snapshot {
         routes: samples,
-        problems: map(&["config_error"]),
+        problems: [(ProblemCode::ConfigError, 7)].into(),
         dns: map(&["queries", "answered", "timeouts"]),
         dns_stats: QueryStatsSnapshot::example(),
         upstreams: vec![UpstreamHealth::example()],
@@ -33,15 +44,15 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
             sum_seconds: 0.5,
             buckets: vec![(0.25, 3), (f64::INFINITY, 1)],
         },
-        events: [20, 3, 8],
+        events: EventSamples { emitted: 20, lost: 3, sampling_ratio: 8 },
         changes: map(&["added"]),
-        pool: [65534, 2],
+        pool: PoolSample { addresses: 65534, leased: 2 },
         ..Snapshot::default()
     }
 }
 
 fn page(snapshot: Snapshot) -> String {
-    encode(Read { snapshot: Some(snapshot), errors: 0, took: 0.001 })
+    encode(Scrape { snapshot: Some(snapshot), errors: 0, duration: 0.001 })
 }
 
 /// The family that a line of the text belongs to.
@@ -52,12 +63,12 @@ fn family(line: &str) -> &str {
 }
 
 #[test]
-fn every_metric_of_the_table_is_told_with_its_labels_and_no_other() {
+fn the_page_has_every_metric_of_the_catalog_and_no_other() {
     let page = page(snapshot(vec![route("a.internal", 9), route("*.b.internal", 5)]));
     let samples: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
     for metric in METRICS {
         let of: Vec<_> = samples.iter().filter(|line| family(line) == metric.name).collect();
-        assert!(!of.is_empty(), "{} is not told", metric.name);
+        assert!(!of.is_empty(), "{} is missing", metric.name);
         for line in of {
             let keys: Vec<&str> = line.split_once('{').map_or(vec![], |(_, rest)| {
                 rest.split("\",").map(|label| label.split('=').next().unwrap_or_default()).collect()
@@ -70,8 +81,8 @@ fn every_metric_of_the_table_is_told_with_its_labels_and_no_other() {
             assert!(metric.kind.suffixes().contains(&&name[metric.name.len()..]), "{line}");
         }
     }
-    let told: BTreeSet<_> = samples.iter().map(|line| family(line)).collect();
-    assert_eq!(told, METRICS.iter().map(|metric| metric.name).collect());
+    let families: BTreeSet<_> = samples.iter().map(|line| family(line)).collect();
+    assert_eq!(families, METRICS.iter().map(|metric| metric.name).collect());
 }
 
 /// The rules of OpenMetrics that a scraper refuses a page for.
@@ -101,7 +112,7 @@ fn the_page_is_openmetrics() {
 }
 
 #[test]
-fn what_a_route_counts_can_be_read_from_the_page() {
+fn the_page_has_the_numbers_of_the_snapshot() {
     let page = page(snapshot(vec![route("a.internal", 9)]));
     for line in [
         "redirector_route_connects_started_total{source=\"a.internal\"} 9.0",
@@ -129,28 +140,29 @@ fn what_a_route_counts_can_be_read_from_the_page() {
 }
 
 #[test]
-fn routes_beyond_a_thousand_are_told_as_one() {
-    let page =
-        page(snapshot((0..ROUTES + 20).map(|n| route(&format!("host{n}.internal"), 1)).collect()));
+fn routes_beyond_a_thousand_share_one_label() {
+    let page = page(snapshot(
+        (0..MAX_LABELLED + 20).map(|n| route(&format!("host{n}.internal"), 1)).collect(),
+    ));
     let started: Vec<_> = page
         .lines()
         .filter(|line| line.starts_with("redirector_route_connects_started_total{"))
         .collect();
-    assert_eq!(started.len(), ROUTES + 1);
+    assert_eq!(started.len(), MAX_LABELLED + 1);
     assert!(
         started.contains(&"redirector_route_connects_started_total{source=\"other routes\"} 20.0"),
         "{started:?}"
     );
-    assert!(page.contains(&format!("redirector_routes {}.0", ROUTES + 20)));
+    assert!(page.contains(&format!("redirector_routes {}.0", MAX_LABELLED + 20)));
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_answer_is_counted_and_its_process_is_told() {
-    let (asking, mut asked) = mpsc::channel::<oneshot::Sender<Snapshot>>(1);
-    let metrics = Metrics::new(asking);
+async fn a_silent_agent_is_counted_and_its_process_is_shown() {
+    let (requests, mut received) = mpsc::channel::<oneshot::Sender<Snapshot>>(1);
+    let metrics = Metrics::new(requests);
     tokio::spawn(async move {
-        // Takes the question and drops it.
-        while asked.recv().await.is_some() {}
+        // Receives the request and drops it.
+        while received.recv().await.is_some() {}
     });
     let page = metrics.scrape().await;
     assert!(
@@ -169,7 +181,7 @@ fn table() -> String {
         format!("| `{}{total}` | {kind} | {} | {} |\n", metric.name, labels.join(", "), metric.help)
     };
     format!(
-        "| metric | type | labels | says |\n|---|---|---|---|\n{}",
+        "| metric | type | labels | meaning |\n|---|---|---|---|\n{}",
         METRICS.iter().map(row).collect::<String>()
     )
 }
@@ -179,8 +191,8 @@ fn the_reference_is_generated_from_the_table() {
     crate::test_support::assert_generated("metrics.md", &table());
 }
 
-/// Names of ours in a text, as far as they can be metrics.
-fn named(text: &str) -> BTreeSet<String> {
+/// Words in a text that have the form of our metrics' names.
+fn metric_names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words
         .filter(|word| word.starts_with("redirector_") || word.starts_with("process_"))
@@ -189,7 +201,7 @@ fn named(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn dashboard_and_alerts_load_and_name_only_metrics_that_exist() {
+fn dashboard_and_alerts_name_only_existing_metrics() {
     let known: BTreeSet<String> = METRICS
         .iter()
         .flat_map(|metric| {
@@ -224,9 +236,9 @@ fn dashboard_and_alerts_load_and_name_only_metrics_that_exist() {
         );
     }
     for query in queries.iter().chain(&expressions) {
-        let metrics = named(query);
+        let metrics = metric_names(query);
         assert!(!metrics.is_empty() || query.contains("up{"), "{query}");
-        assert!(metrics.is_subset(&known), "{query} names a metric that does not exist");
+        assert!(metrics.is_subset(&known), "{query} names an unknown metric");
         let depth = query.chars().try_fold(0_i32, |depth, c| match c {
             '(' | '{' | '[' => Some(depth + 1),
             ')' | '}' | ']' => Some(depth - 1).filter(|depth| *depth >= 0),

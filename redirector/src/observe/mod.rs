@@ -1,13 +1,13 @@
-//! What the outside may see without asking for more than a GET: the admin listener.
+//! Observability: the admin listener with `/healthz`, `/readyz` and `/metrics`.
 //!
-//! | file | is |
+//! | module | contains |
 //! |---|---|
-//! | `admin` | the listener: `/healthz`, `/readyz`, `/metrics` |
-//! | `catalog` | every metric, with its kind, labels and help |
-//! | `snapshot` | the numbers that the agent tells |
-//! | `metrics` | asking for them, and writing them down |
-//! | `route_metrics` | what each metric says of a route |
-//! | `labels`, `process` | the labels of a sample; what the system says of this process |
+//! | `admin` | the listener |
+//! | `catalog` | every metric, with its type, labels and help |
+//! | `snapshot` | the numbers behind the metrics |
+//! | `metrics` | requesting a snapshot, and encoding it |
+//! | `route_metrics` | the metrics of routes |
+//! | `labels`, `process` | the labels of a sample; the metrics of this process |
 
 mod admin;
 mod catalog;
@@ -19,5 +19,7 @@ mod snapshot;
 
 pub use admin::{Admin, Health};
 pub use catalog::{Kind, METRICS, Metric};
-pub use metrics::{Asking, Metrics};
-pub use snapshot::{RouteSample, RouteSamples, Snapshot};
+pub use metrics::{Metrics, SnapshotRequests};
+pub use snapshot::{
+    BypassedQueries, ConfigSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot,
+};

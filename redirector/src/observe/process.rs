@@ -1,50 +1,35 @@
-//! What the system says of this process, in the names that Prometheus clients share.
+//! The metrics of this process, with the names that Prometheus clients share.
 
-use std::fs;
+use procfs::{CurrentSI, KernelStats, ProcError, process::Process};
 
 /// Name and value of each number that can be read.
 pub(super) fn read() -> Vec<(&'static str, f64)> {
-    let mut told = Vec::new();
-    if let Some((user_and_system, threads, started, virtual_size, resident)) = stat() {
-        told.push(("process_cpu_seconds", user_and_system));
-        told.push(("process_threads", threads));
-        told.push(("process_virtual_memory_bytes", virtual_size));
-        told.push(("process_resident_memory_bytes", resident));
-        if let Some(booted) = booted() {
-            told.push(("process_start_time_seconds", booted + started));
-        }
-    }
-    if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
+    let mut values = stat().unwrap_or_default();
+    if let Ok(count) = Process::myself().and_then(|process| process.fd_count()) {
         // One of them is the directory itself.
-        told.push(("process_open_fds", descriptors.count().saturating_sub(1) as f64));
+        values.push(("process_open_fds", count.saturating_sub(1) as f64));
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    told.push(("process_max_fds", limit.map_or(f64::INFINITY, |limit| limit as f64)));
-    told
+    values.push(("process_max_fds", limit.map_or(f64::INFINITY, |limit| limit as f64)));
+    values
 }
 
-/// Seconds of CPU, threads, seconds from boot to start, bytes virtual and resident
-/// (proc_pid_stat(5)).
-fn stat() -> Option<(f64, f64, f64, f64, f64)> {
-    let text = fs::read_to_string("/proc/self/stat").ok()?;
-    // The command may have blanks and parentheses; the third field follows the last one.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-    let tick = rustix::param::clock_ticks_per_second() as f64;
-    let page = rustix::param::page_size() as f64;
-    Some((
-        (field(14)? + field(15)?) / tick,
-        field(20)?,
-        field(22)? / tick,
-        field(23)?,
-        field(24)? * page,
-    ))
-}
-
-/// When the machine was booted, seconds since 1970.
-fn booted() -> Option<f64> {
-    let text = fs::read_to_string("/proc/stat").ok()?;
-    text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+/// Values of proc_pid_stat(5).
+fn stat() -> Result<Vec<(&'static str, f64)>, ProcError> {
+    let stat = Process::myself()?.stat()?;
+    let tick = procfs::ticks_per_second() as f64;
+    let resident = stat.rss as f64 * procfs::page_size() as f64;
+    let mut values = vec![
+        ("process_cpu_seconds", (stat.utime + stat.stime) as f64 / tick),
+        ("process_threads", stat.num_threads as f64),
+        ("process_virtual_memory_bytes", stat.vsize as f64),
+        ("process_resident_memory_bytes", resident),
+    ];
+    if let Ok(kernel) = KernelStats::current() {
+        let started = kernel.btime as f64 + stat.starttime as f64 / tick;
+        values.push(("process_start_time_seconds", started));
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
@@ -52,15 +37,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_told() {
-        let told: std::collections::BTreeMap<_, _> = read().into_iter().collect();
-        assert_eq!(told.len(), 7, "{told:?}");
+    fn the_metrics_of_this_process_are_plausible() {
+        let values: std::collections::BTreeMap<_, _> = read().into_iter().collect();
+        assert_eq!(values.len(), 7, "{values:?}");
         assert!(
-            told["process_resident_memory_bytes"] > 1e6
-                && told["process_threads"] >= 1.0
-                && told["process_open_fds"] >= 3.0
+            values["process_resident_memory_bytes"] > 1e6
+                && values["process_threads"] >= 1.0
+                && values["process_open_fds"] >= 3.0
         );
         let now = jiff::Timestamp::now().as_second() as f64;
-        assert!((now - told["process_start_time_seconds"]).abs() < 3600.0 * 24.0, "{told:?}");
+        assert!((now - values["process_start_time_seconds"]).abs() < 3600.0 * 24.0, "{values:?}");
     }
 }

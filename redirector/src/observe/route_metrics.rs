@@ -1,6 +1,6 @@
-//! What the metrics of routes say of one, and their text. A thousand routes have twenty thousand
-//! samples, which are written straight into the page: by way of the library's encoder each takes
-//! five times as long, and a scrape is mostly that.
+//! The metrics of routes, and their text. A thousand routes have twenty thousand samples, which are
+//! written straight into the page: through the library's encoder each takes five times as long, and
+//! a scrape is mostly that.
 
 use std::fmt::Write as _;
 
@@ -9,65 +9,70 @@ use super::{
     snapshot::RouteSample,
 };
 
-type Number = fn(&RouteSample) -> f64;
+type ValueOf = fn(&RouteSample) -> f64;
 
-/// What a metric says of a route.
-pub(super) enum Says {
-    /// One number.
-    One(Number),
-    /// One for each value of a second label.
-    Each(&'static str, &'static [(&'static str, Number)]),
+/// The samples of a metric for one route.
+pub(super) enum RouteValues {
+    /// One value.
+    One(ValueOf),
+    /// One value for each value of a second label.
+    Labelled(&'static str, &'static [(&'static str, ValueOf)]),
 }
 
-use Says::{Each, One};
+use RouteValues::{Labelled, One};
 
 /// By the metric's name.
-const METRICS: &[(&str, Says)] = &[
+const ROUTE_METRICS: &[(&str, RouteValues)] = &[
     ("redirector_route_live", One(|route| route.live.into())),
     ("redirector_route_destination_fresh", One(|route| route.fresh.into())),
     (
         "redirector_route_backends",
-        Each(
+        Labelled(
             "state",
             &[
                 ("eligible", |route| route.eligible as f64),
-                ("ejected", |route| route.set_aside as f64),
+                ("ejected", |route| route.ejected as f64),
             ],
         ),
     ),
-    ("redirector_route_connects_started", One(|route| route.started as f64)),
+    ("redirector_route_connects_started", One(|route| route.counters.started as f64)),
     (
         "redirector_route_connects_ended",
-        Each(
+        Labelled(
             "result",
             &[
-                ("established", |route| route.ended[0] as f64),
-                ("refused", |route| route.ended[1] as f64),
-                ("timed_out", |route| route.ended[2] as f64),
-                ("unreachable", |route| route.ended[3] as f64),
-                ("aborted", |route| route.ended[4] as f64),
-                ("unsent", |route| route.ended[5] as f64),
+                ("established", |route| route.counters.established as f64),
+                ("refused", |route| route.counters.refused as f64),
+                ("timed_out", |route| route.counters.timed_out as f64),
+                ("unreachable", |route| route.counters.unreachable as f64),
+                ("aborted", |route| route.counters.aborted as f64),
+                ("unsent", |route| route.counters.unsent as f64),
             ],
         ),
     ),
-    ("redirector_route_connections_closed", One(|route| route.closed as f64)),
-    ("redirector_route_connects_denied", One(|route| route.denied as f64)),
-    ("redirector_route_connects_passed", One(|route| route.passed as f64)),
-    ("redirector_route_connects_all_ejected", One(|route| route.desperate as f64)),
-    ("redirector_route_connect_seconds", One(|route| route.connect_ns as f64 / 1e9)),
-    ("redirector_route_round_trip_seconds", One(|route| route.srtt_us as f64 / 1e6)),
-    ("redirector_route_received_bytes", One(|route| route.rx_bytes as f64)),
-    ("redirector_route_sent_bytes", One(|route| route.tx_bytes as f64)),
+    ("redirector_route_connections_closed", One(|route| route.counters.closed as f64)),
+    ("redirector_route_connects_denied", One(|route| route.counters.denied as f64)),
+    ("redirector_route_connects_passed", One(|route| route.counters.passed as f64)),
+    ("redirector_route_connects_all_ejected", One(|route| route.counters.all_ejected as f64)),
+    ("redirector_route_connect_seconds", One(|route| route.counters.connect_ns as f64 / 1e9)),
+    ("redirector_route_round_trip_seconds", One(|route| route.counters.srtt_us as f64 / 1e6)),
+    ("redirector_route_received_bytes", One(|route| route.counters.rx_bytes as f64)),
+    ("redirector_route_sent_bytes", One(|route| route.counters.tx_bytes as f64)),
     ("redirector_route_dns_answers", One(|route| route.dns_answers as f64)),
 ];
 
-/// What this metric says of a route; nothing when it is none of routes.
-pub(super) fn says(metric: &Metric) -> Option<&'static Says> {
-    METRICS.iter().find(|(name, _)| *name == metric.name).map(|(_, says)| says)
+/// The samples of a metric for one route; none if it is not a metric of routes.
+pub(super) fn values_of(metric: &Metric) -> Option<&'static RouteValues> {
+    ROUTE_METRICS.iter().find(|(name, _)| *name == metric.name).map(|(_, values)| values)
 }
 
-/// Writes the family of a metric as OpenMetrics has it; nothing without routes.
-pub(super) fn write(page: &mut String, metric: &Metric, says: &Says, routes: &[RouteSample]) {
+/// Writes the family of a metric in OpenMetrics; nothing without routes.
+pub(super) fn write(
+    page: &mut String,
+    metric: &Metric,
+    values: &RouteValues,
+    routes: &[RouteSample],
+) {
     if routes.is_empty() {
         return;
     }
@@ -76,7 +81,7 @@ pub(super) fn write(page: &mut String, metric: &Metric, says: &Says, routes: &[R
     let name = metric.name;
     page.extend(["# HELP ", name, " ", metric.help, "\n# TYPE ", name, " ", kind, "\n"]);
     for route in routes {
-        // A source has no character that would have to be escaped.
+        // A source contains no character that would need escaping.
         let mut sample = |labels: &[&str], value: f64| {
             page.extend([name, suffix, "{source=\"", &route.source, "\""]);
             page.extend(labels.iter().copied());
@@ -84,25 +89,24 @@ pub(super) fn write(page: &mut String, metric: &Metric, says: &Says, routes: &[R
             write_number(page, value);
             page.push('\n');
         };
-        match says {
-            One(number) => sample(&[], number(route)),
-            Each(key, numbers) => numbers
-                .iter()
-                .for_each(|(value, number)| sample(&[",", key, "=\"", value, "\""], number(route))),
+        match values {
+            One(value_of) => sample(&[], value_of(route)),
+            Labelled(key, values) => values.iter().for_each(|(label, value_of)| {
+                sample(&[",", key, "=\"", label, "\""], value_of(route))
+            }),
         }
     }
 }
 
-/// As the library writes numbers; most are zero or another whole one, and those are quicker written
-/// as such.
+/// Formats a number as the library does; zero and other whole numbers, which most are, faster.
 fn write_number(page: &mut String, value: f64) {
     // Whole numbers up to this are exact.
-    const EXACT: f64 = (1_u64 << 53) as f64;
+    const MAX_EXACT: f64 = (1_u64 << 53) as f64;
     if value == 0.0 {
         page.push_str("0.0");
-    } else if value.fract() == 0.0 && (0.0..EXACT).contains(&value) {
-        write!(page, "{}.0", value as u64).expect("a string takes everything");
+    } else if value.fract() == 0.0 && (0.0..MAX_EXACT).contains(&value) {
+        write!(page, "{}.0", value as u64).expect("writing to a string never fails");
     } else {
-        write!(page, "{value:?}").expect("a string takes everything");
+        write!(page, "{value:?}").expect("writing to a string never fails");
     }
 }

@@ -15,7 +15,7 @@ use super::{
     target::{Target, route_for},
 };
 use crate::{
-    control::api::{AttachmentInfo, BackendState, RouteView, Status, VERSION},
+    control::api::{AttachmentInfo, BackendState, ProblemCode, RouteView, Status, VERSION},
     datapath::ForeignProgram,
 };
 
@@ -249,7 +249,7 @@ impl Told {
                 .status
                 .problems
                 .iter()
-                .find(|problem| problem.code == "agent_silent")
+                .find(|problem| problem.code == ProblemCode::AgentSilent)
                 .map_or("agent_dead", |_| "agent_silent");
             let cause = "no agent answers, so DNS does not answer the name; connects to its \
                 virtual address go on being redirected";
@@ -272,7 +272,7 @@ impl Told {
             ));
         }
         if let Some(problem) =
-            known.status.problems.iter().find(|problem| problem.code == "config_error")
+            known.status.problems.iter().find(|problem| problem.code == ProblemCode::ConfigError)
         {
             let next = problem.remedy.clone().unwrap_or_default();
             self.findings.push(Finding::note("config_error", problem.message.clone(), next));
@@ -342,8 +342,11 @@ impl Told {
     /// The route: its port, its backends.
     fn served(&mut self, route: &RouteView, port: u16, known: &Known<'_>) {
         self.route = Some(route.clone());
-        if let Some(problem) =
-            known.status.problems.iter().find(|problem| problem.code == "kernel_update_failed")
+        if let Some(problem) = known
+            .status
+            .problems
+            .iter()
+            .find(|problem| problem.code == ProblemCode::KernelUpdateFailed)
         {
             self.findings.push(Finding::new(
                 "kernel_update_failed",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::api::Problem;
 
 fn status() -> Status {
     serde_json::from_value(serde_json::json!({
@@ -65,25 +66,14 @@ fn what_the_agents_own_state_prevents_is_named() {
         first(|status| status.routes[0].backends[0].state = BackendState::Ejected),
         "all_ejected"
     );
-    for (code, as_code) in
-        [("kernel_update_failed", "kernel_update_failed"), ("config_error", "config_error")]
-    {
-        let problem = crate::control::api::Problem {
-            code: code.into(),
-            source: None,
-            message: "m".into(),
-            remedy: None,
-            degrades: true,
-        };
+    for (code, as_code) in [
+        (ProblemCode::KernelUpdateFailed, "kernel_update_failed"),
+        (ProblemCode::ConfigError, "config_error"),
+    ] {
+        let problem = Problem::new(code, "m".into());
         assert_eq!(first(|status| status.problems.push(problem)), as_code);
     }
-    let silent = crate::control::api::Problem {
-        code: "agent_silent".into(),
-        source: None,
-        message: "m".into(),
-        remedy: None,
-        degrades: true,
-    };
+    let silent = Problem::new(ProblemCode::AgentSilent, "m".into());
     let hangs = |status: &mut Status| {
         status.agent = None;
         status.problems.push(silent);

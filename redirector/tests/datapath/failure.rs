@@ -124,7 +124,7 @@ fn when_every_backend_is_set_aside_all_are_tried_again_and_it_is_counted() {
     assert_eq!(report.failed.get("ECONNREFUSED"), Some(&50), "{report:?}");
     let counters = bed.counters();
     assert_eq!((counters.started, counters.refused), (50, 50), "{counters:?}");
-    assert!(counters.desperate >= 45, "{counters:?}");
+    assert!(counters.all_ejected >= 45, "{counters:?}");
     let _one = bed.server(0, "one");
     let served = (0..20).filter(|_| bed.greeting(VIP, PORT) == "one").count();
     assert!(served >= 1, "a guess beats a certain refusal");

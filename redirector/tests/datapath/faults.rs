@@ -211,7 +211,7 @@ fn when_all_are_dead_every_connect_is_told_so_at_once_and_the_first_that_works_a
     assert_eq!(report.failed.get("ECONNREFUSED"), Some(&300), "{report:?}");
     let c = bed.counters();
     assert_eq!((failures(&c), c.refused), (300, 300), "{c:?}");
-    assert!(c.desperate > 250, "{c:?}");
+    assert!(c.all_ejected > 250, "{c:?}");
     let _two = bed.server(1, "two");
     let began = Instant::now();
     while bed.greeting(VIP, PORT) != "two" {

@@ -171,7 +171,7 @@ fn ipv6_connects_are_made_from_ipv6_sources_and_the_tables_are_read_back() {
                 && pair.iter().all(|ip| ["fd61::3", "fd61::4"].contains(ip))),
         "{seen:?}"
     );
-    assert_eq!(bed.counters().source_failed, 0);
+    assert_eq!(bed.counters().source_ip_failed, 0);
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn connects_are_made_from_the_source_addresses_in_turn() {
     }
     assert!(bed.connects(200).flawless());
     let counters = bed.counters();
-    assert_eq!((counters.established, counters.source_failed), (220, 0), "{counters:?}");
+    assert_eq!((counters.established, counters.source_ip_failed), (220, 0), "{counters:?}");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_socket_that_the_application_has_bound_keeps_its_address_and_port() {
     );
     assert_eq!(sources(&bed, 2, "s.bind(('0.0.0.0', 0))"), [first; 2]);
     assert_eq!(sources(&bed, 2, ""), [three; 2]);
-    assert_eq!((bed.counters().established, bed.counters().source_failed), (8, 0));
+    assert_eq!((bed.counters().established, bed.counters().source_ip_failed), (8, 0));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_dual_stack_socket_is_bound_to_the_mapped_source_address() {
             print(s.getsockname()[0])"
     );
     assert_eq!(bed.python(&script).trim(), format!("::ffff:{three}"));
-    assert_eq!(bed.counters().source_failed, 0);
+    assert_eq!(bed.counters().source_ip_failed, 0);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_source_address_that_the_caller_lacks_costs_no_connect_and_is_counted() {
     put(&mut bed, &["192.0.2.77".parse().unwrap()], None);
     assert!(bed.connects(100).flawless());
     let counters = bed.counters();
-    assert_eq!((counters.established, counters.source_failed), (100, 100), "{counters:?}");
+    assert_eq!((counters.established, counters.source_ip_failed), (100, 100), "{counters:?}");
 }
 
 #[test]

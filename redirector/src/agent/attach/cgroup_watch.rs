@@ -1,9 +1,9 @@
-//! Noticing that cgroups come and go: inotify on the folders in which that can change what
-//! `attach.cgroups` stands for.
+//! Notices that cgroups come and go: inotify on the directories in which a change can affect which
+//! cgroups match `attach.cgroups`.
 //!
-//! It only says *that* something has changed; whoever is told looks for himself. So an event that
-//! is lost, or names a cgroup that is gone by now, does no harm. What no event tells of (more
-//! folders than are watched, no inotify at all) is found by looking now and then.
+//! It only reports *that* something has changed; the caller scans. So an event that is lost, or
+//! names a cgroup that is already gone, does no harm. Changes that inotify does not report (too
+//! many directories, no inotify at all) are found by periodic scans.
 
 use std::{
     collections::BTreeSet,
@@ -19,26 +19,26 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Folders that are watched at most; each takes about a kilobyte of the kernel's memory, and
-/// `fs.inotify.max_user_watches` is shared by all of a user.
-const MOST_FOLDERS: usize = 1024;
+/// Directories that are watched at most; each takes about a kilobyte of kernel memory, and
+/// `fs.inotify.max_user_watches` is shared by all processes of a user.
+const MAX_DIRS: usize = 1024;
 
-/// A cgroup is made or removed.
+/// A cgroup is created or removed.
 const EVENTS: WatchFlags = WatchFlags::CREATE.union(WatchFlags::DELETE).union(WatchFlags::ONLYDIR);
 
-/// Watches the folders that decide where to attach.
+/// Watches the directories that decide where to attach.
 #[derive(Debug)]
 pub(crate) struct CgroupWatch {
-    /// None where the kernel gave none.
+    /// None if the kernel refused an instance.
     inotify: Option<AsyncFd<OwnedFd>>,
     watched: BTreeSet<i32>,
-    /// Whether there is something to do without another change.
-    again: bool,
-    /// Why something may go unnoticed.
+    /// Whether a scan is due without another change.
+    rescan_due: bool,
+    /// Why changes may go unnoticed.
     incomplete: Option<String>,
-    /// When the next change may be told: in a storm of cgroups at most half of the time goes into
-    /// looking.
-    rested_at: Instant,
+    /// When the next change may be reported: in a storm of cgroups at most half of the time is
+    /// spent on scans.
+    quiet_until: Instant,
 }
 
 impl CgroupWatch {
@@ -54,80 +54,79 @@ impl CgroupWatch {
         Self {
             inotify: made.ok(),
             watched: BTreeSet::new(),
-            again: false,
+            rescan_due: false,
             incomplete,
-            rested_at: Instant::now(),
+            quiet_until: Instant::now(),
         }
     }
 
-    /// Returns when there is a change that [`CgroupWatch::follow`] has not taken note of.
+    /// Returns when there is a change since the last [`CgroupWatch::follow`].
     pub(crate) async fn changed(&self) {
-        if !self.again {
+        if !self.rescan_due {
             let Some(inotify) = &self.inotify else { return std::future::pending().await };
             let Ok(_still_ready) = inotify.readable().await else {
                 return std::future::pending().await;
             };
         }
-        tokio::time::sleep_until(self.rested_at.into()).await;
+        tokio::time::sleep_until(self.quiet_until.into()).await;
     }
 
-    /// Takes note of every change until now, and watches these folders from now on: call it
-    /// *before* looking, so that what comes later is told.
-    pub(crate) fn follow(&mut self, folders: &BTreeSet<PathBuf>) {
-        self.again = false;
+    /// Consumes every change until now, and watches these directories from now on. Call this
+    /// *before* a scan, so that later changes are reported.
+    pub(crate) fn follow(&mut self, dirs: &BTreeSet<PathBuf>) {
+        self.rescan_due = false;
         let Some(inotify) = &self.inotify else { return };
         drain(inotify);
         let mut watched = BTreeSet::new();
-        self.incomplete = (folders.len() > MOST_FOLDERS)
-            .then(|| format!("{} folders, {MOST_FOLDERS} are watched", folders.len()));
-        for folder in folders.iter().take(MOST_FOLDERS) {
-            // The same folder again is the same watch; a new one in the place of an old one is a
-            // new watch.
-            match inotify::add_watch(inotify.get_ref(), folder, EVENTS) {
+        self.incomplete = (dirs.len() > MAX_DIRS)
+            .then(|| format!("{} directories, {MAX_DIRS} are watched", dirs.len()));
+        for dir in dirs.iter().take(MAX_DIRS) {
+            // The same directory again is the same watch; a new one with the name of an old one is
+            // a new watch.
+            match inotify::add_watch(inotify.get_ref(), dir, EVENTS) {
                 Ok(watch) => drop(watched.insert(watch)),
-                // Gone meanwhile, which the folder above tells.
+                // Gone by now, which the directory above it reports.
                 Err(Errno::NOENT) => {}
                 Err(error) => {
                     self.incomplete =
-                        Some(format!("{}: {}", folder.display(), std::io::Error::from(error)))
+                        Some(format!("{}: {}", dir.display(), std::io::Error::from(error)))
                 }
             }
         }
         for gone in self.watched.difference(&watched) {
-            // Those of removed folders are removed by the kernel.
+            // The kernel removes the watches of removed directories itself.
             let _ = inotify::remove_watch(inotify.get_ref(), *gone);
         }
         self.watched = watched;
     }
 
-    /// The last look has left something to do.
-    pub(crate) fn look_again(&mut self) {
-        self.again = true;
+    /// The last scan has left something to do.
+    pub(crate) fn request_rescan(&mut self) {
+        self.rescan_due = true;
     }
 
-    /// Looking took so long: the next change is told after as long a rest.
-    pub(crate) fn rest(&mut self, looked: Duration) {
-        self.rested_at = Instant::now() + looked;
+    /// A scan took this long; the next change is reported after as long a rest.
+    pub(crate) fn rest(&mut self, scan: Duration) {
+        self.quiet_until = Instant::now() + scan;
     }
 
-    /// Why something may go unnoticed; nothing when all is told.
+    /// Why changes may go unnoticed; none if all are reported.
     pub(crate) fn incomplete(&self) -> Option<&str> {
         self.incomplete.as_deref()
     }
 }
 
-/// Reads all events that are told by now. That some were lost (`IN_Q_OVERFLOW`) is one more reason
-/// to look, and looking follows anyway.
+/// Reads all pending events. Lost ones (`IN_Q_OVERFLOW`) are one more reason for the scan, which
+/// follows in any case.
 fn drain(inotify: &AsyncFd<OwnedFd>) {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut reader = inotify::Reader::new(inotify.get_ref(), &mut buffer);
-    // Ends with the error that there is nothing more to read, which makes the descriptor wait for
-    // the next event.
+    // Ends with EAGAIN, which makes the descriptor wait for the next event.
     let _ = inotify.try_io(Interest::READABLE, |_| -> std::io::Result<()> {
         loop {
             match reader.next() {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                    tracing::debug!("events of cgroups were lost")
+                    tracing::debug!("the inotify queue overflowed: events of cgroups were lost")
                 }
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

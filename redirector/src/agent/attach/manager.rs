@@ -1,4 +1,4 @@
-//! Keeping the programs on the cgroups that `attach.cgroups` stands for, as those come and go.
+//! Attaches the programs to the cgroups that match `attach.cgroups`, as these come and go.
 
 use std::{
     path::PathBuf,
@@ -8,166 +8,199 @@ use std::{
 use tracing::{error, info};
 
 use crate::{
-    agent::{attach::cgroup_watch::CgroupWatch, event_loop::Owner},
+    agent::attach::cgroup_watch::CgroupWatch,
     config::CgroupSpec,
-    datapath::{self, AttachOutcome, Attachment, Cgroup, DatapathError},
+    datapath::{self, AttachOutcome, Attachment, Cgroup, Datapath, DatapathError},
     error::error_chain,
 };
 
-/// How often everything is looked at where all changes are told.
-const RESCAN_WATCHED: Duration = Duration::from_secs(10);
+/// How often all cgroups are scanned when inotify reports every change.
+const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// New cgroups that are attached to at one time: the agent's commands and its sign of life don't
-/// wait for more (some milliseconds each on a busy machine).
-const AT_ONCE: usize = 50;
+/// New cgroups that are attached to in one step: commands and the heartbeat wait for no more than
+/// that (some milliseconds each on a busy machine).
+const MAX_PER_STEP: usize = 50;
 
 /// Where the programs are attached.
 #[derive(Debug)]
-pub(crate) struct Attached {
-    pub(crate) list: Vec<Attachment>,
-    /// Cgroups that could not be attached to, and why.
-    pub(crate) waiting: Vec<(PathBuf, String)>,
-    /// Why it is not even known where to attach, or nothing could be changed.
-    pub(crate) error: Option<String>,
-    /// Whether the root is among them, so that what is attached is every process's.
-    pub(crate) at_root: bool,
-    /// Tells when to look again.
-    pub(crate) watch: CgroupWatch,
-    /// The cgroups that were there at the last look, and are attached to.
-    cgroups: Vec<u64>,
-    /// Whether some that are there have not been tried yet.
+pub(crate) struct AttachManager {
+    attachments: Vec<Attachment>,
+    pending: Vec<PendingCgroup>,
+    /// Why the cgroups are unknown, or nothing could be changed.
+    error: Option<String>,
+    /// Whether the root is attached, and with it every process.
+    at_root: bool,
+    watch: CgroupWatch,
+    /// The IDs of cgroups that existed at the last scan and are attached.
+    attached_ids: Vec<u64>,
+    /// Whether some existing cgroups have not been tried yet.
     unfinished: bool,
-    at_once: usize,
-    looked_at: Instant,
+    max_per_step: usize,
+    scanned_at: Instant,
 }
 
-impl Attached {
+/// A cgroup that could not be attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PendingCgroup {
+    /// Its directory.
+    pub(crate) path: PathBuf,
+    /// Why attaching failed.
+    pub(crate) reason: String,
+}
+
+impl AttachManager {
     pub(crate) fn new() -> Self {
         Self {
-            list: Vec::new(),
-            waiting: Vec::new(),
+            attachments: Vec::new(),
+            pending: Vec::new(),
             error: None,
             at_root: false,
             watch: CgroupWatch::new(),
-            cgroups: Vec::new(),
+            attached_ids: Vec::new(),
             unfinished: false,
-            at_once: usize::MAX,
-            looked_at: Instant::now(),
+            max_per_step: usize::MAX,
+            scanned_at: Instant::now(),
         }
     }
 
-    /// The start is over, which attached to all that were there; from now on nothing else waits for
-    /// many.
-    pub(crate) fn started(&mut self) {
-        self.at_once = AT_ONCE;
+    /// Where the programs are attached.
+    pub(crate) fn attachments(&self) -> &[Attachment] {
+        &self.attachments
     }
 
-    /// Whether it is time to look although no change was told.
-    fn is_due(&self) -> bool {
-        let unfinished = self.error.is_some() || !self.waiting.is_empty();
-        unfinished
-            || self.watch.incomplete().is_some()
-            || self.looked_at.elapsed() >= RESCAN_WATCHED
+    /// Cgroups that could not be attached to.
+    pub(crate) fn pending(&self) -> &[PendingCgroup] {
+        &self.pending
     }
-}
 
-impl Owner {
+    /// Why the last scan failed as a whole.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Whether the programs are attached at the root, and so to every process.
+    pub(crate) fn at_root(&self) -> bool {
+        self.at_root
+    }
+
+    /// Returns when cgroups have come or gone.
+    pub(crate) async fn changed(&self) {
+        self.watch.changed().await;
+    }
+
+    /// Ends the startup, whose first scan attaches to all cgroups in one step.
+    pub(crate) fn limit_steps(&mut self) {
+        self.max_per_step = MAX_PER_STEP;
+    }
+
     /// A cgroup has come or gone.
-    pub(crate) fn cgroups_changed(&mut self) {
-        if self.live.datapath.lacks_routes() {
-            // An older version's programs serve until the start is over, and then everything is
-            // looked at.
-            let _ = look(&mut self.attached.watch, &self.config.attach.cgroups);
+    pub(crate) fn on_change(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
+        if datapath.lacks_routes() {
+            // An older version's programs serve until startup is over, which scans everything.
+            let _ = scan(&mut self.watch, specs);
         } else {
-            self.attach();
+            self.attach(datapath, specs);
         }
     }
 
-    /// Tries again what has failed, and looks at everything where not all changes are told. Called
+    /// Retries what has failed, and scans everything when inotify may have missed changes. Called
     /// every two seconds.
-    pub(crate) fn rescan(&mut self) {
-        if !self.live.datapath.lacks_routes() && self.attached.is_due() {
-            self.attach();
+    pub(crate) fn rescan(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
+        if !datapath.lacks_routes() && self.is_scan_due() {
+            self.attach(datapath, specs);
         }
     }
 
-    /// Attaches to cgroups that have appeared and lets go of those that have gone.
-    pub(crate) fn attach(&mut self) {
+    /// Attaches to cgroups that have appeared and releases those that are gone.
+    pub(crate) fn attach(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
         let started = Instant::now();
-        let attached = look(&mut self.attached.watch, &self.config.attach.cgroups)
-            .and_then(|cgroups| self.attach_to(&cgroups));
+        let attached =
+            scan(&mut self.watch, specs).and_then(|cgroups| self.attach_to(datapath, &cgroups));
         if let Err(error) = attached {
             let error = error_chain(&error);
-            if self.attached.error.as_ref() != Some(&error) {
-                error!("failed to attach; trying again: {error}");
-                self.attached.error = Some(error);
+            if self.error.as_ref() != Some(&error) {
+                error!("failed to attach; retrying: {error}");
+                self.error = Some(error);
             }
         }
-        self.attached.looked_at = Instant::now();
-        self.attached.watch.rest(started.elapsed());
+        self.scanned_at = Instant::now();
+        self.watch.rest(started.elapsed());
     }
 
-    fn attach_to(&mut self, cgroups: &[Cgroup]) -> Result<(), DatapathError> {
-        let at = &self.attached;
+    fn is_scan_due(&self) -> bool {
+        self.error.is_some()
+            || !self.pending.is_empty()
+            || self.watch.incomplete().is_some()
+            || self.scanned_at.elapsed() >= FULL_SCAN_INTERVAL
+    }
+
+    fn attach_to(
+        &mut self,
+        datapath: &mut Datapath,
+        cgroups: &[Cgroup],
+    ) -> Result<(), DatapathError> {
         let mut ids: Vec<_> = cgroups.iter().map(|cgroup| cgroup.id).collect();
         ids.sort_unstable();
-        let settled = at.error.is_none()
-            && at.waiting.is_empty()
-            && !at.unfinished
-            && self.live.datapath.draining() == 0;
-        if settled && ids == at.cgroups {
+        let settled = self.error.is_none()
+            && self.pending.is_empty()
+            && !self.unfinished
+            && datapath.draining() == 0;
+        if settled && ids == self.attached_ids {
             return Ok(());
         }
-        let AttachOutcome { attached: new, failures: refused, not_tried: left } =
-            self.live.datapath.attach_each(cgroups, at.at_once)?;
-        let mut list = self.live.datapath.attachments();
-        // One that took only some of the programs waits for the others.
-        list.retain(|at| !refused.iter().any(|refused| refused.cgroup.id == at.id));
-        tell_new(&new);
-        let waiting: Vec<_> = refused
-            .iter()
-            .map(|refused| (refused.cgroup.path.clone(), error_chain(&refused.error)))
-            .collect();
-        for (_, why) in waiting.iter().filter(|waits| !at.waiting.contains(waits)) {
-            error!("failed to attach; trying again: {why}");
+        let outcome = datapath.attach_each(cgroups, self.max_per_step)?;
+        log_attached(&outcome.attached);
+        let failed = |id: u64| outcome.failures.iter().any(|failure| failure.cgroup.id == id);
+        let mut attachments = datapath.attachments();
+        // A cgroup with only some of the programs is pending.
+        attachments.retain(|at| !failed(at.id));
+        // A cgroup that has just vanished is tried again if it comes back with the same ID.
+        ids.retain(|id| attachments.iter().any(|at| at.id == *id) && !failed(*id));
+        self.unfinished = outcome.not_tried > 0;
+        if self.unfinished {
+            self.watch.request_rescan();
         }
-        // A cgroup that vanished meanwhile is tried again if it comes back under the same number.
-        ids.retain(|id| {
-            list.iter().any(|at| at.id == *id)
-                && !refused.iter().any(|refused| refused.cgroup.id == *id)
-        });
-        self.attached.unfinished = left > 0;
-        if self.attached.unfinished {
-            self.attached.watch.look_again();
-        }
-        self.attached.cgroups = ids;
-        self.attached.at_root = datapath::cgroup2_mount()
-            .is_ok_and(|root| list.iter().any(|at| at.cgroup.as_ref() == Some(&root)));
-        self.attached.list = list;
-        self.attached.waiting = waiting;
-        self.attached.error = None;
+        self.set_pending(&outcome);
+        self.attached_ids = ids;
+        self.at_root = datapath::cgroup2_mount()
+            .is_ok_and(|root| attachments.iter().any(|at| at.cgroup.as_ref() == Some(&root)));
+        self.attachments = attachments;
+        self.error = None;
         Ok(())
+    }
+
+    /// Records the cgroups that failed, and logs the new failures.
+    fn set_pending(&mut self, outcome: &AttachOutcome) {
+        let pending = outcome.failures.iter().map(|failure| PendingCgroup {
+            path: failure.cgroup.path.clone(),
+            reason: error_chain(&failure.error),
+        });
+        let pending: Vec<_> = pending.collect();
+        for new in pending.iter().filter(|one| !self.pending.contains(one)) {
+            error!("failed to attach; retrying: {}", new.reason);
+        }
+        self.pending = pending;
     }
 }
 
-/// A line for each cgroup, or one for many that came at once.
-fn tell_new(new: &[Cgroup]) {
-    const EACH: usize = 5;
-    match new {
-        few if few.len() <= EACH => {
+/// Logs a line for each cgroup, or one line for many that came together.
+fn log_attached(cgroups: &[Cgroup]) {
+    const MAX_LINES: usize = 5;
+    match cgroups {
+        few if few.len() <= MAX_LINES => {
             few.iter().for_each(|cgroup| info!(cgroup = %cgroup.path.display(), "attached"))
         }
         [first, .., last] => {
             info!(first = %first.path.display(), last = %last.path.display(), "attached to {} \
-                cgroups", new.len())
+                cgroups", cgroups.len())
         }
         [] | [_] => {}
     }
 }
 
-/// The cgroups that there are. The watch comes first, so that it tells of those that come while
-/// this looks.
-fn look(watch: &mut CgroupWatch, specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
+/// The cgroups that exist. The watch is updated first, so that it reports cgroups that appear
+/// during the scan.
+fn scan(watch: &mut CgroupWatch, specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
     watch.follow(&datapath::watched_dirs(&datapath::cgroup2_mount()?, specs));
     datapath::cgroups(specs)
 }

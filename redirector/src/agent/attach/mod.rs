@@ -1,4 +1,4 @@
-//! Keeping the programs on cgroups that come and go.
+//! Attaching to cgroups that come and go.
 
 pub(crate) mod cgroup_watch;
 pub(crate) mod manager;

@@ -1,4 +1,4 @@
-//! Who changed what; and taking the last change back, which is a change like any other.
+//! The history of changes, and rolling back the last one.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,12 @@ use tracing::info;
 
 use crate::{
     agent::{
-        changes::commands::{Finish, Why, imported},
-        event_loop::Owner,
+        changes::{
+            imports::imported,
+            pending::{Completion, PendingChanges},
+            route_changes::{self, ChangeCause},
+        },
+        state::agent_state::AgentState,
     },
     control::{
         ApiError, Caller, ErrorCode, Reply,
@@ -17,69 +21,74 @@ use crate::{
     state::{Record, UndoError},
 };
 
-impl Owner {
-    /// Every change that is kept.
-    pub(crate) fn changes_made(&self) -> api::ChangeList {
-        let records = self.state.records();
-        let undone: BTreeSet<u64> = records.iter().filter_map(|record| record.undoes).collect();
-        let changes = records
-            .into_iter()
-            .map(|record| told(&record, undone.contains(&record.number)))
-            .collect();
-        api::ChangeList { version: VERSION, changes }
-    }
+/// Every change that is kept.
+pub(crate) fn list(state: &AgentState) -> api::ChangeList {
+    let records = state.state_dir().records();
+    let undone: BTreeSet<u64> = records.iter().filter_map(|record| record.undoes).collect();
+    let changes = records
+        .into_iter()
+        .map(|record| change(&record, undone.contains(&record.number)))
+        .collect();
+    api::ChangeList { version: VERSION, changes }
+}
 
-    /// One of them, with what it did.
-    pub(crate) fn change_made(&self, number: u64) -> Result<api::ChangeShow, ApiError> {
-        let records = self.state.records();
-        let undone = records.iter().any(|record| record.undoes == Some(number));
-        let record =
-            records.into_iter().find(|record| record.number == number).ok_or_else(|| {
-                ApiError::new(ErrorCode::NotFound, format!("there is no record of change {number}"))
-                    .remedy("`redirector route history` has all that are kept")
-            })?;
-        Ok(api::ChangeShow { change: told(&record, undone), diff: imported(record.diff(), false) })
-    }
+/// One change, with the routes it changed.
+pub(crate) fn show(state: &AgentState, number: u64) -> Result<api::ChangeShow, ApiError> {
+    let records = state.state_dir().records();
+    let undone = records.iter().any(|record| record.undoes == Some(number));
+    let record = records.into_iter().find(|record| record.number == number).ok_or_else(|| {
+        ApiError::new(ErrorCode::NotFound, format!("there is no record of change {number}"))
+            .remedy("`redirector route history` lists the changes that are kept")
+    })?;
+    Ok(api::ChangeShow { change: change(&record, undone), diff: imported(record.diff(), false) })
+}
 
-    /// Takes the last change back, or says what that would change.
-    pub(crate) fn rollback(
-        &mut self,
-        request: api::RollbackRequest,
-        caller: Caller,
-        reply: Reply<api::RolledBack>,
-    ) {
-        let made = || -> Result<(RouteSet, api::RolledBack), ApiError> {
-            let record = self.state.last().map_err(refusal)?;
-            let mut next = self.live.routes.clone();
-            let diff = record.undo(&mut next).map_err(refusal)?;
-            Ok((
-                next,
-                api::RolledBack {
-                    undone: told(&record, !request.dry_run),
-                    result: imported(diff, request.dry_run),
-                },
-            ))
-        };
-        let (next, answer) = match made() {
-            Ok(made) => made,
-            Err(error) => return drop(reply.send(Err(error))),
-        };
+/// Undoes the last change, or shows what that would change.
+pub(crate) fn rollback(
+    state: &mut AgentState,
+    pending: &mut PendingChanges,
+    request: api::RollbackRequest,
+    (caller, reply): (Caller, Reply<api::RolledBack>),
+) -> Option<Completion> {
+    let rolled_back = plan_rollback(state, request.dry_run).and_then(|(next, answer)| {
         if request.dry_run {
-            return drop(reply.send(Ok(answer)));
+            return Ok((None, answer));
         }
-        match self
-            .commit(next, &Why { did: "rolled_back", caller, undoes: Some(answer.undone.number) })
-        {
-            Ok(changed) => {
-                info!(%caller, change = answer.undone.number, "a change was taken back");
-                self.settle_changed(changed, Finish::RolledBack(reply, Box::new(answer)));
-            }
-            Err(error) => drop(reply.send(Err(error))),
+        let undoes = Some(answer.undone.number);
+        let cause = ChangeCause { undoes, ..ChangeCause::new("rolled_back", caller) };
+        Ok((Some(route_changes::commit(state, next, &cause)?), answer))
+    });
+    match rolled_back {
+        Ok((Some(changed), answer)) => {
+            info!(%caller, change = answer.undone.number, "a change was rolled back");
+            let completion = Completion::RolledBack(reply, Box::new(answer));
+            route_changes::settle(state, pending, changed, completion)
+        }
+        Ok((None, answer)) => {
+            let _ = reply.send(Ok(answer));
+            None
+        }
+        Err(error) => {
+            let _ = reply.send(Err(error));
+            None
         }
     }
 }
 
-fn told(record: &Record, undone: bool) -> api::Change {
+/// The routes without the last change.
+fn plan_rollback(
+    state: &AgentState,
+    dry_run: bool,
+) -> Result<(RouteSet, api::RolledBack), ApiError> {
+    let record = state.state_dir().last().map_err(refusal)?;
+    let mut next = state.reconciler.routes.clone();
+    let diff = record.undo(&mut next).map_err(refusal)?;
+    let answer =
+        api::RolledBack { undone: change(&record, !dry_run), result: imported(diff, dry_run) };
+    Ok((next, answer))
+}
+
+fn change(record: &Record, undone: bool) -> api::Change {
     api::Change {
         number: record.number,
         at: record.at,

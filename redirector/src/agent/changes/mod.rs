@@ -1,4 +1,10 @@
-//! Commands, reloads and rollbacks.
+//! Changes of the routes: commands, imports, rollbacks and reloads.
 
 pub(crate) mod commands;
-pub(crate) mod history;
+mod history;
+mod imports;
+pub(crate) mod pending;
+mod refusal;
+pub(crate) mod reload;
+pub(crate) mod replies;
+pub(crate) mod route_changes;

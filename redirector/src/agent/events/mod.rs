@@ -1,4 +1,6 @@
 //! Events of single connects.
 
-pub(crate) mod process_names;
+pub(crate) mod feed;
+mod process_names;
 pub(crate) mod pump;
+mod sampling;

@@ -1,5 +1,5 @@
-//! Who calls connect, in words: the kernel tells a number for the cgroup, and not always the
-//! command.
+//! Names for the processes and cgroups of events: the kernel emits a number for the cgroup, and not
+//! always the command.
 
 use std::{
     collections::HashMap,
@@ -11,46 +11,51 @@ use std::{
 
 use crate::datapath;
 
-/// Cgroups and processes that are remembered, those that are gone included.
-const REMEMBERED: usize = 16 * 1024;
-/// The whole hierarchy is read for an unknown cgroup at most so often.
-const WALK: Duration = Duration::from_secs(1);
-/// A process is looked at again at most so often: a busy one makes many connects.
-const FRESH: Duration = Duration::from_millis(100);
-/// The inode of the first pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h), whose
-/// numbers the programs tell.
-const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
+/// Cgroups and processes that are remembered, including those that are gone.
+const MAX_REMEMBERED: usize = 16 * 1024;
+/// The hierarchy is searched for an unknown cgroup at most this often.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// A process is read again at most this often: a busy one makes many connects.
+const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
+/// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h), in which
+/// the programs number processes.
+const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
-/// What is known of callers.
-pub(crate) struct Callers {
+/// The known names of processes and cgroups.
+pub(crate) struct ProcessNames {
     cgroups: HashMap<u64, Option<PathBuf>>,
-    walked: Option<Instant>,
+    searched_at: Option<Instant>,
     commands: HashMap<u32, (Option<String>, Instant)>,
-    /// Whether our `/proc` has the processes by the numbers that the programs tell.
+    /// Whether our `/proc` numbers processes as the programs do.
     sees_processes: bool,
 }
 
-impl Default for Callers {
+impl Default for ProcessNames {
     fn default() -> Self {
         let sees_processes = fs::metadata("/proc/self/ns/pid")
-            .is_ok_and(|namespace| namespace.ino() == FIRST_PID_NAMESPACE);
-        Self { cgroups: HashMap::new(), walked: None, commands: HashMap::new(), sees_processes }
+            .is_ok_and(|namespace| namespace.ino() == INITIAL_PID_NAMESPACE);
+        Self {
+            cgroups: HashMap::new(),
+            searched_at: None,
+            commands: HashMap::new(),
+            sees_processes,
+        }
     }
 }
 
-impl Callers {
-    /// The folder of cgroup `id`. One that nobody knows yet is looked for, at most once a second.
+impl ProcessNames {
+    /// The directory of cgroup `id`.
     pub(crate) fn cgroup(&mut self, id: u64) -> Option<PathBuf> {
         if id == 0 {
             return None;
         }
-        let fresh = self.walked.is_some_and(|walked| walked.elapsed() < WALK);
-        if !fresh && self.cgroups.get(&id).is_none_or(Option::is_none) {
-            self.walked = Some(Instant::now());
-            if self.cgroups.len() > REMEMBERED {
+        let is_recent = self.searched_at.is_some_and(|at| at.elapsed() < SEARCH_INTERVAL);
+        if !is_recent && self.cgroups.get(&id).is_none_or(Option::is_none) {
+            self.searched_at = Some(Instant::now());
+            if self.cgroups.len() > MAX_REMEMBERED {
                 self.cgroups.clear();
             }
-            // A cgroup that is gone keeps its name: its last events are still to come.
+            // A cgroup that is gone keeps its name for its last events.
             self.cgroups
                 .extend(datapath::cgroup_paths().into_iter().map(|(id, path)| (id, Some(path))));
             self.cgroups.entry(id).or_default();
@@ -58,8 +63,8 @@ impl Callers {
         self.cgroups.get(&id).cloned().flatten()
     }
 
-    /// The caller's command. Where the kernel does not tell it, the process is looked up, as long
-    /// as it lives; what was seen of it once is kept for the end of its connections.
+    /// The command of the process that called connect. Without one in the event, the process is
+    /// read while it lives, and its command kept for the end of its connections.
     pub(crate) fn command(&mut self, event: &datapath::Event) -> Option<String> {
         if !event.command.is_empty() {
             return Some(event.command.clone());
@@ -68,16 +73,16 @@ impl Callers {
             return None;
         }
         let known = self.commands.get(&event.pid);
-        if let Some((command, looked)) = known
-            && looked.elapsed() < FRESH
+        if let Some((command, read_at)) = known
+            && read_at.elapsed() < PROCESS_INTERVAL
         {
             return command.clone();
         }
-        let seen = fs::read_to_string(format!("/proc/{}/comm", event.pid))
+        let read = fs::read_to_string(format!("/proc/{}/comm", event.pid))
             .ok()
             .map(|comm| comm.trim_end_matches('\n').to_owned());
-        let command = seen.or_else(|| known.and_then(|(command, _)| command.clone()));
-        if self.commands.len() > REMEMBERED {
+        let command = read.or_else(|| known.and_then(|(command, _)| command.clone()));
+        if self.commands.len() > MAX_REMEMBERED {
             self.commands.clear();
         }
         self.commands.insert(event.pid, (command.clone(), Instant::now()));

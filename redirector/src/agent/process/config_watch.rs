@@ -1,40 +1,40 @@
-//! Noticing that the configuration file is another one, ConfigMap symlink swaps included.
+//! Notices changes of the configuration file, including symlink swaps of a ConfigMap.
 
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-/// Which content a path has, as far as metadata tells: device, inode, length and time of change.
-/// None: nothing is there.
+/// Identifies the content of a path by metadata: device, inode, length and time of change. None if
+/// there is no file.
 type Fingerprint = Option<(u64, u64, u64, i64, i64)>;
 
-/// Remembers which content was read, and tells when there is another that has stopped changing.
+/// Compares the content of a file with the content that was read.
 #[derive(Debug)]
 pub(crate) struct FileWatch {
     path: PathBuf,
     read: Fingerprint,
-    seen: Fingerprint,
+    last_seen: Fingerprint,
 }
 
 impl FileWatch {
     /// Watches `path`, whose present content is about to be read.
     pub(crate) fn new(path: &Path) -> Self {
         let now = fingerprint(path);
-        Self { path: path.to_owned(), read: now, seen: now }
+        Self { path: path.to_owned(), read: now, last_seen: now }
     }
 
     /// The present content is about to be read.
-    pub(crate) fn reading(&mut self) {
+    pub(crate) fn mark_read(&mut self) {
         self.read = fingerprint(&self.path);
-        self.seen = self.read;
+        self.last_seen = self.read;
     }
 
-    /// Whether there is another content than the one that was read, and it was the same at the last
-    /// poll: a file that is being written is left alone until the next one.
+    /// Whether the content differs from what was read, and was the same at the last poll: a file
+    /// that is being written is left alone until the next poll.
     pub(crate) fn poll(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.seen, fingerprint(&self.path));
-        self.seen != self.read && self.seen == before
+        let before = std::mem::replace(&mut self.last_seen, fingerprint(&self.path));
+        self.last_seen != self.read && self.last_seen == before
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_told_once_it_rests_and_until_it_is_read() {
+    fn a_change_is_reported_once_it_rests_until_it_is_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("redirector.toml");
         fs::write(&path, "a").expect("written");
@@ -60,7 +60,7 @@ mod tests {
         fs::write(&path, "ab").expect("written");
         assert!(!watch.poll(), "just changed");
         assert!(watch.poll(), "at rest");
-        watch.reading();
+        watch.mark_read();
         assert!(!watch.poll());
     }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_goes_away_is_a_change_too() {
+    fn a_removed_file_is_a_change() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("redirector.toml");
         fs::write(&path, "a").expect("written");

@@ -1,5 +1,5 @@
-//! One agent at a time for each run directory. The directory itself is locked: there is no lock
-//! file to leave behind, or to race for.
+//! Allows one agent for each run directory. The directory itself is locked, so that no lock file
+//! can be left behind or raced for.
 
 use std::{
     fs::{self, File},
@@ -9,26 +9,26 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Why this agent may not run.
+/// Why this agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another one does.
-    #[error("another agent{} runs with {}: stop it first, or give this one another \
+    /// Another agent runs.
+    #[error("another agent{} runs with {}: stop it first, or give this one its own \
         `agent.run_dir`, `agent.state_dir` and `agent.bpffs`", pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(), path.display())]
     Held {
         /// The run directory.
         path: PathBuf,
-        /// The other agent, as far as its pid file tells.
+        /// The other agent's process ID, if its pid file has one.
         pid: Option<u32>,
     },
-    /// The directory or its pid file can't be had.
+    /// The directory or its pid file is not accessible.
     #[error("failed to {verb} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
         /// The directory or file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -44,8 +44,8 @@ impl Lock {
     /// Locks `run_dir` and writes `agent.pid` into it.
     ///
     /// # Errors
-    /// When another agent holds it (named by its pid), or a file can't be written.
-    pub(crate) fn take(run_dir: &Path) -> Result<Self, LockError> {
+    /// When another agent holds it, or a file cannot be written.
+    pub(crate) fn acquire(run_dir: &Path) -> Result<Self, LockError> {
         let failed = |verb, path: &Path| {
             let path = path.to_owned();
             move |source| LockError::Io { verb, path, source }
@@ -68,7 +68,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The lock goes with the file descriptor, after this; so nobody else's pid is removed.
+        // The lock goes with the file descriptor, after this; so the pid of another agent is never removed.
         let _ = fs::remove_file(&self.pid_file);
     }
 }
@@ -81,16 +81,17 @@ fn pid(run_dir: &Path) -> Option<u32> {
     fs::read_to_string(pid_file(run_dir)).ok()?.trim().parse().ok()
 }
 
-/// The agent that runs with `run_dir`, or none: the pid file counts only while the lock is held.
+/// The process ID of the agent that holds `run_dir`: the pid file counts only while the lock is
+/// held.
 pub fn running(run_dir: &Path) -> Option<u32> {
     is_running(run_dir).then(|| pid(run_dir))?
 }
 
-/// Whether an agent holds the lock of `run_dir`, be its pid known or not.
+/// Whether an agent holds the lock of `run_dir`, even if its process ID is unknown.
 pub fn is_running(run_dir: &Path) -> bool {
     let Ok(directory) = File::open(run_dir) else { return false };
-    // A shared lock that is given back at once: an agent that starts in this very instant would be
-    // refused, and its supervisor try again.
+    // A shared lock, released at once: an agent that starts at this very moment is refused, and its
+    // supervisor starts it again.
     matches!(
         flock(&directory, FlockOperation::NonBlockingLockShared),
         Err(rustix::io::Errno::WOULDBLOCK)
@@ -102,11 +103,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_agent_is_refused_naming_the_first_and_may_run_after_it() {
+    fn a_second_agent_is_refused_until_the_first_ends() {
         let directory = tempfile::tempdir().expect("a directory");
-        let first = Lock::take(directory.path()).expect("the first one");
+        let first = Lock::acquire(directory.path()).expect("the first one");
         assert!(is_running(directory.path()));
-        let refusal = Lock::take(directory.path()).expect_err("the second one").to_string();
+        let refusal = Lock::acquire(directory.path()).expect_err("the second one").to_string();
         assert!(
             refusal.contains(&format!("another agent, pid {}, runs with", std::process::id())),
             "{refusal}"
@@ -118,14 +119,14 @@ mod tests {
             "nothing is left behind"
         );
         assert!(!is_running(directory.path()));
-        Lock::take(directory.path()).expect("the next one");
+        Lock::acquire(directory.path()).expect("the next one");
     }
 
     #[test]
-    fn the_pid_file_of_a_killed_agent_names_nobody() {
+    fn the_pid_file_of_a_killed_agent_does_not_count() {
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("agent.pid"), "1\n").expect("a pid file");
         assert_eq!(running(directory.path()), None);
-        Lock::take(directory.path()).expect("nobody holds it");
+        Lock::acquire(directory.path()).expect("nobody holds it");
     }
 }

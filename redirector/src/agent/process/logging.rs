@@ -1,15 +1,15 @@
-//! The log: standard error, for a person or a machine.
+//! The log on standard error, as text or JSON.
 
 use std::io::{self, IsTerminal};
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-/// Starts the log of this process. `level` is a word for our own messages (others' at `warn`), or a
-/// whole filter.
+/// Starts the log of this process. `level` is the level of our own messages (other crates log at
+/// `warn`), or a whole filter.
 ///
 /// # Errors
-/// When `level` is neither, or a log was started already.
+/// When `level` is neither, or the log was started before.
 pub fn start_logging(
     level: &str,
     json: bool,
@@ -29,7 +29,7 @@ pub fn start_logging(
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
     let remedy = || {
         format!(
-            "--log-level `{level}`: write error, warn, info, debug or trace, or a filter such as \
+            "--log-level `{level}`: use error, warn, info, debug or trace, or a filter such as \
                 `redirector::dns=debug`"
         )
     };
@@ -47,12 +47,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_a_word_or_a_filter() {
+    fn a_level_or_a_filter_is_accepted() {
         for level in ["info", "debug", "redirector::dns=debug", "info,redirector::backend=trace"] {
             filter(level).expect(level);
         }
         let refusal = filter("loud").expect_err("no level").to_string();
-        assert!(refusal.starts_with("--log-level `loud`: write error"), "{refusal}");
+        assert!(refusal.starts_with("--log-level `loud`: use error"), "{refusal}");
         assert!(filter("a=b=c").is_err());
     }
 }

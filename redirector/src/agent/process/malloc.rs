@@ -1,26 +1,26 @@
-//! What the allocator does with memory that is free: a full pool's change takes a hundred megabytes
-//! for a second, which it would keep for good.
+//! Tuning of glibc's allocator: a change of a full pool needs a hundred megabytes for a second,
+//! which the allocator would otherwise keep for good.
 
-/// Prepares for tables that come and go. For the start, before any thread.
+/// Prepares the allocator for large tables of short life. Call this at startup, before any thread
+/// exists.
 pub fn prepare() {
-    // Other C libraries have nothing of this.
+    // Other C libraries have no mallopt.
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes numbers, and sets nothing but the allocator's own limits.
+    // SAFETY: takes numbers, and sets only limits of the allocator.
     unsafe {
-        // What one thread has freed serves another one's change. The threads that answer DNS
-        // allocate nothing, so they don't wait for each other.
+        // One arena, so that memory freed by one thread serves the next change in another. The
+        // threads that answer DNS do not allocate, so they do not contend for it.
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        // Left alone, the allocator would no longer map large tables each by itself once one was
-        // freed, and long-lived pieces would settle in them.
+        // A fixed threshold, so that large tables stay separate mappings: the allocator raises a
+        // dynamic one when a large table is freed.
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
     }
 }
 
-/// Gives back what is free. Takes some milliseconds when there is much of it.
-pub(crate) fn give_back() {
+/// Returns free memory to the system. Takes some milliseconds if there is much.
+pub(crate) fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, and touches nothing but the allocator's own free memory, under its
-    // own locks.
+    // SAFETY: takes a number, and touches only free memory of the allocator, under its own locks.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,9 +1,9 @@
-//! What the process is told by signals.
+//! Signals to the agent.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// SIGTERM or SIGINT: end.
@@ -12,7 +12,7 @@ pub(crate) enum Signal {
     Hangup,
 }
 
-/// The signals that the agent understands.
+/// The signals that the agent handles.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Stream,
@@ -21,7 +21,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from their defaults.
+    /// Replaces the default handling of the signals.
     pub(crate) fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("failed to listen to signals");
         Ok(Self {
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    /// The next one.
+    /// The next signal.
     pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Terminate,

@@ -1,54 +1,54 @@
-//! What systemd is told, when it is systemd that started us.
+//! Notifications to systemd, if systemd started the agent.
 
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// The service manager's ear. Without a service manager nothing is told.
+/// The service manager. Without one nothing is sent.
 #[derive(Debug)]
-pub(crate) struct Notify {
-    /// How often the watchdog wants a sign of life, halved.
+pub(crate) struct ServiceManager {
+    /// Half of the watchdog's period.
     watchdog: Option<Duration>,
-    told: Instant,
+    notified_at: Instant,
 }
 
-impl Notify {
-    /// Reads what the service manager asked for.
+impl ServiceManager {
+    /// Reads what the service manager requested.
     pub(crate) fn new() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled().map(|period| period / 2),
-            told: Instant::now(),
+            notified_at: Instant::now(),
         }
     }
 
-    /// The agent does its job.
+    /// The agent is ready.
     pub(crate) fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+        notify(&[NotifyState::Ready]);
     }
 
-    /// The agent reads its configuration again; [`Notify::ready`] follows.
+    /// The agent reloads its configuration; [`ServiceManager::ready`] follows.
     pub(crate) fn reloading(&self) {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
-            tell(&[NotifyState::Reloading, now]);
+            notify(&[NotifyState::Reloading, now]);
         }
     }
 
     /// The agent is about to end.
     pub(crate) fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     }
 
-    /// A sign of life, passed on as often as the watchdog needs it.
-    pub(crate) fn alive(&mut self) {
-        if self.watchdog.is_some_and(|period| self.told.elapsed() >= period) {
-            tell(&[NotifyState::Watchdog]);
-            self.told = Instant::now();
+    /// Passes a heartbeat on as often as the watchdog needs it.
+    pub(crate) fn heartbeat(&mut self) {
+        if self.watchdog.is_some_and(|period| self.notified_at.elapsed() >= period) {
+            notify(&[NotifyState::Watchdog]);
+            self.notified_at = Instant::now();
         }
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the service manager could not be told");
+        tracing::debug!(%error, "failed to notify the service manager");
     }
 }

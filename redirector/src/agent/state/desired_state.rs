@@ -1,4 +1,5 @@
-//! What the kernel and DNS are to hold, from what is configured, leased and resolved. Pure.
+//! The desired content of kernel and DNS, computed from configuration, leases and resolved
+//! addresses. Pure functions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,46 +14,46 @@ use crate::{
     route::{Route, SourceName},
 };
 
-/// Everything that the plan follows from, besides the routes.
+/// What the plan is computed from, besides the routes.
 pub(crate) struct Inputs<'a> {
     /// The index of each source's VIP.
     pub(crate) leases: &'a dyn Fn(&SourceName) -> Option<u32>,
-    /// What is known about each destination.
+    /// The resolution of each destination.
     pub(crate) resolved: &'a BTreeMap<SourceName, Arc<Resolved>>,
-    /// What the kernel holds now for a VIP.
+    /// The route that the kernel has for a VIP now.
     pub(crate) kernel: &'a dyn Fn(u32) -> Option<PlannedRoute>,
-    /// Sources whose new definition waits for its first addresses: until then nothing of theirs
-    /// changes.
-    pub(crate) awaiting: &'a dyn Fn(&SourceName) -> bool,
-    /// Sources whose backends in the kernel are a former destination's.
+    /// Whether the new definition of a source waits for its first addresses: until then its route
+    /// does not change.
+    pub(crate) is_held: &'a dyn Fn(&SourceName) -> bool,
+    /// Sources whose backends in the kernel belong to a former destination.
     pub(crate) replaced: &'a BTreeSet<SourceName>,
 }
 
 impl Inputs<'_> {
-    /// What the kernel is to hold.
+    /// The desired routes of the kernel.
     pub(crate) fn plan<'r>(&self, routes: impl IntoIterator<Item = &'r Route>) -> Plan {
         Plan { routes: routes.into_iter().filter_map(|route| self.route(route)).collect() }
     }
 
-    /// What the kernel is to hold for one route, and where.
+    /// The desired state of one route, and its index.
     pub(crate) fn route(&self, route: &Route) -> Option<(u32, PlannedRoute)> {
         let index = (self.leases)(&route.source)?;
-        let holds = (self.kernel)(index);
-        if (self.awaiting)(&route.source) {
-            Some((index, holds?))
+        let current = (self.kernel)(index);
+        if (self.is_held)(&route.source) {
+            Some((index, current?))
         } else {
-            Some((index, self.planned(route, holds.as_ref())))
+            Some((index, self.planned(route, current.as_ref())))
         }
     }
 
-    fn planned(&self, route: &Route, holds: Option<&PlannedRoute>) -> PlannedRoute {
+    fn planned(&self, route: &Route, current: Option<&PlannedRoute>) -> PlannedRoute {
         let backends = match self.resolved.get(&route.source) {
             Some(resolved) if is_known(resolved) => {
                 Some(plan::by_family(resolved.addresses.clone()))
             }
-            // After a restart whose resolver does not answer, what the kernel has is the last good
-            // answer. A former destination's is not.
-            _ if holds.is_some() && !self.replaced.contains(&route.source) => None,
+            // After a restart without an answer of the resolver, the kernel has the last good
+            // addresses, unless they belong to a former destination.
+            _ if current.is_some() && !self.replaced.contains(&route.source) => None,
             _ => Some(Vec::new()),
         };
         PlannedRoute {
@@ -65,18 +66,17 @@ impl Inputs<'_> {
     }
 }
 
-/// Whether there ever was an answer about the destination; an empty one is one.
+/// Whether there ever was an answer about the destination, even an empty one.
 pub(crate) fn is_known(resolved: &Resolved) -> bool {
     !matches!(resolved.freshness, Freshness::Unresolved { .. })
 }
 
-/// The addresses at an index of the pool.
+/// The virtual addresses of an index in the pool.
 pub(crate) fn vip(pool: &Pool, index: u32) -> Option<Vip> {
     Some(Vip { v4: pool.ipv4_at(index)?, v6: pool.ipv6_at(index) })
 }
 
-/// What DNS is to answer: the VIPs of those sources that the kernel can translate, as `in_kernel`
-/// tells of each index.
+/// The desired answers of DNS: the VIPs of those sources whose index satisfies `in_kernel`.
 pub(crate) fn answers<'r>(
     routes: impl IntoIterator<Item = &'r Route>,
     leases: &dyn Fn(&SourceName) -> Option<u32>,

@@ -39,7 +39,7 @@ fn planned(backends: Option<&[&str]>) -> PlannedRoute {
 fn plan_for(
     known: Option<Resolved>,
     kernel: Option<PlannedRoute>,
-    awaiting: bool,
+    held: bool,
     replaced: bool,
 ) -> Option<PlannedRoute> {
     let source: SourceName = A.parse().expect("a source");
@@ -47,14 +47,14 @@ fn plan_for(
         leases: &|_| Some(1),
         resolved: &known.into_iter().map(|known| (source.clone(), Arc::new(known))).collect(),
         kernel: &|index| kernel.clone().filter(|_| index == 1),
-        awaiting: &|_| awaiting,
+        is_held: &|_| held,
         replaced: &replaced.then_some(source).into_iter().collect(),
     };
     inputs.plan([&route(A)]).routes.remove(&1)
 }
 
 #[test]
-fn known_addresses_are_planned_whether_fresh_kept_or_literal() {
+fn known_addresses_are_planned_fresh_stale_or_literal() {
     for freshness in
         [Freshness::Literal, Freshness::Fresh, Freshness::Stale { error: "SERVFAIL".into() }]
     {
@@ -75,31 +75,31 @@ fn an_authoritative_empty_answer_empties_the_route() {
 }
 
 #[test]
-fn after_a_restart_without_an_answer_the_kernel_keeps_what_it_has() {
+fn without_an_answer_after_a_restart_backends_are_kept() {
     let plan = plan_for(Some(unresolved()), Some(planned(Some(&["203.0.113.7"]))), false, false);
     assert_eq!(plan, Some(planned(None)));
 }
 
 #[test]
-fn a_former_destinations_addresses_do_not_outlive_it() {
+fn addresses_of_a_former_destination_are_removed() {
     let plan = plan_for(Some(unresolved()), Some(planned(Some(&["203.0.113.7"]))), false, true);
     assert_eq!(plan, Some(planned(Some(&[]))));
 }
 
 #[test]
-fn a_new_route_that_does_not_resolve_refuses() {
+fn an_unresolved_new_route_has_no_backends() {
     assert_eq!(plan_for(Some(unresolved()), None, false, false), Some(planned(Some(&[]))));
 }
 
 #[test]
-fn a_definition_that_waits_for_its_addresses_changes_nothing_yet() {
+fn a_held_definition_changes_nothing() {
     let serving = planned(Some(&["203.0.113.7"]));
     assert_eq!(plan_for(Some(unresolved()), Some(serving.clone()), true, true), Some(serving));
     assert_eq!(plan_for(Some(unresolved()), None, true, false), None);
 }
 
 #[test]
-fn dns_answers_only_what_the_kernel_translates() {
+fn dns_answers_only_what_the_kernel_contains() {
     let routes = [route("a.internal"), route("b.internal"), route("c.internal")];
     let leases = |source: &SourceName| match source.to_string().as_str() {
         "a.internal" => Some(1),

@@ -1,4 +1,7 @@
-//! The desired state, the actual state, and reconciling them.
+//! The agent's state, and bringing kernel and DNS to the desired one.
 
-pub(crate) mod desired_state;
+pub(crate) mod agent_state;
+pub(crate) mod config_state;
+mod desired_state;
+mod held_routes;
 pub(crate) mod reconciler;

@@ -1,212 +1,270 @@
-//! What is wanted and what serves, and bringing the one to the other: kernel first, then DNS;
-//! withdrawn in the other order.
+//! Brings kernel and DNS to the desired state. Routes are added to the kernel before DNS, and
+//! removed from DNS before the kernel.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tracing::{error, info, warn};
 
 use crate::{
-    agent::state::desired_state::{self, Inputs},
+    agent::state::{
+        desired_state::{self, Inputs},
+        held_routes::HeldRoutes,
+    },
     backend::{Follower, Target},
     datapath::{Datapath, DatapathError},
     dns::{Answer, Publisher, Vip, Zone},
     error::error_chain,
-    plan,
+    plan::{self, Plan},
     pool::Pool,
-    route::{Route, RouteSet, SourceName},
+    route::{Edit, Route, RouteSet, SourceName},
     state::Leases,
 };
 
-/// Routes on their way from configuration to kernel and DNS.
-pub(crate) struct Live {
+/// Plans with more routes than this take megabytes, which are returned to the system afterwards.
+const LARGE_PLAN: usize = 1000;
+/// Up to this many changed routes are reconciled one by one; more, as a whole plan.
+const MAX_SINGLE: usize = 100;
+
+/// The routes on their way from configuration to kernel and DNS.
+pub(crate) struct Reconciler {
     pub(crate) routes: RouteSet,
     pub(crate) leases: Leases,
     pub(crate) datapath: Datapath,
-    pub(crate) follower: Arc<Follower>,
+    pub(crate) held: HeldRoutes,
+    follower: Arc<Follower>,
     /// None when `dns.listen` is empty: no shim.
-    pub(crate) publisher: Option<Publisher>,
-    pub(crate) pool: Pool,
-    /// The VIPs that DNS answers now.
-    pub(crate) published: BTreeMap<SourceName, Vip>,
+    publisher: Option<Publisher>,
+    pool: Pool,
     /// Whether some clients get real addresses.
-    pub(crate) real_addresses: bool,
-    /// Why the kernel did not take the last plan.
-    pub(crate) refused: Option<String>,
-    /// Whether all routes were brought to what is wanted, and none has been refused since.
-    brought_all: bool,
-    /// Sources whose new definition waits for its first addresses, with the number of the change.
-    awaiting: BTreeMap<SourceName, u64>,
-    replaced: BTreeSet<SourceName>,
-    changes: u64,
-    /// Whether plans of so many routes were compared that a lot of memory was needed only for that.
-    pub(crate) much_planned: bool,
+    real_addresses: bool,
+    /// The VIPs that DNS answers now.
+    published: BTreeMap<SourceName, Vip>,
+    /// Why the kernel rejected the last update.
+    kernel_error: Option<String>,
+    /// Whether the last reconciliation of all routes succeeded, and every one since.
+    in_sync: bool,
+    used_large_plan: bool,
 }
 
-/// Routes of a plan that are many: some megabytes.
-const MANY: usize = 1000;
-/// Routes that are looked at one by one.
-const FEW: usize = 100;
+/// The parts that a [`Reconciler`] is made of.
+pub(crate) struct ReconcilerParts {
+    pub(crate) routes: RouteSet,
+    pub(crate) leases: Leases,
+    pub(crate) datapath: Datapath,
+    pub(crate) follower: Follower,
+    pub(crate) publisher: Option<Publisher>,
+    pub(crate) pool: Pool,
+    pub(crate) real_addresses: bool,
+}
 
-impl Live {
-    pub(crate) fn new(
-        routes: RouteSet,
-        leases: Leases,
-        datapath: Datapath,
-        follower: Follower,
-        publisher: Option<Publisher>,
-        pool: Pool,
-    ) -> Self {
+impl Reconciler {
+    pub(crate) fn new(parts: ReconcilerParts) -> Self {
         Self {
-            routes,
-            leases,
-            datapath,
-            follower: Arc::new(follower),
-            publisher,
-            pool,
+            routes: parts.routes,
+            leases: parts.leases,
+            datapath: parts.datapath,
+            held: HeldRoutes::default(),
+            follower: Arc::new(parts.follower),
+            publisher: parts.publisher,
+            pool: parts.pool,
+            real_addresses: parts.real_addresses,
             published: BTreeMap::new(),
-            real_addresses: false,
-            refused: None,
-            brought_all: false,
-            awaiting: BTreeMap::new(),
-            replaced: BTreeSet::new(),
-            changes: 0,
-            much_planned: false,
+            kernel_error: None,
+            in_sync: false,
+            used_large_plan: false,
         }
     }
 
-    /// Follows the destinations of the routes that there are now.
+    /// The resolver of the destinations.
+    pub(crate) fn follower(&self) -> &Arc<Follower> {
+        &self.follower
+    }
+
+    /// Ends with the follower, which has to be shut down.
+    pub(crate) fn into_follower(self) -> Option<Follower> {
+        Arc::into_inner(self.follower)
+    }
+
+    /// The DNS shim, if there is one.
+    pub(crate) fn publisher(&self) -> Option<&Publisher> {
+        self.publisher.as_ref()
+    }
+
+    /// The pool of virtual addresses.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Why the kernel rejected the last update.
+    pub(crate) fn kernel_error(&self) -> Option<&str> {
+        self.kernel_error.as_deref()
+    }
+
+    /// How many sources DNS answers.
+    pub(crate) fn published_count(&self) -> usize {
+        self.published.len()
+    }
+
+    /// Sources of routes that DNS does not answer yet.
+    pub(crate) fn unpublished(&self) -> Vec<&SourceName> {
+        // Only sources with a route are published, so equal counts mean that none is missing.
+        // A full pool is not searched every second for that.
+        if self.published.len() == self.routes.len() {
+            return Vec::new();
+        }
+        let sources = self.routes.iter().map(|entry| &entry.route.source);
+        sources.filter(|source| !self.published.contains_key(*source)).collect()
+    }
+
+    /// Whether a source's route is in the kernel and in DNS as it is defined now.
+    pub(crate) fn is_live(&self, source: &SourceName) -> bool {
+        self.published.contains_key(source) && !self.held.contains(source)
+    }
+
+    /// Whether there ever was an answer about a source's destination.
+    pub(crate) fn is_resolved(&self, source: &SourceName) -> bool {
+        self.follower
+            .current()
+            .get(source)
+            .is_some_and(|resolved| desired_state::is_known(resolved))
+    }
+
+    /// Whether a large plan was compared since the last call.
+    pub(crate) fn take_used_large_plan(&mut self) -> bool {
+        std::mem::take(&mut self.used_large_plan)
+    }
+
+    /// Resolves the destinations of the current routes.
     pub(crate) fn follow(&self) {
-        self.follower.set_targets(
-            self.routes
-                .iter()
-                .map(|entry| (entry.route.source.clone(), target(entry.route)))
-                .collect(),
-        );
+        let target = |route: &Route| (route.source.clone(), target(route));
+        self.follower.set_targets(self.routes.iter().map(|entry| target(entry.route)).collect());
     }
 
-    /// The same where only this source's route has changed.
-    pub(crate) fn follow_only(&self, source: &SourceName) {
-        self.follower.set_target(source, self.routes.get(source).map(|entry| target(entry.route)));
+    /// Replaces all routes. Returns the former ones.
+    pub(crate) fn replace_routes(&mut self, next: RouteSet) -> RouteSet {
+        let before = std::mem::replace(&mut self.routes, next);
+        self.follow();
+        before
     }
 
-    /// Holds `source` back until [`Live::arrived`] is told the number of this change. `replaced`:
-    /// its destination is another one now.
-    pub(crate) fn awaits(&mut self, source: &SourceName, replaced: bool) {
-        self.changes += 1;
-        self.awaiting.insert(source.clone(), self.changes);
-        if replaced {
-            self.replaced.insert(source.clone());
+    /// Changes one route. Returns the former one.
+    pub(crate) fn apply_edit(&mut self, edit: Edit) -> Option<Route> {
+        let source = edit.source.clone();
+        let before = self.routes.get(&source).map(|entry| entry.route.clone());
+        self.routes.apply(edit);
+        let target = self.routes.get(&source).map(|entry| target(entry.route));
+        self.follower.set_target(&source, target);
+        before
+    }
+
+    /// Holds back a route whose destination is not known yet. `before` is the route that served
+    /// its source until now.
+    pub(crate) fn hold_unresolved(&mut self, source: &SourceName, before: Option<&Route>) {
+        let Some(route) = self.routes.get(source).map(|entry| entry.route) else { return };
+        if self.is_resolved(source) {
+            return;
         }
+        let replaced = before.is_some_and(|old| {
+            old.destination != route.destination || old.resolver != route.resolver
+        });
+        self.held.hold(source, replaced);
     }
 
-    /// The number of the change that holds `source` back, if one does.
-    pub(crate) fn held(&self, source: &SourceName) -> Option<u64> {
-        self.awaiting.get(source).copied()
-    }
-
-    /// Whether a source's route is in the kernel and DNS answers it, as it is defined now.
-    pub(crate) fn serves(&self, source: &SourceName) -> bool {
-        self.published.contains_key(source) && !self.awaiting.contains_key(source)
-    }
-
-    /// The wait that had this number is over; a later change of the same source goes on holding it
-    /// back.
-    pub(crate) fn arrived(&mut self, source: &SourceName, change: u64) {
-        if self.awaiting.get(source) == Some(&change) {
-            self.awaiting.remove(source);
-        }
-    }
-
-    /// Brings kernel and DNS to what is wanted, and frees the VIPs that nothing wants any more.
+    /// Brings kernel and DNS to the desired state, and frees virtual addresses that no route uses.
     ///
     /// # Errors
-    /// When the kernel refuses. What it took stands, DNS answers no more than that, and the next
-    /// call tries the rest again.
+    /// When the kernel rejects an update. DNS then answers only what the kernel accepted, and the
+    /// next call tries the rest again.
     pub(crate) fn reconcile(&mut self) -> Result<(), DatapathError> {
         let before = self.datapath.plan();
-        let wanted = self.wanted(|inputs| inputs.plan(self.routes.iter().map(|entry| entry.route)));
+        let wanted = self.with_inputs(|inputs| inputs.plan(routes_of(&self.routes)));
         let changes = plan::diff(&before, &wanted);
-        self.much_planned |= before.routes.len().max(wanted.routes.len()) > MANY;
-
-        // DNS first for what goes, so that nobody is given a VIP that is about to lead nowhere.
+        self.used_large_plan |= before.routes.len().max(wanted.routes.len()) > LARGE_PLAN;
         drop(before);
-        let leases = |source: &SourceName| self.leases.get(source);
-        let stays = |index| wanted.routes.contains_key(&index);
-        let kept = desired_state::answers(
-            self.routes.iter().map(|entry| entry.route),
-            &leases,
-            &stays,
-            &self.pool,
-        );
-        let going: Vec<_> = self
-            .published
-            .iter()
-            .filter(|(source, vip)| kept.get(*source) != Some(vip))
-            .map(|(source, _)| source.clone())
-            .collect();
-        if !going.is_empty() {
-            self.published.retain(|source, _| !going.contains(source));
-        }
-        self.publish();
-        drop((kept, wanted));
 
+        // DNS first for routes that go, so that no client gets a VIP that is about to be removed.
+        self.unpublish_unwanted(&wanted);
+        drop(wanted);
         let applied = self.apply(&changes);
 
-        // Then DNS for what came.
-        self.publish_what_stands();
-        self.brought_all = applied.is_ok();
-        self.note(&applied);
-        applied?;
-        self.free_unwanted();
-        Ok(())
+        // Then DNS for routes that came.
+        self.publish_installed();
+        self.conclude(applied)
     }
 
-    /// As [`Live::reconcile`] where nothing else has changed than what is known of, or wanted for,
-    /// these sources: the other routes are not looked at, however many they are.
+    /// As [`Reconciler::reconcile`], when only these sources have changed: the cost does not
+    /// depend on the number of other routes.
     ///
     /// # Errors
-    /// As [`Live::reconcile`].
+    /// As [`Reconciler::reconcile`].
     pub(crate) fn reconcile_only(&mut self, sources: &[SourceName]) -> Result<(), DatapathError> {
-        // What an earlier agent left, or an earlier call did not bring about, may be anywhere.
-        if !self.brought_all || sources.len() > FEW {
+        // Leftovers of an earlier agent, or of a failed call, may concern any route.
+        if !self.in_sync || sources.len() > MAX_SINGLE {
             return self.reconcile();
         }
-        let changes = self.steps(sources);
-        // In the same order as for all: DNS first for what goes, then DNS for what came.
+        let changes = self.changes_of(sources);
+        // The same order as for all routes.
         self.publish_only(sources);
         let applied = self.apply(&changes);
         for source in sources {
-            let index = self.leases.get(source).filter(|index| self.datapath.has_route(*index));
-            match index
-                .filter(|_| self.routes.get(source).is_some())
-                .and_then(|index| desired_state::vip(&self.pool, index))
-            {
+            match self.installed_vip(source) {
                 Some(vip) => drop(self.published.insert(source.clone(), vip)),
                 None => drop(self.published.remove(source)),
             }
         }
         self.publish_only(sources);
-        self.brought_all = applied.is_ok();
-        self.note(&applied);
-        applied?;
-        self.free_unwanted();
-        Ok(())
+        self.conclude(applied)
     }
 
-    /// What the kernel has to take for these sources: what comes before what goes, which is not
-    /// published any more.
-    fn steps(&mut self, sources: &[SourceName]) -> Vec<plan::Change> {
+    /// Publishes what the kernel contains: at the start, what an earlier agent left there.
+    pub(crate) fn publish_installed(&mut self) {
+        self.published = self.answers_for(|index| self.datapath.has_route(index));
+        self.publish();
+    }
+
+    /// Publishes every route to DNS: its VIP, or that it is pending.
+    pub(crate) fn publish(&self) {
+        let Some(publisher) = &self.publisher else { return };
+        let answers = || {
+            self.routes
+                .iter()
+                .map(|entry| (entry.route.source.clone(), self.answer(&entry.route.source)))
+        };
+        if !publisher.is_current(answers()) {
+            publisher.publish(Zone::new(answers()));
+        }
+    }
+
+    /// Publishes the health of backends to clients that get real addresses.
+    pub(crate) fn publish_health(&self) {
+        if self.real_addresses {
+            self.publish();
+        }
+    }
+
+    /// Removes from DNS what `wanted` does not contain.
+    fn unpublish_unwanted(&mut self, wanted: &Plan) {
+        let kept = self.answers_for(|index| wanted.routes.contains_key(&index));
+        self.published.retain(|source, vip| kept.get(source) == Some(vip));
+        self.publish();
+    }
+
+    /// The VIPs of the routes whose index satisfies `filter`.
+    fn answers_for(&self, filter: impl Fn(u32) -> bool) -> BTreeMap<SourceName, Vip> {
+        let leases = |source: &SourceName| self.leases.get(source);
+        desired_state::answers(routes_of(&self.routes), &leases, &filter, &self.pool)
+    }
+
+    /// The kernel changes of these sources: additions before removals, which are not published any
+    /// more.
+    fn changes_of(&mut self, sources: &[SourceName]) -> Vec<plan::Change> {
         let (mut put, mut withdrawn) = (Vec::new(), Vec::new());
         for source in sources {
             let Some(index) = self.leases.get(source) else { continue };
             let wanted = self
                 .routes
                 .get(source)
-                .and_then(|entry| self.wanted(|inputs| inputs.route(entry.route)));
+                .and_then(|entry| self.with_inputs(|inputs| inputs.route(entry.route)));
             if wanted.is_none() {
                 self.published.remove(source);
             }
@@ -222,55 +280,35 @@ impl Live {
         put
     }
 
-    /// What is to be in the kernel, of the routes that `of` takes from everything that it follows
-    /// from.
-    fn wanted<T>(&self, of: impl FnOnce(&Inputs<'_>) -> T) -> T {
+    /// Calls `compute` with everything that the desired state follows from.
+    fn with_inputs<T>(&self, compute: impl FnOnce(&Inputs<'_>) -> T) -> T {
         let resolved = self.follower.current();
-        of(&Inputs {
+        compute(&Inputs {
             leases: &|source| self.leases.get(source),
             resolved: &resolved,
             kernel: &|index| self.datapath.planned(index),
-            awaiting: &|source| self.awaiting.contains_key(source),
-            replaced: &self.replaced,
+            is_held: &|source| self.held.contains(source),
+            replaced: self.held.replaced(),
         })
     }
 
     fn apply(&mut self, changes: &[plan::Change]) -> Result<(), DatapathError> {
         let applied = self.datapath.apply(changes);
         let resolved = self.follower.current();
-        self.replaced.retain(|source| {
+        self.held.retain_replaced(|source| {
             !resolved.get(source).is_some_and(|resolved| desired_state::is_known(resolved))
         });
         applied
     }
 
-    /// Tells DNS what the kernel has, and no more: at the start, what an earlier agent left there.
-    pub(crate) fn publish_what_stands(&mut self) {
-        let leases = |source: &SourceName| self.leases.get(source);
-        let there = |index| self.datapath.has_route(index);
-        self.published = desired_state::answers(
-            self.routes.iter().map(|entry| entry.route),
-            &leases,
-            &there,
-            &self.pool,
-        );
-        self.publish();
+    /// The VIP of a route that the kernel contains.
+    fn installed_vip(&self, source: &SourceName) -> Option<Vip> {
+        self.routes.get(source)?;
+        let index = self.leases.get(source).filter(|index| self.datapath.has_route(*index))?;
+        desired_state::vip(&self.pool, index)
     }
 
-    /// Tells DNS about every route: its VIP, or that it is on its way.
-    pub(crate) fn publish(&self) {
-        let Some(publisher) = &self.publisher else { return };
-        let answers = || {
-            self.routes
-                .iter()
-                .map(|entry| (entry.route.source.clone(), self.answer(&entry.route.source)))
-        };
-        if !publisher.is_current(answers()) {
-            publisher.publish(Zone::new(answers()));
-        }
-    }
-
-    /// As [`Live::publish`], where the answers of other sources are what they were.
+    /// As [`Reconciler::publish`], when only the answers of these sources have changed.
     fn publish_only(&self, sources: &[SourceName]) {
         let Some(publisher) = &self.publisher else { return };
         let answer = |source: &SourceName| self.routes.get(source).map(|_| self.answer(source));
@@ -287,64 +325,67 @@ impl Live {
         }
     }
 
-    /// The backends that a connect would try now: those that are not set aside, or all when all
-    /// are.
+    /// The backends that a connect would use now: those that are not ejected, or all when all are.
     fn eligible(&self, source: &SourceName) -> Vec<IpAddr> {
         let backends = self.leases.get(source).map(|index| self.datapath.backends(index));
         match backends.transpose() {
             Ok(backends) => {
-                let (good, aside): (Vec<_>, Vec<_>) = backends
+                let (eligible, ejected): (Vec<_>, Vec<_>) = backends
                     .unwrap_or_default()
                     .into_iter()
                     .partition(|backend| backend.ejected.is_none());
-                let chosen = if good.is_empty() { aside } else { good };
+                let chosen = if eligible.is_empty() { ejected } else { eligible };
                 chosen.into_iter().map(|backend| backend.address).collect()
             }
-            // What the destination's name said is the next best.
             Err(error) => {
-                warn!(%source, "failed to read the state of a route's backends: {}", error_chain(&error));
-                self.follower
-                    .current()
-                    .get(source)
-                    .map(|resolved| resolved.addresses.clone())
-                    .unwrap_or_default()
+                warn!(%source, "failed to read the state of a route's backends, falling back to \
+                    its resolved addresses: {}", error_chain(&error));
+                let resolved = self.follower.current();
+                resolved.get(source).map(|known| known.addresses.clone()).unwrap_or_default()
             }
         }
     }
 
-    /// Logs a refusal once, and its end.
-    fn note(&mut self, applied: &Result<(), DatapathError>) {
-        let refused = applied.as_ref().err().map(|error| error_chain(error));
-        if refused != self.refused {
-            match &refused {
-                Some(error) => {
-                    error!("the kernel did not take a change of the routes; trying again: {error}")
-                }
-                None => info!("the kernel has all routes again"),
-            }
-            self.refused = refused;
-        }
+    fn conclude(&mut self, applied: Result<(), DatapathError>) -> Result<(), DatapathError> {
+        self.in_sync = applied.is_ok();
+        self.record_kernel_error(applied.as_ref().err().map(|error| error_chain(error)));
+        applied?;
+        self.free_unused_leases();
+        Ok(())
     }
 
-    /// A VIP is free only after DNS and the kernel have let go of it.
-    fn free_unwanted(&mut self) {
-        // Every route has one, so that equal numbers say that no other is left.
+    /// Logs a rejected update once, and the recovery from it.
+    fn record_kernel_error(&mut self, error: Option<String>) {
+        if error == self.kernel_error {
+            return;
+        }
+        match &error {
+            Some(error) => error!("the kernel rejected a route update; retrying: {error}"),
+            None => info!("the kernel has all routes again"),
+        }
+        self.kernel_error = error;
+    }
+
+    /// A VIP is free only after DNS and the kernel have released it.
+    fn free_unused_leases(&mut self) {
+        // Every route has a lease, so equal counts mean that no other lease is left.
         if self.leases.len() == self.routes.len() {
             return;
         }
-        let unwanted: Vec<_> = self
+        let unused: Vec<_> = self
             .leases
             .iter()
             .map(|(source, _)| source)
             .filter(|source| self.routes.get(source).is_none())
             .cloned()
             .collect();
-        self.leases.release_all(&unwanted);
-        for source in &unwanted {
-            self.replaced.remove(source);
-            self.awaiting.remove(source);
-        }
+        self.leases.release_all(&unused);
+        unused.iter().for_each(|source| self.held.forget(source));
     }
+}
+
+fn routes_of(routes: &RouteSet) -> impl Iterator<Item = &Route> {
+    routes.iter().map(|entry| entry.route)
 }
 
 fn target(route: &Route) -> Target {

@@ -1,4 +1,4 @@
-//! What the agent tells to a scrape.
+//! The numbers behind the metrics, read when they are scraped.
 
 use std::collections::BTreeMap;
 
@@ -6,67 +6,80 @@ use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 
 use crate::{
     agent::{
-        event_loop::Owner,
-        views::{problems, route_view},
+        state::{agent_state::AgentState, reconciler::Reconciler},
+        views::{agent_problems, route_problems, route_view},
     },
     backend::Freshness,
-    control::api::Problem,
+    control::api::{Problem, ProblemCode},
     datapath::RouteStatus,
     dns::HistogramSnapshot,
-    observe::{RouteSample, RouteSamples, Snapshot},
+    observe::{
+        BypassedQueries, ConfigSample, EventSamples, PoolSample, RouteSample, RouteSamples,
+        Snapshot,
+    },
     route::EffectiveRoute,
 };
 
-/// Routes that are read at once: so many take few calls and little memory.
-const TOGETHER: usize = 4096;
+/// Routes that are read from the kernel at once: many enough for few calls, and little memory.
+const BATCH: usize = 4096;
 
-/// Everything that metrics are made of, read now.
-pub(crate) fn snapshot(owner: &Owner) -> Snapshot {
-    let mut read = Read::default();
-    read.take(problems::of_agent(owner));
-    read.routes(owner);
-    let publisher = owner.live.publisher.as_ref();
-    let pool = owner.live.pool.usable();
-    let events = owner.events_info();
-    let interception = owner.live.datapath.interception().unwrap_or_default();
+/// Reads everything that the metrics show.
+pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
+    let (reconciler, config) = (&state.reconciler, &state.config);
+    let mut totals = Totals::default();
+    totals.add_problems(agent_problems::of_agent(state));
+    totals.add_routes(reconciler);
+    let publisher = reconciler.publisher();
+    let events = state.events.info(&reconciler.datapath);
+    let interception = reconciler.datapath.interception().unwrap_or_default();
+    let intercepted: u64 = interception.resolvers.iter().map(|at| at.intercepted).sum();
     Snapshot {
-        errors: read.errors,
-        connects: read.connects.told(),
-        events: [events.emitted, events.lost, events.sampling_ratio.into()],
-        routes: read.samples,
-        problems: read.problems,
-        degraded: read.degraded,
+        errors: totals.errors,
+        connects: totals.latency.histogram(),
+        events: EventSamples {
+            emitted: events.emitted,
+            lost: events.lost,
+            sampling_ratio: events.sampling_ratio,
+        },
+        routes: totals.samples,
+        problems: totals.problems,
+        degraded: totals.degraded,
         dns: publisher.map(|publisher| publisher.counters().into()).unwrap_or_default(),
         dns_stats: publisher.map(|publisher| publisher.query_stats()).unwrap_or_default(),
         upstreams: publisher.map(|publisher| publisher.upstreams()).unwrap_or_default(),
-        intercepting: owner.interception.now.is_ok(),
-        intercepted: [
-            interception.resolvers.iter().map(|at| at.intercepted).sum::<u64>()
-                + interception.released,
-            interception.heartbeat_stale,
-            interception.slots_full,
-        ],
-        names: owner.live.published.len() as u64,
-        cgroups: owner.attached.list.len() as u64,
-        pool: [pool.len() as u64, owner.live.leases.iter().count() as u64],
-        heartbeat_age: owner.beaten_at.elapsed().as_secs_f64(),
-        config: (owner.config_error.is_none(), owner.loaded_at.as_millisecond() as f64 / 1000.0),
-        changes: owner.changes.clone(),
+        is_intercepting: state.interception.current().is_ok(),
+        intercepted: intercepted + interception.released,
+        bypassed: BypassedQueries {
+            heartbeat_stale: interception.heartbeat_stale,
+            resolver_slots_full: interception.slots_full,
+        },
+        names: reconciler.published_count() as u64,
+        cgroups: state.attachments.attachments().len() as u64,
+        pool: PoolSample {
+            addresses: reconciler.pool().usable().len() as u64,
+            leased: reconciler.leases.len() as u64,
+        },
+        heartbeat_age: state.heartbeat_at().elapsed().as_secs_f64(),
+        config: ConfigSample {
+            is_valid: config.error().is_none(),
+            loaded_at: config.loaded_at().as_millisecond() as f64 / 1000.0,
+        },
+        changes: state.change_counts().clone(),
     }
 }
 
-/// What is read of routes.
+/// What is summed up over routes.
 #[derive(Default)]
-struct Read {
+struct Totals {
     samples: RouteSamples,
-    connects: Connects,
-    problems: BTreeMap<String, u64>,
+    latency: LatencySum,
+    problems: BTreeMap<ProblemCode, u64>,
     degraded: bool,
     errors: u64,
 }
 
-impl Read {
-    fn take(&mut self, problems: Vec<Problem>) {
+impl Totals {
+    fn add_problems(&mut self, problems: Vec<Problem>) {
         for problem in problems {
             self.degraded |= problem.degrades;
             *self.problems.entry(problem.code).or_default() += 1;
@@ -74,96 +87,86 @@ impl Read {
     }
 
     /// Every route, in the order of virtual addresses.
-    fn routes(&mut self, owner: &Owner) {
-        let answered = owner.live.publisher.as_ref().map(|publisher| publisher.answer_counts());
-        let mut routes: Vec<(u32, EffectiveRoute<'_>)> = owner
-            .live
-            .routes
-            .iter()
-            .filter_map(|entry| Some((owner.live.leases.get(&entry.route.source)?, entry)))
-            .collect();
+    fn add_routes(&mut self, reconciler: &Reconciler) {
+        let answers = reconciler.publisher().map(|publisher| publisher.answer_counts());
+        let indexed = |entry: EffectiveRoute<'_>| {
+            let index = reconciler.leases.get(&entry.route.source)?;
+            Some((index, entry.route.source.clone()))
+        };
+        let mut routes: Vec<_> = reconciler.routes.iter().filter_map(indexed).collect();
         routes.sort_unstable_by_key(|(index, _)| *index);
-        for routes in routes.chunks(TOGETHER) {
+        for routes in routes.chunks(BATCH) {
             let indices: Vec<u32> = routes.iter().map(|(index, _)| *index).collect();
-            let mut told = owner.live.datapath.routes(&indices).unwrap_or_default().into_iter();
-            for (_, entry) in routes {
-                let answered =
-                    answered.as_ref().map_or(0, |answered| answered(&entry.route.source));
-                self.route(owner, *entry, told.next(), answered);
+            let mut statuses = reconciler.datapath.routes(&indices).unwrap_or_default().into_iter();
+            for (_, source) in routes {
+                let status = statuses.next();
+                let Some(entry) = reconciler.routes.get(source) else { continue };
+                let answers = answers.as_ref().map_or(0, |answers| answers(source));
+                self.add_route(reconciler, entry, status, answers);
             }
         }
     }
 
-    fn route(
+    fn add_route(
         &mut self,
-        owner: &Owner,
+        reconciler: &Reconciler,
         entry: EffectiveRoute<'_>,
-        told: Option<RouteStatus>,
+        status: Option<RouteStatus>,
         dns_answers: u64,
     ) {
         let source = &entry.route.source;
-        let live = owner.live.serves(source);
-        let resolved = owner.live.follower.current().get(source).cloned();
-        let fresh = resolved.is_some_and(|resolved| {
+        let live = reconciler.is_live(source);
+        let fresh = reconciler.follower().current().get(source).is_some_and(|resolved| {
             matches!(resolved.freshness, Freshness::Literal | Freshness::Fresh)
         });
-        self.errors += u64::from(live && told.is_none());
-        let readable = told.is_some();
-        let RouteStatus { counters: c, backends } = told.unwrap_or_default();
-        let set_aside = backends.iter().filter(|backend| backend.ejected.is_some()).count() as u64;
-        self.connects.add(c.connect_ns, &c.latency);
+        self.errors += u64::from(live && status.is_none());
+        let is_readable = status.is_some();
+        let status = status.unwrap_or_default();
+        let backends = &status.backends;
+        let ejected = backends.iter().filter(|backend| backend.ejected.is_some()).count() as u64;
+        self.latency.add(&status);
+        // Most routes have no problem, and building a view is expensive.
+        let is_healthy = fresh
+            && ejected == 0
+            && !backends.is_empty()
+            && entry.route.source_ips.is_empty()
+            && status.counters.source_ip_failed == 0;
         self.samples.push(RouteSample {
             source: source.to_string(),
             live,
             fresh,
-            eligible: backends.len() as u64 - set_aside,
-            set_aside,
-            started: c.started,
-            ended: [c.established, c.refused, c.timed_out, c.unreachable, c.aborted, c.unsent],
-            closed: c.closed,
-            denied: c.denied,
-            passed: c.passed,
-            desperate: c.desperate,
-            connect_ns: c.connect_ns,
-            srtt_us: c.srtt_us,
-            rx_bytes: c.rx_bytes,
-            tx_bytes: c.tx_bytes,
+            eligible: backends.len() as u64 - ejected,
+            ejected,
+            counters: status.counters,
             dns_answers,
         });
-        // Most routes have no problem, and a view is dear.
-        let well = fresh
-            && set_aside == 0
-            && !backends.is_empty()
-            && entry.route.source_ips.is_empty()
-            && c.source_failed == 0;
-        if !well {
-            let told = readable.then_some(RouteStatus { counters: c, backends });
-            self.take(problems::of_view(&route_view::view(owner, entry, told)));
+        if !is_healthy {
+            let view = route_view::view(reconciler, entry, is_readable.then_some(status));
+            self.add_problems(route_problems::of_route(&view));
         }
     }
 }
 
-/// How long connects took to be established, of all routes together: told by route it would be most
-/// of the page.
+/// The time from connect to established of all routes; by route it would be most of the page.
 #[derive(Default)]
-struct Connects {
+struct LatencySum {
     ns: u64,
-    classes: [u64; LATENCY_BUCKETS],
+    buckets: [u64; LATENCY_BUCKETS],
 }
 
-impl Connects {
-    fn add(&mut self, ns: u64, classes: &[u64; LATENCY_BUCKETS]) {
-        self.ns += ns;
-        for (all, route) in self.classes.iter_mut().zip(classes) {
-            *all += route;
+impl LatencySum {
+    fn add(&mut self, status: &RouteStatus) {
+        self.ns += status.counters.connect_ns;
+        for (sum, count) in self.buckets.iter_mut().zip(&status.counters.latency) {
+            *sum += count;
         }
     }
 
-    fn told(&self) -> HistogramSnapshot {
+    fn histogram(&self) -> HistogramSnapshot {
         let bound = |bucket| latency_bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
         HistogramSnapshot {
             sum_seconds: self.ns as f64 / 1e9,
-            buckets: (0..).map(bound).zip(self.classes).collect(),
+            buckets: (0..).map(bound).zip(self.buckets).collect(),
         }
     }
 }

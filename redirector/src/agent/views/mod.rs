@@ -1,6 +1,9 @@
 //! The state in the shapes of the control API and the metrics.
 
+mod agent_problems;
+mod datapath_view;
 pub(crate) mod metrics_snapshot;
 pub(crate) mod offline_status;
-pub(crate) mod problems;
+pub(crate) mod route_problems;
 pub(crate) mod route_view;
+pub(crate) mod status;

@@ -14,7 +14,7 @@ use crate::{
         route_tables, status_source,
     },
     control::{
-        api::{self, State},
+        api::{self, ProblemCode, State},
         count,
     },
     datapath::{self, DatapathError},
@@ -126,7 +126,7 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
             };
             line("agent", format!("version {}{other}, pid {}, {up}", agent.version, agent.pid))?;
         }
-        None if status.problems.iter().any(|problem| problem.code == "agent_silent") => {
+        None if status.problems.iter().any(|problem| problem.code == ProblemCode::AgentSilent) => {
             line("agent", "does not answer".into())?
         }
         None => line("agent", "not running".into())?,

@@ -73,7 +73,7 @@ BACKEND      STATE                                         OPEN  ESTABLISHED  RE
 #[test]
 fn status_answers_in_words_first_and_its_exit_code_says_whether_all_is_well() {
     let problem = || Problem {
-        code: "unresolved".into(),
+        code: api::ProblemCode::Unresolved,
         source: None,
         message: "lb.public does not resolve".into(),
         remedy: Some("check the name".into()),
@@ -90,7 +90,7 @@ fn status_answers_in_words_first_and_its_exit_code_says_whether_all_is_well() {
     });
     let ended = rig.run(&["status"]);
     let expected = "\
-redirecting 1 route for 1 cgroup; 1 backend set aside
+redirecting 1 route for 1 cgroup; 1 backend ejected
 
 agent      version 0.1.0, pid 4711, up 2 h 1 min
 config     /etc/redirector/redirector.toml, loaded 1970-01-01 00:00:00 UTC

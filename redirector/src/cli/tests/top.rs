@@ -21,7 +21,7 @@ fn quiet() -> Rig {
 fn one_page_is_printed_without_colours_where_there_is_no_terminal() {
     let rig = quiet();
     let expected = "\
-redirecting 1 route for 1 cgroup; 1 backend set aside
+redirecting 1 route for 1 cgroup; 1 backend ejected
 0/s established, 0/s failed, 0/s denied; 1 open, 0 under way
 
 ROUTE                       OK/S  FAIL/S  DENY/S   WAIT    OPEN       P50       P99  STATE

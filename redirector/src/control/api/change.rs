@@ -40,6 +40,19 @@ pub enum ChangeKind {
     Restored,
 }
 
+impl ChangeKind {
+    /// The word in JSON and in the history.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Removed => "removed",
+            Self::Restored => "restored",
+        }
+    }
+}
+
 /// The body of `POST /v1/import`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

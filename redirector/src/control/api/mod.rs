@@ -5,7 +5,10 @@
 //! so readers ignore what they don't know.
 
 mod change;
+mod datapath;
+mod dns;
 mod event;
+mod problem;
 mod route;
 mod status;
 mod version;
@@ -14,16 +17,17 @@ pub use change::{
     Change, ChangeKind, ChangeList, ChangeShow, Changed, Differing, Export, ImportRequest,
     Imported, Reloaded, RollbackRequest, RolledBack,
 };
+pub use datapath::{AttachmentInfo, DatapathInfo, ForeignProgram, PendingAttachment, UpgradeInfo};
+pub use dns::{DnsInfo, InterceptedResolver, InterceptionInfo, UpstreamInfo};
 pub use event::{
     Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,
 };
+pub use problem::{Problem, ProblemCode};
 pub use route::{
-    BackendCounters, BackendState, BackendView, Counters, Resolution, ResolutionState, RouteList,
-    RouteShow, RouteView, VipView,
+    BackendState, BackendView, Resolution, ResolutionState, RouteList, RouteShow, RouteView,
+    VipView,
 };
-pub use status::{
-    AgentInfo, AttachmentInfo, ConfigInfo, DatapathInfo, DnsInfo, ForeignProgram,
-    InterceptedResolver, InterceptionInfo, OTHER_VERSION, PendingAttachment, Problem, State,
-    Status, UpgradeInfo, UpstreamInfo,
-};
+pub use status::{AgentInfo, ConfigInfo, State, Status};
 pub use version::VERSION;
+
+pub use crate::datapath::{BackendCounters, RouteCounters as Counters};

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use redirector_common::stats::LATENCY_BUCKETS;
 use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use crate::control::api::version::VERSION;
-use crate::route::{RawRoute, RouteOrigin, SourceName};
+use crate::{
+    datapath::{BackendCounters, RouteCounters},
+    route::{RawRoute, RouteOrigin, SourceName},
+};
 
 /// `GET /v1/routes`, `redirector route list -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +47,7 @@ pub struct RouteView {
     /// The addresses that the kernel chooses from.
     pub backends: Vec<BackendView>,
     /// What became of its connects; null when the kernel does not have it.
-    pub counters: Option<Counters>,
+    pub counters: Option<RouteCounters>,
 }
 
 /// A route's virtual address.
@@ -109,84 +111,4 @@ pub enum BackendState {
     Eligible,
     /// It failed lately; connects go to others while there are any.
     Ejected,
-}
-
-/// What became of a route's connects since it got its virtual address. `started` is the sum of the
-/// six ends and what is in flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Counters {
-    /// Connects that were redirected.
-    pub started: u64,
-    /// Connects that a backend accepted.
-    pub established: u64,
-    /// Connects that a backend refused.
-    pub refused: u64,
-    /// Connects that were not answered.
-    pub timed_out: u64,
-    /// Connects that the network reported as undeliverable.
-    pub unreachable: u64,
-    /// Connects that the application gave up.
-    pub aborted: u64,
-    /// Connects that never left this host.
-    pub unsent: u64,
-    /// Established connections that have ended since.
-    pub closed: u64,
-    /// Connects refused here, at once: a port that the route does not list, or no backend.
-    pub denied: u64,
-    /// Connects left alone, by `on_no_backend = "pass"`.
-    pub passed: u64,
-    /// Connects sent to a backend that is set aside, since all were.
-    pub all_ejected: u64,
-    /// Nanoseconds from connect to established, summed over the established ones.
-    pub connect_ns: u64,
-    /// Bytes received on connections that have ended.
-    pub rx_bytes: u64,
-    /// Bytes acknowledged on connections that have ended.
-    pub tx_bytes: u64,
-    /// Segments sent again on connections that have ended.
-    pub retransmitted: u64,
-    /// Connects that could not be made from the route's source address, and went out from the
-    /// kernel's choice.
-    pub source_ip_failed: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
-    /// ones.
-    pub srtt_us: u64,
-    /// The established ones by the time that it took: less than 2^17 ns, then less than twice as
-    /// long each, up to 2^30 ns; all the rest.
-    pub latency: [u64; LATENCY_BUCKETS],
-}
-
-impl Counters {
-    /// Connections that are established now.
-    pub fn open(&self) -> u64 {
-        self.established.saturating_sub(self.closed)
-    }
-}
-
-/// What became of the connects to one backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BackendCounters {
-    /// Connects that were sent here.
-    pub started: u64,
-    /// Connects that it accepted.
-    pub established: u64,
-    /// Connects that it refused.
-    pub refused: u64,
-    /// Connects that were not answered.
-    pub timed_out: u64,
-    /// Connects that the network reported as undeliverable.
-    pub unreachable: u64,
-    /// Connects that the application gave up.
-    pub aborted: u64,
-    /// Connects that never left this host.
-    pub unsent: u64,
-    /// Established connections that have ended since.
-    pub closed: u64,
-    /// Nanoseconds from connect to established, summed over the established ones.
-    pub connect_ns: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
-    /// ones.
-    pub srtt_us: u64,
 }

@@ -1,0 +1,57 @@
+//! Reading the configuration file again.
+
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        changes::route_changes::{self, ChangeCause},
+        state::agent_state::AgentState,
+    },
+    config::Config,
+    control::{ApiError, Caller, ErrorCode, api},
+    error::error_chain,
+    route::SourceName,
+};
+
+/// Reads the configuration file and puts it in force. On an error the old configuration stays in
+/// force, and `status` shows the error.
+pub(crate) fn reload(state: &mut AgentState) -> Result<api::Reloaded, ApiError> {
+    let applied = match state.config.load() {
+        Ok(config) => apply(state, config),
+        Err(errors) => {
+            let remedy = "correct the file; the previous configuration stays in force";
+            Err(ApiError::new(ErrorCode::Invalid, errors.to_string()).remedy(remedy))
+        }
+    };
+    let changed = applied.inspect_err(|error| {
+        warn!("the configuration was not reloaded, the previous one stays in force: {error}");
+        state.config.reject(error.message.clone());
+    })?;
+    info!(changed = changed.len(), "the configuration was reloaded");
+    let restart_needed = state.config.restart_needed();
+    if !restart_needed.is_empty() {
+        warn!(keys = restart_needed.join(", "), "these keys take effect after a restart");
+    }
+    Ok(api::Reloaded {
+        version: api::VERSION,
+        changed,
+        restart_needed_for: restart_needed.to_vec(),
+    })
+}
+
+fn apply(state: &mut AgentState, config: Config) -> Result<Vec<SourceName>, ApiError> {
+    let reconciler = &state.reconciler;
+    let next = reconciler.routes.with_file(reconciler.pool().clone(), config.routes.clone());
+    // The stored routes do not change, so nothing is recorded.
+    let cause = ChangeCause::new("reloaded", Caller::default());
+    let changed = route_changes::commit(state, next, &cause)?;
+    if !changed.is_empty() {
+        state.count_change(cause.action);
+    }
+    let timeout = config.health.connect_timeout;
+    if let Err(error) = state.reconciler.datapath.set_connect_timeout(timeout) {
+        warn!("failed to set health.connect_timeout: {}", error_chain(&error));
+    }
+    state.config.accept(config);
+    Ok(changed)
+}

@@ -1,0 +1,70 @@
+//! Replies to changes whose destinations have settled.
+
+use crate::{
+    agent::{changes::pending::Completion, state::agent_state::AgentState, views},
+    control::{
+        ApiError, ErrorCode,
+        api::{self, ChangeKind},
+    },
+    route::SourceName,
+};
+
+/// Sends the reply of a completion that has one. A client that is gone does not receive it; its
+/// change stands.
+pub(crate) fn send(state: &AgentState, completion: Completion) {
+    match completion {
+        Completion::None | Completion::Started => {}
+        Completion::Changed(reply, kind, source) => {
+            drop(reply.send(changed(state, kind, source)));
+        }
+        Completion::Imported(reply, mut answer) => {
+            answer.warnings = import_warnings(state, &answer);
+            drop(reply.send(kernel_accepted(state).map(|()| *answer)));
+        }
+        Completion::RolledBack(reply, mut answer) => {
+            answer.result.warnings = import_warnings(state, &answer.result);
+            drop(reply.send(kernel_accepted(state).map(|()| *answer)));
+        }
+        Completion::Reloaded(reply, reloaded) => {
+            drop(reply.send(kernel_accepted(state).map(|()| reloaded)));
+        }
+    }
+}
+
+fn changed(
+    state: &AgentState,
+    change: ChangeKind,
+    source: SourceName,
+) -> Result<api::Changed, ApiError> {
+    kernel_accepted(state)?;
+    let route = views::route_view::find(&state.reconciler, &source);
+    if change != ChangeKind::Removed && route.is_none() {
+        return Err(ApiError::new(
+            ErrorCode::Conflict,
+            format!("another caller has removed the route of {source} meanwhile"),
+        ));
+    }
+    let warnings = warnings(state, &source);
+    Ok(api::Changed { version: api::VERSION, change, source, route, warnings })
+}
+
+fn kernel_accepted(state: &AgentState) -> Result<(), ApiError> {
+    let Some(error) = state.reconciler.kernel_error() else { return Ok(()) };
+    let message = format!("the change is saved, but the kernel rejected it: {error}");
+    Err(ApiError::new(ErrorCode::Kernel, message)
+        .remedy("the agent keeps retrying; `redirector status` shows when the change is live"))
+}
+
+/// The problems of routes that are new or different.
+fn import_warnings(state: &AgentState, answer: &api::Imported) -> Vec<String> {
+    let sources = answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
+    let sources: Vec<SourceName> = sources.filter_map(|raw| raw.source.parse().ok()).collect();
+    sources.iter().flat_map(|source| warnings(state, source)).collect()
+}
+
+/// The problems of a route that was just changed.
+fn warnings(state: &AgentState, source: &SourceName) -> Vec<String> {
+    let view = views::route_view::find(&state.reconciler, source);
+    let problems = view.as_ref().map(views::route_problems::of_route).unwrap_or_default();
+    problems.into_iter().map(|problem| problem.message).collect()
+}

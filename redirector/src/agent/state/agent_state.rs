@@ -1,0 +1,169 @@
+//! The agent's state: what the event loop changes, and what views show.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use crate::{
+    agent::{
+        attach::manager::AttachManager,
+        events::feed::EventFeed,
+        interception::Interception,
+        state::{config_state::ConfigState, reconciler::Reconciler},
+    },
+    atomic_file::FileError,
+    datapath::DatapathError,
+    error::error_chain,
+    route::Edit,
+    state::{Change, State as StateDir},
+};
+
+/// The agent's state. Each part has methods of its own; the methods here concern several parts.
+pub(crate) struct AgentState {
+    pub(crate) reconciler: Reconciler,
+    pub(crate) attachments: AttachManager,
+    pub(crate) interception: Interception,
+    pub(crate) events: EventFeed,
+    pub(crate) config: ConfigState,
+    state_dir: StateDir,
+    /// Damage found in the state files at startup.
+    warnings: Vec<String>,
+    /// Where DNS is answered.
+    listen: Vec<SocketAddr>,
+    started_at: Timestamp,
+    heartbeat_at: Instant,
+    change_counts: BTreeMap<String, u64>,
+}
+
+/// The parts that an [`AgentState`] is made of.
+pub(crate) struct AgentParts {
+    pub(crate) reconciler: Reconciler,
+    pub(crate) interception: Interception,
+    pub(crate) events: EventFeed,
+    pub(crate) config: ConfigState,
+    pub(crate) state_dir: StateDir,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) listen: Vec<SocketAddr>,
+}
+
+impl AgentState {
+    pub(crate) fn new(parts: AgentParts) -> Self {
+        Self {
+            reconciler: parts.reconciler,
+            attachments: AttachManager::new(),
+            interception: parts.interception,
+            events: parts.events,
+            config: parts.config,
+            state_dir: parts.state_dir,
+            warnings: parts.warnings,
+            listen: parts.listen,
+            started_at: Timestamp::now(),
+            heartbeat_at: Instant::now(),
+            change_counts: BTreeMap::new(),
+        }
+    }
+
+    /// The state files.
+    pub(crate) fn state_dir(&self) -> &StateDir {
+        &self.state_dir
+    }
+
+    /// Damage found in the state files at startup.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Where DNS is answered.
+    pub(crate) fn listen(&self) -> &[SocketAddr] {
+        &self.listen
+    }
+
+    /// When the agent was started.
+    pub(crate) fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// When the last heartbeat was written.
+    pub(crate) fn heartbeat_at(&self) -> Instant {
+        self.heartbeat_at
+    }
+
+    /// Route changes since startup, by action.
+    pub(crate) fn change_counts(&self) -> &BTreeMap<String, u64> {
+        &self.change_counts
+    }
+
+    /// Counts a route change.
+    pub(crate) fn count_change(&mut self, action: &str) {
+        *self.change_counts.entry(action.to_owned()).or_default() += 1;
+    }
+
+    /// Writes a heartbeat to the kernel. Without one for 2 s the programs treat the agent as dead.
+    pub(crate) fn heartbeat(&mut self) -> Result<(), DatapathError> {
+        self.reconciler.datapath.heartbeat()?;
+        self.heartbeat_at = Instant::now();
+        Ok(())
+    }
+
+    /// Saves edits of the routes, and the leases with them. On disk when this returns; returns
+    /// whether there was anything to record.
+    pub(crate) fn save(&mut self, change: &Change<'_>, edits: &[Edit]) -> Result<bool, FileError> {
+        let Reconciler { routes, leases, .. } = &mut self.reconciler;
+        self.state_dir.commit(change, edits, routes.stored(), leases)
+    }
+
+    /// Compacts the journal when it has grown large.
+    pub(crate) fn compact_journal(&mut self) {
+        if !self.state_dir.needs_compaction() {
+            return;
+        }
+        let Reconciler { routes, leases, .. } = &mut self.reconciler;
+        if let Err(error) = self.state_dir.compact(routes.stored(), leases) {
+            warn!("failed to compact the journal; retrying: {}", error_chain(&error));
+        }
+    }
+
+    /// Attaches to cgroups that have appeared and releases those that are gone.
+    pub(crate) fn attach(&mut self) {
+        let specs = &self.config.current().attach.cgroups;
+        self.attachments.attach(&mut self.reconciler.datapath, specs);
+    }
+
+    /// A cgroup has come or gone.
+    pub(crate) fn on_cgroup_change(&mut self) {
+        let specs = &self.config.current().attach.cgroups;
+        self.attachments.on_change(&mut self.reconciler.datapath, specs);
+    }
+
+    /// Retries what has failed. Called every two seconds.
+    pub(crate) fn retry(&mut self) {
+        let specs = &self.config.current().attach.cgroups;
+        self.attachments.rescan(&mut self.reconciler.datapath, specs);
+        self.interception.release_idle_resolvers(&mut self.reconciler.datapath);
+        if self.reconciler.kernel_error().is_some() {
+            // An error is recorded and logged by the reconciler.
+            let _ = self.reconciler.reconcile();
+        }
+    }
+
+    /// Intercepts what the configuration wants.
+    pub(crate) fn update_interception(&mut self) {
+        let intercept = &self.config.at_start().dns.intercept;
+        let at_root = self.attachments.at_root();
+        self.interception.update(&mut self.reconciler.datapath, intercept, at_root);
+    }
+
+    /// Why the agent is not ready: an upstream has not answered yet, the kernel rejected an update,
+    /// or a route is not live. Empty when it is ready.
+    pub(crate) fn not_ready_reasons(&self) -> Vec<String> {
+        let missing = self.reconciler.unpublished().into_iter();
+        let upstream =
+            self.reconciler.publisher().and_then(|publisher| publisher.awaited_upstream());
+        missing
+            .map(|source| format!("{source} is not live yet"))
+            .chain(self.reconciler.kernel_error().map(str::to_owned))
+            .chain(upstream)
+            .collect()
+    }
+}

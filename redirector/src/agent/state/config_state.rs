@@ -1,0 +1,105 @@
+//! The configuration in force, and the outcome of the last reload.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::{
+    agent::process::config_watch::FileWatch,
+    config::{self, Config, ConfigErrors},
+};
+
+/// The configuration in force, and the outcome of the last reload.
+pub(crate) struct ConfigState {
+    path: PathBuf,
+    watch: FileWatch,
+    current: Config,
+    /// Its addresses and directories stay in use until a restart.
+    at_start: Config,
+    error: Option<String>,
+    restart_needed: Vec<String>,
+    loaded_at: Timestamp,
+}
+
+impl ConfigState {
+    /// The configuration that the agent starts with, read from `path`; `watch` was created before
+    /// it was read.
+    pub(crate) fn new(path: PathBuf, watch: FileWatch, config: Config) -> Self {
+        Self {
+            path,
+            watch,
+            at_start: config.clone(),
+            current: config,
+            error: None,
+            restart_needed: Vec::new(),
+            loaded_at: Timestamp::now(),
+        }
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configuration of the last successful reload.
+    pub(crate) fn current(&self) -> &Config {
+        &self.current
+    }
+
+    /// The configuration that the agent was started with.
+    pub(crate) fn at_start(&self) -> &Config {
+        &self.at_start
+    }
+
+    /// Why the last reload failed.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Keys whose new value takes effect after a restart.
+    pub(crate) fn restart_needed(&self) -> &[String] {
+        &self.restart_needed
+    }
+
+    /// When the configuration in force was read.
+    pub(crate) fn loaded_at(&self) -> Timestamp {
+        self.loaded_at
+    }
+
+    /// Whether the file has changed since it was last read, and is not being written.
+    pub(crate) fn has_file_changed(&mut self) -> bool {
+        self.watch.poll()
+    }
+
+    /// Reads the file.
+    pub(crate) fn load(&mut self) -> Result<Config, ConfigErrors> {
+        self.watch.mark_read();
+        config::load(&self.path)
+    }
+
+    /// Puts `config` in force.
+    pub(crate) fn accept(&mut self, config: Config) {
+        self.restart_needed = restart_needed(&self.at_start, &config);
+        self.current = config;
+        self.error = None;
+        self.loaded_at = Timestamp::now();
+    }
+
+    /// Keeps the configuration in force; the new one has an `error`.
+    pub(crate) fn reject(&mut self, error: String) {
+        self.error = Some(error);
+    }
+}
+
+/// Keys whose new value the running agent cannot apply.
+fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
+    let keys = [
+        ("agent.state_dir", running.agent.state_dir != new.agent.state_dir),
+        ("agent.run_dir", running.agent.run_dir != new.agent.run_dir),
+        ("agent.bpffs", running.agent.bpffs != new.agent.bpffs),
+        ("agent.admin", running.agent.admin != new.agent.admin),
+        ("pool", running.pool != new.pool),
+        ("dns", running.dns != new.dns),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
+}

@@ -1,0 +1,142 @@
+//! Problems of the agent or the datapath as a whole, each with its remedy.
+
+use crate::{
+    agent::{
+        attach::manager::{AttachManager, PendingCgroup},
+        interception::Interception,
+        state::{agent_state::AgentState, config_state::ConfigState},
+    },
+    config::Intercept,
+    control::{
+        api::{Problem, ProblemCode},
+        count,
+    },
+    dns::Publisher,
+};
+
+/// Problems of the agent or the datapath as a whole.
+pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
+    let publisher = state.reconciler.publisher();
+    let intercept = &state.config.at_start().dns.intercept;
+    let mut problems: Vec<_> = state.reconciler.kernel_error().map(kernel).into_iter().collect();
+    problems.extend(attachments(&state.attachments));
+    problems.extend(state.config.error().map(config_error));
+    problems.extend(publisher.into_iter().flat_map(upstreams));
+    problems.extend(interception(&state.interception, intercept));
+    problems.extend(publisher.and_then(|publisher| nameserver(&state.interception, publisher)));
+    problems.extend(restart_needed(&state.config));
+    problems.extend(
+        state.warnings().iter().map(|warning| {
+            Problem::new(ProblemCode::StateFile, warning.clone()).without_degrading()
+        }),
+    );
+    problems
+}
+
+fn kernel(error: &str) -> Problem {
+    let message = format!("the kernel rejected a route update: {error}");
+    Problem::new(ProblemCode::KernelUpdateFailed, message).with_remedy("the agent keeps retrying")
+}
+
+fn attachments(manager: &AttachManager) -> Vec<Problem> {
+    let not_attached = |message: String| Problem::new(ProblemCode::NotAttached, message);
+    let mut problems = Vec::new();
+    if let Some(error) = manager.error() {
+        problems.push(not_attached(format!("attaching failed: {error}")).with_remedy(
+            "the agent keeps retrying; run `redirector check` to see what is missing",
+        ));
+    } else if manager.attachments().is_empty() && manager.pending().is_empty() {
+        let message = "no cgroup matches attach.cgroups, so nothing is redirected".to_owned();
+        problems.push(not_attached(message).with_remedy(
+            "set attach.cgroups, or start a container: the agent attaches when its cgroup appears",
+        ));
+    }
+    for reason in pending_reasons(manager.pending()) {
+        problems.push(
+            not_attached(format!("attaching failed: {reason}")).with_remedy(
+                "the agent keeps retrying; the other cgroups are redirected meanwhile",
+            ),
+        );
+    }
+    problems
+}
+
+/// The first reasons why cgroups are pending, and how many there are besides.
+fn pending_reasons(pending: &[PendingCgroup]) -> Vec<String> {
+    const MAX_REASONS: usize = 3;
+    let mut reasons: Vec<String> =
+        pending.iter().take(MAX_REASONS).map(|cgroup| cgroup.reason.clone()).collect();
+    let more = pending.len() - reasons.len();
+    if let Some(last) = reasons.last_mut().filter(|_| more > 0) {
+        *last = format!("{last}; and at {} more", count(more, "cgroup"));
+    }
+    reasons
+}
+
+fn config_error(error: &str) -> Problem {
+    let message = format!(
+        "the configuration file is invalid, and the previous configuration stays in force:\n{error}"
+    );
+    Problem::new(ProblemCode::ConfigError, message)
+        .with_remedy("correct it; `redirector config check` reports all problems")
+}
+
+fn upstreams(publisher: &Publisher) -> Vec<Problem> {
+    let failed = publisher.upstream_problem().map(|problem| {
+        let message = format!("names without a route cannot be resolved: {problem}");
+        Problem::new(ProblemCode::DnsFailed, message)
+            .with_remedy("set dns.upstreams to servers that this host can reach")
+    });
+    let looping = publisher.upstreams().into_iter().filter(|upstream| upstream.loops);
+    let looping = looping.map(|upstream| {
+        let message =
+            format!("the DNS upstream {} forwards to us: it is ejected", upstream.address);
+        Problem::new(ProblemCode::DnsLoop, message).with_remedy(
+            "let it forward to the real server, or set dns.upstreams to that server; the agent \
+                checks again every few seconds",
+        )
+    });
+    failed.into_iter().chain(looping).collect()
+}
+
+fn interception(interception: &Interception, intercept: &Intercept) -> Vec<Problem> {
+    let failed = interception.current().err().filter(|disabled| !disabled.by_config);
+    let failed = failed.map(|disabled| {
+        let message = format!("DNS of executors is not intercepted: {}", disabled.reason);
+        Problem::new(ProblemCode::NotIntercepted, message).with_remedy(
+            "remove the cause and restart the agent, or set dns.intercept = \"off\" and make the \
+                shim the executors' nameserver",
+        )
+    });
+    let unserved = interception.unserved(intercept).into_iter().map(|resolver| {
+        let message = format!(
+            "dns.intercept lists {resolver}, and no address in dns.listen can answer for it"
+        );
+        Problem::new(ProblemCode::NotIntercepted, message)
+            .with_remedy("add an address of its family to dns.listen")
+    });
+    failed.into_iter().chain(unserved).collect()
+}
+
+/// A nameserver of the host that executors probably use, and that the shim cannot answer for.
+fn nameserver(interception: &Interception, publisher: &Publisher) -> Option<Problem> {
+    let upstreams = publisher.upstreams().into_iter().map(|upstream| upstream.address.ip());
+    let nameserver = interception.unserved_nameserver(upstreams)?;
+    let message = format!(
+        "executors probably use this host's nameserver {nameserver}, but no address in dns.listen \
+            can answer for it: queries to it are not intercepted"
+    );
+    let problem = Problem::new(ProblemCode::NotIntercepted, message).with_remedy(
+        "add an IPv6 address that executors can reach to dns.listen (the agent adds it to lo if \
+            the host lacks it)",
+    );
+    Some(problem.without_degrading())
+}
+
+fn restart_needed(config: &ConfigState) -> Option<Problem> {
+    let keys = config.restart_needed();
+    (!keys.is_empty()).then(|| {
+        let message = format!("new values of {} take effect after a restart", keys.join(", "));
+        Problem::new(ProblemCode::RestartNeeded, message).without_degrading()
+    })
+}

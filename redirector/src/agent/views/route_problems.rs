@@ -1,0 +1,215 @@
+//! Problems of a route, each with its remedy.
+
+use crate::{
+    control::{
+        api::{BackendState, BackendView, Problem, ProblemCode, ResolutionState, RouteView},
+        count,
+    },
+    host,
+};
+
+/// Problems of a route.
+pub(crate) fn of_route(route: &RouteView) -> Vec<Problem> {
+    let problems = destination(route).into_iter().chain(source_ips(route)).chain(backends(route));
+    problems.map(|problem| problem.of_source(route.source.clone())).collect()
+}
+
+fn name(route: &RouteView) -> String {
+    route.source.as_ref().map_or_else(|| "a route".to_owned(), ToString::to_string)
+}
+
+fn destination(route: &RouteView) -> Option<Problem> {
+    let resolution = route.resolution.as_ref()?;
+    let destination = route
+        .definition
+        .as_ref()
+        .map_or_else(|| "the destination".to_owned(), |raw| raw.destination.to_string());
+    let (name, error) = (name(route), resolution.error.as_deref().unwrap_or("no answer yet"));
+    match (resolution.state, route.backends.len()) {
+        (ResolutionState::Unresolved, backends) => {
+            let in_use = match backends {
+                0 => "no backend is known".to_owned(),
+                many => format!("the kernel keeps the last {}", addresses(many)),
+            };
+            let message = format!(
+                "{destination}, the destination of {name}, does not resolve: {error}; {in_use}"
+            );
+            Some(Problem::new(ProblemCode::Unresolved, message).with_remedy(
+                "check the name and the resolver in use (the route's resolver, or dns.upstreams)",
+            ))
+        }
+        (_, 0) => {
+            let message = format!("{destination}, the destination of {name}, has no address");
+            Some(
+                Problem::new(ProblemCode::NoBackends, message)
+                    .with_remedy("check the name's A records"),
+            )
+        }
+        (ResolutionState::Stale, backends) => {
+            let message =
+                format!("keeping the last {} of {destination}: {error}", addresses(backends));
+            Some(Problem::new(ProblemCode::StaleAddresses, message).without_degrading())
+        }
+        (ResolutionState::Literal | ResolutionState::Fresh, _) => None,
+    }
+}
+
+fn source_ips(route: &RouteView) -> Vec<Problem> {
+    let name = name(route);
+    let source_ips = route.definition.iter().flat_map(|raw| raw.source_ips.iter().flatten());
+    let missing = source_ips.filter(|text| text.parse().is_ok_and(|ip| !host::has_address(ip)));
+    let problems: Vec<_> = missing
+        .map(|text| {
+            let message = format!("this host lacks {text}, a source address of {name}");
+            Problem::new(ProblemCode::SourceIpMissing, message).with_remedy(
+                "add it to this host, or correct source_ips; until then connects use the kernel's \
+                    default source address",
+            )
+        })
+        .collect();
+    let failed = route.counters.map_or(0, |counters| counters.source_ip_failed);
+    if !problems.is_empty() || failed == 0 {
+        return problems;
+    }
+    let message = format!(
+        "{failed} connects of {name} used the kernel's default source address: the caller's \
+            network namespace lacks source_ips"
+    );
+    let problem = Problem::new(ProblemCode::SourceIpFailed, message).with_remedy(
+        "none is needed where the host translates the pods' addresses; source_ips is meant for \
+            host networking",
+    );
+    vec![problem.without_degrading()]
+}
+
+fn backends(route: &RouteView) -> Vec<Problem> {
+    let name = name(route);
+    let ejected: Vec<_> =
+        route.backends.iter().filter(|backend| backend.state == BackendState::Ejected).collect();
+    let failures = |backend: &BackendView| count(backend.failures as usize, "failure");
+    if ejected.len() < route.backends.len() {
+        let problem = |backend: &BackendView| {
+            let message = format!(
+                "{}, a backend of {name}, is ejected after {}",
+                backend.address,
+                failures(backend)
+            );
+            Problem::new(ProblemCode::BackendEjected, message).without_degrading()
+        };
+        return ejected.into_iter().map(problem).collect();
+    }
+    let message = match ejected.as_slice() {
+        [] => return Vec::new(),
+        [only] => format!(
+            "{}, the only backend of {name}, is unhealthy ({}) but is still used: no other backend \
+                is left",
+            only.address,
+            failures(only)
+        ),
+        all => {
+            format!("all {} backends of {name} are unhealthy but are still used", all.len())
+        }
+    };
+    let problem = Problem::new(ProblemCode::AllBackendsEjected, message).with_remedy(
+        "is this node's egress address on the load balancer's allowlist? `redirector route show` \
+            distinguishes refusals from timeouts",
+    );
+    vec![problem]
+}
+
+fn addresses(number: usize) -> String {
+    if number == 1 { "address".to_owned() } else { format!("{number} addresses") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::{Counters, Resolution, VipView};
+
+    fn route(state: ResolutionState, backends: &[u32]) -> RouteView {
+        let backend = |(n, &failures): (usize, &u32)| BackendView {
+            address: std::net::IpAddr::from([203, 0, 113, n as u8 + 1]),
+            state: if failures > 0 { BackendState::Ejected } else { BackendState::Eligible },
+            failures,
+            retry_in_ms: (failures > 0).then_some(500),
+            counters: None,
+        };
+        RouteView {
+            source: Some("a.internal".parse().expect("a source")),
+            vip: VipView { index: 1, ipv4: Some([198, 18, 0, 1].into()), ipv6: None },
+            origin: None,
+            definition: None,
+            live: true,
+            resolution: Some(Resolution {
+                state,
+                error: Some("SERVFAIL".into()),
+                resolved_at: None,
+                ttl_seconds: None,
+            }),
+            backends: backends.iter().enumerate().map(backend).collect(),
+            counters: None,
+        }
+    }
+
+    /// The messages of a route's problems, and whether each degrades.
+    fn messages(state: ResolutionState, backends: &[u32]) -> Vec<(String, bool)> {
+        of_route(&route(state, backends))
+            .into_iter()
+            .map(|problem| (problem.message, problem.degrades))
+            .collect()
+    }
+
+    #[test]
+    fn a_route_that_works_has_no_problem() {
+        assert_eq!(messages(ResolutionState::Fresh, &[0, 0]), []);
+        assert_eq!(messages(ResolutionState::Literal, &[0]), []);
+    }
+
+    #[test]
+    fn a_source_address_that_this_host_lacks_is_a_problem() {
+        let problems = |ips: &[&str], source_ip_failed| {
+            let definition = crate::route::RawRoute {
+                source_ips: Some(ips.iter().map(ToString::to_string).collect()),
+                ..Default::default()
+            };
+            let view = RouteView {
+                definition: Some(definition),
+                counters: Some(Counters { source_ip_failed, ..Default::default() }),
+                ..route(ResolutionState::Fresh, &[0])
+            };
+            of_route(&view)
+                .into_iter()
+                .map(|problem| (problem.code, problem.message, problem.degrades))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(problems(&["127.0.0.1"], 0), []);
+        let message = "this host lacks 192.0.2.77, a source address of a.internal".to_owned();
+        assert_eq!(
+            problems(&["127.0.0.1", "192.0.2.77"], 3),
+            [(ProblemCode::SourceIpMissing, message, true)]
+        );
+        assert_eq!(problems(&["127.0.0.1"], 3)[0].0, ProblemCode::SourceIpFailed);
+    }
+
+    #[test]
+    fn a_problem_degrades_only_when_connects_suffer() {
+        let of = "the destination, the destination of a.internal";
+        let first = |state, backends: &[u32]| messages(state, backends).remove(0);
+        assert_eq!(
+            first(ResolutionState::Stale, &[0, 0]),
+            ("keeping the last 2 addresses of the destination: SERVFAIL".into(), false)
+        );
+        let unresolved = format!("{of}, does not resolve: SERVFAIL; no backend is known");
+        assert_eq!(first(ResolutionState::Unresolved, &[]), (unresolved, true));
+        let kept = format!("{of}, does not resolve: SERVFAIL; the kernel keeps the last address");
+        assert_eq!(first(ResolutionState::Unresolved, &[0]), (kept, true));
+        assert_eq!(first(ResolutionState::Fresh, &[]), (format!("{of}, has no address"), true));
+        let one = "203.0.113.2, a backend of a.internal, is ejected after 3 failures";
+        assert_eq!(messages(ResolutionState::Fresh, &[0, 3]), [(one.into(), false)]);
+        let all = "all 2 backends of a.internal are unhealthy but are still used";
+        assert_eq!(messages(ResolutionState::Fresh, &[1, 3]), [(all.into(), true)]);
+        let only = "203.0.113.1, the only backend of a.internal, is unhealthy (1 failure) but is \
+            still used: no other backend is left";
+        assert_eq!(messages(ResolutionState::Literal, &[1]), [(only.into(), true)]);
+    }
+}

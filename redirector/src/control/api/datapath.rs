@@ -1,0 +1,93 @@
+//! The shapes of the datapath, part of the status.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The datapath in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatapathInfo {
+    /// The version of what kernel and user space share.
+    pub abi: u32,
+    /// The directory of its pins.
+    pub pins: PathBuf,
+    /// The pool's IPv4 range.
+    pub pool_ipv4: String,
+    /// The pool's IPv6 range, if it has one.
+    pub pool_ipv6: Option<String>,
+    /// Milliseconds since the agent's last heartbeat; null when there never was one.
+    pub heartbeat_age_ms: Option<u64>,
+    /// The programs, by name.
+    pub programs: Vec<String>,
+    /// Where they are attached.
+    pub attachments: Vec<AttachmentInfo>,
+    /// Where cgroup2 is mounted, to which the paths and patterns of `attach.cgroups` are relative;
+    /// null when it is not mounted.
+    #[serde(default)]
+    pub cgroup2_mount: Option<PathBuf>,
+    /// Cgroups that could not be attached to; the agent keeps retrying. Empty without an agent.
+    #[serde(default)]
+    pub pending_attachments: Vec<PendingAttachment>,
+    /// How many removed cgroups still have open sockets, for which the programs stay. 0 without an
+    /// agent.
+    #[serde(default)]
+    pub draining_cgroups: usize,
+    /// Programs of others on the hooks of the first 32 attachments.
+    #[serde(default)]
+    pub foreign_programs: Vec<ForeignProgram>,
+    /// The last upgrade; null when there was none.
+    #[serde(default)]
+    pub upgraded: Option<UpgradeInfo>,
+}
+
+/// A cgroup that the programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentInfo {
+    /// The cgroup's directory; null when only its ID is known.
+    pub cgroup: Option<PathBuf>,
+    /// Its ID (the inode of its directory).
+    pub cgroup_id: u64,
+    /// The programs that are attached there.
+    pub programs: Vec<String>,
+    /// Whether the cgroup still exists, with programs attached.
+    pub live: bool,
+}
+
+/// A cgroup that could not be attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingAttachment {
+    /// The cgroup's directory.
+    pub cgroup: PathBuf,
+    /// Why attaching failed.
+    pub reason: String,
+}
+
+/// A program of another product on one of our hooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignProgram {
+    /// The attached cgroup whose connects it sees; it may be attached there or above.
+    pub cgroup: PathBuf,
+    /// The hook, such as `connect4` or `sock_ops`.
+    pub hook: String,
+    /// The kernel's ID for it.
+    pub id: u32,
+    /// Its name; null without the privilege to read it.
+    pub name: Option<String>,
+    /// Whether it runs before ours, which then sees the address that it has left.
+    pub runs_first: bool,
+}
+
+/// An upgrade (or downgrade) of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeInfo {
+    /// When the new version served for the first time.
+    pub at: jiff::Timestamp,
+    /// The version before; null when it is known only by its maps.
+    pub from_version: Option<String>,
+    /// The ABI of its maps.
+    pub from_abi: u32,
+    /// The new version.
+    pub to_version: String,
+    /// The ABI of its maps.
+    pub to_abi: u32,
+}

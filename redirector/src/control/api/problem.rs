@@ -1,0 +1,133 @@
+//! Problems: what degrades the agent, or is worth knowing.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::route::SourceName;
+
+/// A problem, with its remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable word for programs.
+    pub code: ProblemCode,
+    /// The route it concerns, if one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceName>,
+    /// What is wrong, for a person.
+    pub message: String,
+    /// What to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Whether it makes the state degraded; if not, it is only worth knowing.
+    pub degrades: bool,
+}
+
+impl Problem {
+    /// A problem of the agent as a whole that degrades it.
+    pub fn new(code: ProblemCode, message: String) -> Self {
+        Self { code, source: None, message, remedy: None, degrades: true }
+    }
+
+    /// The same with a remedy.
+    pub fn with_remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+
+    /// The same for one route.
+    pub fn of_source(self, source: Option<SourceName>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// The same, only worth knowing.
+    pub fn without_degrading(self) -> Self {
+        Self { degrades: false, ..self }
+    }
+}
+
+macro_rules! problem_codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
+        /// The kinds of [`Problem`].
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub enum ProblemCode {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)+
+            /// A code that this version does not know.
+            #[serde(rename = "unknown", other)]
+            Unknown,
+        }
+
+        impl ProblemCode {
+            /// Every code that this version knows.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The word in JSON and metrics.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                    Self::Unknown => "unknown",
+                }
+            }
+        }
+    };
+}
+
+problem_codes! {
+    /// No agent runs.
+    AgentDead = "agent_dead",
+    /// An agent runs and does not answer.
+    AgentSilent = "agent_silent",
+    /// The programs in the kernel belong to another version, and cannot be read.
+    OtherVersion = "other_version",
+    /// The configuration file is invalid, the previous configuration stays in force.
+    ConfigError = "config_error",
+    /// A destination has never resolved since the agent started.
+    Unresolved = "unresolved",
+    /// A destination has no address.
+    NoBackends = "no_backends",
+    /// All backends of a route are ejected, and still used.
+    AllBackendsEjected = "all_backends_ejected",
+    /// Attaching failed, or no cgroup matches.
+    NotAttached = "not_attached",
+    /// The kernel rejected a route update.
+    KernelUpdateFailed = "kernel_update_failed",
+    /// Names without a route cannot be forwarded.
+    DnsFailed = "dns_failed",
+    /// A DNS upstream forwards to us.
+    DnsLoop = "dns_loop",
+    /// DNS of executors cannot be intercepted.
+    NotIntercepted = "not_intercepted",
+    /// A backend is ejected, others serve.
+    BackendEjected = "backend_ejected",
+    /// The resolver fails, the last good addresses stay in use.
+    StaleAddresses = "stale_addresses",
+    /// This host lacks one of a route's `source_ips`.
+    SourceIpMissing = "source_ip_missing",
+    /// The caller's network namespace lacks a route's `source_ips`.
+    SourceIpFailed = "source_ip_failed",
+    /// Keys of the configuration take effect after a restart.
+    RestartNeeded = "restart_needed",
+    /// A state file was damaged, and quarantined at startup.
+    StateFile = "state_file",
+}
+
+impl fmt::Display for ProblemCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_has_one_word() {
+        for code in ProblemCode::ALL {
+            assert_eq!(serde_json::to_value(code).expect("a word"), code.as_str());
+        }
+        let unknown: ProblemCode = serde_json::from_str("\"of_tomorrow\"").expect("any word");
+        assert_eq!(unknown, ProblemCode::Unknown);
+    }
+}
