@@ -53,7 +53,7 @@ pub(crate) fn source_address(fixture: &mut Fixture) -> Result<()> {
         },
     )?;
     greeting(at(22))?;
-    let counters = bed.datapath.route_counters(22)?;
+    let counters = fixture.datapath.route_counters(22)?;
     ensure!((counters.source_ip_failed, counters.established) == (1, 1), "{counters:?}");
     Ok(())
 }
