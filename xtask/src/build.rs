@@ -13,12 +13,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use object::read::elf::{ElfFile64, ProgramHeader as _};
+use testbed::{capture, workspace};
 
 use crate::{
-    build_ebpf, exec,
+    build_ebpf,
     progress::{Step, seconds},
 };
-use testbed::workspace;
 
 /// Builds the binary; says what it made.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -98,7 +98,7 @@ pub(crate) fn static_program(
     prepare(&mut command);
     let what = if name == "redirector" { "the release binary" } else { name };
     let step = Step::start(format!("building {what} for {target}"));
-    let finished = exec::capture(&mut command, |line| step.note(line))?;
+    let finished = capture::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
         bail!("failed to build {what}:\n{}", finished.output.trim_end());

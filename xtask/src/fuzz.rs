@@ -8,9 +8,9 @@
 use std::{fs, path::PathBuf, process::Command, thread};
 
 use anyhow::{Context as _, bail, ensure};
+use testbed::{capture, workspace};
 
-use crate::{build_ebpf, exec, progress::Step};
-use testbed::workspace;
+use crate::{build_ebpf, progress::Step};
 
 const TARGETS: [&str; 2] = ["query", "reply"];
 /// Counters at each edge, and what comparisons compare with.
@@ -34,12 +34,12 @@ pub(crate) struct Args {
 /// Each target for a minute, all at once, as a stage of the tests.
 pub(crate) fn ensure_passes() -> anyhow::Result<()> {
     let step = Step::start("building the fuzz targets");
-    exec::run(&mut build()?, |line| step.note(line))?;
+    capture::run(&mut build()?, |line| step.note(line))?;
     step.done();
     let step = Step::start(format!("fuzzing {} for a minute", TARGETS.join(" and ")));
     let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
         let fuzzers = TARGETS.map(|target| {
-            scope.spawn(move || exec::run(&mut fuzzer(target, Budget::Seconds(60))?, |_| {}))
+            scope.spawn(move || capture::run(&mut fuzzer(target, Budget::Seconds(60))?, |_| {}))
         });
         fuzzers
             .into_iter()

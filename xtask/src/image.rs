@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use testbed::{capture, workspace};
 
 use crate::{
-    build, exec,
+    build,
     progress::{Step, seconds},
     setup::{self, needs::Group},
 };
-use testbed::workspace;
 
 /// The name that `deploy/daemonset.yaml` uses.
 const NAME: &str = concat!("localhost/redirector:", env!("CARGO_PKG_VERSION"));
@@ -112,7 +112,7 @@ fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> 
         command.arg("--label").arg(label);
     }
     command.arg("--file").arg(workspace::root().join("deploy/Containerfile")).arg(context.path());
-    exec::run(&mut command, |line| step.note(line)).context("failed to build the image")?;
+    capture::run(&mut command, |line| step.note(line)).context("failed to build the image")?;
 
     let archive = workspace::image_archive();
     let dir = archive.parent().context("the archive's path has no directory")?;
@@ -122,7 +122,7 @@ fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> 
         .tempdir_in(dir)
         .with_context(|| format!("failed to create a directory in {}", dir.display()))?;
     let file = aside.path().join("image.tar");
-    exec::run(
+    capture::run(
         storage
             .buildah()
             .args(["push", "--quiet", tag])
@@ -147,8 +147,10 @@ fn labels() -> anyhow::Result<Vec<String>> {
     ];
     // A source archive has no repository, and is no less buildable for it.
     let root = workspace::root();
-    let git =
-        exec::capture(Command::new("git").current_dir(&root).args(["rev-parse", "HEAD"]), |_| {});
+    let git = capture::capture(
+        Command::new("git").current_dir(&root).args(["rev-parse", "HEAD"]),
+        |_| {},
+    );
     if let Ok(commit) = git
         && commit.status.success()
     {

@@ -3,7 +3,6 @@
 mod build;
 mod build_ebpf;
 mod demo;
-mod exec;
 mod fuzz;
 mod image;
 mod lock;

@@ -118,11 +118,6 @@ impl Executor {
         self.sandbox.command(program)
     }
 
-    /// A program next to the executor: its network, not its cgroup.
-    pub fn outside_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        self.outside.command(program)
-    }
-
     /// Runs a line of shell in the executor.
     pub fn run(&self, line: &str, limit: Duration) -> Result<Finished> {
         self.sandbox.run(line, limit)

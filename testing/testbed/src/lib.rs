@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod capture;
 pub mod clients;
 pub mod customer;
 pub mod executor;

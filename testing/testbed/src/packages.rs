@@ -41,20 +41,13 @@ pub const UNPACKED: &[(&str, &str)] = &[("systemd-resolved", "lib/systemd/system
 /// demo's real pip.
 pub const PYPI: &[&str] = &["pypiserver==2.4.2", "prometheus-client==0.23.1"];
 
-/// npm packages: none yet.
-pub const NPM: &[&str] = &[];
-
 /// Where programs are, whatever PATH says: a person's PATH on Debian lacks the sbin folders.
 const FOLDERS: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// The Debian packages that are missing here.
-pub fn missing_debian() -> Vec<&'static str> {
-    DEBIAN
-        .iter()
-        .filter(|(_, program)| find(program).is_none())
-        .map(|(package, _)| *package)
-        .collect()
+/// Whether `program` is installed.
+pub fn is_installed(program: &str) -> bool {
+    find(program).is_some()
 }
 
 /// A command for `program`, which is to be run by its absolute path; the error names the package

@@ -1,6 +1,7 @@
 //! Running programs to their end within a time limit, and starting those that outlive the calling
 //! thread.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, set_parent_process_death_signal,
+};
 
 /// What a program that ended has left.
 #[derive(Debug)]
@@ -57,13 +60,9 @@ pub fn finish_with_input(mut command: Command, input: &[u8], limit: Duration) ->
         // A program that does not read its input ends the pipe early; its exit code tells the rest.
         let _ = stdin.write_all(input);
     }
-    let ended = wait(&mut child, limit)?;
-    if ended.is_none() {
-        let _ = child.kill();
-    }
-    let status = child.wait().with_context(|| format!("failed to wait for {name}"))?;
+    let (status, killed) = wait_or_kill(&mut child, limit)?;
     let took = started.elapsed();
-    if ended.is_none() {
+    if killed {
         bail!("{name} was still running after {limit:.1?} and was killed");
     }
     Ok(Finished { status, stdout: join(stdout), stderr: join(stderr), took })
@@ -89,6 +88,33 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
             Err(error) => return Err(error).context("failed to wait for a child"),
         }
     }
+}
+
+/// Waits until `child` ends; after `limit` kills it and its descendants. Returns how it ended, and
+/// whether it was killed.
+pub(crate) fn wait_or_kill(child: &mut Child, limit: Duration) -> Result<(ExitStatus, bool)> {
+    if let Some(status) = wait(child, limit)? {
+        return Ok((status, false));
+    }
+    kill_tree(child.id());
+    Ok((child.wait().context("failed to wait for a killed child")?, true))
+}
+
+/// Kills a process and its descendants. Each is stopped before its children are listed, so that it
+/// starts no other.
+fn kill_tree(pid: u32) {
+    let signal = |signal| {
+        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            // A process that has just ended needs no signal.
+            let _ = kill_process(pid, signal);
+        }
+    };
+    signal(Signal::STOP);
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children: String =
+        tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).for_each(kill_tree);
+    signal(Signal::KILL);
 }
 
 /// Spawns `command` from a thread that lives as long as this process.

@@ -1,7 +1,6 @@
 //! A server that runs as long as its handle lives, with a log that errors can show.
 
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -134,11 +133,6 @@ impl Service {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
-    }
-
-    /// Whether it ended by this signal.
-    pub fn ended_by(&self, signal: Signal) -> bool {
-        self.ended.is_some_and(|status| status.signal() == Some(signal.as_raw()))
     }
 }
 

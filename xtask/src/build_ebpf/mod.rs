@@ -16,9 +16,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use testbed::{capture, workspace};
 
 use crate::{
-    exec, lock,
+    lock,
     progress::{Step, seconds},
     setup::{
         self,
@@ -26,7 +27,6 @@ use crate::{
         toolchain::{self, Compiler, Toolchain},
     },
 };
-use testbed::workspace;
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -93,7 +93,7 @@ fn compile(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
         .env_remove("RUSTFLAGS")
         .env("CARGO_TARGET_DIR", build_dir());
 
-    let finished = exec::capture(&mut command, |line| step.note(line))?;
+    let finished = capture::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
         bail!(

@@ -3,15 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use testbed::{
+    clients::LoadOptions,
+    clients::{LoadProcess, arguments},
+    customer::Customer,
+    sample_artifacts,
+    topology::INTERNAL_NAME,
+    topology::{UNRELATED_ADDRESS, UNRELATED_NAME},
+};
 
 use super::scene::Scene;
 use super::transcript::{Step, Who};
-use testbed::clients::LoadOptions;
-use testbed::clients::{LoadProcess, arguments};
-use testbed::customer::Customer;
-use testbed::sample_artifacts;
-use testbed::topology::INTERNAL_NAME;
-use testbed::topology::{UNRELATED_ADDRESS, UNRELATED_NAME};
 
 /// One step.
 pub(super) struct Act {

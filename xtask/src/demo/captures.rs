@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use testbed::{agent, process, topology::INTERNAL_NAME};
 
 use super::picture;
 use super::scene::Scene;
 use super::transcript::Transcript;
-use testbed::topology::INTERNAL_NAME;
-use testbed::{agent, process};
 
 /// Longest time for one command.
 const LIMIT: Duration = Duration::from_secs(60);

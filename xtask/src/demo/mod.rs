@@ -14,12 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use testbed::{agent, leftovers, workspace};
 
 use self::acts::{ACTS, Act};
 use self::scene::Scene;
 use self::transcript::{Transcript, seconds};
-use testbed::workspace;
-use testbed::{agent, leftovers};
 
 /// A demo that goes well takes half a minute. One that does not should not take a coffee break.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use testbed::{
+    Agent, AgentOptions, Executor, ExecutorOptions, Rig, customer::DnsServer,
+    customer::LoadBalancer, customer::Registry, process, sample_artifacts, topology::INTERNAL_NAME,
+};
 
 use super::transcript::Transcript;
-use testbed::customer::DnsServer;
-use testbed::customer::LoadBalancer;
-use testbed::customer::Registry;
-use testbed::topology::INTERNAL_NAME;
-use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, process, sample_artifacts};
 
 /// Everything that stands while the steps are played. Fields are dropped in this order.
 pub(super) struct Scene {

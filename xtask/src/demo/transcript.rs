@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-
 use testbed::{Sandbox, interrupted, process::Finished};
 
 /// Lines of output that are shown of one command.

@@ -7,13 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use testbed::{capture, packages, workspace};
 
 use super::{
     aside::{self, Apt, Installed},
     needs::{Package, names},
 };
-use crate::{exec, progress::Step};
-use testbed::workspace;
+use crate::progress::Step;
 
 /// How long to wait for another user of apt or dpkg.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -43,12 +43,12 @@ pub(crate) enum Lists {
 
 /// Whether this is a machine of apt's.
 pub(crate) fn present() -> bool {
-    exec::on_path("apt-get") && Path::new("/var/lib/dpkg").is_dir()
+    packages::is_installed("apt-get") && Path::new("/var/lib/dpkg").is_dir()
 }
 
 /// The packages that apt would find nothing for, as its lists stand.
 pub(crate) fn unknown<'a>(packages: &[&'a str]) -> anyhow::Result<Vec<&'a str>> {
-    let output = exec::run(
+    let output = capture::run(
         Command::new("apt-cache").arg("policy").args(packages).env("LC_ALL", "C"),
         |_| {},
     )?;
@@ -72,7 +72,7 @@ pub(crate) fn update() -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let finished =
-            exec::capture(&mut privileged(&["apt-get", "update"])?, |line| step.note(line))?;
+            capture::capture(&mut privileged(&["apt-get", "update"])?, |line| step.note(line))?;
         // The lists have a lock of their own, which `DPkg::Lock::Timeout` does not wait for.
         let busy = finished.output.contains("Could not get lock");
         if finished.status.success() {
@@ -123,7 +123,7 @@ fn install_apart(packages: &[Package], refusal: &anyhow::Error) -> anyhow::Resul
 /// Whether apt would install the package next to what the machine has.
 fn fits(name: &str) -> bool {
     let words = ["--simulate", "install", "-y", "--no-install-recommends", "--no-remove", name];
-    exec::capture(Command::new("apt-get").args(words).env("LC_ALL", "C"), |_| {})
+    capture::capture(Command::new("apt-get").args(words).env("LC_ALL", "C"), |_| {})
         .is_ok_and(|finished| finished.status.success())
 }
 
@@ -156,7 +156,7 @@ fn backported(packages: &[Package]) -> anyhow::Result<()> {
 }
 
 fn architecture() -> anyhow::Result<String> {
-    Ok(exec::run(Command::new("dpkg").arg("--print-architecture"), |_| {})?.trim().to_owned())
+    Ok(capture::run(Command::new("dpkg").arg("--print-architecture"), |_| {})?.trim().to_owned())
 }
 
 fn install_once(packages: &[Package], from: Option<(&Apt, &str)>) -> anyhow::Result<()> {
@@ -186,7 +186,7 @@ fn install_once(packages: &[Package], from: Option<(&Apt, &str)>) -> anyhow::Res
 
     let source = from.map(|(_, suite)| format!(" from {suite}")).unwrap_or_default();
     let step = Step::start(format!("installing {} by apt-get{source}", count(names.len())));
-    let finished = exec::capture(&mut command, |line| step.note(line))?;
+    let finished = capture::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
         bail!(
@@ -230,7 +230,7 @@ fn privileged(words: &[&str]) -> anyhow::Result<Command> {
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new(words[0])
     } else {
-        let asked = exec::on_path("sudo")
+        let asked = packages::is_installed("sudo")
             && Command::new("sudo")
                 .arg("--validate")
                 .stdin(Stdio::inherit())

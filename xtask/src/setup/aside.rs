@@ -5,8 +5,9 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
+use testbed::capture;
 
-use crate::{exec, progress::Step};
+use crate::progress::Step;
 
 /// Which packages such an apt takes for installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl Apt {
 
     /// Reads the suites' lists.
     pub(crate) fn update(&self, step: &Step) -> anyhow::Result<()> {
-        exec::run(self.command("apt-get").arg("update"), |line| step.note(line)).map(drop)
+        capture::run(self.command("apt-get").arg("update"), |line| step.note(line)).map(drop)
     }
 
     /// Fetches a package into a new folder inside `parent`, which goes when the result is dropped.
@@ -80,7 +81,7 @@ impl Apt {
     ) -> anyhow::Result<TempDir> {
         let aside =
             tempfile::tempdir_in(parent).context("failed to create a directory for a package")?;
-        exec::run(
+        capture::run(
             self.command("apt-get").args(["download", package]).current_dir(aside.path()),
             |line| step.note(line),
         )?;
@@ -113,7 +114,7 @@ fn codename(release: &str) -> anyhow::Result<String> {
 
 /// Where the machine's own sources get their packages from, one site a line.
 fn sites() -> anyhow::Result<String> {
-    exec::run(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]), |_| {})
+    capture::run(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]), |_| {})
         .context(
             "failed to ask apt where its packages come from; other suites are asked on Debian only",
         )

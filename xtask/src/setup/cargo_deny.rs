@@ -3,9 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
+use testbed::{capture, workspace};
 
-use crate::{exec, progress::Step};
-use testbed::workspace;
+use crate::progress::Step;
 
 /// The version that `deny.toml` is written for.
 pub(crate) const VERSION: &str = "0.20.2";
@@ -41,7 +41,7 @@ pub(crate) fn install() -> anyhow::Result<()> {
         .args(["install", "cargo-deny", "--version", VERSION, "--locked"])
         .args(["--no-default-features", "--root"])
         .arg(home());
-    exec::run(&mut command, |line| step.note(line))?;
+    capture::run(&mut command, |line| step.note(line))?;
     step.done_with(&path().display().to_string());
     Ok(())
 }

@@ -15,13 +15,13 @@ mod unpacked;
 use std::{env, path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
+use testbed::{capture, workspace};
 
 use self::{
     apt::Lists,
     needs::{Group, Package, names},
 };
-use crate::{exec, lock, progress::Step};
-use testbed::workspace;
+use crate::{lock, progress::Step};
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args, Debug)]
@@ -302,9 +302,9 @@ fn missing_components() -> Vec<&'static str> {
 fn rustup(words: &[&str], last: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("rustup");
     command.args(words).args(last);
-    let step = Step::start(exec::shown(&command));
-    exec::run(&mut command, |line| step.note(line)).with_context(|| {
-        format!("failed to install by rustup: `{}` would", exec::shown(&command))
+    let step = Step::start(capture::command_line(&command));
+    capture::run(&mut command, |line| step.note(line)).with_context(|| {
+        format!("failed to install by rustup: `{}` would", capture::command_line(&command))
     })?;
     step.done();
     Ok(())

@@ -4,8 +4,7 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-
-use crate::exec;
+use testbed::packages;
 
 /// What a task needs; each task asks only for its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,7 +37,7 @@ pub(crate) enum Probe {
 impl Probe {
     pub(crate) fn present(self) -> bool {
         match self {
-            Self::Program(name) => exec::on_path(name),
+            Self::Program(name) => packages::is_installed(name),
             Self::Path(path) => Path::new(path).exists(),
         }
     }

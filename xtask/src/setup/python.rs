@@ -3,9 +3,9 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::Context as _;
+use testbed::{capture, packages::PYPI, workspace};
 
-use crate::{exec, progress::Step};
-use testbed::{packages::PYPI, workspace};
+use crate::progress::Step;
 
 /// Whether the environment is there and whole.
 pub(crate) fn present() -> bool {
@@ -18,7 +18,7 @@ const STAMP: &str = "requirements.txt";
 
 /// Whether Python can make an environment; Debian has that in a package of its own.
 pub(crate) fn can_make() -> bool {
-    exec::capture(Command::new("python3").args(["-c", "import ensurepip, venv"]), |_| {})
+    capture::capture(Command::new("python3").args(["-c", "import ensurepip, venv"]), |_| {})
         .is_ok_and(|finished| finished.status.success())
 }
 
@@ -30,9 +30,9 @@ pub(crate) fn install() -> anyhow::Result<()> {
         fs::remove_dir_all(&home)
             .with_context(|| format!("failed to remove {}", home.display()))?;
     }
-    exec::run(Command::new("python3").args(["-m", "venv"]).arg(&home), |line| step.note(line))?;
+    capture::run(Command::new("python3").args(["-m", "venv"]).arg(&home), |line| step.note(line))?;
     let pip = home.join("bin/pip");
-    exec::run(
+    capture::run(
         Command::new(&pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PYPI),
         |line| step.note(line),
     )?;

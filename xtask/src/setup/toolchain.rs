@@ -12,9 +12,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use testbed::{capture, workspace};
 
-use crate::{exec, progress::Step};
-use testbed::workspace;
+use crate::progress::Step;
 
 /// The bpf-linker that we build with.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
@@ -122,7 +122,7 @@ fn find_linker(llvm: &Llvm) -> anyhow::Result<PathBuf> {
 
 /// Whether the linker runs, and is of our version.
 fn check_linker(path: &Path) -> anyhow::Result<()> {
-    let output = exec::run(Command::new(path).arg("--version"), |_| {})?;
+    let output = capture::run(Command::new(path).arg("--version"), |_| {})?;
     let version = output.trim().strip_prefix("bpf-linker ").unwrap_or(output.trim());
     if version != LINKER_VERSION {
         bail!(
@@ -180,7 +180,7 @@ pub(crate) fn install_linker(llvm: &Llvm) -> anyhow::Result<()> {
     command.arg(format!("llvm-{}", llvm.major)).arg("--root").arg(&root);
     command.env("CARGO_TARGET_DIR", aside.path().join("target")).env("LLVM_PREFIX", &prefix);
     command.envs([("CARGO_PROFILE_RELEASE_DEBUG", "0"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")]);
-    exec::run(&mut command, |line| step.note(line))?;
+    capture::run(&mut command, |line| step.note(line))?;
     check_linker(&root.join("bin/bpf-linker"))?;
 
     let path = linker_path(llvm);
@@ -233,7 +233,7 @@ fn llvm_of(compiler: &Compiler) -> anyhow::Result<u32> {
     let mut command = Command::new(compiler.rustc());
     command.arg("-vV");
     workspace::clean(&mut command);
-    let output = exec::run(&mut command, |_| {})?;
+    let output = capture::run(&mut command, |_| {})?;
     let version = output
         .lines()
         .find_map(|line| line.strip_prefix("LLVM version: "))

@@ -4,10 +4,13 @@
 use std::{fs, process::Command};
 
 use anyhow::Context as _;
+use testbed::{
+    capture,
+    packages::{self, UNPACKED},
+};
 
 use super::apt;
-use crate::{exec, progress::Step};
-use testbed::packages::{self, UNPACKED};
+use crate::progress::Step;
 
 /// Those that are not there yet.
 pub(crate) fn missing() -> Vec<&'static str> {
@@ -30,7 +33,7 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
             .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
             .env("LC_ALL", "C")
             .current_dir(aside.path());
-        exec::run(&mut command, |line| step.note(line))
+        capture::run(&mut command, |line| step.note(line))
     };
     if download().is_err() {
         apt::update()?;
@@ -44,7 +47,7 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
     let archive =
         fs::read_dir(aside.path()).context("failed to list what was fetched")?.flatten().next();
     let archive = archive.with_context(|| format!("apt-get fetched nothing for {package}"))?.path();
-    exec::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&home), |line| {
+    capture::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&home), |line| {
         step.note(line)
     })?;
     step.done();

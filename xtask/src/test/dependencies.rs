@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+use testbed::workspace;
 
 use super::stage::Stage;
 use crate::setup::cargo_deny;
-use testbed::workspace;
 
 /// The checks that need nothing but the crates.
 pub(super) fn policy() -> anyhow::Result<Command> {

@@ -7,6 +7,7 @@
 use std::{env, fs, num::NonZero, process::Command, thread};
 
 use anyhow::{Context as _, bail};
+use testbed::workspace;
 
 use super::{
     dependencies, libtest,
@@ -17,7 +18,6 @@ use crate::{
     setup::{self, needs},
     vm,
 };
-use testbed::workspace;
 
 /// What every cargo command of ours covers: the programs for the kernel have stages of their own.
 const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector-ebpf"];

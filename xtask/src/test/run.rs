@@ -7,6 +7,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use testbed::capture;
 
 use super::{
     libtest,
@@ -14,7 +15,7 @@ use super::{
     report::Report,
     stage::{Phase, Stage, Work},
 };
-use crate::{exec, progress::Step};
+use crate::progress::Step;
 
 /// Longest time a stage may take; the compiler's first run on a slow machine is the longest.
 const STAGE_LIMIT: Duration = Duration::from_secs(2400);
@@ -126,7 +127,7 @@ fn run_tests(name: &str, make: &dyn Fn() -> anyhow::Result<Command>) -> (Counts,
 /// Whether the program succeeded, and all it printed.
 fn finish(step: &Step, make: &dyn Fn() -> anyhow::Result<Command>) -> (bool, String) {
     let finished = make().and_then(|mut command| {
-        exec::capture_within(&mut command, STAGE_LIMIT, |line| step.note(line))
+        capture::capture_within(&mut command, STAGE_LIMIT, |line| step.note(line))
     });
     match finished {
         Ok(finished) => (finished.status.success(), finished.output),

@@ -1,9 +1,9 @@
 //! One machine: started, listened to, judged.
 
 use std::{path::Path, process::Command, time::Duration};
+use testbed::capture;
 
 use super::kernels::{Arch, Entry};
-use crate::exec;
 
 /// Lines of a machine's output that are shown when it failed.
 const TAIL: usize = 100;
@@ -131,7 +131,7 @@ fn once(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::
     ]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     command.arg("-append").arg(format!("console={} quiet panic=-1", console(entry.arch)));
-    let finished = exec::capture_within(&mut command, limit, |_| {})?;
+    let finished = capture::capture_within(&mut command, limit, |_| {})?;
     Ok(Outcome::read(entry, finished.output.replace('\r', "")))
 }
 

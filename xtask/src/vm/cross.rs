@@ -11,14 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use testbed::{capture, workspace};
 
 use super::kernels::Arch;
 use crate::{
-    build, exec, lock,
+    build, lock,
     progress::Step,
     setup::aside::{self, Apt, Installed},
 };
-use testbed::workspace;
 
 /// The package of the standard library that belongs to Debian's compiler.
 const LIBRARY: &str = "libstd-rust-web-dev";
@@ -75,7 +75,7 @@ fn target(arch: Arch) -> String {
 
 fn installed_version() -> anyhow::Result<String> {
     let version =
-        exec::run(Command::new("dpkg-query").args(["-W", "-f=${Version}", LIBRARY]), |_| {});
+        capture::run(Command::new("dpkg-query").args(["-W", "-f=${Version}", LIBRARY]), |_| {});
     version.map(|version| version.trim().to_owned()).context(
         "programs for another architecture are built with Debian's rustc-web: `--arch x86_64` \
             leaves them out where that compiler is not",
@@ -96,7 +96,7 @@ fn fetch(arch: Arch, version: &str, folder: &Path) -> anyhow::Result<()> {
         .download(&package, parent, &step)
         .with_context(|| format!("failed to fetch {package} for {}", arch.debian()))?;
     let unpacked = aside.path().join("unpacked");
-    exec::run(
+    capture::run(
         Command::new("sh").args(["-c", "dpkg-deb -x *.deb unpacked"]).current_dir(aside.path()),
         |_| {},
     )

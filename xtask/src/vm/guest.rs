@@ -4,10 +4,10 @@
 use std::{fs, io::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
+use testbed::workspace;
 
 use super::{cross::Cross, kernels::Arch};
 use crate::build::{self, Program};
-use testbed::workspace;
 
 /// The package and its program.
 const PROGRAM: &str = "redirector-scenarios";

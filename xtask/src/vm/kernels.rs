@@ -10,13 +10,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use testbed::{capture, workspace};
 
 use crate::{
-    exec, lock,
+    lock,
     progress::Step,
     setup::aside::{Apt, Installed},
 };
-use testbed::workspace;
 
 /// A machine's architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -114,7 +114,7 @@ fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     let apt = Apt::new(&state, &[entry.suite.to_owned()], entry.arch.debian(), Installed::Nothing)?;
     apt.update(step).with_context(|| format!("failed to read the lists of {}", entry.suite))?;
     let names = ["linux-image-", "linux-binary-"]
-        .map(|prefix| exec::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
+        .map(|prefix| capture::run(apt.command("apt-cache").args(["pkgnames", prefix]), |_| {}));
     let [images, binaries] = names;
     let names = images? + &binaries?;
     let Some(package) = newest(&names, entry.release, entry.arch.debian()) else {
@@ -132,7 +132,7 @@ fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
         './boot/vmlinuz*' './usr/lib/modules/*/vmlinuz'; ls vmlinuz*";
     // tar complains about the one of the two patterns that fits nothing; what counts is the file.
     let listed =
-        exec::run(Command::new("sh").args(["-c", UNPACK]).current_dir(aside.path()), |_| {})?;
+        capture::run(Command::new("sh").args(["-c", UNPACK]).current_dir(aside.path()), |_| {})?;
     let found = listed
         .lines()
         .find(|line| line.starts_with("vmlinuz"))

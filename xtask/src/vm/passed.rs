@@ -9,10 +9,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use testbed::{capture, workspace};
 
 use super::{Machine, boot};
-use crate::exec;
-use testbed::workspace;
 
 /// Whether this very machine has passed.
 pub(super) fn is_recorded(machine: &Machine) -> anyhow::Result<bool> {
@@ -41,6 +40,6 @@ fn key(machine: &Machine) -> anyhow::Result<String> {
         content.hash(&mut hasher);
     }
     let mut version = Command::new(boot::emulator(machine.entry.arch).get_program());
-    exec::run(version.arg("--version"), |_| {})?.hash(&mut hasher);
+    capture::run(version.arg("--version"), |_| {})?.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -24,9 +24,7 @@ const PACKAGES: &str = "127.0.0.1:5001";
 /// A running registry: `/v2/` for images, `/simple/` for Python packages, and `/` to say hello.
 #[derive(Debug)]
 pub struct Registry {
-    nginx: Service,
-    _images: Service,
-    _packages: Service,
+    _services: [Service; 3],
     folder: PathBuf,
 }
 
@@ -45,18 +43,13 @@ impl Registry {
                 address.parse().context("failed to parse an address of the registry")?;
             service.wait_ready(LIMIT, || sandbox.accepts_connections(address))?;
         }
-        Ok(Self { nginx, _images: images, _packages: packages, folder })
+        Ok(Self { _services: [nginx, packages, images], folder })
     }
 
     /// The requests it has answered: server name of the TLS handshake, request line and status.
     pub fn requests(&self) -> Vec<String> {
         let log = fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
-    }
-
-    /// What nginx has complained about.
-    pub fn complaints(&self) -> String {
-        self.nginx.log()
     }
 }
 

@@ -163,11 +163,6 @@ impl Sandbox {
             .run(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
     }
 
-    /// Ends everything that runs in this place's cgroup or below it.
-    pub fn kill_everything(&self) {
-        cgroup::kill(&self.cgroup);
-    }
-
     /// The rig's scope, for services that keep logs on it.
     pub(crate) fn scope(&self) -> &Arc<RigScope> {
         &self.scope
