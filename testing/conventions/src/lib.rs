@@ -1,6 +1,5 @@
 //! Rules about the workspace's own source text that no lint checks.
 
-pub mod dependencies;
 pub mod files;
 pub mod markdown;
 pub mod modules;
@@ -8,12 +7,7 @@ pub mod style;
 pub mod targets;
 pub mod words;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-use anyhow::Context as _;
+use std::path::{Path, PathBuf};
 
 /// A rule's name and what it finds in the workspace, one text for each violation.
 pub type Rule = (&'static str, fn() -> anyhow::Result<Vec<String>>);
@@ -24,7 +18,6 @@ pub const RULES: &[Rule] = &[
     ("words", || Ok(words::check(&files::of_workspace(&root())?))),
     ("lines", || Ok(style::long_lines(&files::of_workspace(&root())?))),
     ("docs", || Ok(markdown::check(&files::of_workspace(&root())?, &root()))),
-    ("dependencies", dependency_violations),
     ("tests", || Ok(style::long_test_names(&files::of_workspace(&root())?))),
 ];
 
@@ -45,11 +38,4 @@ fn module_violations() -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(violations)
-}
-
-fn dependency_violations() -> anyhow::Result<Vec<String>> {
-    let path = root().join(dependencies::PAGE);
-    let page =
-        fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    Ok(dependencies::check(&page, &targets::dependencies(&root())?))
 }

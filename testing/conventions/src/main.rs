@@ -1,6 +1,5 @@
 //! `cargo run -p conventions [RULE…] [TEXT]`: the violations of these rules (`modules`, `words`,
-//! `lines`, `docs`, `dependencies`, `tests`; all when none is named) that contain the text: a
-//! package's name, a path.
+//! `lines`, `docs`, `tests`; all when none is named) that contain the text: a package's name, a path.
 
 use std::process::ExitCode;
 

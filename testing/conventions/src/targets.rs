@@ -1,8 +1,6 @@
-//! The crates of the workspace, one per target, and the crates that they depend on, as cargo lists
-//! them.
+//! The crates of the workspace: one per target, as cargo lists them.
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -39,7 +37,19 @@ impl Target {
 /// # Errors
 /// Fails if `cargo metadata` does.
 pub fn of_workspace(root: &Path) -> anyhow::Result<Vec<Target>> {
-    let metadata = metadata(root)?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
+        .current_dir(root)
+        .output()
+        .context("failed to run cargo metadata")?;
+    ensure!(
+        output.status.success(),
+        "cargo metadata failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).context("failed to parse cargo metadata")?;
     let mut targets = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         for target in package["targets"].as_array().into_iter().flatten() {
@@ -53,38 +63,6 @@ pub fn of_workspace(root: &Path) -> anyhow::Result<Vec<Target>> {
     }
     ensure!(!targets.is_empty(), "cargo metadata lists no targets");
     Ok(targets)
-}
-
-/// The crates from a registry that any manifest of the workspace names.
-///
-/// # Errors
-/// Fails if `cargo metadata` does.
-pub fn dependencies(root: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let metadata = metadata(root)?;
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let dependencies =
-        packages.flat_map(|package| package["dependencies"].as_array().into_iter().flatten());
-    let names: BTreeSet<String> = dependencies
-        .filter(|dependency| !dependency["source"].is_null())
-        .map(|dependency| text(&dependency["name"]))
-        .collect();
-    ensure!(!names.is_empty(), "cargo metadata lists no dependencies");
-    Ok(names)
-}
-
-fn metadata(root: &Path) -> anyhow::Result<Value> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
-        .current_dir(root)
-        .output()
-        .context("failed to run cargo metadata")?;
-    ensure!(
-        output.status.success(),
-        "cargo metadata failed: {}",
-        String::from_utf8_lossy(&output.stderr).trim_end()
-    );
-    serde_json::from_slice(&output.stdout).context("failed to parse cargo metadata")
 }
 
 fn text(value: &Value) -> String {

@@ -39,11 +39,6 @@ fn pages_are_short_and_their_links_exist() {
 }
 
 #[test]
-fn each_dependency_has_its_reason() {
-    holds("dependencies");
-}
-
-#[test]
 fn no_test_name_is_over_60_characters() {
     holds("tests");
 }
