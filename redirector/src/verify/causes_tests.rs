@@ -6,8 +6,8 @@ use std::{
     fmt::Write as _,
 };
 
-const SOURCES: [&str; 3] =
-    [include_str!("diagnose.rs"), include_str!("diagnose/session.rs"), include_str!("explain.rs")];
+use super::cause_code::CauseCode;
+
 /// Where it is staged on the real kernel.
 const STAGED: [(&str, &str); 4] = [
     ("verify", include_str!("../../tests/agent/verify.rs")),
@@ -16,38 +16,26 @@ const STAGED: [(&str, &str); 4] = [
     ("explain", include_str!("../../tests/agent/neighbours.rs")),
 ];
 /// Where it is tested without one.
-const TESTED: [&str; 2] = [include_str!("diagnose_tests.rs"), include_str!("explain_tests.rs")];
+const TESTED: [&str; 2] = [include_str!("diagnose/tests.rs"), include_str!("explain/tests.rs")];
 const OPERATOR: &str = include_str!("../../../docs/operator.md");
 
 /// Texts in quotes that can be a code.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+fn quoted_words(text: &str) -> impl Iterator<Item = &str> {
     text.split('"')
         .filter(|word| word.len() > 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
 }
 
-/// The code that follows each place where a finding is made.
-fn codes() -> BTreeSet<&'static str> {
-    let mut codes = BTreeSet::from(["agent_dead", "agent_silent"]);
-    for source in SOURCES {
-        for made in ["Finding::new(", "Finding::note(", "Finding { code: "] {
-            let follow =
-                source.split(made).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
-            codes.extend(follow.filter_map(|rest| rest.split('"').next()));
-        }
-    }
-    codes
-}
-
 #[test]
-fn the_reference_of_causes_is_generated_and_the_operator_is_told_of_each() {
-    let codes = codes();
+fn the_reference_of_causes_is_generated() {
+    let codes: BTreeSet<&str> = CauseCode::ALL.iter().map(|code| code.as_str()).collect();
     let mut staged: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (command, test) in STAGED {
-        for code in words(test).filter(|word| codes.contains(word)).collect::<BTreeSet<_>>() {
+        for code in quoted_words(test).filter(|word| codes.contains(word)).collect::<BTreeSet<_>>()
+        {
             staged.entry(code).or_default().push(command);
         }
     }
-    let tested: BTreeSet<_> = TESTED.into_iter().flat_map(words).collect();
+    let tested: BTreeSet<_> = TESTED.into_iter().flat_map(quoted_words).collect();
     let mut page =
         "| code | staged on the real kernel | tested without |\n|---|---|---|\n".to_owned();
     for code in &codes {

@@ -12,12 +12,12 @@ use crate::datapath;
 
 /// A cgroup to run in.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct ProbeCgroup {
     path: PathBuf,
     made: bool,
 }
 
-impl Room {
+impl ProbeCgroup {
     /// The cgroup of a process.
     pub(super) fn of_process(path: &Path) -> Self {
         Self { path: path.to_owned(), made: false }
@@ -53,7 +53,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for ProbeCgroup {
     fn drop(&mut self) {
         if self.made {
             // The probe has been waited for; the kernel may need a moment to see it.

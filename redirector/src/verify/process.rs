@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::{datapath, net::nameservers};
 
 /// No file that is read here is larger; what is beyond it is not looked at.
-const LARGEST_FILE: u64 = 8 << 20;
+const MAX_FILE_LEN: u64 = 8 << 20;
 /// Variables that send a client to a proxy instead of the name it was given (curl reads the small
 /// ones only, most read both).
-const PROXIES: [&str; 6] =
+const PROXY_VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 /// Programs whose guests have a kernel or a network stack of their own, by the beginning of their
 /// names (the kernel keeps 15 characters).
-const MONITORS: [(&str, &str); 5] = [
+const VMMS: [(&str, &str); 5] = [
     ("firecracker", "Firecracker"),
     ("qemu-", "QEMU"),
     ("cloud-hyperviso", "Cloud Hypervisor"),
@@ -91,12 +91,12 @@ impl Process {
                 .iter()
                 .map(std::net::SocketAddr::ip)
                 .collect(),
-            proxies: PROXIES
+            proxies: PROXY_VARIABLES
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
                 .collect(),
             no_proxy: variable("NO_PROXY").or_else(|| variable("no_proxy")),
-            guest: MONITORS
+            guest: VMMS
                 .iter()
                 .find(|(name, _)| command.starts_with(name))
                 .map(|(_, monitor)| (*monitor).to_owned()),
@@ -170,7 +170,7 @@ pub(super) fn read_in(pid: u32, path: &str) -> io::Result<Vec<u8>> {
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )?;
     let mut bytes = Vec::new();
-    fs::File::from(file).take(LARGEST_FILE).read_to_end(&mut bytes)?;
+    fs::File::from(file).take(MAX_FILE_LEN).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

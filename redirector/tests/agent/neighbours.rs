@@ -54,7 +54,7 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
     let finding = &explained["findings"][0];
     assert_eq!(
         (&finding["code"], &finding["prevents"]),
-        (&"other_program".into(), &false.into()),
+        (&"foreign_program".into(), &false.into()),
         "{}",
         finished.text()
     );

@@ -14,7 +14,7 @@ use crate::{
         status_source::{self, Snapshot},
     },
     datapath,
-    verify::{self, Asked, Explained, Process},
+    verify::{self, ExplainTarget, Explained, Process},
 };
 
 /// `explain`.
@@ -30,7 +30,7 @@ Exit codes: 0 a connect would be redirected, 1 it would not (it says why), 4 no 
 pub(crate) struct Explain {
     /// The name or the address that would be connected to, and a port if it is not 443
     #[arg(value_name = "NAME|ADDRESS[:PORT]")]
-    target: Asked,
+    target: ExplainTarget,
     /// The process that would connect
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -43,7 +43,7 @@ impl Explain {
         let known = status_source::snapshot(context)?;
         let process = self.pid.map(Process::read).transpose()?;
         let others = others(&known, process.as_ref(), &context.agent_paths()?.bpffs);
-        let facts = verify::Known {
+        let facts = verify::ExplainFacts {
             status: &known.status,
             process: process.as_ref(),
             shim: &known.shim,

@@ -57,14 +57,14 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let known = status_source::snapshot(context)?;
-        let wanted = verify::Wanted {
+        let wanted = verify::VerifyOptions {
             target: self.target,
             cgroup: self.cgroup,
             process: self.pid.map(Process::read).transpose()?,
             ca: self.ca,
             until: self.until,
             plain: self.plain,
-            patience: Duration::from_secs(self.timeout),
+            timeout: Duration::from_secs(self.timeout),
             shim: known.shim,
         };
         let verified = verify::verify(&wanted, &known.status, || {

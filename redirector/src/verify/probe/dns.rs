@@ -13,15 +13,15 @@ use hickory_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Io;
+use super::io_failure::IoFailure;
 
 /// A libc reads three `nameserver` lines.
-const SERVERS: usize = 3;
+const MAX_NAMESERVERS: usize = 3;
 
 /// What came of the question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum DnsSeen {
+pub(crate) enum DnsResult {
     /// /etc/hosts has the name, so DNS is not asked.
     Hosts { address: IpAddr },
     /// There is nobody to ask.
@@ -29,10 +29,10 @@ pub(crate) enum DnsSeen {
     /// A server answered with addresses, or with none.
     Answer { server: SocketAddr, addresses: Vec<IpAddr>, code: String, milliseconds: u64 },
     /// No server answered; the first one's failure.
-    Failed { server: SocketAddr, why: Io },
+    Failed { server: SocketAddr, why: IoFailure },
 }
 
-impl DnsSeen {
+impl DnsResult {
     /// The address that a client would connect to.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
@@ -44,12 +44,12 @@ impl DnsSeen {
 }
 
 /// Asks for the A records of `name`.
-pub(super) fn ask(name: &str, servers: &[SocketAddr], patience: Duration) -> DnsSeen {
+pub(super) fn ask(name: &str, servers: &[SocketAddr], timeout: Duration) -> DnsResult {
     let mut first = None;
     let mut empty = None;
-    for &server in servers.iter().take(SERVERS) {
+    for &server in servers.iter().take(MAX_NAMESERVERS) {
         let began = Instant::now();
-        match question(name).and_then(|(id, query)| exchange(server, id, &query, patience)) {
+        match question(name).and_then(|(id, query)| exchange(server, id, &query, timeout)) {
             Ok(reply) => {
                 let seen = read(&reply, server, began.elapsed());
                 match &reply.metadata.response_code {
@@ -60,19 +60,22 @@ pub(super) fn ask(name: &str, servers: &[SocketAddr], patience: Duration) -> Dns
                 }
             }
             Err(error) => {
-                first.get_or_insert(DnsSeen::Failed { server, why: Io::of(&error) });
+                first.get_or_insert(DnsResult::Failed {
+                    server,
+                    why: IoFailure::from_error(&error),
+                });
             }
         }
     }
-    empty.or(first).unwrap_or(DnsSeen::NoServer)
+    empty.or(first).unwrap_or(DnsResult::NoServer)
 }
 
-fn read(reply: &Message, server: SocketAddr, took: Duration) -> DnsSeen {
+fn read(reply: &Message, server: SocketAddr, took: Duration) -> DnsResult {
     let address = |data: &RData| match data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
         _ => None,
     };
-    DnsSeen::Answer {
+    DnsResult::Answer {
         server,
         addresses: reply.answers.iter().filter_map(|record| address(&record.data)).collect(),
         code: match reply.metadata.response_code {
@@ -96,15 +99,15 @@ fn question(name: &str) -> io::Result<(u16, Vec<u8>)> {
     Ok((id, message.to_vec().map_err(io::Error::other)?))
 }
 
-fn exchange(server: SocketAddr, id: u16, query: &[u8], patience: Duration) -> io::Result<Message> {
+fn exchange(server: SocketAddr, id: u16, query: &[u8], timeout: Duration) -> io::Result<Message> {
     let unspecified: IpAddr =
         if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind((unspecified, 0))?;
     // Connected, so that a closed port is told.
     socket.connect(server)?;
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut buffer = vec![0; 4096];
-    for part in [patience / 2, patience / 2] {
+    for part in [timeout / 2, timeout / 2] {
         socket.send(query)?;
         let until = deadline.min(Instant::now() + part);
         loop {
@@ -116,7 +119,7 @@ fn exchange(server: SocketAddr, id: u16, query: &[u8], patience: Duration) -> io
             match socket.recv(&mut buffer) {
                 Ok(length) => match Message::from_vec(&buffer[..length]) {
                     Ok(reply) if reply.metadata.id == id && reply.metadata.truncation => {
-                        return over_tcp(server, query, patience);
+                        return over_tcp(server, query, timeout);
                     }
                     Ok(reply) if reply.metadata.id == id => return Ok(reply),
                     _ => {}
@@ -136,9 +139,9 @@ fn exchange(server: SocketAddr, id: u16, query: &[u8], patience: Duration) -> io
     Err(io::ErrorKind::TimedOut.into())
 }
 
-fn over_tcp(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<Message> {
-    let mut stream = TcpStream::connect_timeout(&server, patience)?;
-    stream.set_read_timeout(Some(patience))?;
+fn over_tcp(server: SocketAddr, query: &[u8], timeout: Duration) -> io::Result<Message> {
+    let mut stream = TcpStream::connect_timeout(&server, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
     let length = u16::try_from(query.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), query].concat())?;
     let mut length = [0; 2];

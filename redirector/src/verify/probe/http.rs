@@ -4,15 +4,15 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::{TlsFailure, tls};
+use super::tls::{self, TlsFailure};
 
 /// A status line is well within this.
-const MOST: usize = 16 << 10;
+const MAX_STATUS_LINE: usize = 16 << 10;
 
 /// What came of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum HttpSeen {
+pub(crate) enum HttpResult {
     /// A status line.
     Status { code: u16, reason: String },
     /// Bytes that are no HTTP answer.
@@ -22,7 +22,12 @@ pub(crate) enum HttpSeen {
 }
 
 /// Asks for `/`.
-pub(super) fn ask(stream: &mut (impl Read + Write), name: &str, port: u16, tls: bool) -> HttpSeen {
+pub(super) fn ask(
+    stream: &mut (impl Read + Write),
+    name: &str,
+    port: u16,
+    tls: bool,
+) -> HttpResult {
     let host =
         if port == if tls { 443 } else { 80 } { name.to_owned() } else { format!("{name}:{port}") };
     let request = format!(
@@ -36,17 +41,17 @@ pub(super) fn ask(stream: &mut (impl Read + Write), name: &str, port: u16, tls: 
         .and_then(|()| first_line(stream));
     match line {
         Ok(line) => status(&line)
-            .unwrap_or_else(|| HttpSeen::NotHttp { begins: line.chars().take(60).collect() }),
+            .unwrap_or_else(|| HttpResult::NotHttp { begins: line.chars().take(60).collect() }),
         Err(error) => {
             let (why, words) = tls::failure(&error);
-            HttpSeen::Failed { why, words }
+            HttpResult::Failed { why, words }
         }
     }
 }
 
 fn first_line(stream: &mut impl Read) -> io::Result<String> {
     let (mut read, mut buffer) = (Vec::new(), [0; 1024]);
-    while !read.contains(&b'\n') && read.len() < MOST {
+    while !read.contains(&b'\n') && read.len() < MAX_STATUS_LINE {
         match stream.read(&mut buffer) {
             Ok(0) if read.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(0) => break,
@@ -61,9 +66,9 @@ fn first_line(stream: &mut impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(line).trim_end().to_owned())
 }
 
-fn status(line: &str) -> Option<HttpSeen> {
+fn status(line: &str) -> Option<HttpResult> {
     let mut words = line.strip_prefix("HTTP/")?.splitn(3, ' ').skip(1);
-    Some(HttpSeen::Status {
+    Some(HttpResult::Status {
         code: words.next()?.parse().ok()?,
         reason: words.next().unwrap_or_default().to_owned(),
     })
@@ -77,11 +82,11 @@ mod tests {
     fn a_status_line_is_read_and_anything_else_is_told() {
         assert_eq!(
             status("HTTP/1.1 401 Unauthorized"),
-            Some(HttpSeen::Status { code: 401, reason: "Unauthorized".into() })
+            Some(HttpResult::Status { code: 401, reason: "Unauthorized".into() })
         );
         assert_eq!(
             status("HTTP/1.0 200"),
-            Some(HttpSeen::Status { code: 200, reason: String::new() })
+            Some(HttpResult::Status { code: 200, reason: String::new() })
         );
         for line in ["SSH-2.0-OpenSSH_9.2", "HTTP/1.1", "HTTP/1.1 two", ""] {
             assert_eq!(status(line), None, "{line}");

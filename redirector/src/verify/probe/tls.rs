@@ -19,16 +19,16 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::Io;
+use super::io_failure::IoFailure;
 
 /// What came of the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum TlsSeen {
+pub(crate) enum TlsResult {
     /// It is done, and the certificate is good for the name.
-    Done { version: String, certificate: Option<CertificateSeen> },
+    Done { version: String, certificate: Option<CertificateInfo> },
     /// It is not.
-    Failed { why: TlsFailure, words: String, certificate: Option<CertificateSeen> },
+    Failed { why: TlsFailure, words: String, certificate: Option<CertificateInfo> },
 }
 
 /// Why a handshake failed, as far as it leads to different causes.
@@ -56,14 +56,14 @@ pub(crate) enum TlsFailure {
     /// No authority is known here.
     NoRoots,
     /// The connection failed.
-    Io(Io),
+    Io(IoFailure),
     /// Anything else.
     Other,
 }
 
 /// A certificate, as far as a person asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateSeen {
+pub struct CertificateInfo {
     /// Whose it is.
     pub subject: String,
     /// Who says so.
@@ -75,28 +75,28 @@ pub struct CertificateSeen {
 }
 
 /// Shakes hands over `stream`, which bounds the time.
-pub(super) fn shake(
+pub(super) fn handshake(
     stream: &TcpStream,
     name: &str,
     roots: &str,
-) -> (Option<ClientConnection>, TlsSeen) {
+) -> (Option<ClientConnection>, TlsResult) {
     let seen = Arc::new(Mutex::new(None));
     let certificate = || seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut session = match session(name, roots, Arc::clone(&seen)) {
         Ok(session) => session,
-        Err((why, words)) => return (None, TlsSeen::Failed { why, words, certificate: None }),
+        Err((why, words)) => return (None, TlsResult::Failed { why, words, certificate: None }),
     };
     let mut transport = stream;
     while session.is_handshaking() {
         if let Err(error) = session.complete_io(&mut transport) {
             let (why, words) = failure(&error);
-            return (None, TlsSeen::Failed { why, words, certificate: certificate() });
+            return (None, TlsResult::Failed { why, words, certificate: certificate() });
         }
     }
     let version = session
         .protocol_version()
         .map_or_else(String::new, |version| format!("{version:?}").replace("TLSv1_", "TLS 1."));
-    (Some(session), TlsSeen::Done { version, certificate: certificate() })
+    (Some(session), TlsResult::Done { version, certificate: certificate() })
 }
 
 type Failure = (TlsFailure, String);
@@ -104,7 +104,7 @@ type Failure = (TlsFailure, String);
 fn session(
     name: &str,
     roots: &str,
-    seen: Arc<Mutex<Option<CertificateSeen>>>,
+    seen: Arc<Mutex<Option<CertificateInfo>>>,
 ) -> Result<ClientConnection, Failure> {
     let other = |error: &dyn std::fmt::Display| (TlsFailure::Other, error.to_string());
     let mut store = RootCertStore::empty();
@@ -115,7 +115,8 @@ fn session(
     let provider = Arc::new(ring::default_provider());
     let verifier =
         WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider)).build();
-    let verifier = Arc::new(Noting { inner: verifier.map_err(|error| other(&error))?, seen });
+    let verifier =
+        Arc::new(RecordingVerifier { inner: verifier.map_err(|error| other(&error))?, seen });
     let config = ClientConfig::builder_with_provider(provider as Arc<CryptoProvider>)
         .with_safe_default_protocol_versions()
         .map_err(|error| other(&error))?
@@ -130,7 +131,7 @@ fn session(
 pub(super) fn failure(error: &io::Error) -> Failure {
     let words = error.to_string();
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-        return (TlsFailure::Io(Io::of(error)), words);
+        return (TlsFailure::Io(IoFailure::from_error(error)), words);
     };
     let why = match tls {
         Error::InvalidCertificate(certificate) => match certificate {
@@ -162,12 +163,12 @@ pub(super) fn failure(error: &io::Error) -> Failure {
 
 /// Notes the server's certificate, and leaves the judgement to webpki.
 #[derive(Debug)]
-struct Noting {
+struct RecordingVerifier {
     inner: Arc<WebPkiServerVerifier>,
-    seen: Arc<Mutex<Option<CertificateSeen>>>,
+    seen: Arc<Mutex<Option<CertificateInfo>>>,
 }
 
-impl ServerCertVerifier for Noting {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -203,7 +204,7 @@ impl ServerCertVerifier for Noting {
     }
 }
 
-fn describe(certificate: &CertificateDer<'_>) -> Option<CertificateSeen> {
+fn describe(certificate: &CertificateDer<'_>) -> Option<CertificateInfo> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let alternatives = parsed.subject_alternative_name().ok().flatten();
     let names = alternatives
@@ -220,7 +221,7 @@ fn describe(certificate: &CertificateDer<'_>) -> Option<CertificateSeen> {
             _ => None,
         });
     let not_after = jiff::Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?;
-    Some(CertificateSeen {
+    Some(CertificateInfo {
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
         names: names.collect(),

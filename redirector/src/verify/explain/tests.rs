@@ -1,5 +1,8 @@
 use super::*;
-use crate::control::api::Problem;
+use crate::{
+    control::api::{BackendState, Problem, ProblemCode, Status},
+    datapath::ForeignProgram,
+};
 
 fn status() -> Status {
     serde_json::from_value(serde_json::json!({
@@ -15,11 +18,11 @@ fn status() -> Status {
     .expect("a status")
 }
 
-fn told(status: &Status, asked: &str, others: &[ForeignProgram]) -> Explained {
+fn explain_to(status: &Status, asked: &str, others: &[ForeignProgram]) -> Explained {
     let shim = ["169.254.20.53:53".parse().expect("an address")];
     explain(
         &asked.parse().expect("a target"),
-        &Known { status, process: None, shim: &shim, others },
+        &ExplainFacts { status, process: None, shim: &shim, others },
     )
 }
 
@@ -27,16 +30,16 @@ fn told(status: &Status, asked: &str, others: &[ForeignProgram]) -> Explained {
 fn first(change: impl FnOnce(&mut Status)) -> String {
     let mut status = status();
     change(&mut status);
-    told(&status, "x.a.internal", &[])
+    explain_to(&status, "x.a.internal", &[])
         .findings
         .first()
-        .map(|finding| finding.code.clone())
+        .map(|finding| finding.code.as_str().to_owned())
         .unwrap_or_default()
 }
 
 #[test]
 fn a_route_that_works_has_no_finding_and_says_where_a_connect_goes() {
-    let explained = told(&status(), "x.a.internal:8443", &[]);
+    let explained = explain_to(&status(), "x.a.internal:8443", &[]);
     assert_eq!(
         (explained.redirected, explained.verdict.as_str()),
         (true, "redirected to 203.0.113.7:8443")
@@ -89,7 +92,7 @@ fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
         name: Some("cil_sock4_connect".into()),
         runs_first: false,
     };
-    let explained = told(&status(), "198.18.0.1", std::slice::from_ref(&other));
+    let explained = explain_to(&status(), "198.18.0.1", std::slice::from_ref(&other));
     assert!(
         explained.redirected && explained.findings[0].cause.contains("cil_sock4_connect (ID 7)"),
         "{explained:?}"
@@ -102,11 +105,14 @@ fn a_backend_of_several_that_is_set_aside_is_worth_knowing_and_prevents_nothing(
     let mut second = status.routes[0].backends[0].clone();
     second.state = BackendState::Ejected;
     status.routes[0].backends.push(second);
-    let explained = told(&status, "198.18.0.1", &[]);
+    let explained = explain_to(&status, "198.18.0.1", &[]);
     assert!(
-        explained.redirected && explained.findings[0].code == "backend_ejected",
+        explained.redirected && explained.findings[0].code.as_str() == "backend_ejected",
         "{explained:?}"
     );
     let other = ForeignProgram { hook: "connect4".into(), id: 7, name: None, runs_first: false };
-    assert_eq!(told(&self::status(), "198.18.0.1", &[other]).findings[0].code, "other_program");
+    assert_eq!(
+        explain_to(&self::status(), "198.18.0.1", &[other]).findings[0].code.as_str(),
+        "foreign_program"
+    );
 }

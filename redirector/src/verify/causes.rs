@@ -1,0 +1,121 @@
+//! Causes that both `verify` and `explain` find.
+
+use std::net::IpAddr;
+
+use super::{cause_code::CauseCode, process::Process, report::Finding};
+use crate::control::api::RouteView;
+
+/// A proxy takes the name before any of our hooks sees an address.
+pub(super) fn proxy(variable: &str, value: &str, name: &str) -> Finding {
+    let cause = format!(
+        "the process has {variable}={value}: its clients ask that proxy for {name}, and never \
+            connect to the virtual address"
+    );
+    Finding::new(
+        CauseCode::Proxy,
+        cause,
+        format!("add {name} to the job's NO_PROXY, or take {variable} away"),
+    )
+}
+
+/// A name server on loopback is another process's business, in another cgroup.
+pub(super) fn loopback_resolver(server: IpAddr) -> Finding {
+    let cause = format!(
+        "the executor's nameserver is {server}, on its own loopback: who asks upstream is another \
+            process, in another cgroup"
+    );
+    let next = "give the executor the shim's address as its nameserver (Docker: `--dns`; \
+        Kubernetes: the pod's or the kubelet's DNS settings)";
+    Finding::new(CauseCode::LoopbackResolver, cause, next)
+}
+
+/// Nothing is redirected anywhere.
+pub(super) fn not_attached() -> Finding {
+    let next = "`redirector status` tells why; attach.cgroups says where the programs belong";
+    Finding::new(
+        CauseCode::NotAttached,
+        "the programs are attached to no cgroup, so nothing is redirected",
+        next,
+    )
+}
+
+/// The executor is out of scope.
+pub(super) fn wrong_cgroup(cgroup: &str) -> Finding {
+    let cause = format!(
+        "{cgroup} is not at or below a cgroup that the programs are attached to, so no hook sees \
+            its connects"
+    );
+    Finding::new(
+        CauseCode::WrongCgroup,
+        cause,
+        "add it, or a cgroup above it, to attach.cgroups; `redirector status` lists what is \
+            attached",
+    )
+}
+
+/// A route without addresses.
+pub(super) fn no_backends(route: &RouteView) -> Finding {
+    let destination = route
+        .definition
+        .as_ref()
+        .map_or_else(|| "the destination".to_owned(), |raw| raw.destination.to_string());
+    let why = route
+        .resolution
+        .as_ref()
+        .and_then(|resolution| resolution.error.as_deref())
+        .map(|error| format!(": {error}"));
+    let cause = format!(
+        "no address of {destination} is known{}; there is nobody to connect to",
+        why.unwrap_or_default()
+    );
+    Finding::new(
+        CauseCode::NoBackends,
+        cause,
+        "check the destination's A records, and the resolver that is asked (route's resolver, \
+            dns.upstreams)",
+    )
+}
+
+/// A port that the route leaves out.
+pub(super) fn port_not_listed(route: &RouteView, port: u16) -> Finding {
+    let listed =
+        route.definition.as_ref().and_then(|raw| raw.ports.clone()).unwrap_or_default().join(", ");
+    let source = route.source.as_ref().map_or_else(|| "the route".to_owned(), ToString::to_string);
+    let cause = format!(
+        "{source} does not list port {port} (it has {listed}): a connect to it is refused at once"
+    );
+    Finding::new(
+        CauseCode::PortNotListed,
+        cause,
+        format!(
+            "`redirector route set {source} --port {port} …` with all ports that it is to have"
+        ),
+    )
+}
+
+/// The finding for a process whose guest has a kernel of its own.
+pub(super) fn guest_kernel(process: &Process) -> Option<Finding> {
+    let guest = process.guest.as_ref()?;
+    let cause = format!(
+        "{} (pid {}) is {guest}: what runs inside has a network stack of its own, and no hook here \
+            sees its connects",
+        process.command, process.pid
+    );
+    let next = "list the guests' network in dns.real_address_clients: they get the load balancer's \
+        real address";
+    Some(Finding::new(CauseCode::GuestKernel, cause, next))
+}
+
+/// The finding for a name without a route, with the nearest one.
+pub(super) fn no_route(name: &str, routes: &[RouteView]) -> Finding {
+    let sources = routes.iter().filter_map(|route| route.source.as_ref()).map(ToString::to_string);
+    let near = sources
+        .map(|source| (strsim::damerau_levenshtein(&source, name), source))
+        .min()
+        .filter(|(distance, _)| *distance <= 1 + name.len() / 5);
+    let hint = near.map(|(_, source)| format!(" (did you mean {source}?)")).unwrap_or_default();
+    let next = format!(
+        "`redirector route list` has all; `redirector route add {name} DESTINATION` makes one"
+    );
+    Finding::new(CauseCode::NoRoute, format!("no route has the source {name}{hint}"), next)
+}

@@ -1,0 +1,160 @@
+//! Why the name was not answered with the virtual address.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::facts::Facts;
+use crate::verify::{
+    cause_code::CauseCode,
+    causes::loopback_resolver,
+    probe::{DnsResult, IoFailure},
+    report::Finding,
+};
+
+pub(super) fn diagnose_dns(seen: &DnsResult, facts: &Facts<'_>) -> (String, Option<Finding>) {
+    let vip = |address: &IpAddr| {
+        [facts.before.vip.ipv4.map(IpAddr::V4), facts.before.vip.ipv6.map(IpAddr::V6)]
+            .contains(&Some(*address))
+    };
+    match seen {
+        DnsResult::Hosts { address } if vip(address) => {
+            (format!("{address}, from the executor's /etc/hosts"), None)
+        }
+        DnsResult::Hosts { address } => {
+            let cause = format!(
+                "the executor's /etc/hosts says {address} for {}, so DNS is never asked",
+                facts.name
+            );
+            let next = "take that line away (Docker: --add-host; Kubernetes: hostAliases)";
+            (
+                format!("{address}, from the executor's /etc/hosts"),
+                Some(Finding::new(CauseCode::HostsEntry, cause, next)),
+            )
+        }
+        DnsResult::NoServer => {
+            let cause = "the executor's /etc/resolv.conf names no nameserver";
+            (
+                "nobody to ask".into(),
+                Some(Finding::new(CauseCode::NoNameserver, cause, "make the shim its nameserver")),
+            )
+        }
+        DnsResult::Answer { server, addresses, code, milliseconds } => {
+            let told = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let told = if told.is_empty() { format!("{code} without an address") } else { told };
+            let detail = format!("{told}, from {} in {milliseconds} ms", server.ip());
+            let finding = match addresses.first() {
+                Some(address) if vip(address) => None,
+                found => Some(wrong_answer(found, code, *server, facts)),
+            };
+            (detail, finding)
+        }
+        DnsResult::Failed { server, why } => {
+            (format!("{}: {}", server.ip(), why.label()), Some(no_answer(*server, why, facts)))
+        }
+    }
+}
+
+fn wrong_answer(
+    found: Option<&IpAddr>,
+    code: &str,
+    server: SocketAddr,
+    facts: &Facts<'_>,
+) -> Finding {
+    let ours = facts.listen.contains(&server);
+    match found {
+        Some(address) if (facts.in_pool)(*address) => {
+            let cause = format!(
+                "{address} is not the virtual address of {}: the answer is an old one, or another \
+                    agent's",
+                facts.before_name()
+            );
+            Finding::new(
+                CauseCode::OtherVip,
+                cause,
+                "is a second agent, or a cache of DNS answers, between the executor and the shim?",
+            )
+        }
+        Some(address)
+            if facts.before.backends.iter().any(|backend| backend.address == *address) =>
+        {
+            let what = format!(
+                "answers {address}, the load balancer's own address, so connects are not redirected"
+            );
+            Finding { code: CauseCode::RealAddress, ..not_the_shim(server, &what, facts) }
+        }
+        Some(address) => {
+            not_the_shim(server, &format!("answers {address}, which is no address of ours"), facts)
+        }
+        None if ours && code == "SERVFAIL" => {
+            let cause = "the shim does not have the name, and its upstream does not answer";
+            Finding::new(
+                CauseCode::NotLive,
+                cause,
+                "`redirector status` tells whether the route is live, and how the upstreams do",
+            )
+        }
+        None if ours => {
+            let cause = format!("the shim does not answer {}: its route is not live", facts.name);
+            Finding::new(
+                CauseCode::NotLive,
+                cause,
+                "`redirector route show` tells why; `redirector status` what is amiss",
+            )
+        }
+        None => not_the_shim(server, &format!("answers {code}"), facts),
+    }
+}
+
+fn no_answer(server: SocketAddr, why: &IoFailure, facts: &Facts<'_>) -> Finding {
+    let said = why.label();
+    if facts.listen.contains(&server) {
+        if !facts.agent {
+            let cause = format!("no agent runs, so nobody answers DNS at {} ({said})", server.ip());
+            return Finding::new(
+                CauseCode::AgentDead,
+                cause,
+                "start it with `redirector run`; connects to addresses that are known already go \
+                    on working",
+            );
+        }
+        let cause = format!(
+            "the shim at {} can't be reached from the executor's network ({said})",
+            server.ip()
+        );
+        let next = "does a network policy or firewall forbid port 53 to it, or has the executor no \
+            route to it?";
+        return Finding::new(CauseCode::ShimUnreachable, cause, next);
+    }
+    if server.ip().is_loopback() {
+        let finding = loopback_resolver(server.ip());
+        return Finding {
+            cause: format!("{}; it does not answer ({said})", finding.cause),
+            ..finding
+        };
+    }
+    not_the_shim(server, &format!("does not answer ({said})"), facts)
+}
+
+/// The answer comes from somewhere else than the shim.
+fn not_the_shim(server: SocketAddr, what: &str, facts: &Facts<'_>) -> Finding {
+    if server.ip().is_loopback() && !facts.listen.contains(&server) {
+        return Finding {
+            cause: format!("{}; it {what}", loopback_resolver(server.ip()).cause),
+            ..loopback_resolver(server.ip())
+        };
+    }
+    let shim = facts
+        .listen
+        .iter()
+        .map(|address| address.ip().to_string())
+        .collect::<Vec<_>>()
+        .join(" or ");
+    let cause = format!(
+        "{} {what}: it is not the shim ({shim}), and its traffic is not intercepted",
+        server.ip()
+    );
+    let next = format!(
+        "make {shim} the executor's nameserver, or set dns.intercept so that its DNS goes to the \
+            shim"
+    );
+    Finding::new(CauseCode::NotTheShim, cause, next)
+}

@@ -1,0 +1,11 @@
+//! From what the probe saw to the probable cause and the next step. Pure.
+
+mod connect;
+mod dns;
+mod facts;
+mod http;
+mod session;
+mod steps;
+mod tls;
+
+pub(super) use self::{facts::Facts, steps::diagnose};

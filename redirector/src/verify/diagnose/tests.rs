@@ -1,0 +1,199 @@
+use std::net::IpAddr;
+
+use super::*;
+use crate::{
+    control::api::{
+        BackendState, BackendView, Counters, Resolution, ResolutionState, RouteView, VipView,
+    },
+    route::RawRoute,
+    verify::{
+        probe::{ConnectResult, DnsResult, HttpResult, IoFailure, TlsFailure, TlsResult},
+        report::SourceAddresses,
+    },
+};
+
+fn route(counters: Counters) -> RouteView {
+    let definition = serde_json::json!({"source": "a.internal", "destination": "lb.public", "ports": ["443", "80:8080"]});
+    RouteView {
+        source: Some("a.internal".parse().expect("a source")),
+        vip: VipView { index: 1, ipv4: Some([198, 18, 0, 1].into()), ipv6: None },
+        origin: None,
+        definition: Some(serde_json::from_value::<RawRoute>(definition).expect("a definition")),
+        live: true,
+        resolution: Some(Resolution {
+            state: ResolutionState::Fresh,
+            error: None,
+            resolved_at: None,
+            ttl_seconds: None,
+        }),
+        backends: vec![BackendView {
+            address: [203, 0, 113, 7].into(),
+            state: BackendState::Eligible,
+            failures: 0,
+            retry_in_ms: None,
+            counters: None,
+        }],
+        counters: Some(counters),
+    }
+}
+
+/// The first cause of what was seen, with counters that grew by `grown`.
+fn cause(
+    seen: &ProbeResult,
+    port: u16,
+    grown: Counters,
+    change: impl FnOnce(&mut Facts<'_>),
+) -> (String, String) {
+    let (before, after) = (route(Counters::default()), route(grown));
+    let listen = ["169.254.20.53:53".parse().expect("an address")];
+    let source =
+        SourceAddresses { expected: vec![], executor: None, node: Some([198, 51, 100, 1].into()) };
+    let mut facts = Facts {
+        name: "a.internal",
+        port,
+        before: &before,
+        after: Some(&after),
+        agent: true,
+        listen: &listen,
+        in_pool: &|address| matches!(address, IpAddr::V4(address) if address.octets()[..2] == [198, 18]),
+        attached: true,
+        covered: true,
+        cgroup: "/sys/fs/cgroup/kubepods".into(),
+        process: None,
+        source: &source,
+    };
+    change(&mut facts);
+    let (_, findings) = diagnose(seen, &facts);
+    findings
+        .into_iter()
+        .next()
+        .map(|finding| (finding.code.as_str().to_owned(), finding.cause))
+        .unwrap_or_default()
+}
+
+fn dns(server: &str, addresses: &[[u8; 4]], rcode: &str) -> ProbeResult {
+    let addresses = addresses.iter().map(|&address| address.into()).collect();
+    let server = server.parse().expect("an address");
+    ProbeResult {
+        dns: Some(DnsResult::Answer { server, addresses, code: rcode.into(), milliseconds: 1 }),
+        ..ProbeResult::default()
+    }
+}
+
+#[test]
+fn each_answer_of_dns_that_is_not_the_virtual_address_has_its_cause() {
+    let code = |seen: &ProbeResult| cause(seen, 443, Counters::default(), |_| {}).0;
+    let (shim, other) = ("169.254.20.53:53", "10.96.0.10:53");
+    assert_eq!(code(&dns(shim, &[[198, 18, 0, 1]], "NOERROR")), "");
+    assert_eq!(code(&dns(other, &[[198, 18, 0, 1]], "NOERROR")), "", "an intercepted nameserver");
+    assert_eq!(code(&dns(other, &[[198, 18, 0, 9]], "NOERROR")), "other_vip");
+    assert_eq!(code(&dns(other, &[[203, 0, 113, 7]], "NOERROR")), "real_address");
+    assert_eq!(code(&dns(other, &[[192, 0, 2, 1]], "NOERROR")), "not_the_shim");
+    assert_eq!(code(&dns(other, &[], "NXDOMAIN")), "not_the_shim");
+    assert_eq!(code(&dns("127.0.0.11:53", &[], "NXDOMAIN")), "loopback_resolver");
+    assert_eq!(code(&dns(shim, &[], "NXDOMAIN")), "not_live");
+    assert_eq!(code(&dns(shim, &[], "SERVFAIL")), "not_live");
+}
+
+#[test]
+fn silence_of_the_shim_is_the_dead_agents_or_the_networks_fault() {
+    let silent = |server: &str, why: IoFailure| ProbeResult {
+        dns: Some(DnsResult::Failed { server: server.parse().expect("an address"), why }),
+        ..ProbeResult::default()
+    };
+    let code = |seen: &ProbeResult, agent: bool| {
+        cause(seen, 443, Counters::default(), |facts| facts.agent = agent).0
+    };
+    assert_eq!(code(&silent("169.254.20.53:53", IoFailure::Refused), false), "agent_dead");
+    assert_eq!(code(&silent("169.254.20.53:53", IoFailure::TimedOut), true), "shim_unreachable");
+    assert_eq!(code(&silent("127.0.0.53:53", IoFailure::Refused), true), "loopback_resolver");
+    assert_eq!(code(&silent("10.96.0.10:53", IoFailure::TimedOut), true), "not_the_shim");
+}
+
+fn failed(why: IoFailure) -> ProbeResult {
+    let to = "198.18.0.1:443".parse().expect("an address");
+    ProbeResult {
+        connect: Some(ConnectResult::Failed { to, why, milliseconds: 3 }),
+        ..ProbeResult::default()
+    }
+}
+
+#[test]
+fn a_connect_that_no_hook_saw_is_told_from_one_that_was_redirected() {
+    let started = Counters { started: 1, ..Counters::default() };
+    let denied = Counters { denied: 1, ..Counters::default() };
+    let code =
+        |why: IoFailure, port: u16, grown: Counters| cause(&failed(why), port, grown, |_| {}).0;
+    assert_eq!(code(IoFailure::Refused, 443, started), "backend_refused");
+    assert_eq!(code(IoFailure::TimedOut, 443, started), "backend_timeout");
+    assert_eq!(code(IoFailure::Unreachable, 443, started), "backend_unreachable");
+    assert_eq!(code(IoFailure::NotPermitted, 443, started), "forbidden_here");
+    assert_eq!(code(IoFailure::Refused, 22, denied), "port_not_listed");
+    assert_eq!(code(IoFailure::NotPermitted, 22, denied), "port_not_listed", "a kernel below 6.1");
+    assert_eq!(code(IoFailure::Refused, 443, denied), "denied");
+    assert_eq!(code(IoFailure::NotPermitted, 443, Counters::default()), "hook_missed");
+    let hook_missed = |change: fn(&mut Facts<'_>)| {
+        cause(&failed(IoFailure::Unreachable), 443, Counters::default(), change).0
+    };
+    assert_eq!(hook_missed(|facts| facts.covered = false), "wrong_cgroup");
+    assert_eq!(hook_missed(|facts| facts.attached = false), "not_attached");
+}
+
+#[test]
+fn each_failure_of_tls_has_its_cause() {
+    let code = |why: TlsFailure| {
+        let seen = ProbeResult {
+            tls: Some(TlsResult::Failed { why, words: "w".into(), certificate: None }),
+            ..ProbeResult::default()
+        };
+        cause(&seen, 443, Counters::default(), |_| {}).0
+    };
+    assert_eq!(code(TlsFailure::NotYetValid), "certificate_not_yet_valid");
+    assert_eq!(code(TlsFailure::BadCertificate), "bad_certificate");
+    assert_eq!(code(TlsFailure::Alert("unrecognized_name".into())), "tls_refused");
+    assert_eq!(code(TlsFailure::Incompatible), "tls_incompatible");
+    assert_eq!(code(TlsFailure::NoRoots), "no_roots");
+    assert_eq!(code(TlsFailure::Other), "tls_failed");
+}
+
+#[test]
+fn each_failure_of_http_has_its_cause_and_a_connect_may_fail_in_other_ways() {
+    let http = |http: HttpResult| {
+        cause(
+            &ProbeResult { http: Some(http), ..ProbeResult::default() },
+            443,
+            Counters::default(),
+            |_| {},
+        )
+        .0
+    };
+    assert_eq!(
+        http(HttpResult::Failed { why: TlsFailure::Other, words: "w".into() }),
+        "http_failed"
+    );
+    let started = Counters { started: 1, ..Counters::default() };
+    assert_eq!(
+        cause(&failed(IoFailure::Other("out of memory".into())), 443, started, |_| {}).0,
+        "backend_failed"
+    );
+}
+
+#[test]
+fn a_timeout_says_which_source_address_is_wanted_and_which_is_taken() {
+    let started = Counters { started: 1, ..Counters::default() };
+    let (_, words) = cause(&failed(IoFailure::TimedOut), 443, started, |_| {});
+    assert!(
+        words.contains("is this node's egress address on the load balancer's allowlist?")
+            && words.contains("198.51.100.1"),
+        "{words}"
+    );
+    let other = SourceAddresses {
+        expected: vec![[198, 51, 100, 2].into()],
+        executor: Some([10, 61, 0, 2].into()),
+        node: Some([198, 51, 100, 1].into()),
+    };
+    assert!(other.wrong());
+    let expected = "the source address is to be 198.51.100.2, and is 198.51.100.1 (this node's; \
+        the executor's own is 10.61.0.2)";
+    assert_eq!(other.label(), expected);
+}

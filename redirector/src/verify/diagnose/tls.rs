@@ -1,0 +1,111 @@
+//! Why the TLS handshake failed.
+
+use super::{
+    facts::Facts,
+    session::{client_certificate, closed, silent},
+};
+use crate::verify::{
+    cause_code::CauseCode,
+    probe::{IoFailure, TlsFailure, TlsResult},
+    report::Finding,
+};
+
+pub(super) fn diagnose_tls(seen: &TlsResult, facts: &Facts<'_>) -> (String, Option<Finding>) {
+    match seen {
+        TlsResult::Done { version, certificate } => {
+            let whose = certificate.as_ref().map(|seen| {
+                format!(
+                    ", certificate of {} by {}, until {}",
+                    seen.subject, seen.issuer, seen.not_after
+                )
+            });
+            (format!("{version}{}", whose.unwrap_or_default()), None)
+        }
+        TlsResult::Failed { why, words, certificate } => {
+            let whose = certificate.as_ref().map_or_else(
+                || "the certificate".to_owned(),
+                |seen| format!("the certificate of {}", seen.subject),
+            );
+            let names = certificate
+                .as_ref()
+                .map(|seen| seen.names.join(", "))
+                .filter(|names| !names.is_empty());
+            let names = names.unwrap_or_else(|| "no name".into());
+            let issuer = certificate.as_ref().map_or("its issuer", |seen| seen.issuer.as_str());
+            let until =
+                certificate.as_ref().map_or("an unknown time", |seen| seen.not_after.as_str());
+            (words.clone(), Some(tls_failure(why, words, facts, [&whose, &names, issuer, until])))
+        }
+    }
+}
+
+fn tls_failure(
+    why: &TlsFailure,
+    words: &str,
+    facts: &Facts<'_>,
+    [whose, names, issuer, until]: [&str; 4],
+) -> Finding {
+    let name = facts.name;
+    match why {
+        TlsFailure::WrongName => Finding::new(
+            CauseCode::WrongName,
+            format!("{whose} is for {names}, not for {name}"),
+            "a load balancer that ends TLS needs a certificate for the internal name, too; one \
+                that passes TLS through shows the server's own",
+        ),
+        TlsFailure::UnknownIssuer => Finding::new(
+            CauseCode::UnknownIssuer,
+            format!("{whose} is by {issuer}, which is not trusted here"),
+            "give that authority to the job's image (and to the platform's \
+                tls.external.certificates); try it with --ca FILE",
+        ),
+        TlsFailure::Expired => Finding::new(
+            CauseCode::CertificateExpired,
+            format!("{whose} has expired: it was good until {until}"),
+            "ask its owner to renew it",
+        ),
+        TlsFailure::NotYetValid => Finding::new(
+            CauseCode::CertificateNotYetValid,
+            format!("{whose} is not valid yet"),
+            "is this node's clock right?",
+        ),
+        TlsFailure::BadCertificate => Finding::new(
+            CauseCode::BadCertificate,
+            format!("{whose} is not good: {words}"),
+            "show it to its owner",
+        ),
+        TlsFailure::Alert(alert) => Finding::new(
+            CauseCode::TlsRefused,
+            format!("the server refused the handshake for {name} with the alert {alert}"),
+            "does the load balancer have a certificate, or a rule, for the internal name?",
+        ),
+        TlsFailure::ClientCertificate => client_certificate(),
+        TlsFailure::NotTls => Finding::new(
+            CauseCode::NotTls,
+            format!(
+                "port {} of {} does not speak TLS",
+                facts.destination_port(),
+                facts.before_name()
+            ),
+            "is it the right port? `--plain` verifies HTTP without TLS, `--until connect` the \
+                connection alone",
+        ),
+        TlsFailure::Incompatible => Finding::new(
+            CauseCode::TlsIncompatible,
+            format!("no common version or cipher of TLS: {words}"),
+            "this client speaks TLS 1.2 and 1.3",
+        ),
+        TlsFailure::NoRoots => Finding::new(
+            CauseCode::NoRoots,
+            "no bundle of certificate authorities was found in this place",
+            "give one with --ca FILE",
+        ),
+        TlsFailure::Io(IoFailure::Closed) => closed(facts, "TLS began"),
+        TlsFailure::Io(IoFailure::TimedOut) => silent(facts, "the TLS handshake"),
+        TlsFailure::Io(_) | TlsFailure::Other => Finding::new(
+            CauseCode::TlsFailed,
+            format!("TLS with {} failed: {words}", facts.tried()),
+            "look at the load balancer's log",
+        ),
+    }
+}

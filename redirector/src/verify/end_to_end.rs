@@ -1,0 +1,136 @@
+//! Verifies a route for real, from an executor's location.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+use super::{
+    causes::{guest_kernel, no_route, not_attached},
+    diagnose::{Facts, diagnose},
+    job::{VerifyOptions, acceptance, backend, expected_sources, job},
+    lookups::covering,
+    probe::{TlsResult, source_towards},
+    probe_cgroup::{self, ProbeCgroup},
+    probe_process,
+    report::{PlaceInfo, SourceAddresses, Verified},
+    target::route_for,
+};
+use crate::control::api::{Status, VERSION};
+
+/// Does it for real. `read` reads the status again.
+///
+/// # Errors
+/// When the executor's place can't be entered, or the authorities can't be read.
+pub(crate) fn verify(
+    wanted: &VerifyOptions,
+    status: &Status,
+    read: impl Fn() -> Option<Status>,
+) -> anyhow::Result<Verified> {
+    let name = wanted.target.name.clone();
+    let mut verified = Verified {
+        version: VERSION,
+        ok: false,
+        name: name.clone(),
+        port: wanted.target.port,
+        route: None,
+        place: None,
+        steps: vec![],
+        findings: vec![],
+        certificate: None,
+        source: SourceAddresses::default(),
+        command: None,
+    };
+    let Some(route) = route_for(&name, &status.routes) else {
+        verified.findings.push(no_route(&name, &status.routes));
+        return Ok(verified);
+    };
+    verified.route.clone_from(&route.source);
+    verified.command = acceptance(&wanted.target, route);
+    if let Some(guest) = wanted.process.as_ref().and_then(guest_kernel) {
+        verified.findings.push(guest);
+        return Ok(verified);
+    }
+    let Some(room) = room(wanted, status)? else {
+        verified.findings.push(not_attached());
+        return Ok(verified);
+    };
+    let backend = backend(route, wanted.target.port);
+    let job = job(wanted, route, room.path(), backend)?;
+    let place = PlaceInfo {
+        cgroup: room.path().to_owned(),
+        process: wanted.process.clone(),
+        nameservers: job.nameservers.iter().map(SocketAddr::ip).collect(),
+    };
+    let seen = probe_process::run(&job)?;
+    drop(room);
+
+    let after = read();
+    verified.source = SourceAddresses {
+        expected: expected_sources(route),
+        executor: seen.source,
+        node: backend.and_then(source_towards),
+    };
+    verified.certificate = match &seen.tls {
+        Some(TlsResult::Done { certificate, .. } | TlsResult::Failed { certificate, .. }) => {
+            certificate.clone()
+        }
+        None => None,
+    };
+    let attachments = status
+        .datapath
+        .as_ref()
+        .map(|datapath| datapath.attachments.as_slice())
+        .unwrap_or_default();
+    let pool = status
+        .datapath
+        .as_ref()
+        .and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
+    let facts = Facts {
+        name: &name,
+        port: wanted.target.port,
+        before: route,
+        after: after.as_ref().and_then(|status| route_for(&name, &status.routes)),
+        agent: status.agent.is_some(),
+        listen: &wanted.shim,
+        in_pool: &|address| matches!(address, IpAddr::V4(address) if pool.is_some_and(|pool| pool.contains(&address))),
+        attached: attachments.iter().any(|at| at.live),
+        covered: covering(attachments, &place.cgroup).is_some(),
+        cgroup: asked_cgroup(&place.cgroup),
+        process: wanted.process.as_ref(),
+        source: &verified.source,
+    };
+    (verified.steps, verified.findings) = diagnose(&seen, &facts);
+    verified.ok = !verified.findings.iter().any(|finding| finding.prevents);
+    verified.place = Some(place);
+    Ok(verified)
+}
+
+/// The cgroup that was asked for, without the room that was made below it.
+fn asked_cgroup(cgroup: &Path) -> String {
+    let made = cgroup
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("redirector-verify-"));
+    cgroup.parent().filter(|_| made).unwrap_or(cgroup).display().to_string()
+}
+
+/// Where to act from; none when nothing is attached and nothing was asked for.
+fn room(wanted: &VerifyOptions, status: &Status) -> anyhow::Result<Option<ProbeCgroup>> {
+    if let Some(cgroup) = &wanted.cgroup {
+        return ProbeCgroup::below(&probe_cgroup::named(cgroup)?).map(Some);
+    }
+    if let Some(process) = &wanted.process {
+        let cgroup = process.cgroup.as_deref().with_context(|| {
+            format!("failed to find the cgroup of process {}: name it by --cgroup", process.pid)
+        })?;
+        return Ok(Some(ProbeCgroup::of_process(cgroup)));
+    }
+    let attachments = status.datapath.iter().flat_map(|datapath| &datapath.attachments);
+    attachments
+        .filter(|at| at.live)
+        .find_map(|at| at.cgroup.as_deref())
+        .map(ProbeCgroup::below)
+        .transpose()
+}

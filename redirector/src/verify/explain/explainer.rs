@@ -1,0 +1,52 @@
+//! Gathers what is explained.
+
+use super::{facts::ExplainFacts, target::ExplainTarget};
+use crate::{
+    control::api::{RouteView, VERSION},
+    verify::report::{Explained, Finding, Waypoint},
+};
+
+/// What has been said so far.
+#[derive(Default)]
+pub(super) struct Explainer {
+    pub(super) way: Vec<Waypoint>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) route: Option<RouteView>,
+    /// What happens when nothing prevents anything.
+    pub(super) verdict: Option<String>,
+}
+
+impl Explainer {
+    pub(super) fn way(&mut self, stage: &str, detail: impl Into<String>) {
+        self.way.push(Waypoint { stage: stage.to_owned(), detail: detail.into() });
+    }
+
+    pub(super) fn into_report(
+        mut self,
+        asked: &ExplainTarget,
+        known: &ExplainFacts<'_>,
+    ) -> Explained {
+        self.findings.sort_by_key(|finding| !finding.prevents);
+        let prevented = self.findings.first().filter(|finding| finding.prevents);
+        let verdict = match (prevented, self.verdict, &self.route) {
+            (Some(finding), _, Some(_)) => format!("would not work: {}", finding.cause),
+            (_, Some(verdict), _) => verdict,
+            (_, None, _) => "not known".into(),
+        };
+        Explained {
+            version: VERSION,
+            asked: asked.to_string(),
+            verdict,
+            redirected: prevented.is_none() && self.route.is_some(),
+            way: self.way,
+            process: known.process.cloned(),
+            vip: self.route.as_ref().and_then(|route| route.vip.ipv4),
+            backends: self
+                .route
+                .iter()
+                .flat_map(|route| route.backends.iter().map(|backend| backend.address))
+                .collect(),
+            findings: self.findings,
+        }
+    }
+}

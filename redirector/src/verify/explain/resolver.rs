@@ -1,0 +1,126 @@
+//! How the process resolves the name.
+
+use std::net::IpAddr;
+
+use super::{explainer::Explainer, facts::ExplainFacts};
+use crate::{
+    control::api::ProblemCode,
+    verify::{
+        cause_code::CauseCode,
+        causes::{loopback_resolver, proxy},
+        process::Process,
+        report::Finding,
+        target::route_for,
+    },
+};
+
+/// The programs in the kernel take the agent for dead after this long.
+const STALE_MS: u64 = 2000;
+
+/// How the name is resolved by the process.
+pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFacts<'_>) {
+    if let Some(process) = known.process {
+        trace_process(out, process, name, known);
+    }
+    let agent = known.status.agent.as_ref();
+    if agent.is_none() {
+        let code = known
+            .status
+            .problems
+            .iter()
+            .find(|problem| problem.code == ProblemCode::AgentSilent)
+            .map_or(CauseCode::AgentDead, |_| CauseCode::AgentSilent);
+        let cause = "no agent answers, so DNS does not answer the name; connects to its \
+            virtual address go on being redirected";
+        out.findings.push(Finding::new(
+            code,
+            cause,
+            "start or restart the agent: `redirector run`, or its service",
+        ));
+    }
+    let age = known.status.datapath.as_ref().and_then(|datapath| datapath.heartbeat_age_ms);
+    if let Some(age) = age.filter(|&age| age > STALE_MS && agent.is_some()) {
+        let cause = format!(
+            "the agent's last sign of life is {age} ms old: the programs take it for dead, and \
+                intercepted DNS goes elsewhere"
+        );
+        out.findings.push(Finding::new(
+            CauseCode::StaleHeartbeat,
+            cause,
+            "look at the agent's log, then restart it",
+        ));
+    }
+    if let Some(problem) =
+        known.status.problems.iter().find(|problem| problem.code == ProblemCode::ConfigError)
+    {
+        let next = problem.remedy.clone().unwrap_or_default();
+        out.findings.push(Finding::note(CauseCode::ConfigError, problem.message.clone(), next));
+    }
+}
+
+fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &ExplainFacts<'_>) {
+    let told = |server: &IpAddr| {
+        format!(
+            "{server}{}",
+            if is_intercepted(*server, process, known) { " (intercepted)" } else { "" }
+        )
+    };
+    let servers = process.nameservers.iter().map(told).collect::<Vec<_>>().join(", ");
+    let network = if process.host_network { "this node's network" } else { "a network of its own" };
+    out.way(
+        "process",
+        format!("{} (pid {}) in {network}, nameserver {servers}", process.command, process.pid),
+    );
+    if let Some((variable, value)) = process.proxy_for(name) {
+        out.findings.push(proxy(variable, value, name));
+    }
+    if let Some(address) = process.hosts_entry(name) {
+        let vip =
+            route_for(name, &known.status.routes).and_then(|route| route.vip.ipv4).map(IpAddr::V4);
+        if vip != Some(address) {
+            let cause = format!("its /etc/hosts says {address} for {name}, so DNS is never asked");
+            out.findings.push(Finding::new(
+                CauseCode::HostsEntry,
+                cause,
+                "take that line away (Docker: --add-host; Kubernetes: hostAliases)",
+            ));
+        }
+        return;
+    }
+    let shim = |server: &IpAddr| known.shim.iter().any(|address| address.ip() == *server);
+    match process.nameservers.first() {
+        None => out.findings.push(Finding::new(
+            CauseCode::NoNameserver,
+            "its /etc/resolv.conf names no nameserver",
+            "make the shim its nameserver, or set dns.intercept",
+        )),
+        Some(server) if shim(server) || is_intercepted(*server, process, known) => {}
+        Some(server) if server.is_loopback() => out.findings.push(loopback_resolver(*server)),
+        Some(server) => {
+            let interception = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref());
+            let why_not = interception
+                .and_then(|interception| interception.reason.as_deref())
+                .unwrap_or("it is not in dns.intercept");
+            // The server may pass the name on to the shim, so this does not say that it fails.
+            out.findings.push(Finding::note(
+                CauseCode::OtherResolver,
+                format!(
+                    "its nameserver {server} is not the shim, and what it is asked is not \
+                    intercepted: {why_not}"
+                ),
+                "`redirector verify --pid` asks it for real",
+            ));
+        }
+    }
+}
+
+/// Whether what `process` asks `server` goes to the shim.
+fn is_intercepted(server: IpAddr, process: &Process, known: &ExplainFacts<'_>) -> bool {
+    let Some(interception) = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref())
+    else {
+        return false;
+    };
+    let listed = !interception.listed_only
+        || interception.resolvers.iter().any(|resolver| resolver.address == server);
+    interception.on && listed && (process.host_network || !server.is_loopback())
+}

@@ -1,0 +1,106 @@
+//! What a connect would do, from what is known. Pure: nothing is sent.
+
+use std::net::IpAddr;
+
+use super::{
+    explainer::Explainer, facts::ExplainFacts, hook::trace_hook, resolver::trace_resolver,
+    route::trace_route, target::ExplainTarget,
+};
+use crate::{
+    control::api::RouteView,
+    verify::{
+        cause_code::CauseCode,
+        causes::no_route,
+        report::{Explained, Finding},
+        target::{Target, route_for},
+    },
+};
+
+/// What a connect would do.
+pub(crate) fn explain(asked: &ExplainTarget, known: &ExplainFacts<'_>) -> Explained {
+    let mut explainer = Explainer::default();
+    match asked {
+        ExplainTarget::Name(target) => trace_name(&mut explainer, target, known),
+        ExplainTarget::Address(address, port) => {
+            trace_address(&mut explainer, *address, *port, known)
+        }
+    }
+    explainer.into_report(asked, known)
+}
+
+fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
+    let Some(route) = route_for(&target.name, &known.status.routes) else {
+        out.way(
+            "name",
+            format!("{} is no route's source: DNS is answered by the upstreams", target.name),
+        );
+        out.findings.push(no_route(&target.name, &known.status.routes));
+        out.verdict = Some("left alone: no route has this name".into());
+        return;
+    };
+    let source = route.source.as_ref().map_or_else(String::new, ToString::to_string);
+    let vip = route.vip.ipv4.map_or_else(|| "no address".to_owned(), |vip| vip.to_string());
+    let answered =
+        if known.status.agent.is_some() { "is answered with" } else { "would be answered with" };
+    out.way("name", format!("{} {answered} {vip}, by the route of {source}", target.name));
+    trace_hook(out, known);
+    trace_resolver(out, &target.name, known);
+    trace_route(out, route, target.port, known);
+}
+
+fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &ExplainFacts<'_>) {
+    let routes = &known.status.routes;
+    let is_vip = |route: &&RouteView| {
+        [route.vip.ipv4.map(IpAddr::V4), route.vip.ipv6.map(IpAddr::V6)].contains(&Some(address))
+    };
+    if let Some(route) = routes.iter().find(is_vip) {
+        let source = route
+            .source
+            .as_ref()
+            .map_or_else(|| "a route whose name is not known".to_owned(), ToString::to_string);
+        out.way("vip", format!("{address} is the virtual address of {source}"));
+        trace_hook(out, known);
+        return trace_route(out, route, port, known);
+    }
+    let pool = known
+        .status
+        .datapath
+        .as_ref()
+        .and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
+    if matches!(address, IpAddr::V4(address) if pool.is_some_and(|pool| pool.contains(&address))) {
+        out.way("vip", format!("{address} is in the pool, and no route has it"));
+        trace_hook(out, known);
+        let cause =
+            format!("{address} is no route's virtual address: a connect to it is refused at once");
+        out.findings.push(Finding::new(
+            CauseCode::VipWithoutRoute,
+            cause,
+            "was its route removed? the client holds an old answer: `redirector route list` \
+                tells today's",
+        ));
+        out.verdict = Some("refused at once: no route has this address".into());
+        return;
+    }
+    let of =
+        routes.iter().find(|route| route.backends.iter().any(|backend| backend.address == address));
+    let cause = match of.and_then(|route| route.source.as_ref()) {
+        Some(source) => {
+            out.way("vip", format!("{address} is a backend of {source}, not a virtual address"));
+            format!(
+                "{address} is the load balancer's own address: whoever connects to it does not \
+                    use {source}"
+            )
+        }
+        None => {
+            out.way("vip", format!("{address} is outside of the pool"));
+            format!("{address} is no virtual address: connects to it are not ours")
+        }
+    };
+    let next = "ask about the name, or a virtual address: `redirector route list` has both";
+    out.findings.push(Finding::new(CauseCode::NotVirtual, cause, next));
+    out.verdict = Some("left alone: it goes to that address itself".into());
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

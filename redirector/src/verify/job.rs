@@ -1,0 +1,111 @@
+//! From what is to be verified to the probe's job.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+use super::{
+    lookups::ports,
+    probe::{Job, Until},
+    process::{Process, read_in},
+    target::Target,
+};
+use crate::{control::api::RouteView, route::RawDestination};
+
+/// Where systems keep the certificate authorities that they trust, below the root.
+const BUNDLES: [&str; 4] = [
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/ssl/ca-bundle.pem",
+    "etc/ssl/cert.pem",
+];
+
+/// What to verify, and from where.
+#[derive(Debug)]
+pub(crate) struct VerifyOptions {
+    pub(crate) target: Target,
+    /// The cgroup to act from; none: the process's, or the first that is attached.
+    pub(crate) cgroup: Option<PathBuf>,
+    /// The process to stand in for.
+    pub(crate) process: Option<Process>,
+    /// The authorities to trust instead of the place's own.
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) until: Until,
+    pub(crate) plain: bool,
+    pub(crate) timeout: Duration,
+    /// Who answers DNS where no process says it.
+    pub(crate) shim: Vec<SocketAddr>,
+}
+
+pub(super) fn job(
+    wanted: &VerifyOptions,
+    route: &RouteView,
+    cgroup: &Path,
+    backend: Option<SocketAddr>,
+) -> anyhow::Result<Job> {
+    let process = wanted.process.as_ref();
+    let vips = [route.vip.ipv4.map(IpAddr::V4), route.vip.ipv6.map(IpAddr::V6)];
+    Ok(Job {
+        name: wanted.target.name.clone(),
+        port: wanted.target.port,
+        cgroup: Some(cgroup.to_owned()),
+        pid: process.map(|process| process.pid),
+        hosts: process.and_then(|process| process.hosts_entry(&wanted.target.name)),
+        nameservers: match process {
+            Some(process) => {
+                process.nameservers.iter().map(|&server| SocketAddr::new(server, 53)).collect()
+            }
+            None => wanted.shim.clone(),
+        },
+        expected: vips.into_iter().flatten().collect(),
+        roots: roots(wanted.ca.as_deref(), process)?,
+        until: wanted.until,
+        tls: !wanted.plain && wanted.target.port != 80,
+        timeout: wanted.timeout,
+        backend,
+    })
+}
+
+/// The authorities that the executor trusts: `--ca`, or the bundle of its own image, or this
+/// node's.
+pub(super) fn roots(ca: Option<&Path>, process: Option<&Process>) -> anyhow::Result<String> {
+    if let Some(path) = ca {
+        return std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read {}", path.display()));
+    }
+    let inside = |path: &&str| read_in(process?.pid, path).ok();
+    let outside = |path: &&str| std::fs::read(Path::new("/").join(path)).ok();
+    let bundle = BUNDLES.iter().find_map(inside).or_else(|| BUNDLES.iter().find_map(outside));
+    Ok(bundle.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default())
+}
+
+/// An address of the load balancer, with the port that a connect would go to.
+pub(super) fn backend(route: &RouteView, port: u16) -> Option<SocketAddr> {
+    let port = ports(route).and_then(|ports| ports.destination(port)).unwrap_or(port);
+    route.backends.first().map(|backend| SocketAddr::new(backend.address, port))
+}
+
+pub(super) fn expected_sources(route: &RouteView) -> Vec<IpAddr> {
+    let written = route.definition.iter().flat_map(|raw| raw.source_ips.iter().flatten());
+    written.filter_map(|address| address.parse().ok()).collect()
+}
+
+/// The platform's own acceptance test.
+pub(super) fn acceptance(target: &Target, route: &RouteView) -> Option<String> {
+    let destination = match &route.definition.as_ref()?.destination {
+        RawDestination::One(name) => name.clone(),
+        RawDestination::Many(addresses) => addresses.first()?.clone(),
+    };
+    let (name, port) = (&target.name, target.port);
+    let to = ports(route).and_then(|ports| ports.destination(port)).unwrap_or(port);
+    let url = match port {
+        443 => format!("https://{name}"),
+        80 => format!("http://{name}"),
+        _ => format!("https://{name}:{port}"),
+    };
+    Some(format!("curl --connect-to {name}:{port}:{destination}:{to} {url}"))
+}

@@ -1,0 +1,113 @@
+//! The child that acts from the executor's location. It is this program again, single-threaded and
+//! blocking: it joins the cgroup and the network namespace, does what a client does, and reports
+//! what it saw. It draws no conclusions.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::SocketAddr,
+};
+
+use anyhow::Context as _;
+use rustix::{
+    fd::AsFd,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use super::{
+    connect,
+    dns::{self, DnsResult},
+    http,
+    job::{EntryFailure, Job, ProbeResult, Until},
+    tls,
+};
+use crate::error::error_chain;
+
+/// The child's whole life: a job on `input`, what was seen on `output`.
+///
+/// # Errors
+/// When the job can't be read or the answer can't be written; whatever goes wrong between is part
+/// of the answer.
+pub(crate) fn child(input: &mut dyn Read, output: &mut dyn Write) -> anyhow::Result<()> {
+    let job: Job = serde_json::from_reader(input)
+        .context("failed to read the job: this command is for `redirector verify` itself")?;
+    let seen = match enter(&job) {
+        Ok(()) => act(&job),
+        Err(error) => ProbeResult {
+            entry_failure: Some(EntryFailure {
+                not_permitted: error.chain().any(is_permission),
+                why: error_chain(error.as_ref()),
+            }),
+            ..ProbeResult::default()
+        },
+    };
+    serde_json::to_writer(&mut *output, &seen).context("failed to write what was seen")?;
+    output.flush().context("failed to write what was seen")
+}
+
+fn is_permission(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+/// The cgroup first: the namespace may not show it.
+fn enter(job: &Job) -> anyhow::Result<()> {
+    let net = |pid: u32| {
+        File::open(format!("/proc/{pid}/ns/net"))
+            .with_context(|| format!("failed to open the network of process {pid}"))
+    };
+    let net = job.pid.map(net).transpose()?;
+    if let Some(cgroup) = &job.cgroup {
+        std::fs::write(cgroup.join("cgroup.procs"), "0")
+            .with_context(|| format!("failed to join the cgroup {}", cgroup.display()))?;
+    }
+    if let Some(net) = net {
+        move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(std::io::Error::from)
+            .with_context(|| {
+                format!(
+                    "failed to join the network namespace of process {}",
+                    job.pid.unwrap_or_default()
+                )
+            })?;
+    }
+    Ok(())
+}
+
+fn act(job: &Job) -> ProbeResult {
+    let mut seen = ProbeResult {
+        source: job.backend.and_then(connect::source_towards),
+        ..ProbeResult::default()
+    };
+    let dns = match job.hosts {
+        Some(address) => DnsResult::Hosts { address },
+        None => dns::ask(&job.name, &job.nameservers, job.timeout),
+    };
+    let address = dns.address();
+    seen.dns = Some(dns);
+    let Some(address) =
+        address.filter(|address| job.until >= Until::Connect && job.expected.contains(address))
+    else {
+        return seen;
+    };
+    let (stream, connect) = connect::connect(SocketAddr::new(address, job.port), job.timeout);
+    seen.connect = Some(connect);
+    let Some(stream) = stream.filter(|_| job.until >= Until::Tls) else { return seen };
+    if !job.tls {
+        seen.http =
+            (job.until >= Until::Http).then(|| http::ask(&mut &stream, &job.name, job.port, false));
+        return seen;
+    }
+    let (session, tls) = tls::handshake(&stream, &job.name, &job.roots);
+    seen.tls = Some(tls);
+    if let Some(mut session) = session.filter(|_| job.until >= Until::Http) {
+        seen.http = Some(http::ask(
+            &mut rustls::Stream::new(&mut session, &mut &stream),
+            &job.name,
+            job.port,
+            true,
+        ));
+    }
+    seen
+}

@@ -1,0 +1,86 @@
+//! What the probe is asked to do, and what it reports: JSON over its standard streams.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{connect::ConnectResult, dns::DnsResult, http::HttpResult, tls::TlsResult};
+
+/// What the child is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::verify) struct Job {
+    /// The name to ask for and to present.
+    pub(in crate::verify) name: String,
+    pub(in crate::verify) port: u16,
+    /// The cgroup to join.
+    pub(in crate::verify) cgroup: Option<PathBuf>,
+    /// The process whose network namespace to join.
+    pub(in crate::verify) pid: Option<u32>,
+    /// What /etc/hosts says; DNS is not asked then.
+    pub(in crate::verify) hosts: Option<IpAddr>,
+    pub(in crate::verify) nameservers: Vec<SocketAddr>,
+    /// The virtual addresses of the route: anything else is not connected to.
+    pub(in crate::verify) expected: Vec<IpAddr>,
+    /// Trusted authorities, PEM.
+    pub(in crate::verify) roots: String,
+    /// Where to stop.
+    pub(in crate::verify) until: Until,
+    /// Whether TLS is spoken.
+    pub(in crate::verify) tls: bool,
+    /// For each step.
+    pub(in crate::verify) timeout: Duration,
+    /// An address of the load balancer, to learn which source address the kernel takes towards it.
+    pub(in crate::verify) backend: Option<SocketAddr>,
+}
+
+/// The last step that is done.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// The name is resolved
+    Dns,
+    /// A connection is made: for what speaks neither TLS nor HTTP
+    Connect,
+    /// The certificate is checked
+    Tls,
+    /// An HTTP status has come
+    #[default]
+    Http,
+}
+
+/// What the child saw. A step that was not reached is absent.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::verify) struct ProbeResult {
+    /// Why the place could not be entered.
+    pub(in crate::verify) entry_failure: Option<EntryFailure>,
+    pub(in crate::verify) dns: Option<DnsResult>,
+    pub(in crate::verify) connect: Option<ConnectResult>,
+    pub(in crate::verify) tls: Option<TlsResult>,
+    pub(in crate::verify) http: Option<HttpResult>,
+    /// The source address that the executor's kernel takes towards the load balancer.
+    pub(in crate::verify) source: Option<IpAddr>,
+}
+
+/// Why a place could not be entered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::verify) struct EntryFailure {
+    pub(in crate::verify) why: String,
+    /// Whether it is for want of privileges.
+    pub(in crate::verify) not_permitted: bool,
+}
