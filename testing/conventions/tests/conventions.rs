@@ -2,7 +2,7 @@
 
 /// Violations that are still there, by rule; the numbers only fall.
 const KNOWN: &[(&str, usize)] =
-    &[("modules", 209), ("words", 1900), ("lines", 240), ("docs", 60), ("tests", 240)];
+    &[("modules", 209), ("words", 1900), ("lines", 240), ("tests", 240)];
 
 #[track_caller]
 fn holds(name: &str) {
