@@ -186,6 +186,10 @@ pub const MAPS: &[&str] = &[
     DNS_STATS,
 ];
 
+/// The ring buffer of log records that only the debug build of the programs has, by the name that
+/// aya-log gives it. It is not pinned.
+pub const LOG_RECORDS: &str = "AYA_LOGS";
+
 /// Load-time constant: the pool's first address, in network order.
 pub const POOL4_BASE: &str = "POOL4_BASE";
 /// Load-time constant: the pool's netmask, in network order.

@@ -160,6 +160,7 @@ fn apply_backend(
     }
     (hook.rewrite)(origin.backend);
     addr.set_port(backend.port());
+    log!(redirected(origin, backend));
     events::begin(origin, backend.is_trial() || backend.all_ejected());
     if backend.is_trial() {
         health::start_trial(origin.backend_id);

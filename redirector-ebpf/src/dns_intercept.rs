@@ -66,6 +66,7 @@ fn slot_for_query(ctx: &SockAddrContext, resolver: Ip6Be, shim_address: Ip6Be, s
     }
     if !is_alive(maps::heartbeat_ns(), maps::now_ns()) {
         dns_tables::count(dns::AGENT_STALE);
+        log!(agent_stale(resolver));
         return SLOTS;
     }
     let claim = if shim.mode == Shim::ALL { Claim::IfFree } else { Claim::Never };
@@ -74,6 +75,7 @@ fn slot_for_query(ctx: &SockAddrContext, resolver: Ip6Be, shim_address: Ip6Be, s
     if slot < SLOTS || shim.mode == Shim::ALL {
         dns_tables::count(slot);
     }
+    log!(intercepted(resolver, slot));
     slot
 }
 

@@ -74,6 +74,7 @@ fn command(to: *mut [u8; 16]) {
 /// A backend has accepted the connect.
 #[inline(always)]
 pub(crate) fn established(origin: &Origin) {
+    log!(established(origin));
     if origin.sampling.reports_success() {
         let timing = Timing {
             at_ns: origin.started_ns.wrapping_add(origin.latency_ns),
@@ -86,6 +87,7 @@ pub(crate) fn established(origin: &Origin) {
 /// An established connection has ended.
 #[inline(always)]
 pub(crate) fn closed(origin: &Origin, stats: impl FnOnce() -> FinalStats) {
+    log!(closed(origin));
     if origin.sampling.reports_success() {
         let at_ns = maps::now_ns();
         let elapsed_ns = at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns);
@@ -96,6 +98,7 @@ pub(crate) fn closed(origin: &Origin, stats: impl FnOnce() -> FinalStats) {
 /// The connect has ended without being established.
 #[inline(always)]
 pub(crate) fn failed(origin: &Origin, outcome: ConnectOutcome) {
+    log!(failed(origin, outcome));
     if !origin.sampling.is_off() {
         let at_ns = maps::now_ns();
         // A connect that was never sent has no start time.
@@ -179,7 +182,8 @@ pub(crate) fn denied(denied: &Denied) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rd_denied(route: u32, vip_port: u32, denial: u32) -> u32 {
-    if maps::control().sampling.is_off() {
+    let is_off = maps::control().sampling.is_off();
+    if is_off && cfg!(not(feature = "debug-log")) {
         return 0;
     }
     let (vip_port, denial) = (PortBe(vip_port as u16), Denial::from_bits(denial));
@@ -188,6 +192,10 @@ extern "C" fn rd_denied(route: u32, vip_port: u32, denial: u32) -> u32 {
     } else {
         decide::deny_reason(&KernelTables, route, vip_port)
     };
+    log!(denied(route, vip_port, denial, reason));
+    if is_off && cfg!(feature = "debug-log") {
+        return 0;
+    }
     submit(|event| {
         put!(event.at_ns = maps::now_ns());
         put!(event.elapsed_ns = 0);

@@ -18,8 +18,18 @@
     feature(asm_experimental_arch, core_intrinsics)
 )]
 
+/// Calls a function of `debug_log` in the debug build; the ordinary build contains no trace of it.
+macro_rules! log {
+    ($function:ident($($argument:expr),*)) => {
+        #[cfg(feature = "debug-log")]
+        crate::debug_log::$function($($argument),*)
+    };
+}
+
 mod connect;
 mod ctx;
+#[cfg(feature = "debug-log")]
+mod debug_log;
 mod dns_intercept;
 mod dns_tables;
 mod events;

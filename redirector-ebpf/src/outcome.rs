@@ -68,6 +68,7 @@ pub(crate) fn record_failure_once(origin: &mut Origin) {
         return;
     }
     origin.flags |= Origin::FLAG_FAILURE_RECORDED;
+    log!(ejected(origin));
     health::record_failure(origin.backend_id);
     if let Some(stats) = maps::backend_stats(origin.backend_id) {
         stats.failed_port = u64::from(origin.backend_port.get());

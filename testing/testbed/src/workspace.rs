@@ -43,6 +43,12 @@ pub fn ebpf_object() -> PathBuf {
     target_dir().join("ebpf").join("redirector-ebpf")
 }
 
+/// The object with debug logging, made and embedded likewise.
+#[must_use]
+pub fn ebpf_debug_object() -> PathBuf {
+    target_dir().join("ebpf").join("redirector-ebpf-debug")
+}
+
 /// The static release binary that `cargo xtask build` makes.
 #[must_use]
 pub fn release_binary() -> PathBuf {

@@ -1,8 +1,8 @@
-//! `cargo xtask build-ebpf`: builds `redirector-ebpf` for BPF and checks the object that the binary
-//! embeds.
+//! `cargo xtask build-ebpf`: builds `redirector-ebpf` for BPF, with and without debug logging, and
+//! checks the two objects that the binary embeds.
 //!
-//! The object is replaced in one step, and only when it changed, so that nothing that embeds it is
-//! built anew for nothing.
+//! An object is replaced in one step, and only if it changed, so that cargo does not rebuild what
+//! embeds it for nothing.
 
 mod check;
 
@@ -30,57 +30,97 @@ use crate::{
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Builds the object and checks it; says what it made.
+/// One of the two objects.
+struct Variant {
+    /// What [`Step`] shows.
+    name: &'static str,
+    /// Features of `redirector-ebpf`.
+    features: &'static [&'static str],
+    /// Maps that it has beside [`names::MAPS`].
+    extra_maps: &'static [&'static str],
+    /// Where it is put.
+    path: fn() -> PathBuf,
+}
+
+const VARIANTS: [Variant; 2] = [
+    Variant {
+        name: "redirector-ebpf",
+        features: &[],
+        extra_maps: &[],
+        path: workspace::ebpf_object,
+    },
+    Variant {
+        name: "redirector-ebpf with debug logging",
+        features: &["--features", "debug-log"],
+        extra_maps: &[names::LOG_RECORDS],
+        path: workspace::ebpf_debug_object,
+    },
+];
+
+/// Builds and checks both objects, and prints what they contain.
 pub(crate) fn run() -> anyhow::Result<()> {
     let started = Instant::now();
     let summary = ensure()?;
-    eprintln!("{}: {summary} ({})", workspace::ebpf_object().display(), seconds(started.elapsed()));
+    eprintln!("{summary} ({})", seconds(started.elapsed()));
     Ok(())
 }
 
-/// As [`run`], for tasks that need the object; once per process. Returns what there is to say about
-/// it.
+/// As [`run`], for tasks that need the objects; once per process. Returns a summary of them.
 pub(crate) fn ensure() -> anyhow::Result<String> {
     static DONE: OnceLock<String> = OnceLock::new();
     if let Some(done) = DONE.get() {
         return Ok(done.clone());
     }
-    let done = make()?;
-    Ok(DONE.get_or_init(|| done).clone())
-}
-
-fn make() -> anyhow::Result<String> {
     setup::ensure(&[Group::Toolchain])?;
     let toolchain = toolchain::find()?;
     let _lock = lock::acquire(&build_dir().join("redirector-ebpf.lock"))?;
-    let built = compile(&toolchain)?;
-    let object = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
-    let programs: Vec<&str> = names::program_names().collect();
-    let contents = check::check(&object, &programs, names::MAPS)
-        .with_context(|| format!("{} is not the object that the agent expects", built.display()))?;
-    publish(&object, &workspace::ebpf_object())?;
-    Ok(contents.to_string())
+    let made = VARIANTS.iter().map(|variant| make(&toolchain, variant));
+    let summary = made.collect::<anyhow::Result<Vec<_>>>()?.join("\n");
+    Ok(DONE.get_or_init(|| summary).clone())
 }
 
-/// The programs' own target directory: cargo's lock on ours is never waited for, and the flags of
-/// the one never disturb the other.
+fn make(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<String> {
+    let built = compile(toolchain, variant)?;
+    let object = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
+    let programs: Vec<&str> = names::program_names().collect();
+    let contents = check::check(&object, &programs, &[names::MAPS, variant.extra_maps].concat())
+        .with_context(|| format!("{} is not the object that the agent expects", built.display()))?;
+    let path = (variant.path)();
+    publish(&object, &path)?;
+    Ok(format!("{}: {contents}", path.display()))
+}
+
+/// The programs' own target directory: it has its own lock, and its flags do not invalidate other
+/// builds. Both objects share what they depend on.
 pub(crate) fn build_dir() -> PathBuf {
     workspace::target_dir().join("ebpf-build")
 }
 
-fn compile(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
-    let step = Step::start(format!("building redirector-ebpf with {}", toolchain.compiler.name()));
+fn compile(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<PathBuf> {
+    let what = format!("{} with {}", variant.name, toolchain.compiler.name());
+    let step = Step::start(format!("building {what}"));
+    let mut command = build_command(toolchain, variant)?;
+    let finished = capture::capture(&mut command, |line| step.note(line))?;
+    if !finished.status.success() {
+        step.failed();
+        bail!(
+            "failed to build {what} and {}:\n{}",
+            toolchain.linker.display(),
+            finished.output.trim_end()
+        );
+    }
+    step.done();
+    // Cargo repeats warnings from its cache, so they are printed once for each build.
+    if finished.output.contains("warning:") {
+        eprint!("{}", finished.output);
+    }
+    Ok(build_dir().join(TARGET).join("ebpf").join("redirector-ebpf"))
+}
+
+fn build_command(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<Command> {
     let mut command = cargo_for(&toolchain.compiler);
-    command.args([
-        "build",
-        "--locked",
-        "--package",
-        "redirector-ebpf",
-        "--profile",
-        "ebpf",
-        "--target",
-        TARGET,
-    ]);
+    command.args(["build", "--locked", "--package", "redirector-ebpf"]);
+    command.args(["--profile", "ebpf", "--target", TARGET]).args(variant.features);
     if toolchain.compiler == Compiler::Nightly {
         command.args(["-Z", "build-std=core"]);
     }
@@ -92,22 +132,7 @@ fn compile(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env_remove("RUSTFLAGS")
         .env("CARGO_TARGET_DIR", build_dir());
-
-    let finished = capture::capture(&mut command, |line| step.note(line))?;
-    if !finished.status.success() {
-        step.failed();
-        bail!(
-            "failed to build redirector-ebpf with {} and {linker}:\n{}",
-            toolchain.compiler.name(),
-            finished.output.trim_end()
-        );
-    }
-    step.done();
-    // Warnings are shown, once: cargo repeats them from its cache.
-    if finished.output.contains("warning:") {
-        eprint!("{}", finished.output);
-    }
-    Ok(build_dir().join(TARGET).join("ebpf").join("redirector-ebpf"))
+    Ok(command)
 }
 
 fn cargo_for(compiler: &Compiler) -> Command {
@@ -127,18 +152,18 @@ fn cargo_for(compiler: &Compiler) -> Command {
     }
 }
 
-/// Puts the object into place in one step, unless it is there already.
+/// Replaces the object in one step, unless it is the same.
 fn publish(object: &[u8], path: &Path) -> anyhow::Result<()> {
     if fs::read(path).is_ok_and(|old| old == object) {
         return Ok(());
     }
     let dir = path.parent().context("the object's path has no directory")?;
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
-    let aside = tempfile::NamedTempFile::new_in(dir)
+    let temporary = tempfile::NamedTempFile::new_in(dir)
         .with_context(|| format!("failed to create a file in {}", dir.display()))?;
-    fs::write(aside.path(), object)
-        .with_context(|| format!("failed to write {}", aside.path().display()))?;
-    aside
+    fs::write(temporary.path(), object)
+        .with_context(|| format!("failed to write {}", temporary.path().display()))?;
+    temporary
         .persist(path)
         .with_context(|| format!("failed to move the object to {}", path.display()))?;
     Ok(())
