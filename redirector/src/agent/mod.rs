@@ -2,7 +2,7 @@
 //!
 //! | module | contains |
 //! |---|---|
-//! | `startup` | everything that can fail, before anything is served: lock, state files, sockets, host, datapath |
+//! | `startup` | everything that can fail, before anything is served |
 //! | `event_loop` | the one task that changes the state |
 //! | `changes` | commands, imports, rollbacks and reloads |
 //! | `views` | the state in the shapes of the control API and the metrics |

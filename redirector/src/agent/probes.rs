@@ -51,8 +51,8 @@ pub(crate) struct ProbeResult {
 }
 
 impl Probes {
-    /// Probes each unhealthy backend that is not being probed and is due; a backend that was healthy
-    /// before is due at once. Returns the probed ones.
+    /// Probes each unhealthy backend that is due and not being probed; one that was healthy before
+    /// is due at once. Returns the probed ones.
     pub(crate) fn send(
         &mut self,
         unhealthy: Vec<UnhealthyBackend>,

@@ -15,7 +15,7 @@ pub(super) fn target(event: &Event) -> String {
 pub(super) fn who(event: &Event) -> String {
     let mut words = if event.pid == 0 { "caller unknown".to_owned() } else { caller(event) };
     if let Some(reason) = event.reason {
-        words.push_str(&format!("  {}", reason.words()));
+        words.push_str(&format!("  {}", reason.label()));
     }
     if let Some(traffic) = &event.traffic {
         words.push_str(&format!(

@@ -22,73 +22,83 @@ use crate::{
     route::{RawRoute, RoutePatch, SourceName},
 };
 
-/// For a whole request. Longer than the server's own patience with its owner task.
-const PATIENCE: Duration = Duration::from_secs(40);
-/// For the status, and until events begin: whoever asks for them wants to know of an agent that
-/// hangs.
-const WATCHING_PATIENCE: Duration = Duration::from_secs(5);
-/// An answer larger than this is not one of ours.
-const LARGEST_ANSWER: usize = 256 << 20;
+/// For a whole request. Longer than the server waits for the event loop.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
+/// For the status, and until events begin: short, as these are used to find an agent that hangs.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer that is read.
+const MAX_ANSWER: usize = 256 << 20;
 
-/// Why a request brought no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens: no agent runs, or it runs with another `agent.run_dir`.
+    /// No agent listens: none runs, or it has another `agent.run_dir`.
     #[error("no agent answers on {}", path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// The socket is there, but not for this user.
-    #[error("not allowed to connect to {}: run this as root, or as a member of the socket's group", path.display())]
+    /// This user may not connect to the socket.
+    #[error(
+        "not allowed to connect to {}: run this as root, or as a member of the socket's group",
+        path.display()
+    )]
     NotPermitted {
         /// The socket.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// Somebody listens and does not answer.
-    #[error("the agent that listens on {} has not answered within {} s", path.display(), patience.as_secs())]
+    /// An agent listens and does not answer.
+    #[error(
+        "the agent that listens on {} has not answered within {} s",
+        path.display(),
+        timeout.as_secs()
+    )]
     Silent {
         /// The socket.
         path: PathBuf,
-        /// How long it was waited for.
-        patience: Duration,
+        /// The timeout.
+        timeout: Duration,
     },
-    /// An agent of another version.
-    #[error("the agent on {} speaks version {found} of the control API, this command version {}: \
-        use the agent's own binary, or restart the agent with this one", path.display(), api::VERSION)]
+    /// The agent speaks another version.
+    #[error(
+        "the agent on {} speaks version {found} of the control API, this command version {}: use \
+            the agent's own binary, or restart the agent with this one",
+        path.display(),
+        api::VERSION
+    )]
     OtherVersion {
         /// The socket.
         path: PathBuf,
         /// The version in its answer.
         found: u64,
     },
-    /// The agent refused; its own words.
-    #[error("{0}{remedy}", remedy = .0.remedy.as_ref().map(|remedy| format!(": {remedy}")).unwrap_or_default())]
+    /// The agent refused, with this error.
+    #[error("{}", with_remedy(.0))]
     Refused(ApiError),
-    /// An answer that is not one.
+    /// The answer is not valid.
     #[error("failed to {verb} the agent's answer on {}", path.display())]
     Broken {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
         /// The socket.
         path: PathBuf,
-        /// What went wrong.
+        /// The error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// A client of one agent; each call is a connection of its own.
+/// A client of one agent; each call opens a connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
 }
 
 impl Client {
-    /// A client of the agent that listens on `socket`. Nothing is connected yet.
+    /// A client of the agent that listens on `socket`. Does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { path: socket.into() }
     }
@@ -100,7 +110,7 @@ impl Client {
 
     /// `GET /v1/status`.
     pub async fn status(&self) -> Result<api::Status, ClientError> {
-        self.send_within(WATCHING_PATIENCE, Method::GET, "/v1/status", None::<&()>).await
+        self.send_within(STATUS_TIMEOUT, Method::GET, "/v1/status", None::<&()>).await
     }
 
     /// `GET /v1/routes`.
@@ -118,7 +128,7 @@ impl Client {
         self.send(Method::POST, "/v1/routes", Some(route)).await
     }
 
-    /// `PATCH /v1/routes/{source}` with what is to change.
+    /// `PATCH /v1/routes/{source}` with the changed fields.
     pub async fn set(
         &self,
         source: &SourceName,
@@ -164,15 +174,15 @@ impl Client {
     pub async fn events(&self, query: &EventQuery) -> Result<EventStream, ClientError> {
         let path = format!("/v1/events?{}", query.encoded());
         let begun =
-            tokio::time::timeout(WATCHING_PATIENCE, self.begin(Method::GET, &path, Vec::new()));
+            tokio::time::timeout(STATUS_TIMEOUT, self.begin(Method::GET, &path, Vec::new()));
         let (response, driver) = begun.await.map_err(|_| ClientError::Silent {
             path: self.path.clone(),
-            patience: WATCHING_PATIENCE,
+            timeout: STATUS_TIMEOUT,
         })??;
         let status = response.status();
         let body = response.into_body();
         if !status.is_success() {
-            let answer = Limited::new(body, LARGEST_ANSWER)
+            let answer = Limited::new(body, MAX_ANSWER)
                 .collect()
                 .await
                 .map_err(|error| self.broken("read", error))?;
@@ -196,12 +206,12 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        self.send_within(PATIENCE, method, path, body).await
+        self.send_within(REQUEST_TIMEOUT, method, path, body).await
     }
 
     async fn send_within<T: DeserializeOwned>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
@@ -209,13 +219,13 @@ impl Client {
         let body = body
             .map(serde_json::to_vec)
             .transpose()
-            .map_err(|error| self.broken("write the question for", error))?;
+            .map_err(|error| self.broken("write the request for", error))?;
         let (status, answer) =
-            tokio::time::timeout(patience, self.exchange(method, path, body.unwrap_or_default()))
+            tokio::time::timeout(timeout, self.exchange(method, path, body.unwrap_or_default()))
                 .await
-                .map_err(|_| ClientError::Silent { path: self.path.clone(), patience })??;
+                .map_err(|_| ClientError::Silent { path: self.path.clone(), timeout })??;
         if status.is_success() {
-            return self.understand(&answer);
+            return self.parse(&answer);
         }
         Err(self.refused(status, &answer))
     }
@@ -223,19 +233,19 @@ impl Client {
     fn refused(&self, status: StatusCode, answer: &[u8]) -> ClientError {
         match serde_json::from_slice::<ErrorBody>(answer) {
             Ok(body) => ClientError::Refused(body.error),
-            Err(_) => self.broken("understand", format!("HTTP status {status}")),
+            Err(_) => self.broken("parse", format!("HTTP status {status}")),
         }
     }
 
-    /// An answer of another version is told as that, whatever of it could be read.
-    fn understand<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+    /// An answer of another version is reported as such, even where it could be parsed.
+    fn parse<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
         let value: serde_json::Value =
-            serde_json::from_slice(answer).map_err(|error| self.broken("understand", error))?;
+            serde_json::from_slice(answer).map_err(|error| self.broken("parse", error))?;
         match value["version"].as_u64() {
             Some(found) if found != u64::from(api::VERSION) => {
                 Err(ClientError::OtherVersion { path: self.path.clone(), found })
             }
-            _ => serde_json::from_value(value).map_err(|error| self.broken("understand", error)),
+            _ => serde_json::from_value(value).map_err(|error| self.broken("parse", error)),
         }
     }
 
@@ -247,14 +257,15 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let (response, _driver) = self.begin(method, path, body).await?;
         let status = response.status();
-        let answer = Limited::new(response.into_body(), LARGEST_ANSWER)
+        let answer = Limited::new(response.into_body(), MAX_ANSWER)
             .collect()
             .await
             .map_err(|error| self.broken("read", error))?;
         Ok((status, answer.to_bytes()))
     }
 
-    /// Asks, and returns the head of the answer; its body comes as long as the driver lives.
+    /// Sends a request and returns the head of the response; the body arrives while the driver
+    /// lives.
     async fn begin(
         &self,
         method: Method,
@@ -297,21 +308,21 @@ impl Client {
     }
 }
 
-/// Events as they arrive.
+/// A stream of events.
 #[derive(Debug)]
 pub struct EventStream {
     client: Client,
     body: Incoming,
-    /// What has arrived of the next line.
+    /// The beginning of the next line.
     rest: Vec<u8>,
     _driver: AbortOnDropHandle<()>,
 }
 
 impl EventStream {
-    /// The next lines, as many as have arrived; nothing when there are no more.
+    /// The next lines, as many as have arrived; none at the end of the stream.
     ///
     /// # Errors
-    /// When the agent goes away in the middle, or says what this version does not understand.
+    /// When the agent disconnects within a line, or sends a line that is not valid.
     pub async fn next(&mut self) -> Result<Option<Vec<EventLine>>, ClientError> {
         loop {
             let Some(frame) = self.body.frame().await else { return Ok(None) };
@@ -326,13 +337,19 @@ impl EventStream {
             return lines
                 .collect::<Result<_, _>>()
                 .map(Some)
-                .map_err(|error| self.client.broken("understand", error));
+                .map_err(|error| self.client.broken("parse", error));
         }
     }
 }
 
+fn with_remedy(error: &ApiError) -> String {
+    match &error.remedy {
+        Some(remedy) => format!("{error}: {remedy}"),
+        None => error.to_string(),
+    }
+}
+
 fn route_path(source: &SourceName) -> String {
-    // A source has letters, digits, `-`, `_`, `.` and `*` only: all of them stand for themselves in
-    // a path.
+    // A source contains only letters, digits, `-`, `_`, `.` and `*`, none of which needs escaping.
     format!("/v1/routes/{source}")
 }

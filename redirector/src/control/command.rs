@@ -1,4 +1,4 @@
-//! What the server asks of the agent's owner task.
+//! Commands to the agent's event loop.
 
 use std::{fmt, time::Duration};
 
@@ -13,42 +13,41 @@ use crate::{
     route::{RawRoute, RoutePatch, SourceName},
 };
 
-/// Where the owner task puts its answer. Dropping it tells the client that the agent is on its way
-/// out.
+/// Where the event loop sends its reply. When it is dropped, the client receives "shutting down".
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
-/// One request to the owner task. Each is carried out as a whole, in the order of arrival.
+/// A request to the event loop. Each is executed as a whole, in the order of arrival.
 #[derive(Debug)]
 pub enum Command {
-    /// Tell everything.
+    /// Return the status.
     Status(Reply<api::Status>),
-    /// Tell every route.
+    /// Return every route.
     Routes(Reply<api::RouteList>),
-    /// Tell one route.
+    /// Return one route.
     Route(SourceName, Reply<api::RouteShow>),
     /// Add a route that does not exist yet.
     Add(Box<RawRoute>, Caller, Reply<api::Changed>),
-    /// Change a route: what is absent stays, null clears.
+    /// Change a route: absent fields stay, null clears.
     Set(SourceName, Box<RoutePatch>, Caller, Reply<api::Changed>),
     /// Remove a route, or the override of a file's route.
     Remove(SourceName, Caller, Reply<api::Changed>),
     /// Import routes.
     Import(api::ImportRequest, Caller, Reply<api::Imported>),
-    /// Tell who changed what.
+    /// Return the recorded changes.
     History(Reply<api::ChangeList>),
-    /// Tell one change in full.
+    /// Return one change with its routes.
     Change(u64, Reply<api::ChangeShow>),
-    /// Take the last change back.
+    /// Undo the last change.
     Rollback(api::RollbackRequest, Caller, Reply<api::RolledBack>),
-    /// Tell every definition that serves.
+    /// Return every definition in force.
     Export(Reply<api::Export>),
-    /// Tell what has happened to connects, and what happens.
+    /// Subscribe to events of connects.
     Events(api::EventQuery, Reply<Subscription>),
     /// Read the configuration file again.
     Reload(Caller, Reply<api::Reloaded>),
 }
 
-/// Who is at the other end of the socket (SO_PEERCRED at the time of connect).
+/// The process at the other end of the socket (SO_PEERCRED at the time of connect).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     /// The process, if it is visible from the agent's PID namespace.
@@ -68,40 +67,39 @@ impl fmt::Display for Caller {
     }
 }
 
-/// The way into the owner task's queue.
+/// A handle to the event loop's queue.
 #[derive(Clone, Debug)]
 pub struct Handle {
     queue: mpsc::Sender<Command>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Handle {
-    /// A handle on a queue; a request that the owner has not answered after `patience` is answered
-    /// for it.
-    pub fn new(queue: mpsc::Sender<Command>, patience: Duration) -> Self {
-        Self { queue, patience }
+    /// A handle to `queue`. A command without a reply after `timeout` fails.
+    pub fn new(queue: mpsc::Sender<Command>, timeout: Duration) -> Self {
+        Self { queue, timeout }
     }
 
-    /// Queues the command that `make` makes around a reply, and waits for the answer.
-    pub async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApiError> {
+    /// Queues the command that `make` creates with a reply, and waits for the reply.
+    pub async fn send<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApiError> {
         let gone = || {
             ApiError::new(ErrorCode::ShuttingDown, "the agent is shutting down")
-                .remedy("try again when it is back")
+                .remedy("try again when it has restarted")
         };
         let (reply, answer) = oneshot::channel();
-        let asked = async {
+        let replied = async {
             self.queue.send(make(reply)).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         };
-        tokio::time::timeout(self.patience, asked).await.unwrap_or_else(|_| {
+        tokio::time::timeout(self.timeout, replied).await.unwrap_or_else(|_| {
             Err(ApiError::new(
                 ErrorCode::NoAnswer,
                 format!(
-                    "the agent has not answered within {} s; the request may still be carried out",
-                    self.patience.as_secs()
+                    "the agent has not answered within {} s; the request may still be executed",
+                    self.timeout.as_secs()
                 ),
             )
-            .remedy("look at the agent's log and at `redirector status`"))
+            .remedy("read the agent's log, and run `redirector status`"))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Errors of the control API: what a client is told, and with which HTTP status.
+//! Errors of the control API, and their HTTP status.
 
 use axum::{
     Json,
@@ -14,13 +14,13 @@ pub struct ErrorBody {
     pub error: ApiError,
 }
 
-/// Why a request was not carried out. Nothing was changed unless the code says otherwise.
+/// Why a request failed. Nothing was changed unless the code's description differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     /// A stable word for programs.
     pub code: ErrorCode,
-    /// What is wrong, for a person.
+    /// The error, for a person.
     pub message: String,
     /// What to try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,33 +31,33 @@ pub struct ApiError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// 400: the request is not what the API takes (no JSON, an unknown field, a wrong type).
+    /// 400: the request is malformed (no JSON, an unknown field, a wrong type).
     BadRequest,
     /// 403: the caller is neither root, nor the agent's own user, nor in the socket's group.
     Forbidden,
-    /// 404: no such path or no such route.
+    /// 404: the path or the route does not exist.
     NotFound,
     /// 405: the path exists, the method does not.
     MethodNotAllowed,
     /// 408: the body did not arrive in time.
     Timeout,
-    /// 409: the route exists already, or another hand made it.
+    /// 409: the route exists already, or has another origin.
     Conflict,
     /// 413: the body is larger than the limit.
     TooLarge,
-    /// 422: understood, but not a possible route or configuration.
+    /// 422: well-formed, but not a valid route or configuration.
     Invalid,
-    /// 429: as many readers follow events as may.
+    /// 429: the maximum number of readers follow events.
     TooMany,
     /// 507: no virtual address is free, or the kernel's tables are full.
     Exhausted,
-    /// 500: the change is kept, but the kernel did not take it; the agent goes on trying.
+    /// 500: the change is saved, but the kernel rejected it; the agent keeps retrying.
     Kernel,
     /// 500: a state file could not be written.
     Storage,
-    /// 503: the agent is on its way out.
+    /// 503: the agent is shutting down.
     ShuttingDown,
-    /// 504: the agent took the request and has not answered in time; it may still be carried out.
+    /// 504: the agent has not answered in time; the request may still be executed.
     NoAnswer,
     /// A code that this version does not know.
     #[serde(other)]
@@ -83,7 +83,7 @@ impl ErrorCode {
         Self::NoAnswer,
     ];
 
-    /// The HTTP status that goes with it.
+    /// Its HTTP status.
     pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -109,13 +109,13 @@ impl ApiError {
         Self { code, message: message.into(), remedy: None }
     }
 
-    /// The same, with what to try.
+    /// The same with a remedy.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// There is no such route.
+    /// The route does not exist.
     pub fn no_route(source: &dyn std::fmt::Display) -> Self {
         Self::new(ErrorCode::NotFound, format!("there is no route for {source}"))
             .remedy("`redirector route list` shows the routes")

@@ -1,26 +1,23 @@
-//! Events on their way to readers: the last ones are kept, and nobody waits for a slow reader.
+//! Distributes events to readers: the last ones are kept, and no reader delays another.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::api::{EventLine, EventQuery, Lost, LostBy, VERSION};
 
-/// How many events are kept for whoever asks later.
+/// How many events are kept for later readers.
 pub const KEPT: usize = 1000;
-/// How many a reader may lag behind before it loses some.
-const LAG: usize = 4096;
-/// Lines that are written at once, at most.
-const CHUNK: usize = 256;
+/// How many events a reader may lag behind before it loses some.
+const MAX_LAG: usize = 4096;
+/// How many lines are written at once at most.
+const MAX_CHUNK: usize = 256;
 
-/// Where events are published. Clones are the same hub.
+/// The hub to which events are published. Clones share it.
 #[derive(Clone, Debug)]
 pub struct EventHub {
     recent: Arc<Mutex<VecDeque<Arc<EventLine>>>>,
@@ -29,35 +26,34 @@ pub struct EventHub {
 
 impl Default for EventHub {
     fn default() -> Self {
-        Self { recent: Arc::default(), sender: broadcast::channel(LAG).0 }
+        Self { recent: Arc::default(), sender: broadcast::channel(MAX_LAG).0 }
     }
 }
 
 impl EventHub {
-    /// Tells every reader, and keeps the last [`KEPT`].
+    /// Sends lines to every reader, and keeps the last [`KEPT`].
     pub fn publish(&self, lines: impl IntoIterator<Item = EventLine>) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock();
         for line in lines.into_iter().map(Arc::new) {
             if recent.len() == KEPT {
                 recent.pop_front();
             }
             recent.push_back(Arc::clone(&line));
-            // Nobody listens: that is no error.
+            // An error means that no reader follows.
             let _ = self.sender.send(line);
         }
     }
 
-    /// What has happened, and what happens from now on: nothing is in both, and nothing in between
-    /// is missing.
+    /// Past events and, if the query follows, new ones, without a gap or an overlap.
     pub fn subscribe(&self, query: EventQuery) -> Subscription {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent.lock();
         let next = query.follow.then(|| self.sender.subscribe());
         let recent: Vec<_> = recent.iter().filter(|line| query.wants(line)).cloned().collect();
         let skipped = query.limit.map_or(0, |limit| recent.len().saturating_sub(limit));
         Subscription { recent: recent.into_iter().skip(skipped).collect(), next, query }
     }
 
-    /// Readers that follow.
+    /// Readers that follow new events.
     pub fn readers(&self) -> usize {
         self.sender.receiver_count()
     }
@@ -72,24 +68,24 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Whether nothing has happened yet that is asked for.
+    /// Whether no past event matches.
     pub fn is_empty(&self) -> bool {
         self.recent.is_empty()
     }
 
-    /// The events as lines of JSON: first what has happened; then, for a reader that follows, what
-    /// happens, until `shutdown`.
+    /// The events as lines of JSON: past ones first, then new ones until `shutdown`, if followed.
+    /// `permit` is held while the stream lives.
     pub(super) fn lines(
         self,
         shutdown: CancellationToken,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> impl Stream<Item = Result<Bytes, Infallible>> {
         let Self { recent, next, query } = self;
         let mut before = Vec::new();
         recent.iter().for_each(|line| write(&mut before, line));
         let first = stream::iter((!before.is_empty()).then(|| Ok(Bytes::from(before))));
-        // The reader's place is taken as long as the stream lives.
-        let following = next.map(|receiver| Following { receiver, query, shutdown, _place: place });
+        let following =
+            next.map(|receiver| Following { receiver, query, shutdown, _permit: permit });
         first.chain(stream::unfold(following, |following| async {
             let mut following = following?;
             let chunk = following.chunk().await?;
@@ -102,11 +98,11 @@ struct Following {
     receiver: broadcast::Receiver<Arc<EventLine>>,
     query: EventQuery,
     shutdown: CancellationToken,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Following {
-    /// The next lines that this reader wants; nothing when there will be no more.
+    /// The next lines that match; none at the end of the stream.
     async fn chunk(&mut self) -> Option<Vec<u8>> {
         let mut chunk = Vec::new();
         while chunk.is_empty() {
@@ -115,28 +111,32 @@ impl Following {
                 received = self.receiver.recv() => received,
             };
             match received {
-                Ok(line) => self.take(&mut chunk, &line),
-                Err(broadcast::error::RecvError::Lagged(lost)) => self.missed(&mut chunk, lost),
+                Ok(line) => self.append(&mut chunk, &line),
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    self.append_lost(&mut chunk, lost)
+                }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
-        for _ in 1..CHUNK {
+        for _ in 1..MAX_CHUNK {
             match self.receiver.try_recv() {
-                Ok(line) => self.take(&mut chunk, &line),
-                Err(broadcast::error::TryRecvError::Lagged(lost)) => self.missed(&mut chunk, lost),
+                Ok(line) => self.append(&mut chunk, &line),
+                Err(broadcast::error::TryRecvError::Lagged(lost)) => {
+                    self.append_lost(&mut chunk, lost)
+                }
                 Err(_) => break,
             }
         }
         Some(chunk)
     }
 
-    fn take(&self, chunk: &mut Vec<u8>, line: &EventLine) {
+    fn append(&self, chunk: &mut Vec<u8>, line: &EventLine) {
         if self.query.wants(line) {
             write(chunk, line);
         }
     }
 
-    fn missed(&self, chunk: &mut Vec<u8>, lost: u64) {
+    fn append_lost(&self, chunk: &mut Vec<u8>, lost: u64) {
         write(chunk, &EventLine::Lost(Lost { version: VERSION, lost, lost_by: LostBy::Reader }));
     }
 }

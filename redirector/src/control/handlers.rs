@@ -1,4 +1,4 @@
-//! Paths and methods of the API; each handler reads its request whole and asks the owner task.
+//! Paths and methods of the API. Each handler reads its whole request and queues a command.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
     route::{RawRoute, RoutePatch, SourceName},
 };
 
-/// How much, and for how long, a body is read.
+/// Limits of reading a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) body: usize,
@@ -38,12 +38,12 @@ struct Shared {
     handle: Handle,
     bounds: Bounds,
     shutdown: CancellationToken,
-    /// Who may follow events.
-    places: Arc<Semaphore>,
+    /// One permit for each reader that follows events.
+    readers: Arc<Semaphore>,
 }
 
-/// Readers that may follow events at one time: each keeps a connection.
-const READERS: usize = 16;
+/// Readers that may follow events at the same time: each holds a connection.
+const MAX_READERS: usize = 16;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -62,20 +62,25 @@ pub(super) fn router(handle: Handle, bounds: Bounds, shutdown: CancellationToken
         .route("/v1/reload", post(reload))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .with_state(Shared { handle, bounds, shutdown, places: Arc::new(Semaphore::new(READERS)) })
+        .with_state(Shared {
+            handle,
+            bounds,
+            shutdown,
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+        })
 }
 
 async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
-    shared.handle.ask(Command::Status).await.map(Json)
+    shared.handle.send(Command::Status).await.map(Json)
 }
 
 async fn routes(State(shared): State<Shared>) -> Answer<api::RouteList> {
-    shared.handle.ask(Command::Routes).await.map(Json)
+    shared.handle.send(Command::Routes).await.map(Json)
 }
 
 async fn route(State(shared): State<Shared>, Path(source): Path<String>) -> Answer<api::RouteShow> {
     let source = source_name(&source)?;
-    shared.handle.ask(|reply| Command::Route(source, reply)).await.map(Json)
+    shared.handle.send(|reply| Command::Route(source, reply)).await.map(Json)
 }
 
 async fn add(
@@ -84,7 +89,7 @@ async fn add(
     body: Body,
 ) -> Result<(StatusCode, Json<api::Changed>), ApiError> {
     let route: RawRoute = parse(&read(body, shared.bounds.body, shared.bounds.read).await?)?;
-    let changed = shared.handle.ask(|reply| Command::Add(Box::new(route), caller, reply)).await?;
+    let changed = shared.handle.send(|reply| Command::Add(Box::new(route), caller, reply)).await?;
     Ok((StatusCode::CREATED, Json(changed)))
 }
 
@@ -96,7 +101,7 @@ async fn set(
 ) -> Answer<api::Changed> {
     let source = source_name(&source)?;
     let patch: RoutePatch = parse(&read(body, shared.bounds.body, shared.bounds.read).await?)?;
-    shared.handle.ask(|reply| Command::Set(source, Box::new(patch), caller, reply)).await.map(Json)
+    shared.handle.send(|reply| Command::Set(source, Box::new(patch), caller, reply)).await.map(Json)
 }
 
 async fn remove(
@@ -105,7 +110,7 @@ async fn remove(
     Path(source): Path<String>,
 ) -> Answer<api::Changed> {
     let source = source_name(&source)?;
-    shared.handle.ask(|reply| Command::Remove(source, caller, reply)).await.map(Json)
+    shared.handle.send(|reply| Command::Remove(source, caller, reply)).await.map(Json)
 }
 
 async fn import(
@@ -115,11 +120,11 @@ async fn import(
 ) -> Answer<api::Imported> {
     let request: api::ImportRequest =
         parse(&read(body, shared.bounds.import, shared.bounds.read).await?)?;
-    shared.handle.ask(|reply| Command::Import(request, caller, reply)).await.map(Json)
+    shared.handle.send(|reply| Command::Import(request, caller, reply)).await.map(Json)
 }
 
 async fn history(State(shared): State<Shared>) -> Answer<api::ChangeList> {
-    shared.handle.ask(Command::History).await.map(Json)
+    shared.handle.send(Command::History).await.map(Json)
 }
 
 async fn change(
@@ -130,7 +135,7 @@ async fn change(
         ApiError::new(ErrorCode::Invalid, format!("`{number}` is not the number of a change"))
             .remedy("`redirector route history` has the numbers")
     })?;
-    shared.handle.ask(|reply| Command::Change(number, reply)).await.map(Json)
+    shared.handle.send(|reply| Command::Change(number, reply)).await.map(Json)
 }
 
 async fn rollback(
@@ -141,15 +146,14 @@ async fn rollback(
     let body = read(body, shared.bounds.body, shared.bounds.read).await?;
     let request: api::RollbackRequest =
         if body.is_empty() { api::RollbackRequest::default() } else { parse(&body)? };
-    shared.handle.ask(|reply| Command::Rollback(request, caller, reply)).await.map(Json)
+    shared.handle.send(|reply| Command::Rollback(request, caller, reply)).await.map(Json)
 }
 
 async fn export(State(shared): State<Shared>) -> Answer<api::Export> {
-    shared.handle.ask(Command::Export).await.map(Json)
+    shared.handle.send(Command::Export).await.map(Json)
 }
 
-/// Lines of JSON. A reader that does not take them loses some, and is told how many; nobody waits
-/// for it.
+/// Lines of JSON. A slow reader loses some, and receives their number; it delays no other reader.
 async fn events(
     State(shared): State<Shared>,
     query: Result<Query<api::EventQuery>, QueryRejection>,
@@ -157,21 +161,24 @@ async fn events(
     let Query(query) = query.map_err(|error| {
         ApiError::new(
             ErrorCode::BadRequest,
-            format!("the query is not what this path takes: {}", error.body_text()),
+            format!("the query is not valid: {}", error.body_text()),
         )
-        .remedy("it takes follow, route, result, failed and limit")
+        .remedy("the parameters are follow, route, result, failed and limit")
     })?;
-    let place = if query.follow {
+    let permit = if query.follow {
         let full = || {
-            ApiError::new(ErrorCode::TooMany, format!("{READERS} readers follow events already"))
-                .remedy("end one of them")
+            ApiError::new(
+                ErrorCode::TooMany,
+                format!("{MAX_READERS} readers follow events already"),
+            )
+            .remedy("end one of them")
         };
-        Some(Arc::clone(&shared.places).try_acquire_owned().map_err(|_| full())?)
+        Some(Arc::clone(&shared.readers).try_acquire_owned().map_err(|_| full())?)
     } else {
         None
     };
-    let subscription = shared.handle.ask(|reply| Command::Events(query, reply)).await?;
-    let lines = Body::from_stream(subscription.lines(shared.shutdown, place));
+    let subscription = shared.handle.send(|reply| Command::Events(query, reply)).await?;
+    let lines = Body::from_stream(subscription.lines(shared.shutdown, permit));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 
@@ -179,14 +186,14 @@ async fn reload(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
 ) -> Answer<api::Reloaded> {
-    shared.handle.ask(|reply| Command::Reload(caller, reply)).await.map(Json)
+    shared.handle.send(|reply| Command::Reload(caller, reply)).await.map(Json)
 }
 
-/// What a caller gets who may not ask, whatever it asks.
+/// The reply to a caller without permission, for every path.
 pub(super) fn forbidden() -> Router {
     Router::new().fallback(async |Extension(caller): Extension<Caller>| {
-        ApiError::new(ErrorCode::Forbidden, format!("{caller} may not ask this agent"))
-            .remedy("ask as root, or as a member of the socket's group")
+        ApiError::new(ErrorCode::Forbidden, format!("{caller} has no permission to use this agent"))
+            .remedy("run this as root, or as a member of the socket's group")
     })
 }
 
@@ -198,34 +205,34 @@ async fn no_such_path(uri: axum::http::Uri) -> ApiError {
 }
 
 async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
-    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
-        .remedy("docs/reference/api.md has the methods of each path")
+    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not support {method}", uri.path()))
+        .remedy("docs/reference/api.md lists the methods of each path")
 }
 
-/// The whole body, within `limit` bytes and `patience`.
-async fn read(body: Body, limit: usize, patience: Duration) -> Result<Bytes, ApiError> {
-    match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
+/// The whole body, within `limit` bytes and `timeout`.
+async fn read(body: Body, limit: usize, timeout: Duration) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(timeout, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::new(
             ErrorCode::TooLarge,
             format!("the body is larger than {limit} bytes"),
         )
-        .remedy("send less, or the parts one by one")),
+        .remedy("send less, or in several requests")),
         Ok(Err(error)) => {
             Err(ApiError::new(ErrorCode::BadRequest, format!("the body did not arrive: {error}")))
         }
         Err(_) => Err(ApiError::new(
             ErrorCode::Timeout,
-            format!("the body did not arrive within {} s", patience.as_secs_f32()),
+            format!("the body did not arrive within {} s", timeout.as_secs_f32()),
         )
-        .remedy("send as many bytes as content-length says")),
+        .remedy("send as many bytes as content-length states")),
     }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() { ErrorCode::Invalid } else { ErrorCode::BadRequest };
-        ApiError::new(code, format!("the body is not what this path takes: {error}"))
+        ApiError::new(code, format!("the body is not valid: {error}"))
             .remedy("docs/reference/api.md shows the shapes")
     })
 }

@@ -1,11 +1,9 @@
-//! The control API: HTTP with JSON on a unix socket, its server, its client and the types that both
-//! share.
+//! The control API: HTTP with JSON on a unix socket; its server, its client and their shared types.
 //!
-//! This module knows nothing of routes, DNS or the kernel: a request becomes a [`Command`] in the
-//! queue of the agent's owner task, and the owner's reply becomes the response. So changes are
-//! serialised by the queue, and a client that goes away midway changes nothing by half: a command
-//! enters the queue only after the whole body was read and understood, and is then carried out
-//! whether or not anybody waits.
+//! A request becomes a [`Command`] in the queue of the agent's event loop, and the loop's reply
+//! becomes the response. So the queue serialises changes, and a client that disconnects never
+//! leaves a partial change: a command enters the queue only after its whole body was parsed, and is
+//! then executed even if the client is gone.
 
 pub mod api;
 mod client;

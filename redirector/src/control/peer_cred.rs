@@ -1,4 +1,4 @@
-//! Who is at the other end of the socket, as the kernel says.
+//! The credentials of the process at the other end of the socket.
 
 use std::os::fd::AsRawFd;
 
@@ -6,10 +6,10 @@ use tokio::net::UnixStream;
 
 use crate::control::command::Caller;
 
-/// More groups than this are not looked at; a user has a handful.
-const MOST_GROUPS: usize = 1024;
+/// Groups that are read at most; a user has a handful.
+const MAX_GROUPS: usize = 1024;
 
-/// The process that connected; nobody's user and group when the kernel does not say.
+/// The process that connected; with user and group -1 when the kernel does not report it.
 pub(super) fn caller(stream: &UnixStream) -> Caller {
     stream.peer_cred().map_or_else(
         |_| Caller { pid: None, uid: u32::MAX, gid: u32::MAX },
@@ -17,10 +17,10 @@ pub(super) fn caller(stream: &UnixStream) -> Caller {
     )
 }
 
-/// The supplementary groups that it had when it connected (SO_PEERGROUPS, 4.13); none when the
-/// kernel does not say.
+/// Its supplementary groups at the time of connect (SO_PEERGROUPS, 4.13); none when the kernel does
+/// not report them.
 pub(super) fn groups(stream: &UnixStream) -> Vec<u32> {
-    let mut groups = vec![0_u32; MOST_GROUPS];
+    let mut groups = vec![0_u32; MAX_GROUPS];
     let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice())).unwrap_or_default();
     // SAFETY: the kernel writes at most `length` bytes to `groups`, which has as many, and the
     // length that it wrote to `length`.

@@ -1,4 +1,4 @@
-//! The server: accepts, bounds each request in size and time, and drains on shutdown.
+//! The server: accepts connections, limits each request in size and time, drains on shutdown.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -18,18 +18,18 @@ use crate::control::{
     socket::{ControlSocket, SocketError},
 };
 
-/// What one client may take.
+/// Limits of clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a body; [`Limits::import`] for an import's.
+    /// Bytes of a body other than an import's.
     pub body: usize,
     /// Bytes of an import's body.
     pub import: usize,
-    /// For the head of a request to arrive, and again for its body.
+    /// Time for the head of a request to arrive, and again for its body.
     pub read: Duration,
-    /// Connections at one time; more wait to be accepted.
+    /// Simultaneous connections; more wait to be accepted.
     pub connections: usize,
-    /// For requests under way to end after shutdown has begun.
+    /// Time for requests under way to end after shutdown has begun.
     pub drain: Duration,
 }
 
@@ -56,14 +56,13 @@ impl Server {
     /// Binds the socket `path` with mode 0660, replacing that of a dead agent.
     ///
     /// # Errors
-    /// When a live agent listens there, when something else has the name, or when the system
-    /// refuses.
+    /// When a live agent listens there, when `path` is not a socket, or when the system refuses.
     pub async fn bind(path: &Path, limits: Limits) -> Result<Self, SocketError> {
         Ok(Self { socket: ControlSocket::bind(path).await?, limits })
     }
 
-    /// Serves until `shutdown`, then lets requests under way end for [`Limits::drain`] and removes
-    /// the socket.
+    /// Serves until `shutdown`, then waits up to [`Limits::drain`] for requests under way, and
+    /// removes the socket.
     pub async fn serve(self, handle: Handle, shutdown: CancellationToken) {
         let limits = self.limits;
         let router = handlers::router(
@@ -71,13 +70,14 @@ impl Server {
             Bounds { body: limits.body, import: limits.import, read: limits.read },
             shutdown.clone(),
         );
-        let slots = Arc::new(Semaphore::new(limits.connections));
+        let permits = Arc::new(Semaphore::new(limits.connections));
         let mut connections = JoinSet::new();
         loop {
-            let slot = tokio::select! {
+            let permit = tokio::select! {
                 () = shutdown.cancelled() => break,
-                slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+                permit = permits.clone().acquire_owned() => permit,
             };
+            let permit = permit.expect("the semaphore is never closed");
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = self.socket.listener.accept() => accepted,
@@ -92,8 +92,8 @@ impl Server {
                     };
                     let (router, shutdown) = (router.layer(Extension(caller)), shutdown.clone());
                     connections.spawn(async move {
-                        connection(stream, caller, router, limits.read, shutdown).await;
-                        drop(slot);
+                        serve_connection(stream, caller, router, limits.read, shutdown).await;
+                        drop(permit);
                     });
                 }
                 Err(error) => pause_after(&error).await,
@@ -108,8 +108,8 @@ impl Server {
     }
 }
 
-/// One client, until it leaves, breaks a limit, or the agent shuts down.
-async fn connection(
+/// Serves one client until it disconnects, exceeds a limit, or the agent shuts down.
+async fn serve_connection(
     stream: UnixStream,
     caller: Caller,
     router: Router,
@@ -133,7 +133,7 @@ async fn connection(
     }
 }
 
-/// After a failed accept (no descriptors left, say): not a busy loop.
+/// Prevents a busy loop after a failed accept, such as without free descriptors.
 async fn pause_after(error: &io::Error) {
     warn!(%error, "failed to accept a control connection");
     tokio::time::sleep(Duration::from_millis(100)).await;

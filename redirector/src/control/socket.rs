@@ -1,5 +1,5 @@
-//! The socket file: made with its final mode in one step, a dead agent's replaced, a live agent's
-//! respected.
+//! The socket file: created with its final mode in one step; replaces a dead agent's, never a live
+//! agent's.
 
 use std::{
     io,
@@ -14,36 +14,41 @@ use crate::control::{command::Caller, peer_cred};
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;
 
-/// Why the control socket can't be had.
+/// Why the control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Somebody listens on it.
-    #[error("{} is in use by a running agent: stop it first, or give this one another \
-        `agent.run_dir`", path.display())]
+    /// A process listens on it.
+    #[error(
+        "{} is in use by a running agent: stop it first, or give this one its own `agent.run_dir`",
+        path.display()
+    )]
     InUse {
         /// The socket.
         path: PathBuf,
     },
-    /// Something that is not a socket has its name.
-    #[error("{} exists and is not a socket: remove it, or set another `agent.run_dir`", path.display())]
+    /// A file with its name is not a socket.
+    #[error(
+        "{} exists and is not a socket: remove it, or set another `agent.run_dir`",
+        path.display()
+    )]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
-    /// Making it failed.
+    /// An operation failed.
     #[error("failed to {verb} the control socket {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
         /// The socket.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// A bound control socket. Its file is removed when this is dropped, unless another agent has put
-/// its own there.
+/// A bound control socket. Its file is removed when this is dropped, unless another agent has
+/// replaced it.
 #[derive(Debug)]
 pub(super) struct ControlSocket {
     pub(super) listener: UnixListener,
@@ -55,32 +60,31 @@ impl ControlSocket {
     /// Binds `path`. The caller holds the lock that makes it the only agent of its run directory.
     pub(super) async fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |verb| move |source| SocketError::Io { verb, path: path.to_owned(), source };
-        refuse_a_live_one(path).await?;
-        // Bound aside and renamed, so that nobody ever meets the socket with another mode, and a
-        // dead agent's is replaced in one step.
-        let aside = path.with_extension(format!("{}.new", std::process::id()));
-        let _ = std::fs::remove_file(&aside);
-        let listener = UnixListener::bind(&aside).map_err(failed("bind"))?;
-        let placed = std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(MODE))
-            .and_then(|()| std::fs::rename(&aside, path))
+        refuse_live_socket(path).await?;
+        // Bound under a temporary name and renamed, so that the socket never has another mode, and
+        // replaces a dead agent's in one step.
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let _ = std::fs::remove_file(&temporary);
+        let listener = UnixListener::bind(&temporary).map_err(failed("bind"))?;
+        let placed = std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(MODE))
+            .and_then(|()| std::fs::rename(&temporary, path))
             .and_then(|()| identity(path));
         match placed {
             Ok(identity) => Ok(Self { listener, path: path.to_owned(), identity }),
             Err(source) => {
-                let _ = std::fs::remove_file(&aside);
+                let _ = std::fs::remove_file(&temporary);
                 Err(failed("place")(source))
             }
         }
     }
 
-    /// Whether the other end may ask: root, our own user, and the socket's group, which is what its
-    /// mode says as well. A mode that somebody has widened, or a descriptor that was handed on,
-    /// does not.
+    /// Whether the peer has permission: root, our own user, and the socket's group, as its mode
+    /// states. A wider mode, or an inherited descriptor, gives no permission.
     pub(super) fn admits(&self, stream: &UnixStream, caller: Caller) -> bool {
         if caller.uid == 0 || caller.uid == rustix::process::geteuid().as_raw() {
             return true;
         }
-        // Asked anew each time: an operator may give the socket to a group while the agent runs.
+        // Read each time: an operator may change the socket's group while the agent runs.
         std::fs::symlink_metadata(&self.path).is_ok_and(|socket| {
             caller.gid == socket.gid() || peer_cred::groups(stream).contains(&socket.gid())
         })
@@ -95,7 +99,7 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn refuse_a_live_one(path: &Path) -> Result<(), SocketError> {
+async fn refuse_live_socket(path: &Path) -> Result<(), SocketError> {
     match std::fs::symlink_metadata(path) {
         Err(_) => return Ok(()),
         Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {

@@ -13,8 +13,12 @@ use rustix::fs::{FlockOperation, flock};
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another agent runs.
-    #[error("another agent{} runs with {}: stop it first, or give this one its own \
-        `agent.run_dir`, `agent.state_dir` and `agent.bpffs`", pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(), path.display())]
+    #[error(
+        "another agent{} runs with {}: stop it first, or give this one its own `agent.run_dir`, \
+            `agent.state_dir` and `agent.bpffs`",
+        pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(),
+        path.display()
+    )]
     Held {
         /// The run directory.
         path: PathBuf,
@@ -68,7 +72,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The lock goes with the file descriptor, after this; so the pid of another agent is never removed.
+        // The lock is released later, with the file descriptor, so another agent's pid is never
+        // removed.
         let _ = fs::remove_file(&self.pid_file);
     }
 }

@@ -177,7 +177,7 @@ impl Printer {
             writeln!(env.out, "{}", paint.dim(&day))?;
             self.day = day;
         }
-        let result = format!("{:<11}", event.result.words());
+        let result = format!("{:<11}", event.result.label());
         let result = match event.result {
             EventResult::Established => paint.good(&result),
             EventResult::Closed => paint.dim(&result),

@@ -72,10 +72,10 @@ TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                WHO
 20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
 20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       caller unknown
 20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-20:26:45.123  given up      300 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+20:26:45.123  aborted       300 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
 20:26:46.123  never sent         -  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
 20:26:47.123  denied             -  a.internal:22   -                      curl[4711] /kubepods/podjob  port not listed
-20:26:48.123  left alone         -  198.18.0.9:443  -                      process [4711] cgroup 99  no route
+20:26:48.123  passed             -  198.18.0.9:443  -                      process [4711] cgroup 99  no route
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));
     let missing = "\
@@ -106,7 +106,7 @@ fn a_reader_gets_what_it_asks_for_and_no_more() {
             .out
             .lines()
             .map(|line| serde_json::from_str::<EventLine>(line).expect("an event"));
-        read.filter_map(|line| line.event().map(|event| event.result.word()))
+        read.filter_map(|line| line.event().map(|event| event.result.as_str()))
             .collect::<Vec<_>>()
             .join(" ")
     };

@@ -9,14 +9,14 @@ use crate::{
     route::{RawRoute, SourceName},
 };
 
-/// What a change of one route did: the reply to `POST`, `PATCH` and `DELETE` on routes.
+/// The reply to `POST`, `PATCH` and `DELETE` on routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
     /// [`VERSION`].
     pub version: u32,
-    /// What was done.
+    /// The effect.
     pub change: ChangeKind,
-    /// The source that was changed.
+    /// The source of the route.
     pub source: SourceName,
     /// The route that is live now; null after a removal.
     pub route: Option<RouteView>,
@@ -24,19 +24,19 @@ pub struct Changed {
     pub warnings: Vec<String>,
 }
 
-/// What was done to a route.
+/// The effect of a change on a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
-    /// It is new.
+    /// The route is new.
     Added,
-    /// It is different.
+    /// The route is different.
     Changed,
-    /// It was like that already.
+    /// The route was like that already.
     Unchanged,
-    /// It is gone.
+    /// The route was removed.
     Removed,
-    /// An override is gone; the file's route serves again.
+    /// An override was removed; the file's route serves again.
     Restored,
 }
 
@@ -59,30 +59,30 @@ impl ChangeKind {
 pub struct ImportRequest {
     /// The routes.
     pub routes: Vec<RawRoute>,
-    /// Whether they are to be the whole: routes of earlier imports and of the command line that are
-    /// not among them go.
+    /// Whether to replace all routes of earlier imports and of the command line: those that are not
+    /// among `routes` are removed.
     #[serde(default)]
     pub replace: bool,
-    /// Whether to say what would change and change nothing.
+    /// Whether to show what would change without changing it.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// The reply to `POST /v1/import`: the difference between what served and what serves now, or
-/// would.
+/// The reply to `POST /v1/import`: the difference between the routes before and after, or what it
+/// would be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Imported {
     /// [`VERSION`].
     pub version: u32,
-    /// Whether nothing was changed because `dry_run` was asked for.
+    /// Whether this is only what would change, by `dry_run`.
     pub dry_run: bool,
     /// Routes that are new.
     pub added: Vec<RawRoute>,
     /// Routes that are different.
     pub changed: Vec<Differing>,
-    /// Routes that are gone.
+    /// Routes that were removed.
     pub removed: Vec<RawRoute>,
-    /// How many routes stay as they are.
+    /// How many routes have not changed.
     pub unchanged: usize,
     /// What the operator should know although the change was made.
     pub warnings: Vec<String>,
@@ -93,30 +93,30 @@ pub struct Imported {
 pub struct ChangeList {
     /// [`VERSION`].
     pub version: u32,
-    /// The changes that are kept, the last one first.
+    /// The recorded changes, the last one first.
     pub changes: Vec<Change>,
 }
 
 /// A change of the stored routes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
-    /// Its number; they grow by one.
+    /// Its number, one more than that of the change before.
     pub number: u64,
     /// When.
     pub at: jiff::Timestamp,
-    /// The user of the process that asked for it.
+    /// The user of the calling process.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// The process; null when it was not visible to the agent.
+    /// The calling process; null when it was not visible to the agent.
     pub pid: Option<i32>,
     /// `added`, `changed`, `removed`, `restored`, `imported` or `rolled_back`.
     pub action: String,
-    /// The change that it took back.
+    /// The change that this rollback undoes.
     pub undoes: Option<u64>,
-    /// Whether it was taken back.
+    /// Whether a rollback has undone it.
     pub undone: bool,
-    /// The sources that it concerns.
+    /// The sources of the changed routes.
     pub sources: Vec<SourceName>,
 }
 
@@ -125,7 +125,7 @@ pub struct Change {
 pub struct ChangeShow {
     /// The change.
     pub change: Change,
-    /// What it did to the stored routes.
+    /// The routes it changed.
     #[serde(flatten)]
     pub diff: Imported,
 }
@@ -134,7 +134,7 @@ pub struct ChangeShow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
-    /// Whether to say what would change and change nothing.
+    /// Whether to show what would change without changing it.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -142,9 +142,9 @@ pub struct RollbackRequest {
 /// The reply to `POST /v1/rollback`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolledBack {
-    /// The change that was taken back.
+    /// The change that was undone.
     pub undone: Change,
-    /// What that changed.
+    /// The routes that this changed.
     #[serde(flatten)]
     pub result: Imported,
 }
@@ -152,9 +152,9 @@ pub struct RolledBack {
 /// One route before and after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Differing {
-    /// What it was.
+    /// The route before.
     pub old: RawRoute,
-    /// What it is now.
+    /// The route now.
     pub new: RawRoute,
 }
 
@@ -163,7 +163,7 @@ pub struct Differing {
 pub struct Export {
     /// [`VERSION`].
     pub version: u32,
-    /// Every route that serves, by source.
+    /// Every route in force, by source.
     pub routes: Vec<RawRoute>,
 }
 
@@ -172,8 +172,8 @@ pub struct Export {
 pub struct Reloaded {
     /// [`VERSION`].
     pub version: u32,
-    /// Sources that were added, changed or removed by it.
+    /// Sources of routes that it added, changed or removed.
     pub changed: Vec<SourceName>,
-    /// Keys whose new value needs a restart of the agent to take effect.
+    /// Keys whose new value takes effect after a restart of the agent.
     pub restart_needed_for: Vec<String>,
 }

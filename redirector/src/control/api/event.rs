@@ -14,9 +14,9 @@ use crate::route::SourceName;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum EventLine {
-    /// Something happened to a connect.
+    /// An event of a connect.
     Event(Box<Event>),
-    /// Events are missing here.
+    /// Events were lost here.
     Lost(Lost),
 }
 
@@ -30,40 +30,39 @@ impl EventLine {
     }
 }
 
-/// Something that happened to a connect.
+/// An event of a connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// [`super::VERSION`].
     pub version: u32,
-    /// When.
+    /// When it happened.
     pub at: jiff::Timestamp,
-    /// What.
+    /// What happened.
     pub result: EventResult,
-    /// Why; null unless `result` is `denied` or `passed`.
+    /// The reason; null unless `result` is `denied` or `passed`.
     pub reason: Option<EventReason>,
-    /// The route; null when its address has none, or none any more.
+    /// The route; null when its address has no route, or no longer has one.
     pub source: Option<SourceName>,
-    /// The virtual address that was asked for.
+    /// The virtual address that the client connected to.
     pub vip: IpAddr,
-    /// The port that was asked for.
+    /// The port that the client connected to.
     pub vip_port: u16,
-    /// Where it was sent; null when it was not.
+    /// The backend that it was redirected to; null when it was not redirected.
     pub backend: Option<SocketAddr>,
-    /// Nanoseconds from the connect to this; for `closed`, from established to this.
+    /// Nanoseconds since the connect; for `closed`, since it was established.
     pub elapsed_ns: u64,
-    /// What was carried; null unless `result` is `closed`.
+    /// The traffic of the connection; null unless `result` is `closed`.
     pub traffic: Option<Traffic>,
-    /// The process that called connect, as the node counts it. 0 when it was not asked for: so it
-    /// may be with a failure under pressure, the first one of its backend.
+    /// The process that called connect, in the node's PID namespace. 0 when unknown, as it can be
+    /// for a failure while successes are sampled.
     pub pid: u32,
-    /// Its command; null when the kernel did not tell it and the process was gone before it was
-    /// looked for.
+    /// Its command; null when the kernel did not report it and the process had ended.
     pub command: Option<String>,
-    /// Its cgroup's directory; null when that was gone before it was looked for.
+    /// Its cgroup's directory; null when that was already removed.
     pub cgroup: Option<PathBuf>,
-    /// The ID of its cgroup (the inode of its directory); 0 as above.
+    /// The ID of its cgroup (the inode of its directory); 0 when unknown.
     pub cgroup_id: u64,
-    /// Under pressure not every success is told; this one stands for so many.
+    /// How many events of its kind this one represents: successes are sampled while there are many.
     pub sampling_ratio: u32,
 }
 
@@ -96,49 +95,49 @@ impl Event {
     }
 }
 
-/// What became of a connect.
+/// The result of a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum EventResult {
     /// A backend accepted it.
     Established,
-    /// It was established, and has ended.
+    /// The established connection has ended.
     Closed,
     /// A backend refused it.
     Refused,
-    /// It was not answered.
+    /// No backend answered it.
     TimedOut,
     /// The network reported it as undeliverable.
     Unreachable,
-    /// The application gave it up.
+    /// The application gave up.
     Aborted,
     /// It never left this host.
     Unsent,
-    /// It was refused here.
+    /// It was refused on this host.
     Denied,
-    /// It was left alone, by `on_no_backend = "pass"`.
+    /// It was not redirected, by `on_no_backend = "pass"`.
     Passed,
 }
 
 impl EventResult {
-    /// For a person.
-    pub fn words(self) -> &'static str {
+    /// The label for a person.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Established => "established",
             Self::Closed => "closed",
             Self::Refused => "refused",
             Self::TimedOut => "timed out",
             Self::Unreachable => "unreachable",
-            Self::Aborted => "given up",
+            Self::Aborted => "aborted",
             Self::Unsent => "never sent",
             Self::Denied => "denied",
-            Self::Passed => "left alone",
+            Self::Passed => "passed",
         }
     }
 
-    /// The word that JSON has.
-    pub fn word(self) -> &'static str {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Established => "established",
             Self::Closed => "closed",
@@ -152,7 +151,7 @@ impl EventResult {
         }
     }
 
-    /// Whether somebody did not get what they asked for.
+    /// Whether the connect failed.
     pub fn is_failure(self) -> bool {
         !matches!(self, Self::Established | Self::Closed)
     }
@@ -168,13 +167,13 @@ pub enum EventReason {
     PortNotListed,
     /// The route has no backend that the socket could reach.
     NoBackend,
-    /// The kernel had no memory to remember it.
+    /// The kernel had no memory to track it.
     NoMemory,
 }
 
 impl EventReason {
-    /// In words, for a person.
-    pub fn words(self) -> &'static str {
+    /// The label for a person.
+    pub fn label(self) -> &'static str {
         match self {
             Self::NoRoute => "no route",
             Self::PortNotListed => "port not listed",
@@ -184,27 +183,27 @@ impl EventReason {
     }
 }
 
-/// What a connection has carried.
+/// The traffic of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Bytes received.
     pub rx_bytes: u64,
-    /// Bytes that the other side acknowledged.
+    /// Bytes that the peer acknowledged.
     pub tx_bytes: u64,
     /// The smoothed round-trip time at the end, in microseconds.
     pub srtt_us: u64,
-    /// Segments sent again.
+    /// Retransmitted segments.
     pub retransmitted: u32,
 }
 
-/// Events that are missing at this place.
+/// Events lost at this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// [`super::VERSION`].
     pub version: u32,
-    /// How many.
+    /// How many were lost.
     pub lost: u64,
-    /// Where.
+    /// Where they were lost.
     pub lost_by: LostBy,
 }
 
@@ -212,32 +211,31 @@ pub struct Lost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LostBy {
-    /// The ring between kernel and agent was full: nobody will ever know of them.
+    /// The kernel's ring buffer was full: no reader receives them.
     Kernel,
-    /// This reader was too slow; others may have them.
+    /// This reader was too slow; others may have received them.
     Reader,
 }
 
-/// Which events, of `GET /v1/events`.
+/// The query of `GET /v1/events`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventQuery {
-    /// Whether to go on with what happens from now on, until the reader leaves.
+    /// Whether to follow new events until the reader disconnects.
     pub follow: bool,
-    /// Only those of this route.
+    /// Only events of this route.
     pub route: Option<SourceName>,
-    /// Only these results, in a query with commas between them; all when empty.
+    /// Only these results, separated by commas; all when empty.
     #[serde(deserialize_with = "results")]
     pub result: Vec<EventResult>,
-    /// Only those of connects that did not get through: every result but `established` and
-    /// `closed`.
+    /// Only failures: every result except `established` and `closed`.
     pub failed: bool,
-    /// At most this many of what has happened; all that is kept when absent.
+    /// At most this many past events; all that are kept when absent.
     pub limit: Option<usize>,
 }
 
 impl EventQuery {
-    /// Whether a line is asked for. What was lost concerns everybody.
+    /// Whether a line matches. A line about lost events always does.
     pub fn wants(&self, line: &EventLine) -> bool {
         let Some(event) = line.event() else { return true };
         (self.route.is_none() || event.source == self.route)
@@ -245,9 +243,9 @@ impl EventQuery {
             && (!self.failed || event.result.is_failure())
     }
 
-    /// As it is written behind the path.
+    /// The query string of a URL.
     pub fn encoded(&self) -> String {
-        // None of these words has a letter that would need escaping.
+        // None of these values contains a character that needs escaping.
         let mut query = format!("follow={}&failed={}", self.follow, self.failed);
         if let Some(route) = &self.route {
             query.push_str(&format!("&route={route}"));
@@ -256,14 +254,14 @@ impl EventQuery {
             query.push_str(&format!("&limit={limit}"));
         }
         if !self.result.is_empty() {
-            let words: Vec<_> = self.result.iter().map(|result| result.word()).collect();
+            let words: Vec<_> = self.result.iter().map(|result| result.as_str()).collect();
             query.push_str(&format!("&result={}", words.join(",")));
         }
         query
     }
 }
 
-/// Words with commas between them.
+/// Deserializes words separated by commas.
 fn results<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<EventResult>, D::Error> {
@@ -276,16 +274,16 @@ fn results<'de, D: serde::Deserializer<'de>>(
         .collect()
 }
 
-/// How events fare: part of `GET /v1/status`.
+/// Statistics of events: part of `GET /v1/status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventsInfo {
-    /// Events told since the agent's start.
+    /// Events emitted since the agent started.
     pub emitted: u64,
-    /// Events that the ring between kernel and agent did not take, since the tables were made.
+    /// Events lost because the kernel's ring buffer was full, since the maps were created.
     pub lost: u64,
-    /// Of so many successes one is told; 1 unless there is pressure.
+    /// The sampling ratio of successes: 1 when all are emitted.
     pub sampling_ratio: u32,
-    /// Readers that follow.
+    /// Readers that follow new events.
     pub readers: usize,
 }
 
@@ -296,10 +294,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_has_one_word_in_json_queries_and_on_the_command_line() {
+    fn a_result_has_one_word_in_json_queries_and_arguments() {
         for result in EventResult::value_variants() {
-            assert_eq!(serde_json::to_value(result).unwrap(), result.word());
-            assert_eq!(result.to_possible_value().unwrap().get_name(), result.word());
+            assert_eq!(serde_json::to_value(result).unwrap(), result.as_str());
+            assert_eq!(result.to_possible_value().unwrap().get_name(), result.as_str());
         }
     }
 }

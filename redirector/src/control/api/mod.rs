@@ -2,7 +2,7 @@
 //! `docs/reference/api.md`.
 //!
 //! A field is never removed or given another meaning within one [`VERSION`]; new fields may appear,
-//! so readers ignore what they don't know.
+//! so readers ignore fields that they do not know.
 
 mod change;
 mod datapath;

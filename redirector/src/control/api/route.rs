@@ -32,28 +32,28 @@ pub struct RouteShow {
 /// A route as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteView {
-    /// The internal name; null when only the kernel knows the route and its name can't be told.
+    /// The internal name; null when only the kernel has the route and its name is unknown.
     pub source: Option<SourceName>,
     /// Its virtual address.
     pub vip: VipView,
-    /// Which hand made it: `file`, `command_line` or `import`; null without an agent.
+    /// Its origin: `file`, `command_line` or `import`; null without an agent.
     pub origin: Option<RouteOrigin>,
-    /// What was configured, in the shape of `[[routes]]`; null without an agent.
+    /// Its definition, in the shape of `[[routes]]`; null without an agent.
     pub definition: Option<RawRoute>,
-    /// Whether the kernel has it and DNS answers it; without an agent: whether the kernel has it.
+    /// Whether the kernel has it and DNS answers it; without an agent, whether the kernel has it.
     pub live: bool,
-    /// How its addresses are known; null without an agent.
+    /// How its addresses were resolved; null without an agent.
     pub resolution: Option<Resolution>,
-    /// The addresses that the kernel chooses from.
+    /// The addresses that the kernel selects from.
     pub backends: Vec<BackendView>,
-    /// What became of its connects; null when the kernel does not have it.
+    /// The counters of its connects; null when the kernel does not have it.
     pub counters: Option<RouteCounters>,
 }
 
 /// A route's virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipView {
-    /// Its place in the pool.
+    /// Its index in the pool.
     pub index: u32,
     /// The address that A queries are answered with.
     pub ipv4: Option<Ipv4Addr>,
@@ -61,30 +61,30 @@ pub struct VipView {
     pub ipv6: Option<Ipv6Addr>,
 }
 
-/// How a route's addresses are known.
+/// How a route's addresses were resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolution {
-    /// One word.
+    /// The state in one word.
     pub state: ResolutionState,
-    /// Why the state is `kept` or `unresolved`, if that is known.
+    /// Why the state is `stale` or `unresolved`, if that is known.
     pub error: Option<String>,
-    /// When the addresses were learned; null while there are none.
+    /// When the addresses were resolved; null while there are none.
     pub resolved_at: Option<jiff::Timestamp>,
-    /// For how many seconds the answer was said to hold; null for literal addresses.
+    /// The TTL of the answer in seconds; null for literal addresses.
     pub ttl_seconds: Option<u64>,
 }
 
-/// How a route's addresses are known, in one word.
+/// How a route's addresses were resolved, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResolutionState {
-    /// The route names addresses.
+    /// The destination is literal addresses.
     Literal,
-    /// The resolver's own last answer.
+    /// They are the resolver's last answer.
     Fresh,
-    /// The resolver fails; these are the last good ones.
+    /// The resolver fails; they are the last good ones.
     Stale,
-    /// There never was an answer.
+    /// There was no answer yet.
     Unresolved,
 }
 
@@ -93,22 +93,22 @@ pub enum ResolutionState {
 pub struct BackendView {
     /// The address.
     pub address: IpAddr,
-    /// Whether connects go to it.
+    /// Whether connects use it.
     pub state: BackendState,
-    /// Failures in a row; 0 when it is eligible.
+    /// Consecutive failures; 0 when it is eligible.
     pub failures: u32,
-    /// Milliseconds until the kernel tries it again by itself; null when it is eligible.
+    /// Milliseconds until the kernel tries it again on its own; null when it is eligible.
     pub retry_in_ms: Option<u64>,
-    /// What became of connects to it.
+    /// The counters of its connects.
     pub counters: Option<BackendCounters>,
 }
 
-/// Whether connects go to a backend.
+/// Whether connects use a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendState {
     /// They do.
     Eligible,
-    /// It failed lately; connects go to others while there are any.
+    /// It failed recently; connects use other backends while there are any.
     Ejected,
 }

@@ -1,4 +1,4 @@
-//! The server and the client over a real socket, with a fake owner task behind them.
+//! The server and the client over a real socket, with a fake event loop behind them.
 
 mod reference;
 
@@ -27,14 +27,14 @@ struct Rig {
 }
 
 impl Rig {
-    async fn start(limits: Limits, patience: Duration) -> Self {
+    async fn start(limits: Limits, timeout: Duration) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let server = Server::bind(&directory.path().join("control.sock"), limits)
             .await
             .expect("the socket binds");
         let (sender, queue) = mpsc::channel(16);
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(server.serve(Handle::new(sender, patience), shutdown.clone()));
+        let serving = tokio::spawn(server.serve(Handle::new(sender, timeout), shutdown.clone()));
         Self { directory, shutdown, serving, queue }
     }
 
@@ -57,10 +57,10 @@ impl Rig {
         Client::new(self.socket())
     }
 
-    /// Writes `request` as it is, closes that direction, and returns all that comes back.
+    /// Writes `request` verbatim and returns the whole answer.
     async fn raw(&self, request: &str) -> String {
         let mut stream = UnixStream::connect(self.socket()).await.expect("the socket accepts");
-        stream.write_all(request.as_bytes()).await.expect("the request is taken");
+        stream.write_all(request.as_bytes()).await.expect("the request is written");
         let mut answer = String::new();
         let reading = stream.read_to_string(&mut answer);
         tokio::time::timeout(Duration::from_secs(5), reading)
@@ -96,23 +96,23 @@ fn raw_route(source: &str) -> crate::route::RawRoute {
 }
 
 #[tokio::test]
-async fn a_change_reaches_the_owner_with_the_callers_credentials_and_its_answer_the_client() {
+async fn a_change_carries_the_callers_credentials_and_is_answered() {
     let mut rig = Rig::quick().await;
     let client = rig.client();
     let asking = tokio::spawn(async move { client.add(&raw_route("a.example.net")).await });
     let Some(Command::Add(route, caller, reply)) = rig.queue.recv().await else {
-        panic!("not an add")
+        panic!("another command")
     };
     assert_eq!(*route, raw_route("a.example.net"));
     assert_eq!(caller.pid, Some(std::process::id() as i32));
     assert_eq!(caller.uid, rustix::process::geteuid().as_raw());
-    reply.send(Ok(changed("a.example.net"))).expect("somebody waits");
+    reply.send(Ok(changed("a.example.net"))).expect("the client waits");
     let answer = asking.await.expect("the client ends").expect("an answer");
     assert_eq!(answer, changed("a.example.net"));
 }
 
 #[tokio::test]
-async fn changes_of_many_clients_come_one_after_the_other_and_none_is_lost() {
+async fn changes_of_many_clients_are_serialised_and_none_is_lost() {
     let mut rig = Rig::quick().await;
     let clients: Vec<_> = (0..10)
         .map(|client_number| {
@@ -130,7 +130,7 @@ async fn changes_of_many_clients_come_one_after_the_other_and_none_is_lost() {
     let mut per_client = [0; 10];
     for _ in 0..200 {
         let Some(Command::Add(route, _, reply)) = rig.queue.recv().await else {
-            panic!("not an add")
+            panic!("another command")
         };
         let source = serde_json::to_value(&*route).expect("json")["source"]
             .as_str()
@@ -142,7 +142,7 @@ async fn changes_of_many_clients_come_one_after_the_other_and_none_is_lost() {
         };
         assert_eq!(per_client[client], n, "client {client}'s changes come in its order");
         per_client[client] += 1;
-        reply.send(Ok(changed(&source))).expect("somebody waits");
+        reply.send(Ok(changed(&source))).expect("the client waits");
     }
     for client in clients {
         client.await.expect("every client got its answers");
@@ -151,10 +151,10 @@ async fn changes_of_many_clients_come_one_after_the_other_and_none_is_lost() {
 }
 
 #[tokio::test]
-async fn what_the_api_does_not_take_is_refused_in_json_and_never_reaches_the_owner() {
+async fn invalid_requests_are_refused_in_json_before_the_queue() {
     let mut rig = Rig::quick().await;
     let large = format!("{{\"source\": \"{}\"}}", "a".repeat(2000));
-    for (answer, status, code, says) in [
+    for (answer, status, code, message) in [
         (rig.post("/v1/routes", "{\"source\"").await, 400, "bad_request", "EOF while parsing"),
         (rig.post("/v1/routes", "").await, 400, "bad_request", "EOF while parsing"),
         (
@@ -183,13 +183,13 @@ async fn what_the_api_does_not_take_is_refused_in_json_and_never_reaches_the_own
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
         assert_eq!(body["error"]["code"], code, "{answer}");
-        assert!(body["error"]["message"].as_str().expect("a text").contains(says), "{answer}");
+        assert!(body["error"]["message"].as_str().expect("a text").contains(message), "{answer}");
     }
-    assert!(rig.queue.try_recv().is_err(), "nothing reached the owner");
+    assert!(rig.queue.try_recv().is_err(), "nothing was queued");
 }
 
 #[tokio::test]
-async fn the_owners_refusal_arrives_word_for_word() {
+async fn a_refusal_arrives_verbatim() {
     let mut rig = Rig::quick().await;
     let client = rig.client();
     let asking =
@@ -197,11 +197,11 @@ async fn the_owners_refusal_arrives_word_for_word() {
             async move { client.route(&"*.example.net".parse().expect("a source")).await },
         );
     let Some(Command::Route(source, reply)) = rig.queue.recv().await else {
-        panic!("not a question for a route")
+        panic!("another command")
     };
     assert_eq!(source.to_string(), "*.example.net");
     let refusal = ApiError::no_route(&source);
-    reply.send(Err(refusal.clone())).expect("somebody waits");
+    reply.send(Err(refusal.clone())).expect("the client waits");
     match asking.await.expect("the client ends") {
         Err(ClientError::Refused(error)) => assert_eq!(error, refusal),
         other => panic!("{other:?}"),
@@ -209,7 +209,7 @@ async fn the_owners_refusal_arrives_word_for_word() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_its_body_is_whole_changes_nothing() {
+async fn a_client_that_leaves_within_its_body_changes_nothing() {
     let mut rig = Rig::quick().await;
     let mut stream = UnixStream::connect(rig.socket()).await.expect("the socket accepts");
     let part = "POST /v1/routes HTTP/1.1\r\nhost: x\r\ncontent-length: \
@@ -221,7 +221,7 @@ async fn a_client_that_leaves_before_its_body_is_whole_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_after_its_body_was_read_does_not_stop_the_change() {
+async fn a_client_that_leaves_after_its_body_does_not_stop_the_change() {
     let mut rig = Rig::quick().await;
     let mut stream = UnixStream::connect(rig.socket()).await.expect("the socket accepts");
     let body = "{\"source\": \"a.b\", \"destination\": \"c.d\"}";
@@ -229,8 +229,8 @@ async fn a_client_that_leaves_after_its_body_was_read_does_not_stop_the_change()
         "POST /v1/routes HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(whole.as_bytes()).await.expect("the request is taken");
-    let Some(Command::Add(_, _, reply)) = rig.queue.recv().await else { panic!("not an add") };
+    stream.write_all(whole.as_bytes()).await.expect("the request is written");
+    let Some(Command::Add(_, _, reply)) = rig.queue.recv().await else { panic!("another command") };
     drop(stream);
     tokio::time::sleep(Duration::from_millis(50)).await;
     // Whether or not anybody waits, the owner has the whole command and can carry it out.
@@ -238,7 +238,7 @@ async fn a_client_that_leaves_after_its_body_was_read_does_not_stop_the_change()
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_given_up() {
+async fn a_body_that_does_not_arrive_times_out() {
     let rig = Rig::quick().await;
     let answer =
         rig.raw("POST /v1/routes HTTP/1.1\r\nhost: x\r\ncontent-length: 60\r\n\r\n{").await;
@@ -247,7 +247,7 @@ async fn a_body_that_does_not_arrive_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_arrive_is_given_up() {
+async fn a_head_that_does_not_arrive_times_out() {
     let rig = Rig::quick().await;
     let before = std::time::Instant::now();
     rig.raw("POST /v1/routes HTTP/1.1\r\nhost:").await;
@@ -259,7 +259,7 @@ async fn a_head_that_does_not_arrive_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_silent_owner_is_answered_for_and_an_absent_one_too() {
+async fn a_silent_or_absent_event_loop_is_an_error() {
     let rig = Rig::quick().await;
     match rig.client().status().await {
         Err(ClientError::Refused(error)) => assert_eq!(error.code, ErrorCode::NoAnswer),
@@ -274,7 +274,7 @@ async fn a_silent_owner_is_answered_for_and_an_absent_one_too() {
 }
 
 #[tokio::test]
-async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
+async fn the_socket_is_for_owner_and_group_and_removed_at_the_end() {
     let rig = Rig::quick().await;
     let mode = std::fs::metadata(rig.socket()).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
@@ -292,12 +292,12 @@ async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
 }
 
 #[tokio::test]
-async fn a_dead_agents_socket_is_replaced_a_live_agents_is_not() {
+async fn only_a_dead_agents_socket_is_replaced() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("control.sock");
     drop(UnixListener::bind(&path).expect("the dead agent's socket"));
     assert!(path.exists(), "a socket file outlives its listener");
-    let first = Server::bind(&path, Limits::default()).await.expect("the dead one is replaced");
+    let first = Server::bind(&path, Limits::default()).await.expect("the dead agent's is replaced");
     assert!(matches!(bind_error(&path).await, SocketError::InUse { .. }));
     drop(first);
     std::fs::write(&path, "").expect("a file");
@@ -309,7 +309,7 @@ async fn bind_error(path: &Path) -> SocketError {
 }
 
 #[tokio::test]
-async fn an_agent_of_another_version_is_told_with_both_versions() {
+async fn another_version_of_the_api_is_reported_with_both() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("control.sock");
     let listener = UnixListener::bind(&path).expect("bound");
@@ -329,7 +329,7 @@ async fn an_agent_of_another_version_is_told_with_both_versions() {
     old.await.expect("ends well");
 }
 
-/// Asks for the export as another user, whatever the socket's mode says; the HTTP status.
+/// Requests the status as another user. Returns the HTTP status.
 fn status_for(socket: &Path, uid: u32, gid: u32, groups: &str) -> String {
     let mut command = std::process::Command::new("setpriv");
     let identity = [
@@ -348,14 +348,17 @@ fn status_for(socket: &Path, uid: u32, gid: u32, groups: &str) -> String {
         "%{http_code}",
         "--unix-socket",
     ]);
-    let output =
-        command.arg(socket).arg("http://x/v1/status").output().expect("setpriv and curl are here");
+    let output = command
+        .arg(socket)
+        .arg("http://x/v1/status")
+        .output()
+        .expect("setpriv and curl are installed");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A socket that somebody has made writable for all still answers only root and its group.
+/// A wider mode of the socket gives no permission.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_root_and_the_sockets_group_are_answered() {
+async fn only_root_and_the_sockets_group_have_permission() {
     const GROUP: u32 = 54321;
     let mut rig = Rig::quick().await;
     let socket = rig.socket();
@@ -365,21 +368,21 @@ async fn only_root_and_the_sockets_group_are_answered() {
     open(rig.directory.path(), 0o755);
     open(&socket, 0o666);
     std::os::unix::fs::chown(&socket, None, Some(GROUP)).expect("these tests need root");
-    let owner = tokio::spawn(async move {
-        let mut asked = 0;
+    let event_loop = tokio::spawn(async move {
+        let mut answered = 0;
         while let Some(command) = rig.queue.recv().await {
             let Command::Status(reply) = command else { panic!("{command:?}") };
             reply
-                .send(Err(ApiError::new(ErrorCode::Conflict, "reached the owner")))
-                .expect("somebody waits");
-            asked += 1;
-            if asked == 3 {
+                .send(Err(ApiError::new(ErrorCode::Conflict, "reached the event loop")))
+                .expect("the client waits");
+            answered += 1;
+            if answered == 3 {
                 break;
             }
         }
         rig
     });
-    let told = tokio::task::spawn_blocking(move || {
+    let statuses = tokio::task::spawn_blocking(move || {
         [
             (65534, 65534, ""),
             (65534, GROUP, ""),
@@ -389,6 +392,6 @@ async fn only_root_and_the_sockets_group_are_answered() {
         ]
         .map(|(uid, gid, groups)| status_for(&socket, uid, gid, groups))
     });
-    assert_eq!(told.await.expect("asked"), ["403", "409", "409", "403", "409"]);
-    owner.await.expect("three were let through");
+    assert_eq!(statuses.await.expect("no panic"), ["403", "409", "409", "403", "409"]);
+    event_loop.await.expect("three had permission");
 }

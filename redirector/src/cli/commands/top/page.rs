@@ -292,7 +292,7 @@ fn foot(failures: &[Event]) -> Vec<Line> {
     lines.extend(failures.iter().map(|event| {
         let backend = event.backend.map(|backend| format!(" → {backend}")).unwrap_or_default();
         Line::one(Tone::Plain, format!("{}  ", event.at.strftime("%T")))
-            .and(Tone::Bad, format!("{:<11}", event.result.words()))
+            .and(Tone::Bad, format!("{:<11}", event.result.label()))
             .and(Tone::Plain, format!("  {}{backend}  ", event_text::target(event)))
             .and(Tone::Dim, event_text::who(event))
     }));
