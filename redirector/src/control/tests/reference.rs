@@ -1,13 +1,12 @@
-//! Keeps `docs/reference/api.md` equal to the code: every field, code and path that exists is named
-//! there.
+//! Checks that `docs/reference/api.md` names every field and code of the API.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::control::{ErrorCode, api};
 
 const PAGE: &str = include_str!("../../../../docs/reference/api.md");
 
-/// Every key of a value that was serialised, at every depth.
+/// Every key of a serialised value, at every depth.
 fn keys(value: &Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(key, value)| {
@@ -27,26 +26,103 @@ fn assert_named(word: &str) {
     assert!(found, "docs/reference/api.md does not name `{word}`");
 }
 
+/// A status with every field.
+fn status() -> Value {
+    json!({
+        "version": 1,
+        "state": "ok",
+        "summary": "",
+        "problems": [
+            {"code": "x", "source": "a.b", "message": "", "remedy": "", "degrades": true}
+        ],
+        "agent": {
+            "pid": 1,
+            "version": "",
+            "started_at": "1970-01-01T00:00:00Z",
+            "uptime_seconds": 0
+        },
+        "config": {
+            "path": "",
+            "loaded_at": "1970-01-01T00:00:00Z",
+            "error": null,
+            "restart_needed_for": []
+        },
+        "dns": {
+            "listen": [],
+            "names": 0,
+            "counters": {},
+            "upstreams": [
+                {"address": "192.0.2.53:53", "ejected": true, "queries": 1, "failures": 1}
+            ]
+        },
+        "datapath": datapath(),
+        "events": {"emitted": 1, "lost": 0, "sampling_ratio": 1, "readers": 0},
+        "routes": [route()]
+    })
+}
+
+fn datapath() -> Value {
+    json!({
+        "abi": 1,
+        "pins": "",
+        "pool_ipv4": "",
+        "pool_ipv6": null,
+        "heartbeat_age_ms": null,
+        "programs": [],
+        "attachments": [{"cgroup": null, "cgroup_id": 1, "programs": [], "live": true}],
+        "cgroup2_mount": null,
+        "pending_attachments": [{"cgroup": "", "reason": ""}],
+        "draining_cgroups": 0,
+        "foreign_programs": [
+            {"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}
+        ],
+        "upgraded": {
+            "at": "1970-01-01T00:00:00Z",
+            "from_version": "",
+            "from_abi": 1,
+            "to_version": "",
+            "to_abi": 2
+        }
+    })
+}
+
+fn route() -> Value {
+    json!({
+        "source": null,
+        "vip": {"index": 1, "ipv4": null, "ipv6": null},
+        "origin": "file",
+        "live": true,
+        "definition": {
+            "source": "a.b",
+            "destination": "c",
+            "ports": [],
+            "resolver": "",
+            "source_ips": [],
+            "on_no_backend": "",
+            "idle_timeout": ""
+        },
+        "resolution": {
+            "state": "stale",
+            "error": null,
+            "resolved_at": null,
+            "ttl_seconds": null
+        },
+        "backends": [
+            {
+                "address": "::1",
+                "state": "ejected",
+                "failures": 1,
+                "retry_in_ms": 1,
+                "counters": {}
+            }
+        ],
+        "counters": {}
+    })
+}
+
 #[test]
 fn the_reference_names_every_field_of_every_answer() {
-    let status: api::Status = serde_json::from_value(serde_json::json!({
-        "version": 1, "state": "ok", "summary": "", "dns": {"listen": [], "names": 0, "counters": {},
-            "upstreams": [{"address": "192.0.2.53:53", "ejected": true, "queries": 1, "failures": 1}]},
-        "problems": [{"code": "x", "source": "a.b", "message": "", "remedy": "", "degrades": true}],
-        "agent": {"pid": 1, "version": "", "started_at": "1970-01-01T00:00:00Z", "uptime_seconds": 0},
-        "config": {"path": "", "loaded_at": "1970-01-01T00:00:00Z", "error": null, "restart_needed_for": []},
-        "datapath": {"abi": 1, "pins": "", "pool_ipv4": "", "pool_ipv6": null, "heartbeat_age_ms": null, "programs": [],
-            "attachments": [{"cgroup": null, "cgroup_id": 1, "programs": [], "live": true}], "cgroup2_mount": null,
-            "pending_attachments": [{"cgroup": "", "reason": ""}], "draining_cgroups": 0,
-            "foreign_programs": [{"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}],
-            "upgraded": {"at": "1970-01-01T00:00:00Z", "from_version": "", "from_abi": 1, "to_version": "", "to_abi": 2}},
-        "events": {"emitted": 1, "lost": 0, "sampling_ratio": 1, "readers": 0},
-        "routes": [{"source": null, "vip": {"index": 1, "ipv4": null, "ipv6": null}, "origin": "file", "live": true,
-            "definition": {"source": "a.b", "destination": "c", "ports": [], "resolver": "", "source_ips": [], "on_no_backend": "", "idle_timeout": ""},
-            "resolution": {"state": "stale", "error": null, "resolved_at": null, "ttl_seconds": null},
-            "backends": [{"address": "::1", "state": "ejected", "failures": 1, "retry_in_ms": 1, "counters": {}}], "counters": {}}]
-    }))
-    .expect("a status");
+    let status: api::Status = serde_json::from_value(status()).expect("a status");
     let imported = api::Imported {
         version: 1,
         dry_run: true,
