@@ -1,5 +1,5 @@
-//! A local answer allocates nothing: the shim's rate must not depend on the allocator. Alone in its
-//! binary, since it replaces the allocator.
+//! A local answer does not allocate, so that the shim's rate does not depend on the allocator. In a
+//! binary of its own, since it replaces the allocator.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -20,7 +20,7 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are the ones that System asks for.
+        // SAFETY: the caller keeps the contract of System, which is the same.
         unsafe { System.alloc(layout) }
     }
 
@@ -51,12 +51,12 @@ fn query(name: &str, kind: u8) -> Vec<u8> {
 }
 
 #[test]
-fn deciding_about_a_query_allocates_nothing() {
+fn answering_a_query_does_not_allocate() {
     let sources = ["artifactory.internal.company.net", "*.internal.company.net"];
     let vips = (1..).map(|last| Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None });
-    let answers =
+    let zone =
         Zone::new(sources.map(|source| source.parse().expect("a source")).into_iter().zip(vips));
-    let terms = AnswerPolicy { ttl: 30, real_addresses: false };
+    let policy = AnswerPolicy { ttl: 30, real_addresses: false };
     let mut reply = ReplyBuffer::new();
     let a_record = query("Artifactory.internal.company.net", 1);
     let no_data = query("x.y.internal.company.net", 28);
@@ -65,20 +65,20 @@ fn deciding_about_a_query_allocates_nothing() {
     let count = allocations(|| {
         for _ in 0..100 {
             assert_eq!(
-                answer(&a_record, &answers, terms, &mut reply),
+                answer(&a_record, &zone, policy, &mut reply),
                 Decision::Reply(ReplyKind::Answered)
             );
             assert_eq!(
-                answer(&no_data, &answers, terms, &mut reply),
+                answer(&no_data, &zone, policy, &mut reply),
                 Decision::Reply(ReplyKind::NoData)
             );
             assert_eq!(
-                answer(&pointer, &answers, terms, &mut reply),
+                answer(&pointer, &zone, policy, &mut reply),
                 Decision::Reply(ReplyKind::Answered)
             );
-            assert!(matches!(answer(&foreign, &answers, terms, &mut reply), Decision::Forward(_)));
+            assert!(matches!(answer(&foreign, &zone, policy, &mut reply), Decision::Forward(_)));
         }
     });
     assert_eq!(count, 0);
-    assert!(allocations(|| drop(vec![0_u8; 100])) > 0, "the counter counts");
+    assert!(allocations(|| drop(vec![0_u8; 100])) > 0, "allocations are counted");
 }

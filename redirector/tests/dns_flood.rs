@@ -1,5 +1,5 @@
-//! A flood of names that no upstream answers: memory and descriptors stay bounded, and a client
-//! that is no part of it is answered. Alone in its binary, since it measures its own process.
+//! A flood of names that no upstream answers: memory and descriptors stay bounded, and other clients
+//! are answered. In a binary of its own, since it measures its process.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 const NAME: &str = "artifactory.internal.company.net";
 /// Clients that flood, each with an address of its own.
 const CLIENTS: u8 = 40;
-/// How long they do.
+/// Duration of the flood.
 const FLOOD: Duration = Duration::from_secs(6);
-/// Sockets of queries that wait: 4096 queries, three each.
-const SOCKETS: usize = 3 * 4096;
-/// What the rest of the process may open meanwhile.
-const OTHERS: usize = 300;
+/// Sockets of waiting queries: 4096 queries, three each.
+const MAX_SOCKETS: usize = 3 * 4096;
+/// Descriptors that the rest of the process may open.
+const OTHER_DESCRIPTORS: usize = 300;
 /// Growth of resident memory, in KiB: 4096 queries with their tasks, timers and sockets.
-const MEMORY: u64 = 64 * 1024;
+const MAX_GROWTH_KIB: u64 = 64 * 1024;
 
 fn query(id: u16, name: &str) -> Vec<u8> {
     let labels = name.split('.').flat_map(|label| {
@@ -47,7 +47,7 @@ fn resident() -> u64 {
     line.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
 }
 
-/// Sends from every client in turn, without a pause but for the scheduler's, and takes no reply.
+/// Sends from every client in turn, and reads no replies.
 fn flood(shim: SocketAddr) {
     let clients: Vec<_> = (1..=CLIENTS)
         .map(|n| {
@@ -62,14 +62,14 @@ fn flood(shim: SocketAddr) {
             return;
         }
         for (client, socket) in clients.iter().enumerate() {
-            // What finds no room is lost, as on any network.
+            // Packets that do not fit the buffer are lost, as on any network.
             let _ = socket.send(&query(1, &format!("n{n}.c{client}.example")));
         }
         std::thread::sleep(Duration::from_micros(200));
     }
 }
 
-/// One query for our own name, asked again when it was lost in the crowd.
+/// Queries the source, and retries if the packet was lost in the flood.
 fn is_answered(shim: SocketAddr) -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).expect("bound");
     socket.connect(shim).expect("connected");
@@ -104,7 +104,7 @@ fn shim(
 }
 
 #[test]
-fn a_flood_takes_bounded_memory_and_sockets_and_leaves_room_for_others() {
+fn a_flood_uses_bounded_memory_and_sockets() {
     let silent = UdpSocket::bind("127.0.0.1:0").expect("bound");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -129,18 +129,18 @@ fn a_flood_takes_bounded_memory_and_sockets_and_leaves_room_for_others() {
         "descriptors {} to {}, resident {} to {} KiB; {counters:?}",
         before.0, most.0, before.1, most.1
     );
-    assert!(answered, "another client is answered all the time: {counters:?}");
+    assert!(answered, "another client is always answered: {counters:?}");
     assert!(counters.overloaded > 1000, "it was a flood: {counters:?}");
     assert!(most.0 - before.0 > 1000, "the flood was forwarded");
     assert!(
-        most.0 - before.0 < SOCKETS + OTHERS,
+        most.0 - before.0 < MAX_SOCKETS + OTHER_DESCRIPTORS,
         "{} descriptors more than before",
         most.0 - before.0
     );
-    assert!(most.1 - before.1 < MEMORY, "{} KiB more than before", most.1 - before.1);
-    // The last ones get their SERVFAIL after four seconds.
+    assert!(most.1 - before.1 < MAX_GROWTH_KIB, "{} KiB more than before", most.1 - before.1);
+    // The last clients get SERVFAIL after four seconds.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while descriptors() > before.0 + OTHERS {
+    while descriptors() > before.0 + OTHER_DESCRIPTORS {
         assert!(Instant::now() < deadline, "{} descriptors are still open", descriptors());
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -1,4 +1,4 @@
-//! What the follower knows over a restart of the agent.
+//! The last known addresses after a restart of the agent.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
+async fn a_restart_without_dns_uses_the_last_known_addresses() {
     let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
     let (FollowerRig { follower, directory }, good) =
@@ -34,7 +34,7 @@ async fn a_restart_while_dns_is_down_begins_with_the_last_known_addresses() {
 }
 
 #[tokio::test]
-async fn addresses_survive_a_kill_right_after_they_became_known() {
+async fn addresses_are_saved_as_soon_as_they_are_known() {
     let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
     let (rig, _) = FollowerRig::follow(&[upstream.address]).await;
@@ -53,7 +53,7 @@ async fn addresses_survive_a_kill_right_after_they_became_known() {
 }
 
 #[tokio::test]
-async fn an_emptied_route_stays_empty_over_a_restart() {
+async fn an_emptied_route_stays_empty_after_a_restart() {
     let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
     let (FollowerRig { follower, directory }, _) = FollowerRig::follow(&[upstream.address]).await;
@@ -72,7 +72,7 @@ async fn an_emptied_route_stays_empty_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_damaged_state_file_is_no_reason_not_to_start() {
+async fn a_damaged_state_file_does_not_prevent_a_start() {
     let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
     let directory = tempfile::tempdir().expect("a directory");
@@ -89,7 +89,7 @@ async fn a_damaged_state_file_is_no_reason_not_to_start() {
     }
     assert_eq!(
         std::fs::read_to_string(directory.path().join("state/addresses.json.damaged-2"))
-            .expect("set aside"),
+            .expect("a copy"),
         "{"
     );
 }

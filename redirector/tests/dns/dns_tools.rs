@@ -1,4 +1,4 @@
-//! Real resolvers and clients in front of the shim: what they do with what it says.
+//! How real DNS tools and a real forwarder treat the shim's answers.
 
 use std::{
     fs::File,
@@ -18,14 +18,14 @@ use crate::{
     scripted_upstream::{Action, ScriptedUpstream},
 };
 
-/// dnsmasq listens within milliseconds; this bounds a busy machine.
+/// dnsmasq listens within milliseconds; the limit is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 const NAME: &str = "artifactory.internal.company.net";
 
 async fn denies_everything() -> ScriptedUpstream {
-    ScriptedUpstream::start(|asked| {
-        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+    ScriptedUpstream::start(|received| {
+        vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
     })
     .await
 }
@@ -37,16 +37,16 @@ fn run(program: &str, server: SocketAddr, arguments: &[&str]) -> String {
         .arg("-p")
         .arg(server.port().to_string())
         .args(arguments);
-    let finished = process::finish(command, Duration::from_secs(30)).expect("it runs");
+    let finished = process::finish(command, Duration::from_secs(30)).expect("runs");
     finished.success().unwrap_or_else(|error| panic!("{program} {arguments:?}: {error:#}")).stdout
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() {
+async fn kdig_accepts_answers_over_udp_and_tcp() {
     let upstream = denies_everything().await;
     let shim = RunningShim::start(&[upstream.address]).await;
     let kdig = |arguments: &[&str]| run("kdig", shim.address, arguments);
-    for way in [
+    for options in [
         &["+notcp"][..],
         &["+tcp"],
         &["+edns=0", "+bufsize=4096"],
@@ -55,8 +55,8 @@ async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() 
         &["+nsid"],
         &["+padding"],
     ] {
-        let text = kdig(&[way, &["+short", NAME, "A"]].concat());
-        assert_eq!(text, "198.18.0.1\n", "{way:?}");
+        let text = kdig(&[options, &["+short", NAME, "A"]].concat());
+        assert_eq!(text, "198.18.0.1\n", "{options:?}");
     }
     // Several queries on one connection.
     let text = kdig(&["+tcp", "+keepopen", "+short", NAME, "A", "-x", "198.18.0.1", NAME, "A"]);
@@ -65,8 +65,8 @@ async fn kdig_agrees_over_udp_and_tcp_with_edns_cookies_and_on_one_connection() 
     shim.stop().await;
 }
 
-/// A free address for UDP and TCP, whose port the kernel gives to nobody who asks for any port:
-/// those of other tests are above.
+/// A free address for UDP and TCP, with a port below the kernel's ephemeral ones, which other tests
+/// use.
 fn free() -> SocketAddr {
     loop {
         let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_240..32_768)));
@@ -76,7 +76,7 @@ fn free() -> SocketAddr {
     }
 }
 
-/// dnsmasq on a port of loopback, with the shim as its only server. It ends with this value.
+/// dnsmasq on a loopback port, with the shim as its only server. Dropping it stops dnsmasq.
 struct Dnsmasq {
     address: SocketAddr,
     child: Child,
@@ -110,7 +110,7 @@ impl Dnsmasq {
             .arg(format!("--port={}", address.port()));
         command.arg(format!("--server={}#{}", server.ip(), server.port()));
         process::die_with_parent(&mut command);
-        let log = tempfile::tempfile().expect("a file for its log");
+        let log = tempfile::tempfile().expect("a log file");
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -118,17 +118,17 @@ impl Dnsmasq {
             .spawn()
             .expect("started");
         let mut dnsmasq = Self { address, child };
-        dnsmasq.wait_until_it_listens(log);
+        dnsmasq.wait_until_listening(log);
         dnsmasq
     }
 
-    fn wait_until_it_listens(&mut self, mut log: File) {
+    fn wait_until_listening(&mut self, mut log: File) {
         let deadline = Instant::now() + START_LIMIT;
         while TcpStream::connect(self.address).is_err() {
-            let ended = self.child.try_wait().expect("its state");
+            let ended = self.child.try_wait().expect("the state");
             if ended.is_some() || Instant::now() > deadline {
                 let mut text = String::new();
-                log.rewind().and_then(|()| log.read_to_string(&mut text)).expect("its log");
+                log.rewind().and_then(|()| log.read_to_string(&mut text)).expect("the log");
                 panic!("dnsmasq does not listen on {} ({ended:?}): {text}", self.address);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -137,7 +137,7 @@ impl Dnsmasq {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
+async fn dnsmasq_in_front_caches_the_virtual_address() {
     let upstream = denies_everything().await;
     let shim = RunningShim::start(&[upstream.address]).await;
     let dnsmasq = Dnsmasq::start(shim.address);
@@ -150,9 +150,9 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
     assert!(text.contains("status: NOERROR") && text.contains("ANSWER: 0"), "{text}");
     assert!(dig(&["elsewhere.example", "A"]).contains("status: NXDOMAIN"));
     let counters = shim.publisher.counters();
-    assert_eq!(counters.answered, 1, "the second was in dnsmasq's cache: {counters:?}");
+    assert_eq!(counters.answered, 1, "dnsmasq cached the second: {counters:?}");
     assert!(
-        upstream.queries().iter().all(|asked| !asked
+        upstream.queries().iter().all(|received| !received
             .query
             .windows(8)
             .any(|label| label.eq_ignore_ascii_case(b"internal"))),
@@ -162,9 +162,9 @@ async fn dnsmasq_in_front_passes_the_virtual_address_on_and_keeps_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more() {
-    let other = ScriptedUpstream::start(|asked| {
-        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+async fn a_dnsmasq_that_loops_is_ejected_until_it_is_fixed() {
+    let other = ScriptedUpstream::start(|received| {
+        vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
     })
     .await;
     let (own, elsewhere) = (free(), bytes(&query("elsewhere.example", RecordType::A)));
@@ -175,25 +175,25 @@ async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more
     let until = async |loops: bool| {
         let deadline = Instant::now() + Duration::from_secs(20);
         while shim.publisher.upstreams()[0].loops != loops {
-            assert!(Instant::now() < deadline, "not {loops}");
+            assert!(Instant::now() < deadline, "never {loops}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     until(true).await;
-    let (asked, before) = (Instant::now(), shim.publisher.counters().queries);
+    let (began, before) = (Instant::now(), shim.publisher.counters().queries);
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::ServFail);
     assert!(
         shim.publisher.counters().queries - before < 5,
-        "it goes round no more: {:?}",
+        "the query does not loop: {:?}",
         shim.publisher.counters()
     );
-    assert!(asked.elapsed() < Duration::from_secs(1), "nobody waits for what can't come");
-    let why = shim.publisher.awaited_upstream().expect("not ready");
+    assert!(began.elapsed() < Duration::from_secs(1), "the client does not wait");
+    let reason = shim.publisher.awaited_upstream().expect("not ready");
     assert!(
-        why.contains("forwards back to us") && why.contains(&looping.address.to_string()),
-        "{why}"
+        reason.contains("forwards back to us") && reason.contains(&looping.address.to_string()),
+        "{reason}"
     );
-    // With another upstream beside it, that one answers, and the looping one is left out.
+    // A second upstream answers, and the looping one is skipped.
     shim.publisher
         .reconfigure(&ShimSettings {
             listen: vec![own],
@@ -203,13 +203,13 @@ async fn a_dnsmasq_that_asks_the_shim_in_turn_is_set_aside_until_it_does_no_more
     until(true).await;
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
     assert_eq!((shim.publisher.awaited_upstream(), other.queries().len()), (None, 1));
-    // Its configuration is mended: it is an upstream as any other.
+    // With its configuration fixed, it is an upstream like any other.
     let address = looping.address;
     drop(looping);
-    let mended = Dnsmasq::at(address, other.address);
+    let fixed = Dnsmasq::at(address, other.address);
     until(false).await;
     shim.publisher
-        .reconfigure(&ShimSettings { listen: vec![own], ..settings(&[mended.address]) })
+        .reconfigure(&ShimSettings { listen: vec![own], ..settings(&[fixed.address]) })
         .expect("fine");
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
     shim.stop().await;

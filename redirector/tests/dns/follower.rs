@@ -1,4 +1,4 @@
-//! Following destinations: what becomes of addresses when answers change, fail or vanish.
+//! The addresses of destinations when answers change, fail or vanish.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn both_families_are_asked_and_united_sorted_without_doubles() {
+async fn both_families_are_merged_sorted_and_deduplicated() {
     let records =
         ["203.0.113.8", "203.0.113.7", "203.0.113.8"].map(|address| (NAME, v4(address), 20));
     let zone = ScriptedZone::new(ZoneScript::Records(
@@ -55,16 +55,16 @@ async fn cnames_are_followed_and_their_ttl_counts() {
 }
 
 #[tokio::test]
-async fn a_cname_whose_target_must_be_asked_for_is_followed() {
+async fn a_cname_whose_target_needs_another_query_is_followed() {
     let alias = RData::CNAME(CNAME(name_of("lb.cloud.example")));
-    let zone = ScriptedUpstream::start(move |asked| {
-        let asks_alias = parsed(&asked.query).queries[0].name() == &name_of(NAME);
-        let records = if asks_alias {
+    let zone = ScriptedUpstream::start(move |received| {
+        let is_alias = parsed(&received.query).queries[0].name() == &name_of(NAME);
+        let records = if is_alias {
             vec![(NAME, alias.clone(), 5)]
         } else {
             vec![("lb.cloud.example", v4("203.0.113.7"), 60)]
         };
-        ScriptedZone::new(ZoneScript::Records(records)).answer(asked)
+        ScriptedZone::new(ZoneScript::Records(records)).answer(received)
     })
     .await;
     let (_rig, resolved) = FollowerRig::follow(&[zone.address]).await;
@@ -86,26 +86,26 @@ async fn a_change_is_followed_when_the_ttl_ends() {
     let resolved =
         rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-    assert_eq!(resolved.ttl, Duration::from_secs(300), "a long TTL is cut");
+    assert_eq!(resolved.ttl, Duration::from_secs(300), "a long TTL is limited");
 }
 
 #[tokio::test]
-async fn a_failure_keeps_the_last_good_addresses_and_says_so() {
+async fn a_failure_keeps_the_last_addresses_as_stale() {
     let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
     let (rig, good) = FollowerRig::follow(&[upstream.address]).await;
     zone.set(ZoneScript::Code(ResponseCode::ServFail));
-    let kept =
-        rig.until("Kept", |resolved| matches!(resolved.freshness, Freshness::Stale { .. })).await;
-    assert_eq!(kept.addresses, good.addresses);
+    let stale =
+        rig.until("stale", |resolved| matches!(resolved.freshness, Freshness::Stale { .. })).await;
+    assert_eq!(stale.addresses, good.addresses);
     let expected = format!("{} answered SERVFAIL", upstream.address);
-    assert_eq!(kept.freshness, Freshness::Stale { error: expected });
+    assert_eq!(stale.freshness, Freshness::Stale { error: expected });
     zone.set(one("203.0.113.7", 1));
-    rig.until("Fresh", |resolved| resolved.freshness == Freshness::Fresh).await;
+    rig.until("fresh", |resolved| resolved.freshness == Freshness::Fresh).await;
 }
 
 #[tokio::test]
-async fn only_the_third_authoritative_no_empties_a_route() {
+async fn only_the_third_negative_answer_empties_a_route() {
     let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
     let (rig, good) = FollowerRig::follow(&[upstream.address]).await;
@@ -116,18 +116,18 @@ async fn only_the_third_authoritative_no_empties_a_route() {
         tokio::time::timeout(TEST_TIMEOUT, updates.changed())
             .await
             .expect("a change in time")
-            .expect("it lives");
+            .expect("still running");
         seen.push(rig.now());
     }
     let [first, second, third] = &seen[..] else { panic!("{seen:?}") };
-    for (round, kept) in [first, second].into_iter().enumerate() {
-        assert_eq!(kept.addresses, good.addresses);
+    for (round, stale) in [first, second].into_iter().enumerate() {
+        assert_eq!(stale.addresses, good.addresses);
         let error = format!(
             "{} answered that there is no such name (answer {} of 3 that empty the route)",
             upstream.address,
             round + 1
         );
-        assert_eq!(kept.freshness, Freshness::Stale { error });
+        assert_eq!(stale.freshness, Freshness::Stale { error });
     }
     assert_eq!((&third.addresses, &third.freshness), (&vec![], &Freshness::Fresh));
 
@@ -137,7 +137,7 @@ async fn only_the_third_authoritative_no_empties_a_route() {
 }
 
 #[tokio::test]
-async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
+async fn a_name_that_never_resolved_has_the_reason() {
     let zone = ScriptedZone::new(ZoneScript::Code(ResponseCode::Refused));
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
@@ -152,7 +152,7 @@ async fn a_name_that_never_resolved_is_unresolved_with_the_reason() {
 }
 
 #[tokio::test]
-async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
+async fn waiting_for_an_answer_outlasts_a_failure() {
     let zone = ScriptedZone::new(ZoneScript::Code(ResponseCode::ServFail));
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
@@ -167,7 +167,7 @@ async fn settling_outlasts_a_failure_and_ends_with_the_first_answer() {
 }
 
 #[tokio::test]
-async fn the_second_nameserver_is_asked_when_the_first_fails() {
+async fn the_second_nameserver_is_queried_when_the_first_fails() {
     let (bad, good) = (
         ScriptedZone::new(ZoneScript::Code(ResponseCode::ServFail)),
         ScriptedZone::new(one("203.0.113.7", 60)),
@@ -181,7 +181,7 @@ async fn the_second_nameserver_is_asked_when_the_first_fails() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
+async fn a_server_without_aaaa_replies_does_not_delay_ipv4() {
     let zone = ScriptedZone::new(ZoneScript::OnlyV4(vec![(NAME, v4("203.0.113.7"), 60)]));
     let start = Instant::now();
     let upstream = zone.serve().await;
@@ -194,7 +194,7 @@ async fn a_server_that_never_answers_aaaa_does_not_hold_up_the_rest() {
 }
 
 #[tokio::test]
-async fn a_family_that_fails_is_kept_next_to_the_one_that_answers() {
+async fn a_failed_family_keeps_its_addresses() {
     let records = |address| vec![(NAME, v4(address), 1), (NAME, v6("2001:db8::7"), 1)];
     let zone = ScriptedZone::new(ZoneScript::Records(records("203.0.113.7")));
     let upstream = zone.serve().await;
@@ -206,11 +206,12 @@ async fn a_family_that_fails_is_kept_next_to_the_one_that_answers() {
     assert_eq!(resolved.addresses, addresses(&["203.0.113.8", "2001:db8::7"]));
     assert!(matches!(resolved.freshness, Freshness::Stale { .. }));
     zone.set(one("203.0.113.8", 1));
-    rig.until("the end of v6", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
+    rig.until("the end of IPv6", |resolved| resolved.addresses == addresses(&["203.0.113.8"]))
+        .await;
 }
 
 #[tokio::test]
-async fn a_routes_own_resolver_is_asked_instead_of_the_upstreams() {
+async fn a_routes_own_resolver_replaces_the_upstreams() {
     let (upstream, own) =
         (ScriptedZone::new(one("203.0.113.1", 60)), ScriptedZone::new(one("203.0.113.2", 60)));
     let (upstream, own) = (upstream.serve().await, own.serve().await);
@@ -224,7 +225,7 @@ async fn a_routes_own_resolver_is_asked_instead_of_the_upstreams() {
 }
 
 #[tokio::test]
-async fn names_are_asked_for_as_they_stand() {
+async fn names_are_looked_up_as_they_are() {
     let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
@@ -233,13 +234,13 @@ async fn names_are_asked_for_as_they_stand() {
     let names: Vec<_> = upstream
         .queries()
         .iter()
-        .map(|asked| parsed(&asked.query).queries[0].name().to_string())
+        .map(|received| parsed(&received.query).queries[0].name().to_string())
         .collect();
     assert!(names.iter().all(|name| name == "lb."), "{names:?}");
 }
 
 #[tokio::test]
-async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
+async fn literal_addresses_need_no_query() {
     let upstream = ScriptedZone::new(ZoneScript::NoReply).serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
     let list = addresses(&["203.0.113.8", "203.0.113.7", "203.0.113.8"]);
@@ -254,7 +255,7 @@ async fn literal_addresses_are_fixed_at_once_and_ask_nobody() {
 }
 
 #[tokio::test]
-async fn a_refresh_looks_up_early_and_nothing_is_answered_from_a_cache() {
+async fn a_refresh_looks_up_early_and_bypasses_caches() {
     let zone = ScriptedZone::new(one("203.0.113.7", 300));
     let upstream = zone.serve().await;
     let (rig, _) = FollowerRig::follow(&[upstream.address]).await;
@@ -266,13 +267,13 @@ async fn a_refresh_looks_up_early_and_nothing_is_answered_from_a_cache() {
     rig.until("the change", |resolved| resolved.addresses == addresses(&["203.0.113.8"])).await;
     assert!(
         (900..6000).contains(&start.elapsed().as_millis()),
-        "not sooner than a second after the last: {:?}",
+        "at least a second after the last look-up: {:?}",
         start.elapsed()
     );
 }
 
 #[tokio::test]
-async fn a_confirmed_answer_wakes_nobody() {
+async fn a_confirmed_answer_wakes_no_subscriber() {
     let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
     let (rig, first) = FollowerRig::follow(&[upstream.address]).await;
@@ -281,17 +282,17 @@ async fn a_confirmed_answer_wakes_nobody() {
     while upstream.queries().len() < 6 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(!updates.has_changed().expect("it lives"));
+    assert!(!updates.has_changed().expect("still running"));
     assert!(rig.now().resolved_at > first.resolved_at);
 }
 
 #[tokio::test]
-async fn another_destination_starts_anew_and_kept_targets_go_on() {
+async fn a_new_destination_starts_over_and_others_stay() {
     let zone = ScriptedZone::new(one("203.0.113.7", 300));
     let upstream = zone.serve().await;
     let (rig, _) = FollowerRig::follow(&[upstream.address]).await;
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
-    let asked = upstream.queries().len();
+    let before = upstream.queries().len();
     let mut targets = only(by_name(NAME));
     targets.insert(
         other.clone(),
@@ -300,7 +301,7 @@ async fn another_destination_starts_anew_and_kept_targets_go_on() {
     rig.follower.set_targets(targets);
     assert_eq!(rig.follower.current().len(), 2);
     assert_eq!(rig.now().freshness, Freshness::Fresh);
-    assert_eq!(upstream.queries().len(), asked, "it is not asked again");
+    assert_eq!(upstream.queries().len(), before, "not looked up again");
 
     zone.set(ZoneScript::NoReply);
     rig.follower.set_targets(only(by_name("else.company.net")));
@@ -312,57 +313,61 @@ async fn another_destination_starts_anew_and_kept_targets_go_on() {
 }
 
 #[tokio::test]
-async fn a_large_answer_is_fetched_over_tcp_and_cut_at_64_addresses() {
+async fn a_large_answer_comes_over_tcp_limited_to_64_addresses() {
     let records: Vec<_> =
         (0..100).map(|index| (NAME, v4(&format!("203.0.113.{index}")), 60)).collect();
     let zone = ScriptedZone::new(ZoneScript::Records(records));
-    let upstream = ScriptedUpstream::start(move |asked| {
-        let full = zone.answer(asked);
-        if asked.tcp {
+    let upstream = ScriptedUpstream::start(move |received| {
+        let full = zone.answer(received);
+        if received.tcp {
             return full;
         }
         let truncated =
-            [&asked.query[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &asked.query[12..]].concat();
-        let end = asked.query.len() - 11;
+            [&received.query[..2], &[0x83, 0x80, 0, 1, 0, 0, 0, 0, 0, 0], &received.query[12..]]
+                .concat();
+        let end = received.query.len() - 11;
         vec![Action::Send(truncated[..end].to_vec())]
     })
     .await;
     let (_rig, resolved) = FollowerRig::follow(&[upstream.address]).await;
     assert_eq!(resolved.addresses.len(), 64);
     assert_eq!(resolved.addresses[63], addresses(&["203.0.113.63"])[0]);
-    assert!(upstream.queries().iter().any(|asked| asked.tcp));
+    assert!(upstream.queries().iter().any(|received| received.tcp));
 }
 
 #[tokio::test]
-async fn a_name_blanked_by_a_filter_is_a_failure_and_not_this_host() {
+async fn a_name_blocked_by_a_filter_is_a_failure() {
     let zone = ScriptedZone::new(one("0.0.0.0", 60));
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(only(by_name(NAME)));
     let resolved = rig.follower.wait_for_answer(&source(), Duration::from_millis(300)).await;
     assert!(
-        matches!(&resolved.freshness, Freshness::Unresolved { error: Some(error) } if error.contains("no usable address")),
+        matches!(
+            &resolved.freshness,
+            Freshness::Unresolved { error: Some(error) } if error.contains("no usable address")
+        ),
         "{resolved:?}"
     );
 }
 
-/// Destinations that were learned in one moment, after a restart say, are not all asked about again
-/// in one moment.
+/// Destinations that were looked up at one time, such as after a restart, are not all looked up
+/// again at one time.
 #[tokio::test]
-async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
+async fn look_ups_have_a_jitter_of_a_tenth_of_the_ttl() {
     const NAMES: usize = 64;
     const TTL: Duration = Duration::from_secs(3);
     let times = Arc::new(Mutex::new(BTreeMap::<String, Vec<Instant>>::new()));
     let seen = Arc::clone(&times);
-    let upstream = ScriptedUpstream::start(move |asked| {
-        let query = parsed(&asked.query);
+    let upstream = ScriptedUpstream::start(move |received| {
+        let query = parsed(&received.query);
         let (name, kind) = (query.queries[0].name().to_string(), query.queries[0].query_type());
         if kind == RecordType::A {
             seen.lock().expect("not poisoned").entry(name).or_default().push(Instant::now());
         }
         let records =
             if kind == RecordType::A { vec![v4("203.0.113.7")] } else { vec![v6("2001:db8::7")] };
-        let mut reply = parsed(&reply(&asked.query, ResponseCode::NoError, &records));
+        let mut reply = parsed(&reply(&received.query, ResponseCode::NoError, &records));
         reply.answers.iter_mut().for_each(|record| record.ttl = TTL.as_secs() as u32);
         vec![Action::Send(bytes(&reply))]
     })
@@ -383,18 +388,18 @@ async fn look_ups_spread_by_a_tenth_of_the_ttl_either_way() {
             tokio::time::sleep(Duration::from_millis(10)).await
         }
     };
-    tokio::time::timeout(3 * TEST_TIMEOUT, all).await.expect("every name is asked about twice");
+    tokio::time::timeout(3 * TEST_TIMEOUT, all).await.expect("every name is looked up twice");
     let waits: Vec<Duration> =
         times.lock().expect("not poisoned").values().map(|times| times[1] - times[0]).collect();
     let (soonest, latest) =
         (waits.iter().min().expect("waits"), waits.iter().max().expect("waits"));
-    // A busy machine makes some later, and none sooner.
+    // A busy machine delays some, and makes none earlier.
     assert!(*soonest >= TTL.mul_f64(0.9) && *soonest < TTL, "{waits:?}");
     assert!(*latest - *soonest >= TTL.mul_f64(0.1), "{waits:?}");
 }
 
 #[tokio::test]
-async fn what_changed_is_told_by_source_and_once() {
+async fn each_change_is_reported_once_by_source() {
     const OTHER: &str = "other.public.company.net";
     let zone = ScriptedZone::new(ZoneScript::Records(vec![
         (NAME, v4("203.0.113.7"), 1),
@@ -419,7 +424,7 @@ async fn what_changed_is_told_by_source_and_once() {
 }
 
 #[tokio::test]
-async fn one_target_comes_changes_and_goes_and_the_others_stay() {
+async fn changing_one_target_leaves_the_others() {
     const OTHER: &str = "other.public.company.net";
     let zone = ScriptedZone::new(ZoneScript::Records(vec![
         (NAME, v4("203.0.113.7"), 60),
@@ -429,7 +434,7 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     let rig = FollowerRig::start(&[upstream.address]);
     rig.follower.set_targets(BTreeMap::from([(source(), by_name(NAME))]));
     rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await;
-    let asked = upstream.queries().len();
+    let before = upstream.queries().len();
 
     let other: SourceName = "other.internal.company.net".parse().expect("a source");
     let literal = Target {
@@ -451,14 +456,14 @@ async fn one_target_comes_changes_and_goes_and_the_others_stay() {
     }
     rig.follower.set_target(&other, None);
     assert_eq!(rig.follower.current().keys().collect::<Vec<_>>(), [&source()]);
-    // The same again is no other target: nothing is asked about it.
+    // The same target again causes no look-up.
     rig.follower.set_target(&source(), Some(by_name(NAME)));
     rig.follower.wait_for_answer(&source(), TEST_TIMEOUT).await;
     let names = upstream
         .queries()
         .iter()
-        .skip(asked)
-        .map(|asked| parsed(&asked.query).queries[0].name().to_string())
+        .skip(before)
+        .map(|received| parsed(&received.query).queries[0].name().to_string())
         .collect::<Vec<_>>();
     assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("other.")), "{names:?}");
 }

@@ -33,14 +33,14 @@ pub(crate) fn only(target: Target) -> BTreeMap<SourceName, Target> {
 
 pub(crate) struct FollowerRig {
     pub(crate) follower: Follower,
-    pub(crate) directory: Folder,
+    pub(crate) directory: StateDirectory,
 }
 
-/// A temporary folder that goes although a save of the follower, which is dropped just before, is
-/// still under way in it.
-pub(crate) struct Folder(TempDir);
+/// A temporary directory that is removed although the follower, dropped just before, may still be
+/// writing its file.
+pub(crate) struct StateDirectory(TempDir);
 
-impl Folder {
+impl StateDirectory {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a directory"))
     }
@@ -50,14 +50,14 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for StateDirectory {
     fn drop(&mut self) {
-        let filled_meanwhile = || {
+        let is_refilled = || {
             std::fs::remove_dir_all(self.path())
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty)
         };
         for _ in 0..200 {
-            if !filled_meanwhile() {
+            if !is_refilled() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -67,11 +67,11 @@ impl Drop for Folder {
 
 impl FollowerRig {
     pub(crate) fn start(servers: &[SocketAddr]) -> Self {
-        let directory = Folder::new();
+        let directory = StateDirectory::new();
         Self { follower: start(servers, &state_file(directory.path())), directory }
     }
 
-    /// Follows NAME and waits for its first answer.
+    /// Follows [`NAME`] and waits for its first answer.
     pub(crate) async fn follow(servers: &[SocketAddr]) -> (Self, Resolved) {
         let rig = Self::start(servers);
         rig.follower.set_targets(only(by_name(NAME)));
@@ -83,12 +83,16 @@ impl FollowerRig {
         Resolved::clone(&self.follower.current()[&source()])
     }
 
-    /// Waits until the published state is as wanted.
-    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Resolved) -> bool) -> Resolved {
+    /// Waits until the published state meets the condition.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        condition: impl Fn(&Resolved) -> bool,
+    ) -> Resolved {
         let mut updates = self.follower.subscribe();
         let found = tokio::time::timeout(
             TEST_TIMEOUT,
-            updates.wait_for(|all| all.get(&source()).is_some_and(|known| wanted(known))),
+            updates.wait_for(|all| all.get(&source()).is_some_and(|resolved| condition(resolved))),
         )
         .await;
         assert!(found.is_ok(), "{what} never came; last: {:?}", self.now());
@@ -96,7 +100,7 @@ impl FollowerRig {
     }
 }
 
-/// Below a folder of its own: a save makes that one when it is missing, and nothing above it.
+/// The state file, in a subdirectory that the first save creates.
 pub(crate) fn state_file(directory: &Path) -> PathBuf {
     directory.join("state/addresses.json")
 }

@@ -1,4 +1,4 @@
-//! What the shim passes on: the bytes, and what it does about upstreams that fail or lie.
+//! Forwarded bytes, and upstreams that fail or send wrong replies.
 
 use std::{
     collections::HashSet,
@@ -27,12 +27,12 @@ use crate::{
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
-fn good(asked: &ReceivedQuery) -> Vec<u8> {
-    reply(&asked.query, ResponseCode::NoError, &[RData::A(A(ADDRESS))])
+fn good(received: &ReceivedQuery) -> Vec<u8> {
+    reply(&received.query, ResponseCode::NoError, &[RData::A(A(ADDRESS))])
 }
 
-fn servfail(asked: &ReceivedQuery) -> Vec<u8> {
-    reply(&asked.query, ResponseCode::ServFail, &[])
+fn servfail(received: &ReceivedQuery) -> Vec<u8> {
+    reply(&received.query, ResponseCode::ServFail, &[])
 }
 
 fn other_query() -> Vec<u8> {
@@ -50,13 +50,13 @@ async fn silent() -> ScriptedUpstream {
     ScriptedUpstream::start(|_| vec![]).await
 }
 
-/// A port of 127.0.0.1 where nobody listens, so that the kernel answers with ICMP.
+/// A port of 127.0.0.1 without a listener, so that the kernel answers with ICMP.
 async fn closed() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
 }
 
-/// A reply that no library would write: odd case, unknown types, an answer for another name,
-/// compression, two OPT options, flags and all.
+/// A reply that no library would write: odd case and flags, unknown types, an answer for another
+/// name, compression, two OPT options.
 fn odd_reply(query: &[u8]) -> Vec<u8> {
     let mut bytes = [&query[..2], &[0x85, 0xb0, 0, 1, 0, 2, 0, 0, 0, 1]].concat();
     let end = query.len() - raw_opt(4096, 0, true).len();
@@ -70,9 +70,9 @@ fn odd_reply(query: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn queries_and_replies_keep_every_byte_but_the_id() {
+async fn queries_and_replies_keep_every_byte_except_the_id() {
     let upstream =
-        ScriptedUpstream::start(|asked| vec![Action::Send(odd_reply(&asked.query))]).await;
+        ScriptedUpstream::start(|received| vec![Action::Send(odd_reply(&received.query))]).await;
     let shim = RunningShim::start(&[upstream.address]).await;
     let query = raw_query(
         0x1234,
@@ -84,28 +84,28 @@ async fn queries_and_replies_keep_every_byte_but_the_id() {
     let tcp = shim.ask_tcp(&query).await;
     assert_eq!(udp, odd_reply(&query));
     assert_eq!(tcp, odd_reply(&query));
-    let asked = upstream.queries();
+    let received = upstream.queries();
     assert_eq!(
-        asked.iter().map(|asked| asked.tcp).collect::<Vec<_>>(),
+        received.iter().map(|received| received.tcp).collect::<Vec<_>>(),
         [false, true],
-        "TCP follows TCP"
+        "TCP for TCP"
     );
-    assert!(asked.iter().all(|asked| asked.query[2..] == query[2..]));
+    assert!(received.iter().all(|received| received.query[2..] == query[2..]));
     assert_eq!(shim.publisher.counters().forwarded, 2);
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn each_query_has_its_own_id_and_source_port() {
-    let upstream = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let upstream = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
     let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
     for _ in 0..32 {
         assert!(is_good(&shim.ask(&query).await, &query));
     }
-    let asked = upstream.queries();
-    let ids: HashSet<_> = asked.iter().map(|asked| asked.query[..2].to_vec()).collect();
-    let ports: HashSet<_> = asked.iter().map(|asked| asked.from.port()).collect();
+    let received = upstream.queries();
+    let ids: HashSet<_> = received.iter().map(|received| received.query[..2].to_vec()).collect();
+    let ports: HashSet<_> = received.iter().map(|received| received.from.port()).collect();
     assert!(
         ids.len() > 24 && ports.len() > 24,
         "{} IDs and {} ports for 32 queries",
@@ -116,30 +116,32 @@ async fn each_query_has_its_own_id_and_source_port() {
 }
 
 #[tokio::test]
-async fn a_truncated_reply_is_passed_on_as_it_is_even_when_cut_within_a_record() {
-    let cut = |query: &[u8]| {
+async fn a_truncated_reply_is_forwarded_unchanged() {
+    let truncated = |query: &[u8]| {
         let mut bytes = [&query[..2], &[0x83, 0x80, 0, 1, 0, 9, 0, 0, 0, 0], &query[12..]].concat();
         bytes.extend_from_slice(&[0xc0, 12, 0, 16, 0]);
         bytes
     };
     let upstream =
-        ScriptedUpstream::start(move |asked| vec![Action::Send(cut(&asked.query))]).await;
+        ScriptedUpstream::start(move |received| vec![Action::Send(truncated(&received.query))])
+            .await;
     let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
-    assert_eq!(shim.ask(&query).await, cut(&query));
-    assert_eq!(upstream.queries().len(), 1, "the retry over TCP is the client's");
+    assert_eq!(shim.ask(&query).await, truncated(&query));
+    assert_eq!(upstream.queries().len(), 1, "the client retries over TCP");
     shim.stop().await;
 }
 
 #[tokio::test]
-async fn a_large_reply_passes_over_tcp() {
+async fn a_large_reply_is_forwarded_over_tcp() {
     let text = TXT::new((0..60).map(|index| format!("{index:0>250}")).collect());
     let large =
         move |query: &[u8]| reply(query, ResponseCode::NoError, &[RData::TXT(text.clone())]);
     let upstream_large = large.clone();
-    let upstream =
-        ScriptedUpstream::start(move |asked| vec![Action::Send(upstream_large(&asked.query))])
-            .await;
+    let upstream = ScriptedUpstream::start(move |received| {
+        vec![Action::Send(upstream_large(&received.query))]
+    })
+    .await;
     let shim = RunningShim::start(&[upstream.address]).await;
     let query = bytes(&query("big.example.com", RecordType::TXT));
     let got = shim.ask_tcp(&query).await;
@@ -149,20 +151,20 @@ async fn a_large_reply_passes_over_tcp() {
 }
 
 #[tokio::test]
-async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
-    let upstream = ScriptedUpstream::start(|asked| {
-        let right = good(asked);
+async fn replies_that_do_not_match_are_ignored() {
+    let upstream = ScriptedUpstream::start(|received| {
+        let right = good(received);
         let mut wrong_id = right.clone();
         wrong_id[0] ^= 0xff;
         let mut wrong_type = right.clone();
-        wrong_type[asked.query.len() - 3] = 28;
+        wrong_type[received.query.len() - 3] = 28;
         let wrong_name =
             reply(&bytes(&query("www.example.org", RecordType::A)), ResponseCode::NoError, &[]);
         let mut lying_counts = right.clone();
         lying_counts[7] = 7;
-        let wrong_name = [&asked.query[..2], &wrong_name[2..]].concat();
-        let not_a_reply = asked.query.clone();
-        let header_only = [&asked.query[..2], &[0x81, 0x80], &[0; 8]].concat();
+        let wrong_name = [&received.query[..2], &wrong_name[2..]].concat();
+        let not_a_reply = received.query.clone();
+        let header_only = [&received.query[..2], &[0x81, 0x80], &[0; 8]].concat();
         let garbage = vec![0x55; 700];
         let mut actions: Vec<_> = [
             wrong_id,
@@ -177,8 +179,8 @@ async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
         .into_iter()
         .map(Action::Send)
         .collect();
-        if !asked.tcp {
-            actions.push(Action::Spoof(reply(&asked.query, ResponseCode::NXDomain, &[])));
+        if !received.tcp {
+            actions.push(Action::Spoof(reply(&received.query, ResponseCode::NXDomain, &[])));
         }
         actions.extend([Action::Wait(Duration::from_millis(100)), Action::Send(right)]);
         actions
@@ -194,10 +196,10 @@ async fn replies_that_do_not_fit_are_ignored_and_waiting_goes_on() {
 }
 
 #[tokio::test]
-async fn a_header_that_says_formerr_is_passed_on() {
-    // What servers answer that don't know EDNS; the client then asks again without it.
-    let upstream = ScriptedUpstream::start(|asked| {
-        vec![Action::Send([&asked.query[..2], &[0x81, 0x81], &[0; 8]].concat())]
+async fn a_formerr_header_without_question_is_forwarded() {
+    // The reply of servers without EDNS; the client retries without it.
+    let upstream = ScriptedUpstream::start(|received| {
+        vec![Action::Send([&received.query[..2], &[0x81, 0x81], &[0; 8]].concat())]
     })
     .await;
     let shim = RunningShim::start(&[upstream.address]).await;
@@ -207,9 +209,11 @@ async fn a_header_that_says_formerr_is_passed_on() {
 }
 
 #[tokio::test]
-async fn another_upstream_is_asked_when_the_first_is_silent_and_the_silent_one_is_set_aside() {
-    let (first, second) =
-        (silent().await, ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await);
+async fn a_silent_upstream_is_ejected_and_the_next_one_queried() {
+    let (first, second) = (
+        silent().await,
+        ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await,
+    );
     let shim = RunningShim::start(&[first.address, second.address]).await;
     let query = other_query();
     for _ in 0..2 {
@@ -217,25 +221,25 @@ async fn another_upstream_is_asked_when_the_first_is_silent_and_the_silent_one_i
         assert!(is_good(&shim.ask(&query).await, &query));
         assert!((900..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
-    let asked = first.queries().len();
+    let before = first.queries().len();
     let start = Instant::now();
     for _ in 0..20 {
         assert!(is_good(&shim.ask(&query).await, &query));
     }
-    assert!(start.elapsed() < Duration::from_millis(900), "it is set aside: {:?}", start.elapsed());
-    assert!(first.queries().len() <= asked + 1);
+    assert!(start.elapsed() < Duration::from_millis(900), "ejected: {:?}", start.elapsed());
+    assert!(first.queries().len() <= before + 1);
     shim.stop().await;
 }
 
 #[tokio::test]
-async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
+async fn an_ejected_upstream_returns_without_delaying_clients() {
     let works = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&works);
-    let first = ScriptedUpstream::start(move |asked| {
-        if answers.load(Ordering::Relaxed) { vec![Action::Send(good(asked))] } else { vec![] }
+    let first = ScriptedUpstream::start(move |received| {
+        if answers.load(Ordering::Relaxed) { vec![Action::Send(good(received))] } else { vec![] }
     })
     .await;
-    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let second = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
     let shim = RunningShim::start(&[first.address, second.address]).await;
     let query = other_query();
     for _ in 0..2 {
@@ -249,31 +253,31 @@ async fn an_upstream_set_aside_comes_back_without_making_anyone_wait() {
         assert!(is_good(&shim.ask(&query).await, &query));
         assert!(
             start.elapsed() < Duration::from_millis(900),
-            "a trial runs next to a good upstream: {:?}",
+            "the trial runs next to a healthy upstream: {:?}",
             start.elapsed()
         );
         if second.queries().len() == second_before {
             break;
         }
-        assert!(Instant::now() < deadline, "it never came back");
+        assert!(Instant::now() < deadline, "it never returned");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     shim.stop().await;
 }
 
 #[tokio::test]
-async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer() {
+async fn a_flapping_upstream_causes_no_negative_answers() {
     let began = Instant::now();
-    // Dead and alive for 0.7 s each.
-    let first = ScriptedUpstream::start(move |asked| {
+    // Silent and healthy for 0.7 s each.
+    let first = ScriptedUpstream::start(move |received| {
         if (began.elapsed().as_millis() / 700).is_multiple_of(2) {
             vec![]
         } else {
-            vec![Action::Send(good(asked))]
+            vec![Action::Send(good(received))]
         }
     })
     .await;
-    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let second = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
     let shim = RunningShim::start(&[first.address, second.address]).await;
     let (query, mut slow, mut all) = (other_query(), 0, 0);
     while began.elapsed() < Duration::from_secs(8) {
@@ -281,7 +285,7 @@ async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer(
         assert!(is_good(&shim.ask(&query).await, &query));
         assert!(
             start.elapsed() < Duration::from_millis(2500),
-            "the other one is asked after a second: {:?}",
+            "the other one is queried after a second: {:?}",
             start.elapsed()
         );
         slow += usize::from(start.elapsed() > Duration::from_millis(500));
@@ -300,8 +304,8 @@ async fn a_flapping_upstream_costs_at_most_one_wait_and_never_a_negative_answer(
 }
 
 #[tokio::test]
-async fn a_closed_port_costs_no_time() {
-    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+async fn a_closed_port_causes_no_delay() {
+    let second = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
     let shim = RunningShim::start(&[closed().await, second.address]).await;
     let query = other_query();
     let start = Instant::now();
@@ -312,11 +316,11 @@ async fn a_closed_port_costs_no_time() {
 }
 
 #[tokio::test]
-async fn servfail_of_one_upstream_is_bettered_by_another_and_else_passed_on() {
-    let bad = ScriptedUpstream::start(|asked| vec![Action::Send(servfail(asked))]).await;
-    let well = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+async fn servfail_is_forwarded_only_if_no_upstream_has_better() {
+    let bad = ScriptedUpstream::start(|received| vec![Action::Send(servfail(received))]).await;
+    let healthy = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
     let query = other_query();
-    let shim = RunningShim::start(&[bad.address, well.address]).await;
+    let shim = RunningShim::start(&[bad.address, healthy.address]).await;
     assert!(is_good(&shim.ask(&query).await, &query));
     shim.stop().await;
 
@@ -326,21 +330,17 @@ async fn servfail_of_one_upstream_is_bettered_by_another_and_else_passed_on() {
     assert_eq!(shim.ask(&query).await, expected);
     assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
     let counters = shim.publisher.counters();
-    assert_eq!(
-        (counters.forwarded, counters.servfail),
-        (1, 0),
-        "it is the upstream's answer, not ours"
-    );
+    assert_eq!((counters.forwarded, counters.servfail), (1, 0), "the upstream's answer, not ours");
     shim.stop().await;
 }
 
 #[tokio::test]
-async fn nxdomain_is_an_answer_and_nobody_else_is_asked() {
-    let first = ScriptedUpstream::start(|asked| {
-        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+async fn nxdomain_ends_the_race() {
+    let first = ScriptedUpstream::start(|received| {
+        vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
     })
     .await;
-    let second = ScriptedUpstream::start(|asked| vec![Action::Send(good(asked))]).await;
+    let second = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
     let shim = RunningShim::start(&[first.address, second.address]).await;
     assert_eq!(
         parsed(&shim.ask(&other_query()).await).metadata.response_code,
@@ -351,7 +351,7 @@ async fn nxdomain_is_an_answer_and_nobody_else_is_asked() {
 }
 
 #[tokio::test]
-async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits() {
+async fn without_any_answer_the_client_gets_servfail_in_time() {
     let upstream = silent().await;
     let shim = RunningShim::start(&[upstream.address]).await;
     let query = raw_query(
@@ -374,7 +374,7 @@ async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits()
     assert_eq!(got[12..33], query[12..33]);
     assert!(
         upstream.queries().len() >= 3,
-        "it was asked again and again: {}",
+        "it was queried repeatedly: {}",
         upstream.queries().len()
     );
     let counters = shim.publisher.counters();
@@ -383,7 +383,7 @@ async fn when_nobody_answers_the_client_gets_servfail_within_the_time_it_waits()
 }
 
 #[tokio::test]
-async fn when_every_upstream_refuses_the_packet_servfail_comes_at_once() {
+async fn closed_ports_of_all_upstreams_are_servfail_at_once() {
     let shim = RunningShim::start(&[closed().await, closed().await]).await;
     let start = Instant::now();
     assert_eq!(
@@ -399,9 +399,9 @@ async fn when_every_upstream_refuses_the_packet_servfail_comes_at_once() {
 }
 
 #[tokio::test]
-async fn a_slow_upstream_is_waited_for() {
-    let upstream = ScriptedUpstream::start(|asked| {
-        vec![Action::Wait(Duration::from_millis(1500)), Action::Send(good(asked))]
+async fn a_slow_reply_is_awaited() {
+    let upstream = ScriptedUpstream::start(|received| {
+        vec![Action::Wait(Duration::from_millis(1500)), Action::Send(good(received))]
     })
     .await;
     let shim = RunningShim::start(&[upstream.address]).await;
@@ -413,13 +413,13 @@ async fn a_slow_upstream_is_waited_for() {
 }
 
 #[tokio::test]
-async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
-    let upstream = ScriptedUpstream::start(|asked| {
-        let text = asked.query[13..21].to_vec();
+async fn concurrent_replies_reach_their_own_clients() {
+    let upstream = ScriptedUpstream::start(|received| {
+        let text = received.query[13..21].to_vec();
         let data = RData::TXT(TXT::new(vec![String::from_utf8_lossy(&text).into_owned()]));
         vec![
             Action::Wait(Duration::from_millis(rand::random_range(0..30))),
-            Action::Send(reply(&asked.query, ResponseCode::NoError, &[data])),
+            Action::Send(reply(&received.query, ResponseCode::NoError, &[data])),
         ]
     })
     .await;
@@ -441,7 +441,7 @@ async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
         });
     }
     while let Some(ended) = clients.join_next().await {
-        ended.expect("no mix-up");
+        ended.expect("its own replies");
     }
     assert_eq!(shim.publisher.counters().forwarded, 500);
     shim.stop().await;
@@ -450,10 +450,13 @@ async fn replies_to_many_clients_at_a_time_are_never_mixed_up() {
 #[tokio::test]
 async fn queries_are_counted_by_type_code_time_and_upstream() {
     let dead = closed().await;
-    let upstream = ScriptedUpstream::start(|asked| {
+    let upstream = ScriptedUpstream::start(|received| {
         let code =
-            if asked.query[13] == b'n' { ResponseCode::NXDomain } else { ResponseCode::NoError };
-        vec![Action::Wait(Duration::from_millis(30)), Action::Send(reply(&asked.query, code, &[]))]
+            if received.query[13] == b'n' { ResponseCode::NXDomain } else { ResponseCode::NoError };
+        vec![
+            Action::Wait(Duration::from_millis(30)),
+            Action::Send(reply(&received.query, code, &[])),
+        ]
     })
     .await;
     let shim = RunningShim::start(&[dead, upstream.address]).await;
@@ -466,7 +469,7 @@ async fn queries_are_counted_by_type_code_time_and_upstream() {
     }
     shim.ask(&source(RecordType::HTTPS)).await;
     shim.ask(&raw_query(7, 0, [0; 4], &[])).await;
-    // A local answer's time is counted when it has been sent, and its client may have it before.
+    // A local answer is counted after it was sent, when its client may already have it.
     let counted = tokio::time::timeout(Duration::from_secs(5), async {
         while shim.publisher.query_stats().local_latency.count() < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -503,9 +506,9 @@ async fn queries_are_counted_by_type_code_time_and_upstream() {
 }
 
 #[tokio::test]
-async fn stopping_lets_queries_under_way_end() {
-    let upstream = ScriptedUpstream::start(|asked| {
-        vec![Action::Wait(Duration::from_millis(300)), Action::Send(good(asked))]
+async fn stopping_lets_forwarded_queries_end() {
+    let upstream = ScriptedUpstream::start(|received| {
+        vec![Action::Wait(Duration::from_millis(300)), Action::Send(good(received))]
     })
     .await;
     let shim = RunningShim::start(&[upstream.address]).await;

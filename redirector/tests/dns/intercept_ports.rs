@@ -1,5 +1,4 @@
-//! The ports for intercepted DNS: each passes on to the resolver that its slot stands for, and to
-//! no other.
+//! The ports of intercepted DNS: each forwards to the resolver of its slot and to no other.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -20,24 +19,24 @@ use crate::{
 
 const SLOTS: u16 = 4;
 
-/// An address of this process's own, so that tests at the same time do not meet at port 53.
+/// An address that only this process uses, since port 53 is fixed and tests run in parallel.
 fn resolver(last: u8) -> IpAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, high | 1, low, last).into()
 }
 
-fn says(last: u8) -> impl Fn(&ReceivedQuery) -> Vec<Action> {
-    move |asked| {
+fn answers(last: u8) -> impl Fn(&ReceivedQuery) -> Vec<Action> {
+    move |received| {
         vec![Action::Send(reply(
-            &asked.query,
+            &received.query,
             ResponseCode::NoError,
             &[RData::A(A::new(192, 0, 2, last))],
         ))]
     }
 }
 
-/// Which of the servers answered.
-fn last(reply: &[u8]) -> u8 {
+/// The last octet of the answer, which identifies the server.
+fn last_octet(reply: &[u8]) -> u8 {
     match parsed(reply).answers[0].data.ip_addr() {
         Some(IpAddr::V4(ip)) => ip.octets()[3],
         other => panic!("{other:?}"),
@@ -45,26 +44,26 @@ fn last(reply: &[u8]) -> u8 {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_goes_to_the_resolver_that_was_asked() {
+async fn other_names_go_to_the_resolver_of_the_slot() {
     let (one, two) = (
-        ScriptedUpstream::at((resolver(1), 53).into(), says(1)).await,
-        ScriptedUpstream::at((resolver(2), 53).into(), says(2)).await,
+        ScriptedUpstream::at((resolver(1), 53).into(), answers(1)).await,
+        ScriptedUpstream::at((resolver(2), 53).into(), answers(2)).await,
     );
-    let system = ScriptedUpstream::start(says(9)).await;
+    let system = ScriptedUpstream::start(answers(9)).await;
     let mut bound = bind(&settings(&[system.address])).await.expect("bound");
     let own = bound.local_addrs()[0];
     let slots = [resolver(1), resolver(2)];
     let ports = bound
         .intercept(SLOTS, Box::new(move |slot| slots.get(slot as usize).copied()))
-        .expect("a row of ports");
+        .expect("a range of ports");
     assert_eq!((ports.ipv4.map(IpAddr::V4), ports.ipv6), (Some(own.ip()), None));
     let shim = RunningShim::serve(bound);
-    // The last slots stand for nobody.
+    // The last slots are free.
     for (slot, expected) in [(0, 1), (1, 2), (2, 9), (3, 9)] {
         let port = DnsClient(SocketAddr::new(own.ip(), ports.first_port + slot));
-        let asked = bytes(&query("www.example.com", RecordType::A));
-        assert_eq!(last(&port.ask(&asked).await), expected, "slot {slot}");
-        assert_eq!(last(&port.ask_tcp(&asked).await), expected, "slot {slot}, TCP");
+        let query = bytes(&query("www.example.com", RecordType::A));
+        assert_eq!(last_octet(&port.ask(&query).await), expected, "slot {slot}");
+        assert_eq!(last_octet(&port.ask_tcp(&query).await), expected, "slot {slot}, TCP");
         assert_eq!(
             parsed(&port.ask(&source(RecordType::A)).await).answers[0].data.ip_addr(),
             Some([198, 18, 0, 1].into()),
@@ -72,23 +71,27 @@ async fn what_is_not_ours_goes_to_the_resolver_that_was_asked() {
         );
     }
     assert_eq!(
-        last(&shim.ask(&bytes(&query("www.example.com", RecordType::A))).await),
+        last_octet(&shim.ask(&bytes(&query("www.example.com", RecordType::A))).await),
         9,
-        "the port that all know"
+        "the shim's own port"
     );
     assert_eq!((one.queries().len(), two.queries().len()), (2, 2));
-    let known: Vec<_> =
-        shim.publisher.intercepted_resolvers().iter().map(|known| known.address.ip()).collect();
-    assert_eq!(known, slots);
+    let resolvers: Vec<_> = shim
+        .publisher
+        .intercepted_resolvers()
+        .iter()
+        .map(|resolver| resolver.address.ip())
+        .collect();
+    assert_eq!(resolvers, slots);
     shim.stop().await;
 }
 
 #[tokio::test]
-async fn a_resolver_that_does_not_answer_is_nobody_elses_business() {
-    let system = ScriptedUpstream::start(says(9)).await;
+async fn a_silent_resolver_of_a_slot_has_no_substitute() {
+    let system = ScriptedUpstream::start(answers(9)).await;
     let mut bound = bind(&settings(&[system.address])).await.expect("bound");
     let own = bound.local_addrs()[0];
-    let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(3)))).expect("a row of ports");
+    let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(3)))).expect("a range of ports");
     let shim = RunningShim::serve(bound);
     let port = DnsClient(SocketAddr::new(own.ip(), ports.first_port));
     for _ in 0..3 {
@@ -100,11 +103,11 @@ async fn a_resolver_that_does_not_answer_is_nobody_elses_business() {
 }
 
 #[tokio::test]
-async fn told_to_stop_a_port_goes_on_until_nobody_asks_and_who_waits_for_a_resolver_is_told() {
+async fn a_stopping_port_lingers_and_waiting_clients_get_servfail() {
     let mut bound = bind(&settings(&[unused()])).await.expect("bound");
-    // It never answers. Over TCP it refuses.
+    // Silent over UDP, closed over TCP.
     let silent = tokio::net::UdpSocket::bind((resolver(4), 53)).await.expect("a resolver");
-    let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(4)))).expect("a row of ports");
+    let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(4)))).expect("a range of ports");
     let port = SocketAddr::new(bound.local_addrs()[0].ip(), ports.first_port);
     let shim = RunningShim::serve(bound);
     let waiting = tokio::spawn(async move {
@@ -113,7 +116,7 @@ async fn told_to_stop_a_port_goes_on_until_nobody_asks_and_who_waits_for_a_resol
     let over_tcp = tokio::spawn(async move {
         DnsClient(port).ask_tcp(&bytes(&query("www.example.com", RecordType::A))).await
     });
-    silent.recv(&mut [0; 512]).await.expect("the query was passed on");
+    silent.recv(&mut [0; 512]).await.expect("the forwarded query");
     tokio::time::sleep(Duration::from_millis(100)).await;
     let began = Instant::now();
     let stopping = tokio::spawn(shim.stop());
@@ -136,14 +139,15 @@ async fn told_to_stop_a_port_goes_on_until_nobody_asks_and_who_waits_for_a_resol
 }
 
 #[tokio::test]
-async fn rows_of_ports_never_overlap() {
-    let mut rows = Vec::new();
+async fn port_ranges_never_overlap() {
+    let mut ranges = Vec::new();
     let mut shims = Vec::new();
     for _ in 0..3 {
         let mut bound = bind(&settings(&[([127, 0, 0, 1], 9).into()])).await.expect("bound");
-        rows.push(bound.intercept(SLOTS, Box::new(|_| None)).expect("a row of ports").first_port);
+        ranges
+            .push(bound.intercept(SLOTS, Box::new(|_| None)).expect("a range of ports").first_port);
         shims.push(bound);
     }
-    rows.sort_unstable();
-    assert!(rows.windows(2).all(|pair| pair[1] - pair[0] >= SLOTS), "{rows:?}");
+    ranges.sort_unstable();
+    assert!(ranges.windows(2).all(|pair| pair[1] - pair[0] >= SLOTS), "{ranges:?}");
 }

@@ -1,5 +1,5 @@
-//! The DNS shim and the follower of destinations, against real sockets, real clients, and an
-//! upstream that misbehaves on demand.
+//! The DNS shim and the follower of destinations with real sockets, real clients, and an upstream
+//! that misbehaves on demand.
 
 mod access_control;
 mod address_cache;

@@ -1,4 +1,4 @@
-//! Making queries and replies, by hickory-proto and by hand.
+//! Queries and replies, by hickory-proto and by hand.
 
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
@@ -32,25 +32,25 @@ pub(crate) fn name_of(text: &str) -> Name {
 
 /// The reply to a query, with these records.
 pub(crate) fn reply(query: &[u8], code: ResponseCode, records: &[RData]) -> Vec<u8> {
-    let asked = parsed(query);
-    let mut reply = Message::response(asked.metadata.id, OpCode::Query);
-    reply.metadata.recursion_desired = asked.metadata.recursion_desired;
+    let query = parsed(query);
+    let mut reply = Message::response(query.metadata.id, OpCode::Query);
+    reply.metadata.recursion_desired = query.metadata.recursion_desired;
     reply.metadata.recursion_available = true;
     reply.metadata.response_code = code;
-    reply.add_queries(asked.queries.clone());
+    reply.add_queries(query.queries.clone());
     for data in records {
-        reply.add_answer(Record::from_rdata(asked.queries[0].name().clone(), 60, data.clone()));
+        reply.add_answer(Record::from_rdata(query.queries[0].name().clone(), 60, data.clone()));
     }
     bytes(&reply)
 }
 
-/// A query by hand: header flags, then each question as raw bytes.
+/// A query by hand: the header, then the rest as raw bytes.
 pub(crate) fn raw_query(id: u16, flags: u16, counts: [u16; 4], rest: &[u8]) -> Vec<u8> {
     let words = [id, flags, counts[0], counts[1], counts[2], counts[3]];
     words.iter().flat_map(|word| word.to_be_bytes()).chain(rest.iter().copied()).collect()
 }
 
-/// A question by hand, the name's bytes kept as they are.
+/// A question by hand, with the name's case preserved.
 pub(crate) fn raw_question(name: &str, kind: u16, class: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {

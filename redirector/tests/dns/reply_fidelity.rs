@@ -1,5 +1,5 @@
-//! What an upstream says arrives byte for byte, the ID aside: every common type through a real name
-//! server, and what no server should say through a scripted one.
+//! Replies of upstreams arrive byte for byte except the ID: every common record type from a real
+//! name server, and malformed replies from a scripted one.
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket as StdSocket},
@@ -16,7 +16,7 @@ use crate::{
     scripted_upstream::{Action, ScriptedUpstream},
 };
 
-/// nsd, with one zone, on a port of loopback.
+/// nsd with one zone on a loopback port. Dropping it stops nsd.
 struct Nsd {
     address: SocketAddr,
     child: Child,
@@ -25,7 +25,7 @@ struct Nsd {
 
 impl Drop for Nsd {
     fn drop(&mut self) {
-        // SIGTERM, so that its children end, too.
+        // SIGTERM also ends its children.
         let _ = rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.child),
             rustix::process::Signal::TERM,
@@ -70,7 +70,7 @@ const RECORDS: &[(&str, &str)] = &[
     ("nsec3param", "NSEC3PARAM 1 0 0 -"),
 ];
 
-/// Types that are asked for under their own names; 65280 is one that nobody knows.
+/// Names and query types; 65280 is unassigned.
 const TYPES: &[(&str, u16)] = &[
     ("a", 1),
     ("a", 255),
@@ -121,8 +121,10 @@ impl Nsd {
         let port = free_port();
         let path = folder.path().display();
         let config = format!(
-            "server:\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: \"{path}\"\n pidfile: \"{path}/pid\"\n xfrdfile: \"{path}/xfrd\"\n \
-             zonelistfile: \"{path}/list\"\n xfrdir: \"{path}\"\n nsid: \"ascii_corpus\"\n answer-cookie: yes\n ipv4-edns-size: 4096\n server-count: 1\n minimal-responses: no\n\
+            "server:\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n \
+             zonesdir: \"{path}\"\n pidfile: \"{path}/pid\"\n xfrdfile: \"{path}/xfrd\"\n \
+             zonelistfile: \"{path}/list\"\n xfrdir: \"{path}\"\n nsid: \"ascii_corpus\"\n \
+             answer-cookie: yes\n ipv4-edns-size: 4096\n server-count: 1\n minimal-responses: no\n\
              remote-control:\n control-enable: no\nzone:\n name: corpus.example\n zonefile: zone\n"
         );
         let file = folder.path().join("nsd.conf");
@@ -156,7 +158,7 @@ fn free_port() -> u16 {
     }
 }
 
-/// A question below the zone, in odd case, with these additional records.
+/// A query for a name of the zone, in mixed case, with these additional records.
 fn question(name: &str, kind: u16, additional: &[u8]) -> Vec<u8> {
     let name = if name.is_empty() {
         "Corpus.eXample".to_owned()
@@ -193,7 +195,7 @@ fn opt(payload: u16, dnssec_ok: bool, options: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_type_passes_through_from_a_real_name_server() {
+async fn every_record_type_of_nsd_is_forwarded_unchanged() {
     let nsd = Nsd::start();
     let shim = RunningShim::start(&[nsd.address]).await;
     let nsid = [0, 3, 0, 0];
@@ -209,7 +211,7 @@ async fn every_type_passes_through_from_a_real_name_server() {
     for (name, kind) in TYPES {
         for additional in &variants {
             let query = question(name, *kind, additional);
-            // A cookie has the time in it: both replies must be of one second.
+            // A cookie contains the time: both replies must be from the same second.
             let same = (0..5).any(|_| {
                 let (direct, through) = (ask(nsd.address, &query), ask(shim.address, &query));
                 let direct = direct.expect("nsd answers");
@@ -234,9 +236,9 @@ async fn every_type_passes_through_from_a_real_name_server() {
 }
 
 #[tokio::test]
-async fn malformed_replies_are_dropped_and_the_good_one_after_them_passes() {
-    let upstream = ScriptedUpstream::start(|asked| {
-        let query = &asked.query;
+async fn malformed_replies_are_dropped_until_a_good_one() {
+    let upstream = ScriptedUpstream::start(|received| {
+        let query = &received.query;
         let message = |flags: [u8; 2], counts: [u8; 8], rest: &[u8]| {
             [&query[..2], &flags, &counts, &query[12..], rest].concat()
         };

@@ -1,5 +1,5 @@
-//! Whole look-ups by real resolvers, on an island where the shim has port 53: in a pod's
-//! resolv.conf, with three search domains and `ndots:5`, and behind systemd-resolved.
+//! Complete look-ups by real resolvers in a network namespace where the shim has port 53: with the
+//! resolv.conf of a pod (three search domains, `ndots:5`), and behind systemd-resolved.
 
 use std::{
     fs,
@@ -21,23 +21,24 @@ use crate::{
 
 const NAME: &str = "artifactory.internal.company.net";
 const VIP: &str = "198.18.0.1";
-/// The shim, and the upstream where clients ask it themselves.
+/// The address of the shim.
 const SHIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+/// The address of the upstream.
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// Longest time for a client; a JVM takes seconds to begin.
+/// Longest time for a client; a JVM takes seconds to start.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a test on an island; everything that it starts is there, too.
-fn on_an_island(resolv: &ResolvConf, test: impl AsyncFnOnce(&IsolatedNetns) + Send) {
-    let island = IsolatedNetns::new(resolv).expect("an island");
-    island
+/// Runs a test, with everything that it starts, in a network namespace of its own.
+fn in_a_netns(resolv: &ResolvConf, test: impl AsyncFnOnce(&IsolatedNetns) + Send) {
+    let netns = IsolatedNetns::new(resolv).expect("a namespace");
+    netns
         .run(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()
                 .build()
                 .expect("a runtime");
-            runtime.block_on(test(&island));
+            runtime.block_on(test(&netns));
         })
         .expect("no panic");
 }
@@ -48,8 +49,8 @@ fn port_53(address: Ipv4Addr) -> SocketAddr {
 
 /// The upstream, which knows no name, and the shim in front of it.
 async fn start() -> (ScriptedUpstream, RunningShim) {
-    let upstream = ScriptedUpstream::at(port_53(UPSTREAM), |asked| {
-        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+    let upstream = ScriptedUpstream::at(port_53(UPSTREAM), |received| {
+        vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
     })
     .await;
     let shim = RunningShim::start_with(ShimSettings {
@@ -63,47 +64,50 @@ async fn start() -> (ScriptedUpstream, RunningShim) {
     (upstream, shim)
 }
 
-/// What a client says, be it an error.
+/// The output of a client, also if it fails.
 fn run(client: &[&str]) -> String {
     let mut command: Command = packages::tool(client[0]).expect("installed");
     command.args(&client[1..]).env("GODEBUG", "netdns=go");
     process::finish(command, LIMIT).expect("it runs").text()
 }
 
-/// How many queries the upstream had from a client whose nameserver is this one, and what the
-/// client said.
+/// The number of queries that reach the upstream when a client uses this nameserver, and the
+/// client's output.
 fn ask(
-    island: &IsolatedNetns,
+    netns: &IsolatedNetns,
     nameserver: Ipv4Addr,
     upstream: &ScriptedUpstream,
     client: &[&str],
 ) -> (usize, String) {
-    island.set_resolv_conf(&ResolvConf::kubernetes(&nameserver.to_string())).expect("written");
+    netns.set_resolv_conf(&ResolvConf::kubernetes(&nameserver.to_string())).expect("written");
     let before = upstream.queries().len();
-    let said = run(client);
-    (upstream.queries().len() - before, said)
+    let output = run(client);
+    (upstream.queries().len() - before, output)
 }
 
-/// Every look-up ends on the VIP, without the name itself going upstream, and makes no more queries
-/// there than it would without the shim.
-fn costs_nothing(clients: &[&[&str]]) {
-    on_an_island(&ResolvConf::kubernetes(&SHIM.to_string()), async |island| {
+/// Checks that every look-up returns the VIP, does not leak the name to the upstream, and causes no
+/// more queries there than without the shim.
+fn check_lookups(clients: &[&[&str]]) {
+    in_a_netns(&ResolvConf::kubernetes(&SHIM.to_string()), async |netns| {
         let (upstream, shim) = start().await;
         for client in clients {
-            let (without, said) = ask(island, UPSTREAM, &upstream, client);
-            assert!(!said.contains(VIP) && without > 0, "{client:?}: {without} queries; {said}");
+            let (without, output) = ask(netns, UPSTREAM, &upstream, client);
+            assert!(
+                !output.contains(VIP) && without > 0,
+                "{client:?}: {without} queries; {output}"
+            );
             let first = upstream.queries().len();
-            let (with, said) = ask(island, SHIM, &upstream, client);
-            assert!(said.contains(VIP), "{client:?}: {said}");
+            let (with, output) = ask(netns, SHIM, &upstream, client);
+            assert!(output.contains(VIP), "{client:?}: {output}");
             assert!(
                 with <= without,
                 "{client:?}: {with} queries upstream, {without} without the shim"
             );
-            for asked in &upstream.queries()[first..] {
-                let name = parsed(&asked.query).queries[0].name().to_string();
+            for received in &upstream.queries()[first..] {
+                let name = parsed(&received.query).queries[0].name().to_string();
                 assert!(
                     name.starts_with(NAME) && name.ends_with(".cluster.local."),
-                    "{client:?} had {name} asked upstream"
+                    "{client:?} leaked {name} to the upstream"
                 );
             }
             eprintln!("{}: {with} queries upstream, {without} without the shim", client[0]);
@@ -113,9 +117,9 @@ fn costs_nothing(clients: &[&[&str]]) {
 }
 
 #[test]
-fn glibc_and_dig_with_three_search_domains_end_on_the_vip() {
+fn glibc_and_dig_with_three_search_domains_get_the_vip() {
     let python = format!("import socket; print(socket.getaddrinfo('{NAME}', 443))");
-    costs_nothing(&[
+    check_lookups(&[
         &["getent", "ahosts", NAME],
         &["dig", "+search", "+short", NAME],
         &["python3", "-c", &python],
@@ -123,7 +127,7 @@ fn glibc_and_dig_with_three_search_domains_end_on_the_vip() {
 }
 
 #[test]
-fn musl_with_three_search_domains_ends_on_the_vip() {
+fn musl_with_three_search_domains_gets_the_vip() {
     const SOURCE: &str = r#"
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -143,46 +147,47 @@ int main(int argc, char **argv) {
     let mut compiler = packages::tool("musl-gcc").expect("installed");
     compiler.args(["-static", "-O1", "-o"]).arg(&program).arg(&source);
     process::finish(compiler, LIMIT).expect("it runs").success().expect("compiled");
-    costs_nothing(&[&[program.to_str().expect("a path"), NAME]]);
+    check_lookups(&[&[program.to_str().expect("a path"), NAME]]);
 }
 
 #[test]
-fn node_by_glibc_and_by_c_ares_ends_on_the_vip() {
+fn node_by_glibc_and_by_c_ares_gets_the_vip() {
     let lookup = format!(
         "require('dns').lookup('{NAME}', {{ all: true }}, (e, found) => console.log(e, found))"
     );
     let resolve = format!("require('dns').resolve4('{NAME}', (e, found) => console.log(e, found))");
-    costs_nothing(&[&["node", "-e", &lookup], &["node", "-e", &resolve]]);
+    check_lookups(&[&["node", "-e", &lookup], &["node", "-e", &resolve]]);
 }
 
-/// skopeo is a Go program. Its connect to the VIP can't leave the island; the error names the
-/// address that it found.
+/// skopeo is a Go program. Its connect to the VIP cannot leave the namespace; the error contains the
+/// address.
 #[test]
-fn go_with_three_search_domains_ends_on_the_vip() {
+fn go_with_three_search_domains_gets_the_vip() {
     let image = format!("docker://{NAME}/team/hello:1.0");
-    costs_nothing(&[&["skopeo", "--insecure-policy", "inspect", "--no-creds", &image]]);
+    check_lookups(&[&["skopeo", "--insecure-policy", "inspect", "--no-creds", &image]]);
 }
 
 #[test]
-fn a_jvm_with_three_search_domains_ends_on_the_vip() {
+fn a_jvm_with_three_search_domains_gets_the_vip() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("Lookup.java");
     let text = "public class Lookup { public static void main(String[] a) throws Exception { \
-                for (var found : java.net.InetAddress.getAllByName(a[0])) System.out.println(found.getHostAddress()); } }";
+                for (var found : java.net.InetAddress.getAllByName(a[0])) \
+                System.out.println(found.getHostAddress()); } }";
     fs::write(&source, text).expect("written");
-    costs_nothing(&[&["java", source.to_str().expect("a path"), NAME]]);
+    check_lookups(&[&["java", source.to_str().expect("a path"), NAME]]);
 }
 
 #[test]
-fn the_systems_upstream_follows_resolv_conf_and_is_never_ourselves() {
+fn the_system_upstream_follows_resolv_conf_without_us() {
     let other = Ipv4Addr::new(127, 0, 0, 3);
-    let ourselves_and = |server: Ipv4Addr| ResolvConf {
+    let shim_and = |server: Ipv4Addr| ResolvConf {
         nameservers: vec![SHIM.to_string(), server.to_string()],
         ..ResolvConf::of("")
     };
-    on_an_island(&ourselves_and(UPSTREAM), async |island| {
-        let denies = |asked: &ReceivedQuery| {
-            vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+    in_a_netns(&shim_and(UPSTREAM), async |netns| {
+        let denies = |received: &ReceivedQuery| {
+            vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
         };
         let (first, second) = (
             ScriptedUpstream::at(port_53(UPSTREAM), denies).await,
@@ -198,36 +203,36 @@ fn the_systems_upstream_follows_resolv_conf_and_is_never_ourselves() {
         let elsewhere = bytes(&query("elsewhere.example", RecordType::A));
         shim.ask(&elsewhere).await;
         assert_eq!((first.queries().len(), second.queries().len()), (1, 0));
-        island.set_resolv_conf(&ourselves_and(other)).expect("written");
+        netns.set_resolv_conf(&shim_and(other)).expect("written");
         tokio::time::sleep(Duration::from_millis(1500)).await;
         for _ in 0..5 {
             shim.ask(&elsewhere).await;
         }
         assert_eq!((first.queries().len(), second.queries().len()), (1, 5));
-        let known: Vec<_> =
+        let servers: Vec<_> =
             shim.publisher.upstreams().into_iter().map(|upstream| upstream.address).collect();
-        assert_eq!(known, [port_53(other)], "not the shim, though it is named first");
-        assert_eq!(shim.publisher.counters().queries, 6, "none came back to us");
+        assert_eq!(servers, [port_53(other)], "not the shim, though it comes first");
+        assert_eq!(shim.publisher.counters().queries, 6, "no query came back to the shim");
         shim.stop().await;
     });
 }
 
-/// What systemd-resolved writes last, for resolv.conf to be a link to.
+/// The file that systemd-resolved writes last; resolv.conf links to it.
 const STUB: &str = "/run/systemd/resolve/stub-resolv.conf";
 
-/// systemd-resolved on 127.0.0.53, with the shim as its only server. It ends with this value.
-struct Resolved(Child);
+/// systemd-resolved on 127.0.0.53, with the shim as its only server. Dropping it stops the process.
+struct SystemdResolved(Child);
 
-impl Drop for Resolved {
+impl Drop for SystemdResolved {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-impl Resolved {
+impl SystemdResolved {
     fn start() -> Self {
-        // It leaves root behind for a user that only its installation makes.
+        // It switches to a user that only its package creates.
         let users = fs::read_to_string("/etc/passwd").expect("users");
         if !users.contains("systemd-resolve:") {
             fs::write("/etc/passwd", users + "systemd-resolve:x:0:0::/:/usr/sbin/nologin\n")
@@ -249,13 +254,13 @@ impl Resolved {
             .expect("started");
         let resolved = Self(child);
         // It may listen before it has written its file.
-        let stands = || {
+        let is_ready = || {
             Ok(Path::new(STUB).exists() && std::net::TcpStream::connect("127.0.0.53:53").is_ok())
         };
         process::until(
             "systemd-resolved listens and has written its stub-resolv.conf",
             Duration::from_secs(20),
-            stands,
+            is_ready,
         )
         .expect("in time");
         resolved
@@ -263,10 +268,10 @@ impl Resolved {
 }
 
 #[test]
-fn behind_systemd_resolved_every_lookup_ends_on_the_vip_and_other_names_are_the_upstreams() {
-    on_an_island(&ResolvConf::of("127.0.0.53"), async |_| {
+fn systemd_resolved_in_front_returns_the_vip() {
+    in_a_netns(&ResolvConf::of("127.0.0.53"), async |_| {
         let (upstream, shim) = start().await;
-        let _resolved = Resolved::start();
+        let _resolved = SystemdResolved::start();
         assert!(run(&["getent", "ahosts", NAME]).contains(VIP));
         assert_eq!(run(&["dig", "+tries=1", "+time=5", "+short", NAME, "A"]).trim(), VIP);
         assert_eq!(run(&["dig", "+tries=1", "+time=5", "+tcp", "+short", NAME, "A"]).trim(), VIP);
@@ -276,10 +281,10 @@ fn behind_systemd_resolved_every_lookup_ends_on_the_vip_and_other_names_are_the_
             run(&["dig", "+tries=1", "+time=5", "elsewhere.example", "A"])
                 .contains("status: NXDOMAIN")
         );
-        let asked = upstream.queries();
-        assert!(!asked.is_empty(), "other names get there");
+        let received = upstream.queries();
+        assert!(!received.is_empty(), "other names are forwarded");
         assert!(
-            asked.iter().all(|asked| !parsed(&asked.query).queries[0]
+            received.iter().all(|received| !parsed(&received.query).queries[0]
                 .name()
                 .to_string()
                 .contains("internal")),
@@ -290,9 +295,9 @@ fn behind_systemd_resolved_every_lookup_ends_on_the_vip_and_other_names_are_the_
 }
 
 #[test]
-fn a_systemd_resolved_that_asks_the_shim_in_turn_is_set_aside() {
-    on_an_island(&ResolvConf::of("127.0.0.53"), async |_| {
-        let _resolved = Resolved::start();
+fn a_systemd_resolved_that_loops_is_ejected() {
+    in_a_netns(&ResolvConf::of("127.0.0.53"), async |_| {
+        let _resolved = SystemdResolved::start();
         let looping = port_53(Ipv4Addr::new(127, 0, 0, 53));
         let shim = RunningShim::start_with(ShimSettings {
             listen: vec![port_53(SHIM)],
@@ -307,7 +312,7 @@ fn a_systemd_resolved_that_asks_the_shim_in_turn_is_set_aside() {
         assert!(
             run(&["dig", "+tries=1", "+time=5", "elsewhere.example", "A"]).contains("SERVFAIL")
         );
-        assert!(run(&["getent", "ahosts", NAME]).contains(VIP), "names of ours need no upstream");
+        assert!(run(&["getent", "ahosts", NAME]).contains(VIP), "sources need no upstream");
         shim.stop().await;
     });
 }

@@ -32,7 +32,7 @@ pub(crate) struct RunningShim {
 }
 
 impl RunningShim {
-    /// On a free port, with one source, in front of these upstreams.
+    /// A shim on a free port with one source and these upstreams.
     pub(crate) async fn start(upstreams: &[SocketAddr]) -> Self {
         let bound = bind(&settings(upstreams)).await.expect("bound");
         Self::serve(bound)

@@ -26,7 +26,7 @@ pub(crate) enum ZoneScript {
     Records(Vec<(&'static str, RData, u32)>),
     Code(ResponseCode),
     NoReply,
-    /// As the first, but never about AAAA.
+    /// As `Records`, without a reply to AAAA.
     OnlyV4(Vec<(&'static str, RData, u32)>),
 }
 
@@ -41,11 +41,11 @@ impl ScriptedZone {
 
     pub(crate) async fn serve(&self) -> ScriptedUpstream {
         let zone = self.clone();
-        ScriptedUpstream::start(move |asked| zone.answer(asked)).await
+        ScriptedUpstream::start(move |received| zone.answer(received)).await
     }
 
-    pub(crate) fn answer(&self, asked: &ReceivedQuery) -> Vec<Action> {
-        let query = parsed(&asked.query);
+    pub(crate) fn answer(&self, received: &ReceivedQuery) -> Vec<Action> {
+        let query = parsed(&received.query);
         let question = &query.queries[0];
         let mut reply = Message::response(query.metadata.id, OpCode::Query);
         reply.metadata.recursion_available = true;

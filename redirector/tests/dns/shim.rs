@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_source_is_answered_over_udp_and_tcp_on_the_same_port() {
+async fn a_source_is_answered_over_udp_and_tcp_on_one_port() {
     let shim = RunningShim::start(&[unused()]).await;
     let query = source(RecordType::A);
     let udp = shim.ask(&query).await;
@@ -32,7 +32,7 @@ async fn a_source_is_answered_over_udp_and_tcp_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn published_answers_hold_for_the_next_query() {
+async fn published_answers_apply_to_the_next_query() {
     let shim = RunningShim::start(&[unused()]).await;
     let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 99), v6: None };
     shim.publisher
@@ -43,11 +43,11 @@ async fn published_answers_hold_for_the_next_query() {
 }
 
 #[tokio::test]
-async fn queries_on_one_connection_are_answered_as_their_answers_come() {
-    let upstream = ScriptedUpstream::start(|asked| {
+async fn queries_on_one_connection_are_answered_out_of_order() {
+    let upstream = ScriptedUpstream::start(|received| {
         vec![
             Action::Wait(Duration::from_secs(1)),
-            Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
+            Action::Send(reply(&received.query, ResponseCode::NXDomain, &[])),
         ]
     })
     .await;
@@ -60,9 +60,9 @@ async fn queries_on_one_connection_are_answered_as_their_answers_come() {
     );
     let start = std::time::Instant::now();
     stream.write_all(&[framed(&slow), framed(&slow2), framed(&fast)].concat()).await.expect("sent");
-    assert_eq!(read(&mut stream).await[..2], fast[..2], "ours needs no upstream and comes first");
+    assert_eq!(read(&mut stream).await[..2], fast[..2], "a local answer comes first");
     let mut ids = [read(&mut stream).await[..2].to_vec(), read(&mut stream).await[..2].to_vec()];
-    assert!(start.elapsed() < Duration::from_millis(1900), "both were asked at the same time");
+    assert!(start.elapsed() < Duration::from_millis(1900), "both were forwarded at the same time");
     ids.sort();
     let mut expected = [slow[..2].to_vec(), slow2[..2].to_vec()];
     expected.sort();
@@ -84,11 +84,11 @@ async fn a_query_that_arrives_in_pieces_is_answered() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_side_still_gets_its_answers() {
-    let upstream = ScriptedUpstream::start(|asked| {
+async fn a_half_closed_connection_still_gets_its_answers() {
+    let upstream = ScriptedUpstream::start(|received| {
         vec![
             Action::Wait(Duration::from_millis(100)),
-            Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[])),
+            Action::Send(reply(&received.query, ResponseCode::NXDomain, &[])),
         ]
     })
     .await;
@@ -107,7 +107,7 @@ async fn a_client_that_closes_its_side_still_gets_its_answers() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_and_garbage_closes_one_at_once() {
+async fn idle_connections_close_and_garbage_closes_at_once() {
     let shim = RunningShim::start(&[unused()]).await;
     let mut garbage = TcpStream::connect(shim.address).await.expect("connected");
     garbage.write_all(&framed(b"hello")).await.expect("sent");
@@ -124,9 +124,9 @@ async fn an_idle_connection_is_closed_and_garbage_closes_one_at_once() {
 
 #[tokio::test]
 async fn random_packets_neither_stop_nor_slow_the_shim() {
-    // The upstream answers, so that mutations which make another name of a source are no time-outs.
-    let upstream = ScriptedUpstream::start(|asked| {
-        vec![Action::Send([&asked.query[..2], &[0x81, 0x85], &[0; 8]].concat())]
+    // The upstream answers, so that mutated names cause no time-outs.
+    let upstream = ScriptedUpstream::start(|received| {
+        vec![Action::Send([&received.query[..2], &[0x81, 0x85], &[0; 8]].concat())]
     })
     .await;
     let shim = RunningShim::start(&[upstream.address]).await;
@@ -159,12 +159,12 @@ async fn random_packets_neither_stop_nor_slow_the_shim() {
 }
 
 #[tokio::test]
-async fn an_occupied_port_is_an_error_that_names_the_address_and_who_has_it() {
+async fn a_port_in_use_is_an_error_with_address_and_owner() {
     let taken = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address");
     let error = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) })
         .await
-        .expect_err("it is taken");
+        .expect_err("in use");
     let text = error.to_string();
     assert!(
         text.contains(&format!("failed to bind UDP {address}: "))
@@ -177,7 +177,7 @@ async fn an_occupied_port_is_an_error_that_names_the_address_and_who_has_it() {
     let address = taken.local_addr().expect("an address");
     let error = bind(&ShimSettings { listen: vec![address], ..settings(&[unused()]) })
         .await
-        .expect_err("it is taken");
+        .expect_err("in use");
     assert!(
         matches!(&error, BindError::InUse { transport: Transport::Tcp, owner: Some(_), .. }),
         "{error}"
@@ -185,7 +185,7 @@ async fn an_occupied_port_is_an_error_that_names_the_address_and_who_has_it() {
 }
 
 #[tokio::test]
-async fn addresses_that_cannot_be_served_are_refused_with_the_remedy() {
+async fn unusable_addresses_are_refused_with_the_remedy() {
     let refused = async |listen: &str| {
         let listen = vec![listen.parse().expect("an address")];
         bind(&ShimSettings { listen, ..settings(&[unused()]) })
@@ -206,7 +206,7 @@ async fn addresses_that_cannot_be_served_are_refused_with_the_remedy() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_ourselves_is_refused() {
+async fn our_own_address_as_upstream_is_refused() {
     let free =
         UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let error =
@@ -219,16 +219,15 @@ async fn two_shims_cannot_share_an_address() {
     let one = bind(&settings(&[unused()])).await.expect("bound");
     let error = bind(&ShimSettings { listen: one.local_addrs(), ..settings(&[unused()]) })
         .await
-        .expect_err("taken");
+        .expect_err("in use");
     assert!(matches!(error, BindError::InUse { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_stopped_shim_frees_its_addresses_for_the_next_one() {
+async fn a_stopped_shim_frees_its_addresses() {
     let shim = RunningShim::start(&[unused()]).await;
     let address = shim.address;
-    // A connection that the shim closes leaves TIME-WAIT behind, which must not keep the next one
-    // out.
+    // A connection that the shim closes stays in TIME-WAIT, which must not block the next bind.
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(&framed(&source(RecordType::A))).await.expect("sent");
     read(&mut stream).await;
@@ -240,9 +239,9 @@ async fn a_stopped_shim_frees_its_addresses_for_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dig_agrees() {
-    let upstream = ScriptedUpstream::start(|asked| {
-        vec![Action::Send(reply(&asked.query, ResponseCode::NXDomain, &[]))]
+async fn dig_accepts_answers() {
+    let upstream = ScriptedUpstream::start(|received| {
+        vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
     })
     .await;
     let shim = RunningShim::start(&[upstream.address]).await;
@@ -291,6 +290,6 @@ async fn dig_agrees() {
     assert!(
         dig(&["artifactory.internal.company.net.corp.example", "A"]).contains("status: NXDOMAIN")
     );
-    assert_eq!(upstream.queries().len(), 1, "only the last one was not ours");
+    assert_eq!(upstream.queries().len(), 1, "only the last name is forwarded");
     shim.stop().await;
 }

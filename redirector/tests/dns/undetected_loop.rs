@@ -1,4 +1,4 @@
-//! A loop that is not found out: queries go round until a limit ends it.
+//! A loop that the loop detector misses: queries go round until a limit ends it.
 
 use std::{
     net::SocketAddr,
@@ -14,8 +14,8 @@ use crate::{
     running_shim::{RunningShim, source},
 };
 
-/// Passes every query on to `shim`, from a socket of its own, and the answer back; but for the
-/// question that would give it away.
+/// Forwards every query to `shim` from a socket of its own, and the answer back; except the loop
+/// probe.
 async fn relay(socket: UdpSocket, shim: SocketAddr) {
     let socket = Arc::new(socket);
     let mut buffer = [0; 512];
@@ -25,11 +25,11 @@ async fn relay(socket: UdpSocket, shim: SocketAddr) {
             continue;
         }
         tokio::spawn(async move {
-            let asking = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
-            asking.send_to(&query, shim).await.expect("sent");
+            let socket_to_shim = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+            socket_to_shim.send_to(&query, shim).await.expect("sent");
             let mut reply = [0; 512];
             if let Ok(Ok((length, _))) =
-                timeout(Duration::from_secs(10), asking.recv_from(&mut reply)).await
+                timeout(Duration::from_secs(10), socket_to_shim.recv_from(&mut reply)).await
             {
                 drop(socket.send_to(&reply[..length], client).await);
             }
@@ -38,7 +38,7 @@ async fn relay(socket: UdpSocket, shim: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_that_is_not_found_out_ends_by_itself_and_leaves_names_of_ours_alone() {
+async fn an_undetected_loop_ends_and_sources_are_still_answered() {
     let upstream = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let shim = RunningShim::start(&[upstream.local_addr().expect("an address")]).await;
     let relaying = tokio::spawn(relay(upstream, shim.address));
@@ -58,7 +58,7 @@ async fn a_loop_that_is_not_found_out_ends_by_itself_and_leaves_names_of_ours_al
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(
         shim.publisher.counters().queries - after.queries < 2000,
-        "it goes on: {:?}",
+        "the loop continues: {:?}",
         shim.publisher.counters()
     );
     relaying.abort();
