@@ -1,5 +1,5 @@
-//! A flood of names that no upstream answers: memory and descriptors stay bounded, and other clients
-//! are answered. In a binary of its own, since it measures its process.
+//! A flood of names that no upstream answers: memory and descriptors stay bounded, and others are
+//! answered. In a binary of its own, since it measures its process.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},

@@ -74,7 +74,7 @@ impl AddressCache {
         Self::new(vec![]).store(path)?;
         tracing::warn!(
             path = %path.display(), copy = %copy.display(), problem,
-            "the file with the last known addresses is damaged: it was moved, and names are looked up again"
+            "the last known addresses cannot be parsed: starting without them"
         );
         Ok(vec![])
     }

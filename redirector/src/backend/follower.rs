@@ -31,8 +31,8 @@ pub struct FollowerSettings {
     pub state_file: PathBuf,
 }
 
-/// Follows the destinations of routes. Dropping it stops its task; [`Follower::shutdown`] also saves
-/// the last known addresses.
+/// Follows the destinations of routes. Dropping it stops its task; [`Follower::shutdown`] also
+/// saves the last known addresses.
 #[derive(Debug)]
 pub struct Follower {
     shared: Arc<Shared>,

@@ -187,16 +187,15 @@ impl Resolvers {
 /// The result for the second family, given that for the first.
 async fn second_family(
     first: &FamilyResult,
-    other: impl Future<Output = FamilyResult>,
+    second: impl Future<Output = FamilyResult>,
 ) -> FamilyResult {
-    match first {
-        FamilyResult::Addresses { .. } => tokio::time::timeout(SECOND_FAMILY_GRACE, other).await.unwrap_or_else(|_| {
-            FamilyResult::Failed(format!(
-                "no answer for the other address family within {SECOND_FAMILY_GRACE:?} of the first"
-            ))
-        }),
-        _ => other.await,
-    }
+    let FamilyResult::Addresses { .. } = first else { return second.await };
+    let late = |_| {
+        FamilyResult::Failed(format!(
+            "no answer for the other address family within {SECOND_FAMILY_GRACE:?} of the first"
+        ))
+    };
+    tokio::time::timeout(SECOND_FAMILY_GRACE, second).await.unwrap_or_else(late)
 }
 
 fn set_options(options: &mut ResolverOpts) {

@@ -134,7 +134,7 @@ impl Resolution {
         }
     }
 
-    /// At least one family has addresses. A negative answer clears the other one, a failure keeps it.
+    /// At least one family has addresses. A negative answer clears the other, a failure keeps it.
     fn on_addresses(&mut self, result: LookupResult, now: Timestamp) -> Duration {
         let mut ttl = TTL_MAX;
         let mut stale = None;

@@ -65,7 +65,7 @@ fn read_tables() -> Vec<IpNet> {
     own.chain(routes).chain(connected_v6(&table("ipv6_route"))).take(MAX_NETWORKS).collect()
 }
 
-/// The addresses of this host. In the trie, each is a line `|-- ADDRESS` followed by `/32 host LOCAL`.
+/// The addresses of this host: in the trie, a line `|-- ADDRESS` followed by `/32 host LOCAL`.
 fn own_v4(trie: &str) -> Vec<Ipv4Addr> {
     let mut own = Vec::new();
     let mut last: Option<Ipv4Addr> = None;
@@ -85,7 +85,7 @@ const UP: u32 = 0x1;
 const GATEWAY: u32 = 0x2;
 const REJECT: u32 = 0x200;
 
-/// Columns: interface, destination, gateway, flags, and the mask as the eighth; addresses are native
+/// Columns: interface, destination, gateway, flags, and as the eighth the mask. Addresses are native
 /// words in hexadecimal. A gateway that is the host's own address (Cilium's) does not count.
 fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
     let word = |text: &str| u32::from_str_radix(text, 16).ok();
@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_route_is_local_without_a_gateway_unless_default() {
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\t\
+            IRTT\n\
             eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
             eth0\t0000CB0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
             cali1\t097100CB\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n\
@@ -138,10 +139,16 @@ mod tests {
         if cfg!(target_endian = "little") {
             assert_eq!(connected, ["10.203.0.0/16", "203.0.113.9/32", "203.0.113.0/26"]);
         }
-        let v6 = "20010db8000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001 eth0\n\
-            00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n\
-            20010db8000000000000000000000007 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001 eth0\n";
-        let connected: Vec<_> = connected_v6(v6).iter().map(ToString::to_string).collect();
+        const NONE: &str = "00000000000000000000000000000000";
+        let v6 = format!(
+            "20010db8000000000000000000000000 40 {NONE} 00 {NONE} \
+             00000100 00000001 00000000 00000001 eth0\n\
+             {NONE} 00 {NONE} 00 fe800000000000000000000000000001 \
+             00000400 00000001 00000000 00000003 eth0\n\
+             20010db8000000000000000000000007 80 {NONE} 00 {NONE} \
+             00000000 00000002 00000000 80200001 eth0\n"
+        );
+        let connected: Vec<_> = connected_v6(&v6).iter().map(ToString::to_string).collect();
         assert_eq!(connected, ["2001:db8::/64", "2001:db8::7/128"]);
     }
 

@@ -57,8 +57,8 @@ struct FileStamp {
 }
 
 impl Nameservers {
-    /// The servers that `upstreams` name, with `system` read from /etc/resolv.conf and without those
-    /// in `own`.
+    /// The servers that `upstreams` name, without those in `own`. `system` is read from
+    /// /etc/resolv.conf.
     pub fn new(upstreams: Vec<Upstream>, own: Vec<SocketAddr>) -> Self {
         Self::with_resolv_conf(upstreams, own, Path::new(RESOLV_CONF))
     }
@@ -168,8 +168,8 @@ impl FileStamp {
     }
 }
 
-/// The servers in the `nameserver` lines of a resolv.conf (see resolv.conf(5)). Skips other lines and
-/// invalid addresses, as every libc does.
+/// The servers in the `nameserver` lines of a resolv.conf(5). Skips other lines and invalid
+/// addresses, as every libc does.
 pub fn parse(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn resolv_conf_is_parsed_as_every_libc_does() {
-        let text = "# comment\n; other\nsearch a.b c.d\nnameserver 10.0.0.2\n  nameserver\t10.0.0.3 # why\nnameserver fe80::1%1\n\
+        let text = "# comment\n; other\nsearch a.b c.d\nnameserver 10.0.0.2\n  \
+                    nameserver\t10.0.0.3 # why\nnameserver fe80::1%1\n\
                     nameserver nonsense\nnameservers 10.0.0.9\noptions ndots:5\nnameserver ::1\n";
         // glibc accepts `nameserver` only if white space follows.
         let expected = addresses(&["10.0.0.2:53", "10.0.0.3:53", "[fe80::1%1]:53", "[::1]:53"]);

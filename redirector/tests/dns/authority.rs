@@ -495,8 +495,7 @@ proptest! {
             let answer = match answer {
                 0 => None,
                 1 => Some(Answer::Pending),
-                // Each source has two addresses of its own, so that no address belongs to two sources
-                // at a time.
+                // Each source has two addresses of its own: none belongs to two sources at a time.
                 other => Some(Answer::from(v4(10 * which as u8 + other))),
             };
             changed.set(&source, answer.clone());

@@ -59,12 +59,14 @@ const RECORDS: &[(&str, &str)] = &[
     (
         "dnskey",
         "DNSKEY 257 3 13 \
-            mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ==",
+            mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iU\
+            zy1L53eKGQ==",
     ),
     (
         "a",
         "RRSIG A 13 3 60 20400101000000 20200101000000 1 corpus.example. \
-            c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlcw==",
+            c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2ln\
+            bmF0dXJlcw==",
     ),
     ("nsec", "NSEC ptr A RRSIG NSEC"),
     ("nsec3param", "NSEC3PARAM 1 0 0 -"),

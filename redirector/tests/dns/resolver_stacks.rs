@@ -159,7 +159,7 @@ fn node_by_glibc_and_by_c_ares_gets_the_vip() {
     check_lookups(&[&["node", "-e", &lookup], &["node", "-e", &resolve]]);
 }
 
-/// skopeo is a Go program. Its connect to the VIP cannot leave the namespace; the error contains the
+/// skopeo is a Go program. Its connect to the VIP fails in the namespace; the error contains the
 /// address.
 #[test]
 fn go_with_three_search_domains_gets_the_vip() {

@@ -38,8 +38,8 @@ pub(crate) struct ScriptedUpstream {
     _tasks: JoinSet<()>,
 }
 
-/// The question that a shim sends until its upstream answers. It is refused, which is an answer, and
-/// not logged.
+/// The question that a shim sends until its upstream answers. It is refused, which is an answer,
+/// and not logged.
 const ROOT_NS: [u8; 5] = [0, 0, 2, 0, 1];
 
 /// Start of the name in a shim's loop probe.

@@ -1,4 +1,4 @@
-//! Which clients are answered: local ones, and the networks that the configuration lists. All others
+//! Which clients are answered: local ones, and the networks that the configuration lists. Others
 //! are refused, so that nobody can use the shim to attack a third party.
 
 use std::net::{IpAddr, Ipv6Addr};
