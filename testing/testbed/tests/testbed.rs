@@ -10,7 +10,7 @@ use testbed::clients::LoadProcess;
 use testbed::sample_artifacts;
 use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS, PUBLIC_NAME};
 use testbed::topology::{UNRELATED_ADDRESS, UNRELATED_NAME};
-use testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig};
+use testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig, Sandbox};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -212,6 +212,18 @@ fn a_packet_for_the_pool_that_leaves_the_node_is_counted() {
     let lost = executor.run("curl -sS --connect-timeout 0.3 http://198.18.0.1/", LIMIT).unwrap();
     assert_eq!(lost.status.code(), Some(28), "{}", lost.text());
     assert!(rig.customer.leaked_packets().unwrap() >= 1);
+}
+
+#[test]
+fn only_the_node_forwards_whatever_the_host_does() {
+    let rig = Rig::new().unwrap();
+    let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
+    let forwards = |sandbox: &Sandbox| {
+        let done = sandbox.run("cat /proc/sys/net/ipv4/conf/*/forwarding", LIMIT).unwrap();
+        done.stdout.split_whitespace().map(|value| value == "1").collect::<Vec<_>>()
+    };
+    assert!(forwards(executor.sandbox()).iter().all(|forwards| !forwards));
+    assert!(forwards(rig.node.sandbox()).iter().all(|forwards| *forwards));
 }
 
 #[test]

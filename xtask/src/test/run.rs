@@ -7,6 +7,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
 use testbed::capture;
 
 use super::{

@@ -9,6 +9,7 @@ mod boot;
 mod cross;
 mod guest;
 mod kernels;
+mod machine;
 mod passed;
 mod table;
 
@@ -23,6 +24,7 @@ use anyhow::{Context as _, bail};
 use self::{
     boot::Outcome,
     kernels::{Arch, CATALOGUE, Entry},
+    machine::Machine,
 };
 use crate::{
     progress::{Step, seconds},
@@ -53,13 +55,6 @@ pub(crate) struct Args {
     /// Show all that each machine said
     #[arg(long)]
     verbose: bool,
-}
-
-/// A machine to boot.
-struct Machine {
-    entry: Entry,
-    kernel: PathBuf,
-    initrd: PathBuf,
 }
 
 /// Plays the scenarios on the kernels that the arguments name; whether all passed everywhere.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use testbed::{capture, workspace};
 
-use super::{Machine, boot};
+use super::{boot, machine::Machine};
 
 /// Whether this very machine has passed.
 pub(super) fn is_recorded(machine: &Machine) -> anyhow::Result<bool> {

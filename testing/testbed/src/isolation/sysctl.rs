@@ -30,6 +30,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("ipv4/conf/default/arp_ignore", "0"),
     ("ipv4/conf/all/arp_filter", "0"),
     ("ipv4/conf/default/arp_filter", "0"),
+    ("ipv4/conf/all/arp_announce", "0"),
+    ("ipv4/conf/default/arp_announce", "0"),
+    // An address that is removed takes those of its network along that were added after it.
+    ("ipv4/conf/all/promote_secondaries", "0"),
+    ("ipv4/conf/default/promote_secondaries", "0"),
     // How long a connect to a silent server takes; tests of timeouts set their own.
     ("ipv4/tcp_syn_retries", "6"),
     ("ipv4/tcp_syn_linear_timeouts", "4"),

@@ -1,0 +1,13 @@
+//! An emulated machine: a kernel and its user space.
+
+use std::path::PathBuf;
+
+use super::kernels::Entry;
+
+/// A machine to boot.
+pub(super) struct Machine {
+    pub(super) entry: Entry,
+    pub(super) kernel: PathBuf,
+    /// The archive with the scenarios, which is its init.
+    pub(super) initrd: PathBuf,
+}
