@@ -90,7 +90,10 @@ fn checks() -> anyhow::Result<Vec<Stage>> {
         Stage::program("formatting", || Ok(cargo(&["fmt", "--all", "--check"]))),
         Stage::program("dependencies", dependencies::policy),
         dependencies::advisories(),
-        Stage::program("lints of the programs", || Ok(lint_programs())),
+        Stage::program("lints of the programs", || Ok(lint_programs(&[]))),
+        Stage::program("lints of the logging programs", || {
+            Ok(lint_programs(&["--features", "debug-log"]))
+        }),
         Stage::program("lints", || Ok(lint())),
         Stage::program("documentation", || Ok(document())),
         Stage::tests("conventions", || Ok(tests(&["--test", CONVENTIONS_TEST], &[]))),
@@ -160,7 +163,7 @@ fn lint() -> Command {
 
 /// The programs are linted as if for this machine, where clippy is; unwinding, which they have none
 /// of, is switched off.
-fn lint_programs() -> Command {
+fn lint_programs(features: &[&str]) -> Command {
     let mut command = cargo(&[
         "clippy",
         "--locked",
@@ -169,7 +172,10 @@ fn lint_programs() -> Command {
         "--config",
         "profile.dev.panic=\"abort\"",
     ]);
-    command.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", build_ebpf::build_dir());
+    command
+        .args(features)
+        .args(["--", "-D", "warnings"])
+        .env("CARGO_TARGET_DIR", build_ebpf::build_dir());
     command
 }
 
