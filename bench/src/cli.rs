@@ -41,6 +41,7 @@ impl Args {
     pub fn wants_example(&self) -> Option<&'static str> {
         match &self.what {
             What::Bulk(options) if options.program.is_none() => Some(bulk::EXAMPLE),
+            What::Dns(options) if options.shim.is_none() => Some(dns::EXAMPLE),
             _ => None,
         }
     }

@@ -18,6 +18,7 @@ use testbed::{capture, workspace};
 use crate::{
     build_ebpf,
     progress::{Step, seconds},
+    setup::{self, needs::Group},
 };
 
 /// Builds the binary; says what it made.
@@ -40,6 +41,12 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
     }
     let done = make()?;
     Ok(DONE.get_or_init(|| done).clone())
+}
+
+/// The binary, and what the demo and the benchmarks run beside it.
+pub(crate) fn ensure_with_tools() -> anyhow::Result<()> {
+    setup::ensure(&[Group::Toolchain, Group::Tests])?;
+    ensure().map(drop)
 }
 
 fn make() -> anyhow::Result<PathBuf> {

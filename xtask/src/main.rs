@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a contributor runs. One file per verb; each does first what it needs.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
@@ -14,7 +15,6 @@ mod vm;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use redirector_bench::cli as bench;
 
 #[derive(Parser)]
 #[command(
@@ -53,48 +53,15 @@ enum Verb {
     Fuzz(fuzz::Args),
 }
 
-/// The release binary, and what shows it or measures it.
-fn release() -> anyhow::Result<()> {
-    setup::ensure(&[setup::needs::Group::Toolchain, setup::needs::Group::Tests])?;
-    build::ensure().map(drop)
-}
-
-/// The demo, with what it needs built first.
-fn show(args: demo::Args) -> anyhow::Result<()> {
-    if args.wants_build() {
-        release()?;
-    }
-    demo::run(args)
-}
-
-/// The pictures of the documentation, with what they need built first.
-fn capture(args: &demo::captures::Args) -> anyhow::Result<()> {
-    if args.wants_build() {
-        release()?;
-    }
-    demo::captures::run(args)
-}
-
-/// A benchmark, with what it needs built first.
-fn measure(args: &bench::Args) -> anyhow::Result<()> {
-    if args.wants_build() {
-        release()?;
-    }
-    if let Some(example) = args.wants_example() {
-        build::example(example)?;
-    }
-    bench::run(args)
-}
-
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args),
         Verb::BuildEbpf => build_ebpf::run().map(|()| true),
         Verb::Build => build::run().map(|()| true),
         Verb::Image(args) => image::run(&args).map(|()| true),
-        Verb::Demo(args) => show(args).map(|()| true),
-        Verb::Docs(args) => capture(&args).map(|()| true),
-        Verb::Bench(args) => measure(&args).map(|()| true),
+        Verb::Demo(args) => demo::run(args).map(|()| true),
+        Verb::Docs(args) => demo::captures::run(&args).map(|()| true),
+        Verb::Bench(args) => bench::run(&args).map(|()| true),
         Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),

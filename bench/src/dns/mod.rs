@@ -8,5 +8,5 @@ mod servers;
 mod soak;
 
 pub use self::report::{Latency, Ratio, Report, Turn};
-pub use self::run::{Options, run};
+pub use self::run::{EXAMPLE, Options, run};
 pub use self::soak::Soak;

@@ -21,6 +21,9 @@ use crate::{
     statistics::Spread,
 };
 
+/// The product's example that is the shim alone.
+pub const EXAMPLE: &str = "shim";
+
 /// How it runs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -39,7 +42,7 @@ pub struct Options {
     nice: i32,
     /// The shim to measure [default: the release build of the example `shim`]
     #[arg(long, value_name = "FILE")]
-    shim: Option<PathBuf>,
+    pub(crate) shim: Option<PathBuf>,
     /// Where dns.json and dns.md go [default: bench/results]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -56,15 +59,8 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, netns: &IsolatedNetns) -> Result<Report> {
-    let shim = options
-        .shim
-        .clone()
-        .unwrap_or_else(|| workspace::target_dir().join("release/examples/shim"));
-    ensure!(
-        shim.is_file(),
-        "there is no {}: run `cargo build --release -p redirector --example shim`",
-        shim.display()
-    );
+    let shim = options.shim.clone().unwrap_or_else(|| workspace::release_example(EXAMPLE));
+    ensure!(shim.is_file(), "there is no {}: `cargo xtask bench dns` builds it", shim.display());
     let folder = tempfile::tempdir().context("failed to make a folder")?;
     let launcher = Launcher { nice: options.nice, folder: folder.path() };
     let servers = Servers::start(&launcher, &shim)?;

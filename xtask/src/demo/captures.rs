@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testbed::{agent, process, topology::INTERNAL_NAME};
 
+use super::fixture::{Fixture, find_binary};
 use super::picture;
-use super::scene::Scene;
 use super::transcript::Transcript;
+use crate::build;
 
 /// Longest time for one command.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -27,44 +28,39 @@ pub(crate) struct Args {
     into: PathBuf,
 }
 
-impl Args {
-    /// Whether the release binary must be built first.
-    #[must_use]
-    pub(crate) fn wants_build(&self) -> bool {
-        self.binary.is_none()
-    }
-}
-
 /// Takes every capture. The release binary and the tools of `cargo xtask setup` must be there.
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the captures need namespaces, cgroups and eBPF programs: run this as root"
     );
-    let binary = super::binary(args.binary.as_deref())?;
+    if args.binary.is_none() {
+        build::ensure_with_tools()?;
+    }
+    let binary = find_binary(args.binary.as_deref())?;
     let transcript = Transcript::new();
-    let mut scene = Scene::set(&transcript, &binary, &agent::documented_config()?)
-        .context("failed to stand the scene up")?;
+    let mut fixture = Fixture::start(&transcript, &binary, &agent::documented_config()?)
+        .context("failed to stand the fixture up")?;
     std::fs::create_dir_all(&args.into)
         .with_context(|| format!("failed to create {}", args.into.display()))?;
-    let authority = scene.rig.node.sandbox().home().join("ca.pem");
-    scene.rig.node.sandbox().write(&authority, scene.rig.customer.ca_pem())?;
+    let authority = fixture.rig.node.sandbox().home().join("ca.pem");
+    fixture.rig.node.sandbox().write(&authority, fixture.rig.customer.ca_pem())?;
 
-    take(&scene, &args.into, "check", "redirector check")?;
+    take(&fixture, &args.into, "check", "redirector check")?;
     let verify = format!("redirector verify {INTERNAL_NAME} --ca ca.pem");
-    take(&scene, &args.into, "verify", &verify)?;
+    take(&fixture, &args.into, "verify", &verify)?;
     // Something to look at: one of the load balancers dies while a job works.
-    work(&scene, 60)?;
-    scene.balancers[0].stop()?;
-    let first = scene.balancers[0].address();
+    work(&fixture, 60)?;
+    fixture.balancers[0].stop()?;
+    let first = fixture.balancers[0].address();
     process::until(&format!("{first} to be set aside"), LIMIT, || {
-        work(&scene, 5)?;
-        scene.is_set_aside(first)
+        work(&fixture, 5)?;
+        fixture.is_set_aside(first)
     })?;
-    take(&scene, &args.into, "status", "redirector status")?;
-    let busy = process::spawn_lasting(scene.executor.sandbox().shell(&connects(400)))?;
-    let taken = take(&scene, &args.into, "top", "redirector top --once")
-        .and_then(|()| take(&scene, &args.into, "events", "redirector events --limit 12"));
+    take(&fixture, &args.into, "status", "redirector status")?;
+    let busy = process::spawn_lasting(fixture.executor.sandbox().shell(&connects(400)))?;
+    let taken = take(&fixture, &args.into, "top", "redirector top --once")
+        .and_then(|()| take(&fixture, &args.into, "events", "redirector events --limit 12"));
     finish(busy)?;
     taken
 }
@@ -77,8 +73,8 @@ fn connects(number: usize) -> String {
     )
 }
 
-fn work(scene: &Scene, connections: usize) -> Result<()> {
-    scene.executor.run(&connects(connections), LIMIT)?.success().map(drop)
+fn work(fixture: &Fixture, connections: usize) -> Result<()> {
+    fixture.executor.run(&connects(connections), LIMIT)?.success().map(drop)
 }
 
 fn finish(mut busy: std::process::Child) -> Result<()> {
@@ -87,12 +83,12 @@ fn finish(mut busy: std::process::Child) -> Result<()> {
 }
 
 /// Runs a command on the node in a terminal, and draws what it shows.
-fn take(scene: &Scene, into: &Path, name: &str, line: &str) -> Result<()> {
+fn take(fixture: &Fixture, into: &Path, name: &str, line: &str) -> Result<()> {
     let inside = format!(
         "cd {}; stty cols {COLUMNS} rows 50; {line}",
-        scene.rig.node.sandbox().home().display()
+        fixture.rig.node.sandbox().home().display()
     );
-    let mut command = scene.rig.node.command("/usr/bin/script");
+    let mut command = fixture.rig.node.command("/usr/bin/script");
     command
         .args(["--quiet", "--return", "--command", &inside, "/dev/null"])
         .env("TERM", "xterm")
@@ -101,7 +97,7 @@ fn take(scene: &Scene, into: &Path, name: &str, line: &str) -> Result<()> {
     // `status` says by its exit code that something is amiss; what it prints is what is wanted.
     ensure!(!finished.stdout.trim().is_empty(), "`{line}` has shown nothing: {}", finished.text());
     let file = into.join(format!("{name}.svg"));
-    std::fs::write(&file, picture::svg(line, &finished.stdout, COLUMNS))
+    std::fs::write(&file, picture::svg(line, &finished.stdout))
         .with_context(|| format!("failed to write {}", file.display()))?;
     println!("{}", file.display());
     Ok(())

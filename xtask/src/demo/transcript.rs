@@ -60,7 +60,7 @@ impl Transcript {
     }
 
     /// Something in dim letters.
-    pub(super) fn aside(&self, text: &str) {
+    pub(super) fn dimmed(&self, text: &str) {
         self.line(self.paint(DIM, text));
     }
 
@@ -85,15 +85,15 @@ impl Transcript {
 
     /// Plays one step. It has failed when something it wanted to prove does not hold, or when
     /// `play` returns an error.
-    pub(super) fn step(&mut self, title: &str, play: impl FnOnce(&mut Step<'_>) -> Result<()>) {
+    pub(super) fn step(&mut self, title: &str, play: impl FnOnce(&mut StepLog<'_>) -> Result<()>) {
         let number = self.records.len() + 1;
         self.line(format!("\n{}", self.paint(BOLD, &format!("{number:>2}  {title}"))));
         let started = Instant::now();
-        let mut step = Step { transcript: self, failures: Vec::new(), proofs: 0 };
+        let mut step = StepLog { transcript: self, failures: Vec::new(), checks: 0 };
         if let Err(error) = play(&mut step) {
             wait_if_interrupted();
             step.fail(format!("{error:#}"));
-        } else if step.proofs == 0 {
+        } else if step.checks == 0 {
             step.fail("the step proved nothing".to_owned());
         }
         let failures = step.failures;
@@ -145,9 +145,9 @@ impl Transcript {
     }
 }
 
-/// Who types a command.
+/// Prompt types a command.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Who {
+pub(super) enum Prompt {
     /// A job.
     Executor,
     /// A process beside the job: its network, not its cgroup.
@@ -158,8 +158,8 @@ pub(super) enum Who {
     Customer,
 }
 
-impl Who {
-    fn prompt(self) -> &'static str {
+impl Prompt {
+    fn text(self) -> &'static str {
         match self {
             Self::Executor => "executor$",
             Self::Outside => "outside$",
@@ -170,25 +170,25 @@ impl Who {
 }
 
 /// A step that is being played.
-pub(super) struct Step<'t> {
+pub(super) struct StepLog<'t> {
     transcript: &'t Transcript,
     failures: Vec<String>,
-    proofs: usize,
+    checks: usize,
 }
 
-impl Step<'_> {
+impl StepLog<'_> {
     /// Shows a command, runs it in `place` by `sh -c`, and shows what it said.
-    pub(super) fn run(&self, who: Who, sandbox: &Sandbox, command: &str) -> Result<Finished> {
-        self.typed(who, command);
+    pub(super) fn run(&self, prompt: Prompt, sandbox: &Sandbox, command: &str) -> Result<Finished> {
+        self.command(prompt, command);
         let done = sandbox.run(command, LIMIT)?;
         self.output(&done.text());
         Ok(done)
     }
 
     /// Shows a command that is run by other means.
-    pub(super) fn typed(&self, who: Who, command: &str) {
+    pub(super) fn command(&self, prompt: Prompt, command: &str) {
         self.transcript
-            .line(format!("    {} {command}", self.transcript.paint(PROMPT, who.prompt())));
+            .line(format!("    {} {command}", self.transcript.paint(PROMPT, prompt.text())));
     }
 
     /// Shows what a command, or a server's log, said.
@@ -197,21 +197,21 @@ impl Step<'_> {
         let hidden = lines.len().saturating_sub(SHOWN);
         for line in lines.iter().take(SHOWN) {
             let line: String = line.chars().take(WIDTH).collect();
-            self.transcript.aside(&format!("      {line}"));
+            self.transcript.dimmed(&format!("      {line}"));
         }
         if hidden > 0 {
-            self.transcript.aside(&format!("      … {hidden} more lines"));
+            self.transcript.dimmed(&format!("      … {hidden} more lines"));
         }
     }
 
     /// Says what happens, where no command does.
-    pub(super) fn tell(&self, text: &str) {
-        self.transcript.aside(&format!("    {text}"));
+    pub(super) fn note(&self, text: &str) {
+        self.transcript.dimmed(&format!("    {text}"));
     }
 
     /// A claim, and whether it holds.
-    pub(super) fn prove(&mut self, holds: bool, claim: &str) {
-        self.proofs += 1;
+    pub(super) fn check(&mut self, holds: bool, claim: &str) {
+        self.checks += 1;
         if holds {
             self.transcript.line(format!("    {} {claim}", self.transcript.paint(GOOD, "✓")));
         } else {

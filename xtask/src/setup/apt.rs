@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail};
 use testbed::{capture, packages, workspace};
 
 use super::{
-    aside::{self, Apt, Installed},
     needs::{Package, names},
+    private_apt::{self, Apt, Installed},
 };
 use crate::progress::Step;
 
@@ -132,7 +132,7 @@ fn fits(name: &str) -> bool {
 /// That suite has what fits them.
 fn backported(packages: &[Package]) -> anyhow::Result<()> {
     let names = names(packages);
-    let release = aside::release().with_context(|| {
+    let release = private_apt::release().with_context(|| {
         format!("{} can't be installed next to what this machine has", names.join(", "))
     })?;
     let backports = format!("{release}-backports");

@@ -17,7 +17,7 @@ use super::kernels::Arch;
 use crate::{
     build, lock,
     progress::Step,
-    setup::aside::{self, Apt, Installed},
+    setup::private_apt::{self, Apt, Installed},
 };
 
 /// The package of the standard library that belongs to Debian's compiler.
@@ -84,7 +84,7 @@ fn installed_version() -> anyhow::Result<String> {
 
 fn fetch(arch: Arch, version: &str, folder: &Path) -> anyhow::Result<()> {
     let step = Step::start(format!("fetching the standard library for {}", arch.name()));
-    let codename = aside::release()?;
+    let codename = private_apt::release()?;
     let state =
         workspace::tools_dir().join("std").join(format!("apt-{codename}-{}", arch.debian()));
     let suites = [codename.clone(), format!("{codename}-security")];

@@ -15,7 +15,7 @@ use testbed::{capture, workspace};
 use crate::{
     lock,
     progress::Step,
-    setup::aside::{Apt, Installed},
+    setup::private_apt::{Apt, Installed},
 };
 
 /// A machine's architecture.

@@ -1,4 +1,4 @@
-//! The scene: a whole rig with every server, one executor and the agent, as the steps find it.
+//! The fixture: a whole rig with every server, one executor and the agent, as the steps find it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use testbed::{
-    Agent, AgentOptions, Executor, ExecutorOptions, Rig, customer::DnsServer,
-    customer::LoadBalancer, customer::Registry, process, sample_artifacts, topology::INTERNAL_NAME,
+    Agent, AgentOptions, Executor, ExecutorOptions, Rig,
+    customer::{DnsServer, LoadBalancer, Registry},
+    process, sample_artifacts,
+    topology::INTERNAL_NAME,
+    workspace,
 };
 
 use super::transcript::Transcript;
 
 /// Everything that stands while the steps are played. Fields are dropped in this order.
-pub(super) struct Scene {
+pub(super) struct Fixture {
     /// The agent.
     pub(super) agent: Agent,
     /// The job.
@@ -32,9 +35,9 @@ pub(super) struct Scene {
     pub(super) rig: Rig,
 }
 
-impl Scene {
+impl Fixture {
     /// Stands everything up, with a line for each part.
-    pub(super) fn set(transcript: &Transcript, binary: &Path, config: &str) -> Result<Self> {
+    pub(super) fn start(transcript: &Transcript, binary: &Path, config: &str) -> Result<Self> {
         let mut rig =
             transcript.prepare("namespaces, cgroup and links of node and customer", Rig::new)?;
         let dns = transcript.prepare(
@@ -113,4 +116,11 @@ impl Scene {
             Ok(!self.is_set_aside(address)?)
         })
     }
+}
+
+/// The redirector to show.
+pub(super) fn find_binary(named: Option<&Path>) -> Result<PathBuf> {
+    let path = named.map(Path::to_owned).unwrap_or_else(workspace::release_binary);
+    path.canonicalize()
+        .with_context(|| format!("failed to find {}: `cargo xtask build` makes it", path.display()))
 }

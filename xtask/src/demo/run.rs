@@ -1,0 +1,169 @@
+//! `cargo xtask demo`: the whole job on one machine, told as a transcript.
+//!
+//! It stands up a customer, a node and an executor from the test bed, starts the agent from the
+//! documented configuration, and plays a number of steps; each shows the command as typed and
+//! proves something. Whatever happens, nothing is left behind.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use testbed::{agent, leftovers};
+
+use super::fixture::{Fixture, find_binary};
+use super::steps::{STEPS, Step};
+use super::transcript::{Transcript, seconds};
+use crate::build;
+
+/// A demo that goes well takes half a minute. One that does not should not take a coffee break.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Hold everything open after the last step, and say how to enter it
+    #[arg(long)]
+    keep: bool,
+    /// Play only these steps
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    only: Vec<String>,
+    /// List the steps and play none
+    #[arg(long)]
+    list: bool,
+    /// The redirector to show [default: the release binary of `cargo xtask build`]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// The agent's configuration [default: the documented one, deploy/redirector.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Plays the demo. The release binary and the tools of `cargo xtask setup` must be there. An error
+/// when any step is not what it should be.
+pub(crate) fn run(args: Args) -> Result<()> {
+    let steps = chosen(&args.only)?;
+    let mut transcript = Transcript::new();
+    if args.list {
+        steps.iter().for_each(|step| transcript.line(format!("{:<10} {}", step.key, step.title)));
+        return Ok(());
+    }
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the demo makes namespaces, cgroups and eBPF programs: run it as root"
+    );
+    if args.binary.is_none() {
+        build::ensure_with_tools()?;
+    }
+    let binary = find_binary(args.binary.as_deref())?;
+    let config = match &args.config {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read {}", path.display()))?,
+        None => agent::documented_config()?,
+    };
+
+    let started = Instant::now();
+    introduce(&transcript);
+    let mut fixture =
+        Fixture::start(&transcript, &binary, &config).context("failed to stand the demo up")?;
+    let stood = started.elapsed();
+    for step in steps {
+        if started.elapsed() > PATIENCE {
+            transcript.skip(step.title, "the demo is taking too long");
+            continue;
+        }
+        transcript.step(step.title, |log| (step.play)(&mut fixture, log));
+    }
+    let failed = transcript.records().iter().filter(|record| !record.failures.is_empty()).count();
+    if failed > 0 {
+        transcript.heading("The agent's log ends with");
+        transcript.dimmed(&fixture.agent.log_tail());
+    }
+    if args.keep {
+        keep(&transcript, &fixture)?;
+    }
+    drop(fixture);
+    conclude(
+        &transcript,
+        &[format!("{} to stand up, {} in all", seconds(stood), seconds(started.elapsed()))],
+    )
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Step>> {
+    if let Some(unknown) = only.iter().find(|key| !STEPS.iter().any(|step| step.key == **key)) {
+        let known: Vec<&str> = STEPS.iter().map(|step| step.key).collect();
+        bail!("no step is called {unknown}: there are {}", known.join(", "));
+    }
+    Ok(STEPS
+        .iter()
+        .filter(|step| only.is_empty() || only.iter().any(|key| key == step.key))
+        .collect())
+}
+
+fn introduce(transcript: &Transcript) {
+    transcript.heading("redirector: a private registry reached through its public load balancer");
+    transcript.line(
+        "  A job needs artifactory.internal.company.net. Its owner exposes it through artifactory.public.company.net, which admits\n  \
+         two addresses and passes TLS through. Nothing in the job changes. Below, each command is shown as it is run.\n",
+    );
+    transcript.dimmed(
+        "    executor 10.61.1.2 ─── node 198.51.100.1, .2 ─── internet ─── 203.0.113.7, .8 ─── registry 10.20.0.10\n    \
+         a job, its cgroup      redirector                             HAProxy             nginx, docker-registry, pypiserver",
+    );
+    transcript.heading("Standing up");
+}
+
+fn keep(transcript: &Transcript, fixture: &Fixture) -> Result<()> {
+    let places = [
+        ("executor", fixture.executor.sandbox(), "the job: its cgroup, its network"),
+        ("outside", fixture.executor.outside(), "the same network, another cgroup"),
+        ("node", fixture.rig.node.sandbox(), "where `redirector` runs: try `redirector status`"),
+        (
+            "customer",
+            fixture.rig.customer.sandbox(),
+            "load balancers, registry, DNS server; their logs are in its home",
+        ),
+    ];
+    transcript.heading(
+        "Kept for you. As root in another terminal (without arguments a shell, else the command):",
+    );
+    for (name, sandbox, what) in places {
+        transcript.line(format!("  {:<74} {what}", sandbox.shell_script(name)?.display()));
+    }
+    transcript.heading("Enter or Ctrl-C here takes it down.");
+    let mut line = String::new();
+    // Without a terminal there is nobody to press Enter: wait for a signal.
+    if !matches!(std::io::stdin().read_line(&mut line), Ok(length) if length > 0) {
+        loop {
+            std::thread::park();
+        }
+    }
+    Ok(())
+}
+
+fn conclude(transcript: &Transcript, closing: &[String]) -> Result<()> {
+    let left = leftovers()?;
+    let records = transcript.records();
+    let failed = records.iter().filter(|record| !record.failures.is_empty()).count();
+    let mut lines = vec![format!(
+        "{} of {} steps are what they should be",
+        records.len() - failed,
+        records.len()
+    )];
+    lines.extend_from_slice(closing);
+    lines.push(match left.as_slice() {
+        [] => "nothing is left behind: no process, namespace, mount, cgroup or file".to_owned(),
+        paths => format!(
+            "left behind: {}",
+            paths
+                .iter()
+                .map(|path: &PathBuf| path.as_path())
+                .map(Path::to_string_lossy)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+    });
+    transcript.summary(&lines);
+    ensure!(failed == 0, "{failed} of {} steps are not what they should be", records.len());
+    ensure!(left.is_empty(), "the demo left something behind");
+    Ok(())
+}
