@@ -1,5 +1,5 @@
-//! `cargo run -p conventions [RULE…] [TEXT]`: the violations of these rules (`modules`, `words`,
-//! `lines`, `docs`, `tests`; all when none is named) that contain the text: a package's name, a path.
+//! `cargo run -p conventions [RULE…] [TEXT]`: the violations of these rules (all if none is named)
+//! that contain the text: a package's name, a path. The rules are those of [`conventions::RULES`].
 
 use std::process::ExitCode;
 
