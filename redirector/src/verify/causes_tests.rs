@@ -10,10 +10,10 @@ use super::cause_code::CauseCode;
 
 /// Where it is staged on the real kernel.
 const STAGED: [(&str, &str); 4] = [
-    ("verify", include_str!("../../tests/agent/verify.rs")),
-    ("verify", include_str!("../../tests/agent/interception.rs")),
-    ("explain", include_str!("../../tests/agent/explain.rs")),
-    ("explain", include_str!("../../tests/agent/neighbours.rs")),
+    ("verify", include_str!("../../tests/agent/commands/verify.rs")),
+    ("verify", include_str!("../../tests/agent/dns/interception.rs")),
+    ("explain", include_str!("../../tests/agent/commands/explain.rs")),
+    ("explain", include_str!("../../tests/agent/attach/foreign_programs.rs")),
 ];
 /// Where it is tested without one.
 const TESTED: [&str; 2] = [include_str!("diagnose/tests.rs"), include_str!("explain/tests.rs")];

@@ -1,27 +1,11 @@
 //! The whole product on the real kernel: the agent with exactly its three capabilities, real
 //! clients, a real registry behind real load balancers.
 
-mod cgroups;
-mod change;
+mod attach;
 mod clients;
-mod errors;
-mod events;
-mod explain;
-mod hierarchy;
-mod interception;
-mod leak;
-mod loads;
-mod loops;
-mod neighbours;
-mod operate;
-mod readme;
-mod resolvers;
-mod restart;
+mod commands;
+mod dns;
+mod lifecycle;
 mod rig;
 mod snapshots;
-mod source;
 mod stage;
-mod storm;
-mod supervised;
-mod top;
-mod verify;

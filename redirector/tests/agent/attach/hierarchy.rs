@@ -7,7 +7,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unm
 use testbed::{Rig, topology::INTERNAL_NAME};
 
 use crate::{
-    cgroups::{await_attached, greets, on_node},
+    attach::cgroups::{await_attached, greets, on_node},
     rig::Job,
 };
 

@@ -7,7 +7,7 @@ use testbed::foreign_program::{AttachMode, ForeignProgram};
 use testbed::process::until;
 
 use crate::{
-    cgroups::on_node,
+    attach::cgroups::on_node,
     rig::{Job, LIMIT},
     stage::ask,
 };

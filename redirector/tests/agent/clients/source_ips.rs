@@ -6,7 +6,7 @@ use std::time::Duration;
 use testbed::{process::until, topology::INTERNAL_NAME};
 
 use crate::{
-    cgroups::greets,
+    attach::cgroups::greets,
     rig::{Job, LIMIT},
 };
 

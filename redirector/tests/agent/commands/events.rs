@@ -15,7 +15,7 @@ use testbed::{
 };
 
 use crate::{
-    operate,
+    commands::operate,
     rig::{Job, LIMIT, binary},
 };
 

@@ -10,7 +10,7 @@ use testbed::{
 };
 
 use crate::{
-    interception::{CONFIG, ONE, is_vip, pod},
+    dns::interception::{CONFIG, ONE, is_vip, pod},
     rig::{Job, LIMIT},
 };
 

@@ -1,0 +1,5 @@
+//! Attaching to cgroups.
+
+pub(crate) mod cgroups;
+mod foreign_programs;
+mod hierarchy;

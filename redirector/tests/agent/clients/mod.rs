@@ -1,0 +1,5 @@
+//! Connects of real clients.
+
+mod leak;
+mod names_and_tls;
+mod source_ips;

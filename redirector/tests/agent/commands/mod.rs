@@ -1,0 +1,11 @@
+//! The command line and the control API.
+
+mod change;
+mod errors;
+mod events;
+mod explain;
+mod formats;
+mod operate;
+mod readme;
+mod top;
+mod verify;

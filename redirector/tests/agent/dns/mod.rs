@@ -1,0 +1,5 @@
+//! DNS of executors.
+
+mod interception;
+mod loops;
+mod resolvers;

@@ -1,0 +1,5 @@
+//! Start, restart, supervision and load.
+
+mod restart;
+mod storm;
+mod supervised;
