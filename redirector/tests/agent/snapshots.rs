@@ -1,7 +1,6 @@
-//! What every command prints in every state an operator meets it in, word for word: `snapshots/`
-//! has one file for each state, to be read by a person.
-//! `INSTA_UPDATE=always cargo test -p redirector --test agent snapshots` writes them anew; read the
-//! difference before it is committed.
+//! The exact output of every command in every state of the agent: `snapshots/` has one file for each
+//! state. `INSTA_UPDATE=always cargo test -p redirector --test agent snapshots` updates them; review
+//! the difference before committing it.
 
 use std::fmt::Write as _;
 
@@ -36,7 +35,7 @@ spec:
           resolverIP: 203.0.113.53
 ";
 
-/// Commands that only read, in the order of the command line.
+/// Commands that only read, in the order of the help.
 const READING: &[&str] = &[
     "status",
     "route list",
@@ -50,7 +49,7 @@ const READING: &[&str] = &[
     "config show",
 ];
 
-/// Commands that show life.
+/// Commands that show activity.
 const WATCHING: &[&str] = &["events", "top --once"];
 
 /// A terminal session: commands, what they printed, and how they ended.
@@ -64,7 +63,7 @@ impl<'a> Session<'a> {
         Self { job, text: String::new() }
     }
 
-    /// Runs a command line of the operator.
+    /// Runs a command as root.
     fn run(&mut self, line: &str) -> &mut Self {
         let arguments: Vec<&str> = line.split(' ').collect();
         let finished = self.job.cli(&arguments);
@@ -75,7 +74,7 @@ impl<'a> Session<'a> {
         lines.iter().fold(self, |session, line| session.run(line))
     }
 
-    /// The same as a user without any privilege.
+    /// Runs a command as a user without privileges.
     fn run_as_nobody(&mut self, line: &str) -> &mut Self {
         let mut command = self.job.rig.node.command("setpriv");
         command
@@ -102,17 +101,17 @@ impl<'a> Session<'a> {
         self
     }
 
-    /// What is different on every run and every machine has a name instead.
+    /// Compares with a snapshot. Values that differ between runs or machines are replaced by names.
     fn assert(&self, name: &str) {
         self.assert_with(&[], name);
     }
 
-    /// The same, with more that is different: an expression, and what stands instead.
+    /// The same with further replacements: a regular expression, and its substitute.
     fn assert_with(&self, different: &[(&str, &str)], name: &str) {
         let mut settings = insta::Settings::clone_current();
         settings.set_omit_expression(true);
         settings.set_prepend_module_to_snapshot(false);
-        for (what, instead) in [
+        for (expression, substitute) in [
             (r"/tmp/redirector-rig-[^ /]*", "[rig]"),
             (r"redirector-rig-[0-9-]+", "[rig]"),
             (r"/(sys/fs/cgroup|[a-z/]*cgroup[a-z0-9]*)(/unified)?/\[rig\]", "[cgroup2]/[rig]"),
@@ -125,9 +124,10 @@ impl<'a> Session<'a> {
                 r#""$1": "[number]""#,
             ),
             (
-                r#""(asked|failed|rx_bytes|tx_bytes|retransmitted|took_ms|latency_ms|srtt_us|told)": [\d.]+"#,
+                r#""(queries|failed|rx_bytes|tx_bytes|retransmitted|srtt_us|emitted)": \d+"#,
                 r#""$1": "[number]""#,
             ),
+            (r#""(took_ms|latency_ms)": [\d.]+"#, r#""$1": "[number]""#),
             (r#"(?s)"latency": \[[^\]]*\]"#, r#""latency": "[histogram]""#),
             (r"ABI \d+, \d+ programs", "ABI [abi], [n] programs"),
             (r"this binary has \d+", "this binary has [abi]"),
@@ -144,7 +144,8 @@ impl<'a> Session<'a> {
             (r"198\.51\.100\.1:\d+", "198.51.100.1:[port]"),
             (r"(through |company\.net:443:)203\.0\.113\.[78]:443", "$1[backend]:443"),
             (r"redirector-verify-\d+", "redirector-verify-[n]"),
-            (r"set aside after \d+ failures", "set aside after [n] failures"),
+            (r"ejected after \d+ failures", "ejected after [n] failures"),
+            (r"unhealthy \(\d+ failures\)", "unhealthy ([n] failures)"),
             (r"[67]\.\d+\.\d+[-\w.]*; 5\.", "[kernel]; 5."),
             (
                 r"\d+ load; the verifier looked at \d+ instructions",
@@ -160,10 +161,10 @@ impl<'a> Session<'a> {
             (r#"(?s)"programs": \[[^\]]*\]"#, r#""programs": "[programs]""#),
             (r#"(?s)("names": \d+,\s+"counters": )\{[^}]*\}"#, r#"$1"[counters]""#),
         ] {
-            settings.add_filter(what, instead);
+            settings.add_filter(expression, substitute);
         }
-        for (what, instead) in different {
-            settings.add_filter(what, *instead);
+        for (expression, substitute) in different {
+            settings.add_filter(expression, *substitute);
         }
         settings.bind(|| insta::assert_snapshot!(name, &self.text));
     }
@@ -225,7 +226,7 @@ fn agent_at_work() {
     let _registry = job.registry();
     let page = "curl -sk --max-time 10 -o /dev/null https://artifactory.internal.company.net/";
     job.executor.run(page, LIMIT).unwrap().success().unwrap();
-    until("the connection to be told", LIMIT, || {
+    until("the event of the connection", LIMIT, || {
         Ok(job.cli(&["events"]).stdout.contains("closed"))
     })
     .unwrap();
@@ -322,12 +323,12 @@ fn agent_degraded() {
     }
     job.agent.write_config("[dns]\nttll = 3\n[[routes]]\nsource = \"a.b\"\n").unwrap();
     job.agent.sighup().unwrap();
-    // The third answer that there is no such name is believed.
-    let told = |words: &str| {
+    // Only the third NXDOMAIN counts.
+    let await_status = |words: &str| {
         until(words, LIMIT, || Ok(job.cli(&["status"]).stdout.contains(words))).unwrap()
     };
-    told("the configuration file is wrong");
-    told("has no address");
+    await_status("the configuration file is invalid");
+    await_status("has no address");
     let lines = &[
         "status",
         "route show refusing.internal.company.net",
