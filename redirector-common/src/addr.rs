@@ -1,9 +1,8 @@
-//! Addresses and ports in network byte order, converted once, at the edge.
+//! Addresses and ports in network byte order. They are converted once, at the edge.
 
 use crate::table_type::table_type;
 
-/// An IPv4 address whose bytes in memory are in network order, as `bpf_sock_addr.user_ip4` has
-/// them.
+/// An IPv4 address whose bytes in memory are in network order, as in `bpf_sock_addr.user_ip4`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Ip4Be(pub u32);
@@ -20,7 +19,7 @@ impl Ip4Be {
         self.0.to_ne_bytes()
     }
 
-    /// The address as a number that can be added to: 203.0.113.7 is `0xcb007107`.
+    /// The address as a number in host order: 203.0.113.7 is `0xcb007107`.
     pub const fn to_bits(self) -> u32 {
         u32::from_be(self.0)
     }
@@ -38,19 +37,20 @@ pub struct PortBe(pub u16);
 table_type!(PortBe, 2);
 
 impl PortBe {
-    /// From a port as people write it.
+    /// From a port in host order.
     pub const fn new(port: u16) -> Self {
         Self(port.to_be())
     }
 
-    /// The port as people write it.
+    /// The port in host order.
     pub const fn get(self) -> u16 {
         u16::from_be(self.0)
     }
 }
 
-/// An IPv6 address as four words, each with its bytes in network order, as `bpf_sock_addr.user_ip6`
-/// has them. An IPv4 address has its mapped form, `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2).
+/// An IPv6 address as four words, each with its bytes in network order, as in
+/// `bpf_sock_addr.user_ip6`. An IPv4 address has its mapped form, `::ffff:a.b.c.d` (RFC 4291
+/// section 2.5.5.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Ip6Be(pub [u32; 4]);
@@ -71,8 +71,8 @@ impl Ip6Be {
         a | b | c | d == 0
     }
 
-    /// Whether both are the same address. Without a branch, each of which would be one more state
-    /// for the verifier; `==` has up to four.
+    /// Whether both are the same address. It has no branch, while `==` has up to four: each is one
+    /// more state for the verifier.
     #[inline(always)]
     pub const fn is_same(self, other: Self) -> bool {
         let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_is_told_from_every_other() {
+    fn only_a_mapped_address_has_an_ipv4_form() {
         let ip = Ip4Be::from_octets([198, 18, 0, 1]);
         assert_eq!(Ip6Be::mapped(ip).as_mapped(), Some(ip));
         assert_eq!(Ip6Be([0, 0, 0, ip.0]).as_mapped(), None);

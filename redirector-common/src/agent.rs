@@ -43,12 +43,12 @@ pub struct Control {
 table_type!(Control, 8);
 
 impl Control {
-    /// The longest timeout of a first SYN in milliseconds. A backend that does not answer is ejected
-    /// after it, give or take the timer's inaccuracy.
+    /// The longest timeout of a first SYN in milliseconds: a backend that does not answer is
+    /// ejected after it (the timer is not exact).
     const MAX_FIRST_TIMEOUT_MS: u32 = 500;
 
-    /// Limits an unanswered connect to `connect_timeout_ms`, on a kernel with `hz`
-    /// jiffies per second.
+    /// Limits an unanswered connect to `connect_timeout_ms`, on a kernel with `hz` jiffies per
+    /// second.
     ///
     /// With `n` retransmissions and a first timeout of `t` the kernel gives up after
     /// `(2ⁿ⁺¹ - 1) t`, linear timeouts (6.5 and later) or not. Its timers are late by up to an

@@ -64,8 +64,8 @@ impl Shim {
     }
 }
 
-/// A resolver that executors query, by slot. The first query to a resolver creates its element in one
-/// step.
+/// A resolver that executors query, by slot. The first query to a resolver creates its element in
+/// one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Resolver {

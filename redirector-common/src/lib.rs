@@ -1,8 +1,8 @@
 //! What the programs in the kernel and the agent share.
 //!
-//! Layouts are integers and byte arrays, `#[repr(C)]`, with explicit zeroed padding; sizes are
-//! asserted at compile time. Byte order lives in the type. Every decision that both sides must
-//! agree on is a pure function in [`decide`], tested on the host.
+//! Table types are integers and byte arrays, `#[repr(C)]`, with explicit zeroed padding; their
+//! sizes are asserted at compile time. Types state the byte order. Every decision on which both
+//! sides must agree is a pure function in [`decide`], tested on the host.
 #![no_std]
 
 pub mod abi;

@@ -2,10 +2,10 @@
 //! 8-byte slots that entries point to.
 //!
 //! Array elements of up to 8 bytes are read and written in one access; longer ones tear (65
-//! thousand torn reads of 705 million, measured). So a block is written first, in slots that no
-//! entry points to, and then the entry flips to it in one store. The generation stands in the entry
-//! and in every slot: a program that read the entry just before a flip notices when the old block
-//! is already somebody else's.
+//! thousand torn reads of 705 million, measured). So a new block is written to slots that no entry
+//! points to, and then the entry switches to it in one store. The entry and every slot of its block
+//! hold the same generation: a program that read the entry before the switch notices when the slots
+//! belong to another block already.
 
 use crate::{
     addr::{Ip4Be, PortBe},
@@ -13,17 +13,17 @@ use crate::{
     table_type::table_type,
 };
 
-/// An element of a table as one word.
+/// Conversions of an 8-byte table element from and to one word.
 macro_rules! one_word {
     ($type:ty) => {
         impl $type {
-            /// The eight bytes as a word.
+            /// The eight bytes as one word.
             pub const fn to_bits(self) -> u64 {
                 // SAFETY: eight bytes without padding.
                 unsafe { core::mem::transmute(self) }
             }
 
-            /// What the word was made of.
+            /// The inverse of `to_bits`.
             pub const fn from_bits(word: u64) -> Self {
                 // SAFETY: eight bytes without padding, and any value of each.
                 unsafe { core::mem::transmute(word) }
@@ -32,23 +32,32 @@ macro_rules! one_word {
     };
 }
 
-/// One address of the pool: where its block is. All zero: no route.
+/// The route of one address of the pool, and where its block of slots is. All zero: no route.
 ///
-/// The block's slots, in this order: port pairs, IPv4 backends, IPv6 backends; and if
-/// [`RouteEntry::OPTIONS`] is set, the options, then the IPv4 and the IPv6 source addresses that
-/// they count.
+/// The block's slots are, in this order: port pairs, IPv4 backends, IPv6 backends; with
+/// [`RouteEntry::OPTIONS`] also the options, and as many IPv4 and IPv6 source addresses as these
+/// count.
+///
+/// | bits | field | content |
+/// |---|---|---|
+/// | 0–23 | `block` | index of the block's first slot |
+/// | 24–31 | `block` | number of IPv6 backends |
+/// | 32–39 | `ports` | number of port pairs |
+/// | 40–47 | `backends4` | number of IPv4 backends |
+/// | 48–55 | `generation` | the block's generation |
+/// | 56–63 | `policy` | policy bits: `PRESENT`, `PASS`, `OPTIONS` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteEntry {
-    /// The block's first slot in the low 24 bits, the number of its IPv6 backends in the high 8.
+    /// Made by [`RouteEntry::block`].
     pub block: u32,
-    /// Port pairs in the block; 0 lets every port through, unchanged.
+    /// Port pairs in the block; 0: every port is redirected, unchanged.
     pub ports: u8,
     /// IPv4 backends in the block.
     pub backends4: u8,
-    /// Stands in every slot of the block too.
+    /// The generation of the block, which each of its slots has too.
     pub generation: u8,
-    /// See [`RouteEntry::PRESENT`], [`RouteEntry::PASS`] and [`RouteEntry::OPTIONS`].
+    /// Policy bits.
     pub policy: u8,
 }
 table_type!(RouteEntry, 8);
@@ -64,7 +73,7 @@ impl RouteEntry {
 
     const FIRST: u32 = 0x00ff_ffff;
 
-    /// Where a block of `backends6` IPv6 backends begins, for [`RouteEntry::block`].
+    /// The first slot of a block and the number of its IPv6 backends, for the field `block`.
     pub const fn block(first: u32, backends6: u8) -> u32 {
         first & Self::FIRST | (backends6 as u32) << 24
     }
@@ -91,8 +100,8 @@ impl RouteEntry {
             .wrapping_add(self.backends6() as u32)
     }
 
-    /// Whether a route stands here that has from `least` to `most` IPv4 backends, IPv6 ones or not,
-    /// no list of ports and no options.
+    /// Whether there is a route with `least` to `most` IPv4 backends and any number of IPv6 ones,
+    /// without port pairs and options.
     pub const fn is_simple_v4(self, least: u8, most: u8) -> bool {
         const MASK: u64 = RouteEntry {
             block: 0,
@@ -113,7 +122,7 @@ impl RouteEntry {
         self.to_bits() & MASK == PLAIN && self.backends4.wrapping_sub(least) <= most - least
     }
 
-    /// Whether a route stands at this address.
+    /// Whether there is a route.
     pub const fn is_present(self) -> bool {
         self.policy & Self::PRESENT != 0
     }
@@ -129,10 +138,10 @@ impl RouteEntry {
     }
 }
 
-/// What a route may say beyond ports and backends.
+/// The options of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteOptions {
-    /// The load balancer's idle time-out in seconds; 0: none is known.
+    /// The load balancer's idle timeout in seconds; 0: unknown.
     pub idle_seconds: u16,
     /// IPv4 source addresses in the block.
     pub sources4: u8,
@@ -141,16 +150,21 @@ pub struct RouteOptions {
 }
 
 /// One slot of a block: a port pair, a backend, options or a source address.
+///
+/// | bits | field | content |
+/// |---|---|---|
+/// | 0–31 | `value` | backend or source: the IPv4 address in network order; 0 for an IPv6 one |
+/// | | | port pair: 0–15 the client's port, 16–31 the destination's, in network order |
+/// | | | options: 0–15 idle seconds, 16–23 and 24–31 number of IPv4 and IPv6 sources |
+/// | 32–54 | `tag` | [`BackendId`] of a backend or a source, else 0 |
+/// | 55 | `tag` | the backend or source has an IPv6 address, which is in a table of its own |
+/// | 56–63 | `tag` | generation of the block |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Slot {
-    /// An IPv4 address; or a port pair: the client's port in the low half, the destination's in the
-    /// high half, both in network order; or options: seconds in the low half, then the number of
-    /// IPv4 and of IPv6 sources.
+    /// An IPv4 address, a port pair, or options.
     pub value: u32,
-    /// The generation in the high 8 bits; the [`BackendId`] of a backend or of an IPv6 source
-    /// address in the low 23; the bit between is set when the address is an IPv6 one, which stands
-    /// in a table of its own.
+    /// Generation, address family and number.
     pub tag: u32,
 }
 table_type!(Slot, 8);
@@ -164,7 +178,7 @@ impl Slot {
         Self { value: address.0, tag: tag(generation, id.0) }
     }
 
-    /// A backend or a source whose IPv6 address stands under its number.
+    /// A backend or a source whose IPv6 address is in the table of addresses, by number.
     pub const fn v6(generation: u8, id: BackendId) -> Self {
         Self { value: 0, tag: tag(generation, id.0) | Self::IS_V6 }
     }
@@ -187,32 +201,32 @@ impl Slot {
         (self.tag >> 24) as u8
     }
 
-    /// The number, when the slot holds a backend or a source.
+    /// The number of a backend or a source.
     pub const fn id(self) -> BackendId {
         BackendId(self.tag & BackendId::MAX)
     }
 
-    /// Whether the slot holds a backend or a source with an IPv6 address.
+    /// Whether a backend or a source has an IPv6 address.
     pub const fn is_v6(self) -> bool {
         self.tag & Self::IS_V6 != 0
     }
 
-    /// The address, when the slot holds an IPv4 backend or source.
+    /// The address of an IPv4 backend or source.
     pub const fn address(self) -> Ip4Be {
         Ip4Be(self.value)
     }
 
-    /// The port that the client asks for, when the slot holds a port pair.
+    /// The port that the client asks for, of a port pair.
     pub const fn client_port(self) -> PortBe {
         PortBe(self.value as u16)
     }
 
-    /// The destination's port, when the slot holds a port pair.
+    /// The destination's port, of a port pair.
     pub const fn destination_port(self) -> PortBe {
         PortBe((self.value >> 16) as u16)
     }
 
-    /// The options, when the slot holds them.
+    /// The options, of a slot that holds them.
     pub const fn to_options(self) -> RouteOptions {
         RouteOptions {
             idle_seconds: self.value as u16,
@@ -231,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_gives_back_what_it_was_made_of() {
+    fn a_slot_returns_what_it_was_made_of() {
         let address = Ip4Be::from_octets([203, 0, 113, 7]);
         let backend = Slot::v4(250, BackendId(BackendId::MAX), address);
         assert_eq!(
@@ -257,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_says_where_each_part_of_its_block_begins() {
+    fn an_entry_locates_each_part_of_its_block() {
         let entry = RouteEntry {
             block: RouteEntry::block(0x12_3456, 3),
             ports: 2,

@@ -1,16 +1,16 @@
-//! Counters. Each is a 64-bit element of its own, only ever added to, atomically, so that they
-//! never tear and never lose a count.
+//! Counters. Each is an aligned 64-bit word that is only added to, atomically, so that it never
+//! tears and never loses a count.
 //!
 //! They balance:
 //! `started = established + refused + timed_out + unreachable + aborted + unsent + in flight`.
 
 use crate::table_type::table_type;
 
-/// What became of a route's connects.
+/// Counters of a route's connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteStats {
-    /// Connects that were redirected: counted when the SYN leaves, or at their end if it never
+    /// Connects that were redirected, counted when the SYN leaves, or with the outcome if it never
     /// does.
     pub started: u64,
     /// Connects that a backend accepted.
@@ -27,48 +27,47 @@ pub struct RouteStats {
     pub unsent: u64,
     /// Established connections that have ended since.
     pub closed: u64,
-    /// Connects that were refused here: a port that the route does not list, no route, or no
+    /// Connects refused by the programs: no route, a port that the route does not list, or no
     /// backend.
     pub denied: u64,
-    /// Connects that could not be redirected and were left alone, by `on_no_backend = "pass"`.
+    /// Connects that could not be redirected and were left alone (`on_no_backend = "pass"`).
     pub passed: u64,
-    /// Connects that were sent to a backend that is set aside, since all were.
+    /// Connects that were sent to an ejected backend, since all were ejected.
     pub all_ejected: u64,
-    /// Nanoseconds from connect to established, summed.
+    /// Nanoseconds from the SYN to established, summed over established connects.
     pub connect_ns: u64,
     /// Bytes received on connections that have ended.
     pub rx_bytes: u64,
     /// Bytes that the other side acknowledged on connections that have ended.
     pub tx_bytes: u64,
-    /// Segments sent again on connections that have ended.
+    /// Segments retransmitted on connections that have ended.
     pub retransmitted: u64,
-    /// Connects that could not be made from the route's source address, which this host or the pod
-    /// lacks; they went on with the kernel's choice.
+    /// Connects that could not use the route's source address, since the host or the pod lacks it.
+    /// The kernel chose their source address.
     pub source_ip_failed: u64,
 }
 table_type!(RouteStats, 128);
 
-/// How long a route's connects took. In a table of its own since ABI 3, so that the counters of ABI
-/// 2 go on being shared with its programs.
+/// The latencies of a route's connects. In a table of its own since ABI 3, so that programs of ABI
+/// 2 could keep sharing the other counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteTimes {
-    /// Connects that were established, by the time that it took: see [`latency_bucket`].
+    /// Established connects by latency: see [`latency_bucket`].
     pub latency: [u64; LATENCY_BUCKETS],
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
-    /// ones. It stands behind the buckets since the verifier takes the sixteenth for possible.
+    /// Smoothed round-trip times at the end of connections in microseconds, summed. It is behind
+    /// the buckets since the verifier considers a sixteenth bucket possible.
     pub srtt_us: u64,
 }
 table_type!(RouteTimes, 128);
 
-/// The same for a backend, in sums.
+/// The latencies of a backend's connects, summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct BackendTimes {
-    /// Nanoseconds from connect to established, summed.
+    /// Nanoseconds from the SYN to established, summed over established connects.
     pub connect_ns: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
-    /// ones.
+    /// Smoothed round-trip times at the end of connections in microseconds, summed.
     pub srtt_us: u64,
 }
 table_type!(BackendTimes, 16);
@@ -76,19 +75,18 @@ table_type!(BackendTimes, 16);
 /// Buckets of [`RouteTimes::latency`].
 pub const LATENCY_BUCKETS: usize = 15;
 
-/// What the first bucket holds took less than 2 to this nanoseconds (131 µs); each next one holds
-/// what took less than twice as long, up to 1.07 s (the first retransmission of a SYN comes after 1
-/// s); the last one holds all the rest.
+/// The first bucket ends at 2 to this nanoseconds (131 µs). Each next one ends at twice the time,
+/// up to 1.07 s (the first retransmission of a SYN comes after 1 s); the last one has no end.
 pub const FIRST_BUCKET_BITS: u32 = 17;
 
 /// The bucket of a connect that was established after `ns` nanoseconds, below [`LATENCY_BUCKETS`].
 ///
-/// There is no branch in it: the verifier wants the same arithmetic on a pointer into a map on
-/// every path ("R0 tried to add from different maps, paths or scalars", without CAP_PERFMON).
+/// It has no branch: without CAP_PERFMON the arithmetic on a pointer into a map must be the same on
+/// every path ("R0 tried to add from different maps, paths or scalars").
 #[inline(always)]
 pub const fn latency_bucket(ns: u64) -> u64 {
-    // Ones below the highest one, then as many of them as there are further buckets, then how many
-    // these are.
+    // Sets all bits below the highest set one, keeps as many as there are further buckets, and
+    // counts them.
     let mut ones = ns >> FIRST_BUCKET_BITS;
     ones |= ones >> 1;
     ones |= ones >> 2;
@@ -103,13 +101,12 @@ pub const fn latency_bucket(ns: u64) -> u64 {
     (eights + (eights >> 8)) & 0xf
 }
 
-/// Below how many nanoseconds a connect of bucket `bucket` was established; nothing for the last
-/// one, which has no end.
+/// The end of a bucket in nanoseconds, exclusive; none for the last one.
 pub const fn latency_bound_ns(bucket: usize) -> Option<u64> {
     if bucket + 1 < LATENCY_BUCKETS { Some(1 << (FIRST_BUCKET_BITS + bucket as u32)) } else { None }
 }
 
-/// What became of a backend's connects. The counters mean the same as the route's.
+/// Counters of a backend's connects, with the same meanings as those of the route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct BackendStats {
@@ -129,7 +126,7 @@ pub struct BackendStats {
     pub unsent: u64,
     /// Established connections that have ended since.
     pub closed: u64,
-    /// Not a counter: the port, as people write it, that failed last; where a probe should knock.
+    /// Not a counter: the port that failed last, in host order, which probes connect to.
     pub failed_port: u64,
 }
 table_type!(BackendStats, 72);
@@ -139,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_latency_is_below_the_bound_of_its_bucket_and_not_below_the_one_before() {
+    fn every_latency_is_in_the_bucket_with_its_bounds() {
         for bits in 0..64 {
             for ns in [(1_u64 << bits) - 1, 1 << bits, (1 << bits) + 1] {
                 let bucket = latency_bucket(ns) as usize;

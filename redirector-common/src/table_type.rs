@@ -1,6 +1,6 @@
-//! What makes a type fit for a table.
+//! Marks the types of table elements.
 
-/// Marks table types as plain data for aya, and fixes their size: a changed size is a changed ABI.
+/// Marks a table type as plain data for aya and asserts its size: a changed size is a changed ABI.
 macro_rules! table_type {
     ($type:ty, $size:literal) => {
         const _: () = assert!(core::mem::size_of::<$type>() == $size);

@@ -1,5 +1,5 @@
-//! The log lines of the debug build (feature `debug-log`): what each decision and outcome was. They
-//! are called by the macro `log!`, which is empty in the ordinary build.
+//! What the debug build (feature `debug-log`) logs: each decision and outcome. The macro `log!`
+//! calls these functions; in the ordinary build it is empty.
 
 use redirector_common::{
     addr::{Ip6Be, PortBe},
@@ -9,7 +9,10 @@ use redirector_common::{
     origin::Origin,
 };
 
+mod label;
 mod lines;
+
+use label::Label;
 
 /// A connect is sent to the backend in its origin.
 #[inline(always)]
@@ -83,22 +86,4 @@ pub(crate) fn intercepted(resolver: Ip6Be, slot: u32) {
 #[inline(always)]
 pub(crate) fn agent_stale(resolver: Ip6Be) {
     lines::query(resolver, SLOTS, Label::new("agent_stale"));
-}
-
-/// A text of up to 16 bytes, padded with spaces, in two words.
-#[derive(Clone, Copy)]
-struct Label(u64, u64);
-
-impl Label {
-    const fn new(text: &str) -> Self {
-        let (text, mut bytes) = (text.as_bytes(), [b' '; 16]);
-        let mut at = 0;
-        while at < text.len() {
-            bytes[at] = text[at];
-            at += 1;
-        }
-        // SAFETY: both types have 16 bytes, and any bytes are a value of either.
-        let [first, second]: [u64; 2] = unsafe { core::mem::transmute(bytes) };
-        Self(first, second)
-    }
 }

@@ -3,8 +3,8 @@
 //!
 //! | program | does |
 //! |---|---|
-//! | `rd_connect4`, `rd_connect6` | TCP to the pool: select a backend, record the origin, set the socket's options, rewrite |
-//! | the same | port 53: redirect to the shim's port for the resolver. Everything else: leave alone |
+//! | `rd_connect4`, `rd_connect6` | TCP to the pool: select a backend, record the origin, rewrite |
+//! | the same | port 53: redirect to the shim's port for the resolver; else: leave alone |
 //! | `rd_sendmsg4`, `rd_sendmsg6` | port 53: the same for datagrams of unconnected sockets |
 //! | `rd_recvmsg4`, `rd_recvmsg6` | return the resolver as the datagram's source |
 //! | `rd_peername4`, `rd_peername6` | return the peer that the client asked for: VIP or resolver |

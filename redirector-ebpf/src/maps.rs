@@ -169,9 +169,9 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The origin of a socket, if one was recorded. A context's socket that may be null must be compared
-/// with null before; one that can't be null (the context of `sock_release` itself) must not be: "R6
-/// pointer comparison prohibited" without CAP_PERFMON (6.18).
+/// The origin of a socket, if one was recorded. A context's socket that may be null must be
+/// compared with null before; one that can't be null (the context of `sock_release` itself) must
+/// not be: "R6 pointer comparison prohibited" without CAP_PERFMON (6.18).
 #[inline(always)]
 pub(crate) fn origin(sk: *mut core::ffi::c_void) -> Option<&'static mut Origin> {
     // SAFETY: the helper checks the socket and returns null or the socket's own storage, which

@@ -180,8 +180,8 @@ fn srtt_us(ctx: &SockOpsContext) -> u32 {
 
 /// The actual peer. A dual-stack socket has the mapped address in `remote_ip6`.
 ///
-/// Everything is read before the first branch: the compiler merges loads of two branches into one at
-/// a computed offset, "dereference of modified ctx ptr R7 off=44 disallowed" (6.18).
+/// Everything is read before the first branch: the compiler merges loads of two branches into one
+/// at a computed offset, "dereference of modified ctx ptr R7 off=44 disallowed" (6.18).
 #[inline(always)]
 fn peer(ops: *mut bpf_sock_ops) -> (Ip6Be, PortBe) {
     let family = read!((*ops).family);

@@ -1,5 +1,5 @@
-//! The options of a redirected socket: source address, SYN timeout, keepalive. The application's own
-//! settings take precedence.
+//! The options of a redirected socket: source address, SYN timeout, keepalive. The application's
+//! own settings take precedence.
 
 use aya_ebpf::{
     bindings::{bpf_sock_ops, sockaddr},

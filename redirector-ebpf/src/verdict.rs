@@ -1,6 +1,6 @@
 //! The verdicts of hooks.
 
-/// The call goes on.
+/// The call proceeds.
 pub(crate) const ALLOW: i32 = 1;
 
 /// The call fails: with the errno that `bpf_set_retval` gave, else with EPERM.

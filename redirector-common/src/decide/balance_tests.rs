@@ -15,7 +15,7 @@ use crate::{
 const VIP: u32 = 1;
 const DRAWS: u32 = 30_000;
 
-/// How often each backend comes up in [`DRAWS`] draws, and how many of them were all_ejected.
+/// How often each backend comes up in [`DRAWS`] draws, and how many of them found all ejected.
 fn draw(tables: &TestTables, last: u32) -> (BTreeMap<u32, u32>, u32) {
     draw_of(tables, Families::V4_ONLY, last)
 }
@@ -55,21 +55,21 @@ fn failed(now: u64) -> Health {
 }
 
 #[test]
-fn healthy_backends_share_evenly_and_cost_no_clock() {
+fn healthy_backends_share_evenly_without_reading_the_clock() {
     let tables = TestTables::with_route(VIP, &[], &[1, 2, 3], 0);
     assert_uniform(&draw(&tables, 0).0, &[1, 2, 3]);
     assert_eq!(tables.clock_reads.get(), 0);
 }
 
 #[test]
-fn a_backend_that_is_set_aside_gets_nothing_and_its_share_is_spread_evenly() {
+fn the_share_of_an_ejected_backend_is_spread_evenly() {
     let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1, 2, 3, 4], 0);
     tables.health.insert(2, failed(tables.now));
     assert_uniform(&draw(&tables, 0).0, &[1, 3, 4]);
 }
 
 #[test]
-fn a_backend_whose_time_is_over_is_eligible_again() {
+fn a_backend_is_eligible_again_after_its_ejection() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.health.insert(2, failed(tables.now));
     tables.now += Health::INITIAL_BACKOFF_NS;
@@ -77,14 +77,14 @@ fn a_backend_whose_time_is_over_is_eligible_again() {
 }
 
 #[test]
-fn the_last_backend_of_this_socket_is_avoided_while_there_is_another() {
+fn a_sockets_last_backend_is_avoided_if_there_is_another() {
     let tables = TestTables::with_route(VIP, &[], &[1, 2, 3], 0);
     assert_uniform(&draw(&tables, 3).0, &[1, 2]);
     assert_uniform(&draw(&TestTables::with_route(VIP, &[], &[5], 0), 5).0, &[5]);
 }
 
 #[test]
-fn the_last_one_beats_one_that_is_set_aside() {
+fn a_sockets_last_backend_is_preferred_to_an_ejected_one() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.health.insert(2, failed(tables.now));
     let (counts, all_ejected) = draw(&tables, 1);
@@ -93,7 +93,7 @@ fn the_last_one_beats_one_that_is_set_aside() {
 }
 
 #[test]
-fn when_all_are_set_aside_all_are_tried_and_it_is_said() {
+fn if_all_are_ejected_all_are_tried_and_flagged() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     for id in [1, 2] {
         tables.health.insert(id, failed(tables.now));
@@ -104,21 +104,21 @@ fn when_all_are_set_aside_all_are_tried_and_it_is_said() {
 }
 
 #[test]
-fn sixty_four_backends_are_all_in_reach() {
+fn sixty_four_backends_are_all_reachable() {
     let ids: std::vec::Vec<u32> = (1..=64).collect();
     let tables = TestTables::with_route(VIP, &[(443, 443); 16], &ids, 0);
     assert_eq!(draw(&tables, 0).0.len(), 64);
 }
 
 #[test]
-fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
+fn an_expired_ejection_leads_to_a_trial_if_there_is_another() {
     let trials = |tables: &TestTables, last| -> std::vec::Vec<(u32, bool)> {
         let drawn = (0..200).map(|_| backend(tables, Families::V4_ONLY, last).expect("a backend"));
         drawn.map(|backend| (backend.id().0, backend.is_trial())).collect()
     };
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.fail(2);
-    assert!(trials(&tables, 0).iter().all(|&drawn| drawn == (1, false)), "set aside");
+    assert!(trials(&tables, 0).iter().all(|&drawn| drawn == (1, false)), "ejected");
     tables.now += Health::INITIAL_BACKOFF_NS;
     let due = trials(&tables, 0);
     assert!(
@@ -127,11 +127,11 @@ fn a_backend_whose_time_is_over_is_on_trial_while_there_is_another() {
             && due.iter().all(|&(id, trial)| trial == (id == 2)),
         "{due:?}"
     );
-    let mut only = TestTables::with_route(VIP, &[], &[1], 0);
-    only.fail(1);
+    let mut single = TestTables::with_route(VIP, &[], &[1], 0);
+    single.fail(1);
     assert!(
-        trials(&only, 0).iter().all(|&drawn| drawn == (1, false)),
-        "the only one is always tried"
+        trials(&single, 0).iter().all(|&drawn| drawn == (1, false)),
+        "a single backend is never on trial"
     );
 }
 
@@ -139,29 +139,29 @@ fn another(tables: &TestTables, last: u32) -> bool {
     let backends: std::vec::Vec<bool> = (0..200)
         .map(|_| backend(tables, Families::V4_ONLY, last).expect("a backend").has_alternative())
         .collect();
-    assert!(backends.iter().all(|&another| another == backends[0]), "it depends on the draw");
+    assert!(backends.iter().all(|&another| another == backends[0]), "the flag depends on the draw");
     backends[0]
 }
 
 #[test]
-fn it_is_told_whether_another_one_is_eligible() {
+fn an_eligible_alternative_is_flagged() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2, 3, 4], 0);
     assert!(another(&tables, 0));
-    assert!(another(&tables, 1), "the last one of this socket is one for the next");
+    assert!(another(&tables, 1), "the last one of this socket is an alternative for its next");
     for id in [2, 3] {
         tables.health.insert(id, failed(tables.now));
     }
     assert!(another(&tables, 0));
     assert!(another(&tables, 4));
     tables.health.insert(4, failed(tables.now));
-    assert!(!another(&tables, 0), "only one is left");
+    assert!(!another(&tables, 0), "only one is eligible");
     tables.health.insert(1, failed(tables.now));
-    assert!(!another(&tables, 0), "none is");
+    assert!(!another(&tables, 0), "none is eligible");
     assert!(!another(&TestTables::with_route(VIP, &[], &[1], 0), 0));
 }
 
 #[test]
-fn a_look_at_the_neighbour_does_not_bend_the_odds() {
+fn reading_the_neighbour_keeps_the_draw_uniform() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2, 3, 4, 5], 0);
     tables.health.insert(3, failed(tables.now));
     tables.health.insert(5, Health(1 << 8 | 1));
@@ -169,7 +169,7 @@ fn a_look_at_the_neighbour_does_not_bend_the_odds() {
 }
 
 #[test]
-fn each_client_gets_the_family_it_asked_for_and_the_other_only_when_it_can_and_must() {
+fn the_other_family_is_used_only_by_dual_stack_sockets() {
     let mixed = TestTables::with_route(VIP, &[], &[1, 2, 101, 102, 103], 0);
     let (four, six) = (
         TestTables::with_route(VIP, &[], &[1, 2], 0),

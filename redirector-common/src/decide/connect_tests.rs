@@ -41,7 +41,7 @@ fn a_vip_without_a_route_is_refused() {
 }
 
 #[test]
-fn without_a_port_list_every_port_passes_unchanged() {
+fn without_a_port_list_every_port_stays_the_same() {
     let tables = TestTables::with_route(VIP, &[], &[1], 0);
     for port in [1, 443, 65535] {
         let Ok(backend) = connect(&tables, VIP, PortBe::new(port), BackendId::NONE) else {
@@ -63,7 +63,7 @@ fn a_listed_port_is_mapped_and_any_other_is_refused() {
 }
 
 #[test]
-fn pass_leaves_alone_what_refuse_refuses() {
+fn the_policy_decides_between_pass_and_refuse() {
     let pass = RouteEntry::PASS;
     assert_eq!(
         connect(
@@ -90,9 +90,9 @@ fn pass_leaves_alone_what_refuse_refuses() {
 }
 
 #[test]
-fn a_block_that_was_replaced_meanwhile_is_read_again() {
+fn a_block_that_was_replaced_is_read_again() {
     let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
-    tables.flip_after_first_read(VIP);
+    tables.replace_after_first_read(VIP);
     let Ok(backend) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
         panic!("not redirected")
     };
@@ -103,19 +103,19 @@ fn a_block_that_was_replaced_meanwhile_is_read_again() {
 }
 
 #[test]
-fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
-    let again = |aside: &[u32]| -> std::collections::BTreeSet<u32> {
+fn the_second_reading_avoids_ejected_backends_unless_all_are() {
+    let again = |ejected: &[u32]| -> std::collections::BTreeSet<u32> {
         let seen = (0..100).map(|seed| {
             let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
             tables.seed(seed);
-            tables.flip_after_first_read(VIP);
-            for &id in aside {
+            tables.replace_after_first_read(VIP);
+            for &id in ejected {
                 tables.fail(id);
             }
             let Ok(backend) = connect(&tables, VIP, PortBe::new(443), BackendId::NONE) else {
                 panic!("not redirected")
             };
-            assert_eq!(backend.all_ejected(), aside.len() == 3);
+            assert_eq!(backend.all_ejected(), ejected.len() == 3);
             backend.id().0
         });
         seen.collect()
@@ -126,7 +126,7 @@ fn the_second_reading_stays_away_from_what_is_set_aside_unless_all_is() {
 }
 
 #[test]
-fn sources_of_the_backends_family_are_taken_in_turn() {
+fn source_addresses_of_the_backends_family_take_turns() {
     let tables = TestTables::with_options(VIP, &[1, 101], 350, &[2, 3, 4, 102, 103]);
     let sources = |families| -> std::vec::Vec<Ip6Be> {
         let client = TestClient { families, ..TestClient::default() };

@@ -13,21 +13,21 @@ use crate::{
 const VIP: u32 = 7;
 const FOUR_FIRST: Families = Families { prefer_v6: false, dual_stack: true };
 
-/// What the hook tries, in its order, before the long way.
-fn short(tables: &TestTables, client: &TestClient) -> Option<Backend> {
+/// The fast paths, in the order in which the hook tries them.
+fn fast(tables: &TestTables, client: &TestClient) -> Option<Backend> {
     single_backend(tables, VIP, client).or_else(|| few_backends(tables, VIP, client))
 }
 
-fn long(tables: &TestTables, client: &TestClient) -> Option<Backend> {
+fn slow(tables: &TestTables, client: &TestClient) -> Option<Backend> {
     let mut backend = Backend::default();
     (connect(tables, VIP, client, &mut backend) == Verdict::Redirect).then_some(backend)
 }
 
-/// Everything that can come of many connects.
+/// The different results of many connects.
 fn outcomes(
     tables: &TestTables,
     client: &TestClient,
-    way: fn(&TestTables, &TestClient) -> Option<Backend>,
+    path: fn(&TestTables, &TestClient) -> Option<Backend>,
 ) -> BTreeSet<std::string::String> {
     let outcome = |backend: Backend| {
         let flags = [
@@ -43,11 +43,11 @@ fn outcomes(
             backend.address(tables, client.families)
         )
     };
-    (0..300).map(|_| way(tables, client).map_or_else(|| "none".into(), outcome)).collect()
+    (0..300).map(|_| path(tables, client).map_or_else(|| "none".into(), outcome)).collect()
 }
 
 #[test]
-fn a_short_way_leads_where_the_long_one_does() {
+fn a_fast_path_decides_as_the_slow_path_does() {
     for ids in [&[1][..], &[1, 101], &[1, 2], &[1, 2, 3, 101, 102], &[1, 2, 3, 4]] {
         for policy in [0, RouteEntry::PASS] {
             for families in [Families::V4_ONLY, FOUR_FIRST] {
@@ -55,10 +55,10 @@ fn a_short_way_leads_where_the_long_one_does() {
                     TestTables::with_route(VIP, &[], ids, policy),
                     TestClient { families, ..TestClient::default() },
                 );
-                assert!(short(&tables, &client).is_some(), "{ids:?}");
+                assert!(fast(&tables, &client).is_some(), "{ids:?}");
                 assert_eq!(
-                    outcomes(&tables, &client, short),
-                    outcomes(&tables, &client, long),
+                    outcomes(&tables, &client, fast),
+                    outcomes(&tables, &client, slow),
                     "{ids:?}"
                 );
             }
@@ -67,15 +67,15 @@ fn a_short_way_leads_where_the_long_one_does() {
 }
 
 #[test]
-fn whatever_else_there_is_to_decide_takes_the_long_way() {
-    let aside = |ids: &[u32], id| {
+fn everything_else_takes_the_slow_path() {
+    let ejected = |ids: &[u32], id| {
         let mut tables = TestTables::with_route(VIP, &[], ids, 0);
         tables.fail(id);
         tables
     };
     let replaced = |ids: &[u32]| {
         let mut tables = TestTables::with_route(VIP, &[], ids, 0);
-        tables.flip_after_first_read(VIP);
+        tables.replace_after_first_read(VIP);
         tables
     };
     let others = [
@@ -85,37 +85,29 @@ fn whatever_else_there_is_to_decide_takes_the_long_way() {
         ("no IPv4 backend", TestTables::with_route(VIP, &[], &[101], 0)),
         ("a list of ports", TestTables::with_route(VIP, &[(443, 443)], &[1], 0)),
         ("options", TestTables::with_options(VIP, &[1, 2], 350, &[])),
-        ("the only one is set aside", aside(&[1], 1)),
-        ("one of two is set aside", aside(&[1, 2], 2)),
-        ("one of four is set aside", aside(&[1, 2, 3, 4], 4)),
+        ("the only one is ejected", ejected(&[1], 1)),
+        ("one of two is ejected", ejected(&[1, 2], 2)),
+        ("one of four is ejected", ejected(&[1, 2, 3, 4], 4)),
     ];
     let client = TestClient::default();
     for (what, tables) in others {
         for _ in 0..30 {
-            assert_eq!(short(&tables, &client), None, "{what}");
+            assert_eq!(fast(&tables, &client), None, "{what}");
         }
     }
-    assert_eq!(
-        single_backend(&replaced(&[1]), VIP, &client),
-        None,
-        "a block that was replaced meanwhile"
-    );
-    assert_eq!(
-        few_backends(&replaced(&[1, 2]), VIP, &client),
-        None,
-        "a block that was replaced meanwhile"
-    );
+    assert_eq!(single_backend(&replaced(&[1]), VIP, &client), None, "a block that was replaced");
+    assert_eq!(few_backends(&replaced(&[1, 2]), VIP, &client), None, "a block that was replaced");
     for ids in [&[1][..], &[1, 2]] {
         let tables = TestTables::with_route(VIP, &[], ids, 0);
         assert_eq!(
-            short(&tables, &TestClient { last: BackendId(1), ..client }),
+            fast(&tables, &TestClient { last: BackendId(1), ..client }),
             None,
-            "a socket that tries again"
+            "a second connect"
         );
         let six = Families { prefer_v6: true, dual_stack: true };
-        assert_eq!(short(&tables, &TestClient { families: six, ..client }), None, "an IPv6 VIP");
+        assert_eq!(fast(&tables, &TestClient { families: six, ..client }), None, "an IPv6 VIP");
         assert_eq!(
-            short(&tables, &TestClient { port: PortBe::new(22), ..client })
+            fast(&tables, &TestClient { port: PortBe::new(22), ..client })
                 .map(|backend| backend.port().get()),
             Some(22)
         );

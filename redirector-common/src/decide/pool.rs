@@ -1,8 +1,8 @@
-//! The pools of virtual addresses: an address of one is an index.
+//! The pools of virtual addresses (VIPs), in which an address is an index.
 
 use crate::addr::{Ip4Be, Ip6Be};
 
-/// The IPv4 pool: contiguous and aligned, so that an address of it is an index.
+/// The IPv4 pool: contiguous and aligned, so that the bits below the netmask are an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool4 {
     /// The first address.
@@ -22,16 +22,16 @@ impl Pool4 {
         Self { base: Ip4Be(base.0 & mask), mask }
     }
 
-    /// The index of `ip`, or nothing for an address outside: one masked comparison, the whole cost
-    /// of a connect that is not ours.
+    /// The index of `ip`, or none for an address outside: one masked comparison, which is all that
+    /// a connect elsewhere costs.
     #[inline(always)]
     pub const fn index(self, ip: Ip4Be) -> Option<u32> {
         if ip.0 & self.mask == self.base.0 { Some(u32::from_be(ip.0 & !self.mask)) } else { None }
     }
 }
 
-/// The IPv6 pool: as many addresses as the IPv4 one, 65,536 at most, so that the last word tells
-/// them apart.
+/// The IPv6 pool: as many addresses as the IPv4 one, at most 65,536, so that they differ in the
+/// last word only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool6 {
     /// The first address.
@@ -41,14 +41,14 @@ pub struct Pool6 {
 }
 
 impl Pool6 {
-    /// The pool of `size4`'s size that begins at `base`. Bits of `base` below its prefix are
+    /// The pool of the size of `size4` that begins at `base`. Bits of `base` below the prefix are
     /// ignored.
     pub const fn new(base: Ip6Be, size4: Pool4) -> Self {
         let [a, b, c, d] = base.0;
         Self { base: Ip6Be([a, b, c, d & size4.mask]), mask: size4.mask }
     }
 
-    /// The index of `ip`, or nothing for an address outside.
+    /// The index of `ip`, or none for an address outside.
     #[inline(always)]
     pub const fn index(self, ip: Ip6Be) -> Option<u32> {
         let ([a, b, c, d], [e, f, g, h]) = (self.base.0, ip.0);

@@ -38,7 +38,8 @@ pub trait Tables {
     fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw;
     /// [`select`](super::select) with these tables.
     fn select(&self, index: u32, key: ClientKey) -> Selection;
-    /// The same word, opaque to the compiler: see [`SelectState`](super::select_state::SelectState).
+    /// The same word, opaque to the compiler: see
+    /// [`SelectState`](super::select_state::SelectState).
     fn reload(&self, word: u64) -> u64;
 }
 

@@ -19,10 +19,24 @@ use crate::{
 
 const SLOTS: usize = 256;
 
-/// Port pairs, backends, and the slots behind them.
-type Parts<'a> = (&'a [(u16, u16)], &'a [u32], Vec<Slot>);
+/// A block to be written: generation 1 at slot 10, unless changed.
+struct Block<'a> {
+    first: u32,
+    generation: u8,
+    ports: &'a [(u16, u16)],
+    /// Numbers of the backends.
+    ids: &'a [u32],
+    /// Slots of the options and the source addresses.
+    options: Vec<Slot>,
+}
 
-/// Who asks; by default an `AF_INET` socket, for the first time.
+impl<'a> Block<'a> {
+    fn new(ports: &'a [(u16, u16)], ids: &'a [u32]) -> Self {
+        Self { first: 10, generation: 1, ports, ids, options: Vec::new() }
+    }
+}
+
+/// A client; by default the first connect of an `AF_INET` socket.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::decide) struct TestClient {
     pub(in crate::decide) port: PortBe,
@@ -58,7 +72,7 @@ pub(in crate::decide) struct TestTables {
     pub(super) clock_reads: Cell<u32>,
     seed: Cell<u64>,
     connects: Cell<u32>,
-    flip: Cell<Option<u32>>,
+    replaced_next: Cell<Option<u32>>,
 }
 
 impl Default for TestTables {
@@ -71,7 +85,7 @@ impl Default for TestTables {
             clock_reads: Cell::new(0),
             seed: Cell::new(0x9e37_79b9_7f4a_7c15),
             connects: Cell::new(0),
-            flip: Cell::new(None),
+            replaced_next: Cell::new(None),
         }
     }
 }
@@ -96,7 +110,7 @@ impl TestTables {
         policy: u8,
     ) -> Self {
         let tables = Self::default();
-        tables.put(index, 10, 1, ports, ids, policy);
+        tables.put(index, Block::new(ports, ids), policy);
         tables
     }
 
@@ -108,14 +122,12 @@ impl TestTables {
         sources: &[u32],
     ) -> Self {
         let tables = Self::default();
-        let sixes = sources.iter().filter(|&&id| id >= Self::FIRST_V6).count() as u8;
+        let sources6 = Self::count_v6(sources);
         let options =
-            RouteOptions { idle_seconds, sources4: sources.len() as u8 - sixes, sources6: sixes };
-        let slots = [Slot::options(1, options)]
-            .into_iter()
-            .chain(sources.iter().map(|&id| Self::slot_of(1, id)))
-            .collect();
-        tables.put_all(index, 10, 1, (&[], ids, slots), RouteEntry::OPTIONS);
+            RouteOptions { idle_seconds, sources4: sources.len() as u8 - sources6, sources6 };
+        let sources = sources.iter().map(|&id| Self::slot_of(1, id));
+        let options = [Slot::options(1, options)].into_iter().chain(sources).collect();
+        tables.put(index, Block { options, ..Block::new(&[], ids) }, RouteEntry::OPTIONS);
         tables
     }
 
@@ -126,61 +138,56 @@ impl TestTables {
         }
     }
 
-    fn put(
-        &self,
-        index: u32,
-        first: u32,
-        generation: u8,
-        ports: &[(u16, u16)],
-        ids: &[u32],
-        policy: u8,
-    ) {
-        self.put_all(index, first, generation, (ports, ids, Vec::new()), policy);
+    fn count_v6(ids: &[u32]) -> u8 {
+        ids.iter().filter(|&&id| id >= Self::FIRST_V6).count() as u8
     }
 
-    fn put_all(&self, index: u32, first: u32, generation: u8, parts: Parts<'_>, policy: u8) {
-        let (ports, ids, options) = parts;
-        let ports_slots = ports
+    /// Writes the block and makes the entry at `index` point to it.
+    fn put(&self, index: u32, block: Block<'_>, policy: u8) {
+        let Block { first, generation, ports, ids, options } = block;
+        let port_slots = ports
             .iter()
             .map(|&(client, to)| Slot::port(generation, PortBe::new(client), PortBe::new(to)));
         let backend_slots = ids.iter().map(|&id| Self::slot_of(generation, id));
-        let sixes = ids.iter().filter(|&&id| id >= Self::FIRST_V6).count() as u8;
-        for (offset, slot) in ports_slots.chain(backend_slots).chain(options).enumerate() {
+        for (offset, slot) in port_slots.chain(backend_slots).chain(options).enumerate() {
             self.slots.borrow_mut()[first as usize + offset] = slot;
         }
+        let backends6 = Self::count_v6(ids);
         let entry = RouteEntry {
-            block: RouteEntry::block(first, sixes),
+            block: RouteEntry::block(first, backends6),
             ports: ports.len() as u8,
-            backends4: ids.len() as u8 - sixes,
+            backends4: ids.len() as u8 - backends6,
             generation,
             policy: policy | RouteEntry::PRESENT,
         };
         self.routes.borrow_mut().insert(index, entry);
     }
 
-    /// Another sequence of random numbers.
+    /// Seeds the random numbers.
     pub(in crate::decide) fn seed(&mut self, seed: u64) {
         self.seed = Cell::new(seed);
     }
 
-    /// Sets backend `id` aside as of now.
+    /// Ejects backend `id` from now on.
     pub(in crate::decide) fn fail(&mut self, id: u32) {
         self.health.insert(id, Health::HEALTHY.after_failure(self.now));
     }
 
-    /// After the entry is read once, its block is overwritten by a stranger's and the entry points
-    /// to a new one with backends 9, 10 and 11.
-    pub(in crate::decide) fn flip_after_first_read(&mut self, index: u32) {
-        self.flip.set(Some(index));
+    /// After the entry is read once, its block is overwritten by another route's and the entry
+    /// points to a new block with backends 9, 10 and 11.
+    pub(in crate::decide) fn replace_after_first_read(&mut self, index: u32) {
+        self.replaced_next.set(Some(index));
     }
 }
 
 impl Tables for TestTables {
     fn route(&self, index: u32) -> RouteEntry {
         let entry = self.routes.borrow().get(&index).copied().unwrap_or_default();
-        if let Some(flipped) = self.flip.take() {
-            self.put(99, 10, 77, &[(443, 443)], &[66], 0);
-            self.put(flipped, 100, 2, &[(443, 443)], &[9, 10, 11], 0);
+        if let Some(replaced) = self.replaced_next.take() {
+            let ports = &[(443, 443)];
+            self.put(99, Block { generation: 77, ..Block::new(ports, &[66]) }, 0);
+            let block = Block { first: 100, generation: 2, ..Block::new(ports, &[9, 10, 11]) };
+            self.put(replaced, block, 0);
         }
         entry
     }

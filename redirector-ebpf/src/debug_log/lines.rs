@@ -1,5 +1,6 @@
 //! The debug build's log lines, written through aya-log. Each is written by a global function,
-//! which the verifier checks once; it takes integers only, so addresses and labels come in words.
+//! which the verifier checks once; it takes integers only, so it gets addresses and labels in
+//! words.
 
 use aya_log_ebpf::info;
 use redirector_common::{
@@ -7,31 +8,26 @@ use redirector_common::{
     origin::Origin,
 };
 
-use super::Label;
+use super::label::Label;
 use crate::pools;
 
 #[inline(always)]
 pub(super) fn connect(origin: &Origin, label: Label) {
     let ports = u32::from(origin.vip_port.0) << 16 | u32::from(origin.backend_port.0);
-    let [upper, lower] = halves(origin.backend);
-    rd_log_connect(
-        u64::from(origin.route) << 32 | u64::from(ports),
-        upper,
-        lower,
-        label.0,
-        label.1,
-    );
+    let ([upper, lower], [a, b]) = (halves(origin.backend), label.to_words());
+    rd_log_connect(u64::from(origin.route) << 32 | u64::from(ports), upper, lower, a, b);
 }
 
 #[inline(always)]
 pub(super) fn denied((route, port): (u32, PortBe), verdict: Label, reason: Label) {
-    rd_log_denied(u64::from(route) << 16 | u64::from(port.0), verdict.0, reason.0, reason.1);
+    let ([verdict, _], [a, b]) = (verdict.to_words(), reason.to_words());
+    rd_log_denied(u64::from(route) << 16 | u64::from(port.0), verdict, a, b);
 }
 
 #[inline(always)]
 pub(super) fn query(resolver: Ip6Be, slot: u32, label: Label) {
-    let [upper, lower] = halves(resolver);
-    rd_log_query(upper, lower, slot, label.0, label.1);
+    let ([upper, lower], [a, b]) = (halves(resolver), label.to_words());
+    rd_log_query(upper, lower, slot, a, b);
 }
 
 /// `destination` is the route, the VIP's port and, in the low 16 bits, the backend's.
