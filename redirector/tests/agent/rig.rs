@@ -12,7 +12,7 @@ use testbed::{
     topology::INTERNAL_NAME,
 };
 
-/// Longest time for a client.
+/// Timeout of a client.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The binary under test.
@@ -20,13 +20,13 @@ pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_redirector"))
 }
 
-/// The main job: everything stands, and the agent serves the documented configuration.
+/// A running job: the agent has the documented configuration unless stated otherwise.
 pub(crate) struct Job {
     pub(crate) agent: Agent,
     pub(crate) executor: Executor,
     pub(crate) balancers: [LoadBalancer; 2],
     pub(crate) dns: DnsServer,
-    // The namespaces live as long as their last user.
+    // Last, as the namespaces must outlive their users.
     pub(crate) rig: Rig,
 }
 
@@ -39,7 +39,7 @@ impl Job {
         Self::prepared(config, |_| {})
     }
 
-    /// On a rig that something is done to before the agent starts.
+    /// With a step on the rig before the agent starts.
     pub(crate) fn prepared(config: &str, prepare: impl FnOnce(&Rig)) -> Self {
         let rig = Rig::new().unwrap();
         let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
@@ -59,8 +59,8 @@ impl Job {
         self.rig.customer.registry().unwrap()
     }
 
-    /// A line of shell in the executor, which must succeed; its output.
-    pub(crate) fn says(&self, line: &str) -> String {
+    /// Runs a shell command in the executor, which must succeed. Returns its output.
+    pub(crate) fn shell(&self, line: &str) -> String {
         let finished = self.executor.run(line, LIMIT).unwrap();
         finished
             .success()
@@ -70,19 +70,19 @@ impl Job {
             .stdout
     }
 
-    /// The command line on the node.
+    /// Runs `redirector` on the node.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Finished {
         self.rig.node.cli(binary(), arguments).unwrap()
     }
 
-    /// The command line with `-o json`.
+    /// Runs `redirector` with `-o json`.
     pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         self.rig.node.cli_json(binary(), arguments).unwrap()
     }
 
-    /// The VIP of the internal name, as the executor's resolver has it.
+    /// The VIP of the internal name, as the executor resolves it.
     pub(crate) fn vip(&self) -> String {
-        self.says(&format!("getent ahostsv4 {INTERNAL_NAME} | head -n 1 | cut -d' ' -f1"))
+        self.shell(&format!("getent ahostsv4 {INTERNAL_NAME} | head -n 1 | cut -d' ' -f1"))
             .trim()
             .to_owned()
     }

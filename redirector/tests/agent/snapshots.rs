@@ -1,6 +1,6 @@
-//! The exact output of every command in every state of the agent: `snapshots/` has one file for each
-//! state. `INSTA_UPDATE=always cargo test -p redirector --test agent snapshots` updates them; review
-//! the difference before committing it.
+//! The exact output of every command in every state of the agent: `snapshots/` has one file for
+//! each state. `INSTA_UPDATE=always cargo test -p redirector --test agent snapshots` updates them;
+//! review the difference before committing it.
 
 use std::fmt::Write as _;
 
@@ -248,7 +248,11 @@ fn agent_at_work() {
             (r"(curl|process )\[\d+\]", "$1[pid]"),
             (r#""interval_seconds":[\d.]+"#, r#""interval_seconds":"[number]""#),
             (r#""(at|from|to|since)":"[^"]*""#, r#""$1":"[time]""#),
-            (r#""(pid|cgroup_id|elapsed_ns|rx_bytes|tx_bytes|srtt_us|retransmitted|seconds|uptime_seconds|[a-z0-9_]*(_us|_ns|_ms))":[\d.]+"#, r#""$1":"[number]""#),
+            (
+                r#""(pid|cgroup_id|rx_bytes|tx_bytes|retransmitted|(uptime_)?seconds)":[\d.]+"#,
+                r#""$1":"[number]""#,
+            ),
+            (r#""([a-z0-9_]*(_us|_ns|_ms))":[\d.]+"#, r#""$1":"[number]""#),
         ],
         "at-work",
     );

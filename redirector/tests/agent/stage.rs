@@ -1,5 +1,4 @@
-//! Failures on stage: servers in the registry's place that misbehave, and processes that stand for
-//! a job.
+//! Staged failures: misbehaving servers in place of the registry, and processes in place of a job.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -24,7 +23,7 @@ use testbed::{
 
 use crate::rig::{Job, LIMIT, binary};
 
-/// A route that works, and trouble, each under a name of its own.
+/// A route that works, and several that fail in different ways.
 pub(crate) const CONFIG: &str = "\
 [[routes]]
 source = \"artifactory.internal.company.net\"
@@ -45,18 +44,18 @@ destination = \"203.0.113.8\"
 source_ips = [\"198.51.100.2\"]
 ";
 
-/// What a server without TLS does.
+/// The behaviour of a server without TLS.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Plain {
-    /// Closes what it has accepted.
+    /// Closes each connection.
     Closes,
-    /// Says nothing.
+    /// Sends nothing.
     Silent,
-    /// Speaks before it is asked.
+    /// Sends a text before any request.
     Says(&'static str),
 }
 
-/// A certificate, and what is said over TLS.
+/// A certificate, and the response over TLS.
 pub(crate) struct Tls {
     pub(crate) names: Vec<String>,
     pub(crate) expired: bool,
@@ -75,7 +74,7 @@ impl Tls {
     }
 }
 
-/// A server where the registry would be, until it is dropped.
+/// A server in place of the registry; stopped when dropped.
 pub(crate) struct Server {
     stop: Arc<std::sync::atomic::AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -93,7 +92,7 @@ impl Server {
         })
     }
 
-    /// Also gives the authority's certificate as a file.
+    /// Also returns the file of the authority's certificate.
     pub(crate) fn tls(job: &Job, tls: Tls) -> (Self, PathBuf) {
         let (config, authority) = certified(&tls);
         let path = job.rig.node.sandbox().home().join("authority.pem");
@@ -114,8 +113,7 @@ impl Server {
 
     fn start(job: &Job, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let namespaces = job.rig.customer.sandbox().namespaces();
-        // A process that another test is starting has a copy of the last listener between its fork
-        // and its exec.
+        // Another test's process holds a copy of the last listener between its fork and its exec.
         let mut listener = None;
         until("the registry's port to be free", LIMIT, || {
             match namespaces.run(|| TcpListener::bind((REGISTRY_ADDRESS, 443)))? {
@@ -191,7 +189,7 @@ fn certified(tls: &Tls) -> (Arc<ServerConfig>, String) {
     (Arc::new(config), authority_certificate.pem())
 }
 
-/// A process of a job, which sleeps until it is dropped.
+/// A process of a job that sleeps; killed when dropped.
 pub(crate) struct Sleeper(Child);
 
 impl Sleeper {
@@ -199,8 +197,8 @@ impl Sleeper {
         Self::run("/bin/sleep".as_ref(), executor, variables)
     }
 
-    /// Under another name: the kernel calls a process as its file, links included.
-    pub(crate) fn called(name: &str, executor: &Executor, variables: &[(&str, &str)]) -> Self {
+    /// The same with another command name, which the kernel takes from the file, even from a link.
+    pub(crate) fn with_name(name: &str, executor: &Executor, variables: &[(&str, &str)]) -> Self {
         let program = executor.sandbox().home().join(name);
         std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
         Self::run(&program, executor, variables)
@@ -224,7 +222,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// `redirector verify` or `explain` with `-o json`: its JSON and how it ended.
+/// Runs `redirector verify` or `explain` with `-o json`. Returns the JSON and the finished process.
 pub(crate) fn ask(job: &Job, arguments: &[&str]) -> (serde_json::Value, Finished) {
     let finished = job.rig.node.cli(binary(), &[arguments, &["-o", "json"]].concat()).unwrap();
     let json = serde_json::from_str(&finished.stdout)
@@ -232,7 +230,7 @@ pub(crate) fn ask(job: &Job, arguments: &[&str]) -> (serde_json::Value, Finished
     (json, finished)
 }
 
-/// That the first finding has this code, that the exit code fits, and that the cause has these
+/// Asserts the code of the first finding, a fitting exit code, and that its texts contain these
 /// words.
 #[track_caller]
 pub(crate) fn assert_cause(job: &Job, arguments: &[&str], code: &str, words: &[&str]) {
@@ -246,12 +244,12 @@ pub(crate) fn assert_cause(job: &Job, arguments: &[&str], code: &str, words: &[&
         "{arguments:?}: {}",
         finished.text()
     );
-    let told = format!(
+    let texts = format!(
         "{} {}",
         finding["cause"].as_str().unwrap(),
         finding["next"].as_str().unwrap_or_default()
     );
     for word in words {
-        assert!(told.contains(word), "{arguments:?}: `{word}` is not said: {told}");
+        assert!(texts.contains(word), "{arguments:?}: `{word}` is missing: {texts}");
     }
 }

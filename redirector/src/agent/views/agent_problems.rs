@@ -89,8 +89,10 @@ fn upstreams(publisher: &Publisher) -> Vec<Problem> {
     });
     let looping = publisher.upstreams().into_iter().filter(|upstream| upstream.loops);
     let looping = looping.map(|upstream| {
-        let message =
-            format!("the DNS upstream {} forwards to us: it is ejected", upstream.address);
+        let message = format!(
+            "the DNS upstream {} forwards queries back to us: it is ejected",
+            upstream.address
+        );
         Problem::new(ProblemCode::DnsLoop, message).with_remedy(
             "let it forward to the real server, or set dns.upstreams to that server; the agent \
                 checks again every few seconds",

@@ -12,7 +12,7 @@ use testbed::{Sandbox, process::until, topology::INTERNAL_NAME};
 
 use crate::rig::{Job, LIMIT};
 
-/// Attached to what appears in a folder that is not there yet, one level and two levels down.
+/// Matches cgroups in directories that do not exist yet, one and two levels deep.
 const CONFIG: &str = "\
 [attach]
 cgroups = [\"jobs/*\", \"nested/*/job-*\"]
@@ -21,27 +21,27 @@ source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
 
-/// Where the node has its cgroups.
+/// The node's cgroup2 mount.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Runs `action` where the agent runs.
+/// Runs `action` in the node's namespaces.
 pub(crate) fn on_node<T: Send>(job: &Job, action: impl FnOnce() -> T + Send) -> T {
     job.rig.node.sandbox().namespaces().run(action).unwrap()
 }
 
-/// Where the links of every cgroup are pinned.
+/// The directory with the pinned links of every cgroup.
 fn links() -> PathBuf {
     format!("/sys/fs/bpf/redirector/v{}/links", abi::ABI).into()
 }
 
-/// The pin of the link that is made last.
+/// The pin of the last link of a cgroup.
 fn last_pin(cgroup: &Path) -> PathBuf {
     let id = fs::metadata(cgroup).unwrap().ino();
     links().join(id.to_string()).join(names::PROGRAMS[names::PROGRAMS.len() - 1].name)
 }
 
-/// Makes a cgroup, and returns how long it took until every program was attached to it. For a
-/// thread on the node.
+/// Creates a cgroup, and returns how long it took until every program was attached to it. To be
+/// called on the node.
 fn attached_after(cgroup: &str) -> Duration {
     let cgroup = Path::new(CGROUPS).join(cgroup);
     let started = Instant::now();
@@ -58,7 +58,7 @@ fn attached(job: &Job) -> usize {
     job.json(&["status"])["datapath"]["attachments"].as_array().unwrap().len()
 }
 
-/// Returns when as many cgroups are attached, and nothing else is pinned.
+/// Waits until this many cgroups are attached, and nothing else is pinned.
 pub(crate) fn await_attached(job: &Job, count: usize) {
     let reached = until("the cgroups to be attached", LIMIT, || {
         Ok(attached(job) == count
@@ -77,12 +77,12 @@ pub(crate) fn greets(sandbox: &Sandbox) -> bool {
         .success()
 }
 
-/// The rescans that find what no event tells of come every two or ten seconds.
+/// Periodic scans, every two or ten seconds, would be too slow.
 #[test]
-fn a_cgroup_is_attached_when_it_appears_without_waiting_for_a_look_around() {
+fn a_new_cgroup_is_attached_without_waiting_for_a_scan() {
     let job = Job::with_config(CONFIG);
-    let told = job.cli(&["status"]).stdout;
-    assert!(told.contains("no cgroup matches attach.cgroups"), "{told}");
+    let status = job.cli(&["status"]).stdout;
+    assert!(status.contains("no cgroup matches attach.cgroups"), "{status}");
     let times = on_node(&job, || {
         fs::create_dir_all("/sys/fs/cgroup/jobs").unwrap();
         fs::create_dir_all("/sys/fs/cgroup/nested/one").unwrap();
@@ -105,7 +105,7 @@ fn a_cgroup_is_attached_when_it_appears_without_waiting_for_a_look_around() {
 }
 
 #[test]
-fn a_thousand_cgroups_that_come_and_go_leave_nothing_behind_and_lose_nothing() {
+fn a_thousand_short_lived_cgroups_leave_nothing_behind() {
     const MANY: usize = 1000;
     const LEFT: usize = 10;
     let job = Job::with_config(CONFIG);
@@ -118,7 +118,7 @@ fn a_thousand_cgroups_that_come_and_go_leave_nothing_behind_and_lose_nothing() {
     assert!(greets(&job.executor.beside("jobs/999").unwrap()));
     on_node(&job, || (LEFT..MANY).for_each(|number| fs::remove_dir(path(number)).unwrap()));
     await_attached(&job, LEFT);
-    // While each is attached to, it goes.
+    // Each is removed while it is being attached.
     on_node(&job, || {
         for number in LEFT..MANY {
             fs::create_dir(path(number)).unwrap();
@@ -140,9 +140,9 @@ fn a_thousand_cgroups_that_come_and_go_leave_nothing_behind_and_lose_nothing() {
     assert!(!log.contains(" ERROR ") && !log.contains(" WARN "), "{log}");
 }
 
-/// 16,384 events wait for a process that does not read them, by default; here twenty thousand come.
+/// By default 16,384 events are queued for a process that does not read them; this makes 20,000.
 #[test]
-fn cgroups_whose_events_were_lost_are_found_all_the_same() {
+fn cgroups_whose_events_were_lost_are_found() {
     let job = Job::with_config(CONFIG);
     on_node(&job, || fs::create_dir_all("/sys/fs/cgroup/jobs").unwrap());
     let signal = |name: &str| {
@@ -187,7 +187,7 @@ fn a_connection_that_outlives_its_cgroup_is_counted_to_its_end() {
     let mut child =
         command.args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     until("a connection", LIMIT, || Ok(sandbox.home().join("connected").exists())).unwrap();
-    // Out of the cgroup, which goes, with the socket of it.
+    // Moved out of the cgroup, which is removed; the socket still belongs to it.
     job.rig
         .node
         .sandbox()
@@ -201,13 +201,13 @@ fn a_connection_that_outlives_its_cgroup_is_counted_to_its_end() {
         .unwrap()
         .success()
         .unwrap();
-    until("the agent to see it go", LIMIT, || Ok(attached(&job) == 0)).unwrap();
+    until("the cgroup to be released", LIMIT, || Ok(attached(&job) == 0)).unwrap();
     let counters = || job.json(&["status"])["routes"][0]["counters"].clone();
     assert_eq!((&counters()["established"], &counters()["closed"]), (&1.into(), &0.into()));
     fs::write(sandbox.home().join("close"), "").unwrap();
-    let mut said = String::new();
-    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut said).unwrap();
-    assert!(said.starts_with("198.18.") && child.wait().unwrap().success(), "{said}");
+    let mut peer = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut peer).unwrap();
+    assert!(peer.starts_with("198.18.") && child.wait().unwrap().success(), "{peer}");
     until("its end to be counted", LIMIT, || Ok(counters()["closed"] == 1)).unwrap();
     await_attached(&job, 0);
 }

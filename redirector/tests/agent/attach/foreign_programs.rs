@@ -1,10 +1,12 @@
-//! Programs of others beside ours, and one that keeps ours away, as a running agent tells them.
+//! Foreign programs on our hooks, and one that prevents attaching.
 
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
-use testbed::foreign_program::{AttachMode, ForeignProgram};
-use testbed::process::until;
+use testbed::{
+    foreign_program::{AttachMode, ForeignProgram},
+    process::until,
+};
 
 use crate::{
     attach::cgroups::on_node,
@@ -17,7 +19,7 @@ const CONFIG: &str = "\
 source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
-/// Nobody connects there.
+/// An address that no test connects to.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const KUBEPODS: &str = "/sys/fs/cgroup/kubepods";
 
@@ -27,27 +29,27 @@ fn datapath(job: &Job) -> Value {
 }
 
 #[test]
-fn a_program_beside_ours_is_told_by_status_and_explain() {
+fn status_and_explain_show_a_foreign_program() {
     let job = Job::with_config(CONFIG);
     assert_eq!(datapath(&job)["foreign_programs"], Value::Array(vec![]));
-    let neighbour = on_node(&job, || ForeignProgram::denying(KUBEPODS, NOWHERE));
-    neighbour.attach(AttachMode::Multi);
-    let told = &datapath(&job)["foreign_programs"][0];
+    let foreign = on_node(&job, || ForeignProgram::denying(KUBEPODS, NOWHERE));
+    foreign.attach(AttachMode::Multi);
+    let program = &datapath(&job)["foreign_programs"][0];
     assert_eq!(
-        (told["cgroup"].as_str(), told["hook"].as_str()),
+        (program["cgroup"].as_str(), program["hook"].as_str()),
         (Some(KUBEPODS), Some("connect4")),
-        "{told}"
+        "{program}"
     );
     assert_eq!(
-        (told["name"].as_str(), told["runs_first"].as_bool()),
+        (program["name"].as_str(), program["runs_first"].as_bool()),
         (Some("foreign_program"), Some(false)),
-        "{told}"
+        "{program}"
     );
     let status = job.cli(&["status"]);
-    assert!(status.status.success(), "it is no trouble: {}", status.text());
+    assert!(status.status.success(), "it does not degrade: {}", status.text());
     let words = format!(
         "neighbours foreign_program (ID {}) is on connect4 of {KUBEPODS}, too, and runs after ours",
-        told["id"]
+        program["id"]
     );
     assert!(status.stdout.contains(&words), "{}", status.text());
     let (explained, finished) = ask(&job, &["explain", testbed::topology::INTERNAL_NAME]);
@@ -62,32 +64,36 @@ fn a_program_beside_ours_is_told_by_status_and_explain() {
         finding["cause"].as_str().unwrap().contains("connect4 as well: foreign_program (ID "),
         "{finding}"
     );
-    neighbour.detach();
+    foreign.detach();
     assert_eq!(datapath(&job)["foreign_programs"], Value::Array(vec![]));
 }
 
 #[test]
-fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
+fn an_exclusive_foreign_program_leaves_its_cgroup_pending() {
     let job =
         Job::with_config(&format!("[attach]\ncgroups = [\"kubepods\", \"kept/*\"]\n{CONFIG}"));
     assert_eq!(datapath(&job)["pending_attachments"], Value::Array(vec![]));
-    let neighbour = on_node(&job, || {
+    let foreign = on_node(&job, || {
         std::fs::create_dir("/sys/fs/cgroup/kept").unwrap();
-        let neighbour = ForeignProgram::denying("/sys/fs/cgroup/kept", NOWHERE);
-        neighbour.attach(AttachMode::Exclusive);
+        let foreign = ForeignProgram::denying("/sys/fs/cgroup/kept", NOWHERE);
+        foreign.attach(AttachMode::Exclusive);
         std::fs::create_dir("/sys/fs/cgroup/kept/job").unwrap();
-        neighbour
+        foreign
     });
-    until("a cgroup to wait", LIMIT, || {
+    until("a pending cgroup", LIMIT, || {
         Ok(datapath(&job)["pending_attachments"][0]["cgroup"] == "/sys/fs/cgroup/kept/job")
     })
     .unwrap();
-    let told = datapath(&job);
+    let datapath_info = datapath(&job);
     assert!(
-        told["pending_attachments"][0]["reason"].as_str().unwrap().contains("exclusively"),
-        "{told}"
+        datapath_info["pending_attachments"][0]["reason"].as_str().unwrap().contains("exclusively"),
+        "{datapath_info}"
     );
-    assert_eq!(told["attachments"].as_array().unwrap().len(), 1, "the others are attached: {told}");
+    assert_eq!(
+        datapath_info["attachments"].as_array().unwrap().len(),
+        1,
+        "the other cgroup is attached: {datapath_info}"
+    );
     let status = job.cli(&["status"]);
     assert_eq!(status.status.code(), Some(1), "{}", status.text());
     assert!(
@@ -96,8 +102,8 @@ fn a_cgroup_that_ours_are_kept_away_from_waits_and_is_told_with_the_reason() {
         status.text()
     );
 
-    // It goes on trying.
-    neighbour.detach();
+    // The agent keeps retrying.
+    foreign.detach();
     until("the cgroup to be attached", LIMIT, || {
         Ok(datapath(&job)["attachments"].as_array().unwrap().len() == 2)
     })

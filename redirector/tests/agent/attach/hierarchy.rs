@@ -1,5 +1,4 @@
-//! The cgroup2 hierarchy where another host has it: beside version 1's, or mounted at another
-//! place.
+//! Other cgroup2 mounts: next to version 1, or at another path.
 
 use std::{fs, path::Path};
 
@@ -18,17 +17,17 @@ fn config(cgroups: &str) -> String {
     )
 }
 
-/// Runs `action` where the agent will run.
+/// Runs `action` in the namespaces of the rig's node.
 fn on_the_node_of(rig: &Rig, action: impl FnOnce() + Send) {
     rig.node.sandbox().namespaces().run(action).unwrap();
 }
 
 fn mounted(job: &Job) -> String {
-    let told = job.cli(&["status"]).stdout;
-    let line = told
+    let status = job.cli(&["status"]).stdout;
+    let line = status
         .lines()
         .find_map(|line| line.strip_prefix("cgroup2"))
-        .unwrap_or_else(|| panic!("no mount is named: {told}"));
+        .unwrap_or_else(|| panic!("no mount in {status}"));
     assert_eq!(job.json(&["status"])["datapath"]["cgroup2_mount"], line.trim());
     line.trim().to_owned()
 }
@@ -42,20 +41,20 @@ fn attached_to(job: &Job) -> Vec<String> {
 /// As systemd lays it out without `systemd.unified_cgroup_hierarchy`: a tmpfs with a folder for
 /// each hierarchy, cgroup2 at `unified`.
 fn make_hybrid() {
-    let (aside, flags) = (Path::new("/run/hybrid"), MountFlags::empty());
-    fs::create_dir(aside).unwrap();
-    mount("tmpfs", aside, "tmpfs", flags, None).unwrap();
+    let (hybrid, flags) = (Path::new("/run/hybrid"), MountFlags::empty());
+    fs::create_dir(hybrid).unwrap();
+    mount("tmpfs", hybrid, "tmpfs", flags, None).unwrap();
     for folder in ["unified", "named"] {
-        fs::create_dir(aside.join(folder)).unwrap();
+        fs::create_dir(hybrid.join(folder)).unwrap();
     }
-    mount("cgroup", aside.join("named"), "cgroup", flags, c"none,name=redirector-test").unwrap();
-    mount_bind("/sys/fs/cgroup", aside.join("unified")).unwrap();
+    mount("cgroup", hybrid.join("named"), "cgroup", flags, c"none,name=redirector-test").unwrap();
+    mount_bind("/sys/fs/cgroup", hybrid.join("unified")).unwrap();
     unmount("/sys/fs/cgroup", UnmountFlags::DETACH).unwrap();
-    mount_move(aside, "/sys/fs/cgroup").unwrap();
+    mount_move(hybrid, "/sys/fs/cgroup").unwrap();
 }
 
 #[test]
-fn on_a_hybrid_host_auto_paths_and_globs_are_of_the_unified_hierarchy() {
+fn on_a_hybrid_host_patterns_match_the_unified_hierarchy() {
     for (cgroups, expected) in [
         ("[\"auto\"]", "/sys/fs/cgroup/unified/kubepods"),
         ("[\"kubepods/pod*\"]", "/sys/fs/cgroup/unified/kubepods/podjob"),
@@ -71,8 +70,7 @@ fn on_a_hybrid_host_auto_paths_and_globs_are_of_the_unified_hierarchy() {
 }
 
 #[test]
-fn on_a_hybrid_host_a_cgroup_of_version_1_is_none_and_one_that_appears_in_the_unified_hierarchy_is_attached()
- {
+fn on_a_hybrid_host_only_unified_cgroups_are_attached() {
     let job = Job::prepared(&config("[\"jobs/*\"]"), |rig| on_the_node_of(rig, make_hybrid));
     on_node(&job, || {
         fs::create_dir_all("/sys/fs/cgroup/named/jobs/other").unwrap();
@@ -88,7 +86,7 @@ fn on_a_hybrid_host_a_cgroup_of_version_1_is_none_and_one_that_appears_in_the_un
 }
 
 #[test]
-fn a_bind_mount_elsewhere_is_the_hierarchy_where_there_is_no_other() {
+fn the_only_mount_is_used_wherever_it_is() {
     let elsewhere = "/run/cgroups of the host";
     let job = Job::prepared(&config("[\"auto\"]"), |rig| {
         on_the_node_of(rig, || {
@@ -104,16 +102,16 @@ fn a_bind_mount_elsewhere_is_the_hierarchy_where_there_is_no_other() {
     assert!(greets(job.executor.sandbox()) && !greets(job.executor.outside()));
 }
 
-/// As in a pod that has its own view of the hierarchy at the usual place and has mounted the whole
-/// at another. Nothing but this rig's own cgroups is named: below the real root is everybody's.
+/// As in a pod with its own view of the hierarchy at the usual path and the whole one at another.
+/// The patterns name only this rig's cgroups: the real root has those of other rigs, too.
 #[test]
-fn a_mount_of_the_real_root_elsewhere_is_preferred_and_patterns_are_relative_to_it() {
+fn a_mount_of_the_real_root_is_preferred() {
     let mount_root = || {
         fs::create_dir("/run/host-cgroup").unwrap();
         mount("cgroup2", "/run/host-cgroup", "cgroup2", MountFlags::empty(), None).unwrap();
     };
     let mut job = Job::prepared(&config("[\"nothing-*\"]"), |rig| on_the_node_of(rig, mount_root));
-    // The node's own root, below the real one: the agent's cgroup is two levels below it.
+    // The node's root below the real one: the agent's cgroup is two levels deeper.
     let agents = fs::read_to_string(format!("/proc/{}/cgroup", job.agent.pid())).unwrap();
     let agents = agents.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
     let below = Path::new(agents).ancestors().nth(2).unwrap().display().to_string();
@@ -125,7 +123,7 @@ fn a_mount_of_the_real_root_elsewhere_is_preferred_and_patterns_are_relative_to_
     assert_eq!(mounted(&job), "/run/host-cgroup");
     assert_eq!(attached_to(&job), [format!("/run/host-cgroup/{below}/kubepods")]);
     assert!(greets(job.executor.sandbox()) && !greets(job.executor.outside()));
-    // Made through the other mount.
+    // Created through the other mount.
     on_node(&job, || fs::create_dir_all("/sys/fs/cgroup/jobs/one").unwrap());
     await_attached(&job, 2);
     assert!(greets(&job.executor.beside("jobs/one").unwrap()));

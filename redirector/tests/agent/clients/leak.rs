@@ -1,5 +1,5 @@
-//! The leak guard: a connect to a VIP that no hook rewrites fails at once, and no packet leaves the
-//! node.
+//! The guard route: a connect to a VIP that no hook redirects fails at once, and no packet leaves
+//! the node.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use testbed::{Sandbox, process::Finished};
 
 use crate::rig::{Job, LIMIT};
 
-fn knock(sandbox: &Sandbox, vip: &str) -> (Finished, u128) {
+fn connect(sandbox: &Sandbox, vip: &str) -> (Finished, u128) {
     let began = Instant::now();
     let finished =
         sandbox.run(&format!("curl -sS --connect-timeout 10 http://{vip}:443/"), LIMIT).unwrap();
@@ -15,12 +15,12 @@ fn knock(sandbox: &Sandbox, vip: &str) -> (Finished, u128) {
 }
 
 #[test]
-fn without_a_hook_a_connect_to_a_vip_fails_at_once_and_nothing_leaves_the_node() {
+fn without_a_hook_a_connect_to_a_vip_fails_at_once() {
     let job = Job::new();
     let vip = job.vip();
-    // From a pod's network, from the node's own, and for TCP as well as UDP.
+    // From a pod's network and from the node's, over TCP and UDP.
     for sandbox in [job.executor.outside(), job.rig.node.sandbox()] {
-        let (finished, milliseconds) = knock(sandbox, &vip);
+        let (finished, milliseconds) = connect(sandbox, &vip);
         assert_eq!(finished.status.code(), Some(7), "{}", finished.text());
         assert!(milliseconds < 2000, "took {milliseconds} ms");
         sandbox.run(&format!("echo x > /dev/udp/{vip}/443"), LIMIT).unwrap();
@@ -29,7 +29,7 @@ fn without_a_hook_a_connect_to_a_vip_fails_at_once_and_nothing_leaves_the_node()
 }
 
 #[test]
-fn the_guard_stays_when_the_agent_is_killed_and_goes_with_unload() {
+fn the_guard_outlives_the_agent_until_unload() {
     let mut job = Job::new();
     let routes = |job: &Job| {
         job.rig.node.sandbox().run("ip route show type unreachable", LIMIT).unwrap().stdout

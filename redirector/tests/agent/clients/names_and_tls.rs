@@ -12,7 +12,7 @@ use crate::rig::{Job, LIMIT};
 #[track_caller]
 fn assert_seen_by_a_balancer(job: &Job) {
     let admitted: Vec<_> = job.balancers.iter().flat_map(|balancer| balancer.admitted()).collect();
-    assert!(!admitted.is_empty(), "no load balancer was asked");
+    assert!(!admitted.is_empty(), "no load balancer admitted a connection");
     for connection in admitted {
         assert_eq!(connection.server_name.as_deref(), Some(INTERNAL_NAME), "{connection:?}");
         assert_eq!(connection.source.ip().to_string(), "198.51.100.1", "{connection:?}");
@@ -30,7 +30,7 @@ fn client_file(job: &Job, name: &str, text: &str) -> String {
 fn curl() {
     let job = Job::new();
     let _registry = job.registry();
-    let seen = job.says(&format!(
+    let seen = job.shell(&format!(
         "curl -sS --fail -o /dev/null -w '%{{remote_ip}}:%{{remote_port}} %{{http_code}} \
             %{{ssl_verify_result}}' https://{INTERNAL_NAME}/"
     ));
@@ -48,13 +48,14 @@ fn python() {
         &format!(
             "
 import socket, ssl, urllib.request
-s = ssl.create_default_context().wrap_socket(socket.create_connection(('{INTERNAL_NAME}', 443), 10), server_hostname='{INTERNAL_NAME}')
+plain = socket.create_connection(('{INTERNAL_NAME}', 443), 10)
+s = ssl.create_default_context().wrap_socket(plain, server_hostname='{INTERNAL_NAME}')
 print(s.getpeername()[0]); s.close()
 print(urllib.request.urlopen('https://{INTERNAL_NAME}/').status)
 "
         ),
     );
-    assert_eq!(job.says(&format!("/usr/bin/python3 {script}")), format!("{}\n200\n", job.vip()));
+    assert_eq!(job.shell(&format!("/usr/bin/python3 {script}")), format!("{}\n200\n", job.vip()));
     assert_seen_by_a_balancer(&job);
 }
 
@@ -73,7 +74,7 @@ require('https').get({{ host: '{INTERNAL_NAME}', path: '/', agent: false }}, r =
 "
         ),
     );
-    let seen = job.says(&format!(
+    let seen = job.shell(&format!(
         "NODE_EXTRA_CA_CERTS={} node {script}",
         job.rig.customer.ca_path().display()
     ));
@@ -86,30 +87,43 @@ require('https').get({{ host: '{INTERNAL_NAME}', path: '/', agent: false }}, r =
 fn jvm() {
     let job = Job::new();
     let _registry = job.registry();
-    let class = client_file(&job, "Client.java", &format!("
-import java.io.*; import java.net.*; import java.security.*; import java.security.cert.*; import javax.net.ssl.*;
+    let class = client_file(
+        &job,
+        "Client.java",
+        &format!(
+            "
+import java.io.*; import java.net.*; import java.security.*;
+import java.security.cert.*; import javax.net.ssl.*;
 public class Client {{
   public static void main(String[] a) throws Exception {{
     KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType()); store.load(null, null);
-    try (InputStream in = new FileInputStream(a[0])) {{ store.setCertificateEntry(\"ca\", CertificateFactory.getInstance(\"X.509\").generateCertificate(in)); }}
-    TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm()); trust.init(store);
-    SSLContext tls = SSLContext.getInstance(\"TLS\"); tls.init(null, trust.getTrustManagers(), null);
+    CertificateFactory certificates = CertificateFactory.getInstance(\"X.509\");
+    try (InputStream in = new FileInputStream(a[0])) {{
+      store.setCertificateEntry(\"ca\", certificates.generateCertificate(in));
+    }}
+    String algorithm = TrustManagerFactory.getDefaultAlgorithm();
+    TrustManagerFactory trust = TrustManagerFactory.getInstance(algorithm); trust.init(store);
+    SSLContext tls = SSLContext.getInstance(\"TLS\");
+    tls.init(null, trust.getTrustManagers(), null);
     try (SSLSocket s = (SSLSocket) tls.getSocketFactory().createSocket(\"{INTERNAL_NAME}\", 443)) {{
       s.startHandshake(); System.out.println(s.getInetAddress().getHostAddress());
     }}
-    HttpsURLConnection http = (HttpsURLConnection) new URL(\"https://{INTERNAL_NAME}/\").openConnection();
-    http.setSSLSocketFactory(tls.getSocketFactory()); System.out.println(http.getResponseCode());
+    URL url = new URL(\"https://{INTERNAL_NAME}/\");
+    HttpsURLConnection http = (HttpsURLConnection) url.openConnection();
+    http.setSSLSocketFactory(tls.getSocketFactory());
+    System.out.println(http.getResponseCode());
   }}
 }}
-"));
-    let seen = job.says(&format!("java {class} {}", job.rig.customer.ca_path().display()));
+"
+        ),
+    );
+    let seen = job.shell(&format!("java {class} {}", job.rig.customer.ca_path().display()));
     assert_eq!(seen, format!("{}\n200\n", job.vip()));
     assert_seen_by_a_balancer(&job);
 }
 
-/// musl's resolver asks over an unconnected socket and checks the answer's source. The static
-/// client resolves, connects and relays; TLS comes from Python, which has no socket of its own
-/// here.
+/// musl's resolver queries from an unconnected socket and checks the answer's source. The static
+/// client resolves, connects and relays; Python adds TLS without a socket of its own.
 #[test]
 fn a_static_musl_client() {
     let job = Job::new();
@@ -125,7 +139,8 @@ fn a_static_musl_client() {
         &format!(
             "
 import ssl, subprocess
-p = subprocess.Popen(['{relay}', '{INTERNAL_NAME}', '443'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+PIPE = subprocess.PIPE
+p = subprocess.Popen(['{relay}', '{INTERNAL_NAME}', '443'], stdin=PIPE, stdout=PIPE, stderr=PIPE)
 print(p.stderr.readline().decode().strip())
 incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
 tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname='{INTERNAL_NAME}')
@@ -145,14 +160,14 @@ p.kill()
             relay = relay.display()
         ),
     );
-    let seen = job.says(&format!("/usr/bin/python3 {script}"));
+    let seen = job.shell(&format!("/usr/bin/python3 {script}"));
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines[0], format!("{}:443", job.vip()), "{seen}");
     assert!(lines[1].starts_with("HTTP/1.") && lines[1].ends_with("200"), "{seen}");
     assert_seen_by_a_balancer(&job);
 }
 
-/// Resolves, connects, says its peer on standard error, and relays between standard input and
+/// Resolves, connects, prints its peer on standard error, and relays between standard input and
 /// output and the socket.
 const RELAY: &str = r#"
 #include <arpa/inet.h>
@@ -182,17 +197,17 @@ int main(int argc, char **argv) {
 }
 "#;
 
-/// skopeo is a Go program: its resolver and its dialler are Go's own.
+/// skopeo is a Go program, with Go's own resolver and dialer.
 #[test]
 fn skopeo_pushes_and_pulls_an_image() {
     let job = Job::new();
     let registry = job.registry();
     let home = job.executor.sandbox().home();
     let pushed = sample_artifacts::image(&home.join("image")).unwrap();
-    job.says(&format!(
+    job.shell(&format!(
         "skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"
     ));
-    job.says(&format!(
+    job.shell(&format!(
         "skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"
     ));
     assert_eq!(sample_artifacts::image_identity(&home.join("pulled")).unwrap(), pushed);
@@ -208,12 +223,12 @@ fn skopeo_pushes_and_pulls_an_image() {
 fn pip_installs_a_package() {
     let job = Job::new();
     let _registry = job.registry();
-    job.says(&format!(
+    job.shell(&format!(
         "pip install --index-url https://{INTERNAL_NAME}/simple --target site {}",
         sample_artifacts::PACKAGE.0
     ));
     assert_eq!(
-        job.says("PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'")
+        job.shell("PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'")
             .trim(),
         sample_artifacts::PACKAGE_SAYS
     );
@@ -221,7 +236,7 @@ fn pip_installs_a_package() {
 }
 
 #[test]
-fn a_process_outside_the_cgroup_is_not_redirected_and_other_names_are_the_upstreams() {
+fn a_process_outside_the_cgroup_is_not_redirected() {
     let job = Job::new();
     let _registry = job.registry();
     let outside = job
@@ -231,11 +246,11 @@ fn a_process_outside_the_cgroup_is_not_redirected_and_other_names_are_the_upstre
         .unwrap();
     assert_eq!(outside.status.code(), Some(7), "{}", outside.text());
     let unrelated =
-        job.says(&format!("getent ahostsv4 {} | head -n 1", testbed::topology::UNRELATED_NAME));
+        job.shell(&format!("getent ahostsv4 {} | head -n 1", testbed::topology::UNRELATED_NAME));
     assert!(
         unrelated.starts_with(&testbed::topology::UNRELATED_ADDRESS.to_string()),
         "{unrelated}"
     );
-    let direct = job.says("curl -sS --max-time 5 http://203.0.113.7:8080/");
+    let direct = job.shell("curl -sS --max-time 5 http://203.0.113.7:8080/");
     assert_eq!(direct, "lb1\n");
 }

@@ -1,5 +1,4 @@
-//! Source addresses that this host lacks: told wherever a route is read or changed, and no connect
-//! is lost.
+//! Source addresses that this host lacks: every command reports them, and no connect fails.
 
 use std::time::Duration;
 
@@ -19,20 +18,20 @@ fn config(more: &str) -> String {
     )
 }
 
-/// Whether `status` names the missing address as a problem; its exit code says the same.
-fn is_told(job: &Job) -> bool {
+/// Whether `status` reports the missing address as a problem, with the matching exit code.
+fn is_reported(job: &Job) -> bool {
     let status = job.json(&["status"]);
-    let told = status["problems"].as_array().unwrap().iter().any(|problem| {
+    let reported = status["problems"].as_array().unwrap().iter().any(|problem| {
         problem["code"] == "source_ip_missing"
             && problem["message"].as_str().unwrap().contains(MISSING)
             && problem["remedy"].is_string()
     });
     assert_eq!(
         (status["state"] == "degraded", job.cli(&["status"]).status.code()),
-        (told, Some(i32::from(told))),
+        (reported, Some(i32::from(reported))),
         "{status}"
     );
-    told
+    reported
 }
 
 fn address(job: &Job, verb: &str) {
@@ -46,29 +45,29 @@ fn address(job: &Job, verb: &str) {
 }
 
 #[test]
-fn a_route_that_is_given_an_address_of_nobody_is_warned_about_at_once_until_the_address_comes() {
+fn setting_a_missing_source_address_warns_at_once() {
     let job = Job::with_config(&config(""));
-    assert!(!is_told(&job));
+    assert!(!is_reported(&job));
     let set = job.cli(&["route", "set", INTERNAL_NAME, "--source-ip", MISSING]);
     assert!(
         set.status.success() && set.stderr.contains(&format!("warning: this host lacks {MISSING}")),
         "{}",
         set.text()
     );
-    assert!(is_told(&job));
-    assert!(greets(job.executor.sandbox()), "a connect is lost");
-    // As when a network interface is attached after the boot.
+    assert!(is_reported(&job));
+    assert!(greets(job.executor.sandbox()), "a connect failed");
+    // As if a network interface were attached after boot.
     address(&job, "add");
-    assert!(!is_told(&job));
+    assert!(!is_reported(&job));
     let set =
         job.cli(&["route", "set", INTERNAL_NAME, "--source-ip", MISSING, "--idle-timeout", "350s"]);
     assert!(set.status.success() && !set.stderr.contains("this host lacks"), "{}", set.text());
     address(&job, "del");
-    assert!(is_told(&job));
+    assert!(is_reported(&job));
 }
 
 #[test]
-fn a_file_with_an_address_of_nobody_serves_and_every_look_at_it_says_so() {
+fn a_file_with_a_missing_source_address_is_in_force() {
     let mut job = Job::with_config(&config(""));
     job.agent.write_config(&config(&format!("source_ips = [\"{MISSING}\"]\n"))).unwrap();
     let check = job.cli(&["config", "check"]);
@@ -90,14 +89,14 @@ fn a_file_with_an_address_of_nobody_serves_and_every_look_at_it_says_so() {
         "{line}"
     );
     job.agent.sighup().unwrap();
-    until("the file to serve", Duration::from_secs(10), || Ok(is_told(&job))).unwrap();
+    until("the file to be in force", Duration::from_secs(10), || Ok(is_reported(&job))).unwrap();
     assert!(
         job.agent.log().contains(&format!("this host lacks the source address {MISSING}")),
         "{}",
         job.agent.log_tail()
     );
-    assert!(greets(job.executor.sandbox()), "a connect is lost");
-    // And at a start.
+    assert!(greets(job.executor.sandbox()), "a connect failed");
+    // The same after a restart.
     job.agent.restart().unwrap();
-    assert!(is_told(&job));
+    assert!(is_reported(&job));
 }

@@ -1,11 +1,10 @@
-//! Routes changed from the command line: live for the next connect when the command returns, and
-//! kept.
+//! Changes of routes: live for the next connect when the command returns, and persistent.
 
 use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS};
 
 use crate::rig::{Job, LIMIT};
 
-/// Every port, so that the greeting servers behind port 8080 can tell who answered.
+/// Every port, so that the greeting servers behind port 8080 show which one answered.
 const CONFIG: &str = "\
 [[routes]]
 source = \"artifactory.internal.company.net\"
@@ -13,7 +12,7 @@ destination = \"artifactory.public.company.net\"
 ";
 
 fn greeted_by(job: &Job, name: &str) -> String {
-    job.says(&format!("curl -sS --max-time 10 http://{name}:8080/")).trim().to_owned()
+    job.shell(&format!("curl -sS --max-time 10 http://{name}:8080/")).trim().to_owned()
 }
 
 fn done(job: &Job, arguments: &[&str]) -> String {
@@ -32,7 +31,7 @@ fn route_set_is_live_for_the_first_connect_after_it_returns() {
 }
 
 #[test]
-fn an_added_route_serves_at_once_survives_a_restart_and_is_gone_when_removed() {
+fn an_added_route_is_live_at_once_until_it_is_removed() {
     let mut job = Job::with_config(CONFIG);
     done(
         &job,
@@ -48,10 +47,10 @@ fn an_added_route_serves_at_once_survives_a_restart_and_is_gone_when_removed() {
         ],
     );
     assert_eq!(greeted_by(&job, "git.internal.company.net"), "lb2");
-    assert_eq!(job.says("curl -sS --max-time 10 http://git.internal.company.net/").trim(), "lb2");
-    let vip = job.says("getent hosts git.internal.company.net");
+    assert_eq!(job.shell("curl -sS --max-time 10 http://git.internal.company.net/").trim(), "lb2");
+    let vip = job.shell("getent hosts git.internal.company.net");
     job.agent.restart().unwrap();
-    assert_eq!(job.says("getent hosts git.internal.company.net"), vip);
+    assert_eq!(job.shell("getent hosts git.internal.company.net"), vip);
     assert_eq!(greeted_by(&job, "git.internal.company.net"), "lb2");
     done(&job, &["route", "remove", "git.internal.company.net"]);
     let gone = job.executor.run("getent hosts git.internal.company.net", LIMIT).unwrap();
@@ -67,7 +66,7 @@ fn an_added_route_serves_at_once_survives_a_restart_and_is_gone_when_removed() {
 }
 
 #[test]
-fn an_override_of_a_file_route_gives_way_to_the_file_when_it_is_removed() {
+fn removing_an_override_restores_the_file_route() {
     let job = Job::with_config(CONFIG);
     done(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.8"]);
     assert_eq!(
@@ -82,7 +81,7 @@ fn an_override_of_a_file_route_gives_way_to_the_file_when_it_is_removed() {
 }
 
 #[test]
-fn the_platforms_own_yaml_is_imported_as_it_stands() {
+fn the_yaml_of_the_platform_is_imported_unchanged() {
     let job = Job::with_config(CONFIG);
     let yaml = "spec:\n  infrastructure:\n    executorPrivateDNS:\n      proxyTag: insiders\n      \
         routes:\n        - source: npm.internal.company.net\n          destination: \
@@ -104,19 +103,21 @@ fn the_destinations_new_addresses_are_used_without_a_command() {
     // The zone's TTL is 2 s.
     let backends =
         |job: &Job| job.json(&["route", "show", INTERNAL_NAME])["route"]["backends"].to_string();
-    testbed::process::until("the old address to go", std::time::Duration::from_secs(15), || {
-        Ok(!backends(&job).contains("203.0.113.7"))
-    })
+    testbed::process::until(
+        "the old address to disappear",
+        std::time::Duration::from_secs(15),
+        || Ok(!backends(&job).contains("203.0.113.7")),
+    )
     .unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", backends(&job), job.agent.log_tail()));
     assert!((0..6).all(|_| greeted_by(&job, INTERNAL_NAME) == "lb2"));
-    // The resolver falls silent: the last good address stays.
+    // When the resolver stops answering, the last good address stays.
     job.dns.stop().unwrap();
     std::thread::sleep(std::time::Duration::from_secs(5));
     assert_eq!(greeted_by(&job, INTERNAL_NAME), "lb2");
 }
 
 #[test]
-fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
+fn a_reload_changes_routes_unless_the_file_is_invalid() {
     let mut job = Job::with_config(CONFIG);
     let more = format!(
         "{CONFIG}\n[[routes]]\nsource = \"git.internal.company.net\"\ndestination = \
@@ -131,7 +132,7 @@ fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
             .stdout
             == "lb2\n"
     };
-    testbed::process::until("the new route to serve", std::time::Duration::from_secs(10), || {
+    testbed::process::until("the new route to be live", std::time::Duration::from_secs(10), || {
         Ok(serves(&job, "git.internal.company.net"))
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
@@ -146,10 +147,10 @@ fn a_reloaded_file_changes_routes_and_a_broken_one_changes_nothing() {
     assert!(serves(&job, "git.internal.company.net"));
 }
 
-/// Its destination's resolver never answers, so that the route is on its way for the two seconds
-/// that it is waited for.
+/// The destination's resolver never answers, so the route is pending for the two seconds that the
+/// agent waits.
 #[test]
-fn a_route_on_its_way_is_servfail_and_not_ready_and_then_its_vip() {
+fn a_pending_route_is_servfail_and_not_ready() {
     let job = Job::with_config(CONFIG);
     let readyz = || {
         job.rig.node.sandbox().run("curl -s http://127.0.0.1:9464/readyz", LIMIT).unwrap().stdout

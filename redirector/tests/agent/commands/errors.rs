@@ -1,5 +1,4 @@
-//! What goes wrong at the start: a clear error, the documented exit code, and nothing left attached
-//! or half made.
+//! Errors at startup: a clear message, the documented exit code, and nothing left behind.
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ impl Node {
         Self { rig }
     }
 
-    /// `redirector run`, which is expected to end by itself.
+    /// `redirector run`, which is expected to fail.
     fn run(&self, capabilities: &[u32]) -> Finished {
         let mut command = self.rig.node.sandbox().command(binary());
         command.arg("run");
@@ -34,7 +33,7 @@ impl Node {
         process::finish(command, Duration::from_secs(20)).unwrap()
     }
 
-    /// After a shell line in the node's namespaces.
+    /// The same after a shell command in the node's namespaces.
     fn run_after(&self, line: &str) -> Finished {
         self.rig
             .node
@@ -81,7 +80,7 @@ fn a_wrong_configuration_names_file_line_key_and_remedy() {
 }
 
 #[test]
-fn a_missing_configuration_names_the_path_and_how_to_choose_another() {
+fn a_missing_configuration_is_named_with_the_remedy() {
     let rig = Rig::new().unwrap();
     let finished = rig.node.cli(binary(), &["run"]).unwrap();
     assert_ends(&finished, 2, &[CONFIG_PATH, "--config"]);
@@ -102,7 +101,7 @@ fn each_missing_capability_is_named() {
 }
 
 #[test]
-fn a_host_without_cgroup2_or_bpffs_is_told_so() {
+fn a_host_without_cgroup2_or_bpffs_is_an_error() {
     let node = Node::new(CONFIG);
     let without = node.run_after("umount /sys/fs/cgroup && mount -t tmpfs none /sys/fs/cgroup");
     assert_ends(&without, 3, &["cgroup2"]);
@@ -113,9 +112,9 @@ fn a_host_without_cgroup2_or_bpffs_is_told_so() {
 }
 
 #[test]
-fn a_kernel_that_is_too_old_is_told_by_check_and_run() {
+fn check_and_run_reject_a_kernel_that_is_too_old() {
     let node = Node::new(CONFIG);
-    // The kernel tells this process, and its children, that it is a 2.6.
+    // Makes uname report a 2.6 kernel to this process and its children.
     let old = |verb: &str| {
         node.rig
             .node
@@ -131,7 +130,7 @@ fn a_kernel_that_is_too_old_is_told_by_check_and_run() {
 }
 
 #[test]
-fn an_occupied_port_is_named_with_who_holds_it() {
+fn an_occupied_port_is_named_with_its_owner() {
     let node = Node::new(CONFIG);
     let mut holder = node.rig.node.sandbox().command("/usr/bin/python3");
     holder.args([
@@ -163,7 +162,7 @@ fn a_second_agent_refuses_and_names_the_first() {
 }
 
 #[test]
-fn commands_without_an_agent_and_without_pins_say_so() {
+fn commands_without_an_agent_or_pins_fail_clearly() {
     let node = Node::new(CONFIG);
     for arguments in [&["status"][..], &["route", "list"], &["unload"]] {
         let finished = node.rig.node.cli(binary(), arguments).unwrap();
@@ -183,7 +182,7 @@ fn a_pool_that_the_host_routes_elsewhere_is_refused() {
 }
 
 #[test]
-fn check_says_what_it_looked_at_and_ends_well_on_a_node_that_works() {
+fn check_lists_its_checks_and_succeeds_on_a_good_node() {
     let node = Node::new(CONFIG);
     let _executor = node.rig.executor(ExecutorOptions::pod("job")).unwrap();
     let check = node.rig.node.cli(binary(), &["check"]).unwrap();

@@ -1,5 +1,5 @@
-//! `redirector events`: what an operator sees of single connects, and that no reader holds anything
-//! up.
+//! `redirector events`: connect events as an operator sees them, and that no reader delays
+//! anything.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -29,7 +29,7 @@ source = \"refusing.internal.company.net\"
 destination = \"203.0.113.1\"
 ";
 
-/// The events that `redirector events -o json` tells with these arguments.
+/// The events that `redirector events -o json` prints with these arguments.
 fn events(job: &Job, arguments: &[&str]) -> Vec<Value> {
     let finished = job.cli(&[&["events", "-o", "json"], arguments].concat());
     let finished =
@@ -41,7 +41,7 @@ fn results(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["result"].as_str().unwrap_or("lost")).collect()
 }
 
-/// Waits until so many events are there, and returns them.
+/// Waits for this many events, and returns them.
 fn wait_for(job: &Job, arguments: &[&str], number: usize) -> Vec<Value> {
     let mut found = Vec::new();
     until(&format!("{number} events"), LIMIT, || {
@@ -52,9 +52,9 @@ fn wait_for(job: &Job, arguments: &[&str], number: usize) -> Vec<Value> {
     found
 }
 
-/// Connects by bash, which keeps what it gets for a second, and lives as long in any case.
+/// Connects with bash, which keeps the connection for a second, and lives that long in any case.
 fn connect(job: &Job, to: &str) {
-    job.says(&format!("bash -c 'exec 3<>/dev/tcp/{to} && read -r line <&3; sleep 1; true'"));
+    job.shell(&format!("bash -c 'exec 3<>/dev/tcp/{to} && read -r line <&3; sleep 1; true'"));
 }
 
 /// A thousand connects a second from the executor, in the background.
@@ -69,7 +69,7 @@ fn load(job: &Job, seconds: f64) -> LoadProcess {
     LoadProcess::start(job.executor.sandbox(), &options).unwrap()
 }
 
-/// A request for events on the control socket, whose answer nobody has read yet.
+/// A request for events on the control socket, whose response is not read yet.
 fn ask(job: &Job, query: &str) -> UnixStream {
     let mut stream = UnixStream::connect(operate::socket(job)).unwrap();
     write!(stream, "GET /v1/events?{query} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")
@@ -78,14 +78,14 @@ fn ask(job: &Job, query: &str) -> UnixStream {
 }
 
 #[test]
-fn a_connection_and_a_failure_are_told_with_who_made_them_as_a_table_and_as_json() {
+fn events_name_the_caller_as_table_and_json() {
     let job = Job::with_config(CONFIG);
     connect(&job, "artifactory.internal.company.net/8080");
     connect(&job, "refusing.internal.company.net/443");
     connect(&job, "artifactory.internal.company.net/22");
-    let told = wait_for(&job, &[], 4);
-    assert_eq!(results(&told), ["established", "closed", "refused", "denied"], "{told:#?}");
-    for event in &told {
+    let seen = wait_for(&job, &[], 4);
+    assert_eq!(results(&seen), ["established", "closed", "refused", "denied"], "{seen:#?}");
+    for event in &seen {
         assert_eq!(
             (event["version"].as_u64(), event["sampling_ratio"].as_u64()),
             (Some(1), Some(1)),
@@ -97,7 +97,7 @@ fn a_connection_and_a_failure_are_told_with_who_made_them_as_a_table_and_as_json
         );
         assert!(event["pid"].as_u64().is_some_and(|pid| pid > 1), "{event:#}");
     }
-    let [established, closed, refused, denied] = &told[..] else { unreachable!() };
+    let [established, closed, refused, denied] = &seen[..] else { unreachable!() };
     assert_eq!(
         (established["source"].as_str(), established["vip_port"].as_u64()),
         (Some("artifactory.internal.company.net"), Some(8080))
@@ -150,7 +150,7 @@ fn a_connection_and_a_failure_are_told_with_who_made_them_as_a_table_and_as_json
 }
 
 #[test]
-fn a_reader_that_follows_is_told_at_once_and_ends_when_it_has_seen_enough_or_the_agent_ends() {
+fn a_follower_ends_after_its_count_or_with_the_agent() {
     let mut job = Job::with_config(CONFIG);
     let follow = |count: Option<&str>| {
         let mut command = job.rig.node.command(binary());
@@ -161,7 +161,7 @@ fn a_reader_that_follows_is_told_at_once_and_ends_when_it_has_seen_enough_or_the
         command.spawn().unwrap()
     };
     let (mut counting, mut endless) = (follow(Some("1")), follow(None));
-    until("both to follow", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 2)).unwrap();
+    until("two followers", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 2)).unwrap();
     connect(&job, "artifactory.internal.company.net/8080");
     let mut line = String::new();
     BufReader::new(endless.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -178,42 +178,44 @@ fn a_reader_that_follows_is_told_at_once_and_ends_when_it_has_seen_enough_or_the
 }
 
 #[test]
-fn a_reader_that_does_not_read_loses_events_is_told_how_many_and_holds_nobody_up() {
+fn a_stuck_reader_loses_events_and_learns_how_many() {
     let job = Job::with_config(CONFIG);
     let mut stuck = ask(&job, "follow=true");
-    until("it to follow", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 1)).unwrap();
+    until("a follower", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 1)).unwrap();
     let load = load(&job, 8.0);
     for _ in 0..10 {
         assert!(job.cli(&["status"]).status.success(), "{}", job.agent.log_tail());
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(load.report().unwrap().flawless());
-    // What is kept is bounded.
+    // The backlog is bounded.
     assert!(events(&job, &[]).len() <= 1000);
     stuck.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let mut told = Vec::new();
-    let _ = stuck.read_to_end(&mut told);
-    let told = String::from_utf8_lossy(&told);
-    let lost = told
+    let mut sent = Vec::new();
+    let _ = stuck.read_to_end(&mut sent);
+    let sent = String::from_utf8_lossy(&sent);
+    let lost = sent
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|line| line["lost_by"] == "reader");
     let lost: u64 = lost.map(|line| line["lost"].as_u64().unwrap()).sum();
-    assert!(lost > 0, "{} bytes were told", told.len());
+    assert!(lost > 0, "{} bytes were sent", sent.len());
 }
 
 #[test]
-fn more_readers_than_there_are_places_are_refused_until_one_leaves() {
+fn more_than_sixteen_followers_are_refused() {
     let job = Job::with_config(CONFIG);
     let mut readers: Vec<UnixStream> = (0..16).map(|_| ask(&job, "follow=true")).collect();
-    until("all to follow", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 16)).unwrap();
+    until("sixteen followers", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 16))
+        .unwrap();
     let mut refused = String::new();
     ask(&job, "follow=true").read_to_string(&mut refused).unwrap();
     assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("\"too_many\""), "{refused}");
-    // One that does not follow takes no place.
+    // A reader that does not follow is not limited.
     assert_eq!(events(&job, &[]), Vec::<Value>::new());
     readers.pop();
-    until("a place", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 15)).unwrap();
+    until("fifteen followers", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 15))
+        .unwrap();
     let mut wrong = String::new();
     ask(&job, "follow=maybe").read_to_string(&mut wrong).unwrap();
     assert!(
@@ -224,7 +226,7 @@ fn more_readers_than_there_are_places_are_refused_until_one_leaves() {
 }
 
 #[test]
-fn what_happened_while_the_agent_was_away_is_told_by_the_next_one() {
+fn the_next_agent_shows_events_from_between() {
     let mut job = Job::with_config(CONFIG);
     let vip = job.vip();
     job.agent.sigkill().unwrap();
@@ -232,12 +234,12 @@ fn what_happened_while_the_agent_was_away_is_told_by_the_next_one() {
     assert_eq!(down.status.code(), Some(1), "{}", down.text());
     connect(&job, &format!("{vip}/8080"));
     job.agent.restart().unwrap();
-    let told = wait_for(&job, &[], 2);
-    assert_eq!(results(&told), ["established", "closed"], "{told:#?}");
+    let seen = wait_for(&job, &[], 2);
+    assert_eq!(results(&seen), ["established", "closed"], "{seen:#?}");
 }
 
 #[test]
-fn a_destination_whose_backend_fails_is_asked_again_long_before_its_ttl() {
+fn a_failing_backend_resolves_its_destination_early() {
     const MOVING: &str = "\
 [[routes]]
 source = \"artifactory.internal.company.net\"
@@ -257,6 +259,6 @@ destination = \"artifactory.public.company.net\"
     until("the long TTL", LIMIT, || Ok(followed(&job).0 > 120)).unwrap();
     job.dns.set_addresses(&["203.0.113.1".parse().unwrap()]).unwrap();
     connect(&job, "artifactory.internal.company.net/9");
-    // Within half of the TTL at the most.
+    // Within half of the TTL at most.
     until("the new address", LIMIT, || Ok(followed(&job).1 == "203.0.113.1")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! `redirector explain`: the way of a connect, and what would prevent it.
+//! `redirector explain`: the path of a connect, and what would prevent it.
 
 use testbed::{ExecutorOptions, ResolvConf, topology::INTERNAL_NAME};
 
@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn a_connect_that_would_be_redirected_is_explained_by_name_and_by_address() {
+fn a_redirected_connect_is_explained_by_name_and_address() {
     let job = Job::with_config(CONFIG);
     let vip = job.vip();
     let sleeper = Sleeper::start(&job.executor, &[]);
@@ -82,7 +82,7 @@ fn what_would_prevent_it_is_named() {
         let sleeper = Sleeper::start(executor, variables);
         explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], code, &[words]);
     }
-    // Another nameserver is as good as the shim, as long as it is intercepted.
+    // Another nameserver works as well as the shim while it is intercepted.
     let sleeper = Sleeper::start(&coredns, &[]);
     let explained = job.cli(&["explain", INTERNAL_NAME, "--pid", &sleeper.pid()]);
     assert!(
@@ -91,7 +91,7 @@ fn what_would_prevent_it_is_named() {
         "{}",
         explained.text()
     );
-    let sleeper = Sleeper::called("qemu-system-x86", &job.executor, &[]);
+    let sleeper = Sleeper::with_name("qemu-system-x86", &job.executor, &[]);
     explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], "guest_kernel", &["QEMU"]);
     let missing = job.cli(&["explain", INTERNAL_NAME, "--pid", "4194303"]);
     assert_eq!(missing.status.code(), Some(1));
@@ -113,7 +113,7 @@ fn what_would_prevent_it_is_named() {
 }
 
 #[test]
-fn backends_that_have_all_failed_are_told() {
+fn ejection_of_all_backends_is_named() {
     let mut job = Job::with_config(CONFIG);
     for balancer in &mut job.balancers {
         balancer.stop().unwrap();
@@ -133,7 +133,7 @@ fn backends_that_have_all_failed_are_told() {
 }
 
 #[test]
-fn an_agent_that_is_attached_nowhere_hangs_or_can_not_give_signs_of_life_is_told() {
+fn problems_of_the_agent_are_named() {
     let job = Job::with_config(&format!("[attach]\ncgroups = [\"nobodys/*\"]\n{CONFIG}"));
     assert_cause(
         &job,
@@ -143,8 +143,7 @@ fn an_agent_that_is_attached_nowhere_hangs_or_can_not_give_signs_of_life_is_told
     );
 
     let job = Job::with_config(CONFIG);
-    // The kernel refuses whatever is written to a frozen table: the agent lives, and the programs
-    // hear nothing of it.
+    // The kernel rejects writes to a frozen map: the agent lives, but cannot write its heartbeat.
     let pin = format!(
         "/sys/fs/bpf/redirector/v{}/maps/{}",
         redirector_common::abi::ABI,

@@ -1,4 +1,4 @@
-//! What others read of us, read by them: metrics by an OpenMetrics parser, alert rules by
+//! Output for other programs, read by them: metrics by an OpenMetrics parser, alert rules by
 //! Prometheus, completions by the shells, pages by man.
 
 use std::{fs, path::Path, time::Duration};
@@ -13,8 +13,8 @@ source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
 
-/// Runs a program of the test bed's packages, which must succeed; what it said.
-fn reads(program: &str, arguments: &[&str]) -> String {
+/// Runs a program of the test bed's packages, which must succeed. Returns its output.
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let mut command = packages::tool(program).unwrap();
     command.args(arguments);
     let finished = process::finish(command, Duration::from_secs(60)).unwrap();
@@ -35,7 +35,7 @@ for family in text_string_to_metric_families(sys.stdin.read()):
 #[test]
 fn metrics_are_openmetrics_to_its_own_parser() {
     let job = Job::with_config(CONFIG);
-    job.says(&format!(
+    job.shell(&format!(
         "curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/ && getent hosts \
         registry.example.net || true"
     ));
@@ -65,8 +65,8 @@ fn metrics_are_openmetrics_to_its_own_parser() {
 #[test]
 fn alert_rules_load_into_prometheus() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/alerts.yaml");
-    let told = reads("promtool", &["check", "rules", &rules.display().to_string()]);
-    assert!(told.contains("SUCCESS") && told.contains("rules found"), "{told}");
+    let output = output_of("promtool", &["check", "rules", &rules.display().to_string()]);
+    assert!(output.contains("SUCCESS") && output.contains("rules found"), "{output}");
 }
 
 #[test]
@@ -80,17 +80,17 @@ fn completions_load_into_their_shells_and_pages_into_man() {
         fs::write(at(shell), script).unwrap();
     }
     let bash = format!(". {} && complete -p redirector", at("bash"));
-    assert!(reads("bash", &["--norc", "-c", &bash]).contains("_redirector"));
-    reads("zsh", &["-n", &at("zsh")]);
+    assert!(output_of("bash", &["--norc", "-c", &bash]).contains("_redirector"));
+    output_of("zsh", &["-n", &at("zsh")]);
     let zsh = format!(
         "autoload -U compinit && compinit -u -d {} && . {} && whence -w _redirector",
         at("dump"),
         at("zsh")
     );
-    assert!(reads("zsh", &["-f", "-c", &zsh]).contains("function"));
-    reads("fish", &["-n", &at("fish")]);
+    assert!(output_of("zsh", &["-f", "-c", &zsh]).contains("function"));
+    output_of("fish", &["-n", &at("fish")]);
     let fish = format!("source {}; complete -C 'redirector route ro'", at("fish"));
-    assert!(reads("fish", &["--no-config", "-c", &fish]).contains("rollback"));
+    assert!(output_of("fish", &["--no-config", "-c", &fish]).contains("rollback"));
 
     let mut man = std::process::Command::new(binary());
     man.args(["man", &at("man1")]);
@@ -101,7 +101,7 @@ fn completions_load_into_their_shells_and_pages_into_man() {
         .collect();
     assert!(pages.len() >= 20, "{pages:?}");
     for page in &pages {
-        let warnings = reads("man", &["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page]);
+        let warnings = output_of("man", &["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page]);
         assert!(
             !warnings.contains("warning:") && !warnings.contains("error:"),
             "{page}: {warnings}"

@@ -1,5 +1,4 @@
-//! What an operator lives with: metrics, taking changes back, swapped ConfigMaps, many clients at
-//! once, and requests that make no sense.
+//! Operation: metrics, rollbacks, swapped ConfigMaps, many clients at once, and malformed requests.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +27,7 @@ source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
 
-/// The agent's control socket, seen from here.
+/// The path of the agent's control socket outside the rig.
 pub(crate) fn socket(job: &Job) -> PathBuf {
     format!("/proc/{}/root/run/redirector/control.sock", job.agent.pid()).into()
 }
@@ -44,9 +43,9 @@ fn scrape(job: &Job) -> String {
         .stdout
 }
 
-/// Who looks what up is nobody's business who reads the log for another reason.
+/// Queried names are private, so the log contains them only at the level that asks for them.
 #[test]
-fn names_of_queries_are_in_the_log_only_when_they_are_asked_for() {
+fn queried_names_are_logged_only_at_debug_level() {
     let mut job = Job::new();
     for (level, logged) in [("debug", false), ("info,redirector::dns::queries=trace", true)] {
         job.agent.sigterm().unwrap();
@@ -63,16 +62,16 @@ fn names_of_queries_are_in_the_log_only_when_they_are_asked_for() {
         let log = job.agent.log();
         assert_eq!(log.contains(UNRELATED_NAME), logged, "{log}");
         let of_ours =
-            log.lines().any(|line| line.contains("a query") && line.contains(INTERNAL_NAME));
+            log.lines().any(|line| line.contains("query client=") && line.contains(INTERNAL_NAME));
         assert_eq!(of_ours, logged, "{log}");
     }
 }
 
 #[test]
-fn metrics_tell_what_became_of_connects_even_after_a_restart() {
+fn metrics_of_connects_survive_a_restart() {
     let mut job = Job::with_config(CONFIG);
     for _ in 0..5 {
-        job.says(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"));
+        job.shell(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/"));
     }
     let expect = |page: &str, lines: &[String]| {
         for line in lines {
@@ -82,7 +81,8 @@ fn metrics_tell_what_became_of_connects_even_after_a_restart() {
     let counted = [
         format!("redirector_route_connects_started_total{{source=\"{INTERNAL_NAME}\"}} 5.0"),
         format!(
-            "redirector_route_connects_ended_total{{source=\"{INTERNAL_NAME}\",result=\"established\"}} 5.0"
+            "redirector_route_connects_ended_total\
+                {{source=\"{INTERNAL_NAME}\",result=\"established\"}} 5.0"
         ),
         format!("redirector_route_backends{{source=\"{INTERNAL_NAME}\",state=\"eligible\"}} 2.0"),
         "redirector_degraded 0.0".into(),
@@ -100,7 +100,7 @@ fn metrics_tell_what_became_of_connects_even_after_a_restart() {
 }
 
 #[test]
-fn a_rollback_returns_to_the_state_before_the_last_change_and_history_tells_who_made_it() {
+fn a_rollback_undoes_the_last_change_and_is_in_the_history() {
     let mut job = Job::with_config(CONFIG);
     let run = |job: &Job, arguments: &[&str]| {
         let finished = job.cli(arguments);
@@ -108,7 +108,7 @@ fn a_rollback_returns_to_the_state_before_the_last_change_and_history_tells_who_
         finished.stdout
     };
     let greeted = |job: &Job| {
-        job.says(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/")).trim().to_owned()
+        job.shell(&format!("curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/")).trim().to_owned()
     };
     run(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.7"]);
     run(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.8"]);
@@ -121,10 +121,13 @@ fn a_rollback_returns_to_the_state_before_the_last_change_and_history_tells_who_
         "{dry}"
     );
     assert_eq!(greeted(&job), "lb2");
-    // It survives a restart, too.
+    // It survives a restart.
     job.agent.restart().unwrap();
-    let told = run(&job, &["route", "rollback"]);
-    assert!(told.contains("took back change 2 (changed at") && told.contains("by uid 0"), "{told}");
+    let output = run(&job, &["route", "rollback"]);
+    assert!(
+        output.contains("took back change 2 (changed at") && output.contains("by uid 0"),
+        "{output}"
+    );
     assert!((0..6).all(|_| greeted(&job) == "lb1"));
     let history = job.json(&["route", "history"]);
     assert_eq!(history["changes"].as_array().unwrap().len(), 3, "{history}");
@@ -143,10 +146,11 @@ fn a_rollback_returns_to_the_state_before_the_last_change_and_history_tells_who_
 #[test]
 fn a_swapped_configmap_is_read_within_seconds() {
     let job = Job::with_config(CONFIG);
-    // As the kubelet does it: the file is a link into ..data, which is a link that is replaced.
+    // As the kubelet does: the file is a link into ..data, which is a link that is replaced.
     let swap = |version: &str, text: &str| {
         let line = format!(
-            "cd /etc/redirector && mkdir ..{version} && printf '%s' '{text}' >..{version}/redirector.toml && ln -s ..{version} ..data_tmp && \
+            "cd /etc/redirector && mkdir ..{version} && \
+             printf '%s' '{text}' >..{version}/redirector.toml && ln -s ..{version} ..data_tmp && \
              mv -T ..data_tmp ..data && ln -sfn ..data/redirector.toml redirector.toml"
         );
         job.rig.node.sandbox().run(&line, LIMIT).unwrap().success().unwrap();
@@ -162,17 +166,17 @@ fn a_swapped_configmap_is_read_within_seconds() {
             })
             .collect();
         swap(version, &format!("{CONFIG}{more}"));
-        until("the swapped file to serve", Duration::from_secs(6), || Ok(routes() == count))
+        until("the swapped file to be in force", Duration::from_secs(6), || Ok(routes() == count))
             .unwrap_or_else(|error| {
                 panic!("{version}: {error:#}\n{}", job.agent.log_tail());
             });
     }
 }
 
-/// Ten clients, each with sources of its own, so that the end of each is known; they contend for
+/// Each client has sources of its own, so that their final state is known; they contend for
 /// everything else.
 #[test]
-fn ten_thousand_changes_from_ten_clients_at_once_end_as_a_sequential_model_does() {
+fn ten_thousand_concurrent_changes_match_a_model() {
     const CLIENTS: usize = 10;
     const EACH: usize = 1000;
     let mut job = Job::with_config(CONFIG);
@@ -214,7 +218,7 @@ fn ten_thousand_changes_from_ten_clients_at_once_end_as_a_sequential_model_does(
     assert_eq!(job.json(&["route", "history"])["changes"].as_array().unwrap().len(), 100);
 }
 
-/// Makes random changes of its own sources, and checks each answer against the model.
+/// Makes random changes of its own sources, and compares each answer with the model.
 fn work(number: usize, changes: usize, socket: PathBuf) -> BTreeMap<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = Client::new(socket);
@@ -258,11 +262,11 @@ fn work(number: usize, changes: usize, socket: PathBuf) -> BTreeMap<String, Stri
 }
 
 #[test]
-fn five_hundred_malformed_requests_are_each_refused_clearly_and_none_is_applied() {
+fn malformed_requests_are_refused_and_change_nothing() {
     let job = Job::with_config(CONFIG);
     let before = job.json(&["route", "export"]);
     let socket = socket(&job);
-    let mut told = BTreeMap::<u16, usize>::new();
+    let mut statuses = BTreeMap::<u16, usize>::new();
     for number in 0..500 {
         let request = malformed(number);
         let answer = exchange(&socket, &request);
@@ -273,42 +277,42 @@ fn five_hundred_malformed_requests_are_each_refused_clearly_and_none_is_applied(
             panic!("{shown}: no answer but `{answer}`");
         };
         assert!((400..500).contains(&status), "{shown}: {answer}");
-        // What is no HTTP at all is refused by the HTTP library, without a body.
+        // The HTTP library refuses what is not HTTP, without a body.
         if let Some((_, body)) = answer.split_once("\r\n\r\n").filter(|(_, body)| !body.is_empty())
         {
             let error: serde_json::Value = serde_json::from_str(body.trim())
                 .unwrap_or_else(|error| panic!("{shown}: {error}: {answer}"));
             let message = error["error"]["message"].as_str().unwrap();
             assert!(error["error"]["code"].is_string(), "{shown}: {answer}");
-            // The remedy stands by itself, or with the key that is wrong.
-            let told = error["error"]["remedy"].is_string()
+            // The remedy is a field of its own, or next to the invalid key.
+            let has_remedy = error["error"]["remedy"].is_string()
                 || REMEDIES.iter().any(|word| message.contains(word));
-            assert!(message.len() > 10 && told, "no remedy: {shown}: {answer}");
+            assert!(message.len() > 10 && has_remedy, "no remedy: {shown}: {answer}");
         }
-        *told.entry(status).or_default() += 1;
+        *statuses.entry(status).or_default() += 1;
     }
-    assert!(told.len() >= 3, "{told:?}");
+    assert!(statuses.len() >= 3, "{statuses:?}");
     assert_eq!(job.json(&["route", "export"]), before);
     assert!(job.json(&["route", "history"])["changes"].as_array().unwrap().is_empty());
     assert!(!job.agent.log().contains("panicked"), "{}", job.agent.log());
     assert_eq!(job.cli(&["status"]).status.code(), Some(0));
 }
 
-/// What tells a person what to do.
+/// Words that introduce a remedy.
 const REMEDIES: &[&str] =
     &["write", "remove", "add", "leave it out", "is missing", "expected", "such as"];
 
 fn exchange(socket: &PathBuf, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
-    // A server that has seen enough may close before everything is written.
+    // The server may close the connection before everything is written.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The `number`th request that makes no sense: a good one with one thing wrong.
+/// The `number`th malformed request: a valid one with one error.
 fn malformed(number: usize) -> Vec<u8> {
     let wrong_values = [
         "null",

@@ -1,7 +1,6 @@
-//! Every command in the README is run, in its order and at its place: `node#` and `executor$` on a
-//! rig, `host#` on a node without an agent, `stopped#` after the agent has ended. What can't be run
-//! as it stands here is listed, with the test that does it. The verbs of xtask are tested in
-//! xtask/tests/readme.rs.
+//! Runs every command of the README, in order: `node#` and `executor$` on a rig, `host#` on a node
+//! without an agent, `stopped#` after the agent has ended. Commands that cannot run here are listed
+//! with the test that runs them. The verbs of xtask are tested in xtask/tests/readme.rs.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -25,7 +24,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
 }
 
-/// The lines of the README's `console` blocks that begin with `prompt`, without it.
+/// The lines of the README's `console` blocks that start with `prompt`, without the prompt.
 fn commands(prompt: &str) -> Vec<String> {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -36,7 +35,7 @@ fn commands(prompt: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_has_a_prompt_that_this_test_knows() {
+fn every_command_has_a_known_prompt() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     for line in blocks.flat_map(str::lines) {
@@ -65,7 +64,7 @@ fn every_command_of_node_and_executor_works() {
         node += 1;
     }
     for line in commands("executor$ ") {
-        job.says(&line);
+        job.shell(&line);
         executor += 1;
     }
     job.agent.sigterm().unwrap();
@@ -77,9 +76,9 @@ fn every_command_of_node_and_executor_works() {
 }
 
 #[test]
-fn the_files_are_installed_where_the_unit_and_the_agent_look_for_them() {
+fn files_are_installed_where_the_unit_expects_them() {
     let rig = Rig::new().unwrap();
-    // The repository as after `cargo xtask build`, and a node whose /usr/local/bin is its own.
+    // A repository as after `cargo xtask build`, and a node with its own /usr/local/bin.
     let clone = rig.files().join("clone");
     fs::create_dir_all(clone.join("target/release")).unwrap();
     symlink(root().join("deploy"), clone.join("deploy")).unwrap();

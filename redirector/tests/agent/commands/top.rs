@@ -1,4 +1,4 @@
-//! `redirector top` in a terminal: a pty plays one.
+//! `redirector top` in a terminal, emulated by a pty.
 
 use testbed::process;
 
@@ -13,8 +13,8 @@ source = \"refusing.internal.company.net\"
 destination = \"203.0.113.1\"
 ";
 
-/// Runs a command in a terminal of 100 by 30, does what it is told when words appear, and prints
-/// all that was drawn.
+/// Runs a command in a terminal of 100 by 30, takes a step whenever given words appear, and prints
+/// everything that was drawn.
 const TERMINAL: &str = r#"
 import fcntl, os, pty, select, struct, sys, termios, time
 steps = eval(sys.argv[1])
@@ -22,7 +22,8 @@ pid, master = pty.fork()
 if pid == 0:
     os.environ['TERM'] = 'xterm'
     os.execv(sys.argv[2], sys.argv[2:])
-def size(rows, columns): fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+def size(rows, columns):
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
 size(30, 100)
 drawn, seen, deadline = b'', 0, time.time() + 60
 while time.time() < deadline:
@@ -40,23 +41,23 @@ sys.stdout.buffer.write(drawn)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if not steps else f'nobody saw {steps}')
 "#;
 
-/// What is drawn, and how it ends.
-fn played(job: &Job, steps: &str, arguments: &[&str]) -> process::Finished {
+/// What `top` draws, and how it ends.
+fn run_in_terminal(job: &Job, steps: &str, arguments: &[&str]) -> process::Finished {
     let mut command = job.rig.node.command("/usr/bin/python3");
     command.args(["-c", TERMINAL, steps]).arg(binary()).arg("top").args(arguments);
     process::finish(command, LIMIT * 2).unwrap()
 }
 
 #[test]
-fn a_terminal_shows_routes_backends_and_failures_follows_keys_and_its_size_and_is_given_back() {
+fn top_follows_keys_and_size_and_restores_the_terminal() {
     let job = Job::with_config(CONFIG);
     for _ in 0..3 {
-        job.says("bash -c 'exec 3<>/dev/tcp/refusing.internal.company.net/443; true'");
+        job.shell("bash -c 'exec 3<>/dev/tcp/refusing.internal.company.net/443; true'");
     }
-    // What stands already is not drawn again, so that single words are waited for. Sorted, then
-    // made smaller, then left: each waits for what the one before has drawn.
+    // Unchanged cells are not drawn again, so each step waits for single words of the one before:
+    // sort, resize, quit.
     let steps = "[('LAST', 's'), ('failing', (12, 60)), ('quits', 'q')]";
-    let finished = played(&job, steps, &["--interval", "0.5"]).success().unwrap();
+    let finished = run_in_terminal(&job, steps, &["--interval", "0.5"]).success().unwrap();
     let drawn = &finished.stdout;
     let (enters, leaves) = (drawn.find("\x1b[?1049h"), drawn.rfind("\x1b[?1049l"));
     assert!(enters.is_some() && enters < leaves, "{drawn:?}");
@@ -71,7 +72,7 @@ fn a_terminal_shows_routes_backends_and_failures_follows_keys_and_its_size_and_i
 }
 
 #[test]
-fn without_colours_there_are_none_and_without_an_agent_the_pins_tell() {
+fn top_works_without_colours_and_without_an_agent() {
     let mut job = Job::with_config(CONFIG);
     job.agent.sigkill().unwrap();
     let mut command = job.rig.node.command("/usr/bin/env");

@@ -1,5 +1,5 @@
-//! `redirector verify` from an executor's place: what works is said to work, and each staged
-//! failure is told by its cause.
+//! `redirector verify` from an executor: success is reported as such, and each staged failure with
+//! its cause.
 
 use testbed::{ExecutorOptions, ResolvConf, topology::INTERNAL_NAME};
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn what_works_is_said_to_work_from_a_cgroup_and_from_a_process() {
+fn success_from_a_cgroup_and_from_a_process() {
     let job = Job::with_config(CONFIG);
     let _registry = job.registry();
     let ca = job.rig.customer.ca_path().display().to_string();
@@ -31,7 +31,7 @@ fn what_works_is_said_to_work_from_a_cgroup_and_from_a_process() {
                 https://{INTERNAL_NAME}"
         )
     );
-    // As a process of the job: its trust store has the authority, its network is its own.
+    // As a process of the job: with its trust store and its network.
     let sleeper = Sleeper::start(&job.executor, &[]);
     let (json, finished) = ask(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid()]);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
@@ -41,7 +41,7 @@ fn what_works_is_said_to_work_from_a_cgroup_and_from_a_process() {
     for words in ["works from here", "curl --connect-to", "acting from", "200"] {
         assert!(people.stdout.contains(words), "{words}: {}", people.text());
     }
-    // Nothing is left behind.
+    // Nothing remains.
     let left = job
         .rig
         .node
@@ -131,8 +131,7 @@ fn causes_in_the_executor_itself() {
     loopback.sandbox().write("/etc/resolv.conf", "search a.b\n").unwrap();
     verify(&sleeper.pid(), "no_nameserver", &["no nameserver"]);
 
-    // A resolver that is not the shim: one that knows nothing of the name, and one that is not
-    // there.
+    // A resolver other than the shim: one that does not know the name, and one that does not exist.
     for (name, nameserver, words) in [
         ("foreign", "203.0.113.53", "answers REFUSED"),
         ("nobody", "203.0.113.54", "does not answer"),
@@ -152,7 +151,7 @@ fn causes_in_the_executor_itself() {
     let (_, finished) =
         ask(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid(), "--until", "connect"]);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
-    let sleeper = Sleeper::called("firecracker", &job.executor, &[]);
+    let sleeper = Sleeper::with_name("firecracker", &job.executor, &[]);
     verify(&sleeper.pid(), "guest_kernel", &["Firecracker", "real_address_clients"]);
     let stray = job
         .rig
@@ -170,13 +169,13 @@ fn causes_in_tls_and_http() {
     let job = Job::with_config(CONFIG);
     let check = |ca: Option<&str>, code: &str, words: &[&str]| {
         let ca = ca.map(|ca| vec!["--ca", ca]).unwrap_or_default();
-        // HAProxy tries a server that refuses four times, a second apart, before it closes the
-        // client's connection.
+        // HAProxy tries a refusing server four times, a second apart, before it closes the client's
+        // connection.
         let timeout = if code == "closed_early" { "6" } else { "3" };
         let arguments = [vec!["verify", INTERNAL_NAME, "--timeout", timeout], ca].concat();
         assert_cause(&job, &arguments, code, words);
     };
-    // Nothing behind the load balancers: they take the connection and close it.
+    // Without a server the load balancers accept the connection and close it.
     check(None, "closed_early", &["allowlist", "198.51.100.1"]);
     let plain = |does: Plain, code: &str, words: &[&str]| {
         let _server = Server::plain(&job, does);

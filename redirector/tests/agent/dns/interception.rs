@@ -1,4 +1,4 @@
-//! Executors that ask other nameservers than the shim, from the job to the shim and back.
+//! DNS interception: executors whose nameserver is not the shim.
 
 use std::{
     io::{BufRead, BufReader},
@@ -21,12 +21,12 @@ source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
 
-/// The customer's DNS server, which refuses the internal name, and another one that answers
-/// everything with an address of its own.
+/// The customer's DNS server, which refuses the internal name, and another one that answers every
+/// name with one address.
 pub(crate) const ONE: &str = "203.0.113.53";
 const TWO: (&str, Ipv4Addr) = ("203.0.113.54", Ipv4Addr::new(192, 0, 2, 81));
 
-/// Answers each query for an A record with the address that it is given.
+/// Answers each A query with the given address.
 const SERVER: &str = "
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -36,8 +36,9 @@ while True:
     query, client = s.recvfrom(4096)
     end = query.index(0, 12) + 5
     is_a = query[end - 4:end] == bytes([0, 1, 0, 1])
-    answer = bytes([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]) + socket.inet_aton(sys.argv[2]) if is_a else b''
-    s.sendto(query[:2] + bytes([0x81, 0x80, 0, 1, 0, int(is_a), 0, 0, 0, 0]) + query[12:end] + answer, client)
+    head = query[:2] + bytes([0x81, 0x80, 0, 1, 0, int(is_a), 0, 0, 0, 0])
+    record = bytes([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]) + socket.inet_aton(sys.argv[2])
+    s.sendto(head + query[12:end] + (record if is_a else b''), client)
 ";
 
 pub(crate) fn pod(job: &Job, name: &str, nameserver: &str) -> Executor {
@@ -49,7 +50,7 @@ pub(crate) fn pod(job: &Job, name: &str, nameserver: &str) -> Executor {
         .unwrap()
 }
 
-/// What glibc says of a name, or nothing.
+/// The address of a name according to glibc; empty if none.
 fn address(executor: &Executor, name: &str) -> String {
     let finished = executor
         .run(&format!("getent ahostsv4 {name} | head -n 1 | cut -d' ' -f1"), LIMIT)
@@ -61,7 +62,7 @@ pub(crate) fn is_vip(address: &str) -> bool {
     address.starts_with("198.18.")
 }
 
-/// A program with its first line read, until it is dropped.
+/// A process that has printed its first line; killed when dropped.
 struct Running(Child);
 
 impl Running {
@@ -82,30 +83,30 @@ impl Drop for Running {
 }
 
 #[test]
-fn every_client_gets_the_vip_and_its_own_servers_answers_and_is_told_that_the_server_answered() {
+fn every_client_gets_the_vip_from_its_own_server() {
     let job = Job::with_config(CONFIG);
     let executor = pod(&job, "stranger", ONE);
     let vip = address(&executor, INTERNAL_NAME);
     assert!(is_vip(&vip), "{vip:?}\n{}", job.agent.log_tail());
     assert_eq!(address(&executor, UNRELATED_NAME), UNRELATED_ADDRESS.to_string());
     for options in ["", "+tcp", "+dnssec +bufsize=1232"] {
-        let told = executor
+        let output = executor
             .run(&format!("dig {options} {INTERNAL_NAME} A"), LIMIT)
             .unwrap()
             .success()
             .unwrap()
             .stdout;
         assert!(
-            told.contains(&vip) && told.contains(&format!("SERVER: {ONE}#53")),
-            "{options}: {told}"
+            output.contains(&vip) && output.contains(&format!("SERVER: {ONE}#53")),
+            "{options}: {output}"
         );
-        let told = executor
+        let output = executor
             .run(&format!("dig +short {options} {UNRELATED_NAME} A"), LIMIT)
             .unwrap()
             .success()
             .unwrap()
             .stdout;
-        assert_eq!(told.trim(), UNRELATED_ADDRESS.to_string(), "{options}");
+        assert_eq!(output.trim(), UNRELATED_ADDRESS.to_string(), "{options}");
     }
     let status = job.json(&["status"]);
     let interception = &status["dns"]["interception"];
@@ -114,13 +115,13 @@ fn every_client_gets_the_vip_and_its_own_servers_answers_and_is_told_that_the_se
         "{interception}"
     );
     assert!(job.cli(&["status"]).stdout.contains(&format!("the DNS of executors; asked: {ONE} (")));
-    // What nothing is attached to is not intercepted: the server itself refuses the name.
+    // Outside the attached cgroups nothing is intercepted: the server itself refuses the name.
     let outside = executor.outside().run(&format!("dig {INTERNAL_NAME} A"), LIMIT).unwrap().stdout;
     assert!(outside.contains("REFUSED"), "{outside}");
 }
 
 #[test]
-fn two_pods_with_different_resolvers_each_get_the_answers_of_their_own() {
+fn pods_get_the_answers_of_their_own_resolvers() {
     let job = Job::with_config(CONFIG);
     job.rig
         .customer
@@ -142,7 +143,7 @@ fn two_pods_with_different_resolvers_each_get_the_answers_of_their_own() {
 }
 
 #[test]
-fn with_the_agent_dead_names_resolve_at_the_original_server_after_two_seconds() {
+fn two_seconds_after_the_agent_dies_queries_bypass_the_shim() {
     let mut job = Job::with_config(CONFIG);
     let executor = pod(&job, "stranger", ONE);
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
@@ -150,46 +151,46 @@ fn with_the_agent_dead_names_resolve_at_the_original_server_after_two_seconds() 
     std::thread::sleep(Duration::from_millis(2100));
     assert_eq!(address(&executor, UNRELATED_NAME), UNRELATED_ADDRESS.to_string());
     assert_eq!(address(&executor, INTERNAL_NAME), "");
-    // The tables tell it without the agent.
-    let told = job.cli(&["status", "-o", "json"]);
+    // The maps show it without the agent.
+    let output = job.cli(&["status", "-o", "json"]);
     let interception =
-        serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap()["dns"]["interception"]
+        serde_json::from_str::<serde_json::Value>(&output.stdout).unwrap()["dns"]["interception"]
             .take();
     assert_eq!(
         (&interception["on"], &interception["resolvers"][0]["address"]),
         (&false.into(), &ONE.into()),
         "{}",
-        told.text()
+        output.text()
     );
     assert!(
         interception["resolvers"][0]["intercepted"].as_u64() > Some(0)
             && interception["bypassed_heartbeat_stale"].as_u64() > Some(0),
         "{interception}"
     );
-    let told = job.cli(&["status"]);
+    let output = job.cli(&["status"]);
     assert!(
-        told.stdout.contains("nobody's DNS: no agent gives a sign of life")
-            && told.stdout.contains(ONE),
+        output.stdout.contains("nobody's DNS: no agent gives a sign of life")
+            && output.stdout.contains(ONE),
         "{}",
-        told.text()
+        output.text()
     );
     job.agent.restart().unwrap();
     assert!(is_vip(&address(&executor, INTERNAL_NAME)), "{}", job.agent.log_tail());
-    // When it is told to end it lets go at once.
+    // An orderly end stops the interception at once.
     job.agent.sigterm().unwrap();
     assert_eq!(address(&executor, UNRELATED_NAME), UNRELATED_ADDRESS.to_string());
 }
 
-/// What became of the UDP packets that reached a network namespace.
+/// UDP packets that a network namespace received in vain.
 #[derive(Clone, Copy, Debug)]
-struct Arrived {
-    /// For a port that nobody has.
+struct LostPackets {
+    /// For a port without a socket.
     to_no_port: u64,
-    /// For a socket that was full.
+    /// For a full socket.
     to_a_full_socket: u64,
 }
 
-impl Arrived {
+impl LostPackets {
     fn at(sandbox: &Sandbox) -> Self {
         let text = sandbox.run("cat /proc/net/snmp", LIMIT).unwrap().success().unwrap().stdout;
         let lines: Vec<Vec<&str>> = text
@@ -211,16 +212,17 @@ impl Arrived {
     }
 }
 
-/// What 5,000 queries a second met when `restart` happened in their midst, and what the node, the
-/// resolver's host and the pod lost of them.
-fn restarted(
+/// The results of 5,000 queries a second while `restart` runs, and the packets that the node, the
+/// resolver's host and the pod have lost.
+fn load_across(
     job: &mut Job,
     executor: &Executor,
     retry_ms: u64,
     restart: impl FnOnce(&mut Job),
-) -> (DnsLoadReport, [Arrived; 3]) {
+) -> (DnsLoadReport, [LostPackets; 3]) {
     let count = |job: &Job| {
-        [job.rig.node.sandbox(), job.rig.customer.sandbox(), executor.sandbox()].map(Arrived::at)
+        [job.rig.node.sandbox(), job.rig.customer.sandbox(), executor.sandbox()]
+            .map(LostPackets::at)
     };
     let names = [INTERNAL_NAME, UNRELATED_NAME].map(str::to_owned).to_vec();
     let options =
@@ -241,52 +243,52 @@ fn restarted(
 }
 
 #[test]
-fn restarted_under_five_thousand_queries_a_second_no_query_is_left_without_an_answer() {
+fn a_restart_under_load_leaves_no_query_unanswered() {
     let mut job = Job::with_config(CONFIG);
     let executor = pod(&job, "stranger", ONE);
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
-    let (report, [node, resolver, pod]) = restarted(&mut job, &executor, 1000, |job| {
+    let (report, [node, resolver, pod]) = load_across(&mut job, &executor, 1000, |job| {
         job.agent.sigterm().unwrap();
         job.agent.restart().unwrap();
     });
-    let told = format!(
+    let output = format!(
         "{report:?}, node, resolver and pod: {:?}\n{}",
         [node, resolver, pod],
         job.agent.log_tail()
     );
-    // Each first packet was answered, if late on a busy machine; what a full socket of somebody
-    // else had no room for is not ours to answer.
-    assert!(report.unanswered <= resolver.to_a_full_socket + pod.to_a_full_socket, "{told}");
+    // Each first packet was answered, perhaps late on a busy machine, except those that a full
+    // socket outside the agent has dropped.
+    assert!(report.unanswered <= resolver.to_a_full_socket + pod.to_a_full_socket, "{output}");
     assert_eq!(
         (report.refused, node.to_no_port, node.to_a_full_socket, report.lost),
         (0, 0, 0, 0),
-        "{told}"
+        "{output}"
     );
-    // An internal name has its address, or, in between, the resolver's own answer; another one
-    // always has its own. A client has SERVFAIL when 1024 of its queries wait for the resolver,
-    // which at 2,500 a second takes a machine that stood still for 400 ms.
+    // An internal name has its VIP or, in between, the resolver's own answer; other names always
+    // have their own. A client gets SERVFAIL when 1024 of its queries wait for the resolver, which
+    // at 2,500 a second takes a machine that stalls for 400 ms.
     let stood_still = report.slowest_ms >= 400;
     let expected =
         [format!("{INTERNAL_NAME} 0"), format!("{INTERNAL_NAME} 5"), format!("{UNRELATED_NAME} 0")];
-    let told_so =
+    let is_valid =
         |answer: &String| expected.contains(answer) || (stood_still && answer.ends_with(" 2"));
     assert!(
         expected.iter().all(|answer| report.answers.contains_key(answer))
-            && report.answers.keys().all(told_so),
-        "{told}"
+            && report.answers.keys().all(is_valid),
+        "{output}"
     );
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
     assert_eq!(job.json(&["status"])["dns"]["interception"]["bypassed_resolver_slots_full"], 0);
 }
 
-/// Nobody tells the kernel of a SIGKILL but the time: for two seconds queries go to closed ports,
-/// and what the agent had in hand is gone. Who asks again after that is answered.
+/// After a SIGKILL it takes two seconds until the heartbeat is stale. Until then queries go to
+/// closed ports, and pending queries are lost; a retry after that is answered.
 #[test]
-fn killed_under_five_thousand_queries_a_second_every_query_is_answered_at_its_first_retry() {
+fn after_a_kill_under_load_the_first_retry_is_answered() {
     let mut job = Job::with_config(CONFIG);
     let executor = pod(&job, "stranger", ONE);
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
-    let (report, [_, resolver, pod]) = restarted(&mut job, &executor, 3000, |job| {
+    let (report, [_, resolver, pod]) = load_across(&mut job, &executor, 3000, |job| {
         job.agent.sigkill().unwrap();
         std::thread::sleep(Duration::from_millis(2500));
         job.agent.restart().unwrap();
@@ -301,21 +303,21 @@ fn killed_under_five_thousand_queries_a_second_every_query_is_answered_at_its_fi
 }
 
 #[test]
-fn a_nameserver_that_only_an_ipv6_shim_could_answer_for_is_told_with_the_remedy() {
+fn an_ipv6_nameserver_without_an_ipv6_shim_is_reported() {
     let resolv = format!("nameserver {ONE}\nnameserver fd00:53::53\n");
     let job =
         Job::prepared(CONFIG, |rig| rig.node.sandbox().write("/etc/resolv.conf", &resolv).unwrap());
-    let told = job.cli(&["status"]);
+    let output = job.cli(&["status"]);
     assert!(
-        told.stdout.contains("fd00:53::53") && told.stdout.contains("add an IPv6 address"),
+        output.stdout.contains("fd00:53::53") && output.stdout.contains("add an IPv6 address"),
         "{}",
-        told.text()
+        output.text()
     );
-    assert!(told.status.success(), "all that is intercepted works: {}", told.text());
+    assert!(output.status.success(), "it does not degrade: {}", output.text());
 }
 
 #[test]
-fn off_leaves_dns_alone_and_says_so() {
+fn off_intercepts_nothing_and_status_shows_it() {
     let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
     let executor = pod(&job, "stranger", ONE);
     assert_eq!(address(&executor, INTERNAL_NAME), "");
@@ -353,7 +355,7 @@ fn off_leaves_dns_alone_and_says_so() {
     }
 }
 
-/// A second agent, or a cache of answers, between an executor and the shim.
+/// As with a second agent, or a cache, between an executor and the shim.
 #[test]
 fn the_address_of_another_route_in_an_answer_is_named() {
     let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
@@ -378,7 +380,7 @@ fn the_address_of_another_route_in_an_answer_is_named() {
 }
 
 #[test]
-fn a_range_of_ports_that_is_taken_is_passed_over() {
+fn an_occupied_range_of_ports_is_skipped() {
     let mut job = Job::with_config(CONFIG);
     job.agent.sigterm().unwrap();
     let mut command = job.rig.node.command("/usr/bin/python3");

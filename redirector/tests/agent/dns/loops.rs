@@ -1,4 +1,4 @@
-//! A forwarder on the node that asks the agent in turn.
+//! A forwarder on the node that forwards back to the agent.
 
 use std::{
     process::Child,
@@ -17,11 +17,11 @@ source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 ";
 
-/// dnsmasq on the node, until it is dropped.
+/// dnsmasq on the node; killed when dropped.
 struct Dnsmasq(Child);
 
 impl Dnsmasq {
-    fn asking(rig: &Rig, server: &str) -> Self {
+    fn forwarding_to(rig: &Rig, server: &str) -> Self {
         let mut command = rig.node.command(packages::path_of("dnsmasq").unwrap());
         command.args([
             "--keep-in-foreground",
@@ -54,9 +54,10 @@ fn until(what: &str, mut yes: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_dnsmasq_that_asks_us_in_turn_is_told_with_the_remedy_and_used_once_it_is_mended() {
+fn a_looping_dnsmasq_is_ejected_until_it_is_fixed() {
     let mut dnsmasq = None;
-    let job = Job::prepared(CONFIG, |rig| dnsmasq = Some(Dnsmasq::asking(rig, "169.254.20.53")));
+    let job =
+        Job::prepared(CONFIG, |rig| dnsmasq = Some(Dnsmasq::forwarding_to(rig, "169.254.20.53")));
     let readyz = || {
         job.rig
             .node
@@ -65,15 +66,15 @@ fn a_dnsmasq_that_asks_us_in_turn_is_told_with_the_remedy_and_used_once_it_is_me
             .unwrap()
             .stdout
     };
-    until("set aside", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == true);
+    until("ejected", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == true);
     let status = job.cli(&["status"]);
     assert_eq!(status.status.code(), Some(1));
-    let told = [
-        "upstreams  127.0.0.1:5399 (set aside: it asks us in turn)",
-        "127.0.0.1:5399, a DNS upstream, asks us in turn; it is set aside",
+    let lines = [
+        "upstreams  127.0.0.1:5399 (ejected: it forwards to us)",
+        "the DNS upstream 127.0.0.1:5399 forwards queries back to us: it is ejected",
         "let it ask the real server, or name that in dns.upstreams",
     ];
-    assert!(told.iter().all(|line| status.stdout.contains(line)), "{}", status.text());
+    assert!(lines.iter().all(|line| status.stdout.contains(line)), "{}", status.text());
     until("unready", || {
         readyz().contains("every DNS upstream forwards back to us (127.0.0.1:5399)")
     });
@@ -83,8 +84,8 @@ fn a_dnsmasq_that_asks_us_in_turn_is_told_with_the_remedy_and_used_once_it_is_me
         job.agent.log_tail()
     );
     drop(dnsmasq.take());
-    let _mended = Dnsmasq::asking(&job.rig, DNS_ADDRESS);
+    let _mended = Dnsmasq::forwarding_to(&job.rig, DNS_ADDRESS);
     until("used again", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == false);
-    until("ready", || !readyz().contains("in turn"));
+    until("ready", || !readyz().contains("forwards back to us"));
     assert!(job.agent.log().contains("the upstream no longer loops"), "{}", job.agent.log_tail());
 }

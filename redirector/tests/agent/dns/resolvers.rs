@@ -1,8 +1,8 @@
-//! The resolvers that people have, in a pod whose nameserver is not the shim: with interception
-//! each finds the VIP, and other names' own addresses.
+//! Common resolver libraries in a pod whose nameserver is not the shim: with interception each
+//! finds the VIP, and the addresses of other names.
 //!
-//! c-ares drops an answer that does not come from the server that it asked, musl as well; Go,
-//! glibc, Java and Python ask from connected sockets.
+//! c-ares and musl drop an answer that does not come from the server they queried; Go, glibc, Java
+//! and Python query from connected sockets.
 
 use testbed::{
     Executor, packages, process,
@@ -14,14 +14,13 @@ use crate::{
     rig::{Job, LIMIT},
 };
 
-/// A pod whose resolver asks over UDP or, where that is possible, over TCP only: packets of the
-/// other kind don't leave it.
-struct Asking {
+/// A pod whose resolver can use only one transport, UDP or TCP: packets of the other are dropped.
+struct SingleTransportPod {
     job: Job,
     executor: Executor,
 }
 
-impl Asking {
+impl SingleTransportPod {
     fn over(transport: &str) -> Self {
         let job = Job::with_config(CONFIG);
         let executor = pod(&job, "stranger", ONE);
@@ -32,18 +31,20 @@ impl Asking {
                 .unwrap();
         }
         let other = if transport == "tcp" { "udp" } else { "tcp" };
-        // What Go finds it connects to, which is to fail at once.
+        // Go connects to the address it finds, which must fail at once.
         let line = format!(
             "ip route add unreachable {UNRELATED_ADDRESS} && \
-             nft 'add table ip t; add chain ip t o {{ type filter hook output priority 0; }}; add rule ip t o {other} dport {{ 53, 5310-5341 }} reject'"
+             nft 'add table ip t; \
+             add chain ip t o {{ type filter hook output priority 0; }}; \
+             add rule ip t o {other} dport {{ 53, 5310-5341 }} reject'"
         );
         executor.run(&line, LIMIT).unwrap().success().unwrap();
         Self { job, executor }
     }
 
-    /// The client's line of shell, with `NAME` for the name, must say the VIP and the unrelated
-    /// name's own address.
-    fn tell_right(&self, client: &str) {
+    /// Runs a shell command with `NAME` as a placeholder: it must print the VIP, and the address of
+    /// the unrelated name.
+    fn assert_resolves(&self, client: &str) {
         let said =
             |name: &str| self.executor.run(&client.replace("NAME", name), LIMIT).unwrap().text();
         let (ours, other) = (said(INTERNAL_NAME), said(UNRELATED_NAME));
@@ -56,22 +57,22 @@ impl Asking {
         );
     }
 
-    /// How many queries were taken to the shim.
-    fn taken(&self) -> u64 {
+    /// How many queries were intercepted.
+    fn intercepted(&self) -> u64 {
         self.job.json(&["status"])["dns"]["interception"]["resolvers"][0]["intercepted"]
             .as_u64()
             .unwrap_or(0)
     }
 
-    /// The same of each client, all of whose queries go by the shim.
-    fn each_tells_right(&self, clients: &[&str]) {
+    /// The same for each client, all of whose queries must be intercepted.
+    fn assert_each_resolves(&self, clients: &[&str]) {
         for client in clients {
-            let before = self.taken();
-            self.tell_right(client);
+            let before = self.intercepted();
+            self.assert_resolves(client);
             assert!(
-                self.taken() >= before + 2,
+                self.intercepted() >= before + 2,
                 "{client}: {} taken, {before} before",
-                self.taken()
+                self.intercepted()
             );
         }
     }
@@ -83,30 +84,30 @@ const NODE: &str =
     "node -e \"require('dns').lookup('NAME', { all: true }, (e, found) => console.log(e, found))\"";
 const C_ARES: &str =
     "node -e \"require('dns').resolve4('NAME', (e, found) => console.log(e, found))\"";
-/// skopeo is a Go program; the error names the address that it found. Nobody listens on port 1.
+/// skopeo is a Go program; its error names the address that it found. Nothing listens on port 1.
 const GO: &str =
     "GODEBUG=netdns=go skopeo --insecure-policy inspect --no-creds docker://NAME:1/team/hello:1.0";
 
 #[test]
-fn glibc_c_ares_go_and_those_that_use_them_over_udp() {
-    Asking::over("udp").each_tells_right(&[GLIBC, PYTHON, NODE, C_ARES, GO]);
+fn glibc_c_ares_and_go_over_udp() {
+    SingleTransportPod::over("udp").assert_each_resolves(&[GLIBC, PYTHON, NODE, C_ARES, GO]);
 }
 
 #[test]
-fn glibc_c_ares_go_and_those_that_use_them_over_tcp() {
-    Asking::over("tcp").each_tells_right(&[GLIBC, PYTHON, NODE, C_ARES, GO]);
+fn glibc_c_ares_and_go_over_tcp() {
+    SingleTransportPod::over("tcp").assert_each_resolves(&[GLIBC, PYTHON, NODE, C_ARES, GO]);
 }
 
 #[test]
-fn musl_whose_socket_is_not_connected() {
-    let asking = Asking::over("udp");
-    let home = asking.executor.sandbox().home();
+fn musl_with_an_unconnected_socket() {
+    let pod = SingleTransportPod::over("udp");
+    let home = pod.executor.sandbox().home();
     let (source, client) = (home.join("ask.c"), home.join("ask"));
-    asking.executor.sandbox().write(&source, ASK).unwrap();
+    pod.executor.sandbox().write(&source, ASK).unwrap();
     let mut compiler = packages::tool("musl-gcc").unwrap();
     compiler.args(["-static", "-O1", "-o"]).arg(&client).arg(&source);
     process::finish(compiler, LIMIT).unwrap().success().unwrap();
-    asking.each_tells_right(&[&format!("{} NAME", client.display())]);
+    pod.assert_each_resolves(&[&format!("{} NAME", client.display())]);
 }
 
 const ASK: &str = r#"
@@ -123,10 +124,11 @@ int main(int argc, char **argv) {
 
 #[test]
 fn a_jvm() {
-    let asking = Asking::over("udp");
-    let source = asking.executor.sandbox().home().join("Lookup.java");
+    let pod = SingleTransportPod::over("udp");
+    let source = pod.executor.sandbox().home().join("Lookup.java");
     let text = "public class Lookup { public static void main(String[] a) throws Exception { \
-                for (var found : java.net.InetAddress.getAllByName(a[0])) System.out.println(found.getHostAddress()); } }";
-    asking.executor.sandbox().write(&source, text).unwrap();
-    asking.each_tells_right(&[&format!("java {} NAME", source.display())]);
+                for (var found : java.net.InetAddress.getAllByName(a[0])) \
+                System.out.println(found.getHostAddress()); } }";
+    pod.executor.sandbox().write(&source, text).unwrap();
+    pod.assert_each_resolves(&[&format!("java {} NAME", source.display())]);
 }

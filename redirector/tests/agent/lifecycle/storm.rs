@@ -1,6 +1,6 @@
-//! Ten clients make ten thousand changes at once. The records of the history are the order in which
-//! the agent made them: replayed one after the other by a model that knows nothing of the agent,
-//! they fit together, they are what the clients were told, and they end where the agent ends.
+//! Ten clients make ten thousand changes at once. The history records the order in which the agent
+//! made them. Replayed by an independent model, the records are consistent, match the replies to
+//! the clients, and lead to the final state of the agent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,31 +25,30 @@ use crate::rig::Job;
 const CLIENTS: u32 = 10;
 const CHANGES: usize = 10_000;
 const SOURCES: u32 = 40;
-/// How many records may wait to be read: the agent keeps a hundred of them.
+/// How many records may be unread: the agent keeps a hundred of them.
 const AHEAD: usize = 50;
 /// Longest time for everything.
 const LIMIT: Duration = Duration::from_secs(300);
-/// In memory: what is looked at is the order, and the disk would take most of the time.
+/// In memory: only the order matters, and a disk would take most of the time.
 const STATE: &str = "/run/redirector-state";
 
-/// What a client asked for and was told was done.
+/// A change that the agent has confirmed to a client.
 #[derive(Debug)]
-struct Told {
+struct Confirmed {
     source: String,
-    /// The port that tells this change from every other; none for a removal.
+    /// The port that identifies this change; none for a removal.
     port: Option<String>,
 }
 
 #[derive(Default)]
 struct Storm {
-    /// Changes that were begun, and those that the history has shown.
+    /// Changes that were started, and those seen in the history.
     begun: AtomicUsize,
     read: AtomicUsize,
     over: AtomicBool,
-    /// Which sources have a route, as far as anybody has heard: only to ask for what is likely to
-    /// be granted.
+    /// Sources that probably have a route, so that most requests succeed.
     routed: Mutex<BTreeSet<u32>>,
-    told: Mutex<Vec<Told>>,
+    confirmed: Mutex<Vec<Confirmed>>,
     rollbacks: AtomicUsize,
 }
 
@@ -57,7 +56,7 @@ fn name(number: u32) -> String {
     format!("storm{number}.internal.company.net")
 }
 
-/// A route whose one port is nobody else's.
+/// A route with a unique port.
 fn route(number: u32, id: usize) -> RawRoute {
     RawRoute {
         source: name(number),
@@ -68,7 +67,7 @@ fn route(number: u32, id: usize) -> RawRoute {
 }
 
 impl Storm {
-    /// One client, until there were enough changes.
+    /// Runs one client until there are enough changes.
     async fn client(&self) {
         let client = Client::new("/run/redirector/control.sock");
         loop {
@@ -79,15 +78,15 @@ impl Storm {
             while id > self.read.load(SeqCst) + self.refused() + AHEAD && !self.over.load(SeqCst) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            // Ports are one above.
+            // The port is `id + 1`.
             assert!(id < 65_000, "too many refusals");
             self.change(&client, id).await;
         }
     }
 
-    /// Changes that were begun and have no record, roughly: those that were refused.
+    /// Changes that were started and have no record, roughly those that were refused.
     fn refused(&self) -> usize {
-        let done = self.told.lock().unwrap().len() + self.rollbacks.load(SeqCst);
+        let done = self.confirmed.lock().unwrap().len() + self.rollbacks.load(SeqCst);
         self.begun.load(SeqCst).saturating_sub(done + CLIENTS as usize)
     }
 
@@ -97,22 +96,22 @@ impl Storm {
         let source: SourceName = name(number).parse().unwrap();
         match rand::random::<u32>() % 100 {
             0 => {
-                if granted(client.rollback(&RollbackRequest::default()).await) {
+                if is_applied(client.rollback(&RollbackRequest::default()).await) {
                     self.rollbacks.fetch_add(1, SeqCst);
                 }
             }
             1..=10 => {
                 let routes = vec![route(number, id), route((number + 1) % SOURCES, id)];
                 let request = ImportRequest { routes, replace: false, dry_run: false };
-                if granted(client.import(&request).await) {
+                if is_applied(client.import(&request).await) {
                     self.routed.lock().unwrap().extend([number, (number + 1) % SOURCES]);
-                    self.tell(number, Some(id));
+                    self.confirm(number, Some(id));
                 }
             }
             11..=35 if there => {
-                if granted(client.remove(&source).await) {
+                if is_applied(client.remove(&source).await) {
                     self.routed.lock().unwrap().remove(&number);
-                    self.tell(number, None);
+                    self.confirm(number, None);
                 }
             }
             _ if there => {
@@ -120,33 +119,33 @@ impl Storm {
                     ports: Field::Set(vec![(id + 1).to_string()]),
                     ..RoutePatch::default()
                 };
-                if granted(client.set(&source, &patch).await) {
-                    self.tell(number, Some(id));
+                if is_applied(client.set(&source, &patch).await) {
+                    self.confirm(number, Some(id));
                 }
             }
             _ => {
-                if granted(client.add(&route(number, id)).await) {
+                if is_applied(client.add(&route(number, id)).await) {
                     self.routed.lock().unwrap().insert(number);
-                    self.tell(number, Some(id));
+                    self.confirm(number, Some(id));
                 }
             }
         }
     }
 
-    fn tell(&self, number: u32, id: Option<usize>) {
-        self.told
+    fn confirm(&self, number: u32, id: Option<usize>) {
+        self.confirmed
             .lock()
             .unwrap()
-            .push(Told { source: name(number), port: id.map(|id| (id + 1).to_string()) });
+            .push(Confirmed { source: name(number), port: id.map(|id| (id + 1).to_string()) });
     }
 
-    /// Reads each record before it is dropped, until the clients have ended.
+    /// Reads each record before the agent drops it, until the clients have ended.
     fn read_history(&self) -> BTreeMap<u64, Value> {
         let mut records = BTreeMap::new();
         let began = Instant::now();
         loop {
             let over = self.over.load(SeqCst);
-            // The journal last: what is folded meanwhile is found there the next time.
+            // The journal last: records that are compacted meanwhile are found at the next pass.
             let folder = std::fs::read_dir(format!("{STATE}/history"))
                 .into_iter()
                 .flatten()
@@ -168,29 +167,30 @@ impl Storm {
     }
 }
 
-/// The record of a line: a checksum, a space, and JSON. What is being written has none yet.
+/// The record of a line (a checksum, a space, and JSON); none while the line is being written.
 fn record(line: &str) -> Option<Value> {
     let entry: Value = serde_json::from_str(line.get(9..)?).ok()?;
     Some(entry["record"].clone()).filter(|record| !record.is_null())
 }
 
-/// Whether it was done. A refusal because of what somebody else did meanwhile is none of a failure.
+/// Whether a change was made. A refusal because of another client's change is no failure.
 #[track_caller]
-fn granted<T>(answer: Result<T, ClientError>) -> bool {
+fn is_applied<T>(answer: Result<T, ClientError>) -> bool {
     match answer {
         Ok(_) => true,
         Err(ClientError::Refused(error))
             if matches!(error.code, ErrorCode::Conflict | ErrorCode::NotFound) =>
         {
-            // This one is answered after the change was made and recorded.
-            error.message.contains("by somebody else meanwhile")
+            // This reply follows a change that was made and recorded.
+            error.message.contains("another caller has removed")
         }
         Err(error) => panic!("{error}"),
     }
 }
 
-/// Replays the records; every one begins where the one before it has ended. Says what is left.
-fn replayed(records: &BTreeMap<u64, Value>) -> BTreeMap<String, Value> {
+/// Replays the records, each of which must start where the one before has ended. Returns the final
+/// routes.
+fn replay(records: &BTreeMap<u64, Value>) -> BTreeMap<String, Value> {
     let mut model: BTreeMap<String, Value> = BTreeMap::new();
     for ((number, record), expected) in records.iter().zip(1..) {
         assert_eq!(*number, expected, "a record is missing");
@@ -223,7 +223,7 @@ fn replayed(records: &BTreeMap<u64, Value>) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends() {
+fn the_history_of_concurrent_changes_matches_a_model() {
     let mut job = Job::with_config(&format!(
         "[agent]\nstate_dir = \"{STATE}\"\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
     ));
@@ -252,9 +252,9 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
     });
     assert!(records.len() >= CHANGES, "{} changes in {LIMIT:?}", records.len());
 
-    // What the clients were told is what is recorded: each change once.
-    let told = storm.told.into_inner().unwrap();
-    assert_eq!(records.len(), told.len() + storm.rollbacks.into_inner());
+    // Each confirmed change is recorded once.
+    let confirmed = storm.confirmed.into_inner().unwrap();
+    assert_eq!(records.len(), confirmed.len() + storm.rollbacks.into_inner());
     let mut recorded: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for change in records
         .values()
@@ -265,7 +265,7 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
         *recorded.entry((change["source"].as_str().unwrap(), port)).or_default() += 1;
     }
     let mut removed: BTreeMap<&str, usize> = BTreeMap::new();
-    for Told { source, port } in &told {
+    for Confirmed { source, port } in &confirmed {
         match port {
             Some(port) => assert_eq!(
                 recorded.get(&(source.as_str(), port.as_str())),
@@ -279,8 +279,8 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
         assert_eq!(recorded.get(&(source, "none")), Some(&times), "removals of {source}");
     }
 
-    // It ends where the model ends: in what the agent tells, on disk, and after a SIGKILL.
-    let model = replayed(&records);
+    // The final state matches the model: in the API, on disk, and after a SIGKILL.
+    let model = replay(&records);
     let wanted: BTreeMap<String, Value> =
         model.iter().map(|(source, stored)| (source.clone(), stored["route"].clone())).collect();
     let vips = |job: &Job| -> BTreeMap<String, (Value, Value)> {
@@ -312,7 +312,7 @@ fn ten_thousand_changes_of_ten_clients_at_once_end_where_a_sequential_model_ends
     job.agent.sigkill().unwrap();
     job.agent.restart().unwrap();
     assert_eq!(vips(&job), served);
-    // At its start, what the journal said has gone into the file.
+    // At startup the journal was compacted into the file.
     let disk: Value =
         serde_json::from_str(&job.rig.node.sandbox().read(format!("{STATE}/routes.json")).unwrap())
             .unwrap();

@@ -1,4 +1,4 @@
-//! What the agent tells whoever runs it: the service manager, and whoever reads its log.
+//! Notifications to the service manager, and the log in JSON.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     stage::CONFIG,
 };
 
-/// How long the service manager waits for a sign of life before it takes the agent for dead.
+/// How long the service manager waits for a heartbeat before it restarts the agent.
 const WATCHDOG: Duration = Duration::from_secs(2);
 
 fn supervised(rig: &Rig) -> Agent {
@@ -23,47 +23,47 @@ fn supervised(rig: &Rig) -> Agent {
     Agent::start(&rig.node, options).unwrap()
 }
 
-fn signs_of_life(agent: &mut Agent) -> usize {
+fn heartbeats(agent: &mut Agent) -> usize {
     agent.notifications().unwrap().iter().filter(|state| *state == "WATCHDOG=1").count()
 }
 
-fn wait_for_a_sign_of_life(agent: &mut Agent) {
-    let before = signs_of_life(agent);
-    until("a sign of life", LIMIT, || Ok(signs_of_life(agent) > before)).unwrap();
+fn wait_for_a_heartbeat(agent: &mut Agent) {
+    let before = heartbeats(agent);
+    until("a heartbeat", LIMIT, || Ok(heartbeats(agent) > before)).unwrap();
 }
 
 #[test]
-fn the_service_manager_hears_of_the_start_of_life_of_a_reload_and_of_the_end() {
+fn the_service_manager_is_notified_of_each_phase() {
     let rig = Rig::new().unwrap();
     let mut agent = supervised(&rig);
     assert_eq!(
         agent.notifications().unwrap().iter().filter(|state| *state == "READY=1").count(),
         1
     );
-    wait_for_a_sign_of_life(&mut agent);
-    wait_for_a_sign_of_life(&mut agent);
+    wait_for_a_heartbeat(&mut agent);
+    wait_for_a_heartbeat(&mut agent);
     agent.sighup().unwrap();
     let is_reloading = |state: &String| state == "RELOADING=1";
     until("a reload", LIMIT, || {
-        let told = agent.notifications()?;
-        let reloading = told.iter().position(is_reloading);
-        Ok(reloading.is_some_and(|at| told[at..].iter().any(|state| state == "READY=1")))
+        let notifications = agent.notifications()?;
+        let reloading = notifications.iter().position(is_reloading);
+        Ok(reloading.is_some_and(|at| notifications[at..].iter().any(|state| state == "READY=1")))
     })
     .unwrap();
-    let told = agent.notifications().unwrap();
-    let at = told.iter().position(is_reloading).unwrap();
-    assert!(told[at + 1].starts_with("MONOTONIC_USEC="), "{told:?}");
+    let notifications = agent.notifications().unwrap();
+    let at = notifications.iter().position(is_reloading).unwrap();
+    assert!(notifications[at + 1].starts_with("MONOTONIC_USEC="), "{notifications:?}");
     assert!(agent.sigterm().unwrap().success(), "{}", agent.log_tail());
     assert_eq!(agent.notifications().unwrap().last().unwrap(), "STOPPING=1");
 }
 
 #[test]
-fn an_agent_that_hangs_gives_no_sign_of_life_and_says_so_to_whoever_asks() {
+fn a_hanging_agent_sends_no_heartbeat_and_is_not_healthy() {
     let rig = Rig::new().unwrap();
     let mut agent = supervised(&rig);
-    wait_for_a_sign_of_life(&mut agent);
-    // Reading it waits until somebody writes to it, and so does all that the agent owns; its
-    // threads and listeners are well.
+    wait_for_a_heartbeat(&mut agent);
+    // Reading a pipe blocks until it is written to, and with it the event loop; the agent's other
+    // threads and its listeners work.
     let node = rig.node.sandbox();
     node.run(&format!("rm {CONFIG_PATH} && mkfifo {CONFIG_PATH}"), LIMIT)
         .unwrap()
@@ -72,25 +72,25 @@ fn an_agent_that_hangs_gives_no_sign_of_life_and_says_so_to_whoever_asks() {
     agent.sighup().unwrap();
     let health =
         "curl -s --max-time 2 -o /dev/null -w '%{http_code}' http://127.0.0.1:9464/healthz";
-    // 503; or nothing at all, when what hangs is the thread that would have answered.
-    until("it to hang", LIMIT, || {
+    // 503, or no response when the thread that hangs is the one that would have responded.
+    until("the agent to hang", LIMIT, || {
         Ok(["503", "000"].contains(&node.run(health, LIMIT)?.stdout.as_str()))
     })
     .unwrap();
-    let before = signs_of_life(&mut agent);
+    let before = heartbeats(&mut agent);
     std::thread::sleep(2 * WATCHDOG);
-    assert_eq!(signs_of_life(&mut agent), before, "it would never be restarted");
+    assert_eq!(heartbeats(&mut agent), before, "otherwise it would never be restarted");
     assert_eq!(agent.ended().unwrap(), None);
     std::fs::write(node.home().join("config"), CONFIG).unwrap();
     node.run(&format!("cat {} > {CONFIG_PATH}", node.home().join("config").display()), LIMIT)
         .unwrap()
         .success()
         .unwrap();
-    wait_for_a_sign_of_life(&mut agent);
+    wait_for_a_heartbeat(&mut agent);
 }
 
 #[test]
-fn each_line_of_a_json_log_is_an_object_that_says_when_how_bad_where_and_what() {
+fn each_line_of_the_json_log_has_time_level_and_target() {
     let rig = Rig::new().unwrap();
     let mut agent = supervised(&rig);
     for arguments in [&["route", "add", "a.b", "203.0.113.7"][..], &["route", "remove", "a.b"]] {
@@ -116,11 +116,11 @@ fn each_line_of_a_json_log_is_an_object_that_says_when_how_bad_where_and_what() 
     }
     let changes: Vec<_> =
         lines.iter().filter(|line| line["message"] == "a route was changed").collect();
-    let told = |line: &serde_json::Value| {
+    let fields = |line: &serde_json::Value| {
         (line["source"].as_str().unwrap().to_owned(), line["change"].as_str().unwrap().to_owned())
     };
     assert_eq!(
-        changes.iter().map(|line| told(line)).collect::<Vec<_>>(),
+        changes.iter().map(|line| fields(line)).collect::<Vec<_>>(),
         [("a.b".into(), "Added".into()), ("a.b".into(), "Removed".into())]
     );
     assert!(
