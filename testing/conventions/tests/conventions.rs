@@ -1,8 +1,7 @@
 //! The workspace keeps its own rules.
 
 /// Violations that are still there, by rule; the numbers only fall.
-const KNOWN: &[(&str, usize)] =
-    &[("modules", 209), ("words", 1900), ("lines", 240), ("tests", 240)];
+const KNOWN: &[(&str, usize)] = &[("words", 604), ("lines", 163), ("tests", 120)];
 
 #[track_caller]
 fn holds(name: &str) {
