@@ -51,6 +51,6 @@ impl RuntimeProvider for MarkedRuntime {
 
     fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> IoFuture<Self::Udp> {
         let bound = self.0.bind_udp(local, server);
-        Box::pin(async move { bound.await.inspect(|socket| mark_if_permitted(socket)) })
+        Box::pin(async move { bound.await.inspect(mark_if_permitted) })
     }
 }

@@ -2,8 +2,8 @@
 //! byte for byte.
 //!
 //! The only place that knows DNS wire format. [`bind()`] opens the sockets, [`BoundShim::serve`]
-//! answers; [`Publisher::publish`] changes the answers meanwhile. [`answer()`] is the decision about
-//! one query, a pure function.
+//! answers; [`Publisher::publish`] changes the answers meanwhile. [`answer()`] is the decision
+//! about one query, a pure function.
 
 mod access;
 mod forward;

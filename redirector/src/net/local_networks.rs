@@ -85,7 +85,7 @@ const UP: u32 = 0x1;
 const GATEWAY: u32 = 0x2;
 const REJECT: u32 = 0x200;
 
-/// Columns: interface, destination, gateway, flags, and as the eighth the mask. Addresses are native
+/// Columns: interface, destination, gateway, flags, as the eighth the mask. Addresses are native
 /// words in hexadecimal. A gateway that is the host's own address (Cilium's) does not count.
 fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
     let word = |text: &str| u32::from_str_radix(text, 16).ok();
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_route_is_local_without_a_gateway_unless_default() {
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\t\
-            IRTT\n\
+        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\t\
+            Window\tIRTT\n\
             eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
             eth0\t0000CB0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
             cali1\t097100CB\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n\

@@ -10,15 +10,15 @@ use std::{
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
-use tokio_util::task::TaskTracker;
+use arc_swap::{ArcSwap, Guard};
+use futures_util::future::join;
 
-use super::settings::ShimSettings;
+use super::{bind_error::BindError, settings::ShimSettings};
 use crate::dns::{
     access::{
         Acl, ClientClass, QUERIES_PER_SECOND, REFUSALS_PER_SECOND, RateLimiter, ResourceLimits,
     },
-    forward::{Forwarder, LoopDetector, Upstreams},
+    forward::{Forwarder, InterceptedResolvers, LoopDetector, ResolverOfSlot, Upstreams},
     local::{AnswerPolicy, Decision, Zone, answer, describe_question, refuse},
     stats::Counters,
     wire::ReplyBuffer,
@@ -38,20 +38,18 @@ pub(super) struct Request {
 /// What the tasks of all sockets share.
 #[derive(Debug)]
 pub(super) struct Handler {
-    pub(super) zone: ArcSwap<Zone>,
-    pub(super) acl: ArcSwap<Acl>,
+    zone: ArcSwap<Zone>,
+    acl: ArcSwap<Acl>,
     rate_limiter: RateLimiter,
     /// In seconds.
-    pub(super) ttl: AtomicU32,
+    ttl: AtomicU32,
     /// Our addresses with their actual ports.
-    pub(super) own: Vec<SocketAddr>,
-    pub(super) resolv_conf: PathBuf,
-    pub(super) counters: Arc<Counters>,
-    pub(super) forwarder: Forwarder,
-    pub(super) loop_detector: LoopDetector,
-    pub(super) limits: ResourceLimits,
-    /// Tasks of TCP connections.
-    pub(super) tasks: TaskTracker,
+    own: Vec<SocketAddr>,
+    resolv_conf: PathBuf,
+    counters: Arc<Counters>,
+    forwarder: Forwarder,
+    loop_detector: LoopDetector,
+    limits: ResourceLimits,
 }
 
 impl Handler {
@@ -74,8 +72,60 @@ impl Handler {
             forwarder: Forwarder::new(upstreams, counters, limits),
             loop_detector: LoopDetector::new(),
             limits,
-            tasks: TaskTracker::new(),
         }
+    }
+
+    /// The current answers.
+    pub(super) fn zone(&self) -> Guard<Arc<Zone>> {
+        self.zone.load()
+    }
+
+    /// Replaces the answers at once.
+    pub(super) fn set_zone(&self, zone: Zone) {
+        self.zone.store(Arc::new(zone));
+    }
+
+    /// Applies other upstreams, clients and another TTL from the next query on.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Loop`] and [`BindError::NoUpstream`]; then nothing changes.
+    pub(super) fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
+        let upstreams = settings.open_upstreams(&self.own, &self.resolv_conf)?;
+        self.forwarder.set_upstreams(upstreams);
+        self.loop_detector.upstreams_changed();
+        self.acl.store(Arc::new(settings.acl()));
+        self.ttl.store(settings.ttl, Relaxed);
+        Ok(())
+    }
+
+    /// Time to live of our records, in seconds.
+    pub(super) fn ttl(&self) -> u32 {
+        self.ttl.load(Relaxed)
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) fn forwarder(&self) -> &Forwarder {
+        &self.forwarder
+    }
+
+    pub(super) fn limits(&self) -> ResourceLimits {
+        self.limits
+    }
+
+    /// Forwards the intercepted queries of each slot to the resolver that `resolver_of` returns.
+    pub(super) fn forward_slots(&self, resolver_of: Box<ResolverOfSlot>) {
+        let resolvers = InterceptedResolvers::new(resolver_of, self.own.clone());
+        self.forwarder.set_intercepted(resolvers);
+    }
+
+    /// Waits for the first answer of an upstream and looks for loops. Never returns.
+    pub(super) async fn watch_upstreams(&self) {
+        join(self.forwarder.wait_for_first_answer(), self.loop_detector.watch(&self.forwarder))
+            .await;
     }
 
     /// Whether a client that queries our address is refused.
@@ -129,10 +179,8 @@ impl Handler {
         if class == ClientClass::Denied {
             return refuse(query, reply);
         }
-        let policy = AnswerPolicy {
-            ttl: self.ttl.load(Relaxed),
-            real_addresses: class == ClientClass::RealAddresses,
-        };
+        let policy =
+            AnswerPolicy { ttl: self.ttl(), real_addresses: class == ClientClass::RealAddresses };
         match answer(query, &self.zone.load(), policy, reply) {
             Decision::Forward(_) if self.loop_detector.is_own_probe(query) => refuse(query, reply),
             decision => decision,

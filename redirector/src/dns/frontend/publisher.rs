@@ -1,9 +1,8 @@
 //! A handle that changes what a shim answers and reads its counters.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{net::SocketAddr, sync::Arc};
+
+use arc_swap::Guard;
 
 use super::{bind_error::BindError, handler::Handler, settings::ShimSettings};
 use crate::{
@@ -28,14 +27,14 @@ impl Publisher {
 
     /// Replaces the zone at once and as a whole.
     pub fn publish(&self, mut zone: Zone) {
-        zone.inherit_counts(&self.handler.zone.load());
-        self.handler.zone.store(Arc::new(zone));
+        zone.inherit_counts(&self.handler.zone());
+        self.handler.set_zone(zone);
     }
 
     /// Changes the answers of these sources at once and together; `None` removes a source. The cost
     /// depends on the number of changes, not on the size of the zone.
     pub fn update(&self, changes: impl IntoIterator<Item = (SourceName, Option<Answer>)>) {
-        let current = self.handler.zone.load();
+        let current = self.handler.zone();
         let mut next: Option<Zone> = None;
         for (source, answer) in changes {
             if next.as_ref().unwrap_or(&current).get(&source) != answer.as_ref() {
@@ -43,13 +42,13 @@ impl Publisher {
             }
         }
         if let Some(next) = next {
-            self.handler.zone.store(Arc::new(next));
+            self.handler.set_zone(next);
         }
     }
 
     /// Whether the zone has exactly these sources with these answers.
     pub fn is_current(&self, answers: impl IntoIterator<Item = (SourceName, Answer)>) -> bool {
-        self.handler.zone.load().is_exactly(answers)
+        self.handler.zone().is_exactly(answers)
     }
 
     /// Applies the upstreams, clients and TTL of other settings from the next query on. The
@@ -59,39 +58,33 @@ impl Publisher {
     ///
     /// [`BindError::Loop`] and [`BindError::NoUpstream`]; then nothing changes.
     pub fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
-        let handler = &self.handler;
-        let upstreams = settings.open_upstreams(&handler.own, &handler.resolv_conf)?;
-        handler.forwarder.set_upstreams(upstreams);
-        handler.loop_detector.upstreams_changed();
-        handler.acl.store(Arc::new(settings.acl()));
-        handler.ttl.store(settings.ttl, Relaxed);
-        Ok(())
+        self.handler.reconfigure(settings)
     }
 
     /// The counters.
     pub fn counters(&self) -> DnsCounters {
-        DnsCounters::from(&*self.handler.counters)
+        DnsCounters::from(self.handler.counters())
     }
 
     /// The same queries by type, code and time.
     pub fn query_stats(&self) -> QueryStatsSnapshot {
-        self.handler.counters.stats.snapshot()
+        self.handler.counters().stats.snapshot()
     }
 
     /// The health of each upstream, in the configured order.
     pub fn upstreams(&self) -> Vec<UpstreamHealth> {
-        self.handler.forwarder.health()
+        self.handler.forwarder().health()
     }
 
     /// The health of the resolvers whose queries are intercepted.
     pub fn intercepted_resolvers(&self) -> Vec<UpstreamHealth> {
-        self.handler.forwarder.intercepted_health()
+        self.handler.forwarder().intercepted_health()
     }
 
     /// A function that returns the number of answered queries for a source since it was first
     /// published.
     pub fn answer_counts(&self) -> impl Fn(&SourceName) -> u64 + use<> {
-        let zone = self.handler.zone.load_full();
+        let zone = Guard::into_inner(self.handler.zone());
         move |source| zone.answer_count(source)
     }
 
@@ -101,18 +94,18 @@ impl Publisher {
         let list = |servers: &[SocketAddr]| {
             servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
-        let upstreams = self.handler.forwarder.upstreams();
+        let upstreams = self.handler.forwarder().upstreams();
         if !upstreams.is_empty() && upstreams.iter().all(|upstream| upstream.loops()) {
             let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.address).collect();
             return Some(format!("every DNS upstream forwards back to us ({})", list(&servers)));
         }
-        let servers = self.handler.forwarder.unanswered_servers()?;
+        let servers = self.handler.forwarder().unanswered_servers()?;
         Some(format!("no DNS upstream has answered yet ({})", list(&servers)))
     }
 
     /// Why forwarding does not or may not work, as a message: no server is left, or resolv.conf
     /// cannot be read.
     pub fn upstream_problem(&self) -> Option<String> {
-        self.handler.forwarder.problem()
+        self.handler.forwarder().problem()
     }
 }

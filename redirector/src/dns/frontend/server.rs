@@ -3,9 +3,8 @@
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use futures_util::future::join;
 use tokio::{task::JoinSet, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     bind_error::BindError,
@@ -17,10 +16,7 @@ use super::{
     shutdown::{DRAIN_TIMEOUT, SERVFAIL_GRACE},
     tcp, udp,
 };
-use crate::{
-    dns::forward::{InterceptedResolvers, ResolverOfSlot},
-    net::RESOLV_CONF,
-};
+use crate::{dns::forward::ResolverOfSlot, net::RESOLV_CONF};
 
 /// A shim that has its sockets and does not answer yet.
 #[derive(Debug)]
@@ -76,8 +72,7 @@ impl BoundShim {
     ) -> Result<InterceptPorts, BindError> {
         let (ports, listeners) = intercept_ports::open(&self.local_addrs(), count)?;
         self.intercepted = listeners;
-        let resolvers = InterceptedResolvers::new(resolver_of, self.handler.own.clone());
-        self.handler.forwarder.set_intercepted(resolvers);
+        self.handler.forward_slots(resolver_of);
         Ok(ports)
     }
 
@@ -96,18 +91,26 @@ impl BoundShim {
         let stop = shutdown.child_token();
         let _stop_on_return = stop.clone().drop_guard();
         let Self { listeners, intercepted, handler } = self;
-        let mut sockets = JoinSet::new();
+        let (mut sockets, connections) = (JoinSet::new(), TaskTracker::new());
+        let serving = Serving {
+            handler: Arc::clone(&handler),
+            connections: connections.clone(),
+            stop: stop.clone(),
+        };
         let groups = listeners.into_iter().map(|listener| vec![listener]).chain(intercepted);
         for group in groups {
-            spawn_listeners(group, &mut sockets, &handler, &stop);
+            serving.spawn_listeners(group, &mut sockets);
         }
-        watch_upstreams(Arc::clone(&handler), stop.clone());
+        let Serving { handler: watched, stop: watch_until, .. } = serving;
+        tokio::spawn(async move {
+            watch_until.run_until_cancelled(watched.watch_upstreams()).await;
+        });
         let finished = async {
             while let Some(ended) = sockets.join_next().await {
                 ended.context("a task of the DNS shim panicked")??;
             }
-            handler.tasks.close();
-            handler.tasks.wait().await;
+            connections.close();
+            connections.wait().await;
             Ok(())
         };
         tokio::select! {
@@ -117,31 +120,32 @@ impl BoundShim {
     }
 }
 
-/// Serves listeners that share a thread for UDP and the limit of TCP connections.
-fn spawn_listeners(
-    listeners: Vec<Listener>,
-    sockets: &mut JoinSet<anyhow::Result<()>>,
-    handler: &Arc<Handler>,
-    stop: &CancellationToken,
-) {
-    let connections = tcp::ConnectionLimit::new(handler.limits);
-    let mut udp_listeners = Vec::new();
-    for listener in listeners {
-        let (udp, tcp) = listener.into_endpoints();
-        udp_listeners.push(udp);
-        sockets.spawn(tcp::serve(tcp, connections.clone(), Arc::clone(handler), stop.clone()));
-    }
-    let (handler, stop) = (Arc::clone(handler), stop.clone());
-    sockets.spawn_blocking(move || udp::run(udp_listeners, &handler, &stop));
+/// What the tasks of a shim share.
+struct Serving {
+    handler: Arc<Handler>,
+    connections: TaskTracker,
+    stop: CancellationToken,
 }
 
-/// Waits for the first answer of an upstream and looks for loops, until `stop` is cancelled.
-fn watch_upstreams(handler: Arc<Handler>, stop: CancellationToken) {
-    tokio::spawn(async move {
-        let first_answer = handler.forwarder.wait_for_first_answer();
-        let loops = handler.loop_detector.watch(&handler.forwarder);
-        stop.run_until_cancelled(join(first_answer, loops)).await;
-    });
+impl Serving {
+    /// Serves listeners that share a thread for UDP and the limit of TCP connections.
+    fn spawn_listeners(&self, listeners: Vec<Listener>, sockets: &mut JoinSet<anyhow::Result<()>>) {
+        let limit = tcp::ConnectionLimit::new(self.handler.limits());
+        let mut udp_listeners = Vec::new();
+        for listener in listeners {
+            let (udp, tcp) = listener.into_endpoints();
+            udp_listeners.push(udp);
+            let server = tcp::TcpServer {
+                limit: limit.clone(),
+                handler: Arc::clone(&self.handler),
+                connections: self.connections.clone(),
+                stop: self.stop.clone(),
+            };
+            sockets.spawn(server.serve(tcp));
+        }
+        let (handler, stop) = (Arc::clone(&self.handler), self.stop.clone());
+        sockets.spawn_blocking(move || udp::run(udp_listeners, &handler, &stop));
+    }
 }
 
 /// After `stop` and the drain time, ends the queries that still wait for an upstream. Their clients
@@ -150,14 +154,12 @@ async fn cancel_forwarding(handler: &Handler, stop: &CancellationToken) {
     stop.cancelled().await;
     sleep(DRAIN_TIMEOUT).await;
     tracing::debug!("queries were still waiting for an upstream when the DNS shim stopped");
-    handler.forwarder.cancel();
+    handler.forwarder().cancel();
     sleep(SERVFAIL_GRACE).await;
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
-
     use super::*;
     use crate::config::{DnsClients, Upstream};
 
@@ -194,8 +196,8 @@ mod tests {
         let wrong = ShimSettings { upstreams: vec![Upstream::Server(own)], ttl: 1, ..settings() };
         let error = shim.publisher().reconfigure(&wrong).expect_err("a loop");
         assert!(matches!(error, BindError::Loop(address) if address == own), "{error}");
-        assert_eq!(shim.handler.ttl.load(Relaxed), 30);
+        assert_eq!(shim.handler.ttl(), 30);
         shim.publisher().reconfigure(&ShimSettings { ttl: 60, ..settings() }).expect("fine");
-        assert_eq!(shim.handler.ttl.load(Relaxed), 60);
+        assert_eq!(shim.handler.ttl(), 60);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     handler::{Handler, Request},
@@ -68,52 +68,59 @@ impl ConnectionLimit {
     }
 }
 
-/// Serves one listener until `stop` is cancelled and every connection made by then is accepted. A
-/// listener for intercepted DNS then lingers until no client connects any more.
-pub(super) async fn serve(
-    listener: Endpoint<TcpListener>,
-    limit: ConnectionLimit,
-    handler: Arc<Handler>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let Endpoint { socket, address, slot } = listener;
-    let linger = if slot.is_some() { LINGER_MAX } else { Duration::ZERO };
-    let mut end = None;
-    loop {
-        let accepted = match end {
-            None => tokio::select! {
+/// What the listeners of a shim share.
+pub(super) struct TcpServer {
+    pub(super) limit: ConnectionLimit,
+    pub(super) handler: Arc<Handler>,
+    pub(super) connections: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl TcpServer {
+    /// Serves one listener until `stop` is cancelled and every connection made by then is accepted.
+    /// A listener for intercepted DNS then lingers until no client connects any more.
+    pub(super) async fn serve(self, listener: Endpoint<TcpListener>) -> anyhow::Result<()> {
+        let Endpoint { socket, address, slot } = listener;
+        loop {
+            let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => {
-                    end = Some(Instant::now() + linger);
-                    continue;
-                }
+                () = self.stop.cancelled() => break,
                 accepted = socket.accept() => accepted,
-            },
-            Some(end) => {
-                let close_at = end.min(Instant::now() + IDLE_CLOSE);
-                match timeout_at(close_at.into(), socket.accept()).await {
-                    Ok(accepted) => accepted,
-                    Err(_) => return Ok(()),
-                }
+            };
+            self.on_accepted(accepted, address, slot).await;
+        }
+        let end = Instant::now() + if slot.is_some() { LINGER_MAX } else { Duration::ZERO };
+        loop {
+            let close_at = end.min(Instant::now() + IDLE_CLOSE);
+            match timeout_at(close_at.into(), socket.accept()).await {
+                Ok(accepted) => self.on_accepted(accepted, address, slot).await,
+                Err(_) => return Ok(()),
             }
-        };
+        }
+    }
+
+    async fn on_accepted(
+        &self,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        address: SocketAddr,
+        slot: Option<u32>,
+    ) {
         let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
+            Ok((stream, client)) => (stream, client.ip()),
             Err(error) => {
                 tracing::debug!(%address, %error, "failed to accept a DNS connection");
-                sleep(ACCEPT_RETRY).await;
-                continue;
+                return sleep(ACCEPT_RETRY).await;
             }
         };
-        let (client, own) = (client.ip(), address.ip());
-        let Some(permit) = limit.try_acquire(client, handler.is_denied(client, own)) else {
-            handler.counters.connections_refused.increment();
-            continue;
+        let is_denied = self.handler.is_denied(client, address.ip());
+        let Some(permit) = self.limit.try_acquire(client, is_denied) else {
+            self.handler.counters().connections_refused.increment();
+            return;
         };
-        let connection =
-            Connection::new(Endpoint { socket: stream, address, slot }, client, &handler);
-        let stop = stop.clone();
-        handler.tasks.spawn(async move {
+        let endpoint = Endpoint { socket: stream, address, slot };
+        let connection = Connection::new(endpoint, client, &self.handler);
+        let stop = self.stop.clone();
+        self.connections.spawn(async move {
             let _permit = permit;
             if let Err(error) = connection.run(stop).await {
                 tracing::debug!(%address, %error, "a DNS connection failed");
@@ -157,7 +164,7 @@ impl Connection {
                     Decision::Drop => return Ok(()),
                     Decision::Reply(_) => {
                         self.send(reply.as_bytes()).await?;
-                        handler.counters.stats.local_latency.record(received_at.elapsed(), 1);
+                        handler.counters().stats.local_latency.record(received_at.elapsed(), 1);
                     }
                     Decision::Forward(info) => {
                         waiting.push(forward(&handler, query, info, (self.client, self.slot)))
@@ -201,7 +208,7 @@ async fn forward(
 ) -> Vec<u8> {
     let sockets = SocketPool::default();
     let context = QueryContext { transport: Transport::Tcp, sockets: &sockets, slot };
-    let forwarder = &handler.forwarder;
+    let forwarder = handler.forwarder();
     let result =
         async { forwarder.forward(&query, &info, context, forwarder.admit(client)?).await };
     match result.await {

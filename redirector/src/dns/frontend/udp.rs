@@ -155,7 +155,7 @@ impl UdpServer {
             match self.handler.decide(query, request, reply) {
                 Decision::Drop => {}
                 Decision::Reply(_) => batch.queue_reply(index),
-                Decision::Forward(info) => match self.handler.forwarder.admit(client.ip()) {
+                Decision::Forward(info) => match self.handler.forwarder().admit(client.ip()) {
                     Ok(permit) => self.forward(query.to_vec(), info, (client, permit)),
                     Err(_) => {
                         servfail(query, reply);
@@ -166,7 +166,7 @@ impl UdpServer {
         }
         // If the send buffer is full, clients retry as after any lost packet.
         let sent = batch.send(self.socket.as_fd());
-        self.handler.counters.stats.local_latency.record(now.elapsed(), sent as u64);
+        self.handler.counters().stats.local_latency.record(now.elapsed(), sent as u64);
     }
 
     fn forward(&self, query: Vec<u8>, info: ForwardInfo, from: (SocketAddr, Permit)) {
@@ -192,7 +192,7 @@ impl Forwarding {
     async fn run(self, query: Vec<u8>, info: ForwardInfo, (client, permit): (SocketAddr, Permit)) {
         let context =
             QueryContext { transport: Transport::Udp, sockets: &self.sockets, slot: self.slot };
-        let sent = match self.handler.forwarder.forward(&query, &info, context, permit).await {
+        let sent = match self.handler.forwarder().forward(&query, &info, context, permit).await {
             Ok(reply) => self.socket.send_to(&reply, client).await,
             Err(_) => {
                 let mut reply = ReplyBuffer::new();
@@ -201,7 +201,7 @@ impl Forwarding {
             }
         };
         if let Err(error) = sent {
-            self.handler.counters.unsent.increment();
+            self.handler.counters().unsent.increment();
             tracing::debug!(%client, %error, "failed to send a DNS reply");
         }
     }
