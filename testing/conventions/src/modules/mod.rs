@@ -11,10 +11,12 @@
 //! Modules under `#[cfg(test)]` are left out, so `use super::*` is fine there. What a macro writes
 //! is not seen; paths in a macro's arguments are.
 
+mod dependencies;
 mod graph;
 mod references;
 mod resolve;
 mod rules;
+mod tokens;
 mod tree;
 
 #[cfg(test)]

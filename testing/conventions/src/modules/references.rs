@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::TokenStream;
 use syn::{
     Attribute, Expr, ImplItem, Item, Meta, Type, UseTree,
     ext::IdentExt as _,
     visit::{self, Visit},
 };
+
+use super::tokens::{self, Used};
 
 /// A path as a module's text has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,33 +148,13 @@ impl Collector {
         self.collected.imports.push((name, path));
     }
 
-    /// Paths in what a macro or an attribute is given, which may be any tokens.
-    fn add_tokens(&mut self, tokens: TokenStream) {
-        let tokens: Vec<_> = tokens.into_iter().collect();
-        let mut at = 0;
-        while at < tokens.len() {
-            match &tokens[at] {
-                TokenTree::Group(group) => self.add_tokens(group.stream()),
-                TokenTree::Literal(literal) => {
-                    if let Some(path) = path_in_literal(&literal.to_string()) {
-                        self.add_path(path, literal.span().start().line);
-                    }
-                }
-                TokenTree::Ident(first) => {
-                    let (path, after) = path_at(&tokens, at);
-                    let line = first.span().start().line;
-                    if let Some(method) = method_on_self(&tokens, &path, after) {
-                        self.add_self_method(method, line);
-                    }
-                    if !(at > 0 && is_punct(&tokens[at - 1], '.')) {
-                        self.add_path(path, line);
-                    }
-                    at = after;
-                    continue;
-                }
-                TokenTree::Punct(_) => {}
+    /// Paths in the tokens of a macro's or an attribute's arguments.
+    fn add_tokens(&mut self, stream: TokenStream) {
+        for (used, line) in tokens::uses(stream) {
+            match used {
+                Used::Path(path) => self.add_path(path, line),
+                Used::SelfMethod(method) => self.add_self_method(method, line),
             }
-            at += 1;
         }
     }
 }
@@ -250,63 +232,9 @@ fn segments(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.unraw().to_string()).collect()
 }
 
-/// The path that starts at an identifier, and where it ends.
-fn path_at(tokens: &[TokenTree], start: usize) -> (Vec<String>, usize) {
-    let mut path = Vec::new();
-    let mut at = start;
-    while let Some(TokenTree::Ident(ident)) = tokens.get(at) {
-        path.push(ident.unraw().to_string());
-        at += 1;
-        let colons = tokens.get(at..at + 2);
-        if !colons.is_some_and(|colons| colons.iter().all(|token| is_punct(token, ':'))) {
-            break;
-        }
-        if !matches!(tokens.get(at + 2), Some(TokenTree::Ident(_))) {
-            break;
-        }
-        at += 2;
-    }
-    (path, at)
-}
-
-/// `method` where the tokens are `self.method(…)`.
-fn method_on_self(tokens: &[TokenTree], path: &[String], after: usize) -> Option<String> {
-    match (path, tokens.get(after..after + 3)?) {
-        ([own], [TokenTree::Punct(dot), TokenTree::Ident(method), TokenTree::Group(arguments)])
-            if own == "self"
-                && dot.as_char() == '.'
-                && arguments.delimiter() == Delimiter::Parenthesis =>
-        {
-            Some(method.unraw().to_string())
-        }
-        _ => None,
-    }
-}
-
-/// A string such as serde's `with = "crate::units::seconds"`.
-fn path_in_literal(literal: &str) -> Option<Vec<String>> {
-    let text = literal.strip_prefix('"')?.strip_suffix('"')?;
-    let path: Vec<_> = text.split("::").map(str::to_owned).collect();
-    let is_path = path.len() > 1
-        && path
-            .iter()
-            .all(|segment| syn::parse_str::<syn::Ident>(segment).is_ok() || is_keyword(segment));
-    is_path.then_some(path)
-}
-
-fn is_keyword(segment: &str) -> bool {
-    matches!(segment, "crate" | "self" | "super" | "Self")
-}
-
-fn is_punct(token: &TokenTree, character: char) -> bool {
-    matches!(token, TokenTree::Punct(punct) if punct.as_char() == character)
-}
-
 /// Whether the attributes have `cfg(test)`, or a `cfg(all(…))` with `test` among its conditions.
 fn only_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
-        Meta::List(list) if list.path.is_ident("test") => true,
-        Meta::Path(path) if path.is_ident("test") => true,
         Meta::List(list) if list.path.is_ident("cfg") => {
             let condition = list.tokens.to_string().replace(' ', "");
             condition == "test" || condition.starts_with("all(test,")

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    dependencies::{Dependencies, dependencies, references},
     graph,
     references::{Kind, Reference},
     resolve::What,
@@ -41,106 +42,47 @@ pub(super) fn check_source(
     source: &dyn Source,
 ) -> anyhow::Result<Vec<Finding>> {
     let tree = Tree::read(root, source)?;
-    let crate_ = Crate { tree: &tree, base };
-    let dependencies = crate_.dependencies();
-    let mut findings = crate_.upward_imports();
-    findings.extend(crate_.file_cycles(&dependencies));
-    findings.extend(crate_.top_level_cycles(&dependencies));
+    let dependencies = dependencies(&tree);
+    let rules = Rules { tree: &tree, base, dependencies: &dependencies };
+    let mut findings = rules.upward_imports();
+    findings.extend(rules.file_cycles());
+    findings.extend(rules.top_level_cycles());
     Ok(findings)
 }
 
 /// How many dependencies are shown between two top-level modules of a cycle.
 const MAX_SHOWN: usize = 6;
 
-/// From which file to which, with the names that make the dependency and the lines they are on.
-type Dependencies = BTreeMap<(FileId, FileId), BTreeSet<(String, usize)>>;
-
-/// The type that a method belongs to: its module and name.
-type TypeKey = (ModuleId, String);
-
-struct Crate<'a> {
+/// A crate that is checked.
+struct Rules<'a> {
     tree: &'a Tree,
     base: &'a Path,
+    dependencies: &'a Dependencies,
 }
 
-impl Crate<'_> {
-    fn references(&self) -> impl Iterator<Item = (ModuleId, &Reference)> {
-        self.tree
-            .modules
-            .iter()
-            .enumerate()
-            .flat_map(|(id, module)| module.references.iter().map(move |one| (id, one)))
-    }
-
-    fn dependencies(&self) -> Dependencies {
-        let methods = self.methods();
-        let mut dependencies = Dependencies::new();
-        for (module, reference) in self.references() {
-            let from = self.tree.modules[module].file;
-            let targets = match reference.kind {
-                Kind::Path => self.files_of(module, &reference.path),
-                Kind::Glob => Vec::new(),
-                Kind::SelfMethod => self.method_files(module, &reference.path, &methods),
-            };
-            for to in targets.into_iter().filter(|to| *to != from) {
-                let name = (reference.path.join("::"), reference.line);
-                dependencies.entry((from, to)).or_default().insert(name);
-            }
+impl Rules<'_> {
+    /// Rule 1.
+    fn file_cycles(&self) -> Vec<Finding> {
+        let mut edges: BTreeMap<FileId, Vec<FileId>> = BTreeMap::new();
+        for (from, to) in self.dependencies.keys() {
+            edges.entry(*from).or_default().push(*to);
         }
-        dependencies
+        graph::cycles(&edges).iter().map(|group| self.file_cycle(group)).collect()
     }
 
-    fn files_of(&self, module: ModuleId, path: &[String]) -> Vec<FileId> {
-        let found = self.tree.resolve(module, path);
-        found
-            .into_iter()
-            .filter_map(|found| match found.what {
-                What::Item { file, .. } => Some(file),
-                What::Module(_) | What::Foreign => None,
-            })
-            .collect()
-    }
-
-    /// The files that have inherent methods of each type.
-    fn methods(&self) -> HashMap<TypeKey, Vec<(&str, FileId)>> {
-        let mut methods: HashMap<TypeKey, Vec<(&str, FileId)>> = HashMap::new();
-        for (id, module) in self.tree.modules.iter().enumerate() {
-            for (self_type, method) in &module.methods {
-                if let Some(key) = self.type_key(id, self_type) {
-                    methods.entry(key).or_default().push((method, module.file));
-                }
-            }
+    fn file_cycle(&self, group: &[FileId]) -> Finding {
+        let inside = |(from, to): &(FileId, FileId)| group.contains(from) && group.contains(to);
+        let mut lines = vec![format!("cycle of {} files:", group.len())];
+        for (ends, names) in self.dependencies.iter().filter(|(ends, _)| inside(ends)) {
+            lines.push(format!("    {}", self.show_dependency(*ends, names)));
         }
-        methods
-    }
-
-    fn type_key(&self, module: ModuleId, self_type: &[String]) -> Option<TypeKey> {
-        self.tree.resolve(module, self_type).into_iter().find_map(|found| match found.what {
-            What::Item { module, name, .. } => Some((module, name)),
-            What::Module(_) | What::Foreign => None,
-        })
-    }
-
-    fn method_files(
-        &self,
-        module: ModuleId,
-        path: &[String],
-        methods: &HashMap<TypeKey, Vec<(&str, FileId)>>,
-    ) -> Vec<FileId> {
-        let Some((method, self_type)) = path.split_last() else { return Vec::new() };
-        let known = self.type_key(module, self_type).and_then(|key| methods.get(&key));
-        known
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| name == method)
-            .map(|(_, file)| *file)
-            .collect()
+        Finding { lines }
     }
 
     /// Rule 2.
     fn upward_imports(&self) -> Vec<Finding> {
         let mut first_lines: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for (module, reference) in self.references() {
+        for (module, reference) in references(self.tree) {
             if reference.kind != Kind::SelfMethod
                 && !self.is_use_of_import(module, reference)
                 && let Some(fault) = self.upward(module, reference)
@@ -194,66 +136,35 @@ impl Crate<'_> {
         None
     }
 
-    /// Rule 1.
-    fn file_cycles(&self, dependencies: &Dependencies) -> Vec<Finding> {
-        let mut edges: BTreeMap<FileId, Vec<FileId>> = BTreeMap::new();
-        for (from, to) in dependencies.keys() {
-            edges.entry(*from).or_default().push(*to);
-        }
-        graph::cycles(&edges)
-            .into_iter()
-            .map(|group| {
-                let mut lines = vec![format!("cycle of {} files:", group.len())];
-                for ((from, to), names) in dependencies {
-                    if group.contains(from) && group.contains(to) {
-                        lines.push(format!(
-                            "    {} -> {}: {}",
-                            self.show(*from),
-                            self.show(*to),
-                            show_names(names)
-                        ));
-                    }
-                }
-                Finding { lines }
-            })
-            .collect()
-    }
-
     /// Rule 3.
-    fn top_level_cycles(&self, dependencies: &Dependencies) -> Vec<Finding> {
+    fn top_level_cycles(&self) -> Vec<Finding> {
         let homes = self.top_level_of_files();
         let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (from, to) in dependencies.keys() {
+        for (from, to) in self.dependencies.keys() {
             if let (Some(from), Some(to)) = (homes.get(from), homes.get(to))
                 && from != to
             {
                 edges.entry(from).or_default().push(to);
             }
         }
-        graph::cycles(&edges)
-            .into_iter()
-            .map(|group| {
-                let mut lines = vec![format!("cycle of top-level modules: {}", group.join(", "))];
-                let mut shown: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-                for ((from, to), names) in dependencies {
-                    let ends = (homes.get(from), homes.get(to));
-                    if let (Some(a), Some(b)) = ends
-                        && a != b
-                        && group.contains(a)
-                        && group.contains(b)
-                        && *shown.entry((*a, *b)).and_modify(|n| *n += 1).or_insert(1) <= MAX_SHOWN
-                    {
-                        lines.push(format!(
-                            "    {a} -> {b}: {} -> {}: {}",
-                            self.show(*from),
-                            self.show(*to),
-                            show_names(names)
-                        ));
-                    }
-                }
-                Finding { lines }
-            })
-            .collect()
+        graph::cycles(&edges).iter().map(|group| self.top_level_cycle(group, &homes)).collect()
+    }
+
+    fn top_level_cycle(&self, group: &[&str], homes: &HashMap<FileId, &str>) -> Finding {
+        let mut lines = vec![format!("cycle of top-level modules: {}", group.join(", "))];
+        let mut shown: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for (ends, names) in self.dependencies {
+            let (Some(from), Some(to)) = (homes.get(&ends.0), homes.get(&ends.1)) else { continue };
+            if from == to || !group.contains(from) || !group.contains(to) {
+                continue;
+            }
+            let count = shown.entry((from, to)).or_default();
+            *count += 1;
+            if *count <= MAX_SHOWN {
+                lines.push(format!("    {from} -> {to}: {}", self.show_dependency(*ends, names)));
+            }
+        }
+        Finding { lines }
     }
 
     fn top_level_of_files(&self) -> HashMap<FileId, &str> {
@@ -266,6 +177,14 @@ impl Crate<'_> {
             }
         }
         homes
+    }
+
+    fn show_dependency(
+        &self,
+        (from, to): (FileId, FileId),
+        names: &BTreeSet<(String, usize)>,
+    ) -> String {
+        format!("{} -> {}: {}", self.show(from), self.show(to), show_names(names))
     }
 
     fn show(&self, file: FileId) -> String {
