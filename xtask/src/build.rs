@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the release binary, linked statically, at `target/release/redirector`.
 //!
-//! glibc's own static link, so that the binary runs from an empty image. It takes an explicit
-//! target: the flag would otherwise reach proc macros, which can't be static.
+//! It is linked statically with glibc, so that it runs from an empty image. The target is explicit:
+//! the flag would otherwise reach proc macros, which cannot be static.
 
 use std::{
     fs,
@@ -21,12 +21,13 @@ use crate::{
     setup::{self, needs::Group},
 };
 
-/// Builds the binary; says what it made.
+/// Builds the binary, and prints its path and size.
 pub(crate) fn run() -> anyhow::Result<()> {
     let started = Instant::now();
     let path = ensure()?;
-    let size =
-        fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.len();
+    let size = fs::metadata(&path)
+        .with_context(|| format!("failed to read the size of {}", path.display()))?
+        .len();
     #[expect(clippy::cast_precision_loss, reason = "a size in megabytes with one digit")]
     let megabytes = size as f64 / 1e6;
     eprintln!("{}: {megabytes:.1} MB, static ({})", path.display(), seconds(started.elapsed()));
@@ -73,10 +74,10 @@ pub(crate) enum Program {
     Example(&'static str),
 }
 
-/// What makes the binary static.
+/// The flags of a static link.
 pub(crate) const STATIC: &str = "-C\u{1f}target-feature=+crt-static";
 
-/// A static release build of a program, below the target's own directory. `prepare` may give cargo
+/// A static release build of a program, below the directory of its target. `prepare` may choose
 /// another compiler.
 pub(crate) fn static_program(
     package: &str,
@@ -116,7 +117,7 @@ pub(crate) fn static_program(
     Ok(built)
 }
 
-/// A static binary asks for no interpreter.
+/// A static binary has no interpreter.
 fn check_static(path: &Path) -> anyhow::Result<()> {
     let data = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
     let file = ElfFile64::<object::Endianness>::parse(&*data)
@@ -127,23 +128,23 @@ fn check_static(path: &Path) -> anyhow::Result<()> {
         .iter()
         .any(|header| header.p_type(endian) == object::elf::PT_INTERP)
     {
-        bail!("{} is not static: it asks for an interpreter (PT_INTERP)", path.display());
+        bail!("{} is not static: it has an interpreter (PT_INTERP)", path.display());
     }
     Ok(())
 }
 
-/// Links the binary to where people look for it, in one step.
+/// Links the binary to its published path, atomically.
 fn publish(built: &Path, path: &Path) -> anyhow::Result<()> {
     let dir = path.parent().context("the binary's path has no directory")?;
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
-    let aside = dir.join(format!(".redirector-{}", std::process::id()));
-    fs::hard_link(built, &aside)
-        .or_else(|_| fs::copy(built, &aside).map(drop))
+    let temporary = dir.join(format!(".redirector-{}", std::process::id()));
+    fs::hard_link(built, &temporary)
+        .or_else(|_| fs::copy(built, &temporary).map(drop))
         .with_context(|| format!("failed to copy the binary to {}", dir.display()))?;
-    // When both names are one file already, rename leaves both: hence the removal.
-    let moved = fs::rename(&aside, path)
+    // When both names are the same file, rename leaves both: hence the removal.
+    let moved = fs::rename(&temporary, path)
         .with_context(|| format!("failed to move the binary to {}", path.display()));
-    let _ = fs::remove_file(&aside);
+    let _ = fs::remove_file(&temporary);
     moved
 }
 
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_dynamic_binary_is_refused() {
-        // The tests themselves are linked dynamically.
+        // The test binary is dynamic.
         let error = check_static(Path::new("/proc/self/exe")).unwrap_err().to_string();
         assert!(error.contains("PT_INTERP"), "{error}");
     }

@@ -1,9 +1,8 @@
 //! `cargo xtask fuzz`: the fuzz targets of the DNS shim under libFuzzer, built by the stable
 //! compiler.
 //!
-//! `cargo fuzz` wants a nightly compiler for its sanitizers. What finds new paths is the coverage,
-//! which LLVM's own pass gives to any compiler; memory errors are not looked for, since the fuzzed
-//! code has no `unsafe`.
+//! `cargo fuzz` needs a nightly compiler for its sanitizers. The coverage, which finds new paths,
+//! works with any compiler; the fuzzed code has no `unsafe`, so memory errors need no sanitizer.
 
 use std::{fs, path::PathBuf, process::Command, thread};
 
@@ -15,7 +14,8 @@ use crate::{build_ebpf, progress::Step};
 const TARGETS: [&str; 2] = ["query", "reply"];
 /// Counters at each edge, and what comparisons compare with.
 const COVERAGE: &str = "-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
-    -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table \
+    -C llvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -C llvm-args=-sanitizer-coverage-pc-table \
     -C llvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 
 #[derive(clap::Args)]

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let storage = Storage { root: args.root.clone(), runroot: args.runroot.clone() };
     let archive = make(&storage, &binary, &args.tag)?;
     let size = fs::metadata(&archive)
-        .with_context(|| format!("failed to look at {}", archive.display()))?
+        .with_context(|| format!("failed to read the size of {}", archive.display()))?
         .len();
     eprintln!(
         "{}: {} kB in {} ({})",
@@ -54,8 +54,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the archive only, by way of a storage that is removed again: what the tests load, and
-/// nothing that a person's own storage would show.
+/// Builds only the archive, for the tests, in a temporary storage: the user's own storage stays
+/// unchanged.
 pub(crate) fn ensure_archive() -> anyhow::Result<PathBuf> {
     setup::ensure(&[Group::Image])?;
     let binary = build::ensure()?;
@@ -83,8 +83,7 @@ impl Storage {
         let mut command = Command::new("buildah");
         if let Some(root) = &self.root {
             let runroot = self.runroot.clone().unwrap_or_else(|| root.with_extension("run"));
-            // A plain directory per layer: no mount that could be left behind, and it works on any
-            // file system.
+            // A plain directory per layer: it needs no mounts, and works on any file system.
             command
                 .arg("--root")
                 .arg(root)
@@ -117,11 +116,11 @@ fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> 
     let archive = workspace::image_archive();
     let dir = archive.parent().context("the archive's path has no directory")?;
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
-    let aside = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(".image-")
         .tempdir_in(dir)
         .with_context(|| format!("failed to create a directory in {}", dir.display()))?;
-    let file = aside.path().join("image.tar");
+    let file = temporary.path().join("image.tar");
     capture::run(
         storage
             .buildah()
@@ -136,7 +135,7 @@ fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> 
     Ok(archive)
 }
 
-/// The labels that OCI gives a meaning to.
+/// Labels that OCI defines.
 fn labels() -> anyhow::Result<Vec<String>> {
     let mut labels = vec![
         "org.opencontainers.image.title=redirector".to_owned(),
@@ -145,7 +144,7 @@ fn labels() -> anyhow::Result<Vec<String>> {
             .to_owned(),
         format!("org.opencontainers.image.version={}", env!("CARGO_PKG_VERSION")),
     ];
-    // A source archive has no repository, and is no less buildable for it.
+    // A source archive has no repository.
     let root = workspace::root();
     let git = capture::capture(
         Command::new("git").current_dir(&root).args(["rev-parse", "HEAD"]),

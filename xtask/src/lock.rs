@@ -1,4 +1,4 @@
-//! One at a time across processes: an advisory lock on a file, let go when dropped or when the
+//! Mutual exclusion across processes: an advisory lock on a file, released when dropped or when the
 //! process dies.
 
 use std::{
@@ -11,16 +11,16 @@ use anyhow::{Context as _, bail};
 
 use crate::progress::Step;
 
-/// How long a task waits for another one that does the same; the longest such task installs
-/// packages and builds a linker.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// How long a task waits for another process; the longest such task installs packages and builds a
+/// linker.
+const WAIT_LIMIT: Duration = Duration::from_secs(900);
 
 /// The lock, held.
 pub(crate) struct Lock(
-    #[expect(dead_code, reason = "held for its lock, which closing the file lets go")] File,
+    #[expect(dead_code, reason = "held for its lock, which closing the file releases")] File,
 );
 
-/// Takes the lock on `path`, which it creates, waiting for whoever holds it.
+/// Takes the lock on `path`, which it creates, waiting while another process holds it.
 pub(crate) fn acquire(path: &Path) -> anyhow::Result<Lock> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)
@@ -28,23 +28,27 @@ pub(crate) fn acquire(path: &Path) -> anyhow::Result<Lock> {
     }
     let file = File::create(path)
         .with_context(|| format!("failed to open the lock {}", path.display()))?;
-    if take(&file, path)? {
+    if try_lock(&file, path)? {
         return Ok(Lock(file));
     }
     let step = Step::start(format!("waiting for another task that holds {}", path.display()));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     while Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(100));
-        if take(&file, path)? {
+        if try_lock(&file, path)? {
             step.done();
             return Ok(Lock(file));
         }
     }
     step.failed();
-    bail!("another task has held {} for {} s: see `fuser {0}`", path.display(), PATIENCE.as_secs())
+    bail!(
+        "another task has held {} for {} s: `fuser {0}` shows which",
+        path.display(),
+        WAIT_LIMIT.as_secs()
+    )
 }
 
-fn take(file: &File, path: &Path) -> anyhow::Result<bool> {
+fn try_lock(file: &File, path: &Path) -> anyhow::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(fs::TryLockError::WouldBlock) => Ok(false),

@@ -1,4 +1,5 @@
-//! `cargo xtask`: everything a contributor runs. One file per verb; each does first what it needs.
+//! `cargo xtask`: everything a contributor runs. One file per verb; each builds and installs what
+//! it needs.
 
 mod bench;
 mod build;
@@ -30,7 +31,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Install what the other tasks need; says first what
+    /// Install what the other tasks need
     Setup(setup::Args),
     /// Build the programs for the kernel and check the object
     BuildEbpf,
@@ -38,10 +39,9 @@ enum Verb {
     Build,
     /// Build the container image
     Image(image::Args),
-    /// Show the whole job on this machine: a customer, a node, an executor, and what happens when
-    /// parts fail
+    /// Play the whole job on this machine: a customer, a node, an executor, and failures
     Demo(demo::Args),
-    /// Take what the commands show from a real run, as pictures for the documentation
+    /// Take pictures of the commands' output from a real run, for the documentation
     Docs(demo::captures::Args),
     /// Measure what the redirector costs, next to its peers
     Bench(bench::Args),
@@ -49,7 +49,7 @@ enum Verb {
     Vm(vm::Args),
     /// Run every check and test
     Test(test::Args),
-    /// Fuzz what reads DNS packets, with libFuzzer
+    /// Fuzz the DNS parsers with libFuzzer
     Fuzz(fuzz::Args),
 }
 

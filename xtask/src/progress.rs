@@ -1,5 +1,4 @@
-//! What a person sees while a task works: a spinner with the latest line on a terminal, plain lines
-//! anywhere else. All of it on standard error.
+//! Progress on standard error: spinners with the latest line on a terminal, otherwise plain lines.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -40,7 +39,7 @@ impl Step {
         Self { name, bar, started: Instant::now() }
     }
 
-    /// Shows the latest line of what the step does; only a terminal sees it.
+    /// Shows the latest line of the step's output, on a terminal only.
     pub(crate) fn note(&self, line: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(line.to_owned());
@@ -52,7 +51,7 @@ impl Step {
         self.end("ok  ", "")
     }
 
-    /// As [`Step::done`], with a word on the result.
+    /// As [`Step::done`], with a result.
     pub(crate) fn done_with(self, result: &str) -> Duration {
         self.end("ok  ", result)
     }
@@ -76,7 +75,7 @@ impl Step {
     }
 }
 
-/// A duration in seconds, as our output writes it.
+/// A duration in seconds.
 pub(crate) fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 10.0 { format!("{seconds:.2} s") } else { format!("{seconds:.0} s") }

@@ -1,5 +1,5 @@
-//! Nothing is left behind, however the process that made a rig ends. Its victim is `xtask demo`
-//! with an agent that never gets ready.
+//! Nothing is left behind, however the process that made a rig ends: here `xtask demo` with an
+//! agent that never gets ready.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use testbed::{Rig, process};
 
-/// Starts a demo and returns when its servers stand and its agent hangs.
+/// Starts a demo and returns once its servers run and its agent hangs.
 fn hanging_demo(folder: &Path) -> Child {
     let agent = folder.join("redirector");
     fs::write(&agent, "#!/bin/sh\nexec sleep 600\n").unwrap();
@@ -31,12 +31,12 @@ fn hanging_demo(folder: &Path) -> Child {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(
         lines.into_iter().any(|line| line.contains("two HAProxy")),
-        "the demo ended before its load balancers stood"
+        "the demo ended before its load balancers ran"
     );
     child
 }
 
-/// The cgroup and the folder of the one rig that `pid` made, as far as they are there.
+/// The cgroup and the folder of the rig that `pid` made, if they exist.
 fn remains(pid: u32, beside: &Rig) -> Vec<PathBuf> {
     let cgroups = beside
         .node
@@ -66,7 +66,7 @@ fn end(child: &mut Child, signal: Signal) -> Option<i32> {
 }
 
 #[test]
-fn an_interrupted_demo_takes_everything_down_and_dies_by_its_signal() {
+fn an_interrupted_demo_cleans_up_and_dies_by_its_signal() {
     let (folder, rig) = (tempfile::tempdir().unwrap(), Rig::new().unwrap());
     for signal in [Signal::INT, Signal::TERM] {
         let mut demo = hanging_demo(folder.path());
@@ -77,7 +77,7 @@ fn an_interrupted_demo_takes_everything_down_and_dies_by_its_signal() {
 }
 
 #[test]
-fn what_a_killed_demo_leaves_is_swept_by_the_next_rig() {
+fn the_next_rig_sweeps_what_a_killed_demo_left() {
     let (folder, rig) = (tempfile::tempdir().unwrap(), Rig::new().unwrap());
     let mut demo = hanging_demo(folder.path());
     assert_eq!(remains(demo.id(), &rig).len(), 2);

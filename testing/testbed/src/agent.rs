@@ -16,11 +16,11 @@ use crate::node::Node;
 use crate::service::Service;
 use crate::workspace;
 
-/// Where the agent looks for its configuration when nothing else is said.
+/// The default path of the configuration file.
 pub const CONFIG_PATH: &str = "/etc/redirector/redirector.toml";
-/// What the product asks for: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_BPF, by number.
+/// The capabilities of the product: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_BPF, by number.
 pub const CAPABILITIES: [u32; 3] = [10, 12, 39];
-/// Longest time to get ready; most of it would be the verifier's.
+/// Longest time until READY=1; the verifier takes most of it.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 /// Longest time to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -58,7 +58,7 @@ impl AgentOptions {
     }
 }
 
-/// The configuration file that the documentation shows and the packages install, word for word.
+/// The documented configuration file, which the packages install.
 pub fn documented_config() -> Result<String> {
     let path = workspace::root().join("deploy/redirector.toml");
     fs::read_to_string(&path)
@@ -71,16 +71,16 @@ pub struct Agent {
     sandbox: Sandbox,
     options: AgentOptions,
     service: Service,
-    manager: Manager,
+    notify: NotifySocket,
     /// From spawn to READY=1.
     ready_after: Duration,
 }
 
-/// The service manager's ear.
+/// The receiving end of `NOTIFY_SOCKET`.
 #[derive(Debug)]
-struct Manager {
+struct NotifySocket {
     socket: UnixDatagram,
-    heard: Vec<String>,
+    states: Vec<String>,
 }
 
 impl Agent {
@@ -89,8 +89,8 @@ impl Agent {
     pub fn start(node: &Node, options: AgentOptions) -> Result<Self> {
         let sandbox = node.sandbox().clone();
         sandbox.write(CONFIG_PATH, &options.config)?;
-        let (service, manager, ready_after) = launch(&sandbox, &options)?;
-        Ok(Self { sandbox, options, service, manager, ready_after })
+        let (service, notify, ready_after) = launch(&sandbox, &options)?;
+        Ok(Self { sandbox, options, service, notify, ready_after })
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -108,14 +108,14 @@ impl Agent {
         self.service.signal(Signal::HUP)
     }
 
-    /// Starts it anew, after a SIGKILL when it still runs.
+    /// Starts it again, after a SIGKILL if it still runs.
     pub fn restart(&mut self) -> Result<()> {
         self.sigkill()?;
-        (self.service, self.manager, self.ready_after) = launch(&self.sandbox, &self.options)?;
+        (self.service, self.notify, self.ready_after) = launch(&self.sandbox, &self.options)?;
         Ok(())
     }
 
-    /// Replaces the configuration file; the agent notices, or is told by [`Agent::sighup`].
+    /// Replaces the configuration file. The agent notices on its own, or on [`Agent::sighup`].
     pub fn write_config(&mut self, config: &str) -> Result<()> {
         config.clone_into(&mut self.options.config);
         self.sandbox.write(CONFIG_PATH, config)
@@ -126,10 +126,10 @@ impl Agent {
         self.ready_after
     }
 
-    /// What its last start has told the service manager so far, such as `READY=1`, in order.
+    /// The notifications (sd_notify) of its last start so far, in order, such as `READY=1`.
     pub fn notifications(&mut self) -> Result<&[String]> {
-        self.manager.listen()?;
-        Ok(&self.manager.heard)
+        self.notify.receive()?;
+        Ok(&self.notify.states)
     }
 
     /// Its pid.
@@ -142,7 +142,7 @@ impl Agent {
         self.service.ended()
     }
 
-    /// All that every start of it has logged.
+    /// The log of all its starts.
     pub fn log(&self) -> String {
         self.service.log()
     }
@@ -153,12 +153,12 @@ impl Agent {
     }
 }
 
-fn launch(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, Manager, Duration)> {
+fn launch(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, NotifySocket, Duration)> {
     let files = sandbox.scope().files();
-    let notify = files.join("notify");
-    let mut manager = Manager::bind(&notify)?;
+    let path = files.join("notify");
+    let mut notify = NotifySocket::bind(&path)?;
     let mut command = sandbox.command(&options.binary);
-    command.arg("run").args(&options.arguments).env("NOTIFY_SOCKET", &notify);
+    command.arg("run").args(&options.arguments).env("NOTIFY_SOCKET", &path);
     command.envs(options.environment.iter().map(|(key, value)| (key, value)));
     if let Some(kept) = &options.capabilities {
         keep_capabilities(&mut command, kept);
@@ -166,28 +166,28 @@ fn launch(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, Manager
     let started = Instant::now();
     let mut service = Service::start("the agent", &files.join("agent.log"), command)?;
     service.wait_ready(READY_LIMIT, || {
-        manager.listen()?;
-        Ok(manager.heard.iter().any(|state| state == "READY=1"))
+        notify.receive()?;
+        Ok(notify.states.iter().any(|state| state == "READY=1"))
     })?;
-    Ok((service, manager, started.elapsed()))
+    Ok((service, notify, started.elapsed()))
 }
 
-impl Manager {
+impl NotifySocket {
     fn bind(path: &Path) -> Result<Self> {
         let _ = fs::remove_file(path);
         let socket = UnixDatagram::bind(path)
             .with_context(|| format!("failed to bind {}", path.display()))?;
         socket.set_nonblocking(true).context("failed to make the notify socket non-blocking")?;
-        Ok(Self { socket, heard: Vec::new() })
+        Ok(Self { socket, states: Vec::new() })
     }
 
-    /// Takes in what has arrived.
-    fn listen(&mut self) -> Result<()> {
+    /// Reads the notifications that have arrived.
+    fn receive(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
         loop {
             match self.socket.recv(&mut buffer) {
                 Ok(length) => self
-                    .heard
+                    .states
                     .extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error).context("failed to read the notify socket"),
@@ -196,7 +196,7 @@ impl Manager {
     }
 }
 
-/// Leaves `command` with a bounding set of `kept`, which is what uid 0 then gets at exec.
+/// Reduces the bounding set of `command` to `kept`, which uid 0 then gets at exec.
 pub fn keep_capabilities(command: &mut Command, kept: &[u32]) {
     let kept = kept.iter().fold(0_u64, |mask, capability| mask | 1 << capability);
     // SAFETY: the closure only calls prctl, with integers.
@@ -205,7 +205,7 @@ pub fn keep_capabilities(command: &mut Command, kept: &[u32]) {
             for capability in (0..64_u64).filter(|capability| kept & (1 << capability) == 0) {
                 if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 {
                     let error = io::Error::last_os_error();
-                    // The first number that this kernel does not know ends the list.
+                    // The first number that is unknown to this kernel ends the list.
                     return if error.raw_os_error() == Some(libc::EINVAL) {
                         Ok(())
                     } else {

@@ -1,4 +1,4 @@
-//! Runs programs whose output is read line by line as it comes, and shown whole only when they fail.
+//! Runs programs whose output is read line by line, and shown as a whole only when they fail.
 
 use std::{
     io::{self, BufRead, BufReader},

@@ -1,4 +1,4 @@
-//! An executor: a job's processes, in a pod's cgroup and network namespace, or in the node's
+//! An executor: the processes of a job, in a pod's cgroup and network namespace, or in the node's
 //! network.
 
 use std::path::Path;
@@ -50,8 +50,8 @@ impl ExecutorOptions {
     }
 }
 
-/// An executor. It trusts the customer's certificate authority, and its PATH has the Python tools
-/// of the test bed.
+/// An executor. It trusts the customer's certificate authority, and its PATH includes the Python
+/// tools of the test bed.
 #[derive(Debug)]
 pub struct Executor {
     sandbox: Sandbox,
@@ -86,8 +86,8 @@ impl Executor {
             name,
         )?;
         sandbox.add_to_path(&workspace::python_home().join("bin"));
-        // The image's own settings, as any image with an internal CA has them; no configuration of
-        // the host's reaches pip.
+        // An image with an internal CA has these settings. pip must not read the host's
+        // configuration.
         sandbox.set_environment("PIP_CONFIG_FILE", "/dev/null");
         sandbox.set_environment("PIP_CERT", "/etc/ssl/certs/ca-certificates.crt");
         sandbox.set_environment("PIP_DISABLE_PIP_VERSION_CHECK", "1");
@@ -103,12 +103,12 @@ impl Executor {
         &self.sandbox
     }
 
-    /// The control: the same namespaces, but a cgroup that no program is attached to.
+    /// The control group: the same namespaces, but a cgroup without programs.
     pub fn outside(&self) -> &Sandbox {
         &self.outside
     }
 
-    /// The executor's namespaces seen from another cgroup, given below the node's root.
+    /// A sandbox with the executor's namespaces in another cgroup, given below the node's root.
     pub fn beside(&self, cgroup: &str) -> Result<Sandbox> {
         self.sandbox.in_cgroup(&Path::new(node::ROOT).join(cgroup), &cgroup.replace('/', "-"))
     }
@@ -124,7 +124,7 @@ impl Executor {
     }
 }
 
-/// A thousand connects a second use up the usual 28,000 ports within TIME_WAIT's minute.
+/// A thousand connects a second exhaust the usual 28,000 ports within TIME_WAIT's minute.
 fn spare_ports() -> Result<()> {
     sysctl::set("ipv4/ip_local_port_range", "1024 65535")?;
     sysctl::set("ipv4/tcp_tw_reuse", "1")

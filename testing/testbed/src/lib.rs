@@ -2,21 +2,21 @@
 //! cgroup of their own.
 //!
 //! It serves `cargo xtask demo`, `cargo xtask bench` and the real-kernel tests in
-//! `redirector/tests`. Nothing in it is a stand-in: the namespaces, cgroups and bpffs are the
-//! kernel's, the servers are HAProxy, nsd, nginx, docker-registry and pypiserver. It must never
-//! reach beyond the namespaces it made, and must leave nothing behind.
+//! `redirector/tests`. Namespaces, cgroups and bpffs are the kernel's; the servers are HAProxy,
+//! nsd, nginx, docker-registry and pypiserver. It must never reach beyond the namespaces it made,
+//! and must leave nothing behind.
 //!
 //! ```text
-//!   executor 10.61.1.2 ──veth── node 198.51.100.1, .2 ──veth── customer 203.0.113.7, .8  load balancers (HAProxy)
-//!   resolv.conf: 169.254.20.53  │ masquerade to .1             203.0.113.53      DNS (nsd), also the node's resolver
-//!   cgroup kubepods/pod<name>   │ bpffs, cgroup root           10.20.0.10        registry (nginx, docker-registry, pypiserver)
+//!   executor 10.61.1.2 ──veth── node 198.51.100.1, .2 ──veth── customer
+//!   resolv.conf: 169.254.20.53  │ masquerade to .1             203.0.113.7, .8  HAProxy
+//!   cgroup kubepods/pod<name>   │ bpffs, cgroup root           203.0.113.53     nsd
+//!                                                              10.20.0.10       nginx
 //! ```
 //!
-//! **How it is held.** Namespaces are held by file descriptors of this process, not by a holder
-//! process: when this process dies, however it dies, they and every mount and device in them are
-//! gone. Children carry `PR_SET_PDEATHSIG`. What a kernel can't drop by itself, the cgroup
-//! directory and the folder of logs, is removed when the [`Rig`] is dropped and on SIGINT, SIGTERM
-//! and SIGHUP; what a SIGKILL left behind is swept by the next rig.
+//! **Lifetime.** File descriptors of this process hold the namespaces: when it dies, they and every
+//! mount and device in them are gone. Children carry `PR_SET_PDEATHSIG`. The cgroup directory and
+//! the folder of logs are removed when the [`Rig`] is dropped and on SIGINT, SIGTERM and SIGHUP;
+//! the next rig sweeps what a SIGKILL left.
 
 pub mod agent;
 pub mod binaries;

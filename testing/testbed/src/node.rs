@@ -1,4 +1,4 @@
-//! The node: the machine on which agent and executors run.
+//! The node: the machine that runs agent and executors.
 
 use std::path::Path;
 use std::process::Command;
@@ -35,7 +35,7 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn new(scope: &Arc<RigScope>, customer: &Namespaces) -> Result<Self> {
-        // `attach.cgroups = ["auto"]` looks for these when the agent starts, as on a real node.
+        // `attach.cgroups = ["auto"]` looks for it when the agent starts, as on a real node.
         cgroup::make(&scope.cgroup().join(ROOT).join("kubepods"))?;
         let (root, stage) = (scope.cgroup().join(ROOT), scope.folder("stage-node")?);
         let link = link(&customer.net_path());
@@ -67,8 +67,7 @@ impl Node {
         self.sandbox.command(program)
     }
 
-    /// Runs the command line `binary` with `arguments`; what it said and how it ended is the
-    /// caller's to judge.
+    /// Runs the command line `binary` with `arguments`. A failing exit code is no error.
     pub fn cli(&self, binary: &Path, arguments: &[&str]) -> Result<Finished> {
         let mut command = self.sandbox.command(binary);
         command.args(arguments);
@@ -76,8 +75,8 @@ impl Node {
             .with_context(|| format!("failed to run `redirector {}`", arguments.join(" ")))
     }
 
-    /// As [`Node::cli`] with `-o json`, parsed. The exit code is not looked at: `status` exits 1
-    /// when something is degraded.
+    /// As [`Node::cli`] with `-o json`, parsed. The exit code is ignored: `status` exits 1 when it
+    /// is degraded.
     pub fn cli_json(&self, binary: &Path, arguments: &[&str]) -> Result<serde_json::Value> {
         let done = self.cli(binary, &[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&done.stdout).with_context(|| {
@@ -112,8 +111,8 @@ impl Node {
     }
 }
 
-/// The node's default route leads to the customer's namespace and ends there: a packet that leaks
-/// can be counted, and reaches nobody.
+/// The node's default route ends in the customer's namespace: a leaked packet is counted there and
+/// goes no further.
 fn link(customer: &str) -> String {
     format!(
         "link set lo up\n\
@@ -127,7 +126,7 @@ fn link(customer: &str) -> String {
     )
 }
 
-/// Executors leave with the allowlisted source address.
+/// Masquerades executors with the allowlisted source address.
 fn rules() -> String {
     format!(
         "table ip rig {{\n\

@@ -1,4 +1,4 @@
-//! What the test bed needs on the machine, and where it is. `cargo xtask setup` installs it.
+//! The programs that the test bed needs, and their paths. `cargo xtask setup` installs them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::workspace;
 
-/// Debian packages, each with a program that shows whether it is there.
+/// Debian packages, each with a program by which its presence is detected.
 pub const DEBIAN: &[(&str, &str)] = &[
     ("iproute2", "ip"),
     ("nftables", "nft"),
@@ -26,22 +26,22 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("unbound", "unbound"),
     ("python3-venv", "python3"),
     ("strace", "strace"),
-    // What reads the metrics, the alert rules, the completions and the manual pages.
+    // These read the metrics, the alert rules, the completions and the manual pages.
     ("prometheus", "promtool"),
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("man-db", "man"),
 ];
 
-/// Debian packages that are unpacked aside and not installed, since that would change the machine,
-/// each with its program.
+/// Debian packages that are unpacked instead of installed, since their installation would change
+/// the machine; each with its program.
 pub const UNPACKED: &[(&str, &str)] = &[("systemd-resolved", "lib/systemd/systemd-resolved")];
 
 /// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the
 /// demo's real pip.
 pub const PYPI: &[&str] = &["pypiserver==2.4.2", "prometheus-client==0.23.1"];
 
-/// Where programs are, whatever PATH says: a person's PATH on Debian lacks the sbin folders.
+/// Where programs are, besides PATH: on Debian a user's PATH lacks the sbin folders.
 const FOLDERS: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -50,13 +50,12 @@ pub fn is_installed(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// A command for `program`, which is to be run by its absolute path; the error names the package
-/// that has it.
+/// A command for `program` by its absolute path. The error names the missing package.
 pub fn tool(program: &str) -> Result<Command> {
     Ok(Command::new(path_of(program)?))
 }
 
-/// The absolute path of `program`; the error names the package that has it.
+/// The absolute path of `program`. The error names the missing package.
 pub fn path_of(program: &str) -> Result<PathBuf> {
     let Some(path) = find(program) else {
         let package = DEBIAN
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_program_is_named_with_its_package_and_the_command_that_installs_it() {
+    fn a_missing_program_is_reported_with_package_and_command() {
         let error = path_of("no-such-program").unwrap_err().to_string();
         assert!(
             error.contains("cargo xtask setup")

@@ -1,4 +1,4 @@
-//! Running programs to their end within a time limit, and starting those that outlive the calling
+//! Runs programs to their end within a time limit, and starts programs that outlive the calling
 //! thread.
 
 use std::fs;
@@ -16,7 +16,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, kill_process, pidfd_open, set_parent_process_death_signal,
 };
 
-/// What a program that ended has left.
+/// The result of a program that ended.
 #[derive(Debug)]
 pub struct Finished {
     /// How it ended.
@@ -25,17 +25,17 @@ pub struct Finished {
     pub stdout: String,
     /// Its standard error, undecodable bytes replaced.
     pub stderr: String,
-    /// Wall clock from spawn to end.
+    /// Time from spawn to end.
     pub took: Duration,
 }
 
 impl Finished {
-    /// Both streams, the output first: what a person at a terminal would have seen, roughly.
+    /// Both streams, standard output first.
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 
-    /// Fails unless the exit code is 0; the error carries what the program said.
+    /// Fails unless the exit code is 0; the error has the output.
     pub fn success(self) -> Result<Self> {
         if !self.status.success() {
             bail!("{}: {}", self.status, self.text().trim());
@@ -57,7 +57,7 @@ pub fn finish_with_input(mut command: Command, input: &[u8], limit: Duration) ->
     let mut child = command.spawn().with_context(|| format!("failed to start {name}"))?;
     let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read its input ends the pipe early; its exit code tells the rest.
+        // A program that does not read its input breaks the pipe; its exit code shows why.
         let _ = stdin.write_all(input);
     }
     let (status, killed) = wait_or_kill(&mut child, limit)?;
@@ -119,8 +119,8 @@ fn kill_tree(pid: u32) {
 
 /// Spawns `command` from a thread that lives as long as this process.
 ///
-/// `PR_SET_PDEATHSIG` fires when the *thread* that spawned a child ends, so what a test's thread
-/// starts would die with it.
+/// `PR_SET_PDEATHSIG` fires when the *thread* that spawned a child ends: a child of a test's thread
+/// would die with it.
 pub fn spawn_lasting(command: Command) -> Result<Child> {
     type Job = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
@@ -128,7 +128,7 @@ pub fn spawn_lasting(command: Command) -> Result<Child> {
         let (jobs, inbox) = channel::<Job>();
         thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // The asker is gone only when it panicked, and then the child dies with its cgroup.
+                // The caller is gone only after a panic; then the child dies with its cgroup.
                 let _ = reply.send(command.spawn());
             }
         });
@@ -143,13 +143,13 @@ pub fn spawn_lasting(command: Command) -> Result<Child> {
         .with_context(|| format!("failed to start {name}"))
 }
 
-/// The child gets SIGKILL when the thread that spawned it ends: see [`spawn_lasting`].
+/// Makes the child get SIGKILL when the thread that spawned it ends: see [`spawn_lasting`].
 pub fn die_with_parent(command: &mut Command) {
     // SAFETY: the closure makes one system call and allocates nothing.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
 }
 
-/// Asks `ready` again and again until it says yes; fails with `what` after `limit`.
+/// Polls `ready` until it returns true; fails with `what` after `limit`.
 pub fn until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + limit;
     while !ready()? {
@@ -165,7 +165,7 @@ fn collect<R: Read + Send + 'static>(stream: Option<R>) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut stream) = stream {
-            // What was read before an error is still worth showing.
+            // Bytes before an error are still worth showing.
             let _ = stream.read_to_end(&mut bytes);
         }
         bytes
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_lasting_thread_spawned_survives_the_thread_that_asked_for_it() {
+    fn a_child_of_the_lasting_thread_survives_the_calling_thread() {
         let mut child = thread::spawn(|| {
             let mut sleep = Command::new("sleep");
             sleep.arg("30");

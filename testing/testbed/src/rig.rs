@@ -11,8 +11,8 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::isolation::scope::RigScope;
 use crate::node::Node;
 
-/// A node and a customer's site. No server, agent or executor runs yet. All that is made from it
-/// must be dropped for it to vanish.
+/// A node and a customer's site. It has no server, agent or executor yet. It is removed when
+/// everything that was made from it has been dropped.
 #[derive(Debug)]
 pub struct Rig {
     /// The machine that the agent runs on.
@@ -24,8 +24,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Makes the namespaces and the link between them, after sweeping what dead rigs left. Takes
-    /// some 50 ms, and needs root.
+    /// Makes the namespaces and the link between them, after sweeping what dead rigs left. Needs
+    /// root; takes about 50 ms.
     pub fn new() -> Result<Self> {
         let scope = RigScope::new()?;
         let customer = Customer::new(&scope)?;
@@ -40,7 +40,7 @@ impl Rig {
         Executor::new(&self.node, number, options, self.customer.ca_pem())
     }
 
-    /// The rig's name: its cgroup directory and its folder are called so.
+    /// The rig's name, which is also that of its cgroup directory and its folder.
     pub fn name(&self) -> &str {
         self.scope.name()
     }

@@ -1,4 +1,4 @@
-//! Small real artefacts, made on the spot without a network: a container image and a Python wheel.
+//! Small artefacts, made without a network: a container image and a Python wheel.
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use crate::packages;
 use crate::process;
@@ -13,7 +14,7 @@ use crate::process;
 /// The name that pip installs, and the module it then has.
 pub const PACKAGE: (&str, &str) = ("hello-company", "hello_company");
 /// What the module's `hello()` returns.
-pub const PACKAGE_SAYS: &str = "hello from the private registry";
+pub const PACKAGE_GREETING: &str = "hello from the private registry";
 /// These tools take milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -36,21 +37,40 @@ pub fn image(folder: &Path) -> Result<String> {
 
     let (layer, layer_size) =
         blob(&blobs, &fs::read(&layer).context("failed to read the image's layer")?)?;
-    let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer}"]}},"history":[{{"created_by":"redirector's test bed"}}]}}"#
-    );
-    let (config, config_size) = blob(&blobs, config.as_bytes())?;
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:{config}","size":{config_size}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:{layer}","size":{layer_size}}}]}}"#
-    );
-    let (manifest, manifest_size) = blob(&blobs, manifest.as_bytes())?;
+    let config = json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
+        "history": [{ "created_by": "redirector's test bed" }],
+    });
+    let (config, config_size) = blob(&blobs, config.to_string().as_bytes())?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": format!("sha256:{config}"),
+            "size": config_size,
+        },
+        "layers": [{
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": format!("sha256:{layer}"),
+            "size": layer_size,
+        }],
+    });
+    let (manifest, manifest_size) = blob(&blobs, manifest.to_string().as_bytes())?;
+    let index = json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": format!("sha256:{manifest}"),
+            "size": manifest_size,
+            "annotations": { "org.opencontainers.image.ref.name": "1.0" },
+        }],
+    });
     write(&folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    write(
-        &folder.join("index.json"),
-        &format!(
-            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:{manifest}","size":{manifest_size},"annotations":{{"org.opencontainers.image.ref.name":"1.0"}}}}]}}"#
-        ),
-    )?;
+    write(&folder.join("index.json"), &index.to_string())?;
     Ok(format!("sha256:{config}"))
 }
 
@@ -77,7 +97,7 @@ pub fn wheel(folder: &Path) -> Result<()> {
         .with_context(|| format!("failed to make {}", tree.display()))?;
     write(
         &tree.join(format!("{module}.py")),
-        &format!("def hello():\n    return {PACKAGE_SAYS:?}\n"),
+        &format!("def hello():\n    return {PACKAGE_GREETING:?}\n"),
     )?;
     write(
         &tree.join(&info).join("METADATA"),

@@ -1,4 +1,4 @@
-//! A server that runs as long as its handle lives, with a log that errors can show.
+//! A server that runs while its handle lives, with a log that errors can quote.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process;
 
-/// Lines of a log that an error shows.
+/// Lines of a log that an error quotes.
 const TAIL: usize = 12;
 
 /// A child process with its output in a file. Killed when dropped.
@@ -38,8 +38,8 @@ impl Service {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned(), ended: None })
     }
 
-    /// Waits until `ready` says yes. When the server ends first or `limit` passes, the error shows
-    /// the end of its log.
+    /// Waits until `ready` returns true. When the server ends first or `limit` passes, the error
+    /// quotes the end of its log.
     pub fn wait_ready(
         &mut self,
         limit: Duration,
@@ -91,7 +91,8 @@ impl Service {
             .with_context(|| format!("failed to send {signal:?} to {}", self.name))
     }
 
-    /// SIGTERM, then at most `limit` for it to end. Its exit code, or the error with its log's end.
+    /// Sends SIGTERM and waits at most `limit`. Returns how it ended, or an error with the end of
+    /// its log.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         if self.ended()?.is_none() {
             self.signal(Signal::TERM)?;
@@ -123,12 +124,12 @@ impl Service {
         self.child.id()
     }
 
-    /// All it has said.
+    /// Its log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The last lines of what it said.
+    /// The last lines of its log.
     pub fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
@@ -138,7 +139,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It dies with the rig's cgroup in any case.
+        // The removal of the rig's cgroup kills it in any case.
         let _ = self.kill();
     }
 }

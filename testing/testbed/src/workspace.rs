@@ -1,7 +1,7 @@
-//! Where things are: the workspace, its target directory, the cache of tools; and a clean
-//! environment for child processes.
+//! Paths of the workspace, its target directory and the cache of tools; and a clean environment for
+//! child processes.
 //!
-//! Nothing here creates anything: it only names places.
+//! Nothing here creates a file.
 
 use std::{
     env,
@@ -86,9 +86,9 @@ pub fn python_home() -> PathBuf {
     tools_dir().join("python")
 }
 
-/// A cargo command in the workspace, with what `cargo run` added to our environment taken away
-/// again: build scripts that watch those variables (ring's does) would otherwise run anew each time
-/// a task and a person take turns.
+/// A cargo command in the workspace, without the variables that `cargo run` added to our
+/// environment: build scripts that watch them (ring's does) would otherwise run again whenever a
+/// task and a user alternate.
 #[must_use]
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

@@ -1,5 +1,5 @@
-//! The test bed against the real kernel, with everything but the redirection: what these show, the
-//! redirector's tests may rely on.
+//! The test bed on the real kernel, without the redirection: the redirector's tests rely on these
+//! properties.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -14,8 +14,8 @@ use testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig, Sandbox};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// An executor that finds the internal name at load balancer 1 by /etc/hosts, in the redirector's
-/// stead.
+/// An executor that finds the internal name at load balancer 1 by /etc/hosts, without the
+/// redirector.
 fn executor_with_hosts(rig: &Rig) -> Executor {
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     executor
@@ -25,7 +25,7 @@ fn executor_with_hosts(rig: &Rig) -> Executor {
     executor
 }
 
-fn says(executor: &Executor, line: &str) -> String {
+fn run(executor: &Executor, line: &str) -> String {
     executor
         .run(line, LIMIT)
         .unwrap()
@@ -35,21 +35,21 @@ fn says(executor: &Executor, line: &str) -> String {
 }
 
 #[test]
-fn an_executor_is_in_its_pods_cgroup_and_a_process_outside_is_not() {
+fn only_the_executors_processes_are_in_its_pods_cgroup() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("abc")).unwrap();
-    let inside = says(&executor, "cat /proc/self/cgroup");
+    let inside = run(&executor, "cat /proc/self/cgroup");
     assert!(inside.contains(&format!("0::/{}/node/kubepods/podabc", rig.name())), "{inside}");
     let outside = executor.outside().run("cat /proc/self/cgroup", LIMIT).unwrap().stdout;
     assert!(outside.contains("/node/system.slice/other.service"), "{outside}");
     assert_eq!(
         executor.outside().run("ip -4 -br addr show eth0", LIMIT).unwrap().stdout,
-        says(&executor, "ip -4 -br addr show eth0")
+        run(&executor, "ip -4 -br addr show eth0")
     );
 }
 
 #[test]
-fn a_node_has_its_own_cgroup_root_bpffs_and_state_and_the_host_has_none_of_it() {
+fn a_nodes_cgroup_root_bpffs_and_state_are_not_the_hosts() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("abc")).unwrap();
     let mounts = rig.node.sandbox().read("/proc/thread-self/mountinfo").unwrap();
@@ -85,7 +85,7 @@ fn load_balancers_admit_the_nodes_address_and_no_other() {
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     let balancer = rig.customer.load_balancer(1).unwrap();
     let greet = "curl -sS --max-time 5 http://203.0.113.7:8080/";
-    assert_eq!(says(&executor, greet), "lb1\n");
+    assert_eq!(run(&executor, greet), "lb1\n");
     let elsewhere = rig.customer.sandbox().run(greet, LIMIT).unwrap();
     assert!(!elsewhere.stdout.contains("lb1"), "{}", elsewhere.text());
     assert!(balancer.denied().unwrap() >= 1);
@@ -93,7 +93,7 @@ fn load_balancers_admit_the_nodes_address_and_no_other() {
 }
 
 #[test]
-fn a_stopped_load_balancer_refuses_a_silent_one_hangs_and_both_come_back() {
+fn a_load_balancer_can_be_stopped_silenced_and_restored() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     let mut balancer = rig.customer.load_balancer(2).unwrap();
@@ -136,14 +136,14 @@ fn the_public_name_has_both_addresses_and_can_be_changed() {
 }
 
 #[test]
-fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
+fn the_registry_serves_curl_skopeo_and_pip_by_internal_name() {
     let rig = Rig::new().unwrap();
     let (registry, balancer) =
         (rig.customer.registry().unwrap(), rig.customer.load_balancer(1).unwrap());
     let executor = executor_with_hosts(&rig);
     let home = executor.sandbox().home();
 
-    let hello = says(&executor, &format!("curl -sS https://{INTERNAL_NAME}/"));
+    let hello = run(&executor, &format!("curl -sS https://{INTERNAL_NAME}/"));
     assert!(hello.contains(INTERNAL_NAME), "{hello}");
     let admitted = balancer.admitted();
     assert!(
@@ -153,13 +153,13 @@ fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
     );
 
     let pushed = sample_artifacts::image(&home.join("image")).unwrap();
-    says(
+    run(
         &executor,
         &format!(
             "skopeo --insecure-policy copy oci:image:1.0 docker://{INTERNAL_NAME}/team/hello:1.0"
         ),
     );
-    says(
+    run(
         &executor,
         &format!(
             "skopeo --insecure-policy copy docker://{INTERNAL_NAME}/team/hello:1.0 oci:pulled:1.0"
@@ -167,18 +167,18 @@ fn curl_skopeo_and_pip_are_served_by_the_registry_under_its_internal_name() {
     );
     assert_eq!(sample_artifacts::image_identity(&home.join("pulled")).unwrap(), pushed);
 
-    says(
+    run(
         &executor,
         &format!(
             "pip install --index-url https://{INTERNAL_NAME}/simple --target site {}",
             sample_artifacts::PACKAGE.0
         ),
     );
-    let said = says(
+    let output = run(
         &executor,
         "PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'",
     );
-    assert_eq!(said.trim(), sample_artifacts::PACKAGE_SAYS);
+    assert_eq!(output.trim(), sample_artifacts::PACKAGE_GREETING);
     assert!(
         registry.requests().iter().all(|line| line.starts_with(INTERNAL_NAME)),
         "{:?}",
@@ -227,7 +227,7 @@ fn only_the_node_forwards_whatever_the_host_does() {
 }
 
 #[test]
-fn an_executor_on_the_nodes_network_has_the_nodes_addresses_and_its_own_resolv_conf() {
+fn a_host_network_executor_has_the_nodes_addresses() {
     let rig = Rig::new().unwrap();
     let resolv = ResolvConf::kubernetes("169.254.20.53");
     let executor = rig
@@ -237,8 +237,7 @@ fn an_executor_on_the_nodes_network_has_the_nodes_addresses_and_its_own_resolv_c
             ..ExecutorOptions::pod("host")
         })
         .unwrap();
-    let seen =
-        says(&executor, "ip -4 -br addr show uplink; cat /etc/resolv.conf /proc/self/cgroup");
+    let seen = run(&executor, "ip -4 -br addr show uplink; cat /etc/resolv.conf /proc/self/cgroup");
     assert!(
         seen.contains("198.51.100.1/24")
             && seen.contains("ndots:5")
@@ -257,10 +256,10 @@ fn two_rigs_stand_at_once_and_leave_nothing_behind() {
     let balancers =
         (one.customer.load_balancer(1).unwrap(), two.customer.load_balancer(1).unwrap());
     for sandbox in [&executor, &other] {
-        assert_eq!(says(sandbox, "curl -sS http://203.0.113.7:8080/"), "lb1\n");
+        assert_eq!(run(sandbox, "curl -sS http://203.0.113.7:8080/"), "lb1\n");
     }
     // A process that left its parent, as a daemon does, must go as well.
-    says(&executor, "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $!");
+    run(&executor, "setsid sleep 300 >/dev/null 2>&1 </dev/null & echo $!");
     let cgroup = executor.sandbox().cgroup().to_owned();
     let names = [one.files().to_owned(), two.files().to_owned()];
     drop((executor, other, balancers, one, two));

@@ -1,5 +1,5 @@
-//! `cargo xtask docs`: what the commands look like to an operator, taken from a real run and drawn
-//! as pictures for the documentation.
+//! `cargo xtask docs`: pictures of what commands print, taken from a real run for the
+//! documentation.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,15 +20,15 @@ const COLUMNS: usize = 170;
 /// Arguments of `cargo xtask docs`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The redirector to show [default: the release binary of `cargo xtask build`]
+    /// The redirector to run [default: the release binary of `cargo xtask build`]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Where the pictures go
+    /// The folder for the pictures
     #[arg(long, value_name = "DIRECTORY", default_value = "docs/captures")]
     into: PathBuf,
 }
 
-/// Takes every capture. The release binary and the tools of `cargo xtask setup` must be there.
+/// Takes every picture.
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let binary = find_binary(args.binary.as_deref())?;
     let transcript = Transcript::new();
     let mut fixture = Fixture::start(&transcript, &binary, &agent::documented_config()?)
-        .context("failed to stand the fixture up")?;
+        .context("failed to start the fixture")?;
     std::fs::create_dir_all(&args.into)
         .with_context(|| format!("failed to create {}", args.into.display()))?;
     let authority = fixture.rig.node.sandbox().home().join("ca.pem");
@@ -49,13 +49,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     take(&fixture, &args.into, "check", "redirector check")?;
     let verify = format!("redirector verify {INTERNAL_NAME} --ca ca.pem");
     take(&fixture, &args.into, "verify", &verify)?;
-    // Something to look at: one of the load balancers dies while a job works.
+    // One of the load balancers dies while a job works.
     work(&fixture, 60)?;
     fixture.balancers[0].stop()?;
     let first = fixture.balancers[0].address();
-    process::until(&format!("{first} to be set aside"), LIMIT, || {
+    process::until(&format!("{first} is ejected"), LIMIT, || {
         work(&fixture, 5)?;
-        fixture.is_set_aside(first)
+        fixture.is_ejected(first)
     })?;
     take(&fixture, &args.into, "status", "redirector status")?;
     let busy = process::spawn_lasting(fixture.executor.sandbox().shell(&connects(400)))?;
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     taken
 }
 
-/// So many short connections of the job.
+/// Short connections of the job.
 fn connects(number: usize) -> String {
     format!(
         "for n in $(seq {number}); do curl -sk --max-time 5 -o /dev/null https://{INTERNAL_NAME}/; \
@@ -82,7 +82,7 @@ fn finish(mut busy: std::process::Child) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command on the node in a terminal, and draws what it shows.
+/// Runs a command on the node in a terminal, and draws its output.
 fn take(fixture: &Fixture, into: &Path, name: &str, line: &str) -> Result<()> {
     let inside = format!(
         "cd {}; stty cols {COLUMNS} rows 50; {line}",
@@ -94,8 +94,8 @@ fn take(fixture: &Fixture, into: &Path, name: &str, line: &str) -> Result<()> {
         .env("TERM", "xterm")
         .stdin(std::process::Stdio::null());
     let finished = process::finish(command, LIMIT)?;
-    // `status` says by its exit code that something is amiss; what it prints is what is wanted.
-    ensure!(!finished.stdout.trim().is_empty(), "`{line}` has shown nothing: {}", finished.text());
+    // `status` exits with 1 while it is degraded, as intended here.
+    ensure!(!finished.stdout.trim().is_empty(), "`{line}` printed nothing: {}", finished.text());
     let file = into.join(format!("{name}.svg"));
     std::fs::write(&file, picture::svg(line, &finished.stdout))
         .with_context(|| format!("failed to write {}", file.display()))?;

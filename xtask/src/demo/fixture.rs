@@ -1,4 +1,4 @@
-//! The fixture: a whole rig with every server, one executor and the agent, as the steps find it.
+//! The fixture of the steps: a rig with every server, one executor and the agent.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use testbed::{
 
 use super::transcript::Transcript;
 
-/// Everything that stands while the steps are played. Fields are dropped in this order.
+/// Everything that runs while the steps are played. Fields are dropped in this order.
 pub(super) struct Fixture {
     /// The agent.
     pub(super) agent: Agent,
@@ -27,16 +27,16 @@ pub(super) struct Fixture {
     /// The registry behind them.
     pub(super) registry: Registry,
     _dns: DnsServer,
-    /// The command line's binary.
+    /// The binary of the command line.
     binary: PathBuf,
     /// The identity of the image in the executor's `image` folder.
     pub(super) image: String,
-    /// What holds them.
+    /// The rig that holds them.
     pub(super) rig: Rig,
 }
 
 impl Fixture {
-    /// Stands everything up, with a line for each part.
+    /// Starts everything, with a line for each part.
     pub(super) fn start(transcript: &Transcript, binary: &Path, config: &str) -> Result<Self> {
         let mut rig =
             transcript.prepare("namespaces, cgroup and links of node and customer", Rig::new)?;
@@ -98,8 +98,8 @@ impl Fixture {
         Ok(SocketAddr::from((self.vip()?, port)))
     }
 
-    /// Whether the kernel has set this backend aside.
-    pub(super) fn is_set_aside(&self, address: Ipv4Addr) -> Result<bool> {
+    /// Whether the kernel has ejected this backend.
+    pub(super) fn is_ejected(&self, address: Ipv4Addr) -> Result<bool> {
         let route = self.route()?;
         let backends = route["backends"].as_array().into_iter().flatten();
         let state = backends
@@ -109,16 +109,16 @@ impl Fixture {
         state.with_context(|| format!("the route has no backend {address}: {route}"))
     }
 
-    /// Waits until the kernel chooses this backend again.
+    /// Waits until this backend is eligible again.
     pub(super) fn wait_eligible(&self, address: Ipv4Addr, limit: Duration) -> Result<()> {
-        process::until(&format!("{address} was not taken back"), limit, || {
+        process::until(&format!("{address} is eligible again"), limit, || {
             std::thread::sleep(Duration::from_millis(100));
-            Ok(!self.is_set_aside(address)?)
+            Ok(!self.is_ejected(address)?)
         })
     }
 }
 
-/// The redirector to show.
+/// The redirector to demonstrate.
 pub(super) fn find_binary(named: Option<&Path>) -> Result<PathBuf> {
     let path = named.map(Path::to_owned).unwrap_or_else(workspace::release_binary);
     path.canonicalize()

@@ -1,8 +1,8 @@
-//! `cargo xtask demo`: the whole job on one machine, told as a transcript.
+//! `cargo xtask demo`: the whole job on one machine, as a transcript.
 //!
-//! It stands up a customer, a node and an executor from the test bed, starts the agent from the
-//! documented configuration, and plays a number of steps; each shows the command as typed and
-//! proves something. Whatever happens, nothing is left behind.
+//! It starts a customer, a node and an executor of the test bed and the agent with the documented
+//! configuration, and plays steps; each shows its commands and checks their results. It leaves
+//! nothing behind, not even after an interruption.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,22 +15,22 @@ use super::steps::{STEPS, Step};
 use super::transcript::{Transcript, seconds};
 use crate::build;
 
-/// A demo that goes well takes half a minute. One that does not should not take a coffee break.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest time of a demo, which usually takes half a minute.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Hold everything open after the last step, and say how to enter it
+    /// Keep everything running after the last step, and print how to enter it
     #[arg(long)]
     keep: bool,
     /// Play only these steps
     #[arg(long, value_name = "STEP", value_delimiter = ',')]
     only: Vec<String>,
-    /// List the steps and play none
+    /// List the steps, and play none
     #[arg(long)]
     list: bool,
-    /// The redirector to show [default: the release binary of `cargo xtask build`]
+    /// The redirector to run [default: the release binary of `cargo xtask build`]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// The agent's configuration [default: the documented one, deploy/redirector.toml]
@@ -38,8 +38,7 @@ pub(crate) struct Args {
     config: Option<PathBuf>,
 }
 
-/// Plays the demo. The release binary and the tools of `cargo xtask setup` must be there. An error
-/// when any step is not what it should be.
+/// Plays the demo; an error when any step fails.
 pub(crate) fn run(args: Args) -> Result<()> {
     let steps = chosen(&args.only)?;
     let mut transcript = Transcript::new();
@@ -64,10 +63,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     introduce(&transcript);
     let mut fixture =
-        Fixture::start(&transcript, &binary, &config).context("failed to stand the demo up")?;
+        Fixture::start(&transcript, &binary, &config).context("failed to start the demo")?;
     let stood = started.elapsed();
     for step in steps {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIME_LIMIT {
             transcript.skip(step.title, "the demo is taking too long");
             continue;
         }
@@ -84,14 +83,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
     drop(fixture);
     conclude(
         &transcript,
-        &[format!("{} to stand up, {} in all", seconds(stood), seconds(started.elapsed()))],
+        &[format!("{} to start, {} in total", seconds(stood), seconds(started.elapsed()))],
     )
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Step>> {
     if let Some(unknown) = only.iter().find(|key| !STEPS.iter().any(|step| step.key == **key)) {
         let known: Vec<&str> = STEPS.iter().map(|step| step.key).collect();
-        bail!("no step is called {unknown}: there are {}", known.join(", "));
+        bail!("there is no step {unknown}; the steps are {}", known.join(", "));
     }
     Ok(STEPS
         .iter()
@@ -102,14 +101,15 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Step>> {
 fn introduce(transcript: &Transcript) {
     transcript.heading("redirector: a private registry reached through its public load balancer");
     transcript.line(
-        "  A job needs artifactory.internal.company.net. Its owner exposes it through artifactory.public.company.net, which admits\n  \
-         two addresses and passes TLS through. Nothing in the job changes. Below, each command is shown as it is run.\n",
+        "  A job needs artifactory.internal.company.net. Its owner exposes it through the load\n  \
+         balancers of artifactory.public.company.net, which admit two addresses and pass TLS\n  \
+         through. Nothing in the job changes. Each command is shown as it is run.\n",
     );
     transcript.dimmed(
-        "    executor 10.61.1.2 ─── node 198.51.100.1, .2 ─── internet ─── 203.0.113.7, .8 ─── registry 10.20.0.10\n    \
-         a job, its cgroup      redirector                             HAProxy             nginx, docker-registry, pypiserver",
+        "    executor 10.61.1.2 ── node 198.51.100.1, .2 ── 203.0.113.7, .8 ── registry\n\
+         \u{20}   a job, its cgroup     redirector               HAProxy            10.20.0.10",
     );
-    transcript.heading("Standing up");
+    transcript.heading("Starting");
 }
 
 fn keep(transcript: &Transcript, fixture: &Fixture) -> Result<()> {
@@ -124,14 +124,14 @@ fn keep(transcript: &Transcript, fixture: &Fixture) -> Result<()> {
         ),
     ];
     transcript.heading(
-        "Kept for you. As root in another terminal (without arguments a shell, else the command):",
+        "Everything keeps running. As root in another terminal (a shell, or the given command):",
     );
     for (name, sandbox, what) in places {
         transcript.line(format!("  {:<74} {what}", sandbox.shell_script(name)?.display()));
     }
-    transcript.heading("Enter or Ctrl-C here takes it down.");
+    transcript.heading("Press Enter or Ctrl-C here to remove it.");
     let mut line = String::new();
-    // Without a terminal there is nobody to press Enter: wait for a signal.
+    // Without a terminal, wait for a signal.
     if !matches!(std::io::stdin().read_line(&mut line), Ok(length) if length > 0) {
         loop {
             std::thread::park();
@@ -144,14 +144,10 @@ fn conclude(transcript: &Transcript, closing: &[String]) -> Result<()> {
     let left = leftovers()?;
     let records = transcript.records();
     let failed = records.iter().filter(|record| !record.failures.is_empty()).count();
-    let mut lines = vec![format!(
-        "{} of {} steps are what they should be",
-        records.len() - failed,
-        records.len()
-    )];
+    let mut lines = vec![format!("{} of {} steps passed", records.len() - failed, records.len())];
     lines.extend_from_slice(closing);
     lines.push(match left.as_slice() {
-        [] => "nothing is left behind: no process, namespace, mount, cgroup or file".to_owned(),
+        [] => "nothing left behind: no process, namespace, mount, cgroup or file".to_owned(),
         paths => format!(
             "left behind: {}",
             paths
@@ -163,7 +159,7 @@ fn conclude(transcript: &Transcript, closing: &[String]) -> Result<()> {
         ),
     });
     transcript.summary(&lines);
-    ensure!(failed == 0, "{failed} of {} steps are not what they should be", records.len());
+    ensure!(failed == 0, "{failed} of {} steps failed", records.len());
     ensure!(left.is_empty(), "the demo left something behind");
     Ok(())
 }

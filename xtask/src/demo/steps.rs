@@ -1,4 +1,4 @@
-//! The steps of the demo, each playable alone. Each one leaves the fixture as it found it.
+//! The steps of the demo. Each can be played alone, and restores what it changed.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use super::transcript::{Prompt, StepLog};
 
 /// One step.
 pub(super) struct Step {
-    /// What `--only` calls it.
+    /// Its name in `--only`.
     pub(super) key: &'static str,
-    /// What it shows.
+    /// Its title in the transcript.
     pub(super) title: &'static str,
     /// Plays it.
     pub(super) play: fn(&mut Fixture, &mut StepLog<'_>) -> Result<()>,
@@ -25,7 +25,7 @@ pub(super) struct Step {
 
 /// All steps, in the order they are played.
 pub(super) const STEPS: &[Step] = &[
-    Step { key: "name", title: "The internal name has one stable virtual address", play: name },
+    Step { key: "name", title: "The internal name resolves to one virtual address", play: name },
     Step {
         key: "tls",
         title: "TLS to the internal name, through the public load balancer",
@@ -47,7 +47,7 @@ pub(super) const STEPS: &[Step] = &[
         title: "A load balancer dies, and connects go to the other one",
         play: failover,
     },
-    Step { key: "route", title: "A changed route is live for the very next connect", play: route },
+    Step { key: "route", title: "A route change applies to the next connect", play: route },
     Step {
         key: "kill",
         title: "The agent is killed under a thousand connects a second",
@@ -73,13 +73,13 @@ fn name(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     )?;
     log.check(
         other.stdout.contains("NOERROR") && other.stdout.contains("ANSWER: 0"),
-        "no IPv6 address, and no error either",
+        "no IPv6 address, and no error",
     );
     let foreign =
         log.run(Prompt::Executor, sandbox, &format!("getent hosts {UNRELATED_NAME}"))?.stdout;
     log.check(
         foreign.starts_with(&UNRELATED_ADDRESS.to_string()),
-        "any other name gets its own resolver's answer",
+        "other names are resolved as before",
     );
     Ok(())
 }
@@ -94,21 +94,17 @@ fn tls(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         &format!("curl -sS -w '{format}' https://{INTERNAL_NAME}/"),
     )?;
     log.check(
-        done.stdout.contains(&format!("asked for as {INTERNAL_NAME}")),
-        "the registry answered, and was asked for by its internal name",
+        done.stdout.contains(&format!("requested as {INTERNAL_NAME}")),
+        "the registry answered under its internal name",
     );
     log.check(
         done.stdout.contains(&format!("getpeername {vip}, certificate verified: 0")),
-        "the client sees the virtual address it asked for, and a certificate that fits",
+        "getpeername returns the virtual address, and the certificate is valid for the name",
     );
     let grep = format!("grep -h {INTERNAL_NAME} lb?/haproxy.log | sort | tail -1");
     let seen = log.run(Prompt::Customer, fixture.rig.customer.sandbox(), &grep)?.stdout;
     let fits = seen.contains(&format!("admitted {}:", Customer::admitted_address()));
-    log.check(
-        fits,
-        "the load balancer saw an allowlisted address and the internal name, and \
-        passed TLS through",
-    );
+    log.check(fits, "the load balancer saw an allowlisted address and the internal name in TLS");
     Ok(())
 }
 
@@ -130,7 +126,7 @@ fn image(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         sample_artifacts::image_identity(&sandbox.home().join("pulled")).unwrap_or_default();
     log.check(
         pulled.status.success() && identity == fixture.image,
-        &format!("pulled, and it is the same image: {:.19}…", fixture.image),
+        &format!("pulled the same image: {:.19}…", fixture.image),
     );
     let uploads = fixture
         .registry
@@ -138,7 +134,7 @@ fn image(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         .iter()
         .filter(|line| line.contains("PUT /v2/team/hello/manifests/1.0") && line.ends_with("201"))
         .count();
-    log.check(uploads > 0, "the registry's own log has the upload");
+    log.check(uploads > 0, "the upload is in the registry's log");
     std::fs::remove_dir_all(sandbox.home().join("pulled"))
         .context("failed to remove the pulled image")
 }
@@ -153,12 +149,12 @@ fn package(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         ),
     )?;
     log.check(done.status.success(), "installed");
-    let said = log.run(
+    let output = log.run(
         Prompt::Executor,
         sandbox,
         &format!("PYTHONPATH=site python -c 'import {module}; print({module}.hello())'"),
     )?;
-    log.check(said.stdout.trim() == sample_artifacts::PACKAGE_SAYS, "and it works");
+    log.check(output.stdout.trim() == sample_artifacts::PACKAGE_GREETING, "the package works");
     std::fs::remove_dir_all(sandbox.home().join("site"))
         .context("failed to remove the installed package")
 }
@@ -170,7 +166,7 @@ fn outside(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     log.check(
         failed,
         &format!(
-            "same network, other cgroup: not redirected, and told so after {} ms",
+            "same network, other cgroup: refused after {} ms, not redirected",
             done.took.as_millis()
         ),
     );
@@ -180,10 +176,7 @@ fn outside(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         "nft list counter ip rig leaked | grep packets",
     )?;
     let leaked = fixture.rig.customer.leaked_packets()?;
-    log.check(
-        leaked == 0,
-        &format!("{leaked} packets for the pool have ever left the node: the leak guard holds"),
-    );
+    log.check(leaked == 0, &format!("{leaked} packets for the pool have left the node"));
     let direct = log.run(
         Prompt::Executor,
         fixture.executor.sandbox(),
@@ -191,12 +184,12 @@ fn outside(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     )?;
     log.check(
         direct.stdout == "lb2\n203.0.113.8\n",
-        "what the executor asks for by any other address goes there",
+        "connects to other addresses are not redirected",
     );
     Ok(())
 }
 
-/// As a job's script would ask: a new process, a new query and a new connect each time.
+/// Requests as in a shell script: each is a new process, a new DNS query and a new connect.
 fn greet(times: usize) -> String {
     let one = format!("curl -sS http://{INTERNAL_NAME}/");
     if times == 1 {
@@ -211,7 +204,7 @@ fn failover(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     let both = log.run(Prompt::Executor, &sandbox, &greet(20))?.stdout;
     log.check(
         both.contains("lb1") && both.contains("lb2") && !both.contains("failed"),
-        "both load balancers serve",
+        "both load balancers serve connects",
     );
     let pid = fixture.balancers[0].pid().context("load balancer 1 does not run")?;
     log.run(
@@ -223,16 +216,15 @@ fn failover(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     let command = format!(
         "until curl -sS http://{INTERNAL_NAME}/ 2>&1 | grep 'Failed to connect'; do :; done"
     );
-    let unlucky =
+    let refused =
         log.run(Prompt::Executor, &sandbox, &format!("timeout 10 sh -c \"{command}\""))?;
     log.check(
-        unlucky.status.success(),
-        "one unlucky connect is refused, and its failure sets the \
-        load balancer aside in the kernel",
+        refused.status.success(),
+        "one connect is refused; the kernel then ejects the load balancer",
     );
     let after = log.run(Prompt::Executor, &sandbox, &greet(20))?.stdout;
-    log.check(after.split_whitespace().eq(["20", "lb2"]), "the next 20 all succeed");
-    log.check(fixture.is_set_aside(first)?, &format!("{first} is set aside"));
+    log.check(after.split_whitespace().eq(["20", "lb2"]), "the next 20 connects succeed");
+    log.check(fixture.is_ejected(first)?, &format!("{first} is ejected"));
     log.command(Prompt::Customer, "haproxy -db -f lb1/haproxy.cfg &");
     fixture.balancers[0].start_again()?;
     let started = Instant::now();
@@ -241,7 +233,7 @@ fn failover(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     let again = log.run(Prompt::Executor, &sandbox, &greet(20))?.stdout;
     log.check(
         again.contains("lb1") && !again.contains("failed"),
-        &format!("a probe takes it back, here after {back:.1} s, and it serves again"),
+        &format!("a probe readmits it after {back:.1} s, and it serves again"),
     );
     Ok(())
 }
@@ -257,7 +249,7 @@ fn route(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         let next = log.run(Prompt::Executor, &sandbox, &greet(1))?.stdout;
         log.check(
             done.status.success() && next.trim() == expected,
-            &format!("the next connect is at {address}"),
+            &format!("the next connect reaches {address}"),
         );
     }
     let mut right = 0;
@@ -273,15 +265,13 @@ fn route(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     }
     log.check(
         right == 8,
-        &format!(
-            "back and forth eight times more: {right} of 8 next connects are where the route points"
-        ),
+        &format!("eight more changes: {right} of 8 next connects follow the route"),
     );
     let restored =
         log.run(Prompt::Node, &node, &format!("redirector route remove {INTERNAL_NAME}"))?;
     log.check(
         restored.status.success() && fixture.route()?["origin"] == "file",
-        "without the override, the file's route serves again",
+        "without the override, the route of the file applies again",
     );
     Ok(())
 }
@@ -310,8 +300,7 @@ fn kill(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     let status = log.run(Prompt::Node, fixture.rig.node.sandbox(), "redirector status")?;
     log.check(
         status.status.code() == Some(1),
-        "status works without the agent, from what is pinned in the kernel, and says what is \
-            missing",
+        "without the agent, status reads the pinned state and reports the missing agent",
     );
     std::thread::sleep(Duration::from_millis(1000));
 
@@ -324,7 +313,7 @@ fn kill(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         report.banners.iter().map(|(name, count)| format!("{name} {count}")).collect();
     log.output(&format!(
         "{} attempted, {} connected, {failed} failed, {} with a wrong peer; {}\nconnect() took {} \
-            µs (median), {} µs (99 of 100)",
+            µs (median), {} µs (99th percentile)",
         report.attempted,
         report.connected,
         report.wrong_peer,
@@ -334,7 +323,7 @@ fn kill(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     ));
     log.check(
         report.flawless(),
-        "before, while and after the agent was dead: every connect redirected, none failed",
+        "every connect was redirected, before, during and after the outage of the agent",
     );
     for (time, what) in &report.failures {
         log.note(&format!("at {time:.3} s: {what}"));
@@ -345,9 +334,9 @@ fn kill(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
     );
     log.check(
         fixture.vip_at(80)? == target,
-        &format!("the virtual address is {} as before", target.ip()),
+        &format!("the virtual address is still {}", target.ip()),
     );
     let after = log.run(Prompt::Node, fixture.rig.node.sandbox(), "redirector status")?;
-    log.check(after.status.success(), "all is well again");
+    log.check(after.status.success(), "status reports no problem");
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! The transcript: what a person reads while the demo plays. It must show what was run, word for
-//! word, and judge nothing by itself.
+//! The transcript: it shows each command exactly as it was run, and the result of each check.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -22,14 +21,14 @@ const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const PROMPT: Style = AnsiColor::Cyan.on_default();
 
-/// One step, when it is over.
+/// The result of one step.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     /// Its title.
     pub(super) title: String,
-    /// Its time, without that of the steps around it.
+    /// Its duration.
     pub(super) took: Duration,
-    /// What was not as it should be; empty for a step that went well.
+    /// Failed checks; empty for a step that passed.
     pub(super) failures: Vec<String>,
 }
 
@@ -48,9 +47,9 @@ impl Transcript {
         Self { colour, records: Vec::new() }
     }
 
-    /// A line as it is.
+    /// A plain line.
     pub(super) fn line(&self, text: impl Display) {
-        // A reader who has seen enough (`| head`) is no failure of the demo.
+        // A closed pipe (`| head`) is no failure of the demo.
         let _ = writeln!(std::io::stdout(), "{text}");
     }
 
@@ -59,12 +58,12 @@ impl Transcript {
         self.line(format!("\n{}\n", self.paint(BOLD, text)));
     }
 
-    /// Something in dim letters.
+    /// A dimmed line.
     pub(super) fn dimmed(&self, text: &str) {
         self.line(self.paint(DIM, text));
     }
 
-    /// Runs one part of the preparations, and shows that it is done and how long it took.
+    /// Runs one part of the preparations, and shows its result and duration.
     pub(super) fn prepare<T>(&self, what: &str, part: impl FnOnce() -> Result<T>) -> Result<T> {
         let started = Instant::now();
         match part() {
@@ -83,8 +82,7 @@ impl Transcript {
         }
     }
 
-    /// Plays one step. It has failed when something it wanted to prove does not hold, or when
-    /// `play` returns an error.
+    /// Plays one step. It fails when a check fails, or when `play` returns an error.
     pub(super) fn step(&mut self, title: &str, play: impl FnOnce(&mut StepLog<'_>) -> Result<()>) {
         let number = self.records.len() + 1;
         self.line(format!("\n{}", self.paint(BOLD, &format!("{number:>2}  {title}"))));
@@ -94,7 +92,7 @@ impl Transcript {
             wait_if_interrupted();
             step.fail(format!("{error:#}"));
         } else if step.checks == 0 {
-            step.fail("the step proved nothing".to_owned());
+            step.fail("the step checked nothing".to_owned());
         }
         let failures = step.failures;
         let took = started.elapsed();
@@ -111,7 +109,7 @@ impl Transcript {
         });
     }
 
-    /// One screen: every step with its verdict and time.
+    /// Every step with its result and duration.
     pub(super) fn summary(&self, closing: &[String]) {
         self.heading("Summary");
         for (number, record) in self.records.iter().enumerate() {
@@ -177,7 +175,7 @@ pub(super) struct StepLog<'t> {
 }
 
 impl StepLog<'_> {
-    /// Shows a command, runs it in `place` by `sh -c`, and shows what it said.
+    /// Shows a command, runs it in `sandbox` by `sh -c`, and shows its output.
     pub(super) fn run(&self, prompt: Prompt, sandbox: &Sandbox, command: &str) -> Result<Finished> {
         self.command(prompt, command);
         let done = sandbox.run(command, LIMIT)?;
@@ -185,13 +183,13 @@ impl StepLog<'_> {
         Ok(done)
     }
 
-    /// Shows a command that is run by other means.
+    /// Shows a command that is run by other means than a shell.
     pub(super) fn command(&self, prompt: Prompt, command: &str) {
         self.transcript
             .line(format!("    {} {command}", self.transcript.paint(PROMPT, prompt.text())));
     }
 
-    /// Shows what a command, or a server's log, said.
+    /// Shows the output of a command.
     pub(super) fn output(&self, text: &str) {
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let hidden = lines.len().saturating_sub(SHOWN);
@@ -204,19 +202,19 @@ impl StepLog<'_> {
         }
     }
 
-    /// Says what happens, where no command does.
+    /// Shows a remark.
     pub(super) fn note(&self, text: &str) {
         self.transcript.dimmed(&format!("    {text}"));
     }
 
-    /// A claim, and whether it holds.
+    /// Shows whether a claim holds; the step fails if not.
     pub(super) fn check(&mut self, holds: bool, claim: &str) {
         self.checks += 1;
         if holds {
             self.transcript.line(format!("    {} {claim}", self.transcript.paint(GOOD, "✓")));
         } else {
             wait_if_interrupted();
-            self.fail(format!("not so: {claim}"));
+            self.fail(format!("failed: {claim}"));
         }
     }
 
@@ -226,8 +224,8 @@ impl StepLog<'_> {
     }
 }
 
-/// What fails while a signal takes the rig down is not worth a word; the signal's thread ends the
-/// process.
+/// Waits while a signal takes the rig down: failures from then on mean nothing, and the signal's
+/// thread ends the process.
 fn wait_if_interrupted() {
     std::thread::sleep(Duration::from_millis(100));
     while interrupted() {

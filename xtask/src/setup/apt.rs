@@ -1,4 +1,4 @@
-//! Debian packages: which are known, and installing them in one call.
+//! Debian packages: which of them apt knows, and their installation in one call.
 
 use std::{
     path::Path,
@@ -18,8 +18,8 @@ use crate::progress::Step;
 /// How long to wait for another user of apt or dpkg.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs `apt-get "$@"` with the services of new packages neither started now (by Debian's own
-/// policy-rc.d, for as long as the call takes, unless the machine has one) nor at boot.
+/// Runs `apt-get "$@"` without starting the services of new packages, neither now (by Debian's
+/// policy-rc.d during the call, unless the machine has one) nor at boot.
 const QUIETLY: &str = r#"
 services=$1; shift
 policy=/usr/sbin/policy-rc.d
@@ -32,21 +32,21 @@ apt-get "$@" || exit
 if [ -d /run/systemd/system ] && [ -n "$services" ]; then systemctl disable --quiet $services; fi
 "#;
 
-/// What is known of the lists of the machine's sources.
+/// The age of apt's package lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lists {
-    /// Fetched some day, or never.
+    /// Fetched at an unknown time, or never.
     AsFound,
     /// Fetched by this run.
     Fresh,
 }
 
-/// Whether this is a machine of apt's.
+/// Whether this machine uses apt.
 pub(crate) fn present() -> bool {
     packages::is_installed("apt-get") && Path::new("/var/lib/dpkg").is_dir()
 }
 
-/// The packages that apt would find nothing for, as its lists stand.
+/// The packages that have no candidate in apt's lists.
 pub(crate) fn unknown<'a>(packages: &[&'a str]) -> anyhow::Result<Vec<&'a str>> {
     let output = capture::run(
         Command::new("apt-cache").arg("policy").args(packages).env("LC_ALL", "C"),
@@ -87,9 +87,8 @@ pub(crate) fn update() -> anyhow::Result<()> {
     }
 }
 
-/// Installs packages in one call. Lists that turn out to be stale are fetched anew, unless they are
-/// fresh. What can't be installed next to what the machine has is installed from its release's
-/// backports.
+/// Installs packages in one call. Stale lists are fetched again, unless they are fresh.
+/// Packages that conflict with installed ones come from the backports of the release.
 pub(crate) fn install(packages: &[Package], lists: Lists) -> anyhow::Result<()> {
     let result = match install_once(packages, None) {
         Err(error) if lists == Lists::AsFound && is_stale(&error) => {
@@ -99,46 +98,45 @@ pub(crate) fn install(packages: &[Package], lists: Lists) -> anyhow::Result<()> 
         result => result,
     };
     match result {
-        Err(error) if is_conflict(&error) => install_apart(packages, &error),
+        Err(error) if is_conflict(&error) => install_separately(packages, &error),
         result => result,
     }
 }
 
-/// Installs what can be installed, and the rest from backports: one package that gets on badly with
-/// the machine's must not keep the others away.
-fn install_apart(packages: &[Package], refusal: &anyhow::Error) -> anyhow::Result<()> {
+/// Installs what fits, and the rest from backports: one conflicting package must not prevent the
+/// others.
+fn install_separately(packages: &[Package], refusal: &anyhow::Error) -> anyhow::Result<()> {
     let (stuck, free): (Vec<_>, Vec<_>) =
         packages.iter().copied().partition(|package| !fits(package.name));
     if stuck.is_empty() {
         bail!(
-            "{refusal:#}\neach of these packages could be installed alone: what they need excludes \
-                each other"
+            "{refusal:#}\neach of these packages can be installed alone, but their \
+                dependencies conflict"
         );
     }
     let installed = if free.is_empty() { Ok(()) } else { install_once(&free, None) };
-    backported(&stuck)?;
+    install_from_backports(&stuck)?;
     installed
 }
 
-/// Whether apt would install the package next to what the machine has.
+/// Whether apt would install the package without removing others.
 fn fits(name: &str) -> bool {
     let words = ["--simulate", "install", "-y", "--no-install-recommends", "--no-remove", name];
     capture::capture(Command::new("apt-get").args(words).env("LC_ALL", "C"), |_| {})
         .is_ok_and(|finished| finished.status.success())
 }
 
-/// Installs packages whose version in the machine's sources would take others off it: they are
-/// there from a newer suite than its sources name (an image that was built with backports, say).
-/// That suite has what fits them.
-fn backported(packages: &[Package]) -> anyhow::Result<()> {
+/// Installs packages whose version in the machine's sources would remove others, because the
+/// machine has these from backports (an image built with them, for example).
+fn install_from_backports(packages: &[Package]) -> anyhow::Result<()> {
     let names = names(packages);
     let release = private_apt::release().with_context(|| {
-        format!("{} can't be installed next to what this machine has", names.join(", "))
+        format!("{} cannot be installed beside the packages of this machine", names.join(", "))
     })?;
     let backports = format!("{release}-backports");
     eprintln!(
-        "setup: {release}'s own {} would take other packages off this machine: trying {backports}, \
-            this once (its sources stay as they are)",
+        "setup: {} of {release} would remove other packages: trying {backports}, without \
+            changing this machine's sources",
         names.join(", ")
     );
     let suites = [
@@ -182,7 +180,7 @@ fn install_once(packages: &[Package], from: Option<(&Apt, &str)>) -> anyhow::Res
     }
     words.extend(&names);
     let mut command = privileged(&words)
-        .with_context(|| format!("failed to install packages: `{}` would", by_hand(&names)))?;
+        .with_context(|| format!("failed to install packages: `{}` does it", by_hand(&names)))?;
 
     let source = from.map(|(_, suite)| format!(" from {suite}")).unwrap_or_default();
     let step = Step::start(format!("installing {} by apt-get{source}", count(names.len())));
@@ -200,7 +198,7 @@ fn install_once(packages: &[Package], from: Option<(&Apt, &str)>) -> anyhow::Res
     Ok(())
 }
 
-/// The command that a person would type for the same.
+/// The same as a command for a user.
 pub(crate) fn by_hand(names: &[&str]) -> String {
     format!("sudo apt-get install -y --no-install-recommends {}", names.join(" "))
 }
@@ -217,8 +215,7 @@ fn is_stale(error: &anyhow::Error) -> bool {
         || text.contains("Unable to locate package")
 }
 
-/// Whether apt refused since the packages exclude what the machine has, or what it has excludes
-/// them.
+/// Whether apt refused because the packages conflict with installed ones.
 fn is_conflict(error: &anyhow::Error) -> bool {
     let text = error.to_string();
     text.contains("Packages need to be removed but remove is disabled")
@@ -237,7 +234,7 @@ fn privileged(words: &[&str]) -> anyhow::Result<Command> {
                 .status()
                 .is_ok_and(|status| status.success());
         if !asked {
-            bail!("installing packages takes root: run this as root, or with a sudo that works");
+            bail!("installing packages needs root: run this as root, or with a working sudo");
         }
         let mut command = Command::new("sudo");
         command.args([
@@ -258,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_for_what_the_machine_has_is_told_from_a_failed_download() {
+    fn a_conflict_is_distinguished_from_a_failed_download() {
         let removal = anyhow::anyhow!(
             "The following packages will be REMOVED:\n  qemu-utils\nE: Packages need to be removed \
                 but remove is disabled."

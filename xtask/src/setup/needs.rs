@@ -1,23 +1,23 @@
-//! What the tasks need from the machine: each Debian package, and how to see without asking the
-//! package manager that its tool is there.
+//! The Debian packages that the tasks need, each with a way to detect it without the package
+//! manager.
 
 use std::path::Path;
 
 use clap::ValueEnum;
 use testbed::packages;
 
-/// What a task needs; each task asks only for its own.
+/// A set of needs; each task ensures only its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Group {
-    /// What builds the programs for the kernel: a Rust compiler that knows BPF, and bpf-linker.
+    /// A Rust compiler for BPF, and bpf-linker.
     Toolchain,
-    /// What builds and holds the container image.
+    /// Tools for the container image.
     Image,
-    /// What the tests and the demo run: the customer's servers, and the clients.
+    /// The customer's servers, and the clients of the tests and the demo.
     Tests,
-    /// What emulates the machines that other kernels are tried on.
+    /// Emulators for the other kernels.
     Machines,
-    /// What checks the dependencies' licences and sources.
+    /// A checker of the dependencies' licences and sources.
     Dependencies,
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Group {
 pub(crate) const ALL: [Group; 5] =
     [Group::Toolchain, Group::Image, Group::Tests, Group::Machines, Group::Dependencies];
 
-/// How to see that something is there.
+/// How a package is detected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Probe {
     /// A program on the PATH.
@@ -59,8 +59,7 @@ const fn path(group: Group, name: &'static str, path: &'static str) -> Package {
     Package { group, name, probe: Probe::Path(path) }
 }
 
-/// What the image and its tests take; what the test bed takes, it lists itself
-/// (`testbed::packages`).
+/// Packages besides those of the test bed (`testbed::packages`).
 const OWN: &[Package] = &[
     program(Group::Image, "buildah", "buildah"),
     // The image test plays the manifest's pod: podman with runc (crun refuses hybrid cgroups) and a
@@ -74,32 +73,32 @@ const OWN: &[Package] = &[
     program(Group::Tests, "default-jdk-headless", "javac"),
     program(Group::Tests, "musl-tools", "musl-gcc"),
     program(Group::Tests, "openssl", "openssl"),
-    // Freezes a table, so that the kernel refuses an agent's sign of life.
+    // Freezes a map, so that the kernel rejects an agent's heartbeat.
     program(Group::Tests, "bpftool", "bpftool"),
     program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
     program(Group::Machines, "qemu-system-arm", "qemu-system-aarch64"),
-    // What links programs for the other architecture; its standard library is kept aside
-    // (`vm::cross`).
+    // A linker for the other architecture; its standard library is in
+    // the cache (`vm::cross`).
     program(Group::Machines, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     path(Group::Machines, "libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
-    // Older kernels come as packages that are compressed so.
+    // Unpacks the packages of older kernels.
     program(Group::Machines, "xz-utils", "xz"),
 ];
 
-/// The services that some of these packages would start at boot, which nobody here wants.
+/// Services that some of these packages would start at boot.
 const SERVICES: &[&str] = &["docker-registry", "haproxy", "nginx", "nsd", "prometheus", "unbound"];
 
 impl Package {
     /// The service that the package would start at boot.
     pub(crate) fn service(&self) -> Option<&'static str> {
-        // nginx is in packages of several sizes.
+        // The package of nginx has a suffix.
         SERVICES.iter().copied().find(|service| {
             self.name == *service || self.name.strip_prefix(service) == Some("-light")
         })
     }
 }
 
-/// The packages of a Debian machine, but for the compiler, which has an alternative (see
+/// The packages of a Debian machine, without the compiler, which has alternatives (see
 /// `toolchain`).
 pub(crate) fn packages() -> impl Iterator<Item = Package> {
     let test_bed =
@@ -114,11 +113,11 @@ pub(crate) const DISTRIBUTION_COMPILER: &[Package] = &[
     path(Group::Toolchain, "libstd-rust-web-dev-bpf", "/usr/lib/rustlib/bpfel-unknown-none"),
 ];
 
-/// What Debian's Python lacks to make an environment.
+/// Debian's package of `venv`.
 pub(crate) const PYTHON_VENV: Package =
     path(Group::Tests, "python3-venv", "/usr/share/doc/python3-venv");
 
-/// What a package manager calls these.
+/// The names of these packages.
 pub(crate) fn names(packages: &[Package]) -> Vec<&'static str> {
     packages.iter().map(|package| package.name).collect()
 }
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_there_is_seen_and_one_that_is_not_is_missed() {
+    fn a_program_is_detected_by_its_name() {
         assert!(Probe::Program("sh").present());
         assert!(!Probe::Program("no-such-program-of-ours").present());
     }

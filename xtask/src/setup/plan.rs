@@ -13,17 +13,17 @@ use super::{
 };
 use crate::progress::Step;
 
-/// What is missing, by who installs it.
+/// What is missing, by installer.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     packages: Vec<Package>,
     components: Vec<&'static str>,
     nightly: bool,
-    /// Why the BPF toolchain is not whole.
+    /// Why the BPF toolchain is incomplete.
     toolchain: Option<String>,
     python: bool,
     cargo_deny: bool,
-    /// Packages that are unpacked and not installed.
+    /// Packages that are unpacked instead of installed.
     unpacked: Vec<&'static str>,
 }
 
@@ -77,8 +77,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether apt's lists have to be fetched before this plan can be trusted: they do not know all
-    /// that it names.
+    /// Whether apt's lists have to be fetched first: they lack some of the packages.
     pub(super) fn wants_lists(&self) -> anyhow::Result<bool> {
         Ok(!self.packages.is_empty()
             && apt::present()
@@ -145,8 +144,8 @@ impl Plan {
             if !apt::present() {
                 let programs: Vec<_> = self.packages.iter().map(|package| package.name).collect();
                 bail!(
-                    "this machine has no apt: install with its own package manager what Debian has \
-                        as {}",
+                    "this machine has no apt: install the equivalents of these Debian \
+                        packages: {}",
                     programs.join(", ")
                 );
             }
@@ -185,20 +184,20 @@ impl Plan {
     }
 }
 
-/// Who has a compiler for BPF.
+/// The source of a compiler for BPF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// Debian's packages, which bring the shared LLVM that bpf-linker takes.
+    /// Debian's packages, which depend on the shared LLVM for bpf-linker.
     Distribution,
-    /// rustup's nightly, whose own LLVM is no library that bpf-linker could take.
+    /// rustup's nightly, whose own LLVM cannot be used by bpf-linker.
     Nightly,
     None,
 }
 
 impl Source {
-    /// `apt_knows`: whether apt's lists have the distribution's compiler, on a machine of apt's.
-    /// Lists that were not just fetched may be older than the compiler, so that it is taken for
-    /// granted until they are. A nightly is of use only where the machine has an LLVM to link with.
+    /// `apt_knows`: whether apt's lists have the distribution's compiler, on a machine with apt.
+    /// Lists that were not just fetched may be older than the compiler; until they are fetched it
+    /// is assumed to exist. A nightly is useful only where the machine has an LLVM to link with.
     fn of_compiler(apt_knows: Option<bool>, lists: Lists, shared_llvm: bool) -> Self {
         match apt_knows {
             Some(true) => Self::Distribution,
@@ -216,8 +215,8 @@ fn missing_components() -> Vec<&'static str> {
     else {
         return Vec::new();
     };
-    // Only beside cargo: on the PATH rustup puts a stand-in for each, whether the toolchain has it
-    // or not.
+    // Only beside cargo: rustup puts a proxy of each on the PATH, whether the toolchain has it or
+    // not.
     let programs = [("rustfmt", "rustfmt"), ("cargo-clippy", "clippy")];
     programs
         .into_iter()
@@ -231,7 +230,7 @@ fn rustup(words: &[&str], last: &[&str]) -> anyhow::Result<()> {
     command.args(words).args(last);
     let step = Step::start(capture::command_line(&command));
     capture::run(&mut command, |line| step.note(line)).with_context(|| {
-        format!("failed to install by rustup: `{}` would", capture::command_line(&command))
+        format!("failed to install by rustup: `{}` does it", capture::command_line(&command))
     })?;
     step.done();
     Ok(())
@@ -242,14 +241,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_compiler_that_old_lists_do_not_know_is_looked_for_in_fresh_ones() {
+    fn a_compiler_missing_in_old_lists_is_looked_up_in_fresh_ones() {
         assert_eq!(Source::of_compiler(Some(false), Lists::AsFound, false), Source::Distribution);
         assert_eq!(Source::of_compiler(Some(false), Lists::AsFound, true), Source::Distribution);
         assert_eq!(Source::of_compiler(Some(true), Lists::Fresh, false), Source::Distribution);
     }
 
     #[test]
-    fn a_nightly_is_installed_only_where_bpf_linker_could_be_built_for_it() {
+    fn a_nightly_is_installed_only_where_bpf_linker_can_be_built() {
         assert_eq!(Source::of_compiler(Some(false), Lists::Fresh, true), Source::Nightly);
         assert_eq!(Source::of_compiler(None, Lists::AsFound, true), Source::Nightly);
         assert_eq!(Source::of_compiler(Some(false), Lists::Fresh, false), Source::None);

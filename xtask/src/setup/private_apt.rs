@@ -1,5 +1,5 @@
-//! apt with a state of its own, aside from the machine's: lists of suites that the machine's
-//! sources do not name, from the mirror that they do.
+//! apt with a private state, separate from the machine's: lists of other suites from the mirror
+//! that the machine's sources name.
 
 use std::{fs, path::Path, process::Command};
 
@@ -9,12 +9,12 @@ use testbed::capture;
 
 use crate::progress::Step;
 
-/// Which packages such an apt takes for installed.
+/// Which packages such an apt considers installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Installed {
-    /// None: for what is only fetched.
+    /// None, for packages that are only fetched.
     Nothing,
-    /// What the machine has: for what is installed on it.
+    /// Those of the machine, for packages that are installed on it.
     AsOnTheMachine,
 }
 
@@ -51,7 +51,7 @@ impl Apt {
                 .context("failed to write an empty package status")?;
             options.push(at("Dir::State::status", "status"));
         }
-        // Its files are ours, wherever the cache is.
+        // The cache may be in a folder that only this user can read.
         options.push("APT::Sandbox::User=root".to_owned());
         options.extend([
             format!("APT::Architecture={architecture}"),
@@ -60,7 +60,7 @@ impl Apt {
         Ok(Self { options })
     }
 
-    /// A command of apt's with this state.
+    /// An apt command with this state.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-q").args(self.options()).env("LC_ALL", "C");
@@ -72,20 +72,21 @@ impl Apt {
         capture::run(self.command("apt-get").arg("update"), |line| step.note(line)).map(drop)
     }
 
-    /// Fetches a package into a new folder inside `parent`, which goes when the result is dropped.
+    /// Fetches a package into a new folder inside `parent`, which is removed when the result is
+    /// dropped.
     pub(crate) fn download(
         &self,
         package: &str,
         parent: &Path,
         step: &Step,
     ) -> anyhow::Result<TempDir> {
-        let aside =
+        let temporary =
             tempfile::tempdir_in(parent).context("failed to create a directory for a package")?;
         capture::run(
-            self.command("apt-get").args(["download", package]).current_dir(aside.path()),
+            self.command("apt-get").args(["download", package]).current_dir(temporary.path()),
             |line| step.note(line),
         )?;
-        Ok(aside)
+        Ok(temporary)
     }
 
     /// The words that give any command of apt's this state.
@@ -159,7 +160,8 @@ mod tests {
 
     #[test]
     fn an_archive_comes_from_the_site_that_has_it_on_this_machine() {
-        let sites = "http://mirror.test/debian\nhttp://security.test/debian-security/\nhttps://vendor.test/apt\n";
+        let sites = "http://mirror.test/debian\nhttp://security.test/debian-security/\n\
+                     https://vendor.test/apt\n";
         assert_eq!(site_of(sites, "debian").as_deref(), Some("http://mirror.test/debian"));
         assert_eq!(
             site_of(sites, "debian-security").as_deref(),
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_the_machine_does_not_use_is_looked_for_beside_the_one_that_it_does() {
+    fn an_unknown_archive_is_expected_beside_a_known_one() {
         assert_eq!(
             site_of("http://mirror.test/debian\n", "debian-security").as_deref(),
             Some("http://mirror.test/debian-security")

@@ -1,4 +1,4 @@
-//! Python's packages, in a private environment: nothing is put among the machine's own.
+//! Python packages in a private environment, separate from the machine's.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use testbed::{capture, packages::PYPI, workspace};
 
 use crate::progress::Step;
 
-/// Whether the environment is there and whole.
+/// Whether the environment is complete.
 pub(crate) fn present() -> bool {
     fs::read_to_string(workspace::python_home().join(STAMP))
         .is_ok_and(|stamp| stamp == PYPI.join("\n"))
@@ -16,13 +16,13 @@ pub(crate) fn present() -> bool {
 /// Written last.
 const STAMP: &str = "requirements.txt";
 
-/// Whether Python can make an environment; Debian has that in a package of its own.
+/// Whether Python can make an environment; Debian has a separate package for that.
 pub(crate) fn can_make() -> bool {
     capture::capture(Command::new("python3").args(["-c", "import ensurepip, venv"]), |_| {})
         .is_ok_and(|finished| finished.status.success())
 }
 
-/// Makes the environment anew.
+/// Makes a new environment.
 pub(crate) fn install() -> anyhow::Result<()> {
     let step = Step::start(format!("installing {} from PyPI", PYPI.join(", ")));
     let home = workspace::python_home();

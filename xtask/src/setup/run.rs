@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: installs what the other tasks need and this machine lacks.
 //!
-//! On Debian by apt, in one call; elsewhere only Rust's own tools by rustup, and the rest is listed.
+//! On Debian by apt, in one call; elsewhere only Rust's tools by rustup, and the rest is listed.
 //! Every other task calls [`ensure`].
 
 use anyhow::bail;
@@ -16,15 +16,15 @@ use crate::lock;
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Only list what is missing; exit 1 when something is
+    /// Only list what is missing, and exit with 1 if anything is
     #[arg(long)]
     check: bool,
-    /// What to prepare for; everything when left out
+    /// The needs to install [default: all]
     #[arg(value_enum)]
     groups: Vec<Group>,
 }
 
-/// Runs the task; whether nothing is missing any more.
+/// Runs the task; returns whether nothing is missing.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let groups = if args.groups.is_empty() { &needs::ALL[..] } else { &args.groups };
     if args.check {
@@ -40,14 +40,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Installs what is missing for these groups, saying first what; whether there was anything to
-/// install.
+/// Installs what is missing for these groups, after printing it; returns whether anything was.
 pub(crate) fn ensure(groups: &[Group]) -> anyhow::Result<bool> {
     if Plan::make(groups, Lists::AsFound)?.is_empty() {
         return Ok(false);
     }
     let _lock = lock::acquire(&workspace::tools_dir().join("setup.lock"))?;
-    // Whoever held the lock may have installed it.
+    // The previous holder of the lock may have installed it.
     let mut plan = Plan::make(groups, Lists::AsFound)?;
     if plan.is_empty() {
         return Ok(false);

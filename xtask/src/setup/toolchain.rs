@@ -1,9 +1,9 @@
-//! What builds the programs for the kernel: a Rust compiler that can make BPF, and a bpf-linker
-//! that speaks the same LLVM.
+//! The toolchain of the programs for the kernel: a Rust compiler for BPF, and a bpf-linker with the
+//! same LLVM.
 //!
 //! Compilers are tried in this order: a rustup nightly with rust-src, which builds its own core;
-//! the distribution's compiler that ships one. The first whose LLVM is here as a shared library
-//! wins, since bpf-linker must read what the compiler writes.
+//! the distribution's compiler that ships one. The first one whose LLVM is installed as a shared
+//! library is used, since bpf-linker must read the compiler's output.
 
 use std::{
     env, fs,
@@ -16,9 +16,9 @@ use testbed::{capture, workspace};
 
 use crate::progress::Step;
 
-/// The bpf-linker that we build with.
+/// The required version of bpf-linker.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
-/// Names another bpf-linker than the one that setup builds.
+/// The variable that names another bpf-linker than the one that setup builds.
 pub(crate) const LINKER_OVERRIDE: &str = "BPF_LINKER";
 /// The LLVM versions that this bpf-linker can be built for.
 const LLVM_VERSIONS: std::ops::RangeInclusive<u32> = 21..=23;
@@ -30,13 +30,13 @@ pub(crate) struct Toolchain {
     pub(crate) linker: PathBuf,
 }
 
-/// A Rust compiler that can make BPF.
+/// A Rust compiler for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Compiler {
     /// rustup's nightly with rust-src: builds its own core.
     Nightly,
-    /// The distribution's, with a core for BPF; stable, so it has to be told that it may use what
-    /// aya needs.
+    /// The distribution's, with a core for BPF. It is stable: unstable features must be enabled for
+    /// it.
     Distribution(PathBuf),
 }
 
@@ -62,40 +62,39 @@ impl Llvm {
     }
 }
 
-/// The toolchain that is here, or what is missing of it, as a sentence.
+/// The installed toolchain; the error describes what is missing.
 pub(crate) fn find() -> anyhow::Result<Toolchain> {
     let pair = find_pair()?;
     let linker = find_linker(&pair.llvm)?;
     Ok(Toolchain { compiler: pair.compiler, linker })
 }
 
-/// The first compiler whose LLVM is here as a shared library that bpf-linker can use.
+/// The first compiler whose LLVM is installed as a shared library for bpf-linker.
 pub(crate) fn find_pair() -> anyhow::Result<Pair> {
     let mut problems = Vec::new();
     for compiler in compilers() {
         let major = llvm_of(&compiler)?;
         if !LLVM_VERSIONS.contains(&major) {
             problems.push(format!(
-                "{} has LLVM {major}, bpf-linker {LINKER_VERSION} knows {LLVM_VERSIONS:?}",
+                "{} has LLVM {major}, bpf-linker {LINKER_VERSION} supports {LLVM_VERSIONS:?}",
                 compiler.name()
             ));
         } else if let Some(llvm) = shared_llvm(major) {
             return Ok(Pair { compiler, llvm });
         } else {
             problems.push(format!(
-                "{} has LLVM {major}, of which this machine has no shared library \
-                    (libLLVM.so.{major}.*)",
+                "{} has LLVM {major}, but this machine has no libLLVM.so.{major}.*",
                 compiler.name()
             ));
         }
     }
     if problems.is_empty() {
-        problems.push("no Rust compiler here can make BPF".to_owned());
+        problems.push("no installed Rust compiler supports BPF".to_owned());
     }
     bail!("{}", problems.join("; "))
 }
 
-/// The linker for this LLVM: the one that `BPF_LINKER` names, else the one that setup built.
+/// The linker for this LLVM: the one in `BPF_LINKER`, otherwise the one that setup built.
 fn find_linker(llvm: &Llvm) -> anyhow::Result<PathBuf> {
     if let Some(path) =
         env::var_os(LINKER_OVERRIDE).filter(|path| !path.is_empty()).map(PathBuf::from)
@@ -120,7 +119,7 @@ fn find_linker(llvm: &Llvm) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether the linker runs, and is of our version.
+/// Checks that the linker runs and has the required version.
 fn check_linker(path: &Path) -> anyhow::Result<()> {
     let output = capture::run(Command::new(path).arg("--version"), |_| {})?;
     let version = output.trim().strip_prefix("bpf-linker ").unwrap_or(output.trim());
@@ -133,8 +132,8 @@ fn check_linker(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where setup puts the linker: keyed by both versions, so that it never meets another one, and a
-/// new LLVM gets a new linker.
+/// The path of the linker that setup builds: it contains both versions, so that a new LLVM gets a
+/// new linker.
 fn linker_path(llvm: &Llvm) -> PathBuf {
     linker_home(llvm).join("bin").join("bpf-linker")
 }
@@ -143,27 +142,27 @@ fn linker_home(llvm: &Llvm) -> PathBuf {
     workspace::tools_dir().join(format!("bpf-linker-{LINKER_VERSION}-llvm-{}", llvm.version()))
 }
 
-/// Builds the linker against the shared libLLVM, aside, and moves it into place when it runs.
+/// Builds the linker against the shared libLLVM, and moves it into place once it runs.
 pub(crate) fn install_linker(llvm: &Llvm) -> anyhow::Result<()> {
     let step =
         Step::start(format!("building bpf-linker {LINKER_VERSION} for LLVM {}", llvm.version()));
     let tools = workspace::tools_dir();
     fs::create_dir_all(&tools).with_context(|| format!("failed to create {}", tools.display()))?;
-    let aside = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix("building-")
         .tempdir_in(&tools)
         .with_context(|| format!("failed to create a directory in {}", tools.display()))?;
 
-    // llvm-sys looks for `lib/libLLVM.so` below its prefix: one symlink stands for the development
+    // llvm-sys looks for `lib/libLLVM.so` below its prefix: a symlink replaces the development
     // package.
-    let prefix = aside.path().join("llvm");
+    let prefix = temporary.path().join("llvm");
     fs::create_dir_all(prefix.join("lib")).context("failed to create the LLVM prefix")?;
     std::os::unix::fs::symlink(&llvm.library, prefix.join("lib/libLLVM.so"))
         .context("failed to link libLLVM.so")?;
 
-    let root = aside.path().join("root");
+    let root = temporary.path().join("root");
     let mut command = workspace::cargo();
-    // Away from the workspace: neither its configuration nor its target directory is the linker's.
+    // Outside the workspace: neither its configuration nor its target directory applies here.
     command
         .current_dir(&tools)
         .env_remove("CARGO_TARGET_DIR")
@@ -178,7 +177,7 @@ pub(crate) fn install_linker(llvm: &Llvm) -> anyhow::Result<()> {
         "--features",
     ]);
     command.arg(format!("llvm-{}", llvm.major)).arg("--root").arg(&root);
-    command.env("CARGO_TARGET_DIR", aside.path().join("target")).env("LLVM_PREFIX", &prefix);
+    command.env("CARGO_TARGET_DIR", temporary.path().join("target")).env("LLVM_PREFIX", &prefix);
     command.envs([("CARGO_PROFILE_RELEASE_DEBUG", "0"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")]);
     capture::run(&mut command, |line| step.note(line))?;
     check_linker(&root.join("bin/bpf-linker"))?;
@@ -213,7 +212,7 @@ fn nightly_home() -> Option<PathBuf> {
 }
 
 impl Compiler {
-    /// The compiler as our messages name it.
+    /// The compiler, for messages.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Nightly => "rustup's nightly".to_owned(),
@@ -264,17 +263,18 @@ fn shared_llvm(major: u32) -> Option<Llvm> {
     })
 }
 
-/// Whether the machine has a shared LLVM that bpf-linker can be built for.
+/// Whether the machine has a shared LLVM that bpf-linker supports.
 pub(crate) fn has_shared_llvm() -> bool {
     LLVM_VERSIONS.into_iter().any(|major| shared_llvm(major).is_some())
 }
 
-/// What to do where neither apt nor rustup can help.
+/// The error where neither apt nor rustup has a compiler.
 pub(crate) fn no_source() -> String {
     let (first, last) = (LLVM_VERSIONS.start(), LLVM_VERSIONS.end());
     format!(
-        "no source of a Rust compiler for BPF: apt has no rustc-web with libstd-rust-web-dev-bpf, and rustup's nightly takes a shared LLVM \
-         (libLLVM.so.{first} to .{last}), which this machine's package manager may have"
+        "no source of a Rust compiler for BPF: apt has no rustc-web with libstd-rust-web-dev-bpf; \
+         rustup's nightly needs a shared LLVM (libLLVM.so.{first} to .{last}), which this \
+         machine's package manager may have"
     )
 }
 

@@ -1,5 +1,5 @@
-//! Debian packages that are unpacked aside instead of being installed: systemd-resolved's
-//! installation takes the machine's resolv.conf over.
+//! Debian packages that are unpacked instead of installed: the installation of systemd-resolved
+//! would replace the machine's resolv.conf.
 
 use std::{fs, process::Command};
 
@@ -12,7 +12,7 @@ use testbed::{
 use super::apt;
 use crate::progress::Step;
 
-/// Those that are not there yet.
+/// The missing ones.
 pub(crate) fn missing() -> Vec<&'static str> {
     UNPACKED
         .iter()
@@ -25,14 +25,14 @@ pub(crate) fn missing() -> Vec<&'static str> {
 pub(crate) fn install(package: &str) -> anyhow::Result<()> {
     let home = packages::unpacked_home(package);
     let step = Step::start(format!("unpacking {package} into {}", home.display()));
-    let aside = tempfile::tempdir().context("failed to make a folder")?;
-    // Its files are ours; apt would fetch them as another user.
+    let temporary = tempfile::tempdir().context("failed to make a folder")?;
+    // Without this, apt downloads as another user, who cannot write to the folder.
     let download = || {
         let mut command = Command::new("apt-get");
         command
             .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
             .env("LC_ALL", "C")
-            .current_dir(aside.path());
+            .current_dir(temporary.path());
         capture::run(&mut command, |line| step.note(line))
     };
     if download().is_err() {
@@ -45,7 +45,7 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
     }
     fs::create_dir_all(&home).with_context(|| format!("failed to create {}", home.display()))?;
     let archive =
-        fs::read_dir(aside.path()).context("failed to list what was fetched")?.flatten().next();
+        fs::read_dir(temporary.path()).context("failed to list the download")?.flatten().next();
     let archive = archive.with_context(|| format!("apt-get fetched nothing for {package}"))?.path();
     capture::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&home), |line| {
         step.note(line)

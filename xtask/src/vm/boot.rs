@@ -1,14 +1,14 @@
-//! One machine: started, listened to, judged.
+//! Boots one machine and reads its results.
 
 use std::{path::Path, process::Command, time::Duration};
 use testbed::capture;
 
 use super::kernels::{Arch, Entry};
 
-/// Lines of a machine's output that are shown when it failed.
+/// Lines of a machine's output that are shown after a failure.
 const TAIL: usize = 100;
 
-/// What a machine said.
+/// The results of a machine.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) entry: Entry,
@@ -16,12 +16,12 @@ pub(super) struct Outcome {
     pub(super) release: String,
     pub(super) scenarios: Vec<Scenario>,
     pub(super) programs: Vec<Program>,
-    /// Whether the last line came.
+    /// Whether the last line arrived.
     complete: bool,
     pub(super) output: String,
 }
 
-/// How a scenario came out; the detail is empty when it went well.
+/// The result of a scenario; the detail is empty if it passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scenario {
     pub(super) name: String,
@@ -29,11 +29,11 @@ pub(super) struct Scenario {
     pub(super) detail: String,
 }
 
-/// A program as this kernel has it.
+/// A program as loaded by this kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) name: String,
-    /// Instructions that the verifier looked at; absent before 5.16, which does not tell.
+    /// Instructions that the verifier processed; `None` before 5.16, which does not report them.
     pub(super) verified: Option<u32>,
     /// Bytes of machine code.
     pub(super) bytes: u32,
@@ -46,12 +46,12 @@ impl Outcome {
             && self.scenarios.iter().all(|scenario| scenario.passed)
     }
 
-    /// What is wrong, in a line.
+    /// The first problem, in one line.
     pub(super) fn problem(&self) -> String {
         match self.scenarios.iter().find(|scenario| !scenario.passed) {
             Some(scenario) => format!("{}: {}", scenario.name, scenario.detail),
             None if self.panicked() => "the kernel panicked".to_owned(),
-            None => "the machine did not get to the end of its scenarios".to_owned(),
+            None => "the machine ended before its last scenario".to_owned(),
         }
     }
 
@@ -98,8 +98,8 @@ impl Outcome {
     }
 }
 
-/// Boots `kernel` with `initrd` and waits until it powers off. A guest that panics gets a second
-/// chance: emulated, 6.12 does so now and then.
+/// Boots `kernel` with `initrd` and waits until it powers off. A guest that panics is booted once
+/// more: emulated, 6.12 panics occasionally.
 pub(super) fn play(
     entry: Entry,
     kernel: &Path,
@@ -110,7 +110,7 @@ pub(super) fn play(
     if first.complete || !first.panicked() {
         return Ok(first);
     }
-    eprintln!("  the kernel {entry} panicked; once more");
+    eprintln!("  the kernel {entry} panicked: booting it again");
     once(entry, kernel, initrd, limit)
 }
 
@@ -135,7 +135,7 @@ fn once(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::
     Ok(Outcome::read(entry, finished.output.replace('\r', "")))
 }
 
-/// TCG always: where /dev/kvm is there, it may be one that runs no foreign kernel.
+/// Always TCG: KVM may be present without being able to run these kernels.
 pub(super) fn emulator(arch: Arch) -> Command {
     match arch {
         Arch::X86 => {
@@ -145,8 +145,8 @@ pub(super) fn emulator(arch: Arch) -> Command {
         }
         Arch::Arm => {
             let mut command = Command::new("qemu-system-aarch64");
-            // The architecture's own pointer authentication takes most of the time when it is
-            // emulated.
+            // The architected pointer authentication algorithm would take most of the emulation's
+            // time.
             command.args(["-accel", "tcg", "-cpu", "max,pauth-impdef=on", "-M", "virt"]);
             command
         }
@@ -166,11 +166,11 @@ mod tests {
     use crate::vm::kernels::CATALOGUE;
 
     #[test]
-    fn a_machine_that_says_all_and_ends_has_passed() {
-        let said =
+    fn a_machine_that_reports_all_and_ends_has_passed() {
+        let output =
             "noise\r\nKERNEL\t6.1.0\nSCENARIO\tredirect\tok\t\nPROGRAM\trd_connect4\t-\t900\nEND\n"
                 .replace('\r', "");
-        let outcome = Outcome::read(CATALOGUE[0], said);
+        let outcome = Outcome::read(CATALOGUE[0], output);
         assert!(outcome.passed());
         assert_eq!(
             outcome.programs,

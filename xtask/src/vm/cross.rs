@@ -1,8 +1,8 @@
 //! Building for another architecture than this machine's.
 //!
-//! Debian's compiler, which builds the programs for the kernel too, knows every target; what it
-//! lacks is the target's standard library. That comes as a package of the other architecture, which
-//! is unpacked in our cache: the machine's own package manager need not know that architecture.
+//! Debian's compiler knows every target, but lacks the target's standard library. The package of
+//! the other architecture has it, and is unpacked in the cache: the machine's package manager need
+//! not be configured for that architecture.
 
 use std::{
     fs,
@@ -33,8 +33,7 @@ pub(super) struct Cross {
 }
 
 impl Cross {
-    /// From the cache, or fetched: the library must be of the very version that this machine has of
-    /// its own.
+    /// From the cache, or fetched: the library must have the same version as this machine's own.
     pub(super) fn ensure(arch: Arch) -> anyhow::Result<Self> {
         let version = installed_version()?;
         let folder =
@@ -58,7 +57,7 @@ impl Cross {
         let linker =
             format!("CARGO_TARGET_{}_LINKER", target(self.arch).to_uppercase().replace('-', "_"));
         command.env("RUSTC", COMPILER).env(linker, format!("{}-linux-gnu-gcc", self.arch.name()));
-        // Nothing here is measured, and the product's crates are compiled once more for it.
+        // Nothing here is measured, and all crates are compiled again for it.
         command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         // Build scripts run on this machine, with the compiler's own library: cargo gives these
         // flags to the target's crates only.
@@ -77,8 +76,8 @@ fn installed_version() -> anyhow::Result<String> {
     let version =
         capture::run(Command::new("dpkg-query").args(["-W", "-f=${Version}", LIBRARY]), |_| {});
     version.map(|version| version.trim().to_owned()).context(
-        "programs for another architecture are built with Debian's rustc-web: `--arch x86_64` \
-            leaves them out where that compiler is not",
+        "programs for another architecture need Debian's rustc-web; without it, use \
+            `--arch x86_64`",
     )
 }
 
@@ -92,12 +91,12 @@ fn fetch(arch: Arch, version: &str, folder: &Path) -> anyhow::Result<()> {
     apt.update(&step).context("failed to read the lists of packages")?;
     let parent = folder.parent().context("the cache has no directory")?;
     let package = format!("{LIBRARY}={version}");
-    let aside = apt
+    let temporary = apt
         .download(&package, parent, &step)
         .with_context(|| format!("failed to fetch {package} for {}", arch.debian()))?;
-    let unpacked = aside.path().join("unpacked");
+    let unpacked = temporary.path().join("unpacked");
     capture::run(
-        Command::new("sh").args(["-c", "dpkg-deb -x *.deb unpacked"]).current_dir(aside.path()),
+        Command::new("sh").args(["-c", "dpkg-deb -x *.deb unpacked"]).current_dir(temporary.path()),
         |_| {},
     )
     .with_context(|| format!("failed to unpack {package}"))?;

@@ -1,5 +1,5 @@
-//! The machine's user space: one static program in a cpio archive, which the kernel unpacks into
-//! its first file system.
+//! The machine's user space: one static program in a cpio archive, the kernel's initial file
+//! system.
 
 use std::{fs, io::Write as _, path::PathBuf};
 
@@ -29,10 +29,10 @@ pub(super) fn initrd(arch: Arch) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&folder)
         .with_context(|| format!("failed to create {}", folder.display()))?;
     let path = folder.join(format!("{}.cpio", arch.name()));
-    let mut aside = tempfile::NamedTempFile::new_in(&folder)
+    let mut temporary = tempfile::NamedTempFile::new_in(&folder)
         .with_context(|| format!("failed to create a file in {}", folder.display()))?;
-    aside.write_all(&archive(&program)).context("failed to write an archive")?;
-    aside
+    temporary.write_all(&archive(&program)).context("failed to write an archive")?;
+    temporary
         .persist(&path)
         .with_context(|| format!("failed to move the archive to {}", path.display()))?;
     Ok(path)

@@ -1,4 +1,4 @@
-//! Debian's kernels: which, and fetching them without installing anything.
+//! Debian's kernels: the list, and their download without installation.
 //!
 //! Each suite gets an apt state of its own in our cache; the mirror is the one that this machine's
 //! own sources name.
@@ -32,7 +32,7 @@ pub(crate) enum Arch {
 impl Arch {
     pub(super) const ALL: [Self; 2] = [Self::X86, Self::Arm];
 
-    /// As the compiler says.
+    /// Its name in Rust.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::X86 => "x86_64",
@@ -40,7 +40,7 @@ impl Arch {
         }
     }
 
-    /// As Debian says.
+    /// Its name in Debian.
     pub(super) fn debian(self) -> &'static str {
         match self {
             Self::X86 => "amd64",
@@ -52,11 +52,11 @@ impl Arch {
 /// A kernel to try.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// What `--kernel` calls it.
+    /// Its name in `--kernel`.
     pub(super) name: &'static str,
     pub(super) arch: Arch,
     suite: &'static str,
-    /// How its release begins.
+    /// The prefix of its release.
     release: &'static str,
 }
 
@@ -76,8 +76,8 @@ pub(super) const CATALOGUE: [Entry; 6] = [
     Entry { name: "6.12", arch: Arch::Arm, suite: "bookworm-security", release: "6.12." },
 ];
 
-/// The kernel's image, from the cache or fetched. With `refresh`, what the cache has is compared
-/// with what the suite has.
+/// The kernel's image, from the cache or fetched. With `refresh`, a newer package of the suite
+/// replaces the cached one.
 pub(super) fn ensure(entry: &Entry, refresh: bool) -> anyhow::Result<PathBuf> {
     let folder = workspace::tools_dir().join("kernels").join(entry.arch.name()).join(entry.name);
     fs::create_dir_all(&folder)
@@ -124,26 +124,28 @@ fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     if image.is_file() {
         return Ok(image);
     }
-    let aside = apt
+    let temporary = apt
         .download(package, folder, step)
         .with_context(|| format!("failed to fetch {package}"))?;
     // Both layouts: an image in /boot, and beside the modules.
     const UNPACK: &str = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform='s,.*/,,' \
         './boot/vmlinuz*' './usr/lib/modules/*/vmlinuz'; ls vmlinuz*";
-    // tar complains about the one of the two patterns that fits nothing; what counts is the file.
-    let listed =
-        capture::run(Command::new("sh").args(["-c", UNPACK]).current_dir(aside.path()), |_| {})?;
+    // tar fails since one of the two patterns matches nothing; only the file counts.
+    let listed = capture::run(
+        Command::new("sh").args(["-c", UNPACK]).current_dir(temporary.path()),
+        |_| {},
+    )?;
     let found = listed
         .lines()
         .find(|line| line.starts_with("vmlinuz"))
         .with_context(|| format!("{package} holds no vmlinuz"))?;
-    fs::rename(aside.path().join(found), &image)
+    fs::rename(temporary.path().join(found), &image)
         .with_context(|| format!("failed to move the kernel to {}", image.display()))?;
     Ok(image)
 }
 
-/// The newest package of a kernel whose release begins so. Where a version has both, the image is
-/// in `linux-binary-`.
+/// The newest package of a kernel whose release has this prefix. Where a version has both packages,
+/// the image is in `linux-binary-`.
 fn newest<'a>(names: &'a str, release: &str, architecture: &str) -> Option<&'a str> {
     let suffix = format!("-cloud-{architecture}");
     let fits = |name: &&str| {
@@ -163,19 +165,21 @@ fn newest<'a>(names: &'a str, release: &str, architecture: &str) -> Option<&'a s
 mod tests {
     use super::*;
 
-    const NAMES: &str = "linux-image-6.1.0-56-cloud-amd64\nlinux-image-6.12.9+deb12-cloud-amd64\nlinux-image-6.12.117+deb12-cloud-amd64\n\
-        linux-image-6.12.118+deb12-cloud-amd64-unsigned\nlinux-image-6.12.118+deb12-amd64\nlinux-image-cloud-amd64\n\
-        linux-image-7.3.4+deb13-cloud-amd64\nlinux-binary-7.3.4+deb13-cloud-amd64\n";
+    const NAMES: &str = "linux-image-6.1.0-56-cloud-amd64\n\
+        linux-image-6.12.9+deb12-cloud-amd64\nlinux-image-6.12.117+deb12-cloud-amd64\n\
+        linux-image-6.12.118+deb12-cloud-amd64-unsigned\nlinux-image-6.12.118+deb12-amd64\n\
+        linux-image-cloud-amd64\nlinux-image-7.3.4+deb13-cloud-amd64\n\
+        linux-binary-7.3.4+deb13-cloud-amd64\n";
 
     #[test]
-    fn the_newest_signed_cloud_kernel_of_a_series_is_taken_by_number_not_by_letter() {
+    fn the_newest_signed_cloud_kernel_is_chosen_by_number() {
         assert_eq!(newest(NAMES, "6.12.", "amd64"), Some("linux-image-6.12.117+deb12-cloud-amd64"));
         assert_eq!(newest(NAMES, "6.1.", "amd64"), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(newest(NAMES, "6.18.", "amd64"), None);
     }
 
     #[test]
-    fn where_a_version_has_two_packages_the_one_with_the_image_is_taken() {
+    fn of_two_packages_the_one_with_the_image_is_chosen() {
         assert_eq!(newest(NAMES, "7.", "amd64"), Some("linux-binary-7.3.4+deb13-cloud-amd64"));
     }
 }

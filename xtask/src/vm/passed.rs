@@ -1,5 +1,4 @@
-//! Which machines have passed before with the same kernel, program and emulator: the tests need
-//! not play those again.
+//! Remembers which machines passed with the same kernel, program and emulator: the tests skip them.
 
 use std::{
     fs,
@@ -13,13 +12,13 @@ use testbed::{capture, workspace};
 
 use super::{boot, machine::Machine};
 
-/// Whether this very machine has passed.
+/// Whether this machine has passed unchanged.
 pub(super) fn is_recorded(machine: &Machine) -> anyhow::Result<bool> {
     let key = key(machine)?;
     Ok(fs::read_to_string(path(machine)).is_ok_and(|recorded| recorded == key))
 }
 
-/// Remembers that the machine passed.
+/// Records that the machine passed.
 pub(super) fn record(machine: &Machine) -> anyhow::Result<()> {
     let path = path(machine);
     fs::write(&path, key(machine)?).with_context(|| format!("failed to write {}", path.display()))
@@ -30,7 +29,7 @@ fn path(machine: &Machine) -> PathBuf {
     workspace::target_dir().join("vm").join(name)
 }
 
-/// Differs when the kernel, the program or the emulator does.
+/// A hash of the kernel, the program and the emulator's version.
 fn key(machine: &Machine) -> anyhow::Result<String> {
     let mut hasher = DefaultHasher::new();
     machine.kernel.hash(&mut hasher);

@@ -1,9 +1,9 @@
 //! `cargo xtask vm`: the datapath's scenarios on Debian's kernels from 5.10 to the newest, each in
 //! an emulated machine of its own.
 //!
-//! A machine is a kernel and one static program, `redirector-scenarios`, which is its init. No KVM
-//! is needed: a boot with all scenarios takes seconds. Kernels come from the distribution that this
-//! machine is set up with, by way of its own apt configuration, and are kept.
+//! A machine is a kernel and one static program, `redirector-scenarios`, its init. It needs no KVM:
+//! a boot with all scenarios takes seconds. Kernels come from Debian, from the mirror that this
+//! machine uses, and are cached.
 
 use std::{
     path::PathBuf,
@@ -25,10 +25,9 @@ use crate::{
     setup::{self, needs::Group},
 };
 
-/// Longest time for one machine: a second for the kernel, some for the verifier, and some for
-/// scenarios that wait; all of it emulated.
+/// Longest time for one machine, all of it emulated.
 const LIMIT: Duration = Duration::from_secs(600);
-/// Machines at a time.
+/// Machines that run at the same time.
 const AT_ONCE: usize = 2;
 
 /// Arguments of `cargo xtask vm`.
@@ -40,18 +39,18 @@ pub(crate) struct Args {
     /// Only this architecture
     #[arg(long, value_enum)]
     arch: Option<Arch>,
-    /// Look for newer packages of kernels that are here already
+    /// Look for newer packages of cached kernels
     #[arg(long)]
     refresh: bool,
     /// Also write the table to this file, as Markdown
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Show all that each machine said
+    /// Show the whole output of each machine
     #[arg(long)]
     verbose: bool,
 }
 
-/// Plays the scenarios on the kernels that the arguments name; whether all passed everywhere.
+/// Plays the scenarios on the kernels that the arguments name; returns whether all passed.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     play(args, &machines(args)?)
 }
@@ -61,14 +60,14 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
     machines(&Args::default()).map(drop)
 }
 
-/// As [`run`] for every kernel, as a stage of the tests. A machine that has passed with the same
-/// kernel, program and emulator is not played again.
+/// As [`run`] for every kernel, as a stage of the tests. Machines that passed with the same
+/// kernel, program and emulator are skipped.
 pub(crate) fn ensure_passes() -> anyhow::Result<()> {
     let args = Args::default();
     let mut changed = Vec::new();
     for machine in machines(&args)? {
         if passed::is_recorded(&machine)? {
-            eprintln!("  ok   {}: passed before, and nothing has changed", machine.entry);
+            eprintln!("  ok   {}: unchanged since it passed", machine.entry);
         } else {
             changed.push(machine);
         }
@@ -133,10 +132,10 @@ fn chosen(args: &Args) -> anyhow::Result<Vec<Entry>> {
     let known = |name: &&String| !CATALOGUE.iter().any(|entry| entry.name == name.as_str());
     if let Some(unknown) = args.kernel.iter().find(known) {
         let names: Vec<_> = CATALOGUE.iter().map(|entry| entry.name).collect();
-        bail!("there is no kernel \"{unknown}\" in the list: {}", names.join(", "));
+        bail!("unknown kernel \"{unknown}\"; the list has {}", names.join(", "));
     }
     if chosen.is_empty() {
-        bail!("no kernel of the list fits both --kernel and --arch");
+        bail!("no kernel of the list matches both --kernel and --arch");
     }
     Ok(chosen)
 }
@@ -160,7 +159,7 @@ fn boot_all(machines: &[Machine]) -> anyhow::Result<Vec<Outcome>> {
     step.done();
     outcomes.sort_by_key(|(number, _)| *number);
     if outcomes.len() != machines.len() {
-        bail!("a thread that watched a machine panicked");
+        bail!("a thread of a machine panicked");
     }
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }

@@ -1,4 +1,4 @@
-//! The table kernel × scenario, and what the programs come to on each kernel.
+//! The table of kernels and scenarios, and the sizes of the programs on each kernel.
 
 use std::fmt::Write as _;
 
@@ -73,19 +73,19 @@ fn render(outcomes: &[Outcome], left: &str, between: &str, right: &str) -> Strin
     }
     let _ = writeln!(
         text,
-        "\nprograms: instructions that the verifier looked at / bytes of machine code (before 5.16 \
-            the kernel does not tell the former)"
+        "\nprograms: instructions that the verifier processed (not reported before 5.16) / bytes \
+            of machine code"
     );
     text
 }
 
-/// `6.1.0-56-cloud-amd64` without what the columns' other word says; the list's own name when the
-/// kernel never said.
+/// The release without its flavour, `6.1.0-56`; the name in the list when the kernel reported no
+/// release.
 fn short<'a>(release: &'a str, name: &'a str) -> &'a str {
     if release.is_empty() { name } else { release.split("-cloud").next().unwrap_or(release) }
 }
 
-/// Every name once, in the order of its first appearance.
+/// The names without duplicates, in the order of their first appearance.
 fn names(outcomes: &[Outcome], of: impl Fn(&Outcome) -> Vec<String>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for name in outcomes.iter().flat_map(of) {

@@ -230,7 +230,7 @@ fn pip_installs_a_package() {
     assert_eq!(
         job.shell("PYTHONPATH=site python -c 'import hello_company; print(hello_company.hello())'")
             .trim(),
-        sample_artifacts::PACKAGE_SAYS
+        sample_artifacts::PACKAGE_GREETING
     );
     assert_seen_by_a_balancer(&job);
 }

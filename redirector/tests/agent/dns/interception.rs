@@ -229,14 +229,14 @@ fn load_across(
         DnsLoadOptions { server: ONE.parse().unwrap(), rate: 5000, count: 40_000, retry_ms, names };
     let before = count(job);
     let mut load = DnsLoad::start(executor.sandbox(), &options).unwrap();
-    load.half().unwrap();
+    load.wait_half().unwrap();
     restart(job);
     let report = load.report().unwrap();
     let after = count(job);
     let arrived = [0, 1, 2].map(|at| after[at].since(before[at]));
     println!("{report:?}\nnode, resolver, pod: {arrived:?}");
     assert!(
-        report.sent == 40_000 && report.strangers == 0 && report.failed.is_empty(),
+        report.sent == 40_000 && report.wrong_source == 0 && report.failed.is_empty(),
         "{report:?}"
     );
     (report, arrived)
@@ -298,7 +298,7 @@ fn after_a_kill_under_load_the_first_retry_is_answered() {
         "{report:?}\n{}",
         job.agent.log_tail()
     );
-    assert!(report.again + report.refused > 0, "{report:?}");
+    assert!(report.retried + report.refused > 0, "{report:?}");
     assert!(is_vip(&address(&executor, INTERNAL_NAME)));
 }
 

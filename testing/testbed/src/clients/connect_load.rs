@@ -1,5 +1,4 @@
-//! The load client: plain TCP connects at a steady rate, each one checked. `testbed-client connect`
-//! runs it inside an executor.
+//! `testbed-client connect`: plain TCP connects at a steady rate, each one checked.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::errno::errno_name;
 
-/// Threads that connect; a connect that hangs holds one of them for [`PATIENCE`].
+/// Connecting threads; a connect that hangs occupies one of them for [`CONNECT_TIMEOUT`].
 const THREADS: usize = 48;
 /// Longest time for a connect, and again for the banner.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Failures that a report tells the time of.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Failures that a report lists with their time.
 const SHOWN: usize = 10;
 
-/// What the load client does.
+/// Options of the load.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LoadOptions {
     /// Address and port to connect to.
@@ -32,15 +31,15 @@ pub struct LoadOptions {
     /// For how many seconds.
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
-    /// What getpeername must say; the target when left out.
+    /// The expected result of getpeername [default: the target]
     #[arg(long)]
     pub expect_peer: Option<SocketAddr>,
-    /// A banner that may greet a connection; several may be given, none allows any.
+    /// A banner that a server may send; repeatable [default: any]
     #[arg(long)]
     pub expect_banner: Vec<String>,
 }
 
-/// What came of it. Every attempt is in exactly one of `connected` and `failed`.
+/// The result. Every attempt is in exactly one of `connected` and `failed`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadReport {
     /// Connects begun.
@@ -49,28 +48,28 @@ pub struct LoadReport {
     pub connected: u64,
     /// Connects that did not, by errno.
     pub failed: BTreeMap<String, u64>,
-    /// Connections whose getpeername was not what was asked for.
+    /// Connections whose getpeername was not the expected one.
     pub wrong_peer: u64,
-    /// Connections by the banner they were greeted with.
+    /// Connections by banner.
     pub banners: BTreeMap<String, u64>,
     /// Connections that ended without a whole banner, by errno or `end of stream`.
     pub ungreeted: BTreeMap<String, u64>,
-    /// Connections greeted with a banner that is not allowed.
+    /// Connections with a banner that is not allowed.
     pub wrong_banner: u64,
-    /// The first failures: seconds since the start, and what happened.
+    /// The first failures: seconds since the start, and the error.
     pub failures: Vec<(f64, String)>,
     /// Wall clock, in seconds.
     pub seconds: f64,
-    /// Time in connect(): half of them took at most this, in microseconds.
+    /// Median time in connect(), in microseconds.
     pub median_us: u64,
-    /// Time in connect(): 99 of 100 took at most this, in microseconds.
+    /// 99th percentile of the time in connect(), in microseconds.
     pub p99_us: u64,
     /// Longest time in connect(), in microseconds.
     pub slowest_us: u64,
 }
 
 impl LoadReport {
-    /// Whether every connect succeeded, was greeted as allowed, and showed the peer it asked for.
+    /// Whether every connect succeeded with an allowed banner and the expected peer.
     pub fn flawless(&self) -> bool {
         self.attempted > 0
             && self.connected == self.attempted
@@ -107,8 +106,9 @@ pub fn connect(options: &LoadOptions) -> Result<LoadReport> {
     let total = (f64::from(options.rate) * options.seconds).ceil() as u64;
     let (next, start) = (AtomicU64::new(0), Instant::now());
     let parts = thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..THREADS).map(|_| scope.spawn(|| work(options, &next, total, start))).collect();
+        let workers: Vec<_> = (0..THREADS)
+            .map(|_| scope.spawn(|| connect_in_turn(options, &next, total, start)))
+            .collect();
         workers.into_iter().map(|worker| worker.join()).collect::<Vec<_>>()
     });
     let (mut report, mut latencies) = (LoadReport::default(), Vec::new());
@@ -128,8 +128,8 @@ pub fn connect(options: &LoadOptions) -> Result<LoadReport> {
     Ok(report)
 }
 
-/// Takes the next connect's number, waits for its moment, and makes it, until there are no more.
-fn work(
+/// Makes connects at their scheduled times until there are no more.
+fn connect_in_turn(
     options: &LoadOptions,
     next: &AtomicU64,
     total: u64,
@@ -145,11 +145,11 @@ fn work(
         thread::sleep(moment.saturating_duration_since(Instant::now()));
         let begun = Instant::now();
         report.attempted += 1;
-        match TcpStream::connect_timeout(&options.target, PATIENCE) {
+        match TcpStream::connect_timeout(&options.target, CONNECT_TIMEOUT) {
             Ok(stream) => {
                 latencies.push(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
                 report.connected += 1;
-                judge(options, stream, &mut report, start);
+                check(options, stream, &mut report, start);
             }
             Err(error) => {
                 report.failures.push((start.elapsed().as_secs_f64(), errno_name(&error)));
@@ -159,14 +159,15 @@ fn work(
     }
 }
 
-fn judge(options: &LoadOptions, mut stream: TcpStream, report: &mut LoadReport, start: Instant) {
+fn check(options: &LoadOptions, mut stream: TcpStream, report: &mut LoadReport, start: Instant) {
     if stream.peer_addr().ok() != Some(options.expect_peer.unwrap_or(options.target)) {
         report.wrong_peer += 1;
     }
     let mut text = String::new();
-    let read =
-        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_string(&mut text));
-    // What comes before the last line is an HTTP header, or nothing.
+    let read = stream
+        .set_read_timeout(Some(CONNECT_TIMEOUT))
+        .and_then(|()| stream.read_to_string(&mut text));
+    // The lines before the last one are an HTTP header, if anything.
     match (read, text.strip_suffix('\n').and_then(|text| text.lines().last())) {
         (Ok(_), Some(banner)) => {
             if !options.expect_banner.is_empty()
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connect_is_told_by_its_errno_and_time() {
+    fn a_refused_connect_is_reported_with_errno_and_time() {
         let target = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let report = connect(&options(target)).unwrap();
         assert_eq!(report.failed.get("ECONNREFUSED"), Some(&50), "{report:?}");

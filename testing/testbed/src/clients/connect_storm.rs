@@ -1,6 +1,5 @@
-//! The storm: as many connects as the processor can make, each checked for its peer's name.
-//! `testbed-client storm` runs it inside an executor, with a server beside it on the executor's own
-//! loopback, so that nothing but connecting takes time.
+//! `testbed-client storm`: as many connects as the processor can make, each with a check of
+//! getpeername. The server runs beside it, on the executor's own loopback.
 
 use std::{
     collections::BTreeMap,
@@ -20,14 +19,14 @@ use super::errno::errno_name;
 use crate::isolation::sandbox::Sandbox;
 use crate::{binaries, process};
 
-/// Threads that connect: enough to keep two cores busy, few enough that the server gets its share.
+/// Connecting threads: enough to keep two cores busy, few enough to leave the server its share.
 const THREADS: usize = 3;
-/// Connections that wait to be accepted: with more, the listener's queue of 4096 could overflow on
-/// a busy machine, and the kernel would drop what its client takes for connected.
+/// The most connections that wait to be accepted: with more, the listener's queue of 4096 could
+/// overflow on a busy machine, and the kernel would drop connections that the client believes in.
 const MAX_UNACCEPTED: u64 = 2048;
-/// How long the server may take to accept what is connected; on an idle machine it takes no time.
+/// How long the server may take to accept the last connections on a busy machine.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(60);
-/// The storm ends this long after its input does, or is killed.
+/// How long the storm may take to end after its input; then it is killed.
 const GRACE: Duration = Duration::from_secs(90);
 
 /// What the storm connects to.
@@ -38,16 +37,16 @@ pub struct StormOptions {
     pub vip: Ipv4Addr,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StormReport {
     /// Connects begun.
     pub attempted: u64,
     /// Connects that succeeded and whose getpeername was the virtual address.
     pub redirected: u64,
-    /// Connects that succeeded and whose getpeername was not.
+    /// Connects that succeeded with another getpeername.
     pub wrong_peer: u64,
-    /// Connects that did not, by errno.
+    /// Connects that failed, by errno.
     pub failed: BTreeMap<String, u64>,
     /// Connections that the server accepted.
     pub accepted: u64,
@@ -65,9 +64,9 @@ pub(crate) fn run(options: StormOptions) -> Result<()> {
         listener.local_addr().context("failed to read the port")?.port(),
     ));
     println!("{}", target.port());
-    // The route is made for that port meanwhile.
+    // The caller makes the route for that port now.
     let mut byte = [0];
-    std::io::stdin().read_exact(&mut byte).context("failed to wait for the word to begin")?;
+    std::io::stdin().read_exact(&mut byte).context("failed to wait for the start signal")?;
     let (over, accepted, connected) =
         (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let may_connect = || {
@@ -79,7 +78,7 @@ pub(crate) fn run(options: StormOptions) -> Result<()> {
     let mut report = thread::scope(|scope| {
         scope.spawn(|| accept(&listener, &accepted));
         let workers: Vec<_> = (0..THREADS)
-            .map(|_| scope.spawn(|| connects(target, &over, &connected, may_connect)))
+            .map(|_| scope.spawn(|| connect_until_over(target, &over, &connected, may_connect)))
             .collect();
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         over.store(true, Ordering::Relaxed);
@@ -108,7 +107,7 @@ fn accept(listener: &TcpListener, accepted: &AtomicU64) {
     }
 }
 
-fn connects(
+fn connect_until_over(
     target: SocketAddr,
     over: &AtomicBool,
     connected: &AtomicU64,
@@ -132,8 +131,8 @@ fn connects(
     report
 }
 
-/// Whether getpeername says `target`. Closed by a reset (a lingering time of 0), so that the port
-/// is free again at once.
+/// Whether getpeername returns `target`. The socket is closed by a reset (a linger time of 0),
+/// which frees the port at once.
 fn connect(target: SocketAddr) -> std::io::Result<bool> {
     let socket = rustix::net::socket_with(
         AddressFamily::INET,
@@ -158,17 +157,17 @@ impl StormReport {
     }
 }
 
-/// A storm in a place.
+/// A storm in a sandbox.
 #[derive(Debug)]
 pub struct ConnectStorm {
     child: Child,
-    /// Where its server listens, on the place's loopback.
+    /// The port of its server, on the sandbox's loopback.
     pub port: u16,
 }
 
 impl ConnectStorm {
-    /// Starts the server; [`ConnectStorm::begin`] lets the connects go. The calling thread must live until
-    /// the report is in.
+    /// Starts the server; [`ConnectStorm::begin`] starts the connects. The calling thread must
+    /// live until the report is in.
     pub fn start(sandbox: &Sandbox, vip: Ipv4Addr) -> Result<Self> {
         let mut command = sandbox.command(binaries::client()?);
         command
@@ -178,7 +177,7 @@ impl ConnectStorm {
         let mut child = command.spawn().context("failed to start the storm")?;
         let mut line = String::new();
         let stdout = child.stdout.as_mut().context("the storm has no output")?;
-        // One line and no more: the rest of the output is the report's.
+        // One line only: the rest of the output is the report.
         BufReader::with_capacity(1, stdout)
             .read_line(&mut line)
             .context("failed to read the storm's port")?;
@@ -186,7 +185,7 @@ impl ConnectStorm {
         Ok(Self { child, port })
     }
 
-    /// Lets the connects go.
+    /// Starts the connects.
     pub fn begin(&mut self) -> Result<()> {
         use std::io::Write;
         self.child
@@ -197,7 +196,7 @@ impl ConnectStorm {
             .context("failed to begin the storm")
     }
 
-    /// Ends it.
+    /// Ends it and returns its report.
     pub fn report(mut self) -> Result<StormReport> {
         drop(self.child.stdin.take());
         if process::wait(&mut self.child, GRACE)?.is_none() {

@@ -1,11 +1,10 @@
-//! The DNS load: queries for A records at a steady rate, each asked once more when no answer comes
-//! in time. `testbed-client queries` runs it inside an executor.
+//! `testbed-client queries`: queries for A records at a steady rate, each sent once more when no
+//! answer arrives in time.
 //!
-//! Three of four are sent as musl does it, from sockets that are not connected; one in four as
-//! glibc and Go do it, from a connected socket of its own, which hears of a closed port (ICMP) and
-//! asks no more. The second time each asks from another socket, so that an answer that comes late
-//! is told from one that never came, and what a busy machine does to the load from what the servers
-//! do.
+//! Three of four use unconnected sockets, as musl does. One in four uses a connected socket of its
+//! own, as glibc and Go do, which receives ICMP errors and then stops. The retry uses another
+//! socket, which distinguishes a late answer from a lost one, and a busy machine from a slow
+//! server.
 
 use std::{
     collections::BTreeMap,
@@ -26,22 +25,22 @@ use super::errno::errno_name;
 use crate::isolation::sandbox::Sandbox;
 use crate::{binaries, process};
 
-/// The load ends when it has heard nothing for so long.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Sockets that are not connected.
+/// The load ends when nothing has arrived for this long.
+const QUIET_LIMIT: Duration = Duration::from_secs(3);
+/// The number of unconnected sockets.
 const UNCONNECTED: usize = 8;
-/// One in so many queries has a connected socket.
+/// One query in this many has a connected socket.
 const CONNECTED: usize = 4;
-/// Packets that are sent, or read of one socket, before others have their turn.
-const MOST: usize = 64;
-/// How long it waits for packets when nothing is due.
+/// The most packets that are sent, or read from one socket, in one turn.
+const BURST: usize = 64;
+/// How long it waits for packets when no query is due.
 const TICK: Duration = Duration::from_micros(500);
-/// Room for what this program is too slow to read: what is lost must be lost elsewhere.
-const ROOM: usize = 8 << 20;
+/// The receive buffer: large, so that this program loses no answer.
+const RECEIVE_BUFFER: usize = 8 << 20;
 /// The DNS port.
 const PORT: u16 = 53;
 
-/// What is asked, whom, and how often.
+/// Options of the load.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DnsLoadOptions {
     /// The resolver
@@ -53,40 +52,39 @@ pub struct DnsLoadOptions {
     /// Queries in all; each has an ID of its own
     #[arg(long)]
     pub count: u16,
-    /// Milliseconds without an answer after which it is asked again, once: glibc waits for 5000,
-    /// musl for 2500, c-ares for 2000
+    /// Milliseconds without an answer after which a query is sent again, once: 5000 in glibc,
+    /// 2500 in musl, 2000 in c-ares
     #[arg(long)]
     pub retry_ms: u64,
-    /// The names to ask for, in turns
+    /// The names to query, in turns
     #[arg(long = "name", required = true)]
     pub names: Vec<String>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DnsLoadReport {
     /// Queries that were sent.
     pub sent: u64,
-    /// Those that were asked a second time, since no answer had come in time.
-    pub again: u64,
-    /// Those whose port was closed: glibc asks the next server, and soon has none left.
+    /// Queries that were sent a second time, since no answer had arrived in time.
+    pub retried: u64,
+    /// Queries to a closed port: glibc tries the next server, and soon has none left.
     pub refused: u64,
-    /// Those whose first packet was answered, but not before they were asked a second time.
+    /// Queries whose first packet was answered only after the retry.
     pub late: u64,
-    /// Those whose first packet nobody ever answered, without the refused ones.
+    /// Queries whose first packet was never answered, without the refused ones.
     pub unanswered: u64,
-    /// Those that had no answer at all, without the refused ones.
+    /// Queries without any answer, without the refused ones.
     pub lost: u64,
     /// Answers by name and code of response: `www.example.test 0`.
     pub answers: BTreeMap<String, u64>,
-    /// Answers that came from somebody else than the resolver.
-    pub strangers: u64,
-    /// What could not be sent, by errno.
+    /// Answers from another address than the resolver's.
+    pub wrong_source: u64,
+    /// Packets that could not be sent, by errno.
     pub failed: BTreeMap<String, u64>,
-    /// The longest time until a first packet's answer, in milliseconds.
+    /// The longest time until the answer to a first packet, in milliseconds.
     pub slowest_ms: u64,
-    /// The longest time for which this program did not run, in milliseconds: nothing was sent and
-    /// nothing read then.
+    /// The longest pause of this program, in milliseconds, in which it neither sent nor read.
     pub paused_ms: u64,
     /// Wall clock, in seconds.
     pub seconds: f64,
@@ -106,39 +104,42 @@ impl Query {
     }
 }
 
-struct Load<'o> {
+struct Sender<'o> {
     options: &'o DnsLoadOptions,
     server: SocketAddr,
     retry: Duration,
     /// The questions as they are sent.
     questions: Vec<Vec<u8>>,
     unconnected: Vec<UdpSocket>,
-    /// For the second time.
-    second: UdpSocket,
+    /// For retries.
+    retry_socket: UdpSocket,
     connected: Vec<(usize, UdpSocket)>,
     queries: Vec<Query>,
-    /// How many of them were looked at for a second time, in order.
-    judged: usize,
-    heard: Instant,
+    /// The number of queries whose retry is decided, in order.
+    retry_checked: usize,
+    last_received: Instant,
     report: DnsLoadReport,
 }
 
-/// Runs `testbed-client queries`: prints `half` when half of the queries are sent, and the report in
+/// Runs `testbed-client queries`: prints `half` after half of the queries, and the report in
 /// the end.
 pub(crate) fn run(options: &DnsLoadOptions) -> Result<()> {
-    ensure!(options.rate > 0 && options.count > 1, "there is nothing to send");
+    ensure!(
+        options.rate > 0 && options.count > 1,
+        "the rate must be above 0, and the count above 1"
+    );
     let begun = Instant::now();
-    let mut load = Load::new(options)?;
+    let mut load = Sender::new(options)?;
     let (count, mut last) = (usize::from(options.count), begun);
     while load.queries.len() < count || !load.is_over() {
         let due = (begun.elapsed().as_secs_f64() * f64::from(options.rate)) as usize;
-        for _ in load.queries.len()..due.min(count).min(load.queries.len() + MOST) {
-            load.ask()?;
+        for _ in load.queries.len()..due.min(count).min(load.queries.len() + BURST) {
+            load.send_next()?;
             if load.queries.len() == count / 2 {
                 println!("half");
             }
         }
-        load.ask_again();
+        load.retry_due();
         load.receive()?;
         let now = Instant::now();
         load.report.paused_ms = load.report.paused_ms.max(millis(now - last));
@@ -154,13 +155,13 @@ fn millis(time: Duration) -> u64 {
 
 fn socket() -> Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("failed to bind a socket")?;
-    sockopt::set_socket_recv_buffer_size_force(&socket, ROOM)
-        .context("failed to make room for answers")?;
+    sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
+        .context("failed to enlarge the receive buffer")?;
     socket.set_nonblocking(true).context("failed to make a socket non-blocking")?;
     Ok(socket)
 }
 
-impl<'o> Load<'o> {
+impl<'o> Sender<'o> {
     fn new(options: &'o DnsLoadOptions) -> Result<Self> {
         Ok(Self {
             options,
@@ -168,17 +169,17 @@ impl<'o> Load<'o> {
             retry: Duration::from_millis(options.retry_ms),
             questions: options.names.iter().map(|name| question(name)).collect(),
             unconnected: (0..UNCONNECTED).map(|_| socket()).collect::<Result<_>>()?,
-            second: socket()?,
+            retry_socket: socket()?,
             connected: Vec::new(),
             queries: Vec::new(),
-            judged: 0,
-            heard: Instant::now(),
+            retry_checked: 0,
+            last_received: Instant::now(),
             report: DnsLoadReport::default(),
         })
     }
 
     /// Sends the next query.
-    fn ask(&mut self) -> Result<()> {
+    fn send_next(&mut self) -> Result<()> {
         let number = self.queries.len();
         let packet = self.packet(number);
         self.queries.push(Query {
@@ -195,29 +196,31 @@ impl<'o> Load<'o> {
         } else {
             self.unconnected[number % UNCONNECTED].send_to(&packet, self.server)
         };
-        self.note(sent);
+        self.count_failure(sent);
         Ok(())
     }
 
-    /// Those that have waited for long enough, a few at a time.
-    fn ask_again(&mut self) {
-        for _ in 0..MOST {
-            let Some(query) =
-                self.queries.get(self.judged).filter(|query| query.sent.elapsed() >= self.retry)
+    /// Retries the queries that have waited long enough, a few at a time.
+    fn retry_due(&mut self) {
+        for _ in 0..BURST {
+            let Some(query) = self
+                .queries
+                .get(self.retry_checked)
+                .filter(|query| query.sent.elapsed() >= self.retry)
             else {
                 break;
             };
             if !query.is_answered() && !query.refused {
-                self.report.again += 1;
-                self.heard = Instant::now();
-                let sent = self.second.send_to(&self.packet(self.judged), self.server);
-                self.note(sent);
+                self.report.retried += 1;
+                self.last_received = Instant::now();
+                let sent = self.retry_socket.send_to(&self.packet(self.retry_checked), self.server);
+                self.count_failure(sent);
             }
-            self.judged += 1;
+            self.retry_checked += 1;
         }
     }
 
-    fn note(&mut self, sent: std::io::Result<usize>) {
+    fn count_failure(&mut self, sent: std::io::Result<usize>) {
         if let Err(error) = sent {
             *self.report.failed.entry(errno_name(&error)).or_default() += 1;
         }
@@ -233,12 +236,12 @@ impl<'o> Load<'o> {
         .concat()
     }
 
-    /// Waits a moment, and takes what has come.
+    /// Waits a moment, and reads what has arrived.
     fn receive(&mut self) -> Result<()> {
         let sockets = self
             .unconnected
             .iter()
-            .chain([&self.second])
+            .chain([&self.retry_socket])
             .chain(self.connected.iter().map(|(_, socket)| socket));
         let mut polled: Vec<PollFd<'_>> =
             sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
@@ -248,10 +251,10 @@ impl<'o> Load<'o> {
         drop(polled);
         let mut packet = [0; 1500];
         for at in (0..=UNCONNECTED).filter(|at| ready[*at]) {
-            for _ in 0..MOST {
-                let socket = self.unconnected.get(at).unwrap_or(&self.second);
+            for _ in 0..BURST {
+                let socket = self.unconnected.get(at).unwrap_or(&self.retry_socket);
                 let Ok((length, source)) = socket.recv_from(&mut packet) else { break };
-                self.answered(&packet[..length], source, at == UNCONNECTED);
+                self.on_answer(&packet[..length], source, at == UNCONNECTED);
             }
         }
         let mut open = Vec::new();
@@ -260,7 +263,7 @@ impl<'o> Load<'o> {
         {
             match if *ready { socket.recv(&mut packet) } else { Err(ErrorKind::WouldBlock.into()) }
             {
-                Ok(length) => self.answered(
+                Ok(length) => self.on_answer(
                     &packet[..length],
                     socket.peer_addr().context("a socket without a peer")?,
                     false,
@@ -276,13 +279,13 @@ impl<'o> Load<'o> {
         Ok(())
     }
 
-    fn answered(&mut self, packet: &[u8], source: SocketAddr, second: bool) {
-        self.heard = Instant::now();
+    fn on_answer(&mut self, packet: &[u8], source: SocketAddr, second: bool) {
+        self.last_received = Instant::now();
         let [high, low, _, code, ..] = *packet else { return };
         let number = usize::from(u16::from_be_bytes([high, low]));
         let Some(query) = self.queries.get_mut(number) else { return };
         if source != self.server {
-            self.report.strangers += 1;
+            self.report.wrong_source += 1;
         } else if second {
             query.second_answer = true;
         } else if query.first_answer.is_none() {
@@ -292,10 +295,11 @@ impl<'o> Load<'o> {
         *self.report.answers.entry(format!("{name} {}", code & 15)).or_default() += 1;
     }
 
-    /// Whether nothing more is to come.
+    /// Whether no more answers are expected.
     fn is_over(&self) -> bool {
         let all = self.queries.iter().all(|query| query.first_answer.is_some() || query.refused);
-        all || (self.judged == self.queries.len() && self.heard.elapsed() >= PATIENCE)
+        all || (self.retry_checked == self.queries.len()
+            && self.last_received.elapsed() >= QUIET_LIMIT)
     }
 
     fn end(mut self, begun: Instant) -> DnsLoadReport {
@@ -321,7 +325,7 @@ fn question(name: &str) -> Vec<u8> {
     labels.chain([0, 0, 1, 0, 1]).collect()
 }
 
-/// A DNS load in a place.
+/// A DNS load in a sandbox.
 #[derive(Debug)]
 pub struct DnsLoad {
     child: Child,
@@ -329,7 +333,7 @@ pub struct DnsLoad {
 }
 
 impl DnsLoad {
-    /// Starts asking. The calling thread must live until the report is in.
+    /// Starts it. The calling thread must live until the report is in.
     pub fn start(sandbox: &Sandbox, options: &DnsLoadOptions) -> Result<Self> {
         let mut command = sandbox.command(binaries::client()?);
         command.args([
@@ -356,10 +360,10 @@ impl DnsLoad {
     }
 
     /// Waits until half of the queries are sent.
-    pub fn half(&mut self) -> Result<()> {
+    pub fn wait_half(&mut self) -> Result<()> {
         let mut line = String::new();
-        self.output.read_line(&mut line).context("failed to read of the DNS load")?;
-        ensure!(line == "half\n", "the DNS load said {line:?}");
+        self.output.read_line(&mut line).context("failed to read from the DNS load")?;
+        ensure!(line == "half\n", "expected `half` from the DNS load, got {line:?}");
         Ok(())
     }
 
@@ -367,7 +371,7 @@ impl DnsLoad {
     pub fn report(mut self) -> Result<DnsLoadReport> {
         let mut text = String::new();
         self.output.read_to_string(&mut text).context("failed to read the DNS load's report")?;
-        let ended = process::wait(&mut self.child, PATIENCE)?;
+        let ended = process::wait(&mut self.child, QUIET_LIMIT)?;
         serde_json::from_str(&text)
             .with_context(|| format!("failed to parse the DNS load's report ({ended:?}): {text}"))
     }

@@ -21,7 +21,7 @@ pub struct LoadProcess {
 }
 
 impl LoadProcess {
-    /// Starts connecting from `place`. The calling thread must live until the report is in.
+    /// Starts connecting from `sandbox`. The calling thread must live until the report is in.
     pub fn start(sandbox: &Sandbox, options: &LoadOptions) -> Result<Self> {
         let mut command = sandbox.command(binaries::client()?);
         command

@@ -1,5 +1,5 @@
-//! A web server that greets each connection with its name, closes it, and counts: enough to see
-//! where a connect has landed.
+//! A web server that answers each connection with its name, closes it, and counts: it shows where a
+//! connect was redirected to.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,13 +13,12 @@ use anyhow::{Context, Result};
 
 use crate::isolation::namespaces::Namespaces;
 
-/// Each serves one connection at a time, a fraction of a millisecond unless the client dawdles.
+/// Each serves one connection at a time, for a fraction of a millisecond unless the client is slow.
 const THREADS: usize = 16;
-/// How long a client may keep a connection after the greeting.
-const DAWDLING: Duration = Duration::from_secs(1);
+/// How long a client may keep a connection after the banner.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A running server. Its threads are this process's; its socket is in the namespace it was opened
-/// in.
+/// A running server. Its threads belong to this process, its socket to the namespace.
 #[derive(Debug)]
 pub struct BannerServer {
     address: SocketAddr,
@@ -35,7 +34,7 @@ impl BannerServer {
         let listener = namespaces
             .run(|| TcpListener::bind(address))?
             .with_context(|| format!("failed to listen at {address}"))?;
-        // std asks for a backlog of 128, which a thousand connects a second can fill while another
+        // std sets a backlog of 128, which a thousand connects a second can fill while another
         // program has the processor.
         rustix::net::listen(listener.as_fd(), 4096).context("failed to make the backlog longer")?;
         let address = listener.local_addr().context("failed to read the address listened at")?;
@@ -50,7 +49,7 @@ impl BannerServer {
                 (Arc::clone(&listener), Arc::clone(&served), Arc::clone(&response));
             std::thread::spawn(move || {
                 while let Ok((stream, _)) = listener.accept() {
-                    // A client that has gone already is its own witness.
+                    // A client that has already gone reports it itself.
                     if greet(stream, &response).is_ok() {
                         served.fetch_add(1, Ordering::Relaxed);
                     }
@@ -72,10 +71,10 @@ impl BannerServer {
     }
 }
 
-/// Closing with the request unread would reset the connection, and the greeting with it.
+/// Reads the request before closing: otherwise the kernel would reset the connection.
 fn greet(mut stream: TcpStream, response: &str) -> std::io::Result<()> {
-    stream.set_write_timeout(Some(DAWDLING))?;
-    stream.set_read_timeout(Some(DAWDLING))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.write_all(response.as_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut request = [0; 2048];

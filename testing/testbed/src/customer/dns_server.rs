@@ -1,5 +1,5 @@
-//! The customer's public DNS server: nsd, authoritative for the public name and for a zone that has
-//! nothing to do with it.
+//! The customer's public DNS server: nsd, authoritative for the public name and for an unrelated
+//! zone.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::service::Service;
 use crate::topology::{DNS_ADDRESS, PUBLIC_NAME, UNRELATED_ADDRESS};
 use crate::{packages, process};
 
-/// Time to live of every record, in seconds, unless a test wants another one for the public name.
+/// Time to live of every record, in seconds; a test may set another one for the public name.
 const TTL: u32 = 2;
 /// nsd is up, or has loaded a zone again, well within this.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -45,8 +45,8 @@ impl DnsServer {
         Ok(server)
     }
 
-    /// Makes the public name resolve to `addresses` from now on; none makes an empty answer.
-    /// Returns when the server answers so.
+    /// Makes the public name resolve to `addresses` (none: an empty answer). Returns once the
+    /// server does.
     pub fn set_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<()> {
         write(&self.zone, &public_zone(addresses, self.ttl))?;
         self.service.signal(Signal::HUP)?;
@@ -54,23 +54,23 @@ impl DnsServer {
         self.service.wait_ready(LIMIT, || Ok(ask(&sandbox)? == wanted))
     }
 
-    /// The public name's time to live in seconds, from the next change of its addresses on.
+    /// Sets the public name's time to live in seconds, from the next change of its addresses on.
     pub fn set_ttl(&mut self, ttl: u32) {
         self.ttl = ttl;
     }
 
-    /// Ends it: resolvers get no answer any more.
+    /// Stops it: resolvers get no answer from now on.
     pub fn stop(&mut self) -> Result<()> {
         self.service.kill()
     }
 
-    /// What it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         self.service.log()
     }
 }
 
-/// Response rate limiting, on by default in Debian's build, would hold back the tests.
+/// Switches off response rate limiting, the default of Debian's build, which would slow the tests.
 fn configuration(folder: &Path) -> String {
     let folder = folder.display();
     format!(
@@ -102,14 +102,14 @@ fn public_zone(addresses: &[Ipv4Addr], ttl: u32) -> String {
     for address in addresses {
         let _ = writeln!(zone, "artifactory {ttl} IN A {address}");
     }
-    // The name exists whatever its addresses, so that an empty set is NODATA and not NXDOMAIN.
+    // The name always exists, so that an empty set is NODATA and not NXDOMAIN.
     zone.push_str("artifactory IN TXT \"load balancers\"\n");
     zone
 }
 
 fn unrelated_zone() -> String {
     format!(
-        "{}www IN A {UNRELATED_ADDRESS}\nwww IN TXT \"nothing to do with it\"\nmail IN MX 10 www\n",
+        "{}www IN A {UNRELATED_ADDRESS}\nwww IN TXT \"unrelated\"\nmail IN MX 10 www\n",
         head("example.test")
     )
 }
@@ -131,7 +131,7 @@ fn sorted(addresses: &[Ipv4Addr]) -> Vec<String> {
     texts
 }
 
-/// What the server answers for the public name, or a marker when it does not answer.
+/// The server's answer for the public name, or a marker when there is none.
 fn ask(sandbox: &Sandbox) -> Result<Vec<String>> {
     let mut dig = sandbox.command(packages::path_of("dig")?);
     dig.args(["+short", "+tries=1", "+time=1", &format!("@{DNS_ADDRESS}"), PUBLIC_NAME, "A"]);

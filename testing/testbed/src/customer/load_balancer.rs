@@ -1,5 +1,5 @@
 //! A public pass-through load balancer: HAProxy in TCP mode, which admits two source addresses and
-//! logs each connection's.
+//! logs the source of each connection.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::packages;
 use crate::service::Service;
 use crate::topology::{LOAD_BALANCERS, NODE_ADDRESS, NODE_ADDRESS_2, REGISTRY_ADDRESS};
 
-/// HAProxy is up well within this.
+/// Longest time until HAProxy accepts connections.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A load balancer, running or stopped.
@@ -56,7 +56,7 @@ impl LoadBalancer {
         LOAD_BALANCERS[self.number - 1]
     }
 
-    /// `lb1` or `lb2`: what it says on ports 80 and 8080.
+    /// `lb1` or `lb2`, its banner on ports 80 and 8080.
     pub fn name(&self) -> String {
         format!("lb{}", self.number)
     }
@@ -66,7 +66,7 @@ impl LoadBalancer {
         self.service.as_ref().map(Service::pid)
     }
 
-    /// Kills it: connects are refused from now on, and what went through it is reset.
+    /// Kills it: connects are refused from now on, and its connections are reset.
     pub fn stop(&mut self) -> Result<()> {
         if let Some(mut service) = self.service.take() {
             service.kill()?;
@@ -74,7 +74,7 @@ impl LoadBalancer {
         Ok(())
     }
 
-    /// Brings it back. Nothing happens when it runs.
+    /// Starts it again, unless it runs.
     pub fn start_again(&mut self) -> Result<()> {
         if self.service.is_some() {
             return Ok(());
@@ -110,7 +110,7 @@ impl LoadBalancer {
         self.banner.served()
     }
 
-    /// Connections it has refused because of their source address.
+    /// Connections that it has rejected because of their source address.
     pub fn denied(&self) -> Result<u64> {
         let mut socket = UnixStream::connect(self.folder.join("stats"))
             .context("failed to reach HAProxy's statistics")?;
@@ -132,8 +132,10 @@ impl LoadBalancer {
     fn configuration(&self) -> String {
         let (address, number, folder) = (self.address(), self.number, self.folder.display());
         let mut text = format!(
-            "global\n  maxconn 4000\n  log stdout format raw local0\n  stats socket {folder}/stats mode 600\n\
-             defaults\n  mode tcp\n  log global\n  option dontlognull\n  option logasap\n  backlog 4096\n\
+            "global\n  maxconn 4000\n  log stdout format raw local0\n\
+             \u{20} stats socket {folder}/stats mode 600\n\
+             defaults\n  mode tcp\n  log global\n  option dontlognull\n  option logasap\n\
+             \u{20} backlog 4096\n\
              \u{20} timeout connect 3s\n  timeout client 60s\n  timeout server 60s\n"
         );
         for (name, listen, behind) in [
@@ -143,14 +145,17 @@ impl LoadBalancer {
             let _ = write!(
                 text,
                 "frontend {name}\n  bind {listen}\n\
-                 \u{20} tcp-request connection reject unless {{ src {NODE_ADDRESS} {NODE_ADDRESS_2} }}\n\
+                 \u{20} tcp-request connection reject \
+                 unless {{ src {NODE_ADDRESS} {NODE_ADDRESS_2} }}\n\
                  \u{20} default_backend {name}\n"
             );
             if name == "tls" {
                 text.push_str(
-                    "  tcp-request inspect-delay 3s\n  tcp-request content capture req.ssl_sni len 80\n\
+                    "  tcp-request inspect-delay 3s\n\
+                     \u{20} tcp-request content capture req.ssl_sni len 80\n\
                      \u{20} tcp-request content accept if { req.ssl_hello_type 1 }\n\
-                     \u{20} log-format \"%Ts.%ms admitted %ci:%cp port=%fp name=%[capture.req.hdr(0)]\"\n",
+                     \u{20} log-format \"%Ts.%ms admitted %ci:%cp port=%fp \
+                     name=%[capture.req.hdr(0)]\"\n",
                 );
             } else {
                 text.push_str("  no log\n");
@@ -161,7 +166,7 @@ impl LoadBalancer {
     }
 }
 
-/// Reads a line of the log format above.
+/// Parses a line of the log format above.
 fn parse(line: &str) -> Option<Admitted> {
     let mut words = line.split_once(" admitted ")?.1.split(' ');
     let source = words.next()?.parse().ok()?;

@@ -14,14 +14,17 @@ use crate::service::Service;
 use crate::topology::{INTERNAL_NAME, REGISTRY_ADDRESS};
 use crate::{packages, sample_artifacts};
 
-/// Every one of them is up well within this, on a machine that is busy too.
+/// Longest time until each server accepts connections, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 /// docker-registry, inside the customer's namespace only.
 const IMAGES: &str = "127.0.0.1:5000";
 /// pypiserver, inside the customer's namespace only.
 const PACKAGES: &str = "127.0.0.1:5001";
 
-/// A running registry: `/v2/` for images, `/simple/` for Python packages, and `/` to say hello.
+/// The answer to a request for `/`.
+const GREETING: &str = "registry of company.net, requested as $ssl_server_name";
+
+/// A running registry: `/v2/` for images, `/simple/` for Python packages, and `/` for a greeting.
 #[derive(Debug)]
 pub struct Registry {
     _services: [Service; 3],
@@ -58,7 +61,8 @@ fn images(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
     let config = write(
         &folder.join("docker-registry.yml"),
         &format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
+            "version: 0.1\nlog: {{level: warn}}\n\
+             storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n\
              http:\n  addr: {IMAGES}\n  secret: rig\n",
             data.display()
         ),
@@ -94,19 +98,23 @@ fn packages(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
 
 fn nginx(sandbox: &Sandbox, folder: &Path, certificates: &Certificates) -> Result<Service> {
     let text = format!(
-        "user root; daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr warn;\n\
+        "user root; daemon off; master_process off;\n\
+         pid {folder}/nginx.pid; error_log stderr warn;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n\
            log_format rig '$ssl_server_name \"$request\" $status';\n\
            access_log {folder}/access.log rig;\n\
-           client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;\n\
-           uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;\n\
+           client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;\n\
+           fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4;\n\
+           scgi_temp_path {folder}/t5;\n\
            client_max_body_size 0;\n\
            server {{\n\
              listen {REGISTRY_ADDRESS}:443 ssl; server_name {INTERNAL_NAME};\n\
              ssl_certificate {certificate}; ssl_certificate_key {key};\n\
-             proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https; proxy_set_header X-Forwarded-For $remote_addr;\n\
-             location = / {{ default_type text/plain; return 200 \"registry of company.net, asked for as $ssl_server_name\\n\"; }}\n\
+             proxy_set_header Host $http_host;\n\
+             proxy_set_header X-Forwarded-Proto https;\n\
+             proxy_set_header X-Forwarded-For $remote_addr;\n\
+             location = / {{ default_type text/plain; return 200 \"{GREETING}\\n\"; }}\n\
              location /v2/ {{ proxy_pass http://{IMAGES}; }}\n\
              location / {{ proxy_pass http://{PACKAGES}; }}\n\
            }}\n\

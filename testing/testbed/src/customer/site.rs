@@ -1,5 +1,5 @@
-//! The customer's site: load balancers in public, the registry behind them, and the DNS server of
-//! the public name.
+//! The customer's site: public load balancers, the registry behind them, and the DNS server of the
+//! public name.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -31,8 +31,7 @@ const LINK: &str = "link set lo up\n\
     link set public up\n\
     route add 198.51.100.0/24 dev public\n";
 
-/// Who may see what: packets for the pool that left the node are counted, and addresses can be
-/// taken off the air.
+/// Counts packets for the pool that left the node, and drops packets to silent addresses.
 const RULES: &str = "table ip rig {\n\
     counter leaked { }\n\
     set silent { type ipv4_addr; }\n\
@@ -43,7 +42,7 @@ const RULES: &str = "table ip rig {\n\
     }\n\
     }\n";
 
-/// The customer's namespace and what is common to its servers.
+/// The customer's namespace and certificates.
 #[derive(Debug)]
 pub struct Customer {
     sandbox: Sandbox,
@@ -67,7 +66,7 @@ impl Customer {
         self.sandbox.namespaces().run(|| network::ip(LINK))?
     }
 
-    /// Where its servers run.
+    /// The sandbox of its servers.
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
     }
@@ -77,7 +76,7 @@ impl Customer {
         &self.certificates.ca_pem
     }
 
-    /// The same as a file, seen at this path from every place.
+    /// The same as a file, at the same path in every sandbox.
     pub fn ca_path(&self) -> &Path {
         &self.certificates.ca_path
     }
@@ -92,14 +91,14 @@ impl Customer {
         Registry::start(&self.sandbox, &self.certificates)
     }
 
-    /// Starts load balancer 1 or 2: 443 goes through to the registry, 80 and 8080 to a web server
-    /// that says `lb1` or `lb2` and closes.
+    /// Starts load balancer 1 or 2: port 443 leads to the registry, ports 80 and 8080 to a web
+    /// server that answers `lb1` or `lb2`.
     pub fn load_balancer(&self, number: usize) -> Result<LoadBalancer> {
         LoadBalancer::start(&self.sandbox, number)
     }
 
-    /// Starts a server at any address of the customer's that says `banner` on each connection and
-    /// closes it.
+    /// Starts a server at an address of the customer's that answers each connection with `banner`
+    /// and closes it.
     pub fn banner_server(&self, address: SocketAddr, banner: &str) -> Result<BannerServer> {
         BannerServer::start(self.sandbox.namespaces(), address, banner)
     }
@@ -109,12 +108,12 @@ impl Customer {
         self.nft(&format!("add element ip rig silent {{ {address} }}"))
     }
 
-    /// Takes [`Customer::silence`] back.
+    /// Undoes [`Customer::silence`].
     pub fn unsilence(&self, address: Ipv4Addr) -> Result<()> {
         self.nft(&format!("delete element ip rig silent {{ {address} }}"))
     }
 
-    /// Packets to 198.18.0.0/15 that have left the node: none may, guarded or redirected.
+    /// The number of packets to 198.18.0.0/15 that have left the node, which must be 0.
     pub fn leaked_packets(&self) -> Result<u64> {
         let mut list = self.sandbox.command(packages::path_of("nft")?);
         list.args(["-j", "list", "counter", "ip", "rig", "leaked"]);

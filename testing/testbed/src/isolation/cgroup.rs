@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How long processes that were killed may take to leave their cgroup.
-const LEAVING: Duration = Duration::from_secs(5);
+/// How long killed processes may take to leave their cgroup.
+const EXIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where cgroup2 is mounted, by /proc/self/mountinfo: /sys/fs/cgroup, or /sys/fs/cgroup/unified on
 /// a hybrid system.
@@ -23,13 +23,13 @@ pub(crate) fn mount_point() -> Result<PathBuf> {
         .context("no cgroup2 is mounted: try `mount -t cgroup2 cgroup2 /sys/fs/cgroup`")
 }
 
-/// Makes `path`, with what is missing above it.
+/// Makes `path` and its missing parents.
 pub(crate) fn make(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
         .with_context(|| format!("failed to make the cgroup {} (this needs root)", path.display()))
 }
 
-/// Opens the file through which a process puts itself into `cgroup`: it writes "0".
+/// Opens `cgroup.procs`: a process that writes "0" to it enters the cgroup.
 pub(crate) fn open_procs(cgroup: &Path) -> Result<File> {
     make(cgroup)?;
     let path = cgroup.join("cgroup.procs");
@@ -39,10 +39,9 @@ pub(crate) fn open_procs(cgroup: &Path) -> Result<File> {
         .with_context(|| format!("failed to open {}", path.display()))
 }
 
-/// Kills whatever lives in `cgroup` or below, and removes all of it. A directory that is not there
-/// is fine.
+/// Kills all processes in `cgroup` and below, and removes it. A missing directory is no error.
 pub(crate) fn remove(cgroup: &Path) -> Result<()> {
-    let deadline = Instant::now() + LEAVING;
+    let deadline = Instant::now() + EXIT_LIMIT;
     loop {
         kill(cgroup);
         match remove_tree(cgroup) {

@@ -1,5 +1,5 @@
-//! Takes every living rig down when the process is told to stop, then lets the signal do what it
-//! does by default.
+//! On SIGINT, SIGTERM and SIGHUP: removes every rig of this process, then lets the signal take its
+//! default action.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::cgroup;
 
-/// What the kernel does not drop by itself when a process dies.
+/// What outlives the process unless it is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Remains {
     /// The rig's cgroup directory.
@@ -33,17 +33,17 @@ impl Remains {
     }
 }
 
-/// Set before anything is taken down.
-static HAPPENED: AtomicBool = AtomicBool::new(false);
+/// Set before the first removal.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether a signal is ending this process right now, so that what fails fails because of it.
+/// Whether a signal is ending this process, which then causes other failures.
 pub fn interrupted() -> bool {
-    HAPPENED.load(Ordering::SeqCst)
+    INTERRUPTED.load(Ordering::SeqCst)
 }
 
 static LIVING: Mutex<Vec<Remains>> = Mutex::new(Vec::new());
 
-/// From now on `remains` are removed when a signal ends this process.
+/// Registers `remains` for removal when a signal ends this process.
 pub(crate) fn guard(remains: &Remains) -> Result<()> {
     static LISTENING: Once = Once::new();
     let mut result = Ok(());
@@ -53,7 +53,7 @@ pub(crate) fn guard(remains: &Remains) -> Result<()> {
     Ok(())
 }
 
-/// `remains` are gone.
+/// `remains` have been removed.
 pub(crate) fn release(remains: &Remains) {
     living().retain(|other| other != remains);
 }
@@ -67,8 +67,8 @@ fn listen() -> Result<()> {
         Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to listen for signals")?;
     std::thread::spawn(move || {
         let Some(signal) = signals.forever().next() else { return };
-        HAPPENED.store(true, Ordering::SeqCst);
-        // The lock is kept: no new rig may be made, and none dropped, from here on.
+        INTERRUPTED.store(true, Ordering::SeqCst);
+        // The lock stays held: from here on no rig may be made or dropped.
         let living = living();
         for remains in living.iter() {
             if let Err(error) = remains.remove() {
@@ -76,7 +76,7 @@ fn listen() -> Result<()> {
             }
         }
         eprintln!(
-            "\ninterrupted: {} taken down, nothing left behind",
+            "\ninterrupted: {} removed",
             if living.len() == 1 { "the rig was" } else { "all rigs were" }
         );
         // Namespaces, with their mounts and devices, go with the process.

@@ -1,5 +1,5 @@
-//! A network with loopback, a device that leads nowhere, and a resolv.conf: where servers and
-//! resolvers meet on port 53, and nothing that a client sends can leave.
+//! A network with loopback, a device without a peer that answers, and a resolv.conf: servers and
+//! resolvers can use port 53, and no packet can leave.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use super::mounts::{ResolvConf, View};
 use super::namespaces::Namespaces;
 use super::network;
 
-/// systemd-resolved asks nobody before the machine has an address besides loopback's.
+/// systemd-resolved sends no query while loopback has the only address.
 const DEVICES: &str = "link set lo up\nlink add nowhere type veth peer name beyond\naddress add \
     192.0.2.1/32 dev nowhere\nlink set beyond up\nlink set nowhere up\n";
 
@@ -23,26 +23,26 @@ pub struct IsolatedNetns {
 }
 
 impl IsolatedNetns {
-    /// A new one; needs root.
+    /// Makes one; needs root.
     pub fn new(resolv: &ResolvConf) -> Result<Self> {
         let stage = tempfile::tempdir().context("failed to make a folder")?;
         let namespaces = Namespaces::create(|| {
             View::new(stage.path(), resolv)?;
             network::ip(DEVICES)
         })
-        .context("failed to make an island")?;
+        .context("failed to make an isolated network")?;
         Ok(Self { namespaces, _stage: stage })
     }
 
-    /// Puts another resolv.conf in place of the one that is there.
+    /// Replaces the resolv.conf.
     pub fn set_resolv_conf(&self, resolv: &ResolvConf) -> Result<()> {
         self.namespaces.run(|| resolv.write())?
     }
 
-    /// Has what loopback carries received on `core` (receive packet steering); `None`: on the core
-    /// that sends it.
+    /// Makes `core` receive loopback's packets (receive packet steering); `None`: the core that
+    /// sends them.
     pub fn steer_loopback(&self, core: Option<u32>) -> Result<()> {
-        // The host's sysfs shows the host's devices.
+        // The host's sysfs would show the host's devices.
         const SYSFS: &str = "/run/sys";
         let cores = core.map_or(0_u64, |core| 1 << core);
         self.namespaces.run(|| {

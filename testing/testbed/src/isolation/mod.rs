@@ -1,5 +1,4 @@
-//! What keeps a rig apart from the machine: namespaces, mounts, cgroups, and the removal of all of
-//! it.
+//! The isolation of a rig from the machine: namespaces, mounts, cgroups, and their removal.
 
 pub(crate) mod cgroup;
 pub(crate) mod cleanup;

@@ -1,8 +1,8 @@
-//! What a place of the rig sees of the file system: the host's, with its own /etc and /run, and for
-//! a node its own state, cgroups and bpffs.
+//! The file system of a sandbox: the host's, with a private /etc and /run, and for a node private
+//! state, cgroups and bpffs.
 //!
-//! Everything private is an overlay or a tmpfs inside the place's mount namespace, so the host
-//! never has a mount point, let alone a file, of ours.
+//! Everything private is an overlay or a tmpfs inside the sandbox's mount namespace: the host gets
+//! neither mount points nor files.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,24 +11,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
 
-/// What stands in a place's /etc/resolv.conf.
+/// The content of a sandbox's /etc/resolv.conf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvConf {
     /// `nameserver` lines, in this order.
     pub nameservers: Vec<String>,
-    /// Domains of the `search` line; none, no line.
+    /// Domains of the `search` line, if any.
     pub search: Vec<String>,
     /// `options ndots:N`.
     pub ndots: Option<u8>,
 }
 
 impl ResolvConf {
-    /// One name server and nothing else.
+    /// A single name server.
     pub fn of(nameserver: &str) -> Self {
         Self { nameservers: vec![nameserver.to_owned()], search: Vec::new(), ndots: None }
     }
 
-    /// What Kubernetes gives a pod: three search domains and `ndots:5`.
+    /// As Kubernetes writes it for a pod: three search domains and `ndots:5`.
     pub fn kubernetes(nameserver: &str) -> Self {
         let search = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"]
             .map(str::to_owned)
@@ -36,9 +36,9 @@ impl ResolvConf {
         Self { search, ndots: Some(5), ..Self::of(nameserver) }
     }
 
-    /// Writes it anew where this thread is, which must have an /etc of its own.
+    /// Replaces the file in the mount namespace of this thread, which must have a private /etc.
     pub(crate) fn write(&self) -> Result<()> {
-        write_anew("/etc/resolv.conf", &self.text())
+        replace_file("/etc/resolv.conf", &self.text())
     }
 
     fn text(&self) -> String {
@@ -61,37 +61,37 @@ impl Default for ResolvConf {
     }
 }
 
-/// A private file system view, being set up inside a new mount namespace.
+/// A private file system view, under construction inside a new mount namespace.
 pub(crate) struct View {
     stage: PathBuf,
 }
 
 impl View {
-    /// Gives the place its own /etc (the host's, with these names and resolvers) and an empty /run.
+    /// Makes a private /etc (the host's, with these names and resolvers) and an empty /run.
     /// `stage` is an empty folder.
     pub(crate) fn new(stage: &Path, resolv: &ResolvConf) -> Result<Self> {
         tmpfs(stage)?;
         let view = Self { stage: stage.to_owned() };
         view.overlay("/etc")?;
-        // On a host with systemd-resolved resolv.conf is a link into /run, and nsswitch.conf asks
-        // the daemon past it.
-        write_anew("/etc/resolv.conf", &resolv.text())?;
-        write_anew("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")?;
-        write_anew("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")?;
+        // On a host with systemd-resolved, resolv.conf is a link into /run, and nsswitch.conf
+        // bypasses it.
+        replace_file("/etc/resolv.conf", &resolv.text())?;
+        replace_file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")?;
+        replace_file("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")?;
         tmpfs("/run")?;
         Ok(view)
     }
 
-    /// Adds a certificate authority to the place's trust store.
+    /// Adds a certificate authority to the trust store.
     pub(crate) fn trust(&self, ca_pem: &str) -> Result<()> {
         let bundle = "/etc/ssl/certs/ca-certificates.crt";
         fs::create_dir_all("/etc/ssl/certs").context("failed to make /etc/ssl/certs")?;
         let mut trusted = fs::read_to_string(bundle).unwrap_or_default();
         trusted.push_str(ca_pem);
-        write_anew(bundle, &trusted)
+        replace_file(bundle, &trusted)
     }
 
-    /// Makes it a node: its own redirector folders, `cgroup` as the cgroup2 root, and a fresh
+    /// Makes it a node: private redirector folders, `cgroup` as the cgroup2 root, and a fresh
     /// bpffs.
     pub(crate) fn become_node(&self, cgroup: &Path) -> Result<()> {
         self.overlay("/var/lib")?;
@@ -108,8 +108,8 @@ impl View {
             .context("failed to mount a bpffs at /sys/fs/bpf")
     }
 
-    /// Takes the host's cgroup mounts out of sight first: mountinfo must name one cgroup2, and it
-    /// must be reachable.
+    /// Replaces the host's cgroup mounts: mountinfo must name one cgroup2, and it must be
+    /// reachable.
     fn cgroup_root(&self, cgroup: &Path) -> Result<()> {
         let held = self.folder("cgroup")?;
         mount_bind(cgroup, &held)
@@ -119,7 +119,7 @@ impl View {
             .context("failed to mount the node's cgroup root at /sys/fs/cgroup")
     }
 
-    /// Makes `folder` private: reads come from the host's, writes stay here.
+    /// Makes `folder` private: reads reach the host's folder, writes stay here.
     fn overlay(&self, folder: &str) -> Result<()> {
         let name = folder.trim_start_matches('/').replace('/', "-");
         let (upper, work) =
@@ -149,10 +149,10 @@ fn tmpfs(target: impl AsRef<Path>) -> Result<()> {
         .with_context(|| format!("failed to mount a tmpfs at {}", target.display()))
 }
 
-/// Replaces a file or link; writing through a link would follow it out of the overlay.
-fn write_anew(path: &str, text: &str) -> Result<()> {
+/// Replaces a file or link. Writing through a link would leave the overlay.
+fn replace_file(path: &str, text: &str) -> Result<()> {
     let _ = fs::remove_file(path);
-    fs::write(path, text).with_context(|| format!("failed to write the place's {path}"))
+    fs::write(path, text).with_context(|| format!("failed to write {path} in a sandbox"))
 }
 
 #[cfg(test)]

@@ -7,20 +7,20 @@ use anyhow::{Result, bail};
 
 use crate::{packages, process};
 
-/// iproute2 and nft answer at once; this only bounds a machine in trouble.
+/// iproute2 and nft finish at once; this limit only matters on a machine in trouble.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs the lines of an `ip -batch` script; empty lines are fine.
+/// Runs the lines of an `ip -batch` script.
 pub(crate) fn ip(script: &str) -> Result<()> {
-    feed("ip", &["-force", "-batch", "-"], script)
+    run_script("ip", &["-force", "-batch", "-"], script)
 }
 
 /// Loads an nft script.
 pub(crate) fn nft(script: &str) -> Result<()> {
-    feed("nft", &["-f", "-"], script)
+    run_script("nft", &["-f", "-"], script)
 }
 
-fn feed(program: &str, arguments: &[&str], script: &str) -> Result<()> {
+fn run_script(program: &str, arguments: &[&str], script: &str) -> Result<()> {
     let mut command = packages::tool(program)?;
     command.args(arguments);
     let done = process::finish_with_input(command, script.as_bytes(), LIMIT)?;

@@ -1,5 +1,5 @@
-//! A rig's name: unique on the machine, and enough to tell later whether the process that made it
-//! still lives.
+//! A rig's name: unique on the machine, and sufficient to find out later whether its process still
+//! lives.
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-/// What every name begins with: cgroup directories and folders of logs alike.
+/// The prefix of all names, of cgroup directories as well as of folders.
 pub(crate) const PREFIX: &str = "redirector-rig-";
 
 /// A new name: `redirector-rig-<pid namespace>-<pid>-<start time of the pid>-<count>`.
 ///
-/// The start time makes a reused pid another owner, and the namespace keeps a container from
-/// sweeping what it can't see the owner of.
+/// The start time distinguishes processes with the same pid; the namespace keeps a container from
+/// sweeping rigs whose owner it cannot see.
 pub(crate) fn new_name() -> Result<String> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let pid = std::process::id();
@@ -26,7 +26,7 @@ pub(crate) fn new_name() -> Result<String> {
     ))
 }
 
-/// Whether `name` belongs to a process of our pid namespace that is gone.
+/// Whether `name` belongs to a process of our pid namespace that has ended.
 pub(crate) fn is_orphan(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
     let parts: Vec<&str> = rest.split('-').collect();
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rig_of_a_living_process_is_no_orphan_and_one_of_a_reused_pid_is() {
+    fn a_rig_is_an_orphan_once_its_process_is_gone() {
         let name = new_name().unwrap();
         assert!(!is_orphan(&name), "{name}");
         let mut parts: Vec<&str> = name.split('-').collect();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_pid_namespaces_and_other_makers_are_left_alone() {
+    fn names_of_other_pid_namespaces_are_never_orphans() {
         assert!(!is_orphan("redirector-rig-1-1-1-0"));
         assert!(!is_orphan("kubepods"));
         assert!(!is_orphan("redirector-rig-something-else"));

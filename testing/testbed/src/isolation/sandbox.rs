@@ -1,4 +1,4 @@
-//! A place to run programs in: namespaces, a cgroup, an environment.
+//! Where programs run: namespaces, a cgroup, an environment.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -21,16 +21,16 @@ use crate::process::{self, Finished};
 /// Where Debian keeps programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A place that processes can be started in. Clones are the same place.
+/// Processes can be started in it. A clone is the same sandbox.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     namespaces: Arc<Namespaces>,
-    /// Opened beforehand: who writes "0" into it is in the cgroup.
-    door: Arc<File>,
+    /// Opened beforehand: a process that writes "0" to it enters the cgroup.
+    cgroup_procs: Arc<File>,
     cgroup: PathBuf,
     home: PathBuf,
     environment: Vec<(String, String)>,
-    /// Keeps the rig's cgroup and files until the last place is gone.
+    /// Keeps the rig's cgroup and files until the last sandbox is gone.
     scope: Arc<RigScope>,
 }
 
@@ -42,11 +42,11 @@ impl Sandbox {
         name: &str,
     ) -> Result<Self> {
         let cgroup = scope.cgroup().join(cgroup);
-        let door = Arc::new(cgroup::open_procs(&cgroup)?);
+        let cgroup_procs = Arc::new(cgroup::open_procs(&cgroup)?);
         let home = scope.folder(&format!("home-{name}"))?;
         let mut sandbox = Self {
             namespaces,
-            door,
+            cgroup_procs,
             cgroup,
             home,
             environment: Vec::new(),
@@ -65,8 +65,8 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Sets a variable for everything started here from now on. Nothing of this process's own
-    /// environment is passed on.
+    /// Sets a variable for programs started from now on. They inherit nothing of this process's
+    /// own environment.
     pub fn set_environment(&mut self, key: &str, value: &str) {
         self.environment.retain(|(known, _)| known != key);
         self.environment.push((key.to_owned(), value.to_owned()));
@@ -80,7 +80,7 @@ impl Sandbox {
         self.set_environment("PATH", &path);
     }
 
-    /// `program`, to be started in this place, with its home as working directory. It gets SIGKILL
+    /// A command that runs `program` in this sandbox, in its home directory. It gets SIGKILL
     /// when the thread that spawned it ends; [`process::spawn_lasting`] spawns from a thread that
     /// lasts.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -90,14 +90,15 @@ impl Sandbox {
             .env("HOME", &self.home)
             .envs(self.environment.iter().map(|(key, value)| (key, value)));
         process::die_with_parent(&mut command);
-        let (namespaces, door) = (Arc::clone(&self.namespaces), Arc::clone(&self.door));
+        let (namespaces, cgroup_procs) =
+            (Arc::clone(&self.namespaces), Arc::clone(&self.cgroup_procs));
         let home =
             std::ffi::CString::new(self.home.as_os_str().as_encoded_bytes()).unwrap_or_default();
         // SAFETY: between fork and exec the closure only makes system calls on what was opened and
         // allocated before.
         unsafe {
             command.pre_exec(move || {
-                rustix::io::write(door.as_fd(), b"0")?;
+                rustix::io::write(cgroup_procs.as_fd(), b"0")?;
                 namespaces.enter()?;
                 Ok(chdir(home.as_c_str())?)
             });
@@ -105,15 +106,15 @@ impl Sandbox {
         command
     }
 
-    /// A line of shell, as a person would type it here.
+    /// A command that runs a line of shell.
     pub fn shell(&self, line: &str) -> Command {
         let mut command = self.command("/bin/sh");
         command.args(["-c", line]);
         command
     }
 
-    /// Runs a line of shell to its end; an error only when it could not be run, or not within
-    /// `limit`.
+    /// Runs a line of shell to its end. An error only when it could not be started, or took longer
+    /// than `limit`.
     pub fn run(&self, line: &str, limit: Duration) -> Result<Finished> {
         process::finish(self.shell(line), limit).with_context(|| format!("failed to run `{line}`"))
     }
@@ -123,13 +124,13 @@ impl Sandbox {
         &self.namespaces
     }
 
-    /// Its cgroup directory, as the host names it.
+    /// The path of its cgroup directory on the host.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
     }
 
-    /// Its home and working directory: a folder of the rig's, seen at the same path from
-    /// everywhere.
+    /// Its home and working directory: a folder of the rig, at the same path on the host and in
+    /// every sandbox.
     pub fn home(&self) -> &Path {
         &self.home
     }
@@ -141,20 +142,20 @@ impl Sandbox {
         Ok(path)
     }
 
-    /// Writes a file as this place sees it.
+    /// Writes a file, by its path in the sandbox.
     pub fn write(&self, path: impl AsRef<Path>, text: &str) -> Result<()> {
         let path = path.as_ref();
         self.namespaces
             .run(|| fs::write(path, text))?
-            .with_context(|| format!("failed to write {} in a place of the rig", path.display()))
+            .with_context(|| format!("failed to write {} in a sandbox", path.display()))
     }
 
-    /// Reads a file as this place sees it.
+    /// Reads a file, by its path in the sandbox.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<String> {
         let path = path.as_ref();
         self.namespaces
             .run(|| fs::read_to_string(path))?
-            .with_context(|| format!("failed to read {} in a place of the rig", path.display()))
+            .with_context(|| format!("failed to read {} in a sandbox", path.display()))
     }
 
     /// Whether something accepts connections at `address` in this sandbox.
@@ -163,19 +164,20 @@ impl Sandbox {
             .run(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok())
     }
 
-    /// The rig's scope, for services that keep logs on it.
+    /// The rig's scope, for services that keep logs there.
     pub(crate) fn scope(&self) -> &Arc<RigScope> {
         &self.scope
     }
 
-    /// Writes a script into the rig's folder that opens a shell here, or runs its arguments;
-    /// returns its path. It works while this process lives.
+    /// Writes a script into the rig's folder that runs its arguments here, or a shell; returns its
+    /// path. The script works while this process lives.
     pub fn shell_script(&self, name: &str) -> Result<PathBuf> {
         let environment: Vec<String> =
             self.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let script = format!(
             "#!/bin/sh\n[ $# -gt 0 ] || set -- bash --norc\necho $$ >{}/cgroup.procs\n\
-             exec nsenter --net={} --mount={} --wd={home} env -i HOME={home} TERM=\"$TERM\" {} \"$@\"\n",
+             exec nsenter --net={} --mount={} --wd={home} \
+             env -i HOME={home} TERM=\"$TERM\" {} \"$@\"\n",
             self.cgroup.display(),
             self.namespaces.net_path(),
             self.namespaces.mount_path(),

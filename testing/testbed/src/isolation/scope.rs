@@ -12,8 +12,7 @@ use anyhow::{Context, Result};
 use super::cleanup::{self, Remains};
 use super::{cgroup, rig_name};
 
-/// What a rig leaves to the kernel's care in no case: its cgroup directory and its folder. Removed
-/// when the last user is gone.
+/// The cgroup directory and the folder of a rig. Both are removed when the last user is gone.
 #[derive(Debug)]
 pub(crate) struct RigScope {
     name: String,
@@ -66,7 +65,7 @@ impl Drop for RigScope {
     }
 }
 
-/// What this process's rigs have left on the machine; empty when they took everything down.
+/// What this process's rigs have left on the machine; empty when they removed everything.
 pub fn leftovers() -> Result<Vec<PathBuf>> {
     let own = format!("-{}-", std::process::id());
     let folders = [cgroup::mount_point()?, std::env::temp_dir()];
@@ -79,7 +78,7 @@ pub fn leftovers() -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Removes what rigs of dead processes left behind.
+/// Removes what rigs of dead processes have left.
 fn sweep(cgroups: &Path, temporary: &Path) {
     let names = rig_name::named_in(cgroups).into_iter().chain(rig_name::named_in(temporary));
     for name in names.filter(|name| rig_name::is_orphan(name)) {

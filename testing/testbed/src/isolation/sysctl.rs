@@ -1,8 +1,9 @@
 //! The network settings that the rigs rely on.
 //!
 //! A new network namespace copies `net.ipv4.conf` from the host's first one, and with
-//! `net.core.devconf_inherit_init_net` the IPv6 settings too: a host that forwards (any with Docker)
-//! would make every rig forward. So each namespace gets these values before it has a device.
+//! `net.core.devconf_inherit_init_net` the IPv6 settings too: a host that forwards (any with
+//! Docker) would make every rig forward. So each namespace gets these values before it has a
+//! device.
 
 use std::fs;
 use std::path::PathBuf;
