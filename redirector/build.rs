@@ -1,5 +1,5 @@
-//! Copies the programs' object, which `cargo xtask build-ebpf` makes, to where the crate embeds it
-//! from.
+//! Copies the programs' objects, which `cargo xtask build-ebpf` makes, to where the crate embeds
+//! them from.
 
 use std::{
     env, fs,
@@ -8,10 +8,15 @@ use std::{
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts"));
-    let object = target_dir(&out).join("ebpf").join("redirector-ebpf");
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
+    for name in ["redirector-ebpf", "redirector-ebpf-debug"] {
+        copy_object(&target_dir(&out).join("ebpf").join(name), &out.join(name));
+    }
+}
+
+fn copy_object(object: &Path, to: &Path) {
     println!("cargo::rerun-if-changed={}", object.display());
-    if let Err(error) = fs::copy(&object, out.join("redirector-ebpf")) {
+    if let Err(error) = fs::copy(object, to) {
         println!(
             "cargo::error=failed to copy the programs for the kernel from {}: {error}",
             object.display()

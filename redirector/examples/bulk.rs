@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
 /// One round, with pins at `bpffs`.
 pub(crate) fn measure(bpffs: &Path, times: &mut Times) -> anyhow::Result<()> {
     let pool = Pool::new("198.18.0.0/16".parse()?, None, true).map_err(|(_, error)| error)?;
-    let settings = Settings { bpffs: bpffs.to_owned(), pool };
+    let settings = Settings { bpffs: bpffs.to_owned(), pool, debug_log: false };
     let mut datapath = Datapath::open(&settings)?;
     let (filled, processor) = carry_out(&mut datapath, &plan(1), usize::MAX)?;
     times.filled.push(micros(filled));

@@ -127,7 +127,11 @@ async fn build(
 
 fn open_datapath(config: &Config) -> anyhow::Result<Datapath> {
     let settings =
-        datapath::Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() };
+        datapath::Settings {
+            bpffs: config.agent.bpffs.clone(),
+            pool: config.pool.clone(),
+            debug_log: config.datapath.logs_decisions(),
+        };
     let mut datapath = Datapath::open(&settings)?;
     datapath.set_connect_timeout(config.health.connect_timeout)?;
     Ok(datapath)

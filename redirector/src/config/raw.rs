@@ -18,6 +18,7 @@ pub(super) struct RawConfig {
     pub(super) pool: RawPool,
     pub(super) dns: RawDns,
     pub(super) health: RawHealth,
+    pub(super) datapath: RawDatapath,
     /// Only for writing: routes are read by [`crate::route`].
     routes: Vec<RawRoute>,
 }
@@ -65,6 +66,11 @@ pub(super) struct RawHealth {
     pub(super) probe_interval: Option<String>,
 }
 
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RawDatapath {
+    pub(super) debug_log: Option<bool>,
+}
+
 /// Takes every key out of a document; the routes are returned as they stand, with their paths.
 pub(super) fn read(
     root: Spanned,
@@ -104,6 +110,10 @@ pub(super) fn read(
     config.health.probe_interval = health.text("probe_interval", "`\"5s\"`");
     health.finish();
 
+    let mut datapath = root.section("datapath").overridden_by("REDIRECTOR_DATAPATH");
+    config.datapath.debug_log = datapath.boolean("debug_log");
+    datapath.finish();
+
     let routes = root.tables("routes");
     root.finish();
     (config, routes)
@@ -137,7 +147,7 @@ impl Config {
 
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
-        let Config { agent, attach, pool, dns, health, routes } = config;
+        let Config { agent, attach, pool, dns, health, datapath, routes } = config;
         let path = |path: &std::path::Path| Some(path.to_string_lossy().into_owned());
         Self {
             agent: RawAgent {
@@ -166,6 +176,7 @@ impl From<&Config> for RawConfig {
                 connect_timeout: Some(format_duration(health.connect_timeout)),
                 probe_interval: Some(format_duration(health.probe_interval)),
             },
+            datapath: RawDatapath { debug_log: Some(datapath.debug_log) },
             routes: routes.iter().map(|route: &Route| route.into()).collect(),
         }
     }

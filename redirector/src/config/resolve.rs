@@ -11,7 +11,10 @@ use ipnet::IpNet;
 
 use super::{
     raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawPool},
-    settings::{Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, Upstream},
+    settings::{
+        Agent, Attach, CgroupSpec, Config, DatapathSettings, Dns, DnsClients, Health, Intercept,
+        Upstream,
+    },
 };
 use crate::{
     pool::Pool,
@@ -72,6 +75,10 @@ pub(super) fn resolve(
         pool: check.pool(raw.pool),
         dns: check.dns(raw.dns),
         health: check.health(raw.health),
+        datapath: DatapathSettings {
+            debug_log: raw.datapath.debug_log.unwrap_or_default(),
+            ..DatapathSettings::default()
+        },
         routes: Vec::new(),
     };
     let paths: Vec<_> = routes.iter().map(|(path, _)| path.clone()).collect();

@@ -23,6 +23,8 @@ pub struct Config {
     pub dns: Dns,
     /// When a backend counts as down, and when it is tried again.
     pub health: Health,
+    /// The programs in the kernel.
+    pub datapath: DatapathSettings,
     /// The file's routes, with distinct sources, in the file's order.
     pub routes: Vec<Route>,
 }
@@ -112,6 +114,22 @@ pub struct Health {
     pub connect_timeout: Duration,
     /// How long a backend that was set aside waits for each probe.
     pub probe_interval: Duration,
+}
+
+/// The programs in the kernel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DatapathSettings {
+    /// Whether the file asks for programs that log each decision.
+    pub debug_log: bool,
+    /// Whether the command line does, whatever the file says.
+    pub debug_flag: bool,
+}
+
+impl DatapathSettings {
+    /// Whether the programs are to log each decision.
+    pub fn logs_decisions(&self) -> bool {
+        self.debug_log || self.debug_flag
+    }
 }
 
 impl Agent {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     datapath::{
@@ -10,10 +10,13 @@ use crate::{
             cgroups::Cgroup,
             links::{AttachOutcome, Links},
         },
-        checks::kernel,
+        checks::{debug_log::Missing, kernel},
         error::DatapathError,
         events::EventReader,
-        load::object::Object,
+        load::{
+            decision_log::DecisionLog,
+            object::{Build, Object},
+        },
         maps::{
             agent_maps::AgentMaps,
             resolver_slots::{
@@ -39,6 +42,7 @@ pub struct Datapath {
     lacks_routes: bool,
     upgraded_from: Option<u32>,
     events: Option<EventReader>,
+    decision_log: Option<DecisionLog>,
 }
 
 impl Datapath {
@@ -76,7 +80,7 @@ impl Datapath {
             _ => pins.create_dirs()?,
         }
         compat::compare(&pins, &settings.pool, version)?;
-        let mut object = Object::load(&settings.pool, version, Some(&pins))?;
+        let (mut object, decision_log) = load(settings, version, &pins)?;
         let maps = AgentMaps::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
         let resolver_slots = ResolverSlots::open(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
@@ -93,6 +97,7 @@ impl Datapath {
             lacks_routes,
             upgraded_from,
             events,
+            decision_log,
         })
     }
 
@@ -257,6 +262,12 @@ impl Datapath {
         self.events.take()
     }
 
+    /// The log of the programs; nothing after the first call, or when the programs don't log. They
+    /// do if [`Settings::debug_log`] asks for it and this host can run them.
+    pub fn take_decision_log(&mut self) -> Option<DecisionLog> {
+        self.decision_log.take()
+    }
+
     /// Whether the programs tell events, and how many successes one of them stands for: `None`, or
     /// the power of two. Connects that are under way stay as they began.
     ///
@@ -348,4 +359,25 @@ fn refuse_old_kernel() -> Result<(), DatapathError> {
     kernel::unsupported_release().map_or(Ok(()), |release| {
         Err(DatapathError::KernelTooOld { release, oldest: kernel::OLDEST })
     })
+}
+
+/// Loads the programs: those that log if `settings` ask for them and the kernel accepts them.
+fn load(
+    settings: &Settings,
+    version: &Version,
+    pins: &Pins,
+) -> Result<(Object, Option<DecisionLog>), DatapathError> {
+    if settings.debug_log {
+        match Object::load(Build::Logging, &settings.pool, version, Some(pins)) {
+            Ok(mut object) => {
+                let log = object.decision_log()?;
+                return Ok((object, Some(log)));
+            }
+            Err(error) => {
+                let Missing { cause, remedy } = Missing::from(error);
+                warn!("the programs will not log their decisions: {cause}; {remedy}");
+            }
+        }
+    }
+    Object::load(Build::Plain, &settings.pool, version, Some(pins)).map(|object| (object, None))
 }

@@ -57,6 +57,7 @@ pub use checks::{
 };
 pub use error::DatapathError;
 pub use events::{Event, EventKind, EventReader, Reason};
+pub use load::decision_log::DecisionLog;
 pub use loaded::Datapath;
 pub use maps::resolver_slots::{
     DNS_SLOTS, InterceptScope, InterceptedResolver, InterceptionStatus, ResolverLookup,

@@ -11,4 +11,6 @@ pub struct Settings {
     pub bpffs: PathBuf,
     /// The virtual addresses.
     pub pool: Pool,
+    /// Whether to load the programs that log each decision, where this host can run them.
+    pub debug_log: bool,
 }

@@ -121,7 +121,7 @@ pub(crate) fn settings() -> Settings {
     let pool =
         Pool::new("198.18.0.0/16".parse().unwrap(), Some("fd00:18::/112".parse().unwrap()), true)
             .unwrap();
-    Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool }
+    Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool, debug_log: false }
 }
 
 /// Runs `action` where the agent would run: in the node's namespaces.

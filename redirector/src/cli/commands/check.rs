@@ -50,7 +50,11 @@ impl Check {
             of_configuration(context.config(), loaded.as_ref().map_err(ToString::to_string));
         // The kernel is worth a look whatever the file says.
         let config = loaded.unwrap_or_default();
-        let settings = Settings { bpffs: config.agent.bpffs.clone(), pool: config.pool.clone() };
+        let settings = Settings {
+            bpffs: config.agent.bpffs.clone(),
+            pool: config.pool.clone(),
+            debug_log: config.datapath.logs_decisions(),
+        };
         let platform = datapath::preflight(&settings, &config.attach.cgroups);
         let host = block_on(of_host(&config))?;
 

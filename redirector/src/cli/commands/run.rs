@@ -23,6 +23,10 @@ pub(crate) struct Run {
     /// How messages are logged
     #[arg(long, value_enum, value_name = "FORMAT", env = "REDIRECTOR_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Log the route, the backend and the verdict of each connect, as `datapath.debug_log = true`
+    /// does
+    #[arg(long)]
+    debug_datapath: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,7 +40,8 @@ enum LogFormat {
 impl Run {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         // Read before the log starts, so that a wrong file is told as every command tells it.
-        let config = crate::config::load(context.config())?;
+        let mut config = crate::config::load(context.config())?;
+        config.datapath.debug_flag = self.debug_datapath;
         agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)
             .map_err(|error| Exit::Usage.because(error.to_string()))?;
         agent::prepare_memory();

@@ -36,6 +36,7 @@ fn line() -> impl Strategy<Value = String> {
         "ttl",
         "connect_timeout",
         "probe_interval",
+        "debug_log",
         "source",
         "destination",
         "ports",

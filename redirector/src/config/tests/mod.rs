@@ -105,6 +105,8 @@ fn every_key_means_what_it_says() {
         [health]
         connect_timeout = "500ms"
         probe_interval = "1m"
+        [datapath]
+        debug_log = true
         [[routes]]
         source = "*.Internal.Company.net."
         destination = ["203.0.113.7", "2001:db8::7"]
@@ -147,6 +149,7 @@ fn every_key_means_what_it_says() {
     assert_eq!(config.dns.real_address_clients.len(), 3);
     assert_eq!((config.dns.ttl, config.health.connect_timeout), (0, Duration::from_millis(500)));
     assert_eq!(config.health.probe_interval, Duration::from_secs(60));
+    assert!(config.datapath.logs_decisions());
     let route = &config.routes[0];
     assert_eq!(route.source.to_string(), "*.internal.company.net");
     assert!(

@@ -1,6 +1,7 @@
 //! What this kernel, these privileges and other programs allow.
 
 pub(crate) mod check;
+pub(crate) mod debug_log;
 pub(crate) mod features;
 pub(crate) mod foreign;
 pub(crate) mod kernel;

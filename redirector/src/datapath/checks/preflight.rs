@@ -8,13 +8,14 @@ use crate::{
         attach::cgroups::{Cgroup, cgroup2_mount, cgroups, mounts},
         checks::{
             check::Check,
+            debug_log::debug_log,
             features::{self, FEATURES},
             foreign::{self, ForeignProgram},
             kernel::{OLDEST, has_current_comm, kernel_at_least, release, unsupported_release},
             privileges::{capabilities, memlock, seccomp},
         },
         error::DatapathError,
-        load::object::Object,
+        load::object::{Build, Object},
         pins::{layout, version::Version},
         settings::Settings,
     },
@@ -39,6 +40,7 @@ pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
         foreign_programs(settings, specs),
     ]);
     checks.extend([bpffs(&settings.bpffs), programs(settings)]);
+    checks.extend(debug_log(settings));
     checks
 }
 
@@ -207,7 +209,7 @@ fn bpffs(path: &Path) -> Check {
 
 /// The proof: the verifier takes every program, under these privileges, with this pool.
 fn programs(settings: &Settings) -> Check {
-    match Object::load(&settings.pool, &Version::own(), None) {
+    match Object::load(Build::Plain, &settings.pool, &Version::own(), None) {
         Ok(object) => {
             let programs = object.programs();
             let instructions: Option<u32> =

@@ -30,7 +30,7 @@ pub(crate) fn capabilities() -> Vec<Check> {
     needed.map(check).into()
 }
 
-fn remedy_for(name: &str) -> String {
+pub(crate) fn remedy_for(name: &str) -> String {
     let short = name.trim_start_matches("CAP_");
     format!(
         "run as root, or add it: `capabilities.add: [{short}]` in Kubernetes, `--cap-add {short}`, \
@@ -39,7 +39,7 @@ fn remedy_for(name: &str) -> String {
 }
 
 /// Whether the calling thread has it in effect.
-fn has_capability(capability: CapabilitySet) -> bool {
+pub(crate) fn has_capability(capability: CapabilitySet) -> bool {
     capabilities_of_thread(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 

@@ -23,7 +23,7 @@ use crate::{
         address::ip6,
         checks::kernel,
         error::{self, DatapathError},
-        load::strip_helper,
+        load::{decision_log::DecisionLog, strip_helper},
         pins::{layout::Pins, version::Version},
         status::ProgramStatus,
     },
@@ -33,6 +33,28 @@ use crate::{
 /// The programs of this binary, built by `cargo xtask build-ebpf`.
 pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
+
+/// The same programs, which log each decision.
+static LOGGING_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf-debug"));
+
+/// Which of the embedded objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The programs.
+    Plain,
+    /// The programs that log each decision.
+    Logging,
+}
+
+impl Build {
+    fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Plain => OBJECT,
+            Self::Logging => LOGGING_OBJECT,
+        }
+    }
+}
 
 /// The number of the helper that says a refused connect's errno (uapi/linux/bpf.h); connect
 /// programs have it since 6.1.
@@ -50,12 +72,13 @@ impl Object {
     /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are
     /// pinned.
     pub(crate) fn load(
+        build: Build,
         pool: &Pool,
         version: &Version,
         pins: Option<&Pins>,
     ) -> Result<Self, DatapathError> {
         raise_memlock();
-        let ebpf = load_maps(pool, version, pins)
+        let ebpf = load_maps(build, pool, version, pins)
             .map_err(|error| error::from_ebpf("create the tables", error))?;
         let mut object = Self { ebpf };
         for name in names::program_names() {
@@ -102,6 +125,12 @@ impl Object {
             .map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
     }
 
+    /// Takes the log out of an object that was built to log.
+    pub(crate) fn decision_log(&mut self) -> Result<DecisionLog, DatapathError> {
+        DecisionLog::of(&mut self.ebpf)
+            .map_err(|error| DatapathError::call("open the log of the programs", error))
+    }
+
     /// What was loaded, with the verifier's figures.
     pub(crate) fn programs(&self) -> Vec<ProgramStatus> {
         let infos = names::program_names()
@@ -123,7 +152,12 @@ pub(crate) fn parse() -> Result<aya_obj::Object, DatapathError> {
         .map_err(|error| DatapathError::call("read the embedded programs", error))
 }
 
-fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf, EbpfError> {
+fn load_maps(
+    build: Build,
+    pool: &Pool,
+    version: &Version,
+    pins: Option<&Pins>,
+) -> Result<Ebpf, EbpfError> {
     let constants = constants(pool);
     let mut loader = EbpfLoader::new();
     for (name, value) in &constants {
@@ -137,7 +171,7 @@ fn load_maps(pool: &Pool, version: &Version, pins: Option<&Pins>) -> Result<Ebpf
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    loader.load(&object_for_this_kernel())
+    loader.load(&object_for_this_kernel(build))
 }
 
 /// The load-time constants that tell the programs their pool.
@@ -157,8 +191,8 @@ pub(crate) fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
 }
 
 /// The programs without the calls that this kernel refuses from us.
-fn object_for_this_kernel() -> Cow<'static, [u8]> {
-    let mut object = Cow::Borrowed(OBJECT);
+fn object_for_this_kernel(build: Build) -> Cow<'static, [u8]> {
+    let mut object = Cow::Borrowed(build.bytes());
     if !kernel::has_set_retval() {
         object = strip_helper::without(&object, BPF_SET_RETVAL).into();
     }

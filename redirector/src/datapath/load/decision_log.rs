@@ -1,0 +1,58 @@
+//! What the programs log of their decisions, if they were built to log.
+
+use std::{
+    fmt,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+
+/// The log of the programs. It must be read, or its ring buffer fills and records are dropped.
+pub struct DecisionLog(EbpfLogger<Forward>);
+
+impl fmt::Debug for DecisionLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DecisionLog")
+    }
+}
+
+/// For a reactor: readable when a record has come after the last [`DecisionLog::forward`].
+impl AsRawFd for DecisionLog {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl DecisionLog {
+    /// Takes the ring buffer out of a loaded object.
+    pub(crate) fn of(ebpf: &mut Ebpf) -> Result<Self, aya_log::Error> {
+        EbpfLogger::init_with_logger(ebpf, Forward).map(Self)
+    }
+
+    /// Logs the records that have come, with the target `redirector::datapath::log`. Never waits.
+    pub fn forward(&mut self) {
+        self.0.flush();
+    }
+}
+
+/// From aya-log's records to our own log.
+struct Forward;
+
+impl log::Log for Forward {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    /// At `info` at least: whoever switched this on wants to see it.
+    fn log(&self, record: &log::Record<'_>) {
+        const TARGET: &str = "redirector::datapath::log";
+        match record.level() {
+            log::Level::Error => tracing::error!(target: TARGET, "{}", record.args()),
+            log::Level::Warn => tracing::warn!(target: TARGET, "{}", record.args()),
+            _ => tracing::info!(target: TARGET, "{}", record.args()),
+        }
+    }
+
+    fn flush(&self) {}
+}
