@@ -1,19 +1,19 @@
-//! What the kernel's tables are to hold, and the difference between two such plans. Pure: nothing
-//! here reads or writes anything.
+//! What the maps in the kernel must contain, and the difference between two such plans. Pure:
+//! nothing here reads or writes anything.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use crate::route::{OnNoBackend, PortPair};
 
-/// One route as the tables are to hold it.
+/// One route of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlannedRoute {
     /// The ports that the route lists; empty: every port, unchanged.
     pub ports: Vec<PortPair>,
-    /// The destination's addresses, IPv4 ones first. `None`: not known yet, so whatever the tables
-    /// hold for this VIP stays.
+    /// The destination's addresses, IPv4 ones first. `None`: not known yet; the backends in the
+    /// maps stay.
     pub backends: Option<Vec<IpAddr>>,
-    /// What a connect gets that can't be redirected.
+    /// What happens to a connect that can't be redirected.
     pub on_no_backend: OnNoBackend,
     /// Addresses to connect from, IPv4 ones first; empty: the kernel's choice.
     pub sources: Vec<IpAddr>,
@@ -21,30 +21,30 @@ pub struct PlannedRoute {
     pub idle_timeout: Option<Duration>,
 }
 
-/// IPv4 addresses first, each family in the order that it has: as the tables keep them.
+/// IPv4 addresses first, each family in its given order, as in the maps.
 pub fn by_family(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses
 }
 
-/// Everything that the tables are to hold, by VIP index.
+/// All routes, by VIP index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The routes by the index of their VIP in the pool.
     pub routes: BTreeMap<u32, PlannedRoute>,
 }
 
-/// One step from a plan to the next.
+/// One step from a plan to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The VIP gets this route, in the place of any that it has.
+    /// Adds or replaces the route of a VIP.
     Put {
         /// The VIP's index.
         index: u32,
         /// Its route.
         route: PlannedRoute,
     },
-    /// The VIP has no route any more.
+    /// Removes the route of a VIP.
     Withdraw {
         /// The VIP's index.
         index: u32,
@@ -52,7 +52,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The index of the VIP that it is about.
+    /// The index of its VIP.
     pub fn index(&self) -> u32 {
         match self {
             Self::Put { index, .. } | Self::Withdraw { index } => *index,
@@ -60,8 +60,8 @@ impl Change {
     }
 }
 
-/// The steps from `old` to `new`: routes that appear or differ first, then those that go, so that
-/// no step leaves a gap that the next one closes.
+/// The steps from `old` to `new`: first the routes that are added or replaced, then those that are
+/// removed, so that no step leaves a gap that a later one closes.
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let put = new
         .routes
@@ -71,24 +71,22 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     put.chain(gone.map(|&index| Change::Withdraw { index })).collect()
 }
 
-/// The step from what the tables hold for a VIP to what they are to hold; nothing when they hold it
-/// already.
+/// The step from the route in the maps to the wanted one; `None` if they are equal.
 pub fn step(index: u32, old: Option<&PlannedRoute>, new: Option<&PlannedRoute>) -> Option<Change> {
     match (old, new) {
         (None, None) => None,
         (Some(_), None) => Some(Change::Withdraw { index }),
-        (Some(old), Some(new)) if stands_for(old, new) => None,
+        (Some(old), Some(new)) if satisfies(old, new) => None,
         (_, Some(new)) => Some(Change::Put { index, route: new.clone() }),
     }
 }
 
-/// Whether `old` in the tables is all that `new` asks for. Backends that are not known yet ask for
-/// nothing.
-fn stands_for(old: &PlannedRoute, new: &PlannedRoute) -> bool {
-    fn rest(of: &PlannedRoute) -> (&[PortPair], OnNoBackend, &[IpAddr], Option<Duration>) {
-        (&of.ports, of.on_no_backend, &of.sources, of.idle_timeout)
+/// Whether `old` satisfies `new`. Unknown backends are satisfied by any.
+fn satisfies(old: &PlannedRoute, new: &PlannedRoute) -> bool {
+    fn settings(route: &PlannedRoute) -> (&[PortPair], OnNoBackend, &[IpAddr], Option<Duration>) {
+        (&route.ports, route.on_no_backend, &route.sources, route.idle_timeout)
     }
-    rest(old) == rest(new) && (new.backends.is_none() || old.backends == new.backends)
+    settings(old) == settings(new) && (new.backends.is_none() || old.backends == new.backends)
 }
 
 #[cfg(test)]
@@ -118,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_or_different_is_put_and_what_is_gone_is_withdrawn_last() {
+    fn puts_come_before_withdrawals() {
         let old = plan(&[(1, route(Some(ONE))), (2, route(Some(ONE))), (3, route(Some(ONE)))]);
         let new = plan(&[(2, route(Some(ONE))), (3, route(Some(TWO))), (4, route(Some(ONE)))]);
         assert_eq!(
@@ -132,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_by_itself_takes_the_step_that_it_takes_among_all() {
+    fn a_single_step_is_the_step_in_the_whole_diff() {
         let routes = [
             None,
             Some(route(None)),
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn backends_that_are_not_known_yet_change_nothing_that_serves() {
+    fn unknown_backends_change_no_serving_route() {
         let serving = plan(&[(1, route(Some(TWO)))]);
         assert_eq!(diff(&serving, &plan(&[(1, route(None))])), []);
         assert_eq!(

@@ -1,10 +1,10 @@
-//! Addresses as the tables have them, and back.
+//! Addresses as the maps store them, and back.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use redirector_common::addr::Ip6Be;
 
-/// An IPv6 address as the tables have it.
+/// An IPv6 address as the maps store it.
 pub(crate) fn ip6(address: Ipv6Addr) -> Ip6Be {
     let bytes = address.octets();
     let word =
@@ -20,7 +20,7 @@ pub(crate) fn from_ip6(address: Ip6Be) -> Ipv6Addr {
     )
 }
 
-/// An address as tables for both families have it: an IPv4 one in its mapped form.
+/// An address of either family as the maps store it: IPv4 in its mapped form.
 pub(crate) fn ip(address: IpAddr) -> Ip6Be {
     match address {
         IpAddr::V4(address) => ip6(address.to_ipv6_mapped()),

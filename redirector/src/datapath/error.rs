@@ -1,4 +1,4 @@
-//! What can go wrong between us and the kernel.
+//! Errors of the datapath.
 
 use std::{io, path::PathBuf};
 
@@ -7,23 +7,23 @@ use ipnet::IpNet;
 
 use crate::datapath::checks::privileges;
 
-/// Why the datapath could not do what it was asked to.
+/// Why an operation on the datapath failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
-    /// EPERM, with what it probably stands for.
+    /// EPERM, with its probable cause.
     #[error("not permitted to {action}: {cause}")]
     NotPermitted {
-        /// What was tried.
+        /// The operation.
         action: String,
         /// Which capability, seccomp profile or limit is the probable cause, and the remedy.
         cause: String,
     },
-    /// The kernel has no such thing.
-    #[error("this kernel can't {action}: `redirector check` tells what it lacks")]
+    /// This kernel lacks the operation.
+    #[error("this kernel can't {action}: run `redirector check` to see what is missing")]
     Unsupported {
-        /// What was tried.
+        /// The operation.
         action: String,
-        /// What the kernel said.
+        /// The errno.
         source: io::Error,
     },
     /// The kernel is older than the programs.
@@ -31,7 +31,7 @@ pub enum DatapathError {
     KernelTooOld {
         /// The kernel's release.
         release: String,
-        /// The oldest that the programs are written for.
+        /// The oldest supported kernel.
         oldest: &'static str,
     },
     /// No cgroup2 hierarchy is mounted.
@@ -40,7 +40,7 @@ pub enum DatapathError {
             /sys/fs/cgroup/unified`) or boot with `systemd.unified_cgroup_hierarchy=1`"
     )]
     NoCgroup2,
-    /// A cgroup of the configuration that is not there or not a cgroup.
+    /// A configured cgroup that does not exist or is no cgroup.
     #[error("attach.cgroups: `{pattern}` {problem}")]
     Cgroup {
         /// As configured.
@@ -48,36 +48,34 @@ pub enum DatapathError {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
-    /// The folder of the pins is not in a bpf file system.
+    /// The directory of the pins is not in a bpf file system.
     #[error(
         "{path} is not in a bpf file system: `mount -t bpf bpf /sys/fs/bpf`, or set `agent.bpffs` \
-            to a folder of one"
+            to a directory of one"
     )]
     NotBpffs {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
-    /// The pins were made by a binary with another version of the tables. `redirector run` takes
-    /// older ones over.
+    /// The pins belong to another version of the maps. `redirector run` upgrades older ones.
     #[error(
         "the loaded datapath has ABI {found}, this binary has {ours}: {}",
         if found > ours {
             "run the binary that made it or a newer one, or `redirector unload` first (connects to \
                 VIPs are not redirected until the next start)"
         } else {
-            "`redirector run` takes it over as it serves; until then the binary that made it tells \
-                its state"
+            "`redirector run` upgrades it in place; until then use the older binary to inspect it"
         }
     )]
     AbiMismatch {
         /// The version of the pins.
         found: u32,
-        /// Ours.
+        /// The version of this binary.
         ours: u32,
     },
-    /// The pins were made for another pool.
+    /// The pins belong to another pool.
     #[error(
-        "the loaded datapath serves pool {found}, the configuration says {wanted}: set `pool.{key} \
+        "the loaded datapath serves pool {found}, the configuration has {wanted}: set `pool.{key} \
             = \"{found}\"` again, or run `redirector unload` first (VIPs change with the pool)",
         key = if found.addr().is_ipv4() { "ipv4" } else { "ipv6" }
     )]
@@ -87,10 +85,10 @@ pub enum DatapathError {
         /// The configured one.
         wanted: IpNet,
     },
-    /// A pinned table is not what this binary would make.
+    /// A pinned map differs from the one that this binary would create.
     #[error(
-        "the pinned table {path} has {found}, this binary makes {ours}: run `redirector unload` \
-            first"
+        "the pinned map {path} has {found}, this binary would create {ours}: run `redirector \
+            unload` first"
     )]
     MapMismatch {
         /// The pin.
@@ -100,20 +98,20 @@ pub enum DatapathError {
         /// The type and sizes that were expected.
         ours: String,
     },
-    /// The plan does not fit into the tables.
+    /// The plan does not fit into the maps.
     #[error("{what} of the datapath are used up: {remedy}")]
     Full {
-        /// Which table.
+        /// What is used up.
         what: &'static str,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// A call failed for a reason that no variant above names.
     #[error("failed to {action}")]
     Call {
-        /// What was tried.
+        /// The operation.
         action: String,
-        /// What the kernel or aya said.
+        /// The error of the kernel or of aya.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -127,8 +125,8 @@ impl DatapathError {
         Self::Call { action: action.into(), source: source.into() }
     }
 
-    /// Whether this kernel or these privileges can't do it, whatever the configuration says: exit
-    /// code 3.
+    /// Whether this kernel or these privileges are the cause, whatever the configuration: exit code
+    /// 3.
     pub fn is_platform(&self) -> bool {
         matches!(
             self,
@@ -162,7 +160,7 @@ pub(crate) fn from_io(action: &str, error: io::Error) -> DatapathError {
 pub(crate) fn from_ebpf(action: &str, error: EbpfError) -> DatapathError {
     match error {
         EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-            from_io(&format!("create the table {name}"), io_error)
+            from_io(&format!("create the map {name}"), io_error)
         }
         EbpfError::MapError(MapError::SyscallError(error)) => from_io(action, error.io_error),
         EbpfError::ProgramError(error) => from_program(action, error),
@@ -180,7 +178,7 @@ pub(crate) fn from_program(action: &str, error: ProgramError) -> DatapathError {
                     action: action.to_owned(),
                     source: io::Error::new(
                         io_error.kind(),
-                        format!("{io_error}: {}", reason(&verifier_log.to_string())),
+                        format!("{io_error}: {}", verifier_reason(&verifier_log.to_string())),
                     ),
                 },
             }
@@ -190,8 +188,8 @@ pub(crate) fn from_program(action: &str, error: ProgramError) -> DatapathError {
     }
 }
 
-/// The verifier says the reason last, before its statistics.
-fn reason(log: &str) -> &str {
+/// The verifier writes the reason last, before its statistics.
+fn verifier_reason(log: &str) -> &str {
     const STATISTICS: &[&str] = &["processed ", "verification time ", "stack depth "];
     let is_reason =
         |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));

@@ -1,4 +1,4 @@
-//! Events of single connects, out of the ring buffer that the programs write to.
+//! Events of single connects, read from the ring buffer that the programs write.
 
 use std::{
     net::SocketAddr,
@@ -53,7 +53,7 @@ pub enum Reason {
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When.
+    /// Time of the event.
     pub at: jiff::Timestamp,
     /// What.
     pub kind: EventKind,
@@ -63,30 +63,30 @@ pub struct Event {
     pub vip6: bool,
     /// The port that the client asked for.
     pub vip_port: u16,
-    /// Where it was sent.
+    /// The backend that it was sent to.
     pub backend: Option<SocketAddr>,
-    /// From the connect to this; for [`EventKind::Closed`], from established to this.
+    /// Time since the connect; for [`EventKind::Closed`], since it was established.
     pub elapsed: Duration,
-    /// Bytes received, when it has ended.
+    /// Bytes received, for [`EventKind::Closed`].
     pub rx_bytes: u64,
-    /// Bytes acknowledged, when it has ended.
+    /// Bytes acknowledged, for [`EventKind::Closed`].
     pub tx_bytes: u64,
-    /// The smoothed round-trip time, when it has ended.
+    /// The smoothed round-trip time, for [`EventKind::Closed`].
     pub srtt: Duration,
-    /// Segments sent again, when it has ended.
+    /// Segments retransmitted, for [`EventKind::Closed`].
     pub retransmitted: u32,
-    /// The process that called connect, in the first pid namespace.
+    /// The process that called connect, in the initial pid namespace.
     pub pid: u32,
-    /// Its command; of a thread that has a name of its own, that name. Empty where the kernel does
-    /// not let the programs know (6.17 and later, without CAP_PERFMON).
+    /// Its command, or the name of its thread. Empty if the programs may not ask for it (6.17 and
+    /// later, without CAP_PERFMON).
     pub command: String,
     /// Its cgroup: the inode of the directory.
     pub cgroup: u64,
-    /// It stands for so many of its kind: under pressure not every success is told.
+    /// How many events of its kind it represents: successes are sampled under load.
     pub sampling_ratio: u32,
 }
 
-/// The reading end of the ring. There is one for each datapath.
+/// The reading end of the ring buffer. Each datapath has one.
 pub struct EventReader {
     ring: RingBuf<MapData>,
 }
@@ -97,7 +97,7 @@ impl std::fmt::Debug for EventReader {
     }
 }
 
-/// For a reactor: the ring becomes readable when something happens after all was read.
+/// For a reactor: readable after an event has come that [`EventReader::read`] has not returned.
 impl AsRawFd for EventReader {
     fn as_raw_fd(&self) -> RawFd {
         self.ring.as_raw_fd()
@@ -109,15 +109,15 @@ impl EventReader {
         Self { ring }
     }
 
-    /// What has kind since the last call, at most `limit` events, the oldest first. Never
-    /// waits, and costs no system call.
+    /// The events since the last call, at most `limit`, the oldest first. Never waits, and makes no
+    /// system call.
     pub fn read(&mut self, limit: usize) -> Vec<Event> {
         let clock = Clock::now();
         let mut events = Vec::new();
         while events.len() < limit {
             let Some(item) = self.ring.next() else { break };
             if item.len() >= size_of::<event::Event>() {
-                // SAFETY: as many bytes are there, and any bytes are an event.
+                // SAFETY: there are enough bytes, and any bytes are a valid event.
                 let raw = unsafe { item.as_ptr().cast::<event::Event>().read_unaligned() };
                 events.extend(decode(&raw, &clock));
             }
@@ -126,7 +126,7 @@ impl EventReader {
     }
 }
 
-/// Both clocks at one moment.
+/// Both clocks at the same moment.
 struct Clock {
     monotonic_ns: u64,
     wall: jiff::Timestamp,
@@ -172,7 +172,7 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
     })
 }
 
-/// Nothing for a kind that this version does not know.
+/// `None` for a kind that this version does not know.
 fn kind(raw: &event::Event) -> Option<EventKind> {
     let reason = match DenyReason::from_number(raw.reason) {
         Some(DenyReason::NoRoute) => Reason::NoRoute,

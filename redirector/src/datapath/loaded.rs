@@ -31,7 +31,8 @@ use crate::{
     plan::{Change, Plan, PlannedRoute},
 };
 
-/// The loaded datapath. Dropping it leaves everything that is pinned in place and working.
+/// The loaded datapath. Dropping it leaves everything that is pinned in place, and the programs
+/// keep redirecting.
 pub struct Datapath {
     settings: Settings,
     abi: u32,
@@ -46,22 +47,22 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs, onto the tables that are pinned or onto new ones. Nothing is attached
-    /// yet, and connects notice nothing.
+    /// Loads the programs with the pinned maps, or with new ones. Nothing is attached yet, and
+    /// connects are not affected.
     ///
-    /// An older version's pins are taken over: what means the same in this version is gone on with,
-    /// the rest is made anew. They serve until [`Datapath::attach`].
+    /// Upgrades an older version's pins: maps with the same layout and meaning are shared, the
+    /// others are created. The older programs serve until [`Datapath::attach`].
     ///
     /// # Errors
     ///
-    /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] when this kernel or these
-    /// privileges can't do it; [`DatapathError::AbiMismatch`] for a younger version's pins,
-    /// [`DatapathError::PoolMismatch`] for those of another pool.
+    /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] if this kernel or these
+    /// privileges can't do it, [`DatapathError::AbiMismatch`] for a newer version's pins,
+    /// [`DatapathError::PoolMismatch`] for another pool's.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
         Self::open_as(settings, &Version::own())
     }
 
-    /// As [`Datapath::open`], in the part of a binary with other tables than this one's.
+    /// As [`Datapath::open`], with the maps of another version of this binary.
     ///
     /// # Errors
     ///
@@ -101,26 +102,25 @@ impl Datapath {
         })
     }
 
-    /// The version of the older tables that this one goes on from, when it has found such.
+    /// The older version whose maps were upgraded, if there were any.
     pub fn upgraded_from(&self) -> Option<u32> {
         self.upgraded_from
     }
 
-    /// Whether older programs serve routes that these tables don't have, since this binary can't
-    /// read them. Then attaching must wait until the plan is in the tables: until then those
-    /// programs go on serving.
+    /// Whether older programs serve routes that this binary could not read. Then the plan must be
+    /// applied before [`Datapath::attach`]; until that the older programs keep serving.
     pub fn lacks_routes(&self) -> bool {
         self.lacks_routes
     }
 
-    /// Attaches to `cgroups`: links that are pinned already are swapped to the programs of this
-    /// binary, atomically; new ones are made and pinned; links of cgroups that are not listed go. A
-    /// cgroup that vanished meanwhile is no error; its links go with its last socket. An older
-    /// version's links are taken over in the same way, and what else it has pinned is removed last.
+    /// Attaches to `cgroups`: pinned links are swapped to the programs of this binary, atomically;
+    /// new links are created and pinned; links of cgroups that are not listed are removed. A cgroup
+    /// that was removed meanwhile is no error; its links are removed with its last socket. An older
+    /// version's links are swapped too, and its remaining pins are removed last.
     ///
     /// # Errors
     ///
-    /// The first link that can't be made, by name and path. What else could be attached is.
+    /// The first link that can't be created, by program and path. The others are attached.
     pub fn attach(&mut self, cgroups: &[Cgroup]) -> Result<Vec<Attachment>, DatapathError> {
         match self.attach_each(cgroups, usize::MAX)?.failures.into_iter().next() {
             Some(failure) => Err(failure.error),
@@ -128,18 +128,18 @@ impl Datapath {
         }
     }
 
-    /// As [`Datapath::attach`], to `limit` new cgroups at a time; tells which of them could not be
-    /// attached to, each with the reason.
+    /// As [`Datapath::attach`], to at most `limit` new cgroups; returns those that failed, each
+    /// with the reason.
     ///
     /// # Errors
     ///
-    /// When links that are not wanted can't be removed, or an upgrade can't be committed.
+    /// If unlisted links can't be removed, or an upgrade can't be committed.
     pub fn attach_each(
         &mut self,
         cgroups: &[Cgroup],
         limit: usize,
     ) -> Result<AttachOutcome, DatapathError> {
-        // Whoever attaches has the plan in the tables; what fails is tried again.
+        // The caller has applied the plan by now; a change that failed is retried.
         self.lacks_routes = false;
         self.links.attach(&mut self.object, cgroups, limit)
     }
@@ -149,34 +149,34 @@ impl Datapath {
         self.links.attachments()
     }
 
-    /// Cgroups that are gone and have open sockets left, which are followed to their end. A later
-    /// [`Datapath::attach`] finds out when they are.
+    /// The number of removed cgroups that still have open sockets. A later [`Datapath::attach`]
+    /// detects when the last socket is closed.
     pub fn draining(&self) -> usize {
         self.links.draining()
     }
 
-    /// What the tables hold now.
+    /// The routes in the maps.
     pub fn plan(&self) -> Plan {
         self.maps.plan()
     }
 
-    /// What the tables hold for the VIP at `index` now.
+    /// The route in the maps for the VIP at `index`.
     pub fn planned(&self, index: u32) -> Option<PlannedRoute> {
         self.maps.planned(index)
     }
 
-    /// Whether the tables hold a route for the VIP at `index`.
+    /// Whether the maps hold a route for the VIP at `index`.
     pub fn has_route(&self, index: u32) -> bool {
         self.maps.has_route(index)
     }
 
-    /// Carries out `changes`, in order; they are live for the next connect when this returns. Many
-    /// are written together, and each becomes live by one store of its own: no connect sees a route
-    /// in part.
+    /// Applies `changes` in order; they are in effect for the next connect when this returns. Many
+    /// are written in one batch, but each takes effect by a single store: no connect sees part of a
+    /// route.
     ///
     /// # Errors
     ///
-    /// The first change that does not fit or that the kernel refuses; those before it stand.
+    /// The first change that does not fit or that the kernel refuses; those before it stay.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
         self.maps.apply(changes)
     }
@@ -185,7 +185,7 @@ impl Datapath {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read the table.
+    /// If the kernel refuses to read the map.
     pub fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
         self.maps.route_counters(index)
     }
@@ -195,48 +195,48 @@ impl Datapath {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read a table.
+    /// If the kernel refuses to read a map.
     pub fn backends(&self, index: u32) -> Result<Vec<BackendStatus>, DatapathError> {
         self.maps.backends(index)
     }
 
-    /// Counters and backends of the routes at `indices`, which ascend: a few calls for all of them
-    /// where the kernel has `BPF_MAP_LOOKUP_BATCH` (5.6).
+    /// Counters and backends of the routes at `indices`, which must ascend: a few system calls for
+    /// all of them if the kernel has `BPF_MAP_LOOKUP_BATCH` (5.6).
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read a table.
+    /// If the kernel refuses to read a map.
     pub fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
         self.maps.routes(indices)
     }
 
-    /// Every backend that has failed and not been seen working since: what a prober should knock
-    /// at.
+    /// Every backend that failed and has not been seen working since: those that a prober should
+    /// probe.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read a table.
+    /// If the kernel refuses to read a map.
     pub fn unhealthy_backends(&mut self) -> Result<Vec<UnhealthyBackend>, DatapathError> {
         self.maps.unhealthy_backends()
     }
 
-    /// Makes a backend eligible again, after a probe of it succeeded. An address that the route
-    /// does not have any more is no error.
+    /// Makes a backend eligible again after a successful probe. An address that is no longer a
+    /// backend is no error.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to write the table.
+    /// If the kernel refuses to write the map.
     pub fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
         self.maps.reinstate(index, address)
     }
 
-    /// Keeps a backend that has failed set aside for `time` from now at least, since somebody
-    /// probes it. One that has been seen working meanwhile stays eligible, and an address that the
-    /// route does not have any more is no error.
+    /// Keeps a failed backend ejected for at least `time` from now, since a prober decides when it
+    /// is used again. A backend that has been seen working meanwhile stays eligible, and an address
+    /// that is no longer a backend is no error.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read or write the table.
+    /// If the kernel refuses to read or write the map.
     pub fn extend_ejection(
         &mut self,
         index: u32,
@@ -246,101 +246,101 @@ impl Datapath {
         self.maps.extend_ejection(index, address, time)
     }
 
-    /// How long a connect may wait for a backend that does not answer, where its route has another
-    /// one to offer.
+    /// Sets how long a connect may wait for a backend that does not answer, if its route has
+    /// another.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to write the table.
+    /// If the kernel refuses to write the map.
     pub fn set_connect_timeout(&mut self, timeout: Duration) -> Result<(), DatapathError> {
         self.maps.set_connect_timeout(timeout, sys::hz())
     }
 
-    /// The reading end of the events; nothing after the first call. What happened while nobody read
-    /// is there, as far as the ring took it.
+    /// The reading end of the events; `None` after the first call. Earlier events are still there,
+    /// as far as the ring buffer could hold them.
     pub fn take_event_reader(&mut self) -> Option<EventReader> {
         self.events.take()
     }
 
-    /// The log of the programs; nothing after the first call, or when the programs don't log. They
-    /// do if [`Settings::debug_log`] asks for it and this host can run them.
+    /// The log of the programs; `None` after the first call, or if the programs don't log. They do
+    /// if [`Settings::debug_log`] asks for it and this host accepts them.
     pub fn take_decision_log(&mut self) -> Option<DecisionLog> {
         self.decision_log.take()
     }
 
-    /// Whether the programs tell events, and how many successes one of them stands for: `None`, or
-    /// the power of two. Connects that are under way stay as they began.
+    /// Switches events: off for `None`, else one in 2^`sampling` successes and all failures.
+    /// Connects in progress keep the setting that they began with.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to write the table.
+    /// If the kernel refuses to write the map.
     pub fn set_event_sampling(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
         self.maps.set_event_sampling(sampling)
     }
 
-    /// Events that the full ring has not taken since the tables were made.
+    /// The number of events lost to a full ring buffer since the maps were created.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read the table.
+    /// If the kernel refuses to read the map.
     pub fn lost_events(&self) -> Result<u64, DatapathError> {
         self.maps.lost_events()
     }
 
-    /// Where the shim listens. Nothing is intercepted until [`Datapath::intercept`] says so.
+    /// Sets where the shim listens. Nothing is intercepted until [`Datapath::intercept`].
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to write the table.
+    /// If the kernel refuses to write the map.
     pub fn set_shim(&mut self, shim: &ShimEndpoint) -> Result<(), DatapathError> {
         self.resolver_slots.set_shim(shim)
     }
 
-    /// Whose DNS goes to the shim, from the next query on, and while [`Datapath::heartbeat`] is called
-    /// often enough.
+    /// Sets which DNS queries go to the shim, from the next query on and as long as
+    /// [`Datapath::heartbeat`] is called often enough.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to write a table, or [`DatapathError::Full`] for more resolvers than
-    /// there are slots.
+    /// If the kernel refuses to write a map; [`DatapathError::Full`] if there are more resolvers
+    /// than slots.
     pub fn intercept(&mut self, scope: &InterceptScope) -> Result<(), DatapathError> {
         self.resolver_slots.intercept(scope)
     }
 
-    /// Which resolver a port of the shim's stands for; usable from any thread.
+    /// Finds the resolver that a port of the shim stands for; usable from any thread.
     pub fn resolver_lookup(&self) -> ResolverLookup {
         self.resolver_slots.resolver_lookup()
     }
 
-    /// Frees the slots of resolvers that nobody has asked for a while, when few are left. To be
-    /// called now and then.
+    /// Frees the slots of resolvers without recent queries when few slots are left. Call it
+    /// periodically.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read or write a table.
+    /// If the kernel refuses to read or write a map.
     pub fn release_idle_resolvers(&mut self) -> Result<(), DatapathError> {
         self.resolver_slots.release_idle()
     }
 
-    /// What is intercepted, and what became of it.
+    /// What is intercepted, with its counters.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read a table.
+    /// If the kernel refuses to read a map.
     pub fn interception(&self) -> Result<InterceptionStatus, DatapathError> {
         self.resolver_slots.status()
     }
 
-    /// The agent's sign of life.
+    /// Writes the agent's heartbeat.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to write the table.
+    /// If the kernel refuses to write the map.
     pub fn heartbeat(&mut self) -> Result<(), DatapathError> {
         self.maps.heartbeat()
     }
 
-    /// Programs, attachments and tables, for people and scripts.
+    /// Programs, attachments and maps.
     pub fn status(&self) -> Status {
         Status {
             abi: self.abi,
@@ -354,7 +354,7 @@ impl Datapath {
     }
 }
 
-/// Refuses a kernel that the programs are not written for, before anything is made in it.
+/// Refuses a kernel that is too old for the programs, before anything is created in it.
 fn refuse_old_kernel() -> Result<(), DatapathError> {
     kernel::unsupported_release().map_or(Ok(()), |release| {
         Err(DatapathError::KernelTooOld { release, oldest: kernel::OLDEST })

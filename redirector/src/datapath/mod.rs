@@ -3,32 +3,34 @@
 //! | file | is |
 //! |---|---|
 //! | `loaded` | the loaded datapath: what the agent works with |
-//! | `settings` | what it is opened with |
+//! | `settings` | its settings |
 //! | `status` | what it reports: counters, backends, programs, attachments |
 //! | `events` | reading connect events from the ring buffer |
 //! | `load/object` | the embedded programs: loading them onto new or pinned maps |
+//! | `load/decision_log` | reading what the programs log |
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
 //! | `attach/cgroups` | which cgroups to attach to |
 //! | `attach/links` | attaching, swapping programs under live links, detaching |
 //! | `maps/arrays` | reading and writing elements of arrays, one by one or in batches |
 //! | `maps/route_layout` | one route and the slots of its block |
-//! | `maps/routes` | the three maps that define a route |
+//! | `maps/route_maps` | the three maps that define a route |
 //! | `maps/allocator` | which slots and backend IDs are free |
 //! | `maps/writer` | writing plans: block first, then the route flips to it |
 //! | `maps/counters` | the counters of routes and backends |
-//! | `maps/tables` | all maps: claiming them, reading them back |
-//! | `maps/resolver_slots` | whose DNS goes to the shim, and which resolver has which of its ports |
-//! | `pins/folder` | where everything is pinned |
+//! | `maps/agent_maps` | the maps that the agent writes: claiming them, reading them back |
+//! | `maps/resolver_slots` | which DNS goes to the shim, and the slot of each resolver |
+//! | `pins/layout` | where everything is pinned |
 //! | `pins/version` | which version's maps are created and adopted |
 //! | `pins/compat` | comparing pinned maps with those that this binary would create |
-//! | `pins/upgrade` | taking over from an older version's pins |
+//! | `pins/upgrade` | upgrading an older version's pins |
 //! | `pins/inspect` | reading the state from the pins alone, and removing them |
 //! | `checks/preflight` | what `redirector check` reports of this host |
 //! | `checks/kernel` | the kernel's version and what it implies |
 //! | `checks/features` | what old kernels lack |
 //! | `checks/privileges` | capabilities, seccomp, memory lock limit |
-//! | `checks/foreign` | other programs on our hooks |
-//! | `address` | addresses as the maps have them |
+//! | `checks/foreign` | foreign programs on our hooks |
+//! | `checks/debug_log` | whether the programs that log can run here |
+//! | `address` | addresses as the maps store them |
 //! | `sys` | the bpf(2) commands that aya does not have |
 
 mod address;

@@ -1,16 +1,16 @@
-//! What a datapath is opened with.
+//! The settings of a datapath.
 
 use std::path::PathBuf;
 
 use crate::pool::Pool;
 
-/// Where the datapath lives and which addresses are its own.
+/// Where the datapath is pinned, and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder of the pins, in a bpf file system.
+    /// The directory of the pins, in a bpf file system.
     pub bpffs: PathBuf,
     /// The virtual addresses.
     pub pool: Pool,
-    /// Whether to load the programs that log each decision, where this host can run them.
+    /// Whether to load the programs that log each decision, if this host accepts them.
     pub debug_log: bool,
 }

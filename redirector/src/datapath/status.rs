@@ -1,4 +1,4 @@
-//! What the datapath tells people and scripts.
+//! What the datapath reports.
 
 use std::{net::IpAddr, ops::AddAssign, path::PathBuf, time::Duration};
 
@@ -8,8 +8,8 @@ use redirector_common::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What became of a route's connects since its VIP was leased. `started` equals the sum of the six
-/// ends and what is in flight.
+/// The outcomes of a route's connects since its VIP was leased. `started` is the sum of the six
+/// outcomes and of the connects in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RouteCounters {
@@ -17,9 +17,9 @@ pub struct RouteCounters {
     pub started: u64,
     /// Connects that a backend accepted.
     pub established: u64,
-    /// Connects that were answered with a reset.
+    /// Connects that a backend answered with a reset.
     pub refused: u64,
-    /// Connects that were not answered.
+    /// Connects that no backend answered.
     pub timed_out: u64,
     /// Connects that the network reported as undeliverable.
     pub unreachable: u64,
@@ -33,7 +33,7 @@ pub struct RouteCounters {
     pub denied: u64,
     /// Connects that were left alone by `on_no_backend = "pass"`.
     pub passed: u64,
-    /// Connects that were sent to a backend that is set aside, since all were.
+    /// Connects that were sent to an ejected backend, since all were ejected.
     pub all_ejected: u64,
     /// Nanoseconds from connect to established, summed over the established ones.
     pub connect_ns: u64,
@@ -41,16 +41,14 @@ pub struct RouteCounters {
     pub rx_bytes: u64,
     /// Bytes acknowledged on connections that have ended.
     pub tx_bytes: u64,
-    /// Segments sent again on connections that have ended.
+    /// Segments retransmitted on connections that have ended.
     pub retransmitted: u64,
-    /// Connects that could not be made from the route's source address and went on with the
-    /// kernel's choice.
+    /// Connects that could not use the route's source address and used the kernel's choice.
     pub source_ip_failed: u64,
     /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
     /// ones.
     pub srtt_us: u64,
-    /// The established ones by the time that it took: see
-    /// [`redirector_common::stats::latency_bound_ns`].
+    /// Established connects by duration: see [`redirector_common::stats::latency_bound_ns`].
     pub latency: [u64; LATENCY_BUCKETS],
 }
 
@@ -136,16 +134,16 @@ impl AddAssign for RouteCounters {
     }
 }
 
-/// One route, as the tables tell of it.
+/// One route in the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteStatus {
-    /// What became of its connects.
+    /// The outcomes of its connects.
     pub counters: RouteCounters,
     /// Its backends, IPv4 ones first.
     pub backends: Vec<BackendStatus>,
 }
 
-/// What became of one backend's connects.
+/// The outcomes of one backend's connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BackendCounters {
@@ -153,9 +151,9 @@ pub struct BackendCounters {
     pub started: u64,
     /// Connects that it accepted.
     pub established: u64,
-    /// Connects that were answered with a reset.
+    /// Connects that a backend answered with a reset.
     pub refused: u64,
-    /// Connects that were not answered.
+    /// Connects that no backend answered.
     pub timed_out: u64,
     /// Connects that the network reported as undeliverable.
     pub unreachable: u64,
@@ -194,14 +192,14 @@ impl BackendCounters {
 pub struct BackendStatus {
     /// Its address.
     pub address: IpAddr,
-    /// Why connects stay away from it; absent while they don't.
+    /// Its ejection, if connects avoid it.
     pub ejected: Option<Ejection>,
-    /// What became of its connects.
+    /// The outcomes of its connects.
     pub counters: BackendCounters,
 }
 
 impl BackendStatus {
-    /// From its elements of the tables, at `now_ns` of the monotonic clock.
+    /// From the elements of its maps, at `now_ns` of the monotonic clock.
     pub(crate) fn new(
         address: IpAddr,
         (health, now_ns): (Health, u64),
@@ -215,16 +213,16 @@ impl BackendStatus {
     }
 }
 
-/// A backend that has failed and is not due again yet.
+/// The ejection of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ejection {
     /// Consecutive failures, up to 255.
     pub failures: u8,
-    /// Until connects try it again, in milliseconds.
+    /// Time until a connect tries it again, in milliseconds.
     pub retry_in_ms: u64,
 }
 
-/// A backend that has failed and not been seen working since.
+/// A backend that failed and has not been seen working since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnhealthyBackend {
     /// The route: its VIP's index.
@@ -242,9 +240,9 @@ pub struct UnhealthyBackend {
 pub struct ProgramStatus {
     /// Its name.
     pub name: String,
-    /// The kernel's number for it.
+    /// Its ID in the kernel.
     pub id: u32,
-    /// Instructions that the verifier looked at (5.16 and later).
+    /// Instructions that the verifier processed (5.16 and later).
     pub verified_instructions: Option<u32>,
     /// Bytes of machine code.
     pub jited_bytes: u32,
@@ -253,18 +251,18 @@ pub struct ProgramStatus {
 /// A cgroup that the programs are attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// The cgroup's folder on this host; absent when it could not be found.
+    /// The cgroup's directory on this host; absent if it was not found.
     pub cgroup: Option<PathBuf>,
-    /// The kernel's number for it.
+    /// Its ID in the kernel.
     pub id: u64,
     /// The programs whose links are pinned.
     pub programs: Vec<String>,
 }
 
-/// The datapath as its agent sees it.
+/// The datapath of a running agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Version of the tables.
+    /// Version of the maps.
     pub abi: u32,
     /// The pool of VIPs.
     pub pool: String,
@@ -274,8 +272,8 @@ pub struct Status {
     pub programs: Vec<ProgramStatus>,
     /// The cgroups whose sockets are redirected.
     pub attachments: Vec<Attachment>,
-    /// Routes in the tables.
+    /// Routes in the maps.
     pub routes: usize,
-    /// Time since the agent's last sign of life.
+    /// Time since the agent's last heartbeat.
     pub heartbeat_age: Option<Duration>,
 }

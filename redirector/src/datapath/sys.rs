@@ -1,5 +1,5 @@
-//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, asking who
-//! else is on a hook, reading an element of unknown size, reading and writing many elements at
+//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, listing the
+//! programs on a hook, reading an element of unknown size, reading and writing many elements at
 //! once.
 
 use std::{
@@ -13,7 +13,8 @@ use std::{
 };
 
 use aya::maps::{Array, IterableMap, MapData};
-use aya_obj::generated::{bpf_attach_type, bpf_cmd};
+use aya_obj::generated::bpf_cmd;
+use redirector_common::names::Hook;
 
 /// The attributes of `BPF_OBJ_GET`.
 #[repr(C, align(8))]
@@ -37,7 +38,7 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    // SAFETY: the kernel has just created this descriptor, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -51,13 +52,12 @@ struct Lookup {
     flags: u64,
 }
 
-/// An element of a table whose elements have `size` bytes, which aya reads only when a type of ours
-/// has as many.
-pub(crate) fn element(table: &OwnedFd, index: u32, size: usize) -> io::Result<Vec<u8>> {
+/// Reads an element of `size` bytes. aya only reads elements as large as the type that it is given.
+pub(crate) fn element(map: &OwnedFd, index: u32, size: usize) -> io::Result<Vec<u8>> {
     // The kernel writes whole words.
     let mut value = vec![0; size.next_multiple_of(8)];
     let mut attributes = Lookup {
-        map_fd: table.as_raw_fd() as u32,
+        map_fd: map.as_raw_fd() as u32,
         pad: 0,
         key: std::ptr::from_ref(&index) as u64,
         value: value.as_mut_ptr() as u64,
@@ -81,9 +81,9 @@ struct Batch {
 }
 
 impl Batch {
-    /// Of `count` elements of `table`, whose keys and values are there, or are to be written there.
+    /// For `count` elements of `map`, with buffers for their keys and values.
     fn new<V: aya::Pod>(
-        table: &Array<MapData, V>,
+        map: &Array<MapData, V>,
         keys: *const u32,
         values: *const V,
         count: usize,
@@ -94,14 +94,14 @@ impl Batch {
             keys: keys as u64,
             values: values as u64,
             count: count as u32,
-            map_fd: IterableMap::map(table).fd().as_fd().as_raw_fd() as u32,
+            map_fd: IterableMap::map(map).fd().as_fd().as_raw_fd() as u32,
             elem_flags: 0,
             flags: 0,
         }
     }
 
-    /// How many elements the kernel did. It says how far it came, but only once it has begun:
-    /// refused as a whole, the number is ours still.
+    /// Returns how many elements the kernel processed. It writes the count only once it has begun:
+    /// if it refused the whole call, `count` is unchanged.
     fn call(&mut self, command: bpf_cmd) -> usize {
         let all = self.count;
         match bpf(command, self) {
@@ -112,40 +112,39 @@ impl Batch {
     }
 }
 
-/// Writes each of `values` at the index beside it, in this order, with one call. Says how many are
-/// written: all, or those before the first one that the kernel refuses, or none when it does not
-/// know the command.
+/// Writes each of `values` at its index, in order, with one call. Returns how many are written:
+/// all, those before the first that the kernel refuses, or 0 if it lacks the command.
 pub(crate) fn update_batch<V: aya::Pod>(
-    table: &Array<MapData, V>,
+    map: &Array<MapData, V>,
     at: &[u32],
     values: &[V],
 ) -> usize {
     assert_eq!(at.len(), values.len(), "an index for each value");
-    Batch::new(table, at.as_ptr(), values.as_ptr(), at.len()).call(bpf_cmd::BPF_MAP_UPDATE_BATCH)
+    Batch::new(map, at.as_ptr(), values.as_ptr(), at.len()).call(bpf_cmd::BPF_MAP_UPDATE_BATCH)
 }
 
-/// Reads the elements from `first` on into `values`, with one call. Says how many are read: all, or
-/// none when the kernel does not know the command, or those that there are.
+/// Reads the elements from `first` on into `values`, with one call. Returns how many are read: all,
+/// as many as the map has, or 0 if the kernel lacks the command.
 pub(crate) fn lookup_batch<V: aya::Pod>(
-    table: &Array<MapData, V>,
+    map: &Array<MapData, V>,
     first: u32,
     values: &mut [V],
 ) -> usize {
     let mut at = vec![0_u32; values.len()];
-    // The kernel begins after the key that it is told.
+    // The kernel begins after this key.
     let (before, mut last) = (first.wrapping_sub(1), 0_u32);
     let mut batch = Batch {
         in_batch: if first == 0 { 0 } else { std::ptr::from_ref(&before) as u64 },
         out_batch: std::ptr::from_mut(&mut last) as u64,
-        ..Batch::new(table, at.as_mut_ptr(), values.as_mut_ptr(), at.len())
+        ..Batch::new(map, at.as_mut_ptr(), values.as_mut_ptr(), at.len())
     };
     let read = batch.call(bpf_cmd::BPF_MAP_LOOKUP_BATCH);
     let expected = at[..read].iter().zip(first..).take_while(|(key, expected)| *key == expected);
     expected.count()
 }
 
-/// Puts `program` in the place of the program under `link`, atomically: no connect sees neither or
-/// both (3.8 to 5 µs, measured).
+/// Replaces the program under `link` atomically: every connect runs exactly one of them (3.8 to 5
+/// µs, measured).
 pub(crate) fn update_link(link: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = LinkUpdate {
         link_fd: link.as_raw_fd() as u32,
@@ -163,15 +162,15 @@ struct LinkDetach {
     pad: u32,
 }
 
-/// Takes the program under `link` off its hook, now. Removing the pin would do so too, but 5.10
-/// only gets to it some time after.
+/// Detaches the program under `link` at once. Removing the pin would do so too, but 5.10 takes some
+/// time.
 pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut LinkDetach { link_fd: link.as_raw_fd() as u32, pad: 0 })
         .map(drop)
 }
 
-/// The attributes of `BPF_PROG_QUERY` (4.15), in the length that they have since 6.6: the kernel
-/// (6.18) writes the last of them whatever length it was told.
+/// The attributes of `BPF_PROG_QUERY` (4.15), in their length since 6.6: the kernel (6.18) writes
+/// the last of them whatever length the call states.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct ProgQuery {
@@ -188,21 +187,17 @@ struct ProgQuery {
     revision: u64,
 }
 
-/// `BPF_F_QUERY_EFFECTIVE`: what runs there, those of the cgroups above included.
+/// `BPF_F_QUERY_EFFECTIVE`: the programs that run there, with those of the cgroups above.
 const QUERY_EFFECTIVE: u32 = 1;
-/// The kernel takes no more than this on one hook of one cgroup (`BPF_CGROUP_MAX_PROGS`); with
-/// those above it, this is plenty.
+/// More than enough: the kernel limits one hook of one cgroup to 64 (`BPF_CGROUP_MAX_PROGS`).
 const MOST_PROGRAMS: usize = 512;
 
-/// The numbers of the programs that run on a hook of a cgroup, in the order in which they run.
-pub(crate) fn effective_programs(
-    cgroup: i32,
-    attach_type: bpf_attach_type,
-) -> io::Result<Vec<u32>> {
+/// The IDs of the programs that run on a hook of a cgroup, in the order in which they run.
+pub(crate) fn effective_programs(cgroup: i32, hook: Hook) -> io::Result<Vec<u32>> {
     let mut ids = vec![0_u32; MOST_PROGRAMS];
     let mut attributes = ProgQuery {
         target_fd: cgroup as u32,
-        attach_type: attach_type as u32,
+        attach_type: hook.attach_type(),
         query_flags: QUERY_EFFECTIVE,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: ids.len() as u32,
@@ -213,12 +208,12 @@ pub(crate) fn effective_programs(
     Ok(ids)
 }
 
-/// Whether a program is on a hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE` and
-/// `BPF_F_ALLOW_MULTI`, which forbids any other below it.
-pub(crate) fn has_exclusive_program(cgroup: i32, attach_type: bpf_attach_type) -> io::Result<bool> {
+/// Whether a program is attached to this hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE`
+/// and `BPF_F_ALLOW_MULTI`, so that no other may be attached below it.
+pub(crate) fn has_exclusive_program(cgroup: i32, hook: Hook) -> io::Result<bool> {
     let mut attributes = ProgQuery {
         target_fd: cgroup as u32,
-        attach_type: attach_type as u32,
+        attach_type: hook.attach_type(),
         ..ProgQuery::default()
     };
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)?;
@@ -233,7 +228,7 @@ struct InfoByFd {
     info: u64,
 }
 
-/// The beginning of `struct bpf_link_info`; the kernel fills no more than it is given.
+/// The beginning of `struct bpf_link_info`; the kernel fills as much as there is room for.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct LinkInfo {
@@ -241,17 +236,17 @@ struct LinkInfo {
     id: u32,
     prog_id: u32,
     pad: u32,
-    /// Of a link to a cgroup.
+    /// For a link to a cgroup.
     cgroup_id: u64,
 }
 
-/// The number of the program under a link.
+/// The ID of the program under a link.
 pub(crate) fn linked_program_id(link: &OwnedFd) -> io::Result<u32> {
     link_info(link).map(|info| info.prog_id)
 }
 
-/// The number of the cgroup that a link is attached to; 0 when the kernel has let go of it: the
-/// cgroup is removed, and the last socket of it is closed (`bpf_cgroup_link_auto_detach`).
+/// The ID of the cgroup that a link is attached to; 0 once the cgroup is removed and its last
+/// socket closed (`bpf_cgroup_link_auto_detach`).
 pub(crate) fn linked_cgroup_id(link: &OwnedFd) -> io::Result<u64> {
     link_info(link).map(|info| info.cgroup_id)
 }
@@ -268,8 +263,7 @@ fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
 }
 
 fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: `attributes` is the command's own structure, alive and writable for its whole size
-    // during the call.
+    // SAFETY: `attributes` is the command's structure, live and writable for its whole size.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -285,7 +279,7 @@ fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
 /// (kernel/time/posix-timers.c).
 pub(crate) fn hz() -> u32 {
     let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills in the value.
+    // SAFETY: the kernel writes the value.
     let failed =
         unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } != 0;
     match u32::try_from(resolution.tv_nsec) {

@@ -1,4 +1,4 @@
-//! The shim's address: added to `lo` where the host lacks it, and removed again.
+//! The shim's address: added to `lo` if the host lacks it, and removed again.
 
 use std::net::IpAddr;
 
@@ -8,28 +8,28 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 
 use crate::host::netlink::{HostError, to_io, with_netlink};
 
-/// Addresses of ours carry this label (`ip address` shows it): 15 bytes at most, the device's name
-/// first.
+/// The label of our addresses (`ip address` shows it): at most 15 bytes, beginning with the name of
+/// the device.
 const LABEL: &str = "lo:redirector";
 
 /// The index of `lo` in every network namespace.
 const LO: u32 = 1;
 
-/// What [`ensure_address`] found or did.
+/// The result of [`ensure_address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddedAddress {
-    /// Added to `lo`, or left there by an earlier agent: ours to remove.
+    /// Added to `lo`, now or by an earlier agent: ours to remove.
     Ours,
-    /// The host has it: nobody's to remove.
+    /// The host has it: not ours to remove.
     Host,
 }
 
-/// Makes sure that the host has `ip`. Loopback and unspecified addresses are always there.
+/// Ensures that the host has `ip`. Loopback and unspecified addresses always exist.
 ///
 /// # Errors
 ///
-/// [`HostError::Address`] when it can't be added, [`HostError::Netlink`] when the addresses can't
-/// be listed.
+/// [`HostError::Address`] if it can't be added, [`HostError::Netlink`] if the addresses can't be
+/// listed.
 pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
     if ip.is_loopback() || ip.is_unspecified() {
         return Ok(AddedAddress::Host);
@@ -58,11 +58,11 @@ pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
     .await
 }
 
-/// Removes `ip` from `lo` if an agent of ours has put it there. True when it has.
+/// Removes `ip` from `lo` if an agent of ours added it. True if it did.
 ///
 /// # Errors
 ///
-/// [`HostError::Netlink`] when the kernel refuses.
+/// [`HostError::Netlink`] if the kernel refuses.
 pub async fn remove_address(ip: IpAddr) -> Result<bool, HostError> {
     with_netlink(async |handle| {
         let Some(existing) = find(&handle, ip).await?.filter(is_ours) else { return Ok(false) };
@@ -73,8 +73,8 @@ pub async fn remove_address(ip: IpAddr) -> Result<bool, HostError> {
     .await
 }
 
-/// Whether a connection can be made from `ip` here: whether this network namespace has the address,
-/// or lets anybody take any.
+/// Whether a socket can be bound to `ip` here: this network namespace has the address, or allows
+/// any.
 pub fn has_address(ip: IpAddr) -> bool {
     std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -93,8 +93,7 @@ async fn find(handle: &Handle, ip: IpAddr) -> Result<Option<AddressMessage>, Hos
     Ok(addresses.into_iter().find(has))
 }
 
-/// IPv6 addresses have no labels; one on `lo` with a full-length prefix can only be ours or be
-/// missed by nobody.
+/// IPv6 addresses have no labels; one on `lo` with a full-length prefix is assumed to be ours.
 fn is_ours(message: &AddressMessage) -> bool {
     let labelled = message
         .attributes

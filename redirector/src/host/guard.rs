@@ -1,6 +1,6 @@
-//! The leak guard: an `unreachable` route for the pool, so that a connect which no hook rewrote
-//! fails at once instead of leaving the node. Rewriting happens before routing, so redirected
-//! connects never meet it.
+//! The leak guard: an `unreachable` route for the pool, so that a connect that no hook rewrote
+//! fails at once instead of leaving the node. Redirected connects are rewritten before routing and
+//! never use it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,28 +17,28 @@ use crate::{
     pool::Pool,
 };
 
-/// Routes of ours carry this protocol number (`ip route` shows `proto 198`): above 4 and below 256
-/// it is anybody's to choose (rtnetlink(7)).
+/// The protocol number of our routes (`ip route` shows `proto 198`): values above 4 and below 256
+/// are free to use (rtnetlink(7)).
 const PROTOCOL: u8 = 198;
 
-/// The table of the routes to the host's own addresses (rtnetlink(7)).
+/// The routing table of the host's own addresses (rtnetlink(7)).
 const LOCAL_TABLE: u8 = 255;
 
-/// What [`guard`] found or did.
+/// The result of [`guard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// The route was added.
     Added,
-    /// It was there already, ours.
+    /// It existed already.
     Present,
 }
 
-/// Adds the guard routes for the pool, one for each family that it has. Idempotent.
+/// Adds the guard routes for the pool, one for each of its families. Idempotent.
 ///
 /// # Errors
 ///
-/// [`HostError::PoolIsRouted`] when the same prefix has somebody else's route,
-/// [`HostError::Netlink`] when the kernel refuses.
+/// [`HostError::PoolIsRouted`] if another route has the same prefix, [`HostError::Netlink`] if the
+/// kernel refuses.
 pub async fn guard(pool: &Pool) -> Result<Guard, HostError> {
     let nets = nets(pool);
     with_netlink(async |handle| {
@@ -74,12 +74,11 @@ async fn guard_one(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
     Ok(Guard::Added)
 }
 
-/// Removes the guard route for one range. True when there was one; somebody else's route is left
-/// alone.
+/// Removes the guard route for one range. True if there was one; foreign routes stay.
 ///
 /// # Errors
 ///
-/// [`HostError::Netlink`] when the kernel refuses.
+/// [`HostError::Netlink`] if the kernel refuses.
 pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
     let net = net.into().trunc();
     with_netlink(async |handle| {
@@ -95,19 +94,19 @@ pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
     .await
 }
 
-/// Routes of this host that overlap the pool and are not ours, as `ip route` would show them:
-/// whoever they lead to would lose connects to VIPs, or VIPs would leak to them.
+/// Foreign routes of this host that overlap the pool, as `ip route` shows them: their destinations
+/// would lose connects to VIPs, or VIPs would leak to them.
 ///
 /// # Errors
 ///
-/// [`HostError::Netlink`] when the routes can't be listed.
+/// [`HostError::Netlink`] if the routes can't be listed.
 pub async fn conflicts(pool: &Pool) -> Result<Vec<String>, HostError> {
     let nets = nets(pool);
     with_netlink(async |handle| {
         let mut conflicts = Vec::new();
         for pool in nets {
             let overlaps = |route: &&RouteMessage| {
-                // The default route overlaps everything and is what the guard is for.
+                // The default route overlaps everything; it is what the guard protects against.
                 destination(route).is_some_and(|net| {
                     net.prefix_len() > 0 && (net.contains(&pool) || pool.contains(&net))
                 }) && !is_ours(route)
@@ -131,7 +130,7 @@ fn key(net: IpNet) -> &'static str {
     if net.addr().is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
-/// The routes of `net`'s family.
+/// The routes of the family of `net`.
 async fn routes(handle: &Handle, net: IpNet) -> Result<Vec<RouteMessage>, HostError> {
     let all = match net {
         IpNet::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -141,7 +140,7 @@ async fn routes(handle: &Handle, net: IpNet) -> Result<Vec<RouteMessage>, HostEr
         handle.route().get(all).execute().try_collect().await;
     let routes =
         listed.map_err(|error| HostError::netlink("list the routes of this host", error))?;
-    // The local and broadcast routes of the host's own addresses stand in a table of their own.
+    // The local and broadcast routes of the host's own addresses are in a table of their own.
     Ok(routes.into_iter().filter(|route| route.header.table != LOCAL_TABLE).collect())
 }
 

@@ -1,6 +1,5 @@
-//! What the agent changes on its host, all of it in the network namespace that it runs in: the
-//! guard route for the pool, and the shim's address on `lo`. Both carry a mark, so that only our
-//! own are ever removed.
+//! What the agent changes on its host, in the network namespace that it runs in: the guard route
+//! for the pool, and the shim's address on `lo`. Both are marked, so that only ours are removed.
 
 mod address;
 mod guard;

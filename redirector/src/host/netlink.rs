@@ -1,4 +1,4 @@
-//! Errors of netlink, and a connection for one piece of work.
+//! Netlink: a connection for one operation, and its errors.
 
 use std::{io, net::IpAddr};
 
@@ -7,38 +7,38 @@ use rtnetlink::Handle;
 /// Why the host could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// Somebody else routes the pool.
+    /// Another route of this host covers the pool.
     #[error(
         "`pool.{key} = \"{pool}\"` is routed by this host already ({route}): choose a pool that \
             nothing uses, or set `pool.guard = false` if that route never leads out"
     )]
     PoolIsRouted {
-        /// Which of the pool's ranges: `ipv4` or `ipv6`.
+        /// The range of the pool: `ipv4` or `ipv6`.
         key: &'static str,
         /// The pool.
         pool: String,
-        /// The route that is in the way.
+        /// The other route.
         route: String,
     },
-    /// Netlink refused.
+    /// The kernel refused a netlink request.
     #[error("failed to {action}{}", hint(source))]
     Netlink {
-        /// What was tried.
+        /// The operation.
         action: String,
-        /// What the kernel said.
+        /// The errno.
         source: io::Error,
     },
-    /// The address that the shim is to listen on can't be added.
+    /// The listen address of the shim can't be added.
     #[error("failed to add {address} to lo{}", hint(source))]
     Address {
         /// The address.
         address: IpAddr,
-        /// What the kernel said.
+        /// The errno.
         source: io::Error,
     },
 }
 
-/// What an errno of netlink usually means.
+/// The usual cause of an errno of netlink.
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM) => " (CAP_NET_ADMIN is needed)",
@@ -52,7 +52,7 @@ impl HostError {
     }
 }
 
-/// The errno inside an answer, or the error's text.
+/// The errno of an answer, or the error's text.
 pub(crate) fn to_io(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),

@@ -1,4 +1,4 @@
-//! Which cgroups to attach to: the hierarchy's mount, paths, globs, and what `auto` stands for.
+//! Which cgroups to attach to: the mount of the hierarchy, paths, globs, and the meaning of `auto`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,20 +17,19 @@ use crate::{config::CgroupSpec, datapath::error::DatapathError};
 /// `statfs` magic of cgroup2 (linux/magic.h).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
-/// The inode of the hierarchy's real root.
+/// The inode of the hierarchy's root.
 const ROOT_INODE: u64 = 1;
 
-/// Where container runtimes keep their workloads, below the hierarchy's mount. The last one is for
-/// Docker with the systemd driver.
+/// The cgroups of container runtimes, below the mount. The last one is Docker's with the systemd
+/// driver.
 const AUTO: &[&str] = &["kubepods", "kubepods.slice", "docker", "system.slice/docker-*.scope"];
 
-/// A cgroup, by its path on this host and by the number that the kernel knows it by (the folder's
-/// inode).
+/// A cgroup, by its path on this host and its ID in the kernel (the inode of its directory).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
-    /// The folder.
+    /// The directory.
     pub path: PathBuf,
-    /// The folder's inode number.
+    /// The inode of the directory.
     pub id: u64,
 }
 
@@ -41,19 +40,19 @@ impl Cgroup {
         Some(Self { path: path.to_owned(), id: metadata.ino() })
     }
 
-    /// Whether it is still there: a folder of the same path may be another cgroup by now.
+    /// Whether it still exists: another cgroup may have its path by now.
     pub(crate) fn exists(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.id)
     }
 }
 
-/// Where the cgroup2 hierarchy is mounted here: the mount that shows its real root, else (in a
-/// container whose node is one, or a test) the one that begins highest above our own cgroup: a pod
-/// that was given its host's hierarchy also has the one that its runtime mounted.
+/// Where the cgroup2 hierarchy is mounted: the mount that shows its root, else (in a container or a
+/// test) the mount whose root is highest above our own cgroup. A pod with its host's hierarchy also
+/// has the one that its runtime mounted.
 ///
 /// # Errors
 ///
-/// [`DatapathError::NoCgroup2`] when none is mounted.
+/// [`DatapathError::NoCgroup2`] if none is mounted.
 pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
     let usable: Vec<Cgroup> =
         cgroup2_mount_points(&mounts()?).iter().filter_map(|path| Cgroup::at(path)).collect();
@@ -95,8 +94,7 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
-/// The cgroups that `specs` stand for right now, each once. Globs may match nothing yet; a plain
-/// path must be there.
+/// The cgroups that match `specs` now, each once. A glob may match none; a plain path must exist.
 ///
 /// # Errors
 ///
@@ -115,25 +113,25 @@ pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
     Ok(found.into_values().collect())
 }
 
-/// The folders in which a cgroup that comes or goes can change what `specs` stand for: those that a
-/// pattern's beginning leads to.
+/// The directories in which a created or removed cgroup can change what `specs` match: those that a
+/// prefix of a pattern matches.
 pub fn watched_dirs(mount: &Path, specs: &[CgroupSpec]) -> BTreeSet<PathBuf> {
     let patterns = specs.iter().flat_map(|spec| match spec {
         CgroupSpec::Auto => AUTO.to_vec(),
         CgroupSpec::Pattern(pattern) => below(mount, pattern).into_iter().collect(),
     });
     patterns
-        .flat_map(|pattern| beginnings(pattern.trim_matches('/')))
-        .flat_map(|beginning| expand(mount, beginning))
+        .flat_map(|pattern| prefixes(pattern.trim_matches('/')))
+        .flat_map(|prefix| expand(mount, prefix))
         .collect()
 }
 
-/// `a/b/c` begins with nothing, `a` and `a/b`.
-fn beginnings(pattern: &str) -> impl Iterator<Item = &str> {
+/// The prefixes of `a/b/c` are the empty one, `a` and `a/b`.
+fn prefixes(pattern: &str) -> impl Iterator<Item = &str> {
     std::iter::once("").chain(pattern.match_indices('/').map(|(end, _)| &pattern[..end]))
 }
 
-/// The workloads of the container runtimes that are here; on a host without any, everything.
+/// The cgroups of the container runtimes of this host; without any, the root.
 fn auto(mount: &Path) -> Vec<Cgroup> {
     let runtimes: Vec<Cgroup> = AUTO
         .iter()
@@ -163,7 +161,7 @@ fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
     Ok(cgroups)
 }
 
-/// A pattern without the mount, which it may begin with.
+/// A pattern relative to the mount, which it may begin with.
 fn below<'a>(mount: &Path, pattern: &'a str) -> Option<&'a str> {
     match Path::new(pattern).strip_prefix(mount) {
         Ok(below) => below.to_str(),
@@ -171,7 +169,7 @@ fn below<'a>(mount: &Path, pattern: &'a str) -> Option<&'a str> {
     }
 }
 
-/// The folders below `base` that match `pattern`.
+/// The directories below `base` that match `pattern`.
 fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
     let whole =
         format!("{}/{}", glob::Pattern::escape(&base.to_string_lossy()), pattern.trim_matches('/'));
@@ -179,7 +177,7 @@ fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
     paths.filter(|path| path.is_dir()).collect()
 }
 
-/// The path of every cgroup here, by number.
+/// The path of every cgroup, by ID.
 pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
     let mut paths = HashMap::new();
     let Ok(mount) = cgroup2_mount() else { return paths };
@@ -221,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_takes_the_mount_of_its_host_for_the_hierarchy_not_its_own() {
+    fn a_pod_uses_the_mount_of_its_host() {
         let mountinfo = "\
 31 30 0:22 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
 32 30 0:22 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup2 rw";
@@ -232,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folders_that_decide_are_those_that_a_patterns_beginning_leads_to() {
+    fn watched_dirs_match_a_prefix_of_a_pattern() {
         let mount = tempfile::tempdir().expect("a directory");
         for folder in ["a/x/deep", "a/y", "b"] {
             fs::create_dir_all(mount.path().join(folder)).expect("made");

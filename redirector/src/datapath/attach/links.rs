@@ -21,38 +21,38 @@ use crate::datapath::{
     sys,
 };
 
-/// Between the name of a program that an upgrade left in place and the version that it is of.
+/// Separates the name of a program that an upgrade left in place from its version.
 const KEPT_SEPARATOR: &str = "@";
 
-/// A cgroup that the programs could not all be attached to.
+/// A cgroup that not all programs could be attached to.
 #[derive(Debug)]
 pub struct AttachFailure {
-    /// Where.
+    /// The cgroup.
     pub cgroup: Cgroup,
-    /// Why, by program.
+    /// The reason, with the program.
     pub error: DatapathError,
 }
 
-/// What came of attaching to many cgroups.
+/// The result of attaching to many cgroups.
 #[derive(Debug, Default)]
 pub struct AttachOutcome {
-    /// Those that every program is attached to since then.
+    /// The cgroups that every program is newly attached to.
     pub attached: Vec<Cgroup>,
-    /// Those that could not all be attached to.
+    /// The cgroups that failed.
     pub failures: Vec<AttachFailure>,
-    /// How many were not tried.
+    /// The number of cgroups beyond the limit, which were not tried.
     pub not_tried: usize,
 }
 
 /// Our links.
 pub(crate) struct Links {
     pins: Pins,
-    /// Older versions' pins, until every link of theirs is ours or gone. The youngest has what
-    /// serves; others can only be remains.
+    /// Older versions' pins, until each of their links is ours or removed. The newest of them
+    /// serves; the others are leftovers.
     older: Vec<Pins>,
-    /// The cgroups whose links have this process's programs.
+    /// The cgroups whose links have our programs, by ID.
     current: BTreeMap<u64, PathBuf>,
-    /// Cgroups that are gone, whose links the kernel still needs.
+    /// Removed cgroups whose links the kernel still needs.
     draining: BTreeSet<u64>,
 }
 
@@ -67,16 +67,16 @@ impl Links {
         all
     }
 
-    /// How many cgroups are gone whose sockets are not.
+    /// The number of removed cgroups with open sockets.
     pub(crate) fn draining(&self) -> usize {
         self.draining.len()
     }
 
     /// See [`crate::datapath::Datapath::attach`].
     ///
-    /// CRITICAL SECTION of an upgrade from another version, from the commit to the removal of the
-    /// old folders: killed anywhere in here, every link has one whole program, old or new, and its
-    /// pin is in one of the two folders, so the next start goes on from what it finds.
+    /// CRITICAL SECTION of an upgrade, from the commit to the removal of the older directories: if
+    /// the agent is killed in it, every link has one whole program, old or new, and its pin is in
+    /// one of the two directories, so the next start completes the upgrade.
     pub(crate) fn attach(
         &mut self,
         object: &mut Object,
@@ -93,8 +93,8 @@ impl Links {
                     self.current.insert(cgroup.id, cgroup.path.clone());
                     outcome.attached.push((*cgroup).clone());
                 }
-                // It went while it was attached to. What was attached by then has no other end than
-                // that of cgroups that went later.
+                // The cgroup was removed meanwhile; its links are handled like those of a cgroup
+                // removed later.
                 Err(_) if !cgroup.exists() => drop(self.draining.insert(cgroup.id)),
                 Err(error) => {
                     outcome.failures.push(AttachFailure { cgroup: (*cgroup).clone(), error })
@@ -109,12 +109,12 @@ impl Links {
         Ok(outcome)
     }
 
-    /// Detaches from cgroups that are not listed. One that is gone has its links until its last
-    /// socket is closed, or else the ends of its last connections would not be counted: the kernel
-    /// detaches them then, and their pins go.
+    /// Detaches from cgroups that are not listed. A removed cgroup keeps its links until its last
+    /// socket is closed, or the end of its last connections would not be counted; then the kernel
+    /// detaches them, and their pins are removed.
     fn detach_unlisted(&mut self, listed: &[Cgroup]) -> Result<(), DatapathError> {
         let mut here = None;
-        self.draining.retain(|id| self.pins.cgroup(*id).exists());
+        self.draining.retain(|id| self.pins.cgroup_dir(*id).exists());
         for id in self
             .pins
             .cgroups()
@@ -149,13 +149,13 @@ impl Links {
         Ok(())
     }
 
-    /// Attaches or swaps every program, those that others depend on first.
+    /// Attaches or swaps every program, in the order of [`names::PROGRAMS`].
     fn attach_one(&self, object: &mut Object, cgroup: &Cgroup) -> Result<(), DatapathError> {
         let opening = |error| {
             DatapathError::call(format!("open the cgroup {}", cgroup.path.display()), error)
         };
         let folder = File::open(&cgroup.path).map_err(opening)?;
-        let pins = self.pins.cgroup(cgroup.id);
+        let pins = self.pins.cgroup_dir(cgroup.id);
         fs::create_dir_all(&pins)
             .map_err(|error| DatapathError::call(format!("create {}", pins.display()), error))?;
         for name in names::program_names() {
@@ -174,8 +174,8 @@ impl Links {
         Ok(())
     }
 
-    /// Swaps the program under an older version's link and moves the pin to where ours are. False
-    /// when there is none.
+    /// Swaps the program under an older version's link and moves the pin to our directory. False if
+    /// there is none.
     fn take_over(
         &self,
         object: &mut Object,
@@ -204,20 +204,20 @@ impl Links {
         Ok(false)
     }
 
-    /// Whether `old` marks sockets in another table than we do. Then its programs must stay for the
-    /// sockets that they know, and for those that its connect programs go on marking until they are
-    /// swapped; they do nothing on ours, and ours nothing on theirs.
+    /// Whether `old` records sockets in another map than ours. Then its programs must stay for the
+    /// sockets that they know, and for those that its connect programs keep recording until they
+    /// are swapped. Old and new programs ignore each other's sockets.
     fn uses_other_origins(&self, old: &Pins) -> Result<bool, DatapathError> {
-        let table = |pins: &Pins| {
+        let map = |pins: &Pins| {
             let path = pins.map(names::ORIGINS);
             if !path.exists() {
                 return Ok(None);
             }
             MapInfo::from_pin(&path).map(|info| Some(info.id())).map_err(|error| {
-                DatapathError::call(format!("read the pinned table {}", path.display()), error)
+                DatapathError::call(format!("read the pinned map {}", path.display()), error)
             })
         };
-        Ok(table(old)? != table(&self.pins)?)
+        Ok(map(old)? != map(&self.pins)?)
     }
 }
 
@@ -229,8 +229,8 @@ fn rename(from: &Path, to: &Path) -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// Puts our program under a pinned link. False when there is none, or only a dead one (its cgroup
-/// was removed): its pin is gone then.
+/// Swaps the program under a pinned link. False if there is no link, or if its cgroup was removed:
+/// then the pin is removed too.
 fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<bool, DatapathError> {
     if !pin.exists() {
         return Ok(false);
@@ -252,7 +252,7 @@ fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<bool, DatapathErr
     }
 }
 
-/// What is pinned, with the paths that `path_of` knows.
+/// The pinned links by cgroup, with the paths that `path_of` finds.
 pub(crate) fn attachments(
     versions: &[Pins],
     path_of: impl Fn(u64) -> Option<PathBuf>,

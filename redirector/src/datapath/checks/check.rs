@@ -2,38 +2,38 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a check came out.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// As it should be.
+    /// Nothing to do.
     Ok,
-    /// It works, with less.
+    /// It works, with limits.
     Warning,
-    /// It can't work.
+    /// It does not work.
     Failed,
 }
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What was looked at.
+    /// The name of the check.
     pub name: String,
-    /// How it came out.
+    /// Its outcome.
     pub outcome: Outcome,
     /// What was found.
     pub detail: String,
-    /// What to do about it; absent when all is well.
+    /// The remedy; absent for [`Outcome::Ok`].
     pub remedy: Option<String>,
 }
 
 impl Check {
-    /// All is well.
+    /// A row with [`Outcome::Ok`].
     pub fn ok(name: &str, detail: impl Into<String>) -> Self {
         Self { name: name.into(), outcome: Outcome::Ok, detail: detail.into(), remedy: None }
     }
 
-    /// It works, with less.
+    /// A row with [`Outcome::Warning`].
     pub fn warning(name: &str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -43,7 +43,7 @@ impl Check {
         }
     }
 
-    /// It can't work.
+    /// A row with [`Outcome::Failed`].
     pub fn failed(name: &str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             name: name.into(),

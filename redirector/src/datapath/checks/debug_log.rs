@@ -15,7 +15,7 @@ use crate::datapath::{
 
 const NAME: &str = "debug_log";
 
-/// Loads the logging programs and drops them again. Nothing when they are not asked for.
+/// Loads the logging programs and drops them. `None` if they are not requested.
 pub(crate) fn debug_log(settings: &Settings) -> Option<Check> {
     if !settings.debug_log {
         return None;
@@ -37,8 +37,8 @@ pub(crate) struct Missing {
 }
 
 impl From<DatapathError> for Missing {
-    /// Without CAP_PERFMON the verifier refuses what the plain programs avoid, so that is the
-    /// probable cause where it is missing.
+    /// Without CAP_PERFMON the verifier refuses constructs that only the plain programs avoid, so
+    /// its absence is the probable cause.
     fn from(error: DatapathError) -> Self {
         let refused =
             matches!(error, DatapathError::NotPermitted { .. } | DatapathError::Unsupported { .. });

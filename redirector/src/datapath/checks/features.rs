@@ -1,26 +1,26 @@
-//! What kernels since 5.10 have come to offer, feature by feature, and what the datapath does
-//! without. `redirector check` tells it of this kernel, `docs/reference/kernels.md` of all.
+//! What kernels newer than 5.10 offer, feature by feature, and what the datapath does without.
+//! `redirector check` reports it for this kernel, `docs/reference/kernels.md` for all.
 
 use procfs::process::MountInfo;
 
 use crate::datapath::checks::check::Check;
 
-/// Something that not every kernel has on which the programs load.
+/// A feature that not every supported kernel has.
 #[derive(Clone, Copy, Debug)]
 pub struct Feature {
     /// The check's name.
     pub name: &'static str,
     /// The first kernel that has it.
     pub since: (u8, u8),
-    /// What is then.
+    /// The behaviour with it.
     pub with: &'static str,
-    /// What is otherwise.
+    /// The behaviour without it.
     pub without: &'static str,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: &'static str,
 }
 
-/// In the order in which they are told.
+/// In the order of the report.
 pub const FEATURES: &[Feature] = &[
     Feature {
         name: "refusal",
@@ -28,7 +28,7 @@ pub const FEATURES: &[Feature] = &[
         with: "a refused connect gets ECONNREFUSED (bpf_set_retval)",
         without: "a refused connect gets EPERM: connect programs have no bpf_set_retval, and the \
             loader takes its calls out of them",
-        remedy: "nothing is needed; a 6.1 kernel says ECONNREFUSED",
+        remedy: "nothing is needed; a 6.1 kernel returns ECONNREFUSED",
     },
     Feature {
         name: "keepalive",
@@ -43,7 +43,7 @@ pub const FEATURES: &[Feature] = &[
 ];
 
 impl Feature {
-    /// What this kernel comes to.
+    /// The row for this kernel.
     pub(crate) fn check(&self, kernel_at_least: impl Fn(u8, u8) -> bool) -> Check {
         let (major, minor) = self.since;
         if kernel_at_least(major, minor) {
@@ -58,27 +58,27 @@ impl Feature {
     }
 }
 
-/// The hierarchies of version 1 that take a socket's place in version 2 away on old kernels.
+/// The cgroup v1 controllers that change the cgroup2 cgroup of a socket on old kernels.
 const V1_CONTROLLERS: [&str; 2] = ["net_cls", "net_prio"];
 
-/// Before 5.15 (8520e224f547), once a process is in a cgroup of net_cls or net_prio, its sockets
-/// belong to the root of version 2.
+/// Before 5.15 (8520e224f547), sockets of a process in a cgroup of net_cls or net_prio belong to
+/// the root of cgroup2.
 pub(crate) fn socket_cgroups(mounts: &[MountInfo], has_both: bool, at_root_only: bool) -> Check {
     const NAME: &str = "hybrid";
-    let taking: Vec<&str> =
+    let mounted: Vec<&str> =
         V1_CONTROLLERS.into_iter().filter(|controller| is_mounted(mounts, controller)).collect();
-    match taking.as_slice() {
+    match mounted.as_slice() {
         [] => Check::ok(NAME, "no hierarchy of net_cls or net_prio is mounted"),
         _ if has_both || at_root_only => Check::ok(
             NAME,
-            format!("{} and cgroup2 are both mounted, and sockets know both", taking.join(", ")),
+            format!("{} and cgroup2 are both mounted, and sockets know both", mounted.join(", ")),
         ),
         _ => Check::warning(
             NAME,
             format!(
                 "{} is mounted: before 5.15 the sockets of its cgroups are the root's in cgroup2, \
                     and programs below the root miss them",
-                taking.join(", ")
+                mounted.join(", ")
             ),
             "set `attach.cgroups = [\"/\"]`, or use no net_cls and net_prio, or run a 5.15 kernel",
         ),
@@ -100,7 +100,7 @@ mod tests {
     use crate::datapath::checks::check::Outcome;
 
     #[test]
-    fn the_reference_says_what_the_checks_say() {
+    fn the_reference_matches_the_checks() {
         use std::fmt::Write as _;
         let mut text =
             String::from("| `redirector check` | since | then | before |\n|---|---|---|---|\n");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_lacks_what_is_younger_than_it_and_says_since_when() {
+    fn a_kernel_lacks_the_features_of_newer_ones() {
         let on = |kernel: (u8, u8)| {
             let checks = FEATURES
                 .iter()
@@ -129,12 +129,12 @@ mod tests {
                 vec![]
             )
         );
-        let told = FEATURES[0].check(|_, _| false);
-        assert!(told.detail.ends_with("(before 6.1)") && told.remedy.is_some(), "{told:?}");
+        let check = FEATURES[0].check(|_, _| false);
+        assert!(check.detail.ends_with("(before 6.1)") && check.remedy.is_some(), "{check:?}");
     }
 
     #[test]
-    fn sockets_that_belong_to_the_root_are_a_warning_only_where_they_do() {
+    fn net_cls_is_a_warning_only_before_5_15_and_below_the_root() {
         let v1 =
             "33 30 0:25 / /sys/fs/cgroup/net_cls,net_prio rw - cgroup cgroup rw,net_cls,net_prio\n";
         let v2 = "34 30 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";

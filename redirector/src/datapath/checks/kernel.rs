@@ -1,4 +1,4 @@
-//! Which kernel this is, and what its version and its verifier allow.
+//! The version of this kernel, and what it implies.
 
 use aya::{
     programs::ProgramType,
@@ -6,7 +6,7 @@ use aya::{
     util::KernelVersion,
 };
 
-/// The oldest kernel that the programs are written for.
+/// The oldest supported kernel.
 pub(crate) const OLDEST: &str = "5.10";
 
 pub(crate) fn release() -> String {
@@ -21,14 +21,14 @@ pub(crate) fn kernel_at_least(major: u8, minor: u8, patch: u16) -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, patch))
 }
 
-/// Whether connect programs can say the errno: `bpf_set_retval` for these hooks, 6.1 and later.
+/// Whether connect programs can set the errno: `bpf_set_retval` on these hooks, 6.1 and later.
 pub(crate) fn has_set_retval() -> bool {
     kernel_at_least(6, 1, 0)
 }
 
-/// Whether connect programs can tell the command of their caller. Since 6.17 that takes
-/// CAP_PERFMON, which is no capability that we ask for: "program of this type cannot use helper
-/// bpf_get_current_comm#16" (6.18). Without it the agent looks the process up.
+/// Whether connect programs can read the command name of their caller. Since 6.17 that takes
+/// CAP_PERFMON, which the agent does not ask for: "program of this type cannot use helper
+/// bpf_get_current_comm#16" (6.18). Without it the agent reads /proc.
 pub fn has_current_comm() -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_comm)
         .unwrap_or(false)

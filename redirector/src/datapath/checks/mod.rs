@@ -1,4 +1,4 @@
-//! What this kernel, these privileges and other programs allow.
+//! What this kernel, these privileges and foreign programs allow.
 
 pub(crate) mod check;
 pub(crate) mod debug_log;

@@ -1,4 +1,4 @@
-//! What this kernel and these privileges allow, one by one, each with its remedy.
+//! The rows of `redirector check` about this kernel and these privileges.
 
 use std::{fs, path::Path};
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Checks everything that the datapath needs, without changing anything: the programs are loaded
-/// and let go again.
+/// and dropped again.
 pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
     let mut checks = vec![kernel()];
     checks.extend(
@@ -55,20 +55,21 @@ fn kernel() -> Check {
     }
 }
 
-/// Nothing is lost by the one or the other but the command of a process that has ended before it is
-/// looked up.
+/// Never a warning: without it only the command name of a process that has ended is lost.
 fn commands() -> Check {
     let detail = match has_current_comm() {
-        true => "events have their caller's command from the kernel (bpf_get_current_comm)",
+        true => {
+            "events have the command name of their caller from the kernel (bpf_get_current_comm)"
+        }
         false => {
-            "events have their caller's command from /proc, if it is still there: connect programs \
-                may not ask (since 6.17 without CAP_PERFMON)"
+            "events have the command name of their caller from /proc, if it still runs: connect \
+                programs may not read it (since 6.17 without CAP_PERFMON)"
         }
     };
     Check::ok("commands", detail)
 }
 
-/// Whether sockets know their cgroup2 cgroup beside net_cls and net_prio.
+/// Whether sockets belong to their cgroup2 cgroup in spite of net_cls and net_prio.
 fn hybrid(specs: &[CgroupSpec]) -> Check {
     let mounts = mounts().unwrap_or_default();
     let mount = cgroup2_mount();
@@ -88,8 +89,8 @@ fn jit() -> Check {
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         Ok(value) => Check::ok("jit", format!("net.core.bpf_jit_enable is {value}")),
-        // Only root may read it, and inside a network namespace of its own it is not shown.
-        Err(_) => Check::ok("jit", "not known: net.core.bpf_jit_enable can't be read here"),
+        // Only root may read it, and not in a network namespace other than the initial one.
+        Err(_) => Check::ok("jit", "unknown: cannot read net.core.bpf_jit_enable here"),
     }
 }
 
@@ -130,15 +131,15 @@ fn cgroup2(specs: &[CgroupSpec]) -> Check {
     }
 }
 
-/// Cgroups whose hooks are looked at: whoever is above one is above others, too.
-const ASKED: usize = 32;
+/// At most so many cgroups are checked: a program above one is above others, too.
+const MAX_CGROUPS: usize = 32;
 
-/// Whose programs are on our hooks already, and whether one of them keeps ours away.
+/// Foreign programs on our hooks, and whether one of them prevents ours.
 fn foreign_programs(settings: &Settings, specs: &[CgroupSpec]) -> Check {
     const NAME: &str = "foreign_programs";
     let found = cgroups(specs).unwrap_or_default();
     let mut labels = Vec::new();
-    for cgroup in found.iter().take(ASKED) {
+    for cgroup in found.iter().take(MAX_CGROUPS) {
         match foreign::exclusive_program_above(&cgroup.path) {
             Ok(Some((hook, at))) => {
                 let detail = format!(
@@ -153,11 +154,11 @@ fn foreign_programs(settings: &Settings, specs: &[CgroupSpec]) -> Check {
                 );
             }
             Ok(None) => {}
-            Err(error) => return not_known(NAME, error),
+            Err(error) => return unknown(NAME, error),
         }
         match foreign::foreign_programs(&settings.bpffs, &cgroup.path) {
             Ok(programs) => labels.extend(programs.iter().map(label)),
-            Err(error) => return not_known(NAME, error),
+            Err(error) => return unknown(NAME, error),
         }
     }
     labels.sort();
@@ -174,15 +175,15 @@ fn label(other: &ForeignProgram) -> String {
     format!("{} (ID {}) on {}", other.name.as_deref().unwrap_or("a program"), other.id, other.hook)
 }
 
-/// What is in the way of looking is in the way of everything else and has its line above.
-fn not_known(name: &str, error: DatapathError) -> Check {
+/// What prevents this check prevents everything else, too, and has its row above.
+fn unknown(name: &str, error: DatapathError) -> Check {
     let why = match error {
         DatapathError::NotPermitted { .. } => {
-            "not permitted to ask which programs are on our hooks".to_owned()
+            "not permitted to list the programs on our hooks".to_owned()
         }
         error => format!("{:#}", anyhow::Error::from(error)),
     };
-    Check::ok(name, format!("not known: {why}"))
+    Check::ok(name, format!("unknown: {why}"))
 }
 
 fn bpffs(path: &Path) -> Check {
@@ -200,14 +201,14 @@ fn bpffs(path: &Path) -> Check {
     if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
         return Check::failed(
             NAME,
-            format!("{} can't be written", existing.display()),
-            "run as uid 0, or change the folder's owner",
+            format!("cannot write {}", existing.display()),
+            "run as uid 0, or change the owner of the directory",
         );
     }
     Check::ok(NAME, format!("pins go to {}", path.display()))
 }
 
-/// The proof: the verifier takes every program, under these privileges, with this pool.
+/// The proof: the verifier accepts every program with these privileges and this pool.
 fn programs(settings: &Settings) -> Check {
     match Object::load(Build::Plain, &settings.pool, &Version::own(), None) {
         Ok(object) => {
@@ -216,9 +217,9 @@ fn programs(settings: &Settings) -> Check {
                 programs.iter().map(|program| program.verified_instructions).sum();
             let verified = match instructions {
                 Some(instructions) => {
-                    format!("; the verifier looked at {instructions} instructions")
+                    format!("; the verifier processed {instructions} instructions")
                 }
-                // Told since 5.16.
+                // The kernel reports it since 5.16.
                 None => String::new(),
             };
             Check::ok("programs", format!("{} load{verified}", programs.len()))
@@ -229,7 +230,7 @@ fn programs(settings: &Settings) -> Check {
                 _ => "report it with this line and the kernel's version",
             };
             let detail = match error {
-                // Its causes are the lines above, each with its remedy.
+                // The causes are the rows above, each with its remedy.
                 DatapathError::NotPermitted { .. } => "not permitted to load them".to_owned(),
                 error => format!("{:#}", anyhow::Error::from(error)),
             };

@@ -1,4 +1,4 @@
-//! What these privileges allow, and why bpf(2) says EPERM when it does.
+//! What the privileges of this process allow, and why bpf(2) returns EPERM.
 
 use procfs::process::Process;
 use rustix::thread::{CapabilitySet, capabilities as capabilities_of_thread};
@@ -10,7 +10,7 @@ use crate::datapath::checks::{
 
 pub(crate) fn capabilities() -> Vec<Check> {
     let needed = [
-        ("CAP_BPF", CapabilitySet::BPF, "load programs and make tables"),
+        ("CAP_BPF", CapabilitySet::BPF, "load programs and create maps"),
         (
             "CAP_NET_ADMIN",
             CapabilitySet::NET_ADMIN,
@@ -38,13 +38,12 @@ pub(crate) fn remedy_for(name: &str) -> String {
     )
 }
 
-/// Whether the calling thread has it in effect.
+/// Whether the calling thread has it in its effective set.
 pub(crate) fn has_capability(capability: CapabilitySet) -> bool {
     capabilities_of_thread(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
-/// Whether a seccomp filter stands between us and bpf(2). A filter answers EPERM to a command that
-/// the kernel answers EINVAL.
+/// Whether a seccomp filter blocks bpf(2).
 pub(crate) fn seccomp() -> Check {
     const REMEDY: &str = "use a profile that allows bpf(2) with CAP_BPF (Kubernetes: \
         `seccompProfile: {type: RuntimeDefault}` on containerd 1.6 or later)";
@@ -52,13 +51,13 @@ pub(crate) fn seccomp() -> Check {
     let filtered = status.is_ok_and(|status| status.seccomp.is_some_and(|mode| mode != 0));
     match (filtered, bpf_is_blocked()) {
         (true, true) => Check::failed("seccomp", "a seccomp filter blocks bpf(2)", REMEDY),
-        (true, false) => Check::ok("seccomp", "a filter is on; it lets bpf(2) through"),
+        (true, false) => Check::ok("seccomp", "a filter is active; it allows bpf(2)"),
         (false, _) => Check::ok("seccomp", "no filter"),
     }
 }
 
-/// A command that does not exist: EINVAL from the kernel (EPERM without any privilege), EPERM or
-/// ENOSYS from a filter.
+/// An unknown command: EINVAL from the kernel (EPERM without any privilege), EPERM or ENOSYS from a
+/// filter.
 fn bpf_is_blocked() -> bool {
     // SAFETY: command 0xffff with no attributes reads and writes nothing.
     let result = unsafe { libc::syscall(libc::SYS_bpf, 0xffff, std::ptr::null::<u8>(), 0) };
@@ -72,14 +71,17 @@ pub(crate) fn memlock() -> Check {
     if kernel_at_least(5, 11, 0) {
         return Check::ok(
             "memlock",
-            "this kernel counts tables against the cgroup's memory, not against RLIMIT_MEMLOCK",
+            "this kernel charges maps to the cgroup's memory, not to RLIMIT_MEMLOCK",
         );
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
     match limit {
         Some(bytes) if bytes < 64 << 20 => Check::failed(
             "memlock",
-            format!("RLIMIT_MEMLOCK is {} KiB; before 5.11 tables count against it", bytes >> 10),
+            format!(
+                "RLIMIT_MEMLOCK is {} KiB; before 5.11 it limits the memory of maps",
+                bytes >> 10
+            ),
             "set `LimitMEMLOCK=infinity` in systemd, or the container runtime's default ulimit",
         ),
         Some(bytes) => Check::ok("memlock", format!("RLIMIT_MEMLOCK is {} MiB", bytes >> 20)),
@@ -87,7 +89,7 @@ pub(crate) fn memlock() -> Check {
     }
 }
 
-/// Three causes of the same EPERM, told apart.
+/// The probable causes of EPERM: capabilities, seccomp, RLIMIT_MEMLOCK.
 pub(crate) fn explain_eperm() -> String {
     let mut checks = capabilities();
     checks.extend([seccomp(), memlock()]);
@@ -110,8 +112,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn capabilities_are_read_from_the_process_itself() {
-        // These tests need root, as the whole suite does.
+    fn capabilities_of_this_process_are_read() {
+        // These tests need root, like the whole suite.
         assert!(has_capability(CapabilitySet::NET_ADMIN), "run the tests as root");
         assert!(!has_capability(CapabilitySet::from_bits_retain(1 << 63)));
     }

@@ -1,4 +1,4 @@
-//! What the programs log of their decisions, if they were built to log.
+//! The log of the programs, if they were built to log.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 
-/// The log of the programs. It must be read, or its ring buffer fills and records are dropped.
+/// The log of the programs. Read it, or its ring buffer fills up and records are dropped.
 pub struct DecisionLog(EbpfLogger<Forward>);
 
 impl fmt::Debug for DecisionLog {
@@ -17,7 +17,7 @@ impl fmt::Debug for DecisionLog {
     }
 }
 
-/// For a reactor: readable when a record has come after the last [`DecisionLog::forward`].
+/// For a reactor: readable after a record has come that [`DecisionLog::forward`] has not read.
 impl AsRawFd for DecisionLog {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
@@ -36,7 +36,7 @@ impl DecisionLog {
     }
 }
 
-/// From aya-log's records to our own log.
+/// A logger that turns the records of aya-log into our log messages.
 struct Forward;
 
 impl log::Log for Forward {
@@ -44,7 +44,7 @@ impl log::Log for Forward {
         true
     }
 
-    /// At `info` at least: whoever switched this on wants to see it.
+    /// At level `info` or higher: the operator asked for it.
     fn log(&self, record: &log::Record<'_>) {
         const TARGET: &str = "redirector::datapath::log";
         match record.level() {

@@ -1,5 +1,5 @@
-//! What is not ours costs no lookup in a table: the programs, run by an interpreter that knows no
-//! helper.
+//! A connect that is not ours makes no map lookup: an interpreter without helpers runs the
+//! programs.
 
 use std::{
     collections::HashMap,
@@ -19,19 +19,19 @@ use crate::{
     pool::Pool,
 };
 
-const TCP: Asked = Asked { kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP };
-const UDP: Asked = Asked { kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };
+const TCP: Call = Call { kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP };
+const UDP: Call = Call { kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };
 
-/// What the object calls the section of its load-time constants.
+/// The section of load-time constants.
 const CONSTANTS: &str = ".rodata";
 
 /// Bytes of `struct bpf_sock` (uapi/linux/bpf.h).
 const SOCKET: usize = 80;
 
-/// The instruction that loads 64 bits, which takes the places of two.
+/// The instruction that loads 64 bits; it takes two places.
 const LOAD_LONG: u8 = 0x18;
 
-/// The verdict that lets a call go on.
+/// The verdict that allows a call.
 const ALLOW: u64 = 1;
 
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -40,12 +40,12 @@ const ELSEWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 
 #[derive(Clone, Copy)]
-struct Asked {
+struct Call {
     kind: i32,
     protocol: i32,
 }
 
-impl Asked {
+impl Call {
     /// `struct bpf_sock_addr` (uapi/linux/bpf.h) of a call for this address, without its last
     /// field, the socket.
     fn to(self, address: [u32; 4], port: u16) -> Vec<u8> {
@@ -75,7 +75,7 @@ fn pool(ipv6: bool) -> Pool {
     }
 }
 
-/// Runs a program on a context and a socket that is not bound; a call of a helper is an error.
+/// Runs a program with a context and an unbound socket; calling a helper is an error.
 fn run(program: &str, pool: &Pool, context: &[u8]) -> io::Result<u64> {
     let mut object = parse().unwrap();
     let constants: Vec<_> =
@@ -89,7 +89,7 @@ fn run(program: &str, pool: &Pool, context: &[u8]) -> io::Result<u64> {
         )
         .unwrap();
     let maps = std::mem::take(&mut object.maps);
-    // Numbers in place of descriptors; 0 is that of the constants.
+    // Numbers instead of descriptors; 0 is the map of the constants.
     let numbered = maps.iter().zip(1..).map(|((name, map), number)| {
         (name.as_str(), if name == CONSTANTS { 0 } else { number }, map)
     });
@@ -104,13 +104,13 @@ fn run(program: &str, pool: &Pool, context: &[u8]) -> io::Result<u64> {
         socket + SOCKET as u64,
     );
     let mut machine = EbpfVmRaw::new(None)?;
-    // Atomic additions, which the interpreter refuses to look at, are far from a miss.
+    // The interpreter's verifier refuses atomic additions, which a miss never reaches.
     machine.set_verifier(|_| Ok(()))?;
     machine.set_program(&code)?;
     machine.execute_program(&mut memory)
 }
 
-/// Instructions as bytes, with the address of the constants filled in.
+/// The instructions as bytes, with the address of the constants filled in.
 fn code(instructions: &[bpf_insn], constants: u64) -> Vec<u8> {
     let mut instructions = instructions.to_vec();
     for at in 0..instructions.len() {
@@ -143,17 +143,14 @@ fn code(instructions: &[bpf_insn], constants: u64) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_not_ours_is_left_alone_without_one_call_of_a_helper() {
+fn a_connect_that_is_not_ours_calls_no_helper() {
     for pool in [pool(false), pool(true)] {
         for port in [0, 9, 80, 443, 65535] {
-            for asked in [TCP, UDP] {
-                assert_eq!(run(names::CONNECT4, &pool, &asked.v4(ELSEWHERE, port)).unwrap(), ALLOW);
+            for call in [TCP, UDP] {
+                assert_eq!(run(names::CONNECT4, &pool, &call.v4(ELSEWHERE, port)).unwrap(), ALLOW);
+                assert_eq!(run(names::CONNECT6, &pool, &call.v6(ELSEWHERE6, port)).unwrap(), ALLOW);
                 assert_eq!(
-                    run(names::CONNECT6, &pool, &asked.v6(ELSEWHERE6, port)).unwrap(),
-                    ALLOW
-                );
-                assert_eq!(
-                    run(names::CONNECT6, &pool, &asked.v6(ELSEWHERE.to_ipv6_mapped(), port))
+                    run(names::CONNECT6, &pool, &call.v6(ELSEWHERE.to_ipv6_mapped(), port))
                         .unwrap(),
                     ALLOW
                 );
@@ -167,7 +164,7 @@ fn what_is_not_ours_is_left_alone_without_one_call_of_a_helper() {
 }
 
 #[test]
-fn what_is_ours_calls_helpers() {
+fn a_connect_to_the_pool_calls_helpers() {
     let both = pool(true);
     let calls = |program, context: Vec<u8>| {
         let error = run(program, &both, &context).unwrap_err().to_string();
@@ -178,6 +175,6 @@ fn what_is_ours_calls_helpers() {
     calls(names::CONNECT6, TCP.v6(VIP.to_ipv6_mapped(), 443));
     calls(names::CONNECT4, UDP.v4(ELSEWHERE, 53));
     calls(names::SENDMSG6, UDP.v6(ELSEWHERE6, 53));
-    // Without an IPv6 pool that address is somebody else's.
+    // Without an IPv6 pool that address is not ours.
     assert_eq!(run(names::CONNECT6, &pool(false), &TCP.v6(VIP6, 443)).unwrap(), ALLOW);
 }

@@ -1,7 +1,6 @@
-//! The embedded programs, and loading them.
+//! The embedded programs and their loading.
 
 pub(crate) mod decision_log;
-pub(crate) mod hooks;
 #[cfg(test)]
 mod miss_tests;
 pub(crate) mod object;

@@ -1,4 +1,4 @@
-//! The embedded programs, and loading them onto new or pinned tables.
+//! The embedded programs, and loading them onto new or pinned maps.
 
 use std::{
     borrow::Cow,
@@ -30,7 +30,7 @@ use crate::{
     pool::Pool,
 };
 
-/// The programs of this binary, built by `cargo xtask build-ebpf`.
+/// The programs, built by `cargo xtask build-ebpf`.
 pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf"));
 
@@ -38,7 +38,7 @@ pub(crate) static OBJECT: &[u8] =
 static LOGGING_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/redirector-ebpf-debug"));
 
-/// Which of the embedded objects.
+/// The embedded objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Build {
     /// The programs.
@@ -56,11 +56,11 @@ impl Build {
     }
 }
 
-/// The number of the helper that says a refused connect's errno (uapi/linux/bpf.h); connect
-/// programs have it since 6.1.
+/// The helper that sets the errno of a refused connect (uapi/linux/bpf.h); connect programs have it
+/// since 6.1.
 pub(crate) const BPF_SET_RETVAL: u32 = 187;
 
-/// The number of the helper that tells the command of the process that calls connect.
+/// The helper that reads the command name of the calling process.
 const BPF_GET_CURRENT_COMM: u32 = BpfHelper::BPF_FUNC_get_current_comm as u32;
 
 /// The loaded object.
@@ -69,8 +69,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// Loads every program. With `pins`, tables that are pinned there are reused and new ones are
-    /// pinned.
+    /// Loads every program. With `pins`, pinned maps are reused and new ones are pinned.
     pub(crate) fn load(
         build: Build,
         pool: &Pool,
@@ -79,7 +78,7 @@ impl Object {
     ) -> Result<Self, DatapathError> {
         raise_memlock();
         let ebpf = load_maps(build, pool, version, pins)
-            .map_err(|error| error::from_ebpf("create the tables", error))?;
+            .map_err(|error| error::from_ebpf("create the maps", error))?;
         let mut object = Self { ebpf };
         for name in names::program_names() {
             load_program(object.program(name)?)
@@ -100,28 +99,28 @@ impl Object {
         &mut self,
         name: &str,
     ) -> Result<Array<MapData, V>, DatapathError> {
-        Array::try_from(self.table(name)?)
-            .map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+        Array::try_from(self.take_map(name)?)
+            .map_err(|error| DatapathError::call(format!("open the map {name}"), error))
     }
 
-    /// Takes a hash whose keys are numbers out of the object.
+    /// Takes a hash with numbers as keys out of the object.
     pub(crate) fn hash<V: aya::Pod>(
         &mut self,
         name: &str,
     ) -> Result<HashMap<MapData, u32, V>, DatapathError> {
-        HashMap::try_from(self.table(name)?)
-            .map_err(|error| DatapathError::call(format!("open the table {name}"), error))
+        HashMap::try_from(self.take_map(name)?)
+            .map_err(|error| DatapathError::call(format!("open the map {name}"), error))
     }
 
-    fn table(&mut self, name: &str) -> Result<Map, DatapathError> {
+    fn take_map(&mut self, name: &str) -> Result<Map, DatapathError> {
         self.ebpf.take_map(name).ok_or_else(|| {
-            DatapathError::call(format!("find the table {name} in the object"), "not there")
+            DatapathError::call(format!("find the map {name} in the object"), "not there")
         })
     }
 
     /// Takes a ring buffer out of the object.
     pub(crate) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, DatapathError> {
-        RingBuf::try_from(self.table(name)?)
+        RingBuf::try_from(self.take_map(name)?)
             .map_err(|error| DatapathError::call(format!("open the ring buffer {name}"), error))
     }
 
@@ -146,7 +145,7 @@ impl Object {
     }
 }
 
-/// The object as it is embedded, to be looked at.
+/// The embedded object, parsed.
 pub(crate) fn parse() -> Result<aya_obj::Object, DatapathError> {
     aya_obj::Object::parse(OBJECT)
         .map_err(|error| DatapathError::call("read the embedded programs", error))
@@ -163,7 +162,7 @@ fn load_maps(
     for (name, value) in &constants {
         loader.override_global(name, value, true);
     }
-    for (name, entries) in sizes(pool, version) {
+    for (name, entries) in map_sizes(pool, version) {
         loader.map_max_entries(name, entries);
     }
     for name in names::MAPS {
@@ -174,7 +173,7 @@ fn load_maps(
     loader.load(&object_for_this_kernel(build))
 }
 
-/// The load-time constants that tell the programs their pool.
+/// The load-time constants that describe the pool.
 pub(crate) fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
     let pool4 = Pool4::new(
         Ip4Be::from_octets(pool.ipv4.network().octets()),
@@ -190,7 +189,7 @@ pub(crate) fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
     constants
 }
 
-/// The programs without the calls that this kernel refuses from us.
+/// The object without the helper calls that this kernel refuses.
 fn object_for_this_kernel(build: Build) -> Cow<'static, [u8]> {
     let mut object = Cow::Borrowed(build.bytes());
     if !kernel::has_set_retval() {
@@ -202,8 +201,8 @@ fn object_for_this_kernel(build: Build) -> Cow<'static, [u8]> {
     object
 }
 
-/// Entries of the tables whose size follows from the pool's.
-pub(crate) fn sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 8] {
+/// The entries of the maps whose size depends on the pool.
+pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 8] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
     let extra = |name| {
@@ -235,8 +234,8 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// Attaches a loaded program to a cgroup. `Single` sets no flag at all: as a link, that *is*
-/// "multi"; any other mode is EINVAL since 5.7.
+/// Attaches a loaded program to a cgroup. `Single` sets no flag, which for a link *is* "multi"; any
+/// other mode is EINVAL since 5.7.
 pub(crate) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink, DatapathError> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
     let link = || -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
@@ -259,8 +258,8 @@ pub(crate) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink,
     link().map_err(|error| DatapathError::call("attach", error))
 }
 
-/// Before 5.11 tables count against RLIMIT_MEMLOCK. Where it can't be raised, creating them says
-/// EPERM and the error names this cause.
+/// Before 5.11 RLIMIT_MEMLOCK limits the memory of maps. If it can't be raised, creating maps
+/// returns EPERM and the error names this cause.
 fn raise_memlock() {
     let unlimited = rustix::process::Rlimit { current: None, maximum: None };
     if rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited).is_err() {
@@ -273,6 +272,38 @@ pub(crate) fn program_fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_
     let fd = program
         .fd()
         .map_err(|error| DatapathError::call("get a loaded program's descriptor", error))?;
-    // SAFETY: the program owns the descriptor and is borrowed for as long as the result lives.
+    // SAFETY: the program owns the descriptor and is borrowed as long as the result lives.
     Ok(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_fd().as_raw_fd()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::{ProgramSection, generated::bpf_attach_type};
+
+    use super::*;
+
+    fn attach_type(section: &ProgramSection) -> Option<bpf_attach_type> {
+        match *section {
+            ProgramSection::SockOps => Some(bpf_attach_type::BPF_CGROUP_SOCK_OPS),
+            ProgramSection::CgroupSock { attach_type } => Some(attach_type.into()),
+            ProgramSection::CgroupSockAddr { attach_type } => Some(attach_type.into()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn each_program_is_built_for_its_hook() {
+        for build in [Build::Plain, Build::Logging] {
+            let object = aya_obj::Object::parse(build.bytes()).expect("an object");
+            for program in names::PROGRAMS {
+                let built = object.programs.get(program.name).expect(program.name);
+                let expected = Some(program.hook.attach_type());
+                assert_eq!(
+                    attach_type(&built.section).map(|kind| kind as u32),
+                    expected,
+                    "{program:?}"
+                );
+            }
+        }
+    }
 }

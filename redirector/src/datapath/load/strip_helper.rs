@@ -1,7 +1,7 @@
-//! Takes calls of a helper that this kernel lacks out of the object.
+//! Replaces the calls of a helper that this kernel lacks.
 //!
-//! A branch on a load-time constant would not do. Without CAP_PERFMON a verifier before 6.17 also
-//! follows the branch that is never taken, as the processor might by speculation, and finds the
+//! A branch on a load-time constant is not enough. Without CAP_PERFMON a verifier before 6.17 also
+//! follows the branch that is never taken, as the processor might speculatively, and refuses the
 //! call there: "invalid func unknown#187" (5.10). libbpf edits programs for the same reason.
 
 use object::{Object as _, ObjectSection as _, SectionKind};
@@ -9,20 +9,19 @@ use object::{Object as _, ObjectSection as _, SectionKind};
 /// Bytes of an instruction.
 const INSTRUCTION: usize = 8;
 
-/// `call HELPER`: class JMP, operation CALL, both registers 0, which tells it from a call of
-/// another function.
+/// `call HELPER`: class JMP, operation CALL, both registers 0, unlike the call of another function.
 fn call(helper: u32) -> [u8; INSTRUCTION] {
     let [a, b, c, d] = helper.to_le_bytes();
     [0x85, 0, 0, 0, a, b, c, d]
 }
 
-/// `r0 = 0`: what the helper would return.
+/// `r0 = 0`: the return value of a helper that succeeds.
 const SUCCESS: [u8; INSTRUCTION] = [0xb7, 0, 0, 0, 0, 0, 0, 0];
 
-/// A copy of `object` in which each call of `helper` returns 0 at once.
+/// A copy of `object` in which each call of `helper` is replaced by the return value 0.
 pub(crate) fn without(object: &[u8], helper: u32) -> Vec<u8> {
     let mut copy = object.to_vec();
-    for range in code(object) {
+    for range in code_ranges(object) {
         for instruction in copy[range].chunks_exact_mut(INSTRUCTION) {
             if instruction == call(helper) {
                 instruction.copy_from_slice(&SUCCESS);
@@ -32,8 +31,8 @@ pub(crate) fn without(object: &[u8], helper: u32) -> Vec<u8> {
     copy
 }
 
-/// Where the object's code stands. Nothing in a file that is no object: the loader says so then.
-fn code(object: &[u8]) -> Vec<std::ops::Range<usize>> {
+/// The ranges of the code. Empty for a file that is no object, which the loader then reports.
+fn code_ranges(object: &[u8]) -> Vec<std::ops::Range<usize>> {
     let Ok(file) = object::File::parse(object) else { return Vec::new() };
     let ranges = file
         .sections()
@@ -52,18 +51,19 @@ mod tests {
     use crate::datapath::load::object::{BPF_SET_RETVAL, OBJECT};
 
     fn calls(object: &[u8], helper: u32) -> usize {
-        let code = code(object);
-        code.into_iter()
+        let ranges = code_ranges(object);
+        ranges
+            .into_iter()
             .flat_map(|range| object[range].chunks_exact(INSTRUCTION))
             .filter(|&at| at == call(helper))
             .count()
     }
 
     #[test]
-    fn the_calls_are_gone_and_nothing_else() {
+    fn only_the_calls_are_replaced() {
         const KTIME_GET_NS: u32 = 5;
         let without = without(OBJECT, BPF_SET_RETVAL);
-        assert!(calls(OBJECT, BPF_SET_RETVAL) > 0, "the programs say no errno");
+        assert!(calls(OBJECT, BPF_SET_RETVAL) > 0, "the programs set no errno");
         assert_eq!(calls(&without, BPF_SET_RETVAL), 0);
         assert_eq!(calls(&without, KTIME_GET_NS), calls(OBJECT, KTIME_GET_NS));
         let changed = without

@@ -1,5 +1,5 @@
-//! The tables: plans are written by `writer`; counters and health are read back here, and all of it
-//! is rebuilt from the pins after a restart.
+//! The maps that the agent writes: plans are written by `writer`; counters and health are read
+//! here, and everything is rebuilt from the pins after a restart.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -35,19 +35,19 @@ use crate::{
     pool::Pool,
 };
 
-/// The tables in the kernel and what we know of them.
+/// The maps in the kernel, and what the agent knows about them.
 pub(crate) struct AgentMaps {
     writer: Writer,
     control: Array<MapData, Control>,
     event_stats: Array<MapData, EventStats>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
-    /// Whose health is looked at; nothing after a change.
+    /// Built when health is read first after a change.
     watched: Option<HealthIndex>,
 }
 
-/// The backends of all routes: their numbers, which ascend, and the route of each. They stand close
-/// together, so that a few calls read the health of all.
+/// The backends of all routes: their IDs, ascending, and the route of each. IDs are close together,
+/// so a few calls read the health of all.
 struct HealthIndex {
     ids: Vec<u32>,
     routes: Vec<u32>,
@@ -66,7 +66,7 @@ impl HealthIndex {
 }
 
 impl AgentMaps {
-    /// Takes the tables of a loaded object, and reads back what a previous agent left in them, or
+    /// Takes the maps out of a loaded object and reads back what an earlier agent left in them, or
     /// in those of `predecessor`.
     pub(crate) fn open(
         object: &mut Object,
@@ -83,7 +83,7 @@ impl AgentMaps {
             generation: 0,
             blocks: BTreeMap::new(),
         };
-        let mut tables = Self {
+        let mut maps = Self {
             writer,
             control: object.array(names::CONTROL)?,
             event_stats: object.array(names::EVENT_STATS)?,
@@ -91,15 +91,15 @@ impl AgentMaps {
             state: AgentState::default(),
             watched: None,
         };
-        tables.claim(pool, version.abi)?;
-        tables.read_back(pool)?;
+        maps.claim(pool, version.abi)?;
+        maps.read_back(pool)?;
         if let Some(predecessor) = predecessor {
-            tables.adopt(predecessor, pool)?;
+            maps.adopt(predecessor, pool)?;
         }
-        Ok(tables)
+        Ok(maps)
     }
 
-    /// Checks whose tables these are, and writes that they are ours.
+    /// Checks whose maps these are and records that they are ours.
     fn claim(&mut self, pool: &Pool, abi: u32) -> Result<(), DatapathError> {
         let found = read(&self.agent, names::AGENT, 0)?;
         if found.abi != 0 && found.abi != abi {
@@ -117,8 +117,8 @@ impl AgentMaps {
         write(&mut self.agent, names::AGENT, 0, self.state)
     }
 
-    /// Rebuilds our knowledge from the tables. An entry whose block is damaged is withdrawn: the
-    /// next plan puts it again.
+    /// Rebuilds the routes from the maps. An entry with a damaged block is withdrawn: the next plan
+    /// puts it again.
     fn read_back(&mut self, pool: &Pool) -> Result<(), DatapathError> {
         let writer = &mut self.writer;
         for (index, entry) in writer.routes.present(pool.size())? {
@@ -138,15 +138,15 @@ impl AgentMaps {
         Ok(())
     }
 
-    /// Which backend numbers are free follows from what is block.
+    /// The IDs that no block uses are free.
     fn rebuild_ids(&mut self, pool: &Pool) {
         let taken = self.writer.blocks.values().flat_map(RouteBlock::ids).map(|id| id.0);
         self.writer.ids = IdAllocator::new(abi::backends(pool.size()), taken);
     }
 
-    /// Goes on where an older version's tables stand: its heartbeat, and those routes, health and
-    /// counters that are not in shared tables. The backends keep their numbers, since origins and
-    /// shared tables have them.
+    /// Copies from an older version's maps its heartbeat, and the routes, health and counters that
+    /// are not in shared maps. The backends keep their IDs, since origins and shared maps refer to
+    /// them.
     fn adopt(&mut self, predecessor: &Predecessor, pool: &Pool) -> Result<(), DatapathError> {
         self.state.heartbeat_ns = predecessor.state.heartbeat_ns;
         write(&mut self.agent, names::AGENT, 0, self.state)?;
@@ -215,13 +215,12 @@ impl AgentMaps {
             .collect()
     }
 
-    /// See [`crate::datapath::Datapath::routes`].
     pub(crate) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
         let now = monotonic_ns();
         let of = |(route, &index): (usize, &u32)| {
             self.backends_of(index).iter().map(move |&(address, id)| (id.0, route, address))
         };
-        // In the order of the numbers to read them, in that of the routes to tell them.
+        // Backends by ID, to read them, with their place in the order of the routes.
         let mut backends: Vec<_> = indices
             .iter()
             .enumerate()
@@ -273,12 +272,12 @@ impl AgentMaps {
         failed.into_iter().filter_map(|failed| suspect(failed).transpose()).collect()
     }
 
-    /// The backends of the route at `index`, which may have none or not be there.
+    /// The backends of the route at `index`; none if there is no such route.
     fn backends_of(&self, index: u32) -> &[IdentifiedAddr] {
         self.writer.blocks.get(&index).map_or(&[], |block| &block.backends)
     }
 
-    /// The number of one of them.
+    /// The ID of one of them.
     fn id_of(&self, index: u32, address: IpAddr) -> Option<BackendId> {
         self.backends_of(index).iter().find(|(known, _)| *known == address).map(|&(_, id)| id)
     }
@@ -288,7 +287,6 @@ impl AgentMaps {
         write(&mut self.writer.health, names::HEALTH, id.0, Health::HEALTHY)
     }
 
-    /// See [`crate::datapath::Datapath::extend_ejection`].
     pub(crate) fn extend_ejection(
         &mut self,
         index: u32,
@@ -302,7 +300,6 @@ impl AgentMaps {
         write(&mut self.writer.health, names::HEALTH, id.0, held)
     }
 
-    /// See [`crate::datapath::Datapath::set_connect_timeout`].
     pub(crate) fn set_connect_timeout(
         &mut self,
         timeout: Duration,
@@ -313,7 +310,6 @@ impl AgentMaps {
         write(&mut self.control, names::CONTROL, 0, control)
     }
 
-    /// See [`crate::datapath::Datapath::set_event_sampling`].
     pub(crate) fn set_event_sampling(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {
         let control = read(&self.control, names::CONTROL, 0)?;
         let sampling = sampling.map_or(Sampling::OFF, Sampling::with_ratio_log2);

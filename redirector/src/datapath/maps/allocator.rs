@@ -1,6 +1,6 @@
-//! Which slots and which backend numbers are free. What was freed last is reused last, so that a
-//! program that still reads an old block, or a connection that still counts for an old backend,
-//! meets a stranger as late as possible.
+//! Free slots and free backend IDs. The most recently freed are reused last, so that a program that
+//! still reads an old block, or a connection that still counts for an old backend, meets a new
+//! owner as late as possible.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,12 +9,12 @@ use std::{
 
 use redirector_common::backend::BackendId;
 
-/// Free stretches of the slot table, handed out in a circle.
+/// Free ranges of the slot map, allocated in a circle.
 #[derive(Debug)]
 pub(crate) struct SlotAllocator {
-    /// Start and length of each free stretch; neighbours are merged.
+    /// Start and length of each free range; adjacent ranges are merged.
     free: BTreeMap<u32, u32>,
-    /// Where the search goes on: behind the last block handed out.
+    /// Where the search continues: after the last allocated block.
     cursor: u32,
 }
 
@@ -23,15 +23,15 @@ impl SlotAllocator {
         Self { free: BTreeMap::from([(0, slots)]), cursor: 0 }
     }
 
-    /// A block of `length` slots, or nothing when no stretch is long enough. A block of no slots is
-    /// anywhere.
+    /// A block of `length` slots; `None` if no free range is long enough. A block without slots is
+    /// always available.
     pub(crate) fn allocate(&mut self, length: u32) -> Option<u32> {
         if length == 0 {
             return Some(0);
         }
         let fits = |(&start, &free): (&u32, &u32)| (free >= length).then_some(start);
         let cursor = self.cursor;
-        // What is left of the stretch that the cursor stands in, then those behind it, then those
+        // The rest of the range that contains the cursor, then the ranges after it, then those
         // before it.
         let here = self
             .free
@@ -47,8 +47,7 @@ impl SlotAllocator {
         Some(start)
     }
 
-    /// Takes exactly this block, which must be free: for blocks that a previous agent placed. False
-    /// when it is not free.
+    /// Allocates exactly this block, which an earlier agent allocated. False if it is not free.
     pub(crate) fn reserve(&mut self, block: Range<u32>) -> bool {
         if block.is_empty() {
             return true;
@@ -70,7 +69,7 @@ impl SlotAllocator {
         true
     }
 
-    /// Gives a block back.
+    /// Frees a block.
     pub(crate) fn release(&mut self, block: Range<u32>) {
         if block.is_empty() {
             return;
@@ -89,17 +88,17 @@ impl SlotAllocator {
     }
 }
 
-/// Free backend numbers.
+/// Free backend IDs.
 #[derive(Debug)]
 pub(crate) struct IdAllocator {
     freed: VecDeque<u32>,
-    /// Numbers from here to the limit were never used.
+    /// IDs from here to the limit were never used.
     next_unused: u32,
     limit: u32,
 }
 
 impl IdAllocator {
-    /// The numbers from 1 up to, and without, `limit`, without those that are `taken` already.
+    /// The IDs from 1 to `limit` (exclusive), except those in `taken`.
     pub(crate) fn new(limit: u32, taken: impl IntoIterator<Item = u32>) -> Self {
         let mut taken: Vec<u32> = taken.into_iter().collect();
         taken.sort_unstable();
@@ -108,7 +107,7 @@ impl IdAllocator {
         Self { freed, next_unused, limit }
     }
 
-    /// A number that was never used, or else the one that has been free for longest.
+    /// An ID that was never used, else the one that has been free for longest.
     pub(crate) fn allocate(&mut self) -> Option<BackendId> {
         if self.next_unused < self.limit {
             self.next_unused += 1;
@@ -117,7 +116,7 @@ impl IdAllocator {
         self.freed.pop_front().map(BackendId)
     }
 
-    /// Gives a number back.
+    /// Frees an ID.
     pub(crate) fn release(&mut self, id: BackendId) {
         self.freed.push_back(id.0);
     }
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_freed_block_is_reused_only_after_the_rest_of_the_table() {
+    fn a_freed_block_is_reused_after_all_others() {
         let mut blocks = SlotAllocator::new(12);
         let first = blocks.allocate(4).expect("room");
         blocks.release(first..first + 4);
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_become_one_stretch_again() {
+    fn adjacent_free_ranges_are_merged() {
         let mut blocks = SlotAllocator::new(9);
         for expected in [0, 3, 6] {
             assert_eq!(blocks.allocate(3), Some(expected));
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_was_freed_last_comes_back_last() {
+    fn the_most_recently_freed_id_is_reused_last() {
         let mut ids = IdAllocator::new(4, [2]);
         assert_eq!(ids.allocate(), Some(BackendId(3)));
         assert_eq!(ids.allocate(), Some(BackendId(1)));
@@ -167,7 +166,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocks_never_overlap_and_nothing_is_lost(steps in proptest::collection::vec((any::<bool>(), 0u32..20, any::<prop::sample::Index>()), 0..200)) {
+        fn blocks_never_overlap_and_nothing_is_lost(
+            steps in proptest::collection::vec(
+                (any::<bool>(), 0u32..20, any::<prop::sample::Index>()),
+                0..200,
+            )
+        ) {
             const SLOTS: u32 = 300;
             let mut blocks = SlotAllocator::new(SLOTS);
             let mut taken: Vec<Range<u32>> = Vec::new();

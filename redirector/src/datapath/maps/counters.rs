@@ -1,5 +1,4 @@
-//! The tables that the programs write and everybody reads: what became of connects, and how long
-//! they took.
+//! The counters that the programs write: outcomes of connects, and their durations.
 
 use std::net::IpAddr;
 
@@ -18,18 +17,17 @@ use crate::datapath::{
     status::{BackendStatus, RouteCounters},
 };
 
-/// The four tables: two by route, two by backend.
+/// The four maps: two by route index, two by backend ID.
 pub(crate) struct Counters {
     routes: Array<MapData, RouteStats>,
     route_times: Array<MapData, RouteTimes>,
-    /// Written by the agent, too: a number that is given to another backend begins anew, and so
-    /// does the next.
+    /// Also written by the agent: the counters of a reused ID are reset.
     pub(crate) backends: Array<MapData, BackendStats>,
     pub(crate) backend_times: Array<MapData, BackendTimes>,
 }
 
 impl Counters {
-    /// On tables that a test has made.
+    /// From maps that a test has created.
     #[cfg(test)]
     pub(crate) fn new(
         (routes, route_times): (Array<MapData, RouteStats>, Array<MapData, RouteTimes>),
@@ -38,7 +36,7 @@ impl Counters {
         Self { routes, route_times, backends, backend_times }
     }
 
-    /// Those of a loaded object.
+    /// From a loaded object.
     pub(crate) fn of(object: &mut Object) -> Result<Self, DatapathError> {
         Ok(Self {
             routes: object.array(names::ROUTE_STATS)?,
@@ -48,7 +46,7 @@ impl Counters {
         })
     }
 
-    /// Those that are pinned.
+    /// From the pins.
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             routes: open_pin(pins, names::ROUTE_STATS)?,
@@ -58,13 +56,13 @@ impl Counters {
         })
     }
 
-    /// What became of the connects of the route at `index`.
+    /// The counters of the route at `index`.
     pub(crate) fn route(&self, index: u32) -> Result<RouteCounters, DatapathError> {
         let stats = read(&self.routes, names::ROUTE_STATS, index)?;
         Ok(RouteCounters::new(stats, read(&self.route_times, names::ROUTE_TIMES, index)?))
     }
 
-    /// The same of many routes, whose indices ascend.
+    /// The counters of many routes, whose indices ascend.
     pub(crate) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteCounters>, DatapathError> {
         let mut stats = Vec::with_capacity(indices.len());
         read_each(&self.routes, names::ROUTE_STATS, indices, |_, read| stats.push(read))?;
@@ -75,7 +73,7 @@ impl Counters {
         Ok(counters)
     }
 
-    /// What is known of many backends, whose numbers ascend.
+    /// The counters of many backends, whose IDs ascend.
     pub(crate) fn each_backend(
         &self,
         numbers: &[u32],
@@ -88,7 +86,7 @@ impl Counters {
         })
     }
 
-    /// A backend's, with its health at `now_ns` of the monotonic clock.
+    /// The status of a backend, with its health at `now_ns` of the monotonic clock.
     pub(crate) fn backend(
         &self,
         (address, id): (IpAddr, BackendId),
@@ -100,7 +98,7 @@ impl Counters {
         Ok(BackendStatus::new(address, (health, now_ns), (stats, times)))
     }
 
-    /// The port of a backend that failed last.
+    /// The port of a backend on which a connect failed last.
     pub(crate) fn failed_port(&self, id: BackendId) -> Result<u16, DatapathError> {
         read(&self.backends, names::BACKEND_STATS, id.0).map(|stats| stats.failed_port as u16)
     }

@@ -1,5 +1,4 @@
-//! DNS interception from the agent's side: what is intercepted, which resolver has which slot, and
-//! what came of it.
+//! DNS interception from the agent's side: its scope, the slot of each resolver, and counters.
 
 use std::{
     cell::RefCell,
@@ -29,31 +28,30 @@ use crate::datapath::{
     pins::layout::{self, Pins},
 };
 
-/// Ports that the shim needs for intercepted DNS, one for each resolver that executors ask at a
-/// time.
+/// The number of ports that the shim needs for intercepted DNS: one for each resolver in use.
 pub const DNS_SLOTS: u16 = SLOTS as u16;
 
-/// A resolver that nobody asked for this long gives its slot back when few are left. No client
-/// waits that long for a reply.
+/// A resolver without queries for this long loses its slot if few are free. No client waits that
+/// long for a reply.
 const IDLE: Duration = Duration::from_secs(60);
-/// Few: as many free slots.
+/// Fewer free slots than this are few.
 const FEW: usize = SLOTS as usize / 4;
 
-type ResolverTable = HashMap<MapData, u32, Resolver>;
+type ResolverMap = HashMap<MapData, u32, Resolver>;
 
-/// Where the shim listens for intercepted DNS: of each family the address, and the port of slot 0,
-/// which the others follow.
+/// Where the shim listens for intercepted DNS: an address of each family, and the port of slot 0.
+/// The other slots have the ports after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShimEndpoint {
-    /// Its IPv4 address; without it queries to IPv4 resolvers are left alone.
+    /// Its IPv4 address; without it queries to IPv4 resolvers are not intercepted.
     pub ipv4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub ipv6: Option<Ipv6Addr>,
-    /// The port of slot 0; [`SLOTS`] ports are the shim's.
+    /// The port of slot 0, the first of [`SLOTS`] ports.
     pub first_port: u16,
 }
 
-/// What is intercepted.
+/// Which queries are intercepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum InterceptScope {
     /// Nothing.
@@ -65,60 +63,61 @@ pub enum InterceptScope {
     Everything,
 }
 
-/// A resolver whose queries are, or were, intercepted.
+/// A resolver that has a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterceptedResolver {
     /// Its address.
     pub address: IpAddr,
     /// Whether the configuration names it.
     pub listed: bool,
-    /// Connects, and datagrams of sockets that are not connected, that were taken to the shim.
+    /// Intercepted connects, and intercepted datagrams of unconnected sockets.
     pub intercepted: u64,
 }
 
-/// What is intercepted, and what became of it.
+/// Interception, with its counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterceptionStatus {
-    /// Whether anything is, as long as the agent lives.
+    /// Whether anything is intercepted while the agent runs.
     pub on: bool,
-    /// Whether that is only what goes to listed resolvers.
+    /// Whether only queries to listed resolvers are.
     pub listed_only: bool,
     /// The resolvers that have a slot.
     pub resolvers: Vec<InterceptedResolver>,
-    /// Connects and datagrams that were left alone since the agent gave no sign of life.
+    /// Connects and datagrams that were not intercepted since the heartbeat was too old.
     pub heartbeat_stale: u64,
-    /// Those that were left alone since every slot had another resolver.
+    /// Connects and datagrams that were not intercepted since all slots were in use.
     pub slots_full: u64,
-    /// Those that were taken to the shim for resolvers that have lost their slot since.
+    /// Those that were intercepted for resolvers that have lost their slot since.
     pub released: u64,
 }
 
-/// The tables of interception.
+/// The maps of interception.
 pub(crate) struct ResolverSlots {
     shim: Array<MapData, Shim>,
     state: Shim,
-    resolvers: Arc<RwLock<ResolverTable>>,
+    resolvers: Arc<RwLock<ResolverMap>>,
     stats: Array<MapData, u64>,
-    /// When each slot's counter was seen to move last.
+    /// The count of each slot, and when it last changed.
     last_change: BTreeMap<u32, (u64, Instant)>,
-    /// What the counters of slots said that were freed.
+    /// The sum of the counters of freed slots.
     released: u64,
 }
 
-/// Tells which resolver a slot stands for.
+/// Finds the resolver of a slot.
 #[derive(Clone)]
-pub struct ResolverLookup(Arc<RwLock<ResolverTable>>);
+pub struct ResolverLookup(Arc<RwLock<ResolverMap>>);
 
 impl ResolverLookup {
-    /// The resolver of `slot`; nothing when it has none.
+    /// The resolver of `slot`; `None` for a free slot.
     pub fn resolver(&self, slot: u32) -> Option<IpAddr> {
-        let table = self.0.read();
-        table.get(&slot, 0).ok().map(|resolver| address::from_ip(resolver.address))
+        let map = self.0.read();
+        map.get(&slot, 0).ok().map(|resolver| address::from_ip(resolver.address))
     }
 }
 
 impl ResolverSlots {
-    /// Takes the tables of a loaded object. What they say stays, until [`ResolverSlots::set_shim`].
+    /// Takes the maps out of a loaded object. Their contents stay until
+    /// [`ResolverSlots::set_shim`].
     pub(crate) fn open(object: &mut Object) -> Result<Self, DatapathError> {
         let shim = object.array(names::SHIM)?;
         let state = Shim { host_netns: netns_cookie(), ..read(&shim, names::SHIM, 0)? };
@@ -133,8 +132,7 @@ impl ResolverSlots {
         })
     }
 
-    /// See [`crate::datapath::Datapath::set_shim`]. Off first, since the programs look at one word after the
-    /// other.
+    /// Off first, since the programs read one word after the other.
     pub(crate) fn set_shim(&mut self, at: &ShimEndpoint) -> Result<(), DatapathError> {
         self.set_mode(Shim::OFF)?;
         let ip4 = at.ipv4.map_or_else(Ip4Be::default, |ip| Ip4Be::from_octets(ip.octets()));
@@ -143,7 +141,6 @@ impl ResolverSlots {
         write(&mut self.shim, names::SHIM, 0, self.state)
     }
 
-    /// See [`crate::datapath::Datapath::intercept`].
     pub(crate) fn intercept(&mut self, scope: &InterceptScope) -> Result<(), DatapathError> {
         let listed: &[IpAddr] = match scope {
             InterceptScope::Listed(listed) => listed,
@@ -162,13 +159,12 @@ impl ResolverSlots {
         write(&mut self.shim, names::SHIM, 0, self.state)
     }
 
-    /// Marks these resolvers, and no others, as listed; those without a slot get one, if one is
-    /// free.
+    /// Marks exactly these resolvers as listed; those without a slot get one, if one is free.
     fn mark_listed(&self, listed: &[IpAddr]) -> Result<(), DatapathError> {
-        let mut table = self.resolvers.write();
+        let mut map = self.resolvers.write();
         for &address in listed {
             if find_slot(
-                &SlotClaims(RefCell::new(&mut table)),
+                &SlotClaims(RefCell::new(&mut map)),
                 address::ip(address),
                 Claim::IfFree as u32,
             ) == SLOTS
@@ -180,10 +176,10 @@ impl ResolverSlots {
             }
         }
         for slot in 0..SLOTS {
-            let Some(found) = look_up(&table, slot)? else { continue };
+            let Some(found) = look_up(&map, slot)? else { continue };
             let wanted = u32::from(listed.contains(&address::from_ip(found.address)));
             if found.listed != wanted {
-                insert(&mut table, slot, Resolver { listed: wanted, ..found }, EXIST)?;
+                insert(&mut map, slot, Resolver { listed: wanted, ..found }, EXIST)?;
             }
         }
         Ok(())
@@ -193,11 +189,10 @@ impl ResolverSlots {
         ResolverLookup(Arc::clone(&self.resolvers))
     }
 
-    /// See [`crate::datapath::Datapath::release_idle_resolvers`].
     pub(crate) fn release_idle(&mut self) -> Result<(), DatapathError> {
-        let mut table = self.resolvers.write();
+        let mut map = self.resolvers.write();
         let mut taken = Vec::new();
-        for (slot, resolver) in occupied(&table)? {
+        for (slot, resolver) in occupied(&map)? {
             taken.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
         }
         self.last_change.retain(|slot, _| taken.iter().any(|(known, ..)| known == slot));
@@ -209,7 +204,7 @@ impl ResolverSlots {
                 *last_change = (count, now);
             } else if few_free && resolver.listed == 0 && now.duration_since(last_change.1) >= IDLE
             {
-                let removed = table.remove(&slot);
+                let removed = map.remove(&slot);
                 removed.map_err(|error| {
                     DatapathError::call(format!("remove {}[{slot}]", names::RESOLVERS), error)
                 })?;
@@ -222,15 +217,15 @@ impl ResolverSlots {
     }
 
     pub(crate) fn status(&self) -> Result<InterceptionStatus, DatapathError> {
-        let table = self.resolvers.read();
+        let map = self.resolvers.read();
         Ok(InterceptionStatus {
             released: self.released,
-            ..read_status(self.state.mode, &table, &self.stats)?
+            ..read_status(self.state.mode, &map, &self.stats)?
         })
     }
 }
 
-/// What the pinned tables tell, without an agent.
+/// The status from the pinned maps, without an agent.
 pub(crate) fn read_pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathError> {
     let shim: Array<MapData, Shim> = layout::open_pin(pins, names::SHIM)?;
     let mode = read(&shim, names::SHIM, 0)?.mode;
@@ -243,7 +238,7 @@ pub(crate) fn read_pinned(pins: &Pins) -> Result<InterceptionStatus, DatapathErr
 
 fn read_status(
     mode: u32,
-    table: &ResolverTable,
+    map: &ResolverMap,
     stats: &Array<MapData, u64>,
 ) -> Result<InterceptionStatus, DatapathError> {
     let count = |counter| read(stats, names::DNS_STATS, counter);
@@ -255,7 +250,7 @@ fn read_status(
         slots_full: count(dns::SLOTS_FULL)?,
         released: 0,
     };
-    for (slot, resolver) in occupied(table)? {
+    for (slot, resolver) in occupied(map)? {
         let (address, listed) = (address::from_ip(resolver.address), resolver.listed != 0);
         status.resolvers.push(InterceptedResolver { address, listed, intercepted: count(slot)? });
     }
@@ -263,12 +258,12 @@ fn read_status(
     Ok(status)
 }
 
-/// Flags of an update (uapi/linux/bpf.h): only a new element, only one that is there.
+/// Flags of an update (uapi/linux/bpf.h): only a new element, only an existing one.
 const NOEXIST: u64 = 1;
 const EXIST: u64 = 2;
 
-/// The table as the search for a slot reads it; the programs claim slots at the same time.
-struct SlotClaims<'t>(RefCell<&'t mut ResolverTable>);
+/// The map as the search for a slot uses it; the programs claim slots concurrently.
+struct SlotClaims<'t>(RefCell<&'t mut ResolverMap>);
 
 impl SlotTable for SlotClaims<'_> {
     fn state(&self, slot: u32, asked: Ip6Be) -> SlotState {
@@ -293,20 +288,19 @@ impl SlotTable for SlotClaims<'_> {
     }
 }
 
-/// The slots that have a resolver. Costs as many calls as there are.
-fn occupied(table: &ResolverTable) -> Result<Vec<(u32, Resolver)>, DatapathError> {
+/// The occupied slots. Costs as many calls.
+fn occupied(map: &ResolverMap) -> Result<Vec<(u32, Resolver)>, DatapathError> {
     let mut found = Vec::new();
-    for slot in table.keys() {
-        let slot = slot.map_err(|error| {
-            DatapathError::call(format!("go through {}", names::RESOLVERS), error)
-        })?;
-        found.extend(look_up(table, slot)?.map(|resolver| (slot, resolver)));
+    for slot in map.keys() {
+        let slot =
+            slot.map_err(|error| DatapathError::call(format!("list {}", names::RESOLVERS), error))?;
+        found.extend(look_up(map, slot)?.map(|resolver| (slot, resolver)));
     }
     Ok(found)
 }
 
-fn look_up(table: &ResolverTable, slot: u32) -> Result<Option<Resolver>, DatapathError> {
-    match table.get(&slot, 0) {
+fn look_up(map: &ResolverMap, slot: u32) -> Result<Option<Resolver>, DatapathError> {
+    match map.get(&slot, 0) {
         Ok(resolver) => Ok(Some(resolver)),
         Err(MapError::KeyNotFound) => Ok(None),
         Err(error) => Err(DatapathError::call(format!("read {}[{slot}]", names::RESOLVERS), error)),
@@ -314,24 +308,23 @@ fn look_up(table: &ResolverTable, slot: u32) -> Result<Option<Resolver>, Datapat
 }
 
 fn insert(
-    table: &mut ResolverTable,
+    map: &mut ResolverMap,
     slot: u32,
     resolver: Resolver,
     flags: u64,
 ) -> Result<(), DatapathError> {
-    table
-        .insert(slot, resolver, flags)
+    map.insert(slot, resolver, flags)
         .map_err(|error| DatapathError::call(format!("write {}[{slot}]", names::RESOLVERS), error))
 }
 
-/// The kernel's number for this thread's network namespace; 0, which means the initial one, where
-/// the kernel does not tell (before 5.14).
+/// The cookie of this thread's network namespace; 0, which means the initial one, if the kernel has
+/// none (before 5.14).
 fn netns_cookie() -> u64 {
     const SO_NETNS_COOKIE: libc::c_int = 71;
     let cookie = || -> io::Result<u64> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
-        // SAFETY: the kernel writes at most `length` bytes into the number.
+        // SAFETY: the kernel writes at most `length` bytes into the cookie.
         let result = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),

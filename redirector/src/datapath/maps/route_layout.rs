@@ -1,5 +1,5 @@
-//! One route as it stands in the tables: what it is made of, and the slots of its block. Pure but
-//! for the backend numbers it is given.
+//! One route in the maps: its parts, and the slots of its block. Pure, but for the backend IDs that
+//! it is given.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -18,10 +18,11 @@ use crate::{
     route::{OnNoBackend, PortPair},
 };
 
-/// An address and its number. An IPv4 source has none ([`BackendId::NONE`]): it stands in its slot.
+/// An address and its ID. An IPv4 source has none ([`BackendId::NONE`]): its slot holds the
+/// address.
 pub(crate) type IdentifiedAddr = (IpAddr, BackendId);
 
-/// A route that stands in the tables.
+/// A route in the maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RouteBlock {
     pub(crate) entry: RouteEntry,
@@ -35,7 +36,7 @@ pub(crate) struct RouteBlock {
 }
 
 impl RouteBlock {
-    /// The slots that it takes.
+    /// The slots of its block.
     pub(crate) fn slot_range(&self) -> Range<u32> {
         let options = if self.entry.has_options() { 1 + self.sources.len() } else { 0 };
         self.entry.first()..self.entry.options_slot() + options as u32
@@ -51,17 +52,17 @@ impl RouteBlock {
         }
     }
 
-    /// Every number that it uses.
+    /// The IDs that it uses.
     pub(crate) fn ids(&self) -> impl Iterator<Item = BackendId> {
         self.identified_addrs().map(|(_, id)| id)
     }
 
-    /// Every address that has a number.
+    /// The addresses that have an ID.
     pub(crate) fn identified_addrs(&self) -> impl Iterator<Item = IdentifiedAddr> {
         self.backends.iter().chain(&self.sources).copied().filter(|&(_, id)| id != BackendId::NONE)
     }
 
-    /// Whether it needs the slot of options.
+    /// Its options, if it needs a slot for them.
     fn options(&self) -> Option<RouteOptions> {
         let sources6 = self.sources.iter().filter(|(address, _)| address.is_ipv6()).count();
         let options = RouteOptions {
@@ -74,13 +75,13 @@ impl RouteBlock {
         (options != RouteOptions::default()).then_some(options)
     }
 
-    /// How many slots it needs.
+    /// The number of slots that it needs.
     pub(crate) fn slot_count(&self) -> u32 {
         let options = if self.options().is_some() { 1 + self.sources.len() } else { 0 };
         (self.ports.len() + self.backends.len() + options) as u32
     }
 
-    /// Makes the entry for a block at `first`, and gives the slots to write there.
+    /// Sets the entry for a block at `first`, and returns the slots to write there.
     pub(crate) fn layout(&mut self, first: u32, generation: u8) -> Vec<Slot> {
         let sixes = self.backends.iter().filter(|(address, _)| address.is_ipv6()).count();
         let pass = if self.on_no_backend == OnNoBackend::Pass { RouteEntry::PASS } else { 0 };
@@ -108,7 +109,7 @@ impl RouteBlock {
             .collect()
     }
 
-    /// Reads a block back. Nothing when it is damaged: a slot is missing or another generation's.
+    /// Reads a block. `None` if it is damaged: a slot is missing or has another generation.
     pub(crate) fn from_slots<E>(
         entry: RouteEntry,
         slot: impl Fn(u32) -> Result<Option<Slot>, E>,
@@ -131,7 +132,7 @@ impl RouteBlock {
             };
             let mut identified: Vec<IdentifiedAddr> =
                 slots.into_iter().map(address).collect::<Result<_, E>>()?;
-            // Kept for as long as the route, and most routes have one or two.
+            // Kept as long as the route, and most routes have one or two.
             identified.shrink_to_fit();
             Ok(identified)
         };
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_gives_back_what_it_was_made_of_and_a_damaged_one_nothing() {
+    fn a_block_is_read_back_unless_it_is_damaged() {
         let six = |id: u32| {
             (IpAddr::from(Ipv6Addr::from_bits(0xfd << 120 | u128::from(id))), BackendId(id))
         };

@@ -1,6 +1,6 @@
-//! The tables that say what a route is: entries, blocks of slots, and the IPv6 addresses that slots
-//! name by number. Here they are only read and written; what goes where is the business of `tables`
-//! and `placed`.
+//! The maps that define routes: entries, blocks of slots, and the IPv6 addresses that slots refer
+//! to by ID. They are only read and written here; `route_layout` and `writer` decide what goes
+//! where.
 
 use aya::maps::{Array, MapData};
 use redirector_common::{
@@ -21,7 +21,7 @@ use crate::datapath::{
     pins::layout::{Pins, open_pin},
 };
 
-/// The three tables. They belong together: each names what stands in the next.
+/// The three maps. Each refers to elements of the next.
 pub(crate) struct RouteMaps {
     entries: Array<MapData, RouteEntry>,
     slots: Array<MapData, Slot>,
@@ -32,7 +32,7 @@ pub(crate) struct RouteMaps {
 pub(crate) const NAMES: [&str; 3] = [names::ROUTES, names::SLOTS, names::BACKENDS6];
 
 impl RouteMaps {
-    /// Those of a loaded object.
+    /// From a loaded object.
     pub(crate) fn of(object: &mut Object) -> Result<Self, DatapathError> {
         Ok(Self {
             entries: object.array(names::ROUTES)?,
@@ -41,7 +41,7 @@ impl RouteMaps {
         })
     }
 
-    /// Those that are pinned.
+    /// From the pins.
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             entries: open_pin(pins, names::ROUTES)?,
@@ -50,7 +50,7 @@ impl RouteMaps {
         })
     }
 
-    /// AgentMaps by themselves.
+    /// From maps that a test has created.
     #[cfg(test)]
     pub(crate) fn new(
         entries: Array<MapData, RouteEntry>,
@@ -60,23 +60,23 @@ impl RouteMaps {
         Self { entries, slots, addresses6 }
     }
 
-    /// The same tables, by descriptors of their own.
+    /// The same maps, with descriptors of their own.
     #[cfg(test)]
-    pub(crate) fn again(&self) -> Self {
-        fn again<V: aya::Pod>(table: &Array<MapData, V>) -> Array<MapData, V> {
-            let map = aya::maps::IterableMap::map(table);
+    pub(crate) fn reopen(&self) -> Self {
+        fn reopen<V: aya::Pod>(map: &Array<MapData, V>) -> Array<MapData, V> {
+            let map = aya::maps::IterableMap::map(map);
             let data =
-                MapData::from_id(map.info().expect("known to the kernel").id()).expect("opened");
+                MapData::from_id(map.info().expect("a map of this kernel").id()).expect("opened");
             Array::try_from(aya::maps::Map::Array(data)).expect("the same types")
         }
         Self {
-            entries: again(&self.entries),
-            slots: again(&self.slots),
-            addresses6: again(&self.addresses6),
+            entries: reopen(&self.entries),
+            slots: reopen(&self.slots),
+            addresses6: reopen(&self.addresses6),
         }
     }
 
-    /// How many addresses the pool has.
+    /// The number of addresses in the pool.
     pub(crate) fn len(&self) -> u32 {
         self.entries.len()
     }
@@ -85,7 +85,7 @@ impl RouteMaps {
         read(&self.entries, names::ROUTES, index)
     }
 
-    /// Those of the first `size` entries that are routes, with their indices.
+    /// The routes among the first `size` entries, with their indices.
     pub(crate) fn present(&self, size: u32) -> Result<Vec<(u32, RouteEntry)>, DatapathError> {
         let (all, mut present) = ((0..size).collect::<Vec<_>>(), Vec::new());
         read_each(&self.entries, names::ROUTES, &all, |at, entry| {
@@ -94,7 +94,7 @@ impl RouteMaps {
         Ok(present)
     }
 
-    /// The block that an entry points to; nothing when it is damaged.
+    /// The block of an entry; `None` if it is damaged.
     pub(crate) fn block(&self, entry: RouteEntry) -> Result<Option<RouteBlock>, DatapathError> {
         let slot = |index| {
             if index < self.slots.len() {
@@ -120,7 +120,7 @@ impl RouteMaps {
         write_all(&mut self.slots, names::SLOTS, slots)
     }
 
-    /// The addresses behind numbers, where they do not fit in a slot.
+    /// The addresses that do not fit into a slot, by ID.
     pub(crate) fn set_addresses(
         &mut self,
         addresses: (&[u32], &[Ip6Be]),

@@ -1,9 +1,8 @@
-//! Writing plans: new blocks first, then the routes flip to them, then the old blocks are free.
-//! What goes, goes in the other order.
+//! Writes plans: first the new blocks, then the entries that point to them; then the old blocks are
+//! free. A route is removed in the opposite order.
 //!
-//! Many changes are carried out batch, table by table instead of route by route, so that each
-//! table takes one call for all of them. That keeps the order: whatever a route points to is in the
-//! tables before the route is.
+//! Many changes are written in one batch, map by map instead of route by route, with one call per
+//! map. That keeps the order: whatever a route points to is written before the route.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -33,29 +32,28 @@ use crate::{
     route::PortPair,
 };
 
-/// So many changes are carried out batch at most: plenty for a call to cost little, and the
-/// first routes of a large plan are live soon.
+/// The most changes in a batch: enough to make a call cheap, and the first routes of a large plan
+/// are in effect soon.
 const MAX_BATCH: usize = 1024;
 
-/// The tables that plans are written to, and what stands in them.
+/// The maps that plans are written to, and their contents.
 pub(crate) struct Writer {
     pub(crate) routes: RouteMaps,
     pub(crate) health: Array<MapData, Health>,
     pub(crate) counters: Counters,
     pub(crate) slots: SlotAllocator,
     pub(crate) ids: IdAllocator,
-    /// The latest block's.
+    /// The generation of the latest block.
     pub(crate) generation: u8,
-    /// The routes that stand, by index.
+    /// The routes in the maps, by index.
     pub(crate) blocks: BTreeMap<u32, RouteBlock>,
 }
 
-/// Changes that are ready to be carried out batch: their room is taken, and nothing of them is
-/// in the kernel yet.
+/// Prepared changes: their slots and IDs are allocated, and nothing is in the kernel yet.
 #[derive(Default)]
 struct Batch {
     steps: Vec<Step>,
-    /// Backend numbers that begin anew, with nobody's failures and counters.
+    /// The health and counters of new IDs, which are reset.
     health: Elements<Health>,
     stats: Elements<BackendStats>,
     times: Elements<BackendTimes>,
@@ -64,14 +62,14 @@ struct Batch {
     entries: Elements<RouteEntry>,
 }
 
-/// One change.
+/// One change of a batch.
 struct Step {
     index: u32,
-    /// The route that comes; nothing for one that only goes.
+    /// The new route; `None` for a removed one.
     block: Option<RouteBlock>,
-    /// The numbers that came with it.
+    /// The IDs that it allocated.
     new_ids: Vec<BackendId>,
-    /// How long the lists were when this step was in them.
+    /// The lengths of the batch's lists after this step.
     watermarks: Watermarks,
 }
 
@@ -83,23 +81,23 @@ struct Watermarks {
 }
 
 impl Writer {
-    /// Carries out `changes`, in order.
+    /// Applies `changes` in order.
     ///
     /// # Errors
     ///
-    /// The first change that does not fit or that the kernel refuses; those before it stand, those
-    /// after it do not.
+    /// The first change that does not fit or that the kernel refuses; those before it stay, the
+    /// others are not applied.
     pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
         let mut batch = Batch::default();
         for change in changes {
-            // A second change of a route starts from the first one, which must stand by then.
-            // Plans' differences ascend.
+            // A second change of a route builds on the first one, which must be committed. The
+            // indices of a difference between plans ascend.
             let again = batch.steps.last().is_some_and(|last| change.index() <= last.index);
             if again || batch.steps.len() == MAX_BATCH {
                 self.commit(std::mem::take(&mut batch))?;
             }
             if self.prepare(change, &mut batch).is_err() {
-                // What is replaced so far makes room.
+                // Committing frees what was replaced so far.
                 self.commit(std::mem::take(&mut batch))?;
                 self.prepare(change, &mut batch)?;
             }
@@ -107,8 +105,8 @@ impl Writer {
         self.commit(batch)
     }
 
-    /// Places the route that another table has: its backends keep their numbers, and what is known
-    /// of them is not touched.
+    /// Copies a route from another version's maps: its backends keep their IDs, health and
+    /// counters.
     pub(crate) fn copy(&mut self, index: u32, block: RouteBlock) -> Result<(), DatapathError> {
         let mut batch = Batch::default();
         for (address, id) in block.identified_addrs() {
@@ -118,7 +116,7 @@ impl Writer {
         self.commit(batch)
     }
 
-    /// Takes the room that a change needs. On an error nothing is taken.
+    /// Allocates what a change needs. On an error nothing is allocated.
     fn prepare(&mut self, change: &Change, batch: &mut Batch) -> Result<(), DatapathError> {
         match change {
             Change::Put { index, route } => self.prepare_put(*index, route, batch),
@@ -154,7 +152,7 @@ impl Writer {
         let ids: Vec<BackendId> = new_ids.iter().map(|&(_, id)| id).collect();
         let (Some(backends), Some(numbered)) = (backends, numbered) else {
             ids.into_iter().for_each(|id| self.ids.release(id));
-            return Err(full("backend numbers"));
+            return Err(full("backend IDs"));
         };
         sources.extend(numbered);
         let ports: Vec<PortPair> = route.ports.iter().copied().take(MAX_PORTS).collect();
@@ -172,7 +170,7 @@ impl Writer {
         self.place(index, block, ids, batch)
     }
 
-    /// Finds a block for a route. The numbers that came with it are free again when there is none.
+    /// Allocates a block for a route. If there is none, the new IDs are freed.
     fn place(
         &mut self,
         index: u32,
@@ -194,19 +192,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is ready. When an element is refused, only the changes before the one that needs
-    /// it are carried out, whole.
+    /// Writes a batch. If an element is refused, the changes before the one that needs it are
+    /// committed, and no other.
     fn commit(&mut self, batch: Batch) -> Result<(), DatapathError> {
         let Batch { steps, health, stats, times, addresses, slots, entries } = batch;
         let (mut ready, mut refused) = (steps.len(), Ok(()));
         let mut write =
             |end: fn(&Watermarks) -> usize,
-             table: &mut dyn FnMut(usize) -> Result<(), PartialWrite>| {
+             map: &mut dyn FnMut(usize) -> Result<(), PartialWrite>| {
                 let count = ready.checked_sub(1).map_or(0, |last| end(&steps[last].watermarks));
-                if let Err(PartialWrite { written, error }) = table(count) {
+                if let Err(PartialWrite { written, error }) = map(count) {
                     ready = steps.partition_point(|step| end(&step.watermarks) <= written);
-                    // Later tables are written for earlier changes only, so the last error is the
-                    // earliest change's.
+                    // Later maps are written for earlier changes only, so the last error belongs to
+                    // the earliest change.
                     refused = Err(error);
                 }
             };
@@ -225,8 +223,8 @@ impl Writer {
         write(|watermarks| watermarks.slots, &mut |count| {
             self.routes.set_slots(slots.first(count))
         });
-        // The commit point: with each of these stores a route has its new block for all connects
-        // that follow, or is gone.
+        // The commit point: each of these stores replaces or removes a route for all connects that
+        // follow.
         write(|watermarks| watermarks.entries, &mut |count| {
             self.routes.set_entries(entries.first(count))
         });
@@ -236,7 +234,7 @@ impl Writer {
         refused
     }
 
-    /// A step is carried out: what it replaced is free.
+    /// Records a committed step, and frees what it replaced.
     fn commit_step(&mut self, step: Step) {
         let old = match step.block {
             Some(block) => self.blocks.insert(step.index, block),
@@ -249,7 +247,7 @@ impl Writer {
         old.ids().filter(|id| !kept.contains(id)).for_each(|id| self.ids.release(id));
     }
 
-    /// A step could not be carried out: what it would have used is free.
+    /// Frees what a step allocated that was not committed.
     fn roll_back(&mut self, step: Step) {
         if let Some(block) = step.block {
             self.slots.release(block.slot_range());
@@ -266,7 +264,7 @@ impl Batch {
         self.steps.push(Step { index, block, new_ids, watermarks });
     }
 
-    /// Backends that nobody knows anything of.
+    /// Resets the health and counters of new backends.
     fn reset_stats(&mut self, backends: &[IdentifiedAddr]) {
         for &(_, id) in backends {
             self.health.push(id.0, Health::HEALTHY);
@@ -275,7 +273,7 @@ impl Batch {
         }
     }
 
-    /// The address behind a number, where it does not fit in a slot.
+    /// Writes the address of an ID, if it does not fit into a slot.
     fn address(&mut self, id: BackendId, address: IpAddr) {
         if let IpAddr::V6(address) = address {
             self.addresses.push(id.0, address::ip6(address));
@@ -283,8 +281,8 @@ impl Batch {
     }
 }
 
-/// The numbers of addresses, IPv4 ones first: those that are known keep theirs, the others get
-/// `new_ids` ones. Nothing when numbers run out.
+/// The IDs of addresses, IPv4 ones first: known addresses keep theirs, the others get `new_ids`.
+/// `None` if there are not enough.
 fn assign_ids(
     ids: &mut IdAllocator,
     addresses: Vec<IpAddr>,
@@ -301,7 +299,7 @@ fn assign_ids(
     };
     let mut numbered: Vec<IdentifiedAddr> =
         by_family(addresses).into_iter().map(number).collect::<Option<_>>()?;
-    // Kept for as long as the route, and most routes have one or two.
+    // Kept as long as the route, and most routes have one or two.
     numbered.shrink_to_fit();
     Some(numbered)
 }

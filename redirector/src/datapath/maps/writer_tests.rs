@@ -1,5 +1,5 @@
-//! On tables in the kernel that nobody else sees. An element is refused because its table is
-//! smaller than the writer was told.
+//! Tests on maps of their own. An element is refused since its map is smaller than the writer
+//! assumes.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::plan::Plan;
 
-/// Entries of each table, and what the writer is told of two of them.
+/// The entries of each map, and what the writer assumes of two of them.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     routes: u32,
@@ -20,12 +20,12 @@ struct Sizes {
     health: u32,
     stats: u32,
     addresses: u32,
-    claimed_slots: u32,
-    claimed_ids: u32,
+    assumed_slots: u32,
+    assumed_ids: u32,
 }
 
 impl Sizes {
-    /// AgentMaps as large as the writer is told.
+    /// Maps as large as the writer assumes.
     fn honest(routes: u32, slots: u32, numbers: u32) -> Self {
         Self {
             routes,
@@ -33,21 +33,21 @@ impl Sizes {
             health: numbers,
             stats: numbers,
             addresses: numbers,
-            claimed_slots: slots,
-            claimed_ids: numbers,
+            assumed_slots: slots,
+            assumed_ids: numbers,
         }
     }
 
     fn writer(self) -> Writer {
-        fn table<V: aya::Pod>(entries: u32) -> Array<MapData, V> {
-            Array::create(entries, 0).expect("a table")
+        fn map<V: aya::Pod>(entries: u32) -> Array<MapData, V> {
+            Array::create(entries, 0).expect("a map")
         }
         Writer {
-            routes: RouteMaps::new(table(self.routes), table(self.slots), table(self.addresses)),
-            health: table(self.health),
-            counters: Counters::new((table(1), table(1)), (table(self.stats), table(self.stats))),
-            slots: SlotAllocator::new(self.claimed_slots),
-            ids: IdAllocator::new(self.claimed_ids, []),
+            routes: RouteMaps::new(map(self.routes), map(self.slots), map(self.addresses)),
+            health: map(self.health),
+            counters: Counters::new((map(1), map(1)), (map(self.stats), map(self.stats))),
+            slots: SlotAllocator::new(self.assumed_slots),
+            ids: IdAllocator::new(self.assumed_ids, []),
             generation: 0,
             blocks: BTreeMap::new(),
         }
@@ -61,8 +61,8 @@ impl Writer {
         }
     }
 
-    /// What a successor would read from the tables.
-    fn in_kernel(&self) -> Plan {
+    /// The plan that a later agent would read.
+    fn read_back(&self) -> Plan {
         let mut plan = Plan::default();
         for index in 0..self.routes.len() {
             let entry = self.routes.entry(index).expect("an entry");
@@ -76,21 +76,21 @@ impl Writer {
         plan
     }
 
-    /// After all routes are gone, all room is free again.
+    /// After all routes are removed, all slots and IDs are free.
     fn assert_nothing_is_lost(mut self, sizes: Sizes) {
         let all: Vec<Change> =
             self.blocks.keys().map(|&index| Change::Withdraw { index }).collect();
         self.apply(&all).expect("withdrawn");
-        assert_eq!(self.in_kernel(), Plan::default());
-        assert_eq!(self.slots.allocate(sizes.claimed_slots), Some(0), "every slot is free");
+        assert_eq!(self.read_back(), Plan::default());
+        assert_eq!(self.slots.allocate(sizes.assumed_slots), Some(0), "every slot is free");
         let numbers = std::iter::from_fn(|| self.ids.allocate())
             .map(|id| id.0)
             .collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(numbers, (1..sizes.claimed_ids).collect());
+        assert_eq!(numbers, (1..sizes.assumed_ids).collect());
     }
 }
 
-/// The plan after `changes`, one by one.
+/// The plan after applying `changes` one by one.
 fn after(changes: &[Change]) -> Plan {
     let mut plan = Plan::default();
     for change in changes {
@@ -110,7 +110,7 @@ fn route(backends: &[IpAddr]) -> PlannedRoute {
     }
 }
 
-/// Two backends that nobody else has.
+/// Two backends that no other route has.
 fn two(index: u32, round: u8) -> PlannedRoute {
     let [_, high, middle, low] = index.to_be_bytes();
     route(&[
@@ -150,8 +150,8 @@ const ROUTES: u32 = 12;
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Where a table ends too early, for whichever table, the changes before the one that does not
-    /// fit stand, and none after it; what they would have used is free again.
+    /// Whichever map ends too early: the changes before the refused one are applied, the others are
+    /// not, and what they allocated is freed.
     #[test]
     fn changes_stand_up_to_the_one_that_the_kernel_refuses(
         changes in prop::collection::vec(change(ROUTES), 1..40),
@@ -187,18 +187,21 @@ fn apply_all_or_up_to_the_refused(
 ) -> Result<(), TestCaseError> {
     let mut writer = sizes.writer();
     let result = writer.apply(changes);
-    let stand = writer.in_kernel();
+    let applied_plan = writer.read_back();
     match result {
-        Ok(()) => prop_assert_eq!(stand, after(changes)),
+        Ok(()) => prop_assert_eq!(applied_plan, after(changes)),
         Err(error) => {
             prop_assert!(error.to_string().starts_with(refusal), "{}", error);
-            let stood = (0..changes.len()).find(|&count| after(&changes[..count]) == stand);
-            let Some(count) = stood else {
-                return Err(TestCaseError::fail(format!("{stand:?} is after none of the changes")));
+            let applied =
+                (0..changes.len()).find(|&count| after(&changes[..count]) == applied_plan);
+            let Some(count) = applied else {
+                return Err(TestCaseError::fail(format!(
+                    "{applied_plan:?} follows none of the changes"
+                )));
             };
-            // Once more from there: it is refused again, and nothing has changed.
+            // Applied once more from there, it is refused again, and nothing changes.
             prop_assert!(writer.apply(&changes[count..]).is_err());
-            prop_assert_eq!(writer.in_kernel(), stand);
+            prop_assert_eq!(writer.read_back(), applied_plan);
         }
     }
     writer.assert_nothing_is_lost(sizes);
@@ -206,24 +209,24 @@ fn apply_all_or_up_to_the_refused(
 }
 
 #[test]
-fn a_full_pool_is_replaced_with_room_for_a_few_more_backends_only() {
+fn a_full_pool_is_replaced_with_few_free_ids() {
     const MANY: u32 = 5000;
     let sizes = Sizes::honest(MANY, 4 * MANY, 2 * MANY + 8);
     let mut writer = sizes.writer();
     for round in 0..3 {
         writer.apply(&all(MANY, round)).expect("written");
-        assert_eq!(writer.in_kernel(), after(&all(MANY, round)));
+        assert_eq!(writer.read_back(), after(&all(MANY, round)));
     }
     writer.assert_nothing_is_lost(sizes);
 }
 
 #[test]
-fn whoever_reads_meanwhile_sees_each_route_as_it_was_or_as_it_is() {
+fn concurrent_readers_see_each_route_old_or_new() {
     const MANY: u32 = 4096;
     let mut writer = Sizes::honest(MANY, 8 * MANY, 2 * MANY + 1024).writer();
     writer.apply(&all(MANY, 0)).expect("written");
-    // The same tables by another descriptor.
-    let tables = writer.routes.again();
+    // The same maps with other descriptors.
+    let maps = writer.routes.reopen();
     let done = AtomicBool::new(false);
     std::thread::scope(|threads| {
         threads.spawn(|| {
@@ -231,11 +234,10 @@ fn whoever_reads_meanwhile_sees_each_route_as_it_was_or_as_it_is() {
             while !done.load(Ordering::Relaxed) || reads < MANY {
                 let index = reads.wrapping_mul(2_654_435_761) % MANY;
                 reads += 1;
-                // As the programs do: a block that was replaced in between says so by its
-                // generation, and the route is read again.
-                let block = (0..4).find_map(|_| {
-                    tables.block(tables.entry(index).expect("an entry")).expect("slots")
-                });
+                // Like the programs: a block that was replaced in between has another generation,
+                // and the route is read again.
+                let block = (0..4)
+                    .find_map(|_| maps.block(maps.entry(index).expect("an entry")).expect("slots"));
                 let planned = block.expect("a whole block").to_planned();
                 assert!((0..8).any(|round| planned == two(index, round)), "{planned:?} at {index}");
             }
@@ -245,5 +247,5 @@ fn whoever_reads_meanwhile_sees_each_route_as_it_was_or_as_it_is() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert_eq!(writer.in_kernel(), after(&all(MANY, 7)));
+    assert_eq!(writer.read_back(), after(&all(MANY, 7)));
 }

@@ -1,6 +1,6 @@
-//! Comparing pinned tables with the ones that this binary would make. aya reuses a pinned table
-//! without looking at it; a value that is larger in the kernel than here would be written past the
-//! end of our buffer.
+//! Compares pinned maps with those that this binary would create. aya reuses a pinned map without
+//! checking it; a value that is larger in the kernel than here would be written beyond the end of
+//! our buffer.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,7 +19,7 @@ use crate::{
     pool::Pool,
 };
 
-/// Type and sizes of a table.
+/// The type and the sizes of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MapSpec {
     /// `enum bpf_map_type`.
@@ -30,7 +30,7 @@ pub(crate) struct MapSpec {
 }
 
 impl MapSpec {
-    /// Bytes of an element.
+    /// The size of a value in bytes.
     pub(crate) fn value(&self) -> usize {
         self.value as usize
     }
@@ -46,24 +46,24 @@ impl std::fmt::Display for MapSpec {
     }
 }
 
-/// The tables that this binary would make for `pool`, by name.
+/// The maps that this binary would create for `pool`, by name.
 pub(crate) fn expected(
     pool: &Pool,
     version: &Version,
 ) -> Result<BTreeMap<&'static str, MapSpec>, DatapathError> {
     let object = object::parse()?;
-    let sizes = object::sizes(pool, version);
+    let sizes = object::map_sizes(pool, version);
     let page = rustix::param::page_size() as u32;
     let spec = |name: &&'static str| {
         let map = object.maps.get(*name).ok_or_else(|| {
-            DatapathError::call(format!("find the table {name} in the object"), "not there")
+            DatapathError::call(format!("find the map {name} in the object"), "not there")
         })?;
         let entries = sizes
             .iter()
             .find(|(sized, _)| sized == name)
             .map_or(map.max_entries(), |(_, entries)| *entries);
         let entries = if map.map_type() == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32 {
-            // Bytes: a power of two, and at least a page.
+            // In bytes: a power of two, and at least a page.
 
             entries.next_power_of_two().max(page)
         } else {
@@ -82,13 +82,13 @@ pub(crate) fn expected(
     names::MAPS.iter().map(spec).collect()
 }
 
-/// The pinned table at `path`; nothing when there is none.
+/// The pinned map at `path`; `None` if there is none.
 pub(crate) fn pinned(path: &Path) -> Result<Option<MapSpec>, DatapathError> {
     if !path.exists() {
         return Ok(None);
     }
     let info = MapInfo::from_pin(path).map_err(|error| {
-        DatapathError::call(format!("read the pinned table {}", path.display()), error)
+        DatapathError::call(format!("read the pinned map {}", path.display()), error)
     })?;
     let map_type = info.map_type().map_err(|error| {
         DatapathError::call(format!("read the type of {}", path.display()), error)
@@ -101,8 +101,8 @@ pub(crate) fn pinned(path: &Path) -> Result<Option<MapSpec>, DatapathError> {
     }))
 }
 
-/// Refuses pinned tables that this binary would not make. The pool is compared by its size here, by
-/// its address when the tables are open.
+/// Refuses pinned maps that this binary would not create. This compares the pool by its size;
+/// [`refuse_other_pool`] compares its addresses.
 pub(crate) fn compare(pins: &Pins, pool: &Pool, version: &Version) -> Result<(), DatapathError> {
     for (name, ours) in expected(pool, version)? {
         let path = pins.map(name);
@@ -119,7 +119,7 @@ pub(crate) fn compare(pins: &Pins, pool: &Pool, version: &Version) -> Result<(),
     Ok(())
 }
 
-/// Refuses tables whose VIPs are of another pool.
+/// Refuses maps of another pool.
 pub(crate) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), DatapathError> {
     if found.abi == 0 {
         return Ok(());
@@ -132,8 +132,8 @@ pub(crate) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), D
             wanted: pool.ipv4.trunc().into(),
         });
     }
-    // An IPv6 pool may come or go, since nothing in the tables names its addresses; another one
-    // would be somebody's VIPs.
+    // An IPv6 pool may be added or removed, since no map contains its addresses. Another one would
+    // change the VIPs.
     let network = Ipv6Net::new_assert(address::from_ip6(found.pool6_base), 96 + prefix).trunc();
     match pool.ipv6.map(|net| net.trunc()) {
         Some(wanted) if !found.pool6_base.is_unspecified() && wanted != network => {

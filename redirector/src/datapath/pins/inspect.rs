@@ -1,4 +1,4 @@
-//! The datapath seen from its pins alone, without an agent; and its removal.
+//! The state of the datapath from its pins, without an agent; and its removal.
 
 use std::{
     fs,
@@ -30,37 +30,37 @@ use crate::datapath::{
     sys::monotonic_ns,
 };
 
-/// What the pins tell.
+/// The state in the pins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedStatus {
-    /// Version of the tables.
+    /// Version of the maps.
     pub abi: u32,
     /// The pool of VIPs.
     pub pool: String,
     /// The IPv6 pool, if there is one.
     pub pool_ipv6: Option<String>,
-    /// Process id of the agent that wrote last, in its own pid namespace.
+    /// The process ID of the agent that wrote last, in its own pid namespace.
     pub agent_pid: u32,
-    /// Time since that agent's last sign of life; absent before the first.
+    /// Time since that agent's last heartbeat; absent before the first.
     pub heartbeat_age: Option<Duration>,
     /// The cgroups whose sockets are redirected.
     pub attachments: Vec<Attachment>,
-    /// The routes in the tables.
+    /// The routes in the maps.
     pub routes: Vec<PinnedRoute>,
-    /// Whose DNS goes to the shim while an agent lives, and what became of it.
+    /// DNS interception while an agent runs, with its counters.
     pub interception: InterceptionStatus,
 }
 
-/// A route in the tables.
+/// A route in the maps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedRoute {
-    /// Its virtual address.
+    /// Its VIP.
     pub vip: IpAddr,
-    /// Its virtual IPv6 address, if there is a pool of them.
+    /// Its IPv6 VIP, if there is an IPv6 pool.
     pub vip6: Option<Ipv6Addr>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
-    /// What became of its connects.
+    /// The outcomes of its connects.
     pub counters: RouteCounters,
 }
 
@@ -69,22 +69,22 @@ pub struct PinnedRoute {
 pub struct Removed {
     /// Links, one for each program and cgroup.
     pub links: usize,
-    /// AgentMaps.
+    /// Maps.
     pub maps: usize,
-    /// Cgroups that nothing of ours is attached to any more.
+    /// Cgroups that we are no longer attached to.
     pub cgroups: usize,
-    /// The pool that was served, if the tables said it.
+    /// The pool that was served, if the maps had one.
     pub pool: Option<String>,
     /// The IPv6 pool that was served.
     pub pool_ipv6: Option<String>,
 }
 
-/// Reads the pins below `bpffs`; nothing when there are none.
+/// Reads the pins below `bpffs`; `None` if there are none.
 ///
 /// # Errors
 ///
-/// [`DatapathError::AbiMismatch`] for another version's pins, [`DatapathError::NotPermitted`] without
-/// the capability to open them.
+/// [`DatapathError::AbiMismatch`] for another version's pins, [`DatapathError::NotPermitted`]
+/// without the capability to open them.
 pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
     if !pins.exist()? {
@@ -110,12 +110,11 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
     }))
 }
 
-/// Whose DNS goes to the shim while an agent lives, from the pins below `bpffs`; nothing when there
-/// are none.
+/// DNS interception while an agent runs, from the pins below `bpffs`; `None` if there are none.
 ///
 /// # Errors
 ///
-/// When they can't be opened or read.
+/// If they can't be opened or read.
 pub fn pinned_interception(bpffs: &Path) -> Result<Option<InterceptionStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
     pins.exist()?.then(|| resolver_slots::read_pinned(&pins)).transpose()
@@ -135,17 +134,17 @@ fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
 }
 
 fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathError> {
-    let tables = RouteMaps::open(pins)?;
+    let maps = RouteMaps::open(pins)?;
     let counters = Counters::open(pins)?;
     let health = open_pin::<Health>(pins, names::HEALTH)?;
     let now = monotonic_ns();
     let mut routes = Vec::new();
-    for index in 0..tables.len() {
-        let entry = tables.entry(index)?;
+    for index in 0..maps.len() {
+        let entry = maps.entry(index)?;
         if !entry.is_present() {
             continue;
         }
-        let identified = tables.block(entry)?.into_iter().flat_map(|block| block.backends);
+        let identified = maps.block(entry)?.into_iter().flat_map(|block| block.backends);
         let backend = |(address, id): IdentifiedAddr| {
             counters.backend((address, id), read(&health, names::HEALTH, id.0)?, now)
         };
@@ -160,24 +159,22 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
     Ok(routes)
 }
 
-/// Whether an agent that starts at `bpffs` finds pins to go on with: its own version's or an older
-/// one's.
+/// Whether an agent that starts at `bpffs` finds pins of its own version or of an older one.
 ///
 /// # Errors
 ///
-/// [`DatapathError::AbiMismatch`] for a younger version's pins, [`DatapathError::NotBpffs`].
+/// [`DatapathError::AbiMismatch`] for a newer version's pins, [`DatapathError::NotBpffs`].
 pub fn has_pins(bpffs: &Path) -> Result<bool, DatapathError> {
     let pins = Pins::new(bpffs);
     pins.refuse_newer_version()?;
     Ok(pins.exist()? || !pins.older().is_empty())
 }
 
-/// Detaches everything of ours that is pinned below `bpffs`, of whichever version, and removes
-/// every pin.
+/// Detaches everything of ours that is pinned below `bpffs`, of any version, and removes every pin.
 ///
 /// # Errors
 ///
-/// The first pin that can't be removed; those before it are gone.
+/// The first pin that can't be removed; those before it are removed.
 pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
     Pins::new(bpffs).exist()?;
     let mut removed = Removed::default();
@@ -194,7 +191,7 @@ pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
         removed.maps += maps;
     }
     if bpffs.is_dir() && layout::names_in(bpffs).is_empty() {
-        // The mount point itself, when the whole bpf file system is ours: that stays.
+        // A mount point stays.
         let _ = fs::remove_dir(bpffs);
     }
     Ok(removed)

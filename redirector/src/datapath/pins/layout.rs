@@ -1,5 +1,5 @@
-//! The pins: `bpffs/v<ABI>/maps/<table>` and `bpffs/v<ABI>/links/<cgroup id>/<program>`. What an
-//! upgrade prepares stands in `bpffs/v<ABI>-new` until it is committed.
+//! The pins: `bpffs/v<ABI>/maps/<map>` and `bpffs/v<ABI>/links/<cgroup ID>/<program>`. An upgrade
+//! prepares `bpffs/v<ABI>-new` and then renames it.
 
 use std::{
     ffi::OsStr,
@@ -22,10 +22,10 @@ use crate::datapath::{
 /// `statfs` magic of a bpf file system (linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// What is prepared and not committed yet ends so. (The file system takes no name with a dot.)
+/// The suffix of a prepared directory. (The file system allows no dot in a name.)
 const STAGED: &str = "-new";
 
-/// The folder of one version's pins.
+/// The directory of one version's pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pins {
     bpffs: PathBuf,
@@ -34,18 +34,18 @@ pub(crate) struct Pins {
 }
 
 impl Pins {
-    /// Those of this binary's version.
+    /// The pins of this binary's version.
     pub(crate) fn new(bpffs: &Path) -> Self {
         Self::of(bpffs, ABI)
     }
 
-    /// Those of version `abi`.
+    /// The pins of version `abi`.
     pub(crate) fn of(bpffs: &Path, abi: u32) -> Self {
         Self { bpffs: bpffs.to_owned(), abi, staged: false }
     }
 
-    /// Where the same version's pins are prepared aside. What an interrupted preparation left there
-    /// is removed.
+    /// Creates the directory in which this version's pins are prepared, and removes what an
+    /// interrupted preparation left there.
     pub(crate) fn stage(&self) -> Result<Self, DatapathError> {
         let staged = Self { staged: true, ..self.clone() };
         staged.remove()?;
@@ -53,7 +53,8 @@ impl Pins {
         Ok(staged)
     }
 
-    /// Moves what is prepared to where it belongs, in one step. No effect on what is there already.
+    /// Moves prepared pins to their final directory, in one step. No effect on pins that are there
+    /// already.
     pub(crate) fn commit(&mut self) -> Result<(), DatapathError> {
         if !self.staged {
             return Ok(());
@@ -71,12 +72,12 @@ impl Pins {
         Ok(())
     }
 
-    /// The version of the pins.
+    /// The version.
     pub(crate) fn abi(&self) -> u32 {
         self.abi
     }
 
-    /// Everything of this version.
+    /// The directory of this version.
     pub(crate) fn root(&self) -> PathBuf {
         self.bpffs.join(format!("v{}{}", self.abi, if self.staged { STAGED } else { "" }))
     }
@@ -93,27 +94,24 @@ impl Pins {
         self.root().join("links")
     }
 
-    pub(crate) fn cgroup(&self, cgroup: u64) -> PathBuf {
+    pub(crate) fn cgroup_dir(&self, cgroup: u64) -> PathBuf {
         self.links().join(cgroup.to_string())
     }
 
     pub(crate) fn link(&self, cgroup: u64, program: &str) -> PathBuf {
-        self.cgroup(cgroup).join(program)
+        self.cgroup_dir(cgroup).join(program)
     }
 
-    /// Whether anything of this version is pinned. What may not be looked at is not taken for
-    /// absent.
+    /// Whether anything of this version is pinned. A directory that may not be read is an error,
+    /// not an absent one.
     pub(crate) fn exist(&self) -> Result<bool, DatapathError> {
         let failed = |error| {
-            DatapathError::call(
-                format!("look into {} (run this as root)", self.bpffs.display()),
-                error,
-            )
+            DatapathError::call(format!("read {} (run this as root)", self.bpffs.display()), error)
         };
         self.maps().try_exists().map_err(failed)
     }
 
-    /// Makes the folders.
+    /// Creates the directories.
     pub(crate) fn create_dirs(&self) -> Result<(), DatapathError> {
         for folder in [self.maps(), self.links()] {
             fs::create_dir_all(&folder).map_err(|error| {
@@ -123,7 +121,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Refuses a place that is no bpf file system, or that a younger version has taken over.
+    /// Refuses a directory outside of a bpf file system, or with pins of a newer version.
     pub(crate) fn refuse_newer_version(&self) -> Result<(), DatapathError> {
         let existing = self.bpffs.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         if !is_bpffs(existing) {
@@ -150,54 +148,54 @@ impl Pins {
         self.other_versions().into_iter().filter(|other| other.abi < self.abi).collect()
     }
 
-    /// These and those of older versions, whose links may not all have been moved yet.
+    /// These pins and those of older versions, whose links may not all be moved yet.
     pub(crate) fn with_older(&self) -> Vec<Self> {
         [vec![self.clone()], self.older()].concat()
     }
 
-    /// Some version's pins that are not of this one, the youngest.
+    /// The newest version other than this one.
     pub(crate) fn youngest_other_abi(&self) -> Option<u32> {
         self.other_versions().last().map(|other| other.abi)
     }
 
-    /// The cgroups that links are pinned for.
+    /// The IDs of the cgroups with pinned links.
     pub(crate) fn cgroups(&self) -> Vec<u64> {
         names_in(&self.links()).iter().filter_map(|name| name.parse().ok()).collect()
     }
 
-    /// The programs whose links are pinned for a cgroup.
+    /// The programs with a pinned link for a cgroup.
     pub(crate) fn programs(&self, cgroup: u64) -> Vec<String> {
-        names_in(&self.cgroup(cgroup))
+        names_in(&self.cgroup_dir(cgroup))
             .into_iter()
             .filter(|name| name.starts_with(names::PROGRAM_PREFIX))
             .collect()
     }
 
-    /// The tables that are pinned.
-    pub(crate) fn tables(&self) -> Vec<String> {
+    /// The names of the pinned maps.
+    pub(crate) fn map_names(&self) -> Vec<String> {
         names_in(&self.maps())
             .into_iter()
             .filter(|name| name.starts_with(names::MAP_PREFIX))
             .collect()
     }
 
-    /// Removes every pin of ours, links first, so that no program outlives its tables' names. A
-    /// folder with something else in it stays. Returns how many links, cgroups and tables went.
+    /// Removes every pin of ours, links first, so that no attached program loses its maps' names. A
+    /// directory with other files stays. Returns the numbers of links, cgroups and maps removed.
     pub(crate) fn remove(&self) -> Result<(usize, usize, usize), DatapathError> {
         let cgroups = self.cgroups();
         let links = cgroups.iter().map(|&cgroup| self.detach(cgroup)).sum::<Result<usize, _>>()?;
-        let mut tables = 0;
-        for name in self.tables() {
-            tables += usize::from(remove(&self.map(&name))?);
+        let mut maps = 0;
+        for name in self.map_names() {
+            maps += usize::from(remove(&self.map(&name))?);
         }
         for folder in [self.links(), self.maps(), self.root()] {
-            remove_folder(&folder)?;
+            remove_dir(&folder)?;
         }
-        Ok((links, cgroups.len(), tables))
+        Ok((links, cgroups.len(), maps))
     }
 
-    /// Whether the kernel still has a program on the cgroup of a pinned link, which it does until
-    /// the last socket of a removed cgroup is closed.
+    /// Whether the kernel still has a program attached to the cgroup of a pinned link, which it has
+    /// until the last socket of a removed cgroup is closed.
     pub(crate) fn in_use(&self, cgroup: u64) -> bool {
         let attached = |name: &String| {
             sys::open_pin(&self.link(cgroup, name))
@@ -207,8 +205,8 @@ impl Pins {
         self.programs(cgroup).iter().any(attached)
     }
 
-    /// Removes every link of a cgroup, those that rewrite first: nothing is rewritten that can't be
-    /// told back.
+    /// Removes every link of a cgroup, those of programs that rewrite first: nothing is rewritten
+    /// that can't be restored.
     pub(crate) fn detach(&self, cgroup: u64) -> Result<usize, DatapathError> {
         let mut programs = self.programs(cgroup);
         programs.sort_by_key(|name| {
@@ -217,18 +215,18 @@ impl Pins {
         let mut removed = 0;
         for name in programs {
             let pin = self.link(cgroup, &name);
-            // A link whose cgroup is gone is detached already; its pin goes all the same.
+            // The link of a removed cgroup is detached already; its pin is removed anyway.
             if let Err(error) = sys::open_pin(&pin).and_then(|link| sys::detach_link(&link)) {
-                tracing::debug!(pin = %pin.display(), %error, "the link is not detached by itself");
+                tracing::debug!(pin = %pin.display(), %error, "failed to detach the link");
             }
             removed += usize::from(remove(&pin)?);
         }
-        remove_folder(&self.cgroup(cgroup))?;
+        remove_dir(&self.cgroup_dir(cgroup))?;
         Ok(removed)
     }
 }
 
-/// Every version's pins, the oldest first, with those that are prepared and not committed.
+/// Every version's pins, the oldest first, prepared ones included.
 pub(crate) fn versions(bpffs: &Path) -> Vec<Pins> {
     let version = |name: String| {
         let number = name.strip_prefix('v')?;
@@ -236,8 +234,8 @@ pub(crate) fn versions(bpffs: &Path) -> Vec<Pins> {
         let abi = number.strip_suffix(STAGED).unwrap_or(number).parse().ok()?;
         Some(Pins { bpffs: bpffs.to_owned(), abi, staged })
     };
-    // An empty folder is what is left of ours when its removal was interrupted, unless no binary so
-    // old has ever made it.
+    // An empty directory is left when a removal was interrupted, unless its version is newer than
+    // this binary.
     let is_ours = |pins: &Pins| pins.maps().is_dir() || pins.links().is_dir() || pins.abi <= ABI;
     let mut versions: Vec<Pins> =
         names_in(bpffs).into_iter().filter_map(version).filter(is_ours).collect();
@@ -250,7 +248,7 @@ pub(crate) fn is_bpffs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type & 0xffff_ffff == BPF_FS_MAGIC)
 }
 
-/// The names in a folder, sorted; empty for a folder that is not there.
+/// The names in a directory, sorted; empty if there is no such directory.
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut names: Vec<String> =
@@ -259,7 +257,7 @@ pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Removes a pin, and with the last reference what it holds. One that is gone already is no error.
+/// Removes a pin, and with the last reference its object. A missing pin is no error.
 pub(crate) fn remove(pin: &Path) -> Result<bool, DatapathError> {
     match fs::remove_file(pin) {
         Ok(()) => {
@@ -271,8 +269,8 @@ pub(crate) fn remove(pin: &Path) -> Result<bool, DatapathError> {
     }
 }
 
-/// Removes a folder of pins, unless somebody else has put something there.
-fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
+/// Removes a directory of pins, unless it contains other files.
+fn remove_dir(folder: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir(folder) {
         Err(error)
             if !matches!(
@@ -282,7 +280,7 @@ fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
         {
             Err(DatapathError::call(
                 format!(
-                    "remove the folder {}",
+                    "remove the directory {}",
                     folder.file_name().unwrap_or(OsStr::new("?")).display()
                 ),
                 error,
@@ -292,28 +290,28 @@ fn remove_folder(folder: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Opens a pinned table, which must have elements of this size.
+/// Opens a pinned array, whose elements must have this size.
 pub(crate) fn open_pin<V: aya::Pod>(
     pins: &Pins,
     name: &str,
 ) -> Result<Array<MapData, V>, DatapathError> {
-    let (data, opening) = open_table(pins, name)?;
+    let (data, opening) = open_map(pins, name)?;
     Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening, error))
 }
 
-/// Opens a pinned hash whose keys are numbers.
+/// Opens a pinned hash with numbers as keys.
 pub(crate) fn open_pinned_hash<V: aya::Pod>(
     pins: &Pins,
     name: &str,
 ) -> Result<HashMap<MapData, u32, V>, DatapathError> {
-    let (data, opening) = open_table(pins, name)?;
+    let (data, opening) = open_map(pins, name)?;
     HashMap::try_from(Map::HashMap(data)).map_err(|error| DatapathError::call(opening, error))
 }
 
-/// A pinned table, and what was done to open it, for errors.
-fn open_table(pins: &Pins, name: &str) -> Result<(MapData, String), DatapathError> {
+/// A pinned map, and the action for errors.
+fn open_map(pins: &Pins, name: &str) -> Result<(MapData, String), DatapathError> {
     let path = pins.map(name);
-    let opening = format!("open the pinned table {}", path.display());
+    let opening = format!("open the pinned map {}", path.display());
     match MapData::from_pin(&path) {
         Ok(data) => Ok((data, opening)),
         Err(MapError::SyscallError(error)) => Err(error::from_io(&opening, error.io_error)),

@@ -1,4 +1,4 @@
-//! The pins: their folders, taking them over from another version, reading and removing them.
+//! The pins: their directories, upgrading from another version, reading and removing them.
 
 pub(crate) mod compat;
 pub(crate) mod inspect;

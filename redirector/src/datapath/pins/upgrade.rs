@@ -1,15 +1,14 @@
-//! Taking over from an older version's pins, table by table, while connects go on.
+//! Upgrades from an older version's pins, map by map, while connects continue.
 //!
-//! A table that has not changed since the version that made it is *shared*: the same table in the
-//! kernel, pinned a second time. The old programs and the new ones write the same counters, health
-//! and origins, so nothing has to be copied and nothing is lost. The other tables are made anew;
-//! what can be read of the old routes goes into them, with the same backend numbers, and the
-//! agent's own plan follows.
+//! A map with the same layout in both versions is *shared*: the same map in the kernel, pinned a
+//! second time. The old programs and the new ones write the same counters, health and origins, so
+//! nothing is copied and nothing is lost. The other maps are created; the readable routes of the
+//! older version are copied into them, with the same backend IDs, and the agent's plan follows.
 //!
-//! All of that happens aside, in `v<ABI>-new`, while the old programs serve. The commit is one
-//! rename, when the links are swapped ([`crate::datapath::attach::links`]); the old folder goes last. Whoever is
-//! killed before the rename has changed nothing, and the next start begins anew; after it, the next
-//! start finds new tables and goes on swapping.
+//! All of that happens in `v<ABI>-new`, while the old programs serve. The commit is one rename,
+//! before the links are swapped (`attach::links`); the old directory is removed last. If the agent
+//! is killed before the rename, nothing has changed and the next start begins again; after it, the
+//! next start finds the new maps and swaps the remaining links.
 
 use std::fs;
 
@@ -39,23 +38,22 @@ use crate::{
     pool::Pool,
 };
 
-/// The tables that speak of backends by number.
+/// The maps with an element for each backend ID.
 const BY_NUMBER: [&str; 3] = [names::HEALTH, names::BACKEND_STATS, names::BACKEND_TIMES];
 
-/// An older version's tables.
+/// An older version's maps.
 pub(crate) struct Predecessor {
     pins: Pins,
-    /// What its agent wrote last.
+    /// The state that its agent wrote last.
     pub(crate) state: AgentState,
-    /// The tables that are ours now too.
+    /// The maps that both versions share.
     shared: Vec<&'static str>,
-    /// The tables that mean the same to us.
+    /// The maps with the same layout and meaning.
     understood: Vec<&'static str>,
 }
 
 impl Predecessor {
-    /// Finds the youngest of the older versions, and prepares `staged` for the tables that can be
-    /// shared with it.
+    /// Reads the older version, and pins the maps that can be shared with it in `staged`.
     pub(crate) fn prepare(
         staged: &Pins,
         old: Pins,
@@ -88,12 +86,12 @@ impl Predecessor {
                 DatapathError::call(format!("pin {name} at {}", staged.map(name).display()), error)
             };
             fs::hard_link(predecessor.pins.map(name), staged.map(name)).map_err(sharing)?;
-            debug!(table = name, "shared with the older version");
+            debug!(map = name, "shared with the older version");
         }
         Ok(predecessor)
     }
 
-    /// Which version it is.
+    /// The older version.
     pub(crate) fn abi(&self) -> u32 {
         self.pins.abi()
     }
@@ -105,17 +103,17 @@ impl Predecessor {
             .all(|name| self.understood.contains(name) && self.pins.map(name).exists())
     }
 
-    /// Its routes, where they are not in shared tables.
+    /// Its routes, if they are not in shared maps.
     pub(crate) fn routes(&self) -> Result<Vec<(u32, RouteBlock)>, DatapathError> {
         if !self.can_read_routes() || self.shared.contains(&names::ROUTES) {
             return Ok(Vec::new());
         }
-        let tables = RouteMaps::open(&self.pins)?;
+        let maps = RouteMaps::open(&self.pins)?;
         let mut found = Vec::new();
-        for index in 0..tables.len() {
-            let entry = tables.entry(index)?;
+        for index in 0..maps.len() {
+            let entry = maps.entry(index)?;
             if entry.is_present()
-                && let Some(block) = tables.block(entry)?
+                && let Some(block) = maps.block(entry)?
             {
                 found.push((index, block));
             }
@@ -123,12 +121,12 @@ impl Predecessor {
         Ok(found)
     }
 
-    /// A backend's health, where it is not in a shared table.
+    /// A backend's health, if it is not in a shared map.
     pub(crate) fn health(&self, id: BackendId) -> Result<Option<Health>, DatapathError> {
         self.element(names::HEALTH, id)
     }
 
-    /// A backend's counters, where they are not in a shared table.
+    /// A backend's counters, if they are not in a shared map.
     pub(crate) fn backend_stats(
         &self,
         id: BackendId,
@@ -144,17 +142,16 @@ impl Predecessor {
     }
 }
 
-/// What the agent of any version wrote of itself: its table begins with the same fields in each.
-/// Nothing when it is not pinned.
+/// The state that an agent of any version wrote: its map begins with the same fields in each.
+/// `None` if it is not pinned.
 pub(crate) fn agent_state(pins: &Pins) -> Result<Option<AgentState>, DatapathError> {
     let path = pins.map(names::AGENT);
     let Some(spec) = compat::pinned(&path)? else { return Ok(None) };
-    let reading = || format!("read the pinned table {}", path.display());
-    let table = sys::open_pin(&path).map_err(|error| error::from_io(&reading(), error))?;
+    let reading = || format!("read the pinned map {}", path.display());
+    let map = sys::open_pin(&path).map_err(|error| error::from_io(&reading(), error))?;
     let mut bytes =
-        sys::element(&table, 0, spec.value()).map_err(|error| error::from_io(&reading(), error))?;
+        sys::element(&map, 0, spec.value()).map_err(|error| error::from_io(&reading(), error))?;
     bytes.resize(size_of::<AgentState>().max(bytes.len()), 0);
-    // SAFETY: plain data of integers, for which any bytes are good; there are at least as many as
-    // it has.
+    // SAFETY: integers, for which any bytes are valid; there are at least as many as the type has.
     Ok(Some(unsafe { bytes.as_ptr().cast::<AgentState>().read_unaligned() }))
 }

@@ -1,34 +1,34 @@
-//! Which version's tables are made and adopted.
+//! The version of the maps.
 
 use redirector_common::{abi, names};
 
-/// The version of tables that a datapath makes: this binary's own. A test of upgrades plays an
-/// older or a younger binary with another one.
+/// The version of the maps that a datapath creates: this binary's own, or another one in tests of
+/// upgrades.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// See [`redirector_common::abi::ABI`].
     pub abi: u32,
     /// See [`redirector_common::abi::CHANGED`].
     pub changed: Vec<(&'static str, u32)>,
-    /// Entries that tables have beyond those that the pool needs.
+    /// Extra entries of maps, beyond those that the pool needs.
     pub extra_entries: Vec<(&'static str, u32)>,
 }
 
 impl Version {
-    /// This binary's.
+    /// This binary's version.
     pub fn own() -> Self {
         Self { abi: abi::ABI, changed: abi::CHANGED.to_vec(), extra_entries: Vec::new() }
     }
 
-    /// Whether `table` as version `older` made it has the layout and the meaning that it has in
-    /// this one. The agent's never does: it says whose tables these are.
-    pub(crate) fn understands(&self, table: &str, older: u32) -> bool {
+    /// Whether `map` of version `older` has the same layout and meaning as in this one. The agent's
+    /// never has: it identifies the version.
+    pub(crate) fn understands(&self, map: &str, older: u32) -> bool {
         let since = self
             .changed
             .iter()
-            .find(|(changed, _)| *changed == table)
+            .find(|(changed, _)| *changed == map)
             .map_or(abi::FIRST, |&(_, since)| since);
-        table != names::AGENT && since <= older
+        map != names::AGENT && since <= older
     }
 }
 
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_understood_from_its_latest_change_on() {
+    fn a_map_is_understood_since_its_latest_change() {
         let version = Version { abi: 9, changed: vec![(names::SLOTS, 7)], extra_entries: vec![] };
         assert!(version.understands(names::SLOTS, 7) && version.understands(names::SLOTS, 8));
         assert!(!version.understands(names::SLOTS, 6));
