@@ -11,6 +11,7 @@
 //! | `interception` | which DNS queries of executors go to the shim |
 //! | `backend_health`, `probes` | probing unhealthy backends |
 //! | `events` | events of single connects |
+//! | `decision_log` | what the programs log, on request |
 //! | `process` | lock, log, signals, service manager |
 //!
 //! One order holds everywhere: a route is added to the kernel before DNS, and removed from DNS
@@ -19,6 +20,7 @@
 mod attach;
 mod backend_health;
 mod changes;
+mod decision_log;
 mod event_loop;
 mod events;
 mod interception;

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     agent::{
+        decision_log,
         event_loop::EventLoop,
         events::pump::EventPump,
         interception::Interception,
@@ -25,7 +26,7 @@ use crate::{
     backend::{Follower, FollowerSettings},
     config::Config,
     control::{Command, Handle, Limits, Server},
-    datapath::{self, Datapath},
+    datapath::{self, Datapath, DecisionLog},
     dns::{self, BoundShim, ShimSettings},
     host,
     observe::{Admin, Metrics},
@@ -46,6 +47,7 @@ pub(crate) struct BoundAgent {
     sockets: Sockets,
     metrics: Metrics,
     event_pump: EventPump,
+    decision_log: Option<DecisionLog>,
     signals: Signals,
     /// Last, so that it is released last.
     _lock: Lock,
@@ -70,13 +72,20 @@ pub(crate) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<BoundA
     if built.is_err() && is_first {
         undo(&config).await;
     }
-    let (event_loop, sockets, metrics, event_pump) = built?;
-    Ok(BoundAgent { event_loop, sockets, metrics, event_pump, signals, _lock: lock })
+    let Built { event_loop, sockets, metrics, event_pump, decision_log } = built?;
+    Ok(BoundAgent { event_loop, sockets, metrics, event_pump, decision_log, signals, _lock: lock })
 }
 
-async fn build(
-    config_state: ConfigState,
-) -> anyhow::Result<(EventLoop, Sockets, Metrics, EventPump)> {
+/// What [`build`] makes of a configuration.
+struct Built {
+    event_loop: EventLoop,
+    sockets: Sockets,
+    metrics: Metrics,
+    event_pump: EventPump,
+    decision_log: Option<DecisionLog>,
+}
+
+async fn build(config_state: ConfigState) -> anyhow::Result<Built> {
     let config = config_state.current().clone();
     let OpenedState { state: mut state_dir, mut leases, routes: stored, warnings } =
         State::open(&config.agent.state_dir, &config.pool)?;
@@ -93,6 +102,7 @@ async fn build(
     let reader = datapath
         .take_event_reader()
         .context("the events of this datapath have a reader already")?;
+    let decision_log = datapath.take_decision_log();
     let (events, event_pump) = EventPump::new(reader, config.pool.clone());
     let interception = Interception::prepare(sockets.shim.as_mut(), &mut datapath, &config)?;
     // Not earlier: it creates a file.
@@ -122,16 +132,21 @@ async fn build(
         warnings,
         listen,
     });
-    Ok((EventLoop::new(state, scrapes), sockets, Metrics::new(scrape), event_pump))
+    Ok(Built {
+        event_loop: EventLoop::new(state, scrapes),
+        sockets,
+        metrics: Metrics::new(scrape),
+        event_pump,
+        decision_log,
+    })
 }
 
 fn open_datapath(config: &Config) -> anyhow::Result<Datapath> {
-    let settings =
-        datapath::Settings {
-            bpffs: config.agent.bpffs.clone(),
-            pool: config.pool.clone(),
-            debug_log: config.datapath.logs_decisions(),
-        };
+    let settings = datapath::Settings {
+        bpffs: config.agent.bpffs.clone(),
+        pool: config.pool.clone(),
+        debug_log: config.datapath.logs_decisions(),
+    };
     let mut datapath = Datapath::open(&settings)?;
     datapath.set_connect_timeout(config.health.connect_timeout)?;
     Ok(datapath)
@@ -181,7 +196,8 @@ async fn undo(config: &Config) {
 impl BoundAgent {
     /// Serves until a signal ends it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { mut event_loop, sockets, metrics, event_pump, signals, _lock } = self;
+        let Self { mut event_loop, sockets, metrics, event_pump, decision_log, signals, _lock } =
+            self;
         log_sockets(&event_loop);
         let shutdown = CancellationToken::new();
         let (commands, queue) = mpsc::channel::<Command>(MAX_QUEUED_COMMANDS);
@@ -201,6 +217,10 @@ impl BoundAgent {
             tasks.spawn(admin.serve(event_loop.health(), metrics, shutdown.clone()));
         }
         tasks.spawn(event_pump.run(shutdown.clone()));
+        if let Some(log) = decision_log {
+            info!("the programs log each decision");
+            tasks.spawn(decision_log::forward(log, shutdown.clone()));
+        }
         event_loop.start();
         let ended = event_loop.run(queue, signals, failures).await;
         event_loop.prepare_shutdown();

@@ -6,6 +6,7 @@
 mod attach;
 mod clients;
 mod connect;
+mod debug_log;
 mod events;
 mod failure;
 mod faults;

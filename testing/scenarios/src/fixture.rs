@@ -89,7 +89,7 @@ pub(crate) fn vip6(index: u32) -> Ipv6Addr {
 pub(crate) fn settings() -> Result<Settings> {
     let ipv6 = Some("fd00:198:18::/112".parse()?);
     let pool = Pool::new("198.18.0.0/16".parse()?, ipv6, true).map_err(|(_, error)| error)?;
-    Ok(Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool })
+    Ok(Settings { bpffs: PathBuf::from("/sys/fs/bpf/redirector"), pool, debug_log: false })
 }
 
 /// Loads, or adopts what is pinned, and attaches.

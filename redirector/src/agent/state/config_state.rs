@@ -100,6 +100,10 @@ fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
         ("agent.admin", running.agent.admin != new.agent.admin),
         ("pool", running.pool != new.pool),
         ("dns", running.dns != new.dns),
+        (
+            "datapath.debug_log",
+            !running.datapath.debug_flag && running.datapath.debug_log != new.datapath.debug_log,
+        ),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
 }

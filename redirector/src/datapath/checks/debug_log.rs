@@ -2,15 +2,19 @@
 
 use rustix::thread::CapabilitySet;
 
-use crate::datapath::{
-    checks::{
-        check::Check,
-        privileges::{has_capability, remedy_for},
+use crate::{
+    datapath::{
+        checks::{
+            check::Check,
+            kernel,
+            privileges::{has_capability, remedy_for},
+        },
+        error::DatapathError,
+        load::object::{Build, Object},
+        pins::version::Version,
+        settings::Settings,
     },
-    error::DatapathError,
-    load::object::{Build, Object},
-    pins::version::Version,
-    settings::Settings,
+    error::error_chain,
 };
 
 const NAME: &str = "debug_log";
@@ -37,24 +41,25 @@ pub(crate) struct Missing {
 }
 
 impl From<DatapathError> for Missing {
-    /// Without CAP_PERFMON the verifier refuses constructs that only the plain programs avoid, so
-    /// its absence is the probable cause.
+    /// Before 6.17 the verifier refuses the loops of aya-log without CAP_PERFMON, which the plain
+    /// programs do without.
     fn from(error: DatapathError) -> Self {
+        let has =
+            |capability| has_capability(capability) || has_capability(CapabilitySet::SYS_ADMIN);
         let refused =
             matches!(error, DatapathError::NotPermitted { .. } | DatapathError::Unsupported { .. });
-        if refused
-            && !has_capability(CapabilitySet::PERFMON)
-            && !has_capability(CapabilitySet::SYS_ADMIN)
-        {
+        if refused && has(CapabilitySet::BPF) && !has(CapabilitySet::PERFMON) {
             return Self {
-                cause: "CAP_PERFMON is missing: the verifier refuses the programs that log"
-                    .to_owned(),
+                cause: format!(
+                    "CAP_PERFMON is missing: kernel {} refuses the programs that log without it",
+                    kernel::release()
+                ),
                 remedy: remedy_for("CAP_PERFMON"),
             };
         }
         Self {
-            cause: crate::error::error_chain(&error),
-            remedy: "run a newer kernel, or set `datapath.debug_log = false`".to_owned(),
+            cause: error_chain(&error),
+            remedy: "set `datapath.debug_log = false`, or run a newer kernel".to_owned(),
         }
     }
 }

@@ -47,10 +47,13 @@ impl log::Log for Forward {
     /// At level `info` or higher: the operator asked for it.
     fn log(&self, record: &log::Record<'_>) {
         const TARGET: &str = "redirector::datapath::log";
+        // The programs pad the last value with spaces.
+        let line = record.args().to_string();
+        let line = line.trim_end();
         match record.level() {
-            log::Level::Error => tracing::error!(target: TARGET, "{}", record.args()),
-            log::Level::Warn => tracing::warn!(target: TARGET, "{}", record.args()),
-            _ => tracing::info!(target: TARGET, "{}", record.args()),
+            log::Level::Error => tracing::error!(target: TARGET, "{}", line),
+            log::Level::Warn => tracing::warn!(target: TARGET, "{}", line),
+            _ => tracing::info!(target: TARGET, "{}", line),
         }
     }
 
