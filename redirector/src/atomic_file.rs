@@ -2,7 +2,7 @@
 //!
 //! Every file the agent keeps (`leases.json`, `routes.json`, the last known addresses) is written
 //! by [`write_atomically`]. A file that can't be read back is never lost: [`quarantine`] keeps a
-//! copy of it, so that a person can look at it.
+//! copy for the operator.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What went wrong with which file.
+/// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} {}", path.display())]
 pub struct FileError {
@@ -49,7 +49,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     sync_directory(directory).map_err(failed("sync directory", directory))
 }
 
-/// Reads the file at `path`, or tells that there is none.
+/// Reads the file at `path`; `None` when there is no such file.
 pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -79,15 +79,15 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
     sync_directory(above).map_err(failed("sync directory", above))
 }
 
-/// Copies a file that can't be used to the first free `NAME.damaged-<n>` beside it, and says where
-/// that is. Whoever asks for it writes the file itself anew: at no instant is there nothing.
+/// Copies a damaged file to the first free `NAME.damaged-<n>` beside it and returns that path. The
+/// file itself stays until the caller replaces it, so there is always one.
 pub fn quarantine(path: &Path) -> Result<PathBuf, FileError> {
     let beside = |n: u32| {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".damaged-{n}"));
         path.with_file_name(name)
     };
-    let aside = (1..=u32::MAX)
+    let copy = (1..=u32::MAX)
         .map(beside)
         .find(|candidate| !candidate.exists())
         .expect("a directory holds fewer than 2^32 files");
@@ -96,8 +96,8 @@ pub fn quarantine(path: &Path) -> Result<PathBuf, FileError> {
         path: path.to_owned(),
         source,
     })?;
-    write_atomically(&aside, &bytes)?;
-    Ok(aside)
+    write_atomically(&copy, &bytes)?;
+    Ok(copy)
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_holds_the_new_bytes_and_nothing_else_is_left_beside_it() {
+    fn a_write_replaces_the_file_and_leaves_no_temporary_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("state/deeper/routes.json");
         write_atomically(&path, b"one").expect("written");
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_leaves_the_old_file_and_no_temporary_file() {
+    fn a_failed_write_leaves_the_old_file_and_no_temporary_file() {
         let directory = tempfile::tempdir().expect("a directory");
         // A directory that is not empty can't be replaced by a file: the rename is the step that
         // fails.
@@ -152,9 +152,9 @@ mod tests {
         let path = directory.path().join("leases.json");
         for n in 1..=3 {
             fs::write(&path, format!("damage {n}")).expect("written");
-            let aside = quarantine(&path).expect("set aside");
-            assert_eq!(aside, directory.path().join(format!("leases.json.damaged-{n}")));
-            assert_eq!(fs::read_to_string(aside).expect("read"), format!("damage {n}"));
+            let copy = quarantine(&path).expect("copied");
+            assert_eq!(copy, directory.path().join(format!("leases.json.damaged-{n}")));
+            assert_eq!(fs::read_to_string(copy).expect("read"), format!("damage {n}"));
             assert_eq!(fs::read_to_string(&path).expect("still there"), format!("damage {n}"));
         }
     }

@@ -1,8 +1,8 @@
 //! The agent and the command line of redirector, as a library so that tests and tools can use its
 //! parts.
 //!
-//! Arrows point one way:
-//! `cli → agent → {control, observe, dns, backend, datapath, state} → plan → route → pool → config → common`.
+//! Imports point one way: `cli` → `verify`, `agent` → `control`, `observe`, `dns`, `backend`,
+//! `datapath`, `state` → `plan` → `config` → `route` → `pool`, `spanned` → `redirector_common`.
 
 pub mod agent;
 pub mod atomic_file;

@@ -138,7 +138,7 @@ impl Pool {
 }
 
 impl Default for Pool {
-    /// `198.18.0.0/16`, which RFC 2544 sets aside for tests, with the guard and without IPv6.
+    /// `198.18.0.0/16`, which RFC 2544 reserves for benchmarks, with the guard and without IPv6.
     fn default() -> Self {
         let ipv4 = Ipv4Net::new(Ipv4Addr::new(198, 18, 0, 0), 16).expect("16 is a prefix length");
         Self { ipv4, ipv6: None, guard: true }

@@ -11,20 +11,18 @@ pub(super) fn explain(paths: &AgentPaths, error: ClientError) -> anyhow::Error {
     }
     match datapath::inspect(&paths.bpffs) {
         Ok(None) => Exit::Absent.because(format!(
-            "{error}, and nothing of it is in the kernel: \
-            start it with `redirector run`, or name its configuration with --config"
+            "{error}, and nothing of it is in the kernel: start it with `redirector run`, or name \
+                its configuration with --config"
         )),
         Ok(Some(_)) => Exit::Failed.because(format!(
             "{error}: start it (`redirector run`, or its service); the programs in the kernel \
-                go on redirecting meanwhile, as `redirector status` shows"
+                keep redirecting meanwhile, as `redirector status` shows"
         )),
         Err(unread) => {
             let unread = anyhow::Error::from(unread);
             let why = error_chain(unread.as_ref());
-            Exit::of(&unread).because(format!(
-                "{error}, and what is in the kernel can't be \
-                told: {why}"
-            ))
+            Exit::of(&unread)
+                .because(format!("{error}, and the kernel state could not be read: {why}"))
         }
     }
 }

@@ -21,14 +21,17 @@ use crate::error::error_chain;
     max_term_width = 120,
     disable_help_subcommand = true,
     after_help = "Examples:
-  redirector check                           can this host run it?
-  redirector run                             the agent, in the foreground
+  redirector check                                      can this host run the agent?
+  redirector run                                        run the agent in the foreground
   redirector route add artifactory.internal.company.net artifactory.public.company.net
-  redirector status                          is all well?
-  redirector verify artifactory.internal.company.net    does it work from an executor's place?
+  redirector status                                     is everything working?
+  redirector verify artifactory.internal.company.net    does it work from an executor?
 
 Exit codes:
-  0 done   1 failed, or degraded   2 wrong usage or configuration   3 not on this kernel or with these privileges
+  0 success
+  1 failure, or degraded
+  2 invalid usage or configuration
+  3 not supported by this kernel or these privileges
   4 no agent, and nothing of it in the kernel"
 )]
 pub(super) struct Cli {
@@ -43,27 +46,27 @@ pub(super) struct Cli {
 enum Verb {
     /// Run the agent in the foreground
     Run(run::Run),
-    /// Say whether this host can run the agent, and what to do if not
+    /// Check whether this host can run the agent, and what to do if not
     Check(check::Check),
-    /// Routes: list, show, add, set, remove, import, export
+    /// List, show and change routes
     #[command(subcommand)]
     Route(route::RouteVerb),
-    /// Say whether all is well; works without the agent too
+    /// Show whether everything works; needs no agent
     Status(status::Status),
-    /// Say what a connect would do, and what prevents it
+    /// Explain what a connect would do, and what prevents it
     Explain(explain::Explain),
-    /// Connect for real from an executor's place, and say which step fails and why
+    /// Connect as an executor would, and show which step fails and why
     Verify(Box<verify::Verify>),
-    /// Tell what became of single connects, as it happens
+    /// Show the outcome of each connect
     Events(events::Events),
-    /// Show routes and backends at work, refreshed every second
+    /// Show live rates of routes and backends
     Top(top::Top),
-    /// The configuration file
+    /// Check or print the configuration
     #[command(subcommand)]
     Config(config::ConfigVerb),
     /// Detach the programs and remove everything the agent left in the kernel
     Unload(unload::Unload),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(generate::Completions),
     /// Write the manual pages
     Man(generate::Man),
@@ -116,7 +119,7 @@ fn render_error(error: &anyhow::Error) -> String {
     }
 }
 
-/// Help and version are data; anything else is talk.
+/// Prints help and version to standard output, anything else to standard error.
 fn usage(error: &clap::Error, env: &mut Env<'_>) -> Exit {
     let rendered = error.render();
     let text = if env.colour { rendered.ansi().to_string() } else { rendered.to_string() };

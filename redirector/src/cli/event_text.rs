@@ -3,7 +3,7 @@
 use super::output::{bytes, short};
 use crate::control::{api::Event, count};
 
-/// What was asked for.
+/// The name and port that the process asked for.
 pub(super) fn target(event: &Event) -> String {
     match &event.source {
         Some(source) => format!("{source}:{}", event.vip_port),
@@ -11,30 +11,30 @@ pub(super) fn target(event: &Event) -> String {
     }
 }
 
-/// Who asked, and what else there is to say.
-pub(super) fn who(event: &Event) -> String {
-    let mut words = if event.pid == 0 { "caller unknown".to_owned() } else { caller(event) };
+/// The process, and details of the outcome.
+pub(super) fn process(event: &Event) -> String {
+    let mut text = if event.pid == 0 { "caller unknown".to_owned() } else { caller(event) };
     if let Some(reason) = event.reason {
-        words.push_str(&format!("  {}", reason.label()));
+        text.push_str(&format!("  {}", reason.label()));
     }
     if let Some(traffic) = &event.traffic {
-        words.push_str(&format!(
+        text.push_str(&format!(
             "  {} received, {} sent",
             bytes(traffic.rx_bytes),
             bytes(traffic.tx_bytes)
         ));
-        words.push_str(&format!(", round trip {}", short(traffic.srtt_us.saturating_mul(1000))));
+        text.push_str(&format!(", round trip {}", short(traffic.srtt_us.saturating_mul(1000))));
         if traffic.retransmitted > 0 {
-            words.push_str(&format!(
-                ", {} sent again",
+            text.push_str(&format!(
+                ", {} retransmitted",
                 count(traffic.retransmitted as usize, "segment")
             ));
         }
     }
     if event.sampling_ratio > 1 {
-        words.push_str(&format!("  (one of {})", event.sampling_ratio));
+        text.push_str(&format!("  (1 in {})", event.sampling_ratio));
     }
-    words
+    text
 }
 
 fn caller(event: &Event) -> String {

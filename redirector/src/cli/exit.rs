@@ -14,9 +14,9 @@ use crate::{
 /// How an invocation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: done; for `status`, nothing is amiss.
+    /// 0: success; for `status`, nothing is degraded.
     Done,
-    /// 1: failed; for `status`, something is amiss.
+    /// 1: failure; for `status`, something is degraded.
     Failed,
     /// 2: the command line or the configuration is wrong.
     Usage,
@@ -37,19 +37,20 @@ impl Exit {
     pub(super) fn meaning(self) -> &'static str {
         match self {
             Self::Done => {
-                "done. `status`: nothing is amiss; `verify`: it works; `explain`: a connect would \
-                    be redirected; `check`: this host can run the agent"
+                "success. `status`: nothing is degraded; `verify`: it works; `explain`: a connect \
+                    would be redirected; `check`: this host can run the agent"
             }
             Self::Failed => {
-                "failed, and standard error says why. `status`: something is degraded; `verify`, \
-                    `explain`: it would not work, and the findings say why"
+                "failure; standard error shows why. `status`: something is degraded; `verify`, \
+                    `explain`: it does not work, and the findings show why"
             }
             Self::Usage => {
-                "the command line, the configuration, or a route is wrong: correct it, trying \
-                    again does not help"
+                "the command line, the configuration, or a route is invalid: correct it; a retry \
+                    does not help"
             }
             Self::Unsupported => {
-                "this kernel, or these privileges, can't do it: `redirector check` tells which"
+                "the kernel or the privileges do not suffice: `redirector check` shows what is \
+                    missing"
             }
             Self::Absent => "no agent runs, and nothing of it is in the kernel",
         }
@@ -119,7 +120,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         match datapath {
             error if error.is_platform() => return Some(Exit::Unsupported),
             error if error.is_configuration() => return Some(Exit::Usage),
-            // Its own cause may still tell: EACCES on a pin, say.
+            // Its own cause may still decide: EACCES on a pin, for example.
             _ => {}
         }
     }
@@ -141,7 +142,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     let io = cause.downcast_ref::<io::Error>()?;
     match io.kind() {
-        // Whoever read our output has gone: nothing is wrong with us.
+        // The reader of our output has gone, which is not our failure.
         io::ErrorKind::BrokenPipe => Some(Exit::Done),
         io::ErrorKind::PermissionDenied => Some(Exit::Unsupported),
         _ => None,

@@ -1,4 +1,4 @@
-//! What a command may touch of the outside, injected so that each command is a function under test.
+//! A command's streams and variables, injected so that a test can call each command.
 
 use std::io::{self, IsTerminal, Read, Write};
 
@@ -6,9 +6,9 @@ use std::io::{self, IsTerminal, Read, Write};
 pub struct Env<'a> {
     /// Standard input.
     pub input: &'a mut dyn Read,
-    /// Standard output: data.
+    /// Standard output, for data.
     pub out: &'a mut dyn Write,
-    /// Standard error: talk.
+    /// Standard error, for messages.
     pub err: &'a mut dyn Write,
     /// Whether standard output is a terminal that takes colours.
     pub colour: bool,
@@ -49,27 +49,27 @@ pub fn takes_colour(variable: &dyn Fn(&str) -> Option<String>) -> bool {
 pub struct Paint(pub bool);
 
 impl Paint {
-    /// What is well.
+    /// Green: good.
     pub fn good(self, text: &str) -> String {
         self.wrap(text, "32")
     }
 
-    /// What is worth a look.
+    /// Yellow: a warning.
     pub fn warn(self, text: &str) -> String {
         self.wrap(text, "33")
     }
 
-    /// What is wrong.
+    /// Red: wrong.
     pub fn bad(self, text: &str) -> String {
         self.wrap(text, "31")
     }
 
-    /// What matters most.
+    /// Bold.
     pub fn strong(self, text: &str) -> String {
         self.wrap(text, "1")
     }
 
-    /// What matters least.
+    /// Dim.
     pub fn dim(self, text: &str) -> String {
         self.wrap(text, "2")
     }

@@ -12,19 +12,19 @@ use super::io::Env;
 /// How what was read is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For a person.
+    /// A table
     #[default]
     Table,
-    /// One JSON object, documented in docs/reference/api.md.
+    /// One JSON object, documented in docs/reference/api.md
     Json,
-    /// The same as YAML.
+    /// The same as YAML
     Yaml,
 }
 
 /// `-o table|json|yaml`.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(super) struct OutputArgs {
-    /// How to print it
+    /// Output format
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub(super) format: Format,
 }

@@ -1,4 +1,4 @@
-//! Routes in words and tables, for `route …` and `status`.
+//! Routes as text and tables, for `route` and `status`.
 
 use std::{io, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::control::api::{
 };
 
 /// `198.18.0.1 → 203.0.113.7, 203.0.113.8 (ports 443, 80:8080)`, or why connects are refused.
-pub(super) fn live_words(route: &RouteView) -> String {
+pub(super) fn render_live(route: &RouteView) -> String {
     let vip = vip(route);
     let ports = route.definition.as_ref().and_then(|definition| definition.ports.as_ref());
     let ports = ports.map(|ports| format!(" (ports {})", ports.join(", "))).unwrap_or_default();
@@ -93,13 +93,13 @@ pub(super) fn show(env: &mut Env<'_>, route: &RouteView) -> io::Result<()> {
         line("origin", &origin.to_string())?;
     }
     line("live", if route.live { "yes" } else { "no" })?;
-    line("addresses", &resolution_words(route))?;
+    line("addresses", &render_resolution(route))?;
     if let Some(counters) = &route.counters {
-        line("connects", &counter_words(counters))?;
+        line("connects", &render_counters(counters))?;
         line(
             "traffic",
             &format!(
-                "{} received, {} sent, on connections that have ended",
+                "{} received, {} sent on closed connections",
                 bytes(counters.rx_bytes),
                 bytes(counters.tx_bytes)
             ),
@@ -133,25 +133,24 @@ fn backends(env: &mut Env<'_>, backends: &[BackendView]) -> io::Result<()> {
 fn state_cell(backend: &BackendView) -> Cell {
     match backend.state {
         BackendState::Eligible => Cell::new("eligible").fg(Color::Green),
-        BackendState::Ejected => Cell::new(set_aside_words(backend)).fg(Color::Yellow),
+        BackendState::Ejected => Cell::new(render_ejected(backend)).fg(Color::Yellow),
     }
 }
 
-/// `set aside after 3 failures, tried again in 4 s`.
-pub(super) fn set_aside_words(backend: &BackendView) -> String {
+/// `ejected after 3 failures, retry in 4 s`.
+pub(super) fn render_ejected(backend: &BackendView) -> String {
     let failures = crate::control::count(backend.failures as usize, "failure");
     match backend.retry_in_ms {
-        Some(left) => format!(
-            "set aside after {failures}, tried again in {}",
-            span(Duration::from_millis(left))
-        ),
-        None => format!("set aside after {failures}"),
+        Some(left) => {
+            format!("ejected after {failures}, retry in {}", span(Duration::from_millis(left)))
+        }
+        None => format!("ejected after {failures}"),
     }
 }
 
-fn resolution_words(route: &RouteView) -> String {
+fn render_resolution(route: &RouteView) -> String {
     let Some(resolution) = &route.resolution else {
-        return "as the kernel has them; no agent follows the destination".into();
+        return "from the kernel; no agent resolves the destination".into();
     };
     let error = resolution.error.as_deref().unwrap_or("no answer yet");
     match resolution.state {
@@ -160,13 +159,13 @@ fn resolution_words(route: &RouteView) -> String {
             Some(ttl) => format!("fresh, TTL {ttl} s"),
             None => "fresh".into(),
         },
-        ResolutionState::Stale => format!("the last good ones: {error}"),
+        ResolutionState::Stale => format!("stale: {error}"),
         ResolutionState::Unresolved => format!("unknown: {error}"),
     }
 }
 
-fn counter_words(counters: &Counters) -> String {
-    let mut words = format!(
+fn render_counters(counters: &Counters) -> String {
+    let mut text = format!(
         "{} started, {} established, {} open",
         counters.started,
         counters.established,
@@ -176,24 +175,24 @@ fn counter_words(counters: &Counters) -> String {
         (counters.refused, "refused by the backend"),
         (counters.timed_out, "timed out"),
         (counters.unreachable, "unreachable"),
-        (counters.aborted, "given up by the caller"),
+        (counters.aborted, "aborted by the caller"),
         (counters.unsent, "never sent"),
-        (counters.denied, "refused here (port or backend)"),
+        (counters.denied, "denied (port or backend)"),
         (counters.passed, "left alone"),
-        (counters.all_ejected, "sent to a backend that is set aside, since all were"),
+        (counters.all_ejected, "sent to an ejected backend because all were"),
     ] {
         if number > 0 {
-            words.push_str(&format!(", {number} {what}"));
+            text.push_str(&format!(", {number} {what}"));
         }
     }
-    words
+    text
 }
 
 fn failed(counters: &Counters) -> u64 {
     counters.refused + counters.timed_out + counters.unreachable + counters.unsent
 }
 
-/// The source, or that it can't be told.
+/// The source, or that it is unknown.
 pub(super) fn name(route: &RouteView) -> String {
     route.source.as_ref().map_or_else(|| "(name unknown)".into(), ToString::to_string)
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{raw, resolve, settings::Config};
 use crate::spanned::{Diagnostic, DocumentReader, Location, Spanned};
 
-/// Where the configuration is when nothing says otherwise.
+/// Where the configuration is by default.
 pub const DEFAULT_PATH: &str = "/etc/redirector/redirector.toml";
 
 /// Every problem of a configuration. Displayed as one line for each.
@@ -42,8 +42,9 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     };
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => whole(format!(
-            "there is no such file: write one (`[[routes]]` with `source` and `destination` is enough), or name it with --config or REDIRECTOR_CONFIG \
-             (the default is {DEFAULT_PATH})"
+            "there is no such file: write one (`[[routes]]` with `source` and `destination` is \
+                enough), or name it with --config or REDIRECTOR_CONFIG (the default is \
+                {DEFAULT_PATH})"
         )),
         _ => whole(format!("failed to read the configuration: {error}")),
     })?;
@@ -63,8 +64,8 @@ pub(super) fn environment(variable: &str) -> Option<String> {
     std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Reads a configuration from its text, which problems call `name`, below the variables that `env`
-/// tells.
+/// Reads a configuration from its text, which problems call `name`, overridden by the
+/// variables of `env`.
 pub fn parse(
     text: &str,
     name: &Path,

@@ -1,10 +1,10 @@
-//! The configuration: one TOML file, strict, with every problem told at once.
+//! The configuration: one TOML file, strict, with every problem reported at once.
 //!
 //! It is parsed twice. `raw` takes the keys out of the document by name and type; `resolve` turns
 //! them into the form below, which has no `Option` but where absence means something.
-//! `REDIRECTOR_<SECTION>_<KEY>` in the environment stands above the file, lists separated by
+//! `REDIRECTOR_<SECTION>_<KEY>` in the environment overrides the file, lists separated by
 //! commas, and an empty variable counts as none. Other variables that begin with `REDIRECTOR_` are
-//! not looked at, since Kubernetes makes some for every service that is called `redirector`.
+//! ignored, since Kubernetes sets some for every service that is called `redirector`.
 
 mod agent_paths;
 mod load;

@@ -61,8 +61,7 @@ enum Refused {
     Value(#[from] scalar::ValueError),
 }
 
-/// What the document means; where it means nothing the reader is told, and a default stands in for
-/// it.
+/// Resolves every value; one that is invalid is reported to the reader, and its default used.
 pub(super) fn resolve(
     raw: RawConfig,
     routes: Vec<(String, Spanned)>,
@@ -219,7 +218,7 @@ impl Check<'_, '_> {
                 ("auto", _) => return Intercept::Auto,
                 ("on", _) => return Intercept::On,
                 ("off", _) => return Intercept::Off,
-                // One address needs no list: the environment can't tell the two apart anyway.
+                // One address needs no list: in the environment the two look the same.
                 (_, Ok(address)) => return Intercept::Resolvers(vec![address]),
                 (_, Err(_)) => {
                     self.reader.report("dns.intercept", Refused::Intercept(word));

@@ -13,7 +13,7 @@ use crate::{pool::Pool, route::Route};
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// Where the agent keeps and shows things.
+    /// The directories and the admin listener of the agent.
     pub agent: Agent,
     /// Whose connects are redirected.
     pub attach: Attach,
@@ -29,7 +29,7 @@ pub struct Config {
     pub routes: Vec<Route>,
 }
 
-/// Where the agent keeps and shows things.
+/// The directories and the admin listener of the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agent {
     /// VIP leases, routes made by the command line, last known addresses; absolute.
@@ -112,7 +112,7 @@ pub enum Intercept {
 pub struct Health {
     /// How long a connect may take when the route has other backends to offer.
     pub connect_timeout: Duration,
-    /// How long a backend that was set aside waits for each probe.
+    /// How often an ejected backend is probed.
     pub probe_interval: Duration,
 }
 

@@ -19,7 +19,7 @@ pub struct Route {
     pub resolver: Option<SocketAddr>,
     /// Addresses of this host to connect from; empty: the kernel's choice.
     pub source_ips: Vec<IpAddr>,
-    /// What becomes of a connect when no backend is known.
+    /// What a connect gets when no backend is known.
     pub on_no_backend: OnNoBackend,
     /// After how much silence the load balancer drops a connection, in whole milliseconds;
     /// keepalive is set below it.

@@ -111,7 +111,7 @@ mod tests {
     use crate::route::import;
 
     #[test]
-    fn the_diff_tells_what_comes_what_changes_and_what_goes() {
+    fn the_diff_lists_added_changed_and_removed_routes() {
         let old = import::parse(
             "routes: [{source: a, destination: lb}, \
             {source: b, destination: lb}, {source: c, destination: lb}]",

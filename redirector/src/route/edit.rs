@@ -1,5 +1,4 @@
-//! A change of what the command line and imports made, route by route: what is saved, and what is
-//! done once it is.
+//! A change of the stored routes, route by route: saved first, then applied.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +7,8 @@ use super::{
     store::{StoredRoute, StoredRoutes},
 };
 
-/// One source's stored route before and after a change. Whoever makes a change says it in these, so
-/// that it costs as much as it changes, however many routes there are.
+/// One source's stored route before and after a change. A change is a list of these, so that it
+/// costs as much as it changes, however many routes there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     /// The source.

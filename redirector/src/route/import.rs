@@ -22,7 +22,7 @@ const PATHS: [&[&str]; 4] = [
 /// Every problem of an imported text. Displayed as one line for each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ImportError {
-    /// The problems, in the order of their lines where the format tells lines.
+    /// The problems, in the order of their lines, if the format has lines.
     pub problems: Vec<Diagnostic>,
 }
 
@@ -35,12 +35,12 @@ impl fmt::Display for ImportError {
     }
 }
 
-/// Reads routes from a text whose format shows in the text itself.
+/// Reads routes from a text whose format is detected.
 pub fn parse(text: &str) -> Result<Vec<Route>, ImportError> {
     parse_named(Path::new("<input>"), text)
 }
 
-/// Reads routes from the text of a file; its extension tells the format, else the text does.
+/// Reads routes from the text of a file; the format is that of the extension, else of the text.
 /// Problems name the file.
 pub fn parse_named(name: &Path, text: &str) -> Result<Vec<Route>, ImportError> {
     let format = name

@@ -83,7 +83,7 @@ fn the_extension_decides_before_the_text_does() {
 }
 
 #[test]
-fn every_problem_is_told_at_once() {
+fn every_problem_is_reported_at_once() {
     let text = "
 routes:
   - {source: a, destination: lb, ports: ['x'], resolverIP: nobody}
@@ -130,7 +130,7 @@ fn a_text_without_routes_says_where_they_were_looked_for() {
 }
 
 #[test]
-fn a_text_that_is_broken_is_told_with_its_line() {
+fn a_broken_text_is_refused_with_its_line() {
     assert!(
         refused("routes: [{source: a\nb: c").starts_with("<input>:"),
         "{}",

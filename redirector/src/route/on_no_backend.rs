@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// What becomes of a connect to a route without backends.
+/// What a connect to a route without backends gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnNoBackend {

@@ -33,7 +33,7 @@ pub struct RoutePatch {
     pub idle_timeout: Field<String>,
 }
 
-/// What becomes of one key.
+/// The change of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Field<T> {
     /// It stays as it is.

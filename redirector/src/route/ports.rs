@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_port_is_mapped_and_an_unlisted_one_is_not_redirected() {
+    fn a_listed_port_is_mapped_and_an_unlisted_one_is_not() {
         let ports = list(&["443", "80:8080"]).expect("ports");
         assert_eq!(
             (ports.destination(443), ports.destination(80), ports.destination(22)),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_has_each_client_port_once_and_no_more_than_the_kernel_holds() {
+    fn a_client_port_is_mapped_once_and_the_map_is_bounded() {
         assert_eq!(list(&["443", "443:8443"]), Err(vec![(Some(1), PortError::Twice(443))]));
         assert_eq!(list(&[]), Err(vec![(None, PortError::Empty)]));
         let most: Vec<_> = (1..=MAX_PORTS).map(|port| port.to_string()).collect();

@@ -1,8 +1,8 @@
-//! What serves: the file's routes, overlaid by those that the command line and imports made.
+//! The routes in effect: the file's, overlaid by those of the command line and of imports.
 //!
-//! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then taken
-//! over; for a change of many, whoever makes it clones the set, changes the clone, saves what
-//! differs, and then lets the clone serve. So a change that fails half way has changed nothing.
+//! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then applied.
+//! A change of many is made in a clone of the set; the difference is saved, and then the clone
+//! replaces the set. So a change that fails half way has changed nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,12 +33,12 @@ pub struct RouteSet {
     hiding: usize,
 }
 
-/// A route that serves, and where it comes from.
+/// A route in effect, and where it comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct EffectiveRoute<'s> {
     /// The route.
     pub route: &'s Route,
-    /// Who made it.
+    /// Where it comes from.
     pub origin: RouteOrigin,
     /// The file's route of the same source, which this one hides.
     pub hides: Option<&'s Route>,
@@ -48,18 +48,18 @@ pub struct EffectiveRoute<'s> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteSetError {
     /// The source has a route.
-    #[error("`{source_name}` has a route already, made by the {origin}{}: change it by `redirector \
+    #[error("`{source_name}` already has a route, from the {origin}{}: change it by `redirector \
         route set {source_name}`", of_file(*origin, file))]
     Exists {
         /// The source.
         source_name: SourceName,
-        /// Who made its route.
+        /// Where that route comes from.
         origin: RouteOrigin,
         /// The configuration file.
         file: PathBuf,
     },
     /// The source has no route.
-    #[error("there is no route of `{source_name}`{}", nearest.as_ref().map_or_else(|| "; `redirector route list` shows all".into(), |near| format!(": did you mean `{near}`?")))]
+    #[error("there is no route of `{source_name}`{}", suggestion(nearest.as_ref()))]
     Unknown {
         /// The source.
         source_name: SourceName,
@@ -75,8 +75,8 @@ pub enum RouteSetError {
         file: PathBuf,
     },
     /// Replacing everything would have to remove routes of the file.
-    #[error("`{}` {} from {} and can't be replaced by none: remove {} there, or import without \
-        --replace", sources.join("`, `"), if sources.len() == 1 { "comes" } else { "come" }, file.display(), if sources.len() == 1 { "it" } else { "them" })]
+    #[error("{} has `{}`, which an import can't remove: edit that file, or import without \
+        --replace", file.display(), sources.join("`, `"))]
     ReplaceFile {
         /// The sources of those routes.
         sources: Vec<String>,
@@ -86,6 +86,13 @@ pub enum RouteSetError {
     /// The route would not be valid.
     #[error(transparent)]
     Problems(#[from] RouteProblems),
+}
+
+fn suggestion(nearest: Option<&SourceName>) -> String {
+    nearest.map_or_else(
+        || "; `redirector route list` shows all".into(),
+        |near| format!(": did you mean `{near}`?"),
+    )
 }
 
 fn of_file(origin: RouteOrigin, file: &Path) -> String {
@@ -107,7 +114,7 @@ impl RouteSet {
         Self::new(self.path.clone(), pool, routes, self.stored.clone())
     }
 
-    /// Every route that serves, in the order of the sources.
+    /// Every route in effect, in the order of the sources.
     pub fn iter(&self) -> impl Iterator<Item = EffectiveRoute<'_>> {
         let (mut file, mut stored) = (self.file.iter().peekable(), self.stored.iter().peekable());
         std::iter::from_fn(move || {
@@ -125,12 +132,12 @@ impl RouteSet {
         })
     }
 
-    /// How many routes serve.
+    /// How many routes are in effect.
     pub fn len(&self) -> usize {
         self.file.len() + self.stored.len() - self.hiding
     }
 
-    /// Whether no route serves.
+    /// Whether no route is in effect.
     pub fn is_empty(&self) -> bool {
         self.file.is_empty() && self.stored.is_empty()
     }
@@ -148,17 +155,17 @@ impl RouteSet {
         }
     }
 
-    /// What belongs on disk.
+    /// The stored routes.
     pub fn stored(&self) -> &StoredRoutes {
         &self.stored
     }
 
-    /// What makes the store of `next` of this one's.
+    /// The edits that turn the stored routes into those of `next`.
     pub fn edits(&self, next: &Self) -> Vec<Edit> {
         Edit::between(&self.stored, &next.stored)
     }
 
-    /// How to add the route of a source that has none.
+    /// The edit that adds the route of a source that has none.
     ///
     /// # Errors
     /// When it has one, or the route does not fit the pool.
@@ -199,8 +206,8 @@ impl RouteSet {
         Ok(Some(Edit { source: source.clone(), before: self.stored.get(source).cloned(), after }))
     }
 
-    /// How to remove a route that the command line or an import made. A route of the file that it
-    /// hides serves again; one that only the file has is refused.
+    /// The edit that removes a stored route. A route of the file that it hides takes effect again; one
+    /// that only the file has is refused.
     ///
     /// # Errors
     /// When there is none, or only the file has it.
@@ -216,7 +223,7 @@ impl RouteSet {
         }
     }
 
-    /// Takes a change over.
+    /// Applies a saved change.
     pub fn apply(&mut self, edit: Edit) {
         let before = match edit.after {
             Some(route) => self.stored.insert(edit.source.clone(), route).is_some(),
@@ -232,8 +239,7 @@ impl RouteSet {
         self.hiding = self.stored.keys().filter(|source| self.file.contains_key(*source)).count();
     }
 
-    /// Takes imported routes over and returns what that changes; a clone of the set does for
-    /// `--dry-run`.
+    /// Adds imported routes and returns the difference; `--dry-run` does this to a clone.
     ///
     /// A route of another origin becomes an imported one where it differs, and is left alone where
     /// it does not.
@@ -269,7 +275,7 @@ impl RouteSet {
                 );
             }
         }
-        // Built anew: a tree that grew in order is half empty.
+        // Rebuilt: a tree that grew in order is half empty.
         self.stored = std::mem::take(&mut self.stored).into_iter().collect();
         self.count();
         Ok(RouteDiff::between(
@@ -278,8 +284,7 @@ impl RouteSet {
         ))
     }
 
-    /// Puts another content of the store in the place of this one, and returns what that changes of
-    /// what serves.
+    /// Replaces the stored routes and returns the difference of what is in effect.
     ///
     /// # Errors
     /// When a route of it does not fit the pool; nothing has changed then.
@@ -296,7 +301,7 @@ impl RouteSet {
         ))
     }
 
-    /// That a source has no route, with the one that was meant, perhaps.
+    /// The error for a source without a route, with the nearest one.
     pub fn unknown(&self, source: &SourceName) -> RouteSetError {
         let text = source.to_string();
         let near = |candidate: &SourceName| {

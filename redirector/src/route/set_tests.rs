@@ -64,7 +64,7 @@ fn serving(set: &RouteSet) -> Vec<String> {
 }
 
 #[test]
-fn a_route_is_added_once_and_a_second_one_is_refused_naming_the_hand_that_made_the_first() {
+fn a_second_route_of_a_source_is_refused_naming_the_origin() {
     let mut set = set(&["a"]);
     set.add(route("b", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     assert_eq!(serving(&set), ["a file.lb file", "b cli.lb command line"]);
@@ -74,19 +74,19 @@ fn a_route_is_added_once_and_a_second_one_is_refused_naming_the_hand_that_made_t
         .to_string();
     assert_eq!(
         error,
-        "`a` has a route already, made by the file /etc/redirector/redirector.toml: change it by \
+        "`a` already has a route, from the file /etc/redirector/redirector.toml: change it by \
             `redirector route set a`"
     );
     let error =
         set.add(route("B.", "x"), RouteOrigin::CommandLine).expect_err("it was added").to_string();
     assert_eq!(
         error,
-        "`b` has a route already, made by the command line: change it by `redirector route set b`"
+        "`b` already has a route, from the command line: change it by `redirector route set b`"
     );
 }
 
 #[test]
-fn plan_set_a_route_of_the_file_hides_it_and_removing_brings_it_back() {
+fn an_override_hides_the_files_route_until_it_is_removed() {
     let mut set = set(&["a"]);
     set.set(&name("a"), &to("cli.lb")).expect("set");
     assert_eq!(serving(&set), ["a cli.lb command line"]);
@@ -116,7 +116,7 @@ fn a_route_of_the_file_is_not_removed_by_hand() {
 }
 
 #[test]
-fn a_source_without_a_route_is_told_with_the_one_that_was_meant() {
+fn an_unknown_source_is_refused_with_the_nearest_one() {
     let mut set = set(&["artifactory.internal"]);
     let error = set.remove(&name("artifctory.internal")).expect_err("unknown").to_string();
     assert_eq!(
@@ -148,7 +148,7 @@ fn a_refused_change_changes_nothing() {
 }
 
 #[test]
-fn an_import_adds_changes_and_leaves_alone_what_it_does_not_name() {
+fn an_import_leaves_alone_what_it_does_not_name() {
     let mut set = set(&["a", "b"]);
     set.add(route("c", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     set.add(route("d", "cli.lb"), RouteOrigin::CommandLine).expect("added");
@@ -184,20 +184,20 @@ fn an_import_that_replaces_is_the_whole_afterwards() {
 }
 
 #[test]
-fn replacing_is_refused_where_it_would_have_to_remove_routes_of_the_file() {
+fn replacing_never_removes_routes_of_the_file() {
     let mut set = set(&["a", "b"]);
     set.add(route("c", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     let error = set.import(vec![route("d", "new.lb")], true).expect_err("refused").to_string();
     assert_eq!(
         error,
-        "`a`, `b` come from /etc/redirector/redirector.toml and can't be replaced by none: remove \
-            them there, or import without --replace"
+        "/etc/redirector/redirector.toml has `a`, `b`, which an import can't remove: edit that \
+            file, or import without --replace"
     );
     assert_eq!(serving(&set), ["a file.lb file", "b file.lb file", "c cli.lb command line"]);
 }
 
 #[test]
-fn the_edits_between_two_sets_make_one_of_the_other_whatever_each_hides() {
+fn the_edits_between_two_sets_turn_one_into_the_other() {
     let routes = ["a", "b", "c"];
     // Each source has no stored route, or one of two.
     let states = (0..27).map(|n| [n % 3, n / 3 % 3, n / 9]);

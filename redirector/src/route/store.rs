@@ -1,4 +1,4 @@
-//! The routes that the command line and imports made, on disk.
+//! The stored routes, those of the command line and of imports, on disk.
 
 use std::{
     collections::BTreeMap,
@@ -136,8 +136,8 @@ impl TryFrom<RouteOnDisk> for StoredRoute {
 }
 
 impl Store {
-    /// Reads the routes at `path`, or none when there is no file. A damaged file is set aside,
-    /// never emptied: each route in it that can still be read is kept, and the rest is told.
+    /// Reads the routes at `path`, or none when there is no file. A damaged file is
+    /// copied before it is rewritten: its readable routes are kept, and the warning lists the rest.
     pub fn open(path: PathBuf) -> Result<OpenedStore, StoreError> {
         let store = Self { path };
         let Some(bytes) = atomic_file::read_if_present(&store.path)? else {
@@ -147,12 +147,12 @@ impl Store {
         if damage.is_empty() {
             return Ok(OpenedStore { store, routes, warning: None });
         }
-        let aside = atomic_file::quarantine(&store.path)?;
+        let copy = atomic_file::quarantine(&store.path)?;
         store.save(&routes)?;
         let warning = format!(
             "{} was damaged and is now {}: {} of its routes were kept; add the others again ({})",
             store.path.display(),
-            aside.display(),
+            copy.display(),
             routes.len(),
             damage.join("; ")
         );
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_set_aside_whole_and_its_good_routes_are_kept() {
+    fn a_damaged_file_is_copied_and_its_good_routes_are_kept() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
         Store { path: path.clone() }.save(&some()).expect("saved");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_file_is_set_aside() {
+    fn half_a_file_is_quarantined() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
         Store { path: path.clone() }.save(&some()).expect("saved");
@@ -275,7 +275,7 @@ mod tests {
             );
             assert!(
                 Store::open(path.clone()).expect("opened").warning.is_none(),
-                "it is told once"
+                "it is reported once"
             );
         }
     }

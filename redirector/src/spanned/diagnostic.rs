@@ -1,4 +1,4 @@
-//! One problem of a text, with the place where a person finds it.
+//! One problem of a text, and its location.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 pub enum Location {
     /// In a value that has no file, such as one from the API.
     Nowhere,
-    /// In a file as a whole, or in one whose format tells no lines.
+    /// In a file as a whole, or in one whose format has no lines.
     File {
         /// The file, as it was named.
         file: PathBuf,
@@ -33,7 +33,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// The place as it sorts: the environment first, then the file from top to bottom.
+    /// The sort key: the environment first, then the file from top to bottom.
     pub(crate) fn order(&self) -> (u8, usize, usize) {
         match self {
             Self::Environment { .. } => (0, 0, 0),
@@ -73,7 +73,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A problem of a key whose place is not known (yet).
+    /// A problem of a key whose location is not known yet.
     pub(crate) fn unlocated(key: impl Into<String>, message: impl fmt::Display) -> Self {
         Self { location: Location::Nowhere, key: key.into(), message: message.to_string() }
     }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_one_line_for_a_person_and_an_object_for_a_program() {
+    fn a_diagnostic_is_one_line_or_one_object() {
         let location = Location::Line { file: "f.toml".into(), line: 2, column: 7 };
         let problem = Diagnostic { location, ..Diagnostic::unlocated("dns.ttl", "is wrong") };
         assert_eq!(problem.to_string(), "f.toml:2:7: key `dns.ttl`: is wrong");

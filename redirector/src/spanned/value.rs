@@ -1,4 +1,4 @@
-//! A text as a tree of values that know where they stand, whatever its format.
+//! A text as a tree of values with their positions, whatever its format.
 
 use toml::de::{DeTable, DeValue};
 
@@ -9,7 +9,7 @@ pub(crate) struct Position {
     pub(crate) column: usize,
 }
 
-/// A value and where it stands, if its format tells.
+/// A value and its position, if the format has positions.
 #[derive(Clone, Debug)]
 pub(crate) struct Spanned {
     pub(crate) at: Option<Position>,
@@ -33,7 +33,7 @@ pub(crate) enum Value {
 #[derive(Clone, Debug)]
 pub(crate) struct KeyValue {
     pub(crate) key: String,
-    /// Where the key stands.
+    /// The position of the key.
     pub(crate) at: Option<Position>,
     pub(crate) node: Spanned,
 }
@@ -46,7 +46,7 @@ pub(crate) struct SyntaxError {
 }
 
 impl Spanned {
-    /// A value without a place.
+    /// A value without a position.
     pub(crate) fn new(value: Value) -> Self {
         Self { at: None, value }
     }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn every_syntax_error_is_told_with_its_line() {
+    fn every_syntax_error_has_its_line() {
         let (_, errors) = Spanned::from_toml("a = \nb = 1\nb = 2\nc = \"x\n");
         let lines: Vec<_> = errors.iter().filter_map(|error| error.at).map(|at| at.line).collect();
         assert_eq!(lines, [1, 3, 4], "{errors:?}");

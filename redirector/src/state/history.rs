@@ -1,4 +1,4 @@
-//! The changes before those of the journal: a file for each time that it was folded, named by the
+//! The changes before those of the journal: a file for each compaction, named by the
 //! number of its last record.
 //!
 //! Earlier versions wrote a file for each record, as JSON without a checksum; those are read too.
@@ -27,7 +27,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Looks at what is in `folder`, which is made when it is missing.
+    /// Lists `folder`, which is created if missing.
     ///
     /// # Errors
     /// When the folder can't be made or read.

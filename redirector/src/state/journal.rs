@@ -1,8 +1,8 @@
-//! The journal: a line for each change, with its checksum, in a file that is there in its full
-//! length before, so that a line takes one write and one sync of data, and none of the file's size.
+//! The journal: a line for each change, with its checksum, in a preallocated file, so that a line
+//! costs one write and one sync of data, not of the file's size.
 //!
-//! A line that was cut off by a kill or a power cut belongs to a change that nobody was told was
-//! done, and is passed over. Any other line that can't be read is damage.
+//! A line that was cut off by a kill or a power cut belongs to a change that was never reported as
+//! done, and is skipped. Any other line that can't be read is damage.
 
 use std::{
     borrow::Cow,
@@ -18,7 +18,7 @@ use crate::atomic_file::{self, FileError};
 
 /// The version of a line's shape.
 pub(super) const VERSION: u32 = 1;
-/// How long the file is made: room for some hundreds of changes. A journal that needs more grows.
+/// The preallocated length, enough for some hundred changes. A journal that needs more grows.
 const PREALLOCATED: u64 = 256 << 10;
 
 /// One change.
@@ -53,7 +53,7 @@ impl<'a> JournalEntry<'a> {
         let damaged = |reason: &str| Unreadable::Damaged(reason.to_owned());
         let (sum, text) = line.split_at_checked(9).ok_or_else(|| damaged("it is too short"))?;
         if sum != format!("{:08x} ", crc32fast::hash(text)).as_bytes() {
-            return Err(damaged("its checksum is another one"));
+            return Err(damaged("checksum mismatch"));
         }
         match serde_json::from_slice::<Versioned>(text) {
             Ok(Versioned { version }) if version > VERSION => Err(Unreadable::Newer(version)),
@@ -68,7 +68,10 @@ impl<'a> JournalEntry<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// It is from a newer redirector.
-    #[error("{} has version {found}, this binary reads {VERSION}: run the newer redirector", path.display())]
+    #[error(
+        "{} has version {found}, this binary reads {VERSION}: run the newer redirector",
+        path.display()
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -139,7 +142,7 @@ pub(super) fn read(path: &Path) -> Result<JournalContents, JournalError> {
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    /// None until it is made anew.
+    /// `None` until it is reset.
     file: Option<File>,
     /// How much of it is written.
     end: u64,
@@ -175,15 +178,14 @@ impl Journal {
     pub(super) fn append(&mut self, entry: &JournalEntry<'_>) -> Result<(), FileError> {
         let line = entry.line();
         let failed = |action, source| FileError { action, path: self.path.clone(), source };
-        let file = self
-            .file
-            .as_ref()
-            .ok_or_else(|| failed("write", std::io::Error::other("it was not made anew")))?;
+        let file = self.file.as_ref().ok_or_else(|| {
+            failed("write", std::io::Error::other("the journal has not been reset"))
+        })?;
         let written = file.write_all_at(&line, self.end).map_err(|error| failed("write", error));
         if let Err(error) =
             written.and_then(|()| file.sync_data().map_err(|error| failed("sync", error)))
         {
-            // Should the agent not live to reset it, nobody is to find what was refused.
+            // If the agent dies before it resets the journal, no reader must find the refused line.
             let _ = file.set_len(self.end);
             self.file = None;
             return Err(error);
@@ -192,8 +194,7 @@ impl Journal {
         Ok(())
     }
 
-    /// An empty journal takes the place of this one. `files`: how many bytes were written so that
-    /// it may.
+    /// Replaces the journal by an empty one. `files` is the size of the files that compaction wrote.
     pub(super) fn reset(&mut self, files: u64) -> Result<(), FileError> {
         atomic_file::write_atomically(&self.path, &vec![0; PREALLOCATED as usize])?;
         self.file = Some(opened(&self.path)?);
@@ -215,7 +216,7 @@ impl Journal {
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "changes since the last folding can't be told"
+                    "changes since the last compaction can't be read"
                 );
                 Vec::new()
             }
@@ -224,12 +225,12 @@ impl Journal {
 
     /// Keeps a copy of a damaged journal, and says what happened.
     pub(super) fn quarantine(&self, damage: &str, kept: usize) -> Result<String, FileError> {
-        let aside = atomic_file::quarantine(&self.path)?;
+        let copy = atomic_file::quarantine(&self.path)?;
         let warning = format!(
             "{} was damaged ({damage}) and is now {}: {kept} of its changes were kept; `redirector \
                 route list` shows what there is",
             self.path.display(),
-            aside.display()
+            copy.display()
         );
         tracing::warn!("{warning}");
         Ok(warning)

@@ -1,8 +1,8 @@
 //! Which source has which VIP, kept on disk.
 //!
 //! A client may keep a VIP for ever (a JVM's DNS cache), so a VIP must not come to mean another
-//! source. Hence a lease is on disk before anybody hears of it: [`State`](crate::state::State) sees
-//! to that, which keeps what changed between two writings of the file. A source that comes back
+//! source. Hence a lease is on disk before it is used: [`State`](crate::state::State) writes every
+//! change to the journal. A source that comes back
 //! gets the VIP it had; and a freed VIP goes to another source only when no VIP is left that nobody
 //! has had. Where to begin looking is a hash of the source's name, so that a lost file usually
 //! gives the same VIPs again, and two nodes usually agree without talking.
@@ -92,7 +92,7 @@ pub enum LeaseWarning {
     #[error(
         "{} was damaged ({reason}) and is now {}: {kept} leases were kept, other sources usually \
             get the same address again",
-        path.display(), aside.display()
+        path.display(), copy.display()
     )]
     Damaged {
         /// The file.
@@ -100,7 +100,7 @@ pub enum LeaseWarning {
         /// What was wrong with it.
         reason: String,
         /// Where it is now.
-        aside: PathBuf,
+        copy: PathBuf,
         /// How many leases could still be read.
         kept: usize,
     },
@@ -160,9 +160,9 @@ struct PoolOnDisk {
 }
 
 impl Leases {
-    /// Reads the leases at `path`, or starts without any, and goes on from there by what changed
-    /// `since` the file was written. A damaged file is set aside and what could be read of it is
-    /// kept; that, and a pool that is not the file's, is logged and told by [`Leases::warnings`].
+    /// Reads the leases at `path`, or starts without any, and applies the changes `since` the file
+    /// was written. A damaged file is copied, and its readable leases are kept; that, and a pool that
+    /// is not the file's, is logged and returned by [`Leases::warnings`].
     pub fn open(path: PathBuf, pool: &Pool, since: Vec<LeaseChange>) -> Result<Self, LeaseError> {
         let mut leases = Self {
             path,
@@ -246,8 +246,8 @@ impl Leases {
         Ok(())
     }
 
-    /// Frees the VIPs of several sources; nothing happens to one that has none. That need not be on
-    /// disk: whoever reads the file finds leases that nothing wants, and frees them again.
+    /// Frees the VIPs of several sources; a source without one is ignored. This need not be on disk: a
+    /// reader of the file finds leases that no route needs, and frees them again.
     pub fn release_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
         for source in sources {
             if let Some((source, index)) = self.state.leases.remove_entry(source) {
@@ -267,7 +267,7 @@ impl Leases {
         self.state.leases = shared.into_iter().chain(leases).collect();
     }
 
-    /// What has changed since this was last [kept](Leases::mark_saved) or saved.
+    /// What has changed since this was last [marked as saved](Leases::mark_saved) or saved.
     pub fn pending(&self) -> &[LeaseChange] {
         &self.pending
     }
@@ -277,7 +277,7 @@ impl Leases {
         self.pending = Vec::new();
     }
 
-    /// Writes the file anew.
+    /// Writes the file.
     ///
     /// # Errors
     /// When it can't be written: it is as it was, and so is what there is to keep.
@@ -298,8 +298,8 @@ impl Leases {
     fn adopt(&mut self, file: Read, since: Vec<LeaseChange>) -> Result<(), LeaseError> {
         let old = file.pool.ipv4;
         // An index means another address in another pool. Refusing it would only make the operator
-        // delete this file, since the pool was changed on purpose; so the leases go on by index
-        // where they fit, and the warning says what that costs.
+        // delete this file, since the pool was changed on purpose; so the leases keep their
+        // index where it fits, and the warning states the cost.
         let other_pool = old != self.pool.ipv4;
         let usable = Pool { ipv4: old, ipv6: None, guard: false }.usable();
         let (state, damage) = State::checked(file, &usable);
@@ -327,11 +327,11 @@ impl Leases {
     }
 
     fn damaged(&mut self, reason: String) -> Result<(), LeaseError> {
-        let aside = atomic_file::quarantine(&self.path)?;
+        let copy = atomic_file::quarantine(&self.path)?;
         self.warnings.push(LeaseWarning::Damaged {
             path: self.path.clone(),
             reason,
-            aside,
+            copy,
             kept: self.state.leases.len(),
         });
         Ok(())
@@ -400,8 +400,8 @@ impl State {
         (state, damage)
     }
 
-    /// Goes on by what happened since. The last word about an index counts, so that it does no harm
-    /// to hear again what is in the state already.
+    /// Applies later changes. The last change of an index counts, so a change that is in the state
+    /// already does no harm.
     fn replay(&mut self, since: Vec<LeaseChange>, usable: &Range<u32>) {
         let last: HashMap<u32, usize> =
             since.iter().enumerate().map(|(n, change)| (change.index(), n)).collect();
@@ -426,7 +426,7 @@ impl State {
         let (returning, new): (Vec<&SourceName>, Vec<&SourceName>) =
             wanted.iter().partition(|source| own.contains_key(**source));
         let usable = pool.usable().len();
-        // Whatever is not leased is never_leased or freed, so this alone decides.
+        // An index that is not leased is never_leased or freed, so this alone decides.
         if let Some(without) = new.get(usable - self.leases.len() - returning.len()) {
             return Err(LeaseError::PoolFull {
                 pool: pool.ipv4,

@@ -25,7 +25,7 @@ fn open(path: &Path, ipv4: &str) -> Leases {
     Leases::open(path.to_owned(), &pool(ipv4), vec![]).expect("opened")
 }
 
-/// One at a time, and the file anew each time.
+/// One at a time, and a new file each time.
 impl Leases {
     fn lease(&mut self, source: &SourceName) -> Result<u32, LeaseError> {
         self.lease_all([source])?;
@@ -78,7 +78,7 @@ fn a_lost_file_gives_the_same_addresses_again() {
 }
 
 #[test]
-fn a_freed_address_is_the_last_to_be_given_out_and_its_source_gets_it_back() {
+fn a_freed_address_is_reused_last_and_returns_to_its_source() {
     let (_directory, path) = place_on_disk();
     let mut leases = open(&path, "10.0.0.0/29"); // six addresses
     let freed = leases.lease(&name("a")).expect("leased");
@@ -128,7 +128,7 @@ fn what_could_not_be_written_stays_to_be_kept() {
     let mut leases = open(&path, "198.18.0.0/16");
     let a = leases.lease(&name("a")).expect("leased");
     assert!(leases.pending().is_empty());
-    // A directory in the file's place lets no rename through, whoever runs the test.
+    // A directory in the file's place fails every rename, for root as well.
     std::fs::remove_file(&path).expect("removed");
     std::fs::create_dir_all(path.join("inner")).expect("made");
     leases.release_all([&name("a")]);
@@ -146,7 +146,7 @@ fn what_could_not_be_written_stays_to_be_kept() {
 }
 
 #[test]
-fn what_happened_since_the_file_was_written_is_heard_any_number_of_times() {
+fn replaying_changes_twice_does_no_harm() {
     let (_directory, path) = place_on_disk();
     let mut leases = open(&path, "10.0.0.0/30"); // two addresses
     leases.lease(&name("a")).expect("leased");
@@ -189,17 +189,17 @@ fn a_full_pool_is_leased_at_once() {
 }
 
 #[test]
-fn a_damaged_file_is_set_aside_and_the_addresses_are_usually_the_same_again() {
+fn a_damaged_file_is_copied_and_addresses_usually_return() {
     let (directory, path) = place_on_disk();
     let index = open(&path, "198.18.0.0/16").lease(&name("a")).expect("leased");
     let whole = std::fs::read(&path).expect("read");
     std::fs::write(&path, &whole[..whole.len() / 2]).expect("written");
     let mut leases = open(&path, "198.18.0.0/16");
-    let [LeaseWarning::Damaged { aside, kept: 0, .. }] = leases.warnings() else {
+    let [LeaseWarning::Damaged { copy, kept: 0, .. }] = leases.warnings() else {
         panic!("{:?}", leases.warnings())
     };
-    assert_eq!(*aside, directory.path().join("leases.json.damaged-1"));
-    assert_eq!(std::fs::read(aside).expect("kept"), &whole[..whole.len() / 2]);
+    assert_eq!(*copy, directory.path().join("leases.json.damaged-1"));
+    assert_eq!(std::fs::read(copy).expect("kept"), &whole[..whole.len() / 2]);
     assert_eq!(leases.lease(&name("a")).expect("leased"), index);
 }
 
@@ -242,7 +242,7 @@ fn a_file_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
-fn another_pool_keeps_the_indices_that_fit_and_says_so() {
+fn another_pool_keeps_the_indices_that_fit_and_warns() {
     let (_directory, path) = place_on_disk();
     let file = r#"{"version": 1, "pool": {"ipv4": "10.0.0.0/24", "ipv6": null}, "leases": {"a": 7, "b": 200}, "freed": [{"index": 3, "source": "c"}]}"#;
     std::fs::write(&path, file).expect("written");
@@ -257,7 +257,7 @@ fn another_pool_keeps_the_indices_that_fit_and_says_so() {
             .to_string()
             .starts_with("the pool was 10.0.0.0/24 and is now 10.1.0.0/28")
     );
-    assert!(open(&path, "10.1.0.0/28").warnings().is_empty(), "it is told once");
+    assert!(open(&path, "10.1.0.0/28").warnings().is_empty(), "it is reported once");
 }
 
 #[test]
@@ -329,7 +329,7 @@ proptest! {
         }
     }
 
-    /// A file of any bytes is read, or set aside, or refused; never a panic, never lost.
+    /// A file of any bytes is read, or quarantined, or refused; never a panic, never lost.
     #[test]
     fn any_file_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let (directory, path) = place_on_disk();

@@ -1,16 +1,15 @@
-//! What the agent keeps on disk: routes, leases, and who changed what.
+//! The agent's state on disk: routes, leases, and who changed what.
 //!
 //! | in the state directory | is |
 //! |---|---|
-//! | `routes.json`, `leases.json` | the routes of the command line and of imports, and every lease, as of the last folding |
+//! | `routes.json`, `leases.json` | the stored routes and every lease, as of the last compaction |
 //! | `journal` | each change since then, a line each |
 //! | `history/` | who changed what, before that |
 //!
-//! A change is one line at the end of the journal and one sync: leases, routes and record become
-//! true together. Whatever reads the directory reads the two files and goes on from there by the
-//! journal. Now and then, and at each start, the journal is folded into the files; a power cut or a
-//! kill between them does no harm, since what a line says is what holds afterwards, however often
-//! it is carried out.
+//! A change is one line at the end of the journal and one sync: leases, routes and record change
+//! together. A reader reads the two files and then applies the journal. Now and then, and at each
+//! start, the journal is compacted into the files. A power cut or a kill in between does no harm,
+//! since a line states the result of its change and can be applied any number of times.
 
 mod history;
 mod journal;

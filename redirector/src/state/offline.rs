@@ -9,7 +9,7 @@ use super::{
 use crate::route::SourceName;
 
 /// Which source has the VIP of which index, as far as that can be read in `folder`; nothing is
-/// written. For whoever looks without the agent.
+/// written, so that it works without the agent.
 pub fn leased(folder: &Path) -> BTreeMap<u32, SourceName> {
     let mut leased = leases::leased(&folder.join("leases.json"));
     for change in journal::read(&folder.join("journal"))

@@ -47,16 +47,15 @@ struct RouteDifference {
     after: Option<RouteOnDisk>,
 }
 
-/// Why a change can't be taken back; nothing has changed.
+/// Why a change can't be undone; nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UndoError {
     /// There is none.
-    #[error("there is no change to take back: routes of the configuration file are changed there")]
+    #[error("there is no change to undo: routes of the configuration file are changed there")]
     Nothing,
     /// What it made is not there any more.
     #[error(
-        "change {number} can't be taken back: the route of `{source_name}` is not what it made any \
-            more; `redirector route history` shows all"
+        "change {number} can't be undone: the route of `{source_name}` has changed since; `redirector route history` shows all"
     )]
     Differs {
         /// The change.
@@ -65,7 +64,7 @@ pub enum UndoError {
         source_name: SourceName,
     },
     /// What was before does not fit the present configuration.
-    #[error("change {number} can't be taken back: {problems}")]
+    #[error("change {number} can't be undone: {problems}")]
     Invalid {
         /// The change.
         number: u64,
@@ -113,18 +112,18 @@ impl Record {
         self.version <= VERSION
     }
 
-    /// Makes the change in `stored`, whatever it was before. Routes that are none are left out, and
-    /// told.
+    /// Applies the change to `stored`, whatever it was before. Invalid routes are left out and
+    /// reported.
     pub(super) fn redo(self, stored: &mut StoredRoutes) -> Result<(), RouteProblems> {
-        let mut told = Ok(());
+        let mut result = Ok(());
         for change in self.changes {
             match change.after.map(StoredRoute::try_from) {
                 Some(Ok(route)) => drop(stored.insert(change.source, route)),
-                Some(Err(problems)) => told = Err(problems),
+                Some(Err(problems)) => result = Err(problems),
                 None => drop(stored.remove(&change.source)),
             }
         }
-        told
+        result
     }
 
     /// The sources that it concerns.

@@ -18,7 +18,7 @@ use crate::{
     route::{Edit, OpenedStore, Store, StoreError, StoredRoutes},
 };
 
-/// What is kept beside the leases and the routes themselves, which whoever changes them has.
+/// The files of the state directory. The leases and the routes themselves belong to the caller.
 #[derive(Debug)]
 pub struct State {
     store: Store,
@@ -37,8 +37,7 @@ pub struct OpenedState {
     pub leases: Leases,
     /// The routes.
     pub routes: StoredRoutes,
-    /// What an operator should know about the files: damage, and where the damaged file is now. It
-    /// is also logged.
+    /// Damage of the files, and where the copy of a damaged file is. It is also logged.
     pub warnings: Vec<String>,
 }
 
@@ -60,11 +59,11 @@ pub enum StateError {
 }
 
 impl State {
-    /// Reads what is in `folder`, which is made when it is missing. A damaged file is set aside,
-    /// never emptied: what can still be read of it is kept, and the rest is told.
+    /// Reads `folder`, which is created if missing. A damaged file is copied before it is rewritten:
+    /// what can still be read of it is kept, and the warnings describe the rest.
     ///
     /// # Errors
-    /// When a file is a newer version's, or can't be read, set aside or written.
+    /// When a file is a newer version's, or can't be read, copied or written.
     pub fn open(folder: &Path, pool: &Pool) -> Result<OpenedState, StateError> {
         atomic_file::make_directory(folder, 0o750)?;
         let OpenedStore { store, mut routes, warning } = Store::open(folder.join("routes.json"))?;
@@ -97,12 +96,12 @@ impl State {
         Ok(opened)
     }
 
-    /// Makes `edits` of the routes that are stored `before`, and what is [unkept](Leases::pending)
-    /// of the leases, true: on disk when this returns. Tells whether there was anything to record;
-    /// what only the leases have is kept when it has to be.
+    /// Writes `edits` of the routes stored `before`, and the [pending](Leases::pending) changes of
+    /// the leases, to disk. Returns whether there was anything to record; changes of leases alone are
+    /// written only if one was leased.
     ///
     /// # Errors
-    /// When it can't be written: nothing is changed then, and `leases` has as much to keep as
+    /// When it can't be written: nothing is changed then, and `leases` has as much pending as
     /// before.
     pub fn commit(
         &mut self,
@@ -126,12 +125,12 @@ impl State {
         Ok(recorded)
     }
 
-    /// Whether the journal has grown enough to be [folded](State::compact).
+    /// Whether the journal has grown enough to be [compacted](State::compact).
     pub fn needs_compaction(&self) -> bool {
         self.journal.is_oversized()
     }
 
-    /// Writes `routes` and `leases` into their files, which makes the journal empty.
+    /// Writes `routes` and `leases` to their files and empties the journal.
     ///
     /// # Errors
     /// When a file can't be written. What is true stays so.
@@ -153,7 +152,7 @@ impl State {
         by_number.into_values().rev().take(KEPT).collect()
     }
 
-    /// The last change that was not taken back and takes nothing back itself.
+    /// The last change that was not undone and undoes nothing itself.
     ///
     /// # Errors
     /// When there is none.

@@ -106,7 +106,7 @@ impl Rig {
 }
 
 #[test]
-fn each_rollback_goes_one_change_further_back_until_nothing_is_left() {
+fn each_rollback_goes_one_change_further_back() {
     let mut rig = Rig::new();
     let mut states = vec![rig.routes.stored().clone()];
     rig.change("added", |routes| add(routes, route("a.b", "lb1")));
@@ -136,7 +136,7 @@ fn each_rollback_goes_one_change_further_back_until_nothing_is_left() {
 }
 
 #[test]
-fn only_the_last_hundred_are_kept_and_damage_hides_one_record_only() {
+fn the_last_hundred_are_kept_and_damage_hides_one_record() {
     let mut rig = Rig::new();
     for n in 0..KEPT + 5 {
         rig.add(&format!("h{n}.b"));
@@ -193,7 +193,7 @@ fn what_an_earlier_version_left_is_read() {
 }
 
 #[test]
-fn a_damaged_line_is_set_aside_with_its_file_and_every_other_change_holds() {
+fn a_damaged_line_costs_no_other_change() {
     // In the midst, and at the end.
     for damaged in ["b.b", "c.b"] {
         let mut rig = Rig::new();
@@ -210,12 +210,11 @@ fn a_damaged_line_is_set_aside_with_its_file_and_every_other_change_holds() {
         assert_eq!(rig.sources(), expected);
         let [warning] = &rig.warnings[..] else { panic!("{:?}", rig.warnings) };
         assert!(
-            warning.contains("its checksum is another one")
-                && warning.contains("2 of its changes were kept"),
+            warning.contains("checksum mismatch") && warning.contains("2 of its changes were kept"),
             "{warning}"
         );
         assert_eq!(fs::read_to_string(rig.path("journal.damaged-1")).expect("kept"), text);
-        assert!(rig.reopened().warnings.is_empty(), "it is told once");
+        assert!(rig.reopened().warnings.is_empty(), "it is reported once");
     }
 }
 
@@ -261,7 +260,7 @@ fn a_journal_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
-fn a_change_that_could_not_be_written_is_none_and_the_next_one_is_made() {
+fn a_failed_write_changes_nothing_and_the_next_one_works() {
     let mut rig = Rig::new();
     rig.add("a.b");
     rig.state.journal.make_unwritable();
@@ -280,7 +279,7 @@ fn a_change_that_could_not_be_written_is_none_and_the_next_one_is_made() {
 }
 
 #[test]
-fn whoever_looks_without_the_agent_reads_what_the_agent_would() {
+fn offline_reading_gives_what_the_agent_reads() {
     let mut rig = Rig::new();
     for source in ["a.b", "b.b", "c.b"] {
         rig.add(source);
@@ -347,7 +346,7 @@ proptest! {
         }
     }
 
-    /// A journal of any bytes is read, set aside or refused; never a panic, never lost.
+    /// A journal of any bytes is read, quarantined or refused; never a panic, never lost.
     #[test]
     fn any_journal_is_survived(bytes in prop::collection::vec(prop_oneof![Just(0u8), Just(b'\n'), any::<u8>()], 0..200)) {
         let rig = Rig::new();

@@ -5,33 +5,33 @@ use std::net::IpAddr;
 use super::{cause_code::CauseCode, process::Process, report::Finding};
 use crate::control::api::RouteView;
 
-/// A proxy takes the name before any of our hooks sees an address.
+/// A proxy gets the name before any hook sees an address.
 pub(super) fn proxy(variable: &str, value: &str, name: &str) -> Finding {
     let cause = format!(
-        "the process has {variable}={value}: its clients ask that proxy for {name}, and never \
-            connect to the virtual address"
+        "the process has {variable}={value}: its clients send requests for {name} to that \
+            proxy and never connect to the virtual address"
     );
     Finding::new(
         CauseCode::Proxy,
         cause,
-        format!("add {name} to the job's NO_PROXY, or take {variable} away"),
+        format!("add {name} to the job's NO_PROXY, or unset {variable}"),
     )
 }
 
-/// A name server on loopback is another process's business, in another cgroup.
+/// A nameserver on loopback: its upstream queries come from another cgroup.
 pub(super) fn loopback_resolver(server: IpAddr) -> Finding {
     let cause = format!(
-        "the executor's nameserver is {server}, on its own loopback: who asks upstream is another \
-            process, in another cgroup"
+        "the executor's nameserver is {server}, on its own loopback: the upstream query comes \
+            from another process, in another cgroup"
     );
     let next = "give the executor the shim's address as its nameserver (Docker: `--dns`; \
         Kubernetes: the pod's or the kubelet's DNS settings)";
     Finding::new(CauseCode::LoopbackResolver, cause, next)
 }
 
-/// Nothing is redirected anywhere.
+/// The programs are attached nowhere.
 pub(super) fn not_attached() -> Finding {
-    let next = "`redirector status` tells why; attach.cgroups says where the programs belong";
+    let next = "`redirector status` shows why; attach.cgroups lists where the programs belong";
     Finding::new(
         CauseCode::NotAttached,
         "the programs are attached to no cgroup, so nothing is redirected",
@@ -39,7 +39,7 @@ pub(super) fn not_attached() -> Finding {
     )
 }
 
-/// The executor is out of scope.
+/// No attachment covers the cgroup.
 pub(super) fn wrong_cgroup(cgroup: &str) -> Finding {
     let cause = format!(
         "{cgroup} is not at or below a cgroup that the programs are attached to, so no hook sees \
@@ -65,18 +65,18 @@ pub(super) fn no_backends(route: &RouteView) -> Finding {
         .and_then(|resolution| resolution.error.as_deref())
         .map(|error| format!(": {error}"));
     let cause = format!(
-        "no address of {destination} is known{}; there is nobody to connect to",
+        "no address of {destination} is known{}; there is nothing to connect to",
         why.unwrap_or_default()
     );
     Finding::new(
         CauseCode::NoBackends,
         cause,
-        "check the destination's A records, and the resolver that is asked (route's resolver, \
+        "check the destination's A records, and its resolver (the route's resolver, or \
             dns.upstreams)",
     )
 }
 
-/// A port that the route leaves out.
+/// A port that the route does not list.
 pub(super) fn port_not_listed(route: &RouteView, port: u16) -> Finding {
     let listed =
         route.definition.as_ref().and_then(|raw| raw.ports.clone()).unwrap_or_default().join(", ");
@@ -87,9 +87,7 @@ pub(super) fn port_not_listed(route: &RouteView, port: u16) -> Finding {
     Finding::new(
         CauseCode::PortNotListed,
         cause,
-        format!(
-            "`redirector route set {source} --port {port} …` with all ports that it is to have"
-        ),
+        format!("`redirector route set {source} --port {port} …` with all its ports"),
     )
 }
 
@@ -97,8 +95,8 @@ pub(super) fn port_not_listed(route: &RouteView, port: u16) -> Finding {
 pub(super) fn guest_kernel(process: &Process) -> Option<Finding> {
     let guest = process.guest.as_ref()?;
     let cause = format!(
-        "{} (pid {}) is {guest}: what runs inside has a network stack of its own, and no hook here \
-            sees its connects",
+        "{} (pid {}) is {guest}: its guest has a network stack of its own, and no hook here sees the \
+            guest's connects",
         process.command, process.pid
     );
     let next = "list the guests' network in dns.real_address_clients: they get the load balancer's \
@@ -115,7 +113,7 @@ pub(super) fn no_route(name: &str, routes: &[RouteView]) -> Finding {
         .filter(|(distance, _)| *distance <= 1 + name.len() / 5);
     let hint = near.map(|(_, source)| format!(" (did you mean {source}?)")).unwrap_or_default();
     let next = format!(
-        "`redirector route list` has all; `redirector route add {name} DESTINATION` makes one"
+        "`redirector route list` shows all; `redirector route add {name} DESTINATION` adds one"
     );
     Finding::new(CauseCode::NoRoute, format!("no route has the source {name}{hint}"), next)
 }

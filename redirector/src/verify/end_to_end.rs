@@ -20,10 +20,10 @@ use super::{
 };
 use crate::control::api::{Status, VERSION};
 
-/// Does it for real. `read` reads the status again.
+/// Connects as an executor does. `read` reads the status again.
 ///
 /// # Errors
-/// When the executor's place can't be entered, or the authorities can't be read.
+/// When the executor's location can't be entered, or the authorities can't be read.
 pub(crate) fn verify(
     wanted: &VerifyOptions,
     status: &Status,
@@ -108,7 +108,7 @@ pub(crate) fn verify(
     Ok(verified)
 }
 
-/// The cgroup that was asked for, without the room that was made below it.
+/// The cgroup that was asked for, without the one that was made below it.
 fn asked_cgroup(cgroup: &Path) -> String {
     let made = cgroup
         .file_name()
@@ -116,7 +116,7 @@ fn asked_cgroup(cgroup: &Path) -> String {
     cgroup.parent().filter(|_| made).unwrap_or(cgroup).display().to_string()
 }
 
-/// Where to act from; none when nothing is attached and nothing was asked for.
+/// The cgroup to run in; none when nothing is attached and none was given.
 fn room(wanted: &VerifyOptions, status: &Status) -> anyhow::Result<Option<ProbeCgroup>> {
     if let Some(cgroup) = &wanted.cgroup {
         return ProbeCgroup::below(&probe_cgroup::named(cgroup)?).map(Some);

@@ -1,4 +1,4 @@
-//! From what is to be verified to the probe's job.
+//! Makes the probe's job from the options of `verify`.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,16 +28,16 @@ const BUNDLES: [&str; 4] = [
 #[derive(Debug)]
 pub(crate) struct VerifyOptions {
     pub(crate) target: Target,
-    /// The cgroup to act from; none: the process's, or the first that is attached.
+    /// The cgroup to run in; none: the process's, or the first that is attached.
     pub(crate) cgroup: Option<PathBuf>,
-    /// The process to stand in for.
+    /// The process to run as.
     pub(crate) process: Option<Process>,
-    /// The authorities to trust instead of the place's own.
+    /// The authorities to trust instead of those of the location.
     pub(crate) ca: Option<PathBuf>,
     pub(crate) until: Until,
     pub(crate) plain: bool,
     pub(crate) timeout: Duration,
-    /// Who answers DNS where no process says it.
+    /// The nameservers if no process is given.
     pub(crate) shim: Vec<SocketAddr>,
 }
 

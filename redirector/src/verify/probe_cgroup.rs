@@ -1,5 +1,4 @@
-//! The cgroup that the probe runs in: a process's own, or a new one below the asked one, which goes
-//! when the probe is over.
+//! The cgroup that the probe runs in: that of a process, or a new one, which is removed afterwards.
 
 use std::{
     fs, io,
@@ -23,8 +22,7 @@ impl ProbeCgroup {
         Self { path: path.to_owned(), made: false }
     }
 
-    /// A room below `cgroup`. The kernel takes processes in leaves only, so it is a new cgroup of
-    /// its own.
+    /// A new cgroup below `cgroup`: the kernel admits processes in leaves only.
     pub(super) fn below(cgroup: &Path) -> anyhow::Result<Self> {
         let path = cgroup.join(format!("redirector-verify-{}", std::process::id()));
         match fs::create_dir(&path) {
@@ -36,14 +34,14 @@ impl ProbeCgroup {
                 ) =>
             {
                 let why = format!(
-                    "failed to make a cgroup below {} to act from ({error}): run this as root on \
+                    "failed to create a cgroup below {} for the probe ({error}): run this as root on \
                         the node",
                     cgroup.display()
                 );
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())
             }
             Err(error) => Err(error)
-                .with_context(|| format!("failed to make a cgroup below {}", cgroup.display())),
+                .with_context(|| format!("failed to create a cgroup below {}", cgroup.display())),
         }
     }
 

@@ -31,14 +31,14 @@ const VMMS: [(&str, &str); 5] = [
     ("gvisor", "gVisor"),
 ];
 
-/// A process, as far as /proc tells.
+/// What /proc has about a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its ID, in our PID namespace.
     pub pid: u32,
     /// Its command's name.
     pub command: String,
-    /// Its cgroup's directory, below the cgroup2 mount here; null when it can't be told.
+    /// Its cgroup's directory, below the cgroup2 mount here; null when it is unknown.
     pub cgroup: Option<PathBuf>,
     /// Whether its network namespace is ours, which is the node's.
     pub host_network: bool,
@@ -56,17 +56,17 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads what /proc tells of `pid`.
+    /// Reads /proc of `pid`.
     ///
     /// # Errors
-    /// When there is no such process, or it may not be looked at.
+    /// When there is no such process, or it may not be read.
     pub fn read(pid: u32) -> anyhow::Result<Self> {
         let at = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
         let command = fs::read_to_string(at("comm")).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 anyhow::anyhow!(
-                    "there is no process {pid} here: a PID of the node is meant, not \
-                    one of a container"
+                    "there is no process {pid} here: give a PID of the node, not one of a \
+                    container"
                 )
             }
             _ => anyhow::Error::from(error).context(format!("failed to look at process {pid}")),
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_tells_its_own_command_and_network() {
+    fn a_process_has_its_own_command_and_network() {
         let process = Process::read(std::process::id()).expect("we are here");
         assert!(process.host_network && process.guest.is_none() && !process.command.is_empty());
         assert!(process.cgroup.is_some_and(|path| holds(&path, std::process::id())));

@@ -1,4 +1,4 @@
-//! What `verify` and `explain` tell: shapes of `-o json`, documented in docs/reference/api.md.
+//! The results of `verify` and `explain`: shapes of `-o json`, documented in docs/reference/api.md.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 use super::{cause_code::CauseCode, probe::CertificateInfo, process::Process};
 use crate::route::SourceName;
 
-/// A cause, or something worth knowing, with what to do next.
+/// A cause, or information, with the next step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// A stable word for programs; docs/operator.md lists them.
+    /// The code, for programs.
     pub code: CauseCode,
-    /// What is the matter, for a person.
+    /// The cause, for a person.
     pub cause: String,
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// Whether it prevents the connection; false for what is worth knowing.
+    /// Whether it prevents the connection; false for information.
     pub prevents: bool,
 }
 
@@ -30,7 +30,7 @@ impl Finding {
         Self { code, cause: cause.into(), next: Some(next.into()), prevents: true }
     }
 
-    /// Something worth knowing.
+    /// Information that prevents nothing.
     pub(crate) fn note(code: CauseCode, cause: impl Into<String>, next: impl Into<String>) -> Self {
         Self { prevents: false, ..Self::new(code, cause, next) }
     }
@@ -57,7 +57,7 @@ pub struct Verified {
     pub findings: Vec<Finding>,
     /// The server's certificate, when one was shown.
     pub certificate: Option<CertificateInfo>,
-    /// Which source addresses connects are to have, and have.
+    /// The expected and the actual source addresses of connects.
     pub source: SourceAddresses,
     /// The platform's own acceptance test: a line for a shell.
     pub command: Option<String>,
@@ -117,13 +117,13 @@ impl SourceAddresses {
                 format!("{node} (this node's; the executor's own is {executor})")
             }
             (Some(one), _) | (None, Some(one)) => one.to_string(),
-            (None, None) => "not known, since no route leads there".into(),
+            (None, None) => "unknown: no route leads there".into(),
         };
         match self.expected.as_slice() {
-            [] => format!(
-                "the source address towards it is {actual}, unless it is translated further on"
-            ),
-            expected => format!("the source address is to be {}, and is {actual}", list(expected)),
+            [] => {
+                format!("the source address towards it is {actual}, unless it is translated later")
+            }
+            expected => format!("expected source address {}, got {actual}", list(expected)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What was asked about: a name with a port; and the route that serves it.
+//! A name with a port, and the route that serves it.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use crate::{control::api::RouteView, route::SourceName};
 pub struct Target {
     /// The name, in lower case and without the final dot.
     pub name: String,
-    /// The port; 443 unless said otherwise.
+    /// The port; 443 by default.
     pub port: u16,
 }
 
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_name_and_443_unless_said_otherwise() {
+    fn a_target_is_a_name_and_port_443_by_default() {
         assert_eq!("Git.Internal.".parse(), Ok(Target { name: "git.internal".into(), port: 443 }));
         assert_eq!("git.internal:22".parse(), Ok(Target { name: "git.internal".into(), port: 22 }));
         for wrong in ["git.internal:0", "git.internal:x", "*.internal", "10.0.0.1", ""] {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_route_wins_over_wildcards_and_the_longer_wildcard_over_the_shorter() {
+    fn the_exact_route_wins_then_the_longest_wildcard() {
         let source = |text: &str| text.parse::<SourceName>().expect("a source");
         assert!(matches(&source("*.a.b"), "x.a.b") && matches(&source("*.a.b"), "y.x.a.b"));
         assert!(

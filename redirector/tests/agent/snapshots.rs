@@ -151,7 +151,7 @@ impl<'a> Session<'a> {
                 r"\d+ load; the verifier looked at \d+ instructions",
                 "[n] load; the verifier looked at [n] instructions",
             ),
-            (r"removed \d+ (links|pinned tables)", "removed [n] $1"),
+            (r"removed \d+ (links|pinned maps)", "removed [n] $1"),
             (r#""(links|maps|failures)": \d+"#, r#""$1": "[number]""#),
             (r"Linux \d[^\n]*", "Linux [kernel]"),
             (

@@ -27,8 +27,10 @@ use crate::{
   redirector check
   redirector check -o json | jq '.checks[] | select(.outcome != \"ok\")'
 
-Changes nothing. Exit codes: 0 it can (perhaps with warnings), 1 something of this host is in the way, 2 the configuration has problems,
-3 this kernel or these privileges can't do it.")]
+Changes nothing.
+
+Exit codes: 0 this host can run the agent (perhaps with warnings), 1 its network is in the way,
+2 the configuration has problems, 3 the kernel or the privileges do not suffice.")]
 pub(crate) struct Check {
     #[command(flatten)]
     output: OutputArgs,
@@ -48,7 +50,7 @@ impl Check {
         let loaded = crate::config::load(context.config());
         let configuration =
             of_configuration(context.config(), loaded.as_ref().map_err(ToString::to_string));
-        // The kernel is worth a look whatever the file says.
+        // The kernel is checked even if the file has problems.
         let config = loaded.unwrap_or_default();
         let settings = Settings {
             bpffs: config.agent.bpffs.clone(),
@@ -93,7 +95,7 @@ fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
     }
 }
 
-/// The pool against this host's routes.
+/// The pool against this host's routes, and what the configuration expects of this host.
 async fn of_host(config: &Config) -> Vec<Checked> {
     let pool = config.pool.ipv4;
     let remedy = "set pool.ipv4 to a range that nothing here uses";
@@ -117,13 +119,13 @@ async fn of_host(config: &Config) -> Vec<Checked> {
         Err(error) => Checked::warning(
             "pool",
             format!("{pool}: {}", crate::error::error_chain(&error)),
-            "run it in the host's network namespace",
+            "run this in the host's network namespace",
         ),
     };
     vec![check, source_addresses(config), interception(config)]
 }
 
-/// The addresses that connects are to be made from, against those of this host.
+/// The source addresses of the routes, against the addresses of this host.
 fn source_addresses(config: &Config) -> Checked {
     const NAME: &str = "source_ips";
     let wanted = || {
@@ -137,17 +139,19 @@ fn source_addresses(config: &Config) -> Checked {
         .map(|(ip, source)| format!("{ip} ({source})"))
         .collect();
     if !missing.is_empty() {
-        let remedy = "add them to this host, or correct source_ips; until then connects go out \
-            from the kernel's choice";
+        let remedy = "add them to this host, or correct source_ips; until then connects use the \
+            kernel's default source address";
         return Checked::warning(NAME, format!("this host lacks {}", missing.join(", ")), remedy);
     }
     match wanted().count() {
-        0 => Checked::ok(NAME, "no route has any: connects go out from the kernel's choice"),
+        0 => {
+            Checked::ok(NAME, "no route has any: connects use the kernel's default source address")
+        }
         _ => Checked::ok(NAME, "this host has the source addresses of every route"),
     }
 }
 
-/// Whose DNS the agent would take to the shim, what that needs, and whether it is so now.
+/// Whose DNS the agent would intercept, what that requires, and whether it does now.
 fn interception(config: &Config) -> Checked {
     const NAME: &str = "dns_intercept";
     let at_root = || {
@@ -158,12 +162,12 @@ fn interception(config: &Config) -> Checked {
         _ if config.dns.listen.is_empty() => {
             return Checked::ok(NAME, "off: dns.listen is empty, so there is no shim");
         }
-        Intercept::Off => return Checked::ok(NAME, "off, as dns.intercept says"),
+        Intercept::Off => return Checked::ok(NAME, "off: dns.intercept is `off`"),
         Intercept::Auto if at_root() => {
             return Checked::ok(
                 NAME,
-                "off: we attach at the root, and a whole host's DNS is not taken unasked \
-                    (dns.intercept = \"on\" does)",
+                "off: the programs attach at the root cgroup, and `auto` does not intercept a \
+                    whole host's DNS (dns.intercept = \"on\" does)",
             );
         }
         Intercept::Auto | Intercept::On => "the DNS of executors".to_owned(),
@@ -176,8 +180,7 @@ fn interception(config: &Config) -> Checked {
         .and_then(|socket| crate::net::socket_mark::mark(&socket));
     if let Err(error) = mark {
         let found = format!(
-            "{whose} can't be taken to the shim: our own queries can't be told apart by a mark \
-                (SO_MARK: {error})"
+            "{whose} can't be intercepted: cannot mark our own DNS queries (SO_MARK: {error})"
         );
         return Checked::warning(
             NAME,
@@ -187,16 +190,16 @@ fn interception(config: &Config) -> Checked {
     }
     let now = match datapath::pinned_interception(&config.agent.bpffs) {
         Ok(Some(found)) if found.on && crate::agent::is_running(&config.agent.run_dir) => {
-            "it does now"
+            "active now"
         }
-        Ok(Some(_)) => "not now, since no agent does it",
-        Ok(None) => "nothing is loaded yet",
-        Err(_) => "whether it does now can't be read",
+        Ok(Some(_)) => "inactive: no agent runs",
+        Ok(None) => "not loaded yet",
+        Err(_) => "its state can't be read",
     };
     Checked::ok(
         NAME,
         format!(
-            "{whose} goes to the shim, by its sendmsg and recvmsg hooks and marked sockets; {now}"
+            "{whose} goes to the shim, by the sendmsg and recvmsg hooks and marked sockets; {now}"
         ),
     )
 }

@@ -24,7 +24,7 @@ pub(crate) enum ConfigVerb {
   redirector config check
   redirector config check ./redirector.toml")]
 pub(crate) struct Check {
-    /// The file [default: the one that every command reads]
+    /// The file [default: the configuration file]
     file: Option<PathBuf>,
 }
 
@@ -34,9 +34,10 @@ pub(crate) struct Check {
   redirector config show --effective
   REDIRECTOR_DNS_TTL=5 redirector config show | grep ttl
 
-This is what the file, the environment and the defaults come to. A running agent may have an earlier version: `redirector status` tells.")]
+Combines the file, the environment and the defaults. A running agent may still use an earlier
+version of the file: see `redirector status`.")]
 pub(crate) struct Show {
-    /// As it is in effect; this is what it does in any case
+    /// The configuration in effect; always on
     #[arg(long)]
     effective: bool,
 }
@@ -51,8 +52,8 @@ impl ConfigVerb {
                     for ip in route.source_ips.iter().filter(|ip| !crate::host::has_address(**ip)) {
                         writeln!(
                             env.err,
-                            "warning: source_ips of {}: this host lacks `{ip}`, connects will go \
-                                out from the kernel's choice",
+                            "warning: source_ips of {}: this host lacks `{ip}`, connects use the \
+                                kernel's default source address",
                             route.source
                         )?;
                     }

@@ -1,4 +1,4 @@
-//! `events`: what became of single connects, as the kernel saw it.
+//! `redirector events`: the outcome of each connect, as the kernel saw it.
 
 use std::io;
 
@@ -21,31 +21,32 @@ use crate::{
     route::SourceName,
 };
 
-/// How many past events a reader that follows is shown first.
+/// How many past events `--follow` prints first.
 const BEFORE: usize = 10;
 
 /// `events`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  redirector events                                           what has happened, the last 1000 events at most
-  redirector events --follow                                  and what happens, until you end it
+  redirector events                               the last events, 1000 at most
+  redirector events --follow                      and new ones, until interrupted
   redirector events -f --route artifactory.internal.company.net
-  redirector events -f --failed                                what does not get through
+  redirector events -f --failed                   failures only
   redirector events -f -o json --result timed_out | jq -c '[.at, .backend, .command]'
-  redirector events -f --limit 0 --count 1 --failed           waits for the next failure, and ends
+  redirector events -f --limit 0 --count 1 --failed    wait for the next failure
 
-A connection has two events: established, with the time that the connect took, and closed, with what it carried. A connect
-that fails has one, and so has a connect that is refused here (denied: no route, port not listed, no backend). The process is
-the one that called connect. The agent keeps the events; without it there are none to show. On a busy node (more than 2,000 a
-second) only some successes are told, every failure is, and each line says for how many it stands.")]
+A connection has two events: established, with the time that the connect took, and closed, with
+its traffic. A connect that fails has one event, and so has one that the datapath refuses (denied:
+no route, port not listed, no backend). The process is the one that called connect. The agent keeps
+the events; without it there are none to show. On a busy node (over 2,000 connects per second)
+successes are sampled, and each line shows the sampling ratio; failures are never sampled.")]
 pub(crate) struct Events {
-    /// Go on with what happens from now on
+    /// Keep printing new events
     #[arg(short, long)]
     follow: bool,
     /// Only this route
     #[arg(long, value_name = "SOURCE")]
     route: Option<SourceName>,
-    /// Only these results, with commas between them
+    /// Only these results, separated by commas
     #[arg(
         long,
         visible_alias = "outcome",
@@ -54,16 +55,16 @@ pub(crate) struct Events {
         value_delimiter = ','
     )]
     result: Vec<EventResult>,
-    /// Only connects that did not get through
+    /// Only connects that failed
     #[arg(long)]
     failed: bool,
-    /// End after so many, which `--follow` else never does
+    /// Exit after this many events [default with --follow: never]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// At most so many of the past ones [default: all that are kept; 10 with --follow]
+    /// Print at most this many past events [default: all; 10 with --follow]
     #[arg(short = 'n', long, value_name = "NUMBER")]
     limit: Option<usize>,
-    /// How to print them
+    /// Output format
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     format: Format,
 }
@@ -103,20 +104,17 @@ impl Events {
                 }
             }
             if query.follow {
-                anyhow::bail!("the agent has ended: the next one tells what happens from now on");
+                anyhow::bail!("the agent stopped; run this again once it is back");
             }
             if !any && self.format == Format::Table {
-                writeln!(
-                    env.err,
-                    "no such thing has happened yet: the agent keeps the last {KEPT} events"
-                )?;
+                writeln!(env.err, "no such event yet: the agent keeps the last {KEPT} events")?;
             }
             Ok(Exit::Done)
         })?
     }
 }
 
-/// Cuts off what is more than `left` events; whether none are left.
+/// Drops what exceeds `left` events; returns whether none are left.
 fn shorten(lines: &mut Vec<EventLine>, left: &mut Option<u64>) -> bool {
     let Some(left) = left else { return false };
     lines.retain(|line| {
@@ -127,12 +125,12 @@ fn shorten(lines: &mut Vec<EventLine>, left: &mut Option<u64>) -> bool {
     *left == 0
 }
 
-/// Writes lines whose columns fit each other as far as they can be known beforehand.
+/// Writes lines with aligned columns, as far as their widths are known.
 struct Printer {
     format: Format,
     /// The widest target so far.
     target: usize,
-    /// The day of the line before, at first today: lines have the time only.
+    /// The day of the previous line, at first today: lines have the time only.
     day: String,
 }
 
@@ -158,14 +156,14 @@ impl Printer {
             let width = self.target;
             writeln!(
                 env.out,
-                "{:<12}  {:<11}  {:>7}  {:<width$}  {:<21}  WHO",
+                "{:<12}  {:<11}  {:>7}  {:<width$}  {:<21}  PROCESS",
                 "TIME (UTC)", "RESULT", "TOOK", "ROUTE", "BACKEND"
             )?;
         }
         for line in lines {
             match line {
                 EventLine::Event(event) => self.event(env, event)?,
-                EventLine::Lost(lost) => writeln!(env.err, "{}", lost_words(lost))?,
+                EventLine::Lost(lost) => writeln!(env.err, "{}", render_lost(lost))?,
             }
         }
         Ok(())
@@ -191,7 +189,7 @@ impl Printer {
             env.out,
             "{time}  {result}  {took:>7}  {:<width$}  {backend:<21}  {}",
             event_text::target(event),
-            event_text::who(event)
+            event_text::process(event)
         )
     }
 }
@@ -200,11 +198,10 @@ fn day(at: jiff::Timestamp) -> String {
     at.strftime("%F").to_string()
 }
 
-fn lost_words(lost: &Lost) -> String {
+fn render_lost(lost: &Lost) -> String {
     let events = count(usize::try_from(lost.lost).unwrap_or(usize::MAX), "event");
-    let are = if lost.lost == 1 { "is" } else { "are" };
     match lost.lost_by {
-        LostBy::Kernel => format!("{events} {are} missing here: more happened than could be told"),
-        LostBy::Reader => format!("{events} {are} missing here: this reader is too slow"),
+        LostBy::Kernel => format!("{events} lost: the ring buffer was full"),
+        LostBy::Reader => format!("{events} lost: this reader is too slow"),
     }
 }

@@ -24,14 +24,15 @@ use crate::{
   redirector explain artifactory.internal.company.net:8443 --pid 4711
   redirector explain 198.18.0.1:443
 
-It sends nothing; `redirector verify` does it for real.
+Sends nothing; `redirector verify` connects for real.
 
-Exit codes: 0 a connect would be redirected, 1 it would not (it says why), 4 no agent and nothing of it in the kernel.")]
+Exit codes: 0 a connect would be redirected, 1 it would not, and the output shows why, 4 no agent
+and nothing of it in the kernel.")]
 pub(crate) struct Explain {
-    /// The name or the address that would be connected to, and a port if it is not 443
+    /// The name or address to connect to; the port is 443 unless given
     #[arg(value_name = "NAME|ADDRESS[:PORT]")]
     target: ExplainTarget,
-    /// The process that would connect
+    /// The process that connects
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
     #[command(flatten)]
@@ -55,7 +56,8 @@ impl Explain {
     }
 }
 
-/// Programs of others where the process is, or where ours are. What may not be asked is not told.
+/// Foreign programs on the hooks of the process, or of an attached cgroup; none without the right
+/// to read them.
 fn others(
     known: &Snapshot,
     process: Option<&Process>,

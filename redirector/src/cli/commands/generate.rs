@@ -33,7 +33,7 @@ impl Completions {
 #[command(after_help = "Examples:
   redirector man /usr/local/share/man/man1")]
 pub(crate) struct Man {
-    /// Where to write them; made if it is missing
+    /// The directory to write to; created if missing
     directory: PathBuf,
 }
 
@@ -44,7 +44,7 @@ impl Man {
             .with_context(|| format!("failed to make {directory}"))?;
         clap_mangen::generate_to(command, &self.directory)
             .with_context(|| format!("failed to write into {directory}"))?;
-        writeln!(env.err, "the manual pages are in {directory}")?;
+        writeln!(env.err, "wrote the manual pages to {directory}")?;
         Ok(Exit::Done)
     }
 }

@@ -13,14 +13,14 @@ use crate::cli::{context::Context, exit::Exit, io::Env};
   redirector run --config ./redirector.toml --log-level debug
   redirector run --log-format json
 
-SIGHUP, or a changed file, reloads the configuration; a file with an error changes nothing. SIGTERM ends the agent and leaves the programs
-in the kernel, where they go on redirecting; `redirector unload` removes them.")]
+SIGHUP or a changed file reloads the configuration; a file with an error changes nothing. SIGTERM
+stops the agent; the programs stay in the kernel and keep redirecting. `redirector unload` removes
+them.")]
 pub(crate) struct Run {
-    /// The least severe messages that are logged: error, warn, info, debug, trace, or a filter such
-    /// as redirector::dns=debug
+    /// Log level: error, warn, info, debug, trace, or a filter such as redirector::dns=debug
     #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]
     log_level: String,
-    /// How messages are logged
+    /// Log format
     #[arg(long, value_enum, value_name = "FORMAT", env = "REDIRECTOR_LOG_FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Log the route, the backend and the verdict of each connect, as `datapath.debug_log = true`
@@ -39,7 +39,7 @@ enum LogFormat {
 
 impl Run {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
-        // Read before the log starts, so that a wrong file is told as every command tells it.
+        // Read before logging starts: a broken file is reported as by every other command.
         let mut config = crate::config::load(context.config())?;
         config.datapath.debug_flag = self.debug_datapath;
         agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)

@@ -1,4 +1,4 @@
-//! `redirector status`: is all well, in words first.
+//! `redirector status`: whether everything works, in one line, then in detail.
 
 use std::{io, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
   redirector status
   redirector status -o json | jq -r '.problems[].message'
 
-Exit codes: 0 all is well, 1 something is degraded (it says what), 4 no agent and nothing of it in the kernel.")]
+Exit codes: 0 everything works, 1 something is degraded, 4 no agent and nothing of it in the kernel.")]
 pub(crate) struct Status {
     #[command(flatten)]
     output: OutputArgs,
@@ -36,13 +36,13 @@ impl Status {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let paths = context.agent_paths()?;
         let mut status = status_source::status(&paths).or_else(of_other_version)?;
-        name_neighbours(&mut status);
+        name_foreign_programs(&mut status);
         self.output.print(env, &status, |env| words(env, &status))?;
         Ok(if status.state == State::Ok { Exit::Done } else { Exit::Failed })
     }
 }
 
-/// Another version's pins can't be read, but that they are there is a status, too.
+/// The pins of another version can't be read, but their presence is a status.
 fn of_other_version(error: anyhow::Error) -> anyhow::Result<api::Status> {
     match error.downcast_ref() {
         Some(&DatapathError::AbiMismatch { found, ours }) => Ok(agent::other_version(found, ours)),
@@ -83,30 +83,33 @@ fn intercepted(interception: &api::InterceptionInfo) -> String {
         .iter()
         .map(|resolver| format!("{} ({})", resolver.address, resolver.intercepted))
         .collect();
-    if let Some(why_not) = &interception.reason {
-        let were = if asked.is_empty() {
+    if let Some(reason) = &interception.reason {
+        let seen = if asked.is_empty() {
             String::new()
         } else {
-            format!("; asked were {}", asked.join(", "))
+            format!("; resolvers seen: {}", asked.join(", "))
         };
         let stale = match interception.bypassed_heartbeat_stale {
             0 => String::new(),
-            number => format!("; {number} left alone since the agent is silent"),
+            number => format!("; {number} bypassed: the agent's heartbeat is stale"),
         };
-        return format!("nobody's DNS: {why_not}{were}{stale}");
+        return format!("off: {reason}{seen}{stale}");
     }
-    let whose =
-        if interception.listed_only { "DNS to listed resolvers" } else { "the DNS of executors" };
-    let asked = if asked.is_empty() {
-        "nobody has asked yet".to_owned()
+    let whose = if interception.listed_only {
+        "DNS to the listed resolvers"
     } else {
-        format!("asked: {}", asked.join(", "))
+        "the DNS of executors"
     };
-    let crowded = match interception.bypassed_resolver_slots_full {
+    let asked = if asked.is_empty() {
+        "no queries yet".to_owned()
+    } else {
+        format!("resolvers seen: {}", asked.join(", "))
+    };
+    let full = match interception.bypassed_resolver_slots_full {
         0 => String::new(),
-        number => format!("; {number} left alone, since too many resolvers are asked"),
+        number => format!("; {number} bypassed: too many resolvers"),
     };
-    format!("{whose}; {asked}{crowded}")
+    format!("{whose}; {asked}{full}")
 }
 
 /// The agent and what it is made of, one line each.
@@ -138,17 +141,17 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
         )?;
     }
     if let Some(dns) = &status.dns {
-        // Without an agent there is no shim, and only what the tables tell of it.
+        // Without an agent there is no shim, only what the maps hold of it.
         if !dns.listen.is_empty() {
             let listen: Vec<_> = dns.listen.iter().map(ToString::to_string).collect();
             let answer = if listen.len() == 1 { "answers" } else { "answer" };
             line("dns", format!("{} {answer} {}", listen.join(", "), count(dns.names, "name")))?;
-            let why = |at: &api::UpstreamInfo| match (at.loops, at.ejected) {
-                (true, _) => " (set aside: it asks us in turn)",
-                (false, true) => " (set aside: it failed)",
+            let note = |at: &api::UpstreamInfo| match (at.loops, at.ejected) {
+                (true, _) => " (ejected: it forwards to us)",
+                (false, true) => " (ejected: it failed)",
                 (false, false) => "",
             };
-            let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, why(at));
+            let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, note(at));
             let upstreams: Vec<_> = dns.upstreams.iter().map(upstream).collect();
             line("upstreams", upstreams.join(", "))?;
         }
@@ -160,7 +163,7 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
         return line(
             "datapath",
             if status.is_other_version() {
-                "another version's".into()
+                "loaded by another version".into()
             } else {
                 "not loaded".into()
             },
@@ -203,7 +206,7 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     attached(env, datapath)
 }
 
-/// Where the programs are, and who else is there.
+/// Where the programs are attached, and which foreign programs share the hooks.
 fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
     /// Lines for cgroups: a node may have hundreds.
     const SHOWN: usize = 10;
@@ -223,49 +226,47 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
     }
     if datapath.draining_cgroups > 0 {
         let gone = count(datapath.draining_cgroups, "cgroup");
-        line(
-            "gone",
-            format!("{gone} with sockets that are still open: they are followed to their end"),
-        )?;
+        line("draining", format!("{gone} with open sockets, followed until they close"))?;
     }
-    for (number, words) in neighbours(&datapath.foreign_programs).into_iter().enumerate() {
-        line(if number == 0 { "neighbours" } else { "" }, words)?;
+    for (number, words) in foreign_programs(&datapath.foreign_programs).into_iter().enumerate() {
+        line(if number == 0 { "foreign" } else { "" }, words)?;
     }
     Ok(())
 }
 
-/// A line for each program of others, wherever it was met.
-fn neighbours(met: &[api::ForeignProgram]) -> Vec<String> {
-    let mut told: Vec<(&api::ForeignProgram, usize)> = Vec::new();
-    for one in met {
-        match told.iter_mut().find(|(known, _)| (&known.hook, known.id) == (&one.hook, one.id)) {
+/// A line for each foreign program, however many cgroups it is on.
+fn foreign_programs(found: &[api::ForeignProgram]) -> Vec<String> {
+    let mut programs: Vec<(&api::ForeignProgram, usize)> = Vec::new();
+    for one in found {
+        match programs.iter_mut().find(|(known, _)| (&known.hook, known.id) == (&one.hook, one.id))
+        {
             Some((_, cgroups)) => *cgroups += 1,
-            None => told.push((one, 1)),
+            None => programs.push((one, 1)),
         }
     }
-    let words = |(at, cgroups): (&api::ForeignProgram, usize)| {
+    let render = |(at, cgroups): (&api::ForeignProgram, usize)| {
         let place =
             if cgroups == 1 { at.cgroup.display().to_string() } else { count(cgroups, "cgroup") };
         let order = if at.runs_first { "before" } else { "after" };
         format!(
-            "{} (ID {}) is on {} of {place}, too, and runs {order} ours",
+            "{} (ID {}) is on {} of {place} and runs {order} ours",
             at.name.as_deref().unwrap_or("a program"),
             at.id,
             at.hook
         )
     };
-    told.into_iter().map(words).collect()
+    programs.into_iter().map(render).collect()
 }
 
-/// The agent has no right to ask for names; whoever runs this command may have.
-fn name_neighbours(status: &mut api::Status) {
-    for neighbour in status
+/// Adds program names, which the agent may not read but this command perhaps may.
+fn name_foreign_programs(status: &mut api::Status) {
+    for program in status
         .datapath
         .iter_mut()
         .flat_map(|datapath| &mut datapath.foreign_programs)
         .filter(|at| at.name.is_none())
     {
-        neighbour.name = datapath::program_name(neighbour.id);
+        program.name = datapath::program_name(program.id);
     }
 }
 
@@ -274,19 +275,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_neighbour_above_several_cgroups_is_told_once() {
-        let met = |cgroup: &str, id| api::ForeignProgram {
+    fn a_foreign_program_on_several_cgroups_has_one_line() {
+        let found = |cgroup: &str, id| api::ForeignProgram {
             cgroup: cgroup.into(),
             hook: "connect4".into(),
             id,
             name: (id == 7).then(|| "cil_sock4_connect".into()),
             runs_first: id == 8,
         };
-        let told = neighbours(&[met("/a", 7), met("/b", 7), met("/b", 8)]);
+        let lines = foreign_programs(&[found("/a", 7), found("/b", 7), found("/b", 8)]);
         let expected = [
-            "cil_sock4_connect (ID 7) is on connect4 of 2 cgroups, too, and runs after ours",
-            "a program (ID 8) is on connect4 of /b, too, and runs before ours",
+            "cil_sock4_connect (ID 7) is on connect4 of 2 cgroups and runs after ours",
+            "a program (ID 8) is on connect4 of /b and runs before ours",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(lines, expected);
     }
 }

@@ -1,4 +1,4 @@
-//! `redirector unload`: takes everything away that the agent left in the kernel.
+//! `redirector unload`: removes everything that the agent left in the kernel.
 
 use clap::Args;
 use ipnet::IpNet;
@@ -23,11 +23,11 @@ use crate::{
 #[command(after_help = "Examples:
   redirector unload
 
-Established connections live on. New connects to virtual addresses are not redirected any more: they fail, or leave this host towards the
-pool, once its guard route is gone. Routes and virtual addresses stay on disk for the next start.")]
+Established connections are not affected. New connects to virtual addresses are no longer
+redirected: they fail, or leave this host towards the pool once its guard route is gone. Routes and
+virtual addresses stay on disk for the next start.")]
 pub(crate) struct Unload {
-    /// Unload although an agent runs; it does not notice, and redirects nothing until it is
-    /// restarted
+    /// Unload even if an agent runs; that agent redirects nothing until it is restarted
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -53,27 +53,26 @@ impl Unload {
                 .map(|pid| format!(", pid {pid},"))
                 .unwrap_or_default();
             return Err(Exit::Failed.because(format!(
-                "an agent{pid} runs and needs its datapath: stop it first, or say --force"
+                "an agent{pid} is running and needs its datapath: stop it first, or use --force"
             )));
         }
-        // Without a readable file: what the defaults would have put there, if it carries our mark.
+        // Without a readable file, the defaults show where to look for what carries our mark.
         let config = crate::config::load(context.config()).unwrap_or_default();
         let removed = datapath::unload(&paths.bpffs)?;
         let report = block_on(host_changes(removed, &config))??;
         if report.is_empty() {
-            return Err(Exit::Absent.because(
-                "there is nothing to unload: no pins, no guard route, no address of ours",
-            ));
+            return Err(Exit::Absent
+                .because("nothing to unload: no pins, no guard route, no address of ours"));
         }
         self.output.print(env, &report, |env| {
-            report.words().iter().try_for_each(|line| writeln!(env.out, "removed {line}"))
+            report.render().iter().try_for_each(|line| writeln!(env.out, "removed {line}"))
         })?;
         Ok(Exit::Done)
     }
 }
 
-/// Removes the guard route and the listen addresses; both carry a mark, so somebody else's are left
-/// alone.
+/// Removes the guard route and the listen addresses. Both carry a mark, so those of other owners
+/// stay.
 async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Report> {
     let mut report = Report {
         version: api::VERSION,
@@ -111,20 +110,20 @@ impl Report {
         self.links == 0 && self.maps == 0 && self.guard.is_none() && self.addresses.is_empty()
     }
 
-    fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
+    fn render(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if self.links > 0 {
-            words.push(format!(
+            lines.push(format!(
                 "{} from {}",
                 count(self.links, "link"),
                 count(self.cgroups, "cgroup")
             ));
         }
         if self.maps > 0 {
-            words.push(count(self.maps, "pinned table"));
+            lines.push(count(self.maps, "pinned map"));
         }
-        words.extend(self.guard.iter().map(|pool| format!("the guard route for {pool}")));
-        words.extend(self.addresses.iter().map(|address| format!("{address} from lo")));
-        words
+        lines.extend(self.guard.iter().map(|pool| format!("the guard route for {pool}")));
+        lines.extend(self.addresses.iter().map(|address| format!("{address} from lo")));
+        lines
     }
 }

@@ -1,4 +1,4 @@
-//! `redirector verify`: does it for real, from an executor's place.
+//! `redirector verify`: connects as an executor does.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -20,31 +20,33 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector verify artifactory.internal.company.net
-  redirector verify artifactory.internal.company.net --pid 4711       as that process: its cgroup, network, resolver, certificates
-  redirector verify git.internal.company.net:22 --until connect       for what speaks neither TLS nor HTTP
+  redirector verify artifactory.internal.company.net --pid 4711    as that process
+  redirector verify git.internal.company.net:22 --until connect    neither TLS nor HTTP
   redirector verify artifactory.internal.company.net --ca ca.pem
 
-Without --pid it acts from a new cgroup below the first one that is attached, in this network, and asks the shim.
+With --pid it uses that process's cgroup, network, resolver and certificates. Without, it runs in a
+new cgroup below the first attached one, in this network, and asks the shim.
 
-Exit codes: 0 it works, 1 it does not (it says why, and what to do), 3 not with these privileges, 4 no agent and nothing of it in the kernel.")]
+Exit codes: 0 it works, 1 it does not, and the output shows why and what to do, 3 missing
+privileges, 4 no agent and nothing of it in the kernel.")]
 pub(crate) struct Verify {
-    /// The internal name, and a port if it is not 443
+    /// The internal name; the port is 443 unless given
     #[arg(value_name = "SOURCE[:PORT]")]
     target: Target,
-    /// Act from below this cgroup: absolute, or below the cgroup2 mount
+    /// Run below this cgroup: absolute, or relative to the cgroup2 mount
     #[arg(long, value_name = "DIRECTORY")]
     cgroup: Option<PathBuf>,
-    /// Act as this process would: its cgroup, network namespace, resolv.conf, hosts, certificates
-    /// and proxy variables
+    /// Run as this process would: its cgroup, network namespace, resolv.conf, hosts,
+    /// certificates and proxy variables
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
-    /// Trust the certificate authorities of this PEM file instead of the place's own
+    /// Trust the certificate authorities of this PEM file only
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Stop after this step
     #[arg(long, value_enum, value_name = "STEP", default_value_t = Until::Http)]
     until: Until,
-    /// Speak HTTP without TLS, as it does on port 80 by itself
+    /// Use HTTP without TLS; implied by port 80
     #[arg(long)]
     plain: bool,
     /// Seconds that each step may take
@@ -83,11 +85,7 @@ fn words(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
             .as_ref()
             .map(|process| format!(" as {} (pid {})", process.command, process.pid))
             .unwrap_or_default();
-        writeln!(
-            env.out,
-            "{}",
-            paint.dim(&format!("acting from {}{who}", place.cgroup.display()))
-        )?;
+        writeln!(env.out, "{}", paint.dim(&format!("running in {}{who}", place.cgroup.display())))?;
     }
     for step in &verified.steps {
         let mark = match step.outcome {
@@ -108,8 +106,7 @@ fn words(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
     if let Some(command) = &verified.command {
         writeln!(
             env.out,
-            "\nThe platform's own acceptance test, for comparison from the same place:\n    \
-                {command}"
+            "\nThe platform's acceptance test, to compare from the same location:\n    {command}"
         )?;
     }
     Ok(())

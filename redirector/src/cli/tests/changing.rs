@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_added_route_is_told_in_one_line_and_a_warning_goes_to_standard_error() {
+fn an_added_route_is_one_line_and_warnings_go_to_stderr() {
     let rig = Rig::with_agent(|command| match command {
         Command::Add(raw, _, reply) => {
             let source = raw.source.parse().expect("a source");
@@ -105,7 +105,7 @@ fn the_agents_refusals_have_the_documented_exit_codes() {
 }
 
 #[test]
-fn an_import_shows_the_difference_and_takes_its_routes_from_standard_input() {
+fn an_import_reads_standard_input_and_shows_the_difference() {
     let rig = Rig::with_agent(|command| match command {
         Command::Import(request, _, reply) => {
             let answer = Imported {
@@ -131,7 +131,7 @@ fn an_import_shows_the_difference_and_takes_its_routes_from_standard_input() {
 ~ a.internal
     ports: (default) -> 443
 1 added, 1 changed, 0 removed, 3 unchanged
-a dry run: nothing was changed
+dry run: nothing was changed
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected), "{ended:?}");
     let ended = rig.run_with(
@@ -140,6 +140,6 @@ a dry run: nothing was changed
         false,
     );
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Usage, ""), "{ended:?}");
-    assert_eq!(ended.err.lines().count(), 3, "both problems are told: {}", ended.err);
+    assert_eq!(ended.err.lines().count(), 3, "both problems are reported: {}", ended.err);
     assert_eq!(rig.run(&["route", "import", "/nonexistent.yaml"]).exit, Exit::Failed);
 }

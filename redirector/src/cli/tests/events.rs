@@ -51,7 +51,7 @@ fn lines() -> Vec<EventLine> {
 }
 
 /// An agent to which these have happened.
-fn told(lines: Vec<EventLine>) -> Rig {
+fn with_events(lines: Vec<EventLine>) -> Rig {
     let hub = EventHub::default();
     hub.publish(lines);
     Rig::with_agent(move |command| match command {
@@ -61,14 +61,14 @@ fn told(lines: Vec<EventLine>) -> Rig {
 }
 
 #[test]
-fn every_result_has_a_line_for_a_person_and_what_is_missing_is_said() {
-    let rig = told(lines());
+fn every_result_and_every_loss_has_a_line() {
+    let rig = with_events(lines());
     let ended = rig.run(&["events"]);
     let expected = "\
-TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                WHO
+TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                PROCESS
 2026-05-28
-20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  (one of 8)
-20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, round trip 800 µs, 1 segment sent again
+20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  (1 in 8)
+20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, round trip 800 µs, 1 segment retransmitted
 20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
 20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       caller unknown
 20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
@@ -79,8 +79,8 @@ TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                WHO
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));
     let missing = "\
-1 event is missing here: more happened than could be told
-12 events are missing here: this reader is too slow
+1 event lost: the ring buffer was full
+12 events lost: this reader is too slow
 ";
     assert_eq!(ended.err, missing);
     assert!(rig.run_with(&["events"], "", true).out.contains("\x1b["));
@@ -88,7 +88,7 @@ TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                WHO
 
 #[test]
 fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
-    let rig = told(lines());
+    let rig = with_events(lines());
     let ended = rig.run(&["events", "-o", "json"]);
     let read: Vec<EventLine> =
         ended.out.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
@@ -99,7 +99,7 @@ fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
 
 #[test]
 fn a_reader_gets_what_it_asks_for_and_no_more() {
-    let rig = told(lines());
+    let rig = with_events(lines());
     let results = |arguments: &[&str]| {
         let ended = rig.run(&[&["events", "-o", "json"], arguments].concat());
         let read = ended
@@ -120,7 +120,7 @@ fn a_reader_gets_what_it_asks_for_and_no_more() {
         results(&["--follow", "--count", "3", "--failed", "--limit", "9"]),
         "refused timed_out unreachable"
     );
-    // The two that tell of missing ones are among the last three.
+    // The two lines about lost ones are among the last three.
     assert_eq!(results(&["-n", "3"]), "passed");
     for wrong in [
         &["events", "--result", "lost"][..],
@@ -133,11 +133,11 @@ fn a_reader_gets_what_it_asks_for_and_no_more() {
 }
 
 #[test]
-fn where_nothing_has_happened_or_no_agent_runs_that_is_said() {
-    let ended = told(vec![]).run(&["events"]);
+fn no_events_and_no_agent_are_reported() {
+    let ended = with_events(vec![]).run(&["events"]);
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, ""));
-    assert_eq!(ended.err, "no such thing has happened yet: the agent keeps the last 1000 events\n");
-    assert_eq!(told(vec![]).run(&["events", "-o", "json"]).err, "");
+    assert_eq!(ended.err, "no such event yet: the agent keeps the last 1000 events\n");
+    assert_eq!(with_events(vec![]).run(&["events", "-o", "json"]).err, "");
     let ended = Rig::without_agent().run(&["events"]);
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Absent, ""));
     assert!(ended.err.contains("start it with `redirector run`"), "{}", ended.err);

@@ -5,7 +5,7 @@ use std::sync::mpsc as threads;
 use super::*;
 
 #[test]
-fn routes_are_listed_as_a_table_and_in_the_same_shape_as_json_and_yaml() {
+fn routes_are_listed_as_a_table_json_and_yaml() {
     let list =
         || RouteList { version: VERSION, routes: vec![view(vec![backend(7, 0), backend(8, 3)])] };
     let rig = Rig::with_agent(move |command| match command {
@@ -53,11 +53,11 @@ a.internal
   live           yes
   addresses      fresh, TTL 30 s
   connects       9 started, 7 established, 1 open, 2 refused by the backend
-  traffic        1.5 KiB received, 0 B sent, on connections that have ended
+  traffic        1.5 KiB received, 0 B sent on closed connections
 
 BACKEND      STATE                                         OPEN  ESTABLISHED  REFUSED  TIMED OUT  OTHER
 203.0.113.7  eligible                                         1            7        2          0      0
-203.0.113.8  set aside after 3 failures, tried again in 4 s     1            7        2          0      0
+203.0.113.8  ejected after 3 failures, retry in 4 s     1            7        2          0      0
 ";
     let ended = rig.run(&["route", "show", "a.internal"]);
     let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -71,7 +71,7 @@ BACKEND      STATE                                         OPEN  ESTABLISHED  RE
 }
 
 #[test]
-fn status_answers_in_words_first_and_its_exit_code_says_whether_all_is_well() {
+fn status_has_a_summary_first_and_an_exit_code() {
     let problem = || Problem {
         code: api::ProblemCode::Unresolved,
         source: None,
@@ -95,14 +95,14 @@ redirecting 1 route for 1 cgroup; 1 backend ejected
 agent      version 0.1.0, pid 4711, up 2 h 1 min
 config     /etc/redirector/redirector.toml, loaded 1970-01-01 00:00:00 UTC
 dns        169.254.20.53:53 answers 1 name
-upstreams  10.0.0.2:53 (set aside: it failed), 10.0.0.3:53
-intercept  the DNS of executors; asked: 10.96.0.10 (12)
+upstreams  10.0.0.2:53 (ejected: it failed), 10.0.0.3:53
+intercept  the DNS of executors; resolvers seen: 10.96.0.10 (12)
 datapath   ABI 1, 1 program at /sys/fs/bpf/redirector, heartbeat 120 ms ago
 pool       198.18.0.0/16
 upgraded   from version 0.0.9 (ABI 1) on 1970-01-01 00:00:00 UTC
 cgroup2    /sys/fs/cgroup
 attached   /sys/fs/cgroup/kubepods
-gone       2 cgroups with sockets that are still open: they are followed to their end
+draining   2 cgroups with open sockets, followed until they close
 
 SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  ORIGIN
 a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  command line
@@ -126,7 +126,7 @@ a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  comman
 }
 
 #[test]
-fn without_an_agent_and_its_pins_every_command_says_so_with_exit_code_4() {
+fn without_agent_and_pins_every_command_exits_with_4() {
     let rig = Rig::without_agent();
     for arguments in [
         &["status"][..],
@@ -147,7 +147,7 @@ fn without_an_agent_and_its_pins_every_command_says_so_with_exit_code_4() {
 }
 
 #[test]
-fn the_agent_is_found_although_its_configuration_file_has_an_error_by_now() {
+fn the_agent_is_found_despite_a_broken_configuration() {
     let rig = Rig::with_agent(|command| match command {
         Command::Export(reply) => reply
             .send(Ok(Export { version: VERSION, routes: vec![definition(&["443"])] }))

@@ -18,16 +18,16 @@ fn quiet() -> Rig {
 }
 
 #[test]
-fn one_page_is_printed_without_colours_where_there_is_no_terminal() {
+fn one_page_without_colours_is_printed_without_a_terminal() {
     let rig = quiet();
     let expected = "\
 redirecting 1 route for 1 cgroup; 1 backend ejected
 0/s established, 0/s failed, 0/s denied; 1 open, 0 under way
 
 ROUTE                       OK/S  FAIL/S  DENY/S   WAIT    OPEN       P50       P99  STATE
-a.internal                     0       0       0      0       1         -         -  1 of 2 set aside
+a.internal                     0       0       0      0       1         -         -  1 of 2 ejected
   203.0.113.7                  0       0              0       1         -            eligible
-  203.0.113.8                  0       0              0       1         -            set aside, 3 failures, again in 4 s
+  203.0.113.8                  0       0              0       1         -            ejected, 3 failures, retry in 4 s
 
 LAST FAILURES (TIME IN UTC)
 00:00:00  refused      a.internal:443 → 203.0.113.7:8443  curl[4711] /kubepods/podjob

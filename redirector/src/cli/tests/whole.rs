@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn wrong_usage_is_told_on_standard_error_and_help_on_standard_output() {
+fn usage_errors_go_to_stderr_and_help_to_stdout() {
     let rig = Rig::without_agent();
     for wrong in [
         &["frobnicate"][..],
@@ -20,7 +20,7 @@ fn wrong_usage_is_told_on_standard_error_and_help_on_standard_output() {
     assert_eq!(
         (ended.exit, ended.err.lines().count()),
         (Exit::Usage, 2),
-        "both problems are told: {}",
+        "both problems are reported: {}",
         ended.err
     );
     let ended = rig.run(&["--version"]);
@@ -32,7 +32,7 @@ fn wrong_usage_is_told_on_standard_error_and_help_on_standard_output() {
 }
 
 #[test]
-fn the_configuration_is_checked_as_a_whole_and_shown_with_its_defaults() {
+fn the_configuration_is_checked_and_shown_with_defaults() {
     let rig = Rig::without_agent();
     let file = rig.at("redirector.toml").display().to_string();
     assert_eq!(rig.run(&["config", "check"]).out, format!("{file}: no problem, 1 route\n"));
@@ -75,7 +75,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn unload_with_nothing_there_says_so_and_refuses_while_an_agent_runs() {
+fn unload_without_pins_fails_and_refuses_a_running_agent() {
     let rig = Rig::without_agent();
     std::fs::create_dir(rig.at("run")).expect("made");
     let lock = std::fs::File::open(rig.at("run")).expect("opened");
@@ -85,8 +85,8 @@ fn unload_with_nothing_there_says_so_and_refuses_while_an_agent_runs() {
     assert_eq!(ended.exit, Exit::Failed);
     assert_eq!(
         ended.err,
-        "redirector: an agent, pid 4711, runs and needs its datapath: stop it first, or say \
-            --force\n"
+        "redirector: an agent, pid 4711, is running and needs its datapath: stop it first, or \
+            use --force\n"
     );
 }
 
@@ -100,7 +100,7 @@ fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
 }
 
 #[test]
-fn the_command_line_is_consistent_and_every_command_has_examples() {
+fn every_command_is_consistent_and_has_examples() {
     crate::cli::command().debug_assert();
     let command = crate::cli::command();
     // A hidden one is for us, not for people.

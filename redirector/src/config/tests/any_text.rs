@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn any_one_line_below_its_header_is_read_or_refused_without_panic(
+    fn any_line_below_its_header_is_read_or_refused(
         header in prop::sample::select(vec!["[agent]", "[attach]", "[pool]", "[dns]", "[health]"]),
         lines in prop::collection::vec(line(), 1..3),
     ) {

@@ -1,5 +1,5 @@
 //! Malformed configurations: each mistake that a person makes, with the line, the key and the
-//! remedy that it must be told with.
+//! remedy that the error must have.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// A file with one mistake, and what its one problem begins with and contains.
-fn told(text: &str, begins: &str, remedy: &str) {
+fn assert_refused(text: &str, begins: &str, remedy: &str) {
     let problems = problems(text);
     assert_eq!(problems.len(), 1, "{text}\n{problems:#?}");
     assert!(problems[0].starts_with(begins), "{text}\ngave {}\nnot {begins}", problems[0]);
@@ -21,7 +21,7 @@ fn told(text: &str, begins: &str, remedy: &str) {
 }
 
 #[test]
-fn a_key_that_is_not_known_is_told_with_the_nearest_one() {
+fn an_unknown_key_is_refused_with_the_nearest_one() {
     for (text, begins, remedy) in [
         ("[agnt]\nstate_dir = \"/x\"", "f:1:2: key `agnt`:", "did you mean `agent`?"),
         (
@@ -58,12 +58,12 @@ fn a_key_that_is_not_known_is_told_with_the_nearest_one() {
         ("listen = [\"127.0.0.1:53\"]", "f:1:1: key `listen`:", "did you mean `dns.listen`?"),
         ("[routes.a]\nsource = \"a\"", "f:1:2: key `routes`:", "write `[[routes]]`"),
     ] {
-        told(text, begins, remedy);
+        assert_refused(text, begins, remedy);
     }
 }
 
 #[test]
-fn a_value_of_the_wrong_type_is_told_with_an_example() {
+fn a_value_of_the_wrong_type_is_refused_with_an_example() {
     for (text, begins, remedy) in [
         ("agent = 3", "f:1:9: key `agent`:", "expected a table, not the number 3"),
         (
@@ -149,12 +149,12 @@ fn a_value_of_the_wrong_type_is_told_with_an_example() {
             "not a list",
         ),
     ] {
-        told(text, begins, remedy);
+        assert_refused(text, begins, remedy);
     }
 }
 
 #[test]
-fn a_value_that_means_nothing_in_agent_and_attach_is_told_with_its_remedy() {
+fn an_invalid_agent_or_attach_value_is_refused_with_a_remedy() {
     let long = format!("[agent]\nrun_dir = \"/{}\"", "x".repeat(100));
     for (text, begins, remedy) in [
         (
@@ -209,12 +209,12 @@ fn a_value_that_means_nothing_in_agent_and_attach_is_told_with_its_remedy() {
             "remove one",
         ),
     ] {
-        told(text, begins, remedy);
+        assert_refused(text, begins, remedy);
     }
 }
 
 #[test]
-fn a_pool_that_is_none_is_told_with_one_that_would_be() {
+fn an_invalid_pool_is_refused_with_a_valid_one() {
     let crowded = format!(
         "[pool]\nipv4 = \"10.0.0.0/30\"{}",
         ["a", "b", "c"]
@@ -288,12 +288,12 @@ fn a_pool_that_is_none_is_told_with_one_that_would_be() {
             "or move `pool`",
         ),
     ] {
-        told(text, begins, remedy);
+        assert_refused(text, begins, remedy);
     }
 }
 
 #[test]
-fn a_value_that_means_nothing_in_dns_and_health_is_told_with_its_remedy() {
+fn an_invalid_dns_or_health_value_is_refused_with_a_remedy() {
     for (text, begins, remedy) in [
         (
             "[dns]\nlisten = [\"169.254.20.53\"]",
@@ -406,7 +406,7 @@ fn a_value_that_means_nothing_in_dns_and_health_is_told_with_its_remedy() {
             "write 100ms to 3600s",
         ),
     ] {
-        told(text, begins, remedy);
+        assert_refused(text, begins, remedy);
     }
 }
 
@@ -416,7 +416,7 @@ fn route(more: &str) -> String {
 }
 
 #[test]
-fn a_route_that_leads_nowhere_is_told_with_its_remedy() {
+fn an_invalid_route_is_refused_with_a_remedy() {
     let numbers =
         |count: usize| (1..=count).map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
     let addresses = (0..65).map(|n| format!("\"203.0.113.{n}\"")).collect::<Vec<_>>().join(", ");
@@ -562,12 +562,12 @@ fn a_route_that_leads_nowhere_is_told_with_its_remedy() {
             "write `350s`",
         ),
     ] {
-        told(text, begins, remedy);
+        assert_refused(text, begins, remedy);
     }
 }
 
 #[test]
-fn the_same_source_twice_is_told_with_both_lines() {
+fn a_duplicate_source_is_refused_with_both_lines() {
     for (one, other) in [("a.b", "a.b"), ("a.b", "A.B."), ("*.a.b", "*.A.b")] {
         let text = format!(
             "[[routes]]\nsource = \"{one}\"\ndestination = \"lb\"\n\n[[routes]]\nsource = \
@@ -576,7 +576,7 @@ fn the_same_source_twice_is_told_with_both_lines() {
         let begins = format!(
             "f:6:10: key `routes[1].source`: `{other}` is the source of `routes[0]` (f:1:1) already"
         );
-        told(&text, &begins, "remove one of the two");
+        assert_refused(&text, &begins, "remove one of the two");
     }
     // These overlap, and the longer one wins: that is what wildcards are for.
     let nested = ["a.b.c", "*.b.c", "*.c"]
@@ -586,15 +586,19 @@ fn the_same_source_twice_is_told_with_both_lines() {
 }
 
 #[test]
-fn what_is_no_toml_is_told_with_its_lines_and_nothing_is_guessed_around_it() {
-    told("[dns]\nttl = \n", "f:2:7: `ttl =` is not TOML: ", "string values must be quoted");
-    told(
+fn invalid_toml_is_refused_with_its_lines_and_nothing_else() {
+    assert_refused(
+        "[dns]\nttl = \n",
+        "f:2:7: `ttl =` is not TOML: ",
+        "string values must be quoted",
+    );
+    assert_refused(
         "[[routes]]\nsource = a.internal",
         "f:2:10: `source = a.internal` is not TOML: ",
         "string values must be quoted",
     );
-    told("[dns]\nttl = 1\nttl = 2", "f:3:1: `ttl = 2` is not TOML", "duplicate key");
-    told("[dns\nttl = 1", "f:1:5: `[dns` is not TOML: ", "unclosed table, expected `]`");
+    assert_refused("[dns]\nttl = 1\nttl = 2", "f:3:1: `ttl = 2` is not TOML", "duplicate key");
+    assert_refused("[dns\nttl = 1", "f:1:5: `[dns` is not TOML: ", "unclosed table, expected `]`");
     let several =
         problems("[dns]\nttl = \nlisten = [\"x\"\n[pool]\nipv4 = \"198.18.0.0/16\nunknown = 1");
     assert!(
@@ -604,7 +608,7 @@ fn what_is_no_toml_is_told_with_its_lines_and_nothing_is_guessed_around_it() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_in_the_order_of_the_file() {
+fn every_problem_is_reported_at_once_in_file_order() {
     let text = r#"
 [agent]
 admin = "x"

@@ -46,7 +46,7 @@ fn connect_failure(why: &IoFailure, facts: &Facts<'_>) -> Finding {
         return Finding::new(
             CauseCode::Denied,
             cause,
-            "`redirector route show` tells its ports and backends",
+            "`redirector route show` lists its ports and backends",
         );
     }
     if started == 0 {
@@ -57,8 +57,8 @@ fn connect_failure(why: &IoFailure, facts: &Facts<'_>) -> Finding {
         IoFailure::TimedOut => {
             let allowed = if facts.source.wrong() {
                 format!(
-                    "connect to {tried} timed out, and connects do not leave with the address that \
-                        the route wants: {source}"
+                    "connect to {tried} timed out, and connects do not use the route's source \
+                        address: {source}"
                 )
             } else {
                 format!(
@@ -75,8 +75,8 @@ fn connect_failure(why: &IoFailure, facts: &Facts<'_>) -> Finding {
         }
         IoFailure::Refused => {
             let cause = format!(
-                "{tried} refused: the load balancer is there, and nothing of it listens on the \
-                    port, or it rejects this source; {source}"
+                "{tried} refused: the load balancer is up, but nothing listens on the port, \
+                    or it rejects this source; {source}"
             );
             Finding::new(
                 CauseCode::BackendRefused,
@@ -87,8 +87,8 @@ fn connect_failure(why: &IoFailure, facts: &Facts<'_>) -> Finding {
         }
         IoFailure::Unreachable => {
             let cause = format!(
-                "{tried} can't be reached from this node: no route leads there, or a router said \
-                    so; {source}"
+                "{tried} can't be reached from this node: no route leads there, or a router rejects \
+                    it; {source}"
             );
             Finding::new(
                 CauseCode::BackendUnreachable,
@@ -113,13 +113,13 @@ fn connect_failure(why: &IoFailure, facts: &Facts<'_>) -> Finding {
             Finding::new(
                 CauseCode::BackendFailed,
                 cause,
-                "look at `redirector route show` and at this node's firewall",
+                "check `redirector route show` and this node's firewall",
             )
         }
     }
 }
 
-/// No program of ours saw the connect.
+/// No hook saw the connect.
 fn hook_missed(why: &IoFailure, facts: &Facts<'_>) -> Finding {
     if !facts.attached {
         return not_attached();
@@ -136,7 +136,7 @@ fn hook_missed(why: &IoFailure, facts: &Facts<'_>) -> Finding {
     Finding::new(
         CauseCode::HookMissed,
         cause,
-        "`bpftool cgroup tree` lists the programs on each cgroup; `redirector check` tells what \
-            this host lacks",
+        "`bpftool cgroup tree` lists the programs on each cgroup; `redirector check` shows \
+            what this host lacks",
     )
 }

@@ -21,10 +21,10 @@ pub(super) fn diagnose_dns(seen: &DnsResult, facts: &Facts<'_>) -> (String, Opti
         }
         DnsResult::Hosts { address } => {
             let cause = format!(
-                "the executor's /etc/hosts says {address} for {}, so DNS is never asked",
+                "the executor's /etc/hosts has {address} for {}, so DNS is never asked",
                 facts.name
             );
-            let next = "take that line away (Docker: --add-host; Kubernetes: hostAliases)";
+            let next = "remove that line (Docker: --add-host; Kubernetes: hostAliases)";
             (
                 format!("{address}, from the executor's /etc/hosts"),
                 Some(Finding::new(CauseCode::HostsEntry, cause, next)),
@@ -33,14 +33,15 @@ pub(super) fn diagnose_dns(seen: &DnsResult, facts: &Facts<'_>) -> (String, Opti
         DnsResult::NoServer => {
             let cause = "the executor's /etc/resolv.conf names no nameserver";
             (
-                "nobody to ask".into(),
+                "no nameserver".into(),
                 Some(Finding::new(CauseCode::NoNameserver, cause, "make the shim its nameserver")),
             )
         }
         DnsResult::Answer { server, addresses, code, milliseconds } => {
-            let told = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let told = if told.is_empty() { format!("{code} without an address") } else { told };
-            let detail = format!("{told}, from {} in {milliseconds} ms", server.ip());
+            let answer = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let answer =
+                if answer.is_empty() { format!("{code} without an address") } else { answer };
+            let detail = format!("{answer}, from {} in {milliseconds} ms", server.ip());
             let finding = match addresses.first() {
                 Some(address) if vip(address) => None,
                 found => Some(wrong_answer(found, code, *server, facts)),
@@ -63,8 +64,8 @@ fn wrong_answer(
     match found {
         Some(address) if (facts.in_pool)(*address) => {
             let cause = format!(
-                "{address} is not the virtual address of {}: the answer is an old one, or another \
-                    agent's",
+                "{address} is not the virtual address of {}: the answer is stale, or from \
+                    another agent",
                 facts.before_name()
             );
             Finding::new(
@@ -81,15 +82,17 @@ fn wrong_answer(
             );
             Finding { code: CauseCode::RealAddress, ..not_the_shim(server, &what, facts) }
         }
-        Some(address) => {
-            not_the_shim(server, &format!("answers {address}, which is no address of ours"), facts)
-        }
+        Some(address) => not_the_shim(
+            server,
+            &format!("answers {address}, which is not a virtual address"),
+            facts,
+        ),
         None if ours && code == "SERVFAIL" => {
             let cause = "the shim does not have the name, and its upstream does not answer";
             Finding::new(
                 CauseCode::NotLive,
                 cause,
-                "`redirector status` tells whether the route is live, and how the upstreams do",
+                "`redirector status` shows whether the route is live, and the state of the upstreams",
             )
         }
         None if ours => {
@@ -97,7 +100,7 @@ fn wrong_answer(
             Finding::new(
                 CauseCode::NotLive,
                 cause,
-                "`redirector route show` tells why; `redirector status` what is amiss",
+                "`redirector route show` and `redirector status` show why",
             )
         }
         None => not_the_shim(server, &format!("answers {code}"), facts),
@@ -105,36 +108,37 @@ fn wrong_answer(
 }
 
 fn no_answer(server: SocketAddr, why: &IoFailure, facts: &Facts<'_>) -> Finding {
-    let said = why.label();
+    let failure = why.label();
     if facts.listen.contains(&server) {
         if !facts.agent {
-            let cause = format!("no agent runs, so nobody answers DNS at {} ({said})", server.ip());
+            let cause =
+                format!("no agent runs, so DNS at {} is not answered ({failure})", server.ip());
             return Finding::new(
                 CauseCode::AgentDead,
                 cause,
-                "start it with `redirector run`; connects to addresses that are known already go \
-                    on working",
+                "start it with `redirector run`; connects to virtual addresses still \
+                    work",
             );
         }
         let cause = format!(
-            "the shim at {} can't be reached from the executor's network ({said})",
+            "the shim at {} can't be reached from the executor's network ({failure})",
             server.ip()
         );
-        let next = "does a network policy or firewall forbid port 53 to it, or has the executor no \
-            route to it?";
+        let next = "does a network policy or firewall block port 53, or does the executor lack a route to \
+            it?";
         return Finding::new(CauseCode::ShimUnreachable, cause, next);
     }
     if server.ip().is_loopback() {
         let finding = loopback_resolver(server.ip());
         return Finding {
-            cause: format!("{}; it does not answer ({said})", finding.cause),
+            cause: format!("{}; it does not answer ({failure})", finding.cause),
             ..finding
         };
     }
-    not_the_shim(server, &format!("does not answer ({said})"), facts)
+    not_the_shim(server, &format!("does not answer ({failure})"), facts)
 }
 
-/// The answer comes from somewhere else than the shim.
+/// The answer does not come from the shim.
 fn not_the_shim(server: SocketAddr, what: &str, facts: &Facts<'_>) -> Finding {
     if server.ip().is_loopback() && !facts.listen.contains(&server) {
         return Finding {

@@ -18,12 +18,12 @@ pub(in crate::verify) struct Facts<'a> {
     pub(in crate::verify) agent: bool,
     /// Where the shim listens.
     pub(in crate::verify) listen: &'a [SocketAddr],
-    /// The pool, to tell a virtual address from a real one.
+    /// Whether an address is in the pool.
     pub(in crate::verify) in_pool: &'a dyn Fn(IpAddr) -> bool,
     /// Whether the programs are attached anywhere, and to a cgroup at or above the executor's.
     pub(in crate::verify) attached: bool,
     pub(in crate::verify) covered: bool,
-    /// The cgroup, in words.
+    /// The cgroup, as text.
     pub(in crate::verify) cgroup: String,
     pub(in crate::verify) process: Option<&'a Process>,
     pub(in crate::verify) source: &'a SourceAddresses,

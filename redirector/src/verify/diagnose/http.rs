@@ -16,7 +16,7 @@ pub(super) fn diagnose_http(seen: &HttpResult, facts: &Facts<'_>) -> (String, Op
             (format!("{code} {reason}").trim().to_owned(), http_status(*code))
         }
         HttpResult::NotHttp { begins } => {
-            let cause = format!("what answers is not HTTP: it begins with `{begins}`");
+            let cause = format!("the answer is not HTTP: it begins with `{begins}`");
             (
                 cause.clone(),
                 Some(Finding::new(
@@ -47,12 +47,12 @@ fn http_status(code: u16) -> Option<Finding> {
     match code {
         401 => Some(Finding::note(
             CauseCode::CredentialsWanted,
-            "the path works, and the registry wants credentials",
+            "the path works, and the registry requires credentials",
             "create the executor's secret with them",
         )),
         403 => Some(Finding::note(
             CauseCode::Forbidden,
-            "the path works, and the server forbids `/`: to everybody without credentials, or to \
+            "the path works, and the server forbids `/`, for anyone without credentials or for \
                 this source",
             "create the executor's secret; if that does not help, ask for the allowlist of the \
                 server itself",
@@ -70,12 +70,12 @@ fn http_status(code: u16) -> Option<Finding> {
         502..=504 => Some(Finding::new(
             CauseCode::ServerDown,
             format!("the load balancer answers {code}: it has no healthy server behind it"),
-            "the path to it works; tell the registry's owner",
+            "the path to it works: report this to the registry's owner",
         )),
         500..=599 => Some(Finding::new(
             CauseCode::ServerError,
             format!("the server answers {code}"),
-            "the path works; tell the registry's owner",
+            "the path works: report this to the registry's owner",
         )),
         _ => None,
     }

@@ -6,14 +6,14 @@ use crate::verify::{cause_code::CauseCode, report::Finding};
 pub(super) fn client_certificate() -> Finding {
     Finding::new(
         CauseCode::ClientCertificate,
-        "the server wants a certificate of the client",
+        "the server requires a client certificate",
         "the path works: give the job its certificate and key",
     )
 }
 
 pub(super) fn closed(facts: &Facts<'_>, before: &str) -> Finding {
     let cause = format!(
-        "{} took the connection and closed it before {before}: it rejects this source, or has no \
+        "{} accepted the connection and closed it before {before}: it rejects this source, or has no \
             healthy server behind it; {}",
         facts.tried(),
         facts.source.label()
@@ -28,7 +28,7 @@ pub(super) fn closed(facts: &Facts<'_>, before: &str) -> Finding {
 
 pub(super) fn silent(facts: &Facts<'_>, what: &str) -> Finding {
     let cause = format!(
-        "{} took the connection and did not answer {what}: its servers are silent, or large \
+        "{} accepted the connection and did not answer {what}: its servers are silent, or large \
             packets are lost on the way (MTU)",
         facts.tried()
     );

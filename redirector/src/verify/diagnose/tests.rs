@@ -81,7 +81,7 @@ fn dns(server: &str, addresses: &[[u8; 4]], rcode: &str) -> ProbeResult {
 }
 
 #[test]
-fn each_answer_of_dns_that_is_not_the_virtual_address_has_its_cause() {
+fn each_wrong_dns_answer_has_its_cause() {
     let code = |seen: &ProbeResult| cause(seen, 443, Counters::default(), |_| {}).0;
     let (shim, other) = ("169.254.20.53:53", "10.96.0.10:53");
     assert_eq!(code(&dns(shim, &[[198, 18, 0, 1]], "NOERROR")), "");
@@ -119,7 +119,7 @@ fn failed(why: IoFailure) -> ProbeResult {
 }
 
 #[test]
-fn a_connect_that_no_hook_saw_is_told_from_one_that_was_redirected() {
+fn a_missed_hook_and_a_failed_backend_have_distinct_causes() {
     let started = Counters { started: 1, ..Counters::default() };
     let denied = Counters { denied: 1, ..Counters::default() };
     let code =
@@ -157,7 +157,7 @@ fn each_failure_of_tls_has_its_cause() {
 }
 
 #[test]
-fn each_failure_of_http_has_its_cause_and_a_connect_may_fail_in_other_ways() {
+fn each_failure_of_http_has_its_cause() {
     let http = |http: HttpResult| {
         cause(
             &ProbeResult { http: Some(http), ..ProbeResult::default() },
@@ -179,7 +179,7 @@ fn each_failure_of_http_has_its_cause_and_a_connect_may_fail_in_other_ways() {
 }
 
 #[test]
-fn a_timeout_says_which_source_address_is_wanted_and_which_is_taken() {
+fn a_timeout_names_the_expected_and_the_actual_source() {
     let started = Counters { started: 1, ..Counters::default() };
     let (_, words) = cause(&failed(IoFailure::TimedOut), 443, started, |_| {});
     assert!(
@@ -193,7 +193,7 @@ fn a_timeout_says_which_source_address_is_wanted_and_which_is_taken() {
         node: Some([198, 51, 100, 1].into()),
     };
     assert!(other.wrong());
-    let expected = "the source address is to be 198.51.100.2, and is 198.51.100.1 (this node's; \
+    let expected = "expected source address 198.51.100.2, got 198.51.100.1 (this node's; \
         the executor's own is 10.61.0.2)";
     assert_eq!(other.label(), expected);
 }

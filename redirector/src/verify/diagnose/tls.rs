@@ -50,18 +50,18 @@ fn tls_failure(
         TlsFailure::WrongName => Finding::new(
             CauseCode::WrongName,
             format!("{whose} is for {names}, not for {name}"),
-            "a load balancer that ends TLS needs a certificate for the internal name, too; one \
-                that passes TLS through shows the server's own",
+            "a load balancer that terminates TLS needs a certificate for the internal name; one \
+                that passes TLS through shows the server's certificate",
         ),
         TlsFailure::UnknownIssuer => Finding::new(
             CauseCode::UnknownIssuer,
-            format!("{whose} is by {issuer}, which is not trusted here"),
+            format!("{whose} is issued by {issuer}, which is not trusted here"),
             "give that authority to the job's image (and to the platform's \
                 tls.external.certificates); try it with --ca FILE",
         ),
         TlsFailure::Expired => Finding::new(
             CauseCode::CertificateExpired,
-            format!("{whose} has expired: it was good until {until}"),
+            format!("{whose} has expired: it was valid until {until}"),
             "ask its owner to renew it",
         ),
         TlsFailure::NotYetValid => Finding::new(
@@ -71,8 +71,8 @@ fn tls_failure(
         ),
         TlsFailure::BadCertificate => Finding::new(
             CauseCode::BadCertificate,
-            format!("{whose} is not good: {words}"),
-            "show it to its owner",
+            format!("{whose} is invalid: {words}"),
+            "report this to its owner",
         ),
         TlsFailure::Alert(alert) => Finding::new(
             CauseCode::TlsRefused,
@@ -97,7 +97,7 @@ fn tls_failure(
         ),
         TlsFailure::NoRoots => Finding::new(
             CauseCode::NoRoots,
-            "no bundle of certificate authorities was found in this place",
+            "no bundle of certificate authorities was found here",
             "give one with --ca FILE",
         ),
         TlsFailure::Io(IoFailure::Closed) => closed(facts, "TLS began"),
@@ -105,7 +105,7 @@ fn tls_failure(
         TlsFailure::Io(_) | TlsFailure::Other => Finding::new(
             CauseCode::TlsFailed,
             format!("TLS with {} failed: {words}", facts.tried()),
-            "look at the load balancer's log",
+            "check the load balancer's log",
         ),
     }
 }

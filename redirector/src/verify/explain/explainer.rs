@@ -6,13 +6,13 @@ use crate::{
     verify::report::{Explained, Finding, Waypoint},
 };
 
-/// What has been said so far.
+/// What was found so far.
 #[derive(Default)]
 pub(super) struct Explainer {
     pub(super) way: Vec<Waypoint>,
     pub(super) findings: Vec<Finding>,
     pub(super) route: Option<RouteView>,
-    /// What happens when nothing prevents anything.
+    /// The outcome unless something prevents it.
     pub(super) verdict: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Explainer {
         let verdict = match (prevented, self.verdict, &self.route) {
             (Some(finding), _, Some(_)) => format!("would not work: {}", finding.cause),
             (_, Some(verdict), _) => verdict,
-            (_, None, _) => "not known".into(),
+            (_, None, _) => "unknown".into(),
         };
         Explained {
             version: VERSION,

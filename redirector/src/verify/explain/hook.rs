@@ -61,13 +61,13 @@ pub(super) fn trace_hook(out: &mut Explainer, known: &ExplainFacts<'_>) {
         out.findings.push(Finding::note(
             CauseCode::ForeignProgram,
             format!(
-                "another program is on the hook {} as well: {} (ID {})",
+                "a foreign program is on the hook {} too: {} (ID {})",
                 other.hook,
                 other.name.as_deref().unwrap_or("unnamed"),
                 other.id
             ),
             "it sees connects before or after ours, and may refuse or rewrite them; `bpftool \
-                prog show` tells whose it is",
+                prog show` shows its owner",
         ));
     }
 }

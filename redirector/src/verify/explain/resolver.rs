@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// The programs in the kernel take the agent for dead after this long.
+/// The programs treat the agent as dead after this long.
 const STALE_MS: u64 = 2000;
 
 /// How the name is resolved by the process.
@@ -31,7 +31,7 @@ pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFac
             .find(|problem| problem.code == ProblemCode::AgentSilent)
             .map_or(CauseCode::AgentDead, |_| CauseCode::AgentSilent);
         let cause = "no agent answers, so DNS does not answer the name; connects to its \
-            virtual address go on being redirected";
+            virtual address are still redirected";
         out.findings.push(Finding::new(
             code,
             cause,
@@ -41,13 +41,13 @@ pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFac
     let age = known.status.datapath.as_ref().and_then(|datapath| datapath.heartbeat_age_ms);
     if let Some(age) = age.filter(|&age| age > STALE_MS && agent.is_some()) {
         let cause = format!(
-            "the agent's last sign of life is {age} ms old: the programs take it for dead, and \
-                intercepted DNS goes elsewhere"
+            "the agent's last heartbeat is {age} ms old: the programs treat the agent as dead and \
+                stop intercepting DNS"
         );
         out.findings.push(Finding::new(
             CauseCode::StaleHeartbeat,
             cause,
-            "look at the agent's log, then restart it",
+            "check the agent's log, then restart it",
         ));
     }
     if let Some(problem) =
@@ -59,13 +59,13 @@ pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFac
 }
 
 fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &ExplainFacts<'_>) {
-    let told = |server: &IpAddr| {
+    let describe = |server: &IpAddr| {
         format!(
             "{server}{}",
             if is_intercepted(*server, process, known) { " (intercepted)" } else { "" }
         )
     };
-    let servers = process.nameservers.iter().map(told).collect::<Vec<_>>().join(", ");
+    let servers = process.nameservers.iter().map(describe).collect::<Vec<_>>().join(", ");
     let network = if process.host_network { "this node's network" } else { "a network of its own" };
     out.way(
         "process",
@@ -78,11 +78,11 @@ fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &Exp
         let vip =
             route_for(name, &known.status.routes).and_then(|route| route.vip.ipv4).map(IpAddr::V4);
         if vip != Some(address) {
-            let cause = format!("its /etc/hosts says {address} for {name}, so DNS is never asked");
+            let cause = format!("its /etc/hosts has {address} for {name}, so DNS is never asked");
             out.findings.push(Finding::new(
                 CauseCode::HostsEntry,
                 cause,
-                "take that line away (Docker: --add-host; Kubernetes: hostAliases)",
+                "remove that line (Docker: --add-host; Kubernetes: hostAliases)",
             ));
         }
         return;
@@ -105,10 +105,10 @@ fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &Exp
             out.findings.push(Finding::note(
                 CauseCode::OtherResolver,
                 format!(
-                    "its nameserver {server} is not the shim, and what it is asked is not \
+                    "its nameserver {server} is not the shim, and queries to it are not \
                     intercepted: {why_not}"
                 ),
-                "`redirector verify --pid` asks it for real",
+                "`redirector verify --pid` sends it a real query",
             ));
         }
     }

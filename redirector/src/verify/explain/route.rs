@@ -27,7 +27,7 @@ pub(super) fn trace_route(
         out.findings.push(Finding::new(
             CauseCode::KernelUpdateFailed,
             problem.message.clone(),
-            "the agent goes on trying; `redirector check` may tell why",
+            "the agent keeps retrying; run `redirector check` to see what is missing",
         ));
     }
     if !route.live {
@@ -40,7 +40,7 @@ pub(super) fn trace_route(
         out.findings.push(Finding::new(
             CauseCode::NotLive,
             cause,
-            "`redirector route show` tells what it waits for",
+            "`redirector route show` shows what it waits for",
         ));
     }
     let listed = ports(route);
@@ -65,53 +65,53 @@ fn trace_backends(out: &mut Explainer, route: &RouteView, port: u16) {
         .backends
         .iter()
         .map(|backend| {
-            let aside = match (backend.state, backend.retry_in_ms) {
+            let note = match (backend.state, backend.retry_in_ms) {
                 (BackendState::Eligible, _) => String::new(),
                 (BackendState::Ejected, Some(ms)) => {
-                    format!(" (set aside, tried again in {ms} ms)")
+                    format!(" (ejected, retry in {ms} ms)")
                 }
-                (BackendState::Ejected, None) => " (set aside)".into(),
+                (BackendState::Ejected, None) => " (ejected)".into(),
             };
-            format!("{}{aside}", SocketAddr::new(backend.address, port))
+            format!("{}{note}", SocketAddr::new(backend.address, port))
         })
         .collect();
-    out.way("backends", if list.is_empty() { "none is known".to_owned() } else { list.join(", ") });
+    out.way("backends", if list.is_empty() { "none known".to_owned() } else { list.join(", ") });
     if route.backends.is_empty() {
         let finding = no_backends(route);
         let does = if pass {
-            ", the route lets connects pass, to the virtual address itself"
+            ", the route lets connects pass to the virtual address itself"
         } else {
             ", connects are refused at once"
         };
         out.findings.push(Finding { cause: format!("{}{does}", finding.cause), ..finding });
     } else if eligible.is_empty() {
         let cause = match route.backends.len() {
-            1 => "the only backend is set aside since it failed lately; it is tried all the same"
+            1 => "the only backend is ejected after recent failures, but is still used: no other is left"
                 .to_owned(),
             all => format!(
-                "all {all} backends are set aside since they failed lately; they are tried all \
-                    the same"
+                "all {all} backends are ejected after recent failures, but are still used: no other \
+                    is left"
             ),
         };
-        let next = "`redirector verify` tells how they fail; is this node's egress address on \
+        let next = "`redirector verify` shows how they fail; is this node's egress address on \
             the load balancer's allowlist?";
         out.findings.push(Finding::new(CauseCode::AllEjected, cause, next));
     } else if eligible.len() < route.backends.len() {
         let cause = format!(
-            "{} of {} backends are set aside since they failed lately",
+            "{} of {} backends are ejected after recent failures",
             route.backends.len() - eligible.len(),
             route.backends.len()
         );
         out.findings.push(Finding::note(
             CauseCode::BackendEjected,
             cause,
-            "connects go to the others meanwhile",
+            "connects go to the others",
         ));
     }
     let to = match eligible.len() {
-        0 => "one of them, none being better".to_owned(),
+        0 => "one of them".to_owned(),
         1 => SocketAddr::new(eligible[0].address, port).to_string(),
-        many => format!("one of {many} eligible backends, anew for each connect"),
+        many => format!("one of {many} eligible backends, selected per connect"),
     };
     out.verdict = Some(format!("redirected to {to}"));
 }

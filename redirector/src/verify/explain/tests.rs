@@ -38,7 +38,7 @@ fn first(change: impl FnOnce(&mut Status)) -> String {
 }
 
 #[test]
-fn a_route_that_works_has_no_finding_and_says_where_a_connect_goes() {
+fn a_working_route_has_no_finding() {
     let explained = explain_to(&status(), "x.a.internal:8443", &[]);
     assert_eq!(
         (explained.redirected, explained.verdict.as_str()),
@@ -100,7 +100,7 @@ fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
 }
 
 #[test]
-fn a_backend_of_several_that_is_set_aside_is_worth_knowing_and_prevents_nothing() {
+fn an_ejected_backend_of_several_prevents_nothing() {
     let mut status = status();
     let mut second = status.routes[0].backends[0].clone();
     second.state = BackendState::Ejected;

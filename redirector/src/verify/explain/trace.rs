@@ -32,7 +32,7 @@ fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
     let Some(route) = route_for(&target.name, &known.status.routes) else {
         out.way(
             "name",
-            format!("{} is no route's source: DNS is answered by the upstreams", target.name),
+            format!("{} is not the source of a route: the upstreams answer DNS", target.name),
         );
         out.findings.push(no_route(&target.name, &known.status.routes));
         out.verdict = Some("left alone: no route has this name".into());
@@ -76,7 +76,7 @@ fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &Explai
             CauseCode::VipWithoutRoute,
             cause,
             "was its route removed? the client holds an old answer: `redirector route list` \
-                tells today's",
+                shows the current ones",
         ));
         out.verdict = Some("refused at once: no route has this address".into());
         return;
@@ -87,16 +87,16 @@ fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &Explai
         Some(source) => {
             out.way("vip", format!("{address} is a backend of {source}, not a virtual address"));
             format!(
-                "{address} is the load balancer's own address: whoever connects to it does not \
-                    use {source}"
+                "{address} is the load balancer's own address: a connect to it does not use \
+                    {source}"
             )
         }
         None => {
-            out.way("vip", format!("{address} is outside of the pool"));
-            format!("{address} is no virtual address: connects to it are not ours")
+            out.way("vip", format!("{address} is outside the pool"));
+            format!("{address} is not a virtual address: connects to it are not redirected")
         }
     };
-    let next = "ask about the name, or a virtual address: `redirector route list` has both";
+    let next = "ask about the name, or a virtual address: `redirector route list` shows both";
     out.findings.push(Finding::new(CauseCode::NotVirtual, cause, next));
     out.verdict = Some("left alone: it goes to that address itself".into());
 }

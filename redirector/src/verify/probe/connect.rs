@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::io_failure::IoFailure;
 
-/// What came of the connect.
+/// The outcome of the connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ConnectResult {

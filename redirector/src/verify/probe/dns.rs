@@ -1,5 +1,5 @@
-//! One A question, asked as a libc asks it: each nameserver in turn, UDP, TCP when the answer did
-//! not fit.
+//! One A query, sent as a libc does: to each nameserver in turn, over UDP, and over TCP if the answer
+//! is truncated.
 
 use std::{
     io::{self, Read, Write},
@@ -18,13 +18,13 @@ use super::io_failure::IoFailure;
 /// A libc reads three `nameserver` lines.
 const MAX_NAMESERVERS: usize = 3;
 
-/// What came of the question.
+/// The outcome of the query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DnsResult {
     /// /etc/hosts has the name, so DNS is not asked.
     Hosts { address: IpAddr },
-    /// There is nobody to ask.
+    /// No nameserver is configured.
     NoServer,
     /// A server answered with addresses, or with none.
     Answer { server: SocketAddr, addresses: Vec<IpAddr>, code: String, milliseconds: u64 },
@@ -103,7 +103,7 @@ fn exchange(server: SocketAddr, id: u16, query: &[u8], timeout: Duration) -> io:
     let unspecified: IpAddr =
         if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind((unspecified, 0))?;
-    // Connected, so that a closed port is told.
+    // Connected, so that a closed port is an error.
     socket.connect(server)?;
     let deadline = Instant::now() + timeout;
     let mut buffer = vec![0; 4096];

@@ -9,7 +9,7 @@ use super::tls::{self, TlsFailure};
 /// A status line is well within this.
 const MAX_STATUS_LINE: usize = 16 << 10;
 
-/// What came of the request.
+/// The outcome of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum HttpResult {
@@ -57,7 +57,7 @@ fn first_line(stream: &mut impl Read) -> io::Result<String> {
             Ok(0) => break,
             Ok(length) => read.extend_from_slice(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What has come is told before the end is.
+            // Bytes that came before the error are reported.
             Err(_) if !read.is_empty() => break,
             Err(error) => return Err(error),
         }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_line_is_read_and_anything_else_is_told() {
+    fn a_status_line_is_read_and_anything_else_is_not_http() {
         assert_eq!(
             status("HTTP/1.1 401 Unauthorized"),
             Some(HttpResult::Status { code: 401, reason: "Unauthorized".into() })

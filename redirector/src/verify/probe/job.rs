@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{connect::ConnectResult, dns::DnsResult, http::HttpResult, tls::TlsResult};
 
-/// What the child is to do.
+/// What the child does.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::verify) struct Job {
     /// The name to ask for and to present.
@@ -67,7 +67,7 @@ pub enum Until {
 /// What the child saw. A step that was not reached is absent.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::verify) struct ProbeResult {
-    /// Why the place could not be entered.
+    /// Why the location could not be entered.
     pub(in crate::verify) entry_failure: Option<EntryFailure>,
     pub(in crate::verify) dns: Option<DnsResult>,
     pub(in crate::verify) connect: Option<ConnectResult>,
@@ -77,7 +77,7 @@ pub(in crate::verify) struct ProbeResult {
     pub(in crate::verify) source: Option<IpAddr>,
 }
 
-/// Why a place could not be entered.
+/// Why a location could not be entered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::verify) struct EntryFailure {
     pub(in crate::verify) why: String,

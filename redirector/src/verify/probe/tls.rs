@@ -1,4 +1,4 @@
-//! One TLS handshake with the internal name. The certificate is told whether it is good or not.
+//! One TLS handshake with the internal name. The certificate is reported whether it is valid or not.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::io_failure::IoFailure;
 
-/// What came of the handshake.
+/// The outcome of the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TlsResult {
@@ -61,12 +61,12 @@ pub(crate) enum TlsFailure {
     Other,
 }
 
-/// A certificate, as far as a person asks.
+/// The parts of a certificate that operators read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateInfo {
-    /// Whose it is.
+    /// Its subject.
     pub subject: String,
-    /// Who says so.
+    /// Its issuer.
     pub issuer: String,
     /// The names and addresses it is good for.
     pub names: Vec<String>,
@@ -74,7 +74,7 @@ pub struct CertificateInfo {
     pub not_after: String,
 }
 
-/// Shakes hands over `stream`, which bounds the time.
+/// Does the handshake over `stream`, whose timeouts bound it.
 pub(super) fn handshake(
     stream: &TcpStream,
     name: &str,

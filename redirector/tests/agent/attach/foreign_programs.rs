@@ -48,7 +48,7 @@ fn status_and_explain_show_a_foreign_program() {
     let status = job.cli(&["status"]);
     assert!(status.status.success(), "it does not degrade: {}", status.text());
     let words = format!(
-        "neighbours foreign_program (ID {}) is on connect4 of {KUBEPODS}, too, and runs after ours",
+        "foreign    foreign_program (ID {}) is on connect4 of {KUBEPODS} and runs after ours",
         program["id"]
     );
     assert!(status.stdout.contains(&words), "{}", status.text());

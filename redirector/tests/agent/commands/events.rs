@@ -174,7 +174,7 @@ fn a_follower_ends_after_its_count_or_with_the_agent() {
     assert_eq!(process::wait(&mut endless, LIMIT).unwrap().expect("it ends").code(), Some(1));
     let mut words = String::new();
     endless.stderr.unwrap().read_to_string(&mut words).unwrap();
-    assert!(words.contains("the agent has ended"), "{words}");
+    assert!(words.contains("the agent stopped"), "{words}");
 }
 
 #[test]

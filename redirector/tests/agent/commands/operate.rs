@@ -115,7 +115,7 @@ fn a_rollback_undoes_the_last_change_and_is_in_the_history() {
     assert_eq!(greeted(&job), "lb2");
     let dry = run(&job, &["route", "rollback", "--dry-run"]);
     assert!(
-        dry.contains("would take back change 2")
+        dry.contains("would undo change 2")
             && dry.contains("203.0.113.7")
             && dry.contains("nothing was changed"),
         "{dry}"
@@ -125,7 +125,7 @@ fn a_rollback_undoes_the_last_change_and_is_in_the_history() {
     job.agent.restart().unwrap();
     let output = run(&job, &["route", "rollback"]);
     assert!(
-        output.contains("took back change 2 (changed at") && output.contains("by uid 0"),
+        output.contains("undid change 2 (changed at") && output.contains("by uid 0"),
         "{output}"
     );
     assert!((0..6).all(|_| greeted(&job) == "lb1"));
@@ -140,7 +140,7 @@ fn a_rollback_undoes_the_last_change_and_is_in_the_history() {
     assert_eq!(job.json(&["route", "show", INTERNAL_NAME])["route"]["origin"], "file");
     let nothing = job.cli(&["route", "rollback"]);
     assert_eq!(nothing.status.code(), Some(1), "{}", nothing.text());
-    assert!(nothing.stderr.contains("no change to take back"), "{}", nothing.text());
+    assert!(nothing.stderr.contains("no change to undo"), "{}", nothing.text());
 }
 
 #[test]

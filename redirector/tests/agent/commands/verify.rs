@@ -38,7 +38,7 @@ fn success_from_a_cgroup_and_from_a_process() {
     assert_eq!(json["place"]["process"]["host_network"], false);
     assert!(json["source"]["executor"].as_str().unwrap().starts_with("10.61."), "{json}");
     let people = job.cli(&["verify", INTERNAL_NAME, "--pid", &sleeper.pid()]);
-    for words in ["works from here", "curl --connect-to", "acting from", "200"] {
+    for words in ["works from here", "curl --connect-to", "running in", "200"] {
         assert!(people.stdout.contains(words), "{words}: {}", people.text());
     }
     // Nothing remains.
@@ -94,7 +94,8 @@ fn causes_in_route_dns_and_connect() {
         &["203.0.113.99:443", "routes and firewall"],
     );
     job.rig.customer.silence([203, 0, 113, 8].into()).unwrap();
-    let words = ["203.0.113.8:443", "timed out", "is to be 198.51.100.2", "198.51.100.1"];
+    let words =
+        ["203.0.113.8:443", "timed out", "expected source address 198.51.100.2", "198.51.100.1"];
     assert_cause(&job, &verify(&["silent.internal.company.net"]), "backend_timeout", &words);
     job.rig.customer.silence([203, 0, 113, 7].into()).unwrap();
     let words = ["egress address on the load balancer's allowlist?", "198.51.100.1"];

@@ -114,7 +114,11 @@ fn every_client_gets_the_vip_from_its_own_server() {
         interception["on"] == true && interception["resolvers"][0]["address"] == ONE,
         "{interception}"
     );
-    assert!(job.cli(&["status"]).stdout.contains(&format!("the DNS of executors; asked: {ONE} (")));
+    assert!(
+        job.cli(&["status"])
+            .stdout
+            .contains(&format!("the DNS of executors; resolvers seen: {ONE} ("))
+    );
     // Outside the attached cgroups nothing is intercepted: the server itself refuses the name.
     let outside = executor.outside().run(&format!("dig {INTERNAL_NAME} A"), LIMIT).unwrap().stdout;
     assert!(outside.contains("REFUSED"), "{outside}");
@@ -342,14 +346,11 @@ fn off_intercepts_nothing_and_status_shows_it() {
         found.unwrap()["detail"].as_str().unwrap().to_owned()
     };
     for (more, words) in [
-        ("[dns]\nintercept = \"off\"\n", "off, as dns.intercept says"),
+        ("[dns]\nintercept = \"off\"\n", "off: dns.intercept is `off`"),
         ("[dns]\nlisten = []\n", "there is no shim"),
-        ("[attach]\ncgroups = [\"/\"]\n", "not taken unasked"),
+        ("[attach]\ncgroups = [\"/\"]\n", "does not intercept a"),
         ("[dns]\nintercept = [\"10.96.0.10\"]\n", "DNS to 10.96.0.10 goes to the shim"),
-        (
-            "[attach]\ncgroups = [\"/\"]\n[dns]\nintercept = \"on\"\n",
-            "not now, since no agent does it",
-        ),
+        ("[attach]\ncgroups = [\"/\"]\n[dns]\nintercept = \"on\"\n", "inactive: no agent runs"),
     ] {
         assert!(checked(more).contains(words), "{more}: {}", checked(more));
     }

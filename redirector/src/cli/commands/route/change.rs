@@ -39,7 +39,7 @@ enum Policy {
 }
 
 impl Policy {
-    fn word(self) -> String {
+    fn as_str(self) -> String {
         match self {
             Self::Refuse => "refuse".into(),
             Self::Pass => "pass".into(),
@@ -68,11 +68,12 @@ fn destination(mut parts: Vec<String>) -> RawDestination {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector route add artifactory.internal.company.net artifactory.public.company.net
-  redirector route add artifactory.internal.company.net 203.0.113.7,203.0.113.8 --port 443 --port 80:8080
+  redirector route add git.internal.company.net 203.0.113.7,203.0.113.8 --port 443 --port 80:8080
   redirector route add '*.internal.company.net' lb.company.net --resolver 10.0.0.2
 
-The change is kept on disk and live for the next connect when the command returns. A destination that does not resolve is kept and
-followed (exit code 0, with a warning); connects are refused until it does.")]
+When the command returns, the change is on disk and applies to the next connect. A destination that
+does not resolve is kept and retried (exit code 0, with a warning); connects are refused until it
+resolves.")]
 pub(crate) struct Add {
     /// The internal name that executors ask for, exact or `*.suffix`
     source: SourceName,
@@ -96,15 +97,14 @@ impl Add {
             ports: given(ports),
             resolver,
             source_ips: given(source_ips),
-            on_no_backend: on_no_backend.map(Policy::word),
+            on_no_backend: on_no_backend.map(Policy::as_str),
             idle_timeout,
         };
-        // The agent would say the same; without one, the command line is still told what is wrong
-        // with it.
+        // The agent checks the same; this reports it even if no agent runs.
         Route::try_from(route.clone())
             .map_err(|problems| Exit::Usage.because(problems.to_string()))?;
         let changed = context.ask(async |client| client.add(&route).await)?;
-        say(env, output, &changed)
+        print_change(env, output, &changed)
     }
 }
 
@@ -115,7 +115,8 @@ impl Add {
   redirector route set artifactory.internal.company.net --port 443 --idle-timeout 350s
   redirector route set artifactory.internal.company.net --clear ports
 
-Lists are replaced as a whole. A route of the configuration file gets an override, which `route remove` takes away again.")]
+Lists are replaced as a whole. A route of the configuration file gets an override, which
+`route remove` removes.")]
 pub(crate) struct Set {
     /// The route's source
     source: SourceName,
@@ -124,7 +125,7 @@ pub(crate) struct Set {
     destination: Vec<String>,
     #[command(flatten)]
     definition: Definition,
-    /// A field to set back to its default
+    /// Reset this field to its default
     #[arg(long, value_enum, value_name = "FIELD", value_delimiter = ',')]
     clear: Vec<Clearable>,
     #[command(flatten)]
@@ -147,7 +148,7 @@ impl Set {
         let (source, output) = (self.source.clone(), self.output);
         let patch = self.patch()?;
         let changed = context.ask(async |client| client.set(&source, &patch).await)?;
-        say(env, output, &changed)
+        print_change(env, output, &changed)
     }
 
     fn patch(self) -> anyhow::Result<RoutePatch> {
@@ -159,7 +160,8 @@ impl Set {
             ports: Clearable::Ports.field(given(ports), clear)?,
             resolver: Clearable::Resolver.field(resolver, clear)?,
             source_ips: Clearable::SourceIps.field(given(source_ips), clear)?,
-            on_no_backend: Clearable::OnNoBackend.field(on_no_backend.map(Policy::word), clear)?,
+            on_no_backend: Clearable::OnNoBackend
+                .field(on_no_backend.map(Policy::as_str), clear)?,
             idle_timeout: Clearable::IdleTimeout.field(idle_timeout, clear)?,
         };
         if patch.is_empty() {
@@ -189,7 +191,8 @@ impl Clearable {
 #[command(after_help = "Examples:
   redirector route remove artifactory.internal.company.net
 
-Removing the override of a route of the configuration file brings the file's route back. A route of the file itself is removed there.")]
+Removing an override restores the route of the configuration file. Routes of the file itself are
+removed in the file.")]
 pub(crate) struct Remove {
     /// The route's source
     source: SourceName,
@@ -200,30 +203,32 @@ pub(crate) struct Remove {
 impl Remove {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let changed = context.ask(async |client| client.remove(&self.source).await)?;
-        say(env, self.output, &changed)
+        print_change(env, self.output, &changed)
     }
 }
 
-/// What is live now on standard output, warnings on standard error.
-fn say(env: &mut Env<'_>, output: OutputArgs, changed: &Changed) -> anyhow::Result<Exit> {
-    output.print(env, changed, |env| words(env, changed))?;
+/// The new state on standard output, warnings on standard error.
+fn print_change(env: &mut Env<'_>, output: OutputArgs, changed: &Changed) -> anyhow::Result<Exit> {
+    output.print(env, changed, |env| render(env, changed))?;
     for warning in &changed.warnings {
         writeln!(env.err, "redirector: warning: {warning}")?;
     }
     Ok(Exit::Done)
 }
 
-fn words(env: &mut Env<'_>, changed: &Changed) -> std::io::Result<()> {
-    let (source, live) =
-        (&changed.source, changed.route.as_ref().map(route_tables::live_words).unwrap_or_default());
+fn render(env: &mut Env<'_>, changed: &Changed) -> std::io::Result<()> {
+    let (source, live) = (
+        &changed.source,
+        changed.route.as_ref().map(route_tables::render_live).unwrap_or_default(),
+    );
     match changed.change {
         ChangeKind::Added => writeln!(env.out, "added {source}: {live}"),
         ChangeKind::Changed => writeln!(env.out, "changed {source}: {live}"),
-        ChangeKind::Unchanged => writeln!(env.out, "{source} is like that already: {live}"),
+        ChangeKind::Unchanged => writeln!(env.out, "{source} is unchanged: {live}"),
         ChangeKind::Removed => writeln!(env.out, "removed {source}"),
         ChangeKind::Restored => writeln!(
             env.out,
-            "removed the override of {source}; the file's route serves again: {live}"
+            "removed the override of {source}; the file's route applies again: {live}"
         ),
     }
 }

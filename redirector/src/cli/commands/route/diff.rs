@@ -29,7 +29,7 @@ pub(super) fn print_diff(env: &mut Env<'_>, imported: &Imported) -> std::io::Res
         writeln!(env.out, "{line}")?;
     }
     if imported.dry_run {
-        writeln!(env.out, "a dry run: nothing was changed")?;
+        writeln!(env.out, "dry run: nothing was changed")?;
     }
     Ok(())
 }

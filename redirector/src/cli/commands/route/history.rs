@@ -1,4 +1,4 @@
-//! `route history` and `route rollback`: what was changed, and taking the last change back.
+//! `route history` and `route rollback`.
 
 use clap::Args;
 
@@ -17,12 +17,12 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector route history
-  redirector route history 7                what change 7 did, route by route
+  redirector route history 7                change 7, route by route
   redirector route history -o json | jq '.changes[0]'
 
-Changes of the configuration file are not among them: its history is the file's own.")]
+Changes of the configuration file are not recorded here.")]
 pub(crate) struct History {
-    /// A change, to see in full; all of them in short when left out
+    /// Show this change in full [default: all, in short]
     number: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
@@ -53,7 +53,7 @@ impl History {
 
 fn list(env: &mut Env<'_>, changes: &[Change]) -> std::io::Result<()> {
     if changes.is_empty() {
-        return writeln!(env.out, "no change was made yet");
+        return writeln!(env.out, "no changes yet");
     }
     let mut rows = table(env, ["CHANGE", "WHEN (UTC)", "WHO", "WHAT", "ROUTES"]);
     for change in changes {
@@ -77,8 +77,8 @@ fn who(change: &Change) -> String {
 
 fn what(change: &Change) -> String {
     match (change.undoes, change.undone) {
-        (Some(number), _) => format!("took {number} back"),
-        (None, true) => format!("{}, taken back", change.action),
+        (Some(number), _) => format!("undid {number}"),
+        (None, true) => format!("{}, undone", change.action),
         (None, false) => change.action.clone(),
     }
 }
@@ -99,10 +99,10 @@ fn sources(change: &Change) -> String {
   redirector route rollback --dry-run
   redirector route rollback
 
-Takes the last change that was made by route add, set, remove or import back. Doing it again goes one change further back. It is recorded
-as a change, too: `redirector route history` shows all.")]
+Undoes the last change made by route add, set, remove or import. Running it again undoes the change
+before that. The rollback is recorded as a change, too: see `redirector route history`.")]
 pub(crate) struct Rollback {
-    /// Print what would change and change nothing
+    /// Print the difference, change nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -115,7 +115,7 @@ impl Rollback {
         let rolled = context.ask(async |client| client.rollback(&request).await)?;
         self.output.print(env, &rolled, |env| {
             let change = &rolled.undone;
-            let verb = if rolled.result.dry_run { "would take back" } else { "took back" };
+            let verb = if rolled.result.dry_run { "would undo" } else { "undid" };
             writeln!(
                 env.out,
                 "{verb} change {} ({} at {}, by {})",

@@ -20,7 +20,7 @@ use crate::{
     route::{self, RawRoute, export},
 };
 
-/// More than any list of routes that fits into a pool.
+/// Larger than any list of routes that fits into a pool.
 const LARGEST_FILE: u64 = 32 << 20;
 
 /// `route import`.
@@ -30,16 +30,16 @@ const LARGEST_FILE: u64 = 32 << 20;
   redirector route import executor-private-dns.yaml
   redirector route export | ssh other-host redirector route import -
 
-Takes `executorPrivateDNS.routes` (source, destination, resolverIP) as it stands in a larger YAML file, the [[routes]] of a TOML file, or
-JSON. All routes are taken or none.")]
+Reads `executorPrivateDNS.routes` (source, destination, resolverIP) out of a larger YAML file, the
+[[routes]] of a TOML file, or JSON. Imports all routes or none.")]
 pub(crate) struct Import {
     /// The file; `-` is standard input
     file: PathBuf,
-    /// Print what would change and change nothing
+    /// Print the difference, change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Make it the whole: routes from earlier imports and the command line that are not in the file
-    /// go. Refused while the configuration file has a route that is not in it
+    /// Remove routes of earlier imports and of the command line that are not in this file. Refused
+    /// if the configuration file has a route that is not in it
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -86,7 +86,7 @@ fn read(env: &mut Env<'_>, file: &Path) -> anyhow::Result<String> {
   redirector route export > routes.toml
   redirector route export -o json")]
 pub(crate) struct Export {
-    /// How to print them
+    /// Output format
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = ExportFormat::Toml)]
     format: ExportFormat,
 }

@@ -25,7 +25,7 @@ impl List {
             if list.routes.is_empty() {
                 return writeln!(
                     env.err,
-                    "there are no routes: `redirector route add SOURCE DESTINATION` makes one"
+                    "no routes: add one with `redirector route add SOURCE DESTINATION`"
                 );
             }
             route_tables::list(env, &list.routes)

@@ -1,4 +1,4 @@
-//! `redirector route …`: which verb.
+//! The verbs of `redirector route`.
 
 use clap::Subcommand;
 
@@ -13,25 +13,25 @@ pub(crate) enum RouteVerb {
     List(read::List),
     /// Print one route in full
     Show(read::Show),
-    /// Add a route; it is live when this returns
+    /// Add a route; it applies to the next connect
     Add(change::Add),
-    /// Change a route; it is live when this returns
+    /// Change a route; this applies to the next connect
     Set(change::Set),
-    /// Remove a route that was added here or imported
+    /// Remove a route that was added or imported
     #[command(visible_alias = "rm")]
     Remove(change::Remove),
-    /// Take routes from a file: executorPrivateDNS YAML, TOML, or JSON
+    /// Import routes from executorPrivateDNS YAML, TOML, or JSON
     Import(import::Import),
-    /// Print who changed what, and when
+    /// List changes: who, what, when
     History(history::History),
-    /// Take the last change back
+    /// Undo the last change
     Rollback(history::Rollback),
-    /// Print the routes that serve, in a form that import takes
+    /// Print the routes in effect, in a form that import reads
     Export(import::Export),
 }
 
 impl RouteVerb {
-    /// Carries it out.
+    /// Runs it.
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::List(verb) => verb.run(env, context),

@@ -7,8 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     page::{Order, Page},
-    sample::{Look, sample},
-    screen::{self, Screen, Wish},
+    sample::{Reading, sample},
+    screen::{self, Input, Screen},
 };
 use crate::{
     cli::{
@@ -25,42 +25,45 @@ use crate::{
     route::SourceName,
 };
 
-/// Failures that are shown.
+/// How many of the last failures are shown.
 const FAILURES: usize = 5;
-/// So soon there is something to see.
+/// When the first page appears.
 const FIRST: Duration = Duration::from_millis(250);
 
 /// `top`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector top
-  redirector top --once                         one page, as text
-  redirector top -o json | jq .total            one object a second
+  redirector top --once                         print one page
+  redirector top -o json | jq .total            one object per second
   redirector top --route artifactory.internal.company.net --interval 0.5
 
-OK/S, FAIL/S and DENY/S are connects that a backend accepted, that came to nothing (refused, timed out, unreachable, given up,
-never sent) and that were refused here, per second. WAIT is connects under way, OPEN established connections. P50 and P99 are the
-time that connects took, estimated from a histogram whose buckets double; dim: of all before, since this interval had none. A
-backend has the mean (ø). Keys: q quits, s sorts, arrows scroll. Without an agent the numbers come from the pinned tables, and
-the last failures are missing. A screen that is too narrow for all columns does without WAIT, P50, DENY/S and OPEN, in this order.
-When standard output is no terminal, one page is printed, as with --once.")]
+Columns, per second: OK/S connects that a backend accepted, FAIL/S connects that failed (refused,
+timed out, unreachable, aborted, never sent), DENY/S connects that the datapath refused. WAIT counts
+connects in progress, OPEN established connections. P50 and P99 are connect times, estimated from a
+histogram whose buckets double; they are dim if the interval had no connect and earlier ones are
+shown. A backend shows the mean (ø).
+
+Keys: q quits, s changes the order, arrows scroll. Without an agent the numbers come from the pinned
+maps, and the last failures are missing. A narrow screen omits WAIT, P50, DENY/S and OPEN, in this
+order. If standard output is not a terminal, one page is printed, as with --once.")]
 pub(crate) struct Top {
-    /// Print one page and end
+    /// Print one page and exit
     #[arg(long)]
     once: bool,
-    /// End after so many [default: never]
+    /// Exit after this many pages [default: never]
     #[arg(long, value_name = "NUMBER", conflicts_with = "once", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Seconds between two looks, 0.1 to 60
+    /// Seconds between two samples, 0.1 to 60
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     interval: Duration,
     /// Only this route
     #[arg(long, value_name = "SOURCE")]
     route: Option<SourceName>,
-    /// What comes first
+    /// The order of the routes
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = Order::Busiest)]
     sort: Order,
-    /// How to print it
+    /// Output format
     #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     format: Format,
 }
@@ -73,12 +76,15 @@ enum Format {
     Json,
 }
 
+/// What `--interval` takes.
+const EXPECTED_INTERVAL: &str = "expected seconds, 0.1 to 60";
+
 fn interval(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is wanted".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| EXPECTED_INTERVAL.to_owned())?;
     if (0.1..=60.0).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err("it is to be from 0.1 to 60 seconds".into())
+        Err(EXPECTED_INTERVAL.to_owned())
     }
 }
 
@@ -98,10 +104,10 @@ impl Top {
     async fn print(&self, env: &mut Env<'_>, source: &Source) -> anyhow::Result<()> {
         let single = self.once || (self.format == Format::Table && self.count.is_none());
         let mut left = if single { Some(1) } else { self.count };
-        let mut before = source.look().await?;
+        let mut before = source.read().await?;
         while left != Some(0) {
             tokio::time::sleep(self.interval).await;
-            let now = source.look().await?;
+            let now = source.read().await?;
             match self.format {
                 Format::Json => {
                     writeln!(env.out, "{}", serde_json::to_string(&sample(&before, &now))?)?
@@ -122,31 +128,31 @@ impl Top {
         Ok(())
     }
 
-    /// The whole screen, until somebody has seen enough.
+    /// The whole screen, until it is closed.
     async fn watch(&self, env: &mut Env<'_>, source: &Source) -> anyhow::Result<()> {
-        let mut before = source.look().await?;
+        let mut before = source.read().await?;
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut screen = Screen::open(env.out, Paint(env.colour))?;
-        let mut wishes = screen::wishes();
+        let mut inputs = screen::inputs();
         let (mut order, mut left) = (self.sort, self.count);
         let mut next = tokio::time::Instant::now() + FIRST;
-        let mut shown: Option<(Look, Look, Vec<Event>)> = None;
+        let mut shown: Option<(Reading, Reading, Vec<Event>)> = None;
         loop {
-            let wish = tokio::select! {
+            let input = tokio::select! {
                 () = tokio::time::sleep_until(next) => None,
-                wish = wishes.recv() => Some(wish.unwrap_or(Wish::Quit)),
-                _ = terminate.recv() => Some(Wish::Quit),
-                _ = interrupt.recv() => Some(Wish::Quit),
+                input = inputs.recv() => Some(input.unwrap_or(Input::Quit)),
+                _ = terminate.recv() => Some(Input::Quit),
+                _ = interrupt.recv() => Some(Input::Quit),
             };
-            match wish {
-                Some(Wish::Quit) => return Ok(()),
-                Some(Wish::NextOrder) => order = order.next(),
-                Some(Wish::Scroll(by)) => screen.scroll(by),
-                Some(Wish::Redraw) => {}
+            match input {
+                Some(Input::Quit) => return Ok(()),
+                Some(Input::NextOrder) => order = order.next(),
+                Some(Input::Scroll(by)) => screen.scroll(by),
+                Some(Input::Redraw) => {}
                 None => {
                     next = tokio::time::Instant::now() + self.interval;
-                    let now = source.look().await?;
+                    let now = source.read().await?;
                     let failures = source.failures(&now).await;
                     let last = std::mem::replace(&mut before, now.clone());
                     shown = Some((last, now, failures));
@@ -155,13 +161,13 @@ impl Top {
             if let Some((last, now, failures)) = &shown {
                 let bar = format!(
                     "q quits   s sorts: {}   ↑↓ scroll   every {} s",
-                    order.words(),
+                    order.label(),
                     self.interval.as_secs_f64()
                 );
                 let width = screen.width()?;
                 screen.draw(&page((last, now), failures, (order, width)), &bar)?;
             }
-            if wish.is_none() {
+            if input.is_none() {
                 left = left.map(|left| left - 1);
                 if left == Some(0) {
                     return Ok(());
@@ -172,7 +178,7 @@ impl Top {
 }
 
 /// In this order, on a screen of this width.
-fn page((before, now): (&Look, &Look), failures: &[Event], shown: (Order, usize)) -> Page {
+fn page((before, now): (&Reading, &Reading), failures: &[Event], shown: (Order, usize)) -> Page {
     Page::new(sample(before, now), &now.status.problems, failures, shown)
 }
 
@@ -183,7 +189,7 @@ struct Source {
 }
 
 impl Source {
-    async fn look(&self) -> anyhow::Result<Look> {
+    async fn read(&self) -> anyhow::Result<Reading> {
         let mut status = status_source::fetch(&self.paths).await?;
         if let Some(only) = &self.route {
             status.routes.retain(|route| route.source.as_ref() == Some(only));
@@ -193,11 +199,11 @@ impl Source {
                 );
             }
         }
-        Ok(Look { at: Instant::now(), status })
+        Ok(Reading { at: Instant::now(), status })
     }
 
     /// The last connects that have failed; none without an agent, which alone remembers them.
-    async fn failures(&self, now: &Look) -> Vec<Event> {
+    async fn failures(&self, now: &Reading) -> Vec<Event> {
         if now.status.agent.is_none() {
             return Vec::new();
         }

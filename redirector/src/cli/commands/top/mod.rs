@@ -1,8 +1,8 @@
-//! `top`: routes and backends at work, refreshed.
+//! `redirector top`: live rates of routes and backends.
 //!
 //! | module | does |
 //! |---|---|
-//! | `sample` | numbers: what happened between two looks at the counters |
+//! | `sample` | numbers: what happened between two readings of the counters |
 //! | `page` | lines: a sample for a person |
 //! | `screen` | the terminal and its keys |
 

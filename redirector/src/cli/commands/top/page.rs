@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// Problems that are shown; `redirector status` has all.
+/// How many problems are shown; `redirector status` has all.
 const PROBLEMS: usize = 3;
 
-/// What a piece of text says about what it tells.
+/// How a piece of text is painted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -78,7 +78,7 @@ pub(super) enum Order {
     /// The routes with the most new connections
     #[default]
     Busiest,
-    /// The routes with failures, set-aside backends, or none
+    /// The routes with failures, ejected backends, or none
     Failing,
     /// By name
     Name,
@@ -93,7 +93,7 @@ impl Order {
         }
     }
 
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Busiest => "busiest first",
             Self::Failing => "failing first",
@@ -205,10 +205,10 @@ fn route(row: &RouteRow, columns: &Columns) -> Vec<Line> {
         (_, 0) => (Tone::Bad, "no backend".to_owned()),
         (0, all) => (
             Tone::Bad,
-            format!("{} set aside", if all == 1 { "it is".into() } else { format!("all {all}") }),
+            format!("{} ejected", if all == 1 { "backend".into() } else { format!("all {all}") }),
         ),
         (eligible, all) if eligible < all => {
-            (Tone::Warn, format!("{} of {all} set aside", all - eligible))
+            (Tone::Warn, format!("{} of {all} ejected", all - eligible))
         }
         _ => (Tone::Good, "serving".to_owned()),
     };
@@ -244,24 +244,22 @@ fn backend_line(row: &BackendRow, columns: &Columns) -> Line {
     });
     match row.state {
         BackendState::Eligible => line.and(Tone::Dim, "  eligible"),
-        BackendState::Ejected => {
-            line.and(Tone::Warn, format!("  {}", set_aside(row, columns.state)))
-        }
+        BackendState::Ejected => line.and(Tone::Warn, format!("  {}", ejected(row, columns.state))),
     }
 }
 
-/// In so many words as there is room for.
-fn set_aside(row: &BackendRow, room: usize) -> String {
+/// As much detail as fits.
+fn ejected(row: &BackendRow, room: usize) -> String {
     let again = row.retry_in_ms.map(|left| span(std::time::Duration::from_millis(left)));
     let failures = count(row.failures as usize, "failure");
     let whole = format!(
-        "set aside, {failures}{}",
-        again.as_ref().map(|left| format!(", again in {left}")).unwrap_or_default()
+        "ejected, {failures}{}",
+        again.as_ref().map(|left| format!(", retry in {left}")).unwrap_or_default()
     );
     if whole.chars().count() <= room {
         return whole;
     }
-    again.map_or_else(|| "set aside".to_owned(), |left| format!("aside for {left}"))
+    again.map_or_else(|| "ejected".to_owned(), |left| format!("retry in {left}"))
 }
 
 /// A line's numbers, each in its column.
@@ -294,7 +292,7 @@ fn foot(failures: &[Event]) -> Vec<Line> {
         Line::one(Tone::Plain, format!("{}  ", event.at.strftime("%T")))
             .and(Tone::Bad, format!("{:<11}", event.result.label()))
             .and(Tone::Plain, format!("  {}{backend}  ", event_text::target(event)))
-            .and(Tone::Dim, event_text::who(event))
+            .and(Tone::Dim, event_text::process(event))
     }));
     lines
 }

@@ -1,4 +1,4 @@
-//! What happened between two looks at the counters; pure.
+//! What happened between two readings of the counters; pure.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,9 @@ use crate::{
     route::SourceName,
 };
 
-/// What one look at the counters found, and when.
+/// One reading of the counters, and when.
 #[derive(Clone)]
-pub(super) struct Look {
+pub(super) struct Reading {
     pub(super) at: std::time::Instant,
     pub(super) status: Status,
 }
@@ -24,7 +24,7 @@ pub(super) struct Look {
 pub(super) struct Sample {
     pub(super) version: u32,
     pub(super) at: jiff::Timestamp,
-    /// The time between the two looks that the rates are over.
+    /// The time between the two readings.
     pub(super) interval_seconds: f64,
     pub(super) state: State,
     pub(super) summary: String,
@@ -36,7 +36,7 @@ pub(super) struct Sample {
     pub(super) routes: Vec<RouteRow>,
 }
 
-/// What became of connects, per second, and what is under way.
+/// Connects per second by outcome, and those in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Activity {
     pub(super) started_per_second: f64,
@@ -98,7 +98,7 @@ pub(super) struct BackendRow {
 }
 
 /// Compares two looks. What the first one does not have (a route that is new) counts from zero.
-pub(super) fn sample(before: &Look, now: &Look) -> Sample {
+pub(super) fn sample(before: &Reading, now: &Reading) -> Sample {
     let seconds = now.at.saturating_duration_since(before.at).as_secs_f64().max(1e-3);
     let known: HashMap<u32, &RouteView> =
         before.status.routes.iter().map(|route| (route.vip.index, route)).collect();
@@ -209,7 +209,7 @@ fn traffic(was: &Counters, is: &Counters, seconds: f64) -> Traffic {
     }
 }
 
-/// Counters that went back (a route that was made anew) have no rate.
+/// Counters that decreased (a route was removed and added again) have no rate.
 fn rate(was: u64, is: u64, seconds: f64) -> f64 {
     is.saturating_sub(was) as f64 / seconds
 }
@@ -247,7 +247,7 @@ fn latency(was: &[u64; LATENCY_BUCKETS], is: &[u64; LATENCY_BUCKETS]) -> Option<
 }
 
 /// Where `share` of all that was counted lies, taking a bucket's counts for evenly spread. What
-/// lies in the last bucket, which has no end, is told as its beginning.
+/// lies in the last bucket, which has no upper bound, is reported as its lower bound.
 fn quantile(buckets: &[u64; LATENCY_BUCKETS], share: f64) -> Option<u64> {
     let all: u64 = buckets.iter().sum();
     let mut left = share * all as f64;
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_interval_tells_the_latency_of_all_before() {
+    fn a_quiet_interval_shows_the_latency_of_all_before() {
         let mut buckets = [0; LATENCY_BUCKETS];
         buckets[3] = 5;
         assert!(latency(&[0; LATENCY_BUCKETS], &buckets).unwrap().recent);

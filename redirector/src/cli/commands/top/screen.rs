@@ -22,7 +22,7 @@ use crate::cli::io::Paint;
 
 /// What the person at the keyboard wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Input {
     Quit,
     NextOrder,
     /// By so many lines.
@@ -64,7 +64,7 @@ impl<'a> Screen<'a> {
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // There is nobody left to tell.
+        // Nobody reads an error here.
         let _ = execute!(self.terminal.backend_mut(), cursor::Show, terminal::LeaveAlternateScreen);
         let _ = terminal::disable_raw_mode();
     }
@@ -112,34 +112,34 @@ impl View {
 }
 
 /// What is typed, from a thread of its own, which ends with the process.
-pub(super) fn wishes() -> mpsc::Receiver<Wish> {
-    let (sender, wishes) = mpsc::channel(8);
+pub(super) fn inputs() -> mpsc::Receiver<Input> {
+    let (sender, inputs) = mpsc::channel(8);
     std::thread::spawn(move || {
         while let Ok(event) = event::read() {
-            let Some(wish) = wish(&event) else { continue };
-            if sender.blocking_send(wish).is_err() {
+            let Some(input) = input(&event) else { continue };
+            if sender.blocking_send(input).is_err() {
                 return;
             }
         }
     });
-    wishes
+    inputs
 }
 
-fn wish(event: &event::Event) -> Option<Wish> {
+fn input(event: &event::Event) -> Option<Input> {
     let key = match event {
         event::Event::Key(key) if key.kind != KeyEventKind::Release => key,
-        event::Event::Resize(..) => return Some(Wish::Redraw),
+        event::Event::Resize(..) => return Some(Input::Redraw),
         _ => return None,
     };
     match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Wish::Quit),
-        KeyCode::Char('q') | KeyCode::Esc => Some(Wish::Quit),
-        KeyCode::Char('s') => Some(Wish::NextOrder),
-        KeyCode::Up | KeyCode::Char('k') => Some(Wish::Scroll(-1)),
-        KeyCode::Down | KeyCode::Char('j') => Some(Wish::Scroll(1)),
-        KeyCode::PageUp => Some(Wish::Scroll(-20)),
-        KeyCode::PageDown => Some(Wish::Scroll(20)),
-        KeyCode::Home => Some(Wish::Scroll(isize::MIN)),
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Input::Quit),
+        KeyCode::Char('q') | KeyCode::Esc => Some(Input::Quit),
+        KeyCode::Char('s') => Some(Input::NextOrder),
+        KeyCode::Up | KeyCode::Char('k') => Some(Input::Scroll(-1)),
+        KeyCode::Down | KeyCode::Char('j') => Some(Input::Scroll(1)),
+        KeyCode::PageUp => Some(Input::Scroll(-20)),
+        KeyCode::PageDown => Some(Input::Scroll(20)),
+        KeyCode::Home => Some(Input::Scroll(isize::MIN)),
         _ => None,
     }
 }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_scrolled_as_far_as_it_goes_and_head_foot_and_keys_stay() {
+    fn only_the_middle_scrolls() {
         let mut view = View { colour: true, above: 0 };
         assert_eq!(
             drawn(&mut view, &page(9), (10, 7)),
@@ -212,17 +212,17 @@ mod tests {
 
     #[test]
     fn keys_mean_what_the_help_says() {
-        let key = |code| wish(&event::Event::Key(event::KeyEvent::new(code, KeyModifiers::NONE)));
-        assert_eq!([KeyCode::Char('q'), KeyCode::Esc].map(key), [Some(Wish::Quit); 2]);
+        let key = |code| input(&event::Event::Key(event::KeyEvent::new(code, KeyModifiers::NONE)));
+        assert_eq!([KeyCode::Char('q'), KeyCode::Esc].map(key), [Some(Input::Quit); 2]);
         assert_eq!(
             (key(KeyCode::Char('s')), key(KeyCode::Down), key(KeyCode::Up)),
-            (Some(Wish::NextOrder), Some(Wish::Scroll(1)), Some(Wish::Scroll(-1)))
+            (Some(Input::NextOrder), Some(Input::Scroll(1)), Some(Input::Scroll(-1)))
         );
         assert_eq!(key(KeyCode::Char('x')), None);
         let interrupt = event::KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(
-            (wish(&event::Event::Key(interrupt)), wish(&event::Event::Resize(9, 9))),
-            (Some(Wish::Quit), Some(Wish::Redraw))
+            (input(&event::Event::Key(interrupt)), input(&event::Event::Resize(9, 9))),
+            (Some(Input::Quit), Some(Input::Redraw))
         );
     }
 }
