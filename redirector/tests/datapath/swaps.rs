@@ -21,11 +21,11 @@ const CONNECTS: u64 = 100_000;
 /// Longest time until the last connect is counted.
 const COUNT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest time.
-const LIMIT: Duration = Duration::from_secs(240);
+/// Longest time, also for a million connects beside a second run of the tests.
+const LIMIT: Duration = Duration::from_secs(1200);
 
 #[test]
-fn twenty_swaps_of_every_program_under_full_load_lose_no_connect_and_no_count() {
+fn twenty_swaps_under_load_lose_no_connect_and_no_count() {
     let wanted =
         std::env::var("REDIRECTOR_TEST_CONNECTS").map_or(CONNECTS, |text| text.parse().unwrap());
     let mut bed = Bed::new();

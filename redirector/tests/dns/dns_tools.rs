@@ -173,7 +173,7 @@ async fn a_dnsmasq_that_loops_is_ejected_until_it_is_fixed() {
         RunningShim::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) })
             .await;
     let until = async |loops: bool| {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + START_LIMIT;
         while shim.publisher.upstreams()[0].loops != loops {
             assert!(Instant::now() < deadline, "never {loops}");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -21,9 +21,9 @@ pub const CONFIG_PATH: &str = "/etc/redirector/redirector.toml";
 /// The capabilities of the product: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_BPF, by number.
 pub const CAPABILITIES: [u32; 3] = [10, 12, 39];
 /// Longest time until READY=1; the verifier takes most of it.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time to end after SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_secs(15);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the agent is started.
 #[derive(Clone, Debug)]

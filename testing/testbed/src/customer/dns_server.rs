@@ -18,7 +18,7 @@ use crate::{packages, process};
 /// Time to live of every record, in seconds; a test may set another one for the public name.
 const TTL: u32 = 2;
 /// nsd is up, or has loaded a zone again, well within this.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running nsd.
 #[derive(Debug)]

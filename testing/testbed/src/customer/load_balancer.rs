@@ -18,7 +18,7 @@ use crate::service::Service;
 use crate::topology::{LOAD_BALANCERS, NODE_ADDRESS, NODE_ADDRESS_2, REGISTRY_ADDRESS};
 
 /// Longest time until HAProxy accepts connections.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A load balancer, running or stopped.
 #[derive(Debug)]

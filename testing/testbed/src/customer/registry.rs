@@ -15,7 +15,7 @@ use crate::topology::{INTERNAL_NAME, REGISTRY_ADDRESS};
 use crate::{packages, sample_artifacts};
 
 /// Longest time until each server accepts connections, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// docker-registry, inside the customer's namespace only.
 const IMAGES: &str = "127.0.0.1:5000";
 /// pypiserver, inside the customer's namespace only.

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::{packages, process};
 
 /// iproute2 and nft finish at once; this limit only matters on a machine in trouble.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the lines of an `ip -batch` script.
 pub(crate) fn ip(script: &str) -> Result<()> {
