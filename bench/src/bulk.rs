@@ -1,8 +1,7 @@
-//! `cargo xtask bench bulk`: how soon a pool full of routes is in the kernel, and one route's
-//! change; and how soon an agent serves as many from a file.
+//! `cargo xtask bench bulk`: how long it takes to write a full pool of routes to the kernel, and to
+//! change one of them; and how long an agent takes to start with as many.
 //!
-//! The tables are written by the product's example `bulk`, which does what the agent does from its
-//! plan on; the clock stands in it.
+//! The product's example `bulk` writes the maps as the agent does, and takes the times.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -19,65 +18,69 @@ use crate::{
     targets::{Figure, Report},
 };
 
-/// The product's example that writes the tables.
+/// The product's example that writes the maps.
 pub const EXAMPLE: &str = "bulk";
 
-/// How long the example may take, or a command.
+/// Longest time of the example, or of a command.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Routes of an import.
+/// The number of imported routes.
 const IMPORTED: u32 = 10_000;
 
-const EXPLANATION: &str = "Times in the kernel are from the plan, which the agent has in memory, to the end of the last call: comparing it with what stands, finding room, and \
-     writing the tables. \"With other backends\" replaces every block and every backend number. \"One after the other\" hands over the same changes singly, \
-     as many calls as it takes. One change is made among 65,535 other routes, 2,000 in each round, all over the pool. \"Adopted\" is a new process's \
-     start: it loads the programs, and reads every route back. An agent's start is from its process to READY=1, with a debug or release binary as it was \
-     given; an import is `redirector route import` from the start of its process to its end, with the state on disk.";
+const EXPLANATION: &str = "\
+    Times in the kernel are from the plan in memory to the end of the last call: the comparison \
+    with the current state, the allocation, and the writes to the maps. \"With other backends\" \
+    replaces every block and every backend ID. \"One after the other\" applies the same changes \
+    in separate calls. One change is made among 65,535 other routes, 2,000 times in each round, \
+    spread over the pool. \"Adopted\" is the start of a new process: it loads the programs and reads every \
+    route back. An agent's start is from its process to READY=1. An import is `redirector route \
+    import` from the start of its process to its end, with the state on disk.";
 
 /// Arguments of `cargo xtask bench bulk`.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
 pub struct Options {
-    /// Those that it shares with the others.
+    /// Options of all benchmarks.
     #[command(flatten)]
     pub common: options::Options,
-    /// The program that writes the tables [default: a release build of the example `bulk`]
+    /// The program that writes the maps [default: a release build of the example `bulk`]
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
 }
 
-/// What the example tells: times of all rounds, in microseconds.
+/// The output of the example: the times of all rounds, in microseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
     /// From an empty kernel and a plan of 65,536 routes with two backends each to a kernel that has
     /// them all.
     pub filled: Vec<f64>,
-    /// The processor time of that, which what others do on the machine hardly lengthens.
+    /// The processor time of that, which other work on the machine hardly affects.
     pub filled_processor: Vec<f64>,
-    /// From there to as many routes with other backends.
+    /// From there to the same number of routes with other backends.
     pub replaced: Vec<f64>,
-    /// The same again, one change after the other.
+    /// The same, one change after the other.
     pub singly: Vec<f64>,
-    /// One route's change, among all the others.
+    /// The change of one route, among all others.
     pub one: Vec<f64>,
-    /// From the pins to programs that are loaded again and tables that are known again.
+    /// From the pins to loaded programs and known routes.
     pub adopted: Vec<f64>,
     /// To an empty plan.
     pub withdrawn: Vec<f64>,
 }
 
-/// Runs it, prints the result and writes it down.
+/// Measures, prints the result, and writes it into the results' folder.
 pub fn run(options: &Options) -> Result<()> {
     let program = options.program.clone().unwrap_or_else(|| workspace::release_example(EXAMPLE));
     let rounds = if options.common.quick { 1 } else { 10 };
     let report = measure(&options.common, |rig| {
         let mut command = rig.node.command(&program);
         command.arg(BPFFS).arg(rounds.to_string());
-        let said = process::finish(command, LIMIT)?
+        let output = process::finish(command, LIMIT)?
             .success()
             .with_context(|| format!("failed to run {}", program.display()))?
             .stdout;
-        serde_json::from_str(&said)
-            .with_context(|| format!("failed to read what {} says: {said}", program.display()))
+        serde_json::from_str(&output).with_context(|| {
+            format!("failed to parse the output of {}: {output}", program.display())
+        })
     })?;
     let text = report.markdown("A pool full of routes", EXPLANATION);
     print!("{text}");
@@ -90,18 +93,17 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Where the tables are pinned, on the rig's node.
+/// Where the maps are pinned, on the rig's node.
 pub const BPFFS: &str = "/sys/fs/bpf/bulk";
 
-/// Measures on a rig of its own, with tables that `kernel` writes; needs root.
+/// Measures on a new rig, whose maps `kernel` writes; needs root.
 pub fn measure(
     options: &options::Options,
     kernel: impl FnOnce(&Rig) -> Result<Times>,
 ) -> Result<Report> {
     let binary = options.measurable()?;
     let mut report = Report::begin();
-    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an
-    // error when it is not allowed.
+    // A higher priority, as in the benchmark of connects: other work interrupts it less. Optional.
     let _ = rustix::process::setpriority_process(None, -15);
     let rig = Rig::new()?;
     let times = kernel(&rig)?;
@@ -121,7 +123,7 @@ pub fn measure(
     add("the same, one after the other", "ms", None, milliseconds(times.singly));
     add("65,536 routes withdrawn", "ms", None, milliseconds(times.withdrawn));
     add("65,536 routes adopted by a new process", "ms", None, milliseconds(times.adopted));
-    add("one route's change, from the plan", "µs", Some(100.0), times.one);
+    add("the change of one route, from the plan", "µs", Some(100.0), times.one);
 
     let dns = rig.customer.dns_server()?;
     let many = if options.quick { 2000 } else { FULL_POOL };
@@ -150,7 +152,7 @@ pub fn measure(
     Ok(report)
 }
 
-/// Seconds that an import takes.
+/// The duration of an import, in seconds.
 fn import(rig: &Rig, binary: &std::path::Path, number: u32) -> Result<f64> {
     let routes: Vec<Value> = (0..number)
         .map(|number| serde_json::json!({ "source": source(number), "destination": BACKENDS }))

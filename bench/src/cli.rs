@@ -7,26 +7,26 @@ use crate::{agent, bulk, connect, dns, options::Options};
 /// Arguments of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What is measured.
+    /// The benchmark.
     #[command(subcommand)]
     pub what: What,
 }
 
-/// What is measured.
+/// The benchmarks.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum What {
-    /// The cost of a connect: missed, redirected, and by the peers' ways
+    /// The cost of a connect: not redirected, redirected, and by peers
     Connect(Options),
-    /// Queries a second, latency and memory of the DNS shim, beside unbound and dnsmasq
+    /// Queries a second, latency and memory of the DNS shim, compared with unbound and dnsmasq
     Dns(dns::Options),
-    /// What the agent costs, and how soon a route change is live
+    /// The cost of the agent, and how soon a route change applies
     Agent(Options),
-    /// How soon a pool full of routes is in the kernel, and one route's change
+    /// The time to write a full pool of routes to the kernel, and to change one
     Bulk(bulk::Options),
 }
 
 impl Args {
-    /// Whether the release binary must be built first.
+    /// Whether the benchmark needs the release binary of this workspace.
     #[must_use]
     pub fn wants_build(&self) -> bool {
         match &self.what {
@@ -36,7 +36,7 @@ impl Args {
         }
     }
 
-    /// The example of the product that must be built first.
+    /// The example of the product that the benchmark needs.
     #[must_use]
     pub fn wants_example(&self) -> Option<&'static str> {
         match &self.what {

@@ -1,4 +1,4 @@
-//! The machine that a benchmark runs on, and what a process takes of it.
+//! The machine of a benchmark, and the resources that a process uses.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ pub(crate) fn machine() -> String {
     format!("{}, Linux {}", processor(), kernel())
 }
 
-/// Load average of one minute.
+/// The load average of one minute.
 pub(crate) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
@@ -44,7 +44,7 @@ pub(crate) fn describe_load(load: f64) -> &'static str {
 /// A load average above which other work disturbs a measurement on two cores.
 pub(crate) const BUSY: f64 = 2.5;
 
-/// Time that all threads of a process were on a processor, in microseconds.
+/// Processor time of all threads of a process, in microseconds.
 pub(crate) fn cpu_time(pid: u32) -> Result<f64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .with_context(|| format!("failed to list the threads of process {pid}"))?;
@@ -59,7 +59,7 @@ pub(crate) fn cpu_time(pid: u32) -> Result<f64> {
     Ok(tasks.filter_map(|task| nanoseconds(task.ok()?)).sum::<f64>() / 1e3)
 }
 
-/// Resident memory in KiB; 0 of a process that is gone.
+/// Resident memory in KiB; 0 for a process that has ended.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -73,8 +73,8 @@ pub(crate) fn core_times() -> Result<Vec<[u64; 2]>> {
     let core = |line: &str| {
         let ticks: Vec<u64> =
             line.split_ascii_whitespace().skip(1).map(|word| word.parse().unwrap_or(0)).collect();
-        // The guests' time, from the ninth on, is in the user's. Fourth and fifth: idle, and
-        // waiting for a disk.
+        // The time of guests, from the ninth column on, is part of the user's. The fourth and fifth
+        // columns are idle time and waiting for a disk.
         let all = ticks.iter().take(8).sum::<u64>();
         [all - ticks.iter().skip(3).take(2).sum::<u64>(), all]
     };

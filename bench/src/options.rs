@@ -11,36 +11,36 @@ use testbed::workspace;
 /// Addresses that a pool of 65,536 has to lease: all but its first and last.
 pub(crate) const FULL_POOL: u32 = 65_534;
 
-/// How a benchmark runs.
+/// Options of a benchmark.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// A few rounds of everything, to see that it works; its figures say little
+    /// A few rounds of everything, as a test; the figures mean little
     #[arg(long)]
     pub quick: bool,
     /// The redirector to measure [default: the release binary of `cargo xtask build`]
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
-    /// Where the results go [default: bench/results; nowhere with --quick]
+    /// The folder for the results [default: bench/results; none with --quick]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }
 
 impl Options {
-    /// Where the results go, if anywhere.
+    /// The folder for the results, if they are written.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
         self.output
             .clone()
             .or_else(|| (!self.quick).then(|| workspace::root().join("bench/results")))
     }
 
-    /// The redirector to measure, once it is known that this can be done here.
+    /// The redirector to measure; an error where this user cannot measure.
     pub(crate) fn measurable(&self) -> Result<PathBuf> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "the benchmark makes namespaces, cgroups and eBPF programs: run it as root"
         );
         let binary = self.binary.clone().unwrap_or_else(workspace::release_binary);
-        // Absolute, since programs of the rig start in folders of their own.
+        // Absolute, since programs of the rig start in other folders.
         binary.canonicalize().with_context(|| {
             format!("there is no {}: run `cargo xtask build` first", binary.display())
         })

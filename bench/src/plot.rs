@@ -1,4 +1,4 @@
-//! Small plots: bars of ratios with their spread, in SVG that any browser and any code host shows.
+//! Plots in SVG: bars of ratios with their spread.
 
 use std::fmt::Write as _;
 
@@ -10,13 +10,17 @@ const ROW: f64 = 26.0;
 /// Ratios beyond this are cut off; their number shows it.
 const LARGEST: f64 = 4.0;
 
-/// The whole picture: panels that are `height` high, and a note below them.
+/// The picture: panels of this height, and a note below them.
 pub(crate) fn document(panels: &str, height: f64, note: &str) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{:.0}\" viewBox=\"0 0 {WIDTH} {0:.0}\">\n\
-         <style>text {{ font: 13px sans-serif; fill: #222 }} .title {{ font-weight: bold }} .note {{ font-size: 11px; fill: #666 }}\n\
-         .bar {{ fill: #4878a8 }} .ours {{ fill: #2a9d5c }} .one {{ stroke: #222; stroke-dasharray: 3 3 }} .whisker {{ stroke: #222 }}</style>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{panels}<text x=\"16\" y=\"{:.0}\" class=\"note\">{}</text>\n</svg>\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{:.0}\" \
+         viewBox=\"0 0 {WIDTH} {0:.0}\">\n\
+         <style>text {{ font: 13px sans-serif; fill: #222 }} .title {{ font-weight: bold }} \
+         .note {{ font-size: 11px; fill: #666 }}\n\
+         .bar {{ fill: #4878a8 }} .ours {{ fill: #2a9d5c }} \
+         .one {{ stroke: #222; stroke-dasharray: 3 3 }} .whisker {{ stroke: #222 }}</style>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         {panels}<text x=\"16\" y=\"{:.0}\" class=\"note\">{}</text>\n</svg>\n",
         height + 22.0,
         height + 8.0,
         escape(note)

@@ -2,23 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The middle of many measurements, and how sure it is.
+/// The median of many measurements, and its confidence interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Half of the measurements are below.
+    /// Half of the measurements are below it.
     pub median: f64,
     /// With 95 % confidence, the median is not below this.
     pub low: f64,
     /// With 95 % confidence, the median is not above this.
     pub high: f64,
-    /// A quarter of the measurements is below: the noise of one measurement, not of the median.
+    /// A quarter of the measurements are below it: the noise of a measurement, not of the median.
     pub quartile_1: f64,
-    /// A quarter of the measurements is above.
+    /// A quarter of the measurements are above it.
     pub quartile_3: f64,
 }
 
 impl Spread {
-    /// Of at least one measurement; of none, all is 0.
+    /// The spread of some measurements; all zero if there are none.
     pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |position: f64| {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_stands_within_its_confidence_and_that_within_the_quartiles() {
+    fn the_confidence_interval_lies_between_the_quartiles() {
         let spread = Spread::of((0..=1000).rev().map(f64::from).collect());
         assert_eq!((spread.median, spread.quartile_1, spread.quartile_3), (500.0, 250.0, 750.0));
         assert!(

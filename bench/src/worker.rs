@@ -1,7 +1,7 @@
-//! The processes that are measured: a client that connects in batches, on command, and the server
-//! it talks to. Both stay on one core.
+//! The measured processes: a client that connects in batches, on command, and its server. Each
+//! stays on one core.
 //!
-//! Commands come over a pipe, so that many clients in different cgroups take turns within one run.
+//! Commands arrive over a pipe, so that clients in different cgroups can take turns within one run.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
@@ -20,23 +20,22 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use testbed::{Sandbox, binaries};
 
-/// Priority of what is measured: a machine that does other things interrupts it less. Not an error
-/// when it is not allowed.
+/// Priority of the measured processes: other work interrupts them less. Optional.
 const NICENESS: i32 = -15;
 
-/// What one operation is.
+/// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// connect() of a UDP socket that stays open: no packet, the hook alone.
     Udp,
     /// socket(), connect() and close() of a UDP socket.
     UdpLife,
-    /// sendto() of one byte from a UDP socket that is not connected, to a port that nobody has.
+    /// sendto() of one byte from a UDP socket that is not connected, to an unused port.
     UdpSend,
     /// socket(), connect(), one byte each way and close() of a TCP connection.
     Tcp,
-    /// socket(), connect() and close() of a TCP socket whose connect a routing rule prohibits: the
-    /// hook has done its work by then, and nothing is sent.
+    /// socket(), connect() and close() of a TCP socket whose connect a routing rule prohibits after
+    /// the hook: no packet is sent.
     TcpProhibited,
 }
 
@@ -55,7 +54,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A batch of operations: to `spread` addresses from `target` on, at random.
+/// A batch of operations to random addresses among `spread` from `target` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) operation: Operation,
@@ -87,7 +86,7 @@ impl Batch {
     }
 }
 
-/// A client or server process on its core.
+/// A client or server process.
 #[derive(Debug)]
 pub(crate) struct Worker {
     child: Child,
@@ -144,7 +143,7 @@ impl Drop for Worker {
     }
 }
 
-/// Keeps what `command` starts on one core, before others.
+/// Pins `command` to one core, with a high priority.
 pub(crate) fn pin(command: &mut Command, core: usize) {
     let mut set = CpuSet::new();
     set.set(core);
@@ -157,7 +156,7 @@ pub(crate) fn pin(command: &mut Command, core: usize) {
     }
 }
 
-/// `redirector-bench measure`: answers each command with the nanoseconds that it took.
+/// `redirector-bench measure`: answers each batch with its duration in nanoseconds.
 pub fn measure() -> Result<()> {
     let mut seed = 0x9e37_79b9_u32;
     for line in std::io::stdin().lines() {
@@ -200,7 +199,7 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
                     connect_bare(socket.as_raw_fd(), SocketAddrV4::new(*target().ip(), PROHIBITED));
                 ensure!(
                     refused.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES)),
-                    "a connect that routing prohibits was made"
+                    "a connect that routing prohibits succeeded"
                 );
             }
         }
@@ -212,8 +211,8 @@ fn connect_udp(socket: i32, target: SocketAddrV4) -> Result<()> {
     connect_bare(socket, target).context("connect")
 }
 
-/// The bare call: it takes some 300 ns, of which a layer of ours would be a good part, the more so
-/// in a debug build.
+/// The bare system call: it takes about 300 ns, which a wrapper would distort, above all in a debug
+/// build.
 fn connect_bare(socket: i32, target: SocketAddrV4) -> std::io::Result<()> {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,
@@ -244,7 +243,7 @@ fn new_socket(kind: SocketType) -> Result<OwnedFd> {
     socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).context("socket")
 }
 
-/// `redirector-bench serve`: one byte back for one byte, then the end; one connection after the other.
+/// `redirector-bench serve`: answers one byte with one byte and closes, one connection at a time.
 pub fn serve() -> Result<()> {
     let listener = new_socket(SocketType::STREAM)?;
     bind(&listener, &SocketAddr::from(([0, 0, 0, 0], 0))).context("failed to bind")?;
@@ -258,7 +257,7 @@ pub fn serve() -> Result<()> {
     loop {
         let connection = accept(&listener).context("failed to accept")?;
         let mut byte = [0];
-        // A client that goes away early is its own witness.
+        // A client that has already gone reports it itself.
         if recv(&connection, &mut byte, RecvFlags::empty()).is_ok() {
             let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
         }
@@ -270,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_written_and_read_alike() {
+    fn a_batch_survives_writing_and_parsing() {
         let batch = Batch {
             operation: Operation::UdpLife,
             count: 12,

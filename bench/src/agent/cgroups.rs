@@ -1,4 +1,4 @@
-//! How soon the programs are on a cgroup that appears, alone and among a thousand.
+//! How soon a new cgroup is attached, alone and among a thousand.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use redirector_common::{abi, names};
 use testbed::Sandbox;
 
-/// Where the agent of the benchmark attaches to whatever appears.
+/// The folder in which the agent of the benchmark attaches every cgroup.
 pub(super) const FOLDER: &str = "jobs";
 /// Longest time to wait for the agent.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -55,20 +55,21 @@ fn on_node<T: Send>(node: &Sandbox, measure: impl FnOnce() -> Result<T> + Send) 
     })?
 }
 
-/// The time just before it was made, and where its last link will be pinned.
+/// Makes a cgroup; the time just before, and the path of its last pinned link.
 fn make(number: usize) -> Result<(Instant, PathBuf)> {
     let path = Path::new("/sys/fs/cgroup").join(FOLDER).join(number.to_string());
     let began = Instant::now();
     fs::create_dir(&path).with_context(|| format!("failed to make {}", path.display()))?;
-    let id =
-        fs::metadata(&path).with_context(|| format!("failed to look at {}", path.display()))?.ino();
+    let id = fs::metadata(&path)
+        .with_context(|| format!("failed to read the inode of {}", path.display()))?
+        .ino();
     let last = names::program_names().last().context("there are no programs")?;
     Ok((began, format!("/sys/fs/bpf/redirector/v{}/links/{id}/{last}", abi::ABI).into()))
 }
 
-/// Waits for all of them; when the first was made.
+/// Waits until all are attached; the time of the first mkdir.
 fn wait_attached(made: &[(Instant, PathBuf)]) -> Result<Instant> {
-    let first = made.first().context("nothing was made")?.0;
+    let first = made.first().context("no cgroup was made")?.0;
     for (_, pin) in made {
         while !pin.exists() {
             if first.elapsed() > LIMIT {

@@ -1,5 +1,4 @@
-//! Where it is measured: a node with the agent, an executor that connects, and a server on the
-//! node.
+//! The fixture: a node with the agent, an executor that connects, and a server on the node.
 
 use std::{
     fs,
@@ -23,7 +22,7 @@ use crate::{
 
 /// Importing a pool full of routes makes as many leases.
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);
-/// After this long, what the last command has left to do is done.
+/// How long the agent may work after the last command.
 const SETTLED: Duration = Duration::from_secs(3);
 /// The agent's admin listener, in the node's namespace.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -43,8 +42,7 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    /// An agent with a route, that keeps its state on the disk that holds temporary files, or in
-    /// memory.
+    /// An agent with one route, whose state is on the disk of temporary files, or in memory.
     pub(super) fn new(binary: &Path, on_disk: bool) -> Result<Self> {
         let rig = Rig::new()?;
         let state = if on_disk {
@@ -53,11 +51,11 @@ impl Fixture {
             PathBuf::from("/run/redirector-state")
         };
         let state = state.display();
-        // An upstream that answers: one that does not is asked again and again.
+        // The upstream must answer: a silent one would be retried all the time.
         let dns = rig.customer.dns_server()?;
         let executor = rig.executor(ExecutorOptions::pod("job"))?;
         let (server, port) = Worker::server(rig.node.sandbox(), 0)?;
-        // What is changed is a route of the file: its overrides come and go.
+        // The benchmark changes overrides of routes.
         let config = format!(
             "[agent]\nstate_dir = \"{state}\"\n[attach]\ncgroups = [\"auto\", \
                 \"{FOLDER}/*\"]\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n"
@@ -96,7 +94,7 @@ impl Fixture {
         cgroups::burst_time(self.rig.node.sandbox(), count)
     }
 
-    /// Makes it `number` routes.
+    /// Replaces the routes by `number` others.
     pub(super) fn fill(&self, number: u32) -> Result<()> {
         let routes: Vec<Value> = (0..number)
             .map(|number| json!({ "source": source(number), "destination": ["10.61.1.1"] }))
@@ -112,9 +110,8 @@ impl Fixture {
         Ok(())
     }
 
-    /// Changes a route again and again, each time so that a connect works which was refused before;
-    /// milliseconds that each command took from its start to its end. The very next connect must
-    /// work.
+    /// Changes a route `count` times; milliseconds of each command, from its start to its end. Each
+    /// change allows a connect that was refused before, and the next connect must succeed.
     pub(super) fn changes(&mut self, count: usize) -> Result<Vec<f64>> {
         let mut times = Vec::with_capacity(count);
         for number in 0..count {
@@ -136,8 +133,8 @@ impl Fixture {
         Ok(times)
     }
 
-    /// What `work` gives, and the milliseconds of processor time that the agent took for each of
-    /// its `count` parts.
+    /// The result of `work`, and the agent's processor time for each of its `count` parts, in
+    /// milliseconds.
     pub(super) fn spent<T>(
         &mut self,
         count: usize,
@@ -149,8 +146,8 @@ impl Fixture {
         Ok((given, spent / 1e3 / count as f64))
     }
 
-    /// Milliseconds that a change takes the disk alone: a line of the journal, written into a file
-    /// that is there in full length, and synced.
+    /// Milliseconds of the disk's part of a change: a line of the journal, written into a
+    /// preallocated file, and synced.
     pub(super) fn disk(&self, count: usize) -> Result<Vec<f64>> {
         const LINE: [u8; 512] = [b'x'; 512];
         let path = self.files.join("journal");
@@ -172,9 +169,9 @@ impl Fixture {
         (0..count).map(timed).collect()
     }
 
-    /// The share of a core that the agent takes when nobody wants anything of it, in percent.
+    /// The share of a core that the idle agent uses, in percent.
     pub(super) fn idle(&self, length: Duration) -> Result<f64> {
-        // What the last command left to do is done by then.
+        // The work after the last command is done by then.
         thread::sleep(SETTLED);
         let before = host::cpu_time(self.agent.pid())?;
         let began = Instant::now();

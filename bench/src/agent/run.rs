@@ -1,9 +1,8 @@
 //! `cargo xtask bench agent`: what the agent costs and how soon a change is live: route changes
 //! from the shell, cgroups that appear, memory, idle time, scrapes.
 //!
-//! Nothing here is compared with a peer: each figure has a limit that was promised. What others do
-//! on the machine shows in the times (the load average is told), not in memory, and hardly in
-//! processor time.
+//! The figures have targets instead of peers. Other work on the machine affects the times (hence
+//! the load average in the report), not memory, and hardly processor time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,11 +15,14 @@ use crate::{
     targets::{Figure, Report},
 };
 
-const EXPLANATION: &str = "A route change is `redirector route set` from the start of its process to its end; the connect that follows was refused before the \
-     change and has to work. It is one line of the journal and one sync: the disk's part is that alone, by this program. A scrape is timed from connect to the last \
-     byte. Memory is resident memory, three seconds after the last change; a pool of 65,536 has 65,534 addresses to lease.";
+const EXPLANATION: &str = "\
+    A route change is `redirector route set`, from the start of its process to its end. The next \
+    connect, which was refused before the change, must succeed. A change writes one line of the \
+    journal and syncs it once; \"the disk's part\" is the same by this program alone. A scrape is \
+    timed from connect to the last byte. Memory is resident memory three seconds after the last \
+    change. A pool of 65,536 addresses can lease 65,534.";
 
-/// Runs it, prints the result and writes it down.
+/// Measures, prints the result, and writes it into the results' folder.
 pub fn run(options: &Options) -> Result<()> {
     let report = measure(options)?;
     let text = report.markdown("The agent", EXPLANATION);
@@ -38,7 +40,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds that each of so many changes takes where no disk has a part in it.
+/// Milliseconds of each of `count` changes with the state in memory, without a disk.
 fn changes_in_memory(binary: &Path, count: usize) -> Result<Vec<f64>> {
     let mut fixture = Fixture::new(binary, false)?;
     fixture.fill(10)?;
@@ -49,11 +51,10 @@ fn changes_in_memory(binary: &Path, count: usize) -> Result<Vec<f64>> {
 pub fn measure(options: &Options) -> Result<Report> {
     let binary = options.measurable()?;
     let (changes, scrapes, idle) = if options.quick { (20, 5, 2) } else { (500, 100, 30) };
-    // As the connects' benchmark does: a machine that does other things interrupts it less. Not an
-    // error when it is not allowed.
+    // A higher priority, as in the benchmark of connects: other work interrupts it less. Optional.
     let _ = rustix::process::setpriority_process(None, -15);
     let mut report = Report::begin();
-    // First: after a full pool the kernel goes on taking its tables and cgroups down for a while.
+    // First: after a full pool the kernel keeps freeing its maps and cgroups for a while.
     let in_memory = changes_in_memory(&binary, changes)?;
     let mut fixture = Fixture::new(&binary, true)?;
     let mut add = |what: &str, unit: &str, limit: Option<f64>, values: Vec<f64>| {
@@ -64,7 +65,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     let (took, spent) = fixture.spent(changes, |fixture| fixture.changes(changes))?;
     add("a route change, 10 routes, state on disk", "ms", Some(10.0), took);
     add("the agent's processor time for it", "ms", None, vec![spent]);
-    add("the disk's part of it, by itself", "ms", None, fixture.disk(changes)?);
+    add("the disk's part of it, alone", "ms", None, fixture.disk(changes)?);
     add("a route change, 10 routes, state in memory", "ms", Some(10.0), in_memory);
     add(
         "processor time, idle, 10 routes",
@@ -74,9 +75,9 @@ pub fn measure(options: &Options) -> Result<Report> {
     );
     add("memory, 10 routes", "MiB", Some(20.0), vec![fixture.resident()]);
     let attached = fixture.attach_times(changes.min(100))?;
-    add("a cgroup that appears, until it is attached", "ms", None, attached);
+    add("from mkdir of a cgroup until it is attached", "ms", None, attached);
     add(
-        "1,000 cgroups that appear, until all are attached",
+        "from the first mkdir of 1,000 cgroups until all are attached",
         "ms",
         None,
         vec![fixture.burst_time(1000)?],
@@ -86,7 +87,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     add("a scrape, 1,000 routes", "ms", Some(20.0), took);
     add("the agent's processor time for it", "ms", None, vec![spent]);
     add("a route change, 1,000 routes", "ms", None, fixture.changes(changes)?);
-    // Half a pool of debug builds takes minutes: a quick run is content with less.
+    // Half a pool takes a debug build minutes: a quick run uses fewer routes.
     let full = if options.quick { 2000 } else { FULL_POOL };
     fixture.fill(full)?;
     add(
@@ -104,7 +105,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     );
     fixture.agent.restart()?;
     add(
-        &format!("a start with {full} routes, until it is ready"),
+        &format!("a start with {full} routes, until READY=1"),
         "s",
         None,
         vec![fixture.agent.ready_after().as_secs_f64()],

@@ -1,8 +1,8 @@
-//! The few bpf(2) commands that the comparison takes: hand-assembled programs on a cgroup, and the
-//! kernel's own clock on programs.
+//! bpf(2) commands of the comparison: minimal programs on a cgroup, and the kernel's clock on
+//! programs.
 //!
-//! Raw, since the programs are three instructions and the peer must cost nothing that a library
-//! adds. Every object is gone with its descriptor.
+//! Raw system calls, since the programs are a few instructions, and a library would add to their
+//! cost. Every object is gone with its descriptor.
 
 use std::fs::File;
 use std::io;
@@ -22,7 +22,7 @@ const ENABLE_STATS: i64 = 32;
 
 const MAP_TYPE_SK_STORAGE: u32 = 24;
 const F_NO_PREALLOC: u32 = 1;
-/// Bytes of the storage that the redirector keeps with a socket.
+/// Bytes of the redirector's socket storage.
 const STORAGE_SIZE: u32 = size_of::<redirector_common::origin::Origin>() as u32;
 
 /// A hook: its name, the type of its programs, and its number (`enum bpf_attach_type`).
@@ -69,8 +69,7 @@ pub(super) fn attach_empty(cgroup: &File) -> Result<Attached> {
     Ok(Attached(links))
 }
 
-/// As [`attach_empty`], but the one at connect4 makes the socket's storage, and does nothing with
-/// it.
+/// As [`attach_empty`], but the program at connect4 creates socket storage that it does not use.
 pub(super) fn attach_storage(cgroup: &File) -> Result<Attached> {
     let map = storage_map().context("failed to make a map of socket storage")?;
     let program = make_storage(map.as_raw_fd());
@@ -102,7 +101,7 @@ fn make_storage(map: i32) -> Vec<Instruction> {
     ]
 }
 
-/// Storage must say its types: a 4-byte integer, and a structure of so many bytes.
+/// Socket storage needs BTF: a 4-byte integer as key, and a structure as value.
 fn storage_map() -> Result<OwnedFd> {
     const INT: u32 = 1 << 24;
     const STRUCT: u32 = 4 << 24;
@@ -160,22 +159,22 @@ fn load(hook: Hook, program: &[Instruction]) -> io::Result<OwnedFd> {
     attributes.descriptor(PROG_LOAD)
 }
 
-/// While this lives, the kernel clocks every run of every program.
+/// Makes the kernel clock every run of every program while the result lives.
 pub(super) fn enable_stats() -> Result<OwnedFd> {
     Attributes::default()
         .descriptor(ENABLE_STATS)
-        .context("failed to make the kernel clock programs (bpf_enable_stats)")
+        .context("failed to enable program statistics (BPF_ENABLE_STATS)")
 }
 
-/// Time in programs and how often they ran.
+/// The runs of a program and their time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Runs {
     pub(super) nanoseconds: u64,
     pub(super) count: u64,
 }
 
-/// The program that is attached to `hook` of `cgroup` itself, and its runs so far; nothing when
-/// there is none.
+/// The runs so far of the program that is attached to `hook` of `cgroup` itself; `None` without a
+/// program.
 pub(super) fn runs(cgroup: &File, hook: Hook) -> Result<Option<Runs>> {
     let Some(program) = attached(cgroup, hook)? else { return Ok(None) };
     let mut info = [0_u8; 232];
@@ -184,7 +183,7 @@ pub(super) fn runs(cgroup: &File, hook: Hook) -> Result<Option<Runs>> {
         .word(0, program.as_raw_fd() as u32)
         .word(4, info.len() as u32)
         .pointer(8, info.as_mut_ptr());
-    attributes.call(OBJ_GET_INFO_BY_FD).context("failed to ask for a program's runs")?;
+    attributes.call(OBJ_GET_INFO_BY_FD).context("failed to read a program's statistics")?;
     let number = |offset: usize| {
         info[offset..offset + 8].try_into().map(u64::from_ne_bytes).unwrap_or_default()
     };
@@ -201,7 +200,7 @@ fn attached(cgroup: &File, hook: Hook) -> Result<Option<OwnedFd>> {
         .word(24, ids.len() as u32);
     attributes
         .call(PROG_QUERY)
-        .with_context(|| format!("failed to ask for the programs at {}", hook.name))?;
+        .with_context(|| format!("failed to query the programs at {}", hook.name))?;
     if ids[0] == 0 {
         return Ok(None);
     }
@@ -231,8 +230,8 @@ impl Attributes {
     }
 
     fn call(&mut self, command: i64) -> io::Result<i64> {
-        // SAFETY: the attributes outlive the call, and every pointer in them is to a live buffer of
-        // the length that stands beside it.
+        // SAFETY: the attributes outlive the call; every pointer in them refers to a live buffer of
+        // the length beside it.
         let result = unsafe {
             libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0))
         };
@@ -241,7 +240,7 @@ impl Attributes {
 
     fn descriptor(&mut self, command: i64) -> io::Result<OwnedFd> {
         let number = i32::try_from(self.call(command)?).map_err(io::Error::other)?;
-        // SAFETY: the command returned a new descriptor, which nobody else has.
+        // SAFETY: the command returned a new descriptor, which has no other owner.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
 }

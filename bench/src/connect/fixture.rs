@@ -1,5 +1,5 @@
-//! Where it is measured: a node with the agent, clients in cgroups side by side, and the server at
-//! the other end of their veth pair.
+//! The fixture: a node with the agent, clients in cgroups of their own, and the server at the other
+//! end of their veth pair.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -18,29 +18,28 @@ use crate::{
     worker::{self, Worker},
 };
 
-/// The first address of the pool that is leased; the peer translates it, and it has a route when
-/// all have.
+/// The first leased address of the pool. The nftables peer translates it too.
 pub(super) const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-/// The route of two backends.
+/// The number of the route with two backends.
 const TWO_BACKENDS: u32 = 1;
 /// Where HAProxy listens beside its client.
 const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18_000);
 /// Importing a pool full of routes makes as many leases.
 const IMPORT_LIMIT: Duration = Duration::from_secs(60);
 
-/// One client, and what it connects to.
+/// One client and its targets.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) worker: Worker,
-    /// Its cgroup, for asking what is attached there.
+    /// Its cgroup, for queries of the attached programs.
     pub(super) cgroup: File,
     /// The server, reached directly.
     pub(super) server: SocketAddrV4,
-    /// The server, reached the way that this client's variant is about.
+    /// The server, by the VIP, the translated address or the proxy.
     pub(super) indirect: SocketAddrV4,
 }
 
-/// Everything that stands while it is measured. Fields are dropped in this order.
+/// Everything that runs during the measurements. Fields are dropped in this order.
 pub(super) struct Fixture {
     /// No program attached.
     bare: Client,
@@ -50,7 +49,7 @@ pub(super) struct Fixture {
     storage: Client,
     /// The redirector; the route has one backend.
     ours: Client,
-    /// Beside it, with a route of two backends; there is none before the pool is full.
+    /// The redirector, with a route of two backends; it has none before the pool is full.
     two: Client,
     /// The kernel's own address translation, by nftables.
     dnat: Client,
@@ -67,11 +66,11 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    /// Stands everything up with one route; what is measured runs on `core`.
+    /// Starts everything with one route; measured processes run on `core`.
     pub(super) fn new(binary: &Path, core: usize) -> Result<Self> {
         let rig = Rig::new()?;
-        // Translation and tracking in the node's namespace would be a good part of what is
-        // measured, and none of it ours.
+        // Address translation and connection tracking in the node's namespace would dominate the
+        // figures.
         rig.node
             .sandbox()
             .run(
@@ -87,7 +86,7 @@ impl Fixture {
         let files = rig.files().to_owned();
         let at = |number: u8| SocketAddrV4::new(Ipv4Addr::new(10, 61, number, 1), port);
 
-        // The clients beside each other share one namespace.
+        // The clients of different cgroups share one namespace.
         let rule = format!("ip rule add ipproto tcp dport {} prohibit", worker::PROHIBITED);
         executors[0].sandbox().run(&rule, IMPORT_LIMIT)?.success()?;
         let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
@@ -190,8 +189,8 @@ fn cgroup(sandbox: &Sandbox) -> Result<File> {
         .with_context(|| format!("failed to open {}", sandbox.cgroup().display()))
 }
 
-/// Translates what the pool's first address is asked for, in the client's own namespace, as a
-/// node's service proxy would.
+/// Translates connects to the pool's first address in the client's namespace, as the service proxy
+/// of a Kubernetes node does.
 fn translate(sandbox: &Sandbox, server: SocketAddrV4) -> Result<()> {
     let rules = format!(
         "table ip peer {{ chain output {{ type nat hook output priority -100; ip daddr \
@@ -209,7 +208,9 @@ fn translate(sandbox: &Sandbox, server: SocketAddrV4) -> Result<()> {
 fn haproxy(sandbox: &Sandbox, server: SocketAddrV4, core: usize) -> Result<Service> {
     let config = sandbox.home().join("haproxy.cfg");
     let text = format!(
-        "global\n  maxconn 4000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 3s\n  timeout client 60s\n  timeout server 60s\n\
+        "global\n  maxconn 4000\n  nbthread 1\n\
+         defaults\n  mode tcp\n\
+         \u{20} timeout connect 3s\n  timeout client 60s\n  timeout server 60s\n\
          listen peer\n  bind {PROXY}\n  server one {server}\n"
     );
     std::fs::write(&config, text)

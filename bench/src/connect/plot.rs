@@ -9,8 +9,8 @@ use crate::{
     statistics::Spread,
 };
 
-/// Two panels: what a whole TCP connection costs against none of us, and what a miss costs against
-/// programs that do nothing.
+/// Panels of a TCP connection without and with a full pool, compared with the bare one, and of a
+/// miss, compared with empty programs.
 pub(super) fn svg(report: &Report) -> String {
     let panels = [(TCP, BARE.name), (TCP_FULL, BARE.name), (UDP, EMPTY.name)];
     let mut body = String::new();
@@ -40,7 +40,7 @@ mod tests {
     use crate::connect::report::{Ratio, Scenario};
 
     #[test]
-    fn a_bar_stands_for_each_ratio_and_markup_is_escaped() {
+    fn each_ratio_has_a_bar_and_markup_is_escaped() {
         let ratio = |variant: &str, median| Ratio {
             variant: variant.to_owned(),
             against: BARE.name.to_owned(),

@@ -9,7 +9,7 @@ use testbed::{packages, workspace};
 use super::variants::{BARE, EMPTY, HIT, HIT_ANY, HOT, MISS, TCP, TCP_FULL, UDP, Variant};
 use crate::{host, statistics::Spread};
 
-/// Everything that a run of the benchmark found.
+/// The results of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// When it began, UTC.
@@ -18,34 +18,34 @@ pub struct Report {
     pub kernel: String,
     /// Processor, and how many cores of it.
     pub machine: String,
-    /// The core that everything measured ran on.
+    /// The core of the measured processes.
     pub core: usize,
-    /// What was measured, and its peers: name and version.
+    /// Name and version of the redirector and its peers.
     pub versions: Vec<String>,
-    /// The machine's load averages of one minute, before and after: what else it did.
+    /// Load averages of one minute, before and after.
     pub load: [f64; 2],
     /// Wall clock, in seconds.
     pub seconds: f64,
-    /// What was measured against what.
+    /// The comparisons.
     pub scenarios: Vec<Scenario>,
-    /// Cost of each hook by the kernel's clock.
+    /// The cost of each hook by the kernel's clock.
     pub hooks: Vec<HookCost>,
-    /// What was promised and what was found.
+    /// The targets and the results.
     pub targets: Vec<Target>,
 }
 
 /// Variants that took turns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
-    /// What one operation is.
+    /// The operation.
     pub name: String,
-    /// Operations whose time was taken as one.
+    /// Operations in a batch.
     pub operations_per_batch: u32,
-    /// Batches of each variant.
+    /// The number of batches of each variant.
     pub rounds: usize,
     /// Time of one operation.
     pub timings: Vec<Timing>,
-    /// Variants against each other, each with its neighbour in the same round.
+    /// Ratios of the variants, each within the same round.
     pub ratios: Vec<Ratio>,
 }
 
@@ -63,15 +63,15 @@ pub struct Timing {
 pub struct Ratio {
     /// The variant.
     pub variant: String,
-    /// What it is divided by.
+    /// The variant that it is divided by.
     pub against: String,
-    /// The quotient of both times in each round.
+    /// The ratio of both times in each round.
     pub ratio: Spread,
     /// The difference of both times in each round, in nanoseconds.
     pub extra_nanoseconds: Spread,
 }
 
-/// What a hook costs.
+/// The cost of a hook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HookCost {
     /// `miss` or `hit`.
@@ -80,32 +80,32 @@ pub struct HookCost {
     pub variant: String,
     /// The hook.
     pub hook: String,
-    /// How often it ran for one TCP connection.
+    /// Runs in one operation.
     pub runs_per_operation: f64,
-    /// Nanoseconds of one run, the clock's own included.
+    /// Nanoseconds of one run, including the clock's own.
     pub nanoseconds: Spread,
-    /// The same, less what the empty program took in the same round.
+    /// The difference to the empty program in the same round.
     pub above_empty: Spread,
-    /// The same, less what the empty program with socket storage took in the same round.
+    /// The difference to the empty program with socket storage in the same round.
     #[serde(default)]
     pub above_storage: Spread,
 }
 
-/// What was promised and what was found.
+/// A target and its result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// What.
+    /// The figure.
     pub what: String,
-    /// At most this.
+    /// The largest allowed value.
     pub limit: f64,
-    /// Found, by the median.
+    /// The median.
     pub found: f64,
-    /// Whether it is kept.
+    /// Whether it is met.
     pub met: bool,
 }
 
-/// What was promised of a hit's hook, in nanoseconds, and in bare UDP connect()s of the machine
-/// where that was planned: one took 273 ns.
+/// The target of a hit's hook in nanoseconds, and the same in bare UDP connect()s: on the machine
+/// of the plan one took 273 ns.
 const PLANNED_HOOK_NS: f64 = 60.0;
 const PLANNED_HOOK_CONNECTS: f64 = 0.22;
 
@@ -133,7 +133,7 @@ impl Report {
         self.targets = self.judge();
     }
 
-    /// The quotient of two variants in a scenario.
+    /// The ratio of two variants in a scenario.
     pub(super) fn ratio(&self, scenario: &str, variant: &str, against: &str) -> Option<&Ratio> {
         self.scenario(scenario)?
             .ratios

@@ -26,7 +26,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Measures connects; needs root. Takes less than three minutes, and some seconds when it is quick.
+/// Measures connects; needs root. Takes less than three minutes, a quick run some seconds.
 pub fn measure(options: &Options) -> Result<Report> {
     let binary = options.measurable()?;
     let started = Instant::now();

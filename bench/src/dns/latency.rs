@@ -10,7 +10,7 @@ use super::{
 };
 use crate::statistics::Spread;
 
-/// Round trips of single queries to the upstream and through each server, in turns.
+/// Measures single queries to the upstream and through each server, in turns.
 pub(super) fn measure(
     rounds: usize,
     upstream: &Server,
@@ -27,7 +27,7 @@ pub(super) fn measure(
                 let query = query(n, &format!("l{round}-{n}.{ZONE}"));
                 let start = Instant::now();
                 socket.send(&query).context("failed to send")?;
-                // One that is lost has no round trip.
+                // A lost query has no round trip.
                 if socket.recv(&mut [0; 512]).is_ok() {
                     times.push(start.elapsed().as_secs_f64() * 1e6);
                 }

@@ -1,13 +1,13 @@
-//! What a run of `cargo xtask bench dns` found, for a program and for a person.
+//! The results of `cargo xtask bench dns`, as JSON and as Markdown.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use super::soak::Soak;
-use crate::statistics::Spread;
+use crate::{host, statistics::Spread};
 
-/// What a run found.
+/// The results of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// When it began, UTC.
@@ -18,17 +18,17 @@ pub struct Report {
     pub versions: Vec<String>,
     /// Load averages of one minute, before and after.
     pub load: [f64; 2],
-    /// Rounds, and seconds of a turn.
+    /// The number of rounds, and the seconds of a turn.
     pub rounds: (usize, u32),
-    /// What each server did.
+    /// The results of each server.
     pub turns: Vec<Turn>,
-    /// The shim against each other server.
+    /// The shim compared with each other server.
     pub ratios: Vec<Ratio>,
     /// Round trips of one query at a time, in microseconds.
     pub latencies: Vec<Latency>,
     /// Resident memory of the shim in KiB: at the start, after each round.
     pub memory_kib: Vec<u64>,
-    /// Memory under a steady load, if it was asked for.
+    /// Memory under a steady load, if measured.
     #[serde(default)]
     pub soak: Option<Soak>,
 }
@@ -44,7 +44,7 @@ pub struct Turn {
     pub rate: Spread,
     /// Processor time of the server, in microseconds per query.
     pub cpu: Spread,
-    /// How busy the clients' core and the servers' were, in percent.
+    /// The load of the clients' core and of the servers' core, in percent.
     #[serde(default)]
     pub busy: [Spread; 2],
     /// Queries without an answer, of all rounds.
@@ -54,49 +54,49 @@ pub struct Turn {
 /// The shim's rate over another's in the same round.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ratio {
-    /// As of a turn.
+    /// As in [`Turn`].
     pub load: String,
     /// The other server.
     pub against: String,
-    /// Quotient of the rates.
+    /// The ratio of the rates.
     pub rate: Spread,
-    /// Quotient of the processor times per query, the other's over the shim's: what the rate would
-    /// be if nothing else were at work.
+    /// The other's processor time per query over the shim's: the ratio of rates on an idle
+    /// machine.
     pub cpu: Spread,
-    /// What was promised of the rate, if anything was.
+    /// The target of the rate's ratio, if any.
     pub target: Option<f64>,
 }
 
 /// Round trips.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
-    /// Who was asked.
+    /// The server.
     pub server: String,
     /// The median of each round.
     pub median: Spread,
-    /// What it adds to the upstream's own, by round.
+    /// The difference to the upstream's own, by round.
     pub added: Spread,
 }
 
 impl Report {
-    /// The report for a person.
+    /// The report as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = String::from("# DNS\n\n");
         let (rounds, seconds) = self.rounds;
         let _ = writeln!(text, "{}, {}. {}.\n", self.date, self.machine, self.versions.join(", "));
+        let load = if self.load[0] > host::BUSY {
+            "a busy machine: other work affects queries per second, hardly processor time per \
+             query and ratios"
+        } else {
+            "an otherwise idle machine"
+        };
         let _ = writeln!(
             text,
-            "{rounds} rounds of {seconds} s for each server in turn; servers on core 1, dnsperf and the upstream on core 0; for round trips all on core 1. Load average {:.1} before \
-             and {:.1} after, on {}. Figures: median (quartiles).\n",
-            self.load[0],
-            self.load[1],
-            if self.load[0] > 2.5 {
-                "a machine whose cores others used, too: queries per second suffer from them, \
-                    processor time per query and ratios hardly"
-            } else {
-                "a machine that is idle otherwise"
-            }
+            "{rounds} rounds of {seconds} s for each server in turn. The servers run on core 1, \
+             dnsperf and the upstream on core 0; for round trips all run on core 1. Load average \
+             {:.1} before and {:.1} after: {load}. Figures: median (quartiles).\n",
+            self.load[0], self.load[1],
         );
         let _ = writeln!(
             text,
@@ -113,14 +113,15 @@ impl Report {
                 servers.median
             );
         }
-        let _ = writeln!(
-            text,
-            "\nIn \"local\" what loopback carries is received on core 1 (receive packet steering), as it is where a network card's interrupts come to the servers' core: there \
-             the servers' core is the limit. Not steered, the core that sends a query also does what its receiver's kernel has to do, and dnsperf's core is full before the servers'."
+        text.push_str(
+            "\nIn \"local\", core 1 receives the packets of loopback (receive packet steering), as \
+             if a network card interrupted the servers' core: that core is the limit. In \"not \
+             steered\", the sending core also does the receiver's kernel work, and dnsperf's core \
+             is full before the servers'.\n",
         );
         let _ = writeln!(
             text,
-            "\n| load | redirector against | queries/s | by CPU time | target | met \
+            "\n| load | redirector compared with | queries/s | by CPU time | target | met \
                 |\n|---|---|---|---|---|---|"
         );
         for Ratio { load, against, rate, cpu, target } in &self.ratios {
@@ -156,7 +157,8 @@ impl Report {
             let _ = writeln!(
                 text,
                 "\nUnder {} queries in {} s, half of them forwarded, {} lost: {first} KiB at most \
-                    in the first minute, {last} KiB at most in the last one. Every ten seconds: {}.",
+                    in the first minute, {last} KiB at most in the last one. Every ten \
+                    seconds: {}.",
                 soak.queries,
                 soak.seconds,
                 soak.lost,

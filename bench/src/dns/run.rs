@@ -24,26 +24,25 @@ use crate::{
 /// The product's example that is the shim alone.
 pub const EXAMPLE: &str = "shim";
 
-/// How it runs.
+/// Options of the benchmark.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Rounds; in each, every server has its turn
+    /// The number of rounds; each server has one turn in each
     #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Seconds of a turn
     #[arg(long, default_value_t = 1)]
     seconds: u32,
-    /// Seconds of a steady load at the end, over which memory is read; 600 for a published run
+    /// Seconds of a steady load at the end, for memory; 600 in published runs
     #[arg(long, default_value_t = 0)]
     soak: u32,
-    /// Scheduling priority of everything measured: below zero, other work on this machine disturbs
-    /// less
+    /// Scheduling priority of the measured processes: below 0, other work disturbs less
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     nice: i32,
     /// The shim to measure [default: the release build of the example `shim`]
     #[arg(long, value_name = "FILE")]
     pub(crate) shim: Option<PathBuf>,
-    /// Where dns.json and dns.md go [default: bench/results]
+    /// The folder for dns.json and dns.md [default: bench/results]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -207,7 +206,7 @@ impl Load<'_> {
     }
 }
 
-/// Moves a process of one thread, or this thread, to a core.
+/// Moves a single-threaded process, or this thread, to a core.
 fn pin(pid: Option<u32>, core: usize) -> Result<()> {
     let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     let mut cores = rustix::thread::CpuSet::new();

@@ -1,5 +1,4 @@
-//! The servers that take their turns: the shim, unbound, dnsmasq, and an unbound that stands for
-//! everybody's upstream.
+//! The servers that take turns: the shim, unbound, dnsmasq; and an unbound as their upstream.
 
 use std::{
     fs,
@@ -13,10 +12,10 @@ use anyhow::{Context as _, Result};
 
 use testbed::{packages, process};
 
-/// What the clients ask for: ours, and names of the upstream, of which no two are the same.
+/// The redirected name, and the zone of the upstream.
 pub(super) const LOCAL: &str = "artifactory.internal.company.net";
 pub(super) const ZONE: &str = "elsewhere.example";
-/// Names of the upstream; more than are asked for while an answer is on its way.
+/// The number of names of the upstream, more than there are queries in flight.
 pub(super) const NAMES: u32 = 20_000;
 /// Longest time until a server answers.
 const START: Duration = Duration::from_secs(10);
@@ -44,7 +43,7 @@ impl Drop for Server {
 }
 
 impl Launcher<'_> {
-    /// A command on one core, with the priority that was asked for.
+    /// A command on one core, with the chosen priority.
     pub(super) fn pinned(&self, core: u32, program: &Path) -> Result<Command> {
         let mut command = packages::tool("nice")?;
         command
@@ -61,7 +60,7 @@ impl Launcher<'_> {
         name: &'static str,
         address: SocketAddr,
         mut command: Command,
-        asks: &str,
+        name_to_query: &str,
     ) -> Result<Server> {
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -70,7 +69,7 @@ impl Launcher<'_> {
             address,
             child: child.with_context(|| format!("failed to start {name}"))?,
         };
-        let query = query(1, asks);
+        let query = query(1, name_to_query);
         process::until(&format!("{name} answers"), START, || {
             let socket = client(address)?;
             Ok(socket.send(&query).and_then(|_| socket.recv(&mut [0; 512])).is_ok())
@@ -82,8 +81,10 @@ impl Launcher<'_> {
         let address = free_port()?;
         let config = self.folder.join(format!("{name}.conf"));
         let text = format!(
-            "server:\n interface: 127.0.0.1\n port: {}\n do-daemonize: no\n chroot: \"\"\n username: \"\"\n directory: \"{}\"\n pidfile: \"\"\n \
-             use-syslog: no\n verbosity: 0\n num-threads: 1\n module-config: \"iterator\"\n so-rcvbuf: 1m\n {zone}\nremote-control:\n control-enable: no\n",
+            "server:\n interface: 127.0.0.1\n port: {}\n do-daemonize: no\n chroot: \"\"\n \
+             username: \"\"\n directory: \"{}\"\n pidfile: \"\"\n use-syslog: no\n verbosity: 0\n \
+             num-threads: 1\n module-config: \"iterator\"\n so-rcvbuf: 1m\n {zone}\n\
+             remote-control:\n control-enable: no\n",
             address.port(),
             self.folder.display()
         );
@@ -131,7 +132,7 @@ pub(super) fn client(server: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// A port that was free a moment ago, for UDP and TCP.
+/// A free port for UDP and TCP.
 fn free_port() -> Result<SocketAddr> {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("failed to bind")?;
     tcp.local_addr().context("failed to read a bound address")

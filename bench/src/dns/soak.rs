@@ -16,18 +16,17 @@ use super::{
 use crate::host;
 use testbed::{packages, process};
 
-/// Queries a second, half of them for the upstream: what a busy node asks, and little enough for a
-/// machine that others use.
+/// Queries a second, half of them for the upstream: the load of a busy node.
 const RATE: u32 = 5000;
-/// Between two readings.
+/// The interval of the readings.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// What a soak found.
+/// The results of a soak.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Soak {
-    /// How long it was, in seconds.
+    /// Its duration in seconds.
     pub seconds: u32,
-    /// Queries that were answered.
+    /// Answered queries.
     pub queries: u64,
     /// Queries without an answer.
     pub lost: u64,
@@ -36,7 +35,7 @@ pub struct Soak {
 }
 
 impl Soak {
-    /// The largest reading of the first minute, and of the last one: equal, but for noise, when
+    /// The largest readings of the first and of the last minute; equal, except for noise, when
     /// memory is flat.
     pub(super) fn ends(&self) -> (u64, u64) {
         let minute = self.memory_kib.len().min(6);
@@ -45,7 +44,7 @@ impl Soak {
     }
 }
 
-/// Puts the shim under load for so long.
+/// Puts the shim under load for `seconds`.
 pub(super) fn run(launcher: &Launcher<'_>, shim: &Server, seconds: u32) -> Result<Soak> {
     let names = (0..NAMES).flat_map(|n| [format!("{LOCAL} A"), format!("s{n}.{ZONE} A")]);
     let queries = write_queries(launcher.folder, "soak", names)?;
