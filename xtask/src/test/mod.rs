@@ -14,8 +14,6 @@ mod stage;
 
 use std::time::Instant;
 
-use anyhow::bail;
-
 use crate::progress::seconds;
 
 /// Arguments of `cargo xtask test`.
@@ -40,11 +38,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     print!("{report}");
     println!("in {}", seconds(started.elapsed()));
     let counts = report.counts();
-    if let Some(filter) = &args.filter
-        && counts.is_empty()
-    {
-        bail!("no test's name contains \"{filter}\"");
-    }
     println!("{} passed, {} failed", counts.passed, counts.failed);
     Ok(counts.failed == 0)
 }
