@@ -1,8 +1,8 @@
-//! The DNS shim alone, on the agent's runtime but without the kernel: what `cargo xtask bench dns`
-//! measures, and tests restart under load.
+//! The DNS shim without the kernel part, on the same runtime as the agent. `cargo xtask bench dns`
+//! measures it.
 //!
-//! `shim LISTEN UPSTREAM SOURCE...`: the sources have the virtual addresses 198.18.0.1 and on. It
-//! serves until SIGTERM or SIGINT.
+//! Usage: `shim LISTEN UPSTREAM SOURCE...`. The sources get the virtual addresses from 198.18.0.1
+//! on. It serves until SIGTERM or SIGINT.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
-    // The same as that of `redirector run`.
+    // As in `redirector run`.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -27,15 +27,15 @@ fn main() -> anyhow::Result<()> {
 
 async fn run() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut address = |what: &str| -> anyhow::Result<SocketAddr> {
+    let mut address = |name: &str| -> anyhow::Result<SocketAddr> {
         let text = arguments
             .next()
-            .with_context(|| format!("{what} is missing: shim LISTEN UPSTREAM SOURCE..."))?;
-        text.parse().with_context(|| format!("{what} `{text}` is no ADDRESS:PORT"))
+            .with_context(|| format!("missing {name}; usage: shim LISTEN UPSTREAM SOURCE..."))?;
+        text.parse().with_context(|| format!("{name} `{text}` is not ADDRESS:PORT"))
     };
     let (listen, upstream) = (address("LISTEN")?, address("UPSTREAM")?);
     let sources = arguments
-        .map(|text| text.parse().with_context(|| format!("`{text}` is no source")))
+        .map(|text| text.parse().with_context(|| format!("`{text}` is not a source")))
         .collect::<anyhow::Result<Vec<SourceName>>>()?;
     let settings = ShimSettings {
         listen: vec![listen],

@@ -1,12 +1,12 @@
-//! The seed corpus, and mutations of it that are the same in every run: what the fuzz targets
-//! check, within seconds and without libFuzzer.
+//! Runs the fuzz targets on the seed corpus and on mutations of it, the same in every run, within
+//! seconds and without libFuzzer.
 
 use std::{fs, path::Path};
 
 /// Mutations of each seed.
 const ROUNDS: u64 = 20_000;
 
-/// A generator that needs no crate: xorshift64.
+/// Reproducible random numbers: xorshift64.
 struct Random(u64);
 
 impl Random {
@@ -77,11 +77,11 @@ fn run(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
-fn any_query_is_answered_as_it_must_be() {
+fn the_query_target_holds_for_mutated_seeds() {
     run("query", redirector_fuzz::query);
 }
 
 #[test]
-fn no_reply_passes_that_does_not_fit_its_query() {
+fn the_reply_target_holds_for_mutated_seeds() {
     run("reply", redirector_fuzz::reply);
 }

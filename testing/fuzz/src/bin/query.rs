@@ -1,4 +1,4 @@
-//! `redirector_fuzz::query` under libFuzzer: see fuzz/README.md.
+//! `redirector_fuzz::query` under libFuzzer: see testing/fuzz/README.md.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| redirector_fuzz::query(data));

@@ -1,4 +1,4 @@
-//! `redirector_fuzz::reply` under libFuzzer: see fuzz/README.md.
+//! `redirector_fuzz::reply` under libFuzzer: see testing/fuzz/README.md.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| redirector_fuzz::reply(data));
