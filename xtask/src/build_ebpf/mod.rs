@@ -82,8 +82,8 @@ pub(crate) fn ensure() -> anyhow::Result<String> {
 fn make(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<String> {
     let built = compile(toolchain, variant)?;
     let object = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
-    let programs: Vec<&str> = names::program_names().collect();
-    let contents = check::check(&object, &programs, &[names::MAPS, variant.extra_maps].concat())
+    let maps = [names::MAPS, variant.extra_maps].concat();
+    let contents = check::check(&object, names::PROGRAMS, &maps)
         .with_context(|| format!("{} is not the object that the agent expects", built.display()))?;
     let path = (variant.path)();
     publish(&object, &path)?;
