@@ -54,6 +54,12 @@ table_type!(Event, 96);
 
 /// What happened to a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "user",
+    derive(serde::Serialize, serde::Deserialize, clap::ValueEnum),
+    serde(rename_all = "snake_case"),
+    value(rename_all = "snake_case")
+)]
 #[repr(u8)]
 pub enum EventKind {
     /// A backend accepted the connect.
@@ -70,9 +76,9 @@ pub enum EventKind {
     Aborted = 6,
     /// The connect never left this host.
     Unsent = 7,
-    /// The connect was refused by the programs.
+    /// The connect was refused on this host.
     Denied = 8,
-    /// The connect could not be redirected and was left alone.
+    /// The connect was not redirected, by `on_no_backend = "pass"`.
     Passed = 9,
 }
 
@@ -99,10 +105,44 @@ impl EventKind {
     pub const fn is_sampled(self) -> bool {
         matches!(self, Self::Established | Self::Closed)
     }
+
+    /// Whether the connect failed.
+    pub const fn is_failure(self) -> bool {
+        !self.is_sampled()
+    }
+
+    /// The word in JSON and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Aborted => "aborted",
+            Self::Unsent => "unsent",
+            Self::Denied => "denied",
+            Self::Passed => "passed",
+        }
+    }
+
+    /// The label for a person.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed out",
+            Self::Unsent => "never sent",
+            _ => self.as_str(),
+        }
+    }
 }
 
 /// Why a connect was not redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "user",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[repr(u8)]
 pub enum DenyReason {
     /// The address has no route.
@@ -119,6 +159,16 @@ impl DenyReason {
     /// All of them, by number.
     pub const ALL: [Self; 4] =
         [Self::NoRoute, Self::PortNotListed, Self::NoBackend, Self::NoMemory];
+
+    /// The label for a person.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no route",
+            Self::PortNotListed => "port not listed",
+            Self::NoBackend => "no backend",
+            Self::NoMemory => "no memory",
+        }
+    }
 
     /// The reason of this number; none for a number that this version does not know.
     pub fn from_number(number: u8) -> Option<Self> {

@@ -5,6 +5,9 @@
 //! sides must agree is a pure function in [`decide`], tested on the host.
 #![no_std]
 
+#[cfg(feature = "user")]
+extern crate std;
+
 pub mod abi;
 pub mod addr;
 pub mod agent;

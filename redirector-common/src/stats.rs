@@ -6,71 +6,147 @@
 
 use crate::table_type::table_type;
 
-/// Counters of a route's connects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct RouteStats {
-    /// Connects that were redirected, counted when the SYN leaves, or with the outcome if it never
-    /// does.
-    pub started: u64,
-    /// Connects that a backend accepted.
-    pub established: u64,
-    /// Connects that a backend answered with a reset.
-    pub refused: u64,
-    /// Connects that no backend answered.
-    pub timed_out: u64,
-    /// Connects that the network reported as undeliverable after a retransmission.
-    pub unreachable: u64,
-    /// Connects that the application gave up.
-    pub aborted: u64,
-    /// Connects that never left this host: no route, no source address.
-    pub unsent: u64,
-    /// Established connections that have ended since.
-    pub closed: u64,
-    /// Connects refused by the programs: no route, a port that the route does not list, or no
-    /// backend.
-    pub denied: u64,
-    /// Connects that could not be redirected and were left alone (`on_no_backend = "pass"`).
-    pub passed: u64,
-    /// Connects that were sent to an ejected backend, since all were ejected.
-    pub all_ejected: u64,
-    /// Nanoseconds from the SYN to established, summed over established connects.
-    pub connect_ns: u64,
-    /// Bytes received on connections that have ended.
-    pub rx_bytes: u64,
-    /// Bytes that the other side acknowledged on connections that have ended.
-    pub tx_bytes: u64,
-    /// Segments retransmitted on connections that have ended.
-    pub retransmitted: u64,
-    /// Connects that could not use the route's source address, since the host or the pod lacks it.
-    /// The kernel chose their source address.
-    pub source_ip_failed: u64,
+/// Declares the counters of a map element, fields for the programs only behind a `+`, the latencies
+/// of a second element, and, for user space, both in one.
+macro_rules! counters {
+    (
+        $(#[$stats_doc:meta])*
+        $stats:ident {
+            $($(#[$doc:meta])* $name:ident,)+
+        } $(+ { $(#[$hidden_doc:meta])* $hidden:ident, })?
+        $(#[$times_doc:meta])*
+        $times:ident { $($(#[$time_doc:meta])* $time:ident: $time_type:ty,)+ }
+        $(#[$both_doc:meta])*
+        $both:ident
+    ) => {
+        $(#[$stats_doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct $stats {
+            $($(#[$doc])* pub $name: u64,)+
+            $($(#[$hidden_doc])* pub $hidden: u64,)?
+        }
+
+        $(#[$times_doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct $times {
+            $($(#[$time_doc])* pub $time: $time_type,)+
+        }
+
+        $(#[$both_doc])*
+        #[cfg(feature = "user")]
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+        )]
+        #[serde(default)]
+        pub struct $both {
+            $($(#[$doc])* pub $name: u64,)+
+            $($(#[$time_doc])* pub $time: $time_type,)+
+        }
+
+        #[cfg(feature = "user")]
+        impl From<($stats, $times)> for $both {
+            fn from((stats, times): ($stats, $times)) -> Self {
+                Self { $($name: stats.$name,)+ $($time: times.$time,)+ }
+            }
+        }
+
+        #[cfg(feature = "user")]
+        impl core::ops::AddAssign for $both {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$name += other.$name;)+
+                $(Sum::add(&mut self.$time, other.$time);)+
+            }
+        }
+    };
+}
+
+/// What can be summed up.
+#[cfg(feature = "user")]
+trait Sum {
+    fn add(&mut self, other: Self);
+}
+
+#[cfg(feature = "user")]
+impl Sum for u64 {
+    fn add(&mut self, other: Self) {
+        *self += other;
+    }
+}
+
+#[cfg(feature = "user")]
+impl<const N: usize> Sum for [u64; N] {
+    fn add(&mut self, other: Self) {
+        for (sum, value) in self.iter_mut().zip(other) {
+            *sum += value;
+        }
+    }
+}
+
+counters! {
+    /// Counters of a route's connects.
+    RouteStats {
+        /// Connects that were redirected, counted when the SYN leaves, or with the outcome if it
+        /// never does.
+        started,
+        /// Connects that a backend accepted.
+        established,
+        /// Connects that a backend answered with a reset.
+        refused,
+        /// Connects that no backend answered.
+        timed_out,
+        /// Connects that the network reported as undeliverable after a retransmission.
+        unreachable,
+        /// Connects that the application gave up.
+        aborted,
+        /// Connects that never left this host: no route, no source address.
+        unsent,
+        /// Established connections that have ended since.
+        closed,
+        /// Connects refused by the programs: no route, a port that the route does not list, or no
+        /// backend.
+        denied,
+        /// Connects that could not be redirected and were left alone (`on_no_backend = "pass"`).
+        passed,
+        /// Connects that were sent to an ejected backend, since all were ejected.
+        all_ejected,
+        /// Nanoseconds from the SYN to established, summed over established connects.
+        connect_ns,
+        /// Bytes received on connections that have ended.
+        rx_bytes,
+        /// Bytes that the other side acknowledged on connections that have ended.
+        tx_bytes,
+        /// Segments retransmitted on connections that have ended.
+        retransmitted,
+        /// Connects that could not use the route's source address, since the host or the pod lacks
+        /// it. The kernel chose their source address.
+        source_ip_failed,
+    }
+
+    /// The latencies of a route's connects. In a table of its own since ABI 3, so that programs of
+    /// ABI 2 could keep sharing the other counters.
+    RouteTimes {
+        /// Established connects by latency: see [`latency_bucket`].
+        latency: [u64; LATENCY_BUCKETS],
+        /// Smoothed round-trip times at the end of connections in microseconds, summed. It is behind
+        /// the buckets since the verifier considers a sixteenth bucket possible.
+        srtt_us: u64,
+    }
+
+    /// Counters and latencies of a route's connects, since its VIP was leased.
+    RouteCounters
 }
 table_type!(RouteStats, 128);
-
-/// The latencies of a route's connects. In a table of its own since ABI 3, so that programs of ABI
-/// 2 could keep sharing the other counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct RouteTimes {
-    /// Established connects by latency: see [`latency_bucket`].
-    pub latency: [u64; LATENCY_BUCKETS],
-    /// Smoothed round-trip times at the end of connections in microseconds, summed. It is behind
-    /// the buckets since the verifier considers a sixteenth bucket possible.
-    pub srtt_us: u64,
-}
 table_type!(RouteTimes, 128);
 
-/// The latencies of a backend's connects, summed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct BackendTimes {
-    /// Nanoseconds from the SYN to established, summed over established connects.
-    pub connect_ns: u64,
-    /// Smoothed round-trip times at the end of connections in microseconds, summed.
-    pub srtt_us: u64,
+#[cfg(feature = "user")]
+impl RouteCounters {
+    /// Connections that are established now.
+    pub fn open(&self) -> u64 {
+        self.established.saturating_sub(self.closed)
+    }
 }
-table_type!(BackendTimes, 16);
 
 /// Buckets of [`RouteTimes::latency`].
 pub const LATENCY_BUCKETS: usize = 15;
@@ -106,30 +182,43 @@ pub const fn latency_bound_ns(bucket: usize) -> Option<u64> {
     if bucket + 1 < LATENCY_BUCKETS { Some(1 << (FIRST_BUCKET_BITS + bucket as u32)) } else { None }
 }
 
-/// Counters of a backend's connects, with the same meanings as those of the route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct BackendStats {
-    /// Connects that were sent here.
-    pub started: u64,
-    /// Connects that it accepted.
-    pub established: u64,
-    /// Connects that it answered with a reset.
-    pub refused: u64,
-    /// Connects that it did not answer.
-    pub timed_out: u64,
-    /// Connects that the network reported as undeliverable.
-    pub unreachable: u64,
-    /// Connects that the application gave up.
-    pub aborted: u64,
-    /// Connects that never left this host.
-    pub unsent: u64,
-    /// Established connections that have ended since.
-    pub closed: u64,
-    /// Not a counter: the port that failed last, in host order, which probes connect to.
-    pub failed_port: u64,
+counters! {
+    /// Counters of a backend's connects, with the same meanings as those of the route.
+    BackendStats {
+        /// Connects that were sent here.
+        started,
+        /// Connects that it accepted.
+        established,
+        /// Connects that it answered with a reset.
+        refused,
+        /// Connects that it did not answer.
+        timed_out,
+        /// Connects that the network reported as undeliverable.
+        unreachable,
+        /// Connects that the application gave up.
+        aborted,
+        /// Connects that never left this host.
+        unsent,
+        /// Established connections that have ended since.
+        closed,
+    } + {
+        /// Not a counter: the port that failed last, in host order, which probes connect to.
+        failed_port,
+    }
+
+    /// The latencies of a backend's connects, summed.
+    BackendTimes {
+        /// Nanoseconds from the SYN to established, summed over established connects.
+        connect_ns: u64,
+        /// Smoothed round-trip times at the end of connections in microseconds, summed.
+        srtt_us: u64,
+    }
+
+    /// Counters and latencies of a backend's connects.
+    BackendCounters
 }
 table_type!(BackendStats, 72);
+table_type!(BackendTimes, 16);
 
 #[cfg(test)]
 mod tests {

@@ -9,54 +9,20 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use redirector_common::{
     addr::PortBe,
-    event::{self, DenyReason},
+    event::{self, DenyReason, EventKind},
 };
 
 use crate::datapath::{address, sys::monotonic_ns};
-
-/// What kind to a connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// A backend accepted it.
-    Established,
-    /// It was established, and has ended.
-    Closed,
-    /// It was answered with a reset.
-    Refused,
-    /// It was not answered.
-    TimedOut,
-    /// The network reported it as undeliverable.
-    Unreachable,
-    /// The application gave it up.
-    Aborted,
-    /// It never left this host.
-    Unsent,
-    /// It was refused here.
-    Denied(Reason),
-    /// It was left alone, by `on_no_backend = "pass"`.
-    Passed(Reason),
-}
-
-/// Why a connect was not redirected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The address has no route.
-    NoRoute,
-    /// The route does not list the port.
-    PortNotListed,
-    /// The route has no backend that the socket could reach.
-    NoBackend,
-    /// The kernel had no memory to remember it.
-    NoMemory,
-}
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Time of the event.
     pub at: jiff::Timestamp,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
+    /// Why a connect was not redirected, for [`EventKind::Denied`] and [`EventKind::Passed`].
+    pub reason: Option<DenyReason>,
     /// The route: its VIP's index.
     pub index: u32,
     /// Whether the client asked for the IPv6 VIP.
@@ -145,12 +111,15 @@ impl Clock {
 }
 
 fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
-    let kind = kind(raw)?;
+    let kind = EventKind::from_number(raw.kind)?;
+    let reason = matches!(kind, EventKind::Denied | EventKind::Passed)
+        .then(|| DenyReason::from_number(raw.reason).unwrap_or(DenyReason::NoBackend));
     let address = address::from_ip(raw.backend);
     let command = raw.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     Some(Event {
         at: clock.at(raw.at_ns),
         kind,
+        reason,
         index: raw.route,
         vip6: raw.vip6 != 0,
         vip_port: raw.vip_port.get(),
@@ -164,31 +133,6 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
         pid: raw.pid,
         command: String::from_utf8_lossy(command).into_owned(),
         cgroup: raw.cgroup,
-        sampling_ratio: if matches!(kind, EventKind::Established | EventKind::Closed) {
-            raw.sampling.ratio()
-        } else {
-            1
-        },
-    })
-}
-
-/// `None` for a kind that this version does not know.
-fn kind(raw: &event::Event) -> Option<EventKind> {
-    let reason = match DenyReason::from_number(raw.reason) {
-        Some(DenyReason::NoRoute) => Reason::NoRoute,
-        Some(DenyReason::PortNotListed) => Reason::PortNotListed,
-        Some(DenyReason::NoMemory) => Reason::NoMemory,
-        Some(DenyReason::NoBackend) | None => Reason::NoBackend,
-    };
-    Some(match event::EventKind::from_number(raw.kind)? {
-        event::EventKind::Established => EventKind::Established,
-        event::EventKind::Closed => EventKind::Closed,
-        event::EventKind::Refused => EventKind::Refused,
-        event::EventKind::TimedOut => EventKind::TimedOut,
-        event::EventKind::Unreachable => EventKind::Unreachable,
-        event::EventKind::Aborted => EventKind::Aborted,
-        event::EventKind::Unsent => EventKind::Unsent,
-        event::EventKind::Denied => EventKind::Denied(reason),
-        event::EventKind::Passed => EventKind::Passed(reason),
+        sampling_ratio: if kind.is_sampled() { raw.sampling.ratio() } else { 1 },
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use redirector_common::stats::RouteCounters;
 use tracing::{debug, warn};
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         },
         pins::{compat, layout::Pins, upgrade::Predecessor, version::Version},
         settings::Settings,
-        status::{Attachment, BackendStatus, RouteCounters, RouteStatus, Status, UnhealthyBackend},
+        status::{Attachment, BackendStatus, RouteStatus, Status, UnhealthyBackend},
         sys,
     },
     plan::{Change, Plan, PlannedRoute},

@@ -58,7 +58,7 @@ pub use checks::{
     preflight::preflight,
 };
 pub use error::DatapathError;
-pub use events::{Event, EventKind, EventReader, Reason};
+pub use events::{Event, EventReader};
 pub use load::decision_log::DecisionLog;
 pub use loaded::Datapath;
 pub use maps::resolver_slots::{
@@ -69,8 +69,11 @@ pub use pins::{
     inspect::{PinnedStatus, Removed, has_pins, inspect, pinned_interception, unload},
     version::Version,
 };
+pub use redirector_common::{
+    event::{DenyReason, EventKind},
+    stats::{BackendCounters, RouteCounters},
+};
 pub use settings::Settings;
 pub use status::{
-    Attachment, BackendCounters, BackendStatus, Ejection, ProgramStatus, RouteCounters,
-    RouteStatus, Status, UnhealthyBackend,
+    Attachment, BackendStatus, Ejection, ProgramStatus, RouteStatus, Status, UnhealthyBackend,
 };

@@ -1,138 +1,12 @@
 //! What the datapath reports.
 
-use std::{net::IpAddr, ops::AddAssign, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use redirector_common::{
     backend::Health,
-    stats::{BackendStats, BackendTimes, LATENCY_BUCKETS, RouteStats, RouteTimes},
+    stats::{BackendCounters, BackendStats, BackendTimes, RouteCounters},
 };
 use serde::{Deserialize, Serialize};
-
-/// The outcomes of a route's connects since its VIP was leased. `started` is the sum of the six
-/// outcomes and of the connects in progress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RouteCounters {
-    /// Connects that were redirected.
-    pub started: u64,
-    /// Connects that a backend accepted.
-    pub established: u64,
-    /// Connects that a backend answered with a reset.
-    pub refused: u64,
-    /// Connects that no backend answered.
-    pub timed_out: u64,
-    /// Connects that the network reported as undeliverable.
-    pub unreachable: u64,
-    /// Connects that the application gave up.
-    pub aborted: u64,
-    /// Connects that never left this host.
-    pub unsent: u64,
-    /// Established connections that have ended since.
-    pub closed: u64,
-    /// Connects that were refused here: unlisted port, no backend.
-    pub denied: u64,
-    /// Connects that were left alone by `on_no_backend = "pass"`.
-    pub passed: u64,
-    /// Connects that were sent to an ejected backend, since all were ejected.
-    pub all_ejected: u64,
-    /// Nanoseconds from connect to established, summed over the established ones.
-    pub connect_ns: u64,
-    /// Bytes received on connections that have ended.
-    pub rx_bytes: u64,
-    /// Bytes acknowledged on connections that have ended.
-    pub tx_bytes: u64,
-    /// Segments retransmitted on connections that have ended.
-    pub retransmitted: u64,
-    /// Connects that could not use the route's source address and used the kernel's choice.
-    pub source_ip_failed: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
-    /// ones.
-    pub srtt_us: u64,
-    /// Established connects by duration: see [`redirector_common::stats::latency_bound_ns`].
-    pub latency: [u64; LATENCY_BUCKETS],
-}
-
-impl RouteCounters {
-    pub(crate) fn new(s: RouteStats, times: RouteTimes) -> Self {
-        Self {
-            started: s.started,
-            established: s.established,
-            refused: s.refused,
-            timed_out: s.timed_out,
-            unreachable: s.unreachable,
-            aborted: s.aborted,
-            unsent: s.unsent,
-            closed: s.closed,
-            denied: s.denied,
-            passed: s.passed,
-            all_ejected: s.all_ejected,
-            connect_ns: s.connect_ns,
-            rx_bytes: s.rx_bytes,
-            tx_bytes: s.tx_bytes,
-            retransmitted: s.retransmitted,
-            source_ip_failed: s.source_ip_failed,
-            srtt_us: times.srtt_us,
-            latency: times.latency,
-        }
-    }
-}
-
-impl RouteCounters {
-    /// Connections that are established now.
-    pub fn open(&self) -> u64 {
-        self.established.saturating_sub(self.closed)
-    }
-}
-
-/// The sum of two routes.
-impl AddAssign for RouteCounters {
-    fn add_assign(&mut self, other: Self) {
-        let Self {
-            started,
-            established,
-            refused,
-            timed_out,
-            unreachable,
-            aborted,
-            unsent,
-            closed,
-            denied,
-            passed,
-            all_ejected,
-            connect_ns,
-            rx_bytes,
-            tx_bytes,
-            retransmitted,
-            source_ip_failed,
-            srtt_us,
-            latency,
-        } = other;
-        for (sum, value) in [
-            (&mut self.started, started),
-            (&mut self.established, established),
-            (&mut self.refused, refused),
-            (&mut self.timed_out, timed_out),
-            (&mut self.unreachable, unreachable),
-            (&mut self.aborted, aborted),
-            (&mut self.unsent, unsent),
-            (&mut self.closed, closed),
-            (&mut self.denied, denied),
-            (&mut self.passed, passed),
-            (&mut self.all_ejected, all_ejected),
-            (&mut self.connect_ns, connect_ns),
-            (&mut self.rx_bytes, rx_bytes),
-            (&mut self.tx_bytes, tx_bytes),
-            (&mut self.retransmitted, retransmitted),
-            (&mut self.source_ip_failed, source_ip_failed),
-            (&mut self.srtt_us, srtt_us),
-        ]
-        .into_iter()
-        .chain(self.latency.iter_mut().zip(latency))
-        {
-            *sum += value;
-        }
-    }
-}
 
 /// One route in the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,50 +15,6 @@ pub struct RouteStatus {
     pub counters: RouteCounters,
     /// Its backends, IPv4 ones first.
     pub backends: Vec<BackendStatus>,
-}
-
-/// The outcomes of one backend's connects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BackendCounters {
-    /// Connects that were sent here.
-    pub started: u64,
-    /// Connects that it accepted.
-    pub established: u64,
-    /// Connects that a backend answered with a reset.
-    pub refused: u64,
-    /// Connects that no backend answered.
-    pub timed_out: u64,
-    /// Connects that the network reported as undeliverable.
-    pub unreachable: u64,
-    /// Connects that the application gave up.
-    pub aborted: u64,
-    /// Connects that never left this host.
-    pub unsent: u64,
-    /// Established connections that have ended since.
-    pub closed: u64,
-    /// Nanoseconds from connect to established, summed over the established ones.
-    pub connect_ns: u64,
-    /// Smoothed round-trip times at the end of connections, in microseconds, summed over the closed
-    /// ones.
-    pub srtt_us: u64,
-}
-
-impl BackendCounters {
-    fn new(s: BackendStats, times: BackendTimes) -> Self {
-        Self {
-            started: s.started,
-            established: s.established,
-            refused: s.refused,
-            timed_out: s.timed_out,
-            unreachable: s.unreachable,
-            aborted: s.aborted,
-            unsent: s.unsent,
-            closed: s.closed,
-            connect_ns: times.connect_ns,
-            srtt_us: times.srtt_us,
-        }
-    }
 }
 
 /// One backend of a route.
@@ -209,7 +39,7 @@ impl BackendStatus {
             failures: health.failures(),
             retry_in_ms: health.until_ns().saturating_sub(now_ns) / 1_000_000,
         });
-        Self { address, ejected, counters: BackendCounters::new(stats, times) }
+        Self { address, ejected, counters: (stats, times).into() }
     }
 }
 

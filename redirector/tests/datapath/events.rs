@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use redirector::datapath::{Event, EventKind, EventReader, Reason};
+use redirector::datapath::{DenyReason, Event, EventKind, EventReader};
 use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, VIP6};
@@ -109,18 +109,21 @@ fn every_other_end_is_told_once_with_its_name() {
     expect(&mut bed, EventKind::Aborted, VIP, PORT, "s.settimeout(0.3)");
     // What is refused here.
     bed.put(&[(443, 443)], &LOAD_BALANCERS[..1]);
-    let denied = expect(&mut bed, EventKind::Denied(Reason::PortNotListed), VIP, 22, "");
+    let denied = expect(&mut bed, EventKind::Denied, VIP, 22, "");
     assert_eq!((denied.index, denied.backend), (INDEX, None));
+    assert_eq!(denied.reason, Some(DenyReason::PortNotListed));
     bed.put(&[], &[]);
-    expect(&mut bed, EventKind::Denied(Reason::NoBackend), VIP, 443, "");
-    let unknown = expect(&mut bed, EventKind::Denied(Reason::NoRoute), "198.18.0.9", 443, "");
-    assert_eq!(unknown.index, 9);
+    let denied = expect(&mut bed, EventKind::Denied, VIP, 443, "");
+    assert_eq!(denied.reason, Some(DenyReason::NoBackend));
+    let unknown = expect(&mut bed, EventKind::Denied, "198.18.0.9", 443, "");
+    assert_eq!((unknown.index, unknown.reason), (9, Some(DenyReason::NoRoute)));
     let pass = redirector::plan::PlannedRoute {
         on_no_backend: redirector::route::OnNoBackend::Pass,
         ..Default::default()
     };
     bed.datapath.apply(&[redirector::plan::Change::Put { index: INDEX, route: pass }]).unwrap();
-    expect(&mut bed, EventKind::Passed(Reason::NoBackend), VIP, 443, "s.settimeout(0.3)");
+    let passed = expect(&mut bed, EventKind::Passed, VIP, 443, "s.settimeout(0.3)");
+    assert_eq!(passed.reason, Some(DenyReason::NoBackend));
     bed.put(&[], &LOAD_BALANCERS[..1]);
     bed.run("ip route del default").success().unwrap();
     expect(&mut bed, EventKind::Unsent, VIP, 443, "");
@@ -166,7 +169,9 @@ fn a_full_ring_loses_events_counts_them_and_holds_up_no_connect() {
     );
     // There is room again.
     assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
-    assert_eq!(ends(&reader.read(ALL)), [EventKind::Denied(Reason::PortNotListed)]);
+    let events = reader.read(ALL);
+    assert_eq!(ends(&events), [EventKind::Denied]);
+    assert_eq!(events[0].reason, Some(DenyReason::PortNotListed));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use redirector::{
-    datapath::{self, EventKind, Reason, RouteCounters},
+    datapath::{self, DenyReason, EventKind, RouteCounters},
     route::OnNoBackend::{Pass, Refuse},
 };
 use redirector_common::names;
@@ -187,12 +187,13 @@ pub(crate) fn events(fixture: &mut Fixture) -> Result<()> {
     expect_errno(greeting((vip(14), 22).into()), refusal_errno())?;
     fixture.datapath.set_event_sampling(None)?;
     let events = reader.read(100);
-    let reported: Vec<_> = events.iter().map(|event| (event.index, event.kind)).collect();
+    let reported: Vec<_> =
+        events.iter().map(|event| (event.index, event.kind, event.reason)).collect();
     let wanted = [
-        (13, EventKind::Established),
-        (13, EventKind::Closed),
-        (14, EventKind::Refused),
-        (14, EventKind::Denied(Reason::PortNotListed)),
+        (13, EventKind::Established, None),
+        (13, EventKind::Closed, None),
+        (14, EventKind::Refused, None),
+        (14, EventKind::Denied, Some(DenyReason::PortNotListed)),
     ];
     // The end of the first one may come late.
     ensure!(reported.len() == 4 && wanted.iter().all(|one| reported.contains(one)), "{events:?}");

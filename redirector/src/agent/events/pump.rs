@@ -23,7 +23,7 @@ use crate::{
         sampling::{MAX_RATE, MAX_RATE_UNREAD, SuccessRate, next_sampling},
     },
     control::{EventHub, api},
-    datapath::{Event, EventKind, EventReader, Reason},
+    datapath::{Event, EventKind, EventReader},
     pool::Pool,
     route::SourceName,
 };
@@ -144,18 +144,17 @@ impl EventPump {
     fn line(&mut self, event: Event, sources: &BTreeMap<u32, SourceName>) -> api::EventLine {
         let v6 = event.vip6.then(|| self.pool.ipv6_at(event.index)).flatten();
         let v4 = || self.pool.ipv4_at(event.index).unwrap_or(self.pool.ipv4.network());
-        let (result, reason) = result(event.kind);
         api::EventLine::Event(Box::new(api::Event {
             version: api::VERSION,
             at: event.at,
-            result,
-            reason,
+            result: event.kind,
+            reason: event.reason,
             source: sources.get(&event.index).cloned(),
             vip: v6.map_or_else(|| v4().into(), Into::into),
             vip_port: event.vip_port,
             backend: event.backend,
             elapsed_ns: u64::try_from(event.elapsed.as_nanos()).unwrap_or(u64::MAX),
-            traffic: (result == api::EventResult::Closed).then(|| api::Traffic {
+            traffic: (event.kind == EventKind::Closed).then(|| api::Traffic {
                 rx_bytes: event.rx_bytes,
                 tx_bytes: event.tx_bytes,
                 srtt_us: u64::try_from(event.srtt.as_micros()).unwrap_or(u64::MAX),
@@ -167,27 +166,5 @@ impl EventPump {
             cgroup_id: event.cgroup,
             sampling_ratio: event.sampling_ratio,
         }))
-    }
-}
-
-/// The kernel's kind of event in the API's terms.
-fn result(kind: EventKind) -> (api::EventResult, Option<api::EventReason>) {
-    use api::EventResult as R;
-    let reason = |reason| match reason {
-        Reason::NoRoute => api::EventReason::NoRoute,
-        Reason::PortNotListed => api::EventReason::PortNotListed,
-        Reason::NoBackend => api::EventReason::NoBackend,
-        Reason::NoMemory => api::EventReason::NoMemory,
-    };
-    match kind {
-        EventKind::Established => (R::Established, None),
-        EventKind::Closed => (R::Closed, None),
-        EventKind::Refused => (R::Refused, None),
-        EventKind::TimedOut => (R::TimedOut, None),
-        EventKind::Unreachable => (R::Unreachable, None),
-        EventKind::Aborted => (R::Aborted, None),
-        EventKind::Unsent => (R::Unsent, None),
-        EventKind::Denied(why) => (R::Denied, Some(reason(why))),
-        EventKind::Passed(why) => (R::Passed, Some(reason(why))),
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use redirector_common::sampling::Sampling;
 
-use crate::datapath::{Event, EventKind};
+use crate::datapath::Event;
 
 /// Above this many successes a second they are sampled.
 pub(crate) const MAX_RATE: u64 = 2000;
@@ -27,10 +27,7 @@ impl Default for SuccessRate {
 impl SuccessRate {
     /// Adds the successes among `events`. Returns the number of the last second once it is over.
     pub(crate) fn add(&mut self, events: &[Event]) -> Option<u64> {
-        self.successes += events
-            .iter()
-            .filter(|event| matches!(event.kind, EventKind::Established | EventKind::Closed))
-            .count() as u64;
+        self.successes += events.iter().filter(|event| event.kind.is_sampled()).count() as u64;
         if self.since.elapsed() < Duration::from_secs(1) {
             return None;
         }

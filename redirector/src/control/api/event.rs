@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
 };
 
+pub use redirector_common::event::{DenyReason as EventReason, EventKind as EventResult};
 use serde::{Deserialize, Serialize};
 
 use crate::route::SourceName;
@@ -91,94 +92,6 @@ impl Event {
             cgroup: Some("/sys/fs/cgroup/kubepods/podjob".into()),
             cgroup_id: 99,
             sampling_ratio: 1,
-        }
-    }
-}
-
-/// The result of a connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum EventResult {
-    /// A backend accepted it.
-    Established,
-    /// The established connection has ended.
-    Closed,
-    /// A backend refused it.
-    Refused,
-    /// No backend answered it.
-    TimedOut,
-    /// The network reported it as undeliverable.
-    Unreachable,
-    /// The application gave up.
-    Aborted,
-    /// It never left this host.
-    Unsent,
-    /// It was refused on this host.
-    Denied,
-    /// It was not redirected, by `on_no_backend = "pass"`.
-    Passed,
-}
-
-impl EventResult {
-    /// The label for a person.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Closed => "closed",
-            Self::Refused => "refused",
-            Self::TimedOut => "timed out",
-            Self::Unreachable => "unreachable",
-            Self::Aborted => "aborted",
-            Self::Unsent => "never sent",
-            Self::Denied => "denied",
-            Self::Passed => "passed",
-        }
-    }
-
-    /// The word in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Closed => "closed",
-            Self::Refused => "refused",
-            Self::TimedOut => "timed_out",
-            Self::Unreachable => "unreachable",
-            Self::Aborted => "aborted",
-            Self::Unsent => "unsent",
-            Self::Denied => "denied",
-            Self::Passed => "passed",
-        }
-    }
-
-    /// Whether the connect failed.
-    pub fn is_failure(self) -> bool {
-        !matches!(self, Self::Established | Self::Closed)
-    }
-}
-
-/// Why a connect was not redirected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventReason {
-    /// The address has no route.
-    NoRoute,
-    /// The route does not list the port.
-    PortNotListed,
-    /// The route has no backend that the socket could reach.
-    NoBackend,
-    /// The kernel had no memory to track it.
-    NoMemory,
-}
-
-impl EventReason {
-    /// The label for a person.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NoRoute => "no route",
-            Self::PortNotListed => "port not listed",
-            Self::NoBackend => "no backend",
-            Self::NoMemory => "no memory",
         }
     }
 }

@@ -12,6 +12,7 @@ use redirector_common::{
     event::EventStats,
     names,
     sampling::Sampling,
+    stats::RouteCounters,
 };
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
             writer::Writer,
         },
         pins::{compat::refuse_other_pool, upgrade::Predecessor, version::Version},
-        status::{BackendStatus, RouteCounters, RouteStatus, UnhealthyBackend},
+        status::{BackendStatus, RouteStatus, UnhealthyBackend},
         sys::monotonic_ns,
     },
     plan::{Change, Plan, PlannedRoute},

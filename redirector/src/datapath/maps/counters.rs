@@ -6,7 +6,7 @@ use aya::maps::{Array, MapData};
 use redirector_common::{
     backend::{BackendId, Health},
     names,
-    stats::{BackendStats, BackendTimes, RouteStats, RouteTimes},
+    stats::{BackendStats, BackendTimes, RouteCounters, RouteStats, RouteTimes},
 };
 
 use crate::datapath::{
@@ -14,7 +14,7 @@ use crate::datapath::{
     load::object::Object,
     maps::arrays::{read, read_each},
     pins::layout::{Pins, open_pin},
-    status::{BackendStatus, RouteCounters},
+    status::BackendStatus,
 };
 
 /// The four maps: two by route index, two by backend ID.
@@ -59,7 +59,7 @@ impl Counters {
     /// The counters of the route at `index`.
     pub(crate) fn route(&self, index: u32) -> Result<RouteCounters, DatapathError> {
         let stats = read(&self.routes, names::ROUTE_STATS, index)?;
-        Ok(RouteCounters::new(stats, read(&self.route_times, names::ROUTE_TIMES, index)?))
+        Ok((stats, read(&self.route_times, names::ROUTE_TIMES, index)?).into())
     }
 
     /// The counters of many routes, whose indices ascend.
@@ -68,7 +68,7 @@ impl Counters {
         read_each(&self.routes, names::ROUTE_STATS, indices, |_, read| stats.push(read))?;
         let mut counters = Vec::with_capacity(indices.len());
         read_each(&self.route_times, names::ROUTE_TIMES, indices, |at, times| {
-            counters.push(RouteCounters::new(stats[at], times))
+            counters.push((stats[at], times).into())
         })?;
         Ok(counters)
     }

@@ -8,7 +8,9 @@ use std::{
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use redirector_common::{abi::ABI, agent::AgentState, backend::Health, names};
+use redirector_common::{
+    abi::ABI, agent::AgentState, backend::Health, names, stats::RouteCounters,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::datapath::{
@@ -26,7 +28,7 @@ use crate::datapath::{
         layout::{self, Pins, open_pin},
         upgrade,
     },
-    status::{Attachment, BackendStatus, RouteCounters},
+    status::{Attachment, BackendStatus},
     sys::monotonic_ns,
 };
 
