@@ -1,5 +1,5 @@
-//! `cargo xtask bench` works: every variant is measured, and every target is judged. The figures of
-//! a quick run are not looked at.
+//! `cargo xtask bench` works: every variant is measured, and every target is judged. A quick run
+//! does not check the figures.
 
 use std::path::Path;
 

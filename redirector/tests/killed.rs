@@ -1,7 +1,7 @@
 //! A process that changes routes, leases and history is killed, at every system call that touches a
-//! file and at random instants: what it had finished is there afterwards, what it was doing is
-//! there whole or not at all, and no virtual address has changed. For the power, which takes what
-//! was not synced with it, the order of writes, syncs and renames is looked at.
+//! file and at random instants: afterwards completed changes are there, the interrupted one is
+//! there whole or not at all, and no VIP has changed. For power cuts, which lose what was not
+//! synced, the order of writes, syncs and renames is checked.
 
 use std::{
     collections::BTreeMap,
@@ -18,14 +18,15 @@ use redirector::{
     state::{Change, OpenedState, State as Kept},
 };
 
-/// Names the folder to the child that this test starts of itself.
+/// The environment variable with the directory of the child process.
 const CHILD: &str = "REDIRECTOR_TEST_KILLED_IN";
-/// Tells the child how many changes to make.
+/// The environment variable with the number of changes.
 const CHANGES: &str = "REDIRECTOR_TEST_CHANGES";
-/// Changes of a child that is killed at each of its system calls: routes come, change and go.
+/// The changes of a child that is killed at each of its system calls: routes are added, changed and
+/// removed.
 const FEW: usize = 8;
 const KILLS: usize = 150;
-/// Sources that come and go.
+/// The number of sources.
 const SOURCES: u32 = 8;
 
 /// Source to destination, and source to index.
@@ -38,7 +39,7 @@ struct Files {
 }
 
 impl Files {
-    /// As the agent does it. A warning would be damage.
+    /// Opens the state like the agent. A warning would mean damage.
     fn open(folder: &Path) -> Self {
         let pool = Pool::new("198.18.0.0/24".parse().unwrap(), None, false).unwrap();
         let OpenedState { state: kept, leases, routes, warnings } =
@@ -57,7 +58,7 @@ impl Files {
         (destinations, indices.map(|(source, index)| (source.to_string(), index)).collect())
     }
 
-    /// One change as the agent makes it, which frees then what is not wanted any more.
+    /// Makes one change like the agent, which then releases unused leases.
     fn change(&mut self, next: RouteSet) {
         self.leases.lease_all(next.iter().map(|entry| &entry.route.source)).unwrap();
         announce("doing", &Self::state(&next, &self.leases));
@@ -77,14 +78,14 @@ impl Files {
         self.leases.release_all(&unwanted);
     }
 
-    /// As the agent does it when the journal is long.
+    /// Compacts the journal like the agent.
     fn fold(&mut self) {
         self.kept.compact(self.routes.stored(), &mut self.leases).unwrap();
     }
 }
 
 fn announce(word: &str, state: &State) {
-    // In one write: what the test's harness has begun to say stands before it.
+    // In one write, since the test harness may have begun a line.
     let line = format!("\n{word} {}\n", serde_json::to_string(state).unwrap());
     let mut out = std::io::stdout().lock();
     out.write_all(line.as_bytes()).unwrap();
@@ -92,11 +93,14 @@ fn announce(word: &str, state: &State) {
 }
 
 fn route(number: u32, destination: u32) -> Route {
-    let raw = serde_json::json!({"source": format!("host{number}.internal"), "destination": format!("203.0.113.{}", destination % 200 + 1)});
+    let raw = serde_json::json!({
+        "source": format!("host{number}.internal"),
+        "destination": format!("203.0.113.{}", destination % 200 + 1),
+    });
     Route::try_from(serde_json::from_value::<RawRoute>(raw).unwrap()).unwrap()
 }
 
-/// Changes routes until it is killed; the same few changes when it is told how many.
+/// Changes routes until it is killed, or a given number of times.
 fn child(folder: &Path) {
     let mut files = Files::open(folder);
     let few = std::env::var(CHANGES).ok().map(|text| text.parse::<u32>().unwrap());
@@ -122,20 +126,20 @@ fn child(folder: &Path) {
     }
 }
 
-/// The states that may be found after a child that said this, begun in `last`: that after its last
-/// change, and that of the one under way.
+/// The states that are valid after a child with this output that began in `last`: after its last
+/// change, or after the interrupted one.
 fn possible(said: &[String], last: &State) -> Vec<State> {
-    let told =
+    let parse =
         |line: &String| serde_json::from_str::<State>(line.split_once(' ').unwrap().1).unwrap();
     let mut possible =
-        vec![said.iter().rev().find(|line| line.starts_with("done ")).map_or(last.clone(), told)];
+        vec![said.iter().rev().find(|line| line.starts_with("done ")).map_or(last.clone(), parse)];
     if let Some(doing) = said.last().filter(|line| line.starts_with("doing ")) {
-        possible.push(told(doing));
+        possible.push(parse(doing));
     }
     possible
 }
 
-/// Opens what a killed child left, which must be one of these states and without damage.
+/// Opens the state that a killed child left: one of these states, and without damage.
 fn assert_found(folder: &Path, possible: &[State]) -> State {
     let found = Files::open(folder);
     let state = Files::state(&found.routes, &found.leases);
@@ -146,15 +150,15 @@ fn assert_found(folder: &Path, possible: &[State]) -> State {
     state
 }
 
-/// A child of [`FEW`] changes under strace with these arguments, in a folder of its own; what it
-/// said, and whether it ended by itself.
+/// Runs a child of [`FEW`] changes under strace with these arguments, in its own directory; returns
+/// its output, and whether it completed.
 fn traced(arguments: &[&str], folder: &Path) -> (Vec<String>, bool) {
     let output = testbed::packages::tool("strace")
         .unwrap()
         .args(["-f", "-qq"])
         .args(arguments)
         .arg(std::env::current_exe().unwrap())
-        // One thread: strace counts the calls of each.
+        // One thread: strace counts calls by thread.
         .args([
             "--exact",
             "killed_at_every_system_call_that_touches_a_file",
@@ -211,14 +215,14 @@ fn killed_at_every_system_call_that_touches_a_file() {
         }
     }
     println!("{kills} kills, {unfinished} of them in the midst of a change");
-    // A change is a write and a sync; the folding that follows some is a lot more.
+    // A change is a write and a sync; compacting takes many more calls.
     assert!(
         kills > 10 * FEW && unfinished >= 2 * FEW,
         "{kills} kills, {unfinished} in the midst of a change"
     );
 }
 
-/// The calls that write, sync and rename, of a child of [`FEW`] changes in `state`.
+/// The calls of a child of [`FEW`] changes in `state` that write, sync and rename.
 fn written_by_a_child(state: &Path, log: &Path) -> Vec<String> {
     let calls = "trace=write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,mkdir,mkdirat";
     let (_, ended) =
@@ -227,21 +231,21 @@ fn written_by_a_child(state: &Path, log: &Path) -> Vec<String> {
     std::fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Whether a line of the trace is this call on this file: behind a descriptor strace names it.
+/// Whether a line of the trace is this call for this file: strace shows the file of a descriptor.
 fn is_call(line: &str, name: &str, path: &Path) -> bool {
     line.contains(&format!(" {name}(")) && line.contains(&format!("<{}>", path.display()))
 }
 
-/// What a power cut takes is what was not synced: so a file is synced before it is renamed into its
-/// place, and its folder after it; and a folder that is made is synced into the one above it.
+/// A power cut loses what was not synced: so a file is synced before it is renamed, and its
+/// directory after that; and a new directory is synced into its parent.
 #[test]
-fn files_are_synced_before_they_take_their_place_and_folders_after_it() {
+fn files_are_synced_before_a_rename_and_directories_after() {
     let folder = tempfile::tempdir().unwrap();
     let lines = written_by_a_child(&folder.path().join("state"), &folder.path().join("trace"));
     let (mut renames, mut folders) = (0, 0);
     for (at, line) in lines.iter().enumerate() {
         let paths: Vec<&Path> = line.split('"').skip(1).step_by(2).map(Path::new).collect();
-        // Whatever is next said or written relies on it.
+        // The next output or write relies on it.
         let before_the_next = |path: &Path| {
             let after = &lines[at + 1..];
             let synced =
@@ -268,7 +272,7 @@ fn files_are_synced_before_they_take_their_place_and_folders_after_it() {
             folders += 1;
         }
     }
-    // The start, and the folding after every third change.
+    // The start, and compacting after every third change.
     assert!(renames >= 3 * (1 + FEW / 3) && folders == 2, "{lines:#?}");
 }
 
@@ -298,7 +302,7 @@ fn a_change_is_one_write_and_one_sync_of_the_journal() {
 }
 
 #[test]
-fn killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes() {
+fn killed_at_any_instant_no_route_or_vip_is_lost() {
     if let Some(folder) = std::env::var_os(CHILD) {
         return child(Path::new(&folder));
     }
@@ -307,11 +311,7 @@ fn killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes() {
     let (mut changes, mut between) = (0_usize, 0_usize);
     for _ in 0..KILLS {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes",
-                "--nocapture",
-            ])
+            .args(["--exact", "killed_at_any_instant_no_route_or_vip_is_lost", "--nocapture"])
             .env(CHILD, folder.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -325,7 +325,7 @@ fn killed_at_any_instant_no_route_is_lost_and_no_virtual_address_changes() {
                 .filter(|line| line.starts_with("do"));
             lines.inspect(|_| began.send(()).unwrap_or_default()).collect::<Vec<_>>()
         });
-        // From its first change on: what comes before is the start.
+        // From its first change on; before that it starts.
         begun.recv_timeout(Duration::from_secs(30)).unwrap();
         std::thread::sleep(Duration::from_micros(rand::random::<u64>() % 60_000));
         process.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Which cgroups: those that `auto`, a path or a glob stand for, as they come and go.
+//! Which cgroups match `auto`, a path or a glob, as they are created and removed.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn pattern(text: &str) -> CgroupSpec {
 }
 
 #[test]
-fn auto_is_the_container_runtimes_cgroups_and_the_root_where_there_is_none() {
+fn auto_matches_the_container_runtimes_or_else_the_root() {
     let bed = Bed::new();
     assert_eq!(paths(&bed, &[CgroupSpec::Auto]), ["/sys/fs/cgroup/kubepods"]);
     on_node(&bed.rig, || {
@@ -52,7 +52,7 @@ fn a_path_must_be_there_and_a_glob_may_wait() {
 }
 
 #[test]
-fn a_cgroup_that_is_not_listed_any_more_is_detached_and_one_that_is_new_is_attached() {
+fn unlisted_cgroups_are_detached_and_new_ones_attached() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let other = bed
         .rig

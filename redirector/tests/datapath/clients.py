@@ -18,8 +18,8 @@ IP_BIND_ADDRESS_NO_PORT = 24
 TCPI_OPT_SYN_DATA = 32
 
 
-def tell(s, words=""):
-    """Says where the socket has come to, and closes it."""
+def report(s, words=""):
+    """Prints the peer and the greeting of the socket, and closes it."""
     host, port = s.getpeername()[:2]
     print(f"{host}:{port}", s.makefile().read().split()[-1], *words.split(), flush=True)
     s.close()
@@ -34,11 +34,11 @@ def new(family=socket.AF_INET, protocol=0):
 def blocking(address):
     s = socket.socket()
     s.connect(address)
-    tell(s)
+    report(s)
 
 
 def with_a_timeout(address):
-    tell(socket.create_connection(address, 10))
+    report(socket.create_connection(address, 10))
 
 
 def finish(s):
@@ -56,7 +56,7 @@ def non_blocking(address):
     s.setblocking(False)
     assert s.connect_ex(address) == errno.EINPROGRESS
     finish(s)
-    tell(s)
+    report(s)
 
 
 def twice_while_under_way(address):
@@ -67,20 +67,20 @@ def twice_while_under_way(address):
     assert s.connect_ex(address) in (errno.EALREADY, 0)
     finish(s)
     assert s.connect_ex(address) in (errno.EISCONN, 0)
-    tell(s)
+    report(s)
 
 
 def mapped(address):
     s = new(socket.AF_INET6)
     s.connect(("::ffff:" + address[0], address[1]))
-    tell(s)
+    report(s)
 
 
 def bound_to_an_address(address):
     s = new()
     s.bind((own(), 0))
     s.connect(address)
-    tell(s)
+    report(s)
 
 
 def bound_to_an_address_without_a_port(address):
@@ -88,21 +88,21 @@ def bound_to_an_address_without_a_port(address):
     s.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     s.bind((own(), 0))
     s.connect(address)
-    tell(s)
+    report(s)
 
 
 def bound_to_a_port(address):
     s = new()
     s.bind(("0.0.0.0", 0))
     s.connect(address)
-    tell(s)
+    report(s)
 
 
 def bound_to_a_device(address):
     s = new()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
     s.connect(address)
-    tell(s)
+    report(s)
 
 
 def own():
@@ -119,13 +119,13 @@ def connected_by_a_child(address):
         s.connect(address)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    tell(s)
+    report(s)
 
 
 def mptcp(address):
     s = new(protocol=IPPROTO_MPTCP)
     s.connect(address)
-    tell(s)
+    report(s)
 
 
 def disconnected_and_connected_again(address):
@@ -160,7 +160,7 @@ def io_uring(address):
     data, result = struct.unpack_from("=Qi", rings, cqes)
     assert (head, tail, data) == (0, 1, 7) and result == 0, os.strerror(-result)
     s.settimeout(10)
-    tell(s)
+    report(s)
 
 
 def sent_with_the_syn(s):
@@ -227,11 +227,11 @@ def from_one_port_to_two(address, other):
         kept.append(s)
     for s in kept:
         if s.getsockname()[0] != "0.0.0.0":
-            tell(s)
+            report(s)
 
 
 def many(address, count):
-    """Connects `count` sockets, 500 under way at a time, says so, and holds them until its input ends."""
+    """Connects `count` sockets, 500 under way at a time, reports it, and holds them until its input ends."""
     poll, under_way, all_ = select.epoll(), {}, []
     while len(all_) < count or under_way:
         while len(all_) < count and len(under_way) < 500:
@@ -306,7 +306,7 @@ def take(address, path):
     if error:
         print(errno.errorcode[error], flush=True)
     else:
-        tell(s)
+        report(s)
 
 
 def main():

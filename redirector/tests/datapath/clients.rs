@@ -1,5 +1,5 @@
-//! Every way to connect: each is redirected or not as `docs/matrix.md` says, told the peer that it
-//! says, and counted.
+//! Every way to connect: `docs/matrix.md` says which are redirected and what peer they have; each
+//! is counted.
 
 use std::{
     io::{BufRead, BufReader, Lines},
@@ -18,7 +18,7 @@ use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
 /// A second route's index and VIP.
 const OTHER: (u32, &str) = (8, "198.18.0.8");
 
-/// The ways, in Python, which hands them to the kernel as they are.
+/// The ways to connect, in Python, which passes them to the kernel unchanged.
 const SCRIPT: &str = include_str!("clients.py");
 
 fn command(sandbox: &Sandbox, way: &str, address: &str, more: &[&str]) -> Command {
@@ -27,7 +27,7 @@ fn command(sandbox: &Sandbox, way: &str, address: &str, more: &[&str]) -> Comman
     command
 }
 
-/// What a way prints, from the executor to the VIP.
+/// The output of a way to connect, from the executor to the VIP.
 fn lines(bed: &Bed, way: &str, more: &[&str]) -> Vec<String> {
     let finished = process::finish(command(bed.executor.sandbox(), way, VIP, more), LIMIT).unwrap();
     finished
@@ -39,10 +39,10 @@ fn lines(bed: &Bed, way: &str, more: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// A way that goes on until it is dropped, and its sockets with it.
+/// A client that keeps its sockets until it is dropped.
 struct Running {
     child: Child,
-    /// Open for as long as it is to go on.
+    /// Open as long as it runs.
     _input: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
 }
@@ -70,8 +70,8 @@ impl Drop for Running {
     }
 }
 
-/// The counters when every connection has ended: the last acknowledgement comes after the client
-/// has gone.
+/// The counters after every connection has ended: the last acknowledgement comes after the client
+/// has exited.
 #[track_caller]
 fn settled(bed: &Bed) -> RouteCounters {
     let began = Instant::now();
@@ -87,7 +87,7 @@ fn settled(bed: &Bed) -> RouteCounters {
 }
 
 #[test]
-fn every_way_to_connect_is_redirected_told_the_vip_and_counted_once() {
+fn every_way_to_connect_is_redirected_and_counted_once() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let four = format!("{VIP}:{PORT}");
     let ways = [
@@ -136,8 +136,8 @@ fn fast_open_is_redirected_whether_its_syn_carries_data_or_not() {
     bed.put(&[], &[address]);
     let expected =
         |second: &str| [format!("{VIP}:{PORT} fast plain"), format!("{VIP}:{PORT} fast {second}")];
-    // The server's address has no cookie yet: it is asked for one. From then on data goes with the
-    // SYN.
+    // There is no cookie for the server's address yet: the first connect requests one. From then on
+    // the SYN carries data.
     assert_eq!(lines(&bed, "fast_open_connect", &[]), expected("data-in-syn"));
     assert_eq!(
         lines(&bed, "fast_open_sendto", &[]),
@@ -145,7 +145,7 @@ fn fast_open_is_redirected_whether_its_syn_carries_data_or_not() {
     );
     let counters = settled(&bed);
     assert_eq!((counters.started, counters.established), (4, 4), "{counters:?}");
-    // One that connects and never writes has sent nothing.
+    // A socket that connects and never writes has sent nothing.
     assert!(lines(&bed, "fast_open_abandoned", &[]).is_empty());
     let counters = settled(&bed);
     assert_eq!(
@@ -156,10 +156,10 @@ fn fast_open_is_redirected_whether_its_syn_carries_data_or_not() {
     drop(server);
 }
 
-/// The hooks see the first subflow, which is a socket of its own; getpeername asks the one above
-/// it, which remembers nothing.
+/// The hooks see the first subflow, which is a socket of its own; getpeername is called for the
+/// parent socket, which has no origin.
 #[test]
-fn mptcp_is_redirected_and_told_the_backend() {
+fn the_peer_of_a_redirected_mptcp_socket_is_the_backend() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let seen = lines(&bed, "mptcp", &[]);
     let counters = settled(&bed);
@@ -183,8 +183,7 @@ fn udp_probes_are_left_alone_on_every_port_and_in_either_family() {
 }
 
 #[test]
-fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_where_they_are_the_same()
- {
+fn one_source_port_serves_two_vips_with_different_backends() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let other = |backends: &[std::net::Ipv4Addr]| {
         let backends = Some(backends.iter().copied().map(Into::into).collect());
@@ -194,8 +193,8 @@ fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_w
     bed.datapath.apply(&[put(&[], &[one]), other(&[two])]).unwrap();
     let both = [format!("{VIP}:{PORT} one"), format!("{}:{PORT} two", OTHER.1)];
     assert_eq!(lines(&bed, "from_one_port_to_two", &[OTHER.1]), both);
-    // The second route offers the first one's backend too: a try that draws it fails, and the next
-    // one of that socket draws the other.
+    // The second route also has the backend of the first: a connect that selects it fails, and the
+    // next one of that socket selects the other.
     bed.datapath.apply(&[put(&[], &[one]), other(&[one, two])]).unwrap();
     for _ in 0..8 {
         let seen = lines(&bed, "from_one_port_to_two", &[OTHER.1]);
@@ -204,7 +203,7 @@ fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_w
             "{seen:?}"
         );
     }
-    // And where it offers nothing else.
+    // And if it has no other backend.
     bed.datapath.apply(&[put(&[], &[one]), other(&[one])]).unwrap();
     let refused = ["EADDRNOTAVAIL"; 4].map(str::to_owned);
     assert_eq!(lines(&bed, "from_one_port_to_two", &[OTHER.1]), [&refused, &both[..1]].concat());
@@ -213,11 +212,11 @@ fn one_source_port_serves_two_vips_whose_backends_differ_and_is_refused_by_tcp_w
         counters.unsent >= 4 && counters.started == counters.established + counters.unsent,
         "{counters:?}"
     );
-    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty(), "no backend is to blame");
+    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty(), "no backend is ejected");
 }
 
 #[test]
-fn ten_thousand_sockets_at_once_are_all_told_the_vip_and_all_counted_to_their_end() {
+fn ten_thousand_open_sockets_are_all_counted() {
     const COUNT: u64 = 10_000;
     let mut bed = Bed::new();
     let customer = bed.rig.customer.sandbox();
@@ -250,7 +249,7 @@ fn ten_thousand_sockets_at_once_are_all_told_the_vip_and_all_counted_to_their_en
     assert_eq!(settled(&bed).closed, COUNT);
 }
 
-/// What a socket made in `maker` gets that is connected in `user`.
+/// The result of a connect in `user` of a socket created in `maker`.
 fn passed(bed: &Bed, maker: &Sandbox, user: &Sandbox, name: &str) -> String {
     // Abstract sockets belong to the network namespace, which both share.
     let path = bed.executor.sandbox().home().join(name).display().to_string();
@@ -266,7 +265,7 @@ fn passed(bed: &Bed, maker: &Sandbox, user: &Sandbox, name: &str) -> String {
 }
 
 #[test]
-fn a_socket_belongs_to_the_cgroup_that_it_was_made_in_wherever_it_is_connected() {
+fn a_socket_belongs_to_the_cgroup_that_created_it() {
     let (bed, _one, _two) = Bed::with_two_servers();
     bed.run("ip route add unreachable 198.18.0.0/16").success().unwrap();
     let (inside, outside) = (bed.executor.sandbox(), bed.executor.outside());

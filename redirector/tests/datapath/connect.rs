@@ -1,4 +1,4 @@
-//! What connects get: a backend, the port they asked for, the peer they asked for, or a refusal.
+//! The results of connects: a backend, the port and the peer that they asked for, or a refusal.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +11,7 @@ use testbed::topology::LOAD_BALANCERS;
 use crate::rig::{Bed, INDEX, PORT, VIP, put};
 
 #[test]
-fn a_connect_to_the_vip_lands_on_a_backend_and_getpeername_tells_the_vip() {
+fn a_connect_reaches_a_backend_and_getpeername_has_the_vip() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let report = bed.connects(200);
     assert!(report.flawless(), "{report:?}");
@@ -35,7 +35,7 @@ fn backends_share_the_connects_evenly() {
 }
 
 #[test]
-fn a_dual_stack_socket_that_connects_to_the_mapped_vip_is_redirected_and_told_the_mapped_vip() {
+fn a_dual_stack_socket_keeps_the_mapped_vip_as_its_peer() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let script = format!(
         "import socket; s = socket.socket(socket.AF_INET6); s.connect(('::ffff:{VIP}', {PORT})); \
@@ -59,7 +59,7 @@ fn a_listed_port_is_mapped_and_any_other_is_refused_at_once() {
 }
 
 #[test]
-fn a_vip_without_a_route_and_a_route_without_backends_are_refused_at_once() {
+fn no_route_and_no_backends_are_refused_at_once() {
     let mut bed = Bed::new();
     assert_eq!(bed.greeting(VIP, PORT), "ECONNREFUSED");
     bed.put(&[], &[]);
@@ -91,7 +91,7 @@ fn pass_leaves_alone_what_refuse_refuses() {
 }
 
 #[test]
-fn a_process_outside_the_cgroup_and_a_connect_elsewhere_are_untouched() {
+fn other_cgroups_and_other_destinations_are_untouched() {
     let (bed, one, _two) = Bed::with_two_servers();
     bed.rig
         .node
@@ -139,7 +139,7 @@ fn a_withdrawn_route_is_refused_and_its_counters_stay() {
 }
 
 #[test]
-fn a_socket_that_is_connected_elsewhere_after_a_failure_tells_its_real_peer() {
+fn a_socket_reconnected_elsewhere_has_its_real_peer() {
     let mut bed = Bed::new();
     let _server = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS[..1]);

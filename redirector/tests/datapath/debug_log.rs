@@ -105,7 +105,7 @@ fn switching_the_log_on_and_off_loses_no_connect() {
 }
 
 #[test]
-fn the_logging_programs_pin_the_same_maps_and_unload_removes_them() {
+fn unload_removes_the_logging_programs_and_their_maps() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let (datapath, log) = attached_logging(&bed.rig);
     drop((bed.datapath, datapath, log));

@@ -1,5 +1,5 @@
-//! What the programs tell of single connects: one event for each end, who called, and nothing that
-//! waits.
+//! Events of single connects: one for each outcome, with the caller, and none that delays a
+//! connect.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -12,37 +12,38 @@ use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP, VIP6};
 
-/// More than any test makes.
+/// More events than any test causes.
 const ALL: usize = 1 << 20;
 
-/// A bed whose events are read.
-fn told(bed: &mut Bed) -> EventReader {
+/// A reader of the events.
+fn read_events(bed: &mut Bed) -> EventReader {
     bed.datapath.set_event_sampling(Some(0)).unwrap();
     bed.datapath.take_event_reader().expect("the first one to ask gets it")
 }
 
-fn ends(events: &[Event]) -> Vec<EventKind> {
+fn kinds(events: &[Event]) -> Vec<EventKind> {
     events.iter().map(|event| event.kind).collect()
 }
 
-/// Connects in Python, whatever comes of it.
+/// Connects in Python, whatever the result.
 fn connect(bed: &Bed, address: &str, port: u16, before: &str) -> String {
     let family = if address.contains(':') { "10" } else { "2" };
     bed.python(&format!(
-        "import os, socket\ns = socket.socket({family})\n{before}\ntry: s.connect(('{address}', {port})); s.makefile().read()\n\
+        "import os, socket\ns = socket.socket({family})\n{before}\n\
+         try: s.connect(('{address}', {port})); s.makefile().read()\n\
          except OSError: pass\nprint(os.getpid())"
     ))
 }
 
 #[test]
-fn a_connection_is_told_when_it_is_established_and_when_it_ends_with_who_made_it() {
+fn a_connection_has_events_at_its_start_and_end() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.put(&[(80, PORT)], &LOAD_BALANCERS[..1]);
-    let mut reader = told(&mut bed);
+    let mut reader = read_events(&mut bed);
     let before = jiff::Timestamp::now();
     connect(&bed, VIP, 80, "");
     let events = reader.read(ALL);
-    assert_eq!(ends(&events), [EventKind::Established, EventKind::Closed], "{events:?}");
+    assert_eq!(kinds(&events), [EventKind::Established, EventKind::Closed], "{events:?}");
     let cgroup = bed.executor.sandbox().cgroup().metadata().unwrap().ino();
     for event in &events {
         assert_eq!((event.index, event.vip6, event.vip_port), (INDEX, false, 80), "{event:?}");
@@ -80,20 +81,19 @@ fn a_connection_is_told_when_it_is_established_and_when_it_ends_with_who_made_it
 }
 
 #[test]
-fn every_other_end_is_told_once_with_its_name() {
+fn every_other_outcome_has_one_event() {
     let mut bed = Bed::new();
-    let mut reader = told(&mut bed);
-    let mut expect =
-        |bed: &mut Bed, happened: EventKind, address: &str, port: u16, before: &str| {
-            connect(bed, address, port, before);
-            let events = reader.read(ALL);
-            assert_eq!(ends(&events), [happened], "{events:?}");
-            assert_eq!(
-                (events[0].command.as_str(), events[0].vip_port, events[0].vip6),
-                ("python3", port, address.contains(':'))
-            );
-            events.into_iter().next().unwrap()
-        };
+    let mut reader = read_events(&mut bed);
+    let mut expect = |bed: &mut Bed, kind: EventKind, address: &str, port: u16, before: &str| {
+        connect(bed, address, port, before);
+        let events = reader.read(ALL);
+        assert_eq!(kinds(&events), [kind], "{events:?}");
+        assert_eq!(
+            (events[0].command.as_str(), events[0].vip_port, events[0].vip6),
+            ("python3", port, address.contains(':'))
+        );
+        events.into_iter().next().unwrap()
+    };
     bed.put(&[], &LOAD_BALANCERS[..1]);
     let refused = expect(&mut bed, EventKind::Refused, VIP, PORT, "");
     assert_eq!(refused.backend, Some(SocketAddr::from((LOAD_BALANCERS[0], PORT))));
@@ -107,7 +107,7 @@ fn every_other_end_is_told_once_with_its_name() {
     let timed_out = expect(&mut bed, EventKind::TimedOut, VIP, PORT, "s.setsockopt(6, 7, 1)");
     assert!(timed_out.elapsed > Duration::from_secs(1), "{timed_out:?}");
     expect(&mut bed, EventKind::Aborted, VIP, PORT, "s.settimeout(0.3)");
-    // What is refused here.
+    // Connects that the programs refuse.
     bed.put(&[(443, 443)], &LOAD_BALANCERS[..1]);
     let denied = expect(&mut bed, EventKind::Denied, VIP, 22, "");
     assert_eq!((denied.index, denied.backend), (INDEX, None));
@@ -136,7 +136,7 @@ fn every_other_end_is_told_once_with_its_name() {
 }
 
 #[test]
-fn while_nobody_reads_nothing_is_told_and_nothing_is_lost() {
+fn without_a_reader_no_event_is_emitted_or_lost() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     assert!(bed.connects(50).flawless());
     let mut reader = bed.datapath.take_event_reader().unwrap();
@@ -145,11 +145,11 @@ fn while_nobody_reads_nothing_is_told_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_full_ring_loses_events_counts_them_and_holds_up_no_connect() {
+fn a_full_ring_loses_events_and_delays_no_connect() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.put(&[(PORT, PORT)], &LOAD_BALANCERS);
-    let mut reader = told(&mut bed);
-    // Refused here, since that is quick: more than the ring holds.
+    let mut reader = read_events(&mut bed);
+    // Refused by the programs, which is fast: more than the ring buffer holds.
     const DENIED: usize = 12_000;
     bed.python(&format!(
         "import socket\nfor n in range({DENIED}):\n s = socket.socket()\n try: s.connect(('{VIP}', \
@@ -161,23 +161,23 @@ fn a_full_ring_loses_events_counts_them_and_holds_up_no_connect() {
     assert_eq!((c.denied, c.started, c.established), (DENIED as u64, 300, 300), "{c:?}");
     let kept = reader.read(ALL).len();
     let lost = bed.datapath.lost_events().unwrap();
-    // Each connection has two; the last one may not have ended yet.
+    // Each connection has two events; the last one may not have ended yet.
     let made = DENIED as u64 + 300 + bed.counters().closed;
     assert!(
         (9_000..11_000).contains(&kept) && lost == made - kept as u64,
         "{kept} kept and {lost} lost of {made}"
     );
-    // There is room again.
+    // The ring buffer has room again.
     assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
     let events = reader.read(ALL);
-    assert_eq!(ends(&events), [EventKind::Denied]);
+    assert_eq!(kinds(&events), [EventKind::Denied]);
     assert_eq!(events[0].reason, Some(DenyReason::PortNotListed));
 }
 
 #[test]
-fn under_pressure_some_successes_are_told_in_full_and_every_failure() {
+fn successes_are_sampled_and_failures_are_not() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    let mut reader = told(&mut bed);
+    let mut reader = read_events(&mut bed);
     bed.datapath.set_event_sampling(Some(3)).unwrap();
     assert!(bed.connects(800).flawless());
     let events = reader.read(ALL);
@@ -194,16 +194,16 @@ fn under_pressure_some_successes_are_told_in_full_and_every_failure() {
         assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
     }
     let failures = reader.read(ALL);
-    assert_eq!((ends(&failures), failures[0].sampling_ratio), (vec![EventKind::Refused; 20], 1));
-    // The first failure of each backend may come without its caller; all others are expected, and
-    // ask.
+    assert_eq!((kinds(&failures), failures[0].sampling_ratio), (vec![EventKind::Refused; 20], 1));
+    // The first failure of a backend may lack its caller; the programs record it for those that
+    // follow.
     assert!(failures[2..].iter().all(|event| event.pid > 1 && event.cgroup != 0), "{failures:?}");
 }
 
 #[test]
-fn what_happened_while_no_agent_ran_is_read_by_the_next_one() {
+fn events_without_an_agent_are_read_by_the_next() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    drop(told(&mut bed));
+    drop(read_events(&mut bed));
     assert!(bed.connects(20).flawless());
     bed.datapath = crate::rig::attached(&bed.rig);
     let events = bed.datapath.take_event_reader().unwrap().read(ALL);

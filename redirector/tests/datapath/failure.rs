@@ -1,4 +1,4 @@
-//! Backends that fail: what the connect gets, what is counted, and where the next connect goes.
+//! Failing backends: the result of the connect, its counters, and the backend of the next connect.
 
 use std::time::{Duration, Instant};
 
@@ -18,22 +18,22 @@ fn assert_balanced(counters: &RouteCounters) {
 }
 
 #[test]
-fn after_one_refusal_no_connect_starts_on_that_backend_until_it_is_due() {
+fn after_a_refusal_a_backend_is_avoided_until_it_is_due() {
     let mut bed = Bed::new();
     let _two = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS);
-    // Building the load client may take longer than the set-aside.
+    // Building the load client may take longer than the ejection.
     testbed::binaries::client().unwrap();
     let began = Instant::now();
     let mut refused = 0;
-    // Half of the connects meet the dead one, until one has.
+    // Half of the connects select the dead backend, until the first one has.
     while refused == 0 && began.elapsed() < Duration::from_secs(10) {
         refused += u32::from(bed.greeting(VIP, PORT) == "ECONNREFUSED");
     }
     assert_eq!(refused, 1);
-    // The first set-aside lasts 1 s, the second one 2 s, and 500 connects take half a second. On a
-    // busy machine they may begin so late that the backend is due again on the way: then one of
-    // them meets it, and no more.
+    // The first ejection lasts 1 s, the second one 2 s, and 500 connects take half a second. On a
+    // busy machine they may begin so late that the backend is due again meanwhile: then one of them
+    // tries it, and no more.
     let report = bed.connects(500);
     let again = report.attempted - report.connected;
     assert!(again <= 1 && report.wrong_peer == 0 && report.ungreeted.is_empty(), "{report:?}");
@@ -46,7 +46,7 @@ fn after_one_refusal_no_connect_starts_on_that_backend_until_it_is_due() {
 }
 
 #[test]
-fn a_backend_that_works_again_is_used_again_when_its_time_is_over_or_a_probe_says_so() {
+fn an_ejected_backend_returns_after_its_time_or_a_probe() {
     let mut bed = Bed::new();
     let two = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS);
@@ -57,8 +57,8 @@ fn a_backend_that_works_again_is_used_again_when_its_time_is_over_or_a_probe_say
     bed.datapath.reinstate(crate::rig::INDEX, LOAD_BALANCERS[0].into()).unwrap();
     let banners = bed.connects(200).banners;
     assert!(banners["one"] > 0 && banners["two"] > 0, "{banners:?}");
-    // And without a probe: the other one fails, is set aside for a second, comes back, and is
-    // healthy after its first success.
+    // And without a probe: the other one fails, is ejected for a second, returns, and is healthy
+    // after its first success.
     drop(two);
     while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         bed.greeting(VIP, PORT);
@@ -72,7 +72,7 @@ fn a_backend_that_works_again_is_used_again_when_its_time_is_over_or_a_probe_say
 }
 
 #[test]
-fn a_backend_that_does_not_answer_is_set_aside_by_the_first_retransmission() {
+fn the_first_retransmission_ejects_a_silent_backend() {
     let mut bed = Bed::new();
     let _two = bed.server(1, "two");
     bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
@@ -89,7 +89,7 @@ fn a_backend_that_does_not_answer_is_set_aside_by_the_first_retransmission() {
 }
 
 #[test]
-fn a_connect_that_the_kernel_gives_up_is_counted_as_timed_out() {
+fn a_connect_that_the_kernel_gives_up_is_timed_out() {
     let mut bed = Bed::new();
     bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
     bed.put(&[], &LOAD_BALANCERS[..1]);
@@ -106,7 +106,7 @@ fn a_connect_that_the_kernel_gives_up_is_counted_as_timed_out() {
 }
 
 #[test]
-fn a_connect_without_a_way_out_is_counted_as_unsent_and_blames_no_backend() {
+fn a_connect_without_a_route_out_is_unsent() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.put(&[], &LOAD_BALANCERS[..1]);
     bed.executor.run("ip route del default", crate::rig::LIMIT).unwrap().success().unwrap();
@@ -117,7 +117,7 @@ fn a_connect_without_a_way_out_is_counted_as_unsent_and_blames_no_backend() {
 }
 
 #[test]
-fn when_every_backend_is_set_aside_all_are_tried_again_and_it_is_counted() {
+fn when_all_are_ejected_all_are_used_and_it_is_counted() {
     let mut bed = Bed::new();
     bed.put(&[], &LOAD_BALANCERS);
     let report = bed.connects(50);
@@ -127,7 +127,7 @@ fn when_every_backend_is_set_aside_all_are_tried_again_and_it_is_counted() {
     assert!(counters.all_ejected >= 45, "{counters:?}");
     let _one = bed.server(0, "one");
     let served = (0..20).filter(|_| bed.greeting(VIP, PORT) == "one").count();
-    assert!(served >= 1, "a guess beats a certain refusal");
+    assert!(served >= 1, "one backend works again");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn the_retry_of_a_socket_avoids_the_backend_that_refused_it() {
     let mut bed = Bed::new();
     let _two = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS);
-    // Reinstated after each failure, so that only the socket's own memory can tell.
+    // Reinstated after each failure, so that only the origin of the socket excludes it.
     let script = format!(
         "import socket, sys\ns = socket.socket()\nfor n in (1, 2):\n try: s.connect(('{VIP}', \
             {PORT})); print(n); sys.exit()\n except ConnectionRefusedError: input()"

@@ -1,5 +1,4 @@
-//! Every way for a backend to fail: what its connect is told, how it is counted, and that
-//! applications are spared the next one.
+//! Every way for a backend to fail: the errno, the counter, and that later connects avoid it.
 
 use std::{
     net::Ipv4Addr,
@@ -12,7 +11,7 @@ use testbed::{customer::BannerServer, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
 
-/// A dark backend's first set-aside, by the kernel alone.
+/// The first ejection of a silent backend, by the programs alone.
 const FIRST: Duration = Duration::from_secs(1);
 
 /// How a backend fails.
@@ -22,14 +21,14 @@ enum Fault {
     Reset,
     /// Nothing answers.
     Blackhole,
-    /// The node's router says that there is no such host.
+    /// A router reports that the host is unreachable.
     Unreachable,
-    /// The pod itself has no way there.
+    /// The pod has no route to it.
     NoRoute,
 }
 
 impl Fault {
-    fn bring(self, bed: &Bed, address: Ipv4Addr) {
+    fn cause(self, bed: &Bed, address: Ipv4Addr) {
         let route = format!("ip route add unreachable {address}/32");
         match self {
             Self::Reset => {}
@@ -42,7 +41,7 @@ impl Fault {
     }
 }
 
-/// The errno's name of each of `count` connects, one after the other, or the greeting.
+/// The name of the errno of each of `count` connects in turn, or the greeting.
 fn connects(bed: &Bed, count: u32, pause: f64) -> Vec<(String, f64)> {
     let script = format!(
         "import errno, socket, time\n\
@@ -60,7 +59,7 @@ fn connects(bed: &Bed, count: u32, pause: f64) -> Vec<(String, f64)> {
     bed.python(&script).lines().map(parse).collect()
 }
 
-/// How many connects ended without a connection, and that the sum is right.
+/// The number of failed connects; checks that the counters add up.
 #[track_caller]
 fn failures(c: &RouteCounters) -> u64 {
     let failed = c.refused + c.timed_out + c.unreachable + c.aborted + c.unsent;
@@ -68,11 +67,11 @@ fn failures(c: &RouteCounters) -> u64 {
     failed
 }
 
-/// One backend only, which fails: what an application is told, and which counter says so.
+/// A single backend that fails: the errno and the counter.
 #[test]
-fn each_fault_is_told_to_the_application_as_it_is_and_counted_by_its_name() {
+fn each_fault_has_its_errno_and_its_counter() {
     let [dead, _] = LOAD_BALANCERS;
-    for (fault, errno, blamed) in [
+    for (fault, errno, ejected) in [
         (Fault::Reset, "ECONNREFUSED", true),
         (Fault::Blackhole, "ETIMEDOUT", true),
         (Fault::Unreachable, "EHOSTUNREACH", true),
@@ -82,7 +81,7 @@ fn each_fault_is_told_to_the_application_as_it_is_and_counted_by_its_name() {
         bed.run("sysctl -qw net.ipv4.tcp_syn_retries=1 net.ipv4.tcp_syn_linear_timeouts=0")
             .success()
             .unwrap();
-        fault.bring(&bed, dead);
+        fault.cause(&bed, dead);
         bed.put(&[], &[dead]);
         let seen: Vec<String> = connects(&bed, 1, 0.0).into_iter().map(|(end, _)| end).collect();
         assert_eq!(seen, [errno], "{fault:?}");
@@ -91,32 +90,33 @@ fn each_fault_is_told_to_the_application_as_it_is_and_counted_by_its_name() {
         let counted = match fault {
             Fault::Reset => c.refused,
             Fault::Blackhole => c.timed_out,
-            // Before the first retransmission it can't be told from a reset.
+            // Before the first retransmission the programs can't distinguish it from a reset.
             Fault::Unreachable => c.unreachable + c.refused,
             Fault::NoRoute => c.unsent,
         };
         assert_eq!(counted, 1, "{fault:?}: {c:?}");
         assert_eq!(
             bed.datapath.unhealthy_backends().unwrap().len(),
-            usize::from(blamed),
+            usize::from(ejected),
             "{fault:?}"
         );
     }
 }
 
 #[test]
-fn after_the_first_failure_no_connect_starts_on_the_dead_backend_until_it_is_due_again() {
+fn after_a_failure_the_backend_is_avoided_until_it_is_due() {
     for fault in [Fault::Reset, Fault::Blackhole, Fault::Unreachable] {
         let mut bed = Bed::new();
         bed.datapath.set_connect_timeout(Duration::from_millis(1500)).unwrap();
         let [dead, _] = LOAD_BALANCERS;
         let _two = bed.server(1, "two");
-        fault.bring(&bed, dead);
+        fault.cause(&bed, dead);
         bed.put(&[], &LOAD_BALANCERS);
         while bed.datapath.unhealthy_backends().unwrap().is_empty() {
             connects(&bed, 1, 0.0);
         }
-        // Held, as the agent's prober does it, so that a busy machine's delays do not make it due.
+        // Ejected for longer, like the agent's prober does, so that a busy machine's delays do not
+        // make it due.
         bed.datapath.extend_ejection(INDEX, dead.into(), Duration::from_secs(60)).unwrap();
         let started = |bed: &Bed| bed.datapath.backends(INDEX).unwrap()[0].counters.started;
         let before = started(&bed);
@@ -128,7 +128,7 @@ fn after_the_first_failure_no_connect_starts_on_the_dead_backend_until_it_is_due
 }
 
 #[test]
-fn a_dark_backend_that_is_due_again_is_tried_by_one_connect_and_the_others_are_spared() {
+fn one_connect_tries_a_silent_backend_that_is_due_again() {
     let mut bed = Bed::new();
     bed.datapath.set_connect_timeout(Duration::from_millis(1500)).unwrap();
     let [dark, _] = LOAD_BALANCERS;
@@ -141,8 +141,7 @@ fn a_dark_backend_that_is_due_again_is_tried_by_one_connect_and_the_others_are_s
     }
     let before = started(&bed);
     thread::sleep(FIRST + Duration::from_millis(200));
-    // For one second, 500 connects: the first one that draws it takes it for the others, and is out
-    // of luck.
+    // 500 connects in one second: the first one that selects it tries it for all others, and fails.
     let report = bed.load(500, 1.0, &[]).report().unwrap();
     assert_eq!(started(&bed) - before, 1, "{report:?}");
     assert_eq!((report.connected, report.failed.values().sum::<u64>()), (499, 1), "{report:?}");
@@ -150,7 +149,7 @@ fn a_dark_backend_that_is_due_again_is_tried_by_one_connect_and_the_others_are_s
 }
 
 #[test]
-fn an_application_with_two_backends_of_which_one_is_dark_waits_once() {
+fn an_application_waits_once_for_a_silent_backend() {
     let mut bed = Bed::new();
     const TIMEOUT: f64 = 1.5;
     bed.datapath.set_connect_timeout(Duration::from_secs_f64(TIMEOUT)).unwrap();
@@ -158,12 +157,12 @@ fn an_application_with_two_backends_of_which_one_is_dark_waits_once() {
     let _two = bed.server(1, "two");
     bed.rig.customer.silence(dark).unwrap();
     bed.put(&[], &LOAD_BALANCERS);
-    // One connect after the other, as a job does it that is in no hurry, until one has met the dark
-    // one; and some more.
+    // One connect after the other, like a patient job, until one has selected the silent backend;
+    // and some more.
     let mut seen = Vec::new();
     let began = Instant::now();
     while bed.datapath.unhealthy_backends().unwrap().is_empty() {
-        assert!(began.elapsed() < LIMIT, "it never came up");
+        assert!(began.elapsed() < LIMIT, "no connect selected it");
         seen.extend(connects(&bed, 1, 0.0));
     }
     bed.datapath.extend_ejection(INDEX, dark.into(), LIMIT).unwrap();
@@ -173,17 +172,16 @@ fn an_application_with_two_backends_of_which_one_is_dark_waits_once() {
 }
 
 #[test]
-fn a_backend_that_flaps_costs_at_most_one_connect_for_each_time_it_falls_and_is_used_while_it_stands()
- {
+fn a_flapping_backend_costs_few_connects_and_is_used() {
     let (mut bed, one, two) = Bed::with_two_servers();
     drop(one);
     let load = bed.load(200, 9.0, &[]);
     let (mut falls, mut one) = (1_u64, None::<BannerServer>);
-    // Down for a second and a half, up for one, and so on.
+    // Down for one and a half seconds, up for one, and so on.
     for up in [false, true, false, true, false] {
         if up {
             one = Some(bed.server(0, "one"));
-            // As the agent does it when a probe succeeds.
+            // Like the agent after a successful probe.
             bed.datapath.reinstate(INDEX, LOAD_BALANCERS[0].into()).unwrap();
             thread::sleep(FIRST);
         } else if one.take().is_some() {
@@ -194,8 +192,8 @@ fn a_backend_that_flaps_costs_at_most_one_connect_for_each_time_it_falls_and_is_
     let report = load.report().unwrap();
     let c = bed.counters();
     let failed = failures(&c);
-    // Each fall costs the connects that are under way on it, few at 200 a second, and the one that
-    // tries it when it is due.
+    // Each fall costs the connects in progress on it, few at 200 a second, and the one that tries
+    // it when it is due.
     assert!(failed >= 1 && failed <= 8 * falls, "{failed} failures in {falls} falls: {report:?}");
     assert_eq!(c.refused, failed, "{c:?}");
     assert!(report.banners["one"] > 50 && report.banners["two"] > 500, "{report:?}");
@@ -204,7 +202,7 @@ fn a_backend_that_flaps_costs_at_most_one_connect_for_each_time_it_falls_and_is_
 }
 
 #[test]
-fn when_all_are_dead_every_connect_is_told_so_at_once_and_the_first_that_works_again_ends_it() {
+fn when_all_are_dead_connects_fail_at_once_until_one_works() {
     let mut bed = Bed::new();
     bed.put(&[], &LOAD_BALANCERS);
     let report = bed.connects(300);
@@ -215,16 +213,16 @@ fn when_all_are_dead_every_connect_is_told_so_at_once_and_the_first_that_works_a
     let _two = bed.server(1, "two");
     let began = Instant::now();
     while bed.greeting(VIP, PORT) != "two" {
-        assert!(began.elapsed() < LIMIT, "it never came back");
+        assert!(began.elapsed() < LIMIT, "no backend works again");
     }
-    // The one that works is healthy by its first success, and the dead one is set aside still: up
-    // to 30 s after so many failures.
+    // The working backend is healthy after its first success, and the dead one stays ejected: up to
+    // 30 s after so many failures.
     let report = bed.connects(300);
     assert!(report.flawless(), "{report:?}");
 }
 
 #[test]
-fn the_addresses_of_a_route_change_under_load_without_one_connect_failing_or_going_astray() {
+fn the_backends_change_under_load_and_no_connect_fails() {
     let mut bed = Bed::new();
     let addresses: Vec<Ipv4Addr> =
         (100..108).map(|last| Ipv4Addr::new(203, 0, 113, last)).collect();

@@ -1,6 +1,6 @@
-//! DNS interception: who is taken to the shim's ports, what the asker is told, and who is left
-//! alone. A responder that says its own address and port stands for the shim, and another one for a
-//! resolver.
+//! DNS interception: which queries go to the ports of the shim, what source their replies have, and
+//! which queries pass. A responder that replies with its own address and port stands for the shim,
+//! and another one for a resolver.
 
 use std::{
     io::{BufRead, BufReader},
@@ -19,9 +19,9 @@ const SCRIPT: &str = include_str!("interception.py");
 const SHIM: &str = "169.254.20.53";
 const SHIM6: &str = "fd00:20::53";
 const FIRST_PORT: u16 = 5310;
-/// An address of the customer's, where a resolver may answer.
+/// An address at the customer, where a resolver may answer.
 const RESOLVER: &str = "203.0.113.53";
-/// A resolver that does not exist: whoever asks it is answered by the shim or by nobody.
+/// A resolver that does not exist: only the shim can answer.
 const NOBODY: &str = "10.96.0.10";
 
 fn script(sandbox: &Sandbox, arguments: &[&str]) -> Command {
@@ -30,7 +30,7 @@ fn script(sandbox: &Sandbox, arguments: &[&str]) -> Command {
     command
 }
 
-/// What an asker prints.
+/// The output of a client.
 fn ask(sandbox: &Sandbox, arguments: &[&str]) -> Vec<String> {
     let finished = process::finish(script(sandbox, arguments), LIMIT).unwrap();
     finished
@@ -90,10 +90,10 @@ impl Intercepting {
         new
     }
 
-    /// The same, with what is intercepted.
-    fn of(what: &InterceptScope) -> Self {
+    /// The same, with this scope.
+    fn with_scope(scope: &InterceptScope) -> Self {
         let mut new = Self::new();
-        new.datapath().intercept(what).unwrap();
+        new.datapath().intercept(scope).unwrap();
         new.datapath().heartbeat().unwrap();
         new
     }
@@ -106,7 +106,7 @@ impl Intercepting {
         self.bed.datapath.interception().unwrap()
     }
 
-    /// What an asker in the pod prints, with the agent alive.
+    /// The output of a client in the pod, with the agent alive.
     fn ask(&mut self, arguments: &[&str]) -> Vec<String> {
         self.datapath().heartbeat().unwrap();
         ask(self.bed.executor.sandbox(), arguments)
@@ -122,7 +122,7 @@ impl Intercepting {
         FIRST_PORT + slot as u16
     }
 
-    fn taken(&self, resolver: &str) -> u64 {
+    fn intercepted(&self, resolver: &str) -> u64 {
         let resolver = resolver.parse::<IpAddr>().unwrap();
         self.status()
             .resolvers
@@ -131,7 +131,7 @@ impl Intercepting {
             .map_or(0, |known| known.intercepted)
     }
 
-    /// A resolver that really answers.
+    /// A resolver that answers.
     fn original(&self) -> Responder {
         Responder::start(self.bed.rig.customer.sandbox(), RESOLVER, &["53", "2"])
     }
@@ -146,8 +146,8 @@ fn at() -> ShimEndpoint {
 }
 
 #[test]
-fn every_way_to_ask_is_answered_by_the_shim_and_told_that_the_resolver_did() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+fn every_query_gets_the_shims_answer_from_its_resolver() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let ways = [
         ("connected", NOBODY),
         ("unconnected", NOBODY),
@@ -156,10 +156,10 @@ fn every_way_to_ask_is_answered_by_the_shim_and_told_that_the_resolver_did() {
         ("tcp", NOBODY),
         ("mapped_tcp", "::ffff:10.96.0.10"),
     ];
-    for (count, (way, told)) in (1..).zip(ways) {
+    for (count, (way, source)) in (1..).zip(ways) {
         let seen = bed.ask(&[way, NOBODY]);
-        assert_eq!(seen, [format!("{told}#53 {SHIM}#{}", bed.port_of(NOBODY))], "{way}");
-        assert_eq!(bed.taken(NOBODY), count, "{way} is counted once");
+        assert_eq!(seen, [format!("{source}#53 {SHIM}#{}", bed.port_of(NOBODY))], "{way}");
+        assert_eq!(bed.intercepted(NOBODY), count, "{way} is counted once");
     }
     let seen = bed.ask(&["both", NOBODY, RESOLVER]);
     assert_eq!(
@@ -180,7 +180,7 @@ fn every_way_to_ask_is_answered_by_the_shim_and_told_that_the_resolver_did() {
 
 #[test]
 fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let host = bed
         .bed
         .rig
@@ -195,16 +195,15 @@ fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
             "{way}"
         );
     }
-    assert_eq!(bed.taken("fd00:96::10"), 3);
-    // A link-local resolver is another machine on each link; whatever becomes of the query, it is
-    // not the shim's.
+    assert_eq!(bed.intercepted("fd00:96::10"), 3);
+    // A link-local resolver is another host on each link; the shim does not answer for it.
     ask(host.sandbox(), &["connected", "fe80::1"]);
     assert_eq!(bed.status().resolvers.len(), 1);
 }
 
 #[test]
-fn two_pods_with_different_resolvers_have_different_ports_of_the_shim() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+fn two_resolvers_have_two_ports_of_the_shim() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let other = bed.bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
     let first = bed.ask(&["unconnected", NOBODY]);
     let second = ask(other.sandbox(), &["unconnected", "10.96.0.11"]);
@@ -217,8 +216,8 @@ fn two_pods_with_different_resolvers_have_different_ports_of_the_shim() {
 }
 
 #[test]
-fn what_is_no_query_of_an_executor_is_left_alone() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+fn what_is_no_query_of_an_executor_is_not_intercepted() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let _original = bed.original();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(bed.ask(&["marked", RESOLVER]), original, "the agent's own");
@@ -241,8 +240,8 @@ fn what_is_no_query_of_an_executor_is_left_alone() {
 }
 
 #[test]
-fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+fn a_loopback_resolver_is_intercepted_in_the_host_network_only() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let _dockers = Responder::start(bed.bed.executor.sandbox(), "127.0.0.11", &["53", "1"]);
     let untouched = ["127.0.0.11#53 127.0.0.11#53"];
     for way in ["connected", "unconnected", "tcp"] {
@@ -264,14 +263,14 @@ fn a_loopback_resolver_is_the_shims_in_the_hosts_network_only() {
 }
 
 #[test]
-fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+fn without_a_heartbeat_for_two_seconds_queries_pass() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let _original = bed.original();
     assert_eq!(
         bed.ask(&["connected", RESOLVER]),
         [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]
     );
-    // The last one of the agent's life is answered a second after its death was noticed.
+    // The last query before the agent died is answered a second after its death was noticed.
     let (sent, sandbox) = (
         format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER)),
         bed.bed.executor.sandbox().clone(),
@@ -286,7 +285,7 @@ fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() 
             "{way}"
         );
     }
-    assert_eq!(slow.join().unwrap(), [sent], "what was translated is translated back");
+    assert_eq!(slow.join().unwrap(), [sent], "the reply has the source that the query was sent to");
     assert_eq!(bed.status().heartbeat_stale, 3);
     bed.datapath().heartbeat().unwrap();
     assert_eq!(
@@ -296,8 +295,8 @@ fn without_a_sign_of_life_for_two_seconds_queries_go_where_they_were_meant_to() 
 }
 
 #[test]
-fn a_resolver_without_a_free_slot_is_asked_itself_and_counted() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+fn queries_pass_and_are_counted_if_no_slot_is_free() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let _original = bed.original();
     let count = SLOTS.to_string();
     assert_eq!(bed.ask(&["every", "10.96.1", &count]), ["asked"]);
@@ -312,7 +311,7 @@ fn a_resolver_without_a_free_slot_is_asked_itself_and_counted() {
 
 #[test]
 fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
-    let mut bed = Intercepting::of(&InterceptScope::Listed(vec![NOBODY.parse().unwrap()]));
+    let mut bed = Intercepting::with_scope(&InterceptScope::Listed(vec![NOBODY.parse().unwrap()]));
     let _original = bed.original();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(
@@ -322,8 +321,8 @@ fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
     assert_eq!(bed.status().slots_full, 0);
     bed.datapath().intercept(&InterceptScope::Listed(vec![RESOLVER.parse().unwrap()])).unwrap();
-    let taken = [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))];
-    assert_eq!(bed.ask(&["connected", RESOLVER]), taken);
+    let expected = [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))];
+    assert_eq!(bed.ask(&["connected", RESOLVER]), expected);
     bed.datapath().intercept(&InterceptScope::Nothing).unwrap();
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
     let many = (0..=SLOTS as u8).map(|last| Ipv4Addr::new(10, 0, 0, last).into()).collect();
@@ -333,8 +332,8 @@ fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
 }
 
 #[test]
-fn a_new_agent_goes_on_with_the_resolvers_of_the_last_one() {
-    let mut bed = Intercepting::of(&InterceptScope::Everything);
+fn a_new_agent_keeps_the_resolver_slots() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let before = bed.ask(&["connected", NOBODY]);
     let port = bed.port_of(NOBODY);
     bed.bed.datapath = attached(&bed.bed.rig);

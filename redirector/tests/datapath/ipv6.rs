@@ -1,4 +1,4 @@
-//! IPv6: VIPs of the second pool, backends of either family, and which socket can have which.
+//! IPv6: VIPs of the IPv6 pool, backends of either family, and which socket can use which.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -44,7 +44,7 @@ fn put(bed: &mut Bed, backends: &[IpAddr], sources: &[&str]) {
     bed.datapath.apply(&[Change::Put { index: INDEX, route }]).unwrap();
 }
 
-/// What `count` sockets of `family`, prepared by `before`, see of a connect to `vip`: peer and
+/// The result of connects of `count` sockets of `family`, prepared by `before`, to `vip`: peer and
 /// greeting, or the errno.
 fn connects(bed: &Bed, family: &str, before: &str, vip: &str, count: usize) -> Vec<String> {
     let script = format!(
@@ -76,7 +76,7 @@ fn six() -> Vec<IpAddr> {
 }
 
 #[test]
-fn each_family_gets_its_own_backends_and_is_told_the_vip_it_asked_for() {
+fn each_family_gets_its_own_backends_and_peer() {
     let (mut bed, _servers) = bed();
     put(&mut bed, &[six(), four()].concat(), &[]);
     let mapped = format!("::ffff:{VIP}");
@@ -98,7 +98,7 @@ fn each_family_gets_its_own_backends_and_is_told_the_vip_it_asked_for() {
 }
 
 #[test]
-fn a_dual_stack_socket_reaches_ipv4_backends_by_an_ipv6_vip_and_the_reverse() {
+fn a_dual_stack_socket_reaches_backends_of_both_families() {
     let (mut bed, _servers) = bed();
     put(&mut bed, &four(), &[]);
     assert_greeted(&connects(&bed, "AF_INET6", "", VIP6, 24), VIP6, &["one", "two"]);
@@ -111,11 +111,11 @@ fn a_dual_stack_socket_reaches_ipv4_backends_by_an_ipv6_vip_and_the_reverse() {
 }
 
 #[test]
-fn a_socket_that_cannot_have_the_other_family_is_refused_and_no_backend_is_blamed() {
+fn a_single_family_socket_is_refused_without_ejection() {
     let (mut bed, _servers) = bed();
     put(&mut bed, &four(), &[]);
-    // The kernel's own answer to IPV6_V6ONLY, which no hook can see; and a socket bound to a native
-    // address.
+    // The kernel itself refuses IPV6_V6ONLY, which no hook can see; the programs refuse a socket
+    // that is bound to a native address.
     assert_eq!(connects(&bed, "AF_INET6", "s.setsockopt(41, 26, 1)", VIP6, 2), ["ENETUNREACH"; 2]);
     assert_eq!(connects(&bed, "AF_INET6", "s.bind(('fd61::2', 0))", VIP6, 2), ["ECONNREFUSED"; 2]);
     let counters = bed.counters();
@@ -150,7 +150,7 @@ fn ipv6_backends_fail_and_come_back_as_ipv4_ones_do() {
 }
 
 #[test]
-fn ipv6_connects_are_made_from_ipv6_sources_and_the_tables_are_read_back() {
+fn ipv6_connects_use_ipv6_sources() {
     let (mut bed, _servers) = bed();
     for last in [3, 4] {
         bed.run(&format!("ip addr add fd61::{last}/64 dev eth0 nodad")).success().unwrap();
@@ -175,7 +175,7 @@ fn ipv6_connects_are_made_from_ipv6_sources_and_the_tables_are_read_back() {
 }
 
 #[test]
-fn an_ipv6_vip_without_a_route_is_refused_and_addresses_beside_the_pool_are_untouched() {
+fn an_ipv6_vip_without_a_route_is_refused() {
     let (bed, _servers) = bed();
     assert_eq!(connects(&bed, "AF_INET6", "", VIP6, 1), ["ECONNREFUSED"]);
     assert_eq!(bed.counters().denied, 1);

@@ -1,5 +1,4 @@
-//! What redirected sockets get beyond an address: where they connect from, how long their SYN
-//! waits, keepalive.
+//! Options of redirected sockets: source address, connect timeout, keepalive.
 
 use std::{
     io::{BufRead, BufReader},
@@ -13,7 +12,7 @@ use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, INDEX, PORT, VIP};
 
-/// Long enough for a RTO to be seen and for one more after it.
+/// Long enough for a retransmission timeout and for another one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A route to both load balancers with `sources` and `idle` seconds.
@@ -39,7 +38,7 @@ fn pod_addresses(bed: &Bed) -> [IpAddr; 3] {
     [first.into(), [a, b, c, 3].into(), [a, b, c, 4].into()]
 }
 
-/// Where each of `count` connects came from.
+/// The source address of each of `count` connects.
 fn sources(bed: &Bed, count: usize, before: &str) -> Vec<IpAddr> {
     let script = format!(
         "import socket\nfor n in range({count}):\n s = socket.socket()\n {before}\n \
@@ -63,7 +62,7 @@ fn connects_are_made_from_the_source_addresses_in_turn() {
 }
 
 #[test]
-fn a_socket_that_the_application_has_bound_keeps_its_address_and_port() {
+fn a_bound_socket_keeps_its_address_and_port() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let [first, three, _] = pod_addresses(&bed);
     put(&mut bed, &[three], None);
@@ -93,7 +92,7 @@ fn a_dual_stack_socket_is_bound_to_the_mapped_source_address() {
 }
 
 #[test]
-fn a_source_address_that_the_caller_lacks_costs_no_connect_and_is_counted() {
+fn a_missing_source_address_costs_no_connect() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     put(&mut bed, &["192.0.2.77".parse().unwrap()], None);
     assert!(bed.connects(100).flawless());
@@ -116,12 +115,11 @@ fn sources_and_idle_timeout_are_read_back_by_the_next_process() {
 }
 
 #[test]
-fn a_dark_backend_is_set_aside_within_600_ms_and_costs_a_connect_no_more_than_the_connect_timeout()
-{
+fn a_silent_backend_is_ejected_within_600_ms() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.datapath.set_connect_timeout(CONNECT_TIMEOUT).unwrap();
     bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
-    // Sixteen at once: each has the dark one by chance one half.
+    // Sixteen at once: each selects the silent backend with probability one half.
     let script = format!(
         "import errno, socket, threading, time\n\
          def go():\n\
@@ -139,10 +137,10 @@ fn a_dark_backend_is_set_aside_within_600_ms_and_costs_a_connect_no_more_than_th
     assert_eq!(lines.next().unwrap().unwrap(), "go");
     let began = Instant::now();
     while bed.datapath.unhealthy_backends().unwrap().is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(5), "never set aside");
+        assert!(began.elapsed() < Duration::from_secs(5), "never ejected");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let set_aside = began.elapsed();
+    let ejected_after = began.elapsed();
     let ends: Vec<(String, f64)> = lines
         .map(|line| line.unwrap())
         .map(|line| {
@@ -152,22 +150,22 @@ fn a_dark_backend_is_set_aside_within_600_ms_and_costs_a_connect_no_more_than_th
         })
         .collect();
     assert!(child.wait().unwrap().success());
-    // Right after it no connect meets the dark one: its time begins with the end of the last
-    // failure.
+    // Directly after it no connect selects the silent backend: the ejection begins with the end of
+    // the last failure.
     assert!(bed.connects(200).flawless());
-    let dark: Vec<f64> =
+    let timed_out: Vec<f64> =
         ends.iter().filter(|(end, _)| end == "ETIMEDOUT").map(|(_, seconds)| *seconds).collect();
     assert_eq!(
         (ends.len(), ends.iter().filter(|(end, _)| end == "ok").count()),
-        (16, 16 - dark.len()),
+        (16, 16 - timed_out.len()),
         "{ends:?}"
     );
     assert!(
-        !dark.is_empty() && dark.iter().all(|seconds| (2.0..=3.0).contains(seconds)),
+        !timed_out.is_empty() && timed_out.iter().all(|seconds| (2.0..=3.0).contains(seconds)),
         "{ends:?}"
     );
-    assert!(set_aside < Duration::from_millis(600), "{set_aside:?}");
-    assert_eq!(bed.counters().timed_out, dark.len() as u64);
+    assert!(ejected_after < Duration::from_millis(600), "{ejected_after:?}");
+    assert_eq!(bed.counters().timed_out, timed_out.len() as u64);
 }
 
 #[test]
@@ -182,12 +180,13 @@ fn the_only_backend_gets_the_kernels_own_time() {
 }
 
 #[test]
-fn keepalive_is_set_below_the_idle_timeout_unless_the_application_set_its_own() {
+fn keepalive_is_below_the_idle_timeout_or_the_applications() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let keepalive = |bed: &Bed, before: &str| {
         let script = format!(
             "import socket\ns = socket.socket()\n{before}\ns.connect(('{VIP}', {PORT}))\n\
-             print(s.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *(s.getsockopt(6, n) for n in (4, 5, 6)))"
+             print(s.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),\n\
+             \x20*(s.getsockopt(6, n) for n in (4, 5, 6)))"
         );
         bed.python(&script).trim().to_owned()
     };

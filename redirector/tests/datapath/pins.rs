@@ -1,5 +1,5 @@
-//! What outlives the process: connects go on, a new process adopts everything, an unfit one
-//! refuses, and unload leaves nothing.
+//! What outlives the process: connects are redirected, a new process adopts everything, an
+//! incompatible one refuses, and unload leaves nothing.
 
 use std::{fs, net::IpAddr, path::Path};
 
@@ -16,7 +16,7 @@ use testbed::topology::LOAD_BALANCERS;
 use crate::rig::{Bed, INDEX, PORT, VIP, attach, attached, on_node, open, put, settings};
 
 #[test]
-fn connects_go_on_without_the_process_and_its_successor_adopts_routes_and_counters() {
+fn the_next_process_adopts_routes_and_counters() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.put(&[(PORT, PORT), (80, PORT)], &LOAD_BALANCERS);
     let before = bed.datapath.plan();
@@ -31,7 +31,7 @@ fn connects_go_on_without_the_process_and_its_successor_adopts_routes_and_counte
 }
 
 #[test]
-fn programs_are_swapped_under_full_load_without_one_connect_failing() {
+fn programs_are_swapped_under_load_and_no_connect_fails() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let load = bed.load(1000, 4.0, &["one", "two"]);
     for _ in 0..8 {
@@ -46,9 +46,9 @@ fn programs_are_swapped_under_full_load_without_one_connect_failing() {
 }
 
 #[test]
-fn an_established_connection_keeps_its_peer_name_across_a_restart() {
+fn a_connection_keeps_its_peer_across_a_restart() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    // Connects, waits for a line, then asks who it is talking to.
+    // Connects, waits for a line, then prints its peer.
     let script = format!(
         "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); \
             input(); print(s.getpeername())"
@@ -92,7 +92,7 @@ fn unload_removes_every_pin_and_connects_are_left_alone_again() {
 }
 
 #[test]
-fn the_pins_alone_tell_routes_counters_and_attachments() {
+fn the_pins_contain_routes_counters_and_attachments() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     bed.datapath.heartbeat().unwrap();
     assert!(bed.connects(10).flawless());
@@ -142,8 +142,7 @@ fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
 #[test]
 fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    // Every route with two backends: those of two routes are servers, the others' are nobody's but
-    // theirs.
+    // Every route with two backends: those of two routes are servers, the others have their own.
     let route = |index: u32, third: u8| {
         let [_, _, high, low] = index.to_be_bytes();
         let own = [1, 2].map(|first| IpAddr::from([10 + first, third, high, low])).to_vec();
@@ -160,7 +159,7 @@ fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
     let plan = |third: u8| Plan {
         routes: (0..65_536).map(|index| (index, route(index, third))).collect(),
     };
-    // The second time every block and every backend is replaced, so freed ones must be found again.
+    // The second time every block and every backend is replaced, so freed ones must be reused.
     for third in [1, 2] {
         let before = bed.datapath.plan();
         bed.datapath.apply(&diff(&before, &plan(third))).unwrap();
@@ -190,7 +189,7 @@ fn preflight_finds_nothing_wrong_on_a_node_that_works() {
     );
 }
 
-/// The verifier gives up at a million; each kernel counts differently, so there must be room.
+/// The verifier's limit is a million; kernels count differently, so there must be a margin.
 const MOST_INSTRUCTIONS: u32 = 400_000;
 
 #[test]

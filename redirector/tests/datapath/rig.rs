@@ -1,4 +1,4 @@
-//! The datapath on a rig, and what every test asks of it.
+//! The datapath on a rig, and what all tests use.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -30,7 +30,7 @@ pub(crate) const VIP6: &str = "fd00:18::7";
 /// The port that the customer's servers listen on.
 pub(crate) const PORT: u16 = 8080;
 
-/// Longest time for a client.
+/// The time limit of a client.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A node with an executor, and a datapath attached to its pods.
@@ -80,14 +80,14 @@ impl Bed {
         self.executor.run(line, LIMIT).unwrap()
     }
 
-    /// What a Python script in the executor prints.
+    /// The output of a Python script in the executor.
     pub(crate) fn python(&self, script: &str) -> String {
         let mut command = self.executor.command("/usr/bin/python3");
         command.args(["-c", script]);
         testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout
     }
 
-    /// What a connect from the executor is greeted with, or the name of its errno.
+    /// The greeting that a connect from the executor gets, or the name of its errno.
     pub(crate) fn greeting(&self, address: &str, port: u16) -> String {
         greeting(self.executor.sandbox(), address, port)
     }
@@ -152,7 +152,7 @@ pub(crate) fn attached(rig: &Rig) -> Datapath {
     datapath
 }
 
-/// What a connect from `place` is greeted with, or the name of its errno.
+/// The greeting that a connect from the sandbox gets, or the name of its errno.
 pub(crate) fn greeting(sandbox: &testbed::Sandbox, address: &str, port: u16) -> String {
     let script = format!(
         "import errno, socket, sys\n\

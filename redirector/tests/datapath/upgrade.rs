@@ -1,4 +1,4 @@
-//! Upgrades: a binary with other tables takes over from one that serves, while connects go on.
+//! Upgrades: a binary with other maps takes over from a serving one, while connects continue.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use testbed::{Rig, customer::BannerServer, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, PORT, VIP, on_node, put, settings};
 
-/// A younger binary, in whose version `changed` are not what they were.
+/// A newer version, in which the maps `changed` have another layout.
 pub(crate) fn younger(by: u32, changed: &[&'static str]) -> Version {
     let abi = abi::ABI + by;
     Version { abi, changed: changed.iter().map(|&name| (name, abi)).collect(), ..Version::own() }
@@ -34,7 +34,7 @@ pub(crate) fn attach(rig: &Rig, datapath: &mut Datapath) {
     );
 }
 
-/// The names in a folder of the node's bpf file system.
+/// The names in a directory of the node's bpf file system.
 pub(crate) fn pinned(rig: &Rig, folder: &str) -> Vec<String> {
     let path = settings().bpffs.join(folder);
     let listed = on_node(rig, || {
@@ -47,7 +47,7 @@ pub(crate) fn pinned(rig: &Rig, folder: &str) -> Vec<String> {
     names
 }
 
-/// A bed that a binary of version `old` serves, with two servers.
+/// A rig that a binary of version `old` serves, with two servers.
 pub(crate) fn served_by(old: &Version) -> (Bed, BannerServer, BannerServer) {
     let (mut bed, one, two) = Bed::with_two_servers();
     on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
@@ -57,8 +57,7 @@ pub(crate) fn served_by(old: &Version) -> (Bed, BannerServer, BannerServer) {
     (bed, one, two)
 }
 
-/// Upgrades from `old` to `new` and back up again under load, and returns the bed and what the load
-/// saw in counters.
+/// Upgrades from `old` to `new` under load, and returns the rig and the counters of the load.
 fn upgraded_under_load(old: &Version, new: &Version) -> (Bed, [BannerServer; 2], RouteCounters) {
     upgrade_under_load(served_by(old), new)
 }
@@ -87,7 +86,7 @@ fn upgrade_under_load(
 }
 
 #[test]
-fn tables_that_have_not_changed_are_shared_and_not_one_count_is_lost() {
+fn unchanged_maps_are_shared_and_no_count_is_lost() {
     let (bed, _servers, counters) = upgraded_under_load(&Version::own(), &younger(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
     let backends = bed.datapath.backends(INDEX).unwrap();
@@ -99,7 +98,7 @@ fn tables_that_have_not_changed_are_shared_and_not_one_count_is_lost() {
 }
 
 #[test]
-fn what_abi_2_counted_goes_on_in_abi_3_which_adds_times_and_events() {
+fn the_counters_of_abi_2_continue_in_abi_3() {
     const NEW: [&str; 4] =
         [names::ROUTE_TIMES, names::BACKEND_TIMES, names::EVENTS, names::EVENT_STATS];
     let served = served_by(&Version::own());
@@ -111,7 +110,7 @@ fn what_abi_2_counted_goes_on_in_abi_3_which_adds_times_and_events() {
     });
     let (mut bed, _servers, counters) = upgrade_under_load(served, &younger(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
-    // The older version's programs took no times; those of the new one did.
+    // The older version's programs measured no times; those of the new one did.
     let timed = counters.latency.iter().sum::<u64>();
     assert!((1..3000).contains(&timed), "{counters:?}");
     let mut reader = bed.datapath.take_event_reader().unwrap();
@@ -121,7 +120,7 @@ fn what_abi_2_counted_goes_on_in_abi_3_which_adds_times_and_events() {
 }
 
 #[test]
-fn tables_of_another_size_are_made_anew_with_the_routes_health_and_numbers_of_the_old_ones() {
+fn resized_maps_get_the_routes_health_and_ids() {
     let old =
         Version { extra_entries: vec![(names::SLOTS, 64), (names::HEALTH, 64)], ..Version::own() };
     let (mut bed, _one, two) = served_by(&old);
@@ -143,8 +142,7 @@ fn tables_of_another_size_are_made_anew_with_the_routes_health_and_numbers_of_th
         backends.iter().map(|at| (at.address, at.counters)).collect::<Vec<_>>()
     };
     assert_eq!(counters(&after), counters(&before));
-    // And what is counted from now on counts for the same backends. (The dead one may be due again
-    // by now.)
+    // Later connects are counted for the same backends. (The dead one may be due again by now.)
     bed.datapath = datapath;
     assert!((0..20).any(|_| bed.greeting(VIP, PORT) == "one"));
     assert_eq!(
@@ -154,23 +152,22 @@ fn tables_of_another_size_are_made_anew_with_the_routes_health_and_numbers_of_th
 }
 
 #[test]
-fn tables_of_another_size_change_hands_under_load_without_a_connect_failing() {
+fn resized_maps_are_upgraded_and_no_connect_fails() {
     let old = Version { extra_entries: vec![(names::SLOTS, 64)], ..Version::own() };
     let (_bed, _servers, counters) = upgraded_under_load(&old, &younger(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
 }
 
 #[test]
-fn routes_that_can_not_be_read_are_served_by_the_old_programs_until_the_plan_is_there() {
+fn unreadable_routes_are_served_by_the_old_programs() {
     let new = younger(1, &[names::ROUTES, names::SLOTS]);
     let (_bed, _servers, counters) = upgraded_under_load(&Version::own(), &new);
-    // Counters go by the VIP, and backends have new numbers.
+    // Counters belong to the VIP, and backends have new IDs.
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
 }
 
 #[test]
-fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_programs_that_made_them()
- {
+fn old_programs_follow_sockets_with_their_origins() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let script = format!(
         "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); \
@@ -191,7 +188,7 @@ fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_
     bed.datapath = open(&bed.rig, &new).unwrap();
     attach(&bed.rig, &mut bed.datapath);
     let report = load.report().unwrap();
-    // Whose peer was asked for between two swaps, too.
+    // Also connects whose peer was read between two swaps.
     assert!(report.flawless(), "{report:?}");
 
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
@@ -201,34 +198,40 @@ fn sockets_with_origins_of_the_old_kind_are_followed_and_told_their_peer_by_the_
     assert_eq!((counters.started, counters.established), (3001, 3001), "{counters:?}");
     assert_eq!(counters.closed, 3001, "{counters:?}");
 
-    // The old programs go with the next upgrade, or with everything.
+    // The old programs are removed by the next upgrade, or by unload.
     let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
     let followers = names::programs_that(Role::FollowsOrigins).count();
     assert_eq!(removed.links, names::PROGRAMS.len() + followers);
 }
 
 #[test]
-fn a_younger_versions_pins_are_refused_with_the_remedy_and_nothing_changes() {
+fn a_newer_versions_pins_are_refused_with_the_remedy() {
     let (bed, _one, _two) = served_by(&younger(1, &[]));
     let refused = open(&bed.rig, &Version::own()).err().expect("refused");
     assert!(
-        matches!(refused, DatapathError::AbiMismatch { found, ours } if found == abi::ABI + 1 && ours == abi::ABI),
+        matches!(
+            refused,
+            DatapathError::AbiMismatch { found, ours }
+                if found == abi::ABI + 1 && ours == abi::ABI
+        ),
         "{refused}"
     );
-    let words = format!("has ABI {}, this binary has {}", abi::ABI + 1, abi::ABI);
+    let message = format!("has ABI {}, this binary has {}", abi::ABI + 1, abi::ABI);
     assert!(
-        refused.to_string().contains(&words) && refused.to_string().contains("`redirector unload`"),
+        refused.to_string().contains(&message)
+            && refused.to_string().contains("`redirector unload`"),
         "{refused}"
     );
-    let looked = on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).expect_err("refused");
-    assert_eq!(looked.to_string(), refused.to_string());
+    let inspected =
+        on_node(&bed.rig, || datapath::inspect(&settings().bpffs)).expect_err("refused");
+    assert_eq!(inspected.to_string(), refused.to_string());
     assert!(bed.connects(10).flawless());
     let removed = on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
     assert_eq!((removed.links, removed.maps), (names::PROGRAMS.len(), names::MAPS.len()));
 }
 
 #[test]
-fn an_upgrade_that_is_never_attached_changes_nothing_and_the_old_binary_starts_again() {
+fn an_upgrade_that_is_never_attached_changes_nothing() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let before = bed.datapath.plan();
     drop(open(&bed.rig, &younger(1, &[names::ROUTES])).unwrap());

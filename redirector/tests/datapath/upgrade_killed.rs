@@ -1,5 +1,5 @@
-//! An upgrade that is killed at each of its steps: connects go on as if nothing had happened, and
-//! the next start finishes what was begun.
+//! An upgrade that is killed at each of its steps: connects are redirected as before, and the next
+//! start completes it.
 
 use std::{
     fmt,
@@ -21,14 +21,13 @@ use crate::{
     upgrade::{open, pinned, served_by, younger},
 };
 
-/// Tells the child that this test starts of itself at which step it is to die.
+/// The environment variable with the step at which the child process dies.
 const CHILD: &str = "REDIRECTOR_TEST_UPGRADE_DIES_AT";
-const NAME: &str =
-    "upgrade_killed::killed_at_any_step_an_upgrade_costs_no_connect_and_the_next_start_finishes_it";
-/// More steps than there are.
+const NAME: &str = "upgrade_killed::an_upgrade_killed_at_any_step_costs_no_connect";
+/// More steps than an upgrade has.
 const MOST: usize = 200;
 
-/// Kills this process at the given step. Each change of pins or links is followed by an event.
+/// Kills this process at the given step. Each change of pins or links emits a log event.
 struct Death {
     at: usize,
     steps: AtomicUsize,
@@ -39,11 +38,11 @@ impl<S: Subscriber> Layer<S> for Death {
         if !event.metadata().target().starts_with("redirector::datapath") {
             return;
         }
-        let mut words = String::new();
+        let mut fields = String::new();
         event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
-            words += &format!("{}={value:?} ", field.name())
+            fields += &format!("{}={value:?} ", field.name())
         });
-        println!("step {words}");
+        println!("step {fields}");
         if self.steps.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
                 .unwrap();
@@ -51,8 +50,8 @@ impl<S: Subscriber> Layer<S> for Death {
     }
 }
 
-/// What the younger binary has that makes an upgrade go all its ways: tables that are shared,
-/// others that are not, and followers that stay.
+/// A newer version whose upgrade takes every path: maps that are shared, maps that are not, and old
+/// programs that stay.
 fn new() -> Version {
     younger(1, &[names::ORIGINS, names::BACKEND_STATS])
 }
@@ -63,8 +62,7 @@ fn child(at: usize) {
     datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap();
 }
 
-/// Starts the upgrade on the node, to die at step `at`; the steps that it took, and whether it
-/// lived.
+/// Runs the upgrade on the node until step `at`; returns its steps, and whether it completed.
 fn upgrade(bed: &Bed, at: usize) -> (Vec<String>, bool) {
     let mut command: Command = bed.rig.node.command(std::env::current_exe().unwrap());
     command.args(["--exact", NAME, "--nocapture"]).env(CHILD, at.to_string());
@@ -80,7 +78,7 @@ fn upgrade(bed: &Bed, at: usize) -> (Vec<String>, bool) {
 }
 
 #[test]
-fn killed_at_any_step_an_upgrade_costs_no_connect_and_the_next_start_finishes_it() {
+fn an_upgrade_killed_at_any_step_costs_no_connect() {
     if let Ok(at) = std::env::var(CHILD) {
         return child(at.parse().unwrap());
     }
@@ -89,13 +87,13 @@ fn killed_at_any_step_an_upgrade_costs_no_connect_and_the_next_start_finishes_it
     let mut at = 1;
     let mut last = Vec::new();
     loop {
-        let (steps, lived) = upgrade(&bed, at);
-        if lived {
+        let (steps, completed) = upgrade(&bed, at);
+        if completed {
             break;
         }
         assert!(steps.len() == at && at < MOST, "{steps:#?}");
         last = steps;
-        // Whatever was in place by then redirects, tells the peer, and counts.
+        // The programs in place redirect, restore the peer, and count.
         assert!(bed.connects(20).flawless(), "killed after {last:#?}");
         let (_, finished) = upgrade(&bed, 0);
         assert!(finished);
@@ -109,7 +107,7 @@ fn killed_at_any_step_an_upgrade_costs_no_connect_and_the_next_start_finishes_it
             "killed after {last:#?}"
         );
         drop(young);
-        // Back to the old binary, which makes its tables anew.
+        // Back to the old binary, which creates its maps again.
         on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
         bed.datapath = open(&bed.rig, &Version::own()).unwrap();
         bed.put(&[], &LOAD_BALANCERS);
