@@ -43,7 +43,10 @@ pub enum PoolError {
         what: &'static str,
     },
     /// The two ranges differ in size.
-    #[error("`{ipv6}` has not as many addresses as `{ipv4}`: write a prefix length of /{want}", want = 96 + ipv4.prefix_len())]
+    #[error(
+        "`{ipv6}` has not as many addresses as `{ipv4}`: write a prefix length of /{want}",
+        want = 96 + ipv4.prefix_len()
+    )]
     Ipv6Size {
         /// The IPv6 range.
         ipv6: Ipv6Net,

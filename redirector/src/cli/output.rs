@@ -25,7 +25,13 @@ pub(super) enum Format {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(super) struct OutputArgs {
     /// Output format
-    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table
+    )]
     pub(super) format: Format,
 }
 

@@ -125,7 +125,8 @@ mod tests {
         let diff = RouteDiff::between(&old, &new);
         assert!(!diff.is_empty());
         let expected = "+ d\n    destination: lb\n    resolver: 10.0.0.2:53\n\
-                        ~ b\n    destination: lb -> 203.0.113.7\n    ports: (default) -> 443, 80:8080\n\
+                        ~ b\n    destination: lb -> 203.0.113.7\n\x20   ports: (default) -> \
+                        443, 80:8080\n\
                         - a\n1 added, 1 changed, 1 removed, 1 unchanged";
         assert_eq!(diff.to_string(), expected);
         assert!(RouteDiff::between(&new, &new).is_empty());

@@ -1,8 +1,8 @@
 //! The routes in effect: the file's, overlaid by those of the command line and of imports.
 //!
-//! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then applied.
-//! A change of many is made in a clone of the set; the difference is saved, and then the clone
-//! replaces the set. So a change that fails half way has changed nothing.
+//! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then
+//! applied. A change of many is made in a clone of the set; the difference is saved, and then the
+//! clone replaces the set. So a change that fails half way has changed nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -206,8 +206,8 @@ impl RouteSet {
         Ok(Some(Edit { source: source.clone(), before: self.stored.get(source).cloned(), after }))
     }
 
-    /// The edit that removes a stored route. A route of the file that it hides takes effect again; one
-    /// that only the file has is refused.
+    /// The edit that removes a stored route. A route of the file that it hides takes effect again;
+    /// one that only the file has is refused.
     ///
     /// # Errors
     /// When there is none, or only the file has it.

@@ -24,7 +24,10 @@ pub enum SourceNameError {
     )]
     Empty,
     /// RFC 1035 section 2.3.4.
-    #[error("`{0}` is {len} characters long: write a DNS name, which has at most 253", len = .0.len())]
+    #[error(
+        "`{0}` is {len} characters long: write a DNS name, which has at most 253",
+        len = .0.len()
+    )]
     TooLong(String),
     /// A label that is empty, longer than 63 characters, or has a character that host names do not
     /// have.

@@ -102,7 +102,10 @@ mod tests {
         assert_eq!(problem.to_string(), "f.toml:2:7: key `dns.ttl`: is wrong");
         assert_eq!(
             serde_json::to_string(&problem).expect("json"),
-            r#"{"location":{"kind":"line","file":"f.toml","line":2,"column":7},"key":"dns.ttl","message":"is wrong"}"#
+            concat!(
+                r#"{"location":{"kind":"line","file":"f.toml","line":2,"column":7},"#,
+                r#""key":"dns.ttl","message":"is wrong"}"#
+            )
         );
         assert_eq!(Diagnostic::unlocated("", "no file").to_string(), "no file");
         assert_eq!(

@@ -70,7 +70,11 @@ pub enum ValueError {
     #[error("`{0}` is not a duration: write a number with its unit, such as `3s`, `500ms` or `2m`")]
     Duration(String),
     /// A duration that this key can't have.
-    #[error("`{text}` is out of range: write {} to {}", format_duration(*min), format_duration(*max))]
+    #[error(
+        "`{text}` is out of range: write {} to {}",
+        format_duration(*min),
+        format_duration(*max)
+    )]
     DurationRange {
         /// What was written.
         text: String,

@@ -194,7 +194,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaces the journal by an empty one. `files` is the size of the files that compaction wrote.
+    /// Replaces the journal by an empty one. `files` is the size of the files that compaction
+    /// wrote.
     pub(super) fn reset(&mut self, files: u64) -> Result<(), FileError> {
         atomic_file::write_atomically(&self.path, &vec![0; PREALLOCATED as usize])?;
         self.file = Some(opened(&self.path)?);

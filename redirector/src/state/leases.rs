@@ -161,8 +161,8 @@ struct PoolOnDisk {
 
 impl Leases {
     /// Reads the leases at `path`, or starts without any, and applies the changes `since` the file
-    /// was written. A damaged file is copied, and its readable leases are kept; that, and a pool that
-    /// is not the file's, is logged and returned by [`Leases::warnings`].
+    /// was written. A damaged file is copied, and its readable leases are kept; that, and a pool
+    /// that is not the file's, is logged and returned by [`Leases::warnings`].
     pub fn open(path: PathBuf, pool: &Pool, since: Vec<LeaseChange>) -> Result<Self, LeaseError> {
         let mut leases = Self {
             path,
@@ -246,8 +246,8 @@ impl Leases {
         Ok(())
     }
 
-    /// Frees the VIPs of several sources; a source without one is ignored. This need not be on disk: a
-    /// reader of the file finds leases that no route needs, and frees them again.
+    /// Frees the VIPs of several sources; a source without one is ignored. This need not be on
+    /// disk: a reader of the file finds leases that no route needs, and frees them again.
     pub fn release_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
         for source in sources {
             if let Some((source, index)) = self.state.leases.remove_entry(source) {

@@ -6,6 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The index of each source.
+fn by_source(leases: &Leases) -> BTreeMap<SourceName, u32> {
+    leases.iter().map(|(source, index)| (source.clone(), index)).collect()
+}
+
 fn name(text: &str) -> SourceName {
     text.parse().expect("a name")
 }
@@ -206,7 +211,8 @@ fn a_damaged_file_is_copied_and_addresses_usually_return() {
 #[test]
 fn what_can_be_read_of_a_damaged_file_is_kept() {
     let (_directory, path) = place_on_disk();
-    let damaged = r#"{"version": 1, "pool": {"ipv4": "10.0.0.0/24", "ipv6": null}, "leases": {"a": 7, "b": 7, "c": 255, "d..e": 9, "f": 10}, "freed": []}"#;
+    let damaged = r#"{"version": 1, "pool": {"ipv4": "10.0.0.0/24", "ipv6": null},
+        "leases": {"a": 7, "b": 7, "c": 255, "d..e": 9, "f": 10}, "freed": []}"#;
     std::fs::write(&path, damaged).expect("written");
     let leases = open(&path, "10.0.0.0/24");
     assert_eq!(leases.iter().collect::<Vec<_>>(), [(&name("a"), 7), (&name("f"), 10)]);
@@ -223,7 +229,8 @@ fn a_pool_in_the_file_that_is_none_counts_as_damage() {
     let (_directory, path) = place_on_disk();
     for ipv4 in ["0.0.0.0/0", "10.0.0.0/32"] {
         let damaged = format!(
-            r#"{{"version": 1, "pool": {{"ipv4": "{ipv4}", "ipv6": null}}, "leases": {{"a": 7}}, "freed": []}}"#
+            r#"{{"version": 1, "pool": {{"ipv4": "{ipv4}", "ipv6": null}},
+                "leases": {{"a": 7}}, "freed": []}}"#
         );
         std::fs::write(&path, damaged).expect("written");
         assert!(matches!(open(&path, "10.0.0.0/24").warnings(), [LeaseWarning::Damaged { .. }]));
@@ -244,7 +251,8 @@ fn a_file_of_a_newer_version_is_left_alone() {
 #[test]
 fn another_pool_keeps_the_indices_that_fit_and_warns() {
     let (_directory, path) = place_on_disk();
-    let file = r#"{"version": 1, "pool": {"ipv4": "10.0.0.0/24", "ipv6": null}, "leases": {"a": 7, "b": 200}, "freed": [{"index": 3, "source": "c"}]}"#;
+    let file = r#"{"version": 1, "pool": {"ipv4": "10.0.0.0/24", "ipv6": null},
+        "leases": {"a": 7, "b": 200}, "freed": [{"index": 3, "source": "c"}]}"#;
     std::fs::write(&path, file).expect("written");
     let leases = open(&path, "10.1.0.0/28");
     assert_eq!(leases.iter().collect::<Vec<_>>(), [(&name("a"), 7)]);
@@ -284,7 +292,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let names = || prop::collection::vec(0u8..24, 1..6);
-    prop_oneof![4 => names().prop_map(Step::Lease), 3 => names().prop_map(Step::Release), 1 => Just(Step::Reopen)]
+    prop_oneof![
+        4 => names().prop_map(Step::Lease),
+        3 => names().prop_map(Step::Release),
+        1 => Just(Step::Reopen),
+    ]
 }
 
 proptest! {
@@ -299,16 +311,19 @@ proptest! {
         let mut leases = open(&path, "10.0.0.0/28"); // 14 addresses for up to 24 names
         let named = |ns: &[u8]| ns.iter().map(|n| name(&format!("host{n}"))).collect::<Vec<_>>();
         for step in steps {
-            let before: BTreeMap<_, _> = leases.iter().map(|(source, index)| (source.clone(), index)).collect();
-            let had: BTreeMap<_, _> = leases.state.freed.iter().map(|freed| (freed.source.clone(), freed.index)).collect();
+            let before = by_source(&leases);
+            let freed = leases.state.freed.iter();
+            let had: BTreeMap<_, _> =
+                freed.map(|freed| (freed.source.clone(), freed.index)).collect();
             match step {
                 Step::Lease(ns) => match leases.lease_all(&named(&ns)) {
                     Ok(()) => for source in named(&ns) {
                         let index = leases.get(&source).expect("leased");
-                        prop_assert!(before.get(&source).or(had.get(&source)).is_none_or(|old| *old == index));
+                        let old = before.get(&source).or(had.get(&source));
+                        prop_assert!(old.is_none_or(|old| *old == index));
                     },
                     Err(LeaseError::PoolFull { .. }) => {
-                        prop_assert_eq!(&before, &leases.iter().map(|(source, index)| (source.clone(), index)).collect());
+                        prop_assert_eq!(&before, &by_source(&leases));
                     }
                     Err(error) => panic!("{error}"),
                 },
@@ -320,7 +335,8 @@ proptest! {
                     leases = again;
                 }
             }
-            let all: Vec<_> = leases.iter().map(|(_, index)| index).chain(leases.state.freed.iter().map(|freed| freed.index)).collect();
+            let freed = leases.state.freed.iter().map(|freed| freed.index);
+            let all: Vec<_> = leases.iter().map(|(_, index)| index).chain(freed).collect();
             prop_assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
             prop_assert!(all.iter().all(|index| (1..15).contains(index)));
             for (source, index) in &before {
@@ -336,7 +352,8 @@ proptest! {
         std::fs::write(&path, &bytes).expect("written");
         if let Ok(leases) = Leases::open(path.clone(), &pool("10.0.0.0/28"), vec![]) {
             prop_assert_eq!(leases.warnings().len(), 1);
-            prop_assert_eq!(std::fs::read(directory.path().join("leases.json.damaged-1")).expect("kept"), bytes);
+            let copy = directory.path().join("leases.json.damaged-1");
+            prop_assert_eq!(std::fs::read(copy).expect("kept"), bytes);
         }
     }
 }

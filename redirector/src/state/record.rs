@@ -55,7 +55,8 @@ pub enum UndoError {
     Nothing,
     /// What it made is not there any more.
     #[error(
-        "change {number} can't be undone: the route of `{source_name}` has changed since; `redirector route history` shows all"
+        "change {number} can't be undone: the route of `{source_name}` has changed since; \
+            `redirector route history` shows all"
     )]
     Differs {
         /// The change.

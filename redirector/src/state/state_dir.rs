@@ -59,8 +59,8 @@ pub enum StateError {
 }
 
 impl State {
-    /// Reads `folder`, which is created if missing. A damaged file is copied before it is rewritten:
-    /// what can still be read of it is kept, and the warnings describe the rest.
+    /// Reads `folder`, which is created if missing. A damaged file is copied before it is
+    /// rewritten: what can still be read of it is kept, and the warnings describe the rest.
     ///
     /// # Errors
     /// When a file is a newer version's, or can't be read, copied or written.
@@ -97,8 +97,8 @@ impl State {
     }
 
     /// Writes `edits` of the routes stored `before`, and the [pending](Leases::pending) changes of
-    /// the leases, to disk. Returns whether there was anything to record; changes of leases alone are
-    /// written only if one was leased.
+    /// the leases, to disk. Returns whether there was anything to record; changes of leases alone
+    /// are written only if one was leased.
     ///
     /// # Errors
     /// When it can't be written: nothing is changed then, and `leases` has as much pending as

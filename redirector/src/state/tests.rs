@@ -171,10 +171,12 @@ fn what_an_earlier_version_left_is_read() {
     let raw = r#"{"hand": "command_line", "route": {"source": "a.b", "destination": "lb"}}"#;
     fs::write(at("routes.json"), format!(r#"{{"version": 1, "routes": [{raw}]}}"#))
         .expect("written");
-    let leases = r#"{"version": 1, "pool": {"ipv4": "198.18.0.0/16", "ipv6": null}, "leases": {"a.b": 77}, "freed": []}"#;
+    let leases = r#"{"version": 1, "pool": {"ipv4": "198.18.0.0/16", "ipv6": null},
+        "leases": {"a.b": 77}, "freed": []}"#;
     fs::write(at("leases.json"), leases).expect("written");
     let record = format!(
-        r#"{{"version": 1, "number": 7, "at": "2026-11-24T10:00:00Z", "by": {{"uid": 0, "gid": 0, "pid": null}}, "did": "added",
+        r#"{{"version": 1, "number": 7, "at": "2026-11-24T10:00:00Z",
+            "by": {{"uid": 0, "gid": 0, "pid": null}}, "did": "added",
             "changes": [{{"source": "a.b", "before": null, "after": {raw}}}]}}"#
     );
     fs::write(at("history/0000000007.json"), record).expect("written");
@@ -297,14 +299,14 @@ fn offline_reading_gives_what_the_agent_reads() {
 enum Step {
     /// A route gets this destination, or goes.
     Change(u8, Option<u8>),
-    Fold,
+    Compact,
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let change = (0u8..6, proptest::option::weighted(0.7, 0u8..4))
         .prop_map(|(source, destination)| Step::Change(source, destination));
-    prop_oneof![8 => change, 1 => Just(Step::Fold), 1 => Just(Step::Reopen)]
+    prop_oneof![8 => change, 1 => Just(Step::Compact), 1 => Just(Step::Reopen)]
 }
 
 proptest! {
@@ -320,22 +322,33 @@ proptest! {
                 Step::Change(source, destination) => rig.change("changed", |routes| {
                     let source = format!("h{source}.b");
                     match destination {
-                        Some(to) => drop(routes.import(vec![route(&source, &format!("lb{to}"))], false).expect("imported")),
-                        None if routes.stored().contains_key(&source.parse().expect("a source")) => remove(routes, &source),
+                        Some(to) => {
+                            let imported = vec![route(&source, &format!("lb{to}"))];
+                            drop(routes.import(imported, false).expect("imported"))
+                        }
+                        None if routes.stored().contains_key(&source.parse().expect("one")) => {
+                            remove(routes, &source)
+                        }
                         None => {}
                     }
                 }),
-                Step::Fold => rig.state.compact(rig.routes.stored(), &mut rig.leases).expect("folded"),
+                Step::Compact => {
+                    rig.state.compact(rig.routes.stored(), &mut rig.leases).expect("compacted")
+                }
                 Step::Reopen => {
                     let (held, records) = (rig.held(), rig.state.records());
                     let names = ["routes.json", "leases.json", "journal"];
-                    let before: Vec<_> = names.iter().map(|name| fs::read(rig.path(name)).ok()).collect();
+                    let before: Vec<_> =
+                        names.iter().map(|name| fs::read(rig.path(name)).ok()).collect();
                     // Opening folds. Then some files are put back as if that had not come so far.
                     for until in 0..names.len() {
                         rig = rig.reopened();
                         prop_assert_eq!(&rig.warnings, &Vec::<String>::new());
                         prop_assert_eq!((&rig.held(), &rig.state.records()), (&held, &records));
-                        for (name, bytes) in names.iter().zip(&before).skip(until).filter_map(|(name, bytes)| Some((name, bytes.as_ref()?))) {
+                        let files = names.iter().zip(&before).skip(until);
+                        let present =
+                            files.filter_map(|(name, bytes)| Some((name, bytes.as_ref()?)));
+                        for (name, bytes) in present {
                             fs::write(rig.path(name), bytes).expect("written");
                         }
                     }
@@ -348,7 +361,12 @@ proptest! {
 
     /// A journal of any bytes is read, quarantined or refused; never a panic, never lost.
     #[test]
-    fn any_journal_is_survived(bytes in prop::collection::vec(prop_oneof![Just(0u8), Just(b'\n'), any::<u8>()], 0..200)) {
+    fn any_journal_is_survived(
+        bytes in prop::collection::vec(
+            prop_oneof![Just(0u8), Just(b'\n'), any::<u8>()],
+            0..200,
+        ),
+    ) {
         let rig = Rig::new();
         fs::write(rig.path("journal"), &bytes).expect("written");
         let rig = rig.reopened();

@@ -95,8 +95,8 @@ pub(super) fn port_not_listed(route: &RouteView, port: u16) -> Finding {
 pub(super) fn guest_kernel(process: &Process) -> Option<Finding> {
     let guest = process.guest.as_ref()?;
     let cause = format!(
-        "{} (pid {}) is {guest}: its guest has a network stack of its own, and no hook here sees the \
-            guest's connects",
+        "{} (pid {}) is {guest}: its guest has a network stack of its own, and no hook here sees \
+            the guest's connects",
         process.command, process.pid
     );
     let next = "list the guests' network in dns.real_address_clients: they get the load balancer's \

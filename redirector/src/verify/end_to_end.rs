@@ -95,7 +95,10 @@ pub(crate) fn verify(
         after: after.as_ref().and_then(|status| route_for(&name, &status.routes)),
         agent: status.agent.is_some(),
         listen: &wanted.shim,
-        in_pool: &|address| matches!(address, IpAddr::V4(address) if pool.is_some_and(|pool| pool.contains(&address))),
+        in_pool: &|address| match address {
+            IpAddr::V4(address) => pool.is_some_and(|pool| pool.contains(&address)),
+            IpAddr::V6(_) => false,
+        },
         attached: attachments.iter().any(|at| at.live),
         covered: covering(attachments, &place.cgroup).is_some(),
         cgroup: asked_cgroup(&place.cgroup),

@@ -34,8 +34,8 @@ impl ProbeCgroup {
                 ) =>
             {
                 let why = format!(
-                    "failed to create a cgroup below {} for the probe ({error}): run this as root on \
-                        the node",
+                    "failed to create a cgroup below {} for the probe ({error}): run this as root \
+                        on the node",
                     cgroup.display()
                 );
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())

@@ -2,6 +2,7 @@
 //! environment. Read from /proc, changes nothing.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, Read},
     net::IpAddr,
@@ -61,23 +62,23 @@ impl Process {
     /// # Errors
     /// When there is no such process, or it may not be read.
     pub fn read(pid: u32) -> anyhow::Result<Self> {
-        let at = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
-        let command = fs::read_to_string(at("comm")).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                anyhow::anyhow!(
-                    "there is no process {pid} here: give a PID of the node, not one of a \
-                    container"
-                )
-            }
-            _ => anyhow::Error::from(error).context(format!("failed to look at process {pid}")),
+        let id = i32::try_from(pid).unwrap_or(i32::MAX);
+        let process = procfs::process::Process::new(id).map_err(|error| match error {
+            procfs::ProcError::NotFound(_) => anyhow::anyhow!(
+                "there is no process {pid} here: give a PID of the node, not one of a container"
+            ),
+            error => anyhow::Error::from(error).context(format!("failed to read process {pid}")),
         })?;
-        let command = command.trim().to_owned();
+        let command = process.stat().with_context(|| format!("failed to read process {pid}"))?.comm;
         let ours = fs::metadata("/proc/self/ns/net")
-            .context("failed to look at our own network namespace")?;
-        let theirs = fs::metadata(at("ns/net"))
-            .with_context(|| format!("failed to look at the network namespace of process {pid}"))?;
-        let environment = fs::read(at("environ")).unwrap_or_default();
-        let variable = |name: &str| variable(&environment, name);
+            .context("failed to read our own network namespace")?;
+        let theirs = fs::metadata(format!("/proc/{pid}/ns/net"))
+            .with_context(|| format!("failed to read the network namespace of process {pid}"))?;
+        let environment = process.environ().unwrap_or_default();
+        let variable = |name: &str| {
+            let value = environment.get(OsStr::new(name))?;
+            (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
+        };
         let text = |path: &str| {
             read_in(pid, path)
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -85,7 +86,7 @@ impl Process {
         };
         Ok(Self {
             pid,
-            cgroup: cgroup_of(pid),
+            cgroup: cgroup_of(&process),
             host_network: (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
             nameservers: nameservers::parse(&text("etc/resolv.conf"))
                 .iter()
@@ -133,14 +134,6 @@ fn exempts(entry: &str, name: &str) -> bool {
         && (name == entry || name.strip_suffix(&entry).is_some_and(|rest| rest.ends_with('.')))
 }
 
-fn variable(environment: &[u8], name: &str) -> Option<String> {
-    let entries = environment.split(|&byte| byte == 0);
-    let value = entries
-        .filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-        .next()?;
-    (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
-}
-
 fn parse_hosts(text: &str) -> Vec<(IpAddr, Vec<String>)> {
     let entry = |line: &str| {
         let mut words = line.split('#').next()?.split_ascii_whitespace();
@@ -174,40 +167,26 @@ pub(super) fn read_in(pid: u32, path: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The directory of a process's cgroup below the mount that the datapath uses. The kernel tells the
-/// path relative to our cgroup namespace, which is not always the mount's root: then it is looked
+/// The directory of a process's cgroup below the mount that the datapath uses. The kernel gives the
+/// path relative to our cgroup namespace, which is not always the mount's root: then it is searched
 /// for.
-fn cgroup_of(pid: u32) -> Option<PathBuf> {
+fn cgroup_of(process: &procfs::process::Process) -> Option<PathBuf> {
+    let pid = u32::try_from(process.pid()).ok()?;
     let mount = datapath::cgroup2_mount().ok()?;
-    let told = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let told = told
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))?
-        .trim_end_matches(" (deleted)")
-        .to_owned();
-    let root = mount_root(&mount).unwrap_or_default();
-    let below = Path::new(&told)
-        .strip_prefix(root.trim_start_matches('/'))
-        .unwrap_or(Path::new(&told))
-        .to_owned();
+    let relative = process.cgroups().ok()?.into_iter().find(|cgroup| cgroup.hierarchy == 0)?;
+    let relative = Path::new(relative.pathname.trim_end_matches(" (deleted)"));
+    let root = mount_root(&mount).unwrap_or_else(|| "/".into());
+    let below = relative.strip_prefix(&root).or_else(|_| relative.strip_prefix("/")).ok()?;
     let plain = !below.components().any(|part| part == std::path::Component::ParentDir);
     Some(mount.join(below)).filter(|path| plain && holds(path, pid)).or_else(|| search(&mount, pid))
 }
 
 /// Which directory of the hierarchy is mounted at `mount`.
 fn mount_root(mount: &Path) -> Option<String> {
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
-    let fields = |line: &str| -> Option<(String, PathBuf, bool)> {
-        let (before, after) = line.split_once(" - ")?;
-        let mut fields = before.split(' ').skip(3);
-        Some((fields.next()?.to_owned(), fields.next()?.into(), after.starts_with("cgroup2 ")))
-    };
-    mounts
-        .lines()
-        .filter_map(fields)
-        .filter(|(_, point, cgroup2)| *cgroup2 && point == mount)
-        .map(|(root, ..)| root)
-        .next_back()
+    let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
+    let mounted =
+        mounts.into_iter().filter(|at| at.fs_type == "cgroup2" && at.mount_point == mount);
+    mounted.last().map(|at| at.root)
 }
 
 fn holds(cgroup: &Path, pid: u32) -> bool {
@@ -275,15 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_environment_are_read_as_a_libc_reads_them() {
+    fn hosts_are_read_as_a_libc_reads_them() {
         let hosts =
             parse_hosts("127.0.0.1 localhost\n10.0.0.9\tgit.internal GIT # why\n# 10.0.0.8 no\n");
         assert_eq!(hosts.len(), 2);
         assert_eq!(hosts[1].1, ["git.internal", "GIT"]);
-        assert_eq!(
-            variable(b"A=1\0HTTPS_PROXY=http://p\0E=\0", "HTTPS_PROXY").as_deref(),
-            Some("http://p")
-        );
-        assert_eq!(variable(b"A=1\0E=\0", "E"), None);
     }
 }

@@ -65,7 +65,13 @@ pub(crate) struct Events {
     #[arg(short = 'n', long, value_name = "NUMBER")]
     limit: Option<usize>,
     /// Output format
-    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table
+    )]
     format: Format,
 }
 

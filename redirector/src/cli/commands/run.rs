@@ -21,7 +21,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]
     log_level: String,
     /// Log format
-    #[arg(long, value_enum, value_name = "FORMAT", env = "REDIRECTOR_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        env = "REDIRECTOR_LOG_FORMAT",
+        default_value_t = LogFormat::Text
+    )]
     log_format: LogFormat,
     /// Log the route, the backend and the verdict of each connect, as `datapath.debug_log = true`
     /// does

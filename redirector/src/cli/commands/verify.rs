@@ -50,7 +50,12 @@ pub(crate) struct Verify {
     #[arg(long)]
     plain: bool,
     /// Seconds that each step may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=300)
+    )]
     timeout: u64,
     #[command(flatten)]
     output: OutputArgs,

@@ -67,15 +67,24 @@ fn every_result_and_every_loss_has_a_line() {
     let expected = "\
 TIME (UTC)    RESULT          TOOK  ROUTE           BACKEND                PROCESS
 2026-05-28
-20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  (1 in 8)
-20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, round trip 800 µs, 1 segment retransmitted
-20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
+20:26:40.123  established   850 µs  a.internal:443  203.0.113.7:8443       \
+curl[4711] /kubepods/podjob  (1 in 8)
+20:26:41.123  closed        1.5 ms  a.internal:443  203.0.113.7:8443       \
+curl[4711] /kubepods/podjob  4.0 KiB received, 517 B sent, \
+round trip 800 µs, 1 segment retransmitted
+20:26:42.123  refused       412 µs  a.internal:443  203.0.113.7:8443       \
+curl[4711] /kubepods/podjob
 20:26:43.123  timed out      3.1 s  a.internal:443  203.0.113.7:8443       caller unknown
-20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-20:26:45.123  aborted       300 ms  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-20:26:46.123  never sent         -  a.internal:443  203.0.113.7:8443       curl[4711] /kubepods/podjob
-20:26:47.123  denied             -  a.internal:22   -                      curl[4711] /kubepods/podjob  port not listed
-20:26:48.123  passed             -  198.18.0.9:443  -                      process [4711] cgroup 99  no route
+20:26:44.123  unreachable    1.0 s  a.internal:443  203.0.113.7:8443       \
+curl[4711] /kubepods/podjob
+20:26:45.123  aborted       300 ms  a.internal:443  203.0.113.7:8443       \
+curl[4711] /kubepods/podjob
+20:26:46.123  never sent         -  a.internal:443  203.0.113.7:8443       \
+curl[4711] /kubepods/podjob
+20:26:47.123  denied             -  a.internal:22   -                      \
+curl[4711] /kubepods/podjob  port not listed
+20:26:48.123  passed             -  198.18.0.9:443  -                      \
+process [4711] cgroup 99  no route
 ";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected));
     let missing = "\
@@ -93,7 +102,14 @@ fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
     let read: Vec<EventLine> =
         ended.out.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
     assert_eq!((ended.exit, read), (Exit::Done, lines()));
-    let first = r#"{"version":1,"at":"2026-05-28T20:26:40.123Z","result":"established","reason":null,"source":"a.internal","vip":"198.18.0.7","vip_port":443,"backend":"203.0.113.7:8443","elapsed_ns":850000,"traffic":null,"pid":4711,"command":"curl","cgroup":"/sys/fs/cgroup/kubepods/podjob","cgroup_id":99,"sampling_ratio":8}"#;
+    let first = concat!(
+        r#"{"version":1,"at":"2026-05-28T20:26:40.123Z","result":"established","#,
+        r#""reason":null,"source":"a.internal","#,
+        r#""vip":"198.18.0.7","vip_port":443,"#,
+        r#""backend":"203.0.113.7:8443","elapsed_ns":850000,"#,
+        r#""traffic":null,"pid":4711,"command":"curl","#,
+        r#""cgroup":"/sys/fs/cgroup/kubepods/podjob","cgroup_id":99,"sampling_ratio":8}"#,
+    );
     assert_eq!(ended.out.lines().next(), Some(first));
 }
 

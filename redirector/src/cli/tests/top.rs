@@ -27,7 +27,8 @@ redirecting 1 route for 1 cgroup; 1 backend ejected
 ROUTE                       OK/S  FAIL/S  DENY/S   WAIT    OPEN       P50       P99  STATE
 a.internal                     0       0       0      0       1         -         -  1 of 2 ejected
   203.0.113.7                  0       0              0       1         -            eligible
-  203.0.113.8                  0       0              0       1         -            ejected, 3 failures, retry in 4 s
+  203.0.113.8                  0       0              0       1         -            \
+ejected, 3 failures, retry in 4 s
 
 LAST FAILURES (TIME IN UTC)
 00:00:00  refused      a.internal:443 → 203.0.113.7:8443  curl[4711] /kubepods/podjob

@@ -84,7 +84,9 @@ fn line() -> impl Strategy<Value = String> {
         1 => any::<bool>().prop_map(|value| value.to_string()),
         1 => Just("{a = 1}".to_owned()),
     ];
-    prop_oneof![1 => header.prop_map(str::to_owned), 3 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")), 1 => "\\PC{0,12}"]
+    let header = header.prop_map(str::to_owned);
+    let pair = (key, value).prop_map(|(key, value)| format!("{key} = {value}"));
+    prop_oneof![1 => header, 3 => pair, 1 => "\\PC{0,12}"]
 }
 
 /// What must hold of any text: it is accepted and comes back as itself, or refused with a problem;

@@ -87,8 +87,8 @@ fn connect_failure(why: &IoFailure, facts: &Facts<'_>) -> Finding {
         }
         IoFailure::Unreachable => {
             let cause = format!(
-                "{tried} can't be reached from this node: no route leads there, or a router rejects \
-                    it; {source}"
+                "{tried} can't be reached from this node: no route leads there, or a router \
+                    rejects it; {source}"
             );
             Finding::new(
                 CauseCode::BackendUnreachable,

@@ -92,7 +92,8 @@ fn wrong_answer(
             Finding::new(
                 CauseCode::NotLive,
                 cause,
-                "`redirector status` shows whether the route is live, and the state of the upstreams",
+                "`redirector status` shows whether the route is live, and the state of the \
+                    upstreams",
             )
         }
         None if ours => {
@@ -124,8 +125,8 @@ fn no_answer(server: SocketAddr, why: &IoFailure, facts: &Facts<'_>) -> Finding 
             "the shim at {} can't be reached from the executor's network ({failure})",
             server.ip()
         );
-        let next = "does a network policy or firewall block port 53, or does the executor lack a route to \
-            it?";
+        let next = "does a network policy or firewall block port 53, or does the executor \
+            lack a route to it?";
         return Finding::new(CauseCode::ShimUnreachable, cause, next);
     }
     if server.ip().is_loopback() {

@@ -13,8 +13,8 @@ pub(super) fn client_certificate() -> Finding {
 
 pub(super) fn closed(facts: &Facts<'_>, before: &str) -> Finding {
     let cause = format!(
-        "{} accepted the connection and closed it before {before}: it rejects this source, or has no \
-            healthy server behind it; {}",
+        "{} accepted the connection and closed it before {before}: it rejects this source, or has \
+            no healthy server behind it; {}",
         facts.tried(),
         facts.source.label()
     );

@@ -13,7 +13,9 @@ use crate::{
 };
 
 fn route(counters: Counters) -> RouteView {
-    let definition = serde_json::json!({"source": "a.internal", "destination": "lb.public", "ports": ["443", "80:8080"]});
+    let definition = serde_json::json!({
+        "source": "a.internal", "destination": "lb.public", "ports": ["443", "80:8080"]
+    });
     RouteView {
         source: Some("a.internal".parse().expect("a source")),
         vip: VipView { index: 1, ipv4: Some([198, 18, 0, 1].into()), ipv6: None },
@@ -55,7 +57,10 @@ fn cause(
         after: Some(&after),
         agent: true,
         listen: &listen,
-        in_pool: &|address| matches!(address, IpAddr::V4(address) if address.octets()[..2] == [198, 18]),
+        in_pool: &|address| match address {
+            IpAddr::V4(address) => address.octets()[..2] == [198, 18],
+            IpAddr::V6(_) => false,
+        },
         attached: true,
         covered: true,
         cgroup: "/sys/fs/cgroup/kubepods".into(),

@@ -86,11 +86,12 @@ fn trace_backends(out: &mut Explainer, route: &RouteView, port: u16) {
         out.findings.push(Finding { cause: format!("{}{does}", finding.cause), ..finding });
     } else if eligible.is_empty() {
         let cause = match route.backends.len() {
-            1 => "the only backend is ejected after recent failures, but is still used: no other is left"
+            1 => "the only backend is ejected after recent failures, but is still used: no other \
+                    is left"
                 .to_owned(),
             all => format!(
-                "all {all} backends are ejected after recent failures, but are still used: no other \
-                    is left"
+                "all {all} backends are ejected after recent failures, but are still used: no \
+                    other is left"
             ),
         };
         let next = "`redirector verify` shows how they fail; is this node's egress address on \

@@ -7,13 +7,23 @@ use crate::{
 fn status() -> Status {
     serde_json::from_value(serde_json::json!({
         "version": 1, "state": "ok", "summary": "", "problems": [],
-        "agent": {"pid": 1, "version": "0", "started_at": "1970-01-01T00:00:00Z", "uptime_seconds": 1},
+        "agent": {
+            "pid": 1, "version": "0", "started_at": "1970-01-01T00:00:00Z", "uptime_seconds": 1
+        },
         "config": null, "dns": {"listen": ["169.254.20.53:53"], "names": 1, "counters": {}},
-        "datapath": {"abi": 1, "pins": "/p", "pool_ipv4": "198.18.0.0/16", "pool_ipv6": null, "heartbeat_age_ms": 100, "programs": [],
-            "attachments": [{"cgroup": "/c/kubepods", "cgroup_id": 5, "programs": ["a"], "live": true}]},
-        "routes": [{"source": "*.a.internal", "vip": {"index": 1, "ipv4": "198.18.0.1", "ipv6": null}, "origin": "file", "live": true,
+        "datapath": {"abi": 1, "pins": "/p", "pool_ipv4": "198.18.0.0/16", "pool_ipv6": null,
+            "heartbeat_age_ms": 100, "programs": [],
+            "attachments": [{
+                "cgroup": "/c/kubepods", "cgroup_id": 5, "programs": ["a"], "live": true
+            }]},
+        "routes": [{"source": "*.a.internal",
+            "vip": {"index": 1, "ipv4": "198.18.0.1", "ipv6": null},
+            "origin": "file", "live": true,
             "definition": {"source": "*.a.internal", "destination": "lb"}, "resolution": null,
-            "backends": [{"address": "203.0.113.7", "state": "eligible", "failures": 0, "retry_in_ms": null, "counters": null}], "counters": null}]
+            "backends": [{
+                "address": "203.0.113.7", "state": "eligible", "failures": 0, "retry_in_ms": null,
+                "counters": null
+            }], "counters": null}]
     }))
     .expect("a status")
 }

@@ -1,5 +1,5 @@
-//! One A query, sent as a libc does: to each nameserver in turn, over UDP, and over TCP if the answer
-//! is truncated.
+//! One A query, sent as a libc does: to each nameserver in turn, over UDP, and over TCP if the
+//! answer is truncated.
 
 use std::{
     io::{self, Read, Write},

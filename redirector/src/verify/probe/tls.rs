@@ -1,4 +1,5 @@
-//! One TLS handshake with the internal name. The certificate is reported whether it is valid or not.
+//! One TLS handshake with the internal name. The certificate is reported whether it is valid or
+//! not.
 
 use std::{
     io,

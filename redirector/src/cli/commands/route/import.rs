@@ -87,7 +87,13 @@ fn read(env: &mut Env<'_>, file: &Path) -> anyhow::Result<String> {
   redirector route export -o json")]
 pub(crate) struct Export {
     /// Output format
-    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = ExportFormat::Toml)]
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = ExportFormat::Toml
+    )]
     format: ExportFormat,
 }
 

@@ -52,7 +52,12 @@ pub(crate) struct Top {
     #[arg(long)]
     once: bool,
     /// Exit after this many pages [default: never]
-    #[arg(long, value_name = "NUMBER", conflicts_with = "once", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        conflicts_with = "once",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     count: Option<u64>,
     /// Seconds between two samples, 0.1 to 60
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
@@ -64,7 +69,13 @@ pub(crate) struct Top {
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = Order::Busiest)]
     sort: Order,
     /// Output format
-    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table
+    )]
     format: Format,
 }
 
