@@ -16,7 +16,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum What {
     /// The cost of a connect: not redirected, redirected, and by peers
-    Connect(Options),
+    Connect(connect::Options),
     /// Queries a second, latency and memory of the DNS shim, compared with unbound and dnsmasq
     Dns(dns::Options),
     /// The cost of the agent, and how soon a route change applies
@@ -30,7 +30,8 @@ impl Args {
     #[must_use]
     pub fn wants_build(&self) -> bool {
         match &self.what {
-            What::Connect(options) | What::Agent(options) => options.binary.is_none(),
+            What::Connect(options) => options.common.binary.is_none(),
+            What::Agent(options) => options.binary.is_none(),
             What::Bulk(options) => options.common.binary.is_none(),
             What::Dns(_) => false,
         }

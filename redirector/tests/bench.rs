@@ -12,7 +12,9 @@ mod bulk;
 #[test]
 fn a_quick_run_measures_every_variant_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
-    let report = bench::connect::measure(&Options { quick: true, binary, output: None }).unwrap();
+    let common = Options { quick: true, binary, output: None };
+    let report =
+        bench::connect::measure(&bench::connect::Options { common, baseline: None }).unwrap();
 
     let names: Vec<(usize, usize)> = report
         .scenarios

@@ -1,7 +1,6 @@
 //! The fixture: a node with the agent, clients in cgroups of their own, and the server at the other
 //! end of their veth pair.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +11,12 @@ use serde_json::{Value, json};
 use testbed::service::Service;
 use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, Sandbox, packages, process};
 
-use super::{bpf, variants::ClientKind};
+use super::{
+    baseline::Baseline,
+    bpf,
+    client::{self, Client, cgroup, configuration, source},
+    variants::ClientKind,
+};
 use crate::{
     options::FULL_POOL,
     worker::{self, Worker},
@@ -26,18 +30,6 @@ const TWO_BACKENDS: u32 = 1;
 const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18_000);
 /// Importing a pool full of routes makes as many leases.
 const IMPORT_LIMIT: Duration = Duration::from_secs(60);
-
-/// One client and its targets.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) worker: Worker,
-    /// Its cgroup, for queries of the attached programs.
-    pub(super) cgroup: File,
-    /// The server, reached directly.
-    pub(super) server: SocketAddrV4,
-    /// The server, by the VIP, the translated address or the proxy.
-    pub(super) indirect: SocketAddrV4,
-}
 
 /// Everything that runs during the measurements. Fields are dropped in this order.
 pub(super) struct Fixture {
@@ -55,6 +47,8 @@ pub(super) struct Fixture {
     dnat: Client,
     /// A proxy beside the client.
     proxy: Client,
+    /// Another build, if the run compares with one.
+    baseline: Option<Baseline>,
     _server: Worker,
     _haproxy: Service,
     _attached: [bpf::Attached; 2],
@@ -67,17 +61,9 @@ pub(super) struct Fixture {
 
 impl Fixture {
     /// Starts everything with one route; measured processes run on `core`.
-    pub(super) fn new(binary: &Path, core: usize) -> Result<Self> {
+    pub(super) fn new(binary: &Path, baseline: Option<&Path>, core: usize) -> Result<Self> {
         let rig = Rig::new()?;
-        // Address translation and connection tracking in the node's namespace would dominate the
-        // figures.
-        rig.node
-            .sandbox()
-            .run(
-                "nft delete table ip rig && sysctl -qw net.ipv4.tcp_max_tw_buckets=1",
-                IMPORT_LIMIT,
-            )?
-            .success()?;
+        client::prepare_node(&rig)?;
         let [first, second, third] =
             ["ours", "dnat", "proxy"].map(|name| rig.executor(ExecutorOptions::pod(name)));
         let executors = [first?, second?, third?];
@@ -87,8 +73,7 @@ impl Fixture {
         let at = |number: u8| SocketAddrV4::new(Ipv4Addr::new(10, 61, number, 1), port);
 
         // The clients of different cgroups share one namespace.
-        let rule = format!("ip rule add ipproto tcp dport {} prohibit", worker::PROHIBITED);
-        executors[0].sandbox().run(&rule, IMPORT_LIMIT)?.success()?;
+        client::prohibit_port(&executors[0])?;
         let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
         let (bare, empty, storage) = (beside("bare")?, beside("empty")?, beside("storage")?);
         let attached =
@@ -97,14 +82,8 @@ impl Fixture {
         translate(executors[1].sandbox(), at(2))?;
         let haproxy = haproxy(executors[2].outside(), at(3), core)?;
         let translated = SocketAddrV4::new(FIRST_VIP, port);
-        let client = |sandbox: &Sandbox, server, indirect| -> Result<Client> {
-            Ok(Client {
-                worker: Worker::client(sandbox, core)?,
-                cgroup: cgroup(sandbox)?,
-                server,
-                indirect,
-            })
-        };
+        let client =
+            |sandbox: &Sandbox, server, indirect| Client::start(sandbox, core, server, indirect);
         let own = SocketAddrV4::new(vip(&rig, binary, 0)?, port);
         Ok(Self {
             bare: client(&bare, at(1), at(1))?,
@@ -114,6 +93,7 @@ impl Fixture {
             two: client(executors[0].sandbox(), at(1), own)?,
             dnat: client(executors[1].sandbox(), at(2), translated)?,
             proxy: client(executors[2].sandbox(), at(3), PROXY)?,
+            baseline: baseline.map(|binary| Baseline::new(binary, core)).transpose()?,
             _server: server,
             _haproxy: haproxy,
             _attached: attached,
@@ -126,8 +106,8 @@ impl Fixture {
     }
 
     /// The client of this kind.
-    pub(super) fn client(&mut self, kind: ClientKind) -> &mut Client {
-        match kind {
+    pub(super) fn client(&mut self, kind: ClientKind) -> Result<&mut Client> {
+        Ok(match kind {
             ClientKind::Bare => &mut self.bare,
             ClientKind::Empty => &mut self.empty,
             ClientKind::Storage => &mut self.storage,
@@ -135,7 +115,10 @@ impl Fixture {
             ClientKind::TwoBackends => &mut self.two,
             ClientKind::Dnat => &mut self.dnat,
             ClientKind::Proxy => &mut self.proxy,
-        }
+            ClientKind::Baseline => {
+                &mut self.baseline.as_mut().context("there is no baseline")?.client
+            }
+        })
     }
 
     /// Fills the pool with routes: one of two backends, the others of one.
@@ -170,23 +153,6 @@ fn vip(rig: &Rig, binary: &Path, number: u32) -> Result<Ipv4Addr> {
         .as_str()
         .with_context(|| format!("the route {number} has no address: {route}"))?;
     text.parse().with_context(|| format!("failed to parse the address {text}"))
-}
-
-fn source(number: u32) -> String {
-    format!("r{number}.internal.company.net")
-}
-
-fn configuration() -> String {
-    format!(
-        "[attach]\ncgroups = [\"kubepods/podours\"]\n[dns]\nupstreams = [\"203.0.113.53:53\"]\n\
-         [[routes]]\nsource = \"{}\"\ndestination = [\"10.61.1.1\"]\n",
-        source(0)
-    )
-}
-
-fn cgroup(sandbox: &Sandbox) -> Result<File> {
-    File::open(sandbox.cgroup())
-        .with_context(|| format!("failed to open {}", sandbox.cgroup().display()))
 }
 
 /// Translates connects to the pool's first address in the client's namespace, as the service proxy

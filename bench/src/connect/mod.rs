@@ -1,6 +1,8 @@
 //! What a connect costs.
 
+mod baseline;
 mod bpf;
+mod client;
 mod fixture;
 mod plan;
 mod plot;
@@ -11,4 +13,4 @@ mod run;
 mod variants;
 
 pub use self::report::{HookCost, Ratio, Report, Scenario, Target, Timing};
-pub use self::run::{measure, run, write};
+pub use self::run::{Options, measure, run, write};

@@ -9,8 +9,9 @@ use super::{
     report::{HookCost, Report, Scenario},
     rounds::{self, ClockedRounds, Limit, Load},
     variants::{
-        BARE, DNAT, EMPTY, HIT, HIT_ANY, HIT_TWO, HOT, HOT_FULL, HOT_UNSAMPLED, MISS, PROXY,
-        STORAGE, TCP, TCP_FULL, UDP, UDP_FULL, UDP_LIFE, UDP_SEND, Variant,
+        BARE, BASELINE_HIT, BASELINE_MISS, DNAT, EMPTY, HIT, HIT_ANY, HIT_TWO, HOT, HOT_FULL,
+        HOT_UNSAMPLED, MISS, PROXY, STORAGE, TCP, TCP_FULL, UDP, UDP_FULL, UDP_LIFE, UDP_SEND,
+        Variant,
     },
 };
 use crate::{options::FULL_POOL, worker::Operation};
@@ -41,11 +42,17 @@ const HOT_BATCH: u32 = 500;
 const SAMPLING_DELAY: Duration = Duration::from_secs(3);
 
 /// Sets the fixture up and measures everything.
-pub(super) fn run(binary: &Path, effort: &Effort, report: &mut Report) -> Result<()> {
+pub(super) fn run(
+    binary: &Path,
+    baseline: Option<&Path>,
+    effort: &Effort,
+    report: &mut Report,
+) -> Result<()> {
     report.core = last_core()?;
     eprintln!("starting a node, an agent and the peers; measuring on core {}", report.core);
-    let fixture = Fixture::new(binary, report.core).context("failed to set the benchmark up")?;
-    let mut session = Session { fixture, effort };
+    let fixture =
+        Fixture::new(binary, baseline, report.core).context("failed to set the benchmark up")?;
+    let mut session = Session { fixture, effort, has_baseline: baseline.is_some() };
     report.scenarios.extend(session.one_route()?);
     eprintln!("clocking the hooks");
     report.hooks.extend(session.hooks_of_one_route()?);
@@ -59,6 +66,7 @@ pub(super) fn run(binary: &Path, effort: &Effort, report: &mut Report) -> Result
 struct Session<'a> {
     fixture: Fixture,
     effort: &'a Effort,
+    has_baseline: bool,
 }
 
 impl Session<'_> {
@@ -66,13 +74,21 @@ impl Session<'_> {
         let udp = Load { operation: Operation::Udp, count: UDP_BATCH };
         let life = Load { operation: Operation::UdpLife, count: UDP_BATCH / 3 };
         let send = Load { operation: Operation::UdpSend, count: UDP_BATCH / 3 };
+        let miss = self.and_baseline(&[BARE, EMPTY, MISS], &[BASELINE_MISS]);
+        let sending = self.and_baseline(&[BARE, MISS], &[BASELINE_MISS]);
         let tcp = [BARE, EMPTY, STORAGE, MISS, HIT, DNAT, PROXY];
+        let tcp = self.and_baseline(&tcp, &[BASELINE_MISS, BASELINE_HIT]);
         Ok(vec![
-            self.compare(UDP, udp, &[BARE, EMPTY, MISS], 15.0)?,
-            self.compare(UDP_LIFE, life, &[BARE, EMPTY, MISS], 12.0)?,
-            self.compare(UDP_SEND, send, &[BARE, MISS], 12.0)?,
+            self.compare(UDP, udp, &miss, 15.0)?,
+            self.compare(UDP_LIFE, life, &miss, 12.0)?,
+            self.compare(UDP_SEND, send, &sending, 12.0)?,
             self.compare(TCP, TCP_LOAD, &tcp, 50.0)?,
         ])
+    }
+
+    /// The variants, with those of the baseline if there is one.
+    fn and_baseline(&self, variants: &[Variant], baseline: &[Variant]) -> Vec<Variant> {
+        [variants, if self.has_baseline { baseline } else { &[] }].concat()
     }
 
     fn full_pool(&mut self) -> Result<Vec<Scenario>> {
@@ -98,12 +114,13 @@ impl Session<'_> {
 
     fn hooks_of_one_route(&mut self) -> Result<Vec<HookCost>> {
         let mut costs = Vec::new();
-        let clocked = ClockedRounds { rounds: self.effort.clocked_rounds, background: None };
-        for (name, variants) in [("miss", [EMPTY, STORAGE, MISS]), ("hit", [EMPTY, STORAGE, HIT])] {
-            costs.extend(self.hooks(name, TCP_LOAD, &variants, clocked)?);
+        let miss = self.and_baseline(&[EMPTY, STORAGE, MISS], &[BASELINE_MISS]);
+        let variants = self.and_baseline(&[EMPTY, STORAGE, HIT], &[BASELINE_HIT]);
+        costs.extend(self.hooks("miss", TCP_LOAD, &miss, self.clocked())?);
+        costs.extend(self.hooks("hit", TCP_LOAD, &variants, self.clocked())?);
+        for variant in self.and_baseline(&[HIT], &[BASELINE_HIT]) {
+            rounds::load(&mut self.fixture, &variant, TCP_LOAD, SAMPLING_DELAY)?;
         }
-        rounds::load(&mut self.fixture, &HIT, TCP_LOAD, SAMPLING_DELAY)?;
-        let variants = [EMPTY, STORAGE, HIT];
         costs.extend(self.hooks(HOT, HOT_LOAD, &variants, self.sampled())?);
         thread::sleep(SAMPLING_DELAY);
         costs.extend(self.hooks(HOT_UNSAMPLED, HOT_LOAD, &variants, self.unsampled())?);
@@ -111,10 +128,14 @@ impl Session<'_> {
     }
 
     fn hooks_of_a_full_pool(&mut self) -> Result<Vec<HookCost>> {
-        let clocked = ClockedRounds { rounds: self.effort.clocked_rounds, background: None };
         let variants = [EMPTY, STORAGE, HIT, HIT_TWO];
         let mut costs = self.hooks(HOT_FULL, HOT_LOAD, &variants, self.sampled())?;
-        costs.extend(self.hooks("hit, 65,534 routes", TCP_LOAD, &[EMPTY, HIT_ANY], clocked)?);
+        costs.extend(self.hooks(
+            "hit, 65,534 routes",
+            TCP_LOAD,
+            &[EMPTY, HIT_ANY],
+            self.clocked(),
+        )?);
         Ok(costs)
     }
 
@@ -129,15 +150,21 @@ impl Session<'_> {
         Ok(samples.costs(name, variants))
     }
 
+    fn clocked(&self) -> ClockedRounds {
+        ClockedRounds { rounds: self.effort.clocked_rounds, background: Vec::new() }
+    }
+
     /// These batches are short, and what the kernel does for a new socket varies by more than the
     /// hook takes: hence the additional rounds.
     fn unsampled(&self) -> ClockedRounds {
-        ClockedRounds { rounds: 10 * self.effort.clocked_rounds, background: None }
+        ClockedRounds { rounds: 10 * self.effort.clocked_rounds, background: Vec::new() }
     }
 
     /// With successful connects in each round, so that the agent keeps sampling.
     fn sampled(&self) -> ClockedRounds {
-        ClockedRounds { background: Some((HIT, TCP_LOAD)), ..self.unsampled() }
+        let hits = self.and_baseline(&[HIT], &[BASELINE_HIT]);
+        let background = hits.into_iter().map(|variant| (variant, TCP_LOAD)).collect();
+        ClockedRounds { background, ..self.unsampled() }
     }
 }
 

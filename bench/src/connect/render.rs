@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    report::{HookCost, Report, Scenario, Timing},
-    variants::{BARE, EMPTY, Variant},
+    report::{HookCost, Ratio, Report, Scenario, Timing},
+    variants::{BARE, BASELINE_HIT, BASELINE_MISS, EMPTY, Variant},
 };
 use crate::statistics::Spread;
 
@@ -26,6 +26,18 @@ pub(super) fn table(report: &Report) -> String {
                 text,
                 "  {variant:36} {:>9.0} ns  {bare:>22}  {empty:>22}",
                 nanoseconds.median
+            );
+        }
+    }
+    if let Some(baseline) = &report.baseline {
+        let _ = writeln!(text, "\nagainst the baseline {baseline}");
+        for (scenario, ratio) in baseline_ratios(report) {
+            let (factor, extra) =
+                (interval(&ratio.ratio, 3), interval(&ratio.extra_nanoseconds, 0));
+            let _ = writeln!(
+                text,
+                "  {scenario:38} {:18} {factor:>22} × {extra:>22} ns",
+                ratio.variant
             );
         }
     }
@@ -89,8 +101,31 @@ pub(super) fn markdown(report: &Report) -> String {
             );
         }
     }
+    if let Some(baseline) = &report.baseline {
+        let _ = write!(
+            text,
+            "\n## Against the baseline\n\n`{baseline}`, in turns with this build.\n\n\
+             | | variant | × baseline [95 %] | difference, ns [95 %] |\n|---|---|---|---|\n"
+        );
+        for (scenario, ratio) in baseline_ratios(report) {
+            let (factor, extra) =
+                (interval(&ratio.ratio, 3), interval(&ratio.extra_nanoseconds, 0));
+            let _ = writeln!(text, "| {scenario} | {} | {factor} | {extra} |", ratio.variant);
+        }
+    }
     hooks(&mut text, report);
     text
+}
+
+/// The ratios to the variants of the baseline, each with the name of its scenario.
+fn baseline_ratios(report: &Report) -> impl Iterator<Item = (&str, &Ratio)> {
+    let names = [BASELINE_MISS.name, BASELINE_HIT.name];
+    report.scenarios.iter().flat_map(move |scenario| {
+        let ratios = scenario.ratios.iter();
+        ratios
+            .filter(move |ratio| names.contains(&ratio.against.as_str()))
+            .map(|ratio| (scenario.name.as_str(), ratio))
+    })
 }
 
 fn head(report: &Report) -> String {

@@ -26,6 +26,9 @@ pub struct Report {
     pub load: [f64; 2],
     /// Wall clock, in seconds.
     pub seconds: f64,
+    /// The binary of the baseline, if the run compares with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
     /// The comparisons.
     pub scenarios: Vec<Scenario>,
     /// The cost of each hook by the kernel's clock.

@@ -9,7 +9,8 @@ use anyhow::Result;
 
 use super::{
     bpf,
-    fixture::{Client, FIRST_VIP, Fixture},
+    client::Client,
+    fixture::{FIRST_VIP, Fixture},
     report::{HookCost, Ratio, Scenario, Timing},
     variants::{ClientKind, Variant},
 };
@@ -36,11 +37,11 @@ pub(super) struct Load {
 }
 
 /// How often the hooks are clocked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ClockedRounds {
     pub(super) rounds: usize,
-    /// A batch that runs in each round, unclocked.
-    pub(super) background: Option<(Variant, Load)>,
+    /// Batches that run in each round, unclocked.
+    pub(super) background: Vec<(Variant, Load)>,
 }
 
 /// Repeats batches of one variant for `time`.
@@ -84,7 +85,7 @@ pub(super) fn alternate(
 }
 
 fn run_batch(fixture: &mut Fixture, variant: &Variant, load: Load) -> Result<f64> {
-    let client = fixture.client(variant.client);
+    let client = fixture.client(variant.client)?;
     let target = match variant {
         Variant { spread: 2.., .. } => SocketAddrV4::new(FIRST_VIP, client.indirect.port()),
         Variant { indirect: true, .. } => client.indirect,
@@ -106,20 +107,24 @@ pub(super) fn scenario(
         nanoseconds: Spread::of(times.clone()),
     });
     let mut ratios = Vec::new();
-    for against in [ClientKind::Bare, ClientKind::Empty] {
-        let Some(base) = variants.iter().position(|variant| variant.client == against) else {
-            continue;
-        };
-        for (which, variant) in variants.iter().enumerate().filter(|(which, _)| *which != base) {
-            let pairs = || times[which].iter().zip(&times[base]);
-            ratios.push(Ratio {
-                variant: variant.name.to_owned(),
-                against: variants[base].name.to_owned(),
-                ratio: Spread::of(pairs().map(|(mine, theirs)| mine / theirs).collect()),
-                extra_nanoseconds: Spread::of(
-                    pairs().map(|(mine, theirs)| mine - theirs).collect(),
-                ),
-            });
+    for against in [ClientKind::Bare, ClientKind::Empty, ClientKind::Baseline] {
+        for (base, base_variant) in variants.iter().enumerate() {
+            if base_variant.client != against {
+                continue;
+            }
+            for (which, variant) in variants.iter().enumerate() {
+                if which != base && base_variant.is_base_of(variant) {
+                    let pairs = || times[which].iter().zip(&times[base]);
+                    ratios.push(Ratio {
+                        variant: variant.name.to_owned(),
+                        against: base_variant.name.to_owned(),
+                        ratio: Spread::of(pairs().map(|(mine, theirs)| mine / theirs).collect()),
+                        extra_nanoseconds: Spread::of(
+                            pairs().map(|(mine, theirs)| mine - theirs).collect(),
+                        ),
+                    });
+                }
+            }
         }
     }
     Scenario {
@@ -152,13 +157,13 @@ pub(super) fn clock_hooks(
     let _clock = bpf::enable_stats()?;
     let mut samples = Samples(variants.iter().map(|_| Default::default()).collect());
     for round in 0..rounds.rounds + WARM_UP {
-        if let Some((variant, load)) = &rounds.background {
+        for (variant, load) in &rounds.background {
             run_batch(fixture, variant, *load)?;
         }
         for (variant, hooks) in variants.iter().zip(&mut samples.0) {
-            let before = all_runs(fixture.client(variant.client))?;
+            let before = all_runs(fixture.client(variant.client)?)?;
             run_batch(fixture, variant, load)?;
-            let after = all_runs(fixture.client(variant.client))?;
+            let after = all_runs(fixture.client(variant.client)?)?;
             for (hook, (before, after)) in hooks.iter_mut().zip(before.iter().zip(&after)) {
                 let runs = (after.count - before.count) as f64;
                 if runs > 0.0 && round >= WARM_UP {

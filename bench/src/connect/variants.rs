@@ -19,6 +19,8 @@ pub(super) enum ClientKind {
     Dnat,
     /// HAProxy.
     Proxy,
+    /// Another build of the redirector.
+    Baseline,
 }
 
 /// One side of a comparison.
@@ -30,6 +32,20 @@ pub(super) struct Variant {
     pub(super) indirect: bool,
     /// How many addresses the connects are spread over at random.
     pub(super) spread: u32,
+}
+
+impl Variant {
+    /// Whether `other` is compared with this one.
+    pub(super) fn is_base_of(&self, other: &Self) -> bool {
+        match self.client {
+            ClientKind::Bare | ClientKind::Empty => true,
+            ClientKind::Baseline => {
+                other.client == ClientKind::Redirector
+                    && (other.indirect, other.spread) == (self.indirect, self.spread)
+            }
+            _ => false,
+        }
+    }
 }
 
 const fn direct(name: &'static str, client: ClientKind) -> Variant {
@@ -53,6 +69,8 @@ pub(super) const HIT_ANY: Variant = Variant {
     indirect: true,
     spread: FULL_POOL,
 };
+pub(super) const BASELINE_MISS: Variant = direct("baseline, miss", ClientKind::Baseline);
+pub(super) const BASELINE_HIT: Variant = indirect("baseline, hit", ClientKind::Baseline);
 pub(super) const DNAT: Variant = indirect("nftables DNAT", ClientKind::Dnat);
 pub(super) const PROXY: Variant = indirect("HAProxy", ClientKind::Proxy);
 
