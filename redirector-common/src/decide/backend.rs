@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A backend for one connect: two words, as they stand in the tables. Everything else is computed
-/// from them where it is used (see [`super::packed`]).
+/// from them where it is used (see `decide/packed/mod.rs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
     selection: Selection,

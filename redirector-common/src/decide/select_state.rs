@@ -10,7 +10,7 @@ use crate::route::RouteEntry;
 ///
 /// After each lookup everything else is computed from them again, see
 /// [`reload`](SelectState::reload): a value kept across the lookup would be spilled to the stack,
-/// which costs more (see [`super::packed`]).
+/// which costs more (see `decide/packed/mod.rs`).
 pub(super) struct SelectState {
     entry: RouteEntry,
     key: ClientKey,

@@ -38,13 +38,12 @@ pub trait Tables {
     fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw;
     /// [`select`](super::select) with these tables.
     fn select(&self, index: u32, key: ClientKey) -> Selection;
-    /// The same word, opaque to the compiler: see
-    /// [`SelectState`](super::select_state::SelectState).
+    /// The same word, opaque to the compiler: see `SelectState`.
     fn reload(&self, word: u64) -> u64;
 }
 
 /// The client of a connect. Its properties are read where they are used: a value kept across a
-/// call costs, see [`super::packed`].
+/// call costs, see `decide/packed/mod.rs`.
 pub trait Client {
     /// The port it asks for.
     fn port(&self) -> PortBe;

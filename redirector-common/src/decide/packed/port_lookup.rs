@@ -19,7 +19,7 @@ pub struct PortPairs {
 /// | bits | content |
 /// |---|---|
 /// | 0–15 | the destination's port in network order, when found |
-/// | 16–17 | [`BlockRead`] |
+/// | 16–17 | `BlockRead` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct PortLookup(u32);
@@ -49,7 +49,7 @@ impl PortLookup {
         Self(bits)
     }
 
-    /// The destination's port, valid when [`PortLookup::read`] is [`BlockRead::Found`].
+    /// The destination's port, valid when `PortLookup::read` is `BlockRead::Found`.
     pub(in crate::decide) const fn port(self) -> PortBe {
         PortBe(self.0 as u16)
     }

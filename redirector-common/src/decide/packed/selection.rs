@@ -11,7 +11,7 @@ use crate::{addr::PortBe, route::RouteEntry};
 /// | 24–31 | generation of the block |
 /// | 32–47 | the destination's port in network order |
 /// | 48–55 | distance from the backend's slot to the options' slot; 0: no options |
-/// | 56–57 | [`BlockRead`] |
+/// | 56–57 | `BlockRead` |
 /// | 58 | the route has another eligible backend |
 /// | 59 | every backend is ejected |
 /// | 60 | the connect is the backend's trial |
@@ -69,7 +69,7 @@ impl Selection {
         Self(self.0 | Self::policy_bits(entry))
     }
 
-    /// No backend, since the block is [`BlockRead::Missing`] a part or is [`BlockRead::Stale`].
+    /// No backend, since the block is `BlockRead::Missing` a part or is `BlockRead::Stale`.
     pub(in crate::decide) const fn none(read: BlockRead, entry: RouteEntry) -> Self {
         Self((read.to_bits() as u64) << Self::READ_SHIFT | Self::policy_bits(entry))
     }
