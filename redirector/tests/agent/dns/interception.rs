@@ -173,7 +173,7 @@ fn two_seconds_after_the_agent_dies_queries_bypass_the_shim() {
     );
     let output = job.cli(&["status"]);
     assert!(
-        output.stdout.contains("nobody's DNS: no agent gives a sign of life")
+        output.stdout.contains("off: the agent's heartbeat is stale")
             && output.stdout.contains(ONE),
         "{}",
         output.text()
@@ -327,7 +327,7 @@ fn off_intercepts_nothing_and_status_shows_it() {
     assert_eq!(address(&executor, INTERNAL_NAME), "");
     let status = job.cli(&["status"]);
     assert!(
-        status.status.success() && status.stdout.contains("nobody's DNS: dns.intercept is \"off\""),
+        status.status.success() && status.stdout.contains("off: dns.intercept is \"off\""),
         "{}",
         status.text()
     );

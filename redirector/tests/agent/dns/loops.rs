@@ -72,7 +72,7 @@ fn a_looping_dnsmasq_is_ejected_until_it_is_fixed() {
     let lines = [
         "upstreams  127.0.0.1:5399 (ejected: it forwards to us)",
         "the DNS upstream 127.0.0.1:5399 forwards queries back to us: it is ejected",
-        "let it ask the real server, or name that in dns.upstreams",
+        "let it forward to the real server, or set dns.upstreams to that server",
     ];
     assert!(lines.iter().all(|line| status.stdout.contains(line)), "{}", status.text());
     until("unready", || {
@@ -84,7 +84,7 @@ fn a_looping_dnsmasq_is_ejected_until_it_is_fixed() {
         job.agent.log_tail()
     );
     drop(dnsmasq.take());
-    let _mended = Dnsmasq::forwarding_to(&job.rig, DNS_ADDRESS);
+    let _fixed = Dnsmasq::forwarding_to(&job.rig, DNS_ADDRESS);
     until("used again", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == false);
     until("ready", || !readyz().contains("forwards back to us"));
     assert!(job.agent.log().contains("the upstream no longer loops"), "{}", job.agent.log_tail());
