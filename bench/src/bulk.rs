@@ -29,11 +29,11 @@ const IMPORTED: u32 = 10_000;
 const EXPLANATION: &str = "\
     Times in the kernel are from the plan in memory to the end of the last call: the comparison \
     with the current state, the allocation, and the writes to the maps. \"With other backends\" \
-    replaces every block and every backend ID. \"One after the other\" applies the same \
-    changes in separate calls. One change is made among 65,535 other routes, 2,000 times in each round, \
-    spread over the pool. \"Adopted\" is the start of a new process: it loads the programs and reads every \
-    route back. An agent's start is from its process to READY=1. An import is `redirector route \
-    import` from the start of its process to its end, with the state on disk.";
+    replaces every block and every backend ID. \"One after the other\" applies the same changes \
+    in separate calls. One change is made among 65,535 other routes, 2,000 times in each round, \
+    spread over the pool. \"Adopted\" is the start of a new process: it loads the programs and \
+    reads every route back. An agent's start is from its process to READY=1. An import is \
+    `redirector route import` from the start of its process to its end, with the state on disk.";
 
 /// Arguments of `cargo xtask bench bulk`.
 #[derive(Clone, Debug, Default, clap::Args)]
