@@ -129,8 +129,8 @@ counters! {
     RouteTimes {
         /// Established connects by latency: see [`latency_bucket`].
         latency: [u64; LATENCY_BUCKETS],
-        /// Smoothed round-trip times at the end of connections in microseconds, summed. It is behind
-        /// the buckets since the verifier considers a sixteenth bucket possible.
+        /// Smoothed round-trip times at the end of connections in microseconds, summed. It is
+        /// behind the buckets since the verifier considers a sixteenth bucket possible.
         srtt_us: u64,
     }
 
