@@ -220,7 +220,7 @@ fn more_than_sixteen_followers_are_refused() {
     ask(&job, "follow=maybe").read_to_string(&mut wrong).unwrap();
     assert!(
         wrong.starts_with("HTTP/1.1 400")
-            && wrong.contains("it takes follow, route, result, failed and limit"),
+            && wrong.contains("the parameters are follow, route, result, failed and limit"),
         "{wrong}"
     );
 }

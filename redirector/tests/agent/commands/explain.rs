@@ -161,7 +161,7 @@ fn problems_of_the_agent_are_named() {
         &job,
         &["explain", INTERNAL_NAME],
         "stale_heartbeat",
-        &["last sign of life", "agent's log"],
+        &["last heartbeat", "agent's log"],
     );
 
     let job = Job::with_config(CONFIG);
