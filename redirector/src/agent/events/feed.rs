@@ -45,14 +45,39 @@ pub(crate) enum EventRequest {
 
 /// The event loop's side of connect events.
 pub(crate) struct EventFeed {
-    pub(crate) hub: EventHub,
-    pub(crate) queries: mpsc::Receiver<NameQuery>,
+    hub: EventHub,
+    queries: mpsc::Receiver<NameQuery>,
     /// The logarithm to base 2 of the sampling ratio.
-    pub(crate) sampling: watch::Receiver<u8>,
+    sampling: watch::Receiver<u8>,
+    emitted: Arc<AtomicU64>,
+}
+
+/// The pump's ends of the channels.
+pub(crate) struct PumpChannels {
+    pub(crate) hub: EventHub,
+    pub(crate) queries: mpsc::Sender<NameQuery>,
+    pub(crate) sampling: watch::Sender<u8>,
     pub(crate) emitted: Arc<AtomicU64>,
 }
 
 impl EventFeed {
+    /// A feed, and the pump's ends of its channels.
+    pub(crate) fn new() -> (Self, PumpChannels) {
+        let hub = EventHub::default();
+        let (queries, received) = mpsc::channel(1);
+        let (sampling, mut sampling_changes) = watch::channel(0);
+        // The first value has to reach the kernel, too.
+        sampling_changes.mark_changed();
+        let emitted = Arc::new(AtomicU64::new(0));
+        let feed = Self {
+            hub: hub.clone(),
+            queries: received,
+            sampling: sampling_changes,
+            emitted: Arc::clone(&emitted),
+        };
+        (feed, PumpChannels { hub, queries, sampling, emitted })
+    }
+
     /// The pump's next request; never returns once the pump has ended.
     pub(crate) async fn next(&mut self) -> EventRequest {
         tokio::select! {

@@ -1,28 +1,21 @@
 //! Reads connect events from the kernel's ring buffer, at most ten times a second, and publishes
 //! them to readers with names instead of numbers.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{mpsc, oneshot, watch},
+    sync::oneshot,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::events::{
-        feed::{EventFeed, NameQuery, NameReply},
+        feed::{EventFeed, NameQuery, NameReply, PumpChannels},
         process_names::ProcessNames,
         sampling::{MAX_RATE, MAX_RATE_UNREAD, SuccessRate, next_sampling},
     },
-    control::{EventHub, api},
+    control::api,
     datapath::{Event, EventKind, EventReader},
     pool::Pool,
     route::SourceName,
@@ -38,10 +31,7 @@ const BATCH: usize = 16 * 1024;
 pub(crate) struct EventPump {
     reader: Option<EventReader>,
     pool: Pool,
-    hub: EventHub,
-    queries: mpsc::Sender<NameQuery>,
-    sampling: watch::Sender<u8>,
-    emitted: Arc<AtomicU64>,
+    channels: PumpChannels,
     process_names: ProcessNames,
     /// How many events the ring had lost at the last read.
     lost: Option<u64>,
@@ -50,22 +40,15 @@ pub(crate) struct EventPump {
 impl EventPump {
     /// The pump, and the event loop's side of it.
     pub(crate) fn new(reader: EventReader, pool: Pool) -> (EventFeed, Self) {
-        let hub = EventHub::default();
-        let (queries, received) = mpsc::channel(1);
-        let (sampling, mut sampling_changes) = watch::channel(0);
-        sampling_changes.mark_changed();
-        let emitted = Arc::new(AtomicU64::new(0));
+        let (feed, channels) = EventFeed::new();
         let pump = Self {
             reader: Some(reader),
             pool,
-            hub: hub.clone(),
-            queries,
-            sampling,
-            emitted: Arc::clone(&emitted),
+            channels,
             process_names: ProcessNames::default(),
             lost: None,
         };
-        (EventFeed { hub, queries: received, sampling: sampling_changes, emitted }, pump)
+        (feed, pump)
     }
 
     /// Runs until `shutdown`.
@@ -86,7 +69,7 @@ impl EventPump {
         let mut reader = unsafe { AsyncFd::register_with_interest(reader, Interest::READABLE) }?;
         let mut rate = SuccessRate::default();
         loop {
-            let is_sampled = *self.sampling.borrow() > 0;
+            let is_sampled = *self.channels.sampling.borrow() > 0;
             let events = tokio::select! {
                 ready = reader.readable_mut() => {
                     let mut ready = ready?;
@@ -111,8 +94,8 @@ impl EventPump {
 
     /// Adapts the sampling to the successes of the last second.
     fn adapt_sampling(&self, emitted: u64) {
-        let max = if self.hub.readers() > 0 { MAX_RATE } else { MAX_RATE_UNREAD };
-        self.sampling.send_if_modified(|sampling| {
+        let max = if self.channels.hub.readers() > 0 { MAX_RATE } else { MAX_RATE_UNREAD };
+        self.channels.sampling.send_if_modified(|sampling| {
             let next = next_sampling(*sampling, emitted, max);
             std::mem::replace(sampling, next) != next
         });
@@ -126,9 +109,9 @@ impl EventPump {
             matches!(event.kind, EventKind::Refused | EventKind::TimedOut | EventKind::Unreachable)
         };
         let failing = events.iter().filter(failed).map(|event| event.index).collect();
-        self.queries.send(NameQuery { indices, failing, reply }).await.ok()?;
+        self.channels.queries.send(NameQuery { indices, failing, reply }).await.ok()?;
         let NameReply { sources, lost } = answer.await.ok()?;
-        self.emitted.fetch_add(events.len() as u64, Relaxed);
+        self.channels.emitted.fetch_add(events.len() as u64, Relaxed);
         let missing = lost.saturating_sub(self.lost.replace(lost).unwrap_or(lost));
         let missing = (missing > 0).then_some(api::EventLine::Lost(api::Lost {
             version: api::VERSION,
@@ -137,7 +120,7 @@ impl EventPump {
         }));
         let lines: Vec<_> =
             events.into_iter().map(|event| self.line(event, &sources)).chain(missing).collect();
-        self.hub.publish(lines);
+        self.channels.hub.publish(lines);
         Some(())
     }
 

@@ -61,7 +61,7 @@ fn status_and_explain_show_a_foreign_program() {
         finished.text()
     );
     assert!(
-        finding["cause"].as_str().unwrap().contains("connect4 as well: foreign_program (ID "),
+        finding["cause"].as_str().unwrap().contains("connect4 too: foreign_program (ID "),
         "{finding}"
     );
     foreign.detach();
