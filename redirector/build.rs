@@ -28,8 +28,8 @@ fn copy_object(object: &Path, to: &Path) {
     }
 }
 
-/// Cargo's target directory, of which a build script is told only by the environment: else it is
-/// the one that cargo marked above our own output.
+/// Cargo's target directory. A build script gets it only from the environment; otherwise it is the
+/// outermost directory above our own output that cargo marked.
 fn target_dir(out: &Path) -> PathBuf {
     if let Some(dir) =
         env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute())

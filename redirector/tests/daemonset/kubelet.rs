@@ -135,8 +135,10 @@ impl<'rig> Kubelet<'rig> {
         let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let files = limits.maximum.unwrap_or(1 << 20);
         let text = format!(
-            "[containers]\npids_limit = 0\ndefault_ulimits = [\"nofile={files}:{files}\", \"nproc=4096:4096\"]\n\
-             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n"
+            "[containers]\npids_limit = 0\n\
+             default_ulimits = [\"nofile={files}:{files}\", \"nproc=4096:4096\"]\n\
+             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n\
+             events_logger = \"none\"\n"
         );
         fs::write(self.files.join("containers.conf"), text)
             .context("failed to write containers.conf")
@@ -173,7 +175,13 @@ impl<'rig> Kubelet<'rig> {
                 names.retain(|name| name != "bpf");
             }
         }
-        rules.push(json!({"names": ["bpf"], "action": "SCMP_ACT_ALLOW", "args": [], "includes": {"caps": ["CAP_BPF"]}, "excludes": {}}));
+        rules.push(json!({
+            "names": ["bpf"],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [],
+            "includes": {"caps": ["CAP_BPF"]},
+            "excludes": {}
+        }));
         fs::write(self.files.join("bpf.json"), profile.to_string())
             .context("failed to write the seccomp profile")
     }
@@ -263,7 +271,12 @@ fn pod_of(manifest: &str, limits: bool) -> Result<String> {
     };
 
     let template = &of_kind("DaemonSet")?["spec"]["template"];
-    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": template["metadata"],
+        "spec": template["spec"]
+    });
     pod["metadata"]["name"] = "redirector".into();
     pod["metadata"]["annotations"]["container.seccomp.security.alpha.kubernetes.io/agent"] =
         "localhost/bpf.json".into();
@@ -297,14 +310,15 @@ fn pod_cgroups() -> Result<()> {
 }
 
 /// podman 4.3 leaves a device filter on a new pod's cgroup that allows nothing, /dev/null included.
-/// The cgroup is still empty: made anew, it has no filter, and each container brings its own.
+/// The cgroup is still empty: a new one in its place has no filter, and each container brings its
+/// own.
 fn renew_pod_cgroups() -> Result<()> {
     for entry in fs::read_dir(PODS).with_context(|| format!("failed to read {PODS}"))? {
         let path = entry.with_context(|| format!("failed to read {PODS}"))?.path();
         if path.is_dir() {
             fs::remove_dir(&path)
                 .and_then(|()| fs::create_dir(&path))
-                .with_context(|| format!("failed to make {} anew", path.display()))?;
+                .with_context(|| format!("failed to replace {}", path.display()))?;
         }
     }
     Ok(())

@@ -20,8 +20,7 @@ const CAPABILITIES: &str = "0000008000001400";
 /// One test, in the order in which an operator would look: standing the node up is most of its
 /// time.
 #[test]
-fn the_manifests_pod_redirects_an_executors_container_and_goes_on_doing_so_when_the_pod_is_killed()
-{
+fn the_manifests_pod_redirects_also_after_it_is_killed() {
     let rig = Rig::new().unwrap();
     let _dns = rig.customer.dns_server().unwrap();
     let _balancers =
