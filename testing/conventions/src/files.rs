@@ -46,13 +46,18 @@ pub fn of_workspace(root: &Path) -> anyhow::Result<Vec<TextFile>> {
             let kind = entry.file_type().context("failed to read a file's type")?;
             if kind.is_dir() && !SKIPPED_FOLDERS.iter().any(|skipped| name == *skipped) {
                 folders.push(entry.path());
-            } else if kind.is_file() && !SKIPPED_FILES.iter().any(|skipped| name == *skipped) {
+            } else if kind.is_file() && !is_skipped(&name.to_string_lossy()) {
                 files.extend(read(&entry.path(), root)?);
             }
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
+}
+
+/// Also what insta leaves beside a snapshot that differed.
+fn is_skipped(name: &str) -> bool {
+    SKIPPED_FILES.contains(&name) || name.ends_with(".snap.new")
 }
 
 /// The file, or nothing if it is not UTF-8.
