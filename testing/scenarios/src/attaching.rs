@@ -44,7 +44,7 @@ pub(crate) fn check(_: &mut Fixture) -> Result<()> {
         });
     ensure!(same, "expected {expected:?}, got {findings:?}");
     for (name, words) in [
-        ("programs", if lacks((5, 16)) { " load" } else { "the verifier looked at" }),
+        ("programs", if lacks((5, 16)) { " load" } else { "the verifier processed" }),
         ("memlock", if lacks((5, 11)) { "unlimited" } else { "cgroup's memory" }),
         ("foreign_programs", "no other program"),
         ("cgroup2", init::ATTACHED),
