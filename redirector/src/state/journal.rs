@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{leases::LeaseChange, record::Record};
+use super::{lease_change::LeaseChange, record::Record};
 use crate::atomic_file::{self, FileError};
 
 /// The version of a line's shape.

@@ -8,14 +8,17 @@
 //! gives the same VIPs again, and two nodes usually agree without talking.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Range,
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::{
+    lease_change::LeaseChange,
+    lease_table::{Freed, LeaseTable, PoolFull},
+};
 use crate::{
     atomic_file::{self, FileError},
     pool::Pool,
@@ -30,44 +33,17 @@ const VERSION: u32 = 1;
 pub struct Leases {
     path: PathBuf,
     pool: Pool,
-    state: State,
+    table: LeaseTable,
     pending: Vec<LeaseChange>,
     warnings: Vec<LeaseWarning>,
-}
-
-/// What happened to one VIP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LeaseChange {
-    /// The source has the VIP of this index.
-    Leased(SourceName, u32),
-    /// The source had it last.
-    Freed(SourceName, u32),
-}
-
-impl LeaseChange {
-    fn index(&self) -> u32 {
-        let (Self::Leased(_, index) | Self::Freed(_, index)) = self;
-        *index
-    }
 }
 
 /// Why a lease could not be had or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// Every VIP is taken.
-    #[error(
-        "the pool {pool} has no address left for `{source_name}`: all {usable} are leased; widen \
-            `pool.ipv4` or remove routes"
-    )]
-    PoolFull {
-        /// The pool's IPv4 range.
-        pool: Ipv4Net,
-        /// How many addresses it leases.
-        usable: usize,
-        /// Who wanted one.
-        source_name: SourceName,
-    },
+    /// Every VIP is leased.
+    #[error(transparent)]
+    PoolFull(#[from] PoolFull),
     /// The file is from a newer redirector.
     #[error(
         "{} has version {found}, this binary reads {VERSION}: run the newer redirector, or move \
@@ -121,20 +97,6 @@ pub enum LeaseWarning {
     },
 }
 
-/// What the file holds, by index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct State {
-    leases: BTreeMap<SourceName, u32>,
-    /// Freed VIPs, oldest first, with the source that had each.
-    freed: Vec<Freed>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Freed {
-    index: u32,
-    source: SourceName,
-}
-
 /// What every version of the file has.
 #[derive(Deserialize)]
 struct Versioned {
@@ -167,7 +129,7 @@ impl Leases {
         let mut leases = Self {
             path,
             pool: pool.clone(),
-            state: State::default(),
+            table: LeaseTable::default(),
             pending: Vec::new(),
             warnings: Vec::new(),
         };
@@ -177,10 +139,10 @@ impl Leases {
         {
             Some(Ok(file)) => leases.adopt(file, since)?,
             Some(Err(reason)) => {
-                leases.state.replay(since, &pool.usable());
+                leases.table.replay(since, &pool.usable());
                 leases.damaged(reason)?;
             }
-            None => leases.state.replay(since, &pool.usable()),
+            None => leases.table.replay(since, &pool.usable()),
         }
         if !leases.warnings.is_empty() {
             leases.save()?;
@@ -198,18 +160,18 @@ impl Leases {
 
     /// The VIP index of a source, if it has one.
     pub fn get(&self, source: &SourceName) -> Option<u32> {
-        self.state.leases.get(source).copied()
+        self.table.leases.get(source).copied()
     }
 
     /// How many sources have a VIP.
     #[expect(clippy::len_without_is_empty, reason = "nobody asks whether there is none")]
     pub fn len(&self) -> usize {
-        self.state.leases.len()
+        self.table.leases.len()
     }
 
     /// Every lease, in the order of the sources.
     pub fn iter(&self) -> impl Iterator<Item = (&SourceName, u32)> {
-        self.state.leases.iter().map(|(source, index)| (source, *index))
+        self.table.leases.iter().map(|(source, index)| (source, *index))
     }
 
     /// The source that has the VIP at `index`, or had it last. Looks at every lease: for commands,
@@ -217,7 +179,7 @@ impl Leases {
     pub fn source_of(&self, index: u32) -> Option<&SourceName> {
         let leased = self.iter().find(|(_, leased)| *leased == index).map(|(source, _)| source);
         leased.or_else(|| {
-            self.state.freed.iter().find(|freed| freed.index == index).map(|freed| &freed.source)
+            self.table.freed.iter().find(|freed| freed.index == index).map(|freed| &freed.source)
         })
     }
 
@@ -231,17 +193,17 @@ impl Leases {
         sources: impl IntoIterator<Item = &'s SourceName>,
     ) -> Result<(), LeaseError> {
         let mut wanted: Vec<_> =
-            sources.into_iter().filter(|source| !self.state.leases.contains_key(*source)).collect();
+            sources.into_iter().filter(|source| !self.table.leases.contains_key(*source)).collect();
         if wanted.is_empty() {
             return Ok(());
         }
         wanted.sort_unstable();
         wanted.dedup();
-        self.state.lease(&wanted, &self.pool)?;
+        self.table.lease(&wanted, &self.pool)?;
         self.pending.extend(
             wanted
                 .into_iter()
-                .map(|source| LeaseChange::Leased(source.clone(), self.state.leases[source])),
+                .map(|source| LeaseChange::Leased(source.clone(), self.table.leases[source])),
         );
         Ok(())
     }
@@ -250,21 +212,21 @@ impl Leases {
     /// disk: a reader of the file finds leases that no route needs, and frees them again.
     pub fn release_all<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
         for source in sources {
-            if let Some((source, index)) = self.state.leases.remove_entry(source) {
+            if let Some((source, index)) = self.table.leases.remove_entry(source) {
                 self.pending.push(LeaseChange::Freed(source.clone(), index));
-                self.state.freed.push(Freed { index, source });
+                self.table.freed.push(Freed { index, source });
             }
         }
     }
 
     /// Takes the names over from those who have the same: each is in memory once.
     pub fn intern_names<'s>(&mut self, sources: impl IntoIterator<Item = &'s SourceName>) {
-        let mut leases = std::mem::take(&mut self.state.leases);
+        let mut leases = std::mem::take(&mut self.table.leases);
         let shared: Vec<_> = sources
             .into_iter()
             .filter_map(|source| Some((source.clone(), leases.remove(source)?)))
             .collect();
-        self.state.leases = shared.into_iter().chain(leases).collect();
+        self.table.leases = shared.into_iter().chain(leases).collect();
     }
 
     /// What has changed since this was last [marked as saved](Leases::mark_saved) or saved.
@@ -285,8 +247,8 @@ impl Leases {
         let file = OnDisk {
             version: VERSION,
             pool: PoolOnDisk { ipv4: self.pool.ipv4, ipv6: self.pool.ipv6 },
-            leases: &self.state.leases,
-            freed: &self.state.freed,
+            leases: &self.table.leases,
+            freed: &self.table.freed,
         };
         let text = serde_json::to_vec(&file).expect("maps of names to numbers are JSON");
         atomic_file::write_atomically(&self.path, &text)?;
@@ -302,20 +264,20 @@ impl Leases {
         // index where it fits, and the warning states the cost.
         let other_pool = old != self.pool.ipv4;
         let usable = Pool { ipv4: old, ipv6: None, guard: false }.usable();
-        let (state, damage) = State::checked(file, &usable);
-        self.state = state;
-        self.state.replay(since, &usable);
+        let (table, damage) = LeaseTable::checked(file.leases, file.freed, &usable);
+        self.table = table;
+        self.table.replay(since, &usable);
         if let Some(reason) = damage {
             self.damaged(reason)?;
         }
         if other_pool {
-            let before = self.state.leases.len();
+            let before = self.table.leases.len();
             let usable = self.pool.usable();
-            self.state.leases.retain(|_, index| usable.contains(index));
+            self.table.leases.retain(|_, index| usable.contains(index));
             // Nobody has seen the new pool's addresses, unless the pool only changed its width.
             let same_base = old.network() == self.pool.ipv4.network();
-            self.state.freed.retain(|freed| same_base && usable.contains(&freed.index));
-            let kept = self.state.leases.len();
+            self.table.freed.retain(|freed| same_base && usable.contains(&freed.index));
+            let kept = self.table.leases.len();
             self.warnings.push(LeaseWarning::OtherPool {
                 old,
                 new: self.pool.ipv4,
@@ -332,7 +294,7 @@ impl Leases {
             path: self.path.clone(),
             reason,
             copy,
-            kept: self.state.leases.len(),
+            kept: self.table.leases.len(),
         });
         Ok(())
     }
@@ -363,134 +325,6 @@ pub(crate) fn leased(path: &Path) -> BTreeMap<u32, SourceName> {
         std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let leases = file.map(|file| file.leases).unwrap_or_default();
     leases.into_iter().filter_map(|(name, index)| Some((index, name.parse().ok()?))).collect()
-}
-
-impl State {
-    /// Keeps what makes sense of a file: valid names, indices that the file's own pool leases, each
-    /// once. Says what did not.
-    fn checked(file: Read, usable: &Range<u32>) -> (Self, Option<String>) {
-        let mut taken = vec![false; usable.end as usize];
-        let mut take = |index: u32| {
-            usable.contains(&index) && !std::mem::replace(&mut taken[index as usize], true)
-        };
-        let mut state = Self::default();
-        let mut damage = None;
-        for (name, index) in file.leases {
-            match name.parse::<SourceName>() {
-                Ok(source) if !state.leases.contains_key(&source) && take(index) => {
-                    state.leases.insert(source, index);
-                }
-                Ok(_) => {
-                    damage = Some(format!(
-                        "`{name}` has index {index}, which is outside the pool or taken"
-                    ))
-                }
-                Err(error) => damage = Some(error.to_string()),
-            }
-        }
-        for freed in file.freed {
-            match take(freed.index) {
-                true => state.freed.push(freed),
-                false => {
-                    damage =
-                        Some(format!("freed index {} is outside the pool or taken", freed.index))
-                }
-            }
-        }
-        (state, damage)
-    }
-
-    /// Applies later changes. The last change of an index counts, so a change that is in the state
-    /// already does no harm.
-    fn replay(&mut self, since: Vec<LeaseChange>, usable: &Range<u32>) {
-        let last: HashMap<u32, usize> =
-            since.iter().enumerate().map(|(n, change)| (change.index(), n)).collect();
-        self.leases.retain(|_, index| !last.contains_key(index));
-        self.freed.retain(|freed| !last.contains_key(&freed.index));
-        for (n, change) in since.into_iter().enumerate() {
-            if !usable.contains(&change.index()) || last[&change.index()] != n {
-                continue;
-            }
-            match change {
-                LeaseChange::Leased(source, index) => drop(self.leases.insert(source, index)),
-                LeaseChange::Freed(source, index) => self.freed.push(Freed { index, source }),
-            }
-        }
-    }
-
-    /// Leases a VIP to each of `wanted`, none of which has one: its own old one, else one that
-    /// nobody has had, else the one that was freed first.
-    fn lease(&mut self, wanted: &[&SourceName], pool: &Pool) -> Result<(), LeaseError> {
-        let own: HashMap<&SourceName, u32> =
-            self.freed.iter().map(|freed| (&freed.source, freed.index)).collect();
-        let (returning, new): (Vec<&SourceName>, Vec<&SourceName>) =
-            wanted.iter().partition(|source| own.contains_key(**source));
-        let usable = pool.usable().len();
-        // An index that is not leased is never_leased or freed, so this alone decides.
-        if let Some(without) = new.get(usable - self.leases.len() - returning.len()) {
-            return Err(LeaseError::PoolFull {
-                pool: pool.ipv4,
-                usable,
-                source_name: (*without).clone(),
-            });
-        }
-        let returning: BTreeMap<SourceName, u32> =
-            returning.into_iter().map(|source| (source.clone(), own[source])).collect();
-        self.freed.retain(|freed| !returning.contains_key(&freed.source));
-        self.leases.extend(returning);
-
-        let mut never_leased = NeverLeased::new(self, pool);
-        let mut oldest = std::mem::take(&mut self.freed).into_iter();
-        for source in new {
-            let index =
-                never_leased.take(source).or_else(|| oldest.next().map(|freed| freed.index));
-            self.leases.insert(source.clone(), index.expect("there are enough, as was counted"));
-        }
-        self.freed = oldest.collect();
-        Ok(())
-    }
-}
-
-/// The VIPs that nobody has or has had.
-struct NeverLeased {
-    /// By index less one, since index 0 is never leased.
-    seen: Vec<bool>,
-    left: usize,
-}
-
-impl NeverLeased {
-    fn new(state: &State, pool: &Pool) -> Self {
-        let mut seen = vec![false; pool.usable().len()];
-        for index in
-            state.leases.values().copied().chain(state.freed.iter().map(|freed| freed.index))
-        {
-            seen[index as usize - 1] = true;
-        }
-        Self { left: seen.iter().filter(|seen| !**seen).count(), seen }
-    }
-
-    /// The first one from the source's own place on.
-    fn take(&mut self, source: &SourceName) -> Option<u32> {
-        if self.left == 0 {
-            return None;
-        }
-        let mut at = (preferred_index(source) % self.seen.len() as u64) as usize;
-        while self.seen[at] {
-            at = (at + 1) % self.seen.len();
-        }
-        self.seen[at] = true;
-        self.left -= 1;
-        Some(at as u32 + 1)
-    }
-}
-
-/// Where a source begins to look: FNV-1a of its text, 64 bits wide. It is part of the contract
-/// between nodes and between versions (a lost file gives the same VIPs again), so it must never
-/// change; std's hashers promise no such thing.
-fn preferred_index(source: &SourceName) -> u64 {
-    source.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

@@ -96,7 +96,10 @@ fn a_freed_address_is_reused_last_and_returns_to_its_source() {
     assert_eq!(leases.lease(&name("a")).expect("leased"), freed);
     leases.release(&name("a")).expect("released");
     assert_eq!(leases.lease(&name("c")).expect("leased"), freed, "nothing else is left");
-    assert!(matches!(leases.lease(&name("d")), Err(LeaseError::PoolFull { usable: 6, .. })));
+    assert!(matches!(
+        leases.lease(&name("d")),
+        Err(LeaseError::PoolFull(PoolFull { usable: 6, .. }))
+    ));
 }
 
 #[test]
@@ -163,12 +166,12 @@ fn replaying_changes_twice_does_no_harm() {
     let since = leases.pending().to_vec();
     leases.save().expect("saved");
     let opened = |since: &[LeaseChange]| {
-        Leases::open(path.clone(), &pool("10.0.0.0/30"), since.to_vec()).expect("opened").state
+        Leases::open(path.clone(), &pool("10.0.0.0/30"), since.to_vec()).expect("opened").table
     };
-    assert_eq!(opened(&[]), leases.state);
-    assert_eq!(opened(&since), leases.state, "once more than it happened");
+    assert_eq!(opened(&[]), leases.table);
+    assert_eq!(opened(&since), leases.table, "once more than it happened");
     std::fs::write(&path, old).expect("written");
-    assert_eq!(opened(&since), leases.state, "from where it began");
+    assert_eq!(opened(&since), leases.table, "from where it began");
 }
 
 #[test]
@@ -312,7 +315,7 @@ proptest! {
         let named = |ns: &[u8]| ns.iter().map(|n| name(&format!("host{n}"))).collect::<Vec<_>>();
         for step in steps {
             let before = by_source(&leases);
-            let freed = leases.state.freed.iter();
+            let freed = leases.table.freed.iter();
             let had: BTreeMap<_, _> =
                 freed.map(|freed| (freed.source.clone(), freed.index)).collect();
             match step {
@@ -331,11 +334,11 @@ proptest! {
                 Step::Reopen => {
                     leases.save().expect("saved");
                     let again = open(&path, "10.0.0.0/28");
-                    prop_assert_eq!(&again.state, &leases.state);
+                    prop_assert_eq!(&again.table, &leases.table);
                     leases = again;
                 }
             }
-            let freed = leases.state.freed.iter().map(|freed| freed.index);
+            let freed = leases.table.freed.iter().map(|freed| freed.index);
             let all: Vec<_> = leases.iter().map(|(_, index)| index).chain(freed).collect();
             prop_assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
             prop_assert!(all.iter().all(|index| (1..15).contains(index)));

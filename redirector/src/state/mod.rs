@@ -13,13 +13,17 @@
 
 mod history;
 mod journal;
+mod lease_change;
+mod lease_table;
 mod leases;
 mod offline;
 mod record;
 mod state_dir;
 
 pub use self::{
-    leases::{LeaseChange, LeaseError, LeaseWarning, Leases},
+    lease_change::LeaseChange,
+    lease_table::PoolFull,
+    leases::{LeaseError, LeaseWarning, Leases},
     offline::leased,
     record::{Author, Change, Record, UndoError},
     state_dir::{OpenedState, State, StateError},

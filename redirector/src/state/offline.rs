@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{
-    journal,
-    leases::{self, LeaseChange},
-};
+use super::{journal, lease_change::LeaseChange, leases};
 use crate::route::SourceName;
 
 /// Which source has the VIP of which index, as far as that can be read in `folder`; nothing is

@@ -9,7 +9,8 @@ use std::{
 use super::{
     history::{History, KEPT},
     journal::{Journal, JournalContents, JournalEntry, JournalError},
-    leases::{LeaseChange, LeaseError, Leases},
+    lease_change::LeaseChange,
+    leases::{LeaseError, Leases},
     record::{Change, Record, UndoError},
 };
 use crate::{

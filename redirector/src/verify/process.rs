@@ -184,9 +184,9 @@ fn cgroup_of(process: &procfs::process::Process) -> Option<PathBuf> {
 /// Which directory of the hierarchy is mounted at `mount`.
 fn mount_root(mount: &Path) -> Option<String> {
     let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
-    let mounted =
+    let mut mounted =
         mounts.into_iter().filter(|at| at.fs_type == "cgroup2" && at.mount_point == mount);
-    mounted.last().map(|at| at.root)
+    mounted.next_back().map(|at| at.root)
 }
 
 fn holds(cgroup: &Path, pid: u32) -> bool {

@@ -107,7 +107,7 @@ pub struct SourceAddresses {
 }
 
 impl SourceAddresses {
-    /// In words.
+    /// As text.
     pub(super) fn label(&self) -> String {
         let list = |addresses: &[IpAddr]| {
             addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")

@@ -154,7 +154,7 @@ fn warn_of_missing_source_ips(state: &AgentState, sources: &[SourceName]) {
 }
 
 fn lease_refusal(error: LeaseError) -> ApiError {
-    let code = if matches!(error, LeaseError::PoolFull { .. }) {
+    let code = if matches!(error, LeaseError::PoolFull(_)) {
         ErrorCode::Exhausted
     } else {
         ErrorCode::Storage

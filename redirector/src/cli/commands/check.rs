@@ -76,7 +76,7 @@ impl Check {
             _ => Outcome::Failed,
         };
         let report = Report { version: api::VERSION, outcome, checks };
-        self.output.print(env, &report, |env| words(env, &report))?;
+        self.output.print(env, &report, |env| render(env, &report))?;
         Ok(exit)
     }
 }
@@ -209,7 +209,7 @@ fn is_to(route: &str, pool: Ipv4Net) -> bool {
     route.split_whitespace().any(|word| word.parse() == Ok(pool))
 }
 
-fn words(env: &mut Env<'_>, report: &Report) -> io::Result<()> {
+fn render(env: &mut Env<'_>, report: &Report) -> io::Result<()> {
     let mut table = table(env, ["CHECK", "OUTCOME", "FOUND"]);
     for check in &report.checks {
         let outcome = match check.outcome {

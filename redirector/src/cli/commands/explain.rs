@@ -51,7 +51,7 @@ impl Explain {
             others: &others,
         };
         let explained = verify::explain(&self.target, &facts);
-        self.output.print(env, &explained, |env| words(env, &explained))?;
+        self.output.print(env, &explained, |env| render(env, &explained))?;
         Ok(if explained.redirected { Exit::Done } else { Exit::Failed })
     }
 }
@@ -73,7 +73,7 @@ fn others(
     cgroup.and_then(|cgroup| datapath::foreign_programs(bpffs, cgroup).ok()).unwrap_or_default()
 }
 
-fn words(env: &mut Env<'_>, explained: &Explained) -> io::Result<()> {
+fn render(env: &mut Env<'_>, explained: &Explained) -> io::Result<()> {
     let paint = Paint(env.colour);
     let verdict = format!("{}: {}", explained.asked, explained.verdict);
     writeln!(

@@ -38,7 +38,7 @@ impl Status {
         let paths = context.agent_paths()?;
         let mut status = status_source::status(&paths).or_else(of_other_version)?;
         name_foreign_programs(&mut status);
-        self.output.print(env, &status, |env| words(env, &status))?;
+        self.output.print(env, &status, |env| render(env, &status))?;
         Ok(if status.state == State::Ok { Exit::Done } else { Exit::Failed })
     }
 }
@@ -51,7 +51,7 @@ fn of_other_version(error: anyhow::Error) -> anyhow::Result<api::Status> {
     }
 }
 
-fn words(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
+fn render(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     let paint = Paint(env.colour);
     let summary = match status.state {
         State::Ok => paint.good(&status.summary),
@@ -229,8 +229,8 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
         let gone = count(datapath.draining_cgroups, "cgroup");
         line("draining", format!("{gone} with open sockets, followed until they close"))?;
     }
-    for (number, words) in foreign_programs(&datapath.foreign_programs).into_iter().enumerate() {
-        line(if number == 0 { "foreign" } else { "" }, words)?;
+    for (number, text) in foreign_programs(&datapath.foreign_programs).into_iter().enumerate() {
+        line(if number == 0 { "foreign" } else { "" }, text)?;
     }
     Ok(())
 }

@@ -77,12 +77,12 @@ impl Verify {
         let verified = verify::verify(&wanted, &known.status, || {
             status_source::snapshot(context).ok().map(|known| known.status)
         })?;
-        self.output.print(env, &verified, |env| words(env, &verified))?;
+        self.output.print(env, &verified, |env| render(env, &verified))?;
         Ok(if verified.ok { Exit::Done } else { Exit::Failed })
     }
 }
 
-fn words(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
+fn render(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
     let paint = Paint(env.colour);
     if let Some(place) = &verified.place {
         let who = place

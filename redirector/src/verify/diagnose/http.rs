@@ -27,18 +27,18 @@ pub(super) fn diagnose_http(seen: &HttpResult, facts: &Facts<'_>) -> (String, Op
                 )),
             )
         }
-        HttpResult::Failed { why, words } => {
+        HttpResult::Failed { why, message } => {
             let finding = match why {
                 TlsFailure::ClientCertificate => client_certificate(),
                 TlsFailure::Io(IoFailure::Closed) => closed(facts, "an answer came"),
                 TlsFailure::Io(IoFailure::TimedOut) => silent(facts, "the request"),
                 _ => Finding::new(
                     CauseCode::HttpFailed,
-                    format!("no HTTP answer: {words}"),
+                    format!("no HTTP answer: {message}"),
                     "look at the server's log",
                 ),
             };
-            (words.clone(), Some(finding))
+            (message.clone(), Some(finding))
         }
     }
 }

@@ -148,7 +148,7 @@ fn a_missed_hook_and_a_failed_backend_have_distinct_causes() {
 fn each_failure_of_tls_has_its_cause() {
     let code = |why: TlsFailure| {
         let seen = ProbeResult {
-            tls: Some(TlsResult::Failed { why, words: "w".into(), certificate: None }),
+            tls: Some(TlsResult::Failed { why, message: "w".into(), certificate: None }),
             ..ProbeResult::default()
         };
         cause(&seen, 443, Counters::default(), |_| {}).0
@@ -173,7 +173,7 @@ fn each_failure_of_http_has_its_cause() {
         .0
     };
     assert_eq!(
-        http(HttpResult::Failed { why: TlsFailure::Other, words: "w".into() }),
+        http(HttpResult::Failed { why: TlsFailure::Other, message: "w".into() }),
         "http_failed"
     );
     let started = Counters { started: 1, ..Counters::default() };
@@ -186,11 +186,11 @@ fn each_failure_of_http_has_its_cause() {
 #[test]
 fn a_timeout_names_the_expected_and_the_actual_source() {
     let started = Counters { started: 1, ..Counters::default() };
-    let (_, words) = cause(&failed(IoFailure::TimedOut), 443, started, |_| {});
+    let (_, message) = cause(&failed(IoFailure::TimedOut), 443, started, |_| {});
     assert!(
-        words.contains("is this node's egress address on the load balancer's allowlist?")
-            && words.contains("198.51.100.1"),
-        "{words}"
+        message.contains("is this node's egress address on the load balancer's allowlist?")
+            && message.contains("198.51.100.1"),
+        "{message}"
     );
     let other = SourceAddresses {
         expected: vec![[198, 51, 100, 2].into()],

@@ -21,7 +21,7 @@ pub(super) fn diagnose_tls(seen: &TlsResult, facts: &Facts<'_>) -> (String, Opti
             });
             (format!("{version}{}", whose.unwrap_or_default()), None)
         }
-        TlsResult::Failed { why, words, certificate } => {
+        TlsResult::Failed { why, message, certificate } => {
             let whose = certificate.as_ref().map_or_else(
                 || "the certificate".to_owned(),
                 |seen| format!("the certificate of {}", seen.subject),
@@ -34,14 +34,17 @@ pub(super) fn diagnose_tls(seen: &TlsResult, facts: &Facts<'_>) -> (String, Opti
             let issuer = certificate.as_ref().map_or("its issuer", |seen| seen.issuer.as_str());
             let until =
                 certificate.as_ref().map_or("an unknown time", |seen| seen.not_after.as_str());
-            (words.clone(), Some(tls_failure(why, words, facts, [&whose, &names, issuer, until])))
+            (
+                message.clone(),
+                Some(tls_failure(why, message, facts, [&whose, &names, issuer, until])),
+            )
         }
     }
 }
 
 fn tls_failure(
     why: &TlsFailure,
-    words: &str,
+    message: &str,
     facts: &Facts<'_>,
     [whose, names, issuer, until]: [&str; 4],
 ) -> Finding {
@@ -71,7 +74,7 @@ fn tls_failure(
         ),
         TlsFailure::BadCertificate => Finding::new(
             CauseCode::BadCertificate,
-            format!("{whose} is invalid: {words}"),
+            format!("{whose} is invalid: {message}"),
             "report this to its owner",
         ),
         TlsFailure::Alert(alert) => Finding::new(
@@ -92,7 +95,7 @@ fn tls_failure(
         ),
         TlsFailure::Incompatible => Finding::new(
             CauseCode::TlsIncompatible,
-            format!("no common version or cipher of TLS: {words}"),
+            format!("no common version or cipher of TLS: {message}"),
             "this client speaks TLS 1.2 and 1.3",
         ),
         TlsFailure::NoRoots => Finding::new(
@@ -104,7 +107,7 @@ fn tls_failure(
         TlsFailure::Io(IoFailure::TimedOut) => silent(facts, "the TLS handshake"),
         TlsFailure::Io(_) | TlsFailure::Other => Finding::new(
             CauseCode::TlsFailed,
-            format!("TLS with {} failed: {words}", facts.tried()),
+            format!("TLS with {} failed: {message}", facts.tried()),
             "check the load balancer's log",
         ),
     }

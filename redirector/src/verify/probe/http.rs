@@ -18,7 +18,7 @@ pub(crate) enum HttpResult {
     /// Bytes that are no HTTP answer.
     NotHttp { begins: String },
     /// Nothing.
-    Failed { why: TlsFailure, words: String },
+    Failed { why: TlsFailure, message: String },
 }
 
 /// Asks for `/`.
@@ -43,8 +43,8 @@ pub(super) fn ask(
         Ok(line) => status(&line)
             .unwrap_or_else(|| HttpResult::NotHttp { begins: line.chars().take(60).collect() }),
         Err(error) => {
-            let (why, words) = tls::failure(&error);
-            HttpResult::Failed { why, words }
+            let (why, message) = tls::failure(&error);
+            HttpResult::Failed { why, message }
         }
     }
 }

@@ -42,7 +42,7 @@ impl IoFailure {
         }
     }
 
-    /// In words.
+    /// As text.
     pub(crate) fn label(&self) -> &str {
         match self {
             Self::TimedOut => "no answer in time",
@@ -50,7 +50,7 @@ impl IoFailure {
             Self::Unreachable => "no route to host",
             Self::NotPermitted => "operation not permitted",
             Self::Closed => "closed by the other side",
-            Self::Other(words) => words,
+            Self::Other(message) => message,
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) enum TlsResult {
     /// It is done, and the certificate is good for the name.
     Done { version: String, certificate: Option<CertificateInfo> },
     /// It is not.
-    Failed { why: TlsFailure, words: String, certificate: Option<CertificateInfo> },
+    Failed { why: TlsFailure, message: String, certificate: Option<CertificateInfo> },
 }
 
 /// Why a handshake failed, as far as it leads to different causes.
@@ -85,13 +85,15 @@ pub(super) fn handshake(
     let certificate = || seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut session = match session(name, roots, Arc::clone(&seen)) {
         Ok(session) => session,
-        Err((why, words)) => return (None, TlsResult::Failed { why, words, certificate: None }),
+        Err((why, message)) => {
+            return (None, TlsResult::Failed { why, message, certificate: None });
+        }
     };
     let mut transport = stream;
     while session.is_handshaking() {
         if let Err(error) = session.complete_io(&mut transport) {
-            let (why, words) = failure(&error);
-            return (None, TlsResult::Failed { why, words, certificate: certificate() });
+            let (why, message) = failure(&error);
+            return (None, TlsResult::Failed { why, message, certificate: certificate() });
         }
     }
     let version = session
@@ -130,9 +132,9 @@ fn session(
 
 /// Why TLS failed, from the error of the input or output that it was part of.
 pub(super) fn failure(error: &io::Error) -> Failure {
-    let words = error.to_string();
+    let message = error.to_string();
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-        return (TlsFailure::Io(IoFailure::from_error(error)), words);
+        return (TlsFailure::Io(IoFailure::from_error(error)), message);
     };
     let why = match tls {
         Error::InvalidCertificate(certificate) => match certificate {

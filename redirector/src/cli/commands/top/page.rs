@@ -160,7 +160,7 @@ impl Page {
 fn head(sample: &Sample, problems: &[Problem]) -> Vec<Line> {
     let tone = if sample.state == State::Ok { Tone::Good } else { Tone::Warn };
     let (total, traffic) = (&sample.total, &sample.traffic);
-    let mut words = format!(
+    let mut rates = format!(
         "{}/s established, {}/s failed, {}/s denied; {} open, {} under way",
         number(total.established_per_second),
         number(total.failed_per_second),
@@ -171,18 +171,18 @@ fn head(sample: &Sample, problems: &[Problem]) -> Vec<Line> {
     if let Some(round_trip) = traffic.srtt_us {
         let (rx, tx) =
             (bytes(traffic.rx_bytes_per_second as u64), bytes(traffic.tx_bytes_per_second as u64));
-        words.push_str(&format!(
+        rates.push_str(&format!(
             "; ended: {rx}/s received, {tx}/s sent, round trip {}",
             short(round_trip * 1000)
         ));
     }
     if traffic.retransmitted_per_second > 0.0 {
-        words.push_str(&format!(
+        rates.push_str(&format!(
             ", {}/s segments sent again",
             number(traffic.retransmitted_per_second)
         ));
     }
-    let mut lines = vec![Line::one(tone, &sample.summary), Line::one(Tone::Plain, words)];
+    let mut lines = vec![Line::one(tone, &sample.summary), Line::one(Tone::Plain, rates)];
     lines.extend(problems.iter().take(PROBLEMS).map(|problem| {
         let mark = if problem.degrades { Tone::Bad } else { Tone::Dim };
         Line::one(mark, "! ").and(Tone::Plain, &problem.message)
