@@ -17,10 +17,10 @@ pub const CHANGED: &[(&str, u32)] = &[];
 /// nothing with older versions.
 pub const FIRST: u32 = 2;
 
-/// The most port pairs of a route: the programs compare no more.
+/// The most port pairs of a route that the programs compare.
 pub const MAX_PORTS: usize = 16;
 
-/// The most backends of a route: the programs consider no more.
+/// The most backends of a route that the programs consider.
 pub const MAX_BACKENDS: usize = 64;
 
 /// The most source addresses of a route.
@@ -33,8 +33,8 @@ pub const SLOTS_PER_VIP: u32 = 8;
 /// Backend numbers for each address of the pool, on average.
 pub const BACKENDS_PER_VIP: u32 = 2;
 
-/// Slots and backend numbers in addition, so that even the smallest pool has room for two versions
-/// of a route with every port and backend.
+/// Further slots and backend numbers of every pool, so that even the smallest one has room for two
+/// versions of a route with the most ports and backends.
 pub const SMALLEST_TABLE: u32 = 1024;
 
 /// Elements of the slot table for a pool of `pool` addresses.

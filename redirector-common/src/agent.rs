@@ -25,8 +25,8 @@ pub struct AgentState {
 }
 table_type!(AgentState, 40);
 
-/// The only element of the table with the settings that the agent changes while the programs run. 8
-/// bytes: it changes in one store.
+/// The only element of the table with the settings that the agent changes while the programs run.
+/// It has 8 bytes, so that one store replaces it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Control {
@@ -51,15 +51,15 @@ impl Control {
     /// second.
     ///
     /// With `n` retransmissions and a first timeout of `t` the kernel gives up after
-    /// `(2ⁿ⁺¹ - 1) t`, linear timeouts (6.5 and later) or not. Its timers are late by up to an
-    /// eighth (kernel/time/timer.c), so we aim at seven eighths.
+    /// `(2ⁿ⁺¹ - 1) t`, with or without linear timeouts (6.5 and later). Its timers are late by up to
+    /// an eighth (kernel/time/timer.c), so the target is seven eighths.
     pub const fn with_connect_timeout(self, connect_timeout_ms: u32, hz: u32) -> Self {
-        let aim = connect_timeout_ms as u64 * 7 / 8;
+        let target_ms = connect_timeout_ms as u64 * 7 / 8;
         let mut retries = 1;
-        while retries < 16 && aim / ((2 << retries) - 1) > Self::MAX_FIRST_TIMEOUT_MS as u64 {
+        while retries < 16 && target_ms / ((2 << retries) - 1) > Self::MAX_FIRST_TIMEOUT_MS as u64 {
             retries += 1;
         }
-        let jiffies = aim * hz as u64 / 1000 / ((2 << retries) - 1);
+        let jiffies = target_ms * hz as u64 / 1000 / ((2 << retries) - 1);
         let syn_timeout = if jiffies > u16::MAX as u64 { u16::MAX } else { jiffies as u16 };
         Self {
             syn_timeout: if syn_timeout == 0 { 1 } else { syn_timeout },

@@ -16,8 +16,8 @@ impl BackendId {
     pub const NONE: Self = Self(0);
 }
 
-/// A backend's health in one word, so that it changes in one store. 0 is healthy, which takes no
-/// clock to see.
+/// A backend's health in one word, so that it changes in one store. 0 is healthy, so that the check
+/// of a healthy backend reads no clock.
 ///
 /// | bits | content |
 /// |---|---|
@@ -35,8 +35,8 @@ impl Health {
     pub const INITIAL_BACKOFF_NS: u64 = 1_000_000_000;
     /// The longest ejection, in nanoseconds.
     pub const MAX_BACKOFF_NS: u64 = 30_000_000_000;
-    /// How long other connects avoid a backend on trial, in nanoseconds: longer than a SYN's first
-    /// retransmission takes, which ejects it again.
+    /// How long other connects avoid a backend on trial, in nanoseconds: longer than the time to a
+    /// SYN's first retransmission, which ejects the backend again.
     pub const TRIAL_TIMEOUT_NS: u64 = 2_000_000_000;
 
     const FAILURES_MASK: u64 = 0xff;
@@ -66,8 +66,8 @@ impl Health {
         self.ejected_for_failures(self.failures().saturating_add(1), now_ns)
     }
 
-    /// The health when a failure that counted already is confirmed at `now_ns`: the ejection starts
-    /// again.
+    /// The health when a failure that was already counted is confirmed at `now_ns`: the ejection
+    /// restarts.
     pub const fn with_extended_ejection(self, now_ns: u64) -> Self {
         self.ejected_for_failures(if self.failures() == 0 { 1 } else { self.failures() }, now_ns)
     }
@@ -84,7 +84,7 @@ impl Health {
         if self.0 == 0 { self } else { self.extended_to(until_ns) }
     }
 
-    /// With this many failures, ejected for the time that they stand for.
+    /// The health after `failures`, which determine the length of the ejection.
     const fn ejected_for_failures(self, failures: u8, now_ns: u64) -> Self {
         let shift = if failures > 6 { 5 } else { failures - 1 };
         let doubled = Self::INITIAL_BACKOFF_NS << shift;

@@ -1,8 +1,9 @@
 //! DNS interception: what the agent and the programs share.
 //!
-//! Beside its own port the shim listens on [`SLOTS`] more ports, one for each resolver that
-//! executors query. A query goes to the port of its resolver, and what comes from that port gets
-//! the resolver's address back. Sockets need no state, and the shim knows the resolver by the port.
+//! Besides its own port the shim listens on [`SLOTS`] more ports, one for each resolver that
+//! executors query. A query is redirected to the port of its resolver, and the source address of a
+//! reply from that port is replaced by the resolver's. Sockets need no state, and the shim
+//! identifies the resolver by the port.
 
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
@@ -15,9 +16,9 @@ pub const PORT: PortBe = PortBe::new(53);
 /// Resolvers that can be intercepted at a time, each with a port of the shim.
 pub const SLOTS: u32 = 32;
 
-/// The mark (SO_MARK) of the agent's own sockets, whose queries are never intercepted. No bit of it
-/// is one of kube-proxy's (0xc000), Cilium's (0xffff0f00), Calico's (0xffff0000) or the AWS VPC
-/// CNI's (0x80).
+/// The mark (SO_MARK) of the agent's own sockets, whose queries are never intercepted. It shares no
+/// bit with the marks of kube-proxy (0xc000), Cilium (0xffff0f00), Calico (0xffff0000) and the AWS
+/// VPC CNI (0x80).
 pub const MARK: u32 = 0x35;
 
 /// The agent counts as dead when its last heartbeat is older than this, in nanoseconds.
@@ -44,11 +45,11 @@ pub struct Shim {
 table_type!(Shim, 40);
 
 impl Shim {
-    /// Nothing.
+    /// Nothing is intercepted.
     pub const OFF: u32 = 0;
-    /// Queries to resolvers with [`Resolver::listed`].
+    /// Queries to resolvers with [`Resolver::listed`] are.
     pub const LISTED: u32 = 1;
-    /// Queries to every resolver; one without a slot claims a free one.
+    /// Queries to every resolver are; a resolver without a slot claims a free one.
     pub const ALL: u32 = 2;
 
     /// The slot with this port; [`SLOTS`] or more for other ports.
@@ -64,8 +65,8 @@ impl Shim {
     }
 }
 
-/// A resolver that executors query, by slot. The first query to a resolver creates its element in
-/// one step.
+/// A resolver that executors query. The key is its slot; the first query creates the element
+/// atomically.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Resolver {

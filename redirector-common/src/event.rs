@@ -7,7 +7,7 @@ use crate::{
     table_type::table_type,
 };
 
-/// Bytes of the ring buffer: room for ten thousand events, a quarter of a second at forty thousand
+/// Size of the ring buffer in bytes: it holds 10,000 events, a quarter of a second at 40,000 events
 /// a second.
 pub const RING_BYTES: u32 = 1 << 20;
 

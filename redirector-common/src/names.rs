@@ -1,5 +1,5 @@
 //! The names of programs, maps and load-time constants, and the hooks that programs are attached
-//! to. Names have at most 15 bytes: the kernel cuts longer ones.
+//! to. Names have at most 15 bytes: the kernel truncates longer ones.
 
 /// Rewrites IPv4 connects.
 pub const CONNECT4: &str = "rd_connect4";
@@ -7,15 +7,15 @@ pub const CONNECT4: &str = "rd_connect4";
 pub const CONNECT6: &str = "rd_connect6";
 /// Redirects IPv4 datagrams for resolvers to the shim.
 pub const SENDMSG4: &str = "rd_sendmsg4";
-/// The same for IPv6.
+/// Redirects IPv6 datagrams for resolvers to the shim.
 pub const SENDMSG6: &str = "rd_sendmsg6";
 /// Returns the resolver as the source of the shim's datagrams to IPv4 sockets.
 pub const RECVMSG4: &str = "rd_recvmsg4";
-/// The same for IPv6 sockets.
+/// Returns the resolver as the source of the shim's datagrams to IPv6 sockets.
 pub const RECVMSG6: &str = "rd_recvmsg6";
-/// Returns the peer that an IPv4 socket asked for.
+/// Returns the peer that an IPv4 socket connected to.
 pub const PEERNAME4: &str = "rd_peername4";
-/// Returns the peer that an IPv6 socket asked for.
+/// Returns the peer that an IPv6 socket connected to.
 pub const PEERNAME6: &str = "rd_peername6";
 /// Follows each redirected connection.
 pub const SOCKOPS: &str = "rd_sockops";
@@ -74,14 +74,14 @@ impl Hook {
     }
 }
 
-/// What a program does, as far as the order of upgrades depends on it.
+/// The role of a program, which determines its place in an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Rewrites where a socket or a datagram goes. Detached first, so that nothing is rewritten
-    /// that can't be restored.
+    /// Rewrites the destination of a socket or a datagram. Detached first, so that nothing is
+    /// rewritten that can't be restored.
     Rewrites,
     /// Acts only on sockets with an origin in [`ORIGINS`]. An upgrade that can't share that table
-    /// leaves the old program in place beside the new one, for the sockets that it knows.
+    /// leaves the old program in place next to the new one, for the sockets that it recorded.
     FollowsOrigins,
     /// Restores the address of a resolver.
     Restores,
@@ -94,7 +94,7 @@ pub struct Program {
     pub name: &'static str,
     /// Its hook.
     pub hook: Hook,
-    /// What it does.
+    /// Its role.
     pub role: Role,
 }
 
@@ -157,7 +157,7 @@ pub const EVENTS: &str = "RD_EVENTS";
 pub const EVENT_STATS: &str = "RD_EVENT_STATS";
 /// [`crate::dns::Shim`], a single element.
 pub const SHIM: &str = "RD_SHIM";
-/// [`crate::dns::Resolver`] by slot: a hash, since an element of it can be created only once.
+/// [`crate::dns::Resolver`] by slot: a hash, in which only one program can create an element.
 pub const RESOLVERS: &str = "RD_RESOLVERS";
 /// Counters of intercepted DNS: one for each slot, then [`crate::dns::SLOTS_FULL`] and
 /// [`crate::dns::AGENT_STALE`].

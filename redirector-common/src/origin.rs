@@ -39,7 +39,7 @@ pub struct Origin {
     pub idle_seconds: u16,
     /// How far the connect got: one of the `PHASE_` constants.
     pub phase: u8,
-    /// What was seen on the way: `FLAG_` bits.
+    /// Properties and past events of the connect: `FLAG_` bits.
     pub flags: u8,
     /// Connects of this socket that were redirected before this one, up to 255.
     pub tries: u8,
@@ -66,17 +66,17 @@ impl Origin {
     pub const FLAG_EXPIRED: u8 = 2;
     /// The application closed the socket while connecting.
     pub const FLAG_ABORTED: u8 = 4;
-    /// This connect has counted as a failure of the backend already.
+    /// This connect has already counted as a failure of the backend.
     pub const FLAG_FAILURE_RECORDED: u8 = 8;
     /// The route had another eligible backend, so this one has less time to answer.
     pub const FLAG_SHORT_TIMEOUT: u8 = 16;
     /// The client asked for the IPv6 VIP.
     pub const FLAG_VIP6: u8 = 32;
-    /// The socket's number of SYN retransmissions is ours.
+    /// The programs have set the socket's number of SYN retransmissions.
     pub const FLAG_SYN_RETRIES_SET: u8 = 64;
 
-    /// Whether `address` and `port` are where this socket was sent. It may have been connected
-    /// elsewhere since.
+    /// Whether this socket was sent to `address` and `port`. It may have been connected elsewhere
+    /// since.
     pub const fn is_peer(&self, address: Ip6Be, port: PortBe) -> bool {
         let [a, b, c, d] = self.backend.0;
         let [e, f, g, h] = address.0;

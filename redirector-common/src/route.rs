@@ -1,11 +1,11 @@
 //! Routes as the programs see them: one 8-byte entry for each address of the pool, and blocks of
 //! 8-byte slots that entries point to.
 //!
-//! Array elements of up to 8 bytes are read and written in one access; longer ones tear (65
-//! thousand torn reads of 705 million, measured). So a new block is written to slots that no entry
+//! Array elements of up to 8 bytes are read and written in one access; reads of longer ones can be
+//! torn (65 thousand of 705 million, measured). So a new block is written to slots that no entry
 //! points to, and then the entry switches to it in one store. The entry and every slot of its block
-//! hold the same generation: a program that read the entry before the switch notices when the slots
-//! belong to another block already.
+//! hold the same generation: a program that read the entry before the switch detects slots that
+//! already belong to another block.
 
 use crate::{
     addr::{Ip4Be, PortBe},
@@ -25,7 +25,7 @@ macro_rules! one_word {
 
             /// The inverse of `to_bits`.
             pub const fn from_bits(word: u64) -> Self {
-                // SAFETY: eight bytes without padding, and any value of each.
+                // SAFETY: eight bytes without padding, each of which may have any value.
                 unsafe { core::mem::transmute(word) }
             }
         }
@@ -35,8 +35,8 @@ macro_rules! one_word {
 /// The route of one address of the pool, and where its block of slots is. All zero: no route.
 ///
 /// The block's slots are, in this order: port pairs, IPv4 backends, IPv6 backends; with
-/// [`RouteEntry::OPTIONS`] also the options, and as many IPv4 and IPv6 source addresses as these
-/// count.
+/// [`RouteEntry::OPTIONS`] also the options, then the IPv4 and the IPv6 source addresses, whose
+/// numbers are in the options.
 ///
 /// | bits | field | content |
 /// |---|---|---|
@@ -49,7 +49,7 @@ macro_rules! one_word {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RouteEntry {
-    /// Made by [`RouteEntry::block`].
+    /// First slot and number of IPv6 backends, packed by [`RouteEntry::block`].
     pub block: u32,
     /// Port pairs in the block; 0: every port is redirected, unchanged.
     pub ports: u8,

@@ -1,4 +1,4 @@
-//! Which successful connects are reported by events while more happen than a reader can take.
+//! Samples the events of successful connects when there are more than a reader can process.
 
 use crate::table_type::table_type;
 
@@ -71,8 +71,8 @@ impl Sampling {
     }
 }
 
-/// A number that looks random, from how many connects a route has seen: one helper call less than a
-/// random number. The first connect of each route is reported.
+/// A pseudo-random number from the number of a route's connects, which saves the helper call for a
+/// random number. It is 0 for the first connect, which is therefore reported.
 #[inline(always)]
 pub const fn scramble(connects: u32) -> u32 {
     connects.wrapping_mul(0x9e37_79b1) >> 16

@@ -1,13 +1,13 @@
-//! Counters. Each is an aligned 64-bit word that is only added to, atomically, so that it never
-//! tears and never loses a count.
+//! Counters. Each is an aligned 64-bit word that changes by atomic additions only, so that no read
+//! is torn and no count is lost.
 //!
-//! They balance:
+//! For each route and each backend:
 //! `started = established + refused + timed_out + unreachable + aborted + unsent + in flight`.
 
 use crate::table_type::table_type;
 
-/// Declares the counters of a map element, fields for the programs only behind a `+`, the latencies
-/// of a second element, and, for user space, both in one.
+/// Declares three structs: the counters of one map element, with a field for the programs only
+/// behind `+`; the latencies of a second element; and, for user space, both together.
 macro_rules! counters {
     (
         $(#[$stats_doc:meta])*
@@ -62,7 +62,7 @@ macro_rules! counters {
     };
 }
 
-/// What can be summed up.
+/// A counter, or an array of counters, of several elements in one.
 #[cfg(feature = "user")]
 trait Sum {
     fn add(&mut self, other: Self);
@@ -129,8 +129,8 @@ counters! {
     RouteTimes {
         /// Established connects by latency: see [`latency_bucket`].
         latency: [u64; LATENCY_BUCKETS],
-        /// Smoothed round-trip times at the end of connections in microseconds, summed. It is
-        /// behind the buckets since the verifier considers a sixteenth bucket possible.
+        /// Smoothed round-trip times at the end of connections in microseconds, summed. This field
+        /// follows the buckets, since the verifier considers a sixteenth bucket possible.
         srtt_us: u64,
     }
 
@@ -151,8 +151,9 @@ impl RouteCounters {
 /// Buckets of [`RouteTimes::latency`].
 pub const LATENCY_BUCKETS: usize = 15;
 
-/// The first bucket ends at 2 to this nanoseconds (131 µs). Each next one ends at twice the time,
-/// up to 1.07 s (the first retransmission of a SYN comes after 1 s); the last one has no end.
+/// The first bucket ends at 2 to the power of this, in nanoseconds (131 µs). Each further one ends
+/// at twice the time, up to 1.07 s (the first retransmission of a SYN comes after 1 s); the last one
+/// has no end.
 pub const FIRST_BUCKET_BITS: u32 = 17;
 
 /// The bucket of a connect that was established after `ns` nanoseconds, below [`LATENCY_BUCKETS`].
@@ -161,8 +162,8 @@ pub const FIRST_BUCKET_BITS: u32 = 17;
 /// every path ("R0 tried to add from different maps, paths or scalars").
 #[inline(always)]
 pub const fn latency_bucket(ns: u64) -> u64 {
-    // Sets all bits below the highest set one, keeps as many as there are further buckets, and
-    // counts them.
+    // Sets all bits below the highest set one, keeps one for each bucket after the first, and counts
+    // them.
     let mut ones = ns >> FIRST_BUCKET_BITS;
     ones |= ones >> 1;
     ones |= ones >> 2;

@@ -10,8 +10,8 @@ use crate::{
     route::Slot,
 };
 
-/// A backend for one connect: two words, as they stand in the tables. Everything else is computed
-/// from them where it is used (see `decide/packed/mod.rs`).
+/// A backend for one connect, in two words. Everything else is computed from them where it is used
+/// (see `decide/packed/mod.rs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
     selection: Selection,
@@ -19,7 +19,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The backend in `slot`, which `selection` led to.
+    /// The backend in `slot`, which `selection` refers to.
     #[inline(always)]
     pub(super) const fn new(selection: Selection, slot: Slot) -> Self {
         Self { selection, slot }
@@ -55,20 +55,20 @@ impl Backend {
         self.selection.port()
     }
 
-    /// It is ejected, but so is every other backend of the route.
+    /// Whether it is ejected, as is every other backend of the route.
     #[inline(always)]
     pub const fn all_ejected(self) -> bool {
         self.selection.draw().all_ejected()
     }
 
-    /// The route has another eligible backend.
+    /// Whether the route has another eligible backend.
     #[inline(always)]
     pub const fn has_alternative(self) -> bool {
         self.selection.draw().has_alternative()
     }
 
-    /// Its ejection has expired and the route has another backend: no other connect uses it until
-    /// the outcome of this one is known.
+    /// Whether this connect is the backend's trial: its ejection has expired, the route has another
+    /// backend, and no other connect uses this one until the outcome is known.
     #[inline(always)]
     pub const fn is_trial(self) -> bool {
         self.selection.draw().is_trial()
@@ -80,8 +80,8 @@ impl Backend {
         self.selection.options_distance() != 0
     }
 
-    /// The options of route `index` for a client of `families`; its source addresses take turns.
-    /// Empty if the block was replaced since it was read: the options are lost for this connect.
+    /// The options of route `index` for a client of `families`; its source addresses are used in
+    /// turn. Empty if the block was replaced since it was read: the options are lost for this connect.
     #[inline(always)]
     pub fn options(self, tables: &impl Tables, index: u32, families: Families) -> SocketOptions {
         let mut found = SocketOptions::default();
@@ -110,7 +110,7 @@ impl Backend {
     }
 }
 
-/// What a route sets on one connect's socket.
+/// The options that a route sets on one connect's socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketOptions {
     /// The load balancer's idle timeout in seconds; 0: unknown.

@@ -1,4 +1,4 @@
-//! Which backend a connect gets: uniform over the eligible ones of its family, avoiding the one
+//! Selects a backend uniformly among the eligible ones of the client's family, avoiding the one
 //! that this socket was sent to last.
 
 use super::{
@@ -12,10 +12,10 @@ use crate::{backend::Health, route::Slot};
 
 /// Picks one of the candidates, of which there is at least one.
 ///
-/// A first draw stands if its backend is healthy and not the socket's last one: that costs one
-/// random number, and a look at the neighbour, which shows whether there is an alternative.
-/// Otherwise [`scan_eligible`] reads all candidates and draws again if it must. Together the two
-/// draws are uniform over the eligible.
+/// A first draw stands if its backend is healthy and not the socket's last one, and the candidate
+/// after it is healthy, too, which proves that there is an alternative. This costs one random
+/// number and one more slot. Otherwise [`scan_eligible`] reads all candidates and draws again if
+/// necessary. Together the two draws are uniform over the eligible candidates.
 #[inline(always)]
 pub(super) fn pick_backend(tables: &(impl Tables + ?Sized), state: &mut SelectState) -> Draw {
     let count = state.candidates().count;
@@ -58,10 +58,11 @@ pub(super) fn pick_backend(tables: &(impl Tables + ?Sized), state: &mut SelectSt
     }
 }
 
-/// The second draw. The first one stands if its backend is eligible, or if none is.
+/// Draws again among all candidates. The first draw stands if its backend is eligible, or if none
+/// is.
 ///
-/// Arithmetic instead of branches: each branch is a state that the verifier follows to the end,
-/// and the rounds multiply them.
+/// The rounds use arithmetic instead of branches: each branch is a state that the verifier follows
+/// to the end, and the rounds multiply them.
 #[inline(always)]
 pub fn scan_eligible(
     tables: &(impl Tables + ?Sized),

@@ -1,4 +1,4 @@
-//! What a connect to an address of the pool does.
+//! Decides what happens to a connect to an address of the pool.
 
 use super::{
     backend::Backend,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{addr::PortBe, event::DenyReason};
 
-/// What a connect does.
+/// What happens to a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes to the backend that was selected.
@@ -22,9 +22,8 @@ pub enum Verdict {
 /// Decides a TCP connect to the pool's address `index`. Its backend, if it gets one, is written to
 /// `backend`.
 ///
-/// The result goes to an initialised place, not into an enum: for the unset parts of an enum the
-/// compiler copies undefined stack, "invalid read from stack off -40+0 size 8" without CAP_PERFMON
-/// (6.18).
+/// The backend is not part of the enum: the compiler copies an enum's unset parts from
+/// uninitialised stack, "invalid read from stack off -40+0 size 8" without CAP_PERFMON (6.18).
 #[inline(always)]
 pub fn connect(
     tables: &impl Tables,
@@ -35,7 +34,7 @@ pub fn connect(
     let mut selection = tables.select(index, client.key());
     let mut read = read_backend(tables, selection, backend);
     if read == BlockRead::Stale {
-        // Again, in the route's new block.
+        // The route has a new block: select there.
         selection = tables.select(index, client.key());
         read = read_backend(tables, selection, backend);
     }

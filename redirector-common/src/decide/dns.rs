@@ -1,4 +1,4 @@
-//! Whether a DNS query is intercepted, and through which slot.
+//! Decides whether a DNS query is intercepted, and through which slot.
 
 use super::{select_bit::nth_set_bit, unroll::unroll};
 use crate::{
@@ -52,7 +52,8 @@ const fn is_loopback(ip: Ip6Be) -> bool {
     }
 }
 
-/// `fe80::/10`, which names another machine on each link, and a pod's links are not the host's.
+/// `fe80::/10`: such an address is another machine on each link, and a pod's links are not the
+/// host's.
 #[inline(always)]
 const fn is_link_local(ip: Ip6Be) -> bool {
     u32::from_be(ip.0[0]) >> 22 == 0xfe80 >> 6
@@ -65,7 +66,7 @@ pub const fn is_alive(heartbeat_ns: u64, now_ns: u64) -> bool {
     heartbeat_ns != 0 && now_ns.saturating_sub(heartbeat_ns) < HEARTBEAT_TIMEOUT_NS
 }
 
-/// What a slot holds, seen from one resolver.
+/// The content of a slot from the point of view of one resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {
     /// Nothing.
@@ -80,7 +81,7 @@ pub enum SlotState {
 
 /// The table of resolvers.
 pub trait SlotTable {
-    /// What `slot` holds, seen from `resolver`.
+    /// The content of `slot` from the point of view of `resolver`.
     fn state(&self, slot: u32, resolver: Ip6Be) -> SlotState;
     /// Puts `resolver` into a free slot. False if the slot was claimed meanwhile.
     fn claim(&self, slot: u32, resolver: Ip6Be) -> bool;
@@ -96,14 +97,14 @@ pub enum Claim {
     IfFree = u32::MAX,
 }
 
-/// The slot of `resolver`; [`SLOTS`] if it has none and gets none. `claim` is a [`Claim`].
+/// The slot of `resolver`, which it may claim; [`SLOTS`] if it has none. `claim` is a [`Claim`].
 ///
-/// A resolver that loses the race for a free slot to another one gets none: call this again.
+/// [`SLOTS`] also if another resolver claims the same free slot first: call this again.
 #[inline(always)]
 pub fn find_slot(table: &impl SlotTable, resolver: Ip6Be, claim: u32) -> u32 {
     let home = home(resolver);
-    // A bit for each free slot, by its distance from home; none if nothing may be claimed. No
-    // branch depends on it within the rounds.
+    // A bit for each free slot, by its distance from home; 0 if nothing may be claimed. No branch in
+    // the rounds depends on it.
     let mut free = 0_u32;
     unroll!(offset in 0..32 {
         let slot = home.wrapping_add(offset) % SLOTS;

@@ -3,7 +3,7 @@
 //! would decide the same.
 //!
 //! There are two, so that each is short from its first load to its last store: values kept for
-//! other cases would be spilled, and a hook finds little of itself in the L1 cache.
+//! other cases would be spilled, and little of a hook's code is in the L1 cache when it runs.
 
 use super::{
     backend::Backend,
@@ -19,10 +19,10 @@ use crate::{
 
 /// The most backends that [`few_backends`] selects from.
 const FEW: u8 = 4;
-// As many rounds are written out.
+// The loop in `few_backends` has this many rounds.
 const _: () = assert!(FEW == 4);
 
-/// The backend of a route that has no other.
+/// The backend of a route with only one.
 #[inline(always)]
 pub fn single_backend(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Backend> {
     let entry = tables.route(index);
@@ -32,8 +32,8 @@ pub fn single_backend(tables: &impl Tables, index: u32, client: &impl Client) ->
     Some(Backend::single(healthy(tables, entry, 0)?, client.port()))
 }
 
-/// One of a few backends. All are read before the draw: were the path chosen by the drawn one
-/// only, the draw would not be uniform.
+/// One of a few backends. All are read before the draw: if only an unhealthy draw led to
+/// [`connect()`](super::connect()), which draws again, the result would not be uniform.
 #[inline(always)]
 pub fn few_backends(tables: &impl Tables, index: u32, client: &impl Client) -> Option<Backend> {
     let mut entry = tables.route(index);

@@ -1,4 +1,4 @@
-//! One reading of a route's block: which port, which backend.
+//! Selects the port and the backend of a connect from its route's block.
 
 use super::{
     balance::pick_backend,
@@ -9,7 +9,8 @@ use super::{
 };
 use crate::route::RouteEntry;
 
-/// Reads the block of route `index` once: finds the destination's port and picks a backend.
+/// Finds the destination's port and picks a backend in the block of route `index`, which it reads
+/// once.
 #[inline(always)]
 pub fn select(tables: &(impl Tables + ?Sized), index: u32, key: ClientKey) -> Selection {
     let key = ClientKey::from_bits(tables.reload(key.to_bits()));

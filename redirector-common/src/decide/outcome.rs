@@ -1,4 +1,5 @@
-//! How a connect ended, from what the hooks saw: none of them sees the socket's error.
+//! Infers the outcome of a connect from the hooks that ran, since none of them can read the socket's
+//! error.
 
 use crate::{event::EventKind, origin::Origin};
 
@@ -40,7 +41,7 @@ impl ConnectOutcome {
 /// The outcome of a connect whose socket closes in `phase` with `flags` (see [`Origin`]). Measured
 /// on 5.10 to 6.18:
 ///
-/// | case | seen before the socket closes |
+/// | case | hooks that run before the socket closes |
 /// |---|---|
 /// | reset | nothing |
 /// | ICMP unreachable | a retransmission timeout, not the last |
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_hooks_saw_determines_the_outcome() {
+    fn phase_and_flags_determine_the_outcome() {
         const CONNECTING: u8 = Origin::PHASE_CONNECTING;
         let outcome = |flags| connect_outcome(CONNECTING, flags);
         assert_eq!(outcome(0), ConnectOutcome::Refused);
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_networks_answer_counts_against_a_backend() {
+    fn only_network_outcomes_are_backend_failures() {
         assert!(
             ConnectOutcome::Refused.is_backend_failure()
                 && ConnectOutcome::TimedOut.is_backend_failure()

@@ -1,4 +1,4 @@
-//! Which port of the destination a client's port maps to.
+//! Maps a client's port to the destination's.
 
 use super::{
     packed::{PortLookup, PortPairs},
@@ -25,7 +25,7 @@ pub(super) fn translate(
     tables.find_port(pairs, port)
 }
 
-/// Finds the pair for the client's port.
+/// Finds the destination's port for the client's port in the block's port pairs.
 #[inline(always)]
 pub fn find_port(tables: &(impl Tables + ?Sized), pairs: PortPairs, client: PortBe) -> PortLookup {
     unroll!(offset in 0..16 {

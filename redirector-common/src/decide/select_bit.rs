@@ -1,4 +1,4 @@
-//! Bit searches by arithmetic alone: no branch and no loop, hence no states for the verifier.
+//! Bit searches by arithmetic alone, since branches and loops add states for the verifier.
 
 /// The position of the set bit with `rank` set bits below it. Meaningless if there are no more
 /// than `rank`.
@@ -22,7 +22,7 @@ const fn narrow(bits: u64, (position, rank): (u32, u32), width: u32) -> (u32, u3
     (position + (width & above), rank - (below & above))
 }
 
-/// 1 for 0, else 0.
+/// 1 if `number` is 0, else 0.
 #[inline(always)]
 pub(super) const fn zero_bit(number: u32) -> u64 {
     (number as u64).wrapping_sub(1) >> 63

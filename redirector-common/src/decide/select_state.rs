@@ -17,7 +17,7 @@ pub(super) struct SelectState {
 }
 
 impl SelectState {
-    /// For the resolved `key` and the entry of its route.
+    /// The state for the resolved `key` and the `entry` of its route.
     #[inline(always)]
     pub(super) const fn new(entry: RouteEntry, key: ClientKey) -> Self {
         Self { entry, key }

@@ -1,4 +1,4 @@
-//! What decisions read: the tables, the clock, chance, and the client.
+//! The inputs of a decision: the tables, the clock, random numbers and the client.
 
 use super::packed::{
     Candidates, ClientKey, Draw, DrawInput, Families, PortLookup, PortPairs, Selection,
@@ -9,14 +9,14 @@ use crate::{
     route::{RouteEntry, Slot},
 };
 
-/// The tables as decisions read them, the clock, and chance.
+/// The tables, the clock and the random numbers that a decision reads.
 ///
 /// The kernel's tables implement the searches as global functions, each of which the verifier
 /// checks once.
 pub trait Tables {
-    /// The route entry at `index`; one without a route beyond the table's end.
+    /// The route entry at `index`; an absent one if `index` is beyond the table's end.
     fn route(&self, index: u32) -> RouteEntry;
-    /// The slot at `index`; one of generation 0, which no block has, beyond the table's end.
+    /// The slot at `index`; beyond the table's end a slot of generation 0, which no block has.
     fn slot(&self, index: u32) -> Slot;
     /// The slot at `index`, if it belongs to a block of this generation.
     fn slot_in_block(&self, index: u32, generation: u8) -> Option<Slot> {
@@ -24,7 +24,7 @@ pub trait Tables {
     }
     /// The IPv6 address of backend or source `id`.
     fn address6(&self, id: BackendId) -> Ip6Be;
-    /// Connects of route `index` so far; it may lag.
+    /// Connects of route `index` so far; the number may lag behind.
     fn connects(&self, index: u32) -> u32;
     /// The health of backend `id`.
     fn health(&self, id: BackendId) -> Health;
@@ -42,14 +42,14 @@ pub trait Tables {
     fn reload(&self, word: u64) -> u64;
 }
 
-/// The client of a connect. Its properties are read where they are used: a value kept across a
-/// call costs, see `decide/packed/mod.rs`.
+/// The client of a connect. Read each property where it is used: keeping a value across a call is
+/// expensive, see `decide/packed/mod.rs`.
 pub trait Client {
-    /// The port it asks for.
+    /// The port that it connects to.
     fn port(&self) -> PortBe;
     /// The address families it can use.
     fn families(&self) -> Families;
-    /// The last backend of this socket ([`BackendId::NONE`]: none).
+    /// The last backend of this socket; [`BackendId::NONE`] if it had none.
     fn last(&self) -> BackendId;
     /// All three in one word.
     #[inline(always)]

@@ -9,8 +9,8 @@ use crate::{
     dns::SLOTS,
 };
 
-/// `for $offset in 0..4`, `0..16`, `0..32` or `0..64`, with each round written out. `break` leaves
-/// it; `continue` must not be used.
+/// `for $offset in 0..4`, `0..16`, `0..32` or `0..64`, unrolled. The body may `break`, but must not
+/// `continue`.
 macro_rules! unroll {
     ($offset:ident in 0..4 $body:block) => {
         #[allow(clippy::never_loop, reason = "one round, so that `break` can leave it")]
@@ -60,5 +60,5 @@ macro_rules! unroll {
 }
 pub(super) use unroll;
 
-// As many rounds are written out as there can be elements.
+// These are the loops that the limits need.
 const _: () = assert!(MAX_PORTS == 16 && SLOTS == 32 && MAX_BACKENDS == 64);

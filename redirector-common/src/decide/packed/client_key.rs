@@ -1,4 +1,4 @@
-//! A client in one word.
+//! The properties of a client in one word.
 
 use crate::{addr::PortBe, backend::BackendId, decide::select_bit::zero_bit, route::RouteEntry};
 
@@ -17,7 +17,7 @@ impl Families {
     pub const V4_ONLY: Self = Self { prefer_v6: false, dual_stack: false };
 }
 
-/// What a client asks for, and what its socket got last.
+/// The port and the families of a client, and the last backend of its socket.
 ///
 /// | bits | content |
 /// |---|---|
@@ -25,7 +25,7 @@ impl Families {
 /// | 16 | prefers IPv6; once resolved, the backend is an IPv6 one |
 /// | 17 | dual stack; once resolved, 0 |
 /// | 18–31 | 0 |
-/// | 32–63 | [`BackendId`] that this socket was sent to last |
+/// | 32–63 | [`BackendId`] of the last backend of this socket |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct ClientKey(u64);
@@ -78,7 +78,7 @@ impl ClientKey {
         PortBe(self.0 as u16)
     }
 
-    /// The last backend of this socket ([`BackendId::NONE`]: none).
+    /// The last backend of this socket; [`BackendId::NONE`] if it had none.
     #[inline(always)]
     pub(in crate::decide) const fn last(self) -> BackendId {
         BackendId((self.0 >> Self::LAST_SHIFT) as u32)

@@ -1,8 +1,8 @@
-//! How a connect was not redirected, in one word.
+//! The kind of a connect that was not redirected, in one word.
 
 use crate::event::EventKind;
 
-/// How a connect was not redirected.
+/// The kind of a connect that was not redirected: the parts of its event that its hook knows.
 ///
 /// | bits | content |
 /// |---|---|
@@ -17,7 +17,7 @@ impl Denial {
     const VIP6_SHIFT: u32 = 8;
     const NO_MEMORY_SHIFT: u32 = 9;
 
-    /// Packs what the event of a connect that is not redirected reports.
+    /// Packs the parts of the event.
     #[inline(always)]
     pub fn new(kind: EventKind, vip6: bool, no_memory: bool) -> Self {
         Self(

@@ -1,4 +1,4 @@
-//! What a draw starts from, and its result in one word.
+//! The inputs of a draw, and its result in one word.
 
 use crate::{abi::MAX_BACKENDS, backend::BackendId};
 
@@ -30,7 +30,7 @@ impl Draw {
         Self(if alternative { Self::ALTERNATIVE } else { 0 })
     }
 
-    /// The first candidate's flags with another candidate's offset, below [`MAX_BACKENDS`].
+    /// The same flags with the offset of another candidate, below [`MAX_BACKENDS`].
     #[inline(always)]
     pub(in crate::decide) const fn at(self, offset: u32) -> Self {
         Self(offset | self.0)
@@ -91,7 +91,7 @@ impl Draw {
 
 /// The backends of one family in a block.
 ///
-/// Beside `first`, a global function takes them as one word:
+/// Besides `first`, a global function takes them as one word:
 ///
 /// | bits | content |
 /// |---|---|
@@ -101,7 +101,7 @@ impl Draw {
 pub struct Candidates {
     /// Index of the first one's slot.
     pub first: u32,
-    /// How many there are; at most [`MAX_BACKENDS`] are considered.
+    /// Their number; only the first [`MAX_BACKENDS`] are considered.
     pub count: u32,
     /// The block's generation.
     pub generation: u8,
@@ -121,7 +121,7 @@ impl Candidates {
     }
 }
 
-/// What the second draw starts from.
+/// The input of the second draw.
 #[derive(Clone, Copy, Debug)]
 pub struct DrawInput {
     /// Offset of the first draw's candidate.
@@ -131,7 +131,7 @@ pub struct DrawInput {
 }
 
 impl DrawInput {
-    /// The offset, which is below [`MAX_BACKENDS`] whatever the caller passed.
+    /// The offset, masked to be below [`MAX_BACKENDS`].
     #[inline(always)]
     pub(in crate::decide) const fn offset(self) -> u32 {
         self.offset & Draw::OFFSET

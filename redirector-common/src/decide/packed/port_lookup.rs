@@ -1,4 +1,4 @@
-//! A lookup of a port: what it starts from, and its result in one word.
+//! The input of a port lookup, and its result in one word.
 
 use super::block_read::BlockRead;
 use crate::addr::PortBe;
@@ -8,7 +8,7 @@ use crate::addr::PortBe;
 pub struct PortPairs {
     /// Index of the first one's slot.
     pub first: u32,
-    /// How many there are; at most [`MAX_PORTS`](crate::abi::MAX_PORTS) are considered.
+    /// Their number; only the first [`MAX_PORTS`](crate::abi::MAX_PORTS) are considered.
     pub count: u32,
     /// The block's generation.
     pub generation: u8,

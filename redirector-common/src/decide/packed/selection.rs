@@ -69,12 +69,12 @@ impl Selection {
         Self(self.0 | Self::policy_bits(entry))
     }
 
-    /// No backend, since the block is `BlockRead::Missing` a part or is `BlockRead::Stale`.
+    /// No backend; `read` is `BlockRead::Missing` or `BlockRead::Stale`.
     pub(in crate::decide) const fn none(read: BlockRead, entry: RouteEntry) -> Self {
         Self((read.to_bits() as u64) << Self::READ_SHIFT | Self::policy_bits(entry))
     }
 
-    /// The fast path's backend, the only one of its route: only the port is of interest.
+    /// The fast path's backend, the only one of its route; of the fields only the port is set.
     pub(in crate::decide) const fn single(port: PortBe) -> Self {
         Self((port.0 as u64) << Self::PORT_SHIFT)
     }
