@@ -1,5 +1,5 @@
-//! `connect4` and `connect6`: TCP to the pool gets a backend, DNS goes to [`crate::dns_intercept`];
-//! everything else is left alone.
+//! `connect4` and `connect6`: a TCP connect to the pool gets a backend, [`crate::dns_intercept`]
+//! handles DNS, and everything else is left alone.
 
 use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
@@ -152,7 +152,7 @@ fn apply_backend(
     let Connect { ctx, addr, index, origin } = connect;
     origin.backend = backend.address(&KernelTables, hook.families);
     origin.backend_id = backend.id();
-    // The slot is used up before more is read: its parts would be spilled to the stack.
+    // All uses of the slot come before the next read, or its parts would be spilled to the stack.
     compiler_fence(SeqCst);
     record(origin, index, addr.port(), backend);
     if hook.vip6 {
@@ -189,7 +189,7 @@ fn record(origin: &mut Origin, index: u32, port: PortBe, backend: Backend) {
     origin.backend_port = backend.port();
     origin.idle_seconds = 0;
     origin.phase = Origin::PHASE_CHOSEN;
-    // The socket keeps its number of SYN retransmissions, hence the flag that it is ours.
+    // The socket keeps its number of SYN retransmissions, so its flag stays.
     origin.flags &= Origin::FLAG_SYN_RETRIES_SET;
     if backend.has_alternative() {
         origin.flags |= Origin::FLAG_SHORT_TIMEOUT;

@@ -1,8 +1,8 @@
-//! Reading and writing the hooks' contexts.
+//! Reads and writes the contexts of hooks.
 //!
 //! The verifier (5.10 to 6.18) requires each access to be one load or store at a constant offset of
-//! the context pointer. To copy an array the compiler computes addresses: "dereference of modified
-//! ctx ptr". Hence word by word, volatile.
+//! the context pointer. To copy an array the compiler would compute addresses: "dereference of
+//! modified ctx ptr". So every word has its own volatile access.
 
 use aya_ebpf::{bindings::bpf_sock_addr, programs::SockAddrContext};
 use redirector_common::addr::{Ip4Be, Ip6Be, PortBe};
@@ -21,7 +21,7 @@ macro_rules! write {
 }
 pub(crate) use read;
 
-/// Sockets of TCP, and of MPTCP, whose first subflow does the connect.
+/// The type of TCP sockets, and of MPTCP ones, whose first subflow makes the connect.
 const SOCK_STREAM: u32 = 1;
 pub(crate) const IPPROTO_TCP: u32 = 6;
 const IPPROTO_MPTCP: u32 = 262;
@@ -98,7 +98,7 @@ impl SockAddr {
         PortBe(read!((*self.0).user_port) as u16)
     }
 
-    /// Four bytes: the verifier rejects a 2-byte write.
+    /// Writes four bytes, since the verifier rejects a 2-byte write.
     #[inline(always)]
     pub(crate) fn set_port(&self, port: PortBe) {
         write!((*self.0).user_port, u32::from(port.0))

@@ -1,9 +1,9 @@
-//! DNS interception: a query to a resolver goes to the shim's port for that resolver, and what
-//! comes from that port gets the resolver's address back.
+//! DNS interception: a query to a resolver is redirected to the shim's port for that resolver, and
+//! the source address of a reply from that port is replaced by the resolver's.
 //!
-//! Queries are redirected only while the agent is alive. Addresses are always restored: what was
-//! redirected must be restored even after the agent has died. A datagram that two hooks see is
-//! redirected once, since the first hook gives it another port than 53.
+//! Queries are redirected only while the agent is alive. Addresses are always restored, since the
+//! agent may have died after a query was redirected. A datagram that passes two hooks is redirected
+//! once, since the first hook changes its port from 53.
 
 use aya_ebpf::{helpers::generated::bpf_get_netns_cookie, programs::SockAddrContext};
 use redirector_common::{
@@ -14,7 +14,7 @@ use redirector_common::{
 
 use crate::{ctx::SockAddr, dns_tables, maps};
 
-/// Redirects a query in an IPv4 hook. Anything not for port 53 costs one comparison.
+/// Redirects a query in an IPv4 hook. Traffic to other ports than 53 costs one comparison.
 #[inline(always)]
 pub(crate) fn redirect_query4(ctx: &SockAddrContext) {
     let addr = SockAddr::new(ctx);
@@ -71,7 +71,7 @@ fn slot_for_query(ctx: &SockAddrContext, resolver: Ip6Be, shim_address: Ip6Be, s
     }
     let claim = if shim.mode == Shim::ALL { Claim::IfFree } else { Claim::Never };
     let slot = dns_tables::find_slot(resolver, claim);
-    // The slot's counter; or, since it follows them, the one of queries that found no slot.
+    // Without a slot, `slot` is the index of the counter of queries that got none.
     if slot < SLOTS || shim.mode == Shim::ALL {
         dns_tables::count(slot);
     }
@@ -93,7 +93,7 @@ fn is_on_host(ctx: &SockAddrContext, shim: &Shim) -> bool {
     }
 }
 
-/// Replaces the other side's address in an IPv4 hook by the resolver's, if it is one of the shim's
+/// Replaces the peer's address in an IPv4 hook by the resolver's, if the peer is one of the shim's
 /// ports.
 #[inline(always)]
 pub(crate) fn restore_resolver4(addr: &SockAddr) {
@@ -106,7 +106,7 @@ pub(crate) fn restore_resolver4(addr: &SockAddr) {
     }
 }
 
-/// The same in an IPv6 hook.
+/// As [`restore_resolver4`], in an IPv6 hook.
 #[inline(always)]
 pub(crate) fn restore_resolver6(addr: &SockAddr) {
     let shim = dns_tables::shim();

@@ -1,9 +1,9 @@
-//! Events: who called connect, and what the outcome was. Nothing here waits, and while nobody reads
+//! Events: the caller of a connect, and its outcome. Nothing here waits, and while nobody reads
 //! events the only cost is testing one flag.
 //!
-//! The kernel wakes the ring's reader only for an event that finds everything before it read. The
-//! reader pauses after each pass, so that wake-ups, each of which costs more than the event, happen
-//! a few times a second at most.
+//! The kernel wakes the ring's reader only if it has read all earlier events. The reader pauses
+//! after each pass, so that wake-ups, each of which costs more than an event, happen a few times a
+//! second at most.
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ringbuf_reserve,
@@ -29,12 +29,12 @@ pub(crate) struct FinalStats {
 
 const NO_STATS: FinalStats = FinalStats { rx_bytes: 0, tx_bytes: 0, retransmitted: 0, srtt_us: 0 };
 
-/// At the connect: records the caller if anybody reads events. Later hooks run in whatever process
-/// the packet arrived in.
+/// Records the caller of a connect if anybody reads events. Later hooks can't: they run in the
+/// context of whichever process the packet interrupted.
 ///
 /// Reading the caller costs as much as selecting a backend. While successes are sampled, it is read
-/// only for a connect whose success is reported or whose failure is `likely_to_fail`, which a
-/// socket's second try is too.
+/// only for a connect whose success is reported or that is `likely_to_fail`, as is a socket's second
+/// try.
 #[inline(always)]
 pub(crate) fn begin(origin: &mut Origin, likely_to_fail: bool) {
     let sampling = maps::control().sampling;
@@ -116,8 +116,8 @@ struct Timing {
     elapsed_ns: u64,
 }
 
-/// Writes one field in one store. For a whole event the compiler makes a copy on the stack and
-/// calls `memset` first.
+/// Writes one field in one store. To write a whole event the compiler would clear a copy on the
+/// stack by `memset` first.
 macro_rules! put {
     ($event:ident.$field:ident = $value:expr) => {
         // SAFETY: `submit` reserves room for one event.
@@ -172,7 +172,7 @@ pub(crate) struct Denied {
     pub(crate) vip_port: PortBe,
 }
 
-/// Reports it with its caller.
+/// Reports a denied connect with its caller.
 #[inline(always)]
 pub(crate) fn denied(denied: &Denied) {
     rd_denied(denied.route, u32::from(denied.vip_port.0), denied.denial.to_bits());

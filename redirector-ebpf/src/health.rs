@@ -1,24 +1,23 @@
-//! How connects change the health of their backends.
+//! Changes the health of backends after connects.
 
 use redirector_common::backend::{BackendId, Health};
 
 use crate::maps::{RD_HEALTH, element, now_ns};
 
-/// Ejects backend `id` after one more failure. Two failures at once may count as one; both eject
-/// it.
+/// Ejects backend `id` after one more failure. Two concurrent failures may count as one.
 #[inline(always)]
 pub(crate) fn record_failure(id: BackendId) {
     update(id, Health::after_failure);
 }
 
-/// Restarts the ejection of backend `id` for a failure that counted already.
+/// Restarts the ejection of backend `id` for a failure that was already counted.
 #[inline(always)]
 pub(crate) fn extend_ejection(id: BackendId) {
     update(id, Health::with_extended_ejection);
 }
 
-/// Keeps other connects away from backend `id` while one tries it. Two connects at once may both
-/// try.
+/// Keeps other connects away from backend `id` during a trial. Two concurrent connects may both be
+/// trials.
 #[inline(always)]
 pub(crate) fn start_trial(id: BackendId) {
     update(id, Health::on_trial);

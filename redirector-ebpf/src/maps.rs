@@ -1,4 +1,4 @@
-//! The tables, and how their elements are found, read and counted in.
+//! The tables, with functions to find and read elements and to add to counters.
 
 use aya_ebpf::{
     btf_maps::{Array, RingBuf, SkStorage},
@@ -203,7 +203,7 @@ pub(crate) fn backend_stats(id: BackendId) -> Option<&'static mut BackendStats> 
     counters(&RD_BKND_STATS, id.0)
 }
 
-/// Counts an event that found the ring full.
+/// Counts an event that is lost since the ring is full.
 #[inline(always)]
 pub(crate) fn count_lost() {
     if let Some(stats) = counters(&RD_EVENT_STATS, 0) {
@@ -253,7 +253,7 @@ pub(crate) fn add(counter: &mut u64, amount: u64) {
             counter, amount,
         );
     }
-    // For the lints only, which run on the host.
+    // For the lints only: they run on the host's target.
     #[cfg(not(target_arch = "bpf"))]
     {
         *counter = counter.wrapping_add(amount);

@@ -32,8 +32,8 @@ macro_rules! count_if {
     };
 }
 
-/// Counts the outcome of a connect that was not established, once, and ejects its backend if that
-/// is at fault.
+/// Counts the outcome of a connect that was not established, unless that was done before, and
+/// ejects the backend if it is at fault.
 #[inline(always)]
 pub(crate) fn finish_in_flight(origin: &mut Origin) {
     if origin.is_in_flight() {
@@ -61,7 +61,7 @@ fn record_outcome(origin: &mut Origin) {
     events::failed(origin, outcome);
 }
 
-/// Ejects the backend, once for each connect.
+/// Records a failure of the backend, at most once for each connect, and ejects it.
 #[inline(always)]
 pub(crate) fn record_failure_once(origin: &mut Origin) {
     if origin.flags & Origin::FLAG_FAILURE_RECORDED != 0 {

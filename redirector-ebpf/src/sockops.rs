@@ -114,7 +114,7 @@ fn on_established(ctx: &SockOpsContext) {
 }
 
 /// The retransmission timer fired; the third argument is set when the kernel gives up. The first
-/// time ejects the backend at once.
+/// retransmission ejects the backend.
 #[inline(always)]
 fn on_retransmission(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };

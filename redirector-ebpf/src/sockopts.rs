@@ -25,12 +25,12 @@ const TCP_KEEPINTVL: i32 = 5;
 const TCP_KEEPCNT: i32 = 6;
 const TCP_SYNCNT: i32 = 7;
 
-/// `net.ipv4.tcp_syn_retries` as the kernel has it by default.
+/// The kernel's default of `net.ipv4.tcp_syn_retries`.
 const DEFAULT_SYN_RETRIES: i32 = 6;
 
-// Addresses are written in whole words: a store of half a word is "attempt to corrupt spilled
-// pointer on stack" without CAP_PERFMON (5.10 to 6.12). The first word holds the family, the port
-// (0: the kernel's choice) and, for IPv4, the address.
+// Addresses are written in whole words: without CAP_PERFMON a store of half a word is refused,
+// "attempt to corrupt spilled pointer on stack" (5.10 to 6.12). The first word holds the family, the
+// port (0: the kernel's choice) and, for IPv4, the address.
 
 const SIZE_OF_SOCKADDR_IN: i32 = 16;
 const SIZE_OF_SOCKADDR_IN6: i32 = 28;
@@ -44,7 +44,7 @@ pub(crate) fn bind4(ctx: &SockAddrContext, source: Ip4Be) -> bool {
     unsafe { bpf_bind(ctx.sock_addr, (&raw mut addr).cast::<sockaddr>(), SIZE_OF_SOCKADDR_IN) == 0 }
 }
 
-/// The same for an IPv6 socket; the address may be a mapped one.
+/// As [`bind4`], for an IPv6 socket; the address may be an IPv4-mapped one.
 #[inline(always)]
 pub(crate) fn bind6(ctx: &SockAddrContext, source: Ip6Be) -> bool {
     let [a, b, c, d] = source.0;
@@ -73,8 +73,8 @@ pub(crate) fn restore_syn_retries(ctx: &SockAddrContext, origin: &mut Origin) {
     }
 }
 
-/// Limits the retransmissions of the SYN if the route had another eligible backend. The first
-/// retransmission is early enough for it, and connects that are answered pay nothing.
+/// Limits the retransmissions of the SYN if the route had another eligible backend. Called at the
+/// first retransmission, so that it costs connects that are answered nothing.
 #[inline(always)]
 pub(crate) fn shorten_syn_timeout(ops: *mut bpf_sock_ops, origin: &mut Origin) {
     let control = maps::control();

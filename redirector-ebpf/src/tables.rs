@@ -1,4 +1,4 @@
-//! The tables as decisions read them, and the searches as global functions.
+//! [`Tables`] for the maps in the kernel, with the searches as global functions.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use redirector_common::{
@@ -45,8 +45,8 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn address6(&self, id: BackendId) -> Ip6Be {
-        // SAFETY: as above. The address was written before the block that has its number, and a
-        // number is reused last of all.
+        // SAFETY: as above. An ID's address is written before any block has the ID, and the ID that
+        // has been free for longest is reused first.
         element(&RD_BACKENDS6, id.0)
             .map_or_else(Ip6Be::default, |address| unsafe { read_address(address) })
     }
@@ -104,9 +104,9 @@ impl Tables for KernelTables {
     }
 }
 
-// Global functions: the verifier checks each once, for any arguments, instead of again for every
-// state of its caller, which multiplied two loops (141,442 instructions for `rd_connect4` on 6.18;
-// for today's figures see docs/reference/verifier.md). They take integers only: pointers need 5.12.
+// Global functions: the verifier checks each once, for any arguments, and not for every state of its
+// caller, which would multiply two loops (141,442 instructions for `rd_connect4` on 6.18; see
+// docs/reference/verifier.md for the current figures). They take integers only: pointers need 5.12.
 
 /// See [`decide::select()`]; `lower` and `upper` are a [`ClientKey`].
 #[unsafe(no_mangle)]
