@@ -15,7 +15,7 @@ pub struct Route {
     pub destination: Destination,
     /// Which ports are redirected, and to which.
     pub ports: PortMap,
-    /// Who resolves the destination's name; `None`: the configured upstreams.
+    /// The DNS server that resolves the destination's name; `None`: the configured upstreams.
     pub resolver: Option<SocketAddr>,
     /// Addresses of this host to connect from; empty: the kernel's choice.
     pub source_ips: Vec<IpAddr>,

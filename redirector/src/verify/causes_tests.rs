@@ -36,8 +36,7 @@ fn the_reference_of_causes_is_generated() {
         }
     }
     let tested: BTreeSet<_> = TESTED.into_iter().flat_map(quoted_words).collect();
-    let mut page =
-        "| code | staged on the real kernel | tested without |\n|---|---|---|\n".to_owned();
+    let mut page = "| code | staged on the real kernel | unit test |\n|---|---|---|\n".to_owned();
     for code in &codes {
         assert!(
             OPERATOR.contains(&format!("`{code}`")),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{datapath, net::nameservers};
 
-/// No file that is read here is larger; what is beyond it is not looked at.
+/// Bytes read of a file at most; the files read here are smaller.
 const MAX_FILE_LEN: u64 = 8 << 20;
 /// Variables that send a client to a proxy instead of the name it was given (curl reads the small
 /// ones only, most read both).

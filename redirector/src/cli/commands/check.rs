@@ -29,7 +29,7 @@ use crate::{
 
 Changes nothing.
 
-Exit codes: 0 this host can run the agent (perhaps with warnings), 1 its network is in the way,
+Exit codes: 0 this host can run the agent (perhaps with warnings), 1 its network prevents it,
 2 the configuration has problems, 3 the kernel or the privileges do not suffice.")]
 pub(crate) struct Check {
     #[command(flatten)]

@@ -77,7 +77,7 @@ pub(crate) struct Events {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// A line for a person
+    /// One line of text per event
     Table,
     /// One JSON object per line, documented in docs/reference/api.md
     Json,

@@ -37,7 +37,7 @@ pub(crate) struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// A line for a person
+    /// Lines of text
     Text,
     /// One JSON object per line
     Json,

@@ -27,7 +27,7 @@ pub const FEATURES: &[Feature] = &[
         since: (6, 1),
         with: "a refused connect gets ECONNREFUSED (bpf_set_retval)",
         without: "a refused connect gets EPERM: connect programs have no bpf_set_retval, and the \
-            loader takes its calls out of them",
+            loader removes the calls",
         remedy: "nothing is needed; a 6.1 kernel returns ECONNREFUSED",
     },
     Feature {
@@ -102,8 +102,9 @@ mod tests {
     #[test]
     fn the_reference_matches_the_checks() {
         use std::fmt::Write as _;
-        let mut text =
-            String::from("| `redirector check` | since | then | before |\n|---|---|---|---|\n");
+        let mut text = String::from(
+            "| `redirector check` | kernel | from it on | before it |\n|---|---|---|---|\n",
+        );
         for Feature { name, since: (major, minor), with, without, .. } in FEATURES {
             let _ = writeln!(text, "| `{name}` | {major}.{minor} | {with} | {without} |");
         }

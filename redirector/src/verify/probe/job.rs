@@ -55,11 +55,11 @@ pub(in crate::verify) struct Job {
 pub enum Until {
     /// The name is resolved
     Dns,
-    /// A connection is made: for what speaks neither TLS nor HTTP
+    /// A connection is made; for servers that use neither TLS nor HTTP
     Connect,
     /// The certificate is checked
     Tls,
-    /// An HTTP status has come
+    /// An HTTP status is received
     #[default]
     Http,
 }

@@ -13,10 +13,10 @@ use crate::{
 /// What a route has besides its source and destination.
 #[derive(Args, Debug)]
 struct Definition {
-    /// A client port, and the destination's when it is another; all ports, unchanged, when left out
+    /// A client port, and the destination's if it differs [default: all ports, unchanged]
     #[arg(long = "port", value_name = "PORT[:DESTINATION_PORT]", value_delimiter = ',')]
     ports: Vec<String>,
-    /// Who resolves the destination [default: dns.upstreams]
+    /// The DNS server that resolves the destination [default: dns.upstreams]
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     resolver: Option<String>,
     /// An address of this host to connect from [default: the kernel's choice]

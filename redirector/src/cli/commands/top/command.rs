@@ -81,7 +81,7 @@ pub(crate) struct Top {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For a person
+    /// A screen, or pages of text
     Table,
     /// One JSON object per line, documented in docs/reference/api.md
     Json,

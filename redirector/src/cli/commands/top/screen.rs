@@ -70,7 +70,7 @@ impl Drop for Screen<'_> {
     }
 }
 
-/// How a page is looked at.
+/// How a page is shown.
 struct View {
     colour: bool,
     /// Lines of the middle that are above the screen.
