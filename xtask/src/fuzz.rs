@@ -12,7 +12,7 @@ use testbed::{capture, workspace};
 use crate::{build_ebpf, progress::Step};
 
 const TARGETS: [&str; 2] = ["query", "reply"];
-/// Counters at each edge, and what comparisons compare with.
+/// Flags for edge counters and the operands of comparisons, which guide libFuzzer.
 const COVERAGE: &str = "-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
     -C llvm-args=-sanitizer-coverage-inline-8bit-counters \
     -C llvm-args=-sanitizer-coverage-pc-table \
@@ -20,7 +20,7 @@ const COVERAGE: &str = "-C passes=sancov-module -C llvm-args=-sanitizer-coverage
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The targets: query, reply; all when none is named
+    /// The targets [default: all]
     #[arg(value_parser = TARGETS)]
     targets: Vec<String>,
     /// Time for each target
@@ -82,7 +82,7 @@ enum Budget {
     Runs(u64),
 }
 
-/// Named, so that build scripts are not instrumented.
+/// The host's target, passed explicitly so that RUSTFLAGS do not instrument build scripts.
 fn triple() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
@@ -105,7 +105,7 @@ fn corpus(target: &str) -> PathBuf {
 /// The command that runs a built target.
 fn fuzzer(target: &str, budget: Budget) -> anyhow::Result<Command> {
     let found = corpus(target);
-    fs::create_dir_all(&found).with_context(|| format!("failed to make {}", found.display()))?;
+    fs::create_dir_all(&found).with_context(|| format!("failed to create {}", found.display()))?;
     let program = workspace::target_dir().join(triple()).join("fuzz").join(target);
     let seeds = workspace::root().join("testing/fuzz/seeds").join(target);
     let mut fuzzer = Command::new(program);
@@ -122,7 +122,7 @@ fn fuzzer(target: &str, budget: Budget) -> anyhow::Result<Command> {
 /// What to do about a failure.
 fn advice(target: &str) -> String {
     format!(
-        "{target} found an input that breaks a rule: see crash-* in {}, and add it to \
+        "{target} found an input that makes it fail: see crash-* in {}, and add it to \
          testing/fuzz/seeds/{target}",
         corpus(target).display()
     )

@@ -1,5 +1,5 @@
-//! `cargo xtask image`: an image from scratch with the static binary, made offline by buildah, as
-//! an OCI archive and in a container storage.
+//! `cargo xtask image`: builds an image that contains only the static binary, offline with buildah,
+//! in a container storage and as an OCI archive.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Name and tag of the image
     #[arg(long, default_value = NAME)]
     tag: String,
-    /// Container storage to put the image into; buildah's own when left out
+    /// Container storage to put the image into [default: buildah's own]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// State of that container storage
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::ensure(&[Group::Image])?;
     let binary = build::ensure()?;
     let storage = Storage { root: args.root.clone(), runroot: args.runroot.clone() };
-    let archive = make(&storage, &binary, &args.tag)?;
+    let archive = build_image(&storage, &binary, &args.tag)?;
     let size = fs::metadata(&archive)
         .with_context(|| format!("failed to read the size of {}", archive.display()))?
         .len();
@@ -63,7 +63,7 @@ pub(crate) fn ensure_archive() -> anyhow::Result<PathBuf> {
         .prefix("redirector-image-")
         .tempdir()
         .context("failed to create a directory for a container storage")?;
-    make(
+    build_image(
         &Storage {
             root: Some(storage.path().join("root")),
             runroot: Some(storage.path().join("run")),
@@ -95,8 +95,8 @@ impl Storage {
     }
 }
 
-/// The image, in the storage and as an archive; returns the archive's path.
-fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> {
+/// Builds the image in the storage and writes the archive; returns the archive's path.
+fn build_image(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> {
     let step = Step::start(format!("building the image {tag}"));
     let context = tempfile::Builder::new()
         .prefix("redirector-context-")
@@ -135,7 +135,7 @@ fn make(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> 
     Ok(archive)
 }
 
-/// Labels that OCI defines.
+/// The image's labels, by the keys that OCI defines.
 fn labels() -> anyhow::Result<Vec<String>> {
     let mut labels = vec![
         "org.opencontainers.image.title=redirector".to_owned(),
@@ -144,7 +144,7 @@ fn labels() -> anyhow::Result<Vec<String>> {
             .to_owned(),
         format!("org.opencontainers.image.version={}", env!("CARGO_PKG_VERSION")),
     ];
-    // A source archive has no repository.
+    // A clone has a commit; an unpacked source archive has none.
     let root = workspace::root();
     let git = capture::capture(
         Command::new("git").current_dir(&root).args(["rev-parse", "HEAD"]),
@@ -156,7 +156,7 @@ fn labels() -> anyhow::Result<Vec<String>> {
         labels.push(format!("org.opencontainers.image.revision={}", commit.output.trim()));
     }
     if labels.iter().any(|label| label.contains('\n')) {
-        bail!("a label holds a line break: {labels:?}");
+        bail!("a label contains a line break: {labels:?}");
     }
     Ok(labels)
 }

@@ -46,26 +46,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let authority = fixture.rig.node.sandbox().home().join("ca.pem");
     fixture.rig.node.sandbox().write(&authority, fixture.rig.customer.ca_pem())?;
 
-    take(&fixture, &args.into, "check", "redirector check")?;
+    capture(&fixture, &args.into, "check", "redirector check")?;
     let verify = format!("redirector verify {INTERNAL_NAME} --ca ca.pem");
-    take(&fixture, &args.into, "verify", &verify)?;
+    capture(&fixture, &args.into, "verify", &verify)?;
     // One of the load balancers dies while a job works.
-    work(&fixture, 60)?;
+    run_job(&fixture, 60)?;
     fixture.balancers[0].stop()?;
     let first = fixture.balancers[0].address();
     process::until(&format!("{first} is ejected"), LIMIT, || {
-        work(&fixture, 5)?;
+        run_job(&fixture, 5)?;
         fixture.is_ejected(first)
     })?;
-    take(&fixture, &args.into, "status", "redirector status")?;
+    capture(&fixture, &args.into, "status", "redirector status")?;
     let busy = process::spawn_lasting(fixture.executor.sandbox().shell(&connects(400)))?;
-    let taken = take(&fixture, &args.into, "top", "redirector top --once")
-        .and_then(|()| take(&fixture, &args.into, "events", "redirector events --limit 12"));
+    let captured = capture(&fixture, &args.into, "top", "redirector top --once")
+        .and_then(|()| capture(&fixture, &args.into, "events", "redirector events --limit 12"));
     finish(busy)?;
-    taken
+    captured
 }
 
-/// Short connections of the job.
+/// A shell command of the job that makes this many short connections.
 fn connects(number: usize) -> String {
     format!(
         "for n in $(seq {number}); do curl -sk --max-time 5 -o /dev/null https://{INTERNAL_NAME}/; \
@@ -73,7 +73,7 @@ fn connects(number: usize) -> String {
     )
 }
 
-fn work(fixture: &Fixture, connections: usize) -> Result<()> {
+fn run_job(fixture: &Fixture, connections: usize) -> Result<()> {
     fixture.executor.run(&connects(connections), LIMIT)?.success().map(drop)
 }
 
@@ -83,7 +83,7 @@ fn finish(mut busy: std::process::Child) -> Result<()> {
 }
 
 /// Runs a command on the node in a terminal, and draws its output.
-fn take(fixture: &Fixture, into: &Path, name: &str, line: &str) -> Result<()> {
+fn capture(fixture: &Fixture, into: &Path, name: &str, line: &str) -> Result<()> {
     let inside = format!(
         "cd {}; stty cols {COLUMNS} rows 50; {line}",
         fixture.rig.node.sandbox().home().display()

@@ -1,4 +1,4 @@
-//! The demo, and the pictures that are taken of it.
+//! The demo, and the pictures of it for the documentation.
 
 pub(crate) mod captures;
 mod fixture;

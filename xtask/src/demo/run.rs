@@ -15,7 +15,7 @@ use super::steps::{STEPS, Step};
 use super::transcript::{Transcript, seconds};
 use crate::build;
 
-/// Longest time of a demo, which usually takes half a minute.
+/// Later steps are skipped after this time; a demo usually takes some ten seconds.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Arguments of `cargo xtask demo`.
@@ -38,9 +38,9 @@ pub(crate) struct Args {
     config: Option<PathBuf>,
 }
 
-/// Plays the demo; an error when any step fails.
+/// Plays the demo; fails if any step fails.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let steps = chosen(&args.only)?;
+    let steps = select_steps(&args.only)?;
     let mut transcript = Transcript::new();
     if args.list {
         steps.iter().for_each(|step| transcript.line(format!("{:<10} {}", step.key, step.title)));
@@ -48,7 +48,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     ensure!(
         rustix::process::geteuid().is_root(),
-        "the demo makes namespaces, cgroups and eBPF programs: run it as root"
+        "the demo creates namespaces, cgroups and eBPF programs: run it as root"
     );
     if args.binary.is_none() {
         build::ensure_with_tools()?;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     introduce(&transcript);
     let mut fixture =
         Fixture::start(&transcript, &binary, &config).context("failed to start the demo")?;
-    let stood = started.elapsed();
+    let startup = started.elapsed();
     for step in steps {
         if started.elapsed() > TIME_LIMIT {
             transcript.skip(step.title, "the demo is taking too long");
@@ -83,11 +83,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     drop(fixture);
     conclude(
         &transcript,
-        &[format!("{} to start, {} in total", seconds(stood), seconds(started.elapsed()))],
+        &[format!("{} to start, {} in total", seconds(startup), seconds(started.elapsed()))],
     )
 }
 
-fn chosen(only: &[String]) -> Result<Vec<&'static Step>> {
+fn select_steps(only: &[String]) -> Result<Vec<&'static Step>> {
     if let Some(unknown) = only.iter().find(|key| !STEPS.iter().any(|step| step.key == **key)) {
         let known: Vec<&str> = STEPS.iter().map(|step| step.key).collect();
         bail!("there is no step {unknown}; the steps are {}", known.join(", "));

@@ -146,7 +146,7 @@ fn install_from_backports(packages: &[Package]) -> anyhow::Result<()> {
         backports.clone(),
     ];
     let state = workspace::tools_dir().join(format!("apt-{backports}"));
-    let apt = Apt::new(&state, &suites, &architecture()?, Installed::AsOnTheMachine)?;
+    let apt = Apt::new(&state, &suites, &architecture()?, Installed::HostPackages)?;
     let step = Step::start(format!("apt-get update, with {backports}"));
     apt.update(&step).with_context(|| format!("failed to read the lists of {backports}"))?;
     step.done();

@@ -1,5 +1,5 @@
-//! apt with a private state, separate from the machine's: lists of other suites from the mirror
-//! that the machine's sources name.
+//! apt with its own state, separate from the machine's: it reads other suites from the machine's
+//! Debian mirror.
 
 use std::{fs, path::Path, process::Command};
 
@@ -9,13 +9,13 @@ use testbed::capture;
 
 use crate::progress::Step;
 
-/// Which packages such an apt considers installed.
+/// The packages that this apt considers installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Installed {
     /// None, for packages that are only fetched.
     Nothing,
     /// Those of the machine, for packages that are installed on it.
-    AsOnTheMachine,
+    HostPackages,
 }
 
 /// apt with sources, lists and a cache of its own.
@@ -89,7 +89,7 @@ impl Apt {
         Ok(temporary)
     }
 
-    /// The words that give any command of apt's this state.
+    /// The `-o` options that make any apt command use this state.
     pub(crate) fn options(&self) -> impl Iterator<Item = &str> {
         self.options.iter().flat_map(|option| ["-o", option])
     }
@@ -107,18 +107,16 @@ fn codename(release: &str) -> anyhow::Result<String> {
     match (value("ID=").as_deref(), value("VERSION_CODENAME=")) {
         (Some("debian"), Some(codename)) => Ok(codename),
         (id, _) => bail!(
-            "only the suites of Debian's releases are known here, and /etc/os-release says {}",
-            id.unwrap_or("nothing")
+            "this needs a release of Debian, but the ID in /etc/os-release is {}",
+            id.unwrap_or("missing")
         ),
     }
 }
 
-/// Where the machine's own sources get their packages from, one site a line.
+/// The URLs of the machine's package sources, one a line.
 fn sites() -> anyhow::Result<String> {
     capture::run(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]), |_| {})
-        .context(
-            "failed to ask apt where its packages come from; other suites are asked on Debian only",
-        )
+        .context("failed to list apt's package sources (this needs Debian)")
 }
 
 /// The line of a list of sources for one suite of Debian.
@@ -131,8 +129,8 @@ fn source(sites: &str, suite: &str) -> anyhow::Result<String> {
     ))
 }
 
-/// The site that has this archive: the one that is named so; else beside what else the machine has
-/// of Debian.
+/// The URL of a Debian archive: the configured one, or else one next to another Debian archive of
+/// this machine.
 fn site_of(sites: &str, archive: &str) -> Option<String> {
     let mut named = sites
         .lines()
@@ -150,16 +148,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_suites_are_named_after_this_machines_release() {
+    fn the_codename_is_read_from_os_release() {
         assert_eq!(
             codename("NAME=\"Debian\"\nVERSION_CODENAME=bookworm\nID=debian\n").unwrap(),
             "bookworm"
         );
-        assert!(codename("ID=other\n").unwrap_err().to_string().ends_with("says other"));
+        assert!(codename("ID=other\n").unwrap_err().to_string().ends_with("is other"));
     }
 
     #[test]
-    fn an_archive_comes_from_the_site_that_has_it_on_this_machine() {
+    fn a_configured_archive_is_used() {
         let sites = "http://mirror.test/debian\nhttp://security.test/debian-security/\n\
                      https://vendor.test/apt\n";
         assert_eq!(site_of(sites, "debian").as_deref(), Some("http://mirror.test/debian"));
@@ -170,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_archive_is_expected_beside_a_known_one() {
+    fn a_missing_archive_is_assumed_next_to_a_configured_one() {
         assert_eq!(
             site_of("http://mirror.test/debian\n", "debian-security").as_deref(),
             Some("http://mirror.test/debian-security")

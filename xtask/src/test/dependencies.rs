@@ -1,5 +1,5 @@
-//! The dependencies' licences, duplicates and sources, and RustSec's advisories, as `deny.toml`
-//! says.
+//! Stages that check the dependencies against `deny.toml`: licences, duplicates, sources, and
+//! RustSec's advisories.
 
 use std::{
     env, fs,
@@ -11,7 +11,7 @@ use testbed::workspace;
 use super::stage::Stage;
 use crate::setup::cargo_deny;
 
-/// The checks that need nothing but the crates.
+/// The checks that need no advisory database.
 pub(super) fn policy() -> anyhow::Result<Command> {
     Ok(check(&[], &["licenses", "bans", "sources"]))
 }

@@ -1,5 +1,4 @@
-//! The machine's user space: one static program in a cpio archive, the kernel's initial file
-//! system.
+//! The virtual machine's initrd: a cpio archive with one static program, `/init`.
 
 use std::{fs, io::Write as _, path::PathBuf};
 
@@ -47,8 +46,8 @@ fn archive(init: &[u8]) -> Vec<u8> {
 }
 
 fn append(archive: &mut Vec<u8>, name: &str, mode: usize, content: &[u8]) {
-    // Inode, mode, links, owner, group, time, size, four device numbers, length of the name,
-    // checksum: not used by this format.
+    // Inode, mode, owner, group, links, time, size, four device numbers, length of the name, and a
+    // checksum, which is 0 in this format.
     let inode = archive.len() + 1;
     let fields = [inode, mode, 1, 0, 0, 0, 0, 0, 0, 0, 0, name.len() + 1, 0];
     archive.extend_from_slice(b"070701");
