@@ -1,7 +1,7 @@
 //! `cargo xtask bench bulk`: how long it takes to write a full pool of routes to the kernel, and to
 //! change one of them; and how long an agent takes to start with as many.
 //!
-//! The product's example `bulk` writes the maps as the agent does, and takes the times.
+//! The product's example `bulk` writes the maps as the agent does, and measures the times.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -55,13 +55,13 @@ pub struct Times {
     pub filled: Vec<f64>,
     /// The processor time of that, which other work on the machine hardly affects.
     pub filled_processor: Vec<f64>,
-    /// From there to the same number of routes with other backends.
+    /// From these routes to the same number with other backends.
     pub replaced: Vec<f64>,
     /// The same, one change after the other.
     pub singly: Vec<f64>,
     /// The change of one route, among all others.
     pub one: Vec<f64>,
-    /// From the pins to loaded programs and known routes.
+    /// From the pins to loaded programs, with every route read back.
     pub adopted: Vec<f64>,
     /// To an empty plan.
     pub withdrawn: Vec<f64>,
@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// Where the maps are pinned, on the rig's node.
 pub const BPFFS: &str = "/sys/fs/bpf/bulk";
 
-/// Measures on a new rig, whose maps `kernel` writes; needs root.
+/// Measures on a new rig; needs root. `kernel` runs the example that writes the maps.
 pub fn measure(
     options: &options::Options,
     kernel: impl FnOnce(&Rig) -> Result<Times>,

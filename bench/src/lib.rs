@@ -1,7 +1,7 @@
-//! What the redirector costs, measured next to its peers.
+//! The cost of redirector, compared with its peers.
 //!
-//! The variants of a benchmark take turns within one run, and are compared as ratios of neighbours
-//! in time: other work on the machine then disturbs both sides alike. See `bench/README.md`.
+//! The variants of a benchmark take turns within one run, and ratios compare adjacent turns: other
+//! work on the machine then disturbs both sides alike. See `bench/README.md`.
 
 pub mod agent;
 pub mod bulk;

@@ -95,12 +95,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A client in `place`.
+    /// Starts a client in `sandbox`.
     pub(crate) fn client(sandbox: &Sandbox, core: usize) -> Result<Self> {
         Self::start(sandbox, core, "measure")
     }
 
-    /// A server in `place`, and the port that it listens on at every address.
+    /// Starts a server in `sandbox`; returns also the port that it listens on at every address.
     pub(crate) fn server(sandbox: &Sandbox, core: usize) -> Result<(Self, u16)> {
         let mut server = Self::start(sandbox, core, "serve")?;
         let port = server.line()?.parse().context("failed to read the server's port")?;
@@ -118,9 +118,9 @@ impl Worker {
         Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
     }
 
-    /// Runs a batch; nanoseconds for each operation.
+    /// Runs a batch; returns the nanoseconds per operation.
     pub(crate) fn run(&mut self, batch: Batch) -> Result<f64> {
-        writeln!(self.stdin, "{batch}").context("failed to command a client")?;
+        writeln!(self.stdin, "{batch}").context("failed to send a batch to a client")?;
         let answer = self.line()?;
         let total: u64 = answer
             .parse()
@@ -180,17 +180,17 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
         let offset = (u64::from(*seed) * u64::from(batch.spread)) >> 32;
         SocketAddrV4::new((batch.target.ip().to_bits() + offset as u32).into(), batch.target.port())
     };
-    let lasting = new_socket(SocketType::DGRAM)?;
+    let open_socket = new_socket(SocketType::DGRAM)?;
     let started = Instant::now();
     for _ in 0..batch.count {
         match batch.operation {
-            Operation::Udp => connect_udp(lasting.as_raw_fd(), target())?,
+            Operation::Udp => connect_udp(open_socket.as_raw_fd(), target())?,
             Operation::UdpLife => {
                 let socket = new_socket(SocketType::DGRAM)?;
                 connect_udp(socket.as_raw_fd(), target())?;
             }
             Operation::UdpSend => {
-                sendto(&lasting, b"?", SendFlags::empty(), &target()).context("sendto")?;
+                sendto(&open_socket, b"?", SendFlags::empty(), &target()).context("sendto")?;
             }
             Operation::Tcp => exchange(&target())?,
             Operation::TcpProhibited => {
@@ -257,7 +257,7 @@ pub fn serve() -> Result<()> {
     loop {
         let connection = accept(&listener).context("failed to accept")?;
         let mut byte = [0];
-        // A client that has already gone reports it itself.
+        // A client that disconnects early reports the error itself.
         if recv(&connection, &mut byte, RecvFlags::empty()).is_ok() {
             let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
         }
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_survives_writing_and_parsing() {
+    fn a_printed_batch_parses_to_itself() {
         let batch = Batch {
             operation: Operation::UdpLife,
             count: 12,

@@ -20,9 +20,9 @@ use crate::{
     worker::{Batch, Operation, Worker},
 };
 
-/// Importing a pool full of routes makes as many leases.
+/// Longest time of a command: importing a full pool creates 65,534 leases.
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);
-/// How long the agent may work after the last command.
+/// Within this time after a command the agent is idle and has returned free memory.
 const SETTLED: Duration = Duration::from_secs(3);
 /// The agent's admin listener, in the node's namespace.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -94,7 +94,7 @@ impl Fixture {
         cgroups::burst_time(self.rig.node.sandbox(), count)
     }
 
-    /// Replaces the routes by `number` others.
+    /// Replaces all routes with `number` new ones.
     pub(super) fn fill(&self, number: u32) -> Result<()> {
         let routes: Vec<Value> = (0..number)
             .map(|number| json!({ "source": source(number), "destination": ["10.61.1.1"] }))
@@ -110,8 +110,9 @@ impl Fixture {
         Ok(())
     }
 
-    /// Changes a route `count` times; milliseconds of each command, from its start to its end. Each
-    /// change allows a connect that was refused before, and the next connect must succeed.
+    /// Changes a route `count` times; returns the milliseconds of each command, from its start to
+    /// its end. Each change allows a connect that was refused before, and the next connect must
+    /// succeed.
     pub(super) fn changes(&mut self, count: usize) -> Result<Vec<f64>> {
         let mut times = Vec::with_capacity(count);
         for number in 0..count {
@@ -135,20 +136,20 @@ impl Fixture {
 
     /// The result of `work`, and the agent's processor time for each of its `count` parts, in
     /// milliseconds.
-    pub(super) fn spent<T>(
+    pub(super) fn with_cpu_time<T>(
         &mut self,
         count: usize,
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<(T, f64)> {
         let before = host::cpu_time(self.agent.pid())?;
-        let given = work(self)?;
+        let result = work(self)?;
         let spent = host::cpu_time(self.agent.pid())? - before;
-        Ok((given, spent / 1e3 / count as f64))
+        Ok((result, spent / 1e3 / count as f64))
     }
 
     /// Milliseconds of the disk's part of a change: a line of the journal, written into a
     /// preallocated file, and synced.
-    pub(super) fn disk(&self, count: usize) -> Result<Vec<f64>> {
+    pub(super) fn sync_times(&self, count: usize) -> Result<Vec<f64>> {
         const LINE: [u8; 512] = [b'x'; 512];
         let path = self.files.join("journal");
         fs::write(&path, vec![0; LINE.len() * count])
@@ -170,8 +171,7 @@ impl Fixture {
     }
 
     /// The share of a core that the idle agent uses, in percent.
-    pub(super) fn idle(&self, length: Duration) -> Result<f64> {
-        // The work after the last command is done by then.
+    pub(super) fn idle_percent(&self, length: Duration) -> Result<f64> {
         thread::sleep(SETTLED);
         let before = host::cpu_time(self.agent.pid())?;
         let began = Instant::now();
@@ -180,9 +180,8 @@ impl Fixture {
         Ok(spent / began.elapsed().as_micros() as f64 * 100.0)
     }
 
-    /// Resident memory in MiB, once what is free has been given back: the agent does that within a
-    /// second.
-    pub(super) fn resident(&self) -> f64 {
+    /// Resident memory in MiB, after the agent has returned free memory to the kernel.
+    pub(super) fn resident_mib(&self) -> f64 {
         thread::sleep(SETTLED);
         host::resident_kib(self.agent.pid()) as f64 / 1024.0
     }
@@ -199,7 +198,7 @@ fn scrape() -> Result<f64> {
         TcpStream::connect(ADMIN).context("failed to connect to the admin listener")?;
     stream
         .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .context("failed to ask for metrics")?;
+        .context("failed to request metrics")?;
     let mut page = String::new();
     stream.read_to_string(&mut page).context("failed to read metrics")?;
     let took = began.elapsed().as_secs_f64() * 1e3;

@@ -62,18 +62,18 @@ pub fn measure(options: &Options) -> Result<Report> {
     };
 
     fixture.fill(10)?;
-    let (took, spent) = fixture.spent(changes, |fixture| fixture.changes(changes))?;
+    let (took, spent) = fixture.with_cpu_time(changes, |fixture| fixture.changes(changes))?;
     add("a route change, 10 routes, state on disk", "ms", Some(10.0), took);
     add("the agent's processor time for it", "ms", None, vec![spent]);
-    add("the disk's part of it, alone", "ms", None, fixture.disk(changes)?);
+    add("the disk's part of it, alone", "ms", None, fixture.sync_times(changes)?);
     add("a route change, 10 routes, state in memory", "ms", Some(10.0), in_memory);
     add(
         "processor time, idle, 10 routes",
         "% of a core",
         Some(0.1),
-        vec![fixture.idle(Duration::from_secs(idle))?],
+        vec![fixture.idle_percent(Duration::from_secs(idle))?],
     );
-    add("memory, 10 routes", "MiB", Some(20.0), vec![fixture.resident()]);
+    add("memory, 10 routes", "MiB", Some(20.0), vec![fixture.resident_mib()]);
     let attached = fixture.attach_times(changes.min(100))?;
     add("from mkdir of a cgroup until it is attached", "ms", None, attached);
     add(
@@ -83,7 +83,7 @@ pub fn measure(options: &Options) -> Result<Report> {
         vec![fixture.burst_time(1000)?],
     );
     fixture.fill(1000)?;
-    let (took, spent) = fixture.spent(scrapes, |fixture| fixture.scrapes(scrapes))?;
+    let (took, spent) = fixture.with_cpu_time(scrapes, |fixture| fixture.scrapes(scrapes))?;
     add("a scrape, 1,000 routes", "ms", Some(20.0), took);
     add("the agent's processor time for it", "ms", None, vec![spent]);
     add("a route change, 1,000 routes", "ms", None, fixture.changes(changes)?);
@@ -94,14 +94,14 @@ pub fn measure(options: &Options) -> Result<Report> {
         &format!("memory, {full} routes, after import"),
         "MiB",
         Some(120.0),
-        vec![fixture.resident()],
+        vec![fixture.resident_mib()],
     );
     add(&format!("a route change, {full} routes"), "ms", None, fixture.changes(changes / 20)?);
     add(
         &format!("processor time, idle, {full} routes"),
         "% of a core",
         None,
-        vec![fixture.idle(Duration::from_secs(idle))?],
+        vec![fixture.idle_percent(Duration::from_secs(idle))?],
     );
     fixture.agent.restart()?;
     add(
@@ -114,7 +114,7 @@ pub fn measure(options: &Options) -> Result<Report> {
         &format!("memory, {full} routes, after a start"),
         "MiB",
         Some(120.0),
-        vec![fixture.resident()],
+        vec![fixture.resident_mib()],
     );
     report.finish();
     Ok(report)

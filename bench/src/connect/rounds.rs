@@ -22,7 +22,7 @@ use crate::{
 /// Rounds whose times are discarded: caches, predictors and the core's clock settle.
 const WARM_UP: usize = 3;
 
-/// When a scenario ends: at the first of both.
+/// A scenario ends at the limit that is reached first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     pub(super) rounds: usize,
@@ -36,11 +36,11 @@ pub(super) struct Load {
     pub(super) count: u32,
 }
 
-/// How often the hooks are clocked.
+/// How often the hooks are timed.
 #[derive(Clone, Debug)]
 pub(super) struct ClockedRounds {
     pub(super) rounds: usize,
-    /// Batches that run in each round, unclocked.
+    /// Batches that run in each round and are not timed.
     pub(super) background: Vec<(Variant, Load)>,
 }
 
@@ -147,7 +147,7 @@ struct HookSamples {
 /// What the kernel's clock measured, by variant and hook.
 pub(super) struct Samples(Vec<[HookSamples; bpf::HOOKS.len()]>);
 
-/// Clocks every hook that the batches of each variant pass.
+/// Times every hook that the batches of each variant pass.
 pub(super) fn clock_hooks(
     fixture: &mut Fixture,
     load: Load,

@@ -1,5 +1,5 @@
-//! `cargo xtask bench connect`: what the redirector costs a connect, next to nothing at all, to
-//! programs that do nothing, and to its peers.
+//! `cargo xtask bench connect`: the cost of a connect with redirector, compared with a bare one,
+//! with empty programs, and with redirector's peers.
 
 use std::{
     path::{Path, PathBuf},

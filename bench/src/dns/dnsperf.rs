@@ -1,4 +1,4 @@
-//! Load by dnsperf.
+//! Runs dnsperf and reads its results.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::host;
 /// How long dnsperf may take beyond the time of its load.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
-/// What one turn of a server gave.
+/// The results of one turn of a server.
 #[derive(Clone, Copy)]
 pub(super) struct Measured {
     /// Queries a second.
@@ -40,7 +40,7 @@ pub(super) fn write_queries(
     Ok(path)
 }
 
-/// A load.
+/// The arguments of a dnsperf run.
 pub(super) struct Dnsperf<'a> {
     /// The file of queries.
     pub(super) queries: &'a Path,
@@ -83,7 +83,7 @@ impl Dnsperf<'_> {
     }
 }
 
-/// A number of dnsperf's output.
+/// The number behind a label of dnsperf's output.
 pub(super) fn figure(output: &str, label: &str) -> Result<f64> {
     let line = output
         .lines()
