@@ -16,7 +16,7 @@ use redirector::{
 use redirector_common::names;
 
 use crate::{
-    fixture::{Fixture, ONE, at, attached_as, kernel_version, open, settings, under_load},
+    fixture::{Fixture, ONE, attached_as, kernel_version, open, settings, under_load, vip_target},
     init,
 };
 
@@ -64,13 +64,16 @@ pub(crate) fn upgrade(fixture: &mut Fixture) -> Result<()> {
     let before = fixture.datapath.plan();
     let own = Version::own();
     let newer = Version { abi: own.abi + 1, extra_entries: vec![(names::SLOTS, 64)], ..own };
-    let made = under_load(15, || {
+    let connects = under_load(15, || {
         fixture.datapath = attached_as(&newer)?;
         Ok(())
     })?;
-    ensure!(fixture.datapath.plan() == before, "the plan is not what it was");
+    ensure!(fixture.datapath.plan() == before, "the plan has changed");
     let counters = fixture.datapath.route_counters(15)?;
-    ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
+    ensure!(
+        counters.established == connects && connects > 0,
+        "{connects} connects, counted {counters:?}"
+    );
     let pins: Vec<_> =
         fs::read_dir(settings()?.bpffs)?.flatten().map(|entry| entry.file_name()).collect();
     ensure!(pins == [format!("v{}", newer.abi).as_str()], "{pins:?}");
@@ -115,7 +118,7 @@ fn connected_in(cgroup: &str) -> Result<TcpStream> {
             .with_context(|| format!("failed to enter {cgroup}"))
     };
     enter(cgroup)?;
-    let stream = open(at(16));
+    let stream = open(vip_target(16));
     enter(init::POD)?;
     Ok(stream?)
 }

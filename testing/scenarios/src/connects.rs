@@ -15,8 +15,8 @@ use redirector_common::names;
 
 use crate::{
     fixture::{
-        CLOSED, Fixture, ONE, PORT, TWO, at, attached, expect_errno, greeting, kernel_version,
-        mapped, settings, silence, start_connect, under_load, vip,
+        CLOSED, Fixture, ONE, PORT, TWO, attached, expect_errno, greeting, kernel_version,
+        mapped_vip_target, settings, silent_server, start_connect, under_load, vip, vip_target,
     },
     init, socket_options,
 };
@@ -44,7 +44,7 @@ pub(crate) fn as_nobody(uid: u32) -> Result<()> {
     redirect_v4(&mut fixture)?;
     peer_name(&mut fixture)?;
     fixture.put(6, &[], &[], Refuse)?;
-    expect_errno(greeting(at(6)), refusal_errno())?;
+    expect_errno(greeting(vip_target(6)), refusal_errno())?;
     unload(fixture)
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn redirect_v4(fixture: &mut Fixture) -> Result<()> {
     fixture.put(1, &[], &[ONE, TWO], Refuse)?;
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..40 {
-        seen.insert(greeting(at(1))?.0);
+        seen.insert(greeting(vip_target(1))?.0);
     }
     ensure!(seen.iter().map(String::as_str).eq(["one", "two"]), "connected to {seen:?}");
     Ok(())
@@ -60,16 +60,19 @@ pub(crate) fn redirect_v4(fixture: &mut Fixture) -> Result<()> {
 
 pub(crate) fn redirect_mapped(fixture: &mut Fixture) -> Result<()> {
     fixture.put(2, &[], &[ONE], Refuse)?;
-    let (banner, peer) = greeting(mapped(2))?;
-    ensure!(banner == "one" && peer == mapped(2), "connected to {banner:?}, getpeername {peer}");
+    let (banner, peer) = greeting(mapped_vip_target(2))?;
+    ensure!(
+        banner == "one" && peer == mapped_vip_target(2),
+        "connected to {banner:?}, getpeername {peer}"
+    );
     Ok(())
 }
 
 pub(crate) fn peer_name(fixture: &mut Fixture) -> Result<()> {
     fixture.put(3, &[(443, PORT)], &[ONE], Refuse)?;
-    let asked = SocketAddr::from((vip(3), 443));
-    let (_, peer) = greeting(asked)?;
-    ensure!(peer == asked, "asked for {asked}, getpeername {peer}");
+    let target = SocketAddr::from((vip(3), 443));
+    let (_, peer) = greeting(target)?;
+    ensure!(peer == target, "connected to {target}, getpeername {peer}");
     let (_, elsewhere) = greeting((ONE, PORT).into())?;
     ensure!(
         elsewhere == SocketAddr::from((ONE, PORT)),
@@ -93,7 +96,9 @@ fn refusal_errno() -> i32 {
 pub(crate) fn refusal(fixture: &mut Fixture) -> Result<()> {
     fixture.put(5, &[(443, PORT)], &[ONE], Refuse)?;
     fixture.put(6, &[], &[], Refuse)?;
-    for target in [SocketAddr::from((vip(5), 22)), at(6), at(6000), mapped(6)] {
+    for target in
+        [SocketAddr::from((vip(5), 22)), vip_target(6), vip_target(6000), mapped_vip_target(6)]
+    {
         expect_errno(greeting(target), refusal_errno()).with_context(|| target.to_string())?;
     }
     let denied = fixture.datapath.route_counters(6)?.denied;
@@ -104,7 +109,7 @@ pub(crate) fn refusal(fixture: &mut Fixture) -> Result<()> {
 /// This machine has no route to the pool.
 pub(crate) fn pass(fixture: &mut Fixture) -> Result<()> {
     fixture.put(7, &[], &[], Pass)?;
-    expect_errno(greeting(at(7)), libc::ENETUNREACH)?;
+    expect_errno(greeting(vip_target(7)), libc::ENETUNREACH)?;
     let counters = fixture.datapath.route_counters(7)?;
     ensure!((counters.passed, counters.denied) == (1, 0), "{counters:?}");
     Ok(())
@@ -113,7 +118,7 @@ pub(crate) fn pass(fixture: &mut Fixture) -> Result<()> {
 pub(crate) fn udp(fixture: &mut Fixture) -> Result<()> {
     fixture.put(8, &[], &[ONE], Refuse)?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    expect_errno(socket.connect(at(8)), libc::ENETUNREACH)?;
+    expect_errno(socket.connect(vip_target(8)), libc::ENETUNREACH)?;
     let counters = fixture.datapath.route_counters(8)?;
     ensure!(counters == RouteCounters::default(), "{counters:?}");
     Ok(())
@@ -121,15 +126,17 @@ pub(crate) fn udp(fixture: &mut Fixture) -> Result<()> {
 
 pub(crate) fn refusing_backend(fixture: &mut Fixture) -> Result<()> {
     fixture.put(9, &[], &[CLOSED, TWO], Refuse)?;
-    (0..200).find(|_| greeting(at(9)).is_err()).context("200 connects met no closed port")?;
+    (0..200)
+        .find(|_| greeting(vip_target(9)).is_err())
+        .context("200 connects met no closed port")?;
     let suspects = fixture.datapath.unhealthy_backends()?;
     ensure!(
         suspects.iter().any(|suspect| suspect.index == 9 && suspect.address == CLOSED),
         "{suspects:?}"
     );
     for _ in 0..10 {
-        let (banner, _) =
-            greeting(at(9)).context("a connect was sent to the backend that had just refused")?;
+        let (banner, _) = greeting(vip_target(9))
+            .context("a connect was sent to the backend that had just refused")?;
         ensure!(banner == "two", "connected to {banner:?}");
     }
     fixture.datapath.reinstate(9, CLOSED.into())?;
@@ -143,9 +150,9 @@ pub(crate) fn refusing_backend(fixture: &mut Fixture) -> Result<()> {
 /// The first retransmission, after a second, ejects the backend.
 pub(crate) fn silent_backend(fixture: &mut Fixture) -> Result<()> {
     let full = Ipv4Addr::new(127, 0, 0, 5);
-    let silence = silence(full)?;
+    let server = silent_server(full)?;
     fixture.put(10, &[], &[full], Refuse)?;
-    let waiting = start_connect(at(10))?;
+    let waiting = start_connect(vip_target(10))?;
     let deadline = Instant::now() + Duration::from_secs(8);
     while !fixture.datapath.unhealthy_backends()?.iter().any(|suspect| suspect.index == 10) {
         ensure!(
@@ -155,7 +162,7 @@ pub(crate) fn silent_backend(fixture: &mut Fixture) -> Result<()> {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-    drop((waiting, silence));
+    drop((waiting, server));
     let counters = fixture.datapath.route_counters(10)?;
     ensure!((counters.started, counters.aborted) == (1, 1), "{counters:?}");
     Ok(())
@@ -182,8 +189,8 @@ pub(crate) fn events(fixture: &mut Fixture) -> Result<()> {
     fixture.put(13, &[], &[ONE], Refuse)?;
     fixture.put(14, &[(PORT, PORT)], &[CLOSED], Refuse)?;
     fixture.datapath.set_event_sampling(Some(0))?;
-    greeting(at(13))?;
-    expect_errno(greeting(mapped(14)), libc::ECONNREFUSED)?;
+    greeting(vip_target(13))?;
+    expect_errno(greeting(mapped_vip_target(14)), libc::ECONNREFUSED)?;
     expect_errno(greeting((vip(14), 22).into()), refusal_errno())?;
     fixture.datapath.set_event_sampling(None)?;
     let events = reader.read(100);
@@ -195,7 +202,7 @@ pub(crate) fn events(fixture: &mut Fixture) -> Result<()> {
         (14, EventKind::Refused, None),
         (14, EventKind::Denied, Some(DenyReason::PortNotListed)),
     ];
-    // The end of the first one may come late.
+    // The first connection's end may be reported after the later events.
     ensure!(reported.len() == 4 && wanted.iter().all(|one| reported.contains(one)), "{events:?}");
     let cgroup = std::fs::metadata(init::POD)?.ino();
     let command = if datapath::has_current_comm() { "init" } else { "" };
@@ -218,7 +225,7 @@ pub(crate) fn adopt(fixture: &mut Fixture) -> Result<()> {
     fixture.put(11, &[(80, PORT)], &[ONE, TWO], Refuse)?;
     let before = fixture.datapath.plan();
     let successor = attached()?;
-    ensure!(successor.plan() == before, "the plan is not what it was");
+    ensure!(successor.plan() == before, "the plan has changed");
     fixture.datapath = successor;
     greeting((vip(11), 80).into())?;
     let counters = fixture.datapath.route_counters(1)?;
@@ -228,11 +235,14 @@ pub(crate) fn adopt(fixture: &mut Fixture) -> Result<()> {
 
 pub(crate) fn swap(fixture: &mut Fixture) -> Result<()> {
     fixture.put(12, &[], &[ONE, TWO], Refuse)?;
-    let made = under_load(12, || {
+    let connects = under_load(12, || {
         (0..2).try_for_each(|_| attached().map(|datapath| fixture.datapath = datapath))
     })?;
     let counters = fixture.datapath.route_counters(12)?;
-    ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
+    ensure!(
+        counters.established == connects && connects > 0,
+        "{connects} connects, counted {counters:?}"
+    );
     Ok(())
 }
 
@@ -246,5 +256,5 @@ pub(crate) fn unload(fixture: Fixture) -> Result<()> {
         "{removed:?}"
     );
     ensure!(!settings.bpffs.exists(), "pins are left");
-    expect_errno(greeting(at(1)), libc::ENETUNREACH)
+    expect_errno(greeting(vip_target(1)), libc::ENETUNREACH)
 }

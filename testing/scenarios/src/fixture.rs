@@ -35,7 +35,7 @@ pub(crate) const CLOSED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 /// Bytes of a banner.
 const BANNER: usize = 4;
 /// Longest time for a connect: the machine is emulated.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The attached datapath of every scenario.
 pub(crate) struct Fixture {
@@ -110,27 +110,27 @@ fn serve(address: IpAddr, banner: &'static str) -> Result<()> {
         .with_context(|| format!("failed to listen at {address}"))?;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A client that has already gone reports it itself. The client closes first: a server
-            // that closes first may reset the connection, and the client's connect then fails with
-            // EPIPE (once in thousands on 7.3 and arm64).
+            // A client that disconnects early reports the error itself. Waits until the client
+            // closes: a server that closes first may reset the connection, and the client's connect
+            // then fails with EPIPE (once in thousands on 7.3 and arm64).
             let _ = (&stream).write_all(banner.as_bytes());
-            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = stream.set_read_timeout(Some(CONNECT_LIMIT));
             let _ = (&stream).read(&mut [0]);
         }
     });
     Ok(())
 }
 
-/// Connects within [`PATIENCE`].
+/// Connects within [`CONNECT_LIMIT`].
 pub(crate) fn open(target: SocketAddr) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&target, PATIENCE)
+    TcpStream::connect_timeout(&target, CONNECT_LIMIT)
 }
 
 /// Connects and reads the banner; returns it with the result of getpeername.
 pub(crate) fn greeting(target: SocketAddr) -> io::Result<(String, SocketAddr)> {
     let mut stream = open(target)?;
     let peer = stream.peer_addr()?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(CONNECT_LIMIT))?;
     // Only the banner: the server waits for this end to close.
     let mut banner = [0; BANNER];
     stream.read_exact(&mut banner)?;
@@ -138,12 +138,12 @@ pub(crate) fn greeting(target: SocketAddr) -> io::Result<(String, SocketAddr)> {
 }
 
 /// The VIP of `index`, at the servers' port.
-pub(crate) fn at(index: u32) -> SocketAddr {
+pub(crate) fn vip_target(index: u32) -> SocketAddr {
     SocketAddrV4::new(vip(index), PORT).into()
 }
 
 /// The same as a mapped IPv6 address.
-pub(crate) fn mapped(index: u32) -> SocketAddr {
+pub(crate) fn mapped_vip_target(index: u32) -> SocketAddr {
     (vip(index).to_ipv6_mapped(), PORT).into()
 }
 
@@ -156,19 +156,19 @@ pub(crate) fn kernel_version() -> (u32, u32) {
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
-/// A server that drops SYNs while this lives.
-pub(crate) struct Silence {
+/// A server that drops SYNs until it is dropped.
+pub(crate) struct SilentServer {
     _listener: TcpListener,
     _fillers: Vec<OwnedFd>,
 }
 
-/// A server at `address` whose full backlog drops SYNs.
-pub(crate) fn silence(address: Ipv4Addr) -> Result<Silence> {
+/// Starts a server at `address` whose full backlog drops SYNs.
+pub(crate) fn silent_server(address: Ipv4Addr) -> Result<SilentServer> {
     let listener = TcpListener::bind((address, PORT))?;
     listen(listener.as_fd(), 0)?;
     let fillers = (0..4).map(|_| start_connect((address, PORT).into())).collect::<Result<_>>()?;
     std::thread::sleep(Duration::from_millis(200));
-    Ok(Silence { _listener: listener, _fillers: fillers })
+    Ok(SilentServer { _listener: listener, _fillers: fillers })
 }
 
 /// Starts a connect without waiting for it.
@@ -184,11 +184,11 @@ pub(crate) fn start_connect(target: SocketAddr) -> Result<OwnedFd> {
 /// Connects to the VIP of `index` while `act` runs; every connect must be redirected. Returns their
 /// number.
 pub(crate) fn under_load(index: u32, act: impl FnOnce() -> Result<()>) -> Result<u64> {
-    let (over, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (done, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = || -> Result<()> {
-        while !over.load(Ordering::Relaxed) {
-            let (_, peer) = greeting(at(index))?;
-            ensure!(peer == at(index), "getpeername {peer}");
+        while !done.load(Ordering::Relaxed) {
+            let (_, peer) = greeting(vip_target(index))?;
+            ensure!(peer == vip_target(index), "getpeername {peer}");
             count.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -196,7 +196,7 @@ pub(crate) fn under_load(index: u32, act: impl FnOnce() -> Result<()>) -> Result
     std::thread::scope(|scope| -> Result<()> {
         let load = scope.spawn(load);
         let acted = act();
-        over.store(true, Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
         load.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
         acted
     })?;

@@ -1,5 +1,5 @@
-//! Scenarios of DNS interception: a responder on each port stands for the shim, and the resolver
-//! does not exist.
+//! Scenarios of DNS interception: a responder on each port stands in for the shim, and the
+//! resolvers do not exist.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use redirector::datapath::{InterceptScope, ShimEndpoint};
 use redirector_common::dns::{HEARTBEAT_TIMEOUT_NS, MARK, SLOTS};
 
-use crate::fixture::{Fixture, PATIENCE};
+use crate::fixture::{CONNECT_LIMIT, Fixture};
 
 /// The shim's address: a loopback one, which works only in the host's own network.
 const SHIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
@@ -114,7 +114,7 @@ fn ask(resolver: SocketAddr, is_connected: bool) -> Result<u16> {
 
 fn socket(resolver: std::net::IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(if resolver.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(CONNECT_LIMIT))?;
     Ok(socket)
 }
 

@@ -38,12 +38,12 @@ impl Node {
         // `attach.cgroups = ["auto"]` looks for it when the agent starts, as on a real node.
         cgroup::make(&scope.cgroup().join(ROOT).join("kubepods"))?;
         let (root, stage) = (scope.cgroup().join(ROOT), scope.folder("stage-node")?);
-        let link = link(&customer.net_path());
+        let uplink = uplink_commands(&customer.net_path());
         let namespaces = Namespaces::create(|| {
             View::new(&stage, &ResolvConf::of(DNS_ADDRESS))?.become_node(&root)?;
             sysctl::set("ipv4/ip_forward", "1")?;
-            network::ip(&link)?;
-            network::nft(&rules())
+            network::ip(&uplink)?;
+            network::nft(&nat_rules())
         })
         .context("failed to make the node")?;
         Ok(Self {
@@ -57,7 +57,7 @@ impl Node {
         &self.sandbox
     }
 
-    /// For changes to the environment.
+    /// The same, to change its environment variables.
     pub fn sandbox_mut(&mut self) -> &mut Sandbox {
         &mut self.sandbox
     }
@@ -89,8 +89,8 @@ impl Node {
         })
     }
 
-    /// Joins a new namespace to the node with a veth pair: `eth0` on its side. `number` makes the
-    /// 10.61.NUMBER.0/24 between them.
+    /// Joins a new namespace to the node with a veth pair: `eth0` on its side. The link's
+    /// network is 10.61.NUMBER.0/24.
     pub(crate) fn connect(&self, namespaces: &Namespaces, number: u8) -> Result<()> {
         let path = namespaces.net_path();
         self.sandbox.namespaces().run(|| {
@@ -113,7 +113,7 @@ impl Node {
 
 /// The node's default route ends in the customer's namespace: a leaked packet is counted there and
 /// goes no further.
-fn link(customer: &str) -> String {
+fn uplink_commands(customer: &str) -> String {
     format!(
         "link set lo up\n\
          link add uplink type veth peer name public netns {customer}\n\
@@ -127,7 +127,7 @@ fn link(customer: &str) -> String {
 }
 
 /// Masquerades executors with the allowlisted source address.
-fn rules() -> String {
+fn nat_rules() -> String {
     format!(
         "table ip rig {{\n\
            chain postrouting {{\n\

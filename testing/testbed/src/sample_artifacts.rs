@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::packages;
 use crate::process;
 
-/// The name that pip installs, and the module it then has.
+/// The package's name for pip, and its module's name.
 pub const PACKAGE: (&str, &str) = ("hello-company", "hello_company");
 /// What the module's `hello()` returns.
 pub const PACKAGE_GREETING: &str = "hello from the private registry";
@@ -19,7 +19,7 @@ pub const PACKAGE_GREETING: &str = "hello from the private registry";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Writes an OCI image layout into `folder`: one layer with one file. Returns the digest of the
-/// image's configuration, its identity however a registry compresses the layer.
+/// image's configuration, which identifies the image however a registry compresses the layer.
 pub fn image(folder: &Path) -> Result<String> {
     let (blobs, content) = (folder.join("blobs/sha256"), folder.join("content"));
     for path in [&blobs, &content] {

@@ -46,7 +46,7 @@ pub struct LoadReport {
     pub attempted: u64,
     /// Connects that succeeded.
     pub connected: u64,
-    /// Connects that did not, by errno.
+    /// Connects that failed, by errno.
     pub failed: BTreeMap<String, u64>,
     /// Connections whose getpeername was not the expected one.
     pub wrong_peer: u64,
@@ -97,7 +97,7 @@ impl LoadReport {
     }
 }
 
-/// Connects as `options` say, from the calling process.
+/// Runs the load that `options` describe, from the calling process.
 pub fn connect(options: &LoadOptions) -> Result<LoadReport> {
     anyhow::ensure!(
         options.rate > 0 && options.seconds > 0.0,
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn another_peer_than_the_expected_is_noticed() {
+    fn an_unexpected_peer_is_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut options = options(listener.local_addr().unwrap());
         options.expect_peer = Some("198.18.0.1:80".parse().unwrap());

@@ -23,23 +23,25 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes both for `names` and writes `ca.crt`, `server.crt` and `server.key` into `folder`.
-    pub fn make(folder: &Path, names: &[&str]) -> Result<Self> {
+    /// Creates both for `names` and writes `ca.crt`, `server.crt` and `server.key` into `folder`.
+    pub fn create(folder: &Path, names: &[&str]) -> Result<Self> {
         let (ca_pem, issuer) = authority().context("failed to make a certificate authority")?;
         let (server_pem, key) = server(&issuer, names)
             .with_context(|| format!("failed to make a certificate for {names:?}"))?;
-        let made = Self {
+        let certificates = Self {
             ca_path: folder.join("ca.crt"),
             chain_path: folder.join("server.crt"),
             key_path: folder.join("server.key"),
             ca_pem,
         };
-        for (path, text) in
-            [(&made.ca_path, &made.ca_pem), (&made.chain_path, &server_pem), (&made.key_path, &key)]
-        {
+        for (path, text) in [
+            (&certificates.ca_path, &certificates.ca_pem),
+            (&certificates.chain_path, &server_pem),
+            (&certificates.key_path, &key),
+        ] {
             fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
         }
-        Ok(made)
+        Ok(certificates)
     }
 }
 

@@ -34,9 +34,9 @@ pub struct Registry {
 impl Registry {
     pub(crate) fn start(sandbox: &Sandbox, certificates: &Certificates) -> Result<Self> {
         let folder = sandbox.folder("registry")?;
-        let mut images = images(sandbox, &folder)?;
-        let mut packages = packages(sandbox, &folder)?;
-        let mut nginx = nginx(sandbox, &folder, certificates)?;
+        let mut images = start_docker_registry(sandbox, &folder)?;
+        let mut packages = start_pypiserver(sandbox, &folder)?;
+        let mut nginx = start_nginx(sandbox, &folder, certificates)?;
         for (service, address) in [
             (&mut images, IMAGES),
             (&mut packages, PACKAGES),
@@ -56,7 +56,7 @@ impl Registry {
     }
 }
 
-fn images(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
+fn start_docker_registry(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
     let data = folder.join("images");
     let config = write(
         &folder.join("docker-registry.yml"),
@@ -72,7 +72,7 @@ fn images(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
     Service::start("docker-registry", &folder.join("docker-registry.log"), command)
 }
 
-fn packages(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
+fn start_pypiserver(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
     let wheels = folder.join("wheels");
     sample_artifacts::wheel(&wheels)?;
     let (host, port) = PACKAGES.split_once(':').context("failed to split pypiserver's address")?;
@@ -96,7 +96,7 @@ fn packages(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
     Service::start("pypiserver", &folder.join("pypiserver.log"), command)
 }
 
-fn nginx(sandbox: &Sandbox, folder: &Path, certificates: &Certificates) -> Result<Service> {
+fn start_nginx(sandbox: &Sandbox, folder: &Path, certificates: &Certificates) -> Result<Service> {
     let text = format!(
         "user root; daemon off; master_process off;\n\
          pid {folder}/nginx.pid; error_log stderr warn;\n\

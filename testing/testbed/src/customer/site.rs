@@ -58,7 +58,7 @@ impl Customer {
         })
         .context("failed to make the customer's site")?;
         let sandbox = Sandbox::new(scope, Arc::new(namespaces), Path::new("customer"), "customer")?;
-        Ok(Self { sandbox, certificates: Certificates::make(&folder, &[INTERNAL_NAME])? })
+        Ok(Self { sandbox, certificates: Certificates::create(&folder, &[INTERNAL_NAME])? })
     }
 
     /// Gives the customer's end of the link, which the node has made, its addresses.

@@ -1,5 +1,5 @@
-//! A network with loopback, a device without a peer that answers, and a resolv.conf: servers and
-//! resolvers can use port 53, and no packet can leave.
+//! A network namespace with loopback, a device on which nothing answers, and a resolv.conf: servers
+//! and resolvers can use port 53, and no packet can leave.
 
 use std::fs;
 
@@ -52,7 +52,7 @@ impl IsolatedNetns {
                     .context("failed to mount a sysfs")?;
             }
             fs::write(format!("{SYSFS}/class/net/lo/queues/rx-0/rps_cpus"), format!("{cores:x}"))
-                .context("failed to steer loopback's packets: has this kernel CONFIG_RPS?")
+                .context("failed to steer loopback's packets: does this kernel have CONFIG_RPS?")
         })?
     }
 
