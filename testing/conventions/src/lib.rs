@@ -9,7 +9,7 @@ pub mod words;
 
 use std::path::{Path, PathBuf};
 
-/// A rule's name and what it finds in the workspace, one text for each violation.
+/// A rule's name, and the function that returns one text for each violation.
 pub type Rule = (&'static str, fn() -> anyhow::Result<Vec<String>>);
 
 /// Every rule.
@@ -23,7 +23,7 @@ pub const RULES: &[Rule] = &[
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
-    // Cargo's word at run time comes first: a target directory may be shared between clones.
+    // The variable at run time comes first, since clones may share a target directory.
     let own = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     own.ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()

@@ -1,14 +1,14 @@
 //! Idioms that are not used in code, comments, messages or documentation.
 //!
-//! They read as translated, or give a private word to what the field has a name for. Each has what
-//! to write instead. This is the only file that may contain them.
+//! They sound translated, or are private words for things that have a standard term. Each is listed
+//! with its replacements. Only this file may contain them.
 
 use crate::files::TextFile;
 
-/// The file that this rule leaves out.
+/// The file that this rule skips.
 const OWN_PATH: &str = "testing/conventions/src/words.rs";
 
-/// A phrase, in lower case, and what to write instead.
+/// A phrase, in lower case, and its replacements.
 struct Banned {
     phrase: &'static str,
     instead: &'static str,
@@ -54,7 +54,7 @@ pub fn check(files: &[TextFile]) -> Vec<String> {
 }
 
 fn check_file(file: &TextFile) -> Vec<String> {
-    // The table of renamed words names the old ones.
+    // The changelog's table of renamed words contains the old ones.
     let is_changelog = file.path.ends_with("CHANGELOG.md");
     let words = words(&file.text, |line| !(is_changelog && line.starts_with('|')));
     let mut findings = Vec::new();
@@ -80,8 +80,8 @@ fn starts_with(words: &[Word], phrase: &str) -> bool {
     phrase.split(' ').all(|part| words.next().is_some_and(|word| word.text == part))
 }
 
-/// The words of prose, of `snake_case` and of `CamelCase`, in the lines that are read; a comment's
-/// lines are one text.
+/// Splits prose, `snake_case` and `CamelCase` into words. Skips lines that are not read; a phrase
+/// may span the lines of a comment.
 fn words(text: &str, is_read: impl Fn(&str) -> bool) -> Vec<Word> {
     let mut words = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| is_read(line)) {

@@ -27,7 +27,7 @@ pub(super) fn cycles<N: Ord + Copy>(edges: &BTreeMap<N, Vec<N>>) -> Vec<Vec<N>> 
     groups
 }
 
-/// What can be reached from a node, itself only by a cycle; sorted.
+/// The nodes that can be reached from a node, which include itself only in a cycle; sorted.
 fn reach<N: Ord + Copy>(edges: &BTreeMap<N, Vec<N>>, from: N) -> Vec<N> {
     let mut seen = Vec::new();
     let mut waiting = vec![from];

@@ -1,4 +1,4 @@
-//! What the text of one module declares and which paths it uses.
+//! The names that one module declares, and the paths that it uses.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use syn::{
 
 use super::tokens::{self, Used};
 
-/// A path as a module's text has it.
+/// A path as it is written in a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
     pub(super) path: Vec<String>,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     SelfMethod,
 }
 
-/// What a module's own text has; inline and other child modules apart.
+/// The declarations and paths of one module, without its child modules.
 #[derive(Default)]
 pub(super) struct Collected {
     pub(super) names: Vec<String>,
@@ -67,7 +67,7 @@ pub(super) fn path_attribute(attributes: &[Attribute]) -> Option<PathBuf> {
 #[derive(Default)]
 struct Collector {
     collected: Collected,
-    /// The type of the `impl` block around, if it is a path.
+    /// The type of the enclosing `impl` block, if it is a path.
     self_type: Option<Vec<String>>,
 }
 
@@ -232,7 +232,7 @@ fn segments(path: &syn::Path) -> Vec<String> {
     path.segments.iter().map(|segment| segment.ident.unraw().to_string()).collect()
 }
 
-/// Whether the attributes have `cfg(test)`, or a `cfg(all(…))` with `test` among its conditions.
+/// Whether the attributes contain `cfg(test)`, or a `cfg(all(…))` with `test` among its conditions.
 fn only_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg") => {

@@ -1,11 +1,11 @@
-//! Which item a path names, and which file defines it.
+//! Resolves a path to the item that it names and the file that defines it.
 
 use super::tree::{FileId, ModuleId, Name, Tree};
 
-/// The names that are being looked up: a re-export may name itself.
+/// The names that are being looked up, which ends the lookup of a re-export of itself.
 type Trail<'a> = Vec<(ModuleId, &'a str)>;
 
-/// What a path resolves to.
+/// The result of resolving a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) what: What,
@@ -21,12 +21,12 @@ pub(super) enum What {
         name: String,
         file: FileId,
     },
-    /// Of another crate.
+    /// An item of another crate.
     Foreign,
 }
 
 impl Tree {
-    /// What the path means in the module; nothing for a local variable or another crate's item.
+    /// Resolves a path in a module; empty for a local variable or another crate's item.
     ///
     /// There may be two: a module and a function of the same name.
     pub(super) fn resolve(&self, from: ModuleId, path: &[String]) -> Vec<Found> {
@@ -93,7 +93,7 @@ impl Tree {
             }
         }
         if found.is_empty() {
-            // Something that a macro of the module wrote.
+            // An item that a macro of this module generates.
             let file = self.modules[module].file;
             let what = What::Item { module, name: first.clone(), file };
             found.push(Found { what, through });
@@ -101,7 +101,7 @@ impl Tree {
         prefer_items(found)
     }
 
-    /// What a name stands for in a module, and whether by an import.
+    /// The meanings of a name in a module, and whether each comes from an import.
     fn named<'a>(
         &'a self,
         module: ModuleId,
@@ -119,7 +119,7 @@ impl Tree {
         }
         let child = |(what, imported): &(What, bool)| matches!(what, What::Module(_)) && !imported;
         if found.iter().any(child) {
-            // A child module and a re-export have the same name: the module is there without it.
+            // A child module and a re-export have the same name: no import is needed.
             found.iter_mut().for_each(|(_, imported)| *imported = false);
         }
         found
@@ -181,7 +181,7 @@ impl Tree {
     }
 }
 
-/// With more segments to follow, only the modules, if there are any.
+/// Keeps only the modules, if there are any and more segments follow.
 fn modules_before_path(found: Vec<(What, bool)>, rest: &[String]) -> Vec<(What, bool)> {
     let is_module = |(what, _): &(What, bool)| matches!(what, What::Module(_));
     if !rest.is_empty() && found.iter().any(is_module) {
@@ -191,7 +191,7 @@ fn modules_before_path(found: Vec<(What, bool)>, rest: &[String]) -> Vec<(What, 
     }
 }
 
-/// Modules only where nothing else has the name.
+/// Drops modules if an item has the same name.
 fn prefer_items(found: Vec<Found>) -> Vec<Found> {
     let is_item = |found: &Found| matches!(found.what, What::Item { .. });
     if found.iter().any(is_item) { found.into_iter().filter(is_item).collect() } else { found }

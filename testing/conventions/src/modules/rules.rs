@@ -1,4 +1,4 @@
-//! The three rules, and how their violations read.
+//! The three rules, and the texts of their violations.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -35,7 +35,7 @@ pub fn check(root: &Path, base: &Path) -> anyhow::Result<Vec<Finding>> {
     check_source(root, base, &Disk)
 }
 
-/// As `check`, with another source of the files' text.
+/// As `check`, with the files' text from `source`.
 pub(super) fn check_source(
     root: &Path,
     base: &Path,
@@ -61,7 +61,7 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Rule 1.
+    /// Rule: files do not import each other in a cycle.
     fn file_cycles(&self) -> Vec<Finding> {
         let mut edges: BTreeMap<FileId, Vec<FileId>> = BTreeMap::new();
         for (from, to) in self.dependencies.keys() {
@@ -79,7 +79,7 @@ impl Rules<'_> {
         Finding { lines }
     }
 
-    /// Rule 2.
+    /// Rule: no file imports from a module above its own.
     fn upward_imports(&self) -> Vec<Finding> {
         let mut first_lines: BTreeMap<(String, String), usize> = BTreeMap::new();
         for (module, reference) in references(self.tree) {
@@ -99,7 +99,7 @@ impl Rules<'_> {
             .collect()
     }
 
-    /// Whether the path starts with an item in scope: the import of that item is judged instead.
+    /// Whether the path starts with an item in scope, whose own import is checked instead.
     fn is_use_of_import(&self, module: ModuleId, reference: &Reference) -> bool {
         let Some(first) = reference.path.first() else { return true };
         !matches!(first.as_str(), "crate" | "self" | "super")
@@ -136,7 +136,7 @@ impl Rules<'_> {
         None
     }
 
-    /// Rule 3.
+    /// Rule: top-level modules do not depend on each other in a cycle.
     fn top_level_cycles(&self) -> Vec<Finding> {
         let homes = self.top_level_of_files();
         let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

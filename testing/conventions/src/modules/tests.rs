@@ -1,4 +1,4 @@
-//! Small crates, each with one fault or none.
+//! The rules, on small crates that have one fault or none.
 
 use std::{
     collections::HashMap,
@@ -49,7 +49,7 @@ fn a_re_export_is_followed_to_the_file_that_defines_the_item() {
 }
 
 #[test]
-fn a_function_named_by_its_module_counts() {
+fn a_function_called_through_its_module_counts() {
     let found = findings(&[
         ("lib.rs", "mod a; mod b;"),
         ("a.rs", "use super::b; pub fn f() { b::g() }"),
@@ -59,7 +59,7 @@ fn a_function_named_by_its_module_counts() {
 }
 
 #[test]
-fn a_face_that_only_re_exports_ties_no_cycle() {
+fn a_mod_rs_that_only_re_exports_is_in_no_cycle() {
     let found = findings(&[
         ("lib.rs", "mod face; mod user;"),
         ("face/mod.rs", "mod one; mod two; pub use self::{one::One, two::Two};"),
@@ -71,7 +71,7 @@ fn a_face_that_only_re_exports_ties_no_cycle() {
 }
 
 #[test]
-fn a_siblings_item_taken_from_the_face_is_an_upward_import() {
+fn importing_a_siblings_item_from_mod_rs_is_upward() {
     let found = findings(&[
         ("lib.rs", "mod face;"),
         ("face/mod.rs", "mod one; mod two; pub use self::two::Two;"),
@@ -91,7 +91,7 @@ fn an_item_of_the_root_is_an_upward_import() {
 }
 
 #[test]
-fn a_glob_of_the_parent_is_an_upward_import_outside_of_tests() {
+fn a_glob_import_of_the_parent_is_upward_except_in_tests() {
     let files = |attribute: &str| {
         findings(&[
             ("lib.rs", "mod a; "),

@@ -10,13 +10,13 @@ use anyhow::{Context as _, bail};
 
 use super::references::{self, Collected, Reference};
 
-/// Where the text of a file comes from: the disk, or a test's fixture.
+/// The origin of the files' text: the disk, or a test's fixture.
 pub trait Source {
-    /// The file's text, or nothing if there is no such file.
+    /// The file's text, or `None` if there is no such file.
     fn read(&self, path: &Path) -> Option<String>;
 }
 
-/// The disk.
+/// Reads files from the disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Disk;
 
@@ -29,7 +29,7 @@ impl Source for Disk {
 pub(super) type ModuleId = usize;
 pub(super) type FileId = usize;
 
-/// The root module comes first.
+/// The files and modules of a crate; the root module comes first.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) files: Vec<PathBuf>,
@@ -50,7 +50,7 @@ pub(super) struct Module {
     pub(super) methods: Vec<(Vec<String>, String)>,
 }
 
-/// What a name in a module stands for.
+/// The meaning of a name in a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     Module(ModuleId),
@@ -148,7 +148,7 @@ impl Tree {
         std::iter::successors(self.modules[module].parent, |id| self.modules[*id].parent)
     }
 
-    /// The child of the root that the module is or is in; nothing for the root.
+    /// The name of the top-level module that contains this one; `None` for the root.
     pub(super) fn top_level(&self, module: ModuleId) -> Option<&str> {
         let chain: Vec<_> = std::iter::once(module).chain(self.ancestors(module)).collect();
         let below_root = chain.len().checked_sub(2)?;
