@@ -185,7 +185,7 @@ fn run_json(session: &mut Session<'_>, lines: &[&str]) {
     });
 }
 
-/// The heartbeat counts for two seconds.
+/// Waits until the heartbeat is older than two seconds, which counts as stale.
 fn wait_until_stale(job: &Job) {
     until("the heartbeat to be stale", LIMIT, || {
         Ok(job.json(&["status"])["datapath"]["heartbeat_age_ms"].as_u64() > Some(2000))
@@ -219,7 +219,7 @@ fn agent_up() {
         .assert("up-json");
 }
 
-/// `events` and `top`, once one connection has come and gone.
+/// `events` and `top`, after one connection has been made and closed.
 #[test]
 fn agent_at_work() {
     let job = Job::with_config(&CONFIG.replace(", \"203.0.113.8\"", ""));

@@ -52,7 +52,7 @@ pub(crate) enum Plain {
     /// Sends nothing.
     Silent,
     /// Sends a text before any request.
-    Says(&'static str),
+    Sends(&'static str),
 }
 
 /// A certificate, and the response over TLS.
@@ -81,12 +81,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn plain(job: &Job, does: Plain) -> Self {
-        Self::start(job, move |mut stream| match does {
+    pub(crate) fn plain(job: &Job, behaviour: Plain) -> Self {
+        Self::start(job, move |mut stream| match behaviour {
             Plain::Closes => {}
             Plain::Silent => thread::sleep(Duration::from_secs(6)),
-            Plain::Says(words) => {
-                let _ = stream.write_all(words.as_bytes());
+            Plain::Sends(text) => {
+                let _ = stream.write_all(text.as_bytes());
                 let _ = stream.read(&mut [0; 512]);
             }
         })
@@ -197,7 +197,7 @@ impl Sleeper {
         Self::run("/bin/sleep".as_ref(), executor, variables)
     }
 
-    /// The same with another command name, which the kernel takes from the file, even from a link.
+    /// The same with another command name: the kernel uses the executed file's name, or a link's.
     pub(crate) fn with_name(name: &str, executor: &Executor, variables: &[(&str, &str)]) -> Self {
         let program = executor.sandbox().home().join(name);
         std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();

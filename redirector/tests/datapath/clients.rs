@@ -1,5 +1,4 @@
-//! Every way to connect: `docs/matrix.md` says which are redirected and what peer they have; each
-//! is counted.
+//! Every way to connect. `docs/matrix.md` lists which are redirected, and the peer of each.
 
 use std::{
     io::{BufRead, BufReader, Lines},
@@ -42,7 +41,7 @@ fn lines(bed: &Bed, way: &str, more: &[&str]) -> Vec<String> {
 /// A client that keeps its sockets until it is dropped.
 struct Running {
     child: Child,
-    /// Open as long as it runs.
+    /// Keeps the client's standard input open.
     _input: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
 }
@@ -81,7 +80,7 @@ fn settled(bed: &Bed) -> RouteCounters {
         if c.started == ends && c.closed == c.established {
             return c;
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "they do not balance: {c:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "the counters do not balance: {c:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -203,7 +202,7 @@ fn one_source_port_serves_two_vips_with_different_backends() {
             "{seen:?}"
         );
     }
-    // And if it has no other backend.
+    // The same without another backend.
     bed.datapath.apply(&[put(&[], &[one]), other(&[one])]).unwrap();
     let refused = ["EADDRNOTAVAIL"; 4].map(str::to_owned);
     assert_eq!(lines(&bed, "from_one_port_to_two", &[OTHER.1]), [&refused, &both[..1]].concat());
@@ -249,12 +248,12 @@ fn ten_thousand_open_sockets_are_all_counted() {
     assert_eq!(settled(&bed).closed, COUNT);
 }
 
-/// The result of a connect in `user` of a socket created in `maker`.
+/// The result of a connect in `user` with a socket that was created in `maker`.
 fn passed(bed: &Bed, maker: &Sandbox, user: &Sandbox, name: &str) -> String {
     // Abstract sockets belong to the network namespace, which both share.
     let path = bed.executor.sandbox().home().join(name).display().to_string();
-    let mut giver = Running::start(maker, "give", VIP, &[&path]);
-    assert_eq!(giver.line(), "up");
+    let mut sender = Running::start(maker, "give", VIP, &[&path]);
+    assert_eq!(sender.line(), "up");
     process::finish(command(user, "take", VIP, &[&path]), LIMIT)
         .unwrap()
         .success()

@@ -1,4 +1,4 @@
-//! The results of connects: a backend, the port and the peer that they asked for, or a refusal.
+//! The results of connects: a backend with the mapped port and the VIP as its peer, or a refusal.
 
 use std::net::Ipv4Addr;
 
@@ -69,7 +69,7 @@ fn no_route_and_no_backends_are_refused_at_once() {
 }
 
 #[test]
-fn pass_leaves_alone_what_refuse_refuses() {
+fn with_pass_a_route_without_backends_leaves_connects_alone() {
     let mut bed = Bed::new();
     let route = PlannedRoute {
         ports: Vec::new(),

@@ -18,7 +18,7 @@ fn assert_balanced(counters: &RouteCounters) {
 }
 
 #[test]
-fn after_a_refusal_a_backend_is_avoided_until_it_is_due() {
+fn a_backend_that_refuses_is_avoided_while_it_is_ejected() {
     let mut bed = Bed::new();
     let _two = bed.server(1, "two");
     bed.put(&[], &LOAD_BALANCERS);
@@ -26,14 +26,14 @@ fn after_a_refusal_a_backend_is_avoided_until_it_is_due() {
     testbed::binaries::client().unwrap();
     let began = Instant::now();
     let mut refused = 0;
-    // Half of the connects select the dead backend, until the first one has.
+    // Half of the connects select the dead backend, until it is ejected.
     while refused == 0 && began.elapsed() < Duration::from_secs(10) {
         refused += u32::from(bed.greeting(VIP, PORT) == "ECONNREFUSED");
     }
     assert_eq!(refused, 1);
     // The first ejection lasts 1 s, the second one 2 s, and 500 connects take half a second. On a
-    // busy machine they may begin so late that the backend is due again meanwhile: then one of them
-    // tries it, and no more.
+    // busy machine they may begin so late that the ejection expires meanwhile: then only one of
+    // them tries it.
     let report = bed.connects(500);
     let again = report.attempted - report.connected;
     assert!(again <= 1 && report.wrong_peer == 0 && report.ungreeted.is_empty(), "{report:?}");
@@ -89,7 +89,7 @@ fn the_first_retransmission_ejects_a_silent_backend() {
 }
 
 #[test]
-fn a_connect_that_the_kernel_gives_up_is_timed_out() {
+fn a_connect_that_the_kernel_gives_up_counts_as_timed_out() {
     let mut bed = Bed::new();
     bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
     bed.put(&[], &LOAD_BALANCERS[..1]);

@@ -1,4 +1,4 @@
-//! Every way for a backend to fail: the errno, the counter, and that later connects avoid it.
+//! Every way for a backend to fail: the errno, the counter, and later connects, which avoid it.
 
 use std::{
     net::Ipv4Addr,
@@ -11,13 +11,13 @@ use testbed::{customer::BannerServer, topology::LOAD_BALANCERS};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
 
-/// The first ejection of a silent backend, by the programs alone.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long the programs eject a backend after its first failure.
+const FIRST_EJECTION: Duration = Duration::from_secs(1);
 
 /// How a backend fails.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Nobody listens: the host answers with a reset.
+    /// No listener: the host answers with a reset.
     Reset,
     /// Nothing answers.
     Blackhole,
@@ -41,7 +41,8 @@ impl Fault {
     }
 }
 
-/// The name of the errno of each of `count` connects in turn, or the greeting.
+/// Makes `count` connects in turn; returns the greeting or the errno's name, and the seconds, of
+/// each.
 fn connects(bed: &Bed, count: u32, pause: f64) -> Vec<(String, f64)> {
     let script = format!(
         "import errno, socket, time\n\
@@ -104,7 +105,7 @@ fn each_fault_has_its_errno_and_its_counter() {
 }
 
 #[test]
-fn after_a_failure_the_backend_is_avoided_until_it_is_due() {
+fn a_failed_backend_is_avoided_while_it_is_ejected() {
     for fault in [Fault::Reset, Fault::Blackhole, Fault::Unreachable] {
         let mut bed = Bed::new();
         bed.datapath.set_connect_timeout(Duration::from_millis(1500)).unwrap();
@@ -115,8 +116,8 @@ fn after_a_failure_the_backend_is_avoided_until_it_is_due() {
         while bed.datapath.unhealthy_backends().unwrap().is_empty() {
             connects(&bed, 1, 0.0);
         }
-        // Ejected for longer, like the agent's prober does, so that a busy machine's delays do not
-        // make it due.
+        // Extended as by the agent's prober, so that the ejection does not expire on a busy
+        // machine.
         bed.datapath.extend_ejection(INDEX, dead.into(), Duration::from_secs(60)).unwrap();
         let started = |bed: &Bed| bed.datapath.backends(INDEX).unwrap()[0].counters.started;
         let before = started(&bed);
@@ -128,7 +129,7 @@ fn after_a_failure_the_backend_is_avoided_until_it_is_due() {
 }
 
 #[test]
-fn one_connect_tries_a_silent_backend_that_is_due_again() {
+fn one_connect_tries_a_silent_backend_after_its_ejection() {
     let mut bed = Bed::new();
     bed.datapath.set_connect_timeout(Duration::from_millis(1500)).unwrap();
     let [dark, _] = LOAD_BALANCERS;
@@ -140,7 +141,7 @@ fn one_connect_tries_a_silent_backend_that_is_due_again() {
         connects(&bed, 1, 0.0);
     }
     let before = started(&bed);
-    thread::sleep(FIRST + Duration::from_millis(200));
+    thread::sleep(FIRST_EJECTION + Duration::from_millis(200));
     // 500 connects in one second: the first one that selects it tries it for all others, and fails.
     let report = bed.load(500, 1.0, &[]).report().unwrap();
     assert_eq!(started(&bed) - before, 1, "{report:?}");
@@ -157,8 +158,7 @@ fn an_application_waits_once_for_a_silent_backend() {
     let _two = bed.server(1, "two");
     bed.rig.customer.silence(dark).unwrap();
     bed.put(&[], &LOAD_BALANCERS);
-    // One connect after the other, like a patient job, until one has selected the silent backend;
-    // and some more.
+    // One connect after the other until one selects the silent backend, then a hundred more.
     let mut seen = Vec::new();
     let began = Instant::now();
     while bed.datapath.unhealthy_backends().unwrap().is_empty() {
@@ -183,17 +183,17 @@ fn a_flapping_backend_costs_few_connects_and_is_used() {
             one = Some(bed.server(0, "one"));
             // Like the agent after a successful probe.
             bed.datapath.reinstate(INDEX, LOAD_BALANCERS[0].into()).unwrap();
-            thread::sleep(FIRST);
+            thread::sleep(FIRST_EJECTION);
         } else if one.take().is_some() {
             falls += 1;
         }
-        thread::sleep(FIRST * 3 / 2);
+        thread::sleep(FIRST_EJECTION * 3 / 2);
     }
     let report = load.report().unwrap();
     let c = bed.counters();
     let failed = failures(&c);
     // Each fall costs the connects in progress on it, few at 200 a second, and the one that tries
-    // it when it is due.
+    // it after the ejection.
     assert!(failed >= 1 && failed <= 8 * falls, "{failed} failures in {falls} falls: {report:?}");
     assert_eq!(c.refused, failed, "{c:?}");
     assert!(report.banners["one"] > 50 && report.banners["two"] > 500, "{report:?}");

@@ -14,10 +14,10 @@ use testbed::{
 
 use crate::rig::{Bed, PORT, VIP, on_node, settings};
 
-/// The node's root, as its programs see it: above `kubepods`, where ours are.
+/// The node's root cgroup: above `kubepods`, where our programs are attached.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Where ours are.
+/// The cgroup that our programs are attached to.
 const KUBEPODS: &str = "/sys/fs/cgroup/kubepods";
 
 /// An address that no test connects to.
@@ -71,7 +71,7 @@ fn with_foreign_program(mode: AttachMode, ours_first: bool) -> (String, Vec<Stri
 }
 
 #[test]
-fn a_multi_program_above_ours_decides_about_the_backend() {
+fn a_multi_program_above_ours_can_forbid_the_backend() {
     for ours_first in [true, false] {
         assert_eq!(
             with_foreign_program(AttachMode::Multi, ours_first),
@@ -125,7 +125,7 @@ fn unload_leaves_foreign_programs_and_pins_in_place() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let foreign = on_node(&bed.rig, || ForeignProgram::denying(ROOT, UNUSED));
     foreign.attach(AttachMode::Multi);
-    let foreign_pins = settings().bpffs.join("v1-of-somebody");
+    let foreign_pins = settings().bpffs.join("v1-foreign");
     on_node(&bed.rig, || std::fs::create_dir(&foreign_pins).unwrap());
     on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
     await_names(&bed, &[NAME]);

@@ -1,6 +1,6 @@
 //! DNS interception: which queries go to the ports of the shim, what source their replies have, and
-//! which queries pass. A responder that replies with its own address and port stands for the shim,
-//! and another one for a resolver.
+//! which queries pass. A responder that replies with its own address and port stands in for the
+//! shim, and another one for a resolver.
 
 use std::{
     io::{BufRead, BufReader},
@@ -22,7 +22,7 @@ const FIRST_PORT: u16 = 5310;
 /// An address at the customer, where a resolver may answer.
 const RESOLVER: &str = "203.0.113.53";
 /// A resolver that does not exist: only the shim can answer.
-const NOBODY: &str = "10.96.0.10";
+const ABSENT: &str = "10.96.0.10";
 
 fn script(sandbox: &Sandbox, arguments: &[&str]) -> Command {
     let mut command = sandbox.command("/usr/bin/python3");
@@ -86,7 +86,7 @@ impl Intercepting {
         let shim = [SHIM, SHIM6]
             .map(|address| Responder::start(sandbox, address, &[&first, &count, "53"]));
         let mut new = Self { bed, _shim: shim.into() };
-        new.datapath().set_shim(&at()).unwrap();
+        new.datapath().set_shim(&endpoint()).unwrap();
         new
     }
 
@@ -114,10 +114,10 @@ impl Intercepting {
 
     /// The shim's port for a resolver.
     fn port_of(&self, resolver: &str) -> u16 {
-        let (resolver, of) =
+        let (resolver, lookup) =
             (resolver.parse::<IpAddr>().unwrap(), self.bed.datapath.resolver_lookup());
         let slot = (0..SLOTS)
-            .find(|&slot| of.resolver(slot) == Some(resolver))
+            .find(|&slot| lookup.resolver(slot) == Some(resolver))
             .unwrap_or_else(|| panic!("{resolver} has no slot"));
         FIRST_PORT + slot as u16
     }
@@ -131,13 +131,13 @@ impl Intercepting {
             .map_or(0, |known| known.intercepted)
     }
 
-    /// A resolver that answers.
-    fn original(&self) -> Responder {
+    /// Starts the resolver at [`RESOLVER`].
+    fn resolver(&self) -> Responder {
         Responder::start(self.bed.rig.customer.sandbox(), RESOLVER, &["53", "2"])
     }
 }
 
-fn at() -> ShimEndpoint {
+fn endpoint() -> ShimEndpoint {
     ShimEndpoint {
         ipv4: Some(SHIM.parse().unwrap()),
         ipv6: Some(SHIM6.parse().unwrap()),
@@ -149,22 +149,22 @@ fn at() -> ShimEndpoint {
 fn every_query_gets_the_shims_answer_from_its_resolver() {
     let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let ways = [
-        ("connected", NOBODY),
-        ("unconnected", NOBODY),
+        ("connected", ABSENT),
+        ("unconnected", ABSENT),
         ("mapped_connected", "::ffff:10.96.0.10"),
         ("mapped_unconnected", "::ffff:10.96.0.10"),
-        ("tcp", NOBODY),
+        ("tcp", ABSENT),
         ("mapped_tcp", "::ffff:10.96.0.10"),
     ];
     for (count, (way, source)) in (1..).zip(ways) {
-        let seen = bed.ask(&[way, NOBODY]);
-        assert_eq!(seen, [format!("{source}#53 {SHIM}#{}", bed.port_of(NOBODY))], "{way}");
-        assert_eq!(bed.intercepted(NOBODY), count, "{way} is counted once");
+        let seen = bed.ask(&[way, ABSENT]);
+        assert_eq!(seen, [format!("{source}#53 {SHIM}#{}", bed.port_of(ABSENT))], "{way}");
+        assert_eq!(bed.intercepted(ABSENT), count, "{way} is counted once");
     }
-    let seen = bed.ask(&["both", NOBODY, RESOLVER]);
+    let seen = bed.ask(&["both", ABSENT, RESOLVER]);
     assert_eq!(
         seen,
-        [NOBODY, RESOLVER]
+        [ABSENT, RESOLVER]
             .map(|resolver| format!("{resolver}#53 {SHIM}#{}", bed.port_of(resolver))),
         "sendmmsg"
     );
@@ -205,20 +205,20 @@ fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
 fn two_resolvers_have_two_ports_of_the_shim() {
     let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
     let other = bed.bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
-    let first = bed.ask(&["unconnected", NOBODY]);
+    let first = bed.ask(&["unconnected", ABSENT]);
     let second = ask(other.sandbox(), &["unconnected", "10.96.0.11"]);
-    let (one, two) = (bed.port_of(NOBODY), bed.port_of("10.96.0.11"));
+    let (one, two) = (bed.port_of(ABSENT), bed.port_of("10.96.0.11"));
     assert_ne!(one, two);
     assert_eq!(
         [first, second].concat(),
-        [format!("{NOBODY}#53 {SHIM}#{one}"), format!("10.96.0.11#53 {SHIM}#{two}")]
+        [format!("{ABSENT}#53 {SHIM}#{one}"), format!("10.96.0.11#53 {SHIM}#{two}")]
     );
 }
 
 #[test]
-fn what_is_no_query_of_an_executor_is_not_intercepted() {
+fn only_dns_queries_of_executors_are_intercepted() {
     let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
-    let _original = bed.original();
+    let _resolver = bed.resolver();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(bed.ask(&["marked", RESOLVER]), original, "the agent's own");
     assert_eq!(
@@ -242,7 +242,7 @@ fn what_is_no_query_of_an_executor_is_not_intercepted() {
 #[test]
 fn a_loopback_resolver_is_intercepted_in_the_host_network_only() {
     let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
-    let _dockers = Responder::start(bed.bed.executor.sandbox(), "127.0.0.11", &["53", "1"]);
+    let _docker_resolver = Responder::start(bed.bed.executor.sandbox(), "127.0.0.11", &["53", "1"]);
     let untouched = ["127.0.0.11#53 127.0.0.11#53"];
     for way in ["connected", "unconnected", "tcp"] {
         assert_eq!(bed.ask(&[way, "127.0.0.11"]), untouched, "{way}");
@@ -265,12 +265,12 @@ fn a_loopback_resolver_is_intercepted_in_the_host_network_only() {
 #[test]
 fn without_a_heartbeat_for_two_seconds_queries_pass() {
     let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
-    let _original = bed.original();
+    let _resolver = bed.resolver();
     assert_eq!(
         bed.ask(&["connected", RESOLVER]),
         [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))]
     );
-    // The last query before the agent died is answered a second after its death was noticed.
+    // A query sent before the heartbeat went stale, whose reply comes after that.
     let (sent, sandbox) = (
         format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER)),
         bed.bed.executor.sandbox().clone(),
@@ -297,7 +297,7 @@ fn without_a_heartbeat_for_two_seconds_queries_pass() {
 #[test]
 fn queries_pass_and_are_counted_if_no_slot_is_free() {
     let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
-    let _original = bed.original();
+    let _resolver = bed.resolver();
     let count = SLOTS.to_string();
     assert_eq!(bed.ask(&["every", "10.96.1", &count]), ["asked"]);
     assert_eq!((bed.status().resolvers.len(), bed.status().slots_full), (SLOTS as usize, 0));
@@ -310,13 +310,13 @@ fn queries_pass_and_are_counted_if_no_slot_is_free() {
 }
 
 #[test]
-fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Listed(vec![NOBODY.parse().unwrap()]));
-    let _original = bed.original();
+fn only_listed_resolvers_are_intercepted() {
+    let mut bed = Intercepting::with_scope(&InterceptScope::Listed(vec![ABSENT.parse().unwrap()]));
+    let _resolver = bed.resolver();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(
-        bed.ask(&["connected", NOBODY]),
-        [format!("{NOBODY}#53 {SHIM}#{}", bed.port_of(NOBODY))]
+        bed.ask(&["connected", ABSENT]),
+        [format!("{ABSENT}#53 {SHIM}#{}", bed.port_of(ABSENT))]
     );
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
     assert_eq!(bed.status().slots_full, 0);
@@ -334,11 +334,11 @@ fn a_list_is_all_that_is_intercepted_and_can_be_changed() {
 #[test]
 fn a_new_agent_keeps_the_resolver_slots() {
     let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
-    let before = bed.ask(&["connected", NOBODY]);
-    let port = bed.port_of(NOBODY);
+    let before = bed.ask(&["connected", ABSENT]);
+    let port = bed.port_of(ABSENT);
     bed.bed.datapath = attached(&bed.bed.rig);
-    assert_eq!(bed.port_of(NOBODY), port);
-    assert_eq!(bed.ask(&["connected", NOBODY]), before);
-    bed.datapath().set_shim(&at()).unwrap();
+    assert_eq!(bed.port_of(ABSENT), port);
+    assert_eq!(bed.ask(&["connected", ABSENT]), before);
+    bed.datapath().set_shim(&endpoint()).unwrap();
     assert!(!bed.status().on);
 }

@@ -11,7 +11,7 @@ use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, VIP6, on_node};
 const SIX: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 0x11), Ipv6Addr::new(0xfd61, 0, 0, 0, 0, 0, 0, 0x12)];
 
-/// A pod with IPv6, with servers `six-1` and `six-2` there and `one` and `two` at the customer's.
+/// A pod with IPv6; servers `six-1` and `six-2` on the node, `one` and `two` at the customer.
 fn bed() -> (Bed, Vec<BannerServer>) {
     let bed = Bed::new();
     let pod = bed.run("ip -4 -o addr show dev eth0").success().unwrap().stdout;
@@ -44,8 +44,8 @@ fn put(bed: &mut Bed, backends: &[IpAddr], sources: &[&str]) {
     bed.datapath.apply(&[Change::Put { index: INDEX, route }]).unwrap();
 }
 
-/// The result of connects of `count` sockets of `family`, prepared by `before`, to `vip`: peer and
-/// greeting, or the errno.
+/// Connects `count` sockets of `family` to `vip`, after the Python statement `before`. Returns the
+/// peer and the greeting, or the errno's name, of each.
 fn connects(bed: &Bed, family: &str, before: &str, vip: &str, count: usize) -> Vec<String> {
     let script = format!(
         "import errno, socket\n\
@@ -59,7 +59,7 @@ fn connects(bed: &Bed, family: &str, before: &str, vip: &str, count: usize) -> V
     bed.python(&script).lines().map(str::to_owned).collect()
 }
 
-/// Whether every line is `vip` and one of `banners`, and each of them came up.
+/// Asserts that every line is `vip` and one of `banners`, and that each banner occurs.
 #[track_caller]
 fn assert_greeted(seen: &[String], vip: &str, banners: &[&str]) {
     let expected: Vec<String> = banners.iter().map(|banner| format!("{vip} {banner}")).collect();

@@ -1,4 +1,4 @@
-//! The datapath on the real kernel: programs, tables, links and pins, without the agent above them.
+//! The datapath on the real kernel: programs, maps, links and pins, without the agent above them.
 //!
 //! Each test has a rig of its own: a node with its own cgroup root and bpf file system, an executor
 //! in a pod's cgroup, a customer behind a link.

@@ -1,5 +1,5 @@
-//! What outlives the process: connects are redirected, a new process adopts everything, an
-//! incompatible one refuses, and unload leaves nothing.
+//! Pins outlive the process: connects stay redirected, a new process adopts everything, an
+//! incompatible one refuses to start, and unload leaves nothing.
 
 use std::{fs, net::IpAddr, path::Path};
 
@@ -116,18 +116,18 @@ fn the_pins_contain_routes_counters_and_attachments() {
 #[test]
 fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    let elsewhere = |net: &str| {
+    let open_with_pool = |net: &str| {
         let pool = Pool::new(net.parse().unwrap(), None, true).unwrap();
         let settings = datapath::Settings { pool, ..settings() };
         on_node(&bed.rig, || Datapath::open(&settings).err().expect("refused"))
     };
-    let moved = elsewhere("198.19.0.0/16");
+    let moved = open_with_pool("198.19.0.0/16");
     assert!(
         matches!(moved, DatapathError::PoolMismatch { .. }) && moved.is_configuration(),
         "{moved}"
     );
     assert!(moved.to_string().contains("redirector unload"), "{moved}");
-    let shrunk = elsewhere("198.18.0.0/24");
+    let shrunk = open_with_pool("198.18.0.0/24");
     assert!(
         matches!(shrunk, DatapathError::MapMismatch { .. } | DatapathError::PoolMismatch { .. }),
         "{shrunk}"
@@ -165,7 +165,7 @@ fn a_pool_full_of_routes_is_adopted_and_each_change_stays_small() {
         bed.datapath.apply(&diff(&before, &plan(third))).unwrap();
         assert_eq!(bed.datapath.plan(), plan(third));
     }
-    // Read back from the kernel, all of them.
+    // A new process reads all of them back from the kernel.
     bed.datapath = open(&bed.rig).unwrap();
     assert_eq!(bed.datapath.plan(), plan(2));
     attach(&bed.rig, &mut bed.datapath);
@@ -190,7 +190,7 @@ fn preflight_finds_nothing_wrong_on_a_node_that_works() {
 }
 
 /// The verifier's limit is a million; kernels count differently, so there must be a margin.
-const MOST_INSTRUCTIONS: u32 = 400_000;
+const MAX_INSTRUCTIONS: u32 = 400_000;
 
 #[test]
 fn the_verifiers_work_stays_far_below_its_limit() {
@@ -201,6 +201,6 @@ fn the_verifiers_work_stays_far_below_its_limit() {
             "{}: {:?} instructions verified, {} bytes of machine code",
             program.name, program.verified_instructions, program.jited_bytes
         );
-        assert!(program.verified_instructions.unwrap_or(0) < MOST_INSTRUCTIONS, "{programs:#?}");
+        assert!(program.verified_instructions.unwrap_or(0) < MAX_INSTRUCTIONS, "{programs:#?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The last known addresses after a restart of the agent.
+//! The last known addresses of a destination, after a restart of the agent.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ async fn addresses_are_saved_as_soon_as_they_are_known() {
 }
 
 #[tokio::test]
-async fn an_emptied_route_stays_empty_after_a_restart() {
+async fn addresses_that_nxdomain_removed_are_not_saved() {
     let zone = ScriptedZone::new(one("203.0.113.7", 1));
     let upstream = zone.serve().await;
     let (FollowerRig { follower, directory }, _) = FollowerRig::follow(&[upstream.address]).await;

@@ -1,4 +1,4 @@
-//! The decision about one query.
+//! The shim's decision about one query: reply, forward, or drop.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -157,7 +157,7 @@ fn eight_real_addresses_of_the_longest_name_fit_512_bytes() {
 }
 
 #[test]
-fn an_a_query_for_a_source_gets_exactly_its_vip() {
+fn an_a_query_for_a_source_is_answered_with_its_vip() {
     let (kind, reply) = ask("artifactory.internal.company.net", RecordType::A);
     assert_eq!(kind, ReplyKind::Answered);
     assert_eq!(only_address(&reply), Ipv4Addr::new(198, 18, 0, 1));
@@ -479,13 +479,13 @@ proptest! {
     }
 }
 
-/// The sources of [`a_zone_changed_step_by_step_equals_one_made_at_once`].
+/// The sources of [`a_zone_changed_in_steps_equals_one_built_at_once`].
 const SOURCES: [&str; 6] =
     ["a.example", "*.example", "b.a.example", "*.a.example", "c.example", "*.c.example"];
 
 proptest! {
     #[test]
-    fn a_zone_changed_step_by_step_equals_one_made_at_once(
+    fn a_zone_changed_in_steps_equals_one_built_at_once(
         steps in proptest::collection::vec((0..SOURCES.len(), 0u8..4), 0..40)
     ) {
         let mut expected = std::collections::BTreeMap::new();

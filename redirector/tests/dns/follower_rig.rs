@@ -95,7 +95,7 @@ impl FollowerRig {
             updates.wait_for(|all| all.get(&source()).is_some_and(|resolved| condition(resolved))),
         )
         .await;
-        assert!(found.is_ok(), "{what} never came; last: {:?}", self.now());
+        assert!(found.is_ok(), "timed out waiting for {what}; last state: {:?}", self.now());
         self.now()
     }
 }

@@ -316,7 +316,7 @@ async fn a_closed_port_causes_no_delay() {
 }
 
 #[tokio::test]
-async fn servfail_is_forwarded_only_if_no_upstream_has_better() {
+async fn servfail_is_forwarded_only_without_a_better_answer() {
     let bad = ScriptedUpstream::start(|received| vec![Action::Send(servfail(received))]).await;
     let healthy = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
     let query = other_query();
@@ -335,7 +335,7 @@ async fn servfail_is_forwarded_only_if_no_upstream_has_better() {
 }
 
 #[tokio::test]
-async fn nxdomain_ends_the_race() {
+async fn nxdomain_of_the_first_upstream_is_final() {
     let first = ScriptedUpstream::start(|received| {
         vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
     })
@@ -506,7 +506,7 @@ async fn queries_are_counted_by_type_code_time_and_upstream() {
 }
 
 #[tokio::test]
-async fn stopping_lets_forwarded_queries_end() {
+async fn stopping_waits_for_forwarded_queries() {
     let upstream = ScriptedUpstream::start(|received| {
         vec![Action::Wait(Duration::from_millis(300)), Action::Send(good(received))]
     })

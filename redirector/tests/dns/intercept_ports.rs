@@ -87,7 +87,7 @@ async fn other_names_go_to_the_resolver_of_the_slot() {
 }
 
 #[tokio::test]
-async fn a_silent_resolver_of_a_slot_has_no_substitute() {
+async fn no_other_upstream_answers_for_a_silent_resolver() {
     let system = ScriptedUpstream::start(answers(9)).await;
     let mut bound = bind(&settings(&[system.address])).await.expect("bound");
     let own = bound.local_addrs()[0];
@@ -103,7 +103,7 @@ async fn a_silent_resolver_of_a_slot_has_no_substitute() {
 }
 
 #[tokio::test]
-async fn a_stopping_port_lingers_and_waiting_clients_get_servfail() {
+async fn a_stopping_port_still_answers_and_pending_get_servfail() {
     let mut bound = bind(&settings(&[unused()])).await.expect("bound");
     // Silent over UDP, closed over TCP.
     let silent = tokio::net::UdpSocket::bind((resolver(4), 53)).await.expect("a resolver");

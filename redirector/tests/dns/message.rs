@@ -1,4 +1,4 @@
-//! Queries and replies, by hickory-proto and by hand.
+//! Queries and replies: from hickory-proto, or byte by byte.
 
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
@@ -13,12 +13,12 @@ pub(crate) fn query(name: &str, kind: RecordType) -> Message {
     message
 }
 
-/// Its bytes.
+/// The message in wire format.
 pub(crate) fn bytes(message: &Message) -> Vec<u8> {
     message.to_vec().expect("a message that can be written")
 }
 
-/// The message in these bytes.
+/// Parses a message.
 pub(crate) fn parsed(bytes: &[u8]) -> Message {
     Message::from_vec(bytes).expect("a message that hickory-proto reads")
 }
@@ -44,13 +44,13 @@ pub(crate) fn reply(query: &[u8], code: ResponseCode, records: &[RData]) -> Vec<
     bytes(&reply)
 }
 
-/// A query by hand: the header, then the rest as raw bytes.
+/// A query from raw parts: the header's fields, then `rest`.
 pub(crate) fn raw_query(id: u16, flags: u16, counts: [u16; 4], rest: &[u8]) -> Vec<u8> {
     let words = [id, flags, counts[0], counts[1], counts[2], counts[3]];
     words.iter().flat_map(|word| word.to_be_bytes()).chain(rest.iter().copied()).collect()
 }
 
-/// A question by hand, with the name's case preserved.
+/// A question in wire format, with the name's case preserved.
 pub(crate) fn raw_question(name: &str, kind: u16, class: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {

@@ -23,7 +23,7 @@ use crate::message::{bytes, query};
 /// Longest time of one exchange in a test.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A shim that serves.
+/// A shim that answers on its sockets until it is stopped.
 pub(crate) struct RunningShim {
     pub(crate) address: SocketAddr,
     pub(crate) publisher: Publisher,
@@ -76,7 +76,7 @@ impl RunningShim {
     }
 }
 
-/// A client of one address of a shim.
+/// A client that queries one address.
 pub(crate) struct DnsClient(pub(crate) SocketAddr);
 
 impl DnsClient {

@@ -7,8 +7,8 @@ use testbed::{process, sample_artifacts, topology::INTERNAL_NAME};
 
 use crate::rig::{Job, LIMIT};
 
-/// The last connection that a load balancer admitted carried the internal name and came from an
-/// admitted address.
+/// Asserts that every connection that a load balancer admitted carried the internal name and came
+/// from an admitted address, and that no packet leaked.
 #[track_caller]
 fn assert_seen_by_a_balancer(job: &Job) {
     let admitted: Vec<_> = job.balancers.iter().flat_map(|balancer| balancer.admitted()).collect();

@@ -52,7 +52,7 @@ fn wait_for(job: &Job, arguments: &[&str], number: usize) -> Vec<Value> {
     found
 }
 
-/// Connects with bash, which keeps the connection for a second, and lives that long in any case.
+/// Connects with bash, and keeps the process and any connection for a second.
 fn connect(job: &Job, to: &str) {
     job.shell(&format!("bash -c 'exec 3<>/dev/tcp/{to} && read -r line <&3; sleep 1; true'"));
 }
@@ -178,7 +178,7 @@ fn a_follower_ends_after_its_count_or_with_the_agent() {
 }
 
 #[test]
-fn a_stuck_reader_loses_events_and_learns_how_many() {
+fn a_stuck_reader_loses_events_and_gets_their_number() {
     let job = Job::with_config(CONFIG);
     let mut stuck = ask(&job, "follow=true");
     until("a follower", LIMIT, || Ok(job.json(&["status"])["events"]["readers"] == 1)).unwrap();
@@ -226,7 +226,7 @@ fn more_than_sixteen_followers_are_refused() {
 }
 
 #[test]
-fn the_next_agent_shows_events_from_between() {
+fn the_next_agent_shows_events_of_the_outage() {
     let mut job = Job::with_config(CONFIG);
     let vip = job.vip();
     job.agent.sigkill().unwrap();
@@ -239,7 +239,7 @@ fn the_next_agent_shows_events_from_between() {
 }
 
 #[test]
-fn a_failing_backend_resolves_its_destination_early() {
+fn a_failed_connect_resolves_the_destination_early() {
     const MOVING: &str = "\
 [[routes]]
 source = \"artifactory.internal.company.net\"
@@ -259,6 +259,6 @@ destination = \"artifactory.public.company.net\"
     until("the long TTL", LIMIT, || Ok(followed(&job).0 > 120)).unwrap();
     job.dns.set_addresses(&["203.0.113.1".parse().unwrap()]).unwrap();
     connect(&job, "artifactory.internal.company.net/9");
-    // Within half of the TTL at most.
+    // Much earlier than the TTL of an hour requires.
     until("the new address", LIMIT, || Ok(followed(&job).1 == "203.0.113.1")).unwrap();
 }

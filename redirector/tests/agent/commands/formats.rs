@@ -1,5 +1,5 @@
-//! Output for other programs, read by them: metrics by an OpenMetrics parser, alert rules by
-//! Prometheus, completions by the shells, pages by man.
+//! Output that other programs read, checked with them: metrics by an OpenMetrics parser, alert
+//! rules by Prometheus, completions by the shells, manual pages by man.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -33,7 +33,7 @@ for family in text_string_to_metric_families(sys.stdin.read()):
 ";
 
 #[test]
-fn metrics_are_openmetrics_to_its_own_parser() {
+fn metrics_pass_an_openmetrics_parser() {
     let job = Job::with_config(CONFIG);
     job.shell(&format!(
         "curl -sS --max-time 10 http://{INTERNAL_NAME}:8080/ && getent hosts \

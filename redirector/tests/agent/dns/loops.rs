@@ -48,7 +48,7 @@ impl Drop for Dnsmasq {
 fn until(what: &str, mut yes: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !yes() {
-        assert!(Instant::now() < deadline, "not {what}");
+        assert!(Instant::now() < deadline, "still not {what} after 30 s");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

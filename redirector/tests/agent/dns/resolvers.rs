@@ -45,9 +45,9 @@ impl SingleTransportPod {
     /// Runs a shell command with `NAME` as a placeholder: it must print the VIP, and the address of
     /// the unrelated name.
     fn assert_resolves(&self, client: &str) {
-        let said =
+        let output =
             |name: &str| self.executor.run(&client.replace("NAME", name), LIMIT).unwrap().text();
-        let (ours, other) = (said(INTERNAL_NAME), said(UNRELATED_NAME));
+        let (ours, other) = (output(INTERNAL_NAME), output(UNRELATED_NAME));
         let words = ours.split(|letter: char| !letter.is_ascii_digit() && letter != '.');
         assert!(words.into_iter().any(is_vip), "{client}: {ours}\n{}", self.job.agent.log_tail());
         assert!(
@@ -64,14 +64,14 @@ impl SingleTransportPod {
             .unwrap_or(0)
     }
 
-    /// The same for each client, all of whose queries must be intercepted.
+    /// The same for each client, whose queries must all be intercepted.
     fn assert_each_resolves(&self, clients: &[&str]) {
         for client in clients {
             let before = self.intercepted();
             self.assert_resolves(client);
             assert!(
                 self.intercepted() >= before + 2,
-                "{client}: {} taken, {before} before",
+                "{client}: {} intercepted, {before} before",
                 self.intercepted()
             );
         }
