@@ -10,15 +10,23 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use redirector::{
     config::CgroupSpec,
-    datapath::{self, Outcome, Version},
+    datapath::{self, Outcome, Settings, Version},
     route::OnNoBackend::Refuse,
 };
 use redirector_common::names;
 
 use crate::{
-    fixture::{Fixture, ONE, attached_as, kernel_version, open, settings, under_load, vip_target},
+    fixture::{
+        Fixture, ONE, attached_as, attached_with, kernel_version, open, settings, under_load,
+        vip_target,
+    },
     init,
 };
+
+/// The first kernel whose verifier accepts the programs that log without CAP_PERFMON.
+const LOG_WITHOUT_PERFMON: (u32, u32) = (6, 17);
+/// The VIP of [`debug_log`].
+const LOG_INDEX: u32 = 17;
 
 /// `redirector check` reports exactly what this kernel and these privileges lack, in order.
 pub(crate) fn check(_: &mut Fixture) -> Result<()> {
@@ -55,6 +63,30 @@ pub(crate) fn check(_: &mut Fixture) -> Result<()> {
             .with_context(|| format!("no line {name}"))?;
         ensure!(check.detail.contains(words), "{name}: `{words}` is not in: {}", check.detail);
     }
+    Ok(())
+}
+
+/// The programs that log replace the plain ones during connects where this kernel accepts them
+/// without CAP_PERFMON. Elsewhere `redirector check` names the capability, and the plain programs
+/// keep redirecting.
+pub(crate) fn debug_log(fixture: &mut Fixture) -> Result<()> {
+    let logging = Settings { debug_log: true, ..settings()? };
+    let accepted = kernel_version() >= LOG_WITHOUT_PERFMON;
+    let row = datapath::preflight(&logging, &[CgroupSpec::Pattern(init::ATTACHED.to_owned())])
+        .into_iter()
+        .find(|check| check.name == "debug_log")
+        .context("no line debug_log")?;
+    let expected = if accepted { "load" } else { "CAP_PERFMON" };
+    ensure!((row.outcome == Outcome::Ok) == accepted && row.detail.contains(expected), "{row:?}");
+    fixture.put(LOG_INDEX, &[], &[ONE], Refuse)?;
+    let made = under_load(LOG_INDEX, || {
+        fixture.datapath = attached_with(&logging, &Version::own())?;
+        ensure!(fixture.datapath.take_decision_log().is_some() == accepted, "not these programs");
+        fixture.datapath = attached_with(&settings()?, &Version::own())?;
+        Ok(())
+    })?;
+    let counters = fixture.datapath.route_counters(LOG_INDEX)?;
+    ensure!(counters.established == made && made > 0, "{made} connects, counted {counters:?}");
     Ok(())
 }
 

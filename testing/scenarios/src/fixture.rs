@@ -99,7 +99,12 @@ pub(crate) fn attached() -> Result<Datapath> {
 
 /// The same as a binary of another version.
 pub(crate) fn attached_as(version: &Version) -> Result<Datapath> {
-    let mut datapath = Datapath::open_as(&settings()?, version)?;
+    attached_with(&settings()?, version)
+}
+
+/// The same with other settings.
+pub(crate) fn attached_with(settings: &Settings, version: &Version) -> Result<Datapath> {
+    let mut datapath = Datapath::open_as(settings, version)?;
     let cgroups = datapath::cgroups(&[CgroupSpec::Pattern(init::ATTACHED.to_owned())])?;
     datapath.attach(&cgroups)?;
     Ok(datapath)
