@@ -92,7 +92,7 @@ pub(super) const MAX_LABELLED: usize = 1000;
 /// The label of the routes beyond [`MAX_LABELLED`]. No source contains a blank.
 pub(super) const OTHERS: &str = "other routes";
 
-/// The numbers of the first [`MAX_LABELLED`] routes, and the sum of all others.
+/// The numbers of the first 1,000 routes by virtual address, and the sum of all others.
 #[derive(Clone, Debug, Default)]
 pub struct RouteSamples {
     samples: Vec<RouteSample>,

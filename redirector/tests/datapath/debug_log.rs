@@ -36,6 +36,12 @@ fn attached_logging(rig: &Rig) -> (Datapath, DecisionLog) {
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
+impl Lines {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if event.metadata().target() == "redirector::datapath::log" {
@@ -51,8 +57,7 @@ fn lines(log: &mut DecisionLog) -> Vec<String> {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     tracing::subscriber::with_default(subscriber, || log.forward());
-    let lines = lines.0.lock().unwrap().clone();
-    lines
+    lines.take()
 }
 
 #[test]

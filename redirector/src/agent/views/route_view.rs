@@ -48,7 +48,7 @@ pub(crate) fn view(
         live: reconciler.is_live(source),
         resolution: reconciler.follower().current().get(source).map(|known| resolution(known)),
         backends: backends.into_iter().flatten().map(backend).collect(),
-        counters: counters,
+        counters,
     }
 }
 
