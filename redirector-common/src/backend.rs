@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_stop_counting_at_255() {
+    fn the_failure_count_saturates_at_255() {
         let health = (0..1000).fold(Health::HEALTHY, |health, _| health.after_failure(SECOND));
         assert_eq!(health.failures(), 255);
         assert!(health.is_ejected(SECOND));

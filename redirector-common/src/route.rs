@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_returns_what_it_was_made_of() {
+    fn a_slot_round_trips() {
         let address = Ip4Be::from_octets([203, 0, 113, 7]);
         let backend = Slot::v4(250, BackendId(BackendId::MAX), address);
         assert_eq!(

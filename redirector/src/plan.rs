@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_step_is_the_step_in_the_whole_diff() {
+    fn a_single_diff_equals_its_part_of_the_full_diff() {
         let routes = [
             None,
             Some(route(None)),

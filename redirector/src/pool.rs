@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_and_its_addresses_belong_together() {
+    fn an_index_maps_to_its_addresses_and_back() {
         let pool = pool("10.9.8.0/24", Some("fd00:1::/120")).expect("a pool");
         assert_eq!((pool.size(), pool.usable()), (256, 1..255));
         for index in 0..256 {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_is_no_pool_says_which_one_would_be() {
+    fn an_invalid_range_is_refused_with_the_reason() {
         let refused = |ipv4, ipv6| pool(ipv4, ipv6).expect_err("refused");
         assert!(refused("10.0.0.0/31", None).contains("ipv4: `10.0.0.0/31` is too small"));
         assert!(refused("10.0.0.0/15", None).contains("ipv4: `10.0.0.0/15` is too wide"));

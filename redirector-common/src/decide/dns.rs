@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn common_resolvers_have_different_homes() {
+    fn common_resolvers_start_at_different_slots() {
         let usual = [
             v4(10, 96, 0, 10),
             v4(10, 0, 0, 2),

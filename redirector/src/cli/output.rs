@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time_and_sizes_read_well() {
+    fn durations_and_sizes_are_formatted() {
         let spans = [
             (250, "250 ms"),
             (3_000, "3 s"),

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_says_what_to_write() {
+    fn neither_name_nor_address_is_refused_with_the_remedy() {
         for wrong in ["", ".", "203.0.113", "203.0.113.256", "a..b", "a b", "-a.b", "a:b"] {
             assert_eq!(
                 Destination::parse(wrong),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_holds_addresses_once_each() {
+    fn a_list_contains_each_address_once() {
         let list = |texts: &[&str]| {
             Destination::parse_list(&texts.iter().map(|text| text.to_string()).collect::<Vec<_>>())
         };

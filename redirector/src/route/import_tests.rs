@@ -25,7 +25,7 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn executor_private_dns_is_imported_as_it_stands() {
+fn executor_private_dns_is_imported_unchanged() {
     let text = "
 # an instance, as its repository has it
 apiVersion: example.com/v1
@@ -52,7 +52,7 @@ spec:
 }
 
 #[test]
-fn every_usual_shape_is_found() {
+fn routes_are_found_at_every_usual_path() {
     let route = "[{source: a, destination: lb}]";
     for text in [
         format!(
@@ -110,7 +110,7 @@ routes:
 }
 
 #[test]
-fn a_text_without_routes_says_where_they_were_looked_for() {
+fn a_text_without_routes_names_the_expected_keys() {
     for text in [
         "",
         "routes:",
@@ -237,7 +237,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_route_comes_back_as_it_was_written(raw in raw_route()) {
+    fn a_route_round_trips(raw in raw_route()) {
         let route = Route::try_from(raw.clone()).expect("a valid route");
         prop_assert_eq!(&RawRoute::from(&route), &raw);
         let json = serde_json::to_string(&raw).expect("json");
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_exported_is_imported_alike(
+    fn exported_routes_are_imported_unchanged(
         raw in prop::collection::btree_map("[a-z]{1,8}", raw_route(), 1..6),
     ) {
         let routes: Vec<Route> = raw

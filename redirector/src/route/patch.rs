@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_comes_back_as_it_was_sent() {
+    fn a_patch_round_trips() {
         for json in [
             r#"{"ports":null,"resolver":"10.0.0.3"}"#,
             "{}",

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pair_is_refused() {
+    fn an_invalid_port_pair_is_refused() {
         for wrong in
             ["", "http", "80:", ":80", "80:8080:1", "65536", "-1", "+80", " 80", "80-90", "443/tcp"]
         {

@@ -128,7 +128,7 @@ fn an_unknown_source_is_refused_with_the_nearest_one() {
 }
 
 #[test]
-fn a_change_that_changes_nothing_keeps_the_hand() {
+fn a_change_without_effect_keeps_the_origin() {
     let mut set = set(&["a"]);
     set.set(&name("a"), &to("file.lb")).expect("set");
     set.set(&name("a"), &RoutePatch { ports: Field::Clear, ..RoutePatch::default() }).expect("set");
@@ -148,7 +148,7 @@ fn a_refused_change_changes_nothing() {
 }
 
 #[test]
-fn an_import_leaves_alone_what_it_does_not_name() {
+fn an_import_changes_only_the_routes_it_names() {
     let mut set = set(&["a", "b"]);
     set.add(route("c", "cli.lb"), RouteOrigin::CommandLine).expect("added");
     set.add(route("d", "cli.lb"), RouteOrigin::CommandLine).expect("added");
@@ -173,7 +173,7 @@ fn an_import_leaves_alone_what_it_does_not_name() {
 }
 
 #[test]
-fn an_import_that_replaces_is_the_whole_afterwards() {
+fn after_a_replacing_import_only_its_routes_exist() {
     let mut set = set(&["a"]);
     set.set(&name("a"), &to("cli.lb")).expect("set");
     set.add(route("b", "cli.lb"), RouteOrigin::CommandLine).expect("added");

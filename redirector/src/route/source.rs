@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_name_is_refused_with_its_reason() {
+    fn an_invalid_name_is_refused_with_the_reason() {
         assert_eq!("".parse::<SourceName>(), Err(SourceNameError::Empty));
         assert_eq!("*.".parse::<SourceName>(), Err(SourceNameError::Wildcard("*.".into())));
         assert_eq!(

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_come_back_as_they_were_saved() {
+    fn saved_routes_round_trip() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
         let OpenedStore { store, routes, warning } = Store::open(path.clone()).expect("opened");

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_a_unit_and_come_back_as_they_were_written() {
+    fn durations_have_a_unit_and_round_trip() {
         for text in ["3s", "350s", "500ms", "3600s", "1500ms"] {
             assert_eq!(any(text).map(format_duration).as_deref(), Ok(text));
         }
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_that_of_one_host() {
+    fn an_address_belongs_to_one_host() {
         assert!(address("203.0.113.7").is_ok() && address("2001:db8::7").is_ok());
         assert_eq!(
             address("::ffff:203.0.113.7").expect_err("mapped").to_string(),

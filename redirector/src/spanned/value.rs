@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_yaml_text_may_hold_several_documents() {
+    fn a_yaml_text_may_contain_several_documents() {
         assert_eq!(Spanned::from_yaml("a: 1\n---\nb: 2\n").expect("yaml").len(), 2);
         assert!(Spanned::from_yaml("a: [1\nb: 2").is_err_and(|error| error.at.is_some()));
     }

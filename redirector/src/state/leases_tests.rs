@@ -45,7 +45,7 @@ impl Leases {
 }
 
 #[test]
-fn a_lease_survives() {
+fn a_lease_survives_a_restart() {
     let (_directory, path) = place_on_disk();
     let mut leases = open(&path, "198.18.0.0/16");
     let index = leases.lease(&name("a.internal")).expect("leased");
@@ -103,7 +103,7 @@ fn a_freed_address_is_reused_last_and_returns_to_its_source() {
 }
 
 #[test]
-fn of_several_freed_addresses_the_oldest_is_given_out_first() {
+fn the_address_freed_first_is_leased_first() {
     let (_directory, path) = place_on_disk();
     let mut leases = open(&path, "10.0.0.0/30"); // two addresses
     let a = leases.lease(&name("a")).expect("leased");
@@ -131,7 +131,7 @@ fn a_batch_that_does_not_fit_leases_none_of_it() {
 }
 
 #[test]
-fn what_could_not_be_written_stays_to_be_kept() {
+fn failed_writes_stay_pending() {
     let (directory, path) = place_on_disk();
     let mut leases = open(&path, "198.18.0.0/16");
     let a = leases.lease(&name("a")).expect("leased");
@@ -212,7 +212,7 @@ fn a_damaged_file_is_copied_and_addresses_usually_return() {
 }
 
 #[test]
-fn what_can_be_read_of_a_damaged_file_is_kept() {
+fn readable_entries_of_a_damaged_file_are_kept() {
     let (_directory, path) = place_on_disk();
     let damaged = r#"{"version": 1, "pool": {"ipv4": "10.0.0.0/24", "ipv6": null},
         "leases": {"a": 7, "b": 7, "c": 255, "d..e": 9, "f": 10}, "freed": []}"#;
@@ -228,7 +228,7 @@ fn what_can_be_read_of_a_damaged_file_is_kept() {
 }
 
 #[test]
-fn a_pool_in_the_file_that_is_none_counts_as_damage() {
+fn an_invalid_pool_in_the_file_counts_as_damage() {
     let (_directory, path) = place_on_disk();
     for ipv4 in ["0.0.0.0/0", "10.0.0.0/32"] {
         let damaged = format!(
@@ -350,7 +350,7 @@ proptest! {
 
     /// A file of any bytes is read, or quarantined, or refused; never a panic, never lost.
     #[test]
-    fn any_file_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_file_is_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let (directory, path) = place_on_disk();
         std::fs::write(&path, &bytes).expect("written");
         if let Ok(leases) = Leases::open(path.clone(), &pool("10.0.0.0/28"), vec![]) {

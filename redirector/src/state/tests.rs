@@ -156,7 +156,7 @@ fn the_last_hundred_are_kept_and_damage_hides_one_record() {
 }
 
 #[test]
-fn what_has_been_changed_otherwise_is_not_taken_back() {
+fn a_rollback_is_refused_after_a_conflicting_change() {
     let mut rig = Rig::new();
     rig.add("a.b");
     remove(&mut rig.routes, "a.b");
@@ -164,7 +164,7 @@ fn what_has_been_changed_otherwise_is_not_taken_back() {
 }
 
 #[test]
-fn what_an_earlier_version_left_is_read() {
+fn state_of_an_earlier_version_is_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join("state").join(name);
     fs::create_dir_all(at("history")).expect("made");
@@ -221,7 +221,7 @@ fn a_damaged_line_costs_no_other_change() {
 }
 
 #[test]
-fn a_line_that_was_cut_off_is_no_damage_and_no_change() {
+fn a_truncated_line_is_neither_damage_nor_a_change() {
     let mut rig = Rig::new();
     for source in ["a.b", "b.b"] {
         rig.add(source);
@@ -361,7 +361,7 @@ proptest! {
 
     /// A journal of any bytes is read, quarantined or refused; never a panic, never lost.
     #[test]
-    fn any_journal_is_survived(
+    fn any_journal_is_read_without_panic(
         bytes in prop::collection::vec(
             prop_oneof![Just(0u8), Just(b'\n'), any::<u8>()],
             0..200,

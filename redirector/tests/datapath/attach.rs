@@ -38,7 +38,7 @@ fn auto_matches_the_container_runtimes_or_else_the_root() {
 }
 
 #[test]
-fn a_path_must_be_there_and_a_glob_may_wait() {
+fn a_path_must_exist_and_a_glob_may_match_later() {
     let bed = Bed::new();
     assert_eq!(paths(&bed, &[pattern("kubepods/pod*")]), ["/sys/fs/cgroup/kubepods/podjob"]);
     assert_eq!(paths(&bed, &[pattern("/sys/fs/cgroup/kubepods")]), ["/sys/fs/cgroup/kubepods"]);
@@ -83,7 +83,7 @@ fn unlisted_cgroups_are_detached_and_new_ones_attached() {
 }
 
 #[test]
-fn a_cgroup_that_went_away_leaves_no_link_behind() {
+fn a_removed_cgroup_leaves_no_link_behind() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let Bed { datapath, rig, .. } = &mut bed;
     on_node(rig, || {

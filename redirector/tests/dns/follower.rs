@@ -225,7 +225,7 @@ async fn a_routes_own_resolver_replaces_the_upstreams() {
 }
 
 #[tokio::test]
-async fn names_are_looked_up_as_they_are() {
+async fn names_are_looked_up_without_search_domains() {
     let zone = ScriptedZone::new(one("203.0.113.7", 60));
     let upstream = zone.serve().await;
     let rig = FollowerRig::start(&[upstream.address]);

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_of_the_lasting_thread_survives_the_calling_thread() {
+    fn a_lasting_child_outlives_the_calling_thread() {
         let mut child = thread::spawn(|| {
             let mut sleep = Command::new("sleep");
             sleep.arg("30");

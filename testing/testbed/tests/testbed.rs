@@ -247,7 +247,7 @@ fn a_host_network_executor_has_the_nodes_addresses() {
 }
 
 #[test]
-fn two_rigs_stand_at_once_and_leave_nothing_behind() {
+fn two_rigs_coexist_and_leave_nothing_behind() {
     let (one, two) = (Rig::new().unwrap(), Rig::new().unwrap());
     let (executor, other) = (
         one.executor(ExecutorOptions::pod("one")).unwrap(),

@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_linker_is_kept_apart_by_its_version_and_llvms() {
+    fn the_linkers_path_contains_its_version_and_llvms() {
         let llvm = Llvm { major: 22, library: "/usr/lib/x86_64-linux-gnu/libLLVM.so.22.1".into() };
         assert!(
             linker_path(&llvm)

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_could_not_even_count_has_failed() {
+    fn a_stage_without_test_counts_has_failed() {
         let (counts, _) = run_tests("a build that fails", &|| Ok(Command::new("false")));
         assert_eq!(counts, Counts { passed: 0, failed: 1 });
     }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_checked_is_named_and_counts_as_nothing() {
+    fn unchecked_stages_are_named_and_not_counted() {
         let report =
             run(&[Phase::sequence(vec![Stage::not_checked("advisories", "no list".to_owned())])]);
         assert_eq!(report.counts(), Counts::default());

@@ -166,7 +166,7 @@ mod tests {
     use crate::vm::kernels::CATALOGUE;
 
     #[test]
-    fn a_machine_that_reports_all_and_ends_has_passed() {
+    fn a_machine_whose_report_is_complete_has_passed() {
         let output =
             "noise\r\nKERNEL\t6.1.0\nSCENARIO\tredirect\tok\t\nPROGRAM\trd_connect4\t-\t900\nEND\n"
                 .replace('\r', "");

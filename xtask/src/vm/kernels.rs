@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_packages_the_one_with_the_image_is_chosen() {
+    fn the_package_that_contains_the_image_is_chosen() {
         assert_eq!(newest(NAMES, "7.", "amd64"), Some("linux-binary-7.3.4+deb13-cloud-amd64"));
     }
 }

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_reported_once_it_rests_until_it_is_read() {
+    fn a_settled_change_is_reported_until_it_is_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("redirector.toml");
         fs::write(&path, "a").expect("written");

@@ -92,7 +92,7 @@ fn an_unresolved_new_route_has_no_backends() {
 }
 
 #[test]
-fn a_held_definition_changes_nothing() {
+fn a_held_route_keeps_its_current_plan() {
     let serving = planned(Some(&["203.0.113.7"]));
     assert_eq!(plan_for(Some(unresolved()), Some(serving.clone()), true, true), Some(serving));
     assert_eq!(plan_for(Some(unresolved()), None, true, false), None);

@@ -96,7 +96,7 @@ process [4711] cgroup 99  no route
 }
 
 #[test]
-fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
+fn each_line_of_json_is_an_object_of_the_api() {
     let rig = with_events(lines());
     let ended = rig.run(&["events", "-o", "json"]);
     let read: Vec<EventLine> =
@@ -114,7 +114,7 @@ fn json_has_an_object_on_each_line_that_is_what_the_api_says() {
 }
 
 #[test]
-fn a_reader_gets_what_it_asks_for_and_no_more() {
+fn a_reader_gets_only_the_events_it_requests() {
     let rig = with_events(lines());
     let results = |arguments: &[&str]| {
         let ended = rig.run(&[&["events", "-o", "json"], arguments].concat());

@@ -164,7 +164,7 @@ fn the_agent_is_found_despite_a_broken_configuration() {
 }
 
 #[test]
-fn an_agent_of_another_version_is_pointed_at() {
+fn an_agent_of_another_version_is_reported() {
     let rig = Rig::with_agent(|command| match command {
         Command::Status(reply) => {
             let mut status = status(vec![]);

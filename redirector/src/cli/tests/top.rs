@@ -65,7 +65,7 @@ fn json_has_an_object_for_each_interval() {
 }
 
 #[test]
-fn what_can_not_be_shown_is_said() {
+fn unknown_routes_and_invalid_options_are_reported() {
     let rig = quiet();
     let ended = rig.run(&["top", "--once", "--interval", "0.1", "--route", "b.internal"]);
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Failed, ""));

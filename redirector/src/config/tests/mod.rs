@@ -82,7 +82,7 @@ fn the_shipped_file_shows_every_key_and_its_examples_are_valid() {
 }
 
 #[test]
-fn every_key_means_what_it_says() {
+fn every_key_sets_its_field() {
     let text = r#"
         [agent]
         state_dir = "/data/state"
@@ -180,7 +180,7 @@ fn the_effective_configuration_reads_back_as_itself() {
 }
 
 #[test]
-fn the_environment_stands_above_the_file() {
+fn the_environment_overrides_the_file() {
     let variables = [
         ("REDIRECTOR_AGENT_STATE_DIR", "/data"),
         ("REDIRECTOR_AGENT_ADMIN", "off"),
@@ -217,7 +217,7 @@ fn the_environment_stands_above_the_file() {
 }
 
 #[test]
-fn one_address_to_intercept_may_stand_alone_in_the_environment() {
+fn one_resolver_address_is_valid_in_the_environment() {
     let config = below("", &[("REDIRECTOR_DNS_INTERCEPT", "10.96.0.10")]).expect("a configuration");
     assert_eq!(config.dns.intercept, Intercept::Resolvers(vec![[10, 96, 0, 10].into()]));
 }
@@ -255,7 +255,7 @@ fn a_bad_value_in_the_environment_names_the_variable() {
 }
 
 #[test]
-fn a_missing_file_says_what_to_do() {
+fn a_missing_file_is_reported_with_the_remedy() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("redirector.toml");
     let error = load(&path).expect_err("no file").to_string();

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_has_one_word_in_json_queries_and_arguments() {
+    fn a_result_is_the_same_in_json_queries_and_arguments() {
         for result in EventResult::value_variants() {
             assert_eq!(serde_json::to_value(result).unwrap(), result.as_str());
             assert_eq!(result.to_possible_value().unwrap().get_name(), result.as_str());

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_has_one_word() {
+    fn a_code_is_the_same_in_json_and_as_str() {
         for code in ProblemCode::ALL {
             assert_eq!(serde_json::to_value(code).expect("a word"), code.as_str());
         }

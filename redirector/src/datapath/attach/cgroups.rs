@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_there_is_refused_and_a_glob_is_not() {
+    fn a_missing_path_is_refused_and_a_glob_is_not() {
         let missing =
             cgroups(&[CgroupSpec::Pattern("no-such-cgroup".into())]).expect_err("missing");
         assert!(

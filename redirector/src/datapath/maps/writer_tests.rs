@@ -153,7 +153,7 @@ proptest! {
     /// Whichever map ends too early: the changes before the refused one are applied, the others are
     /// not, and what they allocated is freed.
     #[test]
-    fn changes_stand_up_to_the_one_that_the_kernel_refuses(
+    fn changes_before_the_one_that_the_kernel_refuses_are_kept(
         changes in prop::collection::vec(change(ROUTES), 1..40),
         short in 0..6_usize,
         at in 1..40_u32,
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn changes_stand_up_to_the_one_that_does_not_fit(
+    fn changes_before_the_one_that_does_not_fit_are_kept(
         changes in prop::collection::vec(change(ROUTES), 1..60),
         slots in 10..80_u32,
         numbers in 4..60_u32,

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_is_understood_since_its_latest_change() {
+    fn a_map_is_readable_since_its_latest_change() {
         let version = Version { abi: 9, changed: vec![(names::SLOTS, 7)], extra_entries: vec![] };
         assert!(version.understands(names::SLOTS, 7) && version.understands(names::SLOTS, 8));
         assert!(!version.understands(names::SLOTS, 6));

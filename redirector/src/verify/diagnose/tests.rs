@@ -101,7 +101,7 @@ fn each_wrong_dns_answer_has_its_cause() {
 }
 
 #[test]
-fn silence_of_the_shim_is_the_dead_agents_or_the_networks_fault() {
+fn a_silent_shim_means_a_dead_agent_or_a_blocked_network() {
     let silent = |server: &str, why: IoFailure| ProbeResult {
         dns: Some(DnsResult::Failed { server: server.parse().expect("an address"), why }),
         ..ProbeResult::default()

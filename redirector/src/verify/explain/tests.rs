@@ -58,7 +58,7 @@ fn a_working_route_has_no_finding() {
 }
 
 #[test]
-fn what_the_agents_own_state_prevents_is_named() {
+fn causes_in_the_agents_state_are_named() {
     assert_eq!(first(|_| {}), "");
     assert_eq!(
         first(|status| status.datapath.as_mut().expect("one").attachments.clear()),
@@ -95,7 +95,7 @@ fn what_the_agents_own_state_prevents_is_named() {
 }
 
 #[test]
-fn programs_of_others_are_worth_knowing_and_prevent_nothing() {
+fn foreign_programs_are_reported_and_prevent_nothing() {
     let other = ForeignProgram {
         hook: "connect4".into(),
         id: 7,

@@ -35,7 +35,7 @@ fn a_redirected_connect_is_explained_by_name_and_address() {
 }
 
 #[test]
-fn what_would_prevent_it_is_named() {
+fn causes_that_prevent_a_connect_are_named() {
     let mut job = Job::with_config(CONFIG);
     let vip = job.vip();
     let explain = |job: &Job, rest: &[&str], code: &str, words: &[&str]| {

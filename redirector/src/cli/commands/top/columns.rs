@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_narrow_screen_does_without_what_is_least_important() {
+    fn a_narrow_screen_omits_the_least_important_columns() {
         let shown = |screen, longest| {
             let columns = Columns::fitting(screen, longest);
             assert!(columns.header().len() <= screen, "{columns:?}");

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_interval_shows_the_latency_of_all_before() {
+    fn an_idle_interval_shows_the_earlier_latency() {
         let mut buckets = [0; LATENCY_BUCKETS];
         buckets[3] = 5;
         assert!(latency(&[0; LATENCY_BUCKETS], &buckets).unwrap().recent);
