@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{host, plot, statistics::Spread};
 
-/// What a run found.
+/// The results of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// When it began, UTC.
@@ -22,7 +22,7 @@ pub struct Report {
 /// One figure.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figure {
-    /// What.
+    /// What is measured.
     pub what: String,
     /// Its unit.
     pub unit: String,

@@ -36,12 +36,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// As [`run`], for tasks that need the binary; once per process. Returns where it is.
 pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
-    static DONE: OnceLock<PathBuf> = OnceLock::new();
-    if let Some(done) = DONE.get() {
-        return Ok(done.clone());
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(binary) = BINARY.get() {
+        return Ok(binary.clone());
     }
-    let done = make()?;
-    Ok(DONE.get_or_init(|| done).clone())
+    let binary = build_binary()?;
+    Ok(BINARY.get_or_init(|| binary).clone())
 }
 
 /// The binary, and what the demo and the benchmarks run beside it.
@@ -50,7 +50,7 @@ pub(crate) fn ensure_with_tools() -> anyhow::Result<()> {
     ensure().map(drop)
 }
 
-fn make() -> anyhow::Result<PathBuf> {
+fn build_binary() -> anyhow::Result<PathBuf> {
     let built = static_program("redirector", Program::Binary("redirector"), &target(), |_| {})?;
     let path = workspace::release_binary();
     publish(&built, &path)?;

@@ -43,7 +43,7 @@ enum Verb {
     Demo(demo::Args),
     /// Take pictures of the commands' output from a real run, for the documentation
     Docs(demo::captures::Args),
-    /// Measure what the redirector costs, next to its peers
+    /// Measure the cost of redirector, compared with its peers
     Bench(bench::Args),
     /// Play the datapath's scenarios on kernels from 5.10 to the newest, in emulated machines
     Vm(vm::Args),

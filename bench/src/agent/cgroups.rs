@@ -55,7 +55,7 @@ fn on_node<T: Send>(node: &Sandbox, measure: impl FnOnce() -> Result<T> + Send) 
     })?
 }
 
-/// Makes a cgroup; the time just before, and the path of its last pinned link.
+/// Creates a cgroup; returns the time just before, and the path of its last pinned link.
 fn make(number: usize) -> Result<(Instant, PathBuf)> {
     let path = Path::new("/sys/fs/cgroup").join(FOLDER).join(number.to_string());
     let began = Instant::now();
@@ -67,7 +67,7 @@ fn make(number: usize) -> Result<(Instant, PathBuf)> {
     Ok((began, format!("/sys/fs/bpf/redirector/v{}/links/{id}/{last}", abi::ABI).into()))
 }
 
-/// Waits until all are attached; the time of the first mkdir.
+/// Waits until all are attached; returns the time of the first mkdir.
 fn wait_attached(made: &[(Instant, PathBuf)]) -> Result<Instant> {
     let first = made.first().context("no cgroup was made")?.0;
     for (_, pin) in made {

@@ -1,4 +1,4 @@
-//! What a connect costs.
+//! The cost of a connect.
 
 mod baseline;
 mod bpf;

@@ -1,4 +1,4 @@
-//! What is measured against what.
+//! The variants of the benchmark, and which are compared.
 
 use crate::options::FULL_POOL;
 

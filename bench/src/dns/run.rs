@@ -21,7 +21,7 @@ use crate::{
     statistics::Spread,
 };
 
-/// The product's example that is the shim alone.
+/// The product's example that runs only the shim.
 pub const EXAMPLE: &str = "shim";
 
 /// Options of the benchmark.
@@ -113,7 +113,7 @@ impl Servers {
     }
 }
 
-/// What clients query, and the shim's peers, each with the target of the rates' quotient.
+/// What clients query, and the shim's peers, each with the target of the rates' ratio.
 struct Load<'a> {
     name: &'static str,
     /// Whether queries and replies are received on the servers' core.

@@ -93,17 +93,17 @@ impl Agent {
         Ok(Self { sandbox, options, service, notify, ready_after })
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the agent has ended.
     pub fn sigkill(&mut self) -> Result<()> {
         self.service.kill()
     }
 
-    /// SIGTERM; returns how it ended.
+    /// Sends SIGTERM and waits for the end; returns the exit status.
     pub fn sigterm(&mut self) -> Result<ExitStatus> {
         self.service.terminate(STOP_LIMIT)
     }
 
-    /// SIGHUP: reload the configuration.
+    /// Sends SIGHUP, which reloads the configuration.
     pub fn sighup(&self) -> Result<()> {
         self.service.signal(Signal::HUP)
     }
@@ -137,7 +137,7 @@ impl Agent {
         self.service.pid()
     }
 
-    /// How it ended; `None` while it runs.
+    /// The exit status; `None` while it runs.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.service.ended()
     }

@@ -1,4 +1,4 @@
-//! The programs that run inside executors, as files: beside the program that asks for them, or
+//! The programs that run inside executors, as files: next to the program that needs them, or
 //! built when a test is run without them (`cargo test -p redirector` in a fresh clone).
 
 use std::{

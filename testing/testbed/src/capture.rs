@@ -14,7 +14,7 @@ use crate::process;
 /// A program that ended.
 #[derive(Debug)]
 pub struct Captured {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
     /// Its standard output and standard error, in the order in which they came.
     pub output: String,
@@ -40,7 +40,7 @@ pub fn capture_within(
     command.stdin(Stdio::null()).stdout(writer).stderr(errors);
     let mut child =
         command.spawn().with_context(|| format!("failed to start {}", command_line(command)))?;
-    // The command holds our ends of the pipe, which would keep the reader below from its end.
+    // The command owns copies of the write end, and the reader below waits for the last to close.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     thread::scope(|scope| {
         let waiter = scope.spawn(|| process::wait_or_kill(&mut child, limit));

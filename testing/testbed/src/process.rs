@@ -19,7 +19,7 @@ use rustix::process::{
 /// The result of a program that ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
     /// Its standard output, undecodable bytes replaced.
     pub stdout: String,
@@ -154,7 +154,7 @@ pub fn until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool
     let deadline = Instant::now() + limit;
     while !ready()? {
         if Instant::now() > deadline {
-            bail!("{what}: not after {limit:.1?}");
+            bail!("timed out after {limit:.1?}: {what}");
         }
         thread::sleep(Duration::from_millis(5));
     }

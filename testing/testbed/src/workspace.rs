@@ -13,7 +13,7 @@ use std::{
 /// The workspace's root, as an absolute path.
 #[must_use]
 pub fn root() -> PathBuf {
-    // What cargo says at run time comes first: a target directory may be shared between clones.
+    // The variable at run time comes first, since clones may share a target directory.
     let running = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let enclosing = |folder: &PathBuf| {
@@ -97,7 +97,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Takes away from a command's environment what `cargo run` and `cargo xtask test` put there.
+/// Removes the variables that `cargo run` and `cargo xtask test` add to a command's environment.
 pub fn clean(command: &mut Command) {
     const FROM_CARGO_RUN: [&str; 4] =
         ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];

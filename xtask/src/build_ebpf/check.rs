@@ -1,5 +1,5 @@
-//! What an object must be before the agent may embed it: BPF, with BTF and the licence, and with
-//! exactly the programs, hooks and maps that `redirector_common::names` lists.
+//! Checks an object before the agent may embed it: BPF, with BTF and the licence, and with exactly
+//! the programs, hooks and maps that `redirector_common::names` lists.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -13,7 +13,7 @@ const LICENSE: &str = "Dual MIT/GPL";
 /// The kernel cuts longer names.
 const NAME_MAX: usize = 15;
 
-/// What is in an object.
+/// The contents of an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
     size: usize,

@@ -1,8 +1,8 @@
 //! `cargo xtask build-ebpf`: builds `redirector-ebpf` for BPF, with and without debug logging, and
 //! checks the two objects that the binary embeds.
 //!
-//! An object is replaced in one step, and only if it changed, so that cargo does not rebuild what
-//! embeds it for nothing.
+//! An object is replaced in one step, and only if it changed, so that cargo rebuilds the binary
+//! only then.
 
 mod check;
 
@@ -74,12 +74,12 @@ pub(crate) fn ensure() -> anyhow::Result<String> {
     setup::ensure(&[Group::Toolchain])?;
     let toolchain = toolchain::find()?;
     let _lock = lock::acquire(&build_dir().join("redirector-ebpf.lock"))?;
-    let made = VARIANTS.iter().map(|variant| make(&toolchain, variant));
+    let made = VARIANTS.iter().map(|variant| build_object(&toolchain, variant));
     let summary = made.collect::<anyhow::Result<Vec<_>>>()?.join("\n");
     Ok(DONE.get_or_init(|| summary).clone())
 }
 
-fn make(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<String> {
+fn build_object(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<String> {
     let built = compile(toolchain, variant)?;
     let object = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
     let maps = [names::MAPS, variant.extra_maps].concat();

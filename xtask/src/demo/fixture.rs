@@ -118,7 +118,7 @@ impl Fixture {
     }
 }
 
-/// The redirector to demonstrate.
+/// The binary to demonstrate.
 pub(super) fn find_binary(named: Option<&Path>) -> Result<PathBuf> {
     let path = named.map(Path::to_owned).unwrap_or_else(workspace::release_binary);
     path.canonicalize()

@@ -1,4 +1,4 @@
-//! What the tasks need from the machine.
+//! The packages and tools that the tasks need, and their installation.
 
 mod apt;
 pub(crate) mod cargo_deny;

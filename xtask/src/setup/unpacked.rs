@@ -12,7 +12,7 @@ use testbed::{
 use super::apt;
 use crate::progress::Step;
 
-/// The missing ones.
+/// The packages that are not unpacked yet.
 pub(crate) fn missing() -> Vec<&'static str> {
     UNPACKED
         .iter()
@@ -21,7 +21,7 @@ pub(crate) fn missing() -> Vec<&'static str> {
         .collect()
 }
 
-/// Fetches one from the machine's own package sources and unpacks it.
+/// Fetches a package from the machine's own package sources and unpacks it.
 pub(crate) fn install(package: &str) -> anyhow::Result<()> {
     let home = packages::unpacked_home(package);
     let step = Step::start(format!("unpacking {package} into {}", home.display()));

@@ -1,4 +1,4 @@
-//! What a stage results in.
+//! The outcomes of stages.
 
 use std::time::Duration;
 

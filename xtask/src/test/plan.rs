@@ -1,8 +1,8 @@
-//! The stages in their phases; what is quick and often wrong comes first.
+//! The stages in their phases; those that are quick and often fail come first.
 //!
 //! Every cargo command builds the same packages with the same flags, so the tree is compiled once
-//! for running and once for checking. The release builds have directories of their own, so cargo
-//! does not make the background wait for what is in front.
+//! for running and once for checking. The release builds have directories of their own, so cargo's
+//! lock does not make the background wait for the foreground.
 
 use std::{env, fs, num::NonZero, process::Command, thread};
 
@@ -19,10 +19,10 @@ use crate::{
     vm,
 };
 
-/// What every cargo command of ours covers: the programs for the kernel have stages of their own.
+/// The packages of every cargo command: the programs for the kernel have stages of their own.
 const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector-ebpf"];
 
-/// The test of what no lint checks in the source text.
+/// The test of the rules that no lint checks.
 const CONVENTIONS_TEST: &str = "conventions";
 
 /// The test that runs the manifest's pod.
@@ -38,7 +38,7 @@ const PROGRAMS: &str = "build-ebpf";
 const RELEASE: &str = "release build";
 const IMAGE: &str = "image";
 
-/// What every other stage needs.
+/// The stages that every other stage needs.
 fn basis() -> Phase {
     Phase::sequence(vec![
         Stage::task(SETUP, || setup::ensure(&needs::ALL).map(drop)),
@@ -82,7 +82,7 @@ pub(super) fn filtered(filter: &str, quick: bool) -> anyhow::Result<Vec<Phase>> 
     Ok(vec![basis(), Phase::sequence(stages)])
 }
 
-/// What a debug build is enough for.
+/// The stages that need only a debug build.
 fn checks() -> anyhow::Result<Vec<Stage>> {
     let kernel_tests = kernel_tests()?;
     Ok(vec![
@@ -97,7 +97,7 @@ fn checks() -> anyhow::Result<Vec<Stage>> {
         Stage::program("documentation", || Ok(document())),
         Stage::tests("conventions", || Ok(tests(&["--test", CONVENTIONS_TEST], &[]))),
         Stage::tests("unit tests", || Ok(tests(&["--lib", "--bins"], &[]))),
-        // There need not be any.
+        // Passes if no documentation has an example.
         Stage::program("documentation's examples", || Ok(doc_tests())),
         Stage::tests("real-kernel tests", move || {
             privileged()?;
@@ -113,7 +113,7 @@ fn kernel_test_threads() -> usize {
     2 * thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// What keeps the compiler busy while tests wait.
+/// The stages that compile while tests wait.
 fn release_builds() -> Vec<Stage> {
     vec![
         Stage::task(RELEASE, || build::ensure().map(drop)),
@@ -123,7 +123,7 @@ fn release_builds() -> Vec<Stage> {
     ]
 }
 
-/// What takes the release build, beside the other kernels.
+/// The stages that need the release build, besides the other kernels.
 fn with_release_build() -> Phase {
     Phase {
         front: vec![
@@ -138,7 +138,7 @@ fn with_release_build() -> Phase {
     }
 }
 
-/// What has the machine to itself.
+/// The stages that need the whole machine.
 fn alone() -> Phase {
     Phase::sequence(vec![Stage::tests("twenty swaps under a million connects", || {
         privileged()?;
@@ -160,8 +160,8 @@ fn lint() -> Command {
     command
 }
 
-/// The programs are linted as if for this machine, where clippy is; unwinding, which they have none
-/// of, is switched off.
+/// Lints the programs as if for this machine, for which clippy exists. Unwinding is switched off,
+/// since the programs lack it.
 fn lint_programs(features: &[&str]) -> Command {
     let mut command = cargo(&[
         "clippy",
@@ -184,7 +184,7 @@ fn document() -> Command {
     command
 }
 
-/// The demo as a process of its own: it takes namespaces and signals for itself.
+/// The demo in its own process, since it enters namespaces and handles signals.
 fn demo() -> anyhow::Result<Command> {
     privileged()?;
     let own = env::current_exe().context("failed to find this program's own path")?;
@@ -239,7 +239,7 @@ fn kernel_tests() -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Namespaces, cgroups and programs take root; a run without must not look like one that passed.
+/// Namespaces, cgroups and programs need root; a run without it fails, and skips no test.
 fn privileged() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(

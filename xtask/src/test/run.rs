@@ -21,7 +21,7 @@ use crate::progress::Step;
 /// Longest time a stage may take; the compiler's first run on a slow machine is the longest.
 const STAGE_LIMIT: Duration = Duration::from_secs(2400);
 
-/// The priority of the background: it gets what those in front leave of the cores.
+/// The priority of the background: it uses the processor time that the foreground leaves.
 const BACKGROUND_NICENESS: i32 = 10;
 
 /// Runs every stage whose needs passed.
@@ -110,7 +110,7 @@ fn run_tests(name: &str, make: &dyn Fn() -> anyhow::Result<Command>) -> (Counts,
     let (success, output) = finish(&step, make);
     let mut counts = libtest::count(&output);
     if !success {
-        // A failure before any test could run: of the build, say.
+        // A failure before any test ran, such as of the build.
         counts.failed = counts.failed.max(1);
         step.failed();
         eprint!("{output}");

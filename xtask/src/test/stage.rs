@@ -65,7 +65,7 @@ impl Stage {
 pub(super) struct Phase {
     /// One after the other.
     pub(super) front: Vec<Stage>,
-    /// One after the other, beside those in front and at a lower priority: they fill the time in
+    /// One after the other, beside the foreground and at a lower priority: they fill the time in
     /// which a test waits and the compiler has work for one core only.
     pub(super) background: Vec<Stage>,
 }
@@ -80,7 +80,7 @@ impl Phase {
         self.front.iter_mut().chain(&mut self.background)
     }
 
-    /// The stages, those in front first.
+    /// All stages, the foreground first.
     pub(super) fn stages(&self) -> impl Iterator<Item = &Stage> {
         self.front.iter().chain(&self.background)
     }

@@ -22,7 +22,8 @@ use crate::{binaries, process};
 /// Connecting threads: enough to keep two cores busy, few enough to leave the server its share.
 const THREADS: usize = 3;
 /// The most connections that wait to be accepted: with more, the listener's queue of 4096 could
-/// overflow on a busy machine, and the kernel would drop connections that the client believes in.
+/// overflow on a busy machine, and the kernel would drop connections that the client considers
+/// established.
 const MAX_UNACCEPTED: u64 = 2048;
 /// How long the server may take to accept the last connections on a busy machine.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(60);

@@ -49,7 +49,7 @@ impl BannerServer {
                 (Arc::clone(&listener), Arc::clone(&served), Arc::clone(&response));
             std::thread::spawn(move || {
                 while let Ok((stream, _)) = listener.accept() {
-                    // A client that has already gone reports it itself.
+                    // A client that disconnects early reports the error itself.
                     if greet(stream, &response).is_ok() {
                         served.fetch_add(1, Ordering::Relaxed);
                     }

@@ -17,7 +17,7 @@ use crate::{packages, process};
 
 /// Time to live of every record, in seconds; a test may set another one for the public name.
 const TTL: u32 = 2;
-/// nsd is up, or has loaded a zone again, well within this.
+/// Longest time until nsd answers, or has reloaded a zone.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running nsd.

@@ -53,7 +53,7 @@ pub(crate) fn guard(remains: &Remains) -> Result<()> {
     Ok(())
 }
 
-/// `remains` have been removed.
+/// Unregisters `remains`, which have been removed.
 pub(crate) fn release(remains: &Remains) {
     living().retain(|other| other != remains);
 }

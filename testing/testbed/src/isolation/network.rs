@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::{packages, process};
 
-/// iproute2 and nft finish at once; this limit only matters on a machine in trouble.
+/// iproute2 and nft finish at once; this limit only matters on an overloaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the lines of an `ip -batch` script.

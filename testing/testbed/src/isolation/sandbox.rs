@@ -21,7 +21,7 @@ use crate::process::{self, Finished};
 /// Where Debian keeps programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Processes can be started in it. A clone is the same sandbox.
+/// A place where processes can be started. A clone is the same sandbox.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     namespaces: Arc<Namespaces>,
