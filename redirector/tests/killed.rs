@@ -1,7 +1,7 @@
 //! A process that changes routes, leases and history is killed, at every system call that touches a
-//! file and at random instants: afterwards completed changes are there, the interrupted one is
-//! there whole or not at all, and no VIP has changed. For power cuts, which lose what was not
-//! synced, the order of writes, syncs and renames is checked.
+//! file and at random instants: afterwards completed changes are present, the interrupted one
+//! is present completely or not at all, and no VIP has changed. For power cuts, which lose what was
+//! not synced, the order of writes, syncs and renames is checked.
 
 use std::{
     collections::BTreeMap,

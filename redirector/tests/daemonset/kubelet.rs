@@ -1,5 +1,5 @@
-//! What stands in for a kubelet on the test bed's node: podman 4.3, which plays Pods but not
-//! DaemonSets, and not all of them.
+//! A stand-in for the kubelet on the test bed's node: podman 4.3, which plays Pods, but no
+//! DaemonSets, and lacks some features of Pods.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use testbed::workspace;
 use testbed::{Executor, Node, Rig};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// A probe's command answers at once.
+/// Longest time of a probe's command.
 const EXEC_LIMIT: Duration = Duration::from_secs(5);
 /// Where podman puts a pod's cgroup.
 const PODS: &str = "/sys/fs/cgroup/libpod_parent";
@@ -77,7 +77,7 @@ impl<'rig> Kubelet<'rig> {
             "error",
         ]);
         command.args(words).env("CONTAINERS_CONF", self.files.join("containers.conf"));
-        // No systemd runs the probes' timers here; the test asks what they would.
+        // No systemd runs the probes' timers here, so the test runs the probes.
         command.env("DISABLE_HC_SYSTEMD", "true");
         process::finish(command, limit)
             .with_context(|| format!("failed to run podman {}", words.join(" ")))
@@ -130,8 +130,8 @@ impl<'rig> Kubelet<'rig> {
     }
 
     fn configure(&self) -> Result<()> {
-        // Limits of this process's own: raising them takes CAP_SYS_RESOURCE, which not every
-        // machine's root has.
+        // Keeps this process's limits: raising them needs CAP_SYS_RESOURCE, which root lacks on
+        // some machines.
         let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let files = limits.maximum.unwrap_or(1 << 20);
         let text = format!(
@@ -197,7 +197,7 @@ impl<'rig> Kubelet<'rig> {
 }
 
 impl Pod<'_> {
-    /// Runs a program in the agent's container until it succeeds; its output.
+    /// Runs a program in the agent's container until it succeeds; returns its output.
     pub(crate) fn wait_for(&self, words: &[&str], limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
@@ -239,7 +239,7 @@ impl Pod<'_> {
         Ok(line.trim().to_owned())
     }
 
-    /// Takes the pod away, its agent by SIGKILL.
+    /// Removes the pod, which kills its agent with SIGKILL.
     pub(crate) fn kill(&self) -> Result<()> {
         self.kubelet
             .podman(&["pod", "rm", "--force", "--time", "0", "redirector"])?
@@ -250,12 +250,12 @@ impl Pod<'_> {
 
 impl Drop for Pod<'_> {
     fn drop(&mut self) {
-        // Gone already when the test took it away; and what is left goes with the rig.
+        // The test may have removed it already; the rig removes what is left.
         let _ = self.kill();
     }
 }
 
-/// The manifest's ConfigMap and its DaemonSet's pod, untouched but for three things: a pod that
+/// The manifest's ConfigMap and its DaemonSet's pod, unchanged except for three things: a pod that
 /// comes from no controller needs a name; podman's seccomp default is not `RuntimeDefault`; and
 /// limits can't be set on cgroups that have no controllers.
 fn pod_of(manifest: &str, limits: bool) -> Result<String> {
@@ -291,9 +291,9 @@ fn pod_of(manifest: &str, limits: bool) -> Result<String> {
     Ok(format!("{}\n---\n{pod}\n", of_kind("ConfigMap")?))
 }
 
-/// Before it makes a pod's cgroup, podman enables all controllers on the way there, and takes the
-/// kernel's refusal of an empty list for a failure. Where the list is empty, a file that takes
-/// anything stands in.
+/// Before it makes a pod's cgroup, podman enables all controllers on the way there, and treats
+/// the kernel's refusal of an empty list as a failure. If the list is empty, a file that accepts
+/// any write replaces it.
 fn pod_cgroups() -> Result<()> {
     fs::create_dir_all(PODS).with_context(|| format!("failed to make {PODS}"))?;
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
@@ -310,8 +310,8 @@ fn pod_cgroups() -> Result<()> {
 }
 
 /// podman 4.3 leaves a device filter on a new pod's cgroup that allows nothing, /dev/null included.
-/// The cgroup is still empty: a new one in its place has no filter, and each container brings its
-/// own.
+/// The cgroup is still empty, so a new one without a filter replaces it; each container has its own
+/// filter.
 fn renew_pod_cgroups() -> Result<()> {
     for entry in fs::read_dir(PODS).with_context(|| format!("failed to read {PODS}"))? {
         let path = entry.with_context(|| format!("failed to read {PODS}"))?.path();

@@ -1,9 +1,9 @@
-//! `deploy/daemonset.yaml` on a node: its pod, exactly as the manifest has it, run by podman beside
-//! an executor's container in a kubepods cgroup.
+//! `deploy/daemonset.yaml` on a node: its pod, exactly as in the manifest, run by podman next to an
+//! executor's container in a kubepods cgroup.
 //!
 //! The node is the test bed's, so "the host's network" is a namespace of the test's own, and
 //! `/sys/fs/cgroup` a directory of its own. The image is the archive that `cargo xtask image` left.
-//! What a kubelet does and podman can't is done here: see [`Pod::of_manifest`].
+//! [`Pod::of_manifest`] does what podman, unlike a kubelet, cannot.
 
 mod kubelet;
 
@@ -13,12 +13,12 @@ use kubelet::{Container, Kubelet};
 use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS};
 use testbed::{ExecutorOptions, Rig};
 
-/// The pool's addresses, of which routes get theirs.
+/// The pool, which contains the routes' virtual addresses.
 const POOL: &str = "198.18.";
 const CAPABILITIES: &str = "0000008000001400";
 
-/// One test, in the order in which an operator would look: standing the node up is most of its
-/// time.
+/// One test, since starting the node takes most of the time; its order is that of an operator's
+/// checks.
 #[test]
 fn the_manifests_pod_redirects_also_after_it_is_killed() {
     let rig = Rig::new().unwrap();
@@ -28,7 +28,7 @@ fn the_manifests_pod_redirects_also_after_it_is_killed() {
     let kubelet = Kubelet::new(&rig).unwrap();
     let pod = kubelet.play().unwrap();
 
-    // What the manifest's probes ask, as the kubelet would.
+    // The manifest's probes, as the kubelet would run them.
     let probe = pod
         .wait_for(&["/redirector", "route", "list", "-o", "json"], Duration::from_secs(60))
         .unwrap();

@@ -52,7 +52,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-/// What `log` holds, line by line.
+/// The lines of `log`.
 fn lines(log: &mut DecisionLog) -> Vec<String> {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());

@@ -1,5 +1,5 @@
-//! Programs are swapped under as many connects as two cores can make: none fails, none goes astray,
-//! none is lost from the count.
+//! Programs are swapped under as many connects as two cores can make: each succeeds, reaches a
+//! backend, and is counted.
 
 use std::{
     net::Ipv4Addr,

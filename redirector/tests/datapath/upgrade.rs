@@ -142,7 +142,7 @@ fn resized_maps_get_the_routes_health_and_ids() {
         backends.iter().map(|at| (at.address, at.counters)).collect::<Vec<_>>()
     };
     assert_eq!(counters(&after), counters(&before));
-    // Later connects are counted for the same backends. (The dead one may be due again by now.)
+    // Later connects are counted for the same backends. (The dead one's ejection may have expired.)
     bed.datapath = datapath;
     assert!((0..20).any(|_| bed.greeting(VIP, PORT) == "one"));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! An authoritative server whose zone a test changes as it goes.
+//! An authoritative server whose zone a test changes while it runs.
 
 use std::sync::{Arc, Mutex};
 

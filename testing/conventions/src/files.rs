@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Folders whose content nobody here wrote as prose: build output, inputs of the fuzzers, recorded
+/// Folders that contain no prose of ours: build output, inputs of the fuzzers, recorded
 /// measurements.
 const SKIPPED_FOLDERS: &[&str] = &[".git", "target", "seeds", "results"];
 
@@ -55,12 +55,12 @@ pub fn of_workspace(root: &Path) -> anyhow::Result<Vec<TextFile>> {
     Ok(files)
 }
 
-/// Also what insta leaves beside a snapshot that differed.
+/// Whether a file is skipped, as are those that insta writes next to a snapshot that differs.
 fn is_skipped(name: &str) -> bool {
     SKIPPED_FILES.contains(&name) || name.ends_with(".snap.new")
 }
 
-/// The file, or nothing if it is not UTF-8.
+/// Reads a file; `None` if it is not UTF-8.
 fn read(path: &Path, root: &Path) -> anyhow::Result<Option<TextFile>> {
     let bytes = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
     let relative = path.strip_prefix(root).unwrap_or(path).to_owned();

@@ -37,7 +37,7 @@ pub fn long_test_names(files: &[TextFile]) -> Vec<String> {
     findings
 }
 
-/// The functions under a test attribute, those that stand in a macro's arguments too.
+/// The functions with a test attribute, also those in a macro's arguments.
 fn tests(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut attribute = false;

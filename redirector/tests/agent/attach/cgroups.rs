@@ -40,8 +40,8 @@ fn last_pin(cgroup: &Path) -> PathBuf {
     links().join(id.to_string()).join(names::PROGRAMS[names::PROGRAMS.len() - 1].name)
 }
 
-/// Creates a cgroup, and returns how long it took until every program was attached to it. To be
-/// called on the node.
+/// Creates a cgroup, and returns how long it took until every program was attached to it. Call
+/// it on the node.
 fn attached_after(cgroup: &str) -> Duration {
     let cgroup = Path::new(CGROUPS).join(cgroup);
     let started = Instant::now();

@@ -180,12 +180,12 @@ fn two_seconds_after_the_agent_dies_queries_bypass_the_shim() {
     );
     job.agent.restart().unwrap();
     assert!(is_vip(&address(&executor, INTERNAL_NAME)), "{}", job.agent.log_tail());
-    // An orderly end stops the interception at once.
+    // A normal stop ends interception at once.
     job.agent.sigterm().unwrap();
     assert_eq!(address(&executor, UNRELATED_NAME), UNRELATED_ADDRESS.to_string());
 }
 
-/// UDP packets that a network namespace received in vain.
+/// UDP packets that a network namespace received and dropped.
 #[derive(Clone, Copy, Debug)]
 struct LostPackets {
     /// For a port without a socket.

@@ -208,10 +208,7 @@ fn replay(records: &BTreeMap<u64, Value>) -> BTreeMap<String, Value> {
                     .iter()
                     .find(|undone| undone["source"] == source)
                     .unwrap();
-                assert_eq!(
-                    change["after"], undone["before"],
-                    "change {number} takes {undoes} back"
-                );
+                assert_eq!(change["after"], undone["before"], "change {number} undoes {undoes}");
             }
             match &change["after"] {
                 Value::Null => drop(model.remove(source)),

@@ -1,4 +1,4 @@
-//! Which file depends on which, and by which names.
+//! The dependencies between a crate's files, with the names that cause them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,7 +8,7 @@ use super::{
     tree::{FileId, ModuleId, Tree},
 };
 
-/// From which file to which, with the names that make the dependency and the lines they are on.
+/// From a file to another one: the names that cause the dependency, and their lines.
 pub(super) type Dependencies = BTreeMap<(FileId, FileId), BTreeSet<(String, usize)>>;
 
 /// The type that a method belongs to: its module and name.

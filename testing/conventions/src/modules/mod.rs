@@ -1,4 +1,4 @@
-//! How the files of a crate depend on each other, and what they must not do:
+//! The rules for dependencies between the files of a crate:
 //!
 //! 1. The graph of files has no cycle. A file depends on another if it names an item that the other
 //!    defines. A re-export is followed to the definition, so a `mod.rs` that only declares and
@@ -8,8 +8,8 @@
 //!    sibling's item that is only re-exported there. Import from the file that defines it.
 //! 3. The graph of the crate's top-level modules has no cycle either.
 //!
-//! Modules under `#[cfg(test)]` are left out, so `use super::*` is fine there. What a macro writes
-//! is not seen; paths in a macro's arguments are.
+//! Modules under `#[cfg(test)]` are left out, so `use super::*` is fine there. Code that a
+//! macro generates is not seen; paths in a macro's arguments are.
 
 mod dependencies;
 mod graph;

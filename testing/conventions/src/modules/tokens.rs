@@ -3,14 +3,14 @@
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 
-/// What tokens use.
+/// A path or a method that tokens use.
 pub(super) enum Used {
     Path(Vec<String>),
     /// A method that is called on `self`.
     SelfMethod(String),
 }
 
-/// What the tokens use, and in which lines.
+/// The paths and methods that the tokens use, with their lines.
 pub(super) fn uses(stream: TokenStream) -> Vec<(Used, usize)> {
     let tokens: Vec<_> = stream.into_iter().collect();
     let mut uses = Vec::new();
