@@ -54,8 +54,8 @@ impl AddressCache {
         Self { version: VERSION, destinations }
     }
 
-    /// Reads what an earlier run left. A file that cannot be parsed is quarantined with a warning,
-    /// since its names are looked up again.
+    /// Reads the addresses of an earlier run. A file that cannot be parsed is quarantined with a
+    /// warning: it is not needed, since its names are looked up again.
     pub(super) fn load(
         path: &Path,
         now: Timestamp,

@@ -32,7 +32,7 @@ pub(super) struct FollowState {
     /// Sources whose addresses or freshness a look-up changed since the last
     /// [`FollowState::take_changed`].
     changed: BTreeSet<SourceName>,
-    /// Addresses from an earlier run, for targets to come.
+    /// Addresses from an earlier run, for targets that are not followed yet.
     cached: Vec<CachedDestination>,
     next_generation: u64,
 }
@@ -74,7 +74,7 @@ impl FollowState {
         let mut literal_before = std::mem::take(&mut self.literal);
         let (literal, names): (Vec<_>, Vec<_>) =
             targets.into_iter().partition(|(_, target)| target.destination.addresses().is_some());
-        // Collected and not inserted: a tree that grows in order is half empty.
+        // Collected, since the nodes of a tree that grows by insertion in order are half empty.
         self.literal = literal
             .into_iter()
             .map(|(source, target)| {
@@ -208,15 +208,15 @@ impl FollowState {
         followed.due = now + wait.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER));
         let after = followed.resolution.resolved();
         if followed.resolution.is_fresh() {
-            // The cached addresses are out of date now, also if the name has no address any more.
+            // The cached addresses are out of date, even if the name no longer has an address.
             self.cached
                 .retain(|cached| cached.name != lookup.name || cached.resolver != lookup.resolver);
         }
         Some(Update { before, after })
     }
 
-    /// What to write to disk. Cached addresses stay until their name is followed again and has an
-    /// answer.
+    /// The content of the cache file. Addresses of an earlier run stay in it until their name is
+    /// followed again and has an answer.
     pub(super) fn to_cache(&self) -> Vec<CachedDestination> {
         let mut all: Vec<CachedDestination> =
             self.followed.values().filter_map(Followed::to_cache).collect();

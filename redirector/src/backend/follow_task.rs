@@ -1,4 +1,4 @@
-//! The task that makes look-ups when they are due, and publishes their results.
+//! The task of the follower: makes look-ups when they are due, and publishes their results.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{error::error_chain, route::SourceName};
 
-/// Look-ups at a time.
+/// The most concurrent look-ups.
 const MAX_CONCURRENT: usize = 32;
 /// How often the cache file is written if only times changed.
 const SAVE_INTERVAL: Duration = Duration::from_secs(300);
@@ -59,7 +59,7 @@ impl Shared {
                 && published
                     .iter()
                     .zip(&current)
-                    .all(|((one, before), (two, after))| one == two && before.is_equivalent(after));
+                    .all(|(old, new)| old.0 == new.0 && old.1.is_equivalent(new.1));
             *published = Arc::new(current);
             !is_same
         });

@@ -1,8 +1,8 @@
 //! Looks up the addresses of a name through hickory-resolver.
 //!
-//! One hickory resolver per server, in an order of our own: hickory's pool takes the first answer
-//! of two servers even if it is SERVFAIL, and identifies servers by address without port. Its cache
-//! is off, so that only our TTL rules apply.
+//! Each server has a hickory resolver of its own, and they are queried in our order: hickory's pool
+//! takes the first answer of two servers even if it is SERVFAIL, and identifies servers by address
+//! without port. Its cache is off, so that only our TTL rules apply.
 
 use std::{
     collections::HashMap,
@@ -58,7 +58,7 @@ pub(super) enum FamilyResult {
     Failed(String),
 }
 
-/// Looks names up at servers.
+/// Looks up names at servers.
 #[derive(Debug)]
 pub(super) struct Resolvers {
     nameservers: ArcSwap<Nameservers>,
@@ -95,8 +95,8 @@ impl Resolvers {
         self.lookup_both(&absolute, &servers).await
     }
 
-    /// Looks up both families at the same time. Once one has addresses, the other gets only a short
-    /// grace: some servers never answer AAAA, and the known addresses must not wait for them.
+    /// Looks up both families concurrently. After one has addresses, the wait for the other is
+    /// limited by [`SECOND_FAMILY_GRACE`], since some servers never answer AAAA.
     async fn lookup_both(&self, name: &Name, servers: &[SocketAddr]) -> LookupResult {
         let v4 = self.lookup_family(name, RecordType::A, servers);
         let v6 = self.lookup_family(name, RecordType::AAAA, servers);

@@ -1,5 +1,5 @@
-//! The sockets that destinations are looked up with. They are marked as ours, so that such a query
-//! is not intercepted by the shim, which may have a virtual address for the name.
+//! The sockets for looking up destinations. They are marked as ours, so that their queries are not
+//! redirected to the shim, which may have a virtual address for the name.
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
 

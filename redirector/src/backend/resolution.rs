@@ -1,5 +1,5 @@
-//! The addresses of one target, and how each look-up changes them: pure, so that every rule has a
-//! unit test.
+//! The addresses of one target, and the rules by which look-ups change them. Pure, so that every
+//! rule has a unit test.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -35,7 +35,7 @@ pub(super) struct Resolution {
     ttl: Duration,
     failures: u32,
     negatives: u32,
-    /// Whether there ever was an answer, also a negative one.
+    /// Whether there was ever an answer, positive or negative.
     has_answer: bool,
     has_outcome: bool,
     warned_of_limit: bool,
@@ -120,9 +120,9 @@ impl Resolution {
     pub(super) fn apply(&mut self, result: LookupResult, now: Timestamp) -> Duration {
         match result {
             LookupResult {
-                v4: FamilyResult::Empty { reason, ttl: one },
-                v6: FamilyResult::Empty { ttl: other, .. },
-            } => self.on_negative(reason, one.into_iter().chain(other).min(), now),
+                v4: FamilyResult::Empty { reason, ttl: ttl4 },
+                v6: FamilyResult::Empty { ttl: ttl6, .. },
+            } => self.on_negative(reason, ttl4.into_iter().chain(ttl6).min(), now),
             LookupResult {
                 v4: FamilyResult::Failed(error),
                 v6: FamilyResult::Failed(_) | FamilyResult::Empty { .. },
@@ -218,7 +218,7 @@ impl Resolution {
 fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
-    // Kept as long as the route, and most names have one or two.
+    // The list lives as long as the route, and most have one or two addresses.
     addresses.shrink_to_fit();
     addresses
 }

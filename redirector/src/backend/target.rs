@@ -1,4 +1,4 @@
-//! What the agent follows, and what it knows about it.
+//! A destination that the agent follows, and its addresses.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,7 +32,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// Whether nothing changed that matters to the subscribers of a follower.
+    /// Whether the subscribers of a follower see no difference.
     pub(super) fn is_equivalent(&self, other: &Self) -> bool {
         self.addresses == other.addresses && self.freshness == other.freshness
     }

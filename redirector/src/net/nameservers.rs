@@ -3,8 +3,8 @@
 //!
 //! The shim forwards to them, and the names of backends are resolved through them.
 //!
-//! The `resolv-conf` crate rejects a whole file for one unknown word, where every libc skips the
-//! line; so resolv.conf is parsed here.
+//! resolv.conf is parsed here, since the `resolv-conf` crate rejects a whole file for one unknown
+//! word, where every libc skips the line.
 
 use std::{
     fs, io,
@@ -47,7 +47,7 @@ struct Cache {
     problem: Option<String>,
 }
 
-/// Changes whenever the file does: a rename gives another inode, a rewrite another time or size.
+/// Changes whenever the file does: a rename changes the inode, a rewrite the time or the size.
 #[derive(Debug, PartialEq, Eq)]
 struct FileStamp {
     device: u64,

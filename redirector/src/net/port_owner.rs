@@ -1,4 +1,4 @@
-//! Which process has a port, from /proc, for an error message.
+//! Finds the process that has a port, from /proc, for an error message.
 
 use std::{collections::HashSet, fmt, net::SocketAddr};
 
@@ -42,7 +42,7 @@ impl PortOwner {
     }
 }
 
-/// The inodes of the sockets that keep us from binding `address`.
+/// The inodes of the sockets that prevent us from binding `address`.
 fn conflicting_sockets(address: SocketAddr, transport: Transport) -> ProcResult<HashSet<u64>> {
     let own = Process::myself()?;
     let conflicts = |local: SocketAddr| {
@@ -83,7 +83,7 @@ mod tests {
     fn our_own_socket_belongs_to_this_process() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
         let address = socket.local_addr().expect("an address");
-        let owner = PortOwner::find(address, Transport::Udp).expect("we have it");
+        let owner = PortOwner::find(address, Transport::Udp).expect("an owner");
         assert_eq!(owner.pid, std::process::id());
     }
 
@@ -92,7 +92,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("[::]:0").expect("bound");
         let port = listener.local_addr().expect("an address").port();
         let owner = PortOwner::find(SocketAddr::from(([127, 0, 0, 1], port)), Transport::Tcp)
-            .expect("we have it");
+            .expect("an owner");
         assert_eq!(owner.pid, std::process::id());
     }
 }

@@ -11,12 +11,12 @@ use socket2::SockRef;
 ///
 /// # Errors
 ///
-/// Without CAP_NET_ADMIN. Then nothing may be intercepted.
+/// Without CAP_NET_ADMIN. The caller must then not intercept DNS.
 pub(crate) fn mark(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_mark(MARK)
 }
 
-/// As [`mark`], where a failure does not matter: without CAP_NET_ADMIN nothing is intercepted.
+/// As [`mark`], but ignores a failure: without CAP_NET_ADMIN nothing is intercepted.
 pub(crate) fn mark_if_permitted(socket: &impl AsFd) {
     let _ = mark(socket);
 }

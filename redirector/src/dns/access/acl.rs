@@ -1,5 +1,5 @@
-//! Which clients are answered: local ones, and the networks that the configuration lists. Others
-//! are refused, so that nobody can use the shim to attack a third party.
+//! The access list: local clients and the networks in the configuration are answered, others are
+//! refused, so that nobody can use the shim to attack a third party.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! How much of a bounded resource one client may hold: queries that wait for upstreams, or TCP
+//! Limits each client's share of a bounded resource: queries that wait for upstreams, or TCP
 //! connections.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::rate_limit::client_key;
 
-/// What each client holds. Grows and shrinks with its content.
+/// The units that each client holds. A client without any takes no memory.
 #[derive(Debug)]
 pub(crate) struct ClientShares {
     per_client: u32,

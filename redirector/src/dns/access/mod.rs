@@ -1,4 +1,4 @@
-//! Which clients are answered, and how much of the shim each may use.
+//! The access list of the shim, and the limits of each client.
 
 mod acl;
 mod client_shares;

@@ -16,13 +16,13 @@ pub(crate) const QUERIES_PER_SECOND: u32 = 10_000;
 pub(crate) const REFUSALS_PER_SECOND: u32 = 10;
 /// A bucket holds this many seconds' worth of tokens.
 const BURST_SECONDS: u32 = 2;
-/// Buckets in a set. A client's hash selects the set; a new client takes its least recently used
-/// bucket.
+/// Buckets in a set. A client's hash selects the set; a new client replaces the least recently used
+/// bucket of its set.
 const WAYS: usize = 4;
 /// Sets of buckets: 8192 clients in 192 KiB. More clients at a time evict each other and start with
 /// full buckets again.
 const SETS: usize = 2048;
-/// Buckets count thousandths of tokens, so that they fill by the millisecond.
+/// Buckets count thousandths of tokens, so that a millisecond adds a whole number of them.
 const TOKEN: u64 = 1000;
 
 #[derive(Clone, Copy, Default)]
@@ -31,14 +31,14 @@ struct Bucket {
     client: u64,
     /// Thousandths of tokens at `updated_at`.
     tokens: u64,
-    /// Milliseconds since the table was made.
+    /// Milliseconds since the table was created.
     updated_at: u64,
 }
 
-/// The buckets. An IPv6 client is its /64, all of which it may use.
+/// The buckets. An IPv6 client is identified by its /64, since it may use every address in it.
 pub(crate) struct RateLimiter {
     buckets: Mutex<Box<[Bucket]>>,
-    /// Keyed at random, so that nobody can choose with whom to share a set.
+    /// Has a random key, so that a client cannot choose the set that it shares with others.
     hasher: RandomState,
     started: Instant,
 }
@@ -61,20 +61,14 @@ impl RateLimiter {
     /// Takes a token out of the client's bucket, which fills at `rate` tokens a second. Returns
     /// whether there was one.
     pub(crate) fn try_acquire(&self, client: IpAddr, rate: u32, now: Instant) -> bool {
+        // Never 0, which marks an unused bucket.
         let hash = self.hasher.hash_one(client_key(client)) | 1;
         let now = u64::try_from(now.saturating_duration_since(self.started).as_millis())
             .unwrap_or(u64::MAX);
         let full = u64::from(rate * BURST_SECONDS) * TOKEN;
         let mut buckets = self.buckets.lock();
-        // The low bit is always set, so the set comes from the high half.
-        let first = usize::try_from(hash >> 32).unwrap_or(0) % SETS * WAYS;
-        let set = &mut buckets[first..first + WAYS];
-        let way = set.iter().position(|bucket| bucket.client == hash).unwrap_or_else(|| {
-            let oldest = (0..WAYS).min_by_key(|way| set[*way].updated_at).unwrap_or(0);
-            set[oldest] = Bucket { client: hash, tokens: full, updated_at: now };
-            oldest
-        });
-        let bucket = &mut set[way];
+        let new = Bucket { client: hash, tokens: full, updated_at: now };
+        let bucket = find_or_replace(&mut buckets, new);
         let refill = now.saturating_sub(bucket.updated_at) * u64::from(rate);
         bucket.tokens = (bucket.tokens + refill).min(full);
         bucket.updated_at = now;
@@ -84,6 +78,20 @@ impl RateLimiter {
         }
         admitted
     }
+}
+
+/// The bucket of the same client as `new`; if there is none, `new` replaces the least recently used
+/// bucket of its set.
+fn find_or_replace(buckets: &mut [Bucket], new: Bucket) -> &mut Bucket {
+    // The set comes from the high half of the hash, whose low bit is always set.
+    let first = usize::try_from(new.client >> 32).unwrap_or(0) % SETS * WAYS;
+    let set = &mut buckets[first..first + WAYS];
+    let way = set.iter().position(|bucket| bucket.client == new.client).unwrap_or_else(|| {
+        let oldest = (0..WAYS).min_by_key(|way| set[*way].updated_at).unwrap_or(0);
+        set[oldest] = new;
+        oldest
+    });
+    &mut set[way]
 }
 
 /// The number that identifies a client: its IPv4 address, or the /64 of its IPv6 address.

@@ -1,5 +1,5 @@
-//! One query to one upstream: the client's bytes under an ID and a source port of our own, and the
-//! reply that matches.
+//! One query to one upstream: sends the client's bytes with an ID and a source port of our own, and
+//! receives the reply that matches.
 
 use std::{io, net::SocketAddr};
 
@@ -31,8 +31,8 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Sends the query to `upstream` and waits, without a time-out, for the reply that matches. The
-    /// reply has the client's ID again.
+    /// Sends the query to `upstream` and waits, without a time-out, for the reply that matches.
+    /// Returns it with the client's ID.
     pub(super) async fn run(
         &self,
         upstream: SocketAddr,
@@ -60,7 +60,7 @@ impl Exchange<'_> {
             }
             matches
         };
-        // One byte more than the limit, so that a truncated reply is noticed.
+        // One byte more than the limit, so that a truncated reply is detected.
         let reply = self.sockets.receive(&socket, limit + 1, matches).await?;
         self.sockets.release(socket);
         Ok(reply)
@@ -89,14 +89,14 @@ async fn connect_tcp(upstream: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Whether an upstream's `reply` answers `query` as it was sent: the same ID, opcode and question,
-/// and records where the header's counts place them.
+/// and as many records as the header counts.
 pub fn reply_matches(query: &[u8], info: &ForwardInfo, reply: &[u8]) -> bool {
     let Some(header) = Header::parse(reply) else { return false };
     if !header.is_response() || header.opcode() != 0 || reply[..2] != query[..2] {
         return false;
     }
     if header.counts == [0; 4] && reply.len() == HEADER_LEN {
-        // A server that could not or would not read the question.
+        // An error without the question: the server could not parse the query, or refuses it.
         return matches!(
             header.rcode(),
             rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED
@@ -110,8 +110,8 @@ pub fn reply_matches(query: &[u8], info: &ForwardInfo, reply: &[u8]) -> bool {
         && (header.flags & flag::TC != 0 || is_well_formed(reply, end, &header))
 }
 
-/// Whether two questions are the same, without regard to the case of the name: some servers lower
-/// it, and a client that needs it checks it itself.
+/// Whether two questions are the same, ignoring the case of the name: some servers reply in lower
+/// case, and a client that depends on the case checks it itself.
 fn same_question(one: &[u8], other: &[u8]) -> bool {
     let name_end = one.len().saturating_sub(4);
     one.len() == other.len()

@@ -1,4 +1,5 @@
-//! Forwards queries. The bytes are the client's one way and the upstream's the other.
+//! Forwards the clients' queries and the upstreams' replies, whose bytes stay unchanged but for the
+//! ID.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -34,8 +35,8 @@ use crate::{
     net::Transport,
 };
 
-/// Without an answer after this time the client gets SERVFAIL: before the 5 s after which glibc,
-/// musl and Go give up.
+/// The client gets SERVFAIL if there is no answer after this time, which is shorter than the 5 s
+/// after which glibc, musl and Go give up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Forwards queries to the configured upstreams, or to the resolver that was intercepted.
@@ -46,15 +47,15 @@ pub(crate) struct Forwarder {
     /// One permit per query that waits for an upstream, which also bounds sockets and memory.
     permits: Arc<Semaphore>,
     client_shares: Arc<ClientShares>,
-    /// Whether an upstream ever answered.
+    /// Whether any upstream has ever answered.
     any_answer: AtomicBool,
-    /// Set once DNS is intercepted.
+    /// Set when DNS is intercepted.
     intercepted: OnceLock<InterceptedResolvers>,
     /// Cancelled when no query may wait any longer.
     cancelled: CancellationToken,
 }
 
-/// How a query arrived, which decides how it is forwarded.
+/// The properties of a query's arrival that determine how it is forwarded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueryContext<'a> {
     pub(crate) transport: Transport,
@@ -147,8 +148,8 @@ impl Forwarder {
         intercepted.unwrap_or_else(|| self.upstreams.load().candidates())
     }
 
-    /// Queries the upstreams for the root's NS records, to which every server has a reply, until
-    /// one of them has answered anything. Not counted.
+    /// Queries the upstreams for the root's NS records, for which every server has a reply, until
+    /// one of them has answered any query. These queries are not counted.
     pub(crate) async fn wait_for_first_answer(&self) {
         const ROOT_NS: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
         let info = ForwardInfo { question_end: ROOT_NS.len(), udp_payload: 512 };

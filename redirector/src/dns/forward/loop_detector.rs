@@ -1,6 +1,6 @@
-//! Finds upstreams that forward queries back to us: a dnsmasq or systemd-resolved of this host
-//! whose own server is the shim, by its configuration or by interception. A query forwarded to one
-//! goes round until a limit ends it, and no client gets an answer.
+//! Finds upstreams that forward queries back to us: a dnsmasq or systemd-resolved on this host
+//! whose own server is the shim, by its configuration or by interception. A query forwarded to such
+//! a server circulates until a limit ends it, and no client gets an answer.
 //!
 //! Each upstream is sent a probe, a query for a unique name. If the probe arrives here, the
 //! upstream loops and is ejected until a later probe does not come back. The name is two random
@@ -33,9 +33,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of probes to upstreams on this host, whose configuration may change. Upstreams on other
 /// hosts are probed once.
 const LOCAL_PROBE_INTERVAL: Duration = Duration::from_secs(30);
-/// A probe that takes longer than this has not come back.
+/// A probe that has not come back after this time does not count as a loop.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Start of the first label, which explains the query in a log.
+/// Prefix of the first label, which identifies the query in logs.
 const PREFIX: &str = "redirector-loop-";
 /// Hexadecimal digits of a number in the first label.
 const DIGITS: usize = 8;
@@ -66,7 +66,7 @@ impl LoopDetector {
         Self { process_label, round: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Probes upstreams when due. Never returns.
+    /// Probes the upstreams that are due. Never returns.
     pub(crate) async fn watch(&self, forwarder: &Forwarder) {
         let mut since_local = Duration::ZERO;
         loop {

@@ -16,7 +16,7 @@ use crate::{
     net::Transport,
 };
 
-/// After this time without a reply the next upstream is queried as well; the slow one may still
+/// After this time without a reply the next upstream is queried, too; the slow one may still
 /// answer.
 pub(super) const NEXT_UPSTREAM_AFTER: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ pub(super) const NEXT_UPSTREAM_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Race<'a> {
     exchange: &'a Exchange<'a>,
     transport: Transport,
-    /// A refusal to serve, for the case that no upstream has a better reply.
+    /// The first SERVFAIL or REFUSED, in case no upstream has a better reply.
     last_resort: Option<Vec<u8>>,
 }
 
@@ -33,14 +33,13 @@ impl<'a> Race<'a> {
         Self { exchange, transport, last_resort: None }
     }
 
-    /// A refusal that arrived before the race ended without a better reply.
+    /// The SERVFAIL or REFUSED to return if no upstream had a better reply.
     pub(super) fn into_last_resort(self) -> Option<Vec<u8>> {
         self.last_resort
     }
 
-    /// The first reply that is not a refusal to serve. `None` if every upstream failed at once or
-    /// the best reply is a refusal. While upstreams are only silent it never returns, and queries
-    /// them again.
+    /// The first reply other than SERVFAIL and REFUSED; `None` if every upstream failed, or if no
+    /// reply is better. While upstreams are silent it keeps querying them and does not return.
     pub(super) async fn run(&mut self, candidates: Candidates) -> Option<Vec<u8>> {
         if candidates.is_empty() {
             return None;
@@ -79,7 +78,7 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Records the result, and returns the reply unless it is a refusal to serve.
+    /// Records the result, and returns the reply unless it is SERVFAIL or REFUSED.
     fn accept(
         &mut self,
         upstream: &Upstream,
@@ -105,8 +104,8 @@ impl<'a> Race<'a> {
     }
 }
 
-/// Whether an error has its cause on this host: too few descriptors, buffers or memory, or a query
-/// too large for UDP.
+/// Whether this host caused an error: it lacks descriptors, buffers or memory, or the query is too
+/// large for UDP.
 fn is_local_error(error: &io::Error) -> bool {
     let local = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::MSGSIZE];
     Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))

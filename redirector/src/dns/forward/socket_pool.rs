@@ -1,8 +1,8 @@
-//! Sockets that query upstreams, each query from another port.
+//! A pool of sockets that query upstreams, each query from another port.
 //!
-//! Making, registering and closing a socket costs more than the query. So a socket that has its
-//! reply is disconnected, and the kernel takes its port back; it is connected again for a later
-//! query, and the kernel gives it another port at random.
+//! Creating, registering and closing a socket costs more than the query. So a socket is
+//! disconnected after its reply, which frees its port, and connected again for a later query, for
+//! which the kernel chooses a random port.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -15,7 +15,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::net::socket_mark;
 
-/// A packet or an ICMP error; not that the socket is writable.
+/// Wakes for a packet or an ICMP error, but not when the socket is writable.
 const EVENTS: Interest = Interest::READABLE.add(Interest::ERROR);
 /// Most idle sockets of each address family.
 const MAX_IDLE: usize = 128;
@@ -50,8 +50,8 @@ impl SocketPool {
         Ok(ConnectedSocket { socket, is_ipv6 })
     }
 
-    /// Waits for a packet that `accept` takes and drops all others. Longer packets are cut at
-    /// `limit` bytes.
+    /// Waits for a packet that `accept` returns true for, and drops all others. Longer packets are
+    /// truncated to `limit` bytes.
     pub(super) async fn receive(
         &self,
         connected: &ConnectedSocket,
@@ -67,7 +67,7 @@ impl SocketPool {
             loop {
                 match connected.socket.get_ref().read(&mut buffer[..limit]) {
                     Ok(length) if accept(&buffer[..length]) => {
-                        // The next packet wakes the socket again.
+                        // The next packet makes the socket ready again.
                         ready.clear_ready();
                         return Ok(buffer[..length].to_vec());
                     }
@@ -81,7 +81,7 @@ impl SocketPool {
         }
     }
 
-    /// Returns a socket that has its reply to the pool.
+    /// Returns a socket to the pool after its reply.
     pub(super) fn release(&self, ConnectedSocket { socket, is_ipv6 }: ConnectedSocket) {
         if rustix::net::connect_unspec(socket.get_ref()).is_ok() {
             let mut idle = self.idle[usize::from(is_ipv6)].lock();

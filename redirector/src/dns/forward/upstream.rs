@@ -1,5 +1,5 @@
-//! One upstream and its health. An upstream that fails is ejected for a while, then tried next to a
-//! healthy one.
+//! One upstream and its health. An upstream that fails is ejected for a while; then one query tries
+//! it together with a healthy one.
 
 use std::{
     net::SocketAddr,
@@ -120,7 +120,7 @@ impl Upstream {
         self.ejected_until.store(0, Relaxed);
     }
 
-    /// Records that it did not answer in time or that its host refused the packet.
+    /// Records that the upstream did not answer in time, or that its host refused the packet.
     pub(super) fn record_failure(&self, reason: &str) {
         self.failures.fetch_add(1, Relaxed);
         let failures = self.consecutive_failures.fetch_add(1, Relaxed).saturating_add(1);
@@ -161,7 +161,7 @@ impl Upstream {
         }
     }
 
-    /// Ends the probe. If it has not come back by now, the upstream does not loop.
+    /// Ends the probe. If it has not come back, the upstream does not loop.
     pub(super) fn end_probe(&self) {
         if self.loop_state.load(Relaxed) & PROBE_RETURNED == 0
             && self.loop_state.fetch_and(!LOOPS, Relaxed) & LOOPS != 0

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::upstream::{Upstream, UpstreamHealth};
 use crate::net::Nameservers;
 
-/// Exchanges of one query at a time; each has a socket.
+/// The most concurrent exchanges for one query; each has a socket.
 pub(super) const MAX_PARALLEL: usize = 3;
 
 /// The servers that queries are forwarded to.
@@ -27,9 +27,9 @@ struct Current {
 /// The upstreams for one query.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    /// To query at once: the first healthy one, and those whose ejection is over.
+    /// Upstreams to query immediately: the first healthy one, and those whose ejection is over.
     pub(super) first: Vec<Arc<Upstream>>,
-    /// To query in this order when the first ones fail or are slow.
+    /// Upstreams to query in this order when the first ones fail or are slow.
     pub(super) fallback: Vec<Arc<Upstream>>,
 }
 
@@ -48,8 +48,8 @@ impl Upstreams {
         &self.nameservers
     }
 
-    /// The upstreams to query now, in the configured order. If all are ejected, three are queried
-    /// at once, since a guess beats a certain failure. Never one that loops.
+    /// The upstreams to query now, in the configured order, without those that loop. If all are
+    /// ejected, [`MAX_PARALLEL`] of them are queried at once.
     pub(super) fn candidates(&self) -> Candidates {
         let mut upstreams = self.upstreams();
         upstreams.retain(|upstream| !upstream.loops());
@@ -81,7 +81,7 @@ impl Upstreams {
         self.upstreams().iter().map(|upstream| upstream.health()).collect()
     }
 
-    /// The current servers. A server that stays in the list keeps its record.
+    /// The current servers. A server that stays in the list keeps its health and counters.
     pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         let servers = self.nameservers.current();
         let mut current = self.current.lock();

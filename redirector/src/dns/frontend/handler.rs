@@ -1,4 +1,4 @@
-//! What happens to each query: limits, the decision, the counters.
+//! Handles each query: checks limits, decides and counts.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -85,11 +85,11 @@ impl Handler {
         self.zone.store(Arc::new(zone));
     }
 
-    /// Applies other upstreams, clients and another TTL from the next query on.
+    /// Replaces the upstreams, the access list and the TTL, from the next query on.
     ///
     /// # Errors
     ///
-    /// [`BindError::Loop`] and [`BindError::NoUpstream`]; then nothing changes.
+    /// [`BindError::Loop`] and [`BindError::NoUpstream`], in which case nothing changes.
     pub(super) fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
         let upstreams = settings.open_upstreams(&self.own, &self.resolv_conf)?;
         self.forwarder.set_upstreams(upstreams);
@@ -133,7 +133,7 @@ impl Handler {
         self.acl.load().classify(client, own) == ClientClass::Denied
     }
 
-    /// Decides about a query and counts it. For [`Decision::Reply`], `reply` holds the message.
+    /// Decides about a query and counts it. For [`Decision::Reply`], `reply` contains the message.
     pub(super) fn decide(
         &self,
         query: &[u8],

@@ -1,5 +1,5 @@
-//! The ports of intercepted DNS, one for each resolver that executors query. The port shows which
-//! resolver a query was sent to, since pods of one node may have different ones.
+//! The ports of intercepted DNS, one for each resolver that executors query. The pods of a node may
+//! have different resolvers; the port identifies the one that a query was sent to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,7 +13,7 @@ const FIRST_PORT: u16 = 5310;
 /// Port ranges to try if one of the ports is in use.
 const MAX_RANGES: u16 = 16;
 
-/// Where intercepted DNS arrives: an address of each family, and the first port.
+/// The endpoints of intercepted DNS: an address of each family, and the first port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterceptPorts {
     /// IPv4, if the shim has such an address.

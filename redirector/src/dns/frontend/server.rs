@@ -1,4 +1,4 @@
-//! The shim: first bound, then serving until it is stopped.
+//! The shim: [`bind`] opens its sockets, [`BoundShim::serve`] serves until it is stopped.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{dns::forward::ResolverOfSlot, net::RESOLV_CONF};
 
-/// A shim that has its sockets and does not answer yet.
+/// A shim whose sockets are open and that does not answer yet.
 #[derive(Debug)]
 pub struct BoundShim {
     listeners: Vec<Listener>,
@@ -149,7 +149,7 @@ impl Serving {
 }
 
 /// After `stop` and the drain time, ends the queries that still wait for an upstream. Their clients
-/// get SERVFAIL, since silence would cost them a time-out.
+/// get SERVFAIL and need not wait for a time-out.
 async fn cancel_forwarding(handler: &Handler, stop: &CancellationToken) {
     stop.cancelled().await;
     sleep(DRAIN_TIMEOUT).await;

@@ -1,5 +1,5 @@
-//! Queries over TCP (RFC 7766): several on one connection, each answered as soon as its answer is
-//! known.
+//! Queries over TCP (RFC 7766). A connection may have several at a time; each is answered as soon
+//! as its answer is known, in any order.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ use crate::{
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for a client to accept a reply.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// Queries of one connection that may wait for upstreams; at the limit, reading stops.
+/// The most queries of one connection that wait for upstreams; at the limit, reading stops.
 const MAX_PIPELINED: usize = 64;
 /// Pause after a failed accept(), such as for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -146,8 +146,8 @@ impl Connection {
         Self { stream, client, own: address.ip(), slot, handler, unread }
     }
 
-    /// Runs until the client has closed and has its replies, or the connection is idle. Once `stop`
-    /// is cancelled, the idle time is short.
+    /// Runs until the client has closed the connection and has its replies, or until the connection
+    /// is idle. After `stop` is cancelled, the idle time is [`IDLE_CLOSE`].
     async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         let handler = Arc::clone(&self.handler);

@@ -31,7 +31,7 @@ use crate::{
     net::Transport,
 };
 
-/// Batches that are read before the replies of upstreams get their turn on the thread.
+/// Batches that are read before the thread handles the replies of upstreams.
 const BATCHES_PER_TURN: usize = 4;
 /// Batches that are read from a socket before it is closed: more than its buffer holds.
 const FINAL_BATCHES: usize = 64;
@@ -101,7 +101,7 @@ impl UdpServer {
         Ok(())
     }
 
-    /// Keeps answering until no query arrives any more.
+    /// Keeps answering until no more queries arrive.
     async fn linger(&self, batch: &RefCell<Batch>) -> io::Result<()> {
         let end = Instant::now() + LINGER_MAX;
         while let Ok(ready) =
@@ -122,8 +122,9 @@ impl UdpServer {
         }
     }
 
-    /// Returns whether the socket is empty. A short batch shows that it is: later packets make it
-    /// readable again, since epoll is edge-triggered. Reading once more would be a system call.
+    /// Answers up to [`BATCHES_PER_TURN`] batches, and returns whether the socket is empty. It is
+    /// after a batch that is not full: epoll is edge-triggered, so later packets make the socket
+    /// readable again. This saves the system call that would return EAGAIN.
     fn answer_batches(&self, batch: &mut Batch) -> bool {
         for _ in 0..BATCHES_PER_TURN {
             match self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_fd())) {
@@ -137,7 +138,7 @@ impl UdpServer {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                // Such as an ICMP error for an earlier reply. The socket stays usable.
+                // An ICMP error for an earlier reply, for example. The socket stays usable.
                 Err(error) => {
                     let address = self.address;
                     tracing::debug!(%address, %error, "failed to receive DNS queries")

@@ -3,7 +3,7 @@
 //! the kernel and crossing its network stack.
 //!
 //! A resolver queries A and AAAA at once from one socket, and a forwarder in front of the shim uses
-//! few sockets for all its queries: their replies share the crossing.
+//! few sockets for all its queries, so that many replies share this cost.
 
 use std::{
     cmp::Reverse,
@@ -15,7 +15,7 @@ use std::{
 
 use crate::dns::wire::ReplyBuffer;
 
-/// Packets in one call. At most 64, the segments of one packet that every kernel accepts
+/// Packets in one call. At most 64, the number of segments in one packet that every kernel accepts
 /// (UDP_MAX_SEGMENTS).
 pub(super) const BATCH_SIZE: usize = 64;
 /// Longest query, in bytes. Longer ones are truncated and thereby malformed.
@@ -33,12 +33,12 @@ struct SockAddr([u8; SOCKADDR_LEN]);
 #[repr(C, align(8))]
 struct SegmentSize([u8; CMSG_SPACE]);
 
-/// An option of `SOL_UDP` (linux/udp.h), which the libc crate has for some systems only.
+/// An option of `SOL_UDP` (linux/udp.h). The libc crate does not define it for every target.
 const UDP_SEGMENT: libc::c_int = 103;
 /// `CMSG_SPACE(size_of::<u16>())`: a header of 16 bytes, the length, padding.
 const CMSG_SPACE: usize = 24;
 
-/// Replies that leave as one packet: a range of `queued`.
+/// Replies that are sent as one packet: a range of `queued`.
 #[derive(Clone, Copy)]
 struct Group {
     start: usize,
@@ -57,12 +57,13 @@ pub(super) struct Batch {
     /// Indices of the replies to send.
     queued: Vec<usize>,
     groups: Vec<Group>,
-    /// Whether the kernel splits packets. It does not for a device without checksums, for example.
+    /// Whether the kernel splits packets. It does not if the device has no checksum offload, for
+    /// example.
     segmenting: bool,
 }
 
-// SAFETY: the pointers point into what the value owns, and only its methods use them, which borrow
-// it mutably.
+// SAFETY: the pointers point into memory that the value owns, and only its methods use them, which
+// borrow it mutably.
 unsafe impl Send for Batch {}
 
 impl Batch {
@@ -145,7 +146,8 @@ impl Batch {
                     done += some;
                 }
                 _ if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The first of the rest failed: send its replies one by one, and stop segmenting.
+                // The first remaining group failed: send its replies one by one, and stop
+                // segmenting.
                 _ if self.groups[done].count > 1 => {
                     tracing::debug!(%error, "UDP segmentation failed: sending DNS replies singly");
                     self.segmenting = false;
@@ -305,7 +307,7 @@ mod tests {
         }
     }
 
-    /// Replies that leave as one packet arrive one by one, for any lengths and clients.
+    /// Replies that are sent as one packet arrive one by one, for any lengths and clients.
     fn shares_a_packet(listen: &str, segmenting: bool) {
         let server = UdpSocket::bind(listen).expect("bound");
         server.set_nonblocking(true).expect("set");

@@ -1,9 +1,9 @@
 //! The decision about one query, as a pure function: reply, forward or drop.
 //!
-//! Our replies have AA and RA set. AA: for a source no server is more authoritative (the public DNS
-//! may even deny that the name exists), and glibc and Go take a negative answer with neither AA nor
-//! RA for a lame referral and ask the next server, which would leak the internal name. RA: we do
-//! recurse for every other name. Never AD: nothing was validated.
+//! Our replies have AA and RA set, and never AD, since nothing was validated. AA: for a source no
+//! server is more authoritative (the public DNS may even deny that the name exists), and glibc and
+//! Go treat a negative answer with neither AA nor RA as a lame referral and query the next server,
+//! which would leak the internal name. RA: the shim resolves every other name.
 
 use super::{
     decision::{AnswerPolicy, Decision, ForwardInfo, ReplyKind},
@@ -37,7 +37,7 @@ pub fn answer(
         return builder.error(rcode::FORMERR, question.as_ref(), ReplyKind::FormErr);
     };
     let ours = if question.class == class::CHAOS {
-        // version.bind and the like would describe us or the upstream.
+        // Names such as version.bind describe the server, us or the upstream.
         None
     } else if let Some(entry) = zone.find(&question.name) {
         Some(LocalData::Source(entry))

@@ -7,7 +7,7 @@ pub enum Decision {
     Reply(ReplyKind),
     /// Ask an upstream.
     Forward(ForwardInfo),
-    /// Send nothing: not a query, or shorter than a header.
+    /// Send nothing: the message is not a query, or shorter than a header.
     Drop,
 }
 
@@ -16,7 +16,7 @@ pub enum Decision {
 pub enum ReplyKind {
     /// At least one record.
     Answered,
-    /// No record of that type, and an SOA.
+    /// No record of that type; the reply has an SOA.
     NoData,
     /// The query could not be parsed, or its EDNS version is unknown (BADVERS).
     FormErr,

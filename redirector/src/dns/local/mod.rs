@@ -1,4 +1,4 @@
-//! The names that the shim answers itself.
+//! Answers for the names that the shim serves itself.
 
 mod authority;
 mod cow_map;

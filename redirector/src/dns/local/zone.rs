@@ -24,8 +24,8 @@ pub struct Vip {
 /// The answer to queries for a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The kernel does not translate its virtual address yet: SERVFAIL, which clients retry; they
-    /// would cache a negative answer.
+    /// The kernel does not translate its virtual address yet. The reply is SERVFAIL, after which
+    /// clients retry; they would cache a negative answer.
     Pending,
     /// Its virtual address is translated.
     Live {
@@ -84,7 +84,7 @@ pub struct Zone {
     wildcards: CowMap<WireName, ZoneEntry>,
     /// Number of wildcards by the number of labels in their suffix.
     wildcards_by_depth: [u32; MAX_LABELS],
-    /// Bit n: some wildcard's suffix has n labels. Saves most look-ups among the wildcards.
+    /// Bit n is set if some wildcard's suffix has n labels. Saves most look-ups of wildcards.
     wildcard_depths: u128,
     /// The sources in wire form by their virtual addresses.
     reverse: CowMap<IpAddr, WireName>,
@@ -114,7 +114,7 @@ impl Zone {
         zone
     }
 
-    /// Sets or, with `None`, removes a source's answer. Its answer count continues.
+    /// Sets or, with `None`, removes a source's answer. A replaced answer keeps its count.
     pub fn set(&mut self, source: &SourceName, answer: Option<Answer>) {
         let name: WireName = to_wire(source.name()).into();
         let whole = if source.is_wildcard() {
@@ -186,13 +186,13 @@ impl Zone {
         self.len() == 0
     }
 
-    /// Continues the answer counts of `before`.
+    /// Takes over the answer counts of `before`.
     pub(crate) fn inherit_counts(&mut self, before: &Self) {
-        for (now, then) in
+        for (current, previous) in
             [(&mut self.exact, &before.exact), (&mut self.wildcards, &before.wildcards)]
         {
-            for (name, entry) in now.iter_mut() {
-                if let Some(old) = then.get(name) {
+            for (name, entry) in current.iter_mut() {
+                if let Some(old) = previous.get(name) {
                     entry.answered = Arc::clone(&old.answered);
                 }
             }

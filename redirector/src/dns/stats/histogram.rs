@@ -1,12 +1,12 @@
-//! A histogram of times.
+//! A histogram of durations.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// Upper bounds of the buckets, in microseconds: a local answer takes tens, a round trip over the
-/// Internet 100,000.
+/// Upper bounds of the buckets, in microseconds: a local answer takes tens of microseconds, a round
+/// trip over the Internet 100,000.
 const BOUNDS: [u64; 18] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
     500_000, 1_000_000, 2_500_000, 5_000_000,
@@ -31,7 +31,7 @@ pub struct HistogramSnapshot {
 }
 
 impl Histogram {
-    /// Counts `count` times of the same length.
+    /// Adds `time` to the histogram, `count` times.
     pub(crate) fn record(&self, time: Duration, count: u64) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);

@@ -1,4 +1,4 @@
-//! What the shim counts.
+//! The counters and histograms of the shim.
 
 mod counters;
 mod histogram;

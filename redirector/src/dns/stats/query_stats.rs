@@ -1,13 +1,14 @@
-//! Queries by type, upstream replies by response code, and how long answers take. The types and
-//! codes counted apart are fixed, so that neither clients nor upstreams can add metric labels.
+//! Queries by type, upstream replies by response code, and the latency of answers. The types and
+//! codes with a count of their own are fixed, so that neither clients nor upstreams can add metric
+//! labels.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::histogram::{Histogram, HistogramSnapshot};
 use crate::dns::wire::{Header, question_type};
 
-/// Query types that are counted apart. All other types follow, then queries without a readable
-/// question.
+/// Query types with a count of their own. The counts after them are for all other types, and for
+/// queries without a readable question.
 const TYPES: [(&str, u16); 9] = [
     ("A", 1),
     ("NS", 2),
@@ -21,7 +22,7 @@ const TYPES: [(&str, u16); 9] = [
 ];
 const OTHER_TYPE: usize = TYPES.len();
 const UNREADABLE: usize = OTHER_TYPE + 1;
-/// Response codes of upstreams that are counted apart; all others follow.
+/// Response codes with a count of their own. The count after them is for all others.
 const CODES: [(&str, u16); 6] = [
     ("NOERROR", 0),
     ("FORMERR", 1),
