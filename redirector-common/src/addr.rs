@@ -71,8 +71,8 @@ impl Ip6Be {
         a | b | c | d == 0
     }
 
-    /// Whether both are the same address. Unlike `==`, it has no branches, each of which is one more
-    /// state for the verifier.
+    /// Whether both are the same address. Unlike `==`, it has no branches, each of which is one
+    /// more state for the verifier.
     #[inline(always)]
     pub const fn is_same(self, other: Self) -> bool {
         let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);

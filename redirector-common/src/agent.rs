@@ -51,8 +51,8 @@ impl Control {
     /// second.
     ///
     /// With `n` retransmissions and a first timeout of `t` the kernel gives up after
-    /// `(2ⁿ⁺¹ - 1) t`, with or without linear timeouts (6.5 and later). Its timers are late by up to
-    /// an eighth (kernel/time/timer.c), so the target is seven eighths.
+    /// `(2ⁿ⁺¹ - 1) t`, with or without linear timeouts (6.5 and later). Its timers are late by up
+    /// to an eighth (kernel/time/timer.c), so the target is seven eighths.
     pub const fn with_connect_timeout(self, connect_timeout_ms: u32, hz: u32) -> Self {
         let target_ms = connect_timeout_ms as u64 * 7 / 8;
         let mut retries = 1;

@@ -152,8 +152,8 @@ impl RouteCounters {
 pub const LATENCY_BUCKETS: usize = 15;
 
 /// The first bucket ends at 2 to the power of this, in nanoseconds (131 µs). Each further one ends
-/// at twice the time, up to 1.07 s (the first retransmission of a SYN comes after 1 s); the last one
-/// has no end.
+/// at twice the time, up to 1.07 s (the first retransmission of a SYN comes after 1 s); the last
+/// one has no end.
 pub const FIRST_BUCKET_BITS: u32 = 17;
 
 /// The bucket of a connect that was established after `ns` nanoseconds, below [`LATENCY_BUCKETS`].
@@ -162,8 +162,8 @@ pub const FIRST_BUCKET_BITS: u32 = 17;
 /// every path ("R0 tried to add from different maps, paths or scalars").
 #[inline(always)]
 pub const fn latency_bucket(ns: u64) -> u64 {
-    // Sets all bits below the highest set one, keeps one for each bucket after the first, and counts
-    // them.
+    // Sets all bits below the highest set one, keeps one for each bucket after the first, and
+    // counts them.
     let mut ones = ns >> FIRST_BUCKET_BITS;
     ones |= ones >> 1;
     ones |= ones >> 2;

@@ -33,8 +33,8 @@ const NO_STATS: FinalStats = FinalStats { rx_bytes: 0, tx_bytes: 0, retransmitte
 /// context of whichever process the packet interrupted.
 ///
 /// Reading the caller costs as much as selecting a backend. While successes are sampled, it is read
-/// only for a connect whose success is reported or that is `likely_to_fail`, as is a socket's second
-/// try.
+/// only for a connect whose success is reported or that is `likely_to_fail`, as is a socket's
+/// second try.
 #[inline(always)]
 pub(crate) fn begin(origin: &mut Origin, likely_to_fail: bool) {
     let sampling = maps::control().sampling;

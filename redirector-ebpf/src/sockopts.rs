@@ -29,8 +29,8 @@ const TCP_SYNCNT: i32 = 7;
 const DEFAULT_SYN_RETRIES: i32 = 6;
 
 // Addresses are written in whole words: without CAP_PERFMON a store of half a word is refused,
-// "attempt to corrupt spilled pointer on stack" (5.10 to 6.12). The first word holds the family, the
-// port (0: the kernel's choice) and, for IPv4, the address.
+// "attempt to corrupt spilled pointer on stack" (5.10 to 6.12). The first word holds the family,
+// the port (0: the kernel's choice) and, for IPv4, the address.
 
 const SIZE_OF_SOCKADDR_IN: i32 = 16;
 const SIZE_OF_SOCKADDR_IN6: i32 = 28;

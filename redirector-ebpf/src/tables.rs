@@ -104,8 +104,8 @@ impl Tables for KernelTables {
     }
 }
 
-// Global functions: the verifier checks each once, for any arguments, and not for every state of its
-// caller, which would multiply two loops (141,442 instructions for `rd_connect4` on 6.18; see
+// Global functions: the verifier checks each once, for any arguments, and not for every state of
+// its caller, which would multiply two loops (141,442 instructions for `rd_connect4` on 6.18; see
 // docs/reference/verifier.md for the current figures). They take integers only: pointers need 5.12.
 
 /// See [`decide::select()`]; `lower` and `upper` are a [`ClientKey`].

@@ -1,5 +1,5 @@
-//! What the maps in the kernel must contain, and the difference between two such plans. Pure:
-//! nothing here reads or writes anything.
+//! A plan is the wanted content of the maps in the kernel; [`diff`] computes the changes between two
+//! plans. Pure: nothing here reads or writes anything.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -10,18 +10,18 @@ use crate::route::{OnNoBackend, PortPair};
 pub struct PlannedRoute {
     /// The ports that the route lists; empty: every port, unchanged.
     pub ports: Vec<PortPair>,
-    /// The destination's addresses, IPv4 ones first. `None`: not known yet; the backends in the
-    /// maps stay.
+    /// The destination's addresses, IPv4 ones first. `None` if they are not known yet: then the
+    /// backends in the maps stay.
     pub backends: Option<Vec<IpAddr>>,
     /// What happens to a connect that can't be redirected.
     pub on_no_backend: OnNoBackend,
-    /// Addresses to connect from, IPv4 ones first; empty: the kernel's choice.
+    /// The source addresses of connects, IPv4 ones first; empty: the kernel chooses.
     pub sources: Vec<IpAddr>,
     /// The load balancer's idle time-out, in whole seconds.
     pub idle_timeout: Option<Duration>,
 }
 
-/// IPv4 addresses first, each family in its given order, as in the maps.
+/// Sorts the addresses as in the maps: IPv4 ones first, each family in its given order.
 pub fn by_family(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses
@@ -34,7 +34,7 @@ pub struct Plan {
     pub routes: BTreeMap<u32, PlannedRoute>,
 }
 
-/// One step from a plan to another.
+/// One change from a plan to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Adds or replaces the route of a VIP.
@@ -67,11 +67,11 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
         .routes
         .iter()
         .filter_map(|(&index, route)| step(index, old.routes.get(&index), Some(route)));
-    let gone = old.routes.keys().filter(|index| !new.routes.contains_key(index));
-    put.chain(gone.map(|&index| Change::Withdraw { index })).collect()
+    let removed = old.routes.keys().filter(|index| !new.routes.contains_key(index));
+    put.chain(removed.map(|&index| Change::Withdraw { index })).collect()
 }
 
-/// The step from the route in the maps to the wanted one; `None` if they are equal.
+/// The change from the route in the maps to the wanted one; `None` if there is nothing to change.
 pub fn step(index: u32, old: Option<&PlannedRoute>, new: Option<&PlannedRoute>) -> Option<Change> {
     match (old, new) {
         (None, None) => None,
@@ -138,14 +138,14 @@ mod tests {
             Some(route(Some(ONE))),
             Some(route(Some(TWO))),
         ];
-        let of = |route: &Option<PlannedRoute>| Plan {
+        let single = |route: &Option<PlannedRoute>| Plan {
             routes: route.iter().map(|route| (7, route.clone())).collect(),
         };
         for old in &routes {
             for new in &routes {
                 assert_eq!(
                     step(7, old.as_ref(), new.as_ref()).into_iter().collect::<Vec<_>>(),
-                    diff(&of(old), &of(new)),
+                    diff(&single(old), &single(new)),
                     "{old:?} {new:?}"
                 );
             }

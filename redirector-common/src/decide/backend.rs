@@ -81,7 +81,8 @@ impl Backend {
     }
 
     /// The options of route `index` for a client of `families`; its source addresses are used in
-    /// turn. Empty if the block was replaced since it was read: the options are lost for this connect.
+    /// turn. Empty if the block was replaced since it was read: the options are lost for this
+    /// connect.
     #[inline(always)]
     pub fn options(self, tables: &impl Tables, index: u32, families: Families) -> SocketOptions {
         let mut found = SocketOptions::default();

@@ -103,8 +103,8 @@ pub enum Claim {
 #[inline(always)]
 pub fn find_slot(table: &impl SlotTable, resolver: Ip6Be, claim: u32) -> u32 {
     let home = home(resolver);
-    // A bit for each free slot, by its distance from home; 0 if nothing may be claimed. No branch in
-    // the rounds depends on it.
+    // A bit for each free slot, by its distance from home; 0 if nothing may be claimed. No branch
+    // in the rounds depends on it.
     let mut free = 0_u32;
     unroll!(offset in 0..32 {
         let slot = home.wrapping_add(offset) % SLOTS;

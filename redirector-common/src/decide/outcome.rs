@@ -1,5 +1,5 @@
-//! Infers the outcome of a connect from the hooks that ran, since none of them can read the socket's
-//! error.
+//! Infers the outcome of a connect from the hooks that ran, since none of them can read the
+//! socket's error.
 
 use crate::{event::EventKind, origin::Origin};
 

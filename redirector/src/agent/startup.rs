@@ -96,7 +96,7 @@ async fn build(config_state: ConfigState) -> anyhow::Result<Built> {
 
     let (mut sockets, listen) = bind_sockets(&config).await?;
     if config.pool.guard {
-        host::guard(&config.pool).await?;
+        host::add_guard(&config.pool).await?;
     }
     let mut datapath = open_datapath(&config)?;
     let reader = datapath

@@ -8,8 +8,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 
 use crate::host::netlink::{HostError, to_io, with_netlink};
 
-/// The label of our addresses (`ip address` shows it): at most 15 bytes, beginning with the name of
-/// the device.
+/// The label of our addresses (`ip address` shows it): the name of the device and a suffix, at most
+/// 15 bytes in all.
 const LABEL: &str = "lo:redirector";
 
 /// The index of `lo` in every network namespace.
@@ -18,9 +18,9 @@ const LO: u32 = 1;
 /// The result of [`ensure_address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddedAddress {
-    /// Added to `lo`, now or by an earlier agent: ours to remove.
+    /// We have added it to `lo`, now or in an earlier run, and may remove it.
     Ours,
-    /// The host has it: not ours to remove.
+    /// The host has it, and we must not remove it.
     Host,
 }
 
@@ -58,7 +58,7 @@ pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
     .await
 }
 
-/// Removes `ip` from `lo` if an agent of ours added it. True if it did.
+/// Removes `ip` from `lo` if the agent added it. Returns whether it did.
 ///
 /// # Errors
 ///
@@ -73,8 +73,8 @@ pub async fn remove_address(ip: IpAddr) -> Result<bool, HostError> {
     .await
 }
 
-/// Whether a socket can be bound to `ip` here: this network namespace has the address, or allows
-/// any.
+/// Whether a socket can be bound to `ip`: this network namespace has the address, or allows binding
+/// to any (`ip_nonlocal_bind`).
 pub fn has_address(ip: IpAddr) -> bool {
     std::net::UdpSocket::bind((ip, 0)).is_ok()
 }

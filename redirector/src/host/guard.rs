@@ -17,14 +17,14 @@ use crate::{
     pool::Pool,
 };
 
-/// The protocol number of our routes (`ip route` shows `proto 198`): values above 4 and below 256
-/// are free to use (rtnetlink(7)).
+/// The protocol number of our routes (`ip route` shows `proto 198`): values above 4 have no meaning
+/// to the kernel (rtnetlink(7)).
 const PROTOCOL: u8 = 198;
 
 /// The routing table of the host's own addresses (rtnetlink(7)).
 const LOCAL_TABLE: u8 = 255;
 
-/// The result of [`guard`].
+/// The result of [`add_guard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// The route was added.
@@ -39,12 +39,12 @@ pub enum Guard {
 ///
 /// [`HostError::PoolIsRouted`] if another route has the same prefix, [`HostError::Netlink`] if the
 /// kernel refuses.
-pub async fn guard(pool: &Pool) -> Result<Guard, HostError> {
+pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
     let nets = nets(pool);
     with_netlink(async |handle| {
         let mut all = Guard::Present;
         for net in nets {
-            if guard_one(&handle, net).await? == Guard::Added {
+            if add_guard_route(&handle, net).await? == Guard::Added {
                 all = Guard::Added;
             }
         }
@@ -53,7 +53,7 @@ pub async fn guard(pool: &Pool) -> Result<Guard, HostError> {
     .await
 }
 
-async fn guard_one(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
+async fn add_guard_route(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
     let existing: Vec<RouteMessage> = routes(handle, net)
         .await?
         .into_iter()
@@ -64,17 +64,17 @@ async fn guard_one(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
     }
     if let Some(route) = existing.first() {
         return Err(HostError::PoolIsRouted {
-            key: key(net),
+            key: pool_key(net),
             pool: net.to_string(),
             route: describe(route),
         });
     }
-    let added = handle.route().add(message(net)).execute().await;
+    let added = handle.route().add(guard_route(net)).execute().await;
     added.map_err(|error| HostError::netlink(format!("add the guard route for {net}"), error))?;
     Ok(Guard::Added)
 }
 
-/// Removes the guard route for one range. True if there was one; foreign routes stay.
+/// Removes the guard route for one range. Returns whether there was one; foreign routes stay.
 ///
 /// # Errors
 ///
@@ -82,7 +82,7 @@ async fn guard_one(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
 pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
     let net = net.into().trunc();
     with_netlink(async |handle| {
-        match handle.route().del(message(net)).execute().await.map_err(to_io) {
+        match handle.route().del(guard_route(net)).execute().await.map_err(to_io) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
             Err(source) => Err(HostError::Netlink {
@@ -94,13 +94,13 @@ pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
     .await
 }
 
-/// Foreign routes of this host that overlap the pool, as `ip route` shows them: their destinations
-/// would lose connects to VIPs, or VIPs would leak to them.
+/// Foreign routes of this host that overlap the pool, as `ip route` shows them. Connects to their
+/// destinations would be redirected, or connects to VIPs would leak to them.
 ///
 /// # Errors
 ///
 /// [`HostError::Netlink`] if the routes can't be listed.
-pub async fn conflicts(pool: &Pool) -> Result<Vec<String>, HostError> {
+pub async fn conflicting_routes(pool: &Pool) -> Result<Vec<String>, HostError> {
     let nets = nets(pool);
     with_netlink(async |handle| {
         let mut conflicts = Vec::new();
@@ -118,6 +118,7 @@ pub async fn conflicts(pool: &Pool) -> Result<Vec<String>, HostError> {
     .await
 }
 
+/// The ranges of the pool, one for each family.
 fn nets(pool: &Pool) -> Vec<IpNet> {
     [IpNet::from(pool.ipv4)]
         .into_iter()
@@ -126,7 +127,8 @@ fn nets(pool: &Pool) -> Vec<IpNet> {
         .collect()
 }
 
-fn key(net: IpNet) -> &'static str {
+/// The key of the range in the configuration.
+fn pool_key(net: IpNet) -> &'static str {
     if net.addr().is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
@@ -144,7 +146,7 @@ async fn routes(handle: &Handle, net: IpNet) -> Result<Vec<RouteMessage>, HostEr
     Ok(routes.into_iter().filter(|route| route.header.table != LOCAL_TABLE).collect())
 }
 
-fn message(net: IpNet) -> RouteMessage {
+fn guard_route(net: IpNet) -> RouteMessage {
     let (kind, protocol) = (RouteType::Unreachable, RouteProtocol::from(PROTOCOL));
     match net {
         IpNet::V4(net) => {

@@ -28,7 +28,7 @@ pub enum HostError {
         /// The errno.
         source: io::Error,
     },
-    /// The listen address of the shim can't be added.
+    /// The shim's listen address could not be added.
     #[error("failed to add {address} to lo{}", hint(source))]
     Address {
         /// The address.
@@ -52,7 +52,7 @@ impl HostError {
     }
 }
 
-/// The errno of an answer, or the error's text.
+/// Converts a netlink error: the errno that the kernel answered, else the error's text.
 pub(crate) fn to_io(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),

@@ -99,7 +99,7 @@ fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
 async fn of_host(config: &Config) -> Vec<Checked> {
     let pool = config.pool.ipv4;
     let remedy = "set pool.ipv4 to a range that nothing here uses";
-    let check = match host::conflicts(&config.pool).await {
+    let check = match host::conflicting_routes(&config.pool).await {
         Ok(conflicts) if conflicts.is_empty() => {
             Checked::ok("pool", format!("{pool}: no route of this host overlaps it"))
         }
@@ -204,7 +204,7 @@ fn interception(config: &Config) -> Checked {
     )
 }
 
-/// Whether a route as [`host::conflicts`] writes it leads to exactly this network.
+/// Whether a route as [`host::conflicting_routes`] writes it leads to exactly this network.
 fn is_to(route: &str, pool: Ipv4Net) -> bool {
     route.split_whitespace().any(|word| word.parse() == Ok(pool))
 }
