@@ -1,4 +1,4 @@
-//! A plan is the wanted content of the maps in the kernel; [`diff`] computes the changes between two
+//! A plan is the wanted content of the maps in the kernel; [`diff`] returns the changes between two
 //! plans. Pure: nothing here reads or writes anything.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};

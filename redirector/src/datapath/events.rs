@@ -63,7 +63,7 @@ impl std::fmt::Debug for EventReader {
     }
 }
 
-/// For a reactor: readable after an event has come that [`EventReader::read`] has not returned.
+/// For a reactor: readable after an event has arrived that [`EventReader::read`] has not returned.
 impl AsRawFd for EventReader {
     fn as_raw_fd(&self) -> RawFd {
         self.ring.as_raw_fd()

@@ -11,7 +11,7 @@ use crate::{
             cgroups::Cgroup,
             links::{AttachOutcome, Links},
         },
-        checks::{debug_log::Missing, kernel},
+        checks::{debug_log::LoggingRefused, kernel},
         error::DatapathError,
         events::EventReader,
         load::{
@@ -71,7 +71,7 @@ impl Datapath {
     #[doc(hidden)]
     pub fn open_as(settings: &Settings, version: &Version) -> Result<Self, DatapathError> {
         refuse_old_kernel()?;
-        let mut pins = Pins::of(&settings.bpffs, version.abi);
+        let mut pins = Pins::for_version(&settings.bpffs, version.abi);
         pins.refuse_newer_version()?;
         let mut predecessor = None;
         match pins.older().pop() {
@@ -109,7 +109,7 @@ impl Datapath {
     }
 
     /// Whether older programs serve routes that this binary could not read. Then the plan must be
-    /// applied before [`Datapath::attach`]; until that the older programs keep serving.
+    /// applied before [`Datapath::attach`]; until then the older programs keep serving.
     pub fn lacks_routes(&self) -> bool {
         self.lacks_routes
     }
@@ -140,7 +140,7 @@ impl Datapath {
         cgroups: &[Cgroup],
         limit: usize,
     ) -> Result<AttachOutcome, DatapathError> {
-        // The caller has applied the plan by now; a change that failed is retried.
+        // The caller has applied the plan before this call; it retries changes that failed.
         self.lacks_routes = false;
         self.links.attach(&mut self.object, cgroups, limit)
     }
@@ -211,8 +211,7 @@ impl Datapath {
         self.maps.routes(indices)
     }
 
-    /// Every backend that failed and has not been seen working since: those that a prober should
-    /// probe.
+    /// The backends that a prober should probe: those that failed and have had no success since.
     ///
     /// # Errors
     ///
@@ -232,7 +231,7 @@ impl Datapath {
     }
 
     /// Keeps a failed backend ejected for at least `time` from now, since a prober decides when it
-    /// is used again. A backend that has been seen working meanwhile stays eligible, and an address
+    /// is used again. A backend that has had a success meanwhile stays eligible, and an address
     /// that is no longer a backend is no error.
     ///
     /// # Errors
@@ -263,8 +262,8 @@ impl Datapath {
         self.events.take()
     }
 
-    /// The log of the programs; `None` after the first call, or if the programs don't log. They do
-    /// if [`Settings::debug_log`] asks for it and this host accepts them.
+    /// The log of the programs; `None` after the first call, or if the programs don't log. They log
+    /// if [`Settings::debug_log`] is set and the kernel accepts the logging programs.
     pub fn take_decision_log(&mut self) -> Option<DecisionLog> {
         self.decision_log.take()
     }
@@ -308,7 +307,7 @@ impl Datapath {
         self.resolver_slots.intercept(scope)
     }
 
-    /// Finds the resolver that a port of the shim stands for; usable from any thread.
+    /// Finds the resolver for a port of the shim; usable from any thread.
     pub fn resolver_lookup(&self) -> ResolverLookup {
         self.resolver_slots.resolver_lookup()
     }
@@ -323,7 +322,7 @@ impl Datapath {
         self.resolver_slots.release_idle()
     }
 
-    /// What is intercepted, with its counters.
+    /// The resolvers that are intercepted, with their counters.
     ///
     /// # Errors
     ///
@@ -375,7 +374,7 @@ fn load(
                 return Ok((object, Some(log)));
             }
             Err(error) => {
-                let Missing { cause, remedy } = Missing::from(error);
+                let LoggingRefused { cause, remedy } = LoggingRefused::from(error);
                 warn!("the programs will not log their decisions: {cause}; {remedy}");
             }
         }

@@ -1,26 +1,26 @@
-//! The programs, maps, links and pins in the kernel: the only place that knows aya.
+//! The programs, maps, links and pins in the kernel. Nothing outside this module uses aya.
 //!
 //! | file | is |
 //! |---|---|
-//! | `loaded` | the loaded datapath: what the agent works with |
+//! | `loaded` | the loaded datapath: the interface for the agent |
 //! | `settings` | its settings |
 //! | `status` | what it reports: counters, backends, programs, attachments |
 //! | `events` | reading connect events from the ring buffer |
 //! | `load/object` | the embedded programs: loading them onto new or pinned maps |
 //! | `load/decision_log` | reading what the programs log |
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
-//! | `attach/cgroups` | which cgroups to attach to |
+//! | `attach/cgroups` | finding the cgroups to attach to |
 //! | `attach/links` | attaching, swapping programs under live links, detaching |
 //! | `maps/arrays` | reading and writing elements of arrays, one by one or in batches |
 //! | `maps/route_layout` | one route and the slots of its block |
 //! | `maps/route_maps` | the three maps that define a route |
-//! | `maps/allocator` | which slots and backend IDs are free |
-//! | `maps/writer` | writing plans: block first, then the route flips to it |
+//! | `maps/allocator` | the free slots and backend IDs |
+//! | `maps/writer` | writing plans: first the block, then the entry that points to it |
 //! | `maps/counters` | the counters of routes and backends |
 //! | `maps/agent_maps` | the maps that the agent writes: claiming them, reading them back |
-//! | `maps/resolver_slots` | which DNS goes to the shim, and the slot of each resolver |
-//! | `pins/layout` | where everything is pinned |
-//! | `pins/version` | which version's maps are created and adopted |
+//! | `maps/resolver_slots` | the scope of DNS interception, and the slot of each resolver |
+//! | `pins/layout` | the paths of the pins |
+//! | `pins/version` | the version of the maps, and its compatibility with older ones |
 //! | `pins/compat` | comparing pinned maps with those that this binary would create |
 //! | `pins/upgrade` | upgrading an older version's pins |
 //! | `pins/inspect` | reading the state from the pins alone, and removing them |

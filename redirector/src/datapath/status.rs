@@ -1,4 +1,4 @@
-//! What the datapath reports.
+//! The status that the datapath reports.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -29,7 +29,7 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
-    /// From the elements of its maps, at `now_ns` of the monotonic clock.
+    /// The status for the elements of a backend's maps, at `now_ns` of the monotonic clock.
     pub(crate) fn new(
         address: IpAddr,
         (health, now_ns): (Health, u64),
@@ -52,7 +52,7 @@ pub struct Ejection {
     pub retry_in_ms: u64,
 }
 
-/// A backend that failed and has not been seen working since.
+/// A backend that failed and has had no success since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnhealthyBackend {
     /// The route: its VIP's index.

@@ -100,8 +100,8 @@ impl Batch {
         }
     }
 
-    /// Returns how many elements the kernel processed. It writes the count only once it has begun:
-    /// if it refused the whole call, `count` is unchanged.
+    /// Returns how many elements the kernel processed. If it refuses the whole call, it does not
+    /// write `count`.
     fn call(&mut self, command: bpf_cmd) -> usize {
         let all = self.count;
         match bpf(command, self) {
@@ -169,8 +169,8 @@ pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
         .map(drop)
 }
 
-/// The attributes of `BPF_PROG_QUERY` (4.15), in their length since 6.6: the kernel (6.18) writes
-/// the last of them whatever length the call states.
+/// The attributes of `BPF_PROG_QUERY` (4.15), with those added until 6.6: the kernel (6.18) writes
+/// the last one even if the call passes a shorter length.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct ProgQuery {
@@ -187,7 +187,8 @@ struct ProgQuery {
     revision: u64,
 }
 
-/// `BPF_F_QUERY_EFFECTIVE`: the programs that run there, with those of the cgroups above.
+/// `BPF_F_QUERY_EFFECTIVE`: lists the programs that run in the cgroup, including those attached to
+/// the cgroups above.
 const QUERY_EFFECTIVE: u32 = 1;
 /// More than enough: the kernel limits one hook of one cgroup to 64 (`BPF_CGROUP_MAX_PROGS`).
 const MOST_PROGRAMS: usize = 512;
@@ -208,7 +209,7 @@ pub(crate) fn effective_programs(cgroup: i32, hook: Hook) -> io::Result<Vec<u32>
     Ok(ids)
 }
 
-/// Whether a program is attached to this hook of this very cgroup without `BPF_F_ALLOW_OVERRIDE`
+/// Whether a program is attached to this hook of this cgroup itself without `BPF_F_ALLOW_OVERRIDE`
 /// and `BPF_F_ALLOW_MULTI`, so that no other may be attached below it.
 pub(crate) fn has_exclusive_program(cgroup: i32, hook: Hook) -> io::Result<bool> {
     let mut attributes = ProgQuery {
@@ -228,7 +229,7 @@ struct InfoByFd {
     info: u64,
 }
 
-/// The beginning of `struct bpf_link_info`; the kernel fills as much as there is room for.
+/// The beginning of `struct bpf_link_info`; the kernel writes no more than the size passed.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct LinkInfo {
@@ -245,8 +246,8 @@ pub(crate) fn linked_program_id(link: &OwnedFd) -> io::Result<u32> {
     link_info(link).map(|info| info.prog_id)
 }
 
-/// The ID of the cgroup that a link is attached to; 0 once the cgroup is removed and its last
-/// socket closed (`bpf_cgroup_link_auto_detach`).
+/// The ID of the cgroup that a link is attached to; 0 after the cgroup is removed and its last
+/// socket is closed (`bpf_cgroup_link_auto_detach`).
 pub(crate) fn linked_cgroup_id(link: &OwnedFd) -> io::Result<u64> {
     link_info(link).map(|info| info.cgroup_id)
 }

@@ -1,4 +1,4 @@
-//! Changes of the agent to the network namespace that it runs in: the guard routes for the pool, and
+//! The agent's changes to the network namespace that it runs in: the guard routes for the pool, and
 //! the shim's addresses on `lo`. They are marked, so that only ours are removed.
 
 mod address;

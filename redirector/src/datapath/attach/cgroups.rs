@@ -1,4 +1,5 @@
-//! Which cgroups to attach to: the mount of the hierarchy, paths, globs, and the meaning of `auto`.
+//! Finds the cgroups to attach to: the mount of the hierarchy, paths, globs, and the meaning of
+//! `auto`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -40,7 +41,7 @@ impl Cgroup {
         Some(Self { path: path.to_owned(), id: metadata.ino() })
     }
 
-    /// Whether it still exists: another cgroup may have its path by now.
+    /// Whether it still exists; another cgroup may have its path.
     pub(crate) fn exists(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.id)
     }
@@ -72,13 +73,13 @@ pub(crate) fn mounts() -> Result<Vec<MountInfo>, DatapathError> {
     Ok(mounts)
 }
 
-/// The mount points of cgroup2, the one whose root is highest first. Mounts that are hidden by
-/// others are among them.
+/// The mount points of cgroup2, the one whose root is highest first, including those that other
+/// mounts hide.
 fn cgroup2_mount_points(mounts: &[MountInfo]) -> Vec<PathBuf> {
     let cgroup2 = mounts.iter().filter(|mount| mount.fs_type == "cgroup2");
     let mut points: Vec<_> = cgroup2
         .map(|mount| {
-            // What lies above the root of our cgroup namespace is shown relative to it.
+            // A root above that of our cgroup namespace is shown relative to it, as `/../..`.
             let levels_above = mount.root.split('/').filter(|part| *part == "..").count();
             (levels_above, PathBuf::from(unescape(&mount.mount_point.to_string_lossy())))
         })
@@ -87,7 +88,8 @@ fn cgroup2_mount_points(mounts: &[MountInfo]) -> Vec<PathBuf> {
     points.into_iter().map(|(_, point)| point).collect()
 }
 
-/// The kernel writes space, tab, newline and backslash as `\ooo`, and procfs leaves them so.
+/// Decodes space, tab, newline and backslash, which the kernel writes as `\ooo` and procfs leaves
+/// encoded.
 fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()

@@ -47,12 +47,12 @@ pub struct AttachOutcome {
 /// Our links.
 pub(crate) struct Links {
     pins: Pins,
-    /// Older versions' pins, until each of their links is ours or removed. The newest of them
-    /// serves; the others are leftovers.
+    /// Older versions' pins, until each of their links is moved or removed. The programs of the
+    /// newest one serve; the others are remains of interrupted upgrades.
     older: Vec<Pins>,
     /// The cgroups whose links have our programs, by ID.
     current: BTreeMap<u64, PathBuf>,
-    /// Removed cgroups whose links the kernel still needs.
+    /// Removed cgroups with open sockets, whose links are still attached.
     draining: BTreeSet<u64>,
 }
 
@@ -113,7 +113,7 @@ impl Links {
     /// socket is closed, or the end of its last connections would not be counted; then the kernel
     /// detaches them, and their pins are removed.
     fn detach_unlisted(&mut self, listed: &[Cgroup]) -> Result<(), DatapathError> {
-        let mut here = None;
+        let mut host_cgroups = None;
         self.draining.retain(|id| self.pins.cgroup_dir(*id).exists());
         for id in self
             .pins
@@ -122,13 +122,13 @@ impl Links {
             .filter(|id| !listed.iter().any(|cgroup| cgroup.id == *id))
         {
             let known = self.current.remove(&id).map(|path| Cgroup { path, id });
-            let gone = self.draining.contains(&id)
+            let was_removed = self.draining.contains(&id)
                 || match known {
                     Some(cgroup) => !cgroup.exists(),
-                    // Attached to by an earlier agent.
-                    None => !here.get_or_insert_with(cgroup_paths).contains_key(&id),
+                    // An earlier agent attached to it.
+                    None => !host_cgroups.get_or_insert_with(cgroup_paths).contains_key(&id),
                 };
-            if gone && self.pins.in_use(id) {
+            if was_removed && self.pins.in_use(id) {
                 self.draining.insert(id);
                 continue;
             }

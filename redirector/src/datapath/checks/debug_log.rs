@@ -1,4 +1,4 @@
-//! Whether the programs that log each decision can run here, and what is missing if not.
+//! Checks whether the programs that log each decision can run here.
 
 use rustix::thread::CapabilitySet;
 
@@ -27,7 +27,7 @@ pub(crate) fn debug_log(settings: &Settings) -> Option<Check> {
     Some(match Object::load(Build::Logging, &settings.pool, &Version::own(), None) {
         Ok(_) => Check::ok(NAME, "the programs that log each decision load"),
         Err(error) => {
-            let Missing { cause, remedy } = Missing::from(error);
+            let LoggingRefused { cause, remedy } = LoggingRefused::from(error);
             Check::failed(NAME, cause, remedy)
         }
     })
@@ -35,12 +35,12 @@ pub(crate) fn debug_log(settings: &Settings) -> Option<Check> {
 
 /// Why the logging programs were refused.
 #[derive(Debug)]
-pub(crate) struct Missing {
+pub(crate) struct LoggingRefused {
     pub(crate) cause: String,
     pub(crate) remedy: String,
 }
 
-impl From<DatapathError> for Missing {
+impl From<DatapathError> for LoggingRefused {
     /// Before 6.17 the verifier refuses the loops of aya-log without CAP_PERFMON, which the plain
     /// programs do without.
     fn from(error: DatapathError) -> Self {

@@ -56,7 +56,8 @@ pub fn foreign_programs(bpffs: &Path, cgroup: &Path) -> Result<Vec<ForeignProgra
     Ok(found)
 }
 
-/// The hook and the cgroup, `cgroup` itself or one above it, where a program prevents all others.
+/// The hook and the cgroup, `cgroup` itself or one above it, of a program whose attachment excludes
+/// all others below it.
 pub(crate) fn exclusive_program_above(
     cgroup: &Path,
 ) -> Result<Option<(&'static str, PathBuf)>, DatapathError> {
@@ -80,13 +81,13 @@ fn own_programs(bpffs: &Path, cgroup: &Path) -> Vec<u32> {
     let cgroups: Vec<u64> =
         cgroup.ancestors().filter_map(|path| Some(fs::metadata(path).ok()?.ino())).collect();
     let links = |pins: Pins| {
-        let of = |&cgroup: &u64| {
+        let cgroup_links = |&cgroup: &u64| {
             pins.programs(cgroup)
                 .into_iter()
                 .map(|name| pins.link(cgroup, &name))
                 .collect::<Vec<_>>()
         };
-        cgroups.iter().flat_map(of).collect::<Vec<_>>()
+        cgroups.iter().flat_map(cgroup_links).collect::<Vec<_>>()
     };
     let pins = layout::versions(bpffs).into_iter().flat_map(links);
     pins.filter_map(|pin| sys::linked_program_id(&sys::open_pin(&pin).ok()?).ok()).collect()

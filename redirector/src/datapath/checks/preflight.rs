@@ -55,14 +55,13 @@ fn kernel() -> Check {
     }
 }
 
-/// Never a warning: without it only the command name of a process that has ended is lost.
+/// Never a warning: without the helper only the command names of processes that have ended are
+/// lost.
 fn commands() -> Check {
     let detail = match has_current_comm() {
-        true => {
-            "events have the command name of their caller from the kernel (bpf_get_current_comm)"
-        }
+        true => "events take the caller's command name from the kernel (bpf_get_current_comm)",
         false => {
-            "events have the command name of their caller from /proc, if it still runs: connect \
+            "events take the caller's command name from /proc, if the process still runs: connect \
                 programs may not read it (since 6.17 without CAP_PERFMON)"
         }
     };
@@ -131,7 +130,7 @@ fn cgroup2(specs: &[CgroupSpec]) -> Check {
     }
 }
 
-/// At most so many cgroups are checked: a program above one is above others, too.
+/// The most cgroups to check: a program above one is usually above the others, too.
 const MAX_CGROUPS: usize = 32;
 
 /// Foreign programs on our hooks, and whether one of them prevents ours.
@@ -175,7 +174,7 @@ fn label(other: &ForeignProgram) -> String {
     format!("{} (ID {}) on {}", other.name.as_deref().unwrap_or("a program"), other.id, other.hook)
 }
 
-/// What prevents this check prevents everything else, too, and has its row above.
+/// The row of a check that could not be made. It is no failure: the cause has a row of its own.
 fn unknown(name: &str, error: DatapathError) -> Check {
     let why = match error {
         DatapathError::NotPermitted { .. } => {
@@ -208,7 +207,8 @@ fn bpffs(path: &Path) -> Check {
     Check::ok(NAME, format!("pins go to {}", path.display()))
 }
 
-/// The proof: the verifier accepts every program with these privileges and this pool.
+/// Loads every program, to prove that the verifier accepts them with these privileges and this
+/// pool.
 fn programs(settings: &Settings) -> Check {
     match Object::load(Build::Plain, &settings.pool, &Version::own(), None) {
         Ok(object) => {
@@ -219,7 +219,7 @@ fn programs(settings: &Settings) -> Check {
                 Some(instructions) => {
                     format!("; the verifier processed {instructions} instructions")
                 }
-                // The kernel reports it since 5.16.
+                // Older than 5.16.
                 None => String::new(),
             };
             Check::ok("programs", format!("{} load{verified}", programs.len()))

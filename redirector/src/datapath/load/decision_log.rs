@@ -17,7 +17,7 @@ impl fmt::Debug for DecisionLog {
     }
 }
 
-/// For a reactor: readable after a record has come that [`DecisionLog::forward`] has not read.
+/// For a reactor: readable after a record has arrived that [`DecisionLog::forward`] has not read.
 impl AsRawFd for DecisionLog {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
@@ -26,11 +26,12 @@ impl AsRawFd for DecisionLog {
 
 impl DecisionLog {
     /// Takes the ring buffer out of a loaded object.
-    pub(crate) fn of(ebpf: &mut Ebpf) -> Result<Self, aya_log::Error> {
+    pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, aya_log::Error> {
         EbpfLogger::init_with_logger(ebpf, Forward).map(Self)
     }
 
-    /// Logs the records that have come, with the target `redirector::datapath::log`. Never waits.
+    /// Logs the records that have arrived, with the target `redirector::datapath::log`. Never
+    /// waits.
     pub fn forward(&mut self) {
         self.0.flush();
     }

@@ -103,7 +103,7 @@ impl Object {
             .map_err(|error| DatapathError::call(format!("open the map {name}"), error))
     }
 
-    /// Takes a hash with numbers as keys out of the object.
+    /// Takes a hash map with `u32` keys out of the object.
     pub(crate) fn hash<V: aya::Pod>(
         &mut self,
         name: &str,
@@ -126,11 +126,11 @@ impl Object {
 
     /// Takes the log out of an object that was built to log.
     pub(crate) fn decision_log(&mut self) -> Result<DecisionLog, DatapathError> {
-        DecisionLog::of(&mut self.ebpf)
+        DecisionLog::open(&mut self.ebpf)
             .map_err(|error| DatapathError::call("open the log of the programs", error))
     }
 
-    /// What was loaded, with the verifier's figures.
+    /// The loaded programs, with the verifier's statistics.
     pub(crate) fn programs(&self) -> Vec<ProgramStatus> {
         let infos = names::program_names()
             .filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
@@ -234,8 +234,8 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// Attaches a loaded program to a cgroup. `Single` sets no flag, which for a link *is* "multi"; any
-/// other mode is EINVAL since 5.7.
+/// Attaches a loaded program to a cgroup. `Single` sets no flag: links always allow several
+/// programs, and any flag is EINVAL since 5.7.
 pub(crate) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink, DatapathError> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
     let link = || -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {

@@ -9,7 +9,8 @@ use object::{Object as _, ObjectSection as _, SectionKind};
 /// Bytes of an instruction.
 const INSTRUCTION: usize = 8;
 
-/// `call HELPER`: class JMP, operation CALL, both registers 0, unlike the call of another function.
+/// The instruction `call HELPER`: class JMP, operation CALL. Both registers are 0, unlike in the
+/// call of another function.
 fn call(helper: u32) -> [u8; INSTRUCTION] {
     let [a, b, c, d] = helper.to_le_bytes();
     [0x85, 0, 0, 0, a, b, c, d]
@@ -31,7 +32,8 @@ pub(crate) fn without(object: &[u8], helper: u32) -> Vec<u8> {
     copy
 }
 
-/// The ranges of the code. Empty for a file that is no object, which the loader then reports.
+/// The ranges of the code in the file. Empty for a file that is not an object: the loader reports
+/// it.
 fn code_ranges(object: &[u8]) -> Vec<std::ops::Range<usize>> {
     let Ok(file) = object::File::parse(object) else { return Vec::new() };
     let ranges = file

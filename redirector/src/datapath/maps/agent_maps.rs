@@ -12,7 +12,7 @@ use redirector_common::{
     event::EventStats,
     names,
     sampling::Sampling,
-    stats::RouteCounters,
+    stats::{BackendStats, BackendTimes, RouteCounters},
 };
 
 use crate::{
@@ -36,15 +36,15 @@ use crate::{
     pool::Pool,
 };
 
-/// The maps in the kernel, and what the agent knows about them.
+/// The maps in the kernel that the agent writes or reads, with the state that it keeps of them.
 pub(crate) struct AgentMaps {
     writer: Writer,
     control: Array<MapData, Control>,
     event_stats: Array<MapData, EventStats>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
-    /// Built when health is read first after a change.
-    watched: Option<HealthIndex>,
+    /// Built at the first use after a change of the routes.
+    health_index: Option<HealthIndex>,
 }
 
 /// The backends of all routes: their IDs, ascending, and the route of each. IDs are close together,
@@ -55,9 +55,9 @@ struct HealthIndex {
 }
 
 impl HealthIndex {
-    fn new(block: &BTreeMap<u32, RouteBlock>) -> Self {
+    fn new(blocks: &BTreeMap<u32, RouteBlock>) -> Self {
         let mut all = Vec::new();
-        for (&index, block) in block {
+        for (&index, block) in blocks {
             all.extend(block.backends.iter().map(|(_, id)| (id.0, index)));
         }
         all.sort_unstable();
@@ -65,6 +65,9 @@ impl HealthIndex {
         Self { ids, routes }
     }
 }
+
+/// The elements of one backend in the maps.
+type BackendState = (Health, BackendStats, BackendTimes);
 
 impl AgentMaps {
     /// Takes the maps out of a loaded object and reads back what an earlier agent left in them, or
@@ -76,9 +79,9 @@ impl AgentMaps {
         predecessor: Option<&Predecessor>,
     ) -> Result<Self, DatapathError> {
         let writer = Writer {
-            routes: RouteMaps::of(object)?,
+            routes: RouteMaps::from_object(object)?,
             health: object.array(names::HEALTH)?,
-            counters: Counters::of(object)?,
+            counters: Counters::from_object(object)?,
             slots: SlotAllocator::new(abi::slots(pool.size())),
             ids: IdAllocator::new(0, []),
             generation: 0,
@@ -90,7 +93,7 @@ impl AgentMaps {
             event_stats: object.array(names::EVENT_STATS)?,
             agent: object.array(names::AGENT)?,
             state: AgentState::default(),
-            watched: None,
+            health_index: None,
         };
         maps.claim(pool, version.abi)?;
         maps.read_back(pool)?;
@@ -196,7 +199,7 @@ impl AgentMaps {
 
     pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
         if !changes.is_empty() {
-            self.watched = None;
+            self.health_index = None;
         }
         self.writer.apply(changes)
     }
@@ -218,43 +221,47 @@ impl AgentMaps {
 
     pub(crate) fn routes(&self, indices: &[u32]) -> Result<Vec<RouteStatus>, DatapathError> {
         let now = monotonic_ns();
-        let of = |(route, &index): (usize, &u32)| {
+        let backends_of_route = |(route, &index): (usize, &u32)| {
             self.backends_of(index).iter().map(move |&(address, id)| (id.0, route, address))
         };
-        // Backends by ID, to read them, with their place in the order of the routes.
-        let mut backends: Vec<_> = indices
-            .iter()
-            .enumerate()
-            .flat_map(of)
-            .enumerate()
-            .map(|(place, (id, ..))| (id, place))
-            .collect();
-        backends.sort_unstable();
-        let (numbers, places): (Vec<u32>, Vec<usize>) = backends.into_iter().unzip();
-        let mut health = Vec::with_capacity(numbers.len());
-        read_each(&self.writer.health, names::HEALTH, &numbers, |_, read| health.push(read))?;
-        let mut known = vec![None; numbers.len()];
-        self.writer.counters.each_backend(&numbers, |at, stats, times| {
-            known[places[at]] = Some((health[at], stats, times))
-        })?;
+        let backends = || indices.iter().enumerate().flat_map(backends_of_route);
+        let states = self.backend_states(backends().map(|(id, ..)| id))?;
         let counters = self.writer.counters.routes(indices)?;
         let mut routes: Vec<_> = counters
             .into_iter()
             .map(|counters| RouteStatus { counters, backends: Vec::new() })
             .collect();
-        for ((_, route, address), known) in indices.iter().enumerate().flat_map(of).zip(known) {
-            let Some((health, stats, times)) = known else { continue };
+        for ((_, route, address), state) in backends().zip(states) {
+            let Some((health, stats, times)) = state else { continue };
             routes[route].backends.push(BackendStatus::new(address, (health, now), (stats, times)));
         }
         Ok(routes)
     }
 
+    /// The health and counters of the backends with these IDs, in the same order. Reads the maps in
+    /// ascending order of the IDs.
+    fn backend_states(
+        &self,
+        ids: impl Iterator<Item = u32>,
+    ) -> Result<Vec<Option<BackendState>>, DatapathError> {
+        let mut by_id: Vec<_> = ids.enumerate().map(|(place, id)| (id, place)).collect();
+        by_id.sort_unstable();
+        let (ids, places): (Vec<u32>, Vec<usize>) = by_id.into_iter().unzip();
+        let mut health = Vec::with_capacity(ids.len());
+        read_each(&self.writer.health, names::HEALTH, &ids, |_, read| health.push(read))?;
+        let mut states = vec![None; ids.len()];
+        self.writer.counters.each_backend(&ids, |at, stats, times| {
+            states[places[at]] = Some((health[at], stats, times))
+        })?;
+        Ok(states)
+    }
+
     pub(crate) fn unhealthy_backends(&mut self) -> Result<Vec<UnhealthyBackend>, DatapathError> {
-        let watched = self.watched.get_or_insert_with(|| HealthIndex::new(&self.writer.blocks));
+        let known = self.health_index.get_or_insert_with(|| HealthIndex::new(&self.writer.blocks));
         let mut failed = Vec::new();
-        read_each(&self.writer.health, names::HEALTH, &watched.ids, |at, health| {
+        read_each(&self.writer.health, names::HEALTH, &known.ids, |at, health| {
             if health != Health::HEALTHY {
-                failed.push((watched.routes[at], BackendId(watched.ids[at]), health));
+                failed.push((known.routes[at], BackendId(known.ids[at]), health));
             }
         })?;
         let suspect = |(index, id, health): (u32, BackendId, Health)| {
@@ -297,8 +304,8 @@ impl AgentMaps {
         let Some(id) = self.id_of(index, address) else { return Ok(()) };
         let until =
             monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        let held = read(&self.writer.health, names::HEALTH, id.0)?.ejected_until(until);
-        write(&mut self.writer.health, names::HEALTH, id.0, held)
+        let extended = read(&self.writer.health, names::HEALTH, id.0)?.ejected_until(until);
+        write(&mut self.writer.health, names::HEALTH, id.0, extended)
     }
 
     pub(crate) fn set_connect_timeout(

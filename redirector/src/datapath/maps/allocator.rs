@@ -1,6 +1,5 @@
-//! Free slots and free backend IDs. The most recently freed are reused last, so that a program that
-//! still reads an old block, or a connection that still counts for an old backend, meets a new
-//! owner as late as possible.
+//! Allocates slots and backend IDs. The most recently freed are reused last: a program may still
+//! read an old block, and a connection may still count for an old backend.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,7 +8,7 @@ use std::{
 
 use redirector_common::backend::BackendId;
 
-/// Free ranges of the slot map, allocated in a circle.
+/// Free ranges of the slot map. Allocation is circular (next fit).
 #[derive(Debug)]
 pub(crate) struct SlotAllocator {
     /// Start and length of each free range; adjacent ranges are merged.

@@ -124,7 +124,6 @@ mod tests {
 
     #[test]
     fn one_call_writes_every_element() {
-        // Only this test sees these maps.
         let mut map = Array::create(65_536, 0).expect("a map");
         let at: Vec<u32> = (0..65_536).rev().collect();
         let values: Vec<u64> = at.iter().map(|&index| u64::from(index) << 32 | 7).collect();

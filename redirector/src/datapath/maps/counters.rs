@@ -36,8 +36,8 @@ impl Counters {
         Self { routes, route_times, backends, backend_times }
     }
 
-    /// From a loaded object.
-    pub(crate) fn of(object: &mut Object) -> Result<Self, DatapathError> {
+    /// Takes the maps out of a loaded object.
+    pub(crate) fn from_object(object: &mut Object) -> Result<Self, DatapathError> {
         Ok(Self {
             routes: object.array(names::ROUTE_STATS)?,
             route_times: object.array(names::ROUTE_TIMES)?,
@@ -46,7 +46,7 @@ impl Counters {
         })
     }
 
-    /// From the pins.
+    /// Opens the pinned maps.
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             routes: open_pin(pins, names::ROUTE_STATS)?,

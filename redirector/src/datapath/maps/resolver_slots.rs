@@ -31,10 +31,10 @@ use crate::datapath::{
 /// The number of ports that the shim needs for intercepted DNS: one for each resolver in use.
 pub const DNS_SLOTS: u16 = SLOTS as u16;
 
-/// A resolver without queries for this long loses its slot if few are free. No client waits that
-/// long for a reply.
+/// A resolver without queries for this long loses its slot if fewer than [`FEW`] are free. No
+/// client waits that long for a reply.
 const IDLE: Duration = Duration::from_secs(60);
-/// Fewer free slots than this are few.
+/// With fewer free slots than this, idle resolvers lose theirs.
 const FEW: usize = SLOTS as usize / 4;
 
 type ResolverMap = HashMap<MapData, u32, Resolver>;
@@ -132,7 +132,8 @@ impl ResolverSlots {
         })
     }
 
-    /// Off first, since the programs read one word after the other.
+    /// Sets where the shim listens. Interception is switched off first, since the programs do not
+    /// read the address and the port in one access.
     pub(crate) fn set_shim(&mut self, at: &ShimEndpoint) -> Result<(), DatapathError> {
         self.set_mode(Shim::OFF)?;
         let ip4 = at.ipv4.map_or_else(Ip4Be::default, |ip| Ip4Be::from_octets(ip.octets()));
@@ -191,14 +192,14 @@ impl ResolverSlots {
 
     pub(crate) fn release_idle(&mut self) -> Result<(), DatapathError> {
         let mut map = self.resolvers.write();
-        let mut taken = Vec::new();
+        let mut in_use = Vec::new();
         for (slot, resolver) in occupied(&map)? {
-            taken.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
+            in_use.push((slot, resolver, read(&self.stats, names::DNS_STATS, slot)?));
         }
-        self.last_change.retain(|slot, _| taken.iter().any(|(known, ..)| known == slot));
+        self.last_change.retain(|slot, _| in_use.iter().any(|(known, ..)| known == slot));
         let now = Instant::now();
-        let few_free = SLOTS as usize - taken.len() < FEW;
-        for (slot, resolver, count) in taken {
+        let few_free = SLOTS as usize - in_use.len() < FEW;
+        for (slot, resolver, count) in in_use {
             let last_change = self.last_change.entry(slot).or_insert((count, now));
             if last_change.0 != count {
                 *last_change = (count, now);
@@ -262,33 +263,33 @@ fn read_status(
 const NOEXIST: u64 = 1;
 const EXIST: u64 = 2;
 
-/// The map as the search for a slot uses it; the programs claim slots concurrently.
+/// The map as a [`SlotTable`]. The programs claim slots concurrently.
 struct SlotClaims<'t>(RefCell<&'t mut ResolverMap>);
 
 impl SlotTable for SlotClaims<'_> {
-    fn state(&self, slot: u32, asked: Ip6Be) -> SlotState {
+    fn state(&self, slot: u32, wanted: Ip6Be) -> SlotState {
         match look_up(&self.0.borrow(), slot) {
-            Ok(Some(resolver)) if resolver.address == asked && resolver.listed != 0 => {
+            Ok(Some(resolver)) if resolver.address == wanted && resolver.listed != 0 => {
                 SlotState::Listed
             }
-            Ok(Some(resolver)) if resolver.address == asked => SlotState::Unlisted,
+            Ok(Some(resolver)) if resolver.address == wanted => SlotState::Unlisted,
             Ok(None) => SlotState::Free,
             _ => SlotState::Other,
         }
     }
 
-    fn claim(&self, slot: u32, asked: Ip6Be) -> bool {
+    fn claim(&self, slot: u32, resolver: Ip6Be) -> bool {
         insert(
             &mut self.0.borrow_mut(),
             slot,
-            Resolver { address: asked, listed: 1, padding: 0 },
+            Resolver { address: resolver, listed: 1, padding: 0 },
             NOEXIST,
         )
         .is_ok()
     }
 }
 
-/// The occupied slots. Costs as many calls.
+/// The occupied slots, with a few system calls for each.
 fn occupied(map: &ResolverMap) -> Result<Vec<(u32, Resolver)>, DatapathError> {
     let mut found = Vec::new();
     for slot in map.keys() {

@@ -1,5 +1,5 @@
-//! One route in the maps: its parts, and the slots of its block. Pure, but for the backend IDs that
-//! it is given.
+//! One route in the maps: its parts, and the slots of its block. Pure: the caller allocates slots
+//! and backend IDs.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -83,16 +83,16 @@ impl RouteBlock {
 
     /// Sets the entry for a block at `first`, and returns the slots to write there.
     pub(crate) fn layout(&mut self, first: u32, generation: u8) -> Vec<Slot> {
-        let sixes = self.backends.iter().filter(|(address, _)| address.is_ipv6()).count();
+        let backends6 = self.backends.iter().filter(|(address, _)| address.is_ipv6()).count();
         let pass = if self.on_no_backend == OnNoBackend::Pass { RouteEntry::PASS } else { 0 };
         let options = self.options();
-        let more = if options.is_some() { RouteEntry::OPTIONS } else { 0 };
+        let has_options = if options.is_some() { RouteEntry::OPTIONS } else { 0 };
         self.entry = RouteEntry {
-            block: RouteEntry::block(first, sixes as u8),
+            block: RouteEntry::block(first, backends6 as u8),
             ports: self.ports.len() as u8,
-            backends4: (self.backends.len() - sixes) as u8,
+            backends4: (self.backends.len() - backends6) as u8,
             generation,
-            policy: RouteEntry::PRESENT | pass | more,
+            policy: RouteEntry::PRESENT | pass | has_options,
         };
         let slot = |&(address, id): &IdentifiedAddr| match address {
             IpAddr::V4(address) => Slot::v4(generation, id, Ip4Be::from_octets(address.octets())),
@@ -132,7 +132,7 @@ impl RouteBlock {
             };
             let mut identified: Vec<IdentifiedAddr> =
                 slots.into_iter().map(address).collect::<Result<_, E>>()?;
-            // Kept as long as the route, and most routes have one or two.
+            // The list lives as long as the route, and most have one or two addresses.
             identified.shrink_to_fit();
             Ok(identified)
         };

@@ -1,6 +1,6 @@
 //! The maps that define routes: entries, blocks of slots, and the IPv6 addresses that slots refer
-//! to by ID. They are only read and written here; `route_layout` and `writer` decide what goes
-//! where.
+//! to by ID. This module only reads and writes them; `route_layout` and `writer` determine their
+//! content.
 
 use aya::maps::{Array, MapData};
 use redirector_common::{
@@ -32,8 +32,8 @@ pub(crate) struct RouteMaps {
 pub(crate) const NAMES: [&str; 3] = [names::ROUTES, names::SLOTS, names::BACKENDS6];
 
 impl RouteMaps {
-    /// From a loaded object.
-    pub(crate) fn of(object: &mut Object) -> Result<Self, DatapathError> {
+    /// Takes the maps out of a loaded object.
+    pub(crate) fn from_object(object: &mut Object) -> Result<Self, DatapathError> {
         Ok(Self {
             entries: object.array(names::ROUTES)?,
             slots: object.array(names::SLOTS)?,
@@ -41,7 +41,7 @@ impl RouteMaps {
         })
     }
 
-    /// From the pins.
+    /// Opens the pinned maps.
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             entries: open_pin(pins, names::ROUTES)?,
@@ -108,7 +108,7 @@ impl RouteMaps {
         RouteBlock::from_slots(entry, slot, address6)
     }
 
-    /// Each in one store: the next connect to that address sees it.
+    /// Writes each entry in one store, which is in effect for the next connect to its address.
     pub(crate) fn set_entries(
         &mut self,
         entries: (&[u32], &[RouteEntry]),

@@ -1,8 +1,8 @@
-//! Writes plans: first the new blocks, then the entries that point to them; then the old blocks are
-//! free. A route is removed in the opposite order.
+//! Writes plans: first the new blocks, then the entries that point to them; after that the old
+//! blocks are free. A route is removed in the opposite order.
 //!
-//! Many changes are written in one batch, map by map instead of route by route, with one call per
-//! map. That keeps the order: whatever a route points to is written before the route.
+//! A batch of changes is written map by map instead of route by route, with one call per map. The
+//! maps are in such an order that every element is written before the elements that point to it.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -29,11 +29,10 @@ use crate::{
         },
     },
     plan::{Change, PlannedRoute, by_family},
-    route::PortPair,
 };
 
-/// The most changes in a batch: enough to make a call cheap, and the first routes of a large plan
-/// are in effect soon.
+/// The most changes in a batch: enough to spread the cost of a call, and few enough that the first
+/// routes of a large plan are soon in effect.
 const MAX_BATCH: usize = 1024;
 
 /// The maps that plans are written to, and their contents.
@@ -49,7 +48,7 @@ pub(crate) struct Writer {
     pub(crate) blocks: BTreeMap<u32, RouteBlock>,
 }
 
-/// Prepared changes: their slots and IDs are allocated, and nothing is in the kernel yet.
+/// Prepared changes: their slots and IDs are allocated, but nothing is written yet.
 #[derive(Default)]
 struct Batch {
     steps: Vec<Step>,
@@ -74,7 +73,7 @@ struct Step {
 }
 
 struct Watermarks {
-    numbers: usize,
+    ids: usize,
     addresses: usize,
     slots: usize,
     entries: usize,
@@ -92,8 +91,8 @@ impl Writer {
         for change in changes {
             // A second change of a route builds on the first one, which must be committed. The
             // indices of a difference between plans ascend.
-            let again = batch.steps.last().is_some_and(|last| change.index() <= last.index);
-            if again || batch.steps.len() == MAX_BATCH {
+            let is_second = batch.steps.last().is_some_and(|last| change.index() <= last.index);
+            if is_second || batch.steps.len() == MAX_BATCH {
                 self.commit(std::mem::take(&mut batch))?;
             }
             if self.prepare(change, &mut batch).is_err() {
@@ -110,7 +109,7 @@ impl Writer {
     pub(crate) fn copy(&mut self, index: u32, block: RouteBlock) -> Result<(), DatapathError> {
         let mut batch = Batch::default();
         for (address, id) in block.identified_addrs() {
-            batch.address(id, address);
+            batch.push_address(id, address);
         }
         self.place(index, block, Vec::new(), &mut batch)?;
         self.commit(batch)
@@ -122,7 +121,7 @@ impl Writer {
             Change::Put { index, route } => self.prepare_put(*index, route, batch),
             Change::Withdraw { index } => {
                 batch.entries.push(*index, RouteEntry::default());
-                batch.step(*index, None, Vec::new());
+                batch.push_step(*index, None, Vec::new());
                 Ok(())
             }
         }
@@ -142,31 +141,24 @@ impl Writer {
         };
         let mut new_ids = Vec::new();
         let backends = assign_ids(&mut self.ids, wanted, known, &mut new_ids);
-        let fresh_backends = new_ids.len();
+        let new_backends = new_ids.len();
         let known: &[IdentifiedAddr] = old.map_or(&[], |block| &block.sources);
-        let (sources4, sources6) =
-            route.sources.iter().take(MAX_SOURCES).partition(|address| address.is_ipv4());
-        let mut sources: Vec<IdentifiedAddr> =
-            Vec::<IpAddr>::into_iter(sources4).map(|address| (address, BackendId::NONE)).collect();
-        let numbered = assign_ids(&mut self.ids, sources6, known, &mut new_ids);
+        let sources = assign_source_ids(&mut self.ids, &route.sources, known, &mut new_ids);
         let ids: Vec<BackendId> = new_ids.iter().map(|&(_, id)| id).collect();
-        let (Some(backends), Some(numbered)) = (backends, numbered) else {
+        let (Some(backends), Some(sources)) = (backends, sources) else {
             ids.into_iter().for_each(|id| self.ids.release(id));
             return Err(full("backend IDs"));
         };
-        sources.extend(numbered);
-        let ports: Vec<PortPair> = route.ports.iter().copied().take(MAX_PORTS).collect();
-        let entry = RouteEntry::default();
         let block = RouteBlock {
-            entry,
-            ports,
+            entry: RouteEntry::default(),
+            ports: route.ports.iter().copied().take(MAX_PORTS).collect(),
             backends,
             sources,
             idle_timeout: route.idle_timeout,
             on_no_backend: route.on_no_backend,
         };
-        batch.reset_stats(&new_ids[..fresh_backends]);
-        new_ids.iter().for_each(|&(address, id)| batch.address(id, address));
+        batch.reset_stats(&new_ids[..new_backends]);
+        new_ids.iter().for_each(|&(address, id)| batch.push_address(id, address));
         self.place(index, block, ids, batch)
     }
 
@@ -188,7 +180,7 @@ impl Writer {
             batch.slots.push(slot, value);
         }
         batch.entries.push(index, block.entry);
-        batch.step(index, Some(block), new_ids);
+        batch.push_step(index, Some(block), new_ids);
         Ok(())
     }
 
@@ -208,13 +200,13 @@ impl Writer {
                     refused = Err(error);
                 }
             };
-        write(|watermarks| watermarks.numbers, &mut |count| {
+        write(|watermarks| watermarks.ids, &mut |count| {
             write_all(&mut self.health, names::HEALTH, health.first(count))
         });
-        write(|watermarks| watermarks.numbers, &mut |count| {
+        write(|watermarks| watermarks.ids, &mut |count| {
             write_all(&mut self.counters.backends, names::BACKEND_STATS, stats.first(count))
         });
-        write(|watermarks| watermarks.numbers, &mut |count| {
+        write(|watermarks| watermarks.ids, &mut |count| {
             write_all(&mut self.counters.backend_times, names::BACKEND_TIMES, times.first(count))
         });
         write(|watermarks| watermarks.addresses, &mut |count| {
@@ -257,10 +249,10 @@ impl Writer {
 }
 
 impl Batch {
-    fn step(&mut self, index: u32, block: Option<RouteBlock>, new_ids: Vec<BackendId>) {
-        let (numbers, addresses) = (self.health.len(), self.addresses.len());
+    fn push_step(&mut self, index: u32, block: Option<RouteBlock>, new_ids: Vec<BackendId>) {
+        let (ids, addresses) = (self.health.len(), self.addresses.len());
         let watermarks =
-            Watermarks { numbers, addresses, slots: self.slots.len(), entries: self.entries.len() };
+            Watermarks { ids, addresses, slots: self.slots.len(), entries: self.entries.len() };
         self.steps.push(Step { index, block, new_ids, watermarks });
     }
 
@@ -274,7 +266,7 @@ impl Batch {
     }
 
     /// Writes the address of an ID, if it does not fit into a slot.
-    fn address(&mut self, id: BackendId, address: IpAddr) {
+    fn push_address(&mut self, id: BackendId, address: IpAddr) {
         if let IpAddr::V6(address) = address {
             self.addresses.push(id.0, address::ip6(address));
         }
@@ -289,19 +281,34 @@ fn assign_ids(
     known: &[IdentifiedAddr],
     new_ids: &mut Vec<IdentifiedAddr>,
 ) -> Option<Vec<IdentifiedAddr>> {
-    let number = |address: IpAddr| match known.iter().find(|(known, _)| *known == address) {
-        Some(&numbered) => Some(numbered),
+    let identify = |address: IpAddr| match known.iter().find(|(known, _)| *known == address) {
+        Some(&identified) => Some(identified),
         None => {
             let id = ids.allocate()?;
             new_ids.push((address, id));
             Some((address, id))
         }
     };
-    let mut numbered: Vec<IdentifiedAddr> =
-        by_family(addresses).into_iter().map(number).collect::<Option<_>>()?;
-    // Kept as long as the route, and most routes have one or two.
-    numbered.shrink_to_fit();
-    Some(numbered)
+    let mut identified: Vec<IdentifiedAddr> =
+        by_family(addresses).into_iter().map(identify).collect::<Option<_>>()?;
+    // The list lives as long as the route, and most have one or two addresses.
+    identified.shrink_to_fit();
+    Some(identified)
+}
+
+/// As [`assign_ids`], for the source addresses of a route: only IPv6 ones need an ID.
+fn assign_source_ids(
+    ids: &mut IdAllocator,
+    sources: &[IpAddr],
+    known: &[IdentifiedAddr],
+    new_ids: &mut Vec<IdentifiedAddr>,
+) -> Option<Vec<IdentifiedAddr>> {
+    let (sources4, sources6): (Vec<IpAddr>, Vec<IpAddr>) =
+        sources.iter().copied().take(MAX_SOURCES).partition(IpAddr::is_ipv4);
+    let mut identified: Vec<IdentifiedAddr> =
+        sources4.into_iter().map(|address| (address, BackendId::NONE)).collect();
+    identified.extend(assign_ids(ids, sources6, known, new_ids)?);
+    Some(identified)
 }
 
 fn full(what: &'static str) -> DatapathError {

@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::Plan;
+use crate::{plan::Plan, route::PortPair};
 
 /// The entries of each map, and what the writer assumes of two of them.
 #[derive(Clone, Copy, Debug)]

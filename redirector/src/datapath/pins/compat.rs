@@ -63,8 +63,7 @@ pub(crate) fn expected(
             .find(|(sized, _)| sized == name)
             .map_or(map.max_entries(), |(_, entries)| *entries);
         let entries = if map.map_type() == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32 {
-            // In bytes: a power of two, and at least a page.
-
+            // Bytes: the loader rounds them up to a power of two, and at least a page.
             entries.next_power_of_two().max(page)
         } else {
             entries

@@ -90,7 +90,7 @@ pub struct Removed {
 pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
     if !pins.exist()? {
-        return match pins.youngest_other_abi() {
+        return match pins.newest_other_abi() {
             Some(found) => Err(DatapathError::AbiMismatch { found, ours: ABI }),
             None => Ok(None),
         };

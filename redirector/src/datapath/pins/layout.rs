@@ -36,16 +36,16 @@ pub(crate) struct Pins {
 impl Pins {
     /// The pins of this binary's version.
     pub(crate) fn new(bpffs: &Path) -> Self {
-        Self::of(bpffs, ABI)
+        Self::for_version(bpffs, ABI)
     }
 
     /// The pins of version `abi`.
-    pub(crate) fn of(bpffs: &Path, abi: u32) -> Self {
+    pub(crate) fn for_version(bpffs: &Path, abi: u32) -> Self {
         Self { bpffs: bpffs.to_owned(), abi, staged: false }
     }
 
-    /// Creates the directory in which this version's pins are prepared, and removes what an
-    /// interrupted preparation left there.
+    /// Creates the directory in which this version's pins are prepared, after removing the remains
+    /// of an interrupted preparation.
     pub(crate) fn stage(&self) -> Result<Self, DatapathError> {
         let staged = Self { staged: true, ..self.clone() };
         staged.remove()?;
@@ -53,8 +53,8 @@ impl Pins {
         Ok(staged)
     }
 
-    /// Moves prepared pins to their final directory, in one step. No effect on pins that are there
-    /// already.
+    /// Moves prepared pins to their final directory, in one step. Has no effect on pins that are
+    /// already there.
     pub(crate) fn commit(&mut self) -> Result<(), DatapathError> {
         if !self.staged {
             return Ok(());
@@ -128,8 +128,8 @@ impl Pins {
             return Err(DatapathError::NotBpffs { path: self.bpffs.clone() });
         }
         match self.other_versions().last() {
-            Some(younger) if younger.abi > self.abi => {
-                Err(DatapathError::AbiMismatch { found: younger.abi, ours: self.abi })
+            Some(newer) if newer.abi > self.abi => {
+                Err(DatapathError::AbiMismatch { found: newer.abi, ours: self.abi })
             }
             _ => Ok(()),
         }
@@ -154,7 +154,7 @@ impl Pins {
     }
 
     /// The newest version other than this one.
-    pub(crate) fn youngest_other_abi(&self) -> Option<u32> {
+    pub(crate) fn newest_other_abi(&self) -> Option<u32> {
         self.other_versions().last().map(|other| other.abi)
     }
 
@@ -179,7 +179,7 @@ impl Pins {
             .collect()
     }
 
-    /// Removes every pin of ours, links first, so that no attached program loses its maps' names. A
+    /// Removes every pin of ours, links first, so that the maps of attached programs stay pinned. A
     /// directory with other files stays. Returns the numbers of links, cgroups and maps removed.
     pub(crate) fn remove(&self) -> Result<(usize, usize, usize), DatapathError> {
         let cgroups = self.cgroups();
@@ -194,8 +194,8 @@ impl Pins {
         Ok((links, cgroups.len(), maps))
     }
 
-    /// Whether the kernel still has a program attached to the cgroup of a pinned link, which it has
-    /// until the last socket of a removed cgroup is closed.
+    /// Whether a program is still attached to the cgroup of a pinned link. The programs of a
+    /// removed cgroup stay attached until its last socket is closed.
     pub(crate) fn in_use(&self, cgroup: u64) -> bool {
         let attached = |name: &String| {
             sys::open_pin(&self.link(cgroup, name))
@@ -215,7 +215,7 @@ impl Pins {
         let mut removed = 0;
         for name in programs {
             let pin = self.link(cgroup, &name);
-            // The link of a removed cgroup is detached already; its pin is removed anyway.
+            // Fails for a removed cgroup, whose links the kernel has detached.
             if let Err(error) = sys::open_pin(&pin).and_then(|link| sys::detach_link(&link)) {
                 tracing::debug!(pin = %pin.display(), %error, "failed to detach the link");
             }
@@ -299,7 +299,7 @@ pub(crate) fn open_pin<V: aya::Pod>(
     Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening, error))
 }
 
-/// Opens a pinned hash with numbers as keys.
+/// Opens a pinned hash map with `u32` keys.
 pub(crate) fn open_pinned_hash<V: aya::Pod>(
     pins: &Pins,
     name: &str,

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// The maps with an element for each backend ID.
-const BY_NUMBER: [&str; 3] = [names::HEALTH, names::BACKEND_STATS, names::BACKEND_TIMES];
+const BY_BACKEND: [&str; 3] = [names::HEALTH, names::BACKEND_STATS, names::BACKEND_TIMES];
 
 /// An older version's maps.
 pub(crate) struct Predecessor {
@@ -48,8 +48,8 @@ pub(crate) struct Predecessor {
     pub(crate) state: AgentState,
     /// The maps that both versions share.
     shared: Vec<&'static str>,
-    /// The maps with the same layout and meaning.
-    understood: Vec<&'static str>,
+    /// The maps with the same layout and meaning in both versions.
+    compatible: Vec<&'static str>,
 }
 
 impl Predecessor {
@@ -62,14 +62,14 @@ impl Predecessor {
     ) -> Result<Self, DatapathError> {
         let state = agent_state(&old)?.unwrap_or_default();
         compat::refuse_other_pool(&state, pool)?;
-        let understood: Vec<&'static str> = names::MAPS
+        let compatible: Vec<&'static str> = names::MAPS
             .iter()
             .copied()
-            .filter(|name| version.understands(name, old.abi()))
+            .filter(|name| version.is_compatible(name, old.abi()))
             .collect();
         let specs = compat::expected(pool, version)?;
         let mut shared = Vec::new();
-        for &name in &understood {
+        for &name in &compatible {
             if compat::pinned(&old.map(name))?.as_ref() == specs.get(name) {
                 shared.push(name);
             }
@@ -77,9 +77,9 @@ impl Predecessor {
         if !route_maps::NAMES.iter().all(|name| shared.contains(name)) {
             shared.retain(|name| !route_maps::NAMES.contains(name));
         }
-        let mut predecessor = Self { pins: old, state, shared, understood };
+        let mut predecessor = Self { pins: old, state, shared, compatible };
         if !predecessor.can_read_routes() {
-            predecessor.shared.retain(|name| !BY_NUMBER.contains(name));
+            predecessor.shared.retain(|name| !BY_BACKEND.contains(name));
         }
         for name in &predecessor.shared {
             let sharing = |error| {
@@ -100,7 +100,7 @@ impl Predecessor {
     pub(crate) fn can_read_routes(&self) -> bool {
         route_maps::NAMES
             .iter()
-            .all(|name| self.understood.contains(name) && self.pins.map(name).exists())
+            .all(|name| self.compatible.contains(name) && self.pins.map(name).exists())
     }
 
     /// Its routes, if they are not in shared maps.
@@ -135,7 +135,7 @@ impl Predecessor {
     }
 
     fn element<V: aya::Pod>(&self, name: &str, id: BackendId) -> Result<Option<V>, DatapathError> {
-        if self.shared.contains(&name) || !self.understood.contains(&name) {
+        if self.shared.contains(&name) || !self.compatible.contains(&name) {
             return Ok(None);
         }
         read(&open_pin(&self.pins, name)?, name, id.0).map(Some)

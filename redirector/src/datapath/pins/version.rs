@@ -21,8 +21,8 @@ impl Version {
     }
 
     /// Whether `map` of version `older` has the same layout and meaning as in this one. The agent's
-    /// never has: it identifies the version.
-    pub(crate) fn understands(&self, map: &str, older: u32) -> bool {
+    /// map never does, since it identifies the version.
+    pub(crate) fn is_compatible(&self, map: &str, older: u32) -> bool {
         let since = self
             .changed
             .iter()
@@ -37,14 +37,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_is_readable_since_its_latest_change() {
+    fn a_map_is_compatible_since_its_latest_change() {
         let version = Version { abi: 9, changed: vec![(names::SLOTS, 7)], extra_entries: vec![] };
-        assert!(version.understands(names::SLOTS, 7) && version.understands(names::SLOTS, 8));
-        assert!(!version.understands(names::SLOTS, 6));
+        assert!(version.is_compatible(names::SLOTS, 7) && version.is_compatible(names::SLOTS, 8));
+        assert!(!version.is_compatible(names::SLOTS, 6));
         assert!(
-            version.understands(names::ROUTES, abi::FIRST)
-                && !version.understands(names::ROUTES, abi::FIRST - 1)
+            version.is_compatible(names::ROUTES, abi::FIRST)
+                && !version.is_compatible(names::ROUTES, abi::FIRST - 1)
         );
-        assert!(!version.understands(names::AGENT, 8));
+        assert!(!version.is_compatible(names::AGENT, 8));
     }
 }
