@@ -24,7 +24,7 @@ const START: Duration = Duration::from_secs(10);
 pub(super) struct Launcher<'a> {
     /// Scheduling priority of the servers and of dnsperf.
     pub(super) nice: i32,
-    /// Where servers have their files.
+    /// The folder for the servers' files.
     pub(super) folder: &'a Path,
 }
 
@@ -132,7 +132,7 @@ pub(super) fn client(server: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// A free port for UDP and TCP.
+/// A loopback address with a port that is free for TCP, and hardly ever in use for UDP.
 fn free_port() -> Result<SocketAddr> {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("failed to bind")?;
     tcp.local_addr().context("failed to read a bound address")

@@ -1,4 +1,7 @@
-"""Ways to connect: `clients.py WAY ADDRESS PORT`. Each prints a line for each connection: what getpeername says, and who greets."""
+"""Ways to connect: `clients.py WAY ADDRESS PORT`.
+
+Each prints a line for each connection: the result of getpeername, and the server's greeting.
+"""
 
 import ctypes
 import errno
@@ -42,7 +45,7 @@ def with_a_timeout(address):
 
 
 def finish(s):
-    """Waits for a connect that is under way."""
+    """Waits for a connect that is in progress."""
     poll = select.poll()
     poll.register(s, select.POLLOUT)
     assert poll.poll(10_000), "no answer"
@@ -60,7 +63,7 @@ def non_blocking(address):
 
 
 def twice_while_under_way(address):
-    """As an impatient event loop does it: EALREADY or EISCONN must not count as another connect."""
+    """Calls connect again while one is in progress: EALREADY or EISCONN is not another connect."""
     s = new()
     s.setblocking(False)
     assert s.connect_ex(address) == errno.EINPROGRESS
@@ -139,7 +142,7 @@ def disconnected_and_connected_again(address):
 
 
 def io_uring(address):
-    """The ring by hand (io_uring_setup(2)): one submission, one completion."""
+    """Connects with io_uring by system calls (io_uring_setup(2)): one submission, one completion."""
     params = (ctypes.c_uint32 * 30)()
     ring = LIBC.syscall(425, 4, params)
     assert ring >= 0, os.strerror(ctypes.get_errno())
@@ -201,7 +204,7 @@ def fast_open_abandoned(address):
 
 
 def udp_probe(address):
-    """As getaddrinfo sorts addresses (RFC 3484): connect a datagram socket and look where it would come from."""
+    """Connects a datagram socket and reads its source address, as getaddrinfo does (RFC 3484)."""
     for family, host in ((socket.AF_INET, address[0]), (socket.AF_INET6, "::ffff:" + address[0])):
         for port in (0, 9, 443):
             s = socket.socket(family, socket.SOCK_DGRAM)
@@ -231,7 +234,7 @@ def from_one_port_to_two(address, other):
 
 
 def many(address, count):
-    """Connects `count` sockets, 500 under way at a time, reports it, and holds them until its input ends."""
+    """Connects `count` sockets, 500 at a time, and holds them until its input ends."""
     poll, under_way, all_ = select.epoll(), {}, []
     while len(all_) < count or under_way:
         while len(all_) < count and len(under_way) < 500:
@@ -270,7 +273,7 @@ def hold(address):
 
 
 def serve_fast_open(address):
-    """A server that reads data which comes with a SYN, and greets."""
+    """A server that reads data from a SYN, and sends a greeting."""
     with open("/proc/sys/net/ipv4/tcp_fastopen", "w") as setting:
         setting.write("3")
     s = socket.socket()
@@ -287,7 +290,7 @@ def serve_fast_open(address):
 
 
 def give(_address, path):
-    """Makes a socket here, and hands it to who asks for it."""
+    """Creates a socket, and sends it to the process that requests it."""
     s = socket.socket()
     door = socket.socket(socket.AF_UNIX)
     door.bind(path)
@@ -297,7 +300,7 @@ def give(_address, path):
 
 
 def take(address, path):
-    """Connects a socket that was made elsewhere."""
+    """Connects a socket that another process created."""
     door = socket.socket(socket.AF_UNIX)
     door.connect(path)
     _, [fd], _, _ = socket.recv_fds(door, 16, 1)

@@ -1,4 +1,8 @@
-"""Askers and a responder for interception.rs: `WAY RESOLVER...` asks in one way, `serve ADDRESS FIRST COUNT` answers on so many ports."""
+"""Clients and a responder for interception.rs.
+
+`WAY RESOLVER...` sends a query in one way; `serve ADDRESS FIRST COUNT` answers on COUNT ports, from
+FIRST on.
+"""
 
 import ctypes
 import select
@@ -66,7 +70,7 @@ def marked(resolver):
 
 
 def slowly(resolver):
-    """The answer comes after three seconds."""
+    """Sends a query that the responder answers after three seconds."""
     unconnected(resolver, b"slow")
 
 
@@ -104,7 +108,7 @@ def both(*resolvers):
 
 
 def elsewhere(resolver):
-    """A datagram for another port than 53."""
+    """Sends a datagram to a port other than 53."""
     s = udp()
     s.sendto(b"ask", (resolver, 54))
     answer, source = s.recvfrom(99)
@@ -112,7 +116,7 @@ def elsewhere(resolver):
 
 
 def every(prefix, count):
-    """Asks PREFIX.1 to PREFIX.COUNT, and waits for no answer."""
+    """Sends queries to PREFIX.1 to PREFIX.COUNT, and waits for no answer."""
     s = udp()
     for number in range(1, int(count) + 1):
         s.sendto(b"ask", (f"{prefix}.{number}", 53))

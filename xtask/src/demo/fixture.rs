@@ -78,7 +78,7 @@ impl Fixture {
         })
     }
 
-    /// The route as `redirector route show -o json` has it.
+    /// The route, from `redirector route show -o json`.
     pub(super) fn route(&self) -> Result<Value> {
         let shown = self.rig.node.cli_json(&self.binary, &["route", "show", INTERNAL_NAME])?;
         Ok(shown["route"].clone())

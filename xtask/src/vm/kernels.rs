@@ -1,7 +1,6 @@
 //! Debian's kernels: the list, and their download without installation.
 //!
-//! Each suite gets an apt state of its own in our cache; the mirror is the one that this machine's
-//! own sources name.
+//! Each suite has its own apt state in the cache of tools, and uses this machine's Debian mirror.
 
 use std::{
     fmt, fs,
@@ -66,7 +65,7 @@ impl fmt::Display for Entry {
     }
 }
 
-/// The kernels of Debian's releases, and the newest that its backports have.
+/// The kernels of Debian's releases, and the newest one of its backports.
 pub(super) const CATALOGUE: [Entry; 6] = [
     Entry { name: "5.10", arch: Arch::X86, suite: "bullseye-security", release: "5.10." },
     Entry { name: "6.1", arch: Arch::X86, suite: "bookworm-security", release: "6.1." },
@@ -138,7 +137,7 @@ fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     let found = listed
         .lines()
         .find(|line| line.starts_with("vmlinuz"))
-        .with_context(|| format!("{package} holds no vmlinuz"))?;
+        .with_context(|| format!("{package} contains no vmlinuz"))?;
     fs::rename(temporary.path().join(found), &image)
         .with_context(|| format!("failed to move the kernel to {}", image.display()))?;
     Ok(image)

@@ -25,7 +25,7 @@ use crate::rig::Job;
 const CLIENTS: u32 = 10;
 const CHANGES: usize = 10_000;
 const SOURCES: u32 = 40;
-/// How many records may be unread: the agent keeps a hundred of them.
+/// Most records that may be unread: the agent keeps a hundred.
 const AHEAD: usize = 50;
 /// Longest time for everything.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -45,7 +45,7 @@ struct Storm {
     /// Changes that were started, and those seen in the history.
     begun: AtomicUsize,
     read: AtomicUsize,
-    over: AtomicBool,
+    done: AtomicBool,
     /// Sources that probably have a route, so that most requests succeed.
     routed: Mutex<BTreeSet<u32>>,
     confirmed: Mutex<Vec<Confirmed>>,
@@ -72,10 +72,10 @@ impl Storm {
         let client = Client::new("/run/redirector/control.sock");
         loop {
             let id = self.begun.fetch_add(1, SeqCst);
-            if self.read.load(SeqCst) >= CHANGES || self.over.load(SeqCst) {
+            if self.read.load(SeqCst) >= CHANGES || self.done.load(SeqCst) {
                 return;
             }
-            while id > self.read.load(SeqCst) + self.refused() + AHEAD && !self.over.load(SeqCst) {
+            while id > self.read.load(SeqCst) + self.refused() + AHEAD && !self.done.load(SeqCst) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             // The port is `id + 1`.
@@ -86,13 +86,13 @@ impl Storm {
 
     /// Changes that were started and have no record, roughly those that were refused.
     fn refused(&self) -> usize {
-        let done = self.confirmed.lock().unwrap().len() + self.rollbacks.load(SeqCst);
-        self.begun.load(SeqCst).saturating_sub(done + CLIENTS as usize)
+        let recorded = self.confirmed.lock().unwrap().len() + self.rollbacks.load(SeqCst);
+        self.begun.load(SeqCst).saturating_sub(recorded + CLIENTS as usize)
     }
 
     async fn change(&self, client: &Client, id: usize) {
         let number = rand::random::<u32>() % SOURCES;
-        let there = self.routed.lock().unwrap().contains(&number);
+        let has_route = self.routed.lock().unwrap().contains(&number);
         let source: SourceName = name(number).parse().unwrap();
         match rand::random::<u32>() % 100 {
             0 => {
@@ -108,13 +108,13 @@ impl Storm {
                     self.confirm(number, Some(id));
                 }
             }
-            11..=35 if there => {
+            11..=35 if has_route => {
                 if is_applied(client.remove(&source).await) {
                     self.routed.lock().unwrap().remove(&number);
                     self.confirm(number, None);
                 }
             }
-            _ if there => {
+            _ if has_route => {
                 let patch = RoutePatch {
                     ports: Field::Set(vec![(id + 1).to_string()]),
                     ..RoutePatch::default()
@@ -144,7 +144,7 @@ impl Storm {
         let mut records = BTreeMap::new();
         let began = Instant::now();
         loop {
-            let over = self.over.load(SeqCst);
+            let done = self.done.load(SeqCst);
             // The journal last: records that are compacted meanwhile are found at the next pass.
             let folder = std::fs::read_dir(format!("{STATE}/history"))
                 .into_iter()
@@ -158,8 +158,8 @@ impl Storm {
                 }
             }
             self.read.store(records.len(), SeqCst);
-            if over || began.elapsed() > LIMIT {
-                self.over.store(true, SeqCst);
+            if done || began.elapsed() > LIMIT {
+                self.done.store(true, SeqCst);
                 return records;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -242,7 +242,7 @@ fn the_history_of_concurrent_changes_matches_a_model() {
         });
         let ended: Vec<_> =
             clients.collect::<Vec<_>>().into_iter().map(|client| client.join()).collect();
-        storm.over.store(true, SeqCst);
+        storm.done.store(true, SeqCst);
         let records = reader.join().unwrap();
         ended.into_iter().for_each(|client| client.unwrap());
         records
