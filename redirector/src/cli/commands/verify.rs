@@ -25,7 +25,7 @@ use crate::{
   redirector verify artifactory.internal.company.net --ca ca.pem
 
 With --pid it uses that process's cgroup, network, resolver and certificates. Without, it runs in a
-new cgroup below the first attached one, in this network, and asks the shim.
+new cgroup below the first attached one, in this network, and queries the shim.
 
 Exit codes: 0 it works, 1 it does not, and the output shows why and what to do, 3 missing
 privileges, 4 no agent and nothing of it in the kernel.")]
