@@ -30,10 +30,10 @@ pub const MAX_SOURCES: usize = 15;
 /// room for the blocks of the next plan.
 pub const SLOTS_PER_VIP: u32 = 8;
 
-/// Backend numbers for each address of the pool, on average.
+/// Backend IDs for each address of the pool, on average.
 pub const BACKENDS_PER_VIP: u32 = 2;
 
-/// Further slots and backend numbers of every pool, so that even the smallest one has room for two
+/// Further slots and backend IDs of every pool, so that even the smallest one has room for two
 /// versions of a route with the most ports and backends.
 pub const SMALLEST_TABLE: u32 = 1024;
 
@@ -43,7 +43,7 @@ pub const fn slots(pool: u32) -> u32 {
 }
 
 /// Elements of the backend tables for a pool of `pool` addresses; below the 2²³ that
-/// [`crate::backend::BackendId`] can number.
+/// [`crate::backend::BackendId`] can represent.
 pub const fn backends(pool: u32) -> u32 {
     let wanted = pool.saturating_mul(BACKENDS_PER_VIP).saturating_add(SMALLEST_TABLE);
     if wanted > crate::backend::BackendId::MAX { crate::backend::BackendId::MAX } else { wanted }

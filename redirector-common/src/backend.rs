@@ -1,16 +1,16 @@
-//! Backends: their numbers, and their health as the programs see it.
+//! Backends: their IDs, and their health as the programs see it.
 
 use crate::table_type::table_type;
 
-/// The number of one backend of one route, an index into the backend tables: 23 bits. IPv6 source
-/// addresses have numbers too.
+/// The ID of one backend of one route: an index into the backend tables, of 23 bits. IPv6 source
+/// addresses have IDs, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct BackendId(pub u32);
 table_type!(BackendId, 4);
 
 impl BackendId {
-    /// The largest number.
+    /// The largest ID.
     pub const MAX: u32 = 0x007f_ffff;
     /// No backend: the last one of a socket that was not redirected before.
     pub const NONE: Self = Self(0);

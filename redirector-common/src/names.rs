@@ -131,25 +131,25 @@ pub fn programs_that(role: Role) -> impl Iterator<Item = &'static str> + Clone {
 pub const ROUTES: &str = "RD_ROUTES";
 /// [`crate::route::Slot`]: the blocks that route entries point to.
 pub const SLOTS: &str = "RD_SLOTS";
-/// [`crate::backend::Health`] by backend number.
+/// [`crate::backend::Health`] by backend ID.
 pub const HEALTH: &str = "RD_HEALTH";
 /// [`crate::origin::Origin`] by socket.
 pub const ORIGINS: &str = "RD_ORIGINS";
 /// [`crate::stats::RouteStats`] by index in the pool.
 pub const ROUTE_STATS: &str = "RD_ROUTE_STATS";
-/// [`crate::stats::BackendStats`] by backend number.
+/// [`crate::stats::BackendStats`] by backend ID.
 pub const BACKEND_STATS: &str = "RD_BKND_STATS";
 /// [`crate::agent::AgentState`], a single element.
 pub const AGENT: &str = "RD_AGENT";
 
-/// [`crate::addr::Ip6Be`] by backend number: the addresses that do not fit into a slot.
+/// [`crate::addr::Ip6Be`] by backend ID: the addresses that do not fit into a slot.
 pub const BACKENDS6: &str = "RD_BACKENDS6";
 /// [`crate::agent::Control`], a single element.
 pub const CONTROL: &str = "RD_CONTROL";
 
 /// [`crate::stats::RouteTimes`] by index in the pool.
 pub const ROUTE_TIMES: &str = "RD_ROUTE_TIMES";
-/// [`crate::stats::BackendTimes`] by backend number.
+/// [`crate::stats::BackendTimes`] by backend ID.
 pub const BACKEND_TIMES: &str = "RD_BKND_TIMES";
 /// The ring buffer of [`crate::event::Event`].
 pub const EVENTS: &str = "RD_EVENTS";

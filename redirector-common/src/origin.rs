@@ -29,7 +29,7 @@ pub struct Origin {
     pub pid: u32,
     /// The route: the VIP's index in the pool.
     pub route: u32,
-    /// The backend's number.
+    /// The backend's ID.
     pub backend_id: BackendId,
     /// The port that the client asked for.
     pub vip_port: PortBe,

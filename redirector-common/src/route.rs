@@ -164,7 +164,7 @@ pub struct RouteOptions {
 pub struct Slot {
     /// An IPv4 address, a port pair, or options.
     pub value: u32,
-    /// Generation, address family and number.
+    /// Generation, address family and ID.
     pub tag: u32,
 }
 table_type!(Slot, 8);
@@ -178,7 +178,7 @@ impl Slot {
         Self { value: address.0, tag: tag(generation, id.0) }
     }
 
-    /// A backend or a source whose IPv6 address is in the table of addresses, by number.
+    /// A backend or a source whose IPv6 address is in the table of addresses, by ID.
     pub const fn v6(generation: u8, id: BackendId) -> Self {
         Self { value: 0, tag: tag(generation, id.0) | Self::IS_V6 }
     }
@@ -188,7 +188,7 @@ impl Slot {
         Self { value: client.0 as u32 | (destination.0 as u32) << 16, tag: tag(generation, 0) }
     }
 
-    /// RouteOptions.
+    /// The options of a route.
     pub const fn options(generation: u8, options: RouteOptions) -> Self {
         let value = options.idle_seconds as u32
             | (options.sources4 as u32) << 16
@@ -201,7 +201,7 @@ impl Slot {
         (self.tag >> 24) as u8
     }
 
-    /// The number of a backend or a source.
+    /// The ID of a backend or a source.
     pub const fn id(self) -> BackendId {
         BackendId(self.tag & BackendId::MAX)
     }

@@ -161,7 +161,7 @@ fn the_origin_records_the_connect() {
     for (label, offset) in [
         ("origin, route", offset_of!(Origin, route)),
         ("origin, backend", offset_of!(Origin, backend)),
-        ("origin, backend number", offset_of!(Origin, backend_id)),
+        ("origin, backend ID", offset_of!(Origin, backend_id)),
         ("origin, VIP port", offset_of!(Origin, vip_port)),
         ("origin, backend port", offset_of!(Origin, backend_port)),
         ("origin, phase", offset_of!(Origin, phase)),

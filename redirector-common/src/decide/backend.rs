@@ -37,7 +37,7 @@ impl Backend {
         Self::new(Selection::one_of_several(port), slot)
     }
 
-    /// Its number.
+    /// Its ID.
     #[inline(always)]
     pub const fn id(self) -> BackendId {
         self.slot.id()

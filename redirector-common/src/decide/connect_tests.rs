@@ -14,17 +14,17 @@ use crate::{
 
 const VIP: u32 = 7;
 
-/// What an `AF_INET` socket gets: a backend, or none.
+/// Connects an `AF_INET` socket: its backend, or the verdict without one.
 fn connect(
     tables: &TestTables,
     index: u32,
     port: PortBe,
     last: BackendId,
 ) -> Result<Backend, Verdict> {
-    connect_of(tables, index, TestClient { port, families: Families::V4_ONLY, last })
+    connect_client(tables, index, TestClient { port, families: Families::V4_ONLY, last })
 }
 
-fn connect_of(tables: &TestTables, index: u32, client: TestClient) -> Result<Backend, Verdict> {
+fn connect_client(tables: &TestTables, index: u32, client: TestClient) -> Result<Backend, Verdict> {
     let mut backend = Backend::default();
     match super::connect(tables, index, &client, &mut backend) {
         Verdict::Redirect => Ok(backend),
@@ -103,7 +103,7 @@ fn a_block_that_was_replaced_is_read_again() {
 }
 
 #[test]
-fn the_second_reading_avoids_ejected_backends_unless_all_are() {
+fn a_repeated_read_avoids_ejected_backends_unless_all_are() {
     let again = |ejected: &[u32]| -> std::collections::BTreeSet<u32> {
         let seen = (0..100).map(|seed| {
             let mut tables = TestTables::with_route(VIP, &[(443, 443)], &[1], 0);
@@ -131,7 +131,7 @@ fn source_addresses_of_the_backends_family_take_turns() {
     let sources = |families| -> std::vec::Vec<Ip6Be> {
         let client = TestClient { families, ..TestClient::default() };
         let source = |_| {
-            let backend = connect_of(&tables, VIP, client).expect("redirected");
+            let backend = connect_client(&tables, VIP, client).expect("redirected");
             let options = backend.options(&tables, VIP, families);
             assert_eq!(options.idle_seconds, 350);
             options.source

@@ -24,7 +24,7 @@ struct Block<'a> {
     first: u32,
     generation: u8,
     ports: &'a [(u16, u16)],
-    /// Numbers of the backends.
+    /// IDs of the backends.
     ids: &'a [u32],
     /// Slots of the options and the source addresses.
     options: Vec<Slot>,
@@ -91,7 +91,7 @@ impl Default for TestTables {
 }
 
 impl TestTables {
-    /// Numbers from here on have IPv6 addresses.
+    /// Backends with this ID or a larger one have IPv6 addresses.
     pub(in crate::decide) const FIRST_V6: u32 = 100;
 
     pub(in crate::decide) fn address(id: u32) -> Ip6Be {
@@ -102,7 +102,7 @@ impl TestTables {
         }
     }
 
-    /// One route whose backends have the numbers `ids`, in a block of generation 1 at slot 10.
+    /// One route whose backends have these `ids`, in a block of generation 1 at slot 10.
     pub(in crate::decide) fn with_route(
         index: u32,
         ports: &[(u16, u16)],
@@ -114,7 +114,7 @@ impl TestTables {
         tables
     }
 
-    /// The same on every port, with options and the numbers of source addresses.
+    /// The same on every port, with options and the IDs of source addresses.
     pub(in crate::decide) fn with_options(
         index: u32,
         ids: &[u32],
