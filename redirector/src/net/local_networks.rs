@@ -15,8 +15,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// Longest time that the tables are cached. A new pod waits this long at most, and a flood cannot
 /// make us read them more often.
 const MAX_AGE: Duration = Duration::from_secs(2);
-/// A route without a gateway whose prefix is no longer than this (IPv4, IPv6) is a default route in
-/// disguise, such as a tunnel's `0.0.0.0/1`, not a local network.
+/// A route without a gateway is a local network only if its prefix is longer than this (IPv4,
+/// IPv6). With a shorter one it is in effect a default route, such as a tunnel's `0.0.0.0/1`.
 const MIN_PREFIX: (u8, u8) = (8, 16);
 /// Most networks that are kept; a node has a few hundred.
 const MAX_NETWORKS: usize = 4096;
@@ -85,8 +85,9 @@ const UP: u32 = 0x1;
 const GATEWAY: u32 = 0x2;
 const REJECT: u32 = 0x200;
 
-/// Columns: interface, destination, gateway, flags, as the eighth the mask. Addresses are native
-/// words in hexadecimal. A gateway that is the host's own address (Cilium's) does not count.
+/// The networks in /proc/net/route that need no gateway. Columns: interface, destination, gateway,
+/// flags, three others, mask. Addresses are native words in hexadecimal. A gateway that is the
+/// host's own address (as with Cilium) does not count.
 fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
     let word = |text: &str| u32::from_str_radix(text, 16).ok();
     let address = |text: &str| word(text).map(|word| Ipv4Addr::from(word.to_ne_bytes()));
@@ -103,8 +104,9 @@ fn connected_v4(table: &str, own: &[Ipv4Addr]) -> Vec<IpNet> {
     table.lines().skip(1).filter_map(route).collect()
 }
 
-/// Columns: destination, its length, source, its length, next hop, metric, references, uses, flags,
-/// interface. The table also lists the host's own addresses.
+/// The networks in /proc/net/ipv6_route that need no gateway. Columns: destination, its length,
+/// source, its length, next hop, metric, references, uses, flags, interface. The table also lists
+/// the host's own addresses.
 fn connected_v6(table: &str) -> Vec<IpNet> {
     let address = |text: &str| u128::from_str_radix(text, 16).ok().map(Ipv6Addr::from);
     let route = |line: &str| {

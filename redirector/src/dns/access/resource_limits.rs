@@ -1,4 +1,4 @@
-//! How many queries and connections the shim handles at a time.
+//! Limits of the queries and connections that the shim handles at a time.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -15,7 +15,7 @@ pub(crate) struct ResourceLimits {
     pub(crate) connections_per_client: usize,
 }
 
-/// The shim never needs more file descriptors.
+/// The most file descriptors that the shim needs.
 const MAX_DESCRIPTORS: u64 = 16_384;
 /// Most queries that wait for upstreams.
 const MAX_FORWARDED: u64 = 4096;
@@ -39,8 +39,8 @@ impl ResourceLimits {
         }
     }
 
-    /// Three quarters for forwarding, at three sockets a query, and an eighth for connections; the
-    /// rest is for the agent.
+    /// Three quarters of the descriptors are for forwarding, with three sockets for each query, and
+    /// an eighth for connections; the rest is for the agent.
     fn for_descriptors(descriptors: u64) -> Self {
         let part = |divisor: u64, most: u64| {
             usize::try_from((descriptors / divisor).clamp(16, most)).unwrap_or(16)

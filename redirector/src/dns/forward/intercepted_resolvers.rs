@@ -17,10 +17,10 @@ use super::{
 /// The port of a resolver: no other is intercepted.
 const DNS_PORT: u16 = 53;
 
-/// Returns the resolver that a slot stands for.
+/// Returns the resolver of a slot.
 pub type ResolverOfSlot = dyn Fn(u32) -> Option<IpAddr> + Send + Sync;
 
-/// The resolvers by slot, each with its record.
+/// The resolvers by slot, each with its health and counters.
 pub(crate) struct InterceptedResolvers {
     resolver_of: Box<ResolverOfSlot>,
     /// Our own addresses, to which nothing is forwarded.

@@ -14,10 +14,10 @@ use crate::net::Transport;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
-/// Receive buffer of a UDP socket, in bytes. The kernel allows twice this and counts 768 bytes or
-/// more for a query: half a second at 5,000 queries a second.
+/// Receive buffer of a UDP socket, in bytes. The kernel doubles it, and counts 768 bytes or more
+/// for each query: this is half a second at 5,000 queries a second.
 const RECEIVE_BUFFER: usize = 1 << 20;
-/// With port 0 the kernel chooses a UDP port whose TCP twin may be in use.
+/// Attempts with port 0: the kernel chooses a free UDP port, but the same TCP port may be in use.
 const PORT_TRIES: usize = 16;
 
 /// A socket of ours.

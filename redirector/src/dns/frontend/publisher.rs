@@ -51,12 +51,12 @@ impl Publisher {
         self.handler.zone().is_exactly(answers)
     }
 
-    /// Applies the upstreams, clients and TTL of other settings from the next query on. The
-    /// addresses stay as they were bound.
+    /// Applies the upstreams, clients and TTL of new settings, from the next query on. The listen
+    /// addresses do not change.
     ///
     /// # Errors
     ///
-    /// [`BindError::Loop`] and [`BindError::NoUpstream`]; then nothing changes.
+    /// [`BindError::Loop`] and [`BindError::NoUpstream`], in which case nothing changes.
     pub fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
         self.handler.reconfigure(settings)
     }

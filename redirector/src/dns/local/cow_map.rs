@@ -1,6 +1,5 @@
-//! A copy-on-write map in parts. A copy shares all parts; a change copies only the part that holds
-//! the key. So a table that is replaced as a whole at each change costs what the change costs, not
-//! what the table does.
+//! A copy-on-write map in parts. A clone shares all parts; a change copies only the part with the
+//! key. So the cost of replacing a whole table depends on the number of changes, not on its size.
 
 use std::{
     borrow::Borrow,
@@ -9,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-/// With a full pool of routes each part has 256 of them.
+/// A full pool of routes has 256 routes in each part.
 const PARTS: usize = 256;
 
 /// See the module.
@@ -21,7 +20,7 @@ pub(super) struct CowMap<K, V> {
 
 impl<K: Clone + Eq + Hash, V: Clone> Default for CowMap<K, V> {
     fn default() -> Self {
-        // All parts are the same empty one.
+        // All parts share one empty map.
         Self { parts: vec![Arc::default(); PARTS].into(), len: 0 }
     }
 }
@@ -74,8 +73,8 @@ fn part_of<Q: Hash + ?Sized>(key: &Q) -> usize {
     (hasher.0 >> 56) as usize % PARTS
 }
 
-/// Chooses the part, eight bytes at a time, since every query pays for it. The operator writes the
-/// keys, so nobody can aim them all at one part; within a part the standard library's hash decides.
+/// A fast hash to select the part, which every query does. It need not resist chosen keys, since
+/// the operator writes them; within a part the map uses the standard library's hash.
 struct PartHasher(u64);
 
 impl Hasher for PartHasher {

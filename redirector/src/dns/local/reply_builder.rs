@@ -10,8 +10,8 @@ use crate::dns::wire::{
     EDNS_PAYLOAD, Edns, HEADER_LEN, Header, ParsedQuestion, ReplyBuffer, class, flag, rcode, rtype,
 };
 
-/// Longest time to live of a real address, in seconds: when such an address dies, no hook moves the
-/// client to another one.
+/// Longest time to live of a real address, in seconds: no hook sends the client to another address
+/// if this one fails.
 const REAL_ADDRESS_TTL: u32 = 5;
 /// Most real addresses in one answer: with the longest name, this many IPv6 addresses fit the 512
 /// bytes of a client without EDNS.
@@ -19,7 +19,7 @@ const MAX_REAL_ADDRESSES: usize = 8;
 /// A compression pointer to the question's name.
 const QUESTION_NAME: [u8; 2] = [0xc0, HEADER_LEN as u8];
 
-/// What the zone holds for a name.
+/// The data that the zone has for a name.
 pub(super) enum LocalData<'a> {
     Source(&'a ZoneEntry),
     /// A source in wire form.
@@ -47,7 +47,7 @@ impl<'a> ReplyBuilder<'a> {
         Self { query, header, edns, reply, answers: 0 }
     }
 
-    /// The record of the question's type, or none and an SOA. ANY gets the one record that there is
+    /// Writes the record of the question's type, or an SOA if there is none. ANY gets one record
     /// (RFC 8482 section 4.1).
     pub(super) fn answer(
         mut self,
@@ -77,7 +77,7 @@ impl<'a> ReplyBuilder<'a> {
         Decision::Reply(if is_empty { ReplyKind::NoData } else { ReplyKind::Answered })
     }
 
-    /// An error without records.
+    /// Writes an error without records.
     pub(super) fn error(
         mut self,
         code: u16,
@@ -89,7 +89,7 @@ impl<'a> ReplyBuilder<'a> {
         Decision::Reply(kind)
     }
 
-    /// BADVERS (RFC 6891 section 6.1.3).
+    /// Writes BADVERS (RFC 6891 section 6.1.3).
     pub(super) fn bad_version(mut self, question: &ParsedQuestion) -> Decision {
         self.start(0, Some(question));
         self.finish(rcode::BADVERS_HIGH);
@@ -122,8 +122,8 @@ impl<'a> ReplyBuilder<'a> {
         }
     }
 
-    /// The addresses of the question's family, rotated by the query's ID so that clients spread
-    /// over them.
+    /// Writes the addresses of the question's family, rotated by the query's ID so that clients
+    /// spread over them.
     fn real_addresses(&mut self, qtype: u16, ttl: u32, real: &[IpAddr]) {
         let wanted = |address: &&IpAddr| match qtype {
             rtype::A | rtype::ANY => address.is_ipv4(),
@@ -141,7 +141,7 @@ impl<'a> ReplyBuilder<'a> {
         }
     }
 
-    /// The header, and the question in the client's own bytes, which keeps its case.
+    /// Writes the header, and the question in the client's own bytes, which preserves its case.
     fn start(&mut self, flags: u16, question: Option<&ParsedQuestion>) {
         let copied = self.header.flags & (flag::OPCODE | flag::RD | flag::CD);
         self.reply.push_u16(self.header.id);
@@ -153,7 +153,7 @@ impl<'a> ReplyBuilder<'a> {
         }
     }
 
-    /// One more record of the question's name in the answer section.
+    /// Writes one more record of the question's name in the answer section.
     fn record(&mut self, record_type: u16, ttl: u32, data: &[u8]) {
         self.answers += 1;
         self.reply.set_count(1, self.answers);
@@ -161,9 +161,9 @@ impl<'a> ReplyBuilder<'a> {
         self.reply.push(data);
     }
 
-    /// The SOA that lets a client cache a negative answer for `ttl` seconds (RFC 2308 section 3).
-    /// The question's name is its own zone: a parent's SOA would claim a zone that is not ours. `.`
-    /// means that no mailbox is responsible.
+    /// Writes the SOA that lets a client cache a negative answer for `ttl` seconds (RFC 2308
+    /// section 3). Its zone is the question's name, since the parent's zone is not ours. The
+    /// mailbox `.` means that there is none.
     fn soa(&mut self, ttl: u32) {
         self.reply.set_count(2, 1);
         self.record_header(rtype::SOA, ttl, QUESTION_NAME.len() + 1 + 5 * 4);
@@ -183,7 +183,7 @@ impl<'a> ReplyBuilder<'a> {
         self.reply.push_u16(u16::try_from(len).expect("record data is at most a name or an SOA"));
     }
 
-    /// An OPT record if the query had one, with our payload size and the client's DO bit.
+    /// Writes an OPT record if the query had one, with our payload size and the client's DO bit.
     fn finish(&mut self, rcode_high: u8) {
         let Some(edns) = self.edns else { return };
         self.reply.set_count(3, 1);

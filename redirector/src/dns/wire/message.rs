@@ -116,7 +116,8 @@ pub(crate) struct ParsedQuestion {
 }
 
 impl ParsedQuestion {
-    /// The question that follows the header. A compressed name is malformed: no name precedes it.
+    /// The question that follows the header. A compressed name is malformed, since there is no
+    /// earlier name.
     pub(crate) fn parse(message: &[u8]) -> Result<Self, Malformed> {
         let mut name = LowerName { bytes: [0; MAX_NAME_LEN], len: 0, labels: 0 };
         let mut at = HEADER_LEN;
@@ -129,7 +130,7 @@ impl ParsedQuestion {
             let used = at - HEADER_LEN;
             let target = name.bytes.get_mut(used..used + label.len()).ok_or(Malformed)?;
             target.copy_from_slice(label);
-            // The length byte stays as it is: it is below 64, hence not an upper-case letter.
+            // Leaves the length byte unchanged: it is below 64, so it is no upper-case letter.
             target.make_ascii_lowercase();
             at += label.len();
             if len == 0 {
@@ -146,7 +147,7 @@ impl ParsedQuestion {
     }
 }
 
-/// The type of the first question. Nothing else of the message is checked.
+/// The type of the first question. Does not check the rest of the message.
 pub(crate) fn question_type(message: &[u8]) -> Option<u16> {
     let mut at = HEADER_LEN;
     while let label @ 1..=63 = usize::from(*message.get(at)?) {
@@ -156,7 +157,7 @@ pub(crate) fn question_type(message: &[u8]) -> Option<u16> {
     (rest[0] == 0).then(|| u16::from_be_bytes([rest[1], rest[2]]))
 }
 
-/// The message after its length, as TCP carries it (RFC 1035 section 4.2.2).
+/// The message with its length before it, as over TCP (RFC 1035 section 4.2.2).
 ///
 /// # Errors
 ///

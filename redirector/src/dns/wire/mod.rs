@@ -1,8 +1,7 @@
-//! DNS wire format (RFC 1035), as far as the hot path needs it: the header, one question, a walk
-//! over records, and a fixed buffer for a reply.
+//! The parts of the DNS wire format (RFC 1035) that the hot path needs: the header, one question, a
+//! walk over records, and a fixed buffer for a reply.
 //!
-//! Nothing here allocates or trusts a length from a packet. Which answer a query gets is decided
-//! elsewhere.
+//! The parsers neither allocate nor trust a length in a packet. `local` decides about answers.
 
 mod message;
 mod records;

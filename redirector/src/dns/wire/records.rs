@@ -45,14 +45,14 @@ pub(crate) fn parse_edns(
     Ok(found)
 }
 
-/// Whether every record of a message is where the header's counts place it.
+/// Whether a message has as many well-formed records from `at` on as its header counts.
 pub(crate) fn is_well_formed(message: &[u8], at: usize, header: &Header) -> bool {
     let records: u32 = header.counts[1..].iter().map(|count| u32::from(*count)).sum();
     let mut at = at;
     (0..records).all(|_| skip_record(message, at).map(|record| at = record.end).is_ok())
 }
 
-/// A record that the walk went over.
+/// A record of the walk.
 struct Record<'a> {
     /// Type, class, TTL and data length.
     fields: &'a [u8; FIXED_LEN],

@@ -13,7 +13,7 @@ pub struct ReplyBuffer {
 impl ReplyBuffer {
     const CAPACITY: usize = CLASSIC_PAYLOAD as usize;
 
-    /// An empty buffer. Reuse it: each answer starts over.
+    /// An empty buffer. It can be reused: each answer clears it.
     pub fn new() -> Self {
         Self { bytes: [0; Self::CAPACITY], len: 0 }
     }
@@ -27,8 +27,8 @@ impl ReplyBuffer {
         self.len = 0;
     }
 
-    /// Appends bytes, which always fit. If that were ever wrong, the reply would be cut rather
-    /// than the process stopped.
+    /// Appends bytes, which always fit. If a bug made a reply too long, it would be truncated
+    /// instead of stopping the process.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         debug_assert!(self.len + bytes.len() <= Self::CAPACITY, "a reply outgrew its buffer");
         let free = &mut self.bytes[self.len..];
