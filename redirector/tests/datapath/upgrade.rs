@@ -15,7 +15,7 @@ use testbed::{Rig, customer::BannerServer, topology::LOAD_BALANCERS};
 use crate::rig::{Bed, INDEX, PORT, VIP, on_node, put, settings};
 
 /// A newer version, in which the maps `changed` have another layout.
-pub(crate) fn younger(by: u32, changed: &[&'static str]) -> Version {
+pub(crate) fn newer(by: u32, changed: &[&'static str]) -> Version {
     let abi = abi::ABI + by;
     Version { abi, changed: changed.iter().map(|&name| (name, abi)).collect(), ..Version::own() }
 }
@@ -87,7 +87,7 @@ fn upgrade_under_load(
 
 #[test]
 fn unchanged_maps_are_shared_and_no_count_is_lost() {
-    let (bed, _servers, counters) = upgraded_under_load(&Version::own(), &younger(1, &[]));
+    let (bed, _servers, counters) = upgraded_under_load(&Version::own(), &newer(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
     let backends = bed.datapath.backends(INDEX).unwrap();
     assert_eq!(
@@ -108,7 +108,7 @@ fn the_counters_of_abi_2_continue_in_abi_3() {
                 .unwrap()
         })
     });
-    let (mut bed, _servers, counters) = upgrade_under_load(served, &younger(1, &[]));
+    let (mut bed, _servers, counters) = upgrade_under_load(served, &newer(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
     // The older version's programs measured no times; those of the new one did.
     let timed = counters.latency.iter().sum::<u64>();
@@ -130,7 +130,7 @@ fn resized_maps_get_the_routes_health_and_ids() {
     }
     let (before, unhealthy) =
         (bed.datapath.backends(INDEX).unwrap(), bed.datapath.unhealthy_backends().unwrap());
-    let mut datapath = open(&bed.rig, &younger(1, &[])).unwrap();
+    let mut datapath = open(&bed.rig, &newer(1, &[])).unwrap();
     assert!(!datapath.lacks_routes());
     attach(&bed.rig, &mut datapath);
     assert_eq!(
@@ -154,13 +154,13 @@ fn resized_maps_get_the_routes_health_and_ids() {
 #[test]
 fn resized_maps_are_upgraded_and_no_connect_fails() {
     let old = Version { extra_entries: vec![(names::SLOTS, 64)], ..Version::own() };
-    let (_bed, _servers, counters) = upgraded_under_load(&old, &younger(1, &[]));
+    let (_bed, _servers, counters) = upgraded_under_load(&old, &newer(1, &[]));
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
 }
 
 #[test]
 fn unreadable_routes_are_served_by_the_old_programs() {
-    let new = younger(1, &[names::ROUTES, names::SLOTS]);
+    let new = newer(1, &[names::ROUTES, names::SLOTS]);
     let (_bed, _servers, counters) = upgraded_under_load(&Version::own(), &new);
     // Counters belong to the VIP, and backends have new IDs.
     assert_eq!((counters.started, counters.established), (3000, 3000), "{counters:?}");
@@ -182,7 +182,7 @@ fn old_programs_follow_sockets_with_their_origins() {
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert_eq!(lines.next().unwrap().unwrap(), "up");
 
-    let new = younger(1, &[names::ORIGINS]);
+    let new = newer(1, &[names::ORIGINS]);
     let load = bed.load(1000, 3.0, &["one", "two"]);
     std::thread::sleep(Duration::from_millis(500));
     bed.datapath = open(&bed.rig, &new).unwrap();
@@ -206,7 +206,7 @@ fn old_programs_follow_sockets_with_their_origins() {
 
 #[test]
 fn a_newer_versions_pins_are_refused_with_the_remedy() {
-    let (bed, _one, _two) = served_by(&younger(1, &[]));
+    let (bed, _one, _two) = served_by(&newer(1, &[]));
     let refused = open(&bed.rig, &Version::own()).err().expect("refused");
     assert!(
         matches!(
@@ -234,7 +234,7 @@ fn a_newer_versions_pins_are_refused_with_the_remedy() {
 fn an_upgrade_that_is_never_attached_changes_nothing() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let before = bed.datapath.plan();
-    drop(open(&bed.rig, &younger(1, &[names::ROUTES])).unwrap());
+    drop(open(&bed.rig, &newer(1, &[names::ROUTES])).unwrap());
     assert_eq!(pinned(&bed.rig, "."), [format!("v{}", abi::ABI), format!("v{}-new", abi::ABI + 1)]);
     bed.datapath = crate::rig::attached(&bed.rig);
     assert_eq!(bed.datapath.plan(), before);
@@ -249,9 +249,8 @@ fn an_older_version_for_another_pool_is_refused() {
     let (bed, _one, _two) = Bed::with_two_servers();
     let pool = redirector::pool::Pool::new("198.19.0.0/16".parse().unwrap(), None, true).unwrap();
     let elsewhere = datapath::Settings { pool, ..settings() };
-    let refused = on_node(&bed.rig, || {
-        Datapath::open_as(&elsewhere, &younger(1, &[])).err().expect("refused")
-    });
+    let refused =
+        on_node(&bed.rig, || Datapath::open_as(&elsewhere, &newer(1, &[])).err().expect("refused"));
     assert!(matches!(refused, DatapathError::PoolMismatch { .. }), "{refused}");
     assert!(bed.connects(10).flawless());
 }

@@ -18,7 +18,7 @@ use tracing_subscriber::{Layer, layer::Context, prelude::*};
 
 use crate::{
     rig::{Bed, INDEX, LIMIT, on_node, settings},
-    upgrade::{open, pinned, served_by, younger},
+    upgrade::{newer, open, pinned, served_by},
 };
 
 /// The environment variable with the step at which the child process dies.
@@ -53,7 +53,7 @@ impl<S: Subscriber> Layer<S> for Death {
 /// A newer version whose upgrade takes every path: maps that are shared, maps that are not, and old
 /// programs that stay.
 fn new() -> Version {
-    younger(1, &[names::ORIGINS, names::BACKEND_STATS])
+    newer(1, &[names::ORIGINS, names::BACKEND_STATS])
 }
 
 fn child(at: usize) {
@@ -99,14 +99,14 @@ fn an_upgrade_killed_at_any_step_costs_no_connect() {
         assert!(finished);
         assert_eq!(pinned(&bed.rig, "."), [format!("v{}", abi::ABI + 1)], "killed after {last:#?}");
         assert!(bed.connects(20).flawless(), "killed after {last:#?}");
-        let young = open(&bed.rig, &new()).unwrap();
-        let counters = young.route_counters(INDEX).unwrap();
+        let newer_datapath = open(&bed.rig, &new()).unwrap();
+        let counters = newer_datapath.route_counters(INDEX).unwrap();
         assert_eq!(
             (counters.started, counters.established),
             (started + 40, started + 40),
             "killed after {last:#?}"
         );
-        drop(young);
+        drop(newer_datapath);
         // Back to the old binary, which creates its maps again.
         on_node(&bed.rig, || datapath::unload(&settings().bpffs)).unwrap();
         bed.datapath = open(&bed.rig, &Version::own()).unwrap();

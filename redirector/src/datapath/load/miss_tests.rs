@@ -1,5 +1,5 @@
-//! A connect that is not ours makes no map lookup: an interpreter without helpers runs the
-//! programs.
+//! Tests that a connect to another address makes no map lookup: an interpreter without helpers runs
+//! the programs.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,7 @@ const CONSTANTS: &str = ".rodata";
 /// Bytes of `struct bpf_sock` (uapi/linux/bpf.h).
 const SOCKET: usize = 80;
 
-/// The instruction that loads 64 bits; it takes two places.
+/// The instruction that loads 64 bits, which has the length of two.
 const LOAD_LONG: u8 = 0x18;
 
 /// The verdict that allows a call.

@@ -1,5 +1,5 @@
-//! Tests on maps of their own. An element is refused since its map is smaller than the writer
-//! assumes.
+//! Tests on maps in the kernel. To make the kernel refuse an element, a map is smaller than the
+//! writer assumes.
 
 use std::{
     collections::BTreeMap,
@@ -26,15 +26,15 @@ struct Sizes {
 
 impl Sizes {
     /// Maps as large as the writer assumes.
-    fn honest(routes: u32, slots: u32, numbers: u32) -> Self {
+    fn as_assumed(routes: u32, slots: u32, ids: u32) -> Self {
         Self {
             routes,
             slots,
-            health: numbers,
-            stats: numbers,
-            addresses: numbers,
+            health: ids,
+            stats: ids,
+            addresses: ids,
             assumed_slots: slots,
-            assumed_ids: numbers,
+            assumed_ids: ids,
         }
     }
 
@@ -83,10 +83,10 @@ impl Writer {
         self.apply(&all).expect("withdrawn");
         assert_eq!(self.read_back(), Plan::default());
         assert_eq!(self.slots.allocate(sizes.assumed_slots), Some(0), "every slot is free");
-        let numbers = std::iter::from_fn(|| self.ids.allocate())
+        let ids = std::iter::from_fn(|| self.ids.allocate())
             .map(|id| id.0)
             .collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(numbers, (1..sizes.assumed_ids).collect());
+        assert_eq!(ids, (1..sizes.assumed_ids).collect());
     }
 }
 
@@ -110,8 +110,8 @@ fn route(backends: &[IpAddr]) -> PlannedRoute {
     }
 }
 
-/// Two backends that no other route has.
-fn two(index: u32, round: u8) -> PlannedRoute {
+/// A route with two backends that no other route has.
+fn unique_route(index: u32, round: u8) -> PlannedRoute {
     let [_, high, middle, low] = index.to_be_bytes();
     route(&[
         IpAddr::from([10 + 2 * round, high, middle, low]),
@@ -119,8 +119,8 @@ fn two(index: u32, round: u8) -> PlannedRoute {
     ])
 }
 
-fn all(routes: u32, round: u8) -> Vec<Change> {
-    (0..routes).map(|index| Change::Put { index, route: two(index, round) }).collect()
+fn put_all(routes: u32, round: u8) -> Vec<Change> {
+    (0..routes).map(|index| Change::Put { index, route: unique_route(index, round) }).collect()
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -158,7 +158,7 @@ proptest! {
         short in 0..6_usize,
         at in 1..40_u32,
     ) {
-        let mut sizes = Sizes::honest(ROUTES, 400, 120);
+        let mut sizes = Sizes::as_assumed(ROUTES, 400, 120);
         match short {
             0 => sizes.routes = at.min(ROUTES),
             1 => sizes.slots = at * 4,
@@ -174,9 +174,9 @@ proptest! {
     fn changes_before_the_one_that_does_not_fit_are_kept(
         changes in prop::collection::vec(change(ROUTES), 1..60),
         slots in 10..80_u32,
-        numbers in 4..60_u32,
+        ids in 4..60_u32,
     ) {
-        apply_all_or_up_to_the_refused(Sizes::honest(ROUTES, slots, numbers), &changes, "")?;
+        apply_all_or_up_to_the_refused(Sizes::as_assumed(ROUTES, slots, ids), &changes, "")?;
     }
 }
 
@@ -211,11 +211,11 @@ fn apply_all_or_up_to_the_refused(
 #[test]
 fn a_full_pool_is_replaced_with_few_free_ids() {
     const MANY: u32 = 5000;
-    let sizes = Sizes::honest(MANY, 4 * MANY, 2 * MANY + 8);
+    let sizes = Sizes::as_assumed(MANY, 4 * MANY, 2 * MANY + 8);
     let mut writer = sizes.writer();
     for round in 0..3 {
-        writer.apply(&all(MANY, round)).expect("written");
-        assert_eq!(writer.read_back(), after(&all(MANY, round)));
+        writer.apply(&put_all(MANY, round)).expect("written");
+        assert_eq!(writer.read_back(), after(&put_all(MANY, round)));
     }
     writer.assert_nothing_is_lost(sizes);
 }
@@ -223,8 +223,8 @@ fn a_full_pool_is_replaced_with_few_free_ids() {
 #[test]
 fn concurrent_readers_see_each_route_old_or_new() {
     const MANY: u32 = 4096;
-    let mut writer = Sizes::honest(MANY, 8 * MANY, 2 * MANY + 1024).writer();
-    writer.apply(&all(MANY, 0)).expect("written");
+    let mut writer = Sizes::as_assumed(MANY, 8 * MANY, 2 * MANY + 1024).writer();
+    writer.apply(&put_all(MANY, 0)).expect("written");
     // The same maps with other descriptors.
     let maps = writer.routes.reopen();
     let done = AtomicBool::new(false);
@@ -239,13 +239,16 @@ fn concurrent_readers_see_each_route_old_or_new() {
                 let block = (0..4)
                     .find_map(|_| maps.block(maps.entry(index).expect("an entry")).expect("slots"));
                 let planned = block.expect("a whole block").to_planned();
-                assert!((0..8).any(|round| planned == two(index, round)), "{planned:?} at {index}");
+                assert!(
+                    (0..8).any(|round| planned == unique_route(index, round)),
+                    "{planned:?} at {index}"
+                );
             }
         });
         for round in 1..8 {
-            writer.apply(&all(MANY, round)).expect("written");
+            writer.apply(&put_all(MANY, round)).expect("written");
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert_eq!(writer.read_back(), after(&all(MANY, 7)));
+    assert_eq!(writer.read_back(), after(&put_all(MANY, 7)));
 }
