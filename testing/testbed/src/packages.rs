@@ -90,7 +90,7 @@ pub fn unpacked(program: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A program of the Python environment that setup makes; the error says how to make it.
+/// A program of the Python environment that setup creates; the error names the remedy.
 pub fn python_tool(program: &str) -> Result<PathBuf> {
     let path = workspace::python_home().join("bin").join(program);
     if !path.is_file() {

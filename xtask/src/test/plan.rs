@@ -19,7 +19,7 @@ use crate::{
     vm,
 };
 
-/// The packages of every cargo command: the programs for the kernel have stages of their own.
+/// Arguments of every cargo command: the programs for the kernel have stages of their own.
 const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", "redirector-ebpf"];
 
 /// The test of the rules that no lint checks.
@@ -28,8 +28,8 @@ const CONVENTIONS_TEST: &str = "conventions";
 /// The test that runs the manifest's pod.
 const IMAGE_TEST: &str = "daemonset";
 
-/// The test that swaps the programs under load, and how many connects it makes when it has the
-/// machine to itself; beside others it makes fewer.
+/// The test that swaps the programs under load, and the number of its connects when it runs alone;
+/// next to other tests it makes fewer.
 const SWAPS_TEST: &str = "swaps::twenty_swaps_under_load_lose_no_connect_and_no_count";
 const CONNECTS: &str = "1000000";
 

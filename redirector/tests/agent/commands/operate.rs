@@ -43,9 +43,9 @@ fn scrape(job: &Job) -> String {
         .stdout
 }
 
-/// Queried names are private, so the log contains them only at the level that asks for them.
+/// Queried names are private, so the log contains them only at level `trace` of its own target.
 #[test]
-fn queried_names_are_logged_only_at_debug_level() {
+fn queried_names_are_logged_only_at_trace_level() {
     let mut job = Job::new();
     for (level, logged) in [("debug", false), ("info,redirector::dns::queries=trace", true)] {
         job.agent.sigterm().unwrap();
