@@ -1,4 +1,4 @@
-//! What the programs in the kernel and the agent share.
+//! The types, names and decisions that the programs in the kernel and the agent share.
 //!
 //! Table types are integers and byte arrays, `#[repr(C)]`, with explicit zeroed padding; their
 //! sizes are asserted at compile time. Types state the byte order. Every decision on which both

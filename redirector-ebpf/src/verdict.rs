@@ -3,5 +3,5 @@
 /// The call proceeds.
 pub(crate) const ALLOW: i32 = 1;
 
-/// The call fails: with the errno that `bpf_set_retval` gave, else with EPERM.
+/// The call fails with the errno set by `bpf_set_retval`, else with EPERM.
 pub(crate) const DENY: i32 = 0;

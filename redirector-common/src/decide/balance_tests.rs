@@ -15,12 +15,12 @@ use crate::{
 const VIP: u32 = 1;
 const DRAWS: u32 = 30_000;
 
-/// How often each backend comes up in [`DRAWS`] draws, and how many of them found all ejected.
+/// The number of [`DRAWS`] draws that select each backend, and of those with all backends ejected.
 fn draw(tables: &TestTables, last: u32) -> (BTreeMap<u32, u32>, u32) {
-    draw_of(tables, Families::V4_ONLY, last)
+    draw_for(tables, Families::V4_ONLY, last)
 }
 
-fn draw_of(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32, u32>, u32) {
+fn draw_for(tables: &TestTables, families: Families, last: u32) -> (BTreeMap<u32, u32>, u32) {
     let mut counts = BTreeMap::new();
     let mut all_ejected = 0;
     for _ in 0..DRAWS {
@@ -184,10 +184,10 @@ fn the_other_family_is_used_only_by_dual_stack_sockets() {
         (dual6, &[101, 102, 103]),
         (only6, &[101, 102, 103]),
     ] {
-        assert_uniform(&draw_of(&mixed, families, 0).0, from_mixed);
+        assert_uniform(&draw_for(&mixed, families, 0).0, from_mixed);
     }
-    assert_uniform(&draw_of(&four, dual6, 0).0, &[1, 2]);
-    assert_uniform(&draw_of(&six, dual4, 0).0, &[101, 102]);
+    assert_uniform(&draw_for(&four, dual6, 0).0, &[1, 2]);
+    assert_uniform(&draw_for(&six, dual4, 0).0, &[101, 102]);
     let any = |tables: &TestTables, families| backend(tables, families, 0);
     assert_eq!(any(&four, only6), None);
     assert_eq!(any(&six, Families::V4_ONLY), None);

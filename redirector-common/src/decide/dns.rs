@@ -149,7 +149,7 @@ mod tests {
     #[derive(Default)]
     struct TestSlots {
         slots: RefCell<BTreeMap<u32, (Ip6Be, bool)>>,
-        /// Claims every slot first.
+        /// Claims every slot before the resolver under test does.
         rival: Option<Ip6Be>,
     }
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_race_for_a_slot_is_no_loss_to_the_same_resolver() {
+    fn a_slot_that_a_rival_claims_for_the_same_resolver_is_used() {
         let table = TestSlots { rival: Some(v4(10, 0, 0, 1)), ..TestSlots::default() };
         assert_eq!(find_slot(&table, v4(10, 0, 0, 2), CLAIM), SLOTS, "the rival gets every slot");
         let table = TestSlots { rival: Some(v4(10, 0, 0, 1)), ..TestSlots::default() };

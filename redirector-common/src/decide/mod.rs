@@ -1,5 +1,5 @@
-//! Pure decisions, made in the kernel and tested here: what a connect does, which backend it gets,
-//! and what its outcome is.
+//! Pure decisions, which run in the kernel and are tested on the host: whether a connect is
+//! redirected, its backend and its outcome, and whether a DNS query is intercepted.
 
 mod backend;
 mod balance;

@@ -1,6 +1,6 @@
-//! How reading a part of a block ended, in two bits.
+//! The result of reading a part of a block, in two bits.
 
-/// The result of reading a part of a block; two bits of other words.
+/// The result of reading a part of a block; it is two bits of other packed words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(in crate::decide) enum BlockRead {
