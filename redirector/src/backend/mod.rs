@@ -1,10 +1,10 @@
 //! The addresses behind each destination, followed as its name changes, and whether a backend
 //! accepts connections.
 //!
-//! Names are looked up as they are (no search domains, no hosts file), A and AAAA both, through
-//! CNAMEs. An answer is valid for its TTL, within 1 s and 5 min; a failure keeps the last
-//! addresses; only an authoritative "no such address", three times in a row, empties a route.
-//! Selecting an address is the datapath's task.
+//! Names are looked up without search domains and hosts file, for A and AAAA, and through CNAMEs.
+//! An answer is valid for its TTL, limited to 1 s to 5 min. A failure keeps the last addresses;
+//! only three consecutive authoritative answers without an address empty a route. The datapath
+//! selects an address for each connect.
 
 mod address_cache;
 mod follow_state;

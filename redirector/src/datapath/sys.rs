@@ -191,11 +191,11 @@ struct ProgQuery {
 /// the cgroups above.
 const QUERY_EFFECTIVE: u32 = 1;
 /// More than enough: the kernel limits one hook of one cgroup to 64 (`BPF_CGROUP_MAX_PROGS`).
-const MOST_PROGRAMS: usize = 512;
+const MAX_PROGRAMS: usize = 512;
 
 /// The IDs of the programs that run on a hook of a cgroup, in the order in which they run.
 pub(crate) fn effective_programs(cgroup: i32, hook: Hook) -> io::Result<Vec<u32>> {
-    let mut ids = vec![0_u32; MOST_PROGRAMS];
+    let mut ids = vec![0_u32; MAX_PROGRAMS];
     let mut attributes = ProgQuery {
         target_fd: cgroup as u32,
         attach_type: hook.attach_type(),

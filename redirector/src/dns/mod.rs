@@ -1,9 +1,9 @@
 //! The DNS shim: it answers sources with their virtual addresses and forwards every other query
 //! byte for byte.
 //!
-//! The only place that knows DNS wire format. [`bind()`] opens the sockets, [`BoundShim::serve`]
-//! answers; [`Publisher::publish`] changes the answers meanwhile. [`answer()`] is the decision
-//! about one query, a pure function.
+//! [`bind()`] opens the sockets, [`BoundShim::serve`] answers, and [`Publisher::publish`] changes
+//! the answers. [`answer()`] is the decision about one query, a pure function. Only this module
+//! reads and writes the DNS wire format itself.
 
 mod access;
 mod forward;

@@ -9,8 +9,8 @@ use rtnetlink::Handle;
 pub enum HostError {
     /// Another route of this host covers the pool.
     #[error(
-        "`pool.{key} = \"{pool}\"` is routed by this host already ({route}): choose a pool that \
-            nothing uses, or set `pool.guard = false` if that route never leads out"
+        "this host already has a route for `pool.{key} = \"{pool}\"` ({route}): choose a pool that \
+            nothing uses, or set `pool.guard = false` if that route never leads off this host"
     )]
     PoolIsRouted {
         /// The range of the pool: `ipv4` or `ipv6`.

@@ -1,5 +1,5 @@
-//! The host's network: its nameservers, its own addresses, which process has a port, and the mark
-//! on our own sockets.
+//! The host's network: its nameservers, its own addresses, the process that has a port, and the
+//! mark on our own sockets.
 
 mod local_networks;
 pub mod nameservers;

@@ -18,7 +18,7 @@ const ALL: usize = 1 << 20;
 /// A reader of the events.
 fn read_events(bed: &mut Bed) -> EventReader {
     bed.datapath.set_event_sampling(Some(0)).unwrap();
-    bed.datapath.take_event_reader().expect("the first one to ask gets it")
+    bed.datapath.take_event_reader().expect("the first call gets the reader")
 }
 
 fn kinds(events: &[Event]) -> Vec<EventKind> {

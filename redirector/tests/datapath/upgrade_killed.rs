@@ -23,17 +23,17 @@ use crate::{
 
 /// The environment variable with the step at which the child process dies.
 const CHILD: &str = "REDIRECTOR_TEST_UPGRADE_DIES_AT";
-const NAME: &str = "upgrade_killed::an_upgrade_killed_at_any_step_costs_no_connect";
+const TEST_NAME: &str = "upgrade_killed::an_upgrade_killed_at_any_step_costs_no_connect";
 /// More steps than an upgrade has.
-const MOST: usize = 200;
+const MAX_STEPS: usize = 200;
 
 /// Kills this process at the given step. Each change of pins or links emits a log event.
-struct Death {
+struct KillAtStep {
     at: usize,
     steps: AtomicUsize,
 }
 
-impl<S: Subscriber> Layer<S> for Death {
+impl<S: Subscriber> Layer<S> for KillAtStep {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if !event.metadata().target().starts_with("redirector::datapath") {
             return;
@@ -57,7 +57,7 @@ fn new() -> Version {
 }
 
 fn child(at: usize) {
-    tracing_subscriber::registry().with(Death { at, steps: AtomicUsize::new(0) }).init();
+    tracing_subscriber::registry().with(KillAtStep { at, steps: AtomicUsize::new(0) }).init();
     let mut datapath = Datapath::open_as(&settings(), &new()).unwrap();
     datapath.attach(&datapath::cgroups(&[CgroupSpec::Auto]).unwrap()).unwrap();
 }
@@ -65,7 +65,7 @@ fn child(at: usize) {
 /// Runs the upgrade on the node until step `at`; returns its steps, and whether it completed.
 fn upgrade(bed: &Bed, at: usize) -> (Vec<String>, bool) {
     let mut command: Command = bed.rig.node.command(std::env::current_exe().unwrap());
-    command.args(["--exact", NAME, "--nocapture"]).env(CHILD, at.to_string());
+    command.args(["--exact", TEST_NAME, "--nocapture"]).env(CHILD, at.to_string());
     let ended = process::finish(command, LIMIT).unwrap();
     let steps = ended
         .stdout
@@ -91,7 +91,7 @@ fn an_upgrade_killed_at_any_step_costs_no_connect() {
         if completed {
             break;
         }
-        assert!(steps.len() == at && at < MOST, "{steps:#?}");
+        assert!(steps.len() == at && at < MAX_STEPS, "{steps:#?}");
         last = steps;
         // The programs in place redirect, restore the peer, and count.
         assert!(bed.connects(20).flawless(), "killed after {last:#?}");

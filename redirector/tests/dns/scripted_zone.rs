@@ -31,12 +31,12 @@ pub(crate) enum ZoneScript {
 }
 
 impl ScriptedZone {
-    pub(crate) fn new(says: ZoneScript) -> Self {
-        Self(Arc::new(Mutex::new(says)))
+    pub(crate) fn new(script: ZoneScript) -> Self {
+        Self(Arc::new(Mutex::new(script)))
     }
 
-    pub(crate) fn set(&self, says: ZoneScript) {
-        *self.0.lock().expect("not poisoned") = says;
+    pub(crate) fn set(&self, script: ZoneScript) {
+        *self.0.lock().expect("not poisoned") = script;
     }
 
     pub(crate) async fn serve(&self) -> ScriptedUpstream {
@@ -50,8 +50,8 @@ impl ScriptedZone {
         let mut reply = Message::response(query.metadata.id, OpCode::Query);
         reply.metadata.recursion_available = true;
         reply.add_query(question.clone());
-        let says = self.0.lock().expect("not poisoned").clone();
-        let records = match says {
+        let script = self.0.lock().expect("not poisoned").clone();
+        let records = match script {
             ZoneScript::NoReply => return vec![],
             ZoneScript::OnlyV4(_) if question.query_type() == RecordType::AAAA => return vec![],
             ZoneScript::Code(code) => {

@@ -31,11 +31,11 @@ use crate::datapath::{
 /// The number of ports that the shim needs for intercepted DNS: one for each resolver in use.
 pub const DNS_SLOTS: u16 = SLOTS as u16;
 
-/// A resolver without queries for this long loses its slot if fewer than [`FEW`] are free. No
+/// A resolver without queries for this long loses its slot if fewer than [`MIN_FREE`] are free. No
 /// client waits that long for a reply.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// With fewer free slots than this, idle resolvers lose theirs.
-const FEW: usize = SLOTS as usize / 4;
+const MIN_FREE: usize = SLOTS as usize / 4;
 
 type ResolverMap = HashMap<MapData, u32, Resolver>;
 
@@ -198,12 +198,14 @@ impl ResolverSlots {
         }
         self.last_change.retain(|slot, _| in_use.iter().any(|(known, ..)| known == slot));
         let now = Instant::now();
-        let few_free = SLOTS as usize - in_use.len() < FEW;
+        let few_free = SLOTS as usize - in_use.len() < MIN_FREE;
         for (slot, resolver, count) in in_use {
             let last_change = self.last_change.entry(slot).or_insert((count, now));
             if last_change.0 != count {
                 *last_change = (count, now);
-            } else if few_free && resolver.listed == 0 && now.duration_since(last_change.1) >= IDLE
+            } else if few_free
+                && resolver.listed == 0
+                && now.duration_since(last_change.1) >= IDLE_TIMEOUT
             {
                 let removed = map.remove(&slot);
                 removed.map_err(|error| {
