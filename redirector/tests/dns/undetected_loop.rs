@@ -14,8 +14,7 @@ use crate::{
     running_shim::{RunningShim, source},
 };
 
-/// Forwards every query to `shim` from a socket of its own, and the answer back; except the loop
-/// probe.
+/// Forwards every query to `shim` from a new socket and returns the answer; drops loop probes.
 async fn relay(socket: UdpSocket, shim: SocketAddr) {
     let socket = Arc::new(socket);
     let mut buffer = [0; 512];

@@ -15,7 +15,7 @@ fn greeted_by(job: &Job, name: &str) -> String {
     job.shell(&format!("curl -sS --max-time 10 http://{name}:8080/")).trim().to_owned()
 }
 
-fn done(job: &Job, arguments: &[&str]) -> String {
+fn run(job: &Job, arguments: &[&str]) -> String {
     let finished = job.cli(arguments);
     assert!(finished.status.success(), "{}", finished.text());
     finished.stdout
@@ -25,7 +25,7 @@ fn done(job: &Job, arguments: &[&str]) -> String {
 fn route_set_is_live_for_the_first_connect_after_it_returns() {
     let job = Job::with_config(CONFIG);
     for (address, banner) in LOAD_BALANCERS.iter().zip(["lb1", "lb2"]).cycle().take(10) {
-        done(&job, &["route", "set", INTERNAL_NAME, "--destination", &address.to_string()]);
+        run(&job, &["route", "set", INTERNAL_NAME, "--destination", &address.to_string()]);
         assert_eq!(greeted_by(&job, INTERNAL_NAME), banner);
     }
 }
@@ -33,7 +33,7 @@ fn route_set_is_live_for_the_first_connect_after_it_returns() {
 #[test]
 fn an_added_route_is_live_at_once_until_it_is_removed() {
     let mut job = Job::with_config(CONFIG);
-    done(
+    run(
         &job,
         &[
             "route",
@@ -52,7 +52,7 @@ fn an_added_route_is_live_at_once_until_it_is_removed() {
     job.agent.restart().unwrap();
     assert_eq!(job.shell("getent hosts git.internal.company.net"), vip);
     assert_eq!(greeted_by(&job, "git.internal.company.net"), "lb2");
-    done(&job, &["route", "remove", "git.internal.company.net"]);
+    run(&job, &["route", "remove", "git.internal.company.net"]);
     let gone = job.executor.run("getent hosts git.internal.company.net", LIMIT).unwrap();
     assert!(!gone.status.success(), "{}", gone.text());
     let address = vip.split_whitespace().next().unwrap();
@@ -68,12 +68,12 @@ fn an_added_route_is_live_at_once_until_it_is_removed() {
 #[test]
 fn removing_an_override_restores_the_file_route() {
     let job = Job::with_config(CONFIG);
-    done(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.8"]);
+    run(&job, &["route", "set", INTERNAL_NAME, "--destination", "203.0.113.8"]);
     assert_eq!(
         job.json(&["route", "show", INTERNAL_NAME]).to_string().matches("203.0.113.7").count(),
         0
     );
-    done(&job, &["route", "remove", INTERNAL_NAME]);
+    run(&job, &["route", "remove", INTERNAL_NAME]);
     assert!(job.json(&["route", "show", INTERNAL_NAME]).to_string().contains("203.0.113.7"));
     let refused = job.cli(&["route", "remove", INTERNAL_NAME]);
     assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
@@ -89,10 +89,10 @@ fn the_yaml_of_the_platform_is_imported_unchanged() {
     let file = job.rig.node.sandbox().home().join("config.yaml");
     job.rig.node.sandbox().write(&file, yaml).unwrap();
     let path = file.to_str().unwrap();
-    let dry = done(&job, &["route", "import", path, "--dry-run"]);
+    let dry = run(&job, &["route", "import", path, "--dry-run"]);
     assert!(dry.contains("npm.internal.company.net"), "{dry}");
     assert_eq!(job.json(&["route", "list"])["routes"].as_array().unwrap().len(), 1);
-    done(&job, &["route", "import", path]);
+    run(&job, &["route", "import", path]);
     assert!(["lb1", "lb2"].contains(&greeted_by(&job, "npm.internal.company.net").as_str()));
 }
 
@@ -139,7 +139,7 @@ fn a_reload_changes_routes_unless_the_file_is_invalid() {
     job.agent.write_config("[[routes]]\nsorce = \"x\"\n").unwrap();
     job.agent.sighup().unwrap();
     testbed::process::until(
-        "status to say that the file is broken",
+        "status to report the broken file",
         std::time::Duration::from_secs(10),
         || Ok(job.cli(&["status"]).status.code() == Some(1)),
     )
@@ -155,7 +155,7 @@ fn a_pending_route_is_servfail_and_not_ready() {
     let readyz = || {
         job.rig.node.sandbox().run("curl -s http://127.0.0.1:9464/readyz", LIMIT).unwrap().stdout
     };
-    let asked = || {
+    let answer = || {
         job.executor.run("dig +tries=1 +time=5 late.internal.company.net A", LIMIT).unwrap().stdout
     };
     assert!(!readyz().contains("not live"), "{}", readyz());
@@ -168,15 +168,15 @@ fn a_pending_route_is_servfail_and_not_ready() {
         "203.0.113.99:53",
     ];
     std::thread::scope(|scope| {
-        let adding = scope.spawn(|| done(&job, &add));
+        let adding = scope.spawn(|| run(&job, &add));
         let (mut unready, mut failed) = (false, false);
         while !adding.is_finished() {
             unready |= readyz().contains("late.internal.company.net is not live yet");
-            failed |= asked().contains("status: SERVFAIL");
+            failed |= answer().contains("status: SERVFAIL");
         }
         adding.join().unwrap();
         assert!(unready && failed, "unready {unready}, SERVFAIL {failed}");
     });
-    assert!(asked().contains("198.18."), "{}", asked());
+    assert!(answer().contains("198.18."), "{}", answer());
     assert!(!readyz().contains("not live"), "{}", readyz());
 }

@@ -1,6 +1,6 @@
 //! Runs every command of the README, in order: `node#` and `executor$` on a rig, `host#` on a node
 //! without an agent, `stopped#` after the agent has ended. Commands that cannot run here are listed
-//! with the test that runs them. The verbs of xtask are tested in xtask/tests/readme.rs.
+//! in [`ELSEWHERE`]. The verbs of xtask are tested in xtask/tests/readme.rs.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -8,7 +8,7 @@ use testbed::Rig;
 
 use crate::rig::{Job, LIMIT, binary};
 
-/// Commands that another test or stage runs.
+/// Commands that these tests do not run, each with the test that does or the reason.
 const ELSEWHERE: &[(&str, &str)] = &[
     (
         "cluster$ kubectl apply -f deploy/daemonset.yaml",

@@ -13,8 +13,8 @@ source = \"refusing.internal.company.net\"
 destination = \"203.0.113.1\"
 ";
 
-/// Runs a command in a terminal of 100 by 30, takes a step whenever given words appear, and prints
-/// everything that was drawn.
+/// Runs a command in a terminal of 100 columns and 30 rows, takes each step when its words appear,
+/// and prints everything that was drawn.
 const TERMINAL: &str = r#"
 import fcntl, os, pty, select, struct, sys, termios, time
 steps = eval(sys.argv[1])
@@ -38,10 +38,10 @@ while time.time() < deadline:
         if isinstance(step, tuple): size(*step)
         else: os.write(master, step.encode())
 sys.stdout.buffer.write(drawn)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if not steps else f'nobody saw {steps}')
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if not steps else f'never drawn: {steps}')
 "#;
 
-/// What `top` draws, and how it ends.
+/// Runs `top` in that terminal; returns its output and exit status.
 fn run_in_terminal(job: &Job, steps: &str, arguments: &[&str]) -> process::Finished {
     let mut command = job.rig.node.command("/usr/bin/python3");
     command.args(["-c", TERMINAL, steps]).arg(binary()).arg("top").args(arguments);
