@@ -15,7 +15,7 @@ use super::{
     probe::{TlsResult, source_towards},
     probe_cgroup::{self, ProbeCgroup},
     probe_process,
-    report::{PlaceInfo, SourceAddresses, Verified},
+    report::{SourceAddresses, Vantage, Verified},
     target::route_for,
 };
 use crate::control::api::{Status, VERSION};
@@ -36,7 +36,7 @@ pub(crate) fn verify(
         name: name.clone(),
         port: wanted.target.port,
         route: None,
-        place: None,
+        vantage: None,
         steps: vec![],
         findings: vec![],
         certificate: None,
@@ -59,7 +59,7 @@ pub(crate) fn verify(
     };
     let backend = backend(route, wanted.target.port);
     let job = job(wanted, route, room.path(), backend)?;
-    let place = PlaceInfo {
+    let vantage = Vantage {
         cgroup: room.path().to_owned(),
         process: wanted.process.clone(),
         nameservers: job.nameservers.iter().map(SocketAddr::ip).collect(),
@@ -100,14 +100,14 @@ pub(crate) fn verify(
             IpAddr::V6(_) => false,
         },
         attached: attachments.iter().any(|at| at.live),
-        covered: covering(attachments, &place.cgroup).is_some(),
-        cgroup: asked_cgroup(&place.cgroup),
+        covered: covering(attachments, &vantage.cgroup).is_some(),
+        cgroup: asked_cgroup(&vantage.cgroup),
         process: wanted.process.as_ref(),
         source: &verified.source,
     };
     (verified.steps, verified.findings) = diagnose(&seen, &facts);
     verified.ok = !verified.findings.iter().any(|finding| finding.prevents);
-    verified.place = Some(place);
+    verified.vantage = Some(vantage);
     Ok(verified)
 }
 

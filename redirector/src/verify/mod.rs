@@ -31,7 +31,7 @@ pub use self::{
     probe::{CertificateInfo, Until},
     process::Process,
     report::{
-        Explained, Finding, PlaceInfo, SourceAddresses, Step, StepOutcome, Verified, Waypoint,
+        Explained, Finding, PathStage, SourceAddresses, Step, StepOutcome, Vantage, Verified,
     },
     target::{Target, route_for},
 };

@@ -49,8 +49,8 @@ pub struct Verified {
     pub port: u16,
     /// The route that serves the name; null when none does.
     pub route: Option<SourceName>,
-    /// Where it was done from; null when nothing was done.
-    pub place: Option<PlaceInfo>,
+    /// Where `verify` acted from; null when nothing was done.
+    pub vantage: Option<Vantage>,
     /// The steps, in order.
     pub steps: Vec<Step>,
     /// What was found; the first that `prevents` is the cause of the failure.
@@ -65,12 +65,12 @@ pub struct Verified {
 
 /// Where `verify` acted from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlaceInfo {
+pub struct Vantage {
     /// The cgroup.
     pub cgroup: PathBuf,
-    /// The process whose place it is; null for a cgroup and the node's own network.
+    /// The process that `verify` acted for; null for a cgroup and the node's own network.
     pub process: Option<Process>,
-    /// Who was asked for names.
+    /// The nameservers that were queried.
     pub nameservers: Vec<IpAddr>,
 }
 
@@ -139,14 +139,14 @@ impl SourceAddresses {
 pub struct Explained {
     /// [`crate::control::api::VERSION`].
     pub version: u32,
-    /// What was asked about.
-    pub asked: String,
+    /// The name or address that was explained.
+    pub target: String,
     /// What a connect would do, in one line.
     pub verdict: String,
     /// Whether it would be redirected, and nothing that is known prevents it.
     pub redirected: bool,
-    /// The way, one line each: name, virtual address, route, backends, hook.
-    pub way: Vec<Waypoint>,
+    /// The path of a connect, one stage each: name, virtual address, route, backends, hook.
+    pub path: Vec<PathStage>,
     /// What would prevent it, the first first; then what is worth knowing.
     pub findings: Vec<Finding>,
     /// The process, when one was named.
@@ -157,9 +157,9 @@ pub struct Explained {
     pub backends: Vec<IpAddr>,
 }
 
-/// One stage of the way.
+/// One stage of a connect's path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waypoint {
+pub struct PathStage {
     /// `name`, `vip`, `route`, `port`, `backends`, `hook` or `process`.
     pub stage: String,
     /// What it is.

@@ -75,14 +75,14 @@ fn others(
 
 fn render(env: &mut Env<'_>, explained: &Explained) -> io::Result<()> {
     let paint = Paint(env.colour);
-    let verdict = format!("{}: {}", explained.asked, explained.verdict);
+    let verdict = format!("{}: {}", explained.target, explained.verdict);
     writeln!(
         env.out,
         "{}\n",
         if explained.redirected { paint.good(&verdict) } else { paint.bad(&verdict) }
     )?;
-    for waypoint in &explained.way {
-        writeln!(env.out, "{:<9} {}", waypoint.stage, waypoint.detail)?;
+    for stage in &explained.path {
+        writeln!(env.out, "{:<9} {}", stage.stage, stage.detail)?;
     }
     if !explained.findings.is_empty() {
         writeln!(env.out)?;

@@ -84,13 +84,17 @@ impl Verify {
 
 fn render(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
     let paint = Paint(env.colour);
-    if let Some(place) = &verified.place {
-        let who = place
+    if let Some(vantage) = &verified.vantage {
+        let who = vantage
             .process
             .as_ref()
             .map(|process| format!(" as {} (pid {})", process.command, process.pid))
             .unwrap_or_default();
-        writeln!(env.out, "{}", paint.dim(&format!("running in {}{who}", place.cgroup.display())))?;
+        writeln!(
+            env.out,
+            "{}",
+            paint.dim(&format!("running in {}{who}", vantage.cgroup.display()))
+        )?;
     }
     for step in &verified.steps {
         let mark = match step.outcome {

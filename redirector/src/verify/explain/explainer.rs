@@ -3,13 +3,13 @@
 use super::{facts::ExplainFacts, target::ExplainTarget};
 use crate::{
     control::api::{RouteView, VERSION},
-    verify::report::{Explained, Finding, Waypoint},
+    verify::report::{Explained, Finding, PathStage},
 };
 
 /// What was found so far.
 #[derive(Default)]
 pub(super) struct Explainer {
-    pub(super) way: Vec<Waypoint>,
+    pub(super) path: Vec<PathStage>,
     pub(super) findings: Vec<Finding>,
     pub(super) route: Option<RouteView>,
     /// The outcome unless something prevents it.
@@ -17,13 +17,13 @@ pub(super) struct Explainer {
 }
 
 impl Explainer {
-    pub(super) fn way(&mut self, stage: &str, detail: impl Into<String>) {
-        self.way.push(Waypoint { stage: stage.to_owned(), detail: detail.into() });
+    pub(super) fn stage(&mut self, stage: &str, detail: impl Into<String>) {
+        self.path.push(PathStage { stage: stage.to_owned(), detail: detail.into() });
     }
 
     pub(super) fn into_report(
         mut self,
-        asked: &ExplainTarget,
+        target: &ExplainTarget,
         known: &ExplainFacts<'_>,
     ) -> Explained {
         self.findings.sort_by_key(|finding| !finding.prevents);
@@ -35,10 +35,10 @@ impl Explainer {
         };
         Explained {
             version: VERSION,
-            asked: asked.to_string(),
+            target: target.to_string(),
             verdict,
             redirected: prevented.is_none() && self.route.is_some(),
-            way: self.way,
+            path: self.path,
             process: known.process.cloned(),
             vip: self.route.as_ref().and_then(|route| route.vip.ipv4),
             backends: self

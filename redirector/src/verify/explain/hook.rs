@@ -28,7 +28,7 @@ pub(super) fn trace_hook(out: &mut Explainer, known: &ExplainFacts<'_>) {
             .map_or_else(|| format!("cgroup {}", at.cgroup_id), |path| path.display().to_string())
     });
     if live.is_empty() {
-        out.way("hook", "attached to no cgroup");
+        out.stage("hook", "attached to no cgroup");
         out.findings.push(not_attached());
     } else if let Some(process) = known.process {
         let cgroup = process
@@ -36,7 +36,7 @@ pub(super) fn trace_hook(out: &mut Explainer, known: &ExplainFacts<'_>) {
             .as_ref()
             .map_or_else(|| "its cgroup".to_owned(), |path| path.display().to_string());
         match process.cgroup.as_deref().and_then(|cgroup| covering(attachments, cgroup)) {
-            Some(at) => out.way(
+            Some(at) => out.stage(
                 "hook",
                 format!(
                     "{cgroup} is covered by {}",
@@ -44,7 +44,7 @@ pub(super) fn trace_hook(out: &mut Explainer, known: &ExplainFacts<'_>) {
                 ),
             ),
             None => {
-                out.way(
+                out.stage(
                     "hook",
                     format!(
                         "{cgroup} is covered by none of {}",
@@ -55,7 +55,7 @@ pub(super) fn trace_hook(out: &mut Explainer, known: &ExplainFacts<'_>) {
             }
         }
     } else {
-        out.way("hook", format!("applies at and below {}", names.collect::<Vec<_>>().join(", ")));
+        out.stage("hook", format!("applies at and below {}", names.collect::<Vec<_>>().join(", ")));
     }
     for other in known.others {
         out.findings.push(Finding::note(

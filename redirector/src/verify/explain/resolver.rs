@@ -67,7 +67,7 @@ fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &Exp
     };
     let servers = process.nameservers.iter().map(describe).collect::<Vec<_>>().join(", ");
     let network = if process.host_network { "this node's network" } else { "a network of its own" };
-    out.way(
+    out.stage(
         "process",
         format!("{} (pid {}) in {network}, nameserver {servers}", process.command, process.pid),
     );

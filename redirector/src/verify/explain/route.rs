@@ -46,10 +46,10 @@ pub(super) fn trace_route(
     let listed = ports(route);
     let to = listed.as_ref().map_or(Some(port), |ports| ports.destination(port));
     match to {
-        Some(to) if to == port => out.way("port", format!("{port} stays {port}")),
-        Some(to) => out.way("port", format!("{port} becomes {to}")),
+        Some(to) if to == port => out.stage("port", format!("{port} stays {port}")),
+        Some(to) => out.stage("port", format!("{port} becomes {to}")),
         None => {
-            out.way("port", format!("{port} is not listed"));
+            out.stage("port", format!("{port} is not listed"));
             out.findings.push(port_not_listed(route, port));
         }
     }
@@ -75,7 +75,7 @@ fn trace_backends(out: &mut Explainer, route: &RouteView, port: u16) {
             format!("{}{note}", SocketAddr::new(backend.address, port))
         })
         .collect();
-    out.way("backends", if list.is_empty() { "none known".to_owned() } else { list.join(", ") });
+    out.stage("backends", if list.is_empty() { "none known".to_owned() } else { list.join(", ") });
     if route.backends.is_empty() {
         let finding = no_backends(route);
         let does = if pass {

@@ -1,4 +1,4 @@
-//! What `explain` is asked about.
+//! The name or address that `explain` is given.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::verify::target::Target;
 
-/// What was asked about.
+/// The name or address that `explain` is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ExplainTarget {
     /// A name.

@@ -28,10 +28,10 @@ fn status() -> Status {
     .expect("a status")
 }
 
-fn explain_to(status: &Status, asked: &str, others: &[ForeignProgram]) -> Explained {
+fn explain_to(status: &Status, target: &str, others: &[ForeignProgram]) -> Explained {
     let shim = ["169.254.20.53:53".parse().expect("an address")];
     explain(
-        &asked.parse().expect("a target"),
+        &target.parse().expect("a target"),
         &ExplainFacts { status, process: None, shim: &shim, others },
     )
 }

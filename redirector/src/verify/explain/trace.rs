@@ -17,20 +17,20 @@ use crate::{
 };
 
 /// What a connect would do.
-pub(crate) fn explain(asked: &ExplainTarget, known: &ExplainFacts<'_>) -> Explained {
+pub(crate) fn explain(target: &ExplainTarget, known: &ExplainFacts<'_>) -> Explained {
     let mut explainer = Explainer::default();
-    match asked {
+    match target {
         ExplainTarget::Name(target) => trace_name(&mut explainer, target, known),
         ExplainTarget::Address(address, port) => {
             trace_address(&mut explainer, *address, *port, known)
         }
     }
-    explainer.into_report(asked, known)
+    explainer.into_report(target, known)
 }
 
 fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
     let Some(route) = route_for(&target.name, &known.status.routes) else {
-        out.way(
+        out.stage(
             "name",
             format!("{} is not the source of a route: the upstreams answer DNS", target.name),
         );
@@ -42,7 +42,7 @@ fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
     let vip = route.vip.ipv4.map_or_else(|| "no address".to_owned(), |vip| vip.to_string());
     let answered =
         if known.status.agent.is_some() { "is answered with" } else { "would be answered with" };
-    out.way("name", format!("{} {answered} {vip}, by the route of {source}", target.name));
+    out.stage("name", format!("{} {answered} {vip}, by the route of {source}", target.name));
     trace_hook(out, known);
     trace_resolver(out, &target.name, known);
     trace_route(out, route, target.port, known);
@@ -58,7 +58,7 @@ fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &Explai
             .source
             .as_ref()
             .map_or_else(|| "a route whose name is not known".to_owned(), ToString::to_string);
-        out.way("vip", format!("{address} is the virtual address of {source}"));
+        out.stage("vip", format!("{address} is the virtual address of {source}"));
         trace_hook(out, known);
         return trace_route(out, route, port, known);
     }
@@ -68,7 +68,7 @@ fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &Explai
         .as_ref()
         .and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
     if matches!(address, IpAddr::V4(address) if pool.is_some_and(|pool| pool.contains(&address))) {
-        out.way("vip", format!("{address} is in the pool, and no route has it"));
+        out.stage("vip", format!("{address} is in the pool, and no route has it"));
         trace_hook(out, known);
         let cause =
             format!("{address} is no route's virtual address: a connect to it is refused at once");
@@ -85,14 +85,14 @@ fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &Explai
         routes.iter().find(|route| route.backends.iter().any(|backend| backend.address == address));
     let cause = match of.and_then(|route| route.source.as_ref()) {
         Some(source) => {
-            out.way("vip", format!("{address} is a backend of {source}, not a virtual address"));
+            out.stage("vip", format!("{address} is a backend of {source}, not a virtual address"));
             format!(
                 "{address} is the load balancer's own address: a connect to it does not use \
                     {source}"
             )
         }
         None => {
-            out.way("vip", format!("{address} is outside the pool"));
+            out.stage("vip", format!("{address} is outside the pool"));
             format!("{address} is not a virtual address: connects to it are not redirected")
         }
     };

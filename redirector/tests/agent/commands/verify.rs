@@ -35,7 +35,7 @@ fn success_from_a_cgroup_and_from_a_process() {
     let sleeper = Sleeper::start(&job.executor, &[]);
     let (json, finished) = ask(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid()]);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
-    assert_eq!(json["place"]["process"]["host_network"], false);
+    assert_eq!(json["vantage"]["process"]["host_network"], false);
     assert!(json["source"]["executor"].as_str().unwrap().starts_with("10.61."), "{json}");
     let people = job.cli(&["verify", INTERNAL_NAME, "--pid", &sleeper.pid()]);
     for words in ["works from here", "curl --connect-to", "running in", "200"] {
