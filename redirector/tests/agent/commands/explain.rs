@@ -49,7 +49,7 @@ fn causes_that_prevent_a_connect_are_named() {
     );
     explain(&job, &["198.18.77.7"], "vip_without_route", &["refused at once"]);
     explain(&job, &["203.0.113.7"], "not_virtual", &["load balancer's own address", INTERNAL_NAME]);
-    explain(&job, &["192.0.2.1:80"], "not_virtual", &["not ours"]);
+    explain(&job, &["192.0.2.1:80"], "not_virtual", &["not a virtual address"]);
     explain(&job, &[&format!("{vip}:22")], "port_not_listed", &["port 22"]);
     explain(
         &job,
