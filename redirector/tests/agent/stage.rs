@@ -230,10 +230,19 @@ pub(crate) fn ask(job: &Job, arguments: &[&str]) -> (serde_json::Value, Finished
     (json, finished)
 }
 
+/// The page that names the commands with which each cause is staged here.
+const CAUSES: &str = include_str!("../../../docs/reference/causes.md");
+
 /// Asserts the code of the first finding, a fitting exit code, and that its texts contain these
-/// words.
+/// words. The page of causes must list the command for this code.
 #[track_caller]
 pub(crate) fn assert_cause(job: &Job, arguments: &[&str], code: &str, words: &[&str]) {
+    let row = CAUSES.lines().find(|line| line.starts_with(&format!("| `{code}` |")));
+    assert!(
+        row.is_some_and(|row| row.contains(&format!("`{}`", arguments[0]))),
+        "docs/reference/causes.md does not list {} for {code}",
+        arguments[0]
+    );
     let (json, finished) = ask(job, arguments);
     let finding = &json["findings"][0];
     assert_eq!(finding["code"], code, "{arguments:?}: {}", finished.text());
