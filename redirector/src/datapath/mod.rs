@@ -47,7 +47,7 @@ mod status;
 mod sys;
 
 pub use attach::{
-    cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, watched_dirs},
+    cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, subfolders, watched_dirs},
     links::{AttachFailure, AttachOutcome},
 };
 pub use checks::{

@@ -200,13 +200,7 @@ fn search(folder: &Path, pid: u32) -> Option<PathBuf> {
         if holds(&folder, pid) {
             return Some(folder);
         }
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        open.extend(
-            entries
-                .flatten()
-                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|entry| entry.path()),
-        );
+        open.extend(datapath::subfolders(&folder));
     }
     None
 }

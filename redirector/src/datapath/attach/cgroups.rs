@@ -188,15 +188,19 @@ pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
         if let Ok(metadata) = fs::metadata(&folder) {
             paths.insert(metadata.ino(), folder.clone());
         }
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        open.extend(
-            entries
-                .flatten()
-                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|entry| entry.path()),
-        );
+        open.extend(subfolders(&folder));
     }
     paths
+}
+
+/// The folders in `folder`; none if it can't be read.
+pub fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
 }
 
 #[cfg(test)]
