@@ -64,12 +64,8 @@ pub(crate) fn rollback(
             let completion = Completion::RolledBack(reply, Box::new(answer));
             route_changes::settle(state, pending, changed, completion)
         }
-        Ok((None, answer)) => {
-            let _ = reply.send(Ok(answer));
-            None
-        }
-        Err(error) => {
-            let _ = reply.send(Err(error));
+        dry_run_or_refusal => {
+            let _ = reply.send(dry_run_or_refusal.map(|(_, answer)| answer));
             None
         }
     }

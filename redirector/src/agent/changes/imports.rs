@@ -38,12 +38,8 @@ pub(crate) fn import(
             let completion = Completion::Imported(reply, Box::new(answer));
             route_changes::settle(state, pending, changed, completion)
         }
-        Ok((None, answer)) => {
-            let _ = reply.send(Ok(answer));
-            None
-        }
-        Err(error) => {
-            let _ = reply.send(Err(error));
+        dry_run_or_refusal => {
+            let _ = reply.send(dry_run_or_refusal.map(|(_, answer)| answer));
             None
         }
     }
