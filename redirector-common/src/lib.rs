@@ -17,6 +17,7 @@ pub mod dns;
 pub mod event;
 pub mod names;
 pub mod origin;
+pub mod packet;
 pub mod route;
 pub mod sampling;
 pub mod stats;

@@ -22,6 +22,13 @@ pub const SOCKOPS: &str = "rd_sockops";
 /// Records sockets that are closed before they are connected.
 pub const RELEASE: &str = "rd_release";
 
+/// Answers names and redirects TCP at the ingress of a guest's interface.
+pub const INGRESS: &str = "rd_ingress";
+/// Undoes the redirection at the egress of a guest's interface.
+pub const EGRESS: &str = "rd_egress";
+/// Answers names of attached cgroups at the egress of the host's own interfaces.
+pub const HOST_EGRESS: &str = "rd_host_egress";
+
 /// The prefix of every program's name: pins of other names are not ours.
 pub const PROGRAM_PREFIX: &str = "rd_";
 
@@ -127,6 +134,42 @@ pub fn programs_that(role: Role) -> impl Iterator<Item = &'static str> + Clone {
     PROGRAMS.iter().filter(move |program| program.role == role).map(|program| program.name)
 }
 
+/// A direction of the traffic-control hook of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Packets that the interface receives.
+    Ingress,
+    /// Packets that leave through the interface.
+    Egress,
+}
+
+impl Direction {
+    /// Its number in `enum bpf_attach_type` (uapi/linux/bpf.h), for a TCX link.
+    pub const fn attach_type(self) -> u32 {
+        match self {
+            Self::Ingress => 46,
+            Self::Egress => 47,
+        }
+    }
+}
+
+/// A program of the packet datapath and its direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketProgram {
+    /// Its name, here and in the kernel.
+    pub name: &'static str,
+    /// Its direction.
+    pub direction: Direction,
+}
+
+/// Every program of the packet datapath, in the order in which an upgrade swaps them: first the one
+/// that restores what another one rewrites.
+pub const PACKET_PROGRAMS: &[PacketProgram] = &[
+    PacketProgram { name: EGRESS, direction: Direction::Egress },
+    PacketProgram { name: INGRESS, direction: Direction::Ingress },
+    PacketProgram { name: HOST_EGRESS, direction: Direction::Egress },
+];
+
 /// [`crate::route::RouteEntry`] by index in the pool.
 pub const ROUTES: &str = "RD_ROUTES";
 /// [`crate::route::Slot`]: the blocks that route entries point to.
@@ -163,10 +206,38 @@ pub const RESOLVERS: &str = "RD_RESOLVERS";
 /// [`crate::dns::AGENT_STALE`].
 pub const DNS_STATS: &str = "RD_DNS_STATS";
 
+/// [`crate::packet::name::NameEntry`] by the hash of the name.
+pub const NAMES: &str = "RD_NAMES";
+/// [`crate::packet::name::WildcardEntry`] by the reversed suffix: a trie.
+pub const WILDCARDS: &str = "RD_WILDCARDS";
+/// [`crate::packet::name::ReverseEntry`] by index in the pool.
+pub const REVERSE_NAMES: &str = "RD_REVERSE";
+/// [`crate::packet::name::NameSettings`], a single element.
+pub const NAME_SETTINGS: &str = "RD_NAME_CONF";
+/// The number of queries answered by packet, by index in the pool.
+pub const ANSWERS: &str = "RD_ANSWERS";
+/// The attached cgroups, by ID: names are answered for their sockets on the host's own network.
+pub const CGROUPS: &str = "RD_CGROUPS";
+/// [`crate::packet::interface::Interface`] by interface index.
+pub const INTERFACES: &str = "RD_INTERFACES";
+/// [`crate::packet::flow::Flow`] by [`crate::packet::flow::FlowKey`]: established flows.
+pub const FLOWS: &str = "RD_FLOWS";
+/// The same, for half-open and ended flows: the oldest entry makes room for a new one.
+pub const BRIEF_FLOWS: &str = "RD_BRIEF_FLOWS";
+/// [`crate::packet::flow::FirstSyn`] by the forward [`crate::packet::flow::FlowKey`].
+pub const FIRST_SYNS: &str = "RD_FIRST_SYNS";
+/// A bit for each hash of an address that may be a backend's, in words of 64.
+pub const BACKEND_FILTER: &str = "RD_BKND_FILTER";
+/// [`crate::packet::stats::PacketStats`], a single element.
+pub const PACKET_STATS: &str = "RD_PACKET_STATS";
+
+/// The memory that a packet program works in, one element for each processor. It is not pinned.
+pub const SCRATCH: &str = "RD_SCRATCH";
+
 /// The prefix of every table's name: pins of other names are not ours.
 pub const MAP_PREFIX: &str = "RD_";
 
-/// Every table. All are pinned.
+/// Every pinned table.
 pub const MAPS: &[&str] = &[
     ROUTES,
     SLOTS,
@@ -184,6 +255,18 @@ pub const MAPS: &[&str] = &[
     SHIM,
     RESOLVERS,
     DNS_STATS,
+    NAMES,
+    WILDCARDS,
+    REVERSE_NAMES,
+    NAME_SETTINGS,
+    ANSWERS,
+    CGROUPS,
+    INTERFACES,
+    FLOWS,
+    BRIEF_FLOWS,
+    FIRST_SYNS,
+    BACKEND_FILTER,
+    PACKET_STATS,
 ];
 
 /// The ring buffer of log records that only the debug build of the programs has, by the name that
@@ -207,15 +290,21 @@ mod tests {
     use core::mem::size_of;
 
     use super::*;
-    use crate::{abi, agent, backend, dns, event, origin, route, stats};
+    use crate::{
+        abi, agent, backend, dns, event, origin,
+        packet::{flow, interface, name},
+        route, stats,
+    };
 
     #[test]
     fn every_name_has_at_most_15_bytes_and_our_prefix() {
-        for name in program_names().chain(MAPS.iter().copied()) {
+        let packet = || PACKET_PROGRAMS.iter().map(|program| program.name);
+        let programs = || program_names().chain(packet());
+        for name in programs().chain(MAPS.iter().copied()).chain([SCRATCH]) {
             assert!(name.len() <= 15, "{name}");
         }
         assert!(
-            program_names().all(|name| name.starts_with(PROGRAM_PREFIX))
+            programs().all(|name| name.starts_with(PROGRAM_PREFIX))
                 && MAPS.iter().all(|name| name.starts_with(MAP_PREFIX))
         );
     }
@@ -237,10 +326,24 @@ mod tests {
             size_of::<event::EventStats>(),
             size_of::<dns::Shim>(),
             size_of::<dns::Resolver>(),
+            size_of::<name::NameEntry>(),
+            size_of::<name::WildcardEntry>(),
+            size_of::<name::ReverseEntry>(),
+            size_of::<name::NameSettings>(),
+            size_of::<interface::Interface>(),
+            size_of::<flow::FlowKey>(),
+            size_of::<flow::Flow>(),
+            size_of::<flow::FirstSyn>(),
         ];
         assert_eq!(
             (abi::ABI, layout),
-            (3, [8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 24]),
+            (
+                4,
+                [
+                    8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 24, 272, 16, 264, 24, 48, 48,
+                    64, 48
+                ]
+            ),
             "a changed layout needs a new ABI version and an entry in abi::CHANGED"
         );
     }

@@ -10,6 +10,9 @@
 //! | `rd_peername4`, `rd_peername6` | return the peer that the client asked for: VIP or resolver |
 //! | `rd_sockops` | follow each redirected connection: sent, retransmitted, established, closed |
 //! | `rd_release` | record sockets that are closed before they are connected |
+//! | `rd_ingress` | packets from a guest: answer names, redirect TCP to the pool |
+//! | `rd_egress` | packets to a guest: undo the redirection |
+//! | `rd_host_egress` | packets of the host's own sockets: answer names of attached cgroups |
 #![no_std]
 #![no_main]
 #![cfg_attr(
@@ -37,6 +40,7 @@ mod health;
 mod maps;
 mod opaque;
 mod outcome;
+mod packet;
 mod peername;
 mod pools;
 mod sendmsg;
@@ -47,8 +51,8 @@ mod tables;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
-    programs::{SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier, sock_ops},
+    programs::{SockAddrContext, SockContext, SockOpsContext, TcContext},
 };
 
 use crate::verdict::ALLOW;
@@ -116,6 +120,21 @@ fn rd_sockops(ctx: SockOpsContext) -> u32 {
 fn rd_release(ctx: SockContext) -> i32 {
     sock_release::release(&ctx);
     ALLOW
+}
+
+#[classifier]
+fn rd_ingress(ctx: TcContext) -> i32 {
+    packet::ingress(&ctx)
+}
+
+#[classifier]
+fn rd_egress(ctx: TcContext) -> i32 {
+    packet::egress(&ctx)
+}
+
+#[classifier]
+fn rd_host_egress(ctx: TcContext) -> i32 {
+    packet::host_egress(&ctx)
 }
 
 #[cfg(not(test))]

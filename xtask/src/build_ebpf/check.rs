@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use object::{
     Architecture, Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind,
 };
-use redirector_common::names::{Hook, Program};
+use redirector_common::names::{self, Hook};
 
 const LICENSE: &str = "Dual MIT/GPL";
 /// The kernel cuts longer names.
@@ -36,11 +36,7 @@ impl fmt::Display for Contents {
 }
 
 /// Checks an object. The error has every problem.
-pub(crate) fn check(
-    object: &[u8],
-    programs: &[Program],
-    maps: &[&str],
-) -> anyhow::Result<Contents> {
+pub(crate) fn check(object: &[u8], maps: &[&str]) -> anyhow::Result<Contents> {
     let file = object::File::parse(object).context("not an ELF file")?;
     if file.architecture() != Architecture::Bpf || file.endianness() != Endianness::Little {
         bail!(
@@ -61,11 +57,12 @@ pub(crate) fn check(
     }
     problems.extend(wrong_license(&file));
     problems.extend(young_atomics(&file));
-    let programs = programs.iter().map(|program| {
-        problems.extend(long_name("program", program.name));
-        in_section(section_of(program.hook), program.name)
-    });
-    let programs: BTreeSet<String> = programs.collect();
+    let programs: BTreeSet<String> = expected_programs()
+        .map(|(section, name)| {
+            problems.extend(long_name("program", name));
+            in_section(section, name)
+        })
+        .collect();
     let maps: BTreeSet<String> = maps.iter().map(|&name| name.to_owned()).collect();
     problems.extend(maps.iter().filter_map(|name| long_name("map", name)));
     problems.extend(differences("program", &found.programs, &programs));
@@ -110,6 +107,14 @@ fn young_atomics(file: &object::File<'_>) -> Vec<String> {
         })
     });
     young.collect()
+}
+
+/// Every program with its section.
+fn expected_programs() -> impl Iterator<Item = (String, &'static str)> {
+    let cgroup = names::PROGRAMS.iter().map(|program| (section_of(program.hook), program.name));
+    let packet =
+        names::PACKET_PROGRAMS.iter().map(|program| ("classifier".to_owned(), program.name));
+    cgroup.chain(packet)
 }
 
 /// The section of a program on this hook, by which a loader knows the hook.
@@ -163,14 +168,12 @@ fn long_name(what: &str, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use redirector_common::names;
-
     use super::*;
 
     #[test]
     fn an_object_for_this_machine_is_refused() {
         let own = std::fs::read("/proc/self/exe").expect("a process can read its own binary");
-        let error = check(&own, names::PROGRAMS, names::MAPS).unwrap_err().to_string();
+        let error = check(&own, names::MAPS).unwrap_err().to_string();
         assert!(error.contains("not for BPF"), "{error}");
     }
 

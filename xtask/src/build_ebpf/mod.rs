@@ -82,8 +82,8 @@ pub(crate) fn ensure() -> anyhow::Result<String> {
 fn build_object(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<String> {
     let built = compile(toolchain, variant)?;
     let object = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
-    let maps = [names::MAPS, variant.extra_maps].concat();
-    let contents = check::check(&object, names::PROGRAMS, &maps)
+    let maps = [names::MAPS, &[names::SCRATCH], variant.extra_maps].concat();
+    let contents = check::check(&object, &maps)
         .with_context(|| format!("{} is not the object that the agent expects", built.display()))?;
     let path = (variant.path)();
     publish(&object, &path)?;

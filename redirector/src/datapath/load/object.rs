@@ -66,6 +66,8 @@ const BPF_GET_CURRENT_COMM: u32 = BpfHelper::BPF_FUNC_get_current_comm as u32;
 /// The loaded object.
 pub(crate) struct Object {
     ebpf: Ebpf,
+    /// Why this kernel refused a program of the packet datapath; the others work without it.
+    packet_error: Option<DatapathError>,
 }
 
 impl Object {
@@ -79,12 +81,24 @@ impl Object {
         raise_memlock();
         let ebpf = load_maps(build, pool, version, pins)
             .map_err(|error| error::from_ebpf("create the maps", error))?;
-        let mut object = Self { ebpf };
+        let mut object = Self { ebpf, packet_error: None };
         for name in names::program_names() {
-            load_program(object.program(name)?)
-                .map_err(|error| error::from_program(&format!("load the program {name}"), error))?;
+            object.load_program(name)?;
         }
+        let mut packet_programs = names::PACKET_PROGRAMS.iter();
+        object.packet_error =
+            packet_programs.find_map(|program| object.load_program(program.name).err());
         Ok(object)
+    }
+
+    fn load_program(&mut self, name: &str) -> Result<(), DatapathError> {
+        load_program(self.program(name)?)
+            .map_err(|error| error::from_program(&format!("load the program {name}"), error))
+    }
+
+    /// Why the packet datapath is not available on this kernel.
+    pub(crate) fn packet_error(&self) -> Option<&DatapathError> {
+        self.packet_error.as_ref()
     }
 
     /// The program called `name`.
@@ -132,7 +146,9 @@ impl Object {
 
     /// The loaded programs, with the verifier's statistics.
     pub(crate) fn programs(&self) -> Vec<ProgramStatus> {
+        let packet = names::PACKET_PROGRAMS.iter().map(|program| program.name);
         let infos = names::program_names()
+            .chain(packet)
             .filter_map(|name| Some((name, self.ebpf.program(name)?.info().ok()?)));
         infos
             .map(|(name, info)| ProgramStatus {
@@ -202,7 +218,7 @@ fn object_for_this_kernel(build: Build) -> Cow<'static, [u8]> {
 }
 
 /// The entries of the maps whose size depends on the pool.
-pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 8] {
+pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 12] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
     let extra = |name| {
@@ -221,6 +237,10 @@ pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32);
         (names::BACKENDS6, backends),
         (names::ROUTE_TIMES, addresses),
         (names::BACKEND_TIMES, backends),
+        (names::NAMES, addresses),
+        (names::WILDCARDS, addresses),
+        (names::REVERSE_NAMES, addresses),
+        (names::ANSWERS, addresses),
     ]
     .map(|(name, entries)| (name, entries + extra(name)))
 }
@@ -230,6 +250,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

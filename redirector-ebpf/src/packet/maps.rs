@@ -1,0 +1,76 @@
+//! The tables of the packet datapath. Their sizes here are placeholders where they depend on the
+//! pool: the loader computes them.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use redirector_common::packet::{
+    flow::{FirstSyn, Flow, FlowKey},
+    interface::Interface,
+    name::{NAME_OCTETS, NameEntry, NameSettings, ReverseEntry, WildcardEntry},
+    stats::PacketStats,
+};
+
+/// Memory of these tables is allocated as they fill.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+/// See [`redirector_common::names::NAMES`].
+#[btf_map]
+pub(crate) static RD_NAMES: HashMap<u64, NameEntry, 1, NO_PREALLOC> = HashMap::new();
+
+/// See [`redirector_common::names::WILDCARDS`].
+#[btf_map]
+pub(crate) static RD_WILDCARDS: LpmTrie<[u8; NAME_OCTETS], WildcardEntry, 1> = LpmTrie::new();
+
+/// See [`redirector_common::names::REVERSE_NAMES`].
+#[btf_map]
+pub(crate) static RD_REVERSE: HashMap<u32, ReverseEntry, 1, NO_PREALLOC> = HashMap::new();
+
+/// See [`redirector_common::names::NAME_SETTINGS`].
+#[btf_map]
+pub(crate) static RD_NAME_CONF: Array<NameSettings, 1> = Array::new();
+
+/// See [`redirector_common::names::ANSWERS`].
+#[btf_map]
+pub(crate) static RD_ANSWERS: Array<u64, 1> = Array::new();
+
+/// See [`redirector_common::names::CGROUPS`].
+#[btf_map]
+pub(crate) static RD_CGROUPS: HashMap<u64, u32, 65536, NO_PREALLOC> = HashMap::new();
+
+/// See [`redirector_common::names::INTERFACES`].
+#[btf_map]
+pub(crate) static RD_INTERFACES: HashMap<u32, Interface, 16384, NO_PREALLOC> = HashMap::new();
+
+/// See [`redirector_common::names::FLOWS`].
+#[btf_map]
+pub(crate) static RD_FLOWS: HashMap<FlowKey, Flow, 131072, NO_PREALLOC> = HashMap::new();
+
+/// See [`redirector_common::names::BRIEF_FLOWS`].
+#[btf_map]
+pub(crate) static RD_BRIEF_FLOWS: LruHashMap<FlowKey, Flow, 65536> = LruHashMap::new();
+
+/// See [`redirector_common::names::FIRST_SYNS`].
+#[btf_map]
+pub(crate) static RD_FIRST_SYNS: LruHashMap<FlowKey, FirstSyn, 16384> = LruHashMap::new();
+
+/// See [`redirector_common::names::BACKEND_FILTER`].
+#[btf_map]
+pub(crate) static RD_BKND_FILTER: Array<u64, 1024> = Array::new();
+
+/// See [`redirector_common::names::PACKET_STATS`].
+#[btf_map]
+pub(crate) static RD_PACKET_STATS: Array<PacketStats, 1> = Array::new();
+
+/// Memory that one packet's program works in.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// The question's name as it came.
+    pub(crate) raw: [u64; 40],
+}
+
+/// See [`redirector_common::names::SCRATCH`].
+#[btf_map]
+pub(crate) static RD_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
