@@ -28,7 +28,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// CAP_NET_ADMIN and CAP_BPF, by number: loading, attaching and pinning need no others.
 pub(crate) const CAPABILITIES: [u64; 2] = [12, 39];
 
-/// Mounts the file systems that the datapath needs, and brings the loopback device up.
+/// Mounts the file systems that the datapath needs, loads the modules of network devices, and
+/// brings the loopback device up.
 pub(crate) fn prepare() -> Result<()> {
     const MOUNTS: [(&str, &str); 5] = [
         ("proc", "/proc"),
@@ -52,7 +53,28 @@ pub(crate) fn prepare() -> Result<()> {
         std::fs::create_dir_all(cgroup)
             .with_context(|| format!("failed to make the cgroup {cgroup}"))?;
     }
+    load_modules()?;
     loopback_up().context("failed to bring lo up")
+}
+
+/// Loads the modules of the archive, whose names begin with their place in the order.
+fn load_modules() -> Result<()> {
+    const FOLDER: &str = "/modules";
+    let entries = std::fs::read_dir(FOLDER).with_context(|| format!("failed to read {FOLDER}"))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort_unstable();
+    for path in paths {
+        let file = std::fs::File::open(&path)
+            .with_context(|| format!("failed to open {}", path.display()))?;
+        match rustix::system::finit_module(&file, c"", 0) {
+            // Built into this kernel.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to load {}", path.display()));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn loopback_up() -> io::Result<()> {

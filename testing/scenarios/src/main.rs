@@ -10,6 +10,7 @@ mod connects;
 mod fixture;
 mod init;
 mod interception;
+mod loading;
 mod log_tail;
 mod scenarios;
 mod socket_options;
@@ -66,6 +67,7 @@ fn play() -> anyhow::Result<()> {
             program.verified_instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());
         println!("PROGRAM\t{}\t{verified}\t{}", program.name, program.jited_bytes);
     }
+    report("packet programs load", &loading::packet_programs(&fixture));
     for (name, scenario) in scenarios::ALL {
         report(name, &scenario(&mut fixture));
     }

@@ -22,6 +22,7 @@ pub mod agent;
 pub mod binaries;
 pub mod capture;
 pub mod clients;
+pub mod cpio;
 pub mod customer;
 pub mod executor;
 pub mod foreign_program;

@@ -1,4 +1,4 @@
-//! Debian's kernels: the list, and their download without installation.
+//! Debian's kernels: the list, and their download without installation, with some modules.
 //!
 //! Each suite has its own apt state in the cache of tools, and uses this machine's Debian mirror.
 
@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use testbed::{capture, workspace};
 
+use super::modules;
 use crate::{
     lock,
     progress::Step,
@@ -75,36 +76,62 @@ pub(super) const CATALOGUE: [Entry; 6] = [
     Entry { name: "6.12", arch: Arch::Arm, suite: "bookworm-security", release: "6.12." },
 ];
 
-/// The kernel's image, from the cache or fetched. With `refresh`, a newer package of the suite
-/// replaces the cached one.
-pub(super) fn ensure(entry: &Entry, refresh: bool) -> anyhow::Result<PathBuf> {
+/// A kernel in the cache.
+pub(super) struct Kernel {
+    /// Its image.
+    pub(super) image: PathBuf,
+    /// Its modules, as an archive of an initrd.
+    pub(super) modules: PathBuf,
+}
+
+impl Kernel {
+    fn in_cache(folder: &Path, package: &str) -> Self {
+        let file = |extension| folder.join(format!("{package}.{extension}"));
+        Self { image: file("vmlinuz"), modules: file("modules.cpio") }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.image.is_file() && self.modules.is_file()
+    }
+}
+
+/// The kernel, from the cache or fetched. With `refresh`, a newer package of the suite replaces the
+/// cached one.
+pub(super) fn ensure(entry: &Entry, refresh: bool) -> anyhow::Result<Kernel> {
     let folder = workspace::tools_dir().join("kernels").join(entry.arch.name()).join(entry.name);
     fs::create_dir_all(&folder)
         .with_context(|| format!("failed to create {}", folder.display()))?;
     let _lock = lock::acquire(&workspace::tools_dir().join("kernels.lock"))?;
-    let cached = images(&folder)?;
-    if let Some(image) = cached.last().filter(|_| !refresh) {
-        return Ok(image.clone());
+    let cached = cached_packages(&folder)?;
+    let newest = cached.last().map(|package| Kernel::in_cache(&folder, package));
+    if let Some(kernel) = newest.filter(|kernel| !refresh && kernel.is_complete()) {
+        return Ok(kernel);
     }
     let step = Step::start(format!("fetching the kernel {entry} from {}", entry.suite));
-    let image = fetch(entry, &folder, &step)?;
-    for old in cached.iter().filter(|old| **old != image) {
-        fs::remove_file(old).with_context(|| format!("failed to remove {}", old.display()))?;
+    let package = fetch(entry, &folder, &step)?;
+    for old in cached.iter().filter(|old| **old != package) {
+        let Kernel { image, modules } = Kernel::in_cache(&folder, old);
+        fs::remove_file(&image).with_context(|| format!("failed to remove {}", image.display()))?;
+        // An image that an older version of this program fetched has no modules.
+        let _ = fs::remove_file(modules);
     }
-    step.done_with(&image.file_name().unwrap_or_default().to_string_lossy());
-    Ok(image)
+    step.done_with(&package);
+    Ok(Kernel::in_cache(&folder, &package))
 }
 
-fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// The packages whose images are in the cache.
+fn cached_packages(folder: &Path) -> anyhow::Result<Vec<String>> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
-    let mut images: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    images.retain(|path| path.extension().is_some_and(|extension| extension == "vmlinuz"));
-    images.sort_unstable();
-    Ok(images)
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut packages: Vec<_> =
+        names.filter_map(|name| Some(name.strip_suffix(".vmlinuz")?.to_owned())).collect();
+    packages.sort_unstable();
+    Ok(packages)
 }
 
-fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
+/// Fetches the newest package of the kernel; returns its name.
+fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<String> {
     let state = workspace::tools_dir().join("kernels").join(format!(
         "apt-{}-{}",
         entry.suite,
@@ -119,28 +146,43 @@ fn fetch(entry: &Entry, folder: &Path, step: &Step) -> anyhow::Result<PathBuf> {
     let Some(package) = newest(&names, entry.release, entry.arch.debian()) else {
         bail!("{} has no kernel {}", entry.suite, entry.release);
     };
-    let image = folder.join(format!("{package}.vmlinuz"));
-    if image.is_file() {
-        return Ok(image);
+    let kernel = Kernel::in_cache(folder, package);
+    if kernel.is_complete() {
+        return Ok(package.to_owned());
     }
-    let temporary = apt
-        .download(package, folder, step)
-        .with_context(|| format!("failed to fetch {package}"))?;
+    let download = |package: &str| {
+        apt.download(package, folder, step).with_context(|| format!("failed to fetch {package}"))
+    };
+    let temporary = download(package)?;
+    // Since 7.0 the modules are in a package of their own.
+    let separate = match package.strip_prefix("linux-binary-") {
+        Some(version) => Some(download(&format!("linux-modules-{version}"))?),
+        None => None,
+    };
+    let contents = separate.as_ref().unwrap_or(&temporary).path();
+    let modules = modules::archive(contents)
+        .with_context(|| format!("failed to unpack the modules of {package}"))?;
+    fs::write(&kernel.modules, modules)
+        .with_context(|| format!("failed to write {}", kernel.modules.display()))?;
+    let image = unpack_image(temporary.path())
+        .with_context(|| format!("failed to unpack the image of {package}"))?;
+    fs::rename(image, &kernel.image)
+        .with_context(|| format!("failed to move the kernel to {}", kernel.image.display()))?;
+    Ok(package.to_owned())
+}
+
+/// Unpacks the image of the package in this folder.
+fn unpack_image(folder: &Path) -> anyhow::Result<PathBuf> {
     // Both layouts: an image in /boot, and beside the modules.
     const UNPACK: &str = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform='s,.*/,,' \
         './boot/vmlinuz*' './usr/lib/modules/*/vmlinuz'; ls vmlinuz*";
     // tar fails since one of the two patterns matches nothing; only the file counts.
-    let listed = capture::run(
-        Command::new("sh").args(["-c", UNPACK]).current_dir(temporary.path()),
-        |_| {},
-    )?;
+    let listed = capture::run(Command::new("sh").args(["-c", UNPACK]).current_dir(folder), |_| {})?;
     let found = listed
         .lines()
         .find(|line| line.starts_with("vmlinuz"))
-        .with_context(|| format!("{package} contains no vmlinuz"))?;
-    fs::rename(temporary.path().join(found), &image)
-        .with_context(|| format!("failed to move the kernel to {}", image.display()))?;
-    Ok(image)
+        .context("there is no vmlinuz in it")?;
+    Ok(folder.join(found))
 }
 
 /// The newest package of a kernel whose release has this prefix. Where a version has both packages,

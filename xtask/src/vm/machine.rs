@@ -8,6 +8,6 @@ use super::kernels::Entry;
 pub(super) struct Machine {
     pub(super) entry: Entry,
     pub(super) kernel: PathBuf,
-    /// The archive with the scenarios, which is its init.
+    /// The archive with the kernel's modules and the scenarios, which are its init.
     pub(super) initrd: PathBuf,
 }

@@ -5,6 +5,7 @@ mod cross;
 mod guest;
 mod kernels;
 mod machine;
+mod modules;
 mod passed;
 mod run;
 mod table;

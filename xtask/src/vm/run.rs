@@ -87,10 +87,11 @@ fn machines(args: &Args) -> anyhow::Result<Vec<Machine>> {
         if wanted.is_empty() {
             continue;
         }
-        let initrd = guest::initrd(arch)?;
+        let program = guest::program(arch)?;
         for entry in wanted {
             let kernel = kernels::ensure(entry, args.refresh)?;
-            machines.push(Machine { entry: *entry, kernel, initrd: initrd.clone() });
+            let initrd = guest::initrd(entry, &kernel.modules, &program)?;
+            machines.push(Machine { entry: *entry, kernel: kernel.image, initrd });
         }
     }
     Ok(machines)
