@@ -5,7 +5,7 @@
 //! sides must agree is a pure function in [`decide`], tested on the host.
 #![no_std]
 
-#[cfg(any(test, feature = "user"))]
+#[cfg(feature = "user")]
 extern crate std;
 
 pub mod abi;
@@ -22,4 +22,3 @@ pub mod route;
 pub mod sampling;
 pub mod stats;
 mod table_type;
-mod unroll;

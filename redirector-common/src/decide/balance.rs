@@ -6,8 +6,9 @@ use super::{
     select_bit::{nth_set_bit, zero_bit},
     select_state::SelectState,
     tables::Tables,
+    unroll::unroll,
 };
-use crate::{backend::Health, route::Slot, unroll::unroll};
+use crate::{backend::Health, route::Slot};
 
 /// Picks one of the candidates, of which there is at least one.
 ///

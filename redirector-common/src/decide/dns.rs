@@ -1,10 +1,9 @@
 //! Decides whether a DNS query is intercepted, and through which slot.
 
-use super::select_bit::nth_set_bit;
+use super::{select_bit::nth_set_bit, unroll::unroll};
 use crate::{
     addr::Ip6Be,
     dns::{HEARTBEAT_TIMEOUT_NS, SLOTS},
-    unroll::unroll,
 };
 
 /// Where queries to a resolver may be intercepted.

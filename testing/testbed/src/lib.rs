@@ -21,11 +21,13 @@
 pub mod agent;
 pub mod binaries;
 pub mod capture;
+pub mod client_programs;
 pub mod clients;
 pub mod cpio;
 pub mod customer;
 pub mod executor;
 pub mod foreign_program;
+pub mod guests;
 mod isolation;
 pub mod node;
 pub mod packages;

@@ -24,6 +24,7 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("dnsperf", "dnsperf"),
     ("knot-dnsutils", "kdig"),
     ("unbound", "unbound"),
+    ("iptables", "iptables"),
     ("python3-venv", "python3"),
     ("strace", "strace"),
     // These read the metrics, the alert rules, the completions and the manual pages.
@@ -35,7 +36,21 @@ pub const DEBIAN: &[(&str, &str)] = &[
 
 /// Debian packages that are unpacked instead of installed, since their installation would change
 /// the machine; each with its program.
-pub const UNPACKED: &[(&str, &str)] = &[("systemd-resolved", "lib/systemd/systemd-resolved")];
+pub const UNPACKED: &[(&str, &str)] = &[
+    ("systemd-resolved", "lib/systemd/systemd-resolved"),
+    // Guests of the tests: gVisor, nested containers, and a micro-VM's kernel with its modules.
+    ("runsc", "usr/bin/runsc"),
+    ("docker.io", "usr/sbin/dockerd"),
+    ("containerd", "usr/bin/containerd"),
+    (GUEST_KERNEL, "boot/vmlinuz"),
+];
+
+/// The metapackage of the small kernel that micro-VMs boot.
+pub const GUEST_KERNEL: &str = if cfg!(target_arch = "aarch64") {
+    "linux-image-cloud-arm64"
+} else {
+    "linux-image-cloud-amd64"
+};
 
 /// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the
 /// demo's real pip.
@@ -60,6 +75,7 @@ pub fn path_of(program: &str) -> Result<PathBuf> {
     let Some(path) = find(program) else {
         let package = DEBIAN
             .iter()
+            .chain(OTHERS)
             .find(|(_, known)| *known == program)
             .map_or(program, |(package, _)| package);
         bail!(
@@ -68,6 +84,16 @@ pub fn path_of(program: &str) -> Result<PathBuf> {
     };
     Ok(path)
 }
+
+/// Programs that tests run and that `cargo xtask setup` installs under another list; each with its
+/// package.
+const OTHERS: &[(&str, &str)] = &[
+    ("qemu-system-x86", "qemu-system-x86_64"),
+    ("qemu-system-arm", "qemu-system-aarch64"),
+    ("busybox-static", "busybox"),
+    ("default-jdk-headless", "javac"),
+    ("musl-tools", "musl-gcc"),
+];
 
 /// Where an unpacked package is.
 pub fn unpacked_home(package: &str) -> PathBuf {

@@ -12,6 +12,8 @@ pub const CUSTOMER_NETWORK: &str = "203.0.113.0/24";
 pub const CUSTOMER_GATEWAY: &str = "203.0.113.1";
 /// The customer's public DNS server, and the node's resolver.
 pub const DNS_ADDRESS: &str = "203.0.113.53";
+/// A resolver that knows none of the mapped names, and writes down what it is asked.
+pub const RESOLVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 54);
 /// The load balancers' addresses.
 pub const LOAD_BALANCERS: [Ipv4Addr; 2] =
     [Ipv4Addr::new(203, 0, 113, 7), Ipv4Addr::new(203, 0, 113, 8)];

@@ -1,12 +1,12 @@
 //! Debian packages that are unpacked instead of installed: the installation of systemd-resolved
-//! would replace the machine's resolv.conf.
+//! would replace the machine's resolv.conf, dockerd's would start it, a kernel's would boot it.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::Context as _;
 use testbed::{
     capture,
-    packages::{self, UNPACKED},
+    packages::{self, GUEST_KERNEL, UNPACKED},
 };
 
 use super::apt;
@@ -28,9 +28,10 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir().context("failed to make a folder")?;
     // Without this, apt downloads as another user, who cannot write to the folder.
     let download = || {
+        let archive = if package == GUEST_KERNEL { kernel(package)? } else { package.to_owned() };
         let mut command = Command::new("apt-get");
         command
-            .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+            .args(["-q", "-o", "APT::Sandbox::User=root", "download", &archive])
             .env("LC_ALL", "C")
             .current_dir(temporary.path());
         capture::run(&mut command, |line| step.note(line))
@@ -50,6 +51,30 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
     capture::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(&home), |line| {
         step.note(line)
     })?;
+    if package == GUEST_KERNEL {
+        link_kernel(&home.join("boot"))?;
+    }
     step.done();
     Ok(())
+}
+
+/// The package of a kernel that a metapackage depends on.
+fn kernel(metapackage: &str) -> anyhow::Result<String> {
+    let depends = capture::run(Command::new("apt-cache").args(["depends", metapackage]), |_| {})?;
+    depends
+        .lines()
+        .find_map(|line| Some(line.trim().strip_prefix("Depends: ")?.to_owned()))
+        .filter(|package| package.starts_with("linux-image-"))
+        .with_context(|| format!("{metapackage} depends on no kernel"))
+}
+
+/// Gives the kernel a name without its version.
+fn link_kernel(boot: &Path) -> anyhow::Result<()> {
+    let names = fs::read_dir(boot).with_context(|| format!("failed to list {}", boot.display()))?;
+    let kernel = names
+        .flatten()
+        .map(|entry| entry.file_name())
+        .find(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+        .with_context(|| format!("{} holds no kernel", boot.display()))?;
+    std::os::unix::fs::symlink(kernel, boot.join("vmlinuz")).context("failed to link the kernel")
 }

@@ -6,9 +6,13 @@ mod connect_load;
 mod connect_storm;
 mod dns_load;
 mod errno;
+mod flood;
 mod load_process;
+mod lookups;
 
 pub use connect_load::{LoadOptions, LoadReport, connect};
 pub use connect_storm::{ConnectStorm, StormOptions, StormReport};
 pub use dns_load::{DnsLoad, DnsLoadOptions, DnsLoadReport};
+pub use flood::{FloodKind, FloodOptions};
 pub use load_process::{LoadProcess, arguments};
+pub use lookups::{LookupOptions, LookupReport, Mapped};

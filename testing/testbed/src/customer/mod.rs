@@ -5,6 +5,7 @@ mod certificates;
 mod dns_server;
 mod load_balancer;
 mod registry;
+pub mod resolver;
 mod site;
 
 pub use banner_server::BannerServer;
@@ -12,4 +13,5 @@ pub use certificates::Certificates;
 pub use dns_server::DnsServer;
 pub use load_balancer::{Admitted, LoadBalancer};
 pub use registry::Registry;
+pub use resolver::Resolver;
 pub use site::Customer;

@@ -13,6 +13,7 @@ use super::certificates::Certificates;
 use super::dns_server::DnsServer;
 use super::load_balancer::LoadBalancer;
 use super::registry::Registry;
+use super::resolver::Resolver;
 use crate::isolation::mounts::{ResolvConf, View};
 use crate::isolation::namespaces::Namespaces;
 use crate::isolation::network;
@@ -28,6 +29,7 @@ const LINK: &str = "link set lo up\n\
     addr add 203.0.113.7/24 dev public\n\
     addr add 203.0.113.8/24 dev public\n\
     addr add 203.0.113.53/24 dev public\n\
+    addr add 203.0.113.54/24 dev public\n\
     link set public up\n\
     route add 198.51.100.0/24 dev public\n";
 
@@ -84,6 +86,11 @@ impl Customer {
     /// Starts the authoritative DNS server: the public name with both load balancers.
     pub fn dns_server(&self) -> Result<DnsServer> {
         DnsServer::start(&self.sandbox, &LOAD_BALANCERS)
+    }
+
+    /// Starts a resolver that knows none of the mapped names.
+    pub fn resolver(&self) -> Result<Resolver> {
+        Resolver::start(self.sandbox.namespaces())
     }
 
     /// Starts the registry, for container images and Python packages, behind TLS.

@@ -41,7 +41,8 @@ impl ResolvConf {
         replace_file("/etc/resolv.conf", &self.text())
     }
 
-    fn text(&self) -> String {
+    /// The file's text.
+    pub(crate) fn text(&self) -> String {
         let mut text: String =
             self.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
         if !self.search.is_empty() {
@@ -106,6 +107,12 @@ impl View {
         self.cgroup_root(cgroup)?;
         mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), c"mode=0700")
             .context("failed to mount a bpffs at /sys/fs/bpf")
+    }
+
+    /// Makes `cgroup` the cgroup2 root, as a container runtime does with a privileged container
+    /// that has a cgroup namespace of its own.
+    pub(crate) fn own_cgroups(&self, cgroup: &Path) -> Result<()> {
+        self.cgroup_root(cgroup)
     }
 
     /// Replaces the host's cgroup mounts: mountinfo must name one cgroup2, and it must be

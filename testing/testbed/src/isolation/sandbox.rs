@@ -72,6 +72,11 @@ impl Sandbox {
         self.environment.push((key.to_owned(), value.to_owned()));
     }
 
+    /// The variables of its programs, without HOME.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// Puts `folder` first in PATH.
     pub fn add_to_path(&mut self, folder: &Path) {
         let path =
