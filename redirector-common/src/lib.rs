@@ -5,7 +5,7 @@
 //! sides must agree is a pure function in [`decide`], tested on the host.
 #![no_std]
 
-#[cfg(feature = "user")]
+#[cfg(any(test, feature = "user"))]
 extern crate std;
 
 pub mod abi;
@@ -22,3 +22,4 @@ pub mod route;
 pub mod sampling;
 pub mod stats;
 mod table_type;
+mod unroll;

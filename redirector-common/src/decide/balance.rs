@@ -6,9 +6,8 @@ use super::{
     select_bit::{nth_set_bit, zero_bit},
     select_state::SelectState,
     tables::Tables,
-    unroll::unroll,
 };
-use crate::{backend::Health, route::Slot};
+use crate::{backend::Health, route::Slot, unroll::unroll};
 
 /// Picks one of the candidates, of which there is at least one.
 ///

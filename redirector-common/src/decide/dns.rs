@@ -1,9 +1,10 @@
 //! Decides whether a DNS query is intercepted, and through which slot.
 
-use super::{select_bit::nth_set_bit, unroll::unroll};
+use super::select_bit::nth_set_bit;
 use crate::{
     addr::Ip6Be,
     dns::{HEARTBEAT_TIMEOUT_NS, SLOTS},
+    unroll::unroll,
 };
 
 /// Where queries to a resolver may be intercepted.

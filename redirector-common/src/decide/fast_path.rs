@@ -10,11 +10,11 @@ use super::{
     balance::below,
     packed::Families,
     tables::{Client, Tables},
-    unroll::unroll,
 };
 use crate::{
     backend::{BackendId, Health},
     route::{RouteEntry, Slot},
+    unroll::unroll,
 };
 
 /// The most backends that [`few_backends`] selects from.

@@ -16,7 +16,6 @@ mod select_state;
 mod tables;
 #[cfg(test)]
 mod test_tables;
-mod unroll;
 
 pub use backend::{Backend, SocketOptions};
 pub use balance::scan_eligible;

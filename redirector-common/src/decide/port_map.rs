@@ -3,9 +3,8 @@
 use super::{
     packed::{PortLookup, PortPairs},
     tables::Tables,
-    unroll::unroll,
 };
-use crate::{addr::PortBe, route::RouteEntry};
+use crate::{addr::PortBe, route::RouteEntry, unroll::unroll};
 
 /// The destination's port for the client's `port`: the same one if the route lists no ports.
 #[inline(always)]

@@ -54,7 +54,8 @@ table_type!(ReverseEntry, 264);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NameSettings {
-    /// The seed of the names' hash. It changes only while the tables of names are empty.
+    /// The seed of the names' hash. It changes after every name is in the table by its hash with
+    /// the new seed, too.
     pub seed: u64,
     /// Bit n is set when some attached cgroup is at level n of the hierarchy; the root is level 0.
     pub cgroup_levels: u64,

@@ -1,8 +1,8 @@
 //! The loaded datapath.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use redirector_common::stats::RouteCounters;
+use redirector_common::{packet::stats::PacketStats, stats::RouteCounters};
 use tracing::{debug, warn};
 
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
         },
         maps::{
             agent_maps::AgentMaps,
+            name_cgroups::NameCgroup,
+            name_maps::NameMaps,
+            published_names::{NameChange, PublishedName},
             resolver_slots::{
                 InterceptScope, InterceptionStatus, ResolverLookup, ResolverSlots, ShimEndpoint,
             },
@@ -30,6 +33,7 @@ use crate::{
         sys,
     },
     plan::{Change, Plan, PlannedRoute},
+    route::SourceName,
 };
 
 /// The loaded datapath. Dropping it leaves everything that is pinned in place, and the programs
@@ -40,6 +44,7 @@ pub struct Datapath {
     object: Object,
     maps: AgentMaps,
     resolver_slots: ResolverSlots,
+    names: NameMaps,
     links: Links,
     lacks_routes: bool,
     upgraded_from: Option<u32>,
@@ -85,6 +90,7 @@ impl Datapath {
         let (mut object, decision_log) = load(settings, version, &pins)?;
         let maps = AgentMaps::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
         let resolver_slots = ResolverSlots::open(&mut object)?;
+        let names = NameMaps::open(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
         let upgraded_from = predecessor.as_ref().map(Predecessor::abi);
@@ -95,6 +101,7 @@ impl Datapath {
             object,
             maps,
             resolver_slots,
+            names,
             links: Links::new(pins),
             lacks_routes,
             upgraded_from,
@@ -329,6 +336,73 @@ impl Datapath {
     /// If the kernel refuses to read a map.
     pub fn interception(&self) -> Result<InterceptionStatus, DatapathError> {
         self.resolver_slots.status()
+    }
+
+    /// The names that are answered by packet: after [`Datapath::open`], those that an earlier agent
+    /// left.
+    pub fn names(&self) -> &BTreeMap<SourceName, PublishedName> {
+        self.names.names()
+    }
+
+    /// Changes the names that are answered by packet, in order; the changes are in effect for the
+    /// next query when this returns. New names are written in batches. A name must be put after its
+    /// route, and removed before it.
+    ///
+    /// # Errors
+    ///
+    /// The first change that the kernel refuses; those before it stay.
+    pub fn publish_names(&mut self, changes: &[NameChange]) -> Result<(), DatapathError> {
+        self.names.publish(changes)
+    }
+
+    /// Sets the TTL of the answers in seconds, and whether names are answered by packet at all. New
+    /// tables are off.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to write the map.
+    pub fn set_name_settings(&mut self, ttl: u32, enabled: bool) -> Result<(), DatapathError> {
+        self.names.set_settings(ttl, enabled)
+    }
+
+    /// Whether names are answered by packet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read the map.
+    pub fn answers_names(&self) -> Result<bool, DatapathError> {
+        self.names.is_enabled()
+    }
+
+    /// Sets the cgroups whose sockets on the host's own network get answers by packet, with those
+    /// of the cgroups below them. Cgroups deeper than [`MAX_CGROUP_LEVEL`] get none.
+    ///
+    /// [`MAX_CGROUP_LEVEL`]: super::MAX_CGROUP_LEVEL
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to write a map.
+    pub fn set_name_cgroups(&mut self, cgroups: &[NameCgroup]) -> Result<(), DatapathError> {
+        self.names.set_cgroups(cgroups)
+    }
+
+    /// The number of queries for the source of the VIP at `index` that were answered by packet. It
+    /// outlives the agent and the name.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read the map.
+    pub fn name_answers(&self, index: u32) -> Result<u64, DatapathError> {
+        self.names.answers(index)
+    }
+
+    /// The counters of the packet datapath.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read the map.
+    pub fn packet_stats(&self) -> Result<PacketStats, DatapathError> {
+        self.names.stats()
     }
 
     /// Writes the agent's heartbeat.

@@ -18,6 +18,9 @@
 //! | `maps/writer` | writing plans: first the block, then the entry that points to it |
 //! | `maps/counters` | the counters of routes and backends |
 //! | `maps/agent_maps` | the maps that the agent writes: claiming them, reading them back |
+//! | `maps/name_maps` | the tables of names that are answered by packet |
+//! | `maps/published_names` | those names, as the agent knows them |
+//! | `maps/name_cgroups` | the cgroups that get these answers on the host's own network |
 //! | `maps/resolver_slots` | the scope of DNS interception, and the slot of each resolver |
 //! | `pins/layout` | the paths of the pins |
 //! | `pins/version` | the version of the maps, and its compatibility with older ones |
@@ -65,12 +68,17 @@ pub use maps::resolver_slots::{
     DNS_SLOTS, InterceptScope, InterceptedResolver, InterceptionStatus, ResolverLookup,
     ShimEndpoint,
 };
+pub use maps::{
+    name_cgroups::{MAX_CGROUP_LEVEL, NameCgroup},
+    published_names::{NameChange, PublishedName},
+};
 pub use pins::{
     inspect::{PinnedStatus, Removed, has_pins, inspect, pinned_interception, unload},
     version::Version,
 };
 pub use redirector_common::{
     event::{DenyReason, EventKind},
+    packet::stats::PacketStats,
     stats::{BackendCounters, RouteCounters},
 };
 pub use settings::Settings;

@@ -82,9 +82,9 @@ struct Batch {
 
 impl Batch {
     /// For `count` elements of `map`, with buffers for their keys and values.
-    fn new<V: aya::Pod>(
-        map: &Array<MapData, V>,
-        keys: *const u32,
+    fn new<K: aya::Pod, V: aya::Pod>(
+        map: &MapData,
+        keys: *const K,
         values: *const V,
         count: usize,
     ) -> Self {
@@ -94,7 +94,7 @@ impl Batch {
             keys: keys as u64,
             values: values as u64,
             count: count as u32,
-            map_fd: IterableMap::map(map).fd().as_fd().as_raw_fd() as u32,
+            map_fd: map.fd().as_fd().as_raw_fd() as u32,
             elem_flags: 0,
             flags: 0,
         }
@@ -112,15 +112,16 @@ impl Batch {
     }
 }
 
-/// Writes each of `values` at its index, in order, with one call. Returns how many are written:
-/// all, those before the first that the kernel refuses, or 0 if it lacks the command.
-pub(crate) fn update_batch<V: aya::Pod>(
-    map: &Array<MapData, V>,
-    at: &[u32],
+/// Writes each of `values` at its key, in order, with one call. Returns how many are written: all,
+/// those before the first that the kernel refuses, or 0 if it lacks the command.
+pub(crate) fn update_batch<K: aya::Pod, V: aya::Pod, M: IterableMap<K, V>>(
+    map: &M,
+    at: &[K],
     values: &[V],
 ) -> usize {
-    assert_eq!(at.len(), values.len(), "an index for each value");
-    Batch::new(map, at.as_ptr(), values.as_ptr(), at.len()).call(bpf_cmd::BPF_MAP_UPDATE_BATCH)
+    assert_eq!(at.len(), values.len(), "a key for each value");
+    Batch::new(map.map(), at.as_ptr(), values.as_ptr(), at.len())
+        .call(bpf_cmd::BPF_MAP_UPDATE_BATCH)
 }
 
 /// Reads the elements from `first` on into `values`, with one call. Returns how many are read: all,
@@ -136,7 +137,7 @@ pub(crate) fn lookup_batch<V: aya::Pod>(
     let mut batch = Batch {
         in_batch: if first == 0 { 0 } else { std::ptr::from_ref(&before) as u64 },
         out_batch: std::ptr::from_mut(&mut last) as u64,
-        ..Batch::new(map, at.as_mut_ptr(), values.as_mut_ptr(), at.len())
+        ..Batch::new(IterableMap::map(map), at.as_mut_ptr(), values.as_mut_ptr(), at.len())
     };
     let read = batch.call(bpf_cmd::BPF_MAP_LOOKUP_BATCH);
     let expected = at[..read].iter().zip(first..).take_while(|(key, expected)| *key == expected);

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, RingBuf},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, RingBuf},
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
     sys::BpfHelper,
 };
@@ -117,12 +117,21 @@ impl Object {
             .map_err(|error| DatapathError::call(format!("open the map {name}"), error))
     }
 
-    /// Takes a hash map with `u32` keys out of the object.
-    pub(crate) fn hash<V: aya::Pod>(
+    /// Takes a hash map out of the object.
+    pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(
         &mut self,
         name: &str,
-    ) -> Result<HashMap<MapData, u32, V>, DatapathError> {
+    ) -> Result<HashMap<MapData, K, V>, DatapathError> {
         HashMap::try_from(self.take_map(name)?)
+            .map_err(|error| DatapathError::call(format!("open the map {name}"), error))
+    }
+
+    /// Takes a trie out of the object.
+    pub(crate) fn trie<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &str,
+    ) -> Result<LpmTrie<MapData, K, V>, DatapathError> {
+        LpmTrie::try_from(self.take_map(name)?)
             .map_err(|error| DatapathError::call(format!("open the map {name}"), error))
     }
 
@@ -237,7 +246,8 @@ pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32);
         (names::BACKENDS6, backends),
         (names::ROUTE_TIMES, addresses),
         (names::BACKEND_TIMES, backends),
-        (names::NAMES, addresses),
+        // A change of the hash's seed has every name twice.
+        (names::NAMES, addresses.saturating_mul(2)),
         (names::WILDCARDS, addresses),
         (names::REVERSE_NAMES, addresses),
         (names::ANSWERS, addresses),

@@ -1,0 +1,93 @@
+//! The names that the packet datapath answers, as the agent knows them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redirector_common::packet::{
+    name::{NameEntry, WildcardEntry},
+    names::Name,
+};
+
+use crate::route::SourceName;
+
+/// How queries for a source are answered by packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishedName {
+    /// The VIP's index in the pool.
+    pub index: u32,
+    /// Whether the answer is SERVFAIL, since the route has no backend yet.
+    pub pending: bool,
+}
+
+impl PublishedName {
+    /// A name with this VIP.
+    pub const fn live(index: u32) -> Self {
+        Self { index, pending: false }
+    }
+
+    /// A name whose route has no backend yet.
+    pub const fn pending(index: u32) -> Self {
+        Self { index, pending: true }
+    }
+
+    pub(super) const fn of(index: u32, flags: u32) -> Self {
+        Self { index, pending: flags & NameEntry::FLAG_PENDING != 0 }
+    }
+
+    pub(super) const fn flags(self) -> u32 {
+        if self.pending { NameEntry::FLAG_PENDING } else { 0 }
+    }
+}
+
+/// A change of the names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameChange {
+    /// Publishes a source, or replaces what it is answered with.
+    Put {
+        /// The source.
+        source: SourceName,
+        /// Its answer.
+        name: PublishedName,
+    },
+    /// Withdraws a source: queries for it are left alone. A source that is not published is no
+    /// error.
+    Remove {
+        /// The source.
+        source: SourceName,
+    },
+}
+
+/// A source in the form of the tables: a wildcard without its `*`.
+pub(super) fn wire_name(source: &SourceName) -> Name {
+    Name::new(source.name()).expect("SourceName has labels of 1 to 63 characters, 253 in all")
+}
+
+/// The name of a VIP's reverse entry.
+pub(super) fn reverse_name(source: &SourceName) -> Name {
+    let name = wire_name(source);
+    if source.is_wildcard() {
+        name.below_star().expect("SourceName counts the `*` among its 253 characters")
+    } else {
+        name
+    }
+}
+
+/// The source of an element; none for what is no source.
+pub(super) fn exact_source(entry: &NameEntry) -> Option<SourceName> {
+    Name::from_words(entry.name, entry.length)?.text()?.parse().ok()
+}
+
+/// The source of a wildcard's element.
+pub(super) fn wildcard_source(reversed: &[u8], entry: &WildcardEntry) -> Option<SourceName> {
+    let reversed = reversed.get(..usize::try_from(entry.length).ok()?)?;
+    format!("*.{}", Name::from_reversed(reversed)?.text()?).parse().ok()
+}
+
+/// What is in the tables.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    pub(super) names: BTreeMap<SourceName, PublishedName>,
+    /// The exact sources by their hash with the present seed.
+    pub(super) hashes: HashMap<u64, SourceName>,
+    /// The sources of VIPs.
+    pub(super) reverse: HashMap<u32, SourceName>,
+}
