@@ -98,6 +98,12 @@ pub enum DatapathError {
         /// The type and sizes that were expected.
         ours: String,
     },
+    /// The packet programs are not loaded.
+    #[error("the packet datapath is not available: {cause}")]
+    NoPacketPrograms {
+        /// Why this kernel refused them.
+        cause: String,
+    },
     /// The plan does not fit into the maps.
     #[error("{what} of the datapath are used up: {remedy}")]
     Full {
@@ -123,6 +129,13 @@ impl DatapathError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Call { action: action.into(), source: source.into() }
+    }
+
+    /// Whether the cause is an interface that does not exist any more.
+    pub(crate) fn is_missing_interface(&self) -> bool {
+        let Self::Call { source, .. } = self else { return false };
+        let errno = source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        matches!(errno, Some(libc::ENODEV | libc::ENXIO))
     }
 
     /// Whether this kernel or these privileges are the cause, whatever the configuration: exit code

@@ -1,6 +1,10 @@
 //! The loaded datapath.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use redirector_common::{packet::stats::PacketStats, stats::RouteCounters};
 use tracing::{debug, warn};
@@ -9,6 +13,12 @@ use crate::{
     datapath::{
         attach::{
             cgroups::Cgroup,
+            interfaces::{
+                attacher::Interfaces,
+                target::{
+                    InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceTarget,
+                },
+            },
             links::{AttachOutcome, Links},
         },
         checks::{debug_log::LoggingRefused, kernel},
@@ -46,6 +56,7 @@ pub struct Datapath {
     resolver_slots: ResolverSlots,
     names: NameMaps,
     links: Links,
+    interfaces: Interfaces,
     lacks_routes: bool,
     upgraded_from: Option<u32>,
     events: Option<EventReader>,
@@ -91,6 +102,7 @@ impl Datapath {
         let maps = AgentMaps::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
         let resolver_slots = ResolverSlots::open(&mut object)?;
         let names = NameMaps::open(&mut object)?;
+        let interfaces = Interfaces::open(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
         let upgraded_from = predecessor.as_ref().map(Predecessor::abi);
@@ -103,6 +115,7 @@ impl Datapath {
             resolver_slots,
             names,
             links: Links::new(pins),
+            interfaces,
             lacks_routes,
             upgraded_from,
             events,
@@ -161,6 +174,79 @@ impl Datapath {
     /// detects when the last socket is closed.
     pub fn draining(&self) -> usize {
         self.links.draining()
+    }
+
+    /// Why this kernel refused the packet programs; none if they are loaded. Without them nothing
+    /// can be attached to interfaces, and everything else works.
+    pub fn packet_error(&self) -> Option<&DatapathError> {
+        self.object.packet_error()
+    }
+
+    /// Attaches to `targets`: programs that are pinned there are swapped to those of this binary,
+    /// others are attached in front of foreign ones. A guest's interface gets both programs or
+    /// none. Returns those that failed; an interface that is gone by now is no failure. Call it
+    /// after [`Datapath::attach`].
+    ///
+    /// # Errors
+    ///
+    /// [`Datapath::packet_error`], or if an upgrade can't be committed.
+    pub fn attach_interfaces(
+        &mut self,
+        targets: &[InterfaceTarget],
+    ) -> Result<Vec<InterfaceFailure>, DatapathError> {
+        if let Some(error) = self.object.packet_error() {
+            return Err(DatapathError::NoPacketPrograms { cause: error.to_string() });
+        }
+        self.links.commit()?;
+        let failures = self.interfaces.attach(&mut self.object, self.links.versions(), targets);
+        self.links.remove_older()?;
+        Ok(failures)
+    }
+
+    /// Detaches from the interfaces with these indices, which may be gone; those without our
+    /// programs are no error. Returns the number of programs removed.
+    ///
+    /// # Errors
+    ///
+    /// The first that can't be removed.
+    pub fn detach_interfaces(&mut self, indices: &[u32]) -> Result<usize, DatapathError> {
+        let removed = self.interfaces.detach(self.links.versions(), indices)?;
+        self.links.remove_older()?;
+        Ok(removed)
+    }
+
+    /// The interfaces with our programs that this or an earlier agent attached to, in ascending
+    /// order. The caller detaches those that it does not want.
+    pub fn pinned_interfaces(&self) -> Vec<u32> {
+        let versions = self.links.versions();
+        let all = std::iter::once(versions.ours).chain(versions.older);
+        let indices: BTreeSet<u32> = all.flat_map(Pins::interfaces).collect();
+        indices.into_iter().collect()
+    }
+
+    /// The interfaces that this agent attached to.
+    pub fn interface_attachments(&self) -> Vec<InterfaceAttachment> {
+        self.interfaces.attachments()
+    }
+
+    /// Checks whether our programs still run first on their hooks, on up to `limit` interfaces,
+    /// beginning after the one that was checked last; attaches those again that are gone or behind
+    /// another program. Returns what is new.
+    ///
+    /// # Errors
+    ///
+    /// If the programs of an interface can't be listed or attached again.
+    pub fn check_interfaces(
+        &mut self,
+        limit: usize,
+    ) -> Result<Vec<InterfaceFinding>, DatapathError> {
+        self.interfaces.check(&mut self.object, self.links.versions().ours, limit)
+    }
+
+    /// Attaches by clsact although this kernel has TCX: what older kernels do.
+    #[doc(hidden)]
+    pub fn force_clsact(&mut self) {
+        self.interfaces.force_clsact();
     }
 
     /// The routes in the maps.

@@ -11,6 +11,15 @@
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
 //! | `attach/cgroups` | finding the cgroups to attach to |
 //! | `attach/links` | attaching, swapping programs under live links, detaching |
+//! | `attach/interfaces/attacher` | attaching the packet programs to interfaces, first of all |
+//! | `attach/interfaces/hook` | the steps for one program on one interface |
+//! | `attach/interfaces/tcx` | links to the TCX hook |
+//! | `attach/interfaces/clsact` | filters of the clsact qdisc, before 6.6 |
+//! | `attach/interfaces/elements` | the table of guests' interfaces |
+//! | `attach/interfaces/neighbours` | foreign programs on an interface |
+//! | `attach/interfaces/pinned` | what is attached to interfaces, without an agent |
+//! | `attach/interfaces/removal` | detaching from interfaces by what is pinned |
+//! | `attach/interfaces/target` | what is attached to an interface, and what was found there |
 //! | `maps/arrays` | reading and writing elements of arrays, one by one or in batches |
 //! | `maps/route_layout` | one route and the slots of its block |
 //! | `maps/route_maps` | the three maps that define a route |
@@ -51,12 +60,16 @@ mod sys;
 
 pub use attach::{
     cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, subfolders, watched_dirs},
+    interfaces::target::{
+        InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole, InterfaceTarget,
+        TcHook,
+    },
     links::{AttachFailure, AttachOutcome},
 };
 pub use checks::{
     check::{Check, Outcome},
     features::{FEATURES, Feature},
-    foreign::{ForeignProgram, foreign_programs, program_name},
+    foreign::{ForeignProgram, foreign_filters, foreign_programs, program_name},
     kernel::has_current_comm,
     preflight::preflight,
 };

@@ -1,6 +1,6 @@
-//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, listing the
-//! programs on a hook, reading an element of unknown size, reading and writing many elements at
-//! once.
+//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, pinning a
+//! descriptor, listing the programs on a hook, reading an element of unknown size, reading and
+//! writing many elements at once.
 
 use std::{
     ffi::CString,
@@ -31,6 +31,17 @@ struct LinkUpdate {
     new_prog_fd: u32,
     flags: u32,
     old_prog_fd: u32,
+}
+
+/// The attributes of `BPF_OBJ_PIN`; the same as those of `BPF_OBJ_GET`.
+type ObjPin = ObjGet;
+
+/// Pins a link.
+pub(crate) fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes =
+        ObjPin { pathname: path.as_ptr() as u64, bpf_fd: link.as_raw_fd() as u32, file_flags: 0 };
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
 /// Opens a pin.
@@ -174,18 +185,19 @@ pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
 /// the last one even if the call passes a shorter length.
 #[repr(C, align(8))]
 #[derive(Default)]
-struct ProgQuery {
-    target_fd: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    prog_cnt: u32,
-    pad: u32,
-    prog_attach_flags: u64,
-    link_ids: u64,
-    link_attach_flags: u64,
-    revision: u64,
+pub(crate) struct ProgQuery {
+    /// The cgroup's descriptor, or the interface's index.
+    pub(crate) target_fd: u32,
+    pub(crate) attach_type: u32,
+    pub(crate) query_flags: u32,
+    pub(crate) attach_flags: u32,
+    pub(crate) prog_ids: u64,
+    pub(crate) prog_cnt: u32,
+    pub(crate) pad: u32,
+    pub(crate) prog_attach_flags: u64,
+    pub(crate) link_ids: u64,
+    pub(crate) link_attach_flags: u64,
+    pub(crate) revision: u64,
 }
 
 /// `BPF_F_QUERY_EFFECTIVE`: lists the programs that run in the cgroup, including those attached to
@@ -238,8 +250,8 @@ struct LinkInfo {
     id: u32,
     prog_id: u32,
     pad: u32,
-    /// For a link to a cgroup.
-    cgroup_id: u64,
+    /// For a link to a cgroup: its ID. For one to an interface: its index and the attach type.
+    target: u64,
 }
 
 /// The ID of the program under a link.
@@ -250,7 +262,14 @@ pub(crate) fn linked_program_id(link: &OwnedFd) -> io::Result<u32> {
 /// The ID of the cgroup that a link is attached to; 0 after the cgroup is removed and its last
 /// socket is closed (`bpf_cgroup_link_auto_detach`).
 pub(crate) fn linked_cgroup_id(link: &OwnedFd) -> io::Result<u64> {
-    link_info(link).map(|info| info.cgroup_id)
+    link_info(link).map(|info| info.target)
+}
+
+/// The ID of a link to an interface, and the interface's index; 0 once that is gone.
+pub(crate) fn link_id_and_interface(link: &OwnedFd) -> io::Result<(u32, u32)> {
+    let info = link_info(link)?;
+    let [a, b, c, d, ..] = info.target.to_ne_bytes();
+    Ok((info.id, u32::from_ne_bytes([a, b, c, d])))
 }
 
 fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
@@ -264,7 +283,8 @@ fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
-fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
+/// Calls bpf(2).
+pub(crate) fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: `attributes` is the command's structure, live and writable for its whole size.
     let result = unsafe {
         libc::syscall(

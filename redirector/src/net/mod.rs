@@ -1,9 +1,10 @@
-//! The host's network: its nameservers, its own addresses, the process that has a port, and the
-//! mark on our own sockets.
+//! The host's network: its nameservers, its own addresses, the process that has a port, the mark on
+//! our own sockets, and a socket for requests to the kernel.
 
 mod local_networks;
 pub mod nameservers;
 mod port_owner;
+pub(crate) mod route_socket;
 pub(crate) mod socket_mark;
 mod transport;
 

@@ -180,11 +180,10 @@ fn preflight_finds_nothing_wrong_on_a_node_that_works() {
     let wrong: Vec<_> =
         checks.iter().filter(|check| check.outcome == datapath::Outcome::Failed).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
+    let programs = names::PROGRAMS.len() + names::PACKET_PROGRAMS.len();
+    let loaded = format!("{programs} load");
     assert!(
-        checks.iter().any(|check| check.name == "programs"
-            && check
-                .detail
-                .starts_with(&format!("{} load", redirector_common::names::PROGRAMS.len()))),
+        checks.iter().any(|check| check.name == "programs" && check.detail.starts_with(&loaded)),
         "{checks:?}"
     );
 }

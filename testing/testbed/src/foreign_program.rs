@@ -27,7 +27,7 @@ pub enum AttachMode {
 
 /// The attributes of `BPF_PROG_LOAD`, as far as they are needed.
 #[repr(C)]
-struct Load {
+pub(crate) struct Load {
     kind: u32,
     instructions: u32,
     code: u64,
@@ -36,6 +36,29 @@ struct Load {
     name: [u8; 16],
     interface: u32,
     attach_type: u32,
+}
+
+impl Load {
+    /// For a program of this kind; `code` must outlive the call.
+    pub(crate) fn new(kind: bpf_prog_type, label: &str, code: &[u64]) -> Self {
+        let mut name = [0; 16];
+        name[..label.len()].copy_from_slice(label.as_bytes());
+        Self {
+            kind: kind as u32,
+            instructions: code.len() as u32,
+            code: code.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            unused: [0; 3],
+            name,
+            interface: 0,
+            attach_type: 0,
+        }
+    }
+
+    /// Loads it, and returns the descriptor.
+    pub(crate) fn call(mut self) -> io::Result<i32> {
+        bpf(bpf_cmd::BPF_PROG_LOAD, &mut self)
+    }
 }
 
 /// The attributes of `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
@@ -47,7 +70,8 @@ struct Attach {
     flags: u32,
 }
 
-fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
+/// Calls bpf(2).
+pub(crate) fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the attributes are live, and the kernel gets their size.
     let result = unsafe {
         libc::syscall(
@@ -69,7 +93,7 @@ pub struct ForeignProgram {
 }
 
 /// One instruction, as the kernel has it in memory.
-fn instruction(code: u8, registers: u8, offset: i16, value: u32) -> u64 {
+pub(crate) fn instruction(code: u8, registers: u8, offset: i16, value: u32) -> u64 {
     u64::from(code)
         | u64::from(registers) << 8
         | u64::from(offset as u16) << 16
@@ -100,19 +124,9 @@ impl ForeignProgram {
     }
 
     fn load(cgroup: &str, attach_type: bpf_attach_type, code: &[u64]) -> Self {
-        let mut name = [0; 16];
-        name[..NAME.len()].copy_from_slice(NAME.as_bytes());
-        let mut load = Load {
-            kind: bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
-            instructions: code.len() as u32,
-            code: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            unused: [0; 3],
-            name,
-            interface: 0,
-            attach_type: attach_type as u32,
-        };
-        let program = bpf(bpf_cmd::BPF_PROG_LOAD, &mut load).unwrap();
+        let mut load = Load::new(bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, NAME, code);
+        load.attach_type = attach_type as u32;
+        let program = load.call().unwrap();
         // SAFETY: the kernel has just made this descriptor for us.
         let program = unsafe { OwnedFd::from_raw_fd(program) };
         Self { program, cgroup: File::open(cgroup).unwrap(), attach_type }

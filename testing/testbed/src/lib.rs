@@ -26,6 +26,7 @@ pub mod clients;
 pub mod cpio;
 pub mod customer;
 pub mod executor;
+pub mod foreign_filter;
 pub mod foreign_program;
 pub mod guests;
 mod isolation;

@@ -13,7 +13,10 @@ use redirector_common::names::{self, Role};
 use tracing::debug;
 
 use crate::datapath::{
-    attach::cgroups::{Cgroup, cgroup_paths},
+    attach::{
+        cgroups::{Cgroup, cgroup_paths},
+        interfaces::attacher::Versions,
+    },
     error::{self, DatapathError},
     load::object::{self, Object},
     pins::layout::{self, Pins},
@@ -54,11 +57,29 @@ pub(crate) struct Links {
     current: BTreeMap<u64, PathBuf>,
     /// Removed cgroups with open sockets, whose links are still attached.
     draining: BTreeSet<u64>,
+    /// Whether no cgroup has links of an older version any more.
+    all_moved: bool,
 }
 
 impl Links {
     pub(crate) fn new(pins: Pins) -> Self {
-        Self { older: pins.older(), pins, current: BTreeMap::new(), draining: BTreeSet::new() }
+        Self {
+            older: pins.older(),
+            pins,
+            current: BTreeMap::new(),
+            draining: BTreeSet::new(),
+            all_moved: false,
+        }
+    }
+
+    /// Moves prepared pins to their final directory.
+    pub(crate) fn commit(&mut self) -> Result<(), DatapathError> {
+        self.pins.commit()
+    }
+
+    /// Our pins, and those of older versions that are left.
+    pub(crate) fn versions(&self) -> Versions<'_> {
+        Versions { ours: &self.pins, older: &self.older }
     }
 
     pub(crate) fn attachments(&self) -> Vec<Attachment> {
@@ -83,7 +104,7 @@ impl Links {
         cgroups: &[Cgroup],
         limit: usize,
     ) -> Result<AttachOutcome, DatapathError> {
-        self.pins.commit()?;
+        self.commit()?;
         let mut outcome = AttachOutcome::default();
         let new: Vec<_> =
             cgroups.iter().filter(|cgroup| !self.current.contains_key(&cgroup.id)).collect();
@@ -103,9 +124,8 @@ impl Links {
         }
         self.detach_unlisted(cgroups)?;
         outcome.not_tried = new.len().saturating_sub(limit);
-        if outcome.failures.is_empty() && outcome.not_tried == 0 {
-            self.remove_older()?;
-        }
+        self.all_moved = outcome.failures.is_empty() && outcome.not_tried == 0;
+        self.remove_older()?;
         Ok(outcome)
     }
 
@@ -138,10 +158,15 @@ impl Links {
         Ok(())
     }
 
-    fn remove_older(&mut self) -> Result<(), DatapathError> {
+    /// Removes the pins of older versions, once nothing is attached with them.
+    pub(crate) fn remove_older(&mut self) -> Result<(), DatapathError> {
+        if !self.all_moved {
+            return Ok(());
+        }
         for old in std::mem::take(&mut self.older) {
-            let removed = old.remove();
-            if removed.is_err() {
+            let in_use = !old.interfaces().is_empty();
+            let removed = if in_use { Ok(()) } else { old.remove().map(drop) };
+            if in_use || removed.is_err() {
                 self.older.push(old);
             }
             removed?;

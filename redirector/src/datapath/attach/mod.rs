@@ -1,4 +1,5 @@
-//! Which cgroups the programs are attached to, and the links that attach them.
+//! Where the programs are attached: to cgroups and to interfaces.
 
 pub(crate) mod cgroups;
+pub(crate) mod interfaces;
 pub(crate) mod links;

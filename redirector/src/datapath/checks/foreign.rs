@@ -9,22 +9,29 @@ use std::{
 use redirector_common::names::{self, Program};
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::{
-    attach::cgroups::cgroup2_mount,
-    error::{self, DatapathError},
-    pins::layout::{self, Pins},
-    sys,
+use crate::{
+    datapath::{
+        attach::{
+            cgroups::cgroup2_mount,
+            interfaces::neighbours::{self, Neighbour},
+        },
+        error::{self, DatapathError},
+        pins::layout::{self, Pins},
+        sys,
+    },
+    net::route_socket::RouteSocket,
 };
 
 /// A program on one of our hooks that is not ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignProgram {
     /// The hook: `connect4`, `connect6`, `sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6`,
-    /// `getpeername4`, `getpeername6`, `sock_ops` or `sock_release`.
+    /// `getpeername4`, `getpeername6`, `sock_ops` or `sock_release` of a cgroup; `tcx` or `clsact`
+    /// of an interface, followed by `ingress` or `egress`.
     pub hook: String,
-    /// Its ID in the kernel.
+    /// Its ID in the kernel; 0 for a filter without a program.
     pub id: u32,
-    /// Its name, if these privileges may read it.
+    /// Its name, if these privileges may read it. A filter without a program has its kind.
     pub name: Option<String>,
     /// Whether it runs before ours; false where ours are not attached.
     pub runs_first: bool,
@@ -54,6 +61,25 @@ pub fn foreign_programs(bpffs: &Path, cgroup: &Path) -> Result<Vec<ForeignProgra
         }));
     }
     Ok(found)
+}
+
+/// The foreign programs and filters on an interface of the caller's network namespace.
+///
+/// # Errors
+///
+/// If these privileges may not list them, or the interface is gone.
+pub fn foreign_filters(bpffs: &Path, interface: u32) -> Result<Vec<ForeignProgram>, DatapathError> {
+    let failed =
+        |error| error::from_io(&format!("list the programs on interface {interface}"), error);
+    let mut socket = RouteSocket::open().map_err(failed)?;
+    let found = neighbours::neighbours(&layout::versions(bpffs), interface, &mut socket);
+    let program = |neighbour: Neighbour| ForeignProgram {
+        hook: neighbour.hook,
+        id: neighbour.id,
+        name: neighbour.name.or_else(|| program_name(neighbour.id)),
+        runs_first: neighbour.runs_first,
+    };
+    Ok(found.map_err(failed)?.into_iter().map(program).collect())
 }
 
 /// The hook and the cgroup, `cgroup` itself or one above it, of a program whose attachment excludes

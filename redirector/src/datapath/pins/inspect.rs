@@ -15,7 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::datapath::{
     address,
-    attach::{cgroups::cgroup_paths, links},
+    attach::{
+        cgroups::cgroup_paths,
+        interfaces::{pinned, removal, target::InterfaceAttachment},
+        links,
+    },
     error::DatapathError,
     maps::{
         arrays::read,
@@ -47,6 +51,8 @@ pub struct PinnedStatus {
     pub heartbeat_age: Option<Duration>,
     /// The cgroups whose sockets are redirected.
     pub attachments: Vec<Attachment>,
+    /// The interfaces that the packet programs are attached to.
+    pub interfaces: Vec<InterfaceAttachment>,
     /// The routes in the maps.
     pub routes: Vec<PinnedRoute>,
     /// DNS interception while an agent runs, with its counters.
@@ -75,6 +81,10 @@ pub struct Removed {
     pub maps: usize,
     /// Cgroups that we are no longer attached to.
     pub cgroups: usize,
+    /// Packet programs, one for each interface and direction.
+    pub packet_programs: usize,
+    /// Interfaces that we are no longer attached to.
+    pub interfaces: usize,
     /// The pool that was served, if the maps had one.
     pub pool: Option<String>,
     /// The IPv6 pool that was served.
@@ -107,6 +117,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
         heartbeat_age: (agent.heartbeat_ns != 0)
             .then(|| Duration::from_nanos(monotonic_ns().saturating_sub(agent.heartbeat_ns))),
         attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
+        interfaces: pinned::attachments(&pins.with_older()),
         routes: routes(&pins, &agent)?,
         interception: resolver_slots::read_pinned(&pins)?,
     }))
@@ -180,7 +191,9 @@ pub fn has_pins(bpffs: &Path) -> Result<bool, DatapathError> {
 pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
     Pins::new(bpffs).exist()?;
     let mut removed = Removed::default();
-    for pins in layout::versions(bpffs) {
+    let versions = layout::versions(bpffs);
+    (removed.interfaces, removed.packet_programs) = removal::detach_all(&versions)?;
+    for pins in versions {
         if let Some(agent) =
             upgrade::agent_state(&pins).ok().flatten().filter(|agent| agent.abi != 0)
         {

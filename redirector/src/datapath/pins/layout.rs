@@ -1,5 +1,6 @@
-//! The pins: `bpffs/v<ABI>/maps/<map>` and `bpffs/v<ABI>/links/<cgroup ID>/<program>`. An upgrade
-//! prepares `bpffs/v<ABI>-new` and then renames it.
+//! The pins: `bpffs/v<ABI>/maps/<map>`, `bpffs/v<ABI>/links/<cgroup ID>/<program>` and
+//! `bpffs/v<ABI>/interfaces/<interface index>/<program>`. An upgrade prepares `bpffs/v<ABI>-new`
+//! and then renames it.
 
 use std::{
     ffi::OsStr,
@@ -102,6 +103,28 @@ impl Pins {
         self.cgroup_dir(cgroup).join(program)
     }
 
+    fn interfaces_dir(&self) -> PathBuf {
+        self.root().join("interfaces")
+    }
+
+    /// The directory of an interface that programs are attached to.
+    pub(crate) fn interface_dir(&self, index: u32) -> PathBuf {
+        self.interfaces_dir().join(index.to_string())
+    }
+
+    /// The pin of a link to an interface.
+    pub(crate) fn interface_link(&self, index: u32, program: &str) -> PathBuf {
+        self.interface_dir(index).join(program)
+    }
+
+    /// The indices of the interfaces that programs are attached to, in ascending order.
+    pub(crate) fn interfaces(&self) -> Vec<u32> {
+        let names = names_in(&self.interfaces_dir());
+        let mut indices: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        indices.sort_unstable();
+        indices
+    }
+
     /// Whether anything of this version is pinned. A directory that may not be read is an error,
     /// not an absent one.
     pub(crate) fn exist(&self) -> Result<bool, DatapathError> {
@@ -113,7 +136,7 @@ impl Pins {
 
     /// Creates the directories.
     pub(crate) fn create_dirs(&self) -> Result<(), DatapathError> {
-        for folder in [self.maps(), self.links()] {
+        for folder in [self.maps(), self.links(), self.interfaces_dir()] {
             fs::create_dir_all(&folder).map_err(|error| {
                 DatapathError::call(format!("create {}", folder.display()), error)
             })?;
@@ -179,8 +202,9 @@ impl Pins {
             .collect()
     }
 
-    /// Removes every pin of ours, links first, so that the maps of attached programs stay pinned. A
-    /// directory with other files stays. Returns the numbers of links, cgroups and maps removed.
+    /// Removes every pin of ours, links first, so that the maps of attached programs stay pinned.
+    /// Interfaces must be detached already. A directory with other files stays. Returns the
+    /// numbers of links, cgroups and maps removed.
     pub(crate) fn remove(&self) -> Result<(usize, usize, usize), DatapathError> {
         let cgroups = self.cgroups();
         let links = cgroups.iter().map(|&cgroup| self.detach(cgroup)).sum::<Result<usize, _>>()?;
@@ -188,7 +212,7 @@ impl Pins {
         for name in self.map_names() {
             maps += usize::from(remove(&self.map(&name))?);
         }
-        for folder in [self.links(), self.maps(), self.root()] {
+        for folder in [self.links(), self.interfaces_dir(), self.maps(), self.root()] {
             remove_dir(&folder)?;
         }
         Ok((links, cgroups.len(), maps))
@@ -270,7 +294,7 @@ pub(crate) fn remove(pin: &Path) -> Result<bool, DatapathError> {
 }
 
 /// Removes a directory of pins, unless it contains other files.
-fn remove_dir(folder: &Path) -> Result<(), DatapathError> {
+pub(crate) fn remove_dir(folder: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir(folder) {
         Err(error)
             if !matches!(

@@ -1,0 +1,87 @@
+//! The table of guests' interfaces: what the programs may do there, and what they count.
+
+use aya::maps::{HashMap, MapData, MapError};
+use redirector_common::{names, packet::interface::Interface};
+
+use crate::datapath::{
+    attach::interfaces::target::{InterfaceRole, InterfaceTarget},
+    error::DatapathError,
+    load::object::Object,
+};
+
+/// The table.
+pub(crate) struct Elements {
+    map: HashMap<MapData, u32, Interface>,
+}
+
+impl Elements {
+    pub(crate) fn open(object: &mut Object) -> Result<Self, DatapathError> {
+        object.hash(names::INTERFACES).map(|map| Self { map })
+    }
+
+    /// Writes what the programs may do on a guest's interface, and keeps what they have counted.
+    /// The host's own interfaces have no element.
+    pub(crate) fn set(&mut self, target: &InterfaceTarget) -> Result<(), DatapathError> {
+        if target.role == InterfaceRole::Host {
+            return self.remove(target.index);
+        }
+        let flags = flags(target);
+        match self.get(target.index)? {
+            Some(element) if element.flags == flags => Ok(()),
+            present => self.write(target, Interface { flags, ..present.unwrap_or_default() }),
+        }
+    }
+
+    /// As [`Elements::set`], for a new interface: an element that is there is of another one that
+    /// had this index.
+    pub(crate) fn reset(&mut self, target: &InterfaceTarget) -> Result<(), DatapathError> {
+        match target.role {
+            InterfaceRole::Host => self.remove(target.index),
+            InterfaceRole::Guest => {
+                self.write(target, Interface { flags: flags(target), ..Interface::default() })
+            }
+        }
+    }
+
+    fn write(&mut self, target: &InterfaceTarget, element: Interface) -> Result<(), DatapathError> {
+        self.map.insert(target.index, element, 0).map_err(|error| failed("write", error))
+    }
+
+    /// The element of an interface.
+    pub(crate) fn get(&self, index: u32) -> Result<Option<Interface>, DatapathError> {
+        read(&self.map, index)
+    }
+
+    /// Removes the element of an interface, if there is one.
+    pub(crate) fn remove(&mut self, index: u32) -> Result<(), DatapathError> {
+        match self.map.remove(&index) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed("write", error)),
+        }
+    }
+}
+
+fn flags(target: &InterfaceTarget) -> u64 {
+    if target.redirects { Interface::FLAG_REDIRECTS } else { 0 }
+}
+
+/// The element of an interface in `map`.
+pub(crate) fn read(
+    map: &HashMap<MapData, u32, Interface>,
+    index: u32,
+) -> Result<Option<Interface>, DatapathError> {
+    match map.get(&index, 0) {
+        Ok(element) => Ok(Some(element)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed("read", error)),
+    }
+}
+
+fn failed(action: &str, error: MapError) -> DatapathError {
+    DatapathError::call(format!("{action} the map {}", names::INTERFACES), error)
+}
