@@ -3,15 +3,15 @@
 //!
 //! Names are looked up without search domains and hosts file, for A and AAAA, and through CNAMEs.
 //! An answer is valid for its TTL, limited to 1 s to 5 min. A failure keeps the last addresses;
-//! only three consecutive authoritative answers without an address empty a route. The datapath
-//! selects an address for each connect.
+//! only three consecutive authoritative answers without an address of a family remove that
+//! family's. The datapath selects an address for each connect.
 
 mod address_cache;
+mod family_addresses;
 mod follow_state;
 mod follow_task;
 mod follower;
 mod lookup;
-mod marked_runtime;
 mod probe;
 mod resolution;
 mod target;

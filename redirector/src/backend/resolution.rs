@@ -6,7 +6,8 @@ use std::{net::IpAddr, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    lookup::{FamilyResult, LookupResult},
+    family_addresses::FamilyAddresses,
+    lookup::{Family, FamilyResult, LookupResult},
     target::{Freshness, Resolved, Target},
 };
 use crate::route::{Destination, MAX_BACKENDS};
@@ -21,20 +22,17 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Validity of a negative answer without an SOA.
 const NEGATIVE_TTL: Duration = Duration::from_secs(5);
-/// Consecutive negative answers that empty a route.
-const NEGATIVES_TO_EMPTY: u32 = 3;
 
 /// The state of one target.
 #[derive(Debug)]
 pub(super) struct Resolution {
     pub(super) target: Target,
-    v4: Vec<IpAddr>,
-    v6: Vec<IpAddr>,
+    v4: FamilyAddresses,
+    v6: FamilyAddresses,
     freshness: Freshness,
     resolved_at: Timestamp,
     ttl: Duration,
     failures: u32,
-    negatives: u32,
     /// Whether there was ever an answer, positive or negative.
     has_answer: bool,
     has_outcome: bool,
@@ -46,13 +44,12 @@ impl Resolution {
     pub(super) fn new(target: Target, now: Timestamp) -> Self {
         let mut resolution = Self {
             target,
-            v4: vec![],
-            v6: vec![],
+            v4: FamilyAddresses::new(Family::V4),
+            v6: FamilyAddresses::new(Family::V6),
             freshness: Freshness::Unresolved { error: None },
             resolved_at: now,
             ttl: TTL_MAX,
             failures: 0,
-            negatives: 0,
             has_answer: false,
             has_outcome: false,
             warned_of_limit: false,
@@ -106,7 +103,7 @@ impl Resolution {
 
     /// The published state.
     pub(super) fn resolved(&self) -> Resolved {
-        let mut addresses = [&self.v4[..], &self.v6[..]].concat();
+        let mut addresses = [self.v4.addresses(), self.v6.addresses()].concat();
         addresses.truncate(MAX_BACKENDS);
         Resolved {
             addresses,
@@ -118,70 +115,81 @@ impl Resolution {
 
     /// Applies the result of a look-up, and returns the time until the next one, without jitter.
     pub(super) fn apply(&mut self, result: LookupResult, now: Timestamp) -> Duration {
-        match result {
-            LookupResult {
-                v4: FamilyResult::Empty { reason, ttl: ttl4 },
-                v6: FamilyResult::Empty { ttl: ttl6, .. },
-            } => self.on_negative(reason, ttl4.into_iter().chain(ttl6).min(), now),
-            LookupResult {
-                v4: FamilyResult::Failed(error),
-                v6: FamilyResult::Failed(_) | FamilyResult::Empty { .. },
+        match (result.v4, result.v6) {
+            (FamilyResult::Empty { reason, ttl: ttl4 }, FamilyResult::Empty { ttl: ttl6, .. }) => {
+                self.on_negative(&reason, ttl4.into_iter().chain(ttl6).min(), now)
             }
-            | LookupResult { v4: FamilyResult::Empty { .. }, v6: FamilyResult::Failed(error) } => {
-                self.on_failure(error)
-            }
-            result => self.on_addresses(result, now),
+            (FamilyResult::Failed(error), FamilyResult::Failed(_) | FamilyResult::Empty { .. })
+            | (FamilyResult::Empty { .. }, FamilyResult::Failed(error)) => self.on_failure(error),
+            (v4, v6) => self.on_addresses([v4, v6], now),
         }
     }
 
-    /// At least one family has addresses. A negative answer clears the other, a failure keeps it.
-    fn on_addresses(&mut self, result: LookupResult, now: Timestamp) -> Duration {
-        let mut ttl = TTL_MAX;
-        let mut stale = None;
-        for (family, current) in [(result.v4, &mut self.v4), (result.v6, &mut self.v6)] {
-            match family {
+    /// At least one family has addresses. The other one keeps its own through failures, and through
+    /// all but the last of several negative answers.
+    fn on_addresses(&mut self, results: [FamilyResult; 2], now: Timestamp) -> Duration {
+        let (mut ttl, mut recheck, mut stale) = (TTL_MAX, TTL_MAX, None);
+        for (result, current) in results.into_iter().zip([&mut self.v4, &mut self.v6]) {
+            match result {
                 FamilyResult::Addresses { addresses, ttl: valid } => {
-                    *current = sorted(addresses);
+                    current.replace(addresses);
                     ttl = ttl.min(valid);
                 }
-                FamilyResult::Empty { .. } => current.clear(),
-                FamilyResult::Failed(error) if !current.is_empty() => stale = Some(error),
-                FamilyResult::Failed(_) => {}
+                FamilyResult::Empty { reason, ttl: valid } => {
+                    current.deny();
+                    if !current.is_empty() {
+                        recheck = recheck.min(negative_ttl(valid));
+                        let family = current.family();
+                        stale = Some(current.explain_denial(
+                            &reason,
+                            format_args!("remove its {family} addresses"),
+                        ));
+                    }
+                }
+                FamilyResult::Failed(error) => {
+                    current.reset_denials();
+                    if !current.is_empty() {
+                        stale = Some(error);
+                    }
+                }
             }
         }
         self.freshness = stale.map_or(Freshness::Fresh, |error| Freshness::Stale { error });
         self.resolved_at = now;
         self.ttl = ttl.clamp(TTL_MIN, TTL_MAX);
-        (self.failures, self.negatives) = (0, 0);
+        self.failures = 0;
         (self.has_answer, self.has_outcome) = (true, true);
         self.warn_of_limit();
-        self.ttl
+        self.ttl.min(recheck)
     }
 
     /// The name authoritatively has no address.
-    fn on_negative(&mut self, reason: String, ttl: Option<Duration>, now: Timestamp) -> Duration {
+    fn on_negative(&mut self, reason: &str, ttl: Option<Duration>, now: Timestamp) -> Duration {
         self.failures = 0;
-        self.negatives += 1;
         self.has_outcome = true;
-        if self.negatives >= NEGATIVES_TO_EMPTY {
-            self.v4.clear();
-            self.v6.clear();
+        self.v4.deny();
+        self.v6.deny();
+        // A family without addresses has nothing left to remove.
+        let remaining = [&self.v4, &self.v6].into_iter().filter(|family| !family.is_empty());
+        let least_denied = remaining.min_by_key(|family| family.denials());
+        if let Some(family) = least_denied {
+            self.mark_stale(family.explain_denial(reason, format_args!("empty the route")));
+        } else if self.v4.is_denied() && self.v6.is_denied() {
             self.freshness = Freshness::Fresh;
             self.resolved_at = now;
             self.has_answer = true;
         } else {
-            self.mark_stale(format!(
-                "{reason} (answer {} of {NEGATIVES_TO_EMPTY} that empty the route)",
-                self.negatives
-            ));
+            let family = if self.v4.is_denied() { &self.v6 } else { &self.v4 };
+            self.mark_stale(family.explain_denial(reason, format_args!("empty the route")));
         }
-        ttl.unwrap_or(NEGATIVE_TTL).clamp(TTL_MIN, RETRY_MAX)
+        negative_ttl(ttl)
     }
 
     fn on_failure(&mut self, error: String) -> Duration {
         let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(5)).min(RETRY_MAX);
         self.failures = self.failures.saturating_add(1);
-        self.negatives = 0;
+        self.v4.reset_denials();
+        self.v6.reset_denials();
         self.has_outcome |= self.has_answer;
         self.mark_stale(error);
         wait
@@ -197,12 +205,13 @@ impl Resolution {
 
     fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
         let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
-        (self.v4, self.v6) = (sorted(v4), sorted(v6));
+        self.v4.replace(v4);
+        self.v6.replace(v6);
         self.warn_of_limit();
     }
 
     fn warn_of_limit(&mut self) {
-        let all = self.v4.len() + self.v6.len();
+        let all = self.v4.addresses().len() + self.v6.addresses().len();
         if all > MAX_BACKENDS && !self.warned_of_limit {
             self.warned_of_limit = true;
             let name = self.name().unwrap_or("the list of addresses");
@@ -215,12 +224,9 @@ impl Resolution {
     }
 }
 
-fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    addresses.sort_unstable();
-    addresses.dedup();
-    // The list lives as long as the route, and most have one or two addresses.
-    addresses.shrink_to_fit();
-    addresses
+/// How long a negative answer is valid.
+fn negative_ttl(ttl: Option<Duration>) -> Duration {
+    ttl.unwrap_or(NEGATIVE_TTL).clamp(TTL_MIN, RETRY_MAX)
 }
 
 #[cfg(test)]
@@ -298,6 +304,32 @@ mod tests {
             apply(&mut resolution, negative(None), failed());
         }
         assert_eq!(resolution.resolved().addresses, [IpAddr::from([203, 0, 113, 7])]);
+    }
+
+    #[test]
+    fn one_family_survives_two_negative_answers_of_three() {
+        let known = |resolution: &Resolution| resolution.resolved().addresses.len();
+        let v6 = || FamilyResult::Addresses {
+            addresses: vec!["2001:db8::7".parse().expect("an address")],
+            ttl: Duration::from_secs(300),
+        };
+        let mut resolution = resolution();
+        apply(&mut resolution, addresses(7, 300), v6());
+        // Checked again when the negative answer ends, not the positive one.
+        assert_eq!(apply(&mut resolution, negative(Some(10)), v6()), 10);
+        assert_eq!(apply(&mut resolution, negative(Some(10)), v6()), 10);
+        assert_eq!(known(&resolution), 2);
+        // An address in between starts the count again.
+        apply(&mut resolution, addresses(7, 300), v6());
+        for expected in [2, 2, 1, 1] {
+            apply(&mut resolution, negative(Some(10)), v6());
+            assert_eq!(known(&resolution), expected);
+        }
+        assert_eq!(resolution.resolved().freshness, Freshness::Fresh);
+        for expected in [1, 1, 0] {
+            apply(&mut resolution, negative(None), negative(None));
+            assert_eq!(known(&resolution), expected);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod follower_rig;
 mod forward;
 mod intercept_ports;
 mod message;
+mod negative_answers;
 mod reply_fidelity;
 mod resolver_stacks;
 mod running_shim;
