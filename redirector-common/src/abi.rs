@@ -1,5 +1,7 @@
 //! The version of everything that two releases share through pins, and the limits of tables.
 
+use crate::names;
+
 /// Version of the tables' layouts and meanings, and of the pins' names. The pins are under
 /// `bpffs/v<ABI>/`.
 ///
@@ -11,7 +13,8 @@ pub const ABI: u32 = 4;
 /// An upgrade keeps using every pinned table, with its counters, that has not changed since the
 /// version that created it, and recreates the others. A table that is new since [`FIRST`] needs no
 /// entry.
-pub const CHANGED: &[(&str, u32)] = &[];
+pub const CHANGED: &[(&str, u32)] =
+    &[(names::SHIM, 4), (names::RESOLVERS, 4), (names::DNS_STATS, 4)];
 
 /// The version since which tables that are not in [`CHANGED`] have been the same. An upgrade shares
 /// nothing with older versions.

@@ -200,10 +200,9 @@ pub const EVENTS: &str = "RD_EVENTS";
 pub const EVENT_STATS: &str = "RD_EVENT_STATS";
 /// [`crate::dns::Shim`], a single element.
 pub const SHIM: &str = "RD_SHIM";
-/// [`crate::dns::Resolver`] by slot: a hash, in which only one program can create an element.
+/// The address of the intercepted resolver in each slot ([`crate::addr::Ip6Be`]).
 pub const RESOLVERS: &str = "RD_RESOLVERS";
-/// Counters of intercepted DNS: one for each slot, then [`crate::dns::SLOTS_FULL`] and
-/// [`crate::dns::AGENT_STALE`].
+/// Counters of intercepted DNS: one for each slot, then [`crate::dns::AGENT_STALE`].
 pub const DNS_STATS: &str = "RD_DNS_STATS";
 
 /// [`crate::packet::name::NameEntry`] by the hash of the name.
@@ -325,7 +324,6 @@ mod tests {
             size_of::<event::Event>(),
             size_of::<event::EventStats>(),
             size_of::<dns::Shim>(),
-            size_of::<dns::Resolver>(),
             size_of::<name::NameEntry>(),
             size_of::<name::WildcardEntry>(),
             size_of::<name::ReverseEntry>(),
@@ -339,10 +337,7 @@ mod tests {
             (abi::ABI, layout),
             (
                 4,
-                [
-                    8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 24, 272, 16, 264, 24, 48, 48,
-                    64, 48
-                ]
+                [8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 272, 16, 264, 24, 48, 48, 64, 48]
             ),
             "a changed layout needs a new ABI version and an entry in abi::CHANGED"
         );

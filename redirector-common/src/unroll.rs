@@ -9,8 +9,8 @@ use crate::{
     dns::SLOTS,
 };
 
-/// `for $offset in 0..4`, `0..8`, `0..16`, `0..32` or `0..64`, unrolled. The body may `break`, but must not
-/// `continue`.
+/// `for $offset in 0..4`, `0..8`, `0..16`, `0..32` or `0..64`, unrolled. The body may `break`, but
+/// must not `continue`.
 macro_rules! unroll {
     ($offset:ident in 0..4 $body:block) => {
         #[allow(clippy::never_loop, reason = "one round, so that `break` can leave it")]
@@ -68,4 +68,4 @@ macro_rules! unroll {
 pub(crate) use unroll;
 
 // These are the loops that the limits need.
-const _: () = assert!(MAX_PORTS == 16 && SLOTS == 32 && MAX_BACKENDS == 64);
+const _: () = assert!(MAX_PORTS == 16 && SLOTS == 8 && MAX_BACKENDS == 64);

@@ -75,11 +75,10 @@ pub(crate) fn denied(route: u32, vip_port: PortBe, denial: Denial, reason: DenyR
     lines::denied((route, vip_port), verdict, reason);
 }
 
-/// A query is redirected to the shim's port of this slot, or left alone if its resolver has none.
+/// A query is redirected to the shim's port of this slot.
 #[inline(always)]
 pub(crate) fn intercepted(resolver: Ip6Be, slot: u32) {
-    let label = if slot < SLOTS { Label::new("redirected") } else { Label::new("no_slot") };
-    lines::query(resolver, slot, label);
+    lines::query(resolver, slot, Label::new("redirected"));
 }
 
 /// A query is left alone, since the agent's heartbeat has stopped.

@@ -1,5 +1,6 @@
-//! DNS interception: a query to a resolver is redirected to the shim's port for that resolver, and
-//! the source address of a reply from that port is replaced by the resolver's.
+//! DNS interception at sockets, the fallback where no interface carries the DNS of executors
+//! (`dns.intercept = "sockets"`): a query to a listed resolver is redirected to the shim's port for
+//! that resolver, and the source address of a reply from that port is replaced by the resolver's.
 //!
 //! Queries are redirected only while the agent is alive. Addresses are always restored, since the
 //! agent may have died after a query was redirected. A datagram that passes two hooks is redirected
@@ -8,7 +9,7 @@
 use aya_ebpf::{helpers::generated::bpf_get_netns_cookie, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
-    decide::{Claim, Reach, is_alive, reach},
+    decide::{Reach, is_alive, reach},
     dns::{self, SLOTS, Shim},
 };
 
@@ -56,7 +57,11 @@ fn shim_address6(shim: &Shim, other: Ip6Be) -> Ip6Be {
 #[inline(always)]
 fn slot_for_query(ctx: &SockAddrContext, resolver: Ip6Be, shim_address: Ip6Be, shim: &Shim) -> u32 {
     let addr = SockAddr::new(ctx);
-    if shim.mode == Shim::OFF || !addr.has_ports() || addr.mark() == dns::MARK {
+    if shim.enabled == 0 || !addr.has_ports() || addr.mark() == dns::MARK {
+        return SLOTS;
+    }
+    let slot = dns_tables::find_slot(resolver);
+    if slot >= SLOTS {
         return SLOTS;
     }
     match reach(resolver, shim_address) {
@@ -69,12 +74,7 @@ fn slot_for_query(ctx: &SockAddrContext, resolver: Ip6Be, shim_address: Ip6Be, s
         log!(agent_stale(resolver));
         return SLOTS;
     }
-    let claim = if shim.mode == Shim::ALL { Claim::IfFree } else { Claim::Never };
-    let slot = dns_tables::find_slot(resolver, claim);
-    // Without a slot, `slot` is the index of the counter of queries that got none.
-    if slot < SLOTS || shim.mode == Shim::ALL {
-        dns_tables::count(slot);
-    }
+    dns_tables::count(slot);
     log!(intercepted(resolver, slot));
     slot
 }

@@ -20,7 +20,7 @@ mod test_tables;
 pub use backend::{Backend, SocketOptions};
 pub use balance::scan_eligible;
 pub use connect::{Verdict, connect, deny_reason};
-pub use dns::{Claim, Reach, SlotState, SlotTable, find_slot, is_alive, reach};
+pub use dns::{Reach, find_slot, is_alive, reach};
 pub use fast_path::{few_backends, single_backend};
 pub use lookup::select;
 pub use outcome::{ConnectOutcome, connect_outcome};

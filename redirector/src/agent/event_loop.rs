@@ -102,7 +102,7 @@ impl EventLoop {
         // an upstream would deny that it exists.
         self.heartbeat();
         self.state.events.apply_sampling(&mut self.state.reconciler.datapath);
-        self.state.update_interception();
+        self.state.interception.start(&mut self.state.reconciler.datapath);
         let settled =
             route_changes::settle(&mut self.state, &mut self.pending, sources, Completion::Started);
         self.complete(settled);
@@ -151,7 +151,7 @@ impl EventLoop {
         }
     }
 
-    /// Ends the interception of DNS, as nobody will answer from here on.
+    /// Ends the interception of DNS at sockets, as nobody will answer from here on.
     pub(crate) fn prepare_shutdown(&mut self) {
         self.service_manager.stopping();
         interception::stop(&mut self.state.reconciler.datapath);
@@ -185,7 +185,6 @@ impl EventLoop {
             info!(%path, "the configuration file has changed");
             self.reload();
         }
-        self.state.update_interception();
         self.state.reconciler.publish_health();
         self.state.compact_journal();
         if self.state.reconciler.take_used_large_plan() {

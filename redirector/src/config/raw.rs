@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::settings::{CgroupSpec, Config, DnsClients, Intercept, Upstream};
+use super::settings::{CgroupSpec, Config, DnsClients, Upstream};
 use crate::{
     route::{RawRoute, Route},
     spanned::{DocumentReader, Spanned, TableReader, scalar::format_duration},
@@ -48,11 +48,13 @@ pub(super) struct RawDns {
     pub(super) listen: Option<Vec<String>>,
     pub(super) upstreams: Option<Vec<String>>,
     pub(super) intercept: Option<RawIntercept>,
+    pub(super) intercept_resolvers: Option<Vec<String>>,
     pub(super) clients: Option<Vec<String>>,
     pub(super) real_address_clients: Option<Vec<String>>,
     pub(super) ttl: Option<i64>,
 }
 
+/// A list is what the key took before `intercept_resolvers` existed; it has an error of its own.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum RawIntercept {
@@ -98,8 +100,9 @@ pub(super) fn read(
     config.dns.listen = dns.texts("listen", "`[\"169.254.20.53:53\"]`");
     config.dns.upstreams = dns.texts("upstreams", "`[\"system\"]`");
     config.dns.intercept = dns
-        .text_or_texts("intercept", "`[\"10.96.0.10\"]`")
+        .text_or_texts("intercept", "`\"auto\"`")
         .map(|value| value.map_or_else(RawIntercept::Resolvers, RawIntercept::Word));
+    config.dns.intercept_resolvers = dns.texts("intercept_resolvers", "`[\"10.96.0.10\"]`");
     config.dns.clients = dns.texts("clients", "`[\"local\"]`");
     config.dns.real_address_clients = dns.texts("real_address_clients", "`[\"10.61.0.0/16\"]`");
     config.dns.ttl = dns.integer("ttl", "`30`, in seconds");
@@ -165,7 +168,10 @@ impl From<&Config> for RawConfig {
             dns: RawDns {
                 listen: Some(dns.listen.iter().map(ToString::to_string).collect()),
                 upstreams: Some(dns.upstreams.iter().map(upstream).collect()),
-                intercept: Some(intercept(&dns.intercept)),
+                intercept: Some(RawIntercept::Word(dns.intercept.as_str().into())),
+                intercept_resolvers: Some(
+                    dns.intercept_resolvers.iter().map(ToString::to_string).collect(),
+                ),
                 clients: Some(dns.clients.iter().map(clients).collect()),
                 real_address_clients: Some(
                     dns.real_address_clients.iter().map(ToString::to_string).collect(),
@@ -200,16 +206,5 @@ fn clients(clients: &DnsClients) -> String {
     match clients {
         DnsClients::Local => "local".into(),
         DnsClients::Network(network) => network.to_string(),
-    }
-}
-
-fn intercept(intercept: &Intercept) -> RawIntercept {
-    match intercept {
-        Intercept::Auto => RawIntercept::Word("auto".into()),
-        Intercept::On => RawIntercept::Word("on".into()),
-        Intercept::Off => RawIntercept::Word("off".into()),
-        Intercept::Resolvers(resolvers) => {
-            RawIntercept::Resolvers(resolvers.iter().map(ToString::to_string).collect())
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Component, Path, PathBuf},
     time::Duration,
 };
@@ -24,6 +24,8 @@ use crate::{
 
 /// The longest path of a unix socket, without the closing zero byte.
 const LONGEST_SOCKET: usize = 107;
+/// The most resolvers that `dns.intercept_resolvers` may list: each has a port of the shim.
+const MAX_RESOLVERS: usize = redirector_common::dns::SLOTS as usize;
 /// The most that `dns.ttl` may be: a day.
 const MOST_TTL: i64 = 86_400;
 /// The shortest of every duration of `[health]`.
@@ -40,8 +42,18 @@ enum Refused {
     EmptyCgroup,
     #[error("`{0}` is not a glob: {1}; write `[[]` for a bracket itself")]
     Glob(String, &'static str),
-    #[error("`{0}` is not known: write `auto`, `on`, `off`, or a list of resolver addresses")]
+    #[error("`{0}` is not known: write `auto`, `packets`, `sockets` or `off`")]
     Intercept(String),
+    #[error(
+        "`on` is no longer known: write `auto`, which answers mapped names by packet, or `sockets`, \
+            which takes queries to `dns.intercept_resolvers` to the shim"
+    )]
+    InterceptOn,
+    #[error(
+        "takes no resolvers any more: list them in `dns.intercept_resolvers`, and write \
+            `intercept = \"sockets\"`"
+    )]
+    InterceptList,
     #[error(
         "`{0}` is not known: write `system`, or the address of a DNS server such as `10.0.0.2:53`"
     )]
@@ -178,14 +190,14 @@ impl Check<'_, '_> {
         let intercept = raw.intercept.map_or(default.intercept, |raw| self.intercept(raw));
         if listen.is_empty()
             && !self.reader.refused("dns.listen")
-            && matches!(intercept, Intercept::On | Intercept::Resolvers(_))
+            && intercept == Intercept::Sockets
         {
             self.reader.report(
                 "dns.intercept",
-                "needs `dns.listen`: write an address there that \
-                    executors can reach, or `intercept = \"off\"`",
+                "`sockets` needs `dns.listen`: write an address there that executors can reach",
             );
         }
+        let intercept_resolvers = self.intercept_resolvers(raw.intercept_resolvers, &listen);
         let clients = self.list("dns.clients", raw.clients, dns_clients).unwrap_or(default.clients);
         if clients.is_empty() && !self.reader.refused("dns.clients") {
             self.reader.report(
@@ -208,34 +220,56 @@ impl Check<'_, '_> {
                 default.ttl
             }
         });
-        Dns { listen, upstreams, intercept, clients, real_address_clients, ttl }
+        Dns {
+            listen,
+            upstreams,
+            intercept,
+            intercept_resolvers,
+            clients,
+            real_address_clients,
+            ttl,
+        }
     }
 
     fn intercept(&mut self, raw: RawIntercept) -> Intercept {
-        let texts = match raw {
-            RawIntercept::Resolvers(texts) => texts,
+        let refused = match raw {
+            RawIntercept::Resolvers(_) => Refused::InterceptList,
             RawIntercept::Word(word) => match (word.as_str(), scalar::address(&word)) {
                 ("auto", _) => return Intercept::Auto,
-                ("on", _) => return Intercept::On,
+                ("packets", _) => return Intercept::Packets,
+                ("sockets", _) => return Intercept::Sockets,
                 ("off", _) => return Intercept::Off,
+                ("on", _) => Refused::InterceptOn,
                 // One address needs no list: in the environment the two look the same.
-                (_, Ok(address)) => return Intercept::Resolvers(vec![address]),
-                (_, Err(_)) => {
-                    self.reader.report("dns.intercept", Refused::Intercept(word));
-                    return Intercept::Auto;
-                }
+                (_, Ok(_)) => Refused::InterceptList,
+                (_, Err(_)) => Refused::Intercept(word),
             },
         };
-        if texts.is_empty() {
-            self.reader.report(
-                "dns.intercept",
-                "is an empty list: write `\"off\"`, or at least one resolver address",
-            );
+        self.reader.report("dns.intercept", refused);
+        Intercept::Auto
+    }
+
+    fn intercept_resolvers(
+        &mut self,
+        raw: Option<Vec<String>>,
+        listen: &[SocketAddr],
+    ) -> Vec<IpAddr> {
+        const KEY: &str = "dns.intercept_resolvers";
+        let resolvers = self.list(KEY, raw, |text| Ok(scalar::address(text)?)).unwrap_or_default();
+        for (n, resolver) in resolvers.iter().enumerate() {
+            if listen.contains(&SocketAddr::new(*resolver, 53)) {
+                let message = format_args!("`{resolver}` is in `dns.listen`: remove it here");
+                self.reader.report(&format!("{KEY}[{n}]"), message);
+            }
         }
-        Intercept::Resolvers(
-            self.list("dns.intercept", Some(texts), |text| Ok(scalar::address(text)?))
-                .unwrap_or_default(),
-        )
+        if resolvers.len() > MAX_RESOLVERS {
+            let message = format_args!(
+                "lists {} resolvers, and at most {MAX_RESOLVERS} have a port: remove some",
+                resolvers.len()
+            );
+            self.reader.report(KEY, message);
+        }
+        resolvers
     }
 
     fn health(&mut self, raw: RawHealth) -> Health {

@@ -65,8 +65,11 @@ pub struct Dns {
     pub listen: Vec<SocketAddr>,
     /// Who answers everything else; at least one.
     pub upstreams: Vec<Upstream>,
-    /// Whose DNS traffic is taken to the shim.
+    /// How the DNS of executors is intercepted.
     pub intercept: Intercept,
+    /// The resolvers whose queries [`Intercept::Sockets`] takes to the shim; none: those of the
+    /// host's resolv.conf.
+    pub intercept_resolvers: Vec<IpAddr>,
     /// Whose queries are answered; those of all others are refused.
     pub clients: Vec<DnsClients>,
     /// Client networks that get the real address, since no hook sees them.
@@ -94,17 +97,35 @@ pub enum DnsClients {
     Network(IpNet),
 }
 
-/// Whose DNS traffic is taken to the shim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the DNS of executors is intercepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intercept {
-    /// That of executors where we are attached below the root of the cgroups.
+    /// Mapped names are answered by packet wherever an interface carries the executors' DNS. If
+    /// this kernel refuses the programs, the agent reports it and serves without them.
     Auto,
-    /// That of executors, wherever we are attached.
-    On,
-    /// Nobody's.
+    /// The same, but the agent does not start if this kernel refuses the programs.
+    Packets,
+    /// At the sockets of executors: their queries to [`Dns::intercept_resolvers`] go to the shim.
+    Sockets,
+    /// Not at all.
     Off,
-    /// That of executors to these resolvers; at least one.
-    Resolvers(Vec<IpAddr>),
+}
+
+impl Intercept {
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Packets => "packets",
+            Self::Sockets => "sockets",
+            Self::Off => "off",
+        }
+    }
+
+    /// Whether names are answered by packet.
+    pub fn answers_packets(self) -> bool {
+        matches!(self, Self::Auto | Self::Packets)
+    }
 }
 
 /// When a backend counts as down, and when it is tried again.
@@ -167,6 +188,7 @@ impl Default for Dns {
             listen: vec![(Ipv4Addr::new(169, 254, 20, 53), 53).into()],
             upstreams: vec![Upstream::System],
             intercept: Intercept::Auto,
+            intercept_resolvers: Vec::new(),
             clients: vec![DnsClients::Local],
             real_address_clients: Vec::new(),
             ttl: 30,

@@ -33,9 +33,7 @@ use crate::{
             name_cgroups::NameCgroup,
             name_maps::NameMaps,
             published_names::{NameChange, PublishedName},
-            resolver_slots::{
-                InterceptScope, InterceptionStatus, ResolverLookup, ResolverSlots, ShimEndpoint,
-            },
+            resolvers::{InterceptionStatus, MAX_RESOLVERS, Resolvers, ShimEndpoint},
         },
         pins::{compat, layout::Pins, upgrade::Predecessor, version::Version},
         settings::Settings,
@@ -53,7 +51,7 @@ pub struct Datapath {
     abi: u32,
     object: Object,
     maps: AgentMaps,
-    resolver_slots: ResolverSlots,
+    resolvers: Resolvers,
     names: NameMaps,
     links: Links,
     interfaces: Interfaces,
@@ -100,7 +98,7 @@ impl Datapath {
         compat::compare(&pins, &settings.pool, version)?;
         let (mut object, decision_log) = load(settings, version, &pins)?;
         let maps = AgentMaps::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
-        let resolver_slots = ResolverSlots::open(&mut object)?;
+        let resolvers = Resolvers::open(&mut object)?;
         let names = NameMaps::open(&mut object)?;
         let interfaces = Interfaces::open(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
@@ -112,7 +110,7 @@ impl Datapath {
             abi: version.abi,
             object,
             maps,
-            resolver_slots,
+            resolvers,
             names,
             links: Links::new(pins),
             interfaces,
@@ -126,6 +124,11 @@ impl Datapath {
     /// The older version whose maps were upgraded, if there were any.
     pub fn upgraded_from(&self) -> Option<u32> {
         self.upgraded_from
+    }
+
+    /// Why this kernel refused the packet datapath; the rest works without it.
+    pub fn packet_error(&self) -> Option<&DatapathError> {
+        self.object.packet_error()
     }
 
     /// Whether older programs serve routes that this binary could not read. Then the plan must be
@@ -380,39 +383,37 @@ impl Datapath {
         self.maps.lost_events()
     }
 
+    /// Ends the interception of DNS at sockets and gives each listed resolver a slot, its former
+    /// one if it had one. Returns the resolver of each slot.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to write a map; [`DatapathError::Full`] if there are more resolvers
+    /// than slots.
+    pub fn list_resolvers(
+        &mut self,
+        listed: &[IpAddr],
+    ) -> Result<[Option<IpAddr>; MAX_RESOLVERS], DatapathError> {
+        self.resolvers.list(listed)
+    }
+
     /// Sets where the shim listens. Nothing is intercepted until [`Datapath::intercept`].
     ///
     /// # Errors
     ///
     /// If the kernel refuses to write the map.
     pub fn set_shim(&mut self, shim: &ShimEndpoint) -> Result<(), DatapathError> {
-        self.resolver_slots.set_shim(shim)
+        self.resolvers.set_shim(shim)
     }
 
-    /// Sets which DNS queries go to the shim, from the next query on and as long as
-    /// [`Datapath::heartbeat`] is called often enough.
+    /// Whether DNS queries to the listed resolvers go to the shim, from the next query on and as
+    /// long as [`Datapath::heartbeat`] is called often enough.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses to write a map; [`DatapathError::Full`] if there are more resolvers
-    /// than slots.
-    pub fn intercept(&mut self, scope: &InterceptScope) -> Result<(), DatapathError> {
-        self.resolver_slots.intercept(scope)
-    }
-
-    /// Finds the resolver for a port of the shim; usable from any thread.
-    pub fn resolver_lookup(&self) -> ResolverLookup {
-        self.resolver_slots.resolver_lookup()
-    }
-
-    /// Frees the slots of resolvers without recent queries when few slots are left. Call it
-    /// periodically.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses to read or write a map.
-    pub fn release_idle_resolvers(&mut self) -> Result<(), DatapathError> {
-        self.resolver_slots.release_idle()
+    /// If the kernel refuses to write the map.
+    pub fn intercept(&mut self, enabled: bool) -> Result<(), DatapathError> {
+        self.resolvers.set_enabled(enabled)
     }
 
     /// The resolvers that are intercepted, with their counters.
@@ -421,7 +422,7 @@ impl Datapath {
     ///
     /// If the kernel refuses to read a map.
     pub fn interception(&self) -> Result<InterceptionStatus, DatapathError> {
-        self.resolver_slots.status()
+        self.resolvers.status()
     }
 
     /// The names that are answered by packet: after [`Datapath::open`], those that an earlier agent

@@ -30,7 +30,7 @@
 //! | `maps/name_maps` | the tables of names that are answered by packet |
 //! | `maps/published_names` | those names, as the agent knows them |
 //! | `maps/name_cgroups` | the cgroups that get these answers on the host's own network |
-//! | `maps/resolver_slots` | the scope of DNS interception, and the slot of each resolver |
+//! | `maps/resolvers` | DNS interception at sockets: the slot of each listed resolver |
 //! | `pins/layout` | the paths of the pins |
 //! | `pins/version` | the version of the maps, and its compatibility with older ones |
 //! | `pins/compat` | comparing pinned maps with those that this binary would create |
@@ -77,13 +77,10 @@ pub use error::DatapathError;
 pub use events::{Event, EventReader};
 pub use load::decision_log::DecisionLog;
 pub use loaded::Datapath;
-pub use maps::resolver_slots::{
-    DNS_SLOTS, InterceptScope, InterceptedResolver, InterceptionStatus, ResolverLookup,
-    ShimEndpoint,
-};
 pub use maps::{
     name_cgroups::{MAX_CGROUP_LEVEL, NameCgroup},
     published_names::{NameChange, PublishedName},
+    resolvers::{InterceptedResolver, InterceptionStatus, MAX_RESOLVERS, ShimEndpoint},
 };
 pub use pins::{
     inspect::{PinnedStatus, Removed, has_pins, inspect, pinned_interception, unload},

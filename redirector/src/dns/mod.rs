@@ -12,7 +12,7 @@ mod local;
 mod stats;
 mod wire;
 
-pub use forward::{ResolverOfSlot, UpstreamHealth, reply_matches};
+pub use forward::{UpstreamHealth, reply_matches};
 pub use frontend::{BindError, BoundShim, InterceptPorts, Publisher, ShimSettings, bind};
 pub use local::{
     Answer, AnswerPolicy, Decision, ForwardInfo, ReplyKind, Vip, Zone, answer, refuse,

@@ -214,13 +214,12 @@ pub const METRICS: &[Metric] = &[
     counter(
         "redirector_dns_intercepted",
         &[],
-        "Connects and unconnected datagrams of executors to port 53 that were intercepted",
+        "With dns.intercept = \"sockets\": connects and datagrams that went to the shim",
     ),
     counter(
         "redirector_dns_not_intercepted",
         &["reason"],
-        "Those that were not intercepted: heartbeat_stale (the agent's heartbeat was too old) or \
-            resolver_slots_full (other resolvers held all slots)",
+        "Those that went to their resolver: heartbeat_stale (the agent's heartbeat was too old)",
     ),
     counter(
         "redirector_scrape_errors",

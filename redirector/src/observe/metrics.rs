@@ -190,17 +190,11 @@ impl Samples {
         }
         self.add("redirector_dns_intercepting", snapshot.is_intercepting.into());
         self.add("redirector_dns_intercepted", snapshot.intercepted as f64);
-        let bypassed = snapshot.bypassed;
-        for (reason, number) in [
-            ("heartbeat_stale", bypassed.heartbeat_stale),
-            ("resolver_slots_full", bypassed.resolver_slots_full),
-        ] {
-            self.add_labelled(
-                "redirector_dns_not_intercepted",
-                ("reason", reason.into()),
-                number as f64,
-            );
-        }
+        self.add_labelled(
+            "redirector_dns_not_intercepted",
+            ("reason", "heartbeat_stale".into()),
+            snapshot.bypassed as f64,
+        );
         let stats = &snapshot.dns_stats;
         for &(kind, number) in &stats.types {
             self.add_labelled("redirector_dns_questions", ("type", kind.into()), number as f64);

@@ -24,10 +24,10 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamHealth>,
     /// Whether DNS of executors is intercepted.
     pub is_intercepting: bool,
-    /// Connects and datagrams of executors to port 53 that were intercepted.
+    /// Connects and datagrams of executors to port 53 that went to the shim.
     pub intercepted: u64,
-    /// Connects and datagrams of executors to port 53 that were not intercepted.
-    pub bypassed: BypassedQueries,
+    /// Those that went to their resolver, since the agent's heartbeat was stale.
+    pub bypassed: u64,
     /// Sources that DNS answers.
     pub names: u64,
     /// Cgroups that the programs are attached to.
@@ -46,15 +46,6 @@ pub struct Snapshot {
     pub events: EventSamples,
     /// Reads that failed.
     pub errors: u64,
-}
-
-/// Connects and datagrams to port 53 that went to their original server.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BypassedQueries {
-    /// Because the agent's heartbeat was stale.
-    pub heartbeat_stale: u64,
-    /// Because other resolvers held all slots.
-    pub resolver_slots_full: u64,
 }
 
 /// The pool of virtual addresses.

@@ -1,4 +1,4 @@
-//! DNS interception: which queries go to the ports of the shim, what source their replies have, and
+//! DNS interception at sockets: which queries go to the ports of the shim, what source their replies have, and
 //! which queries pass. A responder that replies with its own address and port stands in for the
 //! shim, and another one for a resolver.
 
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use redirector::datapath::{Datapath, InterceptScope, InterceptionStatus, ShimEndpoint};
+use redirector::datapath::{Datapath, InterceptionStatus, ShimEndpoint};
 use redirector_common::dns::SLOTS;
 use testbed::{ExecutorOptions, Network, Sandbox, process};
 
@@ -18,7 +18,7 @@ use crate::rig::{Bed, LIMIT, attached};
 const SCRIPT: &str = include_str!("interception.py");
 const SHIM: &str = "169.254.20.53";
 const SHIM6: &str = "fd00:20::53";
-const FIRST_PORT: u16 = 5310;
+const FIRST_PORT: u16 = 334;
 /// An address at the customer, where a resolver may answer.
 const RESOLVER: &str = "203.0.113.53";
 /// A resolver that does not exist: only the shim can answer.
@@ -68,6 +68,8 @@ impl Drop for Responder {
 /// A bed with a responder on each of the shim's ports, and nothing intercepted yet.
 struct Intercepting {
     bed: Bed,
+    /// The resolver of each slot.
+    slots: Vec<Option<IpAddr>>,
     _shim: Vec<Responder>,
 }
 
@@ -85,17 +87,23 @@ impl Intercepting {
         let (first, count) = (FIRST_PORT.to_string(), SLOTS.to_string());
         let shim = [SHIM, SHIM6]
             .map(|address| Responder::start(sandbox, address, &[&first, &count, "53"]));
-        let mut new = Self { bed, _shim: shim.into() };
+        let mut new = Self { bed, slots: Vec::new(), _shim: shim.into() };
         new.datapath().set_shim(&endpoint()).unwrap();
         new
     }
 
-    /// The same, with this scope.
-    fn with_scope(scope: &InterceptScope) -> Self {
+    /// The same, with queries to these resolvers intercepted.
+    fn listing(resolvers: &[&str]) -> Self {
         let mut new = Self::new();
-        new.datapath().intercept(scope).unwrap();
+        new.list(resolvers);
         new.datapath().heartbeat().unwrap();
         new
+    }
+
+    fn list(&mut self, resolvers: &[&str]) {
+        let listed: Vec<IpAddr> = resolvers.iter().map(|at| at.parse().unwrap()).collect();
+        self.slots = self.datapath().list_resolvers(&listed).unwrap().to_vec();
+        self.datapath().intercept(true).unwrap();
     }
 
     fn datapath(&mut self) -> &mut Datapath {
@@ -114,12 +122,9 @@ impl Intercepting {
 
     /// The shim's port for a resolver.
     fn port_of(&self, resolver: &str) -> u16 {
-        let (resolver, lookup) =
-            (resolver.parse::<IpAddr>().unwrap(), self.bed.datapath.resolver_lookup());
-        let slot = (0..SLOTS)
-            .find(|&slot| lookup.resolver(slot) == Some(resolver))
-            .unwrap_or_else(|| panic!("{resolver} has no slot"));
-        FIRST_PORT + slot as u16
+        let resolver = Some(resolver.parse::<IpAddr>().unwrap());
+        let slot = self.slots.iter().position(|slot| *slot == resolver);
+        FIRST_PORT + slot.unwrap_or_else(|| panic!("{resolver:?} has no slot")) as u16
     }
 
     fn intercepted(&self, resolver: &str) -> u64 {
@@ -147,7 +152,7 @@ fn endpoint() -> ShimEndpoint {
 
 #[test]
 fn every_query_gets_the_shims_answer_from_its_resolver() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
+    let mut bed = Intercepting::listing(&[ABSENT, RESOLVER]);
     let ways = [
         ("connected", ABSENT),
         ("unconnected", ABSENT),
@@ -169,18 +174,12 @@ fn every_query_gets_the_shims_answer_from_its_resolver() {
         "sendmmsg"
     );
     let status = bed.status();
-    assert!(
-        status.on
-            && !status.listed_only
-            && status.resolvers.len() == 2
-            && (status.heartbeat_stale, status.slots_full) == (0, 0),
-        "{status:?}"
-    );
+    assert!(status.on && status.resolvers.len() == 2 && status.heartbeat_stale == 0, "{status:?}");
 }
 
 #[test]
 fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
+    let mut bed = Intercepting::listing(&["fd00:96::10", "fe80::1"]);
     let host = bed
         .bed
         .rig
@@ -198,12 +197,12 @@ fn ipv6_resolvers_are_answered_by_the_shims_ipv6_address() {
     assert_eq!(bed.intercepted("fd00:96::10"), 3);
     // A link-local resolver is another host on each link; the shim does not answer for it.
     ask(host.sandbox(), &["connected", "fe80::1"]);
-    assert_eq!(bed.status().resolvers.len(), 1);
+    assert_eq!(bed.intercepted("fe80::1"), 0);
 }
 
 #[test]
 fn two_resolvers_have_two_ports_of_the_shim() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
+    let mut bed = Intercepting::listing(&[ABSENT, "10.96.0.11"]);
     let other = bed.bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
     let first = bed.ask(&["unconnected", ABSENT]);
     let second = ask(other.sandbox(), &["unconnected", "10.96.0.11"]);
@@ -217,7 +216,7 @@ fn two_resolvers_have_two_ports_of_the_shim() {
 
 #[test]
 fn only_dns_queries_of_executors_are_intercepted() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
+    let mut bed = Intercepting::listing(&[ABSENT, RESOLVER, SHIM]);
     let _resolver = bed.resolver();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(bed.ask(&["marked", RESOLVER]), original, "the agent's own");
@@ -236,12 +235,12 @@ fn only_dns_queries_of_executors_are_intercepted() {
         [format!("{SHIM}#53 {SHIM}#53")],
         "the shim's own address"
     );
-    assert!(bed.status().resolvers.is_empty(), "{:?}", bed.status());
+    assert_eq!([ABSENT, RESOLVER, SHIM].map(|resolver| bed.intercepted(resolver)), [0; 3]);
 }
 
 #[test]
 fn a_loopback_resolver_is_intercepted_in_the_host_network_only() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
+    let mut bed = Intercepting::listing(&["127.0.0.11", "127.0.0.53"]);
     let _docker_resolver = Responder::start(bed.bed.executor.sandbox(), "127.0.0.11", &["53", "1"]);
     let untouched = ["127.0.0.11#53 127.0.0.11#53"];
     for way in ["connected", "unconnected", "tcp"] {
@@ -251,7 +250,7 @@ fn a_loopback_resolver_is_intercepted_in_the_host_network_only() {
         bed.ask(&["mapped_unconnected", "127.0.0.11"]),
         ["::ffff:127.0.0.11#53 127.0.0.11#53"]
     );
-    assert!(bed.status().resolvers.is_empty(), "{:?}", bed.status());
+    assert_eq!(bed.intercepted("127.0.0.11"), 0);
     let host = bed
         .bed
         .rig
@@ -264,7 +263,7 @@ fn a_loopback_resolver_is_intercepted_in_the_host_network_only() {
 
 #[test]
 fn without_a_heartbeat_for_two_seconds_queries_pass() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
+    let mut bed = Intercepting::listing(&[ABSENT, RESOLVER]);
     let _resolver = bed.resolver();
     assert_eq!(
         bed.ask(&["connected", RESOLVER]),
@@ -295,48 +294,49 @@ fn without_a_heartbeat_for_two_seconds_queries_pass() {
 }
 
 #[test]
-fn queries_pass_and_are_counted_if_no_slot_is_free() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
-    let _resolver = bed.resolver();
-    let count = SLOTS.to_string();
-    assert_eq!(bed.ask(&["every", "10.96.1", &count]), ["asked"]);
-    assert_eq!((bed.status().resolvers.len(), bed.status().slots_full), (SLOTS as usize, 0));
-    assert_eq!(bed.ask(&["connected", RESOLVER]), [format!("{RESOLVER}#53 {RESOLVER}#53")]);
-    assert_eq!(bed.status().slots_full, 1);
-    assert_eq!(
-        bed.ask(&["connected", "10.96.1.7"]),
-        [format!("10.96.1.7#53 {SHIM}#{}", bed.port_of("10.96.1.7"))]
-    );
-}
-
-#[test]
 fn only_listed_resolvers_are_intercepted() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Listed(vec![ABSENT.parse().unwrap()]));
+    let mut bed = Intercepting::listing(&[ABSENT]);
     let _resolver = bed.resolver();
     let original = [format!("{RESOLVER}#53 {RESOLVER}#53")];
     assert_eq!(
         bed.ask(&["connected", ABSENT]),
         [format!("{ABSENT}#53 {SHIM}#{}", bed.port_of(ABSENT))]
     );
-    assert_eq!(bed.ask(&["connected", RESOLVER]), original);
-    assert_eq!(bed.status().slots_full, 0);
-    bed.datapath().intercept(&InterceptScope::Listed(vec![RESOLVER.parse().unwrap()])).unwrap();
+    for way in ["connected", "unconnected", "tcp"] {
+        assert_eq!(bed.ask(&[way, RESOLVER]), original, "{way}");
+    }
+    bed.list(&[RESOLVER]);
     let expected = [format!("{RESOLVER}#53 {SHIM}#{}", bed.port_of(RESOLVER))];
     assert_eq!(bed.ask(&["connected", RESOLVER]), expected);
-    bed.datapath().intercept(&InterceptScope::Nothing).unwrap();
+    bed.datapath().intercept(false).unwrap();
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
-    let many = (0..=SLOTS as u8).map(|last| Ipv4Addr::new(10, 0, 0, last).into()).collect();
-    let error = bed.datapath().intercept(&InterceptScope::Listed(many)).unwrap_err().to_string();
-    assert!(error.contains("dns.intercept"), "{error}");
+    let many: Vec<IpAddr> =
+        (0..=SLOTS as u8).map(|last| Ipv4Addr::new(10, 0, 0, last).into()).collect();
+    let error = bed.datapath().list_resolvers(&many).unwrap_err().to_string();
+    assert!(error.contains("dns.intercept_resolvers"), "{error}");
     assert_eq!(bed.ask(&["connected", RESOLVER]), original);
+}
+
+/// A crowd of other resolvers once pushed a resolver out of its slot, and its open sockets then
+/// received another client's queries.
+#[test]
+fn no_client_changes_the_slot_of_a_resolver() {
+    let mut bed = Intercepting::listing(&[ABSENT]);
+    let before = bed.ask(&["connected", ABSENT]);
+    assert_eq!(bed.ask(&["every", "10.96.1", "200"]), ["asked"]);
+    assert_eq!(bed.ask(&["connected", ABSENT]), before);
+    let addresses: Vec<_> = bed.status().resolvers.iter().map(|at| at.address).collect();
+    assert_eq!(addresses, [ABSENT.parse::<IpAddr>().unwrap()]);
 }
 
 #[test]
 fn a_new_agent_keeps_the_resolver_slots() {
-    let mut bed = Intercepting::with_scope(&InterceptScope::Everything);
+    let mut bed = Intercepting::listing(&["10.96.0.9", ABSENT]);
     let before = bed.ask(&["connected", ABSENT]);
     let port = bed.port_of(ABSENT);
     bed.bed.datapath = attached(&bed.bed.rig);
+    assert_eq!(bed.ask(&["connected", ABSENT]), before, "until it lists resolvers");
+    bed.list(&["10.96.0.12", ABSENT]);
     assert_eq!(bed.port_of(ABSENT), port);
     assert_eq!(bed.ask(&["connected", ABSENT]), before);
     bed.datapath().set_shim(&endpoint()).unwrap();

@@ -1,4 +1,5 @@
-//! The ports of intercepted DNS: each forwards to the resolver of its slot and to no other.
+//! The ports of DNS that is intercepted at sockets: each forwards to the resolver of its slot and to
+//! no other.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -9,7 +10,7 @@ use hickory_proto::{
     op::ResponseCode,
     rr::{RData, RecordType, rdata::A},
 };
-use redirector::dns::bind;
+use redirector::dns::{BindError, ShimSettings, bind};
 
 use crate::{
     message::{bytes, parsed, query, reply},
@@ -17,12 +18,15 @@ use crate::{
     scripted_upstream::{Action, ReceivedQuery, ScriptedUpstream},
 };
 
-const SLOTS: u16 = 4;
-
 /// An address that only this process uses, since port 53 is fixed and tests run in parallel.
 fn resolver(last: u8) -> IpAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, high | 1, low, last).into()
+}
+
+/// A shim at an address of its own, since its ports are fixed, too.
+fn own_settings(last: u8, upstream: SocketAddr) -> ShimSettings {
+    ShimSettings { listen: vec![(resolver(last), 0).into()], ..settings(&[upstream]) }
 }
 
 fn answers(last: u8) -> impl Fn(&ReceivedQuery) -> Vec<Action> {
@@ -50,16 +54,12 @@ async fn other_names_go_to_the_resolver_of_the_slot() {
         ScriptedUpstream::at((resolver(2), 53).into(), answers(2)).await,
     );
     let system = ScriptedUpstream::start(answers(9)).await;
-    let mut bound = bind(&settings(&[system.address])).await.expect("bound");
+    let mut bound = bind(&own_settings(11, system.address)).await.expect("bound");
     let own = bound.local_addrs()[0];
-    let slots = [resolver(1), resolver(2)];
-    let ports = bound
-        .intercept(SLOTS, Box::new(move |slot| slots.get(slot as usize).copied()))
-        .expect("a range of ports");
+    let ports = bound.intercept(&[Some(resolver(1)), None, Some(resolver(2))]).expect("free ports");
     assert_eq!((ports.ipv4.map(IpAddr::V4), ports.ipv6), (Some(own.ip()), None));
     let shim = RunningShim::serve(bound);
-    // The last slots are free.
-    for (slot, expected) in [(0, 1), (1, 2), (2, 9), (3, 9)] {
+    for (slot, expected) in [(0, 1), (2, 2)] {
         let port = DnsClient(SocketAddr::new(own.ip(), ports.first_port + slot));
         let query = bytes(&query("www.example.com", RecordType::A));
         assert_eq!(last_octet(&port.ask(&query).await), expected, "slot {slot}");
@@ -76,22 +76,17 @@ async fn other_names_go_to_the_resolver_of_the_slot() {
         "the shim's own port"
     );
     assert_eq!((one.queries().len(), two.queries().len()), (2, 2));
-    let resolvers: Vec<_> = shim
-        .publisher
-        .intercepted_resolvers()
-        .iter()
-        .map(|resolver| resolver.address.ip())
-        .collect();
-    assert_eq!(resolvers, slots);
+    let unused = tokio::net::TcpStream::connect((own.ip(), ports.first_port + 1)).await;
+    assert!(unused.is_err(), "an unused slot has no port");
     shim.stop().await;
 }
 
 #[tokio::test]
 async fn no_other_upstream_answers_for_a_silent_resolver() {
     let system = ScriptedUpstream::start(answers(9)).await;
-    let mut bound = bind(&settings(&[system.address])).await.expect("bound");
+    let mut bound = bind(&own_settings(13, system.address)).await.expect("bound");
     let own = bound.local_addrs()[0];
-    let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(3)))).expect("a range of ports");
+    let ports = bound.intercept(&[Some(resolver(3))]).expect("free ports");
     let shim = RunningShim::serve(bound);
     let port = DnsClient(SocketAddr::new(own.ip(), ports.first_port));
     for _ in 0..3 {
@@ -104,10 +99,10 @@ async fn no_other_upstream_answers_for_a_silent_resolver() {
 
 #[tokio::test]
 async fn a_stopping_port_still_answers_and_pending_get_servfail() {
-    let mut bound = bind(&settings(&[unused()])).await.expect("bound");
+    let mut bound = bind(&own_settings(14, unused())).await.expect("bound");
     // Silent over UDP, closed over TCP.
     let silent = tokio::net::UdpSocket::bind((resolver(4), 53)).await.expect("a resolver");
-    let ports = bound.intercept(SLOTS, Box::new(|_| Some(resolver(4)))).expect("a range of ports");
+    let ports = bound.intercept(&[Some(resolver(4))]).expect("free ports");
     let port = SocketAddr::new(bound.local_addrs()[0].ip(), ports.first_port);
     let shim = RunningShim::serve(bound);
     let waiting = tokio::spawn(async move {
@@ -139,15 +134,15 @@ async fn a_stopping_port_still_answers_and_pending_get_servfail() {
 }
 
 #[tokio::test]
-async fn port_ranges_never_overlap() {
-    let mut ranges = Vec::new();
-    let mut shims = Vec::new();
-    for _ in 0..3 {
-        let mut bound = bind(&settings(&[([127, 0, 0, 1], 9).into()])).await.expect("bound");
-        ranges
-            .push(bound.intercept(SLOTS, Box::new(|_| None)).expect("a range of ports").first_port);
-        shims.push(bound);
-    }
-    ranges.sort_unstable();
-    assert!(ranges.windows(2).all(|pair| pair[1] - pair[0] >= SLOTS), "{ranges:?}");
+async fn an_occupied_port_is_reported() {
+    let listed = [Some(resolver(5))];
+    let mut first = bind(&own_settings(15, unused())).await.expect("bound");
+    let ports = first.intercept(&listed).expect("free ports");
+    let mut second = bind(&own_settings(15, unused())).await.expect("bound");
+    let error = second.intercept(&listed).expect_err("in use");
+    assert!(
+        matches!(error, BindError::InUse { address, .. } if address.port() == ports.first_port),
+        "{error}"
+    );
+    assert!(ports.first_port < 1024, "only a privileged process can bind it");
 }

@@ -1,23 +1,23 @@
-//! Scenarios of DNS interception: a responder on each port stands in for the shim, and the
+//! Scenarios of DNS interception at sockets: a responder on each port stands in for the shim, and the
 //! resolvers do not exist.
 
 use std::{
     io,
     mem::size_of_val,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use redirector::datapath::{InterceptScope, ShimEndpoint};
+use redirector::datapath::ShimEndpoint;
 use redirector_common::dns::{HEARTBEAT_TIMEOUT_NS, MARK, SLOTS};
 
 use crate::fixture::{CONNECT_LIMIT, Fixture};
 
 /// The shim's address: a loopback one, which works only in the host's own network.
 const SHIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
-const FIRST_PORT: u16 = 5310;
+const FIRST_PORT: u16 = 334;
 /// Addresses that nothing has, without a route to them.
 const RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
 
@@ -32,7 +32,8 @@ pub(crate) fn intercept(fixture: &mut Fixture) -> Result<()> {
         ipv6: None,
         first_port: FIRST_PORT,
     })?;
-    fixture.datapath.intercept(&InterceptScope::Everything)?;
+    fixture.datapath.list_resolvers(&RESOLVERS.map(IpAddr::V4))?;
+    fixture.datapath.intercept(true)?;
     fixture.datapath.heartbeat()?;
     let mut ports = Vec::new();
     for resolver in RESOLVERS {
@@ -76,12 +77,8 @@ pub(crate) fn heartbeat(fixture: &mut Fixture) -> Result<()> {
     let (_, from) = late.recv_from(&mut [0; 8])?;
     ensure!(from == resolver, "a late reply appears to come from {from}");
     let status = fixture.datapath.interception()?;
-    ensure!(
-        (status.heartbeat_stale, status.slots_full, status.resolvers.len())
-            == (1, 0, RESOLVERS.len()),
-        "{status:?}"
-    );
-    Ok(fixture.datapath.intercept(&InterceptScope::Nothing)?)
+    ensure!((status.heartbeat_stale, status.resolvers.len()) == (1, RESOLVERS.len()), "{status:?}");
+    Ok(fixture.datapath.intercept(false)?)
 }
 
 /// Answers each datagram with the port that it was sent to.
@@ -112,7 +109,7 @@ fn ask(resolver: SocketAddr, is_connected: bool) -> Result<u16> {
     Ok(u16::from_be_bytes(answer))
 }
 
-fn socket(resolver: std::net::IpAddr) -> io::Result<UdpSocket> {
+fn socket(resolver: IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(if resolver.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.set_read_timeout(Some(CONNECT_LIMIT))?;
     Ok(socket)

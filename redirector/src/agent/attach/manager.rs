@@ -28,8 +28,6 @@ pub(crate) struct AttachManager {
     pending: Vec<PendingCgroup>,
     /// Why the cgroups are unknown, or nothing could be changed.
     error: Option<String>,
-    /// Whether the root is attached, and with it every process.
-    at_root: bool,
     watch: CgroupWatch,
     /// The IDs of cgroups that existed at the last scan and are attached.
     attached_ids: Vec<u64>,
@@ -54,7 +52,6 @@ impl AttachManager {
             attachments: Vec::new(),
             pending: Vec::new(),
             error: None,
-            at_root: false,
             watch: CgroupWatch::new(),
             attached_ids: Vec::new(),
             unfinished: false,
@@ -76,11 +73,6 @@ impl AttachManager {
     /// Why the last scan failed as a whole.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
-    }
-
-    /// Whether the programs are attached at the root, and so to every process.
-    pub(crate) fn at_root(&self) -> bool {
-        self.at_root
     }
 
     /// Returns when cgroups have come or gone.
@@ -162,8 +154,6 @@ impl AttachManager {
         }
         self.set_pending(&outcome);
         self.attached_ids = ids;
-        self.at_root = datapath::cgroup2_mount()
-            .is_ok_and(|root| attachments.iter().any(|at| at.cgroup.as_ref() == Some(&root)));
         self.attachments = attachments;
         self.error = None;
         Ok(())

@@ -140,18 +140,10 @@ impl AgentState {
     pub(crate) fn retry(&mut self) {
         let specs = &self.config.current().attach.cgroups;
         self.attachments.rescan(&mut self.reconciler.datapath, specs);
-        self.interception.release_idle_resolvers(&mut self.reconciler.datapath);
         if self.reconciler.kernel_error().is_some() {
             // An error is recorded and logged by the reconciler.
             let _ = self.reconciler.reconcile();
         }
-    }
-
-    /// Intercepts what the configuration wants.
-    pub(crate) fn update_interception(&mut self) {
-        let intercept = &self.config.at_start().dns.intercept;
-        let at_root = self.attachments.at_root();
-        self.interception.update(&mut self.reconciler.datapath, intercept, at_root);
     }
 
     /// Why the agent is not ready: an upstream has not answered yet, the kernel rejected an update,

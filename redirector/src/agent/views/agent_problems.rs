@@ -6,9 +6,8 @@ use crate::{
         interception::Interception,
         state::{agent_state::AgentState, config_state::ConfigState},
     },
-    config::Intercept,
     control::{
-        api::{Problem, ProblemCode},
+        api::{InterceptWay, Problem, ProblemCode},
         count,
     },
     dns::Publisher,
@@ -17,13 +16,11 @@ use crate::{
 /// Problems of the agent or the datapath as a whole.
 pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
     let publisher = state.reconciler.publisher();
-    let intercept = &state.config.at_start().dns.intercept;
     let mut problems: Vec<_> = state.reconciler.kernel_error().map(kernel).into_iter().collect();
     problems.extend(attachments(&state.attachments));
     problems.extend(state.config.error().map(config_error));
     problems.extend(publisher.into_iter().flat_map(upstreams));
-    problems.extend(interception(&state.interception, intercept));
-    problems.extend(publisher.and_then(|publisher| nameserver(&state.interception, publisher)));
+    problems.extend(interception(&state.interception));
     problems.extend(restart_needed(&state.config));
     problems.extend(
         state.warnings().iter().map(|warning| {
@@ -101,38 +98,32 @@ fn upstreams(publisher: &Publisher) -> Vec<Problem> {
     failed.into_iter().chain(looping).collect()
 }
 
-fn interception(interception: &Interception, intercept: &Intercept) -> Vec<Problem> {
-    let failed = interception.current().err().filter(|disabled| !disabled.by_config);
+fn interception(interception: &Interception) -> Vec<Problem> {
+    let failed = interception.disabled().filter(|disabled| !disabled.by_config);
     let failed = failed.map(|disabled| {
-        let message = format!("DNS of executors is not intercepted: {}", disabled.reason);
-        Problem::new(ProblemCode::NotIntercepted, message).with_remedy(
-            "remove the cause and restart the agent, or set dns.intercept = \"off\" and make the \
-                shim the executors' nameserver",
-        )
+        let (message, remedy) = match interception.way() {
+            InterceptWay::Packets => (
+                "mapped names are not answered by packet, and guests are not redirected",
+                "use a kernel that accepts the packet programs, or set dns.intercept = \"sockets\" \
+                    (or \"off\", with the shim as the executors' nameserver)",
+            ),
+            _ => (
+                "DNS of executors is not intercepted",
+                "remove the cause and restart the agent, or set dns.intercept = \"off\" and make \
+                    the shim the executors' nameserver",
+            ),
+        };
+        Problem::new(ProblemCode::NotIntercepted, format!("{message}: {}", disabled.reason))
+            .with_remedy(remedy)
     });
-    let unserved = interception.unserved(intercept).into_iter().map(|resolver| {
+    let unserved = interception.unserved().into_iter().map(|resolver| {
         let message = format!(
-            "dns.intercept lists {resolver}, and no address in dns.listen can answer for it"
+            "queries to {resolver} are not intercepted: no address in dns.listen can answer for it"
         );
         Problem::new(ProblemCode::NotIntercepted, message)
             .with_remedy("add an address of its family to dns.listen")
     });
     failed.into_iter().chain(unserved).collect()
-}
-
-/// A nameserver of the host that executors probably use, and that the shim cannot answer for.
-fn nameserver(interception: &Interception, publisher: &Publisher) -> Option<Problem> {
-    let upstreams = publisher.upstreams().into_iter().map(|upstream| upstream.address.ip());
-    let nameserver = interception.unserved_nameserver(upstreams)?;
-    let message = format!(
-        "executors probably use this host's nameserver {nameserver}, but no address in dns.listen \
-            can answer for it: queries to it are not intercepted"
-    );
-    let problem = Problem::new(ProblemCode::NotIntercepted, message).with_remedy(
-        "add an IPv6 address that executors can reach to dns.listen (the agent adds it to lo if \
-            the host lacks it)",
-    );
-    Some(problem.without_degrading())
 }
 
 fn restart_needed(config: &ConfigState) -> Option<Problem> {

@@ -13,10 +13,7 @@ use crate::{
     control::api::{Problem, ProblemCode},
     datapath::RouteStatus,
     dns::HistogramSnapshot,
-    observe::{
-        BypassedQueries, ConfigSample, EventSamples, PoolSample, RouteSample, RouteSamples,
-        Snapshot,
-    },
+    observe::{ConfigSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot},
     route::EffectiveRoute,
 };
 
@@ -47,12 +44,9 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         dns: publisher.map(|publisher| publisher.counters().into()).unwrap_or_default(),
         dns_stats: publisher.map(|publisher| publisher.query_stats()).unwrap_or_default(),
         upstreams: publisher.map(|publisher| publisher.upstreams()).unwrap_or_default(),
-        is_intercepting: state.interception.current().is_ok(),
-        intercepted: intercepted + interception.released,
-        bypassed: BypassedQueries {
-            heartbeat_stale: interception.heartbeat_stale,
-            resolver_slots_full: interception.slots_full,
-        },
+        is_intercepting: state.interception.disabled().is_none(),
+        intercepted,
+        bypassed: interception.heartbeat_stale,
         names: reconciler.published_count() as u64,
         cgroups: state.attachments.attachments().len() as u64,
         pool: PoolSample {

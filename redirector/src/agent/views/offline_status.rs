@@ -14,7 +14,7 @@ use crate::{
         process::version_record,
         views::{datapath_view, route_view},
     },
-    control::api::{self, Problem, ProblemCode},
+    control::api::{self, InterceptWay, Problem, ProblemCode},
     datapath::{self, DatapathError, InterceptionStatus, PinnedStatus},
     route::SourceName,
     state,
@@ -95,7 +95,7 @@ fn dns(status: InterceptionStatus) -> api::DnsInfo {
     } else {
         "it was off when the agent ended"
     };
-    let interception = interception::info(status, Some(reason.to_owned()));
+    let interception = interception::info(status, InterceptWay::Sockets, Some(reason.to_owned()));
     api::DnsInfo { interception: Some(interception), ..api::DnsInfo::default() }
 }
 

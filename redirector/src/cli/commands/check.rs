@@ -151,30 +151,22 @@ fn source_addresses(config: &Config) -> Checked {
     }
 }
 
-/// Whose DNS the agent would intercept, what that requires, and whether it does now.
+/// How the agent would intercept DNS, what that requires, and whether it does now.
 fn interception(config: &Config) -> Checked {
     const NAME: &str = "dns_intercept";
-    let at_root = || {
-        let cgroups = datapath::cgroups(&config.attach.cgroups).unwrap_or_default();
-        datapath::cgroup2_mount().is_ok_and(|root| cgroups.iter().any(|cgroup| cgroup.path == root))
-    };
-    let whose = match &config.dns.intercept {
-        _ if config.dns.listen.is_empty() => {
-            return Checked::ok(NAME, "off: dns.listen is empty, so there is no shim");
-        }
+    match config.dns.intercept {
         Intercept::Off => return Checked::ok(NAME, "off: dns.intercept is `off`"),
-        Intercept::Auto if at_root() => {
-            return Checked::ok(
-                NAME,
-                "off: the programs attach at the root cgroup, and `auto` does not intercept a \
-                    whole host's DNS (dns.intercept = \"on\" does)",
-            );
+        Intercept::Auto | Intercept::Packets => {
+            let found = "mapped names are answered by packet; every other query is left alone";
+            return Checked::ok(NAME, found);
         }
-        Intercept::Auto | Intercept::On => "the DNS of executors".to_owned(),
-        Intercept::Resolvers(list) => format!(
-            "DNS to {}",
-            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        ),
+        Intercept::Sockets => {}
+    }
+    let list = &config.dns.intercept_resolvers;
+    let whose = if list.is_empty() {
+        "DNS to this host's nameservers".to_owned()
+    } else {
+        format!("DNS to {}", list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
     };
     let mark = Socket::new(Domain::IPV4, Type::DGRAM, None)
         .and_then(|socket| crate::net::socket_mark::mark(&socket));
@@ -185,14 +177,14 @@ fn interception(config: &Config) -> Checked {
         return Checked::warning(
             NAME,
             found,
-            "run it with CAP_NET_ADMIN, as the agent does, or set dns.intercept = \"off\"",
+            "run it with CAP_NET_ADMIN, as the agent does, or set dns.intercept = \"auto\"",
         );
     }
     let now = match datapath::pinned_interception(&config.agent.bpffs) {
         Ok(Some(found)) if found.on && crate::agent::is_running(&config.agent.run_dir) => {
             "active now"
         }
-        Ok(Some(_)) => "inactive: no agent runs",
+        Ok(Some(_)) => "inactive",
         Ok(None) => "not loaded yet",
         Err(_) => "its state can't be read",
     };

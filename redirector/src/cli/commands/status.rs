@@ -77,40 +77,24 @@ fn render(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     Ok(())
 }
 
-/// Whose DNS is taken to the shim.
+/// How executors get the answers of sources.
 fn intercepted(interception: &api::InterceptionInfo) -> String {
-    let asked: Vec<_> = interception
-        .resolvers
-        .iter()
-        .map(|resolver| format!("{} ({})", resolver.address, resolver.intercepted))
-        .collect();
-    if let Some(reason) = &interception.reason {
-        let seen = if asked.is_empty() {
-            String::new()
-        } else {
-            format!("; resolvers seen: {}", asked.join(", "))
-        };
-        let stale = match interception.bypassed_heartbeat_stale {
-            0 => String::new(),
-            number => format!("; {number} bypassed: the agent's heartbeat is stale"),
-        };
-        return format!("off: {reason}{seen}{stale}");
-    }
-    let whose = if interception.listed_only {
-        "DNS to the listed resolvers"
-    } else {
-        "the DNS of executors"
-    };
-    let asked = if asked.is_empty() {
-        "no queries yet".to_owned()
-    } else {
-        format!("resolvers seen: {}", asked.join(", "))
-    };
-    let full = match interception.bypassed_resolver_slots_full {
+    let resolver = |at: &api::InterceptedResolver| format!("{} ({})", at.address, at.intercepted);
+    let resolvers: Vec<_> = interception.resolvers.iter().map(resolver).collect();
+    let stale = match interception.bypassed_heartbeat_stale {
         0 => String::new(),
-        number => format!("; {number} bypassed: too many resolvers"),
+        number => format!("; {number} bypassed: the agent's heartbeat is stale"),
     };
-    format!("{whose}; {asked}{full}")
+    match (&interception.reason, interception.way) {
+        (Some(reason), _) => format!("off: {reason}{stale}"),
+        (None, api::InterceptWay::Packets) => {
+            "packets: names are answered in the kernel, by any resolver's address".to_owned()
+        }
+        (None, api::InterceptWay::Sockets) => {
+            format!("sockets: queries to {} go to the shim{stale}", resolvers.join(", "))
+        }
+        (None, api::InterceptWay::Off) => "off".to_owned(),
+    }
 }
 
 /// The agent and what it is made of, one line each.

@@ -228,13 +228,12 @@ fn status(problems: Vec<Problem>) -> api::Status {
             interception: Some(InterceptionInfo {
                 on: true,
                 reason: None,
-                listed_only: false,
+                way: InterceptWay::Sockets,
                 resolvers: vec![InterceptedResolver {
                     address: [10, 96, 0, 10].into(),
                     intercepted: 12,
                 }],
                 bypassed_heartbeat_stale: 0,
-                bypassed_resolver_slots_full: 0,
             }),
         }),
         datapath: Some(DatapathInfo {

@@ -96,7 +96,7 @@ agent      version 0.1.0, pid 4711, up 2 h 1 min
 config     /etc/redirector/redirector.toml, loaded 1970-01-01 00:00:00 UTC
 dns        169.254.20.53:53 answers 1 name
 upstreams  10.0.0.2:53 (ejected: it failed), 10.0.0.3:53
-intercept  the DNS of executors; resolvers seen: 10.96.0.10 (12)
+intercept  sockets: queries to 10.96.0.10 (12) go to the shim
 datapath   ABI 1, 1 program at /sys/fs/bpf/redirector, heartbeat 120 ms ago
 pool       198.18.0.0/16
 upgraded   from version 0.0.9 (ABI 1) on 1970-01-01 00:00:00 UTC

@@ -31,6 +31,7 @@ fn line() -> impl Strategy<Value = String> {
         "listen",
         "upstreams",
         "intercept",
+        "intercept_resolvers",
         "clients",
         "real_address_clients",
         "ttl",

@@ -37,8 +37,8 @@ fn an_unknown_key_is_refused_with_the_nearest_one() {
         (
             "[dns]\nxyz = 1",
             "f:2:1: key `dns.xyz`:",
-            "known are `listen`, `upstreams`, `intercept`, `clients`, `real_address_clients`, \
-                `ttl`",
+            "known are `listen`, `upstreams`, `intercept`, `intercept_resolvers`, `clients`, \
+                `real_address_clients`, `ttl`",
         ),
         (
             "[health]\ntimeout = \"3s\"",
@@ -121,7 +121,7 @@ fn a_value_of_the_wrong_type_is_refused_with_an_example() {
         (
             "[dns]\nintercept = true",
             "f:2:13: key `dns.intercept`:",
-            "expected a text or a list such as `[\"10.96.0.10\"]`, not `true`",
+            "expected a text or a list such as `\"auto\"`, not `true`",
         ),
         (
             "[dns]\nlisten = 1979-05-27",
@@ -348,21 +348,38 @@ fn an_invalid_dns_or_health_value_is_refused_with_a_remedy() {
         (
             "[dns]\nintercept = \"yes\"",
             "f:2:13: key `dns.intercept`: `yes` is not known",
-            "write `auto`, `on`, `off`, or a list",
+            "write `auto`, `packets`, `sockets` or `off`",
         ),
         (
-            "[dns]\nintercept = []",
-            "f:2:13: key `dns.intercept`: is an empty list",
-            "write `\"off\"`",
+            "[dns]\nintercept = \"on\"",
+            "f:2:13: key `dns.intercept`: `on` is no longer known",
+            "write `auto`, which answers mapped names by packet, or `sockets`",
         ),
         (
-            "[dns]\nintercept = [\"10.96.0.10:53\"]",
-            "f:2:14: key `dns.intercept[0]`: `10.96.0.10:53` is not an IP address",
+            "[dns]\nintercept = [\"10.96.0.10\"]",
+            "f:2:13: key `dns.intercept`: takes no resolvers any more",
+            "list them in `dns.intercept_resolvers`, and write `intercept = \"sockets\"`",
+        ),
+        (
+            "[dns]\nintercept = \"sockets\"\nintercept_resolvers = [\"10.96.0.10:53\"]",
+            "f:3:24: key `dns.intercept_resolvers[0]`: `10.96.0.10:53` is not an IP address",
             "write one such as",
         ),
         (
-            "[dns]\nlisten = []\nintercept = \"on\"",
-            "f:3:13: key `dns.intercept`: needs `dns.listen`",
+            "[dns]\nintercept = \"sockets\"\nintercept_resolvers = [\"169.254.20.53\"]",
+            "f:3:24: key `dns.intercept_resolvers[0]`: `169.254.20.53` is in `dns.listen`",
+            "remove it here",
+        ),
+        (
+            "[dns]\nintercept = \"sockets\"\nintercept_resolvers = [\"10.0.0.1\", \"10.0.0.2\", \
+                \"10.0.0.3\", \"10.0.0.4\", \"10.0.0.5\", \"10.0.0.6\", \"10.0.0.7\", \
+                \"10.0.0.8\", \"10.0.0.9\"]",
+            "f:3:23: key `dns.intercept_resolvers`: lists 9 resolvers, and at most 8 have a port",
+            "remove some",
+        ),
+        (
+            "[dns]\nlisten = []\nintercept = \"sockets\"",
+            "f:3:13: key `dns.intercept`: `sockets` needs `dns.listen`",
             "that executors can reach",
         ),
         (

@@ -98,7 +98,8 @@ fn every_key_sets_its_field() {
         [dns]
         listen = ["127.0.0.1:5353", "[fd00::53]:53"]
         upstreams = ["10.0.0.2", "system", "[fd00::2]:5353"]
-        intercept = ["10.96.0.10", "fd00::10"]
+        intercept = "sockets"
+        intercept_resolvers = ["10.96.0.10", "fd00::10"]
         clients = ["local", "203.0.113.0/24"]
         real_address_clients = ["10.61.0.0/16", "192.0.2.1", "fd00:61::/64"]
         ttl = 0
@@ -142,8 +143,10 @@ fn every_key_sets_its_field() {
         config.dns.upstreams,
         [server("10.0.0.2:53"), Upstream::System, server("[fd00::2]:5353")]
     );
-    assert!(
-        matches!(&config.dns.intercept, Intercept::Resolvers(resolvers) if resolvers.len() == 2)
+    assert_eq!(config.dns.intercept, Intercept::Sockets);
+    assert_eq!(
+        config.dns.intercept_resolvers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.96.0.10", "fd00::10"]
     );
     assert!(matches!(config.dns.clients[..], [DnsClients::Local, DnsClients::Network(_)]));
     assert_eq!(config.dns.real_address_clients.len(), 3);
@@ -168,7 +171,7 @@ fn the_effective_configuration_reads_back_as_itself() {
         "",
         SHIPPED,
         "[agent]\nadmin = \"off\"\n[pool]\nipv6 = \"fd00::/112\"\n[dns]\nintercept = \
-            [\"10.96.0.10\"]\nlisten = [\"[::1]:53\"]",
+            \"sockets\"\nintercept_resolvers = [\"10.96.0.10\"]\nlisten = [\"[::1]:53\"]",
         "[dns]\nlisten = []\nintercept = \"off\"\n[health]\nconnect_timeout = \"1500ms\"",
         "[[routes]]\nsource = \"a\"\ndestination = [\"203.0.113.7\"]\nports = [443, \
             \"80:8080\"]\n[[routes]]\nsource = \"*.a\"\ndestination = \"lb\"\nidle_timeout = \
@@ -188,7 +191,8 @@ fn the_environment_overrides_the_file() {
         ("REDIRECTOR_POOL_GUARD", "false"),
         ("REDIRECTOR_POOL_IPV4", "10.9.0.0/16"),
         ("REDIRECTOR_DNS_LISTEN", "127.0.0.1:53,127.0.0.2:53"),
-        ("REDIRECTOR_DNS_INTERCEPT", "10.96.0.10,10.96.0.11"),
+        ("REDIRECTOR_DNS_INTERCEPT", "sockets"),
+        ("REDIRECTOR_DNS_INTERCEPT_RESOLVERS", "10.96.0.10,10.96.0.11"),
         ("REDIRECTOR_DNS_TTL", "5"),
         ("REDIRECTOR_HEALTH_CONNECT_TIMEOUT", "1s"),
         // What Kubernetes sets for a service called redirector must not matter.
@@ -210,16 +214,15 @@ fn the_environment_overrides_the_file() {
     );
     assert_eq!((config.pool.ipv4.to_string().as_str(), config.pool.guard), ("10.9.0.0/16", false));
     assert_eq!(config.dns.listen.len(), 2);
-    assert!(
-        matches!(&config.dns.intercept, Intercept::Resolvers(resolvers) if resolvers.len() == 2)
-    );
+    assert_eq!(config.dns.intercept, Intercept::Sockets);
+    assert_eq!(config.dns.intercept_resolvers.len(), 2);
     assert_eq!((config.dns.ttl, config.health.connect_timeout), (5, Duration::from_secs(1)));
 }
 
 #[test]
-fn one_resolver_address_is_valid_in_the_environment() {
-    let config = below("", &[("REDIRECTOR_DNS_INTERCEPT", "10.96.0.10")]).expect("a configuration");
-    assert_eq!(config.dns.intercept, Intercept::Resolvers(vec![[10, 96, 0, 10].into()]));
+fn a_resolver_in_the_old_variable_is_refused() {
+    let errors = below("", &[("REDIRECTOR_DNS_INTERCEPT", "10.96.0.10")]).expect_err("refused");
+    assert!(errors.to_string().contains("`dns.intercept_resolvers`"), "{errors}");
 }
 
 #[test]

@@ -27,23 +27,35 @@ pub struct DnsInfo {
 /// DNS interception.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterceptionInfo {
-    /// Whether DNS of executors goes to the shim.
+    /// Whether executors get the answers of sources whichever resolver they query.
     pub on: bool,
-    /// Why it does not; null when it does.
+    /// The way that `dns.intercept` chooses.
+    #[serde(default)]
+    pub way: InterceptWay,
+    /// Why they do not; null when they do.
     pub reason: Option<String>,
-    /// Whether only the resolvers listed in `dns.intercept` are intercepted.
-    pub listed_only: bool,
-    /// The resolvers that executors queried, as far as each has a slot of its own.
+    /// With `sockets`: the resolvers whose queries go to the shim.
     pub resolvers: Vec<InterceptedResolver>,
-    /// Connects and datagrams to port 53 that were not intercepted because the agent's heartbeat
-    /// was older than 2 s.
+    /// With `sockets`: connects and datagrams to these resolvers that were not intercepted because
+    /// the agent's heartbeat was older than 2 s.
     pub bypassed_heartbeat_stale: u64,
-    /// Connects and datagrams to port 53 that were not intercepted because other resolvers held all
-    /// slots.
-    pub bypassed_resolver_slots_full: u64,
 }
 
-/// A resolver that executors queried.
+/// How the DNS of executors is intercepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InterceptWay {
+    /// Queries for sources are answered in the kernel, whichever resolver they go to; everything
+    /// else is left alone.
+    Packets,
+    /// Queries to the listed resolvers go to the shim.
+    Sockets,
+    /// Not at all: only clients that query the shim itself get answers for sources.
+    #[default]
+    Off,
+}
+
+/// A resolver whose queries go to the shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterceptedResolver {
     /// Its address.

@@ -18,7 +18,7 @@ pub use change::{
     Imported, Reloaded, RollbackRequest, RolledBack,
 };
 pub use datapath::{AttachmentInfo, DatapathInfo, ForeignProgram, PendingAttachment, UpgradeInfo};
-pub use dns::{DnsInfo, InterceptedResolver, InterceptionInfo, UpstreamInfo};
+pub use dns::{DnsInfo, InterceptWay, InterceptedResolver, InterceptionInfo, UpstreamInfo};
 pub use event::{
     Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,
 };

@@ -7,7 +7,7 @@ pub(crate) mod counters;
 pub(crate) mod name_cgroups;
 pub(crate) mod name_maps;
 pub(crate) mod published_names;
-pub(crate) mod resolver_slots;
+pub(crate) mod resolvers;
 pub(crate) mod route_layout;
 pub(crate) mod route_maps;
 mod writer;

@@ -24,7 +24,7 @@ use crate::datapath::{
     maps::{
         arrays::read,
         counters::Counters,
-        resolver_slots::{self, InterceptionStatus},
+        resolvers::{self, InterceptionStatus},
         route_layout::IdentifiedAddr,
         route_maps::RouteMaps,
     },
@@ -119,7 +119,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
         attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
         interfaces: pinned::attachments(&pins.with_older()),
         routes: routes(&pins, &agent)?,
-        interception: resolver_slots::read_pinned(&pins)?,
+        interception: resolvers::read_pinned(&pins)?,
     }))
 }
 
@@ -130,7 +130,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
 /// If they can't be opened or read.
 pub fn pinned_interception(bpffs: &Path) -> Result<Option<InterceptionStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
-    pins.exist()?.then(|| resolver_slots::read_pinned(&pins)).transpose()
+    pins.exist()?.then(|| resolvers::read_pinned(&pins)).transpose()
 }
 
 fn pool_of(agent: &AgentState) -> Ipv4Net {

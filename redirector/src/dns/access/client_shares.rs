@@ -1,18 +1,32 @@
-//! Limits each client's share of a bounded resource: queries that wait for upstreams, or TCP
-//! connections.
+//! Divides a bounded resource among clients: queries that wait for upstreams, or TCP connections.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::Mutex;
 
 use super::rate_limit::client_key;
 
-/// The units that each client holds. A client without any takes no memory.
+/// A resource and the units of it that each client holds. A client may take more while it holds
+/// less than what is free, so others find room: one greedy client gets half of all, two get a third
+/// each.
 #[derive(Debug)]
 pub(crate) struct ClientShares {
-    per_client: u32,
-    /// By [`client_key`].
-    held: Mutex<HashMap<u64, u32>>,
+    capacity: AtomicUsize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    total: usize,
+    /// By [`client_key`]. A client that holds nothing takes no memory.
+    by_client: HashMap<u64, usize>,
 }
 
 /// One unit of the resource, until it is dropped.
@@ -22,32 +36,52 @@ pub(crate) struct ClientShare {
     client: u64,
 }
 
+/// Why a client gets no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoShare {
+    /// It holds its share.
+    ClientLimit,
+    /// All units are in use.
+    Exhausted,
+}
+
 impl ClientShares {
-    /// At most `per_client` units for one client.
-    pub(crate) fn new(per_client: usize) -> Arc<Self> {
-        let per_client = u32::try_from(per_client).unwrap_or(u32::MAX);
-        Arc::new(Self { per_client, held: Mutex::default() })
+    /// A resource of `capacity` units.
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self { capacity: capacity.into(), held: Mutex::default() })
     }
 
-    /// One more unit for the client; `None` if it holds its share already.
-    pub(crate) fn try_acquire(self: &Arc<Self>, client: IpAddr) -> Option<ClientShare> {
+    /// Changes the number of units.
+    pub(crate) fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity, Relaxed);
+    }
+
+    /// One more unit for the client.
+    pub(crate) fn try_acquire(self: &Arc<Self>, client: IpAddr) -> Result<ClientShare, NoShare> {
         let client = client_key(client);
         let mut held = self.held.lock();
-        let count = held.entry(client).or_default();
-        (*count < self.per_client).then(|| {
-            *count += 1;
-            ClientShare { shares: Arc::clone(self), client }
-        })
+        let free = self.capacity.load(Relaxed).saturating_sub(held.total);
+        let count = held.by_client.get(&client).copied().unwrap_or_default();
+        if free == 0 {
+            return Err(NoShare::Exhausted);
+        }
+        if count > 0 && count >= free {
+            return Err(NoShare::ClientLimit);
+        }
+        held.total += 1;
+        held.by_client.insert(client, count + 1);
+        Ok(ClientShare { shares: Arc::clone(self), client })
     }
 }
 
 impl Drop for ClientShare {
     fn drop(&mut self) {
         let mut held = self.shares.held.lock();
-        if let Some(count) = held.get_mut(&self.client) {
+        held.total -= 1;
+        if let Some(count) = held.by_client.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.client);
+                held.by_client.remove(&self.client);
             }
         }
     }
@@ -57,15 +91,38 @@ impl Drop for ClientShare {
 mod tests {
     use super::*;
 
+    fn client(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    /// Takes as much as the client gets.
+    fn take_all(shares: &Arc<ClientShares>, client: IpAddr) -> Vec<ClientShare> {
+        std::iter::from_fn(|| shares.try_acquire(client).ok()).collect()
+    }
+
     #[test]
     fn a_dropped_share_is_free_and_an_idle_client_takes_no_memory() {
-        let one = IpAddr::from([10, 0, 0, 1]);
-        let shares = ClientShares::new(2);
-        let held = [shares.try_acquire(one), shares.try_acquire(one)];
-        assert!(held.iter().all(Option::is_some) && shares.try_acquire(one).is_none());
-        assert!(shares.try_acquire([10, 0, 0, 2].into()).is_some());
+        let shares = ClientShares::new(4);
+        let held = take_all(&shares, client(1));
+        assert_eq!(held.len(), 2);
+        assert_eq!(shares.try_acquire(client(1)).unwrap_err(), NoShare::ClientLimit);
+        assert!(shares.try_acquire(client(2)).is_ok());
         drop(held);
-        assert!(shares.held.lock().is_empty());
-        assert!(shares.try_acquire(one).is_some());
+        assert!(shares.held.lock().by_client.is_empty());
+        assert!(shares.try_acquire(client(1)).is_ok());
+    }
+
+    #[test]
+    fn greedy_clients_leave_room_for_others() {
+        let shares = ClientShares::new(1000);
+        let mut held = Vec::new();
+        for greedy in 1..=5 {
+            held.push(take_all(&shares, client(greedy)));
+        }
+        let taken: usize = held.iter().map(Vec::len).sum();
+        assert!(taken < 980, "{taken}");
+        assert_eq!(take_all(&shares, client(99)).len(), (1000 - taken).div_ceil(2));
+        shares.set_capacity(taken);
+        assert_eq!(shares.try_acquire(client(99)).unwrap_err(), NoShare::Exhausted);
     }
 }

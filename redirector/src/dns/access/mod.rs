@@ -6,6 +6,6 @@ mod rate_limit;
 mod resource_limits;
 
 pub(crate) use acl::{Acl, ClientClass};
-pub(crate) use client_shares::{ClientShare, ClientShares};
+pub(crate) use client_shares::{ClientShare, ClientShares, NoShare};
 pub(crate) use rate_limit::{QUERIES_PER_SECOND, REFUSALS_PER_SECOND, RateLimiter};
 pub(crate) use resource_limits::ResourceLimits;

@@ -7,12 +7,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub(crate) struct ResourceLimits {
     /// Queries that wait for upstreams; each has up to three sockets.
     pub(crate) forwarded: usize,
-    /// Of these, the queries of one client.
-    pub(crate) forwarded_per_client: usize,
     /// TCP connections of clients, per address of ours.
     pub(crate) connections: usize,
-    /// Of these, the connections of one client, or of all denied clients together.
-    pub(crate) connections_per_client: usize,
 }
 
 /// The most file descriptors that the shim needs.
@@ -45,14 +41,7 @@ impl ResourceLimits {
         let part = |divisor: u64, most: u64| {
             usize::try_from((descriptors / divisor).clamp(16, most)).unwrap_or(16)
         };
-        let forwarded = part(4, MAX_FORWARDED);
-        let connections = part(8, MAX_CONNECTIONS);
-        Self {
-            forwarded,
-            forwarded_per_client: forwarded / 4,
-            connections,
-            connections_per_client: connections / 4,
-        }
+        Self { forwarded: part(4, MAX_FORWARDED), connections: part(8, MAX_CONNECTIONS) }
     }
 }
 
@@ -64,21 +53,11 @@ mod tests {
     fn few_descriptors_allow_few_queries_at_a_time() {
         assert_eq!(
             ResourceLimits::for_descriptors(256),
-            ResourceLimits {
-                forwarded: 64,
-                forwarded_per_client: 16,
-                connections: 32,
-                connections_per_client: 8
-            }
+            ResourceLimits { forwarded: 64, connections: 32 }
         );
         assert_eq!(
             ResourceLimits::for_descriptors(u64::MAX),
-            ResourceLimits {
-                forwarded: 4096,
-                forwarded_per_client: 1024,
-                connections: 512,
-                connections_per_client: 128
-            }
+            ResourceLimits { forwarded: 4096, connections: 512 }
         );
     }
 }

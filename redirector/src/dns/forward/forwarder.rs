@@ -12,15 +12,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     exchange::Exchange,
-    intercepted_resolvers::InterceptedResolvers,
+    listed_resolvers::ListedResolvers,
     race::{NEXT_UPSTREAM_AFTER, Race},
     socket_pool::SocketPool,
     upstream::{Upstream, UpstreamHealth},
@@ -28,7 +25,7 @@ use super::{
 };
 use crate::{
     dns::{
-        access::{ClientShare, ClientShares, ResourceLimits},
+        access::{ClientShare, ClientShares, NoShare, ResourceLimits},
         local::ForwardInfo,
         stats::Counters,
     },
@@ -44,15 +41,23 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) struct Forwarder {
     upstreams: ArcSwap<Upstreams>,
     counters: Arc<Counters>,
-    /// One permit per query that waits for an upstream, which also bounds sockets and memory.
-    permits: Arc<Semaphore>,
-    client_shares: Arc<ClientShares>,
+    limits: ResourceLimits,
+    /// One unit per query that waits for an upstream, which also bounds sockets and memory.
+    waiting: Arc<ClientShares>,
     /// Whether any upstream has ever answered.
     any_answer: AtomicBool,
-    /// Set when DNS is intercepted.
-    intercepted: OnceLock<InterceptedResolvers>,
+    /// Set when DNS is intercepted at sockets.
+    listed: OnceLock<Listed>,
     /// Cancelled when no query may wait any longer.
     cancelled: CancellationToken,
+}
+
+/// The resolvers that are intercepted at sockets. Each has waiting places of its own: a silent one
+/// delays nobody who queries another.
+#[derive(Debug)]
+struct Listed {
+    resolvers: ListedResolvers,
+    waiting: Vec<Arc<ClientShares>>,
 }
 
 /// The properties of a query's arrival that determine how it is forwarded.
@@ -68,7 +73,6 @@ pub(crate) struct QueryContext<'a> {
 /// Permission for one query to wait for an upstream, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    _permit: OwnedSemaphorePermit,
     _share: ClientShare,
 }
 
@@ -85,33 +89,38 @@ impl Forwarder {
         Self {
             upstreams: ArcSwap::from_pointee(upstreams),
             counters,
-            permits: Arc::new(Semaphore::new(limits.forwarded)),
-            client_shares: ClientShares::new(limits.forwarded_per_client),
+            waiting: ClientShares::new(limits.forwarded),
+            limits,
             any_answer: AtomicBool::new(false),
-            intercepted: OnceLock::new(),
+            listed: OnceLock::new(),
             cancelled: CancellationToken::new(),
         }
     }
 
     /// A permit for one more query of the client. Get it before copying the query, so that a flood
     /// does not fill memory.
-    pub(crate) fn admit(&self, client: IpAddr) -> Result<Permit, NoAnswer> {
-        let share = self.client_shares.try_acquire(client);
-        if share.is_none() {
-            self.counters.client_over_limit.increment();
+    pub(crate) fn admit(&self, client: IpAddr, slot: Option<u32>) -> Result<Permit, NoAnswer> {
+        let listed = || self.listed.get()?.waiting.get(usize::try_from(slot?).ok()?);
+        match listed().unwrap_or(&self.waiting).try_acquire(client) {
+            Ok(_share) => Ok(Permit { _share }),
+            Err(cause) => {
+                if cause == NoShare::ClientLimit {
+                    self.counters.client_over_limit.increment();
+                }
+                self.counters.overloaded.increment();
+                self.counters.servfail.increment();
+                Err(NoAnswer)
+            }
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        if let (Some(_share), Ok(_permit)) = (share, permit) {
-            return Ok(Permit { _permit, _share });
-        }
-        self.counters.overloaded.increment();
-        self.counters.servfail.increment();
-        Err(NoAnswer)
     }
 
-    /// Forwards intercepted queries to these resolvers. Only the first call has an effect.
-    pub(crate) fn set_intercepted(&self, resolvers: InterceptedResolvers) {
-        let _ = self.intercepted.set(resolvers);
+    /// Forwards intercepted queries to these resolvers, which share most of the waiting places.
+    /// Only the first call has an effect.
+    pub(crate) fn set_listed(&self, resolvers: ListedResolvers) {
+        let each = self.limits.forwarded / 4 * 3 / resolvers.len().max(1);
+        let waiting: Vec<_> = (0..resolvers.len()).map(|_| ClientShares::new(each)).collect();
+        self.waiting.set_capacity(self.limits.forwarded - each * waiting.len());
+        let _ = self.listed.set(Listed { resolvers, waiting });
     }
 
     /// The upstream's reply with the client's ID.
@@ -144,8 +153,8 @@ impl Forwarder {
     }
 
     fn candidates(&self, slot: Option<u32>) -> Candidates {
-        let intercepted = slot.and_then(|slot| self.intercepted.get()?.candidates(slot));
-        intercepted.unwrap_or_else(|| self.upstreams.load().candidates())
+        let listed = slot.and_then(|slot| Some(self.listed.get()?.resolvers.candidates(slot)));
+        listed.unwrap_or_else(|| self.upstreams.load().candidates())
     }
 
     /// Queries the upstreams for the root's NS records, for which every server has a reply, until
@@ -185,6 +194,13 @@ impl Forwarder {
         self.upstreams.load().upstreams()
     }
 
+    /// Every server that a loop may lead through: the configured upstreams and the resolvers that
+    /// are intercepted.
+    pub(crate) fn servers(&self) -> Vec<Arc<Upstream>> {
+        let listed = self.listed.get().into_iter().flat_map(|listed| listed.resolvers.upstreams());
+        self.upstreams().into_iter().chain(listed.cloned()).collect()
+    }
+
     /// Ends every query that waits for an upstream with [`NoAnswer`].
     pub(crate) fn cancel(&self) {
         self.cancelled.cancel();
@@ -198,11 +214,6 @@ impl Forwarder {
     /// The health of each configured upstream.
     pub(crate) fn health(&self) -> Vec<UpstreamHealth> {
         self.upstreams.load().health()
-    }
-
-    /// The health of each intercepted resolver.
-    pub(crate) fn intercepted_health(&self) -> Vec<UpstreamHealth> {
-        self.intercepted.get().map(InterceptedResolvers::health).unwrap_or_default()
     }
 
     /// Why forwarding does not or may not work, as a message.
@@ -227,26 +238,43 @@ mod tests {
         let client = IpAddr::from([10, 0, 0, 1]);
         let sockets = SocketPool::default();
         let context = QueryContext { transport: Transport::Udp, sockets: &sockets, slot: None };
-        let permit = forwarder.admit(client).expect("a permit");
+        let permit = forwarder.admit(client, None).expect("a permit");
         let first = forwarder.forward(query, &info, context, permit);
         tokio::pin!(first);
         assert!(
             timeout(Duration::from_millis(10), &mut first).await.is_err(),
             "it waits for the upstream"
         );
-        assert_eq!(forwarder.admit(client).expect_err("no permit"), NoAnswer);
+        assert_eq!(forwarder.admit(client, None).expect_err("no permit"), NoAnswer);
         let counters = crate::dns::stats::DnsCounters::from(&*counters);
         assert_eq!((counters.overloaded, counters.servfail), (1, 1));
     }
 
+    #[tokio::test]
+    async fn a_silent_resolver_takes_no_place_of_another() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let server = silent.local_addr().expect("an address");
+        let limits = ResourceLimits { forwarded: 64, connections: 1 };
+        let nameservers = Nameservers::new(vec![Upstream::Server(server)], vec![]);
+        let forwarder = Forwarder::new(Upstreams::new(nameservers), Arc::default(), limits);
+        let resolver = |last| Some(IpAddr::from([192, 0, 2, last]));
+        forwarder.set_listed(ListedResolvers::new(&[resolver(1), resolver(2)]));
+        let clients = || (1..=64).map(|last| IpAddr::from([10, 0, 0, last]));
+        let held: Vec<_> =
+            clients().filter_map(|client| forwarder.admit(client, Some(0)).ok()).collect();
+        assert_eq!(held.len(), 24, "each resolver has its part of all places");
+        assert_eq!(
+            forwarder.admit([10, 0, 1, 1].into(), Some(0)).expect_err("the first is full"),
+            NoAnswer
+        );
+        assert!(forwarder.admit([10, 0, 0, 1].into(), Some(1)).is_ok(), "the second is not");
+        let others = clients().filter_map(|client| forwarder.admit(client, None).ok());
+        assert_eq!(others.collect::<Vec<_>>().len(), 16, "nor are the upstreams");
+    }
+
     fn forwarder(server: SocketAddr, counters: &Arc<Counters>) -> Forwarder {
         let nameservers = Nameservers::new(vec![Upstream::Server(server)], vec![]);
-        let limits = ResourceLimits {
-            forwarded: 1,
-            forwarded_per_client: 1,
-            connections: 1,
-            connections_per_client: 1,
-        };
+        let limits = ResourceLimits { forwarded: 1, connections: 1 };
         Forwarder::new(Upstreams::new(nameservers), Arc::clone(counters), limits)
     }
 }

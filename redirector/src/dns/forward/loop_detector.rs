@@ -74,7 +74,7 @@ impl LoopDetector {
             let is_due = |upstream: &Arc<Upstream>| {
                 !upstream.was_probed() || upstream.loops() || (local_due && is_on_host(upstream))
             };
-            self.probe(forwarder.upstreams().into_iter().filter(is_due).collect()).await;
+            self.probe(forwarder.servers().into_iter().filter(is_due).collect()).await;
             tokio::select! {
                 () = sleep(CHECK_INTERVAL) => since_local = if since_local >= LOCAL_PROBE_INTERVAL {
                     Duration::ZERO
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn only_an_own_probe_of_this_round_shows_a_loop() {
         let (detector, other) = (LoopDetector::new(), LoopDetector::new());
-        let upstream = Arc::new(Upstream::intercepted(([127, 0, 0, 1], 53).into(), Instant::now()));
+        let upstream = Arc::new(Upstream::new(([127, 0, 0, 1], 53).into(), Instant::now()));
         *detector.round.lock() = Round { number: 7, upstreams: vec![Arc::clone(&upstream)] };
         assert!(!other.is_own_probe(&detector.query(7, 0)), "another process's");
         let ordinary = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01";

@@ -2,7 +2,7 @@
 
 mod exchange;
 mod forwarder;
-mod intercepted_resolvers;
+mod listed_resolvers;
 mod loop_detector;
 mod race;
 mod socket_pool;
@@ -11,8 +11,7 @@ mod upstreams;
 
 pub use exchange::reply_matches;
 pub(crate) use forwarder::{Forwarder, Permit, QueryContext};
-pub(crate) use intercepted_resolvers::InterceptedResolvers;
-pub use intercepted_resolvers::ResolverOfSlot;
+pub(crate) use listed_resolvers::ListedResolvers;
 pub(crate) use loop_detector::LoopDetector;
 pub(crate) use socket_pool::SocketPool;
 pub use upstream::UpstreamHealth;

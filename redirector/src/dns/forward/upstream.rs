@@ -25,8 +25,6 @@ const LOOPS: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
-    /// Whether the configuration names it. The state of other resolvers is not logged.
-    is_configured: bool,
     started: Instant,
     consecutive_failures: AtomicU32,
     /// Milliseconds since `started`.
@@ -79,7 +77,6 @@ impl Upstream {
     pub(super) fn new(address: SocketAddr, started: Instant) -> Self {
         Self {
             address,
-            is_configured: true,
             started,
             consecutive_failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
@@ -88,11 +85,6 @@ impl Upstream {
             failures: AtomicU64::new(0),
             latency: Histogram::default(),
         }
-    }
-
-    /// A resolver that an executor queried.
-    pub(super) fn intercepted(address: SocketAddr, started: Instant) -> Self {
-        Self { is_configured: false, ..Self::new(address, started) }
     }
 
     pub(super) fn health(&self) -> UpstreamHealth {
@@ -114,7 +106,7 @@ impl Upstream {
     pub(super) fn record_reply(&self, latency: Duration) {
         self.latency.record(latency, 1);
         let failures = self.consecutive_failures.swap(0, Relaxed);
-        if failures >= FAILURES_TO_EJECT && self.is_configured {
+        if failures >= FAILURES_TO_EJECT {
             tracing::info!(upstream = %self.address, "the upstream answers again");
         }
         self.ejected_until.store(0, Relaxed);
@@ -130,7 +122,7 @@ impl Upstream {
         let doubled = EJECTION_MIN.saturating_mul(1 << (failures - FAILURES_TO_EJECT).min(8));
         let until = self.now_ms() + millis(doubled.min(EJECTION_MAX));
         self.ejected_until.fetch_max(until, Relaxed);
-        if failures == FAILURES_TO_EJECT && self.is_configured {
+        if failures == FAILURES_TO_EJECT {
             tracing::warn!(upstream = %self.address, reason, "the upstream is ejected");
         }
     }

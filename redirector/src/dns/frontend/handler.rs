@@ -18,7 +18,7 @@ use crate::dns::{
     access::{
         Acl, ClientClass, QUERIES_PER_SECOND, REFUSALS_PER_SECOND, RateLimiter, ResourceLimits,
     },
-    forward::{Forwarder, InterceptedResolvers, LoopDetector, ResolverOfSlot, Upstreams},
+    forward::{Forwarder, ListedResolvers, LoopDetector, Upstreams},
     local::{AnswerPolicy, Decision, Zone, answer, describe_question, refuse},
     stats::Counters,
     wire::ReplyBuffer,
@@ -116,10 +116,9 @@ impl Handler {
         self.limits
     }
 
-    /// Forwards the intercepted queries of each slot to the resolver that `resolver_of` returns.
-    pub(super) fn forward_slots(&self, resolver_of: Box<ResolverOfSlot>) {
-        let resolvers = InterceptedResolvers::new(resolver_of, self.own.clone());
-        self.forwarder.set_intercepted(resolvers);
+    /// Forwards the intercepted queries of each slot to its resolver.
+    pub(super) fn forward_listed(&self, by_slot: &[Option<IpAddr>]) {
+        self.forwarder.set_listed(ListedResolvers::new(by_slot));
     }
 
     /// Waits for the first answer of an upstream and looks for loops. Never returns.

@@ -1,5 +1,8 @@
-//! The ports of intercepted DNS, one for each resolver that executors query. The pods of a node may
-//! have different resolvers; the port identifies the one that a query was sent to.
+//! The ports of DNS that is intercepted at sockets, one for each listed resolver: the port
+//! identifies the resolver that a query was sent to.
+//!
+//! They never change, and they are below 1024: no unprivileged process can take one while no agent
+//! runs, and answer sockets that are connected to it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,10 +11,9 @@ use socket2::{Domain, Socket, Type};
 use super::{bind_error::BindError, listener::Listener};
 use crate::net::socket_mark;
 
-/// The first port to try: below the kernel's ephemeral ports, and registered to no service.
-const FIRST_PORT: u16 = 5310;
-/// Port ranges to try if one of the ports is in use.
-const MAX_RANGES: u16 = 16;
+/// The port of slot 0: eight ports from here on are assigned to no service, and below those that
+/// bindresvport(3) chooses from.
+const FIRST_PORT: u16 = 334;
 
 /// The endpoints of intercepted DNS: an address of each family, and the first port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct InterceptPorts {
 
 impl InterceptPorts {
     /// On the first address of each family.
-    fn new(listen: &[SocketAddr], first_port: u16) -> Self {
+    fn new(listen: &[SocketAddr]) -> Self {
         let ipv4 = listen.iter().find_map(|address| match address.ip() {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(_) => None,
@@ -35,39 +37,34 @@ impl InterceptPorts {
             IpAddr::V6(ip) => Some(ip),
             IpAddr::V4(_) => None,
         });
-        Self { ipv4, ipv6, first_port }
+        Self { ipv4, ipv6, first_port: FIRST_PORT }
     }
 
-    /// Binds `count` ports on each address, or none.
-    fn bind(&self, count: u16) -> Result<Vec<Vec<Listener>>, BindError> {
-        let addresses = [self.ipv4.map(IpAddr::from), self.ipv6.map(IpAddr::from)];
-        let bind_all = |ip: IpAddr| {
-            let bind = |slot: u16| {
-                Listener::bind_slot(SocketAddr::new(ip, self.first_port + slot), slot.into())
-            };
-            (0..count).map(bind).collect()
-        };
-        addresses.into_iter().flatten().map(bind_all).collect()
+    /// Our address of the resolver's family.
+    fn address_for(&self, resolver: IpAddr) -> Option<IpAddr> {
+        if resolver.is_ipv4() { self.ipv4.map(IpAddr::V4) } else { self.ipv6.map(IpAddr::V6) }
     }
 }
 
-/// Binds `count` consecutive ports on the first address of each family, and returns the listeners
-/// by address.
+/// Binds the port of each resolver on the first address of its family, and returns the listeners by
+/// address. A resolver of a family that the shim does not listen on gets none.
 pub(super) fn open(
     listen: &[SocketAddr],
-    count: u16,
+    by_slot: &[Option<IpAddr>],
 ) -> Result<(InterceptPorts, Vec<Vec<Listener>>), BindError> {
     Socket::new(Domain::IPV4, Type::DGRAM, None)
         .and_then(|socket| socket_mark::mark(&socket))
         .map_err(BindError::Unmarked)?;
-    let mut ranges =
-        (0..MAX_RANGES).map(|range| InterceptPorts::new(listen, FIRST_PORT + range * count));
-    loop {
-        let ports = ranges.next().unwrap_or_else(|| InterceptPorts::new(listen, FIRST_PORT));
-        match ports.bind(count) {
-            Ok(listeners) => return Ok((ports, listeners)),
-            Err(BindError::InUse { .. }) if ranges.len() > 0 => {}
-            Err(error) => return Err(error),
-        }
+    let ports = InterceptPorts::new(listen);
+    let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+    for (slot, resolver) in (0..).zip(by_slot) {
+        let Some(address) = resolver.and_then(|resolver| ports.address_for(resolver)) else {
+            continue;
+        };
+        let listener =
+            Listener::bind_slot(SocketAddr::new(address, FIRST_PORT + slot), slot.into())?;
+        if address.is_ipv4() { ipv4.push(listener) } else { ipv6.push(listener) }
     }
+    let groups = [ipv4, ipv6].into_iter().filter(|group| !group.is_empty());
+    Ok((ports, groups.collect()))
 }

@@ -76,11 +76,6 @@ impl Publisher {
         self.handler.forwarder().health()
     }
 
-    /// The health of the resolvers whose queries are intercepted.
-    pub fn intercepted_resolvers(&self) -> Vec<UpstreamHealth> {
-        self.handler.forwarder().intercepted_health()
-    }
-
     /// A function that returns the number of answered queries for a source since it was first
     /// published.
     pub fn answer_counts(&self) -> impl Fn(&SourceName) -> u64 + use<> {

@@ -1,6 +1,10 @@
 //! The shim: [`bind`] opens its sockets, [`BoundShim::serve`] serves until it is stopped.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use tokio::{task::JoinSet, time::sleep};
@@ -16,7 +20,7 @@ use super::{
     shutdown::{DRAIN_TIMEOUT, SERVFAIL_GRACE},
     tcp, udp,
 };
-use crate::{dns::forward::ResolverOfSlot, net::RESOLV_CONF};
+use crate::net::RESOLV_CONF;
 
 /// A shim whose sockets are open and that does not answer yet.
 #[derive(Debug)]
@@ -59,20 +63,16 @@ impl BoundShim {
         self.listeners.iter().map(|listener| listener.address).collect()
     }
 
-    /// Opens `count` consecutive ports for intercepted DNS. A query for another name that arrives
-    /// at one of them goes to the resolver that `resolver_of` returns for the slot.
+    /// Opens a port for each resolver whose DNS is intercepted at sockets, given the resolver of
+    /// each slot. A query for another name that arrives there goes to that resolver.
     ///
     /// # Errors
     ///
-    /// [`BindError`] if no range of ports is free, or our own queries cannot be marked.
-    pub fn intercept(
-        &mut self,
-        count: u16,
-        resolver_of: Box<ResolverOfSlot>,
-    ) -> Result<InterceptPorts, BindError> {
-        let (ports, listeners) = intercept_ports::open(&self.local_addrs(), count)?;
+    /// [`BindError`] if one of the ports is in use, or our own queries cannot be marked.
+    pub fn intercept(&mut self, by_slot: &[Option<IpAddr>]) -> Result<InterceptPorts, BindError> {
+        let (ports, listeners) = intercept_ports::open(&self.local_addrs(), by_slot)?;
         self.intercepted = listeners;
-        self.handler.forward_slots(resolver_of);
+        self.handler.forward_listed(by_slot);
         Ok(ports)
     }
 

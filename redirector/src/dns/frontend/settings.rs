@@ -28,8 +28,7 @@ pub struct ShimSettings {
 
 impl From<&config::Dns> for ShimSettings {
     fn from(dns: &config::Dns) -> Self {
-        let config::Dns { listen, upstreams, clients, real_address_clients, ttl, intercept: _ } =
-            dns.clone();
+        let config::Dns { listen, upstreams, clients, real_address_clients, ttl, .. } = dns.clone();
         Self { listen, upstreams, clients, real_address_clients, ttl }
     }
 }

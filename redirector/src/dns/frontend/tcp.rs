@@ -13,7 +13,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,27 +43,17 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// The limit of connections that listeners share.
 #[derive(Clone)]
-pub(super) struct ConnectionLimit {
-    permits: Arc<Semaphore>,
-    client_shares: Arc<ClientShares>,
-}
-
-/// Permission for one connection.
-type ConnectionPermit = (OwnedSemaphorePermit, ClientShare);
+pub(super) struct ConnectionLimit(Arc<ClientShares>);
 
 impl ConnectionLimit {
     pub(super) fn new(limits: ResourceLimits) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(limits.connections)),
-            client_shares: ClientShares::new(limits.connections_per_client),
-        }
+        Self(ClientShares::new(limits.connections))
     }
 
-    /// All denied clients share one limit, so that they cannot keep out the others.
-    fn try_acquire(&self, client: IpAddr, is_denied: bool) -> Option<ConnectionPermit> {
+    /// All denied clients count as one, so that they cannot keep out the others.
+    fn try_acquire(&self, client: IpAddr, is_denied: bool) -> Option<ClientShare> {
         let client = if is_denied { Ipv4Addr::UNSPECIFIED.into() } else { client };
-        let share = self.client_shares.try_acquire(client)?;
-        Some((Arc::clone(&self.permits).try_acquire_owned().ok()?, share))
+        self.0.try_acquire(client).ok()
     }
 }
 
@@ -210,7 +199,7 @@ async fn forward(
     let context = QueryContext { transport: Transport::Tcp, sockets: &sockets, slot };
     let forwarder = handler.forwarder();
     let result =
-        async { forwarder.forward(&query, &info, context, forwarder.admit(client)?).await };
+        async { forwarder.forward(&query, &info, context, forwarder.admit(client, slot)?).await };
     match result.await {
         Ok(reply) => reply,
         Err(_) => {

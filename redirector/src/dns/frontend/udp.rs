@@ -156,13 +156,15 @@ impl UdpServer {
             match self.handler.decide(query, request, reply) {
                 Decision::Drop => {}
                 Decision::Reply(_) => batch.queue_reply(index),
-                Decision::Forward(info) => match self.handler.forwarder().admit(client.ip()) {
-                    Ok(permit) => self.forward(query.to_vec(), info, (client, permit)),
-                    Err(_) => {
-                        servfail(query, reply);
-                        batch.queue_reply(index);
+                Decision::Forward(info) => {
+                    match self.handler.forwarder().admit(client.ip(), self.slot) {
+                        Ok(permit) => self.forward(query.to_vec(), info, (client, permit)),
+                        Err(_) => {
+                            servfail(query, reply);
+                            batch.queue_reply(index);
+                        }
                     }
-                },
+                }
             }
         }
         // If the send buffer is full, clients retry as after any lost packet.

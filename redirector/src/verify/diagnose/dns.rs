@@ -158,8 +158,8 @@ fn not_the_shim(server: SocketAddr, what: &str, facts: &Facts<'_>) -> Finding {
         server.ip()
     );
     let next = format!(
-        "make {shim} the executor's nameserver, or set dns.intercept so that its DNS goes to the \
-            shim"
+        "set dns.intercept = \"auto\", which answers mapped names by packet, or make {shim} the \
+            executor's nameserver"
     );
     Finding::new(CauseCode::NotTheShim, cause, next)
 }

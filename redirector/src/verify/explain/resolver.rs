@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{explainer::Explainer, facts::ExplainFacts};
 use crate::{
-    control::api::ProblemCode,
+    control::api::{InterceptWay, ProblemCode},
     verify::{
         cause_code::CauseCode,
         causes::{loopback_resolver, proxy},
@@ -30,8 +30,9 @@ pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFac
             .iter()
             .find(|problem| problem.code == ProblemCode::AgentSilent)
             .map_or(CauseCode::AgentDead, |_| CauseCode::AgentSilent);
-        let cause = "no agent answers, so DNS does not answer the name; connects to its \
-            virtual address are still redirected";
+        let cause = "no agent answers: the shim does not answer the name, but the kernel does \
+            where names are answered by packet; connects to its virtual address are still \
+            redirected";
         out.findings.push(Finding::new(
             code,
             cause,
@@ -42,7 +43,7 @@ pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFac
     if let Some(age) = age.filter(|&age| age > STALE_MS && agent.is_some()) {
         let cause = format!(
             "the agent's last heartbeat is {age} ms old: the programs treat the agent as dead and \
-                stop intercepting DNS"
+                stop intercepting DNS at sockets"
         );
         out.findings.push(Finding::new(
             CauseCode::StaleHeartbeat,
@@ -100,7 +101,7 @@ fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &Exp
             let interception = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref());
             let why_not = interception
                 .and_then(|interception| interception.reason.as_deref())
-                .unwrap_or("it is not in dns.intercept");
+                .unwrap_or("it is not in dns.intercept_resolvers");
             // The server may pass the name on to the shim, so this does not say that it fails.
             out.findings.push(Finding::note(
                 CauseCode::OtherResolver,
@@ -114,13 +115,18 @@ fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &Exp
     }
 }
 
-/// Whether what `process` asks `server` goes to the shim.
+/// Whether `process` gets the answers of sources from `server`.
 fn is_intercepted(server: IpAddr, process: &Process, known: &ExplainFacts<'_>) -> bool {
     let Some(interception) = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref())
     else {
         return false;
     };
-    let listed = !interception.listed_only
-        || interception.resolvers.iter().any(|resolver| resolver.address == server);
-    interception.on && listed && (process.host_network || !server.is_loopback())
+    let is_listed = || interception.resolvers.iter().any(|resolver| resolver.address == server);
+    interception.on
+        && match interception.way {
+            // What a resolver on the loopback of a container asks in turn is answered, too.
+            InterceptWay::Packets => true,
+            InterceptWay::Sockets => is_listed() && (process.host_network || !server.is_loopback()),
+            InterceptWay::Off => false,
+        }
 }

@@ -3,3 +3,4 @@
 mod interception;
 mod loops;
 mod resolvers;
+mod tenants;

@@ -36,7 +36,7 @@ impl SingleTransportPod {
             "ip route add unreachable {UNRELATED_ADDRESS} && \
              nft 'add table ip t; \
              add chain ip t o {{ type filter hook output priority 0; }}; \
-             add rule ip t o {other} dport {{ 53, 5310-5341 }} reject'"
+             add rule ip t o {other} dport {{ 53, 334-341 }} reject'"
         );
         executor.run(&line, LIMIT).unwrap().success().unwrap();
         Self { job, executor }
