@@ -126,11 +126,6 @@ impl Datapath {
         self.upgraded_from
     }
 
-    /// Why this kernel refused the packet datapath; the rest works without it.
-    pub fn packet_error(&self) -> Option<&DatapathError> {
-        self.object.packet_error()
-    }
-
     /// Whether older programs serve routes that this binary could not read. Then the plan must be
     /// applied before [`Datapath::attach`]; until then the older programs keep serving.
     pub fn lacks_routes(&self) -> bool {
