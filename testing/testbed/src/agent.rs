@@ -115,6 +115,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Starts it again and returns at once, whether it gets ready or not.
+    pub fn relaunch(&mut self) -> Result<()> {
+        self.sigkill()?;
+        (self.service, self.notify) = spawn(&self.sandbox, &self.options)?;
+        Ok(())
+    }
+
     /// Replaces the configuration file. The agent notices on its own, or on [`Agent::sighup`].
     pub fn write_config(&mut self, config: &str) -> Result<()> {
         config.clone_into(&mut self.options.config);
@@ -154,22 +161,26 @@ impl Agent {
 }
 
 fn launch(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, NotifySocket, Duration)> {
+    let started = Instant::now();
+    let (mut service, mut notify) = spawn(sandbox, options)?;
+    service.wait_ready(READY_LIMIT, || {
+        notify.receive()?;
+        Ok(notify.states.iter().any(|state| state == "READY=1"))
+    })?;
+    Ok((service, notify, started.elapsed()))
+}
+
+fn spawn(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, NotifySocket)> {
     let files = sandbox.scope().files();
     let path = files.join("notify");
-    let mut notify = NotifySocket::bind(&path)?;
+    let notify = NotifySocket::bind(&path)?;
     let mut command = sandbox.command(&options.binary);
     command.arg("run").args(&options.arguments).env("NOTIFY_SOCKET", &path);
     command.envs(options.environment.iter().map(|(key, value)| (key, value)));
     if let Some(kept) = &options.capabilities {
         keep_capabilities(&mut command, kept);
     }
-    let started = Instant::now();
-    let mut service = Service::start("the agent", &files.join("agent.log"), command)?;
-    service.wait_ready(READY_LIMIT, || {
-        notify.receive()?;
-        Ok(notify.states.iter().any(|state| state == "READY=1"))
-    })?;
-    Ok((service, notify, started.elapsed()))
+    Ok((Service::start("the agent", &files.join("agent.log"), command)?, notify))
 }
 
 impl NotifySocket {

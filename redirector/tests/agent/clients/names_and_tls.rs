@@ -1,9 +1,7 @@
 //! Real clients reach the registry by its internal name: each resolves it through the shim,
 //! connects to the VIP, sees the VIP from getpeername, and presents the internal name in TLS.
 
-use std::fs;
-
-use testbed::{process, sample_artifacts, topology::INTERNAL_NAME};
+use testbed::{client_programs::ClientPrograms, sample_artifacts, topology::INTERNAL_NAME};
 
 use crate::rig::{Job, LIMIT};
 
@@ -20,12 +18,6 @@ fn assert_seen_by_a_balancer(job: &Job) {
     assert_eq!(job.rig.customer.leaked_packets().unwrap(), 0);
 }
 
-fn client_file(job: &Job, name: &str, text: &str) -> String {
-    let path = job.executor.sandbox().home().join(name);
-    fs::write(&path, text).unwrap();
-    path.display().to_string()
-}
-
 #[test]
 fn curl() {
     let job = Job::new();
@@ -38,164 +30,40 @@ fn curl() {
     assert_seen_by_a_balancer(&job);
 }
 
-#[test]
-fn python() {
+/// Runs one of the test bed's clients in the executor; it must see the VIP, and a request succeeds.
+#[track_caller]
+fn assert_client(kind: &str) {
     let job = Job::new();
     let _registry = job.registry();
-    let script = client_file(
-        &job,
-        "client.py",
-        &format!(
-            "
-import socket, ssl, urllib.request
-plain = socket.create_connection(('{INTERNAL_NAME}', 443), 10)
-s = ssl.create_default_context().wrap_socket(plain, server_hostname='{INTERNAL_NAME}')
-print(s.getpeername()[0]); s.close()
-print(urllib.request.urlopen('https://{INTERNAL_NAME}/').status)
-"
-        ),
-    );
-    assert_eq!(job.shell(&format!("/usr/bin/python3 {script}")), format!("{}\n200\n", job.vip()));
+    let folder = job.executor.sandbox().home().join("clients");
+    let programs = ClientPrograms::prepare(&folder).unwrap();
+    let seen = job.shell(&programs.command(kind, INTERNAL_NAME, job.rig.customer.ca_path()));
+    assert_eq!(seen, format!("{kind} {} 200\n", job.vip()));
     assert_seen_by_a_balancer(&job);
 }
 
 #[test]
+fn python() {
+    assert_client("python");
+}
+
+#[test]
 fn node() {
-    let job = Job::new();
-    let _registry = job.registry();
-    let script = client_file(
-        &job,
-        "client.js",
-        &format!(
-            "
-require('https').get({{ host: '{INTERNAL_NAME}', path: '/', agent: false }}, r => {{
-  console.log(r.socket.remoteAddress, r.statusCode); r.resume();
-}}).on('error', e => {{ console.log(e.code); process.exit(1) }});
-"
-        ),
-    );
-    let seen = job.shell(&format!(
-        "NODE_EXTRA_CA_CERTS={} node {script}",
-        job.rig.customer.ca_path().display()
-    ));
-    assert_eq!(seen, format!("{} 200\n", job.vip()));
-    assert_seen_by_a_balancer(&job);
+    assert_client("node");
 }
 
 /// A JVM's sockets are dual-stack: it connects to `::ffff:VIP`.
 #[test]
 fn jvm() {
-    let job = Job::new();
-    let _registry = job.registry();
-    let class = client_file(
-        &job,
-        "Client.java",
-        &format!(
-            "
-import java.io.*; import java.net.*; import java.security.*;
-import java.security.cert.*; import javax.net.ssl.*;
-public class Client {{
-  public static void main(String[] a) throws Exception {{
-    KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType()); store.load(null, null);
-    CertificateFactory certificates = CertificateFactory.getInstance(\"X.509\");
-    try (InputStream in = new FileInputStream(a[0])) {{
-      store.setCertificateEntry(\"ca\", certificates.generateCertificate(in));
-    }}
-    String algorithm = TrustManagerFactory.getDefaultAlgorithm();
-    TrustManagerFactory trust = TrustManagerFactory.getInstance(algorithm); trust.init(store);
-    SSLContext tls = SSLContext.getInstance(\"TLS\");
-    tls.init(null, trust.getTrustManagers(), null);
-    try (SSLSocket s = (SSLSocket) tls.getSocketFactory().createSocket(\"{INTERNAL_NAME}\", 443)) {{
-      s.startHandshake(); System.out.println(s.getInetAddress().getHostAddress());
-    }}
-    URL url = new URL(\"https://{INTERNAL_NAME}/\");
-    HttpsURLConnection http = (HttpsURLConnection) url.openConnection();
-    http.setSSLSocketFactory(tls.getSocketFactory());
-    System.out.println(http.getResponseCode());
-  }}
-}}
-"
-        ),
-    );
-    let seen = job.shell(&format!("java {class} {}", job.rig.customer.ca_path().display()));
-    assert_eq!(seen, format!("{}\n200\n", job.vip()));
-    assert_seen_by_a_balancer(&job);
+    assert_client("jvm");
 }
 
 /// musl's resolver queries from an unconnected socket and checks the answer's source. The static
 /// client resolves, connects and relays; Python adds TLS without a socket of its own.
 #[test]
 fn a_static_musl_client() {
-    let job = Job::new();
-    let _registry = job.registry();
-    let source = client_file(&job, "relay.c", RELAY);
-    let relay = job.executor.sandbox().home().join("relay");
-    let mut compiler = testbed::packages::tool("musl-gcc").unwrap();
-    compiler.args(["-static", "-O1", "-o"]).arg(&relay).arg(&source);
-    process::finish(compiler, LIMIT).unwrap().success().unwrap();
-    let script = client_file(
-        &job,
-        "tls.py",
-        &format!(
-            "
-import ssl, subprocess
-PIPE = subprocess.PIPE
-p = subprocess.Popen(['{relay}', '{INTERNAL_NAME}', '443'], stdin=PIPE, stdout=PIPE, stderr=PIPE)
-print(p.stderr.readline().decode().strip())
-incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname='{INTERNAL_NAME}')
-def step(call):
-    while True:
-        try: return call()
-        except ssl.SSLWantReadError:
-            p.stdin.write(outgoing.read()); p.stdin.flush()
-            data = p.stdout.read1(65536)
-            assert data, 'the connection ended'
-            incoming.write(data)
-step(tls.do_handshake)
-tls.write(b'GET / HTTP/1.0\\r\\nHost: {INTERNAL_NAME}\\r\\n\\r\\n')
-print(step(lambda: tls.read(12)).decode())
-p.kill()
-",
-            relay = relay.display()
-        ),
-    );
-    let seen = job.shell(&format!("/usr/bin/python3 {script}"));
-    let lines: Vec<&str> = seen.lines().collect();
-    assert_eq!(lines[0], format!("{}:443", job.vip()), "{seen}");
-    assert!(lines[1].starts_with("HTTP/1.") && lines[1].ends_with("200"), "{seen}");
-    assert_seen_by_a_balancer(&job);
+    assert_client("musl");
 }
-
-/// Resolves, connects, prints its peer on standard error, and relays between standard input and
-/// output and the socket.
-const RELAY: &str = r#"
-#include <arpa/inet.h>
-#include <netdb.h>
-#include <poll.h>
-#include <stdio.h>
-#include <sys/socket.h>
-#include <unistd.h>
-int main(int argc, char **argv) {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
-    int error = getaddrinfo(argv[1], argv[2], &hints, &found);
-    if (error) { fprintf(stderr, "%s\n", gai_strerror(error)); return 1; }
-    int s = socket(found->ai_family, SOCK_STREAM, 0);
-    if (connect(s, found->ai_addr, found->ai_addrlen)) { perror("connect"); return 1; }
-    struct sockaddr_in peer; socklen_t length = sizeof peer;
-    getpeername(s, (struct sockaddr *)&peer, &length);
-    fprintf(stderr, "%s:%d\n", inet_ntoa(peer.sin_addr), ntohs(peer.sin_port));
-    struct pollfd ends[2] = {{.fd = 0, .events = POLLIN}, {.fd = s, .events = POLLIN}};
-    char buffer[65536];
-    while (poll(ends, 2, 30000) > 0)
-        for (int i = 0; i < 2; i++)
-            if (ends[i].revents) {
-                ssize_t n = read(ends[i].fd, buffer, sizeof buffer);
-                if (n <= 0 || write(i ? 1 : s, buffer, n) != n) return 0;
-            }
-    return 0;
-}
-"#;
 
 /// skopeo is a Go program, with Go's own resolver and dialer.
 #[test]

@@ -50,21 +50,30 @@ impl ClientPrograms {
         self.folder.join("relay")
     }
 
-    /// A line of shell that runs all clients, each to its end, in the order of [`KINDS`].
+    /// A line of shell that runs the client of this kind.
+    pub fn command(&self, kind: &str, name: &str, ca: &Path) -> String {
+        let ca = ca.display();
+        let client = match kind {
+            "glibc" => format!(
+                "curl -sS --fail --cacert {ca} -o /dev/null \
+                 -w 'glibc %{{remote_ip}} %{{http_code}}\\n' https://{name}/"
+            ),
+            "python" => format!("/usr/bin/python3 client.py {name} {ca}"),
+            "node" => format!("NODE_EXTRA_CA_CERTS={ca} node client.js {name}"),
+            "jvm" => format!("java -cp . -XX:TieredStopAtLevel=1 Client {name} {ca}"),
+            "musl" => format!("/usr/bin/python3 tls_over_relay.py {name} {ca} ./relay"),
+            // skopeo is a Go program; with this variable it uses Go's own resolver.
+            _ => format!(
+                "GODEBUG=netdns=go TMPDIR=$HOME SSL_CERT_FILE={ca} skopeo --insecure-policy copy \
+                 --quiet oci:image:1.0 docker://{name}/team/hello:1.0 && echo go {name} 201"
+            ),
+        };
+        format!("cd {} && {client}", self.folder.display())
+    }
+
+    /// A line of shell that runs all clients, one after the other.
     pub fn line(&self, name: &str, ca: &Path) -> String {
-        let (folder, ca) = (self.folder.display(), ca.display());
-        // skopeo is a Go program; with this variable it uses Go's own resolver.
-        format!(
-            "cd {folder}; export TMPDIR=$HOME SSL_CERT_FILE={ca} NODE_EXTRA_CA_CERTS={ca}; \
-             curl -sS --fail --cacert {ca} -o /dev/null \
-             -w 'glibc %{{remote_ip}} %{{http_code}}\\n' https://{name}/; \
-             /usr/bin/python3 client.py {name} {ca}; \
-             node client.js {name}; \
-             java -cp . -XX:TieredStopAtLevel=1 -Xshare:auto Client {name} {ca}; \
-             /usr/bin/python3 tls_over_relay.py {name} {ca} ./relay; \
-             GODEBUG=netdns=go skopeo --insecure-policy copy --quiet oci:image:1.0 \
-             docker://{name}/team/hello:1.0 && echo go {name} 201"
-        )
+        KINDS.map(|kind| self.command(kind, name, ca)).join("; ")
     }
 }
 

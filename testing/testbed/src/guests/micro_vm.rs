@@ -48,9 +48,9 @@ pub struct MicroVm {
 
 impl MicroVm {
     /// Boots one; returns when it takes commands.
-    pub fn start(host: &MicroVmHost<'_>, options: &MicroVmOptions) -> Result<Self> {
+    pub fn start(host: &MicroVmHost, options: &MicroVmOptions) -> Result<Self> {
         let number = options.number;
-        let scope = host.node.sandbox().scope();
+        let scope = host.node.scope();
         let stage = scope.folder(&format!("stage-vm{number}"))?;
         let namespaces = Namespaces::create(|| View::new(&stage, &options.resolv).map(drop))?;
         plug_in(host, &namespaces, number)?;
@@ -91,9 +91,9 @@ impl Guest for MicroVm {
 }
 
 /// The way of a guest's frames: tap0, br0 and eth0 in the sandbox, `vmN` and ignite0 on the host.
-fn plug_in(host: &MicroVmHost<'_>, namespaces: &Namespaces, number: u8) -> Result<()> {
+fn plug_in(host: &MicroVmHost, namespaces: &Namespaces, number: u8) -> Result<()> {
     let path = namespaces.net_path();
-    host.node.sandbox().namespaces().run(|| {
+    host.node.namespaces().run(|| {
         network::ip(&format!(
             "link add vm{number} type veth peer name eth0 netns {path}\n\
              link set vm{number} master ignite0 up\n"

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::isolation::network;
+use crate::isolation::sandbox::Sandbox;
 use crate::node::Node;
 use crate::{packages, process};
 
@@ -39,21 +40,22 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// The bridge and the rules, in a rig's node. The rig masquerades 10.61.0.0/16 already.
 #[derive(Debug)]
-pub struct MicroVmHost<'rig> {
-    pub(super) node: &'rig Node,
+pub struct MicroVmHost {
+    pub(super) node: Sandbox,
 }
 
-impl<'rig> MicroVmHost<'rig> {
+impl MicroVmHost {
     /// Lays a node out for micro-VMs.
-    pub fn new(node: &'rig Node) -> Result<Self> {
-        node.sandbox().namespaces().run(|| {
+    pub fn new(node: &Node) -> Result<Self> {
+        let node = node.sandbox().clone();
+        node.namespaces().run(|| {
             network::ip(
                 "link add ignite0 type bridge\n\
                  addr add 10.61.0.1/16 dev ignite0\n\
                  link set ignite0 up\n",
             )
         })??;
-        let rules: PathBuf = node.sandbox().home().join("rules.v4");
+        let rules: PathBuf = node.home().join("rules.v4");
         fs::write(&rules, RULES).context("failed to write the rules of iptables")?;
         let mut restore = node.command(packages::path_of("iptables-restore")?);
         restore.arg(&rules).stdin(Stdio::null());
