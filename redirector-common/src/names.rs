@@ -32,6 +32,10 @@ pub const HOST_EGRESS: &str = "rd_host_egress";
 /// The prefix of every program's name: pins of other names are not ours.
 pub const PROGRAM_PREFIX: &str = "rd_";
 
+/// The prefix of the same programs without direct access to packets, for kernels that refuse it to
+/// programs without CAP_PERFMON. The loader exchanges the names.
+pub const COPYING_PREFIX: &str = "rc_";
+
 /// A hook of a cgroup, with its number in `enum bpf_attach_type` (uapi/linux/bpf.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]

@@ -6,17 +6,23 @@
 //! | `name`, `flow`, `interface`, `stats` | the types of the tables |
 //! | `names` | names as the agent publishes them |
 //! | `octets`, `labels`, `reverse` | parsing names in words of eight octets |
-//! | `record`, `header` | the words of a reply |
+//! | `search`, `found` | searching names, wildcards and cgroups |
+//! | `answer` | the decision about a reply |
+//! | `question`, `record`, `header` | the words of a query and of its reply |
 //! | `checksum` | sums of the Internet checksum |
 
+pub mod answer;
 pub mod checksum;
 pub mod flow;
+pub mod found;
 pub mod header;
 pub mod interface;
 pub mod labels;
 pub mod name;
 pub mod names;
 pub mod octets;
+pub mod question;
 pub mod record;
 pub mod reverse;
+pub mod search;
 pub mod stats;

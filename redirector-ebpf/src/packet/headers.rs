@@ -6,6 +6,8 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_pull_data};
 use redirector_common::addr::{Ip4Be, Ip6Be, PortBe};
 
+use super::{Access, skb};
+
 /// `skb->protocol` of IPv4.
 pub(crate) const IPV4: u32 = 0x0800_u16.to_be() as u32;
 /// `skb->protocol` of IPv6.
@@ -39,7 +41,11 @@ pub(crate) struct Ipv4 {
 impl Ipv4 {
     /// Of the frame, unless it is too short.
     #[inline(always)]
-    pub(crate) fn of(skb: *mut __sk_buff) -> Option<Self> {
+    pub(crate) fn of(skb: *mut __sk_buff, access: Access) -> Option<Self> {
+        if let Access::Copy = access {
+            let [first, second, third] = skb::load::<[u64; 3]>(skb, ETHERNET_LEN)?;
+            return Some(Self { first, second, third });
+        }
         let start = linear(skb, BEHIND_IPV4 + 4)?;
         // SAFETY: these octets are in the packet.
         Some(unsafe {
@@ -64,6 +70,12 @@ impl Ipv4 {
     #[inline(always)]
     pub(crate) fn total_length(self) -> u32 {
         u32::from(u16::from_be((self.first >> 16) as u16))
+    }
+
+    /// Octets behind a header without options.
+    #[inline(always)]
+    pub(crate) fn payload_length(self) -> u32 {
+        self.total_length().wrapping_sub(BEHIND_IPV4 - ETHERNET_LEN)
     }
 
     #[inline(always)]
@@ -116,7 +128,20 @@ pub(crate) struct Ipv6 {
 impl Ipv6 {
     /// Of the frame, unless it is too short.
     #[inline(always)]
-    pub(crate) fn of(skb: *mut __sk_buff) -> Option<Self> {
+    pub(crate) fn of(skb: *mut __sk_buff, access: Access) -> Option<Self> {
+        if let Access::Copy = access {
+            // From the last octets of the Ethernet header on: whole words only.
+            let [head, a, b, c, d, ports] = skb::load::<[u64; 6]>(skb, ETHERNET_LEN - 4)?;
+            let [first, source, more, destination, rest] =
+                [(head, a), (a, b), (b, c), (c, d), (d, ports)]
+                    .map(|(left, right)| left >> 32 | right << 32);
+            return Some(Self {
+                first,
+                source: [source, more],
+                destination: [destination, rest],
+                ports: (ports >> 32) as u32,
+            });
+        }
         let start = linear(skb, BEHIND_IPV6 + 4)?;
         // SAFETY: these octets are in the packet.
         Some(unsafe {

@@ -13,6 +13,8 @@ use redirector_common::packet::{
     stats::PacketStats,
 };
 
+use super::names::scratch::NameScratch;
+
 /// Memory of these tables is allocated as they fill.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -67,10 +69,17 @@ pub(crate) static RD_PACKET_STATS: Array<PacketStats, 1> = Array::new();
 /// Memory that one packet's program works in.
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// The question's name as it came.
-    pub(crate) raw: [u64; 40],
+    /// See [`NameScratch`].
+    pub(crate) names: NameScratch,
 }
 
 /// See [`redirector_common::names::SCRATCH`].
 #[btf_map]
 pub(crate) static RD_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// The memory of this processor. Others that run on it have finished with it: programs are not
+/// preempted by each other.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<*mut Scratch> {
+    RD_SCRATCH.get_ptr_mut(0)
+}

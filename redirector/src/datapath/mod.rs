@@ -8,6 +8,7 @@
 //! | `events` | reading connect events from the ring buffer |
 //! | `load/object` | the embedded programs: loading them onto new or pinned maps |
 //! | `load/decision_log` | reading what the programs log |
+//! | `load/copying_programs` | choosing the packet programs that need no direct access |
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
 //! | `attach/cgroups` | finding the cgroups to attach to |
 //! | `attach/links` | attaching, swapping programs under live links, detaching |

@@ -59,8 +59,8 @@ pub(crate) fn check(object: &[u8], maps: &[&str]) -> anyhow::Result<Contents> {
     problems.extend(young_atomics(&file));
     let programs: BTreeSet<String> = expected_programs()
         .map(|(section, name)| {
-            problems.extend(long_name("program", name));
-            in_section(section, name)
+            problems.extend(long_name("program", &name));
+            in_section(section, &name)
         })
         .collect();
     let maps: BTreeSet<String> = maps.iter().map(|&name| name.to_owned()).collect();
@@ -110,10 +110,13 @@ fn young_atomics(file: &object::File<'_>) -> Vec<String> {
 }
 
 /// Every program with its section.
-fn expected_programs() -> impl Iterator<Item = (String, &'static str)> {
-    let cgroup = names::PROGRAMS.iter().map(|program| (section_of(program.hook), program.name));
-    let packet =
-        names::PACKET_PROGRAMS.iter().map(|program| ("classifier".to_owned(), program.name));
+fn expected_programs() -> impl Iterator<Item = (String, String)> {
+    let cgroup =
+        names::PROGRAMS.iter().map(|program| (section_of(program.hook), program.name.to_owned()));
+    let packet = names::PACKET_PROGRAMS.iter().flat_map(|program| {
+        let copying = program.name.replacen(names::PROGRAM_PREFIX, names::COPYING_PREFIX, 1);
+        [program.name.to_owned(), copying].map(|name| ("classifier".to_owned(), name))
+    });
     cgroup.chain(packet)
 }
 

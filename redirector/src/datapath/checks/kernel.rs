@@ -26,6 +26,12 @@ pub(crate) fn has_set_retval() -> bool {
     kernel_at_least(6, 1, 0)
 }
 
+/// Whether packet programs can read packets directly: without CAP_PERFMON 5.10 refuses to compare
+/// the pointers ("R3 pointer comparison prohibited"), 6.1 and later do not.
+pub(crate) fn has_direct_access() -> bool {
+    kernel_at_least(6, 1, 0)
+}
+
 /// Whether connect programs can read the command name of their caller. Since 6.17 that takes
 /// CAP_PERFMON, which the agent does not ask for: "program of this type cannot use helper
 /// bpf_get_current_comm#16" (6.18). Without it the agent reads /proc.

@@ -1,5 +1,6 @@
 //! The embedded programs and their loading.
 
+mod copying_programs;
 pub(crate) mod decision_log;
 #[cfg(test)]
 mod miss_tests;

@@ -23,7 +23,7 @@ use crate::{
         address::ip6,
         checks::kernel,
         error::{self, DatapathError},
-        load::{decision_log::DecisionLog, strip_helper},
+        load::{copying_programs, decision_log::DecisionLog, strip_helper},
         pins::{layout::Pins, version::Version},
         status::ProgramStatus,
     },
@@ -214,11 +214,14 @@ pub(crate) fn constants(pool: &Pool) -> Vec<(&'static str, u32)> {
     constants
 }
 
-/// The object without the helper calls that this kernel refuses.
+/// The object without what this kernel refuses: helper calls, and direct access to packets.
 fn object_for_this_kernel(build: Build) -> Cow<'static, [u8]> {
     let mut object = Cow::Borrowed(build.bytes());
     if !kernel::has_set_retval() {
         object = strip_helper::without(&object, BPF_SET_RETVAL).into();
+    }
+    if !kernel::has_direct_access() {
+        object = copying_programs::chosen(&object).into();
     }
     if !kernel::has_current_comm() {
         object = strip_helper::without(&object, BPF_GET_CURRENT_COMM).into();

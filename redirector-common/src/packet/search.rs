@@ -1,0 +1,237 @@
+//! The searches of the programs, over what their arguments read: names, wildcards and cgroups.
+
+use core::cell::Cell;
+
+use super::{
+    labels::{Labels, reversed},
+    name::{NAME_OCTETS, WildcardEntry},
+};
+use crate::unroll::unroll;
+
+/// Whether the first `length` octets of two names, and the zeros behind them, are the same.
+#[inline(always)]
+pub fn is_same(length: u64, one: impl Fn(u32) -> u64, other: impl Fn(u32) -> u64) -> bool {
+    let mut difference = 0;
+    unroll!(at in 0..32 {
+        if u64::from(8 * at) > length {
+            break;
+        }
+        difference |= one(at) ^ other(at);
+    });
+    difference == 0
+}
+
+/// Copies the words of a name, one by one: the compiler would call a function that copies octets in
+/// a loop.
+#[inline(always)]
+pub fn copy(read: impl Fn(u32) -> u64, mut write: impl FnMut(u32, u64)) {
+    unroll!(at in 0..32 {
+        write(at, read(at));
+    });
+}
+
+/// Octets that a name is read in, from its end on.
+pub const CHUNK: u32 = 32;
+
+/// Writes the key of a name's wildcards: its octets in reverse order. `read` reads the four words
+/// of a chunk which ends that many octets before the name's end; false: they could not be read.
+/// What follows the name's first octet in the key is arbitrary.
+#[inline(always)]
+pub fn reverse(
+    length: u64,
+    mut read: impl FnMut(u32) -> bool,
+    chunk: impl Fn(u32) -> u64,
+    mut write: impl FnMut(u32, u64),
+) -> bool {
+    unroll!(number in 0..8 {
+        if u64::from(CHUNK * number) >= length {
+            break;
+        }
+        if !read(CHUNK * number) {
+            return false;
+        }
+        unroll!(word in 0..4 {
+            write(4 * number + word, reversed(chunk(3 - word)));
+        });
+    });
+    true
+}
+
+/// The wildcard of a name, by `look_up` with the bits of the key that count: the longest suffix
+/// first. In the key, a suffix may match where no label begins, since a length may look like a
+/// character; then shorter ones are tried.
+#[inline(always)]
+pub fn wildcard(
+    labels: &Labels,
+    mut look_up: impl FnMut(u32) -> Option<WildcardEntry>,
+) -> Option<WildcardEntry> {
+    // Without the first length: the name itself is not below it.
+    let limit = Cell::new(labels.length.wrapping_sub(1));
+    unroll!(_try in 0..4 {
+        let octets = limit.get();
+        if octets == 0 || octets > NAME_OCTETS as u64 {
+            break;
+        }
+        let entry = look_up(octets as u32 * 8)?;
+        if starts_label(labels, labels.length.wrapping_sub(entry.length)) {
+            return Some(entry);
+        }
+        limit.set(entry.length.wrapping_sub(1));
+    });
+    None
+}
+
+/// Whether a label starts at this octet.
+#[inline(always)]
+fn starts_label(labels: &Labels, at: u64) -> bool {
+    let [a, b, c, d] = labels.starts;
+    let word = if at < 64 {
+        a
+    } else if at < 128 {
+        b
+    } else if at < 192 {
+        c
+    } else {
+        d
+    };
+    word >> (at % 64) & 1 == 1
+}
+
+/// Whether a socket belongs to an attached cgroup. Bit n of `levels` is set if some attached cgroup
+/// is at level n; `ancestor` is the ID of the socket's cgroup at a level, 0 if there is none.
+#[inline(always)]
+pub fn is_attached(
+    levels: u32,
+    ancestor: impl Fn(u32) -> u64,
+    is_listed: impl Fn(u64) -> bool,
+) -> bool {
+    unroll!(level in 0..32 {
+        let left = levels >> level;
+        if left == 0 {
+            break;
+        }
+        if left & 1 == 1 {
+            let id = ancestor(level);
+            if id == 0 {
+                break;
+            }
+            if is_listed(id) {
+                return true;
+            }
+        }
+    });
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::RefCell;
+    use std::{vec, vec::Vec};
+
+    use super::*;
+    use crate::packet::{labels::labels, names::Name};
+
+    /// The wildcard that the search finds for `name`, by the rules of the kernel's trie.
+    fn search(wildcards: &[&str], name: &[u8]) -> Option<(usize, usize)> {
+        let mut words = [0xeeee_eeee_eeee_eeee; 33];
+        for (word, octets) in words.iter_mut().zip(name.chunks(8)) {
+            let mut eight = [0xee; 8];
+            eight[..octets.len()].copy_from_slice(octets);
+            *word = u64::from_le_bytes(eight);
+        }
+        let labels = labels(|at| words[at as usize])?;
+        let end = labels.length as usize;
+        let padded = [vec![0xdd; 64], name.to_vec()].concat();
+        let chunk = RefCell::new([0_u64; 4]);
+        let mut key = [0_u64; 32];
+        let read = |before: u32| {
+            let at = 64 + end - before as usize - 32;
+            for (word, octets) in chunk.borrow_mut().iter_mut().zip(padded[at..].chunks(8)) {
+                *word = u64::from_le_bytes(octets.try_into().unwrap());
+            }
+            true
+        };
+        let written = reverse(
+            labels.length,
+            read,
+            |at| chunk.borrow()[at as usize],
+            |at, word| key[at as usize] = word,
+        );
+        assert!(written);
+        let key: Vec<u8> = key.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut tries = 0;
+        let found = wildcard(&labels, |bits| {
+            tries += 1;
+            let matches = wildcards.iter().enumerate().filter_map(|(index, text)| {
+                let suffix = Name::new(text).unwrap();
+                let octets = suffix.length() as usize;
+                let is_match =
+                    octets <= bits as usize / 8 && suffix.reversed()[..octets] == key[..octets];
+                is_match.then_some(WildcardEntry {
+                    index: index as u32,
+                    flags: 0,
+                    length: suffix.length(),
+                })
+            });
+            matches.max_by_key(|entry| entry.length)
+        });
+        found.map(|entry| (entry.index as usize, tries))
+    }
+
+    #[test]
+    fn the_deepest_wildcard_above_a_name_is_found() {
+        let wildcards = ["net", "company.net", "a.company.net"];
+        for (name, expected) in [
+            (&b"\x01x\x01A\x07company\x03net\0"[..], Some((2, 1))),
+            (b"\x01a\x07company\x03net\0", Some((1, 1))),
+            (b"\x01b\x07company\x03NET\0", Some((1, 1))),
+            (b"\x07company\x03net\0", Some((0, 1))),
+            (b"\x03net\0", None),
+            (b"\0", None),
+            (b"\x08acompany\x03net\0", Some((0, 1))),
+            (b"\x01x\x03org\0", None),
+        ] {
+            assert_eq!(search(&wildcards, name), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_looks_like_a_character_hides_no_wildcard() {
+        // The 45 of the label's length is '-', and the trie matches inside of `x-`.
+        let long = "a".repeat(45);
+        let deep = std::format!("{long}.net");
+        let mut name = b"\x2fx-".to_vec();
+        name.extend(long.bytes());
+        name.extend(b"\x03net\0");
+        assert_eq!(search(&[&deep, "net"], &name), Some((1, 2)));
+        assert_eq!(search(&[&deep], &name), None);
+        let below = [b"\x01b\x2d", long.as_bytes(), b"\x03net\0"].concat();
+        assert_eq!(search(&[&deep, "net"], &below), Some((0, 1)));
+    }
+
+    #[test]
+    fn a_zero_inside_a_label_is_an_octet() {
+        assert_eq!(search(&["net"], b"\x03a\0b\x03net\0"), Some((0, 1)));
+        assert_eq!(search(&["net"], b"\x05\x03net\0\x03org\0"), None);
+    }
+
+    #[test]
+    fn names_are_compared_to_their_end() {
+        let one = Name::new("art.company.net").unwrap().words();
+        for (text, expected) in
+            [("art.company.net", true), ("art.company.org", false), ("art.company.nets", false)]
+        {
+            let other = Name::new(text).unwrap().words();
+            assert_eq!(is_same(16, |at| one[at as usize], |at| other[at as usize]), expected);
+        }
+    }
+
+    #[test]
+    fn a_socket_is_attached_at_any_listed_level() {
+        let path = |level: u32| [1, 20, 30, 0].get(level as usize).copied().unwrap_or(0);
+        let attached = |levels, id| is_attached(levels, path, |found| found == id);
+        assert!(attached(1, 1) && attached(0b10, 20) && attached(0b111, 30));
+        assert!(!attached(0b101, 20) && !attached(0, 1) && !attached(0b1000, 0));
+        assert!(!attached(u32::MAX, 40));
+    }
+}

@@ -1,0 +1,40 @@
+//! The memory in which a query is parsed and a reply is built. Whole words, at constant offsets:
+//! the verifier follows neither a variable index in a loop nor half a word on the stack.
+
+/// Octets of a message that are read from its name on: the longest name, and its type and class.
+pub(crate) const READ: u64 = 264;
+
+/// The most octets behind the question that a reply replaces.
+pub(crate) const MAX_TAIL: u32 = 508;
+
+/// See the module.
+#[repr(C)]
+pub(crate) struct NameScratch {
+    /// The UDP and DNS headers.
+    pub(crate) head: [u64; 3],
+    /// The message from its name on. What is beyond the message is of earlier ones.
+    pub(crate) raw: [u64; 33],
+    /// The name in lower case, up to its first zero.
+    pub(crate) lower: [u64; 32],
+    /// The octets before that zero.
+    pub(crate) length: u64,
+    /// Some octets of the name.
+    pub(crate) chunk: [u64; 4],
+    /// Zero.
+    pub(crate) padding: u32,
+    /// The key of wildcards: how many bits count, and the name in reverse order.
+    pub(crate) bits: u32,
+    pub(crate) reversed: [u64; 32],
+    /// The question's type and class.
+    pub(crate) question: u64,
+    /// The OPT record.
+    pub(crate) opt: [u64; 2],
+    /// A record of the reply.
+    pub(crate) record: [u64; 5],
+    /// The name of a PTR record.
+    pub(crate) target: [u64; 32],
+    /// The Ethernet and IP headers.
+    pub(crate) frame: [u64; 7],
+    /// What is behind the question, in 32-bit words.
+    pub(crate) tail: [u32; MAX_TAIL as usize / 4 + 1],
+}
