@@ -98,6 +98,7 @@ impl EventLoop {
             self.state.attach();
         }
         self.state.reconciler.publish_installed();
+        self.state.apply_name_settings();
         // Before the agent is ready: a source that is not live yet gets no answer from us, whereas
         // an upstream would deny that it exists.
         self.heartbeat();
@@ -236,6 +237,7 @@ impl EventLoop {
     fn on_started(&mut self) {
         // An older version's programs had to serve until now.
         self.state.attach();
+        self.state.reconciler.publish();
         self.state.attachments.limit_steps();
         let routes = self.state.reconciler.published_count();
         let cgroups = self.state.attachments.attachments().len();

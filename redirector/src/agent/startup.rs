@@ -120,8 +120,8 @@ async fn build(config_state: ConfigState) -> anyhow::Result<Built> {
         pool: config.pool.clone(),
         real_addresses: !config.dns.real_address_clients.is_empty(),
     });
-    // Before DNS is served: an upstream would deny that a source exists.
-    reconciler.publish();
+    // Before the shim serves: an upstream would deny that a source exists.
+    reconciler.publish_to_shim();
     let (scrape, scrapes) = mpsc::channel(1);
     let state = AgentState::new(AgentParts {
         reconciler,

@@ -60,7 +60,9 @@ mod status;
 mod sys;
 
 pub use attach::{
-    cgroups::{Cgroup, cgroup_paths, cgroup2_mount, cgroups, subfolders, watched_dirs},
+    cgroups::{
+        Cgroup, cgroup_paths, cgroup2_mount, cgroups, name_cgroups, subfolders, watched_dirs,
+    },
     interfaces::target::{
         InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole, InterfaceTarget,
         TcHook,

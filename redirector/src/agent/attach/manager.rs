@@ -154,6 +154,7 @@ impl AttachManager {
         }
         self.set_pending(&outcome);
         self.attached_ids = ids;
+        datapath.set_name_cgroups(&datapath::name_cgroups(&attachments))?;
         self.attachments = attachments;
         self.error = None;
         Ok(())

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use jiff::Timestamp;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     agent::{
@@ -13,6 +13,7 @@ use crate::{
         state::{config_state::ConfigState, reconciler::Reconciler},
     },
     atomic_file::FileError,
+    control::api::InterceptWay,
     datapath::DatapathError,
     error::error_chain,
     route::Edit,
@@ -128,6 +129,16 @@ impl AgentState {
     pub(crate) fn attach(&mut self) {
         let specs = &self.config.current().attach.cgroups;
         self.attachments.attach(&mut self.reconciler.datapath, specs);
+    }
+
+    /// Sets the TTL of the names that the kernel answers, and whether it answers any. They are
+    /// published before that, so a new agent never answers fewer names than the one before it.
+    pub(crate) fn apply_name_settings(&mut self) {
+        let dns = &self.config.at_start().dns;
+        let enabled = self.interception.way() == InterceptWay::Packets;
+        if let Err(error) = self.reconciler.datapath.set_name_settings(dns.ttl, enabled) {
+            error!("failed to set how names are answered by packet: {}", error_chain(&error));
+        }
     }
 
     /// A cgroup has come or gone.

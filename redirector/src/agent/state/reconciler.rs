@@ -1,5 +1,5 @@
 //! Brings kernel and DNS to the desired state. Routes are added to the kernel before DNS, and
-//! removed from DNS before the kernel.
+//! removed from DNS before the kernel. DNS is the names that the kernel answers, and the shim.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
         held_routes::HeldRoutes,
     },
     backend::{Follower, Target},
-    datapath::{Datapath, DatapathError},
+    datapath::{Datapath, DatapathError, NameChange, PublishedName},
     dns::{Answer, Publisher, Vip, Zone},
     error::error_chain,
     plan::{self, Plan},
@@ -39,6 +39,8 @@ pub(crate) struct Reconciler {
     real_addresses: bool,
     /// The VIPs that DNS answers now.
     published: BTreeMap<SourceName, Vip>,
+    /// Why the kernel rejected a change of the names that it answers.
+    names_error: Option<String>,
     /// Why the kernel rejected the last update.
     kernel_error: Option<String>,
     /// Whether the last reconciliation of all routes succeeded, and every one since.
@@ -69,6 +71,7 @@ impl Reconciler {
             pool: parts.pool,
             real_addresses: parts.real_addresses,
             published: BTreeMap::new(),
+            names_error: None,
             kernel_error: None,
             in_sync: false,
             used_large_plan: false,
@@ -222,8 +225,15 @@ impl Reconciler {
         self.publish();
     }
 
-    /// Publishes every route to DNS: its VIP, or that it is pending.
-    pub(crate) fn publish(&self) {
+    /// Publishes every route to DNS, in the kernel and by the shim: its VIP, or that it is pending.
+    pub(crate) fn publish(&mut self) {
+        self.publish_to_shim();
+        self.publish_to_kernel();
+    }
+
+    /// As [`Reconciler::publish`], by the shim only: before [`Reconciler::publish_installed`], when
+    /// the kernel still answers what an earlier agent published.
+    pub(crate) fn publish_to_shim(&self) {
         let Some(publisher) = &self.publisher else { return };
         let answers = || {
             self.routes
@@ -235,10 +245,49 @@ impl Reconciler {
         }
     }
 
+    /// As [`Reconciler::publish`], in the kernel only: names that go before names that come, since
+    /// two of them may have had one VIP.
+    fn publish_to_kernel(&mut self) {
+        // What an older version's programs serve is not known yet.
+        if self.datapath.lacks_routes() {
+            return;
+        }
+        let present = self.datapath.names();
+        let gone = present.keys().filter(|source| self.name(source).is_none());
+        let mut changes: Vec<_> =
+            gone.map(|source| NameChange::Remove { source: source.clone() }).collect();
+        for entry in self.routes.iter() {
+            let source = &entry.route.source;
+            if let Some(name) = self.name(source).filter(|name| present.get(source) != Some(name)) {
+                changes.push(NameChange::Put { source: source.clone(), name });
+            }
+        }
+        self.change_names(&changes);
+    }
+
+    fn change_names(&mut self, changes: &[NameChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let published = self.datapath.publish_names(changes);
+        self.names_error = published.err().map(|error| error_chain(&error));
+        if let Some(error) = &self.names_error {
+            warn!("the kernel rejected a change of the names that it answers: {error}");
+        }
+    }
+
+    /// What the kernel should answer for a source; none if it has no route.
+    fn name(&self, source: &SourceName) -> Option<PublishedName> {
+        self.routes.get(source)?;
+        let index = self.leases.get(source)?;
+        let is_live = self.published.contains_key(source);
+        Some(if is_live { PublishedName::live(index) } else { PublishedName::pending(index) })
+    }
+
     /// Publishes the health of backends to clients that get real addresses.
     pub(crate) fn publish_health(&self) {
         if self.real_addresses {
-            self.publish();
+            self.publish_to_shim();
         }
     }
 
@@ -309,10 +358,24 @@ impl Reconciler {
     }
 
     /// As [`Reconciler::publish`], when only the answers of these sources have changed.
-    fn publish_only(&self, sources: &[SourceName]) {
-        let Some(publisher) = &self.publisher else { return };
-        let answer = |source: &SourceName| self.routes.get(source).map(|_| self.answer(source));
-        publisher.update(sources.iter().map(|source| (source.clone(), answer(source))));
+    fn publish_only(&mut self, sources: &[SourceName]) {
+        if let Some(publisher) = &self.publisher {
+            let answer = |source: &SourceName| self.routes.get(source).map(|_| self.answer(source));
+            publisher.update(sources.iter().map(|source| (source.clone(), answer(source))));
+        }
+        if self.datapath.lacks_routes() {
+            return;
+        }
+        let present = self.datapath.names();
+        let changed =
+            sources.iter().filter(|source| present.get(source) != self.name(source).as_ref());
+        let change = |source: &SourceName| match self.name(source) {
+            Some(name) => NameChange::Put { source: source.clone(), name },
+            None => NameChange::Remove { source: source.clone() },
+        };
+        let mut changes: Vec<_> = changed.map(change).collect();
+        changes.sort_by_key(|change| matches!(change, NameChange::Put { .. }));
+        self.change_names(&changes);
     }
 
     fn answer(&self, source: &SourceName) -> Answer {
@@ -347,8 +410,10 @@ impl Reconciler {
     }
 
     fn conclude(&mut self, applied: Result<(), DatapathError>) -> Result<(), DatapathError> {
-        self.in_sync = applied.is_ok();
-        self.record_kernel_error(applied.as_ref().err().map(|error| error_chain(error)));
+        self.in_sync = applied.is_ok() && self.names_error.is_none();
+        let error = applied.as_ref().err().map(|error| error_chain(error));
+        let names_error = self.names_error.take();
+        self.record_kernel_error(error.or(names_error));
         applied?;
         self.free_unused_leases();
         Ok(())

@@ -13,7 +13,10 @@ use procfs::{
     process::{MountInfo, MountInfos},
 };
 
-use crate::{config::CgroupSpec, datapath::error::DatapathError};
+use crate::{
+    config::CgroupSpec,
+    datapath::{error::DatapathError, maps::name_cgroups::NameCgroup, status::Attachment},
+};
 
 /// `statfs` magic of cgroup2 (linux/magic.h).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -59,6 +62,40 @@ pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
         cgroup2_mount_points(&mounts()?).iter().filter_map(|path| Cgroup::at(path)).collect();
     let root = usable.iter().find(|cgroup| cgroup.id == ROOT_INODE).or(usable.first());
     root.map(|cgroup| cgroup.path.clone()).ok_or(DatapathError::NoCgroup2)
+}
+
+/// The inode of the initial cgroup namespace (include/linux/proc_ns.h).
+const INITIAL_NAMESPACE: u64 = 0xefff_fffb;
+
+/// The level in the hierarchy of the directory at which [`cgroup2_mount`] finds it; none if this
+/// process's cgroup namespace hides it.
+fn mount_level(mount: &Path) -> Option<u32> {
+    if fs::metadata(mount).ok()?.ino() == ROOT_INODE {
+        return Some(0);
+    }
+    // Another namespace shows the root of a mount relative to its own root.
+    if fs::metadata("/proc/thread-self/ns/cgroup").ok()?.ino() != INITIAL_NAMESPACE {
+        return None;
+    }
+    let mounts = mounts().ok()?;
+    let is_ours = |at: &&MountInfo| {
+        at.fs_type == "cgroup2" && Path::new(&unescape(&at.mount_point.to_string_lossy())) == mount
+    };
+    let root = &mounts.iter().rfind(is_ours)?.root;
+    u32::try_from(root.split('/').filter(|part| !part.is_empty()).count()).ok()
+}
+
+/// The attached cgroups with their levels in the hierarchy, for answers on the host's own network;
+/// none if the levels are unknown.
+pub fn name_cgroups(attachments: &[Attachment]) -> Vec<NameCgroup> {
+    let Ok(mount) = cgroup2_mount() else { return Vec::new() };
+    let Some(base) = mount_level(&mount) else { return Vec::new() };
+    let levelled = attachments.iter().filter_map(|at| {
+        let below = at.cgroup.as_ref()?.strip_prefix(&mount).ok()?;
+        let level = base + u32::try_from(below.components().count()).ok()?;
+        Some(NameCgroup { id: at.id, level })
+    });
+    levelled.collect()
 }
 
 /// The mounts that the calling thread sees; `/proc/self` has those of the main thread.
@@ -267,6 +304,21 @@ mod tests {
             root,
             [Cgroup { path: mount.clone(), id: fs::metadata(&mount).expect("the mount").ino() }]
         );
+    }
+
+    #[test]
+    fn an_attached_cgroup_has_its_level_in_the_hierarchy() {
+        let mount = cgroup2_mount().expect("these tests need cgroup2");
+        let own = fs::read_to_string("/proc/self/cgroup").expect("our cgroups");
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).expect("our cgroup");
+        if fs::metadata(&mount).expect("the mount").ino() != ROOT_INODE {
+            return;
+        }
+        let path = mount.join(own.trim_start_matches('/'));
+        let depth = own.split('/').filter(|part| !part.is_empty()).count();
+        let at = Attachment { cgroup: Some(path), id: 7, programs: Vec::new() };
+        let unknown = Attachment { cgroup: None, id: 8, programs: Vec::new() };
+        assert_eq!(name_cgroups(&[at, unknown]), [NameCgroup { id: 7, level: depth as u32 }]);
     }
 
     #[test]
