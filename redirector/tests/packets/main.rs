@@ -1,0 +1,10 @@
+//! The packet programs: single packets by `BPF_PROG_TEST_RUN`, and real clients in namespaces. Each
+//! test has a node of its own.
+
+mod clients;
+mod frames;
+mod name_publishing;
+mod oracle;
+mod queries;
+mod query_cost;
+mod rig;
