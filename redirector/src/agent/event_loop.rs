@@ -25,7 +25,7 @@ use crate::{
             systemd::ServiceManager,
             version_record,
         },
-        state::agent_state::AgentState,
+        state::{agent_state::AgentState, reconciler::MAX_SINGLE},
         views::metrics_snapshot,
     },
     control::{Command, count},
@@ -130,24 +130,25 @@ impl EventLoop {
                     self.on_tick(tick);
                     tick = (tick + 1) % (POLL_TICKS * RETRY_TICKS);
                 }
-                Some(wait) = self.pending.next() => {
-                    let completion = route_changes::settled(&mut self.state, wait);
-                    self.complete(Some(completion));
-                }
                 Some(result) = self.backend_health.next() => {
                     backend_health::on_probe_result(&mut self.state.reconciler, result);
                 }
-                Ok(()) = resolved.changed() => self.on_resolved(),
                 Some(command) = commands.recv() => {
                     let completion =
                         commands::execute(&mut self.state, &mut self.pending, command);
                     self.complete(completion);
+                }
+                Some(wait) = self.pending.next() => {
+                    let completion = route_changes::settled(&mut self.state, wait);
+                    self.complete(Some(completion));
                 }
                 request = self.state.events.next() => self.on_event_request(request),
                 Some(scrape) = self.scrapes.recv() => {
                     drop(scrape.send(metrics_snapshot::snapshot(&self.state)));
                 }
                 () = self.state.attachments.changed() => self.state.on_cgroup_change(),
+                // Last: thousands of names may have answered at once.
+                Ok(()) = resolved.changed() => self.on_resolved(),
             }
         }
     }
@@ -195,7 +196,7 @@ impl EventLoop {
     }
 
     fn on_resolved(&mut self) {
-        let changed = self.state.reconciler.follower().take_changed();
+        let changed = self.state.reconciler.follower().take_changed(MAX_SINGLE);
         // An error is recorded and logged by the reconciler.
         let _ = self.state.reconciler.reconcile_only(&changed);
         self.update_readiness();

@@ -109,6 +109,7 @@ async fn build(config_state: ConfigState) -> anyhow::Result<Built> {
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
         own: listen.clone(),
+        pool: config.pool.clone(),
         state_file: config.agent.state_dir.join("destinations.json"),
     })?;
     let reconciler = Reconciler::new(ReconcilerParts {

@@ -1,6 +1,6 @@
 //! The task of the follower: makes look-ups when they are due, and publishes their results.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -12,25 +12,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address_cache::AddressCache,
-    follow_state::{FollowState, Lookup, Update},
+    follow_state::{FollowState, LookupKey, Update},
     lookup::{LookupResult, Resolvers},
     target::{Freshness, Resolved},
 };
-use crate::{error::error_chain, route::SourceName};
+use crate::error::error_chain;
 
 /// The most concurrent look-ups.
-const MAX_CONCURRENT: usize = 32;
+pub(super) const MAX_CONCURRENT: usize = 32;
 /// How often the cache file is written if only times changed.
 const SAVE_INTERVAL: Duration = Duration::from_secs(300);
-
-/// The state of every target.
-pub type ResolvedTargets = Arc<BTreeMap<SourceName, Arc<Resolved>>>;
+/// Least time between two writes of the cache file, which holds every name.
+const SAVE_GAP: Duration = Duration::from_secs(1);
 
 /// What the follower and its task share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) state: Mutex<FollowState>,
-    pub(super) published: watch::Sender<ResolvedTargets>,
+    /// Number of look-ups that changed addresses or their freshness.
+    pub(super) changes: watch::Sender<u64>,
     /// Number of finished look-ups.
     pub(super) finished: watch::Sender<u64>,
     /// Wakes the task when targets have changed or an early look-up is due.
@@ -43,38 +43,12 @@ impl Shared {
     pub(super) fn new(state: FollowState, resolvers: Resolvers, cache_file: PathBuf) -> Self {
         Self {
             state: Mutex::new(state),
-            published: watch::Sender::default(),
+            changes: watch::Sender::default(),
             finished: watch::Sender::default(),
             wake: Notify::new(),
             resolvers,
             cache_file,
         }
-    }
-
-    /// Publishes all targets. Subscribers wake only if addresses or freshness changed.
-    pub(super) fn publish(&self, state: &FollowState) {
-        let current = state.all();
-        self.published.send_if_modified(|published| {
-            let is_same = published.len() == current.len()
-                && published
-                    .iter()
-                    .zip(&current)
-                    .all(|(old, new)| old.0 == new.0 && old.1.is_equivalent(new.1));
-            *published = Arc::new(current);
-            !is_same
-        });
-    }
-
-    /// Publishes one target without waking subscribers; `None` removes it.
-    pub(super) fn publish_silently(&self, source: &SourceName, resolved: Option<Arc<Resolved>>) {
-        self.published.send_if_modified(|published| {
-            let published = Arc::make_mut(published);
-            match resolved {
-                Some(resolved) => drop(published.insert(source.clone(), resolved)),
-                None => drop(published.remove(source)),
-            }
-            false
-        });
     }
 
     /// Writes the last known addresses to disk.
@@ -87,22 +61,16 @@ impl Shared {
         }
     }
 
-    /// Applies and publishes a result. Returns whether addresses changed.
-    fn finish(&self, lookup: &Lookup, result: LookupResult) -> bool {
+    /// Applies a result. Returns whether addresses changed.
+    fn finish(&self, key: &Arc<LookupKey>, result: LookupResult) -> bool {
         let mut state = self.state.lock();
-        let Some(Update { before, after }) = state.finish(lookup, result) else { return false };
-        self.published.send_if_modified(|published| {
-            let published_before = published.get(&lookup.source);
-            let changed = published_before.is_none_or(|before| !before.is_equivalent(&after));
-            if changed {
-                state.mark_changed(&lookup.source);
-            }
-            Arc::make_mut(published).insert(lookup.source.clone(), Arc::new(after.clone()));
-            changed
-        });
+        let Some(Update { before, after }) = state.finish(key, result) else { return false };
         drop(state);
+        if !before.is_equivalent(&after) {
+            self.changes.send_modify(|count| *count += 1);
+        }
         self.finished.send_modify(|count| *count += 1);
-        log_change(&lookup.name, &before, &after);
+        log_change(&key.name, &before, &after);
         before.addresses != after.addresses
     }
 }
@@ -110,26 +78,30 @@ impl Shared {
 /// Makes look-ups when they are due, until `stop` is cancelled.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut lookups = JoinSet::new();
-    let mut saved_at = Instant::now();
+    let (mut saved_at, mut is_unsaved) = (Instant::now() - SAVE_GAP, false);
     loop {
         let free = MAX_CONCURRENT.saturating_sub(lookups.len());
-        for lookup in shared.state.lock().start_due(free) {
+        for key in shared.state.lock().start_due(free) {
             let shared = Arc::clone(&shared);
             lookups.spawn(async move {
-                let result = shared.resolvers.lookup(&lookup.name, lookup.resolver).await;
-                (lookup, result)
+                let result = shared.resolvers.lookup(&key.name, key.resolver).await;
+                (key, result)
             });
         }
         let next = shared.state.lock().next_due().filter(|_| lookups.len() < MAX_CONCURRENT);
-        let save_now = tokio::select! {
+        let save_at = saved_at + if is_unsaved { SAVE_GAP } else { SAVE_INTERVAL };
+        let wake_at = next.map_or(save_at, |next| next.min(save_at));
+        tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(Ok((lookup, result))) = lookups.join_next() => shared.finish(&lookup, result),
-            () = shared.wake.notified() => false,
-            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => false,
-        };
-        if save_now || saved_at.elapsed() >= SAVE_INTERVAL {
-            saved_at = Instant::now();
+            Some(Ok((key, result))) = lookups.join_next() => {
+                is_unsaved |= shared.finish(&key, result);
+            }
+            () = shared.wake.notified() => {}
+            () = sleep_until(wake_at) => {}
+        }
+        if Instant::now() >= save_at {
+            (saved_at, is_unsaved) = (Instant::now(), false);
             shared.save().await;
         }
     }

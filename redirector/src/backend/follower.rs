@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address_cache::{AddressCache, BackendError},
+    address_policy::AddressPolicy,
     follow_state::FollowState,
-    follow_task::{self, ResolvedTargets, Shared},
+    follow_task::{self, Shared},
     lookup::Resolvers,
     resolution::TTL_MAX,
     target::{Freshness, Resolved, Target},
 };
-use crate::{config::Upstream, net::Nameservers, route::SourceName};
+use crate::{config::Upstream, net::Nameservers, pool::Pool, route::SourceName};
 
 /// Shortest time between two look-ups of one name.
 const REFRESH_GAP: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ pub struct FollowerSettings {
     /// Our own DNS addresses, which are never queried: the shim would answer with a virtual
     /// address, and the route would lead to itself.
     pub own: Vec<SocketAddr>,
+    /// The virtual addresses, to which no name may lead.
+    pub pool: Pool,
     /// The file with the last known addresses.
     pub state_file: PathBuf,
 }
@@ -47,31 +50,31 @@ impl Follower {
     ///
     /// If the state file exists and cannot be read.
     pub fn start(settings: FollowerSettings) -> Result<Self, BackendError> {
-        let FollowerSettings { upstreams, own, state_file } = settings;
-        let state = FollowState::new(AddressCache::load(&state_file, Timestamp::now())?);
-        let resolvers = Resolvers::new(Nameservers::new(upstreams, own));
+        let FollowerSettings { upstreams, own, pool, state_file } = settings;
+        let policy = AddressPolicy::new(pool, own.iter().map(SocketAddr::ip));
+        let mut cached = AddressCache::load(&state_file, Timestamp::now())?;
+        for cached in &mut cached {
+            // The pool, or where we listen, may have changed.
+            cached.addresses.retain(|address| policy.objection(*address).is_none());
+        }
+        cached.retain(|cached| !cached.addresses.is_empty());
+        let state = FollowState::new(cached);
+        let resolvers = Resolvers::new(Nameservers::new(upstreams, own), policy);
         let shared = Arc::new(Shared::new(state, resolvers, state_file));
         let stop = CancellationToken::new();
         let task = tokio::spawn(follow_task::run(Arc::clone(&shared), stop.clone()));
         Ok(Self { shared, task: Some(task), stop })
     }
 
-    /// Replaces all targets. Those that stay keep their state; new ones are looked up at once.
-    /// [`Follower::current`] has the new targets when this returns.
+    /// Replaces all targets. Names that stay keep their state; new ones are looked up at once.
     pub fn set_targets(&self, targets: BTreeMap<SourceName, Target>) {
-        let mut state = self.shared.state.lock();
-        state.set_targets(targets);
-        self.shared.publish(&state);
-        drop(state);
+        self.shared.state.lock().set_targets(targets);
         self.shared.wake.notify_one();
     }
 
     /// Replaces or, with `None`, removes the target of one source. Does not wake subscribers.
     pub fn set_target(&self, source: &SourceName, target: Option<Target>) {
-        let mut state = self.shared.state.lock();
-        let Ok(resolved) = state.set_target(source, target) else { return };
-        self.shared.publish_silently(source, resolved);
-        drop(state);
+        self.shared.state.lock().set_target(source, target);
         self.shared.wake.notify_one();
     }
 
@@ -81,21 +84,47 @@ impl Follower {
         self.shared.resolvers.set_nameservers(Nameservers::new(upstreams, own));
     }
 
+    /// The state of one target; `None` if the source is not followed.
+    pub fn resolved(&self, source: &SourceName) -> Option<Arc<Resolved>> {
+        self.shared.state.lock().resolved(source)
+    }
+
     /// The state of all targets.
-    pub fn current(&self) -> ResolvedTargets {
-        Arc::clone(&self.shared.published.borrow())
+    pub fn current(&self) -> BTreeMap<SourceName, Arc<Resolved>> {
+        self.shared.state.lock().all()
     }
 
     /// A receiver that wakes when addresses or their freshness change. A look-up that only confirms
     /// them does not wake it.
-    pub fn subscribe(&self) -> watch::Receiver<ResolvedTargets> {
-        self.shared.published.subscribe()
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
     }
 
-    /// The sources that look-ups have changed since the last call. Some may have no target any
-    /// more.
-    pub fn take_changed(&self) -> Vec<SourceName> {
-        self.shared.state.lock().take_changed().into_iter().collect()
+    /// Up to `limit` sources that look-ups have changed. If there are more, subscribers wake
+    /// again. Some may have no target any more.
+    pub fn take_changed(&self, limit: usize) -> Vec<SourceName> {
+        let mut state = self.shared.state.lock();
+        let changed = state.take_changed(limit);
+        if state.has_changed() {
+            self.shared.changes.send_modify(|count| *count += 1);
+        }
+        changed
+    }
+
+    /// Whether there was an answer about a source, positive or authoritatively negative, or a
+    /// failure after earlier addresses; also if there is nothing to wait for.
+    pub fn has_outcome(&self, source: &SourceName) -> bool {
+        self.shared.state.lock().has_outcome(source)
+    }
+
+    /// Whether a look-up of a source has ended, in whatever way.
+    pub fn was_looked_up(&self, source: &SourceName) -> bool {
+        self.shared.state.lock().was_looked_up(source)
+    }
+
+    /// A receiver that wakes when a look-up ends.
+    pub fn finished_lookups(&self) -> watch::Receiver<u64> {
+        self.shared.finished.subscribe()
     }
 
     /// Waits up to `limit` for the first answer about a source, positive or authoritatively
@@ -103,13 +132,15 @@ impl Follower {
     /// addresses.
     pub async fn wait_for_answer(&self, source: &SourceName, limit: Duration) -> Resolved {
         let mut finished = self.shared.finished.subscribe();
-        let has_outcome = || self.shared.state.lock().has_outcome(source);
-        let answer = async { while !has_outcome() && finished.changed().await.is_ok() {} };
+        let answer =
+            async { while !self.has_outcome(source) && finished.changed().await.is_ok() {} };
         // The current state counts in either case.
         let _ = timeout(limit, answer).await;
         let resolved = self.shared.state.lock().resolved(source);
-        resolved.unwrap_or_else(|| Resolved {
+        resolved.map(Arc::unwrap_or_clone).unwrap_or_else(|| Resolved {
             addresses: vec![],
+            left_out: vec![],
+            rejected: vec![],
             freshness: Freshness::Unresolved { error: Some(format!("{source} is not followed")) },
             resolved_at: Timestamp::now(),
             ttl: TTL_MAX,

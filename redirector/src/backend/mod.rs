@@ -7,17 +7,20 @@
 //! family's. The datapath selects an address for each connect.
 
 mod address_cache;
+mod address_policy;
 mod family_addresses;
 mod follow_state;
 mod follow_task;
 mod follower;
 mod lookup;
+mod once;
 mod probe;
 mod resolution;
 mod target;
 
 pub use address_cache::BackendError;
-pub use follow_task::ResolvedTargets;
+pub use address_policy::{RejectReason, RejectedAddress};
 pub use follower::{Follower, FollowerSettings};
+pub use once::look_up;
 pub use probe::probe;
 pub use target::{Freshness, Resolved, Target};

@@ -56,7 +56,7 @@ impl Resolution {
         };
         if let Destination::Addresses(addresses) = &resolution.target.destination {
             let addresses = addresses.clone();
-            resolution.set_addresses(addresses);
+            resolution.set_addresses(addresses, now);
             resolution.freshness = Freshness::Literal;
             resolution.has_outcome = true;
         }
@@ -70,11 +70,11 @@ impl Resolution {
         resolved_at: Timestamp,
         ttl: Duration,
     ) {
-        self.set_addresses(addresses);
+        self.ttl = ttl.clamp(TTL_MIN, TTL_MAX);
+        self.set_addresses(addresses, resolved_at);
         self.freshness =
             Freshness::Stale { error: "from before the start; not looked up again yet".into() };
         self.resolved_at = resolved_at;
-        self.ttl = ttl.clamp(TTL_MIN, TTL_MAX);
         self.has_answer = true;
     }
 
@@ -103,10 +103,19 @@ impl Resolution {
 
     /// The published state.
     pub(super) fn resolved(&self) -> Resolved {
-        let mut addresses = [self.v4.addresses(), self.v6.addresses()].concat();
-        addresses.truncate(MAX_BACKENDS);
+        let (room4, room6) = share_room(self.v4.used().len(), self.v6.used().len());
+        let mut addresses = Vec::with_capacity(room4 + room6);
+        let mut left_out = Vec::new();
+        for (family, room) in [(&self.v4, room4), (&self.v6, room6)] {
+            let start = addresses.len();
+            addresses.extend(family.used().take(room));
+            addresses[start..].sort_unstable();
+            left_out.extend(family.used().skip(room));
+        }
         Resolved {
             addresses,
+            left_out,
+            rejected: [self.v4.rejected(), self.v6.rejected()].concat(),
             freshness: self.freshness.clone(),
             resolved_at: self.resolved_at,
             ttl: self.ttl,
@@ -131,8 +140,9 @@ impl Resolution {
         let (mut ttl, mut recheck, mut stale) = (TTL_MAX, TTL_MAX, None);
         for (result, current) in results.into_iter().zip([&mut self.v4, &mut self.v6]) {
             match result {
-                FamilyResult::Addresses { addresses, ttl: valid } => {
-                    current.replace(addresses);
+                FamilyResult::Addresses { addresses, rejected, ttl: valid } => {
+                    current.answer(addresses, valid.clamp(TTL_MIN, TTL_MAX), now);
+                    current.set_rejected(rejected);
                     ttl = ttl.min(valid);
                 }
                 FamilyResult::Empty { reason, ttl: valid } => {
@@ -203,25 +213,31 @@ impl Resolution {
         };
     }
 
-    fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+    fn set_addresses(&mut self, addresses: Vec<IpAddr>, at: Timestamp) {
         let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
-        self.v4.replace(v4);
-        self.v6.replace(v6);
+        self.v4.answer(v4, self.ttl, at);
+        self.v6.answer(v6, self.ttl, at);
         self.warn_of_limit();
     }
 
     fn warn_of_limit(&mut self) {
-        let all = self.v4.addresses().len() + self.v6.addresses().len();
+        let all = self.v4.used().len() + self.v6.used().len();
         if all > MAX_BACKENDS && !self.warned_of_limit {
             self.warned_of_limit = true;
             let name = self.name().unwrap_or("the list of addresses");
-            tracing::warn!(
-                name,
-                addresses = all,
-                "only the first {MAX_BACKENDS} addresses are used"
-            );
+            tracing::warn!(name, addresses = all, "only {MAX_BACKENDS} addresses are used");
         }
     }
+}
+
+/// How many addresses of each family a route takes: each has half of the room, and what the other
+/// one leaves.
+fn share_room(v4: usize, v6: usize) -> (usize, usize) {
+    const HALF: usize = MAX_BACKENDS / 2;
+    (
+        v4.min(HALF.max(MAX_BACKENDS.saturating_sub(v6))),
+        v6.min(HALF.max(MAX_BACKENDS.saturating_sub(v4))),
+    )
 }
 
 /// How long a negative answer is valid.
@@ -243,6 +259,7 @@ mod tests {
     fn addresses(last: u8, seconds: u64) -> FamilyResult {
         FamilyResult::Addresses {
             addresses: vec![IpAddr::from([203, 0, 113, last])],
+            rejected: vec![],
             ttl: Duration::from_secs(seconds),
         }
     }
@@ -270,6 +287,14 @@ mod tests {
             )),
             [1, 1, 60, 300, 300]
         );
+    }
+
+    #[test]
+    fn each_family_has_room_for_half_of_the_backends() {
+        let rooms = [(0, 0), (3, 2), (100, 0), (100, 2), (3, 100), (100, 100), (40, 40), (40, 24)];
+        let shares = rooms.map(|(v4, v6)| share_room(v4, v6));
+        let expected = [(0, 0), (3, 2), (64, 0), (62, 2), (3, 61), (32, 32), (32, 32), (40, 24)];
+        assert_eq!(shares, expected);
     }
 
     #[test]
@@ -311,6 +336,7 @@ mod tests {
         let known = |resolution: &Resolution| resolution.resolved().addresses.len();
         let v6 = || FamilyResult::Addresses {
             addresses: vec!["2001:db8::7".parse().expect("an address")],
+            rejected: vec![],
             ttl: Duration::from_secs(300),
         };
         let mut resolution = resolution();

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::address_policy::RejectedAddress;
 use crate::route::Destination;
 
 /// A destination to follow.
@@ -21,8 +22,12 @@ pub struct Target {
 /// The addresses of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// Sorted, without duplicates, at most 64.
+    /// Without duplicates, at most 64; IPv4 ones first, each family sorted.
     pub addresses: Vec<IpAddr>,
+    /// Further addresses, for which a route has no room.
+    pub left_out: Vec<IpAddr>,
+    /// Addresses of the name's last answer that are never used.
+    pub rejected: Vec<RejectedAddress>,
     /// How current they are.
     pub freshness: Freshness,
     /// When they were looked up; for an unresolved target, since when look-ups have been made.

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     control::{
         api::{self, EventLine, EventQuery},
+        command::MANY_ROUTES,
         error::{ApiError, ErrorBody},
     },
     route::{RawRoute, RoutePatch, SourceName},
@@ -113,6 +114,11 @@ impl Client {
         self.send_within(STATUS_TIMEOUT, Method::GET, "/v1/status", None::<&()>).await
     }
 
+    /// `GET /v1/progress`.
+    pub async fn progress(&self) -> Result<api::Progress, ClientError> {
+        self.get("/v1/progress").await
+    }
+
     /// `GET /v1/routes`.
     pub async fn routes(&self) -> Result<api::RouteList, ClientError> {
         self.get("/v1/routes").await
@@ -144,7 +150,7 @@ impl Client {
 
     /// `POST /v1/import`.
     pub async fn import(&self, request: &api::ImportRequest) -> Result<api::Imported, ClientError> {
-        self.send(Method::POST, "/v1/import", Some(request)).await
+        self.send_many(Method::POST, "/v1/import", Some(request)).await
     }
 
     /// `GET /v1/history`.
@@ -162,7 +168,7 @@ impl Client {
         &self,
         request: &api::RollbackRequest,
     ) -> Result<api::RolledBack, ClientError> {
-        self.send(Method::POST, "/v1/rollback", Some(request)).await
+        self.send_many(Method::POST, "/v1/rollback", Some(request)).await
     }
 
     /// `GET /v1/export`.
@@ -193,7 +199,7 @@ impl Client {
 
     /// `POST /v1/reload`.
     pub async fn reload(&self) -> Result<api::Reloaded, ClientError> {
-        self.send(Method::POST, "/v1/reload", None::<&()>).await
+        self.send_many(Method::POST, "/v1/reload", None::<&()>).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -207,6 +213,16 @@ impl Client {
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
         self.send_within(REQUEST_TIMEOUT, method, path, body).await
+    }
+
+    /// As [`Client::send`], for a change of many routes.
+    async fn send_many<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ClientError> {
+        self.send_within(REQUEST_TIMEOUT + MANY_ROUTES, method, path, body).await
     }
 
     async fn send_within<T: DeserializeOwned>(

@@ -13,6 +13,9 @@ use crate::{
     route::{RawRoute, RoutePatch, SourceName},
 };
 
+/// How much longer a change of many routes may take than another command.
+pub(super) const MANY_ROUTES: Duration = Duration::from_secs(90);
+
 /// Where the event loop sends its reply. When it is dropped, the client receives "shutting down".
 pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
@@ -23,6 +26,8 @@ pub enum Command {
     Status(Reply<api::Status>),
     /// Return every route.
     Routes(Reply<api::RouteList>),
+    /// Return how many routes are live.
+    Progress(Reply<api::Progress>),
     /// Return one route.
     Route(SourceName, Reply<api::RouteShow>),
     /// Add a route that does not exist yet.
@@ -82,6 +87,22 @@ impl Handle {
 
     /// Queues the command that `make` creates with a reply, and waits for the reply.
     pub async fn send<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApiError> {
+        self.send_within(self.timeout, make).await
+    }
+
+    /// As [`Handle::send`], for a change of many routes, which waits for their look-ups.
+    pub(super) async fn send_many<T>(
+        &self,
+        make: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, ApiError> {
+        self.send_within(self.timeout + MANY_ROUTES, make).await
+    }
+
+    async fn send_within<T>(
+        &self,
+        timeout: Duration,
+        make: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, ApiError> {
         let gone = || {
             ApiError::new(ErrorCode::ShuttingDown, "the agent is shutting down")
                 .remedy("try again when it has restarted")
@@ -91,12 +112,12 @@ impl Handle {
             self.queue.send(make(reply)).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         };
-        tokio::time::timeout(self.timeout, replied).await.unwrap_or_else(|_| {
+        tokio::time::timeout(timeout, replied).await.unwrap_or_else(|_| {
             Err(ApiError::new(
                 ErrorCode::NoAnswer,
                 format!(
                     "the agent has not answered within {} s; the request may still be executed",
-                    self.timeout.as_secs()
+                    timeout.as_secs()
                 ),
             )
             .remedy("read the agent's log, and run `redirector status`"))

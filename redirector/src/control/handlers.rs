@@ -51,6 +51,7 @@ type Answer<T> = Result<Json<T>, ApiError>;
 pub(super) fn router(handle: Handle, bounds: Bounds, shutdown: CancellationToken) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/progress", get(progress))
         .route("/v1/routes", get(routes).post(add))
         .route("/v1/routes/{source}", get(route).patch(set).delete(remove))
         .route("/v1/import", post(import))
@@ -72,6 +73,10 @@ pub(super) fn router(handle: Handle, bounds: Bounds, shutdown: CancellationToken
 
 async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
     shared.handle.send(Command::Status).await.map(Json)
+}
+
+async fn progress(State(shared): State<Shared>) -> Answer<api::Progress> {
+    shared.handle.send(Command::Progress).await.map(Json)
 }
 
 async fn routes(State(shared): State<Shared>) -> Answer<api::RouteList> {
@@ -120,7 +125,7 @@ async fn import(
 ) -> Answer<api::Imported> {
     let request: api::ImportRequest =
         parse(&read(body, shared.bounds.import, shared.bounds.read).await?)?;
-    shared.handle.send(|reply| Command::Import(request, caller, reply)).await.map(Json)
+    shared.handle.send_many(|reply| Command::Import(request, caller, reply)).await.map(Json)
 }
 
 async fn history(State(shared): State<Shared>) -> Answer<api::ChangeList> {
@@ -146,7 +151,7 @@ async fn rollback(
     let body = read(body, shared.bounds.body, shared.bounds.read).await?;
     let request: api::RollbackRequest =
         if body.is_empty() { api::RollbackRequest::default() } else { parse(&body)? };
-    shared.handle.send(|reply| Command::Rollback(request, caller, reply)).await.map(Json)
+    shared.handle.send_many(|reply| Command::Rollback(request, caller, reply)).await.map(Json)
 }
 
 async fn export(State(shared): State<Shared>) -> Answer<api::Export> {
@@ -186,7 +191,7 @@ async fn reload(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
 ) -> Answer<api::Reloaded> {
-    shared.handle.send(|reply| Command::Reload(caller, reply)).await.map(Json)
+    shared.handle.send_many(|reply| Command::Reload(caller, reply)).await.map(Json)
 }
 
 /// The reply to a caller without permission, for every path.
@@ -199,8 +204,8 @@ pub(super) fn forbidden() -> Router {
 
 async fn no_such_path(uri: axum::http::Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path())).remedy(
-        "version 1 has /v1/status, /v1/routes, /v1/routes/{source}, /v1/import, /v1/export, \
-            /v1/history, /v1/history/{number}, /v1/rollback, /v1/events and /v1/reload",
+        "version 1 has /v1/status, /v1/progress, /v1/routes, /v1/routes/{source}, /v1/import, \
+            /v1/export, /v1/history, /v1/history/{number}, /v1/rollback, /v1/events and /v1/reload",
     )
 }
 

@@ -9,6 +9,7 @@ use std::{
 use redirector::{
     backend::{Follower, FollowerSettings, Resolved, Target},
     config::Upstream,
+    pool::Pool,
     route::{Destination, SourceName},
 };
 use tempfile::TempDir;
@@ -90,11 +91,12 @@ impl FollowerRig {
         condition: impl Fn(&Resolved) -> bool,
     ) -> Resolved {
         let mut updates = self.follower.subscribe();
-        let found = tokio::time::timeout(
-            TEST_TIMEOUT,
-            updates.wait_for(|all| all.get(&source()).is_some_and(|resolved| condition(resolved))),
-        )
-        .await;
+        let found = tokio::time::timeout(TEST_TIMEOUT, async {
+            while !condition(&self.now()) {
+                updates.changed().await.expect("still running");
+            }
+        });
+        let found = found.await;
         assert!(found.is_ok(), "timed out waiting for {what}; last state: {:?}", self.now());
         self.now()
     }
@@ -107,6 +109,11 @@ pub(crate) fn state_file(directory: &Path) -> PathBuf {
 
 pub(crate) fn start(servers: &[SocketAddr], state_file: &Path) -> Follower {
     let upstreams = servers.iter().map(|server| Upstream::Server(*server)).collect();
-    Follower::start(FollowerSettings { upstreams, own: vec![], state_file: state_file.into() })
-        .expect("started")
+    Follower::start(FollowerSettings {
+        upstreams,
+        own: vec![],
+        pool: Pool::default(),
+        state_file: state_file.into(),
+    })
+    .expect("started")
 }

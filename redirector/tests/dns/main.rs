@@ -4,6 +4,7 @@
 mod access_control;
 mod address_cache;
 mod authority;
+mod destination_addresses;
 mod dns_tools;
 mod follower;
 mod follower_rig;

@@ -36,6 +36,7 @@ pub(crate) fn execute(
     // A client that is gone does not receive its reply; its change stands.
     match command {
         Command::Status(reply) => drop(reply.send(Ok(status::status(state)))),
+        Command::Progress(reply) => drop(reply.send(Ok(progress(state)))),
         Command::Routes(reply) => drop(reply.send(Ok(list(state)))),
         Command::Route(source, reply) => drop(reply.send(show(state, &source))),
         Command::Export(reply) => drop(reply.send(Ok(export(state)))),
@@ -65,6 +66,16 @@ pub(crate) fn execute(
         Command::Reload(caller, reply) => return reload_for(state, pending, (caller, reply)),
     }
     None
+}
+
+fn progress(state: &AgentState) -> api::Progress {
+    let reconciler = &state.reconciler;
+    api::Progress {
+        version: VERSION,
+        routes: reconciler.routes.len(),
+        live: reconciler.published_count(),
+        waiting: reconciler.held.len(),
+    }
 }
 
 fn list(state: &AgentState) -> api::RouteList {

@@ -1,13 +1,19 @@
 //! Replies to changes whose destinations have settled.
 
+use std::net::IpAddr;
+
 use crate::{
     agent::{changes::pending::Completion, state::agent_state::AgentState, views},
+    backend::Freshness,
     control::{
         ApiError, ErrorCode,
         api::{self, ChangeKind},
     },
     route::SourceName,
 };
+
+/// The most routes whose problems the reply to an import has: each is read from the kernel.
+const MAX_WARNED: usize = 100;
 
 /// Sends the reply of a completion that has one. A client that is gone does not receive it; its
 /// change stands.
@@ -58,8 +64,32 @@ fn kernel_accepted(state: &AgentState) -> Result<(), ApiError> {
 /// The problems of routes that are new or different.
 fn import_warnings(state: &AgentState, answer: &api::Imported) -> Vec<String> {
     let sources = answer.added.iter().chain(answer.changed.iter().map(|differing| &differing.new));
-    let sources: Vec<SourceName> = sources.filter_map(|raw| raw.source.parse().ok()).collect();
-    sources.iter().flat_map(|source| warnings(state, source)).collect()
+    let suspects: Vec<SourceName> = sources
+        .filter_map(|raw| raw.source.parse().ok())
+        .filter(|source| may_have_problem(state, source))
+        .collect();
+    let mut messages: Vec<String> =
+        suspects.iter().take(MAX_WARNED).flat_map(|source| warnings(state, source)).collect();
+    if suspects.len() > MAX_WARNED {
+        messages.push(format!(
+            "{} more routes may have problems: `redirector status` lists all",
+            suspects.len() - MAX_WARNED
+        ));
+    }
+    messages
+}
+
+/// Whether a route may have a problem. Cheap, since an import may have a full pool of routes.
+fn may_have_problem(state: &AgentState, source: &SourceName) -> bool {
+    let resolved = state.reconciler.follower().resolved(source);
+    let is_usual = resolved.is_some_and(|resolved| {
+        matches!(resolved.freshness, Freshness::Literal | Freshness::Fresh)
+            && resolved.addresses.first().is_some_and(IpAddr::is_ipv4)
+            && resolved.rejected.is_empty()
+            && resolved.left_out.is_empty()
+    });
+    let entry = state.reconciler.routes.get(source);
+    !is_usual || entry.is_some_and(|entry| !entry.route.source_ips.is_empty())
 }
 
 /// The problems of a route that was just changed.

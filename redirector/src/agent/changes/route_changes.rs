@@ -1,5 +1,7 @@
 //! A change of routes: leased, saved, resolved, and live before it is answered.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use tracing::warn;
 
 use crate::{
@@ -141,11 +143,17 @@ fn replace_routes(state: &mut AgentState, next: RouteSet) -> Vec<SourceName> {
 /// A source address that this host lacks fails no connect, but the load balancer may not accept
 /// the address that is used instead.
 fn warn_of_missing_source_ips(state: &AgentState, sources: &[SourceName]) {
-    let routes = sources.iter().filter_map(|source| state.reconciler.routes.get(source));
-    for route in routes.map(|entry| entry.route) {
-        for ip in route.source_ips.iter().filter(|ip| !host::has_address(**ip)) {
+    let mut users: BTreeMap<IpAddr, (usize, &SourceName)> = BTreeMap::new();
+    for source in sources {
+        let Some(entry) = state.reconciler.routes.get(source) else { continue };
+        for ip in &entry.route.source_ips {
+            users.entry(*ip).or_insert((0, source)).0 += 1;
+        }
+    }
+    for (ip, (routes, source)) in users {
+        if !host::has_address(ip) {
             warn!(
-                source = %route.source,
+                %source, routes,
                 "this host lacks the source address {ip}: connects use the kernel's default \
                     source address"
             );

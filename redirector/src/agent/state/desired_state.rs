@@ -19,7 +19,7 @@ pub(crate) struct Inputs<'a> {
     /// The index of each source's VIP.
     pub(crate) leases: &'a dyn Fn(&SourceName) -> Option<u32>,
     /// The resolution of each destination.
-    pub(crate) resolved: &'a BTreeMap<SourceName, Arc<Resolved>>,
+    pub(crate) resolved: &'a dyn Fn(&SourceName) -> Option<Arc<Resolved>>,
     /// The route that the kernel has for a VIP now.
     pub(crate) kernel: &'a dyn Fn(u32) -> Option<PlannedRoute>,
     /// Whether the new definition of a source waits for its first addresses: until then its route
@@ -47,8 +47,8 @@ impl Inputs<'_> {
     }
 
     fn planned(&self, route: &Route, current: Option<&PlannedRoute>) -> PlannedRoute {
-        let backends = match self.resolved.get(&route.source) {
-            Some(resolved) if is_known(resolved) => {
+        let backends = match (self.resolved)(&route.source) {
+            Some(resolved) if is_known(&resolved) => {
                 Some(plan::by_family(resolved.addresses.clone()))
             }
             // After a restart without an answer of the resolver, the kernel has the last good

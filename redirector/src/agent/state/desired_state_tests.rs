@@ -18,6 +18,8 @@ fn resolved(addresses: &[&str], freshness: Freshness) -> Resolved {
     let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
     Resolved {
         addresses,
+        left_out: vec![],
+        rejected: vec![],
         freshness,
         resolved_at: jiff::Timestamp::UNIX_EPOCH,
         ttl: Duration::from_secs(30),
@@ -45,7 +47,7 @@ fn plan_for(
     let source: SourceName = A.parse().expect("a source");
     let inputs = Inputs {
         leases: &|_| Some(1),
-        resolved: &known.into_iter().map(|known| (source.clone(), Arc::new(known))).collect(),
+        resolved: &|_| known.clone().map(Arc::new),
         kernel: &|index| kernel.clone().filter(|_| index == 1),
         is_held: &|_| held,
         replaced: &replaced.then_some(source).into_iter().collect(),

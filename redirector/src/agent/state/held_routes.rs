@@ -41,6 +41,11 @@ impl HeldRoutes {
         self.held.contains_key(source)
     }
 
+    /// How many sources are held back.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Sources whose backends in the kernel belong to a former destination.
     pub(crate) fn replaced(&self) -> &BTreeSet<SourceName> {
         &self.replaced

@@ -23,7 +23,7 @@ use crate::{
 /// Plans with more routes than this take megabytes, which are returned to the system afterwards.
 const LARGE_PLAN: usize = 1000;
 /// Up to this many changed routes are reconciled one by one; more, as a whole plan.
-const MAX_SINGLE: usize = 100;
+pub(crate) const MAX_SINGLE: usize = 500;
 
 /// The routes on their way from configuration to kernel and DNS.
 pub(crate) struct Reconciler {
@@ -126,10 +126,7 @@ impl Reconciler {
 
     /// Whether there ever was an answer about a source's destination.
     pub(crate) fn is_resolved(&self, source: &SourceName) -> bool {
-        self.follower
-            .current()
-            .get(source)
-            .is_some_and(|resolved| desired_state::is_known(resolved))
+        self.follower.resolved(source).is_some_and(|resolved| desired_state::is_known(&resolved))
     }
 
     /// Whether a large plan was compared since the last call.
@@ -325,16 +322,18 @@ impl Reconciler {
             let list = if wanted.is_some() { &mut put } else { &mut withdrawn };
             list.extend(step);
         }
+        // The kernel takes changes of ascending indices in few calls.
+        put.sort_by_key(plan::Change::index);
+        withdrawn.sort_by_key(plan::Change::index);
         put.append(&mut withdrawn);
         put
     }
 
     /// Calls `compute` with everything that the desired state follows from.
     fn with_inputs<T>(&self, compute: impl FnOnce(&Inputs<'_>) -> T) -> T {
-        let resolved = self.follower.current();
         compute(&Inputs {
             leases: &|source| self.leases.get(source),
-            resolved: &resolved,
+            resolved: &|source| self.follower.resolved(source),
             kernel: &|index| self.datapath.planned(index),
             is_held: &|source| self.held.contains(source),
             replaced: self.held.replaced(),
@@ -343,9 +342,9 @@ impl Reconciler {
 
     fn apply(&mut self, changes: &[plan::Change]) -> Result<(), DatapathError> {
         let applied = self.datapath.apply(changes);
-        let resolved = self.follower.current();
+        let follower = &self.follower;
         self.held.retain_replaced(|source| {
-            !resolved.get(source).is_some_and(|resolved| desired_state::is_known(resolved))
+            !follower.resolved(source).is_some_and(|resolved| desired_state::is_known(&resolved))
         });
         applied
     }
@@ -403,8 +402,8 @@ impl Reconciler {
             Err(error) => {
                 warn!(%source, "failed to read the state of a route's backends, falling back to \
                     its resolved addresses: {}", error_chain(&error));
-                let resolved = self.follower.current();
-                resolved.get(source).map(|known| known.addresses.clone()).unwrap_or_default()
+                let resolved = self.follower.resolved(source);
+                resolved.map(|known| known.addresses.clone()).unwrap_or_default()
             }
         }
     }

@@ -110,7 +110,7 @@ impl Totals {
     ) {
         let source = &entry.route.source;
         let live = reconciler.is_live(source);
-        let fresh = reconciler.follower().current().get(source).is_some_and(|resolved| {
+        let fresh = reconciler.follower().resolved(source).is_some_and(|resolved| {
             matches!(resolved.freshness, Freshness::Literal | Freshness::Fresh)
         });
         self.errors += u64::from(live && status.is_none());

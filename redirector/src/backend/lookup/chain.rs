@@ -9,6 +9,7 @@ use hickory_proto::{
 };
 
 use super::result::{Family, FamilyResult};
+use crate::backend::address_policy::AddressPolicy;
 
 /// The most CNAMEs from a name to its addresses. BIND and Unbound stop at 11.
 const MAX_CNAMES: usize = 16;
@@ -24,15 +25,16 @@ pub(super) enum Step {
 
 /// A name and the CNAMEs from it, across several answers.
 #[derive(Debug)]
-pub(super) struct CnameChain {
+pub(super) struct CnameChain<'a> {
+    policy: &'a AddressPolicy,
     family: Family,
     names: Vec<Name>,
     ttl: Option<u32>,
 }
 
-impl CnameChain {
-    pub(super) fn new(name: Name, family: Family) -> Self {
-        Self { family, names: vec![name], ttl: None }
+impl<'a> CnameChain<'a> {
+    pub(super) fn new(name: Name, family: Family, policy: &'a AddressPolicy) -> Self {
+        Self { policy, family, names: vec![name], ttl: None }
     }
 
     /// The name that is queried next.
@@ -90,13 +92,14 @@ impl CnameChain {
         let ttl = found.iter().map(|(_, ttl)| *ttl).min()?;
         // The TTL of a CNAME counts as well: after it, the name may lead elsewhere.
         self.add_ttl(ttl);
-        let addresses: Vec<IpAddr> =
-            found.into_iter().map(|(ip, _)| ip).filter(is_usable).collect();
+        let (addresses, rejected) = self.policy.partition(found.into_iter().map(|(ip, _)| ip));
         if addresses.is_empty() {
-            return Some(FamilyResult::Failed("answered with no usable address".into()));
+            let rejected: Vec<_> = rejected.iter().map(ToString::to_string).collect();
+            let error = format!("answered with no usable address: {}", rejected.join(", "));
+            return Some(FamilyResult::Failed(error));
         }
         let ttl = Duration::from_secs(self.ttl.unwrap_or(0).into());
-        Some(FamilyResult::Addresses { addresses, ttl })
+        Some(FamilyResult::Addresses { addresses, rejected, ttl })
     }
 
     fn add_ttl(&mut self, ttl: u32) {
@@ -126,12 +129,6 @@ fn negative(answer: &Message, code: ResponseCode) -> Negative {
         _ if ttl.is_none() && names_servers => Negative::Referral,
         _ => Negative::NoAddress(ttl),
     }
-}
-
-/// An address to connect to. Filters answer `0.0.0.0` and `::` for a blocked name, which would mean
-/// this host.
-fn is_usable(ip: &IpAddr) -> bool {
-    !ip.is_unspecified() && !ip.is_multicast()
 }
 
 fn empty(missing: &str, ttl: Option<Duration>) -> Step {

@@ -10,7 +10,7 @@ use super::{
     result::{Family, FamilyResult, LookupResult},
     server::Server,
 };
-use crate::net::Nameservers;
+use crate::{backend::address_policy::AddressPolicy, net::Nameservers};
 
 /// Longest wait for one address family after the other one has addresses.
 pub(super) const SECOND_FAMILY_GRACE: Duration = Duration::from_millis(500);
@@ -18,13 +18,14 @@ pub(super) const SECOND_FAMILY_GRACE: Duration = Duration::from_millis(500);
 /// Looks up names at servers.
 #[derive(Debug)]
 pub(in crate::backend) struct Resolvers {
+    policy: AddressPolicy,
     nameservers: ArcSwap<Nameservers>,
     servers: Mutex<HashMap<SocketAddr, Arc<Server>>>,
 }
 
 impl Resolvers {
-    pub(in crate::backend) fn new(nameservers: Nameservers) -> Self {
-        Self { nameservers: ArcSwap::from_pointee(nameservers), servers: Mutex::default() }
+    pub(in crate::backend) fn new(nameservers: Nameservers, policy: AddressPolicy) -> Self {
+        Self { policy, nameservers: ArcSwap::from_pointee(nameservers), servers: Mutex::default() }
     }
 
     /// Replaces the servers for routes without a resolver of their own.
@@ -76,7 +77,7 @@ impl Resolvers {
     ) -> FamilyResult {
         let mut errors = Vec::new();
         for server in servers {
-            match self.server(*server).lookup(name, family).await {
+            match self.server(*server).lookup(name, family, &self.policy).await {
                 FamilyResult::Failed(error) => errors.push(error),
                 answer => return answer,
             }

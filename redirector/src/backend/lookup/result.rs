@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr, time::Duration};
 
 use hickory_proto::rr::RecordType;
 
+use crate::backend::address_policy::RejectedAddress;
+
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend) enum Family {
@@ -40,8 +42,14 @@ pub(in crate::backend) struct LookupResult {
 /// The result of one look-up for one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::backend) enum FamilyResult {
-    /// At least one address, and the shortest TTL of the records that lead to it.
-    Addresses { addresses: Vec<IpAddr>, ttl: Duration },
+    /// At least one address to use.
+    Addresses {
+        addresses: Vec<IpAddr>,
+        /// Those that are not used.
+        rejected: Vec<RejectedAddress>,
+        /// The shortest TTL of the records that lead to them.
+        ttl: Duration,
+    },
     /// The name authoritatively has no address.
     Empty {
         /// NODATA or NXDOMAIN, as a message.

@@ -19,6 +19,7 @@ use super::{
     exchange::{EncodedQuery, Reply, UdpExchange, over_tcp},
     result::{Family, FamilyResult},
 };
+use crate::backend::address_policy::AddressPolicy;
 
 /// Longest time for a server to answer a query, over UDP and again over TCP.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,8 +56,13 @@ impl Server {
     }
 
     /// Looks up the addresses of one family, through CNAMEs.
-    pub(super) async fn lookup(&self, name: &Name, family: Family) -> FamilyResult {
-        let mut chain = CnameChain::new(name.clone(), family);
+    pub(super) async fn lookup(
+        &self,
+        name: &Name,
+        family: Family,
+        policy: &AddressPolicy,
+    ) -> FamilyResult {
+        let mut chain = CnameChain::new(name.clone(), family, policy);
         // The whole chain has the time of one query over UDP and TCP.
         let followed = timeout(2 * TIMEOUT, async {
             loop {

@@ -9,6 +9,7 @@ mod datapath;
 mod dns;
 mod event;
 mod problem;
+mod progress;
 mod route;
 mod status;
 mod version;
@@ -23,9 +24,10 @@ pub use event::{
     Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,
 };
 pub use problem::{Problem, ProblemCode};
+pub use progress::Progress;
 pub use route::{
-    BackendState, BackendView, Resolution, ResolutionState, RouteList, RouteShow, RouteView,
-    VipView,
+    BackendState, BackendView, RejectedAddress, Resolution, ResolutionState, RouteList, RouteShow,
+    RouteView, VipView,
 };
 pub use status::{AgentInfo, ConfigInfo, State, Status};
 pub use version::VERSION;

@@ -1,8 +1,10 @@
 //! `route import` and `route export`.
 
 use std::{
-    io::Read,
+    convert::Infallible,
+    io::{Read, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -16,12 +18,18 @@ use crate::{
         io::Env,
         output::{Format, OutputArgs},
     },
-    control::api::{Export as Exported, ImportRequest},
+    control::{
+        Client,
+        api::{self, Export as Exported, ImportRequest},
+    },
     route::{self, RawRoute, export},
 };
 
 /// Larger than any list of routes that fits into a pool.
 const LARGEST_FILE: u64 = 32 << 20;
+
+/// How often the progress of an import is reported.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// `route import`.
 #[derive(Args, Debug)]
@@ -52,12 +60,33 @@ impl Import {
         let parsed = route::import::parse_named(&self.file, &text)?;
         let routes = parsed.iter().map(RawRoute::from).collect();
         let request = ImportRequest { routes, replace: self.replace, dry_run: self.dry_run };
-        let imported = context.ask(async |client| client.import(&request).await)?;
+        let imported = context.ask(async |client| {
+            let progress = report_progress(&client, env.err);
+            tokio::select! {
+                imported = client.import(&request) => imported,
+                never = progress => match never {},
+            }
+        })?;
         self.output.print(env, &imported, |env| print_diff(env, &imported))?;
         for warning in &imported.warnings {
             writeln!(env.err, "redirector: warning: {warning}")?;
         }
         Ok(Exit::Done)
+    }
+}
+
+/// Writes how many routes are live, every few seconds, as long as an import takes.
+async fn report_progress(client: &Client, err: &mut dyn Write) -> Infallible {
+    loop {
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+        // A failure is for the import itself to report.
+        let Ok(progress) = client.progress().await else { continue };
+        let api::Progress { routes, live, waiting, .. } = progress;
+        let waits = match waiting {
+            0 => String::new(),
+            some => format!("; {some} wait for the answer about their destination"),
+        };
+        let _ = writeln!(err, "redirector: {live} of {routes} routes are live{waits}");
     }
 }
 
