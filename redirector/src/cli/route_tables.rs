@@ -94,6 +94,18 @@ pub(super) fn show(env: &mut Env<'_>, route: &RouteView) -> io::Result<()> {
     }
     line("live", if route.live { "yes" } else { "no" })?;
     line("addresses", &render_resolution(route))?;
+    if let Some(resolution) = &route.resolution {
+        if !resolution.rejected.is_empty() {
+            let rejected = resolution.rejected.iter();
+            let list: Vec<_> =
+                rejected.map(|at| format!("{} ({})", at.address, at.reason)).collect();
+            line("not used", &list.join(", "))?;
+        }
+        if !resolution.left_out.is_empty() {
+            let list: Vec<_> = resolution.left_out.iter().map(ToString::to_string).collect();
+            line("left out", &format!("{}, for lack of room", list.join(", ")))?;
+        }
+    }
     if let Some(counters) = &route.counters {
         line("connects", &render_counters(counters))?;
         line(

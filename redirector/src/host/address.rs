@@ -1,6 +1,6 @@
 //! The shim's address: added to `lo` if the host lacks it, and removed again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use futures_util::TryStreamExt;
 use rtnetlink::Handle;
@@ -11,6 +11,9 @@ use crate::host::netlink::{HostError, to_io, with_netlink};
 /// The label of our addresses (`ip address` shows it): the name of the device and a suffix, at most
 /// 15 bytes in all.
 const LABEL: &str = "lo:redirector";
+
+/// The discard port: any port would do.
+const DISCARD: u16 = 9;
 
 /// The index of `lo` in every network namespace.
 const LO: u32 = 1;
@@ -76,7 +79,18 @@ pub async fn remove_address(ip: IpAddr) -> Result<bool, HostError> {
 /// Whether a socket can be bound to `ip`: this network namespace has the address, or allows binding
 /// to any (`ip_nonlocal_bind`).
 pub fn has_address(ip: IpAddr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Whether this network namespace has a route to `ip`. Nothing is sent.
+pub fn has_route(ip: IpAddr) -> bool {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // connect() of a UDP socket only looks the route up.
+    let connected = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, DISCARD)));
+    connected.is_ok()
 }
 
 async fn find(handle: &Handle, ip: IpAddr) -> Result<Option<AddressMessage>, HostError> {

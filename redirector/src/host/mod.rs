@@ -5,6 +5,6 @@ mod address;
 mod guard;
 mod netlink;
 
-pub use address::{AddedAddress, ensure_address, has_address, remove_address};
+pub use address::{AddedAddress, ensure_address, has_address, has_route, remove_address};
 pub use guard::{Guard, add_guard, conflicting_routes, remove_guard};
 pub use netlink::HostError;

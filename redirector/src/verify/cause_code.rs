@@ -128,6 +128,8 @@ cause_codes! {
     TlsRefused = "tls_refused",
     /// The certificate's issuer is not trusted.
     UnknownIssuer = "unknown_issuer",
+    /// The load balancer has only addresses of a family that the executor cannot use.
+    UnusableFamily = "unusable_family",
     /// The virtual address belongs to no route.
     VipWithoutRoute = "vip_without_route",
     /// The cgroup is not below one that the programs are attached to.

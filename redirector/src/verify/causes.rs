@@ -76,6 +76,17 @@ pub(super) fn no_backends(route: &RouteView) -> Finding {
     )
 }
 
+/// A route whose addresses no executor can use.
+pub(super) fn unusable_family(route: &RouteView) -> Option<Finding> {
+    let first = route.backends.first().filter(|_| route.lacks_usable_family())?.address;
+    let cause = format!(
+        "the load balancer has IPv6 addresses only ({first}), and the virtual address is IPv4: \
+            there is no pool.ipv6"
+    );
+    let next = "set pool.ipv6 and restart the agent, or give the destination an IPv4 address";
+    Some(Finding::new(CauseCode::UnusableFamily, cause, next))
+}
+
 /// A port that the route does not list.
 pub(super) fn port_not_listed(route: &RouteView, port: u16) -> Finding {
     let listed =

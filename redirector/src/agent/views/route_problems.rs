@@ -1,16 +1,24 @@
 //! Problems of a route, each with its remedy.
 
+use std::net::IpAddr;
+
 use crate::{
     control::{
         api::{BackendState, BackendView, Problem, ProblemCode, ResolutionState, RouteView},
         count,
     },
     host,
+    route::MAX_BACKENDS,
 };
 
 /// Problems of a route.
 pub(crate) fn of_route(route: &RouteView) -> Vec<Problem> {
-    let problems = destination(route).into_iter().chain(source_ips(route)).chain(backends(route));
+    let problems = destination(route)
+        .into_iter()
+        .chain(family(route, host::has_route))
+        .chain(unused_addresses(route))
+        .chain(source_ips(route))
+        .chain(backends(route));
     problems.map(|problem| problem.of_source(route.source.clone())).collect()
 }
 
@@ -52,6 +60,62 @@ fn destination(route: &RouteView) -> Option<Problem> {
         }
         (ResolutionState::Literal | ResolutionState::Fresh, _) => None,
     }
+}
+
+/// Backends that no executor can connect to.
+fn family(route: &RouteView, has_route: impl Fn(IpAddr) -> bool) -> Option<Problem> {
+    let (name, first) = (name(route), route.backends.first()?.address);
+    if route.lacks_usable_family() {
+        let message = format!(
+            "{name} leads to IPv6 addresses only ({first}), and executors reach it over IPv4 only: \
+                there is no pool.ipv6"
+        );
+        return Some(Problem::new(ProblemCode::UnusableFamily, message).with_remedy(
+            "set pool.ipv6 and restart the agent, or give the destination an IPv4 address",
+        ));
+    }
+    let is_v6_only = route.backends.iter().all(|backend| backend.address.is_ipv6());
+    (is_v6_only && !has_route(first)).then(|| {
+        let message =
+            format!("{name} leads to IPv6 addresses only, and this host has no route to {first}");
+        Problem::new(ProblemCode::UnusableFamily, message)
+            .with_remedy("give this host an IPv6 route, or the destination an IPv4 address")
+    })
+}
+
+/// Addresses of the destination's name that the route does not use.
+fn unused_addresses(route: &RouteView) -> Vec<Problem> {
+    let Some(resolution) = &route.resolution else { return Vec::new() };
+    let (name, mut problems) = (name(route), Vec::new());
+    if !resolution.rejected.is_empty() {
+        let list = resolution.rejected.iter();
+        let list =
+            some_of(list.map(|rejected| format!("{} ({})", rejected.address, rejected.reason)));
+        let message = format!("the destination of {name} has addresses that are not used: {list}");
+        let problem = Problem::new(ProblemCode::AddressesRejected, message)
+            .with_remedy("remove them from the name's records, or correct the destination");
+        problems.push(problem.without_degrading());
+    }
+    if !resolution.left_out.is_empty() {
+        let list = some_of(resolution.left_out.iter().map(ToString::to_string));
+        let message = format!(
+            "the destination of {name} has more addresses than the {MAX_BACKENDS} that a route \
+                takes: {list}"
+        );
+        problems.push(Problem::new(ProblemCode::AddressesLeftOut, message).without_degrading());
+    }
+    problems
+}
+
+/// The first items of a list, and how many there are besides.
+fn some_of(items: impl ExactSizeIterator<Item = String>) -> String {
+    const FEW: usize = 5;
+    let more = items.len().saturating_sub(FEW);
+    let mut list = items.take(FEW).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        list.push_str(&format!(" and {more} more"));
+    }
+    list
 }
 
 fn source_ips(route: &RouteView) -> Vec<Problem> {
@@ -124,11 +188,11 @@ fn addresses(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::{Counters, Resolution, VipView};
+    use crate::control::api::{Counters, RejectedAddress, Resolution, VipView};
 
     fn route(state: ResolutionState, backends: &[u32]) -> RouteView {
         let backend = |(n, &failures): (usize, &u32)| BackendView {
-            address: std::net::IpAddr::from([203, 0, 113, n as u8 + 1]),
+            address: IpAddr::from([203, 0, 113, n as u8 + 1]),
             state: if failures > 0 { BackendState::Ejected } else { BackendState::Eligible },
             failures,
             retry_in_ms: (failures > 0).then_some(500),
@@ -145,6 +209,8 @@ mod tests {
                 error: Some("SERVFAIL".into()),
                 resolved_at: None,
                 ttl_seconds: None,
+                rejected: vec![],
+                left_out: vec![],
             }),
             backends: backends.iter().enumerate().map(backend).collect(),
             counters: None,
@@ -163,6 +229,51 @@ mod tests {
     fn a_route_that_works_has_no_problem() {
         assert_eq!(messages(ResolutionState::Fresh, &[0, 0]), []);
         assert_eq!(messages(ResolutionState::Literal, &[0]), []);
+    }
+
+    #[test]
+    fn addresses_that_are_not_used_are_named() {
+        let mut view = route(ResolutionState::Fresh, &[0]);
+        let resolution = view.resolution.as_mut().expect("a resolution");
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        resolution.rejected =
+            vec![RejectedAddress { address: loopback, reason: "loopback".into() }];
+        resolution.left_out = (1..=7).map(|last| IpAddr::from([203, 0, 113, last])).collect();
+        let problems = of_route(&view);
+        assert_eq!(
+            problems.iter().map(|p| (p.code, p.degrades, p.message.as_str())).collect::<Vec<_>>(),
+            [
+                (
+                    ProblemCode::AddressesRejected,
+                    false,
+                    "the destination of a.internal has addresses that are not used: 127.0.0.1 \
+                        (loopback)"
+                ),
+                (
+                    ProblemCode::AddressesLeftOut,
+                    false,
+                    "the destination of a.internal has more addresses than the 64 that a route \
+                        takes: 203.0.113.1, 203.0.113.2, 203.0.113.3, 203.0.113.4, 203.0.113.5 \
+                        and 2 more"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_ipv6_behind_an_ipv4_address_degrades() {
+        let mut view = route(ResolutionState::Fresh, &[0, 0]);
+        let found = |view: &RouteView, has_route| {
+            family(view, |_| has_route).map(|problem| (problem.code, problem.degrades))
+        };
+        let unusable = Some((ProblemCode::UnusableFamily, true));
+        view.backends[0].address = "2001:db8::7".parse().expect("an address");
+        assert_eq!(found(&view, false), None, "one of two is IPv4");
+        view.backends[1].address = "2001:db8::8".parse().expect("an address");
+        assert_eq!(found(&view, true), unusable);
+        view.vip.ipv6 = Some("fd00::1".parse().expect("an address"));
+        assert_eq!(found(&view, true), None);
+        assert_eq!(found(&view, false), unusable);
     }
 
     #[test]

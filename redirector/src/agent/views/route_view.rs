@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     agent::state::reconciler::Reconciler,
-    backend::{Freshness, Resolved},
+    backend::{Freshness, RejectedAddress, Resolved},
     control::api,
     datapath::{BackendStatus, RouteStatus},
     error::error_chain,
@@ -46,7 +46,7 @@ pub(crate) fn view(
         origin: Some(entry.origin),
         definition: Some(entry.route.into()),
         live: reconciler.is_live(source),
-        resolution: reconciler.follower().current().get(source).map(|known| resolution(known)),
+        resolution: reconciler.follower().resolved(source).map(|known| resolution(&known)),
         backends: backends.into_iter().flatten().map(backend).collect(),
         counters,
     }
@@ -97,5 +97,11 @@ fn resolution(resolved: &Resolved) -> api::Resolution {
         error,
         resolved_at: is_known.then_some(resolved.resolved_at),
         ttl_seconds: expires.then_some(resolved.ttl.as_secs()),
+        rejected: resolved.rejected.iter().map(rejected).collect(),
+        left_out: resolved.left_out.clone(),
     }
+}
+
+fn rejected(rejected: &RejectedAddress) -> api::RejectedAddress {
+    api::RejectedAddress { address: rejected.address, reason: rejected.reason.to_string() }
 }

@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     cli::{
+        commands::check_destinations,
         context::{Context, block_on},
         exit::Exit,
         io::Env,
@@ -122,7 +123,8 @@ async fn of_host(config: &Config) -> Vec<Checked> {
             "run this in the host's network namespace",
         ),
     };
-    vec![check, source_addresses(config), interception(config)]
+    let destinations = check_destinations::check(config).await;
+    vec![check, source_addresses(config), destinations, interception(config)]
 }
 
 /// The source addresses of the routes, against the addresses of this host.

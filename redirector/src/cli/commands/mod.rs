@@ -1,6 +1,7 @@
 //! One file per verb, or folder per noun.
 
 pub(crate) mod check;
+mod check_destinations;
 pub(crate) mod config;
 pub(crate) mod events;
 pub(crate) mod explain;

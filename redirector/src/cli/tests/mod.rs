@@ -173,6 +173,8 @@ fn view(backends: Vec<BackendView>) -> RouteView {
             error: None,
             resolved_at: None,
             ttl_seconds: Some(30),
+            rejected: vec![],
+            left_out: vec![],
         }),
         backends,
         counters: Some(Counters {

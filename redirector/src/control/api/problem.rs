@@ -86,6 +86,8 @@ problem_codes! {
     Unresolved = "unresolved",
     /// A destination has no address.
     NoBackends = "no_backends",
+    /// No executor can connect to a route's addresses: their family is missing.
+    UnusableFamily = "unusable_family",
     /// All backends of a route are ejected, and still used.
     AllBackendsEjected = "all_backends_ejected",
     /// Attaching failed, or no cgroup matches.
@@ -102,6 +104,10 @@ problem_codes! {
     BackendEjected = "backend_ejected",
     /// The resolver fails, the last good addresses stay in use.
     StaleAddresses = "stale_addresses",
+    /// A destination's name leads to addresses that are never used.
+    AddressesRejected = "addresses_rejected",
+    /// A destination has more addresses than a route takes.
+    AddressesLeftOut = "addresses_left_out",
     /// This host lacks one of a route's `source_ips`.
     SourceIpMissing = "source_ip_missing",
     /// The caller's network namespace lacks a route's `source_ips`.

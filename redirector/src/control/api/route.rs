@@ -50,6 +50,16 @@ pub struct RouteView {
     pub counters: Option<RouteCounters>,
 }
 
+impl RouteView {
+    /// Whether IPv4 sockets are all that reach the virtual address, and the route has only IPv6
+    /// backends: then executors cannot use it.
+    pub fn lacks_usable_family(&self) -> bool {
+        !self.backends.is_empty()
+            && self.vip.ipv6.is_none()
+            && self.backends.iter().all(|backend| backend.address.is_ipv6())
+    }
+}
+
 /// A route's virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipView {
@@ -72,6 +82,21 @@ pub struct Resolution {
     pub resolved_at: Option<jiff::Timestamp>,
     /// The TTL of the answer in seconds; null for literal addresses.
     pub ttl_seconds: Option<u64>,
+    /// Addresses in the answer that no route uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<RejectedAddress>,
+    /// Addresses in the answer for which a route has no room.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<IpAddr>,
+}
+
+/// An address to which a name must not lead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// What it is, such as `loopback`.
+    pub reason: String,
 }
 
 /// How a route's addresses were resolved, in one word.

@@ -105,7 +105,9 @@ fn route() -> Value {
             "state": "stale",
             "error": null,
             "resolved_at": null,
-            "ttl_seconds": null
+            "ttl_seconds": null,
+            "rejected": [{"address": "127.0.0.1", "reason": "loopback"}],
+            "left_out": ["203.0.113.7"]
         },
         "backends": [
             {
@@ -160,6 +162,7 @@ fn the_reference_names_every_field_of_every_answer() {
         serde_json::to_value(status),
         serde_json::to_value(imported),
         serde_json::to_value(changed),
+        serde_json::to_value(api::Progress { version: 1, routes: 1, live: 1, waiting: 0 }),
         serde_json::to_value(reloaded),
         serde_json::to_value(request),
         serde_json::to_value(change),

@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use crate::verify::{
     cause_code::CauseCode,
-    causes::{no_backends, not_attached, port_not_listed, wrong_cgroup},
+    causes::{no_backends, not_attached, port_not_listed, unusable_family, wrong_cgroup},
     lookups::ports,
     probe::{ConnectResult, IoFailure},
     report::Finding,
@@ -37,6 +37,11 @@ fn connect_failure(why: &IoFailure, facts: &Facts<'_>) -> Finding {
     let unlisted = ports(facts.before).is_some_and(|ports| ports.destination(facts.port).is_none());
     if unlisted && (denied > 0 || facts.covered) {
         return port_not_listed(facts.before, facts.port);
+    }
+    if denied + passed > 0
+        && let Some(finding) = unusable_family(facts.before)
+    {
+        return finding;
     }
     if denied > 0 {
         let cause = format!(

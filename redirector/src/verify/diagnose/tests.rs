@@ -27,6 +27,8 @@ fn route(counters: Counters) -> RouteView {
             error: None,
             resolved_at: None,
             ttl_seconds: None,
+            rejected: vec![],
+            left_out: vec![],
         }),
         backends: vec![BackendView {
             address: [203, 0, 113, 7].into(),

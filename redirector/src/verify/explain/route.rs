@@ -7,7 +7,7 @@ use crate::{
     control::api::{BackendState, ProblemCode, RouteView},
     verify::{
         cause_code::CauseCode,
-        causes::{no_backends, port_not_listed},
+        causes::{no_backends, port_not_listed, unusable_family},
         lookups::ports,
         report::Finding,
     },
@@ -84,6 +84,8 @@ fn trace_backends(out: &mut Explainer, route: &RouteView, port: u16) {
             ", connects are refused at once"
         };
         out.findings.push(Finding { cause: format!("{}{does}", finding.cause), ..finding });
+    } else if let Some(finding) = unusable_family(route) {
+        out.findings.push(finding);
     } else if eligible.is_empty() {
         let cause = match route.backends.len() {
             1 => "the only backend is ejected after recent failures, but is still used: no other \

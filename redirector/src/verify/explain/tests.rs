@@ -75,6 +75,8 @@ fn causes_in_the_agents_state_are_named() {
     assert_eq!(first(|status| status.agent = None), "agent_dead");
     assert_eq!(first(|status| status.routes[0].live = false), "not_live");
     assert_eq!(first(|status| status.routes[0].backends.clear()), "no_backends");
+    let ipv6 = "2001:db8::7".parse().expect("an address");
+    assert_eq!(first(|status| status.routes[0].backends[0].address = ipv6), "unusable_family");
     assert_eq!(
         first(|status| status.routes[0].backends[0].state = BackendState::Ejected),
         "all_ejected"
