@@ -37,6 +37,20 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// Whether they are the last answer, usable by every executor, and complete: then there is
+    /// nothing to report about them.
+    pub fn is_unremarkable(&self) -> bool {
+        self.is_current()
+            && self.addresses.first().is_some_and(IpAddr::is_ipv4)
+            && self.rejected.is_empty()
+            && self.left_out.is_empty()
+    }
+
+    /// Whether they are literal, or the last answer.
+    pub fn is_current(&self) -> bool {
+        matches!(self.freshness, Freshness::Literal | Freshness::Fresh)
+    }
+
     /// Whether the subscribers of a follower see no difference.
     pub(super) fn is_equivalent(&self, other: &Self) -> bool {
         self.addresses == other.addresses && self.freshness == other.freshness

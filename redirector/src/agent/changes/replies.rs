@@ -1,10 +1,7 @@
 //! Replies to changes whose destinations have settled.
 
-use std::net::IpAddr;
-
 use crate::{
     agent::{changes::pending::Completion, state::agent_state::AgentState, views},
-    backend::Freshness,
     control::{
         ApiError, ErrorCode,
         api::{self, ChangeKind},
@@ -82,14 +79,9 @@ fn import_warnings(state: &AgentState, answer: &api::Imported) -> Vec<String> {
 /// Whether a route may have a problem. Cheap, since an import may have a full pool of routes.
 fn may_have_problem(state: &AgentState, source: &SourceName) -> bool {
     let resolved = state.reconciler.follower().resolved(source);
-    let is_usual = resolved.is_some_and(|resolved| {
-        matches!(resolved.freshness, Freshness::Literal | Freshness::Fresh)
-            && resolved.addresses.first().is_some_and(IpAddr::is_ipv4)
-            && resolved.rejected.is_empty()
-            && resolved.left_out.is_empty()
-    });
     let entry = state.reconciler.routes.get(source);
-    !is_usual || entry.is_some_and(|entry| !entry.route.source_ips.is_empty())
+    !resolved.is_some_and(|resolved| resolved.is_unremarkable())
+        || entry.is_some_and(|entry| !entry.route.source_ips.is_empty())
 }
 
 /// The problems of a route that was just changed.

@@ -9,7 +9,6 @@ use crate::{
         state::{agent_state::AgentState, reconciler::Reconciler},
         views::{agent_problems, route_problems, route_view},
     },
-    backend::Freshness,
     control::api::{Problem, ProblemCode},
     datapath::RouteStatus,
     dns::HistogramSnapshot,
@@ -110,9 +109,8 @@ impl Totals {
     ) {
         let source = &entry.route.source;
         let live = reconciler.is_live(source);
-        let fresh = reconciler.follower().resolved(source).is_some_and(|resolved| {
-            matches!(resolved.freshness, Freshness::Literal | Freshness::Fresh)
-        });
+        let resolved = reconciler.follower().resolved(source);
+        let fresh = resolved.as_ref().is_some_and(|resolved| resolved.is_current());
         self.errors += u64::from(live && status.is_none());
         let is_readable = status.is_some();
         let status = status.unwrap_or_default();
@@ -120,7 +118,7 @@ impl Totals {
         let ejected = backends.iter().filter(|backend| backend.ejected.is_some()).count() as u64;
         self.latency.add(&status);
         // Most routes have no problem, and building a view is expensive.
-        let is_healthy = fresh
+        let is_healthy = resolved.is_some_and(|resolved| resolved.is_unremarkable())
             && ejected == 0
             && !backends.is_empty()
             && entry.route.source_ips.is_empty()
