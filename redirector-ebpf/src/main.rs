@@ -55,7 +55,10 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext, SockOpsContext, TcContext},
 };
 
-use crate::{packet::Access, verdict::ALLOW};
+use crate::{
+    packet::{headers::Access, hooks},
+    verdict::ALLOW,
+};
 
 /// The kernel offers some helpers to GPL-compatible programs only.
 #[unsafe(no_mangle)]
@@ -124,34 +127,34 @@ fn rd_release(ctx: SockContext) -> i32 {
 
 #[classifier]
 fn rd_ingress(ctx: TcContext) -> i32 {
-    packet::ingress(&ctx, Access::Direct)
+    hooks::ingress(&ctx, Access::Direct)
 }
 
 #[classifier]
 fn rd_egress(ctx: TcContext) -> i32 {
-    packet::egress(&ctx, Access::Direct)
+    hooks::egress(&ctx, Access::Direct)
 }
 
 #[classifier]
 fn rd_host_egress(ctx: TcContext) -> i32 {
-    packet::host_egress(&ctx, Access::Direct)
+    hooks::host_egress(&ctx, Access::Direct)
 }
 
-// The loader uses these where the kernel refuses direct access; see `packet::Access`.
+// The loader uses these where the kernel refuses direct access; see `Access`.
 
 #[classifier]
 fn rc_ingress(ctx: TcContext) -> i32 {
-    packet::ingress(&ctx, Access::Copy)
+    hooks::ingress(&ctx, Access::Copy)
 }
 
 #[classifier]
 fn rc_egress(ctx: TcContext) -> i32 {
-    packet::egress(&ctx, Access::Copy)
+    hooks::egress(&ctx, Access::Copy)
 }
 
 #[classifier]
 fn rc_host_egress(ctx: TcContext) -> i32 {
-    packet::host_egress(&ctx, Access::Copy)
+    hooks::host_egress(&ctx, Access::Copy)
 }
 
 #[cfg(not(test))]

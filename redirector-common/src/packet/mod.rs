@@ -1,5 +1,5 @@
-//! The packet datapath: its tables, and the arithmetic on packets that the programs share with tests
-//! and with the agent.
+//! The packet datapath: its tables, and the arithmetic on packets that the programs share with the
+//! agent and with tests.
 //!
 //! | file | is |
 //! |---|---|

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use super::skb::{load, store};
 
 /// Whether the checksum at `at` is that of the pseudo-header alone, which the device completes
-/// (CHECKSUM_PARTIAL). No field says so: a change of the data leaves such a checksum as it is.
+/// (CHECKSUM_PARTIAL). No field shows it: a change of the data leaves such a checksum as it is.
 /// Overwrites the checksum, or its octets if it returns none.
 ///
 /// The frame has eight octets from `at` on.

@@ -2,10 +2,8 @@
 
 use aya_ebpf::bindings::__sk_buff;
 
-use super::{
-    NEXT,
-    headers::{Ipv4, Ipv6},
-};
+use super::headers::{Ipv4, Ipv6};
+use crate::verdict::NEXT;
 
 /// An IPv4 packet from a guest that is no query.
 #[inline(always)]

@@ -6,15 +6,23 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_pull_data};
 use redirector_common::addr::{Ip4Be, Ip6Be, PortBe};
 
-use super::{Access, skb};
+use super::skb::{self, ETHERNET_LEN};
+
+/// How headers are read.
+#[derive(Clone, Copy)]
+pub(crate) enum Access {
+    /// From the packet's memory, which costs 10 ns less. Without CAP_PERFMON older kernels refuse
+    /// it: "R3 pointer comparison prohibited" (5.10).
+    Direct,
+    /// By a helper that copies them.
+    Copy,
+}
 
 /// `skb->protocol` of IPv4.
 pub(crate) const IPV4: u32 = 0x0800_u16.to_be() as u32;
 /// `skb->protocol` of IPv6.
 pub(crate) const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
-/// Octets of the Ethernet header: the offset of the IP header.
-pub(crate) const ETHERNET_LEN: u32 = 14;
 /// Offset of the header behind an IPv4 header without options.
 pub(crate) const BEHIND_IPV4: u32 = ETHERNET_LEN + 20;
 /// Offset of the header behind an IPv6 header.

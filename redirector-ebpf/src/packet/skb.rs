@@ -7,7 +7,8 @@ use aya_ebpf::{
     helpers::generated::{bpf_skb_load_bytes, bpf_skb_store_bytes},
 };
 
-use super::headers::ETHERNET_LEN;
+/// Octets of the Ethernet header: the offset of the IP header.
+pub(crate) const ETHERNET_LEN: u32 = 14;
 
 /// The plain data at an offset: whole words of 64 bits, or "attempt to corrupt spilled pointer on
 /// stack" (5.10 and 6.1).

@@ -17,7 +17,7 @@ use redirector_common::packet::{
 
 use super::{
     scratch::{NameScratch, READ},
-    settings,
+    settings::settings,
 };
 use crate::{
     opaque,
@@ -46,7 +46,7 @@ fn read_name(skb: *mut __sk_buff, name_at: u32) -> bool {
     // SAFETY: the context has this field.
     let left = unsafe { (*skb).len }.wrapping_sub(name_at);
     // The comparisons are for the verifier, which must know that the length is from 1 to `READ`; a
-    // comparison with 0 tells it nothing: "R3 min value is outside of the allowed memory range"
+    // comparison with 0 gives it no bound: "R3 min value is outside of the allowed memory range"
     // (5.10, 6.1).
     let mut octets = opaque::reload(u64::from(left));
     if octets > READ {

@@ -3,11 +3,11 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use redirector_common::packet::header::{FRAME4_LEN, FRAME6_LEN, reply_frame4, reply_frame6};
 
-use super::{OVER_IPV6, scratch::NameScratch};
+use super::{origin::OVER_IPV6, scratch::NameScratch};
 use crate::packet::{
-    headers::{BEHIND_IPV4, ETHERNET_LEN},
+    headers::BEHIND_IPV4,
     maps::scratch,
-    skb::store,
+    skb::{ETHERNET_LEN, store},
 };
 
 /// Turns a packet without options back to its source, whose datagram has `length` octets by now.

@@ -3,6 +3,8 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `query` | answers a query, or leaves it alone |
+//! | `origin` | where a query comes from |
 //! | `find` | finds a name, its wildcard, or the VIP of a reverse name |
 //! | `host` | checks the cgroup of a socket of the host's own network |
 //! | `question` | reads the question's type and the EDNS record |
@@ -18,169 +20,11 @@
 mod find;
 mod frame;
 mod host;
+pub(super) mod origin;
+pub(super) mod query;
 mod question;
 mod records;
 mod reply;
 pub(super) mod scratch;
+mod settings;
 mod tail;
-
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_redirect, bpf_skb_change_type, bpf_skb_load_bytes},
-};
-use redirector_common::{
-    dns::MARK,
-    packet::{
-        found::{Found, NameKind},
-        header::{HEAD_LEN, QueryHead, is_plain_query, udp_length},
-        name::NameSettings,
-    },
-};
-
-use self::reply::Outcome;
-use super::{
-    DROP, NEXT,
-    headers::{BEHIND_IPV4, BEHIND_IPV6},
-    maps::{RD_ANSWERS, RD_NAME_CONF, RD_PACKET_STATS, scratch},
-};
-use crate::{
-    maps::{add, counters, element},
-    opaque,
-};
-
-/// The query is in an IPv4 packet.
-pub(super) const OVER_IPV4: u32 = 0;
-/// The query is in an IPv6 packet.
-pub(super) const OVER_IPV6: u32 = 1;
-/// The query comes from a guest.
-pub(super) const FROM_GUEST: u32 = 0;
-/// The query leaves the host.
-pub(super) const FROM_HOST: u32 = 2;
-
-const UNTOUCHED: u32 = Outcome::Untouched as u32;
-const BROKEN: u32 = Outcome::Broken as u32;
-
-/// The index of every namespace's loopback interface (LOOPBACK_IFINDEX).
-const LOOPBACK: u32 = 1;
-/// The packet is for this host (PACKET_HOST).
-const PACKET_HOST: u32 = 0;
-/// The packet is received by the interface that it is redirected to (BPF_F_INGRESS).
-const INTO_INTERFACE: u64 = 1;
-
-/// The offset of a query's UDP header.
-#[inline(always)]
-fn udp_at(origin: u32) -> u32 {
-    if origin & OVER_IPV6 == 0 { BEHIND_IPV4 } else { BEHIND_IPV6 }
-}
-
-/// The settings of names, if names are answered.
-#[inline(always)]
-fn settings() -> Option<&'static NameSettings> {
-    // SAFETY: a map value stays mapped while a program runs. The agent changes it in whole words.
-    let settings = unsafe { &*element(&RD_NAME_CONF, 0)? };
-    if settings.enabled == 0 { None } else { Some(settings) }
-}
-
-/// A whole datagram to port 53, whose IP packet has `payload` octets behind its header.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn rd_query(skb: *mut __sk_buff, origin: u32, payload: u32) -> i32 {
-    let Some(settings) = settings() else { return NEXT };
-    let udp = udp_at(origin);
-    if !may_be_query(skb, (origin, udp), payload) {
-        return NEXT;
-    }
-    let name_at = udp + HEAD_LEN;
-    let bits = find::rd_find(skb, name_at);
-    let Some(found) = Found::from_bits(bits) else { return NEXT };
-    let levels = settings.cgroup_levels as u32;
-    if origin & FROM_HOST != 0 && host::rd_attached(skb, levels) == 0 {
-        return NEXT;
-    }
-    let type_at = name_at + found.length + 1;
-    let question = question::rd_question(skb, type_at, udp + payload);
-    if question == 0 {
-        return NEXT;
-    }
-    let outcome = reply::rd_reply(skb, origin, payload, bits, question);
-    count(outcome, found);
-    match outcome {
-        UNTOUCHED => NEXT,
-        BROKEN => DROP,
-        _ => send_back(skb, origin),
-    }
-}
-
-/// Whether a datagram may be a query that is answered: not the agent's own, and as long as its
-/// headers say.
-#[inline(always)]
-fn may_be_query(skb: *mut __sk_buff, (origin, udp): (u32, u32), payload: u32) -> bool {
-    // SAFETY: the context has these fields.
-    let (length, mark, segment) = unsafe { ((*skb).len, (*skb).mark, (*skb).gso_size) };
-    let is_own = origin & FROM_HOST != 0 && mark == MARK;
-    // An interface would divide a datagram with segments into several ones.
-    if is_own || segment != 0 || payload > length.wrapping_sub(udp) || length < udp {
-        return false;
-    }
-    let Some(head) = read_head(skb, udp) else { return false };
-    is_plain_query(head) && udp_length(head) == payload && payload > HEAD_LEN
-}
-
-/// Reads the UDP and DNS headers into the scratch memory.
-#[inline(always)]
-fn read_head(skb: *mut __sk_buff, udp: u32) -> Option<QueryHead> {
-    let scratch = scratch()?;
-    // SAFETY: the scratch memory is this program's alone; the helper writes all of `head` or fails.
-    unsafe {
-        let head = &raw mut (*scratch).names.head;
-        if bpf_skb_load_bytes(skb.cast(), udp, head.cast(), size_of::<QueryHead>() as u32) != 0 {
-            return None;
-        }
-        Some(*head)
-    }
-}
-
-/// Counts the outcome of a query for a mapped name.
-#[inline(always)]
-fn count(outcome: u32, found: Found) {
-    let is_of_source = matches!(found.kind, NameKind::Live);
-    if is_of_source
-        && (outcome == Outcome::Answered as u32 || outcome == Outcome::NoData as u32)
-        && let Some(answers) = counters(&RD_ANSWERS, found.index)
-    {
-        add(answers, 1);
-    }
-    let Some(stats) = counters(&RD_PACKET_STATS, 0) else { return };
-    let one = opaque::number(1);
-    const ANSWERED: u32 = Outcome::Answered as u32;
-    const NO_DATA: u32 = Outcome::NoData as u32;
-    const REVERSE: u32 = Outcome::Reverse as u32;
-    const SERVFAIL: u32 = Outcome::ServFail as u32;
-    match outcome {
-        ANSWERED => add(&mut stats.names_answered, one),
-        NO_DATA => add(&mut stats.names_nodata, one),
-        REVERSE => add(&mut stats.names_reverse, one),
-        SERVFAIL => add(&mut stats.names_servfail, one),
-        BROKEN => add(&mut stats.rewrite_failed, one),
-        _ => add(&mut stats.names_failed, one),
-    }
-}
-
-/// Sends the reply to where the query came from.
-#[inline(always)]
-fn send_back(skb: *mut __sk_buff, origin: u32) -> i32 {
-    // SAFETY: the context has this field.
-    let interface = unsafe { (*skb).ifindex };
-    if origin & FROM_HOST == 0 {
-        // SAFETY: takes numbers only.
-        return unsafe { bpf_redirect(interface, 0) } as i32;
-    }
-    if interface == LOOPBACK {
-        return NEXT;
-    }
-    // SAFETY: the context and numbers.
-    unsafe {
-        bpf_skb_change_type(skb, PACKET_HOST);
-        bpf_redirect(interface, INTO_INTERFACE) as i32
-    }
-}

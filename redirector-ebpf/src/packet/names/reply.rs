@@ -5,7 +5,7 @@ use redirector_common::{
     addr::Ip4Be,
     packet::{
         answer::{Answer, ReplyRecord, answer},
-        checksum::{at_offset, negated},
+        checksum::{at_offset, negated, sum},
         found::{Found, NameKind},
         header::{
             Counts, HEAD_LEN, QueryHead, ReplyCode, head_difference, length_difference, reply_head,
@@ -17,11 +17,11 @@ use redirector_common::{
 
 use super::{
     frame::rd_turn_back,
+    origin::udp_at,
     records::{rd_put_record, rd_target, record_words},
     scratch::NameScratch,
-    settings,
+    settings::settings,
     tail::{UNREADABLE, rd_tail_sum},
-    udp_at,
 };
 use crate::{
     packet::{checksum, maps::scratch, skb::store},
@@ -33,7 +33,7 @@ const BEHIND_NAME: u32 = 5;
 /// The offset of the checksum in a UDP header.
 const CHECKSUM_AT: u32 = 6;
 
-/// What became of a query.
+/// The outcome of a query.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Outcome {
@@ -125,8 +125,7 @@ fn reply(skb: *mut __sk_buff, query: Query) -> Option<Outcome> {
         if !store(skb, udp + record_end, &names.opt, OPT_LEN) {
             return Some(Outcome::Broken);
         }
-        difference +=
-            at_offset(redirector_common::packet::checksum::sum(names.opt[0]), record_end.into());
+        difference += at_offset(sum(names.opt[0]), record_end.into());
     }
     if !put_head(skb, (udp, length), (answer, question), (names, difference)) {
         return Some(Outcome::Broken);
