@@ -188,6 +188,7 @@ impl EventLoop {
             self.reload();
         }
         self.state.reconciler.publish_health();
+        self.state.watch_packets();
         self.state.compact_journal();
         if self.state.reconciler.take_used_large_plan() {
             malloc::trim();

@@ -11,9 +11,13 @@ pub(super) fn target(event: &Event) -> String {
     }
 }
 
-/// The process, and details of the outcome.
+/// The process or guest, and details of the outcome.
 pub(super) fn process(event: &Event) -> String {
-    let mut text = if event.pid == 0 { "caller unknown".to_owned() } else { caller(event) };
+    let mut text = match &event.interface {
+        Some(interface) => format!("guest at {interface}"),
+        None if event.pid == 0 => "caller unknown".to_owned(),
+        None => caller(event),
+    };
     if let Some(reason) = event.reason {
         text.push_str(&format!("  {}", reason.label()));
     }

@@ -478,6 +478,15 @@ impl Datapath {
         self.names.answers(index)
     }
 
+    /// As [`Datapath::name_answers`], of the VIPs at `indices`, which must ascend.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read the map.
+    pub fn answers_of(&self, indices: &[u32]) -> Result<Vec<u64>, DatapathError> {
+        self.names.answers_of(indices)
+    }
+
     /// The counters of the packet datapath.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ pub use maps::{
     resolvers::{InterceptedResolver, InterceptionStatus, MAX_RESOLVERS, ShimEndpoint},
 };
 pub use pins::{
-    inspect::{PinnedStatus, Removed, has_pins, inspect, pinned_interception, unload},
+    inspect::{PinnedNames, PinnedStatus, Removed, has_pins, inspect, pinned_interception, unload},
     version::Version,
 };
 pub use redirector_common::{

@@ -71,6 +71,18 @@ pub const METRICS: &[Metric] = &[
     gauge("redirector_routes", &[], "Configured routes"),
     gauge("redirector_dns_names", &[], "Sources that DNS answers"),
     gauge("redirector_attached_cgroups", &[], "Cgroups that the programs are attached to"),
+    gauge(
+        "redirector_interfaces",
+        &["state"],
+        "Interfaces by what serves the packets that pass them: guests (names and connects), names \
+            (names only), host (names of attached cgroups), failed (attaching failed), none",
+    ),
+    counter(
+        "redirector_packets",
+        &["event"],
+        "What the packet programs did since the kernel maps were created: names answered, flows \
+            moved to another backend, ports translated, flows refused and others",
+    ),
     gauge("redirector_pool_addresses", &[], "Virtual addresses that can be leased"),
     gauge("redirector_pool_addresses_leased", &[], "Virtual addresses that are leased"),
     gauge(
@@ -169,7 +181,7 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         "redirector_route_dns_answers",
-        &["source"],
+        &["source", "by"],
         "DNS queries for the source answered with its virtual or real addresses, or with no record",
     ),
     counter("redirector_dns_queries", &[], "Queries received over UDP and TCP"),

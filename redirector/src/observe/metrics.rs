@@ -164,6 +164,13 @@ impl Samples {
         self.add("redirector_routes", snapshot.routes.number() as f64);
         self.add("redirector_dns_names", snapshot.names as f64);
         self.add("redirector_attached_cgroups", snapshot.cgroups as f64);
+        for (state, number) in &snapshot.interfaces {
+            self.add_labelled("redirector_interfaces", ("state", (*state).into()), *number as f64);
+        }
+        for (event, number) in &snapshot.packets {
+            let event = LabelValue::from(event.clone());
+            self.add_labelled("redirector_packets", ("event", event), *number as f64);
+        }
         self.add("redirector_pool_addresses", snapshot.pool.addresses as f64);
         self.add("redirector_pool_addresses_leased", snapshot.pool.leased as f64);
         self.add("redirector_heartbeat_age_seconds", snapshot.heartbeat_age);

@@ -27,6 +27,7 @@ fn route(source: &str, started: u64) -> RouteSample {
             ..Counters::default()
         },
         dns_answers: 9,
+        packet_answers: 4,
     }
 }
 
@@ -46,6 +47,8 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
         },
         events: EventSamples { emitted: 20, lost: 3, sampling_ratio: 8 },
         changes: map(&["added"]),
+        packets: map(&["names_answered"]),
+        interfaces: [("guests", 3)].into(),
         pool: PoolSample { addresses: 65534, leased: 2 },
         ..Snapshot::default()
     }
@@ -119,7 +122,10 @@ fn the_page_has_the_numbers_of_the_snapshot() {
         "redirector_route_connects_ended_total{source=\"a.internal\",result=\"timed_out\"} 3.0",
         "redirector_route_backends{source=\"a.internal\",state=\"ejected\"} 1.0",
         "redirector_dns_incidents_total{incident=\"timeouts\"} 7.0",
-        "redirector_route_dns_answers_total{source=\"a.internal\"} 9.0",
+        "redirector_route_dns_answers_total{source=\"a.internal\",by=\"shim\"} 9.0",
+        "redirector_route_dns_answers_total{source=\"a.internal\",by=\"packet\"} 4.0",
+        "redirector_interfaces{state=\"guests\"} 3.0",
+        "redirector_packets_total{event=\"names_answered\"} 7.0",
         "redirector_dns_questions_total{type=\"AAAA\"} 3.0",
         "redirector_dns_upstream_answers_total{code=\"NXDOMAIN\"} 2.0",
         "redirector_dns_upstream_up{upstream=\"192.0.2.53:53\"} 0.0",

@@ -58,7 +58,16 @@ const ROUTE_METRICS: &[(&str, RouteValues)] = &[
     ("redirector_route_round_trip_seconds", One(|route| route.counters.srtt_us as f64 / 1e6)),
     ("redirector_route_received_bytes", One(|route| route.counters.rx_bytes as f64)),
     ("redirector_route_sent_bytes", One(|route| route.counters.tx_bytes as f64)),
-    ("redirector_route_dns_answers", One(|route| route.dns_answers as f64)),
+    (
+        "redirector_route_dns_answers",
+        Labelled(
+            "by",
+            &[
+                ("shim", |route| route.dns_answers as f64),
+                ("packet", |route| route.packet_answers as f64),
+            ],
+        ),
+    ),
 ];
 
 /// The samples of a metric for one route; none if it is not a metric of routes.

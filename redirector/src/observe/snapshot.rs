@@ -28,6 +28,10 @@ pub struct Snapshot {
     pub intercepted: u64,
     /// Those that went to their resolver, since the agent's heartbeat was stale.
     pub bypassed: u64,
+    /// What the packet programs counted, by name.
+    pub packets: BTreeMap<String, u64>,
+    /// Interfaces by what serves a guest's packets there.
+    pub interfaces: BTreeMap<&'static str, u64>,
     /// Sources that DNS answers.
     pub names: u64,
     /// Cgroups that the programs are attached to.
@@ -126,8 +130,10 @@ pub struct RouteSample {
     pub ejected: u64,
     /// Its counters in the kernel.
     pub counters: Counters,
-    /// DNS queries for the source that were answered.
+    /// DNS queries for the source that the shim answered.
     pub dns_answers: u64,
+    /// Those that were answered by packet.
+    pub packet_answers: u64,
 }
 
 impl RouteSample {
@@ -139,5 +145,6 @@ impl RouteSample {
         self.ejected += other.ejected;
         self.counters += other.counters;
         self.dns_answers += other.dns_answers;
+        self.packet_answers += other.packet_answers;
     }
 }

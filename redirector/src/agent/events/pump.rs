@@ -143,6 +143,7 @@ impl EventPump {
                 srtt_us: u64::try_from(event.srtt.as_micros()).unwrap_or(u64::MAX),
                 retransmitted: event.retransmitted,
             }),
+            interface: None,
             pid: event.pid,
             command: self.process_names.command(&event),
             cgroup: self.process_names.cgroup(event.cgroup),

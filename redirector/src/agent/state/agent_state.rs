@@ -10,7 +10,11 @@ use crate::{
         attach::manager::AttachManager,
         events::feed::EventFeed,
         interception::Interception,
-        state::{config_state::ConfigState, reconciler::Reconciler},
+        state::{
+            config_state::ConfigState,
+            packet_pressure::{PacketPressure, Pressure},
+            reconciler::Reconciler,
+        },
     },
     atomic_file::FileError,
     control::api::InterceptWay,
@@ -35,6 +39,7 @@ pub(crate) struct AgentState {
     started_at: Timestamp,
     heartbeat_at: Instant,
     change_counts: BTreeMap<String, u64>,
+    packet_pressure: PacketPressure,
 }
 
 /// The parts that an [`AgentState`] is made of.
@@ -62,6 +67,7 @@ impl AgentState {
             started_at: Timestamp::now(),
             heartbeat_at: Instant::now(),
             change_counts: BTreeMap::new(),
+            packet_pressure: PacketPressure::default(),
         }
     }
 
@@ -93,6 +99,18 @@ impl AgentState {
     /// Route changes since startup, by action.
     pub(crate) fn change_counts(&self) -> &BTreeMap<String, u64> {
         &self.change_counts
+    }
+
+    /// What the packet datapath lacked within the last minute.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.packet_pressure.at(Instant::now())
+    }
+
+    /// Notices flows that the packet datapath has refused. Called every second.
+    pub(crate) fn watch_packets(&mut self) {
+        if let Ok(stats) = self.reconciler.datapath.packet_stats() {
+            self.packet_pressure.update(stats, Instant::now());
+        }
     }
 
     /// Counts a route change.

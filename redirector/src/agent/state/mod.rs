@@ -4,4 +4,5 @@ pub(crate) mod agent_state;
 pub(crate) mod config_state;
 mod desired_state;
 mod held_routes;
+pub(crate) mod packet_pressure;
 pub(crate) mod reconciler;

@@ -5,6 +5,7 @@ use crate::{
         attach::manager::{AttachManager, PendingCgroup},
         interception::Interception,
         state::{agent_state::AgentState, config_state::ConfigState},
+        views::{packet_problems, packet_view},
     },
     control::{
         api::{InterceptWay, Problem, ProblemCode},
@@ -21,6 +22,7 @@ pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
     problems.extend(state.config.error().map(config_error));
     problems.extend(publisher.into_iter().flat_map(upstreams));
     problems.extend(interception(&state.interception));
+    problems.extend(packet_problems::of_packets(&packet_view::packet(state), state.pressure()));
     problems.extend(restart_needed(&state.config));
     problems.extend(
         state.warnings().iter().map(|warning| {
@@ -99,22 +101,16 @@ fn upstreams(publisher: &Publisher) -> Vec<Problem> {
 }
 
 fn interception(interception: &Interception) -> Vec<Problem> {
-    let failed = interception.disabled().filter(|disabled| !disabled.by_config);
+    // Refused packet programs are a problem of their own.
+    let failed = interception
+        .disabled()
+        .filter(|disabled| !disabled.by_config && interception.way() == InterceptWay::Sockets);
     let failed = failed.map(|disabled| {
-        let (message, remedy) = match interception.way() {
-            InterceptWay::Packets => (
-                "mapped names are not answered by packet, and guests are not redirected",
-                "use a kernel that accepts the packet programs, or set dns.intercept = \"sockets\" \
-                    (or \"off\", with the shim as the executors' nameserver)",
-            ),
-            _ => (
-                "DNS of executors is not intercepted",
-                "remove the cause and restart the agent, or set dns.intercept = \"off\" and make \
-                    the shim the executors' nameserver",
-            ),
-        };
-        Problem::new(ProblemCode::NotIntercepted, format!("{message}: {}", disabled.reason))
-            .with_remedy(remedy)
+        let message = format!("DNS of executors is not intercepted: {}", disabled.reason);
+        Problem::new(ProblemCode::NotIntercepted, message).with_remedy(
+            "remove the cause and restart the agent, or set dns.intercept = \"off\" and make the \
+                shim the executors' nameserver",
+        )
     });
     let unserved = interception.unserved().into_iter().map(|resolver| {
         let message = format!(

@@ -7,9 +7,9 @@ use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 use crate::{
     agent::{
         state::{agent_state::AgentState, reconciler::Reconciler},
-        views::{agent_problems, route_problems, route_view},
+        views::{agent_problems, packet_view, route_problems, route_view},
     },
-    control::api::{Problem, ProblemCode},
+    control::api::{InterfaceInfo, Problem, ProblemCode, ServedBy},
     datapath::RouteStatus,
     dns::HistogramSnapshot,
     observe::{ConfigSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot},
@@ -28,6 +28,7 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
     let publisher = reconciler.publisher();
     let events = state.events.info(&reconciler.datapath);
     let interception = reconciler.datapath.interception().unwrap_or_default();
+    let packet = packet_view::packet(state);
     let intercepted: u64 = interception.resolvers.iter().map(|at| at.intercepted).sum();
     Snapshot {
         errors: totals.errors,
@@ -46,6 +47,8 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         is_intercepting: state.interception.disabled().is_none(),
         intercepted,
         bypassed: interception.heartbeat_stale,
+        interfaces: interfaces(&packet.interfaces),
+        packets: packet.counters,
         names: reconciler.published_count() as u64,
         cgroups: state.attachments.attachments().len() as u64,
         pool: PoolSample {
@@ -59,6 +62,23 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         },
         changes: state.change_counts().clone(),
     }
+}
+
+/// The number of interfaces in each state; every state is there, so that none comes and goes.
+fn interfaces(interfaces: &[InterfaceInfo]) -> BTreeMap<&'static str, u64> {
+    let mut states: BTreeMap<_, _> =
+        ["guests", "names", "host", "failed", "none"].map(|state| (state, 0)).into();
+    for at in interfaces {
+        let state = match (at.names, at.connects) {
+            _ if at.failed => "failed",
+            (ServedBy::Packet, ServedBy::Packet) => "guests",
+            (ServedBy::Packet, ServedBy::Cgroup) => "host",
+            (ServedBy::Packet, _) => "names",
+            _ => "none",
+        };
+        *states.entry(state).or_default() += 1;
+    }
+    states
 }
 
 /// What is summed up over routes.
@@ -91,11 +111,13 @@ impl Totals {
         for routes in routes.chunks(BATCH) {
             let indices: Vec<u32> = routes.iter().map(|(index, _)| *index).collect();
             let mut statuses = reconciler.datapath.routes(&indices).unwrap_or_default().into_iter();
-            for (_, source) in routes {
+            let packets = reconciler.datapath.answers_of(&indices).unwrap_or_default();
+            let packets = packets.into_iter().chain(std::iter::repeat(0));
+            for ((_, source), packets) in routes.iter().zip(packets) {
                 let status = statuses.next();
                 let Some(entry) = reconciler.routes.get(source) else { continue };
-                let answers = answers.as_ref().map_or(0, |answers| answers(source));
-                self.add_route(reconciler, entry, status, answers);
+                let shim = answers.as_ref().map_or(0, |answers| answers(source));
+                self.add_route(reconciler, entry, status, (shim, packets));
             }
         }
     }
@@ -105,7 +127,7 @@ impl Totals {
         reconciler: &Reconciler,
         entry: EffectiveRoute<'_>,
         status: Option<RouteStatus>,
-        dns_answers: u64,
+        (dns_answers, packet_answers): (u64, u64),
     ) {
         let source = &entry.route.source;
         let live = reconciler.is_live(source);
@@ -131,6 +153,7 @@ impl Totals {
             ejected,
             counters: status.counters,
             dns_answers,
+            packet_answers,
         });
         if !is_healthy {
             let view = route_view::view(reconciler, entry, is_readable.then_some(status));

@@ -12,10 +12,10 @@ use crate::{
     agent::{
         interception,
         process::version_record,
-        views::{datapath_view, route_view},
+        views::{datapath_view, packet_view, route_view},
     },
     control::api::{self, InterceptWay, Problem, ProblemCode},
-    datapath::{self, DatapathError, InterceptionStatus, PinnedStatus},
+    datapath::{self, DatapathError, PinnedStatus},
     route::SourceName,
     state,
 };
@@ -33,7 +33,7 @@ pub fn pinned_status(
     let Some(pinned) = datapath::inspect(bpffs)? else { return Ok(None) };
     let names = state::leased(state_dir);
     let status = api::Status {
-        dns: Some(dns(pinned.interception.clone())),
+        dns: Some(dns(&pinned)),
         routes: routes(&pinned, &names),
         datapath: Some(datapath_info(&pinned, bpffs, state_dir)),
         ..degraded(silence)
@@ -57,8 +57,8 @@ pub fn other_version(found: u32, ours: u32) -> api::Status {
 
 /// No agent runs.
 pub fn agent_dead() -> Problem {
-    let message = "no agent runs: the routes' names do not resolve, and new addresses of their \
-        destinations go unnoticed";
+    let message = "no agent runs: the kernel keeps answering names by packet and redirecting, but \
+        the shim answers nothing, and new addresses of the destinations go unnoticed";
     Problem::new(ProblemCode::AgentDead, message.to_owned()).with_remedy(
         "start it (`redirector run`, or its service); to stop redirecting: `redirector unload`",
     )
@@ -88,15 +88,19 @@ fn degraded(problem: Problem) -> api::Status {
     }
 }
 
-/// No shim answers; only the kernel's counters of interception are known.
-fn dns(status: InterceptionStatus) -> api::DnsInfo {
-    let reason = if status.on {
-        "the agent's heartbeat is stale, so queries go to their original server"
-    } else {
-        "it was off when the agent ended"
+/// No shim answers; names are answered by packet all the same.
+fn dns(pinned: &PinnedStatus) -> api::DnsInfo {
+    let (status, names) = (pinned.interception.clone(), pinned.names);
+    let (way, reason) = match (names.enabled, status.on) {
+        (true, _) => (InterceptWay::Packets, None),
+        (false, true) => (
+            InterceptWay::Sockets,
+            Some("the agent's heartbeat is stale, so queries go to their original server"),
+        ),
+        (false, false) => (InterceptWay::Off, Some("it was off when the agent ended")),
     };
-    let interception = interception::info(status, InterceptWay::Sockets, Some(reason.to_owned()));
-    api::DnsInfo { interception: Some(interception), ..api::DnsInfo::default() }
+    let interception = interception::info(status, way, reason.map(str::to_owned));
+    api::DnsInfo { names: names.live, interception: Some(interception), ..api::DnsInfo::default() }
 }
 
 fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::DatapathInfo {
@@ -115,6 +119,7 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::
         draining_cgroups: 0,
         foreign_programs: datapath_view::foreign_programs(bpffs, &pinned.attachments),
         upgraded: version_record::last_upgrade(state_dir),
+        packet: packet_view::pinned(pinned),
     }
 }
 
@@ -131,6 +136,7 @@ fn routes(pinned: &PinnedStatus, names: &BTreeMap<u32, SourceName>) -> Vec<api::
             resolution: None,
             backends: route.backends.iter().cloned().map(route_view::backend).collect(),
             counters: Some(route.counters),
+            answers: api::AnswerCounts { packet: route.answers, shim: 0 },
         }
     });
     let mut routes: Vec<_> = view.collect();

@@ -214,6 +214,7 @@ mod tests {
             }),
             backends: backends.iter().enumerate().map(backend).collect(),
             counters: None,
+            answers: crate::control::api::AnswerCounts::default(),
         }
     }
 

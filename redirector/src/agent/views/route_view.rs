@@ -49,6 +49,12 @@ pub(crate) fn view(
         resolution: reconciler.follower().resolved(source).map(|known| resolution(&known)),
         backends: backends.into_iter().flatten().map(backend).collect(),
         counters,
+        answers: api::AnswerCounts {
+            packet: index
+                .and_then(|index| reconciler.datapath.name_answers(index).ok())
+                .unwrap_or_default(),
+            shim: reconciler.publisher().map_or(0, |publisher| publisher.answer_counts()(source)),
+        },
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     agent::{
         process::version_record,
         state::agent_state::AgentState,
-        views::{agent_problems, datapath_view, route_problems, route_view},
+        views::{agent_problems, datapath_view, packet_view, route_problems, route_view},
     },
     control::api,
     datapath,
@@ -24,7 +24,7 @@ pub(crate) fn status(state: &AgentState) -> api::Status {
         problems,
         agent: Some(agent(state)),
         config: Some(config(state)),
-        dns: state.reconciler.publisher().map(|publisher| dns(state, publisher)),
+        dns: Some(dns(state)),
         datapath: Some(datapath(state)),
         events: Some(state.events.info(&state.reconciler.datapath)),
         routes,
@@ -52,7 +52,8 @@ fn config(state: &AgentState) -> api::ConfigInfo {
     }
 }
 
-fn dns(state: &AgentState, publisher: &Publisher) -> api::DnsInfo {
+fn dns(state: &AgentState) -> api::DnsInfo {
+    let publisher = state.reconciler.publisher();
     let upstream = |at: UpstreamHealth| api::UpstreamInfo {
         address: at.address,
         ejected: at.ejected,
@@ -63,8 +64,8 @@ fn dns(state: &AgentState, publisher: &Publisher) -> api::DnsInfo {
     api::DnsInfo {
         listen: state.listen().to_vec(),
         names: state.reconciler.published_count(),
-        counters: publisher.counters().into(),
-        upstreams: publisher.upstreams().into_iter().map(upstream).collect(),
+        counters: publisher.map(|shim| shim.counters().into()).unwrap_or_default(),
+        upstreams: publisher.into_iter().flat_map(Publisher::upstreams).map(upstream).collect(),
         interception: Some(state.interception.info(&state.reconciler.datapath)),
     }
 }
@@ -92,5 +93,6 @@ fn datapath(state: &AgentState) -> api::DatapathInfo {
         draining_cgroups: reconciler.datapath.draining(),
         foreign_programs: datapath_view::foreign_programs(&agent.bpffs, attachments),
         upgraded: version_record::last_upgrade(&agent.state_dir),
+        packet: packet_view::packet(state),
     }
 }

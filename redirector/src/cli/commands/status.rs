@@ -14,7 +14,7 @@ use crate::{
         route_tables, status_source,
     },
     control::{
-        api::{self, ProblemCode, State},
+        api::{self, ProblemCode, ServedBy, State},
         count,
     },
     datapath::{self, DatapathError},
@@ -188,7 +188,8 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
     if let Some(mount) = &datapath.cgroup2_mount {
         line("cgroup2", mount.display().to_string())?;
     }
-    attached(env, datapath)
+    attached(env, datapath)?;
+    packets(env, &datapath.packet)
 }
 
 /// Where the programs are attached, and which foreign programs share the hooks.
@@ -217,6 +218,63 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
         line(if number == 0 { "foreign" } else { "" }, text)?;
     }
     Ok(())
+}
+
+/// What serves the packets that pass this host's interfaces.
+fn packets(env: &mut Env<'_>, packet: &api::PacketInfo) -> io::Result<()> {
+    let mut line = |key: &str, value: String| writeln!(env.out, "{key:<10} {value}");
+    if let Some(reason) = &packet.unavailable {
+        return line("packets", format!("unavailable: {reason}"));
+    }
+    let counter = |name: &str| packet.counters.get(name).copied().unwrap_or_default();
+    let answered: u64 =
+        ["names_answered", "names_nodata", "names_reverse"].map(counter).iter().sum();
+    let names = match packet.answers_names {
+        true => format!("{} answered {answered} times", count(packet.names, "name")),
+        false => "no names are answered".to_owned(),
+    };
+    let moved = match counter("flows_moved") {
+        0 => String::new(),
+        moved => format!(", {moved} connects of guests moved to another backend"),
+    };
+    line("packets", format!("{names}{moved}"))?;
+    for (number, text) in interfaces(&packet.interfaces).into_iter().enumerate() {
+        line(if number == 0 { "interfaces" } else { "" }, text)?;
+    }
+    Ok(())
+}
+
+/// A line for each way that serves interfaces, and one for each that failed.
+fn interfaces(all: &[api::InterfaceInfo]) -> Vec<String> {
+    /// Names in a line: a node may have hundreds.
+    const SHOWN: usize = 8;
+    let name = |at: &api::InterfaceInfo| match &at.name {
+        Some(name) => name.clone(),
+        None => format!("number {}", at.index),
+    };
+    let list = |found: Vec<&api::InterfaceInfo>, served: &str| {
+        let mut names: Vec<_> = found.iter().take(SHOWN).map(|at| name(at)).collect();
+        if found.len() > SHOWN {
+            names.push(format!("and {} more", found.len() - SHOWN));
+        }
+        (!found.is_empty()).then(|| format!("{served}: {}", names.join(", ")))
+    };
+    let served_by = |names, connects| {
+        let is_served =
+            move |at: &&api::InterfaceInfo| at.names == names && at.connects == connects;
+        all.iter().filter(is_served).collect::<Vec<_>>()
+    };
+    let (packet, cgroup, none) = (ServedBy::Packet, ServedBy::Cgroup, ServedBy::None);
+    let ways = [
+        list(served_by(packet, packet), "names and connects by packet"),
+        list(served_by(packet, none), "names only by packet"),
+        list(served_by(packet, cgroup), "names of attached cgroups by packet"),
+    ];
+    let failed = all
+        .iter()
+        .filter(|at| at.failed)
+        .map(|at| format!("failed: {}: {}", name(at), at.reason.as_deref().unwrap_or("unknown")));
+    ways.into_iter().flatten().chain(failed).collect()
 }
 
 /// A line for each foreign program, however many cgroups it is on.

@@ -185,6 +185,23 @@ fn view(backends: Vec<BackendView>) -> RouteView {
             rx_bytes: 1536,
             ..Counters::default()
         }),
+        answers: api::AnswerCounts { packet: 6, shim: 1 },
+    }
+}
+
+fn interface(name: &str, connects: ServedBy) -> InterfaceInfo {
+    InterfaceInfo {
+        index: 7,
+        name: Some(name.into()),
+        kind: "veth".into(),
+        names: ServedBy::Packet,
+        connects,
+        failed: false,
+        reason: None,
+        hook: Some("tcx".into()),
+        programs: vec!["rd_ingress".into()],
+        reattached: 0,
+        preceded_by: vec![],
     }
 }
 
@@ -255,6 +272,22 @@ fn status(problems: Vec<Problem>) -> api::Status {
                 to_version: "0.1.0".into(),
                 to_abi: 2,
             }),
+            packet: PacketInfo {
+                answers_names: true,
+                names: 1,
+                counters: [("names_answered".to_owned(), 6), ("flows_moved".to_owned(), 2)].into(),
+                interfaces: vec![
+                    interface("veth1", ServedBy::Packet),
+                    interface("lo", ServedBy::Cgroup),
+                    InterfaceInfo {
+                        failed: true,
+                        names: ServedBy::None,
+                        reason: Some("no memory".into()),
+                        ..interface("tap0", ServedBy::None)
+                    },
+                ],
+                ..PacketInfo::default()
+            },
             ..DatapathInfo::default()
         }),
         events: Some(EventsInfo { emitted: 20, lost: 0, sampling_ratio: 1, readers: 0 }),

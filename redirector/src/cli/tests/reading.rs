@@ -103,6 +103,10 @@ upgraded   from version 0.0.9 (ABI 1) on 1970-01-01 00:00:00 UTC
 cgroup2    /sys/fs/cgroup
 attached   /sys/fs/cgroup/kubepods
 draining   2 cgroups with open sockets, followed until they close
+packets    1 name answered 6 times, 2 connects of guests moved to another backend
+interfaces names and connects by packet: veth1
+           names of attached cgroups by packet: lo
+           failed: tap0: no memory
 
 SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  ORIGIN
 a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  command line

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::api::packet::PacketInfo;
+
 /// The datapath in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatapathInfo {
@@ -38,6 +40,9 @@ pub struct DatapathInfo {
     /// The last upgrade; null when there was none.
     #[serde(default)]
     pub upgraded: Option<UpgradeInfo>,
+    /// The packet datapath.
+    #[serde(default)]
+    pub packet: PacketInfo,
 }
 
 /// A cgroup that the programs are attached to.

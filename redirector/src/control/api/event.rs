@@ -54,6 +54,10 @@ pub struct Event {
     pub elapsed_ns: u64,
     /// The traffic of the connection; null unless `result` is `closed`.
     pub traffic: Option<Traffic>,
+    /// The interface of the guest that connected; null for a process of this host, which the
+    /// following fields describe.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// The process that called connect, in the node's PID namespace. 0 when unknown, as it can be
     /// for a failure while successes are sampled.
     pub pid: u32,
@@ -87,6 +91,7 @@ impl Event {
                 srtt_us: 800,
                 retransmitted: 1,
             }),
+            interface: None,
             pid: 4711,
             command: Some("curl".into()),
             cgroup: Some("/sys/fs/cgroup/kubepods/podjob".into()),

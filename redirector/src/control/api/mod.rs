@@ -8,6 +8,7 @@ mod change;
 mod datapath;
 mod dns;
 mod event;
+mod packet;
 mod problem;
 mod progress;
 mod route;
@@ -23,11 +24,12 @@ pub use dns::{DnsInfo, InterceptWay, InterceptedResolver, InterceptionInfo, Upst
 pub use event::{
     Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,
 };
+pub use packet::{InterfaceInfo, PacketInfo, ServedBy};
 pub use problem::{Problem, ProblemCode};
 pub use progress::Progress;
 pub use route::{
-    BackendState, BackendView, RejectedAddress, Resolution, ResolutionState, RouteList, RouteShow,
-    RouteView, VipView,
+    AnswerCounts, BackendState, BackendView, RejectedAddress, Resolution, ResolutionState,
+    RouteList, RouteShow, RouteView, VipView,
 };
 pub use status::{AgentInfo, ConfigInfo, State, Status};
 pub use version::VERSION;

@@ -100,6 +100,18 @@ problem_codes! {
     DnsLoop = "dns_loop",
     /// DNS of executors cannot be intercepted.
     NotIntercepted = "not_intercepted",
+    /// This kernel refuses the packet programs, or nothing can be attached to interfaces.
+    PacketUnavailable = "packet_unavailable",
+    /// The packet programs could not be attached to an interface.
+    InterfaceFailed = "interface_failed",
+    /// Another program runs before ours on an interface, and may end the chain.
+    InterfacePreceded = "interface_preceded",
+    /// Replies to guests may pass our egress program by: they get names only.
+    EgressBypassed = "egress_bypassed",
+    /// The table of guests' flows is full, or was within the last minute.
+    FlowsFull = "flows_full",
+    /// A guest's interface has too many flows, or had within the last minute.
+    InterfaceOverLimit = "interface_over_limit",
     /// A backend is ejected, others serve.
     BackendEjected = "backend_ejected",
     /// The resolver fails, the last good addresses stay in use.

@@ -48,6 +48,18 @@ pub struct RouteView {
     pub backends: Vec<BackendView>,
     /// The counters of its connects; null when the kernel does not have it.
     pub counters: Option<RouteCounters>,
+    /// Queries for the source that were answered.
+    #[serde(default)]
+    pub answers: AnswerCounts,
+}
+
+/// Queries for a source that were answered, by who did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerCounts {
+    /// In the kernel, since the maps were created.
+    pub packet: u64,
+    /// By the shim, since the agent started.
+    pub shim: u64,
 }
 
 impl RouteView {

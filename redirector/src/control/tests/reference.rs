@@ -82,6 +82,25 @@ fn datapath() -> Value {
             "from_abi": 1,
             "to_version": "",
             "to_abi": 2
+        },
+        "packet": {
+            "unavailable": "",
+            "answers_names": true,
+            "names": 1,
+            "counters": {},
+            "interfaces": [{
+                "index": 1,
+                "name": null,
+                "kind": "",
+                "names": "packet",
+                "connects": "none",
+                "failed": true,
+                "reason": "",
+                "hook": "tcx",
+                "programs": [],
+                "reattached": 1,
+                "preceded_by": [""]
+            }]
         }
     })
 }
@@ -118,7 +137,8 @@ fn route() -> Value {
                 "counters": {}
             }
         ],
-        "counters": {}
+        "counters": {},
+        "answers": {"packet": 1, "shim": 1}
     })
 }
 

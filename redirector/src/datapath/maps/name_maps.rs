@@ -25,7 +25,7 @@ use crate::{
         error::DatapathError,
         load::object::Object,
         maps::{
-            arrays::{read, write},
+            arrays::{read, read_each, write},
             name_cgroups::{NameCgroup, NameCgroups},
             published_names::{
                 NameChange, Published, PublishedName, exact_source, reverse_name, wildcard_source,
@@ -345,6 +345,13 @@ impl NameMaps {
     /// The number of queries answered for the source of a VIP.
     pub(crate) fn answers(&self, index: u32) -> Result<u64, DatapathError> {
         read(&self.answers, names::ANSWERS, index)
+    }
+
+    /// As [`NameMaps::answers`], of the VIPs at `indices`, which ascend: a few calls for all.
+    pub(crate) fn answers_of(&self, indices: &[u32]) -> Result<Vec<u64>, DatapathError> {
+        let mut answers = Vec::with_capacity(indices.len());
+        read_each(&self.answers, names::ANSWERS, indices, |_, count| answers.push(count))?;
+        Ok(answers)
     }
 
     /// The counters of the packet datapath.

@@ -9,7 +9,15 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use redirector_common::{
-    abi::ABI, agent::AgentState, backend::Health, names, stats::RouteCounters,
+    abi::ABI,
+    agent::AgentState,
+    backend::Health,
+    names,
+    packet::{
+        name::{NameSettings, ReverseEntry},
+        stats::PacketStats,
+    },
+    stats::RouteCounters,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +63,21 @@ pub struct PinnedStatus {
     pub interfaces: Vec<InterfaceAttachment>,
     /// The routes in the maps.
     pub routes: Vec<PinnedRoute>,
-    /// DNS interception while an agent runs, with its counters.
+    /// DNS interception at sockets while an agent runs, with its counters.
     pub interception: InterceptionStatus,
+    /// The names that are answered by packet, and what the packet programs counted.
+    pub names: PinnedNames,
+}
+
+/// The names that are answered by packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedNames {
+    /// Whether they are answered.
+    pub enabled: bool,
+    /// How many have a virtual address.
+    pub live: usize,
+    /// What the packet programs counted.
+    pub stats: PacketStats,
 }
 
 /// A route in the maps.
@@ -70,6 +91,8 @@ pub struct PinnedRoute {
     pub backends: Vec<BackendStatus>,
     /// The outcomes of its connects.
     pub counters: RouteCounters,
+    /// Queries for its source that were answered by packet.
+    pub answers: u64,
 }
 
 /// What [`unload`] removed.
@@ -120,6 +143,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
         interfaces: pinned::attachments(&pins.with_older()),
         routes: routes(&pins, &agent)?,
         interception: resolvers::read_pinned(&pins)?,
+        names: names(&pins)?,
     }))
 }
 
@@ -131,6 +155,18 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
 pub fn pinned_interception(bpffs: &Path) -> Result<Option<InterceptionStatus>, DatapathError> {
     let pins = Pins::new(bpffs);
     pins.exist()?.then(|| resolvers::read_pinned(&pins)).transpose()
+}
+
+fn names(pins: &Pins) -> Result<PinnedNames, DatapathError> {
+    let settings = open_pin::<NameSettings>(pins, names::NAME_SETTINGS)?;
+    let stats = open_pin::<PacketStats>(pins, names::PACKET_STATS)?;
+    // Each live name has one reverse name.
+    let reverse = layout::open_pinned_hash::<ReverseEntry>(pins, names::REVERSE_NAMES)?;
+    Ok(PinnedNames {
+        enabled: read(&settings, names::NAME_SETTINGS, 0)?.enabled != 0,
+        live: reverse.keys().filter(Result::is_ok).count(),
+        stats: read(&stats, names::PACKET_STATS, 0)?,
+    })
 }
 
 fn pool_of(agent: &AgentState) -> Ipv4Net {
@@ -150,6 +186,7 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
     let maps = RouteMaps::open(pins)?;
     let counters = Counters::open(pins)?;
     let health = open_pin::<Health>(pins, names::HEALTH)?;
+    let answers = open_pin::<u64>(pins, names::ANSWERS)?;
     let now = monotonic_ns();
     let mut routes = Vec::new();
     for index in 0..maps.len() {
@@ -167,6 +204,7 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
                 .into(),
             backends: identified.map(backend).collect::<Result<_, DatapathError>>()?,
             counters: counters.route(index)?,
+            answers: read(&answers, names::ANSWERS, index)?,
         });
     }
     Ok(routes)

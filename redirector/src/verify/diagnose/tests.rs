@@ -38,6 +38,7 @@ fn route(counters: Counters) -> RouteView {
             counters: None,
         }],
         counters: Some(counters),
+        answers: crate::control::api::AnswerCounts::default(),
     }
 }
 
