@@ -101,17 +101,17 @@ impl Walk {
     }
 
     /// One label, without a branch: each would be two more states for the verifier (222,260
-    /// instructions on 6.18, and too many jumps on older kernels).
+    /// instructions on 6.18, and too many jumps on older kernels). Newer ones also take a mask that
+    /// is made by an arithmetic shift for a branch, but not a factor of 0 or 1.
     #[inline(always)]
     const fn step(self, word: u64, end: u64) -> (Self, u64) {
         let Self { next, long } = self;
         let length = word >> (next % 8 * 8) & 0xff;
-        // All bits if the length is in this word, and not zero.
-        let is_inside = (next.wrapping_sub(end) as i64 >> 63) as u64;
-        let is_label = is_inside & ((length + 0xff) >> 8).wrapping_neg();
-        let start = 1 << (next % 64) & is_label;
-        let next = next + ((length + 1) & is_label);
-        (Self { next, long: long | length & 0xc0 & is_label }, start)
+        // 1 if the length is in this word, and not zero.
+        let is_label = next.wrapping_sub(end) >> 63 & (length + 0xff) >> 8;
+        let start = is_label << (next % 64);
+        let long = long | length * is_label & 0xc0;
+        (Self { next: next + (length + 1) * is_label, long }, start)
     }
 }
 

@@ -212,8 +212,9 @@ fn packets_that_are_no_whole_query_pass() {
     let tcp = |frame: &mut Vec<u8>| frame[23] = 6;
     let port = |frame: &mut Vec<u8>| frame[37] = 54;
     let cut = |frame: &mut Vec<u8>| frame.truncate(60);
-    let changes: [&dyn Fn(&mut Vec<u8>); 8] =
-        [&fragment, &offset, &options, &longer, &shorter, &tcp, &port, &cut];
+    let broadcast = |frame: &mut Vec<u8>| frame[..6].fill(0xff);
+    let changes: [&dyn Fn(&mut Vec<u8>); 9] =
+        [&fragment, &offset, &options, &longer, &shorter, &tcp, &port, &cut, &broadcast];
     for change in changes {
         passes(Ends::v4(), change);
     }

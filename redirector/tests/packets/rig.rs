@@ -143,6 +143,13 @@ impl Runner {
         result.return_value.cast_signed()
     }
 
+    /// The verdict about a frame, and the time of one run.
+    pub(crate) fn timed(&self, frame: &[u8]) -> (i32, Duration) {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let result = self.0.test_run(options).unwrap();
+        (result.return_value.cast_signed(), result.duration)
+    }
+
     /// The time of one of `repeat` runs on the same frame, which the program must leave as it is.
     pub(crate) fn time(&self, frame: &[u8], repeat: u32) -> Duration {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };

@@ -13,7 +13,7 @@ use redirector_common::{
 };
 
 use super::{
-    find::rd_find,
+    find::{rd_find_above, rd_find_exact, rd_find_pointer, rd_labels},
     host::rd_attached,
     origin::{FROM_HOST, udp_at},
     question::rd_question,
@@ -23,7 +23,10 @@ use super::{
 use crate::{
     maps::{add, counters},
     opaque,
-    packet::maps::{RD_ANSWERS, RD_PACKET_STATS, scratch},
+    packet::{
+        maps::{RD_ANSWERS, RD_PACKET_STATS, scratch},
+        skb::load,
+    },
     verdict::{DROP, NEXT},
 };
 
@@ -47,10 +50,13 @@ pub(crate) extern "C" fn rd_query(skb: *mut __sk_buff, origin: u32, payload: u32
         return NEXT;
     }
     let name_at = udp + HEAD_LEN;
-    let bits = rd_find(skb, name_at);
+    let bits = find(skb, name_at);
     let Some(found) = Found::from_bits(bits) else { return NEXT };
     let levels = settings.cgroup_levels as u32;
     if origin & FROM_HOST != 0 && rd_attached(skb, levels) == 0 {
+        return NEXT;
+    }
+    if !is_unicast(skb) {
         return NEXT;
     }
     let type_at = name_at + found.length + 1;
@@ -65,6 +71,27 @@ pub(crate) extern "C" fn rd_query(skb: *mut __sk_buff, origin: u32, payload: u32
         BROKEN => DROP,
         _ => send_back(skb, origin),
     }
+}
+
+/// The name at this offset: an exact one, else its deepest wildcard, else the reverse name of a VIP.
+#[inline(always)]
+fn find(skb: *mut __sk_buff, name_at: u32) -> u64 {
+    let exact = rd_find_exact(skb, name_at);
+    if exact != 0 {
+        return exact;
+    }
+    let length = rd_labels();
+    if length == 0 {
+        return 0;
+    }
+    let above = rd_find_above(skb, name_at, length);
+    if above != 0 { above } else { rd_find_pointer() }
+}
+
+/// Whether the frame is for one station: the address of many is no sender of a reply.
+#[inline(always)]
+fn is_unicast(skb: *mut __sk_buff) -> bool {
+    load::<u64>(skb, 0).is_some_and(|destination| destination & 1 == 0)
 }
 
 /// Whether a datagram may be a query that is answered: not the agent's own, and as long as its

@@ -18,6 +18,10 @@ pub(crate) struct NameScratch {
     pub(crate) lower: [u64; 32],
     /// The octets before that zero.
     pub(crate) length: u64,
+    /// 1 if that zero is the end of the name.
+    pub(crate) has_one_zero: u64,
+    /// A bit for each octet of the name that starts a label.
+    pub(crate) starts: [u64; 4],
     /// Some octets of the name.
     pub(crate) chunk: [u64; 4],
     /// Zero.
