@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{agent, bulk, connect, dns, options::Options};
+use crate::{agent, bulk, connect, dns, guests, options::Options, packets};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,6 +23,8 @@ pub enum What {
     Agent(Options),
     /// The time to write a full pool of routes to the kernel, and to change one
     Bulk(bulk::Options),
+    /// The cost of packets at guests' interfaces, and of guests' redirected connections
+    Guests(guests::Options),
 }
 
 impl Args {
@@ -33,17 +35,22 @@ impl Args {
             What::Connect(options) => options.common.binary.is_none(),
             What::Agent(options) => options.binary.is_none(),
             What::Bulk(options) => options.common.binary.is_none(),
-            What::Dns(_) => false,
+            What::Dns(_) | What::Guests(_) => false,
         }
     }
 
-    /// The example of the product that the benchmark needs.
+    /// The examples of the product that the benchmark needs.
     #[must_use]
-    pub fn wants_example(&self) -> Option<&'static str> {
+    pub fn wants_examples(&self) -> Vec<&'static str> {
         match &self.what {
-            What::Bulk(options) if options.program.is_none() => Some(bulk::EXAMPLE),
-            What::Dns(options) if options.shim.is_none() => Some(dns::EXAMPLE),
-            _ => None,
+            What::Bulk(options) if options.program.is_none() => vec![bulk::EXAMPLE],
+            What::Guests(options) if options.program.is_none() => vec![packets::EXAMPLE],
+            What::Dns(options) => {
+                let shim = options.shim.is_none().then_some(dns::EXAMPLE);
+                let packets = options.packets.is_none().then_some(packets::EXAMPLE);
+                shim.into_iter().chain(packets).collect()
+            }
+            _ => Vec::new(),
         }
     }
 }
@@ -56,5 +63,6 @@ pub fn run(args: &Args) -> Result<()> {
         What::Dns(options) => dns::run(options),
         What::Agent(options) => agent::run(options),
         What::Bulk(options) => bulk::run(options),
+        What::Guests(options) => guests::run(options),
     }
 }

@@ -4,13 +4,18 @@
 //! work on the machine then disturbs both sides alike. See `bench/README.md`.
 
 pub mod agent;
+mod bpf;
 pub mod bulk;
 pub mod cli;
 pub mod connect;
 pub mod dns;
+pub mod guests;
 mod host;
 mod options;
+pub mod packets;
 mod plot;
+mod rounds;
+pub mod rows;
 mod statistics;
 pub mod targets;
 pub mod worker;

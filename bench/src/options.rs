@@ -47,6 +47,16 @@ impl Options {
     }
 }
 
+/// The last core that this process may use: the first one often serves the devices.
+pub(crate) fn last_core() -> Result<usize> {
+    let allowed =
+        rustix::thread::sched_getaffinity(None).context("failed to read the allowed cores")?;
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .rev()
+        .find(|&core| allowed.is_set(core))
+        .context("no core is allowed")
+}
+
 /// A report as a file of JSON.
 pub(crate) fn json(report: &impl serde::Serialize) -> Result<String> {
     Ok(serde_json::to_string_pretty(report).context("failed to write the report as JSON")? + "\n")

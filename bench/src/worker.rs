@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept, bind, connect,
-    getsockname, listen, recv, send, sendto, socket_with,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept, bind, connect,
+    getsockname, listen, recv, send, sendto, shutdown, socket_with,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -37,7 +37,18 @@ pub(crate) enum Operation {
     /// socket(), connect() and close() of a TCP socket whose connect a routing rule prohibits after
     /// the hook: no packet is sent.
     TcpProhibited,
+    /// Blocks of [`BLOCK`] bytes to the server, over one connection.
+    Upload,
+    /// The same from the server.
+    Download,
 }
+
+/// Bytes of a block.
+const BLOCK: usize = 64 << 10;
+
+/// The first byte of a connection that carries blocks; a download's is followed by their number.
+const UPLOAD: u8 = b'u';
+const DOWNLOAD: u8 = b'd';
 
 /// The port that routing prohibits, for [`Operation::TcpProhibited`].
 pub(crate) const PROHIBITED: u16 = 9;
@@ -50,6 +61,8 @@ impl fmt::Display for Operation {
             Self::UdpSend => "udp-send",
             Self::Tcp => "tcp",
             Self::TcpProhibited => "tcp-prohibited",
+            Self::Upload => "upload",
+            Self::Download => "download",
         })
     }
 }
@@ -78,6 +91,8 @@ impl Batch {
             "udp-send" => Operation::UdpSend,
             "tcp" => Operation::Tcp,
             "tcp-prohibited" => Operation::TcpProhibited,
+            "upload" => Operation::Upload,
+            "download" => Operation::Download,
             _ => return None,
         };
         let (count, target, spread) =
@@ -182,6 +197,10 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
     };
     let open_socket = new_socket(SocketType::DGRAM)?;
     let started = Instant::now();
+    if matches!(batch.operation, Operation::Upload | Operation::Download) {
+        transfer(&target(), batch)?;
+        return Ok(started.elapsed().as_nanos());
+    }
     for _ in 0..batch.count {
         match batch.operation {
             Operation::Udp => connect_udp(open_socket.as_raw_fd(), target())?,
@@ -193,6 +212,7 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
                 sendto(&open_socket, b"?", SendFlags::empty(), &target()).context("sendto")?;
             }
             Operation::Tcp => exchange(&target())?,
+            Operation::Upload | Operation::Download => unreachable!("one connection for all"),
             Operation::TcpProhibited => {
                 let socket = new_socket(SocketType::STREAM)?;
                 let refused =
@@ -239,11 +259,57 @@ fn exchange(target: &SocketAddrV4) -> Result<()> {
     Ok(())
 }
 
+/// Moves the blocks of a batch; it ends when the other side has them all.
+fn transfer(target: &SocketAddrV4, batch: &Batch) -> Result<()> {
+    let socket = new_socket(SocketType::STREAM)?;
+    connect(&socket, target).context("connect")?;
+    let mut block = vec![0; BLOCK];
+    if batch.operation == Operation::Upload {
+        send_all(&socket, &[UPLOAD])?;
+        for _ in 0..batch.count {
+            send_all(&socket, &block)?;
+        }
+        shutdown(&socket, Shutdown::Write).context("shutdown")?;
+        let (end, _) = recv(&socket, &mut block[..1], RecvFlags::empty()).context("recv")?;
+        ensure!(end == 1, "the server did not confirm the end");
+        return Ok(());
+    }
+    send_all(&socket, &[&[DOWNLOAD][..], &batch.count.to_le_bytes()].concat())?;
+    let mut received = 0;
+    while let (length @ 1.., _) = recv(&socket, &mut block, RecvFlags::empty()).context("recv")? {
+        received += length;
+    }
+    ensure!(received == batch.count as usize * BLOCK, "received {received} bytes");
+    Ok(())
+}
+
+/// The server's side of [`transfer`], after the first byte.
+fn serve_transfer(connection: &OwnedFd, first: u8) -> Result<()> {
+    let mut block = vec![0; BLOCK];
+    if first == UPLOAD {
+        while let (1.., _) = recv(connection, &mut block, RecvFlags::empty())? {}
+        return send_all(connection, b"!");
+    }
+    let mut count = [0; 4];
+    let (length, _) = recv(connection, &mut count, RecvFlags::WAITALL)?;
+    ensure!(length == count.len(), "a client ended early");
+    (0..u32::from_le_bytes(count)).try_for_each(|_| send_all(connection, &block))
+}
+
+fn send_all(socket: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        let sent = send(socket, bytes, SendFlags::NOSIGNAL).context("send")?;
+        bytes = &bytes[sent..];
+    }
+    Ok(())
+}
+
 fn new_socket(kind: SocketType) -> Result<OwnedFd> {
     socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).context("socket")
 }
 
-/// `redirector-bench serve`: answers one byte with one byte and closes, one connection at a time.
+/// `redirector-bench serve`: answers one byte with one byte and closes, or moves blocks; one
+/// connection at a time.
 pub fn serve() -> Result<()> {
     let listener = new_socket(SocketType::STREAM)?;
     bind(&listener, &SocketAddr::from(([0, 0, 0, 0], 0))).context("failed to bind")?;
@@ -258,8 +324,14 @@ pub fn serve() -> Result<()> {
         let connection = accept(&listener).context("failed to accept")?;
         let mut byte = [0];
         // A client that disconnects early reports the error itself.
-        if recv(&connection, &mut byte, RecvFlags::empty()).is_ok() {
-            let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
+        match recv(&connection, &mut byte, RecvFlags::empty()) {
+            Ok(_) if matches!(byte, [UPLOAD | DOWNLOAD]) => {
+                let _ = serve_transfer(&connection, byte[0]);
+            }
+            Ok(_) => {
+                let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
+            }
+            Err(_) => {}
         }
     }
 }

@@ -9,7 +9,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.wants_build() {
         build::ensure_with_tools()?;
     }
-    if let Some(example) = args.wants_example() {
+    for example in args.wants_examples() {
         build::example(example)?;
     }
     redirector_bench::cli::run(args)

@@ -1,19 +1,18 @@
 //! bpf(2) commands of the comparison: minimal programs on a cgroup, and the kernel's clock on
 //! programs.
 //!
-//! Raw system calls, since the programs are a few instructions, and a library would add to their
-//! cost. Every object is gone with its descriptor.
+//! Every object is gone with its descriptor.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
+use crate::bpf::{self, Attributes, EXIT, Instruction, MOV_IMMEDIATE};
+
 // Commands (`enum bpf_cmd`).
 const MAP_CREATE: i64 = 0;
-const PROG_LOAD: i64 = 5;
-const PROG_GET_FD_BY_ID: i64 = 13;
 const OBJ_GET_INFO_BY_FD: i64 = 15;
 const PROG_QUERY: i64 = 16;
 const BTF_LOAD: i64 = 18;
@@ -49,11 +48,6 @@ pub(super) const HOOKS: [Hook; 6] = [
     Hook { name: "sock_release", program_type: SOCK, number: 34 },
 ];
 
-/// One instruction: operation, destination register, source register, offset, immediate.
-type Instruction = (u8, u8, u8, i16, i32);
-
-const MOV_IMMEDIATE: u8 = 0xb7;
-const EXIT: u8 = 0x95;
 /// `r0 = 1; exit`: allow, and nothing else.
 const EMPTY: &[Instruction] = &[(MOV_IMMEDIATE, 0, 0, 0, 1), (EXIT, 0, 0, 0, 0)];
 
@@ -141,22 +135,7 @@ fn link(cgroup: &File, hook: Hook, program: &[Instruction]) -> Result<OwnedFd> {
 }
 
 fn load(hook: Hook, program: &[Instruction]) -> io::Result<OwnedFd> {
-    let encode = |&(operation, destination, source, offset, immediate): &Instruction| {
-        let mut bytes = [operation, source << 4 | destination, 0, 0, 0, 0, 0, 0];
-        bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
-        bytes[4..].copy_from_slice(&immediate.to_ne_bytes());
-        bytes
-    };
-    let code: Vec<u8> = program.iter().flat_map(encode).collect();
-    let license = c"Dual MIT/GPL";
-    let mut attributes = Attributes::default();
-    attributes
-        .word(0, hook.program_type)
-        .word(4, program.len() as u32)
-        .pointer(8, code.as_ptr())
-        .pointer(16, license.as_ptr().cast());
-    attributes.word(68, hook.number);
-    attributes.descriptor(PROG_LOAD)
+    bpf::load(hook.program_type, hook.number, program)
 }
 
 /// Makes the kernel clock every run of every program while the result lives.
@@ -204,43 +183,5 @@ fn attached(cgroup: &File, hook: Hook) -> Result<Option<OwnedFd>> {
     if ids[0] == 0 {
         return Ok(None);
     }
-    let mut attributes = Attributes::default();
-    attributes.word(0, ids[0]);
-    attributes
-        .descriptor(PROG_GET_FD_BY_ID)
-        .map(Some)
-        .context("failed to open a program by its number")
-}
-
-/// `union bpf_attr`, by offset.
-#[derive(Default)]
-struct Attributes([u64; 18]);
-
-impl Attributes {
-    fn word(&mut self, offset: usize, value: u32) -> &mut Self {
-        let shift = if offset.is_multiple_of(8) { 0 } else { 32 };
-        self.0[offset / 8] |=
-            u64::from(value) << if cfg!(target_endian = "little") { shift } else { 32 - shift };
-        self
-    }
-
-    fn pointer(&mut self, offset: usize, target: *const u8) -> &mut Self {
-        self.0[offset / 8] = target as u64;
-        self
-    }
-
-    fn call(&mut self, command: i64) -> io::Result<i64> {
-        // SAFETY: the attributes outlive the call; every pointer in them refers to a live buffer of
-        // the length beside it.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of_val(&self.0))
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-    }
-
-    fn descriptor(&mut self, command: i64) -> io::Result<OwnedFd> {
-        let number = i32::try_from(self.call(command)?).map_err(io::Error::other)?;
-        // SAFETY: the command returned a new descriptor, which has no other owner.
-        Ok(unsafe { OwnedFd::from_raw_fd(number) })
-    }
+    bpf::program(ids[0]).map(Some)
 }

@@ -14,7 +14,10 @@ use super::{
         Variant,
     },
 };
-use crate::{options::FULL_POOL, worker::Operation};
+use crate::{
+    options::{FULL_POOL, last_core},
+    worker::Operation,
+};
 
 /// How much is measured.
 pub(super) struct Effort {
@@ -170,13 +173,3 @@ impl Session<'_> {
 
 const TCP_LOAD: Load = Load { operation: Operation::Tcp, count: TCP_BATCH };
 const HOT_LOAD: Load = Load { operation: Operation::TcpProhibited, count: HOT_BATCH };
-
-/// The last core that this process may use: the first one often serves the devices.
-fn last_core() -> Result<usize> {
-    let allowed =
-        rustix::thread::sched_getaffinity(None).context("failed to read the allowed cores")?;
-    (0..rustix::thread::CpuSet::MAX_CPU)
-        .rev()
-        .find(|&core| allowed.is_set(core))
-        .context("no core is allowed")
-}

@@ -15,12 +15,10 @@ use super::{
     variants::{ClientKind, Variant},
 };
 use crate::{
+    rounds::{self, Turns, WARM_UP},
     statistics::Spread,
     worker::{Batch, Operation},
 };
-
-/// Rounds whose times are discarded: caches, predictors and the core's clock settle.
-const WARM_UP: usize = 3;
 
 /// A scenario ends at the limit that is reached first.
 #[derive(Clone, Copy, Debug)]
@@ -65,23 +63,10 @@ pub(super) fn alternate(
     variants: &[Variant],
     limit: Limit,
 ) -> Result<Vec<Vec<f64>>> {
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
-    let began = Instant::now();
-    for round in 0..limit.rounds + WARM_UP {
-        if round > 2 * WARM_UP && began.elapsed() > limit.time {
-            break;
-        }
-        for position in 0..variants.len() {
-            // Rotated, and every other round backwards: no variant always follows the same one.
-            let turn = if round % 2 == 0 { position } else { variants.len() - 1 - position };
-            let which = (turn + round / 2) % variants.len();
-            let nanoseconds = run_batch(fixture, &variants[which], load)?;
-            if round >= WARM_UP {
-                times[which].push(nanoseconds);
-            }
-        }
-    }
-    Ok(times)
+    rounds::alternate(variants.len(), (limit.rounds, limit.time), |which| {
+        run_batch(fixture, &variants[which], load)
+    })
+    .map(Turns::into_times)
 }
 
 fn run_batch(fixture: &mut Fixture, variant: &Variant, load: Load) -> Result<f64> {

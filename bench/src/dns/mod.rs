@@ -1,6 +1,7 @@
 //! The DNS shim beside unbound and dnsmasq.
 
 mod dnsperf;
+mod in_kernel;
 mod latency;
 mod report;
 mod run;

@@ -5,7 +5,11 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::soak::Soak;
-use crate::{host, statistics::Spread};
+use crate::{
+    host,
+    rows::{self, Row},
+    statistics::Spread,
+};
 
 /// The results of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +32,9 @@ pub struct Report {
     pub latencies: Vec<Latency>,
     /// Resident memory of the shim in KiB: at the start, after each round.
     pub memory_kib: Vec<u64>,
+    /// Answers in the kernel.
+    #[serde(default)]
+    pub in_kernel: Vec<Row>,
     /// Memory under a steady load, if measured.
     #[serde(default)]
     pub soak: Option<Soak>,
@@ -152,6 +159,8 @@ impl Report {
                 {} KiB at the end, {most} KiB at most.",
             ends.0, ends.1
         );
+        let _ =
+            writeln!(text, "\n## In the kernel\n\n{}", rows::markdown(&self.in_kernel).trim_end());
         if let Some(soak) = &self.soak {
             let (first, last) = soak.ends();
             let _ = writeln!(

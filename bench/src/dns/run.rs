@@ -10,6 +10,7 @@ use testbed::{IsolatedNetns, ResolvConf, packages, workspace};
 
 use super::{
     dnsperf::{Dnsperf, Measured, write_queries},
+    in_kernel::{self, Peers},
     latency,
     report::{Ratio, Report, Turn},
     servers::{LOCAL, Launcher, NAMES, Server, ZONE},
@@ -18,6 +19,7 @@ use super::{
 use crate::{
     host,
     options::{json, write_files},
+    packets,
     statistics::Spread,
 };
 
@@ -42,6 +44,13 @@ pub struct Options {
     /// The shim to measure [default: the release build of the example `shim`]
     #[arg(long, value_name = "FILE")]
     pub(crate) shim: Option<PathBuf>,
+    /// The program that attaches the packet datapath [default: a release build of the example
+    /// `packets`]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) packets: Option<PathBuf>,
+    /// Only what is answered in the kernel
+    #[arg(long)]
+    in_kernel_only: bool,
     /// The folder for dns.json and dns.md [default: bench/results]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -72,7 +81,8 @@ fn measure(options: &Options, netns: &IsolatedNetns) -> Result<Report> {
         memory_kib: vec![host::resident_kib(servers.shim.child.id())],
         ..Report::default()
     };
-    for load in loads(&servers, folder.path())? {
+    let all = if options.in_kernel_only { Vec::new() } else { loads(&servers, folder.path())? };
+    for load in all {
         netns.steer_loopback(load.steered.then_some(1))?;
         let turns = take_turns(options, &launcher, &servers.shim, &load, &mut report.memory_kib)?;
         load.add_to(&mut report, &servers.shim, &turns);
@@ -82,6 +92,12 @@ fn measure(options: &Options, netns: &IsolatedNetns) -> Result<Report> {
     pin(None, 1)?;
     let forwarders = [&servers.shim, &servers.dnsmasq];
     report.latencies = latency::measure(options.rounds, &servers.upstream, &forwarders)?;
+    netns.steer_loopback(None)?;
+    let peers = Peers { shim: &servers.shim, unbound: &servers.unbound };
+    let packets =
+        options.packets.clone().unwrap_or_else(|| workspace::release_example(packets::EXAMPLE));
+    report.in_kernel =
+        in_kernel::measure(options.rounds, &peers, &|setup| in_kernel::start(&packets, setup))?;
     report.load[1] = host::load();
     if options.soak > 0 {
         pin(Some(servers.upstream.child.id()), 0)?;
@@ -123,11 +139,11 @@ struct Load<'a> {
     peers: Vec<(&'a Server, Option<f64>)>,
 }
 
-fn loads<'a>(servers: &'a Servers, folder: &Path) -> Result<[Load<'a>; 3]> {
+fn loads<'a>(servers: &'a Servers, folder: &Path) -> Result<Vec<Load<'a>>> {
     let local = write_queries(folder, "local", [format!("{LOCAL} A")])?;
     let forwarded =
         write_queries(folder, "forwarded", (0..NAMES).map(|n| format!("n{n}.{ZONE} A")))?;
-    Ok([
+    Ok(vec![
         Load {
             name: "local",
             steered: true,
