@@ -33,7 +33,7 @@ pub(crate) const SIX: Ipv6Addr = Ipv6Addr::LOCALHOST;
 /// An address without a server.
 pub(crate) const CLOSED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 /// Bytes of a banner.
-const BANNER: usize = 4;
+pub(crate) const BANNER: usize = 4;
 /// Longest time for a connect: the machine is emulated.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 

@@ -21,6 +21,8 @@ use rustix::{
 pub(crate) const ATTACHED: &str = "/sys/fs/cgroup/kubepods";
 /// The cgroup below it that the scenarios run in.
 pub(crate) const POD: &str = "/sys/fs/cgroup/kubepods/podvm";
+/// A cgroup elsewhere.
+pub(crate) const JOBS: &str = "/sys/fs/cgroup/jobs";
 
 /// Where the datapath is pinned.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -49,7 +51,7 @@ pub(crate) fn prepare() -> Result<()> {
         }
     }
     // The scenarios may not create cgroups at the root.
-    for cgroup in [POD, "/sys/fs/cgroup/jobs"] {
+    for cgroup in [POD, JOBS] {
         std::fs::create_dir_all(cgroup)
             .with_context(|| format!("failed to make the cgroup {cgroup}"))?;
     }

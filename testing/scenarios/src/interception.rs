@@ -1,5 +1,5 @@
-//! Scenarios of DNS interception at sockets: a responder on each port stands in for the shim, and the
-//! resolvers do not exist.
+//! Scenarios of DNS interception at sockets: a responder on each port stands in for the shim, and
+//! the resolvers do not exist.
 
 use std::{
     io,

@@ -1,8 +1,9 @@
 //! The datapath's scenarios as the whole user space of a virtual machine.
 //!
 //! As process 1 it mounts the file systems, runs itself again in a pod's cgroup with exactly the
-//! capabilities that the product needs, and powers off. The second process plays the scenarios and
-//! reports each on standard output: `SCENARIO<tab>name<tab>ok|FAIL<tab>detail`,
+//! capabilities that the product needs, and powers off. Those processes play the scenarios; for
+//! those of packets, more of them act in network namespaces. Each scenario is reported on standard
+//! output: `SCENARIO<tab>name<tab>ok|FAIL<tab>detail`,
 //! `PROGRAM<tab>name<tab>verified instructions<tab>bytes`, and `END` as the last line.
 
 mod attaching;
@@ -12,6 +13,8 @@ mod init;
 mod interception;
 mod loading;
 mod log_tail;
+mod network;
+mod packets;
 mod scenarios;
 mod socket_options;
 
@@ -23,43 +26,63 @@ use anyhow::Context as _;
 const PLAY: &str = "play";
 /// The argument of the second process that runs as [`NOBODY`].
 const PLAY_AS_NOBODY: &str = "play-as-nobody";
+/// The argument of the process that plays the scenarios of packets.
+const PLAY_PACKETS: &str = "play-packets";
+/// A parameter of the kernel's command line, which it hands to its init.
+const PACKETS_ONLY: &str = "PACKETS_ONLY";
 /// A user without any rights.
 const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(PLAY_AS_NOBODY) {
-        report("as uid 65534", &connects::as_nobody(NOBODY));
-        return ExitCode::SUCCESS;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [PLAY_AS_NOBODY] => {
+            report("as uid 65534", &connects::as_nobody(NOBODY));
+            ExitCode::SUCCESS
+        }
+        [PLAY] => exit_code("load and attach", play()),
+        [PLAY_PACKETS] => exit_code("load and attach for packets", play_packets()),
+        [network::actor::ACT, place] => exit_code(place, network::actor::serve(place)),
+        _ if std::process::id() == 1 => run_machine(),
+        _ => {
+            eprintln!("this is the init of a virtual machine: `cargo xtask vm` starts it");
+            ExitCode::FAILURE
+        }
     }
-    if std::env::args().nth(1).as_deref() == Some(PLAY) {
-        return match play() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                println!("{}", log_tail::text());
-                println!(
-                    "SCENARIO\tload and attach\tFAIL\t{}",
-                    format!("{error:#}").replace(['\n', '\t'], " ")
-                );
-                ExitCode::FAILURE
-            }
-        };
-    }
-    if std::process::id() != 1 {
-        eprintln!("this is the init of a virtual machine: `cargo xtask vm` starts it");
-        return ExitCode::FAILURE;
-    }
-    let played = init::prepare()
-        .and_then(|()| init::run_scenarios(PLAY_AS_NOBODY, NOBODY))
-        .and_then(|()| init::run_scenarios(PLAY, 0));
-    if let Err(error) = played {
-        println!("SCENARIO\tmachine\tFAIL\t{error:#}");
+}
+
+fn run_machine() -> ! {
+    match init::prepare().and_then(|()| play_all()) {
+        Ok(()) => println!("END"),
+        Err(error) => println!("SCENARIO\tmachine\tFAIL\t{error:#}"),
     }
     init::power_off()
 }
 
+fn play_all() -> anyhow::Result<()> {
+    println!("KERNEL\t{}", rustix::system::uname().release().to_string_lossy());
+    if std::env::var_os(PACKETS_ONLY).is_none() {
+        init::run_scenarios(PLAY_AS_NOBODY, NOBODY)?;
+        init::run_scenarios(PLAY, 0)?;
+    }
+    network::places::build().context("failed to make the places")?;
+    init::run_scenarios(PLAY_PACKETS, 0)
+}
+
+/// Reports what ended a process early as a failed scenario, after the end of its log.
+fn exit_code(scenario: &str, played: anyhow::Result<()>) -> ExitCode {
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{}", log_tail::text());
+            report(scenario, &Err(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn play() -> anyhow::Result<()> {
     log_tail::start();
-    println!("KERNEL\t{}", rustix::system::uname().release().to_string_lossy());
     let mut fixture = fixture::Fixture::new().context("failed to load and attach")?;
     println!("SCENARIO\tload and attach\tok\t");
     for program in fixture.datapath.status().programs {
@@ -72,8 +95,12 @@ fn play() -> anyhow::Result<()> {
         report(name, &scenario(&mut fixture));
     }
     report("unload", &connects::unload(fixture));
-    println!("END");
     Ok(())
+}
+
+fn play_packets() -> anyhow::Result<()> {
+    log_tail::start();
+    packets::play(report)
 }
 
 fn report(name: &str, outcome: &anyhow::Result<()>) {

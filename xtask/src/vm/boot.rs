@@ -1,9 +1,12 @@
 //! Boots one machine and reads its results.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 use testbed::capture;
 
-use super::kernels::{Arch, Entry};
+use super::{
+    kernels::{Arch, Entry},
+    machine::Machine,
+};
 
 /// Lines of a machine's output that are shown after a failure.
 const TAIL: usize = 100;
@@ -98,23 +101,19 @@ impl Outcome {
     }
 }
 
-/// Boots `kernel` with `initrd` and waits until it powers off. A guest that panics is booted once
-/// more: emulated, 6.12 panics occasionally.
-pub(super) fn play(
-    entry: Entry,
-    kernel: &Path,
-    initrd: &Path,
-    limit: Duration,
-) -> anyhow::Result<Outcome> {
-    let first = once(entry, kernel, initrd, limit)?;
+/// Boots a machine and waits until it powers off. A guest that panics is booted once more:
+/// emulated, 6.12 panics occasionally.
+pub(super) fn play(machine: &Machine, limit: Duration) -> anyhow::Result<Outcome> {
+    let first = once(machine, limit)?;
     if first.complete || !first.panicked() {
         return Ok(first);
     }
-    eprintln!("  the kernel {entry} panicked: booting it again");
-    once(entry, kernel, initrd, limit)
+    eprintln!("  the kernel {} panicked: booting it again", machine.entry);
+    once(machine, limit)
 }
 
-fn once(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::Result<Outcome> {
+fn once(machine: &Machine, limit: Duration) -> anyhow::Result<Outcome> {
+    let Machine { entry, kernel, initrd, packets_only } = machine;
     let mut command = emulator(entry.arch);
     command.args([
         "-m",
@@ -130,9 +129,11 @@ fn once(entry: Entry, kernel: &Path, initrd: &Path, limit: Duration) -> anyhow::
         "stdio",
     ]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-    command.arg("-append").arg(format!("console={} quiet panic=-1", console(entry.arch)));
+    // What the kernel does not know is in the environment of its init.
+    let only = if *packets_only { " PACKETS_ONLY=1" } else { "" };
+    command.arg("-append").arg(format!("console={} quiet panic=-1{only}", console(entry.arch)));
     let finished = capture::capture_within(&mut command, limit, |_| {})?;
-    Ok(Outcome::read(entry, finished.output.replace('\r', "")))
+    Ok(Outcome::read(*entry, finished.output.replace('\r', "")))
 }
 
 /// Always TCG: KVM may be present without being able to run these kernels.

@@ -10,4 +10,6 @@ pub(super) struct Machine {
     pub(super) kernel: PathBuf,
     /// The archive with the kernel's modules and the scenarios, which are its init.
     pub(super) initrd: PathBuf,
+    /// Plays only the scenarios of packets.
+    pub(super) packets_only: bool,
 }

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Only this architecture
     #[arg(long, value_enum)]
     arch: Option<Arch>,
+    /// Only the scenarios of packets
+    #[arg(long)]
+    packets_only: bool,
     /// Look for newer packages of cached kernels
     #[arg(long)]
     refresh: bool,
@@ -91,7 +94,12 @@ fn machines(args: &Args) -> anyhow::Result<Vec<Machine>> {
         for entry in wanted {
             let kernel = kernels::ensure(entry, args.refresh)?;
             let initrd = guest::initrd(entry, &kernel.modules, &program)?;
-            machines.push(Machine { entry: *entry, kernel: kernel.image, initrd });
+            machines.push(Machine {
+                entry: *entry,
+                kernel: kernel.image,
+                initrd,
+                packets_only: args.packets_only,
+            });
         }
     }
     Ok(machines)
@@ -105,7 +113,9 @@ fn play(args: &Args, machines: &[Machine]) -> anyhow::Result<bool> {
     }
     for (machine, outcome) in machines.iter().zip(&outcomes) {
         if outcome.passed() {
-            passed::record(machine)?;
+            if !machine.packets_only {
+                passed::record(machine)?;
+            }
         } else {
             eprintln!("--- {}: {}\n{}", outcome.entry, outcome.problem(), outcome.tail());
         }
@@ -148,8 +158,7 @@ fn boot_all(machines: &[Machine]) -> anyhow::Result<Vec<Outcome>> {
     let worker = || {
         let mut done = Vec::new();
         while let Some(number) = next.lock().ok().and_then(|mut next| next.next()) {
-            let Machine { entry, kernel, initrd } = &machines[number];
-            done.push((number, boot::play(*entry, kernel, initrd, LIMIT)));
+            done.push((number, boot::play(&machines[number], LIMIT)));
         }
         done
     };
