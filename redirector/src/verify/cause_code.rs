@@ -66,12 +66,16 @@ cause_codes! {
     ForeignProgram = "foreign_program",
     /// The process is a VMM: its guest has a network stack of its own.
     GuestKernel = "guest_kernel",
+    /// What a guest does not get of a route.
+    GuestLimits = "guest_limits",
     /// No hook of ours saw the connect.
     HookMissed = "hook_missed",
     /// The executor's /etc/hosts has the name.
     HostsEntry = "hosts_entry",
     /// The HTTP request failed.
     HttpFailed = "http_failed",
+    /// No packet program serves connects of the interface's guest.
+    InterfaceNotServed = "interface_not_served",
     /// The kernel rejected a route update.
     KernelUpdateFailed = "kernel_update_failed",
     /// The executor's nameserver is on its own loopback.

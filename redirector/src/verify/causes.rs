@@ -106,12 +106,12 @@ pub(super) fn port_not_listed(route: &RouteView, port: u16) -> Finding {
 pub(super) fn guest_kernel(process: &Process) -> Option<Finding> {
     let guest = process.guest.as_ref()?;
     let cause = format!(
-        "{} (pid {}) is {guest}: its guest has a network stack of its own, and no hook here sees \
+        "{} (pid {}) is {guest}: its guest has a network stack of its own, and no cgroup hook sees \
             the guest's connects",
         process.command, process.pid
     );
-    let next = "list the guests' network in dns.real_address_clients: they get the load balancer's \
-        real address";
+    let next = "name the guest's interface on this host by --interface: its packets are answered \
+        and redirected there";
     Some(Finding::new(CauseCode::GuestKernel, cause, next))
 }
 

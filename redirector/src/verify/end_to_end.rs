@@ -18,7 +18,10 @@ use super::{
     report::{SourceAddresses, Vantage, Verified},
     target::route_for,
 };
-use crate::control::api::{Status, VERSION};
+use crate::{
+    control::api::{Status, VERSION},
+    datapath,
+};
 
 /// Connects as an executor does. `read` reads the status again.
 ///
@@ -62,6 +65,7 @@ pub(crate) fn verify(
     let vantage = Vantage {
         cgroup: room.path().to_owned(),
         process: wanted.process.clone(),
+        guest: wanted.guest.clone(),
         nameservers: job.nameservers.iter().map(SocketAddr::ip).collect(),
     };
     let seen = probe_process::run(&job)?;
@@ -99,8 +103,9 @@ pub(crate) fn verify(
             IpAddr::V4(address) => pool.is_some_and(|pool| pool.contains(&address)),
             IpAddr::V6(_) => false,
         },
-        attached: attachments.iter().any(|at| at.live),
-        covered: covering(attachments, &vantage.cgroup).is_some(),
+        attached: wanted.guest.is_some() || attachments.iter().any(|at| at.live),
+        // A guest's connects are redirected by packet.
+        covered: wanted.guest.is_some() || covering(attachments, &vantage.cgroup).is_some(),
         cgroup: asked_cgroup(&vantage.cgroup),
         process: wanted.process.as_ref(),
         source: &verified.source,
@@ -119,8 +124,25 @@ fn asked_cgroup(cgroup: &Path) -> String {
     cgroup.parent().filter(|_| made).unwrap_or(cgroup).display().to_string()
 }
 
+/// A cgroup that our programs do not see, as they do not see a guest's connects.
+fn guests_room(status: &Status) -> anyhow::Result<ProbeCgroup> {
+    let mount = datapath::cgroup2_mount()?;
+    let attachments = status.datapath.iter().flat_map(|datapath| &datapath.attachments);
+    let at_root =
+        attachments.filter(|at| at.live).any(|at| at.cgroup.as_deref() == Some(mount.as_path()));
+    anyhow::ensure!(
+        !at_root,
+        "the programs are attached to the root of the cgroups, so they would redirect the probe's \
+            connect before its packets leave: run the acceptance test in the guest"
+    );
+    ProbeCgroup::below(&mount)
+}
+
 /// The cgroup to run in; none when nothing is attached and none was given.
 fn room(wanted: &VerifyOptions, status: &Status) -> anyhow::Result<Option<ProbeCgroup>> {
+    if wanted.guest.is_some() {
+        return guests_room(status).map(Some);
+    }
     if let Some(cgroup) = &wanted.cgroup {
         return ProbeCgroup::below(&probe_cgroup::named(cgroup)?).map(Some);
     }

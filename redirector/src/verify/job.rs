@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
+    guest_place::GuestPlace,
     lookups::ports,
     probe::{Job, Until},
     process::{Process, read_in},
@@ -32,6 +33,8 @@ pub(crate) struct VerifyOptions {
     pub(crate) cgroup: Option<PathBuf>,
     /// The process to run as.
     pub(crate) process: Option<Process>,
+    /// The place of a guest to act from.
+    pub(crate) guest: Option<GuestPlace>,
     /// The authorities to trust instead of those of the location.
     pub(crate) ca: Option<PathBuf>,
     pub(crate) until: Until,
@@ -54,13 +57,9 @@ pub(super) fn job(
         port: wanted.target.port,
         cgroup: Some(cgroup.to_owned()),
         pid: process.map(|process| process.pid),
+        netns: wanted.guest.as_ref().map(|guest| guest.netns.clone()),
         hosts: process.and_then(|process| process.hosts_entry(&wanted.target.name)),
-        nameservers: match process {
-            Some(process) => {
-                process.nameservers.iter().map(|&server| SocketAddr::new(server, 53)).collect()
-            }
-            None => wanted.shim.clone(),
-        },
+        nameservers: nameservers(wanted),
         expected: vips.into_iter().flatten().collect(),
         roots: roots(wanted.ca.as_deref(), process)?,
         until: wanted.until,
@@ -68,6 +67,16 @@ pub(super) fn job(
         timeout: wanted.timeout,
         backend,
     })
+}
+
+/// The nameservers of the process or of the guest's place, else the shim.
+fn nameservers(wanted: &VerifyOptions) -> Vec<SocketAddr> {
+    let of_process = wanted.process.as_ref().map(|process| &process.nameservers);
+    let of_guest = || wanted.guest.as_ref().map(|guest| &guest.nameservers);
+    match of_process.or_else(of_guest) {
+        Some(servers) => servers.iter().map(|&server| SocketAddr::new(server, 53)).collect(),
+        None => wanted.shim.clone(),
+    }
 }
 
 /// The authorities that the executor trusts: `--ca`, or the bundle of its own image, or this

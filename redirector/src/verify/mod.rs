@@ -5,6 +5,7 @@
 //! | `end_to_end` | the whole of `verify` |
 //! | `probe` | the child that acts from the executor's location and reports what it saw |
 //! | `probe_cgroup`, `process` | that location: a cgroup; a process's cgroup, network, resolver |
+//! | `guest_place` | the place of a guest: a network namespace behind an interface |
 //! | `diagnose` | from what was seen to the cause and the next step; pure |
 //! | `explain` | what a connect would do, from what is known; pure |
 //! | `causes`, `cause_code` | causes that both find, and the code of each |
@@ -17,6 +18,7 @@ mod causes_tests;
 mod diagnose;
 mod end_to_end;
 mod explain;
+mod guest_place;
 mod job;
 mod lookups;
 mod probe;
@@ -28,6 +30,7 @@ mod target;
 
 pub use self::{
     cause_code::CauseCode,
+    guest_place::GuestPlace,
     probe::{CertificateInfo, Until},
     process::Process,
     report::{

@@ -7,7 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{cause_code::CauseCode, probe::CertificateInfo, process::Process};
+use super::{
+    cause_code::CauseCode, guest_place::GuestPlace, probe::CertificateInfo, process::Process,
+};
 use crate::route::SourceName;
 
 /// A cause, or information, with the next step.
@@ -70,6 +72,9 @@ pub struct Vantage {
     pub cgroup: PathBuf,
     /// The process that `verify` acted for; null for a cgroup and the node's own network.
     pub process: Option<Process>,
+    /// The place of a guest that `verify` acted from; null without `--netns` and `--interface`.
+    #[serde(default)]
+    pub guest: Option<GuestPlace>,
     /// The nameservers that were queried.
     pub nameservers: Vec<IpAddr>,
 }

@@ -23,6 +23,7 @@ use crate::{
   redirector explain artifactory.internal.company.net
   redirector explain artifactory.internal.company.net:8443 --pid 4711
   redirector explain 198.18.0.1:443
+  redirector explain artifactory.internal.company.net --interface tap0
 
 Sends nothing; `redirector verify` connects for real.
 
@@ -35,6 +36,9 @@ pub(crate) struct Explain {
     /// The process that connects
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
+    /// The interface of this host whose guest connects
+    #[arg(long, value_name = "NAME", conflicts_with = "pid")]
+    interface: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -47,6 +51,7 @@ impl Explain {
         let facts = verify::ExplainFacts {
             status: &known.status,
             process: process.as_ref(),
+            interface: self.interface.as_deref(),
             shim: &known.shim,
             others: &others,
         };

@@ -1,6 +1,6 @@
 //! `redirector verify`: connects as an executor does.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -13,7 +13,7 @@ use crate::{
         output::OutputArgs,
         status_source,
     },
-    verify::{self, Process, StepOutcome, Target, Until, Verified},
+    verify::{self, GuestPlace, Process, StepOutcome, Target, Until, Verified},
 };
 
 /// `verify`.
@@ -22,10 +22,13 @@ use crate::{
   redirector verify artifactory.internal.company.net
   redirector verify artifactory.internal.company.net --pid 4711    as that process
   redirector verify git.internal.company.net:22 --until connect    neither TLS nor HTTP
+  redirector verify artifactory.internal.company.net --interface veth3a    as a guest there
   redirector verify artifactory.internal.company.net --ca ca.pem
 
 With --pid it uses that process's cgroup, network, resolver and certificates. Without, it runs in a
-new cgroup below the first attached one, in this network, and queries the shim.
+new cgroup below the first attached one, in this network, and queries the shim. With --netns or
+--interface it acts as a guest does, whose connects only the packet programs see: it joins that
+network and a cgroup that is not attached. The guest of a virtual machine cannot be entered.
 
 Exit codes: 0 it works, 1 it does not, and the output shows why and what to do, 3 missing
 privileges, 4 no agent and nothing of it in the kernel.")]
@@ -40,6 +43,16 @@ pub(crate) struct Verify {
     /// certificates and proxy variables
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
+    /// Act from a guest's place: this network namespace, by name (`ip netns`) or path, in a cgroup
+    /// that the programs do not see
+    #[arg(long, value_name = "NAME|PATH", conflicts_with_all = ["cgroup", "pid"])]
+    netns: Option<PathBuf>,
+    /// The same, for the namespace at the other end of this interface (a veth)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["cgroup", "pid", "netns"])]
+    interface: Option<String>,
+    /// With --netns or --interface: query this nameserver, and not the namespace's or this host's
+    #[arg(long, value_name = "ADDRESS")]
+    nameserver: Vec<IpAddr>,
     /// Trust the certificate authorities of this PEM file only
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -68,6 +81,11 @@ impl Verify {
             target: self.target,
             cgroup: self.cgroup,
             process: self.pid.map(Process::read).transpose()?,
+            guest: match (&self.netns, &self.interface) {
+                (Some(netns), _) => Some(GuestPlace::netns(netns, self.nameserver)?),
+                (None, Some(name)) => Some(GuestPlace::interface(name, self.nameserver)?),
+                (None, None) => None,
+            },
             ca: self.ca,
             until: self.until,
             plain: self.plain,
@@ -90,11 +108,11 @@ fn render(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
             .as_ref()
             .map(|process| format!(" as {} (pid {})", process.command, process.pid))
             .unwrap_or_default();
-        writeln!(
-            env.out,
-            "{}",
-            paint.dim(&format!("running in {}{who}", vantage.cgroup.display()))
-        )?;
+        let place = match &vantage.guest {
+            Some(guest) => format!("running in the network namespace {}", guest.label()),
+            None => format!("running in {}{who}", vantage.cgroup.display()),
+        };
+        writeln!(env.out, "{}", paint.dim(&place))?;
     }
     for step in &verified.steps {
         let mark = match step.outcome {

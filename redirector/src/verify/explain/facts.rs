@@ -8,6 +8,8 @@ use crate::{control::api::Status, datapath::ForeignProgram, verify::process::Pro
 pub(crate) struct ExplainFacts<'a> {
     pub(crate) status: &'a Status,
     pub(crate) process: Option<&'a Process>,
+    /// The interface whose guest connects.
+    pub(crate) interface: Option<&'a str>,
     /// Where the shim listens.
     pub(crate) shim: &'a [SocketAddr],
     /// Programs of others on the hooks above the process, or above what is attached.

@@ -32,8 +32,51 @@ fn explain_to(status: &Status, target: &str, others: &[ForeignProgram]) -> Expla
     let shim = ["169.254.20.53:53".parse().expect("an address")];
     explain(
         &target.parse().expect("a target"),
-        &ExplainFacts { status, process: None, shim: &shim, others },
+        &ExplainFacts { status, process: None, interface: None, shim: &shim, others },
     )
+}
+
+fn explain_at(status: &Status, interface: &str) -> Explained {
+    explain(
+        &"x.a.internal".parse().expect("a target"),
+        &ExplainFacts { status, process: None, interface: Some(interface), shim: &[], others: &[] },
+    )
+}
+
+/// The status with an interface of a guest, and one that is not served.
+fn with_interfaces() -> Status {
+    let mut status = status();
+    let interface = |name: &str, connects: &str| {
+        serde_json::from_value(serde_json::json!({
+            "index": 7, "name": name, "kind": "tun", "names": "packet", "connects": connects,
+            "failed": false, "reason": null, "hook": "tcx", "programs": [], "reattached": 0,
+            "preceded_by": []
+        }))
+        .expect("an interface")
+    };
+    let datapath = status.datapath.as_mut().expect("a datapath");
+    datapath.packet.interfaces = vec![interface("tap0", "packet"), interface("tap1", "none")];
+    status
+}
+
+#[test]
+fn a_guest_meets_the_programs_of_its_interface() {
+    let mut status = with_interfaces();
+    let explained = explain_at(&status, "tap0");
+    assert!(explained.redirected && explained.findings.is_empty(), "{explained:?}");
+    assert!(explained.path.iter().any(|stage| stage.detail.contains("tap0 (tcx): names are")));
+    for interface in ["tap1", "eth9"] {
+        let explained = explain_at(&status, interface);
+        assert_eq!(explained.findings[0].code, CauseCode::InterfaceNotServed, "{interface}");
+        assert!(!explained.redirected);
+    }
+    let definition = status.routes[0].definition.as_mut().expect("a definition");
+    definition.idle_timeout = Some("350s".into());
+    definition.source_ips = Some(vec!["198.51.100.1".into()]);
+    let codes: Vec<_> =
+        explain_at(&status, "tap0").findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [CauseCode::GuestLimits, CauseCode::GuestLimits]);
+    assert!(explain_at(&status, "tap0").redirected, "they prevent nothing");
 }
 
 /// The first finding after `change`.

@@ -3,8 +3,12 @@
 use std::net::IpAddr;
 
 use super::{
-    explainer::Explainer, facts::ExplainFacts, hook::trace_hook, resolver::trace_resolver,
-    route::trace_route, target::ExplainTarget,
+    explainer::Explainer,
+    facts::ExplainFacts,
+    hook::{trace_guest_limits, trace_hook},
+    resolver::trace_resolver,
+    route::trace_route,
+    target::ExplainTarget,
 };
 use crate::{
     control::api::RouteView,
@@ -45,6 +49,7 @@ fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
     out.stage("name", format!("{} {answered} {vip}, by the route of {source}", target.name));
     trace_hook(out, known);
     trace_resolver(out, &target.name, known);
+    trace_guest_limits(out, route, known);
     trace_route(out, route, target.port, known);
 }
 
@@ -60,6 +65,7 @@ fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &Explai
             .map_or_else(|| "a route whose name is not known".to_owned(), ToString::to_string);
         out.stage("vip", format!("{address} is the virtual address of {source}"));
         trace_hook(out, known);
+        trace_guest_limits(out, route, known);
         return trace_route(out, route, port, known);
     }
     let pool = known

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::SocketAddr,
+    path::PathBuf,
 };
 
 use anyhow::Context as _;
@@ -53,11 +54,13 @@ fn is_permission(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// The cgroup first: the namespace may not show it.
 fn enter(job: &Job) -> anyhow::Result<()> {
-    let net = |pid: u32| {
-        File::open(format!("/proc/{pid}/ns/net"))
-            .with_context(|| format!("failed to open the network of process {pid}"))
+    let of_process = || job.pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+    let path = job.netns.clone().or_else(of_process);
+    let open = |path: &PathBuf| {
+        File::open(path)
+            .with_context(|| format!("failed to open the network namespace {}", path.display()))
     };
-    let net = job.pid.map(net).transpose()?;
+    let net = path.as_ref().map(open).transpose()?;
     if let Some(cgroup) = &job.cgroup {
         std::fs::write(cgroup.join("cgroup.procs"), "0")
             .with_context(|| format!("failed to join the cgroup {}", cgroup.display()))?;
@@ -66,10 +69,8 @@ fn enter(job: &Job) -> anyhow::Result<()> {
         move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(std::io::Error::from)
             .with_context(|| {
-                format!(
-                    "failed to join the network namespace of process {}",
-                    job.pid.unwrap_or_default()
-                )
+                let path = path.unwrap_or_default();
+                format!("failed to join the network namespace {}", path.display())
             })?;
     }
     Ok(())

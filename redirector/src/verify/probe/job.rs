@@ -20,6 +20,9 @@ pub(in crate::verify) struct Job {
     pub(in crate::verify) cgroup: Option<PathBuf>,
     /// The process whose network namespace to join.
     pub(in crate::verify) pid: Option<u32>,
+    /// The network namespace of a guest to join, instead of a process's.
+    #[serde(default)]
+    pub(in crate::verify) netns: Option<PathBuf>,
     /// What /etc/hosts says; DNS is not asked then.
     pub(in crate::verify) hosts: Option<IpAddr>,
     pub(in crate::verify) nameservers: Vec<SocketAddr>,
