@@ -147,8 +147,9 @@ impl EventLoop {
                     drop(scrape.send(metrics_snapshot::snapshot(&self.state)));
                 }
                 () = self.state.attachments.changed() => self.state.on_cgroup_change(),
-                // Last: thousands of names may have answered at once.
+                // Last: thousands of names may have answered at once, or interfaces have come.
                 Ok(()) = resolved.changed() => self.on_resolved(),
+                () = self.state.interfaces.changed() => self.state.on_interface_change(),
             }
         }
     }
@@ -240,7 +241,7 @@ impl EventLoop {
         // An older version's programs had to serve until now.
         self.state.attach();
         self.state.reconciler.publish();
-        self.state.attachments.limit_steps();
+        self.state.limit_attach_steps();
         let routes = self.state.reconciler.published_count();
         let cgroups = self.state.attachments.attachments().len();
         info!("redirecting {} for {}", count(routes, "route"), count(cgroups, "cgroup"));

@@ -32,6 +32,7 @@ mod views;
 
 use std::path::PathBuf;
 
+pub(crate) use attach::interface_roles::{Surroundings, decide};
 pub use process::{
     lock::{LockError, is_running, running},
     logging::start_logging,

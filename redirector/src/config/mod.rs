@@ -17,7 +17,10 @@ mod tests;
 pub use self::{
     agent_paths::AgentPaths,
     load::{ConfigErrors, DEFAULT_PATH, load, parse, path},
-    settings::{Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, Upstream},
+    settings::{
+        Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, InterfaceSpec,
+        Upstream,
+    },
 };
 pub use crate::{
     pool::Pool,

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::settings::{CgroupSpec, Config, DnsClients, Upstream};
+use super::settings::{CgroupSpec, Config, DnsClients, InterfaceSpec, Upstream};
 use crate::{
     route::{RawRoute, Route},
     spanned::{DocumentReader, Spanned, TableReader, scalar::format_duration},
@@ -34,6 +34,14 @@ pub(super) struct RawAgent {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RawAttach {
     pub(super) cgroups: Option<Vec<String>>,
+    pub(super) interfaces: Option<RawInterfaces>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum RawInterfaces {
+    Word(String),
+    Patterns(Vec<String>),
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -88,6 +96,9 @@ pub(super) fn read(
 
     let mut attach = root.section("attach").overridden_by("REDIRECTOR_ATTACH");
     config.attach.cgroups = attach.texts("cgroups", "`[\"auto\"]`");
+    config.attach.interfaces = attach
+        .text_or_texts("interfaces", "`[\"auto\"]`")
+        .map(|value| value.map_or_else(RawInterfaces::Patterns, RawInterfaces::Word));
     attach.finish();
 
     let mut pool = root.section("pool").overridden_by("REDIRECTOR_POOL");
@@ -159,7 +170,10 @@ impl From<&Config> for RawConfig {
                 bpffs: path(&agent.bpffs),
                 admin: Some(agent.admin.map_or_else(|| "off".into(), |admin| admin.to_string())),
             },
-            attach: RawAttach { cgroups: Some(attach.cgroups.iter().map(cgroup).collect()) },
+            attach: RawAttach {
+                cgroups: Some(attach.cgroups.iter().map(cgroup).collect()),
+                interfaces: Some(interfaces(&attach.interfaces)),
+            },
             pool: RawPool {
                 ipv4: Some(pool.ipv4.to_string()),
                 ipv6: pool.ipv6.map(|ipv6| ipv6.to_string()),
@@ -192,6 +206,18 @@ fn cgroup(spec: &CgroupSpec) -> String {
     match spec {
         CgroupSpec::Auto => "auto".into(),
         CgroupSpec::Pattern(pattern) => pattern.clone(),
+    }
+}
+
+fn interfaces(specs: &[InterfaceSpec]) -> RawInterfaces {
+    let text = |spec: &InterfaceSpec| match spec {
+        InterfaceSpec::Auto => "auto".into(),
+        InterfaceSpec::Pattern(pattern) => pattern.clone(),
+        InterfaceSpec::Except(pattern) => format!("!{pattern}"),
+    };
+    match specs {
+        [] => RawInterfaces::Word("off".into()),
+        specs => RawInterfaces::Patterns(specs.iter().map(text).collect()),
     }
 }
 

@@ -10,10 +10,10 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawPool},
+    raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawInterfaces, RawPool},
     settings::{
         Agent, Attach, CgroupSpec, Config, DatapathSettings, Dns, DnsClients, Health, Intercept,
-        Upstream,
+        InterfaceSpec, Upstream,
     },
 };
 use crate::{
@@ -42,6 +42,12 @@ enum Refused {
     EmptyCgroup,
     #[error("`{0}` is not a glob: {1}; write `[[]` for a bracket itself")]
     Glob(String, &'static str),
+    #[error("is empty: write `\"auto\"`, or a name or glob of interfaces such as `\"veth*\"`")]
+    EmptyInterface,
+    #[error("`{0}` can't be an interface's name: write one of at most 15 bytes, without `/`")]
+    NoInterface(String),
+    #[error("`off` excludes every other value: write `interfaces = \"off\"`")]
+    OffInList,
     #[error("`{0}` is not known: write `auto`, `packets`, `sockets` or `off`")]
     Intercept(String),
     #[error(
@@ -82,7 +88,10 @@ pub(super) fn resolve(
     let mut check = Check { reader };
     let mut config = Config {
         agent: check.agent(raw.agent),
-        attach: Attach { cgroups: check.cgroups(raw.attach.cgroups) },
+        attach: Attach {
+            cgroups: check.cgroups(raw.attach.cgroups),
+            interfaces: check.interfaces(raw.attach.interfaces),
+        },
         pool: check.pool(raw.pool),
         dns: check.dns(raw.dns),
         health: check.health(raw.health),
@@ -139,6 +148,35 @@ impl Check<'_, '_> {
             );
         }
         specs.unwrap_or(Attach::default().cgroups)
+    }
+
+    fn interfaces(&mut self, raw: Option<RawInterfaces>) -> Vec<InterfaceSpec> {
+        const KEY: &str = "attach.interfaces";
+        let texts = match raw {
+            None => return Attach::default().interfaces,
+            Some(RawInterfaces::Word(word)) if word == "off" => return Vec::new(),
+            // One value needs no list: in the environment the two look the same.
+            Some(RawInterfaces::Word(word)) => match interface(&word) {
+                Ok(spec) => vec![spec],
+                Err(error) => {
+                    self.reader.report(KEY, error);
+                    return Attach::default().interfaces;
+                }
+            },
+            Some(RawInterfaces::Patterns(texts)) => {
+                let specs = self.list(KEY, Some(texts), interface);
+                specs.unwrap_or_default()
+            }
+        };
+        let is_exclusion = |spec: &InterfaceSpec| matches!(spec, InterfaceSpec::Except(_));
+        if texts.iter().all(is_exclusion) && !self.reader.refused(KEY) {
+            let problem = match texts.is_empty() {
+                true => "is an empty list: write `\"off\"`, or `[\"auto\"]`",
+                false => "has nothing but exclusions: write `\"auto\"` or a pattern before them",
+            };
+            self.reader.report(KEY, problem);
+        }
+        texts
     }
 
     fn pool(&mut self, raw: RawPool) -> Pool {
@@ -401,6 +439,30 @@ fn cgroup(text: &str) -> Result<CgroupSpec, Refused> {
             Ok(CgroupSpec::Pattern(pattern.into()))
         }
     }
+}
+
+fn interface(text: &str) -> Result<InterfaceSpec, Refused> {
+    /// `IFNAMSIZ` without the byte that ends the name.
+    const LONGEST_NAME: usize = 15;
+    let (pattern, excluded) = match text.strip_prefix('!') {
+        Some(pattern) => (pattern, true),
+        None => (text, false),
+    };
+    match pattern {
+        "" => return Err(Refused::EmptyInterface),
+        "off" if !excluded => return Err(Refused::OffInList),
+        "auto" if !excluded => return Ok(InterfaceSpec::Auto),
+        _ => {}
+    }
+    glob::Pattern::new(pattern).map_err(|error| Refused::Glob(pattern.into(), error.msg))?;
+    let is_name = !pattern.contains(['*', '?', '[']);
+    if pattern.contains('/') || is_name && pattern.len() > LONGEST_NAME {
+        return Err(Refused::NoInterface(pattern.into()));
+    }
+    Ok(match excluded {
+        true => InterfaceSpec::Except(pattern.into()),
+        false => InterfaceSpec::Pattern(pattern.into()),
+    })
 }
 
 fn admin(text: &str) -> Result<Option<SocketAddr>, Refused> {

@@ -47,6 +47,8 @@ pub struct Agent {
 pub struct Attach {
     /// The cgroups to attach at; at least one.
     pub cgroups: Vec<CgroupSpec>,
+    /// The interfaces whose packets are answered and redirected; none: no packet is looked at.
+    pub interfaces: Vec<InterfaceSpec>,
 }
 
 /// Which cgroups to attach at.
@@ -56,6 +58,17 @@ pub enum CgroupSpec {
     Auto,
     /// A path or a glob, absolute or below the cgroup2 mount, without `..`.
     Pattern(String),
+}
+
+/// Which interfaces are executors'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterfaceSpec {
+    /// Those of containers and virtual machines, by kind and name.
+    Auto,
+    /// Those whose name matches this glob, of any kind.
+    Pattern(String),
+    /// None whose name matches this glob.
+    Except(String),
 }
 
 /// The DNS shim.
@@ -178,7 +191,7 @@ impl Default for Agent {
 
 impl Default for Attach {
     fn default() -> Self {
-        Self { cgroups: vec![CgroupSpec::Auto] }
+        Self { cgroups: vec![CgroupSpec::Auto], interfaces: vec![InterfaceSpec::Auto] }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     time::Duration,
 };
 
@@ -172,6 +173,11 @@ impl Datapath {
     /// detects when the last socket is closed.
     pub fn draining(&self) -> usize {
         self.links.draining()
+    }
+
+    /// The directory of the pins.
+    pub fn bpffs(&self) -> &Path {
+        &self.settings.bpffs
     }
 
     /// Why this kernel refused the packet programs; none if they are loaded. Without them nothing

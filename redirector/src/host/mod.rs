@@ -1,10 +1,15 @@
-//! The agent's changes to the network namespace that it runs in: the guard routes for the pool, and
-//! the shim's addresses on `lo`. They are marked, so that only ours are removed.
+//! The network namespace that the agent runs in: the guard routes for the pool and the shim's
+//! addresses on `lo`, which are marked, so that only ours are removed; and its interfaces.
 
 mod address;
 mod guard;
+mod link_watch;
+mod links;
 mod netlink;
 
 pub use address::{AddedAddress, ensure_address, has_address, has_route, remove_address};
 pub use guard::{Guard, add_guard, conflicting_routes, remove_guard};
+pub use link_watch::{LinkChange, LinkChanges, LinkWatch};
+pub(crate) use links::link;
+pub use links::{Link, links, uplinks};
 pub use netlink::HostError;

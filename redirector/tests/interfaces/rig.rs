@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::{HashMap, Map, MapData};
 use redirector::{
     datapath::{
         self, Datapath, InterfaceAttachment, InterfaceRole, InterfaceTarget, Settings, TcHook,
@@ -12,8 +13,11 @@ use redirector::{
     },
     pool::Pool,
 };
-use redirector_common::{abi, names};
-use testbed::{Executor, ExecutorOptions, Rig};
+use redirector_common::{abi, names, packet::interface::Interface};
+use testbed::{
+    Executor, ExecutorOptions, Rig,
+    foreign_filter::{CONTINUES, ForeignFilter, tcx_programs},
+};
 
 /// The time limit of a command.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -59,9 +63,86 @@ impl Bed {
 
     /// A veth whose peer is in a namespace of its own, and its index.
     pub(crate) fn veth(&self, name: &str) -> u32 {
-        let namespace = self.sandbox.sandbox().namespaces().net_path();
+        let namespace = self.namespace();
         self.shell(&format!("ip link add {name} type veth peer name {name} netns {namespace}"));
         self.index(name)
+    }
+
+    /// The namespace of the veths' other ends.
+    pub(crate) fn namespace(&self) -> String {
+        self.sandbox.sandbox().namespaces().net_path()
+    }
+
+    /// Guests' interfaces, many of them: pairs, both ends of which are on the node.
+    pub(crate) fn pairs(&self, count: u32) -> Vec<InterfaceTarget> {
+        let line = |n: u32| {
+            let (a, b) = (10_000 + 2 * n, 10_001 + 2 * n);
+            format!("link add many{a} index {a} type veth peer name many{b} index {b}")
+        };
+        let lines: Vec<_> = (0..count).map(line).collect();
+        self.shell(&format!("ip -batch - <<'END'\n{}\nEND", lines.join("\n")));
+        let end = |index: u32| target(&format!("many{index}"), index, InterfaceRole::Guest);
+        (10_000..10_000 + 2 * count).map(end).collect()
+    }
+
+    /// A filter of another owner.
+    pub(crate) fn add_foreign_filter(&mut self, device: &str, direction: &str, priority: u16) {
+        self.add_foreign_filter_for("all", device, direction, priority);
+    }
+
+    /// The same, for one protocol.
+    pub(crate) fn add_foreign_filter_for(
+        &mut self,
+        protocol: &str,
+        device: &str,
+        direction: &str,
+        priority: u16,
+    ) {
+        let path = PathBuf::from(format!("/sys/fs/bpf/foreign-{device}-{direction}"));
+        self.run(|_| ForeignFilter::returning(CONTINUES).unwrap().pin(&path).unwrap());
+        self.shell(&format!(
+            "tc qdisc add dev {device} clsact 2>/dev/null || true; \
+             tc filter add dev {device} {direction} prio {priority} protocol {protocol} \
+                bpf direct-action object-pinned {}",
+            path.display()
+        ));
+    }
+
+    /// What runs on an interface's hooks, ingress first: filters by name and ID, links by the
+    /// program's ID.
+    pub(crate) fn order(&mut self, index: u32) -> Vec<String> {
+        if self.hook == TcHook::Tcx {
+            let listed = self.run(|_| [true, false].map(|ingress| tcx_programs(index, ingress)));
+            return listed.into_iter().flat_map(Result::unwrap).map(|id| id.to_string()).collect();
+        }
+        let links = self.shell("ip -o link show");
+        let prefix = format!("{index}: ");
+        let line = links.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap();
+        let name = line.split([':', '@']).next().unwrap();
+        let filters = self.shell(&format!(
+            "for way in ingress egress; do tc filter show dev {name} $way; done | grep handle | \
+                sed 's/.*handle 0x[0-9a-f]* \\([a-z_]*\\).* id \\([0-9]*\\).*/\\1 \\2/'"
+        ));
+        filters.lines().map(str::to_owned).collect()
+    }
+
+    /// Counts flows of a guest, as the programs do.
+    pub(crate) fn count_flows(&mut self, index: u32, opened: u64) {
+        let mut map = self.elements();
+        let element = map.get(&index, 0).unwrap();
+        map.insert(index, Interface { opened, ..element }, 0).unwrap();
+    }
+
+    /// The flows that were counted for an interface; none without an element.
+    pub(crate) fn counted_flows(&mut self, index: u32) -> Option<u64> {
+        self.elements().get(&index, 0).ok().map(|element| element.opened)
+    }
+
+    fn elements(&mut self) -> HashMap<MapData, u32, Interface> {
+        let newest = self.names(&settings().bpffs).pop().unwrap();
+        let path = settings().bpffs.join(format!("{newest}/maps/{}", names::INTERFACES));
+        let map = self.run(|_| MapData::from_pin(path).unwrap());
+        HashMap::try_from(Map::HashMap(map)).unwrap()
     }
 
     pub(crate) fn index(&self, name: &str) -> u32 {

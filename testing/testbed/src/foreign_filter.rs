@@ -47,6 +47,42 @@ struct Pin {
     flags: u32,
 }
 
+/// The attributes of `BPF_PROG_QUERY`.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    pad: u32,
+    unused: [u64; 4],
+}
+
+/// The IDs of the programs on an interface's TCX hook, in the order in which they run.
+pub fn tcx_programs(interface: u32, ingress: bool) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0_u32; 64];
+    let mut query = Query {
+        interface,
+        attach_type: attach_type(ingress) as u32,
+        programs: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        ..Query::default()
+    };
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut query)?;
+    ids.truncate(query.count as usize);
+    Ok(ids)
+}
+
+fn attach_type(ingress: bool) -> bpf_attach_type {
+    match ingress {
+        true => bpf_attach_type::BPF_TCX_INGRESS,
+        false => bpf_attach_type::BPF_TCX_EGRESS,
+    }
+}
+
 /// A classifier that returns one verdict for every packet.
 #[derive(Debug)]
 pub struct ForeignFilter {
@@ -72,10 +108,6 @@ impl ForeignFilter {
         ingress: bool,
         order: TcxOrder,
     ) -> io::Result<OwnedFd> {
-        let attach_type = match ingress {
-            true => bpf_attach_type::BPF_TCX_INGRESS,
-            false => bpf_attach_type::BPF_TCX_EGRESS,
-        };
         let flags = match order {
             TcxOrder::First => 1 << 3,
             TcxOrder::Last => 1 << 4,
@@ -83,7 +115,7 @@ impl ForeignFilter {
         let mut attributes = LinkCreate {
             program: self.program.as_raw_fd() as u32,
             interface,
-            attach_type: attach_type as u32,
+            attach_type: attach_type(ingress) as u32,
             flags,
             relative: 0,
             pad: 0,

@@ -7,7 +7,7 @@ use tracing::{error, warn};
 
 use crate::{
     agent::{
-        attach::manager::AttachManager,
+        attach::{interface_manager::InterfaceManager, manager::AttachManager},
         events::feed::EventFeed,
         interception::Interception,
         state::{
@@ -28,6 +28,7 @@ use crate::{
 pub(crate) struct AgentState {
     pub(crate) reconciler: Reconciler,
     pub(crate) attachments: AttachManager,
+    pub(crate) interfaces: InterfaceManager,
     pub(crate) interception: Interception,
     pub(crate) events: EventFeed,
     pub(crate) config: ConfigState,
@@ -58,6 +59,7 @@ impl AgentState {
         Self {
             reconciler: parts.reconciler,
             attachments: AttachManager::new(),
+            interfaces: InterfaceManager::new(),
             interception: parts.interception,
             events: parts.events,
             config: parts.config,
@@ -143,10 +145,17 @@ impl AgentState {
         }
     }
 
-    /// Attaches to cgroups that have appeared and releases those that are gone.
+    /// Attaches to cgroups and interfaces that have appeared and releases those that are gone.
     pub(crate) fn attach(&mut self) {
-        let specs = &self.config.current().attach.cgroups;
-        self.attachments.attach(&mut self.reconciler.datapath, specs);
+        let specs = &self.config.current().attach;
+        self.attachments.attach(&mut self.reconciler.datapath, &specs.cgroups);
+        self.interfaces.attach(&mut self.reconciler.datapath, &specs.interfaces);
+    }
+
+    /// Ends the startup, whose first scans attach to everything in one step.
+    pub(crate) fn limit_attach_steps(&mut self) {
+        self.attachments.limit_steps();
+        self.interfaces.limit_steps();
     }
 
     /// Sets the TTL of the names that the kernel answers, and whether it answers any. They are
@@ -165,10 +174,16 @@ impl AgentState {
         self.attachments.on_change(&mut self.reconciler.datapath, specs);
     }
 
+    /// An interface has come, changed or gone.
+    pub(crate) fn on_interface_change(&mut self) {
+        self.interfaces.on_change(&mut self.reconciler.datapath);
+    }
+
     /// Retries what has failed. Called every two seconds.
     pub(crate) fn retry(&mut self) {
-        let specs = &self.config.current().attach.cgroups;
-        self.attachments.rescan(&mut self.reconciler.datapath, specs);
+        let specs = &self.config.current().attach;
+        self.attachments.rescan(&mut self.reconciler.datapath, &specs.cgroups);
+        self.interfaces.rescan(&mut self.reconciler.datapath, &specs.interfaces);
         if self.reconciler.kernel_error().is_some() {
             // An error is recorded and logged by the reconciler.
             let _ = self.reconciler.reconcile();

@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     cli::{
-        commands::check_destinations,
+        commands::{check_destinations, check_interfaces},
         context::{Context, block_on},
         exit::Exit,
         io::Env,
@@ -124,7 +124,14 @@ async fn of_host(config: &Config) -> Vec<Checked> {
         ),
     };
     let destinations = check_destinations::check(config).await;
-    vec![check, source_addresses(config), destinations, interception(config)]
+    vec![
+        check,
+        source_addresses(config),
+        destinations,
+        check_interfaces::roles(config),
+        check_interfaces::foreign_filters(config),
+        interception(config),
+    ]
 }
 
 /// The source addresses of the routes, against the addresses of this host.

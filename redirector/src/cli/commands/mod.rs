@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 mod check_destinations;
+mod check_interfaces;
 pub(crate) mod config;
 pub(crate) mod events;
 pub(crate) mod explain;

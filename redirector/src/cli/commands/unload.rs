@@ -40,6 +40,8 @@ struct Report {
     version: u32,
     links: usize,
     cgroups: usize,
+    packet_programs: usize,
+    interfaces: usize,
     maps: usize,
     guard: Option<String>,
     addresses: Vec<String>,
@@ -78,6 +80,8 @@ async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Repor
         version: api::VERSION,
         links: removed.links,
         cgroups: removed.cgroups,
+        packet_programs: removed.packet_programs,
+        interfaces: removed.interfaces,
         maps: removed.maps,
         guard: None,
         addresses: vec![],
@@ -107,7 +111,9 @@ async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Repor
 
 impl Report {
     fn is_empty(&self) -> bool {
-        self.links == 0 && self.maps == 0 && self.guard.is_none() && self.addresses.is_empty()
+        self.links + self.packet_programs + self.maps == 0
+            && self.guard.is_none()
+            && self.addresses.is_empty()
     }
 
     fn render(&self) -> Vec<String> {
@@ -117,6 +123,13 @@ impl Report {
                 "{} from {}",
                 count(self.links, "link"),
                 count(self.cgroups, "cgroup")
+            ));
+        }
+        if self.packet_programs > 0 {
+            lines.push(format!(
+                "{} from {}",
+                count(self.packet_programs, "packet program"),
+                count(self.interfaces, "interface")
             ));
         }
         if self.maps > 0 {

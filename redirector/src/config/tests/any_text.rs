@@ -25,6 +25,7 @@ fn line() -> impl Strategy<Value = String> {
         "run_dir",
         "admin",
         "cgroups",
+        "interfaces",
         "ipv4",
         "ipv6",
         "guard",

@@ -87,6 +87,7 @@ const DESTINATIONS: &[&str] =
     &["", "lb:443", "https://lb", "a..b", "a b", "lb/x", "198.18.0.9", "1.2.3.4:80", "*.lb"];
 const PORTS: &[&str] = &["", "0", "65536", "443:", ":443", "80:8080:1", "http", "-1", "1-5", "80 "];
 const CGROUPS: &[&str] = &["", "../x", "a/../b", "[", "a/[b"];
+const INTERFACES: &[&str] = &["", "!", "!veth*", "a/b", "[", "!auto", "a-name-of-16-byt"];
 
 /// Every key of the file. A key of `[[routes]]` has no section before it.
 const KEYS: &[Key] = &[
@@ -95,6 +96,7 @@ const KEYS: &[Key] = &[
     ("agent.bpffs", "\"/sys/fs/bpf/redirector\"", Takes::Text, PATHS),
     ("agent.admin", "\"127.0.0.1:9464\"", Takes::Text, BINDS),
     ("attach.cgroups", "[\"auto\"]", Takes::Texts, CGROUPS),
+    ("attach.interfaces", "[\"auto\"]", Takes::Either, INTERFACES),
     ("pool.ipv4", "\"198.18.0.0/16\"", Takes::Text, POOLS),
     ("pool.ipv6", "\"fd00:198:18::/112\"", Takes::Text, POOLS6),
     ("pool.guard", "true", Takes::Boolean, &[]),

@@ -208,6 +208,36 @@ fn an_invalid_agent_or_attach_value_is_refused_with_a_remedy() {
             "f:2:20: key `attach.cgroups[1]`: `auto` stands here twice",
             "remove one",
         ),
+        (
+            "[attach]\ninterfaces = []",
+            "f:2:14: key `attach.interfaces`: is an empty list",
+            "write `\"off\"`",
+        ),
+        (
+            "[attach]\ninterfaces = [\"!veth*\"]",
+            "f:2:14: key `attach.interfaces`: has nothing but exclusions",
+            "write `\"auto\"`",
+        ),
+        (
+            "[attach]\ninterfaces = [\"auto\", \"off\"]",
+            "f:2:23: key `attach.interfaces[1]`: `off` excludes every other value",
+            "write `interfaces = \"off\"`",
+        ),
+        (
+            "[attach]\ninterfaces = [\"auto\", \"!\"]",
+            "f:2:23: key `attach.interfaces[1]`: is empty",
+            "`\"veth*\"`",
+        ),
+        (
+            "[attach]\ninterfaces = \"/sys/class/net\"",
+            "f:2:14: key `attach.interfaces`: `/sys/class/net` can't be an interface's name",
+            "at most 15 bytes, without `/`",
+        ),
+        (
+            "[attach]\ninterfaces = [\"veth[\"]",
+            "f:2:15: key `attach.interfaces[0]`: `veth[` is not a glob",
+            "`[[]`",
+        ),
     ] {
         assert_refused(text, begins, remedy);
     }

@@ -91,6 +91,7 @@ fn every_key_sets_its_field() {
         admin = "off"
         [attach]
         cgroups = ["auto", "kubepods.slice", "system.slice/docker-*.scope", "/sys/fs/cgroup/docker"]
+        interfaces = ["auto", "tap*", "!veth0"]
         [pool]
         ipv4 = "10.99.0.0/24"
         ipv6 = "fd00:99::/120"
@@ -131,6 +132,14 @@ fn every_key_sets_its_field() {
             pattern("kubepods.slice"),
             pattern("system.slice/docker-*.scope"),
             pattern("/sys/fs/cgroup/docker")
+        ]
+    );
+    assert_eq!(
+        config.attach.interfaces,
+        [
+            InterfaceSpec::Auto,
+            InterfaceSpec::Pattern("tap*".into()),
+            InterfaceSpec::Except("veth0".into())
         ]
     );
     assert_eq!((config.pool.size(), config.pool.guard), (256, false));

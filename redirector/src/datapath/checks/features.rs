@@ -40,6 +40,14 @@ pub const FEATURES: &[Feature] = &[
         remedy: "nothing is needed; leave `idle_timeout` out where an application's own keepalive \
             must stay",
     },
+    Feature {
+        name: "tcx",
+        since: (6, 6),
+        with: "packet programs are links to the TCX hook, in front of other programs",
+        without: "packet programs are filters of the clsact qdisc: behind another owner's filter \
+            that ends the chain they see nothing",
+        remedy: "nothing is needed; `foreign_filters` lists other owners' filters",
+    },
 ];
 
 impl Feature {
@@ -123,13 +131,14 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(
-            (on((5, 10)), on((6, 0)), on((6, 1))),
+            (on((5, 10)), on((6, 0)), on((6, 5))),
             (
-                vec!["refusal".to_owned(), "keepalive".to_owned()],
-                vec!["refusal".to_owned()],
-                vec![]
+                vec!["refusal".to_owned(), "keepalive".to_owned(), "tcx".to_owned()],
+                vec!["refusal".to_owned(), "tcx".to_owned()],
+                vec!["tcx".to_owned()]
             )
         );
+        assert!(on((6, 6)).is_empty());
         let check = FEATURES[0].check(|_, _| false);
         assert!(check.detail.ends_with("(before 6.1)") && check.remedy.is_some(), "{check:?}");
     }

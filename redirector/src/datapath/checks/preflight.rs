@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use aya::{maps::MapType, sys::is_map_supported};
+
 use crate::{
     config::CgroupSpec,
     datapath::{
@@ -39,7 +41,9 @@ pub fn preflight(settings: &Settings, specs: &[CgroupSpec]) -> Vec<Check> {
         hybrid(specs),
         foreign_programs(settings, specs),
     ]);
-    checks.extend([bpffs(&settings.bpffs), programs(settings)]);
+    checks.push(bpffs(&settings.bpffs));
+    checks.extend(map_kinds());
+    checks.extend(programs(settings));
     checks.extend(debug_log(settings));
     checks
 }
@@ -207,9 +211,27 @@ fn bpffs(path: &Path) -> Check {
     Check::ok(NAME, format!("pins go to {}", path.display()))
 }
 
+/// The kinds of maps that the packet datapath needs, which a kernel may be built without.
+fn map_kinds() -> [Check; 2] {
+    let check = |name, kind, purpose| match is_map_supported(kind) {
+        Ok(true) => Check::ok(name, format!("this kernel has it; needed for {purpose}")),
+        Ok(false) => Check::failed(
+            name,
+            format!("this kernel lacks it: needed for {purpose}"),
+            "run a kernel with CONFIG_BPF_SYSCALL of 5.10 or later",
+        ),
+        // Its cause, a lack of privileges, has a row of its own.
+        Err(error) => Check::ok(name, format!("unknown: {}", error.io_error)),
+    };
+    [
+        check("lpm_trie", MapType::LpmTrie, "wildcards of names"),
+        check("lru_hash", MapType::LruHash, "half-open connections of guests"),
+    ]
+}
+
 /// Loads every program, to prove that the verifier accepts them with these privileges and this
 /// pool.
-fn programs(settings: &Settings) -> Check {
+fn programs(settings: &Settings) -> Vec<Check> {
     match Object::load(Build::Plain, &settings.pool, &Version::own(), None) {
         Ok(object) => {
             let programs = object.programs();
@@ -222,7 +244,8 @@ fn programs(settings: &Settings) -> Check {
                 // Older than 5.16.
                 None => String::new(),
             };
-            Check::ok("programs", format!("{} load{verified}", programs.len()))
+            let loaded = Check::ok("programs", format!("{} load{verified}", programs.len()));
+            vec![loaded, packet_programs(object.packet_error())]
         }
         Err(error) => {
             let remedy = match &error {
@@ -234,7 +257,21 @@ fn programs(settings: &Settings) -> Check {
                 DatapathError::NotPermitted { .. } => "not permitted to load them".to_owned(),
                 error => format!("{:#}", anyhow::Error::from(error)),
             };
-            Check::failed("programs", detail, remedy)
+            vec![Check::failed("programs", detail, remedy)]
         }
+    }
+}
+
+/// The packet programs read packets directly, which takes a verifier that accepts it from an agent
+/// without CAP_PERFMON.
+fn packet_programs(refused: Option<&DatapathError>) -> Check {
+    const NAME: &str = "packet_programs";
+    match refused {
+        None => Check::ok(NAME, "they load, and read packets directly"),
+        Some(error) => Check::failed(
+            NAME,
+            format!("no names are answered and no guests redirected by packet: {error}"),
+            "report it with this line and the kernel's version; connects of cgroups are redirected",
+        ),
     }
 }

@@ -124,7 +124,9 @@ impl Interfaces {
             for &program in target.role.programs() {
                 Place { pins: versions.ours, target, program }.take_over(old, object)?;
             }
-            InterfacePins::new(old, target.index).move_filters(&state)?;
+            let old = InterfacePins::new(old, target.index);
+            old.move_filters(&state)?;
+            old.remove_dir()?;
         }
         // Before the programs run: they do nothing without it.
         self.elements.set(target)?;
@@ -245,9 +247,7 @@ impl Attached {
                 Some(before) => finding.overtaken.extend(before.labels),
                 None => finding.was_missing = true,
             }
-            InterfacePins::new(pins, target.index).create_dir()?;
-            place.detach(hook, socket)?;
-            *link = place.attach(hook, object, socket)?.link();
+            *link = place.move_to_front(hook, object, socket)?.link();
             let before = place.preceding(hook, *link, socket)?.unwrap_or_default();
             finding.overtaken.retain(|label| !before.labels.contains(label));
             finding.preceded_by.extend(before.labels);

@@ -64,12 +64,29 @@ impl Filter {
     }
 }
 
-/// Adds the qdisc. False if there is one.
-pub(crate) fn add_qdisc(socket: &mut RouteSocket, interface: u32) -> io::Result<bool> {
+/// What [`add_qdisc`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Qdisc {
+    /// None: it was added.
+    Added,
+    /// It was there.
+    Present,
+    /// An `ingress` qdisc, in its place. A filter for egress would run at its ingress.
+    Excluded,
+}
+
+/// Adds the qdisc if there is none.
+pub(crate) fn add_qdisc(socket: &mut RouteSocket, interface: u32) -> io::Result<Qdisc> {
     let message = RouteNetlinkMessage::NewQueueDiscipline(qdisc(interface));
     match socket.change(message, NLM_F_CREATE | NLM_F_EXCL) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Ok(()) => return Ok(Qdisc::Added),
+        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+        Err(_) => {}
+    }
+    // The kernel compares the kind.
+    match socket.change(RouteNetlinkMessage::GetQueueDiscipline(qdisc(interface)), 0) {
+        Ok(()) => Ok(Qdisc::Present),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Qdisc::Excluded),
         Err(error) => Err(error),
     }
 }
@@ -114,17 +131,15 @@ pub(crate) fn list(
 }
 
 /// Attaches `program` as a filter, in front of others as far as their priorities allow; replaces
-/// ours in place if it is there.
+/// ours in place if it is there, and returns whether it was.
 pub(crate) fn attach(
     socket: &mut RouteSocket,
     (interface, direction): (u32, Direction),
     (name, program): (&str, BorrowedFd<'_>),
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let present = list(socket, interface, direction)?;
-    let priority = present
-        .iter()
-        .find(|filter| filter.is_ours())
-        .map_or_else(|| free_priority(&present), |ours| ours.priority);
+    let replaced = present.iter().find(|filter| filter.is_ours());
+    let priority = replaced.map_or_else(|| free_priority(&present), |ours| ours.priority);
     let options = vec![
         TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
         TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
@@ -132,7 +147,8 @@ pub(crate) fn attach(
     ];
     let mut message = ours(interface, direction, priority);
     message.attributes.push(TcAttribute::Options(options));
-    socket.change(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE)
+    let request = RouteNetlinkMessage::NewTrafficFilter(message);
+    socket.change(request, NLM_F_CREATE).map(|()| replaced.is_some())
 }
 
 /// Removes our filter. False if there is none.

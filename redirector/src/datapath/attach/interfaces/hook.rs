@@ -2,13 +2,13 @@
 
 use std::io;
 
-use redirector_common::names::Direction;
+use redirector_common::names::{self, Direction};
 use tracing::debug;
 
 use crate::{
     datapath::{
         attach::interfaces::{
-            clsact,
+            clsact::{self, Qdisc},
             removal::{self, InterfacePins},
             target::{InterfaceTarget, TcHook, direction},
             tcx,
@@ -119,23 +119,18 @@ impl Place<'_> {
         let program = object::program_fd(object.program(self.program)?)?;
         let socket = removal::open(socket).map_err(|error| self.failed(error))?;
         let index = self.target.index;
-        let added = clsact::add_qdisc(socket, index).map_err(|error| self.failed(error))?;
-        self.state().record_filters(added)?;
-        let had = clsact::list(socket, index, self.direction())
-            .is_ok_and(|filters| filters.iter().any(clsact::Filter::is_ours));
-        clsact::attach(socket, (index, self.direction()), (self.program, program)).map_err(
-            |error| match clsact::interfaces(socket) {
-                Ok(with) if !with.contains(&index) && !removal::is_gone(&error) => {
-                    DatapathError::call(
-                        format!("attach {} to {}", self.program, self.target.name),
-                        "it has an `ingress` qdisc, which excludes `clsact`: its owner has to \
-                            replace it (`tc qdisc show` names it)",
-                    )
-                }
-                _ => self.failed(error),
-            },
-        )?;
-        Ok(if had { Step::Swapped(0) } else { Step::Attached(0) })
+        let qdisc = clsact::add_qdisc(socket, index).map_err(|error| self.failed(error))?;
+        if qdisc == Qdisc::Excluded {
+            return Err(DatapathError::call(
+                format!("attach {} to {}", self.program, self.target.name),
+                "it has an `ingress` qdisc, which excludes `clsact`: its owner has to replace it \
+                    (`tc qdisc show` names it)",
+            ));
+        }
+        self.state().record_filters(qdisc == Qdisc::Added)?;
+        let replaced = clsact::attach(socket, (index, self.direction()), (self.program, program))
+            .map_err(|error| self.failed(error))?;
+        Ok(if replaced { Step::Swapped(0) } else { Step::Attached(0) })
     }
 
     /// The programs that run before ours; none if ours is not there any more.
@@ -177,19 +172,39 @@ impl Place<'_> {
         }))
     }
 
-    /// Detaches the program, to attach it again in front of the others.
-    pub(crate) fn detach(
+    /// Attaches the program again in front of the others, and returns its link.
+    pub(crate) fn move_to_front(
         &self,
         hook: TcHook,
+        object: &mut Object,
         socket: &mut Option<RouteSocket>,
-    ) -> Result<(), DatapathError> {
+    ) -> Result<Step, DatapathError> {
+        self.state().create_dir()?;
         match hook {
-            TcHook::Tcx => self.state().detach_link(self.program).map(drop),
-            TcHook::Clsact => removal::open(socket)
-                .and_then(|socket| clsact::detach(socket, self.target.index, self.direction()))
-                .map(drop)
-                .map_err(|error| self.failed(error)),
+            TcHook::Tcx => self.replace_link(object),
+            TcHook::Clsact => {
+                removal::open(socket)
+                    .and_then(|socket| clsact::detach(socket, self.target.index, self.direction()))
+                    .map_err(|error| self.failed(error))?;
+                self.filter(object, socket)
+            }
         }
+    }
+
+    /// A hook takes a program once, and detaching it takes the kernel 16 ms. So the old link gets a
+    /// program that does nothing here until the new link is in front.
+    fn replace_link(&self, object: &mut Object) -> Result<Step, DatapathError> {
+        let pin = self.pins.interface_link(self.target.index, self.program);
+        let Ok(old) = sys::open_pin(&pin) else { return self.link(object) };
+        let idle =
+            if self.program == names::HOST_EGRESS { names::EGRESS } else { names::HOST_EGRESS };
+        let idle = object::program_fd(object.program(idle)?)?;
+        // Fails for the link of an interface that is gone.
+        let _ = sys::update_link(&old, idle);
+        layout::remove(&pin)?;
+        let step = self.link(object);
+        let _ = sys::detach_link(&old);
+        step
     }
 
     /// Attaches or swaps the program.
