@@ -83,7 +83,7 @@ pub const fn reply_head(
     [
         ports >> 16 & 0xffff | (ports & 0xffff) << 16 | length << 32 | ports & 0xffff << 48,
         flags & 0xffff | word << 16 | ONE << 32 | (counts.answers * ONE) << 48,
-        counts.authorities * ONE | (counts.additional * ONE) << 16 | rest & !0xffff_ffff,
+        (counts.authorities * ONE) | (counts.additional * ONE) << 16 | rest & !0xffff_ffff,
     ]
 }
 

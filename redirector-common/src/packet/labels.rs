@@ -110,7 +110,7 @@ impl Walk {
         // 1 if the length is in this word, and not zero.
         let is_label = next.wrapping_sub(end) >> 63 & (length + 0xff) >> 8;
         let start = is_label << (next % 64);
-        let long = long | length * is_label & 0xc0;
+        let long = long | (length * is_label) & 0xc0;
         (Self { next: next + (length + 1) * is_label, long }, start)
     }
 }

@@ -73,7 +73,7 @@ pub(crate) extern "C" fn rd_query(skb: *mut __sk_buff, origin: u32, payload: u32
     }
 }
 
-/// The name at this offset: an exact one, else its deepest wildcard, else the reverse name of a VIP.
+/// The name at this offset: an exact one, else its deepest wildcard, else a VIP's reverse name.
 #[inline(always)]
 fn find(skb: *mut __sk_buff, name_at: u32) -> u64 {
     let exact = rd_find_exact(skb, name_at);

@@ -1,18 +1,15 @@
 //! Rewrites a query into its reply.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_change_tail};
-use redirector_common::{
-    addr::Ip4Be,
-    packet::{
-        answer::{Answer, ReplyRecord, answer},
-        checksum::{at_offset, negated, sum},
-        found::{Found, NameKind},
-        header::{
-            Counts, HEAD_LEN, QueryHead, ReplyCode, head_difference, length_difference, reply_head,
-        },
-        question::Question,
-        record::{OPT_LEN, opt},
+use redirector_common::packet::{
+    answer::{Answer, ReplyRecord, answer},
+    checksum::{at_offset, negated, sum},
+    found::{Found, NameKind},
+    header::{
+        Counts, HEAD_LEN, QueryHead, ReplyCode, head_difference, length_difference, reply_head,
     },
+    question::Question,
+    record::{OPT_LEN, opt},
 };
 
 use super::{
