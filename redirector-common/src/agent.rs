@@ -37,8 +37,9 @@ pub struct Control {
     pub syn_retries: u8,
     /// Which connects are reported by events.
     pub sampling: Sampling,
-    /// Zero.
-    pub padding: u32,
+    /// Milliseconds after which a guest's SYN without an answer moves to another backend when the
+    /// guest sends it again; 0: the programs' default.
+    pub syn_wait_ms: u32,
 }
 table_type!(Control, 8);
 
@@ -59,11 +60,13 @@ impl Control {
         while retries < 16 && target_ms / ((2 << retries) - 1) > Self::MAX_FIRST_TIMEOUT_MS as u64 {
             retries += 1;
         }
+        let first_ms = target_ms / ((2 << retries) - 1);
         let jiffies = target_ms * hz as u64 / 1000 / ((2 << retries) - 1);
         let syn_timeout = if jiffies > u16::MAX as u64 { u16::MAX } else { jiffies as u16 };
         Self {
             syn_timeout: if syn_timeout == 0 { 1 } else { syn_timeout },
             syn_retries: retries as u8,
+            syn_wait_ms: if first_ms == 0 { 1 } else { first_ms as u32 },
             ..self
         }
     }
@@ -90,7 +93,7 @@ mod tests {
         }
         assert_eq!(
             Control::default().with_connect_timeout(3000, 250),
-            Control { syn_timeout: 93, syn_retries: 2, sampling: Sampling::OFF, padding: 0 }
+            Control { syn_timeout: 93, syn_retries: 2, sampling: Sampling::OFF, syn_wait_ms: 375 }
         );
     }
 }

@@ -19,7 +19,8 @@ pub struct Event {
     pub at_ns: u64,
     /// Nanoseconds since the connect; for [`EventKind::Closed`], since it was established.
     pub elapsed_ns: u64,
-    /// The cgroup of the process that called connect: the inode of its directory.
+    /// The cgroup of the process that called connect: the inode of its directory. With
+    /// [`Event::CLIENT_GUEST`] the index of the guest's interface.
     pub cgroup: u64,
     /// Bytes received, for [`EventKind::Closed`].
     pub rx_bytes: u64,
@@ -45,12 +46,19 @@ pub struct Event {
     pub kind: u8,
     /// The number of a [`DenyReason`], for [`EventKind::Denied`] and [`EventKind::Passed`].
     pub reason: u8,
-    /// 1 when the client asked for the IPv6 VIP.
-    pub vip6: u8,
+    /// `CLIENT_` bits.
+    pub client: u8,
     /// How many successes this event represents: see [`Sampling::ratio`].
     pub sampling: Sampling,
 }
 table_type!(Event, 96);
+
+impl Event {
+    /// The client asked for the IPv6 VIP.
+    pub const CLIENT_VIP6: u8 = 1;
+    /// The client is a guest, which has no process here.
+    pub const CLIENT_GUEST: u8 = 2;
+}
 
 /// What happened to a connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,12 +161,14 @@ pub enum DenyReason {
     NoBackend = 3,
     /// The kernel had no memory to record the connect.
     NoMemory = 4,
+    /// The guest's interface has too many flows.
+    TooManyFlows = 5,
 }
 
 impl DenyReason {
     /// All of them, by number.
-    pub const ALL: [Self; 4] =
-        [Self::NoRoute, Self::PortNotListed, Self::NoBackend, Self::NoMemory];
+    pub const ALL: [Self; 5] =
+        [Self::NoRoute, Self::PortNotListed, Self::NoBackend, Self::NoMemory, Self::TooManyFlows];
 
     /// The label for a person.
     pub const fn label(self) -> &'static str {
@@ -167,6 +177,7 @@ impl DenyReason {
             Self::PortNotListed => "port not listed",
             Self::NoBackend => "no backend",
             Self::NoMemory => "no memory",
+            Self::TooManyFlows => "too many flows",
         }
     }
 
@@ -201,6 +212,6 @@ mod tests {
             );
         }
         assert_eq!((EventKind::from_number(0), DenyReason::from_number(0)), (None, None));
-        assert_eq!((EventKind::from_number(10), DenyReason::from_number(5)), (None, None));
+        assert_eq!((EventKind::from_number(10), DenyReason::from_number(6)), (None, None));
     }
 }

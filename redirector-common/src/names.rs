@@ -223,12 +223,13 @@ pub const ANSWERS: &str = "RD_ANSWERS";
 pub const CGROUPS: &str = "RD_CGROUPS";
 /// [`crate::packet::interface::Interface`] by interface index.
 pub const INTERFACES: &str = "RD_INTERFACES";
+/// [`crate::packet::interface::InterfaceFlows`] by interface index.
+pub const INTERFACE_FLOWS: &str = "RD_IF_FLOWS";
 /// [`crate::packet::flow::Flow`] by [`crate::packet::flow::FlowKey`]: established flows.
 pub const FLOWS: &str = "RD_FLOWS";
-/// The same, for half-open and ended flows: the oldest entry makes room for a new one.
+/// [`crate::packet::flow::BriefFlow`] by the same keys: half-open and ended flows. The oldest entry
+/// makes room for a new one.
 pub const BRIEF_FLOWS: &str = "RD_BRIEF_FLOWS";
-/// [`crate::packet::flow::FirstSyn`] by the forward [`crate::packet::flow::FlowKey`].
-pub const FIRST_SYNS: &str = "RD_FIRST_SYNS";
 /// A bit for each hash of an address that may be a backend's, in words of 64.
 pub const BACKEND_FILTER: &str = "RD_BKND_FILTER";
 /// [`crate::packet::stats::PacketStats`], a single element.
@@ -265,9 +266,9 @@ pub const MAPS: &[&str] = &[
     ANSWERS,
     CGROUPS,
     INTERFACES,
+    INTERFACE_FLOWS,
     FLOWS,
     BRIEF_FLOWS,
-    FIRST_SYNS,
     BACKEND_FILTER,
     PACKET_STATS,
 ];
@@ -333,15 +334,19 @@ mod tests {
             size_of::<name::ReverseEntry>(),
             size_of::<name::NameSettings>(),
             size_of::<interface::Interface>(),
+            size_of::<interface::InterfaceFlows>(),
             size_of::<flow::FlowKey>(),
             size_of::<flow::Flow>(),
-            size_of::<flow::FirstSyn>(),
+            size_of::<flow::BriefFlow>(),
         ];
         assert_eq!(
             (abi::ABI, layout),
             (
                 4,
-                [8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 272, 16, 264, 24, 48, 48, 64, 48]
+                [
+                    8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 272, 16, 264, 24, 16, 32, 48,
+                    64, 112
+                ]
             ),
             "a changed layout needs a new ABI version and an entry in abi::CHANGED"
         );

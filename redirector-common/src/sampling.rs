@@ -31,6 +31,12 @@ impl Sampling {
         Self(if log2 < Self::MAX_RATIO_LOG2 { log2 + 1 } else { Self::MAX_RATIO_LOG2 + 1 })
     }
 
+    /// From the byte.
+    #[inline(always)]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// Whether nobody reads events.
     #[inline(always)]
     pub const fn is_off(self) -> bool {

@@ -71,6 +71,7 @@ pub(crate) fn denied(route: u32, vip_port: PortBe, denial: Denial, reason: DenyR
         DenyReason::PortNotListed => Label::new("port_not_listed"),
         DenyReason::NoBackend => Label::new("no_backend"),
         DenyReason::NoMemory => Label::new("no_memory"),
+        DenyReason::TooManyFlows => Label::new("too_many_flows"),
     };
     lines::denied((route, vip_port), verdict, reason);
 }

@@ -147,7 +147,7 @@ fn emit(origin: &Origin, kind: EventKind, timing: Timing, stats: impl FnOnce() -
         put!(event.backend_port = origin.backend_port);
         put!(event.kind = kind as u8);
         put!(event.reason = 0);
-        put!(event.vip6 = u8::from(origin.flags & Origin::FLAG_VIP6 != 0));
+        put!(event.client = u8::from(origin.flags & Origin::FLAG_VIP6 != 0));
         put!(event.sampling = origin.sampling);
     });
 }
@@ -214,7 +214,7 @@ extern "C" fn rd_denied(route: u32, vip_port: u32, denial: u32) -> u32 {
         put!(event.backend_port = PortBe(0));
         put!(event.kind = denial.kind());
         put!(event.reason = reason as u8);
-        put!(event.vip6 = denial.vip6());
+        put!(event.client = denial.vip6());
         put!(event.sampling = Sampling::ALL);
     });
     1

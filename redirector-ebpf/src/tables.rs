@@ -66,6 +66,12 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn known_health(&self, id: BackendId) -> Option<Health> {
+        // SAFETY: as above.
+        element(&RD_HEALTH, id.0).map(|health| unsafe { read_once(health) })
+    }
+
+    #[inline(always)]
     fn now_ns(&self) -> u64 {
         now_ns()
     }

@@ -11,3 +11,6 @@ pub(crate) const NEXT: i32 = -1;
 
 /// A packet is dropped: TC_ACT_SHOT.
 pub(crate) const DROP: i32 = 2;
+
+/// No verdict: the caller continues.
+pub(crate) const CONTINUE: i32 = 64;

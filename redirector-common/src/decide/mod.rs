@@ -6,6 +6,7 @@ mod balance;
 mod connect;
 mod dns;
 mod fast_path;
+mod flow;
 mod lookup;
 mod outcome;
 mod packed;
@@ -22,6 +23,7 @@ pub use balance::scan_eligible;
 pub use connect::{Verdict, connect, deny_reason};
 pub use dns::{Reach, find_slot, is_alive, reach};
 pub use fast_path::{few_backends, single_backend};
+pub use flow::{GuestSyn, Reply, guest_segment, guest_syn, reply, spare_port, tcp};
 pub use lookup::select;
 pub use outcome::{ConnectOutcome, connect_outcome};
 pub use packed::{

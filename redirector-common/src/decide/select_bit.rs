@@ -17,9 +17,10 @@ pub(super) const fn nth_set_bit(bits: u64, rank: u32) -> u32 {
 #[inline(always)]
 const fn narrow(bits: u64, (position, rank): (u32, u32), width: u32) -> (u32, u32) {
     let below = (bits >> position & ((1 << width) - 1)).count_ones();
-    // All ones if `below <= rank`, else 0.
-    let above = ((below.wrapping_sub(rank + 1) as i32) >> 31) as u32;
-    (position + (width & above), rank - (below & above))
+    // 1 if `below <= rank`, else 0: both are below 64. Not a mask from an arithmetic shift, for
+    // each of whose two values newer verifiers follow a path of its own (6.18).
+    let above = (rank + 64 - below) >> 6 & 1;
+    (position + width * above, rank - below * above)
 }
 
 /// 1 if `number` is 0, else 0.

@@ -28,6 +28,10 @@ pub trait Tables {
     fn connects(&self, index: u32) -> u32;
     /// The health of backend `id`.
     fn health(&self, id: BackendId) -> Health;
+    /// The same; `None` beyond the table's end.
+    fn known_health(&self, id: BackendId) -> Option<Health> {
+        Some(self.health(id))
+    }
     /// `CLOCK_MONOTONIC` in nanoseconds. Read only when a backend has failed before.
     fn now_ns(&self) -> u64;
     /// A uniformly distributed number.

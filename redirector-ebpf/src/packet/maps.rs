@@ -7,13 +7,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use redirector_common::packet::{
-    flow::{FirstSyn, Flow, FlowKey},
-    interface::Interface,
+    flow::{BRIEF_FLOW_ENTRIES, BriefFlow, FILTER_WORDS, FLOW_ENTRIES, Flow, FlowKey},
+    interface::{Interface, InterfaceFlows},
     name::{NAME_OCTETS, NameEntry, NameSettings, ReverseEntry, WildcardEntry},
     stats::PacketStats,
 };
 
-use super::names::scratch::NameScratch;
+use super::{names::scratch::NameScratch, work::Work};
 
 /// Memory of these tables is allocated as they fill.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -46,21 +46,23 @@ pub(crate) static RD_CGROUPS: HashMap<u64, u32, 65536, NO_PREALLOC> = HashMap::n
 #[btf_map]
 pub(crate) static RD_INTERFACES: HashMap<u32, Interface, 16384, NO_PREALLOC> = HashMap::new();
 
+/// See [`redirector_common::names::INTERFACE_FLOWS`].
+#[btf_map]
+pub(crate) static RD_IF_FLOWS: HashMap<u32, InterfaceFlows, 16384, NO_PREALLOC> = HashMap::new();
+
 /// See [`redirector_common::names::FLOWS`].
 #[btf_map]
-pub(crate) static RD_FLOWS: HashMap<FlowKey, Flow, 131072, NO_PREALLOC> = HashMap::new();
+pub(crate) static RD_FLOWS: HashMap<FlowKey, Flow, { FLOW_ENTRIES as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 /// See [`redirector_common::names::BRIEF_FLOWS`].
 #[btf_map]
-pub(crate) static RD_BRIEF_FLOWS: LruHashMap<FlowKey, Flow, 65536> = LruHashMap::new();
-
-/// See [`redirector_common::names::FIRST_SYNS`].
-#[btf_map]
-pub(crate) static RD_FIRST_SYNS: LruHashMap<FlowKey, FirstSyn, 16384> = LruHashMap::new();
+pub(crate) static RD_BRIEF_FLOWS: LruHashMap<FlowKey, BriefFlow, { BRIEF_FLOW_ENTRIES as usize }> =
+    LruHashMap::new();
 
 /// See [`redirector_common::names::BACKEND_FILTER`].
 #[btf_map]
-pub(crate) static RD_BKND_FILTER: Array<u64, 1024> = Array::new();
+pub(crate) static RD_BKND_FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 
 /// See [`redirector_common::names::PACKET_STATS`].
 #[btf_map]
@@ -71,6 +73,8 @@ pub(crate) static RD_PACKET_STATS: Array<PacketStats, 1> = Array::new();
 pub(crate) struct Scratch {
     /// See [`NameScratch`].
     pub(crate) names: NameScratch,
+    /// The segment of a guest's flow.
+    pub(crate) work: Work,
 }
 
 /// See [`redirector_common::names::SCRATCH`].

@@ -121,7 +121,7 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
         kind,
         reason,
         index: raw.route,
-        vip6: raw.vip6 != 0,
+        vip6: raw.client & event::Event::CLIENT_VIP6 != 0,
         vip_port: raw.vip_port.get(),
         backend: (raw.backend_port != PortBe(0) && !address.is_unspecified())
             .then(|| SocketAddr::new(address, raw.backend_port.get())),
