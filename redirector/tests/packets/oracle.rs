@@ -186,6 +186,9 @@ fn a_datagram_without_checksum_stays_without() {
     assert_eq!(reply[reply.len() - 4..], [198, 18, 0, 7]);
 }
 
+/// A change of a frame.
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn packets_that_are_no_whole_query_pass() {
     let mut bed = Bed::new();
@@ -194,7 +197,7 @@ fn packets_that_are_no_whole_query_pass() {
     let query =
         [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &wire("art.company.net"), &[0, 1, 0, 1]];
     let query = query.concat();
-    let passes = |ends: Ends, change: &dyn Fn(&mut Vec<u8>)| {
+    let passes = |ends: Ends, change: Change<'_>| {
         let mut changed = frame(&ends, &query);
         change(&mut changed);
         let before = changed.clone();
@@ -213,7 +216,7 @@ fn packets_that_are_no_whole_query_pass() {
     let port = |frame: &mut Vec<u8>| frame[37] = 54;
     let cut = |frame: &mut Vec<u8>| frame.truncate(60);
     let broadcast = |frame: &mut Vec<u8>| frame[..6].fill(0xff);
-    let changes: [&dyn Fn(&mut Vec<u8>); 9] =
+    let changes: [Change<'_>; 9] =
         [&fragment, &offset, &options, &longer, &shorter, &tcp, &port, &cut, &broadcast];
     for change in changes {
         passes(Ends::v4(), change);
