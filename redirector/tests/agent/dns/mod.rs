@@ -2,5 +2,6 @@
 
 mod interception;
 mod loops;
+mod packets;
 mod resolvers;
 mod tenants;
