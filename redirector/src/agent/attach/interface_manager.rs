@@ -117,11 +117,6 @@ impl InterfaceManager {
         !self.specs.is_empty()
     }
 
-    /// Why guests get names only; none where their TCP can be redirected.
-    pub(crate) fn egress_bypass(&self) -> Option<&str> {
-        self.surroundings.egress_bypass.as_deref()
-    }
-
     /// Returns when interfaces have come, changed or gone, or some are left to do.
     pub(crate) async fn changed(&self) {
         match &self.watch {

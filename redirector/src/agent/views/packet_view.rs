@@ -1,21 +1,11 @@
 //! The packet datapath in the shapes of the control API.
 
 use crate::{
-    agent::state::agent_state::AgentState,
+    agent::{attach::interface_manager::InterfaceView, state::agent_state::AgentState},
     control::api::{self, ServedBy},
     datapath::{InterfaceAttachment, InterfaceRole, PacketStats, PinnedStatus},
     error::error_chain,
 };
-
-/// What is known of an interface.
-pub(crate) struct InterfaceView {
-    pub(crate) index: u32,
-    pub(crate) name: String,
-    pub(crate) kind: String,
-    pub(crate) reason: Option<String>,
-    pub(crate) failure: Option<String>,
-    pub(crate) attachment: Option<InterfaceAttachment>,
-}
 
 /// The packet datapath of the running agent.
 pub(crate) fn packet(state: &AgentState) -> api::PacketInfo {
@@ -23,11 +13,11 @@ pub(crate) fn packet(state: &AgentState) -> api::PacketInfo {
     let refused = datapath.packet_error().map(|error| error_chain(error));
     let stats = datapath.packet_stats().unwrap_or_default();
     api::PacketInfo {
-        unavailable: refused,
+        unavailable: refused.or_else(|| state.interfaces.error().map(str::to_owned)),
         answers_names: datapath.answers_names().unwrap_or_default(),
         names: datapath.names().values().filter(|name| !name.pending).count(),
         counters: counters(&stats),
-        interfaces: datapath.interface_attachments().iter().map(attached).collect(),
+        interfaces: state.interfaces.views(datapath).into_iter().map(interface).collect(),
     }
 }
 
@@ -47,6 +37,7 @@ fn attached(at: &InterfaceAttachment) -> api::InterfaceInfo {
         index: at.index,
         name: at.name.clone().unwrap_or_default(),
         kind: String::new(),
+        role: Some(at.role),
         reason: None,
         failure: None,
         attachment: Some(at.clone()),
@@ -93,6 +84,7 @@ mod tests {
             index: 7,
             name: "veth7".into(),
             kind: "veth".into(),
+            role: attachment.map(|(role, _)| role),
             reason: Some("a reason".into()),
             failure: None,
             attachment: attachment.map(|(role, redirects)| InterfaceAttachment {

@@ -66,8 +66,17 @@ fn dns(state: &AgentState) -> api::DnsInfo {
         names: state.reconciler.published_count(),
         counters: publisher.map(|shim| shim.counters().into()).unwrap_or_default(),
         upstreams: publisher.into_iter().flat_map(Publisher::upstreams).map(upstream).collect(),
-        interception: Some(state.interception.info(&state.reconciler.datapath)),
+        interception: Some(interception(state)),
     }
+}
+
+fn interception(state: &AgentState) -> api::InterceptionInfo {
+    let info = state.interception.info(&state.reconciler.datapath);
+    if info.on && info.way == api::InterceptWay::Packets && !state.interfaces.is_on() {
+        let reason = Some("attach.interfaces is \"off\"".to_owned());
+        return api::InterceptionInfo { on: false, reason, ..info };
+    }
+    info
 }
 
 fn datapath(state: &AgentState) -> api::DatapathInfo {

@@ -35,9 +35,8 @@ fn served_pod(job: &Job) -> Executor {
 fn names_are_answered_from_any_resolver_and_others_untouched() {
     let job = Job::with_config(CONFIG);
     let pod = served_pod(&job);
-    let dig = |arguments: &str| {
-        pod.run(&format!("dig +tries=1 {arguments}"), LIMIT).unwrap().stdout
-    };
+    let dig =
+        |arguments: &str| pod.run(&format!("dig +tries=1 {arguments}"), LIMIT).unwrap().stdout;
     let answer = dig(&format!("{INTERNAL_NAME} A"));
     assert!(answer.contains("198.18.") && answer.contains(&format!("SERVER: {ONE}#53")));
     // No resolver is there, and the source is the one that was asked.
