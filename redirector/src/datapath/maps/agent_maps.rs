@@ -24,6 +24,7 @@ use crate::{
             allocator::{IdAllocator, SlotAllocator},
             arrays::{read, read_each, write},
             counters::Counters,
+            flow_maps::BackendFilter,
             route_layout::{IdentifiedAddr, RouteBlock},
             route_maps::RouteMaps,
             writer::Writer,
@@ -82,6 +83,7 @@ impl AgentMaps {
             routes: RouteMaps::from_object(object)?,
             health: object.array(names::HEALTH)?,
             counters: Counters::from_object(object)?,
+            filter: BackendFilter::from_object(object)?,
             slots: SlotAllocator::new(abi::slots(pool.size())),
             ids: IdAllocator::new(0, []),
             generation: 0,
@@ -132,6 +134,8 @@ impl AgentMaps {
                 .filter(|block| writer.slots.reserve(block.slot_range()));
             match block {
                 Some(block) => {
+                    // An earlier version had no filter.
+                    block.backends.iter().try_for_each(|&(at, _)| writer.filter.add(at))?;
                     writer.generation = writer.generation.max(entry.generation);
                     writer.blocks.insert(index, block);
                 }

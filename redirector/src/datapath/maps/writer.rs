@@ -24,6 +24,7 @@ use crate::{
             allocator::{IdAllocator, SlotAllocator},
             arrays::{Elements, PartialWrite, write_all},
             counters::Counters,
+            flow_maps::BackendFilter,
             route_layout::{IdentifiedAddr, RouteBlock},
             route_maps::RouteMaps,
         },
@@ -40,6 +41,7 @@ pub(crate) struct Writer {
     pub(crate) routes: RouteMaps,
     pub(crate) health: Array<MapData, Health>,
     pub(crate) counters: Counters,
+    pub(crate) filter: BackendFilter,
     pub(crate) slots: SlotAllocator,
     pub(crate) ids: IdAllocator,
     /// The generation of the latest block.
@@ -170,6 +172,12 @@ impl Writer {
         new_ids: Vec<BackendId>,
         batch: &mut Batch,
     ) -> Result<(), DatapathError> {
+        // Before a guest's flow can get one of the backends.
+        let filtered = block.backends.iter().try_for_each(|&(at, _)| self.filter.add(at));
+        if let Err(error) = filtered {
+            new_ids.into_iter().for_each(|id| self.ids.release(id));
+            return Err(error);
+        }
         let Some(first) = self.slots.allocate(block.slot_count()) else {
             new_ids.into_iter().for_each(|id| self.ids.release(id));
             return Err(full("slots"));

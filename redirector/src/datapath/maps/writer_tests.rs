@@ -8,6 +8,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use redirector_common::packet::flow::FILTER_WORDS;
 
 use super::*;
 use crate::{plan::Plan, route::PortPair};
@@ -46,6 +47,7 @@ impl Sizes {
             routes: RouteMaps::new(map(self.routes), map(self.slots), map(self.addresses)),
             health: map(self.health),
             counters: Counters::new((map(1), map(1)), (map(self.stats), map(self.stats))),
+            filter: BackendFilter::new(map(FILTER_WORDS)).expect("a readable map"),
             slots: SlotAllocator::new(self.assumed_slots),
             ids: IdAllocator::new(self.assumed_ids, []),
             generation: 0,
