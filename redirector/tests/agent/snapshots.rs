@@ -160,6 +160,9 @@ impl<'a> Session<'a> {
             ),
             (r#"(?s)"programs": \[[^\]]*\]"#, r#""programs": "[programs]""#),
             (r#"(?s)("names": \d+,\s+"counters": )\{[^}]*\}"#, r#"$1"[counters]""#),
+            (r"(names?) answered \d+ times", "$1 answered [n] times"),
+            (r#""(packet|shim)": \d+"#, r#""$1": "[number]""#),
+            (r" +\d+(\.\d+)? (µs|ms) +\d+(\.\d+)? (µs|ms)  serving", "  [took]  serving"),
         ] {
             settings.add_filter(expression, substitute);
         }
