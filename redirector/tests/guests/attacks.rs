@@ -1,0 +1,110 @@
+//! A tenant that floods or spoofs leaves others unharmed.
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::Duration;
+
+use testbed::Executor;
+use testbed::topology::{INTERNAL_NAME, RESOLVER_ADDRESS};
+
+use crate::field::{Field, LIMIT, client, resolv};
+use crate::loads::{Loaded, for_seconds};
+
+/// Seconds of an attack.
+const ATTACK: f64 = 4.0;
+/// The port from which the victim keeps a connection.
+const PORT: u16 = 40_000;
+
+/// Connects to the registry from [`PORT`], is silent during the attack, and then speaks TLS.
+const HOLDER: &str = "
+import socket, ssl, sys, time
+name, ca, port, seconds = sys.argv[1:]
+held = socket.socket()
+held.bind(('', int(port)))
+held.settimeout(10)
+held.connect((name, 443))
+time.sleep(float(seconds))
+tls = ssl.create_default_context(cafile=ca).wrap_socket(held, server_hostname=name)
+tls.sendall(f'GET / HTTP/1.0\\r\\nHost: {name}\\r\\n\\r\\n'.encode())
+print(tls.recv(12).decode())
+";
+
+/// The address of the pod with this number: the rig numbers its executors from 1.
+fn pod_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 61, number, 2)
+}
+
+/// Runs a flood in `attacker`, with this source and target.
+fn flood(attacker: &Executor, arguments: &str) -> u64 {
+    let line = format!("{} flood --seconds {ATTACK} {arguments}", client());
+    let finished = attacker.run(&line, LIMIT).unwrap().success().unwrap();
+    finished.stdout.trim().parse().unwrap()
+}
+
+/// The victim's connects, look-ups and its connection of before survive an attack.
+fn assert_unharmed(attack: impl Fn(&Field, &Executor) -> u64 + Sync) {
+    let field = Field::with_registry();
+    let attacker = field.guest_pod("attacker");
+    let victim = field.guest_pod("victim");
+    let process = field.host_executor("host", resolv());
+    let script = victim.sandbox().home().join("holder.py");
+    std::fs::write(&script, HOLDER).unwrap();
+    let hold = format!(
+        "/usr/bin/python3 {} {INTERNAL_NAME} {} {PORT} {}",
+        script.display(),
+        field.rig.customer.ca_path().display(),
+        ATTACK + 1.0,
+    );
+    let guests = [
+        Loaded { name: "victim", guest: &victim, rate: 40 },
+        Loaded { name: "host process", guest: &process, rate: 40 },
+    ];
+    thread::scope(|scope| {
+        let held = scope.spawn(|| victim.run(&hold, LIMIT).unwrap().text());
+        // The connection exists before the attack begins.
+        thread::sleep(Duration::from_millis(700));
+        for_seconds(&field, &guests, ATTACK, || {
+            let sent = attack(&field, &attacker);
+            assert!(sent > 200, "the attack was only {sent} packets");
+            println!("attack: {sent} packets");
+        });
+        assert_eq!(held.join().unwrap(), "HTTP/1.1 200\n");
+    });
+    field.assert_contained();
+}
+
+#[test]
+fn a_flood_of_syns_harms_no_other_guest() {
+    assert_unharmed(|field, attacker| {
+        let (source, vip) = (pod_address(1), field.vip(INTERNAL_NAME));
+        flood(attacker, &format!("--kind syn --source {source} --target {vip}:443"))
+    });
+}
+
+#[test]
+fn a_flood_of_queries_harms_no_other_guest() {
+    assert_unharmed(|_, attacker| {
+        let source = pod_address(1);
+        let target = format!("{RESOLVER_ADDRESS}:53");
+        flood(attacker, &format!("--kind dns --source {source} --target {target}"))
+    });
+}
+
+/// SYNs with the address and the port of the victim's connection.
+#[test]
+fn spoofed_syns_leave_the_connection_of_the_victim_alone() {
+    assert_unharmed(|field, attacker| {
+        let (source, vip) = (pod_address(2), field.vip(INTERNAL_NAME));
+        let options = format!("--source-port {PORT} --rate 2000 --kind syn --target {vip}:443");
+        flood(attacker, &format!("--source {source} {options}"))
+    });
+}
+
+/// Queries with the victim's address: their answers go where they came from.
+#[test]
+fn answers_to_spoofed_queries_do_not_reach_the_victim() {
+    assert_unharmed(|_, attacker| {
+        let (source, target) = (pod_address(2), format!("{RESOLVER_ADDRESS}:53"));
+        flood(attacker, &format!("--rate 5000 --kind dns --source {source} --target {target}"))
+    });
+}
