@@ -48,6 +48,8 @@ pub struct Event {
     pub command: String,
     /// Its cgroup: the inode of the directory.
     pub cgroup: u64,
+    /// The index of the guest's interface; none for a process of this host.
+    pub interface: Option<u32>,
     /// How many events of its kind it represents: successes are sampled under load.
     pub sampling_ratio: u32,
 }
@@ -116,6 +118,7 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
         .then(|| DenyReason::from_number(raw.reason).unwrap_or(DenyReason::NoBackend));
     let address = address::from_ip(raw.backend);
     let command = raw.comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    let is_guest = raw.client & event::Event::CLIENT_GUEST != 0;
     Some(Event {
         at: clock.at(raw.at_ns),
         kind,
@@ -132,7 +135,8 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
         retransmitted: raw.retransmitted,
         pid: raw.pid,
         command: String::from_utf8_lossy(command).into_owned(),
-        cgroup: raw.cgroup,
+        cgroup: if is_guest { 0 } else { raw.cgroup },
+        interface: is_guest.then(|| u32::try_from(raw.cgroup).unwrap_or_default()),
         sampling_ratio: if kind.is_sampled() { raw.sampling.ratio() } else { 1 },
     })
 }

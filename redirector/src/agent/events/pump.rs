@@ -143,7 +143,7 @@ impl EventPump {
                 srtt_us: u64::try_from(event.srtt.as_micros()).unwrap_or(u64::MAX),
                 retransmitted: event.retransmitted,
             }),
-            interface: None,
+            interface: event.interface.map(interface_name),
             pid: event.pid,
             command: self.process_names.command(&event),
             cgroup: self.process_names.cgroup(event.cgroup),
@@ -151,4 +151,13 @@ impl EventPump {
             sampling_ratio: event.sampling_ratio,
         }))
     }
+}
+
+/// The name of an interface, or its number if it is gone.
+fn interface_name(index: u32) -> String {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the kernel's names, with their zero byte, fit into the buffer.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    let text = std::ffi::CStr::from_bytes_until_nul(&name).unwrap_or_default();
+    if found.is_null() { format!("number {index}") } else { text.to_string_lossy().into_owned() }
 }
