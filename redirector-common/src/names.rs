@@ -232,6 +232,8 @@ pub const FLOWS: &str = "RD_FLOWS";
 pub const BRIEF_FLOWS: &str = "RD_BRIEF_FLOWS";
 /// A bit for each hash of an address that may be a backend's, in words of 64.
 pub const BACKEND_FILTER: &str = "RD_BKND_FILTER";
+/// The program that continues another one: [`HOST_EGRESS`], a single element.
+pub const TAIL_CALLS: &str = "RD_TAIL_CALLS";
 /// [`crate::packet::stats::PacketStats`], a single element.
 pub const PACKET_STATS: &str = "RD_PACKET_STATS";
 
@@ -270,6 +272,7 @@ pub const MAPS: &[&str] = &[
     FLOWS,
     BRIEF_FLOWS,
     BACKEND_FILTER,
+    TAIL_CALLS,
     PACKET_STATS,
 ];
 

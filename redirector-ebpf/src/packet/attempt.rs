@@ -8,7 +8,8 @@ use redirector_common::{
 
 use super::{
     flow_events, flow_tables as tables,
-    work::{copy_flow, get, set, work},
+    scratch::work,
+    work::{copy_flow, get, set},
 };
 use crate::{
     health,

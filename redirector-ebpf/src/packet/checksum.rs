@@ -5,22 +5,6 @@ use aya_ebpf::{
     helpers::generated::bpf_l4_csum_replace,
 };
 
-use super::skb::{load, store};
-
-/// Whether the checksum at `at` is that of the pseudo-header alone, which the device completes
-/// (CHECKSUM_PARTIAL). No field shows it: a change of the data leaves such a checksum as it is.
-/// Overwrites the checksum, or its octets if it returns none.
-///
-/// The frame has eight octets from `at` on.
-#[inline(always)]
-pub(crate) fn is_partial(skb: *mut __sk_buff, at: u32) -> Option<bool> {
-    const PROBE: u64 = 0x1234;
-    if !store(skb, at, &PROBE, 2) || !add(skb, at, 1) {
-        return None;
-    }
-    Some(load::<u64>(skb, at)? & 0xffff == PROBE)
-}
-
 /// Adjusts the checksum at `at` after a change of the data by `difference`, a sum of 16-bit words.
 /// A checksum of the pseudo-header alone stays, and so does that of UDP without one.
 #[inline(always)]

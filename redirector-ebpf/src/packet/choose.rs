@@ -6,7 +6,10 @@ use redirector_common::{
     decide::{self, Backend, Client, Families, Verdict},
 };
 
-use super::work::{set, set_address, work};
+use super::{
+    scratch::work,
+    work::{set, set_address},
+};
 use crate::tables::KernelTables;
 
 /// The backend is in `work.choice`.

@@ -8,7 +8,8 @@ use redirector_common::{
 
 use super::{
     flow_tables::{self as tables, Inserted},
-    work::{Work, address, copy_address, get, set, work},
+    scratch::work,
+    work::{Work, address, copy_address, get, set},
 };
 use crate::tables::KernelTables;
 

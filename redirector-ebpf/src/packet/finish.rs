@@ -11,9 +11,9 @@ use super::{
     flow_events, flow_tables as tables,
     flow_tables::{Inserted, count},
     rewrite::{self, TCP_CHECK, difference},
+    scratch::work,
     skb::{load, store},
-    syn,
-    work::{Work, copy_address, copy_flow, get, set, work},
+    work::{Work, copy_address, copy_flow, get, reverse_key, set},
 };
 use crate::{
     health, maps, opaque,
@@ -159,7 +159,7 @@ pub(crate) extern "C" fn rd_ended() -> i32 {
     if flow.is_null() {
         return NEXT;
     }
-    syn::reverse_key(work, flow);
+    reverse_key(work, flow);
     set!(work.report.rx_bytes = 0);
     let reverse = tables::established(other);
     if !reverse.is_null() {

@@ -2,7 +2,10 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
-use super::work::{get, set, work};
+use super::{
+    scratch::work,
+    work::{get, set},
+};
 use crate::opaque;
 
 /// Octets of a TCP header without options.

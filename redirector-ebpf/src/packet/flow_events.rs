@@ -9,7 +9,10 @@ use redirector_common::{
     sampling::Sampling,
 };
 
-use super::work::{Work, address, get, set, work};
+use super::{
+    scratch::work,
+    work::{Work, address, get, set},
+};
 use crate::{maps, tables::KernelTables};
 
 /// Writes one field in one store: see [`crate::events`].

@@ -9,9 +9,10 @@ use redirector_common::{
 use super::{
     finish, flow_tables as tables, reset,
     rewrite::{rd_translate4, rd_translate6},
+    scratch::work,
     segment::{FROM_GUEST, rd_read4, rd_read6},
     syn,
-    work::{Work, copy_address, get, set, work},
+    work::{Work, copy_address, get, set},
 };
 use crate::{
     maps, pools,

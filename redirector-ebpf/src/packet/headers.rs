@@ -101,12 +101,6 @@ impl Ipv4 {
         Ip4Be(self.third as u32)
     }
 
-    /// The source's port, if the header has no options.
-    #[inline(always)]
-    pub(crate) fn source_port(self) -> PortBe {
-        PortBe((self.third >> 32) as u16)
-    }
-
     /// The destination's port, if the header has no options.
     #[inline(always)]
     pub(crate) fn destination_port(self) -> PortBe {
@@ -182,11 +176,6 @@ impl Ipv6 {
     #[inline(always)]
     pub(crate) fn destination(self) -> Ip6Be {
         address(self.destination)
-    }
-
-    #[inline(always)]
-    pub(crate) fn source_port(self) -> PortBe {
-        PortBe(self.ports as u16)
     }
 
     #[inline(always)]

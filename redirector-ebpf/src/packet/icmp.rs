@@ -14,9 +14,10 @@ use super::{
     maps::RD_PACKET_STATS,
     refusal, replies,
     rewrite::{add, address_difference, difference, fold16, fold32},
+    scratch::work,
     segment::{TCP, write_scope},
     skb::{ETHERNET_LEN, load, store},
-    work::{Work, address, copy_address, get, mapped, set, set_address, work},
+    work::{Work, address, copy_address, get, mapped, set, set_address},
 };
 
 use crate::{

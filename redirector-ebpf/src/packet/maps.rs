@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, ProgramArray},
     macros::btf_map,
 };
 use redirector_common::packet::{
@@ -12,8 +12,6 @@ use redirector_common::packet::{
     name::{NAME_OCTETS, NameEntry, NameSettings, ReverseEntry, WildcardEntry},
     stats::PacketStats,
 };
-
-use super::{names::scratch::NameScratch, work::Work};
 
 /// Memory of these tables is allocated as they fill.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -64,26 +62,10 @@ pub(crate) static RD_BRIEF_FLOWS: LruHashMap<FlowKey, BriefFlow, { BRIEF_FLOW_EN
 #[btf_map]
 pub(crate) static RD_BKND_FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 
+/// See [`redirector_common::names::TAIL_CALLS`].
+#[btf_map]
+pub(crate) static RD_TAIL_CALLS: ProgramArray<1> = ProgramArray::new();
+
 /// See [`redirector_common::names::PACKET_STATS`].
 #[btf_map]
 pub(crate) static RD_PACKET_STATS: Array<PacketStats, 1> = Array::new();
-
-/// Memory that one packet's program works in.
-#[repr(C)]
-pub(crate) struct Scratch {
-    /// See [`NameScratch`].
-    pub(crate) names: NameScratch,
-    /// The segment of a guest's flow.
-    pub(crate) work: Work,
-}
-
-/// See [`redirector_common::names::SCRATCH`].
-#[btf_map]
-pub(crate) static RD_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-
-/// The memory of this processor. Others that run on it have finished with it: programs are not
-/// preempted by each other.
-#[inline(always)]
-pub(crate) fn scratch() -> Option<*mut Scratch> {
-    RD_SCRATCH.get_ptr_mut(0)
-}

@@ -8,7 +8,8 @@
 //! | `checksum` | checksums of TCP and UDP |
 //! | `names` | answering queries for mapped names |
 //! | `flows` | TCP of guests and ICMP errors about it: what is not ours leaves there |
-//! | `work` | the memory that the functions below share |
+//! | `scratch` | the memory that one packet's program works in |
+//! | `work` | what the functions below share there |
 //! | `segment` | reading a TCP segment |
 //! | `guest`, `syn` | segments of a guest |
 //! | `choose`, `claim`, `first_syn` | a new flow's backend, its reverse key, its SYN |
@@ -41,6 +42,7 @@ mod replies;
 mod resend;
 mod reset;
 mod rewrite;
+mod scratch;
 mod segment;
 mod skb;
 mod syn;

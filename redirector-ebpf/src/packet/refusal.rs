@@ -8,7 +8,8 @@ use super::{
     attempt::{self, Failure},
     choose::{self, rd_choose},
     flow_tables as tables, resend,
-    work::{get, set, work},
+    scratch::work,
+    work::{get, set},
 };
 use crate::verdict::{CONTINUE, NEXT};
 

@@ -12,9 +12,10 @@ use super::{
     guest::take_target,
     refusal,
     rewrite::{rd_translate4, rd_translate6},
+    scratch::work,
     segment::{FROM_BACKEND, rd_read4, rd_read6},
     syn,
-    work::{Work, address, copy_address, copy_key, get, set, work},
+    work::{Work, address, copy_address, copy_key, get, set},
 };
 use crate::verdict::{CONTINUE, NEXT};
 

@@ -11,9 +11,10 @@ use super::{
     flow_tables as tables,
     headers::{BEHIND_IPV4, BEHIND_IPV6},
     rewrite::fold16,
+    scratch::work,
     segment::TCP,
     skb::{ETHERNET_LEN, store, swap_macs},
-    work::{Work, address, get, work},
+    work::{Work, address, get},
 };
 use crate::{opaque, verdict::DROP};
 

@@ -11,8 +11,9 @@ use super::{
     flow_tables::count,
     headers::{Access, BEHIND_IPV6, Ipv4, Ipv6},
     rewrite::{difference, fold16},
+    scratch::work,
     skb::{ETHERNET_LEN, store, swap_macs},
-    work::{Work, get, work},
+    work::{Work, get},
 };
 use crate::verdict::DROP;
 

@@ -11,9 +11,10 @@ use aya_ebpf::{
 use super::{
     flow_tables::count,
     headers::{BEHIND_IPV4, BEHIND_IPV6},
+    scratch::work,
     segment::FROM_GUEST,
     skb::{ETHERNET_LEN, store},
-    work::{Work, address, get, work},
+    work::{Work, address, get},
 };
 use crate::verdict::{DROP, NEXT};
 

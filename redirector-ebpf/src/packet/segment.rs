@@ -5,8 +5,9 @@ use redirector_common::{addr::PortBe, packet::flow::FlowKey};
 
 use super::{
     headers::{BEHIND_IPV4, BEHIND_IPV6, Ipv4, Ipv6},
+    scratch::work,
     skb::{ETHERNET_LEN, load},
-    work::{Work, mapped, set, set_address, work},
+    work::{Work, mapped, set, set_address},
 };
 
 /// The number of TCP in an IP header.

@@ -8,7 +8,7 @@ use redirector_common::{
     decide::{self, GuestSyn, Tables},
     event::{DenyReason, EventKind},
     packet::{
-        flow::{BriefFlow, Flow, FlowKey, FlowState, MAX_TRIES, MAX_WINDOW_FLOWS},
+        flow::{BriefFlow, FlowState, MAX_TRIES, MAX_WINDOW_FLOWS},
         flow::{MAX_INTERFACE_FLOWS, WINDOW_NS},
         interface::Interface,
     },
@@ -23,7 +23,8 @@ use super::{
     flow_events, flow_tables as tables,
     flow_tables::count,
     reset,
-    work::{Work, copy_address, get, set, work},
+    scratch::work,
+    work::{Work, copy_address, get, reverse_key, set},
 };
 use crate::{
     health, maps, opaque,
@@ -86,18 +87,6 @@ pub(crate) extern "C" fn rd_forget() -> i32 {
     tables::remove_brief(unsafe { &raw const (*work).other });
     tables::remove_brief(key);
     CONTINUE
-}
-
-/// Writes the reverse key of the flow at `work.key` to `work.other`.
-#[inline(always)]
-pub(crate) fn reverse_key(work: *mut Work, flow: *const Flow) {
-    copy_address!(work.other.guest = work.key.guest);
-    copy_address!(work.other.remote = flow.peer);
-    set!(work.other.guest_port = get!(flow.guest_port));
-    set!(work.other.remote_port = get!(flow.peer_port));
-    set!(work.other.interface = get!(work.key.interface));
-    set!(work.other.vlan = get!(work.key.vlan));
-    set!(work.other.direction = FlowKey::REVERSE);
 }
 
 /// The SYN of a flow whose backend has refused it or not answered; `last` is that backend. Without

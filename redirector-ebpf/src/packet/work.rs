@@ -10,8 +10,6 @@ use redirector_common::{
     packet::flow::{BriefFlow, Flow, FlowKey},
 };
 
-use super::maps;
-
 /// A TCP segment and its flow.
 #[repr(C)]
 pub(crate) struct Work {
@@ -85,14 +83,6 @@ pub(crate) struct Report {
     pub(crate) elapsed_ns: u64,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
-}
-
-/// This processor's memory. It belongs to one packet at a time: the hook runs with soft interrupts
-/// off.
-#[inline(always)]
-pub(crate) fn work() -> Option<*mut Work> {
-    // SAFETY: the field of an element.
-    maps::scratch().map(|scratch| unsafe { &raw mut (*scratch).work })
 }
 
 /// Reads a field of a map's element: `get!(work.key)`. No reference to it exists, since the global
@@ -202,4 +192,16 @@ pub(crate) fn copy_flow(from: *const Flow, work: *mut Work) {
         copy2(from.add(4), to.add(4));
         copy2(from.add(6), to.add(6));
     }
+}
+
+/// Writes the reverse key of the flow at `work.key` to `work.other`.
+#[inline(always)]
+pub(crate) fn reverse_key(work: *mut Work, flow: *const Flow) {
+    copy_address!(work.other.guest = work.key.guest);
+    copy_address!(work.other.remote = flow.peer);
+    set!(work.other.guest_port = get!(flow.guest_port));
+    set!(work.other.remote_port = get!(flow.peer_port));
+    set!(work.other.interface = get!(work.key.interface));
+    set!(work.other.vlan = get!(work.key.vlan));
+    set!(work.other.direction = FlowKey::REVERSE);
 }

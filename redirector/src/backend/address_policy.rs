@@ -1,4 +1,4 @@
-//! Which addresses a name may lead to. Whoever controls a zone could otherwise send an executor to
+//! Which addresses a name may lead to. The owner of a zone could otherwise send an executor to
 //! itself, to this node's metadata, or back to us.
 
 use std::{

@@ -51,8 +51,8 @@ enum Refused {
     #[error("`{0}` is not known: write `auto`, `packets`, `sockets` or `off`")]
     Intercept(String),
     #[error(
-        "`on` is no longer known: write `auto`, which answers mapped names by packet, or `sockets`, \
-            which takes queries to `dns.intercept_resolvers` to the shim"
+        "`on` is no longer known: write `auto`, which answers mapped names by packet, or \
+            `sockets`, which takes queries to `dns.intercept_resolvers` to the shim"
     )]
     InterceptOn,
     #[error(

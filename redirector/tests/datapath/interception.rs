@@ -1,6 +1,6 @@
-//! DNS interception at sockets: which queries go to the ports of the shim, what source their replies have, and
-//! which queries pass. A responder that replies with its own address and port stands in for the
-//! shim, and another one for a resolver.
+//! DNS interception at sockets: which queries go to the ports of the shim, what source their
+//! replies have, and which queries pass. A responder that replies with its own address and port
+//! stands in for the shim, and another one for a resolver.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,5 +1,5 @@
-//! The ports of DNS that is intercepted at sockets: each forwards to the resolver of its slot and to
-//! no other.
+//! The ports of DNS that is intercepted at sockets: each forwards to the resolver of its slot and
+//! to no other.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

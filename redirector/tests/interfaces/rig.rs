@@ -126,16 +126,16 @@ impl Bed {
         filters.lines().map(str::to_owned).collect()
     }
 
-    /// Counts flows of a guest, as the programs do.
-    pub(crate) fn count_flows(&mut self, index: u32, opened: u64) {
+    /// Counts expired flows of a guest, as an agent does.
+    pub(crate) fn count_flows(&mut self, index: u32, expired: u64) {
         let mut map = self.elements();
         let element = map.get(&index, 0).unwrap();
-        map.insert(index, Interface { opened, ..element }, 0).unwrap();
+        map.insert(index, Interface { expired, ..element }, 0).unwrap();
     }
 
-    /// The flows that were counted for an interface; none without an element.
+    /// The expired flows that were counted for an interface; none without an element.
     pub(crate) fn counted_flows(&mut self, index: u32) -> Option<u64> {
-        self.elements().get(&index, 0).ok().map(|element| element.opened)
+        self.elements().get(&index, 0).ok().map(|element| element.expired)
     }
 
     fn elements(&mut self) -> HashMap<MapData, u32, Interface> {

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     opaque,
-    packet::maps::{RD_NAMES, RD_REVERSE, RD_WILDCARDS, scratch},
+    packet::{
+        maps::{RD_NAMES, RD_REVERSE, RD_WILDCARDS},
+        scratch::scratch,
+    },
     pools,
 };
 

@@ -6,7 +6,7 @@ use redirector_common::packet::header::{FRAME4_LEN, FRAME6_LEN, reply_frame4, re
 use super::{origin::OVER_IPV6, scratch::NameScratch};
 use crate::packet::{
     headers::BEHIND_IPV4,
-    maps::scratch,
+    scratch::scratch,
     skb::{ETHERNET_LEN, store},
 };
 

@@ -24,7 +24,8 @@ use crate::{
     maps::{add, counters},
     opaque,
     packet::{
-        maps::{RD_ANSWERS, RD_PACKET_STATS, scratch},
+        maps::{RD_ANSWERS, RD_PACKET_STATS},
+        scratch::scratch,
         skb::load,
     },
     verdict::{DROP, NEXT},

@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use redirector_common::packet::{header::has_additional, question::Question, record::OPT_LEN};
 
 use super::scratch::NameScratch;
-use crate::packet::maps::scratch;
+use crate::packet::scratch::scratch;
 
 /// Octets of a question's type and class.
 const TYPE_AND_CLASS: u32 = 4;

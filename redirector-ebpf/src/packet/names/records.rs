@@ -18,10 +18,7 @@ use redirector_common::{
 use super::{scratch::NameScratch, tail::UNREADABLE};
 use crate::{
     opaque,
-    packet::{
-        maps::{RD_REVERSE, scratch},
-        skb::store,
-    },
+    packet::{maps::RD_REVERSE, scratch::scratch, skb::store},
     pools,
 };
 

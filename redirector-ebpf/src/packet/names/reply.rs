@@ -21,7 +21,7 @@ use super::{
     tail::{UNREADABLE, rd_tail_sum},
 };
 use crate::{
-    packet::{checksum, maps::scratch, skb::store},
+    packet::{checksum, scratch::scratch, skb::store},
     pools,
 };
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use redirector_common::packet::checksum::fold;
 
 use super::scratch::MAX_TAIL;
-use crate::{opaque, packet::maps::scratch};
+use crate::{opaque, packet::scratch::scratch};
 
 /// The sum of octets that could not be read or written.
 pub(super) const UNREADABLE: u64 = u64::MAX;

@@ -88,7 +88,7 @@ fn degraded(problem: Problem) -> api::Status {
     }
 }
 
-/// No shim answers; names are answered by packet all the same.
+/// No shim answers, but names are still answered by packet.
 fn dns(pinned: &PinnedStatus) -> api::DnsInfo {
     let (status, names) = (pinned.interception.clone(), pinned.names);
     let (way, reason) = match (names.enabled, status.on) {

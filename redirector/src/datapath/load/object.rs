@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, RingBuf},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, ProgramArray, RingBuf},
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
     sys::BpfHelper,
 };
@@ -86,9 +86,24 @@ impl Object {
             object.load_program(name)?;
         }
         let mut packet_programs = names::PACKET_PROGRAMS.iter();
-        object.packet_error =
-            packet_programs.find_map(|program| object.load_program(program.name).err());
+        object.packet_error = packet_programs
+            .find_map(|program| object.load_program(program.name).err())
+            .or_else(|| object.link_tail_call().err());
         Ok(object)
+    }
+
+    /// Lets [`names::EGRESS`] continue with [`names::HOST_EGRESS`].
+    fn link_tail_call(&mut self) -> Result<(), DatapathError> {
+        let failed = |error: &dyn std::error::Error| {
+            DatapathError::call("write the map of tail calls", error.to_string())
+        };
+        let mut tail_calls = ProgramArray::try_from(self.take_map(names::TAIL_CALLS)?)
+            .map_err(|error| failed(&error))?;
+        let Program::SchedClassifier(program) = self.program(names::HOST_EGRESS)? else {
+            return Err(failed(&ProgramError::UnexpectedProgramType));
+        };
+        let program = program.fd().map_err(|error| failed(&error))?;
+        tail_calls.set(0, program, 0).map_err(|error| failed(&error))
     }
 
     fn load_program(&mut self, name: &str) -> Result<(), DatapathError> {
