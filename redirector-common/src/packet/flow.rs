@@ -58,6 +58,17 @@ impl FlowKey {
     pub const REVERSE: u32 = 1;
     /// The packet has a VLAN tag.
     pub const TAGGED: u32 = 0x1000;
+
+    /// The key of the other direction, if `flow` is this key's entry.
+    pub const fn other_side(&self, flow: &Flow) -> Self {
+        Self {
+            remote: flow.peer,
+            guest_port: flow.guest_port,
+            remote_port: flow.peer_port,
+            direction: self.direction ^ Self::REVERSE,
+            ..*self
+        }
+    }
 }
 
 /// An entry of a flow.

@@ -31,6 +31,7 @@ use crate::{
         },
         maps::{
             agent_maps::AgentMaps,
+            flow_expiry::FlowExpiry,
             name_cgroups::NameCgroup,
             name_maps::NameMaps,
             published_names::{NameChange, PublishedName},
@@ -39,7 +40,7 @@ use crate::{
         pins::{compat, layout::Pins, upgrade::Predecessor, version::Version},
         settings::Settings,
         status::{Attachment, BackendStatus, RouteStatus, Status, UnhealthyBackend},
-        sys,
+        sys::{self, monotonic_ns},
     },
     plan::{Change, Plan, PlannedRoute},
     route::SourceName,
@@ -56,6 +57,7 @@ pub struct Datapath {
     names: NameMaps,
     links: Links,
     interfaces: Interfaces,
+    flow_expiry: FlowExpiry,
     lacks_routes: bool,
     upgraded_from: Option<u32>,
     events: Option<EventReader>,
@@ -102,6 +104,7 @@ impl Datapath {
         let resolvers = Resolvers::open(&mut object)?;
         let names = NameMaps::open(&mut object)?;
         let interfaces = Interfaces::open(&mut object)?;
+        let flow_expiry = FlowExpiry::from_object(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
         let upgraded_from = predecessor.as_ref().map(Predecessor::abi);
@@ -115,6 +118,7 @@ impl Datapath {
             names,
             links: Links::new(pins),
             interfaces,
+            flow_expiry,
             lacks_routes,
             upgraded_from,
             events,
@@ -245,6 +249,21 @@ impl Datapath {
         limit: usize,
     ) -> Result<Vec<InterfaceFinding>, DatapathError> {
         self.interfaces.check(&mut self.object, self.links.versions().ours, limit)
+    }
+
+    /// Removes established flows of guests that are idle for three hours, and flows of interfaces
+    /// that are gone. Each call considers up to 4,096 entries of the map.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read or write a map.
+    pub fn expire_flows(&mut self) -> Result<(), DatapathError> {
+        // At the start, most interfaces are known by their pins only.
+        let pinned = self.pinned_interfaces().into_iter().map(|index| (index, 0));
+        let guests = pinned.chain(self.interfaces.guests()).collect();
+        let expired = self.flow_expiry.step(&guests, monotonic_ns())?;
+        let mut counts = expired.into_iter();
+        counts.try_for_each(|(index, flows)| self.interfaces.count_expired(index, flows))
     }
 
     /// Attaches by clsact although this kernel has TCX: what older kernels do.

@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{Array, IterableMap, MapData};
+use aya::maps::{Array, HashMap, IterableMap, MapData};
 use aya_obj::generated::bpf_cmd;
 use redirector_common::names::Hook;
 
@@ -153,6 +153,34 @@ pub(crate) fn lookup_batch<V: aya::Pod>(
     let read = batch.call(bpf_cmd::BPF_MAP_LOOKUP_BATCH);
     let expected = at[..read].iter().zip(first..).take_while(|(key, expected)| *key == expected);
     expected.count()
+}
+
+/// Reads the next elements of a hash map into `keys` and `values`, from `position` on; none: from
+/// its start. Returns how many are read, and the next position; none at the end of the map.
+///
+/// # Errors
+///
+/// If the kernel lacks the command for hash maps, or refuses it.
+pub(crate) fn lookup_hash_batch<K: aya::Pod, V: aya::Pod>(
+    map: &HashMap<MapData, K, V>,
+    position: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<u32>)> {
+    assert_eq!(keys.len(), values.len(), "a key for each value");
+    let (before, mut next) = (position.unwrap_or_default(), 0_u32);
+    let mut batch = Batch {
+        in_batch: position.map_or(0, |_| std::ptr::from_ref(&before) as u64),
+        out_batch: std::ptr::from_mut(&mut next) as u64,
+        ..Batch::new(map.map(), keys.as_ptr(), values.as_ptr(), keys.len())
+    };
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut batch) {
+        Ok(_) => Ok((batch.count as usize, Some(next))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            Ok((batch.count as usize, None))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Replaces the program under `link` atomically: every connect runs exactly one of them (3.8 to 5

@@ -108,8 +108,12 @@ impl AgentState {
         self.packet_pressure.at(Instant::now())
     }
 
-    /// Notices flows that the packet datapath has refused. Called every second.
+    /// Removes expired flows of guests, and notices flows that the packet datapath has refused.
+    /// Called every second.
     pub(crate) fn watch_packets(&mut self) {
+        if let Err(error) = self.reconciler.datapath.expire_flows() {
+            warn!("failed to remove expired flows of guests: {}", error_chain(&error));
+        }
         if let Ok(stats) = self.reconciler.datapath.packet_stats() {
             self.packet_pressure.update(stats, Instant::now());
         }

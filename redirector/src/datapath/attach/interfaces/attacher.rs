@@ -19,7 +19,9 @@ use crate::{
         },
         error::DatapathError,
         load::object::Object,
+        maps::flow_expiry::Guests,
         pins::layout::Pins,
+        sys::monotonic_ns,
     },
     net::route_socket::RouteSocket,
 };
@@ -52,6 +54,9 @@ struct Attached {
     reattached: u32,
     moved_at: Option<Instant>,
     preceded_by: Vec<String>,
+    /// `CLOCK_MONOTONIC` in nanoseconds when the interface was new; 0 for one that an earlier agent
+    /// attached to.
+    new_since_ns: u64,
 }
 
 impl Interfaces {
@@ -130,17 +135,32 @@ impl Interfaces {
         }
         // Before the programs run: they do nothing without it.
         self.elements.set(target)?;
+        let since_ns = monotonic_ns();
         let mut steps = Vec::new();
         for &program in target.role.programs() {
             let place = Place { pins: versions.ours, target, program };
             steps.push((program, place.attach(self.hook, object, socket)?));
         }
-        if steps.iter().all(|(_, step)| matches!(step, Step::Attached(_))) {
+        let is_new = steps.iter().all(|(_, step)| matches!(step, Step::Attached(_)));
+        if is_new {
             self.elements.reset(target)?;
         }
         let programs = steps.into_iter().map(|(program, step)| (program, step.link())).collect();
-        self.attached.insert(target.index, Attached::new(target.clone(), programs));
+        let mut attached = Attached::new(target.clone(), programs);
+        attached.new_since_ns = if is_new { since_ns } else { 0 };
+        self.attached.insert(target.index, attached);
         Ok(())
+    }
+
+    /// The guests' interfaces, each with the time since which it has its index.
+    pub(crate) fn guests(&self) -> Guests {
+        let guests = self.attached.iter().filter(|(_, at)| at.target.role == InterfaceRole::Guest);
+        guests.map(|(&index, at)| (index, at.new_since_ns)).collect()
+    }
+
+    /// Counts established flows of a guest that were removed since they were idle.
+    pub(crate) fn count_expired(&mut self, index: u32, flows: u64) -> Result<(), DatapathError> {
+        self.elements.count_expired(index, flows)
     }
 
     /// Detaches from interfaces; those without our programs are no error. Returns the number of
@@ -206,7 +226,14 @@ fn after(index: u32) -> (Bound<u32>, Bound<u32>) {
 
 impl Attached {
     fn new(target: InterfaceTarget, programs: Vec<(&'static str, u32)>) -> Self {
-        Self { target, programs, reattached: 0, moved_at: None, preceded_by: Vec::new() }
+        Self {
+            target,
+            programs,
+            reattached: 0,
+            moved_at: None,
+            preceded_by: Vec::new(),
+            new_since_ns: 0,
+        }
     }
 
     fn describe(&self, hook: TcHook) -> InterfaceAttachment {

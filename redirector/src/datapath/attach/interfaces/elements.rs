@@ -1,7 +1,10 @@
 //! The table of guests' interfaces: what the programs may do there, and what they count.
 
 use aya::maps::{HashMap, MapData, MapError};
-use redirector_common::{names, packet::interface::Interface};
+use redirector_common::{
+    names,
+    packet::interface::{Interface, InterfaceFlows},
+};
 
 use crate::datapath::{
     attach::interfaces::target::{InterfaceRole, InterfaceTarget},
@@ -12,11 +15,15 @@ use crate::datapath::{
 /// The table.
 pub(crate) struct Elements {
     map: HashMap<MapData, u32, Interface>,
+    flows: HashMap<MapData, u32, InterfaceFlows>,
 }
 
 impl Elements {
     pub(crate) fn open(object: &mut Object) -> Result<Self, DatapathError> {
-        object.hash(names::INTERFACES).map(|map| Self { map })
+        Ok(Self {
+            map: object.hash(names::INTERFACES)?,
+            flows: object.hash(names::INTERFACE_FLOWS)?,
+        })
     }
 
     /// Writes what the programs may do on a guest's interface, and keeps what they have counted.
@@ -35,12 +42,20 @@ impl Elements {
     /// As [`Elements::set`], for a new interface: an element that is there is of another one that
     /// had this index.
     pub(crate) fn reset(&mut self, target: &InterfaceTarget) -> Result<(), DatapathError> {
+        self.remove(target.index)?;
         match target.role {
-            InterfaceRole::Host => self.remove(target.index),
+            InterfaceRole::Host => Ok(()),
             InterfaceRole::Guest => {
                 self.write(target, Interface { flags: flags(target), ..Interface::default() })
             }
         }
+    }
+
+    /// Counts established flows that were removed since they were idle.
+    pub(crate) fn count_expired(&mut self, index: u32, flows: u64) -> Result<(), DatapathError> {
+        let Some(element) = self.get(index)? else { return Ok(()) };
+        let element = Interface { expired: element.expired + flows, ..element };
+        self.map.insert(index, element, 0).map_err(|error| failed("write", error))
     }
 
     fn write(&mut self, target: &InterfaceTarget, element: Interface) -> Result<(), DatapathError> {
@@ -52,17 +67,25 @@ impl Elements {
         read(&self.map, index)
     }
 
-    /// Removes the element of an interface, if there is one.
+    /// Removes the elements of an interface, if there are any.
     pub(crate) fn remove(&mut self, index: u32) -> Result<(), DatapathError> {
-        match self.map.remove(&index) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(failed("write", error)),
+        remove(&mut self.map, index)?;
+        remove(&mut self.flows, index)
+    }
+}
+
+fn remove<V: aya::Pod>(
+    map: &mut HashMap<MapData, u32, V>,
+    index: u32,
+) -> Result<(), DatapathError> {
+    match map.remove(&index) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
         }
+        Err(error) => Err(failed("write", error)),
     }
 }
 
