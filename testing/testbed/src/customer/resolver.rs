@@ -113,7 +113,7 @@ pub fn response(query: &[u8]) -> Option<Vec<u8>> {
     Some(response)
 }
 
-/// The address of a name below [`ZONE`], in 192.0.2.0/24.
+/// The address of a name below `ZONE`, in 192.0.2.0/24.
 #[must_use]
 pub fn address(name: &str) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, hash(name.as_bytes()).to_be_bytes()[3])
