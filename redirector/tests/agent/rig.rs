@@ -35,6 +35,13 @@ impl Job {
         Self::with_config(&testbed::agent::documented_config().unwrap())
     }
 
+    /// The documented configuration without the programs of guests: what is outside of the attached
+    /// cgroups is not redirected.
+    pub(crate) fn only_cgroups() -> Self {
+        let config = testbed::agent::documented_config().unwrap();
+        Self::with_config(&config.replace("interfaces = [\"auto\"]", "interfaces = \"off\""))
+    }
+
     pub(crate) fn with_config(config: &str) -> Self {
         Self::prepared(config, |_| {})
     }

@@ -248,6 +248,7 @@ fn agent_at_work() {
         &[
             (r"\d\d:\d\d:\d\d\.\d+", "[clock]"),
             (r" *\d+(\.\d+)? (µs|ms)\b", " [took]"),
+            (r" \[took\] \[took\]  serving", "  [took]  serving"),
             (r"(curl|process )\[\d+\]", "$1[pid]"),
             (r#""interval_seconds":[\d.]+"#, r#""interval_seconds":"[number]""#),
             (r#""(at|from|to|since)":"[^"]*""#, r#""$1":"[time]""#),

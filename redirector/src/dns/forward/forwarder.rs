@@ -117,9 +117,10 @@ impl Forwarder {
     /// Forwards intercepted queries to these resolvers, which share most of the waiting places.
     /// Only the first call has an effect.
     pub(crate) fn set_listed(&self, resolvers: ListedResolvers) {
-        let each = self.limits.forwarded / 4 * 3 / resolvers.len().max(1);
+        let used = resolvers.upstreams().count();
+        let each = self.limits.forwarded / 4 * 3 / used.max(1);
         let waiting: Vec<_> = (0..resolvers.len()).map(|_| ClientShares::new(each)).collect();
-        self.waiting.set_capacity(self.limits.forwarded - each * waiting.len());
+        self.waiting.set_capacity(self.limits.forwarded - each * used);
         let _ = self.listed.set(Listed { resolvers, waiting });
     }
 

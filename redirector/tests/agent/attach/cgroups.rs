@@ -16,6 +16,7 @@ use crate::rig::{Job, LIMIT};
 const CONFIG: &str = "\
 [attach]
 cgroups = [\"jobs/*\", \"nested/*/job-*\"]
+interfaces = \"off\"
 [[routes]]
 source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"

@@ -12,7 +12,7 @@ use crate::{
 
 fn config(cgroups: &str) -> String {
     format!(
-        "[attach]\ncgroups = {cgroups}\n[[routes]]\nsource = \"{INTERNAL_NAME}\"\ndestination = \
+        "[attach]\ncgroups = {cgroups}\ninterfaces = \"off\"\n[[routes]]\nsource = \"{INTERNAL_NAME}\"\ndestination = \
             \"artifactory.public.company.net\"\n"
     )
 }

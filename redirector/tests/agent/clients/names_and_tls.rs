@@ -105,7 +105,7 @@ fn pip_installs_a_package() {
 
 #[test]
 fn a_process_outside_the_cgroup_is_not_redirected() {
-    let job = Job::new();
+    let job = Job::only_cgroups();
     let _registry = job.registry();
     let outside = job
         .executor

@@ -4,7 +4,7 @@ use testbed::{ExecutorOptions, ResolvConf, topology::INTERNAL_NAME};
 
 use crate::{
     rig::Job,
-    stage::{CONFIG, Sleeper, ask, assert_cause},
+    stage::{CONFIG, ONLY_CGROUPS, Sleeper, ask, assert_cause},
 };
 
 #[test]
@@ -58,7 +58,7 @@ fn causes_that_prevent_a_connect_are_named() {
         &["nowhere.public.company.net", "refused at once"],
     );
 
-    let other = |name: &str, cgroup: &str, nameserver: &str| {
+    let other = |job: &Job, name: &str, cgroup: &str, nameserver: &str| {
         let options = ExecutorOptions {
             resolv: ResolvConf::of(nameserver),
             cgroup: Some(cgroup.into()),
@@ -66,22 +66,10 @@ fn causes_that_prevent_a_connect_are_named() {
         };
         job.rig.executor(options).unwrap()
     };
-    let loopback = other("loopback", "kubepods/loopback", "127.0.0.53");
-    let stray = other("stray", "system.slice/stray", "169.254.20.53");
-    let coredns = other("coredns", "kubepods/coredns", "10.96.0.10");
-    for (executor, variables, code, words) in [
-        (&loopback, &[][..], "loopback_resolver", "127.0.0.53"),
-        (&stray, &[], "wrong_cgroup", "system.slice/stray"),
-        (
-            &job.executor,
-            &[("https_proxy", "http://proxy:3128")],
-            "proxy",
-            "https_proxy=http://proxy:3128",
-        ),
-    ] {
-        let sleeper = Sleeper::start(executor, variables);
-        explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], code, &[words]);
-    }
+    let coredns = other(&job, "coredns", "kubepods/coredns", "10.96.0.10");
+    let sleeper = Sleeper::start(&job.executor, &[("https_proxy", "http://proxy:3128")]);
+    let proxy = "https_proxy=http://proxy:3128";
+    explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], "proxy", &[proxy]);
     // Another nameserver works as well as the shim while it is intercepted.
     let sleeper = Sleeper::start(&coredns, &[]);
     let explained = job.cli(&["explain", INTERNAL_NAME, "--pid", &sleeper.pid()]);
@@ -100,7 +88,17 @@ fn causes_that_prevent_a_connect_are_named() {
     job.agent.sigkill().unwrap();
     explain(&job, &[INTERNAL_NAME], "agent_dead", &["redirector run"]);
 
-    let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = [\"10.96.0.11\"]\n"));
+    let job = Job::with_config(&format!(
+        "{ONLY_CGROUPS}{CONFIG}[dns]\nintercept = \"sockets\"\nintercept_resolvers = \
+            [\"10.96.0.11\"]\n"
+    ));
+    for (name, cgroup, nameserver, code, words) in [
+        ("loopback", "kubepods/loopback", "127.0.0.53", "loopback_resolver", "127.0.0.53"),
+        ("stray", "system.slice/stray", "169.254.20.53", "wrong_cgroup", "system.slice/stray"),
+    ] {
+        let sleeper = Sleeper::start(&other(&job, name, cgroup, nameserver), &[]);
+        explain(&job, &[INTERNAL_NAME, "--pid", &sleeper.pid()], code, &[words]);
+    }
     let options =
         ExecutorOptions { resolv: ResolvConf::of("10.96.0.10"), ..ExecutorOptions::pod("coredns") };
     let sleeper = Sleeper::start(&job.rig.executor(options).unwrap(), &[]);

@@ -47,11 +47,15 @@ fn scrape(job: &Job) -> String {
 #[test]
 fn queried_names_are_logged_only_at_trace_level() {
     let mut job = Job::new();
+    // So that the queries reach the shim.
+    let config = testbed::agent::documented_config()
+        .unwrap()
+        .replace("intercept = \"auto\"", "intercept = \"off\"");
     for (level, logged) in [("debug", false), ("info,redirector::dns::queries=trace", true)] {
         job.agent.sigterm().unwrap();
         let arguments = ["--log-level", level].map(str::to_owned).to_vec();
         let options =
-            AgentOptions { arguments, ..AgentOptions::documented(crate::rig::binary()).unwrap() };
+            AgentOptions { arguments, ..AgentOptions::with_config(crate::rig::binary(), &config) };
         job.agent = Agent::start(&job.rig.node, options).unwrap();
         job.vip();
         job.executor

@@ -5,7 +5,7 @@ use testbed::{ExecutorOptions, ResolvConf, topology::INTERNAL_NAME};
 
 use crate::{
     rig::Job,
-    stage::{CONFIG, Plain, Server, Sleeper, Tls, ask, assert_cause},
+    stage::{CONFIG, ONLY_CGROUPS, Plain, Server, Sleeper, Tls, ask, assert_cause},
 };
 
 #[test]
@@ -110,7 +110,7 @@ fn causes_in_route_dns_and_connect() {
 
 #[test]
 fn causes_in_the_executor_itself() {
-    let job = Job::with_config(&format!("{CONFIG}[dns]\nintercept = \"off\"\n"));
+    let job = Job::with_config(&format!("{ONLY_CGROUPS}{CONFIG}[dns]\nintercept = \"off\"\n"));
     let other = |name: &str, nameserver: &str| {
         let resolv = ResolvConf::of(nameserver);
         job.rig.executor(ExecutorOptions { resolv, ..ExecutorOptions::pod(name) }).unwrap()
@@ -135,7 +135,7 @@ fn causes_in_the_executor_itself() {
     // A resolver other than the shim: one that does not know the name, and one that does not exist.
     for (name, nameserver, words) in [
         ("foreign", "203.0.113.53", "answers REFUSED"),
-        ("nobody", "203.0.113.54", "does not answer"),
+        ("nobody", "203.0.113.56", "does not answer"),
     ] {
         let stranger = other(name, nameserver);
         let sleeper = Sleeper::start(&stranger, &[]);
@@ -153,7 +153,7 @@ fn causes_in_the_executor_itself() {
         ask(&job, &["verify", INTERNAL_NAME, "--pid", &sleeper.pid(), "--until", "connect"]);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
     let sleeper = Sleeper::with_name("firecracker", &job.executor, &[]);
-    verify(&sleeper.pid(), "guest_kernel", &["Firecracker", "real_address_clients"]);
+    verify(&sleeper.pid(), "guest_kernel", &["Firecracker", "--interface"]);
     let stray = job
         .rig
         .executor(ExecutorOptions {
@@ -240,7 +240,13 @@ fn causes_in_tls_and_http() {
 
 #[test]
 fn causes_in_the_agent() {
+    // Names that are answered by packet need no agent.
     let mut job = Job::with_config(CONFIG);
+    job.agent.sigkill().unwrap();
+    let (_, finished) = ask(&job, &["verify", INTERNAL_NAME, "--until", "connect"]);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.text());
+
+    let mut job = Job::with_config(&format!("{ONLY_CGROUPS}{CONFIG}[dns]\nintercept = \"off\"\n"));
     job.agent.sigkill().unwrap();
     assert_cause(
         &job,

@@ -25,7 +25,7 @@ destination = \"artifactory.public.company.net\"
 pub(crate) const CONFIG: &str = "\
 [dns]
 intercept = \"sockets\"
-intercept_resolvers = [\"203.0.113.53\", \"203.0.113.54\"]
+intercept_resolvers = [\"203.0.113.53\", \"203.0.113.55\"]
 [[routes]]
 source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
@@ -34,7 +34,7 @@ destination = \"artifactory.public.company.net\"
 /// The customer's DNS server, which refuses the internal name, and another one that answers every
 /// name with one address.
 pub(crate) const ONE: &str = "203.0.113.53";
-pub(crate) const TWO: (&str, Ipv4Addr) = ("203.0.113.54", Ipv4Addr::new(192, 0, 2, 81));
+pub(crate) const TWO: (&str, Ipv4Addr) = ("203.0.113.55", Ipv4Addr::new(192, 0, 2, 81));
 
 /// Answers each A query with the given address.
 pub(crate) const SERVER: &str = "
@@ -316,7 +316,7 @@ fn after_a_kill_under_load_the_first_retry_is_answered() {
 
 #[test]
 fn an_ipv6_resolver_without_an_ipv6_shim_is_reported() {
-    let config = CONFIG.replace("\"203.0.113.54\"", "\"fd00:53::53\"");
+    let config = CONFIG.replace("\"203.0.113.55\"", "\"fd00:53::53\"");
     let job = Job::with_config(&config);
     let output = job.cli(&["status"]);
     assert!(

@@ -101,7 +101,7 @@ fn a_silent_resolver_delays_no_look_up_of_others() {
 
 #[test]
 fn an_unlisted_resolver_is_not_reached_around_a_policy() {
-    let config = CONFIG.replace(", \"203.0.113.54\"", "");
+    let config = CONFIG.replace(", \"203.0.113.55\"", "");
     let job = Job::with_config(&config);
     let add = format!("ip addr add {}/24 dev public", TWO.0);
     job.rig.customer.sandbox().run(&add, LIMIT).unwrap().success().unwrap();
