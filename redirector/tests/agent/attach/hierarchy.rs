@@ -12,8 +12,8 @@ use crate::{
 
 fn config(cgroups: &str) -> String {
     format!(
-        "[attach]\ncgroups = {cgroups}\ninterfaces = \"off\"\n[[routes]]\nsource = \"{INTERNAL_NAME}\"\ndestination = \
-            \"artifactory.public.company.net\"\n"
+        "[attach]\ncgroups = {cgroups}\ninterfaces = \"off\"\n[[routes]]\nsource = \
+            \"{INTERNAL_NAME}\"\ndestination = \"artifactory.public.company.net\"\n"
     )
 }
 
