@@ -17,7 +17,8 @@ use crate::fixture::{CONNECT_LIMIT, Fixture};
 
 /// The shim's address: a loopback one, which works only in the host's own network.
 const SHIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
-const FIRST_PORT: u16 = 334;
+/// A port that needs no capability: the agent's own first port needs CAP_NET_BIND_SERVICE.
+const FIRST_PORT: u16 = 10334;
 /// Addresses that nothing has, without a route to them.
 const RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
 
