@@ -115,7 +115,7 @@ fn introduce(transcript: &Transcript) {
 fn keep(transcript: &Transcript, fixture: &Fixture) -> Result<()> {
     let places = [
         ("executor", fixture.executor.sandbox(), "the job: its cgroup, its network"),
-        ("outside", fixture.executor.outside(), "the same network, another cgroup"),
+        ("guest", fixture.executor.outside(), "the same network, another cgroup"),
         ("node", fixture.rig.node.sandbox(), "where `redirector` runs: try `redirector status`"),
         (
             "customer",

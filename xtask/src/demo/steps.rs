@@ -38,10 +38,11 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { key: "package", title: "A Python package is installed (pip)", play: package },
     Step {
-        key: "outside",
-        title: "A process outside the executor's cgroup is untouched, and nothing leaks",
-        play: outside,
+        key: "guest",
+        title: "A guest, which no cgroup program sees, is redirected by packet",
+        play: guest,
     },
+    Step { key: "others", title: "Others are not redirected, and nothing leaks", play: others },
     Step {
         key: "failover",
         title: "A load balancer dies, and connects go to the other one",
@@ -159,14 +160,27 @@ fn package(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
         .context("failed to remove the installed package")
 }
 
-fn outside(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
-    let command = format!("curl -sS --max-time 10 https://{INTERNAL_NAME}/");
-    let done = log.run(Prompt::Outside, fixture.executor.outside(), &command)?;
+fn guest(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
+    let done = log.run(
+        Prompt::Guest,
+        fixture.executor.outside(),
+        &format!("curl -sS --max-time 10 https://{INTERNAL_NAME}/"),
+    )?;
+    log.check(
+        done.stdout.contains(&format!("requested as {INTERNAL_NAME}")),
+        "the same network, but no program on its cgroup: the registry answered",
+    );
+    Ok(())
+}
+
+fn others(fixture: &mut Fixture, log: &mut StepLog<'_>) -> Result<()> {
+    let command = format!("curl -sS --max-time 10 http://{}/", fixture.vip_at(80)?);
+    let done = log.run(Prompt::Node, fixture.rig.node.sandbox(), &command)?;
     let failed = done.status.code() == Some(7) && done.took < Duration::from_secs(1);
     log.check(
         failed,
         &format!(
-            "same network, other cgroup: refused after {} ms, not redirected",
+            "a process of the node itself: refused after {} ms, not redirected",
             done.took.as_millis()
         ),
     );

@@ -148,8 +148,8 @@ impl Transcript {
 pub(super) enum Prompt {
     /// A job.
     Executor,
-    /// A process beside the job: its network, not its cgroup.
-    Outside,
+    /// A workload that no cgroup program sees: the job's network, not its cgroup.
+    Guest,
     /// The operator of the node.
     Node,
     /// The customer's staff.
@@ -160,7 +160,7 @@ impl Prompt {
     fn text(self) -> &'static str {
         match self {
             Self::Executor => "executor$",
-            Self::Outside => "outside$",
+            Self::Guest => "guest$",
             Self::Node => "node#",
             Self::Customer => "customer#",
         }
