@@ -155,6 +155,17 @@ impl RouteSet {
         }
     }
 
+    /// The route that serves clients that ask for `source`: its own, else that of the longest
+    /// wildcard that matches it.
+    pub fn serving(&self, source: &SourceName) -> Option<EffectiveRoute<'_>> {
+        self.get(source).or_else(|| {
+            let matching = self.iter().filter(|entry| entry.route.source.matches(source.name()));
+            matching
+                .filter(|_| !source.is_wildcard())
+                .max_by_key(|entry| entry.route.source.precedence())
+        })
+    }
+
     /// The stored routes.
     pub fn stored(&self) -> &StoredRoutes {
         &self.stored

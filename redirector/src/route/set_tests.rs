@@ -221,3 +221,18 @@ fn the_edits_between_two_sets_turn_one_into_the_other() {
         assert_eq!(serving(&edited), serving(&after));
     }
 }
+
+#[test]
+fn a_name_is_served_by_its_own_route_or_a_wildcards() {
+    let set = set(&["x.a.b", "*.a.b", "*.b"]);
+    let serving = |name: &str| {
+        let route = set.serving(&name.parse().expect("a source"))?;
+        Some(route.route.source.to_string())
+    };
+    for (name, source) in
+        [("x.a.b", "x.a.b"), ("y.a.b", "*.a.b"), ("a.b", "*.b"), ("*.a.b", "*.a.b")]
+    {
+        assert_eq!(serving(name).as_deref(), Some(source), "{name}");
+    }
+    assert_eq!((serving("b"), serving("*.x.b"), serving("x.c")), (None, None, None));
+}

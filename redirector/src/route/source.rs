@@ -49,6 +49,19 @@ pub enum SourceNameError {
     /// An address where a name belongs.
     #[error("`{0}` is an address: write the name that executors ask for")]
     Address(String),
+    /// A last label that is a number: libc takes such a name for an IPv4 address, in one of the
+    /// forms of inet_aton (`127.1`, `0x7f000001`), and asks no DNS.
+    #[error(
+        "`{0}` ends in a number, so clients take it for an IPv4 address and ask no DNS: write the \
+            name that executors ask for"
+    )]
+    Number(String),
+    /// RFC 6761 section 6.3.
+    #[error(
+        "`{0}`: `localhost` and names below it are this host's own loopback, and clients ask no \
+            DNS for them: write the name that executors ask for"
+    )]
+    Localhost(String),
 }
 
 impl SourceName {
@@ -60,6 +73,22 @@ impl SourceName {
     /// Whether this is `*.name`.
     pub fn is_wildcard(&self) -> bool {
         self.wildcard
+    }
+
+    /// Whether a client that asks for `name`, in lower case and without the final dot, gets this
+    /// source's answer, unless a longer source matches it, too.
+    pub fn matches(&self, name: &str) -> bool {
+        let is_below = || {
+            let rest = name.strip_suffix(self.name());
+            rest.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        };
+        if self.wildcard { is_below() } else { self.name() == name }
+    }
+
+    /// Orders the sources that match a name: the exact one is the greatest, then the longest
+    /// wildcard.
+    pub fn precedence(&self) -> (bool, usize) {
+        (!self.wildcard, self.name.len())
     }
 }
 
@@ -86,8 +115,21 @@ impl FromStr for SourceName {
         }
         match name.split('.').find(|label| !is_label(label)) {
             Some(label) => Err(SourceNameError::Label { label: label.into(), name: text.into() }),
-            None => Ok(Self { name: name.into(), wildcard }),
+            None => match name.rsplit('.').next() {
+                Some("localhost") => Err(SourceNameError::Localhost(text.into())),
+                Some(last) if is_number(last) => Err(SourceNameError::Number(text.into())),
+                _ => Ok(Self { name: name.into(), wildcard }),
+            },
         }
+    }
+}
+
+/// Whether inet_aton takes a part of an address for a number: decimal, octal, or hexadecimal. No
+/// name of the public DNS ends in one (RFC 3696 section 2).
+fn is_number(label: &str) -> bool {
+    match label.strip_prefix("0x") {
+        Some(digits) => !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => label.bytes().all(|b| b.is_ascii_digit()),
     }
 }
 
@@ -143,6 +185,19 @@ mod tests {
     }
 
     #[test]
+    fn the_exact_source_matches_then_the_longest_wildcard() {
+        let source = |text: &str| text.parse::<SourceName>().expect("a source");
+        assert!(source("*.a.b").matches("x.a.b") && source("*.a.b").matches("y.x.a.b"));
+        assert!(
+            !source("*.a.b").matches("a.b")
+                && !source("*.a.b").matches("xa.b")
+                && !source("a.b").matches("x.a.b")
+        );
+        let order = ["*.b", "*.a.b", "x.a.b"].map(|text| source(text).precedence());
+        assert!(order.is_sorted() && order[0] != order[1] && order[1] != order[2]);
+    }
+
+    #[test]
     fn an_invalid_name_is_refused_with_the_reason() {
         assert_eq!("".parse::<SourceName>(), Err(SourceNameError::Empty));
         assert_eq!("*.".parse::<SourceName>(), Err(SourceNameError::Wildcard("*.".into())));
@@ -158,5 +213,46 @@ mod tests {
             Err(SourceNameError::Label { .. })
         ));
         assert!(matches!("a.".repeat(200).parse::<SourceName>(), Err(SourceNameError::TooLong(_))));
+    }
+    #[test]
+    fn what_libc_takes_for_an_address_is_no_source() {
+        let refused = |text: &str| text.parse::<SourceName>().expect_err(text);
+        for text in [
+            "127.1",
+            "127.0.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7F.1",
+            "0177.0.0.1",
+            "127.0.0.01",
+            "10.0.0.0x9",
+            "1.2.3.4.",
+            "*.0.0.1",
+            "a.256",
+        ] {
+            assert_eq!(refused(text), SourceNameError::Number(text.into()));
+        }
+        for text in ["localhost", "LocalHost.", "db.localhost", "*.localhost"] {
+            assert_eq!(refused(text), SourceNameError::Localhost(text.into()));
+        }
+        for text in ["1.a", "localhost.internal", "0x", "0xfg", "127.1e", "my-localhost", "3com"] {
+            assert!(text.parse::<SourceName>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn this_hosts_libc_agrees_about_what_is_an_address() {
+        for text in ["127.1", "127.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "10.0.0.0x9"] {
+            let name = std::ffi::CString::new(text).expect("no zero byte");
+            let mut address = libc::in_addr { s_addr: 0 };
+            // SAFETY: both point to what the function expects.
+            let is_address = unsafe { libc_inet_aton(name.as_ptr(), &raw mut address) };
+            assert!(is_address != 0 && text.parse::<SourceName>().is_err(), "{text}");
+        }
+    }
+
+    unsafe extern "C" {
+        #[link_name = "inet_aton"]
+        fn libc_inet_aton(text: *const libc::c_char, to: *mut libc::in_addr) -> libc::c_int;
     }
 }

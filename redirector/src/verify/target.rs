@@ -41,19 +41,12 @@ impl FromStr for Target {
 
 /// The route that serves `name`: the exact one, else the longest wildcard, as DNS answers.
 pub fn route_for<'r>(name: &str, routes: &'r [RouteView]) -> Option<&'r RouteView> {
-    let serves =
-        |route: &&RouteView| route.source.as_ref().is_some_and(|source| matches(source, name));
-    routes.iter().filter(serves).max_by_key(|route| {
-        let source = route.source.as_ref().expect("it was matched");
-        (!source.is_wildcard(), source.name().len())
-    })
-}
-
-fn matches(source: &SourceName, name: &str) -> bool {
-    let below = || {
-        name.strip_suffix(source.name()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    let precedence = |route: &'r RouteView| {
+        let source = route.source.as_ref().filter(|source| source.matches(name))?;
+        Some((source.precedence(), route))
     };
-    if source.is_wildcard() { below() } else { source.name() == name }
+    let matching = routes.iter().filter_map(precedence);
+    matching.max_by_key(|(precedence, _)| *precedence).map(|(_, route)| route)
 }
 
 #[cfg(test)]
@@ -67,16 +60,5 @@ mod tests {
         for wrong in ["git.internal:0", "git.internal:x", "*.internal", "10.0.0.1", ""] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_exact_route_wins_then_the_longest_wildcard() {
-        let source = |text: &str| text.parse::<SourceName>().expect("a source");
-        assert!(matches(&source("*.a.b"), "x.a.b") && matches(&source("*.a.b"), "y.x.a.b"));
-        assert!(
-            !matches(&source("*.a.b"), "a.b")
-                && !matches(&source("*.a.b"), "xa.b")
-                && !matches(&source("a.b"), "x.a.b")
-        );
     }
 }

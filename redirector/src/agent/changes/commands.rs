@@ -83,7 +83,8 @@ fn list(state: &AgentState) -> api::RouteList {
 }
 
 fn show(state: &AgentState, source: &SourceName) -> Result<api::RouteShow, ApiError> {
-    let route = route_view::find(&state.reconciler, source);
+    let serving = state.reconciler.routes.serving(source).map(|entry| entry.route.source.clone());
+    let route = serving.and_then(|source| route_view::find(&state.reconciler, &source));
     let show = route.map(|route| api::RouteShow { version: VERSION, route });
     show.ok_or_else(|| unknown(state, source))
 }

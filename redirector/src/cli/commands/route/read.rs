@@ -37,9 +37,13 @@ impl List {
 /// `route show`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  redirector route show artifactory.internal.company.net")]
+  redirector route show artifactory.internal.company.net
+  redirector route show '*.internal.company.net'
+
+A name without a route of its own is served by the longest wildcard that matches it: that route is
+shown.")]
 pub(crate) struct Show {
-    /// The route's source
+    /// The route's source, or a name that a wildcard matches
     source: SourceName,
     #[command(flatten)]
     output: OutputArgs,
@@ -48,7 +52,13 @@ pub(crate) struct Show {
 impl Show {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let show: RouteShow = context.ask(async |client| client.route(&self.source).await)?;
-        self.output.print(env, &show, |env| route_tables::show(env, &show.route))?;
+        self.output.print(env, &show, |env| {
+            let served_by = show.route.source.as_ref().filter(|source| **source != self.source);
+            if let Some(source) = served_by {
+                writeln!(env.err, "{} has no route of its own: {source} serves it", self.source)?;
+            }
+            route_tables::show(env, &show.route)
+        })?;
         Ok(Exit::Done)
     }
 }
