@@ -9,6 +9,19 @@ use redirector_bench::{self as bench, Options};
 #[expect(dead_code, reason = "its main is the example's")]
 mod bulk;
 
+#[path = "../examples/packets.rs"]
+#[expect(dead_code, reason = "its main is the example's")]
+mod packets;
+
+/// The packet datapath in this process.
+struct Attached(packets::Session);
+
+impl bench::packets::Datapath for Attached {
+    fn fill(&mut self) -> anyhow::Result<bench::packets::NameTimes> {
+        self.0.fill()
+    }
+}
+
 #[test]
 fn a_quick_run_measures_every_variant_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
@@ -123,4 +136,32 @@ fn a_quick_run_fills_the_kernel_and_judges_every_target() {
         (10, 3),
         "{report:?}"
     );
+}
+
+#[test]
+fn a_quick_run_measures_guests_and_judges_every_goal() {
+    let options = Options { quick: true, binary: None, output: None };
+    let report = bench::guests::measure(&options, &|rig, setup| {
+        let session = rig.node.sandbox().namespaces().run(|| packets::Session::open(setup))??;
+        Ok(Box::new(Attached(session)))
+    });
+    let report = report.unwrap();
+    assert!(
+        report.rows.iter().all(|row| row.value != Default::default()),
+        "a figure is missing: {report:?}"
+    );
+    let judged = report.rows.iter().filter(|row| row.met().is_some()).count();
+    assert_eq!((report.rows.len(), judged), (13, 8), "{report:?}");
+
+    let folder =
+        std::env::temp_dir().join(format!("redirector-bench-guests-{}", std::process::id()));
+    bench::guests::write(&report, &folder).unwrap();
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (json, markdown, plot) = (text("guests.json"), text("guests.md"), text("guests.svg"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(
+        serde_json::from_str::<bench::guests::Report>(&json).unwrap().rows.len(),
+        report.rows.len()
+    );
+    assert!(markdown.contains("redirected guest × bare") && plot.starts_with("<svg"), "{markdown}");
 }

@@ -74,15 +74,11 @@ impl Fixture {
             .iter()
             .map(|executor| peer_of_eth0(&rig, executor))
             .collect::<Result<Vec<_>>>()?;
-        let cgroups = executors[3..]
-            .iter()
-            .map(|executor| executor.sandbox().cgroup().display().to_string())
-            .collect();
         let setup = Setup {
             bpffs: PathBuf::from(BPFFS),
             guests: vec![interfaces[1].clone()],
             answered: vec![interfaces[4].clone()],
-            cgroups,
+            cgroups: names[3..].iter().map(|name| format!("kubepods/pod{name}")).collect(),
             routes: vec![(INDEX, vec![LOAD_BALANCERS[0].into()])],
             ..Setup::default()
         };
@@ -121,9 +117,10 @@ impl Fixture {
         work: impl FnOnce(u32) -> Result<T> + Send,
     ) -> Result<T> {
         let name = peer_of_eth0(&self.rig, &self._executors[1])?;
-        let path = format!("/sys/class/net/{name}/ifindex");
-        let index = self.rig.node.sandbox().run(&format!("cat {path}"), SETUP_LIMIT)?.success()?;
-        let index = index.stdout.trim().parse().context("not an interface's index")?;
+        let link = format!("ip -o link show dev {name}");
+        let link = self.rig.node.sandbox().run(&link, SETUP_LIMIT)?.success()?.stdout;
+        let index = link.split(':').next().and_then(|index| index.parse().ok());
+        let index = index.context("the link has no index")?;
         self.rig.node.sandbox().namespaces().run(|| work(index))?
     }
 }

@@ -41,6 +41,9 @@ pub(crate) fn check(_: &mut Fixture) -> Result<()> {
     if lacks((6, 0)) {
         expected.push(("keepalive", Outcome::Warning, "keepalive on every socket"));
     }
+    if lacks((6, 6)) {
+        expected.push(("tcx", Outcome::Warning, "filters of the clsact qdisc"));
+    }
     // This machine serves no DNS.
     expected.push(("CAP_NET_BIND_SERVICE", Outcome::Failed, "missing"));
     let same = findings.len() == expected.len()
