@@ -45,8 +45,10 @@ pub struct Origin {
     pub tries: u8,
     /// Which events of this connect are reported.
     pub sampling: Sampling,
+    /// What the kernel's counters of the socket showed when its connect ended: `EVIDENCE_` bits.
+    pub evidence: u8,
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: [u8; 9],
 }
 table_type!(Origin, 88);
 
@@ -74,6 +76,11 @@ impl Origin {
     pub const FLAG_VIP6: u8 = 32;
     /// The programs have set the socket's number of SYN retransmissions.
     pub const FLAG_SYN_RETRIES_SET: u8 = 64;
+
+    /// The socket has received a segment.
+    pub const EVIDENCE_ANSWERED: u8 = 1;
+    /// The kernel has dropped the SYN: an error has ended the connect, not the application.
+    pub const EVIDENCE_ERROR: u8 = 2;
 
     /// Whether this socket was sent to `address` and `port`. It may have been connected elsewhere
     /// since.

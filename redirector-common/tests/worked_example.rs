@@ -175,7 +175,7 @@ fn the_origin_records_the_connect() {
 
 #[test]
 fn a_refusal_ejects_the_backend_for_a_second() {
-    let outcome = decide::connect_outcome(Origin::PHASE_CONNECTING, 0);
+    let outcome = decide::connect_outcome(Origin::PHASE_CONNECTING, 0, Origin::EVIDENCE_ANSWERED);
     assert_eq!(outcome, decide::ConnectOutcome::Refused);
     assert!(outcome.is_backend_failure());
     let now_ns = 1 << 40;

@@ -188,6 +188,7 @@ fn record(origin: &mut Origin, index: u32, port: PortBe, backend: Backend) {
     origin.vip_port = port;
     origin.backend_port = backend.port();
     origin.idle_seconds = 0;
+    origin.evidence = 0;
     origin.phase = Origin::PHASE_CHOSEN;
     // The socket keeps its number of SYN retransmissions, so its flag stays.
     origin.flags &= Origin::FLAG_SYN_RETRIES_SET;

@@ -44,7 +44,7 @@ pub(crate) fn finish_in_flight(origin: &mut Origin) {
 /// Not inlined: it would slow down every connect, and few sockets connect twice.
 #[inline(never)]
 fn record_outcome(origin: &mut Origin) {
-    let outcome = connect_outcome(origin.phase, origin.flags);
+    let outcome = connect_outcome(origin.phase, origin.flags, origin.evidence);
     if outcome.is_backend_failure() {
         if origin.flags & Origin::FLAG_FAILURE_RECORDED != 0 {
             health::extend_ejection(origin.backend_id);

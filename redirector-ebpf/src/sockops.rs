@@ -138,10 +138,24 @@ fn on_state_change(ctx: &SockOpsContext) {
     }
     let Some(origin) = origin(ctx) else { return };
     if from == TCP_SYN_SENT && origin.phase == Origin::PHASE_CONNECTING {
+        origin.evidence = evidence(ctx);
         outcome::finish_in_flight(origin);
     } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
         on_closed(ctx, origin);
     }
+}
+
+/// Whether a segment has answered the SYN, and whether an error has emptied the queue with it.
+#[inline(always)]
+fn evidence(ctx: &SockOpsContext) -> u8 {
+    let mut evidence = 0;
+    if read!((*ctx.ops).segs_in) != 0 {
+        evidence |= Origin::EVIDENCE_ANSWERED;
+    }
+    if read!((*ctx.ops).packets_out) == 0 {
+        evidence |= Origin::EVIDENCE_ERROR;
+    }
+    evidence
 }
 
 /// An established connection has ended. Its statistics are read where they are used: a value kept

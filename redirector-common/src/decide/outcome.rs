@@ -6,14 +6,13 @@ use crate::{event::EventKind, origin::Origin};
 /// The outcome of a connect that was not established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectOutcome {
-    /// Answered with a reset, or with an ICMP error before the first retransmission.
+    /// Answered with a reset.
     Refused,
     /// Retransmitted until the kernel gave up.
     TimedOut,
-    /// Ended after a retransmission but before the kernel gave up: an ICMP error, which the kernel
-    /// acts upon only then.
+    /// Ended by an ICMP error.
     Unreachable,
-    /// Closed by the application.
+    /// Ended by the application: closed, shut down, disconnected, cancelled.
     Aborted,
     /// Nothing was ever sent.
     Unsent,
@@ -38,27 +37,32 @@ impl ConnectOutcome {
     }
 }
 
-/// The outcome of a connect whose socket closes in `phase` with `flags` (see [`Origin`]). Measured
-/// on 5.10 to 6.18:
+/// The outcome of a connect whose socket closes in `phase` with `flags` and `evidence` (see
+/// [`Origin`]). Measured on 5.10 to 7.3:
 ///
-/// | case | hooks that run before the socket closes |
-/// |---|---|
-/// | reset | nothing |
-/// | ICMP unreachable | a retransmission timeout, not the last |
-/// | no answer | retransmission timeouts up to the last |
-/// | closed by the application | `sock_release` in SYN-SENT |
-/// | no route, no source address | `sock_release` without any callback |
-pub const fn connect_outcome(phase: u8, flags: u8) -> ConnectOutcome {
+/// | case | hooks that run before the socket closes | segments received | SYN in the queue |
+/// |---|---|---|---|
+/// | reset | nothing | 1 | no |
+/// | no answer | retransmission timeouts up to the last | 0 | |
+/// | ICMP unreachable | nothing, or a retransmission timeout | 0 | no; yes before 6.11 |
+/// | `close` | `sock_release` in SYN-SENT | 0 | yes |
+/// | `shutdown`, `AF_UNSPEC`, a parent MPTCP socket's `close` | nothing | 0 | yes |
+/// | no route, no source address | `sock_release` without any callback | | |
+///
+/// Where two cases look the same, it is the one that blames nobody.
+pub const fn connect_outcome(phase: u8, flags: u8, evidence: u8) -> ConnectOutcome {
     if phase == Origin::PHASE_CHOSEN {
         ConnectOutcome::Unsent
     } else if flags & Origin::FLAG_ABORTED != 0 {
         ConnectOutcome::Aborted
     } else if flags & Origin::FLAG_EXPIRED != 0 {
         ConnectOutcome::TimedOut
-    } else if flags & Origin::FLAG_RETRANSMITTED != 0 {
+    } else if evidence & Origin::EVIDENCE_ANSWERED != 0 {
+        ConnectOutcome::Refused
+    } else if evidence & Origin::EVIDENCE_ERROR != 0 {
         ConnectOutcome::Unreachable
     } else {
-        ConnectOutcome::Refused
+        ConnectOutcome::Aborted
     }
 }
 
@@ -67,20 +71,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phase_and_flags_determine_the_outcome() {
-        const CONNECTING: u8 = Origin::PHASE_CONNECTING;
-        let outcome = |flags| connect_outcome(CONNECTING, flags);
-        assert_eq!(outcome(0), ConnectOutcome::Refused);
-        assert_eq!(outcome(Origin::FLAG_RETRANSMITTED), ConnectOutcome::Unreachable);
-        assert_eq!(
-            outcome(Origin::FLAG_RETRANSMITTED | Origin::FLAG_EXPIRED),
-            ConnectOutcome::TimedOut
-        );
-        assert_eq!(
-            outcome(Origin::FLAG_RETRANSMITTED | Origin::FLAG_ABORTED),
-            ConnectOutcome::Aborted
-        );
-        assert_eq!(connect_outcome(Origin::PHASE_CHOSEN, 0), ConnectOutcome::Unsent);
+    fn phase_flags_and_evidence_determine_the_outcome() {
+        const ERROR: u8 = Origin::EVIDENCE_ERROR;
+        const RESET: u8 = Origin::EVIDENCE_ANSWERED | ERROR;
+        const SILENT: u8 = Origin::FLAG_RETRANSMITTED;
+        for (flags, evidence, outcome) in [
+            (0, RESET, ConnectOutcome::Refused),
+            (SILENT, RESET, ConnectOutcome::Refused),
+            (0, ERROR, ConnectOutcome::Unreachable),
+            (SILENT, ERROR, ConnectOutcome::Unreachable),
+            (SILENT | Origin::FLAG_EXPIRED, ERROR, ConnectOutcome::TimedOut),
+            (SILENT | Origin::FLAG_EXPIRED, 0, ConnectOutcome::TimedOut),
+            (0, 0, ConnectOutcome::Aborted),
+            (SILENT, 0, ConnectOutcome::Aborted),
+            (SILENT | Origin::FLAG_ABORTED, 0, ConnectOutcome::Aborted),
+        ] {
+            let found = connect_outcome(Origin::PHASE_CONNECTING, flags, evidence);
+            assert_eq!(found, outcome, "{flags} {evidence}");
+        }
+        assert_eq!(connect_outcome(Origin::PHASE_CHOSEN, 0, 0), ConnectOutcome::Unsent);
     }
 
     #[test]

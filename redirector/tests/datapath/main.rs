@@ -13,6 +13,7 @@ mod faults;
 mod foreign_programs;
 mod interception;
 mod ipv6;
+mod judgement;
 mod options;
 mod pins;
 mod rig;
