@@ -119,7 +119,7 @@ pub(crate) fn parse(frame: &[u8]) -> Result<(Ends, Vec<u8>), String> {
     Ok((ends, udp[UDP_LEN..].to_vec()))
 }
 
-fn length_be(length: usize) -> [u8; 2] {
+pub(crate) fn length_be(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap().to_be_bytes()
 }
 
@@ -133,7 +133,7 @@ fn udp_sum(ends: &Ends, udp: &[u8]) -> u16 {
 }
 
 /// The sum of 16-bit words; only the last part may have an odd length.
-fn sum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let total: u32 = words
         .map(|word| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)])))

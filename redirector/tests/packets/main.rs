@@ -2,9 +2,13 @@
 //! test has a node of its own.
 
 mod clients;
+mod flow_field;
+mod flow_frames;
+mod flow_limits;
 mod frames;
 mod name_publishing;
 mod oracle;
 mod queries;
 mod query_cost;
 mod rig;
+mod segments;

@@ -1,0 +1,120 @@
+//! Tables that are full, or wiped: new connections are refused, and old ones continue or end.
+
+use redirector_common::{
+    names,
+    packet::{
+        flow::{FLOW_ENTRIES, Flow, FlowKey, MAX_INTERFACE_FLOWS, MAX_WINDOW_FLOWS},
+        interface::InterfaceFlows,
+    },
+};
+
+use crate::{
+    flow_field::{
+        BACKEND_START, BACKENDS, FlowField, GUEST_START, LO, ROUTE, accepts, answer, guest, kinds,
+        socket, vip,
+    },
+    rig::{NEXT, REDIRECT},
+    segments::{ACK, RST, SYN, Segment},
+};
+
+/// Asserts that both directions of the guest's flow are translated.
+#[track_caller]
+fn assert_lives(field: &FlowField, sent: &Segment) {
+    let data = Segment::new(guest(), vip(ROUTE), ACK).at(GUEST_START + 1, 1).with(b"x");
+    let expected = Segment { destination: sent.destination, ..data.clone() };
+    assert_eq!(field.guest_sends(&data), (NEXT, expected));
+    let data = answer(sent, ACK).with(b"y");
+    assert_eq!(field.backend_sends(&data), (NEXT, Segment { source: vip(ROUTE), ..data }));
+}
+
+/// A SYN from another port than the guest's other flow.
+fn another_syn(port: u16) -> Segment {
+    Segment::new((guest().ip(), port).into(), vip(ROUTE), SYN)
+}
+
+#[test]
+fn an_interface_has_a_limit_of_flows() {
+    let mut field = FlowField::new(&BACKENDS[..1]);
+    let mut reader = field.events();
+    let sent = field.establish(guest(), vip(ROUTE));
+    let mut flows = field.bed.hash::<u32, InterfaceFlows>(names::INTERFACE_FLOWS);
+    let element = flows.get(&LO, 0).unwrap();
+    assert_eq!((element.opened, element.closed), (1, 0));
+    let full = InterfaceFlows { opened: MAX_INTERFACE_FLOWS, ..element };
+    flows.insert(LO, full, 0).unwrap();
+    let (verdict, reset) = field.guest_sends(&another_syn(41_000));
+    assert_eq!((verdict, reset.flags), (REDIRECT, RST | ACK));
+    assert_eq!(field.stats().interface_over_limit, 1);
+    assert_eq!(kinds(&reader.read(usize::MAX)), ["Established", "Denied: too many flows"]);
+    assert_lives(&field, &sent);
+    // Room for one.
+    flows.insert(LO, InterfaceFlows { closed: 1, ..full }, 0).unwrap();
+    field.redirect(&another_syn(41_001));
+}
+
+#[test]
+fn syns_without_an_answer_have_a_limit() {
+    let field = FlowField::new(&BACKENDS[..1]);
+    let sent = field.establish(guest(), vip(ROUTE));
+    let mut flows = field.bed.hash::<u32, InterfaceFlows>(names::INTERFACE_FLOWS);
+    // The window lasts 100 ms, which a busy machine may spend between two lines.
+    let refused = (0..50).any(|attempt| {
+        field.redirect(&another_syn(41_000 + attempt));
+        let element = flows.get(&LO, 0).unwrap();
+        flows.insert(LO, InterfaceFlows { window_flows: MAX_WINDOW_FLOWS, ..element }, 0).unwrap();
+        let (verdict, reset) = field.guest_sends(&another_syn(42_000 + attempt));
+        verdict == REDIRECT && reset.flags == RST | ACK
+    });
+    assert!(refused, "{:?}", flows.get(&LO, 0));
+    assert_eq!(field.stats().interface_over_limit, 1);
+    assert_lives(&field, &sent);
+}
+
+#[test]
+fn a_full_table_refuses_new_flows_only() {
+    let mut field = FlowField::new(&BACKENDS[..1]);
+    let mut reader = field.events();
+    let sent = field.establish(guest(), vip(ROUTE));
+    let mut table = field.flows();
+    let other = |number| FlowKey { interface: 9999, vlan: number, ..FlowKey::default() };
+    let filled = (0..FLOW_ENTRIES).find(|&n| table.insert(other(n), Flow::default(), 0).is_err());
+    assert_eq!(filled, Some(FLOW_ENTRIES - 2));
+    // The SYN leaves, since half-open flows are elsewhere; the backend's answer becomes a reset.
+    let second = field.redirect(&another_syn(41_000));
+    let (verdict, reset) = field.backend_sends(&accepts(&second));
+    assert_eq!((verdict, reset.flags, reset.source), (NEXT, RST | ACK, vip(ROUTE)));
+    assert_eq!(reset.acknowledgment, GUEST_START + 1);
+    assert_eq!(field.stats().flows_full, 1);
+    assert_eq!(kinds(&reader.read(usize::MAX)), ["Established", "Denied: no memory"]);
+    let counters = field.bed.datapath.route_counters(ROUTE).unwrap();
+    assert_eq!((counters.started, counters.established, counters.aborted), (2, 1, 1));
+    assert_lives(&field, &sent);
+    // Room for one direction only: still refused, and nothing is left behind.
+    table.remove(&other(0)).unwrap();
+    let third = field.redirect(&another_syn(41_001));
+    assert_eq!(field.backend_sends(&accepts(&third)).1.flags, RST | ACK);
+    table.remove(&other(1)).unwrap();
+    field.establish(socket("10.61.1.2:41002"), vip(ROUTE));
+    assert_lives(&field, &sent);
+}
+
+#[test]
+fn wiped_tables_end_connections_at_once() {
+    let field = FlowField::new(&BACKENDS[..1]);
+    let sent = field.establish(guest(), vip(ROUTE));
+    let mut table = field.flows();
+    let keys: Vec<FlowKey> = table.keys().map(Result::unwrap).collect();
+    assert_eq!(keys.len(), 2);
+    for key in keys {
+        table.remove(&key).unwrap();
+    }
+    // The guest's next segment is reset, with the sequence number that it expects.
+    let next = BACKEND_START + 1;
+    let data = Segment::new(guest(), vip(ROUTE), ACK).at(GUEST_START + 1, next).with(b"x");
+    let reset = Segment::new(vip(ROUTE), guest(), RST).at(next, 0);
+    assert_eq!(field.guest_sends(&data), (REDIRECT, reset));
+    // The backend's next segment reaches the guest's kernel, which resets what it does not know.
+    let data = answer(&sent, ACK).with(b"y");
+    assert_eq!(field.backend_sends(&data), (NEXT, data));
+    field.establish(guest(), vip(ROUTE));
+}

@@ -1,0 +1,197 @@
+//! Frames with a TCP segment or an ICMP error, and what is right about them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::frames::{Ends, length_be, sum};
+
+const TCP: u8 = 6;
+/// Octets of an Ethernet header.
+const ETHERNET: usize = 14;
+
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;
+
+/// A TCP segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) flags: u8,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledgment: u32,
+    /// Options of the IPv4 header.
+    pub(crate) ip_options: Vec<u8>,
+    pub(crate) options: Vec<u8>,
+    pub(crate) data: Vec<u8>,
+}
+
+impl Segment {
+    /// A segment without options and data.
+    pub(crate) fn new(source: SocketAddr, destination: SocketAddr, flags: u8) -> Self {
+        Self {
+            source,
+            destination,
+            flags,
+            sequence: 1000,
+            acknowledgment: 0,
+            ip_options: Vec::new(),
+            options: Vec::new(),
+            data: Vec::new(),
+        }
+    }
+
+    pub(crate) fn at(self, sequence: u32, acknowledgment: u32) -> Self {
+        Self { sequence, acknowledgment, ..self }
+    }
+
+    pub(crate) fn with(self, data: &[u8]) -> Self {
+        Self { data: data.to_vec(), ..self }
+    }
+
+    /// The packet without an Ethernet header.
+    pub(crate) fn packet(&self) -> Vec<u8> {
+        let header_length = 20 + self.options.len();
+        let mut tcp =
+            [self.source.port().to_be_bytes(), self.destination.port().to_be_bytes()].concat();
+        tcp.extend(self.sequence.to_be_bytes());
+        tcp.extend(self.acknowledgment.to_be_bytes());
+        tcp.extend([
+            u8::try_from(header_length / 4).unwrap() << 4,
+            self.flags,
+            0x10,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]);
+        tcp.extend(&self.options);
+        tcp.extend(&self.data);
+        let addresses = [self.source.ip(), self.destination.ip()];
+        let checksum = !checksum_of(addresses, TCP, &tcp);
+        tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+        [ip_header(addresses, TCP, &self.ip_options, tcp.len()), tcp].concat()
+    }
+
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        framed(self.packet(), self.source.is_ipv4())
+    }
+
+    /// Reads a frame whose lengths and checksums are right.
+    pub(crate) fn parse(frame: &[u8]) -> Self {
+        let (addresses, protocol, ip_options, tcp) = read_ip(&frame[ETHERNET..]);
+        assert_eq!(protocol, TCP);
+        assert_eq!(checksum_of(addresses, TCP, tcp), 0xffff, "the checksum of {tcp:?}");
+        Self::read(addresses, ip_options, tcp)
+    }
+
+    fn read(addresses: [IpAddr; 2], ip_options: Vec<u8>, tcp: &[u8]) -> Self {
+        let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+        let word = |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().unwrap());
+        let header_length = usize::from(tcp[12] >> 4) * 4;
+        Self {
+            source: (addresses[0], port(0)).into(),
+            destination: (addresses[1], port(2)).into(),
+            flags: tcp[13],
+            sequence: word(4),
+            acknowledgment: word(8),
+            ip_options,
+            options: tcp[20..header_length].to_vec(),
+            data: tcp[header_length..].to_vec(),
+        }
+    }
+}
+
+/// An ICMP error about `quoted`, which says that packets may have up to `mtu` octets.
+pub(crate) fn too_big(from: IpAddr, to: IpAddr, quoted: &Segment, mtu: u16) -> Vec<u8> {
+    let mut message = match from {
+        IpAddr::V4(_) => [&[3, 4, 0, 0, 0, 0][..], &mtu.to_be_bytes()].concat(),
+        IpAddr::V6(_) => [&[2, 0, 0, 0, 0, 0][..], &mtu.to_be_bytes()].concat(),
+    };
+    message.extend(quoted.packet());
+    let addresses = [from, to];
+    let checksum = match from {
+        IpAddr::V4(_) => !sum(&[&message]),
+        IpAddr::V6(_) => !checksum_of(addresses, ICMP6, &message),
+    };
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let protocol = if from.is_ipv4() { ICMP } else { ICMP6 };
+    framed([ip_header(addresses, protocol, &[], message.len()), message].concat(), from.is_ipv4())
+}
+
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+
+/// The sender of an ICMP error whose checksums are right, its MTU, and the segment that it quotes.
+pub(crate) fn parse_too_big(frame: &[u8]) -> (IpAddr, u16, Segment) {
+    let (addresses, protocol, _, message) = read_ip(&frame[ETHERNET..]);
+    let checksum = match protocol {
+        ICMP => sum(&[message]),
+        _ => checksum_of(addresses, ICMP6, message),
+    };
+    assert_eq!(checksum, 0xffff, "the checksum of {message:?}");
+    let (inner, _, options, tcp) = read_ip(&message[8..]);
+    let mtu = u16::from_be_bytes([message[6], message[7]]);
+    (addresses[0], mtu, Segment::read(inner, options, tcp))
+}
+
+fn framed(packet: Vec<u8>, is_ipv4: bool) -> Vec<u8> {
+    let macs = Ends::v4().macs;
+    let protocol: [u8; 2] = if is_ipv4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    [&macs[1][..], &macs[0], &protocol, &packet].concat()
+}
+
+fn ip_header(addresses: [IpAddr; 2], protocol: u8, options: &[u8], payload: usize) -> Vec<u8> {
+    match addresses {
+        [IpAddr::V4(source), IpAddr::V4(destination)] => {
+            let length = 20 + options.len();
+            let words = 0x40 | u8::try_from(length / 4).unwrap();
+            let mut header = [words, 0, 0, 0, 0x12, 0x34, 0x40, 0, 63, protocol, 0, 0].to_vec();
+            header[2..4].copy_from_slice(&length_be(length + payload));
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            header.extend(options);
+            let checksum = !sum(&[&header]);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            header
+        }
+        [IpAddr::V6(source), IpAddr::V6(destination)] => {
+            let mut header = vec![0x60, 0, 0, 0];
+            header.extend(length_be(payload));
+            header.extend([protocol, 63]);
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            header
+        }
+        _ => panic!("addresses of two families"),
+    }
+}
+
+/// Addresses, protocol, IPv4 options and payload.
+fn read_ip(packet: &[u8]) -> ([IpAddr; 2], u8, Vec<u8>, &[u8]) {
+    let length = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+    if packet[0] >> 4 == 4 {
+        let header = usize::from(packet[0] & 15) * 4;
+        assert_eq!(sum(&[&packet[..header]]), 0xffff, "the checksum of {:?}", &packet[..header]);
+        let address =
+            |at: usize| -> IpAddr { <[u8; 4]>::try_from(&packet[at..at + 4]).unwrap().into() };
+        let addresses = [address(12), address(16)];
+        (addresses, packet[9], packet[20..header].to_vec(), &packet[header..length(2)])
+    } else {
+        let address =
+            |at: usize| -> IpAddr { <[u8; 16]>::try_from(&packet[at..at + 16]).unwrap().into() };
+        ([address(8), address(24)], packet[6], Vec::new(), &packet[40..40 + length(4)])
+    }
+}
+
+/// The checksum over the pseudo-header and a payload: 0xffff if the payload's own is right.
+fn checksum_of(addresses: [IpAddr; 2], protocol: u8, payload: &[u8]) -> u16 {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let addresses = addresses.map(octets).concat();
+    sum(&[&addresses, &[0, protocol], &length_be(payload.len()), payload])
+}
