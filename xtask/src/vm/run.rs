@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Longest time for one machine, all of it emulated.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 /// Machines that run at the same time.
 const AT_ONCE: usize = 2;
 
