@@ -77,7 +77,8 @@ def checksum(data):
     return ~(total + (total >> 16)) & 0xffff
 error = struct.pack('!BBHI', 3, 1, 0, 0) + syn[:28]
 error = error[:2] + struct.pack('!H', checksum(error)) + error[4:]
-header = struct.pack('!BBHHHBBH4s4s', 69, 0, 20 + len(error), 1, 0, 64, 1, 0, syn[16:20], syn[12:16])
+ends = syn[16:20], syn[12:16]
+header = struct.pack('!BBHHHBBH4s4s', 69, 0, 20 + len(error), 1, 0, 64, 1, 0, *ends)
 header = header[:10] + struct.pack('!H', checksum(header)) + header[12:]
 os.write(tun, header + error)
 select.select([], [s], [], 10)

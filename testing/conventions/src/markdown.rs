@@ -1,4 +1,5 @@
-//! Documentation: links and source paths that exist, prose at 100 columns, and a length limit.
+//! Documentation: links, source paths and functions that exist, prose at 100 columns, and a length
+//! limit.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -31,6 +32,9 @@ pub fn check(files: &[TextFile], root: &Path) -> Vec<String> {
             }
             for path in source_paths(line).filter(|path| !is_source(path, files)) {
                 find(number, format!("no file {path}"));
+            }
+            for function in functions(line).filter(|function| !is_function(function, files)) {
+                find(number, format!("no function {function}"));
             }
         }
     }
@@ -104,14 +108,28 @@ fn is_source(path: &str, files: &[TextFile]) -> bool {
     files.iter().any(|file| file.path.ends_with(path))
 }
 
+/// Functions of Rust files that the line names between backticks, as `folder/file.rs::function`.
+fn functions(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2).filter(|span| span.contains(".rs::"))
+}
+
+fn is_function(function: &str, files: &[TextFile]) -> bool {
+    let Some((path, name)) = function.split_once("::") else { return false };
+    let definition = format!("fn {name}(");
+    files.iter().any(|file| file.path.ends_with(path) && file.text.contains(&definition))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn findings(text: &str) -> Vec<String> {
         let page = |path: &str, text: &str| TextFile { path: path.into(), text: text.to_owned() };
-        let files =
-            [page("docs/page.md", text), page("README.md", "# A title, too"), page("src/a.rs", "")];
+        let files = [
+            page("docs/page.md", text),
+            page("README.md", "# A title, too"),
+            page("src/a.rs", "fn f() {}"),
+        ];
         check(&files, &crate::root())
     }
 
@@ -120,6 +138,8 @@ mod tests {
         assert_eq!(findings("[a](../README.md#a-title-too), `src/a.rs`, `b.rs`"), [""; 0]);
         assert_eq!(findings("[a](gone.md)"), ["docs/page.md:1: broken link gone.md"]);
         assert_eq!(findings("[a](../README.md#gone)").len(), 1);
+        assert_eq!(findings("`src/a.rs::f`"), [""; 0]);
+        assert_eq!(findings("`src/a.rs::g`"), ["docs/page.md:1: no function src/a.rs::g"]);
         assert_eq!(findings("`src/gone.rs`"), ["docs/page.md:1: no file src/gone.rs"]);
     }
 
