@@ -109,7 +109,7 @@ impl EventKind {
         Self::ALL.into_iter().find(|&kind| kind as u8 == number)
     }
 
-    /// Whether its events are sampled; those of failures never are.
+    /// Whether it is a success, whose events are sampled for all clients together.
     pub const fn is_sampled(self) -> bool {
         matches!(self, Self::Established | Self::Closed)
     }

@@ -15,6 +15,7 @@ pub mod backend;
 pub mod decide;
 pub mod dns;
 pub mod event;
+pub mod event_budget;
 pub mod names;
 pub mod origin;
 pub mod packet;

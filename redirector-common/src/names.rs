@@ -202,6 +202,8 @@ pub const BACKEND_TIMES: &str = "RD_BKND_TIMES";
 pub const EVENTS: &str = "RD_EVENTS";
 /// [`crate::event::EventStats`], a single element.
 pub const EVENT_STATS: &str = "RD_EVENT_STATS";
+/// [`crate::event_budget::EventBudget`] by the hash of a client.
+pub const EVENT_BUDGETS: &str = "RD_EVENT_ROOM";
 /// [`crate::dns::Shim`], a single element.
 pub const SHIM: &str = "RD_SHIM";
 /// The address of the intercepted resolver in each slot ([`crate::addr::Ip6Be`]).
@@ -258,6 +260,7 @@ pub const MAPS: &[&str] = &[
     BACKEND_TIMES,
     EVENTS,
     EVENT_STATS,
+    EVENT_BUDGETS,
     SHIM,
     RESOLVERS,
     DNS_STATS,
@@ -298,7 +301,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        abi, agent, backend, dns, event, origin,
+        abi, agent, backend, dns, event, event_budget, origin,
         packet::{flow, interface, name},
         route, stats,
     };
@@ -331,6 +334,7 @@ mod tests {
             size_of::<stats::BackendTimes>(),
             size_of::<event::Event>(),
             size_of::<event::EventStats>(),
+            size_of::<event_budget::EventBudget>(),
             size_of::<dns::Shim>(),
             size_of::<name::NameEntry>(),
             size_of::<name::WildcardEntry>(),
@@ -347,8 +351,8 @@ mod tests {
             (
                 4,
                 [
-                    8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 40, 272, 16, 264, 24, 16, 32, 48,
-                    64, 112
+                    8, 8, 8, 88, 128, 72, 40, 8, 128, 16, 96, 8, 16, 40, 272, 16, 264, 24, 16, 32,
+                    48, 64, 112
                 ]
             ),
             "a changed layout needs a new ABI version and an entry in abi::CHANGED"

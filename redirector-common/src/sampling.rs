@@ -4,7 +4,8 @@ use crate::table_type::table_type;
 
 /// The sampling of events in one byte, in [`crate::agent::Control`] for all connects and in
 /// [`crate::origin::Origin`] for one of them, decided when it begins: a connect's events are
-/// reported all or not at all. Failures are always reported, unless it is [`Sampling::OFF`].
+/// reported all or not at all. Failures have a budget of their own: see
+/// [`crate::event_budget`].
 ///
 /// | bits | content |
 /// |---|---|

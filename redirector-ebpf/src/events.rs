@@ -13,6 +13,7 @@ use redirector_common::{
     addr::PortBe,
     decide::{self, ConnectOutcome, Denial, Tables},
     event::{DenyReason, Event, EventKind},
+    event_budget,
     origin::Origin,
     sampling::{Sampling, scramble},
 };
@@ -80,7 +81,10 @@ pub(crate) fn established(origin: &Origin) {
             at_ns: origin.started_ns.wrapping_add(origin.latency_ns),
             elapsed_ns: origin.latency_ns,
         };
-        emit(origin, EventKind::Established, timing, || NO_STATS);
+        if maps::admit_success() {
+            let sampling = origin.sampling;
+            emit(origin, &Summary { kind: EventKind::Established, timing, sampling }, || NO_STATS);
+        }
     }
 }
 
@@ -91,7 +95,10 @@ pub(crate) fn closed(origin: &Origin, stats: impl FnOnce() -> FinalStats) {
     if origin.sampling.reports_success() {
         let at_ns = maps::now_ns();
         let elapsed_ns = at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns);
-        emit(origin, EventKind::Closed, Timing { at_ns, elapsed_ns }, stats);
+        let (timing, sampling) = (Timing { at_ns, elapsed_ns }, origin.sampling);
+        if maps::admit_success() {
+            emit(origin, &Summary { kind: EventKind::Closed, timing, sampling }, stats);
+        }
     }
 }
 
@@ -107,13 +114,29 @@ pub(crate) fn failed(origin: &Origin, outcome: ConnectOutcome) {
         } else {
             at_ns.wrapping_sub(origin.started_ns)
         };
-        emit(origin, outcome.event_kind(), Timing { at_ns, elapsed_ns }, || NO_STATS);
+        let sampling = maps::admit_failure(client(origin.cgroup, origin.route), at_ns);
+        if !sampling.is_off() {
+            let (kind, timing) = (outcome.event_kind(), Timing { at_ns, elapsed_ns });
+            emit(origin, &Summary { kind, timing, sampling }, || NO_STATS);
+        }
     }
 }
 
 struct Timing {
     at_ns: u64,
     elapsed_ns: u64,
+}
+
+struct Summary {
+    kind: EventKind,
+    timing: Timing,
+    sampling: Sampling,
+}
+
+/// Whose budget an event counts against: the cgroup's, or the route's if the caller is unknown.
+#[inline(always)]
+fn client(cgroup: u64, route: u32) -> u64 {
+    if cgroup == 0 { event_budget::unknown_caller(route) } else { cgroup }
 }
 
 /// Writes one field in one store. To write a whole event the compiler would clear a copy on the
@@ -126,7 +149,8 @@ macro_rules! put {
 }
 
 #[inline(always)]
-fn emit(origin: &Origin, kind: EventKind, timing: Timing, stats: impl FnOnce() -> FinalStats) {
+fn emit(origin: &Origin, summary: &Summary, stats: impl FnOnce() -> FinalStats) {
+    let Summary { kind, timing, sampling } = summary;
     submit(|event| {
         let stats = stats();
         put!(event.at_ns = timing.at_ns);
@@ -145,10 +169,10 @@ fn emit(origin: &Origin, kind: EventKind, timing: Timing, stats: impl FnOnce() -
         put!(event.retransmitted = stats.retransmitted);
         put!(event.vip_port = origin.vip_port);
         put!(event.backend_port = origin.backend_port);
-        put!(event.kind = kind as u8);
+        put!(event.kind = *kind as u8);
         put!(event.reason = 0);
         put!(event.client = u8::from(origin.flags & Origin::FLAG_VIP6 != 0));
-        put!(event.sampling = origin.sampling);
+        put!(event.sampling = *sampling);
     });
 }
 
@@ -196,10 +220,15 @@ extern "C" fn rd_denied(route: u32, vip_port: u32, denial: u32) -> u32 {
     if is_off && cfg!(feature = "debug-log") {
         return 0;
     }
+    let (at_ns, cgroup) = (maps::now_ns(), cgroup());
+    let sampling = maps::admit_failure(cgroup, at_ns);
+    if sampling.is_off() {
+        return 0;
+    }
     submit(|event| {
-        put!(event.at_ns = maps::now_ns());
+        put!(event.at_ns = at_ns);
         put!(event.elapsed_ns = 0);
-        put!(event.cgroup = cgroup());
+        put!(event.cgroup = cgroup);
         put!(event.rx_bytes = 0);
         put!(event.tx_bytes = 0);
         // SAFETY: `submit` reserves room for one event.
@@ -215,7 +244,7 @@ extern "C" fn rd_denied(route: u32, vip_port: u32, denial: u32) -> u32 {
         put!(event.kind = denial.kind());
         put!(event.reason = reason as u8);
         put!(event.client = denial.vip6());
-        put!(event.sampling = Sampling::ALL);
+        put!(event.sampling = sampling);
     });
     1
 }

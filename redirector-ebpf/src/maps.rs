@@ -1,8 +1,11 @@
 //! The tables, with functions to find and read elements and to add to counters.
 
 use aya_ebpf::{
+    bindings::BPF_RB_AVAIL_DATA,
     btf_maps::{Array, RingBuf, SkStorage},
-    helpers::generated::{bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_sk_storage_get},
+    helpers::generated::{
+        bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_ringbuf_query, bpf_sk_storage_get,
+    },
     macros::btf_map,
     programs::SockAddrContext,
 };
@@ -11,8 +14,10 @@ use redirector_common::{
     agent::{AgentState, Control},
     backend::{BackendId, Health},
     event::{EventStats, RING_BYTES},
+    event_budget::{self, EventBudget},
     origin::Origin,
     route::{RouteEntry, Slot},
+    sampling::Sampling,
     stats::{BackendStats, BackendTimes, RouteStats, RouteTimes, latency_bucket},
 };
 
@@ -72,6 +77,10 @@ static RD_EVENTS: RingBuf<(), { RING_BYTES as usize }> = RingBuf::new();
 /// See [`redirector_common::names::EVENT_STATS`].
 #[btf_map]
 static RD_EVENT_STATS: Array<EventStats, 1> = Array::new();
+
+/// See [`redirector_common::names::EVENT_BUDGETS`].
+#[btf_map]
+static RD_EVENT_ROOM: Array<EventBudget, { event_budget::ELEMENTS as usize }> = Array::new();
 
 /// The element of an array at `index`.
 ///
@@ -209,6 +218,40 @@ pub(crate) fn count_lost() {
     if let Some(stats) = counters(&RD_EVENT_STATS, 0) {
         add(&mut stats.lost, 1);
     }
+}
+
+/// How a failure of `client` is reported; [`Sampling::OFF`]: not at all, and it is counted.
+#[inline(always)]
+pub(crate) fn admit_failure(client: u64, now_ns: u64) -> Sampling {
+    let Some(budget) = element(&RD_EVENT_ROOM, event_budget::element_of(client)) else {
+        return Sampling::ALL;
+    };
+    // SAFETY: a map value stays mapped while a program runs; an aligned word is read and written in
+    // one access.
+    let state = unsafe {
+        let state = core::ptr::read_volatile(&raw const (*budget).state);
+        let state = event_budget::add_failure(state, now_ns);
+        core::ptr::write_volatile(&raw mut (*budget).state, state);
+        state
+    };
+    let sampling = event_budget::report(state);
+    if sampling.is_off() {
+        // SAFETY: as above; the counter is changed through `add` only.
+        add(unsafe { &mut (*budget).suppressed }, 1);
+    }
+    sampling
+}
+
+/// Whether the ring has room for a success; one that is left out is counted as lost.
+#[inline(always)]
+pub(crate) fn admit_success() -> bool {
+    // SAFETY: the ring is one.
+    let used = unsafe { bpf_ringbuf_query(ring(), u64::from(BPF_RB_AVAIL_DATA)) };
+    let has_room = used < u64::from(RING_BYTES) - event_budget::FAILURES_BYTES;
+    if !has_room {
+        count_lost();
+    }
+    has_room
 }
 
 /// The ring of events, as an argument of the helpers.

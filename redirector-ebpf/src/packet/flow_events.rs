@@ -6,6 +6,7 @@ use redirector_common::{
     addr::PortBe,
     decide,
     event::{Event, EventKind},
+    event_budget,
     sampling::Sampling,
 };
 
@@ -47,7 +48,9 @@ pub(crate) extern "C" fn rd_flow_event(kind: u32) -> u32 {
         set!(work.report.rx_bytes = 0);
         set!(work.report.tx_bytes = 0);
     }
-    emit(work, &of_flow(work, kind));
+    if maps::admit_success() {
+        emit(work, &of_flow(work, kind));
+    }
     1
 }
 
@@ -61,8 +64,18 @@ pub(crate) extern "C" fn rd_flow_failed(kind: u32) -> u32 {
     }
     set!(work.report.rx_bytes = 0);
     set!(work.report.tx_bytes = 0);
-    emit(work, &of_flow(work, kind));
+    let sampling = admit_failure(work);
+    if sampling.is_off() {
+        return 0;
+    }
+    emit(work, &Details { sampling, ..of_flow(work, kind) });
     1
+}
+
+/// How a failure of the guest at `work.key` is reported.
+#[inline(always)]
+fn admit_failure(work: *mut Work) -> Sampling {
+    maps::admit_failure(event_budget::guest(get!(work.key.interface)), maps::now_ns())
 }
 
 #[inline(always)]
@@ -98,6 +111,10 @@ pub(crate) extern "C" fn rd_flow_denied(kind: u32, reason: u32) -> u32 {
     if maps::control().sampling.is_off() {
         return 0;
     }
+    let sampling = admit_failure(work);
+    if sampling.is_off() {
+        return 0;
+    }
     let reason = if reason == 0 {
         rd_deny_reason(route, u32::from(get!(work.key.remote_port.0)))
     } else {
@@ -111,7 +128,7 @@ pub(crate) extern "C" fn rd_flow_denied(kind: u32, reason: u32) -> u32 {
         &Details {
             kind: kind as u8,
             reason: reason as u8,
-            sampling: Sampling::ALL,
+            sampling,
             route,
             backend: [0, 0],
             backend_port: PortBe(0),

@@ -1,6 +1,11 @@
 //! Distributes events to readers: the last ones are kept, and no reader delays another.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -20,7 +25,7 @@ const MAX_CHUNK: usize = 256;
 /// The hub to which events are published. Clones share it.
 #[derive(Clone, Debug)]
 pub struct EventHub {
-    recent: Arc<Mutex<VecDeque<Arc<EventLine>>>>,
+    recent: Arc<Mutex<Recent>>,
     sender: broadcast::Sender<Arc<EventLine>>,
 }
 
@@ -31,14 +36,11 @@ impl Default for EventHub {
 }
 
 impl EventHub {
-    /// Sends lines to every reader, and keeps the last [`KEPT`].
+    /// Sends lines to every reader, and keeps [`KEPT`] of the last.
     pub fn publish(&self, lines: impl IntoIterator<Item = EventLine>) {
         let mut recent = self.recent.lock();
         for line in lines.into_iter().map(Arc::new) {
-            if recent.len() == KEPT {
-                recent.pop_front();
-            }
-            recent.push_back(Arc::clone(&line));
+            recent.push(Arc::clone(&line));
             // An error means that no reader follows.
             let _ = self.sender.send(line);
         }
@@ -48,7 +50,8 @@ impl EventHub {
     pub fn subscribe(&self, query: EventQuery) -> Subscription {
         let recent = self.recent.lock();
         let next = query.follow.then(|| self.sender.subscribe());
-        let recent: Vec<_> = recent.iter().filter(|line| query.wants(line)).cloned().collect();
+        let recent: Vec<_> =
+            recent.lines.values().filter(|line| query.wants(line)).cloned().collect();
         let skipped = query.limit.map_or(0, |limit| recent.len().saturating_sub(limit));
         Subscription { recent: recent.into_iter().skip(skipped).collect(), next, query }
     }
@@ -57,6 +60,51 @@ impl EventHub {
     pub fn readers(&self) -> usize {
         self.sender.receiver_count()
     }
+}
+
+/// The events that are kept. A new one takes the place of the oldest one of the client that has
+/// the most, so that nobody pushes out what few events others have.
+#[derive(Debug, Default)]
+struct Recent {
+    /// By number, ascending.
+    lines: BTreeMap<u64, Arc<EventLine>>,
+    next: u64,
+    /// The numbers of each client's events.
+    clients: HashMap<Client, VecDeque<u64>>,
+}
+
+/// A cgroup or a guest's interface; neither for a line about lost events.
+type Client = (u64, Option<String>);
+
+impl Recent {
+    fn push(&mut self, line: Arc<EventLine>) {
+        let client = client(&line);
+        if self.lines.len() == KEPT {
+            let most = self
+                .clients
+                .iter()
+                .max_by_key(|(_, numbers)| (numbers.len(), Reverse(numbers.front().copied())));
+            let most = most.map(|(client, _)| client.clone()).unwrap_or_default();
+            self.remove_oldest(&most);
+        }
+        self.clients.entry(client).or_default().push_back(self.next);
+        self.lines.insert(self.next, line);
+        self.next += 1;
+    }
+
+    fn remove_oldest(&mut self, client: &Client) {
+        let Some(numbers) = self.clients.get_mut(client) else { return };
+        if let Some(oldest) = numbers.pop_front() {
+            self.lines.remove(&oldest);
+        }
+        if numbers.is_empty() {
+            self.clients.remove(client);
+        }
+    }
+}
+
+fn client(line: &EventLine) -> Client {
+    line.event().map(|event| (event.cgroup_id, event.interface.clone())).unwrap_or_default()
 }
 
 /// One reader's events.
@@ -144,4 +192,40 @@ impl Following {
 fn write(chunk: &mut Vec<u8>, line: &EventLine) {
     serde_json::to_writer(&mut *chunk, line).expect("an event is JSON");
     chunk.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::Event;
+
+    fn event(cgroup: u64) -> EventLine {
+        EventLine::Event(Box::new(Event { cgroup_id: cgroup, ..Event::sample() }))
+    }
+
+    /// How many events of each of these cgroups are kept, in the order of their arrival.
+    fn kept(hub: &EventHub, cgroups: &[u64]) -> Vec<usize> {
+        let lines = hub.subscribe(EventQuery::default()).recent;
+        assert!(lines.len() <= KEPT);
+        let of = |cgroup| {
+            lines.iter().filter(|line| line.event().is_some_and(|e| e.cgroup_id == cgroup)).count()
+        };
+        cgroups.iter().map(|&cgroup| of(cgroup)).collect()
+    }
+
+    #[test]
+    fn a_flood_of_one_client_pushes_out_no_others_events() {
+        let hub = EventHub::default();
+        hub.publish((0..20).map(|_| event(7)));
+        hub.publish((0..3).flat_map(|_| (0..2 * KEPT).map(|_| event(9)).chain([event(8)])));
+        assert_eq!(kept(&hub, &[7, 8, 9]), [20, 3, KEPT - 23]);
+        // Two that flood share the room.
+        hub.publish((0..2 * KEPT).flat_map(|_| [event(9), event(8)]));
+        let found = kept(&hub, &[7, 8, 9]);
+        assert!(found[0] == 20 && found[1].abs_diff(found[2]) <= 1, "{found:?}");
+        // Many with one event each: the newest remain.
+        hub.publish((100..100 + 2 * KEPT as u64).map(event));
+        let last = 99 + 2 * KEPT as u64;
+        assert_eq!(kept(&hub, &[last, last - 500, 100, 8]), [1, 1, 0, 0]);
+    }
 }

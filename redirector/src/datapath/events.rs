@@ -50,7 +50,8 @@ pub struct Event {
     pub cgroup: u64,
     /// The index of the guest's interface; none for a process of this host.
     pub interface: Option<u32>,
-    /// How many events of its kind it represents: successes are sampled under load.
+    /// How many events of its kind it represents: successes are sampled under load, and failures
+    /// of a client that has many.
     pub sampling_ratio: u32,
 }
 
@@ -137,6 +138,6 @@ fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
         command: String::from_utf8_lossy(command).into_owned(),
         cgroup: if is_guest { 0 } else { raw.cgroup },
         interface: is_guest.then(|| u32::try_from(raw.cgroup).unwrap_or_default()),
-        sampling_ratio: if kind.is_sampled() { raw.sampling.ratio() } else { 1 },
+        sampling_ratio: raw.sampling.ratio(),
     })
 }

@@ -403,6 +403,16 @@ impl Datapath {
         self.maps.lost_events()
     }
 
+    /// The number of failures that were not reported since their client had too many, since the
+    /// maps were created.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read the map.
+    pub fn suppressed_events(&self) -> Result<u64, DatapathError> {
+        self.maps.suppressed_events()
+    }
+
     /// Ends the interception of DNS at sockets and gives each listed resolver a slot, its former
     /// one if it had one. Returns the resolver of each slot.
     ///

@@ -116,10 +116,16 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Connect events lost because the ring buffer was full, since the kernel maps were created",
     ),
+    counter(
+        "redirector_events_suppressed",
+        &[],
+        "Events of failures left out since their cgroup or guest had too many, since the kernel \
+            maps were created",
+    ),
     gauge(
         "redirector_events_sampling_ratio",
         &[],
-        "Sampling ratio for successful connects (1 = all); failures are never sampled",
+        "Sampling ratio for successful connects (1 = all)",
     ),
     gauge("redirector_route_live", &["source"], "1 if the kernel has the route and DNS answers it"),
     gauge(

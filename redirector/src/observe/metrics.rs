@@ -181,6 +181,7 @@ impl Samples {
         }
         self.add("redirector_events", snapshot.events.emitted as f64);
         self.add("redirector_events_lost", snapshot.events.lost as f64);
+        self.add("redirector_events_suppressed", snapshot.events.suppressed as f64);
         self.add("redirector_events_sampling_ratio", snapshot.events.sampling_ratio.into());
     }
 

@@ -45,7 +45,7 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
             sum_seconds: 0.5,
             buckets: vec![(0.25, 3), (f64::INFINITY, 1)],
         },
-        events: EventSamples { emitted: 20, lost: 3, sampling_ratio: 8 },
+        events: EventSamples { emitted: 20, lost: 3, suppressed: 5, sampling_ratio: 8 },
         changes: map(&["added"]),
         packets: map(&["names_answered"]),
         interfaces: [("guests", 3)].into(),
@@ -139,6 +139,7 @@ fn the_page_has_the_numbers_of_the_snapshot() {
         "redirector_connect_seconds_bucket{le=\"+Inf\"} 4",
         "redirector_connect_seconds_sum 0.5",
         "redirector_events_lost_total 3.0",
+        "redirector_events_suppressed_total 5.0",
         "redirector_events_sampling_ratio 8.0",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");

@@ -77,6 +77,8 @@ pub struct EventSamples {
     pub emitted: u64,
     /// Events lost because the ring buffer was full, since the maps were created.
     pub lost: u64,
+    /// Failures left out since their client had too many, since the maps were created.
+    pub suppressed: u64,
     /// The sampling ratio of successes.
     pub sampling_ratio: u32,
 }

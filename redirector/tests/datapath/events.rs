@@ -8,9 +8,9 @@ use std::{
 };
 
 use redirector::datapath::{DenyReason, Event, EventKind, EventReader};
-use testbed::topology::LOAD_BALANCERS;
+use testbed::{Executor, ExecutorOptions, process, topology::LOAD_BALANCERS};
 
-use crate::rig::{Bed, INDEX, PORT, VIP, VIP6};
+use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, VIP6};
 
 /// More events than any test causes.
 const ALL: usize = 1 << 20;
@@ -144,10 +144,16 @@ fn without_a_reader_no_event_is_emitted_or_lost() {
     assert!(bed.datapath.take_event_reader().is_none(), "there is one reader");
 }
 
+/// What these events represent, by result.
+fn represented(events: &[Event], kind: EventKind) -> u64 {
+    let of_kind = events.iter().filter(|event| event.kind == kind);
+    of_kind.map(|event| u64::from(event.sampling_ratio)).sum()
+}
+
 #[test]
-fn a_full_ring_loses_events_and_delays_no_connect() {
+fn a_flood_of_denials_is_sampled_and_leaves_room() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    bed.put(&[(PORT, PORT)], &LOAD_BALANCERS);
+    bed.put(&[(PORT, PORT), (9, 9)], &LOAD_BALANCERS);
     let mut reader = read_events(&mut bed);
     // Refused by the programs, which is fast: more than the ring buffer holds.
     const DENIED: usize = 12_000;
@@ -159,19 +165,65 @@ fn a_full_ring_loses_events_and_delays_no_connect() {
     assert!(report.flawless(), "{report:?}");
     let c = bed.counters();
     assert_eq!((c.denied, c.started, c.established), (DENIED as u64, 300, 300), "{c:?}");
-    let kept = reader.read(ALL).len();
-    let lost = bed.datapath.lost_events().unwrap();
-    // Each connection has two events; the last one may not have ended yet.
-    let made = DENIED as u64 + 300 + bed.counters().closed;
-    assert!(
-        (9_000..11_000).contains(&kept) && lost == made - kept as u64,
-        "{kept} kept and {lost} lost of {made}"
-    );
-    // The ring buffer has room again.
-    assert_eq!(bed.greeting(VIP, 1), "ECONNREFUSED");
     let events = reader.read(ALL);
-    assert_eq!(kinds(&events), [EventKind::Denied]);
-    assert_eq!(events[0].reason, Some(DenyReason::PortNotListed));
+    let denied = events.iter().filter(|event| event.kind == EventKind::Denied).count() as u64;
+    let suppressed = bed.datapath.suppressed_events().unwrap();
+    assert_eq!((denied + suppressed, bed.datapath.lost_events().unwrap()), (DENIED as u64, 0));
+    assert!(denied < DENIED as u64 / 2, "{denied}");
+    // One in 256 represents the others, but for the last of each window.
+    let represented = represented(&events, EventKind::Denied);
+    assert!(represented <= DENIED as u64 && represented >= DENIED as u64 / 4, "{represented}");
+    // No success gives way.
+    let established = events.iter().filter(|event| event.kind == EventKind::Established).count();
+    assert_eq!(established, 300);
+}
+
+#[test]
+fn failures_of_others_are_seen_during_a_flood() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    bed.put(&[(9, 9)], &LOAD_BALANCERS);
+    let mut reader = read_events(&mut bed);
+    let victim = bed.rig.executor(ExecutorOptions::pod("victim")).unwrap();
+    let victims = victim.sandbox().cgroup().metadata().unwrap().ino();
+    // Refused here, and refused by a load balancer: 50 of each within four seconds, while another
+    // cgroup fills the ring many times over.
+    let script = format!(
+        "import socket, time\nfor n in range(100):\n s = socket.socket()\n try: \
+            s.connect(('{VIP}', 1 if n % 2 else 9))\n except OSError: pass\n s.close()\n \
+            time.sleep(0.04)"
+    );
+    let flood = format!(
+        "import os, socket, time\nend = time.monotonic() + 6\nos.fork()\nn = 0\nwhile \
+            time.monotonic() < end:\n s = socket.socket()\n try: s.connect(('{VIP}', 1 if n % 8 \
+            else 9))\n except OSError: pass\n s.close()\n n += 1"
+    );
+    let python = |executor: &Executor, script: &str| {
+        let mut command = executor.command("/usr/bin/python3");
+        command.args(["-c", script]);
+        command
+    };
+    let (flooder, sufferer) = (python(&bed.executor, &flood), python(&victim, &script));
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| process::finish(flooder, LIMIT).unwrap().success());
+        std::thread::sleep(Duration::from_millis(500));
+        let suffering = scope.spawn(|| process::finish(sufferer, LIMIT).unwrap().success());
+        let mut events = Vec::new();
+        // As the agent does.
+        while !flooding.is_finished() || !suffering.is_finished() {
+            events.extend(reader.read(ALL));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        flooding.join().unwrap().unwrap();
+        suffering.join().unwrap().unwrap();
+        events.extend(reader.read(ALL));
+        let (own, others): (Vec<Event>, Vec<Event>) =
+            events.into_iter().partition(|event| event.cgroup == victims);
+        let suppressed = bed.datapath.suppressed_events().unwrap();
+        println!("{} events of the flood, {suppressed} suppressed", others.len());
+        assert_eq!((represented(&own, EventKind::Denied), own.len()), (50, 100), "{own:?}");
+        assert_eq!(bed.datapath.lost_events().unwrap(), 0);
+        assert!(suppressed > 10 * others.len() as u64, "{suppressed}, {}", others.len());
+    });
 }
 
 #[test]

@@ -99,8 +99,13 @@ fn unchanged_maps_are_shared_and_no_count_is_lost() {
 
 #[test]
 fn the_counters_of_abi_2_continue_in_abi_3() {
-    const NEW: [&str; 4] =
-        [names::ROUTE_TIMES, names::BACKEND_TIMES, names::EVENTS, names::EVENT_STATS];
+    const NEW: [&str; 5] = [
+        names::ROUTE_TIMES,
+        names::BACKEND_TIMES,
+        names::EVENTS,
+        names::EVENT_STATS,
+        names::EVENT_BUDGETS,
+    ];
     let served = served_by(&Version::own());
     on_node(&served.0.rig, || {
         NEW.map(|name| {

@@ -105,6 +105,7 @@ impl EventFeed {
         api::EventsInfo {
             emitted: self.emitted.load(Relaxed),
             lost: datapath.lost_events().unwrap_or_default(),
+            suppressed: datapath.suppressed_events().unwrap_or_default(),
             sampling_ratio: 1 << *self.sampling.borrow(),
             readers: self.hub.readers(),
         }

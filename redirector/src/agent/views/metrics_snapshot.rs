@@ -36,6 +36,7 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         events: EventSamples {
             emitted: events.emitted,
             lost: events.lost,
+            suppressed: events.suppressed,
             sampling_ratio: events.sampling_ratio,
         },
         routes: totals.samples,

@@ -38,7 +38,8 @@ A connection has two events: established, with the time that the connect took, a
 its traffic. A connect that fails has one event, and so has one that the datapath refuses (denied:
 no route, port not listed, no backend). The process is the one that called connect. The agent keeps
 the events; without it there are none to show. On a busy node (over 2,000 connects per second)
-successes are sampled, and each line shows the sampling ratio; failures are never sampled.")]
+successes are sampled, and so are the failures of a cgroup or guest that has over 256 in 134 ms;
+such a line shows how many it represents. Failures of all others are shown one by one.")]
 pub(crate) struct Events {
     /// Keep printing new events
     #[arg(short, long)]

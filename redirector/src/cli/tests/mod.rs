@@ -290,7 +290,13 @@ fn status(problems: Vec<Problem>) -> api::Status {
             },
             ..DatapathInfo::default()
         }),
-        events: Some(EventsInfo { emitted: 20, lost: 0, sampling_ratio: 1, readers: 0 }),
+        events: Some(EventsInfo {
+            emitted: 20,
+            lost: 0,
+            suppressed: 0,
+            sampling_ratio: 1,
+            readers: 0,
+        }),
         routes: vec![view(vec![backend(7, 0), backend(8, 3)])],
     };
     status.concluded()

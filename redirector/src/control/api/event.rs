@@ -67,7 +67,8 @@ pub struct Event {
     pub cgroup: Option<PathBuf>,
     /// The ID of its cgroup (the inode of its directory); 0 when unknown.
     pub cgroup_id: u64,
-    /// How many events of its kind this one represents: successes are sampled while there are many.
+    /// How many events of its kind this one represents: successes are sampled while there are many,
+    /// and the failures of a cgroup or guest that has many.
     pub sampling_ratio: u32,
 }
 
@@ -199,6 +200,10 @@ pub struct EventsInfo {
     pub emitted: u64,
     /// Events lost because the kernel's ring buffer was full, since the maps were created.
     pub lost: u64,
+    /// Failures left out since their client had too many, since the maps were created. One in 256
+    /// of those of a client is emitted and represents the others.
+    #[serde(default)]
+    pub suppressed: u64,
     /// The sampling ratio of successes: 1 when all are emitted.
     pub sampling_ratio: u32,
     /// Readers that follow new events.

@@ -10,6 +10,7 @@ use redirector_common::{
     agent::{AgentState, Control},
     backend::{BackendId, Health},
     event::EventStats,
+    event_budget::{self, EventBudget},
     names,
     sampling::Sampling,
     stats::{BackendStats, BackendTimes, RouteCounters},
@@ -42,6 +43,7 @@ pub(crate) struct AgentMaps {
     writer: Writer,
     control: Array<MapData, Control>,
     event_stats: Array<MapData, EventStats>,
+    event_budgets: Array<MapData, EventBudget>,
     agent: Array<MapData, AgentState>,
     state: AgentState,
     /// Built at the first use after a change of the routes.
@@ -93,6 +95,7 @@ impl AgentMaps {
             writer,
             control: object.array(names::CONTROL)?,
             event_stats: object.array(names::EVENT_STATS)?,
+            event_budgets: object.array(names::EVENT_BUDGETS)?,
             agent: object.array(names::AGENT)?,
             state: AgentState::default(),
             health_index: None,
@@ -330,6 +333,15 @@ impl AgentMaps {
 
     pub(crate) fn lost_events(&self) -> Result<u64, DatapathError> {
         read(&self.event_stats, names::EVENT_STATS, 0).map(|stats| stats.lost)
+    }
+
+    pub(crate) fn suppressed_events(&self) -> Result<u64, DatapathError> {
+        let all: Vec<u32> = (0..event_budget::ELEMENTS).collect();
+        let mut sum = 0_u64;
+        read_each(&self.event_budgets, names::EVENT_BUDGETS, &all, |_, budget: EventBudget| {
+            sum = sum.wrapping_add(budget.suppressed);
+        })?;
+        Ok(sum)
     }
 
     pub(crate) fn heartbeat(&mut self) -> Result<(), DatapathError> {
