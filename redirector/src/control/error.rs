@@ -47,7 +47,7 @@ pub enum ErrorCode {
     TooLarge,
     /// 422: well-formed, but not a valid route or configuration.
     Invalid,
-    /// 429: the maximum number of readers follow events.
+    /// 429: the maximum number of readers follow events, or of requests wait.
     TooMany,
     /// 507: no virtual address is free, or the kernel's tables are full.
     Exhausted,

@@ -40,10 +40,14 @@ struct Shared {
     shutdown: CancellationToken,
     /// One permit for each reader that follows events.
     readers: Arc<Semaphore>,
+    /// One permit for each import whose body is read.
+    imports: Arc<Semaphore>,
 }
 
 /// Readers that may follow events at the same time: each holds a connection.
 const MAX_READERS: usize = 16;
+/// Bodies of imports that are read at the same time: each may take 32 MiB.
+const MAX_IMPORTS: usize = 2;
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -68,6 +72,7 @@ pub(super) fn router(handle: Handle, bounds: Bounds, shutdown: CancellationToken
             bounds,
             shutdown,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
+            imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
         })
 }
 
@@ -123,8 +128,10 @@ async fn import(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Answer<api::Imported> {
+    let permit = shared.imports.acquire().await;
     let request: api::ImportRequest =
         parse(&read(body, shared.bounds.import, shared.bounds.read).await?)?;
+    drop(permit);
     shared.handle.send_many(|reply| Command::Import(request, caller, reply)).await.map(Json)
 }
 
@@ -199,6 +206,14 @@ pub(super) fn forbidden() -> Router {
     Router::new().fallback(async |Extension(caller): Extension<Caller>| {
         ApiError::new(ErrorCode::Forbidden, format!("{caller} has no permission to use this agent"))
             .remedy("run this as root, or as a member of the socket's group")
+    })
+}
+
+/// The reply while as many requests wait as may, for every path.
+pub(super) fn too_many() -> Router {
+    Router::new().fallback(async || {
+        ApiError::new(ErrorCode::TooMany, "the agent serves too many requests already")
+            .remedy("repeat this later")
     })
 }
 

@@ -1,22 +1,26 @@
 //! The server: accepts connections, limits each request in size and time, drains on shutdown.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
+use tokio::{net::UnixStream, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::control::{
-    command::{Caller, Handle},
-    handlers::{self, Bounds},
-    peer_cred,
-    socket::{ControlSocket, SocketError},
+use crate::{
+    control::{
+        command::{Caller, Handle},
+        handlers::{self, Bounds},
+        peer_cred,
+        socket::{ControlSocket, SocketError},
+    },
+    http::{Connections, ServeLimits, accept_failed, serve_connection},
 };
+
+/// How often to look whether the socket's file was removed.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Connections that learn that there are too many.
+const MAX_REFUSED: usize = 8;
 
 /// Limits of clients.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +31,11 @@ pub struct Limits {
     pub import: usize,
     /// Time for the head of a request to arrive, and again for its body.
     pub read: Duration,
-    /// Simultaneous connections; more wait to be accepted.
+    /// Simultaneous connections. A further one replaces the oldest that waits for its request, or
+    /// waits itself; as many may wait.
     pub connections: usize,
+    /// Of these, the connections of one user.
+    pub connections_per_user: usize,
     /// Time for requests under way to end after shutdown has begun.
     pub drain: Duration,
 }
@@ -40,6 +47,7 @@ impl Default for Limits {
             import: 32 << 20,
             read: Duration::from_secs(10),
             connections: 64,
+            connections_per_user: 48,
             drain: Duration::from_millis(500),
         }
     }
@@ -63,78 +71,75 @@ impl Server {
 
     /// Serves until `shutdown`, then waits up to [`Limits::drain`] for requests under way, and
     /// removes the socket.
-    pub async fn serve(self, handle: Handle, shutdown: CancellationToken) {
+    pub async fn serve(mut self, handle: Handle, shutdown: CancellationToken) {
         let limits = self.limits;
         let router = handlers::router(
             handle,
             Bounds { body: limits.body, import: limits.import, read: limits.read },
             shutdown.clone(),
         );
-        let permits = Arc::new(Semaphore::new(limits.connections));
-        let mut connections = JoinSet::new();
+        let connections = Connections::new(limits.connections, limits.connections_per_user);
+        let mut checks = tokio::time::interval(CHECK_EVERY);
+        let refused = Connections::new(MAX_REFUSED, MAX_REFUSED);
+        let mut tasks = JoinSet::new();
         loop {
-            let permit = tokio::select! {
-                () = shutdown.cancelled() => break,
-                permit = permits.clone().acquire_owned() => permit,
-            };
-            let permit = permit.expect("the semaphore is never closed");
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = self.socket.listener.accept() => accepted,
+                _ = checks.tick() => {
+                    self.socket.restore().await;
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let caller = peer_cred::caller(&stream);
-                    let router = if self.socket.admits(&stream, caller) {
-                        router.clone()
-                    } else {
-                        handlers::forbidden()
-                    };
-                    let (router, shutdown) = (router.layer(Extension(caller)), shutdown.clone());
-                    connections.spawn(async move {
-                        serve_connection(stream, caller, router, limits.read, shutdown).await;
-                        drop(permit);
-                    });
+                    // One of them waits for each that is served; others are refused.
+                    let may_wait = tasks.len() < 2 * limits.connections;
+                    let client =
+                        self.client(stream, if may_wait { &connections } else { &refused });
+                    let router = if may_wait { router.clone() } else { handlers::too_many() };
+                    tasks.spawn(client.serve(router, limits.read, shutdown.clone()));
                 }
-                Err(error) => pause_after(&error).await,
+                Err(error) => accept_failed("control", &error, &connections).await,
             }
-            while connections.try_join_next().is_some() {}
+            while tasks.try_join_next().is_some() {}
         }
         drop(self.socket);
-        let drained = async { while connections.join_next().await.is_some() {} };
+        let drained = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(limits.drain, drained).await.is_err() {
             debug!("control requests were still under way at shutdown");
         }
     }
-}
 
-/// Serves one client until it disconnects, exceeds a limit, or the agent shuts down.
-async fn serve_connection(
-    stream: UnixStream,
-    caller: Caller,
-    router: Router,
-    read: Duration,
-    shutdown: CancellationToken,
-) {
-    let service = TowerToHyperService::new(router);
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(read).max_buf_size(64 << 10);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%caller, %error, "a control connection ended early");
+    fn client(&self, stream: UnixStream, connections: &Arc<Connections<u32>>) -> Client {
+        let caller = peer_cred::caller(&stream);
+        let is_admitted = self.socket.admits(&stream, caller);
+        Client { stream, caller, is_admitted, connections: Arc::clone(connections) }
     }
 }
 
-/// Prevents a busy loop after a failed accept, such as without free descriptors.
-async fn pause_after(error: &io::Error) {
-    warn!(%error, "failed to accept a control connection");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+/// One client.
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    caller: Caller,
+    is_admitted: bool,
+    connections: Arc<Connections<u32>>,
+}
+
+impl Client {
+    /// Serves its request, until it disconnects, exceeds a limit, or the agent shuts down.
+    async fn serve(self, router: Router, head: Duration, shutdown: CancellationToken) {
+        let Self { stream, caller, is_admitted, connections } = self;
+        // All users without permission share one limit.
+        let peer = if is_admitted { caller.uid } else { u32::MAX };
+        let connection = connections.wait(peer).await;
+        let router = if is_admitted { router } else { handlers::forbidden() };
+        let router = router.layer(Extension(caller));
+        let limits = ServeLimits { head, whole: None };
+        let served = serve_connection(stream, router, connection, (limits, shutdown)).await;
+        if let Err(error) = served {
+            debug!(%caller, %error, "a control connection ended early");
+        }
+    }
 }

@@ -8,8 +8,12 @@ use std::{
 };
 
 use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
 
-use crate::control::{command::Caller, peer_cred};
+use crate::{
+    control::{command::Caller, peer_cred},
+    error::error_chain,
+};
 
 /// Who may connect: the owner and the group.
 const MODE: u32 = 0o660;
@@ -78,6 +82,32 @@ impl ControlSocket {
         }
     }
 
+    /// Whether the file is still that of this socket.
+    fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|now| now == self.identity)
+    }
+
+    /// Binds the path again if its file was removed, with its directory or without.
+    pub(super) async fn restore(&mut self) {
+        let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
+        if self.is_in_place() || !missing(&self.path) {
+            return;
+        }
+        if let Some(directory) = self.path.parent() {
+            // The agent makes and locks it, and reports that.
+            if missing(directory) {
+                return;
+            }
+        }
+        match Self::bind(&self.path.clone()).await {
+            Ok(restored) => {
+                warn!(path = %self.path.display(), "the control socket was removed, and was made again");
+                *self = restored;
+            }
+            Err(error) => warn!("failed to restore the control socket: {}", error_chain(&error)),
+        }
+    }
+
     /// Whether the peer has permission: root, our own user, and the socket's group, as its mode
     /// states. A wider mode, or an inherited descriptor, gives no permission.
     pub(super) fn admits(&self, stream: &UnixStream, caller: Caller) -> bool {
@@ -93,7 +123,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+        if self.is_in_place() {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,15 +13,31 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     routing::get,
 };
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::{CONTENT_TYPE, Metrics};
+use super::{
+    metrics::{CONTENT_TYPE, Metrics},
+    shared_scrape::SharedScrape,
+};
+use crate::http::{Connection, Connections, ServeLimits, accept_failed, serve_connection};
 
 /// The agent's event loop writes a heartbeat twice a second; after this long without one it hangs.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Limits of the connections; one peer has half of them. Each has one request.
+const MAX_CONNECTIONS: usize = 128;
+const MIN_CONNECTIONS: usize = 8;
+/// A scraper across the world needs a second for a request of one packet.
+const LIMITS: ServeLimits =
+    ServeLimits { head: Duration::from_secs(5), whole: Some(Duration::from_secs(15)) };
 
 /// Liveness and readiness of the agent.
 #[derive(Clone, Debug)]
@@ -99,22 +115,47 @@ impl Admin {
 
     /// Serves until `shutdown`.
     pub async fn serve(self, health: Health, metrics: Metrics, shutdown: CancellationToken) {
-        let metrics = Router::new().route("/metrics", get(scrape)).with_state(metrics);
-        let router = Router::new()
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .with_state(health)
-            .merge(metrics);
-        // Dropped at shutdown rather than drained: a probe that is cut off learns as much.
-        tokio::select! {
-            ended = async { axum::serve(self.listener, router).await } => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "the admin listener has ended");
+        let router = router(health, metrics);
+        // A sixteenth of the descriptors, so that no client takes those of DNS.
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = usize::try_from(descriptors / 16)
+            .map_or(MAX_CONNECTIONS, |share| share.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS));
+        let connections = Connections::new(most, most / 2);
+        // Aborted at shutdown rather than drained: a probe that is cut off learns as much.
+        let mut tasks = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Some(connection) = connections.admit(peer.ip().to_canonical()).await {
+                        tasks.spawn(serve_one(stream, router.clone(), connection));
+                    }
                 }
+                Err(error) => accept_failed("admin", &error, &connections).await,
             }
-            () = shutdown.cancelled() => {}
+            while tasks.try_join_next().is_some() {}
         }
     }
+}
+
+async fn serve_one(stream: TcpStream, router: Router, connection: Connection<IpAddr>) {
+    let never = CancellationToken::new();
+    if let Err(error) = serve_connection(stream, router, connection, (LIMITS, never)).await {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+fn router(health: Health, metrics: Metrics) -> Router {
+    let metrics =
+        Router::new().route("/metrics", get(scrape)).with_state(SharedScrape::new(metrics));
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(health)
+        .merge(metrics)
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
@@ -126,8 +167,8 @@ async fn healthz(State(health): State<Health>) -> Response {
     })
 }
 
-async fn scrape(State(metrics): State<Metrics>) -> ([(HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.scrape().await)
+async fn scrape(State(scrape): State<SharedScrape>) -> ([(HeaderName, &'static str); 1], Bytes) {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], scrape.page().await)
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
@@ -186,6 +227,36 @@ mod tests {
             .await
             .expect("in time")
             .expect("ended");
+    }
+
+    /// Ten times as many half requests as there is room for.
+    #[tokio::test]
+    async fn half_requests_keep_nobody_out() {
+        let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
+        let address = admin.local_addr().expect("an address");
+        let (requests, _received) = tokio::sync::mpsc::channel(1);
+        let (health, shutdown) = (Health::default(), CancellationToken::new());
+        let serving = tokio::spawn(admin.serve(health, Metrics::new(requests), shutdown.clone()));
+        let mut held = Vec::new();
+        for number in 0..10 * MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.expect("connected");
+            stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("written");
+            held.push(stream);
+            if number % MAX_CONNECTIONS == 0 {
+                assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+            }
+        }
+        let mut open = 0;
+        for stream in &mut held {
+            let mut byte = [0; 1];
+            let reading = stream.read(&mut byte);
+            if tokio::time::timeout(Duration::from_millis(1), reading).await.is_err() {
+                open += 1;
+            }
+        }
+        assert!(open <= MAX_CONNECTIONS / 2, "{open} are still open");
+        shutdown.cancel();
+        serving.await.expect("ended");
     }
 
     #[tokio::test]

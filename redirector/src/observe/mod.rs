@@ -6,6 +6,7 @@
 //! | `catalog` | every metric, with its type, labels and help |
 //! | `snapshot` | the numbers behind the metrics |
 //! | `metrics` | requesting a snapshot, and encoding it |
+//! | `shared_scrape` | one page for simultaneous scrapes |
 //! | `route_metrics` | the metrics of routes |
 //! | `labels`, `process` | the labels of a sample; the metrics of this process |
 
@@ -15,6 +16,7 @@ mod labels;
 mod metrics;
 mod process;
 mod route_metrics;
+mod shared_scrape;
 mod snapshot;
 
 pub use admin::{Admin, Health};

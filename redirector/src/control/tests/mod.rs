@@ -44,6 +44,7 @@ impl Rig {
             import: 4096,
             read: Duration::from_millis(300),
             connections: 8,
+            connections_per_user: 6,
             drain: Duration::from_millis(200),
         };
         Self::start(limits, Duration::from_millis(500)).await
@@ -256,6 +257,61 @@ async fn a_head_that_does_not_arrive_times_out() {
         "the connection was closed after {:?}",
         before.elapsed()
     );
+}
+
+/// Once further clients waited for the idle ones, 10 s each.
+#[tokio::test]
+async fn idle_connections_keep_no_client_out() {
+    let rig = Rig::quick().await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        let mut stream = UnixStream::connect(rig.socket()).await.expect("the socket accepts");
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\n").await.expect("written");
+        idle.push(stream);
+    }
+    let before = std::time::Instant::now();
+    rig.raw("GET /v1/nothing HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(before.elapsed() < Duration::from_millis(250), "{:?}", before.elapsed());
+}
+
+/// A client whose request is under way is not cut off for a new one.
+#[tokio::test]
+async fn requests_beyond_the_limit_wait_and_then_are_refused() {
+    let mut rig = Rig::start(
+        Limits { connections: 2, connections_per_user: 2, ..Limits::default() },
+        Duration::from_secs(20),
+    )
+    .await;
+    let mut asking = Vec::new();
+    for _ in 0..4 {
+        let client = rig.client();
+        asking.push(tokio::spawn(async move { client.routes().await }));
+    }
+    let mut replies = Vec::new();
+    for _ in 0..2 {
+        let Some(Command::Routes(reply)) = rig.queue.recv().await else {
+            panic!("another command")
+        };
+        replies.push(reply);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(rig.queue.try_recv().is_err(), "two wait");
+    let answer = rig.raw("GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("too_many"), "{answer}");
+    for _ in 0..4 {
+        let reply = match replies.pop() {
+            Some(reply) => reply,
+            None => match rig.queue.recv().await {
+                Some(Command::Routes(reply)) => reply,
+                other => panic!("{other:?}"),
+            },
+        };
+        reply.send(Err(ApiError::new(ErrorCode::Conflict, "reached"))).expect("waits");
+    }
+    for asking in asking {
+        let error = asking.await.expect("ends").expect_err("refused");
+        assert!(matches!(error, ClientError::Refused(ref error) if error.message == "reached"));
+    }
 }
 
 #[tokio::test]

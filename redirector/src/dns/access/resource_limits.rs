@@ -12,7 +12,7 @@ pub(crate) struct ResourceLimits {
 }
 
 /// The most file descriptors that the shim needs.
-const MAX_DESCRIPTORS: u64 = 16_384;
+const MAX_DESCRIPTORS: u64 = 32_768;
 /// Most queries that wait for upstreams.
 const MAX_FORWARDED: u64 = 4096;
 /// Most TCP connections per address.
@@ -35,13 +35,13 @@ impl ResourceLimits {
         }
     }
 
-    /// Three quarters of the descriptors are for forwarding, with three sockets for each query, and
-    /// an eighth for connections; the rest is for the agent.
+    /// Half of the descriptors are for forwarding, with three sockets for each query, and a
+    /// sixteenth for the connections of each address; the rest is for the agent.
     fn for_descriptors(descriptors: u64) -> Self {
         let part = |divisor: u64, most: u64| {
             usize::try_from((descriptors / divisor).clamp(16, most)).unwrap_or(16)
         };
-        Self { forwarded: part(4, MAX_FORWARDED), connections: part(8, MAX_CONNECTIONS) }
+        Self { forwarded: part(6, MAX_FORWARDED), connections: part(16, MAX_CONNECTIONS) }
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     fn few_descriptors_allow_few_queries_at_a_time() {
         assert_eq!(
             ResourceLimits::for_descriptors(256),
-            ResourceLimits { forwarded: 64, connections: 32 }
+            ResourceLimits { forwarded: 42, connections: 16 }
         );
         assert_eq!(
             ResourceLimits::for_descriptors(u64::MAX),

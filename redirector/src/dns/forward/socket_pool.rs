@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use parking_lot::Mutex;
@@ -17,6 +17,8 @@ use crate::net::socket_mark;
 
 /// Wakes for a packet or an ICMP error, but not when the socket is writable.
 const EVENTS: Interest = Interest::READABLE.add(Interest::ERROR);
+/// Sockets of each address family that are opened in advance.
+const RESERVED: usize = 32;
 /// Most idle sockets of each address family.
 const MAX_IDLE: usize = 128;
 
@@ -38,6 +40,19 @@ pub(super) struct ConnectedSocket {
 }
 
 impl SocketPool {
+    /// Opens sockets in advance, so that queries can be forwarded when the process has no free
+    /// descriptor.
+    pub(crate) fn reserve(&self) {
+        for (family, any) in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+            .map(|ip: IpAddr| SocketAddr::new(ip, 0))
+            .into_iter()
+            .enumerate()
+        {
+            let sockets = (0..RESERVED).map_while(|_| open(any).ok());
+            self.idle[family].lock().extend(sockets);
+        }
+    }
+
     /// A socket with a port of its own.
     pub(super) fn connect(&self, upstream: SocketAddr) -> io::Result<ConnectedSocket> {
         let is_ipv6 = upstream.is_ipv6();

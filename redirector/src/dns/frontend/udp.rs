@@ -49,6 +49,7 @@ pub(super) fn run(
         .context("failed to start a runtime for DNS")?;
     runtime.block_on(async {
         let (tasks, sockets) = (TaskTracker::new(), Arc::<SocketPool>::default());
+        sockets.reserve();
         let batch = RefCell::new(Batch::new());
         let serving = listeners.into_iter().map(|Endpoint { socket, address, slot }| {
             let (tasks, sockets, handler) =
