@@ -10,7 +10,7 @@ use super::{
     exit::{self, Exit},
     io::Env,
 };
-use crate::error::error_chain;
+use crate::{error::error_chain, printable::PrintableWriter};
 
 /// Redirects connections to a private name to the live addresses of its public load balancer, in
 /// the kernel.
@@ -82,6 +82,22 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, env: &mut Env<'_>) ->
         Ok(cli) => cli,
         Err(error) => return usage(&error, env),
     };
+    // `top` draws its own screen, and the others write what we made.
+    if matches!(cli.verb, Verb::Top(_) | Verb::VerifyProbe(_) | Verb::Completions(_) | Verb::Man(_))
+    {
+        return run(cli, env);
+    }
+    let mut out = PrintableWriter::new(env.out, env.colour);
+    let mut err = PrintableWriter::new(env.err, env.colour);
+    let Env { input, colour, width, variable, .. } = env;
+    let (out, err) = (&mut out, &mut err);
+    run(
+        cli,
+        &mut Env { input: *input, out, err, colour: *colour, width: *width, variable: *variable },
+    )
+}
+
+fn run(cli: Cli, env: &mut Env<'_>) -> Exit {
     let context = Context::new(crate::config::path(cli.config));
     let ended = match cli.verb {
         Verb::Run(verb) => verb.run(env, &context),

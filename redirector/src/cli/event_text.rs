@@ -1,7 +1,10 @@
 //! Parts of an event as text, for `events` and `top`.
 
 use super::output::{bytes, short};
-use crate::control::{api::Event, count};
+use crate::{
+    control::{api::Event, count},
+    printable::printable,
+};
 
 /// The name and port that the process asked for.
 pub(super) fn target(event: &Event) -> String {
@@ -43,7 +46,7 @@ pub(super) fn process(event: &Event) -> String {
 
 fn caller(event: &Event) -> String {
     let command = event.command.as_deref().unwrap_or("process ");
-    format!("{command}[{}] {}", event.pid, cgroup(event))
+    format!("{}[{}] {}", printable(command), event.pid, printable(&cgroup(event)))
 }
 
 /// The cgroup below the hierarchy's mount.

@@ -9,6 +9,7 @@ use procfs::{
 };
 
 use super::transport::Transport;
+use crate::printable::printable;
 
 /// A process that has a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct PortOwner {
 
 impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {})", self.command, self.pid)
+        write!(f, "{} (pid {})", printable(&self.command), self.pid)
     }
 }
 

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::printable::printable;
+
 /// Where a problem stands.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -87,7 +89,7 @@ impl fmt::Display for Diagnostic {
         if !self.key.is_empty() {
             write!(f, "key `{}`: ", self.key)?;
         }
-        f.write_str(&self.message)
+        f.write_str(&printable(&self.message))
     }
 }
 

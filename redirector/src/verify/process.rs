@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath, net::nameservers};
+use crate::{datapath, net::nameservers, printable::printable};
 
 /// Bytes read of a file at most; the files read here are smaller.
 const MAX_FILE_LEN: u64 = 8 << 20;
@@ -102,7 +102,7 @@ impl Process {
                 .find(|(name, _)| command.starts_with(name))
                 .map(|(_, monitor)| (*monitor).to_owned()),
             hosts: parse_hosts(&text("etc/hosts")),
-            command,
+            command: printable(&command).into_owned(),
         })
     }
 

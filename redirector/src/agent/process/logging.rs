@@ -1,9 +1,11 @@
 //! The log on standard error, as text or JSON.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
+
+use crate::printable::PrintableWriter;
 
 /// Starts the log of this process. `level` is the level of our own messages (other crates log at
 /// `warn`), or a whole filter.
@@ -16,14 +18,31 @@ pub fn start_logging(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<()> {
     let filter = filter(level)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let plain = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = !json && !plain && io::stderr().is_terminal();
+    let writer = move || PrintableStderr { colour };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = if json {
         log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
-        let plain = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
-        log.with_target(false).with_ansi(io::stderr().is_terminal() && !plain).try_init()
+        log.with_target(false).with_ansi(colour).try_init()
     };
     started.map_err(|error| anyhow::anyhow!("failed to start the log: {error}"))
+}
+
+/// Standard error without the control characters of others' texts.
+struct PrintableStderr {
+    colour: bool,
+}
+
+impl Write for PrintableStderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        PrintableWriter::new(&mut io::stderr(), self.colour).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {

@@ -50,6 +50,24 @@ fn lines() -> Vec<EventLine> {
     events.into_iter().map(|event| EventLine::Event(Box::new(event))).chain(missing).collect()
 }
 
+/// A tenant chooses the name of its processes, and some that of its cgroup.
+#[test]
+fn no_text_of_a_tenant_forges_a_line() {
+    let forged = "sh\n12:00:00 established \x1b[2J\x1b[32mok\r\u{202e}";
+    let event = Event {
+        command: Some(forged.into()),
+        cgroup: Some(format!("/sys/fs/cgroup/{}", forged.replace('\n', "")).into()),
+        ..Event::sample()
+    };
+    let rig = with_events(vec![EventLine::Event(Box::new(event))]);
+    let printed = rig.run_with(&["events"], "", true).out;
+    assert_eq!(printed.lines().count(), 2, "a heading and a line: {printed:?}");
+    assert!(printed.contains(r"sh\n12:00:00") && printed.contains(r"\u{1b}[2J"), "{printed:?}");
+    assert!(!printed.contains("\x1b[2J") && !printed.contains('\r'), "{printed:?}");
+    let json = rig.run(&["events", "-o", "json"]).out;
+    assert_eq!((json.lines().count(), json.contains('\x1b')), (1, false), "{json:?}");
+}
+
 /// An agent to which these have happened.
 fn with_events(lines: Vec<EventLine>) -> Rig {
     let hub = EventHub::default();
