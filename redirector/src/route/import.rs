@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, fmt, path::Path};
 
-use super::{definition::Route, raw, source::SourceName};
+use super::{definition::Route, foreign_formats, raw, source::SourceName};
 use crate::spanned::{Diagnostic, DocumentReader, Spanned, Value};
 
 pub use super::export::Format;
@@ -46,11 +46,19 @@ pub fn parse_named(name: &Path, text: &str) -> Result<Vec<Route>, ImportError> {
     let format = name
         .extension()
         .and_then(|extension| extension.to_str()?.to_ascii_lowercase().parse().ok());
+    // Editors of other systems begin a file with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = DocumentReader::new(name, &|_| None);
-    let documents = documents(text, format.unwrap_or_else(|| guess(text)), &mut reader);
-    let routes = match reader.refused("") {
-        true => Vec::new(),
-        false => routes(documents, &mut reader),
+    let foreign = if format.is_none() { foreign_formats::recognise_text(text) } else { None };
+    let routes = match foreign {
+        Some(foreign) => {
+            reader.report("", foreign);
+            Vec::new()
+        }
+        None => {
+            let documents = documents(text, format.unwrap_or_else(|| guess(text)), &mut reader);
+            if reader.refused("") { Vec::new() } else { routes(documents, &mut reader) }
+        }
     };
     match reader.finish() {
         problems if problems.is_empty() => Ok(routes),
@@ -63,7 +71,6 @@ fn guess(text: &str) -> Format {
     if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
         return Format::Json;
     }
-    let text = text.trim_start_matches('\u{feff}');
     match text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')) {
         // `[[routes]]` and `[agent]` begin TOML, `[{` a list in YAML or in JSON that is broken.
         Some(line) if line.starts_with('[') => match line
@@ -108,10 +115,17 @@ fn documents(text: &str, format: Format, reader: &mut DocumentReader<'_>) -> Vec
 fn routes(documents: Vec<Spanned>, reader: &mut DocumentReader<'_>) -> Vec<Route> {
     let mut items = Vec::new();
     let mut found = false;
-    for document in documents {
+    let foreign = foreign_formats::recognise("", &documents);
+    let several = documents.len() > 1;
+    for (number, document) in (1..).zip(documents) {
         let Some((path, node)) = locate(document) else { continue };
+        let path = match several {
+            true => format!("document[{number}].{path}").trim_end_matches('.').to_owned(),
+            false => path,
+        };
         found = true;
         match node.value {
+            Value::Null => {}
             Value::List(list) => items.extend(
                 list.into_iter().enumerate().map(|(n, item)| (format!("{path}[{n}]"), item)),
             ),
@@ -122,8 +136,11 @@ fn routes(documents: Vec<Spanned>, reader: &mut DocumentReader<'_>) -> Vec<Route
     if !found {
         reader.report(
             "",
-            "has no routes: expected the list `spec.infrastructure.executorPrivateDNS.routes`, \
-                `routes`, or `[[routes]]` in TOML",
+            foreign.as_deref().unwrap_or(
+                "has no routes: expected the list \
+                    `spec.infrastructure.executorPrivateDNS.routes`, `routes`, or `[[routes]]` in \
+                    TOML",
+            ),
         );
     }
     read_all(items, reader, true)
@@ -166,14 +183,23 @@ pub(crate) fn read_all(
     routes
 }
 
-/// The routes of a document and their path: the document itself when it is a list.
+/// The routes of a document and their path: the document itself when it is a list. An
+/// `executorPrivateDNS` that is empty has none.
 fn locate(document: Spanned) -> Option<(String, Spanned)> {
     if matches!(document.value, Value::List(_)) {
         return Some((String::new(), document));
     }
+    let at = |path: &[&str]| path.iter().try_fold(&document, |node, key| node.get(key)).cloned();
+    let empty = |path: &[&str]| {
+        let [outer @ .., "routes"] = path else { return None };
+        if outer.is_empty() {
+            return None;
+        }
+        at(outer).map(|_| Spanned::new(Value::Null))
+    };
     PATHS.iter().find_map(|path| {
-        let node = path.iter().try_fold(&document, |node, key| node.get(key))?;
-        (!matches!(node.value, Value::Null)).then(|| (path.join("."), node.clone()))
+        let node = at(path).filter(|node| !matches!(node.value, Value::Null));
+        Some((path.join("."), node.or_else(|| empty(path))?))
     })
 }
 

@@ -74,6 +74,47 @@ fn routes_are_found_at_every_usual_path() {
     }
 }
 
+/// What editors and templates of other systems write.
+#[test]
+fn boms_merge_keys_and_empty_values_are_read() {
+    for text in [
+        "\u{feff}routes:\n- {source: a, destination: lb}\n",
+        "\u{feff}[{\"source\": \"a\", \"destination\": \"lb\"}]",
+        "x-base: &base {destination: lb}\nroutes:\n- {<<: *base, source: a}\n",
+        "routes:\n- {source: a, destination: lb, resolverIP: ''}\n",
+        "routes:\n- {source: a, destination: lb, resolverIP: }\n",
+    ] {
+        assert_eq!(imported(text), ["a -> lb"], "{text}");
+    }
+    for empty in [
+        "spec: {infrastructure: {executorPrivateDNS: }}",
+        "executorPrivateDNS: {}",
+        "executorPrivateDNS: {proxyTag: 1.0, routes: }",
+        "executorPrivateDNS: {routes: []}",
+    ] {
+        assert_eq!(imported(empty), Vec::<String>::new(), "{empty}");
+    }
+}
+
+#[test]
+fn a_problem_names_its_document() {
+    let text = "routes:\n- {source: a, destination: lb}\n---\nroutes:\n- {source: 'b c', destination: lb}\n";
+    let refused = refused(text);
+    assert!(refused.contains("key `document[2].routes[0].source`"), "{refused}");
+}
+
+#[test]
+fn an_external_name_is_answered_with_a_route() {
+    let refused = refused(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: registry, namespace: ci}\n\
+         spec: {type: ExternalName, externalName: lb.public}\n",
+    );
+    assert!(
+        refused.contains("source = \"registry.ci.svc.cluster.local\", destination = \"lb.public\""),
+        "{refused}"
+    );
+}
+
 #[test]
 fn the_extension_decides_before_the_text_does() {
     let error =

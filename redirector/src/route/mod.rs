@@ -9,6 +9,7 @@ mod destination;
 mod diff;
 mod edit;
 pub mod export;
+mod foreign_formats;
 pub mod import;
 mod on_no_backend;
 mod origin;

@@ -138,7 +138,7 @@ pub(crate) fn read(mut section: TableReader<'_, '_>, foreign: bool) -> RawRoute 
     let source_ips = section.texts("source_ips", "`[\"198.51.100.1\"]`");
     let on_no_backend = section.text("on_no_backend", "`\"refuse\"`");
     let idle_timeout = section.text("idle_timeout", "`\"350s\"`");
-    if foreign && let Some(other) = section.text("resolverIP", "`\"10.0.0.2\"`") {
+    if foreign && let Some(other) = section.text_unless_empty("resolverIP", "`\"10.0.0.2\"`") {
         match resolver {
             Some(_) => section
                 .report("resolverIP", "stands beside `resolver`, which means the same: remove one"),

@@ -231,6 +231,15 @@ impl<'r, 'a> TableReader<'r, 'a> {
         }
     }
 
+    /// A text, if it is not empty: a foreign file may write an absent value as `""` or null.
+    pub(crate) fn text_unless_empty(&mut self, key: &'static str, example: &str) -> Option<String> {
+        let is_null = |entry: &KeyValue| matches!(entry.node.value, Value::Null);
+        if self.entries.iter().any(|entry| entry.key == key && is_null(entry)) {
+            self.entries.retain(|entry| entry.key != key);
+        }
+        self.text(key, example).filter(|text| !text.trim().is_empty())
+    }
+
     /// A whole number.
     pub(crate) fn integer(&mut self, key: &'static str, example: &str) -> Option<i64> {
         match self

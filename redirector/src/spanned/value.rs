@@ -74,7 +74,7 @@ impl Spanned {
     pub(crate) fn from_yaml(text: &str) -> Result<Vec<Self>, SyntaxError> {
         use serde::Deserialize;
         serde_yaml_ng::Deserializer::from_str(text)
-            .map(|document| match serde_yaml_ng::Value::deserialize(document) {
+            .map(|document| match merged(serde_yaml_ng::Value::deserialize(document)) {
                 Ok(value) => Ok(from_yaml_value(value)),
                 Err(error) => Err(SyntaxError {
                     at: error
@@ -157,6 +157,15 @@ fn from_json_value(value: serde_json::Value) -> Spanned {
                 .collect(),
         ),
     })
+}
+
+/// The value with the contents of its merge keys (`<<: *anchor`).
+fn merged(
+    value: Result<serde_yaml_ng::Value, serde_yaml_ng::Error>,
+) -> Result<serde_yaml_ng::Value, serde_yaml_ng::Error> {
+    let mut value = value?;
+    value.apply_merge()?;
+    Ok(value)
 }
 
 fn from_yaml_value(value: serde_yaml_ng::Value) -> Spanned {
