@@ -1,6 +1,9 @@
 //! The leak guard: an `unreachable` route for the pool, so that a connect that no hook rewrote
 //! fails at once instead of leaving the node. Redirected connects are rewritten before routing and
 //! never use it.
+//!
+//! The route is in a table of its own, and a rule before all others leads to it: the main table is
+//! only asked when no rule of a container network or a VPN is before it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +13,8 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
 };
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use crate::{
     host::netlink::{HostError, to_io, with_netlink},
@@ -21,19 +25,28 @@ use crate::{
 /// to the kernel (rtnetlink(7)).
 const PROTOCOL: u8 = 198;
 
+/// The table of the guard routes.
+const TABLE: u32 = 19_818;
+
+/// The highest priority. Of equal rules the first one is asked first, which is that of the host's
+/// own addresses.
+const PRIORITY: u32 = 0;
+
 /// The routing table of the host's own addresses (rtnetlink(7)).
 const LOCAL_TABLE: u8 = 255;
+/// The table of most routes (rtnetlink(7)).
+const MAIN_TABLE: u32 = 254;
 
 /// The result of [`add_guard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// The route was added.
+    /// It was added, or a part of it that was missing.
     Added,
     /// It existed already.
     Present,
 }
 
-/// Adds the guard routes for the pool, one for each of its families. Idempotent.
+/// Adds the guard for the pool: a route and a rule for each of its families. Idempotent.
 ///
 /// # Errors
 ///
@@ -44,7 +57,15 @@ pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
     with_netlink(async |handle| {
         let mut all = Guard::Present;
         for net in nets {
-            if add_guard_route(&handle, net).await? == Guard::Added {
+            refuse_routed(&handle, net).await?;
+            let route = handle.route().add(guard_route(net, TABLE)).execute().await;
+            let added = [
+                is_new(route, || format!("add the guard route for {net}"))?,
+                is_new(add_rule(&handle, net).await, || format!("add the guard rule for {net}"))?,
+            ];
+            // Earlier versions had the route in the main table.
+            remove_route(&handle, net, MAIN_TABLE).await?;
+            if added.contains(&true) {
                 all = Guard::Added;
             }
         }
@@ -53,28 +74,48 @@ pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
     .await
 }
 
-async fn add_guard_route(handle: &Handle, net: IpNet) -> Result<Guard, HostError> {
-    let existing: Vec<RouteMessage> = routes(handle, net)
-        .await?
-        .into_iter()
-        .filter(|route| destination(route) == Some(net))
-        .collect();
-    if existing.iter().any(is_ours) {
-        return Ok(Guard::Present);
-    }
-    if let Some(route) = existing.first() {
-        return Err(HostError::PoolIsRouted {
+async fn refuse_routed(handle: &Handle, net: IpNet) -> Result<(), HostError> {
+    let routes = routes(handle, net).await?;
+    match routes.iter().find(|route| destination(route) == Some(net) && !is_ours(route)) {
+        Some(route) => Err(HostError::PoolIsRouted {
             key: pool_key(net),
             pool: net.to_string(),
             route: describe(route),
-        });
+        }),
+        None => Ok(()),
     }
-    let added = handle.route().add(guard_route(net)).execute().await;
-    added.map_err(|error| HostError::netlink(format!("add the guard route for {net}"), error))?;
-    Ok(Guard::Added)
 }
 
-/// Removes the guard route for one range. Returns whether there was one; foreign routes stay.
+/// Whether an addition made something new.
+fn is_new(
+    added: Result<(), rtnetlink::Error>,
+    action: impl FnOnce() -> String,
+) -> Result<bool, HostError> {
+    match added.map_err(to_io) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(source) => Err(HostError::Netlink { action: action(), source }),
+    }
+}
+
+async fn add_rule(handle: &Handle, net: IpNet) -> Result<(), rtnetlink::Error> {
+    let rule = handle.rule().add().priority(PRIORITY).table_id(TABLE).action(RuleAction::ToTable);
+    let ours = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
+    match net {
+        IpNet::V4(net) => {
+            let mut rule = rule.v4().destination_prefix(net.network(), net.prefix_len());
+            rule.message_mut().attributes.push(ours);
+            rule.execute().await
+        }
+        IpNet::V6(net) => {
+            let mut rule = rule.v6().destination_prefix(net.network(), net.prefix_len());
+            rule.message_mut().attributes.push(ours);
+            rule.execute().await
+        }
+    }
+}
+
+/// Removes the guard for one range. Returns whether there was one; foreign routes stay.
 ///
 /// # Errors
 ///
@@ -82,20 +123,54 @@ async fn add_guard_route(handle: &Handle, net: IpNet) -> Result<Guard, HostError
 pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
     let net = net.into().trunc();
     with_netlink(async |handle| {
-        match handle.route().del(guard_route(net)).execute().await.map_err(to_io) {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-            Err(source) => Err(HostError::Netlink {
-                action: format!("remove the guard route for {net}"),
-                source,
-            }),
+        let mut removed = false;
+        for rule in rules(&handle, net).await? {
+            let deleted = handle.rule().del(rule).execute().await;
+            removed |= is_gone(deleted, || format!("remove the guard rule for {net}"))?;
         }
+        for table in [TABLE, MAIN_TABLE] {
+            removed |= remove_route(&handle, net, table).await?;
+        }
+        Ok(removed)
     })
     .await
 }
 
-/// Foreign routes of this host that overlap the pool, as `ip route` shows them. Connects to their
-/// destinations would be redirected, or connects to VIPs would leak to them.
+async fn remove_route(handle: &Handle, net: IpNet, table: u32) -> Result<bool, HostError> {
+    let deleted = handle.route().del(guard_route(net, table)).execute().await;
+    is_gone(deleted, || format!("remove the guard route for {net}"))
+}
+
+/// Whether a removal found something.
+fn is_gone(
+    removed: Result<(), rtnetlink::Error>,
+    action: impl FnOnce() -> String,
+) -> Result<bool, HostError> {
+    match removed.map_err(to_io) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => Ok(false),
+        Err(source) => Err(HostError::Netlink { action: action(), source }),
+    }
+}
+
+/// Our rules for one range.
+async fn rules(handle: &Handle, net: IpNet) -> Result<Vec<RuleMessage>, HostError> {
+    let version = if net.addr().is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+    let listed: Result<Vec<RuleMessage>, _> =
+        handle.rule().get(version).execute().try_collect().await;
+    let rules = listed.map_err(|error| HostError::netlink("list the rules of this host", error))?;
+    let has = |rule: &RuleMessage, wanted: &RuleAttribute| rule.attributes.contains(wanted);
+    let ours = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
+    let to = RuleAttribute::Destination(net.addr());
+    let is_ours = |rule: &RuleMessage| {
+        rule.header.dst_len == net.prefix_len() && has(rule, &ours) && has(rule, &to)
+    };
+    Ok(rules.into_iter().filter(is_ours).collect())
+}
+
+/// Foreign routes of this host to the pool or a part of it, as `ip route` shows them: connects to
+/// their destinations would be redirected. Of a broader route, such as that of a VPN, the pool is
+/// not a destination in use.
 ///
 /// # Errors
 ///
@@ -106,10 +181,7 @@ pub async fn conflicting_routes(pool: &Pool) -> Result<Vec<String>, HostError> {
         let mut conflicts = Vec::new();
         for pool in nets {
             let overlaps = |route: &&RouteMessage| {
-                // The default route overlaps everything; it is what the guard protects against.
-                destination(route).is_some_and(|net| {
-                    net.prefix_len() > 0 && (net.contains(&pool) || pool.contains(&net))
-                }) && !is_ours(route)
+                destination(route).is_some_and(|net| pool.contains(&net)) && !is_ours(route)
             };
             conflicts.extend(routes(&handle, pool).await?.iter().filter(overlaps).map(describe));
         }
@@ -146,18 +218,18 @@ async fn routes(handle: &Handle, net: IpNet) -> Result<Vec<RouteMessage>, HostEr
     Ok(routes.into_iter().filter(|route| route.header.table != LOCAL_TABLE).collect())
 }
 
-fn guard_route(net: IpNet) -> RouteMessage {
+fn guard_route(net: IpNet, table: u32) -> RouteMessage {
     let (kind, protocol) = (RouteType::Unreachable, RouteProtocol::from(PROTOCOL));
     match net {
         IpNet::V4(net) => {
             let builder = RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(net.network(), net.prefix_len());
-            builder.kind(kind).protocol(protocol).build()
+            builder.kind(kind).protocol(protocol).table_id(table).build()
         }
         IpNet::V6(net) => {
             let builder = RouteMessageBuilder::<Ipv6Addr>::new()
                 .destination_prefix(net.network(), net.prefix_len());
-            builder.kind(kind).protocol(protocol).build()
+            builder.kind(kind).protocol(protocol).table_id(table).build()
         }
     }
 }

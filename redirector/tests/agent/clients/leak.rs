@@ -28,18 +28,46 @@ fn without_a_hook_a_connect_to_a_vip_fails_at_once() {
     assert_eq!(job.rig.customer.leaked_packets().unwrap(), 0);
 }
 
+/// Rules of a container network (EKS has one for each pod), the table of a VPN, and a broader route.
+#[test]
+fn no_other_routing_rule_leaks_the_pool() {
+    let job = Job::prepared(&testbed::agent::documented_config().unwrap(), |rig| {
+        let rules = "set -- $(ip -4 route show default) && \
+             ip route add 198.18.0.0/15 via $3 dev $5 && \
+             ip route add default via $3 dev $5 table 2 && ip rule add pref 5 lookup 2 && \
+             ip route add 198.18.0.0/15 via $3 dev $5 table 51820 && \
+             ip rule add pref 1 not fwmark 0xca6c lookup 51820";
+        rig.node.sandbox().run(rules, LIMIT).unwrap().success().unwrap();
+    });
+    let vip = job.vip();
+    for sandbox in [job.executor.outside(), job.rig.node.sandbox()] {
+        let (finished, milliseconds) = connect(sandbox, &vip);
+        assert_eq!(finished.status.code(), Some(7), "{}", finished.text());
+        assert!(milliseconds < 2000, "took {milliseconds} ms");
+    }
+    assert_eq!(job.rig.customer.leaked_packets().unwrap(), 0);
+    let check = job.cli(&["check"]);
+    assert!(check.stdout.contains("no route of this host overlaps it"), "{}", check.text());
+}
+
 #[test]
 fn the_guard_outlives_the_agent_until_unload() {
     let mut job = Job::new();
     let routes = |job: &Job| {
-        job.rig.node.sandbox().run("ip route show type unreachable", LIMIT).unwrap().stdout
+        job.rig
+            .node
+            .sandbox()
+            .run("ip rule; ip route show table all type unreachable", LIMIT)
+            .unwrap()
+            .stdout
     };
-    assert!(routes(&job).contains("198.18.0.0/16"), "{}", routes(&job));
+    let is_guarded = |job: &Job| routes(job).matches("198.18.0.0/16").count() == 2;
+    assert!(is_guarded(&job), "{}", routes(&job));
     job.agent.sigkill().unwrap();
-    assert!(routes(&job).contains("198.18.0.0/16"), "{}", routes(&job));
+    assert!(is_guarded(&job), "{}", routes(&job));
     let unloaded = job.cli(&["unload"]);
     assert!(unloaded.status.success(), "{}", unloaded.text());
-    assert_eq!(routes(&job), "");
+    assert!(!routes(&job).contains("198.18."), "{}", routes(&job));
     let addresses = job.rig.node.sandbox().run("ip -o addr show lo", LIMIT).unwrap().stdout;
     assert!(!addresses.contains("169.254.20.53"), "{addresses}");
 }
