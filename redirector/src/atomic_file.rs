@@ -1,7 +1,7 @@
 //! Files that survive a power cut: each one is the old file or the new one, never half of one.
 //!
 //! Every file the agent keeps (`leases.json`, `routes.json`, the last known addresses) is written
-//! by [`write_atomically`]. A file that can't be read back is never lost: [`quarantine`] keeps a
+//! by [`write_atomically`]. A file that can't be read back is never lost: [`Quarantine`] keeps a
 //! copy for the operator.
 
 use std::{
@@ -79,25 +79,54 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
     sync_directory(above).map_err(failed("sync directory", above))
 }
 
-/// Copies a damaged file to the first free `NAME.damaged-<n>` beside it and returns that path. The
-/// file itself stays until the caller replaces it, so there is always one.
-pub fn quarantine(path: &Path) -> Result<PathBuf, FileError> {
-    let beside = |n: u32| {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".damaged-{n}"));
-        path.with_file_name(name)
-    };
-    let copy = (1..=u32::MAX)
-        .map(beside)
-        .find(|candidate| !candidate.exists())
-        .expect("a directory holds fewer than 2^32 files");
-    let bytes = fs::read(path).map_err(|source| FileError {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    write_atomically(&copy, &bytes)?;
-    Ok(copy)
+/// A damaged file, and the copy that is made of it before it is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    path: PathBuf,
+    copy: PathBuf,
+}
+
+impl Quarantine {
+    /// Selects the first free `NAME.damaged-<n>` beside the file. Nothing is written yet.
+    pub fn plan(path: &Path) -> Self {
+        let beside = |n: u32| {
+            let mut name = path.file_name().unwrap_or_default().to_os_string();
+            name.push(format!(".damaged-{n}"));
+            path.with_file_name(name)
+        };
+        let copy = (1..=u32::MAX)
+            .map(beside)
+            .find(|candidate| !candidate.exists())
+            .expect("a directory holds fewer than 2^32 files");
+        Self { path: path.to_owned(), copy }
+    }
+
+    /// The path of the copy.
+    pub fn copy(&self) -> &Path {
+        &self.copy
+    }
+
+    /// Writes the copy. The file itself stays until the caller replaces it, so there is always one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the copy cannot be written.
+    pub fn carry_out(&self) -> Result<(), FileError> {
+        let bytes = fs::read(&self.path).map_err(|source| FileError {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        })?;
+        write_atomically(&self.copy, &bytes)
+    }
+
+    /// Carries out what is planned, once.
+    pub(crate) fn settle(planned: &mut Option<Self>) -> Result<(), FileError> {
+        if let Some(quarantine) = planned {
+            quarantine.carry_out()?;
+            *planned = None;
+        }
+        Ok(())
+    }
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -152,7 +181,9 @@ mod tests {
         let path = directory.path().join("leases.json");
         for n in 1..=3 {
             fs::write(&path, format!("damage {n}")).expect("written");
-            let copy = quarantine(&path).expect("copied");
+            let quarantine = Quarantine::plan(&path);
+            quarantine.carry_out().expect("copied");
+            let copy = quarantine.copy().to_owned();
             assert_eq!(copy, directory.path().join(format!("leases.json.damaged-{n}")));
             assert_eq!(fs::read_to_string(copy).expect("read"), format!("damage {n}"));
             assert_eq!(fs::read_to_string(&path).expect("still there"), format!("damage {n}"));

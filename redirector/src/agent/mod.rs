@@ -40,14 +40,15 @@ pub use process::{
 };
 pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_status};
 
-use crate::config::Config;
+use crate::config::{Accepted, ConfigErrors};
 
-/// Runs the agent with `config`, which was read from `path`, until SIGTERM or SIGINT. The datapath,
+/// Runs the agent with the configuration of `path`, or with an earlier one and the errors of the
+/// file, until SIGTERM or SIGINT. The datapath,
 /// the guard route and the listen addresses then stay as they are and keep redirecting.
 ///
 /// # Errors
 /// When the agent cannot start (it then leaves nothing behind, and what an earlier agent left still
 /// works), or a part of it fails for good.
-pub async fn run(path: PathBuf, config: Config) -> anyhow::Result<()> {
+pub async fn run(path: PathBuf, config: (Accepted, Option<ConfigErrors>)) -> anyhow::Result<()> {
     startup::bind(path, config).await?.run().await
 }

@@ -2,9 +2,10 @@
 //! a failed start leaves no pins; what it changed on the host is undone, unless an earlier agent's
 //! datapath exists and works with it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -15,7 +16,7 @@ use crate::{
         event_loop::EventLoop,
         events::pump::EventPump,
         interception::Interception,
-        process::{config_watch::FileWatch, lock::Lock, signals::Signals},
+        process::{config_watch::FileWatch, lock::Locks, signals::Signals},
         state::{
             agent_state::{AgentParts, AgentState},
             config_state::ConfigState,
@@ -24,14 +25,14 @@ use crate::{
     },
     atomic_file,
     backend::{Follower, FollowerSettings},
-    config::Config,
+    config::{Accepted, Config, ConfigErrors},
     control::{Command, Handle, Limits, Server},
     datapath::{self, Datapath, DecisionLog},
     dns::{self, BoundShim, ShimSettings},
     host,
     observe::{Admin, Metrics},
     route::RouteSet,
-    state::{Change, OpenedState, State},
+    state::{OpenedState, State},
 };
 
 /// How long the control server waits for a reply of the event loop.
@@ -50,7 +51,7 @@ pub(crate) struct BoundAgent {
     decision_log: Option<DecisionLog>,
     signals: Signals,
     /// Last, so that it is released last.
-    _lock: Lock,
+    _locks: Arc<Mutex<Locks>>,
 }
 
 struct Sockets {
@@ -60,20 +61,44 @@ struct Sockets {
 }
 
 /// Builds and binds the agent.
-pub(crate) async fn bind(path: PathBuf, config: Config) -> anyhow::Result<BoundAgent> {
+pub(crate) async fn bind(
+    path: PathBuf,
+    (accepted, errors): (Accepted, Option<ConfigErrors>),
+) -> anyhow::Result<BoundAgent> {
+    let config = accepted.config.clone();
+    let errors = errors.map(|errors| errors.to_string());
+    if let Some(errors) = &errors {
+        warn!("the configuration file is invalid; starting with its last valid content: {errors}");
+    }
     let watch = FileWatch::new(&path);
     atomic_file::make_directory(&config.agent.run_dir, 0o755)?;
-    let lock = Lock::acquire(&config.agent.run_dir)?;
     let signals = Signals::listen()?;
     // Only to report an invalid pattern before anything is changed.
     datapath::cgroups(&config.attach.cgroups)?;
     let is_first = !datapath::has_pins(&config.agent.bpffs)?;
-    let built = build(ConfigState::new(path, watch, config.clone())).await;
+    let locks = Arc::new(Mutex::new(lock(&config)?));
+    let built = build(ConfigState::new(path, watch, (accepted, errors)), Arc::clone(&locks)).await;
     if built.is_err() && is_first {
         undo(&config).await;
     }
     let Built { event_loop, sockets, metrics, event_pump, decision_log } = built?;
-    Ok(BoundAgent { event_loop, sockets, metrics, event_pump, decision_log, signals, _lock: lock })
+    Ok(BoundAgent {
+        event_loop,
+        sockets,
+        metrics,
+        event_pump,
+        decision_log,
+        signals,
+        _locks: locks,
+    })
+}
+
+/// Locks what two agents must not share.
+fn lock(config: &Config) -> anyhow::Result<Locks> {
+    let agent = &config.agent;
+    atomic_file::make_directory(&agent.bpffs, 0o755)?;
+    atomic_file::make_directory(&agent.state_dir, 0o750)?;
+    Ok(Locks::acquire(&agent.run_dir, &[&agent.bpffs, &agent.state_dir])?)
 }
 
 /// What [`build`] makes of a configuration.
@@ -85,20 +110,20 @@ struct Built {
     decision_log: Option<DecisionLog>,
 }
 
-async fn build(config_state: ConfigState) -> anyhow::Result<Built> {
+async fn build(config_state: ConfigState, locks: Arc<Mutex<Locks>>) -> anyhow::Result<Built> {
     let config = config_state.current().clone();
-    let OpenedState { state: mut state_dir, mut leases, routes: stored, warnings } =
+    // Read only: a start that fails leaves the files as they are.
+    let OpenedState { state: state_dir, mut leases, routes: stored, warnings } =
         State::open(&config.agent.state_dir, &config.pool)?;
     let path = config_state.path().to_owned();
     let routes = RouteSet::new(path, config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
-    state_dir.commit(&Change::default(), &[], routes.stored(), &mut leases)?;
 
     let (mut sockets, listen) = bind_sockets(&config).await?;
+    let mut datapath = open_datapath(&config)?;
     if config.pool.guard {
         host::add_guard(&config.pool).await?;
     }
-    let mut datapath = open_datapath(&config)?;
     let reader = datapath
         .take_event_reader()
         .context("the events of this datapath have a reader already")?;
@@ -124,15 +149,18 @@ async fn build(config_state: ConfigState) -> anyhow::Result<Built> {
     // Before the shim serves: an upstream would deny that a source exists.
     reconciler.publish_to_shim();
     let (scrape, scrapes) = mpsc::channel(1);
-    let state = AgentState::new(AgentParts {
+    let mut state = AgentState::new(AgentParts {
         reconciler,
         interception,
         events,
         config: config_state,
         state_dir,
         warnings,
+        locks,
         listen,
     });
+    // Before a route is live: clients remember an address for ever.
+    state.save_leases();
     Ok(Built {
         event_loop: EventLoop::new(state, scrapes),
         sockets,
@@ -197,9 +225,10 @@ async fn undo(config: &Config) {
 impl BoundAgent {
     /// Serves until a signal ends it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { mut event_loop, sockets, metrics, event_pump, decision_log, signals, _lock } =
+        let Self { mut event_loop, sockets, metrics, event_pump, decision_log, signals, _locks } =
             self;
         log_sockets(&event_loop);
+        event_loop.state().config.save_copy();
         let shutdown = CancellationToken::new();
         let (commands, queue) = mpsc::channel::<Command>(MAX_QUEUED_COMMANDS);
         let (failed, failures) = mpsc::channel(1);

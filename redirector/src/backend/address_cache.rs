@@ -9,7 +9,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::atomic_file::{self, FileError};
+use crate::{
+    atomic_file::{self, FileError, Quarantine},
+    error::error_chain,
+};
 
 /// Older addresses are discarded: they may belong to another host by now.
 const MAX_AGE: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -20,7 +23,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The file cannot be read, or is damaged and cannot be quarantined.
+    /// The file cannot be read.
     #[error("failed to load the last known addresses")]
     State(#[from] FileError),
 }
@@ -70,10 +73,11 @@ impl AddressCache {
             Ok(cached) => format!("its version is {}, not {VERSION}", cached.version),
             Err(error) => error.to_string(),
         };
-        let copy = atomic_file::quarantine(path)?;
-        Self::new(vec![]).store(path)?;
+        let quarantine = Quarantine::plan(path);
+        let copied = quarantine.carry_out().and_then(|()| Self::new(vec![]).store(path));
         tracing::warn!(
-            path = %path.display(), copy = %copy.display(), problem,
+            path = %path.display(), copy = %quarantine.copy().display(), problem,
+            uncopied = copied.err().map(|error| error_chain(&error)),
             "the last known addresses cannot be parsed: starting without them"
         );
         Ok(vec![])

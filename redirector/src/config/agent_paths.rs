@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    load::{ConfigErrors, environment},
+    load::{ConfigErrors, DEFAULT_PATH, environment},
     raw, resolve,
 };
 use crate::spanned::{DocumentReader, Spanned};
@@ -21,13 +21,37 @@ pub struct AgentPaths {
 
 impl AgentPaths {
     /// Reads the three keys of `[agent]`. Nothing else of the file is checked, so that commands
-    /// reach an agent that runs with an earlier version of a file that is now broken or missing.
+    /// reach an agent that runs with an earlier version of a file that is now broken. Without a
+    /// file at the default path, they are the defaults.
     ///
     /// # Errors
-    /// When one of these keys has a value that it can't take.
+    /// When one of these keys has a value that it can't take. When another file is unreadable: the
+    /// defaults would lead to another agent.
     pub fn load(config: &Path) -> Result<Self, ConfigErrors> {
+        let text = match std::fs::read(config) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(_) if config == Path::new(DEFAULT_PATH) => String::new(),
+            Err(error) => {
+                let message = format!(
+                    "failed to read the configuration, so the agent that it belongs to is \
+                        unknown: {error}"
+                );
+                return Err(ConfigErrors::of_file(config, message));
+            }
+        };
+        Self::parse(&text, config, &environment)
+    }
+
+    /// What can be read of the three keys in a broken or missing file; otherwise the defaults.
+    pub(super) fn of_broken_file(config: &Path) -> Self {
         let bytes = std::fs::read(config).unwrap_or_default();
-        Self::parse(&String::from_utf8_lossy(&bytes), config, &environment)
+        let text = String::from_utf8_lossy(&bytes);
+        Self::parse(&text, config, &environment)
+            .or_else(|_| Self::parse("", config, &environment))
+            .unwrap_or_else(|_| {
+                let agent = super::Agent::default();
+                Self { run_dir: agent.run_dir, state_dir: agent.state_dir, bpffs: agent.bpffs }
+            })
     }
 
     /// The same from a text, which problems call `name`, overridden by the variables of `env`.

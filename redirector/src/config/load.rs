@@ -18,6 +18,14 @@ pub struct ConfigErrors {
     pub problems: Vec<Diagnostic>,
 }
 
+impl ConfigErrors {
+    /// A problem of the file as a whole.
+    pub(super) fn of_file(path: &Path, message: String) -> Self {
+        let (location, key) = (Location::file(path), String::new());
+        Self { problems: vec![Diagnostic { location, key, message }] }
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.problems.iter().enumerate() {
@@ -37,9 +45,12 @@ pub fn path(flag: Option<PathBuf>) -> PathBuf {
 
 /// Reads the configuration at `path`, below the environment of this process.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-    let whole = |message: String| ConfigErrors {
-        problems: vec![Diagnostic { location: Location::file(path), key: String::new(), message }],
-    };
+    parse(&read(path)?, path, &environment)
+}
+
+/// The text of the file at `path`.
+pub(super) fn read(path: &Path) -> Result<String, ConfigErrors> {
+    let whole = |message| ConfigErrors::of_file(path, message);
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => whole(format!(
             "there is no such file: write one (`[[routes]]` with `source` and `destination` is \
@@ -48,15 +59,14 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         )),
         _ => whole(format!("failed to read the configuration: {error}")),
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
             .iter()
             .filter(|byte| **byte == b'\n')
             .count()
             + 1;
         whole(format!("line {line} is not UTF-8 text: save the file as UTF-8"))
-    })?;
-    parse(&text, path, &environment)
+    })
 }
 
 /// A variable of this process's environment.

@@ -6,6 +6,7 @@
 //! commas, and an empty variable counts as none. Other variables that begin with `REDIRECTOR_` are
 //! ignored, since Kubernetes sets some for every service that is called `redirector`.
 
+mod accepted;
 mod agent_paths;
 mod load;
 mod raw;
@@ -15,6 +16,7 @@ mod settings;
 mod tests;
 
 pub use self::{
+    accepted::Accepted,
     agent_paths::AgentPaths,
     load::{ConfigErrors, DEFAULT_PATH, load, parse, path},
     settings::{

@@ -15,7 +15,7 @@ use super::{
     definition::Route, origin::RouteOrigin, problems::RouteProblems, raw::RawRoute,
     source::SourceName,
 };
-use crate::atomic_file::{self, FileError};
+use crate::atomic_file::{self, FileError, Quarantine};
 
 /// The version of the file's shape that this binary writes and reads.
 const VERSION: u32 = 1;
@@ -24,6 +24,8 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug)]
 pub struct Store {
     path: PathBuf,
+    /// What [`Store::save`] copies first.
+    damaged: Option<Quarantine>,
 }
 
 /// The stored routes by their sources.
@@ -136,10 +138,10 @@ impl TryFrom<RouteOnDisk> for StoredRoute {
 }
 
 impl Store {
-    /// Reads the routes at `path`, or none when there is no file. A damaged file is
-    /// copied before it is rewritten: its readable routes are kept, and the warning lists the rest.
+    /// Reads the routes at `path`, or none when there is no file. Nothing is written. The readable
+    /// routes of a damaged file are kept, and the warning lists the rest.
     pub fn open(path: PathBuf) -> Result<OpenedStore, StoreError> {
-        let store = Self { path };
+        let mut store = Self { path, damaged: None };
         let Some(bytes) = atomic_file::read_if_present(&store.path)? else {
             return Ok(OpenedStore { store, routes: BTreeMap::new(), warning: None });
         };
@@ -147,15 +149,15 @@ impl Store {
         if damage.is_empty() {
             return Ok(OpenedStore { store, routes, warning: None });
         }
-        let copy = atomic_file::quarantine(&store.path)?;
-        store.save(&routes)?;
+        let quarantine = Quarantine::plan(&store.path);
         let warning = format!(
             "{} was damaged and is now {}: {} of its routes were kept; add the others again ({})",
             store.path.display(),
-            copy.display(),
+            quarantine.copy().display(),
             routes.len(),
             damage.join("; ")
         );
+        store.damaged = Some(quarantine);
         tracing::warn!("{warning}");
         Ok(OpenedStore { store, routes, warning: Some(warning) })
     }
@@ -165,8 +167,9 @@ impl Store {
         &self.path
     }
 
-    /// Writes the routes; on an error the file is as it was.
-    pub fn save(&self, routes: &StoredRoutes) -> Result<(), FileError> {
+    /// Writes the routes, after a copy of a damaged file; on an error the file is as it was.
+    pub fn save(&mut self, routes: &StoredRoutes) -> Result<(), FileError> {
+        Quarantine::settle(&mut self.damaged)?;
         let routes: Vec<RouteOnDisk> = routes.values().map(RouteOnDisk::from).collect();
         let text = serde_json::to_string_pretty(&OnDisk { version: VERSION, routes })
             .expect("texts are JSON")
@@ -227,10 +230,10 @@ mod tests {
     fn saved_routes_round_trip() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
-        let OpenedStore { store, routes, warning } = Store::open(path.clone()).expect("opened");
+        let OpenedStore { mut store, routes, warning } = reopened(&path);
         assert!(routes.is_empty() && warning.is_none());
         store.save(&some()).expect("saved");
-        let again = Store::open(path).expect("opened");
+        let again = reopened(&path);
         assert_eq!((again.routes, again.warning), (some(), None));
     }
 
@@ -238,11 +241,11 @@ mod tests {
     fn a_damaged_file_is_copied_and_its_good_routes_are_kept() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
-        Store { path: path.clone() }.save(&some()).expect("saved");
+        Store { path: path.clone(), damaged: None }.save(&some()).expect("saved");
         let damaged =
             std::fs::read_to_string(&path).expect("read").replace("203.0.113.7", "203.0.113.700");
         std::fs::write(&path, &damaged).expect("written");
-        let opened = Store::open(path.clone()).expect("opened");
+        let opened = reopened(&path);
         assert_eq!(opened.routes.keys().map(ToString::to_string).collect::<Vec<_>>(), ["a"]);
         let warning = opened.warning.expect("a warning");
         assert!(
@@ -253,30 +256,32 @@ mod tests {
             std::fs::read_to_string(directory.path().join("routes.json.damaged-1")).expect("kept"),
             damaged
         );
-        assert_eq!(
-            Store::open(path).expect("opened").routes.len(),
-            1,
-            "what was kept is on disk again"
-        );
+        assert_eq!(reopened(&path).routes.len(), 1, "what was kept is on disk again");
+    }
+
+    /// Opens and saves, as an agent that starts.
+    fn reopened(path: &std::path::Path) -> OpenedStore {
+        let mut opened = Store::open(path.to_owned()).expect("opened");
+        if opened.warning.is_some() {
+            opened.store.save(&opened.routes).expect("saved");
+        }
+        opened
     }
 
     #[test]
     fn half_a_file_is_quarantined() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
-        Store { path: path.clone() }.save(&some()).expect("saved");
+        Store { path: path.clone(), damaged: None }.save(&some()).expect("saved");
         let whole = std::fs::read(&path).expect("read");
         for n in 1..=3 {
             std::fs::write(&path, &whole[..whole.len() - 10 * n]).expect("written");
-            let opened = Store::open(path.clone()).expect("opened");
+            let opened = reopened(&path);
             assert!(opened.routes.is_empty());
             assert!(
                 opened.warning.expect("a warning").contains(&format!("routes.json.damaged-{n}"))
             );
-            assert!(
-                Store::open(path.clone()).expect("opened").warning.is_none(),
-                "it is reported once"
-            );
+            assert!(reopened(&path).warning.is_none(), "it is reported once");
         }
     }
 

@@ -27,14 +27,15 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Lists `folder`, which is created if missing.
+    /// Lists `folder`; empty if there is none.
     ///
     /// # Errors
-    /// When the folder can't be made or read.
+    /// When the folder can't be read.
     pub(super) fn open(folder: PathBuf) -> Result<Self, FileError> {
-        atomic_file::make_directory(&folder, 0o750)?;
-        let listed =
-            fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let listed = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.and_then(|entries| entries.collect::<io::Result<Vec<_>>>()),
+        };
         let entries =
             listed.map_err(|source| FileError { action: "read", path: folder.clone(), source })?;
         let files = entries

@@ -6,15 +6,15 @@
 
 use std::{
     borrow::Cow,
-    fs::{File, OpenOptions},
-    os::unix::fs::FileExt,
+    fs::{File, Metadata, OpenOptions},
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{lease_change::LeaseChange, record::Record};
-use crate::atomic_file::{self, FileError};
+use crate::atomic_file::{self, FileError, Quarantine};
 
 /// The version of a line's shape.
 pub(super) const VERSION: u32 = 1;
@@ -148,6 +148,8 @@ pub(super) struct Journal {
     end: u64,
     /// From which length on it is long.
     long: u64,
+    /// What [`Journal::reset`] copies first.
+    damaged: Option<Quarantine>,
 }
 
 impl Journal {
@@ -156,12 +158,29 @@ impl Journal {
     pub(super) fn open(path: PathBuf) -> Result<(Self, JournalContents), JournalError> {
         let found = read(&path)?;
         let file = if found.blank { Some(opened(&path)?) } else { None };
-        Ok((Self { path, file, end: 0, long: PREALLOCATED }, found))
+        let damaged = found.damage.as_ref().map(|_| Quarantine::plan(&path));
+        Ok((Self { path, file, end: 0, long: PREALLOCATED, damaged }, found))
     }
 
     /// Whether it has to be reset before it takes a line.
     pub(super) fn needs_reset(&self) -> bool {
         self.file.is_none()
+    }
+
+    /// Whether the file was removed or replaced: what is written to it is lost then.
+    pub(super) fn is_lost(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let identity = |found: Metadata| (found.dev(), found.ino());
+        match (file.metadata().map(identity), std::fs::metadata(&self.path).map(identity)) {
+            (Ok(written), Ok(there)) => written != there,
+            (_, Err(error)) => error.kind() == std::io::ErrorKind::NotFound,
+            (Err(_), _) => false,
+        }
+    }
+
+    /// Takes no line before it is reset.
+    pub(super) fn close(&mut self) {
+        self.file = None;
     }
 
     /// Whether it is time to reset it: it has outgrown its room, and the files that are written for
@@ -197,6 +216,7 @@ impl Journal {
     /// Replaces the journal by an empty one. `files` is the size of the files that compaction
     /// wrote.
     pub(super) fn reset(&mut self, files: u64) -> Result<(), FileError> {
+        Quarantine::settle(&mut self.damaged)?;
         atomic_file::write_atomically(&self.path, &vec![0; PREALLOCATED as usize])?;
         self.file = Some(opened(&self.path)?);
         self.end = 0;
@@ -224,9 +244,9 @@ impl Journal {
         }
     }
 
-    /// Keeps a copy of a damaged journal, and says what happened.
-    pub(super) fn quarantine(&self, damage: &str, kept: usize) -> Result<String, FileError> {
-        let copy = atomic_file::quarantine(&self.path)?;
+    /// Describes its damage: `kept` of its changes were read.
+    pub(super) fn warning(&self, damage: &str, kept: usize) -> String {
+        let copy = self.damaged.as_ref().map_or(self.path.as_path(), Quarantine::copy);
         let warning = format!(
             "{} was damaged ({damage}) and is now {}: {kept} of its changes were kept; `redirector \
                 route list` shows what there is",
@@ -234,7 +254,7 @@ impl Journal {
             copy.display()
         );
         tracing::warn!("{warning}");
-        Ok(warning)
+        warning
     }
 }
 

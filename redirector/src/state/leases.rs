@@ -20,7 +20,7 @@ use super::{
     lease_table::{Freed, LeaseTable, PoolFull},
 };
 use crate::{
-    atomic_file::{self, FileError},
+    atomic_file::{self, FileError, Quarantine},
     pool::Pool,
     route::SourceName,
 };
@@ -36,6 +36,8 @@ pub struct Leases {
     table: LeaseTable,
     pending: Vec<LeaseChange>,
     warnings: Vec<LeaseWarning>,
+    /// What [`Leases::save`] copies first.
+    damaged: Option<Quarantine>,
 }
 
 /// Why a lease could not be had or kept.
@@ -123,7 +125,7 @@ struct PoolOnDisk {
 
 impl Leases {
     /// Reads the leases at `path`, or starts without any, and applies the changes `since` the file
-    /// was written. A damaged file is copied, and its readable leases are kept; that, and a pool
+    /// was written. Nothing is written. A damaged file's readable leases are kept; that, and a pool
     /// that is not the file's, is logged and returned by [`Leases::warnings`].
     pub fn open(path: PathBuf, pool: &Pool, since: Vec<LeaseChange>) -> Result<Self, LeaseError> {
         let mut leases = Self {
@@ -132,20 +134,18 @@ impl Leases {
             table: LeaseTable::default(),
             pending: Vec::new(),
             warnings: Vec::new(),
+            damaged: None,
         };
         match atomic_file::read_if_present(&leases.path)?
             .map(|bytes| read(&bytes, &leases.path))
             .transpose()?
         {
-            Some(Ok(file)) => leases.adopt(file, since)?,
+            Some(Ok(file)) => leases.adopt(file, since),
             Some(Err(reason)) => {
                 leases.table.replay(since, &pool.usable());
-                leases.damaged(reason)?;
+                leases.damaged(reason);
             }
             None => leases.table.replay(since, &pool.usable()),
-        }
-        if !leases.warnings.is_empty() {
-            leases.save()?;
         }
         for warning in &leases.warnings {
             tracing::warn!("{warning}");
@@ -239,11 +239,12 @@ impl Leases {
         self.pending = Vec::new();
     }
 
-    /// Writes the file.
+    /// Writes the file, after a copy of a damaged one.
     ///
     /// # Errors
     /// When it can't be written: it is as it was, and so is what there is to keep.
     pub fn save(&mut self) -> Result<(), FileError> {
+        Quarantine::settle(&mut self.damaged)?;
         let file = OnDisk {
             version: VERSION,
             pool: PoolOnDisk { ipv4: self.pool.ipv4, ipv6: self.pool.ipv6 },
@@ -257,7 +258,7 @@ impl Leases {
     }
 
     /// Takes over what a file holds, and what happened since.
-    fn adopt(&mut self, file: Read, since: Vec<LeaseChange>) -> Result<(), LeaseError> {
+    fn adopt(&mut self, file: Read, since: Vec<LeaseChange>) {
         let old = file.pool.ipv4;
         // An index means another address in another pool. Refusing it would only make the operator
         // delete this file, since the pool was changed on purpose; so the leases keep their
@@ -268,7 +269,7 @@ impl Leases {
         self.table = table;
         self.table.replay(since, &usable);
         if let Some(reason) = damage {
-            self.damaged(reason)?;
+            self.damaged(reason);
         }
         if other_pool {
             let before = self.table.leases.len();
@@ -285,18 +286,17 @@ impl Leases {
                 dropped: before - kept,
             });
         }
-        Ok(())
     }
 
-    fn damaged(&mut self, reason: String) -> Result<(), LeaseError> {
-        let copy = atomic_file::quarantine(&self.path)?;
+    fn damaged(&mut self, reason: String) {
+        let quarantine = Quarantine::plan(&self.path);
         self.warnings.push(LeaseWarning::Damaged {
             path: self.path.clone(),
             reason,
-            copy,
+            copy: quarantine.copy().to_owned(),
             kept: self.table.leases.len(),
         });
-        Ok(())
+        self.damaged = Some(quarantine);
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     record::{Change, Record, UndoError},
 };
 use crate::{
-    atomic_file::{self, FileError},
+    atomic_file::FileError,
     pool::Pool,
     route::{Edit, OpenedStore, Store, StoreError, StoredRoutes},
 };
@@ -27,6 +27,8 @@ pub struct State {
     history: History,
     /// The number of the last record.
     last: u64,
+    /// Whether the files have to be written before the journal takes a change.
+    needs_compaction: bool,
 }
 
 /// What was found on disk.
@@ -60,20 +62,20 @@ pub enum StateError {
 }
 
 impl State {
-    /// Reads `folder`, which is created if missing. A damaged file is copied before it is
-    /// rewritten: what can still be read of it is kept, and the warnings describe the rest.
+    /// Reads `folder`. Nothing is written before the first [commit](State::commit) or
+    /// [compaction](State::compact), which copies a damaged file before it rewrites it: what can
+    /// still be read of it is kept, and the warnings describe the rest.
     ///
     /// # Errors
-    /// When a file is a newer version's, or can't be read, copied or written.
+    /// When a file is a newer version's, or can't be read.
     pub fn open(folder: &Path, pool: &Pool) -> Result<OpenedState, StateError> {
-        atomic_file::make_directory(folder, 0o750)?;
         let OpenedStore { store, mut routes, warning } = Store::open(folder.join("routes.json"))?;
         let (journal, JournalContents { entries, damage, .. }) =
             Journal::open(folder.join("journal"))?;
         let mut warnings: Vec<String> = warning.into_iter().collect();
-        let dirty = !entries.is_empty() || damage.is_some() || journal.needs_reset();
+        let mut needs_compaction = !entries.is_empty() || damage.is_some() || !warnings.is_empty();
         if let Some(damage) = damage {
-            warnings.push(journal.quarantine(&damage, entries.len())?);
+            warnings.push(journal.warning(&damage, entries.len()));
         }
         let mut since = Vec::new();
         for entry in entries {
@@ -89,12 +91,11 @@ impl State {
         leases.intern_names(routes.keys());
         warnings.extend(leases.warnings().iter().map(ToString::to_string));
         let history = History::open(folder.join("history"))?;
-        let state = Self { last: history.last(), store, journal, history };
-        let mut opened = OpenedState { state, leases, routes, warnings };
-        if dirty {
-            opened.state.compact(&opened.routes, &mut opened.leases)?;
-        }
-        Ok(opened)
+        needs_compaction |= !leases.warnings().is_empty();
+        let last = journal.records().last().map_or(0, |record| record.number);
+        let last = history.last().max(last);
+        let state = Self { last, store, journal, history, needs_compaction };
+        Ok(OpenedState { state, leases, routes, warnings })
     }
 
     /// Writes `edits` of the routes stored `before`, and the [pending](Leases::pending) changes of
@@ -111,7 +112,7 @@ impl State {
         before: &StoredRoutes,
         leases: &mut Leases,
     ) -> Result<bool, FileError> {
-        if self.journal.needs_reset() {
+        if self.journal.needs_reset() || self.needs_compaction {
             self.compact(before, leases)?;
         }
         let record = Record::new(self.last + 1, change, edits);
@@ -126,9 +127,10 @@ impl State {
         Ok(recorded)
     }
 
-    /// Whether the journal has grown enough to be [compacted](State::compact).
+    /// Whether the journal should be [compacted](State::compact): it has grown enough, or the files
+    /// have to be written.
     pub fn needs_compaction(&self) -> bool {
-        self.journal.is_oversized()
+        self.needs_compaction || self.journal.needs_reset() || self.journal.is_oversized()
     }
 
     /// Writes `routes` and `leases` to their files and empties the journal.
@@ -142,7 +144,19 @@ impl State {
         leases.save()?;
         self.store.save(routes)?;
         let files = std::fs::metadata(self.store.path()).map_or(0, |file| file.len());
-        self.journal.reset(files)
+        self.journal.reset(files)?;
+        self.needs_compaction = false;
+        Ok(())
+    }
+
+    /// Notices that the files were removed: the next commit or compaction writes all of them.
+    /// Returns whether they were.
+    pub fn notice_loss(&mut self) -> bool {
+        let is_lost = self.journal.is_lost();
+        if is_lost {
+            self.journal.close();
+        }
+        is_lost
     }
 
     /// The last hundred changes, the last one first, as far as they can be read.

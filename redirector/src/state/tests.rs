@@ -42,9 +42,11 @@ impl Rig {
 
     fn open(directory: tempfile::TempDir) -> Self {
         let pool = Pool::new("198.18.0.0/16".parse().expect("a net"), None, false).expect("a pool");
-        let OpenedState { state, leases, routes, warnings } =
+        let OpenedState { mut state, mut leases, routes, warnings } =
             State::open(&directory.path().join("state"), &pool).expect("opened");
         let routes = RouteSet::new("f.toml".into(), pool, vec![route("file.a", "lb.file")], routes);
+        // As an agent that starts.
+        state.commit(&Change::default(), &[], routes.stored(), &mut leases).expect("saved");
         Self { directory, routes, leases, state, warnings }
     }
 

@@ -7,7 +7,7 @@ use crate::{
         changes::route_changes::{self, ChangeCause},
         state::agent_state::AgentState,
     },
-    config::Config,
+    config::Accepted,
     control::{ApiError, Caller, ErrorCode, api},
     error::error_chain,
     route::SourceName,
@@ -17,7 +17,7 @@ use crate::{
 /// force, and `status` shows the error.
 pub(crate) fn reload(state: &mut AgentState) -> Result<api::Reloaded, ApiError> {
     let applied = match state.config.load() {
-        Ok(config) => apply(state, config),
+        Ok(next) => apply(state, next),
         Err(errors) => {
             let remedy = "correct the file; the previous configuration stays in force";
             Err(ApiError::new(ErrorCode::Invalid, errors.to_string()).remedy(remedy))
@@ -39,12 +39,13 @@ pub(crate) fn reload(state: &mut AgentState) -> Result<api::Reloaded, ApiError> 
     })
 }
 
-fn apply(state: &mut AgentState, config: Config) -> Result<Vec<SourceName>, ApiError> {
+fn apply(state: &mut AgentState, next: Accepted) -> Result<Vec<SourceName>, ApiError> {
+    let config = &next.config;
     let reconciler = &state.reconciler;
-    let next = reconciler.routes.with_file(reconciler.pool().clone(), config.routes.clone());
+    let routes = reconciler.routes.with_file(reconciler.pool().clone(), config.routes.clone());
     // The stored routes do not change, so nothing is recorded.
     let cause = ChangeCause::new("reloaded", Caller::default());
-    let changed = route_changes::commit(state, next, &cause)?;
+    let changed = route_changes::commit(state, routes, &cause)?;
     if !changed.is_empty() {
         state.count_change(cause.action);
     }
@@ -52,6 +53,6 @@ fn apply(state: &mut AgentState, config: Config) -> Result<Vec<SourceName>, ApiE
     if let Err(error) = state.reconciler.datapath.set_connect_timeout(timeout) {
         warn!("failed to set health.connect_timeout: {}", error_chain(&error));
     }
-    state.config.accept(config);
+    state.config.accept(next);
     Ok(changed)
 }

@@ -1,28 +1,31 @@
-//! Allows one agent for each run directory. The directory itself is locked, so that no lock file
-//! can be left behind or raced for.
+//! Allows one agent for each run directory, datapath and state directory. The directories
+//! themselves are locked, so that no lock file can be left behind or raced for.
 
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::atomic_file;
+
 /// Why this agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another agent runs.
+    /// Another agent uses the same directory.
     #[error(
-        "another agent{} runs with {}: stop it first, or give this one its own `agent.run_dir`, \
+        "another agent{} uses {}: stop it first, or give this one its own `agent.run_dir`, \
             `agent.state_dir` and `agent.bpffs`",
         pid.map(|pid| format!(", pid {pid},")).unwrap_or_default(),
         path.display()
     )]
     Held {
-        /// The run directory.
+        /// The directory.
         path: PathBuf,
-        /// The other agent's process ID, if its pid file has one.
+        /// The other agent's process ID, if it is known.
         pid: Option<u32>,
     },
     /// The directory or its pid file is not accessible.
@@ -37,45 +40,110 @@ pub enum LockError {
     },
 }
 
-/// The lock of a run directory, held until it is dropped or the process dies, however it dies.
+/// The locks of an agent's directories, held until it is dropped or the process dies, however it
+/// dies.
 #[derive(Debug)]
-pub(crate) struct Lock {
-    _directory: File,
-    pid_file: PathBuf,
+pub(crate) struct Locks {
+    /// First, so that it is removed before the run directory is unlocked: another agent's pid is
+    /// never removed.
+    pid_file: PidFile,
+    /// By path, the run directory first.
+    directories: Vec<(PathBuf, File)>,
 }
 
-impl Lock {
-    /// Locks `run_dir` and writes `agent.pid` into it.
+#[derive(Debug)]
+struct PidFile(PathBuf);
+
+impl Locks {
+    /// Locks the directories of one agent, the run directory first, and writes `agent.pid` into it.
     ///
     /// # Errors
-    /// When another agent holds it, or a file cannot be written.
-    pub(crate) fn acquire(run_dir: &Path) -> Result<Self, LockError> {
-        let failed = |verb, path: &Path| {
-            let path = path.to_owned();
-            move |source| LockError::Io { verb, path, source }
-        };
-        let directory = File::open(run_dir).map_err(failed("open", run_dir))?;
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(LockError::Held { path: run_dir.to_owned(), pid: pid(run_dir) });
-            }
-            Err(error) => return Err(failed("lock", run_dir)(error.into())),
+    /// When another agent holds one of them, or a file cannot be written.
+    pub(crate) fn acquire(run_dir: &Path, others: &[&Path]) -> Result<Self, LockError> {
+        let mut directories = Vec::new();
+        for path in [&[run_dir], others].concat() {
+            directories.push((path.to_owned(), lock(path)?));
         }
-        let pid_file = pid_file(run_dir);
-        let written =
-            File::create(&pid_file).and_then(|mut pid| writeln!(pid, "{}", std::process::id()));
-        written.map_err(failed("write", &pid_file))?;
-        Ok(Self { _directory: directory, pid_file })
+        Ok(Self { pid_file: PidFile::write(run_dir)?, directories })
+    }
+
+    /// Makes and locks again what was removed. Returns a description; an error is retried with the
+    /// next call.
+    pub(crate) fn restore(&mut self) -> Option<String> {
+        let mut restored = Vec::new();
+        for (path, held) in &mut self.directories {
+            if is_in_place(path, held) || atomic_file::make_directory(path, 0o755).is_err() {
+                continue;
+            }
+            if let Ok(locked) = lock(path) {
+                *held = locked;
+                restored.push(path.display().to_string());
+            }
+        }
+        let (run_dir, _) = self.directories.first()?;
+        if !self.pid_file.0.exists()
+            && let Ok(written) = PidFile::write(run_dir)
+        {
+            // The former one has the same path, so it must not be removed.
+            std::mem::forget(std::mem::replace(&mut self.pid_file, written));
+        }
+        (!restored.is_empty())
+            .then(|| format!("{} was removed, and was made again", restored.join(" and ")))
     }
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // The lock is released later, with the file descriptor, so another agent's pid is never
-        // removed.
-        let _ = fs::remove_file(&self.pid_file);
+impl PidFile {
+    fn write(run_dir: &Path) -> Result<Self, LockError> {
+        let path = pid_file(run_dir);
+        let written =
+            File::create(&path).and_then(|mut pid| writeln!(pid, "{}", std::process::id()));
+        match written {
+            Ok(()) => Ok(Self(path)),
+            Err(source) => Err(LockError::Io { verb: "write", path, source }),
+        }
     }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn lock(path: &Path) -> Result<File, LockError> {
+    let failed = |verb| move |source| LockError::Io { verb, path: path.to_owned(), source };
+    let directory = File::open(path).map_err(failed("open"))?;
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(LockError::Held { path: path.to_owned(), pid: holder(path) })
+        }
+        Err(error) => Err(failed("lock")(error.into())),
+    }
+}
+
+/// Whether the directory at `path` is the one that is held.
+fn is_in_place(path: &Path, held: &File) -> bool {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    match (fs::metadata(path).map(identity), held.metadata().map(identity)) {
+        (Ok(there), Ok(held)) => there == held,
+        (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
+        (_, Err(_)) => true,
+    }
+}
+
+/// The process that has locked a directory: its pid file's, else the kernel's list of locks, which
+/// has no process of another pid namespace.
+fn holder(directory: &Path) -> Option<u32> {
+    pid(directory).or_else(|| {
+        let found = fs::metadata(directory).ok()?;
+        let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+        let is_ours = |lock: &procfs::Lock| {
+            lock.inode == found.ino() && (lock.devmaj, lock.devmin) == (major, minor)
+        };
+        let lock = procfs::locks().ok()?.into_iter().find(is_ours)?;
+        lock.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0)
+    })
 }
 
 fn pid_file(run_dir: &Path) -> PathBuf {
@@ -86,15 +154,14 @@ fn pid(run_dir: &Path) -> Option<u32> {
     fs::read_to_string(pid_file(run_dir)).ok()?.trim().parse().ok()
 }
 
-/// The process ID of the agent that holds `run_dir`: the pid file counts only while the lock is
-/// held.
-pub fn running(run_dir: &Path) -> Option<u32> {
-    is_running(run_dir).then(|| pid(run_dir))?
+/// The process ID of the agent that holds a directory, if it is known.
+pub fn running(directory: &Path) -> Option<u32> {
+    is_running(directory).then(|| holder(directory))?
 }
 
-/// Whether an agent holds the lock of `run_dir`, even if its process ID is unknown.
-pub fn is_running(run_dir: &Path) -> bool {
-    let Ok(directory) = File::open(run_dir) else { return false };
+/// Whether an agent holds the lock of a directory, even if its process ID is unknown.
+pub fn is_running(directory: &Path) -> bool {
+    let Ok(directory) = File::open(directory) else { return false };
     // A shared lock, released at once: an agent that starts at this very moment is refused, and its
     // supervisor starts it again.
     matches!(
@@ -110,11 +177,12 @@ mod tests {
     #[test]
     fn a_second_agent_is_refused_until_the_first_ends() {
         let directory = tempfile::tempdir().expect("a directory");
-        let first = Lock::acquire(directory.path()).expect("the first one");
+        let first = Locks::acquire(directory.path(), &[]).expect("the first one");
         assert!(is_running(directory.path()));
-        let refusal = Lock::acquire(directory.path()).expect_err("the second one").to_string();
+        let refusal =
+            Locks::acquire(directory.path(), &[]).expect_err("the second one").to_string();
         assert!(
-            refusal.contains(&format!("another agent, pid {}, runs with", std::process::id())),
+            refusal.contains(&format!("another agent, pid {}, uses", std::process::id())),
             "{refusal}"
         );
         drop(first);
@@ -124,7 +192,42 @@ mod tests {
             "nothing is left behind"
         );
         assert!(!is_running(directory.path()));
-        Lock::acquire(directory.path()).expect("the next one");
+        Locks::acquire(directory.path(), &[]).expect("the next one");
+    }
+
+    #[test]
+    fn agents_with_their_own_run_directory_share_no_other() {
+        let directories = [(); 4].map(|()| tempfile::tempdir().expect("a directory"));
+        let [run, other_run, pins, state] = directories.each_ref().map(tempfile::TempDir::path);
+        let _first = Locks::acquire(run, &[pins, state]).expect("the first one");
+        for shared in [pins, state] {
+            let refusal = Locks::acquire(other_run, &[shared]).expect_err("shared").to_string();
+            let expected = format!("pid {}, uses {}", std::process::id(), shared.display());
+            assert!(refusal.contains(&expected), "{refusal}");
+            assert_eq!(running(shared), Some(std::process::id()));
+        }
+        assert_eq!(fs::read_dir(other_run).expect("the directory").count(), 0, "no pid file");
+        Locks::acquire(other_run, &[]).expect("its own run directory stays free");
+    }
+
+    #[test]
+    fn removed_directories_are_made_and_locked_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [run, state] = ["run", "state"].map(|name| directory.path().join(name));
+        for path in [&run, &state] {
+            fs::create_dir(path).expect("made");
+        }
+        let mut locks = Locks::acquire(&run, &[&state]).expect("locked");
+        assert_eq!(locks.restore(), None);
+        for path in [&run, &state] {
+            fs::remove_dir_all(path).expect("removed");
+        }
+        let restored = locks.restore().expect("restored");
+        assert!(restored.contains(&format!("{} and", run.display())), "{restored}");
+        assert_eq!((running(&run), pid(&run)), (Some(std::process::id()), running(&state)));
+        assert_eq!(locks.restore(), None);
+        drop(locks);
+        assert_eq!(fs::read_dir(&run).expect("the directory").count(), 0, "no pid file");
     }
 
     #[test]
@@ -132,6 +235,6 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("agent.pid"), "1\n").expect("a pid file");
         assert_eq!(running(directory.path()), None);
-        Lock::acquire(directory.path()).expect("nobody holds it");
+        Locks::acquire(directory.path(), &[]).expect("nobody holds it");
     }
 }

@@ -1,8 +1,9 @@
 //! The agent's state: what the event loop changes, and what views show.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tracing::{error, warn};
 
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
         attach::{interface_manager::InterfaceManager, manager::AttachManager},
         events::feed::EventFeed,
         interception::Interception,
+        process::lock::Locks,
         state::{
             config_state::ConfigState,
             packet_pressure::{PacketPressure, Pressure},
@@ -33,8 +35,12 @@ pub(crate) struct AgentState {
     pub(crate) events: EventFeed,
     pub(crate) config: ConfigState,
     state_dir: StateDir,
-    /// Damage found in the state files at startup.
+    /// Damage found in the state files.
     warnings: Vec<String>,
+    /// Why the state files could not be written the last time.
+    storage_error: Option<String>,
+    /// The directories, which are restored if they are removed.
+    locks: Arc<Mutex<Locks>>,
     /// Where DNS is answered.
     listen: Vec<SocketAddr>,
     started_at: Timestamp,
@@ -51,6 +57,7 @@ pub(crate) struct AgentParts {
     pub(crate) config: ConfigState,
     pub(crate) state_dir: StateDir,
     pub(crate) warnings: Vec<String>,
+    pub(crate) locks: Arc<Mutex<Locks>>,
     pub(crate) listen: Vec<SocketAddr>,
 }
 
@@ -65,6 +72,8 @@ impl AgentState {
             config: parts.config,
             state_dir: parts.state_dir,
             warnings: parts.warnings,
+            storage_error: None,
+            locks: parts.locks,
             listen: parts.listen,
             started_at: Timestamp::now(),
             heartbeat_at: Instant::now(),
@@ -78,7 +87,7 @@ impl AgentState {
         &self.state_dir
     }
 
-    /// Damage found in the state files at startup.
+    /// Damage found in the state files.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -135,7 +144,47 @@ impl AgentState {
     /// whether there was anything to record.
     pub(crate) fn save(&mut self, change: &Change<'_>, edits: &[Edit]) -> Result<bool, FileError> {
         let Reconciler { routes, leases, .. } = &mut self.reconciler;
-        self.state_dir.commit(change, edits, routes.stored(), leases)
+        let saved = self.state_dir.commit(change, edits, routes.stored(), leases);
+        self.storage_error = saved.as_ref().err().map(|error| error_chain(error));
+        saved
+    }
+
+    /// Why the state files could not be written the last time; then changes are refused.
+    pub(crate) fn storage_error(&self) -> Option<&str> {
+        self.storage_error.as_deref()
+    }
+
+    /// Saves the leases that the start has made. A start without a writable disk serves all the
+    /// same: a name usually gets the same address again.
+    pub(crate) fn save_leases(&mut self) {
+        if let Err(error) = self.save(&Change::default(), &[]) {
+            warn!("the state cannot be saved; retrying: {}", error_chain(&error));
+        }
+    }
+
+    /// Restores the files and directories that were removed, and retries to save what could not be
+    /// saved.
+    fn restore_files(&mut self) {
+        let restored = self.locks.lock().restore();
+        restored.into_iter().for_each(|restored| self.warn(restored));
+        if self.state_dir.notice_loss() {
+            let folder = self.config.at_start().agent.state_dir.display().to_string();
+            self.warn(format!("{folder} was removed: its routes and addresses are written again"));
+            self.storage_error.get_or_insert_default();
+        }
+        if self.storage_error.is_some() {
+            self.save_leases();
+            if self.storage_error.is_none() {
+                self.config.save_copy();
+            }
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        warn!("{warning}");
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     /// Compacts the journal when it has grown large.
@@ -185,6 +234,7 @@ impl AgentState {
 
     /// Retries what has failed. Called every two seconds.
     pub(crate) fn retry(&mut self) {
+        self.restore_files();
         let specs = &self.config.current().attach;
         self.attachments.rescan(&mut self.reconciler.datapath, &specs.cgroups);
         self.interfaces.rescan(&mut self.reconciler.datapath, &specs.interfaces);

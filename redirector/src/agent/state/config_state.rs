@@ -3,17 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use tracing::warn;
 
 use crate::{
     agent::process::config_watch::FileWatch,
-    config::{self, Config, ConfigErrors},
+    config::{Accepted, Config, ConfigErrors},
+    error::error_chain,
 };
 
 /// The configuration in force, and the outcome of the last reload.
 pub(crate) struct ConfigState {
     path: PathBuf,
     watch: FileWatch,
-    current: Config,
+    current: Accepted,
     /// Its addresses and directories stay in use until a restart.
     at_start: Config,
     error: Option<String>,
@@ -22,15 +24,19 @@ pub(crate) struct ConfigState {
 }
 
 impl ConfigState {
-    /// The configuration that the agent starts with, read from `path`; `watch` was created before
-    /// it was read.
-    pub(crate) fn new(path: PathBuf, watch: FileWatch, config: Config) -> Self {
+    /// The configuration that the agent starts with, and why it is not that of the file `path`, if
+    /// it is not.
+    pub(crate) fn new(
+        path: PathBuf,
+        watch: FileWatch,
+        (current, error): (Accepted, Option<String>),
+    ) -> Self {
         Self {
             path,
             watch,
-            at_start: config.clone(),
-            current: config,
-            error: None,
+            at_start: current.config.clone(),
+            current,
+            error,
             restart_needed: Vec::new(),
             loaded_at: Timestamp::now(),
         }
@@ -43,7 +49,7 @@ impl ConfigState {
 
     /// The configuration of the last successful reload.
     pub(crate) fn current(&self) -> &Config {
-        &self.current
+        &self.current.config
     }
 
     /// The configuration that the agent was started with.
@@ -72,17 +78,28 @@ impl ConfigState {
     }
 
     /// Reads the file.
-    pub(crate) fn load(&mut self) -> Result<Config, ConfigErrors> {
+    pub(crate) fn load(&mut self) -> Result<Accepted, ConfigErrors> {
         self.watch.mark_read();
-        config::load(&self.path)
+        self.current.read_next(&self.path)
     }
 
-    /// Puts `config` in force.
-    pub(crate) fn accept(&mut self, config: Config) {
-        self.restart_needed = restart_needed(&self.at_start, &config);
-        self.current = config;
+    /// Puts `next` in force.
+    pub(crate) fn accept(&mut self, next: Accepted) {
+        self.restart_needed = restart_needed(&self.at_start, &next.config);
+        self.current = next;
         self.error = None;
         self.loaded_at = Timestamp::now();
+        self.save_copy();
+    }
+
+    /// Keeps a copy of the configuration in force, for a start while the file is invalid. A failure
+    /// is only logged: the copy is written again with the next configuration.
+    pub(crate) fn save_copy(&self) {
+        if self.error.is_none()
+            && let Err(error) = self.current.save_copy(&self.path)
+        {
+            warn!("failed to keep a copy of the configuration: {}", error_chain(&error));
+        }
     }
 
     /// Keeps the configuration in force; the new one has an `error`.

@@ -20,6 +20,7 @@ pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
     let mut problems: Vec<_> = state.reconciler.kernel_error().map(kernel).into_iter().collect();
     problems.extend(attachments(&state.attachments));
     problems.extend(state.config.error().map(config_error));
+    problems.extend(state.storage_error().map(unwritable));
     problems.extend(publisher.into_iter().flat_map(upstreams));
     problems.extend(interception(&state.interception));
     problems.extend(packet_problems::of_packets(&packet_view::packet(state), state.pressure()));
@@ -70,6 +71,13 @@ fn pending_reasons(pending: &[PendingCgroup]) -> Vec<String> {
         *last = format!("{last}; and at {} more", count(more, "cgroup"));
     }
     reasons
+}
+
+fn unwritable(error: &str) -> Problem {
+    let message = format!("the state cannot be saved, so changes are refused: {error}");
+    Problem::new(ProblemCode::StateUnwritable, message).with_remedy(
+        "free space for agent.state_dir, or make it writable; the agent keeps retrying",
+    )
 }
 
 fn config_error(error: &str) -> Problem {

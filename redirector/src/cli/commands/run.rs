@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use crate::agent;
 use crate::cli::{context::Context, exit::Exit, io::Env};
+use crate::{agent, config::Accepted};
 
 /// `run`.
 #[derive(Args, Debug)]
@@ -46,8 +46,8 @@ enum LogFormat {
 impl Run {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         // Read before logging starts: a broken file is reported as by every other command.
-        let mut config = crate::config::load(context.config())?;
-        config.datapath.debug_flag = self.debug_datapath;
+        let (mut accepted, errors) = Accepted::at_start(context.config())?;
+        accepted.config.datapath.debug_flag = self.debug_datapath;
         agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)
             .map_err(|error| Exit::Usage.because(error.to_string()))?;
         agent::prepare_memory();
@@ -58,7 +58,7 @@ impl Run {
             .build()
             .context("failed to start the runtime")?;
         // On a worker, beside the timers: run here, each of its ticks would wake two threads.
-        let running = runtime.spawn(agent::run(context.config().to_owned(), config));
+        let running = runtime.spawn(agent::run(context.config().to_owned(), (accepted, errors)));
         let ended = runtime.block_on(running).context("the agent panicked");
         // A resolver or a probe may sit in a system call; the contract is two seconds, whatever it
         // does.

@@ -50,10 +50,9 @@ struct Report {
 impl Unload {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let paths = context.agent_paths()?;
-        if !self.force && agent::is_running(&paths.run_dir) {
-            let pid = agent::running(&paths.run_dir)
-                .map(|pid| format!(", pid {pid},"))
-                .unwrap_or_default();
+        let held = [&paths.run_dir, &paths.bpffs].into_iter().find(|path| agent::is_running(path));
+        if let Some(held) = held.filter(|_| !self.force) {
+            let pid = agent::running(held).map(|pid| format!(", pid {pid},")).unwrap_or_default();
             return Err(Exit::Failed.because(format!(
                 "an agent{pid} is running and needs its datapath: stop it first, or use --force"
             )));

@@ -126,7 +126,9 @@ problem_codes! {
     SourceIpFailed = "source_ip_failed",
     /// Keys of the configuration take effect after a restart.
     RestartNeeded = "restart_needed",
-    /// A state file was damaged, and quarantined at startup.
+    /// The state files cannot be written; changes are refused.
+    StateUnwritable = "state_unwritable",
+    /// A state file was damaged and quarantined at startup, or removed and restored.
     StateFile = "state_file",
 }
 

@@ -1,6 +1,8 @@
 //! Start, restart, supervision and load.
 
 mod debug_log;
+mod exhaustion;
+mod files;
 mod restart;
 mod storm;
 mod supervised;
