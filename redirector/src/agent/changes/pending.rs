@@ -28,9 +28,10 @@ const MANY: usize = 100;
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What to do when the destinations of a change have settled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Completion {
     /// Nothing.
+    #[default]
     None,
     /// Finish startup.
     Started,
@@ -44,9 +45,11 @@ pub(crate) enum Completion {
     Reloaded(Reply<api::Reloaded>, api::Reloaded),
 }
 
-/// Routes of a change that have settled.
-#[derive(Debug)]
+/// Routes of a change that can be put in force.
+#[derive(Debug, Default)]
 pub(crate) struct SettledWait {
+    /// Sources that the change did not hold back, or not yet.
+    pub(crate) sources: Vec<SourceName>,
     /// The sources that it held back, with the number of the change.
     pub(crate) held: Vec<(SourceName, u64)>,
     /// [`Completion::None`] while other routes of the change are awaited.
@@ -69,18 +72,19 @@ impl Default for PendingChanges {
 }
 
 impl PendingChanges {
-    /// Waits until the destinations of the `held` sources have settled. Many sources settle in
-    /// parts, so that the first ones need not wait for the last.
+    /// Returns the `later` sources in parts, then waits until the destinations of the `held` ones
+    /// have settled. They settle in parts as well, so that the first ones need not wait for the
+    /// last, and commands are executed in between.
     pub(crate) fn spawn(
         &mut self,
         follower: Arc<Follower>,
-        held: Vec<(SourceName, u64)>,
+        (later, held): (Vec<SourceName>, Vec<(SourceName, u64)>),
         completion: Completion,
     ) {
         while self.waits.try_join_next().is_some() {}
         let is_patient = held.len() > MANY && !matches!(completion, Completion::Started);
         let settling = Settling { follower, waiting: held, start: Instant::now(), is_patient };
-        self.waits.spawn(settling.run(self.sender.clone(), completion));
+        self.waits.spawn(settling.run(self.sender.clone(), later, completion));
     }
 
     /// The next routes that have settled.
@@ -104,7 +108,17 @@ struct Settling {
 }
 
 impl Settling {
-    async fn run(mut self, sender: mpsc::Sender<SettledWait>, completion: Completion) {
+    async fn run(
+        mut self,
+        sender: mpsc::Sender<SettledWait>,
+        later: Vec<SourceName>,
+        completion: Completion,
+    ) {
+        for part in later.chunks(MAX_SINGLE) {
+            // An error means that the agent is shutting down.
+            let _ = sender.send(SettledWait { sources: part.to_vec(), ..Default::default() }).await;
+        }
+        drop(later);
         let mut finished = self.follower.finished_lookups();
         let mut settled = self.take_settled();
         while !self.waiting.is_empty() {
@@ -119,7 +133,8 @@ impl Settling {
         }
         send_parts(&sender, &mut settled, MAX_SINGLE).await;
         // An error means that the agent is shutting down.
-        let _ = sender.send(SettledWait { held: settled, completion }).await;
+        let last = SettledWait { held: settled, completion, ..Default::default() };
+        let _ = sender.send(last).await;
     }
 
     fn take_settled(&mut self) -> Vec<(SourceName, u64)> {
@@ -143,6 +158,6 @@ async fn send_parts(
     while settled.len() > rest {
         let held = settled.split_off(settled.len().saturating_sub(MAX_SINGLE));
         // An error means that the agent is shutting down.
-        let _ = sender.send(SettledWait { held, completion: Completion::None }).await;
+        let _ = sender.send(SettledWait { held, ..Default::default() }).await;
     }
 }

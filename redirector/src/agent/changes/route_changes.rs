@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::{
     agent::{
         changes::pending::{Completion, PendingChanges, SettledWait},
-        state::agent_state::AgentState,
+        state::{agent_state::AgentState, reconciler::MAX_SINGLE},
     },
     control::{ApiError, Caller, ErrorCode, api::ChangeKind},
     error::error_chain,
@@ -73,19 +73,23 @@ pub(crate) fn settle(
     completion: Completion,
 ) -> Option<Completion> {
     warn_of_missing_source_ips(state, &sources);
-    // An error is recorded by the reconciler, and reported with the completion.
-    let _ = state.reconciler.reconcile_only(&sources);
     let held: Vec<_> = sources
-        .into_iter()
-        .filter_map(|source| {
-            let change = state.reconciler.held.change_of(&source)?;
-            Some((source, change))
-        })
+        .iter()
+        .filter_map(|source| Some((source.clone(), state.reconciler.held.change_of(source)?)))
         .collect();
-    if held.is_empty() {
+    // A start has nobody else to serve meanwhile, and must not withdraw what still serves.
+    let is_partial = sources.len() > MAX_SINGLE && !matches!(completion, Completion::Started);
+    let later = if is_partial {
+        sources
+    } else {
+        // An error is recorded by the reconciler, and reported with the completion.
+        let _ = state.reconciler.reconcile_only(&sources);
+        Vec::new()
+    };
+    if held.is_empty() && later.is_empty() {
         return Some(completion);
     }
-    pending.spawn(state.reconciler.follower().clone(), held, completion);
+    pending.spawn(state.reconciler.follower().clone(), (later, held), completion);
     None
 }
 
@@ -94,7 +98,8 @@ pub(crate) fn settled(state: &mut AgentState, wait: SettledWait) -> Completion {
     for (source, change) in &wait.held {
         state.reconciler.held.release(source, *change);
     }
-    let sources: Vec<_> = wait.held.into_iter().map(|(source, _)| source).collect();
+    let released = wait.held.into_iter().map(|(source, _)| source);
+    let sources: Vec<_> = wait.sources.into_iter().chain(released).collect();
     let _ = state.reconciler.reconcile_only(&sources);
     wait.completion
 }

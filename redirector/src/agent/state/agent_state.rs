@@ -26,6 +26,9 @@ use crate::{
     state::{Change, State as StateDir},
 };
 
+/// The most routes that the reasons for not being ready name.
+const MAX_NAMED: usize = 100;
+
 /// The agent's state. Each part has methods of its own; the methods here concern several parts.
 pub(crate) struct AgentState {
     pub(crate) reconciler: Reconciler,
@@ -247,11 +250,14 @@ impl AgentState {
     /// Why the agent is not ready: an upstream has not answered yet, the kernel rejected an update,
     /// or a route is not live. Empty when it is ready.
     pub(crate) fn not_ready_reasons(&self) -> Vec<String> {
-        let missing = self.reconciler.unpublished().into_iter();
+        let (count, missing) = self.reconciler.unpublished(MAX_NAMED);
+        let unnamed = count - missing.len();
         let upstream =
             self.reconciler.publisher().and_then(|publisher| publisher.awaited_upstream());
         missing
+            .into_iter()
             .map(|source| format!("{source} is not live yet"))
+            .chain((unnamed > 0).then(|| format!("{unnamed} more routes are not live yet")))
             .chain(self.reconciler.kernel_error().map(str::to_owned))
             .chain(upstream)
             .collect()

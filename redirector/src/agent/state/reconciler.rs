@@ -108,15 +108,15 @@ impl Reconciler {
         self.published.len()
     }
 
-    /// Sources of routes that DNS does not answer yet.
-    pub(crate) fn unpublished(&self) -> Vec<&SourceName> {
-        // Only sources with a route are published, so equal counts mean that none is missing.
-        // A full pool is not searched every second for that.
-        if self.published.len() == self.routes.len() {
-            return Vec::new();
-        }
+    /// How many routes DNS does not answer yet, and the sources of up to `limit` of them.
+    pub(crate) fn unpublished(&self, limit: usize) -> (usize, Vec<&SourceName>) {
+        // Only sources with a route are published.
+        let count = self.routes.len().saturating_sub(self.published.len());
+        // A full pool is not searched every second if none is missing.
+        let limit = limit.min(count);
         let sources = self.routes.iter().map(|entry| &entry.route.source);
-        sources.filter(|source| !self.published.contains_key(*source)).collect()
+        let missing = sources.filter(|source| !self.published.contains_key(*source)).take(limit);
+        (count, missing.collect())
     }
 
     /// Whether a source's route is in the kernel and in DNS as it is defined now.
@@ -143,6 +143,7 @@ impl Reconciler {
     /// Replaces all routes. Returns the former ones.
     pub(crate) fn replace_routes(&mut self, next: RouteSet) -> RouteSet {
         let before = std::mem::replace(&mut self.routes, next);
+        self.published.retain(|source, _| self.routes.get(source).is_some());
         self.follow();
         before
     }
@@ -439,9 +440,10 @@ impl Reconciler {
         let unused: Vec<_> = self
             .leases
             .iter()
-            .map(|(source, _)| source)
-            .filter(|source| self.routes.get(source).is_none())
-            .cloned()
+            .filter(|(source, index)| {
+                self.routes.get(source).is_none() && !self.datapath.has_route(*index)
+            })
+            .map(|(source, _)| source.clone())
             .collect();
         self.leases.release_all(&unused);
         unused.iter().for_each(|source| self.held.forget(source));

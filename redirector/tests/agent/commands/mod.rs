@@ -6,6 +6,7 @@ mod errors;
 mod events;
 mod explain;
 mod formats;
+mod many_routes;
 mod operate;
 mod readme;
 mod top;
