@@ -75,8 +75,8 @@ pub(crate) async fn bind(
     let signals = Signals::listen()?;
     // Only to report an invalid pattern before anything is changed.
     datapath::cgroups(&config.attach.cgroups)?;
-    let is_first = !datapath::has_pins(&config.agent.bpffs)?;
     let locks = Arc::new(Mutex::new(lock(&config)?));
+    let is_first = !datapath::has_pins(&config.agent.bpffs)?;
     let built = build(ConfigState::new(path, watch, (accepted, errors)), Arc::clone(&locks)).await;
     if built.is_err() && is_first {
         undo(&config).await;
@@ -96,9 +96,7 @@ pub(crate) async fn bind(
 /// Locks what two agents must not share.
 fn lock(config: &Config) -> anyhow::Result<Locks> {
     let agent = &config.agent;
-    atomic_file::make_directory(&agent.bpffs, 0o755)?;
-    atomic_file::make_directory(&agent.state_dir, 0o750)?;
-    Ok(Locks::acquire(&agent.run_dir, &[&agent.bpffs, &agent.state_dir])?)
+    Ok(Locks::acquire(&agent.run_dir, &[(&agent.bpffs, 0o755), (&agent.state_dir, 0o750)])?)
 }
 
 /// What [`build`] makes of a configuration.

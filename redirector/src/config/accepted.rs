@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_its_routes_is_refused_unless_it_says_so() {
+    fn a_file_without_its_routes_is_refused_unless_it_lists_none() {
         for empty in ["", "\n", "# routes\n", "[dns]\nttl = 30\n"] {
             let loss = loss(TWO, empty).expect("a loss");
             assert!(

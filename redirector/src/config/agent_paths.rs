@@ -49,7 +49,7 @@ impl AgentPaths {
         Self::parse(&text, config, &environment)
             .or_else(|_| Self::parse("", config, &environment))
             .unwrap_or_else(|_| {
-                let agent = super::Agent::default();
+                let agent = super::settings::Agent::default();
                 Self { run_dir: agent.run_dir, state_dir: agent.state_dir, bpffs: agent.bpffs }
             })
     }

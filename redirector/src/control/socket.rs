@@ -101,7 +101,8 @@ impl ControlSocket {
         }
         match Self::bind(&self.path.clone()).await {
             Ok(restored) => {
-                warn!(path = %self.path.display(), "the control socket was removed, and was made again");
+                let path = self.path.display();
+                warn!(%path, "the control socket was removed, and was made again");
                 *self = restored;
             }
             Err(error) => warn!("failed to restore the control socket: {}", error_chain(&error)),

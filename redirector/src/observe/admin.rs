@@ -236,13 +236,15 @@ mod tests {
         let address = admin.local_addr().expect("an address");
         let (requests, _received) = tokio::sync::mpsc::channel(1);
         let (health, shutdown) = (Health::default(), CancellationToken::new());
-        let serving = tokio::spawn(admin.serve(health, Metrics::new(requests), shutdown.clone()));
+        let serving =
+            tokio::spawn(admin.serve(health.clone(), Metrics::new(requests), shutdown.clone()));
         let mut held = Vec::new();
         for number in 0..10 * MAX_CONNECTIONS {
             let mut stream = TcpStream::connect(address).await.expect("connected");
             stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("written");
             held.push(stream);
             if number % MAX_CONNECTIONS == 0 {
+                health.heartbeat();
                 assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
             }
         }

@@ -149,7 +149,8 @@ mod tests {
                 "a hosts file",
                 "registry.corp",
                 "203.0.113.7",
-                "127.0.0.1 localhost\n# ours\n203.0.113.7\tregistry.corp alias # x\n::1 ip6-localhost\n",
+                "127.0.0.1 localhost\n# ours\n203.0.113.7\tregistry.corp alias # x\n\
+                    ::1 ip6-localhost\n",
             ),
             (
                 "dnsmasq",
@@ -162,7 +163,8 @@ mod tests {
                 "CoreDNS",
                 "registry.corp",
                 "lb.public",
-                ".:53 {\n  errors\n  rewrite name exact registry.corp. lb.public.\n  forward . 10.0.0.2\n}\n",
+                ".:53 {\n  errors\n  rewrite name exact registry.corp. lb.public.\n\
+                    forward . 10.0.0.2\n}\n",
             ),
             (
                 "CoreDNS",
@@ -174,7 +176,8 @@ mod tests {
                 "HAProxy",
                 "artifactory.internal",
                 "203.0.113.7",
-                "global\n  daemon\nfrontend f\n  bind :443\n  default_backend b\nbackend b\n  server s1 203.0.113.7:443 check\n",
+                "global\n  daemon\nfrontend f\n  bind :443\n  default_backend b\nbackend b\n\
+                    server s1 203.0.113.7:443 check\n",
             ),
         ] {
             let answer = recognise_text(text).unwrap_or_else(|| panic!("{text}"));

@@ -98,7 +98,8 @@ fn boms_merge_keys_and_empty_values_are_read() {
 
 #[test]
 fn a_problem_names_its_document() {
-    let text = "routes:\n- {source: a, destination: lb}\n---\nroutes:\n- {source: 'b c', destination: lb}\n";
+    let text = "routes:\n- {source: a, destination: lb}\n---\n\
+        routes:\n- {source: 'b c', destination: lb}\n";
     let refused = refused(text);
     assert!(refused.contains("key `document[2].routes[0].source`"), "{refused}");
 }

@@ -56,12 +56,16 @@ struct PidFile(PathBuf);
 
 impl Locks {
     /// Locks the directories of one agent, the run directory first, and writes `agent.pid` into it.
+    /// The others are made with their modes if they are missing.
     ///
     /// # Errors
     /// When another agent holds one of them, or a file cannot be written.
-    pub(crate) fn acquire(run_dir: &Path, others: &[&Path]) -> Result<Self, LockError> {
-        let mut directories = Vec::new();
-        for path in [&[run_dir], others].concat() {
+    pub(crate) fn acquire(run_dir: &Path, others: &[(&Path, u32)]) -> Result<Self, LockError> {
+        let mut directories = vec![(run_dir.to_owned(), lock(run_dir)?)];
+        for &(path, mode) in others {
+            let failed = |source| LockError::Io { verb: "create", path: path.to_owned(), source };
+            atomic_file::make_directory(path, mode)
+                .map_err(|error| failed(io::Error::other(error)))?;
             directories.push((path.to_owned(), lock(path)?));
         }
         Ok(Self { pid_file: PidFile::write(run_dir)?, directories })
@@ -199,9 +203,10 @@ mod tests {
     fn agents_with_their_own_run_directory_share_no_other() {
         let directories = [(); 4].map(|()| tempfile::tempdir().expect("a directory"));
         let [run, other_run, pins, state] = directories.each_ref().map(tempfile::TempDir::path);
-        let _first = Locks::acquire(run, &[pins, state]).expect("the first one");
+        let _first = Locks::acquire(run, &[(pins, 0o755), (state, 0o750)]).expect("the first one");
         for shared in [pins, state] {
-            let refusal = Locks::acquire(other_run, &[shared]).expect_err("shared").to_string();
+            let refusal =
+                Locks::acquire(other_run, &[(shared, 0o755)]).expect_err("shared").to_string();
             let expected = format!("pid {}, uses {}", std::process::id(), shared.display());
             assert!(refusal.contains(&expected), "{refusal}");
             assert_eq!(running(shared), Some(std::process::id()));
@@ -217,7 +222,7 @@ mod tests {
         for path in [&run, &state] {
             fs::create_dir(path).expect("made");
         }
-        let mut locks = Locks::acquire(&run, &[&state]).expect("locked");
+        let mut locks = Locks::acquire(&run, &[(&state, 0o750)]).expect("locked");
         assert_eq!(locks.restore(), None);
         for path in [&run, &state] {
             fs::remove_dir_all(path).expect("removed");

@@ -157,8 +157,8 @@ impl AgentState {
         self.storage_error.as_deref()
     }
 
-    /// Saves the leases that the start has made. A start without a writable disk serves all the
-    /// same: a name usually gets the same address again.
+    /// Saves the leases that the start has made. A start without a writable disk serves as
+    /// well: a name usually gets the same address again.
     pub(crate) fn save_leases(&mut self) {
         if let Err(error) = self.save(&Change::default(), &[]) {
             warn!("the state cannot be saved; retrying: {}", error_chain(&error));

@@ -61,7 +61,7 @@ fn no_text_of_a_tenant_forges_a_line() {
     };
     let rig = with_events(vec![EventLine::Event(Box::new(event))]);
     let printed = rig.run_with(&["events"], "", true).out;
-    assert_eq!(printed.lines().count(), 2, "a heading and a line: {printed:?}");
+    assert_eq!(printed.lines().count(), 3, "a heading, a date and a line: {printed:?}");
     assert!(printed.contains(r"sh\n12:00:00") && printed.contains(r"\u{1b}[2J"), "{printed:?}");
     assert!(!printed.contains("\x1b[2J") && !printed.contains('\r'), "{printed:?}");
     let json = rig.run(&["events", "-o", "json"]).out;

@@ -28,13 +28,16 @@ fn without_a_hook_a_connect_to_a_vip_fails_at_once() {
     assert_eq!(job.rig.customer.leaked_packets().unwrap(), 0);
 }
 
-/// Rules of a container network (EKS has one for each pod), the table of a VPN, and a broader route.
+/// Rules of a container network (EKS has one for each pod), a VPN's table, and a broader route.
 #[test]
 fn no_other_routing_rule_leaks_the_pool() {
-    let job = Job::prepared(&testbed::agent::documented_config().unwrap(), |rig| {
+    let config = testbed::agent::documented_config().unwrap();
+    let config = config.replace("interfaces = [\"auto\"]", "interfaces = \"off\"");
+    let job = Job::prepared(&config, |rig| {
         let rules = "set -- $(ip -4 route show default) && \
              ip route add 198.18.0.0/15 via $3 dev $5 && \
-             ip route add default via $3 dev $5 table 2 && ip rule add pref 5 lookup 2 && \
+             ip route add default via $3 dev $5 table 2 && \
+             ip rule add pref 5 to 198.18.0.0/15 lookup 2 && \
              ip route add 198.18.0.0/15 via $3 dev $5 table 51820 && \
              ip rule add pref 1 not fwmark 0xca6c lookup 51820";
         rig.node.sandbox().run(rules, LIMIT).unwrap().success().unwrap();

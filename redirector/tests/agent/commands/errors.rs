@@ -50,7 +50,8 @@ impl Node {
             .sandbox()
             .run(
                 "ls -A /sys/fs/bpf/redirector /run/redirector \
-            2>/dev/null | grep -v -e : -e '^$' -e '^agent.lock$'; ip route show table all type unreachable; \
+            2>/dev/null | grep -v -e : -e '^$' -e '^agent.lock$'; \
+            ip route show table all type unreachable; \
             ip -o addr show lo | grep redirector",
                 LIMIT,
             )
