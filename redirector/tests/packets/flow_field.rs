@@ -125,10 +125,18 @@ impl FlowField {
 impl Bed {
     /// A pinned hash map.
     pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
+        HashMap::try_from(Map::HashMap(self.map(name))).unwrap()
+    }
+
+    /// A pinned hash map that drops its oldest elements.
+    pub(crate) fn lru_hash<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
+        HashMap::try_from(Map::LruHashMap(self.map(name))).unwrap()
+    }
+
+    fn map(&self, name: &str) -> MapData {
         let pin = settings().bpffs.join(format!("v{}/maps/{name}", abi::ABI));
         let open = || MapData::from_pin(pin).unwrap();
-        let map = self.rig.node.sandbox().namespaces().run(open).unwrap();
-        HashMap::try_from(Map::HashMap(map)).unwrap()
+        self.rig.node.sandbox().namespaces().run(open).unwrap()
     }
 }
 

@@ -8,7 +8,9 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, loaded_programs},
 };
 use redirector::{
-    datapath::{Datapath, InterfaceRole, InterfaceTarget, NameChange, PublishedName, Settings},
+    datapath::{
+        Datapath, InterfaceRole, InterfaceTarget, NameChange, PublishedName, Settings, Version,
+    },
     pool::Pool,
 };
 use redirector_common::{abi, names, packet::name::NameSettings};
@@ -51,6 +53,12 @@ impl Bed {
     /// Opens the datapath again, as a restarted agent does.
     pub(crate) fn reopen(&mut self) {
         self.datapath = open(&self.rig);
+    }
+
+    /// Opens the datapath as an agent of the next version does, whose ABI is another one.
+    pub(crate) fn upgrade(&mut self) {
+        let newer = Version { abi: abi::ABI + 1, ..Version::own() };
+        self.datapath = open_as(&self.rig, &newer);
     }
 
     /// Publishes a live name.
@@ -118,8 +126,12 @@ impl Bed {
 }
 
 fn open(rig: &Rig) -> Datapath {
-    let datapath =
-        rig.node.sandbox().namespaces().run(|| Datapath::open(&settings()).unwrap()).unwrap();
+    open_as(rig, &Version::own())
+}
+
+fn open_as(rig: &Rig, version: &Version) -> Datapath {
+    let open = || Datapath::open_as(&settings(), version).unwrap();
+    let datapath = rig.node.sandbox().namespaces().run(open).unwrap();
     assert!(datapath.packet_error().is_none(), "{:?}", datapath.packet_error());
     datapath
 }
