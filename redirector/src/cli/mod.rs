@@ -16,6 +16,7 @@ mod route_tables;
 mod status_source;
 #[cfg(test)]
 mod tests;
+mod workload;
 
 pub use self::{
     args::{command, main},

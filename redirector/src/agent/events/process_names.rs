@@ -63,6 +63,17 @@ impl ProcessNames {
         self.cgroups.get(&id).cloned().flatten()
     }
 
+    /// Reads the commands that the kernel did not provide, before their processes end. Returns
+    /// whether there were any to read.
+    pub(crate) fn read_commands(&mut self, events: &[datapath::Event]) -> bool {
+        let mut unnamed = events.iter().filter(|event| event.command.is_empty() && event.pid != 0);
+        let any = self.sees_processes && unnamed.clone().next().is_some();
+        unnamed.by_ref().for_each(|event| {
+            self.command(event);
+        });
+        any
+    }
+
     /// The command of the process that called connect. Without one in the event, the process is
     /// read while it lives, and its command kept for the end of its connections.
     pub(crate) fn command(&mut self, event: &datapath::Event) -> Option<String> {

@@ -24,6 +24,12 @@ use crate::{
 /// The pause between two reads. The ring has room for what happens meanwhile, up to a hundred
 /// thousand events a second, and the kernel wakes the reader only for the first event of a pause.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The pause while the kernel does not provide the commands of processes: most jobs' processes live
+/// longer than this after a connect.
+const PAUSE_UNNAMED: Duration = Duration::from_millis(5);
+/// After a pass of more events than this the longer pause applies: few of them have a process that
+/// is gone, and each wake-up costs more than an event.
+const FEW: usize = 100;
 /// Events that are read at once.
 const BATCH: usize = 16 * 1024;
 
@@ -85,10 +91,11 @@ impl EventPump {
             if let Some(emitted) = rate.add(&events) {
                 self.adapt_sampling(emitted);
             }
+            let is_unnamed = self.process_names.read_commands(&events) && events.len() <= FEW;
             if !events.is_empty() && self.publish(events).await.is_none() {
                 return Ok(());
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(if is_unnamed { PAUSE_UNNAMED } else { PAUSE }).await;
         }
     }
 

@@ -78,7 +78,7 @@ pub(crate) struct Events {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One line of text per event
+    /// One line of text per event, within a terminal's width
     Table,
     /// One JSON object per line, documented in docs/reference/api.md
     Json,
@@ -95,8 +95,7 @@ impl Events {
             failed: self.failed,
             limit,
         };
-        let mut printer =
-            Printer { format: self.format, target: 0, day: day(jiff::Timestamp::now()) };
+        let mut printer = Printer::new(self.format, env.width);
         let mut left = self.count;
         block_on(async {
             let asked = Client::new(paths.control_socket()).events(&query).await;
@@ -139,9 +138,21 @@ struct Printer {
     target: usize,
     /// The day of the previous line, at first today: lines have the time only.
     day: String,
+    /// The columns of the terminal: each event has one line of it.
+    width: Option<usize>,
 }
 
+/// A narrower terminal has no column for the backend.
+const WIDTH_WITH_BACKEND: usize = 110;
+/// Columns before the route on a terminal: time, result, took, and a space after each.
+const BEFORE_ROUTE: usize = 8 + 1 + 11 + 1 + 7 + 1;
+
 impl Printer {
+    fn new(format: Format, width: Option<u16>) -> Self {
+        let today = day(jiff::Timestamp::now());
+        Self { format, target: 0, day: today, width: width.map(usize::from) }
+    }
+
     fn print(&mut self, env: &mut Env<'_>, lines: &[EventLine]) -> anyhow::Result<()> {
         if self.format == Format::Table {
             self.table(env, lines)?;
@@ -159,7 +170,12 @@ impl Printer {
         let targets =
             lines.iter().filter_map(EventLine::event).map(|event| event_text::target(event).len());
         self.target = targets.chain([self.target, "ROUTE".len()]).max().unwrap_or_default();
-        if first {
+        if first && let Some(columns) = self.columns() {
+            let route = columns.route;
+            let head = format!("{:<8} {:<11} {:>7} {:<route$}", "TIME", "RESULT", "TOOK", "ROUTE");
+            let backend = columns.backend.map(|width| format!(" {:<width$}", "BACKEND"));
+            writeln!(env.out, "{head}{} PROCESS", backend.unwrap_or_default())?;
+        } else if first {
             let width = self.target;
             writeln!(
                 env.out,
@@ -191,6 +207,10 @@ impl Printer {
         };
         let took = if event.elapsed_ns == 0 { "-".to_owned() } else { short(event.elapsed_ns) };
         let backend = event.backend.map_or_else(|| "-".to_owned(), |backend| backend.to_string());
+        if let Some(columns) = self.columns() {
+            let line = columns.after_took(event, &backend);
+            return writeln!(env.out, "{} {result} {took:>7} {line}", event.at.strftime("%T"));
+        }
         let (time, width) = (event.at.strftime("%T%.3f"), self.target);
         writeln!(
             env.out,
@@ -198,6 +218,34 @@ impl Printer {
             event_text::target(event),
             event_text::process(event)
         )
+    }
+}
+
+impl Printer {
+    /// The columns on a terminal.
+    fn columns(&self) -> Option<Columns> {
+        let room = self.width?.saturating_sub(BEFORE_ROUTE);
+        let backend = (self.width? >= WIDTH_WITH_BACKEND).then_some(21);
+        let room = room.saturating_sub(backend.map_or(1, |width| width + 2));
+        let route = self.target.min(room / 2);
+        Some(Columns { route, backend, process: room - route })
+    }
+}
+
+/// The widths of the columns after the third, on a terminal.
+struct Columns {
+    route: usize,
+    backend: Option<usize>,
+    process: usize,
+}
+
+impl Columns {
+    fn after_took(&self, event: &Event, backend: &str) -> String {
+        let cell =
+            |text: &str, width: usize| format!("{:<width$} ", event_text::within(text, width));
+        let backend = self.backend.map(|width| cell(backend, width)).unwrap_or_default();
+        let route = cell(&event_text::target(event), self.route);
+        format!("{route}{backend}{}", event_text::process_within(event, self.process))
     }
 }
 

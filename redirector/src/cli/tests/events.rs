@@ -114,6 +114,50 @@ process [4711] cgroup 99  no route
 }
 
 #[test]
+fn an_event_has_one_line_of_a_terminals_width() {
+    let mut rig = with_events(lines());
+    for width in [60, 80, 100, 110, 132, 200] {
+        rig.width = Some(width);
+        let out = rig.run(&["events"]).out;
+        let longest = out.lines().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(width.into()), "{width}: {longest:?}\n{out}");
+        // The head, the day, and each of nine events.
+        assert_eq!(out.lines().count(), 11, "{out}");
+    }
+    rig.width = Some(80);
+    let expected = "\
+TIME     RESULT         TOOK ROUTE          PROCESS
+2026-05-28
+20:26:40 established  850 µs a.internal:443 curl[4711] …ubepods/podjob  (1 in 8)
+20:26:41 closed       1.5 ms a.internal:443 curl[4711]  4.0 KiB received, 517 B…
+20:26:42 refused      412 µs a.internal:443 curl[4711] /kubepods/podjob
+";
+    let out = rig.run(&["events"]).out;
+    let first: String = out.split_inclusive('\n').take(5).collect();
+    assert_eq!(first, expected);
+    assert!(out.contains("a.internal:22  curl[4711] …/podjob  port not listed"), "{out}");
+}
+
+#[test]
+fn a_pod_and_its_container_stand_for_the_cgroup() {
+    let id = "9f8e7d6c5b4a".repeat(6)[..64].to_owned();
+    let path = format!(
+        "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-\
+            pod0f3a7c52_9d1e_4b6a_8c2f_7e5d4a3b2c1d.slice/cri-containerd-{id}.scope"
+    );
+    let event = Event { cgroup: Some(path.into()), ..Event::sample() };
+    let mut rig = with_events(vec![EventLine::Event(Box::new(event))]);
+    let out = rig.run(&["events"]).out;
+    assert!(
+        out.contains("curl[4711] pod 0f3a7c52-9d1e-4b6a-8c2f-7e5d4a3b2c1d/9f8e7d6c5b4a"),
+        "{out}"
+    );
+    rig.width = Some(120);
+    let line = rig.run(&["events"]).out;
+    assert!(line.lines().all(|line| line.chars().count() <= 120), "{line}");
+}
+
+#[test]
 fn each_line_of_json_is_an_object_of_the_api() {
     let rig = with_events(lines());
     let ended = rig.run(&["events", "-o", "json"]);

@@ -31,6 +31,8 @@ use crate::{
 struct Rig {
     directory: tempfile::TempDir,
     agent: Option<(CancellationToken, JoinHandle<()>)>,
+    /// The columns of the terminal.
+    width: Option<u16>,
 }
 
 /// How an invocation ended and what it printed.
@@ -44,7 +46,7 @@ struct Ended {
 impl Rig {
     fn without_agent() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let rig = Self { directory, agent: None };
+        let rig = Self { directory, agent: None, width: None };
         let at = |name: &str| rig.at(name).display().to_string();
         let text = format!(
             "[agent]\nrun_dir = \"{}\"\nstate_dir = \"{}\"\nbpffs = \"{}\"\n\n[[routes]]\nsource = \
@@ -120,7 +122,7 @@ impl Rig {
             out,
             err,
             colour,
-            width: None,
+            width: self.width,
             variable: &|_| None,
         };
         super::main(arguments, &mut env)
