@@ -86,6 +86,12 @@ pub fn python_home() -> PathBuf {
     tools_dir().join("python")
 }
 
+/// The Python environment of the chart's tests, which setup makes too: Helm and schemas.
+#[must_use]
+pub fn chart_python_home() -> PathBuf {
+    tools_dir().join("chart-python")
+}
+
 /// A cargo command in the workspace, without the variables that `cargo run` added to our
 /// environment: build scripts that watch them (ring's does) would otherwise run again whenever a
 /// task and a user alternate.

@@ -7,7 +7,7 @@ use testbed::{capture, workspace};
 
 use super::{
     apt::{self, Lists},
-    cargo_deny,
+    cargo_deny, chart_tools,
     needs::{self, Group, Package, names},
     python, toolchain, unpacked,
 };
@@ -22,6 +22,7 @@ pub(super) struct Plan {
     /// Why the BPF toolchain is incomplete.
     toolchain: Option<String>,
     python: bool,
+    chart_tools: bool,
     cargo_deny: bool,
     /// Packages that are unpacked instead of installed.
     unpacked: Vec<&'static str>,
@@ -40,8 +41,9 @@ impl Plan {
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
             plan.python = !python::present();
+            plan.chart_tools = !chart_tools::present();
             plan.unpacked = if apt::present() { unpacked::missing() } else { vec![] };
-            if plan.python
+            if (plan.python || plan.chart_tools)
                 && apt::present()
                 && !plan.packages.iter().any(|package| package.name == needs::PYTHON_VENV.name)
                 && !python::can_make()
@@ -90,6 +92,7 @@ impl Plan {
             && !self.nightly
             && self.toolchain.is_none()
             && !self.python
+            && !self.chart_tools
             && !self.cargo_deny
             && self.unpacked.is_empty()
     }
@@ -136,6 +139,12 @@ impl Plan {
                 workspace::python_home().display()
             ));
         }
+        if self.chart_tools {
+            lines.push(format!(
+                "a Python environment with Helm's engine and Kubernetes' schemas in {}",
+                workspace::chart_python_home().display()
+            ));
+        }
         lines
     }
 
@@ -175,6 +184,9 @@ impl Plan {
         }
         if self.python {
             python::install()?;
+        }
+        if self.chart_tools {
+            chart_tools::install()?;
         }
         if self.cargo_deny {
             cargo_deny::install()?;

@@ -11,6 +11,10 @@ use crate::rig::{Job, LIMIT, binary};
 /// Commands that these tests do not run, each with the test that does or the reason.
 const ELSEWHERE: &[(&str, &str)] = &[
     (
+        "cluster$ helm install redirector deploy/helm/redirector -n kube-system -f values.yaml",
+        "xtask/tests/chart renders the chart with Helm's engine; no cluster runs here",
+    ),
+    (
         "cluster$ kubectl apply -f deploy/daemonset.yaml",
         "redirector/tests/daemonset plays this manifest's pod under podman",
     ),

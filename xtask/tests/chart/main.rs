@@ -1,0 +1,177 @@
+//! The Helm chart: what Helm's engine says of it, what it renders with several values, and that
+//! nothing in it or beside it is a copy that differs.
+
+mod helm;
+
+use std::{collections::BTreeSet, fs};
+
+use helm::{Rendered, helm, lint, render, validate};
+use serde_json::{Value, json};
+use testbed::workspace;
+
+/// The files of values in the chart's `ci`, each for another shape.
+const VALUES: [&str; 3] = ["manifest", "everything", "unload"];
+/// The newest versions of Kubernetes, by their minor numbers.
+const VERSIONS: std::ops::RangeInclusive<u32> = 29..=37;
+
+fn read(path: &str) -> String {
+    let path = workspace::root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn agent(rendered: &Rendered) -> Value {
+    rendered.of_kind("DaemonSet")["spec"]["template"]["spec"]["containers"][0].clone()
+}
+
+#[test]
+fn helm_lint_has_no_complaint() {
+    let report = lint();
+    assert_eq!(report["TotalChartsLinted"], 1, "{report}");
+    assert_eq!(report["Errors"], Value::Null, "{report}");
+    // Severity 1 is information: the chart has no icon.
+    let worst = report["Messages"].as_array().unwrap().iter().map(|one| &one["Severity"]);
+    assert!(worst.clone().all(|severity| *severity == 1), "{report}");
+}
+
+#[test]
+fn the_manifest_is_what_the_chart_renders() {
+    let manifest = read("deploy/daemonset.yaml");
+    let (header, rest) = manifest.split_once("apiVersion").unwrap();
+    // A comment of the first object follows the header's.
+    let header = header.rsplit_once("# The agent does not use").unwrap().0;
+    let wanted = format!("{header}{}", render(Some("manifest")).text_without_tests());
+    if std::env::var_os("REDIRECTOR_BLESS").is_some() {
+        fs::write(workspace::root().join("deploy/daemonset.yaml"), &wanted).unwrap();
+        return;
+    }
+    assert!(
+        manifest == wanted,
+        "deploy/daemonset.yaml differs from the chart at {:?}: REDIRECTOR_BLESS=1 cargo test -p \
+            xtask --test chart",
+        rest.lines().find(|line| !wanted.contains(line))
+    );
+}
+
+#[test]
+fn every_rendered_object_fits_the_schemas_of_kubernetes() {
+    for values in VALUES {
+        let objects = render(Some(values)).of_kubernetes();
+        assert!(objects.len() >= 3, "{values}");
+        for minor in VERSIONS {
+            validate(&objects, minor)
+                .unwrap_or_else(|error| panic!("{values}, 1.{minor}: {error}"));
+        }
+    }
+    let mut wrong = render(None).of_kubernetes();
+    let daemonset = wrong.iter_mut().find(|object| object["kind"] == "DaemonSet").unwrap();
+    daemonset["spec"]["template"]["spec"]["hostNetwerk"] = json!(true);
+    let error = validate(&wrong, 34).unwrap_err();
+    assert!(error.contains("hostNetwerk"), "{error}");
+}
+
+#[test]
+fn the_configuration_has_the_values_with_their_types() {
+    let values: Value = serde_yaml_ng::from_str(&read(&helm("ci/everything-values.yaml"))).unwrap();
+    let rendered = render(Some("everything"));
+    let text =
+        rendered.of_kind("ConfigMap")["data"]["redirector.toml"].as_str().unwrap().to_owned();
+    let table: toml::Table = text.parse().unwrap();
+    let table = serde_json::to_value(table).unwrap();
+    assert_eq!(table["routes"], values["routes"]);
+    for (section, keys) in values["config"].as_object().unwrap() {
+        for (key, value) in keys.as_object().unwrap() {
+            assert_eq!(table[section][key], *value, "{section}.{key}");
+        }
+    }
+    // A section that only the defaults have a key of is merged.
+    assert_eq!(table["dns"]["listen"], json!(["169.254.20.53:53"]));
+}
+
+/// deploy/redirector.toml lists every key.
+#[test]
+fn the_schema_of_the_values_has_every_key_of_the_file() {
+    let mut documented = BTreeSet::new();
+    let mut section = String::new();
+    for line in read("deploy/redirector.toml").lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            section = name.trim_start_matches('[').to_owned();
+        } else if let Some((key, _)) = line.split_once('=')
+            && key.trim().chars().all(|c| c.is_ascii_lowercase() || "_46".contains(c))
+        {
+            documented.insert(format!("{section}.{}", key.trim()));
+        }
+    }
+    let schema: Value = serde_json::from_str(&read(&helm("values.schema.json"))).unwrap();
+    let mut known = BTreeSet::new();
+    let mut add = |section: &str, properties: &Value| {
+        known.extend(properties.as_object().unwrap().keys().map(|key| format!("{section}.{key}")));
+    };
+    for (section, keys) in schema["properties"]["config"]["properties"].as_object().unwrap() {
+        add(section, &keys["properties"]);
+    }
+    add("routes", &schema["properties"]["routes"]["items"]["properties"]);
+    assert_eq!(known, documented);
+}
+
+#[test]
+fn values_that_the_schema_forbids_are_refused_by_name() {
+    for (values, complaint) in [
+        (json!({"confg": {}}), "confg"),
+        (json!({"config": {"dns": {"ttl": "5"}}}), "ttl"),
+        (json!({"routes": [{"source": "a.internal"}]}), "destination"),
+        (json!({"image": {"digest": "latest"}}), "digest"),
+        (json!({"metrics": {"podMonitor": {"enabled": true}}}), "metrics.onHostIP"),
+    ] {
+        let error = helm::try_render(&values).unwrap_err();
+        assert!(error.contains(complaint), "{values}: {error}");
+    }
+}
+
+#[test]
+fn no_values_give_another_capability_or_mount() {
+    let usual = agent(&render(None));
+    assert_eq!(
+        usual["securityContext"]["capabilities"],
+        json!({"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "NET_BIND_SERVICE"]})
+    );
+    let everything = agent(&render(Some("everything")));
+    let unload = render(Some("unload")).of_kind("DaemonSet")["spec"]["template"]["spec"].clone();
+    assert_eq!(unload["initContainers"][0]["args"], json!(["unload"]));
+    for other in [&everything, &unload["initContainers"][0]] {
+        assert_eq!(other["securityContext"], usual["securityContext"]);
+        let mounts = usual["volumeMounts"].as_array().unwrap();
+        assert_eq!(other["volumeMounts"].as_array().unwrap()[..mounts.len()], mounts[..]);
+    }
+    let (image, digest) = everything["image"].as_str().unwrap().split_once('@').unwrap();
+    assert_eq!(image, "registry.example/tools/redirector");
+    assert!(digest.starts_with("sha256:"));
+}
+
+#[test]
+fn rules_and_dashboard_are_those_of_the_repository() {
+    let rendered = render(Some("everything"));
+    let rules: Value = serde_yaml_ng::from_str(&read("deploy/alerts.yaml")).unwrap();
+    assert_eq!(rendered.of_kind("PrometheusRule")["spec"], rules);
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana-dashboard.json")).unwrap();
+    let text = rendered.named("redirector-dashboard")["data"]["redirector.json"].clone();
+    assert_eq!(serde_json::from_str::<Value>(text.as_str().unwrap()).unwrap(), dashboard);
+}
+
+#[test]
+fn without_routes_the_file_says_that_there_are_none() {
+    let rendered = render(None);
+    let text = rendered.of_kind("ConfigMap")["data"]["redirector.toml"].as_str().unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    assert_eq!(table["routes"].as_array().map(Vec::len), Some(0), "{text}");
+}
+
+#[test]
+fn notes_and_test_name_what_is_installed() {
+    let rendered = render(Some("manifest"));
+    assert!(rendered.notes.contains("redirector verify NAME --pid PID"), "{}", rendered.notes);
+    assert!(rendered.notes.contains("explain \"artifactory.internal.company.net\""));
+    let test = rendered.named("redirector-test");
+    assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
+    assert_eq!(test["spec"]["containers"][0]["args"], json!(["status"]));
+}
