@@ -38,7 +38,7 @@ impl ConnectOutcome {
 }
 
 /// The outcome of a connect whose socket closes in `phase` with `flags` and `evidence` (see
-/// [`Origin`]). Measured on 5.10 to 7.3:
+/// [`Origin`]). Measured on 6.18; others by the kernel's source:
 ///
 /// | case | hooks that run before the socket closes | segments received | SYN in the queue |
 /// |---|---|---|---|

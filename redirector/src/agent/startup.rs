@@ -75,6 +75,8 @@ pub(crate) async fn bind(
     let signals = Signals::listen()?;
     // Only to report an invalid pattern before anything is changed.
     datapath::cgroups(&config.attach.cgroups)?;
+    // Locking makes the directory, and this refuses one outside of a bpf file system.
+    datapath::has_pins(&config.agent.bpffs)?;
     let locks = Arc::new(Mutex::new(lock(&config)?));
     let is_first = !datapath::has_pins(&config.agent.bpffs)?;
     let built = build(ConfigState::new(path, watch, (accepted, errors)), Arc::clone(&locks)).await;

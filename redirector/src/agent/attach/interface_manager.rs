@@ -152,11 +152,13 @@ impl InterfaceManager {
     /// An interface has come, changed or gone, or some are left to do.
     pub(crate) fn on_change(&mut self, datapath: &mut Datapath) {
         let taken = self.watch.as_ref().map(LinkWatch::take).unwrap_or_default();
-        if self.scanned_at.is_none() || self.specs.is_empty() {
-            // Until startup is over, or for ever: the first list covers it.
+        if self.scanned_at.is_none() {
+            // Until startup is over: the first list covers it.
             return;
         }
-        if taken.lost {
+        if self.specs.is_empty() {
+            // What is left to do is to release interfaces.
+        } else if taken.lost {
             self.scan(datapath);
         } else {
             let mut changed = BTreeSet::new();
@@ -175,7 +177,7 @@ impl InterfaceManager {
             return self.attach(datapath, specs);
         }
         if self.specs.is_empty() {
-            return;
+            return self.step(datapath);
         }
         self.due.extend(self.failures.keys());
         self.error = None;

@@ -186,7 +186,7 @@ impl Reconciler {
         // DNS first for routes that go, so that no client gets a VIP that is about to be removed.
         self.unpublish_unwanted(&wanted);
         drop(wanted);
-        let applied = self.apply(&changes);
+        let applied = self.apply(&self.possible(changes));
 
         // Then DNS for routes that came.
         self.publish_installed();
@@ -206,7 +206,7 @@ impl Reconciler {
         let changes = self.changes_of(sources);
         // The same order as for all routes.
         self.publish_only(sources);
-        let applied = self.apply(&changes);
+        let applied = self.apply(&self.possible(changes));
         for source in sources {
             match self.installed_vip(source) {
                 Some(vip) => drop(self.published.insert(source.clone(), vip)),
@@ -215,6 +215,14 @@ impl Reconciler {
         }
         self.publish_only(sources);
         self.conclude(applied)
+    }
+
+    /// A route stays while the kernel may still answer its name.
+    fn possible(&self, mut changes: Vec<plan::Change>) -> Vec<plan::Change> {
+        if self.names_error.is_some() {
+            changes.retain(|change| !matches!(change, plan::Change::Withdraw { .. }));
+        }
+        changes
     }
 
     /// Publishes what the kernel contains: at the start, what an earlier agent left there.
@@ -267,10 +275,10 @@ impl Reconciler {
         if changes.is_empty() {
             return;
         }
-        let published = self.datapath.publish_names(changes);
-        self.names_error = published.err().map(|error| error_chain(&error));
-        if let Some(error) = &self.names_error {
+        if let Err(error) = self.datapath.publish_names(changes) {
+            let error = error_chain(&error);
             warn!("the kernel rejected a change of the names that it answers: {error}");
+            self.names_error.get_or_insert(error);
         }
     }
 
@@ -415,7 +423,10 @@ impl Reconciler {
         let names_error = self.names_error.take();
         self.record_kernel_error(error.or(names_error));
         applied?;
-        self.free_unused_leases();
+        // A name that is still answered keeps its virtual address.
+        if self.in_sync {
+            self.free_unused_leases();
+        }
         Ok(())
     }
 
