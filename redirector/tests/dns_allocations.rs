@@ -52,7 +52,7 @@ fn query(name: &str, kind: u8) -> Vec<u8> {
 
 #[test]
 fn answering_a_query_does_not_allocate() {
-    let sources = ["artifactory.internal.company.net", "*.internal.company.net"];
+    let sources = ["artifactory.internal.company.net", "**.internal.company.net"];
     let vips = (1..).map(|last| Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None });
     let zone =
         Zone::new(sources.map(|source| source.parse().expect("a source")).into_iter().zip(vips));

@@ -26,18 +26,46 @@ impl NameEntry {
     pub const FLAG_PENDING: u32 = 1;
 }
 
-/// A wildcard, by the octets of its suffix in reverse order.
+/// The wildcards of a zone, by the octets of the zone's name in reverse order: `**.zone`, `*.zone`
+/// or both. An element of an agent that knew `**.zone` only has no other bits or octets set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct WildcardEntry {
-    /// The route: the VIP's index in the pool.
+    /// The route of `**.zone`: the VIP's index in the pool.
     pub index: u32,
-    /// The bits of [`NameEntry`].
+    /// `FLAG_` bits.
     pub flags: u32,
-    /// Octets of the suffix.
-    pub length: u64,
+    /// Octets of the zone's name.
+    pub length: u32,
+    /// The route of `*.zone`: the VIP's index in the pool.
+    pub label_index: u32,
 }
 table_type!(WildcardEntry, 16);
+
+impl WildcardEntry {
+    /// The route of `**.zone` has no backend yet: the answer is SERVFAIL.
+    pub const FLAG_PENDING: u32 = NameEntry::FLAG_PENDING;
+    /// There is no `**.zone`.
+    pub const FLAG_NOT_DEEP: u32 = 2;
+    /// There is `*.zone`.
+    pub const FLAG_LABEL: u32 = 4;
+    /// The route of `*.zone` has no backend yet.
+    pub const FLAG_LABEL_PENDING: u32 = 8;
+
+    /// The index and the flags of [`NameEntry`] for a name below the zone, none if no wildcard of
+    /// the zone matches it. `one_label`: the name has one label more than the zone.
+    #[inline(always)]
+    pub const fn select(&self, one_label: bool) -> Option<(u32, u32)> {
+        if one_label && self.flags & Self::FLAG_LABEL != 0 {
+            let pending = (self.flags & Self::FLAG_LABEL_PENDING != 0) as u32;
+            return Some((self.label_index, pending * NameEntry::FLAG_PENDING));
+        }
+        if self.flags & Self::FLAG_NOT_DEEP != 0 {
+            return None;
+        }
+        Some((self.index, self.flags & Self::FLAG_PENDING))
+    }
+}
 
 /// The source of a VIP, for questions about its reverse name. The key is the VIP's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

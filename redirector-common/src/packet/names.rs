@@ -30,16 +30,17 @@ impl Name {
         Some(Self::from_octets(&octets, length))
     }
 
-    /// The same name below one more label: `*`, as a wildcard's reverse entry has it.
-    pub fn below_star(&self) -> Option<Self> {
-        let length = self.length as usize;
-        if length + 2 > MAX_NAME as usize {
+    /// The same name below one more label: `*` or `**`, as a wildcard's reverse entry has it.
+    pub fn below(&self, label: &str) -> Option<Self> {
+        let (first, length) = (1 + label.len(), self.length as usize);
+        if length + first > MAX_NAME as usize {
             return None;
         }
         let mut octets = [0; NAME_OCTETS];
-        octets[..2].copy_from_slice(b"\x01*");
-        octets[2..2 + length].copy_from_slice(&self.octets()[..length]);
-        Some(Self::from_octets(&octets, length + 2))
+        octets[0] = label.len() as u8;
+        octets[1..first].copy_from_slice(label.as_bytes());
+        octets[first..first + length].copy_from_slice(&self.octets()[..length]);
+        Some(Self::from_octets(&octets, length + first))
     }
 
     /// Of a table's element. None if it is no name in lower case.
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(&name.reversed()[..17], b"ten\x03ynapmoc\x07tra\x03\0");
         assert_eq!(Name::from_words(name.words(), 16), Some(name));
         assert_eq!(Name::from_reversed(&name.reversed()[..16]), Some(name));
-        let star = name.below_star().unwrap();
+        let star = name.below("*").unwrap();
         assert_eq!(&star.octets()[..19], b"\x01*\x03art\x07company\x03net\0");
         assert_eq!(star.reverse_entry().length, 19);
         assert_eq!(star.entry(7, 1).length, 18);
@@ -162,7 +163,7 @@ mod tests {
         let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
         assert_eq!(longest.len(), 253);
         assert_eq!(Name::new(&longest).unwrap().length(), 254);
-        assert_eq!(Name::new(&longest).unwrap().below_star(), None);
+        assert_eq!(Name::new(&longest).unwrap().below("*"), None);
         for wrong in ["", ".", "a..b", &"a".repeat(64), &format!("{longest}b")] {
             assert_eq!(Name::new(wrong), None, "{wrong}");
         }

@@ -58,25 +58,31 @@ pub fn reverse(
 }
 
 /// The wildcard of a name, by `look_up` with the bits of the key that count: the longest suffix
-/// first. In the key, a suffix may match where no label begins, since a length may look like a
-/// character; then shorter ones are tried.
+/// first. `below_first` is the octet after the name's first label. Returns the index and the flags.
+///
+/// In the key, a suffix may match where no label begins, since a length may look like a character;
+/// and the wildcard of the suffix may match one label only. Then shorter ones are tried.
 #[inline(always)]
 pub fn wildcard(
     labels: &Labels,
+    below_first: u64,
     mut look_up: impl FnMut(u32) -> Option<WildcardEntry>,
-) -> Option<WildcardEntry> {
+) -> Option<(u32, u32)> {
     // Without the first length: the name itself is not below it.
     let limit = Cell::new(labels.length.wrapping_sub(1));
-    unroll!(_try in 0..4 {
+    unroll!(_try in 0..8 {
         let octets = limit.get();
         if octets == 0 || octets > NAME_OCTETS as u64 {
             break;
         }
         let entry = look_up(octets as u32 * 8)?;
-        if starts_label(labels, labels.length.wrapping_sub(entry.length)) {
-            return Some(entry);
+        let at = labels.length.wrapping_sub(entry.length.into());
+        if starts_label(labels, at)
+            && let Some(found) = entry.select(at == below_first)
+        {
+            return Some(found);
         }
-        limit.set(entry.length.wrapping_sub(1));
+        limit.set(u64::from(entry.length).wrapping_sub(1));
     });
     None
 }
@@ -131,7 +137,10 @@ mod tests {
     use super::*;
     use crate::packet::{labels::labels, names::Name};
 
-    /// The wildcard that the search finds for `name`, by the rules of the kernel's trie.
+    const LABEL_ONLY: u32 = WildcardEntry::FLAG_NOT_DEEP | WildcardEntry::FLAG_LABEL;
+
+    /// The wildcard that the search finds for `name`, by the rules of the kernel's trie, and the
+    /// number of look-ups. A zone matches at any depth, `*.zone` one label.
     fn search(wildcards: &[&str], name: &[u8]) -> Option<(usize, usize)> {
         let mut words = [0xeeee_eeee_eeee_eeee; 33];
         for (word, octets) in words.iter_mut().zip(name.chunks(8)) {
@@ -160,22 +169,23 @@ mod tests {
         assert!(written);
         let key: Vec<u8> = key.iter().flat_map(|word| word.to_le_bytes()).collect();
         let mut tries = 0;
-        let found = wildcard(&labels, |bits| {
+        let below_first = 1 + u64::from(name[0]);
+        let found = wildcard(&labels, below_first, |bits| {
             tries += 1;
             let matches = wildcards.iter().enumerate().filter_map(|(index, text)| {
-                let suffix = Name::new(text).unwrap();
+                let suffix = Name::new(text.trim_start_matches("*.")).unwrap();
+                let one_label = text.starts_with("*.");
                 let octets = suffix.length() as usize;
                 let is_match =
                     octets <= bits as usize / 8 && suffix.reversed()[..octets] == key[..octets];
-                is_match.then_some(WildcardEntry {
-                    index: index as u32,
-                    flags: 0,
-                    length: suffix.length(),
-                })
+                let flags = if one_label { LABEL_ONLY } else { 0 };
+                let index = index as u32;
+                let length = suffix.length() as u32;
+                is_match.then_some(WildcardEntry { index, flags, length, label_index: index })
             });
             matches.max_by_key(|entry| entry.length)
         });
-        found.map(|entry| (entry.index as usize, tries))
+        found.map(|(index, _)| (index as usize, tries))
     }
 
     #[test]
@@ -193,6 +203,46 @@ mod tests {
         ] {
             assert_eq!(search(&wildcards, name), expected, "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_wildcard_of_one_label_hides_no_wider_one() {
+        let wildcards = ["net", "*.company.net", "*.a.company.net"];
+        for (name, expected) in [
+            (&b"\x01x\x07company\x03net\0"[..], Some((1, 1))),
+            (b"\x01a\x07company\x03net\0", Some((1, 1))),
+            (b"\x01x\x01a\x07company\x03net\0", Some((2, 1))),
+            (b"\x01y\x01x\x01a\x07company\x03net\0", Some((0, 3))),
+            (b"\x01y\x01x\x07company\x03net\0", Some((0, 2))),
+        ] {
+            assert_eq!(search(&wildcards, name), expected, "{name:?}");
+        }
+        assert_eq!(search(&wildcards[1..], b"\x01y\x01x\x07company\x03net\0"), None);
+    }
+
+    #[test]
+    fn six_nested_wildcards_of_one_label_hide_no_wider_one() {
+        let deep = b"\x01y\x01x\x01f\x01e\x01d\x01c\x01b\x01a\x03net\0";
+        let nets = [
+            "net",
+            "*.a.net",
+            "*.b.a.net",
+            "*.c.b.a.net",
+            "*.d.c.b.a.net",
+            "*.e.d.c.b.a.net",
+            "*.f.e.d.c.b.a.net",
+        ];
+        assert_eq!(search(&nets, deep), Some((0, 7)));
+    }
+
+    #[test]
+    fn an_element_has_the_wildcards_of_its_zone() {
+        let both = WildcardEntry { index: 1, flags: 4 | 8, length: 4, label_index: 2 };
+        assert_eq!((both.select(true), both.select(false)), (Some((2, 1)), Some((1, 0))));
+        let label = WildcardEntry { flags: LABEL_ONLY, ..both };
+        assert_eq!((label.select(true), label.select(false)), (Some((2, 0)), None));
+        let earlier = WildcardEntry { index: 1, flags: 1, length: 4, label_index: 0 };
+        assert_eq!((earlier.select(true), earlier.select(false)), (Some((1, 1)), Some((1, 1))));
     }
 
     #[test]

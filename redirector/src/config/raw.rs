@@ -13,6 +13,8 @@ use crate::{
 /// problem.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RawConfig {
+    /// What `*` means in sources.
+    pub(super) wildcards: Option<String>,
     pub(super) agent: RawAgent,
     pub(super) attach: RawAttach,
     pub(super) pool: RawPool,
@@ -87,7 +89,8 @@ pub(super) fn read(
     reader: &mut DocumentReader<'_>,
 ) -> (RawConfig, Vec<(String, Spanned)>) {
     let mut root = reader.root(root);
-    let mut config = RawConfig::default();
+    let mut config =
+        RawConfig { wildcards: root.text("wildcards", "`\"one_label\"`"), ..RawConfig::default() };
 
     let mut agent = agent_table(&mut root);
     config.agent = agent_paths(&mut agent);
@@ -161,9 +164,11 @@ impl Config {
 
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
-        let Config { agent, attach, pool, dns, health, datapath, routes } = config;
+        let Config { agent, attach, pool, dns, health, datapath, routes, old_wildcards: _ } =
+            config;
         let path = |path: &std::path::Path| Some(path.to_string_lossy().into_owned());
         Self {
+            wildcards: Some("one_label".into()),
             agent: RawAgent {
                 state_dir: path(&agent.state_dir),
                 run_dir: path(&agent.run_dir),

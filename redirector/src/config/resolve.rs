@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     pool::Pool,
-    route,
+    route::{
+        self, Wildcard,
+        import::{Dialect, unknown_wildcards},
+    },
     spanned::{DocumentReader, Spanned, scalar},
 };
 
@@ -100,9 +103,12 @@ pub(super) fn resolve(
             ..DatapathSettings::default()
         },
         routes: Vec::new(),
+        old_wildcards: Vec::new(),
     };
     let paths: Vec<_> = routes.iter().map(|(path, _)| path.clone()).collect();
-    config.routes = route::import::read_all(routes, check.reader, false);
+    let dialect = Dialect { foreign: false, star: check.wildcards(raw.wildcards) };
+    let read = route::import::read_all(routes, check.reader, dialect);
+    (config.routes, config.old_wildcards) = (read.routes, read.old_wildcards);
     check.pool_against(&config, paths.len());
     config
 }
@@ -117,6 +123,15 @@ struct Check<'c, 'a> {
 }
 
 impl Check<'_, '_> {
+    fn wildcards(&mut self, text: Option<String>) -> Option<Wildcard> {
+        let text = text?;
+        let meaning = Wildcard::of_key(&text);
+        if meaning.is_none() {
+            self.reader.report("wildcards", unknown_wildcards(&text));
+        }
+        meaning
+    }
+
     fn agent(&mut self, raw: RawAgent) -> Agent {
         let default = Agent::default();
         let agent = Agent {

@@ -8,7 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{pool::Pool, route::Route};
+use crate::{
+    pool::Pool,
+    route::{Route, SourceName},
+};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +30,9 @@ pub struct Config {
     pub datapath: DatapathSettings,
     /// The file's routes, with distinct sources, in the file's order.
     pub routes: Vec<Route>,
+    /// Sources of the file that were written as `*.zone` and are read as `**.zone`, since the file
+    /// does not state what `*` means.
+    pub old_wildcards: Vec<SourceName>,
 }
 
 /// The directories and the admin listener of the agent.

@@ -25,12 +25,13 @@ pub struct UnknownFormat(String);
 /// What every format holds.
 #[derive(Serialize)]
 struct Document<'r> {
+    wildcards: &'static str,
     routes: &'r [RawRoute],
 }
 
 /// Writes routes as text that ends with a newline.
 pub fn export(routes: &[RawRoute], format: Format) -> String {
-    let document = Document { routes };
+    let document = Document { wildcards: "one_label", routes };
     match format {
         Format::Toml => toml::to_string(&document).expect("texts and lists of texts are TOML"),
         Format::Yaml => {

@@ -6,7 +6,11 @@
 
 use std::{collections::HashMap, fmt, path::Path};
 
-use super::{definition::Route, foreign_formats, raw, source::SourceName};
+use super::{
+    definition::Route,
+    foreign_formats, raw,
+    source::{SourceName, Wildcard},
+};
 use crate::spanned::{Diagnostic, DocumentReader, Spanned, Value};
 
 pub use super::export::Format;
@@ -35,14 +39,40 @@ impl fmt::Display for ImportError {
     }
 }
 
+/// The routes of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileRoutes {
+    /// The routes.
+    pub routes: Vec<Route>,
+    /// Sources that were written as `*.zone` and are read as `**.zone`, since the file does not
+    /// state what `*` means.
+    pub old_wildcards: Vec<SourceName>,
+}
+
+/// The warning about a file that does not state what its wildcards mean.
+pub fn old_wildcards_warning(file: &Path, sources: &[SourceName]) -> Option<String> {
+    let first = sources.first()?;
+    let more = match sources.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    Some(format!(
+        "{}: `*.{zone}`{more}: read as `{first}`, which matches names of any depth, since the file \
+            has no key `wildcards`: begin it with `wildcards = \"one_label\"`, and write `**.` \
+            where names of any depth are meant",
+        file.display(),
+        zone = first.name(),
+    ))
+}
+
 /// Reads routes from a text whose format is detected.
 pub fn parse(text: &str) -> Result<Vec<Route>, ImportError> {
-    parse_named(Path::new("<input>"), text)
+    parse_named(Path::new("<input>"), text).map(|read| read.routes)
 }
 
 /// Reads routes from the text of a file; the format is that of the extension, else of the text.
 /// Problems name the file.
-pub fn parse_named(name: &Path, text: &str) -> Result<Vec<Route>, ImportError> {
+pub fn parse_named(name: &Path, text: &str) -> Result<FileRoutes, ImportError> {
     let format = name
         .extension()
         .and_then(|extension| extension.to_str()?.to_ascii_lowercase().parse().ok());
@@ -53,11 +83,14 @@ pub fn parse_named(name: &Path, text: &str) -> Result<Vec<Route>, ImportError> {
     let routes = match foreign {
         Some(foreign) => {
             reader.report("", foreign);
-            Vec::new()
+            FileRoutes::default()
         }
         None => {
             let documents = documents(text, format.unwrap_or_else(|| guess(text)), &mut reader);
-            if reader.refused("") { Vec::new() } else { routes(documents, &mut reader) }
+            match reader.refused("") {
+                true => FileRoutes::default(),
+                false => routes(documents, &mut reader),
+            }
         }
     };
     match reader.finish() {
@@ -112,12 +145,14 @@ fn documents(text: &str, format: Format, reader: &mut DocumentReader<'_>) -> Vec
 }
 
 /// The routes of every document.
-fn routes(documents: Vec<Spanned>, reader: &mut DocumentReader<'_>) -> Vec<Route> {
+fn routes(documents: Vec<Spanned>, reader: &mut DocumentReader<'_>) -> FileRoutes {
     let mut items = Vec::new();
+    let mut star = None;
     let mut found = false;
     let foreign = foreign_formats::recognise("", &documents);
     let several = documents.len() > 1;
     for (number, document) in (1..).zip(documents) {
+        star = star.or(wildcards(&document, reader));
         let Some((path, node)) = locate(document) else { continue };
         let path = match several {
             true => format!("document[{number}].{path}").trim_end_matches('.').to_owned(),
@@ -143,23 +178,57 @@ fn routes(documents: Vec<Spanned>, reader: &mut DocumentReader<'_>) -> Vec<Route
             ),
         );
     }
-    read_all(items, reader, true)
+    read_all(items, reader, Dialect { foreign: true, star })
+}
+
+/// What `*` means in a document, if it states it.
+fn wildcards(document: &Spanned, reader: &mut DocumentReader<'_>) -> Option<Wildcard> {
+    let Value::Text(text) = &document.get("wildcards")?.value else { return None };
+    let meaning = Wildcard::of_key(text);
+    if meaning.is_none() {
+        reader.report("wildcards", unknown_wildcards(text));
+    }
+    meaning
+}
+
+/// The error for a value of the key `wildcards`.
+pub(crate) fn unknown_wildcards(text: &str) -> String {
+    format!("`{text}` is not known: write `one_label` or `any_depth`")
+}
+
+/// How routes are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialect {
+    /// Keys of `executorPrivateDNS` are read, too.
+    pub(crate) foreign: bool,
+    /// What `*` means; if it is not stated, any depth.
+    pub(crate) star: Option<Wildcard>,
 }
 
 /// Reads each item as a route, and refuses a source that stands there twice.
 pub(crate) fn read_all(
     items: Vec<(String, Spanned)>,
     reader: &mut DocumentReader<'_>,
-    foreign: bool,
-) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::with_capacity(items.len());
+    dialect: Dialect,
+) -> FileRoutes {
+    let mut read = FileRoutes { routes: Vec::with_capacity(items.len()), ..FileRoutes::default() };
     let mut first: HashMap<SourceName, String> = HashMap::new();
     for (path, item) in items {
         let Ok(section) = reader.table(&path, item) else { continue };
-        let raw = raw::read(section, foreign);
+        let mut raw = raw::read(section, dialect.foreign);
+        let written = raw.source.clone();
         // A source counts even when the rest of its route is wrong, so that one run shows every
         // duplicate.
-        if let Ok(source) = raw.source.parse::<SourceName>() {
+        if let Ok(mut source) = raw.source.parse::<SourceName>() {
+            if source.wildcard() == Some(Wildcard::OneLabel)
+                && dialect.star != Some(Wildcard::OneLabel)
+            {
+                source = source.with_deep_wildcard();
+                raw.source = source.to_string();
+                if dialect.star.is_none() {
+                    read.old_wildcards.push(source.clone());
+                }
+            }
             match first.get(&source) {
                 Some(other) => {
                     let at = reader.location_of(other);
@@ -167,8 +236,8 @@ pub(crate) fn read_all(
                     reader.report(
                         &key,
                         format_args!(
-                            "`{}` is the source of `{other}` ({at}) already: remove one of the two",
-                            raw.source
+                            "`{written}` is the source of `{other}` ({at}) already: remove one \
+                                of the two",
                         ),
                     );
                 }
@@ -176,11 +245,11 @@ pub(crate) fn read_all(
             }
         }
         match Route::try_from(raw) {
-            Ok(route) => routes.push(route),
+            Ok(route) => read.routes.push(route),
             Err(refused) => reader.report_within(&path, refused.problems),
         }
     }
-    routes
+    read
 }
 
 /// The routes of a document and their path: the document itself when it is a list. An

@@ -121,7 +121,7 @@ fn the_extension_decides_before_the_text_does() {
     let error =
         parse_named(Path::new("/tmp/routes.toml"), "routes: []").expect_err("not TOML").to_string();
     assert!(error.starts_with("/tmp/routes.toml:1:"), "{error}");
-    assert!(parse_named(Path::new("routes.YML"), "routes: []").expect("yaml").is_empty());
+    assert!(parse_named(Path::new("routes.YML"), "routes: []").expect("yaml").routes.is_empty());
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use ports::{PortError, PortMap, PortPair};
 pub use problems::RouteProblems;
 pub use raw::{RawDestination, RawRoute};
 pub use set::{EffectiveRoute, RouteSet, RouteSetError};
-pub use source::{SourceName, SourceNameError};
+pub use source::{SourceName, SourceNameError, Wildcard};
 pub(crate) use store::RouteOnDisk;
 pub use store::{OpenedStore, Store, StoreError, StoredRoute, StoredRoutes};
 

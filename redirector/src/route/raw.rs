@@ -28,7 +28,7 @@ const MOST_IDLE_TIMEOUT: Duration = Duration::from_secs(32_767);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawRoute {
-    /// The internal name, exact or `*.suffix`.
+    /// The internal name, exact, `*.zone` (one label more) or `**.zone`.
     pub source: String,
     /// A DNS name, an address, or a list of addresses.
     pub destination: RawDestination,

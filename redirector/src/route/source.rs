@@ -1,17 +1,45 @@
-//! Source names: the internal name that executors ask for, exact or `*.suffix`.
+//! Source names: the internal name that executors ask for, exact, `*.zone` or `**.zone`.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// An internal name, exact (`artifactory.internal.company.net`) or with one leading wildcard label
-/// (`*.internal.company.net`).
+/// An internal name, exact (`artifactory.internal.company.net`) or with one leading wildcard label.
 ///
-/// Always lower case and without the final dot. A wildcard matches names with at least one more
-/// label: `*.a.b` matches `x.a.b` and `y.x.a.b`, not `a.b`.
+/// Always lower case and without the final dot. `*.a.b` matches names with one more label
+/// (`x.a.b`, as in RFC 9525 section 6.3), `**.a.b` those with at least one more (`x.a.b`,
+/// `y.x.a.b`); neither matches `a.b`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceName {
-    /// The name without `*.`. Shared: a full pool's names stand in a dozen tables each.
+    /// The name without its wildcard. Shared: a full pool's names stand in a dozen tables each.
     name: Arc<str>,
-    wildcard: bool,
+    wildcard: Option<Wildcard>,
+}
+
+/// What a wildcard stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wildcard {
+    /// `*`: one label.
+    OneLabel,
+    /// `**`: one label or more.
+    AnyDepth,
+}
+
+impl Wildcard {
+    /// The label, as it is written.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::OneLabel => "*",
+            Self::AnyDepth => "**",
+        }
+    }
+
+    /// What the key `wildcards` of a file of routes states about `*`.
+    pub fn of_key(value: &str) -> Option<Self> {
+        match value {
+            "one_label" => Some(Self::OneLabel),
+            "any_depth" => Some(Self::AnyDepth),
+            _ => None,
+        }
+    }
 }
 
 /// Why a text is not a source name.
@@ -41,9 +69,10 @@ pub enum SourceNameError {
         /// The whole name.
         name: String,
     },
-    /// `*` anywhere but as the whole first label.
+    /// `*` anywhere but in the whole first label.
     #[error(
-        "`{0}`: a wildcard stands alone as the first label: write it as in `*.internal.company.net`"
+        "`{0}`: a wildcard stands alone as the first label: write it as in \
+            `*.internal.company.net`, or `**.internal.company.net` for names of any depth"
     )]
     Wildcard(String),
     /// An address where a name belongs.
@@ -65,30 +94,49 @@ pub enum SourceNameError {
 }
 
 impl SourceName {
-    /// The name in lower case, without `*.` and without the final dot.
+    /// The name in lower case, without a wildcard and without the final dot.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether this is `*.name`.
+    /// Whether this is `*.name` or `**.name`.
     pub fn is_wildcard(&self) -> bool {
+        self.wildcard.is_some()
+    }
+
+    /// The wildcard, if it has one.
+    pub fn wildcard(&self) -> Option<Wildcard> {
         self.wildcard
     }
 
-    /// Whether a client that asks for `name`, in lower case and without the final dot, gets this
-    /// source's answer, unless a longer source matches it, too.
-    pub fn matches(&self, name: &str) -> bool {
-        let is_below = || {
-            let rest = name.strip_suffix(self.name());
-            rest.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-        };
-        if self.wildcard { is_below() } else { self.name() == name }
+    /// The other wildcard of the zone; an exact name itself.
+    pub fn sibling(&self) -> Self {
+        let wildcard = self.wildcard.map(|wildcard| match wildcard {
+            Wildcard::OneLabel => Wildcard::AnyDepth,
+            Wildcard::AnyDepth => Wildcard::OneLabel,
+        });
+        Self { name: Arc::clone(&self.name), wildcard }
     }
 
-    /// Orders the sources that match a name: the exact one is the greatest, then the longest
-    /// wildcard.
-    pub fn precedence(&self) -> (bool, usize) {
-        (!self.wildcard, self.name.len())
+    /// What is meant where `*.zone` matches names of any depth, as before `**.zone` existed.
+    pub fn with_deep_wildcard(self) -> Self {
+        Self { wildcard: self.wildcard.map(|_| Wildcard::AnyDepth), ..self }
+    }
+
+    /// Whether a client that asks for `name`, in lower case and without the final dot, gets this
+    /// source's answer, unless another source that matches it has a greater precedence.
+    pub fn matches(&self, name: &str) -> bool {
+        let Some(wildcard) = self.wildcard else { return *self.name == *name };
+        let above = name.strip_suffix(&*self.name).and_then(|above| above.strip_suffix('.'));
+        above.is_some_and(|above| {
+            !above.is_empty() && (wildcard == Wildcard::AnyDepth || !above.contains('.'))
+        })
+    }
+
+    /// Orders the sources that match a name: the exact one is the greatest, then the wildcard of
+    /// the longest zone, `*` before `**`.
+    pub fn precedence(&self) -> (bool, usize, bool) {
+        (self.wildcard.is_none(), self.name.len(), self.wildcard == Some(Wildcard::OneLabel))
     }
 }
 
@@ -100,9 +148,10 @@ impl FromStr for SourceName {
             return Err(SourceNameError::Address(text.into()));
         }
         let whole = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        let (wildcard, name) = match whole.strip_prefix("*.") {
-            Some(rest) => (true, rest),
-            None => (false, whole.as_str()),
+        let (wildcard, name) = match whole.split_once('.') {
+            Some(("*", rest)) => (Some(Wildcard::OneLabel), rest),
+            Some(("**", rest)) => (Some(Wildcard::AnyDepth), rest),
+            _ => (None, whole.as_str()),
         };
         if name.is_empty() {
             return Err(SourceNameError::Empty);
@@ -143,10 +192,10 @@ pub(super) fn is_label(label: &str) -> bool {
 
 impl fmt::Display for SourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.wildcard {
-            f.write_str("*.")?;
+        match self.wildcard {
+            Some(wildcard) => write!(f, "{}.{}", wildcard.label(), self.name),
+            None => f.write_str(&self.name),
         }
-        f.write_str(&self.name)
     }
 }
 
@@ -179,22 +228,34 @@ mod tests {
         assert!(name.is_wildcard());
         assert_eq!(name.name(), "internal.company.net");
         assert_eq!(name.to_string(), "*.internal.company.net");
-        for wrong in ["a*.b", "*.*.b", "a.*.b", "**.b"] {
+        let deep: SourceName = "**.b".parse().expect("a wildcard");
+        assert_eq!((deep.wildcard(), deep.name()), (Some(Wildcard::AnyDepth), "b"));
+        assert_eq!(deep.to_string(), "**.b");
+        assert_eq!(name.with_deep_wildcard().to_string(), "**.internal.company.net");
+        for wrong in ["a*.b", "*.*.b", "**.*.b", "a.*.b", "***.b", "**"] {
             assert_eq!(wrong.parse::<SourceName>(), Err(SourceNameError::Wildcard(wrong.into())));
         }
     }
 
     #[test]
-    fn the_exact_source_matches_then_the_longest_wildcard() {
-        let source = |text: &str| text.parse::<SourceName>().expect("a source");
-        assert!(source("*.a.b").matches("x.a.b") && source("*.a.b").matches("y.x.a.b"));
-        assert!(
-            !source("*.a.b").matches("a.b")
-                && !source("*.a.b").matches("xa.b")
-                && !source("a.b").matches("x.a.b")
-        );
-        let order = ["*.b", "*.a.b", "x.a.b"].map(|text| source(text).precedence());
-        assert!(order.is_sorted() && order[0] != order[1] && order[1] != order[2]);
+    fn one_star_matches_one_label_and_two_any_depth() {
+        let matches = |source: &str, name: &str| {
+            source.parse::<SourceName>().expect("a source").matches(name)
+        };
+        for (name, star, stars) in [
+            ("x.a.b", true, true),
+            ("y.x.a.b", false, true),
+            ("a.b", false, false),
+            (".a.b", false, false),
+            ("xa.b", false, false),
+            ("x.a.b.c", false, false),
+        ] {
+            assert_eq!((matches("*.a.b", name), matches("**.a.b", name)), (star, stars), "{name}");
+        }
+        assert!(matches("a.b", "a.b") && !matches("a.b", "x.a.b"));
+        let order = ["**.b", "*.b", "**.a.b", "*.a.b", "x.a.b"];
+        let order = order.map(|text| text.parse::<SourceName>().expect("a source").precedence());
+        assert!(order.is_sorted_by(|one, other| one < other));
     }
 
     #[test]
@@ -214,6 +275,7 @@ mod tests {
         ));
         assert!(matches!("a.".repeat(200).parse::<SourceName>(), Err(SourceNameError::TooLong(_))));
     }
+
     #[test]
     fn what_libc_takes_for_an_address_is_no_source() {
         let refused = |text: &str| text.parse::<SourceName>().expect_err(text);

@@ -18,7 +18,8 @@ use super::{
 use crate::atomic_file::{self, FileError, Quarantine};
 
 /// The version of the file's shape that this binary writes and reads.
-const VERSION: u32 = 1;
+/// In version 1, `*.zone` meant what `**.zone` means now.
+const VERSION: u32 = 2;
 
 /// Where the routes are kept: `state_dir/routes.json`.
 #[derive(Clone, Debug)]
@@ -38,6 +39,13 @@ pub struct StoredRoute {
     pub origin: RouteOrigin,
     /// The route.
     pub route: Route,
+}
+
+impl StoredRoute {
+    fn with_deep_wildcard(mut self) -> Self {
+        self.route.source = self.route.source.with_deep_wildcard();
+        self
+    }
 }
 
 /// What was read from the file.
@@ -123,6 +131,16 @@ impl RouteOnDisk {
     }
 }
 
+impl RouteOnDisk {
+    /// Reads what was written when `*.zone` meant any depth.
+    pub(crate) fn with_deep_wildcard(mut self) -> Self {
+        if let Ok(source) = self.route.source.parse::<SourceName>() {
+            self.route.source = source.with_deep_wildcard().to_string();
+        }
+        self
+    }
+}
+
 impl From<&StoredRoute> for RouteOnDisk {
     fn from(stored: &StoredRoute) -> Self {
         Self { origin: stored.origin, route: (&stored.route).into() }
@@ -147,7 +165,8 @@ impl Store {
         };
         let (routes, damage) = read(&bytes, &store.path)?;
         if damage.is_empty() {
-            return Ok(OpenedStore { store, routes, warning: None });
+            let warning = store.upgrade(&bytes, &routes)?;
+            return Ok(OpenedStore { store, routes, warning });
         }
         let quarantine = Quarantine::plan(&store.path);
         let warning = format!(
@@ -160,6 +179,28 @@ impl Store {
         store.damaged = Some(quarantine);
         tracing::warn!("{warning}");
         Ok(OpenedStore { store, routes, warning: Some(warning) })
+    }
+
+    /// Rewrites a file of version 1 that has wildcards, whose meaning they keep.
+    fn upgrade(
+        &mut self,
+        bytes: &[u8],
+        routes: &StoredRoutes,
+    ) -> Result<Option<String>, FileError> {
+        let is_old = serde_json::from_slice(bytes)
+            .is_ok_and(|Versioned { version }: Versioned| version < VERSION);
+        let Some(first) = routes.keys().find(|source| is_old && source.is_wildcard()) else {
+            return Ok(None);
+        };
+        self.save(routes)?;
+        let warning = format!(
+            "{}: wildcards that were written as `*.{}` are now written as `{first}`: both match \
+                names of any depth, but `*.` matches one label from this version on",
+            self.path.display(),
+            first.name(),
+        );
+        tracing::warn!("{warning}");
+        Ok(Some(warning))
     }
 
     /// Where the file is.
@@ -186,6 +227,12 @@ fn read(bytes: &[u8], path: &Path) -> Result<(StoredRoutes, Vec<String>), StoreE
         return Err(StoreError::Newer { path: path.to_owned(), found: version });
     }
     let read = match serde_json::from_slice::<OnDisk<Routes>>(bytes) {
+        Ok(file) if file.version < 2 => file
+            .routes
+            .0
+            .into_iter()
+            .map(|route| route.map(StoredRoute::with_deep_wildcard))
+            .collect(),
         Ok(file) => file.routes.0,
         Err(error) => return Ok((BTreeMap::new(), vec![error.to_string()])),
     };
@@ -218,7 +265,7 @@ mod tests {
     fn some() -> StoredRoutes {
         let routes = crate::route::import::parse(
             "[{source: a, destination: lb, ports: [443]}, \
-                {source: '*.b', destination: 203.0.113.7}]",
+                {source: '**.b', destination: 203.0.113.7}]",
         );
         let stored = |route: Route| {
             (route.source.clone(), StoredRoute { origin: RouteOrigin::Import, route })
@@ -235,6 +282,22 @@ mod tests {
         store.save(&some()).expect("saved");
         let again = reopened(&path);
         assert_eq!((again.routes, again.warning), (some(), None));
+    }
+
+    #[test]
+    fn wildcards_of_version_1_keep_their_meaning() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("routes.json");
+        let route = r#"{"origin":"import","route":{"source":"*.b","destination":"203.0.113.7"}}"#;
+        std::fs::write(&path, format!(r#"{{"version":1,"routes":[{route}]}}"#)).expect("written");
+        let opened = Store::open(path.clone()).expect("opened");
+        let sources = |opened: &OpenedStore| {
+            opened.routes.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(sources(&opened), ["**.b"]);
+        assert!(opened.warning.as_ref().expect("a warning").contains("`**.b`"));
+        let again = Store::open(path).expect("opened");
+        assert_eq!((sources(&again), again.warning), (vec!["**.b".to_owned()], None));
     }
 
     #[test]
@@ -289,9 +352,9 @@ mod tests {
     fn a_file_of_a_newer_version_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
-        let newer = r#"{"version": 2, "shape": "unknown"}"#;
+        let newer = r#"{"version": 3, "shape": "unknown"}"#;
         std::fs::write(&path, newer).expect("written");
-        assert!(matches!(Store::open(path.clone()), Err(StoreError::Newer { found: 2, .. })));
+        assert!(matches!(Store::open(path.clone()), Err(StoreError::Newer { found: 3, .. })));
         assert_eq!(std::fs::read_to_string(&path).expect("read"), newer);
     }
 }

@@ -103,7 +103,7 @@ fn records(path: &Path) -> Vec<Record> {
         Vec::new()
     });
     records.retain(Record::is_supported);
-    records
+    records.into_iter().map(Record::upgraded).collect()
 }
 
 fn number_of(path: &Path) -> Option<u64> {

@@ -17,7 +17,8 @@ use super::{lease_change::LeaseChange, record::Record};
 use crate::atomic_file::{self, FileError, Quarantine};
 
 /// The version of a line's shape.
-pub(super) const VERSION: u32 = 1;
+/// In version 1, `*.zone` meant what `**.zone` means now.
+pub(super) const VERSION: u32 = 2;
 /// The preallocated length, enough for some hundred changes. A journal that needs more grows.
 const PREALLOCATED: u64 = 256 << 10;
 
@@ -57,9 +58,22 @@ impl<'a> JournalEntry<'a> {
         }
         match serde_json::from_slice::<Versioned>(text) {
             Ok(Versioned { version }) if version > VERSION => Err(Unreadable::Newer(version)),
-            _ => {
-                serde_json::from_slice(text).map_err(|error| Unreadable::Damaged(error.to_string()))
-            }
+            _ => serde_json::from_slice(text)
+                .map(Self::upgraded)
+                .map_err(|error| Unreadable::Damaged(error.to_string())),
+        }
+    }
+
+    /// In the words of this version.
+    fn upgraded(self) -> Self {
+        if self.version >= 2 {
+            return self;
+        }
+        let leases = self.leases.into_owned().into_iter().map(LeaseChange::with_deep_wildcard);
+        Self {
+            version: VERSION,
+            leases: leases.collect::<Vec<_>>().into(),
+            record: self.record.map(Record::upgraded),
         }
     }
 }

@@ -15,6 +15,14 @@ pub enum LeaseChange {
 }
 
 impl LeaseChange {
+    /// Reads what was written when `*.zone` meant any depth.
+    pub(super) fn with_deep_wildcard(self) -> Self {
+        match self {
+            Self::Leased(source, index) => Self::Leased(source.with_deep_wildcard(), index),
+            Self::Freed(source, index) => Self::Freed(source.with_deep_wildcard(), index),
+        }
+    }
+
     pub(super) fn index(&self) -> u32 {
         let (Self::Leased(_, index) | Self::Freed(_, index)) = self;
         *index

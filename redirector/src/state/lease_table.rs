@@ -161,9 +161,11 @@ impl NeverLeased {
 
 /// Where a source begins to look: FNV-1a of its text, 64 bits wide. It is part of the contract
 /// between nodes and between versions (a lost file gives the same VIPs again), so it must never
-/// change; std's hashers promise no such thing.
+/// change; std's hashers promise no such thing. Hence `**.zone`, which was `*.zone` once, has the
+/// text of `*.zone`.
 pub(super) fn preferred_index(source: &SourceName) -> u64 {
-    source.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    let star = if source.is_wildcard() { "*." } else { "" };
+    star.bytes().chain(source.name().bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }

@@ -26,7 +26,8 @@ use crate::{
 };
 
 /// The version of the file's shape that this binary writes and reads.
-const VERSION: u32 = 1;
+/// In version 1, `*.zone` meant what `**.zone` means now.
+const VERSION: u32 = 2;
 
 /// The leases of one agent.
 #[derive(Debug)]
@@ -313,9 +314,24 @@ fn read(bytes: &[u8], path: &Path) -> Result<Result<Read, String>, LeaseError> {
                 // Sizes are computed from the pool below, so it has to be one.
                 Pool::new(file.pool.ipv4, file.pool.ipv6, false)
                     .map_err(|(_, error)| error.to_string())?;
-                Ok(file)
+                Ok(upgraded(file))
             })),
     }
+}
+
+/// In the words of this version.
+fn upgraded(mut file: Read) -> Read {
+    let deep = |name: String| match name.parse::<SourceName>() {
+        Ok(source) => source.with_deep_wildcard().to_string(),
+        Err(_) => name,
+    };
+    if file.version < 2 {
+        file.leases = file.leases.into_iter().map(|(name, index)| (deep(name), index)).collect();
+        for freed in &mut file.freed {
+            freed.source = freed.source.clone().with_deep_wildcard();
+        }
+    }
+    file
 }
 
 /// Which source has the VIP of which index, as far as the file can be read. Nothing is checked or
@@ -323,7 +339,7 @@ fn read(bytes: &[u8], path: &Path) -> Result<Result<Read, String>, LeaseError> {
 pub(crate) fn leased(path: &Path) -> BTreeMap<u32, SourceName> {
     let file: Option<Read> =
         std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let leases = file.map(|file| file.leases).unwrap_or_default();
+    let leases = file.map(|file| upgraded(file).leases).unwrap_or_default();
     leases.into_iter().filter_map(|(name, index)| Some((index, name.parse().ok()?))).collect()
 }
 

@@ -248,10 +248,10 @@ fn an_invalid_pool_in_the_file_counts_as_damage() {
 #[test]
 fn a_file_of_a_newer_version_is_left_alone() {
     let (_directory, path) = place_on_disk();
-    std::fs::write(&path, r#"{"version": 2, "shape": "unknown"}"#).expect("written");
+    std::fs::write(&path, r#"{"version": 3, "shape": "unknown"}"#).expect("written");
     assert!(matches!(
         Leases::open(path.clone(), &pool("10.0.0.0/24"), vec![]),
-        Err(LeaseError::Newer { found: 2, .. })
+        Err(LeaseError::Newer { found: 3, .. })
     ));
     assert!(path.exists());
 }

@@ -8,7 +8,8 @@ use crate::route::{
 };
 
 /// The version of a record's shape.
-const VERSION: u32 = 1;
+/// In version 1, `*.zone` meant what `**.zone` means now.
+const VERSION: u32 = 2;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +107,19 @@ impl Record {
             changes,
         };
         (!record.changes.is_empty()).then_some(record)
+    }
+
+    /// In the words of this version.
+    pub(super) fn upgraded(mut self) -> Self {
+        if self.version < 2 {
+            self.version = VERSION;
+            for change in &mut self.changes {
+                change.source = change.source.clone().with_deep_wildcard();
+                change.before = change.before.take().map(RouteOnDisk::with_deep_wildcard);
+                change.after = change.after.take().map(RouteOnDisk::with_deep_wildcard);
+            }
+        }
+        self
     }
 
     /// Whether this binary understands it.

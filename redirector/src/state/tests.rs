@@ -252,13 +252,13 @@ fn a_truncated_line_is_neither_damage_nor_a_change() {
 #[test]
 fn a_journal_of_a_newer_version_is_left_alone() {
     let rig = Rig::new();
-    let text = r#"{"version":2,"shape":"unknown"}"#;
+    let text = r#"{"version":3,"shape":"unknown"}"#;
     let line = format!("{:08x} {text}\n", crc32fast::hash(text.as_bytes()));
     fs::write(rig.path("journal"), &line).expect("written");
     let pool = Pool::default();
     assert!(matches!(
         State::open(&rig.directory.path().join("state"), &pool),
-        Err(StateError::Journal(JournalError::Newer { found: 2, .. }))
+        Err(StateError::Journal(JournalError::Newer { found: 3, .. }))
     ));
     assert_eq!(fs::read_to_string(rig.path("journal")).expect("read"), line);
 }

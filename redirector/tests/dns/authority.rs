@@ -25,8 +25,8 @@ fn zone() -> Zone {
     let v6 = Vip { v6: Some("fd00::7".parse().expect("an address")), ..v4(7) };
     let entries = [
         ("artifactory.internal.company.net", v4(1)),
-        ("*.internal.company.net", v4(2)),
-        ("*.b.internal.company.net", v4(3)),
+        ("**.internal.company.net", v4(2)),
+        ("**.b.internal.company.net", v4(3)),
         ("exact.b.internal.company.net", v4(4)),
         ("six.example", v6),
     ];
@@ -265,7 +265,7 @@ fn a_ptr_of_a_vip_is_its_source_others_are_forwarded() {
     );
     assert_eq!(
         ask("2.0.18.198.in-addr.arpa", RecordType::PTR).1.answers[0].data.to_string(),
-        "*.internal.company.net."
+        "*\\*.internal.company.net."
     );
     assert_eq!(ask("1.0.18.198.in-addr.arpa", RecordType::A).0, ReplyKind::NoData);
     for name in [
@@ -480,8 +480,35 @@ proptest! {
 }
 
 /// The sources of [`a_zone_changed_in_steps_equals_one_built_at_once`].
-const SOURCES: [&str; 6] =
-    ["a.example", "*.example", "b.a.example", "*.a.example", "c.example", "*.c.example"];
+const SOURCES: [&str; 8] = [
+    "a.example",
+    "*.example",
+    "**.example",
+    "b.a.example",
+    "*.a.example",
+    "**.a.example",
+    "c.example",
+    "**.c.example",
+];
+
+#[test]
+fn one_star_matches_one_label_and_two_any_depth() {
+    let sources =
+        [("*.corp.example", 1), ("**.example", 2), ("*.a.example", 3), ("**.a.example", 4)];
+    let zone =
+        Zone::new(sources.map(|(source, last)| (source.parse().expect("a source"), v4(last))));
+    let vip = |name: &str| {
+        let mut reply = ReplyBuffer::new();
+        match answer(&bytes(&query(name, RecordType::A)), &zone, POLICY, &mut reply) {
+            Decision::Reply(_) => Some(only_address(&parsed(reply.as_bytes()))),
+            Decision::Forward(_) | Decision::Drop => None,
+        }
+    };
+    let v4 = |last| Some(IpAddr::from([198, 18, 0, last]));
+    assert_eq!((vip("x.corp.example"), vip("y.x.corp.example")), (v4(1), v4(2)));
+    assert_eq!((vip("x.a.example"), vip("y.x.a.example")), (v4(3), v4(4)));
+    assert_eq!((vip("corp.example"), vip("example")), (v4(2), None));
+}
 
 proptest! {
     #[test]
@@ -517,7 +544,7 @@ proptest! {
         };
         let names = ["example", "x.example", "x.b.a.example", "x.c.example"].map(str::to_owned);
         let sources = SOURCES.iter().filter(|name| !name.starts_with('*')).map(|&name| name.into());
-        let reverse = (0..60).map(|last| format!("{last}.0.18.198.in-addr.arpa"));
+        let reverse = (0..80).map(|last| format!("{last}.0.18.198.in-addr.arpa"));
         let cases = names.into_iter().chain(sources).map(|name| (name, RecordType::A));
         for (name, kind) in cases.chain(reverse.map(|name| (name, RecordType::PTR))) {
             let (one, other) = (reply(&changed, &name, kind), reply(&whole, &name, kind));

@@ -24,6 +24,7 @@ pub(crate) const UNRELATED: [&str; 3] =
 
 /// Only the packet datapath and the cgroup datapath: nobody's resolver is the shim.
 pub(crate) const CONFIG: &str = "\
+wildcards = \"one_label\"
 [dns]
 listen = []
 intercept = \"packets\"

@@ -32,7 +32,7 @@ fn pod(bed: &mut Bed) -> Executor {
     let pod = bed.rig.executor(options).unwrap();
     bed.attach("pod1", InterfaceRole::Guest);
     bed.publish(SOURCE, 7);
-    bed.publish("*.wild.company.net", 8);
+    bed.publish("**.wild.company.net", 8);
     pod
 }
 
@@ -59,7 +59,7 @@ fn a_pod_gets_mapped_names_and_its_resolver() {
     let dig = run(sandbox, &format!("dig @{NOBODY} {SOURCE} HTTPS"));
     assert!(dig.contains("status: NOERROR") && dig.contains("AUTHORITY: 1"), "{dig}");
     let pointer = run(sandbox, &format!("dig @{NOBODY} +short -x 198.18.0.8"));
-    assert_eq!(pointer, "*.wild.company.net.");
+    assert_eq!(pointer, "**.wild.company.net.");
     let pointer = run(sandbox, &format!("dig @{NOBODY} +short -x fd00:18::7"));
     assert_eq!(pointer, format!("{SOURCE}."));
     assert_eq!(resolver.times_asked(SOURCE), 0);

@@ -28,17 +28,19 @@ fn sources() -> Vec<(String, bool)> {
     let label = "l".repeat(63);
     let looks = ["-", "0", "9"]
         .map(|sign| sign.as_bytes()[0] as usize)
-        .map(|length| format!("*.{}.net", "q".repeat(length)));
+        .map(|length| format!("**.{}.net", "q".repeat(length)));
     let mut live: Vec<String> = [
         "artifactory.internal.company.net",
         "a",
         "bc",
         "sevenoc.tets",
         "eight.octets-now",
+        "**.internal.company.net",
         "*.internal.company.net",
         "*.deep.internal.company.net",
+        "*.deeper.deep.internal.company.net",
         "exact.deep.internal.company.net",
-        "*.net",
+        "**.net",
         "*.x",
         "under_score.x",
         "*.10.in-addr.arpa",
@@ -51,9 +53,11 @@ fn sources() -> Vec<(String, bool)> {
     live.push(long(127, "a"));
     live.push(format!("{label}.{label}.{label}.{}", "e".repeat(61)));
     live.push(format!("*.{}", long(64, "w")));
+    live.push(format!("**.{}", long(32, "w")));
     live.push(format!("*.{label}.{label}.{label}"));
     live.push(format!("{}.org", "p".repeat(60)));
-    let pending = ["pending.company.net", "*.pending.example"].map(str::to_owned);
+    let pending =
+        ["pending.company.net", "*.pending.example", "**.pending.example"].map(str::to_owned);
     let live = live.into_iter().map(|name| (name, false));
     live.chain(pending.map(|name| (name, true))).collect()
 }
@@ -148,7 +152,8 @@ fn replies_are_those_of_the_user_space_authority() {
     let program = bed.program(names::INGRESS);
     let count =
         std::env::var(COUNT).map_or(SOME, |count| count.parse().expect("a number of queries"));
-    let names = sources().into_iter().map(|(name, _)| name.trim_start_matches("*.").to_owned());
+    let names =
+        sources().into_iter().map(|(name, _)| name.trim_start_matches(['*', '.']).to_owned());
     let mut queries = Queries::new(count, names.collect());
     let mut answered = 0;
     for number in 0..count {
@@ -165,7 +170,7 @@ fn each_name_is_answered_with_its_own_address() {
     let zone = zone(&mut bed);
     let program = bed.program(names::INGRESS);
     for (source, _) in sources() {
-        let name = source.replace('*', "any");
+        let name = source.replace("**", "any.depth").replace('*', "any");
         let question =
             [&[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &wire(&name), &[0, 1, 0, 1]];
         assert!(check(&program, &Ends::v4(), &question.concat(), &zone), "{source}");

@@ -125,9 +125,10 @@ pub(super) extern "C" fn rd_find_above(skb: *mut __sk_buff, name_at: u32, length
         return 0;
     }
     let labels = Labels { length, starts: names.starts };
-    let found = wildcard(&labels, |bits| look_up_wildcard(names, bits));
-    let Some(entry) = found else { return 0 };
-    Found::source(entry.index, entry.flags, length as u32).to_bits()
+    let below_first = 1 + (names.raw[0] & 0xff);
+    let found = wildcard(&labels, below_first, |bits| look_up_wildcard(names, bits));
+    let Some((index, flags)) = found else { return 0 };
+    Found::source(index, flags, length as u32).to_bits()
 }
 
 #[inline(always)]

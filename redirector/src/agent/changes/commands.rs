@@ -91,7 +91,7 @@ fn show(state: &AgentState, source: &SourceName) -> Result<api::RouteShow, ApiEr
 
 fn export(state: &AgentState) -> api::Export {
     let routes = state.reconciler.routes.iter().map(|entry| entry.route.into()).collect();
-    api::Export { version: VERSION, routes }
+    api::Export { version: VERSION, wildcards: "one_label".into(), routes }
 }
 
 /// A reader's events. A query for a route that does not exist and has no events is an error.

@@ -12,6 +12,7 @@ use crate::{
         count,
     },
     dns::Publisher,
+    route::import::old_wildcards_warning,
 };
 
 /// Problems of the agent or the datapath as a whole.
@@ -24,6 +25,7 @@ pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
     problems.extend(publisher.into_iter().flat_map(upstreams));
     problems.extend(interception(&state.interception));
     problems.extend(packet_problems::of_packets(&packet_view::packet(state), state.pressure()));
+    problems.extend(old_wildcards(&state.config));
     problems.extend(restart_needed(&state.config));
     problems.extend(
         state.warnings().iter().map(|warning| {
@@ -86,6 +88,11 @@ fn config_error(error: &str) -> Problem {
     );
     Problem::new(ProblemCode::ConfigError, message)
         .with_remedy("correct it; `redirector config check` reports all problems")
+}
+
+fn old_wildcards(config: &ConfigState) -> Option<Problem> {
+    let warning = old_wildcards_warning(config.path(), &config.current().old_wildcards)?;
+    Some(Problem::new(ProblemCode::OldWildcards, warning).without_degrading())
 }
 
 fn upstreams(publisher: &Publisher) -> Vec<Problem> {

@@ -20,6 +20,7 @@ use crate::{
     control::api,
     datapath::{self, Check as Checked, Outcome, Settings},
     host,
+    route::import::old_wildcards_warning,
 };
 
 /// `check`.
@@ -84,6 +85,11 @@ impl Check {
 
 fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
     match loaded {
+        Ok(config) if !config.old_wildcards.is_empty() => Checked::warning(
+            "configuration",
+            old_wildcards_warning(path, &config.old_wildcards).unwrap_or_default(),
+            "begin the file with `wildcards = \"one_label\"`",
+        ),
         Ok(config) => Checked::ok(
             "configuration",
             format!("{}: {}", path.display(), crate::control::count(config.routes.len(), "route")),

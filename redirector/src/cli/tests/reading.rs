@@ -154,7 +154,11 @@ fn without_agent_and_pins_every_command_exits_with_4() {
 fn the_agent_is_found_despite_a_broken_configuration() {
     let rig = Rig::with_agent(|command| match command {
         Command::Export(reply) => reply
-            .send(Ok(Export { version: VERSION, routes: vec![definition(&["443"])] }))
+            .send(Ok(Export {
+                version: VERSION,
+                wildcards: "one_label".into(),
+                routes: vec![definition(&["443"])],
+            }))
             .expect("somebody waits"),
         other => unexpected(other),
     });
@@ -162,8 +166,8 @@ fn the_agent_is_found_despite_a_broken_configuration() {
     std::fs::write(rig.at("redirector.toml"), broken).expect("written");
     assert_eq!(rig.run(&["config", "check"]).exit, Exit::Usage);
     let ended = rig.run(&["route", "export"]);
-    let expected =
-        "[[routes]]\nsource = \"a.internal\"\ndestination = \"lb.public\"\nports = [\"443\"]\n";
+    let expected = "wildcards = \"one_label\"\n\n[[routes]]\nsource = \"a.internal\"\n\
+        destination = \"lb.public\"\nports = [\"443\"]\n";
     assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, expected), "{ended:?}");
 }
 

@@ -225,7 +225,8 @@ fn the_good_file_has_every_key_and_is_accepted() {
     let tried: BTreeSet<&str> =
         KEYS.iter().map(|(key, ..)| key.split_once('.').map_or(*key, |(_, key)| key)).collect();
     let untried: Vec<_> = keys.difference(&tried).collect();
-    assert!(untried.is_empty(), "{untried:?}");
+    // A key of no section, which has a test of its own.
+    assert_eq!(untried, [&"wildcards"]);
 }
 
 #[test]

@@ -614,6 +614,18 @@ fn an_invalid_route_is_refused_with_a_remedy() {
 }
 
 #[test]
+fn an_unknown_meaning_of_wildcards_is_refused() {
+    assert_refused(
+        "wildcards = \"both\"\n",
+        "f:1:13: key `wildcards`: `both` is not known",
+        "write `one_label` or `any_depth`",
+    );
+    let route = "source = \"*.a.b\"\ndestination = \"lb\"";
+    let same = format!("[[routes]]\n{route}\n[[routes]]\n{}", route.replace("*.", "**."));
+    assert_refused(&same, "f:5:10: key `routes[1].source`: `**.a.b` is the source of", "remove");
+}
+
+#[test]
 fn a_duplicate_source_is_refused_with_both_lines() {
     for (one, other) in [("a.b", "a.b"), ("a.b", "A.B."), ("*.a.b", "*.A.b")] {
         let text = format!(

@@ -82,8 +82,28 @@ fn the_shipped_file_shows_every_key_and_its_examples_are_valid() {
 }
 
 #[test]
+fn a_file_that_does_not_state_it_has_wildcards_of_any_depth() {
+    let route = "[[routes]]\nsource = \"*.a\"\ndestination = \"lb\"\n";
+    for (key, source, warned) in [
+        ("", "**.a", true),
+        ("wildcards = \"any_depth\"\n", "**.a", false),
+        ("wildcards = \"one_label\"\n", "*.a", false),
+    ] {
+        let config = config(&format!("{key}{route}"));
+        assert_eq!(config.routes[0].source.to_string(), source);
+        assert_eq!(!config.old_wildcards.is_empty(), warned, "{key}");
+        let effective = super::parse(&config.effective_toml(), Path::new("f"), &|_| None);
+        assert_eq!(effective.expect("valid").routes, config.routes);
+    }
+    let warned = config(route).old_wildcards;
+    let warning = crate::route::import::old_wildcards_warning(Path::new("f"), &warned);
+    assert!(warning.expect("one").starts_with("f: `*.a`: read as `**.a`"));
+}
+
+#[test]
 fn every_key_sets_its_field() {
     let text = r#"
+        wildcards = "one_label"
         [agent]
         state_dir = "/data/state"
         run_dir = "/data/run"
@@ -164,6 +184,7 @@ fn every_key_sets_its_field() {
     assert!(config.datapath.logs_decisions());
     let route = &config.routes[0];
     assert_eq!(route.source.to_string(), "*.internal.company.net");
+    assert!(config.old_wildcards.is_empty());
     assert!(
         matches!(&route.destination, Destination::Addresses(addresses) if addresses.len() == 2)
     );
@@ -182,7 +203,8 @@ fn the_effective_configuration_reads_back_as_itself() {
         "[agent]\nadmin = \"off\"\n[pool]\nipv6 = \"fd00::/112\"\n[dns]\nintercept = \
             \"sockets\"\nintercept_resolvers = [\"10.96.0.10\"]\nlisten = [\"[::1]:53\"]",
         "[dns]\nlisten = []\nintercept = \"off\"\n[health]\nconnect_timeout = \"1500ms\"",
-        "[[routes]]\nsource = \"a\"\ndestination = [\"203.0.113.7\"]\nports = [443, \
+        "wildcards = \"one_label\"\n[[routes]]\nsource = \"a\"\n\
+            destination = [\"203.0.113.7\"]\nports = [443, \
             \"80:8080\"]\n[[routes]]\nsource = \"*.a\"\ndestination = \"lb\"\nidle_timeout = \
             \"2m\"\non_no_backend = \"pass\"",
     ] {

@@ -163,6 +163,9 @@ pub struct Differing {
 pub struct Export {
     /// [`VERSION`].
     pub version: u32,
+    /// `one_label`: what `*` means in the sources.
+    #[serde(default)]
+    pub wildcards: String,
     /// Every route in force, by source.
     pub routes: Vec<RawRoute>,
 }

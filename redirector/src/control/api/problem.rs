@@ -126,6 +126,8 @@ problem_codes! {
     SourceIpFailed = "source_ip_failed",
     /// Keys of the configuration take effect after a restart.
     RestartNeeded = "restart_needed",
+    /// The configuration file does not state what `*` means, and has wildcards.
+    OldWildcards = "old_wildcards",
     /// The state files cannot be written; changes are refused.
     StateUnwritable = "state_unwritable",
     /// A state file was damaged and quarantined at startup, or removed and restored.

@@ -28,13 +28,13 @@ use crate::{
             arrays::{read, read_each, write},
             name_cgroups::{NameCgroup, NameCgroups},
             published_names::{
-                NameChange, Published, PublishedName, exact_source, reverse_name, wildcard_source,
-                wire_name,
+                NameChange, Published, PublishedName, exact_source, reverse_name, wildcard_entry,
+                wildcard_sources, wire_name,
             },
         },
         sys,
     },
-    route::SourceName,
+    route::{SourceName, Wildcard},
 };
 
 /// No packet is in a program for so long: after it, none has the old seed.
@@ -121,12 +121,9 @@ impl NameMaps {
         let mut damaged = Vec::new();
         for element in self.wildcards.iter() {
             let (key, entry) = element.map_err(|error| read_error(names::WILDCARDS, error))?;
-            let is_whole = u64::from(key.prefix_len()) == entry.length * 8;
-            match wildcard_source(&key.data(), &entry).filter(|_| is_whole) {
-                Some(source) => {
-                    let name = PublishedName::of(entry.index, entry.flags);
-                    self.published.names.insert(source, name);
-                }
+            let is_whole = u64::from(key.prefix_len()) == u64::from(entry.length) * 8;
+            match wildcard_sources(&key.data(), &entry).filter(|_| is_whole) {
+                Some(sources) => self.published.names.extend(sources),
                 None => damaged.push(key),
             }
         }
@@ -217,11 +214,7 @@ impl NameMaps {
             return Ok(());
         }
         if source.is_wildcard() {
-            let (key, length) = wildcard_key(source);
-            let entry = WildcardEntry { index: name.index, flags: name.flags(), length };
-            self.wildcards
-                .insert(&key, entry, 0)
-                .map_err(|error| write_error(names::WILDCARDS, error))?;
+            self.put_wildcard(source, Some(name))?;
         } else {
             self.put_exact(source, name)?;
         }
@@ -232,6 +225,25 @@ impl NameMaps {
             self.remove_reverse(before.index, source)?;
         }
         if name.pending { Ok(()) } else { self.put_reverse(name.index, source) }
+    }
+
+    /// Writes the element of a wildcard's zone, with the zone's other wildcard.
+    fn put_wildcard(
+        &mut self,
+        source: &SourceName,
+        name: Option<PublishedName>,
+    ) -> Result<(), DatapathError> {
+        let (key, length) = wildcard_key(source);
+        let other = self.published.names.get(&source.sibling()).copied();
+        let entry = match source.wildcard() {
+            Some(Wildcard::OneLabel) => wildcard_entry(length, other, name),
+            _ => wildcard_entry(length, name, other),
+        };
+        let written = match entry {
+            Some(entry) => self.wildcards.insert(&key, entry, 0),
+            None => self.wildcards.remove(&key),
+        };
+        written.map_err(|error| write_error(names::WILDCARDS, error))
     }
 
     fn put_exact(&mut self, source: &SourceName, name: PublishedName) -> Result<(), DatapathError> {
@@ -250,9 +262,7 @@ impl NameMaps {
     fn remove(&mut self, source: &SourceName) -> Result<(), DatapathError> {
         let Some(name) = self.published.names.get(source).copied() else { return Ok(()) };
         if source.is_wildcard() {
-            self.wildcards
-                .remove(&wildcard_key(source).0)
-                .map_err(|error| write_error(names::WILDCARDS, error))?;
+            self.put_wildcard(source, None)?;
         } else {
             let key = wire_name(source).hash(self.seed);
             self.exact.remove(&key).map_err(|error| write_error(names::NAMES, error))?;

@@ -7,7 +7,7 @@ use redirector_common::packet::{
     names::Name,
 };
 
-use crate::route::SourceName;
+use crate::route::{SourceName, Wildcard};
 
 /// How queries for a source are answered by packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +64,11 @@ pub(super) fn wire_name(source: &SourceName) -> Name {
 /// The name of a VIP's reverse entry.
 pub(super) fn reverse_name(source: &SourceName) -> Name {
     let name = wire_name(source);
-    if source.is_wildcard() {
-        name.below_star().expect("SourceName counts the `*` among its 253 characters")
-    } else {
-        name
+    match source.wildcard() {
+        Some(wildcard) => name
+            .below(wildcard.label())
+            .expect("SourceName counts the wildcard among its 253 characters"),
+        None => name,
     }
 }
 
@@ -76,10 +77,45 @@ pub(super) fn exact_source(entry: &NameEntry) -> Option<SourceName> {
     Name::from_words(entry.name, entry.length)?.text()?.parse().ok()
 }
 
-/// The source of a wildcard's element.
-pub(super) fn wildcard_source(reversed: &[u8], entry: &WildcardEntry) -> Option<SourceName> {
+/// The wildcards of a zone's element.
+pub(super) fn wildcard_sources(
+    reversed: &[u8],
+    entry: &WildcardEntry,
+) -> Option<Vec<(SourceName, PublishedName)>> {
     let reversed = reversed.get(..usize::try_from(entry.length).ok()?)?;
-    format!("*.{}", Name::from_reversed(reversed)?.text()?).parse().ok()
+    let zone = Name::from_reversed(reversed)?.text()?;
+    let source = |wildcard: Wildcard| format!("{}.{zone}", wildcard.label()).parse().ok();
+    let published = |index, pending| PublishedName { index, pending: entry.flags & pending != 0 };
+    let mut sources = Vec::new();
+    if entry.flags & WildcardEntry::FLAG_NOT_DEEP == 0 {
+        let name = published(entry.index, WildcardEntry::FLAG_PENDING);
+        sources.push((source(Wildcard::AnyDepth)?, name));
+    }
+    if entry.flags & WildcardEntry::FLAG_LABEL != 0 {
+        let name = published(entry.label_index, WildcardEntry::FLAG_LABEL_PENDING);
+        sources.push((source(Wildcard::OneLabel)?, name));
+    }
+    (!sources.is_empty()).then_some(sources)
+}
+
+/// The element of a zone with these wildcards; none without any.
+pub(super) fn wildcard_entry(
+    length: u64,
+    deep: Option<PublishedName>,
+    label: Option<PublishedName>,
+) -> Option<WildcardEntry> {
+    let length = u32::try_from(length).ok()?;
+    let mut entry = WildcardEntry { length, ..WildcardEntry::default() };
+    match deep {
+        Some(name) => (entry.index, entry.flags) = (name.index, name.flags()),
+        None => entry.flags = WildcardEntry::FLAG_NOT_DEEP,
+    }
+    if let Some(name) = label {
+        entry.label_index = name.index;
+        entry.flags |= WildcardEntry::FLAG_LABEL;
+        entry.flags |= if name.pending { WildcardEntry::FLAG_LABEL_PENDING } else { 0 };
+    }
+    (deep.is_some() || label.is_some()).then_some(entry)
 }
 
 /// What is in the tables.

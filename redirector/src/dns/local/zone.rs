@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::cow_map::CowMap;
-use crate::{dns::wire::LowerName, route::SourceName};
+use crate::{
+    dns::wire::LowerName,
+    route::{SourceName, Wildcard},
+};
 
 /// The virtual addresses of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +84,14 @@ impl ZoneEntry {
 #[derive(Clone, Debug)]
 pub struct Zone {
     exact: CowMap<WireName, ZoneEntry>,
-    wildcards: CowMap<WireName, ZoneEntry>,
-    /// Number of wildcards by the number of labels in their suffix.
-    wildcards_by_depth: [u32; MAX_LABELS],
-    /// Bit n is set if some wildcard's suffix has n labels. Saves most look-ups of wildcards.
-    wildcard_depths: u128,
+    /// `*.zone` by the zone's name.
+    one_label: CowMap<WireName, ZoneEntry>,
+    /// `**.zone` by the zone's name.
+    any_depth: CowMap<WireName, ZoneEntry>,
+    /// Number of `**.zone` by the number of labels in the zone's name.
+    zones_by_depth: [u32; MAX_LABELS],
+    /// Bit n is set if some `**.zone` has a zone of n labels. Saves most look-ups.
+    zone_depths: u128,
     /// The sources in wire form by their virtual addresses.
     reverse: CowMap<IpAddr, WireName>,
 }
@@ -98,9 +104,9 @@ const MAX_LABELS: usize = 128;
 
 impl Default for Zone {
     fn default() -> Self {
-        let (exact, wildcards, reverse) = Default::default();
-        let wildcards_by_depth = [0; MAX_LABELS];
-        Self { exact, wildcards, wildcards_by_depth, wildcard_depths: 0, reverse }
+        let (exact, one_label, any_depth, reverse) = Default::default();
+        let zones_by_depth = [0; MAX_LABELS];
+        Self { exact, one_label, any_depth, zones_by_depth, zone_depths: 0, reverse }
     }
 }
 
@@ -117,10 +123,10 @@ impl Zone {
     /// Sets or, with `None`, removes a source's answer. A replaced answer keeps its count.
     pub fn set(&mut self, source: &SourceName, answer: Option<Answer>) {
         let name: WireName = to_wire(source.name()).into();
-        let whole = if source.is_wildcard() {
-            [b"\x01*", &name[..]].concat().into()
-        } else {
-            Arc::clone(&name)
+        let whole = match source.wildcard() {
+            Some(Wildcard::OneLabel) => [b"\x01*", &name[..]].concat().into(),
+            Some(Wildcard::AnyDepth) => [b"\x02**", &name[..]].concat().into(),
+            None => Arc::clone(&name),
         };
         let before = self.table_of(source).remove(&name);
         for address in before.iter().flat_map(|before| before.answer.addresses()) {
@@ -129,11 +135,8 @@ impl Zone {
                 self.reverse.remove(&address);
             }
         }
-        if source.is_wildcard() {
-            self.count_wildcard(
-                source.name().split('.').count(),
-                (before.is_some(), answer.is_some()),
-            );
+        if source.wildcard() == Some(Wildcard::AnyDepth) {
+            self.count_zone(source.name().split('.').count(), (before.is_some(), answer.is_some()));
         }
         let Some(answer) = answer else { return };
         for address in answer.addresses() {
@@ -144,16 +147,20 @@ impl Zone {
     }
 
     fn table_of(&mut self, source: &SourceName) -> &mut CowMap<WireName, ZoneEntry> {
-        if source.is_wildcard() { &mut self.wildcards } else { &mut self.exact }
+        match source.wildcard() {
+            Some(Wildcard::OneLabel) => &mut self.one_label,
+            Some(Wildcard::AnyDepth) => &mut self.any_depth,
+            None => &mut self.exact,
+        }
     }
 
-    /// Adds or removes a wildcard whose suffix has this many labels.
-    fn count_wildcard(&mut self, labels: usize, (before, after): (bool, bool)) {
-        let count = &mut self.wildcards_by_depth[labels];
+    /// Adds or removes a `**.zone` whose zone has this many labels.
+    fn count_zone(&mut self, labels: usize, (before, after): (bool, bool)) {
+        let count = &mut self.zones_by_depth[labels];
         *count = *count + u32::from(after) - u32::from(before);
         let bit = 1 << labels;
-        self.wildcard_depths =
-            if *count > 0 { self.wildcard_depths | bit } else { self.wildcard_depths & !bit };
+        self.zone_depths =
+            if *count > 0 { self.zone_depths | bit } else { self.zone_depths & !bit };
     }
 
     /// The answer of a source; `None` if it is not in the zone.
@@ -162,7 +169,11 @@ impl Zone {
     }
 
     fn entry(&self, source: &SourceName) -> Option<&ZoneEntry> {
-        let table = if source.is_wildcard() { &self.wildcards } else { &self.exact };
+        let table = match source.wildcard() {
+            Some(Wildcard::OneLabel) => &self.one_label,
+            Some(Wildcard::AnyDepth) => &self.any_depth,
+            None => &self.exact,
+        };
         table.get(&to_wire(source.name())[..])
     }
 
@@ -178,7 +189,7 @@ impl Zone {
 
     /// Number of sources.
     pub fn len(&self) -> usize {
-        self.exact.len() + self.wildcards.len()
+        self.exact.len() + self.one_label.len() + self.any_depth.len()
     }
 
     /// Whether there is no source.
@@ -188,9 +199,11 @@ impl Zone {
 
     /// Takes over the answer counts of `before`.
     pub(crate) fn inherit_counts(&mut self, before: &Self) {
-        for (current, previous) in
-            [(&mut self.exact, &before.exact), (&mut self.wildcards, &before.wildcards)]
-        {
+        for (current, previous) in [
+            (&mut self.exact, &before.exact),
+            (&mut self.one_label, &before.one_label),
+            (&mut self.any_depth, &before.any_depth),
+        ] {
             for (name, entry) in current.iter_mut() {
                 if let Some(old) = previous.get(name) {
                     entry.answered = Arc::clone(&old.answered);
@@ -204,20 +217,27 @@ impl Zone {
         self.entry(source).map_or(0, |entry| entry.answered.load(Relaxed))
     }
 
-    /// The source that a name belongs to: the name itself, else the longest `*.suffix` above it.
+    /// The source that a name belongs to: the name itself, else the wildcard of the longest zone
+    /// above it, `*.zone` before `**.zone`.
     pub(super) fn find(&self, name: &LowerName) -> Option<&ZoneEntry> {
         let wire = name.as_bytes();
         if let Some(entry) = self.exact.get(wire) {
             return Some(entry);
         }
-        if self.wildcard_depths == 0 {
+        if self.one_label.len() > 0
+            && name.labels() > 1
+            && let Some(entry) = self.one_label.get(&wire[1 + usize::from(wire[0])..])
+        {
+            return Some(entry);
+        }
+        if self.zone_depths == 0 {
             return None;
         }
         let mut at = 0;
         for depth in (1..name.labels()).rev() {
             at += 1 + usize::from(wire[at]);
-            if self.wildcard_depths >> depth & 1 == 1
-                && let Some(entry) = self.wildcards.get(&wire[at..])
+            if self.zone_depths >> depth & 1 == 1
+                && let Some(entry) = self.any_depth.get(&wire[at..])
             {
                 return Some(entry);
             }

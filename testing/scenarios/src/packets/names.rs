@@ -54,7 +54,13 @@ pub(super) fn answers(fixture: &mut PacketFixture) -> Result<()> {
 
 /// The deepest wildcard, but an exact name before it.
 pub(super) fn wildcards(fixture: &mut PacketFixture) -> Result<()> {
-    for (source, index) in [("*.wild.test", 101), ("*.deep.wild.test", 102), ("a.wild.test", 103)] {
+    let sources = [
+        ("**.wild.test", 101),
+        ("**.deep.wild.test", 102),
+        ("a.wild.test", 103),
+        ("*.one.wild.test", 104),
+    ];
+    for (source, index) in sources {
         fixture.put(index, route(&[ONE.into()]))?;
         fixture.publish(source, PublishedName::live(index))?;
     }
@@ -64,6 +70,8 @@ pub(super) fn wildcards(fixture: &mut PacketFixture) -> Result<()> {
         ("deep.wild.test", 101),
         ("x.y.deep.wild.test", 102),
         ("a.wild.test", 103),
+        ("x.one.wild.test", 104),
+        ("y.x.one.wild.test", 101),
     ] {
         expect_vip(GUEST, RESOLVER.into(), (name, index))?;
     }

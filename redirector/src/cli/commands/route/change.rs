@@ -75,7 +75,7 @@ When the command returns, the change is on disk and applies to the next connect.
 does not resolve is kept and retried (exit code 0, with a warning); connects are refused until it
 resolves.")]
 pub(crate) struct Add {
-    /// The internal name that executors use, exact or `*.suffix`
+    /// The internal name that executors use, exact, `*.zone` (one label more) or `**.zone`
     source: SourceName,
     /// The load balancer: a DNS name, or one or more addresses
     #[arg(required = true, value_name = "NAME or ADDRESS", value_delimiter = ',')]

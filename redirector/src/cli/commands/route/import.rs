@@ -58,7 +58,12 @@ impl Import {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         let text = read(env, &self.file)?;
         let parsed = route::import::parse_named(&self.file, &text)?;
-        let routes = parsed.iter().map(RawRoute::from).collect();
+        if let Some(warning) =
+            route::import::old_wildcards_warning(&self.file, &parsed.old_wildcards)
+        {
+            writeln!(env.err, "redirector: warning: {warning}")?;
+        }
+        let routes = parsed.routes.iter().map(RawRoute::from).collect();
         let request = ImportRequest { routes, replace: self.replace, dry_run: self.dry_run };
         let imported = context.ask(async |client| {
             let progress = report_progress(&client, env.err);
