@@ -111,6 +111,7 @@ fn the_schema_of_the_values_has_every_key_of_the_file() {
         add(section, &keys["properties"]);
     }
     add("routes", &schema["properties"]["routes"]["items"]["properties"]);
+    add("", &json!({"wildcards": schema["properties"]["wildcards"]}));
     assert_eq!(known, documented);
 }
 

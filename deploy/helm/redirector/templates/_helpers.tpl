@@ -19,6 +19,7 @@ labels:
 {{/* JSON's strings, numbers, booleans and arrays are TOML's too. Helm's toToml writes every number
 as a float. */}}
 {{- define "redirector.toml" -}}
+wildcards = {{ mustToJson .Values.wildcards }}
 {{- if not .Values.routes }}
 # Explicit: the agent treats a file that lost its routes as a mistake.
 routes = []
