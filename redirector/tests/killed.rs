@@ -292,7 +292,8 @@ fn a_change_is_one_write_and_one_sync_of_the_journal() {
     };
     let (doing, done) = (said("doing"), said("done"));
     assert_eq!((doing.len(), done.len()), (FEW, FEW), "{lines:#?}");
-    for (from, to) in doing.into_iter().zip(done) {
+    // The first change of a new state directory makes the files.
+    for (from, to) in doing.into_iter().zip(done).skip(1) {
         let [write, sync] = &lines[from + 1..to] else { panic!("{:#?}", &lines[from..=to]) };
         let journal = state.join("journal");
         assert!(

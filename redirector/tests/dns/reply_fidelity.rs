@@ -216,7 +216,8 @@ async fn every_record_type_of_nsd_is_forwarded_unchanged() {
             // A cookie contains the time: both replies must be from the same second.
             let same = (0..5).any(|_| {
                 let (direct, through) = (ask(nsd.address, &query), ask(shim.address, &query));
-                let direct = direct.expect("nsd answers");
+                // A busy machine may lose a datagram.
+                let Some(direct) = direct else { return false };
                 answers += usize::from(direct[7] > 0);
                 longest = longest.max(direct.len());
                 Some(direct) == through
