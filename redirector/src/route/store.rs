@@ -129,9 +129,7 @@ impl RouteOnDisk {
     pub(crate) fn route(&self) -> &RawRoute {
         &self.route
     }
-}
 
-impl RouteOnDisk {
     /// Reads what was written when `*.zone` meant any depth.
     pub(crate) fn with_deep_wildcard(mut self) -> Self {
         if let Ok(source) = self.route.source.parse::<SourceName>() {
@@ -165,7 +163,7 @@ impl Store {
         };
         let (routes, damage) = read(&bytes, &store.path)?;
         if damage.is_empty() {
-            let warning = store.upgrade(&bytes, &routes)?;
+            let warning = store.upgrade_warning(&bytes, &routes);
             return Ok(OpenedStore { store, routes, warning });
         }
         let quarantine = Quarantine::plan(&store.path);
@@ -181,18 +179,12 @@ impl Store {
         Ok(OpenedStore { store, routes, warning: Some(warning) })
     }
 
-    /// Rewrites a file of version 1 that has wildcards, whose meaning they keep.
-    fn upgrade(
-        &mut self,
-        bytes: &[u8],
-        routes: &StoredRoutes,
-    ) -> Result<Option<String>, FileError> {
+    /// Describes a file of version 1 that has wildcards, whose meaning they keep. It is rewritten
+    /// by the next [`Store::save`].
+    fn upgrade_warning(&self, bytes: &[u8], routes: &StoredRoutes) -> Option<String> {
         let is_old = serde_json::from_slice(bytes)
             .is_ok_and(|Versioned { version }: Versioned| version < VERSION);
-        let Some(first) = routes.keys().find(|source| is_old && source.is_wildcard()) else {
-            return Ok(None);
-        };
-        self.save(routes)?;
+        let first = routes.keys().find(|source| is_old && source.is_wildcard())?;
         let warning = format!(
             "{}: wildcards that were written as `*.{}` are now written as `{first}`: both match \
                 names of any depth, but `*.` matches one label from this version on",
@@ -200,7 +192,7 @@ impl Store {
             first.name(),
         );
         tracing::warn!("{warning}");
-        Ok(Some(warning))
+        Some(warning)
     }
 
     /// Where the file is.
@@ -289,8 +281,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("routes.json");
         let route = r#"{"origin":"import","route":{"source":"*.b","destination":"203.0.113.7"}}"#;
-        std::fs::write(&path, format!(r#"{{"version":1,"routes":[{route}]}}"#)).expect("written");
-        let opened = Store::open(path.clone()).expect("opened");
+        let before = format!(r#"{{"version":1,"routes":[{route}]}}"#);
+        std::fs::write(&path, &before).expect("written");
+        Store::open(path.clone()).expect("opened");
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), before, "nothing was written");
+        let opened = reopened(&path);
         let sources = |opened: &OpenedStore| {
             opened.routes.keys().map(ToString::to_string).collect::<Vec<_>>()
         };
