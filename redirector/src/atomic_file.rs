@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -126,6 +126,17 @@ impl Quarantine {
             *planned = None;
         }
         Ok(())
+    }
+}
+
+/// Whether the file or directory at `path` was removed or replaced since `held` was opened there.
+/// False if that is unknown.
+pub(crate) fn is_lost(path: &Path, held: &File) -> bool {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    match (held.metadata().map(identity), fs::metadata(path).map(identity)) {
+        (Ok(held), Ok(there)) => held != there,
+        (Ok(_), Err(error)) => error.kind() == io::ErrorKind::NotFound,
+        (Err(_), _) => false,
     }
 }
 

@@ -6,8 +6,8 @@
 
 use std::{
     borrow::Cow,
-    fs::{File, Metadata, OpenOptions},
-    os::unix::fs::{FileExt, MetadataExt},
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -183,13 +183,7 @@ impl Journal {
 
     /// Whether the file was removed or replaced: what is written to it is lost then.
     pub(super) fn is_lost(&self) -> bool {
-        let Some(file) = &self.file else { return false };
-        let identity = |found: Metadata| (found.dev(), found.ino());
-        match (file.metadata().map(identity), std::fs::metadata(&self.path).map(identity)) {
-            (Ok(written), Ok(there)) => written != there,
-            (_, Err(error)) => error.kind() == std::io::ErrorKind::NotFound,
-            (Err(_), _) => false,
-        }
+        self.file.as_ref().is_some_and(|file| atomic_file::is_lost(&self.path, file))
     }
 
     /// Takes no line before it is reset.

@@ -76,7 +76,9 @@ impl Locks {
     pub(crate) fn restore(&mut self) -> Option<String> {
         let mut restored = Vec::new();
         for (path, held) in &mut self.directories {
-            if is_in_place(path, held) || atomic_file::make_directory(path, 0o755).is_err() {
+            if !atomic_file::is_lost(path, held)
+                || atomic_file::make_directory(path, 0o755).is_err()
+            {
                 continue;
             }
             if let Ok(locked) = lock(path) {
@@ -123,16 +125,6 @@ fn lock(path: &Path) -> Result<File, LockError> {
             Err(LockError::Held { path: path.to_owned(), pid: holder(path) })
         }
         Err(error) => Err(failed("lock")(error.into())),
-    }
-}
-
-/// Whether the directory at `path` is the one that is held.
-fn is_in_place(path: &Path, held: &File) -> bool {
-    let identity = |found: fs::Metadata| (found.dev(), found.ino());
-    match (fs::metadata(path).map(identity), held.metadata().map(identity)) {
-        (Ok(there), Ok(held)) => there == held,
-        (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
-        (_, Err(_)) => true,
     }
 }
 
