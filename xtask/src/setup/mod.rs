@@ -2,7 +2,6 @@
 
 mod apt;
 pub(crate) mod cargo_deny;
-mod chart_tools;
 pub(crate) mod needs;
 mod plan;
 pub(crate) mod private_apt;

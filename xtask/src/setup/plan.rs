@@ -7,7 +7,7 @@ use testbed::{capture, workspace};
 
 use super::{
     apt::{self, Lists},
-    cargo_deny, chart_tools,
+    cargo_deny,
     needs::{self, Group, Package, names},
     python, toolchain, unpacked,
 };
@@ -21,8 +21,7 @@ pub(super) struct Plan {
     nightly: bool,
     /// Why the BPF toolchain is incomplete.
     toolchain: Option<String>,
-    python: bool,
-    chart_tools: bool,
+    python: Vec<python::Environment>,
     cargo_deny: bool,
     /// Packages that are unpacked instead of installed.
     unpacked: Vec<&'static str>,
@@ -40,10 +39,9 @@ impl Plan {
         plan.cargo_deny = groups.contains(&Group::Dependencies) && !cargo_deny::present();
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
-            plan.python = !python::present();
-            plan.chart_tools = !chart_tools::present();
+            plan.python = python::missing();
             plan.unpacked = if apt::present() { unpacked::missing() } else { vec![] };
-            if (plan.python || plan.chart_tools)
+            if !plan.python.is_empty()
                 && apt::present()
                 && !plan.packages.iter().any(|package| package.name == needs::PYTHON_VENV.name)
                 && !python::can_make()
@@ -91,8 +89,7 @@ impl Plan {
             && self.components.is_empty()
             && !self.nightly
             && self.toolchain.is_none()
-            && !self.python
-            && !self.chart_tools
+            && self.python.is_empty()
             && !self.cargo_deny
             && self.unpacked.is_empty()
     }
@@ -132,19 +129,7 @@ impl Plan {
                 self.unpacked.join(", ")
             ));
         }
-        if self.python {
-            lines.push(format!(
-                "a Python environment with {} in {}",
-                testbed::packages::PYPI.join(", "),
-                workspace::python_home().display()
-            ));
-        }
-        if self.chart_tools {
-            lines.push(format!(
-                "a Python environment with Helm's engine and Kubernetes' schemas in {}",
-                workspace::chart_python_home().display()
-            ));
-        }
+        lines.extend(self.python.iter().map(python::Environment::description));
         lines
     }
 
@@ -182,12 +167,7 @@ impl Plan {
                 .context("no BPF toolchain: `cargo xtask setup toolchain` could not complete it")?;
             toolchain::install_linker(&pair.llvm)?;
         }
-        if self.python {
-            python::install()?;
-        }
-        if self.chart_tools {
-            chart_tools::install()?;
-        }
+        self.python.iter().try_for_each(python::Environment::install)?;
         if self.cargo_deny {
             cargo_deny::install()?;
         }
