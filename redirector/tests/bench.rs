@@ -22,6 +22,15 @@ impl bench::packets::Datapath for Attached {
     }
 }
 
+/// What `write` writes into a folder as NAME.json, NAME.md and NAME.svg.
+fn written(name: &str, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> [String; 3] {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path()).unwrap();
+    ["json", "md", "svg"].map(|extension| {
+        std::fs::read_to_string(folder.path().join(format!("{name}.{extension}"))).unwrap()
+    })
+}
+
 #[test]
 fn a_quick_run_measures_every_variant_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
@@ -65,11 +74,8 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
     }
     assert_eq!(report.targets.len(), 7, "{:?}", report.targets);
 
-    let folder = std::env::temp_dir().join(format!("redirector-bench-{}", std::process::id()));
-    bench::connect::write(&report, &folder).unwrap();
-    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let (json, markdown, plot) = (text("connect.json"), text("connect.md"), text("connect.svg"));
-    std::fs::remove_dir_all(&folder).unwrap();
+    let [json, markdown, plot] =
+        written("connect", |folder| bench::connect::write(&report, folder));
     assert_eq!(
         serde_json::from_str::<bench::connect::Report>(&json).unwrap().scenarios.len(),
         report.scenarios.len()
@@ -80,12 +86,9 @@ fn a_quick_run_measures_every_variant_and_judges_every_target() {
 #[test]
 fn a_quick_run_measures_the_agent_and_judges_every_target() {
     let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
-    let folder =
-        std::env::temp_dir().join(format!("redirector-bench-agent-{}", std::process::id()));
-    bench::agent::run(&Options { quick: true, binary, output: Some(folder.clone()) }).unwrap();
-    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let (json, markdown, plot) = (text("agent.json"), text("agent.md"), text("agent.svg"));
-    std::fs::remove_dir_all(&folder).unwrap();
+    let [json, markdown, plot] = written("agent", |folder| {
+        bench::agent::run(&Options { quick: true, binary, output: Some(folder.to_owned()) })
+    });
     let report: bench::targets::Report = serde_json::from_str(&json).unwrap();
     assert!(
         report.figures.iter().all(|figure| figure.count > 0 && figure.p99 >= figure.median),
@@ -153,12 +156,7 @@ fn a_quick_run_measures_guests_and_judges_every_goal() {
     let judged = report.rows.iter().filter(|row| row.met().is_some()).count();
     assert_eq!((report.rows.len(), judged), (13, 8), "{report:?}");
 
-    let folder =
-        std::env::temp_dir().join(format!("redirector-bench-guests-{}", std::process::id()));
-    bench::guests::write(&report, &folder).unwrap();
-    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let (json, markdown, plot) = (text("guests.json"), text("guests.md"), text("guests.svg"));
-    std::fs::remove_dir_all(&folder).unwrap();
+    let [json, markdown, plot] = written("guests", |folder| bench::guests::write(&report, folder));
     assert_eq!(
         serde_json::from_str::<bench::guests::Report>(&json).unwrap().rows.len(),
         report.rows.len()

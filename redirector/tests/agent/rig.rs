@@ -66,6 +66,11 @@ impl Job {
         self.rig.customer.registry().unwrap()
     }
 
+    /// A line of shell on the node.
+    pub(crate) fn on_node(&self, line: &str) -> String {
+        self.rig.node.sandbox().run(line, LIMIT).unwrap().success().unwrap().stdout
+    }
+
     /// Runs a shell command in the executor, which must succeed. Returns its output.
     pub(crate) fn shell(&self, line: &str) -> String {
         let finished = self.executor.run(line, LIMIT).unwrap();

@@ -23,11 +23,11 @@ use testbed::{
 
 use crate::rig::{Job, LIMIT, binary};
 
-/// A route that works, and several that fail in different ways.
 /// The programs of guests are attached nowhere: what is outside of the attached cgroups is not
 /// redirected.
 pub(crate) const ONLY_CGROUPS: &str = "[attach]\ninterfaces = \"off\"\n";
 
+/// A route that works, and several that fail in different ways.
 pub(crate) const CONFIG: &str = "\
 [[routes]]
 source = \"artifactory.internal.company.net\"

@@ -39,42 +39,56 @@ impl Ends {
     }
 }
 
-/// The frame of a datagram; its destination's MAC address comes first.
+/// The frame of a datagram.
 pub(crate) fn frame(ends: &Ends, data: &[u8]) -> Vec<u8> {
-    let mut frame = [ends.macs[1], ends.macs[0]].concat();
-    let length = UDP_LEN + data.len();
-    match ends.addresses {
-        [IpAddr::V4(source), IpAddr::V4(destination)] => {
-            frame.extend(0x0800_u16.to_be_bytes());
-            let mut header = [0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 63, UDP, 0, 0].to_vec();
-            header[2..4].copy_from_slice(&length_be(20 + length));
-            header.extend(source.octets());
-            header.extend(destination.octets());
-            let checksum = !sum(&[&header]);
-            header[10..12].copy_from_slice(&checksum.to_be_bytes());
-            frame.extend(header);
-        }
-        [IpAddr::V6(source), IpAddr::V6(destination)] => {
-            frame.extend(0x86dd_u16.to_be_bytes());
-            frame.extend([0x60, 0, 0x12, 0x34]);
-            frame.extend(length_be(length));
-            frame.extend([UDP, 63]);
-            frame.extend(source.octets());
-            frame.extend(destination.octets());
-        }
-        _ => panic!("addresses of two families"),
-    }
     let mut udp = [ends.ports[0].to_be_bytes(), ends.ports[1].to_be_bytes()].concat();
-    udp.extend(length_be(length));
+    udp.extend(length_be(UDP_LEN + data.len()));
     udp.extend([0, 0]);
     udp.extend(data);
-    let checksum = match !udp_sum(ends, &udp) {
+    let checksum = match !checksum_of(ends.addresses, UDP, &udp) {
         0 => 0xffff,
         checksum => checksum,
     };
     udp[6..8].copy_from_slice(&checksum.to_be_bytes());
-    frame.extend(udp);
-    frame
+    framed(ends.macs, [ip_header(ends.addresses, UDP, &[], udp.len()), udp].concat())
+}
+
+/// A packet with an Ethernet header; the destination's MAC address comes first.
+pub(crate) fn framed(macs: [[u8; 6]; 2], packet: Vec<u8>) -> Vec<u8> {
+    let protocol: [u8; 2] = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    [&macs[1][..], &macs[0], &protocol, &packet].concat()
+}
+
+/// The header of a packet; `options` are those of IPv4.
+pub(crate) fn ip_header(
+    addresses: [IpAddr; 2],
+    protocol: u8,
+    options: &[u8],
+    payload: usize,
+) -> Vec<u8> {
+    match addresses {
+        [IpAddr::V4(source), IpAddr::V4(destination)] => {
+            let length = 20 + options.len();
+            let words = 0x40 | u8::try_from(length / 4).unwrap();
+            let mut header = [words, 0, 0, 0, 0x12, 0x34, 0x40, 0, 63, protocol, 0, 0].to_vec();
+            header[2..4].copy_from_slice(&length_be(length + payload));
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            header.extend(options);
+            let checksum = !sum(&[&header]);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            header
+        }
+        [IpAddr::V6(source), IpAddr::V6(destination)] => {
+            let mut header = vec![0x60, 0, 0x12, 0x34];
+            header.extend(length_be(payload));
+            header.extend([protocol, 63]);
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            header
+        }
+        _ => panic!("addresses of two families"),
+    }
 }
 
 /// The ends and the data of a frame whose lengths and checksums are right. A UDP checksum of 0
@@ -113,23 +127,24 @@ pub(crate) fn parse(frame: &[u8]) -> Result<(Ends, Vec<u8>), String> {
     if usize::from(port(4)) != udp.len() {
         return Err("the length of the datagram".into());
     }
-    if port(6) != 0 && udp_sum(&ends, udp) != 0xffff {
+    if port(6) != 0 && checksum_of(ends.addresses, UDP, udp) != 0xffff {
         return Err("the checksum of the datagram".into());
     }
     Ok((ends, udp[UDP_LEN..].to_vec()))
 }
 
-pub(crate) fn length_be(length: usize) -> [u8; 2] {
+fn length_be(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap().to_be_bytes()
 }
 
-fn udp_sum(ends: &Ends, udp: &[u8]) -> u16 {
+/// The checksum over the pseudo-header and a payload: 0xffff if the payload's own is right.
+pub(crate) fn checksum_of(addresses: [IpAddr; 2], protocol: u8, payload: &[u8]) -> u16 {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     };
-    let addresses = ends.addresses.map(octets).concat();
-    sum(&[&addresses, &[0, UDP], &length_be(udp.len()), udp])
+    let addresses = addresses.map(octets).concat();
+    sum(&[&addresses, &[0, protocol], &length_be(payload.len()), payload])
 }
 
 /// The sum of 16-bit words; only the last part may have an odd length.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::frames::{Ends, length_be, sum};
+use crate::frames::{Ends, checksum_of, framed, ip_header, sum};
 
 const TCP: u8 = 6;
 /// Octets of an Ethernet header.
@@ -76,7 +76,7 @@ impl Segment {
     }
 
     pub(crate) fn frame(&self) -> Vec<u8> {
-        framed(self.packet(), self.source.is_ipv4())
+        framed(Ends::v4().macs, self.packet())
     }
 
     /// Reads a frame whose lengths and checksums are right.
@@ -118,7 +118,8 @@ pub(crate) fn too_big(from: IpAddr, to: IpAddr, quoted: &Segment, mtu: u16) -> V
     };
     message[2..4].copy_from_slice(&checksum.to_be_bytes());
     let protocol = if from.is_ipv4() { ICMP } else { ICMP6 };
-    framed([ip_header(addresses, protocol, &[], message.len()), message].concat(), from.is_ipv4())
+    let packet = [ip_header(addresses, protocol, &[], message.len()), message].concat();
+    framed(Ends::v4().macs, packet)
 }
 
 const ICMP: u8 = 1;
@@ -137,38 +138,6 @@ pub(crate) fn parse_too_big(frame: &[u8]) -> (IpAddr, u16, Segment) {
     (addresses[0], mtu, Segment::read(inner, options, tcp))
 }
 
-fn framed(packet: Vec<u8>, is_ipv4: bool) -> Vec<u8> {
-    let macs = Ends::v4().macs;
-    let protocol: [u8; 2] = if is_ipv4 { [0x08, 0x00] } else { [0x86, 0xdd] };
-    [&macs[1][..], &macs[0], &protocol, &packet].concat()
-}
-
-fn ip_header(addresses: [IpAddr; 2], protocol: u8, options: &[u8], payload: usize) -> Vec<u8> {
-    match addresses {
-        [IpAddr::V4(source), IpAddr::V4(destination)] => {
-            let length = 20 + options.len();
-            let words = 0x40 | u8::try_from(length / 4).unwrap();
-            let mut header = [words, 0, 0, 0, 0x12, 0x34, 0x40, 0, 63, protocol, 0, 0].to_vec();
-            header[2..4].copy_from_slice(&length_be(length + payload));
-            header.extend(source.octets());
-            header.extend(destination.octets());
-            header.extend(options);
-            let checksum = !sum(&[&header]);
-            header[10..12].copy_from_slice(&checksum.to_be_bytes());
-            header
-        }
-        [IpAddr::V6(source), IpAddr::V6(destination)] => {
-            let mut header = vec![0x60, 0, 0, 0];
-            header.extend(length_be(payload));
-            header.extend([protocol, 63]);
-            header.extend(source.octets());
-            header.extend(destination.octets());
-            header
-        }
-        _ => panic!("addresses of two families"),
-    }
-}
-
 /// Addresses, protocol, IPv4 options and payload.
 fn read_ip(packet: &[u8]) -> ([IpAddr; 2], u8, Vec<u8>, &[u8]) {
     let length = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
@@ -184,14 +153,4 @@ fn read_ip(packet: &[u8]) -> ([IpAddr; 2], u8, Vec<u8>, &[u8]) {
             |at: usize| -> IpAddr { <[u8; 16]>::try_from(&packet[at..at + 16]).unwrap().into() };
         ([address(8), address(24)], packet[6], Vec::new(), &packet[40..40 + length(4)])
     }
-}
-
-/// The checksum over the pseudo-header and a payload: 0xffff if the payload's own is right.
-fn checksum_of(addresses: [IpAddr; 2], protocol: u8, payload: &[u8]) -> u16 {
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    let addresses = addresses.map(octets).concat();
-    sum(&[&addresses, &[0, protocol], &length_be(payload.len()), payload])
 }

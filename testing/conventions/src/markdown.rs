@@ -98,10 +98,14 @@ fn heading(line: &str) -> Option<String> {
     Some(kept.collect::<String>().to_lowercase().replace(' ', "-"))
 }
 
+/// What stands between backticks.
+fn code(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
 /// Rust files that the line names between backticks.
 fn source_paths(line: &str) -> impl Iterator<Item = &str> {
-    let spans = line.split('`').skip(1).step_by(2);
-    spans.filter(|span| span.ends_with(".rs") && span.contains('/') && !span.contains(' '))
+    code(line).filter(|span| span.ends_with(".rs") && span.contains('/') && !span.contains(' '))
 }
 
 fn is_source(path: &str, files: &[TextFile]) -> bool {
@@ -110,7 +114,7 @@ fn is_source(path: &str, files: &[TextFile]) -> bool {
 
 /// Functions of Rust files that the line names between backticks, as `folder/file.rs::function`.
 fn functions(line: &str) -> impl Iterator<Item = &str> {
-    line.split('`').skip(1).step_by(2).filter(|span| span.contains(".rs::"))
+    code(line).filter(|span| span.contains(".rs::"))
 }
 
 fn is_function(function: &str, files: &[TextFile]) -> bool {

@@ -18,11 +18,6 @@ const BPFFS: &str = "/sys/fs/bpf/redirector";
 const ATTACH_LIMIT: Duration = Duration::from_millis(50);
 
 impl Job {
-    /// A line of shell on the node.
-    fn on_node(&self, line: &str) -> String {
-        self.rig.node.sandbox().run(line, LIMIT).unwrap().success().unwrap().stdout
-    }
-
     /// Runs `action` in the node's namespaces.
     fn within<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         self.rig.node.sandbox().namespaces().run(action).unwrap()

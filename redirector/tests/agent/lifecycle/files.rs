@@ -64,11 +64,6 @@ fn a_file_that_cannot_be_read_shows_no_other_agent() {
     assert_eq!(job.cli(&["status"]).status.code(), Some(0));
 }
 
-/// A shell command on the node.
-fn on_node(job: &Job, line: &str) {
-    job.rig.node.sandbox().run(line, LIMIT).unwrap().success().unwrap();
-}
-
 fn state_problem(job: &Job, code: &str) -> bool {
     let status = job.json(&["status"]);
     let problems = status["problems"].as_array().cloned().unwrap_or_default();
@@ -84,8 +79,7 @@ fn a_start_on_a_full_disk_serves_and_refuses_changes() {
     let before = job.cli(&["route", "add", "old.internal.company.net", "203.0.113.7"]);
     assert!(before.status.success(), "{}", before.text());
     job.agent.sigterm().unwrap();
-    on_node(
-        &job,
+    job.on_node(
         "s=/var/lib/redirector && cp -a $s /run/copy && mount -t tmpfs -o size=1m full $s && \
          cp -a /run/copy/. $s && ! dd if=/dev/zero of=$s/fill bs=4k 2>/dev/null",
     );
@@ -94,7 +88,7 @@ fn a_start_on_a_full_disk_serves_and_refuses_changes() {
     assert!(state_problem(&job, "state_unwritable"), "{}", job.cli(&["status"]).text());
     let refused = job.cli(&add);
     assert!(!refused.status.success(), "{}", refused.text());
-    on_node(&job, "rm /var/lib/redirector/fill");
+    job.on_node("rm /var/lib/redirector/fill");
     until("the state to be saved", LIMIT, || Ok(!state_problem(&job, "state_unwritable"))).unwrap();
     let added = job.cli(&add);
     assert!(added.status.success(), "{}", added.text());
@@ -107,7 +101,7 @@ fn removed_directories_are_restored() {
     let added = job.cli(&["route", "add", "new.internal.company.net", "203.0.113.7"]);
     assert!(added.status.success(), "{}", added.text());
     let list = |job: &Job| job.json(&["route", "list"])["routes"].as_array().map(Vec::len);
-    on_node(&job, "rm -rf /run/state /run/redirector");
+    job.on_node("rm -rf /run/state /run/redirector");
     until("the socket and the files to be restored", LIMIT, || {
         let status = job.cli(&["status"]);
         let files = job.rig.node.sandbox().read("/run/state/redirector/routes.json");
