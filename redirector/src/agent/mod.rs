@@ -43,8 +43,8 @@ pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_
 use crate::config::{Accepted, ConfigErrors};
 
 /// Runs the agent with the configuration of `path`, or with an earlier one and the errors of the
-/// file, until SIGTERM or SIGINT. The datapath,
-/// the guard route and the listen addresses then stay as they are and keep redirecting.
+/// file, until SIGTERM or SIGINT. The datapath, the guard and the listen addresses then stay as
+/// they are and keep redirecting.
 ///
 /// # Errors
 /// When the agent cannot start (it then leaves nothing behind, and what an earlier agent left still

@@ -86,7 +86,7 @@ impl LinkWatch {
             match read {
                 Ok(_) => add(&mut all, &buffer),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => all.lost = true,
-                // No more, for now.
+                // Nothing is left to read.
                 Err(_) => break,
             }
         }

@@ -5,19 +5,13 @@ use std::net::IpAddr;
 
 use crate::spanned::{Spanned, Value};
 
-/// What a text or its documents are, and how its content is written here.
-pub(super) fn recognise(text: &str, documents: &[Spanned]) -> Option<String> {
+/// What a text is that is certainly none of ours, and how its content is written here.
+pub(super) fn recognise(text: &str) -> Option<String> {
     let lines = || text.lines().map(statement).filter(|line| !line.is_empty());
-    external_name(documents)
-        .or_else(|| haproxy(lines()))
+    haproxy(lines())
         .or_else(|| coredns(lines()))
         .or_else(|| dnsmasq(lines()))
         .or_else(|| hosts(lines()))
-}
-
-/// Whether a text is certainly none of ours, before it is read as YAML.
-pub(super) fn recognise_text(text: &str) -> Option<String> {
-    recognise(text, &[])
 }
 
 /// A line without its comment.
@@ -117,8 +111,8 @@ fn haproxy<'l>(lines: impl Iterator<Item = &'l str>) -> Option<String> {
     ))
 }
 
-/// A Service of the type ExternalName.
-fn external_name(documents: &[Spanned]) -> Option<String> {
+/// A Service of the type ExternalName, and how it is written here.
+pub(super) fn external_name(documents: &[Spanned]) -> Option<String> {
     let text = |node: Option<&Spanned>| match node.map(|node| &node.value) {
         Some(Value::Text(text)) => Some(text.clone()),
         _ => None,
@@ -180,7 +174,7 @@ mod tests {
                     server s1 203.0.113.7:443 check\n",
             ),
         ] {
-            let answer = recognise_text(text).unwrap_or_else(|| panic!("{text}"));
+            let answer = recognise(text).unwrap_or_else(|| panic!("{text}"));
             assert!(answer.contains(program), "{answer}");
             let route = format!("{{ source = \"{source}\", destination = \"{destination}\" }}");
             assert!(answer.contains(&route), "{answer}");
@@ -196,7 +190,7 @@ mod tests {
             "",
             "just words\n",
         ] {
-            assert_eq!(recognise_text(text), None, "{text}");
+            assert_eq!(recognise(text), None, "{text}");
         }
     }
 }

@@ -79,7 +79,7 @@ pub fn parse_named(name: &Path, text: &str) -> Result<FileRoutes, ImportError> {
     // Editors of other systems begin a file with it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = DocumentReader::new(name, &|_| None);
-    let foreign = if format.is_none() { foreign_formats::recognise_text(text) } else { None };
+    let foreign = if format.is_none() { foreign_formats::recognise(text) } else { None };
     let routes = match foreign {
         Some(foreign) => {
             reader.report("", foreign);
@@ -149,7 +149,7 @@ fn routes(documents: Vec<Spanned>, reader: &mut DocumentReader<'_>) -> FileRoute
     let mut items = Vec::new();
     let mut star = None;
     let mut found = false;
-    let foreign = foreign_formats::recognise("", &documents);
+    let foreign = foreign_formats::external_name(&documents);
     let several = documents.len() > 1;
     for (number, document) in (1..).zip(documents) {
         star = star.or(wildcards(&document, reader));

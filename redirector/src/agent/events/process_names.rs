@@ -66,11 +66,13 @@ impl ProcessNames {
     /// Reads the commands that the kernel did not provide, before their processes end. Returns
     /// whether there were any to read.
     pub(crate) fn read_commands(&mut self, events: &[datapath::Event]) -> bool {
-        let mut unnamed = events.iter().filter(|event| event.command.is_empty() && event.pid != 0);
-        let any = self.sees_processes && unnamed.clone().next().is_some();
-        unnamed.by_ref().for_each(|event| {
-            self.command(event);
-        });
+        let mut any = false;
+        if self.sees_processes {
+            for event in events.iter().filter(|event| event.command.is_empty() && event.pid != 0) {
+                self.command(event);
+                any = true;
+            }
+        }
         any
     }
 

@@ -85,15 +85,17 @@ impl Check {
 
 fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
     match loaded {
-        Ok(config) if !config.old_wildcards.is_empty() => Checked::warning(
-            "configuration",
-            old_wildcards_warning(path, &config.old_wildcards).unwrap_or_default(),
-            "begin the file with `wildcards = \"one_label\"`",
-        ),
-        Ok(config) => Checked::ok(
-            "configuration",
-            format!("{}: {}", path.display(), crate::control::count(config.routes.len(), "route")),
-        ),
+        Ok(config) => match old_wildcards_warning(path, &config.old_wildcards) {
+            Some(warning) => Checked::warning(
+                "configuration",
+                warning,
+                "begin the file with `wildcards = \"one_label\"`",
+            ),
+            None => {
+                let routes = crate::control::count(config.routes.len(), "route");
+                Checked::ok("configuration", format!("{}: {routes}", path.display()))
+            }
+        },
         Err(problems) => Checked::failed(
             "configuration",
             problems,

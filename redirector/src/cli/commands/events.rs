@@ -219,9 +219,7 @@ impl Printer {
             event_text::process(event)
         )
     }
-}
 
-impl Printer {
     /// The columns on a terminal.
     fn columns(&self) -> Option<Columns> {
         let room = self.width?.saturating_sub(BEFORE_ROUTE);
