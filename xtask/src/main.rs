@@ -10,6 +10,7 @@ mod image;
 mod lock;
 mod progress;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 
@@ -47,6 +48,8 @@ enum Verb {
     Bench(bench::Args),
     /// Play the datapath's scenarios on kernels from 5.10 to the newest, in emulated machines
     Vm(vm::Args),
+    /// Run clients under load while everything goes wrong, and hold them against the contract
+    Soak(soak::Args),
     /// Run every check and test
     Test(test::Args),
     /// Fuzz the DNS parsers with libFuzzer
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Docs(args) => demo::captures::run(&args).map(|()| true),
         Verb::Bench(args) => bench::run(&args).map(|()| true),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Soak(args) => soak::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),
     };

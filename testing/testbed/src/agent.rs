@@ -108,6 +108,11 @@ impl Agent {
         self.service.signal(Signal::HUP)
     }
 
+    /// Sends a signal, such as SIGSTOP.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.service.signal(signal)
+    }
+
     /// Starts it again, after a SIGKILL if it still runs.
     pub fn restart(&mut self) -> Result<()> {
         self.sigkill()?;

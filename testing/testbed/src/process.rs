@@ -102,7 +102,7 @@ pub(crate) fn wait_or_kill(child: &mut Child, limit: Duration) -> Result<(ExitSt
 
 /// Kills a process and its descendants. Each is stopped before its children are listed, so that it
 /// starts no other.
-fn kill_tree(pid: u32) {
+pub fn kill_tree(pid: u32) {
     let signal = |signal| {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             // A process that has just ended needs no signal.

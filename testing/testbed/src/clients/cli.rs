@@ -8,6 +8,7 @@ use super::connect_storm::{self, StormOptions};
 use super::dns_load::{self, DnsLoadOptions};
 use super::flood::{self, FloodOptions};
 use super::lookups::{self, LookupOptions};
+use super::operations::{self, OperationsOptions};
 
 /// `testbed-client`: small programs that tests and the demo run inside an executor.
 #[derive(Clone, Debug, clap::Parser)]
@@ -27,6 +28,8 @@ enum Verb {
     Queries(DnsLoadOptions),
     /// Looks names up at a steady rate, checks each answer, and prints a report in JSON.
     Lookups(LookupOptions),
+    /// Connects and looks names up until its input ends, and prints a line for each operation.
+    Operations(OperationsOptions),
     /// Sends SYNs or queries as fast as it can, and prints their number.
     Flood(FloodOptions),
 }
@@ -37,6 +40,7 @@ pub fn run(client: Client) -> Result<()> {
         Verb::Connect(options) => options,
         Verb::Storm(options) => return connect_storm::run(options),
         Verb::Queries(options) => return dns_load::run(&options),
+        Verb::Operations(options) => return operations::run(options),
         Verb::Lookups(options) => return print(&lookups::run(&options)?),
         Verb::Flood(options) => return print(&flood::run(&options)?),
     };

@@ -21,7 +21,7 @@ use crate::customer::resolver;
 /// Threads; a look-up without an answer occupies one of them for [`ANSWER_TIMEOUT`].
 const THREADS: usize = 16;
 /// How long an answer may take: the first time-out of glibc.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Failures that a report lists with their time.
 const SHOWN: usize = 10;
 
@@ -183,8 +183,7 @@ fn look_up_in_turn(
     }
 }
 
-/// Makes the look-up of this number; `Some` describes a wrong answer. Every other socket is
-/// connected, as those of glibc and Go; the others are as those of musl.
+/// Makes the look-up of this number; `Some` describes a wrong answer.
 fn look_up(options: &LookupOptions, number: u64) -> std::io::Result<Option<String>> {
     let names = options.mapped.len() + options.unrelated.len();
     let which = number as usize % names;
@@ -194,28 +193,38 @@ fn look_up(options: &LookupOptions, number: u64) -> std::io::Result<Option<Strin
         None => &options.unrelated[which - options.mapped.len()],
     };
     let query = query(name, number);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    if number.is_multiple_of(2) {
-        socket.connect(options.server)?;
-        socket.send(&query)?;
-    } else {
-        socket.send_to(&query, options.server)?;
-    }
-    let mut packet = [0; 1500];
-    let (length, source) = socket.recv_from(&mut packet)?;
-    let answer = &packet[..length];
+    let (source, answer) = ask(options.server, &query, number)?;
     let right = source == options.server
         && match mapped {
-            Some(mapped) => has_address(&query, answer, mapped.address),
-            None => resolver::response(&query).as_deref() == Some(answer),
+            Some(mapped) => has_address(&query, &answer, mapped.address),
+            None => resolver::response(&query) == Some(answer.clone()),
         };
     Ok((!right).then(|| format!("{name} from {source}: {answer:02x?}")))
 }
 
+/// Sends a query by UDP; returns the answer and where it came from. Every other socket is
+/// connected, as those of glibc and Go; the others are as those of musl.
+pub(super) fn ask(
+    server: SocketAddr,
+    query: &[u8],
+    number: u64,
+) -> std::io::Result<(SocketAddr, Vec<u8>)> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    if number.is_multiple_of(2) {
+        socket.connect(server)?;
+        socket.send(query)?;
+    } else {
+        socket.send_to(query, server)?;
+    }
+    let mut packet = [0; 1500];
+    let (length, source) = socket.recv_from(&mut packet)?;
+    Ok((source, packet[..length].to_vec()))
+}
+
 /// A query for an A record, its ID and the case of its letters made from the look-up's number;
 /// every third one has EDNS.
-fn query(name: &str, number: u64) -> Vec<u8> {
+pub(super) fn query(name: &str, number: u64) -> Vec<u8> {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
     let edns = number.is_multiple_of(3);
     let mut query = (mixed as u16).to_be_bytes().to_vec();
@@ -234,7 +243,7 @@ fn query(name: &str, number: u64) -> Vec<u8> {
 }
 
 /// Whether `answer` has the question of `query` and this address as its only record.
-fn has_address(query: &[u8], answer: &[u8], address: Ipv4Addr) -> bool {
+pub(super) fn has_address(query: &[u8], answer: &[u8], address: Ipv4Addr) -> bool {
     let question_end = 12 + query[12..].iter().position(|octet| *octet == 0).unwrap_or(0) + 5;
     let Some(record) = answer.get(question_end..question_end + 16) else { return false };
     // The name is a pointer to the question's.

@@ -9,6 +9,8 @@ mod errno;
 mod flood;
 mod load_process;
 mod lookups;
+mod operation;
+mod operations;
 
 pub use connect_load::{LoadOptions, LoadReport, connect};
 pub use connect_storm::{ConnectStorm, StormOptions, StormReport};
@@ -16,3 +18,5 @@ pub use dns_load::{DnsLoad, DnsLoadOptions, DnsLoadReport};
 pub use flood::{FloodKind, FloodOptions};
 pub use load_process::{LoadProcess, arguments};
 pub use lookups::{LookupOptions, LookupReport, Mapped};
+pub use operation::{Operation, Outcome, Task, TaskKind};
+pub use operations::{OperationsOptions, now_us};

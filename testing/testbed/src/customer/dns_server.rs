@@ -19,6 +19,8 @@ use crate::{packages, process};
 const TTL: u32 = 2;
 /// Longest time until nsd answers, or has reloaded a zone.
 const LIMIT: Duration = Duration::from_secs(60);
+/// The marker of a server that does not answer.
+const NO_ANSWER: &str = "no answer";
 
 /// A running nsd.
 #[derive(Debug)]
@@ -36,9 +38,7 @@ impl DnsServer {
         write(&zone, &public_zone(addresses, TTL))?;
         write(&folder.join("example.test.zone"), &unrelated_zone())?;
         write(&config, &configuration(&folder))?;
-        let mut command = sandbox.command(packages::path_of("nsd")?);
-        command.arg("-d").arg("-c").arg(&config);
-        let service = Service::start("nsd", &folder.join("nsd.log"), command)?;
+        let service = spawn(sandbox, &folder)?;
         let mut server = Self { service, sandbox: sandbox.clone(), zone, ttl: TTL };
         let sandbox = sandbox.clone();
         server.service.wait_ready(LIMIT, || Ok(ask(&sandbox)? == sorted(addresses)))?;
@@ -52,6 +52,18 @@ impl DnsServer {
         self.service.signal(Signal::HUP)?;
         let (sandbox, wanted) = (self.sandbox.clone(), sorted(addresses));
         self.service.wait_ready(LIMIT, || Ok(ask(&sandbox)? == wanted))
+    }
+
+    /// Starts it again after [`DnsServer::stop`], and waits until it answers.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.service = spawn(&self.sandbox, &self.sandbox.folder("dns")?)?;
+        let sandbox = self.sandbox.clone();
+        self.service.wait_ready(LIMIT, || Ok(ask(&sandbox)? != [NO_ANSWER]))
+    }
+
+    /// Sends a signal, such as SIGSTOP.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.service.signal(signal)
     }
 
     /// Sets the public name's time to live in seconds, from the next change of its addresses on.
@@ -68,6 +80,12 @@ impl DnsServer {
     pub fn log(&self) -> String {
         self.service.log()
     }
+}
+
+fn spawn(sandbox: &Sandbox, folder: &Path) -> Result<Service> {
+    let mut command = sandbox.command(packages::path_of("nsd")?);
+    command.arg("-d").arg("-c").arg(folder.join("nsd.conf"));
+    Service::start("nsd", &folder.join("nsd.log"), command)
 }
 
 /// Switches off response rate limiting, the default of Debian's build, which would slow the tests.
@@ -137,7 +155,7 @@ fn ask(sandbox: &Sandbox) -> Result<Vec<String>> {
     dig.args(["+short", "+tries=1", "+time=1", &format!("@{DNS_ADDRESS}"), PUBLIC_NAME, "A"]);
     let answer = process::finish(dig, Duration::from_secs(5))?;
     if !answer.status.success() {
-        return Ok(vec!["no answer".to_owned()]);
+        return Ok(vec![NO_ANSWER.to_owned()]);
     }
     let mut lines: Vec<String> = answer.stdout.lines().map(str::to_owned).collect();
     lines.sort();

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
 use super::banner_server::BannerServer;
 use crate::isolation::sandbox::Sandbox;
@@ -72,6 +73,11 @@ impl LoadBalancer {
             service.kill()?;
         }
         Ok(())
+    }
+
+    /// Sends a signal, such as SIGSTOP. It is no error when it is stopped.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.service.as_ref().map_or(Ok(()), |service| service.signal(signal))
     }
 
     /// Starts it again, unless it runs.

@@ -14,4 +14,4 @@ pub use dns_server::DnsServer;
 pub use load_balancer::{Admitted, LoadBalancer};
 pub use registry::Registry;
 pub use resolver::Resolver;
-pub use site::Customer;
+pub use site::{Customer, Obstacle};

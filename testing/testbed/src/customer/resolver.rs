@@ -4,7 +4,8 @@
 //! receives with [`response`].
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::isolation::namespaces::Namespaces;
-use crate::topology::RESOLVER_ADDRESS;
 
 /// Names below this have an address; all others do not exist.
 const ZONE: &str = "example.test";
@@ -24,27 +24,43 @@ const TICK: Duration = Duration::from_millis(100);
 /// The code of an EDNS option for local use (RFC 6891 section 9).
 const LOCAL_OPTION: u16 = 65_001;
 
-/// A running resolver. Its threads belong to this process, its socket to the namespace.
+/// How long a client may keep a connection without asking.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often each name was asked for.
+type Asked = Mutex<BTreeMap<String, u64>>;
+
+/// A running resolver. Its threads belong to this process, its sockets to the namespace.
 #[derive(Debug)]
 pub struct Resolver {
-    asked: Arc<Mutex<BTreeMap<String, u64>>>,
+    asked: Arc<Asked>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Resolver {
-    pub(crate) fn start(namespaces: &Namespaces) -> Result<Self> {
-        let socket = namespaces
-            .run(|| UdpSocket::bind((RESOLVER_ADDRESS, 53)))?
-            .with_context(|| format!("failed to bind {RESOLVER_ADDRESS}:53"))?;
+    /// Answers by UDP and by TCP at an address of the namespace.
+    pub(crate) fn start(namespaces: &Namespaces, address: Ipv4Addr) -> Result<Self> {
+        let bind = || -> std::io::Result<_> {
+            Ok((UdpSocket::bind((address, 53))?, TcpListener::bind((address, 53))?))
+        };
+        let (socket, listener) =
+            namespaces.run(bind)?.with_context(|| format!("failed to bind {address}:53"))?;
         socket.set_read_timeout(Some(TICK)).context("failed to set a socket's time-out")?;
-        let (socket, asked, stop) = (Arc::new(socket), Arc::default(), Arc::default());
+        listener.set_nonblocking(true).context("failed to make a socket non-blocking")?;
+        let (socket, listener) = (Arc::new(socket), Arc::new(listener));
+        let (asked, stop) = (Arc::default(), Arc::default());
         let serve = || {
             let (socket, asked, stop) =
                 (Arc::clone(&socket), Arc::clone(&asked), Arc::clone(&stop));
             std::thread::spawn(move || serve(&socket, &asked, &stop))
         };
-        let threads = (0..THREADS).map(|_| serve()).collect();
+        let serve_streams = || {
+            let (listener, asked, stop) =
+                (Arc::clone(&listener), Arc::clone(&asked), Arc::clone(&stop));
+            std::thread::spawn(move || serve_streams(&listener, &asked, &stop))
+        };
+        let threads = (0..THREADS).flat_map(|_| [serve(), serve_streams()]).collect();
         Ok(Self { asked, stop, threads })
     }
 
@@ -68,18 +84,45 @@ impl Drop for Resolver {
     }
 }
 
-fn serve(socket: &UdpSocket, asked: &Mutex<BTreeMap<String, u64>>, stop: &AtomicBool) {
+fn serve(socket: &UdpSocket, asked: &Asked, stop: &AtomicBool) {
     let mut packet = [0; 4096];
     while !stop.load(Ordering::Relaxed) {
         let Ok((length, client)) = socket.recv_from(&mut packet) else { continue };
-        let query = &packet[..length];
-        let Some((name, _)) = question(query) else { continue };
-        *asked.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
-        if let Some(response) = response(query) {
+        if let Some(response) = answer(&packet[..length], asked) {
             // A client that is gone needs no answer.
             let _ = socket.send_to(&response, client);
         }
     }
+}
+
+fn serve_streams(listener: &TcpListener, asked: &Asked, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        match listener.accept() {
+            // A client that disconnects early reports the error itself.
+            Ok((stream, _)) => drop(serve_stream(stream, asked)),
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+fn serve_stream(mut stream: TcpStream, asked: &Asked) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query)?;
+        let Some(response) = answer(&query, asked) else { return Ok(()) };
+        stream.write_all(&[&(response.len() as u16).to_be_bytes(), &response[..]].concat())?;
+    }
+}
+
+/// The response, once the name is written down; `None` when it is no query.
+fn answer(query: &[u8], asked: &Asked) -> Option<Vec<u8>> {
+    let (name, _) = question(query)?;
+    *asked.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+    response(query)
 }
 
 /// The response to `query`, octet for octet; `None` when it is no query. The record's address and

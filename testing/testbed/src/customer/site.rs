@@ -19,7 +19,7 @@ use crate::isolation::namespaces::Namespaces;
 use crate::isolation::network;
 use crate::isolation::sandbox::Sandbox;
 use crate::isolation::scope::RigScope;
-use crate::topology::{DNS_ADDRESS, INTERNAL_NAME, LOAD_BALANCERS, NODE_ADDRESS};
+use crate::topology::{DNS_ADDRESS, INTERNAL_NAME, LOAD_BALANCERS, NODE_ADDRESS, RESOLVER_ADDRESS};
 use crate::{packages, process};
 
 /// The customer's end of the link, once the node has made it.
@@ -37,12 +37,47 @@ const LINK: &str = "link set lo up\n\
 const RULES: &str = "table ip rig {\n\
     counter leaked { }\n\
     set silent { type ipv4_addr; }\n\
+    set refusing { type ipv4_addr; }\n\
+    set unreachable { type ipv4_addr; }\n\
+    set lossy { type ipv4_addr; }\n\
     chain prerouting {\n\
       type filter hook prerouting priority raw; policy accept;\n\
       ip daddr 198.18.0.0/15 counter name leaked\n\
       ip daddr @silent drop\n\
+      ip daddr @lossy numgen random mod 100 < 20 drop\n\
+    }\n\
+    chain input {\n\
+      type filter hook input priority filter; policy accept;\n\
+      iif lo accept\n\
+      ip daddr @refusing meta l4proto tcp reject with tcp reset\n\
+      ip daddr @refusing reject\n\
+      ip daddr @unreachable reject with icmp type host-unreachable\n\
     }\n\
     }\n";
+
+/// What happens to packets for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// They are dropped.
+    Silent,
+    /// They are answered with a reset, or with an ICMP error "port unreachable".
+    Refusing,
+    /// They are answered with an ICMP error "host unreachable".
+    Unreachable,
+    /// One in five is dropped.
+    Lossy,
+}
+
+impl Obstacle {
+    fn set(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Refusing => "refusing",
+            Self::Unreachable => "unreachable",
+            Self::Lossy => "lossy",
+        }
+    }
+}
 
 /// The customer's namespace and certificates.
 #[derive(Debug)]
@@ -90,7 +125,12 @@ impl Customer {
 
     /// Starts a resolver that knows none of the mapped names.
     pub fn resolver(&self) -> Result<Resolver> {
-        Resolver::start(self.sandbox.namespaces())
+        self.resolver_at(RESOLVER_ADDRESS)
+    }
+
+    /// The same at another address of the customer's.
+    pub fn resolver_at(&self, address: Ipv4Addr) -> Result<Resolver> {
+        Resolver::start(self.sandbox.namespaces(), address)
     }
 
     /// Starts the registry, for container images and Python packages, behind TLS.
@@ -118,6 +158,16 @@ impl Customer {
     /// Undoes [`Customer::silence`].
     pub fn unsilence(&self, address: Ipv4Addr) -> Result<()> {
         self.nft(&format!("delete element ip rig silent {{ {address} }}"))
+    }
+
+    /// Puts an obstacle before `address`, for everybody outside the customer's site.
+    pub fn obstruct(&self, address: Ipv4Addr, obstacle: Obstacle) -> Result<()> {
+        self.nft(&format!("add element ip rig {} {{ {address} }}", obstacle.set()))
+    }
+
+    /// Undoes [`Customer::obstruct`].
+    pub fn clear(&self, address: Ipv4Addr, obstacle: Obstacle) -> Result<()> {
+        self.nft(&format!("delete element ip rig {} {{ {address} }}", obstacle.set()))
     }
 
     /// The number of packets to 198.18.0.0/15 that have left the node, which must be 0.

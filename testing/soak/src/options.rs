@@ -1,0 +1,98 @@
+//! The command line of `cargo xtask soak`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::profile::{ATTACKS, Profile, ProfileName};
+use crate::schedule::{self, Step};
+
+/// The length of each attack unless another one is asked for, in minutes.
+const ATTACK_MINUTES: f64 = 1.0;
+/// The same for a mixed soak.
+const MIXED_MINUTES: f64 = 10.0;
+
+/// Arguments of `cargo xtask soak`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// What goes wrong
+    #[arg(long, value_enum, default_value_t = ProfileName::Mixed)]
+    pub profile: ProfileName,
+    /// How long [default: 10; 1 for each attack; `kills` takes about five]
+    #[arg(long)]
+    pub minutes: Option<f64>,
+    /// What the schedule follows from
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Play only these steps of the schedule, as FIRST-LAST or NUMBER
+    #[arg(long, value_parser = parse_steps)]
+    pub steps: Option<(usize, usize)>,
+    /// Continue after a breach of the contract
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Print the schedule, and do nothing
+    #[arg(long)]
+    pub list: bool,
+    /// The redirector under test [default: the release binary of `cargo xtask build`]
+    #[arg(long)]
+    pub binary: Option<PathBuf>,
+    /// Write the report to this file too
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+}
+
+impl Options {
+    /// The soaks that they ask for, one after the other, each with its length.
+    pub(crate) fn soaks(&self) -> Vec<(Profile, Duration)> {
+        let minutes = |default: f64| {
+            Duration::from_secs_f64(60.0 * self.minutes.unwrap_or(default).clamp(0.1, 10_000.0))
+        };
+        match self.profile {
+            ProfileName::Mixed => vec![(Profile::Mixed, minutes(MIXED_MINUTES))],
+            ProfileName::Kills => {
+                let steps = schedule::schedule(Profile::Kills, self.seed, Duration::ZERO);
+                let last = steps.last().map_or(Duration::ZERO, Step::end);
+                vec![(Profile::Kills, last + Duration::from_secs(10))]
+            }
+            ProfileName::Attacks => ATTACKS
+                .map(|attack| (Profile::Attacks(attack), minutes(ATTACK_MINUTES) + schedule::LEAD))
+                .to_vec(),
+        }
+    }
+
+    /// The selected steps of a soak.
+    pub(crate) fn steps_of(&self, profile: Profile, length: Duration) -> Vec<Step> {
+        let mut steps = schedule::schedule(profile, self.seed, length);
+        if let Some((first, last)) = self.steps {
+            steps.retain(|step| (first..=last).contains(&step.number));
+        }
+        steps
+    }
+
+    /// The schedules, a line for each step.
+    pub fn schedules(&self) -> Vec<String> {
+        let steps = |(profile, length)| self.steps_of(profile, length);
+        self.soaks().into_iter().flat_map(steps).map(|step| step.to_string()).collect()
+    }
+}
+
+fn parse_steps(text: &str) -> Result<(usize, usize), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
+        _ => Err("expected FIRST-LAST or NUMBER, such as 3-7".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_a_number_or_a_range() {
+        assert_eq!(parse_steps("4"), Ok((4, 4)));
+        assert_eq!(parse_steps("3-7"), Ok((3, 7)));
+        for text in ["", "7-3", "x", "1-2-3"] {
+            assert!(parse_steps(text).is_err(), "{text}");
+        }
+    }
+}
