@@ -32,7 +32,7 @@ pub(crate) struct Clients {
 impl Clients {
     /// Starts a client in each place.
     pub(crate) fn start(field: &Field, profile: Profile) -> Result<Self> {
-        let vip = field.vip(OBSERVED)?;
+        let vip = field.vips.observed;
         let mut clients = Self {
             infos: Vec::new(),
             children: Vec::new(),

@@ -244,7 +244,7 @@ impl Stage<'_> {
         let field = self.field;
         let name = format!("guest{}", step.number);
         let guest = field.rig.executor(field::options(&name, false, Network::Pod))?;
-        let expected = field.vip(field::TENANTS_NAME)?.to_string();
+        let expected = field.vips.tenants.to_string();
         let ask = format!("dig +short +tries=1 +time=1 @{} {}", UPSTREAMS[0], field::TENANTS_NAME);
         process::until("a new guest's name to resolve", GUEST_LIMIT, || {
             Ok(guest.run(&ask, LIMIT)?.stdout.trim() == expected)

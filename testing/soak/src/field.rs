@@ -62,6 +62,15 @@ pub(crate) struct Place {
     pub(crate) attached: bool,
 }
 
+/// The VIPs of a field's routes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vips {
+    /// Of the route under observation.
+    pub(crate) observed: Ipv4Addr,
+    /// Of the tenants'.
+    pub(crate) tenants: Ipv4Addr,
+}
+
 /// The place of a soak. What faults change is locked; the schedule lets no two faults use one thing
 /// at a time.
 #[derive(Debug)]
@@ -77,6 +86,8 @@ pub(crate) struct Field {
     /// A process of the node's network.
     pub(crate) neighbour: Executor,
     pub(crate) binary: PathBuf,
+    /// The VIPs of both routes, which never change.
+    pub(crate) vips: Vips,
     _upstreams: [Resolver; 2],
     _bystander: BannerServer,
     // Last, as the namespaces must outlive their users.
@@ -108,7 +119,7 @@ impl Field {
             (pod("tenant")?, rig.executor(options("neighbour", true, Network::Host))?);
         let stranger = rig.executor(options("stranger", false, Network::Pod))?;
         let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &config(profile)))?;
-        let field = Self {
+        let mut field = Self {
             agent: Mutex::new(agent),
             balancers,
             dns,
@@ -117,11 +128,13 @@ impl Field {
             stranger,
             neighbour,
             binary: binary.to_owned(),
+            vips: Vips { observed: Ipv4Addr::UNSPECIFIED, tenants: Ipv4Addr::UNSPECIFIED },
             _upstreams: upstreams,
             _bystander: bystander,
             rig,
         };
         field.await_serving()?;
+        field.vips = Vips { observed: field.vip(OBSERVED)?, tenants: field.vip(TENANTS_NAME)? };
         Ok(field)
     }
 

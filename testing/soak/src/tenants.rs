@@ -6,7 +6,7 @@ use anyhow::Result;
 use testbed::{Executor, binaries, process};
 
 use crate::fault::Attack;
-use crate::field::{Field, OBSERVED, PORT, SILENT, TENANTS_NAME, UNLISTED, UPSTREAMS};
+use crate::field::{Field, PORT, SILENT, TENANTS_NAME, UNLISTED, UPSTREAMS};
 
 /// Connects in every way in which a failure is the caller's own: its address or device is
 /// loopback's, it signs segments, its packets live for one hop, or it has a private network in
@@ -90,7 +90,7 @@ pub(crate) struct Running(Vec<Child>);
 impl Running {
     /// Begins an attack; `observed`: against the route under observation, else the tenants' own.
     pub(crate) fn start(field: &Field, attack: Attack, observed: bool) -> Result<Self> {
-        let vip = field.vip(if observed { OBSERVED } else { TENANTS_NAME })?;
+        let vip = if observed { field.vips.observed } else { field.vips.tenants };
         let flood = |kind: &str, source, target: String, rate: u32| -> Result<Command> {
             let mut command = field.stranger.command(binaries::client()?);
             command.args(["flood", "--kind", kind, "--seconds", "86400", "--name", TENANTS_NAME]);

@@ -16,6 +16,9 @@ const FOLLOW_AFTER_OUTAGE_US: u64 = 20_000_000;
 /// then all of this time are used, for this long. It is documented as 60 s for a TTL of 2 s.
 const TURN_US: u64 = 60_000_000 + FOLLOW_AFTER_OUTAGE_US;
 
+/// What was replaced longer ago than this is not valid: no outage lasts that long.
+const HORIZON_US: u64 = 300_000_000;
+
 /// A fault that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interval {
@@ -104,12 +107,14 @@ impl Timeline {
     /// published before until the agent must have noticed.
     pub(crate) fn valid_backends(&self, span_us: (u64, u64)) -> BTreeSet<usize> {
         let mut valid = BTreeSet::new();
+        let turn = if self.is_in_turn(span_us.0) { TURN_US } else { 0 };
         for (at, (from_us, backends)) in self.published.iter().enumerate() {
             let replaced = self.published.get(at + 1).map(|(next_us, _)| *next_us);
-            let until = replaced.map_or(u64::MAX, |replaced| {
-                let turn = if self.is_in_turn(span_us.0) { TURN_US } else { 0 };
-                self.noticed_by(replaced).max(replaced + turn)
-            });
+            if replaced.is_some_and(|replaced| replaced + HORIZON_US < span_us.0) {
+                continue;
+            }
+            let until = replaced
+                .map_or(u64::MAX, |replaced| self.noticed_by(replaced).max(replaced + turn));
             if *from_us <= span_us.1 && span_us.0 <= until {
                 valid.extend(backends);
             }
@@ -121,11 +126,12 @@ impl Timeline {
     fn is_in_turn(&self, at_us: u64) -> bool {
         self.published.windows(2).enumerate().any(|(last, pair)| {
             let ((left_us, before), (back_us, after)) = (&pair[0], &pair[1]);
-            let earlier = self.published[..last]
-                .iter()
-                .any(|(_, set)| after.difference(before).any(|returned| set.contains(returned)));
             let recent = *back_us <= at_us && at_us <= back_us + TURN_US;
-            earlier && recent && back_us - left_us <= TURN_US
+            let is_back =
+                |set: &BTreeSet<usize>| after.difference(before).any(|at| set.contains(at));
+            recent
+                && back_us - left_us <= TURN_US
+                && self.published[..last].iter().any(|(_, set)| is_back(set))
         })
     }
 
