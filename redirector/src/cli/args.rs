@@ -21,11 +21,12 @@ use crate::{error::error_chain, printable::PrintableWriter};
     max_term_width = 120,
     disable_help_subcommand = true,
     after_help = "Examples:
-  redirector check                                      can this host run the agent?
-  redirector run                                        run the agent in the foreground
-  redirector route add artifactory.internal.company.net artifactory.public.company.net
-  redirector status                                     is everything working?
-  redirector verify artifactory.internal.company.net    does it work from an executor?
+  redirector check              can this host run the agent?
+  redirector run                run the agent in the foreground
+  redirector route add git.internal.company.net lb.company.net
+  redirector status             is everything working?
+  redirector verify git.internal.company.net
+                                does it work from an executor?
 
 Exit codes:
   0 success

@@ -31,8 +31,8 @@ use crate::{
 
 Changes nothing.
 
-Exit codes: 0 this host can run the agent (perhaps with warnings), 1 its network prevents it,
-2 the configuration has problems, 3 the kernel or the privileges do not suffice.")]
+Exit codes: 0 this host can run the agent (perhaps with warnings), 1 its network prevents it, 2 \
+the configuration has problems, 3 the kernel or the privileges do not suffice.")]
 pub(crate) struct Check {
     #[command(flatten)]
     output: OutputArgs,

@@ -34,7 +34,7 @@ pub(crate) struct Check {
   redirector config show --effective
   REDIRECTOR_DNS_TTL=5 redirector config show | grep ttl
 
-Combines the file, the environment and the defaults. A running agent may still use an earlier
+Combines the file, the environment and the defaults. A running agent may still use an earlier \
 version of the file: see `redirector status`.")]
 pub(crate) struct Show {
     /// The configuration in effect; always on

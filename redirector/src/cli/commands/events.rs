@@ -27,19 +27,20 @@ const BEFORE: usize = 10;
 /// `events`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  redirector events                               the last events, 1000 at most
-  redirector events --follow                      and new ones, until interrupted
+  redirector events                           the last events, 1000 at most
+  redirector events --follow                  and new ones, until interrupted
   redirector events -f --route artifactory.internal.company.net
-  redirector events -f --failed                   failures only
-  redirector events -f -o json --result timed_out | jq -c '[.at, .backend, .command]'
-  redirector events -f --limit 0 --count 1 --failed    wait for the next failure
+  redirector events -f --failed               failures only
+  redirector events -f -o json --result timed_out | jq -c '[.at, .backend]'
+  redirector events -f -n 0 --count 1 --failed    wait for the next failure
 
-A connection has two events: established, with the time that the connect took, and closed, with
-its traffic. A connect that fails has one event, and so has one that the datapath refuses (denied:
-no route, port not listed, no backend). The process is the one that called connect. The agent keeps
-the events; without it there are none to show. On a busy node (over 2,000 connects per second)
-successes are sampled, and so are the failures of a cgroup or guest that has over 256 in 134 ms;
-such a line shows how many it represents. Failures of all others are shown one by one.")]
+A connection has two events: established, with the time that the connect took, and closed, with \
+its traffic. A connect that fails has one event, and so has one that the datapath refuses \
+(denied: no route, port not listed, no backend). The process is the one that called connect. The \
+agent keeps the events; without it there are none to show. On a busy node (over 2,000 connects \
+per second) successes are sampled, and so are the failures of a cgroup or guest that has over \
+256 in 134 ms; such a line shows how many it represents. Failures of all others are shown one by \
+one.")]
 pub(crate) struct Events {
     /// Keep printing new events
     #[arg(short, long)]

@@ -27,8 +27,8 @@ use crate::{
 
 Sends nothing; `redirector verify` connects for real.
 
-Exit codes: 0 a connect would be redirected, 1 it would not, and the output shows why, 4 no agent
-and nothing of it in the kernel.")]
+Exit codes: 0 a connect would be redirected, 1 it would not, and the output shows why, 4 no \
+agent and nothing of it in the kernel.")]
 pub(crate) struct Explain {
     /// The name or address to connect to; the port is 443 unless given
     #[arg(value_name = "NAME|ADDRESS[:PORT]")]

@@ -13,9 +13,9 @@ use crate::{agent, config::Accepted};
   redirector run --config ./redirector.toml --log-level debug
   redirector run --log-format json
 
-SIGHUP or a changed file reloads the configuration; a file with an error changes nothing. SIGTERM
-stops the agent; the programs stay in the kernel and keep redirecting. `redirector unload` removes
-them.")]
+SIGHUP or a changed file reloads the configuration; a file with an error changes nothing. \
+SIGTERM stops the agent; the programs stay in the kernel and keep redirecting. `redirector \
+unload` removes them.")]
 pub(crate) struct Run {
     /// Log level: error, warn, info, debug, trace, or a filter such as redirector::dns=debug
     #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]

@@ -26,7 +26,7 @@ use crate::{
   redirector status
   redirector status -o json | jq -r '.problems[].message'
 
-Exit codes: 0 everything works, 1 something is degraded, 4 no agent and nothing of it in the
+Exit codes: 0 everything works, 1 something is degraded, 4 no agent and nothing of it in the \
 kernel.")]
 pub(crate) struct Status {
     #[command(flatten)]

@@ -23,9 +23,9 @@ use crate::{
 #[command(after_help = "Examples:
   redirector unload
 
-Established connections are not affected. New connects to virtual addresses are no longer
-redirected: they fail, or leave this host towards the pool once its guard route is gone. Routes and
-virtual addresses stay on disk for the next start.")]
+Established connections are not affected. New connects to virtual addresses are no longer \
+redirected: they fail, or leave this host towards the pool once its guard route is gone. Routes \
+and virtual addresses stay on disk for the next start.")]
 pub(crate) struct Unload {
     /// Unload even if an agent runs; that agent redirects nothing until it is restarted
     #[arg(long)]

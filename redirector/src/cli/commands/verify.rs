@@ -20,17 +20,18 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector verify artifactory.internal.company.net
-  redirector verify artifactory.internal.company.net --pid 4711    as that process
-  redirector verify git.internal.company.net:22 --until connect    neither TLS nor HTTP
-  redirector verify artifactory.internal.company.net --interface veth3a    as a guest there
+  redirector verify artifactory.internal.company.net --pid 4711
+  redirector verify artifactory.internal.company.net --interface veth3a
+  redirector verify git.internal.company.net:22 --until connect
   redirector verify artifactory.internal.company.net --ca ca.pem
 
-With --pid it uses that process's cgroup, network, resolver and certificates. Without, it runs in a
-new cgroup below the first attached one, in this network, and queries the shim. With --netns or
---interface it acts as a guest does, whose connects only the packet programs see: it joins that
-network and a cgroup that is not attached. The guest of a virtual machine cannot be entered.
+With --pid it uses that process's cgroup, network, resolver and certificates. Without, it runs \
+in a new cgroup below the first attached one, in this network, and queries the shim. With \
+--netns or --interface it acts as a guest does, whose connects only the packet programs see: it \
+joins that network and a cgroup that is not attached. The guest of a virtual machine cannot be \
+entered.
 
-Exit codes: 0 it works, 1 it does not, and the output shows why and what to do, 3 missing
+Exit codes: 0 it works, 1 it does not, and the output shows why and what to do, 3 missing \
 privileges, 4 no agent and nothing of it in the kernel.")]
 pub(crate) struct Verify {
     /// The internal name; the port is 443 unless given

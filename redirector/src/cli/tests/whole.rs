@@ -108,6 +108,9 @@ fn every_command_is_consistent_and_has_examples() {
         let help = leaf.get_after_help().map(ToString::to_string).unwrap_or_default();
         assert!(help.starts_with("Examples:\n"), "{} has no examples", leaf.get_name());
         assert!(leaf.get_about().is_some(), "{} does not say what it does", leaf.get_name());
+        for example in help.lines().filter(|line| line.starts_with("  ")) {
+            assert!(example.chars().count() <= 80, "a terminal wraps the example {example:?}");
+        }
     }
 }
 

@@ -67,13 +67,14 @@ fn destination(mut parts: Vec<String>) -> RawDestination {
 /// `route add`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  redirector route add artifactory.internal.company.net artifactory.public.company.net
-  redirector route add git.internal.company.net 203.0.113.7,203.0.113.8 --port 443 --port 80:8080
-  redirector route add '*.internal.company.net' lb.company.net --resolver 10.0.0.2
+  redirector route add git.internal.company.net lb.company.net
+  redirector route add git.internal.company.net 203.0.113.7,203.0.113.8
+  redirector route add git.internal.company.net lb.company.net --port 80:8080
+  redirector route add '*.internal.company.net' lb.company.net --port 443
 
-When the command returns, the change is on disk and applies to the next connect. A destination that
-does not resolve is kept and retried (exit code 0, with a warning); connects are refused until it
-resolves.")]
+When the command returns, the change is on disk and applies to the next connect. A destination \
+that does not resolve is kept and retried (exit code 0, with a warning); connects are refused \
+until it resolves.")]
 pub(crate) struct Add {
     /// The internal name that executors use, exact, `*.zone` (one label more) or `**.zone`
     source: SourceName,
@@ -111,12 +112,12 @@ impl Add {
 /// `route set`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  redirector route set artifactory.internal.company.net --destination 203.0.113.8
-  redirector route set artifactory.internal.company.net --port 443 --idle-timeout 350s
-  redirector route set artifactory.internal.company.net --clear ports
+  redirector route set git.internal.company.net --destination 203.0.113.8
+  redirector route set git.internal.company.net --port 443 --idle-timeout 350s
+  redirector route set git.internal.company.net --clear ports
 
-Lists are replaced as a whole. A route of the configuration file gets an override, which
-`route remove` removes.")]
+Lists are replaced as a whole. A route of the configuration file gets an override, which `route \
+remove` removes.")]
 pub(crate) struct Set {
     /// The route's source
     source: SourceName,
@@ -191,7 +192,7 @@ impl Clearable {
 #[command(after_help = "Examples:
   redirector route remove artifactory.internal.company.net
 
-Removing an override restores the route of the configuration file. Routes of the file itself are
+Removing an override restores the route of the configuration file. Routes of the file itself are \
 removed in the file.")]
 pub(crate) struct Remove {
     /// The route's source

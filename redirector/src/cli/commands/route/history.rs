@@ -99,8 +99,8 @@ fn sources(change: &Change) -> String {
   redirector route rollback --dry-run
   redirector route rollback
 
-Undoes the last change made by route add, set, remove or import. Running it again undoes the change
-before that. The rollback is recorded as a change, too: see `redirector route history`.")]
+Undoes the last change made by route add, set, remove or import. Running it again undoes the \
+change before that. The rollback is recorded as a change, too: see `redirector route history`.")]
 pub(crate) struct Rollback {
     /// Print the difference, change nothing
     #[arg(long)]

@@ -38,8 +38,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
   redirector route import executor-private-dns.yaml
   redirector route export | ssh other-host redirector route import -
 
-Reads `executorPrivateDNS.routes` (source, destination, resolverIP) out of a larger YAML file, the
-[[routes]] of a TOML file, or JSON. Imports all routes or none.")]
+Reads `executorPrivateDNS.routes` (source, destination, resolverIP) out of a larger YAML file, \
+the [[routes]] of a TOML file, or JSON. Imports all routes or none.")]
 pub(crate) struct Import {
     /// The file; `-` is standard input
     file: PathBuf,

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector route list
-  redirector route list -o json | jq -r '.routes[] | select(.live | not) | .source'")]
+  redirector route list -o json | jq -r '.routes[] | select(.live | not)'")]
 pub(crate) struct List {
     #[command(flatten)]
     output: OutputArgs,
@@ -40,8 +40,8 @@ impl List {
   redirector route show artifactory.internal.company.net
   redirector route show '*.internal.company.net'
 
-A name without a route of its own is served by the longest wildcard that matches it: that route is
-shown.")]
+A name without a route of its own is served by the longest wildcard that matches it: that route \
+is shown.")]
 pub(crate) struct Show {
     /// The route's source, or a name that a wildcard matches
     source: SourceName,

@@ -38,15 +38,15 @@ const FIRST: Duration = Duration::from_millis(250);
   redirector top -o json | jq .total            one object per second
   redirector top --route artifactory.internal.company.net --interval 0.5
 
-Columns, per second: OK/S connects that a backend accepted, FAIL/S connects that failed (refused,
-timed out, unreachable, aborted, never sent), DENY/S connects that the datapath refused. WAIT counts
-connects in progress, OPEN established connections. P50 and P99 are connect times, estimated from a
-histogram whose buckets double; they are dim if the interval had no connect and earlier ones are
-shown. A backend shows the mean (ø).
+Columns, per second: OK/S connects that a backend accepted, FAIL/S connects that failed \
+(refused, timed out, unreachable, aborted, never sent), DENY/S connects that the datapath \
+refused. WAIT counts connects in progress, OPEN established connections. P50 and P99 are connect \
+times, estimated from a histogram whose buckets double; they are dim if the interval had no \
+connect and earlier ones are shown. A backend shows the mean (ø).
 
-Keys: q quits, s changes the order, arrows scroll. Without an agent the numbers come from the pinned
-maps, and the last failures are missing. A narrow screen omits WAIT, P50, DENY/S and OPEN, in this
-order. If standard output is not a terminal, one page is printed, as with --once.")]
+Keys: q quits, s changes the order, arrows scroll. Without an agent the numbers come from the \
+pinned maps, and the last failures are missing. A narrow screen omits WAIT, P50, DENY/S and \
+OPEN, in this order. If standard output is not a terminal, one page is printed, as with --once.")]
 pub(crate) struct Top {
     /// Print one page and exit
     #[arg(long)]
