@@ -79,6 +79,16 @@ impl Ip6Be {
         (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
     }
 
+    /// Whether it is a loopback address, `::1` or a mapped one of 127.0.0.0/8, without a branch.
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        let [a, b, c, d] = self.0;
+        let six = a | b | c | (d ^ 1_u32.to_be());
+        let four =
+            a | b | (c ^ MAPPED_WORD) | ((d ^ 0x7f00_0000_u32.to_be()) & 0xff00_0000_u32.to_be());
+        (six == 0) | (four == 0)
+    }
+
     /// The IPv4 address, if this is a mapped one.
     pub const fn as_mapped(self) -> Option<Ip4Be> {
         let [a, b, c, d] = self.0;
@@ -97,6 +107,15 @@ mod tests {
         assert_eq!(Ip4Be::from_bits(0xcb00_7107).octets(), [203, 0, 113, 7]);
         assert_eq!(PortBe::new(443).0.to_ne_bytes(), [0x01, 0xbb]);
         assert_eq!(PortBe::new(443).get(), 443);
+    }
+
+    #[test]
+    fn loopback_is_one_address_or_one_network() {
+        let mapped = |octets| Ip6Be::mapped(Ip4Be::from_octets(octets));
+        assert!(Ip6Be([0, 0, 0, 1_u32.to_be()]).is_loopback());
+        assert!(mapped([127, 0, 0, 1]).is_loopback() && mapped([127, 9, 8, 7]).is_loopback());
+        assert!(!mapped([126, 0, 0, 1]).is_loopback() && !mapped([10, 0, 0, 127]).is_loopback());
+        assert!(!Ip6Be([0; 4]).is_loopback() && !Ip6Be([0, 0, 0, 0x7f_u32]).is_loopback());
     }
 
     #[test]

@@ -84,6 +84,16 @@ impl Health {
         if self.0 == 0 { self } else { self.extended_to(until_ns) }
     }
 
+    /// The health after a probe was accepted at `now_ns`: the next connect tries it, and only its
+    /// success clears the failures.
+    pub const fn after_probe(self, now_ns: u64) -> Self {
+        if now_ns < self.until_ns() {
+            Self((now_ns & !Self::FAILURES_MASK) | self.failures() as u64)
+        } else {
+            self
+        }
+    }
+
     /// The health after `failures`, which determine the length of the ejection.
     const fn ejected_for_failures(self, failures: u8, now_ns: u64) -> Self {
         let shift = if failures > 6 { 5 } else { failures - 1 };
@@ -92,7 +102,8 @@ impl Health {
         Self(self.until_ns() | failures as u64).extended_to(now_ns.wrapping_add(backoff))
     }
 
-    /// Ejected until `until_ns`, or longer if it was already: nothing shortens an ejection.
+    /// Ejected until `until_ns`, or longer if it was already: only an accepted probe shortens an
+    /// ejection.
     const fn extended_to(self, until_ns: u64) -> Self {
         let until_ns = if until_ns > self.until_ns() { until_ns } else { self.until_ns() };
         Self((until_ns & !Self::FAILURES_MASK) | self.failures() as u64)
@@ -154,6 +165,15 @@ mod tests {
             assert_eq!(later.until_ns(), held.until_ns());
         }
         assert_eq!(held.after_failure(19 * SECOND).until_ns(), (21 * SECOND) & !0xff);
+    }
+
+    #[test]
+    fn a_probe_ends_the_ejection_and_keeps_the_failures() {
+        let failed = Health::HEALTHY.after_failure(10 * SECOND).after_failure(11 * SECOND);
+        let probed = failed.after_probe(12 * SECOND);
+        assert_eq!((probed.failures(), probed.is_ejected(12 * SECOND)), (2, false));
+        assert_eq!(probed.after_probe(13 * SECOND), probed);
+        assert_eq!(Health::HEALTHY.after_probe(SECOND), Health::HEALTHY);
     }
 
     #[test]

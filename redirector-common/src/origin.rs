@@ -47,8 +47,10 @@ pub struct Origin {
     pub sampling: Sampling,
     /// What the kernel's counters of the socket showed when its connect ended: `EVIDENCE_` bits.
     pub evidence: u8,
+    /// With [`Origin::FLAG_SYN_RETRIES_SET`], the number that the socket had before; 0: unknown.
+    pub syn_retries: u8,
     /// Zero.
-    pub padding: [u8; 9],
+    pub padding: [u8; 8],
 }
 table_type!(Origin, 88);
 
@@ -76,11 +78,15 @@ impl Origin {
     pub const FLAG_VIP6: u8 = 32;
     /// The programs have set the socket's number of SYN retransmissions.
     pub const FLAG_SYN_RETRIES_SET: u8 = 64;
+    /// The programs have bound the socket to a source address of the route.
+    pub const FLAG_BOUND: u8 = 128;
 
     /// The socket has received a segment.
     pub const EVIDENCE_ANSWERED: u8 = 1;
     /// The kernel has dropped the SYN: an error has ended the connect, not the application.
     pub const EVIDENCE_ERROR: u8 = 2;
+    /// The socket is bound to loopback or to a device: its failures say nothing about the backend.
+    pub const EVIDENCE_LOCAL: u8 = 4;
 
     /// Whether this socket was sent to `address` and `port`. It may have been connected elsewhere
     /// since.

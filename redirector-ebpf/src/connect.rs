@@ -17,7 +17,7 @@ use crate::{
     ctx::SockAddr,
     dns_intercept,
     events::{self, Denied},
-    health, maps, outcome, pools, sockopts,
+    health, maps, opaque, outcome, pools, sockopts,
     tables::KernelTables,
     verdict::{ALLOW, DENY},
 };
@@ -25,25 +25,36 @@ use crate::{
 const ECONNREFUSED: i32 = 111;
 
 /// What the hooks of the two families do differently.
-struct Hook<R, B> {
+struct Hook<R, I, B> {
     families: Families,
     /// The client asked for an IPv6 VIP.
     vip6: bool,
     rewrite: R,
-    /// Binds the socket, unless the application has.
+    /// Whether the application has bound the socket.
+    is_bound: I,
     bind: B,
 }
 
 #[inline(always)]
 pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
     let addr = SockAddr::new(ctx);
+    if addr.has_only_address4() {
+        unbind(ctx, || sockopts::unbind4(ctx));
+    }
     let Some(index) = pools::pool4().index(addr.ip4()) else {
         dns_intercept::redirect_query4(ctx);
         return ALLOW;
     };
     let rewrite = |to: Ip6Be| addr.set_ip4(Ip4Be(to.0[3]));
-    let bind = |source: Ip6Be| addr.is_bound4() || sockopts::bind4(ctx, Ip4Be(source.0[3]));
-    redirect(ctx, &addr, index, Hook { families: Families::V4_ONLY, vip6: false, rewrite, bind })
+    let bind = |source: Ip6Be| sockopts::bind4(ctx, Ip4Be(source.0[3]));
+    let hook = Hook {
+        families: Families::V4_ONLY,
+        vip6: false,
+        rewrite,
+        is_bound: || addr.is_bound4(),
+        bind,
+    };
+    redirect(ctx, &addr, index, hook)
 }
 
 /// An IPv6 VIP, or the mapped form of an IPv4 one (a JVM's sockets connect to nothing else).
@@ -53,6 +64,9 @@ pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
 #[inline(always)]
 pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
     let addr = SockAddr::new(ctx);
+    if addr.is_bound6() == (true, false) {
+        unbind(ctx, || sockopts::unbind6(ctx));
+    }
     let destination = addr.ip6();
     let (index, vip6) = match destination.as_mapped() {
         Some(ip) => (pools::pool4().index(ip), false),
@@ -65,8 +79,25 @@ pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
     let (has_address, has_port) = addr.is_bound6();
     // An address that the application has bound decides the family.
     let families = Families { prefer_v6: vip6, dual_stack: !has_address };
-    let bind = |source: Ip6Be| has_address || has_port || sockopts::bind6(ctx, source);
-    redirect(ctx, &addr, index, Hook { families, vip6, rewrite: |to| addr.set_ip6(to), bind })
+    let hook = Hook {
+        families,
+        vip6,
+        rewrite: |to| addr.set_ip6(to),
+        is_bound: || has_address || has_port,
+        bind: |source| sockopts::bind6(ctx, source),
+    };
+    redirect(ctx, &addr, index, hook)
+}
+
+/// Undoes the binding to a route's source address that an earlier connect of the socket, which has
+/// failed, left behind. The caller has checked that the socket is bound to an address without a
+/// port, which hardly any other is.
+#[inline(always)]
+fn unbind(ctx: &SockAddrContext, bind: impl FnOnce() -> bool) {
+    let Some(origin) = maps::origin(SockAddr::new(ctx).sk()) else { return };
+    if origin.flags & Origin::FLAG_BOUND != 0 && bind() {
+        origin.flags &= !Origin::FLAG_BOUND;
+    }
 }
 
 #[inline(always)]
@@ -74,7 +105,7 @@ fn redirect(
     ctx: &SockAddrContext,
     addr: &SockAddr,
     index: u32,
-    hook: Hook<impl FnOnce(Ip6Be), impl FnOnce(Ip6Be) -> bool>,
+    hook: Hook<impl FnOnce(Ip6Be), impl FnOnce() -> bool, impl FnOnce(Ip6Be) -> bool>,
 ) -> i32 {
     if !addr.is_tcp() {
         return ALLOW;
@@ -93,14 +124,14 @@ fn redirect(
     let client = Socket { addr, families: hook.families, origin };
     // Each fast path has its own `apply_backend`, so that what it never uses is compiled out.
     if let Some(backend) = decide::single_backend(&KernelTables, index, &client) {
-        return apply_backend(Connect { ctx, addr, index, origin }, hook, backend);
+        return apply_backend(Connect { addr, index, origin }, hook, backend);
     }
     if let Some(backend) = decide::few_backends(&KernelTables, index, &client) {
-        return apply_backend(Connect { ctx, addr, index, origin }, hook, backend);
+        return apply_backend(Connect { addr, index, origin }, hook, backend);
     }
     let mut backend = Backend::default();
     match decide::connect(&KernelTables, index, &client, &mut backend) {
-        Verdict::Redirect => apply_backend(Connect { ctx, addr, index, origin }, hook, backend),
+        Verdict::Redirect => apply_backend(Connect { addr, index, origin }, hook, backend),
         Verdict::Refuse => refuse(&denied(EventKind::Denied, false)),
         Verdict::Pass => {
             events::denied(&denied(EventKind::Passed, false));
@@ -136,7 +167,6 @@ impl Client for Socket<'_> {
 
 /// A connect to route `index` that is being redirected.
 struct Connect<'a> {
-    ctx: &'a SockAddrContext,
     addr: &'a SockAddr,
     index: u32,
     origin: &'a mut Origin,
@@ -146,10 +176,10 @@ struct Connect<'a> {
 #[inline(always)]
 fn apply_backend(
     connect: Connect<'_>,
-    hook: Hook<impl FnOnce(Ip6Be), impl FnOnce(Ip6Be) -> bool>,
+    hook: Hook<impl FnOnce(Ip6Be), impl FnOnce() -> bool, impl FnOnce(Ip6Be) -> bool>,
     backend: Backend,
 ) -> i32 {
-    let Connect { ctx, addr, index, origin } = connect;
+    let Connect { addr, index, origin } = connect;
     origin.backend = backend.address(&KernelTables, hook.families);
     origin.backend_id = backend.id();
     // All uses of the slot come before the next read, or its parts would be spilled to the stack.
@@ -165,15 +195,19 @@ fn apply_backend(
     if backend.is_trial() {
         health::start_trial(origin.backend_id);
     }
-    sockopts::restore_syn_retries(ctx, origin);
     if backend.all_ejected() {
         count(index, |stats| &mut stats.all_ejected);
     }
     if backend.has_options() {
         let options = backend.options(&KernelTables, index, hook.families);
         origin.idle_seconds = options.idle_seconds;
-        if !options.source.is_unspecified() && !(hook.bind)(options.source) {
-            count(index, |stats| &mut stats.source_ip_failed);
+        if !options.source.is_unspecified() && !(hook.is_bound)() {
+            // Not a branch: see `outcome::count_outcome`.
+            let is_bound = opaque::number(u64::from((hook.bind)(options.source)));
+            origin.flags |= is_bound as u8 * Origin::FLAG_BOUND;
+            if let Some(stats) = maps::route_stats(index) {
+                maps::add(&mut stats.source_ip_failed, opaque::number(is_bound ^ 1));
+            }
         }
     }
     ALLOW
@@ -190,8 +224,8 @@ fn record(origin: &mut Origin, index: u32, port: PortBe, backend: Backend) {
     origin.idle_seconds = 0;
     origin.evidence = 0;
     origin.phase = Origin::PHASE_CHOSEN;
-    // The socket keeps its number of SYN retransmissions, so its flag stays.
-    origin.flags &= Origin::FLAG_SYN_RETRIES_SET;
+    // The socket keeps its number of SYN retransmissions and its address, so the flags stay.
+    origin.flags &= Origin::FLAG_SYN_RETRIES_SET | Origin::FLAG_BOUND;
     if backend.has_alternative() {
         origin.flags |= Origin::FLAG_SHORT_TIMEOUT;
     }

@@ -79,6 +79,13 @@ impl SockAddr {
         read!((*sk).src_ip4) | read!((*sk).src_port) != 0
     }
 
+    /// Whether an IPv4 socket is bound to an address, but not to a port.
+    #[inline(always)]
+    pub(crate) fn has_only_address4(&self) -> bool {
+        let sk = read!((*self.0).__bindgen_anon_1.sk);
+        read!((*sk).src_ip4) != 0 && read!((*sk).src_port) == 0
+    }
+
     /// Whether the application has bound an IPv6 socket to an address, and whether to a port.
     #[inline(always)]
     pub(crate) fn is_bound6(&self) -> (bool, bool) {

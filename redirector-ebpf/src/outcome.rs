@@ -45,7 +45,7 @@ pub(crate) fn finish_in_flight(origin: &mut Origin) {
 #[inline(never)]
 fn record_outcome(origin: &mut Origin) {
     let outcome = connect_outcome(origin.phase, origin.flags, origin.evidence);
-    if outcome.is_backend_failure() {
+    if outcome.is_backend_failure() && origin.evidence & Origin::EVIDENCE_LOCAL == 0 {
         if origin.flags & Origin::FLAG_FAILURE_RECORDED != 0 {
             health::extend_ejection(origin.backend_id);
         }

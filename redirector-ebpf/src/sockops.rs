@@ -94,6 +94,7 @@ fn on_established(ctx: &SockOpsContext) {
     origin.phase = Origin::PHASE_ESTABLISHED;
     health::record_success(origin.backend_id);
     origin.latency_ns = maps::now_ns().wrapping_sub(origin.started_ns);
+    sockopts::restore_syn_retries(ctx.ops, origin);
     if origin.idle_seconds != 0 {
         sockopts::enable_keepalive(ctx.ops, origin.idle_seconds);
     }
@@ -126,7 +127,9 @@ fn on_retransmission(ctx: &SockOpsContext) {
         origin.flags |= Origin::FLAG_EXPIRED;
     }
     sockopts::shorten_syn_timeout(ctx.ops, origin);
-    outcome::record_failure_once(origin);
+    if !is_local(ctx) {
+        outcome::record_failure_once(origin);
+    }
 }
 
 #[inline(always)]
@@ -139,6 +142,7 @@ fn on_state_change(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
     if from == TCP_SYN_SENT && origin.phase == Origin::PHASE_CONNECTING {
         origin.evidence = evidence(ctx);
+        sockopts::restore_syn_retries(ctx.ops, origin);
         outcome::finish_in_flight(origin);
     } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
         on_closed(ctx, origin);
@@ -155,7 +159,31 @@ fn evidence(ctx: &SockOpsContext) -> u8 {
     if read!((*ctx.ops).packets_out) == 0 {
         evidence |= Origin::EVIDENCE_ERROR;
     }
+    if is_local(ctx) {
+        evidence |= Origin::EVIDENCE_LOCAL;
+    }
     evidence
+}
+
+/// Whether the socket is bound to loopback or to a device, from where no backend may be reachable.
+/// Everything is read before the first branch, as in [`peer`].
+#[inline(always)]
+fn is_local(ctx: &SockOpsContext) -> bool {
+    let ops = ctx.ops;
+    let sk = read!((*ops).__bindgen_anon_2.sk);
+    if sk.is_null() {
+        return false;
+    }
+    let device = read!((*sk).bound_dev_if);
+    let family = read!((*ops).family);
+    let ip4 = Ip4Be(read!((*ops).local_ip4));
+    let ip6 = Ip6Be([
+        read!((*ops).local_ip6[0]),
+        read!((*ops).local_ip6[1]),
+        read!((*ops).local_ip6[2]),
+        read!((*ops).local_ip6[3]),
+    ]);
+    device != 0 || (if family == AF_INET { Ip6Be::mapped(ip4) } else { ip6 }).is_loopback()
 }
 
 /// An established connection has ended. Its statistics are read where they are used: a value kept

@@ -11,7 +11,7 @@ use redirector_common::{
     origin::Origin,
 };
 
-use crate::maps;
+use crate::{maps, opaque};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -55,35 +55,55 @@ pub(crate) fn bind6(ctx: &SockAddrContext, source: Ip6Be) -> bool {
     }
 }
 
+/// Undoes [`bind4`].
+#[inline(always)]
+pub(crate) fn unbind4(ctx: &SockAddrContext) -> bool {
+    bind4(ctx, Ip4Be(0))
+}
+
+/// Undoes [`bind6`]. The zeros are opaque: the compiler would call `memset`, whose loop verifiers
+/// refuse.
+#[inline(always)]
+pub(crate) fn unbind6(ctx: &SockAddrContext) -> bool {
+    let zero = opaque::number(0) as u32;
+    bind6(ctx, Ip6Be([zero; 4]))
+}
+
 /// Two halves of a word in memory order: programs are built for little-endian machines.
 #[inline(always)]
 const fn pair(first: u32, second: u32) -> u64 {
     first as u64 | (second as u64) << 32
 }
 
-/// Restores the kernel's default number of SYN retransmissions, if an earlier connect of the socket
-/// had fewer and this one has no short timeout.
+/// Restores the number of SYN retransmissions that the socket had before [`shorten_syn_timeout`].
 #[inline(always)]
-pub(crate) fn restore_syn_retries(ctx: &SockAddrContext, origin: &mut Origin) {
-    if origin.flags & (Origin::FLAG_SHORT_TIMEOUT | Origin::FLAG_SYN_RETRIES_SET)
-        == Origin::FLAG_SYN_RETRIES_SET
-    {
+pub(crate) fn restore_syn_retries(ops: *mut bpf_sock_ops, origin: &mut Origin) {
+    if origin.flags & Origin::FLAG_SYN_RETRIES_SET != 0 {
         origin.flags &= !Origin::FLAG_SYN_RETRIES_SET;
-        set_option(ctx.sock_addr.cast(), SOL_TCP, TCP_SYNCNT, DEFAULT_SYN_RETRIES);
+        let before = i32::from(origin.syn_retries);
+        let before = if before == 0 { DEFAULT_SYN_RETRIES } else { before };
+        set_option(ops.cast(), SOL_TCP, TCP_SYNCNT, before);
     }
 }
 
-/// Limits the retransmissions of the SYN if the route had another eligible backend. Called at the
-/// first retransmission, so that it costs connects that are answered nothing.
+/// Limits the retransmissions of the SYN if the route has another backend, unless the application
+/// has set fewer (before 6.0 the kernel does not show the number). Called at the first
+/// retransmission, so that it costs connects that are answered nothing.
 #[inline(always)]
 pub(crate) fn shorten_syn_timeout(ops: *mut bpf_sock_ops, origin: &mut Origin) {
     let control = maps::control();
     if origin.flags & (Origin::FLAG_SHORT_TIMEOUT | Origin::FLAG_SYN_RETRIES_SET)
-        == Origin::FLAG_SHORT_TIMEOUT
-        && control.syn_timeout != 0
+        != Origin::FLAG_SHORT_TIMEOUT
+        || control.syn_timeout == 0
     {
+        return;
+    }
+    let limit = i32::from(control.syn_retries);
+    let before = option(ops, SOL_TCP, TCP_SYNCNT).unwrap_or(0);
+    if before == 0 || before > limit {
         origin.flags |= Origin::FLAG_SYN_RETRIES_SET;
-        set_option(ops.cast(), SOL_TCP, TCP_SYNCNT, i32::from(control.syn_retries));
+        origin.syn_retries = before as u8;
+        set_option(ops.cast(), SOL_TCP, TCP_SYNCNT, limit);
     }
 }
 
@@ -100,30 +120,36 @@ pub(crate) fn syn_timeout(origin: &Origin) -> Option<u32> {
 }
 
 /// Keeps an idle connection alive through a load balancer that drops it after `idle_seconds`: the
-/// first probe comes at two thirds of that, then four more before the end. An application that set
-/// keepalive itself is left alone (before 6.0 the kernel does not show the option).
+/// first probe comes at two thirds of that, then four more before the end. Times that the
+/// application has set are only lowered (before 6.0 the kernel does not show them).
 #[inline(always)]
 pub(crate) fn enable_keepalive(ops: *mut bpf_sock_ops, idle_seconds: u16) {
-    let mut on: i32 = 0;
-    // SAFETY: the value is whole, and outlives the call.
-    let got = unsafe {
-        bpf_getsockopt(
-            ops.cast(),
-            SOL_SOCKET,
-            SO_KEEPALIVE,
-            (&raw mut on).cast(),
-            size_of::<i32>() as i32,
-        )
-    };
-    if got == 0 && on != 0 {
-        return;
-    }
     let idle = i32::from(idle_seconds);
     let interval = idle / 15;
-    set_option(ops.cast(), SOL_TCP, TCP_KEEPIDLE, idle * 2 / 3);
-    set_option(ops.cast(), SOL_TCP, TCP_KEEPINTVL, if interval == 0 { 1 } else { interval });
-    set_option(ops.cast(), SOL_TCP, TCP_KEEPCNT, 5);
-    set_option(ops.cast(), SOL_SOCKET, SO_KEEPALIVE, 1);
+    lower_option(ops, TCP_KEEPIDLE, idle * 2 / 3);
+    lower_option(ops, TCP_KEEPINTVL, if interval == 0 { 1 } else { interval });
+    if !option(ops, SOL_SOCKET, SO_KEEPALIVE).is_some_and(|on| on != 0) {
+        lower_option(ops, TCP_KEEPCNT, 5);
+        set_option(ops.cast(), SOL_SOCKET, SO_KEEPALIVE, 1);
+    }
+}
+
+/// Sets a TCP option unless it has a lower value, or the same.
+#[inline(always)]
+fn lower_option(ops: *mut bpf_sock_ops, name: i32, limit: i32) {
+    if option(ops, SOL_TCP, name).is_none_or(|value| value > limit) {
+        set_option(ops.cast(), SOL_TCP, name, limit);
+    }
+}
+
+/// A socket option, if the kernel shows it.
+#[inline(always)]
+fn option(ops: *mut bpf_sock_ops, level: i32, name: i32) -> Option<i32> {
+    let mut value: i32 = 0;
+    let size = size_of::<i32>() as i32;
+    // SAFETY: the value is whole, and outlives the call.
+    let got = unsafe { bpf_getsockopt(ops.cast(), level, name, (&raw mut value).cast(), size) };
+    if got == 0 { Some(value) } else { None }
 }
 
 /// Sets a socket option. A failure is ignored: the connect works without it.

@@ -61,7 +61,8 @@ impl Backend {
         self.selection.draw().all_ejected()
     }
 
-    /// Whether the route has another eligible backend.
+    /// Whether the route has another eligible backend, or this one has failed and the route has
+    /// another one.
     #[inline(always)]
     pub const fn has_alternative(self) -> bool {
         self.selection.draw().has_alternative()

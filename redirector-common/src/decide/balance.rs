@@ -50,10 +50,15 @@ pub(super) fn pick_backend(tables: &(impl Tables + ?Sized), state: &mut SelectSt
     }
     state.reload(tables);
     let slot = candidate(tables, state.candidates(), draw.offset());
-    if draw.has_alternative() && tables.health(slot.id()).0 != Health::HEALTHY.0 {
+    let is_healthy = tables.health(slot.id()).0 == Health::HEALTHY.0;
+    state.reload(tables);
+    if is_healthy || draw.all_ejected() {
+        draw
+    } else if draw.has_alternative() {
         draw.with_trial()
     } else {
-        draw
+        // The only eligible one has failed, too: others may work again before it answers.
+        draw.with_alternative(state.candidates().count > 1)
     }
 }
 
@@ -98,7 +103,8 @@ pub fn scan_eligible(
     } else if retry != 0 {
         Draw::new(false).at(nth_set_bit(retry, 0))
     } else {
-        Draw::new(false).at(input.offset()).with_all_ejected()
+        // The others may work again: a silent one gets the short time.
+        Draw::new(candidates.count > 1).at(input.offset()).with_all_ejected()
     }
 }
 

@@ -156,7 +156,12 @@ fn an_eligible_alternative_is_flagged() {
     tables.health.insert(4, failed(tables.now));
     assert!(!another(&tables, 0), "only one is eligible");
     tables.health.insert(1, failed(tables.now));
-    assert!(!another(&tables, 0), "none is eligible");
+    assert!(another(&tables, 0), "none is eligible, and each may work again");
+    tables.now += Health::INITIAL_BACKOFF_NS;
+    tables.fail(1);
+    tables.fail(2);
+    tables.fail(3);
+    assert!(another(&tables, 0), "only one is eligible, which has failed");
     assert!(!another(&TestTables::with_route(VIP, &[], &[1], 0), 0));
 }
 

@@ -32,7 +32,8 @@ impl BackendHealth {
     }
 
     /// Probes every unhealthy backend. Its ejection is extended until the next probe: otherwise an
-    /// application's connect would be the next one to try it.
+    /// application's connect would be the next one to try it. But probes, which may be dropped
+    /// where connects are not, hold it out for a limited time only.
     pub(crate) fn send_probes(&mut self, reconciler: &mut Reconciler, config: &Config) {
         let began = Instant::now();
         if began < self.due {
@@ -51,8 +52,12 @@ impl BackendHealth {
             timeout: config.health.connect_timeout,
         };
         let gap = pace.longest_gap(self.tick + self.due.saturating_duration_since(Instant::now()));
-        for (index, address) in self.probes.send(unhealthy, pace) {
-            if let Err(error) = reconciler.datapath.extend_ejection(index, address, gap) {
+        for ((index, address), hold) in self.probes.send(unhealthy, pace) {
+            let time = gap.min(hold);
+            if time.is_zero() {
+                continue;
+            }
+            if let Err(error) = reconciler.datapath.extend_ejection(index, address, time) {
                 warn!(
                     backend = %address,
                     "failed to extend a backend's ejection: {}",
@@ -68,8 +73,8 @@ impl BackendHealth {
     }
 }
 
-/// Reinstates a backend that accepted a probe. Otherwise its destination is resolved again before
-/// the TTL ends: the load balancer may have moved.
+/// Ends the ejection of a backend that accepted a probe. If the probe failed, its destination is
+/// resolved again before the TTL ends: the load balancer may have moved.
 pub(crate) fn on_probe_result(reconciler: &mut Reconciler, result: ProbeResult) {
     let source = reconciler.leases.source_of(result.index).cloned();
     let backend = result.address;
@@ -79,10 +84,13 @@ pub(crate) fn on_probe_result(reconciler: &mut Reconciler, result: ProbeResult) 
         }
         return;
     }
+    if !result.ends_ejection {
+        return;
+    }
     match reconciler.datapath.reinstate(result.index, backend) {
         Ok(()) => {
             let source = source.map(|source| source.to_string());
-            info!(source, %backend, "a backend is healthy again");
+            info!(source, %backend, "a backend accepts connections again");
         }
         Err(error) => {
             warn!(%backend, "failed to reinstate a backend: {}", error_chain(&error));

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use redirector_common::backend::Health;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{backend, datapath::UnhealthyBackend};
@@ -14,12 +15,32 @@ use crate::{backend, datapath::UnhealthyBackend};
 /// Probes under way at one time; the others follow at the next tick.
 const MAX_PROBES: usize = 64;
 
-/// The probes under way, at most one for each backend of a route, and when the next of each is due.
+/// How long probes hold a backend out after its latest failed connect: as long as the programs
+/// themselves do at most. Then a connect tries it, since probes may fail where executors do not.
+const MAX_HOLD: Duration = Duration::from_nanos(Health::MAX_BACKOFF_NS);
+
+/// A backend of a route.
+type Key = (u32, IpAddr);
+
+/// The probes under way, at most one for each backend of a route, and what is known of each.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     tasks: JoinSet<ProbeResult>,
-    under_way: HashSet<(u32, IpAddr)>,
-    due: HashMap<(u32, IpAddr), Instant>,
+    under_way: HashSet<Key>,
+    watched: HashMap<Key, Watched>,
+    sent: usize,
+}
+
+/// An unhealthy backend.
+#[derive(Debug)]
+struct Watched {
+    /// When its next probe is due.
+    due: Instant,
+    /// Its failed connects, and when the latest one was seen.
+    failures: (u8, Instant),
+    /// Whether a probe has said that it works, or this host cannot find out. From then on
+    /// connects decide.
+    settled: bool,
 }
 
 /// How often backends are probed, and for how long.
@@ -48,46 +69,69 @@ pub(crate) struct ProbeResult {
     pub(crate) address: IpAddr,
     /// How long the connect took, or why it failed.
     pub(crate) outcome: Result<Duration, io::Error>,
+    /// Whether the backend's ejection ends: the probe is the first one that was accepted. If
+    /// connects fail nevertheless, they know better than the next one.
+    pub(crate) ends_ejection: bool,
 }
 
 impl Probes {
     /// Probes each unhealthy backend that is due and not being probed; one that was healthy before
-    /// is due at once. Returns the probed ones.
+    /// is due at once. Returns the probed ones, and for how long each may be held out.
     pub(crate) fn send(
         &mut self,
         unhealthy: Vec<UnhealthyBackend>,
         pace: ProbePace,
-    ) -> Vec<(u32, IpAddr)> {
+    ) -> Vec<(Key, Duration)> {
         let now = Instant::now();
         let seen: HashSet<_> =
             unhealthy.iter().map(|backend| (backend.index, backend.address)).collect();
-        self.due.retain(|backend, _| seen.contains(backend));
+        self.watched.retain(|backend, _| seen.contains(backend));
         let mut sent = Vec::new();
-        for UnhealthyBackend { index, address, port, .. } in unhealthy {
-            let backend = (index, address);
+        for backend in unhealthy {
             if self.under_way.len() >= MAX_PROBES {
                 break;
             }
-            if self.due.get(&backend).is_some_and(|due| now < *due)
-                || !self.under_way.insert(backend)
-            {
+            let key = (backend.index, backend.address);
+            let watched = self.watched.entry(key).or_insert(Watched {
+                due: now,
+                failures: (backend.failures, now),
+                settled: false,
+            });
+            if watched.failures.0 != backend.failures {
+                watched.failures = (backend.failures, now);
+            }
+            if now < watched.due || !self.under_way.insert(key) {
                 continue;
             }
-            self.due.insert(backend, now + pace.interval);
-            self.tasks.spawn(async move {
-                let outcome = backend::probe(SocketAddr::new(address, port), pace.timeout).await;
-                ProbeResult { index, address, outcome }
-            });
-            sent.push(backend);
+            watched.due = now + pace.interval;
+            let left = MAX_HOLD.saturating_sub(now - watched.failures.1);
+            sent.push((key, if watched.settled { Duration::ZERO } else { left }));
+            self.spawn(backend, pace.timeout);
         }
         sent
+    }
+
+    /// Probes from one of the backend's source addresses, from each in turn.
+    fn spawn(&mut self, backend: UnhealthyBackend, timeout: Duration) {
+        let UnhealthyBackend { index, address, port, sources, .. } = backend;
+        self.sent = self.sent.wrapping_add(1);
+        let source = sources.get(self.sent % sources.len().max(1)).copied();
+        self.tasks.spawn(async move {
+            let outcome = backend::probe(SocketAddr::new(address, port), source, timeout).await;
+            ProbeResult { index, address, outcome, ends_ejection: false }
+        });
     }
 
     /// The next result; none at once when no probe is under way.
     pub(crate) async fn next(&mut self) -> Option<ProbeResult> {
         match self.tasks.join_next().await? {
-            Ok(result) => {
-                self.under_way.remove(&(result.index, result.address));
+            Ok(mut result) => {
+                let key = (result.index, result.address);
+                self.under_way.remove(&key);
+                if let Some(watched) = self.watched.get_mut(&key) {
+                    result.ends_ejection = result.outcome.is_ok() && !watched.settled;
+                    watched.settled |= is_settled(&result.outcome);
+                }
                 Some(result)
             }
             Err(error) => {
@@ -99,12 +143,21 @@ impl Probes {
     }
 }
 
+/// Whether the backend works, or this host lacks the source address that executors connect from.
+fn is_settled(outcome: &Result<Duration, io::Error>) -> bool {
+    match outcome {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn unhealthy(port: u16) -> UnhealthyBackend {
-        UnhealthyBackend { index: 1, address: IpAddr::from([127, 0, 0, 1]), port, failures: 1 }
+        let address = IpAddr::from([127, 0, 0, 1]);
+        UnhealthyBackend { index: 1, address, port, failures: 1, sources: vec![] }
     }
 
     const PACE: ProbePace =
@@ -117,7 +170,7 @@ mod tests {
         let mut probes = Probes::default();
         assert_eq!(
             probes.send(vec![unhealthy(port), unhealthy(port)], PACE),
-            [(1, IpAddr::from([127, 0, 0, 1]))]
+            [((1, IpAddr::from([127, 0, 0, 1])), MAX_HOLD)]
         );
         let probed = probes.next().await.expect("one ends");
         probed.outcome.expect("it listens");
@@ -140,6 +193,54 @@ mod tests {
         assert_eq!(probes.send(vec![unhealthy(1)], pace), []);
         assert_eq!(probes.send(vec![], pace), [], "it works");
         assert_eq!(probes.send(vec![unhealthy(1)], pace).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn probes_hold_a_backend_for_thirty_seconds_per_failure() {
+        let pace = ProbePace { interval: Duration::ZERO, ..PACE };
+        let mut probes = Probes::default();
+        for (failures, age, held) in [(1, 0, 30), (1, 20, 10), (1, 31, 0), (2, 0, 30)] {
+            let backend = UnhealthyBackend { failures, ..unhealthy(1) };
+            if let Some(watched) = probes.watched.get_mut(&(1, backend.address)) {
+                let since = Instant::now().checked_sub(Duration::from_secs(age));
+                watched.failures.1 = since.expect("this host is up for a minute");
+            }
+            let hold = probes.send(vec![backend], pace)[0].1;
+            assert!(hold <= Duration::from_secs(held), "{hold:?}");
+            assert!(hold + Duration::from_secs(5) >= Duration::from_secs(held), "{hold:?}");
+            probes.next().await.expect("it ends").outcome.expect_err("nobody listens");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_first_accepted_probe_ends_an_ejection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = listener.local_addr().expect("an address").port();
+        let pace = ProbePace { interval: Duration::ZERO, ..PACE };
+        let mut probes = Probes::default();
+        for (failures, ends, hold) in
+            [(1, true, MAX_HOLD), (1, false, Duration::ZERO), (2, false, Duration::ZERO)]
+        {
+            let backend = UnhealthyBackend { failures, ..unhealthy(port) };
+            assert_eq!(probes.send(vec![backend], pace)[0].1, hold);
+            assert_eq!(probes.next().await.expect("it ends").ends_ejection, ends);
+        }
+        probes.send(vec![], pace);
+        probes.send(vec![unhealthy(port)], pace);
+        assert!(probes.next().await.expect("it ends").ends_ejection, "it worked in between");
+    }
+
+    #[tokio::test]
+    async fn a_source_that_this_host_lacks_says_nothing() {
+        let pace = ProbePace { interval: Duration::ZERO, ..PACE };
+        let mut probes = Probes::default();
+        for hold in [MAX_HOLD, Duration::ZERO] {
+            let sources = vec![IpAddr::from([203, 0, 113, 1])];
+            let backend = UnhealthyBackend { sources, ..unhealthy(1) };
+            let sent = probes.send(vec![backend], pace)[0].1;
+            assert!(sent <= hold && (sent.is_zero() == hold.is_zero()), "{sent:?}");
+            assert!(!probes.next().await.expect("it ends").ends_ejection);
+        }
     }
 
     #[test]

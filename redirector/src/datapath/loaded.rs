@@ -336,8 +336,8 @@ impl Datapath {
         self.maps.unhealthy_backends()
     }
 
-    /// Makes a backend eligible again after a successful probe. An address that is no longer a
-    /// backend is no error.
+    /// Ends the ejection of a backend after a successful probe. Its failures stay until a connect
+    /// succeeds. An address that is no longer a backend is no error.
     ///
     /// # Errors
     ///

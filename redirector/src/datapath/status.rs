@@ -63,6 +63,8 @@ pub struct UnhealthyBackend {
     pub port: u16,
     /// Consecutive failures, up to 255.
     pub failures: u8,
+    /// The addresses that its route connects from; none: the kernel's choice.
+    pub sources: Vec<IpAddr>,
 }
 
 /// One loaded program.

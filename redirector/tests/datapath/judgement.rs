@@ -1,5 +1,7 @@
 //! Who may eject a backend, and on what evidence.
 
+use std::time::Duration;
+
 use testbed::topology::LOAD_BALANCERS;
 
 use crate::rig::{Bed, PORT, VIP};
@@ -104,4 +106,32 @@ fn a_reset_speaks_against_the_backend() {
     assert_eq!(bed.greeting(VIP, PORT), "ECONNREFUSED");
     assert_eq!((bed.counters().refused, bed.counters().started), (1, 1));
     assert_eq!(bed.datapath.unhealthy_backends().unwrap().len(), 1);
+}
+
+#[test]
+fn a_socket_on_loopback_or_a_device_ejects_no_backend() {
+    let mut bed = Bed::new();
+    bed.datapath.set_connect_timeout(Duration::from_millis(600)).unwrap();
+    let (_one, _two) = (bed.server(0, "one"), bed.server(1, "two"));
+    bed.put(&[], &LOAD_BALANCERS);
+    for (family, address, bind) in [
+        ("AF_INET", VIP.to_owned(), "s.bind(('127.0.0.1', 0))"),
+        ("AF_INET6", format!("::ffff:{VIP}"), "s.bind(('::ffff:127.0.0.1', 0))"),
+        ("AF_INET", VIP.to_owned(), "s.setsockopt(1, socket.SO_BINDTODEVICE, b'lo')"),
+    ] {
+        let script = format!(
+            "import socket\n\
+             for n in range(4):\n\
+             \x20s = socket.socket(socket.{family})\n\
+             \x20{bind}\n\
+             \x20try: s.connect(('{address}', {PORT}))\n\
+             \x20except OSError as e: print(e)"
+        );
+        let seen = bed.python(&script);
+        assert_eq!(seen.lines().count(), 4, "{bind}: {seen}");
+        assert_eq!(bed.datapath.unhealthy_backends().unwrap(), [], "{bind}");
+    }
+    let c = bed.counters();
+    assert_eq!((c.started, c.established), (12, 0), "{c:?}");
+    assert!(c.timed_out + c.unsent == 12, "{c:?}");
 }

@@ -195,8 +195,71 @@ fn keepalive_is_below_the_idle_timeout_or_the_applications() {
     assert_eq!(keepalive(&bed, ""), "1 233 23 5");
     assert_eq!(
         keepalive(&bed, "s.setsockopt(1, socket.SO_KEEPALIVE, 1); s.setsockopt(6, 4, 600)"),
-        "1 600 75 9"
+        "1 233 23 9",
+        "what is too long is lowered"
     );
+    // As JVMs, libpq and botocore do.
+    assert_eq!(keepalive(&bed, "s.setsockopt(1, socket.SO_KEEPALIVE, 1)"), "1 233 23 9");
+    let short = "s.setsockopt(6, 4, 60); s.setsockopt(6, 5, 10); s.setsockopt(6, 6, 3)";
+    assert_eq!(keepalive(&bed, short), "1 60 10 3", "what is short enough stays");
     put(&mut bed, &[], Some(5));
     assert_eq!(keepalive(&bed, ""), "1 3 1 5");
+}
+
+#[test]
+fn syn_retransmissions_are_lowered_and_restored() {
+    let mut bed = Bed::new();
+    bed.datapath.set_connect_timeout(Duration::from_millis(1500)).unwrap();
+    bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
+    bed.rig.customer.silence(LOAD_BALANCERS[1]).unwrap();
+    bed.put(&[], &LOAD_BALANCERS);
+    // Both are selected, and ejected. The later connects wait no longer than these.
+    bed.python(&format!(
+        "import socket, threading\n\
+         def go():\n\
+         \x20try: socket.create_connection(('{VIP}', {PORT}))\n\
+         \x20except OSError: pass\n\
+         for n in range(16): threading.Thread(target=go).start()"
+    ));
+    assert_eq!(bed.datapath.unhealthy_backends().unwrap().len(), 2);
+    for (set, after) in [(0, 6), (5, 5), (1, 1), (0, 6)] {
+        let script = format!(
+            "import errno, socket, time\n\
+             s, began = socket.socket(), time.monotonic()\n\
+             if {set}: s.setsockopt(6, 7, {set})\n\
+             try: s.connect(('{VIP}', {PORT}))\n\
+             except OSError as e: print(errno.errorcode[e.errno], end=' ')\n\
+             print(time.monotonic() - began < 5, s.getsockopt(6, 7))"
+        );
+        assert_eq!(bed.python(&script).trim(), format!("ETIMEDOUT True {after}"));
+    }
+    assert!(bed.counters().all_ejected >= 1, "{:?}", bed.counters());
+}
+
+#[test]
+fn a_failed_connect_does_not_leave_the_socket_bound() {
+    let mut bed = Bed::new();
+    let [first, three, _] = pod_addresses(&bed);
+    let [dead, other] = LOAD_BALANCERS;
+    let _two = bed.server(1, "two");
+    for (family, prefix) in [("AF_INET", ""), ("AF_INET6", "::ffff:")] {
+        let route = PlannedRoute {
+            backends: Some(vec![dead.into()]),
+            sources: vec![three],
+            ..PlannedRoute::default()
+        };
+        bed.datapath.apply(&[Change::Put { index: INDEX, route }]).unwrap();
+        let script = format!(
+            "import socket\ns = socket.socket(socket.{family})\n\
+             for address in ('{VIP}', '{other}'):\n\
+             \x20try: s.connect(('{prefix}' + address, {PORT}))\n\
+             \x20except ConnectionRefusedError: pass\n\
+             \x20print(s.getsockname()[0])"
+        );
+        let seen = bed.python(&script);
+        assert_eq!(
+            seen.lines().collect::<Vec<_>>(),
+            [format!("{prefix}{three}"), format!("{prefix}{first}")]
+        );
+    }
 }

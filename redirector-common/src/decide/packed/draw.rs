@@ -7,7 +7,7 @@ use crate::{abi::MAX_BACKENDS, backend::BackendId};
 /// | bits | content |
 /// |---|---|
 /// | 0–5 | offset among the candidates, below [`MAX_BACKENDS`] |
-/// | 8 | another candidate is eligible |
+/// | 8 | another candidate is eligible, or this one has failed and there is another one |
 /// | 9 | every candidate is ejected |
 /// | 10 | the connect is the candidate's trial |
 /// | 11 | the block was replaced while it was read; the rest is meaningless |
@@ -40,6 +40,12 @@ impl Draw {
     #[inline(always)]
     pub(in crate::decide) const fn with_all_ejected(self) -> Self {
         Self(self.0 | Self::ALL_EJECTED)
+    }
+
+    /// The same candidate, with the flag for another one if there is an `alternative`.
+    #[inline(always)]
+    pub(in crate::decide) const fn with_alternative(self, alternative: bool) -> Self {
+        if alternative { Self(self.0 | Self::ALTERNATIVE) } else { self }
     }
 
     /// With the flag for a trial.

@@ -33,10 +33,10 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "keepalive",
         since: (6, 0),
-        with: "idle_timeout leaves alone an application that has set its own keepalive \
-            (SO_KEEPALIVE in bpf_getsockopt)",
+        with: "idle_timeout only lowers keepalive times that an application has set \
+            (bpf_getsockopt)",
         without: "idle_timeout sets its keepalive on every socket of the route: programs can't see \
-            that an application has set its own",
+            what an application has set",
         remedy: "nothing is needed; leave `idle_timeout` out where an application's own keepalive \
             must stay",
     },

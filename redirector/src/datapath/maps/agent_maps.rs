@@ -282,6 +282,7 @@ impl AgentMaps {
                 address,
                 port: self.writer.counters.failed_port(id)?,
                 failures: health.failures(),
+                sources: self.sources_of(index, address),
             }))
         };
         failed.into_iter().filter_map(|failed| suspect(failed).transpose()).collect()
@@ -292,6 +293,13 @@ impl AgentMaps {
         self.writer.blocks.get(&index).map_or(&[], |block| &block.backends)
     }
 
+    /// The addresses from which the route at `index` connects to `address`.
+    fn sources_of(&self, index: u32, address: IpAddr) -> Vec<IpAddr> {
+        let sources = self.writer.blocks.get(&index).map_or(&[][..], |block| &block.sources);
+        let sources = sources.iter().map(|&(source, _)| source);
+        sources.filter(|source| source.is_ipv4() == address.is_ipv4()).collect()
+    }
+
     /// The ID of one of them.
     fn id_of(&self, index: u32, address: IpAddr) -> Option<BackendId> {
         self.backends_of(index).iter().find(|(known, _)| *known == address).map(|&(_, id)| id)
@@ -299,7 +307,8 @@ impl AgentMaps {
 
     pub(crate) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
         let Some(id) = self.id_of(index, address) else { return Ok(()) };
-        write(&mut self.writer.health, names::HEALTH, id.0, Health::HEALTHY)
+        let probed = read(&self.writer.health, names::HEALTH, id.0)?.after_probe(monotonic_ns());
+        write(&mut self.writer.health, names::HEALTH, id.0, probed)
     }
 
     pub(crate) fn extend_ejection(
