@@ -13,6 +13,7 @@ const MINUTES: f64 = 0.6;
 fn the_contract_holds_while_everything_goes_wrong() {
     let options = Options {
         profile: ProfileName::Mixed,
+        attack: None,
         minutes: Some(MINUTES),
         seed: SEED,
         steps: None,

@@ -46,8 +46,8 @@ pub(crate) enum Fault {
 }
 
 /// How a tenant misbehaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attack {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Attack {
     /// SYNs to a virtual address, each from another port.
     SynFlood,
     /// Queries for a mapped name, each from another port.

@@ -51,8 +51,9 @@ impl Stage<'_> {
                 thread::sleep(Duration::from_millis(20).min(end - Instant::now()));
             }
         };
-        let is_over = self.apply(step, &wait).with_context(|| step.to_string())?;
-        if is_over {
+        let applied = self.apply(step, &wait).with_context(|| step.to_string());
+        // A fault that could not be undone is reported, and is no excuse for what follows.
+        if !matches!(applied, Ok(false)) {
             let mut timeline = lock(self.timeline);
             timeline.end(number, now_us());
             if condition == Some(Condition::AgentAway) {
@@ -60,7 +61,7 @@ impl Stage<'_> {
                 timeline.end_all(Condition::AgentAway, now_us());
             }
         }
-        Ok(())
+        applied.map(drop)
     }
 
     /// Returns whether the effect is over.

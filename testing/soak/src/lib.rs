@@ -28,6 +28,7 @@ mod tenants;
 mod timeline;
 
 pub use checker::{Rule, Violation};
+pub use fault::Attack;
 pub use options::Options;
 pub use profile::ProfileName;
 pub use report::{Breach, Report, Totals};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::fault::Attack;
 use crate::profile::{ATTACKS, Profile, ProfileName};
 use crate::schedule::{self, Step};
 
@@ -17,6 +18,9 @@ pub struct Options {
     /// What goes wrong
     #[arg(long, value_enum, default_value_t = ProfileName::Mixed)]
     pub profile: ProfileName,
+    /// With `attacks`: only this one
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub attack: Option<Attack>,
     /// How long [default: 10; 1 for each attack; `kills` takes about five]
     #[arg(long)]
     pub minutes: Option<f64>,
@@ -54,8 +58,10 @@ impl Options {
                 vec![(Profile::Kills, last + Duration::from_secs(10))]
             }
             ProfileName::Attacks => ATTACKS
+                .into_iter()
+                .filter(|attack| self.attack.is_none_or(|only| only == *attack))
                 .map(|attack| (Profile::Attacks(attack), minutes(ATTACK_MINUTES) + schedule::LEAD))
-                .to_vec(),
+                .collect(),
         }
     }
 

@@ -22,7 +22,7 @@ def signed(s):
         peer = struct.pack('=HH4s120x', socket.AF_INET, 0, socket.inet_aton(address))
         s.setsockopt(socket.IPPROTO_TCP, 14, peer + struct.pack('=xxHI80s', 4, 0, b'four'))
 private = '''ip link set lo up; for a in 7 8; do ip addr add 203.0.113.$a/32 dev lo; done
-ip route add default dev lo; while sleep 0.2; do timeout 1 bash -c \"</dev/tcp/%s/%d\"; done
+ip route add default dev lo; while sleep 0.2; do timeout 2 bash -c \"</dev/tcp/%s/%d\"; done
 ''' % (vip, port)
 subprocess.Popen(['unshare', '-n', 'sh', '-c', private], stderr=subprocess.DEVNULL)
 sockets = []
@@ -36,7 +36,8 @@ while True:
         except OSError:
             pass
         sockets.append(s)
-    sockets, old = sockets[-200:], sockets[:-200]
+    # Each lives for four seconds: until its SYN is sent again, and again.
+    sockets, old = sockets[-800:], sockets[:-800]
     for s in old:
         s.close()
     time.sleep(0.02)
