@@ -14,7 +14,7 @@ use crate::checker::{self, Context, Rule, Violation};
 use crate::clients::Clients;
 use crate::fault::{Fault, Resource};
 use crate::faults::{Stage, lock};
-use crate::field::Field;
+use crate::field::{Field, OBSERVED};
 use crate::history::{Record, Sample};
 use crate::options::Options;
 use crate::profile::Profile;
@@ -98,7 +98,7 @@ impl Soak<'_> {
                 let (field, shared, progress) = (&field, &shared, &progress);
                 scope.spawn(move || self.play(field, step, started.0, shared, progress));
             }
-            scope.spawn(|| watch(&field, &shared));
+            scope.spawn(|| watch(&field, &shared, self.profile));
             self.observe(&clients, started.0, &shared, &progress, &mut seen);
             shared.over.store(true, Ordering::Relaxed);
         });
@@ -243,8 +243,11 @@ impl Seen {
 }
 
 /// Reads what must not grow, and what must never leave the node.
-fn watch(field: &Field, shared: &Shared) {
+fn watch(field: &Field, shared: &Shared, profile: Profile) {
     while !shared.is_over() {
+        if matches!(profile, Profile::Attacks(_)) {
+            watch_backends(field, shared);
+        }
         match samples::sample(field) {
             Ok(sample) => lock(&shared.samples).extend(sample),
             Err(error) => shared.violate(Rule::NothingGrows, format!("unreadable: {error:#}")),
@@ -260,5 +263,16 @@ fn watch(field: &Field, shared: &Shared) {
         while !shared.is_over() && Instant::now() < next {
             thread::sleep(TICK);
         }
+    }
+}
+
+/// Notes each backend that is ejected although nothing is wrong with it.
+fn watch_backends(field: &Field, shared: &Shared) {
+    let Ok(route) = field.route(OBSERVED) else {
+        return shared.violate(Rule::Recovers, "the agent does not list its routes".to_owned());
+    };
+    let backends = route["backends"].as_array().into_iter().flatten();
+    for backend in backends.filter(|backend| backend["state"] != "eligible") {
+        shared.violate(Rule::WorkingBackendKept, backend.to_string());
     }
 }

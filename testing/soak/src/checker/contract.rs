@@ -18,6 +18,8 @@ pub enum Rule {
     ConnectSucceeds,
     /// A backend that fails is avoided, except for single trials.
     FailedBackendAvoided,
+    /// A backend that works is not ejected, whatever a tenant does.
+    WorkingBackendKept,
     /// An unlisted port is refused at once, whatever happens.
     UnlistedPortRefused,
     /// A look-up has the answer of its name's owner.
@@ -45,6 +47,7 @@ impl fmt::Display for Rule {
             Self::ValidBackend => "the peer is a valid backend",
             Self::ConnectSucceeds => "a connect succeeds while a backend can be reached",
             Self::FailedBackendAvoided => "a failed backend is avoided",
+            Self::WorkingBackendKept => "a backend that works is not ejected",
             Self::UnlistedPortRefused => "an unlisted port is refused at once",
             Self::RightAnswer => "an answer is the one of the name's owner",
             Self::LookupAnswered => "a look-up is answered",
