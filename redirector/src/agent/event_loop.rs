@@ -180,8 +180,8 @@ impl EventLoop {
         }
     }
 
-    /// Checks what changes without an event: the configuration file, the backends' health, the
-    /// upstreams, the journal's length.
+    /// Checks what changes without an event: the configuration file, the backends' health, what is
+    /// attached, the upstreams, the journal's length.
     fn poll(&mut self) {
         if self.state.config.has_file_changed() {
             let path = self.state.config.path().display();
@@ -189,6 +189,7 @@ impl EventLoop {
             self.reload();
         }
         self.state.reconciler.publish_health();
+        self.state.heal();
         self.state.watch_packets();
         self.state.compact_journal();
         if self.state.reconciler.take_used_large_plan() {

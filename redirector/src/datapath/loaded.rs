@@ -20,6 +20,7 @@ use crate::{
                     InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceTarget,
                 },
             },
+            held::Healed,
             links::{AttachOutcome, Links},
         },
         checks::{debug_log::LoggingRefused, kernel},
@@ -177,6 +178,22 @@ impl Datapath {
     /// detects when the last socket is closed.
     pub fn draining(&self) -> usize {
         self.links.draining()
+    }
+
+    /// Attaches to cgroups again, and pins again, what another process has detached or removed. The
+    /// agent holds everything, so that a removed pin or an unmounted bpf file system detaches
+    /// nothing. Interfaces are restored by [`Datapath::check_interfaces`].
+    ///
+    /// # Errors
+    ///
+    /// The first thing that can't be restored.
+    pub fn heal(&mut self) -> Result<Vec<Healed>, DatapathError> {
+        self.links.heal(&mut self.object)
+    }
+
+    /// Whether the bpf file system of the pins is gone: what is in force ends with this process.
+    pub fn pins_are_lost(&self) -> bool {
+        self.links.pins_are_lost()
     }
 
     /// The directory of the pins.

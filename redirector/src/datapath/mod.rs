@@ -11,6 +11,7 @@
 //! | `load/copying_programs` | choosing the packet programs that need no direct access |
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
 //! | `attach/cgroups` | finding the cgroups to attach to |
+//! | `attach/held` | descriptors that keep links and maps in force without their pins |
 //! | `attach/links` | attaching, swapping programs under live links, detaching |
 //! | `attach/interfaces/attacher` | attaching the packet programs to interfaces, first of all |
 //! | `attach/interfaces/hook` | the steps for one program on one interface |
@@ -63,6 +64,7 @@ pub use attach::{
     cgroups::{
         Cgroup, cgroup_paths, cgroup2_mount, cgroups, name_cgroups, subfolders, watched_dirs,
     },
+    held::Healed,
     interfaces::target::{
         InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole, InterfaceTarget,
         TcHook,

@@ -1,5 +1,5 @@
-//! The bpf(2) commands that aya 0.14 does not have: swapping the program under a link, pinning a
-//! descriptor, listing the programs on a hook, reading an element of unknown size, reading and
+//! The bpf(2) commands that aya 0.14 does not have, or not with descriptors that we can hold:
+//! creating links, swapping the program under a link, pinning a descriptor, listing the programs on a hook, reading an element of unknown size, reading and
 //! writing many elements at once.
 
 use std::{
@@ -33,10 +33,43 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
+/// The attributes of `BPF_LINK_CREATE` (5.7), with those of the TCX hook.
+#[repr(C, align(8))]
+struct LinkCreate {
+    prog_fd: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    relative_fd: u32,
+    pad: u32,
+    expected_revision: u64,
+}
+
+/// Attaches a program to `target`: the descriptor of a cgroup, or the index of an interface.
+pub(crate) fn create_link(
+    program: BorrowedFd<'_>,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target,
+        attach_type,
+        flags,
+        relative_fd: 0,
+        pad: 0,
+        expected_revision: 0,
+    };
+    let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes)?;
+    // SAFETY: the kernel has just created this descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// The attributes of `BPF_OBJ_PIN`; the same as those of `BPF_OBJ_GET`.
 type ObjPin = ObjGet;
 
-/// Pins a link.
+/// Pins a link or a map.
 pub(crate) fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes =

@@ -11,7 +11,10 @@ use tracing::{error, info, warn};
 use crate::{
     agent::attach::interface_roles::{Decision, Surroundings, decide},
     config::InterfaceSpec,
-    datapath::{Datapath, InterfaceAttachment, InterfaceFinding, InterfaceRole, InterfaceTarget},
+    datapath::{
+        Datapath, DatapathError, Healed, InterfaceAttachment, InterfaceFinding, InterfaceRole,
+        InterfaceTarget,
+    },
     error::error_chain,
     host::{self, Link, LinkChange, LinkWatch},
 };
@@ -27,7 +30,7 @@ const STEP_TIME: Duration = Duration::from_millis(60);
 /// How long the first step may take, before the agent is ready.
 const FIRST_STEP_TIME: Duration = Duration::from_millis(1000);
 
-/// Interfaces whose order of programs is checked every two seconds.
+/// Interfaces whose programs are checked every second.
 const MAX_CHECKS: usize = 128;
 
 /// An interface, and what is done with it.
@@ -168,8 +171,8 @@ impl InterfaceManager {
         self.step(datapath);
     }
 
-    /// Retries what has failed, lists all interfaces from time to time, and checks that our
-    /// programs still run first. Called every two seconds.
+    /// Retries what has failed, and lists all interfaces from time to time. Called every two
+    /// seconds.
     pub(crate) fn rescan(&mut self, datapath: &mut Datapath, specs: &[InterfaceSpec]) {
         let Some(scanned_at) = self.scanned_at else { return };
         if self.specs != specs {
@@ -185,10 +188,17 @@ impl InterfaceManager {
             self.scan(datapath);
         }
         self.step(datapath);
-        match datapath.check_interfaces(MAX_CHECKS) {
-            Ok(findings) => findings.iter().for_each(log_finding),
-            Err(error) => warn!("failed to check an interface: {}", error_chain(&error)),
+    }
+
+    /// Checks that our programs are there and run first. Returns what another process had removed.
+    /// Called every second.
+    pub(crate) fn heal(&self, datapath: &mut Datapath) -> Result<Vec<Healed>, DatapathError> {
+        if self.scanned_at.is_none() || self.specs.is_empty() {
+            return Ok(Vec::new());
         }
+        let findings = datapath.check_interfaces(MAX_CHECKS)?;
+        findings.iter().for_each(log_finding);
+        Ok(findings.iter().filter_map(healed).collect())
     }
 
     fn note(&mut self, change: LinkChange, changed: &mut BTreeSet<u32>) {
@@ -366,11 +376,19 @@ fn log_attached(attached: &[InterfaceTarget]) {
     }
 }
 
+/// What another process had removed.
+fn healed(finding: &InterfaceFinding) -> Option<Healed> {
+    let name = &finding.name;
+    let what = match (finding.was_missing, finding.was_unpinned) {
+        (true, _) => format!("our programs were removed from interface {name}"),
+        (false, true) => format!("the pins of interface {name} were removed"),
+        (false, false) => return None,
+    };
+    Some(Healed { what })
+}
+
 fn log_finding(finding: &InterfaceFinding) {
-    let InterfaceFinding { name, was_missing, overtaken, preceded_by, .. } = finding;
-    if *was_missing {
-        warn!(interface = name, "our programs were removed by another process; attached again");
-    }
+    let InterfaceFinding { name, overtaken, preceded_by, .. } = finding;
     if !overtaken.is_empty() {
         let others = overtaken.join(", ");
         warn!(interface = name, "attached again in front of other programs: {others}");

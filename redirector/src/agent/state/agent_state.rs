@@ -14,6 +14,7 @@ use crate::{
         process::lock::Locks,
         state::{
             config_state::ConfigState,
+            healing::Healing,
             packet_pressure::{PacketPressure, Pressure},
             reconciler::Reconciler,
         },
@@ -50,6 +51,7 @@ pub(crate) struct AgentState {
     heartbeat_at: Instant,
     change_counts: BTreeMap<String, u64>,
     packet_pressure: PacketPressure,
+    healing: Healing,
 }
 
 /// The parts that an [`AgentState`] is made of.
@@ -82,6 +84,7 @@ impl AgentState {
             heartbeat_at: Instant::now(),
             change_counts: BTreeMap::new(),
             packet_pressure: PacketPressure::default(),
+            healing: Healing::default(),
         }
     }
 
@@ -129,6 +132,23 @@ impl AgentState {
         if let Ok(stats) = self.reconciler.datapath.packet_stats() {
             self.packet_pressure.update(stats, Instant::now());
         }
+    }
+
+    /// What other processes had removed from the datapath, and was restored.
+    pub(crate) fn healing(&self) -> &Healing {
+        &self.healing
+    }
+
+    /// Restores links, filters and pins that another process has removed. Called every second.
+    pub(crate) fn heal(&mut self) {
+        let datapath = &mut self.reconciler.datapath;
+        if datapath.lacks_routes() {
+            return;
+        }
+        let cgroups = datapath.heal();
+        let interfaces = self.interfaces.heal(datapath);
+        self.healing.set_pins_are_lost(datapath.pins_are_lost());
+        self.healing.record(cgroups.and_then(|cgroups| Ok([cgroups, interfaces?].concat())));
     }
 
     /// Counts a route change.

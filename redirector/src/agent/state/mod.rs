@@ -3,6 +3,7 @@
 pub(crate) mod agent_state;
 pub(crate) mod config_state;
 mod desired_state;
+pub(crate) mod healing;
 mod held_routes;
 pub(crate) mod packet_pressure;
 pub(crate) mod reconciler;

@@ -4,7 +4,7 @@ use crate::{
     agent::{
         attach::manager::{AttachManager, PendingCgroup},
         interception::Interception,
-        state::{agent_state::AgentState, config_state::ConfigState},
+        state::{agent_state::AgentState, config_state::ConfigState, healing::Healing},
         views::{packet_problems, packet_view},
     },
     control::{
@@ -20,6 +20,7 @@ pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
     let publisher = state.reconciler.publisher();
     let mut problems: Vec<_> = state.reconciler.kernel_error().map(kernel).into_iter().collect();
     problems.extend(attachments(&state.attachments));
+    problems.extend(healing(state.healing()));
     problems.extend(state.config.error().map(config_error));
     problems.extend(state.storage_error().map(unwritable));
     problems.extend(publisher.into_iter().flat_map(upstreams));
@@ -58,6 +59,37 @@ fn attachments(manager: &AttachManager) -> Vec<Problem> {
             not_attached(format!("attaching failed: {reason}")).with_remedy(
                 "the agent keeps retrying; the other cgroups are redirected meanwhile",
             ),
+        );
+    }
+    problems
+}
+
+/// What other processes have removed, and whether it is restored.
+fn healing(healing: &Healing) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(error) = healing.error() {
+        let message = format!("what another process removed cannot be restored: {error}");
+        problems.push(
+            Problem::new(ProblemCode::NotAttached, message)
+                .with_remedy("the agent keeps retrying; `redirector check` shows what is missing"),
+        );
+    }
+    if healing.pins_are_lost() {
+        let message = "the bpf file system was unmounted: redirecting goes on while this agent \
+            runs, and ends with it"
+            .to_owned();
+        problems.push(
+            Problem::new(ProblemCode::PinsLost, message)
+                .with_remedy("mount it again (`mount -t bpf bpf /sys/fs/bpf`): the agent pins anew"),
+        );
+    }
+    if let Some((count_, at, what)) = healing.last() {
+        let times = count(count_ as usize, "time");
+        let message = format!("{what} by another process, and restored ({times}, last {at:.0})");
+        problems.push(
+            Problem::new(ProblemCode::Restored, message)
+                .with_remedy("find out which process it was; until then connects may fail briefly")
+                .without_degrading(),
         );
     }
     problems

@@ -92,6 +92,10 @@ problem_codes! {
     AllBackendsEjected = "all_backends_ejected",
     /// Attaching failed, or no cgroup matches.
     NotAttached = "not_attached",
+    /// Another process had removed programs or pins, which were restored.
+    Restored = "restored",
+    /// The bpf file system is unmounted: redirecting ends with the agent.
+    PinsLost = "pins_lost",
     /// The kernel rejected a route update.
     KernelUpdateFailed = "kernel_update_failed",
     /// Names without a route cannot be forwarded.

@@ -3,8 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +16,7 @@ use tracing::debug;
 use crate::datapath::{
     attach::{
         cgroups::{Cgroup, cgroup_paths},
+        held::{Healed, Held},
         interfaces::attacher::Versions,
     },
     error::{self, DatapathError},
@@ -57,6 +59,8 @@ pub(crate) struct Links {
     current: BTreeMap<u64, PathBuf>,
     /// Removed cgroups with open sockets, whose links are still attached.
     draining: BTreeSet<u64>,
+    /// What keeps everything in force while the pins are gone.
+    held: Held,
     /// Whether no cgroup has links of an older version any more.
     all_moved: bool,
 }
@@ -65,6 +69,7 @@ impl Links {
     pub(crate) fn new(pins: Pins) -> Self {
         Self {
             older: pins.older(),
+            held: Held::maps_of(&pins),
             pins,
             current: BTreeMap::new(),
             draining: BTreeSet::new(),
@@ -84,8 +89,75 @@ impl Links {
 
     pub(crate) fn attachments(&self) -> Vec<Attachment> {
         let mut all = attachments(&self.pins.with_older(), |id| self.current.get(&id).cloned());
+        let unpinned = self.current.iter().filter(|(id, _)| !all.iter().any(|at| at.id == **id));
+        let unpinned: Vec<_> = unpinned
+            .map(|(&id, path)| Attachment {
+                cgroup: Some(path.clone()),
+                id,
+                programs: self.held.programs(id),
+            })
+            .collect();
+        all.extend(unpinned);
         all.retain(|at| !self.draining.contains(&at.id));
+        all.sort_by_key(|at| at.id);
         all
+    }
+
+    /// Whether the bpf file system is gone, so that nothing can be pinned.
+    pub(crate) fn pins_are_lost(&self) -> bool {
+        self.pins.are_lost()
+    }
+
+    /// Attaches and pins again what another process has detached or removed.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that can't be restored.
+    pub(crate) fn heal(&mut self, object: &mut Object) -> Result<Vec<Healed>, DatapathError> {
+        if self.pins.are_not_in_force() {
+            return Ok(Vec::new());
+        }
+        let lost = self.pins.are_lost();
+        let mut healed = Vec::new();
+        if !lost {
+            healed.extend(self.held.restore_maps(&self.pins)?);
+        }
+        let current: Vec<_> = self.current.iter().map(|(&id, path)| (id, path.clone())).collect();
+        for (id, path) in current {
+            healed.extend(self.heal_cgroup(object, &Cgroup { path, id }, lost)?);
+        }
+        Ok(healed)
+    }
+
+    fn heal_cgroup(
+        &mut self,
+        object: &mut Object,
+        cgroup: &Cgroup,
+        lost: bool,
+    ) -> Result<Option<Healed>, DatapathError> {
+        let (mut detached, mut unpinned) = (0, 0);
+        for name in names::program_names() {
+            let pin = self.pins.link(cgroup.id, name);
+            let is_pinned = pin.exists();
+            match self.held.link(cgroup.id, name) {
+                Some(link) if is_attached(link) => {
+                    if !is_pinned && !lost {
+                        layout::pin(link, &pin)?;
+                        unpinned += 1;
+                    }
+                }
+                None if is_pinned && sys::open_pin(&pin).is_ok_and(|link| is_attached(&link)) => {}
+                // The scan of cgroups releases it.
+                _ if !cgroup.exists() => return Ok(None),
+                _ => {
+                    layout::remove(&pin)?;
+                    let folder = open(cgroup)?;
+                    self.create(object, name, (cgroup, &folder))?;
+                    detached += 1;
+                }
+            }
+        }
+        Ok(Healed::of_cgroup(&cgroup.path, detached, unpinned))
     }
 
     /// The number of removed cgroups with open sockets.
@@ -135,12 +207,9 @@ impl Links {
     fn detach_unlisted(&mut self, listed: &[Cgroup]) -> Result<(), DatapathError> {
         let mut host_cgroups = None;
         self.draining.retain(|id| self.pins.cgroup_dir(*id).exists());
-        for id in self
-            .pins
-            .cgroups()
-            .into_iter()
-            .filter(|id| !listed.iter().any(|cgroup| cgroup.id == *id))
-        {
+        let known: BTreeSet<u64> =
+            self.pins.cgroups().into_iter().chain(self.held.cgroups()).collect();
+        for id in known.into_iter().filter(|id| !listed.iter().any(|cgroup| cgroup.id == *id)) {
             let known = self.current.remove(&id).map(|path| Cgroup { path, id });
             let was_removed = self.draining.contains(&id)
                 || match known {
@@ -153,6 +222,7 @@ impl Links {
                 continue;
             }
             self.pins.detach(id)?;
+            self.held.detach(id);
             self.draining.remove(&id);
         }
         Ok(())
@@ -175,38 +245,56 @@ impl Links {
     }
 
     /// Attaches or swaps every program, in the order of [`names::PROGRAMS`].
-    fn attach_one(&self, object: &mut Object, cgroup: &Cgroup) -> Result<(), DatapathError> {
-        let opening = |error| {
-            DatapathError::call(format!("open the cgroup {}", cgroup.path.display()), error)
-        };
-        let folder = File::open(&cgroup.path).map_err(opening)?;
-        let pins = self.pins.cgroup_dir(cgroup.id);
-        fs::create_dir_all(&pins)
-            .map_err(|error| DatapathError::call(format!("create {}", pins.display()), error))?;
+    fn attach_one(&mut self, object: &mut Object, cgroup: &Cgroup) -> Result<(), DatapathError> {
+        let folder = open(cgroup)?;
+        if !self.pins.are_lost() {
+            layout::create_dir(&self.pins.cgroup_dir(cgroup.id))?;
+        }
         for name in names::program_names() {
             let pin = self.pins.link(cgroup.id, name);
-            if swap(object, name, &pin)? || self.take_over(object, name, cgroup.id)? {
-                continue;
+            let swapped = match swap(object, name, &pin)? {
+                None => self.take_over(object, name, cgroup.id)?,
+                swapped => swapped,
+            };
+            match swapped {
+                Some(link) => self.held.hold(cgroup.id, name, link),
+                None => self.create(object, name, (cgroup, &folder))?,
             }
-            let place = format!("{name} to {}", cgroup.path.display());
-            let link = object::attach(object.program(name)?, &folder)
-                .map_err(|error| explain_refusal(&place, error))?;
-            link.pin(&pin).map_err(|error| {
-                DatapathError::call(format!("pin the link {name} at {}", pin.display()), error)
-            })?;
-            debug!(pin = %pin.display(), "attached");
         }
         Ok(())
     }
 
-    /// Swaps the program under an older version's link and moves the pin to our directory. False if
-    /// there is none.
+    /// Attaches a program to the cgroup, whose directory is open, and pins the link. Without a bpf
+    /// file system, only the agent holds it.
+    fn create(
+        &mut self,
+        object: &mut Object,
+        name: &'static str,
+        (cgroup, folder): (&Cgroup, &File),
+    ) -> Result<(), DatapathError> {
+        let place = format!("{name} to {}", cgroup.path.display());
+        let program = names::PROGRAMS.iter().find(|program| program.name == name);
+        let hook = program.map_or_else(|| unreachable!("{name} is one of ours"), |one| one.hook);
+        let program = object::program_fd(object.program(name)?)?;
+        let link = sys::create_link(program, folder.as_raw_fd() as u32, hook.attach_type(), 0)
+            .map_err(|error| explain_refusal(&place, error))?;
+        if !self.pins.are_lost() {
+            let pin = self.pins.link(cgroup.id, name);
+            layout::pin(&link, &pin)?;
+            debug!(pin = %pin.display(), "attached");
+        }
+        self.held.hold(cgroup.id, name, link);
+        Ok(())
+    }
+
+    /// Swaps the program under an older version's link and moves the pin to our directory. Returns
+    /// the link, if there is one.
     fn take_over(
         &self,
         object: &mut Object,
         name: &str,
         cgroup: u64,
-    ) -> Result<bool, DatapathError> {
+    ) -> Result<Option<OwnedFd>, DatapathError> {
         for old in self.older.iter().rev() {
             let from = old.link(cgroup, name);
             if !from.exists() {
@@ -221,12 +309,12 @@ impl Links {
                 )?;
                 continue;
             }
-            if swap(object, name, &from)? {
+            if let Some(link) = swap(object, name, &from)? {
                 rename(&from, &self.pins.link(cgroup, name))?;
-                return Ok(true);
+                return Ok(Some(link));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Whether `old` records sockets in another map than ours. Then its programs must stay for the
@@ -254,11 +342,23 @@ fn rename(from: &Path, to: &Path) -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// Swaps the program under a pinned link. False if there is no link, or if its cgroup was removed:
-/// then the pin is removed too.
-fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<bool, DatapathError> {
+/// Opens a cgroup's directory.
+fn open(cgroup: &Cgroup) -> Result<File, DatapathError> {
+    File::open(&cgroup.path).map_err(|error| {
+        DatapathError::call(format!("open the cgroup {}", cgroup.path.display()), error)
+    })
+}
+
+/// Whether a link is attached to a cgroup still.
+fn is_attached(link: &OwnedFd) -> bool {
+    sys::linked_cgroup_id(link).is_ok_and(|id| id != 0)
+}
+
+/// Swaps the program under a pinned link, and returns the link. None if there is none, or if it was
+/// detached: then the pin is removed too.
+fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<Option<OwnedFd>, DatapathError> {
     if !pin.exists() {
-        return Ok(false);
+        return Ok(None);
     }
     let link = sys::open_pin(pin).map_err(|error| {
         DatapathError::call(format!("open the pinned link {}", pin.display()), error)
@@ -266,10 +366,10 @@ fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<bool, DatapathErr
     match sys::update_link(&link, object::program_fd(object.program(name)?)?) {
         Ok(()) => {
             debug!(pin = %pin.display(), "swapped");
-            Ok(true)
+            Ok(Some(link))
         }
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-            layout::remove(pin).map(|_| false)
+            layout::remove(pin).map(|_| None)
         }
         Err(error) => {
             Err(error::from_io(&format!("swap the program under {}", pin.display()), error))
@@ -296,18 +396,12 @@ pub(crate) fn attachments(
         .collect()
 }
 
-fn explain_refusal(place: &str, error: DatapathError) -> DatapathError {
-    let DatapathError::Call { source, .. } = error else { return error };
-    let errno =
-        std::iter::successors(Some(&*source as &(dyn std::error::Error + 'static)), |error| {
-            error.source()
-        })
-        .find_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error());
-    if errno == Some(libc::EPERM) {
+fn explain_refusal(place: &str, error: io::Error) -> DatapathError {
+    if error.raw_os_error() == Some(libc::EPERM) {
         let cause =
             "another program may be attached there exclusively (`bpftool cgroup tree` names it)"
                 .to_owned();
         return DatapathError::NotPermitted { action: format!("attach {place}"), cause };
     }
-    DatapathError::call(format!("attach {place}"), source)
+    DatapathError::call(format!("attach {place}"), error)
 }

@@ -1,5 +1,6 @@
 //! Where the programs are attached: to cgroups and to interfaces.
 
 pub(crate) mod cgroups;
+pub(crate) mod held;
 pub(crate) mod interfaces;
 pub(crate) mod links;

@@ -8,7 +8,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, LpmTrie, Map, MapData, ProgramArray, RingBuf},
-    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+    programs::{Program, ProgramError},
     sys::BpfHelper,
 };
 use redirector_common::{
@@ -281,30 +281,6 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
-}
-
-/// Attaches a loaded program to a cgroup. `Single` sets no flag: links always allow several
-/// programs, and any flag is EINVAL since 5.7.
-pub(crate) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<FdLink, DatapathError> {
-    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    let link = || -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(match program {
-            Program::CgroupSockAddr(program) => {
-                let id = program.attach(cgroup, MODE)?;
-                program.take_link(id)?.try_into()?
-            }
-            Program::CgroupSock(program) => {
-                let id = program.attach(cgroup, MODE)?;
-                program.take_link(id)?.try_into()?
-            }
-            Program::SockOps(program) => {
-                let id = program.attach(cgroup, MODE)?;
-                program.take_link(id)?.try_into()?
-            }
-            _ => return Err(ProgramError::UnexpectedProgramType.into()),
-        })
-    };
-    link().map_err(|error| DatapathError::call("attach", error))
 }
 
 /// Before 5.11 RLIMIT_MEMLOCK limits the memory of maps. If it can't be raised, creating maps

@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -73,6 +74,17 @@ impl Pins {
         Ok(())
     }
 
+    /// Whether the bpf file system is gone, so that nothing can be pinned.
+    pub(crate) fn are_lost(&self) -> bool {
+        let existing = self.bpffs.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        !is_bpffs(existing)
+    }
+
+    /// Whether they are prepared, or a newer version has taken over.
+    pub(crate) fn are_not_in_force(&self) -> bool {
+        self.staged || self.newest_other_abi().is_some_and(|other| other > self.abi)
+    }
+
     /// The version.
     pub(crate) fn abi(&self) -> u32 {
         self.abi
@@ -137,9 +149,7 @@ impl Pins {
     /// Creates the directories.
     pub(crate) fn create_dirs(&self) -> Result<(), DatapathError> {
         for folder in [self.maps(), self.links(), self.interfaces_dir()] {
-            fs::create_dir_all(&folder).map_err(|error| {
-                DatapathError::call(format!("create {}", folder.display()), error)
-            })?;
+            create_dir(&folder)?;
         }
         Ok(())
     }
@@ -279,6 +289,19 @@ pub(crate) fn names_in(folder: &Path) -> Vec<String> {
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
+}
+
+/// Creates a directory of pins.
+pub(crate) fn create_dir(folder: &Path) -> Result<(), DatapathError> {
+    fs::create_dir_all(folder)
+        .map_err(|error| DatapathError::call(format!("create {}", folder.display()), error))
+}
+
+/// Pins a link or a map, in a directory that is created if it is missing.
+pub(crate) fn pin(object: &OwnedFd, at: &Path) -> Result<(), DatapathError> {
+    at.parent().map_or(Ok(()), create_dir)?;
+    sys::pin(object, at)
+        .map_err(|error| DatapathError::call(format!("create the pin {}", at.display()), error))
 }
 
 /// Removes a pin, and with the last reference its object. A missing pin is no error.

@@ -4,3 +4,4 @@ pub(crate) mod cgroups;
 mod foreign_programs;
 mod hierarchy;
 mod interfaces;
+mod removed;

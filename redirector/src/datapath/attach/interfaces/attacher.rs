@@ -10,7 +10,7 @@ use crate::{
     datapath::{
         attach::interfaces::{
             elements::Elements,
-            hook::{self, Place, Step},
+            hook::{self, HeldLink, Place, Step},
             removal::InterfacePins,
             target::{
                 InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole,
@@ -49,8 +49,8 @@ pub(crate) struct Interfaces {
 /// An interface with our programs.
 struct Attached {
     target: InterfaceTarget,
-    /// The programs, each with the ID of its link (0 for a filter).
-    programs: Vec<(&'static str, u32)>,
+    /// The programs, each with its link.
+    programs: Vec<(&'static str, HeldLink)>,
     reattached: u32,
     moved_at: Option<Instant>,
     preceded_by: Vec<String>,
@@ -145,7 +145,7 @@ impl Interfaces {
         if is_new {
             self.elements.reset(target)?;
         }
-        let programs = steps.into_iter().map(|(program, step)| (program, step.link())).collect();
+        let programs = steps.into_iter().map(|(program, step)| (program, step.into_link())).collect();
         let mut attached = Attached::new(target.clone(), programs);
         attached.new_since_ns = if is_new { since_ns } else { 0 };
         self.attached.insert(target.index, attached);
@@ -225,7 +225,7 @@ fn after(index: u32) -> (Bound<u32>, Bound<u32>) {
 }
 
 impl Attached {
-    fn new(target: InterfaceTarget, programs: Vec<(&'static str, u32)>) -> Self {
+    fn new(target: InterfaceTarget, programs: Vec<(&'static str, HeldLink)>) -> Self {
         Self {
             target,
             programs,
@@ -266,7 +266,8 @@ impl Attached {
         };
         for (program, link) in &mut self.programs {
             let place = Place { pins, target, program };
-            match place.preceding(hook, *link, socket)? {
+            finding.was_unpinned |= place.restore_pin(link)?;
+            match place.preceding(hook, link.id, socket)? {
                 Some(before) if !before.can_be_overtaken || !may_move => {
                     finding.preceded_by.extend(before.labels);
                     continue;
@@ -274,8 +275,8 @@ impl Attached {
                 Some(before) => finding.overtaken.extend(before.labels),
                 None => finding.was_missing = true,
             }
-            *link = place.move_to_front(hook, object, socket)?.link();
-            let before = place.preceding(hook, *link, socket)?.unwrap_or_default();
+            *link = place.move_to_front(hook, object, (&*link, &mut *socket))?.into_link();
+            let before = place.preceding(hook, link.id, socket)?.unwrap_or_default();
             finding.overtaken.retain(|label| !before.labels.contains(label));
             finding.preceded_by.extend(before.labels);
         }
@@ -284,7 +285,7 @@ impl Attached {
             self.reattached += 1;
             self.moved_at = Some(Instant::now());
         }
-        let is_news = moved || finding.preceded_by != self.preceded_by;
+        let is_news = moved || finding.was_unpinned || finding.preceded_by != self.preceded_by;
         self.preceded_by.clone_from(&finding.preceded_by);
         Ok(is_news.then_some(finding))
     }

@@ -1,6 +1,6 @@
 //! The two ways to attach a program to an interface, with the same steps.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 use redirector_common::names::{self, Direction};
 use tracing::debug;
@@ -21,18 +21,26 @@ use crate::{
     net::route_socket::RouteSocket,
 };
 
+/// A link, which is held: it stays attached without its pin. Empty for a filter.
+#[derive(Debug, Default)]
+pub(crate) struct HeldLink {
+    /// Its ID; 0 for a filter.
+    pub(crate) id: u32,
+    descriptor: Option<OwnedFd>,
+}
+
 /// The result of attaching one program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Step {
     /// The program under a live link, or in a filter, was replaced.
-    Swapped(u32),
+    Swapped(HeldLink),
     /// It was attached.
-    Attached(u32),
+    Attached(HeldLink),
 }
 
 impl Step {
-    /// The ID of the link; 0 for a filter.
-    pub(crate) fn link(self) -> u32 {
+    /// The link.
+    pub(crate) fn into_link(self) -> HeldLink {
         let (Self::Swapped(link) | Self::Attached(link)) = self;
         link
     }
@@ -84,24 +92,40 @@ impl Place<'_> {
                 && sys::update_link(&link, program).is_ok()
             {
                 debug!(pin = %pin.display(), "swapped");
-                return Ok(Step::Swapped(id));
+                return Ok(Step::Swapped(HeldLink { id, descriptor: Some(link) }));
             }
             drop(link);
             self.state().detach_link(self.program)?;
         }
         let link = tcx::attach_first(program, self.target.index, self.direction())
             .map_err(|error| self.failed(error))?;
-        sys::pin(&link, &pin).map_err(|error| {
-            DatapathError::call(format!("pin the link at {}", pin.display()), error)
-        })?;
+        if !self.pins.are_lost() {
+            layout::pin(&link, &pin)?;
+        }
         debug!(pin = %pin.display(), "attached");
         let (id, _) = sys::link_id_and_interface(&link).map_err(|error| self.failed(error))?;
-        Ok(Step::Attached(id))
+        Ok(Step::Attached(HeldLink { id, descriptor: Some(link) }))
+    }
+
+    /// Pins a link again, or records the filters again. False if nothing was removed.
+    pub(crate) fn restore_pin(&self, link: &HeldLink) -> Result<bool, DatapathError> {
+        let pin = self.pins.interface_link(self.target.index, self.program);
+        if self.pins.are_lost() {
+            return Ok(false);
+        }
+        match &link.descriptor {
+            Some(link) if !pin.exists() => layout::pin(link, &pin).map(|()| true),
+            None if !self.state().has_filters() => {
+                self.state().create_dir()?;
+                self.state().record_filters(false).map(|()| true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// The ID of a link if it is on this interface. The interface's index alone does not show that:
     /// an interface that was moved to another network namespace may keep it there.
-    fn live_link(&self, link: &std::os::fd::OwnedFd) -> io::Result<Option<u32>> {
+    fn live_link(&self, link: &OwnedFd) -> io::Result<Option<u32>> {
         let (id, interface) = sys::link_id_and_interface(link)?;
         if interface != self.target.index {
             return Ok(None);
@@ -130,7 +154,8 @@ impl Place<'_> {
         self.state().record_filters(qdisc == Qdisc::Added)?;
         let replaced = clsact::attach(socket, (index, self.direction()), (self.program, program))
             .map_err(|error| self.failed(error))?;
-        Ok(if replaced { Step::Swapped(0) } else { Step::Attached(0) })
+        let none = HeldLink::default();
+        Ok(if replaced { Step::Swapped(none) } else { Step::Attached(none) })
     }
 
     /// The programs that run before ours; none if ours is not there any more.
@@ -177,11 +202,11 @@ impl Place<'_> {
         &self,
         hook: TcHook,
         object: &mut Object,
-        socket: &mut Option<RouteSocket>,
+        (link, socket): (&HeldLink, &mut Option<RouteSocket>),
     ) -> Result<Step, DatapathError> {
         self.state().create_dir()?;
         match hook {
-            TcHook::Tcx => self.replace_link(object),
+            TcHook::Tcx => self.replace_link(object, link),
             TcHook::Clsact => {
                 removal::open(socket)
                     .and_then(|socket| clsact::detach(socket, self.target.index, self.direction()))
@@ -193,9 +218,12 @@ impl Place<'_> {
 
     /// A hook takes a program once, and detaching it takes the kernel 16 ms. So the old link gets a
     /// program that does nothing here until the new link is in front.
-    fn replace_link(&self, object: &mut Object) -> Result<Step, DatapathError> {
+    fn replace_link(&self, object: &mut Object, held: &HeldLink) -> Result<Step, DatapathError> {
         let pin = self.pins.interface_link(self.target.index, self.program);
-        let Ok(old) = sys::open_pin(&pin) else { return self.link(object) };
+        let held = held.descriptor.as_ref().and_then(|link| link.try_clone().ok());
+        let Some(old) = held.or_else(|| sys::open_pin(&pin).ok()) else {
+            return self.link(object);
+        };
         let idle =
             if self.program == names::HOST_EGRESS { names::EGRESS } else { names::HOST_EGRESS };
         let idle = object::program_fd(object.program(idle)?)?;

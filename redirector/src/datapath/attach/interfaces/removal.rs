@@ -1,7 +1,7 @@
 //! Detaches from interfaces by what is pinned, so that it works without an agent and after the
 //! interface is gone. Nothing but our own links and filters is removed.
 
-use std::{fs, io};
+use std::io;
 
 use redirector_common::names::{self, Direction};
 use tracing::debug;
@@ -41,9 +41,10 @@ impl<'p> InterfacePins<'p> {
     }
 
     pub(crate) fn create_dir(&self) -> Result<(), DatapathError> {
-        let dir = self.pins.interface_dir(self.index);
-        fs::create_dir_all(&dir)
-            .map_err(|error| DatapathError::call(format!("create {}", dir.display()), error))
+        match self.pins.are_lost() {
+            true => Ok(()),
+            false => layout::create_dir(&self.pins.interface_dir(self.index)),
+        }
     }
 
     /// The programs with a pinned link.
@@ -59,13 +60,12 @@ impl<'p> InterfacePins<'p> {
 
     /// Records that our programs are filters, and whether we added the qdisc.
     pub(crate) fn record_filters(&self, added: bool) -> Result<(), DatapathError> {
-        let markers = [Some(CLSACT), added.then_some(QDISC_ADDED)];
-        for marker in markers.into_iter().flatten().map(|name| self.marker(name)) {
-            fs::create_dir_all(&marker).map_err(|error| {
-                DatapathError::call(format!("create {}", marker.display()), error)
-            })?;
+        if self.pins.are_lost() {
+            return Ok(());
         }
-        Ok(())
+        let markers = [Some(CLSACT), added.then_some(QDISC_ADDED)];
+        let mut markers = markers.into_iter().flatten().map(|name| self.marker(name));
+        markers.try_for_each(|marker| layout::create_dir(&marker))
     }
 
     /// Moves the record of filters to another version's directory.

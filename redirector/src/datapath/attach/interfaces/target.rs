@@ -106,6 +106,8 @@ pub struct InterfaceFinding {
     pub name: String,
     /// A program of ours was not there any more; it was attached again.
     pub was_missing: bool,
+    /// A pin of ours had been removed; the program was pinned again.
+    pub was_unpinned: bool,
     /// Foreign programs that had been attached in front; ours were attached again before them.
     pub overtaken: Vec<String>,
     /// Foreign programs that stay in front of ours.

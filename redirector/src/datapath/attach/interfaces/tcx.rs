@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
 };
 
 use aya_obj::generated::bpf_cmd;
@@ -11,7 +11,7 @@ use redirector_common::names::Direction;
 
 use crate::datapath::{
     attach::interfaces::target::direction_name,
-    sys::{ProgQuery, bpf},
+    sys::{self, ProgQuery, bpf},
 };
 
 /// `BPF_F_BEFORE`: without another program's ID, in front of all that are there.
@@ -22,18 +22,6 @@ const MAX_PROGRAMS: usize = 64;
 
 /// The index of `lo` in every network namespace.
 const LO: u32 = 1;
-
-/// The attributes of `BPF_LINK_CREATE` for the TCX hook.
-#[repr(C, align(8))]
-struct LinkCreate {
-    prog_fd: u32,
-    target_ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-    relative_fd: u32,
-    pad: u32,
-    expected_revision: u64,
-}
 
 /// A program on the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,18 +43,7 @@ pub(crate) fn attach_first(
     interface: u32,
     direction: Direction,
 ) -> io::Result<OwnedFd> {
-    let mut attributes = LinkCreate {
-        prog_fd: program.as_raw_fd() as u32,
-        target_ifindex: interface,
-        attach_type: direction.attach_type(),
-        flags: BEFORE,
-        relative_fd: 0,
-        pad: 0,
-        expected_revision: 0,
-    };
-    let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes)?;
-    // SAFETY: the kernel has just created this descriptor, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    sys::create_link(program, interface, direction.attach_type(), BEFORE)
 }
 
 /// The programs on the hook, in the order in which they run.
