@@ -38,6 +38,7 @@ pub use process::{
     logging::start_logging,
     malloc::prepare as prepare_memory,
 };
+pub use state::healing::end_restoring;
 pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_status};
 
 use crate::config::{Accepted, ConfigErrors};

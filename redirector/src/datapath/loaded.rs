@@ -20,7 +20,6 @@ use crate::{
                     InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceTarget,
                 },
             },
-            held::Healed,
             links::{AttachOutcome, Links},
         },
         checks::{debug_log::LoggingRefused, kernel},
@@ -187,7 +186,7 @@ impl Datapath {
     /// # Errors
     ///
     /// The first thing that can't be restored.
-    pub fn heal(&mut self) -> Result<Vec<Healed>, DatapathError> {
+    pub fn heal(&mut self) -> Result<Vec<String>, DatapathError> {
         self.links.heal(&mut self.object)
     }
 

@@ -64,7 +64,6 @@ pub use attach::{
     cgroups::{
         Cgroup, cgroup_paths, cgroup2_mount, cgroups, name_cgroups, subfolders, watched_dirs,
     },
-    held::Healed,
     interfaces::target::{
         InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole, InterfaceTarget,
         TcHook,

@@ -1,6 +1,6 @@
 //! The bpf(2) commands that aya 0.14 does not have, or not with descriptors that we can hold:
-//! creating links, swapping the program under a link, pinning a descriptor, listing the programs on a hook, reading an element of unknown size, reading and
-//! writing many elements at once.
+//! creating links, swapping the program under a link, pinning a descriptor, listing the programs on
+//! a hook, reading an element of unknown size, reading and writing many elements at once.
 
 use std::{
     ffi::CString,

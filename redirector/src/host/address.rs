@@ -21,7 +21,9 @@ const LO: u32 = 1;
 /// The result of [`ensure_address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddedAddress {
-    /// We have added it to `lo`, now or in an earlier run, and may remove it.
+    /// We have added it to `lo` now.
+    Added,
+    /// We have added it to `lo` in an earlier run, and may remove it.
     Ours,
     /// The host has it, and we must not remove it.
     Host,
@@ -56,7 +58,7 @@ pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
             .execute()
             .await
             .map_err(|error| HostError::Address { address: ip, source: to_io(error) })?;
-        Ok(AddedAddress::Ours)
+        Ok(AddedAddress::Added)
     })
     .await
 }

@@ -55,23 +55,42 @@ pub enum Guard {
 pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
     let nets = nets(pool);
     with_netlink(async |handle| {
-        let mut all = Guard::Present;
-        for net in nets {
+        for &net in &nets {
             refuse_routed(&handle, net).await?;
-            let route = handle.route().add(guard_route(net, TABLE)).execute().await;
-            let added = [
-                is_new(route, || format!("add the guard route for {net}"))?,
-                is_new(add_rule(&handle, net).await, || format!("add the guard rule for {net}"))?,
-            ];
+        }
+        let added = put(&handle, &nets).await?;
+        for net in nets {
             // Earlier versions had the route in the main table.
             remove_route(&handle, net, MAIN_TABLE).await?;
-            if added.contains(&true) {
-                all = Guard::Added;
-            }
         }
-        Ok(all)
+        Ok(added)
     })
     .await
+}
+
+/// Adds what is missing of the guard: a few messages, whatever number of routes this host has.
+///
+/// # Errors
+///
+/// [`HostError::Netlink`] if the kernel refuses.
+pub async fn restore_guard(pool: &Pool) -> Result<Guard, HostError> {
+    let nets = nets(pool);
+    with_netlink(async |handle| put(&handle, &nets).await).await
+}
+
+async fn put(handle: &Handle, nets: &[IpNet]) -> Result<Guard, HostError> {
+    let mut all = Guard::Present;
+    for &net in nets {
+        let route = handle.route().add(guard_route(net, TABLE)).execute().await;
+        let added = [
+            is_new(route, || format!("add the guard route for {net}"))?,
+            is_new(add_rule(handle, net).await, || format!("add the guard rule for {net}"))?,
+        ];
+        if added.contains(&true) {
+            all = Guard::Added;
+        }
+    }
+    Ok(all)
 }
 
 async fn refuse_routed(handle: &Handle, net: IpNet) -> Result<(), HostError> {

@@ -83,6 +83,12 @@ pub const METRICS: &[Metric] = &[
         "What the packet programs did since the kernel maps were created: names answered, flows \
             moved to another backend, ports translated, flows refused and others",
     ),
+    counter(
+        "redirector_restored",
+        &[],
+        "What other processes had removed (programs, pins, the guard, files) and the agent \
+            restored, since it started",
+    ),
     gauge("redirector_pool_addresses", &[], "Virtual addresses that can be leased"),
     gauge("redirector_pool_addresses_leased", &[], "Virtual addresses that are leased"),
     gauge(

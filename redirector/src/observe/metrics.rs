@@ -171,6 +171,7 @@ impl Samples {
             let event = LabelValue::from(event.clone());
             self.add_labelled("redirector_packets", ("event", event), *number as f64);
         }
+        self.add("redirector_restored", snapshot.restored as f64);
         self.add("redirector_pool_addresses", snapshot.pool.addresses as f64);
         self.add("redirector_pool_addresses_leased", snapshot.pool.leased as f64);
         self.add("redirector_heartbeat_age_seconds", snapshot.heartbeat_age);

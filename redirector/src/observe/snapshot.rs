@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub packets: BTreeMap<String, u64>,
     /// Interfaces by what serves a guest's packets there.
     pub interfaces: BTreeMap<&'static str, u64>,
+    /// What other processes had removed and was restored.
+    pub restored: u64,
     /// Sources that DNS answers.
     pub names: u64,
     /// Cgroups that the programs are attached to.

@@ -17,8 +17,8 @@ use redirector_common::names;
 
 use crate::{
     fixture::{
-        Fixture, ONE, attached_as, attached_with, kernel_version, open, settings, under_load,
-        vip_target,
+        Fixture, ONE, attached_as, attached_with, greeting, kernel_version, open, settings,
+        under_load, vip_target,
     },
     init,
 };
@@ -112,6 +112,24 @@ pub(crate) fn upgrade(fixture: &mut Fixture) -> Result<()> {
     let pins: Vec<_> =
         fs::read_dir(settings()?.bpffs)?.flatten().map(|entry| entry.file_name()).collect();
     ensure!(pins == [format!("v{}", newer.abi).as_str()], "{pins:?}");
+    Ok(())
+}
+
+/// Links that another process detached, and pins that it removed, are restored by the agent, which
+/// holds them.
+pub(crate) fn restored(fixture: &mut Fixture) -> Result<()> {
+    fixture.put(18, &[], &[ONE], Refuse)?;
+    datapath::unload(&settings()?.bpffs)?;
+    ensure!(fixture.datapath.heal()?.len() >= 2, "links and maps are not missing");
+    greeting(vip_target(18)).context("after the links were detached")?;
+    fs::remove_dir_all(&settings()?.bpffs).context("failed to remove the pins")?;
+    greeting(vip_target(18)).context("without pins")?;
+    let healed = fixture.datapath.heal()?;
+    ensure!(healed.iter().all(|what| what.contains("pins")) && healed.len() >= 2, "{healed:?}");
+    ensure!(fixture.datapath.heal()?.is_empty(), "not restored");
+    greeting(vip_target(18)).context("with restored pins")?;
+    let counters = fixture.datapath.route_counters(18)?;
+    ensure!(counters.established == 3, "{counters:?}");
     Ok(())
 }
 

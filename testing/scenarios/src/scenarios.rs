@@ -7,7 +7,7 @@ use crate::{attaching, connects, fixture::Fixture, interception, socket_options}
 type Scenario = fn(&mut Fixture) -> Result<()>;
 
 /// All but the last one, which unloads the datapath.
-pub(crate) const ALL: [(&str, Scenario); 24] = [
+pub(crate) const ALL: [(&str, Scenario); 25] = [
     ("capabilities", connects::only_two_capabilities),
     ("check", attaching::check),
     ("redirect IPv4", connects::redirect_v4),
@@ -30,6 +30,7 @@ pub(crate) const ALL: [(&str, Scenario); 24] = [
     ("adopt after restart", connects::adopt),
     ("swap under load", connects::swap),
     ("debug log", attaching::debug_log),
+    ("restored after a removal", attaching::restored),
     ("removed cgroup drains", attaching::removed_cgroup),
     ("upgrade from an older version", attaching::upgrade),
 ];

@@ -12,7 +12,7 @@ use crate::{
     agent::attach::interface_roles::{Decision, Surroundings, decide},
     config::InterfaceSpec,
     datapath::{
-        Datapath, DatapathError, Healed, InterfaceAttachment, InterfaceFinding, InterfaceRole,
+        Datapath, DatapathError, InterfaceAttachment, InterfaceFinding, InterfaceRole,
         InterfaceTarget,
     },
     error::error_chain,
@@ -192,7 +192,7 @@ impl InterfaceManager {
 
     /// Checks that our programs are there and run first. Returns what another process had removed.
     /// Called every second.
-    pub(crate) fn heal(&self, datapath: &mut Datapath) -> Result<Vec<Healed>, DatapathError> {
+    pub(crate) fn heal(&self, datapath: &mut Datapath) -> Result<Vec<String>, DatapathError> {
         if self.scanned_at.is_none() || self.specs.is_empty() {
             return Ok(Vec::new());
         }
@@ -377,14 +377,13 @@ fn log_attached(attached: &[InterfaceTarget]) {
 }
 
 /// What another process had removed.
-fn healed(finding: &InterfaceFinding) -> Option<Healed> {
+fn healed(finding: &InterfaceFinding) -> Option<String> {
     let name = &finding.name;
-    let what = match (finding.was_missing, finding.was_unpinned) {
-        (true, _) => format!("our programs were removed from interface {name}"),
-        (false, true) => format!("the pins of interface {name} were removed"),
-        (false, false) => return None,
-    };
-    Some(Healed { what })
+    match (finding.was_missing, finding.was_unpinned) {
+        (true, _) => Some(format!("programs were detached from interface {name}")),
+        (false, true) => Some(format!("the pins of interface {name} were removed")),
+        (false, false) => None,
+    }
 }
 
 fn log_finding(finding: &InterfaceFinding) {

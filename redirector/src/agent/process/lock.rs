@@ -93,8 +93,7 @@ impl Locks {
             // The former one has the same path, so it must not be removed.
             std::mem::forget(std::mem::replace(&mut self.pid_file, written));
         }
-        (!restored.is_empty())
-            .then(|| format!("{} was removed, and was made again", restored.join(" and ")))
+        (!restored.is_empty()).then(|| format!("{} was removed", restored.join(" and ")))
     }
 }
 

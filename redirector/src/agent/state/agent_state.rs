@@ -14,7 +14,8 @@ use crate::{
         process::lock::Locks,
         state::{
             config_state::ConfigState,
-            healing::Healing,
+            healing::{Healing, Part},
+            host_check::HostCheck,
             packet_pressure::{PacketPressure, Pressure},
             reconciler::Reconciler,
         },
@@ -52,6 +53,7 @@ pub(crate) struct AgentState {
     change_counts: BTreeMap<String, u64>,
     packet_pressure: PacketPressure,
     healing: Healing,
+    host_check: HostCheck,
 }
 
 /// The parts that an [`AgentState`] is made of.
@@ -68,6 +70,7 @@ pub(crate) struct AgentParts {
 
 impl AgentState {
     pub(crate) fn new(parts: AgentParts) -> Self {
+        let run_dir = parts.config.at_start().agent.run_dir.clone();
         Self {
             reconciler: parts.reconciler,
             attachments: AttachManager::new(),
@@ -84,7 +87,8 @@ impl AgentState {
             heartbeat_at: Instant::now(),
             change_counts: BTreeMap::new(),
             packet_pressure: PacketPressure::default(),
-            healing: Healing::default(),
+            healing: Healing::new(&run_dir),
+            host_check: HostCheck::default(),
         }
     }
 
@@ -134,21 +138,28 @@ impl AgentState {
         }
     }
 
-    /// What other processes had removed from the datapath, and was restored.
+    /// What other processes had removed, and was restored.
     pub(crate) fn healing(&self) -> &Healing {
         &self.healing
     }
 
-    /// Restores links, filters and pins that another process has removed. Called every second.
+    /// Restores links, filters, pins, directories, the guard and addresses that another process has
+    /// removed. Called every second.
     pub(crate) fn heal(&mut self) {
+        if self.healing.is_unloaded() {
+            return;
+        }
+        self.restore_files();
+        if let Some(checked) = self.host_check.step(self.config.at_start()) {
+            self.healing.check(Part::Host, checked);
+        }
         let datapath = &mut self.reconciler.datapath;
         if datapath.lacks_routes() {
             return;
         }
-        let cgroups = datapath.heal();
-        let interfaces = self.interfaces.heal(datapath);
+        self.healing.check(Part::Cgroups, datapath.heal());
+        self.healing.check(Part::Interfaces, self.interfaces.heal(datapath));
         self.healing.set_pins_are_lost(datapath.pins_are_lost());
-        self.healing.record(cgroups.and_then(|cgroups| Ok([cgroups, interfaces?].concat())));
     }
 
     /// Counts a route change.
@@ -189,10 +200,10 @@ impl AgentState {
     /// saved.
     fn restore_files(&mut self) {
         let restored = self.locks.lock().restore();
-        restored.into_iter().for_each(|restored| self.warn(restored));
+        self.healing.record(restored);
         if self.state_dir.notice_loss() {
             let folder = self.config.at_start().agent.state_dir.display().to_string();
-            self.warn(format!("{folder} was removed: its routes and addresses are written again"));
+            self.healing.record([format!("{folder} was removed")]);
             self.storage_error.get_or_insert_default();
         }
         if self.storage_error.is_some() {
@@ -200,13 +211,6 @@ impl AgentState {
             if self.storage_error.is_none() {
                 self.config.save_copy();
             }
-        }
-    }
-
-    fn warn(&mut self, warning: String) {
-        warn!("{warning}");
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
         }
     }
 
@@ -257,7 +261,6 @@ impl AgentState {
 
     /// Retries what has failed. Called every two seconds.
     pub(crate) fn retry(&mut self) {
-        self.restore_files();
         let specs = &self.config.current().attach;
         self.attachments.rescan(&mut self.reconciler.datapath, &specs.cgroups);
         self.interfaces.rescan(&mut self.reconciler.datapath, &specs.interfaces);

@@ -5,5 +5,6 @@ pub(crate) mod config_state;
 mod desired_state;
 pub(crate) mod healing;
 mod held_routes;
+mod host_check;
 pub(crate) mod packet_pressure;
 pub(crate) mod reconciler;

@@ -66,8 +66,14 @@ fn attachments(manager: &AttachManager) -> Vec<Problem> {
 
 /// What other processes have removed, and whether it is restored.
 fn healing(healing: &Healing) -> Vec<Problem> {
+    if healing.is_unloaded() {
+        let message = "an operator has unloaded everything: nothing is redirected".to_owned();
+        return vec![
+            Problem::new(ProblemCode::NotAttached, message).with_remedy("restart the agent"),
+        ];
+    }
     let mut problems = Vec::new();
-    if let Some(error) = healing.error() {
+    for error in healing.errors() {
         let message = format!("what another process removed cannot be restored: {error}");
         problems.push(
             Problem::new(ProblemCode::NotAttached, message)
@@ -75,20 +81,22 @@ fn healing(healing: &Healing) -> Vec<Problem> {
         );
     }
     if healing.pins_are_lost() {
-        let message = "the bpf file system was unmounted: redirecting goes on while this agent \
+        let message = "the bpf file system was unmounted: redirecting continues while this agent \
             runs, and ends with it"
             .to_owned();
-        problems.push(
-            Problem::new(ProblemCode::PinsLost, message)
-                .with_remedy("mount it again (`mount -t bpf bpf /sys/fs/bpf`): the agent pins anew"),
-        );
+        problems.push(Problem::new(ProblemCode::PinsLost, message).with_remedy(
+            "mount it again (`mount -t bpf bpf /sys/fs/bpf`): the agent pins it again",
+        ));
     }
-    if let Some((count_, at, what)) = healing.last() {
-        let times = count(count_ as usize, "time");
-        let message = format!("{what} by another process, and restored ({times}, last {at:.0})");
+    if let Some(last) = healing.last() {
+        let times = count(healing.count() as usize, "restoration");
+        let message = format!(
+            "{} by another process, and restored at {:.0} ({times} since the start)",
+            last.what, last.at
+        );
         problems.push(
             Problem::new(ProblemCode::Restored, message)
-                .with_remedy("find out which process it was; until then connects may fail briefly")
+                .with_remedy("find out which process it was: meanwhile, connects may have failed")
                 .without_degrading(),
         );
     }

@@ -50,6 +50,7 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         bypassed: interception.heartbeat_stale,
         interfaces: interfaces(&packet.interfaces),
         packets: packet.counters,
+        restored: state.healing().count(),
         names: reconciler.published_count() as u64,
         cgroups: state.attachments.attachments().len() as u64,
         pool: PoolSample {

@@ -57,6 +57,13 @@ impl Unload {
                 "an agent{pid} is running and needs its datapath: stop it first, or use --force"
             )));
         }
+        if held.is_some() {
+            // It would restore what is removed here.
+            agent::end_restoring(&paths.run_dir).map_err(|error| {
+                let run_dir = paths.run_dir.display();
+                Exit::Failed.because(format!("the agent would restore it: {run_dir}: {error}"))
+            })?;
+        }
         // Without a readable file, the defaults show where to look for what carries our mark.
         let config = crate::config::load(context.config()).unwrap_or_default();
         let removed = datapath::unload(&paths.bpffs)?;

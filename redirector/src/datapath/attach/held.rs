@@ -19,23 +19,14 @@ use crate::datapath::{
 /// attached again when their pins are gone.
 const MAX_LINKS: usize = 4096;
 
-/// What another process had removed, and is restored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Healed {
-    /// For a person.
-    pub what: String,
-}
-
-impl Healed {
-    /// Of a cgroup with so many programs that were detached, and links that were not pinned.
-    pub(crate) fn of_cgroup(cgroup: &Path, detached: usize, unpinned: usize) -> Option<Self> {
-        let cgroup = cgroup.display();
-        let what = match (detached, unpinned) {
-            (0, 0) => return None,
-            (0, _) => format!("the pins of {unpinned} programs at {cgroup} were removed"),
-            _ => format!("{detached} programs were detached from {cgroup}"),
-        };
-        Some(Self { what })
+/// What another process had done to a cgroup with so many programs that were detached, and links
+/// that were not pinned. For a person.
+pub(crate) fn describe(cgroup: &Path, detached: usize, unpinned: usize) -> Option<String> {
+    let cgroup = cgroup.display();
+    match (detached, unpinned) {
+        (0, 0) => None,
+        (0, _) => Some(format!("the pins of {unpinned} programs at {cgroup} were removed")),
+        _ => Some(format!("{detached} programs were detached from {cgroup}")),
     }
 }
 
@@ -54,7 +45,7 @@ impl Held {
     }
 
     /// Pins the maps again whose pins are gone.
-    pub(crate) fn restore_maps(&self, pins: &Pins) -> Result<Option<Healed>, DatapathError> {
+    pub(crate) fn restore_maps(&self, pins: &Pins) -> Result<Option<String>, DatapathError> {
         let mut restored = 0;
         for (name, map) in &self.maps {
             let pin = pins.map(name);
@@ -63,8 +54,7 @@ impl Held {
                 restored += 1;
             }
         }
-        let what = format!("the pins of {restored} maps were removed");
-        Ok((restored > 0).then_some(Healed { what }))
+        Ok((restored > 0).then(|| format!("the pins of {restored} maps were removed")))
     }
 
     /// Holds a link, in place of an earlier one.

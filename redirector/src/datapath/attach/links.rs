@@ -3,8 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io,
+    ops::Bound,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -16,7 +17,7 @@ use tracing::debug;
 use crate::datapath::{
     attach::{
         cgroups::{Cgroup, cgroup_paths},
-        held::{Healed, Held},
+        held::{self, Held},
         interfaces::attacher::Versions,
     },
     error::{self, DatapathError},
@@ -25,6 +26,9 @@ use crate::datapath::{
     status::Attachment,
     sys,
 };
+
+/// Cgroups that are compared with what should be there in one step: some 15 µs each.
+const MAX_COMPARED: usize = 512;
 
 /// Separates the name of a program that an upgrade left in place from its version.
 const KEPT_SEPARATOR: &str = "@";
@@ -61,6 +65,8 @@ pub(crate) struct Links {
     draining: BTreeSet<u64>,
     /// What keeps everything in force while the pins are gone.
     held: Held,
+    /// The cgroup that was compared last.
+    compared: u64,
     /// Whether no cgroup has links of an older version any more.
     all_moved: bool,
 }
@@ -73,6 +79,7 @@ impl Links {
             pins,
             current: BTreeMap::new(),
             draining: BTreeSet::new(),
+            compared: 0,
             all_moved: false,
         }
     }
@@ -108,12 +115,13 @@ impl Links {
         self.pins.are_lost()
     }
 
-    /// Attaches and pins again what another process has detached or removed.
+    /// Attaches and pins again what another process has detached or removed, at up to
+    /// [`MAX_COMPARED`] cgroups, beginning after the one that was compared last.
     ///
     /// # Errors
     ///
     /// The first thing that can't be restored.
-    pub(crate) fn heal(&mut self, object: &mut Object) -> Result<Vec<Healed>, DatapathError> {
+    pub(crate) fn heal(&mut self, object: &mut Object) -> Result<Vec<String>, DatapathError> {
         if self.pins.are_not_in_force() {
             return Ok(Vec::new());
         }
@@ -122,11 +130,18 @@ impl Links {
         if !lost {
             healed.extend(self.held.restore_maps(&self.pins)?);
         }
-        let current: Vec<_> = self.current.iter().map(|(&id, path)| (id, path.clone())).collect();
-        for (id, path) in current {
-            healed.extend(self.heal_cgroup(object, &Cgroup { path, id }, lost)?);
+        for cgroup in self.due() {
+            self.compared = cgroup.id;
+            healed.extend(self.heal_cgroup(object, &cgroup, lost)?);
         }
         Ok(healed)
+    }
+
+    /// The cgroups that are compared next.
+    fn due(&self) -> Vec<Cgroup> {
+        let after = self.current.range((Bound::Excluded(self.compared), Bound::Unbounded));
+        let due = after.chain(self.current.range(..=self.compared)).take(MAX_COMPARED);
+        due.map(|(&id, path)| Cgroup { path: path.clone(), id }).collect()
     }
 
     fn heal_cgroup(
@@ -134,11 +149,12 @@ impl Links {
         object: &mut Object,
         cgroup: &Cgroup,
         lost: bool,
-    ) -> Result<Option<Healed>, DatapathError> {
+    ) -> Result<Option<String>, DatapathError> {
         let (mut detached, mut unpinned) = (0, 0);
+        let pinned = self.pins.programs(cgroup.id);
         for name in names::program_names() {
             let pin = self.pins.link(cgroup.id, name);
-            let is_pinned = pin.exists();
+            let is_pinned = pinned.iter().any(|pinned| pinned == name);
             match self.held.link(cgroup.id, name) {
                 Some(link) if is_attached(link) => {
                     if !is_pinned && !lost {
@@ -157,7 +173,7 @@ impl Links {
                 }
             }
         }
-        Ok(Healed::of_cgroup(&cgroup.path, detached, unpinned))
+        Ok(held::describe(&cgroup.path, detached, unpinned))
     }
 
     /// The number of removed cgroups with open sockets.

@@ -108,7 +108,7 @@ fn removed_directories_are_restored() {
         Ok(status.status.success() && files.is_ok_and(|text| text.contains("new.internal")))
     })
     .unwrap();
-    assert!(state_problem(&job, "state_file"), "{}", job.cli(&["status"]).text());
+    assert!(state_problem(&job, "restored"), "{}", job.cli(&["status"]).text());
     job.agent.sigterm().unwrap();
     job.agent.restart().unwrap();
     assert_eq!(list(&job), Some(3));

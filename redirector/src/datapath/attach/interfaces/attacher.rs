@@ -145,7 +145,8 @@ impl Interfaces {
         if is_new {
             self.elements.reset(target)?;
         }
-        let programs = steps.into_iter().map(|(program, step)| (program, step.into_link())).collect();
+        let programs =
+            steps.into_iter().map(|(program, step)| (program, step.into_link())).collect();
         let mut attached = Attached::new(target.clone(), programs);
         attached.new_since_ns = if is_new { since_ns } else { 0 };
         self.attached.insert(target.index, attached);
