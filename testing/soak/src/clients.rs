@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use testbed::clients::{Operation, Task, TaskKind};
 use testbed::{binaries, process};
 
-use crate::field::{BYSTANDER, Field, OBSERVED, PORT, Place, UNLISTED, UPSTREAMS, shim};
+use crate::field::{BYSTANDER, Field, OBSERVED, PORT, Place, UNLISTED, UPSTREAMS, lock, shim};
 use crate::history::{ClientInfo, Record};
 use crate::profile::Profile;
 
@@ -103,10 +103,6 @@ impl Drop for Clients {
             let _ = child.wait();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn tasks(place: &Place, profile: Profile, vip: Ipv4Addr) -> Vec<Task> {

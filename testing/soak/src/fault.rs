@@ -41,6 +41,12 @@ pub(crate) enum Fault {
     GuestReplaced,
     /// The file system of the agent's state is full.
     DiskFull,
+    /// All pins are removed.
+    PinsRemoved,
+    /// The bpf file system is unmounted, and mounted again without the pins.
+    BpffsUnmounted,
+    /// The shim's address is removed from the node.
+    ShimAddressRemoved,
     /// A tenant misbehaves.
     Tenant(Attack),
 }
@@ -125,6 +131,10 @@ impl Fault {
                 [&[Resource::Agent, Resource::Uplink], &backends[..]].concat()
             }
             Self::DiskFull => vec![Resource::State],
+            // Only an agent restores what was removed.
+            Self::PinsRemoved | Self::BpffsUnmounted | Self::ShimAddressRemoved => {
+                vec![Resource::Agent]
+            }
             Self::Tenant(_) => vec![Resource::Tenant],
         }
     }
@@ -136,7 +146,8 @@ impl Fault {
             | Self::AgentStopped
             | Self::AgentUpgraded
             | Self::AgentCrashLoop
-            | Self::AgentWithoutMemory => Some(Condition::AgentAway),
+            | Self::AgentWithoutMemory
+            | Self::ShimAddressRemoved => Some(Condition::AgentAway),
             Self::BackendKilled(at) | Self::BackendStopped(at) | Self::BackendObstructed(at, _) => {
                 Some(Condition::Backend(at))
             }
@@ -147,6 +158,8 @@ impl Fault {
             | Self::RoutesChanged
             | Self::GuestReplaced
             | Self::DiskFull
+            | Self::PinsRemoved
+            | Self::BpffsUnmounted
             | Self::Tenant(_) => None,
         }
     }
@@ -176,6 +189,9 @@ impl fmt::Display for Fault {
             Self::RoutesChanged => write!(formatter, "routes changed"),
             Self::GuestReplaced => write!(formatter, "guest replaced"),
             Self::DiskFull => write!(formatter, "disk full"),
+            Self::PinsRemoved => write!(formatter, "pins removed"),
+            Self::BpffsUnmounted => write!(formatter, "bpf file system unmounted"),
+            Self::ShimAddressRemoved => write!(formatter, "shim's address removed"),
             Self::Tenant(attack) => write!(formatter, "tenant: {attack}"),
         }
     }

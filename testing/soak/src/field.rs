@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -156,6 +156,20 @@ impl Field {
             .with_context(|| format!("no route {source}: {listed}"))
     }
 
+    /// Runs `redirector` on the node, which must succeed.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Result<()> {
+        let done = self.rig.node.cli(&self.binary, arguments)?;
+        done.success().with_context(|| format!("redirector {}", arguments.join(" ")))?;
+        Ok(())
+    }
+
+    /// Runs a line of shell on the node, which must succeed.
+    pub(crate) fn on_node(&self, line: &str) -> Result<()> {
+        let done = self.rig.node.sandbox().run(line, LIMIT)?;
+        done.success().with_context(|| line.to_owned())?;
+        Ok(())
+    }
+
     /// The address of an executor's own interface.
     pub(crate) fn address(executor: &Executor) -> Result<Ipv4Addr> {
         let line = "ip -4 -o addr show dev eth0 | awk '{ sub(\"/.*\", \"\", $4); print $4 }'";
@@ -184,6 +198,11 @@ impl Field {
         });
         healthy.with_context(|| format!("{last}\n{}", self.log_tail()))
     }
+}
+
+/// Locks what no panic leaves in disorder.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The clients' places: a pod in an attached cgroup, one that no cgroup program sees, and a process

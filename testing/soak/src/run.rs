@@ -13,8 +13,8 @@ use testbed::{interrupted, workspace};
 use crate::checker::{self, Context, Rule, Violation};
 use crate::clients::Clients;
 use crate::fault::{Fault, Resource};
-use crate::faults::{Stage, lock};
-use crate::field::{Field, OBSERVED};
+use crate::faults::Stage;
+use crate::field::{Field, OBSERVED, lock};
 use crate::history::{Record, Sample};
 use crate::options::Options;
 use crate::profile::Profile;
@@ -247,6 +247,13 @@ fn watch(field: &Field, shared: &Shared, profile: Profile) {
     while !shared.is_over() {
         if matches!(profile, Profile::Attacks(_)) {
             watch_backends(field, shared);
+        }
+        // A fault that ends it holds the lock.
+        if let Ok(mut agent) = field.agent.try_lock()
+            && let Ok(Some(status)) = agent.ended()
+        {
+            let text = format!("the agent ended without a fault: {status}\n{}", agent.log_tail());
+            return shared.violate(Rule::Recovers, text);
         }
         match samples::sample(field) {
             Ok(sample) => lock(&shared.samples).extend(sample),

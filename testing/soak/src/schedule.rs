@@ -96,6 +96,9 @@ fn deck() -> Vec<Fault> {
         Fault::RoutesChanged,
         Fault::GuestReplaced,
         Fault::DiskFull,
+        Fault::PinsRemoved,
+        Fault::BpffsUnmounted,
+        Fault::ShimAddressRemoved,
     ];
     for at in 0..2 {
         deck.extend([
