@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use soak::{Options, ProfileName};
 
-/// Its first episodes kill the agent, obstruct a load balancer and change routes.
-const SEED: u64 = 48;
+/// Its first episodes remove pins, change the destination, kill agent and load balancer, fill the
+/// disk, silence an upstream and let a tenant attack.
+const SEED: u64 = 8;
 const MINUTES: f64 = 0.6;
 
 #[test]

@@ -209,8 +209,8 @@ mod tests {
     }
 
     const EXPECTED: [&str; 2] = [
-        "step 0: tenant: half-requests to the admin listener, at 4.0 s for 4.4 s",
-        "step 1: destination's DNS stopped, at 4.2 s for 2.2 s",
+        "step 0: tenant: crowd of resolvers, at 4.0 s for 4.4 s",
+        "step 1: lb2 silent, at 4.2 s for 2.2 s",
     ];
 
     #[test]
