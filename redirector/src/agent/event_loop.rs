@@ -26,7 +26,7 @@ use crate::{
             version_record,
         },
         state::{agent_state::AgentState, reconciler::MAX_SINGLE},
-        views::metrics_snapshot,
+        views::{metrics_snapshot, status_line},
     },
     control::{Command, count},
     error::error_chain,
@@ -174,6 +174,7 @@ impl EventLoop {
         self.backend_health.send_probes(&mut self.state.reconciler, config);
         if tick.is_multiple_of(RETRY_TICKS) {
             self.state.retry();
+            self.service_manager.status(|| status_line::of(&self.state));
         }
         if tick.is_multiple_of(POLL_TICKS) {
             self.poll();
@@ -253,6 +254,7 @@ impl EventLoop {
         );
         // Units that wait for us rely on interception, which needs a fresh heartbeat.
         self.heartbeat();
+        self.service_manager.status(|| status_line::of(&self.state));
         self.service_manager.ready();
     }
 

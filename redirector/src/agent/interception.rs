@@ -165,7 +165,8 @@ fn way(intercept: Intercept) -> InterceptWay {
 
 /// The host's nameservers, which executors on its network use, and often others.
 fn nameservers(shim: &BoundShim) -> Vec<IpAddr> {
-    let servers = Nameservers::new(vec![Upstream::System], shim.local_addrs()).current();
+    let servers =
+        Nameservers::new(vec![Upstream::System], shim.local_addrs()).as_clients_see().current();
     servers.iter().map(|server| server.ip()).take(MAX_RESOLVERS).collect()
 }
 

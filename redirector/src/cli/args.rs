@@ -5,7 +5,9 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
-    commands::{check, config, events, explain, generate, route, run, status, top, unload, verify},
+    commands::{
+        check, config, events, explain, generate, reload, route, run, status, top, unload, verify,
+    },
     context::Context,
     exit::{self, Exit},
     io::Env,
@@ -47,6 +49,8 @@ pub(super) struct Cli {
 enum Verb {
     /// Run the agent in the foreground
     Run(run::Run),
+    /// Put the configuration file in force, in the running agent
+    Reload(reload::Reload),
     /// Check whether this host can run the agent, and what to do if not
     Check(check::Check),
     /// List, show and change routes
@@ -102,6 +106,7 @@ fn run(cli: Cli, env: &mut Env<'_>) -> Exit {
     let context = Context::new(crate::config::path(cli.config));
     let ended = match cli.verb {
         Verb::Run(verb) => verb.run(env, &context),
+        Verb::Reload(verb) => verb.run(env, &context),
         Verb::Check(verb) => verb.run(env, &context),
         Verb::Route(verb) => verb.run(env, &context),
         Verb::Status(verb) => verb.run(env, &context),

@@ -1,6 +1,9 @@
 //! The nameservers that the configuration names. `system` stands for the host's resolv.conf, which
 //! is read again when it changes; our own addresses are left out.
 //!
+//! Where resolv.conf names only the stub of systemd-resolved, `system` is the servers behind it:
+//! the stub would forward our queries back to us on a host whose own names we answer.
+//!
 //! The shim forwards to them, and the names of backends are resolved through them.
 //!
 //! resolv.conf is parsed here, since the `resolv-conf` crate rejects a whole file for one unknown
@@ -8,7 +11,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,6 +24,13 @@ use crate::config::Upstream;
 
 /// The file that `system` stands for.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The servers behind the stub of systemd-resolved.
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Where the stubs of systemd-resolved listen.
+const RESOLVED_STUBS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
 
 /// Shortest time between two checks of resolv.conf.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +45,8 @@ pub struct Nameservers {
     /// Our own addresses, which are never queried.
     own: Vec<SocketAddr>,
     resolv_conf: PathBuf,
+    /// Read instead where `resolv_conf` names only a stub; none to keep the stub.
+    resolved_conf: Option<PathBuf>,
     cache: Mutex<Cache>,
 }
 
@@ -42,7 +54,7 @@ pub struct Nameservers {
 #[derive(Debug, Default)]
 struct Cache {
     checked_at: Option<Instant>,
-    stamp: Option<FileStamp>,
+    stamp: Option<(FileStamp, Option<FileStamp>)>,
     servers: Arc<[SocketAddr]>,
     problem: Option<String>,
 }
@@ -69,7 +81,14 @@ impl Nameservers {
         own: Vec<SocketAddr>,
         resolv_conf: &Path,
     ) -> Self {
-        Self { upstreams, own, resolv_conf: resolv_conf.into(), cache: Mutex::default() }
+        let resolved_conf = Some(RESOLVED_CONF.into());
+        let cache = Mutex::default();
+        Self { upstreams, own, resolv_conf: resolv_conf.into(), resolved_conf, cache }
+    }
+
+    /// Leaves the stub of systemd-resolved in place: it is what clients of this host query.
+    pub fn as_clients_see(self) -> Self {
+        Self { resolved_conf: None, ..self }
     }
 
     /// The servers in the order of the configuration. Cheap: resolv.conf is checked once a second
@@ -112,14 +131,14 @@ impl Nameservers {
             cache.servers = self.expand(&[]);
             return;
         }
-        match FileStamp::read(&self.resolv_conf) {
+        match self.stamp() {
             Ok(stamp) if cache.stamp.as_ref() == Some(&stamp) && cache.problem.is_none() => return,
             Ok(stamp) => cache.stamp = Some(stamp),
             Err(_) => cache.stamp = None,
         }
-        match fs::read(&self.resolv_conf) {
-            Ok(text) => {
-                cache.servers = self.expand(&parse(&String::from_utf8_lossy(&text)));
+        match self.read_system() {
+            Ok(system) => {
+                cache.servers = self.expand(&system);
                 cache.problem = None;
             }
             Err(error) => {
@@ -130,6 +149,20 @@ impl Nameservers {
                 }
             }
         }
+    }
+
+    fn stamp(&self) -> io::Result<(FileStamp, Option<FileStamp>)> {
+        let resolved = self.resolved_conf.as_ref().and_then(|path| FileStamp::read(path).ok());
+        Ok((FileStamp::read(&self.resolv_conf)?, resolved))
+    }
+
+    fn read_system(&self) -> io::Result<Vec<SocketAddr>> {
+        let read = |path| fs::read(path).map(|text| parse(&String::from_utf8_lossy(&text)));
+        let named = read(&self.resolv_conf)?;
+        let is_stub = !named.is_empty() && named.iter().all(|at| RESOLVED_STUBS.contains(&at.ip()));
+        let behind = self.resolved_conf.as_ref().filter(|_| is_stub);
+        let behind = behind.and_then(|path| read(path).ok()).filter(|found| !found.is_empty());
+        Ok(behind.unwrap_or(named))
     }
 
     /// The upstreams with `system` replaced, each server once, without our own.
@@ -246,6 +279,31 @@ mod tests {
             "{:?}",
             servers.problem()
         );
+    }
+
+    #[test]
+    fn servers_behind_the_stub_of_systemd_resolved_are_used() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [file, behind] = ["resolv.conf", "resolved.conf"].map(|name| dir.path().join(name));
+        let servers = |stub: &str, keep: bool| {
+            fs::write(&file, stub).expect("written");
+            let made = Nameservers::with_resolv_conf(vec![Upstream::System], vec![], &file);
+            let made = Nameservers { resolved_conf: Some(behind.clone()), ..made };
+            if keep { made.as_clients_see() } else { made }
+        };
+        let stub = "nameserver 127.0.0.53\noptions edns0 trust-ad\n";
+        assert_eq!(*servers(stub, false).current(), addresses(&["127.0.0.53:53"]), "no file");
+        fs::write(&behind, "nameserver 10.0.0.2\n").expect("written");
+        let followed = servers(stub, false);
+        assert_eq!(*followed.current(), addresses(&["10.0.0.2:53"]));
+        assert_eq!(*servers(stub, true).current(), addresses(&["127.0.0.53:53"]));
+        let other = "nameserver 127.0.0.1\n";
+        assert_eq!(*servers(other, false).current(), addresses(&["127.0.0.1:53"]));
+        servers(stub, false);
+
+        fs::write(&behind, "nameserver 10.0.0.33\n").expect("written");
+        std::thread::sleep(CHECK_INTERVAL);
+        assert_eq!(*followed.current(), addresses(&["10.0.0.33:53"]), "only the second changed");
     }
 
     #[test]

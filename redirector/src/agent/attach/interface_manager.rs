@@ -130,7 +130,8 @@ impl InterfaceManager {
         }
     }
 
-    fn has_work(&self) -> bool {
+    /// Whether some interfaces are left to do.
+    pub(crate) fn has_work(&self) -> bool {
         self.error.is_none()
             && self.scanned_at.is_some()
             && !(self.due.is_empty() && self.gone.is_empty())

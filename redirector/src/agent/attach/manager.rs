@@ -75,6 +75,11 @@ impl AttachManager {
         self.error.as_deref()
     }
 
+    /// Whether some existing cgroups have not been tried yet.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
     /// Returns when cgroups have come or gone.
     pub(crate) async fn changed(&self) {
         self.watch.changed().await;

@@ -53,6 +53,11 @@ fn apply(state: &mut AgentState, next: Accepted) -> Result<Vec<SourceName>, ApiE
     if let Err(error) = state.reconciler.datapath.set_connect_timeout(timeout) {
         warn!("failed to set health.connect_timeout: {}", error_chain(&error));
     }
+    let attaches = state.config.current().attach != config.attach;
     state.config.accept(next);
+    if attaches {
+        // Now rather than at the next scan: the caller waits until the change is in force.
+        state.attach_completely();
+    }
     Ok(changed)
 }

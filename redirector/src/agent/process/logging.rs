@@ -1,9 +1,11 @@
-//! The log on standard error, as text or JSON.
+//! The log on standard error, as text, for the journal, or as JSON.
 
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
+
+use crate::agent::process::journal::{self, JournalFormat};
 
 use crate::printable::PrintableWriter;
 
@@ -24,6 +26,8 @@ pub fn start_logging(
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = if json {
         log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    } else if journal::is_stderr(variable) {
+        log.event_format(JournalFormat::new()).try_init()
     } else {
         log.with_target(false).with_ansi(colour).try_init()
     };

@@ -1,6 +1,7 @@
 //! The process and its surroundings.
 
 pub(crate) mod config_watch;
+mod journal;
 pub(crate) mod lock;
 pub(crate) mod logging;
 pub(crate) mod malloc;

@@ -1,6 +1,11 @@
 //! The agent's state: what the event loop changes, and what views show.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -30,6 +35,10 @@ use crate::{
 
 /// The most routes that the reasons for not being ready name.
 const MAX_NAMED: usize = 100;
+
+/// How long a reload may take to attach: commands and the heartbeat wait for it, and an agent
+/// without a heartbeat for two seconds counts as dead.
+const RELOAD_TIME: Duration = Duration::from_secs(1);
 
 /// The agent's state. Each part has methods of its own; the methods here concern several parts.
 pub(crate) struct AgentState {
@@ -230,6 +239,21 @@ impl AgentState {
         let specs = &self.config.current().attach;
         self.attachments.attach(&mut self.reconciler.datapath, &specs.cgroups);
         self.interfaces.attach(&mut self.reconciler.datapath, &specs.interfaces);
+    }
+
+    /// As [`AgentState::attach`], in as many steps as it takes, if that is not longer than
+    /// [`RELOAD_TIME`]. The rest follows as after any change.
+    pub(crate) fn attach_completely(&mut self) {
+        let end = Instant::now() + RELOAD_TIME;
+        self.attach();
+        while Instant::now() < end
+            && (self.attachments.is_unfinished() || self.interfaces.has_work())
+        {
+            if self.attachments.is_unfinished() {
+                self.on_cgroup_change();
+            }
+            self.on_interface_change();
+        }
     }
 
     /// Ends the startup, whose first scans attach to everything in one step.

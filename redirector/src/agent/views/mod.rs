@@ -9,3 +9,4 @@ pub(crate) mod packet_view;
 pub(crate) mod route_problems;
 pub(crate) mod route_view;
 pub(crate) mod status;
+pub(crate) mod status_line;

@@ -6,3 +6,4 @@ mod files;
 mod restart;
 mod storm;
 mod supervised;
+mod unit;

@@ -1,6 +1,6 @@
 //! Notifications to the service manager, and the log in JSON.
 
-use std::time::Duration;
+use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use testbed::{
     Rig,
@@ -55,6 +55,73 @@ fn the_service_manager_is_notified_of_each_phase() {
     assert!(notifications[at + 1].starts_with("MONOTONIC_USEC="), "{notifications:?}");
     assert!(agent.sigterm().unwrap().success(), "{}", agent.log_tail());
     assert_eq!(agent.notifications().unwrap().last().unwrap(), "STOPPING=1");
+}
+
+/// The last status text, as `systemctl status` shows it.
+fn status_text(agent: &mut Agent) -> Option<String> {
+    let notifications = agent.notifications().unwrap();
+    notifications.iter().rev().find_map(|state| state.strip_prefix("STATUS=").map(str::to_owned))
+}
+
+#[test]
+fn the_status_text_shows_what_works_and_what_does_not() {
+    let rig = Rig::new().unwrap();
+    let _dns = rig.customer.dns_server().unwrap();
+    let config = "[attach]\ncgroups = [\"nowhere*\"]\ninterfaces = \"off\"\n";
+    let options = AgentOptions::with_config(binary(), config);
+    let mut agent = Agent::start(&rig.node, options).unwrap();
+    let first = status_text(&mut agent).unwrap();
+    assert!(first.starts_with("redirecting 0 routes for 0 cgroups and 0 interfaces"), "{first}");
+    assert!(first.contains("; degraded: no cgroup matches attach.cgroups"), "{first}");
+    rig.node.cli(binary(), &["route", "add", "a.b", "203.0.113.7"]).unwrap().success().unwrap();
+    let is_current = |text: String| text.starts_with("redirecting 1 route for ");
+    until("the new text", LIMIT, || Ok(status_text(&mut agent).is_some_and(is_current))).unwrap();
+}
+
+#[test]
+fn a_reload_fails_on_a_wrong_file_and_is_live_on_return() {
+    let rig = Rig::new().unwrap();
+    let _job = rig.executor(testbed::ExecutorOptions::pod("job")).unwrap();
+    let config = |scope: &str| format!("[attach]\ncgroups = [\"{scope}\"]\ninterfaces = \"off\"\n");
+    let options = AgentOptions::with_config(binary(), &config("nowhere*"));
+    let mut agent = Agent::start(&rig.node, options).unwrap();
+    let attachments = || {
+        let status = rig.node.cli_json(binary(), &["status"]).unwrap();
+        status["datapath"]["attachments"].as_array().unwrap().len()
+    };
+    assert_eq!(attachments(), 0);
+    agent.write_config("[attach]\ncgroup = 1\n").unwrap();
+    let refused = rig.node.cli(binary(), &["reload"]).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.text());
+    assert!(refused.stderr.contains("redirector.toml:2"), "{}", refused.text());
+    agent.write_config(&config("kubepods*")).unwrap();
+    let done = rig.node.cli(binary(), &["reload"]).unwrap().success().unwrap();
+    assert_eq!(done.stdout, "reloaded: 0 routes changed\n");
+    assert!(attachments() > 0, "attached before the command returned\n{}", agent.log_tail());
+}
+
+#[test]
+fn lines_for_the_journal_have_a_priority_and_no_time() {
+    let rig = Rig::new().unwrap();
+    let log = rig.files().join("agent.log");
+    std::fs::write(&log, "").unwrap();
+    let file = std::fs::metadata(&log).unwrap();
+    let stream = format!("{}:{}", file.dev(), file.ino());
+    let mut options = AgentOptions::with_config(binary(), CONFIG);
+    options.environment.push(("JOURNAL_STREAM".into(), stream));
+    let mut agent = Agent::start(&rig.node, options).unwrap();
+    agent.write_config("[pool\n").unwrap();
+    assert!(!rig.node.cli(binary(), &["reload"]).unwrap().status.success());
+    agent.sigterm().unwrap();
+    let log = agent.log();
+    for line in log.lines() {
+        let known =
+            ["<3>ERROR ", "<4>WARN ", "<6>INFO "].iter().any(|start| line.starts_with(start));
+        // A further line of a message has the priority of the first.
+        assert!(known || line.starts_with("<4>"), "{line}");
+    }
+    let warning = "<4>WARN the configuration was not reloaded";
+    assert!(log.lines().any(|line| line.starts_with(warning)), "{log}");
 }
 
 #[test]
