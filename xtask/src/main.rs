@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod deb;
 mod demo;
 mod fuzz;
 mod image;
@@ -40,6 +41,8 @@ enum Verb {
     Build,
     /// Build the container image
     Image(image::Args),
+    /// Build the Debian package
+    Deb(deb::Args),
     /// Play the whole job on this machine: a customer, a node, an executor, and failures
     Demo(demo::Args),
     /// Take pictures of the commands' output from a real run, for the documentation
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::BuildEbpf => build_ebpf::run().map(|()| true),
         Verb::Build => build::run().map(|()| true),
         Verb::Image(args) => image::run(&args).map(|()| true),
+        Verb::Deb(args) => deb::run(&args).map(|()| true),
         Verb::Demo(args) => demo::run(args).map(|()| true),
         Verb::Docs(args) => demo::captures::run(&args).map(|()| true),
         Verb::Bench(args) => bench::run(&args).map(|()| true),

@@ -69,6 +69,18 @@ pub fn image_archive() -> PathBuf {
     target_dir().join("image").join("redirector.oci.tar")
 }
 
+/// The package that `cargo xtask deb` makes.
+#[must_use]
+pub fn debian_package() -> PathBuf {
+    target_dir().join("debian").join("redirector.deb")
+}
+
+/// The minimal Debian with systemd that setup makes, to try the package in.
+#[must_use]
+pub fn debian_root() -> PathBuf {
+    tools_dir().join("debian-root")
+}
+
 /// The cache of tools that setup builds, shared by every clone of this user: below
 /// `XDG_CACHE_HOME`, else `~/.cache`, else the target directory.
 #[must_use]

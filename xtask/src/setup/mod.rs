@@ -1,7 +1,8 @@
 //! The packages and tools that the tasks need, and their installation.
 
 mod apt;
-pub(crate) mod cargo_deny;
+pub(crate) mod cargo_tools;
+mod debian_root;
 pub(crate) mod needs;
 mod plan;
 pub(crate) mod private_apt;

@@ -17,13 +17,21 @@ pub(crate) enum Group {
     Tests,
     /// Emulators for the other kernels.
     Machines,
+    /// The builder of the Debian package, and the root that it is tested in.
+    Package,
     /// A checker of the dependencies' licences and sources.
     Dependencies,
 }
 
 /// Every group, for `cargo xtask setup` without arguments.
-pub(crate) const ALL: [Group; 5] =
-    [Group::Toolchain, Group::Image, Group::Tests, Group::Machines, Group::Dependencies];
+pub(crate) const ALL: [Group; 6] = [
+    Group::Toolchain,
+    Group::Image,
+    Group::Tests,
+    Group::Machines,
+    Group::Package,
+    Group::Dependencies,
+];
 
 /// How a package is detected.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +81,8 @@ const OWN: &[Package] = &[
     program(Group::Tests, "default-jdk-headless", "javac"),
     program(Group::Tests, "musl-tools", "musl-gcc"),
     program(Group::Tests, "openssl", "openssl"),
+    // Judges the unit.
+    program(Group::Tests, "systemd", "systemd-analyze"),
     // Freezes a map, so that the kernel rejects an agent's heartbeat.
     program(Group::Tests, "bpftool", "bpftool"),
     program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
@@ -81,6 +91,7 @@ const OWN: &[Package] = &[
     // the cache (`vm::cross`).
     program(Group::Machines, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     path(Group::Machines, "libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
+    program(Group::Package, "mmdebstrap", "mmdebstrap"),
     // Unpacks the packages of older kernels.
     program(Group::Machines, "xz-utils", "xz"),
 ];

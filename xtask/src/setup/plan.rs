@@ -7,7 +7,8 @@ use testbed::{capture, workspace};
 
 use super::{
     apt::{self, Lists},
-    cargo_deny,
+    cargo_tools::{self, CargoTool},
+    debian_root,
     needs::{self, Group, Package, names},
     python, toolchain, unpacked,
 };
@@ -22,7 +23,8 @@ pub(super) struct Plan {
     /// Why the BPF toolchain is incomplete.
     toolchain: Option<String>,
     python: Vec<python::Environment>,
-    cargo_deny: bool,
+    cargo_tools: Vec<CargoTool>,
+    debian_root: bool,
     /// Packages that are unpacked instead of installed.
     unpacked: Vec<&'static str>,
 }
@@ -36,7 +38,9 @@ impl Plan {
         if groups.contains(&Group::Toolchain) {
             plan.need_toolchain(lists)?;
         }
-        plan.cargo_deny = groups.contains(&Group::Dependencies) && !cargo_deny::present();
+        plan.cargo_tools = cargo_tools::missing(groups);
+        plan.debian_root =
+            groups.contains(&Group::Package) && apt::present() && !debian_root::present();
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
             plan.python = python::missing();
@@ -90,7 +94,8 @@ impl Plan {
             && !self.nightly
             && self.toolchain.is_none()
             && self.python.is_empty()
-            && !self.cargo_deny
+            && self.cargo_tools.is_empty()
+            && !self.debian_root
             && self.unpacked.is_empty()
     }
 
@@ -116,10 +121,11 @@ impl Plan {
                 toolchain::LINKER_VERSION
             ));
         }
-        if self.cargo_deny {
+        lines.extend(self.cargo_tools.iter().map(|tool| tool.description()));
+        if self.debian_root {
             lines.push(format!(
-                "cargo-deny {}, built by cargo in about a minute",
-                cargo_deny::VERSION
+                "a minimal Debian with systemd (210 MB) in {}, by mmdebstrap",
+                workspace::debian_root().display()
             ));
         }
         if !self.unpacked.is_empty() {
@@ -168,8 +174,9 @@ impl Plan {
             toolchain::install_linker(&pair.llvm)?;
         }
         self.python.iter().try_for_each(python::Environment::install)?;
-        if self.cargo_deny {
-            cargo_deny::install()?;
+        self.cargo_tools.iter().try_for_each(|tool| tool.install())?;
+        if self.debian_root {
+            debian_root::install()?;
         }
         self.unpacked.iter().try_for_each(|package| unpacked::install(package))?;
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 use testbed::workspace;
 
 use super::stage::Stage;
-use crate::setup::cargo_deny;
+use crate::setup::cargo_tools;
 
 /// The checks that need no advisory database.
 pub(super) fn policy() -> anyhow::Result<Command> {
@@ -31,7 +31,7 @@ pub(super) fn advisories() -> Stage {
 }
 
 fn check(options: &[&str], which: &[&str]) -> Command {
-    let mut command = Command::new(cargo_deny::path());
+    let mut command = Command::new(cargo_tools::DENY.path());
     workspace::clean(&mut command);
     command
         .current_dir(workspace::root())

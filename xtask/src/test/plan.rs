@@ -14,7 +14,7 @@ use super::{
     stage::{Phase, Stage},
 };
 use crate::{
-    build, build_ebpf, fuzz, image,
+    build, build_ebpf, deb, fuzz, image,
     setup::{self, needs},
     vm,
 };
@@ -28,6 +28,9 @@ const CONVENTIONS_TEST: &str = "conventions";
 /// The test that runs the manifest's pod.
 const IMAGE_TEST: &str = "daemonset";
 
+/// The test that installs the Debian package.
+const PACKAGE_TEST: &str = "package";
+
 /// The test that swaps the programs under load, and the number of its connects when it runs alone;
 /// next to other tests it makes fewer.
 const SWAPS_TEST: &str = "swaps::twenty_swaps_under_load_lose_no_connect_and_no_count";
@@ -37,6 +40,7 @@ const SETUP: &str = "setup";
 const PROGRAMS: &str = "build-ebpf";
 const RELEASE: &str = "release build";
 const IMAGE: &str = "image";
+const PACKAGE: &str = "Debian package";
 
 /// The stages that every other stage needs.
 fn basis() -> Phase {
@@ -69,8 +73,9 @@ pub(super) fn filtered(filter: &str, quick: bool) -> anyhow::Result<Vec<Phase>> 
     names.push(CONVENTIONS_TEST.to_owned());
     let mut stages = Vec::new();
     if !quick {
-        names.push(IMAGE_TEST.to_owned());
+        names.extend([IMAGE_TEST, PACKAGE_TEST].map(str::to_owned));
         stages.push(Stage::task(IMAGE, || image::ensure_archive().map(drop)).after(PROGRAMS));
+        stages.push(Stage::task(PACKAGE, deb::ensure_package).after(PROGRAMS));
     }
     let tests = Stage::tests("tests", move || {
         privileged()?;
@@ -118,6 +123,7 @@ fn release_builds() -> Vec<Stage> {
     vec![
         Stage::task(RELEASE, || build::ensure().map(drop)),
         Stage::task(IMAGE, || image::ensure_archive().map(drop)).after(RELEASE),
+        Stage::task(PACKAGE, deb::ensure_package).after(RELEASE),
         Stage::task("other kernels' machines", vm::prepare),
         Stage::task("fuzz targets", fuzz::ensure_passes),
     ]
@@ -132,6 +138,11 @@ fn with_release_build() -> Phase {
                 Ok(tests(&["--test", IMAGE_TEST], &[]))
             })
             .after(IMAGE),
+            Stage::tests("the Debian package", || {
+                privileged()?;
+                Ok(tests(&["--test", PACKAGE_TEST], &[]))
+            })
+            .after(PACKAGE),
             Stage::program("demo", demo).after(RELEASE),
         ],
         background: vec![Stage::task("other kernels", vm::ensure_passes)],
@@ -234,7 +245,7 @@ fn kernel_tests() -> anyhow::Result<Vec<String>> {
             }
         }
     }
-    names.retain(|name| name != IMAGE_TEST);
+    names.retain(|name| name != IMAGE_TEST && name != PACKAGE_TEST);
     names.sort_unstable();
     Ok(names)
 }

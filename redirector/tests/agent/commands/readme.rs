@@ -19,8 +19,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "redirector/tests/daemonset plays this manifest's pod under podman",
     ),
     (
+        "package# apt install ./target/debian/redirector.deb",
+        "redirector/tests/package installs it with dpkg, since its Debian has no mirror",
+    ),
+    ("package# editor /etc/redirector/redirector.toml", "redirector/tests/package writes the file"),
+    ("package# systemctl reload redirector", "redirector/tests/package, under systemd"),
+    (
         "host# systemctl enable --now redirector",
-        "no systemd runs on the machines that the tests run on",
+        "redirector/tests/package has the same unit enabled and started by systemd",
     ),
 ];
 
@@ -43,7 +49,7 @@ fn every_command_has_a_known_prompt() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     for line in blocks.flat_map(str::lines) {
-        let known = ["$ ", "node# ", "executor$ ", "host# ", "stopped# ", "cluster$ "]
+        let known = ["$ ", "node# ", "executor$ ", "host# ", "stopped# ", "cluster$ ", "package# "]
             .iter()
             .any(|prompt| line.starts_with(prompt));
         assert!(known, "no test runs `{line}`");
