@@ -79,6 +79,13 @@ impl Machine {
         testbed::process::finish(command, LIMIT).unwrap()
     }
 
+    /// A line of shell on its network, with the programs of this machine.
+    pub(crate) fn on_its_network(&self, line: &str) -> Finished {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.pid.to_string(), "sh", "-c", line]);
+        testbed::process::finish(command, LIMIT).unwrap()
+    }
+
     /// As [`Machine::run`]; the command must succeed. Returns its standard output.
     pub(crate) fn ok(&self, line: &str) -> String {
         let done = self.run(line);

@@ -10,11 +10,11 @@ use super::private_apt;
 use crate::progress::Step;
 
 /// What the root has besides the essential packages.
-const PACKAGES: &str = "systemd,systemd-sysv";
+const PACKAGES: &str = "systemd,systemd-sysv,cloud-init";
 
 /// Whether it is there.
 pub(crate) fn present() -> bool {
-    workspace::debian_root().join("usr/lib/systemd/systemd").is_file()
+    workspace::debian_root().join("usr/bin/cloud-init").is_file()
 }
 
 /// Makes it, under another name until it is complete.

@@ -12,8 +12,8 @@ use crate::{
 #[command(after_help = "Examples:
   redirector reload
 
-Returns when the new configuration is in force. A file with an error changes nothing, and is a
-failure.")]
+Returns when the new configuration is in force. A file with an error changes
+nothing, and is a failure.")]
 pub(crate) struct Reload {
     #[command(flatten)]
     output: OutputArgs,
