@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use testbed::clients::{Operation, Task, TaskKind};
 use testbed::{binaries, process};
 
-use crate::field::{BYSTANDER, Field, OBSERVED, PORT, Place, UNLISTED, UPSTREAMS, lock, shim};
+use crate::field::{
+    BYSTANDER, Field, HELD, OBSERVED, PORT, Place, UNLISTED, UPSTREAMS, lock, shim,
+};
 use crate::history::{ClientInfo, Record};
 use crate::profile::Profile;
 
@@ -123,6 +125,7 @@ fn tasks(place: &Place, profile: Profile, vip: Ipv4Addr) -> Vec<Task> {
     };
     let mut tasks = vec![
         connect(rates.connects, TaskKind::Connect, vip, PORT),
+        connect(1, TaskKind::Held, vip, HELD),
         connect(rates.others, TaskKind::Denied, vip, UNLISTED),
         connect(rates.others, TaskKind::Direct, BYSTANDER, PORT),
     ];

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use testbed::customer::{BannerServer, DnsServer, LoadBalancer, Resolver};
+use testbed::customer::{BannerServer, DnsServer, EchoServer, LoadBalancer, Resolver};
 use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS, RESOLVER_ADDRESS};
 use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Network, ResolvConf, Rig, process};
 
@@ -16,6 +16,8 @@ use crate::profile::Profile;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The port of the load balancers' greeting.
 pub(crate) const PORT: u16 = 8080;
+/// Their port that leads to the server of kept connections.
+pub(crate) const HELD: u16 = 443;
 /// A port that no route lists.
 pub(crate) const UNLISTED: u16 = 81;
 /// The shim.
@@ -39,7 +41,7 @@ probe_interval = \"1s\"
 source = \"artifactory.internal.company.net\"
 destination = \"artifactory.public.company.net\"
 resolver = \"203.0.113.53:53\"
-ports = [\"8080\"]
+ports = [\"8080\", \"443\"]
 [[routes]]
 source = \"code.internal.company.net\"
 destination = [\"203.0.113.7\", \"203.0.113.8\"]
@@ -90,6 +92,7 @@ pub(crate) struct Field {
     pub(crate) vips: Vips,
     _upstreams: [Resolver; 2],
     _bystander: BannerServer,
+    _echo: EchoServer,
     // Last, as the namespaces must outlive their users.
     pub(crate) rig: Rig,
 }
@@ -108,6 +111,7 @@ impl Field {
         let upstreams =
             [rig.customer.resolver_at(UPSTREAMS[0])?, rig.customer.resolver_at(UPSTREAMS[1])?];
         let bystander = rig.customer.banner_server((BYSTANDER, PORT).into(), "bystander")?;
+        let echo = rig.customer.echo_server()?;
         let dns = Mutex::new(rig.customer.dns_server()?);
         let balancers = [
             Mutex::new(rig.customer.load_balancer(1)?),
@@ -131,6 +135,7 @@ impl Field {
             vips: Vips { observed: Ipv4Addr::UNSPECIFIED, tenants: Ipv4Addr::UNSPECIFIED },
             _upstreams: upstreams,
             _bystander: bystander,
+            _echo: echo,
             rig,
         };
         field.await_serving()?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use testbed::clients::now_us;
 use testbed::{interrupted, workspace};
 
@@ -248,12 +248,8 @@ fn watch(field: &Field, shared: &Shared, profile: Profile) {
         if matches!(profile, Profile::Attacks(_)) {
             watch_backends(field, shared);
         }
-        // A fault that ends it holds the lock.
-        if let Ok(mut agent) = field.agent.try_lock()
-            && let Ok(Some(status)) = agent.ended()
-        {
-            let text = format!("the agent ended without a fault: {status}\n{}", agent.log_tail());
-            return shared.violate(Rule::Recovers, text);
+        if let Err(error) = watch_agent(field) {
+            return shared.violate(Rule::Recovers, format!("{error:#}"));
         }
         match samples::sample(field) {
             Ok(sample) => lock(&shared.samples).extend(sample),
@@ -271,6 +267,18 @@ fn watch(field: &Field, shared: &Shared, profile: Profile) {
             thread::sleep(TICK);
         }
     }
+}
+
+/// Reads the agent's notifications, as its service manager does. It must not end without a fault:
+/// one that ends it holds the lock.
+fn watch_agent(field: &Field) -> Result<()> {
+    if let Ok(mut agent) = field.agent.try_lock() {
+        agent.notifications()?;
+        if let Some(status) = agent.ended()? {
+            bail!("the agent ended without a fault: {status}\n{}", agent.log_tail());
+        }
+    }
+    Ok(())
 }
 
 /// Notes each backend that is ejected although nothing is wrong with it.

@@ -31,11 +31,30 @@ pub(super) fn check(context: Context<'_>, record: &Record) -> Option<Violation> 
             (!allowed).then(|| context.violation(Rule::ValidBackend, record))
         }
         Outcome::Failed | Outcome::Ungreeted => {
-            let link = timeline.suffers(Condition::Uplink, span, LINK_AFTER_US);
-            let backend = valid.iter().any(|at| timeline.suffers(Condition::Backend(*at), span, 0));
-            (!link && !backend).then(|| context.violation(Rule::ConnectSucceeds, record))
+            (!is_excused(context, record)).then(|| context.violation(Rule::ConnectSucceeds, record))
         }
     }
+}
+
+/// A connection that is kept. Which backend it has is not known; what comes back must be right.
+pub(super) fn check_held(context: Context<'_>, record: &Record) -> Option<Violation> {
+    let rule = match record.operation.outcome {
+        Outcome::Right => return None,
+        Outcome::Wrong => Rule::PeerName,
+        _ if is_excused(context, record) => return None,
+        Outcome::Failed => Rule::ConnectSucceeds,
+        Outcome::Ungreeted => Rule::ConnectionLives,
+    };
+    Some(context.violation(rule, record))
+}
+
+/// Whether the link or a backend that it may have had suffered meanwhile.
+fn is_excused(context: Context<'_>, record: &Record) -> bool {
+    let span = (record.operation.start_us, record.operation.end_us());
+    let suffers = |condition, after| context.timeline.suffers(condition, span, after);
+    let valid = context.timeline.valid_backends(span);
+    suffers(Condition::Uplink, LINK_AFTER_US)
+        || valid.into_iter().any(|at| suffers(Condition::Backend(at), 0))
 }
 
 /// A connect to an address outside the pool.
@@ -159,6 +178,22 @@ mod tests {
             [Rule::ConnectSucceeds],
             "a direct connect does not depend on a load balancer"
         );
+    }
+
+    #[test]
+    fn a_kept_connection_survives_all_but_its_backend_and_the_link() {
+        let held = "1/held/198.18.0.1:443";
+        let records = [record(10.0, Ungreeted, "broken after 8.0 s: ECONNRESET")];
+        for no_excuse in [Condition::AgentAway, Condition::DnsAway, Condition::Upstream(0)] {
+            let timeline = timeline(&[(9, 12, no_excuse)]);
+            assert_eq!(broken(held, &timeline, &records), [Rule::ConnectionLives]);
+        }
+        for excuse in [Condition::Uplink, Condition::Backend(1)] {
+            assert_eq!(broken(held, &timeline(&[(9, 12, excuse)]), &records), []);
+        }
+        let other_bytes = [record(10.0, Wrong, "other bytes came back")];
+        let uplink = timeline(&[(9, 12, Condition::Uplink)]);
+        assert_eq!(broken(held, &uplink, &other_bytes), [Rule::PeerName]);
     }
 
     #[test]

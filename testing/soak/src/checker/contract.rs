@@ -16,6 +16,8 @@ pub enum Rule {
     ValidBackend,
     /// A connect succeeds while a backend can be reached.
     ConnectSucceeds,
+    /// A connection lives while its backend can be reached.
+    ConnectionLives,
     /// A backend that fails is avoided, except for single trials.
     FailedBackendAvoided,
     /// A backend that works is not ejected, whatever a tenant does.
@@ -46,6 +48,7 @@ impl fmt::Display for Rule {
             Self::PeerName => "getpeername is what was asked for",
             Self::ValidBackend => "the peer is a valid backend",
             Self::ConnectSucceeds => "a connect succeeds while a backend can be reached",
+            Self::ConnectionLives => "a connection lives while its backend can be reached",
             Self::FailedBackendAvoided => "a failed backend is avoided",
             Self::WorkingBackendKept => "a backend that works is not ejected",
             Self::UnlistedPortRefused => "an unlisted port is refused at once",

@@ -27,12 +27,15 @@ pub(crate) fn check(
         records.iter().filter(of).count() as u64
     };
     let kind = |client: &ClientInfo, record: &Record| client.tasks[record.operation.task].kind;
+    let is_connect = |client: &ClientInfo, record: &Record| {
+        matches!(kind(client, record), TaskKind::Connect | TaskKind::Held)
+    };
     let connected = count(&|client, record| {
-        kind(client, record) == TaskKind::Connect && record.operation.outcome != Outcome::Failed
+        is_connect(client, record) && record.operation.outcome != Outcome::Failed
     });
     // The client may give up at the very moment at which the connection is established.
     let given_up = count(&|client, record| {
-        kind(client, record) == TaskKind::Connect && record.operation.outcome == Outcome::Failed
+        is_connect(client, record) && record.operation.outcome == Outcome::Failed
     });
     let denied = count(&|client, record| kind(client, record) == TaskKind::Denied);
     let named = count(&|client, record| {

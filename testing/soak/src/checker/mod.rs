@@ -29,6 +29,7 @@ pub(crate) fn operations(context: Context<'_>, records: &[Record]) -> Vec<Violat
             let task = &context.clients[record.client].tasks[record.operation.task];
             match task.kind {
                 TaskKind::Connect => connects::check(context, record),
+                TaskKind::Held => connects::check_held(context, record),
                 TaskKind::Direct => connects::check_direct(context, record),
                 TaskKind::Denied => connects::check_denied(context, record),
                 _ => lookups::check(context, task, record),

@@ -12,6 +12,9 @@ use anyhow::{Context, Result, bail};
 pub enum TaskKind {
     /// Connects to a virtual address; getpeername and the server's banner are read.
     Connect,
+    /// Connects to a virtual address, and keeps the connection for twenty seconds, in which what is
+    /// sent must come back.
+    Held,
     /// As [`TaskKind::Connect`] to an address outside the pool.
     Direct,
     /// Connects that must be refused.
@@ -27,8 +30,9 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
-    const WORDS: [(Self, &str); 7] = [
+    const WORDS: [(Self, &str); 8] = [
         (Self::Connect, "connect"),
+        (Self::Held, "held"),
         (Self::Direct, "direct"),
         (Self::Denied, "denied"),
         (Self::Udp, "udp"),
@@ -39,7 +43,7 @@ impl TaskKind {
 
     /// Whether its operations are look-ups.
     pub fn is_lookup(self) -> bool {
-        !matches!(self, Self::Connect | Self::Direct | Self::Denied)
+        !matches!(self, Self::Connect | Self::Held | Self::Direct | Self::Denied)
     }
 }
 
@@ -118,7 +122,7 @@ pub enum Outcome {
     Wrong,
     /// With an error or without an answer.
     Failed,
-    /// Connected, but without a whole banner.
+    /// Connected, but without a whole banner, or broken later.
     Ungreeted,
 }
 

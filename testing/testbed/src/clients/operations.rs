@@ -21,6 +21,8 @@ use crate::customer::resolver;
 const THREADS: (f64, u32) = (0.2, 32);
 /// Longest time for a connect, and again for the banner.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often something is sent on a connection that is kept, and how many times.
+const HELD: (Duration, u32) = (Duration::from_millis(400), 50);
 /// An operation that is later than this is left out: a burst would not be the rate.
 const LATENESS: Duration = Duration::from_millis(500);
 
@@ -96,7 +98,7 @@ impl Worker<'_> {
             }
             thread::sleep(due.saturating_sub(elapsed));
             let start_us = now_us();
-            let (outcome, detail) = perform(self.task, number);
+            let (outcome, detail) = perform(self.task, number, over);
             let took_us = now_us() - start_us;
             let operation = Operation { task: self.number, start_us, took_us, outcome, detail };
             if self.lines.send(operation).is_err() {
@@ -106,25 +108,59 @@ impl Worker<'_> {
     }
 }
 
-fn perform(task: &Task, number: u64) -> (Outcome, String) {
+fn perform(task: &Task, number: u64, over: &AtomicBool) -> (Outcome, String) {
     match task.kind {
         TaskKind::Connect | TaskKind::Direct => connect(task),
+        TaskKind::Held => hold(task, number, over),
         TaskKind::Denied => denied(task),
         _ => look_up(task, number).unwrap_or_else(|error| (Outcome::Failed, errno_name(&error))),
     }
 }
 
-fn connect(task: &Task) -> (Outcome, String) {
-    let mut stream = match TcpStream::connect_timeout(&task.target, CONNECT_TIMEOUT) {
-        Ok(stream) => stream,
-        Err(error) => return (Outcome::Failed, errno_name(&error)),
-    };
+/// Connects, and checks getpeername; otherwise returns the end of the operation.
+fn connected(task: &Task) -> Result<TcpStream, (Outcome, String)> {
+    let stream = TcpStream::connect_timeout(&task.target, CONNECT_TIMEOUT)
+        .map_err(|error| (Outcome::Failed, errno_name(&error)))?;
     match stream.peer_addr() {
-        Ok(peer) if peer == task.target => {}
+        Ok(peer) if peer == task.target => Ok(stream),
         // A reset after the handshake takes the peer's name away.
-        Err(error) => return (Outcome::Ungreeted, errno_name(&error)),
-        Ok(peer) => return (Outcome::Wrong, format!("peer {peer}")),
+        Err(error) => Err((Outcome::Ungreeted, errno_name(&error))),
+        Ok(peer) => Err((Outcome::Wrong, format!("peer {peer}"))),
     }
+}
+
+fn hold(task: &Task, number: u64, over: &AtomicBool) -> (Outcome, String) {
+    let mut stream = match connected(task) {
+        Ok(stream) => stream,
+        Err(end) => return end,
+    };
+    let mut exchange = |message: [u8; 8]| -> std::io::Result<bool> {
+        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        stream.write_all(&message)?;
+        let mut back = [0; 8];
+        stream.read_exact(&mut back)?;
+        Ok(back == message)
+    };
+    for round in 0..HELD.1 {
+        match exchange((number << 32 | u64::from(round)).to_be_bytes()) {
+            Ok(true) if over.load(Ordering::Relaxed) => break,
+            Ok(true) => thread::sleep(HELD.0),
+            Ok(false) => return (Outcome::Wrong, "other bytes came back".to_owned()),
+            Err(error) => {
+                let after = HELD.0.as_secs_f64() * f64::from(round);
+                let text = format!("broken after {after:.1} s: {}", errno_name(&error));
+                return (Outcome::Ungreeted, text);
+            }
+        }
+    }
+    (Outcome::Right, String::new())
+}
+
+fn connect(task: &Task) -> (Outcome, String) {
+    let mut stream = match connected(task) {
+        Ok(stream) => stream,
+        Err(end) => return end,
+    };
     let mut text = String::new();
     let read = stream
         .set_read_timeout(Some(CONNECT_TIMEOUT))
@@ -216,12 +252,40 @@ mod tests {
             }
         });
         let connect = task("connect", &target);
-        assert_eq!(perform(&connect, 0), (Outcome::Right, "lb1".to_owned()));
-        assert_eq!(perform(&connect, 0), (Outcome::Ungreeted, "end of stream".to_owned()));
-        assert_eq!(perform(&task("denied", &target), 0).0, Outcome::Wrong);
-        let (outcome, errno) = perform(&task("denied", "127.0.0.1:1"), 0);
+        assert_eq!(
+            perform(&connect, 0, &AtomicBool::new(false)),
+            (Outcome::Right, "lb1".to_owned())
+        );
+        assert_eq!(
+            perform(&connect, 0, &AtomicBool::new(false)),
+            (Outcome::Ungreeted, "end of stream".to_owned())
+        );
+        assert_eq!(perform(&task("denied", &target), 0, &AtomicBool::new(false)).0, Outcome::Wrong);
+        let (outcome, errno) = perform(&task("denied", "127.0.0.1:1"), 0, &AtomicBool::new(false));
         assert_eq!((outcome, errno.as_str()), (Outcome::Right, "ECONNREFUSED"));
-        assert_eq!(perform(&task("connect", "127.0.0.1:1"), 0).0, Outcome::Failed);
+        assert_eq!(
+            perform(&task("connect", "127.0.0.1:1"), 0, &AtomicBool::new(false)).0,
+            Outcome::Failed
+        );
+    }
+
+    #[test]
+    fn a_kept_connection_that_breaks_or_lies_is_reported() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let held = task("held", &listener.local_addr().unwrap().to_string());
+        thread::spawn(move || {
+            let mut bytes = [0; 8];
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut bytes).unwrap();
+            stream.write_all(&bytes).unwrap();
+            drop(stream);
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"another!").unwrap();
+            let _ = stream.read(&mut bytes);
+        });
+        let (outcome, text) = perform(&held, 0, &AtomicBool::new(false));
+        assert!(outcome == Outcome::Ungreeted && text.starts_with("broken after 0.4 s"), "{text}");
+        assert_eq!(perform(&held, 0, &AtomicBool::new(false)).0, Outcome::Wrong);
     }
 
     #[test]

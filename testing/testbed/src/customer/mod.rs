@@ -3,6 +3,7 @@
 mod banner_server;
 mod certificates;
 mod dns_server;
+mod echo_server;
 mod load_balancer;
 mod registry;
 pub mod resolver;
@@ -11,6 +12,7 @@ mod site;
 pub use banner_server::BannerServer;
 pub use certificates::Certificates;
 pub use dns_server::DnsServer;
+pub use echo_server::EchoServer;
 pub use load_balancer::{Admitted, LoadBalancer};
 pub use registry::Registry;
 pub use resolver::Resolver;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::banner_server::BannerServer;
 use super::certificates::Certificates;
 use super::dns_server::DnsServer;
+use super::echo_server::EchoServer;
 use super::load_balancer::LoadBalancer;
 use super::registry::Registry;
 use super::resolver::Resolver;
@@ -19,7 +20,9 @@ use crate::isolation::namespaces::Namespaces;
 use crate::isolation::network;
 use crate::isolation::sandbox::Sandbox;
 use crate::isolation::scope::RigScope;
-use crate::topology::{DNS_ADDRESS, INTERNAL_NAME, LOAD_BALANCERS, NODE_ADDRESS, RESOLVER_ADDRESS};
+use crate::topology::{
+    DNS_ADDRESS, INTERNAL_NAME, LOAD_BALANCERS, NODE_ADDRESS, REGISTRY_ADDRESS, RESOLVER_ADDRESS,
+};
 use crate::{packages, process};
 
 /// The customer's end of the link, once the node has made it.
@@ -148,6 +151,13 @@ impl Customer {
     /// and closes it.
     pub fn banner_server(&self, address: SocketAddr, banner: &str) -> Result<BannerServer> {
         BannerServer::start(self.sandbox.namespaces(), address, banner)
+    }
+
+    /// Starts a server in the registry's place, behind port 443 of the load balancers, that sends
+    /// back what it receives.
+    pub fn echo_server(&self) -> Result<EchoServer> {
+        let address = REGISTRY_ADDRESS.parse().context("failed to parse an address")?;
+        EchoServer::start(self.sandbox.namespaces(), SocketAddr::new(address, 443))
     }
 
     /// Drops every packet to `address`, so that connects to it time out.
