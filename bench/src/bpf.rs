@@ -14,9 +14,14 @@ const PROG_LOAD: i64 = 5;
 const PROG_TEST_RUN: i64 = 10;
 const PROG_GET_FD_BY_ID: i64 = 13;
 const PROG_QUERY: i64 = 16;
+const LINK_CREATE: i64 = 28;
 
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const SCHED_CLS: u32 = 3;
+
+/// Directions of the TCX hook (`enum bpf_attach_type`).
+pub(crate) const TCX_INGRESS: u32 = 46;
+pub(crate) const TCX_EGRESS: u32 = 47;
 
 /// One instruction: operation, destination register, source register, offset, immediate.
 pub(crate) type Instruction = (u8, u8, u8, i16, i32);
@@ -72,6 +77,18 @@ pub(crate) fn classifier_at(interface: u32, hook: u32) -> Result<OwnedFd> {
         .word(24, ids.len() as u32);
     attributes.call(PROG_QUERY).context("failed to query an interface's programs")?;
     program(ids[0])
+}
+
+/// Attaches a program to a TCX hook of an interface of this thread's network namespace, until the
+/// result is dropped.
+pub(crate) fn attach_classifier(
+    program: BorrowedFd<'_>,
+    interface: u32,
+    hook: u32,
+) -> Result<OwnedFd> {
+    let mut attributes = Attributes::default();
+    attributes.word(0, program.as_raw_fd() as u32).word(4, interface).word(8, hook);
+    attributes.descriptor(LINK_CREATE).context("failed to attach to an interface")
 }
 
 /// A packet for [`run`].

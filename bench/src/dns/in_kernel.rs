@@ -1,9 +1,8 @@
-//! Queries that are answered in the kernel: round trips beside those of the servers, and the time
-//! of the program by kind of name, with the names of a full pool.
+//! Queries that are answered in the kernel: round trips beside those of the servers, and the
+//! program with the names of a full pool.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -12,14 +11,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use testbed::{packages, process};
 
-use super::servers::{LOCAL, Server, client, query};
+use super::{
+    program_times,
+    servers::{LOCAL, Server, client, query},
+};
 use crate::{
-    bpf::{self, Packet},
-    guests::frames,
-    packets::{Datapath, EXACT, NameTimes, Process, Setup, WILDCARDS, exact_name, wildcard_suffix},
-    rounds::alternate,
+    packets::{Datapath, EXACT, NameTimes, Process, Setup, WILDCARDS},
+    rounds::{Turns, alternate},
     rows::{Goal, Row},
-    statistics::Spread,
 };
 
 /// The address of a resolver that does not run: the program at the egress of `lo` answers for it.
@@ -33,10 +32,6 @@ const BPFFS: &str = "/run/bench-bpf";
 const INDEX: u32 = 1;
 /// Queries of one measurement.
 const QUERIES: u16 = 200;
-/// Names of one measurement, each in a run of its own: a run changes the packet.
-const NAMES: u32 = 500;
-/// Direction of the TCX hook (`enum bpf_attach_type`).
-const TCX_INGRESS: u32 = 46;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// How the datapath is attached, in this thread's network namespace.
@@ -75,7 +70,9 @@ pub(super) fn measure(rounds: usize, peers: &Peers<'_>, attach: &Attach<'_>) -> 
     let mut rows = round_trips(rounds, peers)?;
     eprintln!("publishing {EXACT} names and {WILDCARDS} wildcards");
     rows.extend(publishing(datapath.fill()?));
-    rows.extend(program_times(rounds)?);
+    let interface = rustix::net::netdevice::name_to_index(client(RESOLVER)?, GUEST)
+        .with_context(|| format!("there is no interface {GUEST}"))?;
+    rows.extend(program_times::measure(rounds, interface)?);
     Ok(rows)
 }
 
@@ -93,13 +90,16 @@ fn root_cgroup() -> Result<PathBuf> {
     found.map(|words| PathBuf::from(words[1])).context("no cgroup2 is mounted")
 }
 
-/// One query at a time; client and server share a core, so the quotient of times is the quotient of
-/// answers per core.
+/// One query at a time; client and servers share a core. A datagram that a socket sends to itself
+/// takes the client's own part of a round trip: what is above it is the server's.
 fn round_trips(rounds: usize, peers: &Peers<'_>) -> Result<Vec<Row>> {
     let targets = [RESOLVER, peers.shim.address, peers.unbound.address];
-    let sockets = targets.iter().map(|target| client(*target)).collect::<Result<Vec<_>>>()?;
+    let mut sockets = targets.iter().map(|target| client(*target)).collect::<Result<Vec<_>>>()?;
+    let own = client(RESOLVER)?;
+    own.connect(own.local_addr()?).context("failed to connect a socket to itself")?;
+    sockets.push(own);
     let limit = (rounds * 20, Duration::from_secs(60));
-    let times = alternate(targets.len(), limit, |which| {
+    let times = alternate(sockets.len(), limit, |which| {
         let socket = &sockets[which];
         let began = Instant::now();
         for number in 0..QUERIES {
@@ -109,20 +109,30 @@ fn round_trips(rounds: usize, peers: &Peers<'_>) -> Result<Vec<Row>> {
         }
         Ok(began.elapsed().as_nanos() as f64 / f64::from(QUERIES))
     })?;
-    let row = |what: &str, values, goal| {
-        Row::new(format!("one query at a time: {what}"), "", values, goal)
+    let row = |what: &str, which| {
+        let what = format!("one query at a time, {what}");
+        Row::new(what, "µs", times.microseconds(which), None)
+    };
+    let ratio = |what: &str, values, goal| {
+        Row::new(format!("one query at a time: in the kernel × {what}"), "", values, goal)
     };
     Ok(vec![
-        Row::new("one query at a time, in the kernel", "µs", times.microseconds(0), None),
-        Row::new("one query at a time, the shim", "µs", times.microseconds(1), None),
-        Row::new("one query at a time, unbound", "µs", times.microseconds(2), None),
-        row("in the kernel × the shim", times.ratios(0, 1), Some(Goal::AtMost(0.2))),
-        row(
-            "unbound × in the kernel (answers per core)",
-            times.ratios(2, 0),
-            Some(Goal::AtLeast(4.0)),
-        ),
+        row("in the kernel", 0),
+        row("the shim", 1),
+        row("unbound", 2),
+        row("the client's own part", 3),
+        ratio("the shim", times.ratios(0, 1), None),
+        ratio("unbound", times.ratios(0, 2), None),
+        ratio("the shim, above the client's own part", above(&times, 1), Some(Goal::AtMost(0.2))),
+        ratio("unbound, above the client's own part", above(&times, 2), Some(Goal::AtMost(0.25))),
     ])
+}
+
+/// The quotients of the times in the kernel and of a server, both without the client's own part.
+fn above(times: &Turns, server: usize) -> Vec<f64> {
+    let [own, kernel, server] = [3, 0, server].map(|which| times.microseconds(which));
+    let quotient = |round: usize| (kernel[round] - own[round]) / (server[round] - own[round]);
+    (0..own.len()).map(quotient).collect()
 }
 
 fn publishing(times: NameTimes) -> Vec<Row> {
@@ -132,43 +142,4 @@ fn publishing(times: NameTimes) -> Vec<Row> {
         Row::new(all, "ms", milliseconds, Some(Goal::AtMost(500.0))),
         Row::new("one name changed among them", "µs", times.one, Some(Goal::AtMost(100.0))),
     ]
-}
-
-/// The program's time for a query above that of an empty program, by kind of name.
-fn program_times(rounds: usize) -> Result<Vec<Row>> {
-    let interface = rustix::net::netdevice::name_to_index(client(RESOLVER)?, GUEST)
-        .with_context(|| format!("there is no interface {GUEST}"))?;
-    let program = bpf::classifier_at(interface, TCX_INGRESS)?;
-    let empty = bpf::empty_classifier()?;
-    let exact = (0..NAMES).map(|number| exact_name(number * 97 % EXACT)).collect::<Vec<_>>();
-    let below = |number| format!("job.{}", wildcard_suffix(number % WILDCARDS));
-    let foreign = |number| format!("n{number}.a.b.elsewhere.example");
-    let kinds = [
-        ("exact name", exact, 200.0),
-        ("wildcard", (0..NAMES).map(below).collect(), 350.0),
-        ("foreign name", (0..NAMES).map(foreign).collect(), 250.0),
-    ];
-    let mut rows = Vec::new();
-    for (kind, names, limit) in kinds {
-        let packets: Vec<Packet> = names.iter().map(|name| packet(name, interface)).collect();
-        let mut extra = Vec::new();
-        for _ in 0..rounds.max(3) {
-            let ours = median(program.as_fd(), &packets)?;
-            extra.push(ours - median(empty.as_fd(), &packets)?);
-        }
-        let what = format!("the program, {kind}, above an empty program");
-        rows.push(Row::new(what, "ns", extra, Some(Goal::AtMost(limit))));
-    }
-    Ok(rows)
-}
-
-fn packet(name: &str, interface: u32) -> Packet {
-    let (source, resolver) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 53));
-    Packet { octets: frames::query(source, resolver, &query(1, name)), interface }
-}
-
-/// The median of the times of one run for each packet: an interrupt in one of them changes nothing.
-fn median(program: std::os::fd::BorrowedFd<'_>, packets: &[Packet]) -> Result<f64> {
-    let times = packets.iter().map(|packet| Ok(f64::from(bpf::run(program, packet, 1)?.1)));
-    Ok(Spread::of(times.collect::<Result<Vec<_>>>()?).median)
 }

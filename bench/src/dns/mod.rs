@@ -3,6 +3,7 @@
 mod dnsperf;
 mod in_kernel;
 mod latency;
+mod program_times;
 mod report;
 mod run;
 mod servers;

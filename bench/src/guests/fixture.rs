@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     time::Duration,
 };
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result};
 use testbed::{Executor, ExecutorOptions, Rig, packages, process, topology::LOAD_BALANCERS};
 
 use crate::{
+    bpf,
     packets::{Datapath, Setup},
     worker::Worker,
 };
@@ -27,6 +29,8 @@ const SETUP_LIMIT: Duration = Duration::from_secs(60);
 pub(super) enum Variant {
     /// No program at the guest's interface.
     Bare,
+    /// Programs that return at once at the guest's interface: the kernel's price of the hook.
+    Empty,
     /// The programs at the guest's interface; it connects to the server itself.
     NotOurs,
     /// The same guest connects to the VIP.
@@ -37,6 +41,8 @@ pub(super) enum Variant {
     Cgroup,
     /// The same with the programs at its interface, for names only.
     CgroupAndNames,
+    /// The same with programs that return at once.
+    CgroupAndEmpty,
 }
 
 /// Everything that runs during the measurements. Fields are dropped in this order.
@@ -46,10 +52,13 @@ pub(super) struct Fixture {
     dnat: Worker,
     cgroup: Worker,
     cgroup_and_names: Worker,
+    cgroup_and_empty: Worker,
+    empty: Worker,
     server: SocketAddrV4,
     _server: Worker,
     _datapath: Box<dyn Datapath>,
-    _executors: [Executor; 5],
+    _links: Vec<OwnedFd>,
+    executors: [Executor; 7],
     rig: Rig,
 }
 
@@ -63,10 +72,10 @@ impl Fixture {
         // As in the benchmark of connects: TIME_WAIT sockets would slow the customer down.
         let settings = "sysctl -qw net.ipv4.tcp_max_tw_buckets=1";
         rig.customer.sandbox().run(settings, SETUP_LIMIT)?.success()?;
-        let names = ["bare", "ours", "dnat", "cgroup", "both"];
-        let [bare, ours, dnat, cgroup, both] =
+        let names = ["bare", "ours", "dnat", "cgroup", "both", "cgroupempty", "empty"];
+        let [bare, ours, dnat, cgroup, both, cgroup_and_empty, empty] =
             names.map(|name| rig.executor(ExecutorOptions::pod(name)));
-        let executors = [bare?, ours?, dnat?, cgroup?, both?];
+        let executors = [bare?, ours?, dnat?, cgroup?, both?, cgroup_and_empty?, empty?];
         let (server, port) = Worker::server(rig.customer.sandbox(), core)?;
         let target = SocketAddrV4::new(LOAD_BALANCERS[0], port);
         translate(&rig, target)?;
@@ -78,11 +87,15 @@ impl Fixture {
             bpffs: PathBuf::from(BPFFS),
             guests: vec![interfaces[1].clone()],
             answered: vec![interfaces[4].clone()],
-            cgroups: names[3..].iter().map(|name| format!("kubepods/pod{name}")).collect(),
+            cgroups: names[3..6].iter().map(|name| format!("kubepods/pod{name}")).collect(),
             routes: vec![(INDEX, vec![LOAD_BALANCERS[0].into()])],
             ..Setup::default()
         };
         let datapath = attach(&rig, &setup)?;
+        let mut links = Vec::new();
+        for executor in &executors[5..] {
+            links.extend(at(&rig, executor, attach_empty)?);
+        }
         let client = |number: usize| Worker::client(executors[number].sandbox(), core);
         Ok(Self {
             bare: client(0)?,
@@ -90,10 +103,13 @@ impl Fixture {
             dnat: client(2)?,
             cgroup: client(3)?,
             cgroup_and_names: client(4)?,
+            cgroup_and_empty: client(5)?,
+            empty: client(6)?,
             server: target,
             _server: server,
             _datapath: datapath,
-            _executors: executors,
+            _links: links,
+            executors,
             rig,
         })
     }
@@ -103,11 +119,13 @@ impl Fixture {
         let (server, vip) = (self.server, SocketAddrV4::new(VIP, self.server.port()));
         match variant {
             Variant::Bare => (&mut self.bare, server),
+            Variant::Empty => (&mut self.empty, server),
             Variant::NotOurs => (&mut self.ours, server),
             Variant::Redirected => (&mut self.ours, vip),
             Variant::Dnat => (&mut self.dnat, vip),
             Variant::Cgroup => (&mut self.cgroup, vip),
             Variant::CgroupAndNames => (&mut self.cgroup_and_names, vip),
+            Variant::CgroupAndEmpty => (&mut self.cgroup_and_empty, vip),
         }
     }
 
@@ -116,13 +134,29 @@ impl Fixture {
         &self,
         work: impl FnOnce(u32) -> Result<T> + Send,
     ) -> Result<T> {
-        let name = peer_of_eth0(&self.rig, &self._executors[1])?;
-        let link = format!("ip -o link show dev {name}");
-        let link = self.rig.node.sandbox().run(&link, SETUP_LIMIT)?.success()?.stdout;
-        let index = link.split(':').next().and_then(|index| index.parse().ok());
-        let index = index.context("the link has no index")?;
-        self.rig.node.sandbox().namespaces().run(|| work(index))?
+        at(&self.rig, &self.executors[1], work)
     }
+}
+
+/// Runs `work` in the node's namespaces with the index of an executor's interface there.
+fn at<T: Send>(
+    rig: &Rig,
+    executor: &Executor,
+    work: impl FnOnce(u32) -> Result<T> + Send,
+) -> Result<T> {
+    let name = peer_of_eth0(rig, executor)?;
+    let link = format!("ip -o link show dev {name}");
+    let link = rig.node.sandbox().run(&link, SETUP_LIMIT)?.success()?.stdout;
+    let index = link.split(':').next().and_then(|index| index.parse().ok());
+    let index = index.context("the link has no index")?;
+    rig.node.sandbox().namespaces().run(|| work(index))?
+}
+
+/// Attaches programs that return at once to both directions of an interface.
+fn attach_empty(interface: u32) -> Result<[OwnedFd; 2]> {
+    let program = bpf::empty_classifier()?;
+    let attach = |hook| bpf::attach_classifier(program.as_fd(), interface, hook);
+    Ok([attach(bpf::TCX_INGRESS)?, attach(bpf::TCX_EGRESS)?])
 }
 
 /// The node's end of an executor's veth pair.

@@ -72,10 +72,6 @@ const BLOCKS: u32 = 128;
 /// Runs of each program.
 const TIMINGS: usize = 40;
 
-/// Directions of the TCX hook (`enum bpf_attach_type`).
-const TCX_INGRESS: u32 = 46;
-const TCX_EGRESS: u32 = 47;
-
 /// Measures, prints the result, and writes it into the results' folder.
 pub fn run(options: &Options) -> Result<()> {
     let program = options.program.clone().unwrap_or_else(|| workspace::release_example(EXAMPLE));
@@ -121,8 +117,8 @@ pub fn measure(options: &options::Options, attach: &Attach<'_>) -> Result<Report
 fn foreign_packets(fixture: &Fixture, effort: &Effort) -> Result<Vec<Row>> {
     let (guest, elsewhere) = (Ipv4Addr::new(10, 61, 2, 2), Ipv4Addr::new(192, 0, 2, 1));
     let directions = [
-        (TCX_INGRESS, "in", frames::segment(guest, elsewhere), 15.0),
-        (TCX_EGRESS, "out", frames::segment(elsewhere, guest), 25.0),
+        (bpf::TCX_INGRESS, "in", frames::segment(guest, elsewhere), 15.0),
+        (bpf::TCX_EGRESS, "out", frames::segment(elsewhere, guest), 25.0),
     ];
     fixture.at_the_guest(|interface| {
         let empty = bpf::empty_classifier()?;
@@ -149,11 +145,14 @@ fn foreign_packets(fixture: &Fixture, effort: &Effort) -> Result<Vec<Row>> {
     })
 }
 
+/// What is compared with the first of them.
+const GUESTS: [Variant; 5] =
+    [Variant::Bare, Variant::NotOurs, Variant::Redirected, Variant::Dnat, Variant::Empty];
+
 /// Connect, one byte each way, close.
 fn connections(fixture: &mut Fixture, effort: &Effort) -> Result<Vec<Row>> {
     const WHAT: &str = "connect, one byte each way, close";
-    let variants = [Variant::Bare, Variant::NotOurs, Variant::Redirected, Variant::Dnat];
-    let times = turns(fixture, &variants, (Operation::Tcp, CONNECTIONS), effort)?;
+    let times = turns(fixture, &GUESTS, (Operation::Tcp, CONNECTIONS), effort)?;
     let limit = Some(Goal::AtMost(1.06));
     let row = |what: &str, which, goal| {
         Row::new(format!("{WHAT}: {what} × bare"), "", times.ratios(which, 0), goal)
@@ -162,28 +161,29 @@ fn connections(fixture: &mut Fixture, effort: &Effort) -> Result<Vec<Row>> {
         Row::new(format!("{WHAT}: bare"), "µs", times.microseconds(0), None),
         row("redirected guest", 2, limit),
         row("attached guest, not ours", 1, None),
+        row("empty programs", 4, None),
         row("nftables DNAT", 3, None),
     ])
 }
 
 /// The same for executors with the cgroup datapath.
 fn names_only(fixture: &mut Fixture, effort: &Effort) -> Result<Vec<Row>> {
-    let variants = [Variant::Cgroup, Variant::CgroupAndNames];
+    let variants = [Variant::Cgroup, Variant::CgroupAndNames, Variant::CgroupAndEmpty];
     let times = turns(fixture, &variants, (Operation::Tcp, CONNECTIONS), effort)?;
-    Ok(vec![Row::new(
-        "cgroup executor: packets for names only × without",
-        "",
-        times.ratios(1, 0),
-        Some(Goal::AtMost(1.01)),
-    )])
+    let row = |what: &str, values, goal| {
+        Row::new(format!("cgroup executor: packets for names only × {what}"), "", values, goal)
+    };
+    Ok(vec![
+        row("without", times.ratios(1, 0), Some(Goal::AtMost(1.01))),
+        row("with empty programs", times.ratios(1, 2), None),
+    ])
 }
 
 /// The rate of long transfers, as a ratio of rates.
 fn bulk(fixture: &mut Fixture, effort: &Effort) -> Result<Vec<Row>> {
-    let variants = [Variant::Bare, Variant::NotOurs, Variant::Redirected, Variant::Dnat];
     let mut rows = Vec::new();
     for (operation, direction) in [(Operation::Upload, "up"), (Operation::Download, "down")] {
-        let times = turns(fixture, &variants, (operation, BLOCKS), effort)?;
+        let times = turns(fixture, &GUESTS, (operation, BLOCKS), effort)?;
         let row = |what: &str, which, goal| {
             // The inverse of the times' ratio.
             Row::new(format!("bulk {direction}: {what} × bare"), "", times.ratios(0, which), goal)
@@ -191,6 +191,7 @@ fn bulk(fixture: &mut Fixture, effort: &Effort) -> Result<Vec<Row>> {
         let limit = Some(Goal::AtLeast(0.98));
         rows.push(row("attached guest, not ours", 1, limit));
         rows.push(row("redirected guest", 2, limit));
+        rows.push(row("empty programs", 4, None));
         rows.push(row("nftables DNAT", 3, None));
     }
     Ok(rows)

@@ -8,13 +8,14 @@
 //! | `octets`, `labels`, `reverse` | parsing names in words of eight octets |
 //! | `search`, `found` | searching names, wildcards and cgroups |
 //! | `answer` | the decision about a reply |
-//! | `question`, `record`, `header` | the words of a query and of its reply |
+//! | `question`, `record`, `header`, `front` | the words of a query and of its reply |
 //! | `checksum` | sums of the Internet checksum |
 
 pub mod answer;
 pub mod checksum;
 pub mod flow;
 pub mod found;
+pub mod front;
 pub mod header;
 pub mod interface;
 pub mod labels;

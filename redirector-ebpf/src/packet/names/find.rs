@@ -15,12 +15,8 @@ use redirector_common::packet::{
     search::{CHUNK, is_same, reverse, wildcard},
 };
 
-use super::{
-    scratch::{NameScratch, READ},
-    settings::settings,
-};
+use super::{scratch::NameScratch, settings::settings};
 use crate::{
-    opaque,
     packet::{
         maps::{RD_NAMES, RD_REVERSE, RD_WILDCARDS},
         scratch::scratch,
@@ -28,43 +24,12 @@ use crate::{
     pools,
 };
 
-/// Reads the message from its name on.
-#[inline(always)]
-fn read_name(skb: *mut __sk_buff, name_at: u32) -> bool {
-    let Some(scratch) = scratch() else { return false };
-    // SAFETY: the context has this field.
-    let left = unsafe { (*skb).len }.wrapping_sub(name_at);
-    // The comparisons are for the verifier, which must know that the length is from 1 to `READ`; a
-    // comparison with 0 gives it no bound: "R3 min value is outside of the allowed memory range"
-    // (5.10, 6.1).
-    let mut octets = opaque::reload(u64::from(left));
-    if octets > READ {
-        octets = READ;
-    }
-    let octets = opaque::reload(octets);
-    if octets < 2 {
-        return false;
-    }
-    let octets = opaque::reload(octets);
-    if octets > READ {
-        return false;
-    }
-    // SAFETY: `raw` has `READ` octets.
-    unsafe {
-        let raw = &raw mut (*scratch).names.raw;
-        bpf_skb_load_bytes(skb.cast(), name_at, raw.cast(), octets as u32) == 0
-    }
-}
-
-/// The exact name at this offset, as [`Found`]; 0 if it is none of ours. Leaves it in lower case in
+/// The exact name that was read, as [`Found`]; 0 if it is none of ours. Leaves it in lower case in
 /// the scratch memory, up to its first zero.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn rd_find_exact(skb: *mut __sk_buff, name_at: u32) -> u64 {
+pub(super) extern "C" fn rd_find_exact() -> u64 {
     let (Some(scratch), Some(settings)) = (scratch(), settings()) else { return 0 };
-    if !read_name(skb, name_at) {
-        return 0;
-    }
     // SAFETY: the scratch memory is this program's alone; the indices are below its sizes.
     let names: &mut NameScratch = unsafe { &mut (*scratch).names };
     let (raw, lower) = (&raw const names.raw, &raw mut names.lower);
@@ -93,7 +58,7 @@ pub(super) extern "C" fn rd_find_exact(skb: *mut __sk_buff, name_at: u32) -> u64
     Found::source(entry.index, entry.flags, hashed.length as u32).to_bits()
 }
 
-/// Follows the labels of the name that [`rd_find_exact`] has read. Returns its octets without the
+/// Follows the labels of the name that was read. Returns its octets without the
 /// final zero; 0 if it is malformed, or the root.
 ///
 /// A function of its own: each of its 33 ends would be another start for what follows (27,000

@@ -2,21 +2,23 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_redirect, bpf_skb_change_type, bpf_skb_load_bytes},
+    helpers::generated::{bpf_redirect, bpf_skb_change_type},
 };
 use redirector_common::{
     dns::MARK,
     packet::{
         found::{Found, NameKind},
-        header::{HEAD_LEN, QueryHead, is_plain_query, udp_length},
+        front::{frame4, frame6},
+        header::{HEAD_LEN, is_plain_query, udp_length},
     },
 };
 
 use super::{
     find::{rd_find_above, rd_find_exact, rd_find_pointer, rd_labels},
     host::rd_attached,
-    origin::{FROM_HOST, udp_at},
+    origin::{FROM_HOST, OVER_IPV6, udp_at},
     question::rd_question,
+    read::{head, rd_read_query4, rd_read_query6, word},
     reply::{Outcome, rd_reply},
     settings::settings,
 };
@@ -26,7 +28,6 @@ use crate::{
     packet::{
         maps::{RD_ANSWERS, RD_PACKET_STATS},
         scratch::scratch,
-        skb::load,
     },
     verdict::{DROP, NEXT},
 };
@@ -50,18 +51,13 @@ pub(crate) extern "C" fn rd_query(skb: *mut __sk_buff, origin: u32, payload: u32
     if !may_be_query(skb, (origin, udp), payload) {
         return NEXT;
     }
-    let name_at = udp + HEAD_LEN;
-    let bits = find(skb, name_at);
+    let bits = find(skb, udp + HEAD_LEN);
     let Some(found) = Found::from_bits(bits) else { return NEXT };
     let levels = settings.cgroup_levels as u32;
     if origin & FROM_HOST != 0 && rd_attached(skb, levels) == 0 {
         return NEXT;
     }
-    if !is_unicast(skb) {
-        return NEXT;
-    }
-    let type_at = name_at + found.length + 1;
-    let question = rd_question(skb, type_at, udp + payload);
+    let question = rd_question(found.length, payload - HEAD_LEN);
     if question == 0 {
         return NEXT;
     }
@@ -77,7 +73,7 @@ pub(crate) extern "C" fn rd_query(skb: *mut __sk_buff, origin: u32, payload: u32
 /// The name at this offset: an exact one, else its deepest wildcard, else a VIP's reverse name.
 #[inline(always)]
 fn find(skb: *mut __sk_buff, name_at: u32) -> u64 {
-    let exact = rd_find_exact(skb, name_at);
+    let exact = rd_find_exact();
     if exact != 0 {
         return exact;
     }
@@ -89,14 +85,8 @@ fn find(skb: *mut __sk_buff, name_at: u32) -> u64 {
     if above != 0 { above } else { rd_find_pointer() }
 }
 
-/// Whether the frame is for one station: the address of many is no sender of a reply.
-#[inline(always)]
-fn is_unicast(skb: *mut __sk_buff) -> bool {
-    load::<u64>(skb, 0).is_some_and(|destination| destination & 1 == 0)
-}
-
-/// Whether a datagram may be a query that is answered: not the agent's own, and as long as its
-/// headers say.
+/// Whether a datagram may be a query that is answered: not the agent's own, as long as its headers
+/// say, and for one station: the address of many is no sender of a reply. Reads it.
 #[inline(always)]
 fn may_be_query(skb: *mut __sk_buff, (origin, udp): (u32, u32), payload: u32) -> bool {
     // SAFETY: the context has these fields.
@@ -106,22 +96,20 @@ fn may_be_query(skb: *mut __sk_buff, (origin, udp): (u32, u32), payload: u32) ->
     if is_own || segment != 0 || payload > length.wrapping_sub(udp) || length < udp {
         return false;
     }
-    let Some(head) = read_head(skb, udp) else { return false };
-    is_plain_query(head) && udp_length(head) == payload && payload > HEAD_LEN
-}
-
-/// Reads the UDP and DNS headers into the scratch memory.
-#[inline(always)]
-fn read_head(skb: *mut __sk_buff, udp: u32) -> Option<QueryHead> {
-    let scratch = scratch()?;
-    // SAFETY: the scratch memory is this program's alone; the helper writes all of `head` or fails.
-    unsafe {
-        let head = &raw mut (*scratch).names.head;
-        if bpf_skb_load_bytes(skb.cast(), udp, head.cast(), size_of::<QueryHead>() as u32) != 0 {
-            return None;
-        }
-        Some(*head)
+    let over_ipv4 = origin & OVER_IPV6 == 0;
+    if (if over_ipv4 { rd_read_query4(skb) } else { rd_read_query6(skb) }) == 0 {
+        return false;
     }
+    let Some(scratch) = scratch() else { return false };
+    // SAFETY: the scratch memory is this program's alone.
+    let names = unsafe { &(*scratch).names };
+    let head = head(names);
+    let destination =
+        if over_ipv4 { frame4(|at| word(names, at))[0] } else { frame6(|at| word(names, at))[0] };
+    destination & 1 == 0
+        && is_plain_query(head)
+        && udp_length(head) == payload
+        && payload > HEAD_LEN
 }
 
 /// Counts the outcome of a query for a mapped name.

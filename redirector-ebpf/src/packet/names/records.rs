@@ -1,4 +1,4 @@
-//! The record of a reply.
+//! The records of a reply.
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -8,9 +8,9 @@ use redirector_common::{
     addr::{Ip4Be, Ip6Be},
     packet::{
         answer::ReplyRecord,
-        checksum::{fold, sum},
+        checksum::{at_offset, fold, sum},
         name::NAME_OCTETS,
-        record::{A_LEN, AAAA_LEN, PTR_HEAD, SOA_LEN, a, aaaa, ptr, soa},
+        record::{A_LEN, AAAA_LEN, OPT_LEN, PTR_HEAD, SOA_LEN, a, aaaa, opt, ptr, soa},
         search::copy,
     },
 };
@@ -66,54 +66,110 @@ pub(super) fn record_words(
         }
     };
     // Word by word: the compiler would call a function that writes octets in a loop.
-    for (place, word) in names.record.iter_mut().zip(words) {
+    let words = words.into_iter().chain([0; 3]);
+    for (place, word) in names.records.iter_mut().zip(words) {
         // SAFETY: `place` is a word of the scratch memory.
         unsafe { core::ptr::write_volatile(place, word) }
     }
 }
 
-/// Writes the record of this [`ReplyRecord`] at an offset. Returns its sum.
+/// A reply has an EDNS record: the lowest bit of an argument of [`rd_put_records`]. The next octets
+/// are the upper bits of its code and those of its flags.
+pub(super) const HAS_EDNS: u32 = 1;
+
+/// Writes the record of this [`ReplyRecord`] at an offset, and the EDNS record. Returns their sum,
+/// as if the offset was even.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn rd_put_record(
+pub(super) extern "C" fn rd_put_records(
     skb: *mut __sk_buff,
     at: u32,
     record: u32,
     target: u32,
+    edns: u32,
 ) -> u64 {
     let Some(scratch) = scratch() else { return UNREADABLE };
     // SAFETY: the scratch memory is this program's alone.
     let names: &mut NameScratch = unsafe { &mut (*scratch).names };
-    const A: u32 = ReplyRecord::A as u32;
-    const AAAA: u32 = ReplyRecord::Aaaa as u32;
-    const SOA: u32 = ReplyRecord::Soa as u32;
     const PTR: u32 = ReplyRecord::Ptr as u32;
-    let words = &names.record;
-    let mut total = sum(words[0]) + sum(words[1]) + sum(words[2]) + sum(words[3]) + sum(words[4]);
-    let written = match record {
-        A => store(skb, at, words, A_LEN),
-        AAAA => store(skb, at, words, AAAA_LEN),
-        SOA => store(skb, at, words, SOA_LEN),
-        PTR => {
-            // SAFETY: the target has `NAME_OCTETS` octets, with zeros behind the name.
-            total += fold(unsafe {
-                let target = (&raw mut names.target).cast();
-                bpf_csum_diff(core::ptr::null_mut(), 0, target, NAME_OCTETS as u32, 0) as u64
-            });
-            store(skb, at, words, PTR_HEAD) && put_target(skb, at + PTR_HEAD, names, target)
-        }
-        _ => true,
-    };
-    if written { total } else { UNREADABLE }
+    let opt = if edns == 0 { [0; 2] } else { opt((edns >> 8) as u8, (edns >> 16) as u8) };
+    if record == PTR {
+        return put_pointer(skb, (at, target), names, (edns, opt));
+    }
+    let length = append(names, record, opt[0]) + if edns == 0 { 0 } else { OPT_LEN };
+    let words = &names.records;
+    let total = sum(words[0])
+        + sum(words[1])
+        + sum(words[2])
+        + sum(words[3])
+        + sum(words[4])
+        + sum(words[5]);
+    if length == 0 || put(skb, at, &names.records, length) { total } else { UNREADABLE }
 }
 
+/// Writes the EDNS record, all of whose octets are in one word, behind the record of this
+/// [`ReplyRecord`]. Returns that record's length. Without branches, of which the compiler would
+/// make one write to a place that a branch has chosen.
 #[inline(always)]
-fn put_target(skb: *mut __sk_buff, at: u32, names: &mut NameScratch, octets: u32) -> bool {
-    // From 1 to `NAME_OCTETS`, as the verifier must know.
-    let octets = (opaque::reload(u64::from(octets).wrapping_sub(1)) & (NAME_OCTETS as u64 - 1)) + 1;
-    // SAFETY: the target has `NAME_OCTETS` octets.
+fn append(names: &mut NameScratch, record: u32, opt: u64) -> u32 {
+    let [none, a, aaaa, soa] =
+        [ReplyRecord::None, ReplyRecord::A, ReplyRecord::Aaaa, ReplyRecord::Soa]
+            .map(|other| opaque::reload(u64::from(record == other as u32)));
+    let opt = opaque::reload(opt);
+    or(&mut names.records[0], opt * none);
+    or(&mut names.records[2], opt * a);
+    or(&mut names.records[3], (opt << 32) * aaaa);
+    or(&mut names.records[4], (opt >> 32) * aaaa | (opt << 24) * soa);
+    or(&mut names.records[5], (opt >> 40) * soa);
+    a as u32 * A_LEN + aaaa as u32 * AAAA_LEN + soa as u32 * SOA_LEN
+}
+
+/// Adds bits to a word of the scratch memory.
+#[inline(always)]
+fn or(place: &mut u64, bits: u64) {
+    // SAFETY: the caller's place.
+    unsafe { core::ptr::write_volatile(place, *place | bits) }
+}
+
+/// Writes a PTR record with its name, and the EDNS record.
+#[inline(always)]
+fn put_pointer(
+    skb: *mut __sk_buff,
+    (at, target): (u32, u32),
+    names: &mut NameScratch,
+    (edns, opt): (u32, [u64; 2]),
+) -> u64 {
+    let [head, tail] = [names.records[0], names.records[1]];
+    // SAFETY: the target has `NAME_OCTETS` octets, with zeros behind the name.
+    let name = fold(unsafe {
+        let target = (&raw mut names.target).cast();
+        bpf_csum_diff(core::ptr::null_mut(), 0, target, NAME_OCTETS as u32, 0) as u64
+    });
+    let written =
+        store(skb, at, &names.records, PTR_HEAD) && put(skb, at + PTR_HEAD, &names.target, target);
+    if !written {
+        return UNREADABLE;
+    }
+    let total = sum(head) + sum(tail) + name;
+    if edns == 0 {
+        return total;
+    }
+    names.opt = opt;
+    if !store(skb, at + PTR_HEAD + target, &names.opt, OPT_LEN) {
+        return UNREADABLE;
+    }
+    total + at_offset(sum(opt[0]), (PTR_HEAD + target).into())
+}
+
+/// Writes from 1 to the size of `words` octets, as the verifier must know.
+#[inline(always)]
+fn put<const N: usize>(skb: *mut __sk_buff, at: u32, words: &[u64; N], octets: u32) -> bool {
+    const { assert!(N.is_power_of_two()) };
+    let most = N as u64 * 8 - 1;
+    let octets = (opaque::reload(u64::from(octets).wrapping_sub(1)) & most) + 1;
+    // SAFETY: `words` has that many octets.
     unsafe {
-        let target = (&raw const names.target).cast();
-        bpf_skb_store_bytes(skb, at, target, octets as u32, 0) == 0
+        let from = (&raw const *words).cast_mut().cast();
+        bpf_skb_store_bytes(skb, at, from, octets as u32, 0) == 0
     }
 }

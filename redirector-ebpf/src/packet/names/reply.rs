@@ -3,25 +3,24 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_change_tail};
 use redirector_common::packet::{
     answer::{Answer, ReplyRecord, answer},
-    checksum::{at_offset, negated, sum},
+    checksum::{at_offset, fold, negated},
     found::{Found, NameKind},
-    header::{
-        Counts, HEAD_LEN, QueryHead, ReplyCode, head_difference, length_difference, reply_head,
-    },
+    header::{Counts, HEAD_LEN, ReplyCode, head_difference, length_difference, reply_head},
     question::Question,
-    record::{OPT_LEN, opt},
+    record::OPT_LEN,
 };
 
 use super::{
-    frame::rd_turn_back,
+    front::put_front,
     origin::udp_at,
-    records::{rd_put_record, rd_target, record_words},
+    read::head,
+    records::{HAS_EDNS, rd_put_records, rd_target, record_words},
     scratch::NameScratch,
     settings::settings,
     tail::{UNREADABLE, rd_tail_sum},
 };
 use crate::{
-    packet::{checksum, scratch::scratch, skb::store},
+    packet::{checksum, scratch::scratch},
     pools,
 };
 
@@ -102,7 +101,8 @@ fn reply(skb: *mut __sk_buff, query: Query) -> Option<Outcome> {
     record_words(names, (answer.record, found.index, target), ttl);
     let udp = udp_at(query.origin);
     let end = query.question_end();
-    let old = rd_tail_sum(skb, udp + end, query.length.wrapping_sub(end));
+    let edns = edns(answer, question);
+    let old = rd_tail_sum(skb, udp + end, query.length.wrapping_sub(end), edns);
     if old == UNREADABLE {
         return None;
     }
@@ -112,53 +112,92 @@ fn reply(skb: *mut __sk_buff, query: Query) -> Option<Outcome> {
     if unsafe { bpf_skb_change_tail(skb, udp + length, 0) } != 0 {
         return None;
     }
-    let record = rd_put_record(skb, udp + end, answer.record as u32, target);
-    if record == UNREADABLE {
+    let new = rd_put_records(skb, udp + end, answer.record as u32, target, edns);
+    if new == UNREADABLE {
         return Some(Outcome::Broken);
     }
-    let mut difference = at_offset(record, end.into()) + at_offset(negated(old), end.into());
-    if question.has_edns() {
-        names.opt = opt((answer.code == ReplyCode::BadVersion).into(), question.dnssec_ok());
-        if !store(skb, udp + record_end, &names.opt, OPT_LEN) {
-            return Some(Outcome::Broken);
-        }
-        difference += at_offset(sum(names.opt[0]), record_end.into());
-    }
-    if !put_head(skb, (udp, length), (answer, question), (names, difference)) {
-        return Some(Outcome::Broken);
-    }
-    if rd_turn_back(skb, query.origin, length) == 0 {
+    let difference = at_offset(fold(new) + negated(old), end.into());
+    let HeadAnswer(bits) = HeadAnswer::of(answer, question);
+    if rd_put_head(skb, query.origin, length, bits, difference) == 0 {
         return Some(Outcome::Broken);
     }
     Some(outcome(found.kind, answer))
 }
 
-/// Writes the UDP and DNS headers, and adjusts the checksum.
+/// The reply's EDNS record for [`rd_put_records`]; 0 if it has none.
 #[inline(always)]
-fn put_head(
+fn edns(answer: Answer, question: Question) -> u32 {
+    let bad_version = u32::from(answer.code == ReplyCode::BadVersion);
+    let bits = HAS_EDNS | bad_version << 8 | u32::from(question.dnssec_ok()) << 16;
+    if question.has_edns() { bits } else { 0 }
+}
+
+/// Writes the headers, and adjusts the checksum. Returns 0 if it failed. A function of its own: all
+/// paths of [`reply`] come here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rd_put_head(
     skb: *mut __sk_buff,
-    (udp, length): (u32, u32),
-    (answer, question): (Answer, Question),
-    (names, difference): (&mut NameScratch, u64),
-) -> bool {
-    let counts = Counts {
-        answers: match answer.record {
-            ReplyRecord::A | ReplyRecord::Aaaa | ReplyRecord::Ptr => 1,
-            ReplyRecord::None | ReplyRecord::Soa => 0,
-        },
-        authorities: (answer.record == ReplyRecord::Soa).into(),
-        additional: question.has_edns().into(),
-    };
-    let query: QueryHead = names.head;
-    names.head = reply_head(query, length, answer.code, counts);
-    let data = difference + head_difference(query, names.head);
-    store(skb, udp, &names.head, HEAD_LEN)
-        && checksum::add(skb, udp + CHECKSUM_AT, data)
-        && checksum::add_to_pseudo_header(
-            skb,
-            udp + CHECKSUM_AT,
-            length_difference(query, names.head),
-        )
+    origin: u32,
+    length: u32,
+    answer: u32,
+    difference: u64,
+) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    // SAFETY: the scratch memory is this program's alone.
+    let names: &mut NameScratch = unsafe { &mut (*scratch).names };
+    let checksum_at = udp_at(origin) + CHECKSUM_AT;
+    let old = head(names);
+    let new = reply_head(old, length, HeadAnswer(answer).code(), HeadAnswer(answer).counts());
+    let data = difference + head_difference(old, new);
+    let is_put = put_front(skb, names, new, (origin, length))
+        && checksum::add(skb, checksum_at, data)
+        && checksum::add_to_pseudo_header(skb, checksum_at, length_difference(old, new));
+    is_put.into()
+}
+
+/// What a reply's header says, in one number.
+struct HeadAnswer(u32);
+
+impl HeadAnswer {
+    const RECORD: u32 = 1;
+    const AUTHORITY: u32 = 2;
+    const EDNS: u32 = 4;
+    const BAD_VERSION: u32 = 8;
+    const SERV_FAIL: u32 = 16;
+
+    #[inline(always)]
+    fn of(answer: Answer, question: Question) -> Self {
+        let record = match answer.record {
+            ReplyRecord::A | ReplyRecord::Aaaa | ReplyRecord::Ptr => Self::RECORD,
+            ReplyRecord::Soa => Self::AUTHORITY,
+            ReplyRecord::None => 0,
+        };
+        let code = match answer.code {
+            ReplyCode::NoError => 0,
+            ReplyCode::BadVersion => Self::BAD_VERSION,
+            ReplyCode::ServFail => Self::SERV_FAIL,
+        };
+        let edns = if question.has_edns() { Self::EDNS } else { 0 };
+        Self(record | code | edns)
+    }
+
+    #[inline(always)]
+    fn code(&self) -> ReplyCode {
+        if self.0 & Self::SERV_FAIL != 0 {
+            ReplyCode::ServFail
+        } else if self.0 & Self::BAD_VERSION != 0 {
+            ReplyCode::BadVersion
+        } else {
+            ReplyCode::NoError
+        }
+    }
+
+    #[inline(always)]
+    fn counts(&self) -> Counts {
+        let bits = u64::from(self.0);
+        Counts { answers: bits & 1, authorities: bits >> 1 & 1, additional: bits >> 2 & 1 }
+    }
 }
 
 #[inline(always)]

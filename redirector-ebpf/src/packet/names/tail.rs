@@ -4,7 +4,10 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{bpf_csum_diff, bpf_skb_load_bytes},
 };
-use redirector_common::packet::checksum::fold;
+use redirector_common::packet::{
+    checksum::{fold, sum},
+    record::OPT_LEN,
+};
 
 use super::scratch::MAX_TAIL;
 use crate::{opaque, packet::scratch::scratch};
@@ -12,14 +15,20 @@ use crate::{opaque, packet::scratch::scratch};
 /// The sum of octets that could not be read or written.
 pub(super) const UNREADABLE: u64 = u64::MAX;
 
-/// The sum of `octets` octets at this offset, at most [`MAX_TAIL`], as if the offset was even.
+/// The sum of `octets` octets at this offset, at most [`MAX_TAIL`], as if the offset was even. With
+/// `edns` not 0 they begin with the EDNS record that the question's reader has left.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn rd_tail_sum(skb: *mut __sk_buff, at: u32, octets: u32) -> u64 {
+pub(super) extern "C" fn rd_tail_sum(skb: *mut __sk_buff, at: u32, octets: u32, edns: u32) -> u64 {
     if octets == 0 {
         return 0;
     }
     let Some(scratch) = scratch() else { return UNREADABLE };
+    if octets == OPT_LEN && edns != 0 {
+        // SAFETY: the scratch memory is this program's alone.
+        let [first, second] = unsafe { (*scratch).names.opt };
+        return sum(first) + (second & 0xff_ffff);
+    }
     if octets > MAX_TAIL {
         return UNREADABLE;
     }
