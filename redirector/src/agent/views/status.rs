@@ -58,6 +58,7 @@ fn dns(state: &AgentState) -> api::DnsInfo {
         address: at.address,
         ejected: at.ejected,
         loops: at.loops,
+        looping_zones: at.looping_zones,
         queries: at.queries,
         failures: at.failures,
     };

@@ -136,7 +136,12 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
                 (false, true) => " (ejected: it failed)",
                 (false, false) => "",
             };
-            let upstream = |at: &api::UpstreamInfo| format!("{}{}", at.address, note(at));
+            let upstream = |at: &api::UpstreamInfo| match &at.looping_zones[..] {
+                [] => format!("{}{}", at.address, note(at)),
+                zones => {
+                    format!("{}{} (it forwards {} to us)", at.address, note(at), zones.join(", "))
+                }
+            };
             let upstreams: Vec<_> = dns.upstreams.iter().map(upstream).collect();
             line("upstreams", upstreams.join(", "))?;
         }

@@ -209,6 +209,7 @@ fn interface(name: &str, connects: ServedBy) -> InterfaceInfo {
 
 fn upstream(address: &str, ejected: bool) -> UpstreamInfo {
     UpstreamInfo {
+        looping_zones: Vec::new(),
         address: address.parse().expect("an address"),
         ejected,
         loops: false,

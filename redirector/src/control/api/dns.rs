@@ -74,6 +74,9 @@ pub struct UpstreamInfo {
     /// Whether it forwards queries back to the shim.
     #[serde(default)]
     pub loops: bool,
+    /// The zones that it forwards back to the shim, while it resolves other names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looping_zones: Vec<String>,
     /// Queries sent to it since it was first seen.
     pub queries: u64,
     /// Of these, how many it did not answer within a second, or did not accept.

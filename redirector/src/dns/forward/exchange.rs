@@ -13,7 +13,7 @@ use crate::{
     dns::{
         local::ForwardInfo,
         stats::Counters,
-        wire::{HEADER_LEN, Header, flag, is_well_formed, length_prefixed, rcode},
+        wire::{HEADER_LEN, Header, length_prefixed},
     },
     net::{Transport, socket_mark},
 };
@@ -88,26 +88,24 @@ async fn connect_tcp(upstream: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(upstream).await
 }
 
-/// Whether an upstream's `reply` answers `query` as it was sent: the same ID, opcode and question,
-/// and as many records as the header counts.
+/// Whether an upstream's `reply` answers `query` as it was sent: the same ID and opcode, and the
+/// same question if it has one. Its records are the client's concern: many clients accept counts
+/// that are too high, for instance.
 pub fn reply_matches(query: &[u8], info: &ForwardInfo, reply: &[u8]) -> bool {
     let Some(header) = Header::parse(reply) else { return false };
     if !header.is_response() || header.opcode() != 0 || reply[..2] != query[..2] {
         return false;
     }
-    if header.counts == [0; 4] && reply.len() == HEADER_LEN {
-        // An error without the question: the server could not parse the query, or refuses it.
-        return matches!(
-            header.rcode(),
-            rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED
-        );
+    let question = HEADER_LEN..info.question_end;
+    match header.counts[0] {
+        // Some servers that refuse or cannot parse a query leave it out.
+        0 => true,
+        1 => {
+            let other = reply.get(question.clone());
+            other.is_some_and(|other| same_question(other, &query[question]))
+        }
+        _ => false,
     }
-    let end = info.question_end;
-    header.counts[0] == 1
-        && reply
-            .get(HEADER_LEN..end)
-            .is_some_and(|question| same_question(question, &query[HEADER_LEN..end]))
-        && (header.flags & flag::TC != 0 || is_well_formed(reply, end, &header))
 }
 
 /// Whether two questions are the same, ignoring the case of the name: some servers reply in lower

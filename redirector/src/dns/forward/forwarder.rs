@@ -28,6 +28,7 @@ use crate::{
         access::{ClientShare, ClientShares, NoShare, ResourceLimits},
         local::ForwardInfo,
         stats::Counters,
+        wire::HEADER_LEN,
     },
     net::Transport,
 };
@@ -35,6 +36,9 @@ use crate::{
 /// The client gets SERVFAIL if there is no answer after this time, which is shorter than the 5 s
 /// after which glibc, musl and Go give up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Octets of a question's type and class.
+const TYPE_AND_CLASS: usize = 4;
 
 /// Forwards queries to the configured upstreams, or to the resolver that was intercepted.
 #[derive(Debug)]
@@ -134,9 +138,10 @@ impl Forwarder {
     ) -> Result<Vec<u8>, NoAnswer> {
         let QueryContext { transport, sockets, slot } = context;
         let began = Instant::now();
+        let name = query.get(HEADER_LEN..info.question_end - TYPE_AND_CLASS).unwrap_or_default();
         let exchange = Exchange { query, info, counters: &self.counters, sockets };
         let mut race = Race::new(&exchange, transport);
-        let run = self.cancelled.run_until_cancelled(race.run(self.candidates(slot)));
+        let run = self.cancelled.run_until_cancelled(race.run(self.candidates(slot, name)));
         let result = timeout(ANSWER_TIMEOUT, run).await;
         self.counters.stats.forward_latency.record(began.elapsed(), 1);
         if result.is_err() {
@@ -153,21 +158,22 @@ impl Forwarder {
         Ok(reply)
     }
 
-    fn candidates(&self, slot: Option<u32>) -> Candidates {
-        let listed = slot.and_then(|slot| Some(self.listed.get()?.resolvers.candidates(slot)));
-        listed.unwrap_or_else(|| self.upstreams.load().candidates())
+    fn candidates(&self, slot: Option<u32>, name: &[u8]) -> Candidates {
+        let listed = |slot| Some(self.listed.get()?.resolvers.candidates(slot, name));
+        slot.and_then(listed).unwrap_or_else(|| self.upstreams.load().candidates(name))
     }
 
     /// Queries the upstreams for the root's NS records, for which every server has a reply, until
     /// one of them has answered any query. These queries are not counted.
     pub(crate) async fn wait_for_first_answer(&self) {
+        const ROOT: [u8; 1] = [0];
         const ROOT_NS: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
         let info = ForwardInfo { question_end: ROOT_NS.len(), udp_payload: 512 };
         let (uncounted, sockets) = (Counters::default(), SocketPool::default());
         let exchange =
             Exchange { query: &ROOT_NS, info: &info, counters: &uncounted, sockets: &sockets };
         while !self.any_answer.load(Relaxed) {
-            let Candidates { first, fallback } = self.upstreams.load_full().candidates();
+            let Candidates { first, fallback } = self.upstreams.load_full().candidates(&ROOT);
             let exchanges: FuturesUnordered<_> = first
                 .iter()
                 .chain(&fallback)

@@ -28,10 +28,11 @@ impl ListedResolvers {
         Self { by_slot: by_slot.iter().map(upstream).collect() }
     }
 
-    /// The resolver of `slot` as the only candidate; none for an unused slot, or if it loops.
-    pub(super) fn candidates(&self, slot: u32) -> Candidates {
+    /// The resolver of `slot` as the only candidate for a name; none for an unused slot, or if it
+    /// loops.
+    pub(super) fn candidates(&self, slot: u32, name: &[u8]) -> Candidates {
         let upstream = usize::try_from(slot).ok().and_then(|slot| self.by_slot.get(slot)?.clone());
-        let first = upstream.into_iter().filter(|upstream| !upstream.loops()).collect();
+        let first = upstream.into_iter().filter(|upstream| !upstream.loops_for(name)).collect();
         Candidates { first, fallback: Vec::new() }
     }
 

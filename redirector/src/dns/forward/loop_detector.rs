@@ -6,8 +6,20 @@
 //! upstream loops and is ejected until a later probe does not come back. The name is two random
 //! labels, since servers answer names below `invalid` themselves (RFC 6761: unbound and
 //! systemd-resolved do).
+//!
+//! An upstream on this host may forward some zones only (`server=/ZONE/SHIM` of dnsmasq). For each
+//! zone that a route touches it is sent a probe with the same labels in that zone; if that comes
+//! back, names in the zone are not forwarded to it. Upstreams on other hosts do not learn zones.
 
-use std::{net::UdpSocket, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::UdpSocket,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -21,7 +33,7 @@ use super::{
 };
 use crate::{
     dns::{
-        local::ForwardInfo,
+        local::{ForwardInfo, WireName, Zone},
         stats::Counters,
         wire::{CLASSIC_PAYLOAD, HEADER_LEN},
     },
@@ -35,6 +47,14 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const LOCAL_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// A probe that has not come back after this time does not count as a loop.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Shortest time between rounds of probes.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The most zones of a round for one upstream. Further ones follow in the next rounds.
+const MAX_ZONES: usize = 64;
+/// The longest zone that leaves room for a probe's labels, in wire form.
+const LONGEST_ZONE: usize = 180;
+/// The root in wire form.
+const ROOT: &[u8] = &[0];
 /// Prefix of the first label, which identifies the query in logs.
 const PREFIX: &str = "redirector-loop-";
 /// Hexadecimal digits of a number in the first label.
@@ -56,7 +76,45 @@ pub(crate) struct LoopDetector {
 #[derive(Debug, Default)]
 struct Round {
     number: u32,
-    upstreams: Vec<Arc<Upstream>>,
+    probes: Arc<[Probe]>,
+}
+
+/// One probe.
+#[derive(Debug)]
+struct Probe {
+    upstream: Arc<Upstream>,
+    /// The zone of the name; none for the root.
+    zone: Option<WireName>,
+    returned: AtomicBool,
+}
+
+impl Probe {
+    fn new(upstream: Arc<Upstream>, zone: Option<WireName>) -> Self {
+        Self { upstream, zone, returned: AtomicBool::new(false) }
+    }
+
+    fn begin(&self) {
+        if self.zone.is_none() {
+            self.upstream.begin_probe();
+        }
+    }
+
+    /// It has come back.
+    fn on_returned(&self) {
+        self.returned.store(true, Relaxed);
+        match &self.zone {
+            None => self.upstream.on_probe_returned(),
+            Some(zone) => self.upstream.on_zone_returned(zone),
+        }
+    }
+
+    fn end(&self) {
+        match &self.zone {
+            None => self.upstream.end_probe(),
+            Some(zone) if !self.returned.load(Relaxed) => self.upstream.on_zone_kept(zone),
+            Some(_) => {}
+        }
+    }
 }
 
 impl LoopDetector {
@@ -66,28 +124,31 @@ impl LoopDetector {
         Self { process_label, round: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Probes the upstreams that are due. Never returns.
-    pub(crate) async fn watch(&self, forwarder: &Forwarder) {
+    /// Probes the upstreams that are due, in the zones that `zone` touches. Never returns.
+    pub(crate) async fn watch(&self, forwarder: &Forwarder, zone: impl Fn() -> Arc<Zone>) {
         let mut since_local = Duration::ZERO;
+        let mut touched = Touched::default();
         loop {
             let local_due = since_local.is_zero();
-            let is_due = |upstream: &Arc<Upstream>| {
-                !upstream.was_probed() || upstream.loops() || (local_due && is_on_host(upstream))
-            };
-            self.probe(forwarder.servers().into_iter().filter(is_due).collect()).await;
+            touched.update(zone());
+            let servers = forwarder.servers();
+            let probes = servers.iter().flat_map(|upstream| due(upstream, &touched, local_due));
+            self.probe(probes.collect()).await;
+            sleep(PAUSE).await;
+            let next = CHECK_INTERVAL.saturating_sub(PAUSE);
             tokio::select! {
-                () = sleep(CHECK_INTERVAL) => since_local = if since_local >= LOCAL_PROBE_INTERVAL {
+                () = sleep(next) => since_local = if since_local >= LOCAL_PROBE_INTERVAL {
                     Duration::ZERO
                 } else {
                     since_local + CHECK_INTERVAL
                 },
-                () = self.changed.notified() => {}
+                () = self.changed.notified() => since_local = since_local.max(CHECK_INTERVAL),
             }
         }
     }
 
-    /// Probes new upstreams at once.
-    pub(crate) fn upstreams_changed(&self) {
+    /// Probes new upstreams and zones soon.
+    pub(crate) fn changed(&self) {
         self.changed.notify_one();
     }
 
@@ -107,46 +168,90 @@ impl LoopDetector {
         let (number, index) = (number(PREFIX.len()), number(PREFIX.len() + DIGITS));
         let round = self.round.lock();
         if number == Some(round.number)
-            && let Some(upstream) = index.and_then(|index| round.upstreams.get(index as usize))
+            && let Some(probe) = index.and_then(|index| round.probes.get(index as usize))
         {
-            upstream.on_probe_returned();
+            probe.on_returned();
         }
         true
     }
 
     /// One round of probes.
-    async fn probe(&self, upstreams: Vec<Arc<Upstream>>) {
+    async fn probe(&self, probes: Vec<Probe>) {
+        let probes: Arc<[Probe]> = probes.into();
         let round = {
             let mut round = self.round.lock();
             let number = round.number.wrapping_add(1);
-            *round = Round { number, upstreams: upstreams.clone() };
+            *round = Round { number, probes: Arc::clone(&probes) };
             number
         };
         let (uncounted, sockets) = (Counters::default(), SocketPool::default());
-        join_all(upstreams.iter().enumerate().map(async |(index, upstream)| {
-            upstream.begin_probe();
-            let query = self.query(round, index);
+        join_all(probes.iter().enumerate().map(async |(index, probe)| {
+            probe.begin();
+            let query = self.query(round, index, probe.zone.as_deref().unwrap_or(ROOT));
             let info = ForwardInfo { question_end: query.len(), udp_payload: CLASSIC_PAYLOAD };
             let exchange =
                 Exchange { query: &query, info: &info, counters: &uncounted, sockets: &sockets };
             // The reply does not matter, only whether the probe arrives here.
-            let _ = timeout(PROBE_TIMEOUT, exchange.run(upstream.address, Transport::Udp)).await;
-            upstream.end_probe();
+            let run = exchange.run(probe.upstream.address, Transport::Udp);
+            let _ = timeout(PROBE_TIMEOUT, run).await;
+            probe.end();
         }))
         .await;
     }
 
-    /// A query for the A record of a name that does not exist.
-    fn query(&self, round: u32, index: usize) -> Vec<u8> {
+    /// A query for the A record of a name in a zone that does not exist.
+    fn query(&self, round: u32, index: usize, zone: &[u8]) -> Vec<u8> {
         let label = format!("{PREFIX}{round:0DIGITS$x}{index:0DIGITS$x}");
         [
             &[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, FIRST_LABEL as u8],
             label.as_bytes(),
             &self.process_label,
-            &[0, 0, 1, 0, 1],
+            zone,
+            &[0, 1, 0, 1],
         ]
         .concat()
     }
+}
+
+/// The zones that routes touch.
+#[derive(Default)]
+struct Touched {
+    /// The table that they are from.
+    of: Option<Arc<Zone>>,
+    /// Those with fewer labels first.
+    zones: Vec<WireName>,
+    all: HashSet<WireName>,
+}
+
+impl Touched {
+    fn update(&mut self, zone: Arc<Zone>) {
+        if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &zone)) {
+            return;
+        }
+        self.zones = zone.touched();
+        self.zones.retain(|zone| zone.len() <= LONGEST_ZONE);
+        self.all = self.zones.iter().cloned().collect();
+        self.of = Some(zone);
+    }
+}
+
+/// The probes that an upstream is due.
+fn due(upstream: &Arc<Upstream>, touched: &Touched, local_due: bool) -> Vec<Probe> {
+    let on_host = is_on_host(upstream);
+    let probe = |zone| Probe::new(Arc::clone(upstream), zone);
+    let is_due = !upstream.was_probed() || upstream.loops() || local_due && on_host;
+    let mut probes: Vec<_> = is_due.then(|| probe(None)).into_iter().collect();
+    if !on_host {
+        return probes;
+    }
+    let zones = upstream.looping_zones();
+    zones.retain(&touched.all);
+    let known = |zone: &&WireName| local_due || zones.is_due(zone);
+    // Those that are not known, or loop, before the others.
+    let mut due: Vec<_> = touched.zones.iter().filter(known).collect();
+    due.sort_by_key(|zone| !zones.is_due(zone));
+    probes.extend(due.into_iter().take(MAX_ZONES).map(|zone| probe(Some(Arc::clone(zone)))));
+    probes
 }
 
 /// Whether the upstream's address is one of this host's.
@@ -164,15 +269,19 @@ mod tests {
     fn only_an_own_probe_of_this_round_shows_a_loop() {
         let (detector, other) = (LoopDetector::new(), LoopDetector::new());
         let upstream = Arc::new(Upstream::new(([127, 0, 0, 1], 53).into(), Instant::now()));
-        *detector.round.lock() = Round { number: 7, upstreams: vec![Arc::clone(&upstream)] };
-        assert!(!other.is_own_probe(&detector.query(7, 0)), "another process's");
+        let zone: WireName = b"\x07company\x03net\0"[..].into();
+        let probes = [None, Some(zone.clone())].map(|zone| Probe::new(Arc::clone(&upstream), zone));
+        *detector.round.lock() = Round { number: 7, probes: probes.into() };
+        assert!(!other.is_own_probe(&detector.query(7, 0, ROOT)), "another process's");
         let ordinary = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01";
         assert!(!detector.is_own_probe(ordinary));
         upstream.begin_probe();
-        assert!(detector.is_own_probe(&detector.query(6, 0)));
-        assert!(detector.is_own_probe(&detector.query(7, 1)));
+        assert!(detector.is_own_probe(&detector.query(6, 0, ROOT)));
+        assert!(detector.is_own_probe(&detector.query(7, 2, ROOT)));
         assert!(!upstream.loops(), "late, or of no upstream");
-        assert!(detector.is_own_probe(&detector.query(7, 0).to_ascii_uppercase()), "0x20");
+        assert!(detector.is_own_probe(&detector.query(7, 1, &zone)));
+        assert!(!upstream.loops() && upstream.loops_for(b"\x01a\x07company\x03net\0"));
+        assert!(detector.is_own_probe(&detector.query(7, 0, ROOT).to_ascii_uppercase()), "0x20");
         assert!(upstream.loops());
         upstream.end_probe();
         assert!(upstream.loops());

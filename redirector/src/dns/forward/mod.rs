@@ -4,6 +4,7 @@ mod exchange;
 mod forwarder;
 mod listed_resolvers;
 mod loop_detector;
+mod looping_zones;
 mod race;
 mod socket_pool;
 mod upstream;

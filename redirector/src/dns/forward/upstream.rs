@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::dns::stats::{Histogram, HistogramSnapshot};
+use super::looping_zones::{LoopingZones, text};
+use crate::dns::{
+    local::WireName,
+    stats::{Histogram, HistogramSnapshot},
+};
 
 /// Consecutive failures that eject an upstream. One lost packet does not.
 const FAILURES_TO_EJECT: u32 = 2;
@@ -31,6 +35,8 @@ pub(crate) struct Upstream {
     ejected_until: AtomicU64,
     /// Results of loop probes, see [`super::loop_detector`].
     loop_state: AtomicU8,
+    /// The zones that it forwards back to us.
+    looping_zones: LoopingZones,
     queries: AtomicU64,
     failures: AtomicU64,
     latency: Histogram,
@@ -48,6 +54,8 @@ pub struct UpstreamHealth {
     pub ejected: bool,
     /// Whether it forwards queries back to us.
     pub loops: bool,
+    /// The zones that it forwards back to us, if not all.
+    pub looping_zones: Vec<String>,
     /// Queries that it was sent, including those that another upstream had failed to answer.
     pub queries: u64,
     /// Of these, those without a reply within a second or with an error.
@@ -65,6 +73,7 @@ impl UpstreamHealth {
             consecutive_failures: 2,
             ejected: true,
             loops: false,
+            looping_zones: Vec::new(),
             queries: 5,
             failures: 3,
             latency: crate::dns::stats::QueryStatsSnapshot::example().forward_latency,
@@ -81,6 +90,7 @@ impl Upstream {
             consecutive_failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             loop_state: AtomicU8::new(0),
+            looping_zones: LoopingZones::default(),
             queries: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             latency: Histogram::default(),
@@ -93,6 +103,7 @@ impl Upstream {
             consecutive_failures: self.consecutive_failures.load(Relaxed),
             ejected: self.is_failing() || self.loops(),
             loops: self.loops(),
+            looping_zones: self.looping_zones.names(),
             queries: self.queries.load(Relaxed),
             failures: self.failures.load(Relaxed),
             latency: self.latency.snapshot(),
@@ -135,6 +146,37 @@ impl Upstream {
     /// Whether it forwards queries back to us.
     pub(crate) fn loops(&self) -> bool {
         self.loop_state.load(Relaxed) & LOOPS != 0
+    }
+
+    /// Whether it forwards queries for this name, in wire form, back to us.
+    pub(super) fn loops_for(&self, name: &[u8]) -> bool {
+        self.loops() || self.looping_zones.contain(name)
+    }
+
+    /// The zones that were probed.
+    pub(super) fn looping_zones(&self) -> &LoopingZones {
+        &self.looping_zones
+    }
+
+    /// Records that the probe of a zone came back to us.
+    pub(super) fn on_zone_returned(&self, zone: &WireName) {
+        if self.looping_zones.add(zone) {
+            tracing::warn!(
+                upstream = %self.address,
+                zone = text(zone),
+                "the upstream forwards queries for the zone back to us: names there without a \
+                    route fail until it stops"
+            );
+        }
+    }
+
+    /// Records that the probe of a zone did not come back.
+    pub(super) fn on_zone_kept(&self, zone: &WireName) {
+        if self.looping_zones.clear(zone) {
+            tracing::info!(
+                upstream = %self.address, zone = text(zone), "the zone no longer loops"
+            );
+        }
     }
 
     pub(super) fn begin_probe(&self) {

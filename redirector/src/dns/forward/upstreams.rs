@@ -48,11 +48,11 @@ impl Upstreams {
         &self.nameservers
     }
 
-    /// The upstreams to query now, in the configured order, without those that loop. If all are
-    /// ejected, [`MAX_PARALLEL`] of them are queried at once.
-    pub(super) fn candidates(&self) -> Candidates {
+    /// The upstreams to query for a name now, in the configured order, without those that loop. If
+    /// all are ejected, [`MAX_PARALLEL`] of them are queried at once.
+    pub(super) fn candidates(&self, name: &[u8]) -> Candidates {
         let mut upstreams = self.upstreams();
-        upstreams.retain(|upstream| !upstream.loops());
+        upstreams.retain(|upstream| !upstream.loops_for(name));
         if upstreams.iter().all(|upstream| upstream.is_ejected()) {
             let fallback = upstreams.split_off(upstreams.len().min(MAX_PARALLEL));
             return Candidates { first: upstreams, fallback };

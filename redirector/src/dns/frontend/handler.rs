@@ -83,6 +83,7 @@ impl Handler {
     /// Replaces the answers at once.
     pub(super) fn set_zone(&self, zone: Zone) {
         self.zone.store(Arc::new(zone));
+        self.loop_detector.changed();
     }
 
     /// Replaces the upstreams, the access list and the TTL, from the next query on.
@@ -93,7 +94,7 @@ impl Handler {
     pub(super) fn reconfigure(&self, settings: &ShimSettings) -> Result<(), BindError> {
         let upstreams = settings.open_upstreams(&self.own, &self.resolv_conf)?;
         self.forwarder.set_upstreams(upstreams);
-        self.loop_detector.upstreams_changed();
+        self.loop_detector.changed();
         self.acl.store(Arc::new(settings.acl()));
         self.ttl.store(settings.ttl, Relaxed);
         Ok(())
@@ -123,8 +124,8 @@ impl Handler {
 
     /// Waits for the first answer of an upstream and looks for loops. Never returns.
     pub(super) async fn watch_upstreams(&self) {
-        join(self.forwarder.wait_for_first_answer(), self.loop_detector.watch(&self.forwarder))
-            .await;
+        let loops = self.loop_detector.watch(&self.forwarder, || self.zone.load_full());
+        join(self.forwarder.wait_for_first_answer(), loops).await;
     }
 
     /// Whether a client that queries our address is refused.

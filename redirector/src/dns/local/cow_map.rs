@@ -60,8 +60,8 @@ impl<K: Clone + Eq + Hash, V: Clone> CowMap<K, V> {
             .flat_map(|part| Arc::make_mut(part).iter_mut())
     }
 
-    #[cfg(test)]
-    fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    /// All elements.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.parts.iter().flat_map(|part| part.iter())
     }
 }

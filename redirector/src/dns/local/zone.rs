@@ -97,7 +97,7 @@ pub struct Zone {
 }
 
 /// A name in wire form.
-type WireName = Arc<[u8]>;
+pub(crate) type WireName = Arc<[u8]>;
 
 /// A name has at most 253 characters.
 const MAX_LABELS: usize = 128;
@@ -245,10 +245,23 @@ impl Zone {
         None
     }
 
+    /// The zone of each source, some of them more than once.
+    pub(super) fn zones(&self) -> impl Iterator<Item = &[u8]> {
+        let wildcards = self.one_label.iter().chain(self.any_depth.iter());
+        let exact = self.exact.iter().map(|(name, _)| above(name));
+        exact.chain(wildcards.map(|(zone, _)| &zone[..]))
+    }
+
     /// The source in wire form, if the name is the reverse name of its virtual address.
     pub(super) fn find_reverse(&self, name: &LowerName) -> Option<&[u8]> {
         self.reverse.get(&reverse_address(name)?).map(|wire| &wire[..])
     }
+}
+
+/// The name without its first label. `name` is one of ours.
+pub(super) fn above(name: &[u8]) -> &[u8] {
+    let first = name.first().map_or(0, |length| usize::from(*length));
+    name.get(1 + first..).unwrap_or_default()
 }
 
 /// The wire form of a name that `SourceName` accepted: labels of 1 to 63 characters, 253 in all.

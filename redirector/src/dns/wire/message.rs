@@ -17,7 +17,6 @@ pub(crate) mod flag {
     pub(crate) const QR: u16 = 0x8000;
     pub(crate) const OPCODE: u16 = 0x7800;
     pub(crate) const AA: u16 = 0x0400;
-    pub(crate) const TC: u16 = 0x0200;
     pub(crate) const RD: u16 = 0x0100;
     pub(crate) const RA: u16 = 0x0080;
     pub(crate) const CD: u16 = 0x0010;

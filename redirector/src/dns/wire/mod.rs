@@ -11,5 +11,5 @@ pub(crate) use message::{
     CLASSIC_PAYLOAD, EDNS_PAYLOAD, HEADER_LEN, Header, LowerName, ParsedQuestion, class, flag,
     length_prefixed, question_type, rcode, rtype,
 };
-pub(crate) use records::{Edns, is_well_formed, parse_edns};
+pub(crate) use records::{Edns, parse_edns};
 pub use reply::ReplyBuffer;

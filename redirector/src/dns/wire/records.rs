@@ -45,13 +45,6 @@ pub(crate) fn parse_edns(
     Ok(found)
 }
 
-/// Whether a message has as many well-formed records from `at` on as its header counts.
-pub(crate) fn is_well_formed(message: &[u8], at: usize, header: &Header) -> bool {
-    let records: u32 = header.counts[1..].iter().map(|count| u32::from(*count)).sum();
-    let mut at = at;
-    (0..records).all(|_| skip_record(message, at).map(|record| at = record.end).is_ok())
-}
-
 /// A record of the walk.
 struct Record<'a> {
     /// Type, class, TTL and data length.

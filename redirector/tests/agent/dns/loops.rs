@@ -22,6 +22,10 @@ struct Dnsmasq(Child);
 
 impl Dnsmasq {
     fn forwarding_to(rig: &Rig, server: &str) -> Self {
+        Self::with_servers(rig, &[server])
+    }
+
+    fn with_servers(rig: &Rig, servers: &[&str]) -> Self {
         let mut command = rig.node.command(packages::path_of("dnsmasq").unwrap());
         command.args([
             "--keep-in-foreground",
@@ -33,7 +37,7 @@ impl Dnsmasq {
         ]);
         command
             .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--port=5399"])
-            .arg(format!("--server={server}"));
+            .args(servers.iter().map(|server| format!("--server={server}")));
         Self(command.spawn().unwrap())
     }
 }
@@ -88,4 +92,27 @@ fn a_looping_dnsmasq_is_ejected_until_it_is_fixed() {
     until("used again", || job.json(&["status"])["dns"]["upstreams"][0]["loops"] == false);
     until("ready", || !readyz().contains("forwards back to us"));
     assert!(job.agent.log().contains("the upstream no longer loops"), "{}", job.agent.log_tail());
+}
+
+#[test]
+fn a_zone_that_is_forwarded_back_is_reported() {
+    let mut dnsmasq = None;
+    let servers = [DNS_ADDRESS, "/internal.company.net/169.254.20.53"];
+    let job = Job::prepared(CONFIG, |rig| dnsmasq = Some(Dnsmasq::with_servers(rig, &servers)));
+    let upstream = || job.json(&["status"])["dns"]["upstreams"][0].clone();
+    until("found", || upstream()["looping_zones"] == serde_json::json!(["internal.company.net"]));
+    assert_eq!(upstream()["loops"], false);
+    let status = job.cli(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    let lines = [
+        "upstreams  127.0.0.1:5399 (it forwards internal.company.net to us)",
+        "the DNS upstream 127.0.0.1:5399 forwards queries for internal.company.net back to us: \
+            names there without a route get SERVFAIL",
+        "let it forward internal.company.net to the real server",
+    ];
+    assert!(lines.iter().all(|line| status.stdout.contains(line)), "{}", status.text());
+    drop(dnsmasq.take());
+    let _fixed = Dnsmasq::forwarding_to(&job.rig, DNS_ADDRESS);
+    until("used again", || upstream()["looping_zones"].is_null());
+    assert!(job.agent.log().contains("the zone no longer loops"), "{}", job.agent.log_tail());
 }
