@@ -53,7 +53,7 @@ impl Options {
         match self.profile {
             ProfileName::Mixed => vec![(Profile::Mixed, minutes(MIXED_MINUTES))],
             ProfileName::Kills => {
-                let steps = schedule::schedule(Profile::Kills, self.seed, Duration::ZERO);
+                let steps = self.steps_of(Profile::Kills, Duration::ZERO);
                 let last = steps.last().map_or(Duration::ZERO, Step::end);
                 vec![(Profile::Kills, last + Duration::from_secs(10))]
             }
