@@ -3,9 +3,13 @@
 //! never use it.
 //!
 //! The route is in a table of its own, and a rule before all others leads to it: the main table is
-//! only asked when no rule of a container network or a VPN is before it.
+//! only asked when no rule of a container network or a VPN is before it. TCP of pods and guests gets
+//! a reset before that, where the kernel has nf_tables: its rate is not limited.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
@@ -17,7 +21,10 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use crate::{
-    host::netlink::{HostError, to_io, with_netlink},
+    host::{
+        netlink::{HostError, to_io, with_netlink},
+        reset,
+    },
     pool::Pool,
 };
 
@@ -38,15 +45,16 @@ const LOCAL_TABLE: u8 = 255;
 const MAIN_TABLE: u32 = 254;
 
 /// The result of [`add_guard`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guard {
-    /// It was added, or a part of it that was missing.
-    Added,
-    /// It existed already.
-    Present,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Whether it was added, or a part of it that was missing.
+    pub added: bool,
+    /// Why TCP is not refused with resets: this kernel lacks what it takes.
+    pub no_resets: Option<String>,
 }
 
-/// Adds the guard for the pool: a route and a rule for each of its families. Idempotent.
+/// Adds the guard for the pool: a route, a rule that leads to it, and resets, for each of its
+/// families. Idempotent.
 ///
 /// # Errors
 ///
@@ -58,39 +66,63 @@ pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
         for &net in &nets {
             refuse_routed(&handle, net).await?;
         }
-        let added = put(&handle, &nets).await?;
+        let guard = put(&handle, &nets, true).await?;
         for net in nets {
             // Earlier versions had the route in the main table.
             remove_route(&handle, net, MAIN_TABLE).await?;
         }
-        Ok(added)
+        Ok(guard)
     })
     .await
 }
 
 /// Adds what is missing of the guard: a few messages, whatever number of routes this host has.
+/// Without `resets` where the kernel lacks what they take: asking each time would load modules.
 ///
 /// # Errors
 ///
 /// [`HostError::Netlink`] if the kernel refuses.
-pub async fn restore_guard(pool: &Pool) -> Result<Guard, HostError> {
+pub async fn restore_guard(pool: &Pool, resets: bool) -> Result<Guard, HostError> {
     let nets = nets(pool);
-    with_netlink(async |handle| put(&handle, &nets).await).await
+    with_netlink(async |handle| put(&handle, &nets, resets).await).await
 }
 
-async fn put(handle: &Handle, nets: &[IpNet]) -> Result<Guard, HostError> {
-    let mut all = Guard::Present;
+/// Whether TCP to the pool can be refused with resets on this host. Nothing is changed.
+///
+/// # Errors
+///
+/// [`HostError::NoResets`] if the kernel lacks what it takes, [`HostError::Netlink`] if it refuses.
+pub fn can_reset(pool: &Pool) -> Result<(), HostError> {
+    nets(pool).into_iter().try_for_each(reset::probe).map_err(|source| match reset::is_unsupported(
+        &source,
+    ) {
+        true => HostError::NoResets { cause: describe_missing(&source) },
+        false => HostError::Netlink { action: "ask nf_tables".into(), source },
+    })
+}
+
+async fn put(handle: &Handle, nets: &[IpNet], resets: bool) -> Result<Guard, HostError> {
+    let mut guard = Guard::default();
     for &net in nets {
         let route = handle.route().add(guard_route(net, TABLE)).execute().await;
-        let added = [
-            is_new(route, || format!("add the guard route for {net}"))?,
-            is_new(add_rule(handle, net).await, || format!("add the guard rule for {net}"))?,
-        ];
-        if added.contains(&true) {
-            all = Guard::Added;
+        guard.added |= is_new(route, || format!("add the guard route for {net}"))?;
+        let rule = add_rule(handle, net).await;
+        guard.added |= is_new(rule, || format!("add the guard rule for {net}"))?;
+        if resets {
+            match reset::put(net) {
+                Ok(added) => guard.added |= added,
+                Err(error) => guard.no_resets = Some(describe_missing(&error)),
+            }
         }
     }
-    Ok(all)
+    Ok(guard)
+}
+
+fn describe_missing(error: &io::Error) -> String {
+    if reset::is_unsupported(error) {
+        return format!("this kernel lacks nf_tables or its `reject` ({error})");
+    }
+    format!("the kernel refuses a rule of nf_tables ({error})")
 }
 
 async fn refuse_routed(handle: &Handle, net: IpNet) -> Result<(), HostError> {
@@ -150,6 +182,10 @@ pub async fn remove_guard(net: impl Into<IpNet>) -> Result<bool, HostError> {
         for table in [TABLE, MAIN_TABLE] {
             removed |= remove_route(&handle, net, table).await?;
         }
+        removed |= reset::remove(net).map_err(|source| HostError::Netlink {
+            action: format!("remove the guard's resets for {net}"),
+            source,
+        })?;
         Ok(removed)
     })
     .await

@@ -6,9 +6,11 @@ mod guard;
 mod link_watch;
 mod links;
 mod netlink;
+mod nft_message;
+mod reset;
 
 pub use address::{AddedAddress, ensure_address, has_address, has_route, remove_address};
-pub use guard::{Guard, add_guard, conflicting_routes, remove_guard, restore_guard};
+pub use guard::{Guard, add_guard, can_reset, conflicting_routes, remove_guard, restore_guard};
 pub use link_watch::{LinkChange, LinkChanges, LinkWatch};
 pub(crate) use links::link;
 pub use links::{Link, links, uplinks};

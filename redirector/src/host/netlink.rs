@@ -20,6 +20,12 @@ pub enum HostError {
         /// The other route.
         route: String,
     },
+    /// Connects to the pool can't be refused with resets.
+    #[error("{cause}")]
+    NoResets {
+        /// What this kernel lacks.
+        cause: String,
+    },
     /// The kernel refused a netlink request.
     #[error("failed to {action}{}", hint(source))]
     Netlink {

@@ -152,6 +152,11 @@ impl AgentState {
         &self.healing
     }
 
+    /// Why connects to the pool from outside of the scope are not refused with resets.
+    pub(crate) fn no_resets(&self) -> Option<&str> {
+        self.host_check.no_resets()
+    }
+
     /// Restores links, filters, pins, directories, the guard and addresses that another process has
     /// removed. Called every second.
     pub(crate) fn heal(&mut self) {

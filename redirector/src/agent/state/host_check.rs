@@ -7,48 +7,64 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::{
     config::Config,
-    host::{self, AddedAddress, Guard, HostError},
+    host::{self, AddedAddress, HostError},
     pool::Pool,
 };
 
-/// What was restored, or why it could not be.
-type Checked = Result<Vec<String>, HostError>;
+/// What was restored, and why the guard has no resets; or why something could not be restored.
+type Checked = Result<(Vec<String>, Option<String>), HostError>;
 
-/// The check that runs, if one does.
+/// The periodic check.
 #[derive(Debug, Default)]
-pub(crate) struct HostCheck(Option<oneshot::Receiver<Checked>>);
+pub(crate) struct HostCheck {
+    /// The check that runs, if one does.
+    running: Option<oneshot::Receiver<Checked>>,
+    no_resets: Option<String>,
+}
 
 impl HostCheck {
     /// Takes the result of the check that has ended, and begins the next one. Needs the runtime of
     /// tokio. Called every second.
-    pub(crate) fn step(&mut self, config: &Config) -> Option<Checked> {
-        let checked = match self.0.as_mut().map(oneshot::Receiver::try_recv) {
+    pub(crate) fn step(&mut self, config: &Config) -> Option<Result<Vec<String>, HostError>> {
+        let checked = match self.running.as_mut().map(oneshot::Receiver::try_recv) {
             Some(Err(TryRecvError::Empty)) => return None,
             Some(Ok(checked)) => Some(checked),
             Some(Err(TryRecvError::Closed)) | None => None,
         };
+        let checked = checked.map(|checked| {
+            checked.map(|(restored, no_resets)| {
+                self.no_resets = self.no_resets.take().or(no_resets);
+                restored
+            })
+        });
         let (sender, receiver) = oneshot::channel();
-        self.0 = Some(receiver);
-        let guarded = config.pool.guard.then(|| config.pool.clone());
+        self.running = Some(receiver);
+        let resets = self.no_resets.is_none();
+        let guarded = config.pool.guard.then(|| (config.pool.clone(), resets));
         let addresses: Vec<IpAddr> = config.dns.listen.iter().map(|listen| listen.ip()).collect();
         tokio::spawn(async move {
             let _ = sender.send(check(guarded, addresses).await);
         });
         checked
     }
+
+    /// Why connects from outside of the scope are not refused with resets.
+    pub(crate) fn no_resets(&self) -> Option<&str> {
+        self.no_resets.as_deref()
+    }
 }
 
-async fn check(guarded: Option<Pool>, addresses: Vec<IpAddr>) -> Checked {
+async fn check(guarded: Option<(Pool, bool)>, addresses: Vec<IpAddr>) -> Checked {
     let mut restored = Vec::new();
     for address in addresses {
         if host::ensure_address(address).await? == AddedAddress::Added {
             restored.push(format!("the address {address} was removed"));
         }
     }
-    if let Some(pool) = guarded
-        && host::restore_guard(&pool).await? == Guard::Added
-    {
+    let Some((pool, resets)) = guarded else { return Ok((restored, None)) };
+    let guard = host::restore_guard(&pool, resets).await?;
+    if guard.added {
         restored.push("the guard of the pool was removed".to_owned());
     }
-    Ok(restored)
+    Ok((restored, guard.no_resets))
 }

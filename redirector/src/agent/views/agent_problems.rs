@@ -21,6 +21,7 @@ pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
     let mut problems: Vec<_> = state.reconciler.kernel_error().map(kernel).into_iter().collect();
     problems.extend(attachments(&state.attachments));
     problems.extend(healing(state.healing()));
+    problems.extend(state.no_resets().map(no_resets));
     problems.extend(state.config.error().map(config_error));
     problems.extend(state.storage_error().map(unwritable));
     problems.extend(publisher.into_iter().flat_map(upstreams));
@@ -101,6 +102,16 @@ fn healing(healing: &Healing) -> Vec<Problem> {
         );
     }
     problems
+}
+
+fn no_resets(cause: &str) -> Problem {
+    let message = format!(
+        "connects of pods to the pool that are not redirected get no reset: {cause}; most fail \
+            after seconds"
+    );
+    Problem::new(ProblemCode::GuardWithoutResets, message)
+        .with_remedy("load the modules nf_tables and nft_reject_ipv4, and restart the agent")
+        .without_degrading()
 }
 
 /// The first reasons why cgroups are pending, and how many there are besides.

@@ -1,6 +1,6 @@
 //! `redirector check`: can this host run the agent, and what to do if not.
 
-use std::{io, path::Path};
+use std::{io, net::IpAddr, path::Path};
 
 use clap::Args;
 use comfy_table::{Cell, Color};
@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Intercept},
     control::api,
     datapath::{self, Check as Checked, Outcome, Settings},
-    host,
+    host::{self, HostError},
     route::import::old_wildcards_warning,
 };
 
@@ -134,12 +134,44 @@ async fn of_host(config: &Config) -> Vec<Checked> {
     let destinations = check_destinations::check(config).await;
     vec![
         check,
+        guard(config),
         source_addresses(config),
         destinations,
         check_interfaces::roles(config),
         check_interfaces::foreign_filters(config),
         interception(config),
     ]
+}
+
+/// What keeps connects to the pool that are not redirected on this host, by asking the kernel.
+fn guard(config: &Config) -> Checked {
+    const NAME: &str = "guard";
+    let (pool, runs) = (&config.pool, crate::agent::is_running(&config.agent.run_dir));
+    if !pool.guard {
+        return Checked::ok(NAME, "off: connects to the pool that are not redirected leave it");
+    }
+    let nets = [IpAddr::from(pool.ipv4.network())].into_iter();
+    let addresses = nets.chain(pool.ipv6.map(|net| IpAddr::from(net.network())));
+    let routed = addresses.filter(|address| host::has_route(*address));
+    let routed: Vec<_> = routed.map(|address| address.to_string()).collect();
+    if runs && !routed.is_empty() {
+        let found = format!("packets to {} would leave this host", routed.join(" and "));
+        let remedy = "no rule of routing may be before the guard's (`ip rule`)";
+        return Checked::failed(NAME, found, remedy);
+    }
+    match host::can_reset(pool) {
+        Ok(()) => Checked::ok(NAME, "connects to the pool that are not redirected get a reset"),
+        Err(HostError::NoResets { cause }) => Checked::warning(
+            NAME,
+            format!("connects of pods that are not redirected fail after seconds: {cause}"),
+            "load the modules nf_tables and nft_reject_ipv4",
+        ),
+        Err(error) => Checked::warning(
+            NAME,
+            format!("unknown: {}", crate::error::error_chain(&error)),
+            "run this with CAP_NET_ADMIN, as the agent does",
+        ),
+    }
 }
 
 /// The source addresses of the routes, against the addresses of this host.

@@ -96,6 +96,8 @@ problem_codes! {
     Restored = "restored",
     /// The bpf file system is unmounted: redirecting ends with the agent.
     PinsLost = "pins_lost",
+    /// Connects from outside of the scope are not refused with resets.
+    GuardWithoutResets = "guard_without_resets",
     /// The kernel rejected a route update.
     KernelUpdateFailed = "kernel_update_failed",
     /// Names without a route cannot be forwarded.
