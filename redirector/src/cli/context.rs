@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::agent_paths::{self, AgentPaths};
-use crate::control::{Client, ClientError};
+use crate::{
+    config,
+    control::{Client, ClientError},
+};
 
 /// What every command gets.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ impl Context {
 
     /// Where the agent keeps its socket, state and pins.
     pub(super) fn agent_paths(&self) -> anyhow::Result<AgentPaths> {
-        Ok(AgentPaths::load(&self.config)?)
+        Ok(config::agent_paths(&self.config)?)
     }
 
     /// Sends a request to the agent. The error of an absent agent distinguishes a datapath that

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{
     agent_paths::AgentPaths,
     load::{self, ConfigErrors, environment},
-    settings::Config,
+    settings::{Agent, Config},
 };
 use crate::atomic_file::{self, FileError};
 
@@ -86,7 +86,9 @@ impl Accepted {
             Ok(found) => found.config.agent.state_dir.clone(),
             Err(_) => AgentPaths::of_broken_file(path).state_dir,
         };
-        let Some(last) = Self::read_copy(&state_dir, path) else {
+        let copy = read_copy(&state_dir, path);
+        let last = copy.and_then(|text| Self::parse(text, path).ok());
+        let Some(last) = last else {
             return found.map(|found| (found, None));
         };
         Ok(match found.and_then(|_| last.read_next(path)) {
@@ -95,31 +97,65 @@ impl Accepted {
         })
     }
 
-    /// Saves the copy, if it differs from what is saved.
+    /// Saves the copy, if it differs from what is saved. A second one is saved where it is looked
+    /// for when the file has lost its `agent.state_dir`, if that place can be written.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save_copy(&self, path: &Path) -> Result<(), FileError> {
-        let copy = copy_in(&self.config.agent.state_dir);
         let content = format!("{}{}", first_line(path), self.text);
-        let saved = atomic_file::read_if_present(&copy).ok().flatten();
-        if saved.as_deref() == Some(content.as_bytes()) {
-            return Ok(());
+        let save = |copy: &Path| {
+            let saved = atomic_file::read_if_present(copy).ok().flatten();
+            if saved.as_deref() == Some(content.as_bytes()) {
+                return Ok(());
+            }
+            atomic_file::write_atomically(copy, content.as_bytes())
+        };
+        let state_dir = &self.config.agent.state_dir;
+        let default = Agent::default().state_dir;
+        if *state_dir != default {
+            let saved = atomic_file::make_directory(&default, 0o750)
+                .and_then(|()| save(&default_copy(&default, path)));
+            if let Err(error) = saved {
+                tracing::debug!(%error, "no second copy of the configuration");
+            }
         }
-        atomic_file::write_atomically(&copy, content.as_bytes())
-    }
-
-    /// The copy of the file at `path`; `None` if there is none, or it is invalid by now.
-    fn read_copy(state_dir: &Path, path: &Path) -> Option<Self> {
-        let bytes = atomic_file::read_if_present(&copy_in(state_dir)).ok().flatten()?;
-        let content = String::from_utf8(bytes).ok()?;
-        let text = content.strip_prefix(&first_line(path))?.to_owned();
-        Self::parse(text, path).ok()
+        save(&state_dir.join(COPY))
     }
 }
 
-fn copy_in(state_dir: &Path) -> PathBuf {
-    state_dir.join(COPY)
+/// The directories of the agent of a file. If the file is invalid or has lost something, they are
+/// those of its last valid content, with which the agent runs.
+///
+/// # Errors
+/// As [`AgentPaths::load`].
+pub fn agent_paths(path: &Path) -> Result<AgentPaths, ConfigErrors> {
+    let written = AgentPaths::load(path)?;
+    let copy = read_copy(&written.state_dir, path);
+    let last = copy.and_then(|text| AgentPaths::parse(&text, path, &environment).ok());
+    // Most files are not read as a whole: they may have tens of thousands of routes.
+    let Some(last) = last.filter(|last| *last != written) else { return Ok(written) };
+    let is_lost = matches!(Accepted::at_start(path), Ok((_, Some(_))));
+    Ok(if is_lost { last } else { written })
+}
+
+/// The text of the copy of the file at `path`, in the state directory or at the default place.
+fn read_copy(state_dir: &Path, path: &Path) -> Option<String> {
+    let default = default_copy(&Agent::default().state_dir, path);
+    [state_dir.join(COPY), default].into_iter().find_map(|copy| {
+        let bytes = atomic_file::read_if_present(&copy).ok().flatten()?;
+        Some(String::from_utf8(bytes).ok()?.strip_prefix(&first_line(path))?.to_owned())
+    })
+}
+
+/// The second copy: files of other agents have others.
+fn default_copy(default: &Path, path: &Path) -> PathBuf {
+    const MAX_CHARS: usize = 50;
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let name: Vec<char> =
+        path.to_string_lossy().chars().map(|c| if c == '/' { '-' } else { c }).collect();
+    let end: String = name[name.len().saturating_sub(MAX_CHARS)..].iter().collect();
+    default.join(format!("last-good{end}"))
 }
 
 fn first_line(path: &Path) -> String {

@@ -16,7 +16,7 @@ mod settings;
 mod tests;
 
 pub use self::{
-    accepted::Accepted,
+    accepted::{Accepted, agent_paths},
     agent_paths::AgentPaths,
     load::{ConfigErrors, DEFAULT_PATH, load, parse, path},
     settings::{

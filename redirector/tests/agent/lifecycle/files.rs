@@ -54,6 +54,32 @@ fn a_lost_configuration_file_withdraws_no_route() {
 }
 
 #[test]
+fn a_file_that_lost_its_directories_still_finds_them() {
+    let agent = "[agent]\nrun_dir = \"/run/redirector/own\"\n\
+        state_dir = \"/var/lib/redirector/own\"\n";
+    let mut job = Job::with_config(&format!("{agent}{CONFIG}"));
+    let vip = job.vip();
+    for lost in ["", "# all\n", "[[routes]]\nsource = \"artif", CONFIG] {
+        job.agent.write_config(lost).unwrap();
+        let is_edit = lost == CONFIG;
+        if !is_edit {
+            // Of the agent that runs.
+            until("the file to be refused", LIMIT, || Ok(!config_error(&job).is_empty())).unwrap();
+            assert_eq!(job.cli(&["status"]).status.code(), Some(1), "degraded");
+        }
+        job.agent.sigterm().unwrap();
+        job.agent.restart().unwrap();
+        assert_eq!(job.vip(), vip, "{lost:?}");
+        assert_eq!(config_error(&job).is_empty(), is_edit, "{lost:?}");
+    }
+    // The last file is whole: its agent has the default directories.
+    assert_eq!(
+        job.on_node("ls /run/redirector/control.sock").trim(),
+        "/run/redirector/control.sock"
+    );
+}
+
+#[test]
 fn a_file_that_cannot_be_read_shows_no_other_agent() {
     let job = Job::with_config(CONFIG);
     for command in ["status", "unload"] {
