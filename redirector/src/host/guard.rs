@@ -3,8 +3,8 @@
 //! never use it.
 //!
 //! The route is in a table of its own, and a rule before all others leads to it: the main table is
-//! only asked when no rule of a container network or a VPN is before it. TCP of pods and guests gets
-//! a reset before that, where the kernel has nf_tables: its rate is not limited.
+//! only asked when no rule of a container network or a VPN is before it. TCP of pods gets a reset
+//! before that, where the kernel has nf_tables: its rate is not limited.
 
 use std::{
     io,

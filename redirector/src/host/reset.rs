@@ -97,7 +97,7 @@ fn of_table(kind: u8, net: IpNet, flags: u16) -> Message {
     message
 }
 
-/// What makes the table anew, in one step.
+/// Replaces the table, in one step.
 fn replacement(net: IpNet) -> Batch {
     let create = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
     let mut chain = Message::new(NEW_CHAIN, family(net), create);
