@@ -78,7 +78,7 @@ fn stage(binary: &Path) -> anyhow::Result<()> {
     }
     fs::create_dir_all(&folder)
         .with_context(|| format!("failed to create {}", folder.display()))?;
-    if binary != published {
+    if fs::canonicalize(binary).ok() != fs::canonicalize(&published).ok() {
         // It may be a hard link to what cargo built.
         let _ = fs::remove_file(&published);
         fs::copy(binary, &published)

@@ -1,6 +1,7 @@
-//! The Debian package on a machine with systemd: installed, upgraded under load, removed, purged.
-//! `cargo xtask deb` builds the package, `cargo xtask setup` the Debian.
+//! The Debian package on a machine with systemd: installed, upgraded under load, removed, purged;
+//! and with Docker. `cargo xtask deb` builds the package, `cargo xtask setup` the Debian.
 
+mod docker;
 mod machine;
 
 use std::{thread, time::Duration};

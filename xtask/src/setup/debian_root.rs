@@ -1,5 +1,5 @@
-//! A minimal Debian with systemd, from this machine's own package sources. The package's test
-//! boots it in namespaces, with a layer of its own above it.
+//! A minimal Debian with systemd and Docker, from this machine's own package sources. The package's
+//! test boots it in namespaces, with a layer of its own above it.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -10,11 +10,14 @@ use super::private_apt;
 use crate::progress::Step;
 
 /// What the root has besides the essential packages.
-const PACKAGES: &str = "systemd,systemd-sysv,cloud-init";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,cloud-init,docker.io,iptables,ca-certificates";
+
+/// What would start at boot, before the tests want it.
+const SERVICES: [&str; 3] = ["docker.service", "docker.socket", "containerd.service"];
 
 /// Whether it is there.
 pub(crate) fn present() -> bool {
-    workspace::debian_root().join("usr/bin/cloud-init").is_file()
+    workspace::debian_root().join("usr/sbin/dockerd").is_file()
 }
 
 /// Makes it, under another name until it is complete.
@@ -33,6 +36,12 @@ pub(crate) fn install() -> anyhow::Result<()> {
         .args(sources()?)
         .env("LC_ALL", "C");
     capture::run(&mut command, |line| step.note(line))?;
+    let mut disable = Command::new("chroot");
+    disable.arg(&made).args(["systemctl", "--quiet", "disable"]).args(SERVICES);
+    capture::run(&mut disable, |line| step.note(line))?;
+    // Docker makes it at its first start.
+    let state = made.join("var/lib/docker");
+    fs::create_dir_all(&state).with_context(|| format!("failed to make {}", state.display()))?;
     // Names of this machine and of its package sources.
     for file in ["etc/hostname", "etc/resolv.conf"] {
         fs::write(made.join(file), "").with_context(|| format!("failed to empty {file}"))?;

@@ -124,7 +124,7 @@ impl Plan {
         lines.extend(self.cargo_tools.iter().map(|tool| tool.description()));
         if self.debian_root {
             lines.push(format!(
-                "a minimal Debian with systemd (300 MB) in {}, by mmdebstrap",
+                "a minimal Debian with systemd and Docker (560 MB) in {}, by mmdebstrap",
                 workspace::debian_root().display()
             ));
         }
