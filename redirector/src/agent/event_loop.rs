@@ -1,7 +1,7 @@
 //! The event loop: the one task that changes the agent's state. Everything else sends it a command
 //! or an event.
 
-use std::time::Duration;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -28,7 +28,7 @@ use crate::{
         state::{agent_state::AgentState, reconciler::MAX_SINGLE},
         views::{metrics_snapshot, status_line},
     },
-    control::{Command, count},
+    control::{Command, HandOver, count},
     error::error_chain,
     observe::{Health, Snapshot},
 };
@@ -49,6 +49,7 @@ pub(crate) struct EventLoop {
     backend_health: BackendHealth,
     health: Health,
     service_manager: ServiceManager,
+    hand_over: HandOver,
     scrapes: mpsc::Receiver<oneshot::Sender<Snapshot>>,
 }
 
@@ -62,10 +63,12 @@ fn ticks_of(period: Duration) -> Interval {
 impl EventLoop {
     pub(crate) fn new(
         state: AgentState,
+        hand_over: HandOver,
         scrapes: mpsc::Receiver<oneshot::Sender<Snapshot>>,
     ) -> Self {
         Self {
             state,
+            hand_over,
             pending: PendingChanges::default(),
             backend_health: BackendHealth::new(TICK),
             health: Health::default(),
@@ -82,6 +85,12 @@ impl EventLoop {
     /// Liveness and readiness, for the admin listener.
     pub(crate) fn health(&self) -> Health {
         self.health.clone()
+    }
+
+    /// Lets the service manager keep the sockets.
+    pub(crate) fn store(&mut self, sockets: &[OwnedFd], unused: &[String]) {
+        self.service_manager.store(sockets);
+        self.service_manager.forget(unused);
     }
 
     /// Puts the routes in force. Those with known destinations are live at once; the agent is ready
@@ -126,6 +135,10 @@ impl EventLoop {
                     Signal::Hangup => self.reload(),
                 },
                 Some(error) = failed.recv() => return Err(error),
+                () = self.hand_over.requested() => {
+                    info!("another agent takes over");
+                    return Ok(());
+                }
                 _ = clock.tick() => {
                     self.on_tick(tick);
                     tick = (tick + 1) % (POLL_TICKS * RETRY_TICKS);
@@ -154,10 +167,15 @@ impl EventLoop {
         }
     }
 
-    /// Ends the interception of DNS at sockets, as nobody will answer from here on.
-    pub(crate) fn prepare_shutdown(&mut self) {
+    /// Ends the interception of DNS at sockets, unless a successor will answer. Returns whether one
+    /// will.
+    pub(crate) fn prepare_shutdown(&mut self) -> bool {
         self.service_manager.stopping();
-        interception::stop(&mut self.state.reconciler.datapath);
+        let has_successor = self.hand_over.successor().is_some();
+        if !has_successor {
+            interception::stop(&mut self.state.reconciler.datapath);
+        }
+        has_successor
     }
 
     /// Ends what is under way.
@@ -171,6 +189,7 @@ impl EventLoop {
     fn on_tick(&mut self, tick: u32) {
         self.heartbeat();
         let config = self.state.config.current();
+        self.state.interception.resume(&mut self.state.reconciler.datapath);
         self.backend_health.send_probes(&mut self.state.reconciler, config);
         if tick.is_multiple_of(RETRY_TICKS) {
             self.state.retry();

@@ -2,7 +2,10 @@
 //! this host allows. Packets need nothing of the agent once they are published; interception at
 //! sockets, the fallback, needs the shim.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use tracing::{info, warn};
@@ -16,6 +19,21 @@ use crate::{
     net::Nameservers,
 };
 
+/// After an agent that was killed, this one has to live so long before it intercepts at sockets: if
+/// it is killed too, queries for every name fail for two seconds.
+pub(crate) const MIN_LIFE: Duration = Duration::from_secs(10);
+
+/// How the agent before this one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Predecessor {
+    /// There was none, or it has ended, and with it the interception.
+    Ended,
+    /// It has handed over: what it intercepted stays intercepted.
+    HandedOver,
+    /// It was killed. This agent has lived since then, without a fault.
+    Killed(Instant),
+}
+
 /// DNS interception.
 pub(crate) struct Interception {
     way: InterceptWay,
@@ -25,6 +43,8 @@ pub(crate) struct Interception {
     resolvers: Vec<IpAddr>,
     /// Where the shim receives their queries.
     ports: Option<InterceptPorts>,
+    /// When to begin, if not at once.
+    paused_until: Option<Instant>,
 }
 
 /// Why nothing is intercepted.
@@ -48,21 +68,29 @@ impl Disabled {
 
 impl Interception {
     /// Prepares what the configuration wants. Nothing is intercepted at sockets until
-    /// [`Interception::start`]; with packets no connect to port 53 is ever rewritten.
+    /// [`Interception::start`], except what an agent that has handed over intercepted; with packets
+    /// no connect to port 53 is ever rewritten.
     ///
     /// # Errors
     /// When the configuration insists on packets and this kernel refuses the programs, or the
     /// kernel refuses to write a map.
     pub(crate) fn prepare(
         shim: Option<&mut BoundShim>,
-        datapath: &mut Datapath,
+        (datapath, predecessor): (&mut Datapath, Predecessor),
         config: &Config,
     ) -> anyhow::Result<Self> {
+        if predecessor != Predecessor::HandedOver {
+            datapath.intercept(false)?;
+        }
         let mut prepared = Self {
             way: way(config.dns.intercept),
             disabled: None,
             resolvers: Vec::new(),
             ports: None,
+            paused_until: match predecessor {
+                Predecessor::Killed(since) => Some(since + MIN_LIFE),
+                _ => None,
+            },
         };
         match config.dns.intercept {
             Intercept::Sockets => prepared.prepare_sockets(shim, datapath, config)?,
@@ -116,6 +144,19 @@ impl Interception {
 
     /// Intercepts at sockets from here on, if the configuration wants it.
     pub(crate) fn start(&mut self, datapath: &mut Datapath) {
+        if self.way != InterceptWay::Sockets {
+            self.paused_until = None;
+        }
+        let is_paused = self.paused_until.is_some_and(|until| Instant::now() < until);
+        if self.disabled.is_none() && is_paused {
+            info!(
+                "DNS of executors is intercepted once this agent has run for {} s, since the last \
+                    one was killed",
+                MIN_LIFE.as_secs()
+            );
+            return;
+        }
+        self.paused_until = None;
         if self.way == InterceptWay::Sockets && self.disabled.is_none() {
             match datapath.intercept(true) {
                 Ok(()) => {
@@ -127,6 +168,19 @@ impl Interception {
         if let Some(disabled) = &self.disabled {
             info!("DNS of executors is not intercepted: {}", disabled.reason);
         }
+    }
+
+    /// Intercepts at sockets, if the time has come. Called with every tick.
+    pub(crate) fn resume(&mut self, datapath: &mut Datapath) {
+        if self.paused_until.is_some_and(|until| Instant::now() >= until) {
+            self.start(datapath);
+        }
+    }
+
+    /// Why nothing is intercepted for a while, if so.
+    pub(crate) fn pause(&self) -> Option<String> {
+        let left = self.paused_until?.saturating_duration_since(Instant::now()).as_secs() + 1;
+        Some(format!("for {left} s more, since the last agent was killed"))
     }
 
     /// How the configuration wants DNS to be intercepted.
@@ -142,6 +196,7 @@ impl Interception {
     /// For `status`.
     pub(crate) fn info(&self, datapath: &Datapath) -> api::InterceptionInfo {
         let reason = self.disabled.as_ref().map(|disabled| disabled.reason.clone());
+        let reason = reason.or_else(|| Some(format!("paused {}", self.pause()?)));
         info(datapath.interception().unwrap_or_default(), self.way, reason)
     }
 
@@ -214,6 +269,7 @@ mod tests {
             disabled: None,
             resolvers: vec![v4, v6],
             ports: Some(ports),
+            paused_until: None,
         };
         assert_eq!(sockets.unserved(), [v6]);
         sockets.ports = None;

@@ -2,6 +2,7 @@
 //!
 //! | module | contains |
 //! |---|---|
+//! | `standby` | waiting for the end of a running agent |
 //! | `startup` | everything that can fail, before anything is served |
 //! | `event_loop` | the one task that changes the state |
 //! | `changes` | commands, imports, rollbacks and reloads |
@@ -26,6 +27,7 @@ mod events;
 mod interception;
 mod probes;
 mod process;
+mod standby;
 mod startup;
 mod state;
 mod views;
@@ -38,6 +40,7 @@ pub use process::{
     logging::start_logging,
     malloc::prepare as prepare_memory,
 };
+pub use standby::WhenTaken;
 pub use state::healing::end_restoring;
 pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_status};
 
@@ -50,6 +53,13 @@ use crate::config::{Accepted, ConfigErrors};
 /// # Errors
 /// When the agent cannot start (it then leaves nothing behind, and what an earlier agent left still
 /// works), or a part of it fails for good.
-pub async fn run(path: PathBuf, config: (Accepted, Option<ConfigErrors>)) -> anyhow::Result<()> {
-    startup::bind(path, config).await?.run().await
+pub async fn run(
+    path: PathBuf,
+    config: (Accepted, Option<ConfigErrors>),
+    when_taken: WhenTaken,
+) -> anyhow::Result<()> {
+    match standby::wait(&path, config, when_taken).await? {
+        Some((config, inheritance)) => startup::bind(path, config, inheritance).await?.run().await,
+        None => Ok(()),
+    }
 }

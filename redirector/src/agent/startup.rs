@@ -2,7 +2,14 @@
 //! a failed start leaves no pins; what it changed on the host is undone, unless an earlier agent's
 //! datapath exists and works with it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
@@ -16,7 +23,12 @@ use crate::{
         event_loop::EventLoop,
         events::pump::EventPump,
         interception::Interception,
-        process::{config_watch::FileWatch, lock::Locks, signals::Signals},
+        process::{
+            config_watch::FileWatch,
+            lock::{LockError, Locks},
+            signals::Signals,
+        },
+        standby::Inheritance,
         state::{
             agent_state::{AgentParts, AgentState},
             config_state::ConfigState,
@@ -26,10 +38,11 @@ use crate::{
     atomic_file,
     backend::{Follower, FollowerSettings},
     config::{Accepted, Config, ConfigErrors},
-    control::{Command, Handle, Limits, Server},
-    datapath::{self, Datapath, DecisionLog},
+    control::{Command, HandOver, Handle, Limits, Server},
+    datapath::{self, Datapath, DecisionLog, Preloaded},
     dns::{self, BoundShim, ShimSettings},
     host,
+    net::InheritedSockets,
     observe::{Admin, Metrics},
     route::RouteSet,
     state::{OpenedState, State},
@@ -41,17 +54,15 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_QUEUED_COMMANDS: usize = 256;
 /// How long everything together may take to end; the contract is two seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long an agent that hands over may take to release its locks.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
 /// An agent that has everything it needs and serves nothing yet.
 pub(crate) struct BoundAgent {
-    event_loop: EventLoop,
-    sockets: Sockets,
-    metrics: Metrics,
-    event_pump: EventPump,
-    decision_log: Option<DecisionLog>,
+    built: Built,
     signals: Signals,
     /// Last, so that it is released last.
-    _locks: Arc<Mutex<Locks>>,
+    locks: Arc<Mutex<Locks>>,
 }
 
 struct Sockets {
@@ -60,10 +71,11 @@ struct Sockets {
     admin: Option<Admin>,
 }
 
-/// Builds and binds the agent.
+/// Builds and binds the agent, with what it inherits.
 pub(crate) async fn bind(
     path: PathBuf,
     (accepted, errors): (Accepted, Option<ConfigErrors>),
+    inheritance: Inheritance,
 ) -> anyhow::Result<BoundAgent> {
     let config = accepted.config.clone();
     let errors = errors.map(|errors| errors.to_string());
@@ -77,28 +89,30 @@ pub(crate) async fn bind(
     datapath::cgroups(&config.attach.cgroups)?;
     // Locking makes the directory, and this refuses one outside of a bpf file system.
     datapath::has_pins(&config.agent.bpffs)?;
-    let locks = Arc::new(Mutex::new(lock(&config)?));
+    let is_successor = inheritance.waiting_since.is_some();
+    let locks = Arc::new(Mutex::new(lock(&config, is_successor).await?));
     let is_first = !datapath::has_pins(&config.agent.bpffs)?;
-    let built = build(ConfigState::new(path, watch, (accepted, errors)), Arc::clone(&locks)).await;
+    let config_state = ConfigState::new(path, watch, (accepted, errors));
+    let built = build(config_state, Arc::clone(&locks), inheritance).await;
     if built.is_err() && is_first {
         undo(&config).await;
     }
-    let Built { event_loop, sockets, metrics, event_pump, decision_log } = built?;
-    Ok(BoundAgent {
-        event_loop,
-        sockets,
-        metrics,
-        event_pump,
-        decision_log,
-        signals,
-        _locks: locks,
-    })
+    Ok(BoundAgent { built: built?, signals, locks })
 }
 
-/// Locks what two agents must not share.
-fn lock(config: &Config) -> anyhow::Result<Locks> {
+/// Locks what two agents must not share. A successor waits for the one before it.
+async fn lock(config: &Config, is_successor: bool) -> anyhow::Result<Locks> {
     let agent = &config.agent;
-    Ok(Locks::acquire(&agent.run_dir, &[(&agent.bpffs, 0o755), (&agent.state_dir, 0o750)])?)
+    let deadline = Instant::now() + RELEASE_LIMIT;
+    loop {
+        let others = [(&*agent.bpffs, 0o755), (&*agent.state_dir, 0o750)];
+        match Locks::acquire(&agent.run_dir, &others) {
+            Err(LockError::Held { .. }) if is_successor && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            locked => return Ok(locked?),
+        }
+    }
 }
 
 /// What [`build`] makes of a configuration.
@@ -108,9 +122,18 @@ struct Built {
     metrics: Metrics,
     event_pump: EventPump,
     decision_log: Option<DecisionLog>,
+    hand_over: HandOver,
+    /// The sockets, for a successor and the service manager.
+    held: Vec<OwnedFd>,
+    /// The names of inherited sockets that are of no use.
+    unused: Vec<String>,
 }
 
-async fn build(config_state: ConfigState, locks: Arc<Mutex<Locks>>) -> anyhow::Result<Built> {
+async fn build(
+    config_state: ConfigState,
+    locks: Arc<Mutex<Locks>>,
+    inheritance: Inheritance,
+) -> anyhow::Result<Built> {
     let config = config_state.current().clone();
     // Read only: a start that fails leaves the files as they are.
     let OpenedState { state: state_dir, mut leases, routes: stored, warnings } =
@@ -119,8 +142,10 @@ async fn build(config_state: ConfigState, locks: Arc<Mutex<Locks>>) -> anyhow::R
     let routes = RouteSet::new(path, config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
 
-    let (mut sockets, listen) = bind_sockets(&config).await?;
-    let mut datapath = open_datapath(&config)?;
+    let predecessor = inheritance.predecessor(locks.lock().follows_unclean_end());
+    let (mut sockets, mut unused) = bind_sockets(&config, inheritance.sockets).await?;
+    let listen = sockets.shim.as_ref().map(BoundShim::local_addrs).unwrap_or_default();
+    let mut datapath = open_datapath(&config, inheritance.preloaded)?;
     if config.pool.guard {
         host::add_guard(&config.pool).await?;
     }
@@ -129,7 +154,14 @@ async fn build(config_state: ConfigState, locks: Arc<Mutex<Locks>>) -> anyhow::R
         .context("the events of this datapath have a reader already")?;
     let decision_log = datapath.take_decision_log();
     let (events, event_pump) = EventPump::new(reader, config.pool.clone());
-    let interception = Interception::prepare(sockets.shim.as_mut(), &mut datapath, &config)?;
+    let interception =
+        Interception::prepare(sockets.shim.as_mut(), (&mut datapath, predecessor), &config)?;
+    if let Some(shim) = &mut sockets.shim {
+        unused = shim.take_unused();
+    }
+    let held = sockets.held()?;
+    let hand_over = HandOver::default();
+    sockets.control = sockets.control.with_hand_over(hand_over.clone());
     // Not earlier: it creates a file.
     let follower = Follower::start(FollowerSettings {
         upstreams: config.dns.upstreams.clone(),
@@ -137,7 +169,7 @@ async fn build(config_state: ConfigState, locks: Arc<Mutex<Locks>>) -> anyhow::R
         pool: config.pool.clone(),
         state_file: config.agent.state_dir.join("destinations.json"),
     })?;
-    let reconciler = Reconciler::new(ReconcilerParts {
+    let mut reconciler = Reconciler::new(ReconcilerParts {
         routes,
         leases,
         datapath,
@@ -147,7 +179,7 @@ async fn build(config_state: ConfigState, locks: Arc<Mutex<Locks>>) -> anyhow::R
         real_addresses: !config.dns.real_address_clients.is_empty(),
     });
     // Before the shim serves: an upstream would deny that a source exists.
-    reconciler.publish_to_shim();
+    reconciler.publish_installed_to_shim();
     let (scrape, scrapes) = mpsc::channel(1);
     let mut state = AgentState::new(AgentParts {
         reconciler,
@@ -158,47 +190,75 @@ async fn build(config_state: ConfigState, locks: Arc<Mutex<Locks>>) -> anyhow::R
         warnings,
         locks,
         listen,
+        hand_over: hand_over.clone(),
     });
     // Before a route is live: clients remember an address for ever.
     state.save_leases();
     Ok(Built {
-        event_loop: EventLoop::new(state, scrapes),
+        event_loop: EventLoop::new(state, hand_over.clone(), scrapes),
         sockets,
         metrics: Metrics::new(scrape),
         event_pump,
         decision_log,
+        hand_over,
+        held,
+        unused: unused.names(),
     })
 }
 
-fn open_datapath(config: &Config) -> anyhow::Result<Datapath> {
-    let settings = datapath::Settings {
-        bpffs: config.agent.bpffs.clone(),
-        pool: config.pool.clone(),
-        debug_log: config.datapath.logs_decisions(),
-    };
-    let mut datapath = Datapath::open(&settings)?;
+fn open_datapath(config: &Config, preloaded: Option<Preloaded>) -> anyhow::Result<Datapath> {
+    let mut datapath = Datapath::open_preloaded(&datapath::Settings::from(config), preloaded)?;
     datapath.set_connect_timeout(config.health.connect_timeout)?;
     Ok(datapath)
 }
 
-async fn bind_sockets(config: &Config) -> anyhow::Result<(Sockets, Vec<SocketAddr>)> {
+/// Binds the sockets that are not inherited. Returns the inherited ones that are of no use.
+async fn bind_sockets(
+    config: &Config,
+    mut inherited: InheritedSockets,
+) -> anyhow::Result<(Sockets, InheritedSockets)> {
     for address in &config.dns.listen {
         host::ensure_address(address.ip()).await?;
     }
-    let settings = ShimSettings::from(&config.dns);
-    let shim = if settings.listen.is_empty() { None } else { Some(dns::bind(&settings).await?) };
-    let listen = shim.as_ref().map(BoundShim::local_addrs).unwrap_or_default();
-    let control = Server::bind(&config.agent.control_socket(), Limits::default()).await?;
+    let path = config.agent.control_socket();
+    let control = match inherited.unix() {
+        Some(socket) => Server::adopt(&path, Limits::default(), socket).await?,
+        None => Server::bind(&path, Limits::default()).await?,
+    };
     let admin = match config.agent.admin {
-        Some(address) => Some(Admin::bind(address).await.with_context(|| {
-            format!(
-                "failed to bind agent.admin = \"{address}\": set it to a free address of this \
-                    host, or \"off\""
-            )
-        })?),
+        Some(address) => {
+            Some(bind_admin(address, inherited.tcp(address)).await.with_context(|| {
+                format!(
+                    "failed to bind agent.admin = \"{address}\": set it to a free address of this \
+                        host, or \"off\""
+                )
+            })?)
+        }
         None => None,
     };
-    Ok((Sockets { shim, control, admin }, listen))
+    let settings = ShimSettings::from(&config.dns);
+    if settings.listen.is_empty() {
+        return Ok((Sockets { shim: None, control, admin }, inherited));
+    }
+    let shim = Some(dns::adopt(&settings, inherited).await?);
+    Ok((Sockets { shim, control, admin }, InheritedSockets::default()))
+}
+
+async fn bind_admin(address: SocketAddr, inherited: Option<TcpListener>) -> io::Result<Admin> {
+    match inherited {
+        Some(listener) => Admin::adopt(listener),
+        None => Admin::bind(address).await,
+    }
+}
+
+impl Sockets {
+    /// A second descriptor of each.
+    fn held(&self) -> anyhow::Result<Vec<OwnedFd>> {
+        let dns = self.shim.iter().flat_map(BoundShim::sockets);
+        let others = self.admin.iter().map(Admin::socket).chain([self.control.socket()]);
+        let clones = dns.chain(others).map(|socket| socket.try_clone_to_owned());
+        clones.collect::<io::Result<_>>().context("failed to duplicate the sockets")
+    }
 }
 
 /// Undoes what a failed first start has changed on the host.
@@ -225,9 +285,20 @@ async fn undo(config: &Config) {
 impl BoundAgent {
     /// Serves until a signal ends it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { mut event_loop, sockets, metrics, event_pump, decision_log, signals, _locks } =
-            self;
+        let Self { built, signals, locks } = self;
+        let Built {
+            mut event_loop,
+            sockets,
+            metrics,
+            event_pump,
+            decision_log,
+            hand_over,
+            held,
+            unused,
+        } = built;
         log_sockets(&event_loop);
+        event_loop.store(&held, &unused);
+        hand_over.set_sockets(held);
         event_loop.state().config.save_copy();
         let shutdown = CancellationToken::new();
         let (commands, queue) = mpsc::channel::<Command>(MAX_QUEUED_COMMANDS);
@@ -246,19 +317,31 @@ impl BoundAgent {
         if let Some(admin) = sockets.admin {
             tasks.spawn(admin.serve(event_loop.health(), metrics, shutdown.clone()));
         }
-        tasks.spawn(event_pump.run(shutdown.clone()));
+        let events = tokio::spawn(event_pump.run(shutdown.clone()));
         if let Some(log) = decision_log {
             info!("the programs log each decision");
             tasks.spawn(decision_log::forward(log, shutdown.clone()));
         }
         event_loop.start();
         let ended = event_loop.run(queue, signals, failures).await;
-        event_loop.prepare_shutdown();
+        let has_successor = event_loop.prepare_shutdown();
         info!("stopping; the datapath stays loaded and keeps redirecting");
         shutdown.cancel();
         let all_ended = async {
+            let mut event_loop = Some(event_loop);
+            if has_successor {
+                // The successor continues while forwarded queries still end here.
+                let _ = events.await;
+                if let Some(event_loop) = event_loop.take() {
+                    event_loop.shutdown().await;
+                }
+                locks.lock().release();
+                hand_over.release();
+            }
             while tasks.join_next().await.is_some() {}
-            event_loop.shutdown().await;
+            if let Some(event_loop) = event_loop {
+                event_loop.shutdown().await;
+            }
         };
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended).await.is_err() {
             warn!("not everything had ended within {SHUTDOWN_TIMEOUT:?}");

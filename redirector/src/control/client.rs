@@ -19,6 +19,7 @@ use crate::{
         api::{self, EventLine, EventQuery},
         command::MANY_ROUTES,
         error::{ApiError, ErrorBody},
+        hand_over::{self, Predecessor},
     },
     route::{RawRoute, RoutePatch, SourceName},
 };
@@ -200,6 +201,43 @@ impl Client {
     /// `POST /v1/reload`.
     pub async fn reload(&self) -> Result<api::Reloaded, ClientError> {
         self.send_many(Method::POST, "/v1/reload", None::<&()>).await
+    }
+
+    /// `POST /v1/hand-over`.
+    pub async fn hand_over(&self) -> Result<Predecessor, ClientError> {
+        let silent = |_| ClientError::Silent { path: self.path.clone(), timeout: STATUS_TIMEOUT };
+        tokio::time::timeout(STATUS_TIMEOUT, self.upgrade()).await.map_err(silent)?
+    }
+
+    async fn upgrade(&self) -> Result<Predecessor, ClientError> {
+        let stream =
+            UnixStream::connect(&self.path).await.map_err(|source| self.unreachable(source))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken("begin", error))?;
+        let driver = tokio::spawn(async { drop(connection.with_upgrades().await) });
+        let _driver = AbortOnDropHandle::new(driver);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/v1/hand-over")
+            .header(header::HOST, "redirector")
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, hand_over::PROTOCOL)
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| self.broken("ask for", error))?;
+        let response =
+            sender.send_request(request).await.map_err(|error| self.broken("receive", error))?;
+        let status = response.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let answer = Limited::new(response.into_body(), MAX_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| self.broken("read", error))?;
+            return Err(self.refused(status, &answer.to_bytes()));
+        }
+        let upgraded =
+            hyper::upgrade::on(response).await.map_err(|error| self.broken("upgrade", error))?;
+        Predecessor::new(upgraded).map_err(|error| self.broken("upgrade", error))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

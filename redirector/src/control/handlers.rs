@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Json, Router,
     body::Body,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -21,6 +21,7 @@ use crate::{
         api,
         command::{Caller, Command, Handle},
         error::{ApiError, ErrorCode},
+        hand_over::{self, HandOver},
     },
     route::{RawRoute, RoutePatch, SourceName},
 };
@@ -38,6 +39,7 @@ struct Shared {
     handle: Handle,
     bounds: Bounds,
     shutdown: CancellationToken,
+    hand_over: HandOver,
     /// One permit for each reader that follows events.
     readers: Arc<Semaphore>,
     /// One permit for each import whose body is read.
@@ -52,7 +54,11 @@ const MAX_IMPORTS: usize = 2;
 type Answer<T> = Result<Json<T>, ApiError>;
 
 /// Every path of version 1.
-pub(super) fn router(handle: Handle, bounds: Bounds, shutdown: CancellationToken) -> Router {
+pub(super) fn router(
+    (handle, hand_over): (Handle, HandOver),
+    bounds: Bounds,
+    shutdown: CancellationToken,
+) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/progress", get(progress))
@@ -65,12 +71,14 @@ pub(super) fn router(handle: Handle, bounds: Bounds, shutdown: CancellationToken
         .route("/v1/rollback", post(rollback))
         .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
+        .route("/v1/hand-over", post(hand_over_sockets))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(Shared {
             handle,
             bounds,
             shutdown,
+            hand_over,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
         })
@@ -201,6 +209,36 @@ async fn reload(
     shared.handle.send_many(|reply| Command::Reload(caller, reply)).await.map(Json)
 }
 
+/// Gives the listening sockets to a successor, on the upgraded connection.
+async fn hand_over_sockets(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    if caller.uid != 0 && caller.uid != rustix::process::geteuid().as_raw() {
+        let message = format!("{caller} is not the agent's own user");
+        return Err(ApiError::new(ErrorCode::Forbidden, message).remedy("run this as root"));
+    }
+    if request.headers().get(header::UPGRADE).is_none_or(|name| name != hand_over::PROTOCOL) {
+        let message = format!("this path needs `upgrade: {}`", hand_over::PROTOCOL);
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
+    let registered = shared.hand_over.register(caller)?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let stream = upgrade.await.map_err(std::io::Error::other).and_then(hand_over::into_stream);
+        let served = match stream {
+            Ok(stream) => registered.serve(stream).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::debug!(%caller, %error, "an agent does not wait to take over any more");
+        }
+    });
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, hand_over::PROTOCOL)];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
 /// The reply to a caller without permission, for every path.
 pub(super) fn forbidden() -> Router {
     Router::new().fallback(async |Extension(caller): Extension<Caller>| {
@@ -220,7 +258,8 @@ pub(super) fn too_many() -> Router {
 async fn no_such_path(uri: axum::http::Uri) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no {} in this API", uri.path())).remedy(
         "version 1 has /v1/status, /v1/progress, /v1/routes, /v1/routes/{source}, /v1/import, \
-            /v1/export, /v1/history, /v1/history/{number}, /v1/rollback, /v1/events and /v1/reload",
+            /v1/export, /v1/history, /v1/history/{number}, /v1/rollback, /v1/events, /v1/reload \
+            and /v1/hand-over",
     )
 }
 

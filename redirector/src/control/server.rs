@@ -1,6 +1,14 @@
 //! The server: accepts connections, limits each request in size and time, drains on shutdown.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Extension, Router};
 use tokio::{net::UnixStream, task::JoinSet};
@@ -10,6 +18,7 @@ use tracing::debug;
 use crate::{
     control::{
         command::{Caller, Handle},
+        hand_over::HandOver,
         handlers::{self, Bounds},
         peer_cred,
         socket::{ControlSocket, SocketError},
@@ -58,6 +67,7 @@ impl Default for Limits {
 pub struct Server {
     socket: ControlSocket,
     limits: Limits,
+    hand_over: HandOver,
 }
 
 impl Server {
@@ -66,7 +76,34 @@ impl Server {
     /// # Errors
     /// When a live agent listens there, when `path` is not a socket, or when the system refuses.
     pub async fn bind(path: &Path, limits: Limits) -> Result<Self, SocketError> {
-        Ok(Self { socket: ControlSocket::bind(path).await?, limits })
+        let socket = ControlSocket::bind(path).await?;
+        Ok(Self { socket, limits, hand_over: HandOver::default() })
+    }
+
+    /// As [`Server::bind`], with a socket that another process has bound to `path`, if it still is.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn adopt(
+        path: &Path,
+        limits: Limits,
+        inherited: UnixListener,
+    ) -> Result<Self, SocketError> {
+        match ControlSocket::adopt(path, inherited).await {
+            Some(socket) => Ok(Self { socket, limits, hand_over: HandOver::default() }),
+            None => Self::bind(path, limits).await,
+        }
+    }
+
+    /// Gives sockets to a successor by `hand_over`; if there is one at the end, the socket's file
+    /// stays.
+    pub fn with_hand_over(self, hand_over: HandOver) -> Self {
+        Self { hand_over, ..self }
+    }
+
+    /// The listening socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.listener.as_fd()
     }
 
     /// Serves until `shutdown`, then waits up to [`Limits::drain`] for requests under way, and
@@ -74,7 +111,7 @@ impl Server {
     pub async fn serve(mut self, handle: Handle, shutdown: CancellationToken) {
         let limits = self.limits;
         let router = handlers::router(
-            handle,
+            (handle, self.hand_over.clone()),
             Bounds { body: limits.body, import: limits.import, read: limits.read },
             shutdown.clone(),
         );
@@ -103,6 +140,9 @@ impl Server {
                 Err(error) => accept_failed("control", &error, &connections).await,
             }
             while tasks.try_join_next().is_some() {}
+        }
+        if self.hand_over.successor().is_some() {
+            self.socket.leave();
         }
         drop(self.socket);
         let drained = async { while tasks.join_next().await.is_some() {} };

@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixListener as StdUnixListener,
+    },
     path::{Path, PathBuf},
 };
 
@@ -58,6 +61,8 @@ pub(super) struct ControlSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
     identity: (u64, u64),
+    /// Whether the file stays, as another agent has the socket.
+    stays: bool,
 }
 
 impl ControlSocket {
@@ -74,12 +79,25 @@ impl ControlSocket {
             .and_then(|()| std::fs::rename(&temporary, path))
             .and_then(|()| identity(path));
         match placed {
-            Ok(identity) => Ok(Self { listener, path: path.to_owned(), identity }),
+            Ok(identity) => Ok(Self { listener, path: path.to_owned(), identity, stays: false }),
             Err(source) => {
                 let _ = std::fs::remove_file(&temporary);
                 Err(failed("place")(source))
             }
         }
+    }
+
+    /// Takes a socket over that is bound to `path`; none if nothing listens there any more. The
+    /// caller holds the lock, so no other agent does.
+    pub(super) async fn adopt(path: &Path, inherited: StdUnixListener) -> Option<Self> {
+        UnixStream::connect(path).await.ok()?;
+        let listener = UnixListener::from_std(inherited).ok()?;
+        Some(Self { listener, path: path.to_owned(), identity: identity(path).ok()?, stays: false })
+    }
+
+    /// Leaves the file to another agent, which has the socket.
+    pub(super) fn leave(&mut self) {
+        self.stays = true;
     }
 
     /// Whether the file is still that of this socket.
@@ -124,7 +142,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if self.is_in_place() {
+        if !self.stays && self.is_in_place() {
             let _ = std::fs::remove_file(&self.path);
         }
     }

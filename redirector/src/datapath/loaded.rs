@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use redirector_common::{packet::stats::PacketStats, stats::RouteCounters};
+use aya::maps::MapInfo;
+use redirector_common::{names, packet::stats::PacketStats, stats::RouteCounters};
 use tracing::{debug, warn};
 
 use crate::{
@@ -64,6 +65,40 @@ pub struct Datapath {
     decision_log: Option<DecisionLog>,
 }
 
+/// Programs that are loaded with the maps of a running agent, which they do not change: the part of
+/// [`Datapath::open`] that takes seconds.
+pub struct Preloaded {
+    settings: Settings,
+    object: Object,
+    decision_log: Option<DecisionLog>,
+}
+
+impl Preloaded {
+    /// Loads the programs; none if the maps must be created or upgraded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Datapath::open`].
+    pub fn load(settings: &Settings) -> Result<Option<Self>, DatapathError> {
+        refuse_old_kernel()?;
+        let version = Version::own();
+        let pins = Pins::for_version(&settings.bpffs, version.abi);
+        pins.refuse_newer_version()?;
+        if !pins.exist()? || !pins.older().is_empty() {
+            return Ok(None);
+        }
+        compat::compare(&pins, &settings.pool, &version)?;
+        let (object, decision_log) = load(settings, &version, &pins)?;
+        Ok(Some(Self { settings: settings.clone(), object, decision_log }))
+    }
+
+    /// Whether these settings and the maps that are pinned now are those of the programs.
+    fn fits(&self, settings: &Settings, pins: &Pins) -> bool {
+        let pinned = MapInfo::from_pin(pins.map(names::AGENT)).ok().map(|info| info.id());
+        pinned.is_some() && self.object.map_id(names::AGENT) == pinned && self.settings == *settings
+    }
+}
+
 impl Datapath {
     /// Loads the programs with the pinned maps, or with new ones. Nothing is attached yet, and
     /// connects are not affected.
@@ -80,6 +115,18 @@ impl Datapath {
         Self::open_as(settings, &Version::own())
     }
 
+    /// As [`Datapath::open`], without loading the programs again if they fit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Datapath::open`].
+    pub fn open_preloaded(
+        settings: &Settings,
+        preloaded: Option<Preloaded>,
+    ) -> Result<Self, DatapathError> {
+        Self::open_with(settings, &Version::own(), preloaded)
+    }
+
     /// As [`Datapath::open`], with the maps of another version of this binary.
     ///
     /// # Errors
@@ -87,6 +134,14 @@ impl Datapath {
     /// As [`Datapath::open`].
     #[doc(hidden)]
     pub fn open_as(settings: &Settings, version: &Version) -> Result<Self, DatapathError> {
+        Self::open_with(settings, version, None)
+    }
+
+    fn open_with(
+        settings: &Settings,
+        version: &Version,
+        preloaded: Option<Preloaded>,
+    ) -> Result<Self, DatapathError> {
         refuse_old_kernel()?;
         let mut pins = Pins::for_version(&settings.bpffs, version.abi);
         pins.refuse_newer_version()?;
@@ -99,14 +154,19 @@ impl Datapath {
             _ => pins.create_dirs()?,
         }
         compat::compare(&pins, &settings.pool, version)?;
-        let (mut object, decision_log) = load(settings, version, &pins)?;
+        let (mut object, decision_log) =
+            match preloaded.filter(|preloaded| preloaded.fits(settings, &pins)) {
+                Some(Preloaded { object, decision_log, .. }) => (object, decision_log),
+                None => load(settings, version, &pins)?,
+            };
+        object.link();
         let maps = AgentMaps::open(&mut object, &settings.pool, version, predecessor.as_ref())?;
         let resolvers = Resolvers::open(&mut object)?;
-        let names = NameMaps::open(&mut object)?;
+        let name_maps = NameMaps::open(&mut object)?;
         let interfaces = Interfaces::open(&mut object)?;
         let flow_expiry = FlowExpiry::from_object(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
-        let events = Some(EventReader::new(object.ring(redirector_common::names::EVENTS)?));
+        let events = Some(EventReader::new(object.ring(names::EVENTS)?));
         let upgraded_from = predecessor.as_ref().map(Predecessor::abi);
         let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.can_read_routes());
         Ok(Self {
@@ -115,7 +175,7 @@ impl Datapath {
             object,
             maps,
             resolvers,
-            names,
+            names: name_maps,
             links: Links::new(pins),
             interfaces,
             flow_expiry,
@@ -429,8 +489,8 @@ impl Datapath {
         self.maps.suppressed_events()
     }
 
-    /// Ends the interception of DNS at sockets and gives each listed resolver a slot, its former
-    /// one if it had one. Returns the resolver of each slot.
+    /// Gives each resolver whose DNS is intercepted at sockets a slot, its former one if it had
+    /// one. A change ends the interception. Returns the resolver of each slot.
     ///
     /// # Errors
     ///
@@ -443,7 +503,8 @@ impl Datapath {
         self.resolvers.list(listed)
     }
 
-    /// Sets where the shim listens. Nothing is intercepted until [`Datapath::intercept`].
+    /// Sets where the shim listens. After a change nothing is intercepted until
+    /// [`Datapath::intercept`].
     ///
     /// # Errors
     ///
@@ -578,13 +639,14 @@ fn refuse_old_kernel() -> Result<(), DatapathError> {
 }
 
 /// Loads the programs: those that log if `settings` ask for them and the kernel accepts them.
+/// [`Object::link`] has to follow.
 fn load(
     settings: &Settings,
     version: &Version,
     pins: &Pins,
 ) -> Result<(Object, Option<DecisionLog>), DatapathError> {
     if settings.debug_log {
-        match Object::load(Build::Logging, &settings.pool, version, Some(pins)) {
+        match Object::load_only(Build::Logging, &settings.pool, version, Some(pins)) {
             Ok(mut object) => {
                 let log = object.decision_log()?;
                 return Ok((object, Some(log)));
@@ -595,5 +657,6 @@ fn load(
             }
         }
     }
-    Object::load(Build::Plain, &settings.pool, version, Some(pins)).map(|object| (object, None))
+    let object = Object::load_only(Build::Plain, &settings.pool, version, Some(pins))?;
+    Ok((object, None))
 }

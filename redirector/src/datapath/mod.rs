@@ -80,7 +80,7 @@ pub use checks::{
 pub use error::DatapathError;
 pub use events::{Event, EventReader};
 pub use load::decision_log::DecisionLog;
-pub use loaded::Datapath;
+pub use loaded::{Datapath, Preloaded};
 pub use maps::{
     name_cgroups::{MAX_CGROUP_LEVEL, NameCgroup},
     published_names::{NameChange, PublishedName},

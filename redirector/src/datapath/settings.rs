@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::pool::Pool;
+use crate::{config::Config, pool::Pool};
 
 /// Where the datapath is pinned, and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,4 +13,14 @@ pub struct Settings {
     pub pool: Pool,
     /// Whether to load the programs that log each decision, if this host accepts them.
     pub debug_log: bool,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            bpffs: config.agent.bpffs.clone(),
+            pool: config.pool.clone(),
+            debug_log: config.datapath.logs_decisions(),
+        }
+    }
 }

@@ -13,7 +13,7 @@ mod stats;
 mod wire;
 
 pub use forward::{UpstreamHealth, reply_matches};
-pub use frontend::{BindError, BoundShim, InterceptPorts, Publisher, ShimSettings, bind};
+pub use frontend::{BindError, BoundShim, InterceptPorts, Publisher, ShimSettings, adopt, bind};
 pub use local::{
     Answer, AnswerPolicy, Decision, ForwardInfo, ReplyKind, Vip, Zone, answer, refuse,
 };

@@ -135,7 +135,8 @@ pub fn uplinks() -> io::Result<BTreeSet<u32>> {
     Ok(replies.iter().flatten().filter_map(interface).collect())
 }
 
-fn route_request(address: IpAddr) -> RouteNetlinkMessage {
+/// The request for the route to an address.
+pub(super) fn route_request(address: IpAddr) -> RouteNetlinkMessage {
     let mut request = RouteMessage::default();
     let (family, length, destination) = match address {
         IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),

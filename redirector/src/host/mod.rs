@@ -1,7 +1,9 @@
 //! The network namespace that the agent runs in: the guard routes for the pool and the shim's
-//! addresses on `lo`, which are marked, so that only ours are removed; and its interfaces.
+//! addresses on `lo`, which are marked, so that only ours are removed; its interfaces, and
+//! the executors behind them.
 
 mod address;
+mod executor_clients;
 mod guard;
 mod link_watch;
 mod links;
@@ -10,6 +12,8 @@ mod nft_message;
 mod reset;
 
 pub use address::{AddedAddress, ensure_address, has_address, has_route, remove_address};
+pub(crate) use executor_clients::ExecutorClients;
+pub use executor_clients::executor_interfaces;
 pub use guard::{Guard, add_guard, can_reset, conflicting_routes, remove_guard, restore_guard};
 pub use link_watch::{LinkChange, LinkChanges, LinkWatch};
 pub(crate) use links::link;

@@ -39,7 +39,7 @@ pub(crate) async fn serve_connection<S, P: 'static>(
     (limits, shutdown): (ServeLimits, CancellationToken),
 ) -> hyper::Result<()>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(|request: hyper::Request<Incoming>| {
@@ -52,7 +52,7 @@ where
         .header_read_timeout(limits.head)
         .keep_alive(false)
         .max_buf_size(MAX_BUFFER);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(serving);
     let whole = time::sleep(limits.whole.unwrap_or(Duration::MAX));
     tokio::select! {

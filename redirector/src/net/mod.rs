@@ -1,14 +1,15 @@
-//! The host's network: its nameservers, its own addresses, the process that has a port, the mark on
-//! our own sockets, and a socket for requests to the kernel.
+//! The host's network: its nameservers, sockets that another process has opened, the process that
+//! has a port, the mark on our own sockets, and a socket for requests to the kernel.
 
-mod local_networks;
+mod inherited_sockets;
 pub mod nameservers;
 mod port_owner;
 pub(crate) mod route_socket;
 pub(crate) mod socket_mark;
 mod transport;
 
-pub(crate) use local_networks::LocalNetworks;
+pub use inherited_sockets::InheritedSockets;
+pub(crate) use inherited_sockets::socket_name;
 pub use nameservers::{Nameservers, RESOLV_CONF};
 pub use port_owner::PortOwner;
 pub use transport::Transport;

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -103,6 +104,19 @@ impl Admin {
     /// When the address is not this host's or the port is taken.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         TcpListener::bind(address).await.map(|listener| Self { listener })
+    }
+
+    /// With a listener that another process has opened.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn adopt(listener: std::net::TcpListener) -> io::Result<Self> {
+        TcpListener::from_std(listener).map(|listener| Self { listener })
+    }
+
+    /// The listening socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// The bound address.

@@ -1,14 +1,18 @@
 //! The agent on the node: `redirector run`, started as systemd or Kubernetes would start it.
 
 use std::fs;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Signal;
 
 use crate::isolation::sandbox::Sandbox;
@@ -38,6 +42,8 @@ pub struct AgentOptions {
     pub environment: Vec<(String, String)>,
     /// Arguments after `run`.
     pub arguments: Vec<String>,
+    /// Whether the sockets that it stores (FDSTORE) are passed to the next start, as systemd does.
+    pub keeps_sockets: bool,
 }
 
 impl AgentOptions {
@@ -54,6 +60,7 @@ impl AgentOptions {
             capabilities: Some(CAPABILITIES.to_vec()),
             environment: Vec::new(),
             arguments: Vec::new(),
+            keeps_sockets: false,
         }
     }
 }
@@ -72,6 +79,8 @@ pub struct Agent {
     options: AgentOptions,
     service: Service,
     notify: NotifySocket,
+    /// Distinguishes the agents of a node that run at the same time.
+    instance: u32,
     /// From spawn to READY=1.
     ready_after: Duration,
 }
@@ -81,6 +90,10 @@ pub struct Agent {
 struct NotifySocket {
     socket: UnixDatagram,
     states: Vec<String>,
+    /// By name.
+    stored: Vec<(String, OwnedFd)>,
+    /// Whether sockets are stored; else they are closed.
+    keeps_sockets: bool,
 }
 
 impl Agent {
@@ -89,8 +102,35 @@ impl Agent {
     pub fn start(node: &Node, options: AgentOptions) -> Result<Self> {
         let sandbox = node.sandbox().clone();
         sandbox.write(CONFIG_PATH, &options.config)?;
-        let (service, notify, ready_after) = launch(&sandbox, &options)?;
-        Ok(Self { sandbox, options, service, notify, ready_after })
+        let (service, notify, ready_after) = launch(&sandbox, &options, 0, Vec::new())?;
+        Ok(Self { sandbox, options, service, notify, instance: 0, ready_after })
+    }
+
+    /// Starts another agent with the same configuration beside this one, and waits for its READY=1.
+    pub fn beside(&self, arguments: &[&str]) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let instance = NEXT.fetch_add(1, Ordering::Relaxed);
+        let sandbox = self.sandbox.clone();
+        let mut options = self.options.clone();
+        options.arguments = arguments.iter().copied().map(str::to_owned).collect();
+        let (service, notify, ready_after) = launch(&sandbox, &options, instance, Vec::new())?;
+        Ok(Self { sandbox, options, service, notify, instance, ready_after })
+    }
+
+    /// Waits until it has ended, without a signal.
+    pub fn wait_ended(&mut self) -> Result<ExitStatus> {
+        let mut status = None;
+        crate::process::until("the end of the agent", STOP_LIMIT, || {
+            status = self.service.ended()?;
+            Ok(status.is_some())
+        })?;
+        status.context("the agent has not ended")
+    }
+
+    /// The names of the sockets that it has stored.
+    pub fn stored(&mut self) -> Result<Vec<String>> {
+        self.notify.receive()?;
+        Ok(self.notify.stored.iter().map(|(name, _)| name.clone()).collect())
     }
 
     /// Sends SIGKILL, and waits until the agent has ended.
@@ -116,15 +156,23 @@ impl Agent {
     /// Starts it again, after a SIGKILL if it still runs.
     pub fn restart(&mut self) -> Result<()> {
         self.sigkill()?;
-        (self.service, self.notify, self.ready_after) = launch(&self.sandbox, &self.options)?;
+        let stored = self.take_stored()?;
+        (self.service, self.notify, self.ready_after) =
+            launch(&self.sandbox, &self.options, self.instance, stored)?;
         Ok(())
     }
 
     /// Starts it again and returns at once, whether it gets ready or not.
     pub fn relaunch(&mut self) -> Result<()> {
         self.sigkill()?;
-        (self.service, self.notify) = spawn(&self.sandbox, &self.options)?;
+        let stored = self.take_stored()?;
+        (self.service, self.notify) = spawn(&self.sandbox, &self.options, self.instance, stored)?;
         Ok(())
+    }
+
+    fn take_stored(&mut self) -> Result<Vec<(String, OwnedFd)>> {
+        self.notify.receive()?;
+        Ok(std::mem::take(&mut self.notify.stored))
     }
 
     /// Replaces the configuration file. The agent notices on its own, or on [`Agent::sighup`].
@@ -165,9 +213,14 @@ impl Agent {
     }
 }
 
-fn launch(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, NotifySocket, Duration)> {
+fn launch(
+    sandbox: &Sandbox,
+    options: &AgentOptions,
+    instance: u32,
+    stored: Vec<(String, OwnedFd)>,
+) -> Result<(Service, NotifySocket, Duration)> {
     let started = Instant::now();
-    let (mut service, mut notify) = spawn(sandbox, options)?;
+    let (mut service, mut notify) = spawn(sandbox, options, instance, stored)?;
     service.wait_ready(READY_LIMIT, || {
         notify.receive()?;
         Ok(notify.states.iter().any(|state| state == "READY=1"))
@@ -175,17 +228,59 @@ fn launch(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, NotifyS
     Ok((service, notify, started.elapsed()))
 }
 
-fn spawn(sandbox: &Sandbox, options: &AgentOptions) -> Result<(Service, NotifySocket)> {
+fn spawn(
+    sandbox: &Sandbox,
+    options: &AgentOptions,
+    instance: u32,
+    stored: Vec<(String, OwnedFd)>,
+) -> Result<(Service, NotifySocket)> {
     let files = sandbox.scope().files();
-    let path = files.join("notify");
+    let suffix = if instance == 0 { String::new() } else { format!("-{instance}") };
+    let path = files.join(format!("notify{suffix}"));
     let notify = NotifySocket::bind(&path)?;
-    let mut command = sandbox.command(&options.binary);
+    let mut command = if stored.is_empty() {
+        sandbox.command(&options.binary)
+    } else {
+        let mut shell = sandbox.command("/bin/sh");
+        shell.args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""]).arg(&options.binary);
+        shell.env("LISTEN_FDS", stored.len().to_string());
+        shell
+    };
     command.arg("run").args(&options.arguments).env("NOTIFY_SOCKET", &path);
     command.envs(options.environment.iter().map(|(key, value)| (key, value)));
     if let Some(kept) = &options.capabilities {
         keep_capabilities(&mut command, kept);
     }
-    Ok((Service::start("the agent", &files.join("agent.log"), command)?, notify))
+    pass(&mut command, stored.iter().map(|(_, socket)| socket.as_raw_fd()).collect());
+    let log = files.join(format!("agent{suffix}.log"));
+    let service = Service::start("the agent", &log, command)?;
+    Ok((service, NotifySocket { stored, keeps_sockets: options.keeps_sockets, ..notify }))
+}
+
+/// Passes descriptors to `command`, from number 3 on.
+fn pass(command: &mut Command, descriptors: Vec<RawFd>) {
+    /// Above those that are passed.
+    const ABOVE: libc::c_int = 300;
+    // SAFETY: the closure only calls fcntl and dup2, with integers.
+    unsafe {
+        command.pre_exec(move || {
+            let checked = |result: libc::c_int| match result {
+                -1 => Err(io::Error::last_os_error()),
+                descriptor => Ok(descriptor),
+            };
+            // A descriptor may have a number of those that are passed.
+            for (number, descriptor) in (0..).zip(&descriptors) {
+                let moved = checked(libc::fcntl(*descriptor, libc::F_DUPFD_CLOEXEC, ABOVE))?;
+                checked(libc::dup2(moved, ABOVE + 300 + number))?;
+                checked(libc::close(moved))?;
+            }
+            for number in 0..descriptors.len() as libc::c_int {
+                checked(libc::dup2(ABOVE + 300 + number, 3 + number))?;
+                checked(libc::close(ABOVE + 300 + number))?;
+            }
+            Ok(())
+        });
+    }
 }
 
 impl NotifySocket {
@@ -194,20 +289,47 @@ impl NotifySocket {
         let socket = UnixDatagram::bind(path)
             .with_context(|| format!("failed to bind {}", path.display()))?;
         socket.set_nonblocking(true).context("failed to make the notify socket non-blocking")?;
-        Ok(Self { socket, states: Vec::new() })
+        Ok(Self { socket, states: Vec::new(), stored: Vec::new(), keeps_sockets: false })
     }
 
     /// Reads the notifications that have arrived.
     fn receive(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
         loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(length) => self
-                    .states
-                    .extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut bytes = [IoSliceMut::new(&mut buffer)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let length = match recvmsg(&self.socket, &mut bytes, &mut control, flags) {
+                Ok(received) => received.bytes,
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
                 Err(error) => return Err(error).context("failed to read the notify socket"),
+            };
+            let mut sockets = Vec::new();
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(received) = message {
+                    sockets.extend(received);
+                }
             }
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
+            if let Some(name) = name {
+                self.store(name, text.contains("FDSTOREREMOVE=1"), sockets);
+            } else {
+                self.states.extend(text.lines().map(str::to_owned));
+            }
+        }
+    }
+
+    /// Stores sockets as systemd does: those that it has already are not stored twice.
+    fn store(&mut self, name: &str, remove: bool, sockets: Vec<OwnedFd>) {
+        if !self.keeps_sockets {
+            return;
+        }
+        if remove {
+            self.stored.retain(|(stored, _)| stored != name);
+        } else if self.stored.iter().all(|(stored, _)| stored != name) {
+            self.stored.extend(sockets.into_iter().map(|socket| (name.to_owned(), socket)));
         }
     }
 }

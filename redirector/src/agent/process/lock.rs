@@ -46,7 +46,9 @@ pub enum LockError {
 pub(crate) struct Locks {
     /// First, so that it is removed before the run directory is unlocked: another agent's pid is
     /// never removed.
-    pid_file: PidFile,
+    pid_file: Option<PidFile>,
+    /// Whether the agent before this one was killed, or died.
+    follows_unclean_end: bool,
     /// By path, the run directory first.
     directories: Vec<(PathBuf, File)>,
 }
@@ -68,7 +70,20 @@ impl Locks {
                 .map_err(|error| failed(io::Error::other(error)))?;
             directories.push((path.to_owned(), lock(path)?));
         }
-        Ok(Self { pid_file: PidFile::write(run_dir)?, directories })
+        let follows_unclean_end = pid_file(run_dir).exists();
+        let pid_file = Some(PidFile::write(run_dir)?);
+        Ok(Self { pid_file, follows_unclean_end, directories })
+    }
+
+    /// Whether the agent before this one was killed, or died: it has left its pid file.
+    pub(crate) fn follows_unclean_end(&self) -> bool {
+        self.follows_unclean_end
+    }
+
+    /// Releases the locks, before the process ends.
+    pub(crate) fn release(&mut self) {
+        self.pid_file = None;
+        self.directories.clear();
     }
 
     /// Makes and locks again what was removed. Returns a description; an error is retried with the
@@ -87,11 +102,11 @@ impl Locks {
             }
         }
         let (run_dir, _) = self.directories.first()?;
-        if !self.pid_file.0.exists()
+        if self.pid_file.as_ref().is_some_and(|pid_file| !pid_file.0.exists())
             && let Ok(written) = PidFile::write(run_dir)
         {
             // The former one has the same path, so it must not be removed.
-            std::mem::forget(std::mem::replace(&mut self.pid_file, written));
+            std::mem::forget(self.pid_file.replace(written));
         }
         (!restored.is_empty()).then(|| format!("{} was removed", restored.join(" and ")))
     }

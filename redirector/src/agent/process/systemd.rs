@@ -5,16 +5,27 @@
 
 use std::{
     collections::VecDeque,
-    env, io,
-    os::unix::net::UnixDatagram,
+    env,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, FromRawFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use sd_notify::NotifyState;
+
+use crate::net::{InheritedSockets, socket_name};
 
 /// Messages that wait for room. When there are more, only the latest counts.
 const MAX_WAITING: usize = 16;
+
+/// Longest time that a busy service manager delays the start, for each socket that it stores.
+const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The service manager. Without one nothing is sent.
 #[derive(Debug)]
@@ -77,6 +88,29 @@ impl ServiceManager {
         self.notify(&[NotifyState::Stopping]);
     }
 
+    /// Lets the service manager keep sockets, so that they outlive this process. Those that it has
+    /// already are no error.
+    pub(crate) fn store(&self, sockets: &[OwnedFd]) {
+        let Some(path) = &self.socket else { return };
+        for socket in sockets {
+            // An error on a socket, such as one of ICMP, must not end its storage.
+            let name = socket_name(socket);
+            let message = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+            if let Err(error) = send_socket(path, &message, socket) {
+                tracing::warn!(%error, name, "the service manager does not store the sockets");
+                return;
+            }
+        }
+    }
+
+    /// Lets it close sockets that are of no more use.
+    pub(crate) fn forget(&mut self, names: &[String]) {
+        for name in names {
+            let name = format!("FDNAME={name}");
+            self.notify(&[NotifyState::Custom("FDSTOREREMOVE=1"), NotifyState::Custom(&name)]);
+        }
+    }
+
     /// Passes a heartbeat on as often as the watchdog needs it, and sends what waits.
     pub(crate) fn heartbeat(&mut self) {
         self.send_waiting();
@@ -116,6 +150,33 @@ fn send(socket: &Path, message: &str) -> io::Result<()> {
     let datagram = UnixDatagram::unbound()?;
     datagram.set_nonblocking(true)?;
     datagram.send_to(message.as_bytes(), socket).map(drop)
+}
+
+fn send_socket(path: &Path, message: &str, socket: &OwnedFd) -> io::Result<()> {
+    let datagram = UnixDatagram::unbound()?;
+    datagram.connect(path)?;
+    datagram.set_write_timeout(Some(STORE_TIMEOUT))?;
+    let descriptors = [socket.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let bytes = [IoSlice::new(message.as_bytes())];
+    sendmsg(&datagram, &bytes, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The sockets that the service manager has kept. Call it once.
+pub(crate) fn stored_sockets() -> InheritedSockets {
+    // SAFETY: the service manager has opened these descriptors for this process, and nothing else
+    // in it uses them.
+    let own = |socket| unsafe { OwnedFd::from_raw_fd(socket) };
+    match sd_notify::listen_fds() {
+        Ok(stored) => InheritedSockets::new(stored.map(own)),
+        Err(error) => {
+            tracing::warn!(%error, "failed to receive sockets of the service manager");
+            InheritedSockets::default()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::{
         },
     },
     atomic_file::FileError,
-    control::api::InterceptWay,
+    control::{HandOver, Successor, api::InterceptWay},
     datapath::DatapathError,
     error::error_chain,
     route::Edit,
@@ -57,6 +57,7 @@ pub(crate) struct AgentState {
     locks: Arc<Mutex<Locks>>,
     /// Where DNS is answered.
     listen: Vec<SocketAddr>,
+    hand_over: HandOver,
     started_at: Timestamp,
     heartbeat_at: Instant,
     change_counts: BTreeMap<String, u64>,
@@ -75,6 +76,7 @@ pub(crate) struct AgentParts {
     pub(crate) warnings: Vec<String>,
     pub(crate) locks: Arc<Mutex<Locks>>,
     pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) hand_over: HandOver,
 }
 
 impl AgentState {
@@ -92,6 +94,7 @@ impl AgentState {
             storage_error: None,
             locks: parts.locks,
             listen: parts.listen,
+            hand_over: parts.hand_over,
             started_at: Timestamp::now(),
             heartbeat_at: Instant::now(),
             change_counts: BTreeMap::new(),
@@ -114,6 +117,11 @@ impl AgentState {
     /// Where DNS is answered.
     pub(crate) fn listen(&self) -> &[SocketAddr] {
         &self.listen
+    }
+
+    /// The agent that waits to take over, if there is one.
+    pub(crate) fn successor(&self) -> Option<Successor> {
+        self.hand_over.successor()
     }
 
     /// When the agent was started.

@@ -231,6 +231,15 @@ impl Reconciler {
         self.publish();
     }
 
+    /// As [`Reconciler::publish_installed`], by the shim only, before it serves: what an earlier
+    /// agent answered stays answered.
+    pub(crate) fn publish_installed_to_shim(&mut self) {
+        if !self.datapath.lacks_routes() {
+            self.published = self.answers_for(|index| self.datapath.has_route(index));
+        }
+        self.publish_to_shim();
+    }
+
     /// Publishes every route to DNS, in the kernel and by the shim: its VIP, or that it is pending.
     pub(crate) fn publish(&mut self) {
         self.publish_to_shim();

@@ -25,6 +25,7 @@ pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
     problems.extend(state.config.error().map(config_error));
     problems.extend(state.storage_error().map(unwritable));
     problems.extend(publisher.into_iter().flat_map(upstreams));
+    problems.extend(publisher.and_then(refused_clients));
     problems.extend(interception(&state.interception));
     problems.extend(packet_problems::of_packets(&packet_view::packet(state), state.pressure()));
     problems.extend(old_wildcards(&state.config));
@@ -185,6 +186,21 @@ fn looping_zones(upstream: UpstreamHealth) -> Option<Problem> {
     Some(Problem::new(ProblemCode::DnsLoop, message).with_remedy(remedy))
 }
 
+/// Worth knowing: an executor may be behind an interface that does not look like one.
+fn refused_clients(publisher: &Publisher) -> Option<Problem> {
+    let last = publisher.denied_client()?;
+    let refused = publisher.counters().denied_clients;
+    let message = format!(
+        "DNS queries of clients that are not in dns.clients: {refused}, refused; the last came \
+            from {last}"
+    );
+    let problem = Problem::new(ProblemCode::DnsClientsRefused, message);
+    Some(problem.without_degrading().with_remedy(
+        "if it is an executor, add its network to dns.clients; `redirector check` lists the \
+            networks that count as local",
+    ))
+}
+
 fn interception(interception: &Interception) -> Vec<Problem> {
     // Refused packet programs are a problem of their own.
     let failed = interception
@@ -197,6 +213,11 @@ fn interception(interception: &Interception) -> Vec<Problem> {
                 shim the executors' nameserver",
         )
     });
+    let paused = interception.pause().map(|pause| {
+        let message = format!("DNS of executors is not intercepted {pause}");
+        let problem = Problem::new(ProblemCode::NotIntercepted, message);
+        problem.with_remedy("read in the log of the last agent why it ended")
+    });
     let unserved = interception.unserved().into_iter().map(|resolver| {
         let message = format!(
             "queries to {resolver} are not intercepted: no address in dns.listen can answer for it"
@@ -204,7 +225,7 @@ fn interception(interception: &Interception) -> Vec<Problem> {
         Problem::new(ProblemCode::NotIntercepted, message)
             .with_remedy("add an address of its family to dns.listen")
     });
-    failed.into_iter().chain(unserved).collect()
+    failed.into_iter().chain(paused).chain(unserved).collect()
 }
 
 fn restart_needed(config: &ConfigState) -> Option<Problem> {

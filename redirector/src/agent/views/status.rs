@@ -39,6 +39,7 @@ fn agent(state: &AgentState) -> api::AgentInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: state.started_at(),
         uptime_seconds: uptime.as_secs().max(0).unsigned_abs(),
+        standby: state.successor().map(|at| api::StandbyInfo { pid: at.pid, ready: at.is_ready }),
     }
 }
 

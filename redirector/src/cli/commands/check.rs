@@ -54,11 +54,7 @@ impl Check {
             of_configuration(context.config(), loaded.as_ref().map_err(ToString::to_string));
         // The kernel is checked even if the file has problems.
         let config = loaded.unwrap_or_default();
-        let settings = Settings {
-            bpffs: config.agent.bpffs.clone(),
-            pool: config.pool.clone(),
-            debug_log: config.datapath.logs_decisions(),
-        };
+        let settings = Settings::from(&config);
         let platform = datapath::preflight(&settings, &config.attach.cgroups);
         let host = block_on(of_host(&config))?;
 
@@ -139,6 +135,7 @@ async fn of_host(config: &Config) -> Vec<Checked> {
         destinations,
         check_interfaces::roles(config),
         check_interfaces::foreign_filters(config),
+        check_interfaces::dns_clients(config),
         interception(config),
     ]
 }

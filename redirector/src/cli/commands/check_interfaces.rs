@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{Surroundings, decide},
-    config::Config,
+    config::{Config, DnsClients},
     datapath::{self, Check as Checked, DatapathError, ForeignProgram, InterfaceRole},
     host,
 };
@@ -42,6 +42,31 @@ pub(crate) fn roles(config: &Config) -> Checked {
                 attach.interfaces = [\"auto\", \"lxc*\"]",
         ),
     }
+}
+
+/// Which clients the shim answers.
+pub(crate) fn dns_clients(config: &Config) -> Checked {
+    const NAME: &str = "dns_clients";
+    if config.dns.listen.is_empty() {
+        return Checked::ok(NAME, "dns.listen is empty: there is no shim");
+    }
+    let mut networks: Vec<_> =
+        config.dns.real_address_clients.iter().map(ToString::to_string).collect();
+    let mut local = None;
+    for client in &config.dns.clients {
+        match client {
+            DnsClients::Local => {
+                let interfaces = host::executor_interfaces().unwrap_or_default();
+                let interfaces: Vec<_> = interfaces.iter().map(String::as_str).collect();
+                local = Some(format!("this host, clients behind: {}", listed(&interfaces)));
+            }
+            DnsClients::Network(network) => networks.push(network.to_string()),
+        }
+    }
+    let networks: Vec<_> = networks.iter().map(String::as_str).collect();
+    let networks = (!networks.is_empty()).then(|| format!("networks: {}", listed(&networks)));
+    let answered: Vec<_> = local.into_iter().chain(networks).collect();
+    Checked::ok(NAME, format!("the shim answers {}", answered.join("; ")))
 }
 
 /// A few names, and the number of the others.

@@ -4,7 +4,10 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use crate::cli::{context::Context, exit::Exit, io::Env};
-use crate::{agent, config::Accepted};
+use crate::{
+    agent::{self, WhenTaken},
+    config::Accepted,
+};
 
 /// `run`.
 #[derive(Args, Debug)]
@@ -12,10 +15,11 @@ use crate::{agent, config::Accepted};
   redirector run
   redirector run --config ./redirector.toml --log-level debug
   redirector run --log-format json
+  redirector run --take-over      upgrade: replace the running agent
 
 SIGHUP or a changed file reloads the configuration; a file with an error changes nothing. \
 SIGTERM stops the agent; the programs stay in the kernel and keep redirecting. `redirector \
-unload` removes them.")]
+unload` removes them. Without --standby or --take-over a second agent is refused.")]
 pub(crate) struct Run {
     /// Log level: error, warn, info, debug, trace, or a filter such as redirector::dns=debug
     #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]
@@ -29,6 +33,12 @@ pub(crate) struct Run {
         default_value_t = LogFormat::Text
     )]
     log_format: LogFormat,
+    /// If another agent runs, wait with its sockets until it ends or dies, and then take its place
+    #[arg(long, conflicts_with = "take_over")]
+    standby: bool,
+    /// If another agent runs, take its sockets over and end it as soon as this one is ready
+    #[arg(long)]
+    take_over: bool,
     /// Log the route, the backend and the verdict of each connect, as `datapath.debug_log = true`
     /// does
     #[arg(long)]
@@ -58,7 +68,13 @@ impl Run {
             .build()
             .context("failed to start the runtime")?;
         // On a worker, beside the timers: run here, each of its ticks would wake two threads.
-        let running = runtime.spawn(agent::run(context.config().to_owned(), (accepted, errors)));
+        let when_taken = match (self.standby, self.take_over) {
+            (true, _) => WhenTaken::Wait,
+            (_, true) => WhenTaken::TakeOver,
+            _ => WhenTaken::Refuse,
+        };
+        let config = (accepted, errors);
+        let running = runtime.spawn(agent::run(context.config().to_owned(), config, when_taken));
         let ended = runtime.block_on(running).context("the agent panicked");
         // A resolver or a probe may sit in a system call; the contract is two seconds, whatever it
         // does.

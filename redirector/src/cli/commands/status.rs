@@ -113,6 +113,11 @@ fn parts(env: &mut Env<'_>, status: &api::Status) -> io::Result<()> {
                 format!(" (this command is {ours}: restart the agent to upgrade it)")
             };
             line("agent", format!("version {}{other}, pid {}, {up}", agent.version, agent.pid))?;
+            if let Some(standby) = &agent.standby {
+                let pid = standby.pid.map_or(String::new(), |pid| format!("pid {pid}, "));
+                let state = if standby.ready { "ready to take over" } else { "preparing" };
+                line("standby", format!("{pid}{state}"))?;
+            }
         }
         None if status.problems.iter().any(|problem| problem.code == ProblemCode::AgentSilent) => {
             line("agent", "does not answer".into())?

@@ -235,6 +235,7 @@ fn status(problems: Vec<Problem>) -> api::Status {
             version: "0.1.0".into(),
             started_at: jiff::Timestamp::UNIX_EPOCH,
             uptime_seconds: 7260,
+            standby: None,
         }),
         config: Some(ConfigInfo {
             path: "/etc/redirector/redirector.toml".into(),

@@ -31,7 +31,7 @@ pub use route::{
     AnswerCounts, BackendState, BackendView, RejectedAddress, Resolution, ResolutionState,
     RouteList, RouteShow, RouteView, VipView,
 };
-pub use status::{AgentInfo, ConfigInfo, State, Status};
+pub use status::{AgentInfo, ConfigInfo, StandbyInfo, State, Status};
 pub use version::VERSION;
 
 pub use crate::datapath::{BackendCounters, RouteCounters as Counters};

@@ -104,6 +104,8 @@ problem_codes! {
     DnsFailed = "dns_failed",
     /// A DNS upstream forwards to us.
     DnsLoop = "dns_loop",
+    /// The shim has refused clients that are not in `dns.clients`.
+    DnsClientsRefused = "dns_clients_refused",
     /// DNS of executors cannot be intercepted.
     NotIntercepted = "not_intercepted",
     /// This kernel refuses the packet programs, or nothing can be attached to interfaces.

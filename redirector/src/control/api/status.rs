@@ -64,6 +64,18 @@ pub struct AgentInfo {
     pub started_at: jiff::Timestamp,
     /// Seconds since then.
     pub uptime_seconds: u64,
+    /// The agent that waits to take over; null if there is none.
+    #[serde(default)]
+    pub standby: Option<StandbyInfo>,
+}
+
+/// A second agent, which takes over when the running one ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyInfo {
+    /// Its process ID; null if it is in another PID namespace.
+    pub pid: Option<i32>,
+    /// Whether it is ready.
+    pub ready: bool,
 }
 
 /// The configuration in force.

@@ -39,7 +39,8 @@ fn status() -> Value {
             "pid": 1,
             "version": "",
             "started_at": "1970-01-01T00:00:00Z",
-            "uptime_seconds": 0
+            "uptime_seconds": 0,
+            "standby": {"pid": 1, "ready": true}
         },
         "config": {
             "path": "",

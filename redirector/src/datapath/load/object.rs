@@ -78,6 +78,18 @@ impl Object {
         version: &Version,
         pins: Option<&Pins>,
     ) -> Result<Self, DatapathError> {
+        let mut object = Self::load_only(build, pool, version, pins)?;
+        object.link();
+        Ok(object)
+    }
+
+    /// As [`Object::load`], but changes nothing in maps that exist. [`Object::link`] has to follow.
+    pub(crate) fn load_only(
+        build: Build,
+        pool: &Pool,
+        version: &Version,
+        pins: Option<&Pins>,
+    ) -> Result<Self, DatapathError> {
         raise_memlock();
         let ebpf = load_maps(build, pool, version, pins)
             .map_err(|error| error::from_ebpf("create the maps", error))?;
@@ -86,10 +98,22 @@ impl Object {
             object.load_program(name)?;
         }
         let mut packet_programs = names::PACKET_PROGRAMS.iter();
-        object.packet_error = packet_programs
-            .find_map(|program| object.load_program(program.name).err())
-            .or_else(|| object.link_tail_call().err());
+        object.packet_error =
+            packet_programs.find_map(|program| object.load_program(program.name).err());
         Ok(object)
+    }
+
+    /// Completes [`Object::load_only`].
+    pub(crate) fn link(&mut self) {
+        if self.packet_error.is_none() {
+            self.packet_error = self.link_tail_call().err();
+        }
+    }
+
+    /// The kernel's number of the map called `name`.
+    pub(crate) fn map_id(&self, name: &str) -> Option<u32> {
+        let Map::Array(map) = self.ebpf.map(name)? else { return None };
+        map.info().ok().map(|info| info.id())
     }
 
     /// Lets [`names::EGRESS`] continue with [`names::HOST_EGRESS`].

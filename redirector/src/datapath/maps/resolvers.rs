@@ -62,6 +62,8 @@ pub struct InterceptionStatus {
 pub(crate) struct Resolvers {
     shim: Array<MapData, Shim>,
     state: Shim,
+    /// What the map has.
+    written: Shim,
     resolvers: Array<MapData, Ip6Be>,
     stats: Array<MapData, u64>,
 }
@@ -70,18 +72,18 @@ impl Resolvers {
     /// Takes the maps out of a loaded object. Their contents stay until [`Resolvers::list`].
     pub(crate) fn open(object: &mut Object) -> Result<Self, DatapathError> {
         let shim = object.array(names::SHIM)?;
-        let state = Shim { host_netns: netns_cookie(), ..read(&shim, names::SHIM, 0)? };
+        let written: Shim = read(&shim, names::SHIM, 0)?;
+        let state = Shim { host_netns: netns_cookie(), ..written };
         let (resolvers, stats) = (object.array(names::RESOLVERS)?, object.array(names::DNS_STATS)?);
-        Ok(Self { shim, state, resolvers, stats })
+        Ok(Self { shim, state, written, resolvers, stats })
     }
 
-    /// Ends the interception and gives each resolver a slot: the one that it had before, if it had
-    /// one, since sockets may be connected to its port. Returns the resolver of each slot.
+    /// Gives each resolver a slot: the one that it had before, if it had one, since sockets may be
+    /// connected to its port. A change ends the interception. Returns the resolver of each slot.
     pub(crate) fn list(
         &mut self,
         listed: &[IpAddr],
     ) -> Result<[Option<IpAddr>; MAX_RESOLVERS], DatapathError> {
-        self.set_enabled(false)?;
         let mut slots = slots(&self.resolvers)?;
         let before = slots;
         for slot in &mut slots {
@@ -99,6 +101,9 @@ impl Resolvers {
             };
             *free = Some(*address);
         }
+        if slots != before {
+            self.set_enabled(false)?;
+        }
         for (slot, (resolver, before)) in (0..).zip(slots.iter().zip(before)) {
             if *resolver != before {
                 let address = resolver.map(address::ip).unwrap_or_default();
@@ -109,19 +114,29 @@ impl Resolvers {
         Ok(slots)
     }
 
-    /// Sets where the shim listens, while nothing is intercepted: the programs do not read the
+    /// Sets where the shim listens. A change ends the interception: the programs do not read the
     /// address and the port in one access.
     pub(crate) fn set_shim(&mut self, at: &ShimEndpoint) -> Result<(), DatapathError> {
-        self.set_enabled(false)?;
         let ip4 = at.ipv4.map_or_else(Ip4Be::default, |ip| Ip4Be::from_octets(ip.octets()));
         let ip6 = at.ipv6.map_or_else(Ip6Be::default, address::ip6);
-        self.state = Shim { ip4, ip6, first_port: at.first_port.into(), ..self.state };
-        write(&mut self.shim, names::SHIM, 0, self.state)
+        let next = Shim { ip4, ip6, first_port: at.first_port.into(), ..self.state };
+        if next == self.written {
+            return Ok(());
+        }
+        self.set_enabled(false)?;
+        self.state = Shim { enabled: 0, ..next };
+        self.write()
     }
 
     pub(crate) fn set_enabled(&mut self, enabled: bool) -> Result<(), DatapathError> {
         self.state.enabled = enabled.into();
-        write(&mut self.shim, names::SHIM, 0, self.state)
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), DatapathError> {
+        write(&mut self.shim, names::SHIM, 0, self.state)?;
+        self.written = self.state;
+        Ok(())
     }
 
     pub(crate) fn status(&self) -> Result<InterceptionStatus, DatapathError> {

@@ -1,11 +1,12 @@
-//! The access list: local clients and the networks in the configuration are answered, others are
-//! refused, so that nobody can use the shim to attack a third party.
+//! The access list: this host's executors and the networks in the configuration are answered,
+//! others are refused: neighbours learn nothing, and nobody can use the shim to attack a third
+//! party.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{config::DnsClients, net::LocalNetworks};
+use crate::{config::DnsClients, host::ExecutorClients};
 
 /// How a client is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub(crate) struct Acl {
     allows_local: bool,
     networks: Vec<IpNet>,
     real_address_networks: Vec<IpNet>,
-    local_networks: LocalNetworks,
+    executor_clients: ExecutorClients,
 }
 
 impl Acl {
@@ -39,7 +40,7 @@ impl Acl {
             allows_local: clients.contains(&DnsClients::Local),
             networks: clients.iter().filter_map(listed).collect(),
             real_address_networks: real_address_networks.to_vec(),
-            local_networks: LocalNetworks::default(),
+            executor_clients: ExecutorClients::default(),
         }
     }
 
@@ -51,26 +52,11 @@ impl Acl {
         } else if self.allows_local && (address == own || address.is_loopback()) {
             ClientClass::Host
         } else if in_any(&self.networks)
-            || self.allows_local && (is_private(address) || self.local_networks.contains(address))
+            || self.allows_local && self.executor_clients.contains(address)
         {
             ClientClass::Allowed
         } else {
             ClientClass::Denied
-        }
-    }
-}
-
-/// Whether the address is not routed on the Internet: RFC 1918, the shared range of RFC 6598,
-/// link-local and unique local.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            v4.is_private()
-                || v4.is_link_local()
-                || v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64
-        }
-        IpAddr::V6(v6) => {
-            v6.is_unicast_link_local() || v6.is_unique_local() || v6 == Ipv6Addr::LOCALHOST
         }
     }
 }
@@ -84,39 +70,33 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_and_the_host_are_local() {
-        let pods = vec!["203.0.113.0/26".parse().expect("a network")];
+    fn executors_and_the_host_are_local_and_neighbours_are_not() {
+        let executors = ["10.61.0.7", "fd00:7::1", "203.0.113.9"];
+        let known = executors.map(|client| client.parse().expect("an address"));
         let acl = Acl {
-            local_networks: LocalNetworks::fixed(pods),
+            executor_clients: ExecutorClients::fixed(known),
             ..Acl::new(&[DnsClients::Local], &[])
         };
-        for local in [
-            "10.61.0.7",
-            "172.17.0.2",
-            "192.168.1.1",
-            "100.64.0.1",
-            "100.127.255.255",
-            "169.254.20.53",
-            "fe80::1",
-            "fd00::1",
-            "203.0.113.9",
-        ] {
-            assert_eq!(classify(&acl, local), ClientClass::Allowed, "{local}");
+        for executor in executors {
+            assert_eq!(classify(&acl, executor), ClientClass::Allowed, "{executor}");
         }
         for own in ["127.0.0.1", "127.8.8.8", "::1", "198.51.100.9"] {
             assert_eq!(classify(&acl, own), ClientClass::Host, "{own}");
         }
-        for foreign in [
+        for stranger in [
+            "10.61.1.7",
+            "172.17.0.2",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.20.53",
+            "fe80::1",
+            "fd00::1",
             "8.8.8.8",
-            "172.32.0.1",
-            "100.128.0.1",
-            "100.63.255.255",
-            "192.0.2.1",
             "203.0.113.64",
             "2001:db8::1",
             "::",
         ] {
-            assert_eq!(classify(&acl, foreign), ClientClass::Denied, "{foreign}");
+            assert_eq!(classify(&acl, stranger), ClientClass::Denied, "{stranger}");
         }
     }
 

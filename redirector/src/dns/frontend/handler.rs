@@ -12,6 +12,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::future::join;
+use parking_lot::Mutex;
 
 use super::{bind_error::BindError, settings::ShimSettings};
 use crate::dns::{
@@ -41,6 +42,8 @@ pub(super) struct Handler {
     zone: ArcSwap<Zone>,
     acl: ArcSwap<Acl>,
     rate_limiter: RateLimiter,
+    /// The last client that was refused for its address.
+    denied_client: Mutex<Option<IpAddr>>,
     /// In seconds.
     ttl: AtomicU32,
     /// Our addresses with their actual ports.
@@ -65,6 +68,7 @@ impl Handler {
             zone: ArcSwap::default(),
             acl: ArcSwap::from_pointee(settings.acl()),
             rate_limiter: RateLimiter::new(),
+            denied_client: Mutex::default(),
             ttl: AtomicU32::new(settings.ttl),
             own,
             resolv_conf,
@@ -133,6 +137,11 @@ impl Handler {
         self.acl.load().classify(client, own) == ClientClass::Denied
     }
 
+    /// The last client that was refused for its address.
+    pub(super) fn denied_client(&self) -> Option<IpAddr> {
+        *self.denied_client.lock()
+    }
+
     /// Decides about a query and counts it. For [`Decision::Reply`], `reply` contains the message.
     pub(super) fn decide(
         &self,
@@ -145,6 +154,7 @@ impl Handler {
         let class = self.acl.load().classify(request.client, request.own);
         if class == ClientClass::Denied {
             self.counters.denied_clients.increment();
+            *self.denied_client.lock() = Some(request.client);
         }
         if !self.is_within_rate(class, request) {
             self.counters.rate_limited.increment();

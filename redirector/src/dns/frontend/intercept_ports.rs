@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Socket, Type};
 
 use super::{bind_error::BindError, listener::Listener};
-use crate::net::socket_mark;
+use crate::net::{InheritedSockets, socket_mark};
 
 /// The port of slot 0: eight ports from here on are assigned to no service, and below those that
 /// bindresvport(3) chooses from.
@@ -51,6 +51,7 @@ impl InterceptPorts {
 pub(super) fn open(
     listen: &[SocketAddr],
     by_slot: &[Option<IpAddr>],
+    inherited: &mut InheritedSockets,
 ) -> Result<(InterceptPorts, Vec<Vec<Listener>>), BindError> {
     Socket::new(Domain::IPV4, Type::DGRAM, None)
         .and_then(|socket| socket_mark::mark(&socket))
@@ -61,8 +62,8 @@ pub(super) fn open(
         let Some(address) = resolver.and_then(|resolver| ports.address_for(resolver)) else {
             continue;
         };
-        let listener =
-            Listener::bind_slot(SocketAddr::new(address, FIRST_PORT + slot), slot.into())?;
+        let at = SocketAddr::new(address, FIRST_PORT + slot);
+        let listener = Listener::adopt_slot(at, slot.into(), inherited)?;
         if address.is_ipv4() { ipv4.push(listener) } else { ipv6.push(listener) }
     }
     let groups = [ipv4, ipv6].into_iter().filter(|group| !group.is_empty());

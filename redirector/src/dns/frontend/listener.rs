@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
@@ -10,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::bind_error::BindError;
-use crate::net::Transport;
+use crate::net::{InheritedSockets, Transport};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
@@ -60,9 +61,33 @@ impl Listener {
         }
     }
 
-    /// As [`Listener::bind`], for the intercepted queries of a slot.
-    pub(super) fn bind_slot(address: SocketAddr, slot: u32) -> Result<Self, BindError> {
-        Ok(Self { slot: Some(slot), ..Self::bind(address)? })
+    /// As [`Listener::bind`], with the sockets that another process has opened for the address.
+    pub(super) fn adopt(
+        address: SocketAddr,
+        inherited: &mut InheritedSockets,
+    ) -> Result<Self, BindError> {
+        match (inherited.udp(address), inherited.tcp(address)) {
+            (Some(udp), Some(tcp)) => {
+                let tcp = TcpListener::from_std(tcp)
+                    .map_err(|error| BindError::new(address, Transport::Tcp, error))?;
+                Ok(Self { address, udp, tcp, slot: None })
+            }
+            _ => Self::bind(address),
+        }
+    }
+
+    /// As [`Listener::adopt`], for the intercepted queries of a slot.
+    pub(super) fn adopt_slot(
+        address: SocketAddr,
+        slot: u32,
+        inherited: &mut InheritedSockets,
+    ) -> Result<Self, BindError> {
+        Ok(Self { slot: Some(slot), ..Self::adopt(address, inherited)? })
+    }
+
+    /// Both sockets.
+    pub(super) fn sockets(&self) -> [BorrowedFd<'_>; 2] {
+        [self.udp.as_fd(), self.tcp.as_fd()]
     }
 
     /// The two sockets.

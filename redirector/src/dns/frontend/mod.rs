@@ -18,5 +18,5 @@ mod udp_batch;
 pub use bind_error::BindError;
 pub use intercept_ports::InterceptPorts;
 pub use publisher::Publisher;
-pub use server::{BoundShim, bind};
+pub use server::{BoundShim, adopt, bind};
 pub use settings::ShimSettings;

@@ -1,6 +1,9 @@
 //! A handle that changes what a shim answers and reads its counters.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use arc_swap::Guard;
 
@@ -64,6 +67,11 @@ impl Publisher {
     /// The counters.
     pub fn counters(&self) -> DnsCounters {
         DnsCounters::from(self.handler.counters())
+    }
+
+    /// The last client that was refused since it is not in `dns.clients`.
+    pub fn denied_client(&self) -> Option<IpAddr> {
+        self.handler.denied_client()
     }
 
     /// The same queries by type, code and time.

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::fd::BorrowedFd,
     path::Path,
     sync::Arc,
 };
@@ -20,7 +21,7 @@ use super::{
     shutdown::{DRAIN_TIMEOUT, SERVFAIL_GRACE},
     tcp, udp,
 };
-use crate::net::RESOLV_CONF;
+use crate::net::{InheritedSockets, RESOLV_CONF};
 
 /// A shim whose sockets are open and that does not answer yet.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct BoundShim {
     /// The listeners for intercepted DNS, by address.
     intercepted: Vec<Vec<Listener>>,
     handler: Arc<Handler>,
+    /// Sockets that another process has opened, as far as none has been of use yet.
+    inherited: InheritedSockets,
 }
 
 /// Binds every address, or none. Queries that arrive before [`BoundShim::serve`] wait in the
@@ -38,23 +41,41 @@ pub struct BoundShim {
 ///
 /// [`BindError`], which names the address and the remedy; also if no upstream is left.
 pub async fn bind(settings: &ShimSettings) -> Result<BoundShim, BindError> {
-    bind_with(settings, Path::new(RESOLV_CONF))
+    adopt(settings, InheritedSockets::default()).await
 }
 
-/// As [`bind`], with another resolv.conf.
-fn bind_with(settings: &ShimSettings, resolv_conf: &Path) -> Result<BoundShim, BindError> {
+/// As [`bind`], with the sockets that another process has opened, as far as their addresses are
+/// in the settings. Queries wait in them already.
+///
+/// # Errors
+///
+/// As [`bind`].
+pub async fn adopt(
+    settings: &ShimSettings,
+    inherited: InheritedSockets,
+) -> Result<BoundShim, BindError> {
+    bind_with(settings, inherited, Path::new(RESOLV_CONF))
+}
+
+/// As [`adopt`], with another resolv.conf.
+fn bind_with(
+    settings: &ShimSettings,
+    mut inherited: InheritedSockets,
+    resolv_conf: &Path,
+) -> Result<BoundShim, BindError> {
     if settings.listen.is_empty() {
         return Err(BindError::NoAddress);
     }
     let listeners = settings
         .listen
         .iter()
-        .map(|address| Listener::bind(*address))
+        .map(|address| Listener::adopt(*address, &mut inherited))
         .collect::<Result<Vec<_>, _>>()?;
     let own: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
     let upstreams = settings.open_upstreams(&own, resolv_conf)?;
     let handler = Handler::new(settings, own, upstreams, resolv_conf.into());
-    Ok(BoundShim { listeners, intercepted: Vec::new(), handler: Arc::new(handler) })
+    let (intercepted, handler) = (Vec::new(), Arc::new(handler));
+    Ok(BoundShim { listeners, intercepted, handler, inherited })
 }
 
 impl BoundShim {
@@ -70,10 +91,22 @@ impl BoundShim {
     ///
     /// [`BindError`] if one of the ports is in use, or our own queries cannot be marked.
     pub fn intercept(&mut self, by_slot: &[Option<IpAddr>]) -> Result<InterceptPorts, BindError> {
-        let (ports, listeners) = intercept_ports::open(&self.local_addrs(), by_slot)?;
+        let own = self.local_addrs();
+        let (ports, listeners) = intercept_ports::open(&own, by_slot, &mut self.inherited)?;
         self.intercepted = listeners;
         self.handler.forward_listed(by_slot);
         Ok(ports)
+    }
+
+    /// The listening sockets.
+    pub fn sockets(&self) -> Vec<BorrowedFd<'_>> {
+        let listeners = self.listeners.iter().chain(self.intercepted.iter().flatten());
+        listeners.flat_map(Listener::sockets).collect()
+    }
+
+    /// Takes the inherited sockets that are of no use.
+    pub fn take_unused(&mut self) -> InheritedSockets {
+        std::mem::take(&mut self.inherited)
     }
 
     /// A handle that changes the answers and reads the counters.
@@ -90,7 +123,7 @@ impl BoundShim {
         // Cancelled on every return, so that no task outlives this call.
         let stop = shutdown.child_token();
         let _stop_on_return = stop.clone().drop_guard();
-        let Self { listeners, intercepted, handler } = self;
+        let Self { listeners, intercepted, handler, .. } = self;
         let (mut sockets, connections) = (JoinSet::new(), TaskTracker::new());
         let serving = Serving {
             handler: Arc::clone(&handler),
@@ -176,14 +209,20 @@ mod tests {
     #[tokio::test]
     async fn a_resolv_conf_without_a_server_is_named_in_the_error() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let error = bind_with(&settings(), file.path()).expect_err("no server").to_string();
+        let error = bind_with(&settings(), InheritedSockets::default(), file.path())
+            .expect_err("no server")
+            .to_string();
         assert!(
             error.contains(&file.path().display().to_string()) && error.contains("`dns.upstreams`"),
             "{error}"
         );
-        let error = bind_with(&settings(), Path::new("/nonexistent/resolv.conf"))
-            .expect_err("no file")
-            .to_string();
+        let error = bind_with(
+            &settings(),
+            InheritedSockets::default(),
+            Path::new("/nonexistent/resolv.conf"),
+        )
+        .expect_err("no file")
+        .to_string();
         assert!(error.contains("failed to read /nonexistent/resolv.conf"), "{error}");
     }
 
@@ -191,7 +230,7 @@ mod tests {
     async fn our_own_address_as_upstream_is_refused_on_reload() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "nameserver 192.0.2.1\n").expect("written");
-        let shim = bind_with(&settings(), file.path()).expect("bound");
+        let shim = bind_with(&settings(), InheritedSockets::default(), file.path()).expect("bound");
         let own = shim.local_addrs()[0];
         let wrong = ShimSettings { upstreams: vec![Upstream::Server(own)], ttl: 1, ..settings() };
         let error = shim.publisher().reconfigure(&wrong).expect_err("a loop");

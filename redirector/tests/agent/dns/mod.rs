@@ -1,7 +1,8 @@
 //! DNS of executors.
 
-mod interception;
+pub(crate) mod interception;
 mod loops;
 mod packets;
 mod resolvers;
+mod strangers;
 mod tenants;

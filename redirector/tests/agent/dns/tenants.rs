@@ -144,5 +144,9 @@ fn no_tenant_takes_the_shims_ports_between_two_agents() {
     let finished = process::finish(command, LIMIT).unwrap().success().unwrap();
     assert_eq!(finished.stdout, "refused\n".repeat(9 * 2 * 2));
     job.agent.restart().unwrap();
-    assert!(is_vip(&address(&pod(&job, "stranger", ONE), INTERNAL_NAME)));
+    let stranger = pod(&job, "stranger", ONE);
+    process::until("interception to resume", LIMIT, || {
+        Ok(is_vip(&address(&stranger, INTERNAL_NAME)))
+    })
+    .unwrap();
 }

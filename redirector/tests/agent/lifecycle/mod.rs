@@ -3,6 +3,7 @@
 mod debug_log;
 mod exhaustion;
 mod files;
+mod hand_over;
 mod restart;
 mod storm;
 mod supervised;

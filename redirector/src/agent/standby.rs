@@ -1,0 +1,164 @@
+//! A second agent, which prepares everything that does not disturb the running one, holds its
+//! sockets, and continues when that one has ended.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        interception,
+        process::{
+            lock,
+            signals::{Signal, Signals},
+            systemd,
+        },
+    },
+    config::{Accepted, Config, ConfigErrors},
+    control::{Client, ClientError, Predecessor},
+    datapath::{Preloaded, Settings},
+    error::error_chain,
+    net::InheritedSockets,
+};
+
+/// What `redirector run` does if another agent runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenTaken {
+    /// Refuse to start.
+    #[default]
+    Refuse,
+    /// Wait until it ends, however that comes.
+    Wait,
+    /// Ask it to end as soon as this one is ready.
+    TakeOver,
+}
+
+/// What an agent gets from the one before it.
+#[derive(Default)]
+pub(crate) struct Inheritance {
+    /// Its sockets.
+    pub(crate) sockets: InheritedSockets,
+    /// The programs, loaded beside those that serve.
+    pub(crate) preloaded: Option<Preloaded>,
+    /// Since when this agent has waited for the end of that one; none if the service manager has
+    /// kept the sockets.
+    pub(crate) waiting_since: Option<Instant>,
+}
+
+/// How often to look whether the running agent serves its control socket.
+const RETRY: Duration = Duration::from_millis(100);
+/// How long an agent may take to start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits, if another agent runs and `when_taken` allows it. Returns the configuration and what is
+/// inherited; none if a signal ends the wait.
+pub(crate) async fn wait(
+    path: &Path,
+    accepted: (Accepted, Option<ConfigErrors>),
+    when_taken: WhenTaken,
+) -> anyhow::Result<Option<((Accepted, Option<ConfigErrors>), Inheritance)>> {
+    let config = &accepted.0.config;
+    let run_dir = &config.agent.run_dir;
+    if when_taken == WhenTaken::Refuse || !lock::is_running(run_dir) {
+        let sockets = systemd::stored_sockets();
+        return Ok(Some((accepted, Inheritance { sockets, ..Inheritance::default() })));
+    }
+    let waiting_since = Some(Instant::now());
+    let mut signals = Signals::listen()?;
+    let Some(mut predecessor) = connect(config).await? else {
+        return Ok(Some((accepted, Inheritance::default())));
+    };
+    // First: from now on no query is lost, even if the other agent dies.
+    let sockets = predecessor.sockets().await.context("failed to receive the agent's sockets")?;
+    let sockets = InheritedSockets::new(sockets);
+    let preloaded = preload(config).await;
+    report_ready(&mut predecessor, when_taken).await;
+    let ended = tokio::select! {
+        () = predecessor.ended() => true,
+        () = terminated(&mut signals) => false,
+    };
+    if !ended {
+        info!("stopping; the other agent continues");
+        return Ok(None);
+    }
+    // It may have changed while this agent waited.
+    let debug_flag = config.datapath.debug_flag;
+    let mut next = Accepted::at_start(path)?;
+    next.0.config.datapath.debug_flag = debug_flag;
+    Ok(Some((next, Inheritance { sockets, preloaded, waiting_since })))
+}
+
+/// Connects to the running agent, which may still be starting; none if it has ended.
+async fn connect(config: &Config) -> anyhow::Result<Option<Predecessor>> {
+    let client = Client::new(config.agent.control_socket());
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        match client.hand_over().await {
+            Ok(predecessor) => return Ok(Some(predecessor)),
+            Err(_) if !lock::is_running(&config.agent.run_dir) => return Ok(None),
+            Err(ClientError::Unreachable { .. } | ClientError::Silent { .. })
+                if Instant::now() < deadline =>
+            {
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => {
+                return Err(error).context("the running agent does not hand its sockets over");
+            }
+        }
+    }
+}
+
+/// Loads the programs. A failure is no reason to end: the start after the wait repeats it.
+async fn preload(config: &Config) -> Option<Preloaded> {
+    let settings = Settings::from(config);
+    let loaded = tokio::task::spawn_blocking(move || Preloaded::load(&settings)).await;
+    match loaded {
+        Ok(Ok(preloaded)) => preloaded,
+        Ok(Err(error)) => {
+            warn!("failed to load the programs in advance: {}", error_chain(&error));
+            None
+        }
+        Err(error) => {
+            warn!("failed to load the programs in advance: {error}");
+            None
+        }
+    }
+}
+
+/// Reports to the other agent and the service manager that this one is ready. Errors mean that the
+/// other one has ended.
+async fn report_ready(predecessor: &mut Predecessor, when_taken: WhenTaken) {
+    let _ = predecessor.ready().await;
+    let _ = sd_notify::notify(&[
+        NotifyState::Ready,
+        NotifyState::Status("standby: waiting for the running agent to end"),
+    ]);
+    if when_taken == WhenTaken::TakeOver {
+        info!("ready; asking the running agent to end");
+        let _ = predecessor.take_over().await;
+    } else {
+        info!("standby: ready to take over when the running agent ends");
+    }
+}
+
+async fn terminated(signals: &mut Signals) {
+    while signals.next().await != Signal::Terminate {}
+}
+
+impl Inheritance {
+    /// How the agent before this one ended, given whether it was killed.
+    pub(crate) fn predecessor(&self, was_killed: bool) -> interception::Predecessor {
+        match self.waiting_since {
+            _ if was_killed => {
+                interception::Predecessor::Killed(self.waiting_since.unwrap_or_else(Instant::now))
+            }
+            Some(_) => interception::Predecessor::HandedOver,
+            None => interception::Predecessor::Ended,
+        }
+    }
+}

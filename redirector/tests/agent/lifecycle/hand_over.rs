@@ -1,0 +1,251 @@
+//! One agent follows another: upgrades, standby, and crashes with sockets that outlive the agent.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use testbed::{
+    Executor, Rig,
+    agent::{Agent, AgentOptions},
+    clients::{DnsLoad, DnsLoadOptions, LoadOptions, LoadProcess},
+    process::until,
+    topology::{INTERNAL_NAME, UNRELATED_NAME},
+};
+
+use crate::{
+    dns::interception::{self, ONE, address, is_vip, pod},
+    rig::{Job, LIMIT, binary},
+};
+
+/// Every query goes to the shim.
+const CONFIG: &str = "\
+[dns]
+intercept = \"off\"
+[[routes]]
+source = \"artifactory.internal.company.net\"
+destination = \"artifactory.public.company.net\"
+";
+
+const SHIM: &str = "169.254.20.53";
+
+/// Upgrades under one load.
+const UPGRADES: usize = 4;
+/// Seconds of one load.
+const SECONDS: u16 = 12;
+const RATE: u32 = 400;
+
+fn lookups(executor: &Executor, server: &str) -> DnsLoad {
+    let names = [INTERNAL_NAME, UNRELATED_NAME].map(str::to_owned).to_vec();
+    let count = SECONDS * RATE as u16;
+    // A busy machine may answer late; what is lost is never answered.
+    let options = DnsLoadOptions {
+        server: server.parse().unwrap(),
+        rate: RATE,
+        count,
+        retry_ms: 5000,
+        names,
+    };
+    DnsLoad::start(executor.sandbox(), &options).unwrap()
+}
+
+/// Asserts that each query had its answer from its first packet, and no other answer.
+fn assert_none_lost(mut load: DnsLoad, agent: &Agent) {
+    load.wait_half().unwrap();
+    let report = load.report().unwrap();
+    let output = format!("{report:?}\n{}", agent.log_tail());
+    println!("slowest {} ms", report.slowest_ms);
+    assert_eq!(report.sent, u64::from(SECONDS) * u64::from(RATE), "{output}");
+    assert_eq!((report.unanswered, report.refused, report.lost), (0, 0, 0), "{output}");
+    let expected = [format!("{INTERNAL_NAME} 0"), format!("{UNRELATED_NAME} 0")];
+    assert!(report.answers.keys().all(|answer| expected.contains(answer)), "{output}");
+    assert!(report.failed.is_empty() && report.wrong_source == 0, "{output}");
+}
+
+/// Replaces the agent by another one.
+fn upgrade(job: &mut Job) {
+    let next = job.agent.beside(&["--take-over"]).unwrap();
+    let mut former = std::mem::replace(&mut job.agent, next);
+    let ended = former.wait_ended().unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", former.log_tail());
+}
+
+#[test]
+fn twenty_upgrades_lose_no_lookup_and_no_connect() {
+    let mut job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    for _ in 0..5 {
+        let connects = LoadOptions {
+            target: format!("{vip}:8080").parse().unwrap(),
+            rate: 200,
+            seconds: f64::from(SECONDS),
+            expect_peer: None,
+            expect_banner: vec!["lb1".into(), "lb2".into()],
+        };
+        let connects = LoadProcess::start(job.executor.sandbox(), &connects).unwrap();
+        let lookups = lookups(&job.executor, SHIM);
+        for _ in 0..UPGRADES {
+            upgrade(&mut job);
+        }
+        assert_none_lost(lookups, &job.agent);
+        let report = connects.report().unwrap();
+        assert!(report.flawless(), "{report:?}\n{}", job.agent.log_tail());
+    }
+    assert_eq!(job.vip(), vip);
+    assert_eq!(job.json(&["status"])["agent"]["pid"], job.agent.pid());
+}
+
+#[test]
+fn an_upgrade_keeps_interception_at_sockets() {
+    let mut job = Job::with_config(interception::CONFIG);
+    let executor = pod(&job, "stranger", ONE);
+    assert!(is_vip(&address(&executor, INTERNAL_NAME)));
+    let lookups = lookups(&executor, ONE);
+    for _ in 0..UPGRADES {
+        upgrade(&mut job);
+    }
+    // The resolver refuses the internal name, so any query that had passed us would show.
+    assert_none_lost(lookups, &job.agent);
+    assert!(is_vip(&address(&executor, INTERNAL_NAME)));
+}
+
+/// Sends queries until one is answered, and returns how long the first one took.
+fn time_to_answer(executor: &Executor) -> Duration {
+    let query = |id: u8| {
+        let name = INTERNAL_NAME.split('.').flat_map(|label| {
+            std::iter::once(u8::try_from(label.len()).unwrap()).chain(label.bytes())
+        });
+        let head = [0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        head.into_iter().chain(name).chain([0, 0, 1, 0, 1]).collect::<Vec<u8>>()
+    };
+    let asked = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        let begun = Instant::now();
+        socket.send_to(&query(7), (SHIM, 53)).unwrap();
+        let mut reply = [0; 512];
+        let length = socket.recv(&mut reply).unwrap();
+        assert_eq!((reply[1], reply[3] & 15, reply[7]), (7, 0, 1), "{:?}", &reply[..length]);
+        begun.elapsed()
+    };
+    executor.sandbox().namespaces().run(asked).unwrap()
+}
+
+#[test]
+fn a_standby_takes_over_when_the_agent_dies_or_ends() {
+    let mut job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    for kill in [true, false, true] {
+        let standby = job.agent.beside(&["--standby"]).unwrap();
+        let info = job.json(&["status"])["agent"]["standby"].clone();
+        assert_eq!((&info["pid"], &info["ready"]), (&standby.pid().into(), &true.into()));
+        let refused = job.agent.beside(&["--standby"]).unwrap_err();
+        let expected = format!("agent {} waits to take over already", standby.pid());
+        assert!(format!("{refused:#}").contains(&expected), "{refused:#}");
+        let refused = job.agent.beside(&[]).unwrap_err();
+        let expected = format!("another agent, pid {}, uses", job.agent.pid());
+        assert!(format!("{refused:#}").contains(&expected), "{refused:#}");
+        if kill {
+            job.agent.sigkill().unwrap();
+        } else {
+            assert!(job.agent.sigterm().unwrap().success());
+        }
+        let took = time_to_answer(&job.executor);
+        println!("after {}: {took:?}", if kill { "SIGKILL" } else { "SIGTERM" });
+        // 0.2 s to 0.3 s in a debug build on a busy machine; without the standby, nobody answers.
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        job.agent = standby;
+        assert_eq!(job.vip(), vip);
+        until("the standby to be the agent", LIMIT, || {
+            Ok(job.json(&["status"])["agent"]["pid"] == job.agent.pid())
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_standby_that_ends_leaves_the_agent_alone() {
+    let job = Job::with_config(CONFIG);
+    let mut standby = job.agent.beside(&["--standby"]).unwrap();
+    assert!(standby.sigterm().unwrap().success());
+    until("the end of the standby to show", LIMIT, || {
+        Ok(job.json(&["status"])["agent"]["standby"].is_null())
+    })
+    .unwrap();
+    assert!(is_vip(&job.vip()));
+    let mut killed = job.agent.beside(&["--standby"]).unwrap();
+    killed.sigkill().unwrap();
+    assert!(is_vip(&job.vip()), "{}", job.agent.log_tail());
+}
+
+/// Whether nobody has the addresses of the agent's sockets on the node.
+fn can_bind(rig: &Rig) -> [bool; 3] {
+    let [dns, admin]: [SocketAddr; 2] =
+        [format!("{SHIM}:53"), "127.0.0.1:9464".to_owned()].map(|text| text.parse().unwrap());
+    let bind = move || {
+        [
+            UdpSocket::bind(dns).is_ok(),
+            TcpListener::bind(dns).is_ok(),
+            TcpListener::bind(admin).is_ok(),
+        ]
+    };
+    rig.node.sandbox().namespaces().run(bind).unwrap()
+}
+
+#[test]
+fn stored_sockets_outlive_a_killed_agent() {
+    let rig = Rig::new().unwrap();
+    let executor = rig.executor(testbed::ExecutorOptions::pod("job")).unwrap();
+    let _dns = rig.customer.dns_server().unwrap();
+    let options =
+        AgentOptions { keeps_sockets: true, ..AgentOptions::with_config(binary(), CONFIG) };
+    let mut agent = Agent::start(&rig.node, options).unwrap();
+    let expected = [
+        "control".to_owned(),
+        "tcp-127.0.0.1-9464".to_owned(),
+        format!("tcp-{SHIM}-53"),
+        format!("udp-{SHIM}-53"),
+    ];
+    for _ in 0..3 {
+        let mut stored = agent.stored().unwrap();
+        stored.sort();
+        assert_eq!(stored, expected);
+        agent.sigkill().unwrap();
+        assert_eq!(can_bind(&rig), [false; 3], "the ports stay ours");
+        let waiting = thread::scope(|scope| {
+            let waiting = scope.spawn(|| time_to_answer(&executor));
+            thread::sleep(Duration::from_millis(300));
+            agent.restart().unwrap();
+            waiting.join().unwrap()
+        });
+        println!("answered after {waiting:?}");
+        assert!(waiting >= Duration::from_millis(300), "it waited in the socket: {waiting:?}");
+        let status = rig.node.cli(binary(), &["status"]).unwrap();
+        assert!(status.stdout.contains(&format!("pid {}", agent.pid())), "{}", status.text());
+    }
+    // An address that the configuration has no more is given back.
+    agent.write_config(&format!("[agent]\nadmin = \"off\"\n{CONFIG}")).unwrap();
+    agent.restart().unwrap();
+    until("the removal of a socket", LIMIT, || Ok(agent.stored()?.len() == 3)).unwrap();
+    assert_eq!(can_bind(&rig), [false, false, true]);
+}
+
+#[test]
+fn after_kills_interception_at_sockets_waits() {
+    let mut job = Job::with_config(interception::CONFIG);
+    let executor = pod(&job, "stranger", ONE);
+    assert!(is_vip(&address(&executor, INTERNAL_NAME)));
+    for _ in 0..3 {
+        job.agent.restart().unwrap();
+        let interception = &job.json(&["status"])["dns"]["interception"];
+        let reason = interception["reason"].as_str().unwrap_or_default();
+        assert!(reason.ends_with("since the last agent was killed"), "{interception}");
+        // Another kill would cost no query.
+        assert!(!is_vip(&address(&executor, INTERNAL_NAME)));
+        assert!(!address(&executor, UNRELATED_NAME).is_empty());
+    }
+    until("interception to resume", LIMIT, || Ok(is_vip(&address(&executor, INTERNAL_NAME))))
+        .unwrap();
+    assert!(job.json(&["status"])["dns"]["interception"]["reason"].is_null());
+}
