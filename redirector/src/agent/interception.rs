@@ -30,8 +30,8 @@ pub(crate) enum Predecessor {
     Ended,
     /// It has handed over: what it intercepted stays intercepted.
     HandedOver,
-    /// It was killed. This agent has lived since then, without a fault.
-    Killed(Instant),
+    /// It was killed. This agent has waited beside it since then, without a fault.
+    Killed(Option<Instant>),
 }
 
 /// DNS interception.
@@ -45,6 +45,8 @@ pub(crate) struct Interception {
     ports: Option<InterceptPorts>,
     /// When to begin, if not at once.
     paused_until: Option<Instant>,
+    /// Whether the pause begins with [`Interception::start`].
+    pauses_at_start: bool,
 }
 
 /// Why nothing is intercepted.
@@ -88,9 +90,10 @@ impl Interception {
             resolvers: Vec::new(),
             ports: None,
             paused_until: match predecessor {
-                Predecessor::Killed(since) => Some(since + MIN_LIFE),
+                Predecessor::Killed(Some(since)) => Some(since + MIN_LIFE),
                 _ => None,
             },
+            pauses_at_start: predecessor == Predecessor::Killed(None),
         };
         match config.dns.intercept {
             Intercept::Sockets => prepared.prepare_sockets(shim, datapath, config)?,
@@ -144,6 +147,9 @@ impl Interception {
 
     /// Intercepts at sockets from here on, if the configuration wants it.
     pub(crate) fn start(&mut self, datapath: &mut Datapath) {
+        if std::mem::take(&mut self.pauses_at_start) {
+            self.paused_until = Some(Instant::now() + MIN_LIFE);
+        }
         if self.way != InterceptWay::Sockets {
             self.paused_until = None;
         }
@@ -270,6 +276,7 @@ mod tests {
             resolvers: vec![v4, v6],
             ports: Some(ports),
             paused_until: None,
+            pauses_at_start: false,
         };
         assert_eq!(sockets.unserved(), [v6]);
         sockets.ports = None;

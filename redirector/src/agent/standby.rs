@@ -154,9 +154,7 @@ impl Inheritance {
     /// How the agent before this one ended, given whether it was killed.
     pub(crate) fn predecessor(&self, was_killed: bool) -> interception::Predecessor {
         match self.waiting_since {
-            _ if was_killed => {
-                interception::Predecessor::Killed(self.waiting_since.unwrap_or_else(Instant::now))
-            }
+            since if was_killed => interception::Predecessor::Killed(since),
             Some(_) => interception::Predecessor::HandedOver,
             None => interception::Predecessor::Ended,
         }

@@ -94,9 +94,13 @@ fn export(state: &AgentState) -> api::Export {
     api::Export { version: VERSION, wildcards: "one_label".into(), routes }
 }
 
-/// A reader's events. A query for a route that does not exist and has no events is an error.
-fn subscribe(state: &AgentState, query: api::EventQuery) -> Result<Subscription, ApiError> {
+/// A reader's events. A name that only a wildcard matches stands for the wildcard. A query for a
+/// route that does not exist and has no events is an error.
+fn subscribe(state: &AgentState, mut query: api::EventQuery) -> Result<Subscription, ApiError> {
     let routes = &state.reconciler.routes;
+    if let Some(serving) = query.route.as_ref().and_then(|source| routes.serving(source)) {
+        query.route = Some(serving.route.source.clone());
+    }
     let missing = query.route.clone().filter(|source| routes.get(source).is_none());
     let subscription = state.events.subscribe(query);
     match missing {

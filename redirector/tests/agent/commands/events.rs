@@ -9,6 +9,8 @@ use std::{
 
 use serde_json::Value;
 use testbed::{
+    ExecutorOptions, Rig,
+    agent::{Agent, AgentOptions, CAPABILITIES},
     clients::LoadOptions,
     clients::LoadProcess,
     process::{self, until},
@@ -89,6 +91,45 @@ fn callers_that_end_at_once_are_named() {
     let seen = wait_for(&job, &["--result", "denied"], 30);
     let named = seen.iter().filter(|event| event["command"] == "bash").count();
     assert!(named >= 24, "{named} of {}: {seen:#?}", seen.len());
+}
+
+/// CAP_PERFMON, which the agent can do without.
+const CAP_PERFMON: u32 = 38;
+
+#[test]
+fn with_perfmon_the_kernel_names_callers_that_are_gone() {
+    let rig = Rig::new().unwrap();
+    let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
+    let _dns = rig.customer.dns_server().unwrap();
+    let capabilities = Some([&CAPABILITIES[..], &[CAP_PERFMON]].concat());
+    let options = AgentOptions { capabilities, ..AgentOptions::with_config(binary(), CONFIG) };
+    let agent = Agent::start(&rig.node, options).unwrap();
+    // Each process ends with its connect, long before the next read of the events.
+    let connects = "for n in $(seq 30); do bash -c 'exec 3<>/dev/tcp/\
+        artifactory.internal.company.net/22' 2>/dev/null || true; done";
+    executor.run(connects, LIMIT).unwrap().success().unwrap();
+    let mut commands = Vec::new();
+    until("30 events", LIMIT, || {
+        let shown = rig.node.cli(binary(), &["events", "-o", "json", "--result", "denied"])?;
+        let lines = shown.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        commands = lines.map(|event| event["command"].to_string()).collect();
+        Ok(commands.len() >= 30)
+    })
+    .unwrap();
+    assert!(commands.iter().all(|name| name == "\"bash\""), "{commands:?}\n{}", agent.log_tail());
+}
+
+#[test]
+fn events_of_a_name_are_those_of_its_wildcard() {
+    let wildcard = "[[routes]]\nsource = \"*.wild.company.net\"\ndestination = \"203.0.113.1\"\n";
+    let job = Job::with_config(&format!("wildcards = \"one_label\"\n{CONFIG}{wildcard}"));
+    connect(&job, "refusing.internal.company.net/443");
+    connect(&job, "host.wild.company.net/443");
+    let seen = wait_for(&job, &["--route", "host.wild.company.net"], 1);
+    assert_eq!(seen[0]["source"], "*.wild.company.net", "{seen:#?}");
+    assert_eq!(events(&job, &["--route", "*.wild.company.net"]), seen);
+    let refused = job.cli(&["events", "--route", "a.host.wild.company.net"]);
+    assert!(refused.text().contains("no route"), "{}", refused.text());
 }
 
 #[test]

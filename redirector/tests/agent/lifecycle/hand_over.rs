@@ -242,8 +242,11 @@ fn after_kills_interception_at_sockets_waits() {
         let reason = interception["reason"].as_str().unwrap_or_default();
         assert!(reason.ends_with("since the last agent was killed"), "{interception}");
         // Another kill would cost no query.
-        assert!(!is_vip(&address(&executor, INTERNAL_NAME)));
+        let found = address(&executor, INTERNAL_NAME);
         assert!(!address(&executor, UNRELATED_NAME).is_empty());
+        // On a busy machine the time may be over.
+        let still = job.json(&["status"])["dns"]["interception"]["reason"].is_string();
+        assert!(!(still && is_vip(&found)), "{found}");
     }
     until("interception to resume", LIMIT, || Ok(is_vip(&address(&executor, INTERNAL_NAME))))
         .unwrap();
