@@ -14,7 +14,7 @@ pub const ABI: u32 = 4;
 /// version that created it, and recreates the others. A table that is new since [`FIRST`] needs no
 /// entry.
 pub const CHANGED: &[(&str, u32)] =
-    &[(names::SHIM, 4), (names::RESOLVERS, 4), (names::DNS_STATS, 4)];
+    &[(names::SHIM, 4), (names::RESOLVERS, 4), (names::DNS_STATS, 4), (names::HEALTH, 4)];
 
 /// The version since which tables that are not in [`CHANGED`] have been the same. An upgrade shares
 /// nothing with older versions.

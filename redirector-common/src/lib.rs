@@ -12,6 +12,7 @@ pub mod abi;
 pub mod addr;
 pub mod agent;
 pub mod backend;
+mod bits;
 pub mod decide;
 pub mod dns;
 pub mod event;

@@ -178,7 +178,7 @@ pub const PACKET_PROGRAMS: &[PacketProgram] = &[
 pub const ROUTES: &str = "RD_ROUTES";
 /// [`crate::route::Slot`]: the blocks that route entries point to.
 pub const SLOTS: &str = "RD_SLOTS";
-/// [`crate::backend::Health`] by backend ID.
+/// [`crate::backend::Health`] by backend ID and port: see [`crate::backend::Health::index`].
 pub const HEALTH: &str = "RD_HEALTH";
 /// [`crate::origin::Origin`] by socket.
 pub const ORIGINS: &str = "RD_ORIGINS";

@@ -17,9 +17,9 @@ pub struct Origin {
     pub started_ns: u64,
     /// Nanoseconds from the first SYN to established; 0 before.
     pub latency_ns: u64,
-    /// The cgroup of the process that called connect. Cgroup, command and process ID are recorded
-    /// only while events are read, and while they are sampled only if the connect's success is
-    /// reported or its failure likely.
+    /// The cgroup of the process that called connect, for which a failure counts. Command and
+    /// process ID are recorded only while events are read, and while they are sampled only if the
+    /// connect's success is reported or its failure likely.
     pub cgroup: u64,
     /// The command of the thread that called connect.
     pub comm: [u8; 16],

@@ -203,8 +203,9 @@ counters! {
         /// Established connections that have ended since.
         closed,
     } + {
-        /// Not a counter: the port that failed last, in host order, which probes connect to.
-        failed_port,
+        /// Not a counter: when a connect was established last, in nanoseconds of `CLOCK_MONOTONIC`.
+        /// A port before ABI 4, which is long ago.
+        succeeded_ns,
     }
 
     /// The latencies of a backend's connects, summed.

@@ -4,7 +4,7 @@ use core::mem::{offset_of, size_of};
 
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
-    backend::{BackendId, Health},
+    backend::{BackendId, Caller, Health, Witness},
     decide::{
         self, Candidates, Client, ClientKey, Draw, DrawInput, Families, Pool4, PortLookup,
         PortPairs, Selection, Tables, Verdict,
@@ -96,8 +96,14 @@ impl Tables for ListedTables {
     fn connects(&self, _: u32) -> u32 {
         unreachable!("the route has no source addresses")
     }
-    fn health(&self, _: BackendId) -> Health {
+    fn health(&self, _: BackendId, _: PortBe) -> Health {
         Health::HEALTHY
+    }
+    fn succeeded_ns(&self, _: BackendId) -> Option<u64> {
+        unreachable!("no backend has failed")
+    }
+    fn latest_success(&self, _: Candidates, _: DrawInput) -> u32 {
+        unreachable!("no backend has failed")
     }
     fn now_ns(&self) -> u64 {
         unreachable!("no backend has failed")
@@ -131,6 +137,9 @@ impl Client for NewSocket {
     }
     fn last(&self) -> BackendId {
         BackendId::NONE
+    }
+    fn witness(&self) -> Witness {
+        Witness::cgroup(1)
     }
 }
 
@@ -179,6 +188,8 @@ fn a_refusal_ejects_the_backend_for_a_second() {
     assert_eq!(outcome, decide::ConnectOutcome::Refused);
     assert!(outcome.is_backend_failure());
     let now_ns = 1 << 40;
-    let health = Health::HEALTHY.after_failure(now_ns);
-    assert_eq!((health.failures(), health.until_ns()), (1, (now_ns + 1_000_000_000) & !0xff));
+    let caller = Caller::new(PortBe::new(443), Witness::cgroup(1));
+    let health = Health::HEALTHY.after_failure(caller, now_ns);
+    assert_eq!((health.failures(), health.witness()), (1, Some(Witness::cgroup(1))));
+    assert_eq!(health.left_ns(now_ns).div_ceil(Health::UNIT_NS), 120);
 }

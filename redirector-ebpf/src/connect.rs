@@ -6,7 +6,7 @@ use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
 use aya_ebpf::{helpers::generated::bpf_set_retval, programs::SockAddrContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
-    backend::BackendId,
+    backend::{BackendId, Witness},
     decide::{self, Backend, Client, Denial, Families, Verdict},
     event::EventKind,
     origin::Origin,
@@ -121,6 +121,7 @@ fn redirect(
     };
     // An earlier connect of this socket is over.
     outcome::finish_in_flight(origin);
+    origin.cgroup = events::cgroup();
     let client = Socket { addr, families: hook.families, origin };
     // Each fast path has its own `apply_backend`, so that what it never uses is compiled out.
     if let Some(backend) = decide::single_backend(&KernelTables, index, &client) {
@@ -163,6 +164,11 @@ impl Client for Socket<'_> {
     fn last(&self) -> BackendId {
         self.origin.backend_id
     }
+
+    #[inline(always)]
+    fn witness(&self) -> Witness {
+        Witness::cgroup(self.origin.cgroup)
+    }
 }
 
 /// A connect to route `index` that is being redirected.
@@ -193,7 +199,7 @@ fn apply_backend(
     log!(redirected(origin, backend));
     events::begin(origin, backend.is_trial() || backend.all_ejected());
     if backend.is_trial() {
-        health::start_trial(origin.backend_id);
+        health::start_trial(origin.backend_id, health::caller(origin));
     }
     if backend.all_ejected() {
         count(index, |stats| &mut stats.all_ejected);

@@ -33,9 +33,9 @@ const NO_STATS: FinalStats = FinalStats { rx_bytes: 0, tx_bytes: 0, retransmitte
 /// Records the caller of a connect if anybody reads events. Later hooks can't: they run in the
 /// context of whichever process the packet interrupted.
 ///
-/// Reading the caller costs as much as selecting a backend. While successes are sampled, it is read
-/// only for a connect whose success is reported or that is `likely_to_fail`, as is a socket's
-/// second try.
+/// Reading process and command costs as much as selecting a backend. While successes are sampled,
+/// it is read only for a connect whose success is reported or that is `likely_to_fail`, as is a
+/// socket's second try.
 #[inline(always)]
 pub(crate) fn begin(origin: &mut Origin, likely_to_fail: bool) {
     let sampling = maps::control().sampling;
@@ -49,13 +49,13 @@ pub(crate) fn begin(origin: &mut Origin, likely_to_fail: bool) {
             return;
         }
     }
-    origin.cgroup = cgroup();
     origin.pid = pid();
     command(&raw mut origin.comm);
 }
 
+/// The cgroup of the process that connects.
 #[inline(always)]
-fn cgroup() -> u64 {
+pub(crate) fn cgroup() -> u64 {
     // SAFETY: takes nothing and changes nothing of ours.
     unsafe { bpf_get_current_cgroup_id() }
 }

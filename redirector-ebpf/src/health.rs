@@ -1,49 +1,81 @@
 //! Changes the health of backends after connects.
 
-use redirector_common::backend::{BackendId, Health};
+use redirector_common::backend::{BackendId, Caller, Health, Witness};
+use redirector_common::origin::Origin;
 
-use crate::maps::{RD_HEALTH, element, now_ns};
+use crate::maps::{self, RD_HEALTH, element, now_ns};
+
+/// What has happened to a connect.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Change {
+    Failed,
+    Confirmed,
+    Trial,
+    Succeeded,
+}
 
 /// Ejects backend `id` after one more failure. Two concurrent failures may count as one.
 #[inline(always)]
-pub(crate) fn record_failure(id: BackendId) {
-    update(id, Health::after_failure);
+pub(crate) fn record_failure(id: BackendId, caller: Caller) {
+    rd_health(id.0, caller.to_bits(), Change::Failed as u32);
 }
 
 /// Restarts the ejection of backend `id` for a failure that was already counted.
 #[inline(always)]
-pub(crate) fn extend_ejection(id: BackendId) {
-    update(id, Health::with_extended_ejection);
+pub(crate) fn extend_ejection(id: BackendId, caller: Caller) {
+    rd_health(id.0, caller.to_bits(), Change::Confirmed as u32);
 }
 
 /// Keeps other connects away from backend `id` during a trial. Two concurrent connects may both be
 /// trials.
 #[inline(always)]
-pub(crate) fn start_trial(id: BackendId) {
-    update(id, Health::on_trial);
+pub(crate) fn start_trial(id: BackendId, caller: Caller) {
+    rd_health(id.0, caller.to_bits(), Change::Trial as u32);
 }
 
-/// Clears the failures of backend `id`, which has just accepted a connect.
+/// Clears the failures of backend `id`, which has just accepted a connect at `now_ns`.
 #[inline(always)]
-pub(crate) fn record_success(id: BackendId) {
-    if let Some(health) = element(&RD_HEALTH, id.0) {
-        // SAFETY: as below.
-        unsafe {
-            if core::ptr::read_volatile(health).0 != Health::HEALTHY.0 {
-                core::ptr::write_volatile(health, Health::HEALTHY);
-            }
+pub(crate) fn record_success(id: BackendId, caller: Caller, now_ns: u64) {
+    if let Some(stats) = maps::backend_stats(id) {
+        stats.succeeded_ns = now_ns;
+    }
+    if let Some(health) = element(&RD_HEALTH, Health::index(id, caller.port())) {
+        // SAFETY: as in `rd_health`.
+        if unsafe { core::ptr::read_volatile(health) }.0 != Health::HEALTHY.0 {
+            rd_health(id.0, caller.to_bits(), Change::Succeeded as u32);
         }
     }
 }
 
-/// Sets the health of backend `id` to what `next` returns for its present health and time.
+/// The caller of a redirected connect.
 #[inline(always)]
-fn update(id: BackendId, next: impl FnOnce(Health, u64) -> Health) {
-    if let Some(health) = element(&RD_HEALTH, id.0) {
-        // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read and
-        // written in one access each.
-        unsafe {
-            core::ptr::write_volatile(health, next(core::ptr::read_volatile(health), now_ns()))
-        };
-    }
+pub(crate) fn caller(origin: &Origin) -> Caller {
+    Caller::new(origin.backend_port, Witness::cgroup(origin.cgroup))
+}
+
+/// Changes the health of backend `id` for a [`Caller`]; `change`: a [`Change`]. A global function,
+/// which the verifier checks once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rd_health(id: u32, caller: u32, change: u32) -> u32 {
+    let caller = Caller::from_bits(caller);
+    let Some(health) = element(&RD_HEALTH, Health::index(BackendId(id), caller.port())) else {
+        return 0;
+    };
+    // SAFETY: a map value stays mapped while a program runs; 8 aligned bytes are read and written
+    // in one access each.
+    let old = unsafe { core::ptr::read_volatile(health) };
+    let new = if change == Change::Failed as u32 {
+        old.after_failure(caller, now_ns())
+    } else if change == Change::Confirmed as u32 {
+        old.with_extended_ejection(caller, now_ns())
+    } else if change == Change::Trial as u32 {
+        old.on_trial(caller, now_ns())
+    } else {
+        old.after_success(caller)
+    };
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(health, new) };
+    1
 }

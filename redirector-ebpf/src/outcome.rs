@@ -47,7 +47,7 @@ fn record_outcome(origin: &mut Origin) {
     let outcome = connect_outcome(origin.phase, origin.flags, origin.evidence);
     if outcome.is_backend_failure() && origin.evidence & Origin::EVIDENCE_LOCAL == 0 {
         if origin.flags & Origin::FLAG_FAILURE_RECORDED != 0 {
-            health::extend_ejection(origin.backend_id);
+            health::extend_ejection(origin.backend_id, health::caller(origin));
         }
         record_failure_once(origin);
     }
@@ -69,8 +69,5 @@ pub(crate) fn record_failure_once(origin: &mut Origin) {
     }
     origin.flags |= Origin::FLAG_FAILURE_RECORDED;
     log!(ejected(origin));
-    health::record_failure(origin.backend_id);
-    if let Some(stats) = maps::backend_stats(origin.backend_id) {
-        stats.failed_port = u64::from(origin.backend_port.get());
-    }
+    health::record_failure(origin.backend_id, health::caller(origin));
 }

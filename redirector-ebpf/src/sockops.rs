@@ -92,8 +92,9 @@ fn on_established(ctx: &SockOpsContext) {
         return;
     }
     origin.phase = Origin::PHASE_ESTABLISHED;
-    health::record_success(origin.backend_id);
-    origin.latency_ns = maps::now_ns().wrapping_sub(origin.started_ns);
+    let now = maps::now_ns();
+    origin.latency_ns = now.wrapping_sub(origin.started_ns);
+    health::record_success(origin.backend_id, health::caller(origin), now);
     sockopts::restore_syn_retries(ctx.ops, origin);
     if origin.idle_seconds != 0 {
         sockopts::enable_keepalive(ctx.ops, origin.idle_seconds);

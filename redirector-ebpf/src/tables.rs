@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use redirector_common::{
     addr::{Ip6Be, PortBe},
-    backend::{BackendId, Health},
+    backend::{BackendId, Caller, Health},
     decide::{
         self, Candidates, ClientKey, Draw, DrawInput, PortLookup, PortPairs, Selection, Tables,
     },
@@ -12,7 +12,7 @@ use redirector_common::{
 
 use crate::{
     maps::{
-        RD_BACKENDS6, RD_HEALTH, RD_ROUTE_STATS, RD_ROUTES, RD_SLOTS, element, now_ns,
+        self, RD_BACKENDS6, RD_HEALTH, RD_ROUTE_STATS, RD_ROUTES, RD_SLOTS, element, now_ns,
         read_address, read_once,
     },
     opaque,
@@ -60,15 +60,23 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn health(&self, id: BackendId) -> Health {
+    fn health(&self, id: BackendId, port: PortBe) -> Health {
         // SAFETY: as above.
-        element(&RD_HEALTH, id.0).map_or(Health::HEALTHY, |health| unsafe { read_once(health) })
+        element(&RD_HEALTH, Health::index(id, port))
+            .map_or(Health::HEALTHY, |health| unsafe { read_once(health) })
     }
 
     #[inline(always)]
-    fn known_health(&self, id: BackendId) -> Option<Health> {
+    fn known_health(&self, id: BackendId, port: PortBe) -> Option<Health> {
         // SAFETY: as above.
-        element(&RD_HEALTH, id.0).map(|health| unsafe { read_once(health) })
+        element(&RD_HEALTH, Health::index(id, port)).map(|health| unsafe { read_once(health) })
+    }
+
+    #[inline(always)]
+    fn succeeded_ns(&self, id: BackendId) -> Option<u64> {
+        // SAFETY: as above.
+        maps::backend_stats(id)
+            .map(|stats| unsafe { core::ptr::read_volatile(&raw const stats.succeeded_ns) })
     }
 
     #[inline(always)]
@@ -95,7 +103,13 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw {
         let shape = candidates.shape();
-        Draw::from_bits(rd_scan(candidates.first, shape, input.offset, input.last.0))
+        let caller = input.caller.to_bits();
+        Draw::from_bits(rd_scan(candidates.first, shape, input.offset, input.last.0, caller))
+    }
+
+    #[inline(always)]
+    fn latest_success(&self, candidates: Candidates, input: DrawInput) -> u32 {
+        rd_latest(candidates.first, candidates.shape(), input.offset, input.last.0)
     }
 
     #[inline(always)]
@@ -132,7 +146,15 @@ extern "C" fn rd_find_port(first: u32, count: u32, generation: u32, client: u32)
 /// See [`decide::scan_eligible()`]; `shape` is [`Candidates::shape`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rd_scan(first: u32, shape: u32, offset: u32, last: u32) -> u32 {
-    let input = DrawInput { offset, last: BackendId(last) };
+extern "C" fn rd_scan(first: u32, shape: u32, offset: u32, last: u32, caller: u32) -> u32 {
+    let input = DrawInput { offset, last: BackendId(last), caller: Caller::from_bits(caller) };
     decide::scan_eligible(&KernelTables, Candidates::from_shape(first, shape), input).to_bits()
+}
+
+/// See [`decide::latest_success()`]; `shape` is [`Candidates::shape`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rd_latest(first: u32, shape: u32, offset: u32, last: u32) -> u32 {
+    let input = DrawInput { offset, last: BackendId(last), caller: Caller::from_bits(0) };
+    decide::latest_success(&KernelTables, Candidates::from_shape(first, shape), input)
 }

@@ -3,11 +3,11 @@
 
 use super::{
     packed::{Candidates, Draw, DrawInput},
-    select_bit::{nth_set_bit, zero_bit},
+    select_bit::nth_set_bit,
     select_state::SelectState,
     tables::Tables,
 };
-use crate::{backend::Health, route::Slot, unroll::unroll};
+use crate::{backend::Health, bits::zero_bit, route::Slot, unroll::unroll};
 
 /// Picks one of the candidates, of which there is at least one.
 ///
@@ -25,8 +25,8 @@ pub(super) fn pick_backend(tables: &(impl Tables + ?Sized), state: &mut SelectSt
     if slot.generation() != state.entry().generation {
         return Draw::STALE;
     }
-    let input = DrawInput { offset, last: state.key().last() };
-    if slot.id().0 != input.last.0 && tables.health(slot.id()).0 == Health::HEALTHY.0 {
+    let input = draw_input(state, offset);
+    if slot.id().0 != input.last.0 && health(tables, state, slot).0 == Health::HEALTHY.0 {
         state.reload(tables);
         let candidates = state.candidates();
         if candidates.count == 1 {
@@ -38,21 +38,25 @@ pub(super) fn pick_backend(tables: &(impl Tables + ?Sized), state: &mut SelectSt
         if neighbour.generation() != state.entry().generation {
             return Draw::STALE;
         }
-        if tables.health(neighbour.id()).0 == Health::HEALTHY.0 {
+        if health(tables, state, neighbour).0 == Health::HEALTHY.0 {
             return Draw::new(true).at(input.offset());
         }
     }
     state.reload(tables);
-    let input = DrawInput { offset, last: state.key().last() };
+    let input = draw_input(state, offset);
     let draw = tables.scan_eligible(state.candidates(), input);
     if draw.is_stale() {
         return draw;
     }
     state.reload(tables);
+    if draw.all_ejected() {
+        let input = draw_input(state, draw.offset());
+        return draw.moved_to(tables.latest_success(state.candidates(), input));
+    }
     let slot = candidate(tables, state.candidates(), draw.offset());
-    let is_healthy = tables.health(slot.id()).0 == Health::HEALTHY.0;
+    let is_healthy = health(tables, state, slot).concerns_bit(state.key().caller()) == 0;
     state.reload(tables);
-    if is_healthy || draw.all_ejected() {
+    if is_healthy {
         draw
     } else if draw.has_alternative() {
         draw.with_trial()
@@ -86,10 +90,10 @@ pub fn scan_eligible(
         let Some(slot) = tables.slot_in_block(at, candidates.generation) else {
             return Draw::STALE;
         };
-        let Some(health) = tables.known_health(slot.id()) else {
+        let Some(health) = tables.known_health(slot.id(), input.caller.port()) else {
             return Draw::STALE;
         };
-        eligible |= health.eligible_bit(now) << offset;
+        eligible |= health.eligible_bit(input.caller, now) << offset;
         last |= zero_bit(slot.id().0 ^ input.last.0) << offset;
     });
     let (others, retry) = (eligible & !last, eligible & last);
@@ -106,6 +110,48 @@ pub fn scan_eligible(
         // The others may work again: a silent one gets the short time.
         Draw::new(candidates.count > 1).at(input.offset()).with_all_ejected()
     }
+}
+
+/// The offset of the candidate that accepted a connect last, but for the socket's last one; the one
+/// of `input` if there is none. Like [`scan_eligible`] it uses arithmetic.
+#[inline(always)]
+#[expect(unused_assignments, reason = "the last round's `latest`")]
+pub fn latest_success(
+    tables: &(impl Tables + ?Sized),
+    candidates: Candidates,
+    input: DrawInput,
+) -> u32 {
+    let (mut found, mut latest) = (input.offset(), 0_u64);
+    unroll!(offset in 0..64 {
+        if offset >= candidates.count {
+            break;
+        }
+        let at = candidates.first.wrapping_add(offset);
+        let Some(slot) = tables.slot_in_block(at, candidates.generation) else {
+            return found;
+        };
+        let Some(succeeded) = tables.succeeded_ns(slot.id()) else {
+            return found;
+        };
+        let is_another = 1 ^ zero_bit(slot.id().0 ^ input.last.0);
+        // Times are below 2⁶³.
+        let later = latest.wrapping_sub(succeeded) >> 63 & is_another;
+        latest = latest.wrapping_add(succeeded.wrapping_sub(latest).wrapping_mul(later));
+        found = found.wrapping_add(offset.wrapping_sub(found).wrapping_mul(later as u32));
+    });
+    found
+}
+
+/// The input of a scan.
+#[inline(always)]
+fn draw_input(state: &SelectState, offset: u32) -> DrawInput {
+    DrawInput { offset, last: state.key().last(), caller: state.key().caller() }
+}
+
+/// The health of the backend in `slot`.
+#[inline(always)]
+fn health(tables: &(impl Tables + ?Sized), state: &SelectState, slot: Slot) -> Health {
+    tables.health(slot.id(), state.key().port())
 }
 
 /// The slot of the candidate at `offset`; of another generation if the block was replaced.

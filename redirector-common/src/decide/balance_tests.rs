@@ -3,12 +3,13 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    backend::BackendId,
+    addr::PortBe,
+    backend::{BackendId, Caller, Witness},
     decide::{
         backend::Backend,
         connect::{Verdict, connect},
         packed::Families,
-        test_tables::{TestClient, TestTables},
+        test_tables::{CALLER, TestClient, TestTables},
     },
 };
 
@@ -51,7 +52,7 @@ fn assert_uniform(counts: &BTreeMap<u32, u32>, expected: &[u32]) {
 }
 
 fn failed(now: u64) -> Health {
-    Health::HEALTHY.after_failure(now)
+    Health::HEALTHY.after_failure(CALLER, now)
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn the_share_of_an_ejected_backend_is_spread_evenly() {
 fn a_backend_is_eligible_again_after_its_ejection() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.health.insert(2, failed(tables.now));
-    tables.now += Health::INITIAL_BACKOFF_NS;
+    tables.now += Health::INITIAL_BACKOFF_NS + Health::UNIT_NS;
     assert_uniform(&draw(&tables, 0).0, &[1, 2]);
 }
 
@@ -104,6 +105,31 @@ fn if_all_are_ejected_all_are_tried_and_flagged() {
 }
 
 #[test]
+fn if_all_are_ejected_the_latest_success_is_preferred() {
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2, 3], 0);
+    for id in [1, 2, 3] {
+        tables.fail(id);
+        tables.succeeded.insert(id, [0, 7, 9, 8][id as usize]);
+    }
+    assert_uniform(&draw(&tables, 0).0, &[2]);
+    assert_uniform(&draw(&tables, 2).0, &[3]);
+}
+
+#[test]
+fn a_failure_of_others_or_at_another_port_is_ignored() {
+    let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
+    let other = Caller::new(CALLER.port(), Witness::cgroup(8));
+    for caller in [other, Caller::new(PortBe::new(80), Witness::cgroup(7))] {
+        tables.health.insert(1, Health::HEALTHY.after_failure(caller, tables.now));
+        assert_uniform(&draw(&tables, 0).0, &[1, 2]);
+        let backend = backend(&tables, Families::V4_ONLY, 2).expect("a backend");
+        assert!(backend.id() == BackendId(1) && !backend.is_trial());
+    }
+    tables.health.insert(1, Health::HEALTHY.after_failure(other, tables.now).agreed_on(tables.now));
+    assert_uniform(&draw(&tables, 0).0, &[2]);
+}
+
+#[test]
 fn sixty_four_backends_are_all_reachable() {
     let ids: std::vec::Vec<u32> = (1..=64).collect();
     let tables = TestTables::with_route(VIP, &[(443, 443); 16], &ids, 0);
@@ -119,7 +145,7 @@ fn an_expired_ejection_leads_to_a_trial_if_there_is_another() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2], 0);
     tables.fail(2);
     assert!(trials(&tables, 0).iter().all(|&drawn| drawn == (1, false)), "ejected");
-    tables.now += Health::INITIAL_BACKOFF_NS;
+    tables.now += Health::INITIAL_BACKOFF_NS + Health::UNIT_NS;
     let due = trials(&tables, 0);
     assert!(
         due.contains(&(1, false))
@@ -157,7 +183,7 @@ fn an_eligible_alternative_is_flagged() {
     assert!(!another(&tables, 0), "only one is eligible");
     tables.health.insert(1, failed(tables.now));
     assert!(another(&tables, 0), "none is eligible, and each may work again");
-    tables.now += Health::INITIAL_BACKOFF_NS;
+    tables.now += Health::INITIAL_BACKOFF_NS + Health::UNIT_NS;
     tables.fail(1);
     tables.fail(2);
     tables.fail(3);
@@ -169,7 +195,7 @@ fn an_eligible_alternative_is_flagged() {
 fn reading_the_neighbour_keeps_the_draw_uniform() {
     let mut tables = TestTables::with_route(VIP, &[], &[1, 2, 3, 4, 5], 0);
     tables.health.insert(3, failed(tables.now));
-    tables.health.insert(5, Health(1 << 8 | 1));
+    tables.health.insert(5, failed(tables.now - 4_000_000_000));
     assert_uniform(&draw(&tables, 0).0, &[1, 2, 4, 5]);
 }
 

@@ -12,6 +12,7 @@ use super::{
     tables::{Client, Tables},
 };
 use crate::{
+    addr::PortBe,
     backend::{BackendId, Health},
     route::{RouteEntry, Slot},
     unroll::unroll,
@@ -29,7 +30,7 @@ pub fn single_backend(tables: &impl Tables, index: u32, client: &impl Client) ->
     if !entry.is_simple_v4(1, 1) || !is_simple(client) {
         return None;
     }
-    Some(Backend::single(healthy(tables, entry, 0)?, client.port()))
+    Some(Backend::single(healthy(tables, entry, (0, client.port()))?, client.port()))
 }
 
 /// One of a few backends. All are read before the draw: if only an unhealthy draw led to
@@ -44,7 +45,7 @@ pub fn few_backends(tables: &impl Tables, index: u32, client: &impl Client) -> O
         if offset >= u32::from(entry.backends4) {
             break;
         }
-        healthy(tables, entry, offset)?;
+        healthy(tables, entry, (offset, client.port()))?;
         entry = RouteEntry::from_bits(tables.reload(entry.to_bits()));
     });
     let offset = below(tables.random(), u32::from(entry.backends4));
@@ -59,14 +60,14 @@ fn is_simple(client: &impl Client) -> bool {
     !prefer_v6 && client.last() == BackendId::NONE
 }
 
-/// The backend at `offset`, if it is healthy and the block has not been replaced.
+/// The backend at `offset`, if it is healthy at the port and the block has not been replaced.
 #[inline(always)]
-fn healthy(tables: &impl Tables, entry: RouteEntry, offset: u32) -> Option<Slot> {
+fn healthy(tables: &impl Tables, entry: RouteEntry, (offset, port): (u32, PortBe)) -> Option<Slot> {
     // See `SelectState`.
     let reload = |slot: Slot| Slot::from_bits(tables.reload(slot.to_bits()));
     let slot = tables.slot_in_block(entry.first().wrapping_add(offset), entry.generation)?;
     let slot = reload(slot);
-    if tables.health(slot.id()) == Health::HEALTHY { Some(reload(slot)) } else { None }
+    if tables.health(slot.id(), port) == Health::HEALTHY { Some(reload(slot)) } else { None }
 }
 
 #[cfg(test)]

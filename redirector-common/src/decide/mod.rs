@@ -19,7 +19,7 @@ mod tables;
 mod test_tables;
 
 pub use backend::{Backend, SocketOptions};
-pub use balance::scan_eligible;
+pub use balance::{latest_success, scan_eligible};
 pub use connect::{Verdict, connect, deny_reason};
 pub use dns::{Reach, find_slot, is_alive, reach};
 pub use fast_path::{few_backends, single_backend};

@@ -23,12 +23,6 @@ const fn narrow(bits: u64, (position, rank): (u32, u32), width: u32) -> (u32, u3
     (position + width * above, rank - below * above)
 }
 
-/// 1 if `number` is 0, else 0.
-#[inline(always)]
-pub(super) const fn zero_bit(number: u32) -> u64 {
-    (number as u64).wrapping_sub(1) >> 63
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

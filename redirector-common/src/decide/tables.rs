@@ -5,7 +5,7 @@ use super::packed::{
 };
 use crate::{
     addr::{Ip6Be, PortBe},
-    backend::{BackendId, Health},
+    backend::{BackendId, Health, Witness},
     route::{RouteEntry, Slot},
 };
 
@@ -26,12 +26,15 @@ pub trait Tables {
     fn address6(&self, id: BackendId) -> Ip6Be;
     /// Connects of route `index` so far; the number may lag behind.
     fn connects(&self, index: u32) -> u32;
-    /// The health of backend `id`.
-    fn health(&self, id: BackendId) -> Health;
+    /// The health of backend `id` at `port`, or at another port with the same element.
+    fn health(&self, id: BackendId, port: PortBe) -> Health;
     /// The same; `None` beyond the table's end.
-    fn known_health(&self, id: BackendId) -> Option<Health> {
-        Some(self.health(id))
+    fn known_health(&self, id: BackendId, port: PortBe) -> Option<Health> {
+        Some(self.health(id, port))
     }
+    /// When backend `id` accepted its latest connect, in nanoseconds of `CLOCK_MONOTONIC`; `None`
+    /// beyond the table's end.
+    fn succeeded_ns(&self, id: BackendId) -> Option<u64>;
     /// `CLOCK_MONOTONIC` in nanoseconds. Read only when a backend has failed before.
     fn now_ns(&self) -> u64;
     /// A uniformly distributed number.
@@ -40,6 +43,8 @@ pub trait Tables {
     fn find_port(&self, pairs: PortPairs, client: PortBe) -> PortLookup;
     /// [`scan_eligible`](super::scan_eligible) with these tables.
     fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw;
+    /// [`latest_success`](super::latest_success) with these tables.
+    fn latest_success(&self, candidates: Candidates, input: DrawInput) -> u32;
     /// [`select`](super::select) with these tables.
     fn select(&self, index: u32, key: ClientKey) -> Selection;
     /// The same word, opaque to the compiler: see `SelectState`.
@@ -55,9 +60,11 @@ pub trait Client {
     fn families(&self) -> Families;
     /// The last backend of this socket; [`BackendId::NONE`] if it had none.
     fn last(&self) -> BackendId;
-    /// All three in one word.
+    /// Who it is. Needed only where a backend has failed before.
+    fn witness(&self) -> Witness;
+    /// All four in one word.
     #[inline(always)]
     fn key(&self) -> ClientKey {
-        ClientKey::new(self.port(), self.families(), self.last())
+        ClientKey::new(self.port(), self.families(), self.witness(), self.last())
     }
 }

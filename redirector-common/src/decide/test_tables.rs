@@ -5,7 +5,7 @@ use core::cell::{Cell, RefCell};
 use std::{collections::BTreeMap, vec::Vec};
 
 use super::{
-    balance::scan_eligible,
+    balance::{latest_success, scan_eligible},
     lookup::select,
     packed::{Candidates, ClientKey, Draw, DrawInput, Families, PortLookup, PortPairs, Selection},
     port_map::find_port,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     addr::{Ip4Be, Ip6Be, PortBe},
-    backend::{BackendId, Health},
+    backend::{BackendId, Caller, Health, Witness},
     route::{RouteEntry, RouteOptions, Slot},
 };
 
@@ -35,6 +35,11 @@ impl<'a> Block<'a> {
         Self { first: 10, generation: 1, ports, ids, options: Vec::new() }
     }
 }
+
+const CALLER_WITNESS: Witness = Witness::cgroup(7);
+
+/// The default client, for judging a backend.
+pub(in crate::decide) const CALLER: Caller = Caller::new(PortBe::new(443), CALLER_WITNESS);
 
 /// A client; by default the first connect of an `AF_INET` socket.
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +67,17 @@ impl Client for TestClient {
     fn last(&self) -> BackendId {
         self.last
     }
+
+    fn witness(&self) -> Witness {
+        CALLER_WITNESS
+    }
 }
 
 pub(in crate::decide) struct TestTables {
     routes: RefCell<BTreeMap<u32, RouteEntry>>,
     slots: RefCell<Vec<Slot>>,
     pub(super) health: BTreeMap<u32, Health>,
+    pub(super) succeeded: BTreeMap<u32, u64>,
     pub(super) now: u64,
     pub(super) clock_reads: Cell<u32>,
     seed: Cell<u64>,
@@ -81,6 +91,7 @@ impl Default for TestTables {
             routes: RefCell::default(),
             slots: RefCell::new(std::vec![Slot::default(); SLOTS]),
             health: BTreeMap::new(),
+            succeeded: BTreeMap::new(),
             now: 5_000_000_000,
             clock_reads: Cell::new(0),
             seed: Cell::new(0x9e37_79b9_7f4a_7c15),
@@ -168,9 +179,9 @@ impl TestTables {
         self.seed = Cell::new(seed);
     }
 
-    /// Ejects backend `id` from now on.
+    /// Ejects backend `id` for the default client from now on.
     pub(in crate::decide) fn fail(&mut self, id: u32) {
-        self.health.insert(id, Health::HEALTHY.after_failure(self.now));
+        self.health.insert(id, Health::HEALTHY.after_failure(CALLER, self.now));
     }
 
     /// After the entry is read once, its block is overwritten by another route's and the entry
@@ -201,8 +212,11 @@ impl Tables for TestTables {
         self.connects.set(self.connects.get() + 1);
         self.connects.get()
     }
-    fn health(&self, id: BackendId) -> Health {
+    fn health(&self, id: BackendId, _port: PortBe) -> Health {
         self.health.get(&id.0).copied().unwrap_or_default()
+    }
+    fn succeeded_ns(&self, id: BackendId) -> Option<u64> {
+        Some(self.succeeded.get(&id.0).copied().unwrap_or_default())
     }
     fn now_ns(&self) -> u64 {
         self.clock_reads.set(self.clock_reads.get() + 1);
@@ -221,6 +235,9 @@ impl Tables for TestTables {
     }
     fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw {
         scan_eligible(self, candidates, input)
+    }
+    fn latest_success(&self, candidates: Candidates, input: DrawInput) -> u32 {
+        latest_success(self, candidates, input)
     }
     fn select(&self, index: u32, key: ClientKey) -> Selection {
         select(self, index, key)

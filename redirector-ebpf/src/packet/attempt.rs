@@ -9,7 +9,7 @@ use redirector_common::{
 use super::{
     flow_events, flow_tables as tables,
     scratch::work,
-    work::{copy_flow, get, set},
+    work::{caller, copy_flow, get, set},
 };
 use crate::{
     health,
@@ -69,8 +69,7 @@ pub(crate) extern "C" fn rd_attempt_failed(failure: u32) -> i32 {
     let Some(stats) = maps::backend_stats(id) else { return NEXT };
     count_failure!(stats, failure);
     if is_evidence(failure, get!(flow.backend_established), stats.established as u32) {
-        stats.failed_port = u64::from(get!(flow.peer_port).get());
-        health::record_failure(id);
+        health::record_failure(id, caller(work, get!(flow.peer_port)));
     }
     copy_flow(flow, work);
     set!(work.report.elapsed_ns = maps::now_ns().wrapping_sub(get!(flow.started_ns)));

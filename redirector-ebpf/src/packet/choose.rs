@@ -2,13 +2,13 @@
 
 use redirector_common::{
     addr::PortBe,
-    backend::BackendId,
+    backend::{BackendId, Witness},
     decide::{self, Backend, Client, Families, Verdict},
 };
 
 use super::{
     scratch::work,
-    work::{set, set_address},
+    work::{get, set, set_address},
 };
 use crate::tables::KernelTables;
 
@@ -25,6 +25,7 @@ struct Guest {
     port: PortBe,
     families: Families,
     last: BackendId,
+    witness: Witness,
 }
 
 impl Client for Guest {
@@ -42,6 +43,11 @@ impl Client for Guest {
     fn last(&self) -> BackendId {
         self.last
     }
+
+    #[inline(always)]
+    fn witness(&self) -> Witness {
+        self.witness
+    }
 }
 
 /// Chooses a backend of route `index`; `client`: the port in network order, and 1 << 16 for an IPv6
@@ -54,6 +60,7 @@ pub(crate) extern "C" fn rd_choose(index: u32, client: u32, last: u32) -> u32 {
         port: PortBe(client as u16),
         families: Families { prefer_v6: client >> 16 != 0, dual_stack: false },
         last: BackendId(last),
+        witness: Witness::interface(get!(work.key.interface)),
     };
     let mut backend = Backend::default();
     match decide::connect(&KernelTables, index, &guest, &mut backend) {

@@ -13,7 +13,7 @@ use super::{
     rewrite::{self, TCP_CHECK, difference},
     scratch::work,
     skb::{load, store},
-    work::{Work, copy_address, copy_flow, get, reverse_key, set},
+    work::{Work, caller, copy_address, copy_flow, get, reverse_key, set},
 };
 use crate::{
     health, maps, opaque,
@@ -82,7 +82,8 @@ extern "C" fn rd_count_established() -> i32 {
     let elapsed = get!(work.report.elapsed_ns);
     // A connect that was counted as a failure has begun once more.
     let again = opaque::number(u64::from(get!(work.entry.flow.state).has(FlowState::FAILED)));
-    health::record_success(id);
+    let caller = caller(work, get!(work.other.remote_port));
+    health::record_success(id, caller, get!(work.entry.flow.started_ns));
     let Some(stats) = maps::route_stats(route) else { return CONTINUE };
     maps::add(&mut stats.started, again);
     maps::add(&mut stats.established, 1);

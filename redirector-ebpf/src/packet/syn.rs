@@ -24,7 +24,7 @@ use super::{
     flow_tables::count,
     reset,
     scratch::work,
-    work::{Work, copy_address, get, reverse_key, set},
+    work::{Work, caller, copy_address, get, reverse_key, set},
 };
 use crate::{
     health, maps, opaque,
@@ -239,7 +239,7 @@ extern "C" fn rd_count_start() -> i32 {
     let Some(stats) = maps::backend_stats(id) else { return CONTINUE };
     maps::add(&mut stats.started, 1);
     if get!(work.choice.is_trial) != 0 {
-        health::start_trial(id);
+        health::start_trial(id, caller(work, get!(work.choice.port)));
     }
     CONTINUE
 }

@@ -6,7 +6,7 @@
 
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, MAPPED_WORD, PortBe},
-    backend::BackendId,
+    backend::{BackendId, Caller, Witness},
     packet::flow::{BriefFlow, Flow, FlowKey},
 };
 
@@ -192,6 +192,12 @@ pub(crate) fn copy_flow(from: *const Flow, work: *mut Work) {
         copy2(from.add(4), to.add(4));
         copy2(from.add(6), to.add(6));
     }
+}
+
+/// The guest at `work.key`, which connects to a backend's `port`.
+#[inline(always)]
+pub(crate) fn caller(work: *mut Work, port: PortBe) -> Caller {
+    Caller::new(port, Witness::interface(get!(work.key.interface)))
 }
 
 /// Writes the reverse key of the flow at `work.key` to `work.other`.

@@ -52,14 +52,14 @@ impl BackendHealth {
             timeout: config.health.connect_timeout,
         };
         let gap = pace.longest_gap(self.tick + self.due.saturating_duration_since(Instant::now()));
-        for ((index, address), hold) in self.probes.send(unhealthy, pace) {
+        for (backend, hold) in self.probes.send(unhealthy, pace) {
             let time = gap.min(hold);
             if time.is_zero() {
                 continue;
             }
-            if let Err(error) = reconciler.datapath.extend_ejection(index, address, time) {
+            if let Err(error) = reconciler.datapath.extend_ejection(backend, time) {
                 warn!(
-                    backend = %address,
+                    backend = %backend.address,
                     "failed to extend a backend's ejection: {}",
                     error_chain(&error)
                 );
@@ -73,11 +73,20 @@ impl BackendHealth {
     }
 }
 
-/// Ends the ejection of a backend that accepted a probe. If the probe failed, its destination is
-/// resolved again before the TTL ends: the load balancer may have moved.
+/// Ends the ejection of a backend that accepted a probe. If the probe failed, the backend is
+/// ejected for all, and its destination is resolved again before the TTL ends: the load balancer
+/// may have moved.
 pub(crate) fn on_probe_result(reconciler: &mut Reconciler, result: ProbeResult) {
-    let source = reconciler.leases.source_of(result.index).cloned();
-    let backend = result.address;
+    let source = reconciler.leases.source_of(result.backend.index).cloned();
+    let backend = std::net::SocketAddr::new(result.backend.address, result.backend.port);
+    if result.has_failed()
+        && let Err(error) = reconciler
+            .datapath
+            .agree_on_failure(result.backend, result.took)
+            .and_then(|()| reconciler.datapath.extend_ejection(result.backend, result.hold))
+    {
+        warn!(%backend, "failed to eject a backend: {}", error_chain(&error));
+    }
     if result.outcome.is_err() {
         if let Some(source) = source {
             reconciler.follower().refresh(&source);
@@ -87,7 +96,7 @@ pub(crate) fn on_probe_result(reconciler: &mut Reconciler, result: ProbeResult) 
     if !result.ends_ejection {
         return;
     }
-    match reconciler.datapath.reinstate(result.index, backend) {
+    match reconciler.datapath.reinstate(result.backend) {
         Ok(()) => {
             let source = source.map(|source| source.to_string());
             info!(source, %backend, "a backend accepts connections again");

@@ -3,14 +3,17 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::Duration,
 };
 
 use redirector_common::backend::Health;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{backend, datapath::UnhealthyBackend};
+use crate::{
+    backend,
+    datapath::{RouteBackend, UnhealthyBackend},
+};
 
 /// Probes under way at one time; the others follow at the next tick.
 const MAX_PROBES: usize = 64;
@@ -19,15 +22,12 @@ const MAX_PROBES: usize = 64;
 /// themselves do at most. Then a connect tries it, since probes may fail where executors do not.
 const MAX_HOLD: Duration = Duration::from_nanos(Health::MAX_BACKOFF_NS);
 
-/// A backend of a route.
-type Key = (u32, IpAddr);
-
 /// The probes under way, at most one for each backend of a route, and what is known of each.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     tasks: JoinSet<ProbeResult>,
-    under_way: HashSet<Key>,
-    watched: HashMap<Key, Watched>,
+    under_way: HashSet<RouteBackend>,
+    watched: HashMap<RouteBackend, Watched>,
     sent: usize,
 }
 
@@ -36,8 +36,8 @@ pub(crate) struct Probes {
 struct Watched {
     /// When its next probe is due.
     due: Instant,
-    /// Its failed connects, and when the latest one was seen.
-    failures: (u8, Instant),
+    /// Its failed connects, whose they were, and when the latest one was seen.
+    failures: (u8, Option<u16>, Instant),
     /// Whether a probe has said that it works, or this host cannot find out. From then on
     /// connects decide.
     settled: bool,
@@ -63,10 +63,12 @@ impl ProbePace {
 /// The result of a probe.
 #[derive(Debug)]
 pub(crate) struct ProbeResult {
-    /// The index of the route's VIP.
-    pub(crate) index: u32,
     /// The backend.
-    pub(crate) address: IpAddr,
+    pub(crate) backend: RouteBackend,
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// How long the backend may be held out if the probe failed.
+    pub(crate) hold: Duration,
     /// How long the connect took, or why it failed.
     pub(crate) outcome: Result<Duration, io::Error>,
     /// Whether the backend's ejection ends: the probe is the first one that was accepted. If
@@ -81,44 +83,47 @@ impl Probes {
         &mut self,
         unhealthy: Vec<UnhealthyBackend>,
         pace: ProbePace,
-    ) -> Vec<(Key, Duration)> {
+    ) -> Vec<(RouteBackend, Duration)> {
         let now = Instant::now();
-        let seen: HashSet<_> =
-            unhealthy.iter().map(|backend| (backend.index, backend.address)).collect();
+        let seen: HashSet<_> = unhealthy.iter().map(UnhealthyBackend::place).collect();
         self.watched.retain(|backend, _| seen.contains(backend));
         let mut sent = Vec::new();
         for backend in unhealthy {
             if self.under_way.len() >= MAX_PROBES {
                 break;
             }
-            let key = (backend.index, backend.address);
+            let key = backend.place();
             let watched = self.watched.entry(key).or_insert(Watched {
                 due: now,
-                failures: (backend.failures, now),
+                failures: (backend.failures, backend.client, now),
                 settled: false,
             });
-            if watched.failures.0 != backend.failures {
-                watched.failures = (backend.failures, now);
+            let (failures, client, _) = watched.failures;
+            if (failures, client) != (backend.failures, backend.client) {
+                watched.failures = (backend.failures, backend.client, now);
             }
             if now < watched.due || !self.under_way.insert(key) {
                 continue;
             }
             watched.due = now + pace.interval;
-            let left = MAX_HOLD.saturating_sub(now - watched.failures.1);
-            sent.push((key, if watched.settled { Duration::ZERO } else { left }));
-            self.spawn(backend, pace.timeout);
+            let left = MAX_HOLD.saturating_sub(now - watched.failures.2);
+            let hold = if watched.settled { Duration::ZERO } else { left };
+            sent.push((key, hold));
+            self.spawn(backend, hold, pace);
         }
         sent
     }
 
     /// Probes from one of the backend's source addresses, from each in turn.
-    fn spawn(&mut self, backend: UnhealthyBackend, timeout: Duration) {
-        let UnhealthyBackend { index, address, port, sources, .. } = backend;
+    fn spawn(&mut self, unhealthy: UnhealthyBackend, hold: Duration, pace: ProbePace) {
+        let (backend, sources) = (unhealthy.place(), unhealthy.sources);
         self.sent = self.sent.wrapping_add(1);
         let source = sources.get(self.sent % sources.len().max(1)).copied();
         self.tasks.spawn(async move {
-            let outcome = backend::probe(SocketAddr::new(address, port), source, timeout).await;
-            ProbeResult { index, address, outcome, ends_ejection: false }
+            let (began, at) = (Instant::now(), SocketAddr::new(backend.address, backend.port));
+            let outcome = backend::probe(at, source, pace.timeout).await;
+            let hold = hold.min(pace.interval.max(pace.timeout));
+            ProbeResult { backend, took: began.elapsed(), hold, outcome, ends_ejection: false }
         });
     }
 
@@ -126,11 +131,10 @@ impl Probes {
     pub(crate) async fn next(&mut self) -> Option<ProbeResult> {
         match self.tasks.join_next().await? {
             Ok(mut result) => {
-                let key = (result.index, result.address);
-                self.under_way.remove(&key);
-                if let Some(watched) = self.watched.get_mut(&key) {
+                self.under_way.remove(&result.backend);
+                if let Some(watched) = self.watched.get_mut(&result.backend) {
                     result.ends_ejection = result.outcome.is_ok() && !watched.settled;
-                    watched.settled |= is_settled(&result.outcome);
+                    watched.settled |= !result.has_failed();
                 }
                 Some(result)
             }
@@ -143,21 +147,23 @@ impl Probes {
     }
 }
 
-/// Whether the backend works, or this host lacks the source address that executors connect from.
-fn is_settled(outcome: &Result<Duration, io::Error>) -> bool {
-    match outcome {
-        Ok(_) => true,
-        Err(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
+impl ProbeResult {
+    /// Whether the probe says that the backend does not work. It says nothing if this host lacks
+    /// the source address that executors connect from.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.outcome.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AddrNotAvailable)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn unhealthy(port: u16) -> UnhealthyBackend {
         let address = IpAddr::from([127, 0, 0, 1]);
-        UnhealthyBackend { index: 1, address, port, failures: 1, sources: vec![] }
+        UnhealthyBackend { index: 1, address, port, failures: 1, client: None, sources: vec![] }
     }
 
     const PACE: ProbePace =
@@ -170,7 +176,7 @@ mod tests {
         let mut probes = Probes::default();
         assert_eq!(
             probes.send(vec![unhealthy(port), unhealthy(port)], PACE),
-            [((1, IpAddr::from([127, 0, 0, 1])), MAX_HOLD)]
+            [(unhealthy(port).place(), MAX_HOLD)]
         );
         let probed = probes.next().await.expect("one ends");
         probed.outcome.expect("it listens");
@@ -201,9 +207,9 @@ mod tests {
         let mut probes = Probes::default();
         for (failures, age, held) in [(1, 0, 30), (1, 20, 10), (1, 31, 0), (2, 0, 30)] {
             let backend = UnhealthyBackend { failures, ..unhealthy(1) };
-            if let Some(watched) = probes.watched.get_mut(&(1, backend.address)) {
+            if let Some(watched) = probes.watched.get_mut(&backend.place()) {
                 let since = Instant::now().checked_sub(Duration::from_secs(age));
-                watched.failures.1 = since.expect("this host is up for a minute");
+                watched.failures.2 = since.expect("this host is up for a minute");
             }
             let hold = probes.send(vec![backend], pace)[0].1;
             assert!(hold <= Duration::from_secs(held), "{hold:?}");

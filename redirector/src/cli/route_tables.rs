@@ -8,8 +8,11 @@ use super::{
     io::{Env, Paint},
     output::{bytes, span, table, write_table},
 };
-use crate::control::api::{
-    BackendCounters, BackendState, BackendView, Counters, ResolutionState, RouteView,
+use crate::{
+    control::api::{
+        BackendCounters, BackendState, BackendView, Counters, ResolutionState, RouteView,
+    },
+    printable::printable,
 };
 
 /// `198.18.0.1 → 203.0.113.7, 203.0.113.8 (ports 443, 80:8080)`, or why connects are refused.
@@ -144,9 +147,22 @@ fn backends(env: &mut Env<'_>, backends: &[BackendView]) -> io::Result<()> {
 
 fn state_cell(backend: &BackendView) -> Cell {
     match backend.state {
+        BackendState::Eligible if !backend.ejections.is_empty() => {
+            Cell::new(render_clients(backend)).fg(Color::Yellow)
+        }
         BackendState::Eligible => Cell::new("eligible").fg(Color::Green),
         BackendState::Ejected => Cell::new(render_ejected(backend)).fg(Color::Yellow),
     }
+}
+
+/// `eligible, but at port 443 not for the cgroup /kubepods/pod7`.
+fn render_clients(backend: &BackendView) -> String {
+    let clients = backend.ejections.iter().filter_map(|ejection| {
+        let client = ejection.client.as_deref()?;
+        Some(format!("at port {} not for {}", ejection.port, printable(client)))
+    });
+    let list: Vec<String> = clients.collect();
+    if list.is_empty() { "eligible".into() } else { format!("eligible, but {}", list.join(", ")) }
 }
 
 /// `ejected after 3 failures, retry in 4 s`.

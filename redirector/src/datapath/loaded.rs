@@ -33,6 +33,7 @@ use crate::{
         maps::{
             agent_maps::AgentMaps,
             flow_expiry::FlowExpiry,
+            health_words::RouteBackend,
             name_cgroups::NameCgroup,
             name_maps::NameMaps,
             published_names::{NameChange, PublishedName},
@@ -412,14 +413,28 @@ impl Datapath {
         self.maps.unhealthy_backends()
     }
 
-    /// Ends the ejection of a backend after a successful probe. Its failures stay until a connect
-    /// succeeds. An address that is no longer a backend is no error.
+    /// Ends the ejection of a backend at a port after a successful probe. Its failures stay until a
+    /// connect succeeds. An address that is no longer a backend is no error.
     ///
     /// # Errors
     ///
     /// If the kernel refuses to write the map.
-    pub fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
-        self.maps.reinstate(index, address)
+    pub fn reinstate(&mut self, at: RouteBackend) -> Result<(), DatapathError> {
+        self.maps.reinstate(at)
+    }
+
+    /// Ejects a backend for all after a probe that failed and `took` this long, if a connect has
+    /// failed at this port shortly before and none was accepted meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read or write the map.
+    pub fn agree_on_failure(
+        &mut self,
+        at: RouteBackend,
+        took: Duration,
+    ) -> Result<(), DatapathError> {
+        self.maps.agree_on_failure(at, took)
     }
 
     /// Keeps a failed backend ejected for at least `time` from now, since a prober decides when it
@@ -431,11 +446,10 @@ impl Datapath {
     /// If the kernel refuses to read or write the map.
     pub fn extend_ejection(
         &mut self,
-        index: u32,
-        address: IpAddr,
+        at: RouteBackend,
         time: Duration,
     ) -> Result<(), DatapathError> {
-        self.maps.extend_ejection(index, address, time)
+        self.maps.extend_ejection(at, time)
     }
 
     /// Sets how long a connect may wait for a backend that does not answer, if its route has

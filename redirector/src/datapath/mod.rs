@@ -50,6 +50,7 @@
 mod address;
 mod attach;
 mod checks;
+mod clients;
 mod error;
 mod events;
 mod load;
@@ -77,11 +78,13 @@ pub use checks::{
     kernel::has_current_comm,
     preflight::preflight,
 };
+pub use clients::client_name;
 pub use error::DatapathError;
 pub use events::{Event, EventReader};
 pub use load::decision_log::DecisionLog;
 pub use loaded::{Datapath, Preloaded};
 pub use maps::{
+    health_words::RouteBackend,
     name_cgroups::{MAX_CGROUP_LEVEL, NameCgroup},
     published_names::{NameChange, PublishedName},
     resolvers::{InterceptedResolver, InterceptionStatus, MAX_RESOLVERS, ShimEndpoint},

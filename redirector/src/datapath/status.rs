@@ -8,6 +8,8 @@ use redirector_common::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::datapath::maps::health_words::{HealthWords, RouteBackend};
+
 /// One route in the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteStatus {
@@ -22,31 +24,47 @@ pub struct RouteStatus {
 pub struct BackendStatus {
     /// Its address.
     pub address: IpAddr,
-    /// Its ejection, if connects avoid it.
-    pub ejected: Option<Ejection>,
+    /// Its ejections, by port and client.
+    pub ejections: Vec<Ejection>,
     /// The outcomes of its connects.
     pub counters: BackendCounters,
 }
 
 impl BackendStatus {
+    /// Its ejection for all, if connects avoid it.
+    pub fn ejected(&self) -> Option<&Ejection> {
+        self.ejections.iter().find(|ejection| ejection.client.is_none())
+    }
+
     /// The status for the elements of a backend's maps, at `now_ns` of the monotonic clock.
     pub(crate) fn new(
         address: IpAddr,
-        (health, now_ns): (Health, u64),
+        (health, now_ns): (HealthWords, u64),
         (stats, times): (BackendStats, BackendTimes),
     ) -> Self {
-        let ejected = health.is_ejected(now_ns).then(|| Ejection {
+        let ejection = |health: &Health| Ejection {
+            port: health.port().get(),
+            client: health.witness().map(|witness| witness.bits() as u16),
             failures: health.failures(),
-            retry_in_ms: health.until_ns().saturating_sub(now_ns) / 1_000_000,
-        });
-        Self { address, ejected, counters: (stats, times).into() }
+            retry_in_ms: health.left_ns(now_ns) / 1_000_000,
+        };
+        let ejected = health.iter().filter(|health| health.is_ejected(now_ns));
+        Self {
+            address,
+            ejections: ejected.map(ejection).collect(),
+            counters: (stats, times).into(),
+        }
     }
 }
 
 /// The ejection of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ejection {
-    /// Consecutive failures, up to 255.
+    /// The port.
+    pub port: u16,
+    /// For whom: see [`client_name`](crate::datapath::client_name); `None`: for all.
+    pub client: Option<u16>,
+    /// Consecutive failures, up to 7.
     pub failures: u8,
     /// Time until a connect tries it again, in milliseconds.
     pub retry_in_ms: u64,
@@ -59,12 +77,22 @@ pub struct UnhealthyBackend {
     pub index: u32,
     /// The backend's address.
     pub address: IpAddr,
-    /// The port that failed last.
+    /// The port that failed.
     pub port: u16,
-    /// Consecutive failures, up to 255.
+    /// Consecutive failures, up to 7.
     pub failures: u8,
+    /// Whose connects failed: see [`client_name`](crate::datapath::client_name); `None`: those of
+    /// several.
+    pub client: Option<u16>,
     /// The addresses that its route connects from; none: the kernel's choice.
     pub sources: Vec<IpAddr>,
+}
+
+impl UnhealthyBackend {
+    /// The backend and its port.
+    pub fn place(&self) -> RouteBackend {
+        RouteBackend { index: self.index, address: self.address, port: self.port }
+    }
 }
 
 /// One loaded program.

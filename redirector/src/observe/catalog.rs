@@ -144,6 +144,11 @@ pub const METRICS: &[Metric] = &[
         &["source", "state"],
         "Backends by state: eligible or ejected",
     ),
+    gauge(
+        "redirector_backend_ejected",
+        &["source", "backend", "client"],
+        "1 while a backend is ejected at its port, for all or for one client",
+    ),
     counter("redirector_route_connects_started", &["source"], "Connects that were redirected"),
     counter(
         "redirector_route_connects_ended",

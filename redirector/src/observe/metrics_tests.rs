@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     control::api::{Counters, ProblemCode},
     dns::QueryStatsSnapshot,
-    observe::snapshot::{EventSamples, MAX_LABELLED, PoolSample, RouteSample},
+    observe::snapshot::{EjectionSample, EventSamples, MAX_LABELLED, PoolSample, RouteSample},
 };
 
 fn route(source: &str, started: u64) -> RouteSample {
@@ -14,6 +14,10 @@ fn route(source: &str, started: u64) -> RouteSample {
         fresh: true,
         eligible: 2,
         ejected: 1,
+        ejections: vec![EjectionSample {
+            backend: "203.0.113.7:443".parse().expect("an address"),
+            client: "the cgroup /\"".to_owned(),
+        }],
         counters: Counters {
             started,
             established: 1,

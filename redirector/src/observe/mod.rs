@@ -22,4 +22,6 @@ mod snapshot;
 pub use admin::{Admin, Health};
 pub use catalog::{Kind, METRICS, Metric};
 pub use metrics::{Metrics, SnapshotRequests};
-pub use snapshot::{ConfigSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot};
+pub use snapshot::{
+    ConfigSample, EjectionSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot,
+};

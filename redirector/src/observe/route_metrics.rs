@@ -17,9 +17,11 @@ pub(super) enum RouteValues {
     One(ValueOf),
     /// One value for each value of a second label.
     Labelled(&'static str, &'static [(&'static str, ValueOf)]),
+    /// 1 for each ejection.
+    Ejections,
 }
 
-use RouteValues::{Labelled, One};
+use RouteValues::{Ejections, Labelled, One};
 
 /// By the metric's name.
 const ROUTE_METRICS: &[(&str, RouteValues)] = &[
@@ -35,6 +37,7 @@ const ROUTE_METRICS: &[(&str, RouteValues)] = &[
             ],
         ),
     ),
+    ("redirector_backend_ejected", Ejections),
     ("redirector_route_connects_started", One(|route| route.counters.started as f64)),
     (
         "redirector_route_connects_ended",
@@ -103,8 +106,19 @@ pub(super) fn write(
             Labelled(key, values) => values.iter().for_each(|(label, value_of)| {
                 sample(&[",", key, "=\"", label, "\""], value_of(route))
             }),
+            Ejections => route.ejections.iter().for_each(|ejection| {
+                let backend = ejection.backend.to_string();
+                let client = escaped(&ejection.client);
+                let labels = [",backend=\"", &backend, "\",client=\"", &client, "\""];
+                sample(&labels, 1.0);
+            }),
         }
     }
+}
+
+/// The value of a label, as OpenMetrics has it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Formats a number as the library does; zero and other whole numbers, which most are, faster.

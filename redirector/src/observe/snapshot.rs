@@ -104,7 +104,11 @@ impl RouteSamples {
         self.number += 1;
         match self.samples.len() {
             ..MAX_LABELLED => self.samples.push(route),
-            MAX_LABELLED => self.samples.push(RouteSample { source: OTHERS.to_owned(), ..route }),
+            MAX_LABELLED => self.samples.push(RouteSample {
+                source: OTHERS.to_owned(),
+                ejections: vec![],
+                ..route
+            }),
             _ => self.samples[MAX_LABELLED].add(&route),
         }
     }
@@ -117,6 +121,15 @@ impl RouteSamples {
     pub(super) fn as_slice(&self) -> &[RouteSample] {
         &self.samples
     }
+}
+
+/// An ejection of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EjectionSample {
+    /// The backend and its port.
+    pub backend: std::net::SocketAddr,
+    /// The cgroup or the interface that avoids it; `all`.
+    pub client: String,
 }
 
 /// A route's numbers.
@@ -132,6 +145,8 @@ pub struct RouteSample {
     pub eligible: u64,
     /// Backends that are.
     pub ejected: u64,
+    /// The ejections of its backends, by port and client; none for several routes together.
+    pub ejections: Vec<EjectionSample>,
     /// Its counters in the kernel.
     pub counters: Counters,
     /// DNS queries for the source that the shim answered.

@@ -54,7 +54,7 @@ fn an_ejected_backend_returns_after_its_time_or_a_probe() {
         bed.greeting(VIP, PORT);
     }
     let _one = bed.server(0, "one");
-    bed.datapath.reinstate(crate::rig::INDEX, LOAD_BALANCERS[0].into()).unwrap();
+    bed.datapath.reinstate(crate::rig::backend(LOAD_BALANCERS[0])).unwrap();
     let banners = bed.connects(200).banners;
     assert!(banners["one"] > 0 && banners["two"] > 0, "{banners:?}");
     // And without a probe: the other one fails, is ejected for a second, returns, and is healthy
@@ -141,7 +141,7 @@ fn the_retry_of_a_socket_avoids_the_backend_that_refused_it() {
             {PORT})); print(n); sys.exit()\n except ConnectionRefusedError: input()"
     );
     for _ in 0..6 {
-        bed.datapath.reinstate(crate::rig::INDEX, LOAD_BALANCERS[0].into()).unwrap();
+        bed.datapath.reinstate(crate::rig::backend(LOAD_BALANCERS[0])).unwrap();
         let tries = bed
             .run(&format!("printf '\\n\\n' | /usr/bin/python3 -c \"{script}\""))
             .success()

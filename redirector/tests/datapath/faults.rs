@@ -9,7 +9,7 @@ use std::{
 use redirector::datapath::RouteCounters;
 use testbed::{customer::BannerServer, topology::LOAD_BALANCERS};
 
-use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, put};
+use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, backend, put};
 
 /// How long the programs eject a backend after its first failure.
 const FIRST_EJECTION: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ fn a_failed_backend_is_avoided_while_it_is_ejected() {
         }
         // Extended as by the agent's prober, so that the ejection does not expire on a busy
         // machine.
-        bed.datapath.extend_ejection(INDEX, dead.into(), Duration::from_secs(60)).unwrap();
+        bed.datapath.extend_ejection(backend(dead), Duration::from_secs(60)).unwrap();
         let started = |bed: &Bed| bed.datapath.backends(INDEX).unwrap()[0].counters.started;
         let before = started(&bed);
         let report = bed.connects(1000);
@@ -165,7 +165,7 @@ fn an_application_waits_once_for_a_silent_backend() {
         assert!(began.elapsed() < LIMIT, "no connect selected it");
         seen.extend(connects(&bed, 1, 0.0));
     }
-    bed.datapath.extend_ejection(INDEX, dark.into(), LIMIT).unwrap();
+    bed.datapath.extend_ejection(backend(dark), LIMIT).unwrap();
     seen.extend(connects(&bed, 100, 0.01));
     let waits: Vec<_> = seen.iter().filter(|(end, _)| end != "two").collect();
     assert!(waits.len() == 1 && waits[0].0 == "ETIMEDOUT" && waits[0].1 <= TIMEOUT, "{waits:?}");
@@ -182,7 +182,7 @@ fn a_flapping_backend_costs_few_connects_and_is_used() {
         if up {
             one = Some(bed.server(0, "one"));
             // Like the agent after a successful probe.
-            bed.datapath.reinstate(INDEX, LOAD_BALANCERS[0].into()).unwrap();
+            bed.datapath.reinstate(crate::rig::backend(LOAD_BALANCERS[0])).unwrap();
             thread::sleep(FIRST_EJECTION);
         } else if one.take().is_some() {
             falls += 1;

@@ -142,12 +142,12 @@ fn ipv6_backends_fail_and_come_back_as_ipv4_ones_do() {
     while bed.datapath.unhealthy_backends().unwrap().is_empty() {
         connects(&bed, "AF_INET6", "", VIP6, 1);
     }
-    let unhealthy = &bed.datapath.unhealthy_backends().unwrap()[0];
+    let unhealthy = bed.datapath.unhealthy_backends().unwrap().remove(0);
     assert_eq!((unhealthy.address, unhealthy.port), (SIX[1].into(), PORT));
     assert_greeted(&connects(&bed, "AF_INET6", "", VIP6, 50), VIP6, &["six-1"]);
-    bed.datapath.reinstate(INDEX, SIX[1].into()).unwrap();
+    bed.datapath.reinstate(unhealthy.place()).unwrap();
     let backends = bed.datapath.backends(INDEX).unwrap();
-    assert!(backends.iter().all(|backend| backend.ejected.is_none()), "{backends:?}");
+    assert!(backends.iter().all(|backend| backend.ejections.is_empty()), "{backends:?}");
 }
 
 #[test]

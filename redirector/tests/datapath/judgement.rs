@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use testbed::topology::LOAD_BALANCERS;
+use testbed::{Executor, ExecutorOptions, topology::LOAD_BALANCERS};
 
-use crate::rig::{Bed, PORT, VIP};
+use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, backend};
 
 /// Ends a connect before its backend answers, in Python: `s` is connecting.
 const ABORTS: &[(&str, &str)] = &[
@@ -134,4 +134,149 @@ fn a_socket_on_loopback_or_a_device_ejects_no_backend() {
     let c = bed.counters();
     assert_eq!((c.started, c.established), (12, 0), "{c:?}");
     assert!(c.timed_out + c.unsent == 12, "{c:?}");
+}
+
+/// What a tenant can do to its own connects so that they fail, in Python with a socket `s` or in
+/// shell before it.
+const ATTACKS: &[(&str, &str, &str)] = &[
+    ("bound to loopback", "", "s.bind(('127.0.0.1', 0))"),
+    ("bound to lo", "", "s.setsockopt(1, socket.SO_BINDTODEVICE, b'lo')"),
+    (
+        "TCP_MD5SIG",
+        "",
+        "[s.setsockopt(6, 14, struct.pack('HH4s120xBBHi80s', 2, 0, socket.inet_aton(at), 0, 0, 3, \
+            0, b'key')) for at in LOAD_BALANCERS]",
+    ),
+    ("IP_TTL=1", "", "s.setsockopt(0, 2, 1)"),
+    (
+        "the backends' addresses on its own lo",
+        "ip link set lo up; for at in LOAD_BALANCERS; do ip address add $at/32 dev lo; done; \
+            ip route add 198.18.0.0/16 dev lo;",
+        "pass",
+    ),
+    (
+        "a policy of its own drops",
+        "ip link add d0 type veth peer name d1; ip address add 192.0.2.1/24 dev d0; \
+            ip link set d0 up; ip link set d1 up; ip route add default via 192.0.2.2; \
+            ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:01 dev d0;",
+        "pass",
+    ),
+];
+
+/// Eight connects of `executor` to `port` at once, which fail within a second and a half.
+fn attack(executor: &Executor, (network, socket): (&str, &str), port: u16) {
+    let script = format!(
+        "import socket, struct, time\n\
+         LOAD_BALANCERS, all = {:?}, []\n\
+         for n in range(8):\n\
+         \x20s = socket.socket(); s.setblocking(False); all.append(s)\n\
+         \x20{socket}\n\
+         \x20s.connect_ex(('{VIP}', {port}))\n\
+         time.sleep(1.5)\n\
+         print(len(all))",
+        LOAD_BALANCERS.map(|at| at.to_string())
+    );
+    let mut command = if network.is_empty() {
+        let mut command = executor.command("/usr/bin/python3");
+        command.args(["-c", &script]);
+        command
+    } else {
+        let list = LOAD_BALANCERS.map(|at| at.to_string()).join(" ");
+        let network = network.replace("LOAD_BALANCERS", &list);
+        let mut command = executor.command("unshare");
+        let line = format!("set -e; {network} exec /usr/bin/python3 -c \"$0\"");
+        command.args(["-rn", "sh", "-c", &line, &script]);
+        command
+    };
+    command.stdin(std::process::Stdio::null());
+    let seen = testbed::process::finish(command, LIMIT).unwrap().success().unwrap();
+    assert_eq!(seen.stdout.trim(), "8", "{}", seen.text());
+}
+
+/// Forty connects of `executor`, all of which must succeed, each within a second.
+#[track_caller]
+fn assert_served(executor: &Executor, what: &str) {
+    let script = format!(
+        "import socket, time\n\
+         worst = 0\n\
+         for n in range(40):\n\
+         \x20began = time.monotonic()\n\
+         \x20socket.create_connection(('{VIP}', {PORT}), 10).close()\n\
+         \x20worst = max(worst, time.monotonic() - began)\n\
+         print(worst < 1, worst)"
+    );
+    let mut command = executor.command("/usr/bin/python3");
+    command.args(["-c", &script]);
+    let seen = testbed::process::finish(command, LIMIT).unwrap().success().unwrap();
+    assert!(seen.stdout.starts_with("True"), "{what}: {}", seen.text());
+}
+
+/// For whom each backend is ejected.
+fn ejections(bed: &Bed) -> Vec<Option<u16>> {
+    let backends = bed.datapath.backends(INDEX).unwrap();
+    backends.iter().flat_map(|at| at.ejections.iter().map(|ejection| ejection.client)).collect()
+}
+
+#[test]
+fn one_tenant_cannot_eject_a_backend_for_the_others() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    bed.datapath.set_connect_timeout(Duration::from_millis(600)).unwrap();
+    let victim = bed.rig.executor(ExecutorOptions::pod("victim")).unwrap();
+    for (name, network, socket) in ATTACKS {
+        attack(&bed.executor, (network, socket), PORT);
+        let before = bed.counters().all_ejected;
+        let after = ejections(&bed);
+        assert_served(&victim, name);
+        assert!(after.iter().all(Option::is_some), "{name}: {after:?}");
+        // A socket on loopback ejects nothing, even for its own cgroup.
+        assert_eq!(after.is_empty(), name.starts_with("bound"), "{name}: {after:?}");
+        assert_eq!(bed.counters().all_ejected, before, "{name}");
+        for place in bed.datapath.unhealthy_backends().unwrap() {
+            bed.datapath.reinstate(place.place()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_second_cgroup_or_the_prober_ejects_for_all() {
+    let mut bed = Bed::new();
+    let _two = bed.server(1, "two");
+    bed.put(&[], &LOAD_BALANCERS);
+    let other = bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
+    let victim = bed.rig.executor(ExecutorOptions::pod("victim")).unwrap();
+    let took = Duration::from_millis(1);
+    attack(&bed.executor, ("", "pass"), PORT);
+    let unhealthy = bed.datapath.unhealthy_backends().unwrap();
+    assert!(unhealthy.len() == 1 && unhealthy[0].client.is_some(), "{unhealthy:?}");
+    attack(&other, ("", "pass"), PORT);
+    assert_eq!(bed.datapath.unhealthy_backends().unwrap()[0].client, None);
+    bed.datapath.extend_ejection(backend(LOAD_BALANCERS[0]), LIMIT).unwrap();
+    assert_eq!(ejections(&bed), [None]);
+    let refused = bed.counters().refused;
+    assert_served(&victim, "ejected for all");
+    assert_eq!(bed.counters().refused, refused);
+    // The prober agrees, unless a connect was accepted meanwhile.
+    bed.put(&[], &LOAD_BALANCERS[1..]);
+    bed.put(&[], &LOAD_BALANCERS);
+    let one = bed.server(0, "one");
+    assert_served(&victim, "both work");
+    drop(one);
+    attack(&bed.executor, ("", "pass"), PORT);
+    let place = backend(LOAD_BALANCERS[0]);
+    bed.datapath.agree_on_failure(place, LIMIT).unwrap();
+    assert!(bed.datapath.unhealthy_backends().unwrap()[0].client.is_some());
+    bed.datapath.agree_on_failure(place, took).unwrap();
+    assert_eq!(bed.datapath.unhealthy_backends().unwrap()[0].client, None);
+}
+
+#[test]
+fn a_refused_port_does_not_eject_the_others() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    attack(&bed.executor, ("", "pass"), 80);
+    let unhealthy = bed.datapath.unhealthy_backends().unwrap();
+    assert!(unhealthy.len() == 2 && unhealthy.iter().all(|at| at.port == 80), "{unhealthy:?}");
+    let before = bed.counters().all_ejected;
+    let report = bed.connects(100);
+    assert!(report.flawless() && report.banners.len() == 2, "{report:?}");
+    assert_eq!(bed.counters().all_ejected, before);
 }

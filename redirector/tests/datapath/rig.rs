@@ -8,7 +8,7 @@ use std::{
 
 use redirector::{
     config::CgroupSpec,
-    datapath::{self, Datapath, DatapathError, RouteCounters, Settings},
+    datapath::{self, Datapath, DatapathError, RouteBackend, RouteCounters, Settings},
     plan::{Change, PlannedRoute},
     pool::Pool,
     route::PortPair,
@@ -107,6 +107,11 @@ impl Bed {
     pub(crate) fn connects(&self, count: u32) -> LoadReport {
         self.load(1000, f64::from(count) / 1000.0, &[]).report().unwrap()
     }
+}
+
+/// The backend of that route at `address` and [`PORT`].
+pub(crate) fn backend(address: Ipv4Addr) -> RouteBackend {
+    RouteBackend { index: INDEX, address: address.into(), port: PORT }
 }
 
 /// A change that puts a route at [`INDEX`].

@@ -130,18 +130,19 @@ pub(crate) fn refusing_backend(fixture: &mut Fixture) -> Result<()> {
         .find(|_| greeting(vip_target(9)).is_err())
         .context("200 connects met no closed port")?;
     let suspects = fixture.datapath.unhealthy_backends()?;
-    ensure!(
-        suspects.iter().any(|suspect| suspect.index == 9 && suspect.address == CLOSED),
-        "{suspects:?}"
-    );
+    let suspect = suspects
+        .iter()
+        .find(|suspect| suspect.index == 9 && suspect.address == CLOSED)
+        .with_context(|| format!("{suspects:?}"))?;
+    let place = suspect.place();
     for _ in 0..10 {
         let (banner, _) = greeting(vip_target(9))
             .context("a connect was sent to the backend that had just refused")?;
         ensure!(banner == "two", "connected to {banner:?}");
     }
-    fixture.datapath.reinstate(9, CLOSED.into())?;
+    fixture.datapath.reinstate(place)?;
     let backends = fixture.datapath.backends(9)?;
-    ensure!(backends.iter().all(|backend| backend.ejected.is_none()), "still ejected");
+    ensure!(backends.iter().all(|backend| backend.ejections.is_empty()), "still ejected");
     Ok(())
 }
 

@@ -1,6 +1,11 @@
 //! The properties of a client in one word.
 
-use crate::{addr::PortBe, backend::BackendId, decide::select_bit::zero_bit, route::RouteEntry};
+use crate::{
+    addr::PortBe,
+    backend::{BackendId, Caller, Witness},
+    bits::zero_bit,
+    route::RouteEntry,
+};
 
 /// Which address families a connect can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +22,14 @@ impl Families {
     pub const V4_ONLY: Self = Self { prefer_v6: false, dual_stack: false };
 }
 
-/// The port and the families of a client, and the last backend of its socket.
+/// The port and the families of a client, who it is, and the last backend of its socket.
 ///
 /// | bits | content |
 /// |---|---|
 /// | 0–15 | the client's port in network order; once resolved, the destination's |
 /// | 16 | prefers IPv6; once resolved, the backend is an IPv6 one |
 /// | 17 | dual stack; once resolved, 0 |
-/// | 18–31 | 0 |
+/// | 18–31 | [`Witness`] |
 /// | 32–63 | [`BackendId`] of the last backend of this socket |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -33,17 +38,20 @@ pub struct ClientKey(u64);
 impl ClientKey {
     const V6_SHIFT: u32 = 16;
     const DUAL_STACK_SHIFT: u32 = 17;
+    const WITNESS_SHIFT: u32 = 18;
     const LAST_SHIFT: u32 = 32;
-    const LAST_MASK: u64 = 0xffff_ffff_0000_0000;
+    /// The last backend and the witness.
+    const KEPT_MASK: u64 = 0xffff_ffff_fffc_0000;
 
-    /// Packs a client's port, its families and the last backend of its socket.
+    /// Packs a client's port, its families, who it is, and the last backend of its socket.
     #[inline(always)]
-    pub fn new(port: PortBe, families: Families, last: BackendId) -> Self {
+    pub fn new(port: PortBe, families: Families, witness: Witness, last: BackendId) -> Self {
         let Families { prefer_v6, dual_stack } = families;
         Self(
             u64::from(port.0)
                 | u64::from(prefer_v6) << Self::V6_SHIFT
                 | u64::from(dual_stack) << Self::DUAL_STACK_SHIFT
+                | u64::from(witness.bits()) << Self::WITNESS_SHIFT
                 | u64::from(last.0) << Self::LAST_SHIFT,
         )
     }
@@ -78,6 +86,12 @@ impl ClientKey {
         PortBe(self.0 as u16)
     }
 
+    /// The connect, for judging its backend. Valid once resolved.
+    #[inline(always)]
+    pub(in crate::decide) const fn caller(self) -> Caller {
+        Caller::new(self.port(), Witness::from_bits((self.0 >> Self::WITNESS_SHIFT) as u32))
+    }
+
     /// The last backend of this socket; [`BackendId::NONE`] if it had none.
     #[inline(always)]
     pub(in crate::decide) const fn last(self) -> BackendId {
@@ -87,7 +101,7 @@ impl ClientKey {
     /// With the destination's port, and the family that the backend will have (1: IPv6).
     #[inline(always)]
     pub(in crate::decide) const fn resolved(self, port: PortBe, v6: u32) -> Self {
-        Self(self.0 & Self::LAST_MASK | (v6 as u64) << Self::V6_SHIFT | port.0 as u64)
+        Self(self.0 & Self::KEPT_MASK | (v6 as u64) << Self::V6_SHIFT | port.0 as u64)
     }
 
     /// 1 when the backend is an IPv6 one, else 0. Valid once resolved.

@@ -1,6 +1,9 @@
 //! The inputs of a draw, and its result in one word.
 
-use crate::{abi::MAX_BACKENDS, backend::BackendId};
+use crate::{
+    abi::MAX_BACKENDS,
+    backend::{BackendId, Caller},
+};
 
 /// Which candidate a connect gets.
 ///
@@ -40,6 +43,12 @@ impl Draw {
     #[inline(always)]
     pub(in crate::decide) const fn with_all_ejected(self) -> Self {
         Self(self.0 | Self::ALL_EJECTED)
+    }
+
+    /// The same flags with the offset of another candidate.
+    #[inline(always)]
+    pub(in crate::decide) const fn moved_to(self, offset: u32) -> Self {
+        Self(self.0 & !Self::OFFSET | offset & Self::OFFSET)
     }
 
     /// The same candidate, with the flag for another one if there is an `alternative`.
@@ -134,6 +143,8 @@ pub struct DrawInput {
     pub offset: u32,
     /// The last backend of this socket.
     pub last: BackendId,
+    /// Who connects, and to which port.
+    pub caller: Caller,
 }
 
 impl DrawInput {

@@ -413,7 +413,7 @@ impl Reconciler {
                 let (eligible, ejected): (Vec<_>, Vec<_>) = backends
                     .unwrap_or_default()
                     .into_iter()
-                    .partition(|backend| backend.ejected.is_none());
+                    .partition(|backend| backend.ejected().is_none());
                 let chosen = if eligible.is_empty() { ejected } else { eligible };
                 chosen.into_iter().map(|backend| backend.address).collect()
             }

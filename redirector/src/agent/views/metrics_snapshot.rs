@@ -10,9 +10,11 @@ use crate::{
         views::{agent_problems, packet_view, route_problems, route_view},
     },
     control::api::{InterfaceInfo, Problem, ProblemCode, ServedBy},
-    datapath::RouteStatus,
+    datapath::{BackendStatus, Ejection, RouteStatus, client_name},
     dns::HistogramSnapshot,
-    observe::{ConfigSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot},
+    observe::{
+        ConfigSample, EjectionSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot,
+    },
     route::EffectiveRoute,
 };
 
@@ -139,11 +141,12 @@ impl Totals {
         let is_readable = status.is_some();
         let status = status.unwrap_or_default();
         let backends = &status.backends;
-        let ejected = backends.iter().filter(|backend| backend.ejected.is_some()).count() as u64;
+        let ejected = backends.iter().filter(|backend| backend.ejected().is_some()).count() as u64;
+        let ejections = ejection_samples(backends);
         self.latency.add(&status);
         // Most routes have no problem, and building a view is expensive.
         let is_healthy = resolved.is_some_and(|resolved| resolved.is_unremarkable())
-            && ejected == 0
+            && ejections.is_empty()
             && !backends.is_empty()
             && entry.route.source_ips.is_empty()
             && status.counters.source_ip_failed == 0;
@@ -153,6 +156,7 @@ impl Totals {
             fresh,
             eligible: backends.len() as u64 - ejected,
             ejected,
+            ejections,
             counters: status.counters,
             dns_answers,
             packet_answers,
@@ -186,4 +190,17 @@ impl LatencySum {
             buckets: (0..).map(bound).zip(self.buckets).collect(),
         }
     }
+}
+
+/// One sample for each ejection.
+fn ejection_samples(backends: &[BackendStatus]) -> Vec<EjectionSample> {
+    let of_backend = |backend: &BackendStatus| {
+        let address = backend.address;
+        let sample = move |ejection: &Ejection| EjectionSample {
+            backend: std::net::SocketAddr::new(address, ejection.port),
+            client: ejection.client.map_or_else(|| "all".to_owned(), client_name),
+        };
+        backend.ejections.iter().map(sample).collect::<Vec<_>>()
+    };
+    backends.iter().flat_map(of_backend).collect()
 }

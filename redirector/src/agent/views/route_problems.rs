@@ -1,6 +1,6 @@
 //! Problems of a route, each with its remedy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     control::{
@@ -18,7 +18,8 @@ pub(crate) fn of_route(route: &RouteView) -> Vec<Problem> {
         .chain(family(route, host::has_route))
         .chain(unused_addresses(route))
         .chain(source_ips(route))
-        .chain(backends(route));
+        .chain(backends(route))
+        .chain(clients(route));
     problems.map(|problem| problem.of_source(route.source.clone())).collect()
 }
 
@@ -146,6 +147,27 @@ fn source_ips(route: &RouteView) -> Vec<Problem> {
     vec![problem.without_degrading()]
 }
 
+/// Backends that are ejected for single clients.
+fn clients(route: &RouteView) -> Vec<Problem> {
+    let name = name(route);
+    let of_backend = |backend: &BackendView| {
+        let address = backend.address;
+        let clients = backend.ejections.iter().filter_map(|ejection| {
+            Some((SocketAddr::new(address, ejection.port), ejection.client.clone()?, ejection))
+        });
+        clients
+            .map(|(at, client, ejection)| {
+                let failures = count(ejection.failures as usize, "failure");
+                let message = format!(
+                    "{at}, a backend of {name}, is ejected for {client} only, after {failures}"
+                );
+                Problem::new(ProblemCode::BackendEjected, message).without_degrading()
+            })
+            .collect::<Vec<_>>()
+    };
+    route.backends.iter().flat_map(of_backend).collect()
+}
+
 fn backends(route: &RouteView) -> Vec<Problem> {
     let name = name(route);
     let ejected: Vec<_> =
@@ -196,6 +218,7 @@ mod tests {
             state: if failures > 0 { BackendState::Ejected } else { BackendState::Eligible },
             failures,
             retry_in_ms: (failures > 0).then_some(500),
+            ejections: vec![],
             counters: None,
         };
         RouteView {

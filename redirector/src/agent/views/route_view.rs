@@ -6,7 +6,7 @@ use crate::{
     agent::state::reconciler::Reconciler,
     backend::{Freshness, RejectedAddress, Resolved},
     control::api,
-    datapath::{BackendStatus, RouteStatus},
+    datapath::{BackendStatus, Ejection, RouteStatus, client_name},
     error::error_chain,
     route::{EffectiveRoute, SourceName},
 };
@@ -60,16 +60,27 @@ pub(crate) fn view(
 
 /// A backend in the API's shape.
 pub(crate) fn backend(status: BackendStatus) -> api::BackendView {
+    let ejected = status.ejected();
     api::BackendView {
         address: status.address,
-        state: if status.ejected.is_some() {
+        state: if ejected.is_some() {
             api::BackendState::Ejected
         } else {
             api::BackendState::Eligible
         },
-        failures: status.ejected.map_or(0, |ejection| ejection.failures.into()),
-        retry_in_ms: status.ejected.map(|ejection| ejection.retry_in_ms),
+        failures: ejected.map_or(0, |ejection| ejection.failures.into()),
+        retry_in_ms: ejected.map(|ejection| ejection.retry_in_ms),
+        ejections: status.ejections.iter().map(ejection).collect(),
         counters: Some(status.counters),
+    }
+}
+
+fn ejection(ejection: &Ejection) -> api::EjectionView {
+    api::EjectionView {
+        port: ejection.port,
+        client: ejection.client.map(client_name),
+        failures: ejection.failures.into(),
+        retry_in_ms: ejection.retry_in_ms,
     }
 }
 

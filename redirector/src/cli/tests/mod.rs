@@ -153,6 +153,7 @@ fn backend(last: u8, failures: u32) -> BackendView {
         state: if failures == 0 { BackendState::Eligible } else { BackendState::Ejected },
         failures,
         retry_in_ms: (failures > 0).then_some(4000),
+        ejections: vec![],
         counters: Some(BackendCounters {
             started: 9,
             established: 7,

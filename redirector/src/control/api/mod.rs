@@ -28,8 +28,8 @@ pub use packet::{InterfaceInfo, PacketInfo, ServedBy};
 pub use problem::{Problem, ProblemCode};
 pub use progress::Progress;
 pub use route::{
-    AnswerCounts, BackendState, BackendView, RejectedAddress, Resolution, ResolutionState,
-    RouteList, RouteShow, RouteView, VipView,
+    AnswerCounts, BackendState, BackendView, EjectionView, RejectedAddress, Resolution,
+    ResolutionState, RouteList, RouteShow, RouteView, VipView,
 };
 pub use status::{AgentInfo, ConfigInfo, StandbyInfo, State, Status};
 pub use version::VERSION;

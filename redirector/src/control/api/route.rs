@@ -132,12 +132,28 @@ pub struct BackendView {
     pub address: IpAddr,
     /// Whether connects use it.
     pub state: BackendState,
-    /// Consecutive failures; 0 when it is eligible.
+    /// Consecutive failures, up to 7; 0 when it is eligible.
     pub failures: u32,
     /// Milliseconds until the kernel tries it again on its own; null when it is eligible.
     pub retry_in_ms: Option<u64>,
+    /// For whom it is ejected, and at which port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ejections: Vec<EjectionView>,
     /// The counters of its connects.
     pub counters: Option<BackendCounters>,
+}
+
+/// The ejection of a backend at a port, for all or for one client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EjectionView {
+    /// The port.
+    pub port: u16,
+    /// The cgroup or the interface whose connects have failed and avoid the backend; null: all do.
+    pub client: Option<String>,
+    /// Consecutive failures, up to 7.
+    pub failures: u32,
+    /// Milliseconds until the kernel tries it again on its own.
+    pub retry_in_ms: u64,
 }
 
 /// Whether connects use a backend.

@@ -135,6 +135,9 @@ fn route() -> Value {
                 "state": "ejected",
                 "failures": 1,
                 "retry_in_ms": 1,
+                "ejections": [
+                    {"port": 443, "client": "", "failures": 1, "retry_in_ms": 1}
+                ],
                 "counters": {}
             }
         ],

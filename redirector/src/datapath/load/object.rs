@@ -14,6 +14,7 @@ use aya::{
 use redirector_common::{
     abi,
     addr::Ip4Be,
+    backend::Health,
     decide::{Pool4, Pool6},
     names,
 };
@@ -282,7 +283,7 @@ pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32);
     [
         (names::ROUTES, addresses),
         (names::SLOTS, abi::slots(addresses)),
-        (names::HEALTH, backends),
+        (names::HEALTH, backends * Health::WORDS),
         (names::ROUTE_STATS, addresses),
         (names::BACKEND_STATS, backends),
         (names::BACKENDS6, backends),

@@ -26,6 +26,7 @@ use crate::{
             arrays::{read, read_each, write},
             counters::Counters,
             flow_maps::BackendFilter,
+            health_words::{HealthWords, RouteBackend, WORDS, change, each_words, elements, words},
             route_layout::{IdentifiedAddr, RouteBlock},
             route_maps::RouteMaps,
             writer::Writer,
@@ -70,7 +71,7 @@ impl HealthIndex {
 }
 
 /// The elements of one backend in the maps.
-type BackendState = (Health, BackendStats, BackendTimes);
+type BackendState = (HealthWords, BackendStats, BackendTimes);
 
 impl AgentMaps {
     /// Takes the maps out of a loaded object and reads back what an earlier agent left in them, or
@@ -169,8 +170,8 @@ impl AgentMaps {
             }
             self.writer.copy(index, block)?;
             for id in ids {
-                if let Some(health) = predecessor.health(id)? {
-                    write(&mut self.writer.health, names::HEALTH, id.0, health)?;
+                for (element, health) in elements(id.0).zip(predecessor.health(id)?) {
+                    write(&mut self.writer.health, names::HEALTH, element, health)?;
                 }
                 if let Some(stats) = predecessor.backend_stats(id)? {
                     write(&mut self.writer.counters.backends, names::BACKEND_STATS, id.0, stats)?;
@@ -220,7 +221,7 @@ impl AgentMaps {
         self.backends_of(index)
             .iter()
             .map(|&(address, id)| {
-                let health = read(&self.writer.health, names::HEALTH, id.0)?;
+                let health = words(&self.writer.health, id)?;
                 self.writer.counters.backend((address, id), health, now)
             })
             .collect()
@@ -254,8 +255,15 @@ impl AgentMaps {
         let mut by_id: Vec<_> = ids.enumerate().map(|(place, id)| (id, place)).collect();
         by_id.sort_unstable();
         let (ids, places): (Vec<u32>, Vec<usize>) = by_id.into_iter().unzip();
-        let mut health = Vec::with_capacity(ids.len());
-        read_each(&self.writer.health, names::HEALTH, &ids, |_, read| health.push(read))?;
+        let mut health: Vec<[Health; WORDS]> = Vec::with_capacity(ids.len());
+        let mut some = Vec::with_capacity(WORDS);
+        each_words(&self.writer.health, &ids, |_, word| {
+            some.push(word);
+            if let Ok(words) = <[Health; WORDS]>::try_from(some.as_slice()) {
+                health.push(words);
+                some.clear();
+            }
+        })?;
         let mut states = vec![None; ids.len()];
         self.writer.counters.each_backend(&ids, |at, stats, times| {
             states[places[at]] = Some((health[at], stats, times))
@@ -266,26 +274,23 @@ impl AgentMaps {
     pub(crate) fn unhealthy_backends(&mut self) -> Result<Vec<UnhealthyBackend>, DatapathError> {
         let known = self.health_index.get_or_insert_with(|| HealthIndex::new(&self.writer.blocks));
         let mut failed = Vec::new();
-        read_each(&self.writer.health, names::HEALTH, &known.ids, |at, health| {
+        each_words(&self.writer.health, &known.ids, |at, health| {
             if health != Health::HEALTHY {
                 failed.push((known.routes[at], BackendId(known.ids[at]), health));
             }
         })?;
         let suspect = |(index, id, health): (u32, BackendId, Health)| {
-            let Some(&(address, _)) =
-                self.backends_of(index).iter().find(|(_, known)| *known == id)
-            else {
-                return Ok(None);
-            };
-            Ok(Some(UnhealthyBackend {
+            let &(address, _) = self.backends_of(index).iter().find(|(_, known)| *known == id)?;
+            Some(UnhealthyBackend {
                 index,
                 address,
-                port: self.writer.counters.failed_port(id)?,
+                port: health.port().get(),
                 failures: health.failures(),
+                client: health.witness().map(|witness| witness.bits() as u16),
                 sources: self.sources_of(index, address),
-            }))
+            })
         };
-        failed.into_iter().filter_map(|failed| suspect(failed).transpose()).collect()
+        Ok(failed.into_iter().filter_map(suspect).collect())
     }
 
     /// The backends of the route at `index`; none if there is no such route.
@@ -305,23 +310,40 @@ impl AgentMaps {
         self.backends_of(index).iter().find(|(known, _)| *known == address).map(|&(_, id)| id)
     }
 
-    pub(crate) fn reinstate(&mut self, index: u32, address: IpAddr) -> Result<(), DatapathError> {
-        let Some(id) = self.id_of(index, address) else { return Ok(()) };
-        let probed = read(&self.writer.health, names::HEALTH, id.0)?.after_probe(monotonic_ns());
-        write(&mut self.writer.health, names::HEALTH, id.0, probed)
+    pub(crate) fn reinstate(&mut self, at: RouteBackend) -> Result<(), DatapathError> {
+        self.change_health(at, |health, now| health.after_probe(now))
     }
 
     pub(crate) fn extend_ejection(
         &mut self,
-        index: u32,
-        address: IpAddr,
+        at: RouteBackend,
         time: Duration,
     ) -> Result<(), DatapathError> {
-        let Some(id) = self.id_of(index, address) else { return Ok(()) };
-        let until =
-            monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        let extended = read(&self.writer.health, names::HEALTH, id.0)?.ejected_until(until);
-        write(&mut self.writer.health, names::HEALTH, id.0, extended)
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.change_health(at, |health, now| health.ejected_until(now.saturating_add(time), now))
+    }
+
+    pub(crate) fn agree_on_failure(
+        &mut self,
+        at: RouteBackend,
+        took: Duration,
+    ) -> Result<(), DatapathError> {
+        let Some(id) = self.id_of(at.index, at.address) else { return Ok(()) };
+        let began = monotonic_ns().saturating_sub(took.as_nanos() as u64);
+        if self.writer.counters.succeeded_ns(id)? >= began {
+            return Ok(());
+        }
+        self.change_health(at, |health, now| health.agreed_on(now))
+    }
+
+    fn change_health(
+        &mut self,
+        at: RouteBackend,
+        next: impl FnOnce(Health, u64) -> Health,
+    ) -> Result<(), DatapathError> {
+        let Some(id) = self.id_of(at.index, at.address) else { return Ok(()) };
+        let now = monotonic_ns();
+        change(&mut self.writer.health, (id, at.port), |health| next(health, now))
     }
 
     pub(crate) fn set_connect_timeout(

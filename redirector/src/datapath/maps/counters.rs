@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use aya::maps::{Array, MapData};
 use redirector_common::{
-    backend::{BackendId, Health},
+    backend::BackendId,
     names,
     stats::{BackendStats, BackendTimes, RouteCounters, RouteStats, RouteTimes},
 };
@@ -12,7 +12,10 @@ use redirector_common::{
 use crate::datapath::{
     error::DatapathError,
     load::object::Object,
-    maps::arrays::{read, read_each},
+    maps::{
+        arrays::{read, read_each},
+        health_words::HealthWords,
+    },
     pins::layout::{Pins, open_pin},
     status::BackendStatus,
 };
@@ -90,7 +93,7 @@ impl Counters {
     pub(crate) fn backend(
         &self,
         (address, id): (IpAddr, BackendId),
-        health: Health,
+        health: HealthWords,
         now_ns: u64,
     ) -> Result<BackendStatus, DatapathError> {
         let stats = read(&self.backends, names::BACKEND_STATS, id.0)?;
@@ -98,8 +101,8 @@ impl Counters {
         Ok(BackendStatus::new(address, (health, now_ns), (stats, times)))
     }
 
-    /// The port of a backend on which a connect failed last.
-    pub(crate) fn failed_port(&self, id: BackendId) -> Result<u16, DatapathError> {
-        read(&self.backends, names::BACKEND_STATS, id.0).map(|stats| stats.failed_port as u16)
+    /// When a backend accepted its latest connect, in nanoseconds of the monotonic clock.
+    pub(crate) fn succeeded_ns(&self, id: BackendId) -> Result<u64, DatapathError> {
+        read(&self.backends, names::BACKEND_STATS, id.0).map(|stats| stats.succeeded_ns)
     }
 }

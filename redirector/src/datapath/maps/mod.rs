@@ -6,6 +6,7 @@ pub(crate) mod arrays;
 pub(crate) mod counters;
 pub(crate) mod flow_expiry;
 mod flow_maps;
+pub(crate) mod health_words;
 pub(crate) mod name_cgroups;
 pub(crate) mod name_maps;
 pub(crate) mod published_names;

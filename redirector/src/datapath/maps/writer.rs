@@ -25,6 +25,7 @@ use crate::{
             arrays::{Elements, PartialWrite, write_all},
             counters::Counters,
             flow_maps::BackendFilter,
+            health_words::{WORDS, elements},
             route_layout::{IdentifiedAddr, RouteBlock},
             route_maps::RouteMaps,
         },
@@ -209,7 +210,8 @@ impl Writer {
                 }
             };
         write(|watermarks| watermarks.ids, &mut |count| {
-            write_all(&mut self.health, names::HEALTH, health.first(count))
+            let written = write_all(&mut self.health, names::HEALTH, health.first(count * WORDS));
+            written.map_err(|partial| PartialWrite { written: partial.written / WORDS, ..partial })
         });
         write(|watermarks| watermarks.ids, &mut |count| {
             write_all(&mut self.counters.backends, names::BACKEND_STATS, stats.first(count))
@@ -258,7 +260,7 @@ impl Writer {
 
 impl Batch {
     fn push_step(&mut self, index: u32, block: Option<RouteBlock>, new_ids: Vec<BackendId>) {
-        let (ids, addresses) = (self.health.len(), self.addresses.len());
+        let (ids, addresses) = (self.stats.len(), self.addresses.len());
         let watermarks =
             Watermarks { ids, addresses, slots: self.slots.len(), entries: self.entries.len() };
         self.steps.push(Step { index, block, new_ids, watermarks });
@@ -267,7 +269,7 @@ impl Batch {
     /// Resets the health and counters of new backends.
     fn reset_stats(&mut self, backends: &[IdentifiedAddr]) {
         for &(_, id) in backends {
-            self.health.push(id.0, Health::HEALTHY);
+            elements(id.0).for_each(|element| self.health.push(element, Health::HEALTHY));
             self.stats.push(id.0, BackendStats::default());
             self.times.push(id.0, BackendTimes::default());
         }

@@ -32,6 +32,7 @@ use crate::datapath::{
     maps::{
         arrays::read,
         counters::Counters,
+        health_words::words,
         resolvers::{self, InterceptionStatus},
         route_layout::IdentifiedAddr,
         route_maps::RouteMaps,
@@ -196,7 +197,7 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
         }
         let identified = maps.block(entry)?.into_iter().flat_map(|block| block.backends);
         let backend = |(address, id): IdentifiedAddr| {
-            counters.backend((address, id), read(&health, names::HEALTH, id.0)?, now)
+            counters.backend((address, id), words(&health, id)?, now)
         };
         routes.push(PinnedRoute {
             vip6: vip6(agent, index),

@@ -25,6 +25,7 @@ use crate::{
         error::{self, DatapathError},
         maps::{
             arrays::read,
+            health_words::words,
             route_layout::RouteBlock,
             route_maps::{self, RouteMaps},
         },
@@ -121,9 +122,12 @@ impl Predecessor {
         Ok(found)
     }
 
-    /// A backend's health, if it is not in a shared map.
-    pub(crate) fn health(&self, id: BackendId) -> Result<Option<Health>, DatapathError> {
-        self.element(names::HEALTH, id)
+    /// The words of a backend's health; none if they are in a shared map.
+    pub(crate) fn health(&self, id: BackendId) -> Result<Vec<Health>, DatapathError> {
+        if self.shared.contains(&names::HEALTH) || !self.compatible.contains(&names::HEALTH) {
+            return Ok(Vec::new());
+        }
+        Ok(words(&open_pin(&self.pins, names::HEALTH)?, id)?.into())
     }
 
     /// A backend's counters, if they are not in a shared map.
@@ -131,10 +135,7 @@ impl Predecessor {
         &self,
         id: BackendId,
     ) -> Result<Option<BackendStats>, DatapathError> {
-        self.element(names::BACKEND_STATS, id)
-    }
-
-    fn element<V: aya::Pod>(&self, name: &str, id: BackendId) -> Result<Option<V>, DatapathError> {
+        let name = names::BACKEND_STATS;
         if self.shared.contains(&name) || !self.compatible.contains(&name) {
             return Ok(None);
         }

@@ -35,6 +35,7 @@ fn route(counters: Counters) -> RouteView {
             state: BackendState::Eligible,
             failures: 0,
             retry_in_ms: None,
+            ejections: vec![],
             counters: None,
         }],
         counters: Some(counters),

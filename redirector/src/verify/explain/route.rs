@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{explainer::Explainer, facts::ExplainFacts};
 use crate::{
-    control::api::{BackendState, ProblemCode, RouteView},
+    control::api::{BackendState, EjectionView, ProblemCode, RouteView},
     verify::{
         cause_code::CauseCode,
         causes::{no_backends, port_not_listed, unusable_family},
@@ -65,7 +65,17 @@ fn trace_backends(out: &mut Explainer, route: &RouteView, port: u16) {
         .backends
         .iter()
         .map(|backend| {
+            let of_port = |at: &&EjectionView| at.port == port;
+            let clients: Vec<_> = backend
+                .ejections
+                .iter()
+                .filter(of_port)
+                .filter_map(|ejection| ejection.client.as_deref())
+                .collect();
             let note = match (backend.state, backend.retry_in_ms) {
+                (BackendState::Eligible, _) if !clients.is_empty() => {
+                    format!(" (ejected for {})", clients.join(", "))
+                }
                 (BackendState::Eligible, _) => String::new(),
                 (BackendState::Ejected, Some(ms)) => {
                     format!(" (ejected, retry in {ms} ms)")

@@ -1,0 +1,166 @@
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+const HTTPS: PortBe = PortBe::new(443);
+const ONE: Caller = Caller::new(HTTPS, Witness::cgroup(1));
+const TWO: Caller = Caller::new(HTTPS, Witness::cgroup(2));
+const THREE: Caller = Caller::new(HTTPS, Witness::cgroup(3));
+
+/// The moment in which an ejection that ends at `ns` has ended for sure.
+const fn after(ns: u64) -> u64 {
+    ns + Health::UNIT_NS
+}
+
+fn is_avoided(health: Health, caller: Caller, now: u64) -> bool {
+    health.eligible_bit(caller, now) == 0
+}
+
+#[test]
+fn a_healthy_backend_is_never_ejected() {
+    for now in [0, SECOND, u64::MAX >> 1] {
+        assert!(!Health::HEALTHY.is_ejected(now) && !is_avoided(Health::HEALTHY, ONE, now));
+    }
+}
+
+#[test]
+fn each_failure_doubles_the_ejection_up_to_thirty_seconds() {
+    let mut health = Health::HEALTHY;
+    for (failures, seconds) in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (7, 30)]
+    {
+        let now = u64::from(failures) * 100 * SECOND;
+        health = health.after_failure(ONE, now);
+        assert_eq!(health.failures(), failures);
+        let end = now + seconds * SECOND;
+        assert!(health.is_ejected(end - 256) && is_avoided(health, ONE, end - 256));
+        assert!(!health.is_ejected(after(end)) && !is_avoided(health, ONE, after(end)));
+        assert_eq!(health.left_ns(now).div_ceil(SECOND), seconds + 1);
+    }
+}
+
+#[test]
+fn a_failure_counts_for_its_own_cgroup_until_another_agrees() {
+    let one = Health::HEALTHY.after_failure(ONE, 10 * SECOND).after_failure(ONE, 11 * SECOND);
+    let now = 12 * SECOND;
+    assert!(is_avoided(one, ONE, now) && !is_avoided(one, TWO, now));
+    assert_eq!((one.witness(), one.failures()), (Some(Witness::cgroup(1)), 2));
+    let both = one.after_failure(TWO, now);
+    assert!([ONE, TWO, THREE].into_iter().all(|caller| is_avoided(both, caller, now)));
+    assert_eq!((both.witness(), both.failures()), (None, 1), "the failures of one count for it");
+    assert!(!both.is_ejected(after(now + SECOND)));
+    let probed = one.agreed_on(now);
+    assert_eq!(probed, both);
+    assert_eq!(probed.agreed_on(now), probed);
+}
+
+#[test]
+fn one_cgroup_does_not_prolong_an_ejection_for_all() {
+    let all = Health::HEALTHY.after_failure(ONE, 10 * SECOND).after_failure(TWO, 10 * SECOND);
+    let during = 10 * SECOND + SECOND / 2;
+    assert_eq!(all.after_failure(ONE, during), all);
+    assert_eq!(all.with_extended_ejection(ONE, during), all);
+    let later = after(11 * SECOND);
+    let alone = all.after_failure(ONE, later);
+    assert!(is_avoided(alone, ONE, later) && !is_avoided(alone, TWO, later));
+    assert!(alone.is_ejected(later + 2 * SECOND - 256), "the failures before count");
+    let again = alone.after_failure(THREE, later + SECOND);
+    assert_eq!((again.witness(), again.failures()), (None, 2));
+}
+
+#[test]
+fn a_failure_long_ago_is_no_agreement() {
+    let one = Health::HEALTHY.after_failure(ONE, 10 * SECOND);
+    let much_later = one.after_failure(TWO, 200 * SECOND);
+    assert_eq!((much_later.witness(), much_later.failures()), (Some(Witness::cgroup(2)), 1));
+}
+
+#[test]
+fn a_failed_trial_counts_for_its_own_cgroup() {
+    let all = Health::HEALTHY.after_failure(ONE, 10 * SECOND).after_failure(TWO, 10 * SECOND);
+    let now = after(11 * SECOND);
+    let trial = all.on_trial(ONE, now);
+    assert!(is_avoided(trial, TWO, now + 2 * SECOND - 256));
+    assert!(!is_avoided(trial, TWO, after(now + 2 * SECOND)));
+    assert_eq!(trial.failures(), 1, "a trial is no failure");
+    let failed = trial.after_failure(ONE, now + SECOND);
+    assert!(is_avoided(failed, ONE, now + SECOND) && !is_avoided(failed, TWO, now + SECOND));
+    assert_eq!(failed.on_trial(TWO, now + SECOND), failed);
+}
+
+#[test]
+fn a_success_clears_what_concerns_its_cgroup() {
+    let one = Health::HEALTHY.after_failure(ONE, SECOND);
+    assert_eq!(one.after_success(TWO), one);
+    assert_eq!(one.after_success(ONE), Health::HEALTHY);
+    assert_eq!(one.after_failure(TWO, SECOND).after_success(THREE), Health::HEALTHY);
+}
+
+#[test]
+fn another_port_is_not_judged() {
+    let http = Caller::new(PortBe::new(80), Witness::cgroup(1));
+    let refused = Health::HEALTHY.after_failure(http, SECOND);
+    assert!(is_avoided(refused, http, SECOND) && !is_avoided(refused, ONE, SECOND));
+    assert_eq!(refused.after_success(ONE), refused);
+    assert_eq!(refused.after_failure(ONE, SECOND).port(), HTTPS, "the latest port replaces");
+    let all = Health::HEALTHY.after_failure(ONE, SECOND).after_failure(TWO, SECOND);
+    assert_eq!(all.after_failure(http, SECOND), all, "but not an ejection for all");
+}
+
+#[test]
+fn usual_ports_have_words_of_their_own() {
+    let words = [22, 80, 443].map(|port| Health::index(BackendId(7), PortBe::new(port)));
+    assert!(words.iter().all(|word| (28..32).contains(word)), "{words:?}");
+    assert!(words[0] != words[1] && words[1] != words[2] && words[0] != words[2], "{words:?}");
+}
+
+#[test]
+fn a_confirmed_failure_counts_once_and_restarts_the_ejection() {
+    let once = Health::HEALTHY.after_failure(ONE, 10 * SECOND);
+    let confirmed = once.with_extended_ejection(ONE, 13 * SECOND);
+    assert_eq!(confirmed.failures(), 1);
+    assert!(confirmed.is_ejected(14 * SECOND - 256) && !confirmed.is_ejected(after(14 * SECOND)));
+    assert_eq!(
+        Health::HEALTHY.with_extended_ejection(ONE, SECOND),
+        Health::HEALTHY.after_failure(ONE, SECOND),
+        "reset by a success in between"
+    );
+}
+
+#[test]
+fn only_a_probe_shortens_an_ejection() {
+    let held =
+        Health::HEALTHY.after_failure(ONE, 10 * SECOND).ejected_until(20 * SECOND, 10 * SECOND);
+    let now = 12 * SECOND;
+    assert!(held.is_ejected(20 * SECOND - 256) && !held.is_ejected(after(20 * SECOND)));
+    for later in [
+        held.with_extended_ejection(ONE, now),
+        held.after_failure(ONE, now),
+        held.ejected_until(15 * SECOND, now),
+        held.on_trial(ONE, now),
+    ] {
+        assert_eq!(later.left_ns(now), held.left_ns(now));
+    }
+    let probed = held.after_probe(now);
+    assert_eq!((probed.failures(), probed.is_ejected(now)), (1, false));
+    assert_eq!(probed.after_probe(now), probed);
+    assert_eq!(Health::HEALTHY.after_probe(now), Health::HEALTHY);
+    assert_eq!(Health::HEALTHY.ejected_until(SECOND, 0), Health::HEALTHY);
+}
+
+#[test]
+fn times_may_wrap() {
+    let wrap = (Health::END_MASK + 1) << Health::UNIT_SHIFT;
+    let now = wrap - SECOND / 2;
+    let failed = Health::HEALTHY.after_failure(ONE, now);
+    assert!(failed.is_ejected(wrap) && !failed.is_ejected(after(now + SECOND)));
+    assert!(!failed.is_ejected(now + wrap / 2));
+}
+
+#[test]
+fn a_witness_is_somebody() {
+    for id in (0..100_000).chain([u64::MAX]) {
+        let witness = Witness::cgroup(id);
+        assert!(witness.bits() > 0 && witness.bits() < 1 << 14);
+        assert_eq!(Witness::from_bits(witness.bits()), witness);
+    }
+    assert_ne!(Witness::interface(7), Witness::cgroup(7));
+}
