@@ -9,6 +9,7 @@
 mod accepted;
 mod agent_paths;
 mod load;
+mod preset;
 mod raw;
 mod resolve;
 mod settings;
@@ -19,6 +20,7 @@ pub use self::{
     accepted::{Accepted, agent_paths},
     agent_paths::AgentPaths,
     load::{ConfigErrors, DEFAULT_PATH, load, parse, path},
+    preset::Preset,
     settings::{
         Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, InterfaceSpec,
         Upstream,

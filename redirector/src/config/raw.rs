@@ -210,6 +210,7 @@ impl From<&Config> for RawConfig {
 fn cgroup(spec: &CgroupSpec) -> String {
     match spec {
         CgroupSpec::Auto => "auto".into(),
+        CgroupSpec::Preset(preset) => preset.to_string(),
         CgroupSpec::Pattern(pattern) => pattern.clone(),
     }
 }

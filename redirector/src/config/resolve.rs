@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
+    preset::Preset,
     raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawInterfaces, RawPool},
     settings::{
         Agent, Attach, CgroupSpec, Config, DatapathSettings, Dns, DnsClients, Health, Intercept,
@@ -41,8 +42,13 @@ enum Refused {
     RelativePath(String),
     #[error("`{0}` goes up by `..`: write the path without it")]
     ParentPath(String),
-    #[error("is empty: write `\"auto\"`, or a path or glob such as `\"kubepods.slice\"`")]
+    #[error(
+        "is empty: write `\"auto\"`, a preset such as `\"kubernetes\"`, or a path or glob such as \
+            `\"kubepods.slice\"`"
+    )]
     EmptyCgroup,
+    #[error("`{0}` is not a preset: did you mean `{1}`? For a cgroup of that name, write `/{0}`")]
+    NearPreset(String, &'static str),
     #[error("`{0}` is not a glob: {1}; write `[[]` for a bracket itself")]
     Glob(String, &'static str),
     #[error("is empty: write `\"auto\"`, or a name or glob of interfaces such as `\"veth*\"`")]
@@ -447,7 +453,11 @@ fn cgroup(text: &str) -> Result<CgroupSpec, Refused> {
     match text {
         "" => Err(Refused::EmptyCgroup),
         "auto" => Ok(CgroupSpec::Auto),
+        text if let Some(preset) = Preset::of_word(text) => Ok(CgroupSpec::Preset(preset)),
         pattern => {
+            if let Some(near) = Preset::nearest(pattern) {
+                return Err(Refused::NearPreset(pattern.into(), near));
+            }
             without_parents(Path::new(pattern), pattern)?;
             glob::Pattern::new(pattern)
                 .map_err(|error| Refused::Glob(pattern.into(), error.msg))?;

@@ -8,6 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::preset::Preset;
 use crate::{
     pool::Pool,
     route::{Route, SourceName},
@@ -60,8 +61,10 @@ pub struct Attach {
 /// Which cgroups to attach at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupSpec {
-    /// Those that container runtimes use, else the root.
+    /// Every preset that exists here, else the root.
     Auto,
+    /// Those of a product.
+    Preset(Preset),
     /// A path or a glob, absolute or below the cgroup2 mount, without `..`.
     Pattern(String),
 }

@@ -12,6 +12,8 @@
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
 //! | `attach/cgroups` | finding the cgroups to attach to |
 //! | `attach/held` | descriptors that keep links and maps in force without their pins |
+//! | `attach/presets` | what the words of `attach.cgroups` stand for |
+//! | `attach/globs` | what a glob matches below a directory |
 //! | `attach/links` | attaching, swapping programs under live links, detaching |
 //! | `attach/interfaces/attacher` | attaching the packet programs to interfaces, first of all |
 //! | `attach/interfaces/hook` | the steps for one program on one interface |
@@ -63,7 +65,8 @@ mod sys;
 
 pub use attach::{
     cgroups::{
-        Cgroup, cgroup_paths, cgroup2_mount, cgroups, name_cgroups, subfolders, watched_dirs,
+        Cgroup, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside, name_cgroups, preset_cgroups,
+        subfolders, watched_dirs,
     },
     interfaces::target::{
         InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole, InterfaceTarget,

@@ -1,15 +1,18 @@
 //! The host's network: its nameservers, sockets that another process has opened, the process that
-//! has a port, the mark on our own sockets, and a socket for requests to the kernel.
+//! has a port, the cgroups that have connections, the mark on our own sockets, and a socket for
+//! requests to the kernel.
 
 mod inherited_sockets;
 pub mod nameservers;
 mod port_owner;
 pub(crate) mod route_socket;
 pub(crate) mod socket_mark;
+mod tcp_owners;
 mod transport;
 
 pub use inherited_sockets::InheritedSockets;
 pub(crate) use inherited_sockets::socket_name;
 pub use nameservers::{Nameservers, RESOLV_CONF};
 pub use port_owner::PortOwner;
+pub use tcp_owners::tcp_owners;
 pub use transport::Transport;

@@ -94,7 +94,7 @@ impl AttachManager {
     pub(crate) fn on_change(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
         if datapath.lacks_routes() {
             // An older version's programs serve until startup is over, which scans everything.
-            let _ = scan(&mut self.watch, specs);
+            let _ = self.scan(datapath, specs);
         } else {
             self.attach(datapath, specs);
         }
@@ -112,7 +112,7 @@ impl AttachManager {
     pub(crate) fn attach(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
         let started = Instant::now();
         let attached =
-            scan(&mut self.watch, specs).and_then(|cgroups| self.attach_to(datapath, &cgroups));
+            self.scan(datapath, specs).and_then(|cgroups| self.attach_to(datapath, &cgroups));
         if let Err(error) = attached {
             let error = error_chain(&error);
             if self.error.as_ref() != Some(&error) {
@@ -122,6 +122,20 @@ impl AttachManager {
         }
         self.scanned_at = Instant::now();
         self.watch.rest(started.elapsed());
+    }
+
+    /// The cgroups to attach to. The watch is updated first, so that it reports cgroups that appear
+    /// during the scan.
+    fn scan(
+        &mut self,
+        datapath: &Datapath,
+        specs: &[CgroupSpec],
+    ) -> Result<Vec<Cgroup>, DatapathError> {
+        self.watch.follow(&datapath::watched_dirs(&datapath::cgroup2_mount()?, specs));
+        let earlier = || datapath.attachments().iter().map(|at| at.id).collect();
+        let attached =
+            if self.attached_ids.is_empty() { earlier() } else { self.attached_ids.clone() };
+        datapath::cgroups_beside(specs, &attached)
     }
 
     fn is_scan_due(&self) -> bool {
@@ -192,11 +206,4 @@ fn log_attached(cgroups: &[Cgroup]) {
         }
         [] | [_] => {}
     }
-}
-
-/// The cgroups that exist. The watch is updated first, so that it reports cgroups that appear
-/// during the scan.
-fn scan(watch: &mut CgroupWatch, specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
-    watch.follow(&datapath::watched_dirs(&datapath::cgroup2_mount()?, specs));
-    datapath::cgroups(specs)
 }

@@ -41,6 +41,11 @@ pub(crate) fn reload(state: &mut AgentState) -> Result<api::Reloaded, ApiError> 
 
 fn apply(state: &mut AgentState, next: Accepted) -> Result<Vec<SourceName>, ApiError> {
     let config = &next.config;
+    // As at a start: a path that is no cgroup is a mistake.
+    if config.attach.cgroups != state.config.current().attach.cgroups {
+        crate::datapath::cgroups(&config.attach.cgroups)
+            .map_err(|error| ApiError::new(ErrorCode::Invalid, error_chain(&error)))?;
+    }
     let reconciler = &state.reconciler;
     let routes = reconciler.routes.with_file(reconciler.pool().clone(), config.routes.clone());
     // The stored routes do not change, so nothing is recorded.
@@ -57,7 +62,7 @@ fn apply(state: &mut AgentState, next: Accepted) -> Result<Vec<SourceName>, ApiE
     state.config.accept(next);
     if attaches {
         // Now rather than at the next scan: the caller waits until the change is in force.
-        state.attach_completely();
+        state.attach_all();
     }
     Ok(changed)
 }

@@ -29,7 +29,8 @@ pub(crate) fn send(state: &AgentState, completion: Completion) {
             drop(reply.send(kernel_accepted(state).map(|()| *answer)));
         }
         Completion::Reloaded(reply, reloaded) => {
-            drop(reply.send(kernel_accepted(state).map(|()| reloaded)));
+            let attached = kernel_accepted(state).and_then(|()| attached(state));
+            drop(reply.send(attached.map(|()| reloaded)));
         }
     }
 }
@@ -56,6 +57,13 @@ fn kernel_accepted(state: &AgentState) -> Result<(), ApiError> {
     let message = format!("the change is saved, but the kernel rejected it: {error}");
     Err(ApiError::new(ErrorCode::Kernel, message)
         .remedy("the agent keeps retrying; `redirector status` shows when the change is live"))
+}
+
+fn attached(state: &AgentState) -> Result<(), ApiError> {
+    let Some(error) = state.attach_error() else { return Ok(()) };
+    let message = format!("the configuration is in force, but attaching failed: {error}");
+    Err(ApiError::new(ErrorCode::Kernel, message)
+        .remedy("the agent keeps retrying; `redirector status` shows what is not attached"))
 }
 
 /// The problems of routes that are new or different.

@@ -36,10 +36,6 @@ use crate::{
 /// The most routes that the reasons for not being ready name.
 const MAX_NAMED: usize = 100;
 
-/// How long a reload may take to attach: commands and the heartbeat wait for it, and an agent
-/// without a heartbeat for two seconds counts as dead.
-const RELOAD_TIME: Duration = Duration::from_secs(1);
-
 /// The agent's state. Each part has methods of its own; the methods here concern several parts.
 pub(crate) struct AgentState {
     pub(crate) reconciler: Reconciler,
@@ -254,19 +250,37 @@ impl AgentState {
         self.interfaces.attach(&mut self.reconciler.datapath, &specs.interfaces);
     }
 
-    /// As [`AgentState::attach`], in as many steps as it takes, if that is not longer than
-    /// [`RELOAD_TIME`]. The rest follows as after any change.
-    pub(crate) fn attach_completely(&mut self) {
-        let end = Instant::now() + RELOAD_TIME;
+    /// Attaches to everything that the configuration wants before it returns, with heartbeats in
+    /// between. During startup nothing is attached yet.
+    pub(crate) fn attach_all(&mut self) {
+        /// More steps than a host has cgroups and interfaces.
+        const MAX_STEPS: usize = 1000;
+        if self.reconciler.datapath.lacks_routes() {
+            return;
+        }
         self.attach();
-        while Instant::now() < end
-            && (self.attachments.is_unfinished() || self.interfaces.has_work())
-        {
-            if self.attachments.is_unfinished() {
+        for _ in 0..MAX_STEPS {
+            let (cgroups, interfaces) =
+                (self.attachments.is_unfinished(), self.interfaces.has_work());
+            if !cgroups && !interfaces {
+                break;
+            }
+            if let Err(error) = self.heartbeat() {
+                warn!("failed to write the heartbeat to the kernel: {}", error_chain(&error));
+            }
+            if cgroups {
                 self.on_cgroup_change();
             }
-            self.on_interface_change();
+            if interfaces {
+                self.on_interface_change();
+            }
         }
+    }
+
+    /// Why some of what the configuration wants is not attached; none if all is.
+    pub(crate) fn attach_error(&self) -> Option<String> {
+        let pending = self.attachments.pending().first().map(|cgroup| cgroup.reason.as_str());
+        self.attachments.error().or(pending).or(self.interfaces.error()).map(str::to_owned)
     }
 
     /// Ends the startup, whose first scans attach to everything in one step.

@@ -1,6 +1,10 @@
 //! The datapath in the shapes of the control API.
 
-use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     control::api,
@@ -38,6 +42,11 @@ pub(crate) fn attachment(at: &Attachment) -> api::AttachmentInfo {
         programs: at.programs.clone(),
         live: !at.programs.is_empty() && at.cgroup.as_deref().is_some_and(is_same),
     }
+}
+
+/// The directories of attached cgroups.
+pub(crate) fn directories(attachments: &[Attachment]) -> Vec<PathBuf> {
+    attachments.iter().filter_map(|at| at.cgroup.clone()).collect()
 }
 
 /// Whole milliseconds.

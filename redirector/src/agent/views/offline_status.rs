@@ -12,7 +12,7 @@ use crate::{
     agent::{
         interception,
         process::version_record,
-        views::{datapath_view, packet_view, route_view},
+        views::{datapath_view, packet_view, route_view, uncovered},
     },
     control::api::{self, InterceptWay, Problem, ProblemCode},
     datapath::{self, DatapathError, PinnedStatus},
@@ -116,6 +116,7 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::
         attachments,
         cgroup2_mount: datapath::cgroup2_mount().ok(),
         pending_attachments: Vec::new(),
+        uncovered: uncovered::uncovered(&datapath_view::directories(&pinned.attachments)),
         draining_cgroups: 0,
         foreign_programs: datapath_view::foreign_programs(bpffs, &pinned.attachments),
         upgraded: version_record::last_upgrade(state_dir),

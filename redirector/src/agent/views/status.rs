@@ -4,7 +4,9 @@ use crate::{
     agent::{
         process::version_record,
         state::agent_state::AgentState,
-        views::{agent_problems, datapath_view, packet_view, route_problems, route_view},
+        views::{
+            agent_problems, datapath_view, packet_view, route_problems, route_view, uncovered,
+        },
     },
     control::api,
     datapath,
@@ -101,6 +103,7 @@ fn datapath(state: &AgentState) -> api::DatapathInfo {
                 reason: cgroup.reason.clone(),
             })
             .collect(),
+        uncovered: uncovered::uncovered(&datapath_view::directories(attachments)),
         draining_cgroups: reconciler.datapath.draining(),
         foreign_programs: datapath_view::foreign_programs(&agent.bpffs, attachments),
         upgraded: version_record::last_upgrade(&agent.state_dir),

@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     cli::{
-        commands::{check_destinations, check_interfaces},
+        commands::{check_destinations, check_interfaces, status},
         context::{Context, block_on},
         exit::Exit,
         io::Env,
@@ -133,6 +133,7 @@ async fn of_host(config: &Config) -> Vec<Checked> {
         guard(config),
         source_addresses(config),
         destinations,
+        scope(config),
         check_interfaces::roles(config),
         check_interfaces::foreign_filters(config),
         check_interfaces::dns_clients(config),
@@ -168,6 +169,19 @@ fn guard(config: &Config) -> Checked {
             format!("unknown: {}", crate::error::error_chain(&error)),
             "run this with CAP_NET_ADMIN, as the agent does",
         ),
+    }
+}
+
+/// What holds sockets on this host and is not at or below a cgroup that the agent would attach to.
+fn scope(config: &Config) -> Checked {
+    const NAME: &str = "scope";
+    let Ok(cgroups) = datapath::cgroups(&config.attach.cgroups) else {
+        return Checked::ok(NAME, "unknown: see cgroup2");
+    };
+    let attached: Vec<_> = cgroups.into_iter().map(|cgroup| cgroup.path).collect();
+    match status::uncovered(&crate::agent::uncovered(&attached)) {
+        none if none.is_empty() => Checked::ok(NAME, "nothing with sockets is left out"),
+        some => Checked::ok(NAME, format!("not in attach.cgroups: {}", some.join(", "))),
     }
 }
 

@@ -224,10 +224,28 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
         let gone = count(datapath.draining_cgroups, "cgroup");
         line("draining", format!("{gone} with open sockets, followed until they close"))?;
     }
+    for (number, text) in uncovered(&datapath.uncovered).into_iter().enumerate() {
+        line(if number == 0 { "uncovered" } else { "" }, text)?;
+    }
     for (number, text) in foreign_programs(&datapath.foreign_programs).into_iter().enumerate() {
         line(if number == 0 { "foreign" } else { "" }, text)?;
     }
     Ok(())
+}
+
+/// A line for each cgroup that holds sockets and is not redirected.
+pub(super) fn uncovered(all: &[api::UncoveredCgroup]) -> Vec<String> {
+    /// A host has dozens of services.
+    const SHOWN: usize = 5;
+    let line = |at: &api::UncoveredCgroup| {
+        let preset = at.preset.as_ref().map(|preset| format!("preset {preset}"));
+        let connections = (at.connections > 0).then(|| count(at.connections, "connection"));
+        let notes: Vec<_> = preset.into_iter().chain(connections).collect();
+        format!("{} ({})", at.cgroup.display(), notes.join(", "))
+    };
+    let more = all.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("and {} more", count(more, "cgroup")));
+    all.iter().take(SHOWN).map(line).chain(more).collect()
 }
 
 /// What serves the packets that pass this host's interfaces.

@@ -269,6 +269,18 @@ fn status(problems: Vec<Problem>) -> api::Status {
             programs: vec!["rd_connect4".into()],
             attachments: vec![at],
             cgroup2_mount: Some("/sys/fs/cgroup".into()),
+            uncovered: vec![
+                UncoveredCgroup {
+                    cgroup: "/sys/fs/cgroup/docker".into(),
+                    preset: Some("docker".into()),
+                    connections: 2,
+                },
+                UncoveredCgroup {
+                    cgroup: "/sys/fs/cgroup/a.service".into(),
+                    preset: None,
+                    connections: 1,
+                },
+            ],
             draining_cgroups: 2,
             upgraded: Some(UpgradeInfo {
                 at: jiff::Timestamp::UNIX_EPOCH,

@@ -86,7 +86,7 @@ const NAMES: &[&str] =
 const DESTINATIONS: &[&str] =
     &["", "lb:443", "https://lb", "a..b", "a b", "lb/x", "198.18.0.9", "1.2.3.4:80", "*.lb"];
 const PORTS: &[&str] = &["", "0", "65536", "443:", ":443", "80:8080:1", "http", "-1", "1-5", "80 "];
-const CGROUPS: &[&str] = &["", "../x", "a/../b", "[", "a/[b"];
+const CGROUPS: &[&str] = &["", "../x", "a/../b", "[", "a/[b", "Docker", "kubernets", "podmans"];
 const INTERFACES: &[&str] = &["", "!", "!veth*", "a/b", "[", "!auto", "a-name-of-16-byt"];
 
 /// Every key of the file. A key of `[[routes]]` has no section before it.

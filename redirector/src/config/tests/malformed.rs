@@ -204,6 +204,11 @@ fn an_invalid_agent_or_attach_value_is_refused_with_a_remedy() {
             "`\"kubepods.slice\"`",
         ),
         (
+            "[attach]\ncgroups = [\"kubernetes\", \"dockr\"]",
+            "f:2:26: key `attach.cgroups[1]`: `dockr` is not a preset: did you mean `docker`?",
+            "write `/dockr`",
+        ),
+        (
             "[attach]\ncgroups = [\"auto\", \"auto\"]",
             "f:2:20: key `attach.cgroups[1]`: `auto` stands here twice",
             "remove one",

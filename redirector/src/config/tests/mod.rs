@@ -110,7 +110,7 @@ fn every_key_sets_its_field() {
         bpffs = "/data/bpf"
         admin = "off"
         [attach]
-        cgroups = ["auto", "kubepods.slice", "system.slice/docker-*.scope", "/sys/fs/cgroup/docker"]
+        cgroups = ["auto", "ci-runners", "kubepods.slice", "system.slice/docker-*.scope", "/docker"]
         interfaces = ["auto", "tap*", "!veth0"]
         [pool]
         ipv4 = "10.99.0.0/24"
@@ -149,9 +149,10 @@ fn every_key_sets_its_field() {
         config.attach.cgroups,
         [
             CgroupSpec::Auto,
+            CgroupSpec::Preset(Preset::CiRunners),
             pattern("kubepods.slice"),
             pattern("system.slice/docker-*.scope"),
-            pattern("/sys/fs/cgroup/docker")
+            pattern("/docker")
         ]
     );
     assert_eq!(
@@ -241,7 +242,7 @@ fn the_environment_overrides_the_file() {
     );
     assert_eq!(
         config.attach.cgroups,
-        [CgroupSpec::Pattern("docker".into()), CgroupSpec::Pattern("kubepods".into())]
+        [CgroupSpec::Preset(Preset::Docker), CgroupSpec::Pattern("kubepods".into())]
     );
     assert_eq!((config.pool.ipv4.to_string().as_str(), config.pool.guard), ("10.9.0.0/16", false));
     assert_eq!(config.dns.listen.len(), 2);

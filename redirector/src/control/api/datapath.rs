@@ -30,6 +30,9 @@ pub struct DatapathInfo {
     /// Cgroups that could not be attached to; the agent keeps retrying. Empty without an agent.
     #[serde(default)]
     pub pending_attachments: Vec<PendingAttachment>,
+    /// What holds sockets and is not redirected.
+    #[serde(default)]
+    pub uncovered: Vec<UncoveredCgroup>,
     /// How many removed cgroups still have open sockets, for which the programs stay. 0 without an
     /// agent.
     #[serde(default)]
@@ -65,6 +68,17 @@ pub struct PendingAttachment {
     pub cgroup: PathBuf,
     /// Why attaching failed.
     pub reason: String,
+}
+
+/// A cgroup of a preset that is not attached, or one with connections of the host's own network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UncoveredCgroup {
+    /// The cgroup's directory.
+    pub cgroup: PathBuf,
+    /// The word of `attach.cgroups` that covers it; null if no preset does.
+    pub preset: Option<String>,
+    /// TCP connections that it has opened in the host's network.
+    pub connections: usize,
 }
 
 /// A program of another product on one of our hooks.

@@ -19,7 +19,9 @@ pub use change::{
     Change, ChangeKind, ChangeList, ChangeShow, Changed, Differing, Export, ImportRequest,
     Imported, Reloaded, RollbackRequest, RolledBack,
 };
-pub use datapath::{AttachmentInfo, DatapathInfo, ForeignProgram, PendingAttachment, UpgradeInfo};
+pub use datapath::{
+    AttachmentInfo, DatapathInfo, ForeignProgram, PendingAttachment, UncoveredCgroup, UpgradeInfo,
+};
 pub use dns::{DnsInfo, InterceptWay, InterceptedResolver, InterceptionInfo, UpstreamInfo};
 pub use event::{
     Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,

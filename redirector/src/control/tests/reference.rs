@@ -73,6 +73,7 @@ fn datapath() -> Value {
         "attachments": [{"cgroup": null, "cgroup_id": 1, "programs": [], "live": true}],
         "cgroup2_mount": null,
         "pending_attachments": [{"cgroup": "", "reason": ""}],
+        "uncovered": [{"cgroup": "", "preset": null, "connections": 1}],
         "draining_cgroups": 0,
         "foreign_programs": [
             {"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}

@@ -14,8 +14,13 @@ use procfs::{
 };
 
 use crate::{
-    config::CgroupSpec,
-    datapath::{error::DatapathError, maps::name_cgroups::NameCgroup, status::Attachment},
+    config::{CgroupSpec, Preset},
+    datapath::{
+        attach::{globs::expand, presets},
+        error::DatapathError,
+        maps::name_cgroups::NameCgroup,
+        status::Attachment,
+    },
 };
 
 /// `statfs` magic of cgroup2 (linux/magic.h).
@@ -23,10 +28,6 @@ const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
 /// The inode of the hierarchy's root.
 const ROOT_INODE: u64 = 1;
-
-/// The cgroups of container runtimes, below the mount. The last one is Docker's with the systemd
-/// driver.
-const AUTO: &[&str] = &["kubepods", "kubepods.slice", "docker", "system.slice/docker-*.scope"];
 
 /// A cgroup, by its path on this host and its ID in the kernel (the inode of its directory).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,30 +134,58 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
-/// The cgroups that match `specs` now, each once. A glob may match none; a plain path must exist.
+/// The cgroups that match `specs` now, without those below another one of them, which covers them.
+/// A glob or a preset may match none; a plain path must exist.
 ///
 /// # Errors
 ///
 /// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for a plain path that is not a
 /// cgroup.
 pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
+    cgroups_beside(specs, &[])
+}
+
+/// [`cgroups`], where `attached` has the IDs of cgroups that are attached already: one that a
+/// preset shares with other services stays until it is gone.
+///
+/// # Errors
+///
+/// As [`cgroups`].
+pub fn cgroups_beside(
+    specs: &[CgroupSpec],
+    attached: &[u64],
+) -> Result<Vec<Cgroup>, DatapathError> {
     let mount = cgroup2_mount()?;
     let mut found = BTreeMap::new();
     for spec in specs {
         let cgroups = match spec {
-            CgroupSpec::Auto => auto(&mount),
+            CgroupSpec::Auto => auto(&mount, attached),
+            CgroupSpec::Preset(preset) => of_preset(&mount, *preset, attached),
             CgroupSpec::Pattern(pattern) => matching(&mount, pattern)?,
         };
-        found.extend(cgroups.into_iter().map(|cgroup| (cgroup.id, cgroup)));
+        found.extend(cgroups.into_iter().map(|cgroup| (cgroup.path, cgroup.id)));
     }
-    Ok(found.into_values().collect())
+    let is_covered = |path: &Path| path.ancestors().skip(1).any(|above| found.contains_key(above));
+    let uncovered = found.iter().filter(|(path, _)| !is_covered(path));
+    let mut cgroups: Vec<_> =
+        uncovered.map(|(path, id)| Cgroup { path: path.clone(), id: *id }).collect();
+    cgroups.sort_by_key(|cgroup| cgroup.id);
+    Ok(cgroups)
+}
+
+/// The cgroups of the presets that exist here.
+pub fn preset_cgroups() -> Vec<(Preset, Cgroup)> {
+    let Ok(mount) = cgroup2_mount() else { return Vec::new() };
+    let of = |preset| of_preset(&mount, preset, &[]).into_iter().map(move |at| (preset, at));
+    Preset::ALL.into_iter().flat_map(of).collect()
 }
 
 /// The directories in which a created or removed cgroup can change what `specs` match: those that a
 /// prefix of a pattern matches.
 pub fn watched_dirs(mount: &Path, specs: &[CgroupSpec]) -> BTreeSet<PathBuf> {
     let patterns = specs.iter().flat_map(|spec| match spec {
-        CgroupSpec::Auto => AUTO.to_vec(),
+        CgroupSpec::Auto => Preset::ALL.into_iter().flat_map(presets::globs).collect(),
+        CgroupSpec::Preset(preset) => presets::globs(*preset).collect::<Vec<_>>(),
         CgroupSpec::Pattern(pattern) => below(mount, pattern).into_iter().collect(),
     });
     patterns
@@ -170,14 +199,17 @@ fn prefixes(pattern: &str) -> impl Iterator<Item = &str> {
     std::iter::once("").chain(pattern.match_indices('/').map(|(end, _)| &pattern[..end]))
 }
 
-/// The cgroups of the container runtimes of this host; without any, the root.
-fn auto(mount: &Path) -> Vec<Cgroup> {
-    let runtimes: Vec<Cgroup> = AUTO
-        .iter()
-        .flat_map(|pattern| expand(mount, pattern))
-        .filter_map(|path| Cgroup::at(&path))
-        .collect();
-    if runtimes.is_empty() { Cgroup::at(mount).into_iter().collect() } else { runtimes }
+/// The cgroups of every preset; if there are none, the root.
+fn auto(mount: &Path, attached: &[u64]) -> Vec<Cgroup> {
+    let presets = Preset::ALL.into_iter();
+    let found: Vec<_> = presets.flat_map(|preset| of_preset(mount, preset, attached)).collect();
+    if found.is_empty() { Cgroup::at(mount).into_iter().collect() } else { found }
+}
+
+fn of_preset(mount: &Path, preset: Preset, attached: &[u64]) -> Vec<Cgroup> {
+    let stays = |path: &Path| Cgroup::at(path).is_some_and(|cgroup| attached.contains(&cgroup.id));
+    let paths = presets::cgroups(preset, mount, &stays);
+    paths.iter().filter_map(|path| Cgroup::at(path)).collect()
 }
 
 fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
@@ -206,14 +238,6 @@ fn below<'a>(mount: &Path, pattern: &'a str) -> Option<&'a str> {
         Ok(below) => below.to_str(),
         Err(_) => Some(pattern.trim_start_matches('/')),
     }
-}
-
-/// The directories below `base` that match `pattern`.
-fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
-    let whole =
-        format!("{}/{}", glob::Pattern::escape(&base.to_string_lossy()), pattern.trim_matches('/'));
-    let paths = glob::glob(whole.trim_end_matches('/')).into_iter().flatten().flatten();
-    paths.filter(|path| path.is_dir()).collect()
 }
 
 /// The path of every cgroup, by ID.
@@ -290,10 +314,9 @@ mod tests {
         assert_eq!(decide(mount.path().join("a/x/*").to_str().expect("UTF-8")), ["", "a", "a/x"]);
         assert_eq!(decide("a/**/job"), ["", "a", "a/x", "a/x/deep", "a/y"]);
         assert_eq!(decide("missing/*"), [""]);
-        assert_eq!(
-            watched_dirs(mount.path(), &[CgroupSpec::Auto]),
-            BTreeSet::from([mount.path().to_owned()])
-        );
+        let all = watched_dirs(mount.path(), &[CgroupSpec::Auto]);
+        let here = ["", "a", "b"].map(|folder| mount.path().join(folder));
+        assert_eq!(all, BTreeSet::from(here), "kind's pods are one level deeper");
     }
 
     #[test]

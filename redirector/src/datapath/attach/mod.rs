@@ -1,6 +1,8 @@
 //! Where the programs are attached: to cgroups and to interfaces.
 
 pub(crate) mod cgroups;
+mod globs;
 pub(crate) mod held;
 pub(crate) mod interfaces;
 pub(crate) mod links;
+mod presets;

@@ -5,3 +5,4 @@ mod foreign_programs;
 mod hierarchy;
 mod interfaces;
 mod removed;
+mod scope;
