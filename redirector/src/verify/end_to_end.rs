@@ -15,6 +15,7 @@ use super::{
     probe::{TlsResult, source_towards},
     probe_cgroup::{self, ProbeCgroup},
     probe_process,
+    process::Process,
     report::{SourceAddresses, Vantage, Verified},
     target::route_for,
 };
@@ -61,7 +62,7 @@ pub(crate) fn verify(
         return Ok(verified);
     };
     let backend = backend(route, wanted.target.port);
-    let job = job(wanted, route, room.path(), backend)?;
+    let job = job(wanted, route, room.to_join(), backend)?;
     let vantage = Vantage {
         cgroup: room.path().to_owned(),
         process: wanted.process.clone(),
@@ -153,9 +154,18 @@ fn room(wanted: &VerifyOptions, status: &Status) -> anyhow::Result<Option<ProbeC
         return Ok(Some(ProbeCgroup::of_process(cgroup)));
     }
     let attachments = status.datapath.iter().flat_map(|datapath| &datapath.attachments);
-    attachments
-        .filter(|at| at.live)
-        .find_map(|at| at.cgroup.as_deref())
-        .map(ProbeCgroup::below)
-        .transpose()
+    let live: Vec<&Path> =
+        attachments.filter(|at| at.live).filter_map(|at| at.cgroup.as_deref()).collect();
+    let Some(first) = live.first() else { return Ok(None) };
+    let below = ProbeCgroup::below(first);
+    let denied = below.as_ref().is_err_and(|error| {
+        let io = error.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    });
+    // The agent's pod sees the node's cgroups read-only, but is in an attached one itself.
+    let own = || Process::read(std::process::id()).ok()?.cgroup;
+    match own().filter(|own| denied && live.iter().any(|at| own.starts_with(at))) {
+        Some(own) => Ok(Some(ProbeCgroup::ours(own))),
+        None => below.map(Some),
+    }
 }

@@ -47,7 +47,7 @@ pub(crate) struct VerifyOptions {
 pub(super) fn job(
     wanted: &VerifyOptions,
     route: &RouteView,
-    cgroup: &Path,
+    cgroup: Option<&Path>,
     backend: Option<SocketAddr>,
 ) -> anyhow::Result<Job> {
     let process = wanted.process.as_ref();
@@ -55,7 +55,7 @@ pub(super) fn job(
     Ok(Job {
         name: wanted.target.name.clone(),
         port: wanted.target.port,
-        cgroup: Some(cgroup.to_owned()),
+        cgroup: cgroup.map(Path::to_owned),
         pid: process.map(|process| process.pid),
         netns: wanted.guest.as_ref().map(|guest| guest.netns.clone()),
         hosts: process.and_then(|process| process.hosts_entry(&wanted.target.name)),

@@ -13,20 +13,40 @@ use crate::datapath;
 #[derive(Debug)]
 pub(super) struct ProbeCgroup {
     path: PathBuf,
-    made: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It belongs to others.
+    Found,
+    /// It is removed afterwards.
+    Made,
+    /// This process is in it, so nothing need be joined.
+    Ours,
 }
 
 impl ProbeCgroup {
     /// The cgroup of a process.
     pub(super) fn of_process(path: &Path) -> Self {
-        Self { path: path.to_owned(), made: false }
+        Self { path: path.to_owned(), kind: Kind::Found }
+    }
+
+    /// The cgroup that this process is in.
+    pub(super) fn ours(path: PathBuf) -> Self {
+        Self { path, kind: Kind::Ours }
+    }
+
+    /// The cgroup that the probe has to join.
+    pub(super) fn to_join(&self) -> Option<&Path> {
+        (self.kind != Kind::Ours).then_some(self.path.as_path())
     }
 
     /// A new cgroup below `cgroup`: the kernel admits processes in leaves only.
     pub(super) fn below(cgroup: &Path) -> anyhow::Result<Self> {
         let path = cgroup.join(format!("redirector-verify-{}", std::process::id()));
         match fs::create_dir(&path) {
-            Ok(()) => Ok(Self { path, made: true }),
+            Ok(()) => Ok(Self { path, kind: Kind::Made }),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -53,7 +73,7 @@ impl ProbeCgroup {
 
 impl Drop for ProbeCgroup {
     fn drop(&mut self) {
-        if self.made {
+        if self.kind == Kind::Made {
             // The probe has been waited for; the kernel may need a moment to see it.
             for _ in 0..50 {
                 if fs::remove_dir(&self.path).is_ok() {

@@ -30,10 +30,10 @@ fn the_manifests_pod_redirects_also_after_it_is_killed() {
 
     // The manifest's probes, as the kubelet would run them.
     let probe = pod
-        .wait_for(&["/redirector", "route", "list", "-o", "json"], Duration::from_secs(60))
+        .wait_for(&["redirector", "route", "list", "-o", "json"], Duration::from_secs(60))
         .unwrap();
     assert!(probe.contains(INTERNAL_NAME), "{probe}");
-    pod.wait_for(&["/redirector", "status"], Duration::from_secs(20)).unwrap();
+    pod.wait_for(&["redirector", "status"], Duration::from_secs(20)).unwrap();
     assert_eq!(
         pod.capabilities().unwrap(),
         CAPABILITIES,

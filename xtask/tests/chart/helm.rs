@@ -85,7 +85,8 @@ pub(crate) fn validate(objects: &[Value], minor: u32) -> Result<String, String> 
 }
 
 impl Rendered {
-    fn of(output: &str) -> Self {
+    /// What the engine printed.
+    pub(crate) fn of(output: &str) -> Self {
         let (text, notes) = output.split_once(NOTES).unwrap();
         let objects = serde_yaml_ng::Deserializer::from_str(text)
             .map(|document| Value::deserialize(document).unwrap())
@@ -100,6 +101,11 @@ impl Rendered {
             .iter()
             .rfind(|object| object["kind"] == kind && object["metadata"]["name"] == "redirector")
             .unwrap_or_else(|| panic!("no {kind} was rendered"))
+    }
+
+    /// Every object of a kind.
+    pub(crate) fn objects_of_kind(&self, kind: &str) -> Vec<&Value> {
+        self.objects.iter().filter(|object| object["kind"] == kind).collect()
     }
 
     /// The object with this name.

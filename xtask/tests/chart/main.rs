@@ -52,6 +52,60 @@ fn the_manifest_is_what_the_chart_renders() {
     );
 }
 
+/// Kustomize reads no file outside of its folder, so its base is a copy.
+#[test]
+fn the_base_of_kustomize_is_the_manifest() {
+    const BASE: &str = "deploy/kustomize/base/redirector.yaml";
+    let rendered = render(Some("manifest")).text_without_tests();
+    if std::env::var_os("REDIRECTOR_BLESS").is_some() {
+        fs::write(workspace::root().join(BASE), &rendered).unwrap();
+        return;
+    }
+    assert!(
+        read(BASE) == rendered,
+        "{BASE} differs from the chart: REDIRECTOR_BLESS=1 cargo test -p xtask --test chart"
+    );
+}
+
+#[test]
+fn the_kustomizations_name_files_that_exist() {
+    for (name, kind) in
+        [("base", "Kustomization"), ("component", "Component"), ("example", "Kustomization")]
+    {
+        let folder = format!("deploy/kustomize/{name}");
+        let file: Value =
+            serde_yaml_ng::from_str(&read(&format!("{folder}/kustomization.yaml"))).unwrap();
+        assert_eq!(file["kind"], kind, "{folder}");
+        let paths = [&file["resources"], &file["components"]];
+        let paths: Vec<_> = paths.iter().filter_map(|paths| paths.as_array()).flatten().collect();
+        assert!(!paths.is_empty(), "{folder}");
+        for path in paths {
+            let path = workspace::root().join(&folder).join(path.as_str().unwrap());
+            assert!(path.exists(), "{}", path.display());
+        }
+    }
+    let example: Value =
+        serde_yaml_ng::from_str(&read("deploy/kustomize/example/kustomization.yaml")).unwrap();
+    let patch: Value =
+        serde_yaml_ng::from_str(example["patches"][0]["patch"].as_str().unwrap()).unwrap();
+    assert_eq!(patch[0]["path"], "/data/redirector.toml");
+    let table: toml::Table = patch[0]["value"].as_str().unwrap().parse().unwrap();
+    assert_eq!(table["routes"].as_array().map(Vec::len), Some(1));
+    let rendered = render(Some("manifest"));
+    assert!(rendered.of_kind("ConfigMap")["data"]["redirector.toml"].is_string());
+    let image = agent(&rendered)["image"].as_str().unwrap().to_owned();
+    assert!(image.starts_with(&format!("{}:", example["images"][0]["name"].as_str().unwrap())));
+}
+
+#[test]
+fn the_example_of_a_network_policy_fits_the_schemas() {
+    let policy: Value =
+        serde_yaml_ng::from_str(&read("deploy/networkpolicy-example.yaml")).unwrap();
+    for minor in VERSIONS {
+        validate(std::slice::from_ref(&policy), minor).unwrap();
+    }
+}
+
 #[test]
 fn every_rendered_object_fits_the_schemas_of_kubernetes() {
     for values in VALUES {
@@ -138,7 +192,7 @@ fn no_values_give_another_capability_or_mount() {
     );
     let everything = agent(&render(Some("everything")));
     let unload = render(Some("unload")).of_kind("DaemonSet")["spec"]["template"]["spec"].clone();
-    assert_eq!(unload["initContainers"][0]["args"], json!(["unload"]));
+    assert_eq!(unload["initContainers"][0]["args"], json!(["unload", "--purge"]));
     for other in [&everything, &unload["initContainers"][0]] {
         assert_eq!(other["securityContext"], usual["securityContext"]);
         let mounts = usual["volumeMounts"].as_array().unwrap();
@@ -147,6 +201,51 @@ fn no_values_give_another_capability_or_mount() {
     let (image, digest) = everything["image"].as_str().unwrap().split_once('@').unwrap();
     assert_eq!(image, "registry.example/tools/redirector");
     assert!(digest.starts_with("sha256:"));
+}
+
+/// A route that does not resolve makes `status` fail, and must neither stop a rollout nor restart
+/// the agent.
+#[test]
+fn the_probes_ask_only_whether_the_agent_serves() {
+    let agent = agent(&render(None));
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(agent[probe]["exec"]["command"], json!(["redirector", "route", "list"]));
+    }
+}
+
+#[test]
+fn the_tools_are_privileged_only_where_they_are_asked_for() {
+    let kinds = |rendered: &Rendered| rendered.objects_of_kind("DaemonSet").len();
+    assert_eq!((kinds(&render(None)), kinds(&render(Some("unload")))), (1, 1));
+    let everything = render(Some("everything"));
+    assert_eq!(kinds(&everything), 2);
+    let tools = &everything.named("redirector-tools")["spec"]["template"]["spec"];
+    assert_eq!(tools["hostPID"], true);
+    assert_eq!(tools["containers"][0]["securityContext"], json!({"privileged": true}));
+    let spec = &everything.of_kind("DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(spec["hostPID"], Value::Null);
+}
+
+#[test]
+fn the_authorities_come_from_the_host_or_a_config_map() {
+    const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+    let mount_and_volume = |values: Value| {
+        let text = helm::try_render(&values).unwrap();
+        let rendered = Rendered::of(&text);
+        let spec = rendered.of_kind("DaemonSet")["spec"]["template"]["spec"].clone();
+        let find = |list: &Value, key: &str, value: &str| {
+            list.as_array().unwrap().iter().find(|one| one[key] == value).cloned()
+        };
+        let mount = find(&spec["containers"][0]["volumeMounts"], "mountPath", BUNDLE);
+        (mount, find(&spec["volumes"], "name", "ca-bundle"))
+    };
+    let (mount, volume) = mount_and_volume(json!({"caBundle": {"hostPath": "/etc/pki/b.crt"}}));
+    assert_eq!(mount.unwrap()["subPath"], Value::Null);
+    assert_eq!(volume.unwrap()["hostPath"], json!({"path": "/etc/pki/b.crt", "type": "File"}));
+    let (mount, volume) = mount_and_volume(json!({"caBundle": {"configMap": "authorities"}}));
+    assert_eq!(mount.unwrap()["subPath"], "ca.crt");
+    assert_eq!(volume.unwrap()["configMap"]["name"], "authorities");
+    assert_eq!(mount_and_volume(json!({})), (None, None));
 }
 
 #[test]
@@ -170,7 +269,9 @@ fn without_routes_the_file_says_that_there_are_none() {
 #[test]
 fn notes_and_test_name_what_is_installed() {
     let rendered = render(Some("manifest"));
-    assert!(rendered.notes.contains("redirector verify NAME --pid PID"), "{}", rendered.notes);
+    for line in ["exec ds/redirector -- redirector verify NAME", "verify NAME --pid PID"] {
+        assert!(rendered.notes.contains(line), "{}", rendered.notes);
+    }
     assert!(rendered.notes.contains("explain \"artifactory.internal.company.net\""));
     let test = rendered.named("redirector-test");
     assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");

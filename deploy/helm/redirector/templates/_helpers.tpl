@@ -10,6 +10,33 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The authorities that `verify` trusts: at the path of Debian's bundle. */}}
+{{- define "redirector.caMount" -}}
+{{- if or .Values.caBundle.hostPath .Values.caBundle.configMap -}}
+- name: ca-bundle
+  mountPath: /etc/ssl/certs/ca-certificates.crt
+  {{- if .Values.caBundle.configMap }}
+  subPath: {{ .Values.caBundle.key }}
+  {{- end }}
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "redirector.caVolume" -}}
+{{- with .Values.caBundle -}}
+{{- if .configMap -}}
+- name: ca-bundle
+  configMap:
+    name: {{ .configMap }}
+{{- else if .hostPath -}}
+- name: ca-bundle
+  hostPath:
+    path: {{ .hostPath }}
+    type: File
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "redirector.metadata" -}}
 namespace: {{ .Release.Namespace }}
 labels:

@@ -1,5 +1,11 @@
 //! `redirector unload`: removes everything that the agent left in the kernel.
 
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -22,6 +28,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   redirector unload
+  redirector unload --purge     before the program is removed from this host
 
 Established connections are not affected. New connects to virtual addresses are no longer \
 redirected: they fail, or leave this host towards the pool once its guard route is gone. Routes \
@@ -30,6 +37,10 @@ pub(crate) struct Unload {
     /// Unload even if an agent runs; that agent redirects nothing until it is restarted
     #[arg(long)]
     force: bool,
+    /// Remove the files in agent.state_dir and agent.run_dir too, so virtual addresses and routes
+    /// added by command; that there is nothing to remove is no error
+    #[arg(long)]
+    purge: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -45,6 +56,8 @@ struct Report {
     maps: usize,
     guard: Option<String>,
     addresses: Vec<String>,
+    /// With `--purge`: the directories whose files were removed.
+    files: Vec<PathBuf>,
 }
 
 impl Unload {
@@ -67,8 +80,13 @@ impl Unload {
         // Without a readable file, the defaults show where to look for what carries our mark.
         let config = crate::config::load(context.config()).unwrap_or_default();
         let removed = datapath::unload(&paths.bpffs)?;
-        let report = block_on(host_changes(removed, &config))??;
-        if report.is_empty() {
+        let mut report = block_on(host_changes(removed, &config))??;
+        if self.purge {
+            for dir in [&paths.state_dir, &paths.run_dir] {
+                report.files.extend(purge(dir)?.then(|| dir.clone()));
+            }
+        }
+        if report.is_empty() && !self.purge {
             return Err(Exit::Absent
                 .because("nothing to unload: no pins, no guard route, no address of ours"));
         }
@@ -77,6 +95,25 @@ impl Unload {
         })?;
         Ok(Exit::Done)
     }
+}
+
+/// Removes everything in a directory, and itself unless something is mounted there, as in a pod.
+/// False if there was nothing.
+fn purge(dir: &Path) -> anyhow::Result<bool> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).context(format!("failed to read {}", dir.display())),
+    };
+    let mut found = false;
+    for entry in entries {
+        let path = entry.with_context(|| format!("failed to read {}", dir.display()))?.path();
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("failed to remove {}", path.display()))?;
+        found = true;
+    }
+    Ok(fs::remove_dir(dir).is_ok() || found)
 }
 
 /// Removes the guard route and the listen addresses. Both carry a mark, so those of other owners
@@ -91,6 +128,7 @@ async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Repor
         maps: removed.maps,
         guard: None,
         addresses: vec![],
+        files: vec![],
     };
     let pinned = removed
         .pool
@@ -120,6 +158,7 @@ impl Report {
         self.links + self.packet_programs + self.maps == 0
             && self.guard.is_none()
             && self.addresses.is_empty()
+            && self.files.is_empty()
     }
 
     fn render(&self) -> Vec<String> {
@@ -143,6 +182,7 @@ impl Report {
         }
         lines.extend(self.guard.iter().map(|pool| format!("the guard route for {pool}")));
         lines.extend(self.addresses.iter().map(|address| format!("{address} from lo")));
+        lines.extend(self.files.iter().map(|dir| format!("the files in {}", dir.display())));
         lines
     }
 }

@@ -103,6 +103,8 @@ upgraded   from version 0.0.9 (ABI 1) on 1970-01-01 00:00:00 UTC
 cgroup2    /sys/fs/cgroup
 attached   /sys/fs/cgroup/kubepods
 draining   2 cgroups with open sockets, followed until they close
+uncovered  /sys/fs/cgroup/docker (preset docker, 2 connections)
+           /sys/fs/cgroup/a.service (1 connection)
 packets    1 name answered 6 times, 2 connects of guests moved to another backend
 interfaces names and connects by packet: veth1
            names of attached cgroups by packet: lo

@@ -51,6 +51,32 @@ fn success_from_a_cgroup_and_from_a_process() {
     assert_eq!(left.stdout, "");
 }
 
+/// As in the agent's pod: the host's cgroups are read-only there, and its own one is attached.
+#[test]
+fn where_cgroups_are_read_only_an_attached_own_one_will_do() {
+    let job = Job::with_config(CONFIG);
+    let _registry = job.registry();
+    let verify = |cgroup: &str| {
+        job.rig.node.sandbox().run(
+            &format!(
+                "mkdir -p /sys/fs/cgroup/{cgroup} && echo 0 >/sys/fs/cgroup/{cgroup}/cgroup.procs \
+                    && exec unshare -m sh -c 'mount -o remount,bind,ro /sys/fs/cgroup && exec {} \
+                    verify {INTERNAL_NAME} --ca {} -o json'",
+                crate::rig::binary().display(),
+                job.rig.customer.ca_path().display(),
+            ),
+            crate::rig::LIMIT,
+        )
+    };
+    let inside = verify("kubepods/burstable/podagent").unwrap().success().unwrap();
+    let json: serde_json::Value = serde_json::from_str(&inside.stdout).unwrap();
+    assert_eq!(json["ok"], true, "{json}");
+    assert_eq!(json["vantage"]["cgroup"], "/sys/fs/cgroup/kubepods/burstable/podagent");
+    let outside = verify("other").unwrap();
+    assert_eq!(outside.status.code(), Some(3), "{}", outside.text());
+    assert!(outside.text().contains("run this as root on the node"), "{}", outside.text());
+}
+
 #[test]
 fn causes_in_route_dns_and_connect() {
     let job = Job::with_config(CONFIG);
