@@ -15,6 +15,7 @@ pub mod dns;
 mod error;
 pub mod host;
 mod http;
+pub mod kubernetes;
 pub mod net;
 pub mod observe;
 pub mod plan;

@@ -18,7 +18,7 @@ use crate::{
             reload, replies, route_changes,
         },
         events::feed::{self, EventRequest},
-        interception,
+        interception, pods,
         process::{
             malloc,
             signals::{Signal, Signals},
@@ -160,6 +160,7 @@ impl EventLoop {
                     drop(scrape.send(metrics_snapshot::snapshot(&self.state)));
                 }
                 () = self.state.attachments.changed() => self.state.on_cgroup_change(),
+                () = self.state.pods.changed() => self.state.on_pods_change(),
                 // Last: thousands of names may have answered at once, or interfaces have come.
                 Ok(()) = resolved.changed() => self.on_resolved(),
                 () = self.state.interfaces.changed() => self.state.on_interface_change(),
@@ -271,6 +272,7 @@ impl EventLoop {
             jiff::Timestamp::now(),
             self.state.reconciler.datapath.upgraded_from(),
         );
+        pods::remove_startup_taint();
         // Units that wait for us rely on interception, which needs a fresh heartbeat.
         self.heartbeat();
         self.service_manager.status(|| status_line::of(&self.state));

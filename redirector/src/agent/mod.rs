@@ -11,6 +11,7 @@
 //! | `attach` | attaching to cgroups that come and go |
 //! | `interception` | which DNS queries of executors go to the shim |
 //! | `backend_health`, `probes` | probing unhealthy backends |
+//! | `pods` | the pods of this node, in Kubernetes |
 //! | `events` | events of single connects |
 //! | `decision_log` | what the programs log, on request |
 //! | `process` | lock, log, signals, service manager |
@@ -25,6 +26,7 @@ mod decision_log;
 mod event_loop;
 mod events;
 mod interception;
+mod pods;
 mod probes;
 mod process;
 mod standby;

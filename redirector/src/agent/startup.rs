@@ -23,6 +23,7 @@ use crate::{
         event_loop::EventLoop,
         events::pump::EventPump,
         interception::Interception,
+        pods,
         process::{
             config_watch::FileWatch,
             lock::{LockError, Locks},
@@ -180,9 +181,11 @@ async fn build(
     });
     // Before the shim serves: an upstream would deny that a source exists.
     reconciler.publish_installed_to_shim();
+    let pods = pods::follow().await;
     let (scrape, scrapes) = mpsc::channel(1);
     let mut state = AgentState::new(AgentParts {
         reconciler,
+        pods,
         interception,
         events,
         config: config_state,

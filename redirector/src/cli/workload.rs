@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::datapath::pod_uid;
+
 /// Characters of an ID that are shown, as `docker ps` and `crictl ps` do.
 const SHORT_ID: usize = 12;
 
@@ -19,16 +21,6 @@ pub(super) fn workload(cgroup: &Path) -> Option<String> {
         (None, Some(container)) => Some(format!("container {container}")),
         (None, None) => None,
     }
-}
-
-/// The UID in `pod<uid>` (cgroupfs) or `kubepods-burstable-pod<uid>.slice` (systemd, which writes
-/// `_` for `-`).
-fn pod_uid(part: &str) -> Option<String> {
-    let name = part.strip_suffix(".slice").unwrap_or(part);
-    let from = name.rfind("pod").filter(|&at| at == 0 || name[..at].ends_with('-'))?;
-    let uid = name[from + 3..].replace('_', "-");
-    let is_uid = uid.len() >= 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    is_uid.then_some(uid)
 }
 
 /// The beginning of the 64 hexadecimal digits that name a container.

@@ -9,6 +9,7 @@
 mod accepted;
 mod agent_paths;
 mod load;
+mod pod_selector;
 mod preset;
 mod raw;
 mod resolve;
@@ -20,6 +21,7 @@ pub use self::{
     accepted::{Accepted, agent_paths},
     agent_paths::AgentPaths,
     load::{ConfigErrors, DEFAULT_PATH, load, parse, path},
+    pod_selector::PodSelector,
     preset::Preset,
     settings::{
         Agent, Attach, CgroupSpec, Config, Dns, DnsClients, Health, Intercept, InterfaceSpec,

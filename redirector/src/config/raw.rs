@@ -36,6 +36,9 @@ pub(super) struct RawAgent {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RawAttach {
     pub(super) cgroups: Option<Vec<String>>,
+    pub(super) namespaces: Option<Vec<String>>,
+    pub(super) pod_names: Option<Vec<String>>,
+    pub(super) pod_labels: Option<Vec<String>>,
     pub(super) interfaces: Option<RawInterfaces>,
 }
 
@@ -99,6 +102,9 @@ pub(super) fn read(
 
     let mut attach = root.section("attach").overridden_by("REDIRECTOR_ATTACH");
     config.attach.cgroups = attach.texts("cgroups", "`[\"auto\"]`");
+    config.attach.namespaces = attach.texts("namespaces", "`[\"!kube-system\"]`");
+    config.attach.pod_names = attach.texts("pod_names", "`[\"sg-executor-job-*\"]`");
+    config.attach.pod_labels = attach.texts("pod_labels", "`[\"app=executor\"]`");
     config.attach.interfaces = attach
         .text_or_texts("interfaces", "`[\"auto\"]`")
         .map(|value| value.map_or_else(RawInterfaces::Patterns, RawInterfaces::Word));
@@ -177,6 +183,9 @@ impl From<&Config> for RawConfig {
             },
             attach: RawAttach {
                 cgroups: Some(attach.cgroups.iter().map(cgroup).collect()),
+                namespaces: Some(attach.pods.namespaces.clone()),
+                pod_names: Some(attach.pods.names.clone()),
+                pod_labels: Some(attach.pods.labels.clone()),
                 interfaces: Some(interfaces(&attach.interfaces)),
             },
             pool: RawPool {

@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
+    pod_selector::PodSelector,
     preset::Preset,
     raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawInterfaces, RawPool},
     settings::{
@@ -51,6 +52,13 @@ enum Refused {
     NearPreset(String, &'static str),
     #[error("`{0}` is not a glob: {1}; write `[[]` for a bracket itself")]
     Glob(String, &'static str),
+    #[error(
+        "`{0}` can't be a name in Kubernetes: write lower case, digits, `-` and `.`, or a glob: \
+            `sg-executor-job-*`"
+    )]
+    ObjectName(String),
+    #[error("`{0}` is not a label: write one as `key=value`, such as `app=executor`")]
+    Label(String),
     #[error("is empty: write `\"auto\"`, or a name or glob of interfaces such as `\"veth*\"`")]
     EmptyInterface,
     #[error("`{0}` can't be an interface's name: write one of at most 15 bytes, without `/`")]
@@ -99,6 +107,7 @@ pub(super) fn resolve(
         agent: check.agent(raw.agent),
         attach: Attach {
             cgroups: check.cgroups(raw.attach.cgroups),
+            pods: check.pods(raw.attach.namespaces, raw.attach.pod_names, raw.attach.pod_labels),
             interfaces: check.interfaces(raw.attach.interfaces),
         },
         pool: check.pool(raw.pool),
@@ -169,6 +178,22 @@ impl Check<'_, '_> {
             );
         }
         specs.unwrap_or(Attach::default().cgroups)
+    }
+
+    fn pods(
+        &mut self,
+        namespaces: Option<Vec<String>>,
+        names: Option<Vec<String>>,
+        labels: Option<Vec<String>>,
+    ) -> PodSelector {
+        let default = PodSelector::default();
+        PodSelector {
+            namespaces: self
+                .list("attach.namespaces", namespaces, namespace)
+                .unwrap_or(default.namespaces),
+            names: self.list("attach.pod_names", names, object_name).unwrap_or_default(),
+            labels: self.list("attach.pod_labels", labels, label).unwrap_or_default(),
+        }
     }
 
     fn interfaces(&mut self, raw: Option<RawInterfaces>) -> Vec<InterfaceSpec> {
@@ -463,6 +488,33 @@ fn cgroup(text: &str) -> Result<CgroupSpec, Refused> {
                 .map_err(|error| Refused::Glob(pattern.into(), error.msg))?;
             Ok(CgroupSpec::Pattern(pattern.into()))
         }
+    }
+}
+
+fn namespace(text: &str) -> Result<String, Refused> {
+    object_name(text.strip_prefix('!').unwrap_or(text)).map(|_| text.to_owned())
+}
+
+/// A glob of names of objects in Kubernetes.
+fn object_name(text: &str) -> Result<String, Refused> {
+    let is_allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.*?[]!".contains(&byte);
+    if text.is_empty() || text.starts_with('!') || !text.bytes().all(is_allowed) {
+        return Err(Refused::ObjectName(text.into()));
+    }
+    glob::Pattern::new(text).map_err(|error| Refused::Glob(text.into(), error.msg))?;
+    Ok(text.to_owned())
+}
+
+fn label(text: &str) -> Result<String, Refused> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    match text.split_once('=') {
+        Some((key, value))
+            if !key.is_empty() && key.bytes().chain(value.bytes()).all(is_allowed) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(Refused::Label(text.into())),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::preset::Preset;
+use super::{pod_selector::PodSelector, preset::Preset};
 use crate::{
     pool::Pool,
     route::{Route, SourceName},
@@ -54,6 +54,8 @@ pub struct Agent {
 pub struct Attach {
     /// The cgroups to attach at; at least one.
     pub cgroups: Vec<CgroupSpec>,
+    /// Which pods below the cgroups of [`Preset::Kubernetes`], where the API server can be asked.
+    pub pods: PodSelector,
     /// The interfaces whose packets are answered and redirected; none: no packet is looked at.
     pub interfaces: Vec<InterfaceSpec>,
 }
@@ -200,7 +202,11 @@ impl Default for Agent {
 
 impl Default for Attach {
     fn default() -> Self {
-        Self { cgroups: vec![CgroupSpec::Auto], interfaces: vec![InterfaceSpec::Auto] }
+        Self {
+            cgroups: vec![CgroupSpec::Auto],
+            pods: PodSelector::default(),
+            interfaces: vec![InterfaceSpec::Auto],
+        }
     }
 }
 

@@ -13,7 +13,8 @@
 //! | `attach/cgroups` | finding the cgroups to attach to |
 //! | `attach/held` | descriptors that keep links and maps in force without their pins |
 //! | `attach/presets` | what the words of `attach.cgroups` stand for |
-//! | `attach/globs` | what a glob matches below a directory |
+//! | `attach/pods` | the cgroups of single pods |
+//! | `attach/globs` | directories: what a glob matches, and what is in one |
 //! | `attach/links` | attaching, swapping programs under live links, detaching |
 //! | `attach/interfaces/attacher` | attaching the packet programs to interfaces, first of all |
 //! | `attach/interfaces/hook` | the steps for one program on one interface |
@@ -65,14 +66,16 @@ mod sys;
 
 pub use attach::{
     cgroups::{
-        Cgroup, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside, name_cgroups, preset_cgroups,
-        subfolders, watched_dirs,
+        Cgroup, PodFilter, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside, name_cgroups,
+        pod_parents, preset_cgroups, watched_dirs,
     },
+    globs::subfolders,
     interfaces::target::{
         InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole, InterfaceTarget,
         TcHook,
     },
     links::{AttachFailure, AttachOutcome},
+    pods::pod_uid,
 };
 pub use checks::{
     check::{Check, Outcome},

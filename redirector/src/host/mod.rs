@@ -9,6 +9,7 @@ mod link_watch;
 mod links;
 mod netlink;
 mod nft_message;
+mod pod_interface;
 mod reset;
 
 pub use address::{AddedAddress, ensure_address, has_address, has_route, remove_address};
@@ -19,3 +20,4 @@ pub use link_watch::{LinkChange, LinkChanges, LinkWatch};
 pub(crate) use links::link;
 pub use links::{Link, links, uplinks};
 pub use netlink::HostError;
+pub use pod_interface::interface_towards;

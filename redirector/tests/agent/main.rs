@@ -5,6 +5,7 @@ mod attach;
 mod clients;
 mod commands;
 mod dns;
+mod fake_api;
 mod lifecycle;
 mod rig;
 mod snapshots;

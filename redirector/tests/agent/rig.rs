@@ -51,13 +51,26 @@ impl Job {
         let rig = Rig::new().unwrap();
         let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
         prepare(&rig);
-        Self::on(rig, executor, config)
+        Self::on(rig, executor, AgentOptions::with_config(binary(), config))
     }
 
-    fn on(rig: Rig, executor: Executor, config: &str) -> Self {
+    /// An agent with the environment that `prepare` returns, and an executor in this pod.
+    pub(crate) fn in_pods(
+        config: &str,
+        pod: ExecutorOptions,
+        prepare: impl FnOnce(&Rig) -> Vec<(String, String)>,
+    ) -> Self {
+        let rig = Rig::new().unwrap();
+        let executor = rig.executor(pod).unwrap();
+        let environment = prepare(&rig);
+        let options = AgentOptions::with_config(binary(), config);
+        Self::on(rig, executor, AgentOptions { environment, ..options })
+    }
+
+    fn on(rig: Rig, executor: Executor, options: AgentOptions) -> Self {
         let dns = rig.customer.dns_server().unwrap();
         let balancers = [1, 2].map(|number| rig.customer.load_balancer(number).unwrap());
-        let agent = Agent::start(&rig.node, AgentOptions::with_config(binary(), config)).unwrap();
+        let agent = Agent::start(&rig.node, options).unwrap();
         Self { agent, executor, balancers, dns, rig }
     }
 

@@ -158,7 +158,8 @@ impl Drop for Server {
     }
 }
 
-fn certified(tls: &Tls) -> (Arc<ServerConfig>, String) {
+/// The configuration of a server with this certificate, and its authority as PEM.
+pub(crate) fn certified(tls: &Tls) -> (Arc<ServerConfig>, String) {
     let mut authority = CertificateParams::new(Vec::default()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.distinguished_name.push(DnType::CommonName, "staged authority");

@@ -255,9 +255,9 @@ impl Drop for Pod<'_> {
     }
 }
 
-/// The manifest's ConfigMap and its DaemonSet's pod, unchanged except for three things: a pod that
-/// comes from no controller needs a name; podman's seccomp default is not `RuntimeDefault`; and
-/// limits can't be set on cgroups that have no controllers.
+/// The manifest's ConfigMap and its DaemonSet's pod, unchanged except for four things: a pod that
+/// comes from no controller needs a name; podman's seccomp default is not `RuntimeDefault`; it has
+/// no name of a node; and limits can't be set on cgroups that have no controllers.
 fn pod_of(manifest: &str, limits: bool) -> Result<String> {
     let documents =
         yaml::Deserializer::from_str(manifest).map(<Value as serde::Deserialize>::deserialize);
@@ -280,6 +280,14 @@ fn pod_of(manifest: &str, limits: bool) -> Result<String> {
     pod["metadata"]["name"] = "redirector".into();
     pod["metadata"]["annotations"]["container.seccomp.security.alpha.kubernetes.io/agent"] =
         "localhost/bpf.json".into();
+    let containers =
+        pod["spec"]["containers"].as_array_mut().context("the pod has no containers")?;
+    let variables = containers.iter_mut().filter_map(|container| container["env"].as_array_mut());
+    for variable in variables.flatten() {
+        if variable["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName" {
+            *variable = json!({"name": variable["name"], "value": "node1"});
+        }
+    }
     if !limits {
         let containers =
             pod["spec"]["containers"].as_array_mut().context("the pod has no containers")?;

@@ -15,6 +15,8 @@ import yaml
 KINDS = {
     "v1": {"configmaps": "ConfigMap", "pods": "Pod", "serviceaccounts": "ServiceAccount"},
     "apps/v1": {"daemonsets": "DaemonSet"},
+    "rbac.authorization.k8s.io/v1": {
+        "clusterroles": "ClusterRole", "clusterrolebindings": "ClusterRoleBinding"},
     "monitoring.coreos.com/v1": {"podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"},
 }
 
@@ -48,7 +50,7 @@ class Api(http.server.BaseHTTPRequestHandler):
         elif version in KINDS:
             self.answer({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version,
                          "resources": [
-                             {"name": name, "singularName": "", "namespaced": True, "kind": kind,
+                             {"name": name, "singularName": "", "namespaced": not name.startswith("cluster"), "kind": kind,
                               "verbs": ["create", "get", "list", "patch"]}
                              for name, kind in KINDS[version].items()]})
         else:

@@ -37,8 +37,6 @@ fn helm_lint_has_no_complaint() {
 fn the_manifest_is_what_the_chart_renders() {
     let manifest = read("deploy/daemonset.yaml");
     let (header, rest) = manifest.split_once("apiVersion").unwrap();
-    // A comment of the first object follows the header's.
-    let header = header.rsplit_once("# The agent does not use").unwrap().0;
     let wanted = format!("{header}{}", render(Some("manifest")).text_without_tests());
     if std::env::var_os("REDIRECTOR_BLESS").is_some() {
         fs::write(workspace::root().join("deploy/daemonset.yaml"), &wanted).unwrap();
@@ -246,6 +244,26 @@ fn the_authorities_come_from_the_host_or_a_config_map() {
     assert_eq!(mount.unwrap()["subPath"], "ca.crt");
     assert_eq!(volume.unwrap()["configMap"]["name"], "authorities");
     assert_eq!(mount_and_volume(json!({})), (None, None));
+}
+
+#[test]
+fn the_role_has_what_the_values_ask_for_and_no_more() {
+    let rules = |rendered: &Rendered| {
+        rendered.objects_of_kind("ClusterRole").first().map(|role| role["rules"].clone())
+    };
+    let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]});
+    let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]});
+    assert_eq!(rules(&render(None)), Some(json!([pods])));
+    assert_eq!(rules(&render(Some("everything"))), Some(json!([pods, nodes])));
+    let spec =
+        |rendered: &Rendered| rendered.of_kind("DaemonSet")["spec"]["template"]["spec"].clone();
+    assert_eq!(spec(&render(None))["automountServiceAccountToken"], true);
+    let without = helm::try_render(&json!({"api": {"enabled": false}})).unwrap();
+    for rendered in [Rendered::of(&without), render(Some("unload"))] {
+        assert_eq!(rules(&rendered), None);
+        assert!(rendered.objects_of_kind("ClusterRoleBinding").is_empty());
+        assert_eq!(spec(&rendered)["automountServiceAccountToken"], false);
+    }
 }
 
 #[test]

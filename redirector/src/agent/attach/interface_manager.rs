@@ -59,6 +59,8 @@ pub(crate) struct InterfaceManager {
     watch: Option<LinkWatch>,
     specs: Vec<InterfaceSpec>,
     surroundings: Surroundings,
+    /// Those that lead to pods that are not redirected.
+    left_out: BTreeSet<u32>,
     decisions: BTreeMap<u32, Decision>,
     failures: BTreeMap<u32, String>,
     /// Interfaces that are gone and may still have programs of ours.
@@ -81,6 +83,7 @@ impl InterfaceManager {
             watch: watch.ok(),
             specs: Vec::new(),
             surroundings: Surroundings::default(),
+            left_out: BTreeSet::new(),
             decisions: BTreeMap::new(),
             failures: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -140,6 +143,16 @@ impl InterfaceManager {
     /// Ends the startup, whose first step attaches to many interfaces.
     pub(crate) fn limit_steps(&mut self) {
         self.step_time = STEP_TIME;
+    }
+
+    /// Guests' interfaces with these indices are left alone from the next step on.
+    pub(crate) fn leave_out(&mut self, interfaces: BTreeSet<u32>) {
+        let changed: BTreeSet<u32> =
+            self.left_out.symmetric_difference(&interfaces).copied().collect();
+        self.left_out = interfaces;
+        if self.scanned_at.is_some() && !changed.is_empty() {
+            self.decide(changed);
+        }
     }
 
     /// Attaches to the interfaces that `specs` want, and releases the others.
@@ -283,7 +296,11 @@ impl InterfaceManager {
     fn decide(&mut self, indices: BTreeSet<u32>) {
         for index in indices {
             let Some(link) = self.surroundings.links.get(&index) else { continue };
-            let decision = decide(link, &self.surroundings, &self.specs);
+            let mut decision = decide(link, &self.surroundings, &self.specs);
+            if self.left_out.contains(&index) && decision.role() == Some(InterfaceRole::Guest) {
+                decision =
+                    Decision::Skip("of a pod that attach.namespaces or names leave out".into());
+            }
             if self.decisions.get(&index) != Some(&decision) {
                 self.due.insert(index);
                 self.decisions.insert(index, decision);

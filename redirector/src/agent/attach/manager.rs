@@ -8,8 +8,8 @@ use std::{
 use tracing::{error, info};
 
 use crate::{
-    agent::attach::cgroup_watch::CgroupWatch,
-    config::CgroupSpec,
+    agent::attach::{cgroup_watch::CgroupWatch, pod_scope::PodScope},
+    config::Attach,
     datapath::{self, AttachOutcome, Attachment, Cgroup, Datapath, DatapathError},
     error::error_chain,
 };
@@ -20,6 +20,13 @@ const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 /// New cgroups that are attached to in one step: commands and the heartbeat wait for no more than
 /// that (some milliseconds each on a busy machine).
 const MAX_PER_STEP: usize = 50;
+
+/// What is wanted: by the configuration, and of pods by their names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) attach: &'a Attach,
+    pub(crate) pods: &'a PodScope,
+}
 
 /// Where the programs are attached.
 #[derive(Debug)]
@@ -91,28 +98,28 @@ impl AttachManager {
     }
 
     /// A cgroup has come or gone.
-    pub(crate) fn on_change(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
+    pub(crate) fn on_change(&mut self, datapath: &mut Datapath, scope: Scope<'_>) {
         if datapath.lacks_routes() {
             // An older version's programs serve until startup is over, which scans everything.
-            let _ = self.scan(datapath, specs);
+            let _ = self.scan(datapath, scope);
         } else {
-            self.attach(datapath, specs);
+            self.attach(datapath, scope);
         }
     }
 
     /// Retries what has failed, and scans everything when inotify may have missed changes. Called
     /// every two seconds.
-    pub(crate) fn rescan(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
+    pub(crate) fn rescan(&mut self, datapath: &mut Datapath, scope: Scope<'_>) {
         if !datapath.lacks_routes() && self.is_scan_due() {
-            self.attach(datapath, specs);
+            self.attach(datapath, scope);
         }
     }
 
     /// Attaches to cgroups that have appeared and releases those that are gone.
-    pub(crate) fn attach(&mut self, datapath: &mut Datapath, specs: &[CgroupSpec]) {
+    pub(crate) fn attach(&mut self, datapath: &mut Datapath, scope: Scope<'_>) {
         let started = Instant::now();
         let attached =
-            self.scan(datapath, specs).and_then(|cgroups| self.attach_to(datapath, &cgroups));
+            self.scan(datapath, scope).and_then(|cgroups| self.attach_to(datapath, &cgroups));
         if let Err(error) = attached {
             let error = error_chain(&error);
             if self.error.as_ref() != Some(&error) {
@@ -129,13 +136,20 @@ impl AttachManager {
     fn scan(
         &mut self,
         datapath: &Datapath,
-        specs: &[CgroupSpec],
+        scope: Scope<'_>,
     ) -> Result<Vec<Cgroup>, DatapathError> {
-        self.watch.follow(&datapath::watched_dirs(&datapath::cgroup2_mount()?, specs));
+        let Scope { attach, pods } = scope;
+        let mut watched = datapath::watched_dirs(&datapath::cgroup2_mount()?, &attach.cgroups);
+        if pods.is_known() {
+            watched.extend(datapath::pod_parents(&attach.cgroups));
+        }
+        self.watch.follow(&watched);
         let earlier = || datapath.attachments().iter().map(|at| at.id).collect();
         let attached =
             if self.attached_ids.is_empty() { earlier() } else { self.attached_ids.clone() };
-        datapath::cgroups_beside(specs, &attached)
+        let selects: &datapath::PodFilter<'_> = &|uid| pods.selects(&attach.pods, uid);
+        let filter = pods.is_known().then_some(selects);
+        datapath::cgroups_beside(&attach.cgroups, &attached, filter)
     }
 
     fn is_scan_due(&self) -> bool {

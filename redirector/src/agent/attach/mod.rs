@@ -4,3 +4,4 @@ pub(crate) mod cgroup_watch;
 pub(crate) mod interface_manager;
 pub(crate) mod interface_roles;
 pub(crate) mod manager;
+pub(crate) mod pod_scope;

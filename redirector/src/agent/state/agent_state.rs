@@ -1,11 +1,6 @@
 //! The agent's state: what the event loop changes, and what views show.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -13,7 +8,11 @@ use tracing::{error, warn};
 
 use crate::{
     agent::{
-        attach::{interface_manager::InterfaceManager, manager::AttachManager},
+        attach::{
+            interface_manager::InterfaceManager,
+            manager::{AttachManager, Scope},
+            pod_scope::PodScope,
+        },
         events::feed::EventFeed,
         interception::Interception,
         process::lock::Locks,
@@ -41,6 +40,7 @@ pub(crate) struct AgentState {
     pub(crate) reconciler: Reconciler,
     pub(crate) attachments: AttachManager,
     pub(crate) interfaces: InterfaceManager,
+    pub(crate) pods: PodScope,
     pub(crate) interception: Interception,
     pub(crate) events: EventFeed,
     pub(crate) config: ConfigState,
@@ -65,6 +65,7 @@ pub(crate) struct AgentState {
 /// The parts that an [`AgentState`] is made of.
 pub(crate) struct AgentParts {
     pub(crate) reconciler: Reconciler,
+    pub(crate) pods: PodScope,
     pub(crate) interception: Interception,
     pub(crate) events: EventFeed,
     pub(crate) config: ConfigState,
@@ -82,6 +83,7 @@ impl AgentState {
             reconciler: parts.reconciler,
             attachments: AttachManager::new(),
             interfaces: InterfaceManager::new(),
+            pods: parts.pods,
             interception: parts.interception,
             events: parts.events,
             config: parts.config,
@@ -245,8 +247,10 @@ impl AgentState {
 
     /// Attaches to cgroups and interfaces that have appeared and releases those that are gone.
     pub(crate) fn attach(&mut self) {
+        self.leave_out_pods();
         let specs = &self.config.current().attach;
-        self.attachments.attach(&mut self.reconciler.datapath, &specs.cgroups);
+        let scope = Scope { attach: specs, pods: &self.pods };
+        self.attachments.attach(&mut self.reconciler.datapath, scope);
         self.interfaces.attach(&mut self.reconciler.datapath, &specs.interfaces);
     }
 
@@ -301,8 +305,22 @@ impl AgentState {
 
     /// A cgroup has come or gone.
     pub(crate) fn on_cgroup_change(&mut self) {
-        let specs = &self.config.current().attach.cgroups;
-        self.attachments.on_change(&mut self.reconciler.datapath, specs);
+        let scope = Scope { attach: &self.config.current().attach, pods: &self.pods };
+        self.attachments.on_change(&mut self.reconciler.datapath, scope);
+    }
+
+    /// The API server has named other pods than before.
+    pub(crate) fn on_pods_change(&mut self) {
+        self.pods.take();
+        self.on_cgroup_change();
+        self.leave_out_pods();
+        self.on_interface_change();
+    }
+
+    /// Interfaces of pods that are not redirected. A bridge may learn one's port later.
+    fn leave_out_pods(&mut self) {
+        let selector = &self.config.current().attach.pods;
+        self.interfaces.leave_out(self.pods.left_out_interfaces(selector));
     }
 
     /// An interface has come, changed or gone.
@@ -312,8 +330,10 @@ impl AgentState {
 
     /// Retries what has failed. Called every two seconds.
     pub(crate) fn retry(&mut self) {
+        self.leave_out_pods();
         let specs = &self.config.current().attach;
-        self.attachments.rescan(&mut self.reconciler.datapath, &specs.cgroups);
+        let scope = Scope { attach: specs, pods: &self.pods };
+        self.attachments.rescan(&mut self.reconciler.datapath, scope);
         self.interfaces.rescan(&mut self.reconciler.datapath, &specs.interfaces);
         if self.reconciler.kernel_error().is_some() {
             // An error is recorded and logged by the reconciler.

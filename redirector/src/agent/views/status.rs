@@ -104,6 +104,7 @@ fn datapath(state: &AgentState) -> api::DatapathInfo {
             })
             .collect(),
         uncovered: uncovered::uncovered(&datapath_view::directories(attachments)),
+        pods: state.pods.view(&state.config.current().attach.pods),
         draining_cgroups: reconciler.datapath.draining(),
         foreign_programs: datapath_view::foreign_programs(&agent.bpffs, attachments),
         upgraded: version_record::last_upgrade(&agent.state_dir),

@@ -224,6 +224,13 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
         let gone = count(datapath.draining_cgroups, "cgroup");
         line("draining", format!("{gone} with open sockets, followed until they close"))?;
     }
+    if let Some(pods) = &datapath.pods {
+        let left_out = pods.left_out;
+        let stale = pods.error.as_ref().map(|error| format!(" (out of date: {error})"));
+        let stale = stale.unwrap_or_default();
+        let redirected = count(pods.selected, "pod");
+        line("pods", format!("{redirected} redirected, {left_out} left out{stale}"))?;
+    }
     for (number, text) in uncovered(&datapath.uncovered).into_iter().enumerate() {
         line(if number == 0 { "uncovered" } else { "" }, text)?;
     }

@@ -111,6 +111,9 @@ fn every_key_sets_its_field() {
         admin = "off"
         [attach]
         cgroups = ["auto", "ci-runners", "kubepods.slice", "system.slice/docker-*.scope", "/docker"]
+        namespaces = ["executors", "!executors-*"]
+        pod_names = ["sg-executor-job-*"]
+        pod_labels = ["app=executor"]
         interfaces = ["auto", "tap*", "!veth0"]
         [pool]
         ipv4 = "10.99.0.0/24"
@@ -154,6 +157,14 @@ fn every_key_sets_its_field() {
             pattern("system.slice/docker-*.scope"),
             pattern("/docker")
         ]
+    );
+    assert_eq!(
+        config.attach.pods,
+        PodSelector {
+            namespaces: vec!["executors".into(), "!executors-*".into()],
+            names: vec!["sg-executor-job-*".into()],
+            labels: vec!["app=executor".into()],
+        }
     );
     assert_eq!(
         config.attach.interfaces,

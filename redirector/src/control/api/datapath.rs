@@ -33,6 +33,9 @@ pub struct DatapathInfo {
     /// What holds sockets and is not redirected.
     #[serde(default)]
     pub uncovered: Vec<UncoveredCgroup>,
+    /// The pods of this node; null without access to the API of Kubernetes.
+    #[serde(default)]
+    pub pods: Option<PodsInfo>,
     /// How many removed cgroups still have open sockets, for which the programs stay. 0 without an
     /// agent.
     #[serde(default)]
@@ -79,6 +82,17 @@ pub struct UncoveredCgroup {
     pub preset: Option<String>,
     /// TCP connections that it has opened in the host's network.
     pub connections: usize,
+}
+
+/// The pods of the node, as the API server names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodsInfo {
+    /// Pods that are redirected.
+    pub selected: usize,
+    /// Pods that `attach.namespaces`, `pod_names` or `pod_labels` leave out.
+    pub left_out: usize,
+    /// Why they may be out of date; null while they are watched.
+    pub error: Option<String>,
 }
 
 /// A program of another product on one of our hooks.

@@ -74,6 +74,7 @@ fn datapath() -> Value {
         "cgroup2_mount": null,
         "pending_attachments": [{"cgroup": "", "reason": ""}],
         "uncovered": [{"cgroup": "", "preset": null, "connections": 1}],
+        "pods": {"selected": 1, "left_out": 1, "error": null},
         "draining_cgroups": 0,
         "foreign_programs": [
             {"cgroup": "", "hook": "", "id": 1, "name": null, "runs_first": true}

@@ -16,7 +16,11 @@ use procfs::{
 use crate::{
     config::{CgroupSpec, Preset},
     datapath::{
-        attach::{globs::expand, presets},
+        attach::{
+            globs::{expand, subfolders},
+            pods::PodCgroups,
+            presets,
+        },
         error::DatapathError,
         maps::name_cgroups::NameCgroup,
         status::Attachment,
@@ -142,11 +146,15 @@ fn unescape(text: &str) -> String {
 /// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for a plain path that is not a
 /// cgroup.
 pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
-    cgroups_beside(specs, &[])
+    cgroups_beside(specs, &[], None)
 }
 
+/// Which pods are wanted, by UID.
+pub type PodFilter<'a> = dyn Fn(&str) -> bool + 'a;
+
 /// [`cgroups`], where `attached` has the IDs of cgroups that are attached already: one that a
-/// preset shares with other services stays until it is gone.
+/// preset shares with other services stays until it is gone. With `pods`, the cgroups of single
+/// pods take the place of those that the kubelet makes for all.
 ///
 /// # Errors
 ///
@@ -154,13 +162,16 @@ pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
 pub fn cgroups_beside(
     specs: &[CgroupSpec],
     attached: &[u64],
+    pods: Option<&PodFilter<'_>>,
 ) -> Result<Vec<Cgroup>, DatapathError> {
     let mount = cgroup2_mount()?;
     let mut found = BTreeMap::new();
     for spec in specs {
         let cgroups = match spec {
-            CgroupSpec::Auto => auto(&mount, attached),
-            CgroupSpec::Preset(preset) => of_preset(&mount, *preset, attached),
+            CgroupSpec::Auto => auto(&mount, attached, pods),
+            CgroupSpec::Preset(preset) => {
+                narrowed(*preset, of_preset(&mount, *preset, attached), pods)
+            }
             CgroupSpec::Pattern(pattern) => matching(&mount, pattern)?,
         };
         found.extend(cgroups.into_iter().map(|cgroup| (cgroup.path, cgroup.id)));
@@ -200,10 +211,32 @@ fn prefixes(pattern: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The cgroups of every preset; if there are none, the root.
-fn auto(mount: &Path, attached: &[u64]) -> Vec<Cgroup> {
-    let presets = Preset::ALL.into_iter();
-    let found: Vec<_> = presets.flat_map(|preset| of_preset(mount, preset, attached)).collect();
-    if found.is_empty() { Cgroup::at(mount).into_iter().collect() } else { found }
+fn auto(mount: &Path, attached: &[u64], pods: Option<&PodFilter<'_>>) -> Vec<Cgroup> {
+    let found = Preset::ALL.map(|preset| (preset, of_preset(mount, preset, attached)));
+    if found.iter().all(|(_, cgroups)| cgroups.is_empty()) {
+        return Cgroup::at(mount).into_iter().collect();
+    }
+    found.into_iter().flat_map(|(preset, found)| narrowed(preset, found, pods)).collect()
+}
+
+/// Of the kubelet's cgroups, those of the wanted pods.
+fn narrowed(preset: Preset, cgroups: Vec<Cgroup>, pods: Option<&PodFilter<'_>>) -> Vec<Cgroup> {
+    let Some(is_wanted) = pods.filter(|_| preset == Preset::Kubernetes) else { return cgroups };
+    let below = cgroups.iter().flat_map(|cgroup| PodCgroups::below(&cgroup.path).pods);
+    below.filter(|(uid, _)| is_wanted(uid)).filter_map(|(_, path)| Cgroup::at(&path)).collect()
+}
+
+/// The directories in which pods' cgroups appear.
+pub fn pod_parents(specs: &[CgroupSpec]) -> Vec<PathBuf> {
+    let is_pods = |spec: &CgroupSpec| {
+        matches!(spec, CgroupSpec::Auto | CgroupSpec::Preset(Preset::Kubernetes))
+    };
+    let Ok(mount) = cgroup2_mount() else { return Vec::new() };
+    if !specs.iter().any(is_pods) {
+        return Vec::new();
+    }
+    let kubelets = of_preset(&mount, Preset::Kubernetes, &[]);
+    kubelets.iter().flat_map(|cgroup| PodCgroups::below(&cgroup.path).parents).collect()
 }
 
 fn of_preset(mount: &Path, preset: Preset, attached: &[u64]) -> Vec<Cgroup> {
@@ -252,16 +285,6 @@ pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
         open.extend(subfolders(&folder));
     }
     paths
-}
-
-/// The folders in `folder`; none if it can't be read.
-pub fn subfolders(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
 }
 
 #[cfg(test)]

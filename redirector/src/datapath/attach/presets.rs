@@ -104,7 +104,7 @@ pub(super) fn cgroups(preset: Preset, mount: &Path, stays: &dyn Fn(&Path) -> boo
     for place in places(preset) {
         let shown = |cgroup: &Path| {
             let below = |glob: &&str| expand(mount, glob).iter().any(|at| at.starts_with(cgroup));
-            place.shown_by.is_empty() || place.shown_by.iter().any(|glob| below(glob))
+            place.shown_by.is_empty() || place.shown_by.iter().any(below)
         };
         let here = expand(mount, place.cgroup);
         found.extend(here.into_iter().filter(|cgroup| stays(cgroup) || shown(cgroup)));

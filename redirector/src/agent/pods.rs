@@ -1,0 +1,72 @@
+//! The API of Kubernetes, where the agent runs in a pod with access to it.
+
+use std::time::Duration;
+
+use tokio::{sync::watch, time::timeout};
+use tracing::warn;
+
+use crate::{
+    agent::attach::pod_scope::PodScope,
+    error::error_chain,
+    kubernetes::{self, Client},
+};
+
+/// How long the start waits for the first list: without it all pods are attached.
+const FIRST_LIST: Duration = Duration::from_secs(3);
+
+/// The name of the node, from the pod's `spec.nodeName`.
+fn node() -> Option<String> {
+    std::env::var("NODE_NAME").ok().filter(|name| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_allowed)
+    })
+}
+
+fn client() -> Option<(Client, String)> {
+    let node = node()?;
+    match Client::of_pod()? {
+        Ok(client) => Some((client, node)),
+        Err(error) => {
+            warn!("all pods are redirected, by whatever name: {}", error_chain(&error));
+            None
+        }
+    }
+}
+
+/// Begins to follow the pods of this node.
+pub(crate) async fn follow() -> PodScope {
+    let Some((client, node)) = client() else { return PodScope::new(None) };
+    let (sender, mut receiver) = watch::channel(None);
+    tokio::spawn(kubernetes::follow(client, node, sender));
+    let listed = receiver.wait_for(Option::is_some);
+    if timeout(FIRST_LIST, listed).await.is_err() {
+        warn!("the API server has not listed the pods within {FIRST_LIST:?}: all are redirected");
+    }
+    PodScope::new(Some(receiver))
+}
+
+/// Removes the taint that keeps jobs away from a new node, now that the agent serves. Where the
+/// agent may not change nodes, nothing is asked for.
+pub(crate) fn remove_startup_taint() {
+    /// A new node's API server may be far away and busy.
+    const PAUSE: Duration = Duration::from_secs(5);
+    const ATTEMPTS: usize = 60;
+    if std::env::var_os("REDIRECTOR_STARTUP_TAINT").is_none() {
+        return;
+    }
+    let Some((client, node)) = client() else { return };
+    tokio::spawn(async move {
+        for _ in 0..ATTEMPTS {
+            match kubernetes::remove_taint(&client, &node).await {
+                Ok(_) => return,
+                Err(error) => warn!(
+                    node,
+                    taint = kubernetes::TAINT,
+                    "failed to remove the start-up taint; retrying: {}",
+                    error_chain(&error)
+                ),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+}
