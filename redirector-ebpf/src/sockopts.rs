@@ -128,7 +128,7 @@ pub(crate) fn enable_keepalive(ops: *mut bpf_sock_ops, idle_seconds: u16) {
     let interval = idle / 15;
     lower_option(ops, TCP_KEEPIDLE, idle * 2 / 3);
     lower_option(ops, TCP_KEEPINTVL, if interval == 0 { 1 } else { interval });
-    if !option(ops, SOL_SOCKET, SO_KEEPALIVE).is_some_and(|on| on != 0) {
+    if option(ops, SOL_SOCKET, SO_KEEPALIVE).is_none_or(|on| on == 0) {
         lower_option(ops, TCP_KEEPCNT, 5);
         set_option(ops.cast(), SOL_SOCKET, SO_KEEPALIVE, 1);
     }

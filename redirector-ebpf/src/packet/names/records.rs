@@ -119,7 +119,7 @@ fn append(names: &mut NameScratch, record: u32, opt: u64) -> u32 {
     or(&mut names.records[0], opt * none);
     or(&mut names.records[2], opt * a);
     or(&mut names.records[3], (opt << 32) * aaaa);
-    or(&mut names.records[4], (opt >> 32) * aaaa | (opt << 24) * soa);
+    or(&mut names.records[4], ((opt >> 32) * aaaa) | ((opt << 24) * soa));
     or(&mut names.records[5], (opt >> 40) * soa);
     a as u32 * A_LEN + aaaa as u32 * AAAA_LEN + soa as u32 * SOA_LEN
 }
