@@ -15,7 +15,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteType},
 };
 
-use super::links::{Link, links, route_request, uplinks};
+use super::links::{Link, list_links, list_uplinks, route_request};
 use crate::net::route_socket::RouteSocket;
 
 /// How long a client stays known.
@@ -32,7 +32,6 @@ const MIN_AGE: Duration = Duration::from_millis(50);
 const MAX_UPLINK_AGE: Duration = Duration::from_secs(2);
 
 /// The clients that are known, and the interfaces.
-#[derive(Default)]
 pub(crate) struct ExecutorClients {
     state: Mutex<State>,
 }
@@ -46,12 +45,22 @@ impl fmt::Debug for ExecutorClients {
 #[derive(Default)]
 struct State {
     known: HashMap<IpAddr, Instant>,
+    /// Held, so that look-ups need no free descriptor.
+    socket: Option<RouteSocket>,
     interfaces: Option<Interfaces>,
     /// The beginning of the current second, and the look-ups in it.
     second: Option<(Instant, u32)>,
 }
 
 impl ExecutorClients {
+    /// Knows no client yet, and reads the interfaces of this thread's network.
+    pub(crate) fn open() -> Self {
+        let mut socket = RouteSocket::open().ok();
+        let interfaces =
+            socket.as_mut().and_then(|socket| Interfaces::read(socket, Instant::now()).ok());
+        Self { state: Mutex::new(State { socket, interfaces, ..State::default() }) }
+    }
+
     /// Whether the address is the host's own or of one of its executors.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let (mut state, now) = (self.state.lock(), Instant::now());
@@ -100,19 +109,26 @@ impl State {
     }
 
     fn look_up(&mut self, address: IpAddr, now: Instant) -> io::Result<bool> {
-        let mut socket = RouteSocket::open()?;
-        Ok(match route_to(&mut socket, address) {
+        let mut socket = self.socket.take().map_or_else(RouteSocket::open, Ok)?;
+        let found = match route_to(&mut socket, address) {
             Some(Way::Local) => true,
             // As with Cilium, whose pods are behind an address of the host.
             Some(Way::Gateway(gateway)) => {
                 matches!(route_to(&mut socket, gateway), Some(Way::Local))
             }
-            Some(Way::Direct(interface)) => self.is_of_executors(interface, now)?,
+            Some(Way::Direct(interface)) => self.is_of_executors(&mut socket, interface, now)?,
             None => false,
-        })
+        };
+        self.socket = Some(socket);
+        Ok(found)
     }
 
-    fn is_of_executors(&mut self, interface: u32, now: Instant) -> io::Result<bool> {
+    fn is_of_executors(
+        &mut self,
+        socket: &mut RouteSocket,
+        interface: u32,
+        now: Instant,
+    ) -> io::Result<bool> {
         if let Some(read) = &self.interfaces {
             let age = now.duration_since(read.at);
             if read.executors.contains_key(&interface) {
@@ -122,7 +138,7 @@ impl State {
                 return Ok(false);
             }
         }
-        let read = self.interfaces.insert(Interfaces::read(now)?);
+        let read = self.interfaces.insert(Interfaces::read(socket, now)?);
         Ok(read.executors.contains_key(&interface))
     }
 }
@@ -171,9 +187,9 @@ struct Interfaces {
 }
 
 impl Interfaces {
-    fn read(at: Instant) -> io::Result<Self> {
-        let uplinks = uplinks()?;
-        Ok(Self { at, executors: of_executors(&links()?, &uplinks), uplinks })
+    fn read(socket: &mut RouteSocket, at: Instant) -> io::Result<Self> {
+        let uplinks = list_uplinks(socket);
+        Ok(Self { at, executors: of_executors(&list_links(socket)?, &uplinks), uplinks })
     }
 }
 
@@ -183,7 +199,8 @@ impl Interfaces {
 ///
 /// If the kernel does not list the interfaces.
 pub fn executor_interfaces() -> io::Result<Vec<String>> {
-    Ok(Interfaces::read(Instant::now())?.executors.into_values().collect())
+    let read = Interfaces::read(&mut RouteSocket::open()?, Instant::now())?;
+    Ok(read.executors.into_values().collect())
 }
 
 /// The interfaces behind which executors are: a container's veth or netkit, a virtual machine's
@@ -252,7 +269,7 @@ mod tests {
 
     #[test]
     fn this_host_is_found_by_its_routes() {
-        let clients = ExecutorClients::default();
+        let clients = ExecutorClients::open();
         assert!(clients.contains([127, 0, 0, 1].into()), "the real table");
         for stranger in ["2001:db8:ffff::1", "fe80::1", "255.255.255.255", "198.18.255.254"] {
             assert!(!clients.contains(stranger.parse().expect("an address")), "{stranger}");

@@ -84,10 +84,15 @@ impl Link {
 ///
 /// If the kernel does not list them.
 pub fn links() -> io::Result<Vec<Link>> {
+    list_links(&mut RouteSocket::open()?)
+}
+
+/// As [`links`], in the network namespace of the socket.
+pub(super) fn list_links(socket: &mut RouteSocket) -> io::Result<Vec<Link>> {
     let mut request = LinkMessage::default();
     // Statistics are most of what the kernel would write.
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let listed = RouteSocket::open()?.list(RouteNetlinkMessage::GetLink(request))?;
+    let listed = socket.list(RouteNetlinkMessage::GetLink(request))?;
     Ok(listed.iter().filter_map(link_of).collect())
 }
 
@@ -120,7 +125,11 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
 ///
 /// If no netlink socket can be opened.
 pub fn uplinks() -> io::Result<BTreeSet<u32>> {
-    let mut socket = RouteSocket::open()?;
+    Ok(list_uplinks(&mut RouteSocket::open()?))
+}
+
+/// As [`uplinks`], in the network namespace of the socket.
+pub(super) fn list_uplinks(socket: &mut RouteSocket) -> BTreeSet<u32> {
     // Without a route the kernel answers an error.
     let replies = PUBLIC_ADDRESSES.map(|address| socket.get(route_request(address)).ok().flatten());
     let interface = |message: &RouteNetlinkMessage| match message {
@@ -132,7 +141,7 @@ pub fn uplinks() -> io::Result<BTreeSet<u32>> {
         }
         _ => None,
     };
-    Ok(replies.iter().flatten().filter_map(interface).collect())
+    replies.iter().flatten().filter_map(interface).collect()
 }
 
 /// The request for the route to an address.

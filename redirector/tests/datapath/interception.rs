@@ -340,5 +340,8 @@ fn a_new_agent_keeps_the_resolver_slots() {
     assert_eq!(bed.port_of(ABSENT), port);
     assert_eq!(bed.ask(&["connected", ABSENT]), before);
     bed.datapath().set_shim(&endpoint()).unwrap();
-    assert!(!bed.status().on);
+    assert!(bed.status().on, "it hands over to itself");
+    let moved = ShimEndpoint { first_port: FIRST_PORT + 16, ..endpoint() };
+    bed.datapath().set_shim(&moved).unwrap();
+    assert!(!bed.status().on, "nobody listens there yet");
 }

@@ -20,10 +20,6 @@ fn every_layout_of_docker_is_redirected() {
     machine.write("/root/Dockerfile", "FROM job\nRUN [\"bash\", \"/root/fetch\"]\n");
     machine.ok("docker build --no-cache - </root/Dockerfile");
     machine.ok("DOCKER_BUILDKIT=1 docker build --no-cache - </root/Dockerfile");
-    // The machine's cgroups are in a namespace, in which the programs at its uplink do not know
-    // whose a query is: the host's own look-ups read a file here.
-    let vip = machine.vip(INTERNAL_NAME);
-    machine.ok(&format!("echo '{vip} {INTERNAL_NAME}' >>/etc/hosts"));
     machine.ok("docker run --rm --network host job bash /root/fetch");
     let image = format!("{INTERNAL_NAME}/team/job:1.0");
     machine.ok(&format!("docker tag job {image} && docker push {image}"));
@@ -50,6 +46,11 @@ fn install(machine: &Machine) {
     let authority = format!("/etc/docker/certs.d/{INTERNAL_NAME}");
     machine.ok(&format!("mkdir --parents {authority}"));
     machine.write(&format!("{authority}/ca.crt"), machine.rig.customer.ca_pem());
+    // The machine's cgroups are in a namespace, in which the programs at its uplink do not know
+    // whose a query is: the host's own look-ups read a file here, of which dockerd keeps a copy for
+    // five seconds.
+    let vip = machine.vip(INTERNAL_NAME);
+    machine.ok(&format!("echo '{vip} {INTERNAL_NAME}' >>/etc/hosts"));
     machine.ok("systemctl start docker");
     // A container's first look-up may come before its interface has our programs.
     let fetch = format!(

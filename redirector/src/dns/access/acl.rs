@@ -40,7 +40,7 @@ impl Acl {
             allows_local: clients.contains(&DnsClients::Local),
             networks: clients.iter().filter_map(listed).collect(),
             real_address_networks: real_address_networks.to_vec(),
-            executor_clients: ExecutorClients::default(),
+            executor_clients: ExecutorClients::open(),
         }
     }
 
