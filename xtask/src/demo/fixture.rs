@@ -104,7 +104,7 @@ impl Fixture {
         let backends = route["backends"].as_array().into_iter().flatten();
         let state = backends
             .filter(|backend| backend["address"] == address.to_string())
-            .map(|backend| backend["state"] == "ejected")
+            .map(|backend| backend["state"] == "ejected" || backend["ejections"].is_array())
             .next();
         state.with_context(|| format!("the route has no backend {address}: {route}"))
     }
