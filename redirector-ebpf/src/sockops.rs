@@ -128,7 +128,7 @@ fn on_retransmission(ctx: &SockOpsContext) {
         origin.flags |= Origin::FLAG_EXPIRED;
     }
     sockopts::shorten_syn_timeout(ctx.ops, origin);
-    if !is_local(ctx) {
+    if !is_misbound(ctx, origin) {
         outcome::record_failure_once(origin);
     }
 }
@@ -142,7 +142,7 @@ fn on_state_change(ctx: &SockOpsContext) {
     }
     let Some(origin) = origin(ctx) else { return };
     if from == TCP_SYN_SENT && origin.phase == Origin::PHASE_CONNECTING {
-        origin.evidence = evidence(ctx);
+        origin.evidence = evidence(ctx, origin);
         sockopts::restore_syn_retries(ctx.ops, origin);
         outcome::finish_in_flight(origin);
     } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
@@ -152,7 +152,7 @@ fn on_state_change(ctx: &SockOpsContext) {
 
 /// Whether a segment has answered the SYN, and whether an error has emptied the queue with it.
 #[inline(always)]
-fn evidence(ctx: &SockOpsContext) -> u8 {
+fn evidence(ctx: &SockOpsContext, origin: &Origin) -> u8 {
     let mut evidence = 0;
     if read!((*ctx.ops).segs_in) != 0 {
         evidence |= Origin::EVIDENCE_ANSWERED;
@@ -160,14 +160,21 @@ fn evidence(ctx: &SockOpsContext) -> u8 {
     if read!((*ctx.ops).packets_out) == 0 {
         evidence |= Origin::EVIDENCE_ERROR;
     }
-    if is_local(ctx) {
+    if is_misbound(ctx, origin) {
         evidence |= Origin::EVIDENCE_LOCAL;
     }
     evidence
 }
 
-/// Whether the socket is bound to loopback or to a device, from where no backend may be reachable.
-/// Everything is read before the first branch, as in [`peer`].
+/// Whether the socket is bound to a device, or to loopback with a backend elsewhere: from there no
+/// backend may be reachable.
+#[inline(always)]
+fn is_misbound(ctx: &SockOpsContext, origin: &Origin) -> bool {
+    is_local(ctx) && !origin.backend.is_loopback()
+}
+
+/// Whether the socket is bound to loopback or to a device. Everything is read before the first
+/// branch, as in [`peer`].
 #[inline(always)]
 fn is_local(ctx: &SockOpsContext) -> bool {
     let ops = ctx.ops;
